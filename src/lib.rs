@@ -1,0 +1,21 @@
+//! Triptych: search video by text, by sound, by image or by another clip.
+//!
+//! The flow, and the only direction imports may take:
+//! `types, config, native → media → preprocess → model → embed → {store, index} →
+//! {search, jobs} → library → http, cli → main`.
+
+pub mod cli;
+pub mod config;
+pub mod embed;
+pub mod http;
+pub mod index;
+pub mod jobs;
+pub mod library;
+pub mod media;
+pub mod model;
+pub mod native;
+pub mod preprocess;
+pub mod search;
+pub mod store;
+pub mod telemetry;
+pub mod types;

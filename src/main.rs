@@ -1,0 +1,2 @@
+//! The `triptych` command.
+fn main() {}

@@ -1,0 +1,68 @@
+//! Queries to ranked hits: which space, which tracks, how scores are fused.
+
+use serde::Serialize;
+
+use crate::embed::Vectors;
+use crate::index::SearchParams;
+use crate::types::{AssetId, Modality, Space, TimeSpan, Track};
+
+/// One part of a query, already embedded.
+#[derive(Debug, Clone)]
+pub struct QueryPart {
+    /// What it was made of.
+    pub modality: Modality,
+    /// Its vectors, one per space.
+    pub vectors: Vectors,
+}
+
+/// A search over the library.
+#[derive(Debug, Clone)]
+pub struct SearchRequest {
+    /// What to look for.
+    pub query: QueryPart,
+    /// Tracks to look at; both may be given, a clip's best track counts.
+    pub targets: Vec<Track>,
+    /// Only in these assets; empty: everywhere.
+    pub assets: Vec<AssetId>,
+    /// Never this asset (a query made of a stored asset).
+    pub exclude_asset: Option<AssetId>,
+    /// Space to use; None: the finest that both sides share.
+    pub space: Option<Space>,
+    /// Hits to skip.
+    pub offset: usize,
+    /// Hits to return, 1 to 1000.
+    pub limit: usize,
+    /// Index parameters.
+    pub params: SearchParams,
+}
+
+/// One hit.
+#[derive(Debug, Clone, Serialize)]
+pub struct Hit {
+    /// From 1.
+    pub rank: usize,
+    /// Asset found.
+    pub asset_id: AssetId,
+    /// Its name.
+    pub asset_name: String,
+    /// The moment.
+    #[serde(flatten)]
+    pub span: TimeSpan,
+    /// Cosine, -1 to 1.
+    pub score: f32,
+    /// Space the score was taken in.
+    pub space: Space,
+    /// Track that matched.
+    pub matched: Track,
+    /// The asset's metadata.
+    pub metadata: serde_json::Value,
+}
+
+/// Ranked hits.
+#[derive(Debug, Clone)]
+pub struct SearchResponse {
+    /// Best first.
+    pub hits: Vec<Hit>,
+    /// Seconds inside the index.
+    pub index_secs: f64,
+}

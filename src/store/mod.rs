@@ -1,0 +1,272 @@
+//! The store of record: assets, clips, vectors, jobs. The index is derived from it.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::types::{AssetId, AssetKind, ClipId, Embedding, JobId, ModelId, Space, TimeSpan, Track};
+
+/// Why the store refused or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Nothing of that id.
+    #[error("no {0} with this id")]
+    NotFound(&'static str),
+    /// The database failed.
+    #[error("the store failed: {0}")]
+    Database(String),
+    /// A stored vector's checksum does not match.
+    #[error("stored vector of clip {0} is damaged")]
+    DamagedVector(i64),
+    /// Another process has the data folder open.
+    #[error("the data folder is in use by another process: {0}")]
+    Locked(String),
+    /// The data folder holds vectors of another model.
+    #[error("the data folder holds vectors of model {found}, the server was started with {wanted}")]
+    OtherModel {
+        /// ModelId found.
+        found: String,
+        /// ModelId wanted.
+        wanted: String,
+    },
+}
+
+/// State of an asset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AssetState {
+    /// Accepted, clips are coming.
+    Indexing,
+    /// All clips are searchable.
+    Ready,
+    /// Searchable as far as it could be read; `error` says why not further.
+    Partial,
+    /// Nothing could be read; `error` says why.
+    Failed,
+}
+
+/// One asset as stored.
+#[derive(Debug, Clone)]
+pub struct AssetRecord {
+    /// Its id.
+    pub id: AssetId,
+    /// Content SHA-256, lower-case hex.
+    pub sha256: String,
+    /// Name shown to people (file name given by the user).
+    pub name: String,
+    /// Where the bytes are.
+    pub path: String,
+    /// Whether the bytes are our own copy (an upload), to be deleted with the asset.
+    pub owned: bool,
+    /// Bytes.
+    pub size_bytes: u64,
+    /// Kind; None until known.
+    pub kind: Option<AssetKind>,
+    /// Seconds.
+    pub duration_secs: f64,
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// State.
+    pub state: AssetState,
+    /// Stable code and sentence where state is failed or partial.
+    pub error: Option<(String, String)>,
+    /// The user's JSON object.
+    pub metadata: serde_json::Value,
+    /// Number of clips.
+    pub clips: u64,
+    /// Unix milliseconds.
+    pub created_unix_ms: i64,
+    /// Unix milliseconds.
+    pub updated_unix_ms: i64,
+}
+
+/// What is known when an asset is accepted. Identity is (sha256, model, segmentation).
+#[derive(Debug, Clone)]
+pub struct NewAsset {
+    /// Content SHA-256, lower-case hex.
+    pub sha256: String,
+    /// Which model embeds it.
+    pub model: ModelId,
+    /// Segmentation key, e.g. `w3.2/s3.2`.
+    pub segmentation: String,
+    /// Name shown to people.
+    pub name: String,
+    /// Where the bytes are.
+    pub path: String,
+    /// Our own copy?
+    pub owned: bool,
+    /// Bytes.
+    pub size_bytes: u64,
+    /// The user's JSON object.
+    pub metadata: serde_json::Value,
+}
+
+/// A clip to be stored with its vectors.
+#[derive(Debug, Clone)]
+pub struct NewClip {
+    /// Where in the asset.
+    pub span: TimeSpan,
+    /// One per (track, space).
+    pub vectors: Vec<(Track, Space, Embedding)>,
+}
+
+/// A stored clip (without vectors).
+#[derive(Debug, Clone)]
+pub struct ClipRecord {
+    /// Its id.
+    pub id: ClipId,
+    /// Its asset.
+    pub asset: AssetId,
+    /// Where.
+    pub span: TimeSpan,
+}
+
+/// How an asset ended.
+#[derive(Debug, Clone)]
+pub struct AssetOutcome {
+    /// ready | partial | failed
+    pub state: AssetState,
+    /// Kind, if known.
+    pub kind: Option<AssetKind>,
+    /// Seconds.
+    pub duration_secs: f64,
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// Code and sentence for partial and failed.
+    pub error: Option<(String, String)>,
+}
+
+/// State of a job or of one of its items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkState {
+    /// Waiting.
+    Queued,
+    /// Running.
+    Running,
+    /// Done.
+    Done,
+    /// Failed; `error` says why.
+    Failed,
+    /// Cancelled by a user.
+    Cancelled,
+}
+
+/// One job.
+#[derive(Debug, Clone)]
+pub struct JobRecord {
+    /// Its id.
+    pub id: JobId,
+    /// Kind of job, e.g. `index`.
+    pub kind: String,
+    /// What was asked, as JSON.
+    pub request: serde_json::Value,
+    /// State.
+    pub state: WorkState,
+    /// Items in all.
+    pub items_total: u64,
+    /// Items done.
+    pub items_done: u64,
+    /// Items failed.
+    pub items_failed: u64,
+    /// Clips made so far.
+    pub clips: u64,
+    /// Seconds of media indexed so far.
+    pub media_secs: f64,
+    /// Why it failed.
+    pub error: Option<(String, String)>,
+    /// Unix milliseconds.
+    pub created_unix_ms: i64,
+    /// Unix milliseconds; 0 until started.
+    pub started_unix_ms: i64,
+    /// Unix milliseconds; 0 until ended.
+    pub ended_unix_ms: i64,
+}
+
+/// One item (file) of a job.
+#[derive(Debug, Clone)]
+pub struct JobItem {
+    /// Position in the job, from 0.
+    pub seq: i64,
+    /// The file.
+    pub path: String,
+    /// The user's JSON object for it.
+    pub metadata: serde_json::Value,
+    /// State.
+    pub state: WorkState,
+    /// The asset it became.
+    pub asset: Option<AssetId>,
+    /// Clips made.
+    pub clips: u64,
+    /// Seconds of media.
+    pub media_secs: f64,
+    /// Code and sentence where it failed.
+    pub error: Option<(String, String)>,
+}
+
+/// Every query of the store of record. SQLite is the default; Postgres comes behind the same trait.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Accepts an asset; returns (record, true) if new, (existing record, false) if its identity
+    /// is stored already. A failed or unfinished asset of the same identity is reset to indexing
+    /// (its clips dropped) and returned as new.
+    async fn begin_asset(&self, new: NewAsset) -> Result<(AssetRecord, bool), StoreError>;
+    /// Commits clips with their vectors in one transaction; ids in order.
+    async fn add_clips(&self, asset: AssetId, clips: &[NewClip]) -> Result<Vec<ClipId>, StoreError>;
+    /// Ends an asset.
+    async fn finish_asset(&self, asset: AssetId, outcome: AssetOutcome) -> Result<AssetRecord, StoreError>;
+    /// One asset.
+    async fn asset(&self, id: AssetId) -> Result<AssetRecord, StoreError>;
+    /// Assets newest first; `after` = last id of the previous page.
+    async fn list_assets(&self, after: Option<AssetId>, limit: u32) -> Result<Vec<AssetRecord>, StoreError>;
+    /// Assets left in `indexing` by a crash.
+    async fn unfinished_assets(&self) -> Result<Vec<AssetRecord>, StoreError>;
+    /// Deletes an asset with its clips and vectors; the clip ids that went.
+    async fn delete_asset(&self, id: AssetId) -> Result<Vec<ClipId>, StoreError>;
+    /// The clips of an asset in time order.
+    async fn clips_of(&self, asset: AssetId) -> Result<Vec<ClipRecord>, StoreError>;
+    /// Clips by id; missing ones are left out.
+    async fn clips(&self, ids: &[ClipId]) -> Result<Vec<ClipRecord>, StoreError>;
+    /// The vectors of one clip.
+    async fn clip_vectors(&self, id: ClipId) -> Result<Vec<(Track, Space, Embedding)>, StoreError>;
+    /// Clip ids (ascending) and vectors of one track and space with id > `after`, at most `limit`,
+    /// whatever their asset's state. Damaged rows are reported in the second list, not returned.
+    async fn scan_vectors(
+        &self,
+        track: Track,
+        space: &Space,
+        after: ClipId,
+        limit: u32,
+    ) -> Result<(Vec<(ClipId, Embedding)>, Vec<ClipId>), StoreError>;
+    /// Monotonic number that changes with every committed change of clips.
+    async fn sequence(&self) -> Result<i64, StoreError>;
+    /// (assets, clips, seconds of media)
+    async fn totals(&self) -> Result<(u64, u64, f64), StoreError>;
+
+    /// Creates a job with its items, durable when it returns. A known `idempotency_key` gives
+    /// back the job made before.
+    async fn create_job(
+        &self,
+        kind: &str,
+        request: &serde_json::Value,
+        items: &[(String, serde_json::Value)],
+        idempotency_key: Option<&str>,
+    ) -> Result<JobRecord, StoreError>;
+    /// One job.
+    async fn job(&self, id: JobId) -> Result<JobRecord, StoreError>;
+    /// Jobs newest first.
+    async fn list_jobs(&self, limit: u32) -> Result<Vec<JobRecord>, StoreError>;
+    /// Items of a job from `after_seq` on (exclusive; -1 for all).
+    async fn job_items(&self, id: JobId, after_seq: i64, limit: u32) -> Result<Vec<JobItem>, StoreError>;
+    /// Takes the next queued item of the oldest unfinished job (marks both running).
+    async fn claim_item(&self) -> Result<Option<(JobId, JobItem)>, StoreError>;
+    /// Ends an item; ends the job when it was the last.
+    async fn finish_item(&self, job: JobId, item: &JobItem) -> Result<JobRecord, StoreError>;
+    /// Cancels a job: queued items become cancelled.
+    async fn cancel_job(&self, id: JobId) -> Result<JobRecord, StoreError>;
+    /// After a crash: running items become queued again. Returns how many.
+    async fn requeue_running(&self) -> Result<u64, StoreError>;
+}

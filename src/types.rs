@@ -1,0 +1,391 @@
+//! The vocabulary every layer shares: identifiers, modalities, spaces, time spans, embeddings.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// A malformed identifier, span or vector.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum TypeError {
+    /// The text is not an identifier of the kind asked for.
+    #[error("`{0}` is not a valid {1} id")]
+    BadId(String, &'static str),
+    /// A span that is negative, reversed or not finite.
+    #[error("a time span needs 0 <= start < end in seconds, got {0} - {1}")]
+    BadSpan(f64, f64),
+    /// The vector has another length than its space.
+    #[error("vector has {got} values, its space has {want}")]
+    BadLength {
+        /// Length found.
+        got: usize,
+        /// Length of the space.
+        want: usize,
+    },
+    /// A NaN or an infinity in a vector.
+    #[error("vector holds a value that is not finite")]
+    NotFinite,
+    /// A vector without a direction.
+    #[error("vector has no length, so it has no direction")]
+    ZeroNorm,
+    /// An unknown modality, track or device name.
+    #[error("`{0}` is not one of: {1}")]
+    BadName(String, &'static str),
+}
+
+macro_rules! uuid_id {
+    ($name:ident, $prefix:literal, $what:literal, $doc:literal) => {
+        #[doc = $doc]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// A new, time-ordered identifier.
+            #[must_use]
+            pub fn generate() -> Self {
+                Self(Uuid::now_v7())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($prefix, "{}"), self.0.simple())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = TypeError;
+            fn from_str(text: &str) -> Result<Self, TypeError> {
+                text.strip_prefix($prefix)
+                    .filter(|rest| rest.len() == 32)
+                    .and_then(|rest| Uuid::try_parse(rest).ok())
+                    .map(Self)
+                    .ok_or_else(|| TypeError::BadId(text.chars().take(80).collect(), $what))
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                String::deserialize(d)?
+                    .parse()
+                    .map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+uuid_id!(
+    AssetId,
+    "ast_",
+    "asset",
+    "One video, sound or picture file in the library, as `ast_<32 hex>`."
+);
+uuid_id!(JobId, "job_", "job", "One durable batch job, as `job_<32 hex>`.");
+
+/// Row id of one clip (one time window of one asset) in the store; stable for the clip's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ClipId(pub i64);
+
+/// Digest of a bundle's manifest and files (lower-case hex SHA-256); stamped on every vector.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+pub struct ModelId(pub Arc<str>);
+
+impl fmt::Display for ModelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a query or an input is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Modality {
+    /// Words.
+    Text,
+    /// A still picture.
+    Image,
+    /// Sound.
+    Audio,
+    /// Moving pictures (a video's sound is `Audio`).
+    Video,
+}
+
+impl Modality {
+    /// The name used in manifests and JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Image => "image",
+            Self::Audio => "audio",
+            Self::Video => "video",
+        }
+    }
+}
+
+impl fmt::Display for Modality {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Modality {
+    type Err = TypeError;
+    fn from_str(text: &str) -> Result<Self, TypeError> {
+        match text {
+            "text" => Ok(Self::Text),
+            "image" => Ok(Self::Image),
+            "audio" => Ok(Self::Audio),
+            "video" => Ok(Self::Video),
+            other => Err(TypeError::BadName(
+                other.chars().take(80).collect(),
+                "text, image, audio, video",
+            )),
+        }
+    }
+}
+
+/// Which track of a stored clip a vector describes. A picture's vectors are on the video track.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Track {
+    /// The picture.
+    Video,
+    /// The sound.
+    Audio,
+}
+
+impl Track {
+    /// Both tracks, video first.
+    pub const ALL: [Self; 2] = [Self::Video, Self::Audio];
+
+    /// The modality whose tower made the vectors of this track.
+    #[must_use]
+    pub const fn modality(self) -> Modality {
+        match self {
+            Self::Video => Modality::Video,
+            Self::Audio => Modality::Audio,
+        }
+    }
+
+    /// The name used in JSON and in the store.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.modality().as_str()
+    }
+}
+
+/// What kind of file an asset is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AssetKind {
+    /// Has moving pictures, with or without sound.
+    Video,
+    /// Sound alone.
+    Audio,
+    /// One still picture.
+    Image,
+}
+
+impl AssetKind {
+    /// The name used in JSON and in the store.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Video => "video",
+            Self::Audio => "audio",
+            Self::Image => "image",
+        }
+    }
+}
+
+impl FromStr for AssetKind {
+    type Err = TypeError;
+    fn from_str(text: &str) -> Result<Self, TypeError> {
+        match text {
+            "video" => Ok(Self::Video),
+            "audio" => Ok(Self::Audio),
+            "image" => Ok(Self::Image),
+            other => Err(TypeError::BadName(
+                other.chars().take(80).collect(),
+                "video, audio, image",
+            )),
+        }
+    }
+}
+
+/// Name of an embedding space, such as `fine` or `coarse`. Spaces are data: the manifest names them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(transparent)]
+pub struct Space(pub Arc<str>);
+
+impl Space {
+    /// The space of this name.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self(Arc::from(name))
+    }
+    /// Its name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Space {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A stretch of an asset in seconds from its beginning, `0 <= start < end`, both finite.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+pub struct TimeSpan {
+    /// First second.
+    pub start_secs: f64,
+    /// Second after the last.
+    pub end_secs: f64,
+}
+
+impl TimeSpan {
+    /// Checks and builds a span.
+    ///
+    /// # Errors
+    /// [`TypeError::BadSpan`] unless `0 <= start < end` and both are finite.
+    pub fn new(start_secs: f64, end_secs: f64) -> Result<Self, TypeError> {
+        if start_secs.is_finite() && end_secs.is_finite() && start_secs >= 0.0 && start_secs < end_secs {
+            Ok(Self { start_secs, end_secs })
+        } else {
+            Err(TypeError::BadSpan(start_secs, end_secs))
+        }
+    }
+
+    /// Length in seconds.
+    #[must_use]
+    pub fn duration_secs(&self) -> f64 {
+        self.end_secs - self.start_secs
+    }
+}
+
+/// A unit-length vector of one space. The one constructor normalises, so every `Embedding` has
+/// the right length, finite values and norm 1; cosine similarity is then a dot product.
+#[derive(Clone, PartialEq)]
+pub struct Embedding(Arc<[f32]>);
+
+impl Embedding {
+    /// Normalises `values` (a tower's raw output, or a stored vector) to unit length.
+    ///
+    /// # Errors
+    /// [`TypeError::BadLength`], [`TypeError::NotFinite`] or [`TypeError::ZeroNorm`].
+    pub fn new(mut values: Vec<f32>, dim: usize) -> Result<Self, TypeError> {
+        if values.len() != dim {
+            return Err(TypeError::BadLength {
+                got: values.len(),
+                want: dim,
+            });
+        }
+        if values.iter().any(|v| !v.is_finite()) {
+            return Err(TypeError::NotFinite);
+        }
+        // f64: a tower's raw output may be large enough for the squares to overflow f32.
+        let norm = values
+            .iter()
+            .map(|v| f64::from(*v) * f64::from(*v))
+            .sum::<f64>()
+            .sqrt();
+        if norm < 1e-12 {
+            return Err(TypeError::ZeroNorm);
+        }
+        // A stored vector is already of unit length: dividing again would change its last bits.
+        if (norm - 1.0).abs() > 1e-6 {
+            for v in &mut values {
+                *v = (f64::from(*v) / norm) as f32;
+            }
+        }
+        Ok(Self(values.into()))
+    }
+
+    /// The values.
+    #[must_use]
+    pub fn as_slice(&self) -> &[f32] {
+        &self.0
+    }
+
+    /// Number of values.
+    #[must_use]
+    pub fn dim(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Cosine similarity, -1 to 1. Vectors of different spaces give 0.
+    #[must_use]
+    pub fn cosine(&self, other: &Self) -> f32 {
+        if self.dim() != other.dim() {
+            return 0.0;
+        }
+        self.0.iter().zip(other.0.iter()).map(|(a, b)| a * b).sum()
+    }
+}
+
+impl fmt::Debug for Embedding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Embedding({} values)", self.0.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_embedding_is_normalised_once_and_refuses_nonsense() {
+        let e = Embedding::new(vec![3.0, 4.0], 2).unwrap();
+        assert_eq!(e.as_slice(), &[0.6, 0.8]);
+        let again = Embedding::new(e.as_slice().to_vec(), 2).unwrap();
+        assert_eq!(e, again);
+        assert_eq!(
+            Embedding::new(vec![1.0], 2),
+            Err(TypeError::BadLength { got: 1, want: 2 })
+        );
+        assert_eq!(Embedding::new(vec![f32::NAN, 1.0], 2), Err(TypeError::NotFinite));
+        assert_eq!(Embedding::new(vec![0.0, 0.0], 2), Err(TypeError::ZeroNorm));
+        assert!(Embedding::new(vec![3e38, 3e38], 2).is_ok());
+    }
+
+    #[test]
+    fn ids_round_trip_and_refuse_others() {
+        let id = AssetId::generate();
+        assert_eq!(id.to_string().parse::<AssetId>().unwrap(), id);
+        assert!(id.to_string().parse::<JobId>().is_err());
+        assert!("ast_../../etc/passwd".parse::<AssetId>().is_err());
+    }
+
+    #[test]
+    fn spans_are_ordered_and_finite() {
+        assert!(TimeSpan::new(0.0, 3.2).is_ok());
+        for (a, b) in [
+            (1.0, 1.0),
+            (-0.1, 1.0),
+            (2.0, 1.0),
+            (f64::NAN, 1.0),
+            (0.0, f64::INFINITY),
+        ] {
+            assert!(TimeSpan::new(a, b).is_err());
+        }
+    }
+}
