@@ -1,1 +1,173 @@
-//! The command line, one file per command.
+//! The command line, one file per command. Each is a thin shell around the library.
+
+pub mod decode_worker;
+mod demo;
+mod doctor;
+mod embed;
+mod index;
+mod model;
+mod query;
+mod search;
+mod serve;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{DataArgs, LimitArgs, ModelArgs};
+use crate::embed::{EmbedError, Embedder};
+use crate::library::{Library, LibraryConfig, LibraryError};
+use crate::media::{Decoder, DecoderConfig, MediaError};
+use crate::model::{Bundle, ModelError, Towers};
+use crate::native::{NativeError, NativeParts};
+
+/// Search video by text, by sound, by image or by another clip.
+#[derive(Debug, Parser)]
+#[command(name = "triptych", version, about, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the REST API and the page.
+    Serve(serve::ServeArgs),
+    /// Index a bundle's sample clips, answer two queries, serve the page.
+    Demo(demo::DemoArgs),
+    /// Index a folder of videos, sounds and pictures.
+    Index(index::IndexArgs),
+    /// Search the library.
+    Search(search::SearchArgs),
+    /// Print the embeddings of a text or a file.
+    Embed(embed::EmbedArgs),
+    /// Verify or show a model bundle.
+    Model(model::ModelCommand),
+    /// Say which native parts are found, where, which version, and what is missing.
+    Doctor(doctor::DoctorArgs),
+}
+
+/// A failed command: a sentence for the person, a stable code and an exit status for scripts.
+#[derive(Debug)]
+pub struct CliError {
+    /// Stable snake_case code, the same as the HTTP API's.
+    pub code: &'static str,
+    /// What went wrong and what to do.
+    pub message: String,
+    /// Process exit status: 2 bad input, 3 missing or broken model or native part, 1 anything else.
+    pub exit: u8,
+}
+
+impl CliError {
+    /// Bad input from the user.
+    #[must_use]
+    pub fn input(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), exit: 2 }
+    }
+    /// A failure that is not the user's.
+    #[must_use]
+    pub fn other(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), exit: 1 }
+    }
+}
+
+impl From<LibraryError> for CliError {
+    fn from(error: LibraryError) -> Self {
+        Self { code: error.code(), message: error.to_string(), exit: 1 }
+    }
+}
+
+impl From<EmbedError> for CliError {
+    fn from(error: EmbedError) -> Self {
+        Self::input(error.code(), error.to_string())
+    }
+}
+
+impl From<MediaError> for CliError {
+    fn from(error: MediaError) -> Self {
+        Self::input(error.code(), error.to_string())
+    }
+}
+
+impl From<ModelError> for CliError {
+    fn from(error: ModelError) -> Self {
+        Self { code: error.code(), message: error.to_string(), exit: 3 }
+    }
+}
+
+impl From<NativeError> for CliError {
+    fn from(error: NativeError) -> Self {
+        Self { code: error.code(), message: error.to_string(), exit: 3 }
+    }
+}
+
+impl From<std::io::Error> for CliError {
+    fn from(error: std::io::Error) -> Self {
+        Self::other("io", error.to_string())
+    }
+}
+
+/// Runs the command line; the whole program but the decode-worker.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    crate::telemetry::init_logging();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.into()),
+    };
+    let outcome = runtime.block_on(async {
+        match cli.command {
+            Command::Serve(args) => serve::run(args).await,
+            Command::Demo(args) => demo::run(args).await,
+            Command::Index(args) => index::run(args).await,
+            Command::Search(args) => search::run(args).await,
+            Command::Embed(args) => embed::run(args).await,
+            Command::Model(command) => model::run(command).await,
+            Command::Doctor(args) => doctor::run(args).await,
+        }
+    });
+    // A blocked reader thread must not keep a finished command alive.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(code) => code,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &CliError) -> ExitCode {
+    eprintln!("error[{}]: {}", error.code, error.message);
+    ExitCode::from(error.exit)
+}
+
+/// Finds the native parts, loads and checks the bundle.
+fn open_embedder(model: &ModelArgs, limits: &LimitArgs) -> Result<Embedder, CliError> {
+    let bundle = Arc::new(Bundle::open(&model.model)?);
+    let native = NativeParts::find()?;
+    let decoder = Decoder::new(DecoderConfig {
+        worker_exe: std::env::current_exe()?,
+        ffmpeg: native.ffmpeg.clone(),
+        limits: limits.limits(),
+    });
+    let towers = Towers::load(bundle, &native, model.device, model.thread_count())?;
+    Ok(Embedder { towers, decoder, stride_secs: model.stride_secs })
+}
+
+/// Opens the library of a data folder with a bundle.
+async fn open_library(
+    model: &ModelArgs,
+    data: &DataArgs,
+    limits: &LimitArgs,
+    allowed_roots: Vec<PathBuf>,
+) -> Result<Arc<Library>, CliError> {
+    let embedder = open_embedder(model, limits)?;
+    let ingest_workers = match data.ingest_workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        n => n,
+    };
+    let config = LibraryConfig { data_dir: data.data.clone(), allowed_roots, ingest_workers };
+    Ok(Library::open(config, embedder).await?)
+}

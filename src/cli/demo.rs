@@ -1,0 +1,91 @@
+//! `triptych demo`: the whole way on a bundle's own sample clips, then the page.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::Args;
+use serde::Deserialize;
+
+use super::query::Query;
+use super::serve::{self, ListenArgs};
+use super::{CliError, index, search, table};
+use crate::config::{DataArgs, LimitArgs, ModelArgs};
+use crate::index::SearchParams;
+use crate::library::Library;
+use crate::search::SearchRequest;
+use crate::types::{Modality, Track};
+
+/// Flags of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
+    #[command(flatten)]
+    listen: ListenArgs,
+}
+
+/// `samples/demo.json` of a bundle: the two queries that show it off.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DemoQueries {
+    /// A text.
+    text: String,
+    /// A sound file beside `demo.json`.
+    audio: String,
+}
+
+/// Runs `demo` until Ctrl-C.
+pub async fn run(args: DemoArgs) -> Result<ExitCode, CliError> {
+    let clips = args.model.model.join("samples/clips");
+    let clips = clips.canonicalize().map_err(|error| {
+        CliError::input("path_missing", format!("this bundle ships no samples: {}: {error}", clips.display()))
+    })?;
+    let queries = read_queries(&args.model.model)?;
+    let listener = serve::bind(&args.listen).await?;
+    let roots = vec![clips.clone()];
+    let library = super::open_library(&args.model, &args.data, &args.limits, roots).await?;
+    let job = library.start_index_job(&clips, true, serde_json::json!({}), None).await?;
+    let job = index::follow(&library, job, true).await?;
+    println!("{} sample files are searchable\n", job.items_done);
+
+    println!("Text query: \"{}\"", queries.text);
+    answer(&library, &Query::Text(queries.text)).await?;
+    let sound = args.model.model.join("samples").join(&queries.audio);
+    println!("Audio query: {}", sound.display());
+    answer(&library, &Query::Media(Modality::Audio, sound, None)).await?;
+
+    let outcome = serve::serve_library(library, &args.listen, listener).await?;
+    Ok(outcome)
+}
+
+fn read_queries(bundle: &Path) -> Result<DemoQueries, CliError> {
+    let path = bundle.join("samples/demo.json");
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| CliError::input("path_missing", format!("{}: {error}", path.display())))?;
+    serde_json::from_str(&text)
+        .map_err(|error| CliError::input("invalid_json", format!("{}: {error}", path.display())))
+}
+
+async fn answer(library: &Arc<Library>, query: &Query) -> Result<(), CliError> {
+    let begun = Instant::now();
+    let request = SearchRequest {
+        query: search::embed(library, query).await?,
+        targets: vec![Track::Video],
+        assets: Vec::new(),
+        exclude_asset: None,
+        space: None,
+        offset: 0,
+        limit: 5,
+        params: SearchParams::default(),
+    };
+    let response = library.search(request).await?;
+    println!("{}", table::hits(&response.hits));
+    println!("answered in {:.1} ms\n", begun.elapsed().as_secs_f64() * 1e3);
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! `triptych index`: a folder into the library, with progress.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{CliError, table};
+use crate::config::{DataArgs, LimitArgs, ModelArgs};
+use crate::jobs::JobView;
+use crate::library::Library;
+use crate::store::{JobItem, JobRecord, WorkState};
+
+/// Flags of `index`.
+#[derive(Debug, Args)]
+pub struct IndexArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
+    /// Folder of videos, sounds and pictures.
+    folder: PathBuf,
+    /// Only the folder itself, not the folders in it.
+    #[arg(long)]
+    flat: bool,
+    /// Print the finished job and its items as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs `index`. Exit status 0 also where some files failed: they are listed; 2 where all did.
+pub async fn run(args: IndexArgs) -> Result<ExitCode, CliError> {
+    let folder = args
+        .folder
+        .canonicalize()
+        .map_err(|error| CliError::input("path_missing", format!("{}: {error}", args.folder.display())))?;
+    let roots = vec![folder.clone()];
+    let library = super::open_library(&args.model, &args.data, &args.limits, roots).await?;
+    let job = library.start_index_job(&folder, !args.flat, serde_json::json!({}), None).await?;
+    let job = follow(&library, job, !args.json).await?;
+    let items = library.store().job_items(job.id, -1, u32::MAX).await.map_err(crate::library::LibraryError::from)?;
+    library.shutdown().await?;
+    let view = JobView::from(&job);
+    if args.json {
+        let items: Vec<_> = items.iter().map(crate::jobs::ItemView::from).collect();
+        println!("{:#}", serde_json::json!({ "job": view, "items": items }));
+    } else {
+        println!("{}", summary(&view, &items));
+    }
+    let all_failed = job.items_total > 0 && job.items_failed == job.items_total;
+    Ok(ExitCode::from(if all_failed { 2 } else { 0 }))
+}
+
+/// Waits for a job with a progress bar; Ctrl-C cancels it and keeps what is done.
+pub async fn follow(library: &Arc<Library>, job: JobRecord, bar: bool) -> Result<JobRecord, CliError> {
+    let progress = if bar { ProgressBar::new(job.items_total) } else { ProgressBar::hidden() };
+    let style = ProgressStyle::with_template("{bar:24} {pos}/{len} files  {msg}")
+        .map_err(|error| CliError::other("internal", error.to_string()))?;
+    progress.set_style(style);
+    let interrupted = tokio::signal::ctrl_c();
+    tokio::pin!(interrupted);
+    let mut cancelled = false;
+    let begun = Instant::now();
+    loop {
+        let now = library.store().job(job.id).await.map_err(crate::library::LibraryError::from)?;
+        let view = JobView::from(&now);
+        progress.set_position(now.items_done + now.items_failed);
+        progress.set_message(format!(
+            "{} clips  {:.1} h of media/h  ETA {}  failed {}",
+            now.clips,
+            view.hours_of_media_per_hour,
+            view.eta_secs.map_or_else(|| "-".to_owned(), table::clock),
+            now.items_failed
+        ));
+        if matches!(now.state, WorkState::Done | WorkState::Failed | WorkState::Cancelled) {
+            progress.finish_and_clear();
+            return Ok(now);
+        }
+        let pause = if begun.elapsed() < Duration::from_secs(5) { 20 } else { 200 };
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(pause)) => {}
+            _ = &mut interrupted, if !cancelled => {
+                cancelled = true;
+                library.cancel_job(job.id).await?;
+            }
+        }
+    }
+}
+
+fn summary(view: &JobView, items: &[JobItem]) -> String {
+    let mut text = format!(
+        "{} of {} files indexed, {} clips, {} of media, {:.1} hours of media per hour",
+        view.items_done,
+        view.items_total,
+        view.clips,
+        table::clock(view.media_secs),
+        view.hours_of_media_per_hour
+    );
+    for item in items {
+        if let Some((code, message)) = &item.error {
+            let state = if item.state == WorkState::Failed { "failed" } else { "partial" };
+            text += &format!("\n{state}: {} [{code}] {message}", table::printable(&item.path));
+        }
+    }
+    text
+}

@@ -1,0 +1,114 @@
+//! `triptych search`: one query against the library.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+
+use super::query::{Query, QueryArgs};
+use super::{CliError, table};
+use crate::config::{DataArgs, LimitArgs, ModelArgs};
+use crate::index::SearchParams;
+use crate::library::Library;
+use crate::model::Priority;
+use crate::search::{QueryPart, SearchRequest, SearchResponse};
+use crate::types::{Modality, Space, Track};
+
+/// Flags of `search`.
+#[derive(Debug, Args)]
+pub struct SearchArgs {
+    #[command(flatten)]
+    query: QueryArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
+    /// What of the library to look at.
+    #[arg(long, value_enum, default_value_t = Targets::Video)]
+    targets: Targets,
+    /// Space to compare in; default: the finest that both sides share.
+    #[arg(long)]
+    space: Option<String>,
+    /// Number of hits.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    limit: u16,
+    /// Compare with every clip, whatever the size of the library.
+    #[arg(long)]
+    exact: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Tracks to search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Targets {
+    /// The pictures.
+    Video,
+    /// The sounds.
+    Audio,
+    /// Either; a clip's better track counts.
+    Both,
+}
+
+impl Targets {
+    fn tracks(self) -> Vec<Track> {
+        match self {
+            Self::Video => vec![Track::Video],
+            Self::Audio => vec![Track::Audio],
+            Self::Both => Track::ALL.to_vec(),
+        }
+    }
+}
+
+/// Runs `search`.
+pub async fn run(args: SearchArgs) -> Result<ExitCode, CliError> {
+    let query = args.query.query()?;
+    let library = super::open_library(&args.model, &args.data, &args.limits, Vec::new()).await?;
+    let begun = Instant::now();
+    let request = SearchRequest {
+        query: embed(&library, &query).await?,
+        targets: args.targets.tracks(),
+        assets: Vec::new(),
+        exclude_asset: None,
+        space: args.space.as_deref().map(Space::new),
+        offset: 0,
+        limit: usize::from(args.limit),
+        params: SearchParams { ef: None, exact: args.exact },
+    };
+    let response = library.search(request).await?;
+    if args.json {
+        let space = response.hits.first().map(|hit| hit.space.clone());
+        println!("{:#}", serde_json::json!({ "object": "list", "space": space, "data": response.hits }));
+    } else {
+        print(&response, begun.elapsed().as_secs_f64());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Embeds a query of the command line.
+pub async fn embed(library: &Arc<Library>, query: &Query) -> Result<QueryPart, CliError> {
+    let embedder = library.embedder();
+    Ok(match query {
+        Query::Text(text) => QueryPart {
+            modality: Modality::Text,
+            vectors: embedder.text(text, Priority::Interactive).await?,
+        },
+        Query::Media(modality, path, span) => QueryPart {
+            modality: *modality,
+            vectors: embedder.query_media(path, *modality, *span).await?,
+        },
+    })
+}
+
+fn print(response: &SearchResponse, secs: f64) {
+    if response.hits.is_empty() {
+        println!("nothing is indexed yet that this query can be compared with; see `triptych index`");
+    } else {
+        println!("{}", table::hits(&response.hits));
+        println!("{} hits in {:.1} ms", response.hits.len(), secs * 1e3);
+    }
+}

@@ -1,0 +1,63 @@
+"""What a model is made of. Everything the towers and the exporter need to know is here."""
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """MMV with FAC spaces (MMV specification, sections 1-6). The defaults are the paper's."""
+
+    video_width: float = 1.0
+    """Multiplies every channel count of S3D-G."""
+    audio_width: float = 1.0
+    """Multiplies every channel count of the audio ResNet50."""
+    frames: int = 32
+    """Frames per clip (T); even, because the stem folds pairs of frames."""
+    fps: float = 10.0
+    resize: int = 224
+    """Shorter side after the resize, pixels."""
+    crop: int = 200
+    """Side of the square crop, pixels; even."""
+    sample_rate_hz: int = 48_000
+    samples: int = 153_600
+    """PCM samples per clip: frames / fps seconds."""
+    vocab_size: int = 65_536
+    word_dim: int = 300
+    text_hidden: int = 2048
+    max_words: int = 16
+    freeze_words: bool = True
+    """MMV keeps its word2vec table fixed."""
+    fine_dim: int = 512
+    coarse_dim: int = 256
+    stem: str = "s2d"
+    """`s2d`: space-to-depth, 24 channels, the public checkpoints' form; `rgb`: 7x7x7 convolution."""
+    audio_log: str = "log1p10000"
+    """`log1p10000`: log(1 + 10000 mel); `eps1e-6`: log(mel + 1e-6)."""
+
+    def __post_init__(self) -> None:
+        if self.frames % 2 or self.crop % 2:
+            raise ValueError("frames and crop must be even")
+        if abs(self.frames / self.fps - self.samples / self.sample_rate_hz) > 1e-6:
+            raise ValueError("frames / fps and samples / sample_rate_hz must be the same seconds")
+        if self.stem not in ("s2d", "rgb"):
+            raise ValueError(f"unknown stem {self.stem!r}")
+
+    @property
+    def window_secs(self) -> float:
+        return self.frames / self.fps
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+SMALL_WORLD = ModelConfig(
+    video_width=0.25,
+    audio_width=0.25,
+    frames=8,
+    fps=2.5,
+    resize=64,
+    crop=64,
+    vocab_size=512,
+    text_hidden=512,
+)
+"""The towers of the bundle that ships."""
