@@ -34,6 +34,19 @@ pub enum EmbedError {
     NoTower(Modality),
 }
 
+impl EmbedError {
+    /// Stable code.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Media(error) => error.code(),
+            Self::Model(error) => error.code(),
+            Self::BadVector { .. } => "bad_vector",
+            Self::NoTower(_) => "modality_not_supported",
+        }
+    }
+}
+
 /// One clip's embeddings.
 #[derive(Debug, Clone)]
 pub struct ClipVectors {
@@ -69,6 +82,20 @@ impl Embedder {
     /// [`EmbedError`].
     pub async fn text(&self, _text: &str, _priority: Priority) -> Result<Vectors, EmbedError> {
         Err(EmbedError::NoTower(Modality::Text))
+    }
+
+    /// A query made of a file: `modality` says what of it counts (a video's sound is `Audio`).
+    /// A file longer than one window gives the mean of its clips' unit vectors.
+    ///
+    /// # Errors
+    /// [`EmbedError`].
+    pub async fn query_media(
+        &self,
+        _path: &Path,
+        modality: Modality,
+        _span: Option<TimeSpan>,
+    ) -> Result<Vectors, EmbedError> {
+        Err(EmbedError::NoTower(modality))
     }
 
     /// Opens an asset (video, sound or picture; what it is is sniffed from its bytes).

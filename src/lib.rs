@@ -1,8 +1,8 @@
 //! Triptych: search video by text, by sound, by image or by another clip.
 //!
 //! The flow, and the only direction imports may take:
-//! `types, config, native → media → preprocess → model → embed → {store, index} →
-//! {search, jobs} → library → http, cli → main`.
+//! `types, native, telemetry → media → preprocess → model → embed → store → index → search → jobs →
+//! library → {http, config} → cli → main`. `tests/layers.rs` holds it.
 
 pub mod cli;
 pub mod config;

@@ -51,6 +51,24 @@ pub enum LibraryError {
     Io(#[from] std::io::Error),
 }
 
+impl LibraryError {
+    /// Stable code.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Store(_) => "store_failed",
+            Self::Index(_) => "index_failed",
+            Self::Embed(error) => error.code(),
+            Self::NotComparable { .. } => "not_comparable",
+            Self::BadSpace(_) => "bad_space",
+            Self::PathNotAllowed(_) => "path_not_allowed",
+            Self::PathMissing(_) => "path_missing",
+            Self::Busy { .. } => "busy",
+            Self::Io(_) => "io",
+        }
+    }
+}
+
 /// How to open a library.
 #[derive(Debug, Clone)]
 pub struct LibraryConfig {

@@ -81,20 +81,13 @@ macro_rules! uuid_id {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                String::deserialize(d)?
-                    .parse()
-                    .map_err(serde::de::Error::custom)
+                String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
             }
         }
     };
 }
 
-uuid_id!(
-    AssetId,
-    "ast_",
-    "asset",
-    "One video, sound or picture file in the library, as `ast_<32 hex>`."
-);
+uuid_id!(AssetId, "ast_", "asset", "One video, sound or picture file in the library, as `ast_<32 hex>`.");
 uuid_id!(JobId, "job_", "job", "One durable batch job, as `job_<32 hex>`.");
 
 /// Row id of one clip (one time window of one asset) in the store; stable for the clip's life.
@@ -152,10 +145,7 @@ impl FromStr for Modality {
             "image" => Ok(Self::Image),
             "audio" => Ok(Self::Audio),
             "video" => Ok(Self::Video),
-            other => Err(TypeError::BadName(
-                other.chars().take(80).collect(),
-                "text, image, audio, video",
-            )),
+            other => Err(TypeError::BadName(other.chars().take(80).collect(), "text, image, audio, video")),
         }
     }
 }
@@ -221,10 +211,7 @@ impl FromStr for AssetKind {
             "video" => Ok(Self::Video),
             "audio" => Ok(Self::Audio),
             "image" => Ok(Self::Image),
-            other => Err(TypeError::BadName(
-                other.chars().take(80).collect(),
-                "video, audio, image",
-            )),
+            other => Err(TypeError::BadName(other.chars().take(80).collect(), "video, audio, image")),
         }
     }
 }
@@ -294,20 +281,13 @@ impl Embedding {
     /// [`TypeError::BadLength`], [`TypeError::NotFinite`] or [`TypeError::ZeroNorm`].
     pub fn new(mut values: Vec<f32>, dim: usize) -> Result<Self, TypeError> {
         if values.len() != dim {
-            return Err(TypeError::BadLength {
-                got: values.len(),
-                want: dim,
-            });
+            return Err(TypeError::BadLength { got: values.len(), want: dim });
         }
         if values.iter().any(|v| !v.is_finite()) {
             return Err(TypeError::NotFinite);
         }
         // f64: a tower's raw output may be large enough for the squares to overflow f32.
-        let norm = values
-            .iter()
-            .map(|v| f64::from(*v) * f64::from(*v))
-            .sum::<f64>()
-            .sqrt();
+        let norm = values.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>().sqrt();
         if norm < 1e-12 {
             return Err(TypeError::ZeroNorm);
         }
@@ -358,10 +338,7 @@ mod tests {
         assert_eq!(e.as_slice(), &[0.6, 0.8]);
         let again = Embedding::new(e.as_slice().to_vec(), 2).unwrap();
         assert_eq!(e, again);
-        assert_eq!(
-            Embedding::new(vec![1.0], 2),
-            Err(TypeError::BadLength { got: 1, want: 2 })
-        );
+        assert_eq!(Embedding::new(vec![1.0], 2), Err(TypeError::BadLength { got: 1, want: 2 }));
         assert_eq!(Embedding::new(vec![f32::NAN, 1.0], 2), Err(TypeError::NotFinite));
         assert_eq!(Embedding::new(vec![0.0, 0.0], 2), Err(TypeError::ZeroNorm));
         assert!(Embedding::new(vec![3e38, 3e38], 2).is_ok());
@@ -378,13 +355,7 @@ mod tests {
     #[test]
     fn spans_are_ordered_and_finite() {
         assert!(TimeSpan::new(0.0, 3.2).is_ok());
-        for (a, b) in [
-            (1.0, 1.0),
-            (-0.1, 1.0),
-            (2.0, 1.0),
-            (f64::NAN, 1.0),
-            (0.0, f64::INFINITY),
-        ] {
+        for (a, b) in [(1.0, 1.0), (-0.1, 1.0), (2.0, 1.0), (f64::NAN, 1.0), (0.0, f64::INFINITY)] {
             assert!(TimeSpan::new(a, b).is_err());
         }
     }

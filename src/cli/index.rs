@@ -43,7 +43,8 @@ pub async fn run(args: IndexArgs) -> Result<ExitCode, CliError> {
     let library = super::open_library(&args.model, &args.data, &args.limits, roots).await?;
     let job = library.start_index_job(&folder, !args.flat, serde_json::json!({}), None).await?;
     let job = follow(&library, job, !args.json).await?;
-    let items = library.store().job_items(job.id, -1, u32::MAX).await.map_err(crate::library::LibraryError::from)?;
+    let items =
+        library.store().job_items(job.id, -1, u32::MAX).await.map_err(crate::library::LibraryError::from)?;
     library.shutdown().await?;
     let view = JobView::from(&job);
     if args.json {

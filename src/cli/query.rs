@@ -45,7 +45,9 @@ impl QueryArgs {
         let (modality, argument) = match (&self.audio, &self.video) {
             (Some(argument), _) => (Modality::Audio, argument),
             (None, Some(argument)) => (Modality::Video, argument),
-            (None, None) => return Err(CliError::input("missing_field", "give a text or a file to look for")),
+            (None, None) => {
+                return Err(CliError::input("missing_field", "give a text or a file to look for"));
+            }
         };
         let (path, span) = split_span(argument)?;
         media(modality, path, span)

@@ -93,14 +93,12 @@ pub async fn run(args: SearchArgs) -> Result<ExitCode, CliError> {
 pub async fn embed(library: &Arc<Library>, query: &Query) -> Result<QueryPart, CliError> {
     let embedder = library.embedder();
     Ok(match query {
-        Query::Text(text) => QueryPart {
-            modality: Modality::Text,
-            vectors: embedder.text(text, Priority::Interactive).await?,
-        },
-        Query::Media(modality, path, span) => QueryPart {
-            modality: *modality,
-            vectors: embedder.query_media(path, *modality, *span).await?,
-        },
+        Query::Text(text) => {
+            QueryPart { modality: Modality::Text, vectors: embedder.text(text, Priority::Interactive).await? }
+        }
+        Query::Media(modality, path, span) => {
+            QueryPart { modality: *modality, vectors: embedder.query_media(path, *modality, *span).await? }
+        }
     })
 }
 

@@ -55,7 +55,8 @@ pub async fn run(args: ServeArgs) -> Result<ExitCode, CliError> {
 /// Binds before the model loads, so that a taken port is told at once.
 pub async fn bind(args: &ListenArgs) -> Result<TcpListener, CliError> {
     if !args.listen.ip().is_loopback() && args.api_key.is_none() {
-        let message = format!("{} can be reached by others: set --api-key, or listen on 127.0.0.1", args.listen);
+        let message =
+            format!("{} can be reached by others: set --api-key, or listen on 127.0.0.1", args.listen);
         return Err(CliError::input("api_key_required", message));
     }
     TcpListener::bind(args.listen).await.map_err(|error| {

@@ -15,6 +15,17 @@ pub struct Limits {
     pub max_duration_secs: f64,
 }
 
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            wall_clock_secs: 4 * 3600,
+            address_space_bytes: 4 << 30,
+            max_pixels: 8192 * 4320,
+            max_duration_secs: 24.0 * 3600.0,
+        }
+    }
+}
+
 /// How to start a decode-worker.
 #[derive(Debug, Clone)]
 pub struct DecoderConfig {
@@ -31,6 +42,14 @@ pub struct DecoderConfig {
 pub struct Decoder {
     /// How.
     pub config: DecoderConfig,
+}
+
+impl Decoder {
+    /// A decoder; starts nothing yet.
+    #[must_use]
+    pub fn new(config: DecoderConfig) -> Self {
+        Self { config }
+    }
 }
 
 /// Why a file could not be read. `code()` is the stable snake_case code of the HTTP API.
