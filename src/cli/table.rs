@@ -7,7 +7,7 @@ use crate::search::Hit;
 /// Hits as a table: rank, file, start-end, score, track.
 pub fn hits(hits: &[Hit]) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
     table.set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(["#", "file", "start - end", "score", "matched"]);
     for hit in hits {
