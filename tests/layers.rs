@@ -1,5 +1,7 @@
 //! Holds the import direction of ARCHITECTURE.md: a layer may only use the layers before it.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
