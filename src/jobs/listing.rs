@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 /// Names that are taken without a look inside.
 const MEDIA_EXTENSIONS: &[&str] = &[
-    "mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "m2ts", "mts", "flv", "wmv", "3gp", "ogv",
-    "wav", "mp3", "flac", "ogg", "oga", "opus", "m4a", "aac", "aif", "aiff", "wma", "jpg", "jpeg", "png",
-    "webp", "gif", "bmp",
+    "mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "m2ts", "mts", "flv", "wmv", "3gp",
+    "ogv", "wav", "mp3", "flac", "ogg", "oga", "opus", "m4a", "aac", "aif", "aiff", "wma", "jpg", "jpeg",
+    "png", "webp", "gif", "bmp",
 ];
 
 /// Why a folder could not be listed.

@@ -102,7 +102,11 @@ impl JobView {
         let since = baseline.unwrap_or(Baseline { unix_ms: job.started_unix_ms, items: 0, media_secs: 0.0 });
         let until = if ended { job.ended_unix_ms } else { now };
         let running_secs = if since.unix_ms > 0 { (until - since.unix_ms).max(0) as f64 / 1e3 } else { 0.0 };
-        let rate = if running_secs > 0.0 { (job.media_secs - since.media_secs).max(0.0) / running_secs } else { 0.0 };
+        let rate = if running_secs > 0.0 {
+            (job.media_secs - since.media_secs).max(0.0) / running_secs
+        } else {
+            0.0
+        };
         let over = job.items_done + job.items_failed;
         let (here, left) = (over.saturating_sub(since.items), job.items_total.saturating_sub(over));
         let eta_secs = match (ended, here) {

@@ -106,7 +106,9 @@ impl Library {
     ) -> Result<IngestReport, LibraryError> {
         loop {
             let known = match self.accept(&source).await? {
-                Accepted::New(claim, record) => return self.embed_asset(claim, record, priority, cancel).await,
+                Accepted::New(claim, record) => {
+                    return self.embed_asset(claim, record, priority, cancel).await;
+                }
                 Accepted::Known(record) => record,
                 Accepted::Running(active, _) => {
                     tokio::select! {
@@ -114,7 +116,9 @@ impl Library {
                         () = cancel.cancelled() => return Err(LibraryError::Cancelled),
                     }
                     match self.store.asset(active.id).await {
-                        Ok(record) if record.state == AssetState::Indexing => return Err(LibraryError::Stopping),
+                        Ok(record) if record.state == AssetState::Indexing => {
+                            return Err(LibraryError::Stopping);
+                        }
                         Ok(record) => record,
                         // Whoever indexed it was cancelled and took it away: our turn.
                         Err(StoreError::NotFound(_)) => continue,

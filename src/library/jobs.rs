@@ -22,7 +22,8 @@ impl Baselines {
     pub(super) async fn of_unfinished(store: &dyn Store) -> Result<Self, LibraryError> {
         let now = now_unix_ms();
         let jobs = store.list_jobs(1000).await?;
-        let unfinished = jobs.iter().filter(|job| matches!(job.state, WorkState::Queued | WorkState::Running));
+        let unfinished =
+            jobs.iter().filter(|job| matches!(job.state, WorkState::Queued | WorkState::Running));
         Ok(Self(Mutex::new(unfinished.map(|job| (job.id, Baseline::of(job, now))).collect())))
     }
 
@@ -52,10 +53,12 @@ impl Library {
         });
         let roots = self.roots.clone();
         let listed = super::blocking(move || {
-            crate::jobs::list_media(&folder, recursive, MAX_FILES, |path| roots.holds(path)).map_err(|error| match error {
-                crate::jobs::ListError::TooMany(most) => LibraryError::TooManyFiles(most),
-                crate::jobs::ListError::Io(error) => LibraryError::Io(error),
-            })
+            crate::jobs::list_media(&folder, recursive, MAX_FILES, |path| roots.holds(path)).map_err(
+                |error| match error {
+                    crate::jobs::ListError::TooMany(most) => LibraryError::TooManyFiles(most),
+                    crate::jobs::ListError::Io(error) => LibraryError::Io(error),
+                },
+            )
         })
         .await?;
         let items: Vec<_> = listed.into_iter().map(|path| (path, metadata.clone())).collect();

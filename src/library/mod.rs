@@ -126,7 +126,10 @@ impl Library {
     /// Tracks that have an index.
     #[must_use]
     pub fn tracks(&self) -> Vec<Track> {
-        Track::ALL.into_iter().filter(|track| !open::members_of(self.embedder.bundle(), *track).is_empty()).collect()
+        Track::ALL
+            .into_iter()
+            .filter(|track| !open::members_of(self.embedder.bundle(), *track).is_empty())
+            .collect()
     }
 
     /// (assets queued or being indexed, uploads waiting among them)
@@ -193,7 +196,7 @@ impl Library {
     /// # Errors
     /// [`LibraryError`].
     pub async fn search(&self, request: SearchRequest) -> Result<SearchResponse, LibraryError> {
-        let response = search::run(&self.store, &self.index, self.embedder.bundle(), request).await?;
+        let response = search::run(self.store.as_ref(), &self.index, self.embedder.bundle(), request).await?;
         metrics::searched(response.index_secs);
         Ok(response)
     }

@@ -32,16 +32,18 @@ impl Library {
         let roots = paths::AllowedRoots::new(&config.allowed_roots)?;
         make_private_folder(&config.data_dir)?;
         let bundle = Arc::clone(embedder.bundle());
-        let store: Arc<dyn Store> =
-            Arc::new(SqliteStore::open(&config.data_dir.join("triptych.db"), bundle.id()).await?);
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.data_dir, bundle.id()).await?);
         // Only now: the store holds the folder's lock, so nobody else's uploads are in it.
         let uploads = Arc::new(uploads::Uploads::open(&config.data_dir)?);
         reconcile(store.as_ref(), &uploads).await?;
         let members: Vec<_> = Track::ALL
             .into_iter()
-            .flat_map(|track| members_of(&bundle, track).into_iter().map(move |(space, dim)| (track, space, dim)))
+            .flat_map(|track| {
+                members_of(&bundle, track).into_iter().map(move |(space, dim)| (track, space, dim))
+            })
             .collect();
-        let index = IndexSet::open(&config.data_dir.join("index"), bundle.id(), &members, store.as_ref()).await?;
+        let index =
+            IndexSet::open(&config.data_dir.join("index"), bundle.id(), &members, store.as_ref()).await?;
         let baselines = jobs::Baselines::of_unfinished(store.as_ref()).await?;
         Ok(Arc::new(Self {
             segmentation: segmentation(&embedder),

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
 
 use super::LibraryError;
 
@@ -39,7 +40,9 @@ impl AllowedRoots {
         match path.canonicalize() {
             Ok(real) if self.holds(&real) => Ok(real),
             Ok(_) => Err(refused()),
-            Err(_) if self.lexically_inside(path) => Err(LibraryError::PathMissing(path.display().to_string())),
+            Err(_) if self.lexically_inside(path) => {
+                Err(LibraryError::PathMissing(path.display().to_string()))
+            }
             Err(_) => Err(refused()),
         }
     }
@@ -67,13 +70,13 @@ pub fn open_resolved(path: &Path) -> Result<File, LibraryError> {
     let opened = match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
         Ok(fd) => Ok(File::from(fd)),
         // Kernels before 5.6 and some container sandboxes lack the call.
-        Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => open_checked(path),
+        Err(Errno::NOSYS | Errno::PERM) => open_checked(path),
         Err(error) => Err(error.into()),
     };
     let name = || path.display().to_string();
-    let file = opened.map_err(|error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => LibraryError::PathMissing(name()),
-        io::ErrorKind::FilesystemLoop => LibraryError::PathNotAllowed(name()),
+    let file = opened.map_err(|error: io::Error| match Errno::from_io_error(&error) {
+        Some(Errno::NOENT | Errno::NOTDIR) => LibraryError::PathMissing(name()),
+        Some(Errno::LOOP) => LibraryError::PathNotAllowed(name()),
         _ => LibraryError::Io(error),
     })?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(LibraryError::PathKind(name(), "a regular file")) }
@@ -81,10 +84,10 @@ pub fn open_resolved(path: &Path) -> Result<File, LibraryError> {
 
 fn open_checked(path: &Path) -> io::Result<File> {
     if path.canonicalize()? != path {
-        return Err(io::ErrorKind::FilesystemLoop.into());
+        return Err(Errno::LOOP.into());
     }
     if !path.metadata()?.is_file() {
-        return Err(io::ErrorKind::InvalidInput.into());
+        return Err(Errno::INVAL.into());
     }
     File::open(path)
 }
@@ -131,7 +134,10 @@ mod tests {
         std::fs::write(base.join("secret"), "x").unwrap();
         symlink(base.join("secret"), base.join("a.mp4")).unwrap();
         assert_eq!(open_resolved(&base.join("a.mp4")).unwrap_err().code(), "path_not_allowed");
-        assert_eq!(open_checked(&base.join("a.mp4")).unwrap_err().kind(), io::ErrorKind::FilesystemLoop);
+        assert_eq!(
+            open_checked(&base.join("a.mp4")).unwrap_err().raw_os_error(),
+            Some(Errno::LOOP.raw_os_error())
+        );
         assert!(open_resolved(&base.join("secret")).is_ok());
         assert!(open_checked(&base.join("secret")).is_ok());
         assert_eq!(open_resolved(&base).unwrap_err().code(), "path_kind");

@@ -168,10 +168,7 @@ mod tests {
         let mut writer = UploadWriter::new(&uploads, 5).unwrap();
         writer.write(b"abc").await.unwrap();
         let upload = writer.finish().await.unwrap();
-        assert_eq!(
-            upload.content.sha256,
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
+        assert_eq!(upload.content.sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!(hash_file(&upload.path.canonicalize().unwrap()).unwrap(), upload.content);
         let kept = uploads.path_of(&upload.content.sha256, "w3.2/s3.2");
         assert_ne!(kept, uploads.path_of(&upload.content.sha256, "w3.2/s1.6"));

@@ -179,8 +179,7 @@ async fn ingest_item(
         item.clips = report.asset.clips;
         item.media_secs = report.asset.duration_secs;
     }
-    item.state =
-        if report.asset.state == AssetState::Failed { WorkState::Failed } else { WorkState::Done };
+    item.state = if report.asset.state == AssetState::Failed { WorkState::Failed } else { WorkState::Done };
     item.error = report.asset.error;
     Ok(())
 }

@@ -66,3 +66,16 @@ pub struct SearchResponse {
     /// Seconds inside the index.
     pub index_secs: f64,
 }
+
+/// Runs.
+///
+/// # Errors
+/// None.
+pub async fn run(
+    _store: &dyn crate::store::Store,
+    _index: &crate::index::IndexSet,
+    _bundle: &crate::model::Bundle,
+    _request: SearchRequest,
+) -> Result<SearchResponse, crate::store::StoreError> {
+    Ok(SearchResponse { hits: Vec::new(), index_secs: 0.0 })
+}
