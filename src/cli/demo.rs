@@ -80,6 +80,7 @@ async fn answer(library: &Arc<Library>, query: &Query) -> Result<(), CliError> {
         assets: Vec::new(),
         exclude_asset: None,
         space: None,
+        group_by: crate::search::GroupBy::Clip,
         offset: 0,
         limit: 5,
         params: SearchParams::default(),

@@ -75,6 +75,7 @@ pub async fn run(args: SearchArgs) -> Result<ExitCode, CliError> {
         assets: Vec::new(),
         exclude_asset: None,
         space: args.space.as_deref().map(Space::new),
+        group_by: crate::search::GroupBy::Clip,
         offset: 0,
         limit: usize::from(args.limit),
         params: SearchParams { ef: None, exact: args.exact },

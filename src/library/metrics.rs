@@ -1,6 +1,6 @@
 //! What the library tells Prometheus.
 
-use metrics::{counter, gauge, histogram};
+use metrics::{counter, histogram};
 
 use super::StageSecs;
 use crate::store::AssetRecord;
@@ -8,7 +8,7 @@ use crate::store::AssetRecord;
 pub(super) fn ingested(asset: &AssetRecord, stages: &StageSecs) {
     counter!("triptych_assets_ingested_total", "state" => asset.state.as_str()).increment(1);
     counter!("triptych_clips_ingested_total").increment(asset.clips);
-    gauge!("triptych_media_ingested_seconds_total").increment(asset.duration_secs);
+    counter!("triptych_media_ingested_milliseconds_total").increment((asset.duration_secs * 1e3) as u64);
     let parts = [
         ("total", stages.total),
         ("decode", stages.decode),
@@ -23,7 +23,7 @@ pub(super) fn ingested(asset: &AssetRecord, stages: &StageSecs) {
 }
 
 pub(super) fn searched(secs: f64) {
-    histogram!("triptych_search_index_seconds").record(secs);
+    histogram!("triptych_query_stage_seconds", "stage" => "search").record(secs);
 }
 
 pub(super) fn item_ended(state: &'static str) {

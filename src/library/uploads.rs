@@ -152,6 +152,19 @@ impl UploadWriter {
     pub async fn finish(mut self) -> Result<Upload, LibraryError> {
         self.file.flush().await?;
         self.file.sync_all().await?;
+        self.hashed()
+    }
+
+    /// Ends an upload that only lives for one request: nothing need survive a crash.
+    ///
+    /// # Errors
+    /// [`LibraryError::Io`].
+    pub async fn finish_scratch(mut self) -> Result<Upload, LibraryError> {
+        self.file.flush().await?;
+        self.hashed()
+    }
+
+    fn hashed(self) -> Result<Upload, LibraryError> {
         let content = Content { sha256: hex::encode(self.hasher.finalize()), size_bytes: self.size_bytes };
         Ok(Upload { path: self.path, content })
     }

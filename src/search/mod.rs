@@ -15,6 +15,16 @@ pub struct QueryPart {
     pub vectors: Vectors,
 }
 
+/// What a hit is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GroupBy {
+    /// Every clip.
+    #[default]
+    Clip,
+    /// An asset's best clip.
+    Asset,
+}
+
 /// A search over the library.
 #[derive(Debug, Clone)]
 pub struct SearchRequest {
@@ -28,6 +38,8 @@ pub struct SearchRequest {
     pub exclude_asset: Option<AssetId>,
     /// Space to use; None: the finest that both sides share.
     pub space: Option<Space>,
+    /// What a hit is.
+    pub group_by: GroupBy,
     /// Hits to skip.
     pub offset: usize,
     /// Hits to return, 1 to 1000.
@@ -45,6 +57,9 @@ pub struct Hit {
     pub asset_id: AssetId,
     /// Its name.
     pub asset_name: String,
+    /// What it is.
+    #[serde(skip)]
+    pub asset_kind: Option<crate::types::AssetKind>,
     /// The moment.
     #[serde(flatten)]
     pub span: TimeSpan,
@@ -63,6 +78,8 @@ pub struct Hit {
 pub struct SearchResponse {
     /// Best first.
     pub hits: Vec<Hit>,
+    /// Space of the scores.
+    pub space: Space,
     /// Seconds inside the index.
     pub index_secs: f64,
 }
@@ -77,5 +94,5 @@ pub async fn run(
     _bundle: &crate::model::Bundle,
     _request: SearchRequest,
 ) -> Result<SearchResponse, crate::store::StoreError> {
-    Ok(SearchResponse { hits: Vec::new(), index_secs: 0.0 })
+    Ok(SearchResponse { hits: Vec::new(), space: Space::new(""), index_secs: 0.0 })
 }
