@@ -63,8 +63,55 @@ def export(
         print(f"{key}: largest 1 - cosine against PyTorch {error:.1e}")
 
 
+def samples(
+    checkpoint: Path = Path("runs/small-world/checkpoint.pt"),
+    out: Path = Path("../models/small-world/samples"),
+) -> None:
+    """Writes the bundle's sample clips and what PyTorch gives for every clip of them.
+
+    Args:
+        out: emptied first.
+    """
+    from .samples import write_samples
+    from .train import load_checkpoint
+
+    _, model, _ = load_checkpoint(checkpoint)
+    write_samples(model, out)
+
+
+def evaluate(
+    checkpoint: Path = Path("runs/small-world/checkpoint.pt"),
+    out: Path = Path("runs/small-world/evaluation.json"),
+    sets: int = 4,
+    clips: int = 500,
+    through_files: bool = False,
+    controls: bool = True,
+    threads: int = 2,
+) -> None:
+    """Measures retrieval and attribute recognition on held-out worlds in PyTorch.
+
+    Args:
+        through_files: write every clip as an MP4 and decode it again.
+        controls: measure an untrained model and shuffled pairs too.
+    """
+    import torch
+
+    from .evaluate import evaluate as run
+    from .train import load_checkpoint
+
+    torch.set_num_threads(threads)
+    cfg, model, state = load_checkpoint(checkpoint)
+    record = run(cfg, model, sets, clips, through_files=through_files, controls=controls)
+    record["steps_done"] = state["step"]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(record, indent=2) + "\n")
+
+
+COMMANDS = {"train": train, "evaluate": evaluate, "export": export, "samples": samples}
+
+
 def main() -> None:
-    tyro.extras.subcommand_cli_from_dict({"train": train, "export": export})
+    tyro.extras.subcommand_cli_from_dict(COMMANDS)
 
 
 if __name__ == "__main__":
