@@ -37,6 +37,7 @@ struct Inner {
     pools: Vec<Pool>,
     /// Index of each tower's pool.
     pool_of: Vec<usize>,
+    clips_in_flight: usize,
 }
 
 /// An input on its way through its tower; dropping it takes it out of the queue.
@@ -133,7 +134,11 @@ impl Towers {
             specs: specs.clone(),
         });
         let (pools, pool_of, goldens) = start(&shared, place, threads)?;
-        let inner = Inner { bundle, place, specs, tokenizer, goldens, pools, pool_of };
+        let clips_in_flight = 1 + match place {
+            Place::Cpu => threads,
+            Place::Cuda(_) => shared.batching.iter().map(|batching| batching.max).max().unwrap_or(1),
+        };
+        let inner = Inner { clips_in_flight, bundle, place, specs, tokenizer, goldens, pools, pool_of };
         Ok(Self { inner: Arc::new(inner), timings: Vec::new() })
     }
 
@@ -164,6 +169,12 @@ impl Towers {
     #[must_use]
     pub fn goldens(&self) -> &[GoldenResult] {
         &self.inner.goldens
+    }
+
+    /// How many clips a reader should have on the way, so that no worker runs out of work.
+    #[must_use]
+    pub fn clips_in_flight(&self) -> usize {
+        self.inner.clips_in_flight
     }
 
     async fn submit(
