@@ -66,7 +66,11 @@ fn describe() {
         Unit::Seconds,
         "Time of one file's indexing: decode (CPU of the child), preprocess, infer, store, index, total"
     );
-    describe_histogram!("triptych_query_stage_seconds", Unit::Seconds, "Time of a query: embed, search");
+    describe_histogram!(
+        "triptych_query_stage_seconds",
+        Unit::Seconds,
+        "Time of a query: queue, infer, search"
+    );
     describe_counter!("triptych_job_items_total", "Items of jobs that ended, by state");
     describe_gauge!("triptych_assets", "Assets in the library");
     describe_gauge!("triptych_clips", "Clips in the library");

@@ -1,7 +1,7 @@
 //! Vectors, in the shape OpenAI's clients know.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{FromRequest, Request, State};
@@ -16,13 +16,12 @@ use utoipa::ToSchema;
 use super::error::{ApiError, ErrorBody};
 use super::extract::{ApiJson, content_type, unsupported};
 use super::form::{self, FileRule};
-use super::middleware::Timing;
-use super::query::{check_text, scratch_of, within};
+use super::query::{check_text, scratch_of, timing, within};
 use super::search::check_model;
 use super::state::AppState;
-use crate::embed::Vectors;
+use crate::embed::{Embedder, Vectors};
 use crate::library::LibraryError;
-use crate::model::Priority;
+use crate::model::{Priority, Timings};
 use crate::types::{Embedding, Modality, Space, TimeSpan};
 
 /// Most inputs a request.
@@ -120,7 +119,7 @@ pub struct EmbeddingView {
 /// What the request used.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Usage {
-    /// Words of the texts.
+    /// Words of the texts that reach the tower.
     prompt_tokens: usize,
     /// The same.
     total_tokens: usize,
@@ -152,12 +151,12 @@ struct Asked {
     responses((status = 200, description = "Vectors", body = EmbeddingsAnswer),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn embeddings(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
-    let began;
+    let timings = Arc::new(Timings::default());
+    let embedder = state.library.embedder().timed(Arc::clone(&timings));
     let mut words = 0;
     let data = match content_type(request.headers()).as_str() {
         "application/json" => {
             let ApiJson(body) = ApiJson::<EmbeddingsBody>::from_request(request, &state).await?;
-            began = Instant::now();
             let asked =
                 asked(&state, body.modality, body.space, body.encoding_format, body.model.as_deref())?;
             let inputs = match body.input {
@@ -168,17 +167,17 @@ pub async fn embeddings(State(state): State<AppState>, request: Request) -> Resu
                 return Err(ApiError::invalid("input", format!("send 1 to {MAX_INPUTS} inputs a request")));
             }
             if asked.modality == Modality::Text {
-                words = inputs.iter().map(|text| text.split_whitespace().count()).sum();
-                within(&state, texts(&state, &asked, &inputs)).await??
+                let data = within(&state, texts(&embedder, &asked, &inputs)).await??;
+                words = inputs.iter().filter_map(|text| embedder.towers.count_words(text).ok()).sum();
+                data
             } else {
-                within(&state, media(&state, &asked, inputs)).await??
+                within(&state, media(&state, &embedder, &asked, inputs)).await??
             }
         }
         "multipart/form-data" => {
             let rule = FileRule { max_bytes: state.config.max_body_bytes as u64, durable: false };
             let known = ["modality", "space", "encoding_format", "model"];
             let mut form = form::receive(&state, request, &known, rule).await?;
-            began = Instant::now();
             let modality = super::search::media_modality(&form.require("modality")?)?;
             let encoding = match form.take("encoding_format").as_deref() {
                 None | Some("float") => Encoding::Float,
@@ -190,7 +189,7 @@ pub async fn embeddings(State(state): State<AppState>, request: Request) -> Resu
             let asked = asked(&state, modality, form.take("space"), encoding, form.take("model").as_deref())?;
             let (upload, _) = form.require_file()?;
             let mut data = Vec::new();
-            let embedded = within(&state, of_file(&state, &asked, 0, &upload.path, &mut data)).await?;
+            let embedded = within(&state, of_file(&embedder, &asked, 0, &upload.path, &mut data)).await?;
             embedded.map_err(|error| error.with_param("file"))?;
             data
         }
@@ -199,9 +198,7 @@ pub async fn embeddings(State(state): State<AppState>, request: Request) -> Resu
     let model = state.library.embedder().bundle().name().to_owned();
     let usage = Usage { prompt_tokens: words, total_tokens: words };
     let mut response = Json(EmbeddingsAnswer { object: "list", model, data, usage }).into_response();
-    response
-        .extensions_mut()
-        .insert(Timing { queue_secs: 0.0, inference_secs: began.elapsed().as_secs_f64() });
+    response.extensions_mut().insert(timing(&timings));
     Ok(response)
 }
 
@@ -233,28 +230,37 @@ fn asked(
     Ok(Asked { modality, space, encoding })
 }
 
-async fn texts(state: &AppState, asked: &Asked, inputs: &[String]) -> Result<Vec<EmbeddingView>, ApiError> {
+async fn texts(
+    embedder: &Embedder,
+    asked: &Asked,
+    inputs: &[String],
+) -> Result<Vec<EmbeddingView>, ApiError> {
     let one = async |(index, text): (usize, &String)| {
         let param = format!("input[{index}]");
         check_text(text, &param)?;
-        let vectors = state.library.embedder().text(text, Priority::Interactive).await;
+        let vectors = embedder.text(text, Priority::Interactive).await;
         let vectors = vectors.map_err(|error| ApiError::from(error).with_param(param))?;
         view(asked, index, None, &vectors)
     };
     stream::iter(inputs.iter().enumerate()).map(one).buffered(TEXTS_AT_ONCE).try_collect().await
 }
 
-async fn media(state: &AppState, asked: &Asked, inputs: Vec<String>) -> Result<Vec<EmbeddingView>, ApiError> {
+async fn media(
+    state: &AppState,
+    embedder: &Embedder,
+    asked: &Asked,
+    inputs: Vec<String>,
+) -> Result<Vec<EmbeddingView>, ApiError> {
     let mut data = Vec::new();
     for (index, input) in inputs.into_iter().enumerate() {
         let param = format!("input[{index}]");
         let named = |error: ApiError| error.with_param(param.clone());
         if input.starts_with('/') {
             let path = state.library.allowed_path(&PathBuf::from(input)).map_err(|e| named(e.into()))?;
-            of_file(state, asked, index, &path, &mut data).await.map_err(named)?;
+            of_file(embedder, asked, index, &path, &mut data).await.map_err(named)?;
         } else {
             let path = scratch_of(state, input, asked.modality, &param).await?;
-            of_file(state, asked, index, &path, &mut data).await.map_err(named)?;
+            of_file(embedder, asked, index, &path, &mut data).await.map_err(named)?;
         }
     }
     Ok(data)
@@ -262,13 +268,12 @@ async fn media(state: &AppState, asked: &Asked, inputs: Vec<String>) -> Result<V
 
 /// A picture gives one vector, a video or a sound one for each clip.
 async fn of_file(
-    state: &AppState,
+    embedder: &Embedder,
     asked: &Asked,
     index: usize,
     path: &Path,
     data: &mut Vec<EmbeddingView>,
 ) -> Result<(), ApiError> {
-    let embedder = state.library.embedder();
     if asked.modality == Modality::Image {
         let vectors = embedder.query_media(path, Modality::Image, None).await?;
         data.push(view(asked, index, None, &vectors)?);

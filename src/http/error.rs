@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use crate::embed::EmbedError;
 use crate::library::LibraryError;
+use crate::model::ModelError;
 use crate::store::StoreError;
 
 /// An error on its way to the client. The outermost middleware adds the request id and writes it.
@@ -185,15 +186,27 @@ impl From<EmbedError> for ApiError {
 
 /// An input that cannot be embedded is the sender's, unless our own parts failed.
 fn embed_error(error: &EmbedError) -> ApiError {
-    match error {
-        EmbedError::BadVector { .. } => internal(error.code(), error),
-        _ if OUR_FAULTS.contains(&error.code()) => internal(error.code(), error),
-        _ => ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, error.code(), error.to_string()),
+    let ours = match error {
+        EmbedError::BadVector { .. } => true,
+        EmbedError::Model(ModelError::Overloaded { retry_after_secs }) => {
+            return ApiError::new(StatusCode::TOO_MANY_REQUESTS, error.code(), error.to_string())
+                .retry_after(*retry_after_secs);
+        }
+        EmbedError::Model(
+            ModelError::NoKnownWords { .. }
+            | ModelError::TextTooLong { .. }
+            | ModelError::BadSamples
+            | ModelError::NotSupported(_),
+        ) => false,
+        EmbedError::Model(_) => true,
+        EmbedError::Media(error) => error.code() == "decode_worker_failed",
+        EmbedError::NoTower(_) | EmbedError::WrongKind { .. } | EmbedError::NoTrack(_) => false,
+    };
+    if ours {
+        return internal(error.code(), error);
     }
+    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, error.code(), error.to_string())
 }
-
-/// Codes of media and model errors that are no fault of the input.
-const OUR_FAULTS: &[&str] = &["model_missing", "worker_failed", "inference_failed", "io"];
 
 /// 500: the details go to the log, under the code, and not to the client.
 fn internal(code: &'static str, error: &dyn std::error::Error) -> ApiError {

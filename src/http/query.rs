@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Instant;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -13,12 +13,9 @@ use super::middleware::Timing;
 use super::state::AppState;
 use crate::embed::Vectors;
 use crate::library::{Library, LibraryError};
-use crate::model::Priority;
+use crate::model::{Priority, Timings};
 use crate::search::QueryPart;
 use crate::types::{AssetId, Embedding, Modality, TimeSpan, Track};
-
-/// Longest text, bytes; the tokenizer keeps a few words of it.
-const MAX_TEXT_BYTES: usize = 8192;
 
 /// Exactly one of text, image, audio, video or asset.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -101,16 +98,10 @@ pub async fn scratch_of(
     Ok(writer.finish_scratch().await?.path)
 }
 
-/// Refuses what is no text to look for.
+/// Refuses a text without a word; what the model makes of the words it says itself.
 pub fn check_text(text: &str, param: &str) -> Result<(), ApiError> {
     if text.trim().is_empty() {
         return Err(ApiError::invalid(param, "the text is empty"));
-    }
-    if text.len() > MAX_TEXT_BYTES {
-        let message = format!("the text is longer than {MAX_TEXT_BYTES} bytes");
-        return Err(
-            ApiError::new(axum::http::StatusCode::BAD_REQUEST, "text_too_long", message).with_param(param)
-        );
     }
     Ok(())
 }
@@ -118,10 +109,11 @@ pub fn check_text(text: &str, param: &str) -> Result<(), ApiError> {
 async fn embed_text(state: &AppState, text: &str) -> Result<Embedded, ApiError> {
     let param = "query.text";
     check_text(text, param)?;
-    let began = Instant::now();
-    let vectors = within(state, state.library.embedder().text(text, Priority::Interactive)).await?;
+    let timings = Arc::new(Timings::default());
+    let embedder = state.library.embedder().timed(Arc::clone(&timings));
+    let vectors = within(state, embedder.text(text, Priority::Interactive)).await?;
     let vectors = vectors.map_err(|error| ApiError::from(error).with_param(param))?;
-    Ok(embedded(Modality::Text, vectors, None, began))
+    Ok(embedded(Modality::Text, vectors, &timings))
 }
 
 /// Embeds a query that is a file.
@@ -131,16 +123,22 @@ pub async fn embed_file(
     modality: Modality,
     span: Option<TimeSpan>,
 ) -> Result<Embedded, ApiError> {
-    let began = Instant::now();
-    let vectors = within(state, state.library.embedder().query_media(path, modality, span)).await??;
-    Ok(embedded(modality, vectors, None, began))
+    let timings = Arc::new(Timings::default());
+    let embedder = state.library.embedder().timed(Arc::clone(&timings));
+    let vectors = within(state, embedder.query_media(path, modality, span)).await??;
+    Ok(embedded(modality, vectors, &timings))
 }
 
-fn embedded(modality: Modality, vectors: Vectors, asset: Option<AssetId>, began: Instant) -> Embedded {
-    let secs = began.elapsed().as_secs_f64();
-    metrics::histogram!("triptych_query_stage_seconds", "stage" => "embed").record(secs);
-    let timing = Timing { queue_secs: 0.0, inference_secs: secs };
-    Embedded { part: QueryPart { modality, vectors }, asset, timing }
+fn embedded(modality: Modality, vectors: Vectors, timings: &Timings) -> Embedded {
+    Embedded { part: QueryPart { modality, vectors }, asset: None, timing: timing(timings) }
+}
+
+/// What the towers took, for the response's headers and for Prometheus.
+pub fn timing(timings: &Timings) -> Timing {
+    let timing = Timing { queue_secs: timings.queue_secs(), inference_secs: timings.inference_secs() };
+    metrics::histogram!("triptych_query_stage_seconds", "stage" => "queue").record(timing.queue_secs);
+    metrics::histogram!("triptych_query_stage_seconds", "stage" => "infer").record(timing.inference_secs);
+    timing
 }
 
 /// Gives up on what takes too long.
@@ -163,7 +161,6 @@ pub fn span_of(start: Option<f64>, end: Option<f64>, param: &str) -> Result<Opti
 
 /// The stored vectors of an asset's clips: the mean of those within the span, per space.
 async fn of_asset(library: &Library, query: &AssetQuery) -> Result<Embedded, ApiError> {
-    let began = Instant::now();
     let span = span_of(query.start_secs, query.end_secs, "query.asset.start_secs")?;
     // Unknown ids answer 404 and say which field.
     let not_found = |error| ApiError::from(error).with_param("query.asset.id");
@@ -188,9 +185,8 @@ async fn of_asset(library: &Library, query: &AssetQuery) -> Result<Embedded, Api
         Embedding::new(sum, dim).map(|vector| (space, vector)).map_err(|_| missing())
     };
     let vectors = sums.into_iter().map(mean).collect::<Result<Vectors, _>>()?;
-    let mut embedded = embedded(track.modality(), vectors, Some(query.id), began);
-    embedded.timing = Timing::default();
-    Ok(embedded)
+    let part = QueryPart { modality: track.modality(), vectors };
+    Ok(Embedded { part, asset: Some(query.id), timing: Timing::default() })
 }
 
 type Sums = BTreeMap<crate::types::Space, Vec<f32>>;
