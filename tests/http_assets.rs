@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{Options, Server, data_uri, error_of, eventually, media, ok_json, picture, sound_of, tone, video};
+use common::{
+    Options, Server, data_uri, error_of, eventually, media, ok_json, picture, sound_of, tone, video,
+};
 use reqwest::blocking::multipart;
 use serde_json::{Value, json};
 
@@ -29,14 +31,19 @@ fn one_file_in_one_moment_out() {
     assert_eq!((&asset["state"], &asset["kind"]), (&json!("ready"), &json!("video")));
     assert_eq!((&asset["name"], &asset["metadata"]), (&json!("ten .mp4"), &json!({"shelf": "a"})));
     assert_eq!(spans(&asset["clips"]), [(0.0, 3.2), (3.2, 6.4), (6.4, 9.6)]);
-    assert!(asset["clips"].as_array().unwrap().iter().all(|clip| clip["tracks"] == json!(["video", "audio"])));
+    assert!(
+        asset["clips"].as_array().unwrap().iter().all(|clip| clip["tracks"] == json!(["video", "audio"]))
+    );
     let other = server.add(&video("other.mp4", 6.4, 1700));
 
     // By sound, through JSON and through a form: the very moment, with a cosine near 1.
     let query = sound_of("ten-second.wav", &file, 3.2, 6.4);
     let by_json = json!({"query": {"audio": data_uri("audio/wav", &query)}, "targets": ["audio"]});
     let hit = &server.search(&by_json)[0];
-    assert_eq!((&hit["asset_id"], &hit["start_secs"], &hit["end_secs"]), (&json!(id), &json!(3.2), &json!(6.4)));
+    assert_eq!(
+        (&hit["asset_id"], &hit["start_secs"], &hit["end_secs"]),
+        (&json!(id), &json!(3.2), &json!(6.4))
+    );
     assert!(hit["score"].as_f64().unwrap() > 0.9, "{hit}");
     assert_eq!((&hit["matched"], &hit["space"], &hit["rank"]), (&json!("audio"), &json!("fine"), &json!(1)));
     assert_eq!(hit["metadata"], json!({"shelf": "a"}));
@@ -119,7 +126,9 @@ fn uploads_are_kept_once_and_survive_restarts() {
     // The same bytes at once, several times: still one asset.
     let third = std::fs::read(video("third.mp4", 6.4, 500)).unwrap();
     let ids: Vec<Value> = std::thread::scope(|scope| {
-        let upload = |n: usize| ok_json(server.upload_bytes(&format!("{n}.mp4"), third.clone(), "?wait=true"))["id"].clone();
+        let upload = |n: usize| {
+            ok_json(server.upload_bytes(&format!("{n}.mp4"), third.clone(), "?wait=true"))["id"].clone()
+        };
         let running: Vec<_> = (0..4).map(|n| scope.spawn(move || upload(n))).collect();
         running.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
@@ -132,7 +141,8 @@ fn uploads_are_kept_once_and_survive_restarts() {
     let last = server.get_json(&format!("/v1/assets?limit=3&after={next}"));
     assert_eq!((&last["data"][0]["id"], &last["next"]), (&ready["id"], &Value::Null));
 
-    let query = json!({"query": {"text": "a blue square"}, "targets": ["video", "audio"], "params": {"exact": true}});
+    let query =
+        json!({"query": {"text": "a blue square"}, "targets": ["video", "audio"], "params": {"exact": true}});
     let before = server.search(&query);
     assert_eq!(before.len(), 7);
     server.stop();
@@ -164,12 +174,18 @@ fn paths_lie_beneath_a_root() {
     std::fs::copy(tone("secret.wav", 4.0, 901), dir.path().join("secret.wav")).unwrap();
     std::os::unix::fs::symlink(dir.path().join("secret.wav"), root.join("link.wav")).unwrap();
     let server = Server::start(Options::default().root(&root));
-    let add = |path: String| server.post("/v1/assets?wait=true", &json!({"path": path, "metadata": {"n": 1}}));
+    let add =
+        |path: String| server.post("/v1/assets?wait=true", &json!({"path": path, "metadata": {"n": 1}}));
     let at = |name: &str| root.join(name).to_str().unwrap().to_owned();
 
     let asset = ok_json(add(at("in.wav")));
-    assert_eq!((&asset["name"], &asset["state"], &asset["metadata"]["n"]), (&json!("in.wav"), &json!("ready"), &json!(1)));
-    for refused in [at("../secret.wav"), at("link.wav"), "/etc/passwd".to_owned(), "in.wav".to_owned(), at("../none")] {
+    assert_eq!(
+        (&asset["name"], &asset["state"], &asset["metadata"]["n"]),
+        (&json!("in.wav"), &json!("ready"), &json!(1))
+    );
+    for refused in
+        [at("../secret.wav"), at("link.wav"), "/etc/passwd".to_owned(), "in.wav".to_owned(), at("../none")]
+    {
         assert_eq!(error_of(add(refused.clone())), (403, "path_not_allowed".to_owned()), "{refused}");
     }
     assert_eq!(error_of(add(at("none.wav"))), (404, "path_missing".to_owned()));
@@ -196,22 +212,31 @@ fn content_and_thumbnails_are_served_in_parts() {
     let asset = ok_json(server.post_form("/v1/assets?wait=true", form));
     let url = asset["content_url"].as_str().unwrap();
     let whole = server.get(url);
-    let header = |response: &reqwest::blocking::Response, name: &str| response.headers()[name].to_str().unwrap().to_owned();
+    let header = |response: &reqwest::blocking::Response, name: &str| {
+        response.headers()[name].to_str().unwrap().to_owned()
+    };
     assert_eq!((whole.status().as_u16(), header(&whole, "content-type")), (200, "video/mp4".to_owned()));
-    assert_eq!(header(&whole, "content-disposition"), "inline; filename=\"a _b_.mp4\"; filename*=UTF-8''a%20%22b%22.mp4");
+    assert_eq!(
+        header(&whole, "content-disposition"),
+        "inline; filename=\"a _b_.mp4\"; filename*=UTF-8''a%20%22b%22.mp4"
+    );
     assert_eq!(header(&whole, "x-content-type-options"), "nosniff");
     let etag = header(&whole, "etag");
     assert_eq!(whole.bytes().unwrap(), bytes);
 
     let ranged = |range: &str| server.request("GET", url).header("range", range).send().unwrap();
     let part = ranged("bytes=10-19");
-    assert_eq!((part.status().as_u16(), header(&part, "content-range")), (206, format!("bytes 10-19/{}", bytes.len())));
+    assert_eq!(
+        (part.status().as_u16(), header(&part, "content-range")),
+        (206, format!("bytes 10-19/{}", bytes.len()))
+    );
     assert_eq!(part.bytes().unwrap(), bytes[10..20]);
     assert_eq!(ranged("bytes=-5").bytes().unwrap(), bytes[bytes.len() - 5..]);
     let outside = ranged(&format!("bytes={}-", bytes.len()));
     assert_eq!(header(&outside, "content-range"), format!("bytes */{}", bytes.len()));
     assert_eq!(error_of(outside), (416, "range_not_satisfiable".to_owned()));
-    let stale = server.request("GET", url).header("range", "bytes=0-1").header("if-range", "\"old\"").send().unwrap();
+    let stale =
+        server.request("GET", url).header("range", "bytes=0-1").header("if-range", "\"old\"").send().unwrap();
     assert_eq!(stale.status(), 200);
     let fresh = server.request("GET", url).header("if-none-match", &etag).send().unwrap();
     assert_eq!(fresh.status(), 304);
@@ -220,11 +245,18 @@ fn content_and_thumbnails_are_served_in_parts() {
 
     let thumb = asset["thumbnail_url"].as_str().unwrap();
     let response = server.get(&format!("{thumb}?at=4.8&size=64"));
-    assert_eq!((response.status().as_u16(), header(&response, "content-type")), (200, "image/jpeg".to_owned()));
+    assert_eq!(
+        (response.status().as_u16(), header(&response, "content-type")),
+        (200, "image/jpeg".to_owned())
+    );
     let etag = header(&response, "etag");
     let jpeg = image::load_from_memory(&response.bytes().unwrap()).unwrap();
     assert_eq!(jpeg.width().max(jpeg.height()), 64);
-    let again = server.request("GET", &format!("{thumb}?at=4.8&size=64")).header("if-none-match", etag).send().unwrap();
+    let again = server
+        .request("GET", &format!("{thumb}?at=4.8&size=64"))
+        .header("if-none-match", etag)
+        .send()
+        .unwrap();
     assert_eq!(again.status(), 304);
     assert_eq!(server.get(&format!("{thumb}?at=999")).status(), 200, "past the end is the end");
     for bad in ["at=-1", "at=nan", "size=0", "size=99999"] {
@@ -238,7 +270,10 @@ fn content_and_thumbnails_are_served_in_parts() {
 #[test]
 fn a_query_can_be_embedded_alone() {
     let server = Server::start(Options::default());
-    let answer = server.post_json("/v1/embeddings", &json!({"modality": "text", "input": ["a red circle", "a blue square"]}));
+    let answer = server.post_json(
+        "/v1/embeddings",
+        &json!({"modality": "text", "input": ["a red circle", "a blue square"]}),
+    );
     let data = answer["data"].as_array().unwrap();
     assert_eq!((data.len(), &data[1]["index"], &data[0]["space"]), (2, &json!(1), &json!("coarse")));
     assert!(answer["usage"]["prompt_tokens"].as_u64().unwrap() >= 4);
@@ -255,11 +290,13 @@ fn a_query_can_be_embedded_alone() {
         &base64::engine::general_purpose::STANDARD,
         encoded["data"][0]["embedding"].as_str().unwrap(),
     );
-    let decoded: Vec<f32> = bytes.unwrap().chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    let decoded: Vec<f32> =
+        bytes.unwrap().chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
     assert_eq!(decoded, first);
 
     let file = video("ten.mp4", 9.6, 300);
-    let form = multipart::Form::new().text("modality", "video").text("space", "coarse").file("file", &file).unwrap();
+    let form =
+        multipart::Form::new().text("modality", "video").text("space", "coarse").file("file", &file).unwrap();
     let clips = ok_json(server.post_form("/v1/embeddings", form));
     assert_eq!(spans(&clips["data"]), [(0.0, 3.2), (3.2, 6.4), (6.4, 9.6)]);
     let sound = json!({"modality": "audio", "input": data_uri("video/mp4", &file)});

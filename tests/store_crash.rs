@@ -1,4 +1,5 @@
 //! A clip the store has acknowledged is there after `kill -9`, whatever it was doing.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;

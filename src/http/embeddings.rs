@@ -22,6 +22,7 @@ use super::state::AppState;
 use crate::embed::{Embedder, Vectors};
 use crate::library::LibraryError;
 use crate::model::{Priority, Timings};
+use crate::search::SearchError;
 use crate::types::{Embedding, Modality, Space, TimeSpan};
 
 /// Most inputs a request.
@@ -304,7 +305,9 @@ fn view(
     span: Option<TimeSpan>,
     vectors: &Vectors,
 ) -> Result<EmbeddingView, ApiError> {
-    let vector = vectors.get(&asked.space).ok_or_else(|| LibraryError::BadSpace(asked.space.clone()))?;
+    let vector = vectors
+        .get(&asked.space)
+        .ok_or_else(|| LibraryError::from(SearchError::BadSpace(asked.space.clone())))?;
     Ok(EmbeddingView {
         object: "embedding",
         index,

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use crate::embed::EmbedError;
 use crate::library::LibraryError;
 use crate::model::ModelError;
+use crate::search::SearchError;
 use crate::store::StoreError;
 
 /// An error on its way to the client. The outermost middleware adds the request id and writes it.
@@ -143,13 +144,8 @@ impl From<LibraryError> for ApiError {
                 StatusCode::NOT_FOUND
             }
             LibraryError::Embed(error) => return embed_error(error),
-            LibraryError::NotComparable { .. } | LibraryError::NoSuchTrack(_) => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
-            LibraryError::BadSpace(_) => {
-                return Self::new(StatusCode::BAD_REQUEST, error.code(), error.to_string())
-                    .with_param("space");
-            }
+            LibraryError::NoSuchTrack(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            LibraryError::Search(error) => return search_error(error),
             LibraryError::PathNotAllowed(_) => {
                 return Self::new(StatusCode::FORBIDDEN, error.code(), error.to_string()).with_param("path");
             }
@@ -181,6 +177,17 @@ impl From<StoreError> for ApiError {
 impl From<EmbedError> for ApiError {
     fn from(error: EmbedError) -> Self {
         embed_error(&error)
+    }
+}
+
+fn search_error(error: &SearchError) -> ApiError {
+    let refused = |status| ApiError::new(status, error.code(), error.to_string());
+    match error {
+        SearchError::NotComparable { .. } => refused(StatusCode::UNPROCESSABLE_ENTITY).with_param("targets"),
+        SearchError::BadSpace(_) => refused(StatusCode::BAD_REQUEST).with_param("space"),
+        SearchError::BadRequest(_) => refused(StatusCode::BAD_REQUEST),
+        SearchError::CutOff(_) => refused(StatusCode::SERVICE_UNAVAILABLE),
+        SearchError::Store(_) | SearchError::Index(_) => internal(error.code(), error),
     }
 }
 

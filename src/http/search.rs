@@ -13,11 +13,9 @@ use super::query::{self, Embedded, QueryBody};
 use super::state::AppState;
 use super::views::content_url;
 use crate::index::SearchParams;
-use crate::search::{GroupBy, Hit, SearchRequest};
+use crate::search::{GroupBy, Hit, MAX_LIMIT, MAX_OFFSET, SearchRequest};
 use crate::types::{AssetId, AssetKind, Modality, Space, TimeSpan, Track};
 
-/// Most hits that can be skipped.
-const MAX_OFFSET: usize = 10_000;
 /// Broadest graph search.
 const MAX_EF: usize = 10_000;
 
@@ -35,10 +33,10 @@ pub struct SearchBody {
     filter: FilterBody,
     /// Every clip, or an asset's best clip.
     #[serde(default)]
-    group_by: GroupBody,
+    group_by: GroupBy,
     /// Hits, 1 to 1000; default 10.
     limit: Option<usize>,
-    /// Hits to skip, at most 10000; default 0.
+    /// Hits to skip, at most 1000; default 0.
     offset: Option<usize>,
     /// Space to compare in; default: the finest that both sides share.
     space: Option<String>,
@@ -61,17 +59,6 @@ pub struct FilterBody {
     #[serde(default)]
     #[schema(value_type = Vec<String>)]
     asset_ids: Vec<AssetId>,
-}
-
-/// What a hit is.
-#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum GroupBody {
-    /// Every clip.
-    #[default]
-    Clip,
-    /// An asset's best clip.
-    Asset,
 }
 
 /// How to search.
@@ -244,8 +231,8 @@ fn check(state: &AppState, body: &SearchBody) -> Result<(), ApiError> {
     if body.targets.is_empty() {
         return Err(ApiError::invalid("targets", "`targets` needs video, audio or both"));
     }
-    if !(1..=1000).contains(&body.limit.unwrap_or(10)) {
-        return Err(ApiError::invalid("limit", "`limit` must be from 1 to 1000"));
+    if !(1..=MAX_LIMIT).contains(&body.limit.unwrap_or(10)) {
+        return Err(ApiError::invalid("limit", format!("`limit` must be from 1 to {MAX_LIMIT}")));
     }
     if body.offset.unwrap_or(0) > MAX_OFFSET {
         return Err(ApiError::invalid("offset", format!("`offset` must be at most {MAX_OFFSET}")));
@@ -283,10 +270,7 @@ fn to_request(state: &AppState, body: SearchBody, embedded: Embedded) -> Result<
         assets: body.filter.asset_ids,
         exclude_asset,
         space,
-        group_by: match body.group_by {
-            GroupBody::Clip => GroupBy::Clip,
-            GroupBody::Asset => GroupBy::Asset,
-        },
+        group_by: body.group_by,
         offset: body.offset.unwrap_or(0),
         limit: body.limit.unwrap_or(10),
         params: SearchParams { ef: body.params.ef, exact: body.params.exact },

@@ -97,10 +97,10 @@ impl TopK {
         let ranked = Ranked(Neighbour { clip, score });
         if self.worst_first.len() < self.k {
             self.worst_first.push(ranked);
-        } else if let Some(mut worst) = self.worst_first.peek_mut() {
-            if ranked < *worst {
-                *worst = ranked;
-            }
+        } else if let Some(mut worst) = self.worst_first.peek_mut()
+            && ranked < *worst
+        {
+            *worst = ranked;
         }
     }
 

@@ -2,8 +2,9 @@
 
 use crate::embed::EmbedError;
 use crate::index::IndexError;
+use crate::search::SearchError;
 use crate::store::StoreError;
-use crate::types::{Modality, Space};
+use crate::types::Modality;
 
 /// Why the library refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -17,17 +18,9 @@ pub enum LibraryError {
     /// Embedding.
     #[error(transparent)]
     Embed(#[from] EmbedError),
-    /// The two sides of a search share no space in this model.
-    #[error("this model cannot compare {query} with {target}: they share no space")]
-    NotComparable {
-        /// Query's modality.
-        query: Modality,
-        /// Target track's modality.
-        target: Modality,
-    },
-    /// The space does not exist or does not serve these modalities.
-    #[error("space `{0}` does not serve this search")]
-    BadSpace(Space),
+    /// Search.
+    #[error(transparent)]
+    Search(#[from] SearchError),
     /// A path outside the allowed roots.
     #[error("{0} is not beneath an allowed folder")]
     PathNotAllowed(String),
@@ -75,8 +68,7 @@ impl LibraryError {
             Self::Store(_) => "store_failed",
             Self::Index(_) => "index_failed",
             Self::Embed(error) => error.code(),
-            Self::NotComparable { .. } => "not_comparable",
-            Self::BadSpace(_) => "bad_space",
+            Self::Search(error) => error.code(),
             Self::PathNotAllowed(_) => "path_not_allowed",
             Self::PathMissing(_) => "path_missing",
             Self::PathKind(..) => "path_kind",

@@ -91,6 +91,7 @@ pub struct Library {
     roots: paths::AllowedRoots,
     uploads: Arc<uploads::Uploads>,
     segmentation: String,
+    comparable: search::Comparable,
     ingest_workers: usize,
     active: active::ActiveSet,
     work: worker::Work,
@@ -196,7 +197,7 @@ impl Library {
     /// # Errors
     /// [`LibraryError`].
     pub async fn search(&self, request: SearchRequest) -> Result<SearchResponse, LibraryError> {
-        let response = search::run(self.store.as_ref(), &self.index, self.embedder.bundle(), request).await?;
+        let response = search::run(self.store.as_ref(), &self.index, &self.comparable, &request).await?;
         metrics::searched(response.index_secs);
         Ok(response)
     }

@@ -13,6 +13,7 @@ use super::{Library, LibraryConfig, LibraryError, active, jobs, paths, uploads, 
 use crate::embed::Embedder;
 use crate::index::IndexSet;
 use crate::model::Bundle;
+use crate::search::Comparable;
 use crate::store::{AssetState, SqliteStore, Store};
 use crate::types::{Space, Track};
 
@@ -47,6 +48,9 @@ impl Library {
         let baselines = jobs::Baselines::of_unfinished(store.as_ref()).await?;
         Ok(Arc::new(Self {
             segmentation: segmentation(&embedder),
+            comparable: Comparable::new(bundle.spaces().iter().map(|(space, _)| space), |modality, space| {
+                bundle.has(modality, space)
+            }),
             embedder,
             store,
             index: Arc::new(index),

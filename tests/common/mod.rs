@@ -66,7 +66,15 @@ impl Server {
         let data = options.data.unwrap_or_else(|| kept.as_ref().unwrap().path().join("data"));
         let mut command = Command::new("sh");
         command
-            .args(["-c", KEEPER, "keeper", env!("CARGO_BIN_EXE_triptych"), "serve", "--listen", "127.0.0.1:0"])
+            .args([
+                "-c",
+                KEEPER,
+                "keeper",
+                env!("CARGO_BIN_EXE_triptych"),
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+            ])
             .arg("--data")
             .arg(data)
             .args(["--model", &manifest_dir().join("models/small-world").to_string_lossy()])
@@ -96,7 +104,11 @@ impl Server {
 
     fn wait_ready(&self) {
         eventually("the server is ready", || {
-            self.client.get(format!("{}/readyz", self.url)).send().is_ok_and(|r| r.status() == 200).then_some(())
+            self.client
+                .get(format!("{}/readyz", self.url))
+                .send()
+                .is_ok_and(|r| r.status() == 200)
+                .then_some(())
         });
     }
 
@@ -242,7 +254,10 @@ pub fn media(name: &str, args: &[&str]) -> PathBuf {
         return path.clone();
     }
     // The arguments are part of the place, so that a changed recipe does not find the old file.
-    let recipe = args.iter().flat_map(|arg| arg.bytes()).fold(7_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let recipe = args
+        .iter()
+        .flat_map(|arg| arg.bytes())
+        .fold(7_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("media-{recipe:016x}"));
     std::fs::create_dir_all(&folder).unwrap();
     let path = folder.join(name);
@@ -262,7 +277,18 @@ pub fn media(name: &str, args: &[&str]) -> PathBuf {
     path
 }
 
-const H264: &[&str] = &["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac", "-movflags", "+faststart"];
+const H264: &[&str] = &[
+    "-c:v",
+    "libx264",
+    "-preset",
+    "ultrafast",
+    "-pix_fmt",
+    "yuv420p",
+    "-c:a",
+    "aac",
+    "-movflags",
+    "+faststart",
+];
 
 /// Seconds of a test picture whose tone rises from clip to clip, so that every clip sounds different.
 pub fn video(name: &str, secs: f64, hz: u32) -> PathBuf {
@@ -275,7 +301,10 @@ pub fn video(name: &str, secs: f64, hz: u32) -> PathBuf {
 /// The sound of some seconds of a file, as WAV.
 pub fn sound_of(name: &str, file: &Path, start: f64, end: f64) -> PathBuf {
     let (start, end) = (start.to_string(), end.to_string());
-    media(name, &["-i", file.to_str().unwrap(), "-ss", &start, "-to", &end, "-vn", "-ac", "1", "-c:a", "pcm_s16le"])
+    media(
+        name,
+        &["-i", file.to_str().unwrap(), "-ss", &start, "-to", &end, "-vn", "-ac", "1", "-c:a", "pcm_s16le"],
+    )
 }
 
 /// A tone as WAV.

@@ -34,7 +34,7 @@ pub fn encode(row: i64, vector: &Embedding) -> (Vec<u8>, i64) {
 
 /// The vector of a row; `None` where the bytes are not those that were stored.
 pub fn decode(row: i64, bytes: &[u8], crc: i64) -> Option<Embedding> {
-    if crc != checksum(row, bytes) || bytes.len() % 4 != 0 {
+    if crc != checksum(row, bytes) || !bytes.len().is_multiple_of(4) {
         return None;
     }
     let values: Vec<f32> =
