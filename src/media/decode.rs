@@ -107,7 +107,7 @@ impl Run<'_> {
         let limits = &self.decoder.config.limits;
         let log = &first.log;
         let (video, audio) = (log.video_streams > 0, log.audio_streams > 0);
-        let complaint = match (log.opened, video, audio) {
+        let mut complaint = match (log.opened, video, audio) {
             (true, false, false) => return Err(MediaError::NoStreams("picture or sound track")),
             (true, true, true) if first.exit.code == Some(0) => return Ok(first),
             (true, ..) => first.complaint(limits),
@@ -125,6 +125,10 @@ impl Run<'_> {
                 }
                 return Ok(ended);
             }
+            // With one kind of track the first attempt only missed the other.
+            if !audio {
+                complaint = ended.complaint(&self.decoder.config.limits);
+            }
         }
         if audio {
             let ended = self.attempt(Streams::Audio)?;
@@ -133,6 +137,9 @@ impl Run<'_> {
                     notes.push(format!("the picture could not be decoded ({})", first.log.main_error()));
                 }
                 return Ok(ended);
+            }
+            if !video {
+                complaint = ended.complaint(&self.decoder.config.limits);
             }
         }
         Err(complaint)
@@ -187,8 +194,11 @@ impl Ended {
         if self.stopped {
             return Ok(());
         }
-        if matches!(self.exit.signal, Some(libc::SIGXCPU | libc::SIGKILL)) {
-            return Err(MediaError::DecodeLimit("CPU time"));
+        match self.exit.signal {
+            Some(libc::SIGXCPU) => return Err(MediaError::DecodeLimit("CPU time")),
+            // The kernel's, when memory ran out.
+            Some(libc::SIGKILL) => return Err(MediaError::DecodeLimit("memory or CPU time")),
+            _ => {}
         }
         if self.out_of_memory() {
             return Err(MediaError::DecodeLimit("memory"));
@@ -226,7 +236,9 @@ impl Ended {
         if log.has_error("max pixel count") {
             return MediaError::TooManyPixels { limit: limits.max_pixels, detail: main };
         }
-        if log.has_error("Cannot allocate memory") {
+        // Codecs say no more than this when an allocation fails.
+        let starved = ["Cannot allocate memory", "get_buffer() failed", "pthread_create() failed"];
+        if starved.iter().any(|text| log.has_error(text)) && !log.has_error("image parameters invalid") {
             return MediaError::DecodeLimit("memory");
         }
         if log.has_error("not on whitelist") || log.has_error("m3u8") {

@@ -57,6 +57,16 @@ impl Cut {
         DecodeRequest { fps: self.fps, sample_rate_hz: self.sample_rate_hz, start_secs, duration_secs }
     }
 
+    /// The decoder knows where it began, not where the span does.
+    pub fn explain(&self, error: MediaError) -> MediaError {
+        match (error, self.span) {
+            (MediaError::SpanOutOfRange { .. }, Some(span)) => {
+                MediaError::SpanOutOfRange { start_secs: span.start_secs }
+            }
+            (error, _) => error,
+        }
+    }
+
     fn decode_start_secs(&self) -> f64 {
         (self.first_frame - self.run_up) as f64 / self.fps
     }
@@ -78,6 +88,8 @@ pub(super) struct Assembler {
     summary: Arc<Mutex<AssetSummary>>,
     mode: Mode,
     declared_secs: Option<f64>,
+    /// The declared length is a guess.
+    estimated: bool,
     resizer: Option<Resizer>,
     resampler: Option<Resampler>,
     resampled: Vec<f32>,
@@ -104,6 +116,7 @@ impl Assembler {
         Self {
             mode: Mode::Unknown,
             declared_secs: None,
+            estimated: false,
             resizer: None,
             resampler: None,
             resampled: Vec::new(),
@@ -151,6 +164,7 @@ impl Assembler {
         let notes: Vec<_> = outcome.partial.iter().chain(&self.notes).map(String::as_str).collect();
         let declared = self.declared_secs.filter(|declared| match (self.mode, self.cut.span) {
             (_, Some(_)) => true,
+            _ if self.estimated => false,
             // Counted samples are exact; a container's length is that of its longest track.
             (Mode::Sound, None) => false,
             (_, None) => notes.is_empty() && decoded < declared + 1.0,
@@ -362,7 +376,7 @@ impl Sink for Assembler {
                 _ if info.has_video => Mode::Video,
                 _ => Mode::Sound,
             };
-            self.declared_secs = info.declared_secs.filter(|_| !info.estimated);
+            (self.declared_secs, self.estimated) = (info.declared_secs, info.estimated);
             self.has_sound = info.has_audio;
             if self.mode == Mode::Sound {
                 self.become_sound();
