@@ -98,6 +98,7 @@ impl Run<'_> {
         let worker = Worker::start(config, self.media, &request(self.decoder, task))?;
         let ended = pump(worker, self.sink, self.cancel, caps(&config.limits, fps, streams))?;
         self.cpu += ended.exit.cpu;
+        warn_without_landlock(&ended);
         ended.check(&config.limits)?;
         Ok(ended)
     }
@@ -160,6 +161,19 @@ impl Run<'_> {
         let frames = found.frames;
         // The sound's end is in the log of the first run, if the sound is all there is.
         Ok((if before.samples > 0 { before } else { found }, frames))
+    }
+}
+
+/// Says once that files are shielded by less than they should be.
+fn warn_without_landlock(ended: &Ended) {
+    static SAID: std::sync::Once = std::sync::Once::new();
+    if ended.started.as_ref().is_some_and(|started| !started.landlock) {
+        SAID.call_once(|| {
+            tracing::warn!(
+                "this kernel does not enforce Landlock: decoders run without network and processes and under \
+                 memory and CPU caps, but could read files of this user"
+            );
+        });
     }
 }
 
