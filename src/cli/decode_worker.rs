@@ -7,5 +7,5 @@ use std::process::ExitCode;
 /// standard input, which is a socket.
 #[must_use]
 pub fn main(_args: impl Iterator<Item = OsString>) -> ExitCode {
-    crate::media::worker::main()
+    crate::media::worker_main()
 }

@@ -1,4 +1,4 @@
-//! Sound files inside the worker, through symphonia: one channel (the mean of all), the file's rate.
+//! Sound files inside the worker, through symphonia: one channel (the mean of two), the file's rate.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -79,6 +79,10 @@ impl Source {
         let track: &Track = format.default_track(TrackType::Audio)?;
         let parameters = track.codec_params.as_ref()?.audio()?;
         let rate = parameters.sample_rate?;
+        // Surround is mixed down by ffmpeg's rule, as it is in a video.
+        if parameters.channels.as_ref().is_some_and(|channels| channels.count() > 2) {
+            return None;
+        }
         let codecs = symphonia::default::get_codecs();
         let decoder = codecs.make_audio_decoder(parameters, &AudioDecoderOptions::default()).ok()?;
         let time_base = track.time_base.or_else(|| TimeBase::try_new(1, rate))?;

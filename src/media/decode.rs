@@ -98,6 +98,7 @@ impl Run<'_> {
         let worker = Worker::start(config, self.media, &request(self.decoder, task))?;
         let ended = pump(worker, self.sink, self.cancel, caps(&config.limits, fps, streams))?;
         self.cpu += ended.exit.cpu;
+        warn_without_landlock(&ended);
         ended.check(&config.limits)?;
         Ok(ended)
     }
@@ -107,7 +108,7 @@ impl Run<'_> {
         let limits = &self.decoder.config.limits;
         let log = &first.log;
         let (video, audio) = (log.video_streams > 0, log.audio_streams > 0);
-        let complaint = match (log.opened, video, audio) {
+        let mut complaint = match (log.opened, video, audio) {
             (true, false, false) => return Err(MediaError::NoStreams("picture or sound track")),
             (true, true, true) if first.exit.code == Some(0) => return Ok(first),
             (true, ..) => first.complaint(limits),
@@ -125,6 +126,10 @@ impl Run<'_> {
                 }
                 return Ok(ended);
             }
+            // With one kind of track the first attempt only missed the other.
+            if !audio {
+                complaint = ended.complaint(&self.decoder.config.limits);
+            }
         }
         if audio {
             let ended = self.attempt(Streams::Audio)?;
@@ -133,6 +138,9 @@ impl Run<'_> {
                     notes.push(format!("the picture could not be decoded ({})", first.log.main_error()));
                 }
                 return Ok(ended);
+            }
+            if !video {
+                complaint = ended.complaint(&self.decoder.config.limits);
             }
         }
         Err(complaint)
@@ -153,6 +161,19 @@ impl Run<'_> {
         let frames = found.frames;
         // The sound's end is in the log of the first run, if the sound is all there is.
         Ok((if before.samples > 0 { before } else { found }, frames))
+    }
+}
+
+/// Says once that files are shielded by less than they should be.
+fn warn_without_landlock(ended: &Ended) {
+    static SAID: std::sync::Once = std::sync::Once::new();
+    if ended.started.as_ref().is_some_and(|started| !started.landlock) {
+        SAID.call_once(|| {
+            tracing::warn!(
+                "this kernel does not enforce Landlock: decoders run without network and processes and under \
+                 memory and CPU caps, but could read files of this user"
+            );
+        });
     }
 }
 
@@ -187,8 +208,11 @@ impl Ended {
         if self.stopped {
             return Ok(());
         }
-        if matches!(self.exit.signal, Some(libc::SIGXCPU | libc::SIGKILL)) {
-            return Err(MediaError::DecodeLimit("CPU time"));
+        match self.exit.signal {
+            Some(libc::SIGXCPU) => return Err(MediaError::DecodeLimit("CPU time")),
+            // The kernel's, when memory ran out.
+            Some(libc::SIGKILL) => return Err(MediaError::DecodeLimit("memory or CPU time")),
+            _ => {}
         }
         if self.out_of_memory() {
             return Err(MediaError::DecodeLimit("memory"));
@@ -226,7 +250,9 @@ impl Ended {
         if log.has_error("max pixel count") {
             return MediaError::TooManyPixels { limit: limits.max_pixels, detail: main };
         }
-        if log.has_error("Cannot allocate memory") {
+        // Codecs say no more than this when an allocation fails.
+        let starved = ["Cannot allocate memory", "get_buffer() failed", "pthread_create() failed"];
+        if starved.iter().any(|text| log.has_error(text)) && !log.has_error("image parameters invalid") {
             return MediaError::DecodeLimit("memory");
         }
         if log.has_error("not on whitelist") || log.has_error("m3u8") {

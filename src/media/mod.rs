@@ -15,7 +15,7 @@ mod sniff;
 mod still;
 mod stream;
 mod video;
-pub mod worker;
+mod worker;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -26,6 +26,7 @@ pub use decode::{DecodeRequest, Outcome, decode};
 pub use error::MediaError;
 pub use still::{Probe, probe, thumbnail_jpeg};
 pub use stream::{Cancel, CancelGuard, Flow, MediaInfo, Sink};
+pub use worker::main as worker_main;
 
 /// Caps that hold for every decode.
 #[derive(Debug, Clone)]

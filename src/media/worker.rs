@@ -116,8 +116,9 @@ fn serve(job: &mut Job) -> Result<u64, Refusal> {
     sandbox::seccomp().map_err(internal)?;
 
     let mut head = Vec::with_capacity(SNIFF_BYTES);
-    let read = (&job.media).take(SNIFF_BYTES as u64).read_to_end(&mut head).and_then(|_| job.media.rewind());
-    read.map_err(|e| Refusal::new(Failure::Corrupt, e))?;
+    // The parent's descriptor shares its position with ours, and with an earlier attempt's.
+    let read = job.media.rewind().and_then(|()| (&job.media).take(SNIFF_BYTES as u64).read_to_end(&mut head));
+    read.and_then(|_| job.media.rewind()).map_err(|e| Refusal::new(Failure::Corrupt, e))?;
     let sniffed = sniff(&head);
     let decoded = match sniffed {
         Sniffed::Refused(why) => return Err(Refusal::new(Failure::Unsupported, why)),

@@ -57,6 +57,16 @@ impl Cut {
         DecodeRequest { fps: self.fps, sample_rate_hz: self.sample_rate_hz, start_secs, duration_secs }
     }
 
+    /// The decoder knows where it began, not where the span does.
+    pub fn explain(&self, error: MediaError) -> MediaError {
+        match (error, self.span) {
+            (MediaError::SpanOutOfRange { .. }, Some(span)) => {
+                MediaError::SpanOutOfRange { start_secs: span.start_secs }
+            }
+            (error, _) => error,
+        }
+    }
+
     fn decode_start_secs(&self) -> f64 {
         (self.first_frame - self.run_up) as f64 / self.fps
     }
@@ -78,6 +88,8 @@ pub(super) struct Assembler {
     summary: Arc<Mutex<AssetSummary>>,
     mode: Mode,
     declared_secs: Option<f64>,
+    /// The declared length is a guess.
+    estimated: bool,
     resizer: Option<Resizer>,
     resampler: Option<Resampler>,
     resampled: Vec<f32>,
@@ -104,6 +116,7 @@ impl Assembler {
         Self {
             mode: Mode::Unknown,
             declared_secs: None,
+            estimated: false,
             resizer: None,
             resampler: None,
             resampled: Vec::new(),
@@ -151,6 +164,7 @@ impl Assembler {
         let notes: Vec<_> = outcome.partial.iter().chain(&self.notes).map(String::as_str).collect();
         let declared = self.declared_secs.filter(|declared| match (self.mode, self.cut.span) {
             (_, Some(_)) => true,
+            _ if self.estimated => false,
             // Counted samples are exact; a container's length is that of its longest track.
             (Mode::Sound, None) => false,
             (_, None) => notes.is_empty() && decoded < declared + 1.0,
@@ -362,7 +376,12 @@ impl Sink for Assembler {
                 _ if info.has_video => Mode::Video,
                 _ => Mode::Sound,
             };
-            self.declared_secs = info.declared_secs.filter(|_| !info.estimated);
+            (self.declared_secs, self.estimated) = (info.declared_secs, info.estimated);
+            // Some demuxers answer a seek behind the end with the last packet.
+            let end = info.declared_secs.filter(|_| !info.estimated).unwrap_or(f64::INFINITY);
+            if let Some(span) = self.cut.span.filter(|span| span.start_secs >= end) {
+                return Err(MediaError::SpanOutOfRange { start_secs: span.start_secs });
+            }
             self.has_sound = info.has_audio;
             if self.mode == Mode::Sound {
                 self.become_sound();
@@ -422,5 +441,115 @@ impl Sink for Assembler {
 
     fn sound_ended(&mut self) -> Result<Flow, MediaError> {
         self.end_sound().map(|()| Flow::More)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn assembler(spec: &ClipSpec) -> (Assembler, mpsc::Receiver<Message>) {
+        let (sender, receiver) = mpsc::channel(1000);
+        let summary = AssetSummary {
+            kind: AssetKind::Video,
+            duration_secs: 0.0,
+            width: 0,
+            height: 0,
+            has_video: false,
+            has_audio: false,
+            partial: None,
+            decode_cpu_secs: 0.0,
+            preprocess_secs: 0.0,
+        };
+        let cut = Cut::new(spec, None);
+        let mut assembler = Assembler::new(spec.clone(), cut, sender, Arc::new(Mutex::new(summary)));
+        let info = MediaInfo {
+            kind: None,
+            sample_rate_hz: spec.sample_rate_hz,
+            declared_secs: None,
+            estimated: false,
+            width: 8,
+            height: 8,
+            has_video: true,
+            has_audio: true,
+        };
+        assembler.started(&info).unwrap();
+        (assembler, receiver)
+    }
+
+    fn clips(mut receiver: mpsc::Receiver<Message>) -> Vec<ClipTensors> {
+        receiver.close();
+        let next = std::iter::from_fn(|| receiver.try_recv().ok());
+        next.filter_map(|message| if let Message::Clip(clip) = message { Some(clip) } else { None }).collect()
+    }
+
+    fn spec(crop: usize) -> ClipSpec {
+        ClipSpec {
+            fps: 10.0,
+            frames: 32,
+            resize_shorter_side: crop,
+            crop,
+            sample_rate_hz: 48_000,
+            samples: 153_600,
+            stride_secs: 3.2,
+        }
+    }
+
+    #[test]
+    fn sound_and_pictures_meet_in_any_order_within_the_bounds() {
+        let spec = spec(8);
+        let sound: Vec<f32> = (0..48_000 * 13).map(|i| (i % 1000) as f32 / 1000.0).collect();
+        for sound_first in [true, false] {
+            let (mut assembler, receiver) = assembler(&spec);
+            let mut give = |frames: bool| {
+                if frames {
+                    for i in 0..128 {
+                        assembler.frame(8, 8, &[i; 192]).unwrap();
+                    }
+                } else {
+                    for chunk in sound.chunks(5000) {
+                        assembler.sound(chunk).unwrap();
+                    }
+                    assembler.sound_ended().unwrap();
+                }
+            };
+            give(!sound_first);
+            give(sound_first);
+            assembler.finish_video().unwrap();
+            let clips = clips(receiver);
+            assert_eq!(clips.len(), 4);
+            for (k, clip) in clips.iter().enumerate() {
+                assert_eq!(clip.frames.as_ref().unwrap()[0], 32 * k as u8);
+                assert_eq!(clip.pcm.as_ref().unwrap()[..], sound[153_600 * k..][..153_600]);
+            }
+        }
+    }
+
+    #[test]
+    fn pictures_do_not_wait_for_ever_for_their_sound() {
+        let (mut assembler, receiver) = assembler(&spec(200));
+        let mut most = 0;
+        for _ in 0..32 * 20 {
+            assembler.frame(8, 8, &[7; 192]).unwrap();
+            most = most.max(assembler.waiting.len());
+        }
+        assert!(most * 32 * 200 * 200 * 3 <= MAX_WAITING_BYTES + 32 * 200 * 200 * 3 && most > 10);
+        assert_eq!(assembler.notes.len(), 1);
+        assembler.sound(&[0.5; 1000]).unwrap();
+        assert_eq!(assembler.sound.total(), 0);
+        assert!(clips(receiver).iter().all(|clip| clip.pcm.is_none()));
+    }
+
+    #[test]
+    fn sound_does_not_wait_for_ever_for_its_pictures() {
+        let (mut assembler, receiver) = assembler(&spec(8));
+        let second = vec![0.25; 48_000];
+        for _ in 0..400 {
+            assembler.sound(&second).unwrap();
+            assert!(assembler.sound.kept() <= MAX_WAITING_SAMPLES + second.len());
+        }
+        assert_eq!((assembler.mode, assembler.notes.len()), (Mode::Sound, 1));
+        assert!(clips(receiver).iter().all(|clip| clip.frames.is_none() && clip.pcm.is_some()));
     }
 }

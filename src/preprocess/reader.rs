@@ -112,7 +112,8 @@ struct Job {
 impl Job {
     fn run(mut self, cancel: &Cancel) -> Result<(), MediaError> {
         let media = open_media(&self.path)?;
-        let outcome = decode(&self.decoder, &media, self.cut.request(), &mut self.assembler, Some(cancel))?;
+        let outcome = decode(&self.decoder, &media, self.cut.request(), &mut self.assembler, Some(cancel));
+        let outcome = outcome.map_err(|error| self.cut.explain(error))?;
         self.assembler.finish(&outcome)
     }
 }

@@ -3,10 +3,8 @@
 use rubato::audioadapter_buffers::direct::SequentialSlice;
 use rubato::{Fft, FixedSync, Resampler as _};
 
-/// Input samples handled at once.
-const CHUNK: usize = 4096;
-/// FFT blocks a chunk is cut into: blocks of about a thousand samples keep the whole audible band.
-const SUB_CHUNKS: usize = 4;
+/// Input samples of one FFT block, at least: long blocks keep the whole audible band.
+const BLOCK: usize = 4096;
 
 /// Resamples one channel by FFT.
 pub struct Resampler {
@@ -32,15 +30,7 @@ impl Resampler {
             None
         } else {
             let (from, to) = (from_hz as usize, to_hz as usize);
-            let fft = Fft::<f32>::new_custom(
-                from,
-                to,
-                CHUNK,
-                SUB_CHUNKS,
-                1,
-                rubato::WindowFunction::BlackmanHarris2,
-                FixedSync::Both,
-            );
+            let fft = Fft::<f32>::new(from, to, block_len(from, to), 1, FixedSync::Both);
             Some(fft.map_err(|e| e.to_string())?)
         };
         let to_drop = fft.as_ref().map_or(0, |fft| fft.output_delay());
@@ -91,6 +81,17 @@ impl Resampler {
         self.given = wanted;
         Ok(())
     }
+}
+
+/// An even multiple of the shortest block the two rates allow: the filter's delay, half a block, is
+/// then a whole number of samples.
+fn block_len(from_hz: usize, to_hz: usize) -> usize {
+    let shortest = from_hz / gcd(from_hz, to_hz).max(1);
+    BLOCK.div_ceil(shortest.max(1)).next_multiple_of(2) * shortest
+}
+
+const fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 fn block<'a>(fft: &mut Fft<f32>, samples: &[f32], scratch: &'a mut [f32]) -> Result<&'a [f32], String> {
