@@ -176,6 +176,10 @@ impl Embedder {
         span: Option<TimeSpan>,
         priority: Priority,
     ) -> Result<AssetStream, EmbedError> {
+        let takes_media = [Modality::Video, Modality::Audio, Modality::Image];
+        if !takes_media.iter().any(|modality| self.bundle().has_tower(*modality)) {
+            return Err(EmbedError::NoTower(Modality::Video));
+        }
         let spec = self.bundle().clip_spec(self.stride_secs);
         let reader = ClipReader::open(&self.decoder, path, &spec, span).await?;
         Ok(AssetStream::start(self.towers.clone(), reader, priority, None))

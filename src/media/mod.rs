@@ -1,11 +1,37 @@
 //! Files to raw frames and samples, decoded in a sandboxed child process.
+//!
+//! The parent opens the file and hands its descriptor to a `decode-worker`, the only process that
+//! looks at its bytes. [`decode`] drives the child and feeds a [`Sink`]; see `docs/media.md`.
 
-use std::path::PathBuf;
+mod audio;
+mod decode;
+mod error;
+mod ffmpeg_log;
+mod image;
+mod process;
+mod protocol;
+mod sandbox;
+mod sniff;
+mod still;
+mod stream;
+mod video;
+pub mod worker;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+pub use decode::{DecodeRequest, Outcome, decode};
+pub use error::MediaError;
+pub use still::{Probe, probe, thumbnail_jpeg};
+pub use stream::{Cancel, CancelGuard, Flow, MediaInfo, Sink};
 
 /// Caps that hold for every decode.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Wall-clock cap for one decode, seconds; also scaled by nothing: a hard stop.
+    /// Wall-clock cap for one decode, seconds, waiting for a slow consumer not counted. The child's CPU
+    /// seconds have the same cap.
     pub wall_clock_secs: u64,
     /// Address space of the child, bytes.
     pub address_space_bytes: u64,
@@ -52,18 +78,22 @@ impl Decoder {
     }
 }
 
-/// Why a file could not be read. `code()` is the stable snake_case code of the HTTP API.
-#[derive(Debug, thiserror::Error)]
-pub enum MediaError {
-    /// Nothing in the file.
-    #[error("the file is empty")]
-    Empty,
-}
-
-impl MediaError {
-    /// Stable code.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
-        "empty_file"
+/// Opens a file for decoding: a regular file with something in it. Blocking.
+///
+/// # Errors
+/// [`MediaError::Open`], [`MediaError::NotAFile`], [`MediaError::Empty`].
+pub fn open_media(path: &Path) -> Result<File, MediaError> {
+    // NONBLOCK: opening a FIFO must not wait for a writer. It has no effect on a regular file.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let fd = rustix::fs::open(path, flags, rustix::fs::Mode::empty())
+        .map_err(|errno| MediaError::Open(errno.into()))?;
+    let file = File::from(fd);
+    let metadata = file.metadata().map_err(MediaError::Open)?;
+    if !metadata.is_file() {
+        return Err(MediaError::NotAFile);
     }
+    if metadata.len() == 0 {
+        return Err(MediaError::Empty);
+    }
+    Ok(file)
 }

@@ -1,7 +1,15 @@
 //! Raw frames and samples to the tensors the towers take.
 
-use std::path::Path;
+mod assemble;
+mod clips;
+pub mod frames;
+mod reader;
+pub mod resample;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+pub use reader::ClipReader;
 
 use crate::media::{Decoder, MediaError};
 use crate::types::{AssetKind, TimeSpan};
@@ -28,7 +36,7 @@ pub struct ClipSpec {
 /// One clip's tensors.
 #[derive(Debug, Clone)]
 pub struct ClipTensors {
-    /// Where in the asset, seconds.
+    /// Where in the asset, seconds. A picture's is one frame period long.
     pub span: TimeSpan,
     /// u8 [T, H, W, 3] RGB, absent for sound-only assets. A picture gives T = 1.
     pub frames: Option<Arc<[u8]>>,
@@ -59,59 +67,30 @@ pub struct AssetSummary {
     pub preprocess_secs: f64,
 }
 
-/// Streams an asset's clips; memory stays flat however long the asset is.
-pub struct ClipReader {
-    _private: (),
-}
-
-impl ClipReader {
-    /// Opens a file and starts decoding. `span` limits the work to a part of the asset.
-    ///
-    /// # Errors
-    /// [`MediaError`] where the file is refused before its first clip.
-    pub async fn open(
-        _decoder: &Decoder,
-        _path: &Path,
-        _spec: &ClipSpec,
-        _span: Option<TimeSpan>,
-    ) -> Result<Self, MediaError> {
-        Err(MediaError::Empty)
-    }
-
-    /// The next clip, or `None` at the end.
-    ///
-    /// # Errors
-    /// [`MediaError`] where decoding fails and nothing further can come.
-    pub async fn next(&mut self) -> Result<Option<ClipTensors>, MediaError> {
-        Ok(None)
-    }
-
-    /// What is known of the asset so far.
-    #[must_use]
-    pub fn summary(&self) -> AssetSummary {
-        AssetSummary {
-            kind: AssetKind::Video,
-            duration_secs: 0.0,
-            width: 0,
-            height: 0,
-            has_video: false,
-            has_audio: false,
-            partial: None,
-            decode_cpu_secs: 0.0,
-            preprocess_secs: 0.0,
-        }
-    }
-}
-
 /// A JPEG picture of a video at a second (or of an image), its longer side at most `max_side_px`.
+/// Behind the end of a video it is its first frame.
 ///
 /// # Errors
 /// [`MediaError`] where the file has no picture or cannot be read.
 pub async fn thumbnail(
-    _decoder: &Decoder,
-    _path: &Path,
-    _at_secs: f64,
-    _max_side_px: u32,
+    decoder: &Decoder,
+    path: &Path,
+    at_secs: f64,
+    max_side_px: u32,
 ) -> Result<Vec<u8>, MediaError> {
-    Err(MediaError::Empty)
+    let (decoder, path): (Decoder, PathBuf) = (decoder.clone(), path.to_owned());
+    reader::on_own_thread(move || {
+        let media = crate::media::open_media(&path)?;
+        crate::media::thumbnail_jpeg(&decoder, &media, at_secs, max_side_px)
+    })
+    .await
+}
+
+/// What a file says it is, before anything is decoded.
+///
+/// # Errors
+/// [`MediaError`] where the file is refused.
+pub async fn probe(decoder: &Decoder, path: &Path) -> Result<crate::media::Probe, MediaError> {
+    let (decoder, path): (Decoder, PathBuf) = (decoder.clone(), path.to_owned());
+    reader::on_own_thread(move || crate::media::probe(&decoder, &crate::media::open_media(&path)?)).await
 }

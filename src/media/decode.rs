@@ -1,0 +1,297 @@
+//! One file through one child, or two: what to ask ffmpeg for, and what its end means.
+
+use std::fs::File;
+use std::time::Duration;
+
+use super::process::Worker;
+use super::protocol::{Engine, Failure, Request, Streams, Task};
+use super::stream::{Cancel, Caps, Ended, MediaInfo, Sink, pump};
+use super::{Decoder, Limits, MediaError};
+
+/// What to decode.
+#[derive(Debug, Clone, Copy)]
+pub struct DecodeRequest {
+    /// Frames per second to sample.
+    pub fps: f64,
+    /// Sample rate ffmpeg is to give, Hz. Sound files read without ffmpeg keep their own rate.
+    pub sample_rate_hz: u32,
+    /// Where to begin, seconds.
+    pub start_secs: f64,
+    /// How much to decode, seconds; all if absent.
+    pub duration_secs: Option<f64>,
+}
+
+/// How a decode ended.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// What the file is.
+    pub info: MediaInfo,
+    /// Frames given to the sink.
+    pub frames: u64,
+    /// Samples given to the sink.
+    pub samples: u64,
+    /// The sink had enough before the end.
+    pub stopped: bool,
+    /// Why only a part could be read: a sentence.
+    pub partial: Option<String>,
+    /// User and system time of the children.
+    pub cpu_secs: f64,
+}
+
+/// Decodes a file (see [`super::open_media`]) into a sink. Blocks; run it on a thread of its own that
+/// lives until it returns.
+///
+/// # Errors
+/// [`MediaError`] where nothing could be read, a cap was hit, the sink failed or `cancel` fired.
+pub fn decode(
+    decoder: &Decoder,
+    media: &File,
+    request: DecodeRequest,
+    sink: &mut dyn Sink,
+    cancel: Option<&Cancel>,
+) -> Result<Outcome, MediaError> {
+    let mut run = Run { decoder, media, request, sink, cancel, cpu: Duration::ZERO };
+    // Most videos have sound, and ffmpeg says at once when a track is missing: guess, then correct.
+    let first = run.attempt(Streams::Both)?;
+    let engine = first.started.as_ref().map(|started| started.engine);
+    let mut notes = Vec::new();
+    let (mut ended, mut frames, mut samples) = (first, 0, 0);
+    if engine == Some(Engine::Ffmpeg) {
+        if ended.frames + ended.samples == 0 && !ended.stopped {
+            ended = run.retry(ended, &mut notes)?;
+        }
+        (frames, samples) = (ended.frames, ended.samples);
+        if frames == 0 && ended.log.video_streams > 0 && !ended.stopped {
+            (ended, frames) = run.first_frame(ended, &mut notes)?;
+        }
+    }
+    let (frames, samples) = (frames.max(ended.frames), samples.max(ended.samples));
+    notes.extend(ended.note(request, frames, samples));
+    let info = ended.info.clone().or_else(|| ended.describe());
+    let info = info.ok_or_else(|| MediaError::Worker(ended.last_words()))?;
+    if frames + samples == 0 && !ended.stopped {
+        return Err(if request.start_secs > 0.0 {
+            MediaError::SpanOutOfRange { start_secs: request.start_secs }
+        } else {
+            MediaError::Corrupt("it holds no frame and no sample".into())
+        });
+    }
+    let partial = (!notes.is_empty()).then(|| notes.join("; "));
+    let cpu_secs = run.cpu.as_secs_f64();
+    Ok(Outcome { info, frames, samples, stopped: ended.stopped, partial, cpu_secs })
+}
+
+struct Run<'a> {
+    decoder: &'a Decoder,
+    media: &'a File,
+    request: DecodeRequest,
+    sink: &'a mut dyn Sink,
+    cancel: Option<&'a Cancel>,
+    cpu: Duration,
+}
+
+impl Run<'_> {
+    fn attempt(&mut self, streams: Streams) -> Result<Ended, MediaError> {
+        let DecodeRequest { fps, sample_rate_hz, start_secs, duration_secs } = self.request;
+        let task = Task::Clips { fps, sample_rate_hz, start_secs, duration_secs, streams };
+        let config = &self.decoder.config;
+        let worker = Worker::start(config, self.media, &request(self.decoder, task))?;
+        let ended = pump(worker, self.sink, self.cancel, caps(&config.limits, fps, streams))?;
+        self.cpu += ended.exit.cpu;
+        ended.check(&config.limits)?;
+        Ok(ended)
+    }
+
+    /// After an attempt without any output: the tracks that are there, one by one.
+    fn retry(&mut self, first: Ended, notes: &mut Vec<String>) -> Result<Ended, MediaError> {
+        let limits = &self.decoder.config.limits;
+        let log = &first.log;
+        let (video, audio) = (log.video_streams > 0, log.audio_streams > 0);
+        let complaint = match (log.opened, video, audio) {
+            (true, false, false) => return Err(MediaError::NoStreams("picture or sound track")),
+            (true, true, true) if first.exit.code == Some(0) => return Ok(first),
+            (true, ..) => first.complaint(limits),
+            (false, ..) => return Err(first.complaint(limits)),
+        };
+        if matches!(complaint, MediaError::TooManyPixels { .. } | MediaError::DecodeLimit(_)) {
+            return Err(complaint);
+        }
+        if video {
+            let ended = self.attempt(Streams::Video)?;
+            let quiet = ended.frames == 0 && ended.exit.code == Some(0) && !audio;
+            if ended.frames > 0 || ended.stopped || quiet {
+                if audio {
+                    notes.push(format!("the sound could not be decoded ({})", first.log.main_error()));
+                }
+                return Ok(ended);
+            }
+        }
+        if audio {
+            let ended = self.attempt(Streams::Audio)?;
+            if ended.samples > 0 || ended.stopped || ended.exit.code == Some(0) {
+                if video {
+                    notes.push(format!("the picture could not be decoded ({})", first.log.main_error()));
+                }
+                return Ok(ended);
+            }
+        }
+        Err(complaint)
+    }
+
+    /// A video shorter than half a frame period gives no frame at the sampling rate: take its first.
+    fn first_frame(&mut self, before: Ended, notes: &mut Vec<String>) -> Result<(Ended, u64), MediaError> {
+        if self.request.start_secs > 0.0 || !notes.is_empty() {
+            return Ok((before, 0));
+        }
+        let found = self.attempt(Streams::FirstFrame)?;
+        if found.frames == 0 && before.samples == 0 {
+            return Err(found.complaint(&self.decoder.config.limits));
+        }
+        if found.frames == 0 {
+            notes.push(format!("the picture could not be decoded ({})", found.log.main_error()));
+        }
+        let frames = found.frames;
+        // The sound's end is in the log of the first run, if the sound is all there is.
+        Ok((if before.samples > 0 { before } else { found }, frames))
+    }
+}
+
+pub fn request(decoder: &Decoder, task: Task) -> Request {
+    let limits = &decoder.config.limits;
+    Request {
+        task,
+        ffmpeg: decoder.config.ffmpeg.clone(),
+        cpu_secs: limits.wall_clock_secs.max(1),
+        address_space_bytes: limits.address_space_bytes,
+        max_pixels: limits.max_pixels,
+        max_duration_secs: limits.max_duration_secs,
+    }
+}
+
+pub fn caps(limits: &Limits, fps: f64, streams: Streams) -> Caps {
+    Caps {
+        wall_clock: Duration::from_secs(limits.wall_clock_secs),
+        max_pixels: limits.max_pixels,
+        max_duration_secs: limits.max_duration_secs,
+        fps,
+        streams,
+    }
+}
+
+impl Ended {
+    /// What makes the whole file unusable: a refusal, a cap, a child that never got to work.
+    pub fn check(&self, limits: &Limits) -> Result<(), MediaError> {
+        if let Some((failure, detail)) = &self.failed {
+            return Err(refusal(*failure, detail, limits));
+        }
+        if self.stopped {
+            return Ok(());
+        }
+        if matches!(self.exit.signal, Some(libc::SIGXCPU | libc::SIGKILL)) {
+            return Err(MediaError::DecodeLimit("CPU time"));
+        }
+        if self.out_of_memory() {
+            return Err(MediaError::DecodeLimit("memory"));
+        }
+        if self.started.is_none() {
+            return Err(MediaError::Worker(self.last_words()));
+        }
+        let empty = self.frames + self.samples == 0;
+        let crashed = self.exit.signal.is_some() || self.exit.code == Some(101);
+        if empty && crashed {
+            return Err(MediaError::Corrupt("its decoder crashed on it".into()));
+        }
+        Ok(())
+    }
+
+    fn out_of_memory(&self) -> bool {
+        self.exit.code != Some(0)
+            && (self.log.has_error("Cannot allocate memory") || self.log.has_error("memory allocation of"))
+    }
+
+    /// Why the child says it could not work, for a person.
+    pub fn last_words(&self) -> String {
+        match (self.exit.signal, self.exit.code) {
+            (Some(signal), _) => format!("it was ended by signal {signal}"),
+            (None, code) => {
+                format!("it ended with status {} ({})", code.unwrap_or(-1), self.log.main_error())
+            }
+        }
+    }
+
+    /// Why ffmpeg gave nothing.
+    pub fn complaint(&self, limits: &Limits) -> MediaError {
+        let log = &self.log;
+        let main = log.main_error().to_owned();
+        if log.has_error("max pixel count") {
+            return MediaError::TooManyPixels { limit: limits.max_pixels, detail: main };
+        }
+        if log.has_error("Cannot allocate memory") {
+            return MediaError::DecodeLimit("memory");
+        }
+        if log.has_error("not on whitelist") || log.has_error("m3u8") {
+            return MediaError::Unsupported("a playlist, or a format that is not on the list".into());
+        }
+        if ["no decoder found", "Decoder not found", "Unknown decoder"].iter().any(|text| log.has_error(text))
+        {
+            return MediaError::Unsupported(main);
+        }
+        if log.has_error("moov atom not found") {
+            return MediaError::Corrupt("its index is missing, so it was cut off or never finished".into());
+        }
+        if !log.opened && main.starts_with("Error opening input") {
+            return MediaError::Unsupported("its bytes are of no known format".into());
+        }
+        MediaError::Corrupt(main)
+    }
+
+    /// Why a decode that gave something did not give everything.
+    fn note(&self, request: DecodeRequest, frames: u64, samples: u64) -> Option<String> {
+        if self.stopped || frames + samples == 0 {
+            return None;
+        }
+        let whole = request.start_secs == 0.0 && request.duration_secs.is_none();
+        let info = self.info.as_ref()?;
+        let rate = f64::from(info.sample_rate_hz.max(1));
+        let decoded = (frames as f64 / request.fps).max(samples as f64 / rate);
+        let sound_file = self.started.as_ref().is_some_and(|started| started.engine == Engine::Sound);
+        let tolerance = |declared: f64| match (sound_file, info.estimated) {
+            (true, true) => declared * 0.1,
+            (true, false) => (declared * 0.01).max(0.25),
+            // The container's length is that of its longest track, which may be another one.
+            (false, _) => (declared * 0.05).max(1.0),
+        };
+        let short = info.declared_secs.filter(|declared| whole && decoded + tolerance(*declared) < *declared);
+        if let Some(declared) = short {
+            return Some(format!("truncated: {decoded:.1} s of {declared:.1} s could be decoded"));
+        }
+        if whole && self.log.cut_short {
+            return Some(format!("truncated: the file ends early, {decoded:.1} s could be decoded"));
+        }
+        if self.exit.signal.is_some() || self.exit.code != Some(0) {
+            return Some(format!("decoding stopped early after {decoded:.1} s: {}", self.log.main_error()));
+        }
+        if self.damaged > 0 {
+            return Some(format!("damaged: {} packets could not be decoded", self.damaged));
+        }
+        let silent = frames > 0 && samples == 0 && self.log.audio_streams > 0;
+        (silent && whole && !self.log.errors.is_empty())
+            .then(|| format!("the sound could not be decoded ({})", self.log.main_error()))
+    }
+}
+
+fn refusal(failure: Failure, detail: &str, limits: &Limits) -> MediaError {
+    let detail: String = detail.chars().filter(|c| !c.is_control()).take(200).collect();
+    match failure {
+        Failure::Unsupported => MediaError::Unsupported(detail),
+        Failure::Corrupt => MediaError::Corrupt(detail),
+        Failure::TooManyPixels => MediaError::TooManyPixels { limit: limits.max_pixels, detail },
+        Failure::TooLong => {
+            let secs = detail.parse().unwrap_or(limits.max_duration_secs);
+            MediaError::TooLong { secs, limit_secs: limits.max_duration_secs }
+        }
+        Failure::NoPicture => MediaError::NoStreams("picture"),
+        Failure::Memory => MediaError::DecodeLimit("memory"),
+        Failure::Internal => MediaError::Worker(detail),
+    }
+}

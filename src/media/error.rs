@@ -1,0 +1,80 @@
+//! Why a file could not be read.
+
+/// Why a file could not be read. `code()` is the stable snake_case code of the HTTP API.
+#[derive(Debug, thiserror::Error)]
+pub enum MediaError {
+    /// Nothing in the file.
+    #[error("the file is empty")]
+    Empty,
+    /// A folder, device, socket or pipe.
+    #[error("not a regular file")]
+    NotAFile,
+    /// The file could not be opened.
+    #[error("the file cannot be opened: {0}")]
+    Open(std::io::Error),
+    /// No video, sound or picture format that is accepted.
+    #[error("not a video, sound or picture in a format that is accepted ({0})")]
+    Unsupported(String),
+    /// A known format, but nothing of it can be decoded.
+    #[error("the file is damaged: {0}")]
+    Corrupt(String),
+    /// A container without what was asked for.
+    #[error("the file has no {0}")]
+    NoStreams(&'static str),
+    /// A frame or picture with more pixels than allowed.
+    #[error("pictures of more than {limit} pixels are refused ({detail})")]
+    TooManyPixels {
+        /// Most pixels of one frame.
+        limit: u64,
+        /// What was found.
+        detail: String,
+    },
+    /// Longer than allowed.
+    #[error("the asset lasts {secs:.1} s or more; at most {limit_secs:.1} s are accepted")]
+    TooLong {
+        /// Declared, or decoded so far.
+        secs: f64,
+        /// The cap.
+        limit_secs: f64,
+    },
+    /// The span lies behind the end of the asset.
+    #[error("the span starts at {start_secs} s, behind the end of the asset")]
+    SpanOutOfRange {
+        /// Where the span starts.
+        start_secs: f64,
+    },
+    /// The wall-clock cap was reached.
+    #[error("decoding took longer than {0} s and was stopped")]
+    Timeout(u64),
+    /// The cap on memory or CPU time was reached.
+    #[error("decoding needed more {0} than a file may use")]
+    DecodeLimit(&'static str),
+    /// NaN or infinite samples.
+    #[error("the sound holds samples that are not numbers")]
+    BadSamples,
+    /// The decode-worker itself does not run: an installation fault, not the file's.
+    #[error("the decode-worker does not work: {0}")]
+    Worker(String),
+}
+
+impl MediaError {
+    /// Stable code.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Empty => "empty_file",
+            Self::NotAFile => "not_a_file",
+            Self::Open(_) => "cannot_open",
+            Self::Unsupported(_) => "unsupported_media",
+            Self::Corrupt(_) => "corrupt_media",
+            Self::NoStreams(_) => "no_media_streams",
+            Self::TooManyPixels { .. } => "too_many_pixels",
+            Self::TooLong { .. } => "too_long",
+            Self::SpanOutOfRange { .. } => "span_out_of_range",
+            Self::Timeout(_) => "decode_timeout",
+            Self::DecodeLimit(_) => "decode_limit",
+            Self::BadSamples => "bad_samples",
+            Self::Worker(_) => "decode_worker_failed",
+        }
+    }
+}

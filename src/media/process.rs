@@ -1,0 +1,143 @@
+//! The parent's side of one decode-worker process: start, kill, reap.
+
+use std::fs::File;
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+
+use super::protocol::Request;
+use super::{DecoderConfig, MediaError};
+
+/// Larger pipes: fewer switches between the two processes. The default limit of Linux.
+const PIPE_BYTES: usize = 1 << 20;
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Exit {
+    pub code: Option<i32>,
+    pub signal: Option<i32>,
+    /// User and system time of the child, its threads and its reaped children.
+    pub cpu: Duration,
+}
+
+/// A running child. Dropping it kills its process group and reaps it.
+///
+/// PDEATHSIG follows the *thread* that started the child, so a `Worker` must end on the thread it
+/// was started on: the type is used by one function of one thread only.
+pub struct Worker {
+    pid: Pid,
+    reaped: bool,
+    /// Readable once the child has exited.
+    pub pidfd: OwnedFd,
+    pub control: UnixStream,
+    pub frames: OwnedFd,
+    pub sound: OwnedFd,
+    pub log: OwnedFd,
+}
+
+impl Worker {
+    /// Starts a child and hands it the file and the request.
+    pub fn start(config: &DecoderConfig, media: &File, request: &Request) -> Result<Self, MediaError> {
+        let failed = |what: &str, e: std::io::Error| MediaError::Worker(format!("{what}: {e}"));
+        let pipes = || -> std::io::Result<[(OwnedFd, OwnedFd); 3]> {
+            let pipe = || Ok::<_, std::io::Error>(pipe_with(PipeFlags::CLOEXEC)?);
+            Ok([pipe()?, pipe()?, pipe()?])
+        };
+        let [(frames, frames_end), (sound, sound_end), (log, log_end)] =
+            pipes().map_err(|e| failed("pipe", e))?;
+        let (control, control_end) = UnixStream::pair().map_err(|e| failed("socket", e))?;
+        // Best effort: an unprivileged user has a quota of pipe memory.
+        let _ = fcntl_setpipe_size(&frames, PIPE_BYTES);
+        // No environment: the server's holds its secrets. No pre_exec: it would fork a large process.
+        let child = Command::new(&config.worker_exe)
+            .arg("decode-worker")
+            .env_clear()
+            .stdin(OwnedFd::from(control_end))
+            .stdout(Stdio::from(frames_end))
+            .stderr(Stdio::from(log_end))
+            .process_group(0)
+            .spawn()
+            .map_err(|e| failed(&config.worker_exe.display().to_string(), e))?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| MediaError::Worker("no process id".into()))?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|e| failed("pidfd", e.into()))?;
+        let worker = Self { pid, reaped: false, pidfd, control, frames, sound, log };
+        worker.send(media, &sound_end, request).map_err(|e| failed("request", e))?;
+        for fd in [worker.frames.as_fd(), worker.sound.as_fd(), worker.log.as_fd(), worker.control.as_fd()] {
+            rustix::io::ioctl_fionbio(fd, true).map_err(|e| failed("pipe", e.into()))?;
+        }
+        Ok(worker)
+    }
+
+    fn send(&self, media: &File, sound_end: &OwnedFd, request: &Request) -> std::io::Result<()> {
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        let descriptors = [media.as_fd(), sound_end.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+            return Err(std::io::Error::other("no room for the descriptors"));
+        }
+        // A socket buffer takes a whole request at once: it is far smaller.
+        let sent = sendmsg(&self.control, &[IoSlice::new(&line)], &mut ancillary, SendFlags::NOSIGNAL)?;
+        if sent == line.len() { Ok(()) } else { Err(std::io::Error::other("request too long")) }
+    }
+
+    /// Reaps the child, which must have exited or been killed.
+    pub fn wait(mut self) -> Exit {
+        self.reap()
+    }
+
+    /// Kills the child and everything it started.
+    pub fn kill(&self) {
+        // ESRCH: already gone.
+        let _ = kill_process_group(self.pid, Signal::KILL);
+    }
+
+    #[allow(unsafe_code)]
+    fn reap(&mut self) -> Exit {
+        self.reaped = true;
+        let mut status = 0;
+        let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+        loop {
+            // SAFETY: both pointers are to live locals of the right type; the pid is our own unreaped child.
+            let pid =
+                unsafe { libc::wait4(self.pid.as_raw_nonzero().get(), &mut status, 0, usage.as_mut_ptr()) };
+            if pid >= 0 {
+                break;
+            }
+            if std::io::Error::last_os_error().kind() != std::io::ErrorKind::Interrupted {
+                return Exit::default();
+            }
+        }
+        // SAFETY: zero is a valid rusage, and wait4 has filled it.
+        let usage = unsafe { usage.assume_init() };
+        Exit {
+            code: libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),
+            signal: libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status)),
+            cpu: duration(usage.ru_utime) + duration(usage.ru_stime),
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if !self.reaped {
+            self.kill();
+            self.reap();
+        }
+    }
+}
+
+fn duration(time: libc::timeval) -> Duration {
+    let secs = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::from_secs(secs) + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or(0))
+}

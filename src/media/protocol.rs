@@ -1,0 +1,94 @@
+//! What parent and decode-worker say to each other, over the socket that is the child's stdin.
+//!
+//! The parent sends one line of JSON with two descriptors: the media file and the write end of the
+//! sound pipe. The child answers with lines of JSON. Frames leave through its stdout as PPM pictures
+//! (`P6`, each with its own size), sound through the pipe as f32 little endian, one channel.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::types::AssetKind;
+
+/// Longest line either side accepts, bytes.
+pub const MAX_LINE_BYTES: usize = 16 * 1024;
+
+/// What the child is to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Request {
+    pub task: Task,
+    pub ffmpeg: PathBuf,
+    pub cpu_secs: u64,
+    pub address_space_bytes: u64,
+    pub max_pixels: u64,
+    pub max_duration_secs: f64,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// Everything, as frames and samples.
+    Clips { fps: f64, sample_rate_hz: u32, start_secs: f64, duration_secs: Option<f64>, streams: Streams },
+    /// One JPEG picture on the frame pipe.
+    Thumbnail { at_secs: f64, max_side_px: u32 },
+    /// Only what the file is.
+    Probe,
+}
+
+/// Which tracks ffmpeg is asked for; it refuses to start when one is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Streams {
+    Both,
+    Video,
+    Audio,
+    /// The first picture, for a video shorter than half a frame period.
+    FirstFrame,
+}
+
+/// What the child says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// The file was recognised and decoding starts. For `Engine::Ffmpeg` it is the last reply.
+    Started(Started),
+    /// An in-process decoder reached the end; `damaged` counts packets that did not decode.
+    Finished { damaged: u64 },
+    /// The file is refused.
+    Failed { failure: Failure, detail: String },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Started {
+    pub engine: Engine,
+    pub kind: Option<AssetKind>,
+    /// Of the sound that follows.
+    pub sample_rate_hz: u32,
+    pub declared_secs: Option<f64>,
+    /// The declared length is a guess from the bit rate.
+    pub estimated: bool,
+    pub width: u32,
+    pub height: u32,
+    /// Whether the kernel enforces the Landlock rules.
+    pub landlock: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Engine {
+    Sound,
+    Picture,
+    Ffmpeg,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Failure {
+    Unsupported,
+    Corrupt,
+    TooManyPixels,
+    TooLong,
+    NoPicture,
+    Memory,
+    Internal,
+}

@@ -1,0 +1,143 @@
+//! What the decode-worker may still do: nothing but read, compute and write to its pipes.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetStatus, Scope,
+};
+use rustix::process::{Resource, Rlimit, Signal, setrlimit};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
+
+/// The sandbox could not be built: a sentence.
+pub type SandboxError = String;
+
+/// Where ffmpeg's shared libraries and their loader live; absent folders are skipped.
+const LIBRARY_PATHS: [&str; 6] =
+    ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache"];
+
+/// Ends this process when the thread that started it ends, and gives up setuid programs for good.
+pub fn bind_to_parent() -> Result<(), SandboxError> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|e| format!("pdeathsig: {e}"))?;
+    rustix::thread::set_no_new_privs(true).map_err(|e| format!("no_new_privs: {e}"))
+}
+
+/// Closes every descriptor but standard input, output and error: whatever the server had open
+/// without close-on-exec must not be in reach of a decoder.
+#[allow(unsafe_code)]
+pub fn close_inherited() {
+    // SAFETY: called first thing in a fresh single-threaded process, so no object owns a descriptor
+    // above 2 yet and none can be used after this.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32);
+    }
+}
+
+/// Caps on memory, CPU, open files; no core dumps and no writing of files.
+pub fn limit_resources(address_space_bytes: u64, cpu_secs: u64) -> Result<(), SandboxError> {
+    let hard = |value: u64| Rlimit { current: Some(value), maximum: Some(value) };
+    let cpu = Rlimit { current: Some(cpu_secs), maximum: Some(cpu_secs.saturating_add(1)) };
+    let caps = [
+        (Resource::Core, hard(0)),
+        (Resource::Fsize, hard(0)),
+        (Resource::Nofile, hard(64)),
+        (Resource::Cpu, cpu),
+        (Resource::As, hard(address_space_bytes)),
+    ];
+    for (resource, limit) in caps {
+        setrlimit(resource, limit).map_err(|e| format!("rlimit {resource:?}: {e}"))?;
+    }
+    Ok(())
+}
+
+/// Takes away the file system (but for `executable` and its libraries), TCP, and signals to others.
+/// Survives exec; may be called again to take away more. Says whether the kernel enforces it.
+pub fn landlock(executable: Option<&Path>) -> Result<bool, SandboxError> {
+    let say = |e: &dyn std::fmt::Display| format!("landlock: {e}");
+    let mut ruleset = Ruleset::default()
+        .handle_access(AccessFs::from_all(ABI::V5))
+        .and_then(|r| r.handle_access(AccessNet::from_all(ABI::V4)))
+        .and_then(|r| r.scope(Scope::from_all(ABI::V6)))
+        .and_then(Ruleset::create)
+        .map_err(|e| say(&e))?;
+    if let Some(executable) = executable {
+        let allowed: BitFlags<AccessFs> = AccessFs::Execute | AccessFs::ReadFile;
+        let libraries = LIBRARY_PATHS.iter().map(PathBuf::from);
+        for path in libraries.chain([executable.to_owned()]) {
+            // A path that is not there needs no rule.
+            let Ok(fd) = PathFd::new(&path) else { continue };
+            ruleset = ruleset.add_rule(PathBeneath::new(fd, allowed)).map_err(|e| say(&e))?;
+        }
+    }
+    let status = ruleset.restrict_self().map_err(|e| say(&e))?;
+    Ok(status.ruleset != RulesetStatus::NotEnforced)
+}
+
+/// System calls no decoder needs, answered with EPERM.
+#[rustfmt::skip]
+const REFUSED_CALLS: &[libc::c_long] = &[
+    libc::SYS_socket, libc::SYS_socketpair, libc::SYS_connect, libc::SYS_bind, libc::SYS_listen,
+    libc::SYS_accept, libc::SYS_accept4, libc::SYS_sendmmsg,
+    libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev, libc::SYS_pidfd_open,
+    libc::SYS_pidfd_getfd, libc::SYS_pidfd_send_signal, libc::SYS_kcmp, libc::SYS_kill, libc::SYS_tkill,
+    libc::SYS_rt_sigqueueinfo, libc::SYS_rt_tgsigqueueinfo,
+    libc::SYS_mount, libc::SYS_umount2, libc::SYS_pivot_root, libc::SYS_chroot, libc::SYS_open_tree,
+    libc::SYS_move_mount, libc::SYS_fsopen, libc::SYS_fsconfig, libc::SYS_fsmount, libc::SYS_fspick,
+    libc::SYS_mount_setattr, libc::SYS_name_to_handle_at, libc::SYS_open_by_handle_at,
+    libc::SYS_unshare, libc::SYS_setns, libc::SYS_bpf, libc::SYS_perf_event_open, libc::SYS_userfaultfd,
+    libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register,
+    libc::SYS_add_key, libc::SYS_request_key, libc::SYS_keyctl, libc::SYS_init_module,
+    libc::SYS_finit_module, libc::SYS_delete_module, libc::SYS_kexec_load, libc::SYS_reboot,
+    libc::SYS_swapon, libc::SYS_swapoff, libc::SYS_settimeofday, libc::SYS_clock_settime,
+    libc::SYS_acct, libc::SYS_quotactl, libc::SYS_fanotify_init, libc::SYS_personality,
+    libc::SYS_setuid, libc::SYS_setgid, libc::SYS_setreuid, libc::SYS_setregid, libc::SYS_setresuid,
+    libc::SYS_setresgid, libc::SYS_setgroups, libc::SYS_capset, libc::SYS_memfd_create,
+    libc::SYS_mq_open, libc::SYS_shmget, libc::SYS_msgget, libc::SYS_semget,
+];
+
+#[cfg(target_arch = "x86_64")]
+const FORK_CALLS: &[libc::c_long] = &[libc::SYS_fork, libc::SYS_vfork];
+#[cfg(not(target_arch = "x86_64"))]
+const FORK_CALLS: &[libc::c_long] = &[];
+
+/// Refuses sockets, processes, tracing and administration. Threads stay possible. Survives exec.
+pub fn seccomp() -> Result<(), SandboxError> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        REFUSED_CALLS.iter().chain(FORK_CALLS).map(|call| (*call, Vec::new())).collect();
+    rules.insert(libc::SYS_clone, vec![new_process()?]);
+    install(rules, libc::EPERM)?;
+    // clone3 hides its flags behind a pointer; without it the C library falls back to clone.
+    install(BTreeMap::from([(libc::SYS_clone3, Vec::new())]), libc::ENOSYS)
+}
+
+/// Takes away exec and the last readable paths, for decoders that run inside the worker, unless
+/// ffmpeg may still be needed.
+pub fn refuse_exec_unless(needed: bool) -> Result<(), SandboxError> {
+    if needed {
+        return Ok(());
+    }
+    // Where the kernel has no Landlock the first call already said so.
+    let _ = landlock(None);
+    let calls = [libc::SYS_execve, libc::SYS_execveat];
+    install(calls.into_iter().map(|call| (call, Vec::new())).collect(), libc::EPERM)
+}
+
+/// Matches a clone without CLONE_THREAD.
+fn new_process() -> Result<SeccompRule, SandboxError> {
+    let thread = libc::CLONE_THREAD as u64;
+    let flag = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(thread), 0);
+    SeccompRule::new(vec![flag.map_err(|e| format!("seccomp: {e}"))?]).map_err(|e| format!("seccomp: {e}"))
+}
+
+fn install(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: i32) -> Result<(), SandboxError> {
+    let say = |e: &dyn std::fmt::Display| format!("seccomp: {e}");
+    let arch = std::env::consts::ARCH.try_into().map_err(|e| say(&e))?;
+    let refuse = SeccompAction::Errno(errno.unsigned_abs());
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).map_err(|e| say(&e))?;
+    let program = BpfProgram::try_from(filter).map_err(|e| say(&e))?;
+    seccompiler::apply_filter(&program).map_err(|e| say(&e))
+}

@@ -1,0 +1,174 @@
+//! What a file is, by its first bytes. File names are never trusted.
+
+/// Which decoder takes the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sniffed {
+    /// A still picture for the `image` crate.
+    Picture(image::ImageFormat),
+    /// A sound format symphonia reads well.
+    Sound,
+    /// For ffmpeg, which may only use these demuxers.
+    Ffmpeg(&'static str),
+    /// A picture inside a video container, read by ffmpeg.
+    FfmpegPicture(&'static str),
+    /// Known, and not accepted.
+    Refused(&'static str),
+}
+
+/// How many bytes [`sniff`] wants to see.
+pub const SNIFF_BYTES: usize = 4096;
+
+/// Every demuxer ffmpeg may use when the first bytes say nothing: real containers and elementary
+/// streams. None of them opens another file: no hls, dash, concat, image2, sdp or subtitle pairs.
+const ANY_CONTAINER: &str = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,ogg,mpegts,mpeg,mpegvideo,\
+h264,hevc,m4v,mp3,aac,ac3,eac3,dts,flac,wav,w64,aiff,caf,au,amr,wv,ape,tta,dsf,mxf,gxf,dv,ivf,obu,gif,apng,\
+webp_anim,yuv4mpegpipe,rm,voc,mjpeg";
+
+const MOV: &str = "mov,mp4,m4a,3gp,3g2,mj2";
+
+/// Looks at the first bytes of a file, up to [`SNIFF_BYTES`].
+pub fn sniff(head: &[u8]) -> Sniffed {
+    picture(head)
+        .or_else(|| sound(head))
+        .or_else(|| container(head))
+        .unwrap_or(Sniffed::Ffmpeg(ANY_CONTAINER))
+}
+
+fn at(head: &[u8], offset: usize, magic: &[u8]) -> bool {
+    head.get(offset..offset + magic.len()).is_some_and(|bytes| bytes == magic)
+}
+
+fn contains(head: &[u8], needle: &[u8]) -> bool {
+    head.windows(needle.len()).any(|window| window == needle)
+}
+
+fn picture(head: &[u8]) -> Option<Sniffed> {
+    use image::ImageFormat;
+    if at(head, 0, b"\xff\xd8\xff") {
+        return Some(Sniffed::Picture(ImageFormat::Jpeg));
+    }
+    if at(head, 0, b"\x89PNG\r\n\x1a\n") {
+        // The animation chunk must come before the image data.
+        let end = head.windows(4).position(|w| w == b"IDAT").unwrap_or(head.len());
+        let animated = contains(&head[..end], b"acTL");
+        return Some(if animated { Sniffed::Ffmpeg("apng") } else { Sniffed::Picture(ImageFormat::Png) });
+    }
+    if at(head, 0, b"GIF87a") || at(head, 0, b"GIF89a") {
+        return Some(Sniffed::Picture(ImageFormat::Gif));
+    }
+    if at(head, 0, b"RIFF") && at(head, 8, b"WEBP") {
+        let animated = at(head, 12, b"VP8X") && head.get(20).is_some_and(|flags| flags & 2 != 0);
+        return Some(if animated {
+            Sniffed::Ffmpeg("webp_anim")
+        } else {
+            Sniffed::Picture(ImageFormat::WebP)
+        });
+    }
+    // "BM" alone is too little: the reserved words must be zero too.
+    (at(head, 0, b"BM") && at(head, 6, &[0; 4])).then_some(Sniffed::Picture(ImageFormat::Bmp))
+}
+
+fn sound(head: &[u8]) -> Option<Sniffed> {
+    let riff = at(head, 0, b"RIFF") && at(head, 8, b"WAVE");
+    let aiff = at(head, 0, b"FORM") && (at(head, 8, b"AIFF") || at(head, 8, b"AIFC"));
+    if riff || aiff || at(head, 0, b"fLaC") {
+        return Some(Sniffed::Sound);
+    }
+    if at(head, 0, b"OggS") {
+        let others: [&[u8]; 4] = [b"OpusHead", b"theora", b"Speex", b"fishead"];
+        let vorbis = contains(head, b"\x01vorbis") && !others.iter().any(|codec| contains(head, codec));
+        return Some(if vorbis { Sniffed::Sound } else { Sniffed::Ffmpeg("ogg") });
+    }
+    if at(head, 0, b"ID3") {
+        return Some(Sniffed::Sound);
+    }
+    match head {
+        // MPEG audio: sync, version not reserved, layer III, bit rate and sample rate not reserved.
+        [0xff, b, c, ..] if b & 0xe0 == 0xe0 && b & 0x18 != 0x08 && b & 0x06 == 0x02 => {
+            (c & 0xf0 != 0xf0 && c & 0x0c != 0x0c).then_some(Sniffed::Sound)
+        }
+        // ADTS: symphonia knows neither HE-AAC nor the encoder delay.
+        [0xff, b, ..] if b & 0xf6 == 0xf0 => Some(Sniffed::Ffmpeg("aac")),
+        _ => None,
+    }
+}
+
+fn container(head: &[u8]) -> Option<Sniffed> {
+    if at(head, 4, b"ftyp") {
+        let brand = head.get(8..12).unwrap_or_default();
+        return Some(match brand {
+            b"avif" | b"avis" => Sniffed::FfmpegPicture(MOV),
+            b"heic" | b"heix" | b"heim" | b"heis" | b"mif1" | b"msf1" => {
+                Sniffed::Refused("HEIC pictures are not read; convert to JPEG, PNG, WebP or AVIF")
+            }
+            _ => Sniffed::Ffmpeg(MOV),
+        });
+    }
+    let table: [(usize, &[u8], &'static str); 26] = [
+        (4, b"moov", MOV),
+        (4, b"mdat", MOV),
+        (4, b"wide", MOV),
+        (4, b"free", MOV),
+        (4, b"skip", MOV),
+        (0, b"\x1a\x45\xdf\xa3", "matroska,webm"),
+        (0, b"FLV", "flv"),
+        (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf"),
+        (0, b"\x00\x00\x01\xba", "mpeg"),
+        (0, b"\x00\x00\x01\xb3", "mpegvideo"),
+        (0, b"#!AMR", "amr"),
+        (0, b"caff", "caf"),
+        (0, b".snd", "au"),
+        (0, b"wvpk", "wv"),
+        (0, b"MAC ", "ape"),
+        (0, b"TTA1", "tta"),
+        (0, b"DSD ", "dsf"),
+        (0, b"DKIF", "ivf"),
+        (0, b"YUV4MPEG2", "yuv4mpegpipe"),
+        (0, b"riff\x2e\x91\xcf\x11", "w64"),
+        (0, b"RF64", "wav"),
+        (0, b".RMF", "rm"),
+        (0, b"Creative Voice File", "voc"),
+        (0, b"\x06\x0e\x2b\x34", "mxf"),
+        (0, b"\x0b\x77", "ac3,eac3"),
+        (0, b"\x7f\xfe\x80\x01", "dts"),
+    ];
+    if let Some((_, _, demuxers)) = table.iter().find(|(offset, magic, _)| at(head, *offset, magic)) {
+        return Some(Sniffed::Ffmpeg(demuxers));
+    }
+    if at(head, 0, b"RIFF") && at(head, 8, b"AVI ") {
+        return Some(Sniffed::Ffmpeg("avi"));
+    }
+    let transport_stream = at(head, 0, b"G") && (at(head, 188, b"G") && at(head, 376, b"G"));
+    transport_stream.then_some(Sniffed::Ffmpeg("mpegts"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_do_not_matter_and_bytes_do() {
+        assert_eq!(sniff(b"\xff\xd8\xff\xe0"), Sniffed::Picture(image::ImageFormat::Jpeg));
+        assert_eq!(sniff(b"RIFF\0\0\0\0WAVEfmt "), Sniffed::Sound);
+        assert_eq!(sniff(b"RIFF\0\0\0\0AVI LIST"), Sniffed::Ffmpeg("avi"));
+        assert_eq!(sniff(b"\0\0\0\x20ftypisom"), Sniffed::Ffmpeg(MOV));
+        assert_eq!(sniff(b"\0\0\0\x20ftypavif"), Sniffed::FfmpegPicture(MOV));
+        assert!(matches!(sniff(b"\0\0\0\x20ftypheic"), Sniffed::Refused(_)));
+        assert_eq!(sniff(b"OggS\0\x02...\x01vorbis"), Sniffed::Sound);
+        assert_eq!(sniff(b"OggS\0\x02...OpusHead"), Sniffed::Ffmpeg("ogg"));
+        assert_eq!(sniff(&[0xff, 0xfb, 0x90, 0x64]), Sniffed::Sound);
+        assert_eq!(sniff(&[0xff, 0xf1, 0x50, 0x80]), Sniffed::Ffmpeg("aac"));
+        assert_eq!(sniff(b"hello"), Sniffed::Ffmpeg(ANY_CONTAINER));
+        assert_eq!(sniff(b""), Sniffed::Ffmpeg(ANY_CONTAINER));
+    }
+
+    #[test]
+    fn no_demuxer_that_opens_other_files_is_allowed() {
+        for name in ANY_CONTAINER.split(',') {
+            let bad =
+                ["hls", "dash", "concat", "image2", "imf", "sdp", "rtsp", "vobsub", "mpsub", "lavfi", "tee"];
+            assert!(!bad.contains(&name), "{name}");
+            assert_eq!(name, name.trim());
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Short questions to a file: what is it, and one picture of it.
+
+use std::fs::File;
+
+use super::decode::{caps, request};
+use super::process::Worker;
+use super::protocol::{Engine, Streams, Task};
+use super::stream::collect;
+use super::{Decoder, Limits, MediaError};
+use crate::types::AssetKind;
+
+/// What a file says it is, before anything is decoded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Probe {
+    /// Kind.
+    pub kind: AssetKind,
+    /// Declared length in seconds, where the container has one.
+    pub duration_secs: Option<f64>,
+    /// Width as coded, pixels; 0 without a picture.
+    pub width: u32,
+    /// Height as coded, pixels.
+    pub height: u32,
+    /// Whether it has a picture track; cover art does not count.
+    pub has_video: bool,
+    /// Whether it has a sound track.
+    pub has_audio: bool,
+}
+
+/// A quick question must not take as long as a whole decode.
+const QUICK_SECS: u64 = 60;
+
+fn quick(limits: &Limits) -> Limits {
+    Limits { wall_clock_secs: limits.wall_clock_secs.min(QUICK_SECS), ..limits.clone() }
+}
+
+/// Asks what a file is. Blocks.
+///
+/// # Errors
+/// [`MediaError`] where the file is refused.
+pub fn probe(decoder: &Decoder, media: &File) -> Result<Probe, MediaError> {
+    let limits = quick(&decoder.config.limits);
+    let worker = Worker::start(&decoder.config, media, &request(decoder, Task::Probe))?;
+    let (_, ended) = collect(worker, caps(&limits, 1.0, Streams::Both))?;
+    ended.check(&limits)?;
+    let info = ended.describe().ok_or_else(|| MediaError::Worker(ended.last_words()))?;
+    let ffmpeg = ended.started.as_ref().is_some_and(|started| started.engine == Engine::Ffmpeg);
+    if ffmpeg && !ended.log.opened {
+        return Err(ended.complaint(&limits));
+    }
+    let kind = match (info.kind, info.has_video, info.has_audio) {
+        (Some(kind), ..) => kind,
+        (None, true, _) => AssetKind::Video,
+        (None, false, true) => AssetKind::Audio,
+        (None, false, false) => return Err(MediaError::NoStreams("picture or sound track")),
+    };
+    Ok(Probe {
+        kind,
+        duration_secs: info.declared_secs,
+        width: info.width,
+        height: info.height,
+        has_video: info.has_video,
+        has_audio: info.has_audio,
+    })
+}
+
+/// A JPEG of a video at a second, or of a picture, at most `max_side_px` wide and high. Behind the end
+/// of a video it is its first frame. Blocks.
+///
+/// # Errors
+/// [`MediaError`] where the file has no picture or is refused.
+pub fn thumbnail_jpeg(
+    decoder: &Decoder,
+    media: &File,
+    at_secs: f64,
+    max_side_px: u32,
+) -> Result<Vec<u8>, MediaError> {
+    let limits = quick(&decoder.config.limits);
+    let at_secs = if at_secs.is_finite() { at_secs.max(0.0) } else { 0.0 };
+    for at_secs in [at_secs, 0.0] {
+        let task = Task::Thumbnail { at_secs, max_side_px: max_side_px.clamp(16, 4096) };
+        let worker = Worker::start(&decoder.config, media, &request(decoder, task))?;
+        let (jpeg, ended) = collect(worker, caps(&limits, 1.0, Streams::Both))?;
+        ended.check(&limits)?;
+        if !jpeg.is_empty() {
+            return Ok(jpeg);
+        }
+        if ended.log.opened && ended.log.video_streams == 0 {
+            return Err(MediaError::NoStreams("picture"));
+        }
+        if at_secs == 0.0 || ended.exit.code != Some(0) && !ended.log.opened {
+            return Err(ended.complaint(&limits));
+        }
+    }
+    Err(MediaError::NoStreams("picture"))
+}

@@ -1,0 +1,585 @@
+//! Reads a child's pipes side by side, without ever blocking on one while another is full.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::MediaError;
+use super::ffmpeg_log::FfmpegLog;
+use super::process::{Exit, Worker};
+use super::protocol::{Engine, Failure, MAX_LINE_BYTES, Reply, Started, Streams};
+use crate::types::AssetKind;
+
+/// Bytes of sound read at once.
+const SOUND_CHUNK: usize = 1 << 16;
+/// Largest finished picture, bytes.
+const MAX_PICTURE: usize = 16 << 20;
+/// Longest PPM header: `P6`, two numbers, `255`.
+const MAX_HEADER: usize = 40;
+
+/// What is known of a file when its first data arrive.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MediaInfo {
+    /// Kind, where it is sure already.
+    pub kind: Option<AssetKind>,
+    /// Rate of the samples that follow, Hz.
+    pub sample_rate_hz: u32,
+    /// Length the container declares, seconds.
+    pub declared_secs: Option<f64>,
+    /// The declared length is a guess.
+    pub estimated: bool,
+    /// Size as coded, pixels; 0 without a picture. The frames themselves are upright.
+    pub width: u32,
+    /// See `width`.
+    pub height: u32,
+    /// Whether the file has a picture track.
+    pub has_video: bool,
+    /// Whether the file has a sound track.
+    pub has_audio: bool,
+}
+
+/// Whether a sink wants more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// Go on.
+    More,
+    /// Enough: end the child.
+    Stop,
+}
+
+/// Takes what is decoded. Frames and sound come in no fixed order: a sink that needs both holds back one
+/// and bounds what it holds. Calls may block; the time is not charged to the file.
+pub trait Sink {
+    /// Before the first data, and again if another child is needed for the picture.
+    ///
+    /// # Errors
+    /// Ends the decode.
+    fn started(&mut self, info: &MediaInfo) -> Result<(), MediaError>;
+    /// One upright frame, RGB, `width * height * 3` bytes.
+    ///
+    /// # Errors
+    /// Ends the decode.
+    fn frame(&mut self, width: u32, height: u32, rgb: &[u8]) -> Result<Flow, MediaError>;
+    /// Some samples, all finite.
+    ///
+    /// # Errors
+    /// Ends the decode.
+    fn sound(&mut self, samples: &[f32]) -> Result<Flow, MediaError>;
+    /// No more sound will come.
+    ///
+    /// # Errors
+    /// Ends the decode.
+    fn sound_ended(&mut self) -> Result<Flow, MediaError>;
+}
+
+/// Watches for the caller's loss of interest.
+#[derive(Debug)]
+pub struct Cancel(OwnedFd);
+
+/// Cancels its [`Cancel`] when dropped.
+#[derive(Debug)]
+pub struct CancelGuard(#[allow(dead_code)] OwnedFd);
+
+impl Cancel {
+    /// A watch and the guard that ends it.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub fn new() -> std::io::Result<(Self, CancelGuard)> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+        Ok((Self(read), CancelGuard(write)))
+    }
+}
+
+/// Caps the pump holds by itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Caps {
+    pub wall_clock: Duration,
+    pub max_pixels: u64,
+    pub max_duration_secs: f64,
+    pub fps: f64,
+    pub streams: Streams,
+}
+
+/// How one child's output ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// What ffmpeg was asked for.
+    pub streams: Streams,
+    pub started: Option<Started>,
+    pub info: Option<MediaInfo>,
+    pub failed: Option<(Failure, String)>,
+    pub damaged: u64,
+    pub frames: u64,
+    pub samples: u64,
+    /// The sink had enough.
+    pub stopped: bool,
+    pub log: FfmpegLog,
+    pub exit: Exit,
+}
+
+/// Runs a child's output into a sink until it ends, the sink has enough, or a cap is hit.
+pub fn pump(
+    worker: Worker,
+    sink: &mut dyn Sink,
+    cancel: Option<&Cancel>,
+    caps: Caps,
+) -> Result<Ended, MediaError> {
+    let mut pump = Pump::new(caps);
+    let result = pump.run(&worker, sink, cancel);
+    if !matches!(result, Ok(Flow::More)) {
+        worker.kill();
+    }
+    pump.ended.exit = worker.wait();
+    pump.ended.stopped = result? == Flow::Stop;
+    Ok(pump.ended)
+}
+
+/// Runs a child whose frame pipe carries one finished picture; gives its bytes.
+pub fn collect(worker: Worker, caps: Caps) -> Result<(Vec<u8>, Ended), MediaError> {
+    let mut pump = Pump::new(caps);
+    pump.raw = Some(Vec::new());
+    let result = pump.run(&worker, &mut Nothing, None);
+    if result.is_err() {
+        worker.kill();
+    }
+    pump.ended.exit = worker.wait();
+    result?;
+    Ok((pump.raw.unwrap_or_default(), pump.ended))
+}
+
+/// A sink for children that send neither frames nor sound.
+struct Nothing;
+
+impl Sink for Nothing {
+    fn started(&mut self, _: &MediaInfo) -> Result<(), MediaError> {
+        Ok(())
+    }
+    fn frame(&mut self, _: u32, _: u32, _: &[u8]) -> Result<Flow, MediaError> {
+        Ok(Flow::Stop)
+    }
+    fn sound(&mut self, _: &[f32]) -> Result<Flow, MediaError> {
+        Ok(Flow::Stop)
+    }
+    fn sound_ended(&mut self) -> Result<Flow, MediaError> {
+        Ok(Flow::More)
+    }
+}
+
+struct Pump {
+    caps: Caps,
+    deadline: Instant,
+    ended: Ended,
+    control_line: Vec<u8>,
+    /// Collects a finished picture instead of frames.
+    raw: Option<Vec<u8>>,
+    frame: FrameReader,
+    sound: SoundReader,
+    frames_open: bool,
+    sound_open: bool,
+    log_open: bool,
+    control_open: bool,
+    exited: bool,
+}
+
+impl Pump {
+    fn new(caps: Caps) -> Self {
+        let ended = Ended {
+            streams: caps.streams,
+            started: None,
+            info: None,
+            failed: None,
+            damaged: 0,
+            frames: 0,
+            samples: 0,
+            stopped: false,
+            log: FfmpegLog::default(),
+            exit: Exit::default(),
+        };
+        Self {
+            caps,
+            deadline: Instant::now() + caps.wall_clock,
+            ended,
+            control_line: Vec::new(),
+            raw: None,
+            frame: FrameReader::new(caps.max_pixels),
+            sound: SoundReader::default(),
+            frames_open: true,
+            sound_open: true,
+            log_open: true,
+            control_open: true,
+            exited: false,
+        }
+    }
+
+    fn run(
+        &mut self,
+        worker: &Worker,
+        sink: &mut dyn Sink,
+        cancel: Option<&Cancel>,
+    ) -> Result<Flow, MediaError> {
+        while self.frames_open || self.sound_open || !self.exited {
+            let (frames, sound) = self.wait(worker, cancel)?;
+            // What the child said before it sent data must be known before the data are looked at.
+            self.drain_talk(worker)?;
+            if frames && self.raw.is_some() {
+                self.read_raw(worker)?;
+            } else if frames && self.read_frames(worker, sink)? == Flow::Stop {
+                return Ok(Flow::Stop);
+            }
+            if sound && self.read_sound(worker, sink)? == Flow::Stop {
+                return Ok(Flow::Stop);
+            }
+        }
+        self.drain_talk(worker)?;
+        Ok(Flow::More)
+    }
+
+    /// Waits until something can be read; says whether frames and sound are among it.
+    fn wait(&mut self, worker: &Worker, cancel: Option<&Cancel>) -> Result<(bool, bool), MediaError> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(MediaError::Timeout(self.caps.wall_clock.as_secs()));
+        }
+        let sources = [
+            (!self.exited, worker.pidfd.as_fd()),
+            (self.control_open, worker.control.as_fd()),
+            (self.log_open, worker.log.as_fd()),
+            (self.frames_open, worker.frames.as_fd()),
+            (self.sound_open, worker.sound.as_fd()),
+        ];
+        let mut fds = Vec::with_capacity(6);
+        let mut slots = [None; 5];
+        for (slot, (wanted, fd)) in slots.iter_mut().zip(sources) {
+            if wanted {
+                *slot = Some(fds.len());
+                fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            }
+        }
+        let cancel_slot = cancel.map(|cancel| {
+            fds.push(PollFd::new(&cancel.0, PollFlags::IN));
+            fds.len() - 1
+        });
+        let timeout = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 3600, tv_nsec: 0 });
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(MediaError::Worker(format!("poll: {errno}"))),
+        }
+        let ready = |slot: Option<usize>| slot.is_some_and(|i| !fds[i].revents().is_empty());
+        if ready(cancel_slot) {
+            return Err(MediaError::Worker("nobody waits for the result any more".into()));
+        }
+        self.exited |= ready(slots[0]);
+        Ok((ready(slots[3]), ready(slots[4])))
+    }
+
+    fn drain_talk(&mut self, worker: &Worker) -> Result<(), MediaError> {
+        let mut bytes = [0u8; 4096];
+        while self.log_open {
+            match read(&worker.log, &mut bytes)? {
+                Some(0) => self.log_open = false,
+                Some(n) => self.ended.log.feed(&bytes[..n]),
+                None => break,
+            }
+        }
+        while self.control_open {
+            match read(&worker.control, &mut bytes)? {
+                Some(0) => self.control_open = false,
+                Some(n) => self.take_control(&bytes[..n])?,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn take_control(&mut self, bytes: &[u8]) -> Result<(), MediaError> {
+        for &byte in bytes {
+            if byte != b'\n' {
+                self.control_line.push(byte);
+                if self.control_line.len() > MAX_LINE_BYTES {
+                    return Err(MediaError::Worker("its answer is too long".into()));
+                }
+                continue;
+            }
+            let reply = serde_json::from_slice(&self.control_line);
+            self.control_line.clear();
+            match reply.map_err(|e| MediaError::Worker(format!("its answer is malformed: {e}")))? {
+                Reply::Started(started) => self.ended.started = Some(started),
+                Reply::Finished { damaged } => self.ended.damaged = damaged,
+                Reply::Failed { failure, detail } => self.ended.failed = Some((failure, detail)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the sink what is coming, once.
+    fn announce(&mut self, sink: &mut dyn Sink) -> Result<(), MediaError> {
+        if self.ended.info.is_some() {
+            return Ok(());
+        }
+        let Some(info) = self.ended.describe() else {
+            return Err(MediaError::Worker("it sent data without a greeting".into()));
+        };
+        if let Some(secs) = info.declared_secs.filter(|s| !info.estimated && *s > self.caps.max_duration_secs)
+        {
+            return Err(self.too_long(secs));
+        }
+        self.ended.info = Some(info.clone());
+        sink.started(&info)?;
+        if !self.sound_open {
+            sink.sound_ended()?;
+        }
+        Ok(())
+    }
+
+    fn too_long(&self, secs: f64) -> MediaError {
+        MediaError::TooLong { secs, limit_secs: self.caps.max_duration_secs }
+    }
+
+    fn read_raw(&mut self, worker: &Worker) -> Result<(), MediaError> {
+        let mut bytes = [0u8; 1 << 14];
+        let Some(raw) = &mut self.raw else { return Ok(()) };
+        match read(&worker.frames, &mut bytes)? {
+            None => {}
+            Some(0) => self.frames_open = false,
+            Some(n) if raw.len() + n <= MAX_PICTURE => raw.extend_from_slice(&bytes[..n]),
+            Some(_) => return Err(MediaError::Worker("its picture is too large".into())),
+        }
+        Ok(())
+    }
+
+    fn read_frames(&mut self, worker: &Worker, sink: &mut dyn Sink) -> Result<Flow, MediaError> {
+        // One frame a turn, so that the sound is not left waiting.
+        loop {
+            match read(&worker.frames, self.frame.space())? {
+                None => return Ok(Flow::More),
+                Some(0) => {
+                    self.frames_open = false;
+                    return Ok(Flow::More);
+                }
+                Some(n) => self.frame.filled += n,
+            }
+            if !self.frame.complete()? {
+                continue;
+            }
+            self.announce(sink)?;
+            self.ended.frames += 1;
+            let secs = self.ended.frames as f64 / self.caps.fps;
+            if secs > self.caps.max_duration_secs + 1.0 {
+                return Err(self.too_long(secs));
+            }
+            let begun = Instant::now();
+            let flow = sink.frame(self.frame.width, self.frame.height, self.frame.pixels())?;
+            self.deadline += begun.elapsed();
+            self.frame.filled = 0;
+            return Ok(flow);
+        }
+    }
+
+    fn read_sound(&mut self, worker: &Worker, sink: &mut dyn Sink) -> Result<Flow, MediaError> {
+        match read(&worker.sound, self.sound.space())? {
+            None => Ok(Flow::More),
+            Some(0) => {
+                self.sound_open = false;
+                // Before the announcement the sink knows of no sound; it is told then.
+                if self.ended.info.is_some() { sink.sound_ended() } else { Ok(Flow::More) }
+            }
+            Some(n) => {
+                self.announce(sink)?;
+                let samples = self.sound.take(n)?;
+                self.ended.samples += samples.len() as u64;
+                let rate = self.ended.info.as_ref().map_or(0, |info| info.sample_rate_hz);
+                let secs = self.ended.samples as f64 / f64::from(rate.max(1));
+                if secs > self.caps.max_duration_secs + 1.0 {
+                    return Err(self.too_long(secs));
+                }
+                let begun = Instant::now();
+                let flow = sink.sound(samples)?;
+                self.deadline += begun.elapsed();
+                Ok(flow)
+            }
+        }
+    }
+}
+
+impl Ended {
+    /// What the file is, from the child's greeting and ffmpeg's description.
+    pub fn describe(&self) -> Option<MediaInfo> {
+        let started = self.started.as_ref()?;
+        let ffmpeg = started.engine == Engine::Ffmpeg;
+        let (width, height) =
+            if ffmpeg { self.log.size.unwrap_or_default() } else { (started.width, started.height) };
+        Some(MediaInfo {
+            kind: started.kind,
+            sample_rate_hz: started.sample_rate_hz,
+            declared_secs: if ffmpeg { self.log.duration_secs } else { started.declared_secs },
+            estimated: started.estimated,
+            width,
+            height,
+            has_video: match started.engine {
+                Engine::Ffmpeg => self.log.video_streams > 0 && self.streams != Streams::Audio,
+                engine => engine == Engine::Picture,
+            },
+            has_audio: match started.engine {
+                Engine::Ffmpeg => {
+                    self.log.audio_streams > 0 && matches!(self.streams, Streams::Both | Streams::Audio)
+                }
+                engine => engine == Engine::Sound,
+            },
+        })
+    }
+}
+
+/// Reads without blocking: `None` where nothing is there yet.
+fn read(fd: impl AsFd, buffer: &mut [u8]) -> Result<Option<usize>, MediaError> {
+    match rustix::io::read(fd, buffer) {
+        Ok(n) => Ok(Some(n)),
+        Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+        Err(errno) => Err(MediaError::Worker(format!("read: {errno}"))),
+    }
+}
+
+/// Collects PPM pictures in one reused buffer.
+struct FrameReader {
+    buffer: Vec<u8>,
+    filled: usize,
+    header_len: usize,
+    width: u32,
+    height: u32,
+    max_pixels: u64,
+    header: Vec<u8>,
+}
+
+impl FrameReader {
+    fn new(max_pixels: u64) -> Self {
+        let buffer = vec![0; MAX_HEADER];
+        Self { buffer, filled: 0, header_len: 0, width: 0, height: 0, max_pixels, header: Vec::new() }
+    }
+
+    /// Where the next bytes go. A first header is read byte by byte, for its length is not known.
+    fn space(&mut self) -> &mut [u8] {
+        let end = if self.header_len == 0 { self.filled + 1 } else { self.buffer.len() };
+        &mut self.buffer[self.filled..end]
+    }
+
+    fn pixels(&self) -> &[u8] {
+        &self.buffer[self.header_len..]
+    }
+
+    fn complete(&mut self) -> Result<bool, MediaError> {
+        if self.header_len == 0 {
+            return self.first_header().map(|()| false);
+        }
+        if self.filled < self.buffer.len() {
+            return Ok(false);
+        }
+        // ffmpeg scales every later frame to the size of the first.
+        if self.buffer[..self.header_len] != self.header[..] {
+            return Err(MediaError::Corrupt("the picture changes its size".into()));
+        }
+        Ok(true)
+    }
+
+    fn first_header(&mut self) -> Result<(), MediaError> {
+        let head = &self.buffer[..self.filled];
+        if head.iter().filter(|byte| **byte == b'\n').count() < 3 {
+            let too_long = self.filled == MAX_HEADER;
+            return if too_long { Err(MediaError::Worker("a frame without a size".into())) } else { Ok(()) };
+        }
+        let (width, height) =
+            ppm_size(head).ok_or_else(|| MediaError::Worker("a frame with a malformed size".into()))?;
+        if u64::from(width) * u64::from(height) > self.max_pixels {
+            let detail = format!("{width} x {height}");
+            return Err(MediaError::TooManyPixels { limit: self.max_pixels, detail });
+        }
+        (self.width, self.height) = (width, height);
+        self.header = head.to_vec();
+        self.header_len = self.filled;
+        self.buffer.resize(self.header_len + width as usize * height as usize * 3, 0);
+        Ok(())
+    }
+}
+
+/// Width and height of `P6\n<w> <h>\n255\n`, neither of them 0.
+fn ppm_size(header: &[u8]) -> Option<(u32, u32)> {
+    let text = std::str::from_utf8(header).ok()?;
+    let (width, height) = text.strip_prefix("P6\n")?.strip_suffix("\n255\n")?.split_once(' ')?;
+    let (width, height) = (width.parse().ok()?, height.parse().ok()?);
+    (width > 0 && height > 0).then_some((width, height))
+}
+
+/// Turns bytes into samples, keeping what is left of a sample for the next time.
+#[derive(Default)]
+struct SoundReader {
+    bytes: Vec<u8>,
+    carried: usize,
+    samples: Vec<f32>,
+}
+
+impl SoundReader {
+    fn space(&mut self) -> &mut [u8] {
+        self.bytes.resize(SOUND_CHUNK, 0);
+        &mut self.bytes[self.carried..]
+    }
+
+    fn take(&mut self, read: usize) -> Result<&[f32], MediaError> {
+        let filled = self.carried + read;
+        let (words, rest) = self.bytes[..filled].as_chunks::<4>();
+        self.samples.clear();
+        self.samples.extend(words.iter().map(|word| f32::from_le_bytes(*word)));
+        self.carried = rest.len();
+        self.bytes.copy_within(filled - self.carried..filled, 0);
+        if self.samples.iter().all(|sample| sample.is_finite()) {
+            Ok(&self.samples)
+        } else {
+            Err(MediaError::BadSamples)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ppm_headers_are_read_strictly() {
+        assert_eq!(ppm_size(b"P6\n640 360\n255\n"), Some((640, 360)));
+        for bad in [&b"P5\n6 3\n255\n"[..], b"P6\n0 3\n255\n", b"P6\n6\n255\n", b"P6\n-6 3\n255\n", b"\xff"] {
+            assert_eq!(ppm_size(bad), None);
+        }
+    }
+
+    #[test]
+    fn samples_survive_any_split_and_nan_does_not() {
+        let wanted: Vec<f32> = (0..1000).map(|i| i as f32 / 7.0).collect();
+        let bytes: Vec<u8> = wanted.iter().flat_map(|s| s.to_le_bytes()).collect();
+        for step in [1, 3, 5, 4096] {
+            let (mut reader, mut got) = (SoundReader::default(), Vec::new());
+            for chunk in bytes.chunks(step) {
+                reader.space()[..chunk.len()].copy_from_slice(chunk);
+                got.extend_from_slice(reader.take(chunk.len()).unwrap());
+            }
+            assert_eq!(got, wanted);
+        }
+        let mut reader = SoundReader::default();
+        reader.space()[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+        assert!(matches!(reader.take(4), Err(MediaError::BadSamples)));
+    }
+
+    #[test]
+    fn a_frame_beyond_the_cap_is_refused_before_its_buffer_exists() {
+        let mut reader = FrameReader::new(100);
+        for &byte in b"P6\n99999 99999\n255" {
+            reader.space()[0] = byte;
+            reader.filled += 1;
+            assert!(!reader.complete().unwrap());
+        }
+        reader.space()[0] = b'\n';
+        reader.filled += 1;
+        assert!(matches!(reader.complete(), Err(MediaError::TooManyPixels { .. })));
+        assert!(reader.buffer.len() <= MAX_HEADER);
+    }
+}

@@ -1,0 +1,86 @@
+//! The command line of ffmpeg. The rule is in `docs/bundle.md`.
+
+use std::ffi::OsString;
+use std::os::fd::RawFd;
+
+use super::protocol::{Request, Streams, Task};
+
+/// Arguments for one request. `media` is the file's descriptor, `sound` the sound pipe's.
+pub fn arguments(request: &Request, demuxers: &str, media: RawFd, sound: RawFd) -> Vec<OsString> {
+    let mut args = Args::default();
+    args.words("-nostdin -hide_banner -nostats -v level+info -filter_threads 1 -threads 1");
+    args.words("-protocol_whitelist fd -format_whitelist").word(demuxers);
+    args.word("-max_pixels").word(request.max_pixels.to_string());
+    match request.task {
+        Task::Probe => {
+            args.input(media);
+        }
+        Task::Thumbnail { at_secs, max_side_px } => {
+            args.word("-ss").word(secs(at_secs)).input(media);
+            args.thumbnail(max_side_px);
+        }
+        Task::Clips { fps, sample_rate_hz, start_secs, duration_secs, streams } => {
+            if start_secs > 0.0 {
+                args.word("-ss").word(secs(start_secs));
+            }
+            if let Some(duration) = duration_secs {
+                args.word("-t").word(secs(duration));
+            }
+            args.input(media);
+            match streams {
+                Streams::Both => args.frames(fps).sound(sample_rate_hz, sound),
+                Streams::Video => args.frames(fps),
+                Streams::Audio => args.sound(sample_rate_hz, sound),
+                Streams::FirstFrame => args.first_frame(),
+            };
+        }
+    }
+    args.0
+}
+
+fn secs(value: f64) -> String {
+    format!("{value:.6}")
+}
+
+#[derive(Default)]
+struct Args(Vec<OsString>);
+
+impl Args {
+    fn word(&mut self, word: impl Into<OsString>) -> &mut Self {
+        self.0.push(word.into());
+        self
+    }
+
+    fn words(&mut self, words: &str) -> &mut Self {
+        self.0.extend(words.split_ascii_whitespace().map(OsString::from));
+        self
+    }
+
+    fn input(&mut self, media: RawFd) -> &mut Self {
+        self.word("-fd").word(media.to_string()).words("-i fd:")
+    }
+
+    /// PPM rather than bare rgb24: every frame says its size.
+    fn frames(&mut self, fps: f64) -> &mut Self {
+        self.words("-map 0:V:0 -vf").word(format!("fps=fps={fps}:start_time=0,format=rgb24"));
+        self.words("-c:v ppm -pix_fmt rgb24 -threads 1 -f image2pipe pipe:1")
+    }
+
+    fn first_frame(&mut self) -> &mut Self {
+        self.words("-map 0:V:0 -frames:v 1 -vf format=rgb24 -c:v ppm -pix_fmt rgb24 -threads 1");
+        self.words("-f image2pipe pipe:1")
+    }
+
+    fn sound(&mut self, sample_rate_hz: u32, pipe: RawFd) -> &mut Self {
+        self.words("-map 0:a:0 -af aresample=async=1:first_pts=0 -ac 1 -ar").word(sample_rate_hz.to_string());
+        self.words("-f f32le").word(format!("pipe:{pipe}"))
+    }
+
+    fn thumbnail(&mut self, max_side_px: u32) -> &mut Self {
+        let fit = format!(
+            "scale=w=min({max_side_px}\\,iw):h=min({max_side_px}\\,ih):force_original_aspect_ratio=decrease:out_range=pc"
+        );
+        self.words("-map 0:V:0 -frames:v 1 -vf").word(format!("{fit},format=yuv420p"));
+        self.words("-c:v mjpeg -q:v 3 -strict unofficial -threads 1 -f mjpeg pipe:1")
+    }
+}

@@ -1,0 +1,183 @@
+//! The child's side: take one file and one request, lock the door, decode.
+
+use std::fs::File;
+use std::io::{IoSliceMut, Read, Seek, SeekFrom, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use rustix::io::FdFlags;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+
+use super::protocol::{Engine, Failure, MAX_LINE_BYTES, Reply, Request, Started, Streams, Task};
+use super::sniff::{SNIFF_BYTES, Sniffed, sniff};
+use super::{audio, image, sandbox, video};
+
+/// Demuxers for a sound file that symphonia does not take.
+const SOUND_FALLBACK: &str = "mp3,wav,flac,ogg,aiff,aac";
+
+/// Why the child stops without an output.
+#[derive(Debug)]
+pub struct Refusal {
+    pub failure: Failure,
+    pub detail: String,
+}
+
+impl Refusal {
+    pub fn new(failure: Failure, detail: impl std::fmt::Display) -> Self {
+        // Details may quote the file: keep them short.
+        Self { failure, detail: detail.to_string().chars().take(200).collect() }
+    }
+}
+
+/// What an in-process decoder found.
+pub enum Decoded {
+    /// Everything was written; so many packets did not decode.
+    Done { damaged: u64 },
+    /// ffmpeg may know better, with these demuxers.
+    TryFfmpeg(&'static str),
+}
+
+/// One request being served.
+pub struct Job {
+    pub media: File,
+    pub sound: Option<File>,
+    pub control: UnixStream,
+    pub request: Request,
+    landlock: bool,
+}
+
+impl Job {
+    /// Tells the parent that decoding starts.
+    pub fn start(&mut self, mut started: Started) -> Result<(), Refusal> {
+        started.landlock = self.landlock;
+        self.say(&Reply::Started(started))
+    }
+
+    fn say(&mut self, reply: &Reply) -> Result<(), Refusal> {
+        let mut line = serde_json::to_vec(reply).map_err(|e| Refusal::new(Failure::Internal, e))?;
+        line.push(b'\n');
+        self.control.write_all(&line).map_err(|e| Refusal::new(Failure::Internal, e))
+    }
+}
+
+/// Runs the child to its end. Standard input must be the parent's socket.
+#[must_use]
+pub fn main() -> ExitCode {
+    sandbox::close_inherited();
+    let Some(mut job) = receive() else {
+        eprintln!("decode-worker is started by triptych itself, not by people");
+        return ExitCode::from(2);
+    };
+    let outcome = serve(&mut job);
+    let reply = match outcome {
+        Ok(damaged) => Reply::Finished { damaged },
+        Err(refusal) => Reply::Failed { failure: refusal.failure, detail: refusal.detail },
+    };
+    // The parent may be gone; then nobody is left to tell.
+    let _ = job.say(&reply);
+    ExitCode::SUCCESS
+}
+
+fn receive() -> Option<Job> {
+    sandbox::bind_to_parent().ok()?;
+    let control = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned().ok()?);
+    let mut line = Vec::new();
+    let mut descriptors: Vec<OwnedFd> = Vec::new();
+    while line.last() != Some(&b'\n') && line.len() < MAX_LINE_BYTES {
+        let mut bytes = [0u8; 4096];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut slices = [IoSliceMut::new(&mut bytes)];
+        let got = recvmsg(&control, &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC).ok()?.bytes;
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                descriptors.extend(rights);
+            }
+        }
+        if got == 0 {
+            return None;
+        }
+        line.extend_from_slice(&bytes[..got]);
+    }
+    let request = serde_json::from_slice(&line).ok()?;
+    let mut descriptors = descriptors.into_iter().map(File::from);
+    let (media, sound) = (descriptors.next()?, descriptors.next()?);
+    Some(Job { media, sound: Some(sound), control, request, landlock: false })
+}
+
+fn serve(job: &mut Job) -> Result<u64, Refusal> {
+    let internal = |e| Refusal::new(Failure::Internal, e);
+    sandbox::limit_resources(job.request.address_space_bytes, job.request.cpu_secs).map_err(internal)?;
+    // A kernel without Landlock refuses the call: rlimits and seccomp still hold, the parent warns.
+    job.landlock = sandbox::landlock(Some(&job.request.ffmpeg)).unwrap_or(false);
+    sandbox::seccomp().map_err(internal)?;
+
+    let mut head = Vec::with_capacity(SNIFF_BYTES);
+    let read = (&job.media).take(SNIFF_BYTES as u64).read_to_end(&mut head).and_then(|_| job.media.rewind());
+    read.map_err(|e| Refusal::new(Failure::Corrupt, e))?;
+    let sniffed = sniff(&head);
+    let decoded = match sniffed {
+        Sniffed::Refused(why) => return Err(Refusal::new(Failure::Unsupported, why)),
+        Sniffed::Picture(format) => {
+            sandbox::refuse_exec_unless(format == ::image::ImageFormat::Gif).map_err(internal)?;
+            image::decode(job, format)?
+        }
+        Sniffed::Sound if matches!(job.request.task, Task::Thumbnail { .. }) => {
+            return Err(Refusal::new(Failure::NoPicture, "a sound has no picture"));
+        }
+        Sniffed::Sound => audio::decode(job, &head)?,
+        Sniffed::Ffmpeg(demuxers) | Sniffed::FfmpegPicture(demuxers) => Decoded::TryFfmpeg(demuxers),
+    };
+    match decoded {
+        Decoded::Done { damaged } => Ok(damaged),
+        Decoded::TryFfmpeg(demuxers) => {
+            let picture = matches!(sniffed, Sniffed::FfmpegPicture(_));
+            Err(run_ffmpeg(
+                job,
+                if matches!(sniffed, Sniffed::Sound) { SOUND_FALLBACK } else { demuxers },
+                picture,
+            ))
+        }
+    }
+}
+
+/// Becomes ffmpeg; returns only if that fails.
+fn run_ffmpeg(job: &mut Job, demuxers: &str, picture: bool) -> Refusal {
+    let sample_rate_hz = match job.request.task {
+        Task::Clips { sample_rate_hz, .. } => sample_rate_hz,
+        _ => 0,
+    };
+    let started = Started {
+        engine: Engine::Ffmpeg,
+        kind: picture.then_some(crate::types::AssetKind::Image),
+        sample_rate_hz,
+        declared_secs: None,
+        estimated: false,
+        width: 0,
+        height: 0,
+        landlock: false,
+    };
+    let mut prepare = || -> std::io::Result<Vec<std::ffi::OsString>> {
+        job.media.seek(SeekFrom::Start(0))?;
+        rustix::io::fcntl_setfd(&job.media, FdFlags::empty())?;
+        let sound = job.sound.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+        let wanted = matches!(job.request.task, Task::Clips { streams: Streams::Both | Streams::Audio, .. });
+        // Kept back otherwise, so that the parent sees its end at once.
+        if let Some(pipe) = job.sound.as_ref().filter(|_| wanted) {
+            rustix::io::fcntl_setfd(pipe, FdFlags::empty())?;
+        }
+        Ok(video::arguments(&job.request, demuxers, job.media.as_raw_fd(), sound))
+    };
+    let arguments = match prepare() {
+        Ok(arguments) => arguments,
+        Err(error) => return Refusal::new(Failure::Internal, error),
+    };
+    if let Err(refusal) = job.start(started) {
+        return refusal;
+    }
+    let error = Command::new(&job.request.ffmpeg).args(arguments).env_clear().exec();
+    Refusal::new(Failure::Internal, format!("{}: {error}", job.request.ffmpeg.display()))
+}

@@ -1,0 +1,278 @@
+//! Frames and samples to clips, as they come. The rule is in `docs/bundle.md`.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Where clips of `window` units begin in a stream of unknown length.
+///
+/// Clip k begins at `round(k * stride)` for as long as it is whole; what is left after the last one is
+/// covered by one more, anchored at the end.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    window: u64,
+    stride: f64,
+    next: u64,
+    next_start: u64,
+    covered: u64,
+}
+
+/// The clip of an asset shorter than a window, or its last one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tail {
+    /// Everything is covered.
+    None,
+    /// One more whole clip begins here.
+    Anchored(u64),
+    /// So many units only: they are repeated until the window is full.
+    Looped(u64),
+}
+
+impl Plan {
+    /// Clips of `window` units (not 0), one every `stride` units (at least one).
+    #[must_use]
+    pub fn new(window: u64, stride: f64) -> Self {
+        let stride = if stride.is_finite() { stride.max(1.0) } else { window as f64 };
+        Self { window: window.max(1), stride, next: 0, next_start: 0, covered: 0 }
+    }
+
+    /// The next clip's start, once `total` units are there to hold all of it.
+    pub fn next(&mut self, total: u64) -> Option<u64> {
+        let start = self.next_start;
+        if start + self.window > total {
+            return None;
+        }
+        self.next += 1;
+        self.next_start = (self.next as f64 * self.stride).round() as u64;
+        self.covered = start + self.window;
+        Some(start)
+    }
+
+    /// The first unit any later clip may need, with `total` units so far.
+    #[must_use]
+    pub fn needed_from(&self, total: u64) -> u64 {
+        self.next_start.min(total.saturating_sub(self.window))
+    }
+
+    /// What is left to do when the stream has ended after `total` units; call `next` until `None` first.
+    #[must_use]
+    pub fn tail(&self, total: u64) -> Tail {
+        if total == 0 || self.covered >= total {
+            Tail::None
+        } else if total < self.window {
+            Tail::Looped(total)
+        } else {
+            Tail::Anchored(total - self.window)
+        }
+    }
+}
+
+/// Resized frames, written in place, in blocks of one window; the last two blocks are kept.
+#[derive(Debug)]
+pub struct FrameBlocks {
+    frame_bytes: usize,
+    window: usize,
+    previous: Arc<[u8]>,
+    current: Arc<[u8]>,
+    /// Frames so far.
+    pub count: u64,
+}
+
+impl FrameBlocks {
+    /// For windows of `window` frames of `frame_bytes` each.
+    #[must_use]
+    pub fn new(window: usize, frame_bytes: usize) -> Self {
+        let none: Arc<[u8]> = Arc::from([]);
+        Self { frame_bytes, window: window.max(1), previous: none.clone(), current: none, count: 0 }
+    }
+
+    /// Appends a frame: `fill` writes it where it will stay.
+    pub fn push(&mut self, fill: impl FnOnce(&mut [u8])) {
+        let slot = (self.count % self.window as u64) as usize;
+        if slot == 0 {
+            let fresh = filled(self.window * self.frame_bytes, |_| ());
+            self.previous = std::mem::replace(&mut self.current, fresh);
+        }
+        let bytes = slot * self.frame_bytes..(slot + 1) * self.frame_bytes;
+        // A block is shared only once it is full, so there is always exclusive access here.
+        if let Some(block) = Arc::get_mut(&mut self.current) {
+            fill(&mut block[bytes]);
+        }
+        self.count += 1;
+    }
+
+    /// The window that begins at frame `start`; it must end within the last two blocks.
+    #[must_use]
+    pub fn window(&self, start: u64) -> Arc<[u8]> {
+        let window = self.window as u64;
+        let current_start = (self.count - 1) / window * window;
+        if start == current_start && self.count == start + window {
+            return self.current.clone();
+        }
+        if start + window == current_start {
+            return self.previous.clone();
+        }
+        let split = (current_start.saturating_sub(start)) as usize * self.frame_bytes;
+        let len = self.window * self.frame_bytes;
+        filled(len, |window| {
+            window[..split].copy_from_slice(&self.previous[len - split..]);
+            window[split..].copy_from_slice(&self.current[..len - split]);
+        })
+    }
+
+    /// The first `count` frames (fewer than a window) repeated until the window is full.
+    #[must_use]
+    pub fn looped(&self, count: u64) -> Arc<[u8]> {
+        looped(&self.current[..count as usize * self.frame_bytes], self.window * self.frame_bytes)
+    }
+}
+
+/// `unit` repeated from its beginning until there are `len` values; not for an empty unit.
+#[must_use]
+pub fn looped<T: Copy + Default>(unit: &[T], len: usize) -> Arc<[T]> {
+    filled(len, |whole| {
+        for part in whole.chunks_mut(unit.len().max(1)) {
+            part.copy_from_slice(&unit[..part.len()]);
+        }
+    })
+}
+
+/// A shared slice made in one allocation: collecting into an `Arc` would copy.
+fn filled<T: Copy + Default>(len: usize, fill: impl FnOnce(&mut [T])) -> Arc<[T]> {
+    let mut slice: Arc<[T]> = std::iter::repeat_n(T::default(), len).collect();
+    if let Some(values) = Arc::get_mut(&mut slice) {
+        fill(values);
+    }
+    slice
+}
+
+/// The samples that clips to come may need.
+#[derive(Debug, Default)]
+pub struct SampleStore {
+    /// Index of the first sample kept.
+    base: u64,
+    samples: VecDeque<f32>,
+    /// No more will come.
+    pub ended: bool,
+}
+
+impl SampleStore {
+    /// Appends.
+    pub fn push(&mut self, samples: &[f32]) {
+        self.samples.extend(samples);
+    }
+
+    /// Samples so far.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.base + self.samples.len() as u64
+    }
+
+    /// Samples in memory.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.samples.len()
+    }
+
+    /// Drops what lies before sample `index`.
+    pub fn forget_before(&mut self, index: u64) {
+        let count = index.saturating_sub(self.base).min(self.samples.len() as u64);
+        self.samples.drain(..count as usize);
+        self.base += count;
+    }
+
+    /// `len` samples from `start`, zeros behind the end, and how many of them are real.
+    #[must_use]
+    pub fn slice(&self, start: u64, len: usize) -> (Arc<[f32]>, usize) {
+        let from = (start.saturating_sub(self.base)).min(self.samples.len() as u64) as usize;
+        let real = (self.samples.len() - from).min(len);
+        let (a, b) = self.samples.as_slices();
+        let from_a = &a[from.min(a.len())..(from + real).min(a.len())];
+        let b_start = from.saturating_sub(a.len());
+        let slice = filled(len, |values| {
+            values[..from_a.len()].copy_from_slice(from_a);
+            values[from_a.len()..real].copy_from_slice(&b[b_start..b_start + real - from_a.len()]);
+        });
+        (slice, real)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The rule as `docs/bundle.md` says it, with the length known beforehand.
+    fn starts(total: u64, window: u64, stride: f64) -> Vec<u64> {
+        let mut starts: Vec<u64> = (0..)
+            .map(|k| (f64::from(k) * stride).round() as u64)
+            .take_while(|start| start + window <= total)
+            .collect();
+        let end = starts.last().map_or(0, |start| start + window);
+        if total > end && total >= window {
+            starts.push(total - window);
+        }
+        starts
+    }
+
+    proptest! {
+        #[test]
+        fn streaming_equals_the_rule_and_gives_the_right_frames(
+            total in 0u64..200, window in 1u64..20, stride in 1.0f64..40.0,
+        ) {
+            let mut plan = Plan::new(window, stride);
+            let mut blocks = FrameBlocks::new(window as usize, 1);
+            let mut got = Vec::new();
+            let mut take = |blocks: &FrameBlocks, start: u64| {
+                let frames = blocks.window(start);
+                let wanted: Vec<u8> = (start..start + window).map(|i| i as u8).collect();
+                got.push(start);
+                frames[..] == wanted[..]
+            };
+            for i in 0..total {
+                blocks.push(|frame| frame[0] = i as u8);
+                while let Some(start) = plan.next(i + 1) {
+                    prop_assert!(take(&blocks, start));
+                }
+                prop_assert!(plan.needed_from(i + 1) + window >= (i + 1).min(window));
+            }
+            match plan.tail(total) {
+                Tail::None => {}
+                Tail::Anchored(start) => prop_assert!(take(&blocks, start)),
+                Tail::Looped(count) => {
+                    prop_assert_eq!(count, total);
+                    let frames = blocks.looped(count);
+                    prop_assert!(frames.iter().enumerate().all(|(i, v)| u64::from(*v) == i as u64 % count));
+                }
+            }
+            prop_assert_eq!(got, starts(total, window, stride));
+        }
+
+        #[test]
+        fn samples_are_where_they_belong(keep in 0u64..500, start in 0u64..700, len in 1usize..300) {
+            let mut store = SampleStore::default();
+            for i in 0..50u32 {
+                let block: Vec<f32> = (0..10).map(|j| (i * 10 + j) as f32).collect();
+                store.push(&block);
+                store.forget_before(keep.min(u64::from(i) * 10));
+            }
+            prop_assert_eq!(store.total(), 500);
+            let start = start.max(keep);
+            let (slice, real) = store.slice(start, len);
+            prop_assert_eq!(slice.len(), len);
+            prop_assert_eq!(real as u64, 500u64.saturating_sub(start).min(len as u64));
+            for (i, value) in slice.iter().enumerate() {
+                let wanted = if i < real { start as f32 + i as f32 } else { 0.0 };
+                prop_assert_eq!(*value, wanted);
+            }
+        }
+    }
+
+    #[test]
+    fn the_rule_on_paper() {
+        assert_eq!(starts(100, 32, 32.0), [0, 32, 64, 68]);
+        assert_eq!(starts(96, 32, 32.0), [0, 32, 64]);
+        assert_eq!(starts(40, 32, 16.0), [0, 8]);
+        assert_eq!(starts(31, 32, 32.0), [] as [u64; 0]);
+    }
+}

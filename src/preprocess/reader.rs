@@ -1,0 +1,137 @@
+//! The asynchronous face of a decode: one thread per asset reads the child and makes the clips.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::assemble::{Assembler, Cut, Message};
+use super::{AssetSummary, ClipSpec, ClipTensors};
+use crate::media::{Cancel, CancelGuard, Decoder, MediaError, decode, open_media};
+use crate::types::{AssetKind, TimeSpan};
+
+/// Finished clips that may wait for the caller.
+const QUEUE: usize = 2;
+
+/// Streams an asset's clips; memory stays flat however long the asset is. Dropping it ends the child.
+pub struct ClipReader {
+    messages: mpsc::Receiver<Message>,
+    first: Option<ClipTensors>,
+    done: bool,
+    summary: Arc<Mutex<AssetSummary>>,
+    _cancel: CancelGuard,
+}
+
+impl ClipReader {
+    /// Opens a file and starts decoding. `span` limits the work to a part of the asset; frames then
+    /// begin on the grid of the sampling rate, at or before the span's start.
+    ///
+    /// # Errors
+    /// [`MediaError`] where the file is refused before its first clip.
+    pub async fn open(
+        decoder: &Decoder,
+        path: &Path,
+        spec: &ClipSpec,
+        span: Option<TimeSpan>,
+    ) -> Result<Self, MediaError> {
+        let (cancel, guard) = Cancel::new().map_err(|e| MediaError::Worker(e.to_string()))?;
+        let (sender, messages) = mpsc::channel(QUEUE);
+        let summary = Arc::new(Mutex::new(AssetSummary {
+            kind: AssetKind::Video,
+            duration_secs: 0.0,
+            width: 0,
+            height: 0,
+            has_video: false,
+            has_audio: false,
+            partial: None,
+            decode_cpu_secs: 0.0,
+            preprocess_secs: 0.0,
+        }));
+        let cut = Cut::new(spec, span);
+        let assembler = Assembler::new(spec.clone(), cut, sender.clone(), summary.clone());
+        let job = Job { decoder: decoder.clone(), path: path.to_owned(), cut, assembler };
+        spawn(move || {
+            let last = match job.run(&cancel) {
+                Ok(()) => Message::End,
+                Err(error) => Message::Failed(error),
+            };
+            // A reader that was dropped wants no last word.
+            let _ = sender.blocking_send(last);
+        })?;
+        let mut reader = Self { messages, first: None, done: false, summary, _cancel: guard };
+        reader.first = reader.receive().await?;
+        Ok(reader)
+    }
+
+    /// The next clip, or `None` at the end.
+    ///
+    /// # Errors
+    /// [`MediaError`] where decoding fails and nothing further can come.
+    pub async fn next(&mut self) -> Result<Option<ClipTensors>, MediaError> {
+        match self.first.take() {
+            Some(clip) => Ok(Some(clip)),
+            None => self.receive().await,
+        }
+    }
+
+    async fn receive(&mut self) -> Result<Option<ClipTensors>, MediaError> {
+        if self.done {
+            return Ok(None);
+        }
+        match self.messages.recv().await {
+            Some(Message::Clip(clip)) => Ok(Some(clip)),
+            Some(Message::End) => {
+                self.done = true;
+                Ok(None)
+            }
+            Some(Message::Failed(error)) => {
+                self.done = true;
+                Err(error)
+            }
+            None => {
+                self.done = true;
+                Err(MediaError::Worker("its reader ended without a word".into()))
+            }
+        }
+    }
+
+    /// What is known of the asset so far.
+    #[must_use]
+    pub fn summary(&self) -> AssetSummary {
+        self.summary.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+struct Job {
+    decoder: Decoder,
+    path: PathBuf,
+    cut: Cut,
+    assembler: Assembler,
+}
+
+impl Job {
+    fn run(mut self, cancel: &Cancel) -> Result<(), MediaError> {
+        let media = open_media(&self.path)?;
+        let outcome = decode(&self.decoder, &media, self.cut.request(), &mut self.assembler, Some(cancel))?;
+        self.assembler.finish(&outcome)
+    }
+}
+
+/// A thread of its own, not one of the runtime's pool: the kernel kills the child when the thread
+/// that started it ends, and the runtime ends idle threads when it likes.
+fn spawn(work: impl FnOnce() + Send + 'static) -> Result<(), MediaError> {
+    let builder = std::thread::Builder::new().name("triptych-media".into());
+    builder.spawn(work).map(drop).map_err(|e| MediaError::Worker(format!("no thread: {e}")))
+}
+
+/// Runs blocking media work on a thread of its own.
+pub(super) async fn on_own_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, MediaError> + Send + 'static,
+) -> Result<T, MediaError> {
+    let (sender, receiver) = oneshot::channel();
+    spawn(move || {
+        // The caller may have gone away.
+        let _ = sender.send(work());
+    })?;
+    receiver.await.unwrap_or_else(|_| Err(MediaError::Worker("its thread ended without a word".into())))
+}
