@@ -8,7 +8,7 @@ import { play, wholeOf } from "./player.js";
 import { showQuery } from "./query.js";
 import { addHits, focusFirst, listenToKeys } from "./results.js";
 import { change, readRoute } from "./route.js";
-import { empty, thumbnail } from "./thumb.js";
+import { cover, empty } from "./thumb.js";
 
 /**
  * @typedef {import("./api.js").Hit} Hit
@@ -17,7 +17,7 @@ import { empty, thumbnail } from "./thumb.js";
  */
 
 const PAGE = 24;
-const RECENT = 8;
+const RECENT = 10;
 
 const form = /** @type {HTMLFormElement} */ (byId("search-form"));
 const box = /** @type {HTMLInputElement} */ (byId("q"));
@@ -39,7 +39,7 @@ export function startSearch() {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const text = box.value.trim();
-    if (!text) return box.focus();
+    if (!text) return change({ query: null });
     shownFor = "";
     change({ query: { kind: "text", text } });
   });
@@ -125,9 +125,9 @@ function showRecent(assets) {
     const name = el("span", { class: "name", title: found.name }, found.name);
     const at = whole.findIndex((moment) => moment.assetId === found.id);
     const onClick = () => (at < 0 ? change({ view: "library" }) : play(whole, at));
-    const thumb = thumbnail(found.thumbnail_url);
     const label = `Open ${found.name}`;
-    list.append(el("li", {}, el("button", { type: "button", class: "open", "aria-label": label, onClick }, thumb, name)));
+    const button = { type: "button", class: "open", "aria-label": label, onClick };
+    list.append(el("li", {}, el("button", button, cover(found), name)));
   }
 }
 
