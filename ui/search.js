@@ -181,7 +181,7 @@ async function run(route, offset) {
   try {
     const upload = query?.kind === "file" ? { file: query.file, modality: query.modality } : null;
     const answer = await search(requestFor(route, offset), upload, signal);
-    if (!signal.aborted) show(answer, query, offset);
+    if (!signal.aborted) show(answer, offset);
   } catch (error) {
     if (signal.aborted) return;
     status.textContent = "";
@@ -195,30 +195,18 @@ async function run(route, offset) {
 
 /**
  * @param {{hits: Hit[], millis: number | null}} answer
- * @param {Query | null} query
  * @param {number} offset
  */
-function show(answer, query, offset) {
+function show(answer, offset) {
   problem.hidden = true;
-  const fresh = answer.hits.filter((hit) => !isItself(hit, query));
   const full = answer.hits.length === PAGE;
   fetched = offset + answer.hits.length;
-  hits = hits.concat(fresh);
-  addHits(grid, fresh, { open: (hit) => play(hits.map(momentOf), hits.indexOf(hit)), like });
+  hits = hits.concat(answer.hits);
+  addHits(grid, answer.hits, { open: (hit) => play(hits.map(momentOf), hits.indexOf(hit)), like });
   more.hidden = !full;
   byId("nothing").hidden = hits.length > 0;
   const time = answer.millis === null ? "" : ` · ${answer.millis.toFixed(answer.millis < 10 ? 1 : 0)} ms`;
   status.textContent = `${hits.length ? plural(hits.length, "moment") : "No moments"}${full ? ", best first" : ""}${time}`;
-}
-
-/**
- * A moment is most like itself; that need not be shown.
- * @param {Hit} hit
- * @param {Query | null} query
- */
-function isItself(hit, query) {
-  if (query?.kind !== "asset" || hit.asset_id !== query.id) return false;
-  return Math.abs(hit.start_secs - query.start) < 0.01 && hit.matched === query.track;
 }
 
 /** @param {Hit} hit */
