@@ -69,7 +69,7 @@ async fn bench(assets: usize) -> Bench {
 
 fn clip(n: usize, at: usize, of: usize) -> NewClip {
     let angle = 0.5 + n as f64 / of as f64;
-    let sound = if n % 7 == 0 { n as f64 / of as f64 * 0.4 } else { 2.0 + angle / 2.0 };
+    let sound = if n.is_multiple_of(7) { n as f64 / of as f64 * 0.4 } else { 2.0 + angle / 2.0 };
     NewClip {
         span: TimeSpan::new(at as f64, at as f64 + 1.0).unwrap(),
         vectors: vec![
@@ -142,7 +142,7 @@ async fn the_better_track_of_a_clip_counts() {
     assert_eq!(distinct.len(), 100);
     assert_eq!(hits.iter().take(3).map(|h| bench.number(h)).collect::<Vec<_>>(), [0, 7, 14]);
     for hit in &hits {
-        let expected = if bench.number(hit) % 7 == 0 { Track::Audio } else { Track::Video };
+        let expected = if bench.number(hit).is_multiple_of(7) { Track::Audio } else { Track::Video };
         assert_eq!(hit.matched, expected, "clip {}", bench.number(hit));
     }
 }

@@ -32,6 +32,8 @@ import { call, callJson, jsonBody, sendFile } from "./http.js";
  * @typedef {object} Job
  * @property {string} id
  * @property {"queued"|"running"|"done"|"failed"|"cancelled"} state
+ * @property {string | null} path
+ * @property {{code: string, message: string} | null} error
  * @property {number} items_total
  * @property {number} items_done
  * @property {number} items_failed

@@ -6,7 +6,6 @@ import { byId, el, lasting, plural, sleep } from "./dom.js";
 
 /** @typedef {import("./api.js").Job} Job */
 
-const FOLDERS = "triptych-job-folders";
 const STATE = { queued: "Waiting", running: "Running", done: "Done", failed: "Failed", cancelled: "Cancelled" };
 
 const form = /** @type {HTMLFormElement} */ (byId("folder-form"));
@@ -29,7 +28,6 @@ export function startJobs(ended) {
     button.disabled = true;
     try {
       const begun = await startJob(path.value.trim(), deep.checked);
-      rememberFolder(begun.id, path.value.trim());
       add(begun, true);
     } catch (error) {
       complain(error);
@@ -48,16 +46,6 @@ function complain(error) {
 export async function refreshJobs() {
   const found = await listJobs().catch(() => []);
   for (const one of found.reverse()) if (!cards.has(one.id)) add(one, false);
-}
-
-const folders = () => JSON.parse(sessionStorage.getItem(FOLDERS) ?? "{}");
-
-/**
- * @param {string} id
- * @param {string} folder
- */
-function rememberFolder(id, folder) {
-  sessionStorage.setItem(FOLDERS, JSON.stringify({ ...folders(), [id]: folder }));
 }
 
 /** @param {Job} shown */
@@ -87,11 +75,11 @@ function card(begun) {
   const summary = el("summary", {});
   const details = el("details", { class: "failures", hidden: true }, summary, failures);
   const cancel = el("button", { type: "button", class: "cancel" }, "Cancel");
-  const title = /** @type {any} */ (begun).path ?? folders()[begun.id] ?? "A folder";
+  const title = begun.path ?? "A folder";
   const item = el(
     "li",
     { class: "job" },
-    el("div", { class: "line" }, el("span", { class: "name", title }, title), state, cancel),
+    el("div", { class: "line" }, el("span", { class: "name", title }, el("bdi", {}, title)), state, cancel),
     bar,
     say,
     details,
@@ -129,8 +117,7 @@ function progress(now) {
   const rate = now.hours_of_media_per_hour;
   if (rate > 0) parts.push(`${rate < 10 ? rate.toFixed(1) : Math.round(rate)}× real time`);
   if (live(now) && now.eta_secs !== null && now.eta_secs !== undefined) parts.push(`about ${lasting(now.eta_secs)} left`);
-  const error = /** @type {any} */ (now).error;
-  if (error?.message) parts.push(error.message);
+  if (now.error) parts.push(now.error.message);
   return parts.join(" · ");
 }
 

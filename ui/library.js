@@ -4,7 +4,7 @@
 import { asset, deleteAsset, listAssets } from "./api.js";
 import { byId, bytes, clock, el, icon, plural, sleep } from "./dom.js";
 import { play, wholeOf } from "./player.js";
-import { empty, thumbnail } from "./thumb.js";
+import { cover, empty } from "./thumb.js";
 
 /** @typedef {import("./api.js").Asset} Asset */
 
@@ -102,7 +102,7 @@ function draw(item, shown) {
   const open = el(
     "button",
     { type: "button", class: "open", "aria-label": `Open ${shown.name}`, onClick: () => play([wholeOf(shown)], 0) },
-    thumbnail(shown.thumbnail_url),
+    cover(shown),
   );
   const state = el("span", { class: `state ${shown.state}` }, STATE[shown.state] ?? shown.state);
   const sentence = shown.error ? el("p", { class: "why" }, shown.error.message) : null;

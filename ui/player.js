@@ -246,5 +246,5 @@ function replayButton(player, rewind) {
     rewind();
     player.play().catch(() => {});
   };
-  return el("button", { type: "button", class: "again", onClick: again }, icon("again"), "Play the moment again");
+  return el("button", { type: "button", class: "again", onClick: again }, icon("again"), "Play again");
 }

@@ -35,11 +35,10 @@ export function addHits(grid, hits, actions) {
 function card(hit, place, actions) {
   const span = `${clock(hit.start_secs)} – ${clock(hit.end_secs)}`;
   const track = TRACK[hit.matched];
-  const middle = (hit.start_secs + hit.end_secs) / 2;
   const time = el("span", { class: "time" }, span);
   const mark = el("span", { class: "mark" });
   const bar = el("span", { class: "bar" }, mark);
-  const thumb = thumbnail(hit.thumbnail_url, middle);
+  const thumb = thumbnail(hit.thumbnail_url);
   thumb.append(el("span", { class: "track" }, icon(track), track), time);
   const open = el(
     "button",
@@ -85,7 +84,7 @@ function card(hit, place, actions) {
 async function locate(hit, mark, bar, time) {
   const found = await asset(hit.asset_id).catch(() => null);
   if (found?.kind === "image") {
-    bar.hidden = true;
+    bar.classList.add("without");
     time.hidden = true;
     return;
   }

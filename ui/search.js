@@ -8,7 +8,7 @@ import { play, wholeOf } from "./player.js";
 import { showQuery } from "./query.js";
 import { addHits, focusFirst, listenToKeys } from "./results.js";
 import { change, readRoute } from "./route.js";
-import { empty, thumbnail } from "./thumb.js";
+import { cover, empty } from "./thumb.js";
 
 /**
  * @typedef {import("./api.js").Hit} Hit
@@ -17,7 +17,7 @@ import { empty, thumbnail } from "./thumb.js";
  */
 
 const PAGE = 24;
-const RECENT = 8;
+const RECENT = 10;
 
 const form = /** @type {HTMLFormElement} */ (byId("search-form"));
 const box = /** @type {HTMLInputElement} */ (byId("q"));
@@ -39,7 +39,7 @@ export function startSearch() {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const text = box.value.trim();
-    if (!text) return box.focus();
+    if (!text) return change({ query: null });
     shownFor = "";
     change({ query: { kind: "text", text } });
   });
@@ -125,9 +125,9 @@ function showRecent(assets) {
     const name = el("span", { class: "name", title: found.name }, found.name);
     const at = whole.findIndex((moment) => moment.assetId === found.id);
     const onClick = () => (at < 0 ? change({ view: "library" }) : play(whole, at));
-    const thumb = thumbnail(found.thumbnail_url);
     const label = `Open ${found.name}`;
-    list.append(el("li", {}, el("button", { type: "button", class: "open", "aria-label": label, onClick }, thumb, name)));
+    const button = { type: "button", class: "open", "aria-label": label, onClick };
+    list.append(el("li", {}, el("button", button, cover(found), name)));
   }
 }
 
@@ -181,7 +181,7 @@ async function run(route, offset) {
   try {
     const upload = query?.kind === "file" ? { file: query.file, modality: query.modality } : null;
     const answer = await search(requestFor(route, offset), upload, signal);
-    if (!signal.aborted) show(answer, query, offset);
+    if (!signal.aborted) show(answer, offset);
   } catch (error) {
     if (signal.aborted) return;
     status.textContent = "";
@@ -195,30 +195,18 @@ async function run(route, offset) {
 
 /**
  * @param {{hits: Hit[], millis: number | null}} answer
- * @param {Query | null} query
  * @param {number} offset
  */
-function show(answer, query, offset) {
+function show(answer, offset) {
   problem.hidden = true;
-  const fresh = answer.hits.filter((hit) => !isItself(hit, query));
   const full = answer.hits.length === PAGE;
   fetched = offset + answer.hits.length;
-  hits = hits.concat(fresh);
-  addHits(grid, fresh, { open: (hit) => play(hits.map(momentOf), hits.indexOf(hit)), like });
+  hits = hits.concat(answer.hits);
+  addHits(grid, answer.hits, { open: (hit) => play(hits.map(momentOf), hits.indexOf(hit)), like });
   more.hidden = !full;
   byId("nothing").hidden = hits.length > 0;
   const time = answer.millis === null ? "" : ` · ${answer.millis.toFixed(answer.millis < 10 ? 1 : 0)} ms`;
   status.textContent = `${hits.length ? plural(hits.length, "moment") : "No moments"}${full ? ", best first" : ""}${time}`;
-}
-
-/**
- * A moment is most like itself; that need not be shown.
- * @param {Hit} hit
- * @param {Query | null} query
- */
-function isItself(hit, query) {
-  if (query?.kind !== "asset" || hit.asset_id !== query.id) return false;
-  return Math.abs(hit.start_secs - query.start) < 0.01 && hit.matched === query.track;
 }
 
 /** @param {Hit} hit */

@@ -10,11 +10,12 @@ const SIZE_PX = 480;
 /**
  * @param {string | null} path
  * @param {number | null} [at] second of the asset; null: as the server chose
+ * @param {"sound"|"unknown"} [instead] what to show where there is no picture
  */
-export function thumbnail(path, at = null) {
+export function thumbnail(path, at = null, instead = "sound") {
   const box = el("span", { class: "thumb" });
   if (!path) {
-    box.append(icon("sound"));
+    box.append(icon(instead));
     return box;
   }
   const url = new URL(path, location.origin);
@@ -27,6 +28,14 @@ export function thumbnail(path, at = null) {
   box.append(image);
   load(image, url.pathname + url.search).catch(() => image.replaceWith(icon("picture")));
   return box;
+}
+
+/**
+ * The thumbnail of an asset as a whole: some way in, for many videos begin in black.
+ * @param {import("./api.js").Asset} asset
+ */
+export function cover({ thumbnail_url: path, kind, duration_secs: length }) {
+  return thumbnail(path, kind === "video" ? length / 3 : null, kind === "audio" ? "sound" : "unknown");
 }
 
 /**

@@ -137,19 +137,33 @@ impl Embedder {
         modality: Modality,
         span: Option<TimeSpan>,
     ) -> Result<Vectors, EmbedError> {
-        if modality == Modality::Text || !self.bundle().has_tower(modality) {
-            return Err(EmbedError::NoTower(modality));
-        }
-        let spec = self.bundle().clip_spec(self.stride_secs);
-        let reader = ClipReader::open(&self.decoder, path, &spec, span).await?;
-        let mut clips =
-            AssetStream::start(self.towers.clone(), reader, Priority::Interactive, Some(modality));
+        let mut clips = self.open_track(path, modality, span, Priority::Interactive).await?;
         let mut mean = Mean::default();
         while let Some(clip) = clips.next().await? {
             let track = if modality == Modality::Audio { clip.audio } else { clip.video };
             track.iter().for_each(|vectors| mean.add(vectors));
         }
         mean.finish(self.bundle(), modality)
+    }
+
+    /// Opens the one track of a file that a query or `/v1/embeddings` asks for: of a video its
+    /// picture (`Video`) or its sound (`Audio`), a sound, a picture. Other tracks are not embedded.
+    ///
+    /// # Errors
+    /// As [`Embedder::query_media`].
+    pub async fn open_track(
+        &self,
+        path: &Path,
+        modality: Modality,
+        span: Option<TimeSpan>,
+        priority: Priority,
+    ) -> Result<AssetStream, EmbedError> {
+        if modality == Modality::Text || !self.bundle().has_tower(modality) {
+            return Err(EmbedError::NoTower(modality));
+        }
+        let spec = self.bundle().clip_spec(self.stride_secs);
+        let reader = ClipReader::open(&self.decoder, path, &spec, span).await?;
+        Ok(AssetStream::start(self.towers.clone(), reader, priority, Some(modality)))
     }
 
     /// Opens an asset (video, sound or picture; what it is is sniffed from its bytes).
@@ -162,6 +176,10 @@ impl Embedder {
         span: Option<TimeSpan>,
         priority: Priority,
     ) -> Result<AssetStream, EmbedError> {
+        let takes_media = [Modality::Video, Modality::Audio, Modality::Image];
+        if !takes_media.iter().any(|modality| self.bundle().has_tower(*modality)) {
+            return Err(EmbedError::NoTower(Modality::Video));
+        }
         let spec = self.bundle().clip_spec(self.stride_secs);
         let reader = ClipReader::open(&self.decoder, path, &spec, span).await?;
         Ok(AssetStream::start(self.towers.clone(), reader, priority, None))

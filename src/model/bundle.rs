@@ -178,27 +178,29 @@ impl Bundle {
         &self.sizes
     }
 
-    /// How assets are cut and what the towers take. `stride_secs` None: one window. What the bundle
-    /// has no tower for is 0: `frames` and `fps` without video, `crop` without any picture, `samples`
-    /// and `sample_rate_hz` without audio.
+    /// How assets are cut and what the towers take. `stride_secs` None: one window. Where the bundle
+    /// has no tower for pictures or for sound, the clips are cut just the same, and the tensors that
+    /// nothing will take are as small as can be.
     #[must_use]
     pub fn clip_spec(&self, stride_secs: Option<f64>) -> ClipSpec {
         let video = self.manifest.preprocessing.video.as_ref();
         let audio = self.manifest.preprocessing.audio.as_ref();
         let picture = self.manifest.picture();
-        let window = match (video, audio) {
+        let window_secs = match (video, audio) {
             (Some(video), _) => video.frames as f64 / video.fps,
             (None, Some(audio)) => audio.samples as f64 / f64::from(audio.sample_rate_hz),
-            (None, None) => 0.0,
+            (None, None) => 1.0,
         };
+        let sample_rate_hz = audio.map_or(8000, |audio| audio.sample_rate_hz);
+        let samples = (window_secs * f64::from(sample_rate_hz)).round().max(1.0) as usize;
         ClipSpec {
-            fps: video.map_or(0.0, |video| video.fps),
-            frames: video.map_or(0, |video| video.frames),
-            resize_shorter_side: picture.as_ref().map_or(0, |picture| picture.resize_shorter_side),
-            crop: picture.as_ref().map_or(0, |picture| picture.crop),
-            sample_rate_hz: audio.map_or(0, |audio| audio.sample_rate_hz),
-            samples: audio.map_or(0, |audio| audio.samples),
-            stride_secs: stride_secs.unwrap_or(window),
+            fps: video.map_or(1.0 / window_secs, |video| video.fps),
+            frames: video.map_or(1, |video| video.frames),
+            resize_shorter_side: picture.as_ref().map_or(2, |picture| picture.resize_shorter_side),
+            crop: picture.as_ref().map_or(2, |picture| picture.crop),
+            sample_rate_hz,
+            samples: audio.map_or(samples, |audio| audio.samples),
+            stride_secs: stride_secs.unwrap_or(window_secs),
         }
     }
 
