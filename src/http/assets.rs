@@ -17,7 +17,7 @@ use super::state::{AppState, detached};
 use super::views::{AssetView, ClipView, List};
 use crate::library::{IngestSource, Library, LibraryError, Upload};
 use crate::model::Priority;
-use crate::store::{AssetRecord, AssetState};
+use crate::store::{AssetRecord, AssetState, StoreError};
 use crate::types::{AssetId, Track};
 
 /// Largest metadata object, bytes of JSON.
@@ -160,7 +160,11 @@ async fn add_now(library: &std::sync::Arc<Library>, source: IngestSource) -> Res
     let asset = report.asset;
     if asset.state == AssetState::Failed {
         let (code, message) = asset.error.unwrap_or_default();
-        library.delete_asset(asset.id).await?;
+        match library.delete_asset(asset.id).await {
+            // Somebody else sent the same bytes at the same time and was told the same.
+            Ok(()) | Err(LibraryError::Store(StoreError::NotFound(_))) => {}
+            Err(error) => return Err(error.into()),
+        }
         return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, code, message).with_param("file"));
     }
     let view = with_clips(library, asset).await?;

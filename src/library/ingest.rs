@@ -63,11 +63,19 @@ impl Library {
 
         // Serialised: between the look at what runs and the claim nobody else may take the same
         // bytes, and a deletion may not remove the file that is being kept.
-        let _serial = self.accept_lock.lock().await;
-        if let Some(active) = self.active.by_sha256(&content.sha256) {
-            let record = self.store.asset(active.id).await?;
-            return Ok(Accepted::Running(active, record));
-        }
+        let _serial = loop {
+            let serial = self.accept_lock.lock().await;
+            let Some(active) = self.active.by_sha256(&content.sha256) else { break serial };
+            match self.store.asset(active.id).await {
+                Ok(record) => return Ok(Accepted::Running(active, record)),
+                // Cancelled and just taken away: a moment later these bytes are new.
+                Err(StoreError::NotFound(_)) => {
+                    drop(serial);
+                    active.done.cancelled().await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
         if let Some(kept) = &kept {
             let (uploads, from, to) = (self.uploads.clone(), source.path.clone(), kept.clone());
             super::blocking(move || Ok(uploads.keep(&from, &to)?)).await?;
@@ -141,11 +149,7 @@ impl Library {
         let began = Instant::now();
         let mut stages = StageSecs::default();
         let mut clips = 0;
-        let streamed = tokio::select! {
-            biased;
-            () = cancel.cancelled() => Ok(Ended::Cancelled),
-            ended = self.stream_clips(&claim, &record, priority, &mut clips, &mut stages) => ended,
-        };
+        let streamed = self.stream_clips(&claim, &record, priority, cancel, &mut clips, &mut stages).await;
         let ended = match streamed {
             Ok(ended) => ended,
             Err(error) => {
@@ -171,12 +175,15 @@ impl Library {
         claim: &Claim,
         record: &AssetRecord,
         priority: Priority,
+        cancel: &CancellationToken,
         clips: &mut u64,
         stages: &mut StageSecs,
     ) -> Result<Ended, LibraryError> {
-        let cancel = &claim.active.cancel;
+        // Only waiting is cut short: a commit that has begun runs to its end, index included, or what
+        // is withdrawn afterwards could come back.
         let opened = tokio::select! {
             biased;
+            () = claim.active.cancel.cancelled() => return Ok(Ended::Cancelled),
             () = cancel.cancelled() => return Ok(Ended::Cancelled),
             opened = self.embedder.open(record.path.as_ref(), None, priority) => opened,
         };
@@ -189,6 +196,7 @@ impl Library {
         loop {
             let next = tokio::select! {
                 biased;
+                () = claim.active.cancel.cancelled() => return Ok(Ended::Cancelled),
                 () = cancel.cancelled() => return Ok(Ended::Cancelled),
                 next = stream.next() => next,
             };
