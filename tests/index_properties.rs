@@ -195,7 +195,7 @@ fn every_stored_clip_finds_itself_among_near_duplicates() {
     let index = index_of(64, 1000, numbered(&all));
     assert_eq!(index.engine(), "hnsw");
     eprintln!("(unreachable, new) vectors scanned beside the graph: {:?}", index.scanned_beside_graph());
-    for ef in [None, Some(1), Some(80)] {
+    for ef in [None, Some(1), Some(80), Some(usize::MAX)] {
         let params = SearchParams { ef, exact: false };
         let lost = numbered(&all).filter(|(id, v)| !finds_itself(&index, *id, v, params)).count();
         assert_eq!(lost, 0, "of {} with ef {ef:?}", all.len());

@@ -15,6 +15,10 @@ use crate::types::{ClipId, Embedding};
 /// docs/index.md for the numbers and how to repeat them.
 pub const GRAPH_FROM: usize = 40_000;
 
+/// Breadth of the graph search that [`GRAPH_FROM`] was measured with, and a little more, since the
+/// default breadth must be served at that size.
+const BREADTH_AT_GRAPH_FROM: usize = 80;
+
 /// Breadth of a graph search for k neighbours when the caller does not say.
 const fn default_breadth(k: usize) -> usize {
     if k < 32 { 64 } else { 2 * k }
@@ -190,10 +194,9 @@ impl VectorIndex for HybridIndex {
             return Ok(scan_f32(&view, query, k, scope));
         }
         if let (Some(graph), Scope::AllBut(skipped)) = (graph, scope) {
-            let breadth =
-                params.ef.unwrap_or_else(|| default_breadth(k)).max(k).max(LEAST_BREADTH) + skipped.len();
-            // A broad search of the graph costs more than the scan, and the scan leaves nothing out.
-            if breadth <= view.live / 64 {
+            let breadth = params.ef.unwrap_or_else(|| default_breadth(k)).max(k).max(LEAST_BREADTH);
+            let breadth = breadth.saturating_add(skipped.len());
+            if self.shared.graph_pays(breadth, view.live) {
                 let found = search_graph(&view, &graph, &fresh, query, k, breadth, skipped);
                 if found.len() >= k.min(view.live - skipped.len()) {
                     return Ok(found);
@@ -295,6 +298,12 @@ impl Shared {
 
     fn write<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The cost of a graph search grows with its breadth, a scan's with the rows: a broad search of
+    /// the graph costs more than the scan, and the scan leaves nothing out.
+    fn graph_pays(&self, breadth: usize, live: usize) -> bool {
+        breadth.saturating_mul(self.graph_from) <= live.saturating_mul(BREADTH_AT_GRAPH_FROM)
     }
 
     fn rebuild_if_due(self: &Arc<Self>) {

@@ -243,7 +243,8 @@ mod neon {
     use super::{Kernels, LINE, each_row};
 
     // SAFETY (all wrappers): `available()` offers these kernels only where the processor has NEON.
-    #[allow(unsafe_code)]
+    // Where the build target has NEON anyway, the calls need no `unsafe`.
+    #[allow(unsafe_code, unused_unsafe)]
     pub const NEON: Kernels = Kernels {
         name: "neon",
         dot_i8: |a, b| unsafe { neon_i8(a, b) },
