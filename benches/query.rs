@@ -19,8 +19,13 @@ type Failure = Box<dyn std::error::Error>;
 
 const CLIPS_PER_ASSET: usize = 100;
 const QUERIES: usize = 500;
-const TEXTS: [&str; 5] =
-    ["a red circle moving left", "blue square", "a green triangle", "yellow star moving up", "a white circle"];
+const TEXTS: [&str; 5] = [
+    "a red circle moving left",
+    "blue square",
+    "a green triangle",
+    "yellow star moving up",
+    "a white circle",
+];
 
 fn main() -> Result<(), Failure> {
     let clips = std::env::args().filter_map(|arg| arg.parse().ok()).next().unwrap_or(10_000);
@@ -50,9 +55,16 @@ fn main() -> Result<(), Failure> {
     report("over HTTP, all included", &mut served);
     report("  of it text tower", &mut inference);
     report("f32 scan alone, in process", &mut scanned);
-    println!("ratio of medians, whole answer over HTTP to the bare f32 scan: {:.2}", served[QUERIES / 2] / scanned[QUERIES / 2]);
+    println!(
+        "ratio of medians, whole answer over HTTP to the bare f32 scan: {:.2}",
+        served[QUERIES / 2] / scanned[QUERIES / 2]
+    );
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    println!("resident: {:.0} MiB with an empty library (the model included), {:.0} MiB with these clips", mib(before), mib(after));
+    println!(
+        "resident: {:.0} MiB with an empty library (the model included), {:.0} MiB with these clips",
+        mib(before),
+        mib(after)
+    );
     Ok(())
 }
 
@@ -65,7 +77,8 @@ fn report(what: &str, secs: &mut [f64]) {
 /// The ten best by a plain loop over f32, as a script with an array of vectors would.
 fn scan(vectors: &[Vec<f32>], query: &[f32], k: usize) -> Vec<(f32, usize)> {
     let dot = |vector: &[f32]| vector.iter().zip(query).map(|(a, b)| a * b).sum::<f32>();
-    let mut scores: Vec<(f32, usize)> = vectors.iter().enumerate().map(|(n, vector)| (dot(vector), n)).collect();
+    let mut scores: Vec<(f32, usize)> =
+        vectors.iter().enumerate().map(|(n, vector)| (dot(vector), n)).collect();
     scores.select_nth_unstable_by(k, |a, b| b.0.total_cmp(&a.0));
     scores.truncate(k);
     scores.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -87,9 +100,11 @@ async fn fill(model: &Path, data: &Path, clips: usize) -> Result<Vec<Vec<f32>>, 
             let mut vectors = Vec::new();
             for ((space, dim), centre) in bundle.spaces().iter().zip(&centres) {
                 for track in Track::ALL {
-                    let values: Vec<f32> = noise(&mut rng, *dim).iter().zip(centre).map(|(n, c)| c + 0.6 * n).collect();
+                    let values: Vec<f32> =
+                        noise(&mut rng, *dim).iter().zip(centre).map(|(n, c)| c + 0.6 * n).collect();
                     let vector = Embedding::new(values, *dim)?;
-                    if track == Track::Video && bundle.spaces().last().is_some_and(|(last, _)| last == space) {
+                    if track == Track::Video && bundle.spaces().last().is_some_and(|(last, _)| last == space)
+                    {
                         coarse.push(vector.as_slice().to_vec());
                     }
                     vectors.push((track, space.clone(), vector));
@@ -163,7 +178,8 @@ impl Server {
     fn query(&self, text: &str) -> Result<(f64, f64), Failure> {
         let body = json!({"query": {"text": text}, "limit": 10});
         let began = Instant::now();
-        let response = self.client.post(format!("{}/v1/search", self.url)).json(&body).send()?.error_for_status()?;
+        let response =
+            self.client.post(format!("{}/v1/search", self.url)).json(&body).send()?.error_for_status()?;
         let tower = response.headers()["x-inference-time-ms"].to_str()?.parse::<f64>()? / 1e3;
         let answer: serde_json::Value = response.json()?;
         let secs = began.elapsed().as_secs_f64();

@@ -34,7 +34,6 @@ fn the_document_is_the_contract() {
         let (method, path) = call.split_once(' ').unwrap();
         assert!(overview.contains(path), "docs/api.md does not name {method} {path}");
     }
-    assert_eq!(calls.len(), 24, "{calls:#?}");
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, call) in item.as_object().unwrap() {
             assert!(call["summary"].is_string(), "{method} {path} has no summary");

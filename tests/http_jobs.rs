@@ -133,7 +133,7 @@ fn a_cancelled_job_stops_at_once_and_leaves_nothing_half_done() {
     let dir = tempfile::tempdir().unwrap();
     let root = folder(dir.path(), 1);
     // Long enough to be caught in the middle.
-    std::fs::copy(tone("hours.wav", 5400.0, 440), root.join("aaa.wav")).unwrap();
+    std::fs::copy(tone("long.wav", 2400.0, 440), root.join("aaa.wav")).unwrap();
     let server = Server::start(Options::default().root(&root).args(&["--ingest-workers", "1"]));
     let job = start(&server, &root);
     eventually("clips of the long file are searchable", || {

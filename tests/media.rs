@@ -356,8 +356,7 @@ async fn short_assets_are_repeated() {
 #[tokio::test]
 async fn rotation_odd_sizes_and_variable_rate() {
     let Some(decoder) = decoder() else { return };
-    let flat =
-        make("flat.mp4", &format!("-f lavfi -i testsrc=s=321x101:r=25:d=4 -c:v libx264 -pix_fmt yuv444p"));
+    let flat = make("flat.mp4", "-f lavfi -i testsrc=s=321x101:r=25:d=4 -c:v libx264 -pix_fmt yuv444p");
     let (clips, summary) = read(&decoder, &flat, &small(), None).await.unwrap();
     assert_eq!((summary.width, summary.height, clips.len()), (321, 101, 2));
 

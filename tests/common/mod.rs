@@ -307,9 +307,9 @@ pub fn sound_of(name: &str, file: &Path, start: f64, end: f64) -> PathBuf {
     )
 }
 
-/// A tone as WAV.
+/// A tone as WAV, of few samples: long ones stay small.
 pub fn tone(name: &str, secs: f64, hz: u32) -> PathBuf {
-    let sound = format!("sine=frequency={hz}:duration={secs}:sample_rate=48000");
+    let sound = format!("sine=frequency={hz}:duration={secs}:sample_rate=8000");
     media(name, &["-f", "lavfi", "-i", &sound])
 }
 
