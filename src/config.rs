@@ -73,6 +73,39 @@ pub struct DataArgs {
     pub ingest_workers: usize,
 }
 
+/// How much a server takes on, and for how long it waits.
+#[derive(Debug, Clone, Args)]
+pub struct ServerArgs {
+    /// Host name under which a server without a key may be asked, besides localhost; may be given more than once.
+    #[arg(long = "allow-host", env = "TRIPTYCH_ALLOW_HOSTS", value_delimiter = ',')]
+    pub allow_hosts: Vec<String>,
+    /// Largest body of a query, bytes (uploads have --max-upload-bytes).
+    #[arg(long, env = "TRIPTYCH_MAX_BODY_BYTES", default_value_t = 64 << 20)]
+    pub max_body_bytes: usize,
+    /// Requests answered at once; more are told to come again (429).
+    #[arg(long, env = "TRIPTYCH_MAX_IN_FLIGHT", default_value_t = 256, value_parser = positive_count)]
+    pub max_in_flight: usize,
+    /// Connections open at once; more wait.
+    #[arg(long, env = "TRIPTYCH_MAX_CONNECTIONS", default_value_t = 1024, value_parser = positive_count)]
+    pub max_connections: usize,
+    /// Longest that a request's head may take to arrive, and that a connection may idle, seconds.
+    #[arg(long, env = "TRIPTYCH_HEADER_TIMEOUT_SECS", default_value_t = 30.0, value_parser = positive_secs)]
+    pub header_timeout_secs: f64,
+    /// Longest silence within a body, seconds.
+    #[arg(long, env = "TRIPTYCH_BODY_TIMEOUT_SECS", default_value_t = 30.0, value_parser = positive_secs)]
+    pub body_timeout_secs: f64,
+    /// Longest time for a query, seconds.
+    #[arg(long, env = "TRIPTYCH_QUERY_TIMEOUT_SECS", default_value_t = 300.0, value_parser = positive_secs)]
+    pub query_timeout_secs: f64,
+}
+
+fn positive_count(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err(format!("`{text}` is not a positive number")),
+    }
+}
+
 fn positive_secs(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(secs) if secs.is_finite() && secs > 0.0 => Ok(secs),

@@ -328,6 +328,14 @@ impl fmt::Debug for Embedding {
     }
 }
 
+/// Unix milliseconds as RFC 3339 in UTC, as every date of the API is written.
+#[must_use]
+pub fn rfc3339_millis(unix_ms: i64) -> String {
+    chrono::DateTime::from_timestamp_millis(unix_ms)
+        .unwrap_or_default()
+        .to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,7 +14,7 @@ use super::{CliError, index, search, table};
 use crate::config::{DataArgs, LimitArgs, ModelArgs};
 use crate::index::SearchParams;
 use crate::library::Library;
-use crate::search::SearchRequest;
+use crate::search::{GroupBy, SearchRequest};
 use crate::types::{Modality, Track};
 
 /// Flags of `demo`.
@@ -80,6 +80,7 @@ async fn answer(library: &Arc<Library>, query: &Query) -> Result<(), CliError> {
         assets: Vec::new(),
         exclude_asset: None,
         space: None,
+        group_by: GroupBy::Clip,
         offset: 0,
         limit: 5,
         params: SearchParams::default(),

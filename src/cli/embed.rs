@@ -1,20 +1,130 @@
-//! `triptych embed`.
+//! `triptych embed`: the vectors of a text or a file.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
+use serde::Serialize;
 
-use super::CliError;
+use super::query::{Query, QueryArgs};
+use super::{CliError, table};
+use crate::config::{LimitArgs, ModelArgs};
+use crate::embed::{Embedder, Vectors};
+use crate::model::Priority;
+use crate::types::{Modality, Space, TimeSpan};
 
 /// Flags of `embed`.
 #[derive(Debug, Args)]
 pub struct EmbedArgs {
-    /// Print JSON.
+    #[command(flatten)]
+    query: QueryArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
+    /// Space of the vectors; default: the finest this modality has.
+    #[arg(long)]
+    space: Option<String>,
+    /// Print JSON, in the shape of `POST /v1/embeddings`.
     #[arg(long)]
     json: bool,
 }
 
+/// One vector as `POST /v1/embeddings` gives it.
+#[derive(Debug, Serialize)]
+struct Entry {
+    object: &'static str,
+    index: usize,
+    embedding: Vec<f32>,
+    space: Space,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start_secs: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end_secs: Option<f64>,
+}
+
 /// Runs `embed`.
 pub async fn run(args: EmbedArgs) -> Result<ExitCode, CliError> {
-    Ok(ExitCode::from(u8::from(args.json)))
+    let query = args.query.query()?;
+    let embedder = super::open_embedder(&args.model, &args.limits)?;
+    let modality = match &query {
+        Query::Text(_) => Modality::Text,
+        Query::Media(modality, _, _) => *modality,
+    };
+    let space = space(&embedder, modality, args.space.as_deref())?;
+    let vectors = match &query {
+        Query::Text(text) => vec![(None, embedder.text(text, Priority::Interactive).await?)],
+        Query::Media(modality, path, span) => clips(&embedder, *modality, path, *span).await?,
+    };
+    let entries: Vec<Entry> = vectors
+        .into_iter()
+        .filter_map(|(span, vectors)| Some((span, vectors.get(&space)?.as_slice().to_vec())))
+        .enumerate()
+        .map(|(index, (span, embedding))| Entry {
+            object: "embedding",
+            index,
+            embedding,
+            space: space.clone(),
+            start_secs: span.map(|span: TimeSpan| span.start_secs),
+            end_secs: span.map(|span| span.end_secs),
+        })
+        .collect();
+    if args.json {
+        let model = embedder.bundle().name();
+        println!("{}", serde_json::json!({ "object": "list", "model": model, "data": entries }));
+    } else {
+        entries.iter().for_each(print);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The space asked for, or the finest of the modality.
+fn space(embedder: &Embedder, modality: Modality, asked: Option<&str>) -> Result<Space, CliError> {
+    let bundle = embedder.bundle();
+    if !bundle.has_tower(modality) {
+        let message = format!("this model has no {modality} tower");
+        return Err(CliError::input("modality_not_supported", message));
+    }
+    let served: Vec<&Space> =
+        bundle.spaces().iter().map(|(space, _)| space).filter(|space| bundle.has(modality, space)).collect();
+    let found = match asked {
+        Some(name) => served.iter().find(|space| space.as_str() == name),
+        None => served.first(),
+    };
+    found.map(|space| (*space).clone()).ok_or_else(|| {
+        let names: Vec<&str> = served.iter().map(|space| space.as_str()).collect();
+        CliError::input("bad_space", format!("{modality} has vectors in: {}", names.join(", ")))
+    })
+}
+
+/// One vector per clip; a picture has no seconds.
+async fn clips(
+    embedder: &Embedder,
+    modality: Modality,
+    path: &Path,
+    span: Option<TimeSpan>,
+) -> Result<Vec<(Option<TimeSpan>, Vectors)>, CliError> {
+    if modality == Modality::Image {
+        return Ok(vec![(None, embedder.query_media(path, modality, span).await?)]);
+    }
+    let mut stream = embedder.open_track(path, modality, span, Priority::Interactive).await?;
+    let mut vectors = Vec::new();
+    while let Some(clip) = stream.next().await? {
+        let track = if modality == Modality::Audio { clip.audio } else { clip.video };
+        vectors.extend(track.map(|track| (Some(clip.span), track)));
+    }
+    if let Some(reason) = stream.summary().and_then(|summary| summary.partial) {
+        eprintln!("only a part could be read: {}", table::printable(&reason));
+    }
+    Ok(vectors)
+}
+
+fn print(entry: &Entry) {
+    let span = match (entry.start_secs, entry.end_secs) {
+        (Some(start), Some(end)) => format!(" {} - {}", table::clock(start), table::clock(end)),
+        _ => String::new(),
+    };
+    println!("# {}{span}, {} values", table::printable(entry.space.as_str()), entry.embedding.len());
+    let values: Vec<String> = entry.embedding.iter().map(f32::to_string).collect();
+    println!("{}", values.join(" "));
 }

@@ -1,11 +1,17 @@
 //! `triptych model`: verify or show a bundle.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Subcommand};
+use comfy_table::{Table, presets};
 
 use super::CliError;
+use super::table::printable;
+use crate::model::{Bundle, Device, Towers};
+use crate::native::NativeParts;
+use crate::types::Modality;
 
 /// `model verify` and `model show`.
 #[derive(Debug, Args)]
@@ -20,17 +26,112 @@ enum Action {
     Verify {
         /// Bundle folder.
         bundle: PathBuf,
+        /// Where the towers run: auto, cpu, cuda or cuda:N.
+        #[arg(long, env = "TRIPTYCH_DEVICE", default_value = "auto")]
+        device: Device,
     },
     /// Print what the manifest says.
     Show {
         /// Bundle folder.
         bundle: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 
 /// Runs `model`.
 pub async fn run(command: ModelCommand) -> Result<ExitCode, CliError> {
-    let (Action::Verify { bundle } | Action::Show { bundle }) = command.action;
-    crate::model::Bundle::open(&bundle)?;
+    let outcome = tokio::task::spawn_blocking(move || match command.action {
+        Action::Verify { bundle, device } => verify(&bundle, device),
+        Action::Show { bundle, json } => show(&bundle, json),
+    });
+    outcome.await.map_err(|error| CliError::other("model_failed", error.to_string()))??;
     Ok(ExitCode::SUCCESS)
+}
+
+fn verify(dir: &Path, device: Device) -> Result<(), CliError> {
+    let bundle = Arc::new(Bundle::open(dir)?);
+    println!("{} {}", printable(bundle.name()), bundle.id());
+    println!("SHA-256 of {} files: as in the manifest", bundle.files().len());
+    let towers = Towers::load(Arc::clone(&bundle), &NativeParts::find()?, device, 1)?;
+    let mut table = table(["tower", "space", "golden vectors", "worst 1 - cosine"]);
+    for golden in towers.goldens() {
+        table.add_row([
+            golden.tower.to_string(),
+            printable(golden.space.as_str()),
+            golden.vectors.to_string(),
+            format!("{:.2e}", golden.worst_one_minus_cosine.max(0.0)),
+        ]);
+    }
+    println!("{table}\nthe model gives its golden vectors on {}", towers.device_name());
+    Ok(())
+}
+
+fn show(dir: &Path, json: bool) -> Result<(), CliError> {
+    let bundle = Bundle::open(dir)?;
+    if json {
+        let shown = serde_json::json!({
+            "id": bundle.id(), "path": bundle.dir(), "files": bundle.files(), "manifest": bundle.manifest_json(),
+        });
+        println!("{shown:#}");
+        return Ok(());
+    }
+    println!("{} (licence {})", printable(bundle.name()), printable(bundle.license()));
+    if !bundle.description().is_empty() {
+        println!("{}", printable(bundle.description()));
+    }
+    println!("id {}\n\n{}\n", bundle.id(), spaces(&bundle));
+    for (section, value) in object(&bundle.manifest_json()["preprocessing"]) {
+        println!("{section:<6} takes {}", printable(&pairs(value)));
+    }
+    let mut files = table(["file", "bytes"]);
+    for (name, size) in bundle.files() {
+        files.add_row([printable(name), size.to_string()]);
+    }
+    println!("\n{files}");
+    for section in ["training", "evaluation"] {
+        let entries = object(&bundle.manifest_json()[section]);
+        if !entries.is_empty() {
+            println!("\n{section}");
+        }
+        for (key, value) in entries {
+            println!("  {}: {}", printable(key), printable(&pairs(value)));
+        }
+    }
+    Ok(())
+}
+
+/// Which modality has vectors in which space.
+fn spaces(bundle: &Bundle) -> Table {
+    let modalities = [Modality::Text, Modality::Image, Modality::Audio, Modality::Video];
+    let mut table = table(["space", "values", "text", "image", "audio", "video"]);
+    for (space, dim) in bundle.spaces() {
+        let marks =
+            modalities.map(|modality| if bundle.has(modality, space) { "yes" } else { "-" }.to_owned());
+        table.add_row([printable(space.as_str()), dim.to_string()].into_iter().chain(marks));
+    }
+    table
+}
+
+fn table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header(header);
+    table
+}
+
+fn object(value: &serde_json::Value) -> Vec<(&String, &serde_json::Value)> {
+    value.as_object().into_iter().flatten().collect()
+}
+
+/// A flat object as `key value, key value`; anything else as JSON, cut short.
+fn pairs(value: &serde_json::Value) -> String {
+    let text = match value {
+        serde_json::Value::Object(map) if map.values().all(|value| !value.is_object()) => {
+            map.iter().map(|(key, value)| format!("{key} {value}")).collect::<Vec<_>>().join(", ")
+        }
+        other => other.to_string(),
+    };
+    if text.chars().count() > 300 { text.chars().take(299).chain(['…']).collect() } else { text }
 }

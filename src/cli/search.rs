@@ -12,7 +12,7 @@ use crate::config::{DataArgs, LimitArgs, ModelArgs};
 use crate::index::SearchParams;
 use crate::library::Library;
 use crate::model::Priority;
-use crate::search::{QueryPart, SearchRequest, SearchResponse};
+use crate::search::{GroupBy, QueryPart, SearchRequest, SearchResponse};
 use crate::types::{Modality, Space, Track};
 
 /// Flags of `search`.
@@ -75,13 +75,14 @@ pub async fn run(args: SearchArgs) -> Result<ExitCode, CliError> {
         assets: Vec::new(),
         exclude_asset: None,
         space: args.space.as_deref().map(Space::new),
+        group_by: GroupBy::Clip,
         offset: 0,
         limit: usize::from(args.limit),
         params: SearchParams { ef: None, exact: args.exact },
     };
     let response = library.search(request).await?;
     if args.json {
-        let space = response.hits.first().map(|hit| hit.space.clone());
+        let space = &response.space;
         println!("{:#}", serde_json::json!({ "object": "list", "space": space, "data": response.hits }));
     } else {
         print(&response, begun.elapsed().as_secs_f64());

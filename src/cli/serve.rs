@@ -11,7 +11,7 @@ use clap::Args;
 use tokio::net::TcpListener;
 
 use super::CliError;
-use crate::config::{DataArgs, LimitArgs, ModelArgs};
+use crate::config::{DataArgs, LimitArgs, ModelArgs, ServerArgs};
 use crate::http::{self, HttpConfig};
 use crate::library::Library;
 
@@ -27,6 +27,25 @@ pub struct ListenArgs {
     /// Largest upload, bytes.
     #[arg(long, env = "TRIPTYCH_MAX_UPLOAD_BYTES", default_value_t = 4 << 30)]
     pub max_upload_bytes: u64,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+impl ListenArgs {
+    fn http_config(&self) -> HttpConfig {
+        let server = &self.server;
+        HttpConfig {
+            api_key: self.api_key.clone(),
+            allowed_hosts: server.allow_hosts.clone(),
+            max_upload_bytes: self.max_upload_bytes,
+            max_body_bytes: server.max_body_bytes,
+            max_in_flight: server.max_in_flight,
+            max_connections: server.max_connections,
+            header_timeout: Duration::from_secs_f64(server.header_timeout_secs),
+            body_timeout: Duration::from_secs_f64(server.body_timeout_secs),
+            query_timeout: Duration::from_secs_f64(server.query_timeout_secs),
+        }
+    }
 }
 
 /// Flags of `serve`.
@@ -74,12 +93,7 @@ pub async fn serve_library(
     let address = listener.local_addr()?;
     println!("listening on http://{address}");
     std::io::stdout().flush()?;
-    let config = HttpConfig {
-        api_key: args.api_key.clone(),
-        max_upload_bytes: args.max_upload_bytes,
-        ..HttpConfig::default()
-    };
-    http::serve(Arc::clone(&library), config, listener, stop_signal()).await?;
+    http::serve(Arc::clone(&library), args.http_config(), listener, stop_signal()).await?;
     // Running clips are finished, but a stuck decode must not hold the process.
     match tokio::time::timeout(Duration::from_secs(20), library.shutdown()).await {
         Ok(outcome) => outcome?,

@@ -1,10 +1,21 @@
 //! Vector indexes: rebuildable caches of the store, one per (track, space).
 
-use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+pub mod exact;
+pub mod hnsw;
+mod hybrid;
+pub mod kernels;
+pub mod quantize;
+pub mod rows;
+mod set;
+pub mod snapshot;
 
-use crate::store::{Store, StoreError};
-use crate::types::{ClipId, Embedding, ModelId, Space, Track};
+use std::collections::HashSet;
+
+pub use hybrid::{GRAPH_FROM, HybridIndex};
+pub use set::IndexSet;
+
+use crate::store::StoreError;
+use crate::types::{ClipId, Embedding, Space, Track};
 
 /// Why an index refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +37,19 @@ pub enum IndexError {
     /// A snapshot could not be written.
     #[error("snapshot failed: {0}")]
     Snapshot(String),
+}
+
+impl IndexError {
+    /// Stable code.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::BadLength { .. } => "bad_vector_length",
+            Self::NoSuchIndex(..) => "no_such_index",
+            Self::Store(error) => error.code(),
+            Self::Snapshot(_) => "snapshot_failed",
+        }
+    }
 }
 
 /// How to search.
@@ -83,61 +107,4 @@ pub trait VectorIndex: Send + Sync {
     ) -> Result<Vec<Neighbour>, IndexError>;
     /// Bytes held.
     fn memory_bytes(&self) -> usize;
-}
-
-/// All indexes of a library, one per (track, space).
-pub struct IndexSet {
-    _dir: PathBuf,
-}
-
-impl IndexSet {
-    /// Loads verified snapshots from `dir` where they match the model and the store's sequence,
-    /// rebuilds from the store otherwise.
-    ///
-    /// # Errors
-    /// [`IndexError`].
-    pub async fn open(
-        dir: &Path,
-        _model: &ModelId,
-        _members: &[(Track, Space, usize)],
-        _store: &dyn Store,
-    ) -> Result<Self, IndexError> {
-        Ok(Self { _dir: dir.to_owned() })
-    }
-    /// Adds a clip's vectors to their indexes.
-    ///
-    /// # Errors
-    /// [`IndexError`].
-    pub fn upsert(&self, _clip: ClipId, _vectors: &[(Track, Space, Embedding)]) -> Result<(), IndexError> {
-        Ok(())
-    }
-    /// Removes clips everywhere.
-    pub fn remove(&self, _clips: &[ClipId]) {}
-    /// Searches one index. CPU-bound: call from a blocking thread for large collections.
-    ///
-    /// # Errors
-    /// [`IndexError`].
-    pub fn search(
-        &self,
-        track: Track,
-        space: &Space,
-        _query: &Embedding,
-        _k: usize,
-        _params: SearchParams,
-        _filter: Option<&ClipFilter>,
-    ) -> Result<Vec<Neighbour>, IndexError> {
-        Err(IndexError::NoSuchIndex(track, space.clone()))
-    }
-    /// Writes snapshots (temporary file, sync, rename), stamped with the store's sequence.
-    ///
-    /// # Errors
-    /// [`IndexError`].
-    pub async fn snapshot(&self, _store: &dyn Store) -> Result<(), IndexError> {
-        Ok(())
-    }
-    /// (track, space, vectors, engine name, bytes) of each.
-    #[must_use]
-    pub fn stats(&self) -> Vec<(Track, Space, usize, &'static str, usize)> {
-        Vec::new()
-    }
 }

@@ -1,21 +1,65 @@
-//! Durable batch jobs: what a person sees of them, and the worker that runs them.
+//! Durable batch jobs: what a person sees of them, and which files a folder gives them.
+
+mod listing;
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
+pub use listing::{ListError, list_media};
+
 use crate::store::{JobItem, JobRecord, WorkState};
-use crate::types::{AssetId, JobId};
+use crate::types::{AssetId, JobId, rfc3339_millis};
+
+/// Why a job or an item failed.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct WorkError {
+    /// Stable snake_case code.
+    pub code: String,
+    /// A sentence.
+    pub message: String,
+}
+
+impl WorkError {
+    fn of(error: Option<&(String, String)>) -> Option<Self> {
+        error.map(|(code, message)| Self { code: code.clone(), message: message.clone() })
+    }
+}
+
+/// What a job had done at some moment; rates are counted from there.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Baseline {
+    unix_ms: i64,
+    items: u64,
+    media_secs: f64,
+}
+
+impl Baseline {
+    /// What the job has done by now.
+    #[must_use]
+    pub fn of(job: &JobRecord, now_unix_ms: i64) -> Self {
+        Self { unix_ms: now_unix_ms, items: job.items_done + job.items_failed, media_secs: job.media_secs }
+    }
+}
 
 /// A job as the API and the command line show it.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct JobView {
+    /// Always `job`.
+    pub object: &'static str,
     /// Its id.
     #[schema(value_type = String)]
     pub id: JobId,
     /// Kind of job, e.g. `index`.
+    #[serde(rename = "type")]
     pub kind: String,
     /// State.
     pub state: WorkState,
+    /// The folder or file it was started with.
+    pub path: Option<String>,
+    /// The user's JSON object, given to every asset.
+    pub metadata: serde_json::Value,
     /// Items in all.
     pub items_total: u64,
     /// Items done.
@@ -30,21 +74,67 @@ pub struct JobView {
     pub hours_of_media_per_hour: f64,
     /// Seconds to the end, when it can be told.
     pub eta_secs: Option<f64>,
+    /// Why it failed.
+    pub error: Option<WorkError>,
+    /// RFC 3339, UTC.
+    pub created_at: String,
+    /// RFC 3339, UTC; null until started.
+    pub started_at: Option<String>,
+    /// RFC 3339, UTC; null until ended.
+    pub ended_at: Option<String>,
 }
 
 impl From<&JobRecord> for JobView {
     fn from(job: &JobRecord) -> Self {
+        Self::new(job, None)
+    }
+}
+
+impl JobView {
+    /// The view of a job now; its rate is counted from the baseline, else from its start.
+    #[must_use]
+    pub fn new(job: &JobRecord, baseline: Option<Baseline>) -> Self {
+        Self::at(job, baseline, now_unix_ms())
+    }
+
+    fn at(job: &JobRecord, baseline: Option<Baseline>, now: i64) -> Self {
+        let ended = job.ended_unix_ms > 0;
+        let since = baseline.unwrap_or(Baseline { unix_ms: job.started_unix_ms, items: 0, media_secs: 0.0 });
+        let until = if ended { job.ended_unix_ms } else { now };
+        let running_secs = if since.unix_ms > 0 { (until - since.unix_ms).max(0) as f64 / 1e3 } else { 0.0 };
+        let rate = if running_secs > 0.0 {
+            (job.media_secs - since.media_secs).max(0.0) / running_secs
+        } else {
+            0.0
+        };
+        let over = job.items_done + job.items_failed;
+        let (here, left) = (over.saturating_sub(since.items), job.items_total.saturating_sub(over));
+        let eta_secs = match (ended, here) {
+            (true, _) | (false, 0) => None,
+            _ => Some(running_secs / here as f64 * left as f64),
+        };
+        let stamp = |ms: i64| (ms > 0).then(|| rfc3339_millis(ms));
         Self {
+            object: "job",
             id: job.id,
             kind: job.kind.clone(),
             state: job.state,
+            path: job.request["path"].as_str().map(str::to_owned),
+            metadata: match &job.request["metadata"] {
+                serde_json::Value::Null => serde_json::json!({}),
+                given => given.clone(),
+            },
             items_total: job.items_total,
             items_done: job.items_done,
             items_failed: job.items_failed,
             clips: job.clips,
             media_secs: job.media_secs,
-            hours_of_media_per_hour: 0.0,
-            eta_secs: None,
+            hours_of_media_per_hour: rate,
+            eta_secs,
+            error: WorkError::of(job.error.as_ref()),
+            created_at: rfc3339_millis(job.created_unix_ms),
+            started_at: stamp(job.started_unix_ms),
+            ended_at: stamp(job.ended_unix_ms),
         }
     }
 }
@@ -52,6 +142,8 @@ impl From<&JobRecord> for JobView {
 /// One item of a job as the API shows it.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ItemView {
+    /// Position in the job, from 0.
+    pub seq: i64,
     /// The file.
     pub path: String,
     /// State.
@@ -59,10 +151,81 @@ pub struct ItemView {
     /// The asset it became.
     #[schema(value_type = Option<String>)]
     pub asset_id: Option<AssetId>,
+    /// Clips made.
+    pub clips: u64,
+    /// Seconds of media.
+    pub media_secs: f64,
+    /// Why it failed, or why only a part could be read.
+    pub error: Option<WorkError>,
 }
 
 impl From<&JobItem> for ItemView {
     fn from(item: &JobItem) -> Self {
-        Self { path: item.path.clone(), state: item.state, asset_id: item.asset }
+        Self {
+            seq: item.seq,
+            path: item.path.clone(),
+            state: item.state,
+            asset_id: item.asset,
+            clips: item.clips,
+            media_secs: item.media_secs,
+            error: WorkError::of(item.error.as_ref()),
+        }
+    }
+}
+
+/// Milliseconds since 1970.
+#[must_use]
+pub fn now_unix_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job() -> JobRecord {
+        JobRecord {
+            id: JobId::generate(),
+            kind: "index".to_owned(),
+            request: serde_json::json!({"path": "/m"}),
+            state: WorkState::Running,
+            items_total: 10,
+            items_done: 3,
+            items_failed: 1,
+            clips: 40,
+            media_secs: 360.0,
+            error: None,
+            created_unix_ms: 1_000,
+            started_unix_ms: 2_000,
+            ended_unix_ms: 0,
+        }
+    }
+
+    #[test]
+    fn rate_and_eta_follow_what_was_done() {
+        let view = JobView::at(&job(), None, 12_000);
+        assert_eq!(view.hours_of_media_per_hour, 36.0);
+        assert_eq!(view.eta_secs, Some(15.0));
+        assert_eq!(view.started_at.as_deref(), Some("1970-01-01T00:00:02.000Z"));
+    }
+
+    #[test]
+    fn the_time_a_server_was_down_does_not_count() {
+        let mut later = job();
+        let baseline = Baseline::of(&later, 1_000_000);
+        let view = JobView::at(&later, Some(baseline), 1_005_000);
+        assert_eq!((view.hours_of_media_per_hour, view.eta_secs), (0.0, None));
+        later.items_done += 2;
+        later.media_secs += 100.0;
+        let view = JobView::at(&later, Some(baseline), 1_010_000);
+        assert_eq!((view.hours_of_media_per_hour, view.eta_secs), (10.0, Some(20.0)));
+    }
+
+    #[test]
+    fn an_ended_job_has_no_eta() {
+        let mut ended = job();
+        ended.ended_unix_ms = 12_000;
+        let view = JobView::at(&ended, None, 99_000);
+        assert_eq!((view.hours_of_media_per_hour, view.eta_secs), (36.0, None));
     }
 }

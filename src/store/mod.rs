@@ -1,7 +1,12 @@
 //! The store of record: assets, clips, vectors, jobs. The index is derived from it.
 
+mod lock;
+mod sqlite;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+
+pub use sqlite::SqliteStore;
 
 use crate::types::{AssetId, AssetKind, ClipId, Embedding, JobId, ModelId, Space, TimeSpan, Track};
 
@@ -21,13 +26,29 @@ pub enum StoreError {
     #[error("the data folder is in use by another process: {0}")]
     Locked(String),
     /// The data folder holds vectors of another model.
-    #[error("the data folder holds vectors of model {found}, the server was started with {wanted}")]
+    #[error(
+        "the data folder holds vectors of model {found}, not of {wanted}; use the model it was made with, or another folder"
+    )]
     OtherModel {
         /// ModelId found.
         found: String,
         /// ModelId wanted.
         wanted: String,
     },
+}
+
+impl StoreError {
+    /// Stable code.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound(_) => "not_found",
+            Self::Database(_) => "store_failed",
+            Self::DamagedVector(_) => "damaged_vector",
+            Self::Locked(_) => "data_folder_locked",
+            Self::OtherModel { .. } => "other_model",
+        }
+    }
 }
 
 /// State of an asset.
@@ -42,6 +63,31 @@ pub enum AssetState {
     Partial,
     /// Nothing could be read; `error` says why.
     Failed,
+}
+
+impl AssetState {
+    /// The name used in JSON and in the store.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Indexing => "indexing",
+            Self::Ready => "ready",
+            Self::Partial => "partial",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// The state of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "indexing" => Some(Self::Indexing),
+            "ready" => Some(Self::Ready),
+            "partial" => Some(Self::Partial),
+            "failed" => Some(Self::Failed),
+            _ => None,
+        }
+    }
 }
 
 /// One asset as stored.
@@ -155,6 +201,33 @@ pub enum WorkState {
     Cancelled,
 }
 
+impl WorkState {
+    /// The name used in JSON and in the store.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The state of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "queued" => Some(Self::Queued),
+            "running" => Some(Self::Running),
+            "done" => Some(Self::Done),
+            "failed" => Some(Self::Failed),
+            "cancelled" => Some(Self::Cancelled),
+            _ => None,
+        }
+    }
+}
+
 /// One job.
 #[derive(Debug, Clone)]
 pub struct JobRecord {
@@ -220,16 +293,23 @@ pub trait Store: Send + Sync {
     async fn finish_asset(&self, asset: AssetId, outcome: AssetOutcome) -> Result<AssetRecord, StoreError>;
     /// One asset.
     async fn asset(&self, id: AssetId) -> Result<AssetRecord, StoreError>;
+    /// Assets by id, in one query and in no promised order; missing ones are left out.
+    async fn assets(&self, ids: &[AssetId]) -> Result<Vec<AssetRecord>, StoreError>;
     /// Assets newest first; `after` = last id of the previous page.
     async fn list_assets(&self, after: Option<AssetId>, limit: u32) -> Result<Vec<AssetRecord>, StoreError>;
     /// Assets left in `indexing` by a crash.
     async fn unfinished_assets(&self) -> Result<Vec<AssetRecord>, StoreError>;
     /// Deletes an asset with its clips and vectors; the clip ids that went.
     async fn delete_asset(&self, id: AssetId) -> Result<Vec<ClipId>, StoreError>;
+    /// Drops the clips of an asset that is to be indexed again and sets it to `indexing`; the clip
+    /// ids that went. For assets a crash left unfinished, whose clips an index may hold.
+    async fn reset_asset(&self, id: AssetId) -> Result<Vec<ClipId>, StoreError>;
     /// The clips of an asset in time order.
     async fn clips_of(&self, asset: AssetId) -> Result<Vec<ClipRecord>, StoreError>;
     /// Clips by id; missing ones are left out.
     async fn clips(&self, ids: &[ClipId]) -> Result<Vec<ClipRecord>, StoreError>;
+    /// Ids of all clips of some assets, ascending; unknown assets have none.
+    async fn clips_of_assets(&self, assets: &[AssetId]) -> Result<Vec<ClipId>, StoreError>;
     /// The vectors of one clip.
     async fn clip_vectors(&self, id: ClipId) -> Result<Vec<(Track, Space, Embedding)>, StoreError>;
     /// Clip ids (ascending) and vectors of one track and space with id > `after`, at most `limit`,
@@ -241,6 +321,9 @@ pub trait Store: Send + Sync {
         after: ClipId,
         limit: u32,
     ) -> Result<(Vec<(ClipId, Embedding)>, Vec<ClipId>), StoreError>;
+    /// How many clips have a vector of this track and space, and the sum of their ids: tells
+    /// whether an index holds what the store does without reading vectors.
+    async fn vector_census(&self, track: Track, space: &Space) -> Result<(u64, i64), StoreError>;
     /// Monotonic number that changes with every committed change of clips.
     async fn sequence(&self) -> Result<i64, StoreError>;
     /// (assets, clips, seconds of media)
@@ -263,7 +346,8 @@ pub trait Store: Send + Sync {
     async fn job_items(&self, id: JobId, after_seq: i64, limit: u32) -> Result<Vec<JobItem>, StoreError>;
     /// Takes the next queued item of the oldest unfinished job (marks both running).
     async fn claim_item(&self) -> Result<Option<(JobId, JobItem)>, StoreError>;
-    /// Ends an item; ends the job when it was the last.
+    /// Ends an item; ends the job when it was the last. An item that has ended already changes
+    /// nothing; one handed back as `queued` waits again.
     async fn finish_item(&self, job: JobId, item: &JobItem) -> Result<JobRecord, StoreError>;
     /// Cancels a job: queued items become cancelled.
     async fn cancel_job(&self, id: JobId) -> Result<JobRecord, StoreError>;

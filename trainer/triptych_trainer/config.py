@@ -30,7 +30,7 @@ class ModelConfig:
     fine_dim: int = 512
     coarse_dim: int = 256
     stem: str = "s2d"
-    """`s2d`: space-to-depth, 24 channels, the public checkpoints' form; `rgb`: 7x7x7 convolution."""
+    """`s2d`: space-to-depth, 24 channels, the public checkpoints' form; `rgb`: 7x7x7."""
     audio_log: str = "log1p10000"
     """`log1p10000`: log(1 + 10000 mel); `eps1e-6`: log(mel + 1e-6)."""
 
@@ -61,3 +61,70 @@ SMALL_WORLD = ModelConfig(
     text_hidden=512,
 )
 """The towers of the bundle that ships."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained. Everything random follows from `seed`."""
+
+    model: ModelConfig = SMALL_WORLD
+    name: str = "small-world"
+    seed: int = 1
+    batch_size: int = 32
+    steps: int = 2200
+    audio_from_step: int = 1000
+    """Until then only video and text learn: sound costs half of a step, and has nothing to learn
+    from a video tower that does not know anything yet. Its learning rate starts here too."""
+    text_from_step: int = 500
+    text_lr_share: float = 0.2
+    """The text tower stays a random projection until then and learns slowly afterwards. From the
+    first step on it would learn to leave out whatever the video tower cannot tell yet, shape and
+    motion before all, and neither side would ever find them again."""
+    lr: float = 2e-3
+    warmup_steps: int = 100
+    final_lr_share: float = 0.0
+    """The half cosine ends at this share of `lr`."""
+    weight_video_audio: float = 1.0
+    weight_video_text: float = 1.0
+    temperature: float = 0.07
+    clip_norm: float = 5.0
+    """Gradients are scaled down to this norm."""
+    threads: int = 1
+    workers: int = 1
+    """Processes that make batches beside the trainer; 0 makes them in the loop."""
+    log_every: int = 20
+    checkpoint_every: int = 200
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+TINY = ModelConfig(
+    video_width=0.0625,
+    audio_width=0.0625,
+    frames=8,
+    fps=2.5,
+    resize=32,
+    crop=32,
+    vocab_size=128,
+    word_dim=32,
+    text_hidden=32,
+    fine_dim=32,
+    coarse_dim=16,
+)
+"""Towers for tests: right in every part, too small to learn much."""
+
+PRESETS = {
+    "small-world": TrainConfig(),
+    "tiny": TrainConfig(
+        model=TINY,
+        name="tiny",
+        batch_size=8,
+        steps=6,
+        audio_from_step=1,
+        text_from_step=1,
+        warmup_steps=2,
+        workers=0,
+        log_every=1,
+    ),
+}

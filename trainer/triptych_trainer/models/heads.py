@@ -1,4 +1,4 @@
-"""FAC heads (MMV specification, section 6): fine 512-d for video and audio, coarse 256-d for all."""
+"""FAC heads (MMV specification, section 6): fine 512-d for video, audio; coarse 256-d for all."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F

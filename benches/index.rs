@@ -1,0 +1,275 @@
+//! How fast and how complete searches are, against what one would write or take instead.
+//!
+//! Times are of the processor, not of the wall, so that a busy machine changes them little.
+//! `cargo bench --bench index`; `-- 1000 10000` picks sizes, `-- search` only times whole searches.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::collections::{BTreeMap, HashSet};
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Instant;
+
+use cpu_time::{ProcessTime, ThreadTime};
+use hnsw_rs::prelude::{DistDot, Hnsw};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use triptych::index::kernels::kernels;
+use triptych::index::rows::Rows;
+use triptych::index::{HybridIndex, IndexSet, SearchParams, VectorIndex};
+use triptych::search::{Comparable, GroupBy, QueryPart, SearchRequest, run};
+use triptych::store::{NewAsset, NewClip, SqliteStore, Store};
+use triptych::types::{ClipId, Embedding, Modality, ModelId, Space, TimeSpan, Track};
+
+const DIM: usize = 256;
+const K: usize = 10;
+const ROUNDS: usize = 10;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    println!("kernels: {}", kernels().name);
+    // Scans of large collections use all cores; here they are compared core by core.
+    rayon::ThreadPoolBuilder::new().num_threads(1).build_global().unwrap();
+    if !args.iter().any(|arg| arg == "search") {
+        let sizes: Vec<usize> = args.iter().filter_map(|arg| arg.parse().ok()).collect();
+        let sizes = if sizes.is_empty() { vec![1_000, 10_000, 100_000] } else { sizes };
+        for rows in sizes {
+            compare(rows);
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(whole_searches(10_000));
+}
+
+fn unit(values: Vec<f32>) -> Embedding {
+    let dim = values.len();
+    Embedding::new(values, dim).unwrap()
+}
+
+fn random(rng: &mut StdRng, dim: usize) -> Vec<f32> {
+    (0..dim).map(|_| (0..4).map(|_| rng.random_range(-1.0_f32..1.0)).sum::<f32>()).collect()
+}
+
+fn near(rng: &mut StdRng, centre: &[f32], spread: f32) -> Embedding {
+    let scale = spread / (centre.len() as f32).sqrt();
+    let noise = random(rng, centre.len());
+    unit(centre.iter().zip(noise).map(|(c, n)| c + n * scale).collect())
+}
+
+struct Data {
+    stored: Vec<Embedding>,
+    /// Near stored vectors, and the same moved away from all of them, as texts are.
+    queries: [Vec<Embedding>; 2],
+}
+
+fn data(rows: usize) -> Data {
+    let mut rng = StdRng::seed_from_u64(rows as u64);
+    let centres: Vec<_> = (0..(rows / 50).max(1)).map(|_| unit(random(&mut rng, DIM))).collect();
+    let stored: Vec<_> =
+        (0..rows).map(|i| near(&mut rng, centres[i % centres.len()].as_slice(), 0.8)).collect();
+    let gap = unit(random(&mut rng, DIM));
+    let plain: Vec<_> = (0..100).map(|i| near(&mut rng, stored[i * (rows / 100)].as_slice(), 0.6)).collect();
+    let moved =
+        plain.iter().map(|q| unit(q.as_slice().iter().zip(gap.as_slice()).map(|(a, b)| a + b).collect()));
+    let moved = moved.collect();
+    Data { stored, queries: [plain, moved] }
+}
+
+/// What one writes without an index.
+fn naive(stored: &[Vec<f32>], query: &[f32]) -> Vec<usize> {
+    let mut scored: Vec<(f32, usize)> = stored
+        .iter()
+        .enumerate()
+        .map(|(i, v)| (v.iter().zip(query).map(|(a, b)| a * b).sum::<f32>(), i))
+        .collect();
+    scored.select_nth_unstable_by(K, |a, b| b.0.total_cmp(&a.0));
+    scored.truncate(K);
+    scored.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+    scored.into_iter().map(|(_, i)| i).collect()
+}
+
+fn positions(index: &HybridIndex, query: &Embedding, ef: Option<usize>, exact: bool) -> Vec<usize> {
+    let found = index.search(query, K, SearchParams { ef, exact }, None).unwrap();
+    found.into_iter().map(|n| n.clip.0 as usize).collect()
+}
+
+type Engine<'a> = (&'static str, Box<dyn Fn(&Embedding) -> Vec<usize> + 'a>);
+
+fn index_of(stored: &[Embedding], graph_from: usize) -> HybridIndex {
+    let mut rows = Rows::new(DIM);
+    for (i, vector) in stored.iter().enumerate() {
+        rows.insert(ClipId(i as i64), vector.as_slice());
+    }
+    HybridIndex::with_rows(rows, graph_from)
+}
+
+/// Queries of one thread, in blocks, one engine after another, so that all see the same machine.
+fn compare(rows: usize) {
+    let data = data(rows);
+    let plain: Vec<Vec<f32>> = data.stored.iter().map(|v| v.as_slice().to_vec()).collect();
+    let scan = index_of(&data.stored, usize::MAX);
+    // Our graph is built on its own thread while the plain one is built on this.
+    let (process, thread) = (ProcessTime::now(), ThreadTime::now());
+    let graph = index_of(&data.stored, 1);
+    let hnsw = Hnsw::<f32, DistDot>::new(16, rows, 16, 200, DistDot);
+    for (i, vector) in plain.iter().enumerate() {
+        hnsw.insert_slice((vector, i));
+    }
+    let plain_secs = thread.elapsed().as_secs_f64();
+    graph.wait_for_graph();
+    let secs = process.elapsed().as_secs_f64() - plain_secs;
+    println!(
+        "\n{rows} x {DIM}: hnsw_rs f32 built in {plain_secs:.1} CPU s, our graph in {secs:.1} CPU s with {:?} \
+         (unreachable, new); memory {:.0} MB scan, {:.0} MB with graph",
+        graph.scanned_beside_graph(),
+        scan.memory_bytes() as f64 / 1e6,
+        graph.memory_bytes() as f64 / 1e6,
+    );
+    let engines: Vec<Engine<'_>> = vec![
+        ("naive f32 scan", Box::new(|q| naive(&plain, q.as_slice()))),
+        ("our f32 scan (exact: true)", Box::new(|q| positions(&scan, q, None, true))),
+        ("our int8 scan + proof", Box::new(|q| positions(&scan, q, None, false))),
+        (
+            "hnsw_rs f32, ef 64",
+            Box::new(|q| hnsw.search(q.as_slice(), K, 64).iter().map(|n| n.d_id).collect()),
+        ),
+        ("our graph, ef 64 (default)", Box::new(|q| positions(&graph, q, Some(64), false))),
+        ("our graph, ef 48 (least)", Box::new(|q| positions(&graph, q, Some(1), false))),
+    ];
+    let truth: Vec<Vec<HashSet<usize>>> = data
+        .queries
+        .iter()
+        .map(|queries| {
+            queries.iter().map(|q| positions(&scan, q, None, true).into_iter().collect()).collect()
+        })
+        .collect();
+    report(&data, &engines, &truth);
+}
+
+fn report(data: &Data, engines: &[Engine<'_>], truth: &[Vec<HashSet<usize>>]) {
+    let mut secs = vec![0.0; engines.len()];
+    let mut recalls = vec![[0.0; 2]; engines.len()];
+    let count = data.queries[0].len();
+    for round in 0..ROUNDS {
+        for (e, (_, search)) in engines.iter().enumerate() {
+            for (kind, queries) in data.queries.iter().enumerate() {
+                let mine = (round..count).step_by(ROUNDS);
+                let begun = ProcessTime::now();
+                let found: Vec<_> = mine.clone().map(|q| black_box(search(&queries[q]))).collect();
+                secs[e] += begun.elapsed().as_secs_f64();
+                for (q, found) in mine.zip(found) {
+                    recalls[e][kind] += found.iter().filter(|i| truth[kind][q].contains(i)).count() as f64;
+                }
+            }
+        }
+    }
+    println!(
+        "{:30} {:>10} {:>12} {:>10} {:>10} {:>9}",
+        "", "CPU us", "per CPU s", "recall@10", "shifted", "x naive"
+    );
+    for (((name, _), secs_one), recall) in engines.iter().zip(&secs).zip(&recalls) {
+        let per_query = secs_one / (2 * count) as f64;
+        let [plain, shifted] = recall.map(|hits| hits / (count * K) as f64);
+        let ratio = secs[0] / secs_one;
+        println!(
+            "{name:30} {:>10.1} {:>12.0} {plain:>10.4} {shifted:>10.4} {ratio:>9.1}",
+            per_query * 1e6,
+            1.0 / per_query
+        );
+    }
+    println!(
+        "scan: {:.2} ns a row; at this size the graph takes {:.2} of the scan's time on one core",
+        secs[2] / (2 * count) as f64 * 1e9 / data.stored.len() as f64,
+        secs[4] / secs[2]
+    );
+}
+
+/// The whole way of a text query but for the tower: plan, index, names and metadata of ten hits.
+async fn whole_searches(clips: usize) {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let model = ModelId("bench".into());
+    let store = SqliteStore::open(dir.path(), &model).await.unwrap();
+    let (fine, coarse) = (Space::new("fine"), Space::new("coarse"));
+    let members: Vec<(Track, Space, usize)> =
+        Track::ALL.into_iter().flat_map(|t| [(t, fine.clone(), 512), (t, coarse.clone(), 256)]).collect();
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut write_secs = 0.0;
+    for n in 0..clips / 20 {
+        let new = NewAsset {
+            sha256: n.to_string(),
+            model: model.clone(),
+            segmentation: "w3.2/s3.2".into(),
+            name: format!("film {n}.mp4"),
+            path: format!("/media/film {n}.mp4"),
+            owned: false,
+            size_bytes: 1,
+            metadata: serde_json::json!({"year": 2000 + n % 25, "tags": ["a", "b"]}),
+        };
+        let asset = store.begin_asset(new).await.unwrap().0.id;
+        let part: Vec<NewClip> = (0..20)
+            .map(|at| NewClip {
+                span: TimeSpan::new(f64::from(at) * 3.2, f64::from(at + 1) * 3.2).unwrap(),
+                vectors: members
+                    .iter()
+                    .map(|(t, s, dim)| (*t, s.clone(), unit(random(&mut rng, *dim))))
+                    .collect(),
+            })
+            .collect();
+        let begun = Instant::now();
+        store.add_clips(asset, &part).await.unwrap();
+        write_secs += begun.elapsed().as_secs_f64();
+    }
+    println!("\nstore: {:.0} clips/s committed in transactions of 20", clips as f64 / write_secs);
+    let folder = dir.path().join("index");
+    let begun = Instant::now();
+    let index = IndexSet::open(&folder, &model, &members, &store).await.unwrap();
+    let rebuilt = begun.elapsed().as_secs_f64();
+    let begun = Instant::now();
+    index.snapshot(&store).await.unwrap();
+    let saved = begun.elapsed().as_secs_f64();
+    drop(index);
+    let (begun, cpu) = (Instant::now(), ProcessTime::now());
+    let index = Arc::new(IndexSet::open(&folder, &model, &members, &store).await.unwrap());
+    let (loaded, loaded_cpu) = (begun.elapsed().as_secs_f64(), cpu.elapsed().as_secs_f64());
+    let held: usize = index.stats().iter().map(|(.., bytes)| bytes).sum();
+    println!(
+        "{clips} clips, {} indexes: rebuilt from the store in {rebuilt:.2} s, snapshots written in {saved:.2} s, \
+         loaded in {loaded:.2} s ({loaded_cpu:.2} CPU s); {:.0} MB",
+        members.len(),
+        held as f64 / 1e6
+    );
+    let comparable = Comparable::new([&fine, &coarse], |m, s| *s == coarse || m != Modality::Text);
+    for (name, targets, group_by) in [
+        ("video", vec![Track::Video], GroupBy::Clip),
+        ("video and audio", Track::ALL.to_vec(), GroupBy::Clip),
+        ("video, by asset", vec![Track::Video], GroupBy::Asset),
+    ] {
+        let mut times = Vec::new();
+        let mut cpu_secs = 0.0;
+        for _ in 0..400 {
+            let vectors = BTreeMap::from([(coarse.clone(), unit(random(&mut rng, 256)))]);
+            let request = SearchRequest {
+                query: QueryPart { modality: Modality::Text, vectors },
+                targets: targets.clone(),
+                assets: Vec::new(),
+                exclude_asset: None,
+                space: None,
+                group_by,
+                offset: 0,
+                limit: K,
+                params: SearchParams::default(),
+            };
+            let (begun, cpu) = (Instant::now(), ProcessTime::now());
+            let response = run(&store, &index, &comparable, &request).await.unwrap();
+            cpu_secs += cpu.elapsed().as_secs_f64();
+            times.push((begun.elapsed().as_secs_f64() * 1e3, response.index_secs * 1e3));
+            assert_eq!(response.hits.len(), K);
+        }
+        times.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let (p50, p99) = (times[200].0, times[396].0);
+        let index_ms = times.iter().map(|(_, index)| index).sum::<f64>() / 400.0;
+        println!(
+            "text-like query to {name:16}: p50 {p50:.2} ms, p99 {p99:.2} ms, in the index {index_ms:.2} ms; {:.2} CPU ms",
+            cpu_secs * 1e3 / 400.0
+        );
+    }
+}

@@ -1,0 +1,242 @@
+//! Assets and queries to embeddings: the only place that knows both media and towers.
+
+mod stream;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+pub use stream::AssetStream;
+
+use crate::media::{Decoder, MediaError};
+use crate::model::{Bundle, ModelError, Priority, SpaceVectors, Timings, Towers};
+use crate::preprocess::ClipReader;
+use crate::types::{AssetKind, Embedding, Modality, Space, TimeSpan, TypeError};
+
+/// Unit vectors of one input, one per space its tower serves.
+pub type Vectors = BTreeMap<Space, Embedding>;
+
+/// Why an input could not be embedded.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbedError {
+    /// Decoding failed.
+    #[error(transparent)]
+    Media(#[from] MediaError),
+    /// A tower failed.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A tower gave a vector that cannot be used.
+    #[error("the {modality} tower gave an unusable vector: {source}")]
+    BadVector {
+        /// Which tower.
+        modality: Modality,
+        /// Why.
+        source: TypeError,
+    },
+    /// The bundle has no tower for this.
+    #[error("this model has no {0} tower")]
+    NoTower(Modality),
+    /// The file is of another kind than the query says.
+    #[error("this file is {}, not {}; say so with the query's modality", kind_name(*.got), modality_name(*.wanted))]
+    WrongKind {
+        /// What the query says.
+        wanted: Modality,
+        /// What the file is.
+        got: AssetKind,
+    },
+    /// The file has nothing a tower could take.
+    #[error("{0}")]
+    NoTrack(String),
+}
+
+const fn kind_name(kind: AssetKind) -> &'static str {
+    match kind {
+        AssetKind::Video => "a video",
+        AssetKind::Audio => "a sound",
+        AssetKind::Image => "a picture",
+    }
+}
+
+const fn modality_name(modality: Modality) -> &'static str {
+    match modality {
+        Modality::Text => "a text",
+        Modality::Image => "a picture",
+        Modality::Audio => "a sound",
+        Modality::Video => "a video",
+    }
+}
+
+impl EmbedError {
+    /// Stable code.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Media(error) => error.code(),
+            Self::Model(error) => error.code(),
+            Self::BadVector { .. } => "bad_vector",
+            Self::NoTower(_) => "modality_not_supported",
+            Self::WrongKind { .. } => "wrong_media_kind",
+            Self::NoTrack(_) => "no_usable_track",
+        }
+    }
+}
+
+/// One clip's embeddings; at least one of the two is there.
+#[derive(Debug, Clone)]
+pub struct ClipVectors {
+    /// Where in the asset, seconds.
+    pub span: TimeSpan,
+    /// Of the picture.
+    pub video: Option<Vectors>,
+    /// Of the sound.
+    pub audio: Option<Vectors>,
+}
+
+/// Embeds queries and assets with one bundle.
+#[derive(Clone)]
+pub struct Embedder {
+    /// The towers.
+    pub towers: Towers,
+    /// The decoder.
+    pub decoder: Decoder,
+    /// Seconds from one clip's start to the next one's; None: one window.
+    pub stride_secs: Option<f64>,
+}
+
+impl Embedder {
+    /// The bundle behind.
+    #[must_use]
+    pub fn bundle(&self) -> &Arc<Bundle> {
+        self.towers.bundle()
+    }
+
+    /// The same embedder, but what its towers do for this handle is added to `timings` as well.
+    #[must_use]
+    pub fn timed(&self, timings: Arc<Timings>) -> Self {
+        Self { towers: self.towers.timed(timings), ..self.clone() }
+    }
+
+    /// A text query.
+    ///
+    /// # Errors
+    /// [`EmbedError`].
+    pub async fn text(&self, text: &str, priority: Priority) -> Result<Vectors, EmbedError> {
+        let raw = self.towers.text(text, priority).await?;
+        unit_vectors(self.bundle(), Modality::Text, raw)
+    }
+
+    /// A query made of a file: `modality` says what of it counts (a video's sound is `Audio`).
+    /// A file longer than one window gives the mean of its clips' unit vectors.
+    ///
+    /// # Errors
+    /// [`EmbedError`]; `wrong_media_kind` where a picture is given for a video or the reverse,
+    /// `no_usable_track` where the file has no such track.
+    pub async fn query_media(
+        &self,
+        path: &Path,
+        modality: Modality,
+        span: Option<TimeSpan>,
+    ) -> Result<Vectors, EmbedError> {
+        let mut clips = self.open_track(path, modality, span, Priority::Interactive).await?;
+        let mut mean = Mean::default();
+        while let Some(clip) = clips.next().await? {
+            let track = if modality == Modality::Audio { clip.audio } else { clip.video };
+            track.iter().for_each(|vectors| mean.add(vectors));
+        }
+        mean.finish(self.bundle(), modality)
+    }
+
+    /// Opens the one track of a file that a query or `/v1/embeddings` asks for: of a video its
+    /// picture (`Video`) or its sound (`Audio`), a sound, a picture. Other tracks are not embedded.
+    ///
+    /// # Errors
+    /// As [`Embedder::query_media`].
+    pub async fn open_track(
+        &self,
+        path: &Path,
+        modality: Modality,
+        span: Option<TimeSpan>,
+        priority: Priority,
+    ) -> Result<AssetStream, EmbedError> {
+        if modality == Modality::Text || !self.bundle().has_tower(modality) {
+            return Err(EmbedError::NoTower(modality));
+        }
+        let spec = self.bundle().clip_spec(self.stride_secs);
+        let reader = ClipReader::open(&self.decoder, path, &spec, span).await?;
+        Ok(AssetStream::start(self.towers.clone(), reader, priority, Some(modality)))
+    }
+
+    /// Opens an asset (video, sound or picture; what it is is sniffed from its bytes).
+    ///
+    /// # Errors
+    /// [`EmbedError`].
+    pub async fn open(
+        &self,
+        path: &Path,
+        span: Option<TimeSpan>,
+        priority: Priority,
+    ) -> Result<AssetStream, EmbedError> {
+        let takes_media = [Modality::Video, Modality::Audio, Modality::Image];
+        if !takes_media.iter().any(|modality| self.bundle().has_tower(*modality)) {
+            return Err(EmbedError::NoTower(Modality::Video));
+        }
+        let spec = self.bundle().clip_spec(self.stride_secs);
+        let reader = ClipReader::open(&self.decoder, path, &spec, span).await?;
+        Ok(AssetStream::start(self.towers.clone(), reader, priority, None))
+    }
+}
+
+/// A tower's raw output to unit vectors.
+fn unit_vectors(bundle: &Bundle, modality: Modality, raw: SpaceVectors) -> Result<Vectors, EmbedError> {
+    raw.into_iter()
+        .map(|(space, values)| {
+            let dim = bundle.dim(&space).unwrap_or(0);
+            let vector =
+                Embedding::new(values, dim).map_err(|source| EmbedError::BadVector { modality, source })?;
+            Ok((space, vector))
+        })
+        .collect()
+}
+
+/// The mean of several clips' unit vectors, per space.
+#[derive(Default)]
+struct Mean {
+    clips: usize,
+    first: Option<Vectors>,
+    sums: BTreeMap<Space, Vec<f64>>,
+}
+
+impl Mean {
+    fn add(&mut self, vectors: &Vectors) {
+        self.clips += 1;
+        if self.first.is_none() {
+            self.first = Some(vectors.clone());
+        }
+        for (space, vector) in vectors {
+            let sum = self.sums.entry(space.clone()).or_insert_with(|| vec![0.0; vector.dim()]);
+            for (sum, value) in sum.iter_mut().zip(vector.as_slice()) {
+                *sum += f64::from(*value);
+            }
+        }
+    }
+
+    fn finish(self, bundle: &Bundle, modality: Modality) -> Result<Vectors, EmbedError> {
+        match (self.clips, self.first) {
+            // One clip's vector as it is: a query clip finds its stored self with cosine 1.
+            (1, Some(vectors)) => Ok(vectors),
+            (0, _) | (_, None) => Err(no_track(modality)),
+            (clips, _) => {
+                let mean = |sum: Vec<f64>| sum.iter().map(|value| (value / clips as f64) as f32).collect();
+                let means = self.sums.into_iter().map(|(space, sum)| (space, mean(sum))).collect();
+                unit_vectors(bundle, modality, means)
+            }
+        }
+    }
+}
+
+fn no_track(modality: Modality) -> EmbedError {
+    EmbedError::NoTrack(format!(
+        "nothing in this file can be used as {}",
+        if modality == Modality::Audio { "sound" } else { modality_name(modality) }
+    ))
+}

@@ -1,0 +1,170 @@
+//! An asset's clips as embeddings: decoding runs ahead of the towers, the towers ahead of the caller.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::{ClipVectors, EmbedError, Vectors, no_track, unit_vectors};
+use crate::model::{ModelError, Pending, Priority, Timings, Towers};
+use crate::preprocess::{AssetSummary, ClipReader, ClipTensors};
+use crate::types::{AssetKind, Modality, TimeSpan};
+
+/// Streams an asset's clips as embeddings, in order; decoding, towers and the caller overlap. Dropping
+/// it ends the decoder and takes its work out of the towers' queue.
+pub struct AssetStream {
+    clips: mpsc::Receiver<Result<InFlight, EmbedError>>,
+    reader: JoinHandle<()>,
+    summary: Arc<Mutex<Option<AssetSummary>>>,
+    timings: Arc<Timings>,
+    towers: Towers,
+}
+
+/// A clip whose tensors are in the towers' queue or beyond it.
+struct InFlight {
+    span: TimeSpan,
+    video: Option<(Modality, Pending)>,
+    audio: Option<(Modality, Pending)>,
+}
+
+impl AssetStream {
+    /// Starts reading. With `only`, work on other tracks is left out, and a file of another kind is
+    /// refused.
+    pub(super) fn start(
+        towers: Towers,
+        reader: ClipReader,
+        priority: Priority,
+        only: Option<Modality>,
+    ) -> Self {
+        let timings = Arc::new(Timings::default());
+        let towers = towers.timed(Arc::clone(&timings));
+        // Enough clips to keep every worker busy while the next one is decoded, and no more: a clip's
+        // tensors are megabytes.
+        let (sender, clips) = mpsc::channel(towers.clips_in_flight());
+        let summary = Arc::new(Mutex::new(Some(reader.summary())));
+        let feeder = Feeder { towers: towers.clone(), reader, priority, only, summary: Arc::clone(&summary) };
+        let reader = tokio::spawn(feeder.run(sender));
+        Self { clips, reader, summary, timings, towers }
+    }
+
+    /// The next clip, or `None` at the end.
+    ///
+    /// # Errors
+    /// [`EmbedError`]; `no_usable_track` where no clip of the asset had anything for a tower.
+    pub async fn next(&mut self) -> Result<Option<ClipVectors>, EmbedError> {
+        let Some(clip) = self.clips.recv().await else { return Ok(None) };
+        let InFlight { span, video, audio } = clip?;
+        Ok(Some(ClipVectors { span, video: self.finish(video).await?, audio: self.finish(audio).await? }))
+    }
+
+    async fn finish(&self, pending: Option<(Modality, Pending)>) -> Result<Option<Vectors>, EmbedError> {
+        let Some((modality, pending)) = pending else { return Ok(None) };
+        unit_vectors(self.towers.bundle(), modality, pending.vectors().await?).map(Some)
+    }
+
+    /// What is known of the asset; complete after the end.
+    #[must_use]
+    pub fn summary(&self) -> Option<AssetSummary> {
+        self.summary.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Seconds spent inside the towers so far.
+    #[must_use]
+    pub fn inference_secs(&self) -> f64 {
+        self.timings.inference_secs()
+    }
+}
+
+impl Drop for AssetStream {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+/// Reads clips and queues their tensors.
+struct Feeder {
+    towers: Towers,
+    reader: ClipReader,
+    priority: Priority,
+    only: Option<Modality>,
+    summary: Arc<Mutex<Option<AssetSummary>>>,
+}
+
+impl Feeder {
+    async fn run(mut self, clips: mpsc::Sender<Result<InFlight, EmbedError>>) {
+        let mut sent = 0_usize;
+        loop {
+            let next = self.next().await;
+            let report = match next {
+                Ok(Some(clip)) if clip.video.is_none() && clip.audio.is_none() => continue,
+                Ok(Some(clip)) => Ok(clip),
+                Ok(None) if sent == 0 => Err(self.nothing_usable()),
+                Ok(None) => return,
+                Err(error) => Err(error),
+            };
+            let last = report.is_err();
+            sent += 1;
+            if clips.send(report).await.is_err() || last {
+                return;
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<InFlight>, EmbedError> {
+        let clip = self.reader.next().await;
+        let summary = self.reader.summary();
+        let kind = summary.kind;
+        *self.summary.lock().unwrap_or_else(PoisonError::into_inner) = Some(summary);
+        let Some(clip) = clip? else { return Ok(None) };
+        self.refuse_other_kinds(kind)?;
+        self.queue(clip, kind).await.map(Some)
+    }
+
+    fn refuse_other_kinds(&self, got: AssetKind) -> Result<(), EmbedError> {
+        match (self.only, got) {
+            (Some(wanted @ Modality::Video), AssetKind::Image | AssetKind::Audio)
+            | (Some(wanted @ Modality::Image), AssetKind::Video | AssetKind::Audio)
+            | (Some(wanted @ Modality::Audio), AssetKind::Image) => {
+                Err(EmbedError::WrongKind { wanted, got })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn queue(&self, clip: ClipTensors, kind: AssetKind) -> Result<InFlight, EmbedError> {
+        let picture = if kind == AssetKind::Image { Modality::Image } else { Modality::Video };
+        let frames = clip.frames.filter(|_| self.wanted(picture));
+        let video = match frames {
+            Some(pixels) if picture == Modality::Image => {
+                Some(self.towers.submit_image(pixels, self.priority).await)
+            }
+            Some(frames) => Some(self.towers.submit_video(frames, self.priority).await),
+            None => None,
+        };
+        let audio = match clip.pcm.filter(|_| self.wanted(Modality::Audio)) {
+            Some(pcm) => Some(self.towers.submit_audio(pcm, self.priority).await),
+            None => None,
+        };
+        let named = |modality, pending: Option<Result<Pending, ModelError>>| {
+            pending.transpose().map(|pending| pending.map(|pending| (modality, pending)))
+        };
+        Ok(InFlight { span: clip.span, video: named(picture, video)?, audio: named(Modality::Audio, audio)? })
+    }
+
+    fn wanted(&self, modality: Modality) -> bool {
+        self.towers.bundle().has_tower(modality) && self.only.is_none_or(|only| only == modality)
+    }
+
+    fn nothing_usable(&self) -> EmbedError {
+        let modality = self.only.unwrap_or(match self.reader.summary().kind {
+            AssetKind::Video => Modality::Video,
+            AssetKind::Audio => Modality::Audio,
+            AssetKind::Image => Modality::Image,
+        });
+        if self.towers.bundle().has_tower(modality) {
+            no_track(modality)
+        } else {
+            EmbedError::NoTower(modality)
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Assets: added, listed, looked at, deleted.
+
+use std::path::PathBuf;
+
+use axum::Json;
+use axum::extract::{FromRequest, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+use super::error::{ApiError, ErrorBody};
+use super::extract::{ApiJson, ApiQuery, IdPath, content_type, unsupported};
+use super::form::{self, FileRule};
+use super::state::{AppState, detached};
+use super::views::{AssetView, ClipView, List};
+use crate::library::{IngestSource, Library, LibraryError, Upload};
+use crate::model::Priority;
+use crate::store::{AssetRecord, AssetState};
+use crate::types::{AssetId, Track};
+
+/// Largest metadata object, bytes of JSON.
+const MAX_METADATA_BYTES: usize = 64 << 10;
+
+/// A file on the server's disk.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AssetByPath {
+    /// Absolute path beneath an allowed root.
+    path: String,
+    /// Name shown to people; default: the file's.
+    name: Option<String>,
+    /// Any JSON object.
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<Value>,
+}
+
+/// A file that is sent along.
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "documents the multipart form")]
+pub struct AssetForm {
+    /// The bytes.
+    #[schema(format = Binary, content_media_type = "application/octet-stream")]
+    file: String,
+    /// Name shown to people; default: the file's.
+    name: Option<String>,
+    /// A JSON object.
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<Value>,
+}
+
+/// Query string of adding.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct AddQuery {
+    /// Answer only when the asset is searchable.
+    #[serde(default)]
+    wait: bool,
+}
+
+/// Adds a video, a sound or a picture.
+///
+/// Answers 202 at once, or with `wait=true` 201 when the asset is searchable; 200 where the same
+/// bytes were indexed before. With `wait=true` a file that gives nothing is refused and not kept.
+#[utoipa::path(post, path = "/v1/assets", tag = "assets", params(AddQuery),
+    request_body(content((AssetForm = "multipart/form-data"), (AssetByPath = "application/json"))),
+    responses(
+        (status = 200, description = "The same bytes were indexed before", body = AssetView),
+        (status = 201, description = "Searchable", body = AssetView),
+        (status = 202, description = "Accepted; see the Location header", body = AssetView),
+        (status = "4XX", description = "Refused", body = ErrorBody)))]
+pub async fn add(
+    State(state): State<AppState>,
+    ApiQuery(query): ApiQuery<AddQuery>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    state.library.check_room()?;
+    let (source, upload) = match content_type(request.headers()).as_str() {
+        "multipart/form-data" => by_form(&state, request).await?,
+        "application/json" => (by_path(&state, request).await?, None),
+        _ => return Err(unsupported("multipart/form-data or application/json")),
+    };
+    let library = state.library.clone();
+    detached(async move {
+        // The temporary file goes with the guard unless it was moved to its place.
+        let _guard = upload;
+        if query.wait { add_now(&library, source).await } else { add_later(&library, &source).await }
+    })
+    .await
+}
+
+async fn by_form(state: &AppState, request: Request) -> Result<(IngestSource, Option<Upload>), ApiError> {
+    let max_bytes = state.config.max_upload_bytes;
+    // Said before the bytes are sent, where the client tells their number; a form adds little to a file.
+    let declared =
+        request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    if declared.is_some_and(|bytes| bytes > max_bytes.saturating_add(2 << 20)) {
+        return Err(LibraryError::UploadTooLarge { max_bytes }.into());
+    }
+    let rule = FileRule { max_bytes, durable: true };
+    let mut form = form::receive(state, request, &["name", "metadata"], rule).await?;
+    let (upload, file_name) = form.require_file()?;
+    if upload.content.size_bytes == 0 {
+        return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "empty_file", "the file is empty")
+            .with_param("file"));
+    }
+    let metadata = match form.take("metadata") {
+        Some(text) => serde_json::from_str(&text).map_err(|error| {
+            ApiError::invalid("metadata", format!("`metadata` is not valid JSON: {error}"))
+        })?,
+        None => Value::Null,
+    };
+    let source = IngestSource {
+        path: upload.path.to_path_buf(),
+        name: form.take("name").map_or(file_name, |name| form::shown_name(&name)),
+        owned: true,
+        content: Some(upload.content.clone()),
+        metadata: checked_metadata(metadata)?,
+    };
+    Ok((source, Some(upload)))
+}
+
+async fn by_path(state: &AppState, request: Request) -> Result<IngestSource, ApiError> {
+    let ApiJson(body) = ApiJson::<AssetByPath>::from_request(request, state).await?;
+    let given = PathBuf::from(&body.path);
+    let path = state.library.allowed_path(&given)?;
+    let file_name = given.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    Ok(IngestSource {
+        path,
+        name: form::shown_name(&body.name.unwrap_or(file_name)),
+        owned: false,
+        content: None,
+        metadata: checked_metadata(body.metadata.unwrap_or(Value::Null))?,
+    })
+}
+
+/// Metadata is an object of bounded size; absent is an empty one.
+pub fn checked_metadata(metadata: Value) -> Result<Value, ApiError> {
+    match metadata {
+        Value::Null => Ok(serde_json::json!({})),
+        Value::Object(_) if metadata.to_string().len() <= MAX_METADATA_BYTES => Ok(metadata),
+        Value::Object(_) => Err(ApiError::invalid(
+            "metadata",
+            format!("`metadata` is larger than {MAX_METADATA_BYTES} bytes"),
+        )),
+        _ => Err(ApiError::invalid("metadata", "`metadata` must be a JSON object")),
+    }
+}
+
+async fn add_later(library: &std::sync::Arc<Library>, source: &IngestSource) -> Result<Response, ApiError> {
+    let (record, new) = library.submit(source).await?;
+    let indexed = !new && record.state != AssetState::Indexing;
+    Ok(answer(if indexed { StatusCode::OK } else { StatusCode::ACCEPTED }, record.into()))
+}
+
+async fn add_now(library: &std::sync::Arc<Library>, source: IngestSource) -> Result<Response, ApiError> {
+    let report = library.ingest(source, Priority::Interactive).await?;
+    let asset = report.asset;
+    if asset.state == AssetState::Failed {
+        let (code, message) = asset.error.unwrap_or_default();
+        library.delete_asset(asset.id).await?;
+        return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, code, message).with_param("file"));
+    }
+    let view = with_clips(library, asset).await?;
+    Ok(answer(if report.new { StatusCode::CREATED } else { StatusCode::OK }, view))
+}
+
+fn answer(status: StatusCode, view: AssetView) -> Response {
+    let location = format!("/v1/assets/{}", view.id);
+    (status, [(header::LOCATION, location)], Json(view)).into_response()
+}
+
+async fn with_clips(library: &Library, asset: AssetRecord) -> Result<AssetView, ApiError> {
+    let mut clips = Vec::with_capacity(usize::try_from(asset.clips).unwrap_or(0));
+    for clip in library.store().clips_of(asset.id).await? {
+        let vectors = library.store().clip_vectors(clip.id).await?;
+        let has = |track: &Track| vectors.iter().any(|(of, _, _)| of == track);
+        clips.push(ClipView { span: clip.span, tracks: Track::ALL.into_iter().filter(has).collect() });
+    }
+    let mut view = AssetView::from(asset);
+    view.clips = Some(clips);
+    Ok(view)
+}
+
+/// Query string of a list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ListQuery {
+    /// Assets a page, 1 to 1000; default 50.
+    limit: Option<u32>,
+    /// The last id of the page before.
+    #[param(value_type = Option<String>)]
+    after: Option<AssetId>,
+}
+
+/// Lists assets, newest first.
+#[utoipa::path(get, path = "/v1/assets", tag = "assets", params(ListQuery),
+    responses((status = 200, description = "A page", body = List<AssetView>),
+        (status = "4XX", description = "Refused", body = ErrorBody)))]
+pub async fn list(
+    State(state): State<AppState>,
+    ApiQuery(query): ApiQuery<ListQuery>,
+) -> Result<Json<List<AssetView>>, ApiError> {
+    let limit = checked_limit(query.limit, 50)?;
+    let mut page = state.library.store().list_assets(query.after, limit + 1).await?;
+    let more = page.len() > limit as usize;
+    page.truncate(limit as usize);
+    let next = if more { page.last().map(|asset| asset.id.to_string()) } else { None };
+    Ok(Json(List::new(page.into_iter().map(AssetView::from).collect(), next)))
+}
+
+/// A page's length, 1 to 1000.
+pub fn checked_limit(limit: Option<u32>, default: u32) -> Result<u32, ApiError> {
+    match limit.unwrap_or(default) {
+        limit @ 1..=1000 => Ok(limit),
+        _ => Err(ApiError::invalid("limit", "`limit` must be from 1 to 1000")),
+    }
+}
+
+/// Query string of one asset.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct GetQuery {
+    /// With its clips.
+    #[serde(default)]
+    clips: bool,
+}
+
+/// One asset.
+#[utoipa::path(get, path = "/v1/assets/{id}", tag = "assets", params(("id" = String, Path), GetQuery),
+    responses((status = 200, description = "The asset", body = AssetView),
+        (status = "4XX", description = "Refused", body = ErrorBody)))]
+pub async fn get(
+    State(state): State<AppState>,
+    IdPath(id): IdPath<AssetId>,
+    ApiQuery(query): ApiQuery<GetQuery>,
+) -> Result<Json<AssetView>, ApiError> {
+    let asset = state.library.store().asset(id).await?;
+    let view = if query.clips { with_clips(&state.library, asset).await? } else { asset.into() };
+    Ok(Json(view))
+}
+
+/// Deletes an asset with its clips and, if it was uploaded, its file.
+#[utoipa::path(delete, path = "/v1/assets/{id}", tag = "assets", params(("id" = String, Path)),
+    responses((status = 204, description = "Gone"), (status = "4XX", description = "Refused", body = ErrorBody)))]
+pub async fn delete(
+    State(state): State<AppState>,
+    IdPath(id): IdPath<AssetId>,
+) -> Result<StatusCode, ApiError> {
+    let library = state.library.clone();
+    detached(async move { Ok(library.delete_asset(id).await?) }).await?;
+    state.thumbnails.forget(id);
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,342 @@
+//! Vectors, in the shape OpenAI's clients know.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{FromRequest, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::error::{ApiError, ErrorBody};
+use super::extract::{ApiJson, content_type, unsupported};
+use super::form::{self, FileRule};
+use super::query::{check_text, scratch_of, timing, within};
+use super::search::check_model;
+use super::state::AppState;
+use crate::embed::{Embedder, Vectors};
+use crate::library::LibraryError;
+use crate::model::{Priority, Timings};
+use crate::search::SearchError;
+use crate::types::{Embedding, Modality, Space, TimeSpan};
+
+/// Most inputs a request.
+const MAX_INPUTS: usize = 256;
+/// Most clips a request: about nine hours of video.
+const MAX_CLIPS: usize = 10_000;
+/// Texts embedded side by side, so that they can share a batch.
+const TEXTS_AT_ONCE: usize = 16;
+
+/// Inputs to be embedded.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EmbeddingsBody {
+    /// Name of the model that is expected to answer.
+    model: Option<String>,
+    /// What the inputs are.
+    modality: Modality,
+    /// A text, a `data:` URI, a path beneath an allowed root; or a list of such.
+    input: Input,
+    /// Space; default: the finest that the modality has.
+    space: Option<String>,
+    /// How numbers are written; default float.
+    #[serde(default)]
+    encoding_format: Encoding,
+}
+
+/// One input or several.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Input {
+    /// One.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+/// How numbers are written.
+#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Encoding {
+    /// A list of numbers.
+    #[default]
+    Float,
+    /// Little-endian f32 in base64.
+    Base64,
+}
+
+/// A file to be embedded.
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "documents the multipart form")]
+pub struct EmbeddingsForm {
+    /// The bytes.
+    #[schema(format = Binary, content_media_type = "application/octet-stream")]
+    file: String,
+    /// What of the file counts: image, audio or video.
+    #[schema(value_type = String)]
+    modality: Modality,
+    /// Space.
+    space: Option<String>,
+    /// float or base64.
+    encoding_format: Option<String>,
+    /// Name of the model that is expected to answer.
+    model: Option<String>,
+}
+
+/// A vector as numbers or as base64.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum VectorView {
+    /// Numbers.
+    Float(Vec<f32>),
+    /// Little-endian f32 in base64.
+    Base64(String),
+}
+
+/// One vector, of unit length.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EmbeddingView {
+    /// Always `embedding`.
+    object: &'static str,
+    /// Which input it belongs to; a video's or a sound's clips follow each other.
+    index: usize,
+    /// The vector.
+    embedding: VectorView,
+    /// Its space.
+    space: Space,
+    /// Where the clip begins; only of video and audio.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start_secs: Option<f64>,
+    /// Where the clip ends; only of video and audio.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end_secs: Option<f64>,
+}
+
+/// What the request used.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Usage {
+    /// Words of the texts that reach the tower.
+    prompt_tokens: usize,
+    /// The same.
+    total_tokens: usize,
+}
+
+/// Vectors.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EmbeddingsAnswer {
+    /// Always `list`.
+    object: &'static str,
+    /// Name of the model.
+    model: String,
+    /// In the order of the inputs, clips in time order.
+    data: Vec<EmbeddingView>,
+    /// What the request used.
+    usage: Usage,
+}
+
+/// What all inputs of a request share.
+struct Asked {
+    modality: Modality,
+    space: Space,
+    encoding: Encoding,
+}
+
+/// Embeds texts, pictures, sounds or videos; of video and sound one vector per clip.
+#[utoipa::path(post, path = "/v1/embeddings", tag = "embeddings",
+    request_body(content((EmbeddingsBody = "application/json"), (EmbeddingsForm = "multipart/form-data"))),
+    responses((status = 200, description = "Vectors", body = EmbeddingsAnswer),
+        (status = "4XX", description = "Refused", body = ErrorBody)))]
+pub async fn embeddings(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
+    let timings = Arc::new(Timings::default());
+    let embedder = state.library.embedder().timed(Arc::clone(&timings));
+    let mut words = 0;
+    let data = match content_type(request.headers()).as_str() {
+        "application/json" => {
+            let ApiJson(body) = ApiJson::<EmbeddingsBody>::from_request(request, &state).await?;
+            let asked =
+                asked(&state, body.modality, body.space, body.encoding_format, body.model.as_deref())?;
+            let inputs = match body.input {
+                Input::One(input) => vec![input],
+                Input::Many(inputs) => inputs,
+            };
+            if inputs.is_empty() || inputs.len() > MAX_INPUTS {
+                return Err(ApiError::invalid("input", format!("send 1 to {MAX_INPUTS} inputs a request")));
+            }
+            if asked.modality == Modality::Text {
+                let data = within(&state, texts(&embedder, &asked, &inputs)).await??;
+                words = inputs.iter().filter_map(|text| embedder.towers.count_words(text).ok()).sum();
+                data
+            } else {
+                within(&state, media(&state, &embedder, &asked, inputs)).await??
+            }
+        }
+        "multipart/form-data" => {
+            let rule = FileRule { max_bytes: state.config.max_body_bytes as u64, durable: false };
+            let known = ["modality", "space", "encoding_format", "model"];
+            let mut form = form::receive(&state, request, &known, rule).await?;
+            let modality = super::search::media_modality(&form.require("modality")?)?;
+            let encoding = match form.take("encoding_format").as_deref() {
+                None | Some("float") => Encoding::Float,
+                Some("base64") => Encoding::Base64,
+                Some(_) => {
+                    return Err(ApiError::invalid("encoding_format", "`encoding_format` is float or base64"));
+                }
+            };
+            let asked = asked(&state, modality, form.take("space"), encoding, form.take("model").as_deref())?;
+            let (upload, _) = form.require_file()?;
+            let mut data = Vec::new();
+            let embedded = within(&state, of_file(&embedder, &asked, 0, &upload.path, &mut data)).await?;
+            embedded.map_err(|error| error.with_param("file"))?;
+            data
+        }
+        _ => return Err(unsupported("application/json or multipart/form-data")),
+    };
+    let model = state.library.embedder().bundle().name().to_owned();
+    let usage = Usage { prompt_tokens: words, total_tokens: words };
+    let mut response = Json(EmbeddingsAnswer { object: "list", model, data, usage }).into_response();
+    response.extensions_mut().insert(timing(&timings));
+    Ok(response)
+}
+
+fn asked(
+    state: &AppState,
+    modality: Modality,
+    space: Option<String>,
+    encoding: Encoding,
+    model: Option<&str>,
+) -> Result<Asked, ApiError> {
+    check_model(state, model)?;
+    let bundle = state.library.embedder().bundle();
+    let member = |space: &Space| bundle.has(modality, space);
+    let space = match space {
+        Some(name) => Some(Space::new(&name)).filter(member).ok_or_else(|| {
+            let message = format!("this model has no space `{name}` for {modality}; see /v1/models");
+            ApiError::new(StatusCode::BAD_REQUEST, "bad_space", message).with_param("space")
+        })?,
+        None => {
+            bundle.spaces().iter().map(|(space, _)| space.clone()).find(|space| member(space)).ok_or_else(
+                || {
+                    let message = format!("this model has no {modality} tower");
+                    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "modality_not_supported", message)
+                        .with_param("modality")
+                },
+            )?
+        }
+    };
+    Ok(Asked { modality, space, encoding })
+}
+
+async fn texts(
+    embedder: &Embedder,
+    asked: &Asked,
+    inputs: &[String],
+) -> Result<Vec<EmbeddingView>, ApiError> {
+    let one = async |(index, text): (usize, &String)| {
+        let param = format!("input[{index}]");
+        check_text(text, &param)?;
+        let vectors = embedder.text(text, Priority::Interactive).await;
+        let vectors = vectors.map_err(|error| ApiError::from(error).with_param(param))?;
+        view(asked, index, None, &vectors)
+    };
+    stream::iter(inputs.iter().enumerate()).map(one).buffered(TEXTS_AT_ONCE).try_collect().await
+}
+
+async fn media(
+    state: &AppState,
+    embedder: &Embedder,
+    asked: &Asked,
+    inputs: Vec<String>,
+) -> Result<Vec<EmbeddingView>, ApiError> {
+    let mut data = Vec::new();
+    for (index, input) in inputs.into_iter().enumerate() {
+        let param = format!("input[{index}]");
+        let named = |error: ApiError| error.with_param(param.clone());
+        if input.starts_with('/') {
+            let path = state.library.allowed_path(&PathBuf::from(input)).map_err(|e| named(e.into()))?;
+            of_file(embedder, asked, index, &path, &mut data).await.map_err(named)?;
+        } else {
+            let path = scratch_of(state, input, asked.modality, &param).await?;
+            of_file(embedder, asked, index, &path, &mut data).await.map_err(named)?;
+        }
+    }
+    Ok(data)
+}
+
+/// A picture gives one vector, a video or a sound one for each clip.
+async fn of_file(
+    embedder: &Embedder,
+    asked: &Asked,
+    index: usize,
+    path: &Path,
+    data: &mut Vec<EmbeddingView>,
+) -> Result<(), ApiError> {
+    if asked.modality == Modality::Image {
+        let vectors = embedder.query_media(path, Modality::Image, None).await?;
+        data.push(view(asked, index, None, &vectors)?);
+        return Ok(());
+    }
+    let mut stream = embedder.open(path, None, Priority::Interactive).await?;
+    let before = data.len();
+    while let Some(clip) = stream.next().await? {
+        let vectors = if asked.modality == Modality::Audio { clip.audio } else { clip.video };
+        if let Some(vectors) = vectors {
+            data.push(view(asked, index, Some(clip.span), &vectors)?);
+        }
+        if data.len() > MAX_CLIPS {
+            let message = format!("the inputs have more than {MAX_CLIPS} clips; index them instead");
+            return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "too_many_clips", message));
+        }
+    }
+    if data.len() == before {
+        let message = format!("the file has no {} track", asked.modality);
+        return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "no_such_track", message));
+    }
+    Ok(())
+}
+
+fn view(
+    asked: &Asked,
+    index: usize,
+    span: Option<TimeSpan>,
+    vectors: &Vectors,
+) -> Result<EmbeddingView, ApiError> {
+    let vector = vectors
+        .get(&asked.space)
+        .ok_or_else(|| LibraryError::from(SearchError::BadSpace(asked.space.clone())))?;
+    Ok(EmbeddingView {
+        object: "embedding",
+        index,
+        embedding: encoded(vector, asked.encoding),
+        space: asked.space.clone(),
+        start_secs: span.map(|span| span.start_secs),
+        end_secs: span.map(|span| span.end_secs),
+    })
+}
+
+fn encoded(vector: &Embedding, encoding: Encoding) -> VectorView {
+    match encoding {
+        Encoding::Float => VectorView::Float(vector.as_slice().to_vec()),
+        Encoding::Base64 => {
+            let bytes: Vec<u8> = vector.as_slice().iter().flat_map(|value| value.to_le_bytes()).collect();
+            VectorView::Base64(STANDARD.encode(bytes))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_little_endian_f32() {
+        let vector = Embedding::new(vec![0.6, 0.8], 2).unwrap();
+        let VectorView::Base64(text) = encoded(&vector, Encoding::Base64) else { panic!("base64") };
+        let bytes = STANDARD.decode(text).unwrap();
+        assert_eq!(bytes, [0.6_f32.to_le_bytes(), 0.8_f32.to_le_bytes()].concat());
+    }
+}

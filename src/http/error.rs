@@ -1,0 +1,226 @@
+//! One shape for every error, one mapping from the library's errors to statuses.
+
+use std::borrow::Cow;
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::embed::EmbedError;
+use crate::library::LibraryError;
+use crate::model::ModelError;
+use crate::search::SearchError;
+use crate::store::StoreError;
+
+/// An error on its way to the client. The outermost middleware adds the request id and writes it.
+#[derive(Debug, Clone)]
+pub struct ApiError {
+    status: StatusCode,
+    code: Cow<'static, str>,
+    message: String,
+    param: Option<String>,
+    retry_after_secs: Option<u64>,
+}
+
+/// Every error answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ErrorBody {
+    /// The error.
+    pub error: ErrorDetail,
+}
+
+/// What went wrong.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ErrorDetail {
+    /// A sentence a person can act on.
+    pub message: String,
+    /// `invalid_request_error`, `authentication_error`, `rate_limit_error` or `server_error`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The field that is wrong, e.g. `query.text`.
+    pub param: Option<String>,
+    /// Stable snake_case code.
+    pub code: String,
+    /// The request's id, also in the `x-request-id` header and in the server's log.
+    pub request_id: String,
+}
+
+impl ApiError {
+    /// An error of a status and a stable code.
+    pub fn new(status: StatusCode, code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self { status, code: code.into(), message: message.into(), param: None, retry_after_secs: None }
+    }
+
+    /// 400 for a field that is wrong.
+    pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_value", message).with_param(param)
+    }
+
+    /// Names the field.
+    #[must_use]
+    pub fn with_param(mut self, param: impl Into<String>) -> Self {
+        self.param = Some(param.into());
+        self
+    }
+
+    /// Says when to try again.
+    #[must_use]
+    pub const fn retry_after(mut self, secs: u64) -> Self {
+        self.retry_after_secs = Some(secs);
+        self
+    }
+
+    /// What a response without a body of ours becomes.
+    pub fn of_status(status: StatusCode) -> Self {
+        let (code, message) = match status {
+            StatusCode::NOT_FOUND => ("not_found", "there is nothing at this address; see /docs"),
+            StatusCode::METHOD_NOT_ALLOWED => {
+                ("method_not_allowed", "this address does not take this method; see the Allow header")
+            }
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                ("payload_too_large", "the body is larger than this server takes")
+            }
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+                ("unsupported_media_type", "this address does not take a body of this content type")
+            }
+            StatusCode::REQUEST_TIMEOUT => ("request_timeout", "the request took too long to arrive"),
+            StatusCode::RANGE_NOT_SATISFIABLE => {
+                ("range_not_satisfiable", "the range lies outside the file; see the Content-Range header")
+            }
+            status if status.is_client_error() => ("bad_request", "the request could not be understood"),
+            StatusCode::SERVICE_UNAVAILABLE => ("unavailable", "the server cannot answer now; try again"),
+            _ => ("internal", "the server failed on this request; its log has more under the request id"),
+        };
+        Self::new(status, code, message)
+    }
+
+    fn kind(&self) -> &'static str {
+        match self.status {
+            StatusCode::UNAUTHORIZED => "authentication_error",
+            // A refused path is a matter of the request, not of who sends it.
+            StatusCode::FORBIDDEN if self.code != "path_not_allowed" => "authentication_error",
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            status if status.is_client_error() => "invalid_request_error",
+            _ => "server_error",
+        }
+    }
+
+    /// The answer, with the request's id.
+    pub fn render(self, request_id: &str) -> Response {
+        let (status, kind, retry) = (self.status, self.kind(), self.retry_after_secs);
+        let error = ErrorDetail {
+            message: self.message,
+            kind,
+            param: self.param,
+            code: self.code.into_owned(),
+            request_id: request_id.to_owned(),
+        };
+        let mut response = (status, Json(ErrorBody { error })).into_response();
+        let headers = response.headers_mut();
+        if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(retry.unwrap_or(1)));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<LibraryError> for ApiError {
+    fn from(error: LibraryError) -> Self {
+        let status = match &error {
+            LibraryError::Store(StoreError::NotFound(_)) | LibraryError::PathMissing(_) => {
+                StatusCode::NOT_FOUND
+            }
+            LibraryError::Embed(error) => return embed_error(error),
+            LibraryError::NoSuchTrack(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            LibraryError::Search(error) => return search_error(error),
+            LibraryError::PathNotAllowed(_) => {
+                return Self::new(StatusCode::FORBIDDEN, error.code(), error.to_string()).with_param("path");
+            }
+            LibraryError::PathKind(..) | LibraryError::TooManyFiles(_) => StatusCode::BAD_REQUEST,
+            LibraryError::UploadTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            LibraryError::Busy { retry_after_secs } => {
+                return Self::new(StatusCode::TOO_MANY_REQUESTS, error.code(), error.to_string())
+                    .retry_after(*retry_after_secs);
+            }
+            LibraryError::Cancelled => StatusCode::CONFLICT,
+            LibraryError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            LibraryError::Io(io) if io.kind() == std::io::ErrorKind::StorageFull => {
+                StatusCode::INSUFFICIENT_STORAGE
+            }
+            LibraryError::Store(_) | LibraryError::Index(_) | LibraryError::Io(_) => {
+                return internal(error.code(), &error);
+            }
+        };
+        Self::new(status, error.code(), error.to_string())
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        LibraryError::from(error).into()
+    }
+}
+
+impl From<EmbedError> for ApiError {
+    fn from(error: EmbedError) -> Self {
+        embed_error(&error)
+    }
+}
+
+fn search_error(error: &SearchError) -> ApiError {
+    let refused = |status| ApiError::new(status, error.code(), error.to_string());
+    match error {
+        SearchError::NotComparable { .. } => refused(StatusCode::UNPROCESSABLE_ENTITY).with_param("targets"),
+        SearchError::BadSpace(_) => refused(StatusCode::BAD_REQUEST).with_param("space"),
+        SearchError::BadRequest(_) => refused(StatusCode::BAD_REQUEST),
+        SearchError::CutOff(_) => refused(StatusCode::SERVICE_UNAVAILABLE),
+        SearchError::Store(_) | SearchError::Index(_) => internal(error.code(), error),
+    }
+}
+
+/// An input that cannot be embedded is the sender's, unless our own parts failed.
+fn embed_error(error: &EmbedError) -> ApiError {
+    let ours = match error {
+        EmbedError::BadVector { .. } => true,
+        EmbedError::Model(ModelError::Overloaded { retry_after_secs }) => {
+            return ApiError::new(StatusCode::TOO_MANY_REQUESTS, error.code(), error.to_string())
+                .retry_after(*retry_after_secs);
+        }
+        EmbedError::Model(
+            ModelError::NoKnownWords { .. }
+            | ModelError::TextTooLong { .. }
+            | ModelError::BadSamples
+            | ModelError::NotSupported(_),
+        ) => false,
+        EmbedError::Model(_) => true,
+        EmbedError::Media(error) => error.code() == "decode_worker_failed",
+        EmbedError::NoTower(_) | EmbedError::WrongKind { .. } | EmbedError::NoTrack(_) => false,
+    };
+    if ours {
+        return internal(error.code(), error);
+    }
+    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, error.code(), error.to_string())
+}
+
+/// 500: the details go to the log, under the code, and not to the client.
+fn internal(code: &'static str, error: &dyn std::error::Error) -> ApiError {
+    tracing::error!(code, %error, "a request failed");
+    ApiError::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        code,
+        "the server failed on this request; its log has more",
+    )
+}

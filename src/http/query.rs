@@ -1,0 +1,220 @@
+//! What somebody looks for, from JSON or a form, to vectors.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::data_uri;
+use super::error::ApiError;
+use super::middleware::Timing;
+use super::state::AppState;
+use crate::embed::Vectors;
+use crate::library::{Library, LibraryError};
+use crate::model::{Priority, Timings};
+use crate::search::QueryPart;
+use crate::types::{AssetId, Embedding, Modality, TimeSpan, Track};
+
+/// Exactly one of text, image, audio, video or asset.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QueryBody {
+    /// Words.
+    #[schema(example = "a red circle moving left")]
+    pub text: Option<String>,
+    /// A picture, as a `data:` URI.
+    pub image: Option<String>,
+    /// A sound, as a `data:` URI.
+    pub audio: Option<String>,
+    /// A video, as a `data:` URI.
+    pub video: Option<String>,
+    /// A stored asset, or a part of it.
+    pub asset: Option<AssetQuery>,
+}
+
+/// A stored asset, or a part of it.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AssetQuery {
+    /// Which.
+    #[schema(value_type = String)]
+    id: AssetId,
+    /// First second; default: the beginning.
+    start_secs: Option<f64>,
+    /// Second after the last; default: the end.
+    end_secs: Option<f64>,
+    /// Its picture or its sound; default: the picture where it has one.
+    track: Option<Track>,
+}
+
+/// An embedded query.
+pub struct Embedded {
+    /// For the search.
+    pub part: QueryPart,
+    /// The stored asset it was made of: no answer to itself.
+    pub asset: Option<AssetId>,
+    /// Where the time went.
+    pub timing: Timing,
+}
+
+/// Embeds the one query given.
+pub async fn embed(state: &AppState, body: QueryBody) -> Result<Embedded, ApiError> {
+    let media = [(Modality::Image, body.image), (Modality::Audio, body.audio), (Modality::Video, body.video)];
+    let mut media: Vec<_> = media.into_iter().filter_map(|(m, uri)| uri.map(|uri| (m, uri))).collect();
+    let given = usize::from(body.text.is_some()) + media.len() + usize::from(body.asset.is_some());
+    if given != 1 {
+        let message = format!("`query` holds exactly one of text, image, audio, video or asset, not {given}");
+        return Err(ApiError::invalid("query", message));
+    }
+    if let Some(text) = body.text {
+        return embed_text(state, &text).await;
+    }
+    if let Some(query) = body.asset {
+        return of_asset(&state.library, &query).await;
+    }
+    let Some((modality, uri)) = media.pop() else {
+        return Err(ApiError::invalid("query", "`query` is empty"));
+    };
+    let param = format!("query.{modality}");
+    let path = scratch_of(state, uri, modality, &param).await?;
+    embed_file(state, &path, modality, None).await.map_err(|error| error.with_param(param))
+}
+
+/// The bytes of a `data:` URI in a temporary file.
+pub async fn scratch_of(
+    state: &AppState,
+    uri: String,
+    modality: Modality,
+    param: &str,
+) -> Result<tempfile::TempPath, ApiError> {
+    let owned_param = param.to_owned();
+    // Tens of megabytes of base64 are work for another thread.
+    let decoded = tokio::task::spawn_blocking(move || data_uri::decode(&uri, modality, &owned_param)).await;
+    let bytes = decoded.map_err(|_| ApiError::of_status(axum::http::StatusCode::INTERNAL_SERVER_ERROR))??;
+    let mut writer = state.library.begin_upload(u64::MAX)?;
+    writer.write(&bytes).await?;
+    Ok(writer.finish_scratch().await?.path)
+}
+
+/// Refuses a text without a word; what the model makes of the words it says itself.
+pub fn check_text(text: &str, param: &str) -> Result<(), ApiError> {
+    if text.trim().is_empty() {
+        return Err(ApiError::invalid(param, "the text is empty"));
+    }
+    Ok(())
+}
+
+async fn embed_text(state: &AppState, text: &str) -> Result<Embedded, ApiError> {
+    let param = "query.text";
+    check_text(text, param)?;
+    let timings = Arc::new(Timings::default());
+    let embedder = state.library.embedder().timed(Arc::clone(&timings));
+    let vectors = within(state, embedder.text(text, Priority::Interactive)).await?;
+    let vectors = vectors.map_err(|error| ApiError::from(error).with_param(param))?;
+    Ok(embedded(Modality::Text, vectors, &timings))
+}
+
+/// Embeds a query that is a file.
+pub async fn embed_file(
+    state: &AppState,
+    path: &Path,
+    modality: Modality,
+    span: Option<TimeSpan>,
+) -> Result<Embedded, ApiError> {
+    let timings = Arc::new(Timings::default());
+    let embedder = state.library.embedder().timed(Arc::clone(&timings));
+    let vectors = within(state, embedder.query_media(path, modality, span)).await??;
+    Ok(embedded(modality, vectors, &timings))
+}
+
+fn embedded(modality: Modality, vectors: Vectors, timings: &Timings) -> Embedded {
+    Embedded { part: QueryPart { modality, vectors }, asset: None, timing: timing(timings) }
+}
+
+/// What the towers took, for the response's headers and for Prometheus.
+pub fn timing(timings: &Timings) -> Timing {
+    let timing = Timing { queue_secs: timings.queue_secs(), inference_secs: timings.inference_secs() };
+    metrics::histogram!("triptych_query_stage_seconds", "stage" => "queue").record(timing.queue_secs);
+    metrics::histogram!("triptych_query_stage_seconds", "stage" => "infer").record(timing.inference_secs);
+    timing
+}
+
+/// Gives up on what takes too long.
+pub async fn within<T>(state: &AppState, work: impl Future<Output = T>) -> Result<T, ApiError> {
+    tokio::time::timeout(state.config.query_timeout, work).await.map_err(|_| {
+        let message = "the query took too long; send a shorter file, or try again when less is going on";
+        ApiError::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, "deadline_exceeded", message)
+            .retry_after(5)
+    })
+}
+
+/// A span from two optional ends.
+pub fn span_of(start: Option<f64>, end: Option<f64>, param: &str) -> Result<Option<TimeSpan>, ApiError> {
+    if start.is_none() && end.is_none() {
+        return Ok(None);
+    }
+    let span = TimeSpan::new(start.unwrap_or(0.0), end.unwrap_or(f64::MAX));
+    span.map(Some).map_err(|error| ApiError::invalid(param, error.to_string()))
+}
+
+/// The stored vectors of an asset's clips: the mean of those within the span, per space.
+async fn of_asset(library: &Library, query: &AssetQuery) -> Result<Embedded, ApiError> {
+    let span = span_of(query.start_secs, query.end_secs, "query.asset.start_secs")?;
+    // Unknown ids answer 404 and say which field.
+    let not_found = |error| ApiError::from(error).with_param("query.asset.id");
+    library.store().asset(query.id).await.map_err(not_found)?;
+    let clips = library.store().clips_of(query.id).await?;
+    let touched: Vec<_> = match span {
+        None => clips,
+        // A clip counts where at least half of it, or of the span, lies inside: its neighbours do not.
+        Some(span) => clips.into_iter().filter(|clip| overlaps(clip.span, span)).collect(),
+    };
+    let mut sums: BTreeMap<Track, Sums> = BTreeMap::new();
+    for clip in touched {
+        for (track, space, vector) in library.store().clip_vectors(clip.id).await? {
+            add(sums.entry(track).or_default().entry(space).or_default(), &vector);
+        }
+    }
+    let track = query.track.or_else(|| sums.keys().next().copied()).unwrap_or(Track::Video);
+    let missing = || ApiError::from(LibraryError::NoSuchTrack(track.modality())).with_param("query.asset");
+    let sums = sums.remove(&track).ok_or_else(missing)?;
+    let mean = |(space, sum): (_, Vec<f32>)| {
+        let dim = sum.len();
+        Embedding::new(sum, dim).map(|vector| (space, vector)).map_err(|_| missing())
+    };
+    let vectors = sums.into_iter().map(mean).collect::<Result<Vectors, _>>()?;
+    let part = QueryPart { modality: track.modality(), vectors };
+    Ok(Embedded { part, asset: Some(query.id), timing: Timing::default() })
+}
+
+type Sums = BTreeMap<crate::types::Space, Vec<f32>>;
+
+fn add(sum: &mut Vec<f32>, vector: &Embedding) {
+    if sum.is_empty() {
+        sum.extend_from_slice(vector.as_slice());
+    } else {
+        sum.iter_mut().zip(vector.as_slice()).for_each(|(s, v)| *s += v);
+    }
+}
+
+fn overlaps(clip: TimeSpan, span: TimeSpan) -> bool {
+    let common = clip.end_secs.min(span.end_secs) - clip.start_secs.max(span.start_secs);
+    common > 0.0 && common >= 0.5 * clip.duration_secs().min(span.duration_secs()) - 1e-9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_neighbouring_clip_does_not_count() {
+        let span = |a, b| TimeSpan::new(a, b).unwrap();
+        assert!(overlaps(span(3.2, 6.4), span(3.2, 6.4)));
+        assert!(!overlaps(span(0.0, 3.2), span(3.2, 6.4)));
+        assert!(!overlaps(span(0.0, 3.2), span(3.0, 6.4)));
+        assert!(overlaps(span(0.0, 3.2), span(1.0, 1.5)));
+        assert!(overlaps(span(0.0, 3.2), span(0.0, f64::MAX)));
+    }
+}

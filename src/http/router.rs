@@ -1,0 +1,54 @@
+//! The one route table.
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+use axum::routing::get;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
+use utoipa_axum::routes;
+
+use super::error::ApiError;
+use super::state::AppState;
+use super::{
+    assets, content, embeddings, guard, health, jobs, middleware, models, openapi, pages, search, stats,
+    thumbnail,
+};
+
+/// Every documented call.
+pub fn api() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(openapi::base())
+        // An upload has a cap of its own, counted while it streams.
+        .routes(routes!(assets::add, assets::list).layer(DefaultBodyLimit::disable()))
+        .routes(routes!(assets::get, assets::delete))
+        .routes(routes!(content::content))
+        .routes(routes!(thumbnail::thumbnail))
+        .routes(routes!(search::search))
+        .routes(routes!(embeddings::embeddings))
+        .routes(routes!(jobs::start, jobs::list))
+        .routes(routes!(jobs::get, jobs::cancel))
+        .routes(routes!(jobs::items))
+        .routes(routes!(jobs::events))
+        .routes(routes!(models::list))
+        .routes(routes!(stats::stats))
+        .routes(routes!(stats::prometheus))
+        .routes(routes!(health::health))
+        .routes(routes!(health::livez))
+        .routes(routes!(health::readyz))
+        .routes(routes!(openapi::document))
+}
+
+/// The whole application.
+pub fn app(state: AppState) -> Router {
+    let (router, _) = api().split_for_parts();
+    let body_limit = DefaultBodyLimit::max(state.config.max_body_bytes);
+    router
+        .route("/", get(pages::index))
+        .route("/docs", get(pages::docs))
+        .route("/ui/{*path}", get(pages::file))
+        .fallback(|| async { ApiError::of_status(axum::http::StatusCode::NOT_FOUND) })
+        .layer(body_limit)
+        .layer(from_fn_with_state(state.clone(), guard::limit))
+        .layer(from_fn_with_state(state.clone(), guard::authenticate))
+        .layer(from_fn_with_state(state.clone(), middleware::outer))
+        .with_state(state)
+}

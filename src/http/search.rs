@@ -1,0 +1,278 @@
+//! Finding moments.
+
+use axum::Json;
+use axum::extract::{FromRequest, Request, State};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::error::{ApiError, ErrorBody};
+use super::extract::{ApiJson, content_type, parse_json, unsupported};
+use super::form::{self, FileRule};
+use super::query::{self, Embedded, QueryBody};
+use super::state::AppState;
+use super::views::content_url;
+use crate::index::SearchParams;
+use crate::search::{GroupBy, Hit, MAX_LIMIT, MAX_OFFSET, SearchRequest};
+use crate::types::{AssetId, AssetKind, Modality, Space, TimeSpan, Track};
+
+/// Broadest graph search.
+const MAX_EF: usize = 10_000;
+
+/// A search.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SearchBody {
+    /// What to look for; left out in a form with a file.
+    query: Option<QueryBody>,
+    /// Tracks to look at; a clip's better one counts.
+    #[serde(default = "video_only")]
+    targets: Vec<Track>,
+    /// Where to look.
+    #[serde(default)]
+    filter: FilterBody,
+    /// Every clip, or an asset's best clip.
+    #[serde(default)]
+    group_by: GroupBy,
+    /// Hits, 1 to 1000; default 10.
+    limit: Option<usize>,
+    /// Hits to skip, at most 1000; default 0.
+    offset: Option<usize>,
+    /// Space to compare in; default: the finest that both sides share.
+    space: Option<String>,
+    /// How to search.
+    #[serde(default)]
+    params: ParamsBody,
+    /// Name of the model that is expected to answer.
+    model: Option<String>,
+}
+
+fn video_only() -> Vec<Track> {
+    vec![Track::Video]
+}
+
+/// Where to look.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FilterBody {
+    /// Only in these assets; empty: everywhere.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    asset_ids: Vec<AssetId>,
+}
+
+/// How to search.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ParamsBody {
+    /// Breadth of the graph search; more finds more and takes longer.
+    ef: Option<usize>,
+    /// Compare with every clip.
+    #[serde(default)]
+    exact: bool,
+}
+
+/// A search with a file.
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "documents the multipart form")]
+pub struct SearchForm {
+    /// A search as JSON, `query` left out.
+    request: Option<String>,
+    /// What of the file counts: image, audio or video.
+    #[schema(value_type = String)]
+    modality: Modality,
+    /// The bytes.
+    #[schema(format = Binary, content_media_type = "application/octet-stream")]
+    file: String,
+    /// First second that counts.
+    start_secs: Option<f64>,
+    /// Second after the last that counts.
+    end_secs: Option<f64>,
+}
+
+/// One moment found.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct HitView {
+    /// From 1.
+    rank: usize,
+    /// Asset.
+    #[schema(value_type = String)]
+    asset_id: AssetId,
+    /// Its name.
+    asset_name: String,
+    /// When.
+    #[serde(flatten)]
+    span: TimeSpan,
+    /// Cosine, -1 to 1.
+    score: f32,
+    /// Space the score was taken in.
+    space: Space,
+    /// Track that matched.
+    matched: Track,
+    /// A picture of the moment's middle; null without one.
+    thumbnail_url: Option<String>,
+    /// The file.
+    content_url: String,
+    /// The asset's metadata.
+    #[schema(value_type = Object)]
+    metadata: serde_json::Value,
+}
+
+/// Moments, best first.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SearchAnswer {
+    /// Always `list`.
+    object: &'static str,
+    /// Space of the scores.
+    space: Space,
+    /// Name of the model.
+    model: String,
+    /// Best first.
+    data: Vec<HitView>,
+}
+
+impl From<Hit> for HitView {
+    fn from(hit: Hit) -> Self {
+        let middle = (hit.span.start_secs + hit.span.end_secs) / 2.0;
+        let pictured = matches!(hit.asset_kind, Some(AssetKind::Video | AssetKind::Image));
+        Self {
+            rank: hit.rank,
+            thumbnail_url: pictured.then(|| {
+                format!("/v1/assets/{}/thumbnail?at={}", hit.asset_id, (middle * 100.0).round() / 100.0)
+            }),
+            content_url: content_url(hit.asset_id),
+            asset_id: hit.asset_id,
+            asset_name: hit.asset_name,
+            span: hit.span,
+            score: hit.score,
+            space: hit.space,
+            matched: hit.matched,
+            metadata: hit.metadata,
+        }
+    }
+}
+
+/// Finds the moments that are nearest to a text, a picture, a sound, a video or a stored clip.
+#[utoipa::path(post, path = "/v1/search", tag = "search",
+    request_body(content((SearchBody = "application/json"), (SearchForm = "multipart/form-data"))),
+    responses((status = 200, description = "Moments, best first", body = SearchAnswer),
+        (status = "4XX", description = "Refused", body = ErrorBody)))]
+pub async fn search(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
+    let (body, embedded) = match content_type(request.headers()).as_str() {
+        "application/json" => {
+            let ApiJson(mut body) = ApiJson::<SearchBody>::from_request(request, &state).await?;
+            check(&state, &body)?;
+            let query = body.query.take().ok_or_else(|| {
+                let code = axum::http::StatusCode::BAD_REQUEST;
+                ApiError::new(code, "missing_field", "missing field `query`").with_param("query")
+            })?;
+            let embedded = query::embed(&state, query).await?;
+            (body, embedded)
+        }
+        "multipart/form-data" => by_form(&state, request).await?,
+        _ => return Err(unsupported("application/json or multipart/form-data")),
+    };
+    let timing = embedded.timing;
+    let request = to_request(&state, body, embedded)?;
+    let response = query::within(&state, state.library.search(request)).await??;
+    let answer = SearchAnswer {
+        object: "list",
+        space: response.space,
+        model: state.library.embedder().bundle().name().to_owned(),
+        data: response.hits.into_iter().map(HitView::from).collect(),
+    };
+    let mut response = Json(answer).into_response();
+    response.extensions_mut().insert(timing);
+    Ok(response)
+}
+
+async fn by_form(state: &AppState, request: Request) -> Result<(SearchBody, Embedded), ApiError> {
+    let rule = FileRule { max_bytes: state.config.max_body_bytes as u64, durable: false };
+    let known = ["request", "modality", "start_secs", "end_secs"];
+    let mut form = form::receive(state, request, &known, rule).await?;
+    let body: SearchBody = parse_json(form.take("request").unwrap_or_else(|| "{}".to_owned()).as_bytes())?;
+    check(state, &body)?;
+    if body.query.is_some() {
+        return Err(ApiError::invalid("query", "the file is the query: leave `query` out of `request`"));
+    }
+    let modality = media_modality(&form.require("modality")?)?;
+    let span = query::span_of(form.number("start_secs")?, form.number("end_secs")?, "start_secs")?;
+    let (upload, _) = form.require_file()?;
+    let embedded = query::embed_file(state, &upload.path, modality, span).await;
+    Ok((body, embedded.map_err(|error| error.with_param("file"))?))
+}
+
+/// image, audio or video.
+pub fn media_modality(text: &str) -> Result<Modality, ApiError> {
+    match text.trim().parse() {
+        Ok(Modality::Text) | Err(_) => {
+            Err(ApiError::invalid("modality", "`modality` is image, audio or video"))
+        }
+        Ok(modality) => Ok(modality),
+    }
+}
+
+/// Refuses the model's name where another model is loaded.
+pub fn check_model(state: &AppState, model: Option<&str>) -> Result<(), ApiError> {
+    let loaded = state.library.embedder().bundle().name();
+    match model {
+        Some(name) if name != loaded => {
+            let message = format!("this server runs the model `{loaded}`; see /v1/models");
+            let error = ApiError::new(axum::http::StatusCode::NOT_FOUND, "model_not_found", message);
+            Err(error.with_param("model"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Looks at everything cheap before anything is embedded.
+fn check(state: &AppState, body: &SearchBody) -> Result<(), ApiError> {
+    check_model(state, body.model.as_deref())?;
+    if body.targets.is_empty() {
+        return Err(ApiError::invalid("targets", "`targets` needs video, audio or both"));
+    }
+    if !(1..=MAX_LIMIT).contains(&body.limit.unwrap_or(10)) {
+        return Err(ApiError::invalid("limit", format!("`limit` must be from 1 to {MAX_LIMIT}")));
+    }
+    if body.offset.unwrap_or(0) > MAX_OFFSET {
+        return Err(ApiError::invalid("offset", format!("`offset` must be at most {MAX_OFFSET}")));
+    }
+    if body.params.ef.is_some_and(|ef| !(1..=MAX_EF).contains(&ef)) {
+        return Err(ApiError::invalid("params.ef", format!("`ef` must be from 1 to {MAX_EF}")));
+    }
+    if body.filter.asset_ids.len() > 10_000 {
+        return Err(ApiError::invalid("filter.asset_ids", "at most 10000 assets can be named"));
+    }
+    Ok(())
+}
+
+fn to_request(state: &AppState, body: SearchBody, embedded: Embedded) -> Result<SearchRequest, ApiError> {
+    let space = match body.space {
+        None => None,
+        Some(name) => {
+            let space = Space::new(&name);
+            if !state.library.embedder().bundle().spaces().iter().any(|(known, _)| *known == space) {
+                let message = "this model has no such space; see /v1/models";
+                let error = ApiError::new(axum::http::StatusCode::BAD_REQUEST, "bad_space", message);
+                return Err(error.with_param("space"));
+            }
+            Some(space)
+        }
+    };
+    let mut targets = body.targets;
+    targets.sort_unstable();
+    targets.dedup();
+    // Who asks for an asset by name in the filter wants it, even as an answer to itself.
+    let exclude_asset = embedded.asset.filter(|id| !body.filter.asset_ids.contains(id));
+    Ok(SearchRequest {
+        query: embedded.part,
+        targets,
+        assets: body.filter.asset_ids,
+        exclude_asset,
+        space,
+        group_by: body.group_by,
+        offset: body.offset.unwrap_or(0),
+        limit: body.limit.unwrap_or(10),
+        params: SearchParams { ef: body.params.ef, exact: body.params.exact },
+    })
+}

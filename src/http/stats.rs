@@ -1,0 +1,116 @@
+//! Counts for people and for Prometheus.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use metrics::gauge;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::error::ApiError;
+use super::state::AppState;
+use crate::store::WorkState;
+use crate::types::{Space, Track};
+
+/// One index.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct IndexView {
+    /// Track it serves.
+    track: Track,
+    /// Space it serves.
+    space: Space,
+    /// Vectors in it.
+    vectors: usize,
+    /// How it searches.
+    engine: &'static str,
+    /// Memory it holds.
+    bytes: usize,
+}
+
+/// Counts of a running server.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Stats {
+    /// Always `stats`.
+    object: &'static str,
+    /// Version of the server.
+    version: &'static str,
+    /// Seconds since it came up.
+    uptime_secs: f64,
+    /// Resident memory, bytes; 0 where it cannot be told.
+    resident_bytes: u64,
+    /// Assets.
+    assets: u64,
+    /// Clips.
+    clips: u64,
+    /// Seconds of media.
+    media_secs: f64,
+    /// Files queued or being indexed.
+    ingest_active: usize,
+    /// Uploads waiting among them.
+    ingest_queued: usize,
+    /// Indexes.
+    indexes: Vec<IndexView>,
+}
+
+async fn collect(state: &AppState) -> Result<Stats, ApiError> {
+    let (assets, clips, media_secs) = state.library.store().totals().await?;
+    let (ingest_active, ingest_queued) = state.library.in_flight();
+    let of = |(track, space, vectors, engine, bytes)| IndexView { track, space, vectors, engine, bytes };
+    Ok(Stats {
+        object: "stats",
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_secs: state.started.elapsed().as_secs_f64(),
+        resident_bytes: resident_bytes(),
+        assets,
+        clips,
+        media_secs,
+        ingest_active,
+        ingest_queued,
+        indexes: state.library.index().stats().into_iter().map(of).collect(),
+    })
+}
+
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) << 10
+}
+
+/// Counts, index engines, memory.
+#[utoipa::path(get, path = "/v1/stats", tag = "server",
+    responses((status = 200, description = "Counts", body = Stats)))]
+pub async fn stats(State(state): State<AppState>) -> Result<Json<Stats>, ApiError> {
+    Ok(Json(collect(&state).await?))
+}
+
+/// Metrics as Prometheus text.
+#[utoipa::path(get, path = "/metrics", tag = "server",
+    responses((status = 200, description = "Prometheus text", content_type = "text/plain")))]
+pub async fn prometheus(State(state): State<AppState>) -> Result<Response, ApiError> {
+    let stats = collect(&state).await?;
+    gauge!("triptych_assets").set(stats.assets as f64);
+    gauge!("triptych_clips").set(stats.clips as f64);
+    gauge!("triptych_media_seconds").set(stats.media_secs);
+    gauge!("triptych_ingest_active").set(stats.ingest_active as f64);
+    gauge!("triptych_ingest_queued").set(stats.ingest_queued as f64);
+    gauge!("triptych_process_resident_bytes").set(stats.resident_bytes as f64);
+    for index in &stats.indexes {
+        let (track, space, engine) = (index.track.as_str(), index.space.to_string(), index.engine);
+        gauge!("triptych_index_vectors", "track" => track, "space" => space.clone(), "engine" => engine)
+            .set(index.vectors as f64);
+        gauge!("triptych_index_bytes", "track" => track, "space" => space, "engine" => engine)
+            .set(index.bytes as f64);
+    }
+    let jobs = state.library.store().list_jobs(1000).await?;
+    for wanted in
+        [WorkState::Queued, WorkState::Running, WorkState::Done, WorkState::Failed, WorkState::Cancelled]
+    {
+        let count = jobs.iter().filter(|job| job.state == wanted).count();
+        gauge!("triptych_jobs", "state" => wanted.as_str()).set(count as f64);
+    }
+    let handle = crate::telemetry::metrics();
+    handle.run_upkeep();
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], handle.render()).into_response())
+}

@@ -1,0 +1,399 @@
+//! The index that answers searches: scans while the collection is small, a graph beside the scan
+//! when it is large, whichever suits the question.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+
+use super::exact::{Scope, TopK, scan_f32, scan_int8, score};
+use super::hnsw::{Graph, LEAST_BREADTH, NoGraph};
+use super::quantize::quantize;
+use super::rows::{Rows, Slot, View};
+use super::{ClipFilter, IndexError, Neighbour, SearchParams, VectorIndex};
+use crate::types::{ClipId, Embedding};
+
+/// Vectors from which on a graph answers faster than the scan of one core: measured, see
+/// docs/index.md for the numbers and how to repeat them.
+pub const GRAPH_FROM: usize = 40_000;
+
+/// Breadth of the graph search that [`GRAPH_FROM`] was measured with, and a little more, since the
+/// default breadth must be served at that size.
+const BREADTH_AT_GRAPH_FROM: usize = 80;
+
+/// Breadth of a graph search for k neighbours when the caller does not say.
+const fn default_breadth(k: usize) -> usize {
+    if k < 32 { 64 } else { 2 * k }
+}
+
+/// One (track, space) of a library.
+///
+/// New vectors are scanned until the next graph takes them in, removed ones are skipped, and
+/// every answer is scored in f32. Graphs are built in the background, one at a time in a process.
+pub struct HybridIndex {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    dim: usize,
+    graph_from: usize,
+    state: RwLock<State>,
+    building: Mutex<bool>,
+    built: Condvar,
+    stop: AtomicBool,
+}
+
+struct State {
+    rows: Rows,
+    graph: Option<Arc<Graph>>,
+    /// Slots written since the graph's view was taken, ascending. The graph does not know them.
+    fresh: Arc<Vec<Slot>>,
+    /// Rows of the graph's view removed or replaced since.
+    stale: usize,
+    /// Slots written and rows gone since the view of the graph in the making was taken.
+    since_build: Option<(Vec<Slot>, usize)>,
+    /// Size at which a graph proved useless; not tried again until the size has doubled.
+    useless_at: usize,
+}
+
+impl HybridIndex {
+    /// An empty index of vectors of `dim` values.
+    #[must_use]
+    pub fn new(dim: usize) -> Self {
+        Self::with_rows(Rows::new(dim), GRAPH_FROM)
+    }
+
+    /// An index of these rows that builds graphs from `graph_from` vectors on; `usize::MAX`: never.
+    #[must_use]
+    pub fn with_rows(rows: Rows, graph_from: usize) -> Self {
+        let state =
+            State { rows, graph: None, fresh: Arc::default(), stale: 0, since_build: None, useless_at: 0 };
+        let dim = state.rows.view().dim;
+        let index = Self {
+            shared: Arc::new(Shared {
+                dim,
+                graph_from,
+                state: RwLock::new(state),
+                building: Mutex::new(false),
+                built: Condvar::new(),
+                stop: AtomicBool::new(false),
+            }),
+        };
+        index.shared.rebuild_if_due();
+        index
+    }
+
+    /// Values of a vector.
+    #[must_use]
+    pub fn dim(&self) -> usize {
+        self.shared.dim
+    }
+
+    /// What answers an unfiltered search now: `exact-int8` or `hnsw`.
+    #[must_use]
+    pub fn engine(&self) -> &'static str {
+        if self.shared.read(|state| state.graph.is_some()) { "hnsw" } else { "exact-int8" }
+    }
+
+    /// The vectors as they are now, frozen.
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.shared.read(|state| state.rows.view().clone())
+    }
+
+    /// Number of clips and the sum of their ids, and the vectors these are of.
+    #[must_use]
+    pub fn census(&self) -> ((u64, i64), View) {
+        self.shared.read(|state| (state.rows.census(), state.rows.view().clone()))
+    }
+
+    /// Waits until no graph is being built.
+    pub fn wait_for_graph(&self) {
+        let mut building = self.shared.building.lock().unwrap_or_else(PoisonError::into_inner);
+        while *building {
+            building = self.shared.built.wait(building).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Slots in a graph's stead: (scanned beside it as unreachable, scanned as new).
+    #[must_use]
+    pub fn scanned_beside_graph(&self) -> (usize, usize) {
+        self.shared
+            .read(|state| (state.graph.as_ref().map_or(0, |graph| graph.orphans().len()), state.fresh.len()))
+    }
+
+    fn check(&self, vector: &Embedding) -> Result<(), IndexError> {
+        if vector.dim() == self.shared.dim {
+            Ok(())
+        } else {
+            Err(IndexError::BadLength { got: vector.dim(), want: self.shared.dim })
+        }
+    }
+}
+
+impl Drop for HybridIndex {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+impl VectorIndex for HybridIndex {
+    fn len(&self) -> usize {
+        self.shared.read(|state| state.rows.view().live)
+    }
+
+    fn upsert(&self, clip: ClipId, vector: &Embedding) -> Result<(), IndexError> {
+        self.check(vector)?;
+        let codes = quantize(vector.as_slice());
+        self.shared.write(|state| {
+            let replaced = state.rows.slot(clip).is_some();
+            let slot = state.rows.put(clip, vector.as_slice(), &codes);
+            state.note_written(slot, replaced);
+        });
+        self.shared.rebuild_if_due();
+        Ok(())
+    }
+
+    fn remove(&self, clip: ClipId) -> bool {
+        let removed = self.shared.write(|state| {
+            let slot = state.rows.remove(clip);
+            state.note_gone(slot);
+            slot.is_some()
+        });
+        self.shared.rebuild_if_due();
+        removed
+    }
+
+    fn search(
+        &self,
+        query: &Embedding,
+        k: usize,
+        params: SearchParams,
+        filter: Option<&ClipFilter>,
+    ) -> Result<Vec<Neighbour>, IndexError> {
+        self.check(query)?;
+        // Everything below works on frozen rows, without a lock.
+        let (view, graph, fresh, listed) = self.shared.read(|state| {
+            let listed = filter.map(|filter| match filter {
+                ClipFilter::Only(ids) | ClipFilter::Except(ids) => {
+                    let mut slots: Vec<Slot> = ids.iter().filter_map(|id| state.rows.slot(*id)).collect();
+                    slots.sort_unstable();
+                    slots
+                }
+            });
+            (state.rows.view().clone(), state.graph.clone(), state.fresh.clone(), listed.unwrap_or_default())
+        });
+        let k = k.min(view.live);
+        if k == 0 {
+            return Ok(Vec::new());
+        }
+        let query = query.as_slice();
+        let scope = match filter {
+            Some(ClipFilter::Only(_)) => Scope::Only(&listed),
+            Some(ClipFilter::Except(_)) | None => Scope::AllBut(&listed),
+        };
+        if params.exact {
+            return Ok(scan_f32(&view, query, k, scope));
+        }
+        if let (Some(graph), Scope::AllBut(skipped)) = (graph, scope) {
+            let breadth = params.ef.unwrap_or_else(|| default_breadth(k)).max(k).max(LEAST_BREADTH);
+            let breadth = breadth.saturating_add(skipped.len());
+            if self.shared.graph_pays(breadth, view.live) {
+                let found = search_graph(&view, &graph, &fresh, query, k, breadth, skipped);
+                if found.len() >= k.min(view.live - skipped.len()) {
+                    return Ok(found);
+                }
+            }
+        }
+        Ok(scan_int8(&view, query, k, scope))
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.shared.read(|state| {
+            state.rows.memory_bytes()
+                + state.graph.as_ref().map_or(0, |graph| graph.memory_bytes())
+                + state.fresh.capacity() * size_of::<Slot>()
+        })
+    }
+}
+
+/// Graph, orphans and new rows together.
+fn search_graph(
+    view: &View,
+    graph: &Graph,
+    fresh: &[Slot],
+    query: &[f32],
+    k: usize,
+    breadth: usize,
+    skipped: &[Slot],
+) -> Vec<Neighbour> {
+    let mut beside: Vec<Slot> = [graph.orphans(), fresh].concat();
+    beside.sort_unstable();
+    beside.dedup();
+    beside.retain(|slot| skipped.binary_search(slot).is_err());
+    let mut slots = graph.candidates(query, breadth);
+    slots.sort_unstable();
+    slots.dedup();
+    let mut top = TopK::new(k);
+    for neighbour in scan_int8(view, query, k, Scope::Only(&beside)) {
+        top.offer(neighbour.clip, neighbour.score);
+    }
+    for slot in slots {
+        if beside.binary_search(&slot).is_ok() || skipped.binary_search(&slot).is_ok() {
+            continue;
+        }
+        if let Some(clip) = view.id(slot) {
+            top.offer(clip, score(query, view.values(slot)));
+        }
+    }
+    top.into_sorted()
+}
+
+impl State {
+    fn note_written(&mut self, slot: Slot, replaced: bool) {
+        if self.graph.is_some() {
+            let fresh = Arc::make_mut(&mut self.fresh);
+            if let Err(at) = fresh.binary_search(&slot) {
+                fresh.insert(at, slot);
+                self.stale += usize::from(replaced);
+            }
+        }
+        if let Some((written, gone)) = &mut self.since_build {
+            written.push(slot);
+            *gone += usize::from(replaced);
+        }
+    }
+
+    fn note_gone(&mut self, slot: Option<Slot>) {
+        let Some(slot) = slot else { return };
+        if self.graph.is_some() {
+            let fresh = Arc::make_mut(&mut self.fresh);
+            match fresh.binary_search(&slot) {
+                Ok(at) => drop(fresh.remove(at)),
+                Err(_) => self.stale += 1,
+            }
+        }
+        if let Some((_, gone)) = &mut self.since_build {
+            *gone += 1;
+        }
+    }
+
+    fn graph_is_due(&self, graph_from: usize) -> bool {
+        let live = self.rows.view().live;
+        if live < graph_from || live < self.useless_at.saturating_mul(2) {
+            return false;
+        }
+        match &self.graph {
+            None => true,
+            Some(graph) => {
+                self.fresh.len() > (graph_from / 2).max(graph.covered() / 4)
+                    || self.stale > graph.covered() / 5
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.state.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn write<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The cost of a graph search grows with its breadth, a scan's with the rows: a broad search of
+    /// the graph costs more than the scan, and the scan leaves nothing out.
+    fn graph_pays(&self, breadth: usize, live: usize) -> bool {
+        breadth.saturating_mul(self.graph_from) <= live.saturating_mul(BREADTH_AT_GRAPH_FROM)
+    }
+
+    fn rebuild_if_due(self: &Arc<Self>) {
+        let (due, shrunk) = self.read(|state| {
+            let shrunk = state.graph.is_some() && state.rows.view().live < self.graph_from / 2;
+            (state.graph_is_due(self.graph_from), shrunk)
+        });
+        if shrunk {
+            let graph = self.write(|state| {
+                state.fresh = Arc::default();
+                state.graph.take()
+            });
+            // Outside the lock: taking a graph apart is slow.
+            drop(graph);
+        }
+        if !due {
+            return;
+        }
+        {
+            let mut building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
+            if *building {
+                return;
+            }
+            *building = true;
+        }
+        let view = self.write(|state| {
+            state.since_build = Some((Vec::new(), 0));
+            state.rows.view().clone()
+        });
+        let shared = self.clone();
+        let spawned = std::thread::Builder::new()
+            .name("triptych-graph".into())
+            .spawn(move || shared.build(&view))
+            .inspect_err(
+                |error| tracing::error!(%error, "no thread to build a search graph; scanning instead"),
+            );
+        if spawned.is_err() {
+            self.end_build();
+        }
+    }
+
+    fn build(self: &Arc<Self>, view: &View) {
+        // One graph at a time, at low priority: the towers need the cores more.
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = rustix::process::nice(10) {
+            tracing::debug!(%error, "the graph builder keeps its normal priority");
+        }
+        // hnsw_rs asserts on its own invariants; the scan goes on without it.
+        let built = std::panic::catch_unwind(|| Graph::build(view, &self.stop));
+        drop(turn);
+        let old = match built {
+            Ok(Ok(graph)) => {
+                tracing::info!(rows = graph.covered(), orphans = graph.orphans().len(), "search graph built");
+                self.swap_in(graph)
+            }
+            Ok(Err(NoGraph::Stopped)) => None,
+            Ok(Err(NoGraph::Useless(lost, of))) => {
+                tracing::warn!(lost, of, "too many vectors cannot be reached in a graph; scanning instead");
+                self.write(|state| state.useless_at = view.live);
+                None
+            }
+            Err(_) => {
+                tracing::error!(rows = view.live, "building a search graph failed; scanning instead");
+                self.write(|state| state.useless_at = view.live);
+                None
+            }
+        };
+        self.end_build();
+        drop(old);
+        if !self.stop.load(Ordering::Relaxed) {
+            self.rebuild_if_due();
+        }
+    }
+
+    fn swap_in(&self, graph: Graph) -> Option<Arc<Graph>> {
+        self.write(|state| {
+            let (mut written, gone) = state.since_build.take().unwrap_or_default();
+            written.sort_unstable();
+            written.dedup();
+            written.retain(|slot| state.rows.view().id(*slot).is_some());
+            state.fresh = Arc::new(written);
+            state.stale = gone;
+            state.graph.replace(Arc::new(graph))
+        })
+    }
+
+    fn end_build(&self) {
+        self.write(|state| state.since_build = None);
+        *self.building.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        self.built.notify_all();
+    }
+}

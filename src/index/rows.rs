@@ -1,0 +1,239 @@
+//! The vectors of one index in memory: f32 and int8 side by side, in chunks that readers share and
+//! a writer copies only while a reader holds them. A search works on a frozen [`View`] and holds no
+//! lock; writers never wait for it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::kernels::{Line, flat};
+use super::quantize::{Codes, lines_for, quantize};
+use crate::types::ClipId;
+
+/// Rows of a chunk: what a writer copies at most when it meets a reader (1.3 MB at 256 values).
+pub const CHUNK_ROWS: usize = 1024;
+
+/// Position of a row; the slot of a removed row is used again.
+pub type Slot = u32;
+
+/// Up to [`CHUNK_ROWS`] rows.
+#[derive(Debug, Default)]
+pub struct Chunk {
+    /// Clip of each row; `None` where it was removed.
+    pub ids: Vec<Option<ClipId>>,
+    /// What a code of 1 is worth.
+    pub scales: Vec<f32>,
+    /// Quantisation error; minus infinity for removed rows, whose upper bound is then never
+    /// enough.
+    pub errors: Vec<f32>,
+    lines: Vec<Line>,
+    values: Vec<f32>,
+}
+
+impl Clone for Chunk {
+    fn clone(&self) -> Self {
+        // Full capacity: the copy is the one that will be written to.
+        fn copy<T: Clone>(from: &[T], per_row: usize) -> Vec<T> {
+            let mut to = Vec::with_capacity(per_row * CHUNK_ROWS);
+            to.extend_from_slice(from);
+            to
+        }
+        let rows = self.ids.len().max(1);
+        Self {
+            ids: copy(&self.ids, 1),
+            scales: copy(&self.scales, 1),
+            errors: copy(&self.errors, 1),
+            lines: copy(&self.lines, self.lines.len() / rows),
+            values: copy(&self.values, self.values.len() / rows),
+        }
+    }
+}
+
+impl Chunk {
+    /// int8 codes of rows `from..to`, `lines` lines each.
+    #[must_use]
+    pub fn codes(&self, from: usize, to: usize, lines: usize) -> &[i8] {
+        flat(&self.lines[from * lines..to * lines])
+    }
+
+    fn put(&mut self, row: usize, id: ClipId, values: &[f32], codes: &Codes) {
+        if row == self.ids.len() {
+            self.ids.push(Some(id));
+            self.scales.push(codes.scale);
+            self.errors.push(codes.error);
+            self.lines.extend_from_slice(&codes.lines);
+            self.values.extend_from_slice(values);
+        } else {
+            let (lines, dim) = (codes.lines.len(), values.len());
+            self.ids[row] = Some(id);
+            self.scales[row] = codes.scale;
+            self.errors[row] = codes.error;
+            self.lines[row * lines..(row + 1) * lines].copy_from_slice(&codes.lines);
+            self.values[row * dim..(row + 1) * dim].copy_from_slice(values);
+        }
+    }
+
+    fn bury(&mut self, row: usize) {
+        self.ids[row] = None;
+        self.errors[row] = f32::NEG_INFINITY;
+    }
+}
+
+/// All rows as they were at one moment. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// Values of a vector.
+    pub dim: usize,
+    /// The chunks; all but the last are full.
+    pub chunks: Arc<Vec<Arc<Chunk>>>,
+    /// Rows that hold a vector.
+    pub live: usize,
+}
+
+impl View {
+    /// Slots in use, removed rows included.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * CHUNK_ROWS + last.ids.len())
+    }
+
+    /// Lines of one row's codes.
+    #[must_use]
+    pub const fn lines(&self) -> usize {
+        lines_for(self.dim)
+    }
+
+    /// Clip in a slot.
+    #[must_use]
+    pub fn id(&self, slot: Slot) -> Option<ClipId> {
+        let (chunk, row) = place(slot);
+        self.chunks.get(chunk).and_then(|c| c.ids.get(row).copied().flatten())
+    }
+
+    /// Vector in a slot.
+    #[must_use]
+    pub fn values(&self, slot: Slot) -> &[f32] {
+        let (chunk, row) = place(slot);
+        &self.chunks[chunk].values[row * self.dim..(row + 1) * self.dim]
+    }
+
+    /// Codes in a slot.
+    #[must_use]
+    pub fn codes(&self, slot: Slot) -> &[i8] {
+        let (chunk, row) = place(slot);
+        self.chunks[chunk].codes(row, row + 1, self.lines())
+    }
+
+    /// Slots that hold a vector, ascending.
+    pub fn live_slots(&self) -> impl Iterator<Item = (Slot, ClipId)> + '_ {
+        let ids = self.chunks.iter().flat_map(|chunk| chunk.ids.iter());
+        (0..).zip(ids).filter_map(|(slot, id)| id.map(|id| (slot, id)))
+    }
+}
+
+/// Chunk and row of a slot.
+#[must_use]
+pub const fn place(slot: Slot) -> (usize, usize) {
+    (slot as usize / CHUNK_ROWS, slot as usize % CHUNK_ROWS)
+}
+
+/// The writer's side: the current view, and which clip is where.
+#[derive(Debug)]
+pub struct Rows {
+    view: View,
+    slots: HashMap<ClipId, Slot>,
+    free: Vec<Slot>,
+}
+
+impl Rows {
+    /// No rows of `dim` values.
+    #[must_use]
+    pub fn new(dim: usize) -> Self {
+        Self { view: View { dim, chunks: Arc::default(), live: 0 }, slots: HashMap::new(), free: Vec::new() }
+    }
+
+    /// The rows as they are now.
+    #[must_use]
+    pub const fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Slot of a clip.
+    #[must_use]
+    pub fn slot(&self, id: ClipId) -> Option<Slot> {
+        self.slots.get(&id).copied()
+    }
+
+    /// Number of clips and the sum of their ids.
+    #[must_use]
+    pub fn census(&self) -> (u64, i64) {
+        (self.slots.len() as u64, self.slots.keys().map(|id| id.0).sum())
+    }
+
+    /// Adds or replaces a vector of the right length; its slot.
+    pub fn put(&mut self, id: ClipId, values: &[f32], codes: &Codes) -> Slot {
+        let (slot, new) = match self.slots.get(&id) {
+            Some(slot) => (*slot, false),
+            None => (self.free.pop().unwrap_or(self.view.slots() as Slot), true),
+        };
+        let (chunk, row) = place(slot);
+        let chunks = Arc::make_mut(&mut self.view.chunks);
+        if chunk == chunks.len() {
+            chunks.push(Arc::default());
+        }
+        Arc::make_mut(&mut chunks[chunk]).put(row, id, values, codes);
+        if new {
+            self.slots.insert(id, slot);
+            self.view.live += 1;
+        }
+        slot
+    }
+
+    /// As [`put`](Self::put), codes included.
+    pub fn insert(&mut self, id: ClipId, values: &[f32]) -> Slot {
+        self.put(id, values, &quantize(values))
+    }
+
+    /// Removes a clip; the slot it had.
+    pub fn remove(&mut self, id: ClipId) -> Option<Slot> {
+        let slot = self.slots.remove(&id)?;
+        let (chunk, row) = place(slot);
+        Arc::make_mut(&mut Arc::make_mut(&mut self.view.chunks)[chunk]).bury(row);
+        self.view.live -= 1;
+        self.free.push(slot);
+        Some(slot)
+    }
+
+    /// Bytes held.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let row = self.view.dim * 4 + self.view.lines() * 64 + 24;
+        self.view.chunks.len() * CHUNK_ROWS * row + self.slots.capacity() * 17 + self.free.capacity() * 4
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn slots_are_reused_and_views_stay_as_they_were() {
+        let mut rows = Rows::new(2);
+        for id in 0..2000 {
+            rows.insert(ClipId(id), &[id as f32, 1.0]);
+        }
+        let before = rows.view().clone();
+        assert_eq!((before.slots(), before.live, before.chunks.len()), (2000, 2000, 2));
+        let slot = rows.remove(ClipId(7)).unwrap();
+        assert_eq!(rows.remove(ClipId(7)), None);
+        assert_eq!(rows.insert(ClipId(5000), &[-1.0, 0.0]), slot);
+        assert_eq!(rows.insert(ClipId(8), &[-2.0, 0.0]), 8);
+        assert_eq!((rows.view().slots(), rows.view().live), (2000, 2000));
+        assert_eq!((before.id(slot), before.values(8)), (Some(ClipId(7)), &[8.0, 1.0][..]));
+        assert_eq!((rows.view().id(slot), rows.view().values(8)), (Some(ClipId(5000)), &[-2.0, 0.0][..]));
+        // The chunk nobody wrote to is still shared.
+        assert!(Arc::ptr_eq(&before.chunks[1], &rows.view().chunks[1]));
+        assert_eq!(rows.census(), (2000, (0..2000).sum::<i64>() - 7 + 5000));
+    }
+}

@@ -1,0 +1,180 @@
+//! One index on disk: vectors and ids, verified as a whole before a byte of it is believed.
+//!
+//! ```text
+//! "TRIPIDX1" | u32 header length | header (JSON) | count x i64 clip id | count x dim x f32 | u32 CRC-32 of all before
+//! ```
+//! All numbers are little-endian.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::IndexError;
+use super::rows::{Rows, View};
+use crate::types::{ClipId, ModelId, Space, Track};
+
+const MAGIC: &[u8; 8] = b"TRIPIDX1";
+const CRC_BYTES: usize = 4;
+
+/// What a snapshot is of. It is loaded only where all of it is as expected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Header {
+    /// Whose vectors.
+    pub model: ModelId,
+    /// Of which track.
+    pub track: Track,
+    /// Of which space.
+    pub space: Space,
+    /// Values of a vector.
+    pub dim: usize,
+    /// Vectors.
+    pub count: usize,
+    /// The store's sequence they are of.
+    pub sequence: i64,
+    /// Clips whose vector in the store is damaged, which are therefore not here.
+    pub damaged: Vec<ClipId>,
+}
+
+/// Writes to a temporary file, syncs it, renames it, syncs the folder: there is always a whole
+/// snapshot or none.
+///
+/// # Errors
+/// [`IndexError::Snapshot`].
+pub fn save(path: &Path, header: &Header, view: &View) -> Result<(), IndexError> {
+    write_file(path, header, view)
+        .map_err(|error| IndexError::Snapshot(format!("{}: {error}", path.display())))
+}
+
+fn write_file(path: &Path, header: &Header, view: &View) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
+    let mut out =
+        Summed { out: BufWriter::with_capacity(1 << 20, temporary.as_file_mut()), crc: Default::default() };
+    let json = serde_json::to_vec(header)?;
+    out.put(MAGIC)?;
+    out.put(&u32::try_from(json.len()).map_err(std::io::Error::other)?.to_le_bytes())?;
+    out.put(&json)?;
+    for (_, id) in view.live_slots() {
+        out.put(&id.0.to_le_bytes())?;
+    }
+    let mut bytes = Vec::with_capacity(view.dim * 4);
+    for (slot, _) in view.live_slots() {
+        bytes.clear();
+        bytes.extend(view.values(slot).iter().flat_map(|v| v.to_le_bytes()));
+        out.put(&bytes)?;
+    }
+    let crc = out.crc.clone().finalize();
+    out.put(&crc.to_le_bytes())?;
+    out.out.flush()?;
+    drop(out);
+    temporary.as_file().sync_all()?;
+    temporary.persist(path)?;
+    File::open(folder)?.sync_all()
+}
+
+struct Summed<W> {
+    out: W,
+    crc: crc32fast::Hasher,
+}
+
+impl<W: Write> Summed<W> {
+    fn put(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.crc.update(bytes);
+        self.out.write_all(bytes)
+    }
+}
+
+/// The rows of a snapshot and its header; `None` where there is no whole one. What it is of is
+/// for the caller to compare.
+#[must_use]
+pub fn load(path: &Path) -> Option<(Header, Rows)> {
+    let bytes = std::fs::read(path).ok()?;
+    let (body, crc) = bytes.split_at_checked(bytes.len().checked_sub(CRC_BYTES)?)?;
+    if crc32fast::hash(body).to_le_bytes() != crc {
+        return None;
+    }
+    let rest = body.strip_prefix(MAGIC.as_slice())?;
+    let (length, rest) = rest.split_first_chunk::<4>()?;
+    let (json, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    let header: Header = serde_json::from_slice(json).ok()?;
+    let (ids, values) = rest.split_at_checked(header.count.checked_mul(8)?)?;
+    if header.dim == 0 || values.len() != header.count.checked_mul(header.dim)?.checked_mul(4)? {
+        return None;
+    }
+    let mut rows = Rows::new(header.dim);
+    let mut vector = Vec::with_capacity(header.dim);
+    for (id, values) in ids.as_chunks::<8>().0.iter().zip(values.chunks_exact(header.dim * 4)) {
+        vector.clear();
+        vector.extend(values.as_chunks::<4>().0.iter().map(|v| f32::from_le_bytes(*v)));
+        rows.insert(ClipId(i64::from_le_bytes(*id)), &vector);
+    }
+    Some((header, rows))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn header(count: usize) -> Header {
+        Header {
+            model: ModelId("m".into()),
+            track: Track::Audio,
+            space: Space::new("fine"),
+            dim: 3,
+            count,
+            sequence: 9,
+            damaged: vec![ClipId(4)],
+        }
+    }
+
+    fn rows() -> Rows {
+        let mut rows = Rows::new(3);
+        for id in 0..50 {
+            rows.insert(ClipId(id * 3), &[id as f32, -1.0, 0.5]);
+        }
+        rows.remove(ClipId(30));
+        rows
+    }
+
+    #[test]
+    fn a_snapshot_comes_back_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.snapshot");
+        assert!(load(&path).is_none());
+        let rows = rows();
+        save(&path, &header(49), rows.view()).unwrap();
+        let (found, loaded) = load(&path).unwrap();
+        assert_eq!((found, loaded.census()), (header(49), rows.census()));
+        for (slot, id) in rows.view().live_slots() {
+            assert_eq!(loaded.view().values(loaded.slot(id).unwrap()), rows.view().values(slot));
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "a temporary file was left");
+    }
+
+    #[test]
+    fn no_flipped_byte_and_no_truncation_is_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.snapshot");
+        save(&path, &header(49), rows().view()).unwrap();
+        let good = std::fs::read(&path).unwrap();
+        for n in 0..200 {
+            let at = n * (good.len() - 1) / 199;
+            let mut bad = good.clone();
+            bad[at] ^= 1 << (n % 8);
+            std::fs::write(&path, &bad).unwrap();
+            assert!(load(&path).is_none(), "byte {at} flipped");
+            std::fs::write(&path, &good[..at]).unwrap();
+            assert!(load(&path).is_none(), "cut to {at} bytes");
+        }
+        // A right checksum over nonsense.
+        for body in [&b""[..], b"TRIPIDX1", b"TRIPIDX1\xff\xff\xff\xff", b"TRIPIDX1\x02\x00\x00\x00{}"] {
+            std::fs::write(&path, [body, &crc32fast::hash(body).to_le_bytes()].concat()).unwrap();
+            assert!(load(&path).is_none());
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Which files of a folder become items of a job.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// Names that are taken without a look inside.
+const MEDIA_EXTENSIONS: &[&str] = &[
+    "mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "m2ts", "mts", "flv", "wmv", "3gp",
+    "ogv", "wav", "mp3", "flac", "ogg", "oga", "opus", "m4a", "aac", "aif", "aiff", "wma", "jpg", "jpeg",
+    "png", "webp", "gif", "bmp",
+];
+
+/// Why a folder could not be listed.
+#[derive(Debug, thiserror::Error)]
+pub enum ListError {
+    /// More files than one job takes.
+    #[error("more than {0} files")]
+    TooMany(usize),
+    /// Input/output.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// The media files of a folder, sorted by path, or the one file given. Hidden names are left out,
+/// and so is what neither its name nor its first bytes call media. A link to a file is listed as
+/// it stands and checked when it is indexed; links to folders are not followed, so there are no
+/// cycles. `inside` says whether a resolved path may be read. Blocking.
+///
+/// # Errors
+/// [`ListError`].
+pub fn list_media(
+    root: &Path,
+    recursive: bool,
+    most: usize,
+    inside: impl Fn(&Path) -> bool,
+) -> Result<Vec<String>, ListError> {
+    if root.is_file() {
+        return Ok(root.to_str().map(str::to_owned).into_iter().collect());
+    }
+    let mut found = Vec::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            // One unreadable folder in a big tree must not stop the rest.
+            Err(error) if folder != root => {
+                tracing::warn!(folder = ?folder, %error, "a folder could not be read and is left out");
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        for entry in entries {
+            let entry = entry?;
+            if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            let kind = entry.file_type()?;
+            let path = entry.path();
+            if kind.is_dir() && recursive {
+                folders.push(path);
+            } else if !kind.is_dir() && is_media(&path, kind.is_symlink(), &inside) {
+                match path.to_str() {
+                    Some(text) => found.push(text.to_owned()),
+                    None => tracing::warn!(path = ?path, "a name that is not UTF-8 is left out"),
+                }
+            }
+            if found.len() > most {
+                return Err(ListError::TooMany(most));
+            }
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+fn is_media(path: &Path, link: bool, inside: &impl Fn(&Path) -> bool) -> bool {
+    if named_media(path) {
+        // A link is listed even where it leads outside: its item then says that it is refused.
+        return link || path.is_file();
+    }
+    let Ok(real) = path.canonicalize() else { return false };
+    inside(&real) && real.is_file() && sniffs_as_media(&real)
+}
+
+fn named_media(path: &Path) -> bool {
+    let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
+    extension.is_some_and(|e| MEDIA_EXTENSIONS.contains(&e.as_str()))
+}
+
+fn sniffs_as_media(path: &PathBuf) -> bool {
+    let mut head = Vec::with_capacity(64);
+    fs::File::open(path).is_ok_and(|file| file.take(64).read_to_end(&mut head).is_ok())
+        && looks_like_media(&head)
+}
+
+/// Whether a file's first bytes are those of a container or picture that is known.
+fn looks_like_media(head: &[u8]) -> bool {
+    let at = |offset: usize, magic: &[u8]| head.get(offset..).is_some_and(|rest| rest.starts_with(magic));
+    at(4, b"ftyp")
+        || at(0, &[0x1a, 0x45, 0xdf, 0xa3])
+        || (at(0, b"RIFF") && (at(8, b"WAVE") || at(8, b"AVI ") || at(8, b"WEBP")))
+        || at(0, b"fLaC")
+        || at(0, b"OggS")
+        || at(0, b"ID3")
+        || at(0, &[0xff, 0xd8, 0xff])
+        || at(0, b"\x89PNG\r\n\x1a\n")
+        || at(0, b"GIF8")
+        || at(0, b"FLV\x01")
+        || (at(0, b"FORM") && (at(8, b"AIFF") || at(8, b"AIFC")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn names(root: &Path, recursive: bool) -> Vec<String> {
+        let base = root.to_owned();
+        let listed = list_media(root, recursive, 100, |path| path.starts_with(&base)).unwrap();
+        listed.iter().map(|p| p.strip_prefix(root.to_str().unwrap()).unwrap()[1..].to_owned()).collect()
+    }
+
+    #[test]
+    fn a_folder_gives_its_media_sorted() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap().join("root");
+        fs::create_dir_all(root.join("b/deep")).unwrap();
+        fs::create_dir_all(root.join(".hidden")).unwrap();
+        for name in ["z.mp4", "a.WAV", "b/c.jpg", "b/deep/d.webm", ".x.mp4", ".hidden/e.mp4", "notes.txt"] {
+            fs::write(root.join(name), "x").unwrap();
+        }
+        fs::write(root.join("no-extension"), b"\0\0\0\x18ftypisom").unwrap();
+        fs::write(dir.path().join("outside.bin"), b"fLaC").unwrap();
+        symlink(dir.path().join("outside.bin"), root.join("out.bin")).unwrap();
+        symlink(dir.path().join("outside.bin"), root.join("out.mp4")).unwrap();
+        symlink(&root, root.join("loop")).unwrap();
+        assert_eq!(
+            names(&root, true),
+            ["a.WAV", "b/c.jpg", "b/deep/d.webm", "no-extension", "out.mp4", "z.mp4"]
+        );
+        assert_eq!(names(&root, false), ["a.WAV", "no-extension", "out.mp4", "z.mp4"]);
+        assert!(matches!(list_media(&root, true, 2, |_| true), Err(ListError::TooMany(2))));
+        assert_eq!(list_media(&root.join("z.mp4"), true, 2, |_| true).unwrap().len(), 1);
+        assert!(list_media(&root.join("none"), true, 2, |_| true).is_err());
+    }
+}

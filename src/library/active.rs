@@ -1,0 +1,100 @@
+//! Which assets are being indexed right now, so that the same bytes are never embedded twice at
+//! once and a running one can be stopped.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::types::AssetId;
+
+/// One asset that is queued or running.
+#[derive(Debug)]
+pub(super) struct Active {
+    pub(super) id: AssetId,
+    sha256: String,
+    /// Asks it to stop.
+    pub(super) cancel: CancellationToken,
+    /// Fires when it has ended, however it ended.
+    pub(super) done: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct Maps {
+    by_id: HashMap<AssetId, Arc<Active>>,
+    by_sha256: HashMap<String, AssetId>,
+}
+
+/// All assets that are queued or running.
+#[derive(Debug, Default, Clone)]
+pub(super) struct ActiveSet(Arc<Mutex<Maps>>);
+
+impl ActiveSet {
+    fn maps(&self) -> MutexGuard<'_, Maps> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes an asset; it is given back when the claim is dropped.
+    pub(super) fn claim(&self, id: AssetId, sha256: &str, stop: &CancellationToken) -> Claim {
+        let active = Arc::new(Active {
+            id,
+            sha256: sha256.to_owned(),
+            cancel: stop.child_token(),
+            done: CancellationToken::new(),
+        });
+        let mut maps = self.maps();
+        maps.by_sha256.insert(sha256.to_owned(), id);
+        maps.by_id.insert(id, Arc::clone(&active));
+        Claim { active, set: self.clone() }
+    }
+
+    pub(super) fn by_id(&self, id: AssetId) -> Option<Arc<Active>> {
+        self.maps().by_id.get(&id).cloned()
+    }
+
+    pub(super) fn by_sha256(&self, sha256: &str) -> Option<Arc<Active>> {
+        let maps = self.maps();
+        maps.by_sha256.get(sha256).and_then(|id| maps.by_id.get(id)).cloned()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.maps().by_id.len()
+    }
+}
+
+/// The right to index one asset, held by one worker or by the queue.
+#[derive(Debug)]
+pub(super) struct Claim {
+    pub(super) active: Arc<Active>,
+    set: ActiveSet,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut maps = self.set.maps();
+        maps.by_id.remove(&self.active.id);
+        maps.by_sha256.remove(&self.active.sha256);
+        drop(maps);
+        self.active.done.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_is_seen_until_dropped() {
+        let set = ActiveSet::default();
+        let stop = CancellationToken::new();
+        let id = AssetId::generate();
+        let claim = set.claim(id, "ab", &stop);
+        let seen = set.by_sha256("ab").unwrap();
+        assert_eq!(seen.id, id);
+        stop.cancel();
+        assert!(claim.active.cancel.is_cancelled() && !seen.done.is_cancelled());
+        drop(claim);
+        assert!(seen.done.is_cancelled());
+        assert!(set.by_id(id).is_none() && set.by_sha256("ab").is_none() && set.len() == 0);
+    }
+}

@@ -1,0 +1,84 @@
+//! Why the library refused or failed.
+
+use crate::embed::EmbedError;
+use crate::index::IndexError;
+use crate::search::SearchError;
+use crate::store::StoreError;
+use crate::types::Modality;
+
+/// Why the library refused or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LibraryError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The index.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// Embedding.
+    #[error(transparent)]
+    Embed(#[from] EmbedError),
+    /// Search.
+    #[error(transparent)]
+    Search(#[from] SearchError),
+    /// A path outside the allowed roots.
+    #[error("{0} is not beneath an allowed folder")]
+    PathNotAllowed(String),
+    /// A folder or file that is not there.
+    #[error("{0}: no such file or folder")]
+    PathMissing(String),
+    /// A path that is of another kind than asked for.
+    #[error("{0} is not {1}")]
+    PathKind(String, &'static str),
+    /// A folder with more files than one job takes.
+    #[error("the folder holds more than {0} files; index its parts one by one")]
+    TooManyFiles(usize),
+    /// Too much work is queued.
+    #[error("too much work is queued; try again in {retry_after_secs} s")]
+    Busy {
+        /// When to try again.
+        retry_after_secs: u64,
+    },
+    /// An upload larger than the server takes.
+    #[error("the file is larger than {max_bytes} bytes")]
+    UploadTooLarge {
+        /// The cap.
+        max_bytes: u64,
+    },
+    /// A stored asset without the track asked for.
+    #[error("the asset has no {0} vectors there")]
+    NoSuchTrack(Modality),
+    /// The work was cancelled by a user.
+    #[error("cancelled")]
+    Cancelled,
+    /// The server is going down; the work goes on at the next start.
+    #[error("the server is shutting down")]
+    Stopping,
+    /// Input/output on the data folder.
+    #[error("data folder: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl LibraryError {
+    /// Stable code.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Store(StoreError::NotFound(_)) => "not_found",
+            Self::Store(_) => "store_failed",
+            Self::Index(_) => "index_failed",
+            Self::Embed(error) => error.code(),
+            Self::Search(error) => error.code(),
+            Self::PathNotAllowed(_) => "path_not_allowed",
+            Self::PathMissing(_) => "path_missing",
+            Self::PathKind(..) => "path_kind",
+            Self::TooManyFiles(_) => "too_many_files",
+            Self::Busy { .. } => "busy",
+            Self::UploadTooLarge { .. } => "payload_too_large",
+            Self::NoSuchTrack(_) => "no_such_track",
+            Self::Cancelled => "cancelled",
+            Self::Stopping => "shutting_down",
+            Self::Io(_) => "io",
+        }
+    }
+}

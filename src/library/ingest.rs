@@ -1,0 +1,330 @@
+//! One file in: accepted, embedded clip by clip, committed, indexed.
+
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::active::{Active, Claim};
+use super::uploads::hash_file;
+use super::{IngestReport, IngestSource, Library, LibraryError, StageSecs};
+use crate::embed::{AssetStream, ClipVectors, EmbedError};
+use crate::model::Priority;
+use crate::preprocess::AssetSummary;
+use crate::store::{AssetOutcome, AssetRecord, AssetState, NewAsset, NewClip, StoreError};
+use crate::types::{AssetId, Track};
+
+/// Clips per transaction: each costs one sync of the disk.
+const BATCH_CLIPS: usize = 64;
+/// Oldest a clip gets before it is committed, so that long files become searchable as they go.
+const BATCH_AGE: Duration = Duration::from_millis(750);
+
+/// What `accept` found.
+pub(super) enum Accepted {
+    /// New bytes: the caller holds the right to index them.
+    New(Claim, AssetRecord),
+    /// Being indexed by somebody else.
+    Running(std::sync::Arc<Active>, AssetRecord),
+    /// Indexed before.
+    Known(AssetRecord),
+}
+
+/// How the stream of an asset's clips ended.
+enum Ended {
+    Complete(Option<AssetSummary>),
+    Broken(EmbedError, Option<AssetSummary>),
+    Cancelled,
+}
+
+impl Library {
+    /// Accepts a file durably (hash, kept bytes, store row) without embedding it yet.
+    pub(super) async fn accept(&self, source: &IngestSource) -> Result<Accepted, LibraryError> {
+        if self.stop.is_cancelled() {
+            return Err(LibraryError::Stopping);
+        }
+        let content = match &source.content {
+            Some(content) => content.clone(),
+            None => {
+                let path = source.path.clone();
+                super::blocking(move || hash_file(&path)).await?
+            }
+        };
+        let kept = source.owned.then(|| self.uploads.path_of(&content.sha256, &self.segmentation));
+        let path = kept.as_ref().unwrap_or(&source.path);
+        let new = NewAsset {
+            sha256: content.sha256.clone(),
+            model: self.embedder.bundle().id().clone(),
+            segmentation: self.segmentation.clone(),
+            name: source.name.clone(),
+            path: super::utf8(path)?,
+            owned: source.owned,
+            size_bytes: content.size_bytes,
+            metadata: source.metadata.clone(),
+        };
+
+        // Serialised: between the look at what runs and the claim nobody else may take the same
+        // bytes, and a deletion may not remove the file that is being kept.
+        let _serial = self.accept_lock.lock().await;
+        if let Some(active) = self.active.by_sha256(&content.sha256) {
+            let record = self.store.asset(active.id).await?;
+            return Ok(Accepted::Running(active, record));
+        }
+        if let Some(kept) = &kept {
+            let (uploads, from, to) = (self.uploads.clone(), source.path.clone(), kept.clone());
+            super::blocking(move || Ok(uploads.keep(&from, &to)?)).await?;
+        }
+        let (record, is_new) = self.store.begin_asset(new).await?;
+        if is_new {
+            let claim = self.active.claim(record.id, &content.sha256, &self.stop);
+            return Ok(Accepted::New(claim, record));
+        }
+        if let Some(kept) = kept.filter(|kept| record.path.as_str() != kept.as_os_str()) {
+            // The library holds these bytes under a path of the user's: our copy is not needed.
+            tokio::fs::remove_file(kept).await?;
+        }
+        Ok(Accepted::Known(record))
+    }
+
+    /// Accepts, embeds, stores and indexes one file; returns when it is searchable. A file that
+    /// cannot be decoded gives a report whose asset is `failed` with code and sentence.
+    ///
+    /// # Errors
+    /// [`LibraryError`] for failures of ours, not the file's.
+    pub async fn ingest(
+        &self,
+        source: IngestSource,
+        priority: Priority,
+    ) -> Result<IngestReport, LibraryError> {
+        self.ingest_until(source, priority, &CancellationToken::new()).await
+    }
+
+    /// `ingest` that another may stop.
+    pub(super) async fn ingest_until(
+        &self,
+        source: IngestSource,
+        priority: Priority,
+        cancel: &CancellationToken,
+    ) -> Result<IngestReport, LibraryError> {
+        loop {
+            let known = match self.accept(&source).await? {
+                Accepted::New(claim, record) => {
+                    return self.embed_asset(claim, record, priority, cancel).await;
+                }
+                Accepted::Known(record) => record,
+                Accepted::Running(active, _) => {
+                    tokio::select! {
+                        () = active.done.cancelled() => {}
+                        () = cancel.cancelled() => return Err(LibraryError::Cancelled),
+                    }
+                    match self.store.asset(active.id).await {
+                        Ok(record) if record.state == AssetState::Indexing => {
+                            return Err(LibraryError::Stopping);
+                        }
+                        Ok(record) => record,
+                        // Whoever indexed it was cancelled and took it away: our turn.
+                        Err(StoreError::NotFound(_)) => continue,
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            };
+            return Ok(IngestReport { asset: known, new: false, stages: StageSecs::default() });
+        }
+    }
+
+    /// Indexes a claimed asset to its end, whatever the end is.
+    pub(super) async fn embed_asset(
+        &self,
+        claim: Claim,
+        record: AssetRecord,
+        priority: Priority,
+        cancel: &CancellationToken,
+    ) -> Result<IngestReport, LibraryError> {
+        let began = Instant::now();
+        let mut stages = StageSecs::default();
+        let mut clips = 0;
+        let streamed = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Ok(Ended::Cancelled),
+            ended = self.stream_clips(&claim, &record, priority, &mut clips, &mut stages) => ended,
+        };
+        let ended = match streamed {
+            Ok(ended) => ended,
+            Err(error) => {
+                self.give_up(record.id, &error).await;
+                return Err(error);
+            }
+        };
+        if matches!(ended, Ended::Cancelled) {
+            return Err(self.withdraw(&record).await?);
+        }
+        let outcome = outcome(ended, clips);
+        if outcome.state == AssetState::Failed {
+            self.drop_clips(record.id).await?;
+        }
+        let asset = self.store.finish_asset(record.id, outcome).await?;
+        stages.total = began.elapsed().as_secs_f64();
+        super::metrics::ingested(&asset, &stages);
+        Ok(IngestReport { asset, new: true, stages })
+    }
+
+    async fn stream_clips(
+        &self,
+        claim: &Claim,
+        record: &AssetRecord,
+        priority: Priority,
+        clips: &mut u64,
+        stages: &mut StageSecs,
+    ) -> Result<Ended, LibraryError> {
+        let cancel = &claim.active.cancel;
+        let opened = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Ok(Ended::Cancelled),
+            opened = self.embedder.open(record.path.as_ref(), None, priority) => opened,
+        };
+        let mut stream = match opened {
+            Ok(stream) => stream,
+            Err(error) => return Ok(Ended::Broken(error, None)),
+        };
+        let mut batch = Vec::with_capacity(BATCH_CLIPS);
+        let mut oldest = Instant::now();
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Ok(Ended::Cancelled),
+                next = stream.next() => next,
+            };
+            let clip = match next {
+                Ok(Some(clip)) => clip,
+                Ok(None) => {
+                    *clips += self.commit(record.id, &mut batch, stages).await?;
+                    let summary = finish_stages(&stream, stages);
+                    return Ok(Ended::Complete(summary));
+                }
+                Err(error) => {
+                    *clips += self.commit(record.id, &mut batch, stages).await?;
+                    let summary = finish_stages(&stream, stages);
+                    return Ok(Ended::Broken(error, summary));
+                }
+            };
+            if batch.is_empty() {
+                oldest = Instant::now();
+            }
+            batch.push(new_clip(clip));
+            if batch.len() >= BATCH_CLIPS || oldest.elapsed() >= BATCH_AGE {
+                *clips += self.commit(record.id, &mut batch, stages).await?;
+            }
+        }
+    }
+
+    /// Commits a batch, then makes it searchable.
+    async fn commit(
+        &self,
+        asset: AssetId,
+        batch: &mut Vec<NewClip>,
+        stages: &mut StageSecs,
+    ) -> Result<u64, LibraryError> {
+        if batch.is_empty() {
+            return Ok(0);
+        }
+        let _gate = self.commit_gate.read().await;
+        let began = Instant::now();
+        let ids = self.store.add_clips(asset, batch).await?;
+        let stored = Instant::now();
+        let clips = std::mem::take(batch);
+        let index = std::sync::Arc::clone(&self.index);
+        let count = clips.len() as u64;
+        super::blocking(move || {
+            for (id, clip) in ids.into_iter().zip(&clips) {
+                index.upsert(id, &clip.vectors)?;
+            }
+            Ok(())
+        })
+        .await?;
+        stages.store += (stored - began).as_secs_f64();
+        stages.index += stored.elapsed().as_secs_f64();
+        Ok(count)
+    }
+
+    /// A failure of ours: nothing half-done may stay searchable, and the same bytes may be sent again.
+    async fn give_up(&self, id: AssetId, error: &LibraryError) {
+        let outcome = AssetOutcome {
+            state: AssetState::Failed,
+            kind: None,
+            duration_secs: 0.0,
+            width: 0,
+            height: 0,
+            error: Some((error.code().to_owned(), error.to_string())),
+        };
+        let cleaned = match self.drop_clips(id).await {
+            Ok(()) => self.store.finish_asset(id, outcome).await.map(|_| ()).map_err(LibraryError::from),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = cleaned {
+            // Left in `indexing`: the next start takes it up again.
+            tracing::error!(asset = %id, %error, "an asset could not be cleaned up");
+        }
+    }
+
+    /// After a cancellation: at shutdown the asset waits without clips for the next start, else it goes.
+    async fn withdraw(&self, record: &AssetRecord) -> Result<LibraryError, LibraryError> {
+        if self.stop.is_cancelled() {
+            self.drop_clips(record.id).await?;
+            return Ok(LibraryError::Stopping);
+        }
+        self.remove_asset(record).await?;
+        Ok(LibraryError::Cancelled)
+    }
+
+    async fn drop_clips(&self, id: AssetId) -> Result<(), LibraryError> {
+        let _gate = self.commit_gate.read().await;
+        let clips = self.store.reset_asset(id).await?;
+        self.index.remove(&clips);
+        Ok(())
+    }
+}
+
+fn finish_stages(stream: &AssetStream, stages: &mut StageSecs) -> Option<AssetSummary> {
+    stages.inference = stream.inference_secs();
+    let summary = stream.summary();
+    if let Some(summary) = &summary {
+        stages.decode = summary.decode_cpu_secs;
+        stages.preprocess = summary.preprocess_secs;
+    }
+    summary
+}
+
+fn new_clip(clip: ClipVectors) -> NewClip {
+    let of = |track, vectors: Option<crate::embed::Vectors>| {
+        vectors.into_iter().flatten().map(move |(space, vector)| (track, space, vector))
+    };
+    let vectors = of(Track::Video, clip.video).chain(of(Track::Audio, clip.audio)).collect();
+    NewClip { span: clip.span, vectors }
+}
+
+fn outcome(ended: Ended, clips: u64) -> AssetOutcome {
+    let (state, error, summary) = match ended {
+        Ended::Complete(summary) if clips == 0 => {
+            let sentence = "there is nothing in this file that the model can embed".to_owned();
+            (AssetState::Failed, Some(("nothing_to_index".to_owned(), sentence)), summary)
+        }
+        Ended::Complete(summary) => match summary.as_ref().and_then(|s| s.partial.clone()) {
+            Some(sentence) => (AssetState::Partial, Some(("truncated".to_owned(), sentence)), summary),
+            None => (AssetState::Ready, None, summary),
+        },
+        Ended::Broken(error, summary) => {
+            // What a damaged file gave before the damage is good; after a failure of the towers
+            // the same bytes must be taken again.
+            let partial = clips > 0 && matches!(error, EmbedError::Media(_));
+            let state = if partial { AssetState::Partial } else { AssetState::Failed };
+            (state, Some((error.code().to_owned(), error.to_string())), summary)
+        }
+        Ended::Cancelled => (AssetState::Failed, None, None),
+    };
+    AssetOutcome {
+        state,
+        kind: summary.as_ref().map(|s| s.kind),
+        duration_secs: summary.as_ref().map_or(0.0, |s| s.duration_secs),
+        width: summary.as_ref().map_or(0, |s| s.width),
+        height: summary.as_ref().map_or(0, |s| s.height),
+        error,
+    }
+}

@@ -1,0 +1,31 @@
+//! What the library tells Prometheus.
+
+use metrics::{counter, histogram};
+
+use super::StageSecs;
+use crate::store::AssetRecord;
+
+pub(super) fn ingested(asset: &AssetRecord, stages: &StageSecs) {
+    counter!("triptych_assets_ingested_total", "state" => asset.state.as_str()).increment(1);
+    counter!("triptych_clips_ingested_total").increment(asset.clips);
+    counter!("triptych_media_ingested_milliseconds_total").increment((asset.duration_secs * 1e3) as u64);
+    let parts = [
+        ("total", stages.total),
+        ("decode", stages.decode),
+        ("preprocess", stages.preprocess),
+        ("infer", stages.inference),
+        ("store", stages.store),
+        ("index", stages.index),
+    ];
+    for (stage, secs) in parts {
+        histogram!("triptych_ingest_stage_seconds", "stage" => stage).record(secs);
+    }
+}
+
+pub(super) fn searched(secs: f64) {
+    histogram!("triptych_query_stage_seconds", "stage" => "search").record(secs);
+}
+
+pub(super) fn item_ended(state: &'static str) {
+    counter!("triptych_job_items_total", "state" => state).increment(1);
+}

@@ -1,0 +1,288 @@
+//! One opened library: a data folder, a bundle, the store, the indexes, the workers.
+//! HTTP and the command line are thin shells around it.
+
+mod active;
+mod error;
+mod ingest;
+mod jobs;
+mod metrics;
+mod open;
+mod paths;
+mod uploads;
+mod worker;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use tokio::sync::{Mutex, RwLock};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use error::LibraryError;
+pub use paths::open_resolved;
+pub use uploads::{Content, Upload, UploadWriter};
+
+use crate::embed::Embedder;
+use crate::index::IndexSet;
+use crate::search::{self, SearchRequest, SearchResponse};
+use crate::store::{AssetRecord, Store, StoreError};
+use crate::types::{AssetId, Track};
+
+/// How to open a library.
+#[derive(Debug, Clone)]
+pub struct LibraryConfig {
+    /// Data folder (store, uploads, snapshots); made if absent.
+    pub data_dir: PathBuf,
+    /// Folders whose files may be indexed by path.
+    pub allowed_roots: Vec<PathBuf>,
+    /// Files decoded side by side.
+    pub ingest_workers: usize,
+}
+
+/// One file to be indexed.
+#[derive(Debug, Clone)]
+pub struct IngestSource {
+    /// Where the bytes are: a path from [`Library::allowed_path`], or an upload's temporary file.
+    pub path: PathBuf,
+    /// Name shown to people.
+    pub name: String,
+    /// Whether the bytes are our own copy (an upload); they are moved to where uploads are kept.
+    pub owned: bool,
+    /// Hash and size where they are known already; `None`: the file is read for them.
+    pub content: Option<Content>,
+    /// The user's JSON object.
+    pub metadata: serde_json::Value,
+}
+
+/// What indexing one file took.
+#[derive(Debug, Clone)]
+pub struct IngestReport {
+    /// The asset.
+    pub asset: AssetRecord,
+    /// False where the same bytes were indexed before.
+    pub new: bool,
+    /// Where the time went.
+    pub stages: StageSecs,
+}
+
+/// Where the time of one ingest went, seconds.
+#[derive(Debug, Clone, Copy, Default, serde::Serialize)]
+pub struct StageSecs {
+    /// Wall clock.
+    pub total: f64,
+    /// CPU of the decode child.
+    pub decode: f64,
+    /// Resize, windows.
+    pub preprocess: f64,
+    /// Towers.
+    pub inference: f64,
+    /// Store commits.
+    pub store: f64,
+    /// Index inserts.
+    pub index: f64,
+}
+
+/// An opened library.
+pub struct Library {
+    embedder: Embedder,
+    store: Arc<dyn Store>,
+    index: Arc<IndexSet>,
+    roots: paths::AllowedRoots,
+    uploads: Arc<uploads::Uploads>,
+    segmentation: String,
+    comparable: search::Comparable,
+    ingest_workers: usize,
+    active: active::ActiveSet,
+    work: worker::Work,
+    /// Held while bytes are taken in or removed.
+    accept_lock: Mutex<()>,
+    /// Read: a change of clips and of the index after it. Write: a snapshot, which must see both or neither.
+    commit_gate: RwLock<()>,
+    baselines: jobs::Baselines,
+    started: Once,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Library {
+    /// Embeds queries and files.
+    #[must_use]
+    pub fn embedder(&self) -> &Embedder {
+        &self.embedder
+    }
+
+    /// The store of record.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// The indexes.
+    #[must_use]
+    pub fn index(&self) -> &Arc<IndexSet> {
+        &self.index
+    }
+
+    /// Tracks that have an index.
+    #[must_use]
+    pub fn tracks(&self) -> Vec<Track> {
+        Track::ALL
+            .into_iter()
+            .filter(|track| !open::members_of(self.embedder.bundle(), *track).is_empty())
+            .collect()
+    }
+
+    /// (assets queued or being indexed, uploads waiting among them)
+    #[must_use]
+    pub fn in_flight(&self) -> (usize, usize) {
+        (self.active.len(), self.work.queued())
+    }
+
+    /// Whether work is taken: false once the library is shutting down.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.stop.is_cancelled()
+    }
+
+    /// Checks that a path given by a user lies beneath an allowed root; the path with every link
+    /// resolved, to be opened with [`open_resolved`].
+    ///
+    /// # Errors
+    /// [`LibraryError::PathNotAllowed`], [`LibraryError::PathMissing`].
+    pub fn allowed_path(&self, path: &Path) -> Result<PathBuf, LibraryError> {
+        self.roots.resolve(path)
+    }
+
+    /// Begins to receive an upload of at most `max_bytes`.
+    ///
+    /// # Errors
+    /// [`LibraryError::Io`].
+    pub fn begin_upload(&self, max_bytes: u64) -> Result<UploadWriter, LibraryError> {
+        Ok(UploadWriter::new(&self.uploads, max_bytes)?)
+    }
+
+    /// Refuses early where the queue of uploads is full, before a body is read.
+    ///
+    /// # Errors
+    /// [`LibraryError::Busy`], [`LibraryError::Stopping`].
+    pub fn check_room(&self) -> Result<(), LibraryError> {
+        if self.stop.is_cancelled() {
+            return Err(LibraryError::Stopping);
+        }
+        if self.work.has_room() { Ok(()) } else { Err(LibraryError::Busy { retry_after_secs: 10 }) }
+    }
+
+    /// Accepts a file durably and indexes it in the background: (record, whether its bytes are new).
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub async fn submit(
+        self: &Arc<Self>,
+        source: &IngestSource,
+    ) -> Result<(AssetRecord, bool), LibraryError> {
+        self.check_room()?;
+        self.start_workers();
+        match self.accept(source).await? {
+            ingest::Accepted::New(claim, record) => {
+                self.work.push(claim, record.clone());
+                Ok((record, true))
+            }
+            ingest::Accepted::Running(_, record) | ingest::Accepted::Known(record) => Ok((record, false)),
+        }
+    }
+
+    /// Searches.
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub async fn search(&self, request: SearchRequest) -> Result<SearchResponse, LibraryError> {
+        let response = search::run(self.store.as_ref(), &self.index, &self.comparable, &request).await?;
+        metrics::searched(response.index_secs);
+        Ok(response)
+    }
+
+    /// Deletes an asset from store, index and (if owned) disk; a running indexing of it is stopped first.
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub async fn delete_asset(&self, id: AssetId) -> Result<(), LibraryError> {
+        let record = self.store.asset(id).await?;
+        if let Some(active) = self.active.by_id(id) {
+            active.cancel.cancel();
+            self.work.remove(id);
+            active.done.cancelled().await;
+        }
+        match self.remove_asset(&record).await {
+            // The stopped indexing took it away itself.
+            Err(LibraryError::Store(StoreError::NotFound(_))) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    async fn remove_asset(&self, record: &AssetRecord) -> Result<(), LibraryError> {
+        let _serial = self.accept_lock.lock().await;
+        let gate = self.commit_gate.read().await;
+        let clips = self.store.delete_asset(record.id).await?;
+        self.index.remove(&clips);
+        drop(gate);
+        if record.owned {
+            match tokio::fs::remove_file(&record.path).await {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts the workers, the snapshots and what a crash or a shutdown left unfinished. A server
+    /// calls it once; a command that only reads never does.
+    pub fn start_workers(self: &Arc<Self>) {
+        self.started.call_once(|| {
+            for _ in 0..self.ingest_workers.max(1) {
+                self.tasks.spawn(worker::run(Arc::clone(self)));
+            }
+            self.tasks.spawn(open::resume_unfinished(Arc::clone(self)));
+            self.tasks.spawn(open::snapshot_when_idle(Arc::clone(self)));
+        });
+    }
+
+    /// Stops taking work, stops running files at the next clip (they go on at the next start),
+    /// writes snapshots.
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub async fn shutdown(&self) -> Result<(), LibraryError> {
+        self.stop.cancel();
+        self.work.clear();
+        self.tasks.close();
+        self.tasks.wait().await;
+        // Interactive ingests run in their callers' tasks.
+        let patience = tokio::time::timeout(Duration::from_secs(10), async {
+            while self.active.len() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        if patience.await.is_err() {
+            tracing::warn!("some files did not stop in time; they go on at the next start");
+        }
+        let _gate = self.commit_gate.write().await;
+        Ok(self.index.snapshot(self.store.as_ref()).await?)
+    }
+}
+
+/// Runs blocking work off the async threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LibraryError> + Send + 'static,
+) -> Result<T, LibraryError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(error) => Err(LibraryError::Io(std::io::Error::other(error))),
+    }
+}
+
+/// The store keeps paths as text.
+fn utf8(path: &Path) -> Result<String, LibraryError> {
+    let text = path.to_str().map(str::to_owned);
+    text.ok_or_else(|| LibraryError::PathKind(path.display().to_string(), "a name in UTF-8"))
+}

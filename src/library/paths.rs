@@ -1,0 +1,146 @@
+//! Paths given by users: only beneath allowed roots, and opened so that a link swapped in later
+//! cannot lead elsewhere.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
+
+use super::LibraryError;
+
+/// The folders whose files may be indexed by path.
+#[derive(Debug, Clone)]
+pub(super) struct AllowedRoots(Vec<PathBuf>);
+
+impl AllowedRoots {
+    /// Resolves the roots once; one that is not there is an error at start, not a surprise later.
+    pub(super) fn new(roots: &[PathBuf]) -> Result<Self, LibraryError> {
+        let resolve = |root: &PathBuf| {
+            let path = root
+                .canonicalize()
+                .map_err(|_| LibraryError::PathMissing(format!("allowed root {}", root.display())))?;
+            if path.is_dir() {
+                Ok(path)
+            } else {
+                Err(LibraryError::PathKind(format!("allowed root {}", root.display()), "a folder"))
+            }
+        };
+        roots.iter().map(resolve).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The path with every link resolved, if it lies beneath a root. A path outside says the same
+    /// whether it exists or not, so that nobody can feel their way around the disk.
+    pub(super) fn resolve(&self, path: &Path) -> Result<PathBuf, LibraryError> {
+        let refused = || LibraryError::PathNotAllowed(path.display().to_string());
+        if !path.is_absolute() {
+            return Err(refused());
+        }
+        match path.canonicalize() {
+            Ok(real) if self.holds(&real) => Ok(real),
+            Ok(_) => Err(refused()),
+            Err(_) if self.lexically_inside(path) => {
+                Err(LibraryError::PathMissing(path.display().to_string()))
+            }
+            Err(_) => Err(refused()),
+        }
+    }
+
+    /// Whether a resolved path lies beneath a root.
+    pub(super) fn holds(&self, real: &Path) -> bool {
+        self.0.iter().any(|root| real.starts_with(root))
+    }
+
+    /// A missing path is told to be missing only where its nearest existing parent is allowed.
+    fn lexically_inside(&self, path: &Path) -> bool {
+        let dotted = path.components().any(|part| part == std::path::Component::ParentDir);
+        let parent = path.ancestors().skip(1).find_map(|parent| parent.canonicalize().ok());
+        !dotted && parent.is_some_and(|parent| self.holds(&parent))
+    }
+}
+
+/// Opens a resolved path for reading without following any link, and refuses anything but a
+/// regular file (a FIFO would block, a device would not end).
+///
+/// # Errors
+/// [`LibraryError::PathMissing`], [`LibraryError::PathNotAllowed`], [`LibraryError::PathKind`], [`LibraryError::Io`].
+pub fn open_resolved(path: &Path) -> Result<File, LibraryError> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let opened = match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+        Ok(fd) => Ok(File::from(fd)),
+        // Kernels before 5.6 and some container sandboxes lack the call.
+        Err(Errno::NOSYS | Errno::PERM) => open_checked(path),
+        Err(error) => Err(error.into()),
+    };
+    let name = || path.display().to_string();
+    let file = opened.map_err(|error: io::Error| match Errno::from_io_error(&error) {
+        Some(Errno::NOENT | Errno::NOTDIR) => LibraryError::PathMissing(name()),
+        Some(Errno::LOOP) => LibraryError::PathNotAllowed(name()),
+        _ => LibraryError::Io(error),
+    })?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(LibraryError::PathKind(name(), "a regular file")) }
+}
+
+fn open_checked(path: &Path) -> io::Result<File> {
+    if path.canonicalize()? != path {
+        return Err(Errno::LOOP.into());
+    }
+    if !path.metadata()?.is_file() {
+        return Err(Errno::INVAL.into());
+    }
+    File::open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn code(result: Result<PathBuf, LibraryError>) -> &'static str {
+        result.map_or_else(|error| error.code(), |_| "ok")
+    }
+
+    #[test]
+    fn only_paths_beneath_a_root_are_allowed() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
+        let root = base.join("root");
+        std::fs::create_dir_all(root.join("sub")).unwrap();
+        std::fs::write(root.join("sub/a.mp4"), "x").unwrap();
+        std::fs::write(base.join("secret"), "x").unwrap();
+        std::fs::create_dir(base.join("root2")).unwrap();
+        std::fs::write(base.join("root2/b"), "x").unwrap();
+        symlink(base.join("secret"), root.join("out")).unwrap();
+        symlink(root.join("sub/a.mp4"), root.join("in")).unwrap();
+        let roots = AllowedRoots::new(std::slice::from_ref(&root)).unwrap();
+
+        assert_eq!(roots.resolve(&root.join("sub/a.mp4")).unwrap(), root.join("sub/a.mp4"));
+        assert_eq!(roots.resolve(&root.join("in")).unwrap(), root.join("sub/a.mp4"));
+        assert_eq!(code(roots.resolve(&root.join("sub/none"))), "path_missing");
+        for outside in ["../secret", "out", "../root2/b", "../none", "sub/../../none", "out/none"] {
+            assert_eq!(code(roots.resolve(&root.join(outside))), "path_not_allowed", "{outside}");
+        }
+        assert_eq!(code(roots.resolve(Path::new("sub/a.mp4"))), "path_not_allowed");
+        assert_eq!(code(AllowedRoots::new(&[]).unwrap().resolve(&root)), "path_not_allowed");
+        assert!(AllowedRoots::new(&[base.join("none")]).is_err());
+    }
+
+    #[test]
+    fn a_link_swapped_in_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
+        std::fs::write(base.join("secret"), "x").unwrap();
+        symlink(base.join("secret"), base.join("a.mp4")).unwrap();
+        assert_eq!(open_resolved(&base.join("a.mp4")).unwrap_err().code(), "path_not_allowed");
+        assert_eq!(
+            open_checked(&base.join("a.mp4")).unwrap_err().raw_os_error(),
+            Some(Errno::LOOP.raw_os_error())
+        );
+        assert!(open_resolved(&base.join("secret")).is_ok());
+        assert!(open_checked(&base.join("secret")).is_ok());
+        assert_eq!(open_resolved(&base).unwrap_err().code(), "path_kind");
+        assert_eq!(open_resolved(&base.join("none")).unwrap_err().code(), "path_missing");
+    }
+}

@@ -1,0 +1,198 @@
+//! The background: a bounded queue of accepted uploads and the durable jobs, worked off by a fixed
+//! number of workers, each decoding one file at a time.
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::active::Claim;
+use super::{IngestSource, Library, LibraryError};
+use crate::model::Priority;
+use crate::store::{AssetRecord, AssetState, JobItem, WorkState};
+use crate::types::{AssetId, JobId};
+
+/// Uploads that wait. Each is durable already, so the bound protects the disk and the patience of
+/// whoever waits, not memory.
+const QUEUE_CAPACITY: usize = 1024;
+
+/// What waits and what runs.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    uploads: Mutex<VecDeque<(Claim, AssetRecord)>>,
+    running: Mutex<HashMap<JobId, Vec<(i64, CancellationToken)>>>,
+    pub(super) wake: Notify,
+}
+
+impl Work {
+    fn queue(&self) -> MutexGuard<'_, VecDeque<(Claim, AssetRecord)>> {
+        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<JobId, Vec<(i64, CancellationToken)>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn queued(&self) -> usize {
+        self.queue().len()
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.queued() < QUEUE_CAPACITY
+    }
+
+    /// Queues accepted bytes. The caller looked for room before it accepted them; a few more than
+    /// the bound under a race are better than dropping what was accepted.
+    pub(super) fn push(&self, claim: Claim, record: AssetRecord) {
+        self.queue().push_back((claim, record));
+        self.wake.notify_one();
+    }
+
+    fn pop(&self) -> Option<(Claim, AssetRecord)> {
+        self.queue().pop_front()
+    }
+
+    /// Takes one asset out of the queue.
+    pub(super) fn remove(&self, id: AssetId) {
+        self.queue().retain(|(claim, _)| claim.active.id != id);
+    }
+
+    /// Gives back everything that waits; the store still knows it as unfinished.
+    pub(super) fn clear(&self) {
+        self.queue().clear();
+    }
+
+    fn begin(&self, job: JobId, seq: i64, stop: &CancellationToken) -> CancellationToken {
+        let token = stop.child_token();
+        self.running().entry(job).or_default().push((seq, token.clone()));
+        token
+    }
+
+    fn end(&self, job: JobId, seq: i64) {
+        let mut running = self.running();
+        if let Some(items) = running.get_mut(&job) {
+            items.retain(|(other, _)| *other != seq);
+            if items.is_empty() {
+                running.remove(&job);
+            }
+        }
+    }
+
+    /// Stops the running items of a job; whether there were any.
+    pub(super) fn cancel(&self, job: JobId) -> bool {
+        let running = self.running();
+        let items = running.get(&job);
+        items.into_iter().flatten().for_each(|(_, token)| token.cancel());
+        items.is_some()
+    }
+}
+
+/// One worker: uploads first (somebody waits), then the items of jobs.
+pub(super) async fn run(library: Arc<Library>) {
+    while !library.stop.is_cancelled() {
+        if let Some((claim, record)) = library.work.pop() {
+            library.work.wake.notify_one();
+            let id = record.id;
+            guarded("upload", run_upload(&library, claim, record)).await;
+            tracing::debug!(asset = %id, "upload done");
+            continue;
+        }
+        match library.store.claim_item().await {
+            Ok(Some((job, item))) => {
+                library.work.wake.notify_one();
+                run_item(&library, job, item).await;
+                continue;
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(%error, "the store did not give the next item of a job");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+        tokio::select! {
+            () = library.stop.cancelled() => {}
+            () = library.work.wake.notified() => {}
+        }
+    }
+}
+
+/// A panic in one file must not take the worker with it.
+async fn guarded<T>(what: &str, future: impl Future<Output = T>) -> Option<T> {
+    let outcome = AssertUnwindSafe(future).catch_unwind().await;
+    if outcome.is_err() {
+        tracing::error!("a worker panicked on an {what}");
+    }
+    outcome.ok()
+}
+
+async fn run_upload(library: &Library, claim: Claim, record: AssetRecord) {
+    let id = record.id;
+    match library.embed_asset(claim, record, Priority::Bulk, &CancellationToken::new()).await {
+        Ok(_) | Err(LibraryError::Cancelled | LibraryError::Stopping) => {}
+        Err(error) => tracing::error!(asset = %id, %error, "an upload could not be indexed"),
+    }
+}
+
+async fn run_item(library: &Library, job: JobId, mut item: JobItem) {
+    let cancel = library.work.begin(job, item.seq, &library.stop);
+    let ended = guarded("item", ingest_item(library, job, &mut item, &cancel)).await;
+    match ended {
+        Some(Ok(())) => {}
+        Some(Err(LibraryError::Stopping)) => item.state = WorkState::Queued,
+        Some(Err(_)) if library.stop.is_cancelled() => item.state = WorkState::Queued,
+        Some(Err(LibraryError::Cancelled)) => item.state = WorkState::Cancelled,
+        Some(Err(error)) => fail(&mut item, error.code(), error.to_string()),
+        None => fail(&mut item, "internal", "the worker failed on this file".to_owned()),
+    }
+    finish(library, job, &item).await;
+    library.work.end(job, item.seq);
+    super::metrics::item_ended(item.state.as_str());
+}
+
+fn fail(item: &mut JobItem, code: &str, message: String) {
+    item.state = WorkState::Failed;
+    item.error = Some((code.to_owned(), message));
+}
+
+async fn ingest_item(
+    library: &Library,
+    job: JobId,
+    item: &mut JobItem,
+    cancel: &CancellationToken,
+) -> Result<(), LibraryError> {
+    let record = library.store.job(job).await?;
+    if record.state == WorkState::Cancelled {
+        return Err(LibraryError::Cancelled);
+    }
+    let given = std::path::PathBuf::from(&item.path);
+    let path = library.allowed_path(&given)?;
+    let name = given.file_name().map_or_else(|| item.path.clone(), |n| n.to_string_lossy().into_owned());
+    let source = IngestSource { path, name, owned: false, content: None, metadata: item.metadata.clone() };
+    let report = library.ingest_until(source, Priority::Bulk, cancel).await?;
+    item.asset = Some(report.asset.id);
+    // Only what this job made counts towards its rate; what it made before a crash counts too.
+    if report.new || report.asset.created_unix_ms >= record.created_unix_ms {
+        item.clips = report.asset.clips;
+        item.media_secs = report.asset.duration_secs;
+    }
+    item.state = if report.asset.state == AssetState::Failed { WorkState::Failed } else { WorkState::Done };
+    item.error = report.asset.error;
+    Ok(())
+}
+
+/// An item whose end could not be written stays `running` and is taken again at the next start.
+async fn finish(library: &Library, job: JobId, item: &JobItem) {
+    for attempt in 0..5_u32 {
+        match library.store.finish_item(job, item).await {
+            Ok(_) => return,
+            Err(error) if attempt == 4 => {
+                tracing::error!(%job, seq = item.seq, %error, "the end of a job's item could not be stored");
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(100 << attempt)).await,
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! The bounded queue before the towers: interactive work goes before bulk work, and work whose caller
+//! has gone is dropped.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::tower::Input;
+use super::{ModelError, Priority, SpaceVectors};
+
+/// What a tower gave for one input, and what it took.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub vectors: SpaceVectors,
+    pub queue_secs: f64,
+    pub inference_secs: f64,
+}
+
+/// One input on its way through a tower.
+pub(super) struct Job {
+    /// Index among the bundle's towers.
+    pub tower: usize,
+    pub input: Input,
+    pub reply: oneshot::Sender<Result<Answer, ModelError>>,
+    pub queued: Instant,
+    /// Its place in the queue; given back when the job is done or dropped.
+    _place: OwnedSemaphorePermit,
+}
+
+/// How jobs of one tower are put together.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Batching {
+    /// Most inputs of one run.
+    pub max: usize,
+    /// Only 1, 2, 4, 8, …: CUDA plans a convolution anew for every batch size it has not met.
+    pub powers_of_two: bool,
+}
+
+#[derive(Default)]
+struct State {
+    lanes: [VecDeque<Job>; 2],
+    closed: bool,
+}
+
+pub(super) struct Queue {
+    state: Mutex<State>,
+    ready: Condvar,
+    places: [Arc<Semaphore>; 2],
+    workers: usize,
+}
+
+fn lane(priority: Priority) -> usize {
+    match priority {
+        Priority::Interactive => 0,
+        Priority::Bulk => 1,
+    }
+}
+
+impl Queue {
+    /// A queue of so many places per lane, emptied by so many workers.
+    pub fn new(interactive_places: usize, bulk_places: usize, workers: usize) -> Self {
+        Self {
+            state: Mutex::default(),
+            ready: Condvar::new(),
+            places: [interactive_places, bulk_places].map(|places| Arc::new(Semaphore::new(places))),
+            workers,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is whole between any two statements, so a panic elsewhere does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues one input. A person is told at once that the queue is full; bulk work waits for a place.
+    ///
+    /// # Errors
+    /// [`ModelError::Overloaded`].
+    pub async fn push(
+        &self,
+        tower: usize,
+        input: Input,
+        priority: Priority,
+    ) -> Result<oneshot::Receiver<Result<Answer, ModelError>>, ModelError> {
+        let overloaded = ModelError::Overloaded { retry_after_secs: 1 };
+        let queued = Instant::now();
+        let places = Arc::clone(&self.places[lane(priority)]);
+        let place = match priority {
+            Priority::Interactive => places.try_acquire_owned().map_err(|_| overloaded)?,
+            Priority::Bulk => places.acquire_owned().await.map_err(|_| overloaded)?,
+        };
+        let (reply, answer) = oneshot::channel();
+        let mut state = self.lock();
+        if !state.closed {
+            state.lanes[lane(priority)].push_back(Job { tower, input, reply, queued, _place: place });
+            self.ready.notify_one();
+        }
+        Ok(answer)
+    }
+
+    /// Waits for work and takes the next batch, all of one tower and one lane; `None` once closed.
+    pub fn take(&self, batching: &[Batching]) -> Option<Vec<Job>> {
+        let mut state = self.lock();
+        loop {
+            if state.closed {
+                return None;
+            }
+            for lane in &mut state.lanes {
+                lane.retain(|job| !job.reply.is_closed());
+                if let Some(batch) = next_batch(lane, batching, self.workers) {
+                    return Some(batch);
+                }
+            }
+            state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Ends every worker after its current batch; what waits is dropped.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.lanes.iter_mut().for_each(VecDeque::clear);
+        self.ready.notify_all();
+    }
+}
+
+/// The first job with as many of the same tower behind it as one worker should take: never what
+/// another worker could run at the same time, never more than the tower's batch.
+fn next_batch(lane: &mut VecDeque<Job>, batching: &[Batching], workers: usize) -> Option<Vec<Job>> {
+    let first = lane.pop_front()?;
+    let tower = first.tower;
+    let Batching { max, powers_of_two } = batching[tower];
+    let mut batch = vec![first];
+    if max > 1 {
+        let waiting = 1 + lane.iter().filter(|job| job.tower == tower).count();
+        let mut size = waiting.div_ceil(workers).min(max);
+        if powers_of_two {
+            size = 1 << size.ilog2();
+        }
+        let mut index = 0;
+        while batch.len() < size && index < lane.len() {
+            if lane[index].tower == tower {
+                batch.extend(lane.remove(index));
+            } else {
+                index += 1;
+            }
+        }
+    }
+    Some(batch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SINGLE: Batching = Batching { max: 1, powers_of_two: false };
+    const EIGHT: Batching = Batching { max: 8, powers_of_two: false };
+
+    fn input(value: i64) -> Input {
+        Input::I64(vec![value].into())
+    }
+
+    fn values(batch: &[Job]) -> Vec<i64> {
+        batch.iter().map(|job| if let Input::I64(ids) = &job.input { ids[0] } else { -1 }).collect()
+    }
+
+    #[tokio::test]
+    async fn interactive_work_goes_first_and_towers_are_not_mixed() {
+        let queue = Queue::new(8, 8, 1);
+        let mut answers = Vec::new();
+        for (tower, value, priority) in [
+            (0, 1, Priority::Bulk),
+            (1, 2, Priority::Bulk),
+            (0, 3, Priority::Bulk),
+            (0, 4, Priority::Interactive),
+        ] {
+            answers.push(queue.push(tower, input(value), priority).await.unwrap());
+        }
+        let batching = [EIGHT, SINGLE];
+        assert_eq!(values(&queue.take(&batching).unwrap()), [4]);
+        assert_eq!(values(&queue.take(&batching).unwrap()), [1, 3]);
+        assert_eq!(values(&queue.take(&batching).unwrap()), [2]);
+    }
+
+    #[tokio::test]
+    async fn a_batch_leaves_work_for_the_other_workers() {
+        let queue = Queue::new(8, 8, 4);
+        let mut answers = Vec::new();
+        for value in 0..6 {
+            answers.push(queue.push(0, input(value), Priority::Bulk).await.unwrap());
+        }
+        let sizes: Vec<usize> = (0..4).map(|_| queue.take(&[EIGHT]).unwrap().len()).collect();
+        assert_eq!(sizes, [2, 1, 1, 1]);
+        let pairs = Queue::new(8, 8, 1);
+        for value in 0..7 {
+            answers.push(pairs.push(0, input(value), Priority::Bulk).await.unwrap());
+        }
+        let powers = [Batching { max: 8, powers_of_two: true }];
+        let sizes: Vec<usize> = (0..3).map(|_| pairs.take(&powers).unwrap().len()).collect();
+        assert_eq!(sizes, [4, 2, 1]);
+    }
+
+    #[tokio::test]
+    async fn work_nobody_waits_for_is_dropped_and_frees_its_place() {
+        let queue = Queue::new(1, 1, 1);
+        drop(queue.push(0, input(1), Priority::Interactive).await.unwrap());
+        let full = queue.push(0, input(2), Priority::Interactive).await.unwrap_err();
+        assert_eq!(full.code(), "overloaded");
+        let _bulk = queue.push(0, input(3), Priority::Bulk).await.unwrap();
+        assert_eq!(values(&queue.take(&[SINGLE]).unwrap()), [3]);
+        assert!(queue.push(0, input(4), Priority::Interactive).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn bulk_work_waits_for_a_place() {
+        let queue = Arc::new(Queue::new(1, 1, 1));
+        let _first = queue.push(0, input(1), Priority::Bulk).await.unwrap();
+        let waiting = tokio::spawn({
+            let queue = Arc::clone(&queue);
+            async move { queue.push(0, input(2), Priority::Bulk).await.map(|_| ()) }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(queue.take(&[SINGLE]));
+        waiting.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn closing_ends_the_workers_and_the_callers() {
+        let queue = Arc::new(Queue::new(2, 2, 1));
+        let worker = std::thread::spawn({
+            let queue = Arc::clone(&queue);
+            move || while queue.take(&[SINGLE]).is_some() {}
+        });
+        queue.close();
+        worker.join().unwrap();
+        assert!(queue.push(0, input(1), Priority::Interactive).await.unwrap().await.is_err());
+    }
+}

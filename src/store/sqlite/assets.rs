@@ -1,0 +1,234 @@
+//! Assets.
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, Sqlite, Transaction};
+
+use super::{
+    SqliteStore, begin, blob, bump_sequence, damaged, error_columns, from_json, id_list, now_unix_ms, to_json,
+};
+use crate::store::{AssetOutcome, AssetRecord, AssetState, NewAsset, StoreError};
+use crate::types::{AssetId, ClipId};
+
+fn record(row: &SqliteRow) -> Result<AssetRecord, StoreError> {
+    let id: &str = row.try_get("id")?;
+    let state: &str = row.try_get("state")?;
+    let kind: Option<&str> = row.try_get("kind")?;
+    Ok(AssetRecord {
+        id: id.parse().map_err(|_| damaged("asset id", id))?,
+        sha256: row.try_get("sha256")?,
+        name: row.try_get("name")?,
+        path: row.try_get("path")?,
+        owned: row.try_get("owned")?,
+        size_bytes: unsigned(row, "size_bytes")?,
+        kind: kind.map(|k| k.parse().map_err(|_| damaged("asset kind", k))).transpose()?,
+        duration_secs: row.try_get("duration_secs")?,
+        width: row.try_get("width")?,
+        height: row.try_get("height")?,
+        state: AssetState::from_name(state).ok_or_else(|| damaged("asset state", state))?,
+        error: error_columns(row)?,
+        metadata: from_json(row.try_get("metadata")?)?,
+        clips: unsigned(row, "clips")?,
+        created_unix_ms: row.try_get("created_unix_ms")?,
+        updated_unix_ms: row.try_get("updated_unix_ms")?,
+    })
+}
+
+pub(super) fn unsigned(row: &SqliteRow, column: &str) -> Result<u64, StoreError> {
+    Ok(u64::try_from(row.try_get::<i64, _>(column)?).unwrap_or(0))
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+async fn in_tx(tx: &mut Transaction<'_, Sqlite>, id: &str) -> Result<AssetRecord, StoreError> {
+    let row = sqlx::query("SELECT * FROM assets WHERE id = ?")
+        .bind(id)
+        .fetch_optional(&mut **tx)
+        .await?
+        .ok_or(StoreError::NotFound("asset"))?;
+    record(&row)
+}
+
+pub async fn begin_asset(store: &SqliteStore, new: &NewAsset) -> Result<(AssetRecord, bool), StoreError> {
+    let mut writer = store.writer().await;
+    let mut tx = begin(&mut writer).await?;
+    let known: Option<(String, String)> =
+        sqlx::query_as("SELECT id, state FROM assets WHERE sha256 = ? AND model = ? AND segmentation = ?")
+            .bind(&new.sha256)
+            .bind(&*new.model.0)
+            .bind(&new.segmentation)
+            .fetch_optional(&mut *tx)
+            .await?;
+    let now = now_unix_ms();
+    let id = match known {
+        Some((id, state))
+            if matches!(AssetState::from_name(&state), Some(AssetState::Ready | AssetState::Partial)) =>
+        {
+            return Ok((in_tx(&mut tx, &id).await?, false));
+        }
+        Some((id, _)) => {
+            drop_clips(&mut tx, &id).await?;
+            id
+        }
+        None => AssetId::generate().to_string(),
+    };
+    sqlx::query(
+        "INSERT INTO assets (id, sha256, model, segmentation, name, path, owned, size_bytes, state, metadata,
+                             created_unix_ms, updated_unix_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'indexing', ?9, ?10, ?10)
+         ON CONFLICT (id) DO UPDATE SET name = ?5, path = ?6, owned = ?7, size_bytes = ?8, state = 'indexing',
+             metadata = ?9, updated_unix_ms = ?10, error_code = NULL, error_message = NULL",
+    )
+    .bind(&id)
+    .bind(&new.sha256)
+    .bind(&*new.model.0)
+    .bind(&new.segmentation)
+    .bind(&new.name)
+    .bind(&new.path)
+    .bind(new.owned)
+    .bind(signed(new.size_bytes))
+    .bind(to_json(&new.metadata))
+    .bind(now)
+    .execute(&mut *tx)
+    .await?;
+    let record = in_tx(&mut tx, &id).await?;
+    tx.commit().await?;
+    Ok((record, true))
+}
+
+pub async fn finish(
+    store: &SqliteStore,
+    id: AssetId,
+    outcome: &AssetOutcome,
+) -> Result<AssetRecord, StoreError> {
+    let mut writer = store.writer().await;
+    let mut tx = begin(&mut writer).await?;
+    let (code, message) = outcome.error.as_ref().map(|(c, m)| (c.as_str(), m.as_str())).unzip();
+    sqlx::query(
+        "UPDATE assets SET state = ?2, kind = ?3, duration_secs = ?4, width = ?5, height = ?6, error_code = ?7,
+             error_message = ?8, updated_unix_ms = ?9 WHERE id = ?1",
+    )
+    .bind(id.to_string())
+    .bind(outcome.state.as_str())
+    .bind(outcome.kind.map(crate::types::AssetKind::as_str))
+    .bind(outcome.duration_secs)
+    .bind(outcome.width)
+    .bind(outcome.height)
+    .bind(code)
+    .bind(message)
+    .bind(now_unix_ms())
+    .execute(&mut *tx)
+    .await?;
+    let record = in_tx(&mut tx, &id.to_string()).await?;
+    tx.commit().await?;
+    Ok(record)
+}
+
+pub async fn get(store: &SqliteStore, id: AssetId) -> Result<AssetRecord, StoreError> {
+    let row = sqlx::query("SELECT * FROM assets WHERE id = ?")
+        .bind(id.to_string())
+        .fetch_optional(&store.readers)
+        .await?
+        .ok_or(StoreError::NotFound("asset"))?;
+    record(&row)
+}
+
+pub async fn get_many(store: &SqliteStore, ids: &[AssetId]) -> Result<Vec<AssetRecord>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM assets WHERE id IN (SELECT value FROM json_each(?))")
+        .bind(id_list(ids, true))
+        .fetch_all(&store.readers)
+        .await?;
+    rows.iter().map(record).collect()
+}
+
+pub async fn list(
+    store: &SqliteStore,
+    after: Option<AssetId>,
+    limit: u32,
+) -> Result<Vec<AssetRecord>, StoreError> {
+    // Ids are time-ordered, so a page can go on after an asset that is gone by now; `b` sorts after
+    // every id.
+    let after = after.map_or_else(|| "b".to_owned(), |id| id.to_string());
+    let rows = sqlx::query("SELECT * FROM assets WHERE id < ? ORDER BY id DESC LIMIT ?")
+        .bind(after)
+        .bind(limit)
+        .fetch_all(&store.readers)
+        .await?;
+    rows.iter().map(record).collect()
+}
+
+pub async fn unfinished(store: &SqliteStore) -> Result<Vec<AssetRecord>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM assets WHERE state = 'indexing' ORDER BY n")
+        .fetch_all(&store.readers)
+        .await?;
+    rows.iter().map(record).collect()
+}
+
+pub async fn delete(store: &SqliteStore, id: AssetId) -> Result<Vec<ClipId>, StoreError> {
+    let mut writer = store.writer().await;
+    let mut tx = begin(&mut writer).await?;
+    let gone = drop_clips(&mut tx, &id.to_string()).await?;
+    let deleted =
+        sqlx::query("DELETE FROM assets WHERE id = ?").bind(id.to_string()).execute(&mut *tx).await?;
+    if deleted.rows_affected() == 0 {
+        return Err(StoreError::NotFound("asset"));
+    }
+    tx.commit().await?;
+    Ok(gone)
+}
+
+pub async fn reset(store: &SqliteStore, id: AssetId) -> Result<Vec<ClipId>, StoreError> {
+    let mut writer = store.writer().await;
+    let mut tx = begin(&mut writer).await?;
+    let gone = drop_clips(&mut tx, &id.to_string()).await?;
+    let updated = sqlx::query("UPDATE assets SET state = 'indexing', updated_unix_ms = ? WHERE id = ?")
+        .bind(now_unix_ms())
+        .bind(id.to_string())
+        .execute(&mut *tx)
+        .await?;
+    if updated.rows_affected() == 0 {
+        return Err(StoreError::NotFound("asset"));
+    }
+    tx.commit().await?;
+    Ok(gone)
+}
+
+/// Drops an asset's clips with their vectors; the ids that went.
+async fn drop_clips(tx: &mut Transaction<'_, Sqlite>, id: &str) -> Result<Vec<ClipId>, StoreError> {
+    let ids: Vec<i64> = sqlx::query_scalar(
+        "SELECT id FROM clips WHERE asset = (SELECT n FROM assets WHERE id = ?) ORDER BY id",
+    )
+    .bind(id)
+    .fetch_all(&mut **tx)
+    .await?;
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    // A clip owns a range of row ids; an asset's clips mostly lie side by side.
+    for run in ids.chunk_by(|a, b| a + 1 == *b) {
+        sqlx::query("DELETE FROM vectors WHERE id >= ? AND id < ?")
+            .bind(run[0] * blob::LANES)
+            .bind((run[run.len() - 1] + 1) * blob::LANES)
+            .execute(&mut **tx)
+            .await?;
+    }
+    sqlx::query("DELETE FROM clips WHERE asset = (SELECT n FROM assets WHERE id = ?)")
+        .bind(id)
+        .execute(&mut **tx)
+        .await?;
+    sqlx::query("UPDATE assets SET clips = 0 WHERE id = ?").bind(id).execute(&mut **tx).await?;
+    bump_sequence(tx).await?;
+    Ok(ids.into_iter().map(ClipId).collect())
+}
+
+pub async fn totals(store: &SqliteStore) -> Result<(u64, u64, f64), StoreError> {
+    let row = sqlx::query(
+        "SELECT COUNT(*) AS assets, (SELECT COUNT(*) FROM clips) AS clips,
+                COALESCE(SUM(duration_secs) FILTER (WHERE state IN ('ready', 'partial')), 0.0) AS secs
+         FROM assets",
+    )
+    .fetch_one(&store.readers)
+    .await?;
+    Ok((unsigned(&row, "assets")?, unsigned(&row, "clips")?, row.try_get("secs")?))
+}

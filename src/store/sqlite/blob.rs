@@ -1,0 +1,59 @@
+//! Vectors as rows: which row, which bytes, which checksum.
+
+use crate::types::{ClipId, Embedding, Space, Track};
+
+/// Row ids a clip owns: 16 spaces of two tracks.
+pub const LANES: i64 = 32;
+
+/// Which of a clip's rows holds a vector.
+pub const fn lane(track: Track, space: i64) -> i64 {
+    space * 2
+        + match track {
+            Track::Video => 0,
+            Track::Audio => 1,
+        }
+}
+
+/// Track and space number of a lane.
+pub const fn of_lane(lane: i64) -> (Track, i64) {
+    (if lane % 2 == 0 { Track::Video } else { Track::Audio }, lane / 2)
+}
+
+/// Row id of a clip's lane.
+pub const fn row_id(clip: ClipId, lane: i64) -> i64 {
+    clip.0 * LANES + lane
+}
+
+/// Bytes of a vector (f32, little-endian) and the checksum stored beside them. The row id is in
+/// the sum, so bytes that ended up in another row are noticed too.
+pub fn encode(row: i64, vector: &Embedding) -> (Vec<u8>, i64) {
+    let bytes: Vec<u8> = vector.as_slice().iter().flat_map(|v| v.to_le_bytes()).collect();
+    let crc = checksum(row, &bytes);
+    (bytes, crc)
+}
+
+/// The vector of a row; `None` where the bytes are not those that were stored.
+pub fn decode(row: i64, bytes: &[u8], crc: i64) -> Option<Embedding> {
+    if crc != checksum(row, bytes) || !bytes.len().is_multiple_of(4) {
+        return None;
+    }
+    let values: Vec<f32> =
+        bytes.chunks_exact(4).map(|c| f32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect();
+    let dim = values.len();
+    Embedding::new(values, dim).ok()
+}
+
+fn checksum(row: i64, bytes: &[u8]) -> i64 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&row.to_le_bytes());
+    hasher.update(bytes);
+    i64::from(hasher.finalize())
+}
+
+/// A clip's vectors as lanes, for the clip's row.
+pub fn lane_mask(lanes: impl IntoIterator<Item = i64>) -> i64 {
+    lanes.into_iter().fold(0, |mask, lane| mask | (1 << lane))
+}
+
+/// A named vector of a clip.
+pub type NamedVector = (Track, Space, Embedding);

@@ -1,0 +1,226 @@
+//! Clips and their vectors.
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row, Sqlite, Transaction};
+
+use super::blob::{self, NamedVector};
+use super::{SqliteStore, begin, bump_sequence, damaged, id_list, now_unix_ms};
+use crate::store::{ClipRecord, NewClip, StoreError};
+use crate::types::{AssetId, ClipId, Embedding, Space, TimeSpan, Track};
+
+/// Rows of one multi-row INSERT: enough to make the round trip to SQLite's thread cheap.
+const ROWS_PER_INSERT: usize = 64;
+/// Spaces a library can tell apart.
+const MAX_SPACES: i64 = blob::LANES / 2;
+
+fn record(row: &SqliteRow) -> Result<ClipRecord, StoreError> {
+    let asset: &str = row.try_get("asset_id")?;
+    let (start, end) = (row.try_get("start_secs")?, row.try_get("end_secs")?);
+    Ok(ClipRecord {
+        id: ClipId(row.try_get("id")?),
+        asset: asset.parse().map_err(|_| damaged("asset id", asset))?,
+        span: TimeSpan::new(start, end).map_err(|e| damaged("clip", &e.to_string()))?,
+    })
+}
+
+pub async fn add(store: &SqliteStore, asset: AssetId, clips: &[NewClip]) -> Result<Vec<ClipId>, StoreError> {
+    let mut writer = store.writer().await;
+    let mut tx = begin(&mut writer).await?;
+    let asset: i64 = sqlx::query_scalar("SELECT n FROM assets WHERE id = ?")
+        .bind(asset.to_string())
+        .fetch_optional(&mut *tx)
+        .await?
+        .ok_or(StoreError::NotFound("asset"))?;
+    if clips.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut new_spaces = Vec::new();
+    let last: Option<i64> = sqlx::query_scalar("SELECT seq FROM sqlite_sequence WHERE name = 'clips'")
+        .fetch_optional(&mut *tx)
+        .await?;
+    let ids: Vec<ClipId> = (last.unwrap_or(0) + 1..).take(clips.len()).map(ClipId).collect();
+    let mut rows = Vec::new();
+    let mut masks = Vec::with_capacity(clips.len());
+    for (clip, id) in clips.iter().zip(&ids) {
+        let mut mask = 0;
+        for (track, space, vector) in &clip.vectors {
+            let lane = blob::lane(*track, space_index(store, &mut tx, space, &mut new_spaces).await?);
+            mask |= blob::lane_mask([lane]);
+            rows.push((blob::row_id(*id, lane), vector));
+        }
+        masks.push(mask);
+    }
+    insert_clips(&mut tx, asset, clips, &ids, &masks).await?;
+    insert_vectors(&mut tx, &rows).await?;
+    sqlx::query("UPDATE assets SET clips = clips + ?, updated_unix_ms = ? WHERE n = ?")
+        .bind(i64::try_from(clips.len()).unwrap_or(i64::MAX))
+        .bind(now_unix_ms())
+        .bind(asset)
+        .execute(&mut *tx)
+        .await?;
+    bump_sequence(&mut tx).await?;
+    tx.commit().await?;
+    // Only now: a rolled-back transaction takes its new spaces with it.
+    for (space, index) in new_spaces {
+        store.remember_space(space, index);
+    }
+    Ok(ids)
+}
+
+/// The number of a space, given to it on first use.
+async fn space_index(
+    store: &SqliteStore,
+    tx: &mut Transaction<'_, Sqlite>,
+    space: &Space,
+    new: &mut Vec<(Space, i64)>,
+) -> Result<i64, StoreError> {
+    if let Some(index) = store.space_index(space) {
+        return Ok(index);
+    }
+    if let Some((_, index)) = new.iter().find(|(known, _)| known == space) {
+        return Ok(*index);
+    }
+    let index: i64 =
+        sqlx::query_scalar("SELECT COALESCE(MAX(idx) + 1, 0) FROM spaces").fetch_one(&mut **tx).await?;
+    if index >= MAX_SPACES {
+        return Err(StoreError::Database(format!("a library holds at most {MAX_SPACES} spaces")));
+    }
+    sqlx::query("INSERT INTO spaces (idx, name) VALUES (?, ?)")
+        .bind(index)
+        .bind(space.as_str())
+        .execute(&mut **tx)
+        .await?;
+    new.push((space.clone(), index));
+    Ok(index)
+}
+
+async fn insert_clips(
+    tx: &mut Transaction<'_, Sqlite>,
+    asset: i64,
+    clips: &[NewClip],
+    ids: &[ClipId],
+    masks: &[i64],
+) -> Result<(), StoreError> {
+    let rows: Vec<_> = clips.iter().zip(ids).zip(masks).collect();
+    for part in rows.chunks(ROWS_PER_INSERT) {
+        let mut insert = QueryBuilder::new("INSERT INTO clips (id, asset, start_secs, end_secs, lanes) ");
+        insert.push_values(part, |mut values, ((clip, id), mask)| {
+            values.push_bind(id.0).push_bind(asset);
+            values.push_bind(clip.span.start_secs).push_bind(clip.span.end_secs).push_bind(**mask);
+        });
+        insert.build().execute(&mut **tx).await?;
+    }
+    Ok(())
+}
+
+async fn insert_vectors(
+    tx: &mut Transaction<'_, Sqlite>,
+    rows: &[(i64, &Embedding)],
+) -> Result<(), StoreError> {
+    for part in rows.chunks(ROWS_PER_INSERT) {
+        let mut insert = QueryBuilder::new("INSERT INTO vectors (id, crc, data) ");
+        insert.push_values(part, |mut values, (id, vector)| {
+            let (data, crc) = blob::encode(*id, vector);
+            values.push_bind(*id).push_bind(crc).push_bind(data);
+        });
+        insert.build().execute(&mut **tx).await?;
+    }
+    Ok(())
+}
+
+pub async fn of_asset(store: &SqliteStore, asset: AssetId) -> Result<Vec<ClipRecord>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT clips.id, assets.id AS asset_id, start_secs, end_secs
+         FROM assets JOIN clips ON clips.asset = assets.n WHERE assets.id = ? ORDER BY start_secs, clips.id",
+    )
+    .bind(asset.to_string())
+    .fetch_all(&store.readers)
+    .await?;
+    rows.iter().map(record).collect()
+}
+
+pub async fn by_id(store: &SqliteStore, ids: &[ClipId]) -> Result<Vec<ClipRecord>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT clips.id, assets.id AS asset_id, start_secs, end_secs
+         FROM json_each(?) AS wanted JOIN clips ON clips.id = wanted.value JOIN assets ON assets.n = clips.asset
+         ORDER BY clips.id",
+    )
+    .bind(id_list(ids.iter().map(|id| id.0), false))
+    .fetch_all(&store.readers)
+    .await?;
+    rows.iter().map(record).collect()
+}
+
+pub async fn ids_of_assets(store: &SqliteStore, assets: &[AssetId]) -> Result<Vec<ClipId>, StoreError> {
+    let ids: Vec<i64> = sqlx::query_scalar(
+        "SELECT id FROM clips
+         WHERE asset IN (SELECT n FROM assets WHERE id IN (SELECT value FROM json_each(?))) ORDER BY id",
+    )
+    .bind(id_list(assets, true))
+    .fetch_all(&store.readers)
+    .await?;
+    Ok(ids.into_iter().map(ClipId).collect())
+}
+
+pub async fn vectors(store: &SqliteStore, id: ClipId) -> Result<Vec<NamedVector>, StoreError> {
+    let known: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM clips WHERE id = ?)")
+        .bind(id.0)
+        .fetch_one(&store.readers)
+        .await?;
+    if !known {
+        return Err(StoreError::NotFound("clip"));
+    }
+    let rows = sqlx::query("SELECT id, crc, data FROM vectors WHERE id >= ? AND id < ? ORDER BY id")
+        .bind(blob::row_id(id, 0))
+        .bind(blob::row_id(id, blob::LANES))
+        .fetch_all(&store.readers)
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let row_id: i64 = row.try_get("id")?;
+            let (track, space) = blob::of_lane(row_id % blob::LANES);
+            let space = store.space_name(space).ok_or(StoreError::DamagedVector(id.0))?;
+            let vector = blob::decode(row_id, row.try_get("data")?, row.try_get("crc")?)
+                .ok_or(StoreError::DamagedVector(id.0))?;
+            Ok((track, space, vector))
+        })
+        .collect()
+}
+
+pub async fn scan(
+    store: &SqliteStore,
+    track: Track,
+    space: &Space,
+    after: ClipId,
+    limit: u32,
+) -> Result<(Vec<(ClipId, Embedding)>, Vec<ClipId>), StoreError> {
+    let Some(space) = store.space_index(space) else { return Ok(Default::default()) };
+    let lane = blob::lane(track, space);
+    let rows =
+        sqlx::query("SELECT id, crc, data FROM vectors WHERE id > ? AND id % 32 = ? ORDER BY id LIMIT ?")
+            .bind(blob::row_id(ClipId(after.0.max(0)), blob::LANES - 1))
+            .bind(lane)
+            .bind(limit)
+            .fetch_all(&store.readers)
+            .await?;
+    let (mut good, mut bad) = (Vec::with_capacity(rows.len()), Vec::new());
+    for row in &rows {
+        let row_id: i64 = row.try_get("id")?;
+        let clip = ClipId(row_id / blob::LANES);
+        match blob::decode(row_id, row.try_get("data")?, row.try_get("crc")?) {
+            Some(vector) => good.push((clip, vector)),
+            None => bad.push(clip),
+        }
+    }
+    Ok((good, bad))
+}
+
+pub async fn census(store: &SqliteStore, track: Track, space: &Space) -> Result<(u64, i64), StoreError> {
+    let Some(space) = store.space_index(space) else { return Ok((0, 0)) };
+    let (count, sum): (i64, i64) =
+        sqlx::query_as("SELECT COUNT(*), COALESCE(SUM(id), 0) FROM clips WHERE lanes & ? <> 0")
+            .bind(blob::lane_mask([blob::lane(track, space)]))
+            .fetch_one(&store.readers)
+            .await?;
+    Ok((u64::try_from(count).unwrap_or(0), sum))
+}

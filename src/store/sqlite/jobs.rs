@@ -1,0 +1,299 @@
+//! The durable job queue.
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row, Sqlite, Transaction};
+
+use super::assets::unsigned;
+use super::{SqliteStore, begin, damaged, error_columns, from_json, now_unix_ms, to_json};
+use crate::store::{JobItem, JobRecord, StoreError, WorkState};
+use crate::types::JobId;
+
+const ITEMS_PER_INSERT: usize = 200;
+
+fn job_record(row: &SqliteRow) -> Result<JobRecord, StoreError> {
+    let id: &str = row.try_get("id")?;
+    Ok(JobRecord {
+        id: id.parse().map_err(|_| damaged("job id", id))?,
+        kind: row.try_get("kind")?,
+        request: from_json(row.try_get("request")?)?,
+        state: state(row)?,
+        items_total: unsigned(row, "items_total")?,
+        items_done: unsigned(row, "items_done")?,
+        items_failed: unsigned(row, "items_failed")?,
+        clips: unsigned(row, "clips")?,
+        media_secs: row.try_get("media_secs")?,
+        error: error_columns(row)?,
+        created_unix_ms: row.try_get("created_unix_ms")?,
+        started_unix_ms: row.try_get("started_unix_ms")?,
+        ended_unix_ms: row.try_get("ended_unix_ms")?,
+    })
+}
+
+fn item_record(row: &SqliteRow) -> Result<JobItem, StoreError> {
+    let asset: Option<&str> = row.try_get("asset")?;
+    Ok(JobItem {
+        seq: row.try_get("seq")?,
+        path: row.try_get("path")?,
+        metadata: from_json(row.try_get("metadata")?)?,
+        state: state(row)?,
+        asset: asset.map(|id| id.parse().map_err(|_| damaged("asset id", id))).transpose()?,
+        clips: unsigned(row, "clips")?,
+        media_secs: row.try_get("media_secs")?,
+        error: error_columns(row)?,
+    })
+}
+
+fn state(row: &SqliteRow) -> Result<WorkState, StoreError> {
+    let name: &str = row.try_get("state")?;
+    WorkState::from_name(name).ok_or_else(|| damaged("work state", name))
+}
+
+async fn in_tx(tx: &mut Transaction<'_, Sqlite>, n: i64) -> Result<JobRecord, StoreError> {
+    job_record(&sqlx::query("SELECT * FROM jobs WHERE n = ?").bind(n).fetch_one(&mut **tx).await?)
+}
+
+/// Row number of a job.
+async fn number(tx: &mut Transaction<'_, Sqlite>, id: JobId) -> Result<i64, StoreError> {
+    sqlx::query_scalar("SELECT n FROM jobs WHERE id = ?")
+        .bind(id.to_string())
+        .fetch_optional(&mut **tx)
+        .await?
+        .ok_or(StoreError::NotFound("job"))
+}
+
+pub async fn create(
+    store: &SqliteStore,
+    kind: &str,
+    request: &serde_json::Value,
+    items: &[(String, serde_json::Value)],
+    idempotency_key: Option<&str>,
+) -> Result<JobRecord, StoreError> {
+    let mut writer = store.writer().await;
+    let mut tx = begin(&mut writer).await?;
+    if let Some(key) = idempotency_key {
+        let known: Option<i64> = sqlx::query_scalar("SELECT n FROM jobs WHERE idempotency_key = ?")
+            .bind(key)
+            .fetch_optional(&mut *tx)
+            .await?;
+        if let Some(n) = known {
+            return in_tx(&mut tx, n).await;
+        }
+    }
+    let now = now_unix_ms();
+    let (state, ended) = if items.is_empty() { (WorkState::Done, now) } else { (WorkState::Queued, 0) };
+    let n: i64 = sqlx::query_scalar(
+        "INSERT INTO jobs (id, kind, request, state, items_total, created_unix_ms, ended_unix_ms, idempotency_key)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING n",
+    )
+    .bind(JobId::generate().to_string())
+    .bind(kind)
+    .bind(to_json(request))
+    .bind(state.as_str())
+    .bind(i64::try_from(items.len()).unwrap_or(i64::MAX))
+    .bind(now)
+    .bind(ended)
+    .bind(idempotency_key)
+    .fetch_one(&mut *tx)
+    .await?;
+    let numbered: Vec<_> = (0_i64..).zip(items).collect();
+    for part in numbered.chunks(ITEMS_PER_INSERT) {
+        let mut insert = QueryBuilder::new("INSERT INTO job_items (job, seq, path, metadata, state) ");
+        insert.push_values(part, |mut values, (seq, (path, metadata))| {
+            values
+                .push_bind(n)
+                .push_bind(*seq)
+                .push_bind(path)
+                .push_bind(to_json(metadata))
+                .push_bind("queued");
+        });
+        insert.build().execute(&mut *tx).await?;
+    }
+    let record = in_tx(&mut tx, n).await?;
+    tx.commit().await?;
+    Ok(record)
+}
+
+pub async fn get(store: &SqliteStore, id: JobId) -> Result<JobRecord, StoreError> {
+    let row = sqlx::query("SELECT * FROM jobs WHERE id = ?")
+        .bind(id.to_string())
+        .fetch_optional(&store.readers)
+        .await?
+        .ok_or(StoreError::NotFound("job"))?;
+    job_record(&row)
+}
+
+pub async fn list(store: &SqliteStore, limit: u32) -> Result<Vec<JobRecord>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM jobs ORDER BY n DESC LIMIT ?")
+        .bind(limit)
+        .fetch_all(&store.readers)
+        .await?;
+    rows.iter().map(job_record).collect()
+}
+
+pub async fn items(
+    store: &SqliteStore,
+    id: JobId,
+    after_seq: i64,
+    limit: u32,
+) -> Result<Vec<JobItem>, StoreError> {
+    let n: i64 = sqlx::query_scalar("SELECT n FROM jobs WHERE id = ?")
+        .bind(id.to_string())
+        .fetch_optional(&store.readers)
+        .await?
+        .ok_or(StoreError::NotFound("job"))?;
+    let rows = sqlx::query("SELECT * FROM job_items WHERE job = ? AND seq > ? ORDER BY seq LIMIT ?")
+        .bind(n)
+        .bind(after_seq)
+        .bind(limit)
+        .fetch_all(&store.readers)
+        .await?;
+    rows.iter().map(item_record).collect()
+}
+
+pub async fn claim(store: &SqliteStore) -> Result<Option<(JobId, JobItem)>, StoreError> {
+    let mut writer = store.writer().await;
+    let mut tx = begin(&mut writer).await?;
+    // Cancelling a job cancels its queued items, so every queued item belongs to a live job.
+    let row = sqlx::query(
+        "UPDATE job_items SET state = 'running'
+         WHERE (job, seq) = (SELECT job, seq FROM job_items WHERE state = 'queued' ORDER BY job, seq LIMIT 1)
+         RETURNING *",
+    )
+    .fetch_optional(&mut *tx)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let (job, item) = (row.try_get::<i64, _>("job")?, item_record(&row)?);
+    let id: String = sqlx::query_scalar(
+        "UPDATE jobs SET state = 'running',
+             started_unix_ms = CASE started_unix_ms WHEN 0 THEN ? ELSE started_unix_ms END
+         WHERE n = ? RETURNING id",
+    )
+    .bind(now_unix_ms())
+    .bind(job)
+    .fetch_one(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    Ok(Some((id.parse().map_err(|_| damaged("job id", &id))?, item)))
+}
+
+pub async fn finish_item(store: &SqliteStore, job: JobId, item: &JobItem) -> Result<JobRecord, StoreError> {
+    let mut writer = store.writer().await;
+    let mut tx = begin(&mut writer).await?;
+    let n = number(&mut tx, job).await?;
+    let (code, message) = item.error.as_ref().map(|(c, m)| (c.as_str(), m.as_str())).unzip();
+    let changed = sqlx::query(
+        "UPDATE job_items SET state = ?3, asset = ?4, clips = ?5, media_secs = ?6, error_code = ?7, error_message = ?8
+         WHERE job = ?1 AND seq = ?2 AND state IN ('queued', 'running')",
+    )
+    .bind(n)
+    .bind(item.seq)
+    .bind(item.state.as_str())
+    .bind(item.asset.map(|id| id.to_string()))
+    .bind(i64::try_from(item.clips).unwrap_or(i64::MAX))
+    .bind(item.media_secs)
+    .bind(code)
+    .bind(message)
+    .execute(&mut *tx)
+    .await?
+    .rows_affected();
+    if changed > 0 && !matches!(item.state, WorkState::Queued | WorkState::Running) {
+        sqlx::query(
+            "UPDATE jobs SET items_done = items_done + ?2, items_failed = items_failed + ?3, clips = clips + ?4,
+                 media_secs = media_secs + ?5 WHERE n = ?1",
+        )
+        .bind(n)
+        .bind(i64::from(item.state == WorkState::Done))
+        .bind(i64::from(item.state == WorkState::Failed))
+        .bind(i64::try_from(item.clips).unwrap_or(i64::MAX))
+        .bind(item.media_secs)
+        .execute(&mut *tx)
+        .await?;
+        end_if_last(&mut tx, n).await?;
+    } else if changed > 0 {
+        // Handed back to a job that was cancelled meanwhile: nobody is to take it again.
+        settle_cancelled(&mut tx, n).await?;
+    }
+    let record = in_tx(&mut tx, n).await?;
+    tx.commit().await?;
+    Ok(record)
+}
+
+async fn open_items(tx: &mut Transaction<'_, Sqlite>, n: i64) -> Result<bool, StoreError> {
+    Ok(sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM job_items WHERE job = ?1 AND state = 'queued')
+             OR EXISTS (SELECT 1 FROM job_items WHERE job = ?1 AND state = 'running')",
+    )
+    .bind(n)
+    .fetch_one(&mut **tx)
+    .await?)
+}
+
+async fn end_if_last(tx: &mut Transaction<'_, Sqlite>, n: i64) -> Result<(), StoreError> {
+    if open_items(tx, n).await? {
+        return Ok(());
+    }
+    sqlx::query(
+        "UPDATE jobs SET ended_unix_ms = ?2,
+             error_code = CASE WHEN state <> 'cancelled' AND items_failed = items_total
+                 THEN 'all_items_failed' ELSE error_code END,
+             error_message = CASE WHEN state <> 'cancelled' AND items_failed = items_total
+                 THEN 'none of the files could be indexed; the items say why' ELSE error_message END,
+             state = CASE WHEN state = 'cancelled' THEN 'cancelled'
+                 WHEN items_failed = items_total THEN 'failed' ELSE 'done' END
+         WHERE n = ?1 AND ended_unix_ms = 0",
+    )
+    .bind(n)
+    .bind(now_unix_ms())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Cancels what waits in job `n` if the job is cancelled; how many items.
+async fn settle_cancelled(tx: &mut Transaction<'_, Sqlite>, n: i64) -> Result<u64, StoreError> {
+    let cancelled = sqlx::query(
+        "UPDATE job_items SET state = 'cancelled' WHERE job = ?1 AND state = 'queued'
+             AND EXISTS (SELECT 1 FROM jobs WHERE n = ?1 AND state = 'cancelled')",
+    )
+    .bind(n)
+    .execute(&mut **tx)
+    .await?;
+    if cancelled.rows_affected() > 0 {
+        end_if_last(tx, n).await?;
+    }
+    Ok(cancelled.rows_affected())
+}
+
+pub async fn cancel(store: &SqliteStore, id: JobId) -> Result<JobRecord, StoreError> {
+    let mut writer = store.writer().await;
+    let mut tx = begin(&mut writer).await?;
+    let n = number(&mut tx, id).await?;
+    let open =
+        sqlx::query("UPDATE jobs SET state = 'cancelled' WHERE n = ? AND state IN ('queued', 'running')")
+            .bind(n)
+            .execute(&mut *tx)
+            .await?;
+    if open.rows_affected() > 0 {
+        settle_cancelled(&mut tx, n).await?;
+    }
+    let record = in_tx(&mut tx, n).await?;
+    tx.commit().await?;
+    Ok(record)
+}
+
+pub async fn requeue_running(store: &SqliteStore) -> Result<u64, StoreError> {
+    let mut writer = store.writer().await;
+    let mut tx = begin(&mut writer).await?;
+    let jobs: Vec<i64> = sqlx::query_scalar("SELECT DISTINCT job FROM job_items WHERE state = 'running'")
+        .fetch_all(&mut *tx)
+        .await?;
+    let mut requeued = sqlx::query("UPDATE job_items SET state = 'queued' WHERE state = 'running'")
+        .execute(&mut *tx)
+        .await?
+        .rows_affected();
+    for n in jobs {
+        requeued -= settle_cancelled(&mut tx, n).await?;
+    }
+    tx.commit().await?;
+    Ok(requeued)
+}

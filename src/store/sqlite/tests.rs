@@ -1,0 +1,327 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::*;
+use crate::store::{AssetState, WorkState};
+use crate::types::{AssetKind, TimeSpan};
+
+fn model(name: &str) -> ModelId {
+    ModelId(name.into())
+}
+
+async fn open(dir: &TempDir) -> SqliteStore {
+    SqliteStore::open(dir.path(), &model("m1")).await.unwrap()
+}
+
+fn new_asset(sha: &str) -> NewAsset {
+    NewAsset {
+        sha256: sha.into(),
+        model: model("m1"),
+        segmentation: "w3.2/s3.2".into(),
+        name: format!("{sha}.mp4"),
+        path: format!("/media/{sha}"),
+        owned: false,
+        size_bytes: 7,
+        metadata: json!({"tag": sha}),
+    }
+}
+
+fn vector(seed: usize, dim: usize) -> Embedding {
+    let values = (0..dim).map(|i| ((seed * 31 + i * 7 + 1) as f32 * 0.37).sin() + 0.01).collect();
+    Embedding::new(values, dim).unwrap()
+}
+
+fn clip(at: usize) -> NewClip {
+    let (fine, coarse) = (Space::new("fine"), Space::new("coarse"));
+    NewClip {
+        span: TimeSpan::new(at as f64, at as f64 + 1.0).unwrap(),
+        vectors: vec![
+            (Track::Video, fine.clone(), vector(at * 4, 16)),
+            (Track::Video, coarse.clone(), vector(at * 4 + 1, 8)),
+            (Track::Audio, fine, vector(at * 4 + 2, 16)),
+            (Track::Audio, coarse, vector(at * 4 + 3, 8)),
+        ],
+    }
+}
+
+fn ready() -> AssetOutcome {
+    AssetOutcome {
+        state: AssetState::Ready,
+        kind: Some(AssetKind::Video),
+        duration_secs: 6.0,
+        width: 64,
+        height: 48,
+        error: None,
+    }
+}
+
+async fn asset_with(store: &SqliteStore, sha: &str, clips: usize) -> (AssetRecord, Vec<ClipId>) {
+    let (asset, new) = store.begin_asset(new_asset(sha)).await.unwrap();
+    assert!(new);
+    let clips: Vec<NewClip> = (0..clips).map(clip).collect();
+    let ids = store.add_clips(asset.id, &clips).await.unwrap();
+    (store.finish_asset(asset.id, ready()).await.unwrap(), ids)
+}
+
+#[tokio::test]
+async fn clips_and_vectors_survive_a_drop_without_close() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).await;
+    let (asset, ids) = asset_with(&store, "a", 3).await;
+    assert_eq!((asset.clips, asset.state, asset.kind), (3, AssetState::Ready, Some(AssetKind::Video)));
+    let sequence = store.sequence().await.unwrap();
+    drop(store);
+
+    let store = open(&dir).await;
+    assert_eq!(store.sequence().await.unwrap(), sequence);
+    assert_eq!(store.totals().await.unwrap(), (1, 3, 6.0));
+    let clips = store.clips_of(asset.id).await.unwrap();
+    assert_eq!(clips.iter().map(|c| c.id).collect::<Vec<_>>(), ids);
+    for (at, id) in ids.iter().enumerate() {
+        let mut found = store.clip_vectors(*id).await.unwrap();
+        let mut put = clip(at).vectors;
+        found.sort_by_key(|(t, s, _)| (*t as u8, s.clone()));
+        put.sort_by_key(|(t, s, _)| (*t as u8, s.clone()));
+        assert_eq!(found, put);
+    }
+    let (vectors, bad) = store.scan_vectors(Track::Audio, &Space::new("fine"), ClipId(0), 2).await.unwrap();
+    assert_eq!(vectors.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ids[..2]);
+    assert_eq!(vectors[1].1, clip(1).vectors[2].2);
+    assert!(bad.is_empty());
+    let (rest, _) = store.scan_vectors(Track::Audio, &Space::new("fine"), ids[1], 9).await.unwrap();
+    assert_eq!(rest.len(), 1);
+    let census = store.vector_census(Track::Audio, &Space::new("fine")).await.unwrap();
+    assert_eq!(census, (3, ids.iter().map(|id| id.0).sum()));
+    assert_eq!(store.vector_census(Track::Audio, &Space::new("other")).await.unwrap(), (0, 0));
+}
+
+#[tokio::test]
+async fn the_same_bytes_are_one_asset_per_model_and_segmentation() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).await;
+    let (first, ids) = asset_with(&store, "a", 2).await;
+    let (again, new) = store.begin_asset(new_asset("a")).await.unwrap();
+    assert_eq!((again.id, new, again.clips), (first.id, false, 2));
+    let (other, new) =
+        store.begin_asset(NewAsset { segmentation: "w3.2/s1.6".into(), ..new_asset("a") }).await.unwrap();
+    assert!(new && other.id != first.id);
+
+    let failed = AssetOutcome { state: AssetState::Failed, error: Some(("x".into(), "y".into())), ..ready() };
+    assert_eq!(store.finish_asset(first.id, failed).await.unwrap().error, Some(("x".into(), "y".into())));
+    let before = store.sequence().await.unwrap();
+    let (reset, new) = store.begin_asset(NewAsset { name: "b".into(), ..new_asset("a") }).await.unwrap();
+    assert_eq!((reset.id, new, reset.clips, reset.state), (first.id, true, 0, AssetState::Indexing));
+    assert_eq!((reset.name.as_str(), reset.error), ("b", None));
+    assert!(store.sequence().await.unwrap() > before);
+    assert!(store.clips(&ids).await.unwrap().is_empty());
+    let unfinished = store.unfinished_assets().await.unwrap();
+    assert_eq!(unfinished.iter().map(|a| a.id).collect::<Vec<_>>(), [first.id, other.id]);
+    let reused = store.add_clips(first.id, &[clip(0)]).await.unwrap();
+    assert!(reused[0] > ids[1], "a clip id must never come back");
+    assert_eq!(store.reset_asset(first.id).await.unwrap(), reused);
+}
+
+#[tokio::test]
+async fn deleting_an_asset_takes_clips_and_vectors() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).await;
+    let (a, a_ids) = asset_with(&store, "a", 3).await;
+    let (b, b_ids) = asset_with(&store, "b", 2).await;
+    store.add_clips(a.id, &[clip(9)]).await.unwrap();
+    assert_eq!(store.clips_of_assets(&[a.id, b.id]).await.unwrap().len(), 6);
+    let gone = store.delete_asset(a.id).await.unwrap();
+    assert_eq!(gone.len(), 4);
+    assert!(matches!(store.asset(a.id).await, Err(StoreError::NotFound("asset"))));
+    assert!(matches!(store.delete_asset(a.id).await, Err(StoreError::NotFound("asset"))));
+    assert!(matches!(store.clip_vectors(a_ids[0]).await, Err(StoreError::NotFound("clip"))));
+    let (left, _) = store.scan_vectors(Track::Video, &Space::new("fine"), ClipId(0), 100).await.unwrap();
+    assert_eq!(left.iter().map(|(id, _)| *id).collect::<Vec<_>>(), b_ids);
+    let rows: i64 =
+        sqlx::query_scalar("SELECT COUNT(*) FROM vectors").fetch_one(&store.readers).await.unwrap();
+    assert_eq!(rows, 8);
+    assert!(matches!(store.add_clips(a.id, &[clip(0)]).await, Err(StoreError::NotFound("asset"))));
+    let found = store.assets(&[a.id, b.id]).await.unwrap();
+    assert_eq!(found.iter().map(|asset| asset.id).collect::<Vec<_>>(), [b.id]);
+}
+
+#[tokio::test]
+async fn a_damaged_vector_is_reported_and_not_returned() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).await;
+    let (_, ids) = asset_with(&store, "a", 40).await;
+    let lane = blob::lane(Track::Video, store.space_index(&Space::new("fine")).unwrap());
+    for (n, id) in ids.iter().enumerate().filter(|(n, _)| n % 2 == 0) {
+        let mut data: Vec<u8> = sqlx::query_scalar("SELECT data FROM vectors WHERE id = ?")
+            .bind(blob::row_id(*id, lane))
+            .fetch_one(&store.readers)
+            .await
+            .unwrap();
+        data[n % 64] ^= 1 << (n % 8);
+        let mut writer = store.writer().await;
+        sqlx::query("UPDATE vectors SET data = ? WHERE id = ?")
+            .bind(data)
+            .bind(blob::row_id(*id, lane))
+            .execute(&mut *writer)
+            .await
+            .unwrap();
+    }
+    let (good, bad) = store.scan_vectors(Track::Video, &Space::new("fine"), ClipId(0), 100).await.unwrap();
+    assert_eq!(bad, ids.iter().copied().step_by(2).collect::<Vec<_>>());
+    assert_eq!(good.len(), 20);
+    assert!(matches!(store.clip_vectors(ids[0]).await, Err(StoreError::DamagedVector(id)) if id == ids[0].0));
+    assert_eq!(store.scan_vectors(Track::Video, &Space::new("coarse"), ClipId(0), 100).await.unwrap().1, []);
+}
+
+#[tokio::test]
+async fn one_process_and_one_model_per_folder() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).await;
+    let Err(StoreError::Locked(why)) = SqliteStore::open(dir.path(), &model("m1")).await else {
+        panic!("opened twice")
+    };
+    assert!(why.contains(&format!("process {}", std::process::id())), "{why}");
+    store.close().await.unwrap();
+    // Nothing is stored yet, so the folder may change its model.
+    let store = SqliteStore::open(dir.path(), &model("m0")).await.unwrap();
+    store.close().await.unwrap();
+    let store = open(&dir).await;
+    asset_with(&store, "a", 1).await;
+    store.close().await.unwrap();
+    let Err(StoreError::OtherModel { found, wanted }) = SqliteStore::open(dir.path(), &model("m2")).await
+    else {
+        panic!("another model's clips were opened")
+    };
+    assert_eq!((found.as_str(), wanted.as_str()), ("m1", "m2"));
+    assert_eq!(open(&dir).await.totals().await.unwrap().1, 1);
+}
+
+#[tokio::test]
+async fn a_thousand_assets_page_newest_first() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).await;
+    let mut ids = Vec::new();
+    for n in 0..1000 {
+        ids.push(store.begin_asset(new_asset(&format!("{n:04}"))).await.unwrap().0.id);
+    }
+    ids.reverse();
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.list_assets(after, 64).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(last.id);
+        seen.extend(page.iter().map(|a| a.id));
+    }
+    assert_eq!(seen, ids);
+    // The page goes on after an asset that is gone.
+    store.delete_asset(ids[10]).await.unwrap();
+    assert_eq!(store.list_assets(Some(ids[10]), 1).await.unwrap()[0].id, ids[11]);
+    let every = store.assets(&ids).await.unwrap();
+    assert_eq!(every.len(), 999);
+}
+
+fn items(n: usize) -> Vec<(String, serde_json::Value)> {
+    (0..n).map(|i| (format!("/f{i}"), json!({ "i": i }))).collect()
+}
+
+#[tokio::test]
+async fn jobs_are_claimed_in_order_counted_once_and_end_with_their_last_item() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).await;
+    let request = json!({"path": "/x"});
+    let first = store.create_job("index", &request, &items(300), Some("key")).await.unwrap();
+    let same = store.create_job("index", &request, &items(2), Some("key")).await.unwrap();
+    assert_eq!((same.id, same.items_total), (first.id, 300));
+    let second = store.create_job("index", &request, &items(1), None).await.unwrap();
+    assert_eq!(
+        store.list_jobs(9).await.unwrap().iter().map(|j| j.id).collect::<Vec<_>>(),
+        [second.id, first.id]
+    );
+    let (asset, _) = asset_with(&store, "a", 1).await;
+
+    for seq in 0..300 {
+        let (job, mut item) = store.claim_item().await.unwrap().unwrap();
+        assert_eq!((job, item.seq, item.state), (first.id, seq, WorkState::Running));
+        assert_eq!(item.metadata, json!({ "i": seq }));
+        item.state = if seq == 5 { WorkState::Failed } else { WorkState::Done };
+        (item.asset, item.clips, item.media_secs) = (Some(asset.id), 2, 6.4);
+        let now = store.finish_item(job, &item).await.unwrap();
+        let again = store.finish_item(job, &item).await.unwrap();
+        assert_eq!((again.items_done, again.clips), (now.items_done, now.clips), "counted twice");
+        assert_eq!(now.state, if seq == 299 { WorkState::Done } else { WorkState::Running });
+    }
+    let done = store.job(first.id).await.unwrap();
+    assert_eq!((done.items_done, done.items_failed, done.clips), (299, 1, 600));
+    assert!((done.media_secs - 1920.0).abs() < 1e-6 && done.ended_unix_ms >= done.started_unix_ms);
+    let page = store.job_items(first.id, 4, 2).await.unwrap();
+    assert_eq!(
+        page.iter().map(|i| (i.seq, i.state)).collect::<Vec<_>>(),
+        [(5, WorkState::Failed), (6, WorkState::Done)]
+    );
+
+    let (job, mut item) = store.claim_item().await.unwrap().unwrap();
+    assert_eq!(job, second.id);
+    item.state = WorkState::Failed;
+    let failed = store.finish_item(job, &item).await.unwrap();
+    assert_eq!((failed.state, failed.error.unwrap().0.as_str()), (WorkState::Failed, "all_items_failed"));
+    assert!(store.claim_item().await.unwrap().is_none());
+    assert_eq!(store.create_job("index", &request, &[], None).await.unwrap().state, WorkState::Done);
+}
+
+#[tokio::test]
+async fn cancelled_and_crashed_jobs_settle() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).await;
+    let job = store.create_job("index", &json!({}), &items(4), None).await.unwrap().id;
+    let (_, mut a) = store.claim_item().await.unwrap().unwrap();
+    let (_, mut b) = store.claim_item().await.unwrap().unwrap();
+    let cancelled = store.cancel_job(job).await.unwrap();
+    assert_eq!((cancelled.state, cancelled.ended_unix_ms), (WorkState::Cancelled, 0));
+    assert!(store.claim_item().await.unwrap().is_none());
+    a.state = WorkState::Done;
+    assert_eq!(store.finish_item(job, &a).await.unwrap().ended_unix_ms, 0);
+    // Handed back to a cancelled job: nobody is to take it again.
+    b.state = WorkState::Queued;
+    let ended = store.finish_item(job, &b).await.unwrap();
+    assert_eq!((ended.state, ended.items_done), (WorkState::Cancelled, 1));
+    assert!(ended.ended_unix_ms > 0);
+    assert!(store.claim_item().await.unwrap().is_none());
+
+    let live = store.create_job("index", &json!({}), &items(2), None).await.unwrap().id;
+    let gone = store.create_job("index", &json!({}), &items(1), None).await.unwrap().id;
+    for _ in 0..3 {
+        store.claim_item().await.unwrap().unwrap();
+    }
+    store.cancel_job(gone).await.unwrap();
+    drop(store);
+    let store = open(&dir).await;
+    assert_eq!(store.requeue_running().await.unwrap(), 2);
+    assert_eq!(store.job(gone).await.unwrap().state, WorkState::Cancelled);
+    assert!(store.job(gone).await.unwrap().ended_unix_ms > 0);
+    assert_eq!(store.claim_item().await.unwrap().unwrap().0, live);
+    assert!(matches!(store.cancel_job(JobId::generate()).await, Err(StoreError::NotFound("job"))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_side_by_side_never_see_busy() {
+    let dir = TempDir::new().unwrap();
+    let store = std::sync::Arc::new(open(&dir).await);
+    let tasks: Vec<_> = (0..8)
+        .map(|n| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let asset = store.begin_asset(new_asset(&format!("w{n}"))).await.unwrap().0;
+                for at in 0..10 {
+                    store.add_clips(asset.id, &[clip(at)]).await.unwrap();
+                    store.clips_of(asset.id).await.unwrap();
+                }
+                store.finish_asset(asset.id, ready()).await.unwrap().clips
+            })
+        })
+        .collect();
+    for task in tasks {
+        assert_eq!(task.await.unwrap(), 10);
+    }
+    assert_eq!(store.totals().await.unwrap(), (8, 80, 48.0));
+}

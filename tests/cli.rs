@@ -1,0 +1,171 @@
+//! The command line as a person uses it: the real binary, the bundle that ships, its sample clips.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn bundle() -> PathBuf {
+    root().join("models/small-world")
+}
+
+fn triptych(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_triptych"));
+    command.args(arguments).current_dir(root()).env("TRIPTYCH_DEVICE", "cpu");
+    if std::env::var_os("TRIPTYCH_NATIVE_DIR").is_none() {
+        command.env("TRIPTYCH_NATIVE_DIR", root().join(".triptych/native"));
+    }
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    triptych(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}{}", text(&output.stdout), text(&output.stderr)))
+}
+
+/// Runs a command that must fail with this status and stable code.
+fn refused(arguments: &[&str], status: i32, code: &str) {
+    let output = run(arguments);
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{arguments:?}: {message}");
+    assert!(message.contains(&format!("error[{code}]: ")), "{arguments:?}: {message}");
+    assert!(!message.contains("panicked"), "{message}");
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A query sound and where its answer is, from the bundle's own notes.
+fn demo() -> Value {
+    serde_json::from_str(&std::fs::read_to_string(bundle().join("samples/demo.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn indexes_and_searches_the_samples() {
+    let data = tempfile::tempdir().unwrap();
+    let data = path(data.path());
+    let clips = bundle().join("samples/clips");
+    let files = std::fs::read_dir(&clips).unwrap().count();
+
+    let output = run(&["index", path(&clips), "--data", data, "--json"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let first = json(&output);
+    assert_eq!(first["job"]["items_done"], files);
+    assert_eq!(first["job"]["items_failed"], 0);
+    assert_eq!(first["items"].as_array().unwrap().len(), files);
+
+    // Again: the same bytes are not embedded twice.
+    let again = json(&run(&["index", path(&clips), "--data", data, "--json"]));
+    assert_eq!(again["job"]["items_done"], files);
+
+    let hits = json(&run(&["search", demo()["text"].as_str().unwrap(), "--data", data, "--json"]));
+    let hits = hits["data"].as_array().unwrap().clone();
+    assert_eq!(hits.len(), 10);
+    assert_eq!(hits[0]["matched"], "video");
+    assert!(hits.windows(2).all(|pair| pair[0]["score"].as_f64() >= pair[1]["score"].as_f64()));
+
+    let sound = bundle().join("samples").join(demo()["audio"].as_str().unwrap());
+    let by_sound = json(&run(&["search", "--audio", path(&sound), "--data", data, "--json"]));
+    assert_eq!(by_sound["space"], "fine");
+    assert_eq!(by_sound["data"].as_array().unwrap().len(), 10);
+
+    // A part of a file finds that very part.
+    let reel = std::fs::read_dir(&clips).unwrap().map(|e| e.unwrap().path()).min().unwrap();
+    let query = format!("{}@0-3.2", reel.display());
+    let by_clip = json(&run(&["search", "--video", &query, "--data", data, "--json"]));
+    let best = &by_clip["data"][0];
+    assert_eq!(best["asset_name"], reel.file_name().unwrap().to_str().unwrap());
+    assert_eq!(best["start_secs"], 0.0);
+    assert!(best["score"].as_f64().unwrap() > 0.99, "{best}");
+
+    let table = text(&run(&["search", "a red circle", "--data", data, "--limit", "2"]).stdout);
+    assert!(table.contains("start - end") && table.contains("2 hits in"), "{table}");
+}
+
+#[test]
+fn embeds_texts_and_files() {
+    let output = json(&run(&["embed", "a blue ring growing", "--json"]));
+    let vector = output["data"][0]["embedding"].as_array().expect("an embedding").clone();
+    let norm: f64 = vector.iter().map(|v| v.as_f64().unwrap().powi(2)).sum();
+    assert!((norm - 1.0).abs() < 1e-4, "norm {norm}");
+    let sound = bundle().join("samples").join(demo()["audio"].as_str().unwrap());
+    let output = json(&run(&["embed", "--audio", path(&sound), "--space", "fine", "--json"]));
+    assert_eq!(output["data"][0]["embedding"].as_array().unwrap().len(), 512);
+}
+
+#[test]
+fn tells_what_is_wrong() {
+    let data = tempfile::tempdir().unwrap();
+    let data = path(data.path());
+    refused(&["index", "/no/such/folder", "--data", data], 2, "path_missing");
+    refused(&["search", "zzzz qqqq", "--data", data], 2, "no_known_words");
+    refused(&["search", "--audio", "/no/such.wav", "--data", data], 2, "path_missing");
+    refused(&["search", "--video", "x.mp4@9-3", "--data", data], 2, "invalid_value");
+    refused(&["model", "verify", "/no/such/bundle"], 3, "model_missing");
+    refused(&["serve", "--model", "/no/such/bundle", "--data", data, "--listen", "127.0.0.1:0"], 3, "model_missing");
+    refused(&["serve", "--data", data, "--listen", "0.0.0.0:0"], 2, "api_key_required");
+
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("notes.mp4"), "this is a text file, not a film").unwrap();
+    let output = run(&["index", path(folder.path()), "--data", data]);
+    assert_eq!(output.status.code(), Some(2));
+    let told = text(&output.stdout);
+    assert!(told.contains("failed: ") && told.contains("[unsupported_media]"), "{told}");
+}
+
+#[test]
+fn verifies_and_shows_the_bundle() {
+    let output = run(&["model", "verify", path(&bundle())]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let shown = json(&run(&["model", "show", path(&bundle()), "--json"]));
+    assert_eq!(shown["manifest"]["name"], "small-world");
+    assert!(run(&["doctor"]).status.success());
+}
+
+#[test]
+fn demo_answers_serves_and_stops_on_a_signal() {
+    let data = tempfile::tempdir().unwrap();
+    let bundle = bundle();
+    let arguments = ["demo", "--model", path(&bundle), "--data", path(data.path()), "--listen", "127.0.0.1:0"];
+    let mut child = triptych(&arguments).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut told = String::new();
+    let address = loop {
+        let line = lines.next().expect("the demo ended early").unwrap();
+        told += &line;
+        told.push('\n');
+        if let Some(address) = line.strip_prefix("listening on ") {
+            break address.to_owned();
+        }
+    };
+    assert!(told.contains("Text query: ") && told.contains("Audio query: "), "{told}");
+    assert_eq!(told.matches("start - end").count(), 2, "{told}");
+    let page = reqwest::blocking::get(&address).unwrap();
+    assert_eq!(page.status(), 200);
+    assert!(page.text().unwrap().contains("<title>"));
+
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let mut rest = String::new();
+    for line in lines {
+        rest += &line.unwrap();
+    }
+    assert!(child.wait().unwrap().success(), "{rest}");
+    child.stdout.take().map(|mut out| out.read_to_string(&mut rest));
+}

@@ -1,0 +1,326 @@
+//! Starts the real binary on a free port with a data folder of its own, and makes media to feed it.
+#![allow(dead_code, unreachable_pub, missing_docs)]
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use reqwest::blocking::{Client, RequestBuilder, Response, multipart};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Ends the server also where the test process is killed: its end of the pipe closes then.
+const KEEPER: &str = r#"
+exec 3<&0
+"$@" &
+pid=$!
+echo "pid $pid"
+(read -r _ <&3; kill -9 $pid 2>/dev/null) >/dev/null 2>&1 &
+wait $pid
+"#;
+
+/// How to start a server.
+#[derive(Default)]
+pub struct Options {
+    /// Data folder; default: a new one that goes with the server.
+    pub data: Option<PathBuf>,
+    /// Further arguments of `serve`.
+    pub args: Vec<String>,
+    /// Folders whose files may be indexed by path.
+    pub roots: Vec<PathBuf>,
+}
+
+impl Options {
+    pub fn root(mut self, root: &Path) -> Self {
+        self.roots.push(root.to_owned());
+        self
+    }
+    pub fn data(mut self, data: &Path) -> Self {
+        self.data = Some(data.to_owned());
+        self
+    }
+    pub fn args(mut self, args: &[&str]) -> Self {
+        self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
+        self
+    }
+}
+
+/// A running server.
+pub struct Server {
+    keeper: Child,
+    stdin: Option<ChildStdin>,
+    pid: String,
+    url: String,
+    pub client: Client,
+    pub key: Option<String>,
+    _data: Option<TempDir>,
+}
+
+impl Server {
+    /// Starts a server and waits until it listens.
+    pub fn start(options: Options) -> Self {
+        let kept = options.data.is_none().then(|| tempfile::tempdir().unwrap());
+        let data = options.data.unwrap_or_else(|| kept.as_ref().unwrap().path().join("data"));
+        let mut command = Command::new("sh");
+        command
+            .args([
+                "-c",
+                KEEPER,
+                "keeper",
+                env!("CARGO_BIN_EXE_triptych"),
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+            ])
+            .arg("--data")
+            .arg(data)
+            .args(["--model", &manifest_dir().join("models/small-world").to_string_lossy()])
+            .args(["--device", "cpu"]);
+        for root in options.roots {
+            command.arg("--allow-root").arg(root);
+        }
+        command.args(options.args).env("TRIPTYCH_NATIVE_DIR", native_dir());
+        let mut keeper = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let stdin = keeper.stdin.take();
+        let mut lines = BufReader::new(keeper.stdout.take().unwrap()).lines();
+        let mut wanted = |prefix: &str| {
+            for line in lines.by_ref() {
+                if let Some(rest) = line.unwrap().strip_prefix(prefix) {
+                    return rest.to_owned();
+                }
+            }
+            panic!("the server ended before it said `{prefix}`");
+        };
+        let (pid, url) = (wanted("pid "), wanted("listening on "));
+        std::thread::spawn(move || lines.for_each(drop));
+        let client = Client::builder().timeout(Duration::from_secs(120)).build().unwrap();
+        let server = Self { keeper, stdin, pid, url, client, key: None, _data: kept };
+        server.wait_ready();
+        server
+    }
+
+    fn wait_ready(&self) {
+        eventually("the server is ready", || {
+            self.client
+                .get(format!("{}/readyz", self.url))
+                .send()
+                .is_ok_and(|r| r.status() == 200)
+                .then_some(())
+        });
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// `host:port`.
+    pub fn address(&self) -> &str {
+        self.url.strip_prefix("http://").unwrap()
+    }
+
+    fn signal(&self, signal: &str) {
+        assert!(Command::new("kill").args([signal, &self.pid]).status().unwrap().success());
+    }
+
+    /// Kills the server without a warning.
+    pub fn kill9(mut self) {
+        self.signal("-9");
+        self.keeper.wait().unwrap();
+    }
+
+    /// Asks the server to stop and waits until it has; its exit must be clean.
+    pub fn stop(mut self) {
+        self.signal("-TERM");
+        let status = self.keeper.wait().unwrap();
+        assert!(status.success(), "exit after SIGTERM: {status}");
+    }
+
+    pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        let request = self.client.request(method.parse().unwrap(), format!("{}{path}", self.url));
+        self.key.iter().fold(request, |request, key| request.bearer_auth(key))
+    }
+
+    pub fn get(&self, path: &str) -> Response {
+        self.request("GET", path).send().unwrap()
+    }
+
+    pub fn get_json(&self, path: &str) -> Value {
+        ok_json(self.get(path))
+    }
+
+    pub fn delete(&self, path: &str) -> Response {
+        self.request("DELETE", path).send().unwrap()
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> Response {
+        self.request("POST", path).json(body).send().unwrap()
+    }
+
+    pub fn post_json(&self, path: &str, body: &Value) -> Value {
+        ok_json(self.post(path, body))
+    }
+
+    pub fn post_form(&self, path: &str, form: multipart::Form) -> Response {
+        self.request("POST", path).multipart(form).send().unwrap()
+    }
+
+    /// Uploads bytes under a name.
+    pub fn upload_bytes(&self, name: &str, bytes: Vec<u8>, query: &str) -> Response {
+        let part = multipart::Part::bytes(bytes).file_name(name.to_owned());
+        self.post_form(&format!("/v1/assets{query}"), multipart::Form::new().part("file", part))
+    }
+
+    /// Uploads a file and waits until it is searchable; the asset.
+    pub fn add(&self, file: &Path) -> Value {
+        let name = file.file_name().unwrap().to_string_lossy().into_owned();
+        ok_json(self.upload_bytes(&name, std::fs::read(file).unwrap(), "?wait=true"))
+    }
+
+    pub fn search(&self, body: &Value) -> Vec<Value> {
+        self.post_json("/v1/search", body)["data"].as_array().unwrap().clone()
+    }
+
+    /// Waits until a job has ended; the job.
+    pub fn finished_job(&self, id: &str) -> Value {
+        eventually("the job ends", || {
+            let job = self.get_json(&format!("/v1/jobs/{id}"));
+            (!["queued", "running"].contains(&job["state"].as_str().unwrap())).then_some(job)
+        })
+    }
+
+    pub fn items(&self, id: &str) -> Vec<Value> {
+        self.get_json(&format!("/v1/jobs/{id}/items?limit=1000"))["data"].as_array().unwrap().clone()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        let _ = self.keeper.wait();
+    }
+}
+
+/// The body of an answer that must be a success.
+pub fn ok_json(response: Response) -> Value {
+    let status = response.status();
+    let text = response.text().unwrap();
+    assert!(status.is_success(), "{status}: {text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Status and code of an answer that must be an error of the one shape.
+pub fn error_of(response: Response) -> (u16, String) {
+    let status = response.status().as_u16();
+    let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+    let text = response.text().unwrap();
+    let body: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status}: not JSON: {text}"));
+    let error = &body["error"];
+    assert_eq!(error["request_id"], json!(id), "{body}");
+    assert!(error["message"].as_str().is_some_and(|m| !m.is_empty()), "{body}");
+    assert!(error["type"].is_string() && error.get("param").is_some(), "{body}");
+    (status, error["code"].as_str().unwrap().to_owned())
+}
+
+/// Tries until it works, for up to a minute.
+pub fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(value) = attempt() {
+            return value;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "{what}: not within a minute");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+pub fn manifest_dir() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The native parts: `TRIPTYCH_NATIVE_DIR`, or where `make native` puts them.
+pub fn native_dir() -> PathBuf {
+    let given = std::env::var_os("TRIPTYCH_NATIVE_DIR").map(PathBuf::from);
+    given.unwrap_or_else(|| manifest_dir().join(".triptych/native"))
+}
+
+/// A media file made by ffmpeg from these arguments, once for all runs. The name says what it is.
+pub fn media(name: &str, args: &[&str]) -> PathBuf {
+    static MADE: Mutex<Option<HashMap<String, PathBuf>>> = Mutex::new(None);
+    let mut made = MADE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(path) = made.get_or_insert_default().get(name) {
+        return path.clone();
+    }
+    // The arguments are part of the place, so that a changed recipe does not find the old file.
+    let recipe = args
+        .iter()
+        .flat_map(|arg| arg.bytes())
+        .fold(7_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("media-{recipe:016x}"));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join(name);
+    if !path.exists() {
+        let partial = folder.join(format!("{}-{name}", std::process::id()));
+        let ffmpeg = native_dir().join("ffmpeg/ffmpeg");
+        let output = Command::new(&ffmpeg)
+            .args(["-nostdin", "-v", "error", "-y"])
+            .args(args)
+            .arg(&partial)
+            .output()
+            .unwrap_or_else(|error| panic!("{}: {error}; run `make native`", ffmpeg.display()));
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        std::fs::rename(&partial, &path).unwrap();
+    }
+    made.get_or_insert_default().insert(name.to_owned(), path.clone());
+    path
+}
+
+const H264: &[&str] = &[
+    "-c:v",
+    "libx264",
+    "-preset",
+    "ultrafast",
+    "-pix_fmt",
+    "yuv420p",
+    "-c:a",
+    "aac",
+    "-movflags",
+    "+faststart",
+];
+
+/// Seconds of a test picture whose tone rises from clip to clip, so that every clip sounds different.
+pub fn video(name: &str, secs: f64, hz: u32) -> PathBuf {
+    let picture = format!("testsrc2=size=96x72:rate=10:duration={secs},hue=h={hz}");
+    let sound = format!("aevalsrc=0.4*sin(2*PI*({hz}+{hz}*floor(t/3.2))*t):s=48000:d={secs}");
+    let inputs = ["-f", "lavfi", "-i", &picture, "-f", "lavfi", "-i", &sound];
+    media(name, &[&inputs[..], H264].concat())
+}
+
+/// The sound of some seconds of a file, as WAV.
+pub fn sound_of(name: &str, file: &Path, start: f64, end: f64) -> PathBuf {
+    let (start, end) = (start.to_string(), end.to_string());
+    media(
+        name,
+        &["-i", file.to_str().unwrap(), "-ss", &start, "-to", &end, "-vn", "-ac", "1", "-c:a", "pcm_s16le"],
+    )
+}
+
+/// A tone as WAV, of few samples: long ones stay small.
+pub fn tone(name: &str, secs: f64, hz: u32) -> PathBuf {
+    let sound = format!("sine=frequency={hz}:duration={secs}:sample_rate=8000");
+    media(name, &["-f", "lavfi", "-i", &sound])
+}
+
+/// A picture.
+pub fn picture(name: &str) -> PathBuf {
+    media(name, &["-f", "lavfi", "-i", "testsrc2=size=96x72", "-frames:v", "1", "-update", "1"])
+}
+
+/// A `data:` URI of a file.
+pub fn data_uri(media_type: &str, file: &Path) -> String {
+    use base64::Engine;
+    let bytes = std::fs::read(file).unwrap();
+    format!("data:{media_type};base64,{}", base64::engine::general_purpose::STANDARD.encode(bytes))
+}

@@ -1,0 +1,456 @@
+//! Bad input gets a 4xx with a stable code, and the server keeps serving.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use common::{Options, Server, data_uri, error_of, media, ok_json, tone, video};
+use reqwest::blocking::multipart;
+use serde_json::{Value, json};
+
+const MAX_UPLOAD: usize = 8 << 20;
+
+fn shared() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(|| {
+        let args =
+            ["--max-upload-bytes", "8388608", "--max-body-bytes", "4194304", "--body-timeout-secs", "2"];
+        Server::start(Options::default().args(&args).args(&["--header-timeout-secs", "2"]))
+    })
+}
+
+fn still_serves(server: &Server) {
+    assert_eq!(server.get("/readyz").status(), 200);
+}
+
+/// A WAV of f32 samples.
+fn float_wav(samples: &[f32]) -> Vec<u8> {
+    let data: Vec<u8> = samples.iter().flat_map(|s| s.to_le_bytes()).collect();
+    let mut wav = Vec::new();
+    wav.extend_from_slice(b"RIFF");
+    wav.extend_from_slice(&(36 + data.len() as u32).to_le_bytes());
+    wav.extend_from_slice(b"WAVEfmt ");
+    wav.extend_from_slice(&16_u32.to_le_bytes());
+    wav.extend_from_slice(&[3, 0, 1, 0]);
+    wav.extend_from_slice(&48_000_u32.to_le_bytes());
+    wav.extend_from_slice(&192_000_u32.to_le_bytes());
+    wav.extend_from_slice(&[4, 0, 32, 0]);
+    wav.extend_from_slice(b"data");
+    wav.extend_from_slice(&(data.len() as u32).to_le_bytes());
+    wav.extend_from_slice(&data);
+    wav
+}
+
+/// A PNG whose header claims this many pixels; its few bytes of data are well-formed.
+fn png_claiming(width: u32, height: u32) -> Vec<u8> {
+    let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
+    let mut chunk = |kind: &[u8], data: &[u8]| {
+        let body = [kind, data].concat();
+        png.extend_from_slice(&(data.len() as u32).to_be_bytes());
+        png.extend_from_slice(&body);
+        png.extend_from_slice(&crc32fast::hash(&body).to_be_bytes());
+    };
+    chunk(b"IHDR", &[&width.to_be_bytes()[..], &height.to_be_bytes(), &[8, 2, 0, 0, 0]].concat());
+    // An empty deflate stream.
+    chunk(b"IDAT", &[0x78, 0x9c, 0x03, 0x00, 0x00, 0x00, 0x00, 0x01]);
+    chunk(b"IEND", &[]);
+    png
+}
+
+#[test]
+fn hostile_files_are_refused() {
+    let server = shared();
+    let whole = std::fs::read(media_mp4_index_at_end()).unwrap();
+    let mut nan = vec![0.1; 48_000];
+    nan[100] = f32::NAN;
+    let playlist =
+        b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n".to_vec();
+    let cases: Vec<(&str, Vec<u8>, &[&str])> = vec![
+        ("empty.mp4", Vec::new(), &["empty_file"]),
+        ("text.mp4", b"this is no video at all, it is a text\n".repeat(50), &["unsupported_media"]),
+        ("playlist.mp4", playlist, &["unsupported_media"]),
+        ("cut.mp4", whole[..whole.len() / 2].to_vec(), &["corrupt_media"]),
+        ("bomb.png", png_claiming(60_000, 60_000), &["too_many_pixels"]),
+        ("nan.wav", float_wav(&nan), &["bad_samples"]),
+        (
+            "noise.webm",
+            [&[0x1a, 0x45, 0xdf, 0xa3][..], &[7; 999]].concat(),
+            &["corrupt_media", "unsupported_media"],
+        ),
+    ];
+    for (name, bytes, codes) in &cases {
+        let (status, code) = error_of(server.upload_bytes(name, bytes.clone(), "?wait=true"));
+        assert_eq!(status, 422, "{name}: {code}");
+        assert!(codes.contains(&code.as_str()), "{name}: {code}");
+        still_serves(server);
+    }
+    // The same as a query.
+    for (name, modality, bytes, codes) in [
+        ("nan.wav", "audio", float_wav(&nan), ["bad_samples"]),
+        ("text.mp4", "video", b"not a video".to_vec(), ["unsupported_media"]),
+        ("empty.wav", "audio", Vec::new(), ["empty_file"]),
+        ("bomb.png", "image", png_claiming(60_000, 60_000), ["too_many_pixels"]),
+    ] {
+        let part = multipart::Part::bytes(bytes).file_name(name);
+        let form = multipart::Form::new().text("modality", modality).part("file", part);
+        let (status, code) = error_of(server.post_form("/v1/search", form));
+        assert_eq!((status, code.as_str()), (422, codes[0]), "{name}");
+    }
+    still_serves(server);
+    // Refused with wait=true means not kept.
+    assert_eq!(server.get_json("/v1/assets")["data"], json!([]));
+    // Without it the asset tells.
+    let asset = ok_json(server.upload_bytes("text.mp4", cases[1].1.clone(), ""));
+    let url = format!("/v1/assets/{}", asset["id"].as_str().unwrap());
+    let failed = common::eventually("the asset fails", || {
+        let asset = server.get_json(&url);
+        (asset["state"] != "indexing").then_some(asset)
+    });
+    assert_eq!((&failed["state"], &failed["error"]["code"]), (&json!("failed"), &json!("unsupported_media")));
+    server.delete(&url);
+}
+
+/// The index of this MP4 is its last box, so that a cut file has none.
+fn media_mp4_index_at_end() -> std::path::PathBuf {
+    let file = video("first.mp4", 6.4, 300);
+    media("late.mp4", &["-i", file.to_str().unwrap(), "-c", "copy", "-movflags", "0"])
+}
+
+#[test]
+fn a_cut_file_that_can_be_read_in_part_is_partial() {
+    let server = shared();
+    let file = video("long.mp4", 19.2, 400);
+    let webm = media(
+        "long.webm",
+        &[
+            "-i",
+            file.to_str().unwrap(),
+            "-c:v",
+            "libvpx",
+            "-cpu-used",
+            "8",
+            "-deadline",
+            "realtime",
+            "-c:a",
+            "libopus",
+        ],
+    );
+    let bytes = std::fs::read(webm).unwrap();
+    let response = server.upload_bytes("cut.webm", bytes[..bytes.len() / 2].to_vec(), "?wait=true");
+    let asset = ok_json(response);
+    assert_eq!(asset["state"], "partial", "{asset}");
+    assert!(asset["error"]["message"].as_str().is_some_and(|m| !m.is_empty()), "{asset}");
+    let clips = asset["clip_count"].as_u64().unwrap();
+    assert!((1..6).contains(&clips), "{asset}");
+    server.delete(&format!("/v1/assets/{}", asset["id"].as_str().unwrap()));
+}
+
+#[test]
+fn bad_requests_name_code_and_field() {
+    let server = shared();
+    let sound = data_uri("audio/wav", &tone("short.wav", 1.0, 900));
+    let cases: Vec<(&str, Value, u16, &str, &str)> = vec![
+        ("/v1/search", json!({"query": {"text": "red"}, "extra": 1}), 400, "unknown_field", "extra"),
+        ("/v1/search", json!({"query": {"text": "red", "smell": "x"}}), 400, "unknown_field", "query.smell"),
+        ("/v1/search", json!({}), 400, "missing_field", "query"),
+        ("/v1/search", json!({"query": {}}), 400, "invalid_value", "query"),
+        ("/v1/search", json!({"query": {"text": "red", "audio": sound}}), 400, "invalid_value", "query"),
+        ("/v1/search", json!({"query": {"text": 5}}), 400, "invalid_value", "query.text"),
+        ("/v1/search", json!({"query": {"text": "  "}}), 400, "invalid_value", "query.text"),
+        ("/v1/search", json!({"query": {"text": "xyzzy qwrtp"}}), 422, "no_known_words", "query.text"),
+        ("/v1/search", json!({"query": {"text": "red ".repeat(9000)}}), 422, "text_too_long", "query.text"),
+        ("/v1/search", json!({"query": {"text": "red"}, "limit": 0}), 400, "invalid_value", "limit"),
+        ("/v1/search", json!({"query": {"text": "red"}, "limit": 1001}), 400, "invalid_value", "limit"),
+        ("/v1/search", json!({"query": {"text": "red"}, "offset": 1001}), 400, "invalid_value", "offset"),
+        ("/v1/search", json!({"query": {"text": "red"}, "offset": -1}), 400, "invalid_value", "offset"),
+        ("/v1/search", json!({"query": {"text": "red"}, "targets": []}), 400, "invalid_value", "targets"),
+        (
+            "/v1/search",
+            json!({"query": {"text": "red"}, "targets": ["smell"]}),
+            400,
+            "invalid_value",
+            "targets[0]",
+        ),
+        ("/v1/search", json!({"query": {"text": "red"}, "space": "none"}), 400, "bad_space", "space"),
+        ("/v1/search", json!({"query": {"text": "red"}, "space": "fine"}), 400, "bad_space", "space"),
+        ("/v1/search", json!({"query": {"text": "red"}, "model": "other"}), 404, "model_not_found", "model"),
+        (
+            "/v1/search",
+            json!({"query": {"text": "red"}, "params": {"ef": 0}}),
+            400,
+            "invalid_value",
+            "params.ef",
+        ),
+        (
+            "/v1/search",
+            json!({"query": {"text": "red"}, "filter": {"asset_ids": ["x"]}}),
+            400,
+            "invalid_value",
+            "filter.asset_ids[0]",
+        ),
+        ("/v1/search", json!({"query": {"audio": "UklGRg=="}}), 400, "invalid_value", "query.audio"),
+        ("/v1/search", json!({"query": {"image": sound}}), 400, "media_type_mismatch", "query.image"),
+        (
+            "/v1/search",
+            json!({"query": {"video": "data:video/mp4;base64,!!"}}),
+            400,
+            "invalid_value",
+            "query.video",
+        ),
+        (
+            "/v1/search",
+            json!({"query": {"asset": {"id": format!("ast_{:032x}", 7)}}}),
+            404,
+            "not_found",
+            "query.asset.id",
+        ),
+        (
+            "/v1/search",
+            json!({"query": {"asset": {"id": format!("ast_{:032x}", 7), "start_secs": 5, "end_secs": 2}}}),
+            400,
+            "invalid_value",
+            "query.asset.start_secs",
+        ),
+        ("/v1/embeddings", json!({"modality": "text", "input": []}), 400, "invalid_value", "input"),
+        ("/v1/embeddings", json!({"modality": "text"}), 400, "missing_field", "input"),
+        ("/v1/embeddings", json!({"modality": "smell", "input": "x"}), 400, "invalid_value", "modality"),
+        (
+            "/v1/embeddings",
+            json!({"modality": "text", "input": ["red", "xyzzy"]}),
+            422,
+            "no_known_words",
+            "input[1]",
+        ),
+        (
+            "/v1/embeddings",
+            json!({"modality": "text", "input": "red", "space": "fine"}),
+            400,
+            "bad_space",
+            "space",
+        ),
+        (
+            "/v1/embeddings",
+            json!({"modality": "audio", "input": "/etc/passwd"}),
+            403,
+            "path_not_allowed",
+            "input[0]",
+        ),
+        (
+            "/v1/embeddings",
+            json!({"modality": "video", "input": sound}),
+            400,
+            "media_type_mismatch",
+            "input[0]",
+        ),
+        (
+            "/v1/embeddings",
+            json!({"model": "other", "modality": "text", "input": "red"}),
+            404,
+            "model_not_found",
+            "model",
+        ),
+        ("/v1/assets", json!({"path": "/etc/passwd"}), 403, "path_not_allowed", "path"),
+        ("/v1/assets", json!({"path": "/x", "url": "http://x"}), 400, "unknown_field", "url"),
+        ("/v1/jobs", json!({"type": "index", "path": "/etc"}), 403, "path_not_allowed", "path"),
+        ("/v1/jobs", json!({"type": "dance", "path": "/etc"}), 400, "invalid_value", "type"),
+        (
+            "/v1/jobs",
+            json!({"type": "index", "path": "/etc", "metadata": [1]}),
+            400,
+            "invalid_value",
+            "metadata",
+        ),
+    ];
+    for (path, body, status, code, param) in cases {
+        let response = server.post(path, &body);
+        let seen = response.status().as_u16();
+        let error = response.json::<Value>().unwrap()["error"].clone();
+        let shown = body.to_string().chars().take(120).collect::<String>();
+        assert_eq!(
+            (seen, &error["code"], &error["param"]),
+            (status, &json!(code), &json!(param)),
+            "{path} {shown}: {error}"
+        );
+        assert_eq!(
+            error["type"],
+            if code == "path_not_allowed" || seen != 401 { "invalid_request_error" } else { "" }
+        );
+    }
+    for (path, code) in [
+        ("/v1/assets/x", "invalid_value"),
+        ("/v1/assets/job_00000000000000000000000000000000", "invalid_value"),
+        ("/v1/jobs/ast_00000000000000000000000000000000", "invalid_value"),
+        ("/v1/assets?limit=0", "invalid_value"),
+        ("/v1/assets?limit=x", "invalid_value"),
+        ("/v1/assets?colour=red", "unknown_field"),
+        ("/v1/assets/..%2f..%2fetc/content", "invalid_value"),
+    ] {
+        let (status, seen) = error_of(server.get(path));
+        assert_eq!((status, seen.as_str()), (400, code), "{path}");
+    }
+    for path in [
+        "/v1/assets/ast_00000000000000000000000000000000",
+        "/v1/jobs/job_00000000000000000000000000000000/items",
+        "/v1/nothing",
+        "/ui/none.js",
+        "/ui/../Cargo.toml",
+    ] {
+        assert_eq!(error_of(server.get(path)), (404, "not_found".to_owned()), "{path}");
+    }
+    let wrong = server.request("PUT", "/v1/search").send().unwrap();
+    assert_eq!(wrong.headers()["allow"], "POST");
+    assert_eq!(error_of(wrong), (405, "method_not_allowed".to_owned()));
+}
+
+#[test]
+fn bad_bodies_are_told_apart() {
+    let server = shared();
+    let post = |path: &str, content_type: &str, body: Vec<u8>| {
+        error_of(server.request("POST", path).header("content-type", content_type).body(body).send().unwrap())
+    };
+    let json_type = "application/json";
+    assert_eq!(post("/v1/search", json_type, b"{\"query\":".to_vec()), (400, "invalid_json".to_owned()));
+    assert_eq!(post("/v1/search", json_type, vec![0xff, 0xfe]), (400, "invalid_json".to_owned()));
+    assert_eq!(post("/v1/search", "text/plain", b"{}".to_vec()), (415, "unsupported_media_type".to_owned()));
+    assert_eq!(post("/v1/assets", "video/mp4", b"x".to_vec()), (415, "unsupported_media_type".to_owned()));
+    assert_eq!(post("/v1/jobs", "text/plain", b"{}".to_vec()), (415, "unsupported_media_type".to_owned()));
+    let form_type = "multipart/form-data; boundary=x";
+    assert_eq!(
+        post("/v1/assets", "multipart/form-data", b"x".to_vec()),
+        (400, "invalid_multipart".to_owned())
+    );
+    assert_eq!(
+        post("/v1/assets", form_type, b"no boundary here".to_vec()),
+        (400, "invalid_multipart".to_owned())
+    );
+    let cut = b"--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\nabc".to_vec();
+    assert_eq!(post("/v1/assets", form_type, cut), (400, "invalid_multipart".to_owned()));
+    let empty = multipart::Form::new().text("name", "x");
+    assert_eq!(error_of(server.post_form("/v1/assets", empty)), (400, "missing_field".to_owned()));
+    let stray = multipart::Form::new().text("colour", "x");
+    assert_eq!(error_of(server.post_form("/v1/assets", stray)), (400, "unknown_field".to_owned()));
+    let odd = multipart::Form::new()
+        .text("metadata", "[1]")
+        .part("file", multipart::Part::bytes(vec![1]).file_name("a"));
+    assert_eq!(error_of(server.post_form("/v1/assets", odd)), (400, "invalid_value".to_owned()));
+
+    // Too large: where the length is told before a byte is sent, where it is not, and for JSON.
+    let large = vec![0; MAX_UPLOAD + (4 << 20)];
+    assert_eq!(
+        error_of(server.upload_bytes("large.mp4", large.clone(), "")),
+        (413, "payload_too_large".to_owned())
+    );
+    let part = multipart::Part::reader(std::io::Cursor::new(large)).file_name("large.mp4");
+    let streamed = multipart::Form::new().part("file", part);
+    assert_eq!(error_of(server.post_form("/v1/assets", streamed)), (413, "payload_too_large".to_owned()));
+    let body = json!({"query": {"audio": format!("data:audio/wav;base64,{}", "A".repeat(5 << 20))}});
+    assert_eq!(error_of(server.post("/v1/search", &body)), (413, "payload_too_large".to_owned()));
+    still_serves(server);
+}
+
+/// Sends what it is given and reads until the server closes; the time it took.
+fn closed_after(server: &Server, bytes: &[u8]) -> (Duration, String) {
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.write_all(bytes).unwrap();
+    let began = Instant::now();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    (began.elapsed(), String::from_utf8_lossy(&answer).into_owned())
+}
+
+#[test]
+fn slow_clients_are_dropped() {
+    let server = shared();
+    let (took, _) = closed_after(server, b"GET /v1/assets HTTP/1.1\r\nHost: localhost\r\nX-Slow: ");
+    assert!((1.0..8.0).contains(&took.as_secs_f64()), "half a head: {took:?}");
+    let (took, _) = closed_after(server, b"");
+    assert!((1.0..8.0).contains(&took.as_secs_f64()), "nothing at all: {took:?}");
+    let (took, answer) = closed_after(server, b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(answer.contains("200 OK") && took.as_secs_f64() < 8.0, "idle after an answer: {took:?}");
+    let half = b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{";
+    let (took, answer) = closed_after(server, half);
+    assert!(
+        took.as_secs_f64() < 10.0 && answer.contains("incomplete_body"),
+        "half a body: {took:?} {answer}"
+    );
+    let form = b"POST /v1/assets HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n\
+        Content-Length: 9999\r\n\r\n--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\nabc";
+    let (took, answer) = closed_after(server, form);
+    assert!(
+        took.as_secs_f64() < 10.0 && answer.contains("invalid_multipart"),
+        "half a form: {took:?} {answer}"
+    );
+    still_serves(server);
+}
+
+#[test]
+fn a_key_is_asked_for_before_anything_is_read() {
+    let mut server = Server::start(Options::default().args(&["--api-key", "s3cret"]));
+    for path in ["/livez", "/readyz", "/health", "/", "/docs", "/openapi.json", "/ui/app.js"] {
+        assert_eq!(server.get(path).status(), 200, "{path}");
+    }
+    for path in ["/v1/assets", "/v1/stats", "/metrics", "/v1/models", "/nothing"] {
+        let response = server.get(path);
+        assert_eq!(response.headers()["www-authenticate"], "Bearer");
+        assert_eq!(error_of(response), (401, "missing_api_key".to_owned()), "{path}");
+    }
+    // Refused although the promised body never comes.
+    let head = b"POST /v1/assets HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 99999\r\n\r\n";
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream.write_all(head).unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 401");
+    server.key = Some("s3cre".to_owned());
+    assert_eq!(error_of(server.get("/v1/assets")), (401, "invalid_api_key".to_owned()));
+    server.key = Some("s3cret".to_owned());
+    assert_eq!(server.get("/v1/assets").status(), 200);
+}
+
+#[test]
+fn foreign_pages_are_refused() {
+    let server = shared();
+    let with = |method: &str, path: &str, name: &str, value: &str| {
+        server.request(method, path).header(name, value).send().unwrap()
+    };
+    let rebound = with("GET", "/v1/assets", "host", "evil.example");
+    assert_eq!(error_of(rebound), (403, "host_not_allowed".to_owned()));
+    let foreign = with("POST", "/v1/search", "origin", "http://evil.example");
+    assert_eq!(error_of(foreign), (403, "cross_origin_refused".to_owned()));
+    assert_eq!(
+        with("GET", "/v1/assets", "origin", "http://evil.example")
+            .headers()
+            .get("access-control-allow-origin"),
+        None
+    );
+    let own = with("GET", "/v1/assets", "x-request-id", "my-trace.7");
+    assert_eq!(own.headers()["x-request-id"], "my-trace.7");
+    let odd = with("GET", "/v1/assets", "x-request-id", "a b\"c");
+    assert!(odd.headers()["x-request-id"].to_str().unwrap().starts_with("req_"));
+}
+
+#[test]
+fn too_many_requests_are_shed() {
+    let server = Server::start(Options::default().args(&["--max-in-flight", "1"]));
+    let head = b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n";
+    let mut streams = Vec::new();
+    let shed = common::eventually("a request is shed", || {
+        // One request that stays: its body does not come. It may be shed itself, so there may be more of them.
+        let mut stream = TcpStream::connect(server.address()).unwrap();
+        stream.write_all(head).unwrap();
+        streams.push(stream);
+        std::thread::sleep(Duration::from_millis(100));
+        let response = server.get("/v1/assets");
+        (response.status() == 429).then_some(response)
+    });
+    assert_eq!(shed.headers()["retry-after"], "1");
+    assert_eq!(error_of(shed), (429, "too_many_requests".to_owned()));
+    still_serves(&server);
+    drop(streams);
+    common::eventually("there is room again", || (server.get("/v1/assets").status() == 200).then_some(()));
+}

@@ -1,0 +1,229 @@
+//! Durable jobs over HTTP.
+
+mod common;
+
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use common::{Options, Server, error_of, eventually, ok_json, picture, tone, video};
+use serde_json::{Value, json};
+
+/// A folder of so many different sounds, with a video, a picture, a broken file and things that are no media.
+fn folder(dir: &Path, sounds: u32) -> PathBuf {
+    let root = dir.canonicalize().unwrap().join("media");
+    std::fs::create_dir_all(root.join("deep/.hidden")).unwrap();
+    for n in 0..sounds {
+        let name = format!("tone-{n}.wav");
+        std::fs::copy(tone(&name, 4.0, 200 + 37 * n), root.join(&name)).unwrap();
+    }
+    std::fs::copy(video("first.mp4", 6.4, 300), root.join("deep/first.mp4")).unwrap();
+    std::fs::copy(picture("shown.png"), root.join("deep/shown.png")).unwrap();
+    std::fs::copy(picture("shown.png"), root.join("deep/.hidden/no.png")).unwrap();
+    std::fs::write(root.join("deep/broken.mp4"), "not a video").unwrap();
+    std::fs::write(root.join("notes.txt"), "no media").unwrap();
+    root
+}
+
+fn start(server: &Server, root: &Path) -> Value {
+    let body = json!({"type": "index", "path": root.to_str().unwrap(), "metadata": {"from": "job"}});
+    let response = server.post("/v1/jobs", &body);
+    assert_eq!(response.status(), 202);
+    ok_json(response)
+}
+
+fn id(job: &Value) -> &str {
+    job["id"].as_str().unwrap()
+}
+
+#[test]
+fn a_folder_is_indexed_with_a_result_for_each_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = folder(dir.path(), 3);
+    std::os::unix::fs::symlink("/etc/hostname", root.join("link.mp4")).unwrap();
+    let server = Server::start(Options::default().root(&root));
+    let job = start(&server, &root);
+    assert_eq!(
+        (&job["object"], &job["type"], &job["items_total"]),
+        (&json!("job"), &json!("index"), &json!(7))
+    );
+    let job = server.finished_job(id(&job));
+    assert_eq!(
+        (&job["state"], &job["items_done"], &job["items_failed"]),
+        (&json!("done"), &json!(5), &json!(2))
+    );
+    assert!(
+        job["media_secs"].as_f64().unwrap() > 18.0 && job["hours_of_media_per_hour"].as_f64().unwrap() > 0.0,
+        "{job}"
+    );
+    assert!(job["ended_at"].is_string() && job["eta_secs"].is_null(), "{job}");
+
+    let items = server.items(id(&job));
+    let paths: Vec<&str> = items
+        .iter()
+        .map(|item| &item["path"].as_str().unwrap()[root.to_str().unwrap().len() + 1..])
+        .collect();
+    assert_eq!(
+        paths,
+        [
+            "deep/broken.mp4",
+            "deep/first.mp4",
+            "deep/shown.png",
+            "link.mp4",
+            "tone-0.wav",
+            "tone-1.wav",
+            "tone-2.wav"
+        ]
+    );
+    assert_eq!(
+        (&items[0]["state"], &items[0]["error"]["code"]),
+        (&json!("failed"), &json!("unsupported_media"))
+    );
+    assert_eq!(
+        (&items[3]["state"], &items[3]["error"]["code"]),
+        (&json!("failed"), &json!("path_not_allowed"))
+    );
+    assert_eq!(
+        (&items[1]["state"], &items[1]["clips"], &items[1]["error"]),
+        (&json!("done"), &json!(2), &Value::Null)
+    );
+    let asset = server.get_json(&format!("/v1/assets/{}", items[1]["asset_id"].as_str().unwrap()));
+    assert_eq!((&asset["state"], &asset["metadata"]), (&json!("ready"), &json!({"from": "job"})));
+
+    let failed = server.get_json(&format!("/v1/jobs/{}/items?state=failed&limit=1", id(&job)));
+    assert_eq!((&failed["data"][0]["seq"], &failed["next"]), (&json!(0), &json!("0")));
+    let rest = server.get_json(&format!("/v1/jobs/{}/items?state=failed&after=0", id(&job)));
+    assert_eq!((rest["data"].as_array().unwrap().len(), &rest["next"]), (1, &Value::Null));
+
+    // Again: every file is known, nothing is embedded twice.
+    let before = server.get_json("/v1/stats")["clips"].clone();
+    let again = server.finished_job(id(&start(&server, &root)));
+    assert_eq!((&again["items_done"], &again["clips"]), (&json!(5), &json!(0)));
+    assert_eq!(server.get_json("/v1/stats")["clips"], before);
+    assert_eq!(server.get_json("/v1/jobs?limit=1")["data"][0]["id"], again["id"]);
+
+    // The same key gives the same job back; events end with it.
+    let keyed = |key: &str| {
+        let body = json!({"type": "index", "path": root.to_str().unwrap(), "recursive": false});
+        ok_json(server.request("POST", "/v1/jobs").header("idempotency-key", key).json(&body).send().unwrap())
+    };
+    let first = keyed("k1");
+    assert_eq!((&first["items_total"], &keyed("k1")["id"]), (&json!(4), &first["id"]));
+    assert_ne!(keyed("k2")["id"], first["id"]);
+    let events = server.get(&format!("/v1/jobs/{}/events", id(&first)));
+    assert_eq!(events.headers()["content-type"], "text/event-stream");
+    let last = BufReader::new(events)
+        .lines()
+        .map_while(Result::ok)
+        .filter(|line| line.starts_with("data:"))
+        .last()
+        .unwrap();
+    let last: Value = serde_json::from_str(last.strip_prefix("data:").unwrap()).unwrap();
+    assert_eq!((&last["id"], &last["state"]), (&first["id"], &json!("done")));
+    let odd = server
+        .request("POST", "/v1/jobs")
+        .header("idempotency-key", "a b")
+        .json(&json!({"type": "index", "path": "/"}));
+    assert_eq!(error_of(odd.send().unwrap()), (400, "invalid_value".to_owned()));
+}
+
+#[test]
+fn a_cancelled_job_stops_at_once_and_leaves_nothing_half_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = folder(dir.path(), 1);
+    // Long enough to be caught in the middle.
+    std::fs::copy(tone("long.wav", 2400.0, 440), root.join("aaa.wav")).unwrap();
+    let server = Server::start(Options::default().root(&root).args(&["--ingest-workers", "1"]));
+    let job = start(&server, &root);
+    eventually("clips of the long file are searchable", || {
+        (server.get_json("/v1/stats")["clips"].as_u64().unwrap() > 0).then_some(())
+    });
+    let began = Instant::now();
+    let job = ok_json(server.delete(&format!("/v1/jobs/{}", id(&job))));
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert_eq!(job["state"], "cancelled");
+    let items = server.items(id(&job));
+    assert!(
+        items
+            .iter()
+            .all(|item| item["state"] == "cancelled" || item["state"] == "done" || item["state"] == "failed"),
+        "{items:?}"
+    );
+    assert_eq!(items[0]["state"], "cancelled");
+    let stats = server.get_json("/v1/stats");
+    let left: u64 = stats["indexes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|i| i["track"] == "audio")
+        .map(|i| i["vectors"].as_u64().unwrap())
+        .sum();
+    let clips: u64 = server.get_json("/v1/assets")["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|a| a["clip_count"].as_u64().unwrap())
+        .sum();
+    assert!(left <= 2 * clips, "{stats}");
+    assert!(
+        server.get_json("/v1/assets")["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|asset| asset["name"] != "aaa.wav")
+    );
+    // Cancelling again changes nothing.
+    assert_eq!(ok_json(server.delete(&format!("/v1/jobs/{}", id(&job))))["state"], "cancelled");
+}
+
+#[test]
+fn a_job_goes_on_after_kill_9_and_does_every_file_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let root = folder(dir.path(), 12);
+    let options = || Options::default().data(&data).root(&root);
+    let server = Server::start(options());
+    let job = start(&server, &root);
+    let caught = eventually("the job is in the middle", || {
+        let now = server.get_json(&format!("/v1/jobs/{}", id(&job)));
+        (now["items_done"].as_u64().unwrap() >= 3).then_some(now)
+    });
+    server.kill9();
+    assert_eq!(caught["state"], "running", "the job was too quick for this test");
+
+    let server = Server::start(options());
+    let ended = server.finished_job(id(&job));
+    assert_eq!(
+        (&ended["state"], &ended["items_done"], &ended["items_failed"]),
+        (&json!("done"), &json!(14), &json!(1))
+    );
+    let items = server.items(id(&job));
+    let assets: HashSet<&str> = items.iter().filter_map(|item| item["asset_id"].as_str()).collect();
+    assert_eq!(assets.len(), 15, "every file became one asset");
+    let listed = server.get_json("/v1/assets?limit=1000");
+    let listed = listed["data"].as_array().unwrap();
+    assert_eq!(listed.len(), 15);
+    let clips: u64 = listed.iter().map(|asset| asset["clip_count"].as_u64().unwrap()).sum();
+    assert_eq!(clips, 12 * 2 + 2 + 1);
+    assert_eq!(server.get_json("/v1/stats")["clips"], json!(clips));
+    assert!(listed.iter().all(|asset| asset["state"] != "indexing"));
+    // Every clip is found once.
+    let hits = server
+        .search(&json!({"query": {"text": "a red circle"}, "targets": ["video", "audio"], "limit": 1000}));
+    let distinct: HashSet<_> =
+        hits.iter().map(|hit| (hit["asset_id"].to_string(), hit["start_secs"].to_string())).collect();
+    assert_eq!((hits.len() as u64, distinct.len() as u64), (clips, clips));
+    // Once more, in the middle of an upload that was accepted.
+    let long = std::fs::read(tone("minutes.wav", 600.0, 660)).unwrap();
+    let asset = ok_json(server.upload_bytes("minutes.wav", long, ""));
+    server.kill9();
+    let server = Server::start(options());
+    let url = format!("/v1/assets/{}", asset["id"].as_str().unwrap());
+    let ready = eventually("the upload is finished", || {
+        let asset = server.get_json(&url);
+        (asset["state"] != "indexing").then_some(asset)
+    });
+    assert_eq!((&ready["state"], &ready["clip_count"]), (&json!("ready"), &json!(188)));
+    assert_eq!(server.get_json("/v1/stats")["clips"], json!(clips + 188));
+}

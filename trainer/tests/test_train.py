@@ -1,0 +1,92 @@
+"""The loop: the schedule, going on after a stop, and refusing a diverged run."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from triptych_trainer import train as loop
+from triptych_trainer.config import PRESETS
+from triptych_trainer.evaluate import embed_texts
+from triptych_trainer.heldout import held_out_set
+from triptych_trainer.train import learning_rate, load_checkpoint, train
+
+CFG = replace(PRESETS["tiny"], steps=5, checkpoint_every=2, threads=1)
+
+
+def test_schedule() -> None:
+    cfg = replace(CFG, steps=110, warmup_steps=10, lr=1.0)
+    assert learning_rate(cfg, 0) == pytest.approx(0.1)
+    assert learning_rate(cfg, 9) == learning_rate(cfg, 10) == 1.0
+    assert learning_rate(cfg, 60) == pytest.approx(0.5)
+    assert learning_rate(cfg, 110) == pytest.approx(0.0)
+    # A group that begins later has its own warm-up and ends with the others.
+    assert learning_rate(cfg, 49, 50) == 0.0
+    assert learning_rate(cfg, 50, 50) == pytest.approx(0.1)
+    assert learning_rate(cfg, 85, 50) == pytest.approx(0.5)
+
+
+def test_audio_learns_only_from_its_step_on(tmp_path: Path) -> None:
+    start = {k: v.clone() for k, v in loop.build_model(CFG).state_dict().items()}
+    cfg = replace(CFG, steps=2, audio_from_step=2)
+    silent = train(cfg, tmp_path).state_dict()
+    same = {k for k in start if torch.equal(start[k], silent[k])}
+    audio = {k for k in start if k.startswith(("audio_backbone.", "heads.audio_fine."))}
+    assert audio <= same
+    assert "heads.coarse.weight" not in same and "text_backbone.linear.weight" not in same
+    fixed = train(replace(cfg, text_from_step=2), tmp_path).state_dict()
+    assert torch.equal(fixed["text_backbone.linear.weight"], start["text_backbone.linear.weight"])
+
+
+def test_descriptions_start_around_zero() -> None:
+    vectors = embed_texts(loop.build_model(CFG).eval(), held_out_set(0, 200).captions)
+    assert np.abs((vectors @ vectors.T).mean()) < 0.15
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(CFG, tmp_path / "whole")
+    step = loop.Log.step
+
+    def stops(self: loop.Log, number: int, *rest: object) -> None:
+        if number == 3:
+            raise KeyboardInterrupt
+        step(self, number, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop.Log, "step", stops)
+        train(CFG, tmp_path / "stopped")
+    assert load_checkpoint(tmp_path / "stopped" / "checkpoint.pt")[2]["step"] == 2
+    resumed = train(CFG, tmp_path / "stopped", resume=True)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    cfg, loaded, state = load_checkpoint(tmp_path / "stopped" / "checkpoint.pt")
+    assert cfg == CFG and state["step"] == 5 and not loaded.training
+
+
+def test_training_lowers_the_loss_on_a_batch_it_sees_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = loop.WorldBatches(CFG)[1]
+    monkeypatch.setattr(loop.WorldBatches, "__getitem__", lambda self, step: once)
+    losses: list[float] = []
+    monkeypatch.setattr(
+        loop.Log, "step", lambda self, n, values, lr: losses.append(values["loss"].item())
+    )
+    train(replace(CFG, steps=25, lr=5e-3), tmp_path)
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_a_non_finite_loss_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = loop.losses_of
+
+    def broken(*args: object) -> dict[str, torch.Tensor]:
+        return {name: value * float("nan") for name, value in whole(*args).items()}
+
+    monkeypatch.setattr(loop, "losses_of", broken)
+    with pytest.raises(FloatingPointError, match="step 0"):
+        train(CFG, tmp_path)
+    assert not (tmp_path / "checkpoint.pt").exists()

@@ -1,0 +1,161 @@
+// @ts-check
+// Folders on the server that are being indexed: start, live progress, failures, cancel.
+
+import { cancelJob, failedItems, job, jobEvents, listJobs, startJob } from "./api.js";
+import { byId, el, lasting, plural, sleep } from "./dom.js";
+
+/** @typedef {import("./api.js").Job} Job */
+
+const STATE = { queued: "Waiting", running: "Running", done: "Done", failed: "Failed", cancelled: "Cancelled" };
+
+const form = /** @type {HTMLFormElement} */ (byId("folder-form"));
+const path = /** @type {HTMLInputElement} */ (byId("folder-path"));
+const deep = /** @type {HTMLInputElement} */ (byId("folder-deep"));
+const problem = byId("folder-problem");
+const list = byId("jobs");
+
+/** @type {Map<string, ReturnType<typeof card>>} */
+const cards = new Map();
+let onEnd = () => {};
+
+/** @param {() => void} ended called when a job has ended */
+export function startJobs(ended) {
+  onEnd = ended;
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    problem.hidden = true;
+    const button = /** @type {HTMLButtonElement} */ (form.querySelector("button[type=submit]"));
+    button.disabled = true;
+    try {
+      const begun = await startJob(path.value.trim(), deep.checked);
+      add(begun, true);
+    } catch (error) {
+      complain(error);
+    }
+    button.disabled = false;
+  });
+}
+
+/** @param {unknown} error */
+function complain(error) {
+  problem.textContent = error instanceof Error ? error.message : String(error);
+  problem.hidden = false;
+}
+
+/** Shows jobs begun earlier, or elsewhere. */
+export async function refreshJobs() {
+  const found = await listJobs().catch(() => []);
+  for (const one of found.reverse()) if (!cards.has(one.id)) add(one, false);
+}
+
+/** @param {Job} shown */
+const live = (shown) => shown.state === "queued" || shown.state === "running";
+
+/**
+ * @param {Job} begun
+ * @param {boolean} mine whether it was begun here just now
+ */
+function add(begun, mine) {
+  if (cards.has(begun.id)) return;
+  const made = card(begun);
+  cards.set(begun.id, made);
+  list.prepend(made.item);
+  made.draw(begun);
+  if (live(begun)) watch(begun.id, made);
+  else if (mine) onEnd();
+}
+
+/** @param {Job} begun */
+function card(begun) {
+  const stop = new AbortController();
+  const state = el("span", { class: "state" });
+  const bar = el("progress", { max: 1, "aria-label": "Files done" });
+  const say = el("p", { class: "about", role: "status" });
+  const failures = el("ul", {});
+  const summary = el("summary", {});
+  const details = el("details", { class: "failures", hidden: true }, summary, failures);
+  const cancel = el("button", { type: "button", class: "cancel" }, "Cancel");
+  const title = begun.path ?? "A folder";
+  const item = el(
+    "li",
+    { class: "job" },
+    el("div", { class: "line" }, el("span", { class: "name", title }, el("bdi", {}, title)), state, cancel),
+    bar,
+    say,
+    details,
+  );
+
+  /** @param {Job} now */
+  function draw(now) {
+    state.textContent = STATE[now.state] ?? now.state;
+    state.className = `state ${now.state}`;
+    cancel.hidden = !live(now);
+    bar.hidden = !live(now);
+    if (now.items_total) bar.value = (now.items_done + now.items_failed) / now.items_total;
+    say.textContent = progress(now);
+    details.hidden = !now.items_failed;
+    summary.textContent = `${plural(now.items_failed, "file")} failed`;
+    if (now.items_failed && (details.open || !live(now))) listFailures(now.id, failures);
+  }
+  cancel.addEventListener("click", async () => {
+    cancel.disabled = true;
+    try {
+      draw(await cancelJob(begun.id));
+    } catch (error) {
+      complain(error);
+    }
+    cancel.disabled = false;
+  });
+  details.addEventListener("toggle", () => details.open && listFailures(begun.id, failures));
+  return { item, draw, stop };
+}
+
+/** @param {Job} now */
+function progress(now) {
+  const ended = now.items_done + now.items_failed;
+  const parts = [`${ended} of ${plural(now.items_total, "file")}`, plural(now.clips, "moment")];
+  const rate = now.hours_of_media_per_hour;
+  if (rate > 0) parts.push(`${rate < 10 ? rate.toFixed(1) : Math.round(rate)}× real time`);
+  if (live(now) && now.eta_secs !== null && now.eta_secs !== undefined) parts.push(`about ${lasting(now.eta_secs)} left`);
+  if (now.error) parts.push(now.error.message);
+  return parts.join(" · ");
+}
+
+/**
+ * @param {string} id
+ * @param {HTMLElement} box
+ */
+async function listFailures(id, box) {
+  const items = await failedItems(id).catch(() => []);
+  box.replaceChildren(
+    ...items.map((item) =>
+      el("li", {}, el("span", { class: "name" }, item.path), ` ${item.error?.message ?? "could not be read"}`),
+    ),
+  );
+}
+
+/**
+ * Follows a job to its end: by events, and by asking where those break off.
+ * @param {string} id
+ * @param {ReturnType<typeof card>} shown
+ */
+async function watch(id, { draw, stop }) {
+  let last = /** @type {Job | null} */ (null);
+  try {
+    for await (const now of jobEvents(id, stop.signal)) {
+      if (!now.state) continue;
+      last = now;
+      draw(now);
+      if (!live(now)) break;
+    }
+  } catch {
+    // The events broke off; asking goes on below.
+  }
+  while (!last || live(last)) {
+    last = await job(id).catch(() => last);
+    if (last) draw(last);
+    if (!last || live(last)) await sleep(1500);
+  }
+  stop.abort();
+  onEnd();
+}
