@@ -118,7 +118,11 @@ fn tells_what_is_wrong() {
     refused(&["search", "--audio", "/no/such.wav", "--data", data], 2, "path_missing");
     refused(&["search", "--video", "x.mp4@9-3", "--data", data], 2, "invalid_value");
     refused(&["model", "verify", "/no/such/bundle"], 3, "model_missing");
-    refused(&["serve", "--model", "/no/such/bundle", "--data", data, "--listen", "127.0.0.1:0"], 3, "model_missing");
+    refused(
+        &["serve", "--model", "/no/such/bundle", "--data", data, "--listen", "127.0.0.1:0"],
+        3,
+        "model_missing",
+    );
     refused(&["serve", "--data", data, "--listen", "0.0.0.0:0"], 2, "api_key_required");
 
     let folder = tempfile::tempdir().unwrap();
@@ -142,7 +146,8 @@ fn verifies_and_shows_the_bundle() {
 fn demo_answers_serves_and_stops_on_a_signal() {
     let data = tempfile::tempdir().unwrap();
     let bundle = bundle();
-    let arguments = ["demo", "--model", path(&bundle), "--data", path(data.path()), "--listen", "127.0.0.1:0"];
+    let arguments =
+        ["demo", "--model", path(&bundle), "--data", path(data.path()), "--listen", "127.0.0.1:0"];
     let mut child = triptych(&arguments).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut told = String::new();
