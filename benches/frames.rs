@@ -2,6 +2,8 @@
 //!
 //! The two do not compute the same: the reference's rule has no antialias, which `image` always has,
 //! so its pixels would not do. `image` has one more way, `thumbnail_exact`, its fastest.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::print_stdout)]
 
 use std::hint::black_box;

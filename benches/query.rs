@@ -3,6 +3,8 @@
 //!
 //! `cargo bench --bench query [-- CLIPS]`
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -1,5 +1,7 @@
 //! A minute of sound from 44.1 to 48 kHz: our resampler against linear interpolation (the least one
 //! can do) and an ffmpeg process (what one would start instead), with what each gets wrong.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::print_stdout)]
 
 use std::hint::black_box;

@@ -7,13 +7,24 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
-/// Our own notices, warnings of the libraries; ONNX Runtime tells every graph optimisation.
-const DEFAULT_FILTER: &str = "warn,triptych=info,ort=warn,sqlx=warn";
+/// What is logged where `RUST_LOG` says nothing. ONNX Runtime, below a warning, tells every graph
+/// optimisation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verbosity {
+    /// Warnings: for commands whose output a person reads.
+    Warnings,
+    /// Our own notices too: for servers.
+    Notices,
+}
 
-/// Logs to standard error, filtered by `RUST_LOG` (default: warnings, our own notices), as JSON
-/// with `TRIPTYCH_LOG_FORMAT=json`. Control characters in names from users come out escaped.
-pub fn init_logging() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+/// Logs to standard error, filtered by `RUST_LOG`, as JSON with `TRIPTYCH_LOG_FORMAT=json`. Control
+/// characters in names from users come out escaped.
+pub fn init_logging(verbosity: Verbosity) {
+    let default = match verbosity {
+        Verbosity::Warnings => "warn",
+        Verbosity::Notices => "warn,triptych=info",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -138,15 +138,16 @@ fn verifies_and_shows_the_bundle() {
     let output = run(&["model", "verify", path(&bundle())]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let shown = json(&run(&["model", "show", path(&bundle()), "--json"]));
-    assert_eq!(shown["name"], "small-world");
+    assert_eq!(shown["manifest"]["name"], "small-world");
     assert!(run(&["doctor"]).status.success());
 }
 
 #[test]
 fn demo_answers_serves_and_stops_on_a_signal() {
     let data = tempfile::tempdir().unwrap();
+    let bundle = bundle();
     let arguments =
-        ["demo", "--model", path(&bundle()), "--data", path(data.path()), "--listen", "127.0.0.1:0"];
+        ["demo", "--model", path(&bundle), "--data", path(data.path()), "--listen", "127.0.0.1:0"];
     let mut child = triptych(&arguments).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut told = String::new();

@@ -1,12 +1,14 @@
 //! The contract: the OpenAPI document, the shapes of answers, the page, the metrics.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod common;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use common::{Options, Server, manifest_dir, ok_json, video};
+use common::{Options, Server, manifest_dir, video};
 use serde_json::{Value, json};
 
 fn shared() -> &'static Server {

@@ -1,5 +1,7 @@
 //! Files in, moments out, over HTTP.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod common;
 
 use common::{

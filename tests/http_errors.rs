@@ -1,5 +1,7 @@
 //! Bad input gets a 4xx with a stable code, and the server keeps serving.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod common;
 
 use std::io::{Read, Write};

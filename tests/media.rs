@@ -295,7 +295,8 @@ async fn containers_and_codecs() {
 #[tokio::test]
 async fn sound_files() {
     let Some(decoder) = decoder() else { return };
-    let cover = "-f lavfi -i color=red:s=64x64:d=1 -map 0:a -map 1:v -frames:v 1 -c:v mjpeg -disposition:v attached_pic";
+    let cover =
+        "-f lavfi -i color=red:s=64x64:r=25:d=0.04 -map 0:a -map 1:v -c:v mjpeg -disposition:v attached_pic";
     let all = [
         ("s.wav", "-c:a pcm_s24le".to_owned()),
         ("s32.wav", "-c:a pcm_f32le -ar 96000 -ac 6".into()),
@@ -671,6 +672,32 @@ async fn workers_that_misbehave() {
     let mut absent = scripted("absent", "");
     absent.config.worker_exe = PathBuf::from("/nonexistent/triptych");
     assert_eq!(code(read(&absent, &path, &small(), None).await), "decode_worker_failed");
+}
+
+fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+/// Twenty minutes are 230 MB of samples and 147 MB of frames.
+#[tokio::test]
+async fn memory_stays_flat() {
+    let Some(decoder) = decoder_with(Limits { wall_clock_secs: 900, ..Limits::default() }) else { return };
+    let sources = "-f lavfi -i testsrc=s=32x32:r=1:d=1200 -f lavfi -i anullsrc=r=48000:cl=mono:d=1200";
+    let path = make("twenty.mkv", &format!("{sources} {H264} -c:a flac"));
+    let spec = ClipSpec { fps: 10.0, frames: 32, ..small() };
+    let mut reader = ClipReader::open(&decoder, &path, &spec, None).await.unwrap();
+    let (before, mut most, mut clips) = (resident_bytes(), 0, 0);
+    while let Some(clip) = reader.next().await.unwrap() {
+        assert!(clip.frames.is_some() && clip.pcm.is_some());
+        clips += 1;
+        most = most.max(resident_bytes());
+    }
+    assert_eq!((clips, reader.summary().partial), (375, None));
+    // Other tests of this process have their own clips.
+    let grown = most.saturating_sub(before);
+    eprintln!("resident memory grew by {} MB", grown >> 20);
+    assert!(grown < 200 << 20, "{grown}");
 }
 
 /// Processes of this name, zombies too.

@@ -72,7 +72,7 @@ fn served_vectors_equal_pytorch() {
     }
     assert!(groups.len() >= 40, "only {} groups: the sample goldens are incomplete", groups.len());
 
-    let server = common::Server::start(&[]);
+    let server = common::Server::start(common::Options::default());
     let (mut worst, mut compared) = (0.0_f64, 0);
     for ((file, track, space), wanted) in groups {
         let entries = served(&server, &file, &track, &space);

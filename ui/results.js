@@ -38,8 +38,6 @@ function card(hit, place, actions) {
   const time = el("span", { class: "time" }, span);
   const mark = el("span", { class: "mark" });
   const bar = el("span", { class: "bar" }, mark);
-  const thumb = thumbnail(hit.thumbnail_url);
-  thumb.append(el("span", { class: "track" }, icon(track), track), time);
   const open = el(
     "button",
     {
@@ -49,7 +47,7 @@ function card(hit, place, actions) {
       "aria-label": `${place}. ${hit.asset_name}, ${span}, matched by ${track}, score ${hit.score.toFixed(2)}`,
       onClick: () => actions.open(hit),
     },
-    thumb,
+    thumbnail(hit.thumbnail_url),
     bar,
     el(
       "span",
@@ -57,6 +55,7 @@ function card(hit, place, actions) {
       el("span", { class: "name", title: hit.asset_name }, hit.asset_name),
       el("span", { class: "score", title: "Cosine similarity, from −1 to 1" }, hit.score.toFixed(2)),
     ),
+    el("span", { class: "line about" }, time, el("span", { class: "track" }, icon(track), track)),
   );
   const like = el(
     "button",

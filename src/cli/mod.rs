@@ -23,6 +23,7 @@ use crate::library::{Library, LibraryConfig, LibraryError};
 use crate::media::{Decoder, DecoderConfig, MediaError};
 use crate::model::{Bundle, ModelError, Towers};
 use crate::native::{NativeError, NativeParts};
+use crate::telemetry::Verbosity;
 
 /// Search video by text, by sound, by image or by another clip.
 #[derive(Debug, Parser)]
@@ -114,7 +115,8 @@ impl From<std::io::Error> for CliError {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    crate::telemetry::init_logging();
+    let serves = matches!(cli.command, Command::Serve(_) | Command::Demo(_));
+    crate::telemetry::init_logging(if serves { Verbosity::Notices } else { Verbosity::Warnings });
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into()),

@@ -138,7 +138,7 @@ impl GoldenSet {
                 let difference = row.get(space).map_or(f64::NAN, |got| one_minus_cosine(got, expected));
                 let slot = worst.entry(space.clone()).or_insert(0.0);
                 // Not f64::max, which would let a NaN pass.
-                if !(difference <= *slot) {
+                if difference.is_nan() || difference > *slot {
                     *slot = difference;
                 }
             }

@@ -19,6 +19,7 @@ use std::str::FromStr;
 pub use bundle::Bundle;
 pub use error::ModelError;
 pub use golden::GoldenResult;
+pub use runtime::environment;
 pub use timings::Timings;
 pub use tokenizer::MAX_TEXT_CHARS;
 pub use towers::{Pending, Towers};

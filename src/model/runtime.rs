@@ -16,8 +16,13 @@ use crate::types::Modality;
 /// The one environment of this process, and the library it came from. It lives as long as the process.
 static ENVIRONMENT: Mutex<Option<(PathBuf, Environment)>> = Mutex::new(None);
 
-/// The environment, made from this library on the first call.
-pub(super) fn environment(library: &Path) -> Result<Environment, ModelError> {
+/// The one ONNX Runtime environment of this process, made from this library on the first call: no
+/// telemetry, warnings and worse go to the log.
+///
+/// # Errors
+/// [`ModelError`] `onnxruntime_missing` (also where another library was loaded before) and
+/// `onnxruntime_too_old`.
+pub fn environment(library: &Path) -> Result<Environment, ModelError> {
     let mut slot = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((loaded, environment)) = slot.as_ref() {
         if loaded == library {

@@ -1,5 +1,6 @@
 //! Starts the real binary on a free port with a data folder of its own, and makes media to feed it.
 #![allow(dead_code, unreachable_pub, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};

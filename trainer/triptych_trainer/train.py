@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -14,6 +15,9 @@ from .config import ModelConfig, TrainConfig
 from .dataset import WorldBatches
 from .losses import mil_nce_loss, nce_loss
 from .models.mmv import Mmv
+from .tokenizer import build_tokenizer, encode
+from .world import captions
+from .world.scene import scene_of
 
 
 def learning_rate(cfg: TrainConfig, step: int, first: int = 0) -> float:
@@ -32,7 +36,19 @@ def build_model(cfg: TrainConfig) -> Mmv:
     model = Mmv(cfg.model)
     # Both forms compute the same; in eager PyTorch on a CPU the 3D one is faster.
     model.video_backbone.form = "3d"
+    centre_texts(model)
     return model
+
+
+@torch.no_grad()
+def centre_texts(model: Mmv, count: int = 512) -> None:
+    """Sets the text head's bias so that descriptions have mean 0. What all texts share, a maximum
+    of positive numbers, would otherwise make every cosine between them almost 1."""
+    tokenizer = build_tokenizer(captions.vocabulary())
+    scenes = [scene_of(0, i) for i in range(count)]
+    ids = [encode(tokenizer, captions.evaluation_caption(s), model.cfg.max_words) for s in scenes]
+    mean = model.embed_text(torch.from_numpy(np.stack(ids)))["coarse"].mean(0)
+    model.heads.text_coarse.bias -= mean
 
 
 def losses_of(model: Mmv, batch: dict[str, Tensor], cfg: TrainConfig) -> dict[str, Tensor]:
@@ -51,11 +67,20 @@ def losses_of(model: Mmv, batch: dict[str, Tensor], cfg: TrainConfig) -> dict[st
 
 
 def parameter_groups(model: Mmv, cfg: TrainConfig) -> list[dict]:
-    """Adam's groups; `first` is the step at which a group begins to learn."""
-    audio = [*model.audio_backbone.parameters(), *model.heads.audio_fine.parameters()]
-    known = {id(p) for p in audio}
+    """Adam's groups: `first` is the step at which a group begins to learn, `share` scales its
+    learning rate."""
+    heads = model.heads
+    text = [*model.text_backbone.linear.parameters(), *heads.text_coarse.parameters()]
+    audio = [*model.audio_backbone.parameters(), *heads.audio_fine.parameters()]
+    if not cfg.model.freeze_words:
+        text += model.text_backbone.words.parameters()
+    known = {id(p) for p in (*text, *audio)}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
-    return [{"params": rest, "first": 0}, {"params": audio, "first": cfg.audio_from_step}]
+    return [
+        {"params": rest, "first": 0, "share": 1.0},
+        {"params": text, "first": cfg.text_from_step, "share": cfg.text_lr_share},
+        {"params": audio, "first": cfg.audio_from_step, "share": 1.0},
+    ]
 
 
 def save_checkpoint(
@@ -92,7 +117,6 @@ def train(cfg: TrainConfig, out: Path, *, resume: bool = False, tensorboard: boo
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.pt"
     model, start = build_model(cfg).train(), 0
-    trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameter_groups(model, cfg), lr=cfg.lr)
     if resume and checkpoint.exists():
         _, _, state = load_checkpoint(checkpoint)
@@ -106,13 +130,14 @@ def train(cfg: TrainConfig, out: Path, *, resume: bool = False, tensorboard: boo
 
     for step, batch in zip(steps, loader, strict=True):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(cfg, step, group["first"])
+            group["lr"] = group["share"] * learning_rate(cfg, step, group["first"])
         losses = losses_of(model, batch, cfg)
         if not torch.isfinite(losses["loss"]):
             raise FloatingPointError(f"step {step}: the loss is {losses['loss'].item()}")
         optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
-        norm = torch.nn.utils.clip_grad_norm_(trainable, cfg.clip_norm, error_if_nonfinite=True)
+        learning = [p for g in optimizer.param_groups if g["lr"] > 0 for p in g["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(learning, cfg.clip_norm, error_if_nonfinite=True)
         optimizer.step()
         log.step(step, {**losses, "gradient_norm": norm}, learning_rate(cfg, step))
         if (step + 1) % cfg.checkpoint_every == 0 or step + 1 == cfg.steps:

@@ -13,6 +13,10 @@ from .padding import pad_same, same_pads
 
 BN_EPS = 1e-5
 BN_MOMENTUM = 0.1
+# BatchNorms and gates start well open, so that the network starts out almost linear. With the usual
+# biases of 0 the gradient grows by about a fifth per layer on its way back (no shortcuts here), to
+# hundreds at the stem, and shape, motion and size were still at chance when colour was known.
+INITIAL_BIAS = 2.0
 
 # Output channels: b0 | b1 squeeze, b1 | b2 squeeze, b2 | b3, per Mixed block.
 MIXED = {
@@ -115,6 +119,7 @@ class Conv(nn.Module):
         # Only a folded BatchNorm gives a bias.
         self.register_parameter("bias", None)
         self.bn: nn.Module = nn.BatchNorm3d(outputs, eps=BN_EPS, momentum=BN_MOMENTUM)
+        nn.init.constant_(self.bn.bias, INITIAL_BIAS)
         self.stride = stride
 
     def forward(self, x: Tensor, form: str) -> Tensor:
@@ -127,6 +132,7 @@ class SelfGating(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.linear = nn.Linear(channels, channels)
+        nn.init.constant_(self.linear.bias, INITIAL_BIAS)
 
     def forward(self, x: Tensor) -> Tensor:
         gate = torch.sigmoid(self.linear(x.mean(dim=(2, 3, 4))))
