@@ -46,6 +46,13 @@ def test_the_same_bytes_every_time(tmp_path: Path) -> None:
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
 
+def test_a_video_below_one_step_gives_its_first_picture(tmp_path: Path) -> None:
+    path = tmp_path / "flash.mp4"
+    write_video(path, [scene_of(8, 4)], secs_each=0.08, size=(64, 64), sound=False)
+    (clip,) = clips_of(path, SMALL_WORLD)
+    assert (clip.frames == clip.frames[0]).all() and clip.frames.any()
+
+
 def test_short_tail_mute_and_sound_alone(tmp_path: Path) -> None:
     path = tmp_path / "short.mp4"
     write_video(path, [scene_of(8, 3)], secs_each=1.2, size=(64, 64))

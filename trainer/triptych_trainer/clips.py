@@ -54,7 +54,7 @@ def cut_sound(pcm: Array, span: Span, window: int, samples: int) -> Array | None
     start = round_half_away(span.start * per_frame)
     wanted = round_half_away((span.end - span.start) * per_frame)
     piece = pcm[start : start + wanted]
-    if len(piece) < samples / 10:
+    if len(piece) < wanted / 10:
         return None
     piece = np.concatenate([piece, np.zeros(wanted - len(piece), np.float32)])
     return loop(piece, samples)

@@ -63,9 +63,19 @@ def decode(path: Path, fps: float, sample_rate_hz: int = 48_000) -> Decoded:
         if "Video" in kinds:
             width, height = kinds["Video"]
             frames = np.fromfile(video, np.uint8).reshape(-1, height, width, 3)
+            if not len(frames):
+                frames = _first_picture(path, width, height)
         if "Audio" in kinds:
             pcm = np.fromfile(audio, "<f4")
     return Decoded(frames, pcm, duration_secs)
+
+
+def _first_picture(path: Path, width: int, height: int) -> np.ndarray:
+    """u8 [1, H, W, 3] (or none) of a video too short for the sampling to give a frame."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-i", str(path)]
+    command += ["-map", "0:v:0", "-frames:v", "1", "-vf", "format=rgb24", "-f", "rawvideo", "-"]
+    raw = subprocess.run(command, capture_output=True, check=True).stdout
+    return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
 
 
 def probe(path: Path) -> tuple[dict[str, tuple[int, int]], float | None]:
