@@ -47,7 +47,15 @@ PARTS = {
 
 def download(part: dict, machine: str, into: Path) -> Path:
     """One wheel, checked against its pinned SHA-256."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--only-binary=:all:",
+    ]
     command += ["--disable-pip-version-check", "--python-version", "3.12", "--implementation", "cp"]
     for glibc in ("manylinux_2_28", "manylinux_2_27", "manylinux2014"):
         command += ["--platform", f"{glibc}_{machine}"]
@@ -56,7 +64,9 @@ def download(part: dict, machine: str, into: Path) -> Path:
     (wheel,) = into.glob("*.whl")
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if digest != part["sha256"][machine]:
-        raise SystemExit(f"{wheel.name}: SHA-256 {digest} is not the pinned one; nothing was installed")
+        raise SystemExit(
+            f"{wheel.name}: SHA-256 {digest} is not the pinned one; nothing was installed"
+        )
     return wheel
 
 
@@ -85,15 +95,22 @@ def unpack(wheel: Path, part: dict, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--into", type=Path, default=os.environ.get("TRIPTYCH_NATIVE_DIR", ".triptych/native"))
-    parser.add_argument("--cuda", action="store_true", help="ONNX Runtime with CUDA instead of the CPU build")
+    parser.add_argument(
+        "--into", type=Path, default=os.environ.get("TRIPTYCH_NATIVE_DIR", ".triptych/native")
+    )
+    parser.add_argument(
+        "--cuda", action="store_true", help="ONNX Runtime with CUDA instead of the CPU build"
+    )
     options = parser.parse_args()
     machine = platform.machine()
     if sys.platform != "linux" or machine not in ("x86_64", "aarch64"):
-        raise SystemExit(f"no pinned native parts for {sys.platform} {machine}; see `triptych doctor`")
+        raise SystemExit(f"no native parts for {sys.platform} {machine}; see `triptych doctor`")
     into = Path(options.into).resolve()
     into.mkdir(parents=True, exist_ok=True)
-    wanted = {"onnxruntime": "onnxruntime-gpu" if options.cuda else "onnxruntime", "ffmpeg": "ffmpeg"}
+    wanted = {
+        "onnxruntime": "onnxruntime-gpu" if options.cuda else "onnxruntime",
+        "ffmpeg": "ffmpeg",
+    }
     for name, key in wanted.items():
         part, folder = PARTS[key], into / name
         if machine not in part["sha256"]:
