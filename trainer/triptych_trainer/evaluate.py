@@ -111,8 +111,10 @@ def run_controls(
     cfg: TrainConfig, held_out: HeldOut, vectors: Vectors, frames: np.ndarray, pcm: np.ndarray
 ) -> dict:
     """The same measurement where nothing can be known: it must give chance."""
-    order = np.random.default_rng(0).permutation(len(frames))
-    shuffled = vectors | {k: v[order] for k, v in vectors.items() if k.startswith("video.")}
+    rng = np.random.default_rng(0)
+    orders = {name: rng.permutation(len(frames)) for name in ("video", "audio")}
+    shuffled = {k: v[orders[k.split(".")[0]]] for k, v in vectors.items() if k != "text.coarse"}
+    shuffled["text.coarse"] = vectors["text.coarse"]
     untrained_model = build_model(cfg).eval()
     untrained = embed_clips(untrained_model, frames, pcm)
     untrained["text.coarse"] = embed_texts(untrained_model, held_out.captions)
