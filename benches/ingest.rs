@@ -171,7 +171,7 @@ fn main() {
             println!("\nCPU of one ingest, {whole:.2} s:");
             for (name, secs) in [
                 ("decode child", stages.decode),
-                ("towers", stages.inference),
+                ("towers (wall)", stages.inference),
                 ("resize, windows", stages.preprocess),
                 ("store (wall)", stages.store),
                 ("index (wall)", stages.index),
