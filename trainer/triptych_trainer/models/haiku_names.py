@@ -25,7 +25,8 @@ class _Reader:
         self.used: set[str] = set()
 
     def _put(self, name: str, array: np.ndarray) -> None:
-        self.state[name] = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+        # A copy of its own: what the pickle gave is read-only and goes away.
+        self.state[name] = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
 
     def _module(self, module: str) -> Mapping[str, np.ndarray]:
         if module not in self.params:
