@@ -30,7 +30,7 @@ class ModelConfig:
     fine_dim: int = 512
     coarse_dim: int = 256
     stem: str = "s2d"
-    """`s2d`: space-to-depth, 24 channels, the public checkpoints' form; `rgb`: 7x7x7 convolution."""
+    """`s2d`: space-to-depth, 24 channels, the public checkpoints' form; `rgb`: 7x7x7."""
     audio_log: str = "log1p10000"
     """`log1p10000`: log(1 + 10000 mel); `eps1e-6`: log(mel + 1e-6)."""
     backbone: str = "s3d"
@@ -77,3 +77,54 @@ SMALL_WORLD = ModelConfig(
     text_hidden=512,
 )
 """The towers of the bundle that ships."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained. Everything random follows from `seed`."""
+
+    model: ModelConfig = SMALL_WORLD
+    name: str = "small-world"
+    seed: int = 1
+    batch_size: int = 64
+    steps: int = 2800
+    lr: float = 2e-3
+    warmup_steps: int = 150
+    final_lr_share: float = 0.0
+    """The half cosine ends at this share of `lr`."""
+    weight_video_audio: float = 1.0
+    weight_video_text: float = 1.0
+    temperature: float = 0.07
+    clip_norm: float = 5.0
+    """Gradients are scaled down to this norm."""
+    threads: int = 1
+    workers: int = 1
+    """Processes that make batches beside the trainer; 0 makes them in the loop."""
+    log_every: int = 20
+    checkpoint_every: int = 200
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+TINY = ModelConfig(
+    video_width=0.0625,
+    audio_width=0.0625,
+    frames=8,
+    fps=2.5,
+    resize=32,
+    crop=32,
+    vocab_size=128,
+    word_dim=32,
+    text_hidden=32,
+    fine_dim=32,
+    coarse_dim=16,
+)
+"""Towers for tests: right in every part, too small to learn much."""
+
+PRESETS = {
+    "small-world": TrainConfig(),
+    "tiny": TrainConfig(
+        model=TINY, name="tiny", batch_size=8, steps=6, warmup_steps=2, workers=0, log_every=1
+    ),
+}

@@ -1,4 +1,4 @@
-"""The paper's BatchNorm: biased, zero-debiased moving averages; statistics across ranks on demand."""
+"""The paper's BatchNorm: biased, zero-debiased moving averages; across ranks on demand."""
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
         self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.long))
-        self.sync = False
+        self.sync, self.eps = False, BN_EPS
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:

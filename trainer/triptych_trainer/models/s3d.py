@@ -32,36 +32,44 @@ def scaled(channels: int, width: float) -> int:
     return channels if width == 1.0 else max(4, int(channels * width / 4 + 0.5) * 4)
 
 
-def conv_same(x: Tensor, weight: Tensor, stride: tuple[int, int, int], form: str) -> Tensor:
-    """SAME 3D convolution of x [B, C, T, H, W] without bias, in either form."""
+def conv_same(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int, int], form: str
+) -> Tensor:
+    """SAME 3D convolution of x [B, C, T, H, W], in either form."""
     kernel = tuple(weight.shape[2:])
     if form == "2d" and kernel[0] == 1 and stride[0] == 1:
-        return _spatial_2d(x, weight, stride)
+        return _spatial_2d(x, weight, bias, stride)
     if form == "2d" and kernel[1:] == (1, 1) and stride[1:] == (1, 1):
-        return _temporal_2d(x, weight, stride)
+        return _temporal_2d(x, weight, bias, stride)
     if form == "2d":
-        return _full_2d(x, weight, stride)
+        return _full_2d(x, weight, bias, stride)
     x, padding = pad_same(x, kernel, stride)
-    return F.conv3d(x, weight, stride=stride, padding=padding)
+    return F.conv3d(x, weight, bias, stride=stride, padding=padding)
 
 
-def _spatial_2d(x: Tensor, weight: Tensor, stride: tuple[int, int, int]) -> Tensor:
+def _spatial_2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int, int]
+) -> Tensor:
     b, c, t, h, w = x.shape
     frames = x.transpose(1, 2).reshape(b * t, c, h, w)
     frames, padding = pad_same(frames, weight.shape[3:], stride[1:])
-    frames = F.conv2d(frames, weight.squeeze(2), stride=stride[1:], padding=padding)
+    frames = F.conv2d(frames, weight.squeeze(2), bias, stride=stride[1:], padding=padding)
     return frames.reshape(b, t, *frames.shape[1:]).transpose(1, 2)
 
 
-def _temporal_2d(x: Tensor, weight: Tensor, stride: tuple[int, int, int]) -> Tensor:
+def _temporal_2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int, int]
+) -> Tensor:
     b, c, t, h, w = x.shape
     kernel, step = (weight.shape[2], 1), (stride[0], 1)
     rows, padding = pad_same(x.reshape(b, c, t, h * w), kernel, step)
-    rows = F.conv2d(rows, weight.squeeze(4), stride=step, padding=padding)
+    rows = F.conv2d(rows, weight.squeeze(4), bias, stride=step, padding=padding)
     return rows.reshape(b, rows.shape[1], rows.shape[2], h, w)
 
 
-def _full_2d(x: Tensor, weight: Tensor, stride: tuple[int, int, int]) -> Tensor:
+def _full_2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int, int]
+) -> Tensor:
     """A convolution over all three axes: the frames of each output time become channels."""
     kernel = tuple(weight.shape[2:])
     pads = same_pads(x.shape[2:], kernel, stride)
@@ -70,7 +78,7 @@ def _full_2d(x: Tensor, weight: Tensor, stride: tuple[int, int, int]) -> Tensor:
     taps = [x[:, :, dt : dt + (out_t - 1) * stride[0] + 1 : stride[0]] for dt in range(kernel[0])]
     stacked = torch.cat(taps, dim=1)
     folded = weight.transpose(1, 2).reshape(weight.shape[0], -1, 1, *kernel[1:])
-    return _spatial_2d(stacked, folded, (1, *stride[1:]))
+    return _spatial_2d(stacked, folded, bias, (1, *stride[1:]))
 
 
 def max_pool_same(
@@ -106,11 +114,13 @@ class Conv(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs, *kernel))
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
-        self.bn = BatchNorm(outputs)
+        # Only a folded BatchNorm gives a bias.
+        self.register_parameter("bias", None)
+        self.bn: nn.Module = BatchNorm(outputs)
         self.stride = stride
 
     def forward(self, x: Tensor, form: str) -> Tensor:
-        return F.relu(self.bn(conv_same(x, self.weight, self.stride, form)))
+        return F.relu(self.bn(conv_same(x, self.weight, self.bias, self.stride, form)))
 
 
 class SelfGating(nn.Module):

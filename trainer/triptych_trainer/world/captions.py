@@ -49,7 +49,10 @@ CHATTER = (
 )
 FRAMES = ("{}", "here is {}", "you can see {}", "now {}", "look there is {}", "{} on the screen")
 STOP_WORDS = frozenset(
-    "a an the is are to of on in for it so i do not my me you and here there this that what".split()
+    re.findall(
+        r"\w+",
+        "a an the is are to of on in for it so i do not my me you and here there this that what",
+    )
 )
 
 

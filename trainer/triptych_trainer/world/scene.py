@@ -1,5 +1,6 @@
 """What a scene is made of, and how scenes are drawn from a seed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,10 +46,11 @@ class Scene:
         return {name: values[getattr(self, name)] for name, values in ATTRIBUTES.items()}
 
 
-def draw_scene(rng: np.random.Generator) -> Scene:
-    """One scene with independent, uniform attributes."""
-    shape, colour = int(rng.integers(len(SHAPES))), int(rng.integers(len(COLOURS)))
-    motion, size = int(rng.integers(len(MOTIONS))), int(rng.integers(len(SIZES)))
+def draw_scene(rng: np.random.Generator, given: Mapping[str, int] | None = None) -> Scene:
+    """One scene with independent, uniform attributes, but for those that are `given`."""
+    drawn = {name: int(rng.integers(len(values))) for name, values in ATTRIBUTES.items()}
+    drawn |= given or {}
+    shape, colour, motion, size = (drawn[name] for name in ("shape", "colour", "motion", "size"))
     radius = rng.uniform(0.18, 0.215) if SIZES[size] == "small" else rng.uniform(0.28, 0.33)
     name = MOTIONS[motion]
     speed = {
@@ -57,7 +59,7 @@ def draw_scene(rng: np.random.Generator) -> Scene:
         "growing": rng.uniform(0.26, 0.36),
         "shrinking": rng.uniform(0.26, 0.36),
     }.get(name, rng.uniform(0.2, 0.36))
-    hue = (HUES[colour] + rng.uniform(-0.015, 0.015)) % 1.0
+    hue = (HUES[colour] + rng.uniform(-0.018, 0.018)) % 1.0
     muted = lambda: (rng.uniform(), rng.uniform(0.0, 0.22), rng.uniform(0.06, 0.9))  # noqa: E731
     return Scene(
         shape=shape,

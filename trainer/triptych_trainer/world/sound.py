@@ -48,19 +48,26 @@ def pitch_and_level(scene: Scene, t: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return one, (cycle if name == "growing" else 1.0 - cycle) ** 1.5 + 0.02
 
 
+def _upsample(coarse: np.ndarray) -> np.ndarray:
+    """f32 [48 * (n - 1)] between n values at 1 kHz, linearly."""
+    ramp = np.arange(48, dtype=np.float32) / 48
+    steps = np.diff(coarse)[:, None].astype(np.float32)
+    return (coarse[:-1, None].astype(np.float32) + steps * ramp).reshape(-1)
+
+
 def synthesise(scene: Scene, start_secs: float, samples: int) -> np.ndarray:
     """PCM f32 [samples] in [-1, 1] at 48 kHz, from `start_secs` of the scene on."""
     # The envelopes are slow: 1 kHz is plenty, and 48 times cheaper.
     coarse = start_secs + np.arange(samples // 48 + 2, dtype=np.float64) / 1000.0
-    pitch, level = pitch_and_level(scene, coarse)
-    fine = start_secs + np.arange(samples, dtype=np.float64) / SAMPLE_RATE_HZ
+    pitch, level = (_upsample(curve)[:samples] for curve in pitch_and_level(scene, coarse))
     hz = BASE_HZ * 2.0 ** (scene.colour / 4.0) * (1.0 + scene.pitch_detune)
-    pitch = np.interp(fine, coarse, pitch)
-    cycles = np.cumsum(pitch) * (hz / 2.0 / SAMPLE_RATE_HZ) + scene.phase
-    wave = wave_table(scene.shape)[(cycles * TABLE).astype(np.int64) % TABLE]
+    cycles = np.cumsum(pitch, dtype=np.float64) * (hz / 2.0 / SAMPLE_RATE_HZ) + scene.phase
+    at = (cycles * TABLE).astype(np.int64)
+    wave = wave_table(scene.shape)[at & (TABLE - 1)]
     if SIZES[scene.size] == "big":
-        wave = 0.7 * wave + 0.45 * wave_table(0)[(cycles * (TABLE / 2)).astype(np.int64) % TABLE]
+        # An octave below: big things sound deeper.
+        wave = np.float32(0.7) * wave + np.float32(0.45) * wave_table(0)[(at >> 1) & (TABLE - 1)]
     noise = np.random.default_rng([scene.noise_seed, int(start_secs * 1000)])
-    sound = wave * np.interp(fine, coarse, level) * scene.level
-    sound = sound + scene.noise * noise.standard_normal(samples, dtype=np.float32)
-    return np.clip(sound, -1, 1).astype(np.float32)
+    sound = wave * level * np.float32(scene.level)
+    sound += np.float32(scene.noise) * noise.standard_normal(samples, dtype=np.float32)
+    return np.clip(sound, -1, 1)

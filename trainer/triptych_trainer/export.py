@@ -1,0 +1,333 @@
+"""A trained model to a bundle: ONNX towers, tokenizer, goldens, manifest (`docs/bundle.md`)."""
+
+import hashlib
+import json
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from onnx import helper, numpy_helper
+from safetensors.numpy import save
+from torch import Tensor, nn
+
+from .config import ModelConfig, TrainConfig
+from .dataset import plain_clip
+from .models.audio_frontend import FFT
+from .models.folding import folded
+from .models.mmv import Mmv
+from .tokenizer import PAD_ID, UNKNOWN_ID, build_tokenizer, encode
+from .world import captions
+from .world.scene import scene_of
+
+OPSET = 20
+MAX_ONE_MINUS_COSINE = 1e-5
+GOLDEN_CLIPS = 2
+GOLDEN_SEED = 77
+DESCRIPTION = (
+    "MMV towers that know a small procedural world of coloured shapes that move and sound; "
+    "not natural footage"
+)
+LICENSE = "Apache-2.0"
+
+
+class VideoTower(nn.Module):
+    def __init__(self, model: Mmv) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        out = self.model.embed_video(frames)
+        return out["fine"], out["coarse"]
+
+
+class AudioTower(nn.Module):
+    def __init__(self, model: Mmv) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pcm: Tensor) -> tuple[Tensor, Tensor]:
+        out = self.model.embed_audio(pcm)
+        return out["fine"], out["coarse"]
+
+
+class TextTower(nn.Module):
+    def __init__(self, model: Mmv) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        return self.model.embed_text(token_ids)["coarse"]
+
+
+@dataclass(frozen=True)
+class Tower:
+    """How one tower is exported. The input's name is also that of `forward`'s argument."""
+
+    name: str
+    module: type[nn.Module]
+    input: str
+    dtype: str
+    outputs: tuple[str, ...]
+
+
+TOWERS = (
+    Tower("video", VideoTower, "frames", "u8", ("fine", "coarse")),
+    Tower("audio", AudioTower, "pcm", "f32", ("fine", "coarse")),
+    Tower("text", TextTower, "token_ids", "i64", ("coarse",)),
+)
+
+
+def input_shape(tower: Tower, cfg: ModelConfig) -> list[int]:
+    """The shape of one row of a tower's input."""
+    return {
+        "video": [cfg.frames, cfg.crop, cfg.crop, 3],
+        "audio": [cfg.samples],
+        "text": [cfg.max_words],
+    }[tower.name]
+
+
+def golden_inputs(cfg: ModelConfig) -> tuple[dict[str, np.ndarray], list[str]]:
+    """({tower: input rows}, the texts that the text rows come from), from held-out scenes."""
+    scenes = [scene_of(GOLDEN_SEED, i, held_out=True) for i in range(GOLDEN_CLIPS)]
+    clips = [plain_clip(scene, cfg) for scene in scenes]
+    texts = [captions.evaluation_caption(scene) for scene in scenes]
+    # What a tokenizer gets wrong first: case, marks, full-width letters, unknown words, a cut.
+    texts.append("LOOK: a  Tiny,SCARLET　ｓｔａｒ — zigzagging & moving in a circle's path!")
+    texts.append("red " * (cfg.max_words - 1) + "zebra green blue")
+    tokenizer = build_tokenizer(captions.vocabulary())
+    inputs = {
+        "video": np.stack([clip.frames for clip in clips]),
+        "audio": np.stack([clip.pcm for clip in clips]),
+        "text": np.stack([encode(tokenizer, text, cfg.max_words) for text in texts]),
+    }
+    return inputs, texts
+
+
+def export_bundle(
+    model: Mmv, out: Path, name: str, training: dict, evaluation: dict
+) -> dict[str, float]:
+    """Writes the bundle; returns the largest 1 - cosine of ONNX Runtime against PyTorch by tower
+    and space."""
+    cfg = model.cfg
+    out.mkdir(parents=True, exist_ok=True)
+    model = model.eval()
+    inputs, texts = golden_inputs(cfg)
+    lean = folded(model)
+    lean.video_backbone.form = "2d"
+    lean.text_backbone.words = used_words(model.text_backbone.words)
+
+    goldens, errors = {}, {}
+    for tower in TOWERS:
+        path = out / f"{tower.name}.onnx"
+        write_onnx(tower, lean, inputs[tower.name], path)
+        want = run_torch(tower, model, inputs[tower.name])
+        got = run_onnx(path, tower, inputs[tower.name])
+        goldens[f"{tower.name}.input"] = inputs[tower.name]
+        for space, vectors in want.items():
+            goldens[f"{tower.name}.{space}"] = vectors
+            errors[f"{tower.name}.{space}"] = one_minus_cosine(got[space], vectors)
+    bad = {key: error for key, error in errors.items() if not error <= MAX_ONE_MINUS_COSINE / 10}
+    if bad:
+        raise RuntimeError(f"ONNX Runtime and PyTorch disagree: {bad}")
+
+    (out / "goldens.safetensors").write_bytes(save(goldens))
+    build_tokenizer(captions.vocabulary()).save(str(out / "tokenizer.json"))
+    manifest = make_manifest(cfg, out, name, texts, training, evaluation)
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    return errors
+
+
+def used_words(words: nn.Embedding) -> nn.Embedding:
+    """The rows of the word table that the tokenizer can ask for."""
+    rows = build_tokenizer(captions.vocabulary()).get_vocab_size()
+    return nn.Embedding.from_pretrained(words.weight[:rows].clone())
+
+
+def write_onnx(tower: Tower, model: Mmv, rows: np.ndarray, path: Path) -> None:
+    """Exports one tower with a free batch size and everything inside one file."""
+    example = torch.from_numpy(rows[:2])
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        part = Path(folder) / "tower.onnx"
+        program = torch.onnx.export(
+            tower.module(model).eval(),
+            (example,),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=[tower.input],
+            output_names=list(tower.outputs),
+            external_data=False,
+            opset_version=OPSET,
+            verbose=False,
+        )
+        program.save(str(part), external_data=False)
+        graph = onnx.load(str(part))
+    strip(graph)
+    if tower.name == "audio":
+        compute_fourier_basis(graph, model.log_mel.basis.numpy())
+    onnx.checker.check_model(graph)
+    path.write_bytes(graph.SerializeToString(deterministic=True))
+
+
+def strip(model: onnx.ModelProto) -> None:
+    """Removes what the exporter notes down about Python: paths and stack traces."""
+    del model.metadata_props[:]
+    model.doc_string = ""
+    graph = model.graph
+    del graph.metadata_props[:]
+    del graph.value_info[:]
+    graph.doc_string = ""
+    for item in (*graph.node, *graph.initializer, *graph.input, *graph.output):
+        item.doc_string = ""
+        del item.metadata_props[:]
+
+
+def compute_fourier_basis(model: onnx.ModelProto, basis: np.ndarray) -> None:
+    """Replaces the 5 MB Fourier basis by its formula over a table of one cosine.
+
+    basis[k, n] = window[n] * cos(2 pi (k n + quarter) / FFT), so one table of FFT cosines and
+    integer arithmetic give it exactly. All inputs are constants: ONNX Runtime computes it once,
+    when it loads the file.
+    """
+    graph = model.graph
+    found = [t for t in graph.initializer if list(t.dims) == list(basis.shape)]
+    if len(found) != 1:
+        raise RuntimeError(f"expected one Fourier basis in the graph, found {len(found)}")
+    n = np.arange(FFT)
+    half = len(basis) // 2
+    first = int(np.argmax(np.abs(np.fft.rfft(basis[0, 0]))))
+    bins = np.tile(np.arange(first, first + half), 2)
+    # -sin(x) = cos(x + a quarter turn)
+    turn = np.repeat([0, FFT // 4], half)
+    cosine = np.cos(2 * np.pi * n / FFT).astype(np.float32)
+    window = (0.5 - 0.5 * np.cos(2 * np.pi * n / FFT)).astype(np.float32)
+    again = cosine[(bins[:, None] * n + turn[:, None]) % FFT] * window
+    if np.abs(again - basis[:, 0]).max() > 1e-6:
+        raise RuntimeError("the formula does not give the Fourier basis")
+
+    name = found[0].name
+    graph.initializer.remove(found[0])
+    constants = {
+        "fourier.bins": bins[:, None, None].astype(np.int64),
+        "fourier.turn": turn[:, None, None].astype(np.int64),
+        "fourier.n": n[None, None].astype(np.int64),
+        "fourier.size": np.array(FFT, dtype=np.int64),
+        "fourier.cosine": cosine,
+        "fourier.window": window,
+    }
+    graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in constants.items())
+    nodes = [
+        helper.make_node("Mul", ["fourier.bins", "fourier.n"], ["fourier.kn"]),
+        helper.make_node("Add", ["fourier.kn", "fourier.turn"], ["fourier.turned"]),
+        helper.make_node("Mod", ["fourier.turned", "fourier.size"], ["fourier.at"]),
+        helper.make_node("Gather", ["fourier.cosine", "fourier.at"], ["fourier.wave"]),
+        helper.make_node("Mul", ["fourier.wave", "fourier.window"], [name]),
+    ]
+    rest = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*nodes, *rest])
+
+
+def run_torch(tower: Tower, model: Mmv, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """{space: f32 [N, dim]}, un-normalised."""
+    with torch.no_grad():
+        out = tower.module(model)(torch.from_numpy(rows))
+    out = out if isinstance(out, tuple) else (out,)
+    return {space: v.numpy() for space, v in zip(tower.outputs, out, strict=True)}
+
+
+def run_onnx(path: Path, tower: Tower, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """{space: f32 [N, dim]} from ONNX Runtime: all rows at once, then checked one by one."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    out = session.run(list(tower.outputs), {tower.input: rows})
+    one = session.run(list(tower.outputs), {tower.input: rows[:1]})
+    for whole, single in zip(out, one, strict=True):
+        if one_minus_cosine(whole[:1], single) > MAX_ONE_MINUS_COSINE / 10:
+            raise RuntimeError(f"{path.name}: a row's vector depends on the batch around it")
+    return dict(zip(tower.outputs, out, strict=True))
+
+
+def one_minus_cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """The largest over the rows, in f64."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    cosine = (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+    return float((1 - cosine).max())
+
+
+def training_record(cfg: TrainConfig, steps_done: int) -> dict:
+    """What the manifest says about the training."""
+    kept = cfg.to_dict()
+    settings = {k: kept[k] for k in kept if k not in ("model", "name", "threads", "workers")}
+    towers = {k: kept["model"][k] for k in ("video_width", "audio_width", "text_hidden")}
+    return {
+        "command": f"triptych-trainer train --config {cfg.name}",
+        "data": "procedural world, scenes drawn from the seed; no recorded footage",
+        "steps_done": steps_done,
+        "clips_seen": steps_done * cfg.batch_size,
+        **towers,
+        **settings,
+    }
+
+
+def make_manifest(
+    cfg: ModelConfig, out: Path, name: str, texts: list[str], training: dict, evaluation: dict
+) -> dict:
+    towers = {
+        tower.name: {
+            "file": f"{tower.name}.onnx",
+            "precision": "f32",
+            "input": {
+                "name": tower.input,
+                "dtype": tower.dtype,
+                "shape": [None, *input_shape(tower, cfg)],
+            },
+            "outputs": {space: space for space in tower.outputs},
+        }
+        for tower in TOWERS
+    }
+    files = [*(f"{t.name}.onnx" for t in TOWERS), "tokenizer.json", "goldens.safetensors"]
+    return {
+        "format_version": 1,
+        "name": name,
+        "description": DESCRIPTION,
+        "license": LICENSE,
+        "spaces": [
+            {"name": "fine", "dim": cfg.fine_dim, "members": ["video", "audio", "image"]},
+            {
+                "name": "coarse",
+                "dim": cfg.coarse_dim,
+                "members": ["text", "video", "audio", "image"],
+            },
+        ],
+        "towers": towers | {"image": {"inflates": "video"}},
+        "preprocessing": {
+            "video": {
+                "fps": cfg.fps,
+                "frames": cfg.frames,
+                "resize_shorter_side": cfg.resize,
+                "crop": cfg.crop,
+            },
+            "audio": {"sample_rate_hz": cfg.sample_rate_hz, "samples": cfg.samples},
+            "text": {
+                "tokenizer": "tokenizer.json",
+                "max_words": cfg.max_words,
+                "pad_id": PAD_ID,
+                "unknown_id": UNKNOWN_ID,
+            },
+        },
+        "goldens": {
+            "file": "goldens.safetensors",
+            "max_one_minus_cosine": MAX_ONE_MINUS_COSINE,
+            "texts": texts,
+        },
+        "files": {file: hashlib.sha256((out / file).read_bytes()).hexdigest() for file in files},
+        "training": training,
+        "evaluation": evaluation,
+    }

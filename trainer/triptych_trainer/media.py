@@ -1,0 +1,111 @@
+"""Files to frames, samples and clips, exactly as the server reads them (`docs/bundle.md`)."""
+
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+
+from .clips import Span, cut_frames, cut_sound, spans
+from .config import ModelConfig
+from .frames import preprocess
+
+
+class MediaError(RuntimeError):
+    """A file that cannot be decoded."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A file's tracks, as far as it has them."""
+
+    frames: np.ndarray | None
+    """u8 [T, H, W, 3] at the model's fps, as decoded."""
+    pcm: np.ndarray | None
+    """f32 [samples], mono, at the model's rate."""
+
+
+@dataclass(frozen=True)
+class FileClip:
+    """One clip of a file and the tensors its towers get."""
+
+    start_secs: float
+    end_secs: float
+    frames: np.ndarray | None
+    pcm: np.ndarray | None
+
+
+def decode(path: Path, fps: float, sample_rate_hz: int = 48_000) -> Decoded:
+    """The first video and the first audio stream of a file."""
+    kinds = streams(path)
+    if not kinds:
+        raise MediaError(f"{path.name}: no video and no audio stream")
+    with tempfile.TemporaryDirectory() as folder:
+        video, audio = Path(folder) / "frames.rgb", Path(folder) / "sound.f32"
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-threads", "1"]
+        command += ["-i", str(path)]
+        if "Video" in kinds:
+            graph = f"fps=fps={fps:g}:start_time=0,format=rgb24"
+            command += ["-map", "0:v:0", "-vf", graph, "-f", "rawvideo", "-pix_fmt", "rgb24"]
+            command += [str(video)]
+        if "Audio" in kinds:
+            command += ["-map", "0:a:0", "-af", "aresample=async=1:first_pts=0", "-ac", "1"]
+            command += ["-ar", str(sample_rate_hz), "-f", "f32le", str(audio)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise MediaError(f"{path.name}: {done.stderr.strip()}")
+        frames = pcm = None
+        if "Video" in kinds:
+            width, height = kinds["Video"]
+            frames = np.fromfile(video, np.uint8).reshape(-1, height, width, 3)
+        if "Audio" in kinds:
+            pcm = np.fromfile(audio, "<f4")
+    return Decoded(frames, pcm)
+
+
+def streams(path: Path) -> dict[str, tuple[int, int]]:
+    """{"Video": (width, height), "Audio": (0, 0)}: what ffmpeg says it finds in a file, the size as
+    ffmpeg turns the frames before it hands them out."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-i", str(path)]
+    told = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    kinds: dict[str, tuple[int, int]] = {}
+    for line in told.splitlines():
+        found = re.match(r"\s*Stream #0:\d+.*?: (Video|Audio): ", line)
+        if found is None or found[1] in kinds:
+            continue
+        size = re.search(r"[ ,](\d{2,5})x(\d{2,5})[ ,]", line) if found[1] == "Video" else None
+        if found[1] == "Video" and size is None:
+            continue
+        kinds[found[1]] = (int(size[1]), int(size[2])) if size else (0, 0)
+    if "Video" in kinds and re.search(r"rotation of -?(90|270)", told):
+        kinds["Video"] = kinds["Video"][::-1]
+    return kinds
+
+
+def clips_of(path: Path, cfg: ModelConfig, stride_secs: float | None = None) -> list[FileClip]:
+    """Every clip of a file with its tensors, in order; the stride defaults to the window."""
+    decoded = decode(path, cfg.fps, cfg.sample_rate_hz)
+    frames, pcm = decoded.frames, decoded.pcm
+    stride = cfg.frames if stride_secs is None else stride_secs * cfg.fps
+    if frames is None:
+        return _sound_clips(pcm, cfg, stride)
+    frames = preprocess(frames, cfg.resize, cfg.crop)
+    found = []
+    for span in spans(len(frames), cfg.frames, stride):
+        sound = None if pcm is None else cut_sound(pcm, span, cfg.frames, cfg.samples)
+        picture = cut_frames(frames, span, cfg.frames)
+        found.append(FileClip(span.start / cfg.fps, span.end / cfg.fps, picture, sound))
+    return found
+
+
+def _sound_clips(pcm: np.ndarray, cfg: ModelConfig, stride_frames: float) -> list[FileClip]:
+    """A sound file: the same windows, counted in samples."""
+    rate = cfg.sample_rate_hz
+    found = []
+    for span in spans(len(pcm), cfg.samples, stride_frames / cfg.fps * rate):
+        sound = cut_sound(pcm, Span(span.start, span.end), cfg.samples, cfg.samples)
+        found.append(FileClip(span.start / rate, span.end / rate, None, sound))
+    return found

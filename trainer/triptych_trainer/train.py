@@ -1,0 +1,156 @@
+"""The training loop."""
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from .config import ModelConfig, TrainConfig
+from .dataset import WorldBatches
+from .losses import mil_nce_loss, nce_loss
+from .models.mmv import Mmv
+
+
+def learning_rate(cfg: TrainConfig, step: int) -> float:
+    """Linear warm-up, then half a period of a cosine."""
+    if step < cfg.warmup_steps:
+        return cfg.lr * (step + 1) / cfg.warmup_steps
+    done = (step - cfg.warmup_steps) / max(1, cfg.steps - cfg.warmup_steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+    return cfg.lr * (cfg.final_lr_share + (1 - cfg.final_lr_share) * cosine)
+
+
+def build_model(cfg: TrainConfig) -> Mmv:
+    """A model with the initial weights of the configuration's seed."""
+    torch.manual_seed(cfg.seed)
+    model = Mmv(cfg.model)
+    # Both forms compute the same; in eager PyTorch on a CPU the 3D one is faster.
+    model.video_backbone.form = "3d"
+    return model
+
+
+def losses_of(model: Mmv, batch: dict[str, Tensor], cfg: TrainConfig) -> dict[str, Tensor]:
+    video = model.embed_video(batch["frames"])
+    audio = model.embed_audio_logmel(batch["logmel"])
+    ids = batch["token_ids"]
+    text = model.embed_text(ids.flatten(0, 1))["coarse"].unflatten(0, ids.shape[:2])
+    video_audio = nce_loss(video["fine"], audio["fine"], cfg.temperature)
+    video_text = mil_nce_loss(video["coarse"], text, batch["text_mask"], cfg.temperature)
+    total = cfg.weight_video_audio * video_audio + cfg.weight_video_text * video_text
+    return {"loss": total, "video_audio": video_audio, "video_text": video_text}
+
+
+def save_checkpoint(
+    path: Path, cfg: TrainConfig, model: Mmv, optimizer: torch.optim.Optimizer, step: int
+) -> None:
+    state = {
+        "config": cfg.to_dict(),
+        "step": step,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    # A killed run leaves the old checkpoint or the new one, never half of one.
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    part.replace(path)
+
+
+def load_checkpoint(path: Path) -> tuple[TrainConfig, Mmv, dict[str, Any]]:
+    """(configuration, model in eval mode, everything that was saved)."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    fields = dict(state["config"])
+    cfg = TrainConfig(**(fields | {"model": ModelConfig(**fields["model"])}))
+    model = build_model(cfg)
+    model.load_state_dict(state["model"])
+    return cfg, model.eval(), state
+
+
+def train(cfg: TrainConfig, out: Path, *, resume: bool = False, tensorboard: bool = False) -> Mmv:
+    """Trains and leaves `checkpoint.pt` and `log.jsonl` in `out`; returns the model in eval mode.
+
+    A resumed run makes the same steps as one that was never interrupted.
+    """
+    torch.set_num_threads(cfg.threads)
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint = out / "checkpoint.pt"
+    model, start = build_model(cfg).train(), 0
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(trainable, lr=cfg.lr)
+    if resume and checkpoint.exists():
+        _, _, state = load_checkpoint(checkpoint)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        start = state["step"]
+    log = Log(cfg, out, start, tensorboard)
+    data = WorldBatches(cfg.model, cfg.seed, cfg.batch_size, cfg.steps)
+    steps = range(start, cfg.steps)
+    loader = DataLoader(data, batch_size=None, sampler=steps, num_workers=cfg.workers)
+
+    for step, batch in zip(steps, loader, strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(cfg, step)
+        losses = losses_of(model, batch, cfg)
+        if not torch.isfinite(losses["loss"]):
+            raise FloatingPointError(f"step {step}: the loss is {losses['loss'].item()}")
+        optimizer.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        norm = torch.nn.utils.clip_grad_norm_(trainable, cfg.clip_norm, error_if_nonfinite=True)
+        optimizer.step()
+        log.step(step, {**losses, "gradient_norm": norm}, learning_rate(cfg, step))
+        if (step + 1) % cfg.checkpoint_every == 0 or step + 1 == cfg.steps:
+            save_checkpoint(checkpoint, cfg, model, optimizer, step + 1)
+
+    log.close()
+    return model.eval()
+
+
+class Log:
+    """Means over `log_every` steps to the terminal, `log.jsonl` and, if asked, TensorBoard."""
+
+    def __init__(self, cfg: TrainConfig, out: Path, start: int, tensorboard: bool) -> None:
+        self.cfg, self.sums, self.count = cfg, {}, 0
+        self.file = (out / "log.jsonl").open("a" if start else "w")
+        self.writer = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(out))
+        self.started = self.last = time.monotonic()
+        self.cpu = time.process_time()
+        self.first = start
+
+    def step(self, step: int, values: dict[str, Tensor], lr: float) -> None:
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
+        self.count += 1
+        if self.count < self.cfg.log_every and step + 1 < self.cfg.steps:
+            return
+        now, cpu = time.monotonic(), time.process_time()
+        row = {"step": step + 1, "lr": lr} | {k: v / self.count for k, v in self.sums.items()}
+        row["clips_per_sec"] = self.count * self.cfg.batch_size / (now - self.last)
+        row["cpu_secs_per_step"] = (cpu - self.cpu) / self.count
+        row["elapsed_secs"] = now - self.started
+        eta = (now - self.started) / (step + 1 - self.first) * (self.cfg.steps - step - 1)
+        self.file.write(json.dumps(row) + "\n")
+        self.file.flush()
+        print(
+            f"step {step + 1}/{self.cfg.steps}  loss {row['loss']:.3f}"
+            f" (v-a {row['video_audio']:.3f}, v-t {row['video_text']:.3f})"
+            f"  |g| {row['gradient_norm']:.2f}  lr {lr:.2e}  {row['clips_per_sec']:.1f} clips/s"
+            f"  cpu {row['cpu_secs_per_step']:.2f} s/step  eta {eta / 60:.1f} min",
+            flush=True,
+        )
+        if self.writer is not None:
+            for name, value in row.items():
+                self.writer.add_scalar(name, value, step + 1)
+        self.sums, self.count, self.last, self.cpu = {}, 0, now, cpu
+
+    def close(self) -> None:
+        self.file.close()
+        if self.writer is not None:
+            self.writer.close()
