@@ -1,4 +1,4 @@
-"""`triptych-trainer`: train, evaluate, export, samples, serve-eval."""
+"""`triptych-trainer`: train, evaluate, export, samples, import-deepmind, import-milnce."""
 
 import json
 from dataclasses import replace
@@ -59,8 +59,7 @@ def export(
     measured = json.loads(evaluation.read_text()) if evaluation else {}
     training = training_record(cfg, state["step"])
     errors = export_bundle(model, out, cfg.name, training, measured)
-    for key, error in errors.items():
-        print(f"{key}: largest 1 - cosine against PyTorch {error:.1e}")
+    _report(errors)
 
 
 def samples(
@@ -107,7 +106,104 @@ def evaluate(
     out.write_text(json.dumps(record, indent=2) + "\n")
 
 
-COMMANDS = {"train": train, "evaluate": evaluate, "export": export, "samples": samples}
+def import_deepmind(
+    checkpoint: tyro.conf.Positional[Path],
+    out: Path,
+    name: str | None = None,
+    vocab: Path | None = None,
+    savedmodel: Path | None = None,
+    vocab_offset: int | None = None,
+    audio_log: Literal["auto", "log1p10000", "eps1e-6"] = "auto",
+    probe_audio: tuple[Path, ...] = (),
+    frames: int = 32,
+    fps: float = 10.0,
+    resize: int = 224,
+    crop: int = 200,
+    video_precision: Literal["f32", "fp16", "int8"] = "f32",
+    form: Literal["2d", "3d"] = "2d",
+    threads: int = 2,
+) -> None:
+    """Makes a bundle of a published MMV checkpoint (mmv_s3d.pkl, mmv_tsm_resnet_x1.pkl or _x2.pkl).
+
+    The file is read without executing what is in it.
+
+    Args:
+        name: the bundle's name; default: the last part of OUT.
+        vocab: the word list, one word per row of the word table.
+        savedmodel: folder of a downloaded TF-Hub model, whose assets have the word list.
+        vocab_offset: row of the list's first word, where the list has fewer words than the table.
+        audio_log: the logarithm of the audio front end; `auto` compares both with the statistics
+            in the checkpoint.
+        probe_audio: recordings for that comparison; without any, generated sound.
+        form: how the video graph is written; `3d` is the slower twin.
+    """
+    import torch
+
+    from .importer.commands import import_deepmind as run
+    from .importer.commands import sizes
+
+    torch.set_num_threads(threads)
+    errors = run(
+        checkpoint,
+        out,
+        sizes(frames, fps, resize, crop),
+        name=name,
+        vocab=vocab,
+        saved_model=savedmodel,
+        vocab_offset=vocab_offset,
+        audio_log=audio_log,
+        probe_audio=list(probe_audio),
+        precision={} if video_precision == "f32" else {"video": video_precision},
+        form=form,
+    )
+    _report(errors)
+
+
+def import_milnce(
+    weights: tyro.conf.Positional[Path],
+    dictionary: Path,
+    out: Path,
+    name: str | None = None,
+    license: str | None = None,
+    frames: int = 32,
+    fps: float = 10.0,
+    resize: int = 224,
+    crop: int = 224,
+    video_precision: Literal["f32", "fp16", "int8"] = "f32",
+    threads: int = 2,
+) -> None:
+    """Makes a text-video bundle of the public PyTorch S3D trained on HowTo100M with MIL-NCE.
+
+    Args:
+        weights: s3d_howto100m.pth; only tensors are read from it.
+        dictionary: s3d_dict.npy.
+        license: what the manifest says of the weights; their file does not state one.
+    """
+    import torch
+
+    from .importer.commands import import_milnce as run
+    from .importer.commands import sizes
+
+    torch.set_num_threads(threads)
+    precision = {} if video_precision == "f32" else {"video": video_precision}
+    base = sizes(frames, fps, resize, crop)
+    errors = run(weights, dictionary, out, base, name=name, license=license, precision=precision)
+    _report(errors)
+
+
+def _report(errors: dict[str, float]) -> None:
+    for key, error in errors.items():
+        print(f"{key}: largest 1 - cosine against PyTorch {error:.1e}")
+
+
+COMMANDS = {
+    "train": train,
+    "evaluate": evaluate,
+    "export": export,
+    "samples": samples,
+    "import-deepmind": import_deepmind,
+    "import-milnce": import_milnce,
+}
 
 
 def main() -> None:

@@ -1,10 +1,11 @@
 """A trained model to a bundle: ONNX towers, tokenizer, goldens, manifest (`docs/bundle.md`)."""
 
+import copy
 import hashlib
 import json
 import tempfile
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,14 @@ import onnxruntime as ort
 import torch
 from onnx import helper, numpy_helper
 from safetensors.numpy import save
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from .config import ModelConfig, TrainConfig
 from .dataset import plain_clip
 from .models.audio_frontend import FFT
-from .models.folding import folded
+from .models.folding import fold, folded
+from .models.heads import GRAPHS
 from .models.mmv import Mmv
 from .tokenizer import PAD_ID, UNKNOWN_ID, build_tokenizer, encode
 from .world import captions
@@ -35,60 +38,74 @@ DESCRIPTION = (
 LICENSE = "Apache-2.0"
 
 
-class VideoTower(nn.Module):
-    def __init__(self, model: Mmv) -> None:
+class TowerModule(nn.Module):
+    """One tower as a graph: its argument is what the server sends, its results one per space."""
+
+    def __init__(self, model: nn.Module, tower: "Tower") -> None:
         super().__init__()
-        self.model = model
+        self.model, self.tower = model, tower
 
-    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        out = self.model.embed_video(frames)
-        return out["fine"], out["coarse"]
-
-
-class AudioTower(nn.Module):
-    def __init__(self, model: Mmv) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pcm: Tensor) -> tuple[Tensor, Tensor]:
-        out = self.model.embed_audio(pcm)
-        return out["fine"], out["coarse"]
-
-
-class TextTower(nn.Module):
-    def __init__(self, model: Mmv) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, token_ids: Tensor) -> Tensor:
-        return self.model.embed_text(token_ids)["coarse"]
+    def forward(self, rows: Tensor) -> tuple[Tensor, ...]:
+        out = getattr(self.model, f"embed_{self.tower.name}")(rows)
+        return tuple(out[space] for space in self.tower.outputs)
 
 
 @dataclass(frozen=True)
 class Tower:
-    """How one tower is exported. The input's name is also that of `forward`'s argument."""
+    """How one tower is exported: `embed_<name>` of the model it belongs to."""
 
     name: str
-    module: type[nn.Module]
     input: str
     dtype: str
     outputs: tuple[str, ...]
+    precision: str = "f32"
 
 
-TOWERS = (
-    Tower("video", VideoTower, "frames", "u8", ("fine", "coarse")),
-    Tower("audio", AudioTower, "pcm", "f32", ("fine", "coarse")),
-    Tower("text", TextTower, "token_ids", "i64", ("coarse",)),
-)
+INPUTS = {
+    "video": ("frames", "u8"),
+    "audio": ("pcm", "f32"),
+    "text": ("token_ids", "i64"),
+    "image": ("image", "u8"),
+}
+
+
+def tower_of(name: str, spaces: str, precision: str = "f32") -> Tower:
+    """A tower of the head graph `spaces`; a picture goes wherever video does."""
+    member = "video" if name == "image" else name
+    outputs = tuple(s.name for s in GRAPHS[spaces] if member in s.members)
+    return Tower(name, *INPUTS[name], outputs, precision)
 
 
 def input_shape(tower: Tower, cfg: ModelConfig) -> list[int]:
     """The shape of one row of a tower's input."""
     return {
         "video": [cfg.frames, cfg.crop, cfg.crop, 3],
+        "image": [cfg.crop, cfg.crop, 3],
         "audio": [cfg.samples],
         "text": [cfg.max_words],
     }[tower.name]
+
+
+@dataclass
+class Content:
+    """What makes a bundle beside the model: everything that depends on where it comes from."""
+
+    name: str
+    description: str
+    license: str
+    inputs: dict[str, np.ndarray]
+    """Golden rows by modality; a modality without rows is not exported."""
+    texts: list[str]
+    tokenizer: Tokenizer | None
+    pad_id: int = PAD_ID
+    unknown_id: int = UNKNOWN_ID
+    training: dict = field(default_factory=dict)
+    evaluation: dict = field(default_factory=dict)
+    image: nn.Module | None = None
+    """A deflated network with `embed_image`; without one, a picture is inflated."""
+    precision: dict[str, str] = field(default_factory=dict)
+    """`f32` (where not named), `fp16` or `int8` by tower."""
+    form: str = "2d"
 
 
 def golden_inputs(cfg: ModelConfig) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -109,35 +126,71 @@ def golden_inputs(cfg: ModelConfig) -> tuple[dict[str, np.ndarray], list[str]]:
 
 
 def export_bundle(
-    model: Mmv, out: Path, name: str, training: dict, evaluation: dict
+    model: Mmv, out: Path, name: str, training: dict, evaluation: dict, **more
 ) -> dict[str, float]:
+    """Writes the bundle of a model of the small world; see `write_bundle`. `more`: fields of
+    `Content`."""
+    inputs, texts = golden_inputs(model.cfg)
+    lean = copy.copy(model.eval())
+    lean._modules = dict(model._modules)
+    if "text" in model.modalities:
+        lean.text_backbone = copy.copy(model.text_backbone)
+        lean.text_backbone._modules = dict(model.text_backbone._modules)
+        lean.text_backbone.words = used_words(model.text_backbone.words)
+    tokenizer = build_tokenizer(captions.vocabulary())
+    content = Content(name, DESCRIPTION, LICENSE, inputs, texts, tokenizer)
+    content = replace(content, training=training, evaluation=evaluation, **more)
+    return write_bundle(lean, out, content)
+
+
+def write_bundle(model: Mmv, out: Path, content: Content) -> dict[str, float]:
     """Writes the bundle; returns the largest 1 - cosine of ONNX Runtime against PyTorch by tower
-    and space."""
-    cfg = model.cfg
+    and space. Towers that are not f32 are measured, not held to it; both go into the manifest."""
+    cfg, inputs = model.cfg, dict(content.inputs)
     out.mkdir(parents=True, exist_ok=True)
     model = model.eval()
-    inputs, texts = golden_inputs(cfg)
     lean = folded(model)
-    lean.video_backbone.form = "2d"
-    lean.text_backbone.words = used_words(model.text_backbone.words)
+    lean.video_backbone.form = content.form
+    sources = {name: (model, lean) for name in ("video", "audio", "text")}
+    if content.image is not None:
+        inputs["image"] = inputs["video"][:, cfg.frames // 2]
+        sources["image"] = (content.image.eval(), fold(copy.deepcopy(content.image)))
 
-    goldens, errors = {}, {}
-    for tower in TOWERS:
-        path = out / f"{tower.name}.onnx"
-        write_onnx(tower, lean, inputs[tower.name], path)
-        want = run_torch(tower, model, inputs[tower.name])
-        got = run_onnx(path, tower, inputs[tower.name])
-        goldens[f"{tower.name}.input"] = inputs[tower.name]
+    goldens, errors, towers, measured = {}, {}, [], {}
+    for name, rows in inputs.items():
+        if name != "image" and (name not in model.modalities or rows is None):
+            continue
+        tower = tower_of(name, cfg.spaces, content.precision.get(name, "f32"))
+        reference, source = sources[name]
+        path = out / f"{name}.onnx"
+        want = run_torch(tower, reference, rows)
+        write_onnx(tower, source, rows, path)
+        if tower.precision != "f32":
+            from .precision import convert
+
+            measured[name] = convert(tower, source, path, rows, want)
+        got = run_onnx(path, tower, rows)
+        goldens[f"{name}.input"] = rows
         for space, vectors in want.items():
-            goldens[f"{tower.name}.{space}"] = vectors
-            errors[f"{tower.name}.{space}"] = one_minus_cosine(got[space], vectors)
-    bad = {key: error for key, error in errors.items() if not error <= MAX_ONE_MINUS_COSINE / 10}
+            goldens[f"{name}.{space}"] = vectors
+            errors[f"{name}.{space}"] = one_minus_cosine(got[space], vectors)
+        towers.append(tower)
+    bad = {
+        f"{tower.name}.{space}": errors[f"{tower.name}.{space}"]
+        for tower in towers
+        for space in tower.outputs
+        if tower.precision == "f32"
+        and not errors[f"{tower.name}.{space}"] <= MAX_ONE_MINUS_COSINE / 10
+    }
     if bad:
         raise RuntimeError(f"ONNX Runtime and PyTorch disagree: {bad}")
 
     (out / "goldens.safetensors").write_bytes(save(goldens))
-    build_tokenizer(captions.vocabulary()).save(str(out / "tokenizer.json"))
-    manifest = make_manifest(cfg, out, name, texts, training, evaluation)
+    if content.tokenizer is not None:
+        content.tokenizer.save(str(out / "tokenizer.json"))
+    if measured:
+        content.evaluation = content.evaluation | {"precision": measured}
+    manifest = make_manifest(model, out, content, towers, errors)
     (out / "manifest.json").write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
     return errors
 
@@ -155,7 +208,7 @@ def write_onnx(tower: Tower, model: Mmv, rows: np.ndarray, path: Path) -> None:
         warnings.simplefilter("ignore")
         part = Path(folder) / "tower.onnx"
         program = torch.onnx.export(
-            tower.module(model).eval(),
+            TowerModule(model, tower).eval(),
             (example,),
             dynamo=True,
             dynamic_shapes=({0: torch.export.Dim("batch")},),
@@ -236,8 +289,7 @@ def compute_fourier_basis(model: onnx.ModelProto, basis: np.ndarray) -> None:
 def run_torch(tower: Tower, model: Mmv, rows: np.ndarray) -> dict[str, np.ndarray]:
     """{space: f32 [N, dim]}, un-normalised."""
     with torch.no_grad():
-        out = tower.module(model)(torch.from_numpy(rows))
-    out = out if isinstance(out, tuple) else (out,)
+        out = TowerModule(model, tower)(torch.from_numpy(rows))
     return {space: v.numpy() for space, v in zip(tower.outputs, out, strict=True)}
 
 
@@ -277,12 +329,14 @@ def training_record(cfg: TrainConfig, steps_done: int) -> dict:
 
 
 def make_manifest(
-    cfg: ModelConfig, out: Path, name: str, texts: list[str], training: dict, evaluation: dict
+    model: Mmv, out: Path, content: Content, towers: list[Tower], errors: dict[str, float]
 ) -> dict:
-    towers = {
+    cfg, dims = model.cfg, model.space_dims()
+    names = [tower.name for tower in towers]
+    described = {
         tower.name: {
             "file": f"{tower.name}.onnx",
-            "precision": "f32",
+            "precision": tower.precision,
             "input": {
                 "name": tower.input,
                 "dtype": tower.dtype,
@@ -290,44 +344,61 @@ def make_manifest(
             },
             "outputs": {space: space for space in tower.outputs},
         }
-        for tower in TOWERS
+        for tower in towers
     }
-    files = [*(f"{t.name}.onnx" for t in TOWERS), "tokenizer.json", "goldens.safetensors"]
+    if "image" not in names:
+        described["image"] = {"inflates": "video"}
+    files = [f"{name}.onnx" for name in names]
+    files += ["tokenizer.json"] * ("text" in names) + ["goldens.safetensors"]
+    worst = max((e for k, e in errors.items() if content.precision.get(k.split(".")[0])), default=0)
+    goldens = {
+        "file": "goldens.safetensors",
+        "max_one_minus_cosine": max(MAX_ONE_MINUS_COSINE, 2 * worst),
+        "texts": content.texts if "text" in names else [],
+    }
     return {
         "format_version": 1,
-        "name": name,
-        "description": DESCRIPTION,
-        "license": LICENSE,
-        "spaces": [
-            {"name": "fine", "dim": cfg.fine_dim, "members": ["video", "audio", "image"]},
-            {
-                "name": "coarse",
-                "dim": cfg.coarse_dim,
-                "members": ["text", "video", "audio", "image"],
-            },
-        ],
-        "towers": towers | {"image": {"inflates": "video"}},
-        "preprocessing": {
-            "video": {
-                "fps": cfg.fps,
-                "frames": cfg.frames,
-                "resize_shorter_side": cfg.resize,
-                "crop": cfg.crop,
-            },
-            "audio": {"sample_rate_hz": cfg.sample_rate_hz, "samples": cfg.samples},
-            "text": {
-                "tokenizer": "tokenizer.json",
-                "max_words": cfg.max_words,
-                "pad_id": PAD_ID,
-                "unknown_id": UNKNOWN_ID,
-            },
-        },
-        "goldens": {
-            "file": "goldens.safetensors",
-            "max_one_minus_cosine": MAX_ONE_MINUS_COSINE,
-            "texts": texts,
-        },
+        "name": content.name,
+        "description": content.description,
+        "license": content.license,
+        "spaces": spaces_of(cfg.spaces, dims, [*described]),
+        "towers": described,
+        "preprocessing": preprocessing(cfg, content, names),
+        "goldens": goldens,
         "files": {file: hashlib.sha256((out / file).read_bytes()).hexdigest() for file in files},
-        "training": training,
-        "evaluation": evaluation,
+        "training": content.training,
+        "evaluation": content.evaluation,
     }
+
+
+def spaces_of(graph: str, dims: dict[str, int], towers: list[str]) -> list[dict]:
+    """The spaces that two modalities with a tower share. Text leads where it is a member; a
+    picture is a member wherever video is. Only FAC's audio reaches the space of text."""
+    spaces = []
+    for space in GRAPHS[graph]:
+        members = [m for m in space.members if m in towers]
+        if "video" in members:
+            members.append("image")
+        if members:
+            spaces.append({"name": space.name, "dim": dims[space.name], "members": members})
+    return spaces
+
+
+def preprocessing(cfg: ModelConfig, content: Content, towers: list[str]) -> dict:
+    """A missing section means that there is no such tower."""
+    every = {
+        "video": {
+            "fps": cfg.fps,
+            "frames": cfg.frames,
+            "resize_shorter_side": cfg.resize,
+            "crop": cfg.crop,
+        },
+        "audio": {"sample_rate_hz": cfg.sample_rate_hz, "samples": cfg.samples},
+        "text": {
+            "tokenizer": "tokenizer.json",
+            "max_words": cfg.max_words,
+            "pad_id": content.pad_id,
+            "unknown_id": content.unknown_id,
+        },
+    }
+    return {name: section for name, section in every.items() if name in towers}

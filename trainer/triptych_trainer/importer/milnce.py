@@ -8,7 +8,6 @@ from torch import Tensor
 from ..config import ModelConfig
 from ..models.mmv import Mmv
 from ..models.s3d import MIXED
-from .vocabulary import Vocabulary
 
 LICENSE = "not stated with the weights; ask their authors (antoine77340/S3D_HowTo100M)"
 SPACE = "video_text"
@@ -91,9 +90,3 @@ def build_model(weights: dict[str, Tensor], cfg: ModelConfig) -> Mmv:
         model = Mmv(cfg)
     model.load_state_dict(state, assign=True)
     return model.eval()
-
-
-def with_extra_row(table: Tensor, vocabulary: Vocabulary) -> Tensor:
-    """The word table with the row of zeros the vocabulary counts on."""
-    missing = vocabulary.rows - len(table)
-    return table if missing <= 0 else torch.cat([table, table.new_zeros(missing, table.shape[1])])

@@ -174,10 +174,18 @@ def _encode(text: object, encoding: object = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes(*args: object) -> bytes:
+    """How the oldest protocols write b""."""
+    if args:
+        raise RefusedError("only empty bytes are made so")
+    return b""
+
+
 _NAMES: dict[tuple[str, str], object] = {
     ("numpy", "ndarray"): _NDARRAY,
     ("numpy", "dtype"): _Call(_DType),
     ("_codecs", "encode"): _Call(_encode),
+    ("__builtin__", "bytes"): _Call(_no_bytes),
     ("collections", "OrderedDict"): _Mapping,
     ("haiku._src.data_structures", "frozendict"): _Mapping,
     ("haiku._src.data_structures", "FlatMapping"): _Mapping,
