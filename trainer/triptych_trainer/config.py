@@ -94,6 +94,11 @@ class TrainConfig:
     """The half cosine ends at this share of `lr`."""
     weight_video_audio: float = 1.0
     weight_video_text: float = 1.0
+    """The paper: 10 to 1 on HowTo100M alone, 1 to 1 with AudioSet."""
+    loss_form: str = "asymmetric"
+    """`asymmetric`: MMV's; `symmetric`: one loss for each direction."""
+    sync_bn: bool = True
+    """BatchNorm statistics over all ranks, in backbones and heads; nothing changes with one."""
     temperature: float = 0.07
     clip_norm: float = 5.0
     """Gradients are scaled down to this norm."""

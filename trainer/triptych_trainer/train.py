@@ -13,7 +13,9 @@ from torch.utils.data import DataLoader
 from .config import ModelConfig, TrainConfig
 from .dataset import WorldBatches
 from .losses import mil_nce_loss, nce_loss
+from .models.heads import shared_space
 from .models.mmv import Mmv
+from .models.norm import use_sync_batch_norm
 
 
 def learning_rate(cfg: TrainConfig, step: int) -> float:
@@ -30,18 +32,25 @@ def build_model(cfg: TrainConfig) -> Mmv:
     torch.manual_seed(cfg.seed)
     model = Mmv(cfg.model)
     # Both forms compute the same; in eager PyTorch on a CPU the 3D one is faster.
-    model.video_backbone.form = "3d"
-    return model
+    model.video_backbone.form = "3d" if cfg.model.backbone == "s3d" else "2d"
+    return use_sync_batch_norm(model, cfg.sync_bn)
 
 
 def losses_of(model: Mmv, batch: dict[str, Tensor], cfg: TrainConfig) -> dict[str, Tensor]:
+    """The weighted sum and its parts, in whichever spaces the head graph pairs the modalities."""
+    graph = cfg.model.spaces
     video = model.embed_video(batch["frames"])
-    audio = model.embed_audio_logmel(batch["logmel"])
-    ids = batch["token_ids"]
-    text = model.embed_text(ids.flatten(0, 1))["coarse"].unflatten(0, ids.shape[:2])
-    video_audio = nce_loss(video["fine"], audio["fine"], cfg.temperature)
-    video_text = mil_nce_loss(video["coarse"], text, batch["text_mask"], cfg.temperature)
-    total = cfg.weight_video_audio * video_audio + cfg.weight_video_text * video_text
+    total = video_audio = video_text = torch.zeros((), dtype=next(iter(video.values())).dtype)
+    if space := shared_space(graph, "video", "audio"):
+        audio = model.embed_audio_logmel(batch["logmel"])
+        video_audio = nce_loss(video[space], audio[space], cfg.temperature, cfg.loss_form)
+        total = total + cfg.weight_video_audio * video_audio
+    if space := shared_space(graph, "video", "text"):
+        ids = batch["token_ids"]
+        text = model.embed_text(ids.flatten(0, 1))[space].unflatten(0, ids.shape[:2])
+        mask = batch["text_mask"]
+        video_text = mil_nce_loss(video[space], text, mask, cfg.temperature, cfg.loss_form)
+        total = total + cfg.weight_video_text * video_text
     return {"loss": total, "video_audio": video_audio, "video_text": video_text}
 
 
