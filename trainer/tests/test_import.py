@@ -1,7 +1,6 @@
 """Public checkpoints to bundles: PyTorch and ONNX Runtime against the original model's outputs."""
 
 import json
-import resource
 import subprocess
 import sys
 from dataclasses import replace
@@ -156,23 +155,26 @@ def test_the_probe_finds_the_logarithm(public_checkpoint, log: str) -> None:
 
 
 MEASURED = """
-import resource, sys, time
+import sys, time
 from pathlib import Path
 from triptych_trainer.importer.deepmind import build_model, config_of, read_checkpoint
 started = time.process_time()
 checkpoint = read_checkpoint(Path(sys.argv[1]))
 model = build_model(checkpoint, config_of(checkpoint))
-print(time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+# Not getrusage: its peak is handed down by the process that started this one.
+peak = next(x for x in open("/proc/self/status") if x.startswith("VmHWM")).split()[1]
+print(time.process_time() - started, int(peak) / 2**20)
 """
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
 def test_reading_stays_small_and_quick(public_checkpoint) -> None:
+    """Importing torch alone takes half a GiB; the file has 0.15."""
     path = public_checkpoint("s3d")
     command = [sys.executable, "-c", MEASURED, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     cpu_secs, gib = map(float, done.stdout.split())
-    assert cpu_secs < 30 and gib < 1.5, done.stdout
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0
+    assert cpu_secs < 30 and gib < 1.3, done.stdout
 
 
 def test_without_a_word_list_there_is_no_text_tower(
