@@ -21,7 +21,7 @@ def goldens() -> Path:
 
 @pytest.fixture(autouse=True)
 def _threads() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(int(os.environ.get("TRIPTYCH_TEST_THREADS", "2")))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""`triptych-trainer`: train, evaluate, export, samples, import-deepmind, import-milnce."""
+"""`triptych-trainer`: train, evaluate, export, deflate, and import public checkpoints."""
 
 import json
 from dataclasses import replace
@@ -106,6 +106,27 @@ def evaluate(
     out.write_text(json.dumps(record, indent=2) + "\n")
 
 
+def serve_eval(
+    bin: Path = Path("../target/release/triptych"),
+    model: Path = Path("../models/small-world"),
+    out: Path = Path("runs/served.json"),
+    sets: int = 4,
+    clips: int = 500,
+    first_set: int = 0,
+) -> None:
+    """Measures the same through a real server that indexes MP4 files and answers searches.
+
+    Args:
+        bin: the server's program.
+        first_set: number of the first held-out set.
+    """
+    from .serve_eval import serve_eval as run
+
+    record = run(bin.resolve(), model.resolve(), sets, clips, first_set)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(record, indent=2) + "\n")
+
+
 def import_deepmind(
     checkpoint: tyro.conf.Positional[Path],
     out: Path,
@@ -201,6 +222,7 @@ COMMANDS = {
     "evaluate": evaluate,
     "export": export,
     "samples": samples,
+    "serve-eval": serve_eval,
     "import-deepmind": import_deepmind,
     "import-milnce": import_milnce,
 }

@@ -86,8 +86,8 @@ class TrainConfig:
     model: ModelConfig = SMALL_WORLD
     name: str = "small-world"
     seed: int = 1
-    batch_size: int = 64
-    steps: int = 2800
+    batch_size: int = 48
+    steps: int = 2200
     lr: float = 2e-3
     warmup_steps: int = 150
     final_lr_share: float = 0.0

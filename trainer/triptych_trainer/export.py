@@ -76,6 +76,10 @@ def tower_of(name: str, spaces: str, precision: str = "f32") -> Tower:
     return Tower(name, *INPUTS[name], outputs, precision)
 
 
+TOWERS = tuple(tower_of(name, "fac") for name in ("video", "audio", "text"))
+"""The towers of FAC spaces."""
+
+
 def input_shape(tower: Tower, cfg: ModelConfig) -> list[int]:
     """The shape of one row of a tower's input."""
     return {

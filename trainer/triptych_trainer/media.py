@@ -26,6 +26,8 @@ class Decoded:
     """u8 [T, H, W, 3] at the model's fps, as decoded."""
     pcm: np.ndarray | None
     """f32 [samples], mono, at the model's rate."""
+    duration_secs: float | None
+    """What the container says, to a hundredth; None if it says nothing."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class FileClip:
 
 def decode(path: Path, fps: float, sample_rate_hz: int = 48_000) -> Decoded:
     """The first video and the first audio stream of a file."""
-    kinds = streams(path)
+    kinds, duration_secs = probe(path)
     if not kinds:
         raise MediaError(f"{path.name}: no video and no audio stream")
     with tempfile.TemporaryDirectory() as folder:
@@ -63,12 +65,12 @@ def decode(path: Path, fps: float, sample_rate_hz: int = 48_000) -> Decoded:
             frames = np.fromfile(video, np.uint8).reshape(-1, height, width, 3)
         if "Audio" in kinds:
             pcm = np.fromfile(audio, "<f4")
-    return Decoded(frames, pcm)
+    return Decoded(frames, pcm, duration_secs)
 
 
-def streams(path: Path) -> dict[str, tuple[int, int]]:
-    """{"Video": (width, height), "Audio": (0, 0)}: what ffmpeg says it finds in a file, the size as
-    ffmpeg turns the frames before it hands them out."""
+def probe(path: Path) -> tuple[dict[str, tuple[int, int]], float | None]:
+    """({"Video": (width, height), "Audio": (0, 0)}, seconds): what ffmpeg says it finds in a file,
+    the size as ffmpeg turns the frames before it hands them out."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-i", str(path)]
     told = subprocess.run(command, capture_output=True, text=True, check=False).stderr
     kinds: dict[str, tuple[int, int]] = {}
@@ -82,7 +84,11 @@ def streams(path: Path) -> dict[str, tuple[int, int]]:
         kinds[found[1]] = (int(size[1]), int(size[2])) if size else (0, 0)
     if "Video" in kinds and re.search(r"rotation of -?(90|270)", told):
         kinds["Video"] = kinds["Video"][::-1]
-    return kinds
+    duration = re.search(r"Duration: (\d+):(\d+):(\d+\.\d+)", told)
+    if duration is None:
+        return kinds, None
+    hours, minutes, secs = (float(part) for part in duration.groups())
+    return kinds, 3600 * hours + 60 * minutes + secs
 
 
 def clips_of(path: Path, cfg: ModelConfig, stride_secs: float | None = None) -> list[FileClip]:
@@ -97,7 +103,10 @@ def clips_of(path: Path, cfg: ModelConfig, stride_secs: float | None = None) -> 
     for span in spans(len(frames), cfg.frames, stride):
         sound = None if pcm is None else cut_sound(pcm, span, cfg.frames, cfg.samples)
         picture = cut_frames(frames, span, cfg.frames)
-        found.append(FileClip(span.start / cfg.fps, span.end / cfg.fps, picture, sound))
+        end_secs = span.end / cfg.fps
+        if decoded.duration_secs is not None:
+            end_secs = min(end_secs, decoded.duration_secs)
+        found.append(FileClip(span.start / cfg.fps, end_secs, picture, sound))
     return found
 
 

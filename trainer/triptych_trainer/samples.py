@@ -45,7 +45,7 @@ REELS = (
     Reel("reel-06.webm", 4, (256, 192), 30, LANDSCAPE),
     Reel("reel-07.mp4", 7, (160, 160)),
     # Its last clip overlaps the one before: the end belongs to no whole window.
-    Reel("reel-08.mp4", 3, extra_secs=1.4),
+    Reel("reel-08.mp4", 3, extra_secs=1.6),
     Reel("clip-09.mp4", 1),
     Reel("clip-10.webm", 1),
     Reel("clip-11.mp4", 1, (144, 192), 30, PORTRAIT),

@@ -225,8 +225,11 @@ class S3dG(nn.Module):
         self.dim = inputs
 
     def forward(self, x: Tensor) -> Tensor:
+        folded = space_to_depth(x) if self.stem_kind == "s2d" else x
+        return self.after_stem(self.stem(folded, self.form))
+
+    def after_stem(self, x: Tensor) -> Tensor:
         form = self.form
-        x = self.stem(space_to_depth(x) if self.stem_kind == "s2d" else x, form)
         x = max_pool_same(x, (1, 3, 3), (1, 2, 2), self.pads_of)
         x = self.conv_2c(self.conv_2b(x, form), form)
         x = max_pool_same(x, (1, 3, 3), (1, 2, 2), self.pads_of)

@@ -51,14 +51,14 @@ def draw_scene(rng: np.random.Generator, given: Mapping[str, int] | None = None)
     drawn = {name: int(rng.integers(len(values))) for name, values in ATTRIBUTES.items()}
     drawn |= given or {}
     shape, colour, motion, size = (drawn[name] for name in ("shape", "colour", "motion", "size"))
-    radius = rng.uniform(0.18, 0.215) if SIZES[size] == "small" else rng.uniform(0.28, 0.33)
+    radius = rng.uniform(0.19, 0.23) if SIZES[size] == "small" else rng.uniform(0.3, 0.35)
     name = MOTIONS[motion]
     speed = {
-        "circling": rng.uniform(0.28, 0.42) * rng.choice([-1, 1]),
+        "circling": rng.uniform(0.17, 0.26) * rng.choice([-1, 1]),
         "shaking": rng.uniform(0.9, 1.15),
-        "growing": rng.uniform(0.26, 0.36),
-        "shrinking": rng.uniform(0.26, 0.36),
-    }.get(name, rng.uniform(0.2, 0.36))
+        "growing": rng.uniform(0.14, 0.22),
+        "shrinking": rng.uniform(0.14, 0.22),
+    }.get(name, rng.uniform(0.1, 0.18))
     hue = (HUES[colour] + rng.uniform(-0.018, 0.018)) % 1.0
     muted = lambda: (rng.uniform(), rng.uniform(0.0, 0.22), rng.uniform(0.06, 0.9))  # noqa: E731
     return Scene(

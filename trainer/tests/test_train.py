@@ -1,0 +1,68 @@
+"""The loop: the schedule, going on after a stop, and refusing a diverged run."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from triptych_trainer import train as loop
+from triptych_trainer.config import PRESETS
+from triptych_trainer.train import learning_rate, load_checkpoint, train
+
+CFG = replace(PRESETS["tiny"], steps=5, checkpoint_every=2, threads=1)
+
+
+def test_schedule() -> None:
+    cfg = replace(CFG, steps=110, warmup_steps=10, lr=1.0)
+    assert learning_rate(cfg, 0) == pytest.approx(0.1)
+    assert learning_rate(cfg, 9) == learning_rate(cfg, 10) == 1.0
+    assert learning_rate(cfg, 60) == pytest.approx(0.5)
+    assert learning_rate(cfg, 110) == pytest.approx(0.0)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(CFG, tmp_path / "whole")
+    step = loop.Log.step
+
+    def stops(self: loop.Log, number: int, *rest: object) -> None:
+        if number == 3:
+            raise KeyboardInterrupt
+        step(self, number, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop.Log, "step", stops)
+        train(CFG, tmp_path / "stopped")
+    assert load_checkpoint(tmp_path / "stopped" / "checkpoint.pt")[2]["step"] == 2
+    resumed = train(CFG, tmp_path / "stopped", resume=True)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    cfg, loaded, state = load_checkpoint(tmp_path / "stopped" / "checkpoint.pt")
+    assert cfg == CFG and state["step"] == 5 and not loaded.training
+
+
+def test_training_lowers_the_loss_on_a_batch_it_sees_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = loop.WorldBatches(CFG.model, 0, 8, 1)[0]
+    monkeypatch.setattr(loop.WorldBatches, "__getitem__", lambda self, step: once)
+    losses: list[float] = []
+    monkeypatch.setattr(
+        loop.Log, "step", lambda self, n, values, lr: losses.append(values["loss"].item())
+    )
+    train(replace(CFG, steps=25, lr=5e-3), tmp_path)
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_a_non_finite_loss_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = loop.losses_of
+
+    def broken(*args: object) -> dict[str, torch.Tensor]:
+        return {name: value * float("nan") for name, value in whole(*args).items()}
+
+    monkeypatch.setattr(loop, "losses_of", broken)
+    with pytest.raises(FloatingPointError, match="step 0"):
+        train(CFG, tmp_path)
+    assert not (tmp_path / "checkpoint.pt").exists()
