@@ -3,9 +3,15 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
+
+if TYPE_CHECKING:
+    from .deflate import Deflated
+    from .models.mmv import Mmv
+
+Precision = Literal["f32", "fp16", "int8"]
 
 
 def train(
@@ -46,20 +52,95 @@ def export(
     checkpoint: Path = Path("runs/small-world/checkpoint.pt"),
     out: Path = Path("../models/small-world"),
     evaluation: Path | None = None,
+    deflated: Path | None = None,
+    deflation: Path | None = None,
+    video_precision: Precision = "f32",
+    audio_precision: Precision = "f32",
 ) -> None:
     """Writes the bundle's ONNX towers, tokenizer, goldens and manifest, proved against PyTorch.
 
     Args:
         evaluation: what `evaluate` wrote; it goes into the manifest.
+        deflated: what `deflate` wrote: pictures get a tower of their own, image.onnx.
+        deflation: what `evaluate-deflation` wrote; it goes into the manifest.
     """
     from .export import export_bundle, training_record
     from .train import load_checkpoint
 
     cfg, model, state = load_checkpoint(checkpoint)
     measured = json.loads(evaluation.read_text()) if evaluation else {}
+    if deflation:
+        measured["deflation"] = json.loads(deflation.read_text())
     training = training_record(cfg, state["step"])
-    errors = export_bundle(model, out, cfg.name, training, measured)
+    precision = {"video": video_precision, "image": video_precision, "audio": audio_precision}
+    image = _load_deflated(model, deflated) if deflated else None
+    errors = export_bundle(
+        model, out, cfg.name, training, measured, image=image, precision=precision
+    )
     _report(errors)
+
+
+def deflate(
+    checkpoint: Path = Path("runs/small-world/checkpoint.pt"),
+    out: Path = Path("runs/small-world/deflated.pt"),
+    images: tuple[Path, ...] = (),
+    steps: int = 600,
+    batch_size: int = 32,
+    lr: float = 2e-3,
+    threads: int = 2,
+) -> None:
+    """Learns the scales and offsets of the image network, so that it gives for a picture what the
+    video network gives for the picture repeated.
+
+    Args:
+        images: pictures or videos to learn from; without any, frames of the small world.
+    """
+    import torch
+
+    from .deflate import Deflated, Relearning, relearn
+    from .deflate_data import file_images, world_images
+    from .train import load_checkpoint
+
+    torch.set_num_threads(threads)
+    _, model, _ = load_checkpoint(checkpoint)
+    network = Deflated(model)
+    batches = (
+        file_images(list(images), model.cfg, batch_size)
+        if images
+        else world_images(model.cfg, batch_size)
+    )
+    relearn(model, network, batches, Relearning(steps, batch_size, lr))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(network.learnt(), out)
+
+
+def evaluate_deflation(
+    checkpoint: Path = Path("runs/small-world/checkpoint.pt"),
+    deflated: Path = Path("runs/small-world/deflated.pt"),
+    out: Path = Path("runs/small-world/deflation.json"),
+    clips: int = 500,
+    threads: int = 2,
+) -> None:
+    """Naive, deflated and inflated side by side on held-out worlds, as the paper's table 3."""
+    import torch
+
+    from .deflate_data import evaluate_deflation as run
+    from .deflate_data import table
+    from .train import load_checkpoint
+
+    torch.set_num_threads(threads)
+    _, model, _ = load_checkpoint(checkpoint)
+    report = run(model, _load_deflated(model, deflated), clips)
+    print(table(report))
+    out.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _load_deflated(model: "Mmv", path: Path) -> "Deflated":
+    import torch
+
+    from .deflate import Deflated
+
+    return Deflated(model).load_learnt(torch.load(path, weights_only=True))
 
 
 def samples(
@@ -140,7 +221,9 @@ def import_deepmind(
     fps: float = 10.0,
     resize: int = 224,
     crop: int = 200,
-    video_precision: Literal["f32", "fp16", "int8"] = "f32",
+    video_precision: Precision = "f32",
+    images: tuple[Path, ...] = (),
+    image_steps: int = 600,
     form: Literal["2d", "3d"] = "2d",
     threads: int = 2,
 ) -> None:
@@ -156,6 +239,8 @@ def import_deepmind(
         audio_log: the logarithm of the audio front end; `auto` compares both with the statistics
             in the checkpoint.
         probe_audio: recordings for that comparison; without any, generated sound.
+        images: pictures or videos to learn an image network from (image.onnx); without any, a
+            picture is repeated and goes through the video tower.
         form: how the video graph is written; `3d` is the slower twin.
     """
     import torch
@@ -174,8 +259,10 @@ def import_deepmind(
         vocab_offset=vocab_offset,
         audio_log=audio_log,
         probe_audio=list(probe_audio),
-        precision={} if video_precision == "f32" else {"video": video_precision},
+        precision={"video": video_precision, "image": video_precision},
         form=form,
+        images=list(images),
+        image_steps=image_steps,
     )
     _report(errors)
 
@@ -190,7 +277,9 @@ def import_milnce(
     fps: float = 10.0,
     resize: int = 224,
     crop: int = 224,
-    video_precision: Literal["f32", "fp16", "int8"] = "f32",
+    video_precision: Precision = "f32",
+    images: tuple[Path, ...] = (),
+    image_steps: int = 600,
     threads: int = 2,
 ) -> None:
     """Makes a text-video bundle of the public PyTorch S3D trained on HowTo100M with MIL-NCE.
@@ -199,6 +288,7 @@ def import_milnce(
         weights: s3d_howto100m.pth; only tensors are read from it.
         dictionary: s3d_dict.npy.
         license: what the manifest says of the weights; their file does not state one.
+        images: pictures or videos to learn an image network from.
     """
     import torch
 
@@ -206,9 +296,17 @@ def import_milnce(
     from .importer.commands import sizes
 
     torch.set_num_threads(threads)
-    precision = {} if video_precision == "f32" else {"video": video_precision}
-    base = sizes(frames, fps, resize, crop)
-    errors = run(weights, dictionary, out, base, name=name, license=license, precision=precision)
+    errors = run(
+        weights,
+        dictionary,
+        out,
+        sizes(frames, fps, resize, crop),
+        name=name,
+        license=license,
+        precision={"video": video_precision, "image": video_precision},
+        images=list(images),
+        image_steps=image_steps,
+    )
     _report(errors)
 
 
@@ -223,6 +321,8 @@ COMMANDS = {
     "export": export,
     "samples": samples,
     "serve-eval": serve_eval,
+    "deflate": deflate,
+    "evaluate-deflation": evaluate_deflation,
     "import-deepmind": import_deepmind,
     "import-milnce": import_milnce,
 }

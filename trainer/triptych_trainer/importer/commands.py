@@ -8,7 +8,10 @@ import torch
 from torch import nn
 
 from ..config import ModelConfig
+from ..deflate import Deflated, Relearning, relearn
+from ..deflate_data import file_images
 from ..export import Content, write_bundle
+from ..models.mmv import Mmv
 from . import audio_probe, deepmind, milnce, vocabulary
 from .content import golden_inputs
 
@@ -43,6 +46,8 @@ def import_deepmind(
     probe_audio: list[Path] | None = None,
     precision: dict[str, str] | None = None,
     form: str = "2d",
+    images: list[Path] | None = None,
+    image_steps: int = 600,
     say=print,
 ) -> dict[str, float]:
     """Writes the bundle of a published MMV checkpoint; see `write_bundle` for what it gives."""
@@ -85,6 +90,7 @@ def import_deepmind(
         training=training,
         precision=precision or {},
         form=form,
+        image=_image_tower(model, images, image_steps, training, say),
     )
     return write_bundle(model, out, _with_words(model, content, words))
 
@@ -98,6 +104,9 @@ def import_milnce(
     name: str | None = None,
     license: str | None = None,
     precision: dict[str, str] | None = None,
+    images: list[Path] | None = None,
+    image_steps: int = 600,
+    say=print,
 ) -> dict[str, float]:
     """Writes the text-video bundle of the public PyTorch S3D trained with MIL-NCE."""
     tensors = milnce.read_weights(weights)
@@ -105,6 +114,11 @@ def import_milnce(
     words = vocabulary.from_milnce_dictionary(dictionary, cfg.vocab_size)
     model = milnce.build_model(tensors, cfg)
     inputs, texts = golden_inputs(cfg, words)
+    training = {
+        "imported_from": weights.name,
+        "paper": "End-to-End Learning of Visual Representations from Uncurated Instructional "
+        "Videos (arXiv:1912.06430)",
+    }
     content = Content(
         name or out.name,
         "S3D trained on HowTo100M with MIL-NCE, published weights: text and video",
@@ -112,14 +126,29 @@ def import_milnce(
         inputs,
         texts,
         None,
-        training={
-            "imported_from": weights.name,
-            "paper": "End-to-End Learning of Visual Representations from Uncurated Instructional "
-            "Videos (arXiv:1912.06430)",
-        },
+        training=training,
         precision=precision or {},
+        image=_image_tower(model, images, image_steps, training, say),
     )
     return write_bundle(model, out, _with_words(model, content, words))
+
+
+def _image_tower(
+    model: Mmv, images: list[Path] | None, steps: int, training: dict, say
+) -> Deflated | None:
+    """A deflated network learnt from the user's pictures; without any, pictures are inflated."""
+    if not images:
+        return None
+    how = Relearning(steps=steps, batch_size=8)
+    deflated = Deflated(model)
+    losses = relearn(model, deflated, file_images(images, model.cfg, how.batch_size), how, say)
+    training["image_tower"] = {
+        "deflated": "scales and offsets of the BatchNorms re-learnt",
+        "steps": steps,
+        "relative_l1_naive": round(losses[0], 4),
+        "relative_l1": round(sum(losses[-10:]) / len(losses[-10:]), 4),
+    }
+    return deflated
 
 
 def _with_words(model: nn.Module, content: Content, words: vocabulary.Vocabulary | None) -> Content:
