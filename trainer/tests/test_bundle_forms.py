@@ -69,6 +69,29 @@ def test_head_graphs_give_their_spaces(graph: str) -> None:
     assert given == {(m, s.name) for s in GRAPHS[graph] for m in s.members}
 
 
+@pytest.mark.parametrize("graph", ["disjoint", "va", "vt"])
+def test_training_and_evaluation_follow_the_graph(graph: str) -> None:
+    from dataclasses import replace
+
+    from triptych_trainer.config import PRESETS
+    from triptych_trainer.dataset import WorldBatches
+    from triptych_trainer.evaluate import evaluate
+    from triptych_trainer.train import losses_of, parameter_groups
+
+    model = tiny(spaces=graph, frames=4, fps=2.5, samples=76_800).train()
+    cfg = replace(PRESETS["tiny"], model=model.cfg, audio_from_step=0, batch_size=4)
+    losses = losses_of(model, WorldBatches(cfg)[0], cfg)
+    losses["loss"].backward()
+    wanted = {"disjoint": {"video_text", "video_audio"}, "va": {"video_audio"}}
+    assert losses.keys() == {"loss"} | wanted.get(graph, {"video_text"})
+    groups = parameter_groups(model, cfg)
+    assert all(p.grad is not None for group in groups for p in group["params"])
+    record = evaluate(cfg, model.eval(), 1, 12, through_files=False, controls=False)
+    pairs = {"disjoint": 4, "va": 2, "vt": 2}
+    assert len(record["mean"]["retrieval"]) == pairs[graph]
+    assert not any("text" in p and "audio" in p for p in record["mean"]["retrieval"])
+
+
 @pytest.fixture(scope="module")
 def reduced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Mmv, Deflated]:
     """Disjoint spaces, an image tower, int8 video and fp16 audio in one bundle."""

@@ -1,12 +1,13 @@
 """Batches come from their number alone, and hold what their description says."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from triptych_trainer.config import TINY
+from triptych_trainer.config import PRESETS, TINY
 from triptych_trainer.dataset import SIBLINGS, WorldBatches, batch_scenes, plain_clip
 from triptych_trainer.tokenizer import build_tokenizer, encode
 from triptych_trainer.world.captions import (
@@ -21,12 +22,13 @@ from triptych_trainer.world.scene import ATTRIBUTES, scene_of
 
 
 def test_any_batch_from_its_number_in_any_process() -> None:
-    data = WorldBatches(TINY, seed=3, batch_size=6, steps=4)
+    cfg = replace(PRESETS["tiny"], seed=3, batch_size=6, steps=4)
+    data = WorldBatches(cfg)
     here = data[2]
-    for batch in (WorldBatches(TINY, 3, 6, 4)[2], _by_worker(data, 2)):
+    for batch in (WorldBatches(cfg)[2], _by_worker(data, 2)):
         assert here.keys() == batch.keys()
         assert all(torch.equal(here[key], batch[key]) for key in here)
-    other = WorldBatches(TINY, seed=4, batch_size=6, steps=4)[2]
+    other = WorldBatches(replace(cfg, seed=4))[2]
     assert not torch.equal(here["frames"], other["frames"])
 
 
@@ -35,7 +37,7 @@ def _by_worker(data: WorldBatches, step: int) -> dict[str, torch.Tensor]:
 
 
 def test_shapes_types_and_ranges() -> None:
-    batch = WorldBatches(TINY, seed=0, batch_size=6, steps=1)[0]
+    batch = WorldBatches(replace(PRESETS["tiny"], batch_size=6))[1]
     assert batch["frames"].shape == (6, 8, 32, 32, 3) and batch["frames"].dtype == torch.uint8
     assert batch["logmel"].shape == (6, 150, 80, 1) and batch["logmel"].isfinite().all()
     assert batch["token_ids"].shape == (6, 5, 16) and batch["token_ids"].dtype == torch.int64
@@ -51,6 +53,11 @@ def test_siblings_differ_in_one_attribute() -> None:
         group = scenes[first : first + SIBLINGS]
         kinds = {name: len({getattr(s, name) for s in group}) for name in ATTRIBUTES}
         assert sorted(kinds.values()) == [1, 1, 1, SIBLINGS]
+
+
+def test_sound_comes_from_its_step_on() -> None:
+    data = WorldBatches(replace(PRESETS["tiny"], batch_size=2, audio_from_step=3))
+    assert "logmel" not in data[2] and "logmel" in data[3]
 
 
 def test_held_out_scenes_are_others() -> None:

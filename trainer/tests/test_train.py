@@ -19,6 +19,20 @@ def test_schedule() -> None:
     assert learning_rate(cfg, 9) == learning_rate(cfg, 10) == 1.0
     assert learning_rate(cfg, 60) == pytest.approx(0.5)
     assert learning_rate(cfg, 110) == pytest.approx(0.0)
+    # A group that begins later has its own warm-up and ends with the others.
+    assert learning_rate(cfg, 49, 50) == 0.0
+    assert learning_rate(cfg, 50, 50) == pytest.approx(0.1)
+    assert learning_rate(cfg, 85, 50) == pytest.approx(0.5)
+
+
+def test_audio_learns_only_from_its_step_on(tmp_path: Path) -> None:
+    start = {k: v.clone() for k, v in loop.build_model(CFG).state_dict().items()}
+    cfg = replace(CFG, steps=2, audio_from_step=2)
+    silent = train(cfg, tmp_path).state_dict()
+    same = {k for k in start if torch.equal(start[k], silent[k])}
+    audio = {k for k in start if k.startswith(("audio_backbone.", "heads.audio_fine."))}
+    assert audio <= same
+    assert "heads.coarse.weight" not in same and "text_backbone.linear.weight" not in same
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(
@@ -46,7 +60,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 def test_training_lowers_the_loss_on_a_batch_it_sees_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    once = loop.WorldBatches(CFG.model, 0, 8, 1)[0]
+    once = loop.WorldBatches(CFG)[1]
     monkeypatch.setattr(loop.WorldBatches, "__getitem__", lambda self, step: once)
     losses: list[float] = []
     monkeypatch.setattr(

@@ -23,6 +23,11 @@ def train(
     lr: float | None = None,
     threads: int | None = None,
     workers: int | None = None,
+    backbone: Literal["s3d", "tsm"] | None = None,
+    spaces: Literal["fac", "shared", "disjoint", "vt", "va"] | None = None,
+    loss_form: Literal["asymmetric", "symmetric"] | None = None,
+    weight_video_audio: float | None = None,
+    audio_from_step: int | None = None,
     resume: bool = False,
     tensorboard: bool = False,
 ) -> None:
@@ -30,6 +35,7 @@ def train(
 
     Args:
         config: the preset to start from; the other options change single values of it.
+        spaces: the head graph; `vt` and `va` leave a modality out.
         resume: go on from OUT's checkpoint, if there is one.
         tensorboard: write TensorBoard events to OUT too.
     """
@@ -43,8 +49,13 @@ def train(
         "lr": lr,
         "threads": threads,
         "workers": workers,
+        "loss_form": loss_form,
+        "weight_video_audio": weight_video_audio,
+        "audio_from_step": audio_from_step,
     }
+    towers = {"backbone": backbone, "spaces": spaces}
     cfg = replace(PRESETS[config], **{k: v for k, v in changes.items() if v is not None})
+    cfg = replace(cfg, model=replace(cfg.model, **{k: v for k, v in towers.items() if v}))
     run(cfg, out, resume=resume, tensorboard=tensorboard)
 
 

@@ -86,8 +86,11 @@ class TrainConfig:
     model: ModelConfig = SMALL_WORLD
     name: str = "small-world"
     seed: int = 1
-    batch_size: int = 48
-    steps: int = 2200
+    batch_size: int = 32
+    steps: int = 3800
+    audio_from_step: int = 2600
+    """Until then only video and text learn: sound costs half of a step, and has nothing to learn
+    from a video tower that does not know anything yet. Its learning rate starts here too."""
     lr: float = 2e-3
     warmup_steps: int = 150
     final_lr_share: float = 0.0
@@ -130,6 +133,13 @@ TINY = ModelConfig(
 PRESETS = {
     "small-world": TrainConfig(),
     "tiny": TrainConfig(
-        model=TINY, name="tiny", batch_size=8, steps=6, warmup_steps=2, workers=0, log_every=1
+        model=TINY,
+        name="tiny",
+        batch_size=8,
+        steps=6,
+        audio_from_step=1,
+        warmup_steps=2,
+        workers=0,
+        log_every=1,
     ),
 }

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from .config import ModelConfig
+from .config import ModelConfig, TrainConfig
 from .frames import preprocess
 from .models.audio_frontend import LogMel
 from .tokenizer import build_tokenizer, encode
@@ -41,8 +41,11 @@ def plain_clip(scene: Scene, cfg: ModelConfig, start_secs: float = 0.0) -> Clip:
     return Clip(frames, synthesise(scene, start_secs, cfg.samples))
 
 
-def augmented_clip(scene: Scene, cfg: ModelConfig, rng: np.random.Generator) -> Clip:
-    """The scene from a random moment on, as it might come out of a compressed file."""
+def augmented_clip(
+    scene: Scene, cfg: ModelConfig, rng: np.random.Generator, *, sound: bool = True
+) -> Clip:
+    """The scene from a random moment on, as it might come out of a compressed file; an empty
+    `pcm` without `sound`."""
     start = rng.uniform(0.0, 16.0)
     # A decoder that samples at a low rate shows the frame up to half a step later.
     times = start + rng.uniform(0.0, 0.5 / cfg.fps) + np.arange(cfg.frames) / cfg.fps
@@ -52,6 +55,8 @@ def augmented_clip(scene: Scene, cfg: ModelConfig, rng: np.random.Generator) -> 
     else:
         frames = render(scene, times, cfg.crop, softness=rng.uniform(0.4, 1.8))
     frames = _compressed(frames, rng)
+    if not sound:
+        return Clip(frames, np.zeros(0, np.float32))
     pcm = synthesise(scene, start, cfg.samples)
     if rng.uniform() < 0.3:
         # A sound track may end some milliseconds before the picture.
@@ -86,30 +91,33 @@ def batch_scenes(rng: np.random.Generator, size: int) -> list[Scene]:
 
 
 class WorldBatches(Dataset):
-    """Item n is training batch n of world `seed`, whoever asks and whenever.
+    """Item n is training batch n of a configuration, whoever asks and whenever.
 
-    A batch: `frames` u8 [B, T, H, W, 3], `logmel` f32 [B, T', 80, 1], `token_ids` i64
-    [B, 5, 16], `text_mask` f32 [B] (0 for a clip without any text).
+    A batch: `frames` u8 [B, T, H, W, 3], `logmel` f32 [B, T', 80, 1] (from `audio_from_step` on),
+    `token_ids` i64 [B, 5, 16], `text_mask` f32 [B] (0 for a clip without any text).
     """
 
-    def __init__(self, cfg: ModelConfig, seed: int, batch_size: int, steps: int) -> None:
-        self.cfg, self.seed, self.batch_size, self.steps = cfg, seed, batch_size, steps
+    def __init__(self, cfg: TrainConfig) -> None:
+        self.train_cfg, self.cfg = cfg, cfg.model
         self.tokenizer = build_tokenizer(captions.vocabulary())
-        self.log_mel = LogMel(cfg.audio_log)
+        self.log_mel = LogMel(cfg.model.audio_log)
 
     def __len__(self) -> int:
-        return self.steps
+        return self.train_cfg.steps
 
     def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
-        rng = np.random.default_rng([self.seed, step])
-        scenes = batch_scenes(rng, self.batch_size)
-        clips = [augmented_clip(scene, self.cfg, rng) for scene in scenes]
+        rng = np.random.default_rng([self.train_cfg.seed, step])
+        scenes = batch_scenes(rng, self.train_cfg.batch_size)
+        audible = step >= self.train_cfg.audio_from_step
+        clips = [augmented_clip(scene, self.cfg, rng, sound=audible) for scene in scenes]
         texts = [captions.candidates(scene, rng, CANDIDATES) for scene in scenes]
-        with torch.no_grad():
-            logmel = self.log_mel(torch.from_numpy(np.stack([clip.pcm for clip in clips])))
-        return {
+        batch = {}
+        if audible:
+            with torch.no_grad():
+                pcm = torch.from_numpy(np.stack([clip.pcm for clip in clips]))
+                batch["logmel"] = self.log_mel(pcm)
+        return batch | {
             "frames": torch.from_numpy(np.stack([clip.frames for clip in clips])),
-            "logmel": logmel,
             "token_ids": torch.from_numpy(np.stack([self._token_ids(t) for t in texts])),
             "text_mask": torch.tensor([float(bool(t)) for t in texts]),
         }

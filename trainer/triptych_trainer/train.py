@@ -18,11 +18,12 @@ from .models.mmv import Mmv
 from .models.norm import use_sync_batch_norm
 
 
-def learning_rate(cfg: TrainConfig, step: int) -> float:
-    """Linear warm-up, then half a period of a cosine."""
-    if step < cfg.warmup_steps:
-        return cfg.lr * (step + 1) / cfg.warmup_steps
-    done = (step - cfg.warmup_steps) / max(1, cfg.steps - cfg.warmup_steps)
+def learning_rate(cfg: TrainConfig, step: int, first: int = 0) -> float:
+    """Linear warm-up from step `first` on, then half a period of a cosine; 0 before."""
+    begun = step - first
+    if begun < cfg.warmup_steps:
+        return cfg.lr * max(0, begun + 1) / cfg.warmup_steps
+    done = (begun - cfg.warmup_steps) / max(1, cfg.steps - first - cfg.warmup_steps)
     cosine = 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
     return cfg.lr * (cfg.final_lr_share + (1 - cfg.final_lr_share) * cosine)
 
@@ -40,18 +41,36 @@ def losses_of(model: Mmv, batch: dict[str, Tensor], cfg: TrainConfig) -> dict[st
     """The weighted sum and its parts, in whichever spaces the head graph pairs the modalities."""
     graph = cfg.model.spaces
     video = model.embed_video(batch["frames"])
-    total = video_audio = video_text = torch.zeros((), dtype=next(iter(video.values())).dtype)
-    if space := shared_space(graph, "video", "audio"):
-        audio = model.embed_audio_logmel(batch["logmel"])
-        video_audio = nce_loss(video[space], audio[space], cfg.temperature, cfg.loss_form)
-        total = total + cfg.weight_video_audio * video_audio
+    total = torch.zeros((), dtype=next(iter(video.values())).dtype)
+    losses = {}
     if space := shared_space(graph, "video", "text"):
         ids = batch["token_ids"]
         text = model.embed_text(ids.flatten(0, 1))[space].unflatten(0, ids.shape[:2])
         mask = batch["text_mask"]
-        video_text = mil_nce_loss(video[space], text, mask, cfg.temperature, cfg.loss_form)
-        total = total + cfg.weight_video_text * video_text
-    return {"loss": total, "video_audio": video_audio, "video_text": video_text}
+        losses["video_text"] = mil_nce_loss(
+            video[space], text, mask, cfg.temperature, cfg.loss_form
+        )
+        total = total + cfg.weight_video_text * losses["video_text"]
+    space = shared_space(graph, "video", "audio")
+    if space and "logmel" in batch:
+        audio = model.embed_audio_logmel(batch["logmel"])
+        losses["video_audio"] = nce_loss(video[space], audio[space], cfg.temperature, cfg.loss_form)
+        total = total + cfg.weight_video_audio * losses["video_audio"]
+    if not losses:
+        raise ValueError(f"nothing to learn with {graph} spaces; is audio_from_step 0?")
+    return {"loss": total, **losses}
+
+
+AUDIO = ("audio_backbone.", "heads.audio_fine.", "heads.heads.audio__")
+
+
+def parameter_groups(model: Mmv, cfg: TrainConfig) -> list[dict]:
+    """Adam's groups; `first` is the step at which a group begins to learn."""
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    audio = [p for name, p in trained if name.startswith(AUDIO)]
+    rest = [p for name, p in trained if not name.startswith(AUDIO)]
+    groups = [{"params": rest, "first": 0}, {"params": audio, "first": cfg.audio_from_step}]
+    return [group for group in groups if group["params"]]
 
 
 def save_checkpoint(
@@ -89,20 +108,20 @@ def train(cfg: TrainConfig, out: Path, *, resume: bool = False, tensorboard: boo
     checkpoint = out / "checkpoint.pt"
     model, start = build_model(cfg).train(), 0
     trainable = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(trainable, lr=cfg.lr)
+    optimizer = torch.optim.Adam(parameter_groups(model, cfg), lr=cfg.lr)
     if resume and checkpoint.exists():
         _, _, state = load_checkpoint(checkpoint)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         start = state["step"]
     log = Log(cfg, out, start, tensorboard)
-    data = WorldBatches(cfg.model, cfg.seed, cfg.batch_size, cfg.steps)
+    data = WorldBatches(cfg)
     steps = range(start, cfg.steps)
     loader = DataLoader(data, batch_size=None, sampler=steps, num_workers=cfg.workers)
 
     for step, batch in zip(steps, loader, strict=True):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(cfg, step)
+            group["lr"] = learning_rate(cfg, step, group["first"])
         losses = losses_of(model, batch, cfg)
         if not torch.isfinite(losses["loss"]):
             raise FloatingPointError(f"step {step}: the loss is {losses['loss'].item()}")
@@ -147,9 +166,9 @@ class Log:
         eta = (now - self.started) / (step + 1 - self.first) * (self.cfg.steps - step - 1)
         self.file.write(json.dumps(row) + "\n")
         self.file.flush()
+        parts = ", ".join(f"{k} {row[k]:.3f}" for k in ("video_text", "video_audio") if k in row)
         print(
-            f"step {step + 1}/{self.cfg.steps}  loss {row['loss']:.3f}"
-            f" (v-a {row['video_audio']:.3f}, v-t {row['video_text']:.3f})"
+            f"step {step + 1}/{self.cfg.steps}  loss {row['loss']:.3f} ({parts})"
             f"  |g| {row['gradient_norm']:.2f}  lr {lr:.2e}  {row['clips_per_sec']:.1f} clips/s"
             f"  cpu {row['cpu_secs_per_step']:.2f} s/step  eta {eta / 60:.1f} min",
             flush=True,

@@ -51,7 +51,7 @@ def draw_scene(rng: np.random.Generator, given: Mapping[str, int] | None = None)
     drawn = {name: int(rng.integers(len(values))) for name, values in ATTRIBUTES.items()}
     drawn |= given or {}
     shape, colour, motion, size = (drawn[name] for name in ("shape", "colour", "motion", "size"))
-    radius = rng.uniform(0.19, 0.23) if SIZES[size] == "small" else rng.uniform(0.3, 0.35)
+    radius = rng.uniform(0.2, 0.24) if SIZES[size] == "small" else rng.uniform(0.32, 0.37)
     name = MOTIONS[motion]
     speed = {
         "circling": rng.uniform(0.17, 0.26) * rng.choice([-1, 1]),
@@ -60,7 +60,7 @@ def draw_scene(rng: np.random.Generator, given: Mapping[str, int] | None = None)
         "shrinking": rng.uniform(0.14, 0.22),
     }.get(name, rng.uniform(0.1, 0.18))
     hue = (HUES[colour] + rng.uniform(-0.018, 0.018)) % 1.0
-    muted = lambda: (rng.uniform(), rng.uniform(0.0, 0.22), rng.uniform(0.06, 0.9))  # noqa: E731
+    muted = lambda: (rng.uniform(), rng.uniform(0.0, 0.22), rng.uniform(0.04, 0.5))  # noqa: E731
     return Scene(
         shape=shape,
         colour=colour,
