@@ -13,7 +13,8 @@ from support import random_statistics
 
 from triptych_trainer.config import TINY, ModelConfig
 from triptych_trainer.deflate import Deflated
-from triptych_trainer.export import export_bundle, one_minus_cosine, spaces_of
+from triptych_trainer.export import export_bundle, one_minus_cosine
+from triptych_trainer.manifest import spaces_of
 from triptych_trainer.models.heads import GRAPHS, modalities, shared_space
 from triptych_trainer.models.mmv import Mmv
 

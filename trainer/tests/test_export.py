@@ -14,10 +14,8 @@ from tokenizers import Tokenizer
 
 from triptych_trainer.config import PRESETS, SMALL_WORLD
 from triptych_trainer.export import (
-    TOWERS,
     export_bundle,
     golden_inputs,
-    input_shape,
     one_minus_cosine,
     run_torch,
     training_record,
@@ -25,6 +23,7 @@ from triptych_trainer.export import (
 from triptych_trainer.models.folding import folded
 from triptych_trainer.models.mmv import Mmv
 from triptych_trainer.tokenizer import UNKNOWN_ID, encode
+from triptych_trainer.towers import TOWERS, input_shape
 from triptych_trainer.train import build_model
 
 CFG = PRESETS["tiny"]

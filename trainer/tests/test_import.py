@@ -12,10 +12,11 @@ import pytest
 import torch
 from support import CASES, check
 
-from triptych_trainer.export import tower_of, write_onnx
+from triptych_trainer.export import write_onnx
 from triptych_trainer.importer import audio_probe, deepmind, vocabulary
 from triptych_trainer.importer.commands import import_deepmind, sizes
 from triptych_trainer.models.folding import folded
+from triptych_trainer.towers import tower_of
 
 SMALL = sizes(frames=8, fps=2.5, resize=64, crop=64)
 WORDS = ["<pad>", "<unk>", "a", "dog", "guitar", "river", "dont"]

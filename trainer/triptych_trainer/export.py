@@ -1,12 +1,11 @@
 """A trained model to a bundle: ONNX towers, tokenizer, goldens, manifest (`docs/bundle.md`)."""
 
 import copy
-import hashlib
 import json
 import shutil
 import tempfile
 import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,22 +14,21 @@ import onnxruntime as ort
 import torch
 from onnx import helper, numpy_helper
 from safetensors.numpy import save
-from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import nn
 
 from .config import ModelConfig, TrainConfig
 from .dataset import plain_clip
+from .manifest import MAX_ONE_MINUS_COSINE, make_manifest
 from .models.audio_frontend import FFT
 from .models.folding import fold, folded
-from .models.heads import GRAPHS
 from .models.mmv import Mmv
 from .precision import Half, cosines, milliseconds, to_int8
-from .tokenizer import PAD_ID, UNKNOWN_ID, build_tokenizer, encode
+from .tokenizer import build_tokenizer, encode
+from .towers import Content, Tower, TowerModule, tower_of
 from .world import captions
 from .world.scene import scene_of
 
 OPSET = 20
-MAX_ONE_MINUS_COSINE = 1e-5
 GOLDEN_CLIPS = 2
 GOLDEN_SEED = 77
 DESCRIPTION = (
@@ -38,86 +36,6 @@ DESCRIPTION = (
     "not natural footage"
 )
 LICENSE = "Apache-2.0"
-
-
-class TowerModule(nn.Module):
-    """One tower as a graph: its argument is what the server sends, its results one per space."""
-
-    def __init__(self, model: nn.Module, tower: "Tower") -> None:
-        super().__init__()
-        self.model, self.tower = model, tower
-
-    def forward(self, rows: Tensor) -> tuple[Tensor, ...]:
-        out = getattr(self.model, f"embed_{self.tower.name}")(rows)
-        return tuple(out[space] for space in self.tower.outputs)
-
-
-@dataclass(frozen=True)
-class Tower:
-    """How one tower is exported: `embed_<name>` of the model it belongs to."""
-
-    name: str
-    input: str
-    dtype: str
-    outputs: tuple[str, ...]
-    precision: str = "f32"
-
-    def __post_init__(self) -> None:
-        if self.precision not in ("f32", "fp16", "int8"):
-            raise ValueError(f"unknown precision {self.precision!r}")
-
-
-INPUTS = {
-    "video": ("frames", "u8"),
-    "audio": ("pcm", "f32"),
-    "text": ("token_ids", "i64"),
-    "image": ("image", "u8"),
-}
-
-
-def tower_of(name: str, spaces: str, precision: str = "f32") -> Tower:
-    """A tower of the head graph `spaces`; a picture goes wherever video does."""
-    member = "video" if name == "image" else name
-    outputs = tuple(s.name for s in GRAPHS[spaces] if member in s.members)
-    return Tower(name, *INPUTS[name], outputs, precision)
-
-
-TOWERS = tuple(tower_of(name, "fac") for name in ("video", "audio", "text"))
-"""The towers of FAC spaces."""
-
-
-def input_shape(tower: Tower, cfg: ModelConfig) -> list[int]:
-    """The shape of one row of a tower's input."""
-    return {
-        "video": [cfg.frames, cfg.crop, cfg.crop, 3],
-        "image": [cfg.crop, cfg.crop, 3],
-        "audio": [cfg.samples],
-        "text": [cfg.max_words],
-    }[tower.name]
-
-
-@dataclass
-class Content:
-    """What makes a bundle beside the model: everything that depends on where it comes from."""
-
-    name: str
-    description: str
-    license: str
-    inputs: dict[str, np.ndarray]
-    """Golden rows by modality; a modality without rows is not exported."""
-    texts: list[str]
-    tokenizer: Tokenizer | None
-    pad_id: int = PAD_ID
-    unknown_id: int = UNKNOWN_ID
-    training: dict = field(default_factory=dict)
-    evaluation: dict = field(default_factory=dict)
-    image: nn.Module | None = None
-    """A deflated network with `embed_image`; without one, a picture is inflated."""
-    precision: dict[str, str] = field(default_factory=dict)
-    """`f32` (where not named), `fp16` or `int8` by tower."""
-    calibration: dict[str, np.ndarray] = field(default_factory=dict)
-    """Rows that int8 takes its ranges from; the golden rows where not named."""
-    form: str = "2d"
 
 
 def golden_inputs(cfg: ModelConfig) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -361,80 +279,3 @@ def training_record(cfg: TrainConfig, steps_done: int) -> dict:
         **towers,
         **settings,
     }
-
-
-def make_manifest(
-    model: Mmv, out: Path, content: Content, towers: list[Tower], errors: dict[str, float]
-) -> dict:
-    cfg, dims = model.cfg, model.space_dims()
-    names = [tower.name for tower in towers]
-    described = {
-        tower.name: {
-            "file": f"{tower.name}.onnx",
-            "precision": tower.precision,
-            "input": {
-                "name": tower.input,
-                "dtype": tower.dtype,
-                "shape": [None, *input_shape(tower, cfg)],
-            },
-            "outputs": {space: space for space in tower.outputs},
-        }
-        for tower in towers
-    }
-    if "image" not in names:
-        described["image"] = {"inflates": "video"}
-    files = [f"{name}.onnx" for name in names]
-    files += ["tokenizer.json"] * ("text" in names) + ["goldens.safetensors"]
-    loose = {tower.name for tower in towers if tower.precision != "f32"}
-    worst = max((e for key, e in errors.items() if key.split(".")[0] in loose), default=0.0)
-    goldens = {
-        "file": "goldens.safetensors",
-        "max_one_minus_cosine": max(MAX_ONE_MINUS_COSINE, 2 * worst),
-        "texts": content.texts if "text" in names else [],
-    }
-    return {
-        "format_version": 1,
-        "name": content.name,
-        "description": content.description,
-        "license": content.license,
-        "spaces": spaces_of(cfg.spaces, dims, [*described]),
-        "towers": described,
-        "preprocessing": preprocessing(cfg, content, names),
-        "goldens": goldens,
-        "files": {file: hashlib.sha256((out / file).read_bytes()).hexdigest() for file in files},
-        "training": content.training,
-        "evaluation": content.evaluation,
-    }
-
-
-def spaces_of(graph: str, dims: dict[str, int], towers: list[str]) -> list[dict]:
-    """The spaces that two modalities with a tower share. Text leads where it is a member; a
-    picture is a member wherever video is. Only FAC's audio reaches the space of text."""
-    spaces = []
-    for space in GRAPHS[graph]:
-        members = [m for m in space.members if m in towers]
-        if "video" in members:
-            members.append("image")
-        if members:
-            spaces.append({"name": space.name, "dim": dims[space.name], "members": members})
-    return spaces
-
-
-def preprocessing(cfg: ModelConfig, content: Content, towers: list[str]) -> dict:
-    """A missing section means that there is no such tower."""
-    every = {
-        "video": {
-            "fps": cfg.fps,
-            "frames": cfg.frames,
-            "resize_shorter_side": cfg.resize,
-            "crop": cfg.crop,
-        },
-        "audio": {"sample_rate_hz": cfg.sample_rate_hz, "samples": cfg.samples},
-        "text": {
-            "tokenizer": "tokenizer.json",
-            "max_words": cfg.max_words,
-            "pad_id": content.pad_id,
-            "unknown_id": content.unknown_id,
-        },
-    }
-    return {name: section for name, section in every.items() if name in towers}

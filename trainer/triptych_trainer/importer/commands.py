@@ -10,8 +10,9 @@ from torch import nn
 from ..config import ModelConfig
 from ..deflate import Deflated, Relearning, relearn
 from ..deflate_data import file_images
-from ..export import Content, write_bundle
+from ..export import write_bundle
 from ..models.mmv import Mmv
+from ..towers import Content
 from . import audio_probe, deepmind, milnce, vocabulary
 from .content import golden_inputs
 
