@@ -234,6 +234,9 @@ def test_word_list_rules(tmp_path: Path, word_file: Path) -> None:
     path.write_text("0 <pad>\n2 dog\n1 cat\n")
     numbered = vocabulary.from_word_file(path, 3)
     assert numbered.ids["cat"] == 1 and numbered.unknown_id == 3 and numbered.rows == 4
+    path.write_text("<unk>\ndog\n")
+    first = vocabulary.from_word_file(path, 2)
+    assert (first.pad_id, first.unknown_id, first.rows, first.ids["dog"]) == (0, 2, 3, 1)
     path.write_text("dog\ndog\n")
     with pytest.raises(ValueError, match="twice"):
         vocabulary.from_word_file(path, 2)

@@ -9,6 +9,9 @@ from .models.mmv import Mmv
 from .towers import Content, Tower, input_shape
 
 MAX_ONE_MINUS_COSINE = 1e-5
+LOOSEST = 0.01
+"""The server accepts no bundle that allows itself more."""
+PRECISIONS = {"f32": "f32", "fp16": "f16", "int8": "int8"}
 
 
 def make_manifest(
@@ -19,7 +22,7 @@ def make_manifest(
     described = {
         tower.name: {
             "file": f"{tower.name}.onnx",
-            "precision": tower.precision,
+            "precision": PRECISIONS[tower.precision],
             "input": {
                 "name": tower.input,
                 "dtype": tower.dtype,
@@ -35,9 +38,15 @@ def make_manifest(
     files += ["tokenizer.json"] * ("text" in names) + ["goldens.safetensors"]
     loose = {tower.name for tower in towers if tower.precision != "f32"}
     worst = max((e for key, e in errors.items() if key.split(".")[0] in loose), default=0.0)
+    if worst > LOOSEST:
+        raise RuntimeError(
+            f"{' and '.join(sorted(loose))}: 1 - cosine is up to {worst:.3g} against f32, more than "
+            f"the {LOOSEST} a server accepts; choose another precision"
+        )
     goldens = {
         "file": "goldens.safetensors",
-        "max_one_minus_cosine": max(MAX_ONE_MINUS_COSINE, 2 * worst),
+        # Other processors round otherwise.
+        "max_one_minus_cosine": min(LOOSEST, max(MAX_ONE_MINUS_COSINE, 2 * worst)),
         "texts": content.texts if "text" in names else [],
     }
     return {

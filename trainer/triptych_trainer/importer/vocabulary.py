@@ -48,6 +48,9 @@ class Vocabulary:
 
 def _finish(ids: dict[str, int], table_rows: int, rule: str, pad_id: int) -> Vocabulary:
     ids, rows = dict(ids), table_rows
+    # The server tells padding and unknown words apart by their ids.
+    if ids.get(UNKNOWN, rows) == pad_id:
+        del ids[UNKNOWN]
     if UNKNOWN not in ids:
         ids[UNKNOWN], rows = rows, rows + 1
     if pad_id not in ids.values():
