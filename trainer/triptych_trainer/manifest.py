@@ -40,7 +40,7 @@ def make_manifest(
     worst = max((e for key, e in errors.items() if key.split(".")[0] in loose), default=0.0)
     if worst > LOOSEST:
         raise RuntimeError(
-            f"{' and '.join(sorted(loose))}: 1 - cosine is up to {worst:.3g} against f32, more than "
+            f"{' and '.join(sorted(loose))}: 1 - cosine up to {worst:.3g} against f32, more than "
             f"the {LOOSEST} a server accepts; choose another precision"
         )
     goldens = {
