@@ -177,6 +177,7 @@ def evaluate(
     clips: int = 500,
     through_files: bool = False,
     controls: bool = True,
+    deflated: Path | None = None,
     threads: int = 2,
 ) -> None:
     """Measures retrieval and attribute recognition on held-out worlds in PyTorch.
@@ -184,6 +185,7 @@ def evaluate(
     Args:
         through_files: write every clip as an MP4 and decode it again.
         controls: measure an untrained model and shuffled pairs too.
+        deflated: what `deflate` wrote; naive, deflated and inflated pictures side by side.
     """
     import torch
 
@@ -194,6 +196,10 @@ def evaluate(
     cfg, model, state = load_checkpoint(checkpoint)
     record = run(cfg, model, sets, clips, through_files=through_files, controls=controls)
     record["steps_done"] = state["step"]
+    if deflated:
+        from .deflate_data import evaluate_deflation as run_deflation
+
+        record["deflation"] = run_deflation(model, _load_deflated(model, deflated), clips)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(record, indent=2) + "\n")
 
