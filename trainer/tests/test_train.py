@@ -3,11 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from triptych_trainer import train as loop
 from triptych_trainer.config import PRESETS
+from triptych_trainer.evaluate import embed_texts
+from triptych_trainer.heldout import held_out_set
 from triptych_trainer.train import learning_rate, load_checkpoint, train
 
 CFG = replace(PRESETS["tiny"], steps=5, checkpoint_every=2, threads=1)
@@ -33,6 +36,13 @@ def test_audio_learns_only_from_its_step_on(tmp_path: Path) -> None:
     audio = {k for k in start if k.startswith(("audio_backbone.", "heads.audio_fine."))}
     assert audio <= same
     assert "heads.coarse.weight" not in same and "text_backbone.linear.weight" not in same
+    fixed = train(replace(cfg, text_from_step=2), tmp_path).state_dict()
+    assert torch.equal(fixed["text_backbone.linear.weight"], start["text_backbone.linear.weight"])
+
+
+def test_descriptions_start_around_zero() -> None:
+    vectors = embed_texts(loop.build_model(CFG).eval(), held_out_set(0, 200).captions)
+    assert np.abs((vectors @ vectors.T).mean()) < 0.15
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(

@@ -87,12 +87,17 @@ class TrainConfig:
     name: str = "small-world"
     seed: int = 1
     batch_size: int = 32
-    steps: int = 3800
-    audio_from_step: int = 2600
+    steps: int = 2200
+    audio_from_step: int = 1000
     """Until then only video and text learn: sound costs half of a step, and has nothing to learn
     from a video tower that does not know anything yet. Its learning rate starts here too."""
+    text_from_step: int = 500
+    text_lr_share: float = 0.2
+    """The text tower stays a random projection until then and learns slowly afterwards. From the
+    first step on it would learn to leave out whatever the video tower cannot tell yet, shape and
+    motion before all, and neither side would ever find them again."""
     lr: float = 2e-3
-    warmup_steps: int = 150
+    warmup_steps: int = 100
     final_lr_share: float = 0.0
     """The half cosine ends at this share of `lr`."""
     weight_video_audio: float = 1.0
@@ -138,6 +143,7 @@ PRESETS = {
         batch_size=8,
         steps=6,
         audio_from_step=1,
+        text_from_step=1,
         warmup_steps=2,
         workers=0,
         log_every=1,

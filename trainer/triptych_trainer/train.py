@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -16,6 +17,9 @@ from .losses import mil_nce_loss, nce_loss
 from .models.heads import shared_space
 from .models.mmv import Mmv
 from .models.norm import use_sync_batch_norm
+from .tokenizer import build_tokenizer, encode
+from .world import captions
+from .world.scene import scene_of
 
 
 def learning_rate(cfg: TrainConfig, step: int, first: int = 0) -> float:
@@ -34,7 +38,20 @@ def build_model(cfg: TrainConfig) -> Mmv:
     model = Mmv(cfg.model)
     # Both forms compute the same; in eager PyTorch on a CPU the 3D one is faster.
     model.video_backbone.form = "3d" if cfg.model.backbone == "s3d" else "2d"
+    if "text" in model.modalities:
+        centre_texts(model)
     return use_sync_batch_norm(model, cfg.sync_bn)
+
+
+@torch.no_grad()
+def centre_texts(model: Mmv, count: int = 512) -> None:
+    """Sets the text head's bias so that descriptions have mean 0. What all texts share, a maximum
+    of positive numbers, would otherwise make every cosine between them almost 1."""
+    tokenizer = build_tokenizer(captions.vocabulary())
+    scenes = [scene_of(0, i) for i in range(count)]
+    ids = [encode(tokenizer, captions.evaluation_caption(s), model.cfg.max_words) for s in scenes]
+    for space, vectors in model.embed_text(torch.from_numpy(np.stack(ids))).items():
+        model.heads.text_head(space).bias -= vectors.mean(0)
 
 
 def losses_of(model: Mmv, batch: dict[str, Tensor], cfg: TrainConfig) -> dict[str, Tensor]:
@@ -61,15 +78,22 @@ def losses_of(model: Mmv, batch: dict[str, Tensor], cfg: TrainConfig) -> dict[st
     return {"loss": total, **losses}
 
 
+TEXT = ("text_backbone.", "heads.text_coarse.", "heads.heads.text__")
 AUDIO = ("audio_backbone.", "heads.audio_fine.", "heads.heads.audio__")
 
 
 def parameter_groups(model: Mmv, cfg: TrainConfig) -> list[dict]:
-    """Adam's groups; `first` is the step at which a group begins to learn."""
+    """Adam's groups: `first` is the step at which a group begins to learn, `share` scales its
+    learning rate."""
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    text = [p for name, p in trained if name.startswith(TEXT)]
     audio = [p for name, p in trained if name.startswith(AUDIO)]
-    rest = [p for name, p in trained if not name.startswith(AUDIO)]
-    groups = [{"params": rest, "first": 0}, {"params": audio, "first": cfg.audio_from_step}]
+    rest = [p for name, p in trained if not name.startswith(TEXT + AUDIO)]
+    groups = [
+        {"params": rest, "first": 0, "share": 1.0},
+        {"params": text, "first": cfg.text_from_step, "share": cfg.text_lr_share},
+        {"params": audio, "first": cfg.audio_from_step, "share": 1.0},
+    ]
     return [group for group in groups if group["params"]]
 
 
@@ -107,7 +131,6 @@ def train(cfg: TrainConfig, out: Path, *, resume: bool = False, tensorboard: boo
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.pt"
     model, start = build_model(cfg).train(), 0
-    trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameter_groups(model, cfg), lr=cfg.lr)
     if resume and checkpoint.exists():
         _, _, state = load_checkpoint(checkpoint)
@@ -121,13 +144,14 @@ def train(cfg: TrainConfig, out: Path, *, resume: bool = False, tensorboard: boo
 
     for step, batch in zip(steps, loader, strict=True):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(cfg, step, group["first"])
+            group["lr"] = group["share"] * learning_rate(cfg, step, group["first"])
         losses = losses_of(model, batch, cfg)
         if not torch.isfinite(losses["loss"]):
             raise FloatingPointError(f"step {step}: the loss is {losses['loss'].item()}")
         optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
-        norm = torch.nn.utils.clip_grad_norm_(trainable, cfg.clip_norm, error_if_nonfinite=True)
+        learning = [p for g in optimizer.param_groups if g["lr"] > 0 for p in g["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(learning, cfg.clip_norm, error_if_nonfinite=True)
         optimizer.step()
         log.step(step, {**losses, "gradient_norm": norm}, learning_rate(cfg, step))
         if (step + 1) % cfg.checkpoint_every == 0 or step + 1 == cfg.steps:

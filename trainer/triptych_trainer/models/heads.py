@@ -86,6 +86,9 @@ class FacHeads(nn.Module):
     def text(self, feature: Tensor) -> dict[str, Tensor]:
         return {"coarse": self.text_coarse(feature)}
 
+    def text_head(self, space: str) -> nn.Linear:
+        return {"coarse": self.text_coarse}[space]
+
 
 class Mlp(nn.Module):
     """Linear -> BN -> ReLU -> Linear without bias -> BN: the paper's head of video."""
@@ -133,3 +136,6 @@ class PairHeads(nn.Module):
 
     def text(self, feature: Tensor) -> dict[str, Tensor]:
         return self._project("text", feature)
+
+    def text_head(self, space: str) -> nn.Linear:
+        return self.heads[f"text__{space}"]

@@ -12,6 +12,11 @@ from torch.nn import functional as F
 from .norm import BatchNorm
 from .padding import fixed_pads, pad_same, same_pads
 
+# BatchNorms and gates start well open, so that the network starts out almost linear. With the usual
+# biases of 0 the gradient grows by about a fifth per layer on its way back (no shortcuts here), to
+# hundreds at the stem, and shape, motion and size were still at chance when colour was known.
+INITIAL_BIAS = 2.0
+
 # Output channels: b0 | b1 squeeze, b1 | b2 squeeze, b2 | b3, per Mixed block.
 MIXED = {
     "3b": (64, 96, 128, 16, 32, 32),
@@ -117,6 +122,7 @@ class Conv(nn.Module):
         # Only a folded BatchNorm gives a bias.
         self.register_parameter("bias", None)
         self.bn: nn.Module = BatchNorm(outputs)
+        nn.init.constant_(self.bn.bias, INITIAL_BIAS)
         self.stride = stride
 
     def forward(self, x: Tensor, form: str) -> Tensor:
@@ -129,6 +135,7 @@ class SelfGating(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.linear = nn.Linear(channels, channels)
+        nn.init.constant_(self.linear.bias, INITIAL_BIAS)
 
     def forward(self, x: Tensor) -> Tensor:
         gate = torch.sigmoid(self.linear(x.mean(dim=(2, 3, 4))))
