@@ -240,8 +240,11 @@ def compute_fourier_basis(model: onnx.ModelProto, basis: np.ndarray) -> None:
 
 def run_torch(tower: Tower, model: Mmv, rows: np.ndarray) -> dict[str, np.ndarray]:
     """{space: f32 [N, dim]}, un-normalised."""
+    module = TowerModule(model, tower)
     with torch.no_grad():
-        out = TowerModule(model, tower)(torch.from_numpy(rows))
+        # One row at a time: a clip of a large network fills a gigabyte on its way.
+        each = [module(torch.from_numpy(rows[i : i + 1])) for i in range(len(rows))]
+    out = [torch.cat(parts) for parts in zip(*each, strict=True)]
     return {space: v.numpy() for space, v in zip(tower.outputs, out, strict=True)}
 
 

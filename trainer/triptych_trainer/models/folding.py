@@ -38,7 +38,7 @@ FOLDED_PAIRS = {
 
 @torch.no_grad()
 def fold(model: nn.Module) -> nn.Module:
-    """Folds in place; the model must be in eval mode."""
+    """Replaces layers' tensors by folded ones; the model must be in eval mode."""
     for module in model.modules():
         if isinstance(module, Conv) and not isinstance(module.bn, nn.Identity):
             _fold_into(module, module.bn)
@@ -50,5 +50,7 @@ def fold(model: nn.Module) -> nn.Module:
 
 
 def folded(model: Mmv) -> Mmv:
-    """A copy in eval mode whose video backbone and heads have no BatchNorm left."""
-    return fold(copy.deepcopy(model).eval())
+    """A copy in eval mode whose video backbone and heads have no BatchNorm left. What folding does
+    not change it shares with `model`: a large one is not held twice."""
+    shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    return fold(copy.deepcopy(model, shared).eval())
