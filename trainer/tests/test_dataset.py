@@ -80,7 +80,7 @@ def test_attribute_captions_differ_and_one_is_true() -> None:
     for name in ("shape", "colour", "motion"):
         texts, truth = attribute_captions(scene, name)
         assert len(set(texts)) == len(texts) == len(ATTRIBUTES[name])
-        assert texts[truth] == evaluation_caption(scene)
+        assert texts[truth] == evaluation_caption(scene, size=name != "motion")
 
 
 def test_the_picture_does_not_depend_on_the_resolution() -> None:

@@ -94,7 +94,9 @@ def evaluate(
     cfg: TrainConfig, model: Mmv, sets: int, clips: int, *, through_files: bool, controls: bool
 ) -> dict:
     """The record that goes into the manifest. The controls use the first set."""
+    by_files = " --through-files" if through_files else ""
     record: dict = {
+        "command": f"triptych-trainer evaluate --sets {sets} --clips {clips}{by_files}",
         "protocol": "zero-shot; one caption per clip, only its own clip is right; ties and NaN "
         "count against the model",
         "clips_per_set": clips,

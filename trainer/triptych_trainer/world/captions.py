@@ -1,10 +1,11 @@
 """What people might say over a scene: full, partial, wrong and unrelated sentences."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 
-from .scene import MOTIONS, Scene, draw_scene
+from .scene import ATTRIBUTES, MOTIONS, Scene, draw_scene
 
 SHAPE_WORDS = {
     "circle": ("circle", "disc", "ball"),
@@ -56,23 +57,24 @@ STOP_WORDS = frozenset(
 )
 
 
-def evaluation_caption(scene: Scene) -> str:
-    """The plain, full description; no synonyms."""
+def evaluation_caption(scene: Scene, *, size: bool = True) -> str:
+    """The plain, full description; no synonyms. Things that grow or shrink have no size."""
     labels = scene.labels()
     motion = MOTION_PHRASES[labels["motion"]][0]
-    size = "" if labels["motion"] in ("growing", "shrinking") else labels["size"] + " "
-    return f"a {size}{labels['colour']} {labels['shape']} {motion}"
+    sized = size and labels["motion"] not in ("growing", "shrinking")
+    size_word = labels["size"] + " " if sized else ""
+    return f"a {size_word}{labels['colour']} {labels['shape']} {motion}"
 
 
 def attribute_captions(scene: Scene, attribute: str) -> tuple[list[str], int]:
-    """The evaluation caption under every value of one attribute, and which of them is true."""
-    from dataclasses import replace
+    """The evaluation caption under every value of one attribute, and which of them is true.
 
-    from .scene import ATTRIBUTES
-
-    values = ATTRIBUTES[attribute]
-    variants = [replace(scene, **{attribute: i}) for i in range(len(values))]
-    return [evaluation_caption(v) for v in variants], getattr(scene, attribute)
+    Under motions the size goes unsaid: some motions have none, and the captions must differ in
+    nothing but the motion.
+    """
+    variants = [replace(scene, **{attribute: i}) for i in range(len(ATTRIBUTES[attribute]))]
+    texts = [evaluation_caption(v, size=attribute != "motion") for v in variants]
+    return texts, getattr(scene, attribute)
 
 
 def describe(scene: Scene, rng: np.random.Generator, keep: float = 1.0) -> str:
