@@ -77,7 +77,9 @@ def test_manifest(bundle: Path, manifest: dict) -> None:
     for name, tower in manifest["towers"].items():
         assert name == "image" or set(tower) == {"file", "precision", "input", "outputs"}
     assert manifest["preprocessing"]["audio"] == {"sample_rate_hz": 48_000, "samples": 153_600}
-    assert manifest["evaluation"] == {"r@10": 0.02}
+    assert manifest["evaluation"].keys() == {"r@10", "export"}
+    assert manifest["evaluation"]["r@10"] == 0.02
+    assert all(tower["precision"] == "f32" for tower in manifest["evaluation"]["export"].values())
 
 
 def test_every_file_is_listed_with_its_hash(bundle: Path, manifest: dict) -> None:
