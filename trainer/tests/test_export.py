@@ -14,10 +14,8 @@ from tokenizers import Tokenizer
 
 from triptych_trainer.config import PRESETS, SMALL_WORLD
 from triptych_trainer.export import (
-    TOWERS,
     export_bundle,
     golden_inputs,
-    input_shape,
     one_minus_cosine,
     run_torch,
     training_record,
@@ -25,6 +23,7 @@ from triptych_trainer.export import (
 from triptych_trainer.models.folding import folded
 from triptych_trainer.models.mmv import Mmv
 from triptych_trainer.tokenizer import UNKNOWN_ID, encode
+from triptych_trainer.towers import TOWERS, input_shape
 from triptych_trainer.train import build_model
 
 CFG = PRESETS["tiny"]
@@ -78,7 +77,9 @@ def test_manifest(bundle: Path, manifest: dict) -> None:
     for name, tower in manifest["towers"].items():
         assert name == "image" or set(tower) == {"file", "precision", "input", "outputs"}
     assert manifest["preprocessing"]["audio"] == {"sample_rate_hz": 48_000, "samples": 153_600}
-    assert manifest["evaluation"] == {"r@10": 0.02}
+    assert manifest["evaluation"].keys() == {"r@10", "export"}
+    assert manifest["evaluation"]["r@10"] == 0.02
+    assert all(tower["precision"] == "f32" for tower in manifest["evaluation"]["export"].values())
 
 
 def test_every_file_is_listed_with_its_hash(bundle: Path, manifest: dict) -> None:

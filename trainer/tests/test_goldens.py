@@ -1,67 +1,40 @@
 """The towers against the original model's own outputs (MMV specification, section 11)."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from support import CASES, check, golden_model
 
-from triptych_trainer.config import ModelConfig
 from triptych_trainer.models.audio_frontend import LogMel, mel_matrix
-from triptych_trainer.models.haiku_names import state_dict_from_haiku
 from triptych_trainer.models.mmv import Mmv
 from triptych_trainer.models.s3d import S3dG
 
-RELATIVE = 2e-4
-ONE_MINUS_COSINE = 1e-8
-
-
-def check(got: torch.Tensor, want: np.ndarray, name: str, *, cosine: bool = True) -> None:
-    got64, want64 = got.detach().numpy().astype(np.float64), want.astype(np.float64)
-    assert got64.shape == want64.shape, name
-    relative = np.abs(got64 - want64).max() / np.abs(want64).max()
-    assert relative <= RELATIVE, f"{name}: relative {relative:.2e}"
-    if cosine:
-        dots = (got64 * want64).sum(-1)
-        dots /= np.linalg.norm(got64, axis=-1) * np.linalg.norm(want64, axis=-1)
-        assert (1 - dots).max() <= ONE_MINUS_COSINE, f"{name}: 1-cos {(1 - dots).max():.2e}"
-
 
 @pytest.fixture(scope="module")
-def s3d(goldens: Path) -> Mmv:
-    spec = importlib.util.spec_from_file_location("goldens_lib", goldens.parent / "goldens_lib.py")
-    lib = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(lib)
-    listing = lib.read_list(goldens.parent / "params_s3d.txt")
-    params = lib.make_params("mmv-golden-v1", listing, vocab=512)
-    stored = np.load(goldens / "s3d" / "bn_state.npz")
-    average = {key.rsplit("|", 1)[0]: stored[key] for key in stored.files}
-    model = Mmv(ModelConfig(vocab_size=512))
-    state = state_dict_from_haiku(model, params, average)
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    assert not missing and not unexpected
-    return model.eval()
+def models(goldens: Path) -> dict[str, Mmv]:
+    return {kind: golden_model(goldens, kind) for kind in ("s3d", "tsm-resnet50")}
 
 
 @pytest.mark.parametrize("form", ["3d", "2d"])
-@pytest.mark.parametrize("case", ["small", "odd"])
-def test_video_tower(s3d: Mmv, goldens: Path, case: str, form: str) -> None:
-    folder = goldens / "s3d" / case
-    s3d.video_backbone.form = form
+@pytest.mark.parametrize(("kind", "case"), CASES)
+def test_video_tower(models: dict, goldens: Path, kind: str, case: str, form: str) -> None:
+    folder, model = goldens / kind / case, models[kind]
+    model.video_backbone.form = form
     frames = torch.from_numpy(np.load(folder / "in_video_u8.npy"))
     with torch.no_grad():
         clip = (frames.float() / 255).permute(0, 4, 1, 2, 3)
-        feature = s3d.video_backbone(clip)
-        out = s3d.embed_video(frames)
+        feature = model.video_backbone(clip)
+        out = model.embed_video(frames)
     check(feature, np.load(folder / "out_video_backbone.npy"), "backbone")
     check(out["fine"], np.load(folder / "out_video_fine_va.npy"), "fine")
     check(out["coarse"], np.load(folder / "out_video_coarse_vat.npy"), "coarse")
 
 
-@pytest.mark.parametrize("case", ["small", "odd"])
-def test_audio_and_text_towers(s3d: Mmv, goldens: Path, case: str) -> None:
-    folder = goldens / "s3d" / case
+@pytest.mark.parametrize(("kind", "case"), CASES)
+def test_audio_and_text_towers(models: dict, goldens: Path, kind: str, case: str) -> None:
+    folder, s3d = goldens / kind / case, models[kind]
     logmel = torch.from_numpy(np.load(folder / "in_audio_logmel.npy"))
     ids = torch.from_numpy(np.load(folder / "in_word_ids.npy")).long()
     with torch.no_grad():

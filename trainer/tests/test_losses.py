@@ -61,3 +61,23 @@ def test_true_pairs_score_below_shuffled_ones() -> None:
     video = F.normalize(torch.randn(32, 64), dim=1)
     audio = video + 0.1 * torch.randn(32, 64)
     assert nce_loss(video, audio) < nce_loss(video, audio.roll(1, dims=0)) - 1.0
+
+
+def test_symmetric_form(stored: dict) -> None:
+    tau = stored["temperature"]
+    got = nce_loss(stored["vid_va"], stored["aud_va"], tau, "symmetric")
+    assert got.item() == pytest.approx(stored["nce_va_symm"], rel=2e-4)
+    text = stored["txt_vat"].reshape(stored["B"], stored["L"], -1)
+    got = mil_nce_loss(stored["vid_vat"], text, None, tau, "symmetric")
+    assert got.item() == pytest.approx(stored["milnce_vt_symm"], rel=2e-4)
+    mask = torch.tensor(stored["mask"])
+    got = mil_nce_loss(stored["vid_vat"], text, mask, tau, "symmetric")
+    assert got.item() == pytest.approx(stored["milnce_vt_symm_masked"], rel=2e-4)
+
+
+def test_total_of_the_large_scale_recipe(stored: dict) -> None:
+    """Weights 1:1, the masked text loss."""
+    tau, text = stored["temperature"], stored["txt_vat"].reshape(stored["B"], stored["L"], -1)
+    va = nce_loss(stored["vid_va"], stored["aud_va"], tau)
+    vt = mil_nce_loss(stored["vid_vat"], text, torch.tensor(stored["mask"]), tau)
+    assert (va + vt).item() == pytest.approx(stored["total_ht_as_1_1"], rel=2e-4)

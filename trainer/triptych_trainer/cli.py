@@ -1,11 +1,17 @@
-"""`triptych-trainer`: train, evaluate, export, samples, serve-eval."""
+"""`triptych-trainer`: train, evaluate, export, deflate, and import public checkpoints."""
 
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
+
+if TYPE_CHECKING:
+    from .deflate import Deflated
+    from .models.mmv import Mmv
+
+Precision = Literal["f32", "fp16", "int8"]
 
 
 def train(
@@ -17,6 +23,11 @@ def train(
     lr: float | None = None,
     threads: int | None = None,
     workers: int | None = None,
+    backbone: Literal["s3d", "tsm"] | None = None,
+    spaces: Literal["fac", "shared", "disjoint", "vt", "va"] | None = None,
+    loss_form: Literal["asymmetric", "symmetric"] | None = None,
+    weight_video_audio: float | None = None,
+    audio_from_step: int | None = None,
     resume: bool = False,
     tensorboard: bool = False,
 ) -> None:
@@ -24,6 +35,7 @@ def train(
 
     Args:
         config: the preset to start from; the other options change single values of it.
+        spaces: the head graph; `vt` and `va` leave a modality out.
         resume: go on from OUT's checkpoint, if there is one.
         tensorboard: write TensorBoard events to OUT too.
     """
@@ -37,8 +49,13 @@ def train(
         "lr": lr,
         "threads": threads,
         "workers": workers,
+        "loss_form": loss_form,
+        "weight_video_audio": weight_video_audio,
+        "audio_from_step": audio_from_step,
     }
+    towers = {"backbone": backbone, "spaces": spaces}
     cfg = replace(PRESETS[config], **{k: v for k, v in changes.items() if v is not None})
+    cfg = replace(cfg, model=replace(cfg.model, **{k: v for k, v in towers.items() if v}))
     run(cfg, out, resume=resume, tensorboard=tensorboard)
 
 
@@ -46,21 +63,95 @@ def export(
     checkpoint: Path = Path("runs/small-world/checkpoint.pt"),
     out: Path = Path("../models/small-world"),
     evaluation: Path | None = None,
+    deflated: Path | None = None,
+    deflation: Path | None = None,
+    video_precision: Precision = "f32",
+    audio_precision: Precision = "f32",
 ) -> None:
     """Writes the bundle's ONNX towers, tokenizer, goldens and manifest, proved against PyTorch.
 
     Args:
         evaluation: what `evaluate` wrote; it goes into the manifest.
+        deflated: what `deflate` wrote: pictures get a tower of their own, image.onnx.
+        deflation: what `evaluate-deflation` wrote; it goes into the manifest.
     """
     from .export import export_bundle, training_record
     from .train import load_checkpoint
 
     cfg, model, state = load_checkpoint(checkpoint)
     measured = json.loads(evaluation.read_text()) if evaluation else {}
+    if deflation:
+        measured["deflation"] = json.loads(deflation.read_text())
     training = training_record(cfg, state["step"])
-    errors = export_bundle(model, out, cfg.name, training, measured)
-    for key, error in errors.items():
-        print(f"{key}: largest 1 - cosine against PyTorch {error:.1e}")
+    precision = {"video": video_precision, "image": video_precision, "audio": audio_precision}
+    image = _load_deflated(model, deflated) if deflated else None
+    errors = export_bundle(
+        model, out, cfg.name, training, measured, image=image, precision=precision
+    )
+    _report(errors)
+
+
+def deflate(
+    checkpoint: Path = Path("runs/small-world/checkpoint.pt"),
+    out: Path = Path("runs/small-world/deflated.pt"),
+    images: tuple[Path, ...] = (),
+    steps: int = 600,
+    batch_size: int = 32,
+    lr: float = 2e-3,
+    threads: int = 2,
+) -> None:
+    """Learns the scales and offsets of the image network, so that it gives for a picture what the
+    video network gives for the picture repeated.
+
+    Args:
+        images: pictures or videos to learn from; without any, frames of the small world.
+    """
+    import torch
+
+    from .deflate import Deflated, Relearning, relearn
+    from .deflate_data import file_images, world_images
+    from .train import load_checkpoint
+
+    torch.set_num_threads(threads)
+    _, model, _ = load_checkpoint(checkpoint)
+    network = Deflated(model)
+    batches = (
+        file_images(list(images), model.cfg, batch_size)
+        if images
+        else world_images(model.cfg, batch_size)
+    )
+    relearn(model, network, batches, Relearning(steps, batch_size, lr))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(network.learnt(), out)
+
+
+def evaluate_deflation(
+    checkpoint: Path = Path("runs/small-world/checkpoint.pt"),
+    deflated: Path = Path("runs/small-world/deflated.pt"),
+    out: Path = Path("runs/small-world/deflation.json"),
+    clips: int = 500,
+    threads: int = 2,
+) -> None:
+    """Naive, deflated and inflated side by side on held-out worlds, as the paper's table 3."""
+    import torch
+
+    from .deflate_data import evaluate_deflation as run
+    from .deflate_data import table
+    from .train import load_checkpoint
+
+    torch.set_num_threads(threads)
+    _, model, _ = load_checkpoint(checkpoint)
+    report = run(model, _load_deflated(model, deflated), clips)
+    print(table(report))
+    out.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _load_deflated(model: "Mmv", path: Path) -> "Deflated":
+    import torch
+
+    from .deflate import Deflated
+
+    return Deflated(model).load_learnt(torch.load(path, weights_only=True))
 
 
 def samples(
@@ -86,6 +177,7 @@ def evaluate(
     clips: int = 500,
     through_files: bool = False,
     controls: bool = True,
+    deflated: Path | None = None,
     threads: int = 2,
 ) -> None:
     """Measures retrieval and attribute recognition on held-out worlds in PyTorch.
@@ -93,6 +185,7 @@ def evaluate(
     Args:
         through_files: write every clip as an MP4 and decode it again.
         controls: measure an untrained model and shuffled pairs too.
+        deflated: what `deflate` wrote; naive, deflated and inflated pictures side by side.
     """
     import torch
 
@@ -103,6 +196,10 @@ def evaluate(
     cfg, model, state = load_checkpoint(checkpoint)
     record = run(cfg, model, sets, clips, through_files=through_files, controls=controls)
     record["steps_done"] = state["step"]
+    if deflated:
+        from .deflate_data import evaluate_deflation as run_deflation
+
+        record["deflation"] = run_deflation(model, _load_deflated(model, deflated), clips)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(record, indent=2) + "\n")
 
@@ -128,12 +225,123 @@ def serve_eval(
     out.write_text(json.dumps(record, indent=2) + "\n")
 
 
+def import_deepmind(
+    checkpoint: tyro.conf.Positional[Path],
+    out: Path,
+    name: str | None = None,
+    vocab: Path | None = None,
+    savedmodel: Path | None = None,
+    vocab_offset: int | None = None,
+    audio_log: Literal["auto", "log1p10000", "eps1e-6"] = "auto",
+    probe_audio: tuple[Path, ...] = (),
+    frames: int = 32,
+    fps: float = 10.0,
+    resize: int = 224,
+    crop: int = 200,
+    video_precision: Precision = "f32",
+    images: tuple[Path, ...] = (),
+    image_steps: int = 600,
+    form: Literal["2d", "3d"] = "2d",
+    threads: int = 2,
+) -> None:
+    """Makes a bundle of a published MMV checkpoint (mmv_s3d.pkl, mmv_tsm_resnet_x1.pkl or _x2.pkl).
+
+    The file is read without executing what is in it.
+
+    Args:
+        name: the bundle's name; default: the last part of OUT.
+        vocab: the word list, one word per row of the word table.
+        savedmodel: folder of a downloaded TF-Hub model, whose assets have the word list.
+        vocab_offset: row of the list's first word, where the list has fewer words than the table.
+        audio_log: the logarithm of the audio front end; `auto` compares both with the statistics
+            in the checkpoint.
+        probe_audio: recordings for that comparison; without any, generated sound.
+        images: pictures or videos to learn an image network from (image.onnx); without any, a
+            picture is repeated and goes through the video tower.
+        form: how the video graph is written; `3d` is the slower twin.
+    """
+    import torch
+
+    from .importer.commands import import_deepmind as run
+    from .importer.commands import sizes
+
+    torch.set_num_threads(threads)
+    errors = run(
+        checkpoint,
+        out,
+        sizes(frames, fps, resize, crop),
+        name=name,
+        vocab=vocab,
+        saved_model=savedmodel,
+        vocab_offset=vocab_offset,
+        audio_log=audio_log,
+        probe_audio=list(probe_audio),
+        precision={"video": video_precision, "image": video_precision},
+        form=form,
+        images=list(images),
+        image_steps=image_steps,
+    )
+    _report(errors)
+
+
+def import_milnce(
+    weights: tyro.conf.Positional[Path],
+    dictionary: Path,
+    out: Path,
+    name: str | None = None,
+    license: str | None = None,
+    frames: int = 32,
+    fps: float = 10.0,
+    resize: int = 224,
+    crop: int = 224,
+    video_precision: Precision = "f32",
+    images: tuple[Path, ...] = (),
+    image_steps: int = 600,
+    threads: int = 2,
+) -> None:
+    """Makes a text-video bundle of the public PyTorch S3D trained on HowTo100M with MIL-NCE.
+
+    Args:
+        weights: s3d_howto100m.pth; only tensors are read from it.
+        dictionary: s3d_dict.npy.
+        license: what the manifest says of the weights; their file does not state one.
+        images: pictures or videos to learn an image network from.
+    """
+    import torch
+
+    from .importer.commands import import_milnce as run
+    from .importer.commands import sizes
+
+    torch.set_num_threads(threads)
+    errors = run(
+        weights,
+        dictionary,
+        out,
+        sizes(frames, fps, resize, crop),
+        name=name,
+        license=license,
+        precision={"video": video_precision, "image": video_precision},
+        images=list(images),
+        image_steps=image_steps,
+    )
+    _report(errors)
+
+
+def _report(errors: dict[str, float]) -> None:
+    for key, error in errors.items():
+        print(f"{key}: largest 1 - cosine against PyTorch {error:.1e}")
+
+
 COMMANDS = {
     "train": train,
     "evaluate": evaluate,
     "export": export,
     "samples": samples,
     "serve-eval": serve_eval,
+    "deflate": deflate,
+    "evaluate-deflation": evaluate_deflation,
+    "import-deepmind": import_deepmind,
+    "import-milnce": import_milnce,
 }
 
 

@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """MMV with FAC spaces (MMV specification, sections 1-6). The defaults are the paper's."""
+    """One MMV model (MMV specification, sections 1-6). The defaults are the paper's."""
 
     video_width: float = 1.0
-    """Multiplies every channel count of S3D-G."""
+    """Multiplies every channel count of the video backbone; 2 with `tsm` is TSM-ResNet50x2."""
     audio_width: float = 1.0
     """Multiplies every channel count of the audio ResNet50."""
     frames: int = 32
@@ -33,6 +33,14 @@ class ModelConfig:
     """`s2d`: space-to-depth, 24 channels, the public checkpoints' form; `rgb`: 7x7x7."""
     audio_log: str = "log1p10000"
     """`log1p10000`: log(1 + 10000 mel); `eps1e-6`: log(mel + 1e-6)."""
+    backbone: str = "s3d"
+    """`s3d`: S3D-G; `tsm`: TSM-ResNet50."""
+    spaces: str = "fac"
+    """`fac`, `shared`, `disjoint`, `vt` (video and text) or `va` (video and audio)."""
+    video_head: str = "mlp"
+    """`mlp`: the paper's; `linear`: the public MIL-NCE weights' (not with `fac`)."""
+    pool_padding: str = "same"
+    """`fixed`: how the public MIL-NCE weights' own code pads the pools of S3D-G."""
 
     def __post_init__(self) -> None:
         if self.frames % 2 or self.crop % 2:
@@ -41,6 +49,14 @@ class ModelConfig:
             raise ValueError("frames / fps and samples / sample_rate_hz must be the same seconds")
         if self.stem not in ("s2d", "rgb"):
             raise ValueError(f"unknown stem {self.stem!r}")
+        if self.backbone not in ("s3d", "tsm"):
+            raise ValueError(f"unknown video backbone {self.backbone!r}")
+        if self.spaces not in ("fac", "shared", "disjoint", "vt", "va"):
+            raise ValueError(f"unknown spaces {self.spaces!r}")
+        if self.video_head not in ("mlp", "linear"):
+            raise ValueError(f"unknown video head {self.video_head!r}")
+        if self.video_head == "linear" and self.spaces == "fac":
+            raise ValueError("fac spaces need the mlp head of video")
 
     @property
     def window_secs(self) -> float:
@@ -86,6 +102,11 @@ class TrainConfig:
     """The half cosine ends at this share of `lr`."""
     weight_video_audio: float = 1.0
     weight_video_text: float = 1.0
+    """The paper: 10 to 1 on HowTo100M alone, 1 to 1 with AudioSet."""
+    loss_form: str = "asymmetric"
+    """`asymmetric`: MMV's; `symmetric`: one loss for each direction."""
+    sync_bn: bool = True
+    """BatchNorm statistics over all ranks, in backbones and heads; nothing changes with one."""
     temperature: float = 0.07
     clip_norm: float = 5.0
     """Gradients are scaled down to this norm."""

@@ -9,6 +9,7 @@ import torch
 from .config import TrainConfig
 from .heldout import HeldOut, attribute_questions, held_out_set, tensors
 from .metrics import ceiling, normalised, recognised, retrieval
+from .models.heads import shared_space
 from .models.mmv import Mmv
 from .tokenizer import build_tokenizer, encode
 from .train import build_model
@@ -17,14 +18,14 @@ from .world.scene import ATTRIBUTES
 
 Vectors = dict[str, np.ndarray]
 CHUNK = 50
-# (query, target, space): the finest space that both are members of.
+# (query, target), compared in the finest space that both are members of, if there is one.
 DIRECTIONS = (
-    ("text", "video", "coarse"),
-    ("video", "text", "coarse"),
-    ("audio", "video", "fine"),
-    ("video", "audio", "fine"),
-    ("text", "audio", "coarse"),
-    ("audio", "text", "coarse"),
+    ("text", "video"),
+    ("video", "text"),
+    ("audio", "video"),
+    ("video", "audio"),
+    ("text", "audio"),
+    ("audio", "text"),
 )
 
 
@@ -34,42 +35,55 @@ def embed_clips(model: Mmv, frames: np.ndarray, pcm: np.ndarray) -> Vectors:
     found: dict[str, list[np.ndarray]] = {}
     for i in range(0, len(frames), CHUNK):
         video = model.embed_video(torch.from_numpy(frames[i : i + CHUNK]))
-        audio = model.embed_audio(torch.from_numpy(pcm[i : i + CHUNK]))
-        for name, out in (("video", video), ("audio", audio)):
+        made = {"video": video}
+        if "audio" in model.modalities:
+            made["audio"] = model.embed_audio(torch.from_numpy(pcm[i : i + CHUNK]))
+        for name, out in made.items():
             for space, vectors in out.items():
                 found.setdefault(f"{name}.{space}", []).append(vectors.numpy())
     return {key: normalised(np.concatenate(parts)) for key, parts in found.items()}
 
 
 @torch.no_grad()
-def embed_texts(model: Mmv, texts: list[str]) -> np.ndarray:
-    """Unit vectors f64 [N, coarse]."""
+def embed_texts(model: Mmv, texts: list[str]) -> Vectors:
+    """Unit vectors f64 by `text.<space>`; none for a model without text."""
+    if "text" not in model.modalities:
+        return {}
     tokenizer = build_tokenizer(captions.vocabulary())
     ids = np.stack([encode(tokenizer, text, model.cfg.max_words) for text in texts])
-    return normalised(model.embed_text(torch.from_numpy(ids))["coarse"].numpy())
+    out = model.embed_text(torch.from_numpy(ids))
+    return {f"text.{space}": normalised(vectors.numpy()) for space, vectors in out.items()}
 
 
-def all_directions(vectors: Vectors) -> dict[str, dict[str, float]]:
-    return {
-        f"{query}->{target}": retrieval(
-            vectors[f"{query}.{space}"] @ vectors[f"{target}.{space}"].T
-        )
-        for query, target, space in DIRECTIONS
-    }
+def all_directions(vectors: Vectors, graph: str) -> dict[str, dict[str, float]]:
+    """Every pair that the head graph lets compare."""
+    report = {}
+    for query, target in DIRECTIONS:
+        if space := shared_space(graph, query, target):
+            scores = vectors[f"{query}.{space}"] @ vectors[f"{target}.{space}"].T
+            report[f"{query}->{target}"] = retrieval(scores)
+    return report
 
 
 def attributes(model: Mmv, held_out: HeldOut, vectors: Vectors) -> dict[str, dict[str, float]]:
     """How often the true value of an attribute wins among captions that differ in it alone."""
-    report = {}
+    report: dict = {}
+    graph = model.cfg.spaces
+    spaces = {track: shared_space(graph, "text", track) for track in ("video", "audio")}
+    if not any(spaces.values()):
+        return report
     for name, questions in attribute_questions(held_out).items():
         texts = sorted({text for _, choices, _ in questions for text in choices})
         row_of = {text: row for row, text in enumerate(texts)}
         embedded = embed_texts(model, texts)
         truth = [value for _, _, value in questions]
         report[name] = {"chance": 1 / len(ATTRIBUTES[name]), "clips": len(questions)}
-        for track in ("video", "audio"):
+        for track, space in spaces.items():
+            if space is None:
+                continue
             scores = [
-                embedded[[row_of[text] for text in choices]] @ vectors[f"{track}.coarse"][clip]
+                embedded[f"text.{space}"][[row_of[text] for text in choices]]
+                @ vectors[f"{track}.{space}"][clip]
                 for clip, choices, _ in questions
             ]
             report[name][track] = recognised(scores, truth)
@@ -95,8 +109,8 @@ def evaluate(
             place = Path(folder) if through_files else None
             frames, pcm = tensors(held_out, cfg.model, place)
         vectors = embed_clips(model, frames, pcm)
-        vectors["text.coarse"] = embed_texts(model, held_out.captions)
-        one = {"set": number, "retrieval": all_directions(vectors)}
+        vectors |= embed_texts(model, held_out.captions)
+        one = {"set": number, "retrieval": all_directions(vectors, cfg.model.spaces)}
         one["attributes"] = attributes(model, held_out, vectors)
         one["ceiling_of_captions"] = ceiling(held_out.captions)
         record["sets"].append(one)
@@ -117,11 +131,11 @@ def run_controls(
     shuffled["text.coarse"] = vectors["text.coarse"]
     untrained_model = build_model(cfg).eval()
     untrained = embed_clips(untrained_model, frames, pcm)
-    untrained["text.coarse"] = embed_texts(untrained_model, held_out.captions)
+    untrained |= embed_texts(untrained_model, held_out.captions)
     return {
         "chance_r@10": 10 / len(frames),
-        "shuffled_pairs": all_directions(shuffled),
-        "untrained_model": all_directions(untrained),
+        "shuffled_pairs": all_directions(shuffled, cfg.model.spaces),
+        "untrained_model": all_directions(untrained, cfg.model.spaces),
     }
 
 
@@ -137,6 +151,10 @@ def mean_of_sets(sets: list[dict]) -> dict:
     return {key: mean([one[key] for one in sets]) for key in keys}
 
 
+def shown(row: dict, track: str) -> str:
+    return f"{row[track]:7.3f}" if track in row else f"{'-':>7}"
+
+
 def table(one: dict) -> str:
     """One set for the terminal."""
     lines = [f"{'':16}{'R@1':>7}{'R@5':>7}{'R@10':>7}{'median':>8}"]
@@ -147,5 +165,5 @@ def table(one: dict) -> str:
     lines.append(f"{'ceiling':16}" + "".join(f"{row[f'r@{k}']:7.3f}" for k in (1, 5, 10)))
     lines.append(f"{'':16}{'video':>7}{'audio':>7}{'chance':>7}")
     for name, row in one["attributes"].items():
-        lines.append(f"{name:16}{row['video']:7.3f}{row['audio']:7.3f}{row['chance']:7.3f}")
+        lines.append(f"{name:16}{shown(row, 'video')}{shown(row, 'audio')}{row['chance']:7.3f}")
     return "\n".join(lines)

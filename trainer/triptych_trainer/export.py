@@ -1,10 +1,11 @@
 """A trained model to a bundle: ONNX towers, tokenizer, goldens, manifest (`docs/bundle.md`)."""
 
-import hashlib
+import copy
 import json
+import shutil
 import tempfile
 import warnings
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +14,21 @@ import onnxruntime as ort
 import torch
 from onnx import helper, numpy_helper
 from safetensors.numpy import save
-from torch import Tensor, nn
+from torch import nn
 
 from .config import ModelConfig, TrainConfig
 from .dataset import plain_clip
+from .manifest import MAX_ONE_MINUS_COSINE, make_manifest
 from .models.audio_frontend import FFT
-from .models.folding import folded
+from .models.folding import fold, folded
 from .models.mmv import Mmv
-from .tokenizer import PAD_ID, UNKNOWN_ID, build_tokenizer, encode
+from .precision import Half, cosines, milliseconds, to_int8
+from .tokenizer import build_tokenizer, encode
+from .towers import Content, Tower, TowerModule, tower_of
 from .world import captions
 from .world.scene import scene_of
 
 OPSET = 20
-MAX_ONE_MINUS_COSINE = 1e-5
 GOLDEN_CLIPS = 2
 GOLDEN_SEED = 77
 DESCRIPTION = (
@@ -33,62 +36,6 @@ DESCRIPTION = (
     "not natural footage"
 )
 LICENSE = "Apache-2.0"
-
-
-class VideoTower(nn.Module):
-    def __init__(self, model: Mmv) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        out = self.model.embed_video(frames)
-        return out["fine"], out["coarse"]
-
-
-class AudioTower(nn.Module):
-    def __init__(self, model: Mmv) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pcm: Tensor) -> tuple[Tensor, Tensor]:
-        out = self.model.embed_audio(pcm)
-        return out["fine"], out["coarse"]
-
-
-class TextTower(nn.Module):
-    def __init__(self, model: Mmv) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, token_ids: Tensor) -> Tensor:
-        return self.model.embed_text(token_ids)["coarse"]
-
-
-@dataclass(frozen=True)
-class Tower:
-    """How one tower is exported. The input's name is also that of `forward`'s argument."""
-
-    name: str
-    module: type[nn.Module]
-    input: str
-    dtype: str
-    outputs: tuple[str, ...]
-
-
-TOWERS = (
-    Tower("video", VideoTower, "frames", "u8", ("fine", "coarse")),
-    Tower("audio", AudioTower, "pcm", "f32", ("fine", "coarse")),
-    Tower("text", TextTower, "token_ids", "i64", ("coarse",)),
-)
-
-
-def input_shape(tower: Tower, cfg: ModelConfig) -> list[int]:
-    """The shape of one row of a tower's input."""
-    return {
-        "video": [cfg.frames, cfg.crop, cfg.crop, 3],
-        "audio": [cfg.samples],
-        "text": [cfg.max_words],
-    }[tower.name]
 
 
 def golden_inputs(cfg: ModelConfig) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -109,37 +56,95 @@ def golden_inputs(cfg: ModelConfig) -> tuple[dict[str, np.ndarray], list[str]]:
 
 
 def export_bundle(
-    model: Mmv, out: Path, name: str, training: dict, evaluation: dict
+    model: Mmv, out: Path, name: str, training: dict, evaluation: dict, **more
 ) -> dict[str, float]:
+    """Writes the bundle of a model of the small world; see `write_bundle`. `more`: fields of
+    `Content`."""
+    inputs, texts = golden_inputs(model.cfg)
+    lean = copy.copy(model.eval())
+    lean._modules = dict(model._modules)
+    if "text" in model.modalities:
+        lean.text_backbone = copy.copy(model.text_backbone)
+        lean.text_backbone._modules = dict(model.text_backbone._modules)
+        lean.text_backbone.words = used_words(model.text_backbone.words)
+    tokenizer = build_tokenizer(captions.vocabulary())
+    content = Content(name, DESCRIPTION, LICENSE, inputs, texts, tokenizer)
+    content = replace(content, training=training, evaluation=evaluation, **more)
+    return write_bundle(lean, out, content)
+
+
+def write_bundle(model: Mmv, out: Path, content: Content) -> dict[str, float]:
     """Writes the bundle; returns the largest 1 - cosine of ONNX Runtime against PyTorch by tower
-    and space."""
-    cfg = model.cfg
+    and space. Towers that are not f32 are measured, not held to it; the manifest has cosine, size
+    and speed of all."""
+    cfg, inputs = model.cfg, dict(content.inputs)
     out.mkdir(parents=True, exist_ok=True)
     model = model.eval()
-    inputs, texts = golden_inputs(cfg)
     lean = folded(model)
-    lean.video_backbone.form = "2d"
-    lean.text_backbone.words = used_words(model.text_backbone.words)
+    lean.video_backbone.form = content.form
+    sources = {name: (model, lean) for name in ("video", "audio", "text")}
+    if content.image is not None:
+        # A view would be stored as the wrong bytes.
+        inputs["image"] = np.ascontiguousarray(inputs["video"][:, cfg.frames // 2])
+        sources["image"] = (content.image.eval(), fold(copy.deepcopy(content.image)))
 
-    goldens, errors = {}, {}
-    for tower in TOWERS:
-        path = out / f"{tower.name}.onnx"
-        write_onnx(tower, lean, inputs[tower.name], path)
-        want = run_torch(tower, model, inputs[tower.name])
-        got = run_onnx(path, tower, inputs[tower.name])
-        goldens[f"{tower.name}.input"] = inputs[tower.name]
+    goldens, errors, towers, measured = {}, {}, [], {}
+    for name, rows in inputs.items():
+        if name != "image" and (name not in model.modalities or rows is None):
+            continue
+        tower = tower_of(name, cfg.spaces, content.precision.get(name, "f32"))
+        reference, source = sources[name]
+        path = out / f"{name}.onnx"
+        want = run_torch(tower, reference, rows)
+        write_onnx(tower, source, rows, path)
+        calibration = content.calibration.get(name, rows)
+        measured[name] = _in_precision(tower, source, path, rows, calibration)
+        got = run_onnx(path, tower, rows)
+        measured[name] |= cosines(got, want)
+        goldens[f"{name}.input"] = rows
         for space, vectors in want.items():
-            goldens[f"{tower.name}.{space}"] = vectors
-            errors[f"{tower.name}.{space}"] = one_minus_cosine(got[space], vectors)
-    bad = {key: error for key, error in errors.items() if not error <= MAX_ONE_MINUS_COSINE / 10}
+            goldens[f"{name}.{space}"] = vectors
+            errors[f"{name}.{space}"] = one_minus_cosine(got[space], vectors)
+        towers.append(tower)
+    bad = {
+        f"{tower.name}.{space}": errors[f"{tower.name}.{space}"]
+        for tower in towers
+        for space in tower.outputs
+        if tower.precision == "f32"
+        and not errors[f"{tower.name}.{space}"] <= MAX_ONE_MINUS_COSINE / 10
+    }
     if bad:
         raise RuntimeError(f"ONNX Runtime and PyTorch disagree: {bad}")
 
     (out / "goldens.safetensors").write_bytes(save(goldens))
-    build_tokenizer(captions.vocabulary()).save(str(out / "tokenizer.json"))
-    manifest = make_manifest(cfg, out, name, texts, training, evaluation)
+    if content.tokenizer is not None:
+        content.tokenizer.save(str(out / "tokenizer.json"))
+    content = replace(content, evaluation=content.evaluation | {"export": measured})
+    manifest = make_manifest(model, out, content, towers, errors)
     (out / "manifest.json").write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
     return errors
+
+
+def _in_precision(
+    tower: Tower, source: nn.Module, path: Path, rows: np.ndarray, calibration: np.ndarray
+) -> dict:
+    """Replaces an f32 file by one of the tower's precision; what the manifest says of its size
+    and speed."""
+    with tempfile.TemporaryDirectory() as folder:
+        full, files = Path(folder) / "f32.onnx", [path]
+        if tower.precision != "f32":
+            shutil.copy(path, full)
+            files.append(full)
+        if tower.precision == "fp16":
+            write_onnx(tower, Half(source), rows, path)
+        elif tower.precision == "int8":
+            to_int8(path, tower.input, calibration)
+        times = milliseconds(files, tower.input, rows[:1])
+        keys = ("", "_f32")
+        record: dict = {"precision": tower.precision}
+        for file, time, key in zip(files, times, keys, strict=False):
+            record |= {f"bytes{key}": file.stat().st_size, f"cpu_milliseconds{key}": time}
+    return record
 
 
 def used_words(words: nn.Embedding) -> nn.Embedding:
@@ -155,7 +160,7 @@ def write_onnx(tower: Tower, model: Mmv, rows: np.ndarray, path: Path) -> None:
         warnings.simplefilter("ignore")
         part = Path(folder) / "tower.onnx"
         program = torch.onnx.export(
-            tower.module(model).eval(),
+            TowerModule(model, tower).eval(),
             (example,),
             dynamo=True,
             dynamic_shapes=({0: torch.export.Dim("batch")},),
@@ -235,9 +240,11 @@ def compute_fourier_basis(model: onnx.ModelProto, basis: np.ndarray) -> None:
 
 def run_torch(tower: Tower, model: Mmv, rows: np.ndarray) -> dict[str, np.ndarray]:
     """{space: f32 [N, dim]}, un-normalised."""
+    module = TowerModule(model, tower)
     with torch.no_grad():
-        out = tower.module(model)(torch.from_numpy(rows))
-    out = out if isinstance(out, tuple) else (out,)
+        # One row at a time: a clip of a large network fills a gigabyte on its way.
+        each = [module(torch.from_numpy(rows[i : i + 1])) for i in range(len(rows))]
+    out = [torch.cat(parts) for parts in zip(*each, strict=True)]
     return {space: v.numpy() for space, v in zip(tower.outputs, out, strict=True)}
 
 
@@ -249,7 +256,8 @@ def run_onnx(path: Path, tower: Tower, rows: np.ndarray) -> dict[str, np.ndarray
     out = session.run(list(tower.outputs), {tower.input: rows})
     one = session.run(list(tower.outputs), {tower.input: rows[:1]})
     for whole, single in zip(out, one, strict=True):
-        if one_minus_cosine(whole[:1], single) > MAX_ONE_MINUS_COSINE / 10:
+        loose = MAX_ONE_MINUS_COSINE / 10 if tower.precision == "f32" else 1e-2
+        if one_minus_cosine(whole[:1], single) > loose:
             raise RuntimeError(f"{path.name}: a row's vector depends on the batch around it")
     return dict(zip(tower.outputs, out, strict=True))
 
@@ -273,61 +281,4 @@ def training_record(cfg: TrainConfig, steps_done: int) -> dict:
         "clips_seen": steps_done * cfg.batch_size,
         **towers,
         **settings,
-    }
-
-
-def make_manifest(
-    cfg: ModelConfig, out: Path, name: str, texts: list[str], training: dict, evaluation: dict
-) -> dict:
-    towers = {
-        tower.name: {
-            "file": f"{tower.name}.onnx",
-            "precision": "f32",
-            "input": {
-                "name": tower.input,
-                "dtype": tower.dtype,
-                "shape": [None, *input_shape(tower, cfg)],
-            },
-            "outputs": {space: space for space in tower.outputs},
-        }
-        for tower in TOWERS
-    }
-    files = [*(f"{t.name}.onnx" for t in TOWERS), "tokenizer.json", "goldens.safetensors"]
-    return {
-        "format_version": 1,
-        "name": name,
-        "description": DESCRIPTION,
-        "license": LICENSE,
-        "spaces": [
-            {"name": "fine", "dim": cfg.fine_dim, "members": ["video", "audio", "image"]},
-            {
-                "name": "coarse",
-                "dim": cfg.coarse_dim,
-                "members": ["text", "video", "audio", "image"],
-            },
-        ],
-        "towers": towers | {"image": {"inflates": "video"}},
-        "preprocessing": {
-            "video": {
-                "fps": cfg.fps,
-                "frames": cfg.frames,
-                "resize_shorter_side": cfg.resize,
-                "crop": cfg.crop,
-            },
-            "audio": {"sample_rate_hz": cfg.sample_rate_hz, "samples": cfg.samples},
-            "text": {
-                "tokenizer": "tokenizer.json",
-                "max_words": cfg.max_words,
-                "pad_id": PAD_ID,
-                "unknown_id": UNKNOWN_ID,
-            },
-        },
-        "goldens": {
-            "file": "goldens.safetensors",
-            "max_one_minus_cosine": MAX_ONE_MINUS_COSINE,
-            "texts": texts,
-        },
-        "files": {file: hashlib.sha256((out / file).read_bytes()).hexdigest() for file in files},
-        "training": training,
-        "evaluation": evaluation,
     }

@@ -14,7 +14,9 @@ from torch.utils.data import DataLoader
 from .config import ModelConfig, TrainConfig
 from .dataset import WorldBatches
 from .losses import mil_nce_loss, nce_loss
+from .models.heads import shared_space
 from .models.mmv import Mmv
+from .models.norm import use_sync_batch_norm
 from .tokenizer import build_tokenizer, encode
 from .world import captions
 from .world.scene import scene_of
@@ -35,9 +37,10 @@ def build_model(cfg: TrainConfig) -> Mmv:
     torch.manual_seed(cfg.seed)
     model = Mmv(cfg.model)
     # Both forms compute the same; in eager PyTorch on a CPU the 3D one is faster.
-    model.video_backbone.form = "3d"
-    centre_texts(model)
-    return model
+    model.video_backbone.form = "3d" if cfg.model.backbone == "s3d" else "2d"
+    if "text" in model.modalities:
+        centre_texts(model)
+    return use_sync_batch_norm(model, cfg.sync_bn)
 
 
 @torch.no_grad()
@@ -47,40 +50,51 @@ def centre_texts(model: Mmv, count: int = 512) -> None:
     tokenizer = build_tokenizer(captions.vocabulary())
     scenes = [scene_of(0, i) for i in range(count)]
     ids = [encode(tokenizer, captions.evaluation_caption(s), model.cfg.max_words) for s in scenes]
-    mean = model.embed_text(torch.from_numpy(np.stack(ids)))["coarse"].mean(0)
-    model.heads.text_coarse.bias -= mean
+    for space, vectors in model.embed_text(torch.from_numpy(np.stack(ids))).items():
+        model.heads.text_head(space).bias -= vectors.mean(0)
 
 
 def losses_of(model: Mmv, batch: dict[str, Tensor], cfg: TrainConfig) -> dict[str, Tensor]:
+    """The weighted sum and its parts, in whichever spaces the head graph pairs the modalities."""
+    graph = cfg.model.spaces
     video = model.embed_video(batch["frames"])
-    ids = batch["token_ids"]
-    text = model.embed_text(ids.flatten(0, 1))["coarse"].unflatten(0, ids.shape[:2])
-    losses = {
-        "video_text": mil_nce_loss(video["coarse"], text, batch["text_mask"], cfg.temperature)
-    }
-    total = cfg.weight_video_text * losses["video_text"]
-    if "logmel" in batch:
+    total = torch.zeros((), dtype=next(iter(video.values())).dtype)
+    losses = {}
+    if space := shared_space(graph, "video", "text"):
+        ids = batch["token_ids"]
+        text = model.embed_text(ids.flatten(0, 1))[space].unflatten(0, ids.shape[:2])
+        mask = batch["text_mask"]
+        losses["video_text"] = mil_nce_loss(
+            video[space], text, mask, cfg.temperature, cfg.loss_form
+        )
+        total = total + cfg.weight_video_text * losses["video_text"]
+    space = shared_space(graph, "video", "audio")
+    if space and "logmel" in batch:
         audio = model.embed_audio_logmel(batch["logmel"])
-        losses["video_audio"] = nce_loss(video["fine"], audio["fine"], cfg.temperature)
+        losses["video_audio"] = nce_loss(video[space], audio[space], cfg.temperature, cfg.loss_form)
         total = total + cfg.weight_video_audio * losses["video_audio"]
+    if not losses:
+        raise ValueError(f"nothing to learn with {graph} spaces; is audio_from_step 0?")
     return {"loss": total, **losses}
+
+
+TEXT = ("text_backbone.", "heads.text_coarse.", "heads.heads.text__")
+AUDIO = ("audio_backbone.", "heads.audio_fine.", "heads.heads.audio__")
 
 
 def parameter_groups(model: Mmv, cfg: TrainConfig) -> list[dict]:
     """Adam's groups: `first` is the step at which a group begins to learn, `share` scales its
     learning rate."""
-    heads = model.heads
-    text = [*model.text_backbone.linear.parameters(), *heads.text_coarse.parameters()]
-    audio = [*model.audio_backbone.parameters(), *heads.audio_fine.parameters()]
-    if not cfg.model.freeze_words:
-        text += model.text_backbone.words.parameters()
-    known = {id(p) for p in (*text, *audio)}
-    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
-    return [
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    text = [p for name, p in trained if name.startswith(TEXT)]
+    audio = [p for name, p in trained if name.startswith(AUDIO)]
+    rest = [p for name, p in trained if not name.startswith(TEXT + AUDIO)]
+    groups = [
         {"params": rest, "first": 0, "share": 1.0},
         {"params": text, "first": cfg.text_from_step, "share": cfg.text_lr_share},
         {"params": audio, "first": cfg.audio_from_step, "share": 1.0},
     ]
+    return [group for group in groups if group["params"]]
 
 
 def save_checkpoint(

@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from .heads import FacHeads, Mlp
 from .mmv import Mmv
 from .s3d import Conv
 
@@ -25,20 +26,31 @@ def _fold_into(layer: nn.Module, bn: nn.Module) -> None:
     layer.bias = nn.Parameter(bias.float(), requires_grad=False)
 
 
-@torch.no_grad()
-def folded(model: Mmv) -> Mmv:
-    """A copy in eval mode whose video backbone and heads have no BatchNorm left."""
-    model = copy.deepcopy(model).eval()
-    for module in model.video_backbone.modules():
-        if isinstance(module, Conv):
-            _fold_into(module, module.bn)
-            module.bn = nn.Identity()
-    heads = model.heads
-    for linear, bn in (
+FOLDED_PAIRS = {
+    FacHeads: (
         ("video_fine_0", "video_fine_bn_0"),
         ("video_fine_1", "video_fine_bn_1"),
         ("coarse", "coarse_bn"),
-    ):
-        _fold_into(getattr(heads, linear), getattr(heads, bn))
-        setattr(heads, bn, nn.Identity())
+    ),
+    Mlp: (("linear_0", "bn_0"), ("linear_1", "bn_1")),
+}
+
+
+@torch.no_grad()
+def fold(model: nn.Module) -> nn.Module:
+    """Replaces layers' tensors by folded ones; the model must be in eval mode."""
+    for module in model.modules():
+        if isinstance(module, Conv) and not isinstance(module.bn, nn.Identity):
+            _fold_into(module, module.bn)
+            module.bn = nn.Identity()
+        for linear, bn in FOLDED_PAIRS.get(type(module), ()):
+            _fold_into(getattr(module, linear), getattr(module, bn))
+            setattr(module, bn, nn.Identity())
     return model
+
+
+def folded(model: Mmv) -> Mmv:
+    """A copy in eval mode whose video backbone and heads have no BatchNorm left. What folding does
+    not change it shares with `model`: a large one is not held twice."""
+    shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    return fold(copy.deepcopy(model, shared).eval())

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from .mmv import Mmv
-from .resnet import AudioResNet50
+from .resnet import ResNet50V2, TsmResNet50
 from .s3d import S3dG, Unit
 
 ROOT = "text_audio_video"
 BN = "__cross_replica_batch_norm"
+UNUSED = ("audio2txt_embd", "txt2audio_embd")
+"""Heads that exist in the checkpoints and that FAC does not use."""
 Arrays = Mapping[str, Mapping[str, np.ndarray]]
 
 
@@ -20,48 +22,83 @@ class _Reader:
 
     def __init__(self, params: Arrays, average: Mapping[str, np.ndarray]) -> None:
         self.params, self.average, self.state = params, average, {}
+        self.used: set[str] = set()
 
     def _put(self, name: str, array: np.ndarray) -> None:
-        self.state[name] = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+        # A copy of its own: what the pickle gave is read-only and goes away.
+        self.state[name] = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
+
+    def _module(self, module: str) -> Mapping[str, np.ndarray]:
+        if module not in self.params:
+            raise KeyError(f"the checkpoint has no module {module!r}")
+        self.used.add(module)
+        return self.params[module]
+
+    def words(self, name: str, module: str) -> None:
+        self._put(name + ".weight", self._module(module)["embeddings"])
 
     def conv(self, name: str, module: str) -> None:
         """DHWIO or HWIO to OIDHW or OIHW."""
-        w = self.params[module]["w"]
+        w = self._module(module)["w"]
         self._put(name + ".weight", np.moveaxis(w, (-1, -2), (0, 1)))
 
     def linear(self, name: str, module: str) -> None:
-        values = self.params[module]
+        values = self._module(module)
         self._put(name + ".weight", values["w"].reshape(values["w"].shape[-2:]).T)
         if "b" in values:
             self._put(name + ".bias", values["b"])
 
     def batch_norm(self, name: str, module: str) -> None:
         """Inference statistics are the zero-debiased `average`, never `hidden`."""
-        self._put(name + ".weight", self.params[module]["scale"].reshape(-1))
-        self._put(name + ".bias", self.params[module]["offset"].reshape(-1))
+        values = self._module(module)
+        self._put(name + ".weight", values["scale"].reshape(-1))
+        self._put(name + ".bias", values["offset"].reshape(-1))
         self._put(name + ".running_mean", self.average[f"{module}/~/mean_ema"].reshape(-1))
         self._put(name + ".running_var", self.average[f"{module}/~/var_ema"].reshape(-1))
-        self.state[name + ".num_batches_tracked"] = torch.tensor(0)
+        # A long history: training on does not let one batch replace the averages.
+        self.state[name + ".num_batches_tracked"] = torch.tensor(1_000_000)
 
 
 def state_dict_from_haiku(
     model: Mmv, params: Arrays, average: Mapping[str, np.ndarray]
 ) -> dict[str, Tensor]:
-    """A state dict for `model` (S3D-G) from the public layout {module: {name: array}}.
+    """A state dict for `model` from the public layout {module: {name: array}}.
 
-    `average` maps `<module>/~/mean_ema` and `.../var_ema` to the EMA's `average`.
+    `average` maps `<module>/~/mean_ema` and `.../var_ema` to the EMA's `average`. Every module of
+    the checkpoint must be used, but for the heads that FAC leaves aside.
     """
     reader = _Reader(params, average)
-    _video(reader, model.video_backbone)
-    _audio(reader, model.audio_backbone)
-    words = params[f"{ROOT}/text_module/~/embed"]["embeddings"]
-    reader._put("text_backbone.words.weight", words)
+    if isinstance(model.video_backbone, TsmResNet50):
+        _resnet(
+            reader,
+            "video_backbone",
+            model.video_backbone,
+            base=f"{ROOT}/visual_module/~/TSMResNetV2",
+            stem="tsm_resnet_stem",
+            group="tsm_resnet_unit_{}",
+            inner="",
+        )
+    else:
+        _s3d(reader, model.video_backbone)
+    _resnet(
+        reader,
+        "audio_backbone",
+        model.audio_backbone,
+        base=f"{ROOT}/audio_module/~/res_net_v2",
+        stem="~/initial_conv",
+        group="~/block_group_{}",
+        inner="~/",
+    )
+    reader.words("text_backbone.words", f"{ROOT}/text_module/~/embed")
     reader.linear("text_backbone.linear", f"{ROOT}/text_module/~/text_conv1")
     _heads(reader)
+    left = [m for m in params if m not in reader.used and not any(u in m for u in UNUSED)]
+    if left:
+        raise KeyError(f"the checkpoint has {len(left)} modules this model lacks, as {left[0]!r}")
     return reader.state
 
 
-def _video(reader: _Reader, backbone: S3dG) -> None:
+def _s3d(reader: _Reader, backbone: S3dG) -> None:
     base = f"{ROOT}/visual_module/~/S3D"
     names = {"stem": "Conv2d_1a_7x7", "conv_2b": "Conv2d_2b_1x1", "conv_2c": "Conv2d_2c_3x3"}
     for ours, theirs in names.items():
@@ -89,19 +126,28 @@ def _unit(reader: _Reader, name: str, module: str, unit: Unit) -> None:
         reader.linear(f"{name}.gate.linear", f"{module}/self_gating")
 
 
-def _audio(reader: _Reader, backbone: AudioResNet50) -> None:
-    base = f"{ROOT}/audio_module/~/res_net_v2"
-    reader.conv("audio_backbone.stem", f"{base}/~/initial_conv")
-    for g, group in enumerate(backbone.groups):
-        for b, block in enumerate(group):
-            name, module = f"audio_backbone.groups.{g}.{b}", f"{base}/~/block_group_{g}/block_{b}"
+def _resnet(
+    reader: _Reader,
+    ours: str,
+    backbone: ResNet50V2,
+    *,
+    base: str,
+    stem: str,
+    group: str,
+    inner: str,
+) -> None:
+    """Audio and TSM hold the same blocks; only the names of stem, groups and scopes differ."""
+    reader.conv(f"{ours}.stem", f"{base}/{stem}")
+    for g, blocks in enumerate(backbone.groups):
+        for b, block in enumerate(blocks):
+            name, module = f"{ours}.groups.{g}.{b}", f"{base}/{group.format(g)}/block_{b}"
             for n in range(3):
-                reader.conv(f"{name}.conv_{n}", f"{module}/~/conv_{n}")
+                reader.conv(f"{name}.conv_{n}", f"{module}/{inner}conv_{n}")
                 suffix = "" if n == 0 else f"_{n}"
                 reader.batch_norm(f"{name}.bn_{n}", f"{module}/{BN}{suffix}")
             if block.shortcut is not None:
-                reader.conv(f"{name}.shortcut", f"{module}/~/shortcut_conv")
-    reader.batch_norm("audio_backbone.bn", f"{base}/{BN}")
+                reader.conv(f"{name}.shortcut", f"{module}/{inner}shortcut_conv")
+    reader.batch_norm(f"{ours}.bn", f"{base}/{BN}")
 
 
 def _heads(reader: _Reader) -> None:

@@ -1,35 +1,51 @@
-"""MMV: three backbones and the FAC heads."""
+"""MMV: backbones and heads of one configuration."""
 
 import torch
 from torch import Tensor, nn
 
 from ..config import ModelConfig
 from .audio_frontend import LogMel
-from .heads import FacHeads
-from .resnet import AudioResNet50
+from .heads import GRAPHS, FacHeads, PairHeads, modalities
+from .resnet import AudioResNet50, TsmResNet50
 from .s3d import S3dG
 from .text import TextBackbone
 
 
 class Mmv(nn.Module):
-    """Embeds clips, sounds and texts. Outputs are un-normalised [B, 512] fine, [B, 256] coarse."""
+    """Embeds clips, sounds and texts: un-normalised [B, dim] per space of the head graph."""
 
     def __init__(self, cfg: ModelConfig) -> None:
         super().__init__()
         self.cfg = cfg
-        self.video_backbone = S3dG(cfg.video_width, cfg.stem)
-        self.log_mel = LogMel(cfg.audio_log)
-        self.audio_backbone = AudioResNet50(cfg.audio_width)
-        self.text_backbone = TextBackbone(
-            cfg.vocab_size, cfg.word_dim, cfg.text_hidden, freeze=cfg.freeze_words
-        )
-        self.heads = FacHeads(
-            self.video_backbone.dim,
-            self.audio_backbone.dim,
-            self.text_backbone.dim,
-            cfg.fine_dim,
-            cfg.coarse_dim,
-        )
+        self.modalities = modalities(cfg.spaces)
+        dims = {}
+        if cfg.backbone == "s3d":
+            self.video_backbone = S3dG(cfg.video_width, cfg.stem, pool_padding=cfg.pool_padding)
+        else:
+            self.video_backbone = TsmResNet50(cfg.video_width)
+        dims["video"] = self.video_backbone.dim
+        if "audio" in self.modalities:
+            self.log_mel = LogMel(cfg.audio_log)
+            self.audio_backbone = AudioResNet50(cfg.audio_width)
+            dims["audio"] = self.audio_backbone.dim
+        if "text" in self.modalities:
+            self.text_backbone = TextBackbone(
+                cfg.vocab_size, cfg.word_dim, cfg.text_hidden, freeze=cfg.freeze_words
+            )
+            dims["text"] = self.text_backbone.dim
+        if cfg.spaces == "fac":
+            self.heads = FacHeads(
+                dims["video"], dims["audio"], dims["text"], cfg.fine_dim, cfg.coarse_dim
+            )
+        else:
+            sizes = {"fine": cfg.fine_dim, "coarse": cfg.coarse_dim}
+            linear = cfg.video_head == "linear"
+            self.heads = PairHeads(cfg.spaces, dims, sizes, linear_video=linear)
+
+    def space_dims(self) -> dict[str, int]:
+        """Dimensions of every space, from the finest to the coarsest."""
+        sizes = {"fine": self.cfg.fine_dim, "coarse": self.cfg.coarse_dim}
+        return {space.name: sizes[space.dim] for space in GRAPHS[self.cfg.spaces]}
 
     def embed_video(self, frames_bthwc: Tensor) -> dict[str, Tensor]:
         """Frames [B, T, H, W, 3], u8 or f32 in [0, 1]."""

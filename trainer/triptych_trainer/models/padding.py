@@ -15,6 +15,16 @@ def same_pads(sizes: Sequence[int], kernel: Sequence[int], stride: Sequence[int]
     return pads
 
 
+def fixed_pads(sizes: Sequence[int], kernel: Sequence[int], stride: Sequence[int]) -> list[int]:
+    """Pads of the public MIL-NCE port: k - s split evenly whatever the size, then windows until the
+    end. As many outputs as SAME; the windows start elsewhere where n is not a multiple of s."""
+    pads: list[int] = []
+    for n, k, s in reversed(list(zip(sizes, kernel, stride, strict=True))):
+        low = max(k - s, 0) // 2
+        pads += [low, max((-(-n // s) - 1) * s + k - n - low, 0)]
+    return pads
+
+
 def pad_same(
     x: Tensor, kernel: Sequence[int], stride: Sequence[int], value: float = 0.0
 ) -> tuple[Tensor, list[int]]:

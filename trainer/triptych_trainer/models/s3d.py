@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .padding import pad_same, same_pads
+from .norm import BatchNorm
+from .padding import fixed_pads, pad_same, same_pads
 
-BN_EPS = 1e-5
-BN_MOMENTUM = 0.1
 # BatchNorms and gates start well open, so that the network starts out almost linear. With the usual
 # biases of 0 the gradient grows by about a fifth per layer on its way back (no shortcuts here), to
 # hundreds at the stem, and shape, motion and size were still at chance when colour was known.
@@ -87,21 +86,25 @@ def _full_2d(
     return _spatial_2d(stacked, folded, bias, (1, *stride[1:]))
 
 
-def max_pool_same(x: Tensor, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> Tensor:
+def max_pool_same(
+    x: Tensor, kernel: tuple[int, int, int], stride: tuple[int, int, int], pads_of=same_pads
+) -> Tensor:
     """SAME max pooling, padded with -inf. Separable, so space and time are pooled in turn."""
     b, c, t, h, w = x.shape
     frames = x.transpose(1, 2).reshape(b * t, c, h, w)
-    frames = _max_pool_2d(frames, kernel[1:], stride[1:])
+    frames = max_pool_2d(frames, kernel[1:], stride[1:], pads_of)
     x = frames.reshape(b, t, c, *frames.shape[2:]).transpose(1, 2)
     if kernel[0] == 1:
         return x
     b, c, t, h, w = x.shape
-    rows = _max_pool_2d(x.reshape(b, c, t, h * w), (kernel[0], 1), (stride[0], 1))
+    rows = max_pool_2d(x.reshape(b, c, t, h * w), (kernel[0], 1), (stride[0], 1), pads_of)
     return rows.reshape(b, c, rows.shape[2], h, w)
 
 
-def _max_pool_2d(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> Tensor:
-    pads = same_pads(x.shape[2:], kernel, stride)
+def max_pool_2d(
+    x: Tensor, kernel: tuple[int, int], stride: tuple[int, int], pads_of=same_pads
+) -> Tensor:
+    pads = pads_of(x.shape[2:], kernel, stride)
     if pads[0] == pads[1] and pads[2] == pads[3]:
         return F.max_pool2d(x, kernel, stride, padding=(pads[2], pads[0]))
     return F.max_pool2d(F.pad(x, pads, value=float("-inf")), kernel, stride)
@@ -118,7 +121,7 @@ class Conv(nn.Module):
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
         # Only a folded BatchNorm gives a bias.
         self.register_parameter("bias", None)
-        self.bn: nn.Module = nn.BatchNorm3d(outputs, eps=BN_EPS, momentum=BN_MOMENTUM)
+        self.bn: nn.Module = BatchNorm(outputs)
         nn.init.constant_(self.bn.bias, INITIAL_BIAS)
         self.stride = stride
 
@@ -199,11 +202,22 @@ def space_to_depth(x: Tensor) -> Tensor:
 
 
 class S3dG(nn.Module):
-    """Video backbone: [B, 3, T, H, W] in [0, 1] -> [B, 1024 * width]."""
+    """Video backbone: [B, 3, T, H, W] in [0, 1] -> [B, 1024 * width].
 
-    def __init__(self, width: float = 1.0, stem: str = "s2d", form: str = "2d") -> None:
+    `pool_padding` is `same` everywhere but for the public MIL-NCE port, which pads its strided
+    pools by a `fixed` rule (equal where every size met is even, as at 224 pixels).
+    """
+
+    def __init__(
+        self,
+        width: float = 1.0,
+        stem: str = "s2d",
+        form: str = "2d",
+        pool_padding: str = "same",
+    ) -> None:
         super().__init__()
         self.stem_kind, self.form = stem, form
+        self.pads_of = {"same": same_pads, "fixed": fixed_pads}[pool_padding]
         c = lambda channels: scaled(channels, width)  # noqa: E731
         if stem == "s2d":
             self.stem = Unit(24, c(64), (2, 4, 4))
@@ -218,13 +232,16 @@ class S3dG(nn.Module):
         self.dim = inputs
 
     def forward(self, x: Tensor) -> Tensor:
+        folded = space_to_depth(x) if self.stem_kind == "s2d" else x
+        return self.after_stem(self.stem(folded, self.form))
+
+    def after_stem(self, x: Tensor) -> Tensor:
         form = self.form
-        x = self.stem(space_to_depth(x) if self.stem_kind == "s2d" else x, form)
-        x = max_pool_same(x, (1, 3, 3), (1, 2, 2))
+        x = max_pool_same(x, (1, 3, 3), (1, 2, 2), self.pads_of)
         x = self.conv_2c(self.conv_2b(x, form), form)
-        x = max_pool_same(x, (1, 3, 3), (1, 2, 2))
+        x = max_pool_same(x, (1, 3, 3), (1, 2, 2), self.pads_of)
         for name, block in self.mixed.items():
             x = block(x, form)
             if name in POOL_AFTER:
-                x = max_pool_same(x, *POOL_AFTER[name])
+                x = max_pool_same(x, *POOL_AFTER[name], self.pads_of)
         return x.mean(dim=(2, 3, 4))

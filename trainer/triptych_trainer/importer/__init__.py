@@ -1,0 +1,1 @@
+"""Public checkpoints to models here, without ever running what is in them."""
