@@ -162,6 +162,23 @@ fn uploads_are_kept_once_and_survive_restarts() {
     assert_eq!(walk(&data.join("uploads")), 3, "an upload goes with its asset");
 }
 
+/// Whoever waits for bytes that are queued does the work itself. When workers only waited for the
+/// queue, two of them that resumed a job could wait for ever: nobody was left to work it off.
+#[test]
+fn bytes_that_wait_in_the_queue_are_taken_up_by_whoever_needs_them() {
+    let server = Server::start(Options::default().args(&["--ingest-workers", "1"]));
+    let long = std::fs::read(tone("half-hour.wav", 1800.0, 550)).unwrap();
+    let long = ok_json(server.upload_bytes("half-hour.wav", long, ""));
+    let bytes = std::fs::read(tone("short.wav", 4.0, 730)).unwrap();
+    let queued = ok_json(server.upload_bytes("short.wav", bytes.clone(), ""));
+    assert_eq!(queued["state"], "indexing");
+    let ready = ok_json(server.upload_bytes("short.wav", bytes, "?wait=true"));
+    assert_eq!((&ready["id"], &ready["state"]), (&queued["id"], &json!("ready")));
+    let url = format!("/v1/assets/{}", long["id"].as_str().unwrap());
+    assert_eq!(server.get_json(&url)["state"], "indexing", "the long file was too quick for this test");
+    assert_eq!(server.delete(&url).status(), 204);
+}
+
 fn walk(folder: &std::path::Path) -> usize {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.map(|path| if path.is_dir() { walk(&path) } else { 1 }).sum()

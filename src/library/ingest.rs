@@ -19,9 +19,9 @@ const BATCH_CLIPS: usize = 64;
 const BATCH_AGE: Duration = Duration::from_millis(750);
 
 /// What `accept` found.
-pub(super) enum Accepted {
-    /// New bytes: the caller holds the right to index them.
-    New(Claim, AssetRecord),
+pub(super) enum Accepted<C> {
+    /// New bytes, and what became of the right to index them.
+    New(C, AssetRecord),
     /// Being indexed by somebody else.
     Running(std::sync::Arc<Active>, AssetRecord),
     /// Indexed before.
@@ -36,8 +36,13 @@ enum Ended {
 }
 
 impl Library {
-    /// Accepts a file durably (hash, kept bytes, store row) without embedding it yet.
-    pub(super) async fn accept(&self, source: &IngestSource) -> Result<Accepted, LibraryError> {
+    /// Accepts a file durably (hash, kept bytes, store row) without embedding it yet. `claimed` gets the
+    /// right to index new bytes while nobody else can look.
+    pub(super) async fn accept<C>(
+        &self,
+        source: &IngestSource,
+        claimed: impl FnOnce(Claim, &AssetRecord) -> C,
+    ) -> Result<Accepted<C>, LibraryError> {
         if self.stop.is_cancelled() {
             return Err(LibraryError::Stopping);
         }
@@ -83,7 +88,7 @@ impl Library {
         let (record, is_new) = self.store.begin_asset(new).await?;
         if is_new {
             let claim = self.active.claim(record.id, &content.sha256, &self.stop);
-            return Ok(Accepted::New(claim, record));
+            return Ok(Accepted::New(claimed(claim, &record), record));
         }
         if let Some(kept) = kept.filter(|kept| record.path.as_str() != kept.as_os_str()) {
             // The library holds these bytes under a path of the user's: our copy is not needed.
@@ -113,12 +118,17 @@ impl Library {
         cancel: &CancellationToken,
     ) -> Result<IngestReport, LibraryError> {
         loop {
-            let known = match self.accept(&source).await? {
+            let known = match self.accept(&source, |claim, _| claim).await? {
                 Accepted::New(claim, record) => {
                     return self.embed_asset(claim, record, priority, cancel).await;
                 }
                 Accepted::Known(record) => record,
                 Accepted::Running(active, _) => {
+                    // What only waits is done here: were every worker to wait for the queue, nobody
+                    // would be left to work it off.
+                    if let Some((claim, record)) = self.work.take(active.id) {
+                        return self.embed_asset(claim, record, priority, cancel).await;
+                    }
                     tokio::select! {
                         () = active.done.cancelled() => {}
                         () = cancel.cancelled() => return Err(LibraryError::Cancelled),

@@ -183,11 +183,10 @@ impl Library {
     ) -> Result<(AssetRecord, bool), LibraryError> {
         self.check_room()?;
         self.start_workers();
-        match self.accept(source).await? {
-            ingest::Accepted::New(claim, record) => {
-                self.work.push(claim, record.clone());
-                Ok((record, true))
-            }
+        // Queued before the lock is given back: whoever sees the claim finds it in the queue or at a worker.
+        let queue = |claim, record: &AssetRecord| self.work.push(claim, record.clone());
+        match self.accept(source, queue).await? {
+            ingest::Accepted::New((), record) => Ok((record, true)),
             ingest::Accepted::Running(_, record) | ingest::Accepted::Known(record) => Ok((record, false)),
         }
     }
@@ -210,7 +209,7 @@ impl Library {
         let record = self.store.asset(id).await?;
         if let Some(active) = self.active.by_id(id) {
             active.cancel.cancel();
-            self.work.remove(id);
+            drop(self.work.take(id));
             active.done.cancelled().await;
         }
         match self.remove_asset(&record).await {

@@ -56,9 +56,11 @@ impl Work {
         self.queue().pop_front()
     }
 
-    /// Takes one asset out of the queue.
-    pub(super) fn remove(&self, id: AssetId) {
-        self.queue().retain(|(claim, _)| claim.active.id != id);
+    /// Takes one asset out of the queue; `None` where it does not wait there.
+    pub(super) fn take(&self, id: AssetId) -> Option<(Claim, AssetRecord)> {
+        let mut queue = self.queue();
+        let at = queue.iter().position(|(claim, _)| claim.active.id == id)?;
+        queue.remove(at)
     }
 
     /// Gives back everything that waits; the store still knows it as unfinished.
