@@ -11,13 +11,12 @@ use super::rows::{Rows, Slot, View};
 use super::{ClipFilter, IndexError, Neighbour, SearchParams, VectorIndex};
 use crate::types::{ClipId, Embedding};
 
-/// Vectors from which on a graph answers faster than the scan of one core: measured, see
-/// docs/index.md for the numbers and how to repeat them.
-pub const GRAPH_FROM: usize = 40_000;
+/// Vectors from which on a graph costs less CPU than the scan: measured, see docs/index.md for the
+/// numbers and how to repeat them.
+pub const GRAPH_FROM: usize = 25_000;
 
-/// Breadth of the graph search that [`GRAPH_FROM`] was measured with, and a little more, since the
-/// default breadth must be served at that size.
-const BREADTH_AT_GRAPH_FROM: usize = 80;
+/// Breadth of the graph search that [`GRAPH_FROM`] was measured with.
+const BREADTH_AT_GRAPH_FROM: usize = 64;
 
 /// Breadth of a graph search for k neighbours when the caller does not say.
 const fn default_breadth(k: usize) -> usize {

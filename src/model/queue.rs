@@ -1,14 +1,17 @@
 //! The bounded queue before the towers: interactive work goes before bulk work, and work whose caller
 //! has gone is dropped.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::tower::Input;
 use super::{ModelError, Priority, SpaceVectors};
+
+/// A batch should not hold its worker much longer than this: a person's query may come behind it.
+const LONGEST_RUN: Duration = Duration::from_millis(60);
 
 /// What a tower gave for one input, and what it took.
 #[derive(Debug)]
@@ -41,6 +44,8 @@ pub(super) struct Batching {
 #[derive(Default)]
 struct State {
     lanes: [VecDeque<Job>; 2],
+    /// What one input took in the latest run, by tower; absent until a tower has run.
+    per_input: HashMap<usize, Duration>,
     closed: bool,
 }
 
@@ -107,14 +112,22 @@ impl Queue {
             if state.closed {
                 return None;
             }
-            for lane in &mut state.lanes {
+            let State { lanes, per_input, .. } = &mut *state;
+            let most = |tower: usize| most_inputs(batching[tower].max, per_input.get(&tower).copied());
+            for lane in lanes {
                 lane.retain(|job| !job.reply.is_closed());
-                if let Some(batch) = next_batch(lane, batching, self.workers) {
+                if let Some(batch) = next_batch(lane, batching, most, self.workers) {
                     return Some(batch);
                 }
             }
             state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Remembers what a run took; the next batches of this tower follow it.
+    pub fn ran(&self, tower: usize, inputs: usize, took: Duration) {
+        let inputs = u32::try_from(inputs.max(1)).unwrap_or(u32::MAX);
+        self.lock().per_input.insert(tower, took / inputs);
     }
 
     /// Ends every worker after its current batch; what waits is dropped.
@@ -126,12 +139,23 @@ impl Queue {
     }
 }
 
+/// As many inputs as fit [`LONGEST_RUN`], at least one, at most the tower's batch.
+fn most_inputs(max: usize, per_input: Option<Duration>) -> usize {
+    let fit = |each: Duration| (LONGEST_RUN.as_nanos() / each.as_nanos().max(1)).max(1);
+    per_input.map_or(max, |each| max.min(usize::try_from(fit(each)).unwrap_or(usize::MAX)))
+}
+
 /// The first job with as many of the same tower behind it as one worker should take: never what
-/// another worker could run at the same time, never more than the tower's batch.
-fn next_batch(lane: &mut VecDeque<Job>, batching: &[Batching], workers: usize) -> Option<Vec<Job>> {
+/// another worker could run at the same time, never more than `most` of that tower.
+fn next_batch(
+    lane: &mut VecDeque<Job>,
+    batching: &[Batching],
+    most: impl Fn(usize) -> usize,
+    workers: usize,
+) -> Option<Vec<Job>> {
     let first = lane.pop_front()?;
     let tower = first.tower;
-    let Batching { max, powers_of_two } = batching[tower];
+    let (max, powers_of_two) = (most(tower), batching[tower].powers_of_two);
     let mut batch = vec![first];
     if max > 1 {
         let waiting = 1 + lane.iter().filter(|job| job.tower == tower).count();
@@ -200,6 +224,24 @@ mod tests {
         let powers = [Batching { max: 8, powers_of_two: true }];
         let sizes: Vec<usize> = (0..3).map(|_| pairs.take(&powers).unwrap().len()).collect();
         assert_eq!(sizes, [4, 2, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_slow_tower_gets_small_batches() {
+        let queue = Queue::new(8, 16, 1);
+        let mut answers = Vec::new();
+        for value in 0..12 {
+            answers.push(queue.push(0, input(value), Priority::Bulk).await.unwrap());
+        }
+        let mut next = || queue.take(&[EIGHT]).unwrap().len();
+        assert_eq!(next(), 8);
+        queue.ran(0, 8, Duration::from_millis(240));
+        assert_eq!(next(), 2);
+        queue.ran(0, 1, Duration::from_secs(3));
+        assert_eq!(next(), 1);
+        queue.ran(0, 1, Duration::ZERO);
+        assert_eq!(next(), 1, "all that is left");
+        assert_eq!(most_inputs(8, Some(Duration::ZERO)), 8);
     }
 
     #[tokio::test]

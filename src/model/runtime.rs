@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 use ort::session::Session;
-use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights, SessionBuilder};
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 
 use super::ModelError;
 use super::manifest::TowerSpec;
@@ -59,27 +59,23 @@ pub(super) enum Place {
 pub(super) struct SessionMaker {
     environment: Environment,
     place: Place,
-    /// One tower's packed weights serve the sessions of all workers.
-    prepacked: Vec<PrepackedWeights>,
 }
 
 impl SessionMaker {
-    pub fn new(library: &Path, place: Place, towers: usize) -> Result<Self, ModelError> {
-        let environment = environment(library)?;
-        let prepacked = (0..towers).map(|_| PrepackedWeights::new()).collect();
-        Ok(Self { environment, place, prepacked })
+    pub fn new(library: &Path, place: Place) -> Result<Self, ModelError> {
+        Ok(Self { environment: environment(library)?, place })
     }
 
     /// A session of one tower, its inputs and outputs compared with the manifest.
-    pub fn session(&self, index: usize, spec: &TowerSpec, bytes: &[u8]) -> Result<Session, ModelError> {
-        let mut builder = self.builder(index, spec.modality)?;
+    pub fn session(&self, spec: &TowerSpec, bytes: &[u8]) -> Result<Session, ModelError> {
+        let mut builder = self.builder(spec.modality)?;
         let session = builder.commit_from_memory(bytes).map_err(|e| ModelError::tower(spec.modality, e))?;
         check_signature(&session, spec)
             .map_err(|reason| ModelError::ManifestInvalid { file: spec.file.clone(), reason })?;
         Ok(session)
     }
 
-    fn builder(&self, index: usize, tower: Modality) -> Result<SessionBuilder, ModelError> {
+    fn builder(&self, tower: Modality) -> Result<SessionBuilder, ModelError> {
         let failed = |error: &dyn ToString| ModelError::tower(tower, error.to_string());
         let builder = Session::builder(&self.environment).map_err(|e| failed(&e))?;
         let builder = builder.with_optimization_level(GraphOptimizationLevel::All).map_err(|e| failed(&e))?;
@@ -88,7 +84,7 @@ impl SessionMaker {
         // One thread a session: the workers are the parallelism (benches/towers.rs has the ratio).
         let builder = builder.with_intra_threads(1).map_err(|e| failed(&e))?;
         match self.place {
-            Place::Cpu => builder.with_prepacked_weights(&self.prepacked[index]).map_err(|e| failed(&e)),
+            Place::Cpu => Ok(builder),
             Place::Cuda(device) => {
                 // Heuristic: an exhaustive search would run again for every batch size. No TF32: it is
                 // beyond what the golden vectors allow.

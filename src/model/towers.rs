@@ -128,7 +128,7 @@ impl Towers {
             specs.iter().map(|spec| read_graph(&bundle, spec)).collect::<Result<_, _>>()?;
         let shared = Arc::new(Shared {
             batching: specs.iter().map(|spec| batching(place, spec)).collect(),
-            sessions: SessionMaker::new(&native.onnxruntime, place, specs.len())?,
+            sessions: SessionMaker::new(&native.onnxruntime, place)?,
             goldens,
             graphs,
             specs: specs.clone(),
@@ -287,7 +287,7 @@ fn explain_cuda(error: ModelError, native: &NativeParts) -> ModelError {
     }
 }
 
-/// Most inputs of one run. On the CPU a video gains nothing from company, sound and text do
+/// Most inputs of one run, where they do not take too long (`Queue::ran`). On the CPU a video gains nothing from company, sound and text do
 /// (benches/towers.rs); on CUDA everything does, up to 64 MiB of input.
 fn batching(place: Place, spec: &TowerSpec) -> Batching {
     match place {

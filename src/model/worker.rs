@@ -37,7 +37,7 @@ impl Worker {
         let mut sessions: Vec<Option<Session>> = shared.specs.iter().map(|_| None).collect();
         for &tower in towers {
             let spec = &shared.specs[tower];
-            sessions[tower] = Some(shared.sessions.session(tower, spec, &shared.graphs[tower])?);
+            sessions[tower] = Some(shared.sessions.session(spec, &shared.graphs[tower])?);
         }
         Ok(Self { specs: shared.specs.clone().into(), sessions, scratch: Scratch::default() })
     }
@@ -71,13 +71,15 @@ impl Worker {
         }
     }
 
-    fn serve(&mut self, jobs: Vec<Job>) {
+    fn serve(&mut self, jobs: Vec<Job>, queue: &Queue) {
         let begun = Instant::now();
         let tower = jobs.first().map_or(0, |job| job.tower);
         let inputs: Vec<&Input> = jobs.iter().map(|job| &job.input).collect();
         let count = inputs.len();
         let outcome = self.run(tower, &inputs);
-        let inference_secs = begun.elapsed().as_secs_f64();
+        let took = begun.elapsed();
+        queue.ran(tower, count, took);
+        let inference_secs = took.as_secs_f64();
         let name = self.specs[tower].modality.as_str();
         metrics::histogram!("triptych_tower_inference_seconds", "tower" => name).record(inference_secs);
         metrics::histogram!("triptych_tower_batch_size", "tower" => name).record(count as f64);
@@ -172,7 +174,7 @@ fn work(
     // Whoever loads the towers waits for the last sender to go; the graphs' bytes have served.
     drop((ready, shared));
     while let Some(jobs) = queue.take(&batching) {
-        worker.serve(jobs);
+        worker.serve(jobs, queue);
     }
 }
 

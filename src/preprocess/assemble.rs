@@ -451,17 +451,7 @@ mod tests {
 
     fn assembler(spec: &ClipSpec) -> (Assembler, mpsc::Receiver<Message>) {
         let (sender, receiver) = mpsc::channel(1000);
-        let summary = AssetSummary {
-            kind: AssetKind::Video,
-            duration_secs: 0.0,
-            width: 0,
-            height: 0,
-            has_video: false,
-            has_audio: false,
-            partial: None,
-            decode_cpu_secs: 0.0,
-            preprocess_secs: 0.0,
-        };
+        let summary = AssetSummary::unknown();
         let cut = Cut::new(spec, None);
         let mut assembler = Assembler::new(spec.clone(), cut, sender, Arc::new(Mutex::new(summary)));
         let info = MediaInfo {

@@ -67,6 +67,23 @@ pub struct AssetSummary {
     pub preprocess_secs: f64,
 }
 
+impl AssetSummary {
+    /// Before anything was learnt.
+    const fn unknown() -> Self {
+        Self {
+            kind: AssetKind::Video,
+            duration_secs: 0.0,
+            width: 0,
+            height: 0,
+            has_video: false,
+            has_audio: false,
+            partial: None,
+            decode_cpu_secs: 0.0,
+            preprocess_secs: 0.0,
+        }
+    }
+}
+
 /// A JPEG picture of a video at a second (or of an image), its longer side at most `max_side_px`.
 /// Behind the end of a video it is its first frame.
 ///

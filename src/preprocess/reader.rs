@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::assemble::{Assembler, Cut, Message};
 use super::{AssetSummary, ClipSpec, ClipTensors};
 use crate::media::{Cancel, CancelGuard, Decoder, MediaError, decode, open_media};
-use crate::types::{AssetKind, TimeSpan};
+use crate::types::TimeSpan;
 
 /// Finished clips that may wait for the caller.
 const QUEUE: usize = 2;
@@ -36,17 +36,7 @@ impl ClipReader {
     ) -> Result<Self, MediaError> {
         let (cancel, guard) = Cancel::new().map_err(|e| MediaError::Worker(e.to_string()))?;
         let (sender, messages) = mpsc::channel(QUEUE);
-        let summary = Arc::new(Mutex::new(AssetSummary {
-            kind: AssetKind::Video,
-            duration_secs: 0.0,
-            width: 0,
-            height: 0,
-            has_video: false,
-            has_audio: false,
-            partial: None,
-            decode_cpu_secs: 0.0,
-            preprocess_secs: 0.0,
-        }));
+        let summary = Arc::new(Mutex::new(AssetSummary::unknown()));
         let cut = Cut::new(spec, span);
         let assembler = Assembler::new(spec.clone(), cut, sender.clone(), summary.clone());
         let job = Job { decoder: decoder.clone(), path: path.to_owned(), cut, assembler };
