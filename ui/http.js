@@ -186,38 +186,27 @@ function sendOnce(path, file, key, { onProgress, signal }) {
   });
 }
 
-/**
- * An address that an `<img>`, `<video>` or `<audio>` can load. Elements cannot send the key, so
- * where one is set the bytes are fetched here and handed over as a blob: address.
- * @param {string} path
- * @param {{signal?: AbortSignal, onProgress?: (share: number) => void}} [how]
- * @returns {Promise<{src: string, release: () => void}>}
- */
-export async function media(path, { signal, onProgress } = {}) {
-  const url = new URL(path, location.origin);
-  if (url.origin !== location.origin) throw new ApiError("This file lies on another server.");
-  if (!apiKey()) return { src: url.pathname + url.search, release: () => {} };
-  const response = await call(url.pathname + url.search, { signal, quiet: true });
-  const total = Number(response.headers.get("Content-Length")) || 0;
-  const blob = onProgress && total ? await readAll(response, total, onProgress) : await response.blob();
-  const src = URL.createObjectURL(blob);
-  return { src, release: () => URL.revokeObjectURL(src) };
-}
+/** @type {Promise<unknown> | null} */
+let session = null;
+connection.addEventListener("online", () => {
+  session = null; // the server may be a new one, which does not know the old cookie
+});
 
 /**
- * @param {Response} response
- * @param {number} total bytes
- * @param {(share: number) => void} onProgress
+ * An address that an `<img>`, `<video>` or `<audio>` can load. Elements cannot send the key; where
+ * there is one, a cookie that only opens media is asked for first.
+ * @param {string} path
+ * @returns {Promise<string>}
  */
-async function readAll(response, total, onProgress) {
-  const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
-  /** @type {BlobPart[]} */
-  const parts = [];
-  let read = 0;
-  for (let step = await reader.read(); !step.done; step = await reader.read()) {
-    parts.push(/** @type {any} */ (step.value));
-    read += step.value.length;
-    onProgress(read / total);
+export async function media(path) {
+  const url = new URL(path, location.origin);
+  if (url.origin !== location.origin) throw new ApiError("This file lies on another server.");
+  if (apiKey()) {
+    session ??= call("/v1/session", { method: "POST", quiet: true }).catch((error) => {
+      session = null;
+      throw error;
+    });
+    await session;
   }
-  return new Blob(parts, { type: response.headers.get("Content-Type") ?? "" });
+  return url.pathname + url.search;
 }

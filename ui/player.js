@@ -160,13 +160,9 @@ function offer(moment, found) {
 async function load(moment, found, signal) {
   const wait = el("p", { class: "wait" }, "Loading…");
   stage.append(wait);
-  const onProgress = (/** @type {number} */ share) => {
-    wait.textContent = `Loading… ${Math.round(100 * share)} %`;
-  };
-  const { src, release } = await media(found.content_url, { signal, onProgress });
-  signal.addEventListener("abort", release);
+  const src = await media(found.content_url);
   wait.remove();
-  if (signal.aborted) return release();
+  if (signal.aborted) return;
   if (found.kind === "image") showPicture(found, src);
   else playMedia(moment, found, src, signal);
 }

@@ -43,12 +43,7 @@ export function cover({ thumbnail_url: path, kind, duration_secs: length }) {
  * @param {string} path
  */
 async function load(image, path) {
-  const { src, release } = await media(path);
-  // A blob is at hand already, and a lazy image might never load to let go of it.
-  if (src.startsWith("blob:")) image.loading = "eager";
-  image.addEventListener("load", release);
-  image.addEventListener("error", release);
-  image.src = src;
+  image.src = await media(path);
 }
 
 /**

@@ -19,6 +19,9 @@ fn is_open(path: &str) -> bool {
 pub async fn authenticate(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let checked = match &state.config.api_key {
         _ if is_open(request.uri().path()) => Ok(()),
+        Some(_) if state.media_secret.opens(request.method(), request.uri().path(), request.headers()) => {
+            Ok(())
+        }
         Some(key) => check_key(key, request.headers()),
         None => check_host(request.headers(), &state.config.allowed_hosts),
     };
@@ -46,7 +49,7 @@ fn check_key(key: &str, headers: &HeaderMap) -> Result<(), ApiError> {
 }
 
 /// Compares digests without an early end: the time taken tells nothing of the key, nor of its length.
-fn same(a: &[u8], b: &[u8]) -> bool {
+pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
     let (a, b) = (Sha256::digest(a), Sha256::digest(b));
     std::hint::black_box(a.iter().zip(b.iter()).fold(0, |difference, (x, y)| difference | (x ^ y))) == 0
 }

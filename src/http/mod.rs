@@ -18,6 +18,7 @@ mod query;
 mod router;
 mod search;
 mod server;
+mod session;
 mod state;
 mod stats;
 mod thumbnail;

@@ -10,8 +10,8 @@ use utoipa_axum::routes;
 use super::error::ApiError;
 use super::state::AppState;
 use super::{
-    assets, content, embeddings, guard, health, jobs, middleware, models, openapi, pages, search, stats,
-    thumbnail,
+    assets, content, embeddings, guard, health, jobs, middleware, models, openapi, pages, search, session,
+    stats, thumbnail,
 };
 
 /// Every documented call.
@@ -31,6 +31,7 @@ pub fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(models::list))
         .routes(routes!(stats::stats))
         .routes(routes!(stats::prometheus))
+        .routes(routes!(session::open))
         .routes(routes!(health::health))
         .routes(routes!(health::livez))
         .routes(routes!(health::readyz))

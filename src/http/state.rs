@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::HttpConfig;
 use super::error::ApiError;
+use super::session::MediaSecret;
 use super::thumbnail::ThumbnailCache;
 use crate::library::Library;
 
@@ -26,6 +27,8 @@ pub struct Shared {
     pub started: Instant,
     /// Permits of requests in flight.
     pub in_flight: Arc<Semaphore>,
+    /// Stands in for the key where a browser loads media.
+    pub media_secret: MediaSecret,
     /// Thumbnails made lately.
     pub thumbnails: ThumbnailCache,
     /// The OpenAPI document, rendered once.
@@ -50,6 +53,7 @@ impl AppState {
             config,
             started: Instant::now(),
             in_flight,
+            media_secret: MediaSecret::generate(),
             thumbnails: ThumbnailCache::default(),
             openapi: Bytes::from(super::openapi().to_json().unwrap_or_default()),
             stop,

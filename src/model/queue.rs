@@ -233,7 +233,7 @@ mod tests {
         for value in 0..12 {
             answers.push(queue.push(0, input(value), Priority::Bulk).await.unwrap());
         }
-        let mut next = || queue.take(&[EIGHT]).unwrap().len();
+        let next = || queue.take(&[EIGHT]).unwrap().len();
         assert_eq!(next(), 8);
         queue.ran(0, 8, Duration::from_millis(240));
         assert_eq!(next(), 2);
