@@ -21,6 +21,7 @@ mod server;
 mod state;
 mod stats;
 mod thumbnail;
+mod timeline;
 mod views;
 
 use std::sync::Arc;
