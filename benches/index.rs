@@ -13,10 +13,11 @@ use cpu_time::{ProcessTime, ThreadTime};
 use hnsw_rs::prelude::{DistDot, Hnsw};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use triptych::catalog::Catalog;
 use triptych::index::kernels::kernels;
 use triptych::index::rows::Rows;
 use triptych::index::{HybridIndex, IndexSet, SearchParams, VectorIndex};
-use triptych::search::{Comparable, GroupBy, QueryPart, SearchRequest, run};
+use triptych::search::{Comparable, Corpus, GroupBy, QueryPart, SearchRequest, run};
 use triptych::store::{NewAsset, NewClip, SqliteStore, Store};
 use triptych::types::{ClipId, Embedding, Modality, ModelId, Space, TimeSpan, Track};
 
@@ -88,7 +89,7 @@ fn naive(stored: &[Vec<f32>], query: &[f32]) -> Vec<usize> {
 }
 
 fn positions(index: &HybridIndex, query: &Embedding, ef: Option<usize>, exact: bool) -> Vec<usize> {
-    let found = index.search(query, K, SearchParams { ef, exact }, None).unwrap();
+    let found = index.search(query, K, SearchParams { ef, exact, recall_target: None }, None).unwrap();
     found.into_iter().map(|n| n.clip.0 as usize).collect()
 }
 
@@ -212,6 +213,7 @@ async fn whole_searches(clips: usize) {
                     .iter()
                     .map(|(t, s, dim)| (*t, s.clone(), unit(random(&mut rng, *dim))))
                     .collect(),
+                agreement: None,
             })
             .collect();
         let begun = Instant::now();
@@ -228,7 +230,7 @@ async fn whole_searches(clips: usize) {
     let saved = begun.elapsed().as_secs_f64();
     drop(index);
     let (begun, cpu) = (Instant::now(), ProcessTime::now());
-    let index = Arc::new(IndexSet::open(&folder, &model, &members, &store).await.unwrap());
+    let index = IndexSet::open(&folder, &model, &members, &store).await.unwrap();
     let (loaded, loaded_cpu) = (begun.elapsed().as_secs_f64(), cpu.elapsed().as_secs_f64());
     let held: usize = index.stats().iter().map(|(.., bytes)| bytes).sum();
     println!(
@@ -238,28 +240,27 @@ async fn whole_searches(clips: usize) {
         held as f64 / 1e6
     );
     let comparable = Comparable::new([&fine, &coarse], |m, s| *s == coarse || m != Modality::Text);
+    let corpus = Corpus {
+        catalog: Arc::new(Catalog::load(&store).await.unwrap()),
+        index: Arc::new(index),
+        comparable: Arc::new(comparable),
+        backgrounds: Arc::default(),
+    };
     for (name, targets, group_by) in [
         ("video", vec![Track::Video], GroupBy::Clip),
         ("video and audio", Track::ALL.to_vec(), GroupBy::Clip),
+        ("video, by moment", vec![Track::Video], GroupBy::Moment),
         ("video, by asset", vec![Track::Video], GroupBy::Asset),
     ] {
         let mut times = Vec::new();
         let mut cpu_secs = 0.0;
         for _ in 0..400 {
             let vectors = BTreeMap::from([(coarse.clone(), unit(random(&mut rng, 256)))]);
-            let request = SearchRequest {
-                query: QueryPart { modality: Modality::Text, vectors },
-                targets: targets.clone(),
-                assets: Vec::new(),
-                exclude_asset: None,
-                space: None,
-                group_by,
-                offset: 0,
-                limit: K,
-                params: SearchParams::default(),
-            };
+            let part = QueryPart { modality: Modality::Text, vectors, weight: 1.0, words: 0 };
+            let request =
+                SearchRequest { targets: targets.clone(), group_by, ..SearchRequest::new(vec![part]) };
             let (begun, cpu) = (Instant::now(), ProcessTime::now());
-            let response = run(&store, &index, &comparable, &request).await.unwrap();
+            let response = run(&corpus, &request).unwrap();
             cpu_secs += cpu.elapsed().as_secs_f64();
             times.push((begun.elapsed().as_secs_f64() * 1e3, response.index_secs * 1e3));
             assert_eq!(response.hits.len(), K);

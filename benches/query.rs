@@ -113,7 +113,7 @@ async fn fill(model: &Path, data: &Path, clips: usize) -> Result<Vec<Vec<f32>>, 
                 }
             }
             let start = clip as f64 * 3.2;
-            batch.push(NewClip { span: TimeSpan::new(start, start + 3.2)?, vectors });
+            batch.push(NewClip { span: TimeSpan::new(start, start + 3.2)?, vectors, agreement: None });
         }
         store.add_clips(record.id, &batch).await?;
         let outcome = AssetOutcome {

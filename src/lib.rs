@@ -1,9 +1,10 @@
 //! Triptych: search video by text, by sound, by image or by another clip.
 //!
 //! The flow, and the only direction imports may take:
-//! `types, native, telemetry → media → preprocess → model → embed → store → index → search → jobs →
+//! `types, native, telemetry → media → preprocess → model → embed → store → catalog → index → search → jobs →
 //! library → {http, config} → cli → main`. `tests/layers.rs` holds it.
 
+pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod embed;

@@ -77,6 +77,7 @@ fn the_served_document_and_pages_are_whole() {
         ("/", "text/html; charset=utf-8"),
         ("/docs", "text/html; charset=utf-8"),
         ("/ui/app.js", "text/javascript; charset=utf-8"),
+        ("/ui/heat.js", "text/javascript; charset=utf-8"),
         ("/ui/style.css", "text/css; charset=utf-8"),
         ("/ui/logo.svg", "image/svg+xml"),
         ("/ui/vendor/rapidoc/rapidoc-min.js", "text/javascript; charset=utf-8"),
@@ -128,14 +129,15 @@ fn answers_keep_their_shape() {
     let (settings, value) = fixed(&answer);
     settings.bind(|| {
         insta::assert_json_snapshot!("search", value, {
-            ".data[].asset_id" => "[id]", ".data[].score" => "[score]", ".data[].content_url" => "[url]",
+            ".data[].asset_id" => "[id]", ".data[].score" => "[score]", ".data[].peak_secs" => "[secs]",
+            ".data[].agreement" => "[cosine]", ".data[].content_url" => "[url]",
             ".data[].thumbnail_url" => "[url]", ".data[].start_secs" => "[secs]", ".data[].end_secs" => "[secs]",
         });
     });
     let (settings, value) = fixed(&server.get_json("/v1/stats"));
     settings.bind(|| {
         insta::assert_json_snapshot!("stats", value, {
-            ".version" => "[version]", ".uptime_secs" => "[secs]", ".resident_bytes" => "[bytes]",
+            ".version" => "[version]", ".calibrated_clips" => "[clips]", ".uptime_secs" => "[secs]", ".resident_bytes" => "[bytes]",
             ".indexes[].bytes" => "[bytes]",
         });
     });

@@ -14,8 +14,8 @@ use triptych::index::rows::Rows;
 use triptych::index::{ClipFilter, HybridIndex, Neighbour, SearchParams, VectorIndex};
 use triptych::types::{ClipId, Embedding};
 
-const EXACT: SearchParams = SearchParams { ef: None, exact: true };
-const USUAL: SearchParams = SearchParams { ef: None, exact: false };
+const EXACT: SearchParams = SearchParams { ef: None, exact: true, recall_target: None };
+const USUAL: SearchParams = SearchParams { ef: None, exact: false, recall_target: None };
 
 fn unit(values: Vec<f32>) -> Embedding {
     let dim = values.len();
@@ -196,7 +196,7 @@ fn every_stored_clip_finds_itself_among_near_duplicates() {
     assert_eq!(index.engine(), "hnsw");
     eprintln!("(unreachable, new) vectors scanned beside the graph: {:?}", index.scanned_beside_graph());
     for ef in [None, Some(1), Some(80), Some(usize::MAX)] {
-        let params = SearchParams { ef, exact: false };
+        let params = SearchParams { ef, ..USUAL };
         let lost = numbered(&all).filter(|(id, v)| !finds_itself(&index, *id, v, params)).count();
         assert_eq!(lost, 0, "of {} with ef {ef:?}", all.len());
     }
@@ -250,7 +250,7 @@ fn filters_are_exact_and_removed_clips_never_come_back() {
     let index = index_of(48, 1000, numbered(&all));
     let live: BTreeMap<_, _> = numbered(&all).map(|(id, v)| (id, v.clone())).collect();
     for share in [2_i64, 50, 1000, 4999] {
-        let ids: HashSet<_> = live.keys().copied().filter(|id| id.0 % share == 0).collect();
+        let ids: Vec<_> = live.keys().copied().filter(|id| id.0 % share == 0).collect();
         let only = ClipFilter::Only(ids.clone());
         let found = index.search(&all[3], 20, USUAL, Some(&only)).unwrap();
         assert_same(&found, &naive(&live, &all[3], 20, Some(&only)), &live, &all[3]);
@@ -258,7 +258,7 @@ fn filters_are_exact_and_removed_clips_never_come_back() {
         let found = index.search(&all[3], 20, USUAL, Some(&except)).unwrap();
         assert!(found.len() == 20 && found.iter().all(|n| !ids.contains(&n.clip)));
     }
-    let nothing = ClipFilter::Only(HashSet::from([ClipId(-1)]));
+    let nothing = ClipFilter::Only(vec![ClipId(-1)]);
     assert!(index.search(&all[3], 5, USUAL, Some(&nothing)).unwrap().is_empty());
     assert_eq!(index.search(&all[3], 100_000, USUAL, None).unwrap().len(), 5000);
 

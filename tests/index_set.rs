@@ -28,7 +28,11 @@ fn clip(n: usize) -> NewClip {
         .into_iter()
         .enumerate()
         .map(|(i, (track, space, dim))| (track, space, vector(n * 4 + i, dim)));
-    NewClip { span: TimeSpan::new(n as f64, n as f64 + 1.0).unwrap(), vectors: vectors.collect() }
+    NewClip {
+        span: TimeSpan::new(n as f64, n as f64 + 1.0).unwrap(),
+        vectors: vectors.collect(),
+        agreement: None,
+    }
 }
 
 async fn asset(store: &SqliteStore, name: &str) -> AssetId {

@@ -14,6 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["model"],
     &["embed"],
     &["store"],
+    &["catalog"],
     &["index"],
     &["search"],
     &["jobs"],

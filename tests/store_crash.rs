@@ -20,6 +20,7 @@ fn clip(n: usize) -> NewClip {
     NewClip {
         span: TimeSpan::new(n as f64, n as f64 + 1.0).unwrap(),
         vectors: vec![(Track::Video, Space::new("fine"), vector)],
+        agreement: None,
     }
 }
 

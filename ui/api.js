@@ -24,10 +24,20 @@ import { call, callJson, jsonBody, sendFile } from "./http.js";
  * @property {number} start_secs
  * @property {number} end_secs
  * @property {number} score
+ * @property {number | null} confidence
+ * @property {number | null} agreement
  * @property {"video"|"audio"} matched
  * @property {string | null} thumbnail_url
  * @property {string} content_url
  * @property {Record<string, unknown>} metadata
+ *
+ * @typedef {{start_secs: number, end_secs: number, score: number, confidence: number | null,
+ *   matched: "video"|"audio", agreement: number | null}} ScoredClip
+ *
+ * @typedef {object} Timeline
+ * @property {ScoredClip[]} data
+ * @property {{start_secs: number, end_secs: number, peak_secs: number, score: number}[]} moments
+ * @property {number | null} usual_score
  *
  * @typedef {object} Job
  * @property {string} id
@@ -47,9 +57,35 @@ import { call, callJson, jsonBody, sendFile } from "./http.js";
  * @param {object} request as `POST /v1/search` takes it, `query` left out where a file is sent
  * @param {{file: File, modality: string} | null} upload
  * @param {AbortSignal} signal
- * @returns {Promise<{hits: Hit[], millis: number | null}>}
+ * @returns {Promise<{hits: Hit[], noMatch: boolean, millis: number | null}>}
  */
 export async function search(request, upload, signal) {
+  const response = await ask("/v1/search", request, upload, signal);
+  const millis = Number(response.headers.get("x-total-time-ms") ?? NaN);
+  const { data, no_match } = await response.json();
+  return { hits: data, noMatch: no_match, millis: Number.isFinite(millis) ? millis : null };
+}
+
+/**
+ * Every clip of an asset, scored for the query of a search.
+ * @param {string} id
+ * @param {object} request
+ * @param {{file: File, modality: string} | null} upload
+ * @param {AbortSignal} signal
+ * @returns {Promise<Timeline>}
+ */
+export async function timelineOf(id, request, upload, signal) {
+  const response = await ask(`/v1/assets/${encodeURIComponent(id)}/timeline`, request, upload, signal);
+  return response.json();
+}
+
+/**
+ * @param {string} path
+ * @param {object} request
+ * @param {{file: File, modality: string} | null} upload
+ * @param {AbortSignal} signal
+ */
+function ask(path, request, upload, signal) {
   let init = jsonBody(request);
   if (upload) {
     const form = new FormData();
@@ -58,9 +94,7 @@ export async function search(request, upload, signal) {
     form.set("file", upload.file, upload.file.name);
     init = /** @type {any} */ ({ method: "POST", body: form });
   }
-  const response = await call("/v1/search", { ...init, signal });
-  const millis = Number(response.headers.get("x-total-time-ms") ?? NaN);
-  return { hits: (await response.json()).data, millis: Number.isFinite(millis) ? millis : null };
+  return call(path, { ...init, signal });
 }
 
 /** @type {Map<string, Promise<Asset>>} */

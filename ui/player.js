@@ -5,6 +5,7 @@ import { asset } from "./api.js";
 import { media } from "./http.js";
 import { byId, bytes, clock, el, icon, lasting } from "./dom.js";
 import { thumbnail } from "./thumb.js";
+import { heatStrip } from "./heat.js";
 import { timeline } from "./timeline.js";
 
 /** @typedef {import("./api.js").Asset} Asset */
@@ -17,6 +18,10 @@ import { timeline } from "./timeline.js";
  * @property {number} end seconds
  * @property {"video"|"audio"|null} track which track matched; null where nothing was searched
  * @property {number | null} score
+ * @property {number | null} [confidence]
+ * @property {number | null} [agreement]
+ *
+ * @typedef {(id: string, signal: AbortSignal) => Promise<import("./api.js").Timeline>} AskTimeline
  *
  * @typedef {(id: string, start: number, end: number, track: "video"|"audio") => void} OnLike
  */
@@ -32,6 +37,8 @@ let showing = new AbortController();
 /** @type {Moment[]} */
 let moments = [];
 let at = 0;
+/** @type {AskTimeline | null} */
+let askTimeline = null;
 /** @type {OnLike} */
 let onLike = () => {};
 
@@ -67,9 +74,11 @@ export function wholeOf(found) {
  * Opens one of a list of moments.
  * @param {Moment[]} list
  * @param {number} index
+ * @param {AskTimeline | null} [ask] how the whole asset answers what the moments were found by
  */
-export function play(list, index) {
+export function play(list, index, ask = null) {
   moments = list;
+  askTimeline = ask;
   at = index;
   if (!dialog.open) dialog.showModal();
   show();
@@ -131,6 +140,8 @@ function tell(moment, found) {
   if (found.kind !== "image") parts.push(`${lasting(found.duration_secs)} in all`);
   if (moment.track) parts.push(`matched by ${moment.track === "video" ? "picture" : "sound"}`);
   if (moment.score !== null) parts.push(`score ${moment.score.toFixed(2)}`);
+  if (typeof moment.confidence === "number") parts.push(`confidence ${Math.round(100 * moment.confidence)} %`);
+  if (typeof moment.agreement === "number") parts.push(`picture and sound agree ${moment.agreement.toFixed(2)}`);
   parts.push(bytes(found.size_bytes));
   for (const [key, value] of Object.entries(found.metadata ?? {})) {
     parts.push(`${key}: ${typeof value === "string" ? value : JSON.stringify(value)}`);
@@ -220,6 +231,12 @@ function playMedia(moment, found, src, signal) {
   });
   player.src = `${src}#t=${moment.start}`;
   stage.append(player, line.bar);
+  if (askTimeline && moment.track) {
+    const { strip, fill } = heatStrip(player, seek);
+    stage.append(strip);
+    // Without it the moment plays all the same.
+    askTimeline(moment.assetId, signal).then(fill, () => strip.remove());
+  }
   if (moment.track) actions.prepend(replayButton(player, () => seek(moment.start)));
 }
 

@@ -1,7 +1,7 @@
 // @ts-check
 // The search view: from the address to a request, from the answer to the grid.
 
-import { listAssets, search } from "./api.js";
+import { listAssets, search, timelineOf } from "./api.js";
 import { byId, el, plural } from "./dom.js";
 import { acceptPicks, kindOf } from "./files.js";
 import { play, wholeOf } from "./player.js";
@@ -144,7 +144,7 @@ function reset() {
   status.textContent = "";
   problem.hidden = true;
   more.hidden = true;
-  for (const id of ["start", "empty-library", "nothing"]) byId(id).hidden = true;
+  for (const id of ["start", "empty-library", "nothing", "unsure"]) byId(id).hidden = true;
 }
 
 /**
@@ -179,9 +179,8 @@ async function run(route, offset) {
   more.disabled = true;
   form.setAttribute("aria-busy", "true");
   try {
-    const upload = query?.kind === "file" ? { file: query.file, modality: query.modality } : null;
-    const answer = await search(requestFor(route, offset), upload, signal);
-    if (!signal.aborted) show(answer, offset);
+    const answer = await search(requestFor(route, offset), uploadOf(query), signal);
+    if (!signal.aborted) show(route, answer, offset);
   } catch (error) {
     if (signal.aborted) return;
     status.textContent = "";
@@ -193,16 +192,25 @@ async function run(route, offset) {
   }
 }
 
+/** @param {Query | null} query */
+function uploadOf(query) {
+  return query?.kind === "file" ? { file: query.file, modality: query.modality } : null;
+}
+
 /**
- * @param {{hits: Hit[], millis: number | null}} answer
+ * @param {Route} route
+ * @param {{hits: Hit[], noMatch: boolean, millis: number | null}} answer
  * @param {number} offset
  */
-function show(answer, offset) {
+function show(route, answer, offset) {
   problem.hidden = true;
   const full = answer.hits.length === PAGE;
   fetched = offset + answer.hits.length;
   hits = hits.concat(answer.hits);
-  addHits(grid, answer.hits, { open: (hit) => play(hits.map(momentOf), hits.indexOf(hit)), like });
+  /** @type {import("./player.js").AskTimeline} */
+  const ask = (id, signal) => timelineOf(id, requestFor(route, 0), uploadOf(route.query), signal);
+  addHits(grid, answer.hits, { open: (hit) => play(hits.map(momentOf), hits.indexOf(hit), ask), like });
+  if (!offset) byId("unsure").hidden = !(answer.noMatch && hits.length);
   more.hidden = !full;
   byId("nothing").hidden = hits.length > 0;
   const time = answer.millis === null ? "" : ` · ${answer.millis.toFixed(answer.millis < 10 ? 1 : 0)} ms`;
@@ -226,5 +234,7 @@ function momentOf(hit) {
     end: hit.end_secs,
     track: hit.matched,
     score: hit.score,
+    confidence: hit.confidence,
+    agreement: hit.agreement,
   };
 }

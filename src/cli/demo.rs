@@ -12,10 +12,9 @@ use super::query::Query;
 use super::serve::{self, ListenArgs};
 use super::{CliError, index, search, table};
 use crate::config::{DataArgs, LimitArgs, ModelArgs};
-use crate::index::SearchParams;
 use crate::library::Library;
-use crate::search::{GroupBy, SearchRequest};
-use crate::types::{Modality, Track};
+use crate::search::SearchRequest;
+use crate::types::Modality;
 
 /// Flags of `demo`.
 #[derive(Debug, Args)]
@@ -74,17 +73,8 @@ fn read_queries(bundle: &Path) -> Result<DemoQueries, CliError> {
 
 async fn answer(library: &Arc<Library>, query: &Query) -> Result<(), CliError> {
     let begun = Instant::now();
-    let request = SearchRequest {
-        query: search::embed(library, query).await?,
-        targets: vec![Track::Video],
-        assets: Vec::new(),
-        exclude_asset: None,
-        space: None,
-        group_by: GroupBy::Clip,
-        offset: 0,
-        limit: 5,
-        params: SearchParams::default(),
-    };
+    let request =
+        SearchRequest { limit: 5, ..SearchRequest::new(vec![search::embed(library, query).await?]) };
     let response = library.search(request).await?;
     println!("{}", table::hits(&response.hits));
     println!("answered in {:.1} ms\n", begun.elapsed().as_secs_f64() * 1e3);

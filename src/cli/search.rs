@@ -35,6 +35,9 @@ pub struct SearchArgs {
     /// Number of hits.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
     limit: u16,
+    /// What one hit stands for.
+    #[arg(long, value_enum, default_value_t = Group::Clip)]
+    group_by: Group,
     /// Compare with every clip, whatever the size of the library.
     #[arg(long)]
     exact: bool,
@@ -54,6 +57,27 @@ pub enum Targets {
     Both,
 }
 
+/// What one hit stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Group {
+    /// A clip.
+    Clip,
+    /// Neighbouring clips that answer together.
+    Moment,
+    /// An asset, by its best clip.
+    Asset,
+}
+
+impl From<Group> for GroupBy {
+    fn from(group: Group) -> Self {
+        match group {
+            Group::Clip => Self::Clip,
+            Group::Moment => Self::Moment,
+            Group::Asset => Self::Asset,
+        }
+    }
+}
+
 impl Targets {
     fn tracks(self) -> Vec<Track> {
         match self {
@@ -70,15 +94,12 @@ pub async fn run(args: SearchArgs) -> Result<ExitCode, CliError> {
     let library = super::open_library(&args.model, &args.data, &args.limits, Vec::new()).await?;
     let begun = Instant::now();
     let request = SearchRequest {
-        query: embed(&library, &query).await?,
         targets: args.targets.tracks(),
-        assets: Vec::new(),
-        exclude_asset: None,
         space: args.space.as_deref().map(Space::new),
-        group_by: GroupBy::Clip,
-        offset: 0,
+        group_by: args.group_by.into(),
         limit: usize::from(args.limit),
-        params: SearchParams { ef: None, exact: args.exact },
+        params: SearchParams { exact: args.exact, ..SearchParams::default() },
+        ..SearchRequest::new(vec![embed(&library, &query).await?])
     };
     let response = library.search(request).await?;
     if args.json {
@@ -95,10 +116,13 @@ pub async fn embed(library: &Arc<Library>, query: &Query) -> Result<QueryPart, C
     let embedder = library.embedder();
     Ok(match query {
         Query::Text(text) => {
-            QueryPart { modality: Modality::Text, vectors: embedder.text(text, Priority::Interactive).await? }
+            let vectors = embedder.text(text, Priority::Interactive).await?;
+            let words = embedder.towers.count_words(text).unwrap_or(0);
+            QueryPart { modality: Modality::Text, vectors, weight: 1.0, words }
         }
         Query::Media(modality, path, span) => {
-            QueryPart { modality: *modality, vectors: embedder.query_media(path, *modality, *span).await? }
+            let vectors = embedder.query_media(path, *modality, *span).await?;
+            QueryPart { modality: *modality, vectors, weight: 1.0, words: 0 }
         }
     })
 }

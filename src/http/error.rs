@@ -186,8 +186,11 @@ fn search_error(error: &SearchError) -> ApiError {
         SearchError::NotComparable { .. } => refused(StatusCode::UNPROCESSABLE_ENTITY).with_param("targets"),
         SearchError::BadSpace(_) => refused(StatusCode::BAD_REQUEST).with_param("space"),
         SearchError::BadRequest(_) => refused(StatusCode::BAD_REQUEST),
+        SearchError::BadFilter(inner) => {
+            refused(StatusCode::BAD_REQUEST).with_param(format!("filter.{}", inner.at))
+        }
         SearchError::CutOff(_) => refused(StatusCode::SERVICE_UNAVAILABLE),
-        SearchError::Store(_) | SearchError::Index(_) => internal(error.code(), error),
+        SearchError::Index(_) => internal(error.code(), error),
     }
 }
 

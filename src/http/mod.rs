@@ -22,6 +22,7 @@ mod session;
 mod state;
 mod stats;
 mod thumbnail;
+mod timeline;
 mod views;
 
 use std::sync::Arc;

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::data_uri;
@@ -17,8 +19,43 @@ use crate::model::{Priority, Timings};
 use crate::search::QueryPart;
 use crate::types::{AssetId, Embedding, Modality, TimeSpan, Track};
 
+/// Most parts of a query.
+const MAX_PARTS: usize = 16;
+/// Largest weight, by its amount.
+const MAX_WEIGHT: f32 = 1000.0;
+
+/// What to look for: one part, or several that count by their weights.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum QueryInput {
+    /// One part.
+    One(QueryBody),
+    /// Several parts.
+    Several(Vec<QueryBody>),
+}
+
+/// By hand: an untagged enum would not say which field is wrong.
+impl<'de> Deserialize<'de> for QueryInput {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Parts;
+        impl<'de> Visitor<'de> for Parts {
+            type Value = QueryInput;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a query or a list of its parts")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<QueryInput, A::Error> {
+                QueryBody::deserialize(MapAccessDeserializer::new(map)).map(QueryInput::One)
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<QueryInput, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(seq)).map(QueryInput::Several)
+            }
+        }
+        deserializer.deserialize_any(Parts)
+    }
+}
+
 /// Exactly one of text, image, audio, video or asset.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QueryBody {
     /// Words.
@@ -32,10 +69,12 @@ pub struct QueryBody {
     pub video: Option<String>,
     /// A stored asset, or a part of it.
     pub asset: Option<AssetQuery>,
+    /// How much this part counts, relative to the others; below 0: what is like it comes last. Default 1.
+    pub weight: Option<f32>,
 }
 
 /// A stored asset, or a part of it.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AssetQuery {
     /// Which.
@@ -52,32 +91,73 @@ pub struct AssetQuery {
 /// An embedded query.
 pub struct Embedded {
     /// For the search.
-    pub part: QueryPart,
-    /// The stored asset it was made of: no answer to itself.
-    pub asset: Option<AssetId>,
+    pub parts: Vec<QueryPart>,
+    /// The stored assets it was made of: no answers to themselves.
+    pub assets: Vec<AssetId>,
     /// Where the time went.
     pub timing: Timing,
 }
 
-/// Embeds the one query given.
-pub async fn embed(state: &AppState, body: QueryBody) -> Result<Embedded, ApiError> {
+/// Embeds a query with all its parts.
+pub async fn embed(state: &AppState, input: QueryInput) -> Result<Embedded, ApiError> {
+    let parts = match input {
+        QueryInput::One(part) => return embed_part(state, part, "query").await,
+        QueryInput::Several(parts) => parts,
+    };
+    if parts.is_empty() || parts.len() > MAX_PARTS {
+        return Err(ApiError::invalid("query", format!("a query has from 1 to {MAX_PARTS} parts")));
+    }
+    let mut whole = Embedded { parts: Vec::new(), assets: Vec::new(), timing: Timing::default() };
+    for (n, part) in parts.into_iter().enumerate() {
+        whole.add(embed_part(state, part, &format!("query[{n}]")).await?);
+    }
+    Ok(whole)
+}
+
+impl Embedded {
+    /// Takes further parts.
+    pub fn add(&mut self, other: Self) {
+        self.parts.extend(other.parts);
+        self.assets.extend(other.assets);
+        self.timing.queue_secs += other.timing.queue_secs;
+        self.timing.inference_secs += other.timing.inference_secs;
+    }
+
+    /// Gives its one part a weight.
+    pub fn weighted(mut self, weight: Option<f32>, param: &str) -> Result<Self, ApiError> {
+        let Some(weight) = weight else { return Ok(self) };
+        if !weight.is_finite() || weight == 0.0 || weight.abs() > MAX_WEIGHT {
+            let message = format!("a weight is a number from -{MAX_WEIGHT} to {MAX_WEIGHT}, and not 0");
+            return Err(ApiError::invalid(param, message));
+        }
+        self.parts.iter_mut().for_each(|part| part.weight = weight);
+        Ok(self)
+    }
+}
+
+async fn embed_part(state: &AppState, body: QueryBody, param: &str) -> Result<Embedded, ApiError> {
+    let weight = body.weight;
+    embed_one(state, body, param).await?.weighted(weight, &format!("{param}.weight"))
+}
+
+async fn embed_one(state: &AppState, body: QueryBody, param: &str) -> Result<Embedded, ApiError> {
     let media = [(Modality::Image, body.image), (Modality::Audio, body.audio), (Modality::Video, body.video)];
     let mut media: Vec<_> = media.into_iter().filter_map(|(m, uri)| uri.map(|uri| (m, uri))).collect();
     let given = usize::from(body.text.is_some()) + media.len() + usize::from(body.asset.is_some());
     if given != 1 {
-        let message = format!("`query` holds exactly one of text, image, audio, video or asset, not {given}");
-        return Err(ApiError::invalid("query", message));
+        let message = format!("a query holds exactly one of text, image, audio, video or asset, not {given}");
+        return Err(ApiError::invalid(param, message));
     }
     if let Some(text) = body.text {
-        return embed_text(state, &text).await;
+        return embed_text(state, &text, &format!("{param}.text")).await;
     }
     if let Some(query) = body.asset {
-        return of_asset(&state.library, &query).await;
+        return of_asset(&state.library, &query, &format!("{param}.asset")).await;
     }
     let Some((modality, uri)) = media.pop() else {
-        return Err(ApiError::invalid("query", "`query` is empty"));
+        return Err(ApiError::invalid(param, "the query is empty"));
     };
-    let param = format!("query.{modality}");
+    let param = format!("{param}.{modality}");
     let path = scratch_of(state, uri, modality, &param).await?;
     embed_file(state, &path, modality, None).await.map_err(|error| error.with_param(param))
 }
@@ -106,14 +186,16 @@ pub fn check_text(text: &str, param: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-async fn embed_text(state: &AppState, text: &str) -> Result<Embedded, ApiError> {
-    let param = "query.text";
+async fn embed_text(state: &AppState, text: &str, param: &str) -> Result<Embedded, ApiError> {
     check_text(text, param)?;
     let timings = Arc::new(Timings::default());
     let embedder = state.library.embedder().timed(Arc::clone(&timings));
     let vectors = within(state, embedder.text(text, Priority::Interactive)).await?;
     let vectors = vectors.map_err(|error| ApiError::from(error).with_param(param))?;
-    Ok(embedded(Modality::Text, vectors, &timings))
+    let mut embedded = embedded(Modality::Text, vectors, &timings);
+    let words = state.library.embedder().towers.count_words(text).unwrap_or(0);
+    embedded.parts.iter_mut().for_each(|part| part.words = words);
+    Ok(embedded)
 }
 
 /// Embeds a query that is a file.
@@ -130,7 +212,8 @@ pub async fn embed_file(
 }
 
 fn embedded(modality: Modality, vectors: Vectors, timings: &Timings) -> Embedded {
-    Embedded { part: QueryPart { modality, vectors }, asset: None, timing: timing(timings) }
+    let part = QueryPart { modality, vectors, weight: 1.0, words: 0 };
+    Embedded { parts: vec![part], assets: Vec::new(), timing: timing(timings) }
 }
 
 /// What the towers took, for the response's headers and for Prometheus.
@@ -160,10 +243,10 @@ pub fn span_of(start: Option<f64>, end: Option<f64>, param: &str) -> Result<Opti
 }
 
 /// The stored vectors of an asset's clips: the mean of those within the span, per space.
-async fn of_asset(library: &Library, query: &AssetQuery) -> Result<Embedded, ApiError> {
-    let span = span_of(query.start_secs, query.end_secs, "query.asset.start_secs")?;
+async fn of_asset(library: &Library, query: &AssetQuery, param: &str) -> Result<Embedded, ApiError> {
+    let span = span_of(query.start_secs, query.end_secs, &format!("{param}.start_secs"))?;
     // Unknown ids answer 404 and say which field.
-    let not_found = |error| ApiError::from(error).with_param("query.asset.id");
+    let not_found = |error| ApiError::from(error).with_param(format!("{param}.id"));
     library.store().asset(query.id).await.map_err(not_found)?;
     let clips = library.store().clips_of(query.id).await?;
     let touched: Vec<_> = match span {
@@ -178,15 +261,15 @@ async fn of_asset(library: &Library, query: &AssetQuery) -> Result<Embedded, Api
         }
     }
     let track = query.track.or_else(|| sums.keys().next().copied()).unwrap_or(Track::Video);
-    let missing = || ApiError::from(LibraryError::NoSuchTrack(track.modality())).with_param("query.asset");
+    let missing = || ApiError::from(LibraryError::NoSuchTrack(track.modality())).with_param(param);
     let sums = sums.remove(&track).ok_or_else(missing)?;
     let mean = |(space, sum): (_, Vec<f32>)| {
         let dim = sum.len();
         Embedding::new(sum, dim).map(|vector| (space, vector)).map_err(|_| missing())
     };
     let vectors = sums.into_iter().map(mean).collect::<Result<Vectors, _>>()?;
-    let part = QueryPart { modality: track.modality(), vectors };
-    Ok(Embedded { part, asset: Some(query.id), timing: Timing::default() })
+    let part = QueryPart { modality: track.modality(), vectors, weight: 1.0, words: 0 };
+    Ok(Embedded { parts: vec![part], assets: vec![query.id], timing: Timing::default() })
 }
 
 type Sums = BTreeMap<crate::types::Space, Vec<f32>>;

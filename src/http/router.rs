@@ -11,7 +11,7 @@ use super::error::ApiError;
 use super::state::AppState;
 use super::{
     assets, content, embeddings, guard, health, jobs, middleware, models, openapi, pages, search, session,
-    stats, thumbnail,
+    stats, thumbnail, timeline,
 };
 
 /// Every documented call.
@@ -23,6 +23,7 @@ pub fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(content::content))
         .routes(routes!(thumbnail::thumbnail))
         .routes(routes!(search::search))
+        .routes(routes!(timeline::by_text, timeline::by_query))
         .routes(routes!(embeddings::embeddings))
         .routes(routes!(jobs::start, jobs::list))
         .routes(routes!(jobs::get, jobs::cancel))

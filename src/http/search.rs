@@ -1,5 +1,7 @@
 //! Finding moments.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::{FromRequest, Request, State};
 use axum::response::{IntoResponse, Response};
@@ -9,11 +11,14 @@ use utoipa::ToSchema;
 use super::error::{ApiError, ErrorBody};
 use super::extract::{ApiJson, content_type, parse_json, unsupported};
 use super::form::{self, FileRule};
-use super::query::{self, Embedded, QueryBody};
+use super::middleware::Timing;
+use super::query::{self, Embedded, QueryInput};
 use super::state::AppState;
 use super::views::content_url;
+use crate::catalog::Filter;
 use crate::index::SearchParams;
-use crate::search::{GroupBy, Hit, MAX_LIMIT, MAX_OFFSET, SearchRequest};
+use crate::library::LibraryError;
+use crate::search::{Fuse, GroupBy, Hit, MAX_LIMIT, MAX_OFFSET, SearchError, SearchRequest};
 use crate::types::{AssetId, AssetKind, Modality, Space, TimeSpan, Track};
 
 /// Broadest graph search.
@@ -23,15 +28,18 @@ const MAX_EF: usize = 10_000;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SearchBody {
-    /// What to look for; left out in a form with a file.
-    query: Option<QueryBody>,
-    /// Tracks to look at; a clip's better one counts.
+    /// What to look for; in a form, further parts beside the file.
+    query: Option<QueryInput>,
+    /// Tracks to look at.
     #[serde(default = "video_only")]
     targets: Vec<Track>,
+    /// How two tracks make one score.
+    #[serde(default)]
+    fuse: Fuse,
     /// Where to look.
     #[serde(default)]
-    filter: FilterBody,
-    /// Every clip, or an asset's best clip.
+    filter: Filter,
+    /// What one hit stands for.
     #[serde(default)]
     group_by: GroupBy,
     /// Hits, 1 to 1000; default 10.
@@ -40,6 +48,8 @@ pub struct SearchBody {
     offset: Option<usize>,
     /// Space to compare in; default: the finest that both sides share.
     space: Option<String>,
+    /// Leaves out hits that are less sure, 0 to 1; default: none.
+    min_confidence: Option<f32>,
     /// How to search.
     #[serde(default)]
     params: ParamsBody,
@@ -51,16 +61,6 @@ fn video_only() -> Vec<Track> {
     vec![Track::Video]
 }
 
-/// Where to look.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct FilterBody {
-    /// Only in these assets; empty: everywhere.
-    #[serde(default)]
-    #[schema(value_type = Vec<String>)]
-    asset_ids: Vec<AssetId>,
-}
-
 /// How to search.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -70,13 +70,16 @@ pub struct ParamsBody {
     /// Compare with every clip.
     #[serde(default)]
     exact: bool,
+    /// Share of the true neighbours a graph search must have found when it was measured, above 0 and
+    /// at most 1; the breadth follows from it.
+    recall_target: Option<f32>,
 }
 
 /// A search with a file.
 #[derive(Debug, ToSchema)]
 #[allow(dead_code, reason = "documents the multipart form")]
 pub struct SearchForm {
-    /// A search as JSON, `query` left out.
+    /// A search as JSON; its `query` holds further parts, if any.
     request: Option<String>,
     /// What of the file counts: image, audio or video.
     #[schema(value_type = String)]
@@ -88,6 +91,8 @@ pub struct SearchForm {
     start_secs: Option<f64>,
     /// Second after the last that counts.
     end_secs: Option<f64>,
+    /// How much the file counts, beside other parts; default 1.
+    weight: Option<f32>,
 }
 
 /// One moment found.
@@ -103,19 +108,26 @@ pub struct HitView {
     /// When.
     #[serde(flatten)]
     span: TimeSpan,
-    /// Cosine, -1 to 1.
+    /// Where it is clearest: the middle of the best clip.
+    peak_secs: f64,
+    /// Cosine, -1 to 1; of several parts or fused tracks their weighted mean.
     score: f32,
+    /// Share of queries about something that is not in the library whose best answer scores less; null
+    /// where it cannot be told (several parts, fused tracks, a small or just changed library).
+    confidence: Option<f32>,
     /// Space the score was taken in.
     space: Space,
-    /// Track that matched.
+    /// Track that matched best.
     matched: Track,
-    /// A picture of the moment's middle; null without one.
+    /// Cosine of the best clip's own sound and picture; null where it lacks one of them.
+    agreement: Option<f32>,
+    /// A picture of where it is clearest; null without one.
     thumbnail_url: Option<String>,
     /// The file.
     content_url: String,
     /// The asset's metadata.
     #[schema(value_type = Object)]
-    metadata: serde_json::Value,
+    metadata: Arc<serde_json::Value>,
 }
 
 /// Moments, best first.
@@ -127,24 +139,29 @@ pub struct SearchAnswer {
     space: Space,
     /// Name of the model.
     model: String,
+    /// Whether nothing deserves an answer: no hit is sure enough (`min_confidence`, or 0.9).
+    no_match: bool,
     /// Best first.
     data: Vec<HitView>,
 }
 
 impl From<Hit> for HitView {
     fn from(hit: Hit) -> Self {
-        let middle = (hit.span.start_secs + hit.span.end_secs) / 2.0;
         let pictured = matches!(hit.asset_kind, Some(AssetKind::Video | AssetKind::Image));
         Self {
             rank: hit.rank,
             thumbnail_url: pictured.then(|| {
-                format!("/v1/assets/{}/thumbnail?at={}", hit.asset_id, (middle * 100.0).round() / 100.0)
+                let at = (hit.peak_secs * 100.0).round() / 100.0;
+                format!("/v1/assets/{}/thumbnail?at={at}", hit.asset_id)
             }),
             content_url: content_url(hit.asset_id),
             asset_id: hit.asset_id,
             asset_name: hit.asset_name,
             span: hit.span,
+            peak_secs: hit.peak_secs,
+            agreement: hit.agreement,
             score: hit.score,
+            confidence: hit.confidence,
             space: hit.space,
             matched: hit.matched,
             metadata: hit.metadata,
@@ -158,27 +175,13 @@ impl From<Hit> for HitView {
     responses((status = 200, description = "Moments, best first", body = SearchAnswer),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn search(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
-    let (body, embedded) = match content_type(request.headers()).as_str() {
-        "application/json" => {
-            let ApiJson(mut body) = ApiJson::<SearchBody>::from_request(request, &state).await?;
-            check(&state, &body)?;
-            let query = body.query.take().ok_or_else(|| {
-                let code = axum::http::StatusCode::BAD_REQUEST;
-                ApiError::new(code, "missing_field", "missing field `query`").with_param("query")
-            })?;
-            let embedded = query::embed(&state, query).await?;
-            (body, embedded)
-        }
-        "multipart/form-data" => by_form(&state, request).await?,
-        _ => return Err(unsupported("application/json or multipart/form-data")),
-    };
-    let timing = embedded.timing;
-    let request = to_request(&state, body, embedded)?;
+    let (request, timing) = receive(&state, request).await?;
     let response = query::within(&state, state.library.search(request)).await??;
     let answer = SearchAnswer {
         object: "list",
         space: response.space,
         model: state.library.embedder().bundle().name().to_owned(),
+        no_match: response.no_match,
         data: response.hits.into_iter().map(HitView::from).collect(),
     };
     let mut response = Json(answer).into_response();
@@ -186,20 +189,43 @@ pub async fn search(State(state): State<AppState>, request: Request) -> Result<R
     Ok(response)
 }
 
+/// A search as it comes in, its query embedded.
+pub async fn receive(state: &AppState, request: Request) -> Result<(SearchRequest, Timing), ApiError> {
+    let (body, embedded) = match content_type(request.headers()).as_str() {
+        "application/json" => {
+            let ApiJson(mut body) = ApiJson::<SearchBody>::from_request(request, state).await?;
+            check(state, &body)?;
+            let query = body.query.take().ok_or_else(|| {
+                let code = axum::http::StatusCode::BAD_REQUEST;
+                ApiError::new(code, "missing_field", "missing field `query`").with_param("query")
+            })?;
+            let embedded = query::embed(state, query).await?;
+            (body, embedded)
+        }
+        "multipart/form-data" => by_form(state, request).await?,
+        _ => return Err(unsupported("application/json or multipart/form-data")),
+    };
+    let timing = embedded.timing;
+    Ok((to_request(state, body, embedded)?, timing))
+}
+
 async fn by_form(state: &AppState, request: Request) -> Result<(SearchBody, Embedded), ApiError> {
     let rule = FileRule { max_bytes: state.config.max_body_bytes as u64, durable: false };
-    let known = ["request", "modality", "start_secs", "end_secs"];
+    let known = ["request", "modality", "start_secs", "end_secs", "weight"];
     let mut form = form::receive(state, request, &known, rule).await?;
-    let body: SearchBody = parse_json(form.take("request").unwrap_or_else(|| "{}".to_owned()).as_bytes())?;
+    let mut body: SearchBody =
+        parse_json(form.take("request").unwrap_or_else(|| "{}".to_owned()).as_bytes())?;
     check(state, &body)?;
-    if body.query.is_some() {
-        return Err(ApiError::invalid("query", "the file is the query: leave `query` out of `request`"));
-    }
     let modality = media_modality(&form.require("modality")?)?;
     let span = query::span_of(form.number("start_secs")?, form.number("end_secs")?, "start_secs")?;
+    let weight = form.number("weight")?.map(|weight| weight as f32);
     let (upload, _) = form.require_file()?;
     let embedded = query::embed_file(state, &upload.path, modality, span).await;
-    Ok((body, embedded.map_err(|error| error.with_param("file"))?))
+    let mut embedded = embedded.map_err(|error| error.with_param("file"))?.weighted(weight, "weight")?;
+    if let Some(query) = body.query.take() {
+        embedded.add(query::embed(state, query).await?);
+    }
+    Ok((body, embedded))
 }
 
 /// image, audio or video.
@@ -240,39 +266,47 @@ fn check(state: &AppState, body: &SearchBody) -> Result<(), ApiError> {
     if body.params.ef.is_some_and(|ef| !(1..=MAX_EF).contains(&ef)) {
         return Err(ApiError::invalid("params.ef", format!("`ef` must be from 1 to {MAX_EF}")));
     }
-    if body.filter.asset_ids.len() > 10_000 {
-        return Err(ApiError::invalid("filter.asset_ids", "at most 10000 assets can be named"));
+    if body.min_confidence.is_some_and(|least| !(0.0..=1.0).contains(&least)) {
+        return Err(ApiError::invalid("min_confidence", "`min_confidence` is from 0 to 1"));
     }
+    if body.params.recall_target.is_some_and(|target| !(target > 0.0 && target <= 1.0)) {
+        return Err(ApiError::invalid("params.recall_target", "`recall_target` is above 0 and at most 1"));
+    }
+    body.filter.check().map_err(|error| LibraryError::from(SearchError::from(error)))?;
     Ok(())
 }
 
+/// The space of a name, where the model has it.
+pub fn known_space(state: &AppState, name: Option<&str>) -> Result<Option<Space>, ApiError> {
+    let Some(name) = name else { return Ok(None) };
+    let space = Space::new(name);
+    if state.library.embedder().bundle().spaces().iter().any(|(known, _)| *known == space) {
+        return Ok(Some(space));
+    }
+    let message = "this model has no such space; see /v1/models";
+    Err(ApiError::new(axum::http::StatusCode::BAD_REQUEST, "bad_space", message).with_param("space"))
+}
+
 fn to_request(state: &AppState, body: SearchBody, embedded: Embedded) -> Result<SearchRequest, ApiError> {
-    let space = match body.space {
-        None => None,
-        Some(name) => {
-            let space = Space::new(&name);
-            if !state.library.embedder().bundle().spaces().iter().any(|(known, _)| *known == space) {
-                let message = "this model has no such space; see /v1/models";
-                let error = ApiError::new(axum::http::StatusCode::BAD_REQUEST, "bad_space", message);
-                return Err(error.with_param("space"));
-            }
-            Some(space)
-        }
-    };
-    let mut targets = body.targets;
-    targets.sort_unstable();
-    targets.dedup();
+    let space = known_space(state, body.space.as_deref())?;
     // Who asks for an asset by name in the filter wants it, even as an answer to itself.
-    let exclude_asset = embedded.asset.filter(|id| !body.filter.asset_ids.contains(id));
+    let mut exclude_assets = embedded.assets;
+    exclude_assets.retain(|id| !body.filter.asset_ids.contains(id));
     Ok(SearchRequest {
-        query: embedded.part,
-        targets,
-        assets: body.filter.asset_ids,
-        exclude_asset,
+        query: embedded.parts,
+        targets: body.targets,
+        fuse: body.fuse,
+        filter: body.filter,
+        exclude_assets,
         space,
         group_by: body.group_by,
         offset: body.offset.unwrap_or(0),
         limit: body.limit.unwrap_or(10),
-        params: SearchParams { ef: body.params.ef, exact: body.params.exact },
+        min_confidence: body.min_confidence,
+        params: SearchParams {
+            ef: body.params.ef,
+            exact: body.params.exact,
+            recall_target: body.params.recall_target,
+        },
     })
 }

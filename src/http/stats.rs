@@ -45,6 +45,8 @@ pub struct Stats {
     clips: u64,
     /// Seconds of media.
     media_secs: f64,
+    /// Clips that the library had when it was last measured what scores mean.
+    calibrated_clips: usize,
     /// Files queued or being indexed.
     ingest_active: usize,
     /// Uploads waiting among them.
@@ -65,6 +67,7 @@ async fn collect(state: &AppState) -> Result<Stats, ApiError> {
         assets,
         clips,
         media_secs,
+        calibrated_clips: state.library.calibrated_clips(),
         ingest_active,
         ingest_queued,
         indexes: state.library.index().stats().into_iter().map(of).collect(),
@@ -92,6 +95,7 @@ pub async fn prometheus(State(state): State<AppState>) -> Result<Response, ApiEr
     let stats = collect(&state).await?;
     gauge!("triptych_assets").set(stats.assets as f64);
     gauge!("triptych_clips").set(stats.clips as f64);
+    gauge!("triptych_calibrated_clips").set(stats.calibrated_clips as f64);
     gauge!("triptych_media_seconds").set(stats.media_secs);
     gauge!("triptych_ingest_active").set(stats.ingest_active as f64);
     gauge!("triptych_ingest_queued").set(stats.ingest_queued as f64);

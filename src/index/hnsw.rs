@@ -79,6 +79,8 @@ pub struct Graph {
     orphans: Vec<Slot>,
     covered: usize,
     node_bytes: usize,
+    /// Recall by breadth, breadths ascending.
+    recalls: Vec<(usize, f32)>,
 }
 
 impl Graph {
@@ -110,8 +112,14 @@ impl Graph {
             hnsw.insert_slice((&payload, node));
         }
         hnsw.set_searching_mode(true);
-        let mut graph =
-            Self { hnsw, nodes, orphans: Vec::new(), covered: view.live, node_bytes: payload.len() };
+        let mut graph = Self {
+            hnsw,
+            nodes,
+            orphans: Vec::new(),
+            covered: view.live,
+            node_bytes: payload.len(),
+            recalls: Vec::new(),
+        };
         graph.find_orphans(view, stop)?;
         Ok(graph)
     }
@@ -149,6 +157,18 @@ impl Graph {
         let breadth = breadth.max(LEAST_BREADTH);
         let found = self.hnsw.search(&payload, breadth, breadth);
         found.iter().flat_map(|neighbour| &self.nodes[neighbour.d_id]).copied().collect()
+    }
+
+    /// Notes what was measured of it: recall by breadth, breadths ascending.
+    pub fn note_recalls(&mut self, recalls: Vec<(usize, f32)>) {
+        self.recalls = recalls;
+    }
+
+    /// The least breadth that found this share of the true neighbours when it was measured.
+    #[must_use]
+    pub fn breadth_for(&self, recall: f32) -> Option<usize> {
+        let enough = |(_, measured): &&(usize, f32)| *measured >= recall;
+        if recall >= 1.0 { None } else { self.recalls.iter().find(enough).map(|(breadth, _)| *breadth) }
     }
 
     /// Slots every search has to scan, ascending.

@@ -4,6 +4,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
 use super::exact::{Scope, TopK, scan_f32, scan_int8, score};
 use super::hnsw::{Graph, LEAST_BREADTH, NoGraph};
 use super::quantize::quantize;
@@ -17,6 +20,10 @@ pub const GRAPH_FROM: usize = 25_000;
 
 /// Breadth of the graph search that [`GRAPH_FROM`] was measured with.
 const BREADTH_AT_GRAPH_FROM: usize = 64;
+
+/// Breadths whose recall is measured once a graph is built, for `recall_target`, and on how many queries.
+const MEASURED_BREADTHS: [usize; 7] = [LEAST_BREADTH, 64, 96, 128, 192, 256, 512];
+const MEASURED_QUERIES: usize = 64;
 
 /// Breadth of a graph search for k neighbours when the caller does not say.
 const fn default_breadth(k: usize) -> usize {
@@ -119,6 +126,31 @@ impl HybridIndex {
             .read(|state| (state.graph.as_ref().map_or(0, |graph| graph.orphans().len()), state.fresh.len()))
     }
 
+    /// Scores of these clips, in f32; clips that are not here are left out.
+    ///
+    /// # Errors
+    /// [`IndexError::BadLength`].
+    pub fn scores(&self, query: &Embedding, clips: &[ClipId]) -> Result<Vec<Neighbour>, IndexError> {
+        self.check(query)?;
+        let (view, slots) = self.shared.read(|state| (state.rows.view().clone(), state.rows.slots_of(clips)));
+        let scored = |slot: Slot| {
+            let clip = view.id(slot)?;
+            Some(Neighbour { clip, score: score(query.as_slice(), view.values(slot)) })
+        };
+        Ok(slots.into_iter().filter_map(scored).collect())
+    }
+
+    /// Up to `count` clips with their vectors, spread over the whole collection.
+    #[must_use]
+    pub fn sample(&self, count: usize) -> Vec<(ClipId, Embedding)> {
+        let view = self.view();
+        let step = view.live.div_ceil(count.max(1)).max(1);
+        let stored = |(slot, clip): (Slot, ClipId)| {
+            Some((clip, Embedding::new(view.values(slot).to_vec(), view.dim).ok()?))
+        };
+        view.live_slots().step_by(step).filter_map(stored).collect()
+    }
+
     fn check(&self, vector: &Embedding) -> Result<(), IndexError> {
         if vector.dim() == self.shared.dim {
             Ok(())
@@ -172,11 +204,7 @@ impl VectorIndex for HybridIndex {
         // Everything below works on frozen rows, without a lock.
         let (view, graph, fresh, listed) = self.shared.read(|state| {
             let listed = filter.map(|filter| match filter {
-                ClipFilter::Only(ids) | ClipFilter::Except(ids) => {
-                    let mut slots: Vec<Slot> = ids.iter().filter_map(|id| state.rows.slot(*id)).collect();
-                    slots.sort_unstable();
-                    slots
-                }
+                ClipFilter::Only(ids) | ClipFilter::Except(ids) => state.rows.slots_of(ids),
             });
             (state.rows.view().clone(), state.graph.clone(), state.fresh.clone(), listed.unwrap_or_default())
         });
@@ -193,9 +221,13 @@ impl VectorIndex for HybridIndex {
             return Ok(scan_f32(&view, query, k, scope));
         }
         if let (Some(graph), Scope::AllBut(skipped)) = (graph, scope) {
-            let breadth = params.ef.unwrap_or_else(|| default_breadth(k)).max(k).max(LEAST_BREADTH);
-            let breadth = breadth.saturating_add(skipped.len());
-            if self.shared.graph_pays(breadth, view.live) {
+            let asked = match (params.ef, params.recall_target) {
+                (Some(ef), _) => Some(ef),
+                (None, Some(recall)) => graph.breadth_for(recall),
+                (None, None) => Some(default_breadth(k)),
+            };
+            let breadth = asked.map(|ef| ef.max(k).max(LEAST_BREADTH).saturating_add(skipped.len()));
+            if let Some(breadth) = breadth.filter(|breadth| self.shared.graph_pays(*breadth, view.live)) {
                 let found = search_graph(&view, &graph, &fresh, query, k, breadth, skipped);
                 if found.len() >= k.min(view.live - skipped.len()) {
                     return Ok(found);
@@ -212,6 +244,35 @@ impl VectorIndex for HybridIndex {
                 + state.fresh.capacity() * size_of::<Slot>()
         })
     }
+}
+
+/// Recall@10 at several breadths, on stored vectors moved away from where they are stored, as
+/// queries of another modality are.
+fn measure(view: &View, graph: &Graph) -> Vec<(usize, f32)> {
+    let mut rng = StdRng::seed_from_u64(MEASURED_QUERIES as u64);
+    let step = (view.live / MEASURED_QUERIES).max(1);
+    let slots = view.live_slots().step_by(step).take(MEASURED_QUERIES);
+    let queries: Vec<Embedding> = slots
+        .filter_map(|(slot, _)| {
+            let moved = view.values(slot).iter().map(|v| {
+                let noise: f32 = rng.random_range(-1.0..1.0);
+                v + noise * (3.0 / view.dim as f32).sqrt()
+            });
+            Embedding::new(moved.collect(), view.dim).ok()
+        })
+        .collect();
+    let truths: Vec<Vec<Neighbour>> =
+        queries.iter().map(|q| scan_int8(view, q.as_slice(), 10, Scope::AllBut(&[]))).collect();
+    let recall = |breadth: usize| {
+        let (mut found, mut wanted) = (0, 0);
+        for (query, truth) in queries.iter().zip(&truths) {
+            let answer = search_graph(view, graph, &[], query.as_slice(), 10, breadth, &[]);
+            found += truth.iter().filter(|n| answer.iter().any(|other| other.clip == n.clip)).count();
+            wanted += truth.len();
+        }
+        found as f32 / wanted.max(1) as f32
+    };
+    MEASURED_BREADTHS.iter().map(|breadth| (*breadth, recall(*breadth))).collect()
 }
 
 /// Graph, orphans and new rows together.
@@ -352,7 +413,12 @@ impl Shared {
             tracing::debug!(%error, "the graph builder keeps its normal priority");
         }
         // hnsw_rs asserts on its own invariants; the scan goes on without it.
-        let built = std::panic::catch_unwind(|| Graph::build(view, &self.stop));
+        let built = std::panic::catch_unwind(|| {
+            let mut graph = Graph::build(view, &self.stop)?;
+            let recalls = measure(view, &graph);
+            graph.note_recalls(recalls);
+            Ok(graph)
+        });
         drop(turn);
         let old = match built {
             Ok(Ok(graph)) => {

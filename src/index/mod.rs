@@ -9,8 +9,6 @@ pub mod rows;
 mod set;
 pub mod snapshot;
 
-use std::collections::HashSet;
-
 pub use hybrid::{GRAPH_FROM, HybridIndex};
 pub use set::IndexSet;
 
@@ -59,6 +57,9 @@ pub struct SearchParams {
     pub ef: Option<usize>,
     /// Compare with every vector.
     pub exact: bool,
+    /// Share of the true neighbours that a graph search must have found when it was measured; the
+    /// breadth follows from it where `ef` is not given. At 1 the graph is left aside.
+    pub recall_target: Option<f32>,
 }
 
 /// One neighbour.
@@ -70,13 +71,13 @@ pub struct Neighbour {
     pub score: f32,
 }
 
-/// Restricts a search to some clips.
+/// Restricts a search to some clips; quickest where the ids ascend.
 #[derive(Debug, Clone)]
 pub enum ClipFilter {
     /// Only these.
-    Only(HashSet<ClipId>),
+    Only(Vec<ClipId>),
     /// All but these.
-    Except(HashSet<ClipId>),
+    Except(Vec<ClipId>),
 }
 
 /// One searchable set of unit vectors of one length.

@@ -2,11 +2,11 @@
 //! a writer copies only while a reader holds them. A search works on a frozen [`View`] and holds no
 //! lock; writers never wait for it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::kernels::{Line, flat};
 use super::quantize::{Codes, lines_for, quantize};
+use crate::catalog::IdMap;
 use crate::types::ClipId;
 
 /// Rows of a chunk: what a writer copies at most when it meets a reader (1.3 MB at 256 values).
@@ -140,7 +140,7 @@ pub const fn place(slot: Slot) -> (usize, usize) {
 #[derive(Debug)]
 pub struct Rows {
     view: View,
-    slots: HashMap<ClipId, Slot>,
+    slots: IdMap,
     free: Vec<Slot>,
 }
 
@@ -148,7 +148,11 @@ impl Rows {
     /// No rows of `dim` values.
     #[must_use]
     pub fn new(dim: usize) -> Self {
-        Self { view: View { dim, chunks: Arc::default(), live: 0 }, slots: HashMap::new(), free: Vec::new() }
+        Self {
+            view: View { dim, chunks: Arc::default(), live: 0 },
+            slots: IdMap::default(),
+            free: Vec::new(),
+        }
     }
 
     /// The rows as they are now.
@@ -160,19 +164,28 @@ impl Rows {
     /// Slot of a clip.
     #[must_use]
     pub fn slot(&self, id: ClipId) -> Option<Slot> {
-        self.slots.get(&id).copied()
+        self.slots.get(id)
+    }
+
+    /// Slots of those clips that are here, ascending, each once.
+    #[must_use]
+    pub fn slots_of(&self, ids: &[ClipId]) -> Vec<Slot> {
+        let mut slots = self.slots.values_of(ids);
+        slots.sort_unstable();
+        slots.dedup();
+        slots
     }
 
     /// Number of clips and the sum of their ids.
     #[must_use]
     pub fn census(&self) -> (u64, i64) {
-        (self.slots.len() as u64, self.slots.keys().map(|id| id.0).sum())
+        (self.slots.len() as u64, self.slots.sum_of_ids())
     }
 
     /// Adds or replaces a vector of the right length; its slot.
     pub fn put(&mut self, id: ClipId, values: &[f32], codes: &Codes) -> Slot {
-        let (slot, new) = match self.slots.get(&id) {
-            Some(slot) => (*slot, false),
+        let (slot, new) = match self.slots.get(id) {
+            Some(slot) => (slot, false),
             None => (self.free.pop().unwrap_or(self.view.slots() as Slot), true),
         };
         let (chunk, row) = place(slot);
@@ -195,7 +208,7 @@ impl Rows {
 
     /// Removes a clip; the slot it had.
     pub fn remove(&mut self, id: ClipId) -> Option<Slot> {
-        let slot = self.slots.remove(&id)?;
+        let slot = self.slots.remove(id)?;
         let (chunk, row) = place(slot);
         Arc::make_mut(&mut Arc::make_mut(&mut self.view.chunks)[chunk]).bury(row);
         self.view.live -= 1;
@@ -207,7 +220,7 @@ impl Rows {
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         let row = self.view.dim * 4 + self.view.lines() * 64 + 24;
-        self.view.chunks.len() * CHUNK_ROWS * row + self.slots.capacity() * 17 + self.free.capacity() * 4
+        self.view.chunks.len() * CHUNK_ROWS * row + self.slots.memory_bytes() + self.free.capacity() * 4
     }
 }
 

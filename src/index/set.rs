@@ -121,6 +121,26 @@ impl IndexSet {
         self.member(track, space)?.index.search(query, k, params, filter)
     }
 
+    /// Scores of these clips, in f32; clips without such a vector are left out.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub fn scores(
+        &self,
+        track: Track,
+        space: &Space,
+        query: &Embedding,
+        clips: &[ClipId],
+    ) -> Result<Vec<Neighbour>, IndexError> {
+        self.member(track, space)?.index.scores(query, clips)
+    }
+
+    /// Up to `count` clips with their vectors, spread over the whole index; none where there is no such index.
+    #[must_use]
+    pub fn sample(&self, track: Track, space: &Space, count: usize) -> Vec<(ClipId, Embedding)> {
+        self.member(track, space).map_or_else(|_| Vec::new(), |member| member.index.sample(count))
+    }
+
     /// Number of vectors of one track and space; 0 where there is no such index.
     #[must_use]
     pub fn len(&self, track: Track, space: &Space) -> usize {

@@ -7,11 +7,12 @@ use tokio_util::sync::CancellationToken;
 use super::active::{Active, Claim};
 use super::uploads::hash_file;
 use super::{IngestReport, IngestSource, Library, LibraryError, StageSecs};
+use crate::catalog::ClipEntry;
 use crate::embed::{AssetStream, ClipVectors, EmbedError};
 use crate::model::Priority;
 use crate::preprocess::AssetSummary;
 use crate::store::{AssetOutcome, AssetRecord, AssetState, NewAsset, NewClip, StoreError};
-use crate::types::{AssetId, Track};
+use crate::types::{AssetId, ClipId, Track};
 
 /// Clips per transaction: each costs one sync of the disk.
 const BATCH_CLIPS: usize = 64;
@@ -87,6 +88,9 @@ impl Library {
         }
         let (record, is_new) = self.store.begin_asset(new).await?;
         if is_new {
+            // Of the same bytes a failed asset may be left, under the same id.
+            self.catalog.drop_clips(record.id);
+            self.catalog.put_asset(&record);
             let claim = self.active.claim(record.id, &content.sha256, &self.stop);
             return Ok(Accepted::New(claimed(claim, &record), record));
         }
@@ -175,6 +179,7 @@ impl Library {
             self.drop_clips(record.id).await?;
         }
         let asset = self.store.finish_asset(record.id, outcome).await?;
+        self.catalog.put_asset(&asset);
         stages.total = began.elapsed().as_secs_f64();
         super::metrics::ingested(&asset, &stages);
         Ok(IngestReport { asset, new: true, stages })
@@ -226,7 +231,7 @@ impl Library {
             if batch.is_empty() {
                 oldest = Instant::now();
             }
-            batch.push(new_clip(clip));
+            batch.push(self.new_clip(clip));
             if batch.len() >= BATCH_CLIPS || oldest.elapsed() >= BATCH_AGE {
                 *clips += self.commit(record.id, &mut batch, stages).await?;
             }
@@ -250,6 +255,13 @@ impl Library {
         let clips = std::mem::take(batch);
         let index = std::sync::Arc::clone(&self.index);
         let count = clips.len() as u64;
+        let entry = |(id, clip): (&ClipId, &NewClip)| ClipEntry {
+            id: *id,
+            span: clip.span,
+            agreement: clip.agreement,
+        };
+        // Before the vectors: whatever the index finds is known.
+        self.catalog.add_clips(asset, &ids.iter().zip(&clips).map(entry).collect::<Vec<_>>());
         super::blocking(move || {
             for (id, clip) in ids.into_iter().zip(&clips) {
                 index.upsert(id, &clip.vectors)?;
@@ -292,10 +304,21 @@ impl Library {
         Ok(LibraryError::Cancelled)
     }
 
+    fn new_clip(&self, clip: ClipVectors) -> NewClip {
+        let of = |track, vectors: Option<crate::embed::Vectors>| {
+            vectors.into_iter().flatten().map(move |(space, vector)| (track, space, vector))
+        };
+        let vectors: Vec<_> = of(Track::Video, clip.video).chain(of(Track::Audio, clip.audio)).collect();
+        let space = self.agreement_space.as_ref();
+        let agreement = space.and_then(|space| super::open::agreement(&vectors, space));
+        NewClip { span: clip.span, vectors, agreement }
+    }
+
     async fn drop_clips(&self, id: AssetId) -> Result<(), LibraryError> {
         let _gate = self.commit_gate.read().await;
         let clips = self.store.reset_asset(id).await?;
         self.index.remove(&clips);
+        self.catalog.drop_clips(id);
         Ok(())
     }
 }
@@ -308,14 +331,6 @@ fn finish_stages(stream: &AssetStream, stages: &mut StageSecs) -> Option<AssetSu
         stages.preprocess = summary.preprocess_secs;
     }
     summary
-}
-
-fn new_clip(clip: ClipVectors) -> NewClip {
-    let of = |track, vectors: Option<crate::embed::Vectors>| {
-        vectors.into_iter().flatten().map(move |(space, vector)| (track, space, vector))
-    };
-    let vectors = of(Track::Video, clip.video).chain(of(Track::Audio, clip.audio)).collect();
-    NewClip { span: clip.span, vectors }
 }
 
 fn outcome(ended: Ended, clips: u64) -> AssetOutcome {

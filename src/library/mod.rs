@@ -2,6 +2,7 @@
 //! HTTP and the command line are thin shells around it.
 
 mod active;
+mod calibrate;
 mod error;
 mod ingest;
 mod jobs;
@@ -23,11 +24,15 @@ pub use error::LibraryError;
 pub use paths::open_resolved;
 pub use uploads::{Content, Upload, UploadWriter};
 
+use crate::catalog::Catalog;
 use crate::embed::Embedder;
 use crate::index::IndexSet;
-use crate::search::{self, SearchRequest, SearchResponse};
+use crate::search::{self, SearchError, SearchRequest, SearchResponse, Timeline};
 use crate::store::{AssetRecord, Store, StoreError};
-use crate::types::{AssetId, Track};
+use crate::types::{AssetId, Space, Track};
+
+/// Clips from which on a search leaves the async threads.
+const BLOCKING_FROM: usize = 4096;
 
 /// How to open a library.
 #[derive(Debug, Clone)]
@@ -88,10 +93,15 @@ pub struct Library {
     embedder: Embedder,
     store: Arc<dyn Store>,
     index: Arc<IndexSet>,
+    catalog: Arc<Catalog>,
     roots: paths::AllowedRoots,
     uploads: Arc<uploads::Uploads>,
     segmentation: String,
-    comparable: search::Comparable,
+    comparable: Arc<search::Comparable>,
+    backgrounds: Arc<search::Backgrounds>,
+    index_dir: PathBuf,
+    /// Finest space that sound and picture share, where there is one.
+    agreement_space: Option<Space>,
     ingest_workers: usize,
     active: active::ActiveSet,
     work: worker::Work,
@@ -122,6 +132,12 @@ impl Library {
     #[must_use]
     pub fn index(&self) -> &Arc<IndexSet> {
         &self.index
+    }
+
+    /// What is known of assets and clips in memory.
+    #[must_use]
+    pub const fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
     }
 
     /// Tracks that have an index.
@@ -196,9 +212,49 @@ impl Library {
     /// # Errors
     /// [`LibraryError`].
     pub async fn search(&self, request: SearchRequest) -> Result<SearchResponse, LibraryError> {
-        let response = search::run(self.store.as_ref(), &self.index, &self.comparable, &request).await?;
+        let corpus = self.corpus();
+        let response = self.off_thread(move || search::run(&corpus, &request)).await?;
         metrics::searched(response.index_secs);
         Ok(response)
+    }
+
+    /// How well every clip of an asset answers a query.
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub async fn timeline(&self, request: SearchRequest, asset: AssetId) -> Result<Timeline, LibraryError> {
+        let corpus = self.corpus();
+        self.off_thread(move || search::timeline(&corpus, &request, asset)).await
+    }
+
+    fn corpus(&self) -> search::Corpus {
+        search::Corpus {
+            catalog: Arc::clone(&self.catalog),
+            index: Arc::clone(&self.index),
+            comparable: Arc::clone(&self.comparable),
+            backgrounds: Arc::clone(&self.backgrounds),
+        }
+    }
+
+    /// Clips that the library had when the confidence of searches was last measured.
+    #[must_use]
+    pub fn calibrated_clips(&self) -> usize {
+        self.backgrounds.now().clips
+    }
+
+    /// Searches of large libraries leave the async threads; for small ones the way there takes longer
+    /// than the search.
+    async fn off_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, SearchError> + Send + 'static,
+    ) -> Result<T, LibraryError> {
+        if self.catalog.len().1 < BLOCKING_FROM {
+            return Ok(work()?);
+        }
+        match tokio::task::spawn_blocking(work).await {
+            Ok(outcome) => Ok(outcome?),
+            Err(error) => Err(SearchError::CutOff(error.to_string()).into()),
+        }
     }
 
     /// Deletes an asset from store, index and (if owned) disk; a running indexing of it is stopped first.
@@ -224,6 +280,7 @@ impl Library {
         let gate = self.commit_gate.read().await;
         let clips = self.store.delete_asset(record.id).await?;
         self.index.remove(&clips);
+        self.catalog.remove_asset(record.id);
         drop(gate);
         if record.owned {
             match tokio::fs::remove_file(&record.path).await {
@@ -243,6 +300,7 @@ impl Library {
             }
             self.tasks.spawn(open::resume_unfinished(Arc::clone(self)));
             self.tasks.spawn(open::snapshot_when_idle(Arc::clone(self)));
+            self.tasks.spawn(calibrate::keep_up(Arc::clone(self)));
         });
     }
 

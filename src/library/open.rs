@@ -9,13 +9,14 @@ use tokio::sync::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Library, LibraryConfig, LibraryError, active, jobs, paths, uploads, worker};
+use super::{Library, LibraryConfig, LibraryError, active, calibrate, jobs, paths, uploads, worker};
+use crate::catalog::Catalog;
 use crate::embed::Embedder;
 use crate::index::IndexSet;
 use crate::model::Bundle;
-use crate::search::Comparable;
+use crate::search::{Backgrounds, Comparable};
 use crate::store::{AssetState, SqliteStore, Store};
-use crate::types::{Space, Track};
+use crate::types::{ClipId, Embedding, Space, Track};
 
 /// How often changes are looked for.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(30);
@@ -43,14 +44,26 @@ impl Library {
                 members_of(&bundle, track).into_iter().map(move |(space, dim)| (track, space, dim))
             })
             .collect();
-        let index =
-            IndexSet::open(&config.data_dir.join("index"), bundle.id(), &members, store.as_ref()).await?;
+        let index_dir = config.data_dir.join("index");
+        let index = IndexSet::open(&index_dir, bundle.id(), &members, store.as_ref()).await?;
+        let backgrounds = Arc::new(Backgrounds::default());
+        backgrounds.replace(calibrate::load(&index_dir, &bundle.id().to_string()));
+        let agreement_space = agreement_space(&bundle);
+        if let Some(space) = &agreement_space {
+            note_agreements(store.as_ref(), space).await?;
+        }
+        let catalog = Catalog::load(store.as_ref()).await?;
         let baselines = jobs::Baselines::of_unfinished(store.as_ref()).await?;
         Ok(Arc::new(Self {
             segmentation: segmentation(&embedder),
-            comparable: Comparable::new(bundle.spaces().iter().map(|(space, _)| space), |modality, space| {
-                bundle.has(modality, space)
-            }),
+            comparable: Arc::new(Comparable::new(
+                bundle.spaces().iter().map(|(space, _)| space),
+                |modality, space| bundle.has(modality, space),
+            )),
+            agreement_space,
+            backgrounds,
+            index_dir,
+            catalog: Arc::new(catalog),
             embedder,
             store,
             index: Arc::new(index),
@@ -76,6 +89,35 @@ pub(super) fn members_of(bundle: &Bundle, track: Track) -> Vec<(Space, usize)> {
         bundle.has(track.modality(), space) || (track == Track::Video && bundle.has(Modality::Image, space))
     };
     bundle.spaces().iter().filter(|(space, _)| serves(space)).cloned().collect()
+}
+
+/// The finest space that sound and picture share: where it is told how well a clip's own two agree.
+fn agreement_space(bundle: &Bundle) -> Option<Space> {
+    let serves = |space: &Space| Track::ALL.iter().all(|track| bundle.has(track.modality(), space));
+    bundle.spaces().iter().map(|(space, _)| space).find(|space| serves(space)).cloned()
+}
+
+/// Notes the agreements of clips from before they were noted.
+async fn note_agreements(store: &dyn Store, space: &Space) -> Result<(), LibraryError> {
+    let mut after = ClipId(0);
+    loop {
+        let clips = store.clips_without_agreement(after, 1000).await?;
+        let Some(last) = clips.last() else { return Ok(()) };
+        after = *last;
+        let mut found = Vec::with_capacity(clips.len());
+        for clip in clips {
+            // A damaged vector is reported where the index is opened.
+            let vectors = store.clip_vectors(clip).await.unwrap_or_default();
+            found.extend(agreement(&vectors, space).map(|agreement| (clip, agreement)));
+        }
+        store.set_agreements(&found).await?;
+    }
+}
+
+/// Cosine of a clip's own sound and picture.
+pub(super) fn agreement(vectors: &[(Track, Space, Embedding)], space: &Space) -> Option<f32> {
+    let of = |track| vectors.iter().find(|(t, s, _)| *t == track && s == space).map(|(.., vector)| vector);
+    Some(of(Track::Video)?.cosine(of(Track::Audio)?))
 }
 
 /// How assets are cut is part of their identity.

@@ -58,6 +58,20 @@ impl TextTokenizer {
     }
 }
 
+impl TextTokenizer {
+    /// Every word that reaches the tower when it stands alone, in the order of the ids.
+    pub fn vocabulary(&self) -> Vec<String> {
+        let mut words: Vec<(u32, String)> =
+            self.tokenizer.get_vocab(false).into_iter().map(|(word, id)| (id, word)).collect();
+        words.sort_unstable();
+        let special = [self.pad_id, self.unknown_id];
+        let stands = |(id, word): &(u32, String)| {
+            !special.contains(id) && self.encode(word).is_ok_and(|(_, words)| words == 1)
+        };
+        words.into_iter().filter(stands).map(|(_, word)| word).collect()
+    }
+}
+
 fn name_words<'a>(words: impl Iterator<Item = &'a str>) -> String {
     let mut words = words.peekable();
     if words.peek().is_none() {
@@ -102,6 +116,11 @@ mod tests {
         assert_eq!(ids(&tokenizer, "red circle red circle"), [2, 3, 2]);
         assert_eq!(ids(&tokenizer, "a child's ｒｅｄ"), [4, 2, 0], "full-width letters are letters");
         assert_eq!(tokenizer.encode("red zebra").unwrap().1, 1);
+    }
+
+    #[test]
+    fn the_vocabulary_is_what_can_be_said() {
+        assert_eq!(tokenizer(3).vocabulary(), ["red", "circle", "child's"]);
     }
 
     #[test]

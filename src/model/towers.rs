@@ -259,6 +259,12 @@ impl Towers {
         self.submit(Modality::Text, Input::I64(ids), priority).await?.vectors().await
     }
 
+    /// The words a text tower knows, in the order of their ids; none without one.
+    #[must_use]
+    pub fn vocabulary(&self) -> Vec<String> {
+        self.inner.tokenizer.as_ref().map_or_else(Vec::new, TextTokenizer::vocabulary)
+    }
+
     /// How many words of a text reach the tower.
     ///
     /// # Errors

@@ -1,17 +1,29 @@
 //! Queries to ranked hits: which space, which tracks, how scores are fused.
 
+mod background;
+mod lookup;
+mod moments;
 mod plan;
+mod query;
 mod run;
+mod timeline;
+
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::catalog::{Catalog, Filter, FilterError};
 use crate::embed::Vectors;
-use crate::index::{IndexError, SearchParams};
-use crate::store::StoreError;
+use crate::index::{IndexError, IndexSet, SearchParams};
 use crate::types::{AssetId, AssetKind, Modality, Space, TimeSpan, Track};
 
+pub use background::{Backgrounds, BankQuery, Distributions, Lane, MOST_WORDS, background};
 pub use plan::{Comparable, plan};
 pub use run::{MAX_LIMIT, MAX_OFFSET, run};
+pub use timeline::{Timeline, TimelineClip, TimelineMoment, timeline};
+
+/// Confidence that the best hit needs, or the answer says `no_match`.
+pub const MATCHES_FROM: f32 = 0.9;
 
 /// Why a search was refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -33,9 +45,9 @@ pub enum SearchError {
     /// The search ended before it had an answer (shutdown).
     #[error("the search was cut off: {0}")]
     CutOff(String),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    /// The filter means nothing.
+    #[error("`filter.{}`: {}", .0.at, .0.message)]
+    BadFilter(#[from] FilterError),
     /// The index failed.
     #[error(transparent)]
     Index(#[from] IndexError),
@@ -49,8 +61,8 @@ impl SearchError {
             Self::NotComparable { .. } => "not_comparable",
             Self::BadSpace(_) => "bad_space",
             Self::BadRequest(_) => "bad_search",
+            Self::BadFilter(_) => "invalid_value",
             Self::CutOff(_) => "search_failed",
-            Self::Store(error) => error.code(),
             Self::Index(error) => error.code(),
         }
     }
@@ -63,8 +75,34 @@ pub enum GroupBy {
     /// A clip.
     #[default]
     Clip,
+    /// Neighbouring clips that answer together, as one stretch of time.
+    Moment,
     /// An asset, by its best clip.
     Asset,
+}
+
+/// How a clip's tracks make one score where several are looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Fuse {
+    /// The better track counts.
+    #[default]
+    Best,
+    /// The mean of the tracks counts; a track that a clip lacks counts 0.
+    Mean,
+}
+
+/// What is searched.
+#[derive(Clone)]
+pub struct Corpus {
+    /// Assets and clips.
+    pub catalog: Arc<Catalog>,
+    /// Their vectors.
+    pub index: Arc<IndexSet>,
+    /// Which modalities meet in which space.
+    pub comparable: Arc<Comparable>,
+    /// What scores mean.
+    pub backgrounds: Arc<Backgrounds>,
 }
 
 /// One part of a query, already embedded.
@@ -74,20 +112,26 @@ pub struct QueryPart {
     pub modality: Modality,
     /// Its vectors, one per space.
     pub vectors: Vectors,
+    /// How much it counts, relative to the other parts; below 0: what is like it comes last.
+    pub weight: f32,
+    /// Known words of a text; 0 for all else.
+    pub words: usize,
 }
 
 /// A search over the library.
 #[derive(Debug, Clone)]
 pub struct SearchRequest {
     /// What to look for.
-    pub query: QueryPart,
-    /// Tracks to look at; both may be given, a clip's best track counts.
+    pub query: Vec<QueryPart>,
+    /// Tracks to look at.
     pub targets: Vec<Track>,
-    /// Only in these assets; empty: everywhere.
-    pub assets: Vec<AssetId>,
-    /// Never this asset (a query made of a stored asset).
-    pub exclude_asset: Option<AssetId>,
-    /// Space to use; None: the finest that both sides share.
+    /// How they make one score.
+    pub fuse: Fuse,
+    /// Which clips count.
+    pub filter: Filter,
+    /// Never these assets (a query made of a stored asset).
+    pub exclude_assets: Vec<AssetId>,
+    /// Space to use; None: the finest that all sides share.
     pub space: Option<Space>,
     /// What one hit stands for.
     pub group_by: GroupBy,
@@ -97,6 +141,28 @@ pub struct SearchRequest {
     pub limit: usize,
     /// Index parameters.
     pub params: SearchParams,
+    /// Leaves out what is less sure; None: nothing.
+    pub min_confidence: Option<f32>,
+}
+
+impl SearchRequest {
+    /// The first ten clips of the whole library whose pictures are like these parts.
+    #[must_use]
+    pub fn new(query: Vec<QueryPart>) -> Self {
+        Self {
+            query,
+            targets: vec![Track::Video],
+            fuse: Fuse::default(),
+            filter: Filter::default(),
+            exclude_assets: Vec::new(),
+            space: None,
+            group_by: GroupBy::default(),
+            offset: 0,
+            limit: 10,
+            params: SearchParams::default(),
+            min_confidence: None,
+        }
+    }
 }
 
 /// One hit.
@@ -114,14 +180,21 @@ pub struct Hit {
     /// The moment.
     #[serde(flatten)]
     pub span: TimeSpan,
-    /// Cosine, -1 to 1.
+    /// Where it is clearest: the middle of the best clip.
+    pub peak_secs: f64,
+    /// Cosine, -1 to 1; of several parts or fused tracks their weighted mean.
     pub score: f32,
+    /// Share of queries about something that is not here whose best answer scores less. None where
+    /// there is nothing to tell it by.
+    pub confidence: Option<f32>,
     /// Space the score was taken in.
     pub space: Space,
-    /// Track that matched.
+    /// Track that matched best.
     pub matched: Track,
+    /// Cosine of the best clip's own sound and picture; None where it lacks one of them.
+    pub agreement: Option<f32>,
     /// The asset's metadata.
-    pub metadata: serde_json::Value,
+    pub metadata: Arc<serde_json::Value>,
 }
 
 /// Ranked hits.
@@ -129,8 +202,10 @@ pub struct Hit {
 pub struct SearchResponse {
     /// Best first.
     pub hits: Vec<Hit>,
+    /// Whether no hit of the whole answer deserves to be one.
+    pub no_match: bool,
     /// Space the scores were taken in.
     pub space: Space,
-    /// Seconds inside the index.
+    /// Seconds inside the search, filter and index included.
     pub index_secs: f64,
 }

@@ -27,7 +27,7 @@ impl Comparable {
     }
 }
 
-/// The space of a search: the one asked for, or the finest that the query shares with all targets
+/// The space of a search: the one asked for, or the finest that all parts of the query share with all targets
 /// (scores of different spaces cannot be ranked together).
 ///
 /// # Errors
@@ -35,7 +35,7 @@ impl Comparable {
 /// a target.
 pub fn plan(
     comparable: &Comparable,
-    query: Modality,
+    query: &[Modality],
     targets: &[Track],
     asked: Option<&Space>,
 ) -> Result<Space, SearchError> {
@@ -43,7 +43,7 @@ pub fn plan(
         return Err(SearchError::BadRequest("`targets` needs at least one of: video, audio".into()));
     }
     let sides: Vec<Modality> =
-        std::iter::once(query).chain(targets.iter().map(|track| track.modality())).collect();
+        query.iter().copied().chain(targets.iter().map(|track| track.modality())).collect();
     if let Some(asked) = asked {
         let known = comparable.spaces.iter().find(|(space, _)| space == asked);
         let serves = known.is_some_and(|(_, members)| sides.iter().all(|side| members.contains(side)));
@@ -52,10 +52,13 @@ pub fn plan(
     if let Some(space) = comparable.finest(&sides) {
         return Ok(space.clone());
     }
-    // Name the target that has no space with the query; failing that, the one that spoils the set.
-    let alone = sides[1..].iter().find(|target| comparable.finest(&[query, **target]).is_none());
-    let target = *alone.unwrap_or(&sides[sides.len() - 1]);
-    Err(SearchError::NotComparable { query, target })
+    // Name two sides that share no space; failing that, the first and the one that spoils the set.
+    let pairs = query.iter().flat_map(|query| sides.iter().map(move |target| (*query, *target)));
+    let alone = pairs.clone().find(|(query, target)| comparable.finest(&[*query, *target]).is_none());
+    match alone.or(pairs.last()) {
+        Some((query, target)) => Err(SearchError::NotComparable { query, target }),
+        None => Err(SearchError::BadRequest("the query has no part".into())),
+    }
 }
 
 #[cfg(test)]
@@ -78,33 +81,35 @@ mod tests {
             (Modality::Image, &video_and_audio[..], "fine"),
             (Modality::Text, &video_and_audio[..], "coarse"),
         ] {
-            assert_eq!(plan(&shared(), query, targets, None).unwrap().as_str(), want);
+            assert_eq!(plan(&shared(), &[query], targets, None).unwrap().as_str(), want);
         }
+        let both = [Modality::Audio, Modality::Text];
+        assert_eq!(plan(&shared(), &both, &[Track::Video], None).unwrap().as_str(), "coarse");
         let coarse = Space::new("coarse");
-        assert_eq!(plan(&shared(), Modality::Audio, &[Track::Video], Some(&coarse)).unwrap(), coarse);
+        assert_eq!(plan(&shared(), &[Modality::Audio], &[Track::Video], Some(&coarse)).unwrap(), coarse);
     }
 
     #[test]
     fn what_cannot_be_compared_is_refused() {
         let fine = Space::new("fine");
         for asked in [&fine, &Space::new("nowhere")] {
-            let error = plan(&shared(), Modality::Text, &[Track::Video], Some(asked)).unwrap_err();
+            let error = plan(&shared(), &[Modality::Text], &[Track::Video], Some(asked)).unwrap_err();
             assert_eq!(error.code(), "bad_space");
         }
-        assert_eq!(plan(&shared(), Modality::Text, &[], None).unwrap_err().code(), "bad_search");
+        assert_eq!(plan(&shared(), &[Modality::Text], &[], None).unwrap_err().code(), "bad_search");
         // A CLAP-like model: text and sound.
         let clap = Comparable::new([&fine], |m, _| matches!(m, Modality::Text | Modality::Audio));
-        let error = plan(&clap, Modality::Text, &Track::ALL, None).unwrap_err();
+        let error = plan(&clap, &[Modality::Text], &Track::ALL, None).unwrap_err();
         assert!(matches!(
             error,
             SearchError::NotComparable { query: Modality::Text, target: Modality::Video }
         ));
-        assert!(plan(&clap, Modality::Text, &[Track::Audio], None).is_ok());
+        assert!(plan(&clap, &[Modality::Text], &[Track::Audio], None).is_ok());
         // Two spaces that each serve one target: no scores to rank together.
         let (a, v) = (Space::new("a"), Space::new("v"));
         let split = Comparable::new([&a, &v], |m, space| {
             m == Modality::Text || (m == Modality::Audio) == (space.as_str() == "a")
         });
-        assert_eq!(plan(&split, Modality::Text, &Track::ALL, None).unwrap_err().code(), "not_comparable");
+        assert_eq!(plan(&split, &[Modality::Text], &Track::ALL, None).unwrap_err().code(), "not_comparable");
     }
 }

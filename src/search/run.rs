@@ -1,62 +1,73 @@
 //! From a request to hits.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::plan::{Comparable, plan};
-use super::{GroupBy, Hit, SearchError, SearchRequest, SearchResponse};
-use crate::index::{ClipFilter, IndexError, IndexSet, Neighbour, SearchParams};
-use crate::store::{AssetRecord, ClipRecord, Store};
-use crate::types::{AssetId, ClipId, Embedding, Space, Track};
+use super::background::MOST_WORDS;
+use super::lookup::{Lookup, Match, Meaning};
+use super::moments::{Window, moments};
+use super::plan::plan;
+use super::query::{Combined, modalities};
+use super::{Corpus, Fuse, GroupBy, Hit, MATCHES_FROM, SearchError, SearchRequest, SearchResponse};
+use crate::catalog::{AssetEntry, Catalog, Selection};
+use crate::index::ClipFilter;
+use crate::types::{AssetId, ClipId, Modality, TimeSpan};
 
 /// Most hits of one page.
 pub const MAX_LIMIT: usize = 1000;
 /// Most hits skipped.
 pub const MAX_OFFSET: usize = 1000;
-/// Vectors from which on a search leaves the async threads; below, the way there takes longer than
-/// the scan.
-const BLOCKING_FROM: usize = 4096;
-/// Clips fetched per asset wanted, to begin with.
-const CLIPS_PER_ASSET: usize = 4;
+/// Clips fetched per asset or moment wanted, to begin with.
+const CLIPS_PER_GROUP: usize = 4;
 
-/// Answers a request. The query's vectors may be of more spaces than the search uses.
+/// Answers a request. The query's vectors may be of more spaces than the search uses. CPU-bound: call
+/// from a blocking thread for large collections.
 ///
 /// # Errors
 /// [`SearchError`].
-pub async fn run(
-    store: &dyn Store,
-    index: &Arc<IndexSet>,
-    comparable: &Comparable,
-    request: &SearchRequest,
-) -> Result<SearchResponse, SearchError> {
+pub fn run(corpus: &Corpus, request: &SearchRequest) -> Result<SearchResponse, SearchError> {
     check_page(request)?;
-    let modality = request.query.modality;
-    let space = plan(comparable, modality, &request.targets, request.space.as_ref())?;
-    let query = request.query.vectors.get(&space).ok_or_else(|| SearchError::BadSpace(space.clone()))?;
-    let mut look = Lookup {
-        index,
-        targets: request.targets.clone(),
-        space: space.clone(),
-        query: query.clone(),
-        params: request.params,
-        filter: filter(store, request).await?.map(Arc::new),
-        index_secs: 0.0,
-    };
+    let begun = Instant::now();
+    let catalog = &corpus.catalog;
+    let selection = catalog.select(&request.filter);
+    let look = lookup(corpus, request, &selection)?;
     let wanted = request.offset + request.limit;
     let mut ranked = match request.group_by {
-        GroupBy::Clip => clips(store, &mut look, wanted).await?,
-        GroupBy::Asset => assets(store, &mut look, wanted).await?,
+        GroupBy::Clip => clips(catalog, &look, wanted)?,
+        GroupBy::Moment => by_moment(catalog, &look, &selection, wanted)?,
+        GroupBy::Asset => by_asset(catalog, &look, wanted)?,
     };
+    let no_match = no_match(&look, &ranked, request.min_confidence);
+    if let Some(least) = request.min_confidence {
+        ranked.retain(|found| sure(&look, found).is_some_and(|confidence| confidence >= least));
+    }
     ranked.truncate(wanted);
     let page = ranked.split_off(request.offset.min(ranked.len()));
-    let hits = describe(store, page, request.offset, &space).await?;
-    Ok(SearchResponse { hits, space, index_secs: look.index_secs })
+    let hits = (request.offset + 1..).zip(page).map(|(rank, found)| hit(rank, found, &look)).collect();
+    Ok(SearchResponse { hits, no_match, space: look.space, index_secs: begun.elapsed().as_secs_f64() })
+}
+
+fn sure(look: &Lookup<'_>, found: &Found) -> Option<f32> {
+    look.confidence(found.matched.score, found.matched.track)
+}
+
+/// Whether nothing deserves an answer. Where confidence cannot be told, an answer is given.
+fn no_match(look: &Lookup<'_>, ranked: &[Found], least: Option<f32>) -> bool {
+    let wanted = least.unwrap_or(MATCHES_FROM);
+    // Of two tracks the less good score may be the surer one.
+    let unsure = |found: &Found| sure(look, found).is_some_and(|confidence| confidence < wanted);
+    ranked.is_empty() || ranked.iter().all(unsure)
 }
 
 fn check_page(request: &SearchRequest) -> Result<(), SearchError> {
     if !(1..=MAX_LIMIT).contains(&request.limit) {
         return Err(SearchError::BadRequest(format!("`limit` must be 1 to {MAX_LIMIT}")));
+    }
+    let tellable = request.query.len() == 1 && (request.fuse == Fuse::Best || request.targets.len() < 2);
+    if request.min_confidence.is_some() && !tellable {
+        let message = "`min_confidence` can be told of one query part and of tracks that are not fused";
+        return Err(SearchError::BadRequest(message.into()));
     }
     if request.offset > MAX_OFFSET {
         return Err(SearchError::BadRequest(format!("`offset` must be 0 to {MAX_OFFSET}")));
@@ -64,93 +75,100 @@ fn check_page(request: &SearchRequest) -> Result<(), SearchError> {
     Ok(())
 }
 
-async fn filter(store: &dyn Store, request: &SearchRequest) -> Result<Option<ClipFilter>, SearchError> {
-    if !request.assets.is_empty() {
-        let allowed: Vec<AssetId> =
-            request.assets.iter().copied().filter(|id| request.exclude_asset != Some(*id)).collect();
-        let clips = if allowed.is_empty() { Vec::new() } else { store.clips_of_assets(&allowed).await? };
-        return Ok(Some(ClipFilter::Only(clips.into_iter().collect())));
-    }
-    let Some(excluded) = request.exclude_asset else { return Ok(None) };
-    Ok(Some(ClipFilter::Except(store.clips_of_assets(&[excluded]).await?.into_iter().collect())))
+/// The query of a request, ready to be looked up among the selected clips.
+pub(super) fn lookup<'a>(
+    corpus: &'a Corpus,
+    request: &SearchRequest,
+    selection: &Selection,
+) -> Result<Lookup<'a>, SearchError> {
+    let mut targets = request.targets.clone();
+    targets.sort_unstable();
+    targets.dedup();
+    let modalities = modalities(&request.query);
+    let space = plan(&corpus.comparable, &modalities, &targets, request.space.as_ref())?;
+    let meaning = match request.query.as_slice() {
+        [part] => Meaning {
+            distributions: (request.fuse == Fuse::Best || targets.len() < 2)
+                .then(|| corpus.backgrounds.now()),
+            query: part.modality,
+            words: part.words.min(MOST_WORDS),
+        },
+        _ => Meaning { distributions: None, query: Modality::Text, words: 0 },
+    };
+    Ok(Lookup {
+        index: &corpus.index,
+        meaning,
+        targets,
+        fuse: request.fuse,
+        query: Combined::new(&request.query, &space)?,
+        space,
+        params: request.params,
+        filter: filter(&corpus.catalog, selection, &request.exclude_assets),
+    })
 }
 
-/// A clip with the track that matched best.
-#[derive(Debug, Clone, Copy)]
-struct Match {
-    clip: ClipId,
-    score: f32,
-    track: Track,
-}
-
-/// One query against the indexes of its targets.
-struct Lookup<'a> {
-    index: &'a Arc<IndexSet>,
-    targets: Vec<Track>,
-    space: Space,
-    query: Embedding,
-    params: SearchParams,
-    filter: Option<Arc<ClipFilter>>,
-    index_secs: f64,
-}
-
-impl Lookup<'_> {
-    /// The k best clips; fewer only where there are no more.
-    async fn best(&mut self, k: usize) -> Result<Vec<Match>, SearchError> {
-        let begun = Instant::now();
-        let vectors: usize = self.targets.iter().map(|track| self.index.len(*track, &self.space)).sum();
-        let (index, space, query) = (self.index.clone(), self.space.clone(), self.query.clone());
-        let (targets, params, filter) = (self.targets.clone(), self.params, self.filter.clone());
-        let search = move || {
-            let one = |track: &Track| -> Result<(Track, Vec<Neighbour>), IndexError> {
-                Ok((*track, index.search(*track, &space, &query, k, params, filter.as_deref())?))
-            };
-            Ok(merge(targets.iter().map(one).collect::<Result<Vec<_>, IndexError>>()?, k))
-        };
-        let found: Result<_, IndexError> = if vectors < BLOCKING_FROM {
-            search()
-        } else {
-            tokio::task::spawn_blocking(search)
-                .await
-                .map_err(|error| SearchError::CutOff(error.to_string()))?
-        };
-        self.index_secs += begun.elapsed().as_secs_f64();
-        Ok(found?)
-    }
-}
-
-/// A clip's better track counts; on a tie the earlier target. Best first, ties by clip id.
-fn merge(found: Vec<(Track, Vec<Neighbour>)>, k: usize) -> Vec<Match> {
-    let mut best: HashMap<ClipId, Match> = HashMap::with_capacity(k.min(4096));
-    for (track, neighbours) in found {
-        for Neighbour { clip, score } in neighbours {
-            let new = Match { clip, score, track };
-            best.entry(clip)
-                .and_modify(|old| *old = if score > old.score { new } else { *old })
-                .or_insert(new);
+fn filter(catalog: &Catalog, selection: &Selection, excluded: &[AssetId]) -> Option<ClipFilter> {
+    let mut gone: Vec<ClipId> = excluded
+        .iter()
+        .filter_map(|id| catalog.asset(*id))
+        .flat_map(|asset| asset.clips.iter().map(|clip| clip.id).collect::<Vec<_>>())
+        .collect();
+    gone.sort_unstable();
+    match selection {
+        Selection::All if gone.is_empty() => None,
+        Selection::All => Some(ClipFilter::Except(gone)),
+        Selection::Only(ids) if gone.is_empty() => Some(ClipFilter::Only(ids.clone())),
+        Selection::Only(ids) => {
+            let stays = |id: &ClipId| gone.binary_search(id).is_err();
+            Some(ClipFilter::Only(ids.iter().copied().filter(stays).collect()))
         }
+        Selection::Except(ids) => Some(ClipFilter::Except([ids.as_slice(), &gone].concat())),
     }
-    let mut ranked: Vec<Match> = best.into_values().collect();
-    ranked.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.clip.cmp(&b.clip)));
-    ranked.truncate(k);
-    ranked
 }
 
-type Ranked = Vec<(Match, ClipRecord)>;
-
-/// Matches with their clips, in order; clips deleted meanwhile are left out.
-async fn with_clips(store: &dyn Store, matches: &[Match]) -> Result<Ranked, SearchError> {
-    let ids: Vec<ClipId> = matches.iter().map(|m| m.clip).collect();
-    let mut records: HashMap<ClipId, ClipRecord> =
-        store.clips(&ids).await?.into_iter().map(|clip| (clip.id, clip)).collect();
-    Ok(matches.iter().filter_map(|m| Some((*m, records.remove(&m.clip)?))).collect())
+/// What a hit is made of.
+struct Found {
+    asset: Arc<AssetEntry>,
+    matched: Match,
+    span: TimeSpan,
 }
 
-async fn clips(store: &dyn Store, look: &mut Lookup<'_>, wanted: usize) -> Result<Ranked, SearchError> {
+fn hit(rank: usize, found: Found, look: &Lookup<'_>) -> Hit {
+    let clip = found.asset.clip(found.matched.clip);
+    let peak = clip.map_or(found.span, |clip| clip.span);
+    Hit {
+        rank,
+        asset_id: found.asset.id,
+        asset_name: found.asset.name.clone(),
+        asset_kind: found.asset.kind,
+        span: found.span,
+        peak_secs: f64::midpoint(peak.start_secs, peak.end_secs),
+        score: found.matched.score,
+        confidence: sure(look, &found),
+        space: look.space.clone(),
+        matched: found.matched.track,
+        agreement: clip.and_then(|clip| clip.agreement),
+        metadata: Arc::clone(&found.asset.metadata),
+    }
+}
+
+/// Matches with their assets, in order; clips that are gone meanwhile are left out.
+fn with_assets(catalog: &Catalog, matches: &[Match]) -> Vec<Found> {
+    let owners = catalog.owners(matches.iter().map(|found| found.clip));
+    let mut matches = matches.iter();
+    let found = |(clip, asset): (ClipId, Arc<AssetEntry>)| {
+        let matched = *matches.by_ref().find(|matched| matched.clip == clip)?;
+        let span = asset.clip(clip)?.span;
+        Some(Found { asset, matched, span })
+    };
+    owners.into_iter().filter_map(found).collect()
+}
+
+fn clips(catalog: &Catalog, look: &Lookup<'_>, wanted: usize) -> Result<Vec<Found>, SearchError> {
     let mut k = wanted;
     loop {
-        let matches = look.best(k).await?;
-        let ranked = with_clips(store, &matches).await?;
+        let matches = look.best(k)?;
+        let ranked = with_assets(catalog, &matches);
         if ranked.len() >= wanted || matches.len() < k {
             return Ok(ranked);
         }
@@ -159,13 +177,13 @@ async fn clips(store: &dyn Store, look: &mut Lookup<'_>, wanted: usize) -> Resul
 }
 
 /// The best clip of each asset; fetches more clips until there are assets enough or no more clips.
-async fn assets(store: &dyn Store, look: &mut Lookup<'_>, wanted: usize) -> Result<Ranked, SearchError> {
-    let mut k = wanted.saturating_mul(CLIPS_PER_ASSET);
+fn by_asset(catalog: &Catalog, look: &Lookup<'_>, wanted: usize) -> Result<Vec<Found>, SearchError> {
+    let mut k = wanted.saturating_mul(CLIPS_PER_GROUP);
     loop {
-        let matches = look.best(k).await?;
-        let mut ranked = with_clips(store, &matches).await?;
+        let matches = look.best(k)?;
+        let mut ranked = with_assets(catalog, &matches);
         let mut seen = HashSet::new();
-        ranked.retain(|(_, clip)| seen.insert(clip.asset));
+        ranked.retain(|found| seen.insert(found.asset.id));
         if ranked.len() >= wanted || matches.len() < k {
             return Ok(ranked);
         }
@@ -173,31 +191,55 @@ async fn assets(store: &dyn Store, look: &mut Lookup<'_>, wanted: usize) -> Resu
     }
 }
 
-async fn describe(
-    store: &dyn Store,
-    page: Ranked,
-    offset: usize,
-    space: &Space,
-) -> Result<Vec<Hit>, SearchError> {
-    let mut ids: Vec<AssetId> = page.iter().map(|(_, clip)| clip.asset).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    let assets: HashMap<AssetId, AssetRecord> = if ids.is_empty() {
-        HashMap::new()
-    } else {
-        store.assets(&ids).await?.into_iter().map(|asset| (asset.id, asset)).collect()
+/// The best moments. Those of the assets seen so far are complete; one of another asset is no better
+/// than the last clip fetched.
+fn by_moment(
+    catalog: &Catalog,
+    look: &Lookup<'_>,
+    selection: &Selection,
+    wanted: usize,
+) -> Result<Vec<Found>, SearchError> {
+    let usual = look.usual_score()?.unwrap_or(0.0);
+    let mut k = wanted.saturating_mul(CLIPS_PER_GROUP);
+    let mut seen = HashSet::new();
+    let mut ranked: Vec<Found> = Vec::new();
+    loop {
+        let matches = look.best(k)?;
+        for (_, asset) in catalog.owners(matches.iter().map(|found| found.clip)) {
+            if seen.insert(asset.id) {
+                ranked.extend(moments_of(&asset, look, selection, usual)?);
+            }
+        }
+        ranked.sort_by(|a, b| {
+            let (a, b) = (&a.matched, &b.matched);
+            b.score.total_cmp(&a.score).then(a.clip.cmp(&b.clip))
+        });
+        let floor = matches.last().map_or(f32::INFINITY, |last| last.score);
+        let complete = ranked.partition_point(|found| found.matched.score >= floor);
+        if complete >= wanted || matches.len() < k {
+            return Ok(ranked);
+        }
+        k = k.saturating_mul(4);
+    }
+}
+
+fn moments_of(
+    asset: &Arc<AssetEntry>,
+    look: &Lookup<'_>,
+    selection: &Selection,
+    usual: f32,
+) -> Result<Vec<Found>, SearchError> {
+    let ids: Vec<ClipId> =
+        asset.clips.iter().map(|clip| clip.id).filter(|clip| selection.has(*clip)).collect();
+    let scores = look.scores(&ids)?;
+    let window = |found: &Match| {
+        let span = asset.clip(found.clip)?.span;
+        Some(Window { clip: found.clip, span, score: found.score })
     };
-    let known = page.iter().filter_map(|(found, clip)| Some((found, clip, assets.get(&clip.asset)?)));
-    let hit = |(n, (found, clip, asset)): (usize, (&Match, &ClipRecord, &AssetRecord))| Hit {
-        rank: offset + n + 1,
-        asset_id: asset.id,
-        asset_name: asset.name.clone(),
-        asset_kind: asset.kind,
-        span: clip.span,
-        score: found.score,
-        space: space.clone(),
-        matched: found.track,
-        metadata: asset.metadata.clone(),
-    };
-    Ok(known.enumerate().map(hit).collect())
+    let found = moments(scores.iter().filter_map(window).collect(), usual);
+    let named = found.into_iter().filter_map(|moment| {
+        let matched = *scores.iter().find(|found| found.clip == moment.peak.clip)?;
+        Some(Found { asset: Arc::clone(asset), matched, span: moment.span })
+    });
+    Ok(named.collect())
 }

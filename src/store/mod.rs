@@ -155,6 +155,8 @@ pub struct NewClip {
     pub span: TimeSpan,
     /// One per (track, space).
     pub vectors: Vec<(Track, Space, Embedding)>,
+    /// Cosine of its own sound and picture; None where it lacks one of them.
+    pub agreement: Option<f32>,
 }
 
 /// A stored clip (without vectors).
@@ -166,6 +168,8 @@ pub struct ClipRecord {
     pub asset: AssetId,
     /// Where.
     pub span: TimeSpan,
+    /// Cosine of its own sound and picture; None where it lacks one of them.
+    pub agreement: Option<f32>,
 }
 
 /// How an asset ended.
@@ -308,8 +312,12 @@ pub trait Store: Send + Sync {
     async fn clips_of(&self, asset: AssetId) -> Result<Vec<ClipRecord>, StoreError>;
     /// Clips by id; missing ones are left out.
     async fn clips(&self, ids: &[ClipId]) -> Result<Vec<ClipRecord>, StoreError>;
-    /// Ids of all clips of some assets, ascending; unknown assets have none.
-    async fn clips_of_assets(&self, assets: &[AssetId]) -> Result<Vec<ClipId>, StoreError>;
+    /// Clips with id > `after` in the order of their ids, at most `limit`.
+    async fn scan_clips(&self, after: ClipId, limit: u32) -> Result<Vec<ClipRecord>, StoreError>;
+    /// Clips with an id > `after` that have no agreement yet, in order, at most `limit`.
+    async fn clips_without_agreement(&self, after: ClipId, limit: u32) -> Result<Vec<ClipId>, StoreError>;
+    /// Notes agreements of clips.
+    async fn set_agreements(&self, agreements: &[(ClipId, f32)]) -> Result<(), StoreError>;
     /// The vectors of one clip.
     async fn clip_vectors(&self, id: ClipId) -> Result<Vec<(Track, Space, Embedding)>, StoreError>;
     /// Clip ids (ascending) and vectors of one track and space with id > `after`, at most `limit`,

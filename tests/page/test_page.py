@@ -65,6 +65,24 @@ def test_text_finds_moments_with_pictures(page, server):
     assert 0 < mark <= 1
 
 
+def test_a_strip_shows_how_well_each_part_answers(page, server):
+    page.open("/?q=" + demo_text().replace(" ", "+"))
+    page.hits()
+    page.find(".hit .open").click()
+    cells = page.wait(lambda: page.all("#player .heat span"), "the heat strip")
+    hit = found_by_api(server, {"text": demo_text()})[0]
+    path = f"/v1/assets/{hit['asset_id']}/timeline"
+    status, timeline = server.api(path, {"query": {"text": demo_text()}})
+    assert status == 200 and len(cells) == len(timeline["data"])
+    warmth = "return [...document.querySelectorAll('.heat span')].map((s) => +s.style.opacity ||"
+    shown = page.js(warmth + " +getComputedStyle(s).opacity)")
+    scores = [clip["score"] for clip in timeline["data"]]
+    assert max(shown) == 1 and shown.index(1) == scores.index(max(scores)), shown
+    label = page.find("#player .heat").get_attribute("aria-label")
+    assert f"{timeline['moments'][0]['score']:.2f}" in label, label
+    assert page.console_errors() == []
+
+
 def test_a_click_plays_the_moment_and_stops_at_its_end(page):
     page.open("/?q=" + demo_text().replace(" ", "+"))
     start, end = span_of(page.hits()[0])

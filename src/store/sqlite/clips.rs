@@ -20,6 +20,7 @@ fn record(row: &SqliteRow) -> Result<ClipRecord, StoreError> {
         id: ClipId(row.try_get("id")?),
         asset: asset.parse().map_err(|_| damaged("asset id", asset))?,
         span: TimeSpan::new(start, end).map_err(|e| damaged("clip", &e.to_string()))?,
+        agreement: row.try_get("agreement")?,
     })
 }
 
@@ -103,10 +104,12 @@ async fn insert_clips(
 ) -> Result<(), StoreError> {
     let rows: Vec<_> = clips.iter().zip(ids).zip(masks).collect();
     for part in rows.chunks(ROWS_PER_INSERT) {
-        let mut insert = QueryBuilder::new("INSERT INTO clips (id, asset, start_secs, end_secs, lanes) ");
+        let mut insert =
+            QueryBuilder::new("INSERT INTO clips (id, asset, start_secs, end_secs, lanes, agreement) ");
         insert.push_values(part, |mut values, ((clip, id), mask)| {
             values.push_bind(id.0).push_bind(asset);
             values.push_bind(clip.span.start_secs).push_bind(clip.span.end_secs).push_bind(**mask);
+            values.push_bind(clip.agreement);
         });
         insert.build().execute(&mut **tx).await?;
     }
@@ -130,7 +133,7 @@ async fn insert_vectors(
 
 pub async fn of_asset(store: &SqliteStore, asset: AssetId) -> Result<Vec<ClipRecord>, StoreError> {
     let rows = sqlx::query(
-        "SELECT clips.id, assets.id AS asset_id, start_secs, end_secs
+        "SELECT clips.id, assets.id AS asset_id, start_secs, end_secs, agreement
          FROM assets JOIN clips ON clips.asset = assets.n WHERE assets.id = ? ORDER BY start_secs, clips.id",
     )
     .bind(asset.to_string())
@@ -141,7 +144,7 @@ pub async fn of_asset(store: &SqliteStore, asset: AssetId) -> Result<Vec<ClipRec
 
 pub async fn by_id(store: &SqliteStore, ids: &[ClipId]) -> Result<Vec<ClipRecord>, StoreError> {
     let rows = sqlx::query(
-        "SELECT clips.id, assets.id AS asset_id, start_secs, end_secs
+        "SELECT clips.id, assets.id AS asset_id, start_secs, end_secs, agreement
          FROM json_each(?) AS wanted JOIN clips ON clips.id = wanted.value JOIN assets ON assets.n = clips.asset
          ORDER BY clips.id",
     )
@@ -151,15 +154,50 @@ pub async fn by_id(store: &SqliteStore, ids: &[ClipId]) -> Result<Vec<ClipRecord
     rows.iter().map(record).collect()
 }
 
-pub async fn ids_of_assets(store: &SqliteStore, assets: &[AssetId]) -> Result<Vec<ClipId>, StoreError> {
-    let ids: Vec<i64> = sqlx::query_scalar(
-        "SELECT id FROM clips
-         WHERE asset IN (SELECT n FROM assets WHERE id IN (SELECT value FROM json_each(?))) ORDER BY id",
+pub async fn scan_records(
+    store: &SqliteStore,
+    after: ClipId,
+    limit: u32,
+) -> Result<Vec<ClipRecord>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT clips.id, assets.id AS asset_id, start_secs, end_secs, agreement
+         FROM clips JOIN assets ON assets.n = clips.asset WHERE clips.id > ? ORDER BY clips.id LIMIT ?",
     )
-    .bind(id_list(assets, true))
+    .bind(after.0)
+    .bind(limit)
+    .fetch_all(&store.readers)
+    .await?;
+    rows.iter().map(record).collect()
+}
+
+pub async fn without_agreement(
+    store: &SqliteStore,
+    after: ClipId,
+    limit: u32,
+) -> Result<Vec<ClipId>, StoreError> {
+    let ids: Vec<i64> = sqlx::query_scalar(
+        // A clip with vectors on both tracks: bit 0 of a lane's number is its track.
+        "SELECT id FROM clips WHERE agreement IS NULL AND lanes & 0x55555555 <> 0
+                 AND lanes & 0xAAAAAAAA <> 0 AND id > ? ORDER BY id LIMIT ?",
+    )
+    .bind(after.0)
+    .bind(limit)
     .fetch_all(&store.readers)
     .await?;
     Ok(ids.into_iter().map(ClipId).collect())
+}
+
+pub async fn set_agreements(store: &SqliteStore, agreements: &[(ClipId, f32)]) -> Result<(), StoreError> {
+    let mut writer = store.writer().await;
+    let mut tx = begin(&mut writer).await?;
+    for (id, agreement) in agreements {
+        sqlx::query("UPDATE clips SET agreement = ? WHERE id = ?")
+            .bind(agreement)
+            .bind(id.0)
+            .execute(&mut *tx)
+            .await?;
+    }
+    Ok(tx.commit().await?)
 }
 
 pub async fn vectors(store: &SqliteStore, id: ClipId) -> Result<Vec<NamedVector>, StoreError> {

@@ -221,8 +221,14 @@ impl Store for SqliteStore {
     async fn clips(&self, ids: &[ClipId]) -> Result<Vec<ClipRecord>, StoreError> {
         clips::by_id(self, ids).await
     }
-    async fn clips_of_assets(&self, assets: &[AssetId]) -> Result<Vec<ClipId>, StoreError> {
-        clips::ids_of_assets(self, assets).await
+    async fn scan_clips(&self, after: ClipId, limit: u32) -> Result<Vec<ClipRecord>, StoreError> {
+        clips::scan_records(self, after, limit).await
+    }
+    async fn clips_without_agreement(&self, after: ClipId, limit: u32) -> Result<Vec<ClipId>, StoreError> {
+        clips::without_agreement(self, after, limit).await
+    }
+    async fn set_agreements(&self, agreements: &[(ClipId, f32)]) -> Result<(), StoreError> {
+        clips::set_agreements(self, agreements).await
     }
     async fn clip_vectors(&self, id: ClipId) -> Result<Vec<(Track, Space, Embedding)>, StoreError> {
         clips::vectors(self, id).await

@@ -1,0 +1,238 @@
+//! Which assets have which value of which key, so that a filter reads only what it keeps.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::filter::{Condition, Filter, METADATA, Scalar, lies_within, time_of};
+use crate::store::AssetRecord;
+
+/// Longest key that can be filtered by, bytes, and most values of one asset: whoever may upload must
+/// not be able to fill the memory with a small file.
+const MAX_KEY_BYTES: usize = 256;
+const MAX_VALUES_PER_ASSET: usize = 4096;
+
+/// Number of an asset within this process; never used twice.
+pub(super) type Ordinal = u32;
+
+/// A set of assets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Bits(Vec<u64>);
+
+impl Bits {
+    pub fn none(assets: usize) -> Self {
+        Self(vec![0; assets.div_ceil(64)])
+    }
+
+    pub fn all(assets: usize) -> Self {
+        let mut bits = Self(vec![u64::MAX; assets.div_ceil(64)]);
+        if let Some(last) = bits.0.last_mut().filter(|_| !assets.is_multiple_of(64)) {
+            *last = (1 << (assets % 64)) - 1;
+        }
+        bits
+    }
+
+    pub fn set(&mut self, ordinal: Ordinal) {
+        if let Some(word) = self.0.get_mut(ordinal as usize / 64) {
+            *word |= 1 << (ordinal % 64);
+        }
+    }
+
+    pub fn has(&self, ordinal: Ordinal) -> bool {
+        self.0.get(ordinal as usize / 64).is_some_and(|word| word & (1 << (ordinal % 64)) != 0)
+    }
+
+    fn with(&mut self, other: &Self, change: impl Fn(u64, u64) -> u64) {
+        self.0.iter_mut().zip(&other.0).for_each(|(mine, theirs)| *mine = change(*mine, *theirs));
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Ordinal> + '_ {
+        self.0.iter().enumerate().flat_map(|(at, word)| {
+            let mut left = *word;
+            std::iter::from_fn(move || {
+                let bit = (left != 0).then(|| left.trailing_zeros())?;
+                left &= left - 1;
+                Some(at as u32 * 64 + bit)
+            })
+        })
+    }
+}
+
+/// Assets by the values of one key.
+#[derive(Debug, Default)]
+struct Field {
+    /// Assets with any value, an object or an empty list included; ascending.
+    present: Vec<Ordinal>,
+    /// Assets by value, ascending.
+    values: BTreeMap<Scalar, Vec<Ordinal>>,
+}
+
+/// All keys.
+#[derive(Debug, Default)]
+pub(super) struct Fields(HashMap<String, Field>);
+
+/// What one asset has: (key, value), or (key, none) for what is there but cannot be compared.
+pub(super) type Entries = Vec<(String, Option<Scalar>)>;
+
+/// Everything of an asset that a filter can ask for.
+pub(super) fn entries_of(asset: &AssetRecord) -> Entries {
+    let mut entries = Vec::new();
+    let mut own = |key: &str, value: Scalar| entries.push((key.to_owned(), Some(value)));
+    own("asset_id", Scalar::Text(asset.id.to_string().into()));
+    own("name", Scalar::Text(asset.name.as_str().into()));
+    if let Some(kind) = asset.kind {
+        own("kind", Scalar::Text(kind.as_str().into()));
+    }
+    own("duration_secs", Scalar::number(asset.duration_secs));
+    own("created_at", Scalar::Text(crate::types::rfc3339_millis(asset.created_unix_ms).into()));
+    own("created_at", Scalar::Time(asset.created_unix_ms * 1000));
+    if let serde_json::Value::Object(metadata) = &asset.metadata {
+        let mut key = METADATA.trim_end_matches('.').to_owned();
+        for (name, value) in metadata {
+            collect(&mut key, name, value, &mut entries);
+        }
+    }
+    entries.sort_unstable();
+    entries.dedup();
+    entries
+}
+
+fn collect(key: &mut String, name: &str, value: &serde_json::Value, entries: &mut Entries) {
+    let parent = key.len();
+    key.push('.');
+    key.push_str(name);
+    if key.len() <= MAX_KEY_BYTES && entries.len() < MAX_VALUES_PER_ASSET && !value.is_null() {
+        entries.push((key.clone(), None));
+        add_values(key, value, entries);
+    }
+    key.truncate(parent);
+}
+
+fn add_values(key: &mut String, value: &serde_json::Value, entries: &mut Entries) {
+    match value {
+        serde_json::Value::Object(object) => {
+            object.iter().for_each(|(name, value)| collect(key, name, value, entries));
+        }
+        serde_json::Value::Array(list) => {
+            for value in list.iter().filter(|value| !value.is_null()) {
+                if entries.len() < MAX_VALUES_PER_ASSET {
+                    add_values(key, value, entries);
+                }
+            }
+        }
+        scalar => {
+            if let serde_json::Value::String(text) = scalar {
+                entries.extend(time_of(text).map(|time| (key.clone(), Some(Scalar::Time(time)))));
+            }
+            entries.extend(Scalar::of(scalar).map(|value| (key.clone(), Some(value))));
+        }
+    }
+}
+
+impl Fields {
+    pub fn add(&mut self, ordinal: Ordinal, entries: &Entries) {
+        for (key, value) in entries {
+            let field = match self.0.get_mut(key) {
+                Some(field) => field,
+                None => self.0.entry(key.clone()).or_default(),
+            };
+            insert(&mut field.present, ordinal);
+            if let Some(value) = value {
+                insert(field.values.entry(value.clone()).or_default(), ordinal);
+            }
+        }
+    }
+
+    pub fn remove(&mut self, ordinal: Ordinal, entries: &Entries) {
+        for (key, value) in entries {
+            let Some(field) = self.0.get_mut(key) else { continue };
+            take(&mut field.present, ordinal);
+            if let Some(value) = value
+                && let Some(list) = field.values.get_mut(value)
+            {
+                take(list, ordinal);
+                if list.is_empty() {
+                    field.values.remove(value);
+                }
+            }
+            if field.present.is_empty() {
+                self.0.remove(key);
+            }
+        }
+    }
+
+    /// Assets that a filter keeps. Conditions on clips count as met: the caller looks at the clips.
+    pub fn select(&self, filter: &Filter, live: &Bits, assets: usize) -> Bits {
+        let mut kept = live.clone();
+        if !filter.asset_ids.is_empty() {
+            let ids = filter.asset_ids.iter().map(|id| Scalar::Text(id.to_string().into()));
+            kept.with(&self.named("asset_id", ids, assets), |a, b| a & b);
+        }
+        for condition in filter.must.iter().filter(|condition| !condition.of_clips()) {
+            kept.with(&self.condition(condition, live, assets), |a, b| a & b);
+        }
+        if !filter.should.is_empty() && !filter.should.iter().any(Condition::of_clips) {
+            let mut any = Bits::none(assets);
+            for condition in &filter.should {
+                any.with(&self.condition(condition, live, assets), |a, b| a | b);
+            }
+            kept.with(&any, |a, b| a & b);
+        }
+        for condition in filter.must_not.iter().filter(|condition| !condition.of_clips()) {
+            kept.with(&self.condition(condition, live, assets), |a, b| a & !b);
+        }
+        kept
+    }
+
+    fn condition(&self, condition: &Condition, live: &Bits, assets: usize) -> Bits {
+        if let Some(inner) = &condition.filter {
+            return self.select(inner, live, assets);
+        }
+        let key = condition.key.as_deref().unwrap_or_default();
+        let mut met = Bits::none(assets);
+        if let Some(exists) = condition.exists {
+            self.0.get(key).into_iter().flat_map(|field| &field.present).for_each(|o| met.set(*o));
+            if !exists {
+                met.with(live, |present, live| live & !present);
+            }
+            return met;
+        }
+        match (condition.named(), condition.bounds()) {
+            (Some(values), None) => return self.named(key, values, assets),
+            (Some(values), Some(Some(bounds))) => {
+                let within = |value: &Scalar| lies_within(value, &bounds);
+                return self.named(key, values.into_iter().filter(within), assets);
+            }
+            (None, Some(Some(bounds))) => {
+                let lists = self.0.get(key).map(|field| field.values.range(bounds));
+                lists.into_iter().flatten().flat_map(|(_, list)| list).for_each(|o| met.set(*o));
+            }
+            _ => {}
+        }
+        met
+    }
+
+    fn named(&self, key: &str, values: impl IntoIterator<Item = Scalar>, assets: usize) -> Bits {
+        let mut met = Bits::none(assets);
+        if let Some(field) = self.0.get(key) {
+            let lists = values.into_iter().filter_map(|value| field.values.get(&value));
+            lists.flatten().for_each(|o| met.set(*o));
+        }
+        met
+    }
+}
+
+fn insert(list: &mut Vec<Ordinal>, ordinal: Ordinal) {
+    match list.last() {
+        Some(last) if *last >= ordinal => {
+            if let Err(at) = list.binary_search(&ordinal) {
+                list.insert(at, ordinal);
+            }
+        }
+        _ => list.push(ordinal),
+    }
+}
+
+fn take(list: &mut Vec<Ordinal>, ordinal: Ordinal) {
+    if let Ok(at) = list.binary_search(&ordinal) {
+        list.remove(at);
+    }
+}

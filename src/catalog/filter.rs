@@ -1,0 +1,415 @@
+//! Filters as users write them, and what their values mean.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::types::AssetId;
+
+/// Most conditions of one filter, nested ones included.
+const MAX_CONDITIONS: usize = 1000;
+/// Most values of one list.
+const MAX_VALUES: usize = 10_000;
+
+/// Keys that are not the user's: what they name, and whether it differs from clip to clip.
+const OWN_KEYS: &[(&str, bool)] = &[
+    ("asset_id", false),
+    ("name", false),
+    ("kind", false),
+    ("duration_secs", false),
+    ("created_at", false),
+    ("start_secs", true),
+    ("end_secs", true),
+    ("agreement", true),
+];
+
+/// Prefix of the keys of an asset's metadata.
+pub(super) const METADATA: &str = "metadata.";
+
+/// Which clips a search looks at. All of `must`, none of `must_not` and, where there are any, at
+/// least one of `should` have to hold.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Filter {
+    /// All of these hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub must: Vec<Condition>,
+    /// At least one of these holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub should: Vec<Condition>,
+    /// None of these holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub must_not: Vec<Condition>,
+    /// Only in these assets; empty: everywhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub asset_ids: Vec<AssetId>,
+}
+
+/// What one key must be, or a filter within the filter. A key with several values (a list in the
+/// metadata) needs one value that is all of it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Condition {
+    /// `metadata.…` (a path into the asset's metadata, parts joined by dots), `asset_id`, `name`, `kind`,
+    /// `duration_secs`, `created_at`, `start_secs`, `end_secs` or `agreement`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "metadata.camera")]
+    pub key: Option<String>,
+    /// Is this: a text, a number or a boolean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub eq: Option<serde_json::Value>,
+    /// Is one of these.
+    #[serde(default, rename = "in", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Object>>)]
+    pub one_of: Option<Vec<serde_json::Value>>,
+    /// Is more than this number, or later than this date (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub gt: Option<serde_json::Value>,
+    /// Is at least this number, or not before this date.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub gte: Option<serde_json::Value>,
+    /// Is less than this number, or before this date.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub lt: Option<serde_json::Value>,
+    /// Is at most this number, or not after this date.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub lte: Option<serde_json::Value>,
+    /// Whether the key is there at all, with another value than null.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exists: Option<bool>,
+    /// A filter within the filter, instead of a key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(no_recursion)]
+    pub filter: Option<Box<Filter>>,
+}
+
+/// A filter that means nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct FilterError {
+    /// Where, as `must[0].eq`.
+    pub at: String,
+    /// A sentence.
+    pub message: String,
+}
+
+/// A value that can be compared.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scalar {
+    /// true, false.
+    Bool(bool),
+    /// Any number.
+    Number(Number),
+    /// A date, microseconds since 1970.
+    Time(i64),
+    /// Text.
+    Text(std::sync::Arc<str>),
+}
+
+/// A finite number with a total order.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Number(f64);
+
+impl Eq for Number {}
+
+impl Ord for Number {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+impl PartialOrd for Number {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Scalar {
+    /// A number; -0 and 0 are one.
+    #[must_use]
+    pub fn number(value: f64) -> Self {
+        Self::Number(Number(value + 0.0))
+    }
+
+    /// What a JSON value is to `eq`: a text, a number or a boolean.
+    #[must_use]
+    pub fn of(value: &serde_json::Value) -> Option<Self> {
+        match value {
+            serde_json::Value::Bool(value) => Some(Self::Bool(*value)),
+            serde_json::Value::Number(value) => value.as_f64().map(Self::number),
+            serde_json::Value::String(text) => Some(Self::Text(text.as_str().into())),
+            _ => None,
+        }
+    }
+
+    /// What a JSON value is to `gte` and its like: a number or a date.
+    #[must_use]
+    pub fn ordered(value: &serde_json::Value) -> Option<Self> {
+        match value {
+            serde_json::Value::Number(value) => value.as_f64().map(Self::number),
+            serde_json::Value::String(text) => time_of(text).map(Self::Time),
+            _ => None,
+        }
+    }
+}
+
+/// `2026-11-25` or `2026-11-25T01:30:00Z`, microseconds since 1970.
+pub(super) fn time_of(text: &str) -> Option<i64> {
+    let first = text.as_bytes().first()?;
+    if !first.is_ascii_digit() || text.len() < 10 {
+        return None;
+    }
+    if let Ok(instant) = chrono::DateTime::parse_from_rfc3339(text) {
+        return Some(instant.timestamp_micros());
+    }
+    let day = chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
+    Some(day.and_hms_opt(0, 0, 0)?.and_utc().timestamp_micros())
+}
+
+/// Lower and upper end of a range.
+pub(super) type Bounds = (std::ops::Bound<Scalar>, std::ops::Bound<Scalar>);
+
+/// Whether a value that was named lies in a range; a text by the date it stands for.
+pub(super) fn lies_within(value: &Scalar, bounds: &Bounds) -> bool {
+    let ordered = match value {
+        Scalar::Text(text) => time_of(text).map(Scalar::Time),
+        other => Some(other.clone()),
+    };
+    ordered.is_some_and(|value| std::ops::RangeBounds::contains(bounds, &value))
+}
+
+impl Filter {
+    /// Whether it lets everything through.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.must.is_empty()
+            && self.should.is_empty()
+            && self.must_not.is_empty()
+            && self.asset_ids.is_empty()
+    }
+
+    /// Refuses what means nothing.
+    ///
+    /// # Errors
+    /// [`FilterError`].
+    pub fn check(&self) -> Result<(), FilterError> {
+        let mut conditions = 0;
+        self.check_at("", &mut conditions)
+    }
+
+    fn check_at(&self, at: &str, conditions: &mut usize) -> Result<(), FilterError> {
+        if self.asset_ids.len() > MAX_VALUES {
+            let message = format!("at most {MAX_VALUES} assets can be named");
+            return Err(FilterError { at: format!("{at}asset_ids"), message });
+        }
+        for (name, list) in [("must", &self.must), ("should", &self.should), ("must_not", &self.must_not)] {
+            for (n, condition) in list.iter().enumerate() {
+                *conditions += 1;
+                let at = format!("{at}{name}[{n}]");
+                if *conditions > MAX_CONDITIONS {
+                    let message = format!("a filter has at most {MAX_CONDITIONS} conditions");
+                    return Err(FilterError { at, message });
+                }
+                condition.check_at(&at, conditions)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it asks for something that differs between the clips of an asset.
+    pub(super) fn of_clips(&self) -> bool {
+        [&self.must, &self.should, &self.must_not].into_iter().flatten().any(Condition::of_clips)
+    }
+}
+
+impl Condition {
+    fn check_at(&self, at: &str, conditions: &mut usize) -> Result<(), FilterError> {
+        let wrong = |field: &str, message: String| {
+            let at = if field.is_empty() { at.to_owned() } else { format!("{at}.{field}") };
+            Err(FilterError { at, message })
+        };
+        let ranges = [("gt", &self.gt), ("gte", &self.gte), ("lt", &self.lt), ("lte", &self.lte)];
+        let ranged = ranges.iter().any(|(_, value)| value.is_some());
+        let tests = usize::from(ranged || self.eq.is_some() || self.one_of.is_some())
+            + usize::from(self.exists.is_some());
+        if let Some(inner) = &self.filter {
+            if self.key.is_some() || tests > 0 {
+                return wrong("filter", "`filter` stands instead of a key and its tests".into());
+            }
+            return inner.check_at(&format!("{at}.filter."), conditions);
+        }
+        let Some(key) = &self.key else {
+            return wrong("", "a condition needs a `key`, or a `filter`".into());
+        };
+        let own = OWN_KEYS.iter().any(|(own, _)| own == key);
+        if !own && !key.strip_prefix(METADATA).is_some_and(|rest| !rest.is_empty()) {
+            let known: Vec<&str> = OWN_KEYS.iter().map(|(own, _)| *own).collect();
+            return wrong("key", format!("`key` is metadata.… or one of: {}", known.join(", ")));
+        }
+        if tests != 1 {
+            return wrong(
+                "",
+                "a condition needs eq, in, gt, gte, lt or lte; or exists, and then no other".into(),
+            );
+        }
+        for (name, value) in ranges {
+            if value.as_ref().is_some_and(|value| Scalar::ordered(value).is_none()) {
+                return wrong(name, format!("`{name}` is a number or a date such as 2026-11-25T08:00:00Z"));
+            }
+        }
+        if self.eq.as_ref().is_some_and(|value| Scalar::of(value).is_none()) {
+            return wrong("eq", "`eq` is a text, a number or a boolean".into());
+        }
+        if let Some(values) = &self.one_of {
+            if values.len() > MAX_VALUES {
+                return wrong("in", format!("`in` holds at most {MAX_VALUES} values"));
+            }
+            if values.iter().any(|value| Scalar::of(value).is_none()) {
+                return wrong("in", "`in` holds texts, numbers or booleans".into());
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn of_clips(&self) -> bool {
+        let clips = |key: &String| OWN_KEYS.iter().any(|(own, of_clips)| *of_clips && own == key);
+        self.key.as_ref().is_some_and(clips) || self.filter.as_ref().is_some_and(|inner| inner.of_clips())
+    }
+
+    /// The values that `eq` and `in` name; `None` where neither is given.
+    pub(super) fn named(&self) -> Option<Vec<Scalar>> {
+        let eq = self.eq.as_ref().map(|value| Scalar::of(value).into_iter().collect::<Vec<_>>());
+        let one_of: Option<Vec<Scalar>> =
+            self.one_of.as_ref().map(|values| values.iter().filter_map(Scalar::of).collect());
+        match (eq, one_of) {
+            (Some(eq), Some(one_of)) => Some(eq.into_iter().filter(|value| one_of.contains(value)).collect()),
+            (eq, one_of) => eq.or(one_of),
+        }
+    }
+
+    /// Whether one value meets `eq`, `in` and the range, whichever are given.
+    pub(super) fn admits(&self, value: &Scalar) -> bool {
+        let within = |bounds: Option<Bounds>| {
+            bounds.is_some_and(|bounds| std::ops::RangeBounds::contains(&bounds, value))
+        };
+        match (self.named(), self.bounds()) {
+            (Some(names), None) => names.contains(value),
+            (None, Some(bounds)) => within(bounds),
+            // A date is named as a text and compared as a date.
+            (Some(names), Some(Some(bounds))) => names.contains(value) && lies_within(value, &bounds),
+            _ => false,
+        }
+    }
+
+    /// The range that gt, gte, lt and lte name; `None` without any of them. A number and a date name a
+    /// range in which nothing lies.
+    pub(super) fn bounds(&self) -> Option<Option<Bounds>> {
+        use std::ops::Bound::{Excluded, Included, Unbounded};
+        let of = |value: &Option<serde_json::Value>| value.as_ref().and_then(Scalar::ordered);
+        let (gt, gte, lt, lte) = (of(&self.gt), of(&self.gte), of(&self.lt), of(&self.lte));
+        let dates = [&gt, &gte, &lt, &lte].map(|v| v.as_ref().map(|v| matches!(v, Scalar::Time(_))));
+        let date = dates.iter().flatten().next().copied()?;
+        if dates.iter().flatten().any(|other| *other != date) {
+            return Some(None);
+        }
+        // What is of the other kind lies outside of every range.
+        let (least, most) = if date {
+            (Scalar::Time(i64::MIN), Scalar::Time(i64::MAX))
+        } else {
+            (Scalar::Number(Number(f64::NEG_INFINITY)), Scalar::Number(Number(f64::INFINITY)))
+        };
+        let low = match (gt, gte) {
+            (Some(gt), Some(gte)) => {
+                if gt >= gte {
+                    Excluded(gt)
+                } else {
+                    Included(gte)
+                }
+            }
+            (Some(gt), None) => Excluded(gt),
+            (None, gte) => gte.map_or(Included(least), Included),
+        };
+        let high = match (lt, lte) {
+            (Some(lt), Some(lte)) => {
+                if lt <= lte {
+                    Excluded(lt)
+                } else {
+                    Included(lte)
+                }
+            }
+            (Some(lt), None) => Excluded(lt),
+            (None, lte) => lte.map_or(Included(most), Included),
+        };
+        let value = |bound: &std::ops::Bound<Scalar>| match bound {
+            Included(value) | Excluded(value) => Some(value.clone()),
+            Unbounded => None,
+        };
+        let both_excluded = matches!((&low, &high), (Excluded(_), Excluded(_)));
+        match (value(&low), value(&high)) {
+            // `BTreeMap::range` panics on these.
+            (Some(a), Some(b)) if a > b || (a == b && both_excluded) => Some(None),
+            _ => Some(Some((low, high))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn refused(filter: serde_json::Value) -> Option<String> {
+        serde_json::from_value::<Filter>(filter).unwrap().check().err().map(|error| error.at)
+    }
+
+    #[test]
+    fn what_means_nothing_is_refused_by_its_place() {
+        for (filter, at) in [
+            (json!({"must": [{"eq": 1}]}), "must[0]"),
+            (json!({"must": [{"key": "name"}]}), "must[0]"),
+            (json!({"must": [{"key": "name", "eq": null}]}), "must[0]"),
+            (json!({"must": [{"key": "name", "eq": "a", "exists": true}]}), "must[0]"),
+            (json!({"should": [{"key": "name", "eq": "a"}, {"key": "metadata.", "eq": 1}]}), "should[1].key"),
+            (json!({"must_not": [{"key": "size", "eq": 1}]}), "must_not[0].key"),
+            (json!({"must": [{"key": "name", "eq": ["a"]}]}), "must[0].eq"),
+            (json!({"must": [{"key": "name", "in": [{}]}]}), "must[0].in"),
+            (json!({"must": [{"key": "name", "gte": "noon"}]}), "must[0].gte"),
+            (json!({"must": [{"key": "name", "lt": true}]}), "must[0].lt"),
+            (
+                json!({"must": [{"filter": {"should": [{"key": "x", "eq": 1}]}}]}),
+                "must[0].filter.should[0].key",
+            ),
+            (json!({"must": [{"key": "name", "filter": {}}]}), "must[0].filter"),
+        ] {
+            assert_eq!(refused(filter.clone()).as_deref(), Some(at), "{filter}");
+        }
+        for fine in [
+            json!({}),
+            json!({"must": [{"filter": {}}]}),
+            json!({"must": [{"key": "metadata.a.b", "gte": 1, "lt": 5.5}]}),
+            json!({"must": [{"key": "created_at", "gte": "2026-11-25", "lt": "2026-11-25T08:00:00+02:00"}]}),
+            json!({"must_not": [{"key": "metadata.x", "exists": false}]}),
+        ] {
+            assert_eq!(refused(fine.clone()), None, "{fine}");
+        }
+        let many: Vec<_> = (0..=MAX_CONDITIONS).map(|_| json!({"key": "name", "eq": 1})).collect();
+        assert_eq!(refused(json!({"must": many})).as_deref(), Some("must[1000]"));
+    }
+
+    #[test]
+    fn dates_are_instants() {
+        assert_eq!(time_of("1970-01-02"), Some(86_400_000_000));
+        assert_eq!(time_of("1970-01-01T02:00:00+02:00"), Some(0));
+        for text in ["noon", "2026", "2026-13-01", "", "12345678901", "2026-11-25 08:00"] {
+            assert_eq!(time_of(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! What searches need to know of assets and clips besides vectors, in memory: times, names, metadata,
+//! and which assets have which value. Derived from the store and rebuilt from it at start, as an
+//! index is; why it is not asked of the store each time is in docs/index.md.
+
+mod fields;
+mod filter;
+mod id_map;
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+pub use filter::{Condition, Filter, FilterError, Scalar};
+pub use id_map::IdMap;
+
+use crate::store::{AssetRecord, ClipRecord, Store, StoreError};
+use crate::types::{AssetId, AssetKind, ClipId, TimeSpan};
+use fields::{Bits, Entries, Fields, Ordinal};
+
+/// Rows read from the store at a time.
+const PAGE: u32 = 4096;
+
+/// One clip.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ClipEntry {
+    /// Its id.
+    pub id: ClipId,
+    /// Where in its asset.
+    pub span: TimeSpan,
+    /// Cosine of its own sound and picture; None where it lacks one of them.
+    pub agreement: Option<f32>,
+}
+
+/// One asset with its clips.
+#[derive(Debug, Clone)]
+pub struct AssetEntry {
+    /// Its id.
+    pub id: AssetId,
+    /// Its name.
+    pub name: String,
+    /// What it is; None until known.
+    pub kind: Option<AssetKind>,
+    /// The user's JSON object.
+    pub metadata: Arc<serde_json::Value>,
+    /// Its clips, ids ascending.
+    pub clips: Vec<ClipEntry>,
+    entries: Arc<Entries>,
+}
+
+impl AssetEntry {
+    fn new(record: &AssetRecord, clips: Vec<ClipEntry>) -> Self {
+        Self {
+            id: record.id,
+            name: record.name.clone(),
+            kind: record.kind,
+            metadata: Arc::new(record.metadata.clone()),
+            clips,
+            entries: Arc::new(fields::entries_of(record)),
+        }
+    }
+
+    /// One of its clips.
+    #[must_use]
+    pub fn clip(&self, id: ClipId) -> Option<&ClipEntry> {
+        self.clips.binary_search_by_key(&id, |clip| clip.id).ok().map(|at| &self.clips[at])
+    }
+
+    /// Whether a clip of this asset passes a filter.
+    #[must_use]
+    pub fn passes(&self, filter: &Filter, clip: &ClipEntry) -> bool {
+        let holds = |condition: &Condition| self.holds(condition, clip);
+        (filter.asset_ids.is_empty() || filter.asset_ids.contains(&self.id))
+            && filter.must.iter().all(holds)
+            && (filter.should.is_empty() || filter.should.iter().any(holds))
+            && !filter.must_not.iter().any(holds)
+    }
+
+    fn holds(&self, condition: &Condition, clip: &ClipEntry) -> bool {
+        if let Some(inner) = &condition.filter {
+            return self.passes(inner, clip);
+        }
+        let key = condition.key.as_deref().unwrap_or_default();
+        let own = match key {
+            "start_secs" => Some(Some(clip.span.start_secs)),
+            "end_secs" => Some(Some(clip.span.end_secs)),
+            "agreement" => Some(clip.agreement.map(f64::from)),
+            _ => None,
+        };
+        if let Some(own) = own {
+            return match condition.exists {
+                Some(exists) => own.is_some() == exists,
+                None => own.is_some_and(|value| condition.admits(&Scalar::number(value))),
+            };
+        }
+        let from = self.entries.partition_point(|(name, _)| name.as_str() < key);
+        let mut values = self.entries[from..].iter().take_while(|(name, _)| name == key);
+        match condition.exists {
+            Some(exists) => values.next().is_some() == exists,
+            None => values.any(|(_, value)| value.as_ref().is_some_and(|value| condition.admits(value))),
+        }
+    }
+}
+
+/// Which clips pass a filter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selection {
+    /// All.
+    All,
+    /// Only these, ids ascending.
+    Only(Vec<ClipId>),
+    /// All but these, ids ascending: there are fewer of them.
+    Except(Vec<ClipId>),
+}
+
+impl Selection {
+    /// Whether a clip is among them.
+    #[must_use]
+    pub fn has(&self, clip: ClipId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(ids) => ids.binary_search(&clip).is_ok(),
+            Self::Except(ids) => ids.binary_search(&clip).is_err(),
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    state: RwLock<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    assets: Vec<Option<Arc<AssetEntry>>>,
+    ordinals: HashMap<AssetId, Ordinal>,
+    /// Asset of each clip.
+    clips: IdMap,
+    fields: Fields,
+}
+
+impl Catalog {
+    /// Reads everything from the store.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn load(store: &dyn Store) -> Result<Self, StoreError> {
+        let mut by_asset: HashMap<AssetId, Vec<ClipEntry>> = HashMap::new();
+        let mut after = ClipId(0);
+        loop {
+            let page = store.scan_clips(after, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = last.id;
+            for clip in page {
+                by_asset.entry(clip.asset).or_default().push(entry(&clip));
+            }
+        }
+        let catalog = Self::default();
+        let mut after = None;
+        loop {
+            let page = store.list_assets(after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(catalog) };
+            after = Some(last.id);
+            for record in &page {
+                catalog.put_asset(record);
+                catalog.add_clips(record.id, &by_asset.remove(&record.id).unwrap_or_default());
+            }
+        }
+    }
+
+    fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.state.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn write<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Adds an asset, or brings it to what the store says of it; its clips stay.
+    pub fn put_asset(&self, record: &AssetRecord) {
+        self.write(|state| {
+            let known = state.ordinals.get(&record.id).copied();
+            let old = known.and_then(|ordinal| state.take(ordinal));
+            let clips = old.map(|old| old.clips.clone()).unwrap_or_default();
+            let new = AssetEntry::new(record, clips);
+            let ordinal = known.unwrap_or(state.assets.len() as Ordinal);
+            state.fields.add(ordinal, &new.entries);
+            state.ordinals.insert(record.id, ordinal);
+            match state.assets.get_mut(ordinal as usize) {
+                Some(place) => *place = Some(Arc::new(new)),
+                None => state.assets.push(Some(Arc::new(new))),
+            }
+        });
+    }
+
+    /// Adds clips, ids ascending, to an asset that is there.
+    pub fn add_clips(&self, asset: AssetId, clips: &[ClipEntry]) {
+        self.write(|state| {
+            let Some(ordinal) = state.ordinals.get(&asset).copied() else { return };
+            let Some(Some(entry)) = state.assets.get_mut(ordinal as usize) else { return };
+            Arc::make_mut(entry).clips.extend_from_slice(clips);
+            for clip in clips {
+                state.clips.insert(clip.id, ordinal);
+            }
+        });
+    }
+
+    /// Drops the clips of an asset.
+    pub fn drop_clips(&self, asset: AssetId) {
+        self.write(|state| {
+            let Some(ordinal) = state.ordinals.get(&asset).copied() else { return };
+            let Some(Some(entry)) = state.assets.get_mut(ordinal as usize) else { return };
+            let clips = std::mem::take(&mut Arc::make_mut(entry).clips);
+            for clip in clips {
+                state.clips.remove(clip.id);
+            }
+        });
+    }
+
+    /// Drops an asset with its clips.
+    pub fn remove_asset(&self, asset: AssetId) {
+        self.write(|state| {
+            let Some(ordinal) = state.ordinals.remove(&asset) else { return };
+            if let Some(entry) = state.take(ordinal) {
+                for clip in &entry.clips {
+                    state.clips.remove(clip.id);
+                }
+            }
+        });
+    }
+
+    /// One asset with its clips.
+    #[must_use]
+    pub fn asset(&self, id: AssetId) -> Option<Arc<AssetEntry>> {
+        self.read(|state| state.asset(*state.ordinals.get(&id)?).cloned())
+    }
+
+    /// The assets of clips, each with the clip; clips that are gone are left out.
+    #[must_use]
+    pub fn owners(&self, clips: impl IntoIterator<Item = ClipId>) -> Vec<(ClipId, Arc<AssetEntry>)> {
+        self.read(|state| {
+            let owner = |clip: ClipId| Some((clip, state.asset(state.clips.get(clip)?)?.clone()));
+            clips.into_iter().filter_map(owner).collect()
+        })
+    }
+
+    /// (assets, clips)
+    #[must_use]
+    pub fn len(&self) -> (usize, usize) {
+        self.read(|state| (state.ordinals.len(), state.clips.len()))
+    }
+
+    /// The clips that pass a filter.
+    #[must_use]
+    pub fn select(&self, filter: &Filter) -> Selection {
+        if filter.is_empty() {
+            return Selection::All;
+        }
+        self.read(|state| state.select(filter))
+    }
+}
+
+impl State {
+    fn asset(&self, ordinal: Ordinal) -> Option<&Arc<AssetEntry>> {
+        self.assets.get(ordinal as usize)?.as_ref()
+    }
+
+    fn take(&mut self, ordinal: Ordinal) -> Option<Arc<AssetEntry>> {
+        let entry = self.assets.get_mut(ordinal as usize)?.take()?;
+        self.fields.remove(ordinal, &entry.entries);
+        Some(entry)
+    }
+
+    fn live(&self) -> Bits {
+        if self.ordinals.len() == self.assets.len() {
+            return Bits::all(self.assets.len());
+        }
+        let mut live = Bits::none(self.assets.len());
+        self.ordinals.values().for_each(|ordinal| live.set(*ordinal));
+        live
+    }
+
+    fn select(&self, filter: &Filter) -> Selection {
+        let kept = self.fields.select(filter, &self.live(), self.assets.len());
+        let of_clips = filter.of_clips();
+        let passing = |asset: &Arc<AssetEntry>, wanted: bool, ids: &mut Vec<ClipId>| {
+            let clips = asset.clips.iter();
+            if of_clips {
+                ids.extend(clips.filter(|clip| asset.passes(filter, clip) == wanted).map(|clip| clip.id));
+            } else {
+                ids.extend(clips.map(|clip| clip.id));
+            }
+        };
+        let mut only = Vec::new();
+        for asset in kept.iter().filter_map(|ordinal| self.asset(ordinal)) {
+            passing(asset, true, &mut only);
+        }
+        if only.len() * 2 <= self.clips.len() {
+            only.sort_unstable();
+            return Selection::Only(only);
+        }
+        let mut except = Vec::new();
+        for (ordinal, asset) in (0..).zip(&self.assets).filter_map(|(n, asset)| Some((n, asset.as_ref()?))) {
+            match kept.has(ordinal) {
+                false => except.extend(asset.clips.iter().map(|clip| clip.id)),
+                true if of_clips => passing(asset, false, &mut except),
+                true => {}
+            }
+        }
+        except.sort_unstable();
+        Selection::Except(except)
+    }
+}
+
+/// What the catalog keeps of a stored clip.
+#[must_use]
+pub const fn entry(clip: &ClipRecord) -> ClipEntry {
+    ClipEntry { id: clip.id, span: clip.span, agreement: clip.agreement }
+}

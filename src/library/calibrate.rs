@@ -1,0 +1,218 @@
+//! Keeps the background distributions of searches up to date with what the library holds.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::try_join_all;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use serde::{Deserialize, Serialize};
+
+use super::{Library, LibraryError};
+use crate::embed::Embedder;
+use crate::model::Priority;
+use crate::search::{BankQuery, Distributions, Lane, MOST_WORDS, background};
+use crate::types::{Embedding, Modality, Space, Track};
+
+/// How often it is looked whether the library has changed.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Share of the clips that must have come or gone.
+const CHANGED: f64 = 0.1;
+/// Clips described, or taken as queries themselves.
+const BANK: usize = 96;
+/// Words of the model's vocabulary that descriptions are made of; of a larger one as many at random.
+const WORDS: usize = 128;
+/// Texts in the towers' queue at once; interactive work goes before each.
+const TEXTS_AT_ONCE: usize = 8;
+const FILE: &str = "backgrounds.json";
+
+/// What is written beside the indexes.
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    model: String,
+    clips: usize,
+    lanes: Vec<(Lane, Vec<f32>)>,
+}
+
+/// Distributions written before, if they are of this model.
+pub(super) fn load(dir: &std::path::Path, model: &str) -> Distributions {
+    let saved = std::fs::read(dir.join(FILE)).ok();
+    let saved: Option<Saved> = saved.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let sorted = |scores: &Vec<f32>| scores.iter().all(|s| s.is_finite()) && scores.is_sorted();
+    match saved {
+        Some(saved) if saved.model == model && saved.lanes.iter().all(|(_, scores)| sorted(scores)) => {
+            Distributions { clips: saved.clips, lanes: saved.lanes.into_iter().collect() }
+        }
+        _ => Distributions::default(),
+    }
+}
+
+/// Runs while the library is open: whenever it has changed and nothing is being indexed.
+pub(super) async fn keep_up(library: Arc<Library>) {
+    loop {
+        tokio::select! {
+            () = library.stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        if library.active.len() > 0 || !library.is_background_due() {
+            continue;
+        }
+        let made = tokio::select! {
+            () = library.stop.cancelled() => return,
+            made = library.calibrate() => made,
+        };
+        if let Err(error) = made {
+            tracing::error!(%error, "the confidence of searches could not be brought up to date");
+            tokio::time::sleep(LOOK_EVERY * 20).await;
+        }
+    }
+}
+
+impl Library {
+    fn is_background_due(&self) -> bool {
+        let (before, now) = (self.backgrounds.now().clips as f64, self.catalog.len().1 as f64);
+        (now - before).abs() > CHANGED * before
+    }
+
+    /// Measures anew what queries about something else score here. It happens by itself while the
+    /// workers run; a command that only reads may ask for it.
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub async fn calibrate(&self) -> Result<(), LibraryError> {
+        let clips = self.catalog.len().1;
+        let mut lanes = BTreeMap::new();
+        for target in self.tracks() {
+            for (space, _) in super::open::members_of(self.embedder.bundle(), target) {
+                lanes.extend(self.lanes_of(&space, target).await?);
+            }
+        }
+        let saved = Saved {
+            model: self.embedder.bundle().id().to_string(),
+            clips,
+            lanes: lanes
+                .iter()
+                .map(|(lane, scores): (&Lane, &Vec<f32>)| (lane.clone(), scores.clone()))
+                .collect(),
+        };
+        self.backgrounds.replace(Distributions { clips, lanes });
+        let path = self.index_dir.join(FILE);
+        super::blocking(move || {
+            let folder = path.parent().map(std::path::Path::to_path_buf).unwrap_or_default();
+            let file = tempfile::NamedTempFile::new_in(folder)?;
+            serde_json::to_writer(std::io::BufWriter::new(&file), &saved).map_err(std::io::Error::from)?;
+            file.persist(path).map_err(|error| error.error)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// The distributions of one index, by what queries are made of.
+    async fn lanes_of(&self, space: &Space, target: Track) -> Result<Vec<(Lane, Vec<f32>)>, LibraryError> {
+        let bundle = self.embedder.bundle();
+        let mut banks: Vec<(Modality, usize, bool, Vec<BankQuery>)> = Vec::new();
+        for source in Track::ALL {
+            let bank = self.own_queries(source, space);
+            if bundle.has(source.modality(), space) {
+                banks.push((source.modality(), 0, source == target, bank.clone()));
+            }
+            if source == Track::Video && bundle.has(Modality::Image, space) {
+                banks.push((Modality::Image, 0, source == target, bank));
+            }
+        }
+        if bundle.has(Modality::Text, space) {
+            let seen: Vec<Embedding> =
+                self.index.sample(target, space, BANK).into_iter().map(|(_, vector)| vector).collect();
+            let by_words = describe(&self.embedder, space, &seen).await?;
+            banks.extend((1..).zip(by_words).map(|(words, bank)| (Modality::Text, words, false, bank)));
+        }
+        let (catalog, index) = (Arc::clone(&self.catalog), Arc::clone(&self.index));
+        let space = space.clone();
+        super::blocking(move || {
+            let mut lanes = Vec::new();
+            for (query, words, same_track, bank) in banks {
+                let scores = background(&catalog, &index, &space, target, &bank, same_track)?;
+                if !scores.is_empty() {
+                    lanes.push((Lane { query, words, space: space.clone(), target }, scores));
+                }
+            }
+            Ok(lanes)
+        })
+        .await
+    }
+
+    fn own_queries(&self, source: Track, space: &Space) -> Vec<BankQuery> {
+        let sample = self.index.sample(source, space, BANK);
+        let owners: HashMap<_, _> =
+            self.catalog.owners(sample.iter().map(|(clip, _)| *clip)).into_iter().collect();
+        let query =
+            |(clip, vector): (_, Embedding)| Some(BankQuery { vector, own: Some(owners.get(&clip)?.id) });
+        sample.into_iter().filter_map(query).collect()
+    }
+}
+
+/// What the model would say of clips, in one word, in two and so on: from each description the best
+/// one that is a word longer. One bank for each length.
+async fn describe(
+    embedder: &Embedder,
+    space: &Space,
+    clips: &[Embedding],
+) -> Result<Vec<Vec<BankQuery>>, LibraryError> {
+    let mut rng = StdRng::seed_from_u64(clips.len() as u64);
+    let all = embedder.towers.vocabulary();
+    let words: Vec<String> = all.sample(&mut rng, WORDS).cloned().collect();
+    let mut known: HashMap<Vec<usize>, Vec<(usize, Embedding)>> = HashMap::new();
+    let mut said: Vec<Vec<usize>> = vec![Vec::new(); clips.len()];
+    let mut banks = Vec::new();
+    for _ in 0..MOST_WORDS.min(words.len()) {
+        let mut bank: Vec<(Vec<usize>, Embedding)> = Vec::new();
+        for (clip, said) in clips.iter().zip(&mut said) {
+            let mut prefix = said.clone();
+            prefix.sort_unstable();
+            if !known.contains_key(&prefix) {
+                let longer = longer(embedder, space, &words, &prefix).await?;
+                known.insert(prefix.clone(), longer);
+            }
+            let longer = known.get(&prefix).map(Vec::as_slice).unwrap_or_default();
+            let score = |(_, text): &&(usize, Embedding)| clip.cosine(text);
+            if let Some((word, text)) = longer.iter().max_by(|a, b| score(a).total_cmp(&score(b))) {
+                said.push(*word);
+                let mut words = said.clone();
+                words.sort_unstable();
+                bank.push((words, text.clone()));
+            }
+        }
+        known.clear();
+        // Said of several clips it is one query.
+        bank.sort_by(|a, b| a.0.cmp(&b.0));
+        bank.dedup_by(|a, b| a.0 == b.0);
+        banks.push(bank.into_iter().map(|(_, vector)| BankQuery { vector, own: None }).collect());
+    }
+    Ok(banks)
+}
+
+/// Every text that is one word longer, by that word.
+async fn longer(
+    embedder: &Embedder,
+    space: &Space,
+    words: &[String],
+    prefix: &[usize],
+) -> Result<Vec<(usize, Embedding)>, LibraryError> {
+    let begun: Vec<&str> = prefix.iter().filter_map(|at| words.get(*at)).map(String::as_str).collect();
+    let mut texts = Vec::new();
+    for (at, word) in words.iter().enumerate() {
+        if !prefix.contains(&at) {
+            texts.push((at, [begun.as_slice(), &[word]].concat().join(" ")));
+        }
+    }
+    let mut found = Vec::with_capacity(texts.len());
+    for part in texts.chunks(TEXTS_AT_ONCE) {
+        let asked: Vec<_> = part.iter().map(|(_, text)| embedder.text(text, Priority::Bulk)).collect();
+        for ((at, _), vectors) in part.iter().zip(try_join_all(asked).await?) {
+            found.extend(vectors.get(space).map(|vector| (*at, vector.clone())));
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,169 @@
+//! What the best score of a query means: how often a query about something that is not in the library
+//! scores as much.
+//!
+//! Nobody says which queries are about something else. So there is a bank of queries that could be
+//! asked (for texts: what the model itself would say of clips of this library; for sounds and
+//! pictures: the library's own), and for each of them the clips it describes are put aside: those of
+//! which hardly another query of the bank says more. The best score of what is left is what the query
+//! would have got, were the thing it asks for not here.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use serde::{Deserialize, Serialize};
+
+use super::SearchError;
+use crate::catalog::Catalog;
+use crate::index::{IndexSet, SearchParams};
+use crate::types::{AssetId, ClipId, Embedding, Modality, Space, Track};
+
+/// How near to a clip's best query another one comes that describes it too. Measured, docs/search.md.
+const DESCRIBES: f32 = 0.025;
+/// Best clips looked at for each query of a bank.
+const DEPTH: usize = 64;
+/// Fewer queries than this make no distribution.
+const LEAST_QUERIES: usize = 12;
+/// Texts with more known words count as if they had this many.
+pub const MOST_WORDS: usize = 3;
+
+/// What a distribution is of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Lane {
+    /// What queries are made of.
+    pub query: Modality,
+    /// Known words of a text, 1 to [`MOST_WORDS`]; 0 for all else. Long texts score higher.
+    pub words: usize,
+    /// Space compared in.
+    pub space: Space,
+    /// Track looked at.
+    pub target: Track,
+}
+
+/// One query of a bank.
+#[derive(Debug, Clone)]
+pub struct BankQuery {
+    /// Its vector.
+    pub vector: Embedding,
+    /// The asset it was taken from, whose clips are no answers to it.
+    pub own: Option<AssetId>,
+}
+
+/// The best scores, ascending, that the queries of a bank get once the clips they describe are put
+/// aside. Empty where there are too few. `same_track`: the queries are vectors of the track looked at,
+/// so that what one says of its own clip says nothing.
+///
+/// # Errors
+/// [`SearchError`].
+pub fn background(
+    catalog: &Catalog,
+    index: &IndexSet,
+    space: &Space,
+    target: Track,
+    bank: &[BankQuery],
+    same_track: bool,
+) -> Result<Vec<f32>, SearchError> {
+    let params = SearchParams::default();
+    let mut tops = Vec::with_capacity(bank.len());
+    for query in bank {
+        tops.push(index.search(target, space, &query.vector, DEPTH, params, None)?);
+    }
+    let mut clips: Vec<ClipId> = tops.iter().flatten().map(|found| found.clip).collect();
+    clips.sort_unstable();
+    clips.dedup();
+    let owners: HashMap<ClipId, AssetId> =
+        catalog.owners(clips.iter().copied()).into_iter().map(|(clip, asset)| (clip, asset.id)).collect();
+    let own =
+        |query: &BankQuery, clip: ClipId| query.own.is_some() && query.own == owners.get(&clip).copied();
+    // What the bank says at most of each clip.
+    let mut most: HashMap<ClipId, f32> = HashMap::with_capacity(clips.len());
+    for query in bank {
+        for found in index.scores(target, space, &query.vector, &clips)? {
+            if !(same_track && own(query, found.clip)) {
+                let most = most.entry(found.clip).or_insert(found.score);
+                *most = most.max(found.score);
+            }
+        }
+    }
+    let mut scores = Vec::with_capacity(bank.len());
+    for (query, top) in bank.iter().zip(&tops) {
+        let foreign = || top.iter().filter(|found| !own(query, found.clip));
+        let described =
+            |clip: ClipId, score: f32| most.get(&clip).is_some_and(|most| score >= most - DESCRIBES);
+        let left = foreign().find(|found| !described(found.clip, found.score));
+        // All of them described: whatever is left scores no more than the last.
+        scores.extend(left.or(foreign().last()).map(|found| found.score));
+    }
+    if scores.len() < LEAST_QUERIES {
+        return Ok(Vec::new());
+    }
+    scores.sort_unstable_by(f32::total_cmp);
+    Ok(scores)
+}
+
+/// Share of a distribution that lies below a score; never quite 0 or 1, since more may be asked than
+/// a bank holds. Between two values it rises evenly.
+#[must_use]
+pub fn share_below(sorted: &[f32], score: f32) -> f32 {
+    let count = sorted.len() as f32;
+    let below = sorted.partition_point(|value| *value < score);
+    let part = match (below.checked_sub(1).and_then(|at| sorted.get(at)), sorted.get(below)) {
+        (Some(low), Some(high)) if high > low => (score - low) / (high - low),
+        _ => 0.0,
+    };
+    (below as f32 + part + 0.5).min(count + 0.5) / (count + 1.0)
+}
+
+/// All distributions of a library.
+#[derive(Debug, Default)]
+pub struct Backgrounds(RwLock<Arc<Distributions>>);
+
+/// The distributions of one moment, and what they were made of.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Distributions {
+    /// Clips the library had.
+    pub clips: usize,
+    /// Best scores by lane, ascending.
+    pub lanes: BTreeMap<Lane, Vec<f32>>,
+}
+
+impl Backgrounds {
+    /// As they are now.
+    #[must_use]
+    pub fn now(&self) -> Arc<Distributions> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts others in their place.
+    pub fn replace(&self, distributions: Distributions) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(distributions);
+    }
+}
+
+impl Distributions {
+    /// How sure it is that a score is no accident: the share of queries about something else whose best
+    /// answer scores less. The better of several tracks had as many chances. None where there is no
+    /// distribution.
+    #[must_use]
+    pub fn confidence(&self, lane: &Lane, score: f32, tracks: usize) -> Option<f32> {
+        let sorted = self.lanes.get(lane)?;
+        Some(share_below(sorted, score).powi(i32::try_from(tracks).unwrap_or(1)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_share_rises_evenly_and_stays_within_its_ends() {
+        let sorted = [0.1, 0.2, 0.4];
+        assert!((share_below(&sorted, -1.0) - 0.125).abs() < 1e-6);
+        assert!((share_below(&sorted, 0.3) - (2.0 + 0.5 + 0.5) / 4.0).abs() < 1e-6);
+        assert!((share_below(&sorted, 9.0) - 0.875).abs() < 1e-6);
+        let scores: Vec<f32> = (-10..20).map(|n| n as f32 / 20.0).collect();
+        assert!(scores.is_sorted_by(|a, b| share_below(&sorted, *a) <= share_below(&sorted, *b)));
+        assert!(share_below(&[0.5, 0.5, 0.5], 0.5) < share_below(&[0.5, 0.5, 0.5], 0.51));
+    }
+}

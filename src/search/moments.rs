@@ -1,0 +1,201 @@
+//! Scored windows of one asset to moments: where something begins, where it ends, where it is clearest.
+//!
+//! A window that lies half inside a scene scores about half-way between a window within and one
+//! outside. So a moment ends where its windows' scores have fallen half of the way from its peak to
+//! what comes after it, and a window stands for the time around its middle, not for all it covers.
+
+use crate::types::{ClipId, TimeSpan};
+
+/// How much of the way from the usual score to a peak a window needs to belong to the peak's moment.
+const BELONGS: f32 = 0.7;
+/// How much of a window may lie in a better moment before it is no moment of its own.
+const MAY_OVERLAP: f64 = 0.3;
+/// Seconds by which windows that touch may be apart.
+const TOUCHING_SECS: f64 = 0.05;
+
+/// One scored window.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Window {
+    /// Its clip.
+    pub clip: ClipId,
+    /// When.
+    pub span: TimeSpan,
+    /// Its score.
+    pub score: f32,
+}
+
+impl Window {
+    const fn middle(&self) -> f64 {
+        f64::midpoint(self.span.start_secs, self.span.end_secs)
+    }
+}
+
+/// A stretch of an asset that answers a query.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Moment {
+    /// From when to when.
+    pub span: TimeSpan,
+    /// The best window.
+    pub peak: Window,
+}
+
+/// The moments of an asset, best first; every window is in one, or too much in the way of one.
+/// `usual` is what windows of no interest score.
+#[must_use]
+pub fn moments(mut windows: Vec<Window>, usual: f32) -> Vec<Moment> {
+    windows.sort_by(|a, b| a.span.start_secs.total_cmp(&b.span.start_secs).then(a.clip.cmp(&b.clip)));
+    let mut order: Vec<usize> = (0..windows.len()).collect();
+    order.sort_by(|a, b| windows[*b].score.total_cmp(&windows[*a].score).then(a.cmp(b)));
+    let mut taken = vec![false; windows.len()];
+    let mut found: Vec<Moment> = Vec::new();
+    for peak in order {
+        if taken[peak] || found.iter().any(|moment| in_the_way(&windows[peak], moment.span)) {
+            continue;
+        }
+        let first = reach(&windows, &taken, peak, usual, -1);
+        let last = reach(&windows, &taken, peak, usual, 1);
+        taken[first..=last].iter_mut().for_each(|taken| *taken = true);
+        let start = edge(&windows, first, -1);
+        let end = edge(&windows, last, 1);
+        let span = TimeSpan::new(start, end).unwrap_or(windows[peak].span);
+        found.push(Moment { span, peak: windows[peak] });
+    }
+    found
+}
+
+fn in_the_way(window: &Window, span: TimeSpan) -> bool {
+    let common = window.span.end_secs.min(span.end_secs) - window.span.start_secs.max(span.start_secs);
+    common > MAY_OVERLAP * window.span.duration_secs()
+}
+
+/// The window `step` further, if it touches this one and nobody has it.
+fn next(windows: &[Window], taken: &[bool], at: usize, step: isize) -> Option<usize> {
+    let other = at.checked_add_signed(step).filter(|other| *other < windows.len())?;
+    touch(&windows[at.min(other)], &windows[at.max(other)]).then_some(other).filter(|other| !taken[*other])
+}
+
+fn touch(earlier: &Window, later: &Window) -> bool {
+    later.span.start_secs <= earlier.span.end_secs + TOUCHING_SECS
+}
+
+/// The last window on one side of a peak that belongs to its moment.
+fn reach(windows: &[Window], taken: &[bool], peak: usize, usual: f32, step: isize) -> usize {
+    let top = windows[peak].score;
+    let belongs = usual.min(top) + BELONGS * (top - usual).max(0.0);
+    let mut at = peak;
+    while let Some(other) = next(windows, taken, at, step).filter(|other| windows[*other].score >= belongs) {
+        at = other;
+    }
+    // What follows within a window's length: how far the score falls there.
+    let mut valley = f32::INFINITY;
+    let mut beyond = at;
+    while let Some(other) = next(windows, taken, beyond, step) {
+        let away = (windows[other].middle() - windows[at].middle()).abs();
+        if away > windows[at].span.duration_secs() + TOUCHING_SECS {
+            break;
+        }
+        valley = valley.min(windows[other].score);
+        beyond = other;
+    }
+    let half = f32::midpoint(top, valley);
+    while let Some(other) = next(windows, taken, at, step).filter(|other| windows[*other].score >= half) {
+        at = other;
+    }
+    at
+}
+
+/// Where the time that a window stands for ends on one side: half-way to the next window's middle, or
+/// where the window itself ends if none follows.
+fn edge(windows: &[Window], at: usize, step: isize) -> f64 {
+    let window = &windows[at];
+    let other = at.checked_add_signed(step).and_then(|other| windows.get(other));
+    let touching = other.filter(|other| if step < 0 { touch(other, window) } else { touch(window, other) });
+    match touching {
+        Some(other) => f64::midpoint(window.middle(), other.middle()),
+        None if step < 0 => window.span.start_secs,
+        None => window.span.end_secs,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Windows over scenes (start, end, how well it answers): a window scores the scenes in it by
+    /// their shares.
+    fn watch(scenes: &[(f64, f64, f32)], window: f64, stride: f64) -> Vec<Window> {
+        let end = scenes.iter().map(|(_, end, _)| *end).fold(0.0, f64::max);
+        let count = ((end - window) / stride).ceil().max(0.0) as usize + 1;
+        let scored = |n: usize| {
+            let span = TimeSpan::new(n as f64 * stride, n as f64 * stride + window).unwrap();
+            let share = |(from, to, value): &(f64, f64, f32)| {
+                let common = (to.min(span.end_secs) - from.max(span.start_secs)).max(0.0);
+                (common / window) as f32 * value
+            };
+            Window { clip: ClipId(n as i64), span, score: scenes.iter().map(share).sum() }
+        };
+        (0..count).map(scored).collect()
+    }
+
+    fn spans(windows: Vec<Window>) -> Vec<(f64, f64)> {
+        let tenth = |secs: f64| (secs * 10.0).round() / 10.0;
+        let found = moments(windows, 0.1);
+        found.iter().map(|m| (tenth(m.span.start_secs), tenth(m.span.end_secs))).collect()
+    }
+
+    #[test]
+    fn windows_side_by_side_become_one_moment_or_several() {
+        let scenes = [(0.0, 3.2, 0.1), (3.2, 9.6, 0.8), (9.6, 12.8, 0.2), (12.8, 16.0, 0.75)];
+        assert_eq!(spans(watch(&scenes, 3.2, 3.2)), [(3.2, 9.6), (12.8, 16.0), (9.6, 12.8), (0.0, 3.2)]);
+        // Scenes that share something with what is meant are not it.
+        let alike = [(0.0, 3.2, 0.5), (3.2, 6.4, 0.8), (6.4, 9.6, 0.55)];
+        assert_eq!(spans(watch(&alike, 3.2, 3.2)), [(3.2, 6.4), (6.4, 9.6), (0.0, 3.2)]);
+    }
+
+    #[test]
+    fn overlapping_windows_become_one_moment_of_the_right_length() {
+        let scenes =
+            [(0.0, 6.4, 0.1), (6.4, 9.6, 0.8), (9.6, 16.0, 0.1), (16.0, 22.4, 0.7), (22.4, 28.0, 0.1)];
+        let found = spans(watch(&scenes, 3.2, 0.8));
+        let close = |(a, b): (f64, f64), (x, y): (f64, f64)| (a - x).abs() <= 0.41 && (b - y).abs() <= 0.41;
+        assert!(close(found[0], (6.4, 9.6)), "{found:?}");
+        assert!(close(found[1], (16.0, 22.4)), "{found:?}");
+    }
+
+    #[test]
+    fn windows_that_do_not_touch_are_apart() {
+        let mut windows = watch(&[(0.0, 16.0, 0.8)], 3.2, 3.2);
+        windows.remove(2);
+        assert_eq!(spans(windows), [(0.0, 6.4), (9.6, 16.0)]);
+        assert!(moments(Vec::new(), 0.0).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn moments_are_ordered_and_hardly_overlap(
+            scores in prop::collection::vec(-1.0_f32..1.0, 1..60),
+            usual in -0.5_f32..0.5,
+            stride in prop::sample::select(vec![0.8, 1.6, 3.2, 5.0]),
+        ) {
+            let windows: Vec<Window> = scores.iter().enumerate().map(|(n, score)| {
+                let start = n as f64 * stride;
+                Window { clip: ClipId(n as i64), span: TimeSpan::new(start, start + 3.2).unwrap(), score: *score }
+            }).collect();
+            let found = moments(windows.clone(), usual);
+            prop_assert!(found.is_sorted_by(|a, b| a.peak.score >= b.peak.score));
+            let best = windows.iter().map(|w| w.score).fold(f32::MIN, f32::max);
+            prop_assert_eq!(found[0].peak.score, best);
+            for (n, a) in found.iter().enumerate() {
+                prop_assert!(a.span.start_secs <= a.peak.middle() && a.peak.middle() <= a.span.end_secs);
+                for b in &found[..n] {
+                    let common = a.span.end_secs.min(b.span.end_secs) - a.span.start_secs.max(b.span.start_secs);
+                    prop_assert!(common <= stride.max(3.2) * 0.5 + 1e-9, "{:?} {:?}", a, b);
+                }
+            }
+        }
+    }
+}

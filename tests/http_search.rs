@@ -1,0 +1,268 @@
+//! Searches over HTTP: parts and weights, filters, moments, timelines, confidence.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::sync::OnceLock;
+
+use common::{Options, Server, data_uri, error_of, eventually, manifest_dir, ok_json};
+use reqwest::blocking::multipart;
+use serde_json::{Value, json};
+
+/// The films of the bundle, each with its name and what is in it as metadata.
+fn films() -> (&'static Server, &'static [Value]) {
+    static FILMS: OnceLock<(Server, Vec<Value>)> = OnceLock::new();
+    let (server, assets) = FILMS.get_or_init(|| {
+        let server = Server::start(Options::default());
+        let add = |film: &Value| {
+            let name = film["file"].as_str().unwrap();
+            let bytes = std::fs::read(samples().join(name)).unwrap();
+            let shapes: Vec<&Value> =
+                film["scenes"].as_array().unwrap().iter().map(|scene| &scene["shape"]).collect();
+            let metadata = json!({"scenes": shapes.len(), "shapes": shapes, "shot": "2026-11-01"});
+            let part = multipart::Part::bytes(bytes).file_name(name.to_owned());
+            let form = multipart::Form::new().text("metadata", metadata.to_string()).part("file", part);
+            ok_json(server.post_form("/v1/assets?wait=true", form))
+        };
+        let assets = contents().iter().map(add).collect();
+        (server, assets)
+    });
+    (server, assets)
+}
+
+fn samples() -> std::path::PathBuf {
+    manifest_dir().join("models/small-world/samples")
+}
+
+fn contents() -> Vec<Value> {
+    let text = std::fs::read_to_string(samples().join("contents.json")).unwrap();
+    serde_json::from_str::<Value>(&text).unwrap()["files"].as_array().unwrap().clone()
+}
+
+fn calibrated(server: &Server) {
+    eventually("the scores have a meaning", || {
+        let stats = server.get_json("/v1/stats");
+        (stats["calibrated_clips"] == stats["clips"]).then_some(())
+    });
+}
+
+#[test]
+fn parts_have_weights_and_negatives() {
+    let (server, _) = films();
+    let of = |query: Value| server.search(&json!({"query": query, "limit": 1000}));
+    let one = of(json!({"text": "a red circle"}));
+    let same = of(json!([{"text": "a red circle", "weight": 3}]));
+    let scores = |hits: &[Value]| hits.iter().map(|hit| hit["score"].as_f64().unwrap()).collect::<Vec<_>>();
+    assert_eq!(scores(&one), scores(&same));
+    // The weighted mean of what the parts score alone.
+    let other = of(json!({"text": "a blue square"}));
+    let both = of(json!([{"text": "a red circle", "weight": 2}, {"text": "a blue square", "weight": -1}]));
+    let score = |hits: &[Value], of: &Value| {
+        let same = |hit: &&Value| hit["asset_id"] == of["asset_id"] && hit["start_secs"] == of["start_secs"];
+        hits.iter().find(same).unwrap()["score"].as_f64().unwrap()
+    };
+    assert_eq!(both.len(), one.len());
+    for hit in &both {
+        let want = (2.0 * score(&one, hit) - score(&other, hit)) / 3.0;
+        assert!((hit["score"].as_f64().unwrap() - want).abs() < 1e-5, "{hit} {want}");
+    }
+    // A sound and a text, as a form and as JSON.
+    let sound = samples().join("query.wav");
+    let form = multipart::Form::new()
+        .text("modality", "audio")
+        .text("weight", "2")
+        .text("request", json!({"query": {"text": "red", "weight": 0.5}, "limit": 1000}).to_string())
+        .file("file", &sound)
+        .unwrap();
+    let formed = ok_json(server.post_form("/v1/search", form));
+    let parts =
+        json!([{"audio": data_uri("audio/wav", &sound), "weight": 2}, {"text": "red", "weight": 0.5}]);
+    assert_eq!(formed["data"], json!(of(parts)));
+    assert_eq!(formed["space"], "coarse");
+}
+
+#[test]
+fn a_query_of_parts_is_refused_by_its_place() {
+    let (server, assets) = films();
+    let id = &assets[0]["id"];
+    for (query, param) in [
+        (json!([]), "query"),
+        (json!("red"), "query"),
+        (json!([{"text": "red"}, {"text": " "}]), "query[1].text"),
+        (json!([{"text": "red"}, {"smell": "x"}]), "query[1].smell"),
+        (json!([{"text": "red"}, {}]), "query[1]"),
+        (json!([{"text": "red", "weight": 0}]), "query[0].weight"),
+        (json!({"text": "red", "weight": 1e9}), "query.weight"),
+        (
+            json!([{"text": "red"}, {"asset": {"id": id, "start_secs": 5, "end_secs": 2}}]),
+            "query[1].asset.start_secs",
+        ),
+    ] {
+        let response = server.post("/v1/search", &json!({"query": query}));
+        assert_eq!(response.status(), 400, "{query}");
+        assert_eq!(response.json::<Value>().unwrap()["error"]["param"], param, "{query}");
+    }
+    for query in
+        [json!({"text": "red", "weight": -1}), json!([{"text": "red"}, {"text": "red", "weight": -1}])]
+    {
+        let (status, code) = error_of(server.post("/v1/search", &json!({"query": query})));
+        assert_eq!((status, code.as_str()), (400, "bad_search"), "{query}");
+    }
+    for (filter, param) in [
+        (json!({"must": [{"key": "size", "eq": 1}]}), "filter.must[0].key"),
+        (json!({"should": [{"key": "name"}]}), "filter.should[0]"),
+        (json!({"must": [{"key": "name", "is": 1}]}), "filter.must[0].is"),
+    ] {
+        let response = server.post("/v1/search", &json!({"query": {"text": "red"}, "filter": filter}));
+        assert_eq!(response.status(), 400, "{filter}");
+        assert_eq!(response.json::<Value>().unwrap()["error"]["param"], param, "{filter}");
+    }
+}
+
+#[test]
+fn filters_keep_what_they_say() {
+    let (server, assets) = films();
+    let found = |filter: Value| {
+        let hits = server.search(&json!({"query": {"text": "red"}, "filter": filter, "limit": 1000}));
+        let mut ids: Vec<String> =
+            hits.iter().map(|hit| hit["asset_id"].as_str().unwrap().to_owned()).collect();
+        ids.sort();
+        ids.dedup();
+        ids
+    };
+    let kept = |keep: &dyn Fn(&Value) -> bool| {
+        let mut ids: Vec<String> =
+            assets.iter().filter(|a| keep(a)).map(|a| a["id"].as_str().unwrap().to_owned()).collect();
+        ids.sort();
+        ids
+    };
+    let has =
+        |asset: &Value, shape: &str| asset["metadata"]["shapes"].as_array().unwrap().contains(&json!(shape));
+    assert_eq!(found(json!({})).len(), assets.len());
+    assert_eq!(
+        found(
+            json!({"must": [{"key": "metadata.shapes", "eq": "star"}, {"key": "metadata.scenes", "gte": 2}]})
+        ),
+        kept(&|a| has(a, "star") && a["metadata"]["scenes"].as_u64().unwrap() >= 2)
+    );
+    assert_eq!(
+        found(
+            json!({"should": [{"key": "metadata.shapes", "in": ["ring"]}, {"key": "duration_secs", "lt": 4}],
+                     "must_not": [{"key": "asset_id", "eq": assets[0]["id"]}]})
+        ),
+        kept(
+            &|a| (has(a, "ring") || a["duration_secs"].as_f64().unwrap() < 4.0) && a["id"] != assets[0]["id"]
+        )
+    );
+    assert_eq!(found(json!({"must": [{"key": "created_at", "lt": "2020-01-01"}]})), Vec::<String>::new());
+    assert_eq!(
+        found(json!({"must": [{"key": "metadata.shot", "gte": "2026-10-31T23:00:00-02:00"}]})).len(),
+        0
+    );
+    assert_eq!(found(json!({"must": [{"key": "metadata.shot", "gte": "2026-10-31"}]})).len(), assets.len());
+    let late = json!({"must": [{"key": "start_secs", "gte": 9}, {"key": "agreement", "gte": -1}]});
+    let hits = server.search(&json!({"query": {"text": "red"}, "filter": late, "limit": 1000}));
+    assert!(!hits.is_empty());
+    for hit in hits {
+        assert!(hit["start_secs"].as_f64().unwrap() >= 9.0 && hit["agreement"].is_number(), "{hit}");
+    }
+}
+
+/// A scene as long as a window, or several in a row: the moment found is where the scene is.
+#[test]
+fn moments_are_where_the_scenes_are() {
+    let (server, assets) = films();
+    let (mut asked, mut right) = (0, 0);
+    for (film, asset) in contents().iter().zip(assets) {
+        for scene in film["scenes"].as_array().unwrap() {
+            let body = json!({"query": {"text": scene["caption"]}, "group_by": "moment", "limit": 1,
+                              "filter": {"asset_ids": [asset["id"]]}});
+            let hit = &server.search(&body)[0];
+            let secs = |of: &Value, key: &str| of[key].as_f64().unwrap();
+            let common = secs(hit, "end_secs").min(secs(scene, "end_secs"))
+                - secs(hit, "start_secs").max(secs(scene, "start_secs"));
+            let either = secs(hit, "end_secs").max(secs(scene, "end_secs"))
+                - secs(hit, "start_secs").min(secs(scene, "start_secs"));
+            asked += 1;
+            right += usize::from(common / either >= 0.7);
+            assert!(
+                secs(hit, "start_secs") <= secs(hit, "peak_secs")
+                    && secs(hit, "peak_secs") <= secs(hit, "end_secs")
+            );
+        }
+    }
+    eprintln!("{right} of {asked} moments overlap their scene by 0.7 or more");
+    assert!(right * 10 >= asked * 8, "{right} of {asked}");
+}
+
+#[test]
+fn a_timeline_scores_every_clip() {
+    let (server, assets) = films();
+    let id = assets[0]["id"].as_str().unwrap();
+    let timeline = server.get_json(&format!("/v1/assets/{id}/timeline?q=a+red+circle"));
+    let clips = timeline["data"].as_array().unwrap();
+    assert_eq!(clips.len() as u64, assets[0]["clip_count"].as_u64().unwrap());
+    assert!(clips.is_sorted_by(|a, b| a["start_secs"].as_f64() < b["start_secs"].as_f64()));
+    let hits = server
+        .search(&json!({"query": {"text": "a red circle"}, "filter": {"asset_ids": [id]}, "limit": 1000}));
+    for hit in &hits {
+        let clip = clips.iter().find(|clip| clip["start_secs"] == hit["start_secs"]).unwrap();
+        assert_eq!((&clip["score"], &clip["matched"]), (&hit["score"], &hit["matched"]));
+    }
+    assert_eq!(timeline["moments"][0]["score"], hits[0]["score"]);
+    assert!(timeline["usual_score"].as_f64().unwrap() < hits[0]["score"].as_f64().unwrap());
+    let both =
+        server.get_json(&format!("/v1/assets/{id}/timeline?q=a+red+circle&targets=video,audio&fuse=mean"));
+    assert_eq!(both["data"].as_array().unwrap().len(), clips.len());
+    // Any query: a span of another asset.
+    let body = json!({"query": {"asset": {"id": assets[1]["id"], "start_secs": 0, "end_secs": 3.2}}});
+    let like = server.post_json(&format!("/v1/assets/{id}/timeline"), &body);
+    assert_eq!(
+        (like["space"].as_str().unwrap(), like["data"].as_array().unwrap().len()),
+        ("fine", clips.len())
+    );
+    for (query, code) in [
+        ("?q=+", "invalid_value"),
+        ("", "missing_field"),
+        ("?q=red&targets=smell", "invalid_value"),
+        ("?q=red&space=x", "bad_space"),
+    ] {
+        let (status, found) = error_of(server.get(&format!("/v1/assets/{id}/timeline{query}")));
+        assert_eq!((status, found.as_str()), (400, code), "{query}");
+    }
+    let missing = format!("/v1/assets/ast_{}/timeline?q=red", "0".repeat(32));
+    assert_eq!(error_of(server.get(&missing)), (404, "not_found".to_owned()));
+}
+
+#[test]
+fn confidence_tells_what_is_here_from_what_is_not() {
+    let (server, _) = films();
+    calibrated(server);
+    let answer = |body: Value| server.post_json("/v1/search", &body);
+    let here = answer(json!({"query": {"text": "a big blue triangle moving left"}}));
+    assert_eq!(here["no_match"], false, "{here}");
+    let confidences: Vec<f64> =
+        here["data"].as_array().unwrap().iter().map(|hit| hit["confidence"].as_f64().unwrap()).collect();
+    assert!(
+        confidences.is_sorted_by(|a, b| a >= b) && confidences[0] > 0.9 && confidences[9] < 0.5,
+        "{confidences:?}"
+    );
+    let sure = answer(json!({"query": {"text": "a big blue triangle moving left"}, "min_confidence": 0.9}));
+    let count = confidences.iter().filter(|confidence| **confidence >= 0.9).count();
+    assert_eq!(sure["data"].as_array().unwrap().len(), count);
+    let chatter = answer(json!({"query": {"text": "thanks for watching everyone"}, "min_confidence": 0.9}));
+    assert_eq!(
+        (&chatter["no_match"], chatter["data"].as_array().unwrap().len()),
+        (&json!(true), 0),
+        "{chatter}"
+    );
+    // Where it cannot be told there is none, and asking for it is refused.
+    let parts = json!([{"text": "red"}, {"text": "circle"}]);
+    let several = answer(json!({"query": parts}));
+    assert_eq!((&several["no_match"], &several["data"][0]["confidence"]), (&json!(false), &Value::Null));
+    let refused = server.post("/v1/search", &json!({"query": parts, "min_confidence": 0.5}));
+    assert_eq!(error_of(refused), (400, "bad_search".to_owned()));
+    let refused = server.post("/v1/search", &json!({"query": {"text": "red"}, "min_confidence": 1.5}));
+    assert_eq!(error_of(refused), (400, "invalid_value".to_owned()));
+}
