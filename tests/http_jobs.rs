@@ -229,3 +229,131 @@ fn a_job_goes_on_after_kill_9_and_does_every_file_once() {
     assert_eq!((&ready["state"], &ready["clip_count"]), (&json!("ready"), &json!(188)));
     assert_eq!(server.get_json("/v1/stats")["clips"], json!(clips + 188));
 }
+
+#[test]
+fn globs_manifests_and_lists_choose_the_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = folder(dir.path(), 3);
+    let server = Server::start(Options::default().root(&root));
+    let path = |name: &str| root.join(name).to_str().unwrap().to_owned();
+    let run = |mut body: Value| {
+        body["type"] = json!("index");
+        let response = server.post("/v1/jobs", &body);
+        assert_eq!(response.status(), 202, "{body}");
+        let job = server.finished_job(id(&ok_json(response)));
+        let items = server.items(id(&job));
+        (job, items)
+    };
+    let (job, items) =
+        run(json!({"path": path(""), "include": ["*.wav", "*.mp4"], "exclude": ["tone-1*", "deep/b*"]}));
+    let names: Vec<&str> = items.iter().map(|item| item["path"].as_str().unwrap()).collect();
+    assert_eq!(names, [path("deep/first.mp4"), path("tone-0.wav"), path("tone-2.wav")]);
+    assert_eq!((&job["items_done"], &job["items_failed"]), (&json!(3), &json!(0)));
+
+    let lines = "{\"path\": \"tone-1.wav\", \"metadata\": {\"who\": \"me\", \"n\": 1}}\n\n{\"path\": \"/etc/hostname\"}\n{\"path\": \"none.mp4\"}\n";
+    std::fs::write(root.join("list.jsonl"), lines).unwrap();
+    let (job, items) =
+        run(json!({"manifest": path("list.jsonl"), "metadata": {"who": "you", "from": "list"}}));
+    assert_eq!(
+        (&job["state"], &job["items_done"], &job["items_failed"]),
+        (&json!("done"), &json!(1), &json!(2))
+    );
+    let codes: Vec<&Value> = items.iter().map(|item| &item["error"]["code"]).collect();
+    assert_eq!(codes, [&Value::Null, &json!("path_not_allowed"), &json!("path_missing")]);
+    let asset = server.get_json(&format!("/v1/assets/{}", items[0]["asset_id"].as_str().unwrap()));
+    assert_eq!(asset["metadata"], json!({"who": "me", "n": 1, "from": "list"}));
+
+    let (job, items) =
+        run(json!({"files": [{"path": path("deep/shown.png")}, {"path": path("deep/broken.mp4")}]}));
+    assert_eq!((items.len(), &job["path"], &job["items_failed"]), (2, &Value::Null, &json!(1)));
+    // The file is mended, and what failed is tried again.
+    std::fs::copy(root.join("deep/first.mp4"), root.join("deep/broken.mp4")).unwrap();
+    ok_json(server.post(&format!("/v1/jobs/{}/retry", id(&job)), &json!({})));
+    let job = server.finished_job(id(&job));
+    assert_eq!(
+        (&job["state"], &job["items_done"], &job["items_failed"]),
+        (&json!("done"), &json!(2), &json!(0))
+    );
+
+    std::fs::write(root.join("bad.jsonl"), "{\"path\": \"a\"}\nnot json\n").unwrap();
+    for (body, code) in [
+        (json!({"manifest": path("bad.jsonl")}), "invalid_manifest"),
+        (json!({"manifest": "/etc/hostname"}), "path_not_allowed"),
+        (json!({"manifest": path("deep")}), "path_kind"),
+        (json!({}), "missing_field"),
+        (json!({"path": path(""), "files": []}), "invalid_value"),
+        (json!({"files": [], "include": ["*"]}), "invalid_value"),
+        (json!({"path": path(""), "include": ["["]}), "invalid_value"),
+        (json!({"files": [{"path": "a", "meta": 1}]}), "unknown_field"),
+    ] {
+        let mut whole = body.clone();
+        whole["type"] = json!("index");
+        let (status, found) = error_of(server.post("/v1/jobs", &whole));
+        assert_eq!(found, code, "{body}");
+        assert!((400..500).contains(&status), "{body}");
+    }
+    assert_eq!(
+        error_of(server.post("/v1/jobs", &json!({"type": "index", "manifest": path("bad.jsonl")}))).0,
+        400
+    );
+}
+
+#[test]
+fn a_paused_job_waits_until_it_is_resumed_also_over_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let root = folder(dir.path(), 20);
+    let options = || Options::default().data(&data).root(&root).args(&["--ingest-workers", "1"]);
+    let server = Server::start(options());
+    let job = start(&server, &root);
+    let url = format!("/v1/jobs/{}", id(&job));
+    let paused = ok_json(server.post(&format!("{url}/pause"), &json!({})));
+    assert_eq!((&paused["state"], &paused["eta_secs"]), (&json!("paused"), &Value::Null));
+    let over = |job: &Value| job["items_done"].as_u64().unwrap() + job["items_failed"].as_u64().unwrap();
+    let running =
+        |server: &Server| server.items(id(&job)).iter().filter(|item| item["state"] == "running").count();
+    eventually("what ran has ended", || (running(&server) == 0).then_some(()));
+    let before = over(&server.get_json(&url));
+    assert!(before < 23, "the job was too quick for this test");
+    // Another job is not held up, and a kill does not wake the paused one.
+    let other =
+        server.post("/v1/jobs", &json!({"type": "index", "files": [{"path": root.join("deep/first.mp4")}]}));
+    assert_eq!(server.finished_job(id(&ok_json(other)))["items_done"], 1);
+    server.kill9();
+    let server = Server::start(options());
+    let found = server.get_json(&url);
+    assert_eq!((&found["state"], over(&found)), (&json!("paused"), before));
+    let resumed = ok_json(server.post(&format!("{url}/resume"), &json!({})));
+    assert!(["queued", "running"].contains(&resumed["state"].as_str().unwrap()), "{resumed}");
+    let ended = server.finished_job(id(&job));
+    assert_eq!(
+        (&ended["state"], &ended["items_done"], &ended["items_failed"]),
+        (&json!("done"), &json!(22), &json!(1))
+    );
+    for (what, state) in [("pause", "done"), ("resume", "done")] {
+        assert_eq!(ok_json(server.post(&format!("{url}/{what}"), &json!({})))["state"], state);
+    }
+    assert_eq!(error_of(server.post("/v1/jobs/job_00000000000000000000000000/pause", &json!({}))).0, 404);
+}
+
+/// Reading a process's memory from its start fails with an input/output error: one that may pass.
+#[test]
+fn a_failure_that_may_pass_is_put_off_and_tried_again() {
+    let server = Server::start(Options::default().root(Path::new("/proc")));
+    let body = json!({"type": "index", "files": [{"path": "/proc/self/mem"}]});
+    let job = ok_json(server.post("/v1/jobs", &body));
+    let item = eventually("it is put off", || {
+        let item = server.items(id(&job)).remove(0);
+        (item["attempts"].as_u64().unwrap() > 0).then_some(item)
+    });
+    assert_eq!(item["error"]["code"], "io", "{item}");
+    if item["state"] == "queued" {
+        assert!(item["next_attempt_at"].is_string(), "{item}");
+    }
+    eventually("it is tried again", || {
+        let item = server.items(id(&job)).remove(0);
+        (item["attempts"].as_u64().unwrap() > 1).then_some(())
+    });
+    assert_eq!(ok_json(server.delete(&format!("/v1/jobs/{}", id(&job))))["state"], "cancelled");
+    eventually("its item is cancelled", || (server.items(id(&job))[0]["state"] == "cancelled").then_some(()));
+}

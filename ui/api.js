@@ -180,6 +180,15 @@ export function cancelJob(id) {
 
 /**
  * @param {string} id
+ * @param {"pause"|"resume"|"retry"} what
+ * @returns {Promise<Job>}
+ */
+export function steerJob(id, what) {
+  return callJson(`/v1/jobs/${encodeURIComponent(id)}/${what}`, { method: "POST" });
+}
+
+/**
+ * @param {string} id
  * @returns {Promise<{path: string, error: {message: string} | null}[]>}
  */
 export async function failedItems(id) {

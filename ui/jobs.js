@@ -1,12 +1,19 @@
 // @ts-check
-// Folders on the server that are being indexed: start, live progress, failures, cancel.
+// Folders on the server that are being indexed: start, live progress, failures, pause, cancel, retry.
 
-import { cancelJob, failedItems, job, jobEvents, listJobs, startJob } from "./api.js";
+import { cancelJob, failedItems, job, jobEvents, listJobs, startJob, steerJob } from "./api.js";
 import { byId, el, lasting, plural, sleep } from "./dom.js";
 
 /** @typedef {import("./api.js").Job} Job */
 
-const STATE = { queued: "Waiting", running: "Running", done: "Done", failed: "Failed", cancelled: "Cancelled" };
+const STATE = {
+  queued: "Waiting",
+  running: "Running",
+  paused: "Paused",
+  done: "Done",
+  failed: "Failed",
+  cancelled: "Cancelled",
+};
 
 const form = /** @type {HTMLFormElement} */ (byId("folder-form"));
 const path = /** @type {HTMLInputElement} */ (byId("folder-path"));
@@ -49,7 +56,7 @@ export async function refreshJobs() {
 }
 
 /** @param {Job} shown */
-const live = (shown) => shown.state === "queued" || shown.state === "running";
+const live = (shown) => ["queued", "running", "paused"].includes(shown.state);
 
 /**
  * @param {Job} begun
@@ -67,7 +74,6 @@ function add(begun, mine) {
 
 /** @param {Job} begun */
 function card(begun) {
-  const stop = new AbortController();
   const state = el("span", { class: "state" });
   const bar = el("progress", { max: 1, "aria-label": "Files done" });
   const say = el("p", { class: "about", role: "status" });
@@ -75,11 +81,13 @@ function card(begun) {
   const summary = el("summary", {});
   const details = el("details", { class: "failures", hidden: true }, summary, failures);
   const cancel = el("button", { type: "button", class: "cancel" }, "Cancel");
+  const steer = el("button", { type: "button", class: "steer" });
+  let next = /** @type {"pause"|"resume"|"retry"} */ ("pause");
   const title = begun.path ?? "A folder";
   const item = el(
     "li",
     { class: "job" },
-    el("div", { class: "line" }, el("span", { class: "name", title }, el("bdi", {}, title)), state, cancel),
+    el("div", { class: "line" }, el("span", { class: "name", title }, el("bdi", {}, title)), state, steer, cancel),
     bar,
     say,
     details,
@@ -90,6 +98,9 @@ function card(begun) {
     state.textContent = STATE[now.state] ?? now.state;
     state.className = `state ${now.state}`;
     cancel.hidden = !live(now);
+    next = now.state === "paused" ? "resume" : live(now) ? "pause" : "retry";
+    steer.textContent = { pause: "Pause", resume: "Resume", retry: "Try again" }[next];
+    steer.hidden = next === "retry" && (!now.items_failed || now.state === "cancelled");
     bar.hidden = !live(now);
     if (now.items_total) bar.value = (now.items_done + now.items_failed) / now.items_total;
     say.textContent = progress(now);
@@ -97,17 +108,30 @@ function card(begun) {
     summary.textContent = `${plural(now.items_failed, "file")} failed`;
     if (now.items_failed && (details.open || !live(now))) listFailures(now.id, failures);
   }
-  cancel.addEventListener("click", async () => {
-    cancel.disabled = true;
-    try {
-      draw(await cancelJob(begun.id));
-    } catch (error) {
-      complain(error);
-    }
-    cancel.disabled = false;
+  /**
+   * @param {HTMLButtonElement} button
+   * @param {() => Promise<Job>} act
+   */
+  const onClick = (button, act) =>
+    button.addEventListener("click", async () => {
+      button.disabled = true;
+      try {
+        draw(await act());
+      } catch (error) {
+        complain(error);
+      }
+      button.disabled = false;
+    });
+  onClick(cancel, () => cancelJob(begun.id));
+  onClick(steer, async () => {
+    const again = next === "retry";
+    const now = await steerJob(begun.id, next);
+    if (again && live(now)) watch(begun.id, shown);
+    return now;
   });
   details.addEventListener("toggle", () => details.open && listFailures(begun.id, failures));
-  return { item, draw, stop };
+  const shown = { item, draw };
+  return shown;
 }
 
 /** @param {Job} now */
@@ -139,7 +163,8 @@ async function listFailures(id, box) {
  * @param {string} id
  * @param {ReturnType<typeof card>} shown
  */
-async function watch(id, { draw, stop }) {
+async function watch(id, { draw }) {
+  const stop = new AbortController();
   let last = /** @type {Job | null} */ (null);
   try {
     for await (const now of jobEvents(id, stop.signal)) {

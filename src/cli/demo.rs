@@ -12,7 +12,8 @@ use super::query::Query;
 use super::serve::{self, ListenArgs};
 use super::{CliError, index, search, table};
 use crate::config::{DataArgs, LimitArgs, ModelArgs};
-use crate::library::Library;
+use crate::jobs::NameFilter;
+use crate::library::{JobSource, Library};
 use crate::search::SearchRequest;
 use crate::types::Modality;
 
@@ -49,7 +50,8 @@ pub async fn run(args: DemoArgs) -> Result<ExitCode, CliError> {
     let listener = serve::bind(&args.listen).await?;
     let roots = vec![clips.clone()];
     let library = super::open_library(&args.model, &args.data, &args.limits, roots).await?;
-    let job = library.start_index_job(&clips, true, serde_json::json!({}), None).await?;
+    let source = JobSource::Folder { path: clips, recursive: true, filter: NameFilter::default() };
+    let job = library.start_index_job(source, serde_json::json!({}), None).await?;
     let job = index::follow(&library, job, true).await?;
     println!("{} sample files are searchable\n", job.items_done);
 

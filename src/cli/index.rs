@@ -10,8 +10,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{CliError, table};
 use crate::config::{DataArgs, LimitArgs, ModelArgs};
-use crate::jobs::JobView;
-use crate::library::Library;
+use crate::jobs::{JobView, NameFilter};
+use crate::library::{JobSource, Library};
 use crate::store::{JobItem, JobRecord, WorkState};
 
 /// Flags of `index`.
@@ -24,10 +24,20 @@ pub struct IndexArgs {
     #[command(flatten)]
     limits: LimitArgs,
     /// Folder of videos, sounds and pictures.
-    folder: PathBuf,
+    #[arg(required_unless_present = "manifest")]
+    folder: Option<PathBuf>,
     /// Only the folder itself, not the folders in it.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "manifest")]
     flat: bool,
+    /// Only files of these names, e.g. `*.mp4` or `2024/**`.
+    #[arg(long, value_name = "GLOB", conflicts_with = "manifest")]
+    include: Vec<String>,
+    /// No files of these names.
+    #[arg(long, value_name = "GLOB", conflicts_with = "manifest")]
+    exclude: Vec<String>,
+    /// Instead of a folder: a JSONL file with one {"path": …, "metadata": {…}} a line.
+    #[arg(long, value_name = "FILE", conflicts_with = "folder")]
+    manifest: Option<PathBuf>,
     /// Print the finished job and its items as JSON.
     #[arg(long)]
     json: bool,
@@ -35,13 +45,9 @@ pub struct IndexArgs {
 
 /// Runs `index`. Exit status 0 also where some files failed: they are listed; 2 where all did.
 pub async fn run(args: IndexArgs) -> Result<ExitCode, CliError> {
-    let folder = args
-        .folder
-        .canonicalize()
-        .map_err(|error| CliError::input("path_missing", format!("{}: {error}", args.folder.display())))?;
-    let roots = vec![folder.clone()];
+    let (source, roots) = source_of(&args)?;
     let library = super::open_library(&args.model, &args.data, &args.limits, roots).await?;
-    let job = library.start_index_job(&folder, !args.flat, serde_json::json!({}), None).await?;
+    let job = library.start_index_job(source, serde_json::json!({}), None).await?;
     let job = follow(&library, job, !args.json).await?;
     let items =
         library.store().job_items(job.id, -1, u32::MAX).await.map_err(crate::library::LibraryError::from)?;
@@ -55,6 +61,28 @@ pub async fn run(args: IndexArgs) -> Result<ExitCode, CliError> {
     }
     let all_failed = job.items_total > 0 && job.items_failed == job.items_total;
     Ok(ExitCode::from(if all_failed { 2 } else { 0 }))
+}
+
+/// What to index, and beneath which folders it may lie.
+fn source_of(args: &IndexArgs) -> Result<(JobSource, Vec<PathBuf>), CliError> {
+    let resolve = |path: &PathBuf| {
+        path.canonicalize()
+            .map_err(|error| CliError::input("path_missing", format!("{}: {error}", path.display())))
+    };
+    if let Some(manifest) = &args.manifest {
+        // Whoever runs the command may read what they name, wherever it lies.
+        return Ok((JobSource::Manifest(resolve(manifest)?), vec![PathBuf::from("/")]));
+    }
+    let Some(folder) = &args.folder else {
+        return Err(CliError::input("missing_field", "name a folder or a --manifest"));
+    };
+    let path = resolve(folder)?;
+    let filter = NameFilter::new(&args.include, &args.exclude)
+        .map_err(|reason| CliError::input("invalid_value", reason))?;
+    // One file is allowed by its folder.
+    let root =
+        if path.is_file() { path.parent().map_or_else(|| path.clone(), PathBuf::from) } else { path.clone() };
+    Ok((JobSource::Folder { path, recursive: !args.flat, filter }, vec![root]))
 }
 
 /// Waits for a job with a progress bar; Ctrl-C cancels it and keeps what is done.
@@ -78,7 +106,7 @@ pub async fn follow(library: &Arc<Library>, job: JobRecord, bar: bool) -> Result
             view.eta_secs.map_or_else(|| "-".to_owned(), table::clock),
             now.items_failed
         ));
-        if matches!(now.state, WorkState::Done | WorkState::Failed | WorkState::Cancelled) {
+        if now.state.has_ended() {
             progress.finish_and_clear();
             return Ok(now);
         }

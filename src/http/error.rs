@@ -149,7 +149,9 @@ impl From<LibraryError> for ApiError {
             LibraryError::PathNotAllowed(_) => {
                 return Self::new(StatusCode::FORBIDDEN, error.code(), error.to_string()).with_param("path");
             }
-            LibraryError::PathKind(..) | LibraryError::TooManyFiles(_) => StatusCode::BAD_REQUEST,
+            LibraryError::PathKind(..) | LibraryError::TooManyFiles(_) | LibraryError::BadManifest(_) => {
+                StatusCode::BAD_REQUEST
+            }
             LibraryError::UploadTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             LibraryError::Busy { retry_after_secs } => {
                 return Self::new(StatusCode::TOO_MANY_REQUESTS, error.code(), error.to_string())

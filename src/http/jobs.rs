@@ -1,7 +1,6 @@
 //! Jobs: started, watched, cancelled.
 
 use std::convert::Infallible;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::Json;
@@ -19,7 +18,8 @@ use super::error::{ApiError, ErrorBody};
 use super::extract::{ApiJson, ApiQuery, IdPath};
 use super::state::{AppState, detached};
 use super::views::List;
-use crate::jobs::{ItemView, JobView};
+use crate::jobs::{ItemView, JobView, ManifestItem, NameFilter};
+use crate::library::JobSource;
 use crate::store::WorkState;
 use crate::types::JobId;
 
@@ -28,7 +28,12 @@ const EVENT_EVERY: Duration = Duration::from_millis(300);
 /// Longest idempotency key, characters.
 const MAX_KEY_CHARS: usize = 255;
 
-/// A job to start.
+/// Longest list of files in a request; longer ones come as a manifest.
+const MAX_FILES: usize = 10_000;
+/// Most globs of a request.
+const MAX_GLOBS: usize = 100;
+
+/// A job to start: exactly one of `path`, `manifest` and `files`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JobBody {
@@ -37,25 +42,63 @@ pub struct JobBody {
     #[allow(dead_code, reason = "there is one kind of job, and it must be named")]
     kind: JobKind,
     /// Absolute path of a folder (or one file) beneath an allowed root.
-    path: String,
-    /// Also the folders in it; default true.
-    #[serde(default = "yes")]
-    recursive: bool,
-    /// Any JSON object, given to every asset.
+    path: Option<String>,
+    /// With `path`: also the folders in it; default true.
+    recursive: Option<bool>,
+    /// With `path`: only files that match one of these globs. `*` stays within a name, `**` crosses
+    /// folders; a glob without `/` is looked for in every folder; case does not matter.
+    #[serde(default)]
+    include: Vec<String>,
+    /// With `path`: no files that match one of these globs.
+    #[serde(default)]
+    exclude: Vec<String>,
+    /// Absolute path of a JSONL file beneath an allowed root: one `{"path": …, "metadata": {…}}` a
+    /// line; relative paths are relative to its folder.
+    manifest: Option<String>,
+    /// The files themselves, at most 10,000.
+    files: Option<Vec<ManifestItem>>,
+    /// Any JSON object, given to every asset; an item's own keys win.
     #[schema(value_type = Option<Object>)]
     metadata: Option<Value>,
+}
+
+impl JobBody {
+    fn source(self) -> Result<JobSource, ApiError> {
+        let folder_only = self.recursive.is_some() || !self.include.is_empty() || !self.exclude.is_empty();
+        if folder_only && self.path.is_none() {
+            let message = "`recursive`, `include` and `exclude` go with `path`";
+            return Err(ApiError::invalid("include", message));
+        }
+        if self.include.len() + self.exclude.len() > MAX_GLOBS {
+            return Err(ApiError::invalid("include", format!("at most {MAX_GLOBS} globs")));
+        }
+        match (self.path, self.manifest, self.files) {
+            (Some(path), None, None) => {
+                let filter = NameFilter::new(&self.include, &self.exclude)
+                    .map_err(|reason| ApiError::invalid("include", reason))?;
+                let recursive = self.recursive.unwrap_or(true);
+                Ok(JobSource::Folder { path: path.into(), recursive, filter })
+            }
+            (None, Some(manifest), None) => Ok(JobSource::Manifest(manifest.into())),
+            (None, None, Some(files)) if files.len() > MAX_FILES => {
+                Err(ApiError::invalid("files", format!("at most {MAX_FILES} files; more come as a manifest")))
+            }
+            (None, None, Some(files)) => Ok(JobSource::Files(files)),
+            (None, None, None) => {
+                let message = "send one of `path`, `manifest` and `files`";
+                Err(ApiError::new(StatusCode::BAD_REQUEST, "missing_field", message).with_param("path"))
+            }
+            _ => Err(ApiError::invalid("path", "send only one of `path`, `manifest` and `files`")),
+        }
+    }
 }
 
 /// Kinds of jobs.
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum JobKind {
-    /// Index a folder.
+    /// Index files.
     Index,
-}
-
-const fn yes() -> bool {
-    true
 }
 
 /// Starts a job. It is durable: it goes on after a restart, and no file is done twice.
@@ -72,13 +115,12 @@ pub async fn start(
         None => None,
         Some(value) => Some(checked_key(value.to_str().unwrap_or(""))?),
     };
-    let metadata = checked_metadata(body.metadata.unwrap_or(Value::Null))?;
+    let mut body = body;
+    let metadata = checked_metadata(body.metadata.take().unwrap_or(Value::Null))?;
+    let source = body.source()?;
     let library = state.library.clone();
-    let job = detached(async move {
-        let path = PathBuf::from(body.path);
-        Ok(library.start_index_job(&path, body.recursive, metadata, key.as_deref()).await?)
-    })
-    .await?;
+    let job =
+        detached(async move { Ok(library.start_index_job(source, metadata, key.as_deref()).await?) }).await?;
     let location = format!("/v1/jobs/{}", job.id);
     let view = state.library.job_view(&job);
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(view)).into_response())
@@ -135,6 +177,42 @@ pub async fn cancel(
 ) -> Result<Json<JobView>, ApiError> {
     let library = state.library.clone();
     let job = detached(async move { Ok(library.cancel_job(id).await?) }).await?;
+    Ok(Json(state.library.job_view(&job)))
+}
+
+/// Pauses a job: what runs ends, nothing new is begun until it is resumed, also after a restart.
+#[utoipa::path(post, path = "/v1/jobs/{id}/pause", tag = "jobs", params(("id" = String, Path)),
+    responses((status = 200, description = "The job as it then is; one that has ended stays so", body = JobView),
+        (status = "4XX", description = "Refused", body = ErrorBody)))]
+pub async fn pause(
+    State(state): State<AppState>,
+    IdPath(id): IdPath<JobId>,
+) -> Result<Json<JobView>, ApiError> {
+    let job = state.library.pause_job(id).await?;
+    Ok(Json(state.library.job_view(&job)))
+}
+
+/// Lets a paused job go on.
+#[utoipa::path(post, path = "/v1/jobs/{id}/resume", tag = "jobs", params(("id" = String, Path)),
+    responses((status = 200, description = "The job as it then is", body = JobView),
+        (status = "4XX", description = "Refused", body = ErrorBody)))]
+pub async fn resume(
+    State(state): State<AppState>,
+    IdPath(id): IdPath<JobId>,
+) -> Result<Json<JobView>, ApiError> {
+    let job = state.library.resume_job(id).await?;
+    Ok(Json(state.library.job_view(&job)))
+}
+
+/// Queues the failed items of a job once more, also of one that has ended.
+#[utoipa::path(post, path = "/v1/jobs/{id}/retry", tag = "jobs", params(("id" = String, Path)),
+    responses((status = 200, description = "The job as it then is; a cancelled one stays so", body = JobView),
+        (status = "4XX", description = "Refused", body = ErrorBody)))]
+pub async fn retry(
+    State(state): State<AppState>,
+    IdPath(id): IdPath<JobId>,
+) -> Result<Json<JobView>, ApiError> {
+    let job = state.library.retry_job(id).await?;
     Ok(Json(state.library.job_view(&job)))
 }
 
@@ -215,7 +293,7 @@ impl Watch {
             let now = (job.state, job.items_done, job.items_failed, job.clips);
             if self.last != Some(now) {
                 self.last = Some(now);
-                self.ended = matches!(job.state, WorkState::Done | WorkState::Failed | WorkState::Cancelled);
+                self.ended = job.state.has_ended();
                 let event =
                     Event::default().event("job").json_data(self.state.library.job_view(&job)).ok()?;
                 return Some((Ok(event), self));

@@ -108,9 +108,7 @@ pub async fn prometheus(State(state): State<AppState>) -> Result<Response, ApiEr
             .set(index.bytes as f64);
     }
     let jobs = state.library.store().list_jobs(1000).await?;
-    for wanted in
-        [WorkState::Queued, WorkState::Running, WorkState::Done, WorkState::Failed, WorkState::Cancelled]
-    {
+    for wanted in WorkState::ALL {
         let count = jobs.iter().filter(|job| job.state == wanted).count();
         gauge!("triptych_jobs", "state" => wanted.as_str()).set(count as f64);
     }

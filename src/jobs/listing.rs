@@ -4,12 +4,49 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+
 /// Names that are taken without a look inside.
 const MEDIA_EXTENSIONS: &[&str] = &[
     "mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "m2ts", "mts", "flv", "wmv", "3gp",
     "ogv", "wav", "mp3", "flac", "ogg", "oga", "opus", "m4a", "aac", "aif", "aiff", "wma", "jpg", "jpeg",
     "png", "webp", "gif", "bmp",
 ];
+
+/// Which of a folder's files are wanted: globs over their paths relative to the folder. `*` stays
+/// within a name, `**` crosses folders; a pattern without `/` is looked for in every folder. Upper
+/// and lower case are the same.
+#[derive(Debug, Clone, Default)]
+pub struct NameFilter {
+    include: Option<GlobSet>,
+    exclude: GlobSet,
+}
+
+impl NameFilter {
+    /// A filter; without `include` everything is wanted that `exclude` does not name.
+    ///
+    /// # Errors
+    /// A sentence that names the pattern that is none.
+    pub fn new(include: &[String], exclude: &[String]) -> Result<Self, String> {
+        let include = if include.is_empty() { None } else { Some(globs(include)?) };
+        Ok(Self { include, exclude: globs(exclude)? })
+    }
+
+    fn wants(&self, relative: &Path) -> bool {
+        self.include.as_ref().is_none_or(|include| include.is_match(relative))
+            && !self.exclude.is_match(relative)
+    }
+}
+
+fn globs(patterns: &[String]) -> Result<GlobSet, String> {
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        let anywhere = if pattern.contains('/') { pattern.clone() } else { format!("**/{pattern}") };
+        let glob = GlobBuilder::new(&anywhere).literal_separator(true).case_insensitive(true).build();
+        set.add(glob.map_err(|error| format!("`{pattern}`: {}", error.kind()))?);
+    }
+    set.build().map_err(|error| error.to_string())
+}
 
 /// Why a folder could not be listed.
 #[derive(Debug, thiserror::Error)]
@@ -25,13 +62,14 @@ pub enum ListError {
 /// The media files of a folder, sorted by path, or the one file given. Hidden names are left out,
 /// and so is what neither its name nor its first bytes call media. A link to a file is listed as
 /// it stands and checked when it is indexed; links to folders are not followed, so there are no
-/// cycles. `inside` says whether a resolved path may be read. Blocking.
+/// cycles. `filter` leaves out files, not the one file given. `inside` says whether a resolved path may be read. Blocking.
 ///
 /// # Errors
 /// [`ListError`].
 pub fn list_media(
     root: &Path,
     recursive: bool,
+    filter: &NameFilter,
     most: usize,
     inside: impl Fn(&Path) -> bool,
 ) -> Result<Vec<String>, ListError> {
@@ -59,7 +97,10 @@ pub fn list_media(
             let path = entry.path();
             if kind.is_dir() && recursive {
                 folders.push(path);
-            } else if !kind.is_dir() && is_media(&path, kind.is_symlink(), &inside) {
+            } else if !kind.is_dir()
+                && filter.wants(path.strip_prefix(root).unwrap_or(&path))
+                && is_media(&path, kind.is_symlink(), &inside)
+            {
                 match path.to_str() {
                     Some(text) => found.push(text.to_owned()),
                     None => tracing::warn!(path = ?path, "a name that is not UTF-8 is left out"),
@@ -118,7 +159,8 @@ mod tests {
 
     fn names(root: &Path, recursive: bool) -> Vec<String> {
         let base = root.to_owned();
-        let listed = list_media(root, recursive, 100, |path| path.starts_with(&base)).unwrap();
+        let all = NameFilter::default();
+        let listed = list_media(root, recursive, &all, 100, |path| path.starts_with(&base)).unwrap();
         listed.iter().map(|p| p.strip_prefix(root.to_str().unwrap()).unwrap()[1..].to_owned()).collect()
     }
 
@@ -136,13 +178,37 @@ mod tests {
         symlink(dir.path().join("outside.bin"), root.join("out.bin")).unwrap();
         symlink(dir.path().join("outside.bin"), root.join("out.mp4")).unwrap();
         symlink(&root, root.join("loop")).unwrap();
+        let all = NameFilter::default();
         assert_eq!(
             names(&root, true),
             ["a.WAV", "b/c.jpg", "b/deep/d.webm", "no-extension", "out.mp4", "z.mp4"]
         );
         assert_eq!(names(&root, false), ["a.WAV", "no-extension", "out.mp4", "z.mp4"]);
-        assert!(matches!(list_media(&root, true, 2, |_| true), Err(ListError::TooMany(2))));
-        assert_eq!(list_media(&root.join("z.mp4"), true, 2, |_| true).unwrap().len(), 1);
-        assert!(list_media(&root.join("none"), true, 2, |_| true).is_err());
+        assert!(matches!(list_media(&root, true, &all, 2, |_| true), Err(ListError::TooMany(2))));
+        assert_eq!(list_media(&root.join("z.mp4"), true, &all, 2, |_| true).unwrap().len(), 1);
+        assert!(list_media(&root.join("none"), true, &all, 2, |_| true).is_err());
+    }
+
+    #[test]
+    fn globs_choose_among_the_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        for name in ["a.mp4", "b/c.MP4", "b/d.wav", "b/raw/e.mp4", "raw/f.mp4"] {
+            fs::create_dir_all(root.join(name).parent().unwrap()).unwrap();
+            fs::write(root.join(name), "x").unwrap();
+        }
+        let chosen = |include: &[&str], exclude: &[&str]| {
+            let owned = |globs: &[&str]| globs.iter().map(|g| (*g).to_owned()).collect::<Vec<_>>();
+            let filter = NameFilter::new(&owned(include), &owned(exclude)).unwrap();
+            let listed = list_media(root, true, &filter, 100, |_| true).unwrap();
+            let names =
+                listed.iter().map(|p| Path::new(p).strip_prefix(root).unwrap().to_str().unwrap().to_owned());
+            names.collect::<Vec<_>>()
+        };
+        assert_eq!(chosen(&["*.mp4"], &[]), ["a.mp4", "b/c.MP4", "b/raw/e.mp4", "raw/f.mp4"]);
+        assert_eq!(chosen(&["b/*.mp4"], &[]), ["b/c.MP4"]);
+        assert_eq!(chosen(&["*.mp4", "*.wav"], &["**/raw/**"]), ["a.mp4", "b/c.MP4", "b/d.wav"]);
+        assert_eq!(chosen(&[], &["*.mp4"]), ["b/d.wav"]);
+        assert!(NameFilter::new(&["[".to_owned()], &[]).unwrap_err().starts_with("`[`: "));
     }
 }

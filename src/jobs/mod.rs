@@ -1,13 +1,15 @@
 //! Durable batch jobs: what a person sees of them, and which files a folder gives them.
 
 mod listing;
+mod manifest;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
-pub use listing::{ListError, list_media};
+pub use listing::{ListError, NameFilter, list_media};
+pub use manifest::{ManifestError, ManifestItem, read_manifest};
 
 use crate::store::{JobItem, JobRecord, WorkState};
 use crate::types::{AssetId, JobId, rfc3339_millis};
@@ -56,7 +58,7 @@ pub struct JobView {
     pub kind: String,
     /// State.
     pub state: WorkState,
-    /// The folder or file it was started with.
+    /// The folder, file or manifest it was started with; null for a list of files.
     pub path: Option<String>,
     /// The user's JSON object, given to every asset.
     pub metadata: serde_json::Value,
@@ -109,7 +111,7 @@ impl JobView {
         };
         let over = job.items_done + job.items_failed;
         let (here, left) = (over.saturating_sub(since.items), job.items_total.saturating_sub(over));
-        let eta_secs = match (ended, here) {
+        let eta_secs = match (ended || job.state == WorkState::Paused, here) {
             (true, _) | (false, 0) => None,
             _ => Some(running_secs / here as f64 * left as f64),
         };
@@ -155,8 +157,12 @@ pub struct ItemView {
     pub clips: u64,
     /// Seconds of media.
     pub media_secs: f64,
-    /// Why it failed, or why only a part could be read.
+    /// Why it failed, why only a part could be read, or why it is tried again.
     pub error: Option<WorkError>,
+    /// How often it was tried and put off.
+    pub attempts: u32,
+    /// When it is tried again: RFC 3339, UTC; null unless it was put off.
+    pub next_attempt_at: Option<String>,
 }
 
 impl From<&JobItem> for ItemView {
@@ -169,6 +175,9 @@ impl From<&JobItem> for ItemView {
             clips: item.clips,
             media_secs: item.media_secs,
             error: WorkError::of(item.error.as_ref()),
+            attempts: item.attempts,
+            next_attempt_at: (item.state == WorkState::Queued && item.not_before_unix_ms > 0)
+                .then(|| rfc3339_millis(item.not_before_unix_ms)),
         }
     }
 }

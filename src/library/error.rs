@@ -30,9 +30,12 @@ pub enum LibraryError {
     /// A path that is of another kind than asked for.
     #[error("{0} is not {1}")]
     PathKind(String, &'static str),
-    /// A folder with more files than one job takes.
-    #[error("the folder holds more than {0} files; index its parts one by one")]
+    /// More files than one job takes.
+    #[error("these are more than {0} files; index them in parts")]
     TooManyFiles(usize),
+    /// A manifest with a line that is no item.
+    #[error("the manifest cannot be read: {0}")]
+    BadManifest(String),
     /// Too much work is queued.
     #[error("too much work is queued; try again in {retry_after_secs} s")]
     Busy {
@@ -73,6 +76,7 @@ impl LibraryError {
             Self::PathMissing(_) => "path_missing",
             Self::PathKind(..) => "path_kind",
             Self::TooManyFiles(_) => "too_many_files",
+            Self::BadManifest(_) => "invalid_manifest",
             Self::Busy { .. } => "busy",
             Self::UploadTooLarge { .. } => "payload_too_large",
             Self::NoSuchTrack(_) => "no_such_track",
@@ -81,4 +85,18 @@ impl LibraryError {
             Self::Io(_) => "io",
         }
     }
+}
+
+/// Whether the same may well succeed a little later, by an error's code: what failed is ours, not the
+/// file's.
+pub(super) fn is_passing(code: &str) -> bool {
+    matches!(
+        code,
+        "io" | "store_failed"
+            | "index_failed"
+            | "busy"
+            | "overloaded"
+            | "tower_failed"
+            | "decode_worker_failed"
+    )
 }

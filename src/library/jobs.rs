@@ -1,17 +1,39 @@
-//! Jobs of a library: started, cancelled, looked at.
+//! Jobs of a library: started, paused, cancelled, tried again, looked at.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Library, LibraryError};
-use crate::jobs::{Baseline, JobView, now_unix_ms};
+use serde_json::Value;
+
+use super::paths::AllowedRoots;
+use super::{Library, LibraryError, open_resolved};
+use crate::jobs::{Baseline, JobView, ListError, ManifestError, ManifestItem, NameFilter, now_unix_ms};
 use crate::store::{JobRecord, Store, WorkState};
 use crate::types::JobId;
 
 /// Most files one job takes.
 const MAX_FILES: usize = 1_000_000;
+
+/// Where the files of a job come from.
+#[derive(Debug, Clone)]
+pub enum JobSource {
+    /// A folder, or one file.
+    Folder {
+        /// Beneath an allowed root.
+        path: PathBuf,
+        /// Also the folders in it.
+        recursive: bool,
+        /// Which of its files.
+        filter: NameFilter,
+    },
+    /// A JSONL file of files.
+    Manifest(PathBuf),
+    /// The files themselves.
+    Files(Vec<ManifestItem>),
+}
 
 /// What jobs had done when this process began, so that a rate after a restart is not diluted by
 /// the time the server was down.
@@ -20,11 +42,16 @@ pub(super) struct Baselines(Mutex<HashMap<JobId, Baseline>>);
 
 impl Baselines {
     pub(super) async fn of_unfinished(store: &dyn Store) -> Result<Self, LibraryError> {
-        let now = now_unix_ms();
         let jobs = store.list_jobs(1000).await?;
-        let unfinished =
-            jobs.iter().filter(|job| matches!(job.state, WorkState::Queued | WorkState::Running));
-        Ok(Self(Mutex::new(unfinished.map(|job| (job.id, Baseline::of(job, now))).collect())))
+        let baselines = Self::default();
+        jobs.iter().filter(|job| !job.state.has_ended()).for_each(|job| baselines.set(job));
+        Ok(baselines)
+    }
+
+    /// From now on rates of this job are counted from here.
+    fn set(&self, job: &JobRecord) {
+        let baseline = Baseline::of(job, now_unix_ms());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(job.id, baseline);
     }
 
     fn get(&self, id: JobId) -> Option<Baseline> {
@@ -33,35 +60,28 @@ impl Baselines {
 }
 
 impl Library {
-    /// Starts a durable job that indexes a folder (recursive) or one file.
+    /// Starts a durable job that indexes files. `metadata` (an object) is given to every asset; an
+    /// item's own keys win.
     ///
     /// # Errors
     /// [`LibraryError`].
     pub async fn start_index_job(
         self: &Arc<Self>,
-        folder: &Path,
-        recursive: bool,
-        metadata: serde_json::Value,
+        source: JobSource,
+        metadata: Value,
         idempotency_key: Option<&str>,
     ) -> Result<JobRecord, LibraryError> {
         if self.stop.is_cancelled() {
             return Err(LibraryError::Stopping);
         }
-        let folder = self.allowed_path(folder)?;
-        let request = serde_json::json!({
-            "type": "index", "path": super::utf8(&folder)?, "recursive": recursive, "metadata": metadata,
-        });
+        let path = match &source {
+            JobSource::Folder { path, .. } | JobSource::Manifest(path) => Some(self.allowed_path(path)?),
+            JobSource::Files(_) => None,
+        };
+        let shown = path.as_deref().map(super::utf8).transpose()?;
+        let request = serde_json::json!({ "type": "index", "path": shown, "metadata": metadata });
         let roots = self.roots.clone();
-        let listed = super::blocking(move || {
-            crate::jobs::list_media(&folder, recursive, MAX_FILES, |path| roots.holds(path)).map_err(
-                |error| match error {
-                    crate::jobs::ListError::TooMany(most) => LibraryError::TooManyFiles(most),
-                    crate::jobs::ListError::Io(error) => LibraryError::Io(error),
-                },
-            )
-        })
-        .await?;
-        let items: Vec<_> = listed.into_iter().map(|path| (path, metadata.clone())).collect();
+        let items = super::blocking(move || items_of(source, path.as_deref(), &roots, &metadata)).await?;
         let job = self.store.create_job("index", &request, &items, idempotency_key).await?;
         self.start_workers();
         self.work.wake.notify_one();
@@ -81,9 +101,95 @@ impl Library {
         Ok(self.store.job(id).await?)
     }
 
+    /// Pauses a live job: what runs ends, nothing new is begun, also after a restart. Any other job
+    /// stays as it is.
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub async fn pause_job(&self, id: JobId) -> Result<JobRecord, LibraryError> {
+        Ok(self.store.pause_job(id, true).await?)
+    }
+
+    /// Lets a paused job go on. Any other job stays as it is.
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub async fn resume_job(&self, id: JobId) -> Result<JobRecord, LibraryError> {
+        let paused = self.store.job(id).await?.state == WorkState::Paused;
+        let job = self.store.pause_job(id, false).await?;
+        if paused {
+            self.baselines.set(&job);
+            self.work.wake.notify_one();
+        }
+        Ok(job)
+    }
+
+    /// Queues the failed items of a job once more. A cancelled job stays as it is.
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub async fn retry_job(self: &Arc<Self>, id: JobId) -> Result<JobRecord, LibraryError> {
+        let (job, queued) = self.store.retry_failed(id).await?;
+        if queued > 0 {
+            self.baselines.set(&job);
+            self.start_workers();
+            self.work.wake.notify_one();
+        }
+        Ok(job)
+    }
+
     /// A job as people see it.
     #[must_use]
     pub fn job_view(&self, job: &JobRecord) -> JobView {
         JobView::new(job, self.baselines.get(job.id))
+    }
+}
+
+/// The paths and metadata of a source whose `path` was resolved. Blocking.
+fn items_of(
+    source: JobSource,
+    path: Option<&Path>,
+    roots: &AllowedRoots,
+    metadata: &Value,
+) -> Result<Vec<(String, Value)>, LibraryError> {
+    let files = match (source, path) {
+        (JobSource::Folder { recursive, filter, .. }, Some(folder)) => {
+            let listed =
+                crate::jobs::list_media(folder, recursive, &filter, MAX_FILES, |path| roots.holds(path));
+            return Ok(listed
+                .map_err(list_error)?
+                .into_iter()
+                .map(|path| (path, metadata.clone()))
+                .collect());
+        }
+        (JobSource::Manifest(_), Some(path)) => {
+            let file = BufReader::new(open_resolved(path)?);
+            let folder = path.parent().unwrap_or(path);
+            crate::jobs::read_manifest(file, folder, MAX_FILES).map_err(manifest_error)?
+        }
+        (JobSource::Files(files), _) => files,
+        (_, None) => Vec::new(),
+    };
+    Ok(files.into_iter().map(|file| (file.path, merged(metadata, file.metadata))).collect())
+}
+
+fn merged(metadata: &Value, own: serde_json::Map<String, Value>) -> Value {
+    let mut merged = metadata.as_object().cloned().unwrap_or_default();
+    merged.extend(own);
+    Value::Object(merged)
+}
+
+fn list_error(error: ListError) -> LibraryError {
+    match error {
+        ListError::TooMany(most) => LibraryError::TooManyFiles(most),
+        ListError::Io(error) => LibraryError::Io(error),
+    }
+}
+
+fn manifest_error(error: ManifestError) -> LibraryError {
+    match error {
+        ManifestError::TooMany(most) => LibraryError::TooManyFiles(most),
+        ManifestError::Io(error) => LibraryError::Io(error),
+        ManifestError::Line { .. } => LibraryError::BadManifest(error.to_string()),
     }
 }

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use error::LibraryError;
+pub use jobs::JobSource;
 pub use paths::open_resolved;
 pub use uploads::{Content, Upload, UploadWriter};
 

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::active::Claim;
 use super::{IngestSource, Library, LibraryError};
+use crate::jobs::now_unix_ms;
 use crate::model::Priority;
 use crate::store::{AssetRecord, AssetState, JobItem, WorkState};
 use crate::types::{AssetId, JobId};
@@ -19,6 +20,11 @@ use crate::types::{AssetId, JobId};
 /// Uploads that wait. Each is durable already, so the bound protects the disk and the patience of
 /// whoever waits, not memory.
 const QUEUE_CAPACITY: usize = 1024;
+
+/// How often an item is tried when what fails is ours, not the file's.
+const MAX_ATTEMPTS: u32 = 4;
+/// The wait before the second try; each later one is four times as long.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
 
 /// What waits and what runs.
 #[derive(Debug, Default)]
@@ -139,7 +145,7 @@ async fn run_upload(library: &Library, claim: Claim, record: AssetRecord) {
     }
 }
 
-async fn run_item(library: &Library, job: JobId, mut item: JobItem) {
+async fn run_item(library: &Arc<Library>, job: JobId, mut item: JobItem) {
     let cancel = library.work.begin(job, item.seq, &library.stop);
     let ended = guarded("item", ingest_item(library, job, &mut item, &cancel)).await;
     match ended {
@@ -150,8 +156,12 @@ async fn run_item(library: &Library, job: JobId, mut item: JobItem) {
         Some(Err(error)) => fail(&mut item, error.code(), error.to_string()),
         None => fail(&mut item, "internal", "the worker failed on this file".to_owned()),
     }
+    let wait = put_off(&mut item);
     finish(library, job, &item).await;
     library.work.end(job, item.seq);
+    if let Some(wait) = wait {
+        wake_later(library, wait);
+    }
     super::metrics::item_ended(item.state.as_str());
 }
 
@@ -160,12 +170,39 @@ fn fail(item: &mut JobItem, code: &str, message: String) {
     item.error = Some((code.to_owned(), message));
 }
 
+/// Queues an item once more whose failure may pass; how long it is to wait.
+fn put_off(item: &mut JobItem) -> Option<Duration> {
+    let code = item.error.as_ref().map(|(code, _)| code.as_str());
+    let passing = item.state == WorkState::Failed && code.is_some_and(super::error::is_passing);
+    item.not_before_unix_ms = 0;
+    if !passing || item.attempts + 1 >= MAX_ATTEMPTS {
+        return None;
+    }
+    let wait = FIRST_WAIT * 4_u32.pow(item.attempts);
+    item.attempts += 1;
+    item.state = WorkState::Queued;
+    item.not_before_unix_ms = now_unix_ms() + i64::try_from(wait.as_millis()).unwrap_or(0);
+    Some(wait)
+}
+
+fn wake_later(library: &Arc<Library>, wait: Duration) {
+    let waker = Arc::clone(library);
+    library.tasks.spawn(async move {
+        tokio::select! {
+            () = waker.stop.cancelled() => {}
+            // A little more, so that the item is due by the store's clock too.
+            () = tokio::time::sleep(wait + Duration::from_millis(20)) => waker.work.wake.notify_one(),
+        }
+    });
+}
+
 async fn ingest_item(
     library: &Library,
     job: JobId,
     item: &mut JobItem,
     cancel: &CancellationToken,
 ) -> Result<(), LibraryError> {
+    item.error = None;
     let record = library.store.job(job).await?;
     if record.state == WorkState::Cancelled {
         return Err(LibraryError::Cancelled);
@@ -195,6 +232,42 @@ async fn finish(library: &Library, job: JobId, item: &JobItem) {
                 tracing::error!(%job, seq = item.seq, %error, "the end of a job's item could not be stored");
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(100 << attempt)).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_pass_is_tried_four_times_in_all() {
+        let mut item = JobItem {
+            seq: 0,
+            path: "/a".into(),
+            metadata: serde_json::json!({}),
+            state: WorkState::Failed,
+            asset: None,
+            clips: 0,
+            media_secs: 0.0,
+            error: Some(("io".into(), "for now".into())),
+            attempts: 0,
+            not_before_unix_ms: 0,
+        };
+        for secs in [1, 4, 16] {
+            item.state = WorkState::Failed;
+            let now = now_unix_ms();
+            assert_eq!(put_off(&mut item), Some(Duration::from_secs(secs)));
+            assert_eq!(item.state, WorkState::Queued);
+            assert!(item.not_before_unix_ms >= now + 1000 * secs as i64);
+        }
+        item.state = WorkState::Failed;
+        assert_eq!(put_off(&mut item), None);
+        assert_eq!((item.state, item.attempts, item.not_before_unix_ms), (WorkState::Failed, 3, 0));
+        for (code, state) in [("corrupt_media", WorkState::Failed), ("io", WorkState::Done)] {
+            (item.attempts, item.state) = (0, state);
+            item.error = Some((code.into(), String::new()));
+            assert_eq!((put_off(&mut item), item.state), (None, state), "{code}");
         }
     }
 }

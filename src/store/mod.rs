@@ -203,9 +203,21 @@ pub enum WorkState {
     Failed,
     /// Cancelled by a user.
     Cancelled,
+    /// Paused by a user (jobs only): what runs ends, nothing new is begun.
+    Paused,
 }
 
 impl WorkState {
+    /// Every state.
+    pub const ALL: [Self; 6] =
+        [Self::Queued, Self::Running, Self::Done, Self::Failed, Self::Cancelled, Self::Paused];
+
+    /// Whether nothing more will happen by itself or by resuming.
+    #[must_use]
+    pub const fn has_ended(self) -> bool {
+        matches!(self, Self::Done | Self::Failed | Self::Cancelled)
+    }
+
     /// The name used in JSON and in the store.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -215,20 +227,14 @@ impl WorkState {
             Self::Done => "done",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
+            Self::Paused => "paused",
         }
     }
 
     /// The state of this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "queued" => Some(Self::Queued),
-            "running" => Some(Self::Running),
-            "done" => Some(Self::Done),
-            "failed" => Some(Self::Failed),
-            "cancelled" => Some(Self::Cancelled),
-            _ => None,
-        }
+        Self::ALL.into_iter().find(|state| state.as_str() == name)
     }
 }
 
@@ -280,8 +286,12 @@ pub struct JobItem {
     pub clips: u64,
     /// Seconds of media.
     pub media_secs: f64,
-    /// Code and sentence where it failed.
+    /// Code and sentence where it failed, or why it is tried again.
     pub error: Option<(String, String)>,
+    /// How often it was tried and put off.
+    pub attempts: u32,
+    /// Not to be tried again before this, Unix milliseconds; 0: at once.
+    pub not_before_unix_ms: i64,
 }
 
 /// Every query of the store of record. SQLite is the default; Postgres comes behind the same trait.
@@ -352,13 +362,19 @@ pub trait Store: Send + Sync {
     async fn list_jobs(&self, limit: u32) -> Result<Vec<JobRecord>, StoreError>;
     /// Items of a job from `after_seq` on (exclusive; -1 for all).
     async fn job_items(&self, id: JobId, after_seq: i64, limit: u32) -> Result<Vec<JobItem>, StoreError>;
-    /// Takes the next queued item of the oldest unfinished job (marks both running).
+    /// Takes the next item that is due of the oldest live job (marks both running).
     async fn claim_item(&self) -> Result<Option<(JobId, JobItem)>, StoreError>;
     /// Ends an item; ends the job when it was the last. An item that has ended already changes
     /// nothing; one handed back as `queued` waits again.
     async fn finish_item(&self, job: JobId, item: &JobItem) -> Result<JobRecord, StoreError>;
     /// Cancels a job: queued items become cancelled.
     async fn cancel_job(&self, id: JobId) -> Result<JobRecord, StoreError>;
-    /// After a crash: running items become queued again. Returns how many.
+    /// Pauses a live job, or lets a paused one go on; any other one stays as it is.
+    async fn pause_job(&self, id: JobId, paused: bool) -> Result<JobRecord, StoreError>;
+    /// Queues the failed items of a job once more, and the job with them if it had ended; the job
+    /// and how many items. A cancelled job stays as it is.
+    async fn retry_failed(&self, id: JobId) -> Result<(JobRecord, u64), StoreError>;
+    /// After a start: running items become queued again, and what was put off is due. Returns how
+    /// many had been running.
     async fn requeue_running(&self) -> Result<u64, StoreError>;
 }

@@ -40,6 +40,8 @@ fn item_record(row: &SqliteRow) -> Result<JobItem, StoreError> {
         clips: unsigned(row, "clips")?,
         media_secs: row.try_get("media_secs")?,
         error: error_columns(row)?,
+        attempts: u32::try_from(unsigned(row, "attempts")?).unwrap_or(u32::MAX),
+        not_before_unix_ms: row.try_get("not_before_unix_ms")?,
     })
 }
 
@@ -153,12 +155,16 @@ pub async fn items(
 pub async fn claim(store: &SqliteStore) -> Result<Option<(JobId, JobItem)>, StoreError> {
     let mut writer = store.writer().await;
     let mut tx = begin(&mut writer).await?;
-    // Cancelling a job cancels its queued items, so every queued item belongs to a live job.
+    // CROSS JOIN: SQLite keeps this order, live jobs first.
     let row = sqlx::query(
         "UPDATE job_items SET state = 'running'
-         WHERE (job, seq) = (SELECT job, seq FROM job_items WHERE state = 'queued' ORDER BY job, seq LIMIT 1)
+         WHERE (job, seq) = (
+             SELECT i.job, i.seq FROM jobs AS j CROSS JOIN job_items AS i
+             ON i.job = j.n AND i.state = 'queued' AND i.not_before_unix_ms <= ?
+             WHERE j.state IN ('queued', 'running') ORDER BY j.n, i.seq LIMIT 1)
          RETURNING *",
     )
+    .bind(now_unix_ms())
     .fetch_optional(&mut *tx)
     .await?;
     let Some(row) = row else { return Ok(None) };
@@ -182,7 +188,8 @@ pub async fn finish_item(store: &SqliteStore, job: JobId, item: &JobItem) -> Res
     let n = number(&mut tx, job).await?;
     let (code, message) = item.error.as_ref().map(|(c, m)| (c.as_str(), m.as_str())).unzip();
     let changed = sqlx::query(
-        "UPDATE job_items SET state = ?3, asset = ?4, clips = ?5, media_secs = ?6, error_code = ?7, error_message = ?8
+        "UPDATE job_items SET state = ?3, asset = ?4, clips = ?5, media_secs = ?6, error_code = ?7, error_message = ?8,
+             attempts = ?9, not_before_unix_ms = ?10
          WHERE job = ?1 AND seq = ?2 AND state IN ('queued', 'running')",
     )
     .bind(n)
@@ -193,6 +200,8 @@ pub async fn finish_item(store: &SqliteStore, job: JobId, item: &JobItem) -> Res
     .bind(item.media_secs)
     .bind(code)
     .bind(message)
+    .bind(item.attempts)
+    .bind(item.not_before_unix_ms)
     .execute(&mut *tx)
     .await?
     .rows_affected();
@@ -268,11 +277,12 @@ pub async fn cancel(store: &SqliteStore, id: JobId) -> Result<JobRecord, StoreEr
     let mut writer = store.writer().await;
     let mut tx = begin(&mut writer).await?;
     let n = number(&mut tx, id).await?;
-    let open =
-        sqlx::query("UPDATE jobs SET state = 'cancelled' WHERE n = ? AND state IN ('queued', 'running')")
-            .bind(n)
-            .execute(&mut *tx)
-            .await?;
+    let open = sqlx::query(
+        "UPDATE jobs SET state = 'cancelled' WHERE n = ? AND state IN ('queued', 'running', 'paused')",
+    )
+    .bind(n)
+    .execute(&mut *tx)
+    .await?;
     if open.rows_affected() > 0 {
         settle_cancelled(&mut tx, n).await?;
     }
@@ -281,12 +291,63 @@ pub async fn cancel(store: &SqliteStore, id: JobId) -> Result<JobRecord, StoreEr
     Ok(record)
 }
 
+pub async fn pause(store: &SqliteStore, id: JobId, paused: bool) -> Result<JobRecord, StoreError> {
+    let mut writer = store.writer().await;
+    let mut tx = begin(&mut writer).await?;
+    let n = number(&mut tx, id).await?;
+    let change = if paused {
+        "UPDATE jobs SET state = 'paused' WHERE n = ? AND state IN ('queued', 'running')"
+    } else {
+        "UPDATE jobs SET state = CASE started_unix_ms WHEN 0 THEN 'queued' ELSE 'running' END
+         WHERE n = ? AND state = 'paused'"
+    };
+    sqlx::query(change).bind(n).execute(&mut *tx).await?;
+    let record = in_tx(&mut tx, n).await?;
+    tx.commit().await?;
+    Ok(record)
+}
+
+pub async fn retry_failed(store: &SqliteStore, id: JobId) -> Result<(JobRecord, u64), StoreError> {
+    let mut writer = store.writer().await;
+    let mut tx = begin(&mut writer).await?;
+    let n = number(&mut tx, id).await?;
+    let failed = sqlx::query(
+        "UPDATE job_items SET state = 'queued', asset = NULL, error_code = NULL, error_message = NULL,
+             attempts = 0, not_before_unix_ms = 0
+         WHERE job = ?1 AND state = 'failed'
+             AND EXISTS (SELECT 1 FROM jobs WHERE n = ?1 AND state <> 'cancelled')",
+    )
+    .bind(n)
+    .execute(&mut *tx)
+    .await?
+    .rows_affected();
+    if failed > 0 {
+        sqlx::query(
+            "UPDATE jobs SET items_failed = items_failed - ?2, error_code = NULL, error_message = NULL,
+                 ended_unix_ms = 0, state = CASE WHEN state IN ('done', 'failed') THEN 'running' ELSE state END
+             WHERE n = ?1",
+        )
+        .bind(n)
+        .bind(i64::try_from(failed).unwrap_or(i64::MAX))
+        .execute(&mut *tx)
+        .await?;
+    }
+    let record = in_tx(&mut tx, n).await?;
+    tx.commit().await?;
+    Ok((record, failed))
+}
+
 pub async fn requeue_running(store: &SqliteStore) -> Result<u64, StoreError> {
     let mut writer = store.writer().await;
     let mut tx = begin(&mut writer).await?;
     let jobs: Vec<i64> = sqlx::query_scalar("SELECT DISTINCT job FROM job_items WHERE state = 'running'")
         .fetch_all(&mut *tx)
         .await?;
+    sqlx::query(
+        "UPDATE job_items SET not_before_unix_ms = 0 WHERE state = 'queued' AND not_before_unix_ms > 0",
+    )
+    .execute(&mut *tx)
+    .await?;
     let mut requeued = sqlx::query("UPDATE job_items SET state = 'queued' WHERE state = 'running'")
         .execute(&mut *tx)
         .await?

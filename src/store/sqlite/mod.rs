@@ -278,6 +278,12 @@ impl Store for SqliteStore {
     async fn cancel_job(&self, id: JobId) -> Result<JobRecord, StoreError> {
         jobs::cancel(self, id).await
     }
+    async fn pause_job(&self, id: JobId, paused: bool) -> Result<JobRecord, StoreError> {
+        jobs::pause(self, id, paused).await
+    }
+    async fn retry_failed(&self, id: JobId) -> Result<(JobRecord, u64), StoreError> {
+        jobs::retry_failed(self, id).await
+    }
     async fn requeue_running(&self) -> Result<u64, StoreError> {
         jobs::requeue_running(self).await
     }

@@ -271,6 +271,77 @@ async fn jobs_are_claimed_in_order_counted_once_and_end_with_their_last_item() {
 }
 
 #[tokio::test]
+async fn items_that_were_put_off_wait_for_their_time() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).await;
+    let job = store.create_job("index", &json!({}), &items(2), None).await.unwrap().id;
+    let (_, mut item) = store.claim_item().await.unwrap().unwrap();
+    (item.state, item.attempts) = (WorkState::Queued, 1);
+    item.not_before_unix_ms = i64::MAX;
+    item.error = Some(("io".into(), "for now".into()));
+    assert_eq!(store.finish_item(job, &item).await.unwrap().state, WorkState::Running);
+    let (_, mut other) = store.claim_item().await.unwrap().unwrap();
+    assert_eq!(other.seq, 1, "another one is taken meanwhile");
+    other.state = WorkState::Done;
+    assert_eq!(store.finish_item(job, &other).await.unwrap().state, WorkState::Running);
+    assert!(store.claim_item().await.unwrap().is_none());
+    // After a start nobody knows how long it has waited.
+    drop(store);
+    let store = open(&dir).await;
+    assert_eq!(store.requeue_running().await.unwrap(), 0);
+    let (_, mut again) = store.claim_item().await.unwrap().unwrap();
+    assert_eq!((again.seq, again.attempts), (0, 1));
+    again.state = WorkState::Failed;
+    let ended = store.finish_item(job, &again).await.unwrap();
+    assert_eq!((ended.state, ended.items_done, ended.items_failed), (WorkState::Done, 1, 1));
+
+    let (retried, count) = store.retry_failed(job).await.unwrap();
+    assert_eq!(
+        (retried.state, retried.items_failed, retried.ended_unix_ms, count),
+        (WorkState::Running, 0, 0, 1)
+    );
+    let (_, mut last) = store.claim_item().await.unwrap().unwrap();
+    assert_eq!((last.seq, last.attempts, last.error.is_none()), (0, 0, true));
+    last.state = WorkState::Done;
+    let ended = store.finish_item(job, &last).await.unwrap();
+    assert_eq!((ended.state, ended.items_done, ended.items_failed), (WorkState::Done, 2, 0));
+    assert_eq!(store.retry_failed(job).await.unwrap().1, 0);
+}
+
+#[tokio::test]
+async fn a_paused_job_lets_others_by() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).await;
+    let first = store.create_job("index", &json!({}), &items(2), None).await.unwrap().id;
+    let second = store.create_job("index", &json!({}), &items(1), None).await.unwrap().id;
+    let (job, mut running) = store.claim_item().await.unwrap().unwrap();
+    assert_eq!(job, first);
+    assert_eq!(store.pause_job(first, true).await.unwrap().state, WorkState::Paused);
+    assert_eq!(store.claim_item().await.unwrap().unwrap().0, second);
+    assert!(store.claim_item().await.unwrap().is_none());
+    // What ran ends, and the job stays paused over a restart.
+    running.state = WorkState::Done;
+    assert_eq!(store.finish_item(first, &running).await.unwrap().state, WorkState::Paused);
+    drop(store);
+    let store = open(&dir).await;
+    store.requeue_running().await.unwrap();
+    let (job, mut other) = store.claim_item().await.unwrap().unwrap();
+    assert_eq!(job, second);
+    other.state = WorkState::Done;
+    assert_eq!(store.finish_item(second, &other).await.unwrap().state, WorkState::Done);
+    assert_eq!(store.pause_job(second, true).await.unwrap().state, WorkState::Done, "it has ended");
+    assert_eq!(store.pause_job(first, false).await.unwrap().state, WorkState::Running);
+    let (_, mut last) = store.claim_item().await.unwrap().unwrap();
+    assert_eq!(store.pause_job(first, true).await.unwrap().state, WorkState::Paused);
+    last.state = WorkState::Done;
+    assert_eq!(store.finish_item(first, &last).await.unwrap().state, WorkState::Done, "nothing is left");
+    let third = store.create_job("index", &json!({}), &items(1), None).await.unwrap().id;
+    assert_eq!(store.pause_job(third, true).await.unwrap().state, WorkState::Paused);
+    let cancelled = store.cancel_job(third).await.unwrap();
+    assert!(cancelled.state == WorkState::Cancelled && cancelled.ended_unix_ms > 0);
+}
+
+#[tokio::test]
 async fn cancelled_and_crashed_jobs_settle() {
     let dir = TempDir::new().unwrap();
     let store = open(&dir).await;
