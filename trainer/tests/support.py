@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from triptych_trainer.config import ModelConfig
+from triptych_trainer.importer.commands import sizes
 from triptych_trainer.models.haiku_names import state_dict_from_haiku
 from triptych_trainer.models.mmv import Mmv
 
@@ -15,6 +16,11 @@ RELATIVE = 2e-4
 ONE_MINUS_COSINE = 1e-8
 CASES = [("s3d", "small"), ("s3d", "odd"), ("tsm-resnet50", "small")]
 WIDTHS = {"s3d": 1.0, "tsm-resnet50": 1.0, "tsm-resnet50x2": 2.0}
+
+SMALL = sizes(frames=8, fps=2.5, resize=64, crop=64)
+"""The window of the small golden clips."""
+WORDS = ["<pad>", "<unk>", "a", "dog", "guitar", "river", "dont"]
+WORDS += [f"word{i}" for i in range(len(WORDS), 512)]
 
 
 def check(got, want, name: str, *, cosine: bool = True) -> None:
