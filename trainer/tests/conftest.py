@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import SMALL, WORDS
+from support import SMALL, WORDS, tiny, tiny_deflated
 
+from triptych_trainer.deflate import Deflated
+from triptych_trainer.export import export_bundle
 from triptych_trainer.importer.commands import import_deepmind
+from triptych_trainer.models.mmv import Mmv
 from triptych_trainer.server import Client, running_server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,6 +76,17 @@ def golden_bundle(public_checkpoint, word_file: Path, tmp_path_factory: pytest.T
         return made[kind]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def reduced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Mmv, Deflated]:
+    """Disjoint spaces, an image tower, int8 video and fp16 audio in one bundle."""
+    out = tmp_path_factory.mktemp("reduced")
+    model = tiny(spaces="disjoint", backbone="tsm")
+    image = tiny_deflated(model)
+    precision = {"video": "int8", "audio": "fp16"}
+    export_bundle(model, out, "reduced", {}, {"r@10": 0.5}, image=image, precision=precision)
+    return out, model, image
 
 
 @pytest.fixture(scope="session")
