@@ -4,7 +4,7 @@ VENV ?= .venv
 MODEL ?= models/small-world
 export TRIPTYCH_NATIVE_DIR ?= $(CURDIR)/.triptych/native
 
-.PHONY: demo test native native-cuda build venv lint test-rust test-trainer test-page bench deny clean
+.PHONY: demo test native native-cuda build venv lint test-rust test-trainer test-full test-page bench deny clean
 
 demo: native build
 	target/release/triptych demo --model $(MODEL) --data .triptych/demo
@@ -36,8 +36,15 @@ lint: venv
 test-rust: native
 	cargo test --locked
 
+# The server must be there: its vectors are compared with PyTorch's.
 test-trainer: venv native
-	cd trainer && ../$(VENV)/bin/python -m pytest -q
+	cargo build --locked
+	cd trainer && TRIPTYCH_BIN=target/debug/triptych ../$(VENV)/bin/python -m pytest -q -rs
+
+# The published networks at their full size; minutes, and gigabytes. Prints the table of docs/mmv.md.
+test-full: venv native
+	cargo build --locked
+	cd trainer && TRIPTYCH_BIN=target/debug/triptych ../$(VENV)/bin/python -m pytest -q -rs -s -m full
 
 # Skips, and says so, where there is no Chromium with its chromedriver.
 test-page: venv native

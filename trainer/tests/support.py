@@ -7,7 +7,9 @@ from types import ModuleType
 import numpy as np
 import torch
 
-from triptych_trainer.config import ModelConfig
+from triptych_trainer.config import TINY, ModelConfig
+from triptych_trainer.deflate import Deflated
+from triptych_trainer.importer.commands import sizes
 from triptych_trainer.models.haiku_names import state_dict_from_haiku
 from triptych_trainer.models.mmv import Mmv
 
@@ -15,6 +17,11 @@ RELATIVE = 2e-4
 ONE_MINUS_COSINE = 1e-8
 CASES = [("s3d", "small"), ("s3d", "odd"), ("tsm-resnet50", "small")]
 WIDTHS = {"s3d": 1.0, "tsm-resnet50": 1.0, "tsm-resnet50x2": 2.0}
+
+SMALL = sizes(frames=8, fps=2.5, resize=64, crop=64)
+"""The window of the small golden clips."""
+WORDS = ["<pad>", "<unk>", "a", "dog", "guitar", "river", "dont"]
+WORDS += [f"word{i}" for i in range(len(WORDS), 512)]
 
 
 def check(got, want, name: str, *, cosine: bool = True) -> None:
@@ -67,3 +74,20 @@ def random_statistics(model: torch.nn.Module, seed: int = 0) -> None:
                 module.running_var.uniform_(0.7, 1.4, generator=generator)
                 module.weight.uniform_(0.7, 1.3, generator=generator)
                 module.bias.normal_(0.0, 0.2, generator=generator)
+
+
+def tiny(**more) -> Mmv:
+    torch.manual_seed(0)
+    model = Mmv(ModelConfig(**(TINY.to_dict() | more)))
+    random_statistics(model)
+    return model.eval()
+
+
+def tiny_deflated(model: Mmv) -> Deflated:
+    """As if it had learnt: neither the naive nor the inflated network."""
+    deflated = Deflated(model)
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for value in deflated.learnt().values():
+            value.mul_(1 + 0.2 * torch.randn(value.shape, generator=generator))
+    return deflated

@@ -1,7 +1,6 @@
 """Bundles of every head graph, with an image tower and in other precisions."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -9,14 +8,11 @@ import onnxruntime as ort
 import pytest
 import torch
 from safetensors.numpy import load_file
-from support import random_statistics
+from support import tiny
 
-from triptych_trainer.config import TINY, ModelConfig
-from triptych_trainer.deflate import Deflated
-from triptych_trainer.export import export_bundle, one_minus_cosine
+from triptych_trainer.export import one_minus_cosine
 from triptych_trainer.manifest import spaces_of
 from triptych_trainer.models.heads import GRAPHS, modalities, shared_space
-from triptych_trainer.models.mmv import Mmv
 
 ALL = ["video", "audio", "text", "image"]
 
@@ -44,13 +40,6 @@ def test_manifest_says_what_can_be_compared() -> None:
     # An import without a word list: FAC without its text tower.
     assert of["fac"][1]["members"][0] == "text"
     assert "text" not in spaces_of("fac", dims, ["video", "audio"])[1]["members"]
-
-
-def tiny(**more) -> Mmv:
-    torch.manual_seed(0)
-    model = Mmv(ModelConfig(**(TINY.to_dict() | more)))
-    random_statistics(model)
-    return model.eval()
 
 
 @pytest.mark.parametrize("graph", [g for g in GRAPHS if g != "fac"])
@@ -91,17 +80,6 @@ def test_training_and_evaluation_follow_the_graph(graph: str) -> None:
     pairs = {"disjoint": 4, "va": 2, "vt": 2}
     assert len(record["mean"]["retrieval"]) == pairs[graph]
     assert not any("text" in p and "audio" in p for p in record["mean"]["retrieval"])
-
-
-@pytest.fixture(scope="module")
-def reduced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Mmv, Deflated]:
-    """Disjoint spaces, an image tower, int8 video and fp16 audio in one bundle."""
-    out = tmp_path_factory.mktemp("reduced")
-    model = tiny(spaces="disjoint", backbone="tsm")
-    image = Deflated(model)
-    precision = {"video": "int8", "audio": "fp16"}
-    export_bundle(model, out, "reduced", {}, {"r@10": 0.5}, image=image, precision=precision)
-    return out, model, image
 
 
 def test_measured_precision_is_in_the_manifest(reduced: tuple) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support import CASES, check, golden_model
+from public_mmv import PublicMmv
+from support import CASES, WIDTHS, check, golden_lib, golden_model, golden_params
 
 from triptych_trainer.models.audio_frontend import LogMel, mel_matrix
 from triptych_trainer.models.mmv import Mmv
@@ -44,6 +45,38 @@ def test_audio_and_text_towers(models: dict, goldens: Path, kind: str, case: str
     check(audio["fine"], np.load(folder / "out_audio_fine_va.npy"), "fine")
     check(audio["coarse"], np.load(folder / "out_audio_coarse_vat.npy"), "coarse")
     check(text["coarse"], np.load(folder / "out_text_coarse_vat.npy"), "text")
+
+
+@pytest.mark.parametrize(("kind", "case"), CASES)
+def test_the_restatement_gives_the_golden_vectors(goldens: Path, kind: str, case: str) -> None:
+    """The other tests' reference where there are no golden vectors."""
+    stored = np.load(goldens / kind / "bn_state.npz")
+    average = {key.rsplit("|", 1)[0]: stored[key] for key in stored.files}
+    backbone = "s3d" if kind == "s3d" else "tsm"
+    public = PublicMmv(backbone, golden_params(goldens, kind), average)
+    load = lambda name: torch.from_numpy(np.load(goldens / kind / case / name))  # noqa: E731
+    found = {
+        "video": public.video(load("in_video_u8.npy").double() / 255),
+        "audio": public.audio(load("in_audio_logmel.npy")),
+    }
+    for name, out in found.items():
+        check(out["feature"], load(f"out_{name}_backbone.npy"), f"{name} backbone")
+        check(out["fine"], load(f"out_{name}_fine_va.npy"), f"{name} fine")
+        check(out["coarse"], load(f"out_{name}_coarse_vat.npy"), f"{name} coarse")
+    text = public.text(load("in_word_ids.npy").long())
+    check(text["coarse"], load("out_text_coarse_vat.npy"), "text")
+
+
+@pytest.mark.parametrize("kind", list(WIDTHS))
+def test_what_it_makes_up_has_the_public_names_and_shapes(goldens: Path, kind: str) -> None:
+    backbone = "s3d" if kind == "s3d" else "tsm"
+    public = PublicMmv(backbone, width=WIDTHS[kind], words=65_536, dtype=torch.float32)
+    listing = golden_lib(goldens).read_list(goldens.parent / f"params_{kind}.txt")
+    want = {(module, name): shape for tag, module, name, shape, _ in listing if tag == "params"}
+    made = {(m, name): v.shape for m, values in public.params.items() for name, v in values.items()}
+    assert made == want
+    want = {module: shape for _, module, name, shape, _ in listing if name == "average"}
+    assert {module: v.shape for module, v in public.average.items()} == want
 
 
 def test_forms_agree_at_the_published_crop() -> None:

@@ -10,16 +10,13 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
-from support import CASES, check
+from support import CASES, SMALL, check
 
 from triptych_trainer.export import write_onnx
 from triptych_trainer.importer import audio_probe, deepmind, vocabulary
-from triptych_trainer.importer.commands import import_deepmind, sizes
+from triptych_trainer.importer.commands import import_deepmind
 from triptych_trainer.models.folding import folded
 from triptych_trainer.towers import tower_of
-
-SMALL = sizes(frames=8, fps=2.5, resize=64, crop=64)
-WORDS = ["<pad>", "<unk>", "a", "dog", "guitar", "river", "dont"]
 
 
 def run_onnx(path: Path, feeds: dict[str, np.ndarray], outputs: list[str]) -> dict:
@@ -27,20 +24,9 @@ def run_onnx(path: Path, feeds: dict[str, np.ndarray], outputs: list[str]) -> di
     return dict(zip(outputs, session.run(outputs, feeds), strict=True))
 
 
-@pytest.fixture(scope="module")
-def word_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("vocab") / "words.txt"
-    path.write_text("\n".join(WORDS + [f"word{i}" for i in range(512 - len(WORDS))]) + "\n")
-    return path
-
-
-@pytest.fixture(scope="module", params=["s3d", "tsm-resnet50"])
-def bundle(request, public_checkpoint, word_file: Path, tmp_path_factory) -> tuple[str, Path]:
-    """The whole way: pickle in, served files out."""
-    out = tmp_path_factory.mktemp("bundle") / request.param
-    path, log = public_checkpoint(request.param), "log1p10000"
-    import_deepmind(path, out, SMALL, vocab=word_file, audio_log=log, say=lambda _: None)
-    return request.param, out
+@pytest.fixture(params=["s3d", "tsm-resnet50"])
+def bundle(request, golden_bundle) -> tuple[str, Path]:
+    return request.param, golden_bundle(request.param)
 
 
 def test_served_files_give_the_original_vectors(goldens: Path, bundle: tuple[str, Path]) -> None:

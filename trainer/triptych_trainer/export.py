@@ -251,9 +251,12 @@ def run_torch(tower: Tower, model: Mmv, rows: np.ndarray) -> dict[str, np.ndarra
 def run_onnx(path: Path, tower: Tower, rows: np.ndarray) -> dict[str, np.ndarray]:
     """{space: f32 [N, dim]} from ONNX Runtime: all rows at once, then checked one by one."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = torch.get_num_threads()
+    # The arena doubles what a batch of the largest network needs.
+    options.enable_cpu_mem_arena = False
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    out = session.run(list(tower.outputs), {tower.input: rows})
+    # Copies: what the runtime hands out keeps all of its memory alive.
+    out = [v.copy() for v in session.run(list(tower.outputs), {tower.input: rows})]
     one = session.run(list(tower.outputs), {tower.input: rows[:1]})
     for whole, single in zip(out, one, strict=True):
         loose = MAX_ONE_MINUS_COSINE / 10 if tower.precision == "f32" else 1e-2

@@ -129,6 +129,12 @@ class Conv(nn.Module):
         return F.relu(self.bn(conv_same(x, self.weight, self.bias, self.stride, form)))
 
 
+def mean_over_clip(x: Tensor) -> Tensor:
+    """[B, C, T, H, W] -> [B, C]. In two steps: ONNX Runtime adds the 40,000 numbers of a channel of
+    the published size one after the other in f32, which cost a relative 2e-4 at the tower's end."""
+    return x.mean(dim=(3, 4)).mean(dim=2)
+
+
 class SelfGating(nn.Module):
     """Scales each channel by a sigmoid of a linear map of the channels' means over T, H, W."""
 
@@ -138,7 +144,7 @@ class SelfGating(nn.Module):
         nn.init.constant_(self.linear.bias, INITIAL_BIAS)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate = torch.sigmoid(self.linear(x.mean(dim=(2, 3, 4))))
+        gate = torch.sigmoid(self.linear(mean_over_clip(x)))
         return x * gate[:, :, None, None, None]
 
 
@@ -244,4 +250,4 @@ class S3dG(nn.Module):
             x = block(x, form)
             if name in POOL_AFTER:
                 x = max_pool_same(x, *POOL_AFTER[name], self.pads_of)
-        return x.mean(dim=(2, 3, 4))
+        return mean_over_clip(x)
