@@ -1,11 +1,14 @@
 """`triptych-trainer`: train, evaluate, export, deflate, and import public checkpoints."""
 
 import json
-from dataclasses import replace
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+
+from .config import TrainConfig, load_config
 
 if TYPE_CHECKING:
     from .deflate import Deflated
@@ -14,49 +17,62 @@ if TYPE_CHECKING:
 Precision = Literal["f32", "fp16", "int8"]
 
 
-def train(
-    config: Literal["small-world", "tiny"] = "small-world",
-    out: Path = Path("runs/small-world"),
-    seed: int | None = None,
-    batch_size: int | None = None,
-    steps: int | None = None,
-    lr: float | None = None,
-    threads: int | None = None,
-    workers: int | None = None,
-    backbone: Literal["s3d", "tsm"] | None = None,
-    spaces: Literal["fac", "shared", "disjoint", "vt", "va"] | None = None,
-    loss_form: Literal["asymmetric", "symmetric"] | None = None,
-    weight_video_audio: float | None = None,
-    audio_from_step: int | None = None,
-    resume: bool = False,
-    tensorboard: bool = False,
+def train_command(base: TrainConfig) -> Callable:
+    """`train` with the settings of `base` as the defaults of its options."""
+
+    def train(
+        config: str = "small-world",
+        out: Path = Path("runs") / base.name,
+        resume: bool = False,
+        tensorboard: bool = False,
+        settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = base,
+    ) -> None:
+        """Trains a model; leaves checkpoint.pt and log.jsonl in OUT. Under torchrun, on all GPUs.
+
+        Args:
+            config: small-world, tiny, mmv-s3d, mmv-tsm50, mmv-tsm50x2, ablation-shared,
+                ablation-disjoint, ablation-fac, ablation-va, ablation-vt, ablation-vat, or a TOML
+                file; every other option changes one value of it.
+            resume: go on from OUT's checkpoint, if there is one.
+            tensorboard: write TensorBoard events to OUT too.
+        """
+        from .train import train as run
+
+        run(settings, out, resume=resume, tensorboard=tensorboard)
+
+    return train
+
+
+def named_config(arguments: Sequence[str]) -> TrainConfig:
+    """The configuration that `--config` names: it has to be known before the options are."""
+    name = "small-world"
+    for n, argument in enumerate(arguments):
+        if argument == "--config" and n + 1 < len(arguments):
+            name = arguments[n + 1]
+        elif argument.startswith("--config="):
+            name = argument.partition("=")[2]
+    return load_config(name)
+
+
+def vocabulary(
+    config: str,
+    out: Path = Path("words.txt"),
+    limit: int = 65_534,
+    least: int = 5,
+    word2vec: Path | None = None,
 ) -> None:
-    """Trains a model; leaves checkpoint.pt and log.jsonl in OUT.
+    """Makes the word list of a configuration's captions, stop words left out.
 
     Args:
-        config: the preset to start from; the other options change single values of it.
-        spaces: the head graph; `vt` and `va` leave a modality out.
-        resume: go on from OUT's checkpoint, if there is one.
-        tensorboard: write TensorBoard events to OUT too.
+        config: the TOML file whose data.sources have the captions.
+        limit: the most words; the word table has two more rows.
+        least: leave out words that stand there less often.
+        word2vec: vectors (.bin, or text with a word and its numbers a line). Words without one are
+            left out, and the table goes to OUT with the suffix .npy.
     """
-    from .config import PRESETS
-    from .train import train as run
+    from .data.vocabulary import make_vocabulary
 
-    changes = {
-        "seed": seed,
-        "batch_size": batch_size,
-        "steps": steps,
-        "lr": lr,
-        "threads": threads,
-        "workers": workers,
-        "loss_form": loss_form,
-        "weight_video_audio": weight_video_audio,
-        "audio_from_step": audio_from_step,
-    }
-    towers = {"backbone": backbone, "spaces": spaces}
-    cfg = replace(PRESETS[config], **{k: v for k, v in changes.items() if v is not None})
-    cfg = replace(cfg, model=replace(cfg.model, **{k: v for k, v in towers.items() if v}))
-    run(cfg, out, resume=resume, tensorboard=tensorboard)
+    make_vocabulary(load_config(config), out, limit, least, word2vec)
 
 
 def export(
@@ -75,6 +91,7 @@ def export(
         deflated: what `deflate` wrote: pictures get a tower of their own, image.onnx.
         deflation: what `evaluate-deflation` wrote; it goes into the manifest.
     """
+    from .data.export import export_trained
     from .export import export_bundle, training_record
     from .train import load_checkpoint
 
@@ -84,10 +101,11 @@ def export(
         measured["deflation"] = json.loads(deflation.read_text())
     training = training_record(cfg, state["step"])
     precision = {"video": video_precision, "image": video_precision, "audio": audio_precision}
-    image = _load_deflated(model, deflated) if deflated else None
-    errors = export_bundle(
-        model, out, cfg.name, training, measured, image=image, precision=precision
-    )
+    more = {"image": _load_deflated(model, deflated) if deflated else None, "precision": precision}
+    if cfg.data.sources:
+        errors = export_trained(model, out, cfg, state["words"], training, measured, **more)
+    else:
+        errors = export_bundle(model, out, cfg.name, training, measured, **more)
     _report(errors)
 
 
@@ -333,7 +351,8 @@ def _report(errors: dict[str, float]) -> None:
 
 
 COMMANDS = {
-    "train": train,
+    "train": train_command(TrainConfig()),
+    "vocabulary": vocabulary,
     "evaluate": evaluate,
     "export": export,
     "samples": samples,
@@ -346,7 +365,13 @@ COMMANDS = {
 
 
 def main() -> None:
-    tyro.extras.subcommand_cli_from_dict(COMMANDS)
+    commands = dict(COMMANDS)
+    if sys.argv[1:2] == ["train"]:
+        try:
+            commands["train"] = train_command(named_config(sys.argv[2:]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            sys.exit(f"triptych-trainer train: {error}")
+    tyro.extras.subcommand_cli_from_dict(commands)
 
 
 if __name__ == "__main__":

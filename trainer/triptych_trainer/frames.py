@@ -28,8 +28,12 @@ def resized_shape(height: int, width: int, shorter: int) -> tuple[int, int]:
 
 def resize(frames: Array, shorter: int) -> Array:
     """Frames u8 [T, H, W, 3] -> u8 [T, h, w, 3]: bilinear, no antialias, truncated to u8."""
+    return resize_to(frames, *resized_shape(*frames.shape[1:3], shorter))
+
+
+def resize_to(frames: Array, new_height: int, new_width: int) -> Array:
+    """The same, to any size."""
     height, width = frames.shape[1:3]
-    new_height, new_width = resized_shape(height, width, shorter)
     if (height, width) == (new_height, new_width):
         return frames
     top, bottom, wy = _taps(height, new_height)
