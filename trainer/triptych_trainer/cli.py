@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from . import cli_protocols
 from .config import TrainConfig, load_config
 
 if TYPE_CHECKING:
@@ -361,17 +362,19 @@ COMMANDS = {
     "evaluate-deflation": evaluate_deflation,
     "import-deepmind": import_deepmind,
     "import-milnce": import_milnce,
+    **cli_protocols.COMMANDS,
 }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     commands = dict(COMMANDS)
-    if sys.argv[1:2] == ["train"]:
+    if arguments[:1] == ["train"]:
         try:
-            commands["train"] = train_command(named_config(sys.argv[2:]))
+            commands["train"] = train_command(named_config(arguments[1:]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             sys.exit(f"triptych-trainer train: {error}")
-    tyro.extras.subcommand_cli_from_dict(commands)
+    tyro.extras.subcommand_cli_from_dict(commands, args=arguments)
 
 
 if __name__ == "__main__":
