@@ -13,7 +13,7 @@ import torch.multiprocessing as mp
 from test_ranks import free_port
 
 from triptych_trainer import train as loop
-from triptych_trainer.cli import export, named_config
+from triptych_trainer.cli import export, main, named_config
 from triptych_trainer.config import PRESETS, TrainConfig, from_dict
 from triptych_trainer.data import batches
 from triptych_trainer.data import export as data_export
@@ -177,6 +177,9 @@ def test_a_run_of_real_files_becomes_a_bundle(
     assert manifest["training"]["data"] == "ht (howto100m), as (audioset)"
     tokenizer = json.loads((tmp_path / "bundle" / "tokenizer.json").read_text())
     assert tokenizer["model"]["vocab"]["star"] == 2 + layouts.WORDS.index("star")
+    for command in ("evaluate", "deflate", "samples"):
+        with pytest.raises(SystemExit, match="small world"):
+            main([command, "--checkpoint", str(tmp_path / "run" / "checkpoint.pt")])
 
 
 def test_the_configuration_is_known_before_the_options(tmp_path: Path) -> None:

@@ -132,7 +132,9 @@ def deflate(
     from .train import load_checkpoint
 
     torch.set_num_threads(threads)
-    _, model, _ = load_checkpoint(checkpoint)
+    cfg, model, _ = load_checkpoint(checkpoint)
+    if not images:
+        _small_world(cfg, "name pictures or videos with --images")
     network = Deflated(model)
     batches = (
         file_images(list(images), model.cfg, batch_size)
@@ -159,7 +161,8 @@ def evaluate_deflation(
     from .train import load_checkpoint
 
     torch.set_num_threads(threads)
-    _, model, _ = load_checkpoint(checkpoint)
+    cfg, model, _ = load_checkpoint(checkpoint)
+    _small_world(cfg, "measure it with eval-voc07 or eval-imagenet")
     report = run(model, _load_deflated(model, deflated), clips)
     print(table(report))
     out.write_text(json.dumps(report, indent=2) + "\n")
@@ -185,8 +188,15 @@ def samples(
     from .samples import write_samples
     from .train import load_checkpoint
 
-    _, model, _ = load_checkpoint(checkpoint)
+    cfg, model, _ = load_checkpoint(checkpoint)
+    _small_world(cfg, "its bundle has no samples")
     write_samples(model, out)
+
+
+def _small_world(cfg: TrainConfig, instead: str) -> None:
+    """Stops where a model that knows other data would be asked about the small world."""
+    if cfg.data.sources:
+        sys.exit(f"this is for models of the small world, and {cfg.name} is none: {instead}")
 
 
 def evaluate(
@@ -213,6 +223,7 @@ def evaluate(
 
     torch.set_num_threads(threads)
     cfg, model, state = load_checkpoint(checkpoint)
+    _small_world(cfg, "measure it with the eval- commands")
     record = run(cfg, model, sets, clips, through_files=through_files, controls=controls)
     record["steps_done"] = state["step"]
     if deflated:
