@@ -20,7 +20,7 @@ from triptych_trainer.data.listings import open_source
 from triptych_trainer.data.sampling import draw, nearest, widened
 from triptych_trainer.data.vocabulary import make_vocabulary
 from triptych_trainer.data.words import Words, read_word2vec
-from triptych_trainer.frames import centre_crop, resize
+from triptych_trainer.frames import preprocess
 from triptych_trainer.media import decode
 
 
@@ -110,7 +110,7 @@ def test_hue_and_saturation_are_those_of_the_standard_library() -> None:
     colours = rng.uniform(size=(200, 3)).astype(np.float32)
     colours[:2] = (0, 0, 0), (0.5, 0.5, 0.5)
     for turn, factor in ((0.0, 1.0), (0.15, 1.0), (-0.2, 1.0), (0.0, 0.6), (0.1, 1.4)):
-        for got, rgb in zip(turned(colours, turn, factor), colours, strict=True):
+        for got, rgb in zip(turned(colours.T, turn, factor).T, colours, strict=True):
             hue, saturation, value = colorsys.rgb_to_hsv(*map(float, rgb))
             want = colorsys.hsv_to_rgb((hue + turn) % 1, min(1, saturation * factor), value)
             assert np.abs(got - want).max() < 1e-5
@@ -120,7 +120,7 @@ def test_augmentation_changes_what_it_says_and_nothing_else() -> None:
     frames = np.random.default_rng(1).integers(0, 256, (4, 48, 64, 3), dtype=np.uint8)
     off = Augment(scale_jitter_chance=0, random_crop=False, flip_chance=0, colour_chance=0)
     rng = np.random.default_rng
-    plain = centre_crop(resize(frames, 36), 32)
+    plain = preprocess(frames, 36, 32)
     assert np.array_equal(augment(frames, 36, 32, off, rng(0)), plain)
     flipped = augment(frames, 36, 32, replace(off, flip_chance=1), rng(0))
     assert np.array_equal(flipped, plain[:, :, ::-1])

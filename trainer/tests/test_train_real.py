@@ -18,6 +18,7 @@ from triptych_trainer.config import PRESETS, TrainConfig, from_dict
 from triptych_trainer.data import batches
 from triptych_trainer.data import export as data_export
 from triptych_trainer.data.batches import RealBatches
+from triptych_trainer.data.bench import data_cost
 from triptych_trainer.models.mmv import Mmv
 from triptych_trainer.towers import Content
 from triptych_trainer.train import load_checkpoint, losses_of, train
@@ -180,6 +181,12 @@ def test_a_run_of_real_files_becomes_a_bundle(
     for command in ("evaluate", "deflate", "samples"):
         with pytest.raises(SystemExit, match="small world"):
             main([command, "--checkpoint", str(tmp_path / "run" / "checkpoint.pt")])
+
+
+def test_the_cost_of_data(mixed: TrainConfig) -> None:
+    cost = data_cost(replace(mixed, workers=1), 2)
+    assert cost.clips == 8 and cost.skipped > 0
+    assert cost.clips_per_sec > 0 and cost.cpu_secs_per_clip > 0
 
 
 def test_the_configuration_is_known_before_the_options(tmp_path: Path) -> None:
