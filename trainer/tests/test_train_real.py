@@ -184,8 +184,8 @@ def test_a_run_of_real_files_becomes_a_bundle(
 
 
 def test_the_cost_of_data(mixed: TrainConfig) -> None:
-    cost = data_cost(replace(mixed, workers=1), 2)
-    assert cost.clips == 8 and cost.skipped > 0
+    cost = data_cost(replace(mixed, workers=1), 3)
+    assert cost.clips == 12 and cost.skipped > 0
     assert cost.clips_per_sec > 0 and cost.cpu_secs_per_clip > 0
 
 
