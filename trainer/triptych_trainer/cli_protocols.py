@@ -312,7 +312,6 @@ def _finetune(
 def export_features(
     to: Path,
     common: Options,
-    frames: int | None = None,
     crop: int | None = None,
     towers: tuple[str, ...] = (),
 ) -> None:
@@ -320,8 +319,7 @@ def export_features(
 
     Args:
         to: the folder; other protocols take it as --model.
-        frames: of a clip; the model's own if not given.
-        crop: pixels; UCF101's protocol has 224.
+        crop: pixels, the model's own if not given; UCF101's protocol has 224.
         towers: only these of video, audio, text, image, naive.
     """
     from dataclasses import replace
@@ -332,7 +330,7 @@ def export_features(
     made = replace(common, device="cpu").towers()
     if not isinstance(made, TorchTowers):
         raise SystemExit("these are exported files already")
-    names = run(made, to, frames or made.cfg.frames, crop or made.cfg.crop, towers)
+    names = run(made, to, crop or made.cfg.crop, towers)
     print(f"{to}: {', '.join(names)}")
 
 

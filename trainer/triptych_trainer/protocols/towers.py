@@ -163,7 +163,7 @@ class OnnxTowers:
         if list(rows.shape[1:]) != list(want.shape[1:]):
             raise ValueError(
                 f"{tower}.onnx takes rows of {want.shape[1:]}, this protocol has "
-                f"{list(rows.shape[1:])}; `export-features` with its --frames and --crop"
+                f"{list(rows.shape[1:])}; `export-features` with its --crop"
             )
         for i in range(0, len(rows), self.batch_size):
             parts.append(session.run(None, {want.name: rows[i : i + self.batch_size]}))
@@ -172,13 +172,13 @@ class OnnxTowers:
 
 
 def export_features(
-    towers: TorchTowers, out: Path, frames: int, crop: int, wanted: Sequence[str] = ()
+    towers: TorchTowers, out: Path, crop: int, wanted: Sequence[str] = ()
 ) -> list[str]:
     """Writes every tower (or the wanted ones) with its feature and spaces; gives their names."""
     out.mkdir(parents=True, exist_ok=True)
     model = towers.model
     rows = {
-        "video": np.zeros((2, frames, crop, crop, 3), np.uint8),
+        "video": np.zeros((2, model.cfg.frames, crop, crop, 3), np.uint8),
         "audio": np.zeros((2, model.cfg.samples), np.float32),
         "text": np.zeros((2, model.cfg.max_words), np.int64),
         "image": np.zeros((2, crop, crop, 3), np.uint8),
