@@ -120,7 +120,8 @@ class TrainConfig:
     device: str = "auto"
     """`auto`: CUDA where there is a device; `cpu`, `cuda`."""
     precision: str = "auto"
-    """`auto`: bf16 on CUDA, f32 on a CPU; `bf16`, `f32`. Losses are f32 in any case."""
+    """`auto`: bf16 on CUDA, f32 on a CPU; `bf16`: autocast of towers and heads; `f32`. Weights,
+    optimizer and losses are f32 in any case."""
     threads: int = 1
     workers: int = 1
     """Processes that make batches beside the trainer; 0 makes them in the loop."""

@@ -80,29 +80,34 @@ def losses_of(model: Mmv, batch: dict[str, Tensor], cfg: TrainConfig) -> dict[st
     graph, ids = cfg.model.spaces, batch["token_ids"]
     text_space = shared_space(graph, "video", "text")
     audio_space = shared_space(graph, "video", "audio") if "logmel" in batch else None
-    video, text, audio = full(model.embed_video(batch["frames"])), None, None
-    if text_space:
-        text = full(model.embed_text(ids.flatten(0, 1)))[text_space].unflatten(0, ids.shape[:2])
-    if audio_space:
-        audio = full(model.embed_audio_logmel(batch["logmel"]))[audio_space]
+    text = audio = None
+    with torch.autocast(ids.device.type, torch.bfloat16, enabled=in_bf16(cfg, ids.device)):
+        video = full(model.embed_video(batch["frames"]))
+        if text_space:
+            text = full(model.embed_text(ids.flatten(0, 1)))[text_space].unflatten(0, ids.shape[:2])
+        if audio_space:
+            audio = full(model.embed_audio_logmel(batch["logmel"]))[audio_space]
+    # The losses are outside: over a temperature of 0.07 they need more digits than bf16 has.
     masks, how = (batch["text_mask"], batch.get("audio_mask")), (cfg.temperature, cfg.loss_form)
     losses, terms = {}, []
-    # Similarities over a temperature of 0.07 need more digits than bf16 has.
-    with torch.autocast(ids.device.type, enabled=False):
-        for part in parts_of(cfg, len(ids)):
-            rows = part.rows
-            text_mask, audio_mask = (None if mask is None else mask[rows] for mask in masks)
-            if text_space and part.weight_video_text:
-                loss = mil_nce_loss(video[text_space][rows], text[rows], text_mask, *how)
-                losses[f"{part.name}video_text"] = loss
-                terms.append(part.weight_video_text * loss)
-            if audio_space and part.weight_video_audio:
-                loss = nce_loss(video[audio_space][rows], audio[rows], *how, audio_mask)
-                losses[f"{part.name}video_audio"] = loss
-                terms.append(part.weight_video_audio * loss)
+    for part in parts_of(cfg, len(ids)):
+        rows = part.rows
+        text_mask, audio_mask = (None if mask is None else mask[rows] for mask in masks)
+        if text_space and part.weight_video_text:
+            loss = mil_nce_loss(video[text_space][rows], text[rows], text_mask, *how)
+            losses[f"{part.name}video_text"] = loss
+            terms.append(part.weight_video_text * loss)
+        if audio_space and part.weight_video_audio:
+            loss = nce_loss(video[audio_space][rows], audio[rows], *how, audio_mask)
+            losses[f"{part.name}video_audio"] = loss
+            terms.append(part.weight_video_audio * loss)
     if not terms:
         raise ValueError(f"nothing to learn with {graph} spaces; is audio_from_step 0?")
     return {"loss": torch.stack(terms).sum(), **losses}
+
+
+def in_bf16(cfg: TrainConfig, device: torch.device) -> bool:
+    return cfg.precision == "bf16" or (cfg.precision == "auto" and device.type == "cuda")
 
 
 def full(vectors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -116,15 +121,10 @@ class Objective(nn.Module):
     def __init__(self, model: Mmv, cfg: TrainConfig, device: torch.device) -> None:
         super().__init__()
         self.model, self.cfg, self.device = model, cfg, device
-        self.half = cfg.precision == "bf16" or (cfg.precision == "auto" and device.type == "cuda")
-        if self.half and device.type == "cpu":
-            # torch 2.15: conv3d with a kernel of (3, 1, 1) in bf16 has wrong gradients on a CPU.
-            raise ValueError("bf16 is for CUDA; on a CPU train in f32")
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         batch = {name: x.to(self.device, non_blocking=True) for name, x in batch.items()}
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            return losses_of(self.model, batch, self.cfg)
+        return losses_of(self.model, batch, self.cfg)
 
 
 def over_ranks(objective: Objective) -> nn.Module:
