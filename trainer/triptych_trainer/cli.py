@@ -1,11 +1,15 @@
 """`triptych-trainer`: train, evaluate, export, deflate, and import public checkpoints."""
 
 import json
-from dataclasses import replace
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+
+from . import cli_protocols
+from .config import TrainConfig, load_config
 
 if TYPE_CHECKING:
     from .deflate import Deflated
@@ -14,49 +18,83 @@ if TYPE_CHECKING:
 Precision = Literal["f32", "fp16", "int8"]
 
 
-def train(
-    config: Literal["small-world", "tiny"] = "small-world",
-    out: Path = Path("runs/small-world"),
-    seed: int | None = None,
-    batch_size: int | None = None,
-    steps: int | None = None,
-    lr: float | None = None,
-    threads: int | None = None,
-    workers: int | None = None,
-    backbone: Literal["s3d", "tsm"] | None = None,
-    spaces: Literal["fac", "shared", "disjoint", "vt", "va"] | None = None,
-    loss_form: Literal["asymmetric", "symmetric"] | None = None,
-    weight_video_audio: float | None = None,
-    audio_from_step: int | None = None,
-    resume: bool = False,
-    tensorboard: bool = False,
+def train_command(base: TrainConfig) -> Callable:
+    """`train` with the settings of `base` as the defaults of its options."""
+
+    def train(
+        config: str = "small-world",
+        out: Path = Path("runs") / base.name,
+        resume: bool = False,
+        tensorboard: bool = False,
+        settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = base,
+    ) -> None:
+        """Trains a model; leaves checkpoint.pt and log.jsonl in OUT. Under torchrun, on all GPUs.
+
+        Args:
+            config: small-world, tiny, mmv-s3d, mmv-tsm50, mmv-tsm50x2, ablation-shared,
+                ablation-disjoint, ablation-fac, ablation-va, ablation-vt, ablation-vat, or a TOML
+                file; every other option changes one value of it.
+            resume: go on from OUT's checkpoint, if there is one.
+            tensorboard: write TensorBoard events to OUT too.
+        """
+        from .train import train as run
+
+        run(settings, out, resume=resume, tensorboard=tensorboard)
+
+    return train
+
+
+def named_config(arguments: Sequence[str]) -> TrainConfig:
+    """The configuration that `--config` names: it has to be known before the options are."""
+    name = "small-world"
+    for n, argument in enumerate(arguments):
+        if argument == "--config" and n + 1 < len(arguments):
+            name = arguments[n + 1]
+        elif argument.startswith("--config="):
+            name = argument.partition("=")[2]
+    return load_config(name)
+
+
+def vocabulary(
+    config: str,
+    out: Path = Path("words.txt"),
+    limit: int = 65_534,
+    least: int = 5,
+    word2vec: Path | None = None,
 ) -> None:
-    """Trains a model; leaves checkpoint.pt and log.jsonl in OUT.
+    """Makes the word list of a configuration's captions, stop words left out.
 
     Args:
-        config: the preset to start from; the other options change single values of it.
-        spaces: the head graph; `vt` and `va` leave a modality out.
-        resume: go on from OUT's checkpoint, if there is one.
-        tensorboard: write TensorBoard events to OUT too.
+        config: the TOML file whose data.sources have the captions.
+        limit: the most words; the word table has two more rows.
+        least: leave out words that stand there less often.
+        word2vec: vectors (.bin, or text with a word and its numbers a line). Words without one are
+            left out, and the table goes to OUT with the suffix .npy.
     """
-    from .config import PRESETS
-    from .train import train as run
+    from .data.vocabulary import make_vocabulary
 
-    changes = {
-        "seed": seed,
-        "batch_size": batch_size,
-        "steps": steps,
-        "lr": lr,
-        "threads": threads,
-        "workers": workers,
-        "loss_form": loss_form,
-        "weight_video_audio": weight_video_audio,
-        "audio_from_step": audio_from_step,
-    }
-    towers = {"backbone": backbone, "spaces": spaces}
-    cfg = replace(PRESETS[config], **{k: v for k, v in changes.items() if v is not None})
-    cfg = replace(cfg, model=replace(cfg.model, **{k: v for k, v in towers.items() if v}))
-    run(cfg, out, resume=resume, tensorboard=tensorboard)
+    make_vocabulary(load_config(config), out, limit, least, word2vec)
+
+
+def bench_data(
+    config: str, batches: int = 4, batch_size: int | None = None, workers: int | None = None
+) -> None:
+    """Measures the loading of real files alone: clips per second and CPU seconds per clip.
+
+    Args:
+        config: the TOML file.
+        batches: how many to make.
+        batch_size: in place of the configuration's.
+        workers: in place of the configuration's.
+    """
+    from dataclasses import replace
+
+    from .data.bench import data_cost
+
+    cfg = load_config(config)
+    given = {"batch_size": batch_size, "workers": workers}
+    cfg = replace(cfg, **{name: value for name, value in given.items() if value is not None})
+    print(json.dumps(data_cost(cfg, batches).to_dict()))
 
 
 def export(
@@ -75,6 +113,7 @@ def export(
         deflated: what `deflate` wrote: pictures get a tower of their own, image.onnx.
         deflation: what `evaluate-deflation` wrote; it goes into the manifest.
     """
+    from .data.export import export_trained
     from .export import export_bundle, training_record
     from .train import load_checkpoint
 
@@ -84,10 +123,11 @@ def export(
         measured["deflation"] = json.loads(deflation.read_text())
     training = training_record(cfg, state["step"])
     precision = {"video": video_precision, "image": video_precision, "audio": audio_precision}
-    image = _load_deflated(model, deflated) if deflated else None
-    errors = export_bundle(
-        model, out, cfg.name, training, measured, image=image, precision=precision
-    )
+    more = {"image": _load_deflated(model, deflated) if deflated else None, "precision": precision}
+    if cfg.data.sources:
+        errors = export_trained(model, out, cfg, state["words"], training, measured, **more)
+    else:
+        errors = export_bundle(model, out, cfg.name, training, measured, **more)
     _report(errors)
 
 
@@ -113,7 +153,9 @@ def deflate(
     from .train import load_checkpoint
 
     torch.set_num_threads(threads)
-    _, model, _ = load_checkpoint(checkpoint)
+    cfg, model, _ = load_checkpoint(checkpoint)
+    if not images:
+        _small_world(cfg, "name pictures or videos with --images")
     network = Deflated(model)
     batches = (
         file_images(list(images), model.cfg, batch_size)
@@ -140,7 +182,8 @@ def evaluate_deflation(
     from .train import load_checkpoint
 
     torch.set_num_threads(threads)
-    _, model, _ = load_checkpoint(checkpoint)
+    cfg, model, _ = load_checkpoint(checkpoint)
+    _small_world(cfg, "measure it with eval-voc07 or eval-imagenet")
     report = run(model, _load_deflated(model, deflated), clips)
     print(table(report))
     out.write_text(json.dumps(report, indent=2) + "\n")
@@ -166,8 +209,15 @@ def samples(
     from .samples import write_samples
     from .train import load_checkpoint
 
-    _, model, _ = load_checkpoint(checkpoint)
+    cfg, model, _ = load_checkpoint(checkpoint)
+    _small_world(cfg, "its bundle has no samples")
     write_samples(model, out)
+
+
+def _small_world(cfg: TrainConfig, instead: str) -> None:
+    """Stops where a model that knows other data would be asked about the small world."""
+    if cfg.data.sources:
+        sys.exit(f"this is for models of the small world, and {cfg.name} is none: {instead}")
 
 
 def evaluate(
@@ -194,6 +244,7 @@ def evaluate(
 
     torch.set_num_threads(threads)
     cfg, model, state = load_checkpoint(checkpoint)
+    _small_world(cfg, "measure it with the eval- commands")
     record = run(cfg, model, sets, clips, through_files=through_files, controls=controls)
     record["steps_done"] = state["step"]
     if deflated:
@@ -338,7 +389,9 @@ def _report(errors: dict[str, float]) -> None:
 
 
 COMMANDS = {
-    "train": train,
+    "train": train_command(TrainConfig()),
+    "vocabulary": vocabulary,
+    "bench-data": bench_data,
     "evaluate": evaluate,
     "export": export,
     "samples": samples,
@@ -347,11 +400,19 @@ COMMANDS = {
     "evaluate-deflation": evaluate_deflation,
     "import-deepmind": import_deepmind,
     "import-milnce": import_milnce,
+    **cli_protocols.COMMANDS,
 }
 
 
-def main() -> None:
-    tyro.extras.subcommand_cli_from_dict(COMMANDS)
+def main(arguments: Sequence[str] | None = None) -> None:
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    commands = dict(COMMANDS)
+    if arguments[:1] == ["train"]:
+        try:
+            commands["train"] = train_command(named_config(arguments[1:]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            sys.exit(f"triptych-trainer train: {error}")
+    tyro.extras.subcommand_cli_from_dict(commands, args=arguments)
 
 
 if __name__ == "__main__":

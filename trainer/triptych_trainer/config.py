@@ -1,6 +1,11 @@
 """What a model is made of. Everything the towers and the exporter need to know is here."""
 
-from dataclasses import asdict, dataclass
+import tomllib
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from .data.config import DataConfig
 
 
 @dataclass(frozen=True)
@@ -84,9 +89,11 @@ class TrainConfig:
     """How a model is trained. Everything random follows from `seed`."""
 
     model: ModelConfig = SMALL_WORLD
+    data: DataConfig = field(default_factory=DataConfig)
     name: str = "small-world"
     seed: int = 1
     batch_size: int = 32
+    """Clips of all ranks together."""
     steps: int = 2200
     audio_from_step: int = 1000
     """Until then only video and text learn: sound costs half of a step, and has nothing to learn
@@ -110,11 +117,22 @@ class TrainConfig:
     temperature: float = 0.07
     clip_norm: float = 5.0
     """Gradients are scaled down to this norm."""
+    device: str = "auto"
+    """`auto`: CUDA where there is a device; `cpu`, `cuda`."""
+    precision: str = "auto"
+    """`auto`: bf16 on CUDA, f32 on a CPU; `bf16`: autocast of towers and heads; `f32`. Weights,
+    optimizer and losses are f32 in any case."""
     threads: int = 1
     workers: int = 1
     """Processes that make batches beside the trainer; 0 makes them in the loop."""
     log_every: int = 20
     checkpoint_every: int = 200
+
+    def __post_init__(self) -> None:
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"unknown device {self.device!r}")
+        if self.precision not in ("auto", "f32", "bf16"):
+            raise ValueError(f"unknown precision {self.precision!r}")
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -135,8 +153,44 @@ TINY = ModelConfig(
 )
 """Towers for tests: right in every part, too small to learn much."""
 
+SMALL = TrainConfig()
+LARGE = TrainConfig(
+    model=ModelConfig(),
+    batch_size=512,
+    steps=500_000,
+    lr=2e-3,
+    warmup_steps=5000,
+    # The paper trains all towers from the first step on.
+    audio_from_step=0,
+    text_from_step=0,
+    text_lr_share=1.0,
+    workers=12,
+    log_every=50,
+    checkpoint_every=1000,
+)
+"""The paper's settings where they are published; `docs/training.md` says which are not."""
+
+
+def _ablation(name: str, spaces: str) -> TrainConfig:
+    """The small world with another head graph, all else alike."""
+    cfg = replace(SMALL, name=f"ablation-{name}", model=replace(SMALL.model, spaces=spaces))
+    # Without text there is nothing to learn before sound begins.
+    return replace(cfg, audio_from_step=0) if spaces == "va" else cfg
+
+
+def _large(name: str, **model: Any) -> TrainConfig:
+    return replace(LARGE, name=name, model=replace(LARGE.model, **model))
+
+
 PRESETS = {
-    "small-world": TrainConfig(),
+    "small-world": SMALL,
+    "mmv-s3d": _large("mmv-s3d"),
+    "mmv-tsm50": _large("mmv-tsm50", backbone="tsm"),
+    "mmv-tsm50x2": _large("mmv-tsm50x2", backbone="tsm", video_width=2.0),
+    **{f"ablation-{spaces}": _ablation(spaces, spaces) for spaces in ("shared", "disjoint", "fac")},
+    "ablation-va": _ablation("va", "va"),
+    "ablation-vt": _ablation("vt", "vt"),
+    "ablation-vat": _ablation("vat", "fac"),
     "tiny": TrainConfig(
         model=TINY,
         name="tiny",
@@ -149,3 +203,32 @@ PRESETS = {
         log_every=1,
     ),
 }
+
+
+def from_dict(kind: type, values: dict[str, Any], base: Any = None) -> Any:
+    """A dataclass of nested mappings; what they leave out is `base`'s, or the default."""
+    hints, known = get_type_hints(kind), {f.name for f in fields(kind)}
+    if unknown := sorted(set(values) - known):
+        raise ValueError(f"{kind.__name__} has no setting {', '.join(unknown)}")
+    changed = {}
+    for name, value in values.items():
+        hint = hints[name]
+        inner = get_args(hint)[0] if get_args(hint) else None
+        if is_dataclass(hint):
+            value = from_dict(hint, value, None if base is None else getattr(base, name))
+        elif is_dataclass(inner):
+            value = tuple(from_dict(inner, one) for one in value)
+        changed[name] = value
+    return kind(**changed) if base is None else replace(base, **changed)
+
+
+def load_config(name: str) -> TrainConfig:
+    """A preset by its name, or a TOML file; `preset` in it says what it starts from."""
+    if name in PRESETS:
+        return PRESETS[name]
+    path = Path(name)
+    if path.suffix != ".toml":
+        raise ValueError(f"no configuration {name!r}: a TOML file, or one of {', '.join(PRESETS)}")
+    values = tomllib.loads(path.read_text(encoding="utf-8"))
+    base = PRESETS[values.pop("preset", "small-world")]
+    return from_dict(TrainConfig, {"name": path.stem} | values, base)

@@ -1,4 +1,8 @@
-"""What crosses ranks: a gather that gradients flow back through."""
+"""Ranks of one run, and what crosses them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -34,3 +38,38 @@ class _Gather(torch.autograd.Function):
 def gather_with_gradient(x: Tensor) -> Tensor:
     """[B, ...] on each rank -> [ranks * B, ...] on all; B must be the same everywhere."""
     return x if world_size() == 1 else _Gather.apply(x)
+
+
+def device_of(wanted: str) -> torch.device:
+    """`auto` is CUDA where there is a device; each rank of a machine has its own."""
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+@contextmanager
+def ranks(wanted_device: str) -> Iterator[torch.device]:
+    """Joins the ranks that `torchrun` started, if it did; gives the device of this one."""
+    device = device_of(wanted_device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield device
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+@torch.no_grad()
+def mean_over_ranks(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Every rank must have the same names."""
+    values = {name: value.detach().float() for name, value in values.items()}
+    if world_size() == 1:
+        return values
+    device = next(iter(values.values())).device
+    joined = torch.stack([value.to(device) for value in values.values()])
+    dist.all_reduce(joined)
+    return dict(zip(values, joined / world_size(), strict=True))

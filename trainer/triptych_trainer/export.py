@@ -275,7 +275,8 @@ def one_minus_cosine(a: np.ndarray, b: np.ndarray) -> float:
 def training_record(cfg: TrainConfig, steps_done: int) -> dict:
     """What the manifest says about the training."""
     kept = cfg.to_dict()
-    settings = {k: kept[k] for k in kept if k not in ("model", "name", "threads", "workers")}
+    left_out = ("model", "data", "name", "device", "threads", "workers")
+    settings = {k: kept[k] for k in kept if k not in left_out}
     towers = {k: kept["model"][k] for k in ("video_width", "audio_width", "text_hidden")}
     return {
         "command": f"triptych-trainer train --config {cfg.name}",

@@ -28,33 +28,40 @@ def resized_shape(height: int, width: int, shorter: int) -> tuple[int, int]:
 
 def resize(frames: Array, shorter: int) -> Array:
     """Frames u8 [T, H, W, 3] -> u8 [T, h, w, 3]: bilinear, no antialias, truncated to u8."""
-    height, width = frames.shape[1:3]
-    new_height, new_width = resized_shape(height, width, shorter)
-    if (height, width) == (new_height, new_width):
-        return frames
-    top, bottom, wy = _taps(height, new_height)
-    left, right, wx = _taps(width, new_width)
-    wy, wx = wy[None, :, None, None], wx[None, None, :, None]
-    out = np.empty((len(frames), new_height, new_width, 3), np.uint8)
+    return resize_to(frames, *resized_shape(*frames.shape[1:3], shorter))
+
+
+def resize_to(
+    frames: Array, height: int, width: int, window: tuple[slice, slice] | None = None
+) -> Array:
+    """The same, to any size; `window`: only these rows and columns of the result."""
+    rows, columns = window or (slice(None), slice(None))
+    if frames.shape[1:3] == (height, width):
+        return frames[:, rows, columns]
+    top, bottom, wy = (taps[rows] for taps in _taps(frames.shape[1], height))
+    left, right, wx = (taps[columns] for taps in _taps(frames.shape[2], width))
+    wy, wx = wy[:, None, None], wx[None, :, None]
+    out = np.empty((len(frames), len(top), len(left), 3), np.uint8)
     for t, frame in enumerate(frames):
         # One frame at a time: four gathered f32 copies of a long clip would not be small.
-        f = frame.astype(np.float32)[None]
-        upper, lower = f[:, top], f[:, bottom]
-        upper = upper[:, :, left] + (upper[:, :, right] - upper[:, :, left]) * wx
-        lower = lower[:, :, left] + (lower[:, :, right] - lower[:, :, left]) * wx
-        out[t] = (upper + (lower - upper) * wy)[0].astype(np.uint8)
+        above, below = frame[top], frame[bottom]
+        upper = _between(above[:, left], above[:, right], wx)
+        lower = _between(below[:, left], below[:, right], wx)
+        out[t] = (upper + (lower - upper) * wy).astype(np.uint8)
     return out
 
 
-def centre_crop(frames: Array, side: int) -> Array:
-    """The middle side x side of frames [T, H, W, 3]."""
-    y, x = (frames.shape[1] - side) // 2, (frames.shape[2] - side) // 2
-    return frames[:, y : y + side, x : x + side]
+def _between(a: Array, b: Array, weight: Array) -> Array:
+    a, b = a.astype(np.float32), b.astype(np.float32)
+    return a + (b - a) * weight
 
 
 def preprocess(frames: Array, shorter: int, side: int) -> Array:
-    """What a tower gets of decoded frames: u8 [T, side, side, 3]."""
-    return np.ascontiguousarray(centre_crop(resize(frames, shorter), side))
+    """What a tower gets of decoded frames, the middle square: u8 [T, side, side, 3]."""
+    height, width = resized_shape(*frames.shape[1:3], shorter)
+    y, x = (height - side) // 2, (width - side) // 2
+    middle = (slice(y, y + side), slice(x, x + side))
+    return np.ascontiguousarray(resize_to(frames, height, width, middle))
 
 
 def linspace_windows(count: int, windows: int, frames: int, stride: int) -> list[list[int]]:

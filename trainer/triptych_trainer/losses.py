@@ -62,7 +62,12 @@ def mil_nce_loss(
 
 
 def nce_loss(
-    video: Tensor, audio: Tensor, temperature: float = 0.07, form: str = "asymmetric"
+    video: Tensor,
+    audio: Tensor,
+    temperature: float = 0.07,
+    form: str = "asymmetric",
+    mask: Tensor | None = None,
 ) -> Tensor:
-    """NCE of video [B, D] against audio [B, D]: MIL-NCE with one candidate."""
-    return mil_nce_loss(video, audio[:, None], None, temperature, form)
+    """NCE of video [B, D] against audio [B, D]: MIL-NCE with one candidate. `mask` [B] is 0 for
+    clips without sound."""
+    return mil_nce_loss(video, audio[:, None], mask, temperature, form)

@@ -40,15 +40,27 @@ class FileClip:
     pcm: np.ndarray | None
 
 
-def decode(path: Path, fps: float, sample_rate_hz: int = 48_000) -> Decoded:
-    """The first video and the first audio stream of a file."""
-    kinds, duration_secs = probe(path)
+def decode(
+    path: Path | str,
+    fps: float,
+    sample_rate_hz: int = 48_000,
+    *,
+    span: tuple[float, float] | None = None,
+    probed: tuple[dict, float | None] | None = None,
+) -> Decoded:
+    """The first video and the first audio stream of a file, or of anything else ffmpeg opens.
+
+    `span`: (start, length) in seconds; `probed`: what `probe` said, if it was asked already.
+    """
+    kinds, duration_secs = probe(path) if probed is None else probed
+    name = Path(path).name
     if not kinds:
-        raise MediaError(f"{path.name}: no video and no audio stream")
+        raise MediaError(f"{name}: no video and no audio stream")
+    part = [] if span is None else ["-ss", f"{span[0]:.6f}", "-t", f"{span[1]:.6f}"]
     with tempfile.TemporaryDirectory() as folder:
         video, audio = Path(folder) / "frames.rgb", Path(folder) / "sound.f32"
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-threads", "1"]
-        command += ["-i", str(path)]
+        command += [*part, "-i", str(path)]
         if "Video" in kinds:
             graph = f"fps=fps={fps:g}:start_time=0,format=rgb24"
             command += ["-map", "0:v:0", "-vf", graph, "-f", "rawvideo", "-pix_fmt", "rgb24"]
@@ -58,27 +70,27 @@ def decode(path: Path, fps: float, sample_rate_hz: int = 48_000) -> Decoded:
             command += ["-ar", str(sample_rate_hz), "-f", "f32le", str(audio)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise MediaError(f"{path.name}: {done.stderr.strip()}")
+            raise MediaError(f"{name}: {done.stderr.strip()}")
         frames = pcm = None
         if "Video" in kinds:
             width, height = kinds["Video"]
             frames = np.fromfile(video, np.uint8).reshape(-1, height, width, 3)
             if not len(frames):
-                frames = _first_picture(path, width, height)
+                frames = _first_picture(path, width, height, part)
         if "Audio" in kinds:
             pcm = np.fromfile(audio, "<f4")
     return Decoded(frames, pcm, duration_secs)
 
 
-def _first_picture(path: Path, width: int, height: int) -> np.ndarray:
+def _first_picture(path: Path | str, width: int, height: int, part: list[str]) -> np.ndarray:
     """u8 [1, H, W, 3] (or none) of a video too short for the sampling to give a frame."""
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-i", str(path)]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", *part, "-i", str(path)]
     command += ["-map", "0:v:0", "-frames:v", "1", "-vf", "format=rgb24", "-f", "rawvideo", "-"]
     raw = subprocess.run(command, capture_output=True, check=True).stdout
     return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
 
 
-def probe(path: Path) -> tuple[dict[str, tuple[int, int]], float | None]:
+def probe(path: Path | str) -> tuple[dict[str, tuple[int, int]], float | None]:
     """({"Video": (width, height), "Audio": (0, 0)}, seconds): what ffmpeg says it finds in a file,
     the size as ffmpeg turns the frames before it hands them out."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-i", str(path)]

@@ -8,11 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Dataset
 
-from .config import ModelConfig, TrainConfig
+from .config import TrainConfig, from_dict
+from .data.batches import RankShare, RealBatches
+from .data.config import Part
+from .data.words import load_word_vectors
 from .dataset import WorldBatches
+from .distributed import mean_over_ranks, rank, ranks, world_size
 from .losses import mil_nce_loss, nce_loss
 from .models.heads import shared_space
 from .models.mmv import Mmv
@@ -38,7 +43,7 @@ def build_model(cfg: TrainConfig) -> Mmv:
     model = Mmv(cfg.model)
     # Both forms compute the same; in eager PyTorch on a CPU the 3D one is faster.
     model.video_backbone.form = "3d" if cfg.model.backbone == "s3d" else "2d"
-    if "text" in model.modalities:
+    if "text" in model.modalities and not cfg.data.sources:
         centre_texts(model)
     return use_sync_batch_norm(model, cfg.sync_bn)
 
@@ -54,28 +59,96 @@ def centre_texts(model: Mmv, count: int = 512) -> None:
         model.heads.text_head(space).bias -= vectors.mean(0)
 
 
+def parts_of(cfg: TrainConfig, size: int) -> list[Part]:
+    """Which rows of a batch belong to which dataset; the small world is one."""
+    weights = (cfg.weight_video_audio, cfg.weight_video_text)
+    if not cfg.data.sources:
+        return [Part("", slice(0, size), *weights)]
+    parts, first = [], 0
+    for source, count in zip(cfg.data.sources, cfg.data.counts(size), strict=True):
+        own = (source.weight_video_audio, source.weight_video_text)
+        chosen = [w if o is None else o for o, w in zip(own, weights, strict=True)]
+        name = f"{source.name}." if len(cfg.data.sources) > 1 else ""
+        parts.append(Part(name, slice(first, first + count), *chosen))
+        first += count
+    return parts
+
+
 def losses_of(model: Mmv, batch: dict[str, Tensor], cfg: TrainConfig) -> dict[str, Tensor]:
-    """The weighted sum and its parts, in whichever spaces the head graph pairs the modalities."""
-    graph = cfg.model.spaces
-    video = model.embed_video(batch["frames"])
-    total = torch.zeros((), dtype=next(iter(video.values())).dtype)
-    losses = {}
-    if space := shared_space(graph, "video", "text"):
-        ids = batch["token_ids"]
-        text = model.embed_text(ids.flatten(0, 1))[space].unflatten(0, ids.shape[:2])
-        mask = batch["text_mask"]
-        losses["video_text"] = mil_nce_loss(
-            video[space], text, mask, cfg.temperature, cfg.loss_form
-        )
-        total = total + cfg.weight_video_text * losses["video_text"]
-    space = shared_space(graph, "video", "audio")
-    if space and "logmel" in batch:
-        audio = model.embed_audio_logmel(batch["logmel"])
-        losses["video_audio"] = nce_loss(video[space], audio[space], cfg.temperature, cfg.loss_form)
-        total = total + cfg.weight_video_audio * losses["video_audio"]
-    if not losses:
+    """The weighted sum and its parts, in whichever spaces the head graph pairs the modalities.
+    Each dataset has its own losses: its clips are compared with each other alone."""
+    graph, ids = cfg.model.spaces, batch["token_ids"]
+    text_space = shared_space(graph, "video", "text")
+    audio_space = shared_space(graph, "video", "audio") if "logmel" in batch else None
+    text = audio = None
+    with torch.autocast(ids.device.type, torch.bfloat16, enabled=in_bf16(cfg, ids.device)):
+        video = full(model.embed_video(batch["frames"]))
+        if text_space:
+            text = full(model.embed_text(ids.flatten(0, 1)))[text_space].unflatten(0, ids.shape[:2])
+        if audio_space:
+            audio = full(model.embed_audio_logmel(batch["logmel"]))[audio_space]
+    # The losses are outside: over a temperature of 0.07 they need more digits than bf16 has.
+    masks, how = (batch["text_mask"], batch.get("audio_mask")), (cfg.temperature, cfg.loss_form)
+    losses, terms = {}, []
+    for part in parts_of(cfg, len(ids)):
+        rows = part.rows
+        text_mask, audio_mask = (None if mask is None else mask[rows] for mask in masks)
+        if text_space and part.weight_video_text:
+            loss = mil_nce_loss(video[text_space][rows], text[rows], text_mask, *how)
+            losses[f"{part.name}video_text"] = loss
+            terms.append(part.weight_video_text * loss)
+        if audio_space and part.weight_video_audio:
+            loss = nce_loss(video[audio_space][rows], audio[rows], *how, audio_mask)
+            losses[f"{part.name}video_audio"] = loss
+            terms.append(part.weight_video_audio * loss)
+    if not terms:
         raise ValueError(f"nothing to learn with {graph} spaces; is audio_from_step 0?")
-    return {"loss": total, **losses}
+    return {"loss": torch.stack(terms).sum(), **losses}
+
+
+def in_bf16(cfg: TrainConfig, device: torch.device) -> bool:
+    return cfg.precision == "bf16" or (cfg.precision == "auto" and device.type == "cuda")
+
+
+def full(vectors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """At least f32."""
+    return {k: v if v.dtype == torch.float64 else v.float() for k, v in vectors.items()}
+
+
+class Objective(nn.Module):
+    """The losses as a module, which is what DistributedDataParallel wraps."""
+
+    def __init__(self, model: Mmv, cfg: TrainConfig, device: torch.device) -> None:
+        super().__init__()
+        self.model, self.cfg, self.device = model, cfg, device
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        batch = {name: x.to(self.device, non_blocking=True) for name, x in batch.items()}
+        return losses_of(self.model, batch, self.cfg)
+
+
+def over_ranks(objective: Objective) -> nn.Module:
+    """Gradients become the mean over the ranks; a tower that a step leaves out has none."""
+    if world_size() == 1:
+        return objective
+    cfg = objective.cfg
+    parts = parts_of(cfg, cfg.batch_size)
+    all_learn = any(p.weight_video_text for p in parts) and any(p.weight_video_audio for p in parts)
+    devices = [objective.device] if objective.device.type == "cuda" else None
+    return DistributedDataParallel(
+        objective,
+        device_ids=devices,
+        # The BatchNorms have joined their statistics already.
+        broadcast_buffers=False,
+        find_unused_parameters=not all_learn or cfg.audio_from_step > 0,
+    )
+
+
+def batches_of(cfg: TrainConfig) -> Dataset:
+    """Item n: this rank's part of training batch n."""
+    if cfg.data.sources:
+        return RealBatches(cfg)
+    return WorldBatches(cfg) if world_size() == 1 else RankShare(WorldBatches(cfg))
 
 
 TEXT = ("text_backbone.", "heads.text_coarse.", "heads.heads.text__")
@@ -98,13 +171,22 @@ def parameter_groups(model: Mmv, cfg: TrainConfig) -> list[dict]:
 
 
 def save_checkpoint(
-    path: Path, cfg: TrainConfig, model: Mmv, optimizer: torch.optim.Optimizer, step: int
+    path: Path,
+    cfg: TrainConfig,
+    model: Mmv,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    words: list[str] | None = None,
 ) -> None:
+    """`words`: the word list of a model of real data, which its export needs."""
+    if rank() > 0:
+        return
     state = {
         "config": cfg.to_dict(),
         "step": step,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "words": words or [],
     }
     # A killed run leaves the old checkpoint or the new one, never half of one.
     part = path.with_suffix(".part")
@@ -115,8 +197,7 @@ def save_checkpoint(
 def load_checkpoint(path: Path) -> tuple[TrainConfig, Mmv, dict[str, Any]]:
     """(configuration, model in eval mode, everything that was saved)."""
     state = torch.load(path, map_location="cpu", weights_only=True)
-    fields = dict(state["config"])
-    cfg = TrainConfig(**(fields | {"model": ModelConfig(**fields["model"])}))
+    cfg = from_dict(TrainConfig, state["config"])
     model = build_model(cfg)
     model.load_state_dict(state["model"])
     return cfg, model.eval(), state
@@ -128,46 +209,64 @@ def train(cfg: TrainConfig, out: Path, *, resume: bool = False, tensorboard: boo
     A resumed run makes the same steps as one that was never interrupted.
     """
     torch.set_num_threads(cfg.threads)
+    with ranks(cfg.device) as device:
+        return run(cfg, out, device, resume=resume, tensorboard=tensorboard)
+
+
+def run(
+    cfg: TrainConfig, out: Path, device: torch.device, *, resume: bool, tensorboard: bool
+) -> Mmv:
+    """The loop, as one of the ranks."""
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.pt"
-    model, start = build_model(cfg).train(), 0
+    model, start = build_model(cfg).train().to(device), 0
     optimizer = torch.optim.Adam(parameter_groups(model, cfg), lr=cfg.lr)
     if resume and checkpoint.exists():
         _, _, state = load_checkpoint(checkpoint)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         start = state["step"]
+    else:
+        load_word_vectors(model, cfg)
     log = Log(cfg, out, start, tensorboard)
-    data = WorldBatches(cfg)
+    data, objective = batches_of(cfg), over_ranks(Objective(model, cfg, device))
+    words = data.words.words if getattr(data, "words", None) else []
     steps = range(start, cfg.steps)
-    loader = DataLoader(data, batch_size=None, sampler=steps, num_workers=cfg.workers)
+    pinned = {"num_workers": cfg.workers, "pin_memory": device.type == "cuda"}
+    loader = DataLoader(data, batch_size=None, sampler=steps, **pinned)
 
     for step, batch in zip(steps, loader, strict=True):
         for group in optimizer.param_groups:
             group["lr"] = group["share"] * learning_rate(cfg, step, group["first"])
-        losses = losses_of(model, batch, cfg)
-        if not torch.isfinite(losses["loss"]):
-            raise FloatingPointError(f"step {step}: the loss is {losses['loss'].item()}")
+        skipped = batch.pop("skipped", torch.zeros(()))
+        losses = objective(batch)
+        values = mean_over_ranks({**losses, "skipped": skipped * world_size()})
+        if not torch.isfinite(values["loss"]):
+            raise FloatingPointError(f"step {step}: the loss is {values['loss'].item()}")
         optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
         learning = [p for g in optimizer.param_groups if g["lr"] > 0 for p in g["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(learning, cfg.clip_norm, error_if_nonfinite=True)
+        norm = nn.utils.clip_grad_norm_(learning, cfg.clip_norm, error_if_nonfinite=True)
         optimizer.step()
-        log.step(step, {**losses, "gradient_norm": norm}, learning_rate(cfg, step))
+        log.step(step, {**values, "gradient_norm": norm}, learning_rate(cfg, step))
         if (step + 1) % cfg.checkpoint_every == 0 or step + 1 == cfg.steps:
-            save_checkpoint(checkpoint, cfg, model, optimizer, step + 1)
+            save_checkpoint(checkpoint, cfg, model, optimizer, step + 1, words)
 
     log.close()
     return model.eval()
 
 
 class Log:
-    """Means over `log_every` steps to the terminal, `log.jsonl` and, if asked, TensorBoard."""
+    """Means over `log_every` steps to the terminal, `log.jsonl` and, if asked, TensorBoard; the
+    first rank's. `skipped` is the number of broken files since the start."""
 
     def __init__(self, cfg: TrainConfig, out: Path, start: int, tensorboard: bool) -> None:
-        self.cfg, self.sums, self.count = cfg, {}, 0
+        self.cfg, self.sums, self.count, self.skipped = cfg, {}, 0, 0
+        self.silent = rank() > 0
+        self.file = self.writer = None
+        if self.silent:
+            return
         self.file = (out / "log.jsonl").open("a" if start else "w")
-        self.writer = None
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -177,6 +276,8 @@ class Log:
         self.first = start
 
     def step(self, step: int, values: dict[str, Tensor], lr: float) -> None:
+        if self.silent:
+            return
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
         self.count += 1
@@ -184,17 +285,21 @@ class Log:
             return
         now, cpu = time.monotonic(), time.process_time()
         row = {"step": step + 1, "lr": lr} | {k: v / self.count for k, v in self.sums.items()}
+        self.skipped += round(self.sums.get("skipped", 0.0))
+        row["skipped"] = self.skipped
         row["clips_per_sec"] = self.count * self.cfg.batch_size / (now - self.last)
         row["cpu_secs_per_step"] = (cpu - self.cpu) / self.count
         row["elapsed_secs"] = now - self.started
         eta = (now - self.started) / (step + 1 - self.first) * (self.cfg.steps - step - 1)
         self.file.write(json.dumps(row) + "\n")
         self.file.flush()
-        parts = ", ".join(f"{k} {row[k]:.3f}" for k in ("video_text", "video_audio") if k in row)
+        named = [k for k in row if k.endswith(("video_text", "video_audio"))]
+        parts = ", ".join(f"{k} {row[k]:.3f}" for k in named)
         print(
             f"step {step + 1}/{self.cfg.steps}  loss {row['loss']:.3f} ({parts})"
             f"  |g| {row['gradient_norm']:.2f}  lr {lr:.2e}  {row['clips_per_sec']:.1f} clips/s"
-            f"  cpu {row['cpu_secs_per_step']:.2f} s/step  eta {eta / 60:.1f} min",
+            f"  cpu {row['cpu_secs_per_step']:.2f} s/step  eta {eta / 60:.1f} min"
+            + (f"  skipped {self.skipped}" if self.skipped else ""),
             flush=True,
         )
         if self.writer is not None:
@@ -203,6 +308,7 @@ class Log:
         self.sums, self.count, self.last, self.cpu = {}, 0, now, cpu
 
     def close(self) -> None:
-        self.file.close()
+        if self.file is not None:
+            self.file.close()
         if self.writer is not None:
             self.writer.close()

@@ -43,7 +43,10 @@ class BatchNorm(nn.Module):
 
     def _across_ranks(self, x: Tensor) -> Tensor:
         """One collective: every rank's count, mean and variance, joined exactly (not E[x^2])."""
-        axes = [0, *range(2, x.dim())]
+        axes, dtype = [0, *range(2, x.dim())], x.dtype
+        if dtype != torch.float64:
+            # Under bf16 the statistics and the affine map stay f32, as in torch's own.
+            x = x.float()
         local_var, local_mean = torch.var_mean(x, dim=axes, correction=0)
         count = torch.full_like(local_mean[:1], x.numel() // x.shape[1])
         packed = gather_with_gradient(torch.cat([count, local_mean, local_var])[None])
@@ -54,7 +57,7 @@ class BatchNorm(nn.Module):
         self._track(mean.detach(), var.detach())
         shape = [1, -1, *[1] * (x.dim() - 2)]
         scale = self.weight * torch.rsqrt(var + BN_EPS)
-        return x * scale.view(shape) + (self.bias - mean * scale).view(shape)
+        return (x * scale.view(shape) + (self.bias - mean * scale).view(shape)).to(dtype)
 
     @torch.no_grad()
     def _track(self, mean: Tensor, var: Tensor) -> None:
