@@ -226,6 +226,8 @@ proptest! {
             truth.push(Some((record, clips_of(n))));
         }
         for change in changes {
+            // What is remembered must not outlive the change.
+            filters.iter().for_each(|filter| drop(catalog.select(filter)));
             let (Change::Remove(n) | Change::Rewrite(n, _) | Change::Drop(n)) = change;
             let Some(Some((record, clips))) = truth.get_mut(n) else { continue };
             match change {
@@ -255,7 +257,8 @@ proptest! {
             }
             prop_assert!(filter.check().is_ok(), "{:?}", filter.check());
             let selection = catalog.select(&filter);
-            if let Selection::Only(ids) | Selection::Except(ids) = &selection {
+            prop_assert_eq!(&catalog.select(&filter), &selection);
+            if let Selection::Only(ids) | Selection::Except(ids) = &*selection {
                 prop_assert!(ids.is_sorted_by(|a, b| a < b));
             }
             for (record, clip) in &everything {

@@ -174,3 +174,33 @@ fn demo_answers_serves_and_stops_on_a_signal() {
     assert!(child.wait().unwrap().success(), "{rest}");
     child.stdout.take().map(|mut out| out.read_to_string(&mut rest));
 }
+
+#[test]
+fn evaluates_a_file_of_pairs() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let clips = bundle().join("samples/clips");
+    let indexed = run(&["index", path(&clips), "--data", path(&data), "--json"]);
+    assert!(indexed.status.success(), "{}", text(&indexed.stderr));
+    let pairs = dir.path().join("pairs.csv");
+    // As MSR-VTT's files are; a quoted comma is part of the text.
+    let rows = "key,vid_key,video_id,sentence\nret0,msr1,reel-01,\"a big blue triangle, moving left\"\n";
+    std::fs::write(&pairs, rows).unwrap();
+    let output = run(&["eval", path(&pairs), "--data", path(&data), "--targets", "both", "--json"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let evaluation = json(&output);
+    assert_eq!((evaluation["pairs"].as_u64(), evaluation["results"].as_array().unwrap().len()), (Some(1), 4));
+    assert_eq!(evaluation["results"][0]["r_at_1"]["value"], 1.0);
+    let shown = run(&["eval", path(&pairs), "--data", path(&data)]);
+    assert!(text(&shown.stdout).contains("median rank"), "{}", text(&shown.stdout));
+    // What scores mean was measured while indexing.
+    let search = json(&run(&["search", "a big blue triangle moving left", "--data", path(&data), "--json"]));
+    assert_eq!(search["no_match"], false, "{search}");
+    assert!(search["data"][0]["confidence"].as_f64().unwrap() > 0.9, "{search}");
+
+    std::fs::write(&pairs, "a,b\n1,2\n").unwrap();
+    refused(&["eval", path(&pairs), "--data", path(&data)], 2, "invalid_csv");
+    std::fs::write(&pairs, "text,asset\nred,nothing\n").unwrap();
+    refused(&["eval", path(&pairs), "--data", path(&data)], 1, "asset_unknown");
+    refused(&["eval", "/nonexistent.csv", "--data", path(&data)], 2, "path_missing");
+}

@@ -266,3 +266,58 @@ fn confidence_tells_what_is_here_from_what_is_not() {
     let refused = server.post("/v1/search", &json!({"query": {"text": "red"}, "min_confidence": 1.5}));
     assert_eq!(error_of(refused), (400, "invalid_value".to_owned()));
 }
+
+#[test]
+fn an_evaluation_tells_where_the_right_answers_come() {
+    let (server, assets) = films();
+    let name = |n: usize| assets[n]["name"].as_str().unwrap().to_owned();
+    let films = contents();
+    let caption = |n: usize| films[n]["scenes"][0]["caption"].clone();
+    let pairs: Vec<Value> = (0..assets.len())
+        .map(|n| {
+            let asset = match n % 3 {
+                0 => assets[n]["id"].as_str().unwrap().to_owned(),
+                1 => name(n),
+                _ => name(n).rsplit_once('.').unwrap().0.to_owned(),
+            };
+            json!({"text": caption(n), "asset": asset})
+        })
+        .collect();
+    let body = json!({"pairs": pairs, "targets": ["audio", "video"]});
+    let answer = server.post_json("/v1/evaluations", &body);
+    assert_eq!((&answer["pairs"], &answer["gallery"]), (&json!(assets.len()), &json!(assets.len())));
+    let results = answer["results"].as_array().unwrap();
+    assert_eq!(results.len(), 4);
+    for (result, (target, search)) in
+        results.iter().zip([("video", "served"), ("video", "exact"), ("audio", "served"), ("audio", "exact")])
+    {
+        assert_eq!((result["target"].as_str(), result["search"].as_str()), (Some(target), Some(search)));
+    }
+    // The same by hand.
+    let ranks: Vec<usize> = (0..assets.len())
+        .map(|n| {
+            let query = json!({"query": {"text": caption(n)}, "group_by": "asset", "limit": 1000});
+            server.search(&query).iter().position(|hit| hit["asset_id"] == assets[n]["id"]).unwrap() + 1
+        })
+        .collect();
+    let share = |k: usize| ranks.iter().filter(|rank| **rank <= k).count() as f64 / ranks.len() as f64;
+    for (key, k) in [("r_at_1", 1), ("r_at_5", 5), ("r_at_10", 10)] {
+        let figure = &results[0][key];
+        assert!((figure["value"].as_f64().unwrap() - share(k)).abs() < 1e-9, "{key}: {figure} {ranks:?}");
+        assert!(
+            figure["low"].as_f64() <= figure["value"].as_f64()
+                && figure["value"].as_f64() <= figure["high"].as_f64()
+        );
+    }
+    assert_eq!(results[0]["mrr"]["value"], results[1]["mrr"]["value"]);
+    for (pairs, status, code) in [
+        (json!([]), 400, "invalid_value"),
+        (json!([{"text": "red", "asset": "nothing.mp4"}]), 422, "asset_unknown"),
+        (json!([{"text": "red"}]), 400, "missing_field"),
+    ] {
+        let refused = error_of(server.post("/v1/evaluations", &json!({"pairs": pairs})));
+        assert_eq!(refused, (status, code.to_owned()));
+    }
+    let none = json!({"pairs": [{"text": "xyzzy", "asset": name(0)}, {"text": "red", "asset": name(1)}]});
+    assert_eq!(server.post_json("/v1/evaluations", &none)["unknown_texts"], 1);
+}

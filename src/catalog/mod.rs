@@ -6,8 +6,8 @@ mod fields;
 mod filter;
 mod id_map;
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 pub use filter::{Condition, Filter, FilterError, Scalar};
 pub use id_map::IdMap;
@@ -18,6 +18,9 @@ use fields::{Bits, Entries, Fields, Ordinal};
 
 /// Rows read from the store at a time.
 const PAGE: u32 = 4096;
+/// Filters remembered with what they kept, and clip ids of all of them together.
+const REMEMBERED: usize = 32;
+const REMEMBERED_IDS: usize = 1 << 20;
 
 /// One clip.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -112,6 +115,13 @@ pub enum Selection {
 }
 
 impl Selection {
+    const fn listed(&self) -> usize {
+        match self {
+            Self::All => 0,
+            Self::Only(ids) | Self::Except(ids) => ids.len(),
+        }
+    }
+
     /// Whether a clip is among them.
     #[must_use]
     pub fn has(&self, clip: ClipId) -> bool {
@@ -127,6 +137,15 @@ impl Selection {
 #[derive(Debug, Default)]
 pub struct Catalog {
     state: RwLock<State>,
+    lately: Mutex<VecDeque<Remembered>>,
+}
+
+/// What a filter kept at one state of the catalog: the same filters come again and again.
+#[derive(Debug)]
+struct Remembered {
+    version: u64,
+    filter: Filter,
+    selection: Arc<Selection>,
 }
 
 #[derive(Debug, Default)]
@@ -136,6 +155,8 @@ struct State {
     /// Asset of each clip.
     clips: IdMap,
     fields: Fields,
+    /// Rises with every change.
+    version: u64,
 }
 
 impl Catalog {
@@ -172,7 +193,9 @@ impl Catalog {
     }
 
     fn write<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.version += 1;
+        change(&mut state)
     }
 
     /// Adds an asset, or brings it to what the store says of it; its clips stay.
@@ -234,6 +257,12 @@ impl Catalog {
         self.read(|state| state.asset(*state.ordinals.get(&id)?).cloned())
     }
 
+    /// All assets, in the order they came.
+    #[must_use]
+    pub fn assets(&self) -> Vec<Arc<AssetEntry>> {
+        self.read(|state| state.assets.iter().flatten().cloned().collect())
+    }
+
     /// The assets of clips, each with the clip; clips that are gone are left out.
     #[must_use]
     pub fn owners(&self, clips: impl IntoIterator<Item = ClipId>) -> Vec<(ClipId, Arc<AssetEntry>)> {
@@ -251,11 +280,29 @@ impl Catalog {
 
     /// The clips that pass a filter.
     #[must_use]
-    pub fn select(&self, filter: &Filter) -> Selection {
+    pub fn select(&self, filter: &Filter) -> Arc<Selection> {
         if filter.is_empty() {
-            return Selection::All;
+            return Arc::new(Selection::All);
         }
-        self.read(|state| state.select(filter))
+        let remembered = || self.lately.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.read(|state| state.version);
+        if let Some(known) = remembered().iter().find(|known| known.version == now && known.filter == *filter)
+        {
+            return Arc::clone(&known.selection);
+        }
+        let (version, selection) = self.read(|state| (state.version, Arc::new(state.select(filter))));
+        let mut lately = remembered();
+        lately.retain(|known| known.version == version);
+        lately.push_front(Remembered { version, filter: filter.clone(), selection: Arc::clone(&selection) });
+        let mut ids = 0;
+        // The newest first.
+        let fits = |known: &&Remembered| {
+            ids += known.selection.listed();
+            ids <= REMEMBERED_IDS
+        };
+        let fitting = lately.iter().take_while(fits).count();
+        lately.truncate(fitting.min(REMEMBERED));
+        selection
     }
 }
 

@@ -51,6 +51,7 @@ pub async fn run(args: IndexArgs) -> Result<ExitCode, CliError> {
     let job = follow(&library, job, !args.json).await?;
     let items =
         library.store().job_items(job.id, -1, u32::MAX).await.map_err(crate::library::LibraryError::from)?;
+    library.calibrate_if_due().await?;
     library.shutdown().await?;
     let view = JobView::from(&job);
     if args.json {

@@ -4,6 +4,7 @@ pub mod decode_worker;
 mod demo;
 mod doctor;
 mod embed;
+mod eval;
 mod index;
 mod model;
 mod query;
@@ -43,6 +44,8 @@ enum Command {
     Index(index::IndexArgs),
     /// Search the library.
     Search(search::SearchArgs),
+    /// Measure how well the library answers texts whose answers are known.
+    Eval(eval::EvalArgs),
     /// Print the embeddings of a text or a file.
     Embed(embed::EmbedArgs),
     /// Verify or show a model bundle.
@@ -128,6 +131,7 @@ pub fn main() -> ExitCode {
             Command::Index(args) => index::run(args).await,
             Command::Search(args) => search::run(args).await,
             Command::Embed(args) => embed::run(args).await,
+            Command::Eval(args) => eval::run(args).await,
             Command::Model(command) => model::run(command).await,
             Command::Doctor(args) => doctor::run(args).await,
         }

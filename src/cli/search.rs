@@ -79,7 +79,8 @@ impl From<Group> for GroupBy {
 }
 
 impl Targets {
-    fn tracks(self) -> Vec<Track> {
+    /// The tracks, video first.
+    pub fn tracks(self) -> Vec<Track> {
         match self {
             Self::Video => vec![Track::Video],
             Self::Audio => vec![Track::Audio],
@@ -104,7 +105,9 @@ pub async fn run(args: SearchArgs) -> Result<ExitCode, CliError> {
     let response = library.search(request).await?;
     if args.json {
         let space = &response.space;
-        println!("{:#}", serde_json::json!({ "object": "list", "space": space, "data": response.hits }));
+        let no_match = response.no_match;
+        let answer = serde_json::json!({ "object": "list", "space": space, "no_match": no_match, "data": response.hits });
+        println!("{answer:#}");
     } else {
         print(&response, begun.elapsed().as_secs_f64());
     }
@@ -132,6 +135,9 @@ fn print(response: &SearchResponse, secs: f64) {
         println!("nothing is indexed yet that this query can be compared with; see `triptych index`");
     } else {
         println!("{}", table::hits(&response.hits));
+        if response.no_match {
+            println!("probably no match: queries about things that are not here score as much");
+        }
         println!("{} hits in {:.1} ms", response.hits.len(), secs * 1e3);
     }
 }

@@ -145,6 +145,10 @@ impl From<LibraryError> for ApiError {
             }
             LibraryError::Embed(error) => return embed_error(error),
             LibraryError::NoSuchTrack(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            LibraryError::UnknownAsset(..) => {
+                return Self::new(StatusCode::UNPROCESSABLE_ENTITY, error.code(), error.to_string())
+                    .with_param("pairs");
+            }
             LibraryError::Search(error) => return search_error(error),
             LibraryError::PathNotAllowed(_) => {
                 return Self::new(StatusCode::FORBIDDEN, error.code(), error.to_string()).with_param("path");

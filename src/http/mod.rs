@@ -5,6 +5,7 @@ mod content;
 mod data_uri;
 mod embeddings;
 mod error;
+mod evaluations;
 mod extract;
 mod form;
 mod guard;

@@ -10,8 +10,8 @@ use utoipa_axum::routes;
 use super::error::ApiError;
 use super::state::AppState;
 use super::{
-    assets, content, embeddings, guard, health, jobs, middleware, models, openapi, pages, search, session,
-    stats, thumbnail, timeline,
+    assets, content, embeddings, evaluations, guard, health, jobs, middleware, models, openapi, pages,
+    search, session, stats, thumbnail, timeline,
 };
 
 /// Every documented call.
@@ -25,6 +25,7 @@ pub fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(search::search))
         .routes(routes!(timeline::by_text, timeline::by_query))
         .routes(routes!(embeddings::embeddings))
+        .routes(routes!(evaluations::evaluate))
         .routes(routes!(jobs::start, jobs::list))
         .routes(routes!(jobs::get, jobs::cancel))
         .routes(routes!(jobs::pause))

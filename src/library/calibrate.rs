@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
 use rand::SeedableRng;
@@ -18,8 +18,10 @@ use crate::types::{Embedding, Modality, Space, Track};
 
 /// How often it is looked whether the library has changed.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Share of the clips that must have come or gone.
+/// Share of the clips that must have come or gone for it to be due at once.
 const CHANGED: f64 = 0.1;
+/// How long a smaller change must have been the last.
+const SETTLED: Duration = Duration::from_secs(5);
 /// Clips described, or taken as queries themselves.
 const BANK: usize = 96;
 /// Words of the model's vocabulary that descriptions are made of; of a larger one as many at random.
@@ -51,12 +53,18 @@ pub(super) fn load(dir: &std::path::Path, model: &str) -> Distributions {
 
 /// Runs while the library is open: whenever it has changed and nothing is being indexed.
 pub(super) async fn keep_up(library: Arc<Library>) {
+    let mut seen = (library.catalog.len().1, Instant::now());
     loop {
         tokio::select! {
             () = library.stop.cancelled() => return,
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
-        if library.active.len() > 0 || !library.is_background_due() {
+        let clips = library.catalog.len().1;
+        if clips != seen.0 {
+            seen = (clips, Instant::now());
+        }
+        let settled = clips != library.calibrated_clips() && seen.1.elapsed() >= SETTLED;
+        if library.active.len() > 0 || !(settled || library.is_background_due()) {
             continue;
         }
         let made = tokio::select! {
@@ -74,6 +82,14 @@ impl Library {
     fn is_background_due(&self) -> bool {
         let (before, now) = (self.backgrounds.now().clips as f64, self.catalog.len().1 as f64);
         (now - before).abs() > CHANGED * before
+    }
+
+    /// As [`Library::calibrate`], where the library has changed since.
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub async fn calibrate_if_due(&self) -> Result<(), LibraryError> {
+        if self.is_background_due() { self.calibrate().await } else { Ok(()) }
     }
 
     /// Measures anew what queries about something else score here. It happens by itself while the

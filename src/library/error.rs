@@ -51,6 +51,9 @@ pub enum LibraryError {
     /// A stored asset without the track asked for.
     #[error("the asset has no {0} vectors there")]
     NoSuchTrack(Modality),
+    /// A name that does not tell one asset.
+    #[error("{1} named `{0}`")]
+    UnknownAsset(String, &'static str),
     /// The work was cancelled by a user.
     #[error("cancelled")]
     Cancelled,
@@ -79,6 +82,7 @@ impl LibraryError {
             Self::BadManifest(_) => "invalid_manifest",
             Self::Busy { .. } => "busy",
             Self::UploadTooLarge { .. } => "payload_too_large",
+            Self::UnknownAsset(..) => "asset_unknown",
             Self::NoSuchTrack(_) => "no_such_track",
             Self::Cancelled => "cancelled",
             Self::Stopping => "shutting_down",

@@ -4,6 +4,7 @@
 mod active;
 mod calibrate;
 mod error;
+mod evaluate;
 mod ingest;
 mod jobs;
 mod metrics;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use error::LibraryError;
+pub use evaluate::{Evaluation, Figure, MAX_PAIRS, Measured, Pair};
 pub use jobs::JobSource;
 pub use paths::open_resolved;
 pub use uploads::{Content, Upload, UploadWriter};

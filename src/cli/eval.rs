@@ -1,0 +1,106 @@
+//! `triptych eval`: retrieval measured on a file of texts and the files they are about.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use comfy_table::{CellAlignment, Table, presets};
+
+use super::CliError;
+use super::search::Targets;
+use crate::config::{DataArgs, LimitArgs, ModelArgs};
+use crate::library::{Evaluation, Figure};
+
+/// Names of the two columns that count, in the files that people have.
+const TEXT_COLUMNS: &[&str] = &["text", "sentence", "caption", "query"];
+const ASSET_COLUMNS: &[&str] = &["asset", "asset_id", "video_id", "video", "file", "name"];
+
+/// Flags of `eval`.
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
+    /// CSV with a header: a column `text` (or sentence, caption, query) and a column `asset` (or
+    /// `video_id`, file, name) with an id or a name, with or without its ending. MSR-VTT's files are such.
+    pairs: PathBuf,
+    /// What of the library to look at.
+    #[arg(long, value_enum, default_value_t = Targets::Video)]
+    targets: Targets,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs `eval`.
+pub async fn run(args: EvalArgs) -> Result<ExitCode, CliError> {
+    let named = read_pairs(&args.pairs)?;
+    let library = super::open_library(&args.model, &args.data, &args.limits, Vec::new()).await?;
+    let pairs = library.resolve_pairs(&named)?;
+    let evaluation = library.evaluate(&pairs, &args.targets.tracks()).await?;
+    if args.json {
+        println!("{:#}", serde_json::json!(evaluation));
+    } else {
+        println!("{}", table(&evaluation));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read_pairs(path: &Path) -> Result<Vec<(String, String)>, CliError> {
+    let wrong = |error: csv::Error| {
+        let code = if error.is_io_error() { "path_missing" } else { "invalid_csv" };
+        CliError::input(code, format!("{}: {error}", path.display()))
+    };
+    let mut reader = csv::Reader::from_path(path).map_err(wrong)?;
+    let header = reader.headers().map_err(wrong)?.clone();
+    let column = |names: &[&str]| {
+        let found = names.iter().find_map(|name| header.iter().position(|title| title.trim() == *name));
+        found.ok_or_else(|| {
+            let names = names.join(", ");
+            CliError::input("invalid_csv", format!("{}: the header names none of: {names}", path.display()))
+        })
+    };
+    let (text, asset) = (column(TEXT_COLUMNS)?, column(ASSET_COLUMNS)?);
+    let mut pairs = Vec::new();
+    for row in reader.records() {
+        let row = row.map_err(wrong)?;
+        let cell = |at: usize| row.get(at).unwrap_or_default().trim().to_owned();
+        pairs.push((cell(text), cell(asset)));
+    }
+    if pairs.is_empty() {
+        return Err(CliError::input("invalid_csv", format!("{}: no row below the header", path.display())));
+    }
+    Ok(pairs)
+}
+
+fn table(evaluation: &Evaluation) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header(["target", "space", "search", "R@1", "R@5", "R@10", "median rank", "MRR"]);
+    let share = |figure: Figure| format!("{:.3} ({:.3} - {:.3})", figure.value, figure.low, figure.high);
+    for row in &evaluation.results {
+        let rank = row.median_rank;
+        table.add_row([
+            row.target.as_str().to_owned(),
+            row.space.to_string(),
+            if row.search == "served" {
+                format!("{} ({})", row.search, row.engine)
+            } else {
+                row.search.to_owned()
+            },
+            share(row.r_at_1),
+            share(row.r_at_5),
+            share(row.r_at_10),
+            format!("{:.1} ({:.1} - {:.1})", rank.value, rank.low, rank.high),
+            share(row.mrr),
+        ]);
+    }
+    table.column_iter_mut().skip(3).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+    format!(
+        "{} texts, {} assets to choose from; in brackets the interval of 95 %\n{table}",
+        evaluation.pairs, evaluation.gallery
+    )
+}

@@ -1,0 +1,251 @@
+//! How well a library answers queries whose answers are known, by the way that serves them.
+
+use std::collections::{HashMap, HashSet};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{Library, LibraryError};
+use crate::catalog::Filter;
+use crate::index::SearchParams;
+use crate::model::Priority;
+use crate::search::{GroupBy, MAX_LIMIT, MAX_OFFSET, QueryPart, SearchRequest};
+use crate::types::{AssetId, Modality, Space, Track};
+
+/// Most pairs of one evaluation.
+pub const MAX_PAIRS: usize = 20_000;
+/// Draws behind a confidence interval.
+const DRAWS: usize = 1000;
+
+/// A text and the asset it is about.
+#[derive(Debug, Clone)]
+pub struct Pair {
+    /// What is asked.
+    pub text: String,
+    /// The right answer.
+    pub asset: AssetId,
+}
+
+/// A figure with the interval that holds it in 95 of 100 drawings of the pairs (bootstrap).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+pub struct Figure {
+    /// Over all pairs.
+    pub value: f64,
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+}
+
+/// How well one way of searching answers.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Measured {
+    /// Track looked at.
+    pub target: Track,
+    /// Space compared in.
+    pub space: Space,
+    /// `served`: as searches are answered; `exact`: everything compared in f32.
+    pub search: &'static str,
+    /// What answers in this index: `exact-int8` or `hnsw`.
+    pub engine: String,
+    /// Share of pairs whose asset comes first.
+    pub r_at_1: Figure,
+    /// Share of pairs whose asset is among the first 5.
+    pub r_at_5: Figure,
+    /// Share of pairs whose asset is among the first 10.
+    pub r_at_10: Figure,
+    /// Median rank, from 1.
+    pub median_rank: Figure,
+    /// Mean of 1 / rank.
+    pub mrr: Figure,
+}
+
+/// All figures of one evaluation.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Evaluation {
+    /// Pairs asked.
+    pub pairs: usize,
+    /// Assets that could be answers: those that the pairs name.
+    pub gallery: usize,
+    /// Pairs whose text has no word the model knows; their ranks are the last.
+    pub unknown_texts: usize,
+    /// One entry for each target, space and way of searching.
+    pub results: Vec<Measured>,
+}
+
+impl Library {
+    /// Texts with names or ids of assets, as pairs.
+    ///
+    /// # Errors
+    /// [`LibraryError::UnknownAsset`], also where a name is of several assets.
+    pub fn resolve_pairs(&self, named: &[(String, String)]) -> Result<Vec<Pair>, LibraryError> {
+        let mut names: HashMap<String, Vec<AssetId>> = HashMap::new();
+        for asset in self.catalog.assets() {
+            let name = asset.name.as_str();
+            let stem = name.rsplit_once('.').map(|(stem, _)| stem).filter(|stem| !stem.is_empty());
+            for known in stem.into_iter().chain([name]) {
+                names.entry(known.to_owned()).or_default().push(asset.id);
+            }
+        }
+        let resolve = |(text, name): &(String, String)| {
+            let by_id = name.parse::<AssetId>().ok().filter(|id| self.catalog.asset(*id).is_some());
+            let asset = match (by_id, names.get(name).map(Vec::as_slice)) {
+                (Some(id), _) | (None, Some(&[id])) => id,
+                (None, Some(_)) => {
+                    return Err(LibraryError::UnknownAsset(name.clone(), "several assets are"));
+                }
+                (None, None) => return Err(LibraryError::UnknownAsset(name.clone(), "no asset is")),
+            };
+            Ok(Pair { text: text.clone(), asset })
+        };
+        named.iter().map(resolve).collect()
+    }
+
+    /// Asks every pair's text for assets, among those the pairs name. An asset that ties with the right
+    /// one comes before it.
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub async fn evaluate(&self, pairs: &[Pair], targets: &[Track]) -> Result<Evaluation, LibraryError> {
+        let gallery: HashSet<AssetId> = pairs.iter().map(|pair| pair.asset).collect();
+        let filter = Filter { asset_ids: gallery.iter().copied().collect(), ..Filter::default() };
+        let mut texts = Vec::with_capacity(pairs.len());
+        for pair in pairs {
+            texts.push(match self.embedder.text(&pair.text, Priority::Bulk).await {
+                Ok(vectors) => Some(QueryPart { modality: Modality::Text, vectors, weight: 1.0, words: 0 }),
+                Err(error) if error.code() == "no_known_words" => None,
+                Err(error) => return Err(error.into()),
+            });
+        }
+        let mut results = Vec::new();
+        for (target, space) in self.text_lanes(targets) {
+            for (search, exact) in [("served", false), ("exact", true)] {
+                let mut ranks = Vec::with_capacity(pairs.len());
+                for (pair, part) in pairs.iter().zip(&texts) {
+                    let Some(part) = part else {
+                        ranks.push(gallery.len());
+                        continue;
+                    };
+                    let request = SearchRequest {
+                        targets: vec![target],
+                        space: Some(space.clone()),
+                        filter: filter.clone(),
+                        params: SearchParams { exact, ..SearchParams::default() },
+                        ..SearchRequest::new(vec![part.clone()])
+                    };
+                    ranks.push(self.rank_of(request, pair.asset, gallery.len()).await?);
+                }
+                results.push(measured(&ranks, target, &space, search, self.engine_of(target, &space)));
+            }
+        }
+        let unknown_texts = texts.iter().filter(|text| text.is_none()).count();
+        Ok(Evaluation { pairs: pairs.len(), gallery: gallery.len(), unknown_texts, results })
+    }
+
+    fn text_lanes(&self, targets: &[Track]) -> Vec<(Track, Space)> {
+        let bundle = self.embedder.bundle();
+        let serves = |target: Track, space: &Space| {
+            bundle.has(Modality::Text, space) && bundle.has(target.modality(), space)
+        };
+        let lanes = targets
+            .iter()
+            .flat_map(|target| bundle.spaces().iter().map(move |(space, _)| (*target, space.clone())));
+        lanes.filter(|(target, space)| serves(*target, space)).collect()
+    }
+
+    fn engine_of(&self, target: Track, space: &Space) -> String {
+        let engines = self.index.stats();
+        let found = engines.iter().find(|(track, name, ..)| *track == target && name == space);
+        found.map_or_else(String::new, |(.., engine, _)| (*engine).to_owned())
+    }
+
+    /// Rank of an asset from 1; the last where it is not found on the pages that are served.
+    async fn rank_of(
+        &self,
+        request: SearchRequest,
+        asset: AssetId,
+        last: usize,
+    ) -> Result<usize, LibraryError> {
+        let mut seen: HashMap<AssetId, f32> = HashMap::new();
+        for offset in (0..=MAX_OFFSET).step_by(MAX_LIMIT) {
+            let page =
+                SearchRequest { group_by: GroupBy::Asset, offset, limit: MAX_LIMIT, ..request.clone() };
+            let hits = self.search(page).await?.hits;
+            let full = hits.len() == MAX_LIMIT;
+            seen.extend(hits.into_iter().map(|hit| (hit.asset_id, hit.score)));
+            if let Some(own) = seen.get(&asset) {
+                let before = seen.iter().filter(|(other, score)| **other != asset && **score >= *own);
+                return Ok(before.count() + 1);
+            }
+            if !full {
+                break;
+            }
+        }
+        Ok(last)
+    }
+}
+
+fn measured(ranks: &[usize], target: Track, space: &Space, search: &'static str, engine: String) -> Measured {
+    let within = |k: usize| {
+        move |ranks: &[usize]| ranks.iter().filter(|rank| **rank <= k).count() as f64 / ranks.len() as f64
+    };
+    Measured {
+        target,
+        space: space.clone(),
+        search,
+        engine,
+        r_at_1: figure(ranks, within(1)),
+        r_at_5: figure(ranks, within(5)),
+        r_at_10: figure(ranks, within(10)),
+        median_rank: figure(ranks, median),
+        mrr: figure(ranks, |ranks| {
+            ranks.iter().map(|rank| 1.0 / *rank as f64).sum::<f64>() / ranks.len() as f64
+        }),
+    }
+}
+
+fn median(ranks: &[usize]) -> f64 {
+    let mut sorted = ranks.to_vec();
+    sorted.sort_unstable();
+    let at = |at: usize| sorted.get(at).copied().unwrap_or(0) as f64;
+    f64::midpoint(at(sorted.len().saturating_sub(1) / 2), at(sorted.len() / 2))
+}
+
+fn figure(ranks: &[usize], of: impl Fn(&[usize]) -> f64) -> Figure {
+    if ranks.is_empty() {
+        return Figure { value: 0.0, low: 0.0, high: 0.0 };
+    }
+    let mut rng = StdRng::seed_from_u64(ranks.len() as u64);
+    let mut drawn: Vec<f64> = (0..DRAWS)
+        .map(|_| {
+            let draw: Vec<usize> = (0..ranks.len())
+                .filter_map(|_| ranks.get(rng.random_range(0..ranks.len())).copied())
+                .collect();
+            of(&draw)
+        })
+        .collect();
+    drawn.sort_unstable_by(f64::total_cmp);
+    let at = |share: f64| drawn.get((share * (DRAWS - 1) as f64) as usize).copied().unwrap_or(0.0);
+    Figure { value: of(ranks), low: at(0.025), high: at(0.975) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_what_they_say_and_lie_in_their_intervals() {
+        let ranks: Vec<usize> = (0..200).map(|n| if n % 4 == 0 { 1 } else { n % 13 + 1 }).collect();
+        let measured = measured(&ranks, Track::Video, &Space::new("s"), "served", String::new());
+        let share = |k: usize| ranks.iter().filter(|rank| **rank <= k).count() as f64 / 200.0;
+        assert_eq!((measured.r_at_1.value, measured.r_at_10.value), (share(1), share(10)));
+        for figure in [measured.r_at_1, measured.r_at_5, measured.median_rank, measured.mrr] {
+            assert!(figure.low <= figure.value && figure.value <= figure.high, "{figure:?}");
+        }
+        let width = measured.r_at_1.high - measured.r_at_1.low;
+        assert!((0.08..0.2).contains(&width), "{width}");
+        assert_eq!((median(&[3, 1, 2]), median(&[1, 2, 3, 10])), (2.0, 2.5));
+    }
+}
