@@ -15,7 +15,7 @@ Precision = Literal["f32", "fp16", "int8"]
 
 
 def train(
-    config: Literal["small-world", "tiny"] = "small-world",
+    config: Literal["small-world-first", "small-world", "tiny"] = "small-world",
     out: Path = Path("runs/small-world"),
     seed: int | None = None,
     batch_size: int | None = None,
@@ -28,6 +28,9 @@ def train(
     loss_form: Literal["asymmetric", "symmetric"] | None = None,
     weight_video_audio: float | None = None,
     audio_from_step: int | None = None,
+    text_from_step: int | None = None,
+    precision: Literal["f32", "bf16"] | None = None,
+    initial: Path | None = None,
     resume: bool = False,
     tensorboard: bool = False,
 ) -> None:
@@ -36,6 +39,8 @@ def train(
     Args:
         config: the preset to start from; the other options change single values of it.
         spaces: the head graph; `vt` and `va` leave a modality out.
+        precision: of towers and heads; weights, optimizer and losses are f32 either way.
+        initial: a checkpoint of the same towers whose weights to start from.
         resume: go on from OUT's checkpoint, if there is one.
         tensorboard: write TensorBoard events to OUT too.
     """
@@ -52,11 +57,13 @@ def train(
         "loss_form": loss_form,
         "weight_video_audio": weight_video_audio,
         "audio_from_step": audio_from_step,
+        "text_from_step": text_from_step,
+        "precision": precision,
     }
     towers = {"backbone": backbone, "spaces": spaces}
     cfg = replace(PRESETS[config], **{k: v for k, v in changes.items() if v is not None})
     cfg = replace(cfg, model=replace(cfg.model, **{k: v for k, v in towers.items() if v}))
-    run(cfg, out, resume=resume, tensorboard=tensorboard)
+    run(cfg, out, resume=resume, tensorboard=tensorboard, initial=initial)
 
 
 def export(
@@ -67,6 +74,7 @@ def export(
     deflation: Path | None = None,
     video_precision: Precision = "f32",
     audio_precision: Precision = "f32",
+    f16_weights: bool = False,
 ) -> None:
     """Writes the bundle's ONNX towers, tokenizer, goldens and manifest, proved against PyTorch.
 
@@ -74,20 +82,24 @@ def export(
         evaluation: what `evaluate` wrote; it goes into the manifest.
         deflated: what `deflate` wrote: pictures get a tower of their own, image.onnx.
         deflation: what `evaluate-deflation` wrote; it goes into the manifest.
+        f16_weights: round the weights to f16 and keep them so in the files, in half the bytes;
+            everything is still computed in f32.
     """
     from .export import export_bundle, training_record
+    from .models.folding import in_f16_values
     from .train import load_checkpoint
 
     cfg, model, state = load_checkpoint(checkpoint)
     measured = json.loads(evaluation.read_text()) if evaluation else {}
     if deflation:
         measured["deflation"] = json.loads(deflation.read_text())
-    training = training_record(cfg, state["step"])
+    training = training_record(cfg, state["step"], state.get("before"))
     precision = {"video": video_precision, "image": video_precision, "audio": audio_precision}
     image = _load_deflated(model, deflated) if deflated else None
-    errors = export_bundle(
-        model, out, cfg.name, training, measured, image=image, precision=precision
-    )
+    if f16_weights:
+        model, image = in_f16_values(model), image and in_f16_values(image)
+    more = {"image": image, "precision": precision, "f16_weights": f16_weights}
+    errors = export_bundle(model, out, cfg.name, training, measured, **more)
     _report(errors)
 
 
@@ -157,17 +169,20 @@ def _load_deflated(model: "Mmv", path: Path) -> "Deflated":
 def samples(
     checkpoint: Path = Path("runs/small-world/checkpoint.pt"),
     out: Path = Path("../models/small-world/samples"),
+    f16_weights: bool = False,
 ) -> None:
     """Writes the bundle's sample clips and what PyTorch gives for every clip of them.
 
     Args:
         out: emptied first.
+        f16_weights: vectors of the weights that `export` rounds to f16.
     """
+    from .models.folding import in_f16_values
     from .samples import write_samples
     from .train import load_checkpoint
 
     _, model, _ = load_checkpoint(checkpoint)
-    write_samples(model, out)
+    write_samples(in_f16_values(model) if f16_weights else model, out)
 
 
 def evaluate(

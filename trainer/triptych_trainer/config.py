@@ -110,6 +110,8 @@ class TrainConfig:
     temperature: float = 0.07
     clip_norm: float = 5.0
     """Gradients are scaled down to this norm."""
+    precision: str = "f32"
+    """`bf16`: autocast of towers and heads; weights, optimizer and losses stay f32."""
     threads: int = 1
     workers: int = 1
     """Processes that make batches beside the trainer; 0 makes them in the loop."""
@@ -118,6 +120,11 @@ class TrainConfig:
 
     def to_dict(self) -> dict:
         return asdict(self)
+
+
+def restored(fields: dict) -> TrainConfig:
+    """The configuration that gave `to_dict()`."""
+    return TrainConfig(**(fields | {"model": ModelConfig(**fields["model"])}))
 
 
 TINY = ModelConfig(
@@ -136,7 +143,12 @@ TINY = ModelConfig(
 """Towers for tests: right in every part, too small to learn much."""
 
 PRESETS = {
-    "small-world": TrainConfig(),
+    # From scratch, towers one after the other.
+    "small-world-first": TrainConfig(name="small-world-first"),
+    # Goes on from its weights: pictures and texts alone, sound keeps what it has.
+    "small-world": TrainConfig(
+        steps=3100, audio_from_step=3100, text_from_step=0, lr=8e-4, precision="bf16"
+    ),
     "tiny": TrainConfig(
         model=TINY,
         name="tiny",

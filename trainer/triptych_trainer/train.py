@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from .config import ModelConfig, TrainConfig
+from .config import TrainConfig, restored
 from .dataset import WorldBatches
 from .losses import mil_nce_loss, nce_loss
 from .models.heads import shared_space
@@ -54,15 +55,23 @@ def centre_texts(model: Mmv, count: int = 512) -> None:
         model.heads.text_head(space).bias -= vectors.mean(0)
 
 
+def embedded(embed: Callable, rows: Tensor, cfg: TrainConfig) -> dict[str, Tensor]:
+    """One tower in the configuration's precision; the losses behind it are f32 either way."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=cfg.precision == "bf16"):
+        out = embed(rows)
+    return {k: v.float() if v.dtype == torch.bfloat16 else v for k, v in out.items()}
+
+
 def losses_of(model: Mmv, batch: dict[str, Tensor], cfg: TrainConfig) -> dict[str, Tensor]:
     """The weighted sum and its parts, in whichever spaces the head graph pairs the modalities."""
     graph = cfg.model.spaces
-    video = model.embed_video(batch["frames"])
+    video = embedded(model.embed_video, batch["frames"], cfg)
     total = torch.zeros((), dtype=next(iter(video.values())).dtype)
     losses = {}
     if space := shared_space(graph, "video", "text"):
         ids = batch["token_ids"]
-        text = model.embed_text(ids.flatten(0, 1))[space].unflatten(0, ids.shape[:2])
+        text = embedded(model.embed_text, ids.flatten(0, 1), cfg)[space]
+        text = text.unflatten(0, ids.shape[:2])
         mask = batch["text_mask"]
         losses["video_text"] = mil_nce_loss(
             video[space], text, mask, cfg.temperature, cfg.loss_form
@@ -70,7 +79,7 @@ def losses_of(model: Mmv, batch: dict[str, Tensor], cfg: TrainConfig) -> dict[st
         total = total + cfg.weight_video_text * losses["video_text"]
     space = shared_space(graph, "video", "audio")
     if space and "logmel" in batch:
-        audio = model.embed_audio_logmel(batch["logmel"])
+        audio = embedded(model.embed_audio_logmel, batch["logmel"], cfg)
         losses["video_audio"] = nce_loss(video[space], audio[space], cfg.temperature, cfg.loss_form)
         total = total + cfg.weight_video_audio * losses["video_audio"]
     if not losses:
@@ -98,13 +107,20 @@ def parameter_groups(model: Mmv, cfg: TrainConfig) -> list[dict]:
 
 
 def save_checkpoint(
-    path: Path, cfg: TrainConfig, model: Mmv, optimizer: torch.optim.Optimizer, step: int
+    path: Path,
+    cfg: TrainConfig,
+    model: Mmv,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    before: dict | None = None,
 ) -> None:
+    """`before`: configuration and step of the run that gave the initial weights."""
     state = {
         "config": cfg.to_dict(),
         "step": step,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "before": before,
     }
     # A killed run leaves the old checkpoint or the new one, never half of one.
     part = path.with_suffix(".part")
@@ -115,28 +131,39 @@ def save_checkpoint(
 def load_checkpoint(path: Path) -> tuple[TrainConfig, Mmv, dict[str, Any]]:
     """(configuration, model in eval mode, everything that was saved)."""
     state = torch.load(path, map_location="cpu", weights_only=True)
-    fields = dict(state["config"])
-    cfg = TrainConfig(**(fields | {"model": ModelConfig(**fields["model"])}))
+    cfg = restored(state["config"])
     model = build_model(cfg)
     model.load_state_dict(state["model"])
     return cfg, model.eval(), state
 
 
-def train(cfg: TrainConfig, out: Path, *, resume: bool = False, tensorboard: bool = False) -> Mmv:
+def train(
+    cfg: TrainConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    tensorboard: bool = False,
+    initial: Path | None = None,
+) -> Mmv:
     """Trains and leaves `checkpoint.pt` and `log.jsonl` in `out`; returns the model in eval mode.
 
-    A resumed run makes the same steps as one that was never interrupted.
+    A resumed run makes the same steps as one that was never interrupted. `initial` is a checkpoint
+    whose weights to start from, instead of the seed's.
     """
     torch.set_num_threads(cfg.threads)
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.pt"
-    model, start = build_model(cfg).train(), 0
+    model, start, before = build_model(cfg).train(), 0, None
+    if initial is not None:
+        first, _, state = load_checkpoint(initial)
+        model.load_state_dict(state["model"])
+        before = {"config": first.to_dict(), "step": state["step"], "before": state.get("before")}
     optimizer = torch.optim.Adam(parameter_groups(model, cfg), lr=cfg.lr)
     if resume and checkpoint.exists():
         _, _, state = load_checkpoint(checkpoint)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        start = state["step"]
+        start, before = state["step"], state.get("before")
     log = Log(cfg, out, start, tensorboard)
     data = WorldBatches(cfg)
     steps = range(start, cfg.steps)
@@ -155,7 +182,7 @@ def train(cfg: TrainConfig, out: Path, *, resume: bool = False, tensorboard: boo
         optimizer.step()
         log.step(step, {**losses, "gradient_norm": norm}, learning_rate(cfg, step))
         if (step + 1) % cfg.checkpoint_every == 0 or step + 1 == cfg.steps:
-            save_checkpoint(checkpoint, cfg, model, optimizer, step + 1)
+            save_checkpoint(checkpoint, cfg, model, optimizer, step + 1, before)
 
     log.close()
     return model.eval()
