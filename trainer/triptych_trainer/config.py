@@ -147,7 +147,7 @@ PRESETS = {
     "small-world-first": TrainConfig(name="small-world-first"),
     # Goes on from its weights: pictures and texts alone, sound keeps what it has.
     "small-world": TrainConfig(
-        steps=3100, audio_from_step=3100, text_from_step=0, lr=8e-4, precision="bf16"
+        seed=2, steps=3100, audio_from_step=3100, text_from_step=0, lr=8e-4, precision="bf16"
     ),
     "tiny": TrainConfig(
         model=TINY,
