@@ -357,14 +357,30 @@ fn inputs_a_tower_must_not_see_are_refused() {
 }
 
 #[test]
-fn a_picture_is_a_video_that_stands_still() {
-    let towers = towers();
+fn without_a_tower_of_its_own_a_picture_is_a_video_that_stands_still() {
+    let copy = Copy::new();
+    copy.edit_manifest(|json| json["towers"]["image"] = json!({"inflates": "video"}));
+    let towers = copy.load().unwrap();
     let (frames_len, picture_len, _) = lengths(towers.bundle());
     let picture = bytes(3, picture_len);
     let frames: Arc<[u8]> = picture.repeat(frames_len / picture_len).into();
     block_on(async {
         let as_picture = towers.image(picture, Priority::Interactive).await.unwrap();
         same(&as_picture, &towers.video(frames, Priority::Bulk).await.unwrap());
+    });
+}
+
+#[test]
+fn a_picture_goes_through_the_tower_of_pictures() {
+    let towers = towers();
+    let (frames_len, picture_len, _) = lengths(towers.bundle());
+    let picture = bytes(3, picture_len);
+    let frames: Arc<[u8]> = picture.repeat(frames_len / picture_len).into();
+    block_on(async {
+        let as_picture = towers.image(picture, Priority::Interactive).await.unwrap();
+        let as_video = towers.video(frames, Priority::Interactive).await.unwrap();
+        assert_eq!(as_picture.keys().collect::<Vec<_>>(), as_video.keys().collect::<Vec<_>>());
+        assert!(as_picture.iter().all(|(space, vector)| *vector != as_video[space]));
     });
 }
 

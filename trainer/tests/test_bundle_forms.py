@@ -1,6 +1,7 @@
 """Bundles of every head graph, with an image tower and in other precisions."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -10,9 +11,12 @@ import torch
 from safetensors.numpy import load_file
 from support import tiny
 
-from triptych_trainer.export import one_minus_cosine
+from triptych_trainer.deflate import Deflated
+from triptych_trainer.export import WORTH_A_CAST, export_bundle, one_minus_cosine
 from triptych_trainer.manifest import spaces_of
+from triptych_trainer.models.folding import in_f16_values
 from triptych_trainer.models.heads import GRAPHS, modalities, shared_space
+from triptych_trainer.models.mmv import Mmv
 
 ALL = ["video", "audio", "text", "image"]
 
@@ -137,3 +141,62 @@ def test_fp16_leaves_the_front_end_alone(reduced: tuple) -> None:
     kinds = {t.name: t.data_type for t in graph.initializer}
     half = [n for n, kind in kinds.items() if kind == onnx.TensorProto.FLOAT16]
     assert half and kinds["fourier.window"] == onnx.TensorProto.FLOAT
+
+
+@pytest.fixture(scope="module")
+def halved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Mmv]:
+    """A bundle with its weights in f16, an image tower among them."""
+    out = tmp_path_factory.mktemp("halved")
+    model = tiny()
+    rounded, image = in_f16_values(model), in_f16_values(Deflated(model))
+    export_bundle(rounded, out, "halved", {}, {}, image=image, f16_weights=True)
+    return out, rounded
+
+
+def test_f16_weights_lose_nothing_of_the_rounded_model(halved: tuple) -> None:
+    folder, rounded = halved
+    manifest = json.loads((folder / "manifest.json").read_text())
+    goldens = load_file(folder / "goldens.safetensors")
+    assert manifest["goldens"]["max_one_minus_cosine"] == 1e-5
+    for name, tower in manifest["towers"].items():
+        assert tower["precision"] == "f32"
+        session = ort.InferenceSession(str(folder / tower["file"]))
+        rows = goldens[f"{name}.input"]
+        got = session.run(list(tower["outputs"].values()), {tower["input"]["name"]: rows})
+        for space, vectors in zip(tower["outputs"], got, strict=True):
+            assert one_minus_cosine(vectors, goldens[f"{name}.{space}"]) < 1e-9, (name, space)
+    with torch.no_grad():
+        video = rounded.embed_video(torch.from_numpy(goldens["video.input"]))
+    assert one_minus_cosine(video["fine"].numpy(), goldens["video.fine"]) < 1e-12
+
+
+def test_f16_weights_are_every_large_tensor_and_only_on_demand(
+    halved: tuple, reduced: tuple
+) -> None:
+    folder, rounded = halved
+    measured = json.loads((folder / "manifest.json").read_text())["evaluation"]["export"]
+    kinds = onnx.TensorProto
+    for name in ("video", "audio", "text", "image"):
+        assert measured[name]["weights"] == "f16"
+        tensors = onnx.load(str(folder / f"{name}.onnx")).graph.initializer
+        full = {t.name: np.prod(t.dims) for t in tensors if t.data_type == kinds.FLOAT}
+        large = {n for n in full if full[n] >= WORTH_A_CAST}
+        assert all("log_mel" in n or n.startswith("fourier") for n in large), (name, large)
+        assert any(t.data_type == kinds.FLOAT16 for t in tensors)
+    weights = sum(p.numel() for p in rounded.audio_backbone.parameters() if p.dim() > 1)
+    heads = rounded.heads
+    weights += heads.audio_fine.weight.numel() + heads.coarse.weight.numel()
+    mel = rounded.log_mel.mel.numel()
+    assert measured["audio"]["bytes"] < 2 * weights + 4 * mel + 150_000
+    other = json.loads((reduced[0] / "manifest.json").read_text())["evaluation"]["export"]
+    assert {record["weights"] for record in other.values()} == {"f32"}
+    tensors = onnx.load(str(reduced[0] / "image.onnx")).graph.initializer
+    assert not any(t.data_type == kinds.FLOAT16 for t in tensors)
+
+
+def test_a_weight_beyond_f16_is_refused() -> None:
+    model = tiny()
+    with torch.no_grad():
+        model.heads.audio_fine.weight[0, 0] = 1e6
+    with pytest.raises(ValueError, match="audio_fine"):
+        in_f16_values(model)

@@ -4,11 +4,19 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from triptych_trainer.config import PRESETS, TINY
-from triptych_trainer.dataset import SIBLINGS, WorldBatches, batch_scenes, plain_clip
+from triptych_trainer.dataset import (
+    PAIRS,
+    SIBLINGS,
+    WorldBatches,
+    batch_scenes,
+    plain_clip,
+    sibling_values,
+)
 from triptych_trainer.tokenizer import build_tokenizer, encode
 from triptych_trainer.world.captions import (
     STOP_WORDS,
@@ -49,10 +57,27 @@ def test_shapes_types_and_ranges() -> None:
 def test_siblings_differ_in_one_attribute() -> None:
     scenes = batch_scenes(np.random.default_rng(0), 32)
     assert len(scenes) == 32
-    for first in range(0, 16, SIBLINGS):
+    for first in range(0, 32, SIBLINGS):
         group = scenes[first : first + SIBLINGS]
         kinds = {name: len({getattr(s, name) for s in group}) for name in ATTRIBUTES}
-        assert sorted(kinds.values()) == [1, 1, 1, SIBLINGS]
+        alone = sorted(kinds.values()) == [1, 1, 1, SIBLINGS]
+        assert alone or kinds == {"shape": 2, "size": 2, "colour": 1, "motion": 1}
+        texts = {evaluation_caption(s) for s in group}
+        assert len(texts) == SIBLINGS
+
+
+@pytest.mark.parametrize("attribute", PAIRS)
+def test_siblings_come_with_what_they_are_mistaken_for(attribute: str) -> None:
+    rng, values = np.random.default_rng(1), ATTRIBUTES[attribute]
+    assert sorted(name for pair in PAIRS[attribute] for name in pair) == sorted(values)
+    seen = set()
+    for _ in range(40):
+        drawn = sibling_values(rng, attribute)
+        assert len(set(drawn)) == SIBLINGS
+        names = {values[v] for v in drawn}
+        assert all(len(names & set(pair)) in (0, 2) for pair in PAIRS[attribute])
+        seen |= names
+    assert seen == set(values)
 
 
 def test_sound_comes_from_its_step_on() -> None:

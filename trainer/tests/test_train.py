@@ -10,7 +10,9 @@ import torch
 from triptych_trainer import train as loop
 from triptych_trainer.config import PRESETS
 from triptych_trainer.evaluate import embed_texts
+from triptych_trainer.export import training_record
 from triptych_trainer.heldout import held_out_set
+from triptych_trainer.models.s3d import conv_same
 from triptych_trainer.train import learning_rate, load_checkpoint, train
 
 CFG = replace(PRESETS["tiny"], steps=5, checkpoint_every=2, threads=1)
@@ -46,10 +48,12 @@ def test_descriptions_start_around_zero() -> None:
     assert np.abs((vectors @ vectors.T).mean()) < 0.15
 
 
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
 def test_a_resumed_run_equals_an_uninterrupted_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
-    whole = train(CFG, tmp_path / "whole")
+    config = replace(CFG, precision=precision)
+    whole = train(config, tmp_path / "whole")
     step = loop.Log.step
 
     def stops(self: loop.Log, number: int, *rest: object) -> None:
@@ -59,13 +63,54 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(loop.Log, "step", stops)
-        train(CFG, tmp_path / "stopped")
+        train(config, tmp_path / "stopped")
     assert load_checkpoint(tmp_path / "stopped" / "checkpoint.pt")[2]["step"] == 2
-    resumed = train(CFG, tmp_path / "stopped", resume=True)
+    resumed = train(config, tmp_path / "stopped", resume=True)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
     cfg, loaded, state = load_checkpoint(tmp_path / "stopped" / "checkpoint.pt")
-    assert cfg == CFG and state["step"] == 5 and not loaded.training
+    assert cfg == config and state["step"] == 5 and not loaded.training
+
+
+KERNELS = [(1, 1, 1), (1, 3, 3), (3, 1, 1), (2, 4, 4)]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("form", ["3d", "2d"])
+def test_bf16_has_the_gradients_of_f32(kernel: tuple[int, int, int], form: str) -> None:
+    """PyTorch's conv3d of bf16 with a kernel of (3, 1, 1) has been wrong on CPUs."""
+    torch.manual_seed(0)
+    found = {}
+    clip = torch.randn(4, 32, 4, 16, 16).contiguous(memory_format=torch.channels_last_3d)
+    weight, towards = torch.randn(32, 32, *kernel), torch.randn(4, 32, 4, 16, 16)
+    for enabled in (False, True):
+        x, w = clip.clone().requires_grad_(), weight.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            y = conv_same(x, w, None, (1, 1, 1), form)
+        assert y.dtype == (torch.bfloat16 if enabled else torch.float32)
+        (y.float() * towards).sum().backward()
+        found[enabled] = torch.cat([x.grad.flatten(), w.grad.flatten()]), w.grad.flatten()
+    for exact, rounded in zip(found[False], found[True], strict=True):
+        assert torch.cosine_similarity(exact, rounded, dim=0) > 0.999
+
+
+def test_losses_are_f32_whatever_the_towers_are() -> None:
+    model, batch = loop.build_model(CFG).train(), loop.WorldBatches(CFG)[2]
+    losses = loop.losses_of(model, batch, replace(CFG, precision="bf16"))
+    assert {v.dtype for v in losses.values()} == {torch.float32} and len(losses) == 3
+
+
+def test_a_run_starts_from_the_weights_of_another(tmp_path: Path) -> None:
+    first = train(CFG, tmp_path / "first")
+    initial = tmp_path / "first" / "checkpoint.pt"
+    cfg = replace(CFG, steps=1, lr=0.0, seed=5)
+    second = train(cfg, tmp_path / "second", initial=initial)
+    for name, parameter in second.named_parameters():
+        assert torch.equal(parameter, first.get_parameter(name)), name
+    before = load_checkpoint(tmp_path / "second" / "checkpoint.pt")[2]["before"]
+    assert before == {"config": CFG.to_dict(), "step": 5, "before": None}
+    record = training_record(cfg, 1, before)
+    assert record["initial"] == training_record(CFG, 5) and "initial" not in record["initial"]
 
 
 def test_training_lowers_the_loss_on_a_batch_it_sees_again(

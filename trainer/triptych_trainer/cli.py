@@ -26,6 +26,7 @@ def train_command(base: TrainConfig) -> Callable:
         out: Path = Path("runs") / base.name,
         resume: bool = False,
         tensorboard: bool = False,
+        initial: Path | None = None,
         settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = base,
     ) -> None:
         """Trains a model; leaves checkpoint.pt and log.jsonl in OUT. Under torchrun, on all GPUs.
@@ -36,10 +37,11 @@ def train_command(base: TrainConfig) -> Callable:
                 file; every other option changes one value of it.
             resume: go on from OUT's checkpoint, if there is one.
             tensorboard: write TensorBoard events to OUT too.
+            initial: a checkpoint of the same towers whose weights to start from.
         """
         from .train import train as run
 
-        run(settings, out, resume=resume, tensorboard=tensorboard)
+        run(settings, out, resume=resume, tensorboard=tensorboard, initial=initial)
 
     return train
 
@@ -105,6 +107,7 @@ def export(
     deflation: Path | None = None,
     video_precision: Precision = "f32",
     audio_precision: Precision = "f32",
+    f16_weights: bool = False,
 ) -> None:
     """Writes the bundle's ONNX towers, tokenizer, goldens and manifest, proved against PyTorch.
 
@@ -112,18 +115,24 @@ def export(
         evaluation: what `evaluate` wrote; it goes into the manifest.
         deflated: what `deflate` wrote: pictures get a tower of their own, image.onnx.
         deflation: what `evaluate-deflation` wrote; it goes into the manifest.
+        f16_weights: round the weights to f16 and keep them so in the files, in half the bytes;
+            everything is still computed in f32.
     """
     from .data.export import export_trained
     from .export import export_bundle, training_record
+    from .models.folding import in_f16_values
     from .train import load_checkpoint
 
     cfg, model, state = load_checkpoint(checkpoint)
     measured = json.loads(evaluation.read_text()) if evaluation else {}
     if deflation:
         measured["deflation"] = json.loads(deflation.read_text())
-    training = training_record(cfg, state["step"])
+    training = training_record(cfg, state["step"], state.get("before"))
     precision = {"video": video_precision, "image": video_precision, "audio": audio_precision}
-    more = {"image": _load_deflated(model, deflated) if deflated else None, "precision": precision}
+    image = _load_deflated(model, deflated) if deflated else None
+    if f16_weights:
+        model, image = in_f16_values(model), image and in_f16_values(image)
+    more = {"image": image, "precision": precision, "f16_weights": f16_weights}
     if cfg.data.sources:
         errors = export_trained(model, out, cfg, state["words"], training, measured, **more)
     else:
@@ -200,18 +209,21 @@ def _load_deflated(model: "Mmv", path: Path) -> "Deflated":
 def samples(
     checkpoint: Path = Path("runs/small-world/checkpoint.pt"),
     out: Path = Path("../models/small-world/samples"),
+    f16_weights: bool = False,
 ) -> None:
     """Writes the bundle's sample clips and what PyTorch gives for every clip of them.
 
     Args:
         out: emptied first.
+        f16_weights: vectors of the weights that `export` rounds to f16.
     """
+    from .models.folding import in_f16_values
     from .samples import write_samples
     from .train import load_checkpoint
 
     cfg, model, _ = load_checkpoint(checkpoint)
     _small_world(cfg, "its bundle has no samples")
-    write_samples(model, out)
+    write_samples(in_f16_values(model) if f16_weights else model, out)
 
 
 def _small_world(cfg: TrainConfig, instead: str) -> None:

@@ -183,7 +183,16 @@ def _large(name: str, **model: Any) -> TrainConfig:
 
 
 PRESETS = {
+    # From scratch, towers one after the other.
     "small-world": SMALL,
+    # Goes on from its weights: pictures and texts alone, sound keeps what it has.
+    "small-world-pictures": replace(
+        SMALL, seed=2, steps=3100, audio_from_step=3100, text_from_step=0, lr=8e-4, precision="bf16"
+    ),
+    # Goes on from those: all three together.
+    "small-world-joint": replace(
+        SMALL, seed=3, steps=600, audio_from_step=0, text_from_step=0, lr=3e-4, precision="bf16"
+    ),
     "mmv-s3d": _large("mmv-s3d"),
     "mmv-tsm50": _large("mmv-tsm50", backbone="tsm"),
     "mmv-tsm50x2": _large("mmv-tsm50x2", backbone="tsm", video_width=2.0),

@@ -12,16 +12,27 @@ from .models.audio_frontend import LogMel
 from .tokenizer import build_tokenizer, encode
 from .world import captions
 from .world.render import render
-from .world.scene import ATTRIBUTES, Scene, draw_scene
+from .world.scene import ATTRIBUTES, MOTIONS, Scene, draw_scene
 from .world.sound import synthesise
 
 CANDIDATES = 5
 # Siblings share every attribute but one. Among independent scenes almost no two agree in colour
 # and motion, so a model could tell a batch apart and never look at a shape.
 SIBLINGS = 4
-SIBLING_SHARE = 0.5
-SIBLING_ATTRIBUTES = ("shape", "motion", "colour")
-SIBLING_WEIGHTS = (0.5, 0.3, 0.2)
+SIBLING_SHARE = 1.0
+SIBLING_ATTRIBUTES = ("shape", "motion", "colour", "size")
+SIBLING_WEIGHTS = (0.5, 0.3, 0.05, 0.15)
+SIZED_MOTIONS = tuple(m for m in MOTIONS if m not in ("growing", "shrinking"))
+# What a half-trained model takes for each other: a group has both of a pair or neither.
+PAIRS = {
+    "shape": (("circle", "square"), ("star", "cross"), ("triangle", "ring")),
+    "motion": (
+        ("left", "right"),
+        ("up", "down"),
+        ("circling", "shaking"),
+        ("growing", "shrinking"),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -84,10 +95,30 @@ def batch_scenes(rng: np.random.Generator, size: int) -> list[Scene]:
     scenes: list[Scene] = []
     for _ in range(int(size * SIBLING_SHARE) // SIBLINGS):
         shared = {name: int(rng.integers(len(values))) for name, values in ATTRIBUTES.items()}
-        varied = str(rng.choice(SIBLING_ATTRIBUTES, p=SIBLING_WEIGHTS))
-        values = rng.choice(len(ATTRIBUTES[varied]), SIBLINGS, replace=False)
-        scenes += [draw_scene(rng, shared | {varied: int(value)}) for value in values]
+        scenes += [draw_scene(rng, shared | own) for own in siblings(rng)]
     return scenes + [draw_scene(rng) for _ in range(size - len(scenes))]
+
+
+def siblings(rng: np.random.Generator) -> list[dict[str, int]]:
+    """What makes each of `SIBLINGS` scenes different from the others."""
+    varied = str(rng.choice(SIBLING_ATTRIBUTES, p=SIBLING_WEIGHTS))
+    if varied == "size":
+        # There are two sizes, and things that grow or shrink have none.
+        motion = int(rng.integers(len(SIZED_MOTIONS)))
+        shapes = sibling_values(rng, "shape")[:2]
+        sizes = range(len(ATTRIBUTES["size"]))
+        return [{"motion": motion, "shape": a, "size": b} for a in shapes for b in sizes]
+    return [{varied: value} for value in sibling_values(rng, varied)]
+
+
+def sibling_values(rng: np.random.Generator, attribute: str) -> list[int]:
+    """`SIBLINGS` different values of an attribute, those of a pair side by side."""
+    values = ATTRIBUTES[attribute]
+    if attribute not in PAIRS:
+        return [int(v) for v in rng.choice(len(values), SIBLINGS, replace=False)]
+    pairs = PAIRS[attribute]
+    drawn = rng.choice(len(pairs), SIBLINGS // 2, replace=False)
+    return [values.index(name) for pair in drawn for name in pairs[pair]]
 
 
 class WorldBatches(Dataset):

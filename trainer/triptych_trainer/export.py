@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 from safetensors.numpy import save
 from torch import nn
 
-from .config import ModelConfig, TrainConfig
+from .config import ModelConfig, TrainConfig, from_dict
 from .dataset import plain_clip
 from .manifest import MAX_ONE_MINUS_COSINE, make_manifest
 from .models.audio_frontend import FFT
@@ -97,10 +97,13 @@ def write_bundle(model: Mmv, out: Path, content: Content) -> dict[str, float]:
         path = out / f"{name}.onnx"
         want = run_torch(tower, reference, rows)
         write_onnx(tower, source, rows, path)
+        if content.f16_weights:
+            weights_to_f16(path)
         calibration = content.calibration.get(name, rows)
         measured[name] = _in_precision(tower, source, path, rows, calibration)
         got = run_onnx(path, tower, rows)
         measured[name] |= cosines(got, want)
+        measured[name]["weights"] = "f16" if content.f16_weights else "f32"
         goldens[f"{name}.input"] = rows
         for space, vectors in want.items():
             goldens[f"{name}.{space}"] = vectors
@@ -177,6 +180,33 @@ def write_onnx(tower: Tower, model: Mmv, rows: np.ndarray, path: Path) -> None:
         compute_fourier_basis(graph, model.log_mel.basis.numpy())
     onnx.checker.check_model(graph)
     path.write_bytes(graph.SerializeToString(deterministic=True))
+
+
+WORTH_A_CAST = 256
+"""Numbers in a tensor; smaller ones cost more in nodes than they save."""
+
+
+def weights_to_f16(path: Path) -> None:
+    """Stores the tensors that f16 holds exactly as f16 with a Cast behind them. ONNX Runtime folds
+    the Cast when it loads the file, and computes what it would have computed."""
+    model = onnx.load(str(path))
+    graph, casts = model.graph, []
+    for tensor in graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT:
+            continue
+        values = numpy_helper.to_array(tensor)
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if values.size < WORTH_A_CAST or not np.array_equal(half.astype(np.float32), values):
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.f16"))
+        casts.append(helper.make_node("Cast", [f"{name}.f16"], [name], to=onnx.TensorProto.FLOAT))
+    rest = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*casts, *rest])
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def strip(model: onnx.ModelProto) -> None:
@@ -272,17 +302,23 @@ def one_minus_cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float((1 - cosine).max())
 
 
-def training_record(cfg: TrainConfig, steps_done: int) -> dict:
-    """What the manifest says about the training."""
+def training_record(cfg: TrainConfig, steps_done: int, before: dict | None = None) -> dict:
+    """What the manifest says about the training, and about the run `before` it (`train.train`)."""
     kept = cfg.to_dict()
     left_out = ("model", "data", "name", "device", "threads", "workers")
     settings = {k: kept[k] for k in kept if k not in left_out}
     towers = {k: kept["model"][k] for k in ("video_width", "audio_width", "text_hidden")}
+    initial = {}
+    if before:
+        first = from_dict(TrainConfig, before["config"])
+        initial = {"initial": training_record(first, before["step"], before["before"])}
     return {
-        "command": f"triptych-trainer train --config {cfg.name}",
+        "command": f"triptych-trainer train --config {cfg.name}"
+        + " --initial CHECKPOINT" * bool(before),
         "data": "procedural world, scenes drawn from the seed; no recorded footage",
         "steps_done": steps_done,
         "clips_seen": steps_done * cfg.batch_size,
         **towers,
         **settings,
+        **initial,
     }

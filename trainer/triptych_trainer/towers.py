@@ -88,4 +88,6 @@ class Content:
     """`f32` (where not named), `fp16` or `int8` by tower."""
     calibration: dict[str, np.ndarray] = field(default_factory=dict)
     """Rows that int8 takes its ranges from; the golden rows where not named."""
+    f16_weights: bool = False
+    """Keep in f16 what f16 holds exactly (see `folding.in_f16_values`); computed in f32."""
     form: str = "2d"

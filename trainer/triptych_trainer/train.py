@@ -177,8 +177,10 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     step: int,
     words: list[str] | None = None,
+    before: dict | None = None,
 ) -> None:
-    """`words`: the word list of a model of real data, which its export needs."""
+    """`words`: the word list of a model of real data, which its export needs. `before`:
+    configuration and step of the run that gave the initial weights."""
     if rank() > 0:
         return
     state = {
@@ -187,6 +189,7 @@ def save_checkpoint(
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "words": words or [],
+        "before": before,
     }
     # A killed run leaves the old checkpoint or the new one, never half of one.
     part = path.with_suffix(".part")
@@ -203,30 +206,48 @@ def load_checkpoint(path: Path) -> tuple[TrainConfig, Mmv, dict[str, Any]]:
     return cfg, model.eval(), state
 
 
-def train(cfg: TrainConfig, out: Path, *, resume: bool = False, tensorboard: bool = False) -> Mmv:
+def train(
+    cfg: TrainConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    tensorboard: bool = False,
+    initial: Path | None = None,
+) -> Mmv:
     """Trains and leaves `checkpoint.pt` and `log.jsonl` in `out`; returns the model in eval mode.
 
-    A resumed run makes the same steps as one that was never interrupted.
+    A resumed run makes the same steps as one that was never interrupted. `initial` is a checkpoint
+    whose weights to start from, instead of the seed's.
     """
     torch.set_num_threads(cfg.threads)
     with ranks(cfg.device) as device:
-        return run(cfg, out, device, resume=resume, tensorboard=tensorboard)
+        return run(cfg, out, device, resume=resume, tensorboard=tensorboard, initial=initial)
 
 
 def run(
-    cfg: TrainConfig, out: Path, device: torch.device, *, resume: bool, tensorboard: bool
+    cfg: TrainConfig,
+    out: Path,
+    device: torch.device,
+    *,
+    resume: bool,
+    tensorboard: bool,
+    initial: Path | None,
 ) -> Mmv:
     """The loop, as one of the ranks."""
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.pt"
-    model, start = build_model(cfg).train().to(device), 0
+    model, start, before = build_model(cfg).train().to(device), 0, None
+    if initial is not None:
+        first, _, state = load_checkpoint(initial)
+        model.load_state_dict(state["model"])
+        before = {"config": first.to_dict(), "step": state["step"], "before": state.get("before")}
     optimizer = torch.optim.Adam(parameter_groups(model, cfg), lr=cfg.lr)
     if resume and checkpoint.exists():
         _, _, state = load_checkpoint(checkpoint)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        start = state["step"]
-    else:
+        start, before = state["step"], state.get("before")
+    elif initial is None:
         load_word_vectors(model, cfg)
     log = Log(cfg, out, start, tensorboard)
     data, objective = batches_of(cfg), over_ranks(Objective(model, cfg, device))
@@ -250,7 +271,7 @@ def run(
         optimizer.step()
         log.step(step, {**values, "gradient_norm": norm}, learning_rate(cfg, step))
         if (step + 1) % cfg.checkpoint_every == 0 or step + 1 == cfg.steps:
-            save_checkpoint(checkpoint, cfg, model, optimizer, step + 1, words)
+            save_checkpoint(checkpoint, cfg, model, optimizer, step + 1, words, before)
 
     log.close()
     return model.eval()

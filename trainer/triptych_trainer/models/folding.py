@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .heads import FacHeads, Mlp
 from .mmv import Mmv
+from .resnet import Block
 from .s3d import Conv
 
 
@@ -44,6 +45,8 @@ def fold(model: nn.Module) -> nn.Module:
             _fold_into(module, module.bn)
             module.bn = nn.Identity()
         for linear, bn in FOLDED_PAIRS.get(type(module), ()):
+            if isinstance(getattr(module, bn), nn.Identity):
+                continue
             _fold_into(getattr(module, linear), getattr(module, bn))
             setattr(module, bn, nn.Identity())
     return model
@@ -54,3 +57,24 @@ def folded(model: Mmv) -> Mmv:
     not change it shares with `model`: a large one is not held twice."""
     shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
     return fold(copy.deepcopy(model, shared).eval())
+
+
+@torch.no_grad()
+def in_f16_values(model: nn.Module) -> nn.Module:
+    """A folded copy whose matrices and kernels have only values that f16 holds, still f32 tensors:
+    the file can keep them in half the bytes and lose nothing. What is left of the BatchNorms, and
+    biases, stay as they are."""
+    model = fold(copy.deepcopy(model).eval())
+    for module in model.modules():
+        if isinstance(module, Block) and not isinstance(module.bn_1, nn.Identity):
+            # The exporter would fold these behind our back, and the products are not f16.
+            _fold_into(module.conv_0, module.bn_1)
+            _fold_into(module.conv_1, module.bn_2)
+            module.bn_1, module.bn_2 = nn.Identity(), nn.Identity()
+    for name, parameter in model.named_parameters():
+        if parameter.dim() > 1:
+            rounded = parameter.half().float()
+            if not torch.isfinite(rounded).all():
+                raise ValueError(f"{name} has values beyond the range of f16")
+            parameter.copy_(rounded)
+    return model

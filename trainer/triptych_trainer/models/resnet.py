@@ -26,15 +26,17 @@ class ConvSame(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel, kernel))
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+        # Only a folded BatchNorm gives a bias.
+        self.register_parameter("bias", None)
         self.stride = (stride, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() == 5:
             weight, stride = self.weight.unsqueeze(2), (1, *self.stride)
             x, padding = pad_same(x, weight.shape[2:], stride)
-            return F.conv3d(x, weight, stride=stride, padding=padding)
+            return F.conv3d(x, weight, self.bias, stride=stride, padding=padding)
         x, padding = pad_same(x, self.weight.shape[2:], self.stride)
-        return F.conv2d(x, self.weight, stride=self.stride, padding=padding)
+        return F.conv2d(x, self.weight, self.bias, stride=self.stride, padding=padding)
 
 
 def temporal_shift(x: Tensor, frames: int | None) -> Tensor:

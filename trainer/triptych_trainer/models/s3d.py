@@ -239,6 +239,9 @@ class S3dG(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         folded = space_to_depth(x) if self.stem_kind == "s2d" else x
+        if self.form == "3d":
+            # Eager PyTorch on a CPU takes two thirds of the time this way, pools before all.
+            folded = folded.contiguous(memory_format=torch.channels_last_3d)
         return self.after_stem(self.stem(folded, self.form))
 
     def after_stem(self, x: Tensor) -> Tensor:
