@@ -4,7 +4,7 @@ VENV ?= .venv
 MODEL ?= models/small-world
 export TRIPTYCH_NATIVE_DIR ?= $(CURDIR)/.triptych/native
 
-.PHONY: demo test native native-cuda build venv lint test-rust test-trainer test-full test-page bench deny clean
+.PHONY: demo test native native-cuda build venv lint test-rust test-trainer test-full test-page small-world bench deny clean
 
 demo: native build
 	target/release/triptych demo --model $(MODEL) --data .triptych/demo
@@ -50,6 +50,20 @@ test-full: venv native
 test-page: venv native
 	cargo build --locked
 	TRIPTYCH_BIN=target/debug/triptych $(VENV)/bin/python -m pytest -q -rs tests/page
+
+# Trains the bundle that ships from nothing, measures it and exports it: hours on two cores.
+RUNS ?= runs
+TRAINER = ../$(VENV)/bin/triptych-trainer
+LAST = $(RUNS)/joint/checkpoint.pt
+small-world: venv native
+	cd trainer && $(TRAINER) train --config small-world --out $(RUNS)/first
+	cd trainer && $(TRAINER) train --config small-world-pictures --initial $(RUNS)/first/checkpoint.pt --out $(RUNS)/pictures
+	cd trainer && $(TRAINER) train --config small-world-joint --initial $(RUNS)/pictures/checkpoint.pt --out $(RUNS)/joint
+	cd trainer && $(TRAINER) deflate --checkpoint $(LAST) --out $(RUNS)/deflated.pt --steps 300 --batch-size 24
+	cd trainer && $(TRAINER) evaluate --checkpoint $(LAST) --out $(RUNS)/evaluation.json
+	cd trainer && $(TRAINER) evaluate-deflation --checkpoint $(LAST) --deflated $(RUNS)/deflated.pt --out $(RUNS)/deflation.json
+	cd trainer && $(TRAINER) export --checkpoint $(LAST) --deflated $(RUNS)/deflated.pt --evaluation $(RUNS)/evaluation.json --deflation $(RUNS)/deflation.json --f16-weights --out ../$(MODEL)
+	cd trainer && $(TRAINER) samples --checkpoint $(LAST) --f16-weights --out ../$(MODEL)/samples
 
 bench: native
 	cargo bench --locked
