@@ -39,7 +39,8 @@ test-rust: native
 # The server must be there: its vectors are compared with PyTorch's.
 test-trainer: venv native
 	cargo build --locked
-	cd trainer && TRIPTYCH_BIN=target/debug/triptych ../$(VENV)/bin/python -m pytest -q -rs
+	cd trainer && OMP_NUM_THREADS=1 TRIPTYCH_BIN=target/debug/triptych \
+		../$(VENV)/bin/python -m pytest -q -rs -n 2 --dist loadfile
 
 # The published networks at their full size; minutes, and gigabytes. Prints the table of docs/mmv.md.
 test-full: venv native
