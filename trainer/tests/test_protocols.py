@@ -119,7 +119,7 @@ def test_finetuning_learns(root: Path, made, tmp_path: Path) -> None:
     videos, lists = benchmarks.hmdb51(root / "hmdb-ft", made)
     # A turn of the hue would take away what the classes differ in.
     still = Augment(scale_jitter_chance=0, random_crop=False, flip_chance=0, colour_chance=0)
-    how = FinetuneRecipe(epochs=15, batch_size=4, lr=0.01, dropout=0.0, augment=still)
+    how = FinetuneRecipe(epochs=30, batch_size=4, lr=0.01, dropout=0.0, augment=still)
     towers, data = open_towers(start, device="cpu"), hmdb51(videos, lists)
     before = {k: v.clone() for k, v in towers.model.state_dict().items()}
     found = finetune(towers, "hmdb51", data, how, windows=2, workers=0, say=lambda _: None)

@@ -13,7 +13,8 @@ import torch.multiprocessing as mp
 from test_ranks import free_port
 
 from triptych_trainer import train as loop
-from triptych_trainer.cli import export, main, named_config
+from triptych_trainer.cli import export, main
+from triptych_trainer.cli_train import named_config
 from triptych_trainer.config import PRESETS, TrainConfig, from_dict
 from triptych_trainer.data import batches
 from triptych_trainer.data import export as data_export
@@ -189,7 +190,27 @@ def test_the_cost_of_data(mixed: TrainConfig) -> None:
     assert cost.clips_per_sec > 0 and cost.cpu_secs_per_clip > 0
 
 
-def test_the_configuration_is_known_before_the_options(tmp_path: Path) -> None:
+def test_options_change_the_configuration_they_follow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict = {}
+    monkeypatch.setattr(loop, "train", lambda cfg, out, **more: told.update(cfg=cfg, out=out))
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'preset = "mmv-tsm50"\n[[data.sources]]\nname = "a"\nkind = "shards"\nindex = "x"'
+    )
+    options = ("--batch-size", "64", "--model.spaces", "va", "--data.sources.0.share", "2")
+    main(["train", *options, "--config", str(path)])
+    cfg, out = told["cfg"], told["out"]
+    assert cfg.batch_size == 64 and cfg.model.spaces == "va" and cfg.warmup_steps == 5000
+    assert cfg.model.backbone == "tsm" and cfg.data.sources[0].share == 2.0
+    assert out == Path("runs/mine")
+    with pytest.raises(SystemExit, match="stepz"):
+        path.write_text("stepz = 1")
+        main(["train", "--config", str(path)])
+
+
+def test_the_configuration_is_known_before_the_options() -> None:
     assert named_config(["--out", "x", "--config", "mmv-tsm50"]).model.backbone == "tsm"
     assert named_config(["--config=ablation-va"]).model.spaces == "va"
     with pytest.raises(ValueError, match="no configuration"):

@@ -1,0 +1,97 @@
+"""The commands that train: `train`, and what real data needs beside it."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from .config import TrainConfig, load_config
+
+
+def train_command(base: TrainConfig) -> Callable:
+    """`train` with the settings of `base` as the defaults of its options."""
+
+    def train(
+        config: str = "small-world",
+        out: Path = Path("runs") / base.name,
+        resume: bool = False,
+        tensorboard: bool = False,
+        initial: Path | None = None,
+        settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = base,
+    ) -> None:
+        """Trains a model; leaves checkpoint.pt and log.jsonl in OUT. Under torchrun, on all GPUs.
+
+        Args:
+            config: small-world, small-world-pictures, small-world-joint, tiny, mmv-s3d, mmv-tsm50, mmv-tsm50x2, ablation-shared,
+                ablation-disjoint, ablation-fac, ablation-va, ablation-vt, ablation-vat, or a TOML
+                file; every other option changes one value of it.
+            resume: go on from OUT's checkpoint, if there is one.
+            tensorboard: write TensorBoard events to OUT too.
+            initial: a checkpoint of the same towers whose weights to start from.
+        """
+        from .train import train as run
+
+        run(settings, out, resume=resume, tensorboard=tensorboard, initial=initial)
+
+    return train
+
+
+def named_config(arguments: Sequence[str]) -> TrainConfig:
+    """The configuration that `--config` names: it has to be known before the options are."""
+    name = "small-world"
+    for n, argument in enumerate(arguments):
+        if argument == "--config" and n + 1 < len(arguments):
+            name = arguments[n + 1]
+        elif argument.startswith("--config="):
+            name = argument.partition("=")[2]
+    return load_config(name)
+
+
+def vocabulary(
+    config: str,
+    out: Path = Path("words.txt"),
+    limit: int = 65_534,
+    least: int = 5,
+    word2vec: Path | None = None,
+) -> None:
+    """Makes the word list of a configuration's captions, stop words left out.
+
+    Args:
+        config: the TOML file whose data.sources have the captions.
+        limit: the most words; the word table has two more rows.
+        least: leave out words that stand there less often.
+        word2vec: vectors (.bin, or text with a word and its numbers a line). Words without one are
+            left out, and the table goes to OUT with the suffix .npy.
+    """
+    from .data.vocabulary import make_vocabulary
+
+    make_vocabulary(load_config(config), out, limit, least, word2vec)
+
+
+def bench_data(
+    config: str, batches: int = 4, batch_size: int | None = None, workers: int | None = None
+) -> None:
+    """Measures the loading of real files alone: clips per second and CPU seconds per clip.
+
+    Args:
+        config: the TOML file.
+        batches: how many to make.
+        batch_size: in place of the configuration's.
+        workers: in place of the configuration's.
+    """
+    from .data.bench import data_cost
+
+    cfg = load_config(config)
+    given = {"batch_size": batch_size, "workers": workers}
+    cfg = replace(cfg, **{name: value for name, value in given.items() if value is not None})
+    print(json.dumps(data_cost(cfg, batches).to_dict()))
+
+
+COMMANDS = {
+    "train": train_command(TrainConfig()),
+    "vocabulary": vocabulary,
+    "bench-data": bench_data,
+}
