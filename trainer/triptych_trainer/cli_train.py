@@ -25,9 +25,9 @@ def train_command(base: TrainConfig) -> Callable:
         """Trains a model; leaves checkpoint.pt and log.jsonl in OUT. Under torchrun, on all GPUs.
 
         Args:
-            config: small-world, small-world-pictures, small-world-joint, tiny, mmv-s3d, mmv-tsm50, mmv-tsm50x2, ablation-shared,
-                ablation-disjoint, ablation-fac, ablation-va, ablation-vt, ablation-vat, or a TOML
-                file; every other option changes one value of it.
+            config: small-world, small-world-pictures, small-world-joint, tiny, mmv-s3d, mmv-tsm50,
+                mmv-tsm50x2, ablation-shared, ablation-disjoint, ablation-fac, ablation-va,
+                ablation-vt, ablation-vat, or a TOML file; every other option changes one value of it.
             resume: go on from OUT's checkpoint, if there is one.
             tensorboard: write TensorBoard events to OUT too.
             initial: a checkpoint of the same towers whose weights to start from.
