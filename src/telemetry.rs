@@ -85,6 +85,10 @@ fn describe() {
     describe_counter!("triptych_job_items_total", "Items of jobs that ended, by state");
     describe_gauge!("triptych_assets", "Assets in the library");
     describe_gauge!("triptych_clips", "Clips in the library");
+    describe_gauge!(
+        "triptych_calibrated_clips",
+        "Clips the library had when it was last measured what scores mean"
+    );
     describe_gauge!("triptych_media_seconds", "Seconds of media in the library");
     describe_gauge!("triptych_index_vectors", "Vectors in an index, by track, space and engine");
     describe_gauge!("triptych_index_bytes", Unit::Bytes, "Memory of an index");

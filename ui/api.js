@@ -57,13 +57,13 @@ import { call, callJson, jsonBody, sendFile } from "./http.js";
  * @param {object} request as `POST /v1/search` takes it, `query` left out where a file is sent
  * @param {{file: File, modality: string} | null} upload
  * @param {AbortSignal} signal
- * @returns {Promise<{hits: Hit[], noMatch: boolean, millis: number | null}>}
+ * @returns {Promise<{hits: Hit[], millis: number | null}>}
  */
 export async function search(request, upload, signal) {
   const response = await ask("/v1/search", request, upload, signal);
   const millis = Number(response.headers.get("x-total-time-ms") ?? NaN);
-  const { data, no_match } = await response.json();
-  return { hits: data, noMatch: no_match, millis: Number.isFinite(millis) ? millis : null };
+  const { data } = await response.json();
+  return { hits: data, millis: Number.isFinite(millis) ? millis : null };
 }
 
 /**

@@ -199,7 +199,7 @@ function uploadOf(query) {
 
 /**
  * @param {Route} route
- * @param {{hits: Hit[], noMatch: boolean, millis: number | null}} answer
+ * @param {{hits: Hit[], millis: number | null}} answer
  * @param {number} offset
  */
 function show(route, answer, offset) {
@@ -210,11 +210,20 @@ function show(route, answer, offset) {
   /** @type {import("./player.js").AskTimeline} */
   const ask = (id, signal) => timelineOf(id, requestFor(route, 0), uploadOf(route.query), signal);
   addHits(grid, answer.hits, { open: (hit) => play(hits.map(momentOf), hits.indexOf(hit), ask), like });
-  if (!offset) byId("unsure").hidden = !(answer.noMatch && hits.length);
+  if (!offset) byId("unsure").hidden = !hits.length || !hits.every(isUnsure);
   more.hidden = !full;
   byId("nothing").hidden = hits.length > 0;
   const time = answer.millis === null ? "" : ` · ${answer.millis.toFixed(answer.millis < 10 ? 1 : 0)} ms`;
   status.textContent = `${hits.length ? plural(hits.length, "moment") : "No moments"}${full ? ", best first" : ""}${time}`;
+}
+
+/**
+ * Whether more than half of all queries about something else find as much: `no_match` is stricter, but
+ * a person sees the hits and should not be told too early that they are none.
+ * @param {Hit} hit
+ */
+function isUnsure(hit) {
+  return hit.confidence !== null && hit.confidence < 0.5;
 }
 
 /** @param {Hit} hit */

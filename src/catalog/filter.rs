@@ -247,7 +247,7 @@ impl Condition {
             return wrong("", "a condition needs a `key`, or a `filter`".into());
         };
         let own = OWN_KEYS.iter().any(|(own, _)| own == key);
-        if !own && !key.strip_prefix(METADATA).is_some_and(|rest| !rest.is_empty()) {
+        if !own && key.strip_prefix(METADATA).is_none_or(str::is_empty) {
             let known: Vec<&str> = OWN_KEYS.iter().map(|(own, _)| *own).collect();
             return wrong("key", format!("`key` is metadata.… or one of: {}", known.join(", ")));
         }

@@ -98,11 +98,12 @@ impl IdMap {
     /// Sum of the ids that have a value.
     #[must_use]
     pub fn sum_of_ids(&self) -> i64 {
-        let of_page = |(number, page): (&i64, &Box<Page>)| {
+        let mut sum = 0;
+        for (number, page) in &self.pages {
             let held = (0_i64..).zip(&page.values).filter(|(_, value)| **value != NONE);
-            held.map(|(at, _)| number * PAGE_IDS as i64 + at).sum::<i64>()
-        };
-        self.pages.iter().map(of_page).sum()
+            sum += held.map(|(at, _)| number * PAGE_IDS as i64 + at).sum::<i64>();
+        }
+        sum
     }
 
     /// Bytes held.

@@ -91,7 +91,7 @@ pub fn background(
             |clip: ClipId, score: f32| most.get(&clip).is_some_and(|most| score >= most - DESCRIBES);
         let left = foreign().find(|found| !described(found.clip, found.score));
         // All of them described: whatever is left scores no more than the last.
-        scores.extend(left.or(foreign().last()).map(|found| found.score));
+        scores.extend(left.or(foreign().next_back()).map(|found| found.score));
     }
     if scores.len() < LEAST_QUERIES {
         return Ok(Vec::new());

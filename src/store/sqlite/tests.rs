@@ -125,6 +125,23 @@ async fn the_same_bytes_are_one_asset_per_model_and_segmentation() {
 }
 
 #[tokio::test]
+async fn agreements_are_noted_where_a_clip_has_both_tracks() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).await;
+    let (asset, ids) = asset_with(&store, "a", 3).await;
+    let silent = NewClip { vectors: clip(7).vectors[..2].to_vec(), ..clip(7) };
+    let known = NewClip { agreement: Some(0.25), ..clip(8) };
+    store.add_clips(asset.id, &[silent, known]).await.unwrap();
+    assert_eq!(store.clips_without_agreement(ClipId(0), 100).await.unwrap(), ids);
+    assert_eq!(store.clips_without_agreement(ids[0], 1).await.unwrap(), ids[1..2]);
+    store.set_agreements(&[(ids[0], -0.5), (ids[2], 1.0)]).await.unwrap();
+    assert_eq!(store.clips_without_agreement(ClipId(0), 100).await.unwrap(), ids[1..2]);
+    let found = store.scan_clips(ClipId(0), 100).await.unwrap();
+    let agreements: Vec<_> = found.iter().map(|clip| clip.agreement).collect();
+    assert_eq!(agreements, [Some(-0.5), None, Some(1.0), None, Some(0.25)]);
+}
+
+#[tokio::test]
 async fn deleting_an_asset_takes_clips_and_vectors() {
     let dir = TempDir::new().unwrap();
     let store = open(&dir).await;
