@@ -27,7 +27,7 @@ def train_command(base: TrainConfig) -> Callable:
         Args:
             config: small-world, small-world-pictures, small-world-joint, tiny, mmv-s3d, mmv-tsm50,
                 mmv-tsm50x2, ablation-shared, ablation-disjoint, ablation-fac, ablation-va,
-                ablation-vt, ablation-vat, or a TOML file; every other option changes one value of it.
+                ablation-vt, ablation-vat, or a TOML file; every other option changes one value.
             resume: go on from OUT's checkpoint, if there is one.
             tensorboard: write TensorBoard events to OUT too.
             initial: a checkpoint of the same towers whose weights to start from.
