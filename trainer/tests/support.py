@@ -1,10 +1,13 @@
 """What several tests share: the tolerance of the golden vectors, and models that carry them."""
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pytest
 import torch
 
 from triptych_trainer.config import TINY, ModelConfig
@@ -12,6 +15,7 @@ from triptych_trainer.deflate import Deflated
 from triptych_trainer.importer.commands import sizes
 from triptych_trainer.models.haiku_names import state_dict_from_haiku
 from triptych_trainer.models.mmv import Mmv
+from triptych_trainer.train import Log
 
 RELATIVE = 2e-4
 ONE_MINUS_COSINE = 1e-8
@@ -91,3 +95,18 @@ def tiny_deflated(model: Mmv) -> Deflated:
         for value in deflated.learnt().values():
             value.mul_(1 + 0.2 * torch.randn(value.shape, generator=generator))
     return deflated
+
+
+@contextmanager
+def stopped_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Training inside ends at this step as Ctrl-C would end it."""
+    whole = Log.step
+
+    def stops(self: Log, number: int, *rest: object) -> None:
+        if number == step:
+            raise KeyboardInterrupt
+        whole(self, number, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Log, "step", stops)
+        yield

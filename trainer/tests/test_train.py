@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support import stopped_at
 
 from triptych_trainer import train as loop
 from triptych_trainer.config import PRESETS
@@ -54,15 +55,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 ) -> None:
     config = replace(CFG, precision=precision)
     whole = train(config, tmp_path / "whole")
-    step = loop.Log.step
-
-    def stops(self: loop.Log, number: int, *rest: object) -> None:
-        if number == 3:
-            raise KeyboardInterrupt
-        step(self, number, *rest)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop.Log, "step", stops)
+    with stopped_at(3, monkeypatch):
         train(config, tmp_path / "stopped")
     assert load_checkpoint(tmp_path / "stopped" / "checkpoint.pt")[2]["step"] == 2
     resumed = train(config, tmp_path / "stopped", resume=True)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
+from support import stopped_at
 from test_ranks import free_port
 
 from triptych_trainer import train as loop
@@ -44,15 +45,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 ) -> None:
     whole = train(mixed, tmp_path / "whole", tensorboard=True)
     assert list((tmp_path / "whole").glob("events.*"))
-    step = loop.Log.step
-
-    def stops(self: loop.Log, number: int, *rest: object) -> None:
-        if number == 3:
-            raise KeyboardInterrupt
-        step(self, number, *rest)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop.Log, "step", stops)
+    with stopped_at(3, monkeypatch):
         train(mixed, tmp_path / "stopped")
     resumed = train(mixed, tmp_path / "stopped", resume=True)
     for name, value in whole.state_dict().items():
