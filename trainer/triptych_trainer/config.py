@@ -120,8 +120,8 @@ class TrainConfig:
     device: str = "auto"
     """`auto`: CUDA where there is a device; `cpu`, `cuda`."""
     precision: str = "auto"
-    """`auto`: bf16 on CUDA, f32 on a CPU; `bf16`: autocast of towers and heads; `f32`. Weights,
-    optimizer and losses are f32 in any case."""
+    """`auto`: bf16 (autocast of towers and heads) on CUDA, f32 on a CPU; `bf16`: CUDA alone; `f32`.
+    Weights, optimizer and losses are f32 in any case."""
     threads: int = 1
     workers: int = 1
     """Processes that make batches beside the trainer; 0 makes them in the loop."""
@@ -187,11 +187,11 @@ PRESETS = {
     "small-world": SMALL,
     # Goes on from its weights: pictures and texts alone, sound keeps what it has.
     "small-world-pictures": replace(
-        SMALL, seed=2, steps=3100, audio_from_step=3100, text_from_step=0, lr=8e-4, precision="bf16"
+        SMALL, seed=2, steps=3100, audio_from_step=3100, text_from_step=0, lr=8e-4
     ),
     # Goes on from those: all three together.
     "small-world-joint": replace(
-        SMALL, seed=3, steps=600, audio_from_step=0, text_from_step=0, lr=3e-4, precision="bf16"
+        SMALL, seed=3, steps=600, audio_from_step=0, text_from_step=0, lr=3e-4
     ),
     "mmv-s3d": _large("mmv-s3d"),
     "mmv-tsm50": _large("mmv-tsm50", backbone="tsm"),

@@ -107,7 +107,11 @@ def losses_of(model: Mmv, batch: dict[str, Tensor], cfg: TrainConfig) -> dict[st
 
 
 def in_bf16(cfg: TrainConfig, device: torch.device) -> bool:
-    return cfg.precision == "bf16" or (cfg.precision == "auto" and device.type == "cuda")
+    """On CPUs PyTorch 2.15's bf16 convolutions now and then leave a gradient that is not finite:
+    the weights of a (3, 1, 1) kernel, from the same numbers that gave a good one before."""
+    if cfg.precision == "bf16" and device.type != "cuda":
+        raise ValueError("precision bf16 needs CUDA: on a CPU its gradients are not to be trusted")
+    return cfg.precision != "f32" and device.type == "cuda"
 
 
 def full(vectors: dict[str, Tensor]) -> dict[str, Tensor]:
