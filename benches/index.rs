@@ -196,6 +196,7 @@ async fn whole_searches(clips: usize) {
     let mut write_secs = 0.0;
     for n in 0..clips / 20 {
         let new = NewAsset {
+            given: None,
             sha256: n.to_string(),
             model: model.clone(),
             segmentation: "w3.2/s3.2".into(),

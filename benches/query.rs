@@ -131,6 +131,7 @@ async fn fill(model: &Path, data: &Path, clips: usize) -> Result<Vec<Vec<f32>>, 
 
 fn new_asset(bundle: &Bundle, n: usize) -> NewAsset {
     NewAsset {
+        given: None,
         sha256: format!("{n:064x}"),
         model: bundle.id().clone(),
         segmentation: "bench".to_owned(),

@@ -37,6 +37,7 @@ fn clip(n: usize) -> NewClip {
 
 async fn asset(store: &SqliteStore, name: &str) -> AssetId {
     let new = NewAsset {
+        given: None,
         sha256: name.into(),
         model: model(),
         segmentation: "w".into(),

@@ -48,6 +48,7 @@ async fn bench(assets: usize) -> Bench {
     let mut ids = Vec::new();
     for a in 0..assets {
         let new = NewAsset {
+            given: None,
             sha256: format!("{a}"),
             model: model.clone(),
             segmentation: "w".into(),

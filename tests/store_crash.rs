@@ -30,6 +30,7 @@ async fn write_until_killed() {
     let Some(folder) = std::env::var_os(CHILD_FOLDER) else { return };
     let store = SqliteStore::open(Path::new(&folder), &model()).await.unwrap();
     let new = NewAsset {
+        given: None,
         sha256: AssetId::generate().to_string(),
         model: model(),
         segmentation: "w".into(),

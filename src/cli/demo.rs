@@ -13,7 +13,7 @@ use super::serve::{self, ListenArgs};
 use super::{CliError, index, search, table};
 use crate::config::{DataArgs, LimitArgs, ModelArgs};
 use crate::jobs::NameFilter;
-use crate::library::{JobSource, Library};
+use crate::library::{JobSource, Library, Models};
 use crate::search::SearchRequest;
 use crate::types::Modality;
 
@@ -49,7 +49,9 @@ pub async fn run(args: DemoArgs) -> Result<ExitCode, CliError> {
     let queries = read_queries(&args.model.model)?;
     let listener = serve::bind(&args.listen).await?;
     let roots = vec![clips.clone()];
-    let library = super::open_library(&args.model, &args.data, &args.limits, roots).await?;
+    let config = super::models_config(&args.model, &args.data, &args.limits, roots, Vec::new())?;
+    let models = Models::open(config, &args.model.model).await?;
+    let library = models.serving();
     let source = JobSource::Folder { path: clips, recursive: true, filter: NameFilter::default() };
     let job = library.start_index_job(source, serde_json::json!({}), None).await?;
     let job = index::follow(&library, job, true).await?;
@@ -61,8 +63,8 @@ pub async fn run(args: DemoArgs) -> Result<ExitCode, CliError> {
     println!("Audio query: {}", sound.display());
     answer(&library, &Query::Media(Modality::Audio, sound, None)).await?;
 
-    let outcome = serve::serve_library(library, &args.listen, listener).await?;
-    Ok(outcome)
+    drop(library);
+    serve::serve_models(models, &args.listen, listener).await
 }
 
 fn read_queries(bundle: &Path) -> Result<DemoQueries, CliError> {

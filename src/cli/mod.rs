@@ -20,7 +20,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{DataArgs, LimitArgs, ModelArgs};
 use crate::embed::{EmbedError, Embedder};
-use crate::library::{Library, LibraryConfig, LibraryError};
+use crate::library::{Library, LibraryConfig, LibraryError, Models, ModelsConfig, OpenEmbedder};
 use crate::media::{Decoder, DecoderConfig, MediaError};
 use crate::model::{Bundle, ModelError, Towers};
 use crate::native::{NativeError, NativeParts};
@@ -80,6 +80,9 @@ impl CliError {
 
 impl From<LibraryError> for CliError {
     fn from(error: LibraryError) -> Self {
+        if let LibraryError::Embed(EmbedError::Model(error)) = error {
+            return error.into();
+        }
         Self { code: error.code(), message: error.to_string(), exit: 1 }
     }
 }
@@ -149,31 +152,48 @@ fn fail(error: &CliError) -> ExitCode {
     ExitCode::from(error.exit)
 }
 
-/// Finds the native parts, loads and checks the bundle.
-fn open_embedder(model: &ModelArgs, limits: &LimitArgs) -> Result<Embedder, CliError> {
-    let bundle = Arc::new(Bundle::open(&model.model)?);
+/// What loads bundles, with the native parts found already.
+fn embedder_opener(model: &ModelArgs, limits: &LimitArgs) -> Result<OpenEmbedder, CliError> {
     let native = NativeParts::find()?;
     let decoder = Decoder::new(DecoderConfig {
         worker_exe: std::env::current_exe()?,
         ffmpeg: native.ffmpeg.clone(),
         limits: limits.limits(),
     });
-    let towers = Towers::load(bundle, &native, model.device, model.thread_count())?;
-    Ok(Embedder { towers, decoder, stride_secs: model.stride_secs })
+    let (device, threads, stride_secs) = (model.device, model.thread_count(), model.stride_secs);
+    Ok(Arc::new(move |path| {
+        let towers = Towers::load(Arc::new(Bundle::open(path)?), &native, device, threads)?;
+        Ok(Embedder { towers, decoder: decoder.clone(), stride_secs })
+    }))
 }
 
-/// Opens the library of a data folder with a bundle.
+/// Finds the native parts, loads and checks the bundle.
+fn open_embedder(model: &ModelArgs, limits: &LimitArgs) -> Result<Embedder, CliError> {
+    Ok(embedder_opener(model, limits)?(&model.model)?)
+}
+
+fn models_config(
+    model: &ModelArgs,
+    data: &DataArgs,
+    limits: &LimitArgs,
+    allowed_roots: Vec<PathBuf>,
+    model_roots: Vec<PathBuf>,
+) -> Result<ModelsConfig, CliError> {
+    let ingest_workers = match data.ingest_workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        n => n,
+    };
+    let library = LibraryConfig { data_dir: data.data.clone(), allowed_roots, ingest_workers };
+    Ok(ModelsConfig { library, model_roots, open: embedder_opener(model, limits)? })
+}
+
+/// Opens the library of a data folder with the model that serves it.
 async fn open_library(
     model: &ModelArgs,
     data: &DataArgs,
     limits: &LimitArgs,
     allowed_roots: Vec<PathBuf>,
 ) -> Result<Arc<Library>, CliError> {
-    let embedder = open_embedder(model, limits)?;
-    let ingest_workers = match data.ingest_workers {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        n => n,
-    };
-    let config = LibraryConfig { data_dir: data.data.clone(), allowed_roots, ingest_workers };
-    Ok(Library::open(config, embedder).await?)
+    let config = models_config(model, data, limits, allowed_roots, Vec::new())?;
+    Ok(Models::open_alone(&config, &model.model).await?)
 }

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use super::CliError;
 use crate::config::{DataArgs, LimitArgs, ModelArgs, ServerArgs};
 use crate::http::{self, HttpConfig};
-use crate::library::Library;
+use crate::library::{LibraryError, Models};
 
 /// Where and how to listen.
 #[derive(Debug, Clone, Args)]
@@ -62,13 +62,28 @@ pub struct ServeArgs {
     /// Folder whose files may be indexed by path; may be given more than once.
     #[arg(long = "allow-root", env = "TRIPTYCH_ALLOW_ROOTS", value_delimiter = ':')]
     allow_roots: Vec<PathBuf>,
+    /// Bundle to load beside --model: it embeds the same assets, requests name it; may be given more than once.
+    #[arg(long = "also-model", env = "TRIPTYCH_ALSO_MODELS", value_delimiter = ':')]
+    also_models: Vec<PathBuf>,
+    /// Folder whose bundles may be loaded while running (POST /v1/models); may be given more than once.
+    #[arg(long = "model-root", env = "TRIPTYCH_MODEL_ROOTS", value_delimiter = ':')]
+    model_roots: Vec<PathBuf>,
 }
 
 /// Runs `serve` until Ctrl-C or SIGTERM.
 pub async fn run(args: ServeArgs) -> Result<ExitCode, CliError> {
     let listener = bind(&args.listen).await?;
-    let library = super::open_library(&args.model, &args.data, &args.limits, args.allow_roots).await?;
-    serve_library(library, &args.listen, listener).await
+    let config =
+        super::models_config(&args.model, &args.data, &args.limits, args.allow_roots, args.model_roots)?;
+    let models = Models::open(config, &args.model.model).await?;
+    for bundle in args.also_models {
+        match models.load_resolved(bundle.canonicalize()?, false).await {
+            // Since an earlier start.
+            Ok(_) | Err(LibraryError::ModelLoaded(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    serve_models(models, &args.listen, listener).await
 }
 
 /// Binds before the model loads, so that a taken port is told at once.
@@ -84,18 +99,18 @@ pub async fn bind(args: &ListenArgs) -> Result<TcpListener, CliError> {
     })
 }
 
-/// Serves an opened library until a signal, then stops cleanly.
-pub async fn serve_library(
-    library: Arc<Library>,
+/// Serves opened models until a signal, then stops cleanly.
+pub async fn serve_models(
+    models: Arc<Models>,
     args: &ListenArgs,
     listener: TcpListener,
 ) -> Result<ExitCode, CliError> {
     let address = listener.local_addr()?;
     println!("listening on http://{address}");
     std::io::stdout().flush()?;
-    http::serve(Arc::clone(&library), args.http_config(), listener, stop_signal()).await?;
+    http::serve(Arc::clone(&models), args.http_config(), listener, stop_signal()).await?;
     // Running clips are finished, but a stuck decode must not hold the process.
-    match tokio::time::timeout(Duration::from_secs(20), library.shutdown()).await {
+    match tokio::time::timeout(Duration::from_secs(20), models.shutdown()).await {
         Ok(outcome) => outcome?,
         Err(_) => tracing::warn!("shutdown took too long; unfinished work goes on at the next start"),
     }

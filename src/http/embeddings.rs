@@ -17,7 +17,6 @@ use super::error::{ApiError, ErrorBody};
 use super::extract::{ApiJson, content_type, unsupported};
 use super::form::{self, FileRule};
 use super::query::{check_text, scratch_of, timing, within};
-use super::search::check_model;
 use super::state::AppState;
 use crate::embed::{Embedder, Vectors};
 use crate::library::LibraryError;
@@ -153,13 +152,13 @@ struct Asked {
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn embeddings(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
     let timings = Arc::new(Timings::default());
-    let embedder = state.library.embedder().timed(Arc::clone(&timings));
     let mut words = 0;
-    let data = match content_type(request.headers()).as_str() {
+    let (state, data) = match content_type(request.headers()).as_str() {
         "application/json" => {
             let ApiJson(body) = ApiJson::<EmbeddingsBody>::from_request(request, &state).await?;
-            let asked =
-                asked(&state, body.modality, body.space, body.encoding_format, body.model.as_deref())?;
+            let state = state.of_model(body.model.as_deref())?;
+            let embedder = state.library.embedder().timed(Arc::clone(&timings));
+            let asked = asked(&state, body.modality, body.space, body.encoding_format)?;
             let inputs = match body.input {
                 Input::One(input) => vec![input],
                 Input::Many(inputs) => inputs,
@@ -167,13 +166,14 @@ pub async fn embeddings(State(state): State<AppState>, request: Request) -> Resu
             if inputs.is_empty() || inputs.len() > MAX_INPUTS {
                 return Err(ApiError::invalid("input", format!("send 1 to {MAX_INPUTS} inputs a request")));
             }
-            if asked.modality == Modality::Text {
+            let data = if asked.modality == Modality::Text {
                 let data = within(&state, texts(&embedder, &asked, &inputs)).await??;
                 words = inputs.iter().filter_map(|text| embedder.towers.count_words(text).ok()).sum();
                 data
             } else {
                 within(&state, media(&state, &embedder, &asked, inputs)).await??
-            }
+            };
+            (state, data)
         }
         "multipart/form-data" => {
             let rule = FileRule { max_bytes: state.config.max_body_bytes as u64, durable: false };
@@ -187,12 +187,14 @@ pub async fn embeddings(State(state): State<AppState>, request: Request) -> Resu
                     return Err(ApiError::invalid("encoding_format", "`encoding_format` is float or base64"));
                 }
             };
-            let asked = asked(&state, modality, form.take("space"), encoding, form.take("model").as_deref())?;
+            let state = state.of_model(form.take("model").as_deref())?;
+            let embedder = state.library.embedder().timed(Arc::clone(&timings));
+            let asked = asked(&state, modality, form.take("space"), encoding)?;
             let (upload, _) = form.require_file()?;
             let mut data = Vec::new();
             let embedded = within(&state, of_file(&embedder, &asked, 0, &upload.path, &mut data)).await?;
             embedded.map_err(|error| error.with_param("file"))?;
-            data
+            (state, data)
         }
         _ => return Err(unsupported("application/json or multipart/form-data")),
     };
@@ -208,9 +210,7 @@ fn asked(
     modality: Modality,
     space: Option<String>,
     encoding: Encoding,
-    model: Option<&str>,
 ) -> Result<Asked, ApiError> {
-    check_model(state, model)?;
     let bundle = state.library.embedder().bundle();
     let member = |space: &Space| bundle.has(modality, space);
     let space = match space {

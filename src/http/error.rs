@@ -161,7 +161,17 @@ impl From<LibraryError> for ApiError {
                 return Self::new(StatusCode::TOO_MANY_REQUESTS, error.code(), error.to_string())
                     .retry_after(*retry_after_secs);
             }
-            LibraryError::Cancelled => StatusCode::CONFLICT,
+            LibraryError::Store(StoreError::Sealed) => {
+                return Self::new(StatusCode::SERVICE_UNAVAILABLE, error.code(), error.to_string())
+                    .retry_after(1);
+            }
+            LibraryError::UnknownModel(_) => {
+                return Self::new(StatusCode::NOT_FOUND, error.code(), error.to_string()).with_param("model");
+            }
+            LibraryError::Cancelled
+            | LibraryError::ModelLoaded(_)
+            | LibraryError::ModelBehind(_)
+            | LibraryError::ModelServes(_) => StatusCode::CONFLICT,
             LibraryError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             LibraryError::Io(io) if io.kind() == std::io::ErrorKind::StorageFull => {
                 StatusCode::INSUFFICIENT_STORAGE

@@ -31,6 +31,8 @@ pub struct EvaluationBody {
     /// Tracks to look at, one after another; default: video.
     #[serde(default = "video_only")]
     targets: Vec<Track>,
+    /// Name or digest of a model; default: the one that serves.
+    model: Option<String>,
 }
 
 fn video_only() -> Vec<Track> {
@@ -57,6 +59,7 @@ pub async fn evaluate(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<EvaluationBody>,
 ) -> Result<Json<EvaluationAnswer>, ApiError> {
+    let state = state.of_model(body.model.as_deref())?;
     if !(1..=MAX_PAIRS).contains(&body.pairs.len()) {
         return Err(ApiError::invalid("pairs", format!("`pairs` holds from 1 to {MAX_PAIRS} pairs")));
     }

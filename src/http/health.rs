@@ -38,7 +38,7 @@ pub async fn livez() -> Json<Health> {
 pub async fn readyz(State(state): State<AppState>) -> Result<Json<Health>, ApiError> {
     let not_ready =
         |message| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", message).retry_after(1);
-    if !state.library.is_open() || state.stop.is_cancelled() {
+    if state.stop.is_cancelled() {
         return Err(not_ready("the server is shutting down"));
     }
     match tokio::time::timeout(STORE_TIMEOUT, state.library.store().sequence()).await {

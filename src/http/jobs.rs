@@ -289,13 +289,14 @@ impl Watch {
             return None;
         }
         loop {
-            let job = self.state.library.store().job(self.id).await.ok()?;
+            // Whichever model serves by now.
+            let library = self.state.models.serving();
+            let job = library.store().job(self.id).await.ok()?;
             let now = (job.state, job.items_done, job.items_failed, job.clips);
             if self.last != Some(now) {
                 self.last = Some(now);
                 self.ended = job.state.has_ended();
-                let event =
-                    Event::default().event("job").json_data(self.state.library.job_view(&job)).ok()?;
+                let event = Event::default().event("job").json_data(library.job_view(&job)).ok()?;
                 return Some((Ok(event), self));
             }
             tokio::select! {

@@ -32,7 +32,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::library::Library;
+use crate::library::Models;
 
 /// How to serve.
 #[derive(Debug, Clone)]
@@ -79,16 +79,15 @@ impl Default for HttpConfig {
 /// # Errors
 /// Input/output errors of the listener.
 pub async fn serve(
-    library: Arc<Library>,
+    models: Arc<Models>,
     config: HttpConfig,
     listener: TcpListener,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    library.start_workers();
+    models.serving().start_workers();
     let _ = crate::telemetry::metrics();
     let stopping = CancellationToken::new();
-    let state = state::AppState::new(library, config.clone(), stopping.clone());
-    let app = router::app(state);
+    let app = router::app(state::Server::new(models, config.clone(), stopping.clone()));
     server::run(listener, app, &config, stop, stopping).await;
     Ok(())
 }

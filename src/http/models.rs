@@ -1,12 +1,20 @@
-//! What is loaded.
+//! What is loaded: looked at, loaded beside, switched to, unloaded.
+
+use std::path::PathBuf;
 
 use axum::Json;
-use axum::extract::State;
-use serde::Serialize;
-use utoipa::ToSchema;
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
-use super::state::AppState;
+use super::error::{ApiError, ErrorBody};
+use super::extract::{ApiJson, ApiQuery};
+use super::state::{AppState, detached};
 use super::views::List;
+use crate::library::{LibraryError, ModelEntry, Progress, Role};
 use crate::types::{Modality, ModelId, Space};
 
 /// One space of a model.
@@ -27,8 +35,17 @@ pub struct ModelView {
     object: &'static str,
     /// Its name, as the `model` field of requests takes it.
     id: String,
-    /// Digest of its manifest, which holds the digest of every file.
+    /// Digest of its manifest, which holds the digest of every file; `model` takes this too.
     digest: ModelId,
+    /// What it is for.
+    role: Role,
+    /// How far it has come.
+    #[serde(flatten)]
+    progress: Progress,
+    /// Whether it takes over as soon as it has all assets.
+    promote_when_ready: bool,
+    /// Why it does not get on; null where it does.
+    error: Option<String>,
     /// Where it runs: `cpu` or `cuda:N`.
     device: String,
     /// Its spaces, the finest first.
@@ -42,28 +59,133 @@ pub struct ModelView {
     manifest: serde_json::Value,
 }
 
-/// The loaded model.
-#[utoipa::path(get, path = "/v1/models", tag = "server",
-    responses((status = 200, description = "One model", body = List<ModelView>)))]
+impl From<ModelEntry> for ModelView {
+    fn from(entry: ModelEntry) -> Self {
+        let embedder = entry.library.embedder();
+        let bundle = embedder.bundle();
+        let modalities = [Modality::Text, Modality::Image, Modality::Audio, Modality::Video];
+        let spaces = bundle.spaces().iter().map(|(space, dim)| SpaceView {
+            name: space.clone(),
+            dim: *dim,
+            members: modalities.into_iter().filter(|modality| bundle.has(*modality, space)).collect(),
+        });
+        let spec = bundle.clip_spec(embedder.stride_secs);
+        Self {
+            object: "model",
+            id: bundle.name().to_owned(),
+            digest: bundle.id().clone(),
+            role: entry.role,
+            progress: entry.progress,
+            promote_when_ready: entry.promote,
+            error: entry.error,
+            device: embedder.towers.device_name(),
+            spaces: spaces.collect(),
+            clip_secs: if spec.fps > 0.0 { spec.frames as f64 / spec.fps } else { 0.0 },
+            stride_secs: spec.stride_secs,
+            manifest: bundle.manifest_json().clone(),
+        }
+    }
+}
+
+/// A bundle to load.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoadBody {
+    /// Absolute path of a bundle's folder beneath a model root.
+    #[schema(value_type = String)]
+    path: PathBuf,
+    /// Let it take over as soon as it has all assets.
+    #[serde(default)]
+    promote_when_ready: bool,
+}
+
+/// Query string of unloading.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct UnloadQuery {
+    /// Keep its vectors on disk, for when it is loaded again.
+    #[serde(default)]
+    keep_vectors: bool,
+}
+
+/// The name or digest in the path.
+pub struct ModelPath(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for ModelPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        path.map(|Path(model)| Self(model))
+            .map_err(|_| ApiError::invalid("id", "the name in the address is not valid text"))
+    }
+}
+
+/// The loaded models, the one that serves first.
+#[utoipa::path(get, path = "/v1/models", tag = "models",
+    responses((status = 200, description = "Every loaded model", body = List<ModelView>)))]
 pub async fn list(State(state): State<AppState>) -> Json<List<ModelView>> {
-    let embedder = state.library.embedder();
-    let bundle = embedder.bundle();
-    let modalities = [Modality::Text, Modality::Image, Modality::Audio, Modality::Video];
-    let spaces = bundle.spaces().iter().map(|(space, dim)| SpaceView {
-        name: space.clone(),
-        dim: *dim,
-        members: modalities.into_iter().filter(|modality| bundle.has(*modality, space)).collect(),
-    });
-    let spec = bundle.clip_spec(embedder.stride_secs);
-    let model = ModelView {
-        object: "model",
-        id: bundle.name().to_owned(),
-        digest: bundle.id().clone(),
-        device: embedder.towers.device_name(),
-        spaces: spaces.collect(),
-        clip_secs: if spec.fps > 0.0 { spec.frames as f64 / spec.fps } else { 0.0 },
-        stride_secs: spec.stride_secs,
-        manifest: bundle.manifest_json().clone(),
-    };
-    Json(List::new(vec![model], None))
+    Json(List::new(state.models.list().into_iter().map(ModelView::from).collect(), None))
+}
+
+/// Loads a bundle beside the model that serves.
+///
+/// It embeds all assets from their stored bytes and keeps up with what comes and goes; requests reach
+/// it by its name. With `promote_when_ready` it takes over once it has them all.
+#[utoipa::path(post, path = "/v1/models", tag = "models", request_body = LoadBody,
+    responses((status = 202, description = "Loaded, catching up; see the Location header", body = ModelView),
+        (status = "4XX", description = "Refused", body = ErrorBody)))]
+pub async fn load(
+    State(state): State<AppState>,
+    ApiJson(body): ApiJson<LoadBody>,
+) -> Result<Response, ApiError> {
+    let models = state.models.clone();
+    let loaded = detached(async move {
+        let loaded = models.load(&body.path, body.promote_when_ready).await;
+        loaded.map_err(|error| match error {
+            // A bundle that is not good is the sender's: its code says why.
+            LibraryError::Embed(inner) => {
+                ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, inner.code(), inner.to_string())
+                    .with_param("path")
+            }
+            error => error.into(),
+        })
+    })
+    .await?;
+    Ok((StatusCode::ACCEPTED, [(header::LOCATION, "/v1/models")], Json(ModelView::from(loaded)))
+        .into_response())
+}
+
+/// Lets a model beside take over.
+///
+/// Searches go on all the while, each with the model it began with. What would change something is
+/// refused with 503 for the moment it takes. The model before is unloaded; its vectors stay on disk.
+#[utoipa::path(post, path = "/v1/models/{id}/promote", tag = "models", params(("id" = String, Path)),
+    responses((status = 200, description = "It serves", body = ModelView),
+        (status = 409, description = "It does not have all assets yet", body = ErrorBody),
+        (status = "4XX", description = "Refused", body = ErrorBody)))]
+pub async fn promote(
+    State(state): State<AppState>,
+    ModelPath(model): ModelPath,
+) -> Result<Json<ModelView>, ApiError> {
+    let models = state.models.clone();
+    detached(async move { Ok(models.promote(&model).await?) }).await?;
+    let serving = state.models.list().into_iter().next();
+    let gone = || ApiError::of_status(StatusCode::INTERNAL_SERVER_ERROR);
+    serving.map(|entry| Json(ModelView::from(entry))).ok_or_else(gone)
+}
+
+/// Unloads a model beside and removes its vectors.
+#[utoipa::path(delete, path = "/v1/models/{id}", tag = "models", params(("id" = String, Path), UnloadQuery),
+    responses((status = 204, description = "Unloaded"), (status = 409, description = "It serves", body = ErrorBody),
+        (status = "4XX", description = "Refused", body = ErrorBody)))]
+pub async fn unload(
+    State(state): State<AppState>,
+    ModelPath(model): ModelPath,
+    ApiQuery(query): ApiQuery<UnloadQuery>,
+) -> Result<StatusCode, ApiError> {
+    let models = state.models.clone();
+    detached(async move { Ok(models.unload(&model, query.keep_vectors).await?) }).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

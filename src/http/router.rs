@@ -8,14 +8,14 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 use super::error::ApiError;
-use super::state::AppState;
+use super::state::Server;
 use super::{
     assets, content, embeddings, evaluations, guard, health, jobs, middleware, models, openapi, pages,
     search, session, stats, thumbnail, timeline,
 };
 
 /// Every documented call.
-pub fn api() -> OpenApiRouter<AppState> {
+pub fn api() -> OpenApiRouter<Server> {
     OpenApiRouter::with_openapi(openapi::base())
         // An upload has a cap of its own, counted while it streams.
         .routes(routes!(assets::add, assets::list).layer(DefaultBodyLimit::disable()))
@@ -33,7 +33,9 @@ pub fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(jobs::retry))
         .routes(routes!(jobs::items))
         .routes(routes!(jobs::events))
-        .routes(routes!(models::list))
+        .routes(routes!(models::list, models::load))
+        .routes(routes!(models::unload))
+        .routes(routes!(models::promote))
         .routes(routes!(stats::stats))
         .routes(routes!(stats::prometheus))
         .routes(routes!(session::open))
@@ -44,17 +46,17 @@ pub fn api() -> OpenApiRouter<AppState> {
 }
 
 /// The whole application.
-pub fn app(state: AppState) -> Router {
+pub fn app(server: Server) -> Router {
     let (router, _) = api().split_for_parts();
-    let body_limit = DefaultBodyLimit::max(state.config.max_body_bytes);
+    let body_limit = DefaultBodyLimit::max(server.config().max_body_bytes);
     router
         .route("/", get(pages::index))
         .route("/docs", get(pages::docs))
         .route("/ui/{*path}", get(pages::file))
         .fallback(|| async { ApiError::of_status(axum::http::StatusCode::NOT_FOUND) })
         .layer(body_limit)
-        .layer(from_fn_with_state(state.clone(), guard::limit))
-        .layer(from_fn_with_state(state.clone(), guard::authenticate))
-        .layer(from_fn_with_state(state.clone(), middleware::outer))
-        .with_state(state)
+        .layer(from_fn_with_state(server.clone(), guard::limit))
+        .layer(from_fn_with_state(server.clone(), guard::authenticate))
+        .layer(from_fn_with_state(server.clone(), middleware::outer))
+        .with_state(server)
 }

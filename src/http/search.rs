@@ -175,7 +175,7 @@ impl From<Hit> for HitView {
     responses((status = 200, description = "Moments, best first", body = SearchAnswer),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn search(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
-    let (request, timing) = receive(&state, request).await?;
+    let (state, request, timing) = receive(state, request).await?;
     let response = query::within(&state, state.library.search(request)).await??;
     let answer = SearchAnswer {
         object: "list",
@@ -189,43 +189,49 @@ pub async fn search(State(state): State<AppState>, request: Request) -> Result<R
     Ok(response)
 }
 
-/// A search as it comes in, its query embedded.
-pub async fn receive(state: &AppState, request: Request) -> Result<(SearchRequest, Timing), ApiError> {
-    let (body, embedded) = match content_type(request.headers()).as_str() {
+/// A search as it comes in, its query embedded by the model that it names.
+pub async fn receive(
+    state: AppState,
+    request: Request,
+) -> Result<(AppState, SearchRequest, Timing), ApiError> {
+    let (state, body, embedded) = match content_type(request.headers()).as_str() {
         "application/json" => {
-            let ApiJson(mut body) = ApiJson::<SearchBody>::from_request(request, state).await?;
-            check(state, &body)?;
+            let ApiJson(mut body) = ApiJson::<SearchBody>::from_request(request, &state).await?;
+            let state = state.of_model(body.model.as_deref())?;
+            check(&body)?;
             let query = body.query.take().ok_or_else(|| {
                 let code = axum::http::StatusCode::BAD_REQUEST;
                 ApiError::new(code, "missing_field", "missing field `query`").with_param("query")
             })?;
-            let embedded = query::embed(state, query).await?;
-            (body, embedded)
+            let embedded = query::embed(&state, query).await?;
+            (state, body, embedded)
         }
         "multipart/form-data" => by_form(state, request).await?,
         _ => return Err(unsupported("application/json or multipart/form-data")),
     };
     let timing = embedded.timing;
-    Ok((to_request(state, body, embedded)?, timing))
+    let request = to_request(&state, body, embedded)?;
+    Ok((state, request, timing))
 }
 
-async fn by_form(state: &AppState, request: Request) -> Result<(SearchBody, Embedded), ApiError> {
+async fn by_form(state: AppState, request: Request) -> Result<(AppState, SearchBody, Embedded), ApiError> {
     let rule = FileRule { max_bytes: state.config.max_body_bytes as u64, durable: false };
     let known = ["request", "modality", "start_secs", "end_secs", "weight"];
-    let mut form = form::receive(state, request, &known, rule).await?;
+    let mut form = form::receive(&state, request, &known, rule).await?;
     let mut body: SearchBody =
         parse_json(form.take("request").unwrap_or_else(|| "{}".to_owned()).as_bytes())?;
-    check(state, &body)?;
+    let state = state.of_model(body.model.as_deref())?;
+    check(&body)?;
     let modality = media_modality(&form.require("modality")?)?;
     let span = query::span_of(form.number("start_secs")?, form.number("end_secs")?, "start_secs")?;
     let weight = form.number("weight")?.map(|weight| weight as f32);
     let (upload, _) = form.require_file()?;
-    let embedded = query::embed_file(state, &upload.path, modality, span).await;
+    let embedded = query::embed_file(&state, &upload.path, modality, span).await;
     let mut embedded = embedded.map_err(|error| error.with_param("file"))?.weighted(weight, "weight")?;
     if let Some(query) = body.query.take() {
-        embedded.add(query::embed(state, query).await?);
+        embedded.add(query::embed(&state, query).await?);
     }
-    Ok((body, embedded))
+    Ok((state, body, embedded))
 }
 
 /// image, audio or video.
@@ -238,22 +244,8 @@ pub fn media_modality(text: &str) -> Result<Modality, ApiError> {
     }
 }
 
-/// Refuses the model's name where another model is loaded.
-pub fn check_model(state: &AppState, model: Option<&str>) -> Result<(), ApiError> {
-    let loaded = state.library.embedder().bundle().name();
-    match model {
-        Some(name) if name != loaded => {
-            let message = format!("this server runs the model `{loaded}`; see /v1/models");
-            let error = ApiError::new(axum::http::StatusCode::NOT_FOUND, "model_not_found", message);
-            Err(error.with_param("model"))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// Looks at everything cheap before anything is embedded.
-fn check(state: &AppState, body: &SearchBody) -> Result<(), ApiError> {
-    check_model(state, body.model.as_deref())?;
+fn check(body: &SearchBody) -> Result<(), ApiError> {
     if body.targets.is_empty() {
         return Err(ApiError::invalid("targets", "`targets` needs video, audio or both"));
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Bytes;
+use axum::extract::FromRef;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -11,16 +12,25 @@ use super::HttpConfig;
 use super::error::ApiError;
 use super::session::MediaSecret;
 use super::thumbnail::ThumbnailCache;
-use crate::library::Library;
+use crate::library::{Library, LibraryError, Models};
 
-/// Shared by all requests; cheap to clone.
+/// The running server; cheap to clone.
 #[derive(Clone)]
-pub struct AppState(Arc<Shared>);
+pub struct Server(Arc<Shared>);
 
-/// Behind [`AppState`].
-pub struct Shared {
+/// What one request sees: the library that served when it came, to the request's end, whatever takes
+/// over meanwhile.
+#[derive(Clone)]
+pub struct AppState {
     /// The library.
     pub library: Arc<Library>,
+    shared: Arc<Shared>,
+}
+
+/// The same for all requests.
+pub struct Shared {
+    /// All loaded models.
+    pub models: Arc<Models>,
     /// How to serve.
     pub config: HttpConfig,
     /// When the server came up.
@@ -40,16 +50,31 @@ pub struct Shared {
 impl std::ops::Deref for AppState {
     type Target = Shared;
     fn deref(&self) -> &Shared {
-        &self.0
+        &self.shared
+    }
+}
+
+impl FromRef<Server> for AppState {
+    fn from_ref(server: &Server) -> Self {
+        Self { library: server.0.models.serving(), shared: Arc::clone(&server.0) }
     }
 }
 
 impl AppState {
-    /// The state of a server that starts now.
-    pub fn new(library: Arc<Library>, config: HttpConfig, stop: CancellationToken) -> Self {
+    /// The state of a request that names a model; of one that names none, as it is.
+    pub fn of_model(self, model: Option<&str>) -> Result<Self, ApiError> {
+        let Some(model) = model else { return Ok(self) };
+        let library = self.models.named(model).map_err(|error: LibraryError| ApiError::from(error))?;
+        Ok(Self { library, ..self })
+    }
+}
+
+impl Server {
+    /// A server that starts now.
+    pub fn new(models: Arc<Models>, config: HttpConfig, stop: CancellationToken) -> Self {
         let in_flight = Arc::new(Semaphore::new(config.max_in_flight.max(1)));
         Self(Arc::new(Shared {
-            library,
+            models,
             config,
             started: Instant::now(),
             in_flight,
@@ -58,6 +83,13 @@ impl AppState {
             openapi: Bytes::from(super::openapi().to_json().unwrap_or_default()),
             stop,
         }))
+    }
+}
+
+impl Server {
+    /// How to serve.
+    pub fn config(&self) -> &HttpConfig {
+        &self.0.config
     }
 }
 

@@ -30,6 +30,8 @@ pub struct TimelineQuery {
     fuse: Fuse,
     /// Space to compare in; default: the finest that all sides share.
     space: Option<String>,
+    /// Name or digest of a model; default: the one that serves.
+    model: Option<String>,
 }
 
 /// One clip, scored.
@@ -137,6 +139,7 @@ pub async fn by_text(
     IdPath(id): IdPath<AssetId>,
     ApiQuery(asked): ApiQuery<TimelineQuery>,
 ) -> Result<Response, ApiError> {
+    let state = state.of_model(asked.model.as_deref())?;
     state.library.store().asset(id).await?;
     let targets = targets_of(asked.targets.as_deref())?;
     let space = known_space(&state, asked.space.as_deref())?;
@@ -158,6 +161,6 @@ pub async fn by_query(
     request: Request,
 ) -> Result<Response, ApiError> {
     state.library.store().asset(id).await?;
-    let (request, timing) = receive(&state, request).await?;
+    let (state, request, timing) = receive(state, request).await?;
     answer(&state, id, request, timing).await
 }

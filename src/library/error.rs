@@ -60,6 +60,18 @@ pub enum LibraryError {
     /// The server is going down; the work goes on at the next start.
     #[error("the server is shutting down")]
     Stopping,
+    /// No model of this name or digest.
+    #[error("there is no model `{0}` here; see /v1/models")]
+    UnknownModel(String),
+    /// A model that is loaded already.
+    #[error("the model `{0}` is loaded already")]
+    ModelLoaded(String),
+    /// A model that cannot take over yet.
+    #[error("the model `{0}` does not have all assets yet; see /v1/models")]
+    ModelBehind(String),
+    /// The model that serves cannot be unloaded.
+    #[error("the model `{0}` is the one that serves; let another take over first")]
+    ModelServes(String),
     /// Input/output on the data folder.
     #[error("data folder: {0}")]
     Io(#[from] std::io::Error),
@@ -71,6 +83,11 @@ impl LibraryError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Store(StoreError::NotFound(_)) => "not_found",
+            Self::Store(StoreError::Sealed) => "switching_models",
+            Self::UnknownModel(_) => "model_not_found",
+            Self::ModelLoaded(_) => "model_loaded",
+            Self::ModelBehind(_) => "model_behind",
+            Self::ModelServes(_) => "model_serves",
             Self::Store(_) => "store_failed",
             Self::Index(_) => "index_failed",
             Self::Embed(error) => error.code(),

@@ -57,6 +57,7 @@ impl Library {
         let kept = source.owned.then(|| self.uploads.path_of(&content.sha256, &self.segmentation));
         let path = kept.as_ref().unwrap_or(&source.path);
         let new = NewAsset {
+            given: None,
             sha256: content.sha256.clone(),
             model: self.embedder.bundle().id().clone(),
             segmentation: self.segmentation.clone(),
@@ -82,6 +83,9 @@ impl Library {
                 Err(error) => return Err(error.into()),
             }
         };
+        if self.stop.is_cancelled() {
+            return Err(LibraryError::Stopping);
+        }
         if let Some(kept) = &kept {
             let (uploads, from, to) = (self.uploads.clone(), source.path.clone(), kept.clone());
             super::blocking(move || Ok(uploads.keep(&from, &to)?)).await?;
@@ -180,6 +184,7 @@ impl Library {
         }
         let asset = self.store.finish_asset(record.id, outcome).await?;
         self.catalog.put_asset(&asset);
+        self.tell(asset.id);
         stages.total = began.elapsed().as_secs_f64();
         super::metrics::ingested(&asset, &stages);
         Ok(IngestReport { asset, new: true, stages })

@@ -42,10 +42,16 @@ pub(super) struct Baselines(Mutex<HashMap<JobId, Baseline>>);
 
 impl Baselines {
     pub(super) async fn of_unfinished(store: &dyn Store) -> Result<Self, LibraryError> {
-        let jobs = store.list_jobs(1000).await?;
         let baselines = Self::default();
-        jobs.iter().filter(|job| !job.state.has_ended()).for_each(|job| baselines.set(job));
+        baselines.refresh(store).await?;
         Ok(baselines)
+    }
+
+    /// Counts all unfinished jobs from here.
+    pub(super) async fn refresh(&self, store: &dyn Store) -> Result<(), LibraryError> {
+        let jobs = store.list_jobs(1000).await?;
+        jobs.iter().filter(|job| !job.state.has_ended()).for_each(|job| self.set(job));
+        Ok(())
     }
 
     /// From now on rates of this job are counted from here.

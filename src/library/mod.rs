@@ -5,25 +5,32 @@ mod active;
 mod calibrate;
 mod error;
 mod evaluate;
+mod follow;
+mod hand_over;
 mod ingest;
 mod jobs;
 mod metrics;
+mod models;
 mod open;
 mod paths;
+mod registry;
 mod uploads;
 mod worker;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, RwLock};
+use tokio::sync::{Mutex, RwLock, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use error::LibraryError;
 pub use evaluate::{Evaluation, Figure, MAX_PAIRS, Measured, Pair};
+pub use follow::Progress;
 pub use jobs::JobSource;
+pub use models::{ModelEntry, Models, ModelsConfig, OpenEmbedder, Role};
 pub use paths::open_resolved;
 pub use uploads::{Content, Upload, UploadWriter};
 
@@ -31,7 +38,7 @@ use crate::catalog::Catalog;
 use crate::embed::Embedder;
 use crate::index::IndexSet;
 use crate::search::{self, SearchError, SearchRequest, SearchResponse, Timeline};
-use crate::store::{AssetRecord, Store, StoreError};
+use crate::store::{AssetRecord, FolderLock, Store, StoreError};
 use crate::types::{AssetId, Space, Track};
 
 /// Clips from which on a search leaves the async threads.
@@ -93,19 +100,27 @@ pub struct StageSecs {
 
 /// An opened library.
 pub struct Library {
+    config: LibraryConfig,
+    /// Where this model's store and indexes lie.
+    folder: PathBuf,
     embedder: Embedder,
     store: Arc<dyn Store>,
     index: Arc<IndexSet>,
     catalog: Arc<Catalog>,
     roots: paths::AllowedRoots,
+    /// The data folder's, as long as any of its models is open.
+    lock: Arc<FolderLock>,
     uploads: Arc<uploads::Uploads>,
+    /// Follows another library, whose bytes it must not remove.
+    beside: AtomicBool,
+    /// Assets that have become searchable, have failed or are gone.
+    changes: broadcast::Sender<AssetId>,
     segmentation: String,
     comparable: Arc<search::Comparable>,
     backgrounds: Arc<search::Backgrounds>,
     index_dir: PathBuf,
     /// Finest space that sound and picture share, where there is one.
     agreement_space: Option<Space>,
-    ingest_workers: usize,
     active: active::ActiveSet,
     work: worker::Work,
     /// Held while bytes are taken in or removed.
@@ -156,12 +171,6 @@ impl Library {
     #[must_use]
     pub fn in_flight(&self) -> (usize, usize) {
         (self.active.len(), self.work.queued())
-    }
-
-    /// Whether work is taken: false once the library is shutting down.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        !self.stop.is_cancelled()
     }
 
     /// Checks that a path given by a user lies beneath an allowed root; the path with every link
@@ -230,6 +239,12 @@ impl Library {
         self.off_thread(move || search::timeline(&corpus, &request, asset)).await
     }
 
+    /// Tells whoever follows that an asset has changed.
+    fn tell(&self, id: AssetId) {
+        // Nobody may listen.
+        let _ = self.changes.send(id);
+    }
+
     fn corpus(&self) -> search::Corpus {
         search::Corpus {
             catalog: Arc::clone(&self.catalog),
@@ -285,7 +300,8 @@ impl Library {
         self.index.remove(&clips);
         self.catalog.remove_asset(record.id);
         drop(gate);
-        if record.owned {
+        self.tell(record.id);
+        if record.owned && !self.beside.load(Ordering::Acquire) {
             match tokio::fs::remove_file(&record.path).await {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
                 _ => {}
@@ -298,7 +314,7 @@ impl Library {
     /// calls it once; a command that only reads never does.
     pub fn start_workers(self: &Arc<Self>) {
         self.started.call_once(|| {
-            for _ in 0..self.ingest_workers.max(1) {
+            for _ in 0..self.config.ingest_workers.max(1) {
                 self.tasks.spawn(worker::run(Arc::clone(self)));
             }
             self.tasks.spawn(open::resume_unfinished(Arc::clone(self)));

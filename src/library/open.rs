@@ -1,11 +1,12 @@
 //! Opening a data folder: lock, store, what a crash left behind, indexes.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex, RwLock};
+use tokio::sync::{Mutex, RwLock, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -15,13 +16,21 @@ use crate::embed::Embedder;
 use crate::index::IndexSet;
 use crate::model::Bundle;
 use crate::search::{Backgrounds, Comparable};
-use crate::store::{AssetState, SqliteStore, Store};
+use crate::store::{AssetState, FolderLock, SqliteStore, Store};
 use crate::types::{ClipId, Embedding, Space, Track};
 
 /// How often changes are looked for.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(30);
 /// Under steady load a snapshot is written nevertheless after this long.
 const SNAPSHOT_AT_LATEST: Duration = Duration::from_secs(900);
+/// Changes of assets that a model beside may lag behind; beyond it looks through everything.
+const CHANGES: usize = 1024;
+
+/// What the models of one data folder have in common.
+pub(super) struct Common {
+    pub(super) lock: Arc<FolderLock>,
+    pub(super) uploads: Arc<uploads::Uploads>,
+}
 
 impl Library {
     /// Opens or creates the data folder: takes its lock, migrates, reconciles after a crash
@@ -31,20 +40,56 @@ impl Library {
     /// # Errors
     /// [`LibraryError`].
     pub async fn open(config: LibraryConfig, embedder: Embedder) -> Result<Arc<Self>, LibraryError> {
-        let roots = paths::AllowedRoots::new(&config.allowed_roots)?;
+        let folder = config.data_dir.clone();
+        Self::open_in(&config, &folder, embedder).await
+    }
+
+    /// `open` where the store and the indexes lie in `folder`, within the data folder.
+    pub(super) async fn open_in(
+        config: &LibraryConfig,
+        folder: &Path,
+        embedder: Embedder,
+    ) -> Result<Arc<Self>, LibraryError> {
         make_private_folder(&config.data_dir)?;
-        let bundle = Arc::clone(embedder.bundle());
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.data_dir, bundle.id()).await?);
-        // Only now: the store holds the folder's lock, so nobody else's uploads are in it.
+        let lock = Arc::new(FolderLock::take(&config.data_dir)?);
+        let store = open_store(folder, &embedder).await?;
+        // Only now: with the folder's lock, nobody else's uploads are in it.
         let uploads = Arc::new(uploads::Uploads::open(&config.data_dir)?);
-        reconcile(store.as_ref(), &uploads).await?;
+        reconcile(store.as_ref()).await?;
+        remove_orphans(store.as_ref(), &uploads).await?;
+        Self::assemble(config, folder, embedder, store, Common { lock, uploads }, false).await
+    }
+
+    /// Opens the vectors of another model beside this library: the same media, none of the work.
+    pub(super) async fn open_beside(
+        self: &Arc<Self>,
+        folder: &Path,
+        embedder: Embedder,
+    ) -> Result<Arc<Self>, LibraryError> {
+        let store = open_store(folder, &embedder).await?;
+        // What people set up is the serving model's; what lies here is from before a switch.
+        store.clear_work().await?;
+        reconcile(store.as_ref()).await?;
+        let common = Common { lock: Arc::clone(&self.lock), uploads: Arc::clone(&self.uploads) };
+        Self::assemble(&self.config, folder, embedder, store, common, true).await
+    }
+
+    async fn assemble(
+        config: &LibraryConfig,
+        folder: &Path,
+        embedder: Embedder,
+        store: Arc<dyn Store>,
+        common: Common,
+        beside: bool,
+    ) -> Result<Arc<Self>, LibraryError> {
+        let bundle = Arc::clone(embedder.bundle());
         let members: Vec<_> = Track::ALL
             .into_iter()
             .flat_map(|track| {
                 members_of(&bundle, track).into_iter().map(move |(space, dim)| (track, space, dim))
             })
             .collect();
-        let index_dir = config.data_dir.join("index");
+        let index_dir = folder.join("index");
         let index = IndexSet::open(&index_dir, bundle.id(), &members, store.as_ref()).await?;
         let backgrounds = Arc::new(Backgrounds::default());
         backgrounds.replace(calibrate::load(&index_dir, &bundle.id().to_string()));
@@ -55,6 +100,8 @@ impl Library {
         let catalog = Catalog::load(store.as_ref()).await?;
         let baselines = jobs::Baselines::of_unfinished(store.as_ref()).await?;
         Ok(Arc::new(Self {
+            config: config.clone(),
+            folder: folder.to_owned(),
             segmentation: segmentation(&embedder),
             comparable: Arc::new(Comparable::new(
                 bundle.spaces().iter().map(|(space, _)| space),
@@ -67,9 +114,11 @@ impl Library {
             embedder,
             store,
             index: Arc::new(index),
-            roots,
-            uploads,
-            ingest_workers: config.ingest_workers,
+            roots: paths::AllowedRoots::new(&config.allowed_roots)?,
+            lock: common.lock,
+            uploads: common.uploads,
+            beside: AtomicBool::new(beside),
+            changes: broadcast::Sender::new(CHANGES),
             active: active::ActiveSet::default(),
             work: worker::Work::default(),
             accept_lock: Mutex::new(()),
@@ -80,6 +129,41 @@ impl Library {
             tasks: TaskTracker::new(),
         }))
     }
+
+    /// A library over the same store and indexes that works again, where this one has been stopped.
+    pub(super) fn revived(&self) -> Arc<Self> {
+        Arc::new(Self {
+            config: self.config.clone(),
+            folder: self.folder.clone(),
+            segmentation: self.segmentation.clone(),
+            comparable: Arc::clone(&self.comparable),
+            agreement_space: self.agreement_space.clone(),
+            backgrounds: Arc::clone(&self.backgrounds),
+            index_dir: self.index_dir.clone(),
+            catalog: Arc::clone(&self.catalog),
+            embedder: self.embedder.clone(),
+            store: Arc::clone(&self.store),
+            index: Arc::clone(&self.index),
+            roots: self.roots.clone(),
+            lock: Arc::clone(&self.lock),
+            uploads: Arc::clone(&self.uploads),
+            beside: AtomicBool::new(false),
+            changes: self.changes.clone(),
+            active: active::ActiveSet::default(),
+            work: worker::Work::default(),
+            accept_lock: Mutex::new(()),
+            commit_gate: RwLock::new(()),
+            baselines: jobs::Baselines::default(),
+            started: Once::new(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        })
+    }
+}
+
+async fn open_store(folder: &Path, embedder: &Embedder) -> Result<Arc<dyn Store>, LibraryError> {
+    make_private_folder(folder)?;
+    Ok(Arc::new(SqliteStore::open_locked(folder, embedder.bundle().id()).await?))
 }
 
 /// The spaces (with their lengths) a track has vectors in. A picture's vectors are on the video track.
@@ -127,13 +211,13 @@ fn segmentation(embedder: &Embedder) -> String {
     format!("w{window}/s{}", spec.stride_secs)
 }
 
-fn make_private_folder(path: &std::path::Path) -> std::io::Result<()> {
+fn make_private_folder(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Brings store and disk to what was acknowledged. Nothing else runs yet.
-async fn reconcile(store: &dyn Store, uploads: &Arc<uploads::Uploads>) -> Result<(), LibraryError> {
+/// Brings the store to what was acknowledged. Nothing else runs yet.
+async fn reconcile(store: &dyn Store) -> Result<(), LibraryError> {
     for asset in store.unfinished_assets().await? {
         store.reset_asset(asset.id).await?;
     }
@@ -141,6 +225,10 @@ async fn reconcile(store: &dyn Store, uploads: &Arc<uploads::Uploads>) -> Result
     if requeued > 0 {
         tracing::info!(requeued, "unfinished items of jobs go on");
     }
+    Ok(())
+}
+
+async fn remove_orphans(store: &dyn Store, uploads: &Arc<uploads::Uploads>) -> Result<(), LibraryError> {
     let owned = owned_paths(store).await?;
     let uploads = Arc::clone(uploads);
     let removed = super::blocking(move || Ok(uploads.remove_orphans(&owned)?)).await?;

@@ -20,6 +20,8 @@ impl FolderLock {
     /// # Errors
     /// [`StoreError::Locked`] if another process holds it.
     pub fn take(dir: &Path) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(dir)
+            .map_err(|error| StoreError::Database(format!("{}: {error}", dir.display())))?;
         let path = dir.join("lock");
         let failed =
             |error: &dyn std::fmt::Display| StoreError::Database(format!("{}: {error}", path.display()));

@@ -3,9 +3,12 @@
 mod lock;
 mod sqlite;
 
+use std::path::Path;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+pub use lock::FolderLock;
 pub use sqlite::SqliteStore;
 
 use crate::types::{AssetId, AssetKind, ClipId, Embedding, JobId, ModelId, Space, TimeSpan, Track};
@@ -25,6 +28,9 @@ pub enum StoreError {
     /// Another process has the data folder open.
     #[error("the data folder is in use by another process: {0}")]
     Locked(String),
+    /// Another model has taken over.
+    #[error("another model is taking over; try again in a moment")]
+    Sealed,
     /// The data folder holds vectors of another model.
     #[error(
         "the data folder holds vectors of model {found}, not of {wanted}; use the model it was made with, or another folder"
@@ -46,6 +52,7 @@ impl StoreError {
             Self::Database(_) => "store_failed",
             Self::DamagedVector(_) => "damaged_vector",
             Self::Locked(_) => "data_folder_locked",
+            Self::Sealed => "switching_models",
             Self::OtherModel { .. } => "other_model",
         }
     }
@@ -130,6 +137,8 @@ pub struct AssetRecord {
 /// What is known when an asset is accepted. Identity is (sha256, model, segmentation).
 #[derive(Debug, Clone)]
 pub struct NewAsset {
+    /// The id and the time it was created at, where another model's store gave it them.
+    pub given: Option<(AssetId, i64)>,
     /// Content SHA-256, lower-case hex.
     pub sha256: String,
     /// Which model embeds it.
@@ -377,4 +386,12 @@ pub trait Store: Send + Sync {
     /// After a start: running items become queued again, and what was put off is due. Returns how
     /// many had been running.
     async fn requeue_running(&self) -> Result<u64, StoreError>;
+
+    /// From now on (until unsealed) every change is refused with [`StoreError::Sealed`]; what was begun
+    /// has ended when this returns.
+    async fn seal(&self, sealed: bool);
+    /// Drops everything that is not derived from media by a model: jobs and whatever else people set up.
+    async fn clear_work(&self) -> Result<(), StoreError>;
+    /// Takes all of that over from the sealed store in another folder, in one transaction.
+    async fn adopt_work(&self, from: &Path) -> Result<(), StoreError>;
 }

@@ -105,11 +105,11 @@ def server_binary() -> Path:
 @pytest.fixture(scope="session")
 def serve(
     server_binary: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[Path, Path], AbstractContextManager[Client]]:
+) -> Callable[..., AbstractContextManager[Client]]:
     """Starts a server of a bundle; `root` is the folder whose files it may read."""
 
-    def start(bundle: Path, root: Path) -> AbstractContextManager[Client]:
+    def start(bundle: Path, root: Path, *options: str) -> AbstractContextManager[Client]:
         data = tmp_path_factory.mktemp("data")
-        return running_server(server_binary, bundle, data, root, start_secs=180)
+        return running_server(server_binary, bundle, data, root, *options, start_secs=180)
 
     return start

@@ -80,8 +80,8 @@ def random_statistics(model: torch.nn.Module, seed: int = 0) -> None:
                 module.bias.normal_(0.0, 0.2, generator=generator)
 
 
-def tiny(**more) -> Mmv:
-    torch.manual_seed(0)
+def tiny(seed: int = 0, **more) -> Mmv:
+    torch.manual_seed(seed)
     model = Mmv(ModelConfig(**(TINY.to_dict() | more)))
     random_statistics(model)
     return model.eval()

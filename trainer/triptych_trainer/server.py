@@ -85,11 +85,11 @@ def wav_uri(pcm: np.ndarray, rate: int = 48_000) -> str:
 
 @contextmanager
 def running_server(
-    binary: Path, model: Path, data: Path, root: Path, start_secs: float = 60.0
+    binary: Path, model: Path, data: Path, root: Path, *options: str, start_secs: float = 60.0
 ) -> Iterator[Client]:
-    """Starts `triptych serve` on a free port and stops it at the end."""
+    """Starts `triptych serve` on a free port, with more `options`, and stops it at the end."""
     command = [str(binary), "serve", "--model", str(model), "--data", str(data)]
-    command += ["--listen", "127.0.0.1:0", "--allow-root", str(root)]
+    command += ["--listen", "127.0.0.1:0", "--allow-root", str(root), *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     lines: queue.Queue[str | None] = queue.Queue()
     # A thread reads on for as long as the server runs, so that its pipe never fills.

@@ -51,7 +51,7 @@ async fn in_tx(tx: &mut Transaction<'_, Sqlite>, id: &str) -> Result<AssetRecord
 }
 
 pub async fn begin_asset(store: &SqliteStore, new: &NewAsset) -> Result<(AssetRecord, bool), StoreError> {
-    let mut writer = store.writer().await;
+    let mut writer = store.writer().await?;
     let mut tx = begin(&mut writer).await?;
     let known: Option<(String, String)> =
         sqlx::query_as("SELECT id, state FROM assets WHERE sha256 = ? AND model = ? AND segmentation = ?")
@@ -71,12 +71,13 @@ pub async fn begin_asset(store: &SqliteStore, new: &NewAsset) -> Result<(AssetRe
             drop_clips(&mut tx, &id).await?;
             id
         }
-        None => AssetId::generate().to_string(),
+        None => new.given.map_or_else(AssetId::generate, |(id, _)| id).to_string(),
     };
+    let created = new.given.map_or(now, |(_, created)| created);
     sqlx::query(
         "INSERT INTO assets (id, sha256, model, segmentation, name, path, owned, size_bytes, state, metadata,
                              created_unix_ms, updated_unix_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'indexing', ?9, ?10, ?10)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'indexing', ?9, ?11, ?10)
          ON CONFLICT (id) DO UPDATE SET name = ?5, path = ?6, owned = ?7, size_bytes = ?8, state = 'indexing',
              metadata = ?9, updated_unix_ms = ?10, error_code = NULL, error_message = NULL",
     )
@@ -90,6 +91,7 @@ pub async fn begin_asset(store: &SqliteStore, new: &NewAsset) -> Result<(AssetRe
     .bind(signed(new.size_bytes))
     .bind(to_json(&new.metadata))
     .bind(now)
+    .bind(created)
     .execute(&mut *tx)
     .await?;
     let record = in_tx(&mut tx, &id).await?;
@@ -102,7 +104,7 @@ pub async fn finish(
     id: AssetId,
     outcome: &AssetOutcome,
 ) -> Result<AssetRecord, StoreError> {
-    let mut writer = store.writer().await;
+    let mut writer = store.writer().await?;
     let mut tx = begin(&mut writer).await?;
     let (code, message) = outcome.error.as_ref().map(|(c, m)| (c.as_str(), m.as_str())).unzip();
     sqlx::query(
@@ -166,7 +168,7 @@ pub async fn unfinished(store: &SqliteStore) -> Result<Vec<AssetRecord>, StoreEr
 }
 
 pub async fn delete(store: &SqliteStore, id: AssetId) -> Result<Vec<ClipId>, StoreError> {
-    let mut writer = store.writer().await;
+    let mut writer = store.writer().await?;
     let mut tx = begin(&mut writer).await?;
     let gone = drop_clips(&mut tx, &id.to_string()).await?;
     let deleted =
@@ -179,7 +181,7 @@ pub async fn delete(store: &SqliteStore, id: AssetId) -> Result<Vec<ClipId>, Sto
 }
 
 pub async fn reset(store: &SqliteStore, id: AssetId) -> Result<Vec<ClipId>, StoreError> {
-    let mut writer = store.writer().await;
+    let mut writer = store.writer().await?;
     let mut tx = begin(&mut writer).await?;
     let gone = drop_clips(&mut tx, &id.to_string()).await?;
     let updated = sqlx::query("UPDATE assets SET state = 'indexing', updated_unix_ms = ? WHERE id = ?")

@@ -25,7 +25,7 @@ fn record(row: &SqliteRow) -> Result<ClipRecord, StoreError> {
 }
 
 pub async fn add(store: &SqliteStore, asset: AssetId, clips: &[NewClip]) -> Result<Vec<ClipId>, StoreError> {
-    let mut writer = store.writer().await;
+    let mut writer = store.writer().await?;
     let mut tx = begin(&mut writer).await?;
     let asset: i64 = sqlx::query_scalar("SELECT n FROM assets WHERE id = ?")
         .bind(asset.to_string())
@@ -188,7 +188,7 @@ pub async fn without_agreement(
 }
 
 pub async fn set_agreements(store: &SqliteStore, agreements: &[(ClipId, f32)]) -> Result<(), StoreError> {
-    let mut writer = store.writer().await;
+    let mut writer = store.writer().await?;
     let mut tx = begin(&mut writer).await?;
     for (id, agreement) in agreements {
         sqlx::query("UPDATE clips SET agreement = ? WHERE id = ?")

@@ -70,7 +70,7 @@ pub async fn create(
     items: &[(String, serde_json::Value)],
     idempotency_key: Option<&str>,
 ) -> Result<JobRecord, StoreError> {
-    let mut writer = store.writer().await;
+    let mut writer = store.writer().await?;
     let mut tx = begin(&mut writer).await?;
     if let Some(key) = idempotency_key {
         let known: Option<i64> = sqlx::query_scalar("SELECT n FROM jobs WHERE idempotency_key = ?")
@@ -153,7 +153,7 @@ pub async fn items(
 }
 
 pub async fn claim(store: &SqliteStore) -> Result<Option<(JobId, JobItem)>, StoreError> {
-    let mut writer = store.writer().await;
+    let mut writer = store.writer().await?;
     let mut tx = begin(&mut writer).await?;
     // CROSS JOIN: SQLite keeps this order, live jobs first.
     let row = sqlx::query(
@@ -183,7 +183,7 @@ pub async fn claim(store: &SqliteStore) -> Result<Option<(JobId, JobItem)>, Stor
 }
 
 pub async fn finish_item(store: &SqliteStore, job: JobId, item: &JobItem) -> Result<JobRecord, StoreError> {
-    let mut writer = store.writer().await;
+    let mut writer = store.writer().await?;
     let mut tx = begin(&mut writer).await?;
     let n = number(&mut tx, job).await?;
     let (code, message) = item.error.as_ref().map(|(c, m)| (c.as_str(), m.as_str())).unzip();
@@ -274,7 +274,7 @@ async fn settle_cancelled(tx: &mut Transaction<'_, Sqlite>, n: i64) -> Result<u6
 }
 
 pub async fn cancel(store: &SqliteStore, id: JobId) -> Result<JobRecord, StoreError> {
-    let mut writer = store.writer().await;
+    let mut writer = store.writer().await?;
     let mut tx = begin(&mut writer).await?;
     let n = number(&mut tx, id).await?;
     let open = sqlx::query(
@@ -292,7 +292,7 @@ pub async fn cancel(store: &SqliteStore, id: JobId) -> Result<JobRecord, StoreEr
 }
 
 pub async fn pause(store: &SqliteStore, id: JobId, paused: bool) -> Result<JobRecord, StoreError> {
-    let mut writer = store.writer().await;
+    let mut writer = store.writer().await?;
     let mut tx = begin(&mut writer).await?;
     let n = number(&mut tx, id).await?;
     let change = if paused {
@@ -308,7 +308,7 @@ pub async fn pause(store: &SqliteStore, id: JobId, paused: bool) -> Result<JobRe
 }
 
 pub async fn retry_failed(store: &SqliteStore, id: JobId) -> Result<(JobRecord, u64), StoreError> {
-    let mut writer = store.writer().await;
+    let mut writer = store.writer().await?;
     let mut tx = begin(&mut writer).await?;
     let n = number(&mut tx, id).await?;
     let failed = sqlx::query(
@@ -338,7 +338,7 @@ pub async fn retry_failed(store: &SqliteStore, id: JobId) -> Result<(JobRecord, 
 }
 
 pub async fn requeue_running(store: &SqliteStore) -> Result<u64, StoreError> {
-    let mut writer = store.writer().await;
+    let mut writer = store.writer().await?;
     let mut tx = begin(&mut writer).await?;
     let jobs: Vec<i64> = sqlx::query_scalar("SELECT DISTINCT job FROM job_items WHERE state = 'running'")
         .fetch_all(&mut *tx)

@@ -3,12 +3,14 @@
 mod assets;
 mod blob;
 mod clips;
+mod hand_over;
 mod jobs;
 #[cfg(test)]
 mod tests;
 
 use std::path::Path;
 use std::sync::RwLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,6 +30,8 @@ use crate::types::{AssetId, ClipId, Embedding, JobId, ModelId, Space, Track};
 /// Larger than SQLite's default: four vectors of 2 KB share a page instead of one, so the file is
 /// 20 % smaller and scans nearly twice as fast (docs/index.md).
 const PAGE_BYTES: u32 = 16_384;
+/// The database of a data folder.
+const DATABASE: &str = "triptych.db";
 /// Readers side by side; each is a thread of its own.
 const READERS: u32 = 4;
 
@@ -51,7 +55,8 @@ pub struct SqliteStore {
     writer: Mutex<SqliteConnection>,
     readers: SqlitePool,
     spaces: RwLock<Vec<(Space, i64)>>,
-    _lock: FolderLock,
+    sealed: AtomicBool,
+    _lock: Option<FolderLock>,
 }
 
 impl SqliteStore {
@@ -62,11 +67,25 @@ impl SqliteStore {
     /// [`StoreError::Locked`], [`StoreError::OtherModel`] if it holds clips of another model,
     /// [`StoreError::Database`].
     pub async fn open(data_dir: &Path, model: &ModelId) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(data_dir)
-            .map_err(|error| StoreError::Database(format!("{}: {error}", data_dir.display())))?;
         let lock = FolderLock::take(data_dir)?;
+        Self::open_with(data_dir, model, Some(lock)).await
+    }
+
+    /// `open` where the caller holds the lock already.
+    ///
+    /// # Errors
+    /// As `open`, but [`StoreError::Locked`].
+    pub async fn open_locked(data_dir: &Path, model: &ModelId) -> Result<Self, StoreError> {
+        Self::open_with(data_dir, model, None).await
+    }
+
+    async fn open_with(
+        data_dir: &Path,
+        model: &ModelId,
+        lock: Option<FolderLock>,
+    ) -> Result<Self, StoreError> {
         let options = SqliteConnectOptions::new()
-            .filename(data_dir.join("triptych.db"))
+            .filename(data_dir.join(DATABASE))
             .page_size(PAGE_BYTES)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
@@ -77,8 +96,13 @@ impl SqliteStore {
         claim_model(&mut writer, model).await?;
         let readers =
             SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await?;
-        let store =
-            Self { writer: Mutex::new(writer), readers, spaces: RwLock::new(Vec::new()), _lock: lock };
+        let store = Self {
+            writer: Mutex::new(writer),
+            readers,
+            spaces: RwLock::new(Vec::new()),
+            sealed: AtomicBool::new(false),
+            _lock: lock,
+        };
         let known = sqlx::query("SELECT idx, name FROM spaces").fetch_all(&store.readers).await?;
         for row in known {
             store.remember_space(Space::new(row.try_get("name")?), row.try_get("idx")?);
@@ -95,8 +119,10 @@ impl SqliteStore {
         Ok(self.writer.into_inner().close().await?)
     }
 
-    async fn writer(&self) -> MutexGuard<'_, SqliteConnection> {
-        self.writer.lock().await
+    async fn writer(&self) -> Result<MutexGuard<'_, SqliteConnection>, StoreError> {
+        let writer = self.writer.lock().await;
+        // Only now: whoever sealed it has had the writer to itself.
+        if self.sealed.load(Ordering::Acquire) { Err(StoreError::Sealed) } else { Ok(writer) }
     }
 
     fn space_index(&self, space: &Space) -> Option<i64> {
@@ -286,5 +312,15 @@ impl Store for SqliteStore {
     }
     async fn requeue_running(&self) -> Result<u64, StoreError> {
         jobs::requeue_running(self).await
+    }
+    async fn seal(&self, sealed: bool) {
+        let _writer = self.writer.lock().await;
+        self.sealed.store(sealed, Ordering::Release);
+    }
+    async fn clear_work(&self) -> Result<(), StoreError> {
+        hand_over::clear(self).await
+    }
+    async fn adopt_work(&self, from: &Path) -> Result<(), StoreError> {
+        hand_over::adopt(self, from).await
     }
 }

@@ -17,6 +17,7 @@ async fn open(dir: &TempDir) -> SqliteStore {
 
 fn new_asset(sha: &str) -> NewAsset {
     NewAsset {
+        given: None,
         sha256: sha.into(),
         model: model("m1"),
         segmentation: "w3.2/s3.2".into(),
@@ -177,7 +178,7 @@ async fn a_damaged_vector_is_reported_and_not_returned() {
             .await
             .unwrap();
         data[n % 64] ^= 1 << (n % 8);
-        let mut writer = store.writer().await;
+        let mut writer = store.writer().await.unwrap();
         sqlx::query("UPDATE vectors SET data = ? WHERE id = ?")
             .bind(data)
             .bind(blob::row_id(*id, lane))

@@ -1,0 +1,117 @@
+//! Which models a data folder has, and which of them serves: `models.json`, replaced as a whole.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::LibraryError;
+
+const FILE: &str = "models.json";
+
+/// One model of a data folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Known {
+    /// Digest of its manifest.
+    pub(super) digest: String,
+    /// Where its vectors are, relative to the data folder; empty: the data folder itself.
+    pub(super) folder: PathBuf,
+    /// Where its bundle is.
+    pub(super) bundle: PathBuf,
+    /// Takes over as soon as it can.
+    #[serde(default)]
+    pub(super) promote: bool,
+}
+
+/// All models of a data folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Registry {
+    pub(super) serving: Known,
+    /// Loaded beside it.
+    #[serde(default)]
+    pub(super) beside: Vec<Known>,
+    /// Those that served before or were unloaded with their vectors kept.
+    #[serde(default)]
+    pub(super) kept: Vec<Known>,
+}
+
+impl Registry {
+    /// None where the data folder has only ever had one model.
+    pub(super) fn read(data_dir: &Path) -> Result<Option<Self>, LibraryError> {
+        let path = data_dir.join(FILE);
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+                let text = format!("{}: {error}", path.display());
+                LibraryError::Io(std::io::Error::new(ErrorKind::InvalidData, text))
+            }),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// On disk when this returns, or nothing has changed.
+    pub(super) fn write(&self, data_dir: &Path) -> Result<(), LibraryError> {
+        let bytes = serde_json::to_vec_pretty(self).map_err(std::io::Error::other)?;
+        let mut file = tempfile::NamedTempFile::new_in(data_dir)?;
+        file.write_all(&bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(data_dir.join(FILE)).map_err(|error| error.error)?;
+        File::open(data_dir)?.sync_all()?;
+        Ok(())
+    }
+
+    /// Where the vectors of a model are, or are to be.
+    ///
+    /// A folder whose vectors were removed is never used again: a request that still runs may have its
+    /// database open.
+    pub(super) fn folder_of(&self, digest: &str, data_dir: &Path) -> PathBuf {
+        let all = std::iter::once(&self.serving).chain(&self.beside).chain(&self.kept);
+        if let Some(known) = all.into_iter().find(|known| known.digest == digest) {
+            return known.folder.clone();
+        }
+        let stamp = crate::jobs::now_unix_ms();
+        let free = |n: &i64| {
+            let name = format!("{}-{n:x}", digest.get(..16).unwrap_or(digest));
+            let folder = Path::new("models").join(name);
+            (!data_dir.join(&folder).exists()).then_some(folder)
+        };
+        (stamp..).find_map(|n| free(&n)).unwrap_or_default()
+    }
+
+    /// Takes a model out of the lists of those that do not serve.
+    pub(super) fn forget(&mut self, digest: &str) {
+        self.beside.retain(|known| known.digest != digest);
+        self.kept.retain(|known| known.digest != digest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_survives_and_a_damaged_one_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Registry::read(dir.path()).unwrap(), None);
+        let known = |digest: &str, folder: &str| Known {
+            digest: digest.into(),
+            folder: folder.into(),
+            bundle: "/b".into(),
+            promote: false,
+        };
+        let mut registry =
+            Registry { serving: known("aa", ""), beside: vec![known("bb", "models/x")], kept: vec![] };
+        registry.write(dir.path()).unwrap();
+        assert_eq!(Registry::read(dir.path()).unwrap().as_ref(), Some(&registry));
+        assert_eq!(registry.folder_of("bb", dir.path()), Path::new("models/x"));
+        assert_eq!(registry.folder_of("aa", dir.path()), Path::new(""));
+        registry.forget("bb");
+        let free = registry.folder_of("bb", dir.path());
+        assert!(free.starts_with("models") && free != Path::new("models/x"), "{free:?}");
+        fs::create_dir_all(dir.path().join(&free)).unwrap();
+        assert_ne!(registry.folder_of("bb", dir.path()), free);
+        fs::write(dir.path().join(FILE), "{").unwrap();
+        assert_eq!(Registry::read(dir.path()).unwrap_err().code(), "io");
+    }
+}

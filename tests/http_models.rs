@@ -1,0 +1,196 @@
+//! Several models over HTTP: beside each other, and one taking over from another.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use common::{Options, Server, error_of, eventually, manifest_dir, ok_json, tone, video};
+use serde_json::{Value, json};
+
+/// The shipped bundle under another name, which makes it another model.
+fn other_bundle(dir: &Path) -> PathBuf {
+    let (from, to) = (manifest_dir().join("models/small-world"), dir.canonicalize().unwrap().join("other"));
+    std::fs::create_dir_all(&to).unwrap();
+    for file in std::fs::read_dir(&from).unwrap() {
+        let file = file.unwrap().path();
+        if file.is_file() && file.file_name().unwrap() != "manifest.json" {
+            std::os::unix::fs::symlink(&file, to.join(file.file_name().unwrap())).unwrap();
+        }
+    }
+    let text = std::fs::read_to_string(from.join("manifest.json")).unwrap();
+    let mut manifest: Value = serde_json::from_str(&text).unwrap();
+    manifest["name"] = json!("other-world");
+    std::fs::write(to.join("manifest.json"), manifest.to_string()).unwrap();
+    to
+}
+
+fn models(server: &Server) -> Vec<Value> {
+    server.get_json("/v1/models")["data"].as_array().unwrap().clone()
+}
+
+fn caught_up(server: &Server, assets: u64) {
+    eventually("the model beside has caught up", || {
+        let all = models(server);
+        assert_eq!(all[1]["error"], Value::Null);
+        (all[1]["caught_up"] == true && all[1]["assets"] == assets).then_some(())
+    });
+}
+
+fn load(server: &Server, bundle: &Path) -> reqwest::blocking::Response {
+    server.post("/v1/models", &json!({"path": bundle.to_str().unwrap()}))
+}
+
+/// Ids and scores of an answer, and which model gave it.
+fn asked(server: &Server, model: Option<&str>) -> (Vec<(Value, Value)>, String) {
+    let answer = server.post_json(
+        "/v1/search",
+        &json!({"query": {"text": "a red circle"}, "targets": ["video", "audio"], "model": model}),
+    );
+    let hits = answer["data"].as_array().unwrap();
+    let hits = hits.iter().map(|hit| (hit["asset_id"].clone(), hit["score"].clone())).collect();
+    (hits, answer["model"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn a_model_beside_follows_answers_by_name_and_takes_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bundle, data) = (other_bundle(dir.path()), dir.path().join("data"));
+    let options = || {
+        let options = Options::default().data(&data);
+        options.args(&["--model-root", dir.path().to_str().unwrap()])
+    };
+    let server = Server::start(options());
+    let first = server.add(&video("first.mp4", 6.4, 300));
+    server.add(&tone("tone-1.wav", 4.0, 440));
+    let before = asked(&server, None);
+
+    assert_eq!(error_of(load(&server, &manifest_dir().join("models/small-world"))).1, "path_not_allowed");
+    let missing = server.post("/v1/models", &json!({"path": dir.path().canonicalize().unwrap()}));
+    assert_eq!(error_of(missing), (422, "bundle_missing".to_owned()));
+    let loaded = load(&server, &bundle);
+    assert_eq!(loaded.status(), 202);
+    let loaded = ok_json(loaded);
+    assert_eq!((&loaded["id"], &loaded["role"]), (&json!("other-world"), &json!("beside")));
+    assert_eq!(error_of(load(&server, &bundle)), (409, "model_loaded".to_owned()));
+    caught_up(&server, 2);
+    assert_eq!(asked(&server, Some("other-world")), (before.0.clone(), "other-world".to_owned()));
+    let digest = loaded["digest"].as_str().unwrap();
+    assert_eq!(asked(&server, Some(digest)).1, "other-world");
+    assert_eq!(asked(&server, None), before);
+    let unknown = server.post("/v1/search", &json!({"query": {"text": "a star"}, "model": "none"}));
+    assert_eq!(error_of(unknown), (404, "model_not_found".to_owned()));
+    for (path, body) in [
+        ("/v1/embeddings", json!({"modality": "text", "input": "a star", "model": "other-world"})),
+        (
+            "/v1/evaluations",
+            json!({"pairs": [{"text": "a star", "asset": "first.mp4"}], "model": "other-world"}),
+        ),
+    ] {
+        assert_eq!(server.post_json(path, &body)["model"], "other-world", "{path}");
+    }
+
+    // What comes and goes comes and goes there too.
+    let second = server.add(&video("second.mp4", 3.2, 500));
+    caught_up(&server, 3);
+    assert_eq!(server.delete(&format!("/v1/assets/{}", second["id"].as_str().unwrap())).status(), 204);
+    caught_up(&server, 2);
+
+    assert_eq!(error_of(server.delete("/v1/models/small-world")), (409, "model_serves".to_owned()));
+    assert_eq!(error_of(server.post("/v1/models/none/promote", &json!({}))).1, "model_not_found");
+    let promoted = server.post_json("/v1/models/other-world/promote", &json!({}));
+    assert_eq!((&promoted["id"], &promoted["role"]), (&json!("other-world"), &json!("serving")));
+    assert_eq!(models(&server).len(), 1);
+    assert_eq!(asked(&server, None), (before.0.clone(), "other-world".to_owned()));
+    assert_eq!(
+        error_of(server.post("/v1/search", &json!({"query": {"text": "x"}, "model": "small-world"}))).0,
+        404
+    );
+    let path = format!("/v1/assets/{}", first["id"].as_str().unwrap());
+    let kept = server.get_json(&path);
+    assert_eq!((&kept["created_at"], &kept["name"]), (&first["created_at"], &first["name"]));
+    server.add(&video("third.mp4", 3.2, 600));
+    server.stop();
+
+    // The bundle given is the one before: what took over serves.
+    let server = Server::start(options());
+    assert_eq!(asked(&server, None).1, "other-world");
+    assert_eq!(server.get_json("/v1/assets")["data"].as_array().unwrap().len(), 3);
+    assert_eq!(server.get(&format!("{path}/content")).status(), 200);
+    assert_eq!(server.delete(&path).status(), 204);
+    let uploads = || {
+        let folders = std::fs::read_dir(data.join("uploads")).unwrap();
+        folders.map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap().count()).sum::<usize>()
+    };
+    assert_eq!(uploads(), 2);
+    server.stop();
+}
+
+#[test]
+fn jobs_and_uploads_go_on_with_the_model_that_takes_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = other_bundle(dir.path());
+    let root = dir.path().canonicalize().unwrap().join("media");
+    std::fs::create_dir_all(&root).unwrap();
+    for n in 0..40 {
+        let name = format!("tone-{n}.wav");
+        std::fs::copy(tone(&name, 4.0, 200 + 37 * n), root.join(&name)).unwrap();
+    }
+    let options = || {
+        let options = Options::default().data(&dir.path().join("data")).root(&root);
+        options.args(&["--model-root", dir.path().to_str().unwrap()])
+    };
+    let server = Server::start(options());
+    for n in 40..44 {
+        server.add(&tone(&format!("tone-{n}.wav"), 4.0, 200 + 37 * n));
+    }
+    let body = json!({"path": bundle.to_str().unwrap(), "promote_when_ready": true});
+    assert_eq!(server.post("/v1/models", &body).status(), 202);
+    let job = server.post_json("/v1/jobs", &json!({"type": "index", "path": root.to_str().unwrap()}));
+    let id = job["id"].as_str().unwrap();
+
+    // Searches and uploads all the while: none may fail, and none may be answered by two models.
+    let (switched, asked_for) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !switched.load(Ordering::Relaxed) {
+                    let (hits, model) = asked(&server, None);
+                    assert!(["small-world", "other-world"].contains(&model.as_str()) && !hits.is_empty());
+                    asked_for.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        scope.spawn(|| {
+            eventually("another model serves", || (models(&server)[0]["id"] == "other-world").then_some(()));
+            switched.store(true, Ordering::Relaxed);
+        });
+    });
+    assert!(asked_for.load(Ordering::Relaxed) > 0);
+    let job = server.finished_job(id);
+    assert_eq!((&job["state"], &job["items_done"]), (&json!("done"), &json!(40)), "{job}");
+    let assets = server.get_json("/v1/assets?limit=1000")["data"].as_array().unwrap().clone();
+    let hashes: HashSet<&str> = assets.iter().map(|asset| asset["sha256"].as_str().unwrap()).collect();
+    assert_eq!((assets.len(), hashes.len()), (44, 44));
+    assert!(assets.iter().all(|asset| asset["state"] == "ready"), "{assets:?}");
+    server.stop();
+
+    // What served before comes back beside, with the vectors it had.
+    let roots = manifest_dir().join("models");
+    let server = Server::start(options().args(&["--model-root", roots.to_str().unwrap()]));
+    assert_eq!(load(&server, &roots.join("small-world")).status(), 202);
+    caught_up(&server, 44);
+    server.kill9();
+    let server = Server::start(options());
+    assert_eq!(models(&server).len(), 2);
+    caught_up(&server, 44);
+    assert_eq!(server.delete("/v1/models/small-world").status(), 204);
+    assert!(!dir.path().join("data/triptych.db").exists());
+    assert_eq!(asked(&server, None).1, "other-world");
+    server.stop();
+    let server = Server::start(Options::default().data(&dir.path().join("data")).args(&[]));
+    assert_eq!(models(&server)[0]["id"], "other-world");
+}
