@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use sqlx::sqlite::SqliteConnection;
+use sqlx::{Sqlite, Transaction};
 
 use super::{DATABASE, SqliteStore, StoreError, begin};
 
@@ -58,9 +59,64 @@ async fn replace_unchecked(writer: &mut SqliteConnection, copy: bool) -> Result<
             sqlx::query(sqlx::AssertSqlSafe(copy)).execute(&mut *tx).await?;
         }
     }
-    let astray = sqlx::query("PRAGMA main.foreign_key_check").fetch_optional(&mut *tx).await?;
-    if astray.is_some() {
-        return Err(StoreError::Database("rows would lose what they belong to".into()));
-    }
+    drop_astray(&mut tx).await?;
     Ok(tx.commit().await?)
+}
+
+/// Drops rows that belong to what this store does not have: an asset that its model could not take under
+/// the same id.
+async fn drop_astray(tx: &mut Transaction<'_, Sqlite>) -> Result<(), StoreError> {
+    loop {
+        let astray: Vec<(String, Option<i64>)> =
+            sqlx::query_as("SELECT \"table\", \"rowid\" FROM pragma_foreign_key_check")
+                .fetch_all(&mut **tx)
+                .await?;
+        if astray.is_empty() {
+            return Ok(());
+        }
+        for (table, row) in astray {
+            let row = row.ok_or_else(|| StoreError::Database(format!("rows of {table} would be lost")))?;
+            let drop = format!("DELETE FROM main.\"{table}\" WHERE rowid = ?");
+            sqlx::query(sqlx::AssertSqlSafe(drop)).bind(row).execute(&mut **tx).await?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::store::Store;
+    use crate::types::ModelId;
+
+    #[tokio::test]
+    async fn work_goes_over_whole_and_the_sealed_store_takes_no_more() {
+        let (old_dir, new_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let model = |name: &str| ModelId(Arc::from(name));
+        let old = SqliteStore::open(old_dir.path(), &model("old")).await.unwrap();
+        let new = SqliteStore::open(new_dir.path(), &model("new")).await.unwrap();
+        let items: Vec<_> = (0..3).map(|n| (format!("/{n}"), serde_json::json!({}))).collect();
+        let request = serde_json::json!({});
+        let stale = new.create_job("index", &request, &items[..1], Some("key")).await.unwrap();
+        let job = old.create_job("index", &request, &items, Some("key")).await.unwrap();
+        old.claim_item().await.unwrap().unwrap();
+
+        old.seal(true).await;
+        assert_eq!(old.claim_item().await.unwrap_err().code(), "switching_models");
+        assert_eq!(old.job(job.id).await.unwrap().items_total, 3);
+        new.adopt_work(old_dir.path()).await.unwrap();
+        assert_eq!(new.list_jobs(10).await.unwrap().iter().map(|job| job.id).collect::<Vec<_>>(), [job.id]);
+        assert_eq!(new.job(stale.id).await.unwrap_err().code(), "not_found");
+        assert_eq!(new.requeue_running().await.unwrap(), 1);
+        // The key is known, numbers go on, children still go with their parents.
+        assert_eq!(new.create_job("index", &request, &items, Some("key")).await.unwrap().id, job.id);
+        let next = new.create_job("index", &request, &items, None).await.unwrap();
+        assert_ne!(next.id, job.id);
+        new.clear_work().await.unwrap();
+        assert!(new.list_jobs(10).await.unwrap().is_empty());
+        assert!(new.claim_item().await.unwrap().is_none());
+        old.seal(false).await;
+        assert!(old.claim_item().await.unwrap().is_some());
+    }
 }
