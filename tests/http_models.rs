@@ -70,7 +70,7 @@ fn a_model_beside_follows_answers_by_name_and_takes_over() {
 
     assert_eq!(error_of(load(&server, &manifest_dir().join("models/small-world"))).1, "path_not_allowed");
     let missing = server.post("/v1/models", &json!({"path": dir.path().canonicalize().unwrap()}));
-    assert_eq!(error_of(missing), (422, "bundle_missing".to_owned()));
+    assert_eq!(error_of(missing), (422, "model_missing".to_owned()));
     let loaded = load(&server, &bundle);
     assert_eq!(loaded.status(), 202);
     let loaded = ok_json(loaded);

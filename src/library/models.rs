@@ -279,6 +279,8 @@ impl Models {
         let mut changed = registry.clone();
         let before = std::mem::replace(&mut changed.serving, Known { promote: false, ..next.known.clone() });
         changed.forget(&next.known.digest);
+        changed.earlier.retain(|digest| *digest != before.digest);
+        changed.earlier.push(before.digest.clone());
         changed.kept.push(before);
         let write = || changed.write(&self.config.library.data_dir);
         if let Err(error) = old.hand_over(&next.library, write).await {
@@ -388,13 +390,13 @@ async fn open_serving(config: &ModelsConfig, given: &Path) -> Result<(Arc<Librar
     let registry = match Registry::read(data_dir)? {
         None => {
             let serving = Known { digest, folder: PathBuf::new(), bundle, promote: false };
-            Registry { serving, beside: Vec::new(), kept: Vec::new() }
+            Registry { serving, beside: Vec::new(), kept: Vec::new(), earlier: Vec::new() }
         }
         Some(mut registry) if registry.serving.digest == digest => {
             registry.serving.bundle = bundle;
             registry
         }
-        Some(registry) if registry.kept.iter().any(|known| known.digest == digest) => {
+        Some(registry) if registry.earlier.contains(&digest) => {
             let serving = registry.serving.bundle.display();
             tracing::warn!(%serving, "another model has taken over from the one given; it serves");
             embedder = open_bundle(&config.open, &registry.serving.bundle).await?;

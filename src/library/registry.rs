@@ -31,9 +31,12 @@ pub(super) struct Registry {
     /// Loaded beside it.
     #[serde(default)]
     pub(super) beside: Vec<Known>,
-    /// Those that served before or were unloaded with their vectors kept.
+    /// Not loaded, with vectors on disk.
     #[serde(default)]
     pub(super) kept: Vec<Known>,
+    /// Digests of those that have served.
+    #[serde(default)]
+    pub(super) earlier: Vec<String>,
 }
 
 impl Registry {
@@ -100,8 +103,12 @@ mod tests {
             bundle: "/b".into(),
             promote: false,
         };
-        let mut registry =
-            Registry { serving: known("aa", ""), beside: vec![known("bb", "models/x")], kept: vec![] };
+        let mut registry = Registry {
+            serving: known("aa", ""),
+            beside: vec![known("bb", "models/x")],
+            kept: vec![],
+            earlier: vec![],
+        };
         registry.write(dir.path()).unwrap();
         assert_eq!(Registry::read(dir.path()).unwrap().as_ref(), Some(&registry));
         assert_eq!(registry.folder_of("bb", dir.path()), Path::new("models/x"));
