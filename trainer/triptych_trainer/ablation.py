@@ -118,8 +118,9 @@ def run(out: Path, seeds: Sequence[int], steps: int | None, clips: int, learn_cl
         for name in VARIANTS:
             folder, cfg = out / f"{name}-{seed}", variant(name, seed, steps)
             kept = folder / "measured.json"
-            if kept.exists() and json.loads(kept.read_text())["config"] == cfg.to_dict():
-                found = json.loads(kept.read_text())["measured"]
+            before = json.loads(kept.read_text()) if kept.exists() else {}
+            if before.get("config") == json.loads(json.dumps(cfg.to_dict())):
+                found = before["measured"]
             else:
                 train(cfg, folder, resume=True)
                 if tests is None:
