@@ -4,8 +4,10 @@ mod assets;
 mod blob;
 mod clips;
 mod jobs;
+mod standing;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 use std::path::Path;
 use std::sync::RwLock;
@@ -258,7 +260,7 @@ impl Store for SqliteStore {
         items: &[(String, serde_json::Value)],
         idempotency_key: Option<&str>,
     ) -> Result<JobRecord, StoreError> {
-        jobs::create(self, kind, request, items, idempotency_key).await
+        Ok(jobs::create(self, kind, request, items, idempotency_key, None).await?.0)
     }
     async fn job(&self, id: JobId) -> Result<JobRecord, StoreError> {
         jobs::get(self, id).await
