@@ -174,6 +174,6 @@ async fn open_library(
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         n => n,
     };
-    let config = LibraryConfig { data_dir: data.data.clone(), allowed_roots, ingest_workers };
+    let config = LibraryConfig { data_dir: data.data.clone(), allowed_roots, ingest_workers, webhooks: None };
     Ok(Library::open(config, embedder).await?)
 }

@@ -2,6 +2,7 @@
 //! HTTP and the command line are thin shells around it.
 
 mod active;
+mod asset_query;
 mod calibrate;
 mod error;
 mod evaluate;
@@ -10,7 +11,9 @@ mod jobs;
 mod metrics;
 mod open;
 mod paths;
+mod standing;
 mod uploads;
+mod webhooks;
 mod worker;
 
 use std::path::{Path, PathBuf};
@@ -25,7 +28,12 @@ pub use error::LibraryError;
 pub use evaluate::{Evaluation, Figure, MAX_PAIRS, Measured, Pair};
 pub use jobs::JobSource;
 pub use paths::open_resolved;
+pub use standing::{
+    Given, GivenPart, MAX_GIVEN_BYTES, MAX_STANDING, NewStandingQuery, StandingError, StandingPatch, StandingQuery,
+    StandingSpec,
+};
 pub use uploads::{Content, Upload, UploadWriter};
+pub use webhooks::{Deliver, WebhookError, WebhookGiven, WebhookRequest};
 
 use crate::catalog::Catalog;
 use crate::embed::Embedder;
@@ -46,6 +54,8 @@ pub struct LibraryConfig {
     pub allowed_roots: Vec<PathBuf>,
     /// Files decoded side by side.
     pub ingest_workers: usize,
+    /// Sends webhooks; `None`: none are sent.
+    pub webhooks: Option<Arc<dyn Deliver>>,
 }
 
 /// One file to be indexed.
@@ -113,6 +123,8 @@ pub struct Library {
     /// Read: a change of clips and of the index after it. Write: a snapshot, which must see both or neither.
     commit_gate: RwLock<()>,
     baselines: jobs::Baselines,
+    standing: standing::StandingQueries,
+    webhooks: Option<Arc<dyn Deliver>>,
     started: Once,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -304,6 +316,8 @@ impl Library {
             self.tasks.spawn(open::resume_unfinished(Arc::clone(self)));
             self.tasks.spawn(open::snapshot_when_idle(Arc::clone(self)));
             self.tasks.spawn(calibrate::keep_up(Arc::clone(self)));
+            self.tasks.spawn(standing::run(Arc::clone(self)));
+            self.tasks.spawn(webhooks::run(Arc::clone(self)));
         });
     }
 

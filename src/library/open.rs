@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Library, LibraryConfig, LibraryError, active, calibrate, jobs, paths, uploads, worker};
+use super::{Library, LibraryConfig, LibraryError, active, calibrate, jobs, paths, standing, uploads, worker};
 use crate::catalog::Catalog;
 use crate::embed::Embedder;
 use crate::index::IndexSet;
@@ -54,12 +54,14 @@ impl Library {
         }
         let catalog = Catalog::load(store.as_ref()).await?;
         let baselines = jobs::Baselines::of_unfinished(store.as_ref()).await?;
+        let comparable =
+            Comparable::new(bundle.spaces().iter().map(|(space, _)| space), |modality, space| {
+                bundle.has(modality, space)
+            });
+        let standing = standing::StandingQueries::load(store.as_ref(), &bundle, &comparable).await?;
         Ok(Arc::new(Self {
             segmentation: segmentation(&embedder),
-            comparable: Arc::new(Comparable::new(
-                bundle.spaces().iter().map(|(space, _)| space),
-                |modality, space| bundle.has(modality, space),
-            )),
+            comparable: Arc::new(comparable),
             agreement_space,
             backgrounds,
             index_dir,
@@ -75,6 +77,8 @@ impl Library {
             accept_lock: Mutex::new(()),
             commit_gate: RwLock::new(()),
             baselines,
+            standing,
+            webhooks: config.webhooks,
             started: Once::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
