@@ -31,9 +31,12 @@ const fn class_of_v4(address: Ipv4Addr) -> AddressClass {
         [172, b, ..] if b & 0xf0 == 16 => Private,
         [100, b, ..] if b & 0xc0 == 64 => Private,
         // "This network", link-local, protocol assignments, 6to4 relays, benchmarks, multicast, reserved.
-        [0, ..] | [169, 254, ..] | [192, 0, 0, _] | [192, 88, 99, _] | [198, 18 | 19, ..] | [224.., ..] => {
-            Never
-        }
+        [0, ..]
+        | [169, 254, ..]
+        | [192, 0, 0, _]
+        | [192, 88, 99, _]
+        | [198, 18 | 19, ..]
+        | [224..=255, ..] => Never,
         // Documentation.
         [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] => Never,
         _ => Public,

@@ -264,7 +264,6 @@ async fn answers_that_are_no_file_or_no_end_are_cut() {
     ] {
         assert_eq!(code(&door, &format!("http://media.example{path}")).await, expected, "{path}");
     }
-    assert_eq!(code(&door, "https://media.example/a").await, "url_failed");
 }
 
 #[tokio::test]
