@@ -20,10 +20,11 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{DataArgs, LimitArgs, ModelArgs};
 use crate::embed::{EmbedError, Embedder};
-use crate::library::{Library, LibraryConfig, LibraryError};
+use crate::library::{Deliver, Library, LibraryConfig, LibraryError};
 use crate::media::{Decoder, DecoderConfig, MediaError};
 use crate::model::{Bundle, ModelError, Towers};
 use crate::native::{NativeError, NativeParts};
+use crate::outbound::OutboundError;
 use crate::telemetry::Verbosity;
 
 /// Search video by text, by sound, by image or by another clip.
@@ -108,6 +109,12 @@ impl From<NativeError> for CliError {
     }
 }
 
+impl From<OutboundError> for CliError {
+    fn from(error: OutboundError) -> Self {
+        Self::other(error.code(), error.to_string())
+    }
+}
+
 impl From<std::io::Error> for CliError {
     fn from(error: std::io::Error) -> Self {
         Self::other("io", error.to_string())
@@ -169,11 +176,22 @@ async fn open_library(
     limits: &LimitArgs,
     allowed_roots: Vec<PathBuf>,
 ) -> Result<Arc<Library>, CliError> {
+    open_library_told(model, data, limits, allowed_roots, None).await
+}
+
+/// Opens the library of a data folder that may also tell others what happens.
+async fn open_library_told(
+    model: &ModelArgs,
+    data: &DataArgs,
+    limits: &LimitArgs,
+    allowed_roots: Vec<PathBuf>,
+    webhooks: Option<Arc<dyn Deliver>>,
+) -> Result<Arc<Library>, CliError> {
     let embedder = open_embedder(model, limits)?;
     let ingest_workers = match data.ingest_workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         n => n,
     };
-    let config = LibraryConfig { data_dir: data.data.clone(), allowed_roots, ingest_workers, webhooks: None };
+    let config = LibraryConfig { data_dir: data.data.clone(), allowed_roots, ingest_workers, webhooks };
     Ok(Library::open(config, embedder).await?)
 }

@@ -11,7 +11,7 @@ use super::error::ApiError;
 use super::state::AppState;
 use super::{
     assets, content, embeddings, evaluations, guard, health, jobs, middleware, models, openapi, pages,
-    search, session, stats, thumbnail, timeline,
+    search, session, standing, stats, thumbnail, timeline, webhooks,
 };
 
 /// Every documented call.
@@ -33,6 +33,11 @@ pub fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(jobs::retry))
         .routes(routes!(jobs::items))
         .routes(routes!(jobs::events))
+        .routes(routes!(standing::create, standing::list))
+        .routes(routes!(standing::get, standing::change, standing::delete))
+        .routes(routes!(standing::matches))
+        .routes(routes!(webhooks::deliveries))
+        .routes(routes!(webhooks::retry))
         .routes(routes!(models::list))
         .routes(routes!(stats::stats))
         .routes(routes!(stats::prometheus))

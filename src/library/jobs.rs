@@ -101,7 +101,8 @@ impl Library {
         let (job, given) = match webhook {
             None => (self.store.create_job("index", &request, &items, idempotency_key).await?, None),
             Some((webhook, given)) => {
-                let made = self.store.create_job_with_webhook("index", &request, &items, idempotency_key, &webhook);
+                let made =
+                    self.store.create_job_with_webhook("index", &request, &items, idempotency_key, &webhook);
                 let (job, new) = made.await?;
                 (job, new.then_some(given))
             }

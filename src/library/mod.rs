@@ -29,8 +29,8 @@ pub use evaluate::{Evaluation, Figure, MAX_PAIRS, Measured, Pair};
 pub use jobs::JobSource;
 pub use paths::open_resolved;
 pub use standing::{
-    Given, GivenPart, MAX_GIVEN_BYTES, MAX_STANDING, NewStandingQuery, StandingError, StandingPatch, StandingQuery,
-    StandingSpec,
+    Given, GivenPart, MAX_GIVEN_BYTES, MAX_STANDING, NewStandingQuery, StandingError, StandingPatch,
+    StandingQuery, StandingSpec,
 };
 pub use uploads::{Content, Upload, UploadWriter};
 pub use webhooks::{Deliver, WebhookError, WebhookGiven, WebhookRequest};

@@ -9,7 +9,9 @@ use tokio::sync::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Library, LibraryConfig, LibraryError, active, calibrate, jobs, paths, standing, uploads, worker};
+use super::{
+    Library, LibraryConfig, LibraryError, active, calibrate, jobs, paths, standing, uploads, worker,
+};
 use crate::catalog::Catalog;
 use crate::embed::Embedder;
 use crate::index::IndexSet;

@@ -189,7 +189,8 @@ impl Standing {
                     best = Some(Match { clip: clip.id, score, track: *track });
                 }
             }
-            let fused = |best: Match| if self.fuse == Fuse::Mean { Match { score: sum, ..best } } else { best };
+            let fused =
+                |best: Match| if self.fuse == Fuse::Mean { Match { score: sum, ..best } } else { best };
             scored.extend(best.map(fused));
         }
         scored

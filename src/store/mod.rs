@@ -13,9 +13,7 @@ pub use standing::{
     MatchRecord, MatchedMoment, NewMatch, NewStanding, PendingAsset, Settled, StandingChange, StandingRecord,
     StandingStore, StandingVectors,
 };
-pub use webhooks::{
-    Attempt, DeliveryRecord, DeliveryState, DueDelivery, NewWebhook, WebhookStore,
-};
+pub use webhooks::{Attempt, DeliveryRecord, DeliveryState, DueDelivery, NewWebhook, WebhookStore};
 
 use crate::types::{AssetId, AssetKind, ClipId, Embedding, JobId, ModelId, Space, TimeSpan, Track};
 

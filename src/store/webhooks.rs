@@ -73,7 +73,10 @@ pub struct DueDelivery {
 
 impl fmt::Debug for DueDelivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DueDelivery").field("id", &self.id).field("webhook", &self.webhook).finish_non_exhaustive()
+        f.debug_struct("DueDelivery")
+            .field("id", &self.id)
+            .field("webhook", &self.webhook)
+            .finish_non_exhaustive()
     }
 }
 

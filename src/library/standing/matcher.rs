@@ -120,7 +120,8 @@ fn settle(corpus: &Corpus, entries: &[Arc<Entry>], pending: PendingAsset, measur
             Verdict::Matches(moments) => {
                 let id = MatchId::generate();
                 let space = query.space().clone();
-                let body = if entry.has_webhook { told(entry, &asset, id, &space, &moments) } else { String::new() };
+                let body =
+                    if entry.has_webhook { told(entry, &asset, id, &space, &moments) } else { String::new() };
                 settled.matches.push(NewMatch { id, query: entry.id, space, moments, body });
             }
             Verdict::No => {}

@@ -35,7 +35,9 @@ pub enum StandingError {
     #[error("there are {MAX_STANDING} standing queries already; delete one first")]
     TooMany,
     /// More bytes than are kept.
-    #[error("the files of a standing query are kept and must not be larger than {MAX_GIVEN_BYTES} bytes in all")]
+    #[error(
+        "the files of a standing query are kept and must not be larger than {MAX_GIVEN_BYTES} bytes in all"
+    )]
     TooLarge,
     /// A part that cannot be embedded.
     #[error("{error}")]
@@ -135,7 +137,8 @@ impl Entry {
         comparable: &Comparable,
     ) -> Result<Self, LibraryError> {
         let spec = spec_of(record)?;
-        let query = parts.map(|parts| Standing::new(comparable, spec.request(parts), spec.least())).transpose()?;
+        let query =
+            parts.map(|parts| Standing::new(comparable, spec.request(parts), spec.least())).transpose()?;
         Ok(Self { query, ..Self::without_query(record, spec) })
     }
 

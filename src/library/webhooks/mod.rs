@@ -21,6 +21,7 @@ use sha2::Sha256;
 pub(super) use sender::run;
 
 use super::{Library, LibraryError};
+use crate::outbound::Outbound;
 use crate::store::{DeliveryRecord, DeliveryState, NewWebhook};
 use crate::types::DeliveryId;
 
@@ -65,7 +66,34 @@ pub trait Deliver: fmt::Debug + Send + Sync {
     /// The host and port of a URL, or a sentence that says why it may not be called.
     fn check(&self, url: &str) -> Result<String, String>;
     /// The status that the receiver answers, or a sentence that says why there is none.
-    async fn post(&self, url: &str, headers: HeaderMap, body: Bytes, timeout: Duration) -> Result<u16, String>;
+    async fn post(
+        &self,
+        url: &str,
+        headers: HeaderMap,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<u16, String>;
+}
+
+#[async_trait]
+impl Deliver for Outbound {
+    fn check(&self, url: &str) -> Result<String, String> {
+        let url = Self::check(self, url).map_err(|error| error.to_string())?;
+        let port = url.port_or_known_default().unwrap_or(0);
+        Ok(format!("{}:{port}", url.host_str().unwrap_or("")))
+    }
+
+    async fn post(
+        &self,
+        url: &str,
+        headers: HeaderMap,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<u16, String> {
+        // What was allowed when it was asked for may not be now.
+        let url = Self::check(self, url).map_err(|error| error.to_string())?;
+        Self::post(self, &url, headers, body, timeout).await.map_err(|error| error.to_string())
+    }
 }
 
 /// Where somebody wants to be told.
@@ -176,8 +204,11 @@ fn headers(secret: &str, id: &str, timestamp_secs: i64, body: &str) -> Result<He
     let signature = signature(secret, id, timestamp_secs, body)?;
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let values =
-        [("webhook-id", id), ("webhook-timestamp", &timestamp_secs.to_string()), ("webhook-signature", &signature)];
+    let values = [
+        ("webhook-id", id),
+        ("webhook-timestamp", &timestamp_secs.to_string()),
+        ("webhook-signature", &signature),
+    ];
     for (name, value) in values {
         headers.insert(name, HeaderValue::from_str(value).map_err(|_| WebhookError::BadSecret)?);
     }

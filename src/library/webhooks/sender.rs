@@ -51,7 +51,8 @@ pub(in super::super) async fn run(library: Arc<Library>) {
                 for delivery in due {
                     let what = (delivery.id, delivery.webhook.host.clone());
                     let (door, store) = (Arc::clone(&door), Arc::clone(&library.store));
-                    let task = sending.spawn(async move { send(door.as_ref(), store.as_ref(), delivery).await });
+                    let task =
+                        sending.spawn(async move { send(door.as_ref(), store.as_ref(), delivery).await });
                     under_way.insert(task.id(), what);
                 }
             }
@@ -79,7 +80,8 @@ async fn due(store: &dyn Store, under_way: &UnderWay) -> Result<Vec<DueDelivery>
             .filter(|(_, count)| **count >= AT_ONCE_TO_A_HOST)
             .map(|(host, _)| host.clone())
             .collect();
-        let found = store.due_deliveries(&busy, &ids, u32::try_from(AT_ONCE - ids.len()).unwrap_or(1)).await?;
+        let found =
+            store.due_deliveries(&busy, &ids, u32::try_from(AT_ONCE - ids.len()).unwrap_or(1)).await?;
         if found.is_empty() {
             break;
         }

@@ -4,8 +4,8 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, Sqlite, Transaction};
 
 use super::{
-    SqliteStore, begin, blob, bump_sequence, damaged, error_columns, from_json, id_list, now_unix_ms, standing,
-    to_json,
+    SqliteStore, begin, blob, bump_sequence, damaged, error_columns, from_json, id_list, now_unix_ms,
+    standing, to_json,
 };
 use crate::store::{AssetOutcome, AssetRecord, AssetState, NewAsset, StoreError};
 use crate::types::{AssetId, ClipId};

@@ -111,7 +111,8 @@ async fn add_match(
     found: &NewMatch,
 ) -> Result<bool, StoreError> {
     let query = found.query.to_string();
-    let moments = serde_json::to_string(&found.moments).map_err(|error| StoreError::Database(error.to_string()))?;
+    let moments =
+        serde_json::to_string(&found.moments).map_err(|error| StoreError::Database(error.to_string()))?;
     let added = sqlx::query(
         "INSERT INTO standing_matches (id, query, asset, space, moments, matched_unix_ms)
          SELECT ?1, q.n, a.id, ?4, ?5, ?6 FROM standing_queries AS q JOIN assets AS a ON a.id = ?3
@@ -166,12 +167,11 @@ impl StandingStore for SqliteStore {
     }
 
     async fn standing(&self, id: StandingId) -> Result<StandingRecord, StoreError> {
-        let row =
-            sqlx::query(select!("", "WHERE q.id = ?"))
-                .bind(id.to_string())
-                .fetch_optional(&self.readers)
-                .await?
-                .ok_or(StoreError::NotFound("standing query"))?;
+        let row = sqlx::query(select!("", "WHERE q.id = ?"))
+            .bind(id.to_string())
+            .fetch_optional(&self.readers)
+            .await?
+            .ok_or(StoreError::NotFound("standing query"))?;
         record(&row)
     }
 
@@ -194,11 +194,7 @@ impl StandingStore for SqliteStore {
         limit: u32,
     ) -> Result<Vec<StandingVectors>, StoreError> {
         let sql = select!(", q.model, q.crc, q.vectors", "WHERE q.id < ? ORDER BY q.id DESC LIMIT ?");
-        let rows = sqlx::query(sql)
-            .bind(before(after))
-            .bind(limit)
-            .fetch_all(&self.readers)
-            .await?;
+        let rows = sqlx::query(sql).bind(before(after)).bind(limit).fetch_all(&self.readers).await?;
         rows.iter().map(with_vectors).collect()
     }
 
@@ -270,8 +266,10 @@ impl StandingStore for SqliteStore {
     async fn delete_standing(&self, id: StandingId) -> Result<(), StoreError> {
         let mut writer = self.writer().await;
         let mut tx = begin(&mut writer).await?;
-        let gone =
-            sqlx::query("DELETE FROM standing_queries WHERE id = ?").bind(id.to_string()).execute(&mut *tx).await?;
+        let gone = sqlx::query("DELETE FROM standing_queries WHERE id = ?")
+            .bind(id.to_string())
+            .execute(&mut *tx)
+            .await?;
         if gone.rows_affected() == 0 {
             return Err(StoreError::NotFound("standing query"));
         }
@@ -317,7 +315,9 @@ impl StandingStore for SqliteStore {
             Ok(PendingAsset {
                 ticket: row.try_get("n")?,
                 asset: asset.parse().map_err(|_| damaged("asset id", asset))?,
-                query: query.map(|id| id.parse().map_err(|_| damaged("standing query id", id))).transpose()?,
+                query: query
+                    .map(|id| id.parse().map_err(|_| damaged("standing query id", id)))
+                    .transpose()?,
             })
         };
         rows.iter().map(pending).collect()
@@ -345,8 +345,9 @@ impl StandingStore for SqliteStore {
 
     async fn wake_pending(&self) -> Result<u64, StoreError> {
         let mut writer = self.writer().await;
-        let woken =
-            sqlx::query("UPDATE standing_pending SET waits = 0 WHERE waits = 1").execute(&mut *writer).await?;
+        let woken = sqlx::query("UPDATE standing_pending SET waits = 0 WHERE waits = 1")
+            .execute(&mut *writer)
+            .await?;
         Ok(woken.rows_affected())
     }
 }
