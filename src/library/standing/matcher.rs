@@ -6,12 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::super::{Library, LibraryError, blocking, metrics};
 use super::Entry;
 use crate::catalog::AssetEntry;
 use crate::search::{Corpus, Verdict, ask};
 use crate::store::{MatchedMoment, NewMatch, PendingAsset, Settled};
-use crate::types::{MatchId, rfc3339_millis};
+use crate::types::{AssetId, MatchId, Space, StandingId, rfc3339_millis};
 
 /// Assets of one transaction.
 const BATCH: u32 = 64;
@@ -132,35 +134,49 @@ fn settle(corpus: &Corpus, entries: &[Arc<Entry>], pending: PendingAsset, measur
 }
 
 /// What a webhook is told of a match.
-fn told(
-    entry: &Entry,
-    asset: &AssetEntry,
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(rename = "type")]
+    event: &'static str,
+    timestamp: String,
+    data: ToldMatch<'a>,
+}
+
+#[derive(Serialize)]
+struct ToldMatch<'a> {
     id: MatchId,
-    space: &crate::types::Space,
-    moments: &[MatchedMoment],
-) -> String {
-    let best = moments.first();
-    serde_json::json!({
-        "type": "query.matched",
-        "timestamp": rfc3339_millis(crate::jobs::now_unix_ms()),
-        "data": {
-            "id": id,
-            "standing_query_id": entry.id,
-            "standing_query_name": entry.name,
-            "metadata": entry.metadata,
-            "asset_id": asset.id,
-            "asset_name": asset.name,
-            "asset_metadata": *asset.metadata,
-            "space": space,
-            "start_secs": best.map(|moment| moment.start_secs),
-            "end_secs": best.map(|moment| moment.end_secs),
-            "peak_secs": best.map(|moment| moment.peak_secs),
-            "score": best.map(|moment| moment.score),
-            "confidence": best.map(|moment| moment.confidence),
-            "matched": best.map(|moment| moment.matched),
-            "moments": moments,
-            "content_url": format!("/v1/assets/{}/content", asset.id),
+    standing_query_id: StandingId,
+    standing_query_name: Option<&'a str>,
+    metadata: &'a serde_json::Value,
+    asset_id: AssetId,
+    asset_name: &'a str,
+    asset_metadata: &'a serde_json::Value,
+    content_url: String,
+    space: &'a Space,
+    /// The best moment.
+    #[serde(flatten)]
+    best: Option<&'a MatchedMoment>,
+    moments: &'a [MatchedMoment],
+}
+
+fn told(entry: &Entry, asset: &AssetEntry, id: MatchId, space: &Space, moments: &[MatchedMoment]) -> String {
+    let told = Told {
+        event: "query.matched",
+        timestamp: rfc3339_millis(crate::jobs::now_unix_ms()),
+        data: ToldMatch {
+            id,
+            standing_query_id: entry.id,
+            standing_query_name: entry.name.as_deref(),
+            metadata: &entry.metadata,
+            asset_id: asset.id,
+            asset_name: &asset.name,
+            asset_metadata: &asset.metadata,
+            content_url: format!("/v1/assets/{}/content", asset.id),
+            space,
+            best: moments.first(),
+            moments,
         },
-    })
-    .to_string()
+    };
+    // Names, numbers and the user's JSON: nothing in it can fail to be written.
+    serde_json::to_string(&told).unwrap_or_default()
 }

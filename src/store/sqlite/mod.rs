@@ -4,6 +4,8 @@ mod assets;
 mod blob;
 mod clips;
 mod jobs;
+#[cfg(test)]
+mod outbox_tests;
 mod standing;
 #[cfg(test)]
 mod tests;
