@@ -31,15 +31,16 @@ fn start(server: &Server, root: &Path, webhook: Value) -> Value {
     ok_json(server.post("/v1/jobs", &body))
 }
 
-fn delivery(server: &Server) -> Value {
+/// The one delivery, once there is one.
+fn delivery(server: &Server) -> Option<Value> {
     let list = server.get_json("/v1/webhooks/deliveries");
-    assert_eq!(list["data"].as_array().unwrap().len(), 1, "{list}");
-    list["data"][0].clone()
+    assert!(list["data"].as_array().unwrap().len() < 2, "{list}");
+    list["data"].get(0).cloned()
 }
 
 fn delivered(server: &Server) -> Value {
     eventually("the webhook is delivered", || {
-        Some(delivery(server)).filter(|delivery| delivery["state"] == "delivered")
+        delivery(server).filter(|delivery| delivery["state"] == "delivered")
     })
 }
 
@@ -227,12 +228,12 @@ fn the_documented_receiver_verifies() {
     let mut other = run("whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
     eventually("it listens", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
     start(&server, &root, json!({"url": format!("http://127.0.0.1:{port}/"), "secret": secret}));
-    eventually("it refuses", || Some(delivery(&server)).filter(|delivery| delivery["last_status"] == 400));
+    eventually("it refuses", || delivery(&server).filter(|delivery| delivery["last_status"] == 400));
     other.kill().unwrap();
     other.wait().unwrap();
     let mut right = run(secret);
     let line = BufReader::new(right.stdout.take().unwrap()).lines().next().unwrap().unwrap();
     right.kill().unwrap();
     right.wait().unwrap();
-    assert_eq!(line, format!("{} job.done", delivery(&server)["id"].as_str().unwrap()));
+    assert_eq!(line, format!("{} job.done", delivery(&server).unwrap()["id"].as_str().unwrap()));
 }
