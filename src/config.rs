@@ -2,11 +2,14 @@
 //! parsed and validated once.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 
+use crate::library::Deliver;
 use crate::media::Limits;
 use crate::model::Device;
+use crate::outbound::{HostRule, Outbound, OutboundConfig, OutboundError};
 
 /// Where the model is and where it runs.
 #[derive(Debug, Clone, Args)]
@@ -71,6 +74,34 @@ pub struct DataArgs {
     /// Files decoded side by side; 0: one per core.
     #[arg(long, env = "TRIPTYCH_INGEST_WORKERS", default_value_t = 0)]
     pub ingest_workers: usize,
+}
+
+/// What may be told to other hosts.
+#[derive(Debug, Clone, Args)]
+pub struct WebhookArgs {
+    /// Host that webhooks may be sent to: NAME, *.NAME or an address, :PORT unless it is 80 or 443, and
+    /// +private at the end if it lies in a private network; may be given more than once.
+    #[arg(
+        long = "allow-webhook-host",
+        env = "TRIPTYCH_ALLOW_WEBHOOK_HOSTS",
+        value_delimiter = ',',
+        value_name = "HOST"
+    )]
+    pub allow_webhook_hosts: Vec<HostRule>,
+}
+
+impl WebhookArgs {
+    /// The door that webhooks leave by; `None` without a host that may be called.
+    ///
+    /// # Errors
+    /// [`OutboundError`] where TLS cannot be set up.
+    pub fn door(&self) -> Result<Option<Arc<dyn Deliver>>, OutboundError> {
+        if self.allow_webhook_hosts.is_empty() {
+            return Ok(None);
+        }
+        let allow_hosts = self.allow_webhook_hosts.clone();
+        Ok(Some(Arc::new(Outbound::new(OutboundConfig { allow_hosts, ..OutboundConfig::default() })?)))
+    }
 }
 
 /// How much a server takes on, and for how long it waits.

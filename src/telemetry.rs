@@ -83,6 +83,8 @@ fn describe() {
         "Time of a query: queue, infer, search"
     );
     describe_counter!("triptych_job_items_total", "Items of jobs that ended, by state");
+    describe_counter!("triptych_standing_matches_total", "Matches of standing queries");
+    describe_counter!("triptych_webhook_deliveries_total", "Attempts to deliver a webhook, by outcome");
     describe_gauge!("triptych_assets", "Assets in the library");
     describe_gauge!("triptych_clips", "Clips in the library");
     describe_gauge!(

@@ -89,6 +89,9 @@ macro_rules! uuid_id {
 
 uuid_id!(AssetId, "ast_", "asset", "One video, sound or picture file in the library, as `ast_<32 hex>`.");
 uuid_id!(JobId, "job_", "job", "One durable batch job, as `job_<32 hex>`.");
+uuid_id!(StandingId, "stq_", "standing query", "One standing query, as `stq_<32 hex>`.");
+uuid_id!(MatchId, "mat_", "match", "One match of a standing query, as `mat_<32 hex>`.");
+uuid_id!(DeliveryId, "msg_", "delivery", "One delivery to a webhook, as `msg_<32 hex>`.");
 
 /// Row id of one clip (one time window of one asset) in the store; stable for the clip's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

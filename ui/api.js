@@ -51,6 +51,18 @@ import { call, callJson, jsonBody, sendFile } from "./http.js";
  * @property {number} media_secs
  * @property {number} hours_of_media_per_hour
  * @property {number | null} eta_secs
+ *
+ * @typedef {object} StandingQuery
+ * @property {string} id
+ * @property {string | null} name
+ * @property {{text?: string}[]} query
+ * @property {boolean} enabled
+ * @property {boolean} can_match
+ * @property {{code: string, message: string} | null} error
+ * @property {number} match_count
+ *
+ * @typedef {{asset_id: string, asset_name: string, start_secs: number, end_secs: number, peak_secs: number,
+ *   score: number, matched: "video"|"audio"}} Match
  */
 
 /**
@@ -194,6 +206,44 @@ export function steerJob(id, what) {
 export async function failedItems(id) {
   const path = `/v1/jobs/${encodeURIComponent(id)}/items?state=failed&limit=100`;
   return (await callJson(path, { quiet: true })).data;
+}
+
+/**
+ * Words that every new file is to be compared with.
+ * @param {string} text
+ * @param {string[]} targets
+ * @param {boolean} backfill also what is there already
+ * @returns {Promise<StandingQuery>}
+ */
+export function watchFor(text, targets, backfill) {
+  return callJson("/v1/standing-queries", jsonBody({ query: { text }, targets, backfill }));
+}
+
+/** @returns {Promise<StandingQuery[]>} */
+export async function listStanding() {
+  return (await callJson("/v1/standing-queries?limit=20", { quiet: true })).data;
+}
+
+/**
+ * @param {string} id
+ * @param {boolean} enabled
+ * @returns {Promise<StandingQuery>}
+ */
+export function steerStanding(id, enabled) {
+  return callJson(`/v1/standing-queries/${encodeURIComponent(id)}`, { ...jsonBody({ enabled }), method: "PATCH" });
+}
+
+/** @param {string} id */
+export async function dropStanding(id) {
+  await call(`/v1/standing-queries/${encodeURIComponent(id)}`, { method: "DELETE" });
+}
+
+/**
+ * @param {string} id
+ * @returns {Promise<Match[]>}
+ */
+export async function standingMatches(id) {
+  return (await callJson(`/v1/standing-queries/${encodeURIComponent(id)}/matches?limit=20`, { quiet: true })).data;
 }
 
 /**

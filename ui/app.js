@@ -9,6 +9,7 @@ import { addNewest, refreshLibrary, startLibrary } from "./library.js";
 import { startPlayer } from "./player.js";
 import { change, go, readRoute } from "./route.js";
 import { idle, searchByFiles, searchByMoment, showSearch, startSearch } from "./search.js";
+import { refreshStanding, startStanding } from "./standing.js";
 import { addFiles, startUploads } from "./uploads.js";
 
 const box = /** @type {HTMLInputElement} */ (byId("q"));
@@ -27,6 +28,7 @@ function show() {
   document.title = "Library – Triptych";
   refreshLibrary();
   refreshJobs();
+  refreshStanding();
 }
 
 /** Links of the page change the view without loading the page anew. */
@@ -89,12 +91,15 @@ startLibrary();
 startPlayer(searchByMoment);
 function libraryChanged() {
   const { view, query } = readRoute();
-  if (view === "library") addNewest();
-  else if (!query) idle();
+  if (view === "library") {
+    addNewest();
+    refreshStanding();
+  } else if (!query) idle();
 }
 
 startUploads(libraryChanged);
 startJobs(libraryChanged);
+startStanding();
 acceptDrops(
   () => (readRoute().view === "library" ? "Drop to add to the library" : "Drop to search with this file"),
   (files) => (readRoute().view === "library" ? addFiles(files) : searchByFiles(files)),

@@ -222,7 +222,8 @@ impl Filter {
     }
 
     /// Whether it asks for something that differs between the clips of an asset.
-    pub(super) fn of_clips(&self) -> bool {
+    #[must_use]
+    pub fn of_clips(&self) -> bool {
         [&self.must, &self.should, &self.must_not].into_iter().flatten().any(Condition::of_clips)
     }
 }

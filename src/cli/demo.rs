@@ -49,7 +49,7 @@ pub async fn run(args: DemoArgs) -> Result<ExitCode, CliError> {
     let queries = read_queries(&args.model.model)?;
     let listener = serve::bind(&args.listen).await?;
     let roots = vec![clips.clone()];
-    let config = super::models_config(&args.model, &args.data, &args.limits, roots, Vec::new())?;
+    let config = super::models_config(&args.model, &args.data, &args.limits, roots, Vec::new(), None)?;
     let models = Models::open(config, &args.model.model).await?;
     let library = models.serving();
     let source = JobSource::Folder { path: clips, recursive: true, filter: NameFilter::default() };

@@ -20,10 +20,11 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{DataArgs, LimitArgs, ModelArgs};
 use crate::embed::{EmbedError, Embedder};
-use crate::library::{Library, LibraryConfig, LibraryError, Models, ModelsConfig, OpenEmbedder};
+use crate::library::{Deliver, Library, LibraryConfig, LibraryError, Models, ModelsConfig, OpenEmbedder};
 use crate::media::{Decoder, DecoderConfig, MediaError};
 use crate::model::{Bundle, ModelError, Towers};
 use crate::native::{NativeError, NativeParts};
+use crate::outbound::OutboundError;
 use crate::telemetry::Verbosity;
 
 /// Search video by text, by sound, by image or by another clip.
@@ -111,6 +112,12 @@ impl From<NativeError> for CliError {
     }
 }
 
+impl From<OutboundError> for CliError {
+    fn from(error: OutboundError) -> Self {
+        Self::other(error.code(), error.to_string())
+    }
+}
+
 impl From<std::io::Error> for CliError {
     fn from(error: std::io::Error) -> Self {
         Self::other("io", error.to_string())
@@ -178,12 +185,13 @@ fn models_config(
     limits: &LimitArgs,
     allowed_roots: Vec<PathBuf>,
     model_roots: Vec<PathBuf>,
+    webhooks: Option<Arc<dyn Deliver>>,
 ) -> Result<ModelsConfig, CliError> {
     let ingest_workers = match data.ingest_workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         n => n,
     };
-    let library = LibraryConfig { data_dir: data.data.clone(), allowed_roots, ingest_workers };
+    let library = LibraryConfig { data_dir: data.data.clone(), allowed_roots, ingest_workers, webhooks };
     Ok(ModelsConfig { library, model_roots, open: embedder_opener(model, limits)? })
 }
 
@@ -194,6 +202,6 @@ async fn open_library(
     limits: &LimitArgs,
     allowed_roots: Vec<PathBuf>,
 ) -> Result<Arc<Library>, CliError> {
-    let config = models_config(model, data, limits, allowed_roots, Vec::new())?;
+    let config = models_config(model, data, limits, allowed_roots, Vec::new(), None)?;
     Ok(Models::open_alone(&config, &model.model).await?)
 }

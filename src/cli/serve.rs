@@ -11,7 +11,7 @@ use clap::Args;
 use tokio::net::TcpListener;
 
 use super::CliError;
-use crate::config::{DataArgs, LimitArgs, ModelArgs, ServerArgs};
+use crate::config::{DataArgs, LimitArgs, ModelArgs, ServerArgs, WebhookArgs};
 use crate::http::{self, HttpConfig};
 use crate::library::{LibraryError, Models};
 
@@ -59,6 +59,8 @@ pub struct ServeArgs {
     limits: LimitArgs,
     #[command(flatten)]
     listen: ListenArgs,
+    #[command(flatten)]
+    webhooks: WebhookArgs,
     /// Folder whose files may be indexed by path; may be given more than once.
     #[arg(long = "allow-root", env = "TRIPTYCH_ALLOW_ROOTS", value_delimiter = ':')]
     allow_roots: Vec<PathBuf>,
@@ -73,8 +75,9 @@ pub struct ServeArgs {
 /// Runs `serve` until Ctrl-C or SIGTERM.
 pub async fn run(args: ServeArgs) -> Result<ExitCode, CliError> {
     let listener = bind(&args.listen).await?;
+    let webhooks = args.webhooks.door()?;
     let config =
-        super::models_config(&args.model, &args.data, &args.limits, args.allow_roots, args.model_roots)?;
+        super::models_config(&args.model, &args.data, &args.limits, args.allow_roots, args.model_roots, webhooks)?;
     let models = Models::open(config, &args.model.model).await?;
     for bundle in args.also_models {
         match models.load_resolved(bundle.canonicalize()?, false).await {
@@ -117,14 +120,18 @@ pub async fn serve_models(
     Ok(ExitCode::SUCCESS)
 }
 
-async fn stop_signal() {
+/// Resolves when the process is asked to stop; from the call on, not from the first poll.
+fn stop_signal() -> impl Future<Output = ()> + Send + 'static {
     use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        let _ = tokio::signal::ctrl_c().await;
-        return;
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
+    let terminate = signal(SignalKind::terminate());
+    async move {
+        let Ok(mut terminate) = terminate else {
+            let _ = tokio::signal::ctrl_c().await;
+            return;
+        };
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
     }
 }

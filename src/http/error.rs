@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::embed::EmbedError;
-use crate::library::LibraryError;
+use crate::library::{LibraryError, StandingError, WebhookError};
 use crate::model::ModelError;
 use crate::search::SearchError;
 use crate::store::StoreError;
@@ -23,6 +23,9 @@ pub struct ApiError {
     param: Option<String>,
     retry_after_secs: Option<u64>,
 }
+
+/// Codes of 403 that are a matter of the request, not of who sends it.
+const REFUSED_BY_RULE: &[&str] = &["path_not_allowed", "webhooks_disabled", "webhook_not_allowed"];
 
 /// Every error answer.
 #[derive(Debug, Serialize, ToSchema)]
@@ -99,8 +102,7 @@ impl ApiError {
     fn kind(&self) -> &'static str {
         match self.status {
             StatusCode::UNAUTHORIZED => "authentication_error",
-            // A refused path is a matter of the request, not of who sends it.
-            StatusCode::FORBIDDEN if self.code != "path_not_allowed" => "authentication_error",
+            StatusCode::FORBIDDEN if !REFUSED_BY_RULE.contains(&&*self.code) => "authentication_error",
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
             status if status.is_client_error() => "invalid_request_error",
             _ => "server_error",
@@ -153,6 +155,8 @@ impl From<LibraryError> for ApiError {
             LibraryError::PathNotAllowed(_) => {
                 return Self::new(StatusCode::FORBIDDEN, error.code(), error.to_string()).with_param("path");
             }
+            LibraryError::Webhook(error) => return webhook_error(error),
+            LibraryError::Standing(error) => return standing_error(error),
             LibraryError::PathKind(..) | LibraryError::TooManyFiles(_) | LibraryError::BadManifest(_) => {
                 StatusCode::BAD_REQUEST
             }
@@ -193,6 +197,25 @@ impl From<StoreError> for ApiError {
 impl From<EmbedError> for ApiError {
     fn from(error: EmbedError) -> Self {
         embed_error(&error)
+    }
+}
+
+fn webhook_error(error: &WebhookError) -> ApiError {
+    let refused = |status| ApiError::new(status, error.code(), error.to_string());
+    match error {
+        WebhookError::Disabled => refused(StatusCode::FORBIDDEN).with_param("webhook"),
+        WebhookError::NotAllowed(_) => refused(StatusCode::FORBIDDEN).with_param("webhook.url"),
+        WebhookError::BadSecret => refused(StatusCode::BAD_REQUEST).with_param("webhook.secret"),
+    }
+}
+
+fn standing_error(error: &StandingError) -> ApiError {
+    let refused = |status| ApiError::new(status, error.code(), error.to_string());
+    match error {
+        StandingError::TooMany => refused(StatusCode::UNPROCESSABLE_ENTITY),
+        StandingError::TooLarge => refused(StatusCode::PAYLOAD_TOO_LARGE).with_param("query"),
+        StandingError::Part { .. } => refused(StatusCode::UNPROCESSABLE_ENTITY).with_param("query"),
+        StandingError::Damaged => internal(error.code(), error),
     }
 }
 

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::stream::{self, Stream};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
@@ -18,8 +18,9 @@ use super::error::{ApiError, ErrorBody};
 use super::extract::{ApiJson, ApiQuery, IdPath};
 use super::state::{AppState, detached};
 use super::views::List;
+use super::webhooks::{WebhookBody, WebhookView};
 use crate::jobs::{ItemView, JobView, ManifestItem, NameFilter};
-use crate::library::JobSource;
+use crate::library::{JobSource, WebhookRequest};
 use crate::store::WorkState;
 use crate::types::JobId;
 
@@ -60,6 +61,20 @@ pub struct JobBody {
     /// Any JSON object, given to every asset; an item's own keys win.
     #[schema(value_type = Option<Object>)]
     metadata: Option<Value>,
+    /// Where the job's end is told, as `job.done`, `job.failed` or `job.cancelled`.
+    webhook: Option<WebhookBody>,
+}
+
+/// A job that was started.
+#[derive(Serialize, ToSchema)]
+pub struct StartedJob {
+    /// The job.
+    #[serde(flatten)]
+    job: JobView,
+    /// Where its end is told, with the secret, if one was made; left out where an earlier request with
+    /// the same key started the job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webhook: Option<WebhookView>,
 }
 
 impl JobBody {
@@ -104,7 +119,7 @@ pub enum JobKind {
 /// Starts a job. It is durable: it goes on after a restart, and no file is done twice.
 #[utoipa::path(post, path = "/v1/jobs", tag = "jobs", request_body = JobBody,
     params(("idempotency-key" = Option<String>, Header, description = "The same key gives the same job back")),
-    responses((status = 202, description = "Started; see the Location header", body = JobView),
+    responses((status = 202, description = "Started; see the Location header", body = StartedJob),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn start(
     State(state): State<AppState>,
@@ -117,12 +132,16 @@ pub async fn start(
     };
     let mut body = body;
     let metadata = checked_metadata(body.metadata.take().unwrap_or(Value::Null))?;
+    let webhook = body.webhook.take().map(WebhookRequest::from);
     let source = body.source()?;
     let library = state.library.clone();
-    let job =
-        detached(async move { Ok(library.start_index_job(source, metadata, key.as_deref()).await?) }).await?;
+    let (job, given) = detached(async move {
+        let started = library.start_index_job_told(source, metadata, key.as_deref(), webhook.as_ref());
+        Ok(started.await?)
+    })
+    .await?;
     let location = format!("/v1/jobs/{}", job.id);
-    let view = state.library.job_view(&job);
+    let view = StartedJob { job: state.library.job_view(&job), webhook: given.map(WebhookView::from) };
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(view)).into_response())
 }
 

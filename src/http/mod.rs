@@ -20,11 +20,13 @@ mod router;
 mod search;
 mod server;
 mod session;
+mod standing;
 mod state;
 mod stats;
 mod thumbnail;
 mod timeline;
 mod views;
+mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;

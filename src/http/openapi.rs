@@ -23,6 +23,8 @@ use super::state::AppState;
         (name = "embeddings", description = "Vectors"),
         (name = "assets", description = "Videos, sounds and pictures"),
         (name = "jobs", description = "Index folders"),
+        (name = "standing", description = "Queries that wait for what comes"),
+        (name = "webhooks", description = "What others were told"),
         (name = "server", description = "What runs, how it is")
     ),
     modifiers(&Key)

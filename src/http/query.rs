@@ -1,6 +1,5 @@
 //! What somebody looks for, from JSON or a form, to vectors.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,13 +13,13 @@ use super::error::ApiError;
 use super::middleware::Timing;
 use super::state::AppState;
 use crate::embed::Vectors;
-use crate::library::{Library, LibraryError};
+use crate::library::Library;
 use crate::model::{Priority, Timings};
 use crate::search::QueryPart;
-use crate::types::{AssetId, Embedding, Modality, TimeSpan, Track};
+use crate::types::{AssetId, Modality, TimeSpan, Track};
 
 /// Most parts of a query.
-const MAX_PARTS: usize = 16;
+pub const MAX_PARTS: usize = 16;
 /// Largest weight, by its amount.
 const MAX_WEIGHT: f32 = 1000.0;
 
@@ -79,13 +78,13 @@ pub struct QueryBody {
 pub struct AssetQuery {
     /// Which.
     #[schema(value_type = String)]
-    id: AssetId,
+    pub id: AssetId,
     /// First second; default: the beginning.
-    start_secs: Option<f64>,
+    pub start_secs: Option<f64>,
     /// Second after the last; default: the end.
-    end_secs: Option<f64>,
+    pub end_secs: Option<f64>,
     /// Its picture or its sound; default: the picture where it has one.
-    track: Option<Track>,
+    pub track: Option<Track>,
 }
 
 /// An embedded query.
@@ -126,13 +125,19 @@ impl Embedded {
     /// Gives its one part a weight.
     pub fn weighted(mut self, weight: Option<f32>, param: &str) -> Result<Self, ApiError> {
         let Some(weight) = weight else { return Ok(self) };
-        if !weight.is_finite() || weight == 0.0 || weight.abs() > MAX_WEIGHT {
-            let message = format!("a weight is a number from -{MAX_WEIGHT} to {MAX_WEIGHT}, and not 0");
-            return Err(ApiError::invalid(param, message));
-        }
+        let weight = checked_weight(weight, param)?;
         self.parts.iter_mut().for_each(|part| part.weight = weight);
         Ok(self)
     }
+}
+
+/// A weight that means something.
+pub fn checked_weight(weight: f32, param: &str) -> Result<f32, ApiError> {
+    if !weight.is_finite() || weight == 0.0 || weight.abs() > MAX_WEIGHT {
+        let message = format!("a weight is a number from -{MAX_WEIGHT} to {MAX_WEIGHT}, and not 0");
+        return Err(ApiError::invalid(param, message));
+    }
+    Ok(weight)
 }
 
 async fn embed_part(state: &AppState, body: QueryBody, param: &str) -> Result<Embedded, ApiError> {
@@ -242,62 +247,13 @@ pub fn span_of(start: Option<f64>, end: Option<f64>, param: &str) -> Result<Opti
     span.map(Some).map_err(|error| ApiError::invalid(param, error.to_string()))
 }
 
-/// The stored vectors of an asset's clips: the mean of those within the span, per space.
+/// A stored asset, or a part of it.
 async fn of_asset(library: &Library, query: &AssetQuery, param: &str) -> Result<Embedded, ApiError> {
     let span = span_of(query.start_secs, query.end_secs, &format!("{param}.start_secs"))?;
     // Unknown ids answer 404 and say which field.
     let not_found = |error| ApiError::from(error).with_param(format!("{param}.id"));
     library.store().asset(query.id).await.map_err(not_found)?;
-    let clips = library.store().clips_of(query.id).await?;
-    let touched: Vec<_> = match span {
-        None => clips,
-        // A clip counts where at least half of it, or of the span, lies inside: its neighbours do not.
-        Some(span) => clips.into_iter().filter(|clip| overlaps(clip.span, span)).collect(),
-    };
-    let mut sums: BTreeMap<Track, Sums> = BTreeMap::new();
-    for clip in touched {
-        for (track, space, vector) in library.store().clip_vectors(clip.id).await? {
-            add(sums.entry(track).or_default().entry(space).or_default(), &vector);
-        }
-    }
-    let track = query.track.or_else(|| sums.keys().next().copied()).unwrap_or(Track::Video);
-    let missing = || ApiError::from(LibraryError::NoSuchTrack(track.modality())).with_param(param);
-    let sums = sums.remove(&track).ok_or_else(missing)?;
-    let mean = |(space, sum): (_, Vec<f32>)| {
-        let dim = sum.len();
-        Embedding::new(sum, dim).map(|vector| (space, vector)).map_err(|_| missing())
-    };
-    let vectors = sums.into_iter().map(mean).collect::<Result<Vectors, _>>()?;
-    let part = QueryPart { modality: track.modality(), vectors, weight: 1.0, words: 0 };
+    let part = library.query_of_asset(query.id, span, query.track).await;
+    let part = part.map_err(|error| ApiError::from(error).with_param(param))?;
     Ok(Embedded { parts: vec![part], assets: vec![query.id], timing: Timing::default() })
-}
-
-type Sums = BTreeMap<crate::types::Space, Vec<f32>>;
-
-fn add(sum: &mut Vec<f32>, vector: &Embedding) {
-    if sum.is_empty() {
-        sum.extend_from_slice(vector.as_slice());
-    } else {
-        sum.iter_mut().zip(vector.as_slice()).for_each(|(s, v)| *s += v);
-    }
-}
-
-fn overlaps(clip: TimeSpan, span: TimeSpan) -> bool {
-    let common = clip.end_secs.min(span.end_secs) - clip.start_secs.max(span.start_secs);
-    common > 0.0 && common >= 0.5 * clip.duration_secs().min(span.duration_secs()) - 1e-9
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_neighbouring_clip_does_not_count() {
-        let span = |a, b| TimeSpan::new(a, b).unwrap();
-        assert!(overlaps(span(3.2, 6.4), span(3.2, 6.4)));
-        assert!(!overlaps(span(0.0, 3.2), span(3.2, 6.4)));
-        assert!(!overlaps(span(0.0, 3.2), span(3.0, 6.4)));
-        assert!(overlaps(span(0.0, 3.2), span(1.0, 1.5)));
-        assert!(overlaps(span(0.0, 3.2), span(0.0, f64::MAX)));
-    }
 }

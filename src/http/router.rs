@@ -11,7 +11,7 @@ use super::error::ApiError;
 use super::state::Server;
 use super::{
     assets, content, embeddings, evaluations, guard, health, jobs, middleware, models, openapi, pages,
-    search, session, stats, thumbnail, timeline,
+    search, session, standing, stats, thumbnail, timeline, webhooks,
 };
 
 /// Every documented call.
@@ -36,6 +36,11 @@ pub fn api() -> OpenApiRouter<Server> {
         .routes(routes!(models::list, models::load))
         .routes(routes!(models::unload))
         .routes(routes!(models::promote))
+        .routes(routes!(standing::create, standing::list))
+        .routes(routes!(standing::get, standing::change, standing::delete))
+        .routes(routes!(standing::matches))
+        .routes(routes!(webhooks::deliveries))
+        .routes(routes!(webhooks::retry))
         .routes(routes!(stats::stats))
         .routes(routes!(stats::prometheus))
         .routes(routes!(session::open))

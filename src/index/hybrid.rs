@@ -140,6 +140,17 @@ impl HybridIndex {
         Ok(slots.into_iter().filter_map(scored).collect())
     }
 
+    /// The vectors of these clips, in no promised order; clips that are not here are left out.
+    #[must_use]
+    pub fn vectors(&self, clips: &[ClipId]) -> Vec<(ClipId, Embedding)> {
+        let (view, slots) = self.shared.read(|state| (state.rows.view().clone(), state.rows.slots_of(clips)));
+        let stored = |slot: Slot| {
+            let clip = view.id(slot)?;
+            Some((clip, Embedding::new(view.values(slot).to_vec(), view.dim).ok()?))
+        };
+        slots.into_iter().filter_map(stored).collect()
+    }
+
     /// Up to `count` clips with their vectors, spread over the whole collection.
     #[must_use]
     pub fn sample(&self, count: usize) -> Vec<(ClipId, Embedding)> {

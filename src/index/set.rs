@@ -135,6 +135,12 @@ impl IndexSet {
         self.member(track, space)?.index.scores(query, clips)
     }
 
+    /// The vectors of these clips, in no promised order; none where there is no such index.
+    #[must_use]
+    pub fn vectors(&self, track: Track, space: &Space, clips: &[ClipId]) -> Vec<(ClipId, Embedding)> {
+        self.member(track, space).map_or_else(|_| Vec::new(), |member| member.index.vectors(clips))
+    }
+
     /// Up to `count` clips with their vectors, spread over the whole index; none where there is no such index.
     #[must_use]
     pub fn sample(&self, track: Track, space: &Space, count: usize) -> Vec<(ClipId, Embedding)> {

@@ -1,5 +1,6 @@
 //! Why the library refused or failed.
 
+use super::{StandingError, WebhookError};
 use crate::embed::EmbedError;
 use crate::index::IndexError;
 use crate::search::SearchError;
@@ -54,6 +55,12 @@ pub enum LibraryError {
     /// A name that does not tell one asset.
     #[error("{1} named `{0}`")]
     UnknownAsset(String, &'static str),
+    /// A webhook that is refused.
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
+    /// A standing query that is refused.
+    #[error(transparent)]
+    Standing(#[from] StandingError),
     /// The work was cancelled by a user.
     #[error("cancelled")]
     Cancelled,
@@ -101,6 +108,8 @@ impl LibraryError {
             Self::UploadTooLarge { .. } => "payload_too_large",
             Self::UnknownAsset(..) => "asset_unknown",
             Self::NoSuchTrack(_) => "no_such_track",
+            Self::Webhook(error) => error.code(),
+            Self::Standing(error) => error.code(),
             Self::Cancelled => "cancelled",
             Self::Stopping => "shutting_down",
             Self::Io(_) => "io",

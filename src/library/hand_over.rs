@@ -53,10 +53,13 @@ impl Library {
         }
         to.store.adopt_work(&self.folder).await?;
         to.store.requeue_running().await?;
+        to.baselines.refresh(to.store.as_ref()).await?;
+        to.standing.refresh(to.store.as_ref(), to.embedder.bundle(), &to.comparable).await?;
+        // Before anything is matched: a query without vectors of this model would miss it.
+        to.renew_standing_queries().await?;
         commit()?;
         to.beside.store(false, Ordering::Release);
-        to.baselines.refresh(to.store.as_ref()).await?;
-        to.start_workers();
+        to.start_serving();
         to.work.wake.notify_waiters();
         Ok(())
     }

@@ -185,6 +185,7 @@ impl Library {
         let asset = self.store.finish_asset(record.id, outcome).await?;
         self.catalog.put_asset(&asset);
         self.tell(asset.id);
+        self.standing.wake();
         stages.total = began.elapsed().as_secs_f64();
         super::metrics::ingested(&asset, &stages);
         Ok(IngestReport { asset, new: true, stages })

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::paths::AllowedRoots;
-use super::{Library, LibraryError, open_resolved};
+use super::{Library, LibraryError, WebhookGiven, WebhookRequest, open_resolved};
 use crate::jobs::{Baseline, JobView, ListError, ManifestError, ManifestItem, NameFilter, now_unix_ms};
 use crate::store::{JobRecord, Store, WorkState};
 use crate::types::JobId;
@@ -77,9 +77,25 @@ impl Library {
         metadata: Value,
         idempotency_key: Option<&str>,
     ) -> Result<JobRecord, LibraryError> {
+        Ok(self.start_index_job_told(source, metadata, idempotency_key, None).await?.0)
+    }
+
+    /// As [`Library::start_index_job`], and its end is told to a webhook. With it what the webhook is, if
+    /// the job is new.
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub async fn start_index_job_told(
+        self: &Arc<Self>,
+        source: JobSource,
+        metadata: Value,
+        idempotency_key: Option<&str>,
+        webhook: Option<&WebhookRequest>,
+    ) -> Result<(JobRecord, Option<WebhookGiven>), LibraryError> {
         if self.stop.is_cancelled() {
             return Err(LibraryError::Stopping);
         }
+        let webhook = webhook.map(|asked| self.checked_webhook(asked)).transpose()?;
         let path = match &source {
             JobSource::Folder { path, .. } | JobSource::Manifest(path) => Some(self.allowed_path(path)?),
             JobSource::Files(_) => None,
@@ -88,10 +104,18 @@ impl Library {
         let request = serde_json::json!({ "type": "index", "path": shown, "metadata": metadata });
         let roots = self.roots.clone();
         let items = super::blocking(move || items_of(source, path.as_deref(), &roots, &metadata)).await?;
-        let job = self.store.create_job("index", &request, &items, idempotency_key).await?;
+        let (job, given) = match webhook {
+            None => (self.store.create_job("index", &request, &items, idempotency_key).await?, None),
+            Some((webhook, given)) => {
+                let made =
+                    self.store.create_job_with_webhook("index", &request, &items, idempotency_key, &webhook);
+                let (job, new) = made.await?;
+                (job, new.then_some(given))
+            }
+        };
         self.start_workers();
         self.work.wake.notify_one();
-        Ok(job)
+        Ok((job, given))
     }
 
     /// Cancels a job; running items are stopped and leave nothing behind. Waits for them shortly.

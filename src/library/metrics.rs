@@ -29,3 +29,11 @@ pub(super) fn searched(secs: f64) {
 pub(super) fn item_ended(state: &'static str) {
     counter!("triptych_job_items_total", "state" => state).increment(1);
 }
+
+pub(super) fn matched(matches: u64) {
+    counter!("triptych_standing_matches_total").increment(matches);
+}
+
+pub(super) fn delivery_tried(outcome: &'static str) {
+    counter!("triptych_webhook_deliveries_total", "outcome" => outcome).increment(1);
+}

@@ -2,6 +2,7 @@
 //! HTTP and the command line are thin shells around it.
 
 mod active;
+mod asset_query;
 mod calibrate;
 mod error;
 mod evaluate;
@@ -14,7 +15,9 @@ mod models;
 mod open;
 mod paths;
 mod registry;
+mod standing;
 mod uploads;
+mod webhooks;
 mod worker;
 
 use std::path::{Path, PathBuf};
@@ -32,7 +35,12 @@ pub use follow::Progress;
 pub use jobs::JobSource;
 pub use models::{ModelEntry, Models, ModelsConfig, OpenEmbedder, Role};
 pub use paths::open_resolved;
+pub use standing::{
+    Given, GivenPart, MAX_GIVEN_BYTES, MAX_STANDING, NewStandingQuery, StandingError, StandingPatch,
+    StandingQuery, StandingSpec,
+};
 pub use uploads::{Content, Upload, UploadWriter};
+pub use webhooks::{Deliver, WebhookError, WebhookGiven, WebhookRequest};
 
 use crate::catalog::Catalog;
 use crate::embed::Embedder;
@@ -53,6 +61,8 @@ pub struct LibraryConfig {
     pub allowed_roots: Vec<PathBuf>,
     /// Files decoded side by side.
     pub ingest_workers: usize,
+    /// Sends webhooks; `None`: none are sent.
+    pub webhooks: Option<Arc<dyn Deliver>>,
 }
 
 /// One file to be indexed.
@@ -128,7 +138,10 @@ pub struct Library {
     /// Read: a change of clips and of the index after it. Write: a snapshot, which must see both or neither.
     commit_gate: RwLock<()>,
     baselines: jobs::Baselines,
+    standing: Arc<standing::StandingQueries>,
+    webhooks: Option<Arc<dyn Deliver>>,
     started: Once,
+    serving: Once,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -320,6 +333,17 @@ impl Library {
             self.tasks.spawn(open::resume_unfinished(Arc::clone(self)));
             self.tasks.spawn(open::snapshot_when_idle(Arc::clone(self)));
             self.tasks.spawn(calibrate::keep_up(Arc::clone(self)));
+        });
+        if !self.beside.load(Ordering::Acquire) {
+            self.start_serving();
+        }
+    }
+
+    /// Starts what only the serving model does: what people have set up to happen by itself.
+    fn start_serving(self: &Arc<Self>) {
+        self.serving.call_once(|| {
+            self.tasks.spawn(standing::run(Arc::clone(self)));
+            self.tasks.spawn(webhooks::run(Arc::clone(self)));
         });
     }
 

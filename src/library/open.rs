@@ -10,7 +10,9 @@ use tokio::sync::{Mutex, RwLock, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Library, LibraryConfig, LibraryError, active, calibrate, jobs, paths, uploads, worker};
+use super::{
+    Library, LibraryConfig, LibraryError, active, calibrate, jobs, paths, standing, uploads, worker,
+};
 use crate::catalog::Catalog;
 use crate::embed::Embedder;
 use crate::index::IndexSet;
@@ -99,14 +101,16 @@ impl Library {
         }
         let catalog = Catalog::load(store.as_ref()).await?;
         let baselines = jobs::Baselines::of_unfinished(store.as_ref()).await?;
+        let comparable =
+            Comparable::new(bundle.spaces().iter().map(|(space, _)| space), |modality, space| {
+                bundle.has(modality, space)
+            });
+        let standing = standing::StandingQueries::load(store.as_ref(), &bundle, &comparable).await?;
         Ok(Arc::new(Self {
             config: config.clone(),
             folder: folder.to_owned(),
             segmentation: segmentation(&embedder),
-            comparable: Arc::new(Comparable::new(
-                bundle.spaces().iter().map(|(space, _)| space),
-                |modality, space| bundle.has(modality, space),
-            )),
+            comparable: Arc::new(comparable),
             agreement_space,
             backgrounds,
             index_dir,
@@ -124,7 +128,10 @@ impl Library {
             accept_lock: Mutex::new(()),
             commit_gate: RwLock::new(()),
             baselines,
+            standing: Arc::new(standing),
+            webhooks: config.webhooks.clone(),
             started: Once::new(),
+            serving: Once::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }))
@@ -154,7 +161,10 @@ impl Library {
             accept_lock: Mutex::new(()),
             commit_gate: RwLock::new(()),
             baselines: jobs::Baselines::default(),
+            standing: Arc::clone(&self.standing),
+            webhooks: self.webhooks.clone(),
             started: Once::new(),
+            serving: Once::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         })

@@ -6,6 +6,7 @@ mod moments;
 mod plan;
 mod query;
 mod run;
+mod standing;
 mod timeline;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::types::{AssetId, AssetKind, Modality, Space, TimeSpan, Track};
 pub use background::{Backgrounds, BankQuery, Distributions, Lane, MOST_WORDS, background};
 pub use plan::{Comparable, plan};
 pub use run::{MAX_LIMIT, MAX_OFFSET, run};
+pub use standing::{Least, Standing, Verdict, ask};
 pub use timeline::{Timeline, TimelineClip, TimelineMoment, timeline};
 
 /// Confidence that the best hit needs, or the answer says `no_match`.

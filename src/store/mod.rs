@@ -2,6 +2,8 @@
 
 mod lock;
 mod sqlite;
+mod standing;
+mod webhooks;
 
 use std::path::Path;
 
@@ -10,6 +12,11 @@ use serde::{Deserialize, Serialize};
 
 pub use lock::FolderLock;
 pub use sqlite::SqliteStore;
+pub use standing::{
+    MatchRecord, MatchedMoment, NewMatch, NewStanding, PendingAsset, Settled, StandingChange, StandingRecord,
+    StandingStore, StandingVectors,
+};
+pub use webhooks::{Attempt, DeliveryRecord, DeliveryState, DueDelivery, NewWebhook, WebhookStore};
 
 use crate::types::{AssetId, AssetKind, ClipId, Embedding, JobId, ModelId, Space, TimeSpan, Track};
 
@@ -305,7 +312,7 @@ pub struct JobItem {
 
 /// Every query of the store of record. SQLite is the default; Postgres comes behind the same trait.
 #[async_trait]
-pub trait Store: Send + Sync {
+pub trait Store: StandingStore + WebhookStore + Send + Sync {
     /// Accepts an asset; returns (record, true) if new, (existing record, false) if its identity
     /// is stored already. A failed or unfinished asset of the same identity is reset to indexing
     /// (its clips dropped) and returned as new.

@@ -4,7 +4,8 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, Sqlite, Transaction};
 
 use super::{
-    SqliteStore, begin, blob, bump_sequence, damaged, error_columns, from_json, id_list, now_unix_ms, to_json,
+    SqliteStore, begin, blob, bump_sequence, damaged, error_columns, from_json, id_list, now_unix_ms,
+    standing, to_json,
 };
 use crate::store::{AssetOutcome, AssetRecord, AssetState, NewAsset, StoreError};
 use crate::types::{AssetId, ClipId};
@@ -123,6 +124,9 @@ pub async fn finish(
     .execute(&mut *tx)
     .await?;
     let record = in_tx(&mut tx, &id.to_string()).await?;
+    if matches!(record.state, AssetState::Ready | AssetState::Partial) {
+        standing::note_searchable(&mut tx, id).await?;
+    }
     tx.commit().await?;
     Ok(record)
 }

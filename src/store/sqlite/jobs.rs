@@ -4,8 +4,8 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite, Transaction};
 
 use super::assets::unsigned;
-use super::{SqliteStore, begin, damaged, error_columns, from_json, now_unix_ms, to_json};
-use crate::store::{JobItem, JobRecord, StoreError, WorkState};
+use super::{SqliteStore, begin, damaged, error_columns, from_json, now_unix_ms, to_json, webhooks};
+use crate::store::{JobItem, JobRecord, NewWebhook, StoreError, WorkState};
 use crate::types::JobId;
 
 const ITEMS_PER_INSERT: usize = 200;
@@ -69,7 +69,8 @@ pub async fn create(
     request: &serde_json::Value,
     items: &[(String, serde_json::Value)],
     idempotency_key: Option<&str>,
-) -> Result<JobRecord, StoreError> {
+    webhook: Option<&NewWebhook>,
+) -> Result<(JobRecord, bool), StoreError> {
     let mut writer = store.writer().await?;
     let mut tx = begin(&mut writer).await?;
     if let Some(key) = idempotency_key {
@@ -78,7 +79,7 @@ pub async fn create(
             .fetch_optional(&mut *tx)
             .await?;
         if let Some(n) = known {
-            return in_tx(&mut tx, n).await;
+            return Ok((in_tx(&mut tx, n).await?, false));
         }
     }
     let now = now_unix_ms();
@@ -111,8 +112,14 @@ pub async fn create(
         insert.build().execute(&mut *tx).await?;
     }
     let record = in_tx(&mut tx, n).await?;
+    if let Some(webhook) = webhook {
+        webhooks::add(&mut tx, &record.id.to_string(), webhook).await?;
+    }
+    if record.state.has_ended() {
+        webhooks::tell_end(&mut tx, &record).await?;
+    }
     tx.commit().await?;
-    Ok(record)
+    Ok((record, true))
 }
 
 pub async fn get(store: &SqliteStore, id: JobId) -> Result<JobRecord, StoreError> {
@@ -241,7 +248,7 @@ async fn end_if_last(tx: &mut Transaction<'_, Sqlite>, n: i64) -> Result<(), Sto
     if open_items(tx, n).await? {
         return Ok(());
     }
-    sqlx::query(
+    let ended = sqlx::query(
         "UPDATE jobs SET ended_unix_ms = ?2,
              error_code = CASE WHEN state <> 'cancelled' AND items_failed = items_total
                  THEN 'all_items_failed' ELSE error_code END,
@@ -255,6 +262,10 @@ async fn end_if_last(tx: &mut Transaction<'_, Sqlite>, n: i64) -> Result<(), Sto
     .bind(now_unix_ms())
     .execute(&mut **tx)
     .await?;
+    if ended.rows_affected() > 0 {
+        let job = in_tx(tx, n).await?;
+        webhooks::tell_end(tx, &job).await?;
+    }
     Ok(())
 }
 

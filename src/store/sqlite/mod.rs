@@ -6,7 +6,11 @@ mod clips;
 mod hand_over;
 mod jobs;
 #[cfg(test)]
+mod outbox_tests;
+mod standing;
+#[cfg(test)]
 mod tests;
+mod webhooks;
 
 use std::path::Path;
 use std::sync::RwLock;
@@ -284,7 +288,7 @@ impl Store for SqliteStore {
         items: &[(String, serde_json::Value)],
         idempotency_key: Option<&str>,
     ) -> Result<JobRecord, StoreError> {
-        jobs::create(self, kind, request, items, idempotency_key).await
+        Ok(jobs::create(self, kind, request, items, idempotency_key, None).await?.0)
     }
     async fn job(&self, id: JobId) -> Result<JobRecord, StoreError> {
         jobs::get(self, id).await

@@ -1,0 +1,424 @@
+//! Standing queries: given, looked at, changed, deleted; what they matched.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+use super::assets::{checked_limit, checked_metadata};
+use super::error::{ApiError, ErrorBody};
+use super::extract::{ApiJson, ApiQuery, IdPath};
+use super::query::{self, MAX_PARTS, QueryBody, QueryInput};
+use super::search::known_space;
+use super::state::{AppState, detached};
+use super::views::{AssetError, List, content_url};
+use super::webhooks::{WebhookBody, WebhookView};
+use super::{data_uri, form};
+use crate::catalog::Filter;
+use crate::library::{
+    Given, GivenPart, LibraryError, NewStandingQuery, StandingError, StandingPatch, StandingQuery,
+    WebhookGiven,
+};
+use crate::search::{Fuse, Least, MATCHES_FROM};
+use crate::store::{MatchRecord, MatchedMoment};
+use crate::types::{AssetId, MatchId, Modality, Space, StandingId, Track, rfc3339_millis};
+
+/// A standing query to be made.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StandingBody {
+    /// Name shown to people.
+    name: Option<String>,
+    /// What to look for, as in a search.
+    query: QueryInput,
+    /// Tracks to look at.
+    #[serde(default = "video_only")]
+    targets: Vec<Track>,
+    /// How two tracks make one score.
+    #[serde(default)]
+    fuse: Fuse,
+    /// Which assets and clips count.
+    #[serde(default)]
+    filter: Filter,
+    /// Space to compare in; default: the finest that both sides share.
+    space: Option<String>,
+    /// Confidence that a match needs, 0 to 1; default 0.9. Cannot be told of several parts or fused
+    /// tracks, nor while the library is too small to tell it: then nothing matches.
+    min_confidence: Option<f32>,
+    /// Score that a match needs, in place of confidence.
+    min_score: Option<f32>,
+    /// Where matches are told, as `query.matched`.
+    webhook: Option<WebhookBody>,
+    /// Any JSON object, sent along with every match.
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<Value>,
+    /// Whether it is asked; default true.
+    enabled: Option<bool>,
+    /// Ask it about what is in the library already, too.
+    #[serde(default)]
+    backfill: bool,
+}
+
+fn video_only() -> Vec<Track> {
+    vec![Track::Video]
+}
+
+/// What is to change of a standing query.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StandingChanges {
+    /// Another name.
+    name: Option<String>,
+    /// False pauses it: what becomes searchable meanwhile it is not asked about later.
+    enabled: Option<bool>,
+    /// Confidence that a match needs, in place of a score.
+    min_confidence: Option<f32>,
+    /// Score that a match needs, in place of confidence.
+    min_score: Option<f32>,
+    /// Ask it about what is in the library already; what it matched before stays matched.
+    #[serde(default)]
+    backfill: bool,
+}
+
+/// A standing query.
+#[derive(Serialize, ToSchema)]
+pub struct StandingView {
+    /// Always `standing_query`.
+    object: &'static str,
+    /// Its id.
+    #[schema(value_type = String)]
+    id: StandingId,
+    /// Name shown to people.
+    name: Option<String>,
+    /// Its parts; of media their type and size.
+    #[schema(value_type = Vec<Object>)]
+    query: Value,
+    /// Tracks it looks at.
+    targets: Vec<Track>,
+    /// How two tracks make one score.
+    fuse: Fuse,
+    /// Which assets and clips count.
+    filter: Filter,
+    /// Space of its scores; null where the model that runs cannot ask it.
+    space: Option<Space>,
+    /// Confidence that a match needs; null where it goes by the score.
+    min_confidence: Option<f32>,
+    /// Score that a match needs; null where it goes by confidence.
+    min_score: Option<f32>,
+    /// False while it goes by confidence and the library is too small to tell it: then it matches nothing.
+    can_match: bool,
+    /// Whether it is asked.
+    enabled: bool,
+    /// Why the model that runs cannot ask it.
+    error: Option<AssetError>,
+    /// Where matches are told.
+    webhook: Option<WebhookView>,
+    /// The user's JSON object.
+    #[schema(value_type = Object)]
+    metadata: Value,
+    /// Assets that matched and are still there.
+    match_count: u64,
+    /// RFC 3339, UTC.
+    created_at: String,
+    /// RFC 3339, UTC.
+    updated_at: String,
+}
+
+impl StandingView {
+    fn new(query: StandingQuery, made: Option<WebhookGiven>) -> Self {
+        let StandingQuery { record, spec, space, is_tellable } = query;
+        let kept = record.webhook_url.map(|url| WebhookView { url, secret: None });
+        Self {
+            object: "standing_query",
+            id: record.id,
+            name: record.name,
+            query: spec.query,
+            targets: spec.targets,
+            fuse: spec.fuse,
+            filter: spec.filter,
+            space,
+            min_confidence: spec.min_confidence,
+            min_score: spec.min_score,
+            can_match: is_tellable,
+            enabled: record.enabled,
+            error: record.error.map(|(code, message)| AssetError { code, message }),
+            webhook: made.map(WebhookView::from).or(kept),
+            metadata: spec.metadata,
+            match_count: record.matches,
+            created_at: rfc3339_millis(record.created_unix_ms),
+            updated_at: rfc3339_millis(record.updated_unix_ms),
+        }
+    }
+}
+
+/// An asset that matched.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct MatchView {
+    /// Always `match`.
+    object: &'static str,
+    /// Its id, also in what a webhook is told.
+    #[schema(value_type = String)]
+    id: MatchId,
+    /// Asset.
+    #[schema(value_type = String)]
+    asset_id: AssetId,
+    /// Its name.
+    asset_name: String,
+    /// The best moment.
+    #[serde(flatten)]
+    best: Option<MatchedMoment>,
+    /// Space of the scores.
+    space: Space,
+    /// All moments that match, best first.
+    moments: Vec<MatchedMoment>,
+    /// The file.
+    content_url: String,
+    /// When it matched: RFC 3339, UTC.
+    matched_at: String,
+}
+
+impl From<MatchRecord> for MatchView {
+    fn from(record: MatchRecord) -> Self {
+        Self {
+            object: "match",
+            id: record.id,
+            asset_id: record.asset,
+            asset_name: record.asset_name,
+            best: record.moments.first().cloned(),
+            space: record.space,
+            moments: record.moments,
+            content_url: content_url(record.asset),
+            matched_at: rfc3339_millis(record.matched_unix_ms),
+        }
+    }
+}
+
+/// What a match needs; `None` where neither is given.
+fn least_of(confidence: Option<f32>, score: Option<f32>) -> Result<Option<Least>, ApiError> {
+    match (confidence, score) {
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => {
+            Err(ApiError::invalid("min_score", "give `min_confidence` or `min_score`, not both"))
+        }
+        (Some(least), None) if (0.0..=1.0).contains(&least) => Ok(Some(Least::Confidence(least))),
+        (None, Some(least)) if (-1.0..=1.0).contains(&least) => Ok(Some(Least::Score(least))),
+        (Some(_), None) => Err(ApiError::invalid("min_confidence", "`min_confidence` is from 0 to 1")),
+        (None, Some(_)) => Err(ApiError::invalid("min_score", "`min_score` is from -1 to 1")),
+    }
+}
+
+/// The parts as they are kept, each with the name of its field.
+async fn parts_of(input: QueryInput) -> Result<(Vec<GivenPart>, Vec<String>), ApiError> {
+    let bodies = match input {
+        QueryInput::One(body) => vec![(body, "query".to_owned())],
+        QueryInput::Several(bodies) => {
+            bodies.into_iter().enumerate().map(|(n, body)| (body, format!("query[{n}]"))).collect()
+        }
+    };
+    if bodies.is_empty() || bodies.len() > MAX_PARTS {
+        return Err(ApiError::invalid("query", format!("a query has from 1 to {MAX_PARTS} parts")));
+    }
+    let (mut parts, mut params) = (Vec::new(), Vec::new());
+    for (body, param) in bodies {
+        let weight = query::checked_weight(body.weight.unwrap_or(1.0), &format!("{param}.weight"))?;
+        let (given, param) = given(body, param).await?;
+        parts.push(GivenPart { given, weight });
+        params.push(param);
+    }
+    Ok((parts, params))
+}
+
+async fn given(body: QueryBody, param: String) -> Result<(Given, String), ApiError> {
+    let media = [(Modality::Image, body.image), (Modality::Audio, body.audio), (Modality::Video, body.video)];
+    let mut media: Vec<_> = media.into_iter().filter_map(|(m, uri)| uri.map(|uri| (m, uri))).collect();
+    match (body.text, media.pop(), body.asset) {
+        (Some(text), None, None) => {
+            let param = format!("{param}.text");
+            query::check_text(&text, &param)?;
+            Ok((Given::Text(text), param))
+        }
+        (None, Some((modality, uri)), None) if media.is_empty() => {
+            let param = format!("{param}.{modality}");
+            let (media_type, bytes) = decoded(uri, modality, &param).await?;
+            Ok((Given::Media { modality, media_type, bytes }, param))
+        }
+        (None, None, Some(asset)) => {
+            query::span_of(asset.start_secs, asset.end_secs, &format!("{param}.asset.start_secs"))?;
+            let (start_secs, end_secs) = (asset.start_secs, asset.end_secs);
+            let given = Given::Asset { id: asset.id, start_secs, end_secs, track: asset.track };
+            Ok((given, format!("{param}.asset")))
+        }
+        _ => {
+            let message = "a query holds exactly one of text, image, audio, video or asset";
+            Err(ApiError::invalid(param, message))
+        }
+    }
+}
+
+/// Type and bytes of a `data:` URI.
+async fn decoded(uri: String, modality: Modality, param: &str) -> Result<(String, Vec<u8>), ApiError> {
+    let param = param.to_owned();
+    let work = move || {
+        let bytes = data_uri::decode(&uri, modality, &param)?;
+        let head = uri.strip_prefix("data:").and_then(|rest| rest.split([';', ',']).next()).unwrap_or("");
+        Ok((head.trim().to_ascii_lowercase(), bytes))
+    };
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| ApiError::of_status(StatusCode::INTERNAL_SERVER_ERROR))?
+}
+
+/// Makes a standing query: whatever becomes searchable from now on is compared with it.
+#[utoipa::path(post, path = "/v1/standing-queries", tag = "standing", request_body = StandingBody,
+    responses((status = 201, description = "Made; with the webhook's secret, if one was made", body = StandingView),
+        (status = "4XX", description = "Refused", body = ErrorBody)))]
+pub async fn create(
+    State(state): State<AppState>,
+    ApiJson(body): ApiJson<StandingBody>,
+) -> Result<Response, ApiError> {
+    if body.targets.is_empty() {
+        return Err(ApiError::invalid("targets", "`targets` needs video, audio or both"));
+    }
+    let least = least_of(body.min_confidence, body.min_score)?.unwrap_or(Least::Confidence(MATCHES_FROM));
+    let space = known_space(&state, body.space.as_deref())?;
+    let metadata = checked_metadata(body.metadata.unwrap_or(Value::Null))?;
+    let (parts, params) = parts_of(body.query).await?;
+    let new = NewStandingQuery {
+        name: body.name.map(|name| form::shown_name(&name)),
+        parts,
+        targets: body.targets,
+        fuse: body.fuse,
+        space,
+        filter: body.filter,
+        least,
+        webhook: body.webhook.map(Into::into),
+        metadata,
+        enabled: body.enabled.unwrap_or(true),
+        backfill: body.backfill,
+    };
+    let library = state.library.clone();
+    let work =
+        detached(
+            async move { library.create_standing_query(new).await.map_err(|error| named(error, &params)) },
+        );
+    let (query, made) = query::within(&state, work).await??;
+    let location = format!("/v1/standing-queries/{}", query.record.id);
+    let view = StandingView::new(query, made);
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(view)).into_response())
+}
+
+/// The error of a part with the name of its field.
+fn named(error: LibraryError, params: &[String]) -> ApiError {
+    match error {
+        LibraryError::Standing(StandingError::Part { at, error }) => {
+            let named = ApiError::from(*error);
+            params.get(at).cloned().into_iter().fold(named, ApiError::with_param)
+        }
+        error => error.into(),
+    }
+}
+
+/// Query string of the list of standing queries.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct StandingPage {
+    /// Standing queries a page, 1 to 1000; default 50.
+    limit: Option<u32>,
+    /// The last id of the page before.
+    #[param(value_type = Option<String>)]
+    after: Option<StandingId>,
+}
+
+/// Lists standing queries, newest first.
+#[utoipa::path(get, path = "/v1/standing-queries", tag = "standing", params(StandingPage),
+    responses((status = 200, description = "A page", body = List<StandingView>),
+        (status = "4XX", description = "Refused", body = ErrorBody)))]
+pub async fn list(
+    State(state): State<AppState>,
+    ApiQuery(query): ApiQuery<StandingPage>,
+) -> Result<Json<List<StandingView>>, ApiError> {
+    let limit = checked_limit(query.limit, 50)?;
+    let mut page = state.library.standing_queries(query.after, limit + 1).await?;
+    let more = page.len() > limit as usize;
+    page.truncate(limit as usize);
+    let next = if more { page.last().map(|query| query.record.id.to_string()) } else { None };
+    Ok(Json(List::new(page.into_iter().map(|query| StandingView::new(query, None)).collect(), next)))
+}
+
+/// One standing query.
+#[utoipa::path(get, path = "/v1/standing-queries/{id}", tag = "standing", params(("id" = String, Path)),
+    responses((status = 200, description = "The standing query", body = StandingView),
+        (status = "4XX", description = "Refused", body = ErrorBody)))]
+pub async fn get(
+    State(state): State<AppState>,
+    IdPath(id): IdPath<StandingId>,
+) -> Result<Json<StandingView>, ApiError> {
+    Ok(Json(StandingView::new(state.library.standing_query(id).await?, None)))
+}
+
+/// Pauses or enables a standing query, changes its name or its threshold.
+#[utoipa::path(patch, path = "/v1/standing-queries/{id}", tag = "standing", params(("id" = String, Path)),
+    request_body = StandingChanges,
+    responses((status = 200, description = "The standing query as it then is", body = StandingView),
+        (status = "4XX", description = "Refused", body = ErrorBody)))]
+pub async fn change(
+    State(state): State<AppState>,
+    IdPath(id): IdPath<StandingId>,
+    ApiJson(body): ApiJson<StandingChanges>,
+) -> Result<Json<StandingView>, ApiError> {
+    let patch = StandingPatch {
+        name: body.name.map(|name| form::shown_name(&name)),
+        enabled: body.enabled,
+        least: least_of(body.min_confidence, body.min_score)?,
+        backfill: body.backfill,
+    };
+    let library = state.library.clone();
+    let query = detached(async move { Ok(library.update_standing_query(id, patch).await?) }).await?;
+    Ok(Json(StandingView::new(query, None)))
+}
+
+/// Deletes a standing query with its matches and what was still to be told of them.
+#[utoipa::path(delete, path = "/v1/standing-queries/{id}", tag = "standing", params(("id" = String, Path)),
+    responses((status = 204, description = "Gone"), (status = "4XX", description = "Refused", body = ErrorBody)))]
+pub async fn delete(
+    State(state): State<AppState>,
+    IdPath(id): IdPath<StandingId>,
+) -> Result<StatusCode, ApiError> {
+    let library = state.library.clone();
+    detached(async move { Ok(library.delete_standing_query(id).await?) }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Query string of the matches of a standing query.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct MatchPage {
+    /// Matches a page, 1 to 1000; default 50.
+    limit: Option<u32>,
+    /// The last id of the page before.
+    #[param(value_type = Option<String>)]
+    after: Option<MatchId>,
+}
+
+/// Lists the assets that a standing query matched, newest first.
+#[utoipa::path(get, path = "/v1/standing-queries/{id}/matches", tag = "standing",
+    params(("id" = String, Path), MatchPage),
+    responses((status = 200, description = "A page", body = List<MatchView>),
+        (status = "4XX", description = "Refused", body = ErrorBody)))]
+pub async fn matches(
+    State(state): State<AppState>,
+    IdPath(id): IdPath<StandingId>,
+    ApiQuery(query): ApiQuery<MatchPage>,
+) -> Result<Json<List<MatchView>>, ApiError> {
+    let limit = checked_limit(query.limit, 50)?;
+    let mut page = state.library.standing_matches(id, query.after, limit + 1).await?;
+    let more = page.len() > limit as usize;
+    page.truncate(limit as usize);
+    let next = if more { page.last().map(|found| found.id.to_string()) } else { None };
+    Ok(Json(List::new(page.into_iter().map(MatchView::from).collect(), next)))
+}

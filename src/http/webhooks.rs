@@ -1,0 +1,146 @@
+//! Webhooks: where to tell something, and what became of it.
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::assets::checked_limit;
+use super::error::{ApiError, ErrorBody};
+use super::extract::{ApiQuery, IdPath};
+use super::state::AppState;
+use super::views::List;
+use crate::library::{WebhookGiven, WebhookRequest};
+use crate::store::{DeliveryRecord, DeliveryState};
+use crate::types::{DeliveryId, rfc3339_millis};
+
+/// Where to tell it.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WebhookBody {
+    /// `http://` or `https://`, of a host that the server may call.
+    url: String,
+    /// `whsec_` and 24 to 64 bytes in base64; left out, one is made and shown once.
+    secret: Option<String>,
+}
+
+/// Neither gets into a log.
+impl std::fmt::Debug for WebhookBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WebhookBody").finish_non_exhaustive()
+    }
+}
+
+impl From<WebhookBody> for WebhookRequest {
+    fn from(body: WebhookBody) -> Self {
+        Self { url: body.url, secret: body.secret }
+    }
+}
+
+/// Where it is told.
+#[derive(Serialize, ToSchema)]
+pub struct WebhookView {
+    /// The URL.
+    pub url: String,
+    /// The secret that was made: shown this once, in the answer to the request that made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+}
+
+impl From<WebhookGiven> for WebhookView {
+    fn from(given: WebhookGiven) -> Self {
+        Self { url: given.url, secret: given.secret }
+    }
+}
+
+/// One delivery.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DeliveryView {
+    /// Always `delivery`.
+    object: &'static str,
+    /// Its id, sent as `webhook-id` with every attempt.
+    #[schema(value_type = String)]
+    id: DeliveryId,
+    /// `job.done`, `job.failed`, `job.cancelled` or `query.matched`.
+    event: String,
+    /// The job or standing query that it tells of.
+    owner: String,
+    /// Where to.
+    url: String,
+    /// State.
+    state: DeliveryState,
+    /// Attempts so far.
+    attempts: u32,
+    /// What the receiver answered last; null where it did not.
+    last_status: Option<u16>,
+    /// Why it was not taken.
+    last_error: Option<String>,
+    /// RFC 3339, UTC; null unless it is pending.
+    next_attempt_at: Option<String>,
+    /// RFC 3339, UTC.
+    created_at: String,
+    /// RFC 3339, UTC; null while it is pending.
+    ended_at: Option<String>,
+}
+
+impl From<DeliveryRecord> for DeliveryView {
+    fn from(record: DeliveryRecord) -> Self {
+        let pending = record.state == DeliveryState::Pending;
+        Self {
+            object: "delivery",
+            id: record.id,
+            event: record.event,
+            owner: record.owner,
+            url: record.url,
+            state: record.state,
+            attempts: record.attempts,
+            last_status: record.status,
+            last_error: record.error,
+            next_attempt_at: pending.then(|| rfc3339_millis(record.next_unix_ms)),
+            created_at: rfc3339_millis(record.created_unix_ms),
+            ended_at: (!pending).then(|| rfc3339_millis(record.ended_unix_ms)),
+        }
+    }
+}
+
+/// Query string of the list of deliveries.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct DeliveriesQuery {
+    /// Only these.
+    #[param(inline)]
+    state: Option<DeliveryState>,
+    /// Deliveries a page, 1 to 1000; default 50.
+    limit: Option<u32>,
+    /// The last id of the page before.
+    #[param(value_type = Option<String>)]
+    after: Option<DeliveryId>,
+}
+
+/// Lists what was sent to webhooks, is to be sent or could not be, newest first, of the last thirty days.
+#[utoipa::path(get, path = "/v1/webhooks/deliveries", tag = "webhooks", params(DeliveriesQuery),
+    responses((status = 200, description = "A page", body = List<DeliveryView>),
+        (status = "4XX", description = "Refused", body = ErrorBody)))]
+pub async fn deliveries(
+    State(state): State<AppState>,
+    ApiQuery(query): ApiQuery<DeliveriesQuery>,
+) -> Result<Json<List<DeliveryView>>, ApiError> {
+    let limit = checked_limit(query.limit, 50)?;
+    let mut page = state.library.deliveries(query.state, query.after, limit + 1).await?;
+    let more = page.len() > limit as usize;
+    page.truncate(limit as usize);
+    let next = if more { page.last().map(|delivery| delivery.id.to_string()) } else { None };
+    Ok(Json(List::new(page.into_iter().map(DeliveryView::from).collect(), next)))
+}
+
+/// Sends a delivery once more, whatever became of it, under the same id.
+#[utoipa::path(post, path = "/v1/webhooks/deliveries/{id}/retry", tag = "webhooks", params(("id" = String, Path)),
+    responses((status = 200, description = "The delivery as it then is", body = DeliveryView),
+        (status = "4XX", description = "Refused", body = ErrorBody)))]
+pub async fn retry(
+    State(state): State<AppState>,
+    IdPath(id): IdPath<DeliveryId>,
+) -> Result<Json<DeliveryView>, ApiError> {
+    Ok(Json(state.library.retry_delivery(id).await?.into()))
+}

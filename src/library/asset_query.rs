@@ -1,0 +1,75 @@
+//! A stored asset, or a part of it, as a query.
+
+use std::collections::BTreeMap;
+
+use super::{Library, LibraryError};
+use crate::embed::Vectors;
+use crate::search::QueryPart;
+use crate::types::{AssetId, Embedding, Space, TimeSpan, Track};
+
+impl Library {
+    /// The stored vectors of an asset's clips: the mean of those within the span, per space. Without a
+    /// track, those of its picture where it has one.
+    ///
+    /// # Errors
+    /// [`LibraryError`]; [`LibraryError::NoSuchTrack`] where it has no such vectors there.
+    pub async fn query_of_asset(
+        &self,
+        id: AssetId,
+        span: Option<TimeSpan>,
+        track: Option<Track>,
+    ) -> Result<QueryPart, LibraryError> {
+        self.store.asset(id).await?;
+        let clips = self.store.clips_of(id).await?;
+        let touched: Vec<_> = match span {
+            None => clips,
+            // A clip counts where at least half of it, or of the span, lies inside: its neighbours do not.
+            Some(span) => clips.into_iter().filter(|clip| overlaps(clip.span, span)).collect(),
+        };
+        let mut sums: BTreeMap<Track, Sums> = BTreeMap::new();
+        for clip in touched {
+            for (track, space, vector) in self.store.clip_vectors(clip.id).await? {
+                add(sums.entry(track).or_default().entry(space).or_default(), &vector);
+            }
+        }
+        let track = track.or_else(|| sums.keys().next().copied()).unwrap_or(Track::Video);
+        let missing = || LibraryError::NoSuchTrack(track.modality());
+        let mean = |(space, sum): (_, Vec<f32>)| {
+            let dim = sum.len();
+            Embedding::new(sum, dim).map(|vector| (space, vector)).map_err(|_| missing())
+        };
+        let sums = sums.remove(&track).ok_or_else(missing)?;
+        let vectors = sums.into_iter().map(mean).collect::<Result<Vectors, _>>()?;
+        Ok(QueryPart { modality: track.modality(), vectors, weight: 1.0, words: 0 })
+    }
+}
+
+type Sums = BTreeMap<Space, Vec<f32>>;
+
+fn add(sum: &mut Vec<f32>, vector: &Embedding) {
+    if sum.is_empty() {
+        sum.extend_from_slice(vector.as_slice());
+    } else {
+        sum.iter_mut().zip(vector.as_slice()).for_each(|(s, v)| *s += v);
+    }
+}
+
+fn overlaps(clip: TimeSpan, span: TimeSpan) -> bool {
+    let common = clip.end_secs.min(span.end_secs) - clip.start_secs.max(span.start_secs);
+    common > 0.0 && common >= 0.5 * clip.duration_secs().min(span.duration_secs()) - 1e-9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_neighbouring_clip_does_not_count() {
+        let span = |a, b| TimeSpan::new(a, b).unwrap();
+        assert!(overlaps(span(3.2, 6.4), span(3.2, 6.4)));
+        assert!(!overlaps(span(0.0, 3.2), span(3.2, 6.4)));
+        assert!(!overlaps(span(0.0, 3.2), span(3.0, 6.4)));
+        assert!(overlaps(span(0.0, 3.2), span(1.0, 1.5)));
+        assert!(overlaps(span(0.0, 3.2), span(0.0, f64::MAX)));
+    }
+}

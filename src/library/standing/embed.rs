@@ -1,0 +1,99 @@
+//! The vectors of standing queries: made when one is given, and anew for another model.
+
+use std::sync::Arc;
+
+use super::super::{Library, LibraryError};
+use super::spec::{self, Given, GivenPart};
+use super::{Entry, StandingError};
+use crate::model::Priority;
+use crate::search::QueryPart;
+use crate::store::StandingVectors;
+use crate::types::StandingId;
+
+impl Library {
+    /// Embeds the parts of a query; an error names the part.
+    pub(super) async fn embed_given(
+        &self,
+        parts: &[GivenPart],
+        priority: Priority,
+    ) -> Result<Vec<QueryPart>, LibraryError> {
+        let mut embedded = Vec::with_capacity(parts.len());
+        for (at, part) in parts.iter().enumerate() {
+            let named = |error| LibraryError::from(StandingError::Part { at, error: Box::new(error) });
+            let found = self.embed_part(&part.given, priority).await.map_err(named)?;
+            embedded.push(QueryPart { weight: part.weight, ..found });
+        }
+        Ok(embedded)
+    }
+
+    async fn embed_part(&self, given: &Given, priority: Priority) -> Result<QueryPart, LibraryError> {
+        match given {
+            Given::Text(text) => {
+                let vectors = self.embedder.text(text, priority).await?;
+                let words = self.embedder.towers.count_words(text).unwrap_or(0);
+                Ok(QueryPart { modality: crate::types::Modality::Text, vectors, weight: 1.0, words })
+            }
+            Given::Media { modality, bytes, .. } => {
+                let mut writer = self.begin_upload(u64::MAX)?;
+                writer.write(bytes).await?;
+                let file = writer.finish_scratch().await?;
+                let vectors = self.embedder.query_media(&file.path, *modality, None).await?;
+                Ok(QueryPart { modality: *modality, vectors, weight: 1.0, words: 0 })
+            }
+            Given::Asset { id, start_secs, end_secs, track } => {
+                self.query_of_asset(*id, spec::span_of(*start_secs, *end_secs), *track).await
+            }
+        }
+    }
+
+    /// Makes the vectors of those standing queries anew that have none of the model that runs, from what
+    /// their users gave. One of which none can be made says why, and matches nothing.
+    ///
+    /// # Errors
+    /// [`LibraryError`] of the store.
+    pub async fn renew_standing_queries(&self) -> Result<(), LibraryError> {
+        let mut after = None;
+        loop {
+            let page = self.store.standing_vectors(after, super::PAGE).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.record.id);
+            for stored in page {
+                if self.stop.is_cancelled() {
+                    return Ok(());
+                }
+                if super::usable(&stored, self.embedder.bundle()).is_none() {
+                    self.renew(stored).await?;
+                }
+            }
+        }
+    }
+
+    async fn renew(&self, stored: StandingVectors) -> Result<(), LibraryError> {
+        let id = stored.record.id;
+        match self.embed_anew(id).await {
+            Ok(parts) => {
+                let model = self.embedder.bundle().id();
+                self.store.set_standing_vectors(id, model, &spec::pack(&parts)).await?;
+                tracing::info!(standing_query = %id, "a standing query has vectors of this model now");
+                let _change = self.standing.change.lock().await;
+                // It may have been changed or deleted meanwhile.
+                let record = match self.store.standing(id).await {
+                    Err(crate::store::StoreError::NotFound(_)) => return Ok(()),
+                    found => found?,
+                };
+                self.standing.put(Arc::new(Entry::new(&record, Some(parts), &self.comparable)?));
+            }
+            Err(error) => {
+                tracing::warn!(standing_query = %id, %error, "a standing query has no vectors of this model");
+                self.store.set_standing_error(id, error.code(), &error.to_string()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn embed_anew(&self, id: StandingId) -> Result<Vec<QueryPart>, LibraryError> {
+        let source = self.store.standing_source(id).await?;
+        let parts: Vec<GivenPart> = serde_json::from_str(&source).map_err(|_| StandingError::Damaged)?;
+        self.embed_given(&parts, Priority::Bulk).await
+    }
+}

@@ -1,0 +1,182 @@
+//! Asks the standing queries about every asset that has become searchable.
+//!
+//! Which assets those are is written by the transaction that makes them searchable, and taken back by the
+//! one that stores their matches: whenever the process ends, none is left out and none is told twice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::super::{Library, LibraryError, blocking, metrics};
+use super::Entry;
+use crate::catalog::AssetEntry;
+use crate::search::{Corpus, Verdict, ask};
+use crate::store::{MatchedMoment, NewMatch, PendingAsset, Settled};
+use crate::types::{AssetId, MatchId, Space, StandingId, rfc3339_millis};
+
+/// Assets of one transaction.
+const BATCH: u32 = 64;
+/// How often it is looked whether it is known by now what scores mean.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How soon it is looked again for an asset that is just being finished.
+const SOON: Duration = Duration::from_millis(20);
+/// The pause after a failure of the store.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What one round came to.
+#[derive(Default)]
+struct Round {
+    settled: usize,
+    /// Assets whose indexing has not quite ended.
+    unready: usize,
+    /// Assets that wait until it is known what scores mean.
+    waiting: usize,
+}
+
+/// Runs while the library is open.
+pub(in super::super) async fn run(library: Arc<Library>) {
+    if let Err(error) = library.renew_standing_queries().await {
+        tracing::error!(%error, "the vectors of standing queries could not be brought up to date");
+    }
+    // Of those that waited when the process ended nobody knows here.
+    let mut waiting = true;
+    loop {
+        if waiting && library.is_measured() {
+            match library.store.wake_pending().await {
+                Ok(_) => waiting = false,
+                Err(error) => tracing::error!(%error, "waiting assets could not be taken up again"),
+            }
+        }
+        let pause = match round(&library).await {
+            Ok(round) => {
+                waiting |= round.waiting > 0;
+                match round {
+                    Round { unready: 0, settled: 0, .. } => None,
+                    Round { settled: 0, .. } => Some(SOON),
+                    _ => Some(Duration::ZERO),
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "standing queries could not be asked");
+                Some(PAUSE)
+            }
+        };
+        tokio::select! {
+            () = library.stop.cancelled() => return,
+            () = library.standing.wake.notified(), if pause.is_none() => {}
+            () = tokio::time::sleep(pause.unwrap_or(LOOK_EVERY)), if waiting || pause.is_some() => {}
+        }
+    }
+}
+
+async fn round(library: &Arc<Library>) -> Result<Round, LibraryError> {
+    let mut pending = library.store.pending_assets(BATCH).await?;
+    let found = pending.len();
+    // Between the commit that makes an asset searchable and the catalog's word of it.
+    pending.retain(|pending| library.active.by_id(pending.asset).is_none());
+    let unready = found - pending.len();
+    if pending.is_empty() {
+        return Ok(Round { unready, ..Round::default() });
+    }
+    let entries = library.standing.now();
+    let (corpus, measured) = (library.corpus(), library.is_measured());
+    let settled: Vec<Settled> = blocking(move || {
+        Ok(pending.into_iter().map(|pending| settle(&corpus, &entries, pending, measured)).collect())
+    })
+    .await?;
+    let matches = library.store.settle(&settled).await?;
+    metrics::matched(matches);
+    let waiting = settled.iter().filter(|one| one.waits).count();
+    Ok(Round { settled: settled.len(), unready, waiting })
+}
+
+impl Library {
+    /// Whether what scores mean was measured with what the library holds now.
+    fn is_measured(&self) -> bool {
+        self.calibrated_clips() == self.catalog.len().1
+    }
+}
+
+/// One asset; `measured`: nothing more will become known of what scores mean.
+fn settle(corpus: &Corpus, entries: &[Arc<Entry>], pending: PendingAsset, measured: bool) -> Settled {
+    let mut settled =
+        Settled { ticket: pending.ticket, asset: pending.asset, matches: Vec::new(), waits: false };
+    let Some(asset) = corpus.catalog.asset(pending.asset) else { return settled };
+    let meant = |entry: &&Arc<Entry>| entry.enabled && pending.query.is_none_or(|only| only == entry.id);
+    let asked: Vec<_> = entries
+        .iter()
+        .filter(meant)
+        .filter_map(|entry| entry.query.as_ref().map(|query| (entry.as_ref(), query)))
+        .collect();
+    let verdicts = match ask(corpus, &asset, asked.iter().map(|(_, query)| *query)) {
+        Ok(verdicts) => verdicts,
+        Err(error) => {
+            // Nothing that passes: it would fail the same way for ever.
+            tracing::error!(asset = %asset.id, %error, "standing queries could not be asked about an asset");
+            return settled;
+        }
+    };
+    for ((entry, query), verdict) in asked.into_iter().zip(verdicts) {
+        match verdict {
+            Verdict::Matches(moments) => {
+                let id = MatchId::generate();
+                let space = query.space().clone();
+                let body =
+                    if entry.has_webhook { told(entry, &asset, id, &space, &moments) } else { String::new() };
+                settled.matches.push(NewMatch { id, query: entry.id, space, moments, body });
+            }
+            Verdict::No => {}
+            Verdict::Unknown => settled.waits |= !measured,
+        }
+    }
+    settled
+}
+
+/// What a webhook is told of a match.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(rename = "type")]
+    event: &'static str,
+    timestamp: String,
+    data: ToldMatch<'a>,
+}
+
+#[derive(Serialize)]
+struct ToldMatch<'a> {
+    id: MatchId,
+    standing_query_id: StandingId,
+    standing_query_name: Option<&'a str>,
+    metadata: &'a serde_json::Value,
+    asset_id: AssetId,
+    asset_name: &'a str,
+    asset_metadata: &'a serde_json::Value,
+    content_url: String,
+    space: &'a Space,
+    /// The best moment.
+    #[serde(flatten)]
+    best: Option<&'a MatchedMoment>,
+    moments: &'a [MatchedMoment],
+}
+
+fn told(entry: &Entry, asset: &AssetEntry, id: MatchId, space: &Space, moments: &[MatchedMoment]) -> String {
+    let told = Told {
+        event: "query.matched",
+        timestamp: rfc3339_millis(crate::jobs::now_unix_ms()),
+        data: ToldMatch {
+            id,
+            standing_query_id: entry.id,
+            standing_query_name: entry.name.as_deref(),
+            metadata: &entry.metadata,
+            asset_id: asset.id,
+            asset_name: &asset.name,
+            asset_metadata: &asset.metadata,
+            content_url: format!("/v1/assets/{}/content", asset.id),
+            space,
+            best: moments.first(),
+            moments,
+        },
+    };
+    // Names, numbers and the user's JSON: nothing in it can fail to be written.
+    serde_json::to_string(&told).unwrap_or_default()
+}

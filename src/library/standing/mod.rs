@@ -1,0 +1,399 @@
+//! Standing queries: given once, asked about every asset that becomes searchable from then on.
+
+mod embed;
+mod matcher;
+mod spec;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::{Mutex, Notify};
+
+pub(super) use matcher::run;
+pub use spec::{Given, GivenPart, StandingSpec};
+
+use super::webhooks::{WebhookGiven, WebhookRequest};
+use super::{Library, LibraryError};
+use crate::catalog::Filter;
+use crate::model::{Bundle, Priority};
+use crate::search::{Comparable, Fuse, Least, QueryPart, Standing};
+use crate::store::{
+    MatchRecord, NewStanding, StandingChange, StandingRecord, StandingVectors, Store, StoreError,
+};
+use crate::types::{MatchId, Space, StandingId, Track};
+
+/// Most standing queries of a library.
+pub const MAX_STANDING: usize = 10_000;
+/// Largest file of a query that is kept with it; together for all its parts.
+pub const MAX_GIVEN_BYTES: usize = 16 << 20;
+/// Queries read from the store at a time.
+const PAGE: u32 = 200;
+
+/// Why a standing query is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum StandingError {
+    /// There are enough.
+    #[error("there are {MAX_STANDING} standing queries already; delete one first")]
+    TooMany,
+    /// More bytes than are kept.
+    #[error(
+        "the files of a standing query are kept and must not be larger than {MAX_GIVEN_BYTES} bytes in all"
+    )]
+    TooLarge,
+    /// A part that cannot be embedded.
+    #[error("{error}")]
+    Part {
+        /// Which, from 0.
+        at: usize,
+        /// Why.
+        error: Box<LibraryError>,
+    },
+    /// The store gave something that is no query.
+    #[error("the stored query is damaged; delete it and give it anew")]
+    Damaged,
+}
+
+impl StandingError {
+    /// Stable code.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::TooMany => "too_many_standing_queries",
+            Self::TooLarge => "payload_too_large",
+            Self::Part { error, .. } => error.code(),
+            Self::Damaged => "standing_query_damaged",
+        }
+    }
+}
+
+/// A standing query to be made.
+#[derive(Debug)]
+pub struct NewStandingQuery {
+    /// Name shown to people.
+    pub name: Option<String>,
+    /// What to look for.
+    pub parts: Vec<GivenPart>,
+    /// Tracks to look at.
+    pub targets: Vec<Track>,
+    /// How they make one score.
+    pub fuse: Fuse,
+    /// Space to compare in; `None`: the finest that all sides share.
+    pub space: Option<Space>,
+    /// Which clips count.
+    pub filter: Filter,
+    /// What a match needs.
+    pub least: Least,
+    /// Where matches are told.
+    pub webhook: Option<WebhookRequest>,
+    /// The user's JSON object, sent along with every match.
+    pub metadata: serde_json::Value,
+    /// Whether it is asked.
+    pub enabled: bool,
+    /// Ask it about what is there already.
+    pub backfill: bool,
+}
+
+/// What is to change of a standing query; `None`: nothing.
+#[derive(Debug, Default)]
+pub struct StandingPatch {
+    /// Another name.
+    pub name: Option<String>,
+    /// Asked or not.
+    pub enabled: Option<bool>,
+    /// What a match needs.
+    pub least: Option<Least>,
+    /// Ask it about what is there already.
+    pub backfill: bool,
+}
+
+/// A standing query as people see it.
+#[derive(Debug, Clone)]
+pub struct StandingQuery {
+    /// As stored.
+    pub record: StandingRecord,
+    /// What is asked.
+    pub spec: StandingSpec,
+    /// Space of its scores; `None` where the model that runs cannot ask it.
+    pub space: Option<Space>,
+    /// Whether it can fire now: false where it goes by confidence and that cannot be told yet.
+    pub is_tellable: bool,
+}
+
+/// One query in memory.
+#[derive(Debug)]
+struct Entry {
+    id: StandingId,
+    name: Option<String>,
+    metadata: serde_json::Value,
+    enabled: bool,
+    has_webhook: bool,
+    /// `None` without vectors of the model that runs.
+    query: Option<Standing>,
+}
+
+impl Entry {
+    fn new(
+        record: &StandingRecord,
+        parts: Option<Vec<QueryPart>>,
+        comparable: &Comparable,
+    ) -> Result<Self, LibraryError> {
+        let spec = spec_of(record)?;
+        let query =
+            parts.map(|parts| Standing::new(comparable, spec.request(parts), spec.least())).transpose()?;
+        Ok(Self { query, ..Self::without_query(record, spec) })
+    }
+
+    fn without_query(record: &StandingRecord, spec: StandingSpec) -> Self {
+        Self {
+            id: record.id,
+            name: record.name.clone(),
+            metadata: spec.metadata,
+            enabled: record.enabled,
+            has_webhook: record.webhook_url.is_some(),
+            query: None,
+        }
+    }
+}
+
+fn spec_of(record: &StandingRecord) -> Result<StandingSpec, LibraryError> {
+    serde_json::from_value(record.spec.clone()).map_err(|_| StandingError::Damaged.into())
+}
+
+/// The vectors of a stored query, if they are of this model.
+fn usable(stored: &StandingVectors, bundle: &Bundle) -> Option<Vec<QueryPart>> {
+    let bytes = stored.vectors.as_ref().filter(|_| stored.model == *bundle.id())?;
+    spec::unpack(bytes, bundle)
+}
+
+/// All standing queries of a library, ready to be asked.
+#[derive(Debug, Default)]
+pub(super) struct StandingQueries {
+    entries: RwLock<Arc<Vec<Arc<Entry>>>>,
+    /// Held while one is made, changed or deleted: store and memory change in the same order.
+    change: Mutex<()>,
+    wake: Notify,
+}
+
+impl StandingQueries {
+    /// Reads them from the store. What has no vectors of this model is left to
+    /// [`Library::renew_standing_queries`].
+    pub(super) async fn load(
+        store: &dyn Store,
+        bundle: &Bundle,
+        comparable: &Comparable,
+    ) -> Result<Self, LibraryError> {
+        let queries = Self::default();
+        queries.refresh(store, bundle, comparable).await?;
+        Ok(queries)
+    }
+
+    /// Reads them anew, in place of those that are known.
+    pub(super) async fn refresh(
+        &self,
+        store: &dyn Store,
+        bundle: &Bundle,
+        comparable: &Comparable,
+    ) -> Result<(), LibraryError> {
+        let _change = self.change.lock().await;
+        *self.entries.write().unwrap_or_else(PoisonError::into_inner) = Arc::default();
+        let mut after = None;
+        loop {
+            let page = store.standing_vectors(after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.record.id);
+            for stored in page {
+                match Entry::new(&stored.record, usable(&stored, bundle), comparable) {
+                    Ok(entry) => self.put(Arc::new(entry)),
+                    Err(error) => {
+                        let id = stored.record.id;
+                        tracing::error!(standing_query = %id, %error, "a standing query cannot be asked");
+                    }
+                }
+            }
+        }
+    }
+
+    fn now(&self) -> Arc<Vec<Arc<Entry>>> {
+        Arc::clone(&self.entries.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn find(&self, id: StandingId) -> Option<Arc<Entry>> {
+        self.now().iter().find(|entry| entry.id == id).cloned()
+    }
+
+    fn put(&self, entry: Arc<Entry>) {
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        let entries = Arc::make_mut(&mut entries);
+        match entries.iter_mut().find(|known| known.id == entry.id) {
+            Some(known) => *known = entry,
+            None => entries.push(entry),
+        }
+    }
+
+    fn remove(&self, id: StandingId) {
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(&mut entries).retain(|entry| entry.id != id);
+    }
+
+    /// There may be assets to ask about.
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+}
+
+impl Library {
+    /// Makes a standing query; with it the webhook's secret, if one was made.
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub async fn create_standing_query(
+        &self,
+        new: NewStandingQuery,
+    ) -> Result<(StandingQuery, Option<WebhookGiven>), LibraryError> {
+        let webhook = new.webhook.as_ref().map(|asked| self.checked_webhook(asked)).transpose()?;
+        let (webhook, given) = webhook.unzip();
+        check_size(&new.parts)?;
+        new.filter.check().map_err(crate::search::SearchError::from)?;
+        let mut spec = spec_of_new(&new);
+        spec.set_least(new.least);
+        let parts = self.embed_given(&new.parts, Priority::Interactive).await?;
+        let query = Standing::new(&self.comparable, spec.request(parts.clone()), new.least)?;
+        let stored = NewStanding {
+            id: StandingId::generate(),
+            name: new.name,
+            spec: json(&spec)?,
+            enabled: new.enabled,
+            vectors: spec::pack(&parts),
+            model: self.embedder.bundle().id().clone(),
+            source: json(&new.parts)?.to_string(),
+            webhook,
+            backfill: new.backfill,
+        };
+        let _change = self.standing.change.lock().await;
+        if self.standing.now().len() >= MAX_STANDING {
+            return Err(StandingError::TooMany.into());
+        }
+        let record = self.store.create_standing(&stored).await?;
+        let entry = Entry { query: Some(query), ..Entry::without_query(&record, spec) };
+        self.standing.put(Arc::new(entry));
+        self.standing.wake();
+        Ok((self.standing_view(record)?, given))
+    }
+
+    /// One standing query.
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub async fn standing_query(&self, id: StandingId) -> Result<StandingQuery, LibraryError> {
+        self.standing_view(self.store.standing(id).await?)
+    }
+
+    /// Standing queries newest first; `after` = last id of the previous page.
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub async fn standing_queries(
+        &self,
+        after: Option<StandingId>,
+        limit: u32,
+    ) -> Result<Vec<StandingQuery>, LibraryError> {
+        let records = self.store.list_standing(after, limit).await?;
+        records.into_iter().map(|record| self.standing_view(record)).collect()
+    }
+
+    /// Changes a standing query.
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub async fn update_standing_query(
+        &self,
+        id: StandingId,
+        patch: StandingPatch,
+    ) -> Result<StandingQuery, LibraryError> {
+        let _change = self.standing.change.lock().await;
+        let mut spec = spec_of(&self.store.standing(id).await?)?;
+        let known = self.standing.find(id);
+        let mut query = known.as_ref().and_then(|entry| entry.query.clone());
+        if let Some(least) = patch.least {
+            spec.set_least(least);
+            query = query.map(|query| query.with_least(least)).transpose()?;
+        }
+        let change = StandingChange {
+            name: patch.name,
+            spec: patch.least.is_some().then(|| json(&spec)).transpose()?,
+            enabled: patch.enabled,
+            backfill: patch.backfill,
+        };
+        let record = self.store.update_standing(id, &change).await?;
+        self.standing.put(Arc::new(Entry { query, ..Entry::without_query(&record, spec) }));
+        self.standing.wake();
+        self.standing_view(record)
+    }
+
+    /// Deletes a standing query with its matches and what was still to be told of them.
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub async fn delete_standing_query(&self, id: StandingId) -> Result<(), LibraryError> {
+        let _change = self.standing.change.lock().await;
+        self.store.delete_standing(id).await?;
+        self.standing.remove(id);
+        Ok(())
+    }
+
+    /// Matches of a standing query newest first; `after` = last id of the previous page.
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub async fn standing_matches(
+        &self,
+        id: StandingId,
+        after: Option<MatchId>,
+        limit: u32,
+    ) -> Result<Vec<MatchRecord>, LibraryError> {
+        Ok(self.store.standing_matches(id, after, limit).await?)
+    }
+
+    fn standing_view(&self, record: StandingRecord) -> Result<StandingQuery, LibraryError> {
+        let spec = spec_of(&record)?;
+        let entry = self.standing.find(record.id);
+        let query = entry.as_ref().and_then(|entry| entry.query.as_ref());
+        Ok(StandingQuery {
+            is_tellable: query.is_some_and(|query| query.is_tellable(&self.corpus())),
+            space: query.map(|query| query.space().clone()),
+            record,
+            spec,
+        })
+    }
+}
+
+fn check_size(parts: &[GivenPart]) -> Result<(), StandingError> {
+    let bytes = parts.iter().map(|part| match &part.given {
+        Given::Text(text) => text.len(),
+        Given::Media { bytes, .. } => bytes.len(),
+        Given::Asset { .. } => 0,
+    });
+    if bytes.sum::<usize>() > MAX_GIVEN_BYTES { Err(StandingError::TooLarge) } else { Ok(()) }
+}
+
+fn spec_of_new(new: &NewStandingQuery) -> StandingSpec {
+    let asset = |part: &GivenPart| match &part.given {
+        // Who names an asset in the filter wants it, even as an answer to itself.
+        Given::Asset { id, .. } if !new.filter.asset_ids.contains(id) => Some(*id),
+        _ => None,
+    };
+    StandingSpec {
+        targets: new.targets.clone(),
+        fuse: new.fuse,
+        space: new.space.clone(),
+        filter: new.filter.clone(),
+        min_confidence: None,
+        min_score: None,
+        metadata: new.metadata.clone(),
+        query: new.parts.iter().map(GivenPart::shown).collect(),
+        exclude_assets: new.parts.iter().filter_map(asset).collect(),
+    }
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Result<serde_json::Value, LibraryError> {
+    serde_json::to_value(value).map_err(|error| StoreError::Database(error.to_string()).into())
+}

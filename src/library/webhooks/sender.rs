@@ -1,0 +1,173 @@
+//! Works the outbox off: a few deliveries at once, fewer to one host, each tried for about a day.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rand::RngExt;
+use tokio::task::JoinSet;
+
+use super::super::{Library, metrics};
+use super::{Deliver, headers};
+use crate::jobs::now_unix_ms;
+use crate::store::{Attempt, DeliveryState, DueDelivery, Store, StoreError};
+use crate::types::DeliveryId;
+
+/// Deliveries under way at once, and those of them to one host.
+const AT_ONCE: usize = 16;
+const AT_ONCE_TO_A_HOST: usize = 2;
+/// How often it is looked for what has become due.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How long a receiver may take.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// Waits after the first, second and so on attempt that failed; after the last one it is given up. A day
+/// in all.
+const WAITS_SECS: [u64; 11] = [1, 5, 30, 120, 600, 1800, 3600, 7200, 14_400, 28_800, 28_800];
+/// A wait is longer or shorter by up to this share, so that what failed together does not come together.
+const JITTER: f64 = 0.1;
+/// How long it can be seen what became of a delivery.
+const KEPT: Duration = Duration::from_secs(30 * 86_400);
+const PRUNE_EVERY: Duration = Duration::from_secs(3600);
+/// Longest reason kept.
+const MAX_ERROR_CHARS: usize = 500;
+
+/// What is being sent, and to which host, by task.
+type UnderWay = HashMap<tokio::task::Id, (DeliveryId, String)>;
+
+/// Runs while the library is open. What is under way when it ends is sent again at the next start.
+pub(in super::super) async fn run(library: Arc<Library>) {
+    let Some(door) = library.webhooks.clone() else { return };
+    let mut sending = JoinSet::new();
+    let mut under_way: UnderWay = HashMap::new();
+    let mut pruned: Option<Instant> = None;
+    loop {
+        if pruned.is_none_or(|at| at.elapsed() >= PRUNE_EVERY) {
+            pruned = Some(Instant::now());
+            prune(library.store.as_ref()).await;
+        }
+        match due(library.store.as_ref(), &under_way).await {
+            Ok(due) => {
+                for delivery in due {
+                    let what = (delivery.id, delivery.webhook.host.clone());
+                    let (door, store) = (Arc::clone(&door), Arc::clone(&library.store));
+                    let task =
+                        sending.spawn(async move { send(door.as_ref(), store.as_ref(), delivery).await });
+                    under_way.insert(task.id(), what);
+                }
+            }
+            Err(error) => tracing::error!(%error, "the store did not give the webhooks that are due"),
+        }
+        tokio::select! {
+            () = library.stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            Some(ended) = sending.join_next_with_id() => {
+                under_way.remove(&ended.map_or_else(|error| error.id(), |(task, ())| task));
+            }
+        }
+    }
+}
+
+/// What is due and may be begun.
+async fn due(store: &dyn Store, under_way: &UnderWay) -> Result<Vec<DueDelivery>, StoreError> {
+    let mut to_host: HashMap<String, usize> = HashMap::new();
+    under_way.values().for_each(|(_, host)| *to_host.entry(host.clone()).or_default() += 1);
+    let mut ids: Vec<DeliveryId> = under_way.values().map(|(id, _)| *id).collect();
+    let mut begun = Vec::new();
+    while ids.len() < AT_ONCE {
+        let busy: Vec<String> = to_host
+            .iter()
+            .filter(|(_, count)| **count >= AT_ONCE_TO_A_HOST)
+            .map(|(host, _)| host.clone())
+            .collect();
+        let found =
+            store.due_deliveries(&busy, &ids, u32::try_from(AT_ONCE - ids.len()).unwrap_or(1)).await?;
+        if found.is_empty() {
+            break;
+        }
+        for delivery in found {
+            let count = to_host.entry(delivery.webhook.host.clone()).or_default();
+            if *count < AT_ONCE_TO_A_HOST {
+                *count += 1;
+                ids.push(delivery.id);
+                begun.push(delivery);
+            }
+        }
+    }
+    Ok(begun)
+}
+
+async fn send(door: &dyn Deliver, store: &dyn Store, delivery: DueDelivery) {
+    let timestamp_secs = now_unix_ms() / 1000;
+    let webhook = &delivery.webhook;
+    let answer = match headers(&webhook.secret, &delivery.id.to_string(), timestamp_secs, &delivery.body) {
+        Ok(headers) => door.post(&webhook.url, headers, Bytes::from(delivery.body.clone()), TIMEOUT).await,
+        Err(error) => Err(error.to_string()),
+    };
+    let attempt = attempt(delivery.attempts, answer, now_unix_ms());
+    metrics::delivery_tried(match attempt.state {
+        DeliveryState::Delivered => "delivered",
+        DeliveryState::Pending => "put_off",
+        DeliveryState::Failed => "failed",
+    });
+    if attempt.state == DeliveryState::Failed {
+        let (host, error) = (webhook.host.as_str(), attempt.error.as_deref().unwrap_or_default());
+        tracing::warn!(delivery = %delivery.id, host, error, "a webhook is given up");
+    }
+    if let Err(error) = store.note_attempt(delivery.id, &attempt).await {
+        tracing::error!(delivery = %delivery.id, %error, "what became of a webhook could not be stored");
+    }
+}
+
+/// What follows from an answer, after `before` attempts that failed.
+fn attempt(before: u32, answer: Result<u16, String>, now: i64) -> Attempt {
+    let (status, error) = match answer {
+        Ok(status @ 200..=299) => {
+            let state = DeliveryState::Delivered;
+            return Attempt { state, next_unix_ms: now, status: Some(status), error: None };
+        }
+        Ok(status) => (Some(status), format!("the receiver answered {status}")),
+        Err(why) => (None, why.chars().take(MAX_ERROR_CHARS).collect()),
+    };
+    // "Gone" asks for no more of it.
+    let wait = if status == Some(410) { None } else { WAITS_SECS.get(before as usize) };
+    let jitter = rand::rng().random_range(1.0 - JITTER..1.0 + JITTER);
+    let wait_ms = wait.map(|secs| (*secs as f64 * 1e3 * jitter) as i64);
+    Attempt {
+        state: if wait_ms.is_some() { DeliveryState::Pending } else { DeliveryState::Failed },
+        next_unix_ms: now + wait_ms.unwrap_or(0),
+        status,
+        error: Some(error),
+    }
+}
+
+async fn prune(store: &dyn Store) {
+    let kept_ms = i64::try_from(KEPT.as_millis()).unwrap_or(i64::MAX);
+    if let Err(error) = store.prune_deliveries(now_unix_ms() - kept_ms).await {
+        tracing::error!(%error, "old webhook deliveries could not be dropped");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_is_tried_for_a_day() {
+        let mut waited_ms = 0;
+        for before in 0..WAITS_SECS.len() as u32 {
+            let tried = attempt(before, Ok(500), 1000);
+            assert_eq!((tried.state, tried.status), (DeliveryState::Pending, Some(500)));
+            let secs = WAITS_SECS[before as usize] as f64;
+            let wait_ms = tried.next_unix_ms - 1000;
+            assert!((wait_ms as f64 - secs * 1e3).abs() <= secs * 1e2 + 1.0, "{before}: {wait_ms}");
+            waited_ms += wait_ms;
+        }
+        assert!((75_000_000..100_000_000).contains(&waited_ms), "{waited_ms}");
+        let last = attempt(WAITS_SECS.len() as u32, Err("no connection".into()), 1000);
+        assert_eq!((last.state, last.error.as_deref()), (DeliveryState::Failed, Some("no connection")));
+        assert_eq!(attempt(0, Ok(410), 0).state, DeliveryState::Failed);
+        assert_eq!(attempt(3, Ok(204), 0).state, DeliveryState::Delivered);
+        assert_eq!(attempt(0, Ok(302), 0).state, DeliveryState::Pending);
+    }
+}

@@ -1,0 +1,205 @@
+//! Standing queries, as stored.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::{NewWebhook, StoreError};
+use crate::types::{AssetId, MatchId, ModelId, Space, StandingId, Track};
+
+/// A standing query to be stored.
+#[derive(Debug, Clone)]
+pub struct NewStanding {
+    /// Its id.
+    pub id: StandingId,
+    /// Name shown to people.
+    pub name: Option<String>,
+    /// What is asked, as JSON; the store does not look into it.
+    pub spec: serde_json::Value,
+    /// Whether it is asked.
+    pub enabled: bool,
+    /// Its vectors; the store does not look into them.
+    pub vectors: Vec<u8>,
+    /// The model that made them.
+    pub model: ModelId,
+    /// What the user gave, to make them anew from.
+    pub source: String,
+    /// Where matches are told.
+    pub webhook: Option<NewWebhook>,
+    /// Ask it about the assets that are there already.
+    pub backfill: bool,
+}
+
+/// A standing query without what it is made of.
+#[derive(Debug, Clone)]
+pub struct StandingRecord {
+    /// Its id.
+    pub id: StandingId,
+    /// Name shown to people.
+    pub name: Option<String>,
+    /// What is asked.
+    pub spec: serde_json::Value,
+    /// Whether it is asked.
+    pub enabled: bool,
+    /// Why it cannot be asked of the model that runs.
+    pub error: Option<(String, String)>,
+    /// Where matches are told.
+    pub webhook_url: Option<String>,
+    /// Assets that matched and are still there.
+    pub matches: u64,
+    /// Unix milliseconds.
+    pub created_unix_ms: i64,
+    /// Unix milliseconds.
+    pub updated_unix_ms: i64,
+}
+
+/// A standing query with its vectors.
+#[derive(Debug, Clone)]
+pub struct StandingVectors {
+    /// The query.
+    pub record: StandingRecord,
+    /// The model its vectors are of.
+    pub model: ModelId,
+    /// `None` where the bytes are not those that were stored.
+    pub vectors: Option<Vec<u8>>,
+}
+
+/// What changes of a standing query; `None`: nothing.
+#[derive(Debug, Clone, Default)]
+pub struct StandingChange {
+    /// Another name.
+    pub name: Option<String>,
+    /// Another spec.
+    pub spec: Option<serde_json::Value>,
+    /// Asked or not.
+    pub enabled: Option<bool>,
+    /// Ask it about the assets that are there already.
+    pub backfill: bool,
+}
+
+/// A stretch of an asset that matched.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct MatchedMoment {
+    /// First second.
+    pub start_secs: f64,
+    /// Second after the last.
+    pub end_secs: f64,
+    /// Middle of its best clip.
+    pub peak_secs: f64,
+    /// Score of its best clip.
+    pub score: f32,
+    /// How sure it is that it is no accident; null where that cannot be told.
+    pub confidence: Option<f32>,
+    /// Track that matched best.
+    pub matched: Track,
+}
+
+/// A match to be stored.
+#[derive(Debug, Clone)]
+pub struct NewMatch {
+    /// Its id.
+    pub id: MatchId,
+    /// Which query.
+    pub query: StandingId,
+    /// Space of the scores.
+    pub space: Space,
+    /// Best first.
+    pub moments: Vec<MatchedMoment>,
+    /// What its webhook is told, if it has one.
+    pub body: String,
+}
+
+/// A stored match.
+#[derive(Debug, Clone)]
+pub struct MatchRecord {
+    /// Its id.
+    pub id: MatchId,
+    /// Which asset.
+    pub asset: AssetId,
+    /// The asset's name.
+    pub asset_name: String,
+    /// Space of the scores.
+    pub space: Space,
+    /// Best first.
+    pub moments: Vec<MatchedMoment>,
+    /// Unix milliseconds.
+    pub matched_unix_ms: i64,
+}
+
+/// An asset that standing queries are still to be asked about.
+#[derive(Debug, Clone)]
+pub struct PendingAsset {
+    /// Names it to [`StandingStore::settle`].
+    pub ticket: i64,
+    /// Which.
+    pub asset: AssetId,
+    /// Only this query; `None`: all.
+    pub query: Option<StandingId>,
+}
+
+/// What came of a pending asset.
+#[derive(Debug, Clone)]
+pub struct Settled {
+    /// Of [`PendingAsset`].
+    pub ticket: i64,
+    /// The asset.
+    pub asset: AssetId,
+    /// Queries that match.
+    pub matches: Vec<NewMatch>,
+    /// Whether it is to be looked at again once it is known what scores mean.
+    pub waits: bool,
+}
+
+/// Standing queries and their matches.
+#[async_trait]
+pub trait StandingStore {
+    /// Stores a standing query, with its webhook and with the assets that it is to be asked about.
+    async fn create_standing(&self, new: &NewStanding) -> Result<StandingRecord, StoreError>;
+    /// One.
+    async fn standing(&self, id: StandingId) -> Result<StandingRecord, StoreError>;
+    /// Newest first; `after` = last id of the previous page.
+    async fn list_standing(
+        &self,
+        after: Option<StandingId>,
+        limit: u32,
+    ) -> Result<Vec<StandingRecord>, StoreError>;
+    /// With their vectors, newest first; `after` as in a list.
+    async fn standing_vectors(
+        &self,
+        after: Option<StandingId>,
+        limit: u32,
+    ) -> Result<Vec<StandingVectors>, StoreError>;
+    /// What the user gave.
+    async fn standing_source(&self, id: StandingId) -> Result<String, StoreError>;
+    /// Puts other vectors in the place of a query's, of another model; its error goes.
+    async fn set_standing_vectors(
+        &self,
+        id: StandingId,
+        model: &ModelId,
+        vectors: &[u8],
+    ) -> Result<(), StoreError>;
+    /// Notes why a query has no vectors of the model that runs.
+    async fn set_standing_error(&self, id: StandingId, code: &str, message: &str) -> Result<(), StoreError>;
+    /// Changes one.
+    async fn update_standing(
+        &self,
+        id: StandingId,
+        change: &StandingChange,
+    ) -> Result<StandingRecord, StoreError>;
+    /// Deletes one with its matches, its webhook and what that was still to be told.
+    async fn delete_standing(&self, id: StandingId) -> Result<(), StoreError>;
+    /// Matches newest first; `after` = last id of the previous page.
+    async fn standing_matches(
+        &self,
+        id: StandingId,
+        after: Option<MatchId>,
+        limit: u32,
+    ) -> Result<Vec<MatchRecord>, StoreError>;
+    /// Assets that standing queries are to be asked about, oldest first, without those that wait.
+    async fn pending_assets(&self, limit: u32) -> Result<Vec<PendingAsset>, StoreError>;
+    /// Stores matches with what their webhooks are to be told, and takes the assets off the list, all in
+    /// one transaction. A match that is known (or whose query is off or gone) changes nothing. How many
+    /// were new.
+    async fn settle(&self, settled: &[Settled]) -> Result<u64, StoreError>;
+    /// Ends the waiting of assets; how many waited.
+    async fn wake_pending(&self) -> Result<u64, StoreError>;
+}
