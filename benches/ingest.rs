@@ -18,7 +18,7 @@ use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::TensorRef;
 use triptych::embed::Embedder;
-use triptych::library::{IngestReport, IngestSource, Library, LibraryConfig};
+use triptych::library::{IngestReport, IngestSource, Library, LibraryConfig, SourcesConfig};
 use triptych::media::{Decoder, DecoderConfig, Limits};
 use triptych::model::{Bundle, Device, Priority, Towers};
 use triptych::native::NativeParts;
@@ -45,8 +45,12 @@ fn generated(ffmpeg: &Path) -> PathBuf {
 async fn ours(embedder: &Embedder, file: &Path) -> (f64, f64, IngestReport) {
     let data = tempfile::tempdir().unwrap();
     let folder = file.parent().unwrap().to_owned();
-    let config =
-        LibraryConfig { data_dir: data.path().join("d"), allowed_roots: vec![folder], ingest_workers: 1 };
+    let config = LibraryConfig {
+        data_dir: data.path().join("d"),
+        allowed_roots: vec![folder],
+        ingest_workers: 1,
+        sources: SourcesConfig::default(),
+    };
     let library = Library::open(config, embedder.clone()).await.unwrap();
     let source = IngestSource {
         path: library.allowed_path(file).unwrap(),

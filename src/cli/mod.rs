@@ -20,7 +20,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{DataArgs, LimitArgs, ModelArgs};
 use crate::embed::{EmbedError, Embedder};
-use crate::library::{Library, LibraryConfig, LibraryError};
+use crate::library::{Library, LibraryConfig, LibraryError, SourcesConfig};
 use crate::media::{Decoder, DecoderConfig, MediaError};
 use crate::model::{Bundle, ModelError, Towers};
 use crate::native::{NativeError, NativeParts};
@@ -169,11 +169,22 @@ async fn open_library(
     limits: &LimitArgs,
     allowed_roots: Vec<PathBuf>,
 ) -> Result<Arc<Library>, CliError> {
+    open_library_with(model, data, limits, allowed_roots, SourcesConfig::default()).await
+}
+
+/// Opens the library of a data folder that may also fetch from other hosts.
+async fn open_library_with(
+    model: &ModelArgs,
+    data: &DataArgs,
+    limits: &LimitArgs,
+    allowed_roots: Vec<PathBuf>,
+    sources: SourcesConfig,
+) -> Result<Arc<Library>, CliError> {
     let embedder = open_embedder(model, limits)?;
     let ingest_workers = match data.ingest_workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         n => n,
     };
-    let config = LibraryConfig { data_dir: data.data.clone(), allowed_roots, ingest_workers };
+    let config = LibraryConfig { data_dir: data.data.clone(), allowed_roots, ingest_workers, sources };
     Ok(Library::open(config, embedder).await?)
 }

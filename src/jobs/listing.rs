@@ -32,6 +32,15 @@ impl NameFilter {
         Ok(Self { include, exclude: globs(exclude)? })
     }
 
+    /// Whether an object of a bucket is wanted, by its key after the folder: what a glob names, else what
+    /// has a name of media; hidden names never. Nothing looks inside.
+    #[must_use]
+    pub fn wants_object(&self, relative: &str) -> bool {
+        let hidden = relative.split('/').any(|part| part.starts_with('.'));
+        let path = Path::new(relative);
+        !hidden && self.wants(path) && (self.include.is_some() || named_media(path))
+    }
+
     fn wants(&self, relative: &Path) -> bool {
         self.include.as_ref().is_none_or(|include| include.is_match(relative))
             && !self.exclude.is_match(relative)
@@ -209,6 +218,9 @@ mod tests {
         assert_eq!(chosen(&["b/*.mp4"], &[]), ["b/c.MP4"]);
         assert_eq!(chosen(&["*.mp4", "*.wav"], &["**/raw/**"]), ["a.mp4", "b/c.MP4", "b/d.wav"]);
         assert_eq!(chosen(&[], &["*.mp4"]), ["b/d.wav"]);
+        let (all, wav) = (NameFilter::default(), NameFilter::new(&["*.raw".to_owned()], &[]).unwrap());
+        assert!(all.wants_object("a/b.MP4") && !all.wants_object("a/.b.mp4") && !all.wants_object("a/b.txt"));
+        assert!(wav.wants_object("a/b.raw") && !wav.wants_object("a/b.mp4") && !wav.wants_object(".a/b.raw"));
         assert!(NameFilter::new(&["[".to_owned()], &[]).unwrap_err().starts_with("`[`: "));
     }
 }

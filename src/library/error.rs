@@ -2,6 +2,7 @@
 
 use crate::embed::EmbedError;
 use crate::index::IndexError;
+use crate::outbound::OutboundError;
 use crate::search::SearchError;
 use crate::store::StoreError;
 use crate::types::Modality;
@@ -21,6 +22,9 @@ pub enum LibraryError {
     /// Search.
     #[error(transparent)]
     Search(#[from] SearchError),
+    /// Another host.
+    #[error(transparent)]
+    Outbound(#[from] OutboundError),
     /// A path outside the allowed roots.
     #[error("{0} is not beneath an allowed folder")]
     PathNotAllowed(String),
@@ -75,6 +79,7 @@ impl LibraryError {
             Self::Index(_) => "index_failed",
             Self::Embed(error) => error.code(),
             Self::Search(error) => error.code(),
+            Self::Outbound(error) => error.code(),
             Self::PathNotAllowed(_) => "path_not_allowed",
             Self::PathMissing(_) => "path_missing",
             Self::PathKind(..) => "path_kind",
@@ -102,5 +107,7 @@ pub(super) fn is_passing(code: &str) -> bool {
             | "overloaded"
             | "tower_failed"
             | "decode_worker_failed"
+            | "url_failed"
+            | "url_timeout"
     )
 }

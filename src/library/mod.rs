@@ -10,6 +10,7 @@ mod jobs;
 mod metrics;
 mod open;
 mod paths;
+mod sources;
 mod uploads;
 mod worker;
 
@@ -25,6 +26,7 @@ pub use error::LibraryError;
 pub use evaluate::{Evaluation, Figure, MAX_PAIRS, Measured, Pair};
 pub use jobs::JobSource;
 pub use paths::open_resolved;
+pub use sources::{SourcesConfig, place_name};
 pub use uploads::{Content, Upload, UploadWriter};
 
 use crate::catalog::Catalog;
@@ -46,6 +48,8 @@ pub struct LibraryConfig {
     pub allowed_roots: Vec<PathBuf>,
     /// Files decoded side by side.
     pub ingest_workers: usize,
+    /// What may be fetched from other hosts.
+    pub sources: SourcesConfig,
 }
 
 /// One file to be indexed.
@@ -98,6 +102,7 @@ pub struct Library {
     index: Arc<IndexSet>,
     catalog: Arc<Catalog>,
     roots: paths::AllowedRoots,
+    sources: sources::Sources,
     uploads: Arc<uploads::Uploads>,
     segmentation: String,
     comparable: Arc<search::Comparable>,

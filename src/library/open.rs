@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Library, LibraryConfig, LibraryError, active, calibrate, jobs, paths, uploads, worker};
+use super::{Library, LibraryConfig, LibraryError, active, calibrate, jobs, paths, sources, uploads, worker};
 use crate::catalog::Catalog;
 use crate::embed::Embedder;
 use crate::index::IndexSet;
@@ -32,6 +32,7 @@ impl Library {
     /// [`LibraryError`].
     pub async fn open(config: LibraryConfig, embedder: Embedder) -> Result<Arc<Self>, LibraryError> {
         let roots = paths::AllowedRoots::new(&config.allowed_roots)?;
+        let sources = sources::Sources::new(config.sources)?;
         make_private_folder(&config.data_dir)?;
         let bundle = Arc::clone(embedder.bundle());
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.data_dir, bundle.id()).await?);
@@ -68,6 +69,7 @@ impl Library {
             store,
             index: Arc::new(index),
             roots,
+            sources,
             uploads,
             ingest_workers: config.ingest_workers,
             active: active::ActiveSet::default(),

@@ -169,6 +169,8 @@ impl Buckets {
             .with_endpoint(endpoint.as_str().trim_end_matches('/'))
             .with_allow_http(endpoint.scheme() == "http")
             .with_virtual_hosted_style_request(false)
+            // Not every service takes a list of keys to delete.
+            .with_disable_bulk_delete(true)
             .with_retry(RetryConfig {
                 max_retries: RETRIES,
                 retry_timeout: RETRY_TIMEOUT,

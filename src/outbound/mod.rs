@@ -119,6 +119,14 @@ impl Outbound {
         self.client.is_some()
     }
 
+    /// Refuses where no host may be asked.
+    ///
+    /// # Errors
+    /// [`OutboundError::UrlsDisabled`].
+    pub fn require_on(&self) -> Result<(), OutboundError> {
+        if self.is_on() { Ok(()) } else { Err(OutboundError::UrlsDisabled) }
+    }
+
     /// Reads a URL and checks all of it that can be told without asking anybody: scheme, host, port, no
     /// user name. Its addresses are checked when it is asked.
     ///

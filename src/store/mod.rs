@@ -269,13 +269,26 @@ pub struct JobRecord {
     pub ended_unix_ms: i64,
 }
 
+/// One item to be put into a job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewItem {
+    /// The file: a path, a URL or `s3://bucket/key`.
+    pub path: String,
+    /// Name shown to people, where it is not the file's.
+    pub name: Option<String>,
+    /// The user's JSON object for it.
+    pub metadata: serde_json::Value,
+}
+
 /// One item (file) of a job.
 #[derive(Debug, Clone)]
 pub struct JobItem {
     /// Position in the job, from 0.
     pub seq: i64,
-    /// The file.
+    /// The file: a path, a URL or `s3://bucket/key`.
     pub path: String,
+    /// Name shown to people, where it is not the file's.
+    pub name: Option<String>,
     /// The user's JSON object for it.
     pub metadata: serde_json::Value,
     /// State.
@@ -353,7 +366,7 @@ pub trait Store: Send + Sync {
         &self,
         kind: &str,
         request: &serde_json::Value,
-        items: &[(String, serde_json::Value)],
+        items: &[NewItem],
         idempotency_key: Option<&str>,
     ) -> Result<JobRecord, StoreError>;
     /// One job.

@@ -21,7 +21,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::lock::FolderLock;
 use super::{
-    AssetOutcome, AssetRecord, ClipRecord, JobItem, JobRecord, NewAsset, NewClip, Store, StoreError,
+    AssetOutcome, AssetRecord, ClipRecord, JobItem, JobRecord, NewAsset, NewClip, NewItem, Store, StoreError,
 };
 use crate::types::{AssetId, ClipId, Embedding, JobId, ModelId, Space, Track};
 
@@ -255,7 +255,7 @@ impl Store for SqliteStore {
         &self,
         kind: &str,
         request: &serde_json::Value,
-        items: &[(String, serde_json::Value)],
+        items: &[NewItem],
         idempotency_key: Option<&str>,
     ) -> Result<JobRecord, StoreError> {
         jobs::create(self, kind, request, items, idempotency_key).await
