@@ -16,14 +16,8 @@ use crate::search::SearchError;
 use crate::store::StoreError;
 
 /// Codes of 403 that say where something lies, not who asks.
-const REFUSED_PLACES: [&str; 6] = [
-    "path_not_allowed",
-    "urls_disabled",
-    "url_not_allowed",
-    "buckets_disabled",
-    "bucket_not_allowed",
-    "watches_disabled",
-];
+const REFUSED_PLACES: [&str; 5] =
+    ["path_not_allowed", "urls_disabled", "url_not_allowed", "buckets_disabled", "bucket_not_allowed"];
 
 /// An error on its way to the client. The outermost middleware adds the request id and writes it.
 #[derive(Debug, Clone)]
@@ -173,7 +167,8 @@ impl From<LibraryError> for ApiError {
                 return Self::new(StatusCode::TOO_MANY_REQUESTS, error.code(), error.to_string())
                     .retry_after(*retry_after_secs);
             }
-            LibraryError::Cancelled => StatusCode::CONFLICT,
+            LibraryError::TooManyWatches(_) => StatusCode::BAD_REQUEST,
+            LibraryError::Cancelled | LibraryError::WatchExists(_) => StatusCode::CONFLICT,
             LibraryError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             LibraryError::Io(io) if io.kind() == std::io::ErrorKind::StorageFull => {
                 StatusCode::INSUFFICIENT_STORAGE

@@ -11,7 +11,7 @@ use super::error::ApiError;
 use super::state::AppState;
 use super::{
     assets, content, embeddings, evaluations, guard, health, jobs, middleware, models, openapi, pages,
-    search, session, stats, thumbnail, timeline,
+    search, session, stats, thumbnail, timeline, watches,
 };
 
 /// Every documented call.
@@ -33,6 +33,8 @@ pub fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(jobs::retry))
         .routes(routes!(jobs::items))
         .routes(routes!(jobs::events))
+        .routes(routes!(watches::create, watches::list))
+        .routes(routes!(watches::get, watches::delete))
         .routes(routes!(models::list))
         .routes(routes!(stats::stats))
         .routes(routes!(stats::prometheus))

@@ -5,7 +5,7 @@ use crate::index::IndexError;
 use crate::outbound::OutboundError;
 use crate::search::SearchError;
 use crate::store::StoreError;
-use crate::types::Modality;
+use crate::types::{Modality, WatchId};
 
 /// Why the library refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,12 @@ pub enum LibraryError {
     /// A manifest with a line that is no item.
     #[error("the manifest cannot be read: {0}")]
     BadManifest(String),
+    /// A folder that is watched already.
+    #[error("the folder is watched already, as {0}")]
+    WatchExists(WatchId),
+    /// More watches than a library takes.
+    #[error("there are {0} watches already; watch a folder above some of them instead")]
+    TooManyWatches(usize),
     /// Too much work is queued.
     #[error("too much work is queued; try again in {retry_after_secs} s")]
     Busy {
@@ -85,6 +91,8 @@ impl LibraryError {
             Self::PathKind(..) => "path_kind",
             Self::TooManyFiles(_) => "too_many_files",
             Self::BadManifest(_) => "invalid_manifest",
+            Self::WatchExists(_) => "watch_exists",
+            Self::TooManyWatches(_) => "too_many_watches",
             Self::Busy { .. } => "busy",
             Self::UploadTooLarge { .. } => "payload_too_large",
             Self::UnknownAsset(..) => "asset_unknown",

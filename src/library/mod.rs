@@ -12,13 +12,14 @@ mod open;
 mod paths;
 mod sources;
 mod uploads;
+mod watches;
 mod worker;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, RwLock};
+use tokio::sync::{Mutex, Notify, RwLock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -118,6 +119,8 @@ pub struct Library {
     /// Read: a change of clips and of the index after it. Write: a snapshot, which must see both or neither.
     commit_gate: RwLock<()>,
     baselines: jobs::Baselines,
+    /// A watched folder wants to be looked at.
+    watch_wake: Notify,
     started: Once,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -309,6 +312,7 @@ impl Library {
             self.tasks.spawn(open::resume_unfinished(Arc::clone(self)));
             self.tasks.spawn(open::snapshot_when_idle(Arc::clone(self)));
             self.tasks.spawn(calibrate::keep_up(Arc::clone(self)));
+            self.tasks.spawn(watches::keep_watching(Arc::clone(self)));
         });
     }
 

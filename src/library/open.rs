@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex, RwLock};
+use tokio::sync::{Mutex, Notify, RwLock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -77,6 +77,7 @@ impl Library {
             accept_lock: Mutex::new(()),
             commit_gate: RwLock::new(()),
             baselines,
+            watch_wake: Notify::new(),
             started: Once::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
