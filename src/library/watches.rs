@@ -296,7 +296,10 @@ pub(super) async fn keep_watching(library: Arc<Library>) {
             } else {
                 Ok(())
             };
-            if let Err(error) = outcome {
+            // Said once; the watch itself shows that it is still so.
+            let known =
+                |error: &LibraryError| watch.error.as_ref().is_some_and(|(code, _)| code == error.code());
+            if let Some(error) = outcome.err().filter(|error| !known(error)) {
                 tracing::warn!(watch = %watch.id, folder = ?watch.spec.path, %error, "a watched folder could not be looked at");
             }
             wait = wait.min(at.saturating_duration_since(Instant::now()));

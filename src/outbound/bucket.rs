@@ -365,9 +365,21 @@ impl HttpService for Transport {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let host = request.uri().host().unwrap_or("").to_owned();
         let (parts, body) = request.into_parts();
+        let uri = parts.uri.clone();
         let request = Request::from_parts(parts, body.map_err(Into::into).boxed_unsync());
         let sent = self.0.send(&host, request, Instant::now() + ANSWER_TIMEOUT).await;
         let (parts, body) = sent.map_err(http_error)?.into_parts();
+        // Told here: of a listing the store would keep the status to itself, and try again.
+        let listing = uri.query().is_some_and(|query| query.contains("list-type="));
+        let reason = match parts.status.as_u16() {
+            401 | 403 => Some("does not let this server in; see AWS_ACCESS_KEY_ID"),
+            404 if listing => Some("has no such bucket"),
+            301 | 302 | 307 | 308 => Some("says that the bucket is elsewhere; see AWS_REGION"),
+            _ => None,
+        };
+        if let Some(reason) = reason {
+            return Err(http_error(OutboundError::refused(&host, reason)));
+        }
         let body = TimeoutBody::new(self.0.idle_timeout, body)
             .map_err(move |error| http_error(OutboundError::within(&host, error.as_ref())));
         Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
