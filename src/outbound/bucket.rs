@@ -26,7 +26,7 @@ use tower_http::timeout::TimeoutBody;
 use url::Url;
 
 use super::rule::HostRule;
-use super::{Download, Outbound, OutboundConfig, OutboundError};
+use super::{Download, IDLE_CONNECTIONS, Outbound, OutboundConfig, OutboundError};
 
 /// One part of a large object.
 const PART_BYTES: usize = 8 << 20;
@@ -137,7 +137,8 @@ impl Buckets {
     pub fn new(config: BucketConfig, network: &OutboundConfig) -> Result<Self, OutboundError> {
         let endpoint = if config.allow.is_empty() { None } else { Some(endpoint_of(&config)?) };
         let allow_hosts = endpoint.iter().filter_map(HostRule::of_endpoint).collect();
-        let outbound = Outbound::new(OutboundConfig { allow_hosts, ..network.clone() })?;
+        let network = OutboundConfig { allow_hosts, ..network.clone() };
+        let outbound = Outbound::keeping(network, IDLE_CONNECTIONS)?;
         Ok(Self { config: Arc::new(config), endpoint, outbound })
     }
 
