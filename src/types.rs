@@ -93,6 +93,8 @@ uuid_id!(StandingId, "stq_", "standing query", "One standing query, as `stq_<32 
 uuid_id!(MatchId, "mat_", "match", "One match of a standing query, as `mat_<32 hex>`.");
 uuid_id!(DeliveryId, "msg_", "delivery", "One delivery to a webhook, as `msg_<32 hex>`.");
 
+uuid_id!(WatchId, "wch_", "watch", "One watched folder, as `wch_<32 hex>`.");
+
 /// Row id of one clip (one time window of one asset) in the store; stable for the clip's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ClipId(pub i64);

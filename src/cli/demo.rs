@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::query::Query;
 use super::serve::{self, ListenArgs};
-use super::{CliError, index, search, table};
+use super::{CliError, Doors, index, search, table};
 use crate::config::{DataArgs, LimitArgs, ModelArgs};
 use crate::jobs::NameFilter;
 use crate::library::{JobSource, Library, Models};
@@ -48,8 +48,8 @@ pub async fn run(args: DemoArgs) -> Result<ExitCode, CliError> {
     })?;
     let queries = read_queries(&args.model.model)?;
     let listener = serve::bind(&args.listen).await?;
-    let roots = vec![clips.clone()];
-    let config = super::models_config(&args.model, &args.data, &args.limits, roots, Vec::new(), None)?;
+    let doors = Doors { allowed_roots: vec![clips.clone()], ..Doors::default() };
+    let config = super::models_config(&args.model, &args.data, &args.limits, doors)?;
     let models = Models::open(config, &args.model.model).await?;
     let library = models.serving();
     let source = JobSource::Folder { path: clips, recursive: true, filter: NameFilter::default() };

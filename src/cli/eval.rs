@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::CliError;
 use super::search::Targets;
+use super::{CliError, Doors};
 use crate::config::{DataArgs, LimitArgs, ModelArgs};
 use crate::library::{Evaluation, Figure};
 
@@ -38,7 +38,7 @@ pub struct EvalArgs {
 /// Runs `eval`.
 pub async fn run(args: EvalArgs) -> Result<ExitCode, CliError> {
     let named = read_pairs(&args.pairs)?;
-    let library = super::open_library(&args.model, &args.data, &args.limits, Vec::new()).await?;
+    let library = super::open_library(&args.model, &args.data, &args.limits, Doors::default()).await?;
     let pairs = library.resolve_pairs(&named)?;
     let evaluation = library.evaluate(&pairs, &args.targets.tracks()).await?;
     if args.json {

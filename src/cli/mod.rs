@@ -20,7 +20,9 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{DataArgs, LimitArgs, ModelArgs};
 use crate::embed::{EmbedError, Embedder};
-use crate::library::{Deliver, Library, LibraryConfig, LibraryError, Models, ModelsConfig, OpenEmbedder};
+use crate::library::{
+    Deliver, Library, LibraryConfig, LibraryError, Models, ModelsConfig, OpenEmbedder, SourcesConfig,
+};
 use crate::media::{Decoder, DecoderConfig, MediaError};
 use crate::model::{Bundle, ModelError, Towers};
 use crate::native::{NativeError, NativeParts};
@@ -179,20 +181,37 @@ fn open_embedder(model: &ModelArgs, limits: &LimitArgs) -> Result<Embedder, CliE
     Ok(embedder_opener(model, limits)?(&model.model)?)
 }
 
+/// What a command opens a library with, besides model and data folder.
+#[derive(Default)]
+struct Doors {
+    /// Folders whose files may be indexed by path.
+    allowed_roots: Vec<PathBuf>,
+    /// Folders whose bundles may be loaded while running.
+    model_roots: Vec<PathBuf>,
+    /// Sends webhooks.
+    webhooks: Option<Arc<dyn Deliver>>,
+    /// What may be fetched from other hosts.
+    sources: SourcesConfig,
+}
+
 fn models_config(
     model: &ModelArgs,
     data: &DataArgs,
     limits: &LimitArgs,
-    allowed_roots: Vec<PathBuf>,
-    model_roots: Vec<PathBuf>,
-    webhooks: Option<Arc<dyn Deliver>>,
+    doors: Doors,
 ) -> Result<ModelsConfig, CliError> {
     let ingest_workers = match data.ingest_workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         n => n,
     };
-    let library = LibraryConfig { data_dir: data.data.clone(), allowed_roots, ingest_workers, webhooks };
-    Ok(ModelsConfig { library, model_roots, open: embedder_opener(model, limits)? })
+    let library = LibraryConfig {
+        data_dir: data.data.clone(),
+        allowed_roots: doors.allowed_roots,
+        ingest_workers,
+        webhooks: doors.webhooks,
+        sources: doors.sources,
+    };
+    Ok(ModelsConfig { library, model_roots: doors.model_roots, open: embedder_opener(model, limits)? })
 }
 
 /// Opens the library of a data folder with the model that serves it.
@@ -200,8 +219,8 @@ async fn open_library(
     model: &ModelArgs,
     data: &DataArgs,
     limits: &LimitArgs,
-    allowed_roots: Vec<PathBuf>,
+    doors: Doors,
 ) -> Result<Arc<Library>, CliError> {
-    let config = models_config(model, data, limits, allowed_roots, Vec::new(), None)?;
+    let config = models_config(model, data, limits, doors)?;
     Ok(Models::open_alone(&config, &model.model).await?)
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 
 use super::query::{Query, QueryArgs};
-use super::{CliError, table};
+use super::{CliError, Doors, table};
 use crate::config::{DataArgs, LimitArgs, ModelArgs};
 use crate::index::SearchParams;
 use crate::library::Library;
@@ -92,7 +92,7 @@ impl Targets {
 /// Runs `search`.
 pub async fn run(args: SearchArgs) -> Result<ExitCode, CliError> {
     let query = args.query.query()?;
-    let library = super::open_library(&args.model, &args.data, &args.limits, Vec::new()).await?;
+    let library = super::open_library(&args.model, &args.data, &args.limits, Doors::default()).await?;
     let begun = Instant::now();
     let request = SearchRequest {
         targets: args.targets.tracks(),

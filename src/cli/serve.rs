@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use std::time::Duration;
 use clap::Args;
 use tokio::net::TcpListener;
 
-use super::CliError;
-use crate::config::{DataArgs, LimitArgs, ModelArgs, ServerArgs, WebhookArgs};
+use super::{CliError, Doors};
+use crate::config::{DataArgs, LimitArgs, ModelArgs, ServerArgs, SourceArgs, WebhookArgs};
 use crate::http::{self, HttpConfig};
-use crate::library::{LibraryError, Models};
+use crate::library::{Library, LibraryError, Models};
 
 /// Where and how to listen.
 #[derive(Debug, Clone, Args)]
@@ -61,6 +61,8 @@ pub struct ServeArgs {
     listen: ListenArgs,
     #[command(flatten)]
     webhooks: WebhookArgs,
+    #[command(flatten)]
+    sources: SourceArgs,
     /// Folder whose files may be indexed by path; may be given more than once.
     #[arg(long = "allow-root", env = "TRIPTYCH_ALLOW_ROOTS", value_delimiter = ':')]
     allow_roots: Vec<PathBuf>,
@@ -70,14 +72,22 @@ pub struct ServeArgs {
     /// Folder whose bundles may be loaded while running (POST /v1/models); may be given more than once.
     #[arg(long = "model-root", env = "TRIPTYCH_MODEL_ROOTS", value_delimiter = ':')]
     model_roots: Vec<PathBuf>,
+    /// Folder to watch: new and changed files in it are indexed. Its files are allowed as with --allow-root;
+    /// may be given more than once.
+    #[arg(long = "watch", env = "TRIPTYCH_WATCH", value_delimiter = ':', value_name = "FOLDER")]
+    watch: Vec<PathBuf>,
 }
 
 /// Runs `serve` until Ctrl-C or SIGTERM.
 pub async fn run(args: ServeArgs) -> Result<ExitCode, CliError> {
     let listener = bind(&args.listen).await?;
-    let webhooks = args.webhooks.door()?;
-    let config =
-        super::models_config(&args.model, &args.data, &args.limits, args.allow_roots, args.model_roots, webhooks)?;
+    let doors = Doors {
+        allowed_roots: args.allow_roots.iter().chain(&args.watch).cloned().collect(),
+        model_roots: args.model_roots,
+        webhooks: args.webhooks.door()?,
+        sources: args.sources.sources(args.listen.max_upload_bytes),
+    };
+    let config = super::models_config(&args.model, &args.data, &args.limits, doors)?;
     let models = Models::open(config, &args.model.model).await?;
     for bundle in args.also_models {
         match models.load_resolved(bundle.canonicalize()?, false).await {
@@ -86,7 +96,22 @@ pub async fn run(args: ServeArgs) -> Result<ExitCode, CliError> {
             Err(error) => return Err(error.into()),
         }
     }
+    for folder in &args.watch {
+        watch(&models.serving(), folder).await?;
+    }
     serve_models(models, &args.listen, listener).await
+}
+
+/// Watches a folder as a request without options would; one that is watched already stays as it is.
+async fn watch(library: &Arc<Library>, folder: &Path) -> Result<(), CliError> {
+    let path = folder.canonicalize()?;
+    let Some(path) = path.to_str().map(str::to_owned) else {
+        return Err(CliError::input("path_kind", format!("{}: a name in UTF-8 is needed", folder.display())));
+    };
+    match library.create_watch(http::default_watch(path)).await {
+        Ok(_) | Err(LibraryError::WatchExists(_)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Binds before the model loads, so that a taken port is told at once.

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use crate::embed::EmbedError;
 use crate::library::{LibraryError, StandingError, WebhookError};
 use crate::model::ModelError;
+use crate::outbound::OutboundError;
 use crate::search::SearchError;
 use crate::store::StoreError;
 
@@ -152,6 +153,7 @@ impl From<LibraryError> for ApiError {
                     .with_param("pairs");
             }
             LibraryError::Search(error) => return search_error(error),
+            LibraryError::Outbound(error) => return outbound_error(error),
             LibraryError::PathNotAllowed(_) => {
                 return Self::new(StatusCode::FORBIDDEN, error.code(), error.to_string()).with_param("path");
             }
@@ -172,7 +174,9 @@ impl From<LibraryError> for ApiError {
             LibraryError::UnknownModel(_) => {
                 return Self::new(StatusCode::NOT_FOUND, error.code(), error.to_string()).with_param("model");
             }
+            LibraryError::TooManyWatches(_) => StatusCode::BAD_REQUEST,
             LibraryError::Cancelled
+            | LibraryError::WatchExists(_)
             | LibraryError::ModelLoaded(_)
             | LibraryError::ModelBehind(_)
             | LibraryError::ModelServes(_) => StatusCode::CONFLICT,
@@ -217,6 +221,21 @@ fn standing_error(error: &StandingError) -> ApiError {
         StandingError::Part { .. } => refused(StatusCode::UNPROCESSABLE_ENTITY).with_param("query"),
         StandingError::Damaged => internal(error.code(), error),
     }
+}
+
+/// What another host did wrong is neither the sender's fault nor ours.
+fn outbound_error(error: &OutboundError) -> ApiError {
+    let (status, param) = match error {
+        OutboundError::UrlsDisabled | OutboundError::NotAllowed(_) => (StatusCode::FORBIDDEN, "url"),
+        OutboundError::BucketsDisabled | OutboundError::BucketNotAllowed(_) => {
+            (StatusCode::FORBIDDEN, "bucket")
+        }
+        OutboundError::Refused { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "url"),
+        OutboundError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "url"),
+        OutboundError::Failed { .. } => (StatusCode::BAD_GATEWAY, "url"),
+        OutboundError::Timeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "url"),
+    };
+    ApiError::new(status, error.code(), error.to_string()).with_param(param)
 }
 
 fn search_error(error: &SearchError) -> ApiError {

@@ -26,6 +26,7 @@ mod stats;
 mod thumbnail;
 mod timeline;
 mod views;
+mod watches;
 mod webhooks;
 
 use std::sync::Arc;
@@ -33,6 +34,8 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+pub use watches::default_watch;
 
 use crate::library::Models;
 

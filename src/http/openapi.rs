@@ -22,9 +22,10 @@ use super::state::AppState;
         (name = "search", description = "Find moments"),
         (name = "embeddings", description = "Vectors"),
         (name = "assets", description = "Videos, sounds and pictures"),
-        (name = "jobs", description = "Index folders"),
+        (name = "jobs", description = "Index folders, URLs and buckets; watch folders"),
         (name = "standing", description = "Queries that wait for what comes"),
         (name = "webhooks", description = "What others were told"),
+        (name = "models", description = "What is loaded, and which of it serves"),
         (name = "server", description = "What runs, how it is")
     ),
     modifiers(&Key)

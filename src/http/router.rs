@@ -11,7 +11,7 @@ use super::error::ApiError;
 use super::state::Server;
 use super::{
     assets, content, embeddings, evaluations, guard, health, jobs, middleware, models, openapi, pages,
-    search, session, standing, stats, thumbnail, timeline, webhooks,
+    search, session, standing, stats, thumbnail, timeline, watches, webhooks,
 };
 
 /// Every documented call.
@@ -41,6 +41,8 @@ pub fn api() -> OpenApiRouter<Server> {
         .routes(routes!(standing::matches))
         .routes(routes!(webhooks::deliveries))
         .routes(routes!(webhooks::retry))
+        .routes(routes!(watches::create, watches::list))
+        .routes(routes!(watches::get, watches::delete))
         .routes(routes!(stats::stats))
         .routes(routes!(stats::prometheus))
         .routes(routes!(session::open))

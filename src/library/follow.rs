@@ -132,7 +132,7 @@ impl Library {
             for asset in &page {
                 gone.remove(&asset.id);
                 let mine = own.iter().find(|mine| mine.id == asset.id);
-                if mine.is_none_or(|mine| is_behind(mine, asset)) {
+                if mine.is_none_or(|mine| is_behind(mine, asset) || lies_elsewhere(mine, asset)) {
                     differing.push(asset.id);
                 }
             }
@@ -179,7 +179,13 @@ impl Library {
             return Ok(());
         }
         match self.store.asset(id).await {
-            Ok(mine) if !is_behind(&mine, &theirs) => return Ok(()),
+            Ok(mine) if !is_behind(&mine, &theirs) => {
+                if lies_elsewhere(&mine, &theirs) {
+                    self.store.relocate_asset(id, &theirs.path, &theirs.name).await?;
+                    self.catalog.put_asset(&AssetRecord { path: theirs.path, name: theirs.name, ..mine });
+                }
+                return Ok(());
+            }
             Ok(_) | Err(StoreError::NotFound(_)) => {}
             Err(error) => return Err(error.into()),
         }
@@ -226,6 +232,11 @@ fn gone(outcome: Result<(), LibraryError>) -> Result<(), LibraryError> {
         Err(LibraryError::Store(StoreError::NotFound(_))) => Ok(()),
         outcome => outcome,
     }
+}
+
+/// Its file was moved meanwhile.
+fn lies_elsewhere(mine: &AssetRecord, theirs: &AssetRecord) -> bool {
+    mine.path != theirs.path || mine.name != theirs.name
 }
 
 /// Not finished, or failed before the other was tried again.

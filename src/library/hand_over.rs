@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Library {
     /// Stops taking work and seals the store; searches go on. What ran waits in the store.
-    async fn retire(&self) {
+    async fn stop_and_seal(&self) {
         self.stop.cancel();
         self.work.clear();
         self.tasks.close();
@@ -38,7 +38,7 @@ impl Library {
         to: &Arc<Self>,
         commit: impl FnOnce() -> Result<(), LibraryError>,
     ) -> Result<(), LibraryError> {
-        self.retire().await;
+        self.stop_and_seal().await;
         let never = CancellationToken::new();
         for id in to.differing(self).await? {
             match self.store.asset(id).await {

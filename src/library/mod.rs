@@ -15,8 +15,10 @@ mod models;
 mod open;
 mod paths;
 mod registry;
+mod sources;
 mod standing;
 mod uploads;
+mod watches;
 mod webhooks;
 mod worker;
 
@@ -25,7 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, RwLock, broadcast};
+use tokio::sync::{Mutex, Notify, RwLock, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -35,6 +37,7 @@ pub use follow::Progress;
 pub use jobs::JobSource;
 pub use models::{ModelEntry, Models, ModelsConfig, OpenEmbedder, Role};
 pub use paths::open_resolved;
+pub use sources::{SourcesConfig, place_name};
 pub use standing::{
     Given, GivenPart, MAX_GIVEN_BYTES, MAX_STANDING, NewStandingQuery, StandingError, StandingPatch,
     StandingQuery, StandingSpec,
@@ -63,6 +66,8 @@ pub struct LibraryConfig {
     pub ingest_workers: usize,
     /// Sends webhooks; `None`: none are sent.
     pub webhooks: Option<Arc<dyn Deliver>>,
+    /// What may be fetched from other hosts.
+    pub sources: SourcesConfig,
 }
 
 /// One file to be indexed.
@@ -120,6 +125,7 @@ pub struct Library {
     roots: paths::AllowedRoots,
     /// The data folder's, as long as any of its models is open.
     lock: Arc<FolderLock>,
+    sources: Arc<sources::Sources>,
     uploads: Arc<uploads::Uploads>,
     /// Follows another library, whose bytes it must not remove.
     beside: AtomicBool,
@@ -140,6 +146,8 @@ pub struct Library {
     baselines: jobs::Baselines,
     standing: Arc<standing::StandingQueries>,
     webhooks: Option<Arc<dyn Deliver>>,
+    /// A watched folder wants to be looked at.
+    watch_wake: Notify,
     started: Once,
     serving: Once,
     stop: CancellationToken,
@@ -344,6 +352,7 @@ impl Library {
         self.serving.call_once(|| {
             self.tasks.spawn(standing::run(Arc::clone(self)));
             self.tasks.spawn(webhooks::run(Arc::clone(self)));
+            self.tasks.spawn(watches::keep_watching(Arc::clone(self)));
         });
     }
 

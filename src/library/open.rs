@@ -6,12 +6,12 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex, RwLock, broadcast};
+use tokio::sync::{Mutex, Notify, RwLock, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Library, LibraryConfig, LibraryError, active, calibrate, jobs, paths, standing, uploads, worker,
+    Library, LibraryConfig, LibraryError, active, calibrate, jobs, paths, sources, standing, uploads, worker,
 };
 use crate::catalog::Catalog;
 use crate::embed::Embedder;
@@ -119,6 +119,7 @@ impl Library {
             store,
             index: Arc::new(index),
             roots: paths::AllowedRoots::new(&config.allowed_roots)?,
+            sources: Arc::new(sources::Sources::new(config.sources.clone())?),
             lock: common.lock,
             uploads: common.uploads,
             beside: AtomicBool::new(beside),
@@ -130,6 +131,7 @@ impl Library {
             baselines,
             standing: Arc::new(standing),
             webhooks: config.webhooks.clone(),
+            watch_wake: Notify::new(),
             started: Once::new(),
             serving: Once::new(),
             stop: CancellationToken::new(),
@@ -152,6 +154,7 @@ impl Library {
             store: Arc::clone(&self.store),
             index: Arc::clone(&self.index),
             roots: self.roots.clone(),
+            sources: Arc::clone(&self.sources),
             lock: Arc::clone(&self.lock),
             uploads: Arc::clone(&self.uploads),
             beside: AtomicBool::new(false),
@@ -163,6 +166,7 @@ impl Library {
             baselines: jobs::Baselines::default(),
             standing: Arc::clone(&self.standing),
             webhooks: self.webhooks.clone(),
+            watch_wake: Notify::new(),
             started: Once::new(),
             serving: Once::new(),
             stop: CancellationToken::new(),

@@ -43,6 +43,12 @@ impl Download {
         Ok(Self { host, size_bytes, body, received_bytes: 0, max_bytes, idle_timeout, ends })
     }
 
+    /// Who sends it.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
     /// Bytes, where the host told their number.
     #[must_use]
     pub const fn size_bytes(&self) -> Option<u64> {

@@ -5,7 +5,7 @@ use std::fmt;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{JobRecord, StoreError};
+use super::{JobRecord, NewItem, StoreError};
 use crate::types::DeliveryId;
 
 /// Where something is to be told.
@@ -129,7 +129,7 @@ pub trait WebhookStore {
         &self,
         kind: &str,
         request: &serde_json::Value,
-        items: &[(String, serde_json::Value)],
+        items: &[NewItem],
         idempotency_key: Option<&str>,
         webhook: &NewWebhook,
     ) -> Result<(JobRecord, bool), StoreError>;

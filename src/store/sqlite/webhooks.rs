@@ -7,7 +7,8 @@ use sqlx::{Row, Sqlite, Transaction};
 use super::assets::unsigned;
 use super::{SqliteStore, begin, damaged, id_list, jobs, now_unix_ms};
 use crate::store::{
-    Attempt, DeliveryRecord, DeliveryState, DueDelivery, JobRecord, NewWebhook, StoreError, WebhookStore,
+    Attempt, DeliveryRecord, DeliveryState, DueDelivery, JobRecord, NewItem, NewWebhook, StoreError,
+    WebhookStore,
 };
 use crate::types::{DeliveryId, rfc3339_millis};
 
@@ -125,7 +126,7 @@ impl WebhookStore for SqliteStore {
         &self,
         kind: &str,
         request: &serde_json::Value,
-        items: &[(String, serde_json::Value)],
+        items: &[NewItem],
         idempotency_key: Option<&str>,
         webhook: &NewWebhook,
     ) -> Result<(JobRecord, bool), StoreError> {
