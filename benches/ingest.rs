@@ -45,8 +45,12 @@ fn generated(ffmpeg: &Path) -> PathBuf {
 async fn ours(embedder: &Embedder, file: &Path) -> (f64, f64, IngestReport) {
     let data = tempfile::tempdir().unwrap();
     let folder = file.parent().unwrap().to_owned();
-    let config =
-        LibraryConfig { data_dir: data.path().join("d"), allowed_roots: vec![folder], ingest_workers: 1 };
+    let config = LibraryConfig {
+        data_dir: data.path().join("d"),
+        allowed_roots: vec![folder],
+        ingest_workers: 1,
+        keep: Default::default(),
+    };
     let library = Library::open(config, embedder.clone()).await.unwrap();
     let source = IngestSource {
         path: library.allowed_path(file).unwrap(),

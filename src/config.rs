@@ -2,9 +2,11 @@
 //! parsed and validated once.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
+use crate::library::KeepConfig;
 use crate::media::Limits;
 use crate::model::Device;
 
@@ -71,6 +73,40 @@ pub struct DataArgs {
     /// Files decoded side by side; 0: one per core.
     #[arg(long, env = "TRIPTYCH_INGEST_WORKERS", default_value_t = 0)]
     pub ingest_workers: usize,
+}
+
+/// How a server keeps its library.
+#[derive(Debug, Clone, Args)]
+pub struct KeepArgs {
+    /// Folder for snapshots; made if absent. Without one there are none.
+    #[arg(long, env = "TRIPTYCH_SNAPSHOT_ROOT")]
+    pub snapshot_root: Option<String>,
+    /// Take a snapshot this often, seconds.
+    #[arg(long, env = "TRIPTYCH_SNAPSHOT_EVERY_SECS", value_parser = positive_secs, requires = "snapshot_root")]
+    pub snapshot_every_secs: Option<f64>,
+    /// How many of these to keep; the ones somebody asked for are not counted and stay.
+    #[arg(long, env = "TRIPTYCH_SNAPSHOTS_KEPT", default_value_t = 7, value_parser = positive_count)]
+    pub snapshots_kept: usize,
+    /// How often the rules of retention are applied, seconds.
+    #[arg(long, env = "TRIPTYCH_RETENTION_EVERY_SECS", default_value_t = 900.0, value_parser = positive_secs)]
+    pub retention_every_secs: f64,
+    /// How often it is looked whether deleted clips left space to give back, seconds.
+    #[arg(long, env = "TRIPTYCH_COMPACT_EVERY_SECS", default_value_t = 60.0, value_parser = positive_secs)]
+    pub compact_every_secs: f64,
+}
+
+impl KeepArgs {
+    /// As the library takes it.
+    #[must_use]
+    pub fn config(&self) -> KeepConfig {
+        KeepConfig {
+            snapshot_root: self.snapshot_root.clone(),
+            snapshot_every: self.snapshot_every_secs.map(Duration::from_secs_f64),
+            snapshots_kept: self.snapshots_kept,
+            retention_every: Some(Duration::from_secs_f64(self.retention_every_secs)),
+            compact_every: Some(Duration::from_secs_f64(self.compact_every_secs)),
+        }
+    }
 }
 
 /// How much a server takes on, and for how long it waits.

@@ -1,5 +1,6 @@
 //! The command line, one file per command. Each is a thin shell around the library.
 
+mod compact;
 pub mod decode_worker;
 mod demo;
 mod doctor;
@@ -10,6 +11,7 @@ mod model;
 mod query;
 mod search;
 mod serve;
+mod snapshot;
 mod table;
 
 use std::path::PathBuf;
@@ -20,7 +22,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{DataArgs, LimitArgs, ModelArgs};
 use crate::embed::{EmbedError, Embedder};
-use crate::library::{Library, LibraryConfig, LibraryError};
+use crate::library::{BackupError, KeepConfig, Library, LibraryConfig, LibraryError};
 use crate::media::{Decoder, DecoderConfig, MediaError};
 use crate::model::{Bundle, ModelError, Towers};
 use crate::native::{NativeError, NativeParts};
@@ -50,6 +52,10 @@ enum Command {
     Embed(embed::EmbedArgs),
     /// Verify or show a model bundle.
     Model(model::ModelCommand),
+    /// Take, list, verify, restore and delete snapshots of a library.
+    Snapshot(snapshot::SnapshotCommand),
+    /// Write the store anew without the space that deleted clips left.
+    Compact(compact::CompactArgs),
     /// Say which native parts are found, where, which version, and what is missing.
     Doctor(doctor::DoctorArgs),
 }
@@ -81,6 +87,16 @@ impl CliError {
 impl From<LibraryError> for CliError {
     fn from(error: LibraryError) -> Self {
         Self { code: error.code(), message: error.to_string(), exit: 1 }
+    }
+}
+
+impl From<BackupError> for CliError {
+    fn from(error: BackupError) -> Self {
+        let exit = match error {
+            BackupError::NotFound(_) | BackupError::NotEmpty(_) | BackupError::NoLibrary(_) => 2,
+            _ => 1,
+        };
+        Self { code: error.code(), message: error.to_string(), exit }
     }
 }
 
@@ -133,6 +149,8 @@ pub fn main() -> ExitCode {
             Command::Embed(args) => embed::run(args).await,
             Command::Eval(args) => eval::run(args).await,
             Command::Model(command) => model::run(command).await,
+            Command::Snapshot(command) => snapshot::run(command).await,
+            Command::Compact(args) => compact::run(args).await,
             Command::Doctor(args) => doctor::run(args).await,
         }
     });
@@ -169,11 +187,22 @@ async fn open_library(
     limits: &LimitArgs,
     allowed_roots: Vec<PathBuf>,
 ) -> Result<Arc<Library>, CliError> {
+    open_kept_library(model, data, limits, allowed_roots, KeepConfig::default()).await
+}
+
+/// As [`open_library`], with snapshots, retention and compaction.
+async fn open_kept_library(
+    model: &ModelArgs,
+    data: &DataArgs,
+    limits: &LimitArgs,
+    allowed_roots: Vec<PathBuf>,
+    keep: KeepConfig,
+) -> Result<Arc<Library>, CliError> {
     let embedder = open_embedder(model, limits)?;
     let ingest_workers = match data.ingest_workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         n => n,
     };
-    let config = LibraryConfig { data_dir: data.data.clone(), allowed_roots, ingest_workers };
+    let config = LibraryConfig { data_dir: data.data.clone(), allowed_roots, ingest_workers, keep };
     Ok(Library::open(config, embedder).await?)
 }

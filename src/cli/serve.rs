@@ -11,7 +11,7 @@ use clap::Args;
 use tokio::net::TcpListener;
 
 use super::CliError;
-use crate::config::{DataArgs, LimitArgs, ModelArgs, ServerArgs};
+use crate::config::{DataArgs, KeepArgs, LimitArgs, ModelArgs, ServerArgs};
 use crate::http::{self, HttpConfig};
 use crate::library::Library;
 
@@ -59,6 +59,8 @@ pub struct ServeArgs {
     limits: LimitArgs,
     #[command(flatten)]
     listen: ListenArgs,
+    #[command(flatten)]
+    keep: KeepArgs,
     /// Folder whose files may be indexed by path; may be given more than once.
     #[arg(long = "allow-root", env = "TRIPTYCH_ALLOW_ROOTS", value_delimiter = ':')]
     allow_roots: Vec<PathBuf>,
@@ -67,7 +69,9 @@ pub struct ServeArgs {
 /// Runs `serve` until Ctrl-C or SIGTERM.
 pub async fn run(args: ServeArgs) -> Result<ExitCode, CliError> {
     let listener = bind(&args.listen).await?;
-    let library = super::open_library(&args.model, &args.data, &args.limits, args.allow_roots).await?;
+    let keep = args.keep.config();
+    let library =
+        super::open_kept_library(&args.model, &args.data, &args.limits, args.allow_roots, keep).await?;
     serve_library(library, &args.listen, listener).await
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::embed::EmbedError;
-use crate::library::LibraryError;
+use crate::library::{BackupError, LibraryError};
 use crate::model::ModelError;
 use crate::search::SearchError;
 use crate::store::StoreError;
@@ -161,6 +161,10 @@ impl From<LibraryError> for ApiError {
                 return Self::new(StatusCode::TOO_MANY_REQUESTS, error.code(), error.to_string())
                     .retry_after(*retry_after_secs);
             }
+            LibraryError::BadRule { at, .. } => {
+                return Self::new(StatusCode::BAD_REQUEST, error.code(), error.to_string()).with_param(at);
+            }
+            LibraryError::Backup(inner) => return backup_error(inner),
             LibraryError::Cancelled => StatusCode::CONFLICT,
             LibraryError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             LibraryError::Io(io) if io.kind() == std::io::ErrorKind::StorageFull => {
@@ -172,6 +176,18 @@ impl From<LibraryError> for ApiError {
         };
         Self::new(status, error.code(), error.to_string())
     }
+}
+
+fn backup_error(error: &BackupError) -> ApiError {
+    let status = match error {
+        BackupError::Off | BackupError::Running | BackupError::Locked(_) | BackupError::Cancelled => {
+            StatusCode::CONFLICT
+        }
+        BackupError::NotFound(_) => StatusCode::NOT_FOUND,
+        BackupError::NoRoom { .. } => StatusCode::INSUFFICIENT_STORAGE,
+        _ => return internal(error.code(), error),
+    };
+    ApiError::new(status, error.code(), error.to_string())
 }
 
 impl From<StoreError> for ApiError {

@@ -23,6 +23,7 @@ use super::state::AppState;
         (name = "embeddings", description = "Vectors"),
         (name = "assets", description = "Videos, sounds and pictures"),
         (name = "jobs", description = "Index folders"),
+        (name = "keeping", description = "Snapshots, retention, compaction"),
         (name = "server", description = "What runs, how it is")
     ),
     modifiers(&Key)

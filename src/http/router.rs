@@ -10,8 +10,8 @@ use utoipa_axum::routes;
 use super::error::ApiError;
 use super::state::AppState;
 use super::{
-    assets, content, embeddings, evaluations, guard, health, jobs, middleware, models, openapi, pages,
-    search, session, stats, thumbnail, timeline,
+    assets, compactions, content, deletions, embeddings, evaluations, guard, health, jobs, middleware,
+    models, openapi, pages, retention, search, session, snapshots, stats, thumbnail, timeline,
 };
 
 /// Every documented call.
@@ -20,6 +20,7 @@ pub fn api() -> OpenApiRouter<AppState> {
         // An upload has a cap of its own, counted while it streams.
         .routes(routes!(assets::add, assets::list).layer(DefaultBodyLimit::disable()))
         .routes(routes!(assets::get, assets::delete))
+        .routes(routes!(deletions::delete))
         .routes(routes!(content::content))
         .routes(routes!(thumbnail::thumbnail))
         .routes(routes!(search::search))
@@ -33,6 +34,11 @@ pub fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(jobs::retry))
         .routes(routes!(jobs::items))
         .routes(routes!(jobs::events))
+        .routes(routes!(snapshots::start, snapshots::list))
+        .routes(routes!(snapshots::get, snapshots::delete))
+        .routes(routes!(retention::get, retention::set))
+        .routes(routes!(retention::apply))
+        .routes(routes!(compactions::compact))
         .routes(routes!(models::list))
         .routes(routes!(stats::stats))
         .routes(routes!(stats::prometheus))

@@ -54,6 +54,17 @@ pub enum LibraryError {
     /// A name that does not tell one asset.
     #[error("{1} named `{0}`")]
     UnknownAsset(String, &'static str),
+    /// A rule of retention that means nothing.
+    #[error("{message}")]
+    BadRule {
+        /// Which field, as `rules[0].by`.
+        at: String,
+        /// A sentence.
+        message: String,
+    },
+    /// Snapshots and compaction.
+    #[error(transparent)]
+    Backup(#[from] super::BackupError),
     /// The work was cancelled by a user.
     #[error("cancelled")]
     Cancelled,
@@ -84,6 +95,8 @@ impl LibraryError {
             Self::UploadTooLarge { .. } => "payload_too_large",
             Self::UnknownAsset(..) => "asset_unknown",
             Self::NoSuchTrack(_) => "no_such_track",
+            Self::BadRule { .. } => "invalid_value",
+            Self::Backup(error) => error.code(),
             Self::Cancelled => "cancelled",
             Self::Stopping => "shutting_down",
             Self::Io(_) => "io",

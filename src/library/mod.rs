@@ -2,14 +2,18 @@
 //! HTTP and the command line are thin shells around it.
 
 mod active;
+mod backup;
 mod calibrate;
+mod compact;
 mod error;
 mod evaluate;
 mod ingest;
 mod jobs;
+mod keep;
 mod metrics;
 mod open;
 mod paths;
+mod retention;
 mod uploads;
 mod worker;
 
@@ -21,10 +25,17 @@ use tokio::sync::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use backup::{
+    BackupError, KeepConfig, Restored, SnapshotContents, SnapshotOptions, SnapshotPlace, SnapshotProblem,
+    SnapshotProgress, SnapshotState, SnapshotView,
+};
+pub use compact::{Compaction, compact_folder};
 pub use error::LibraryError;
 pub use evaluate::{Evaluation, Figure, MAX_PAIRS, Measured, Pair};
 pub use jobs::JobSource;
+pub use keep::Deletion;
 pub use paths::open_resolved;
+pub use retention::{RetentionReport, Rule, RuleCount};
 pub use uploads::{Content, Upload, UploadWriter};
 
 use crate::catalog::Catalog;
@@ -46,6 +57,8 @@ pub struct LibraryConfig {
     pub allowed_roots: Vec<PathBuf>,
     /// Files decoded side by side.
     pub ingest_workers: usize,
+    /// Snapshots, retention, compaction.
+    pub keep: KeepConfig,
 }
 
 /// One file to be indexed.
@@ -113,6 +126,9 @@ pub struct Library {
     /// Read: a change of clips and of the index after it. Write: a snapshot, which must see both or neither.
     commit_gate: RwLock<()>,
     baselines: jobs::Baselines,
+    keeper: backup::Keeper,
+    /// Rules of retention are changed and applied one after another.
+    retention_turn: Mutex<()>,
     started: Once,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -286,10 +302,7 @@ impl Library {
         self.catalog.remove_asset(record.id);
         drop(gate);
         if record.owned {
-            match tokio::fs::remove_file(&record.path).await {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-                _ => {}
-            }
+            self.remove_kept(record.path.as_ref()).await?;
         }
         Ok(())
     }
@@ -304,6 +317,9 @@ impl Library {
             self.tasks.spawn(open::resume_unfinished(Arc::clone(self)));
             self.tasks.spawn(open::snapshot_when_idle(Arc::clone(self)));
             self.tasks.spawn(calibrate::keep_up(Arc::clone(self)));
+            self.tasks.spawn(backup::take_by_the_clock(Arc::clone(self)));
+            self.tasks.spawn(retention::keep_up(Arc::clone(self)));
+            self.tasks.spawn(compact::keep_up(Arc::clone(self)));
         });
     }
 

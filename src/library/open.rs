@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Library, LibraryConfig, LibraryError, active, calibrate, jobs, paths, uploads, worker};
+use super::{Library, LibraryConfig, LibraryError, active, backup, calibrate, jobs, paths, uploads, worker};
 use crate::catalog::Catalog;
 use crate::embed::Embedder;
 use crate::index::IndexSet;
@@ -32,11 +32,17 @@ impl Library {
     /// [`LibraryError`].
     pub async fn open(config: LibraryConfig, embedder: Embedder) -> Result<Arc<Self>, LibraryError> {
         let roots = paths::AllowedRoots::new(&config.allowed_roots)?;
+        let keeper = backup::Keeper::open(config.keep)?;
         make_private_folder(&config.data_dir)?;
         let bundle = Arc::clone(embedder.bundle());
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.data_dir, bundle.id()).await?);
         // Only now: the store holds the folder's lock, so nobody else's uploads are in it.
         let uploads = Arc::new(uploads::Uploads::open(&config.data_dir)?);
+        // The folder may have been moved, or restored from a snapshot of one that lay elsewhere.
+        let moved = store.adopt_uploads(uploads.kept_folder()).await?;
+        if moved > 0 {
+            tracing::info!(moved, "the data folder has moved: uploads are looked for where it is now");
+        }
         reconcile(store.as_ref(), &uploads).await?;
         let members: Vec<_> = Track::ALL
             .into_iter()
@@ -75,6 +81,8 @@ impl Library {
             accept_lock: Mutex::new(()),
             commit_gate: RwLock::new(()),
             baselines,
+            keeper,
+            retention_turn: Mutex::new(()),
             started: Once::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),

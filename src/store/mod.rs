@@ -2,11 +2,13 @@
 
 mod lock;
 mod sqlite;
+mod upkeep;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-pub use sqlite::SqliteStore;
+pub use sqlite::{CopiedAsset, CopyFacts, DATABASE, SqliteStore, StoreCopy};
+pub use upkeep::{DeletedAsset, RetentionRule, RetentionRun, StoreSpace, Upkeep};
 
 use crate::types::{AssetId, AssetKind, ClipId, Embedding, JobId, ModelId, Space, TimeSpan, Track};
 
@@ -296,7 +298,7 @@ pub struct JobItem {
 
 /// Every query of the store of record. SQLite is the default; Postgres comes behind the same trait.
 #[async_trait]
-pub trait Store: Send + Sync {
+pub trait Store: Upkeep {
     /// Accepts an asset; returns (record, true) if new, (existing record, false) if its identity
     /// is stored already. A failed or unfinished asset of the same identity is reset to indexing
     /// (its clips dropped) and returned as new.
