@@ -32,7 +32,7 @@ pub use view::{SnapshotContents, SnapshotProblem, SnapshotProgress, SnapshotStat
 use super::{Library, LibraryError};
 use crate::jobs::now_unix_ms;
 use crate::types::SnapshotId;
-use destination::{Destination, Turn};
+use destination::Destination;
 use manifest::{MANIFEST, Manifest};
 pub(super) use pins::Pins;
 use view::Running;
@@ -85,6 +85,13 @@ impl Keeper {
 
     fn set_current(&self, running: Option<Arc<Running>>) {
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = running;
+    }
+
+    fn forget(&self, id: SnapshotId) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().is_some_and(|running| running.id == id) {
+            *current = None;
+        }
     }
 
     /// Nobody else's snapshot or compaction may run.
@@ -151,8 +158,13 @@ impl Library {
         self.tasks.spawn(async move {
             // Also where this panics.
             let _done = running.done.clone().drop_guard();
-            library.take_snapshot(destination.as_ref(), &running, options, lock).await;
+            let taken = library.take_snapshot(destination.as_ref(), &running, options).await;
+            drop(lock);
             drop(turn);
+            // Only now: whoever sees that it is ready may begin the next one.
+            if taken {
+                library.keeper.forget(running.id);
+            }
         });
         Ok(view)
     }
@@ -162,8 +174,7 @@ impl Library {
         destination: &dyn Destination,
         running: &Running,
         options: SnapshotOptions,
-        lock: Turn,
-    ) {
+    ) -> bool {
         let began = std::time::Instant::now();
         let outcome = self.snapshot_to(destination, running, options).await;
         match outcome {
@@ -172,17 +183,17 @@ impl Library {
                 let copied_bytes = manifest.copied_bytes + manifest.file_bytes();
                 let secs = began.elapsed().as_secs_f64();
                 tracing::info!(id = %manifest.id, assets, clips, copied_bytes, secs, "a snapshot was taken");
-                self.keeper.set_current(None);
                 if options.scheduled {
                     self.drop_old_snapshots(destination).await;
                 }
+                true
             }
             Err(error) => {
                 running.fail(&error);
                 tracing::error!(id = %running.id, code = error.code(), %error, "a snapshot could not be taken");
+                false
             }
         }
-        drop(lock);
     }
 
     async fn snapshot_to(
@@ -254,10 +265,11 @@ impl Library {
     /// [`BackupError::Off`] and others.
     pub async fn snapshots(&self) -> Result<Vec<SnapshotView>, LibraryError> {
         let destination = self.keeper.destination()?;
-        // Looked at first: one that ends in between is in both.
+        // Looked at first: one that ends in between is told as running once more.
         let current = self.keeper.current();
         let mut views = list(destination.as_ref()).await?;
-        if let Some(running) = current.filter(|running| views.iter().all(|view| view.id != running.id)) {
+        if let Some(running) = current {
+            views.retain(|view| view.id != running.id);
             views.push(running.view());
             views.sort_unstable_by_key(|view| std::cmp::Reverse(view.id));
         }
@@ -270,13 +282,15 @@ impl Library {
     /// [`BackupError::Off`], [`BackupError::NotFound`] and others.
     pub async fn snapshot(&self, id: SnapshotId) -> Result<SnapshotView, LibraryError> {
         let destination = self.keeper.destination()?;
-        let current = self.keeper.current().filter(|running| running.id == id);
+        if let Some(running) = self.keeper.current().filter(|running| running.id == id) {
+            return Ok(running.view());
+        }
         match restore::manifest_of(destination.as_ref(), &id.to_string()).await {
             Ok(manifest) => Ok(SnapshotView::ready(&manifest)),
             Err(error @ (BackupError::Damaged { .. } | BackupError::Format(_))) => {
                 Ok(SnapshotView::damaged(id, &error))
             }
-            Err(error) => Ok(current.ok_or(error)?.view()),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -290,7 +304,7 @@ impl Library {
             running.meter.cancel.cancel();
             running.done.cancelled().await;
             if self.keeper.current().is_some_and(|running| running.id == id) {
-                self.keeper.set_current(None);
+                self.keeper.forget(id);
                 return Ok(());
             }
         }

@@ -47,19 +47,16 @@ pub struct Restored {
 /// Reads and checks a manifest.
 pub(super) async fn manifest_of(destination: &dyn Destination, id: &str) -> Result<Manifest, BackupError> {
     let key = format!("snapshots/{id}/{MANIFEST}");
-    match destination.read(&key, MAX_MANIFEST_BYTES).await? {
-        Some(bytes) => {
-            let manifest = Manifest::decode(&bytes)?;
-            if manifest.id.to_string() == id {
-                Ok(manifest)
-            } else {
-                Err(BackupError::damaged(MANIFEST, "is another snapshot's"))
-            }
-        }
-        None if destination.size(&key).await?.is_some() => {
-            Err(BackupError::damaged(MANIFEST, "is not as it was written"))
-        }
-        None => Err(BackupError::NotFound(id.to_owned())),
+    let missing = || BackupError::NotFound(id.to_owned());
+    if destination.size(&key).await?.ok_or_else(missing)? > MAX_MANIFEST_BYTES {
+        return Err(BackupError::damaged(MANIFEST, "has another size than it was written with"));
+    }
+    let bytes = destination.read(&key, MAX_MANIFEST_BYTES).await?.ok_or_else(missing)?;
+    let manifest = Manifest::decode(&bytes)?;
+    if manifest.id.to_string() == id {
+        Ok(manifest)
+    } else {
+        Err(BackupError::damaged(MANIFEST, "is another snapshot's"))
     }
 }
 

@@ -95,7 +95,7 @@ impl Upkeep for SqliteStore {
 
     async fn checkpoint(&self) -> Result<(), StoreError> {
         let mut writer = self.writer().await;
-        sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&mut *writer).await?;
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut *writer).await?;
         Ok(())
     }
 
