@@ -18,7 +18,7 @@ use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::TensorRef;
 use triptych::embed::Embedder;
-use triptych::library::{IngestReport, IngestSource, Library, LibraryConfig};
+use triptych::library::{IngestReport, IngestSource, Library, LibraryConfig, SourcesConfig};
 use triptych::media::{Decoder, DecoderConfig, Limits};
 use triptych::model::{Bundle, Device, Priority, Towers};
 use triptych::native::NativeParts;
@@ -50,6 +50,7 @@ async fn ours(embedder: &Embedder, file: &Path) -> (f64, f64, IngestReport) {
         allowed_roots: vec![folder],
         ingest_workers: 1,
         keep: Default::default(),
+        sources: SourcesConfig::default(),
     };
     let library = Library::open(config, embedder.clone()).await.unwrap();
     let source = IngestSource {

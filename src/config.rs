@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::library::KeepConfig;
+use crate::library::{KeepConfig, SourcesConfig};
 use crate::media::Limits;
 use crate::model::Device;
+use crate::outbound::bucket::{AccessKey, BucketConfig, BucketUrl};
+use crate::outbound::{HostRule, OutboundConfig, Url};
 
 /// Where the model is and where it runs.
 #[derive(Debug, Clone, Args)]
@@ -78,7 +80,7 @@ pub struct DataArgs {
 /// How a server keeps its library.
 #[derive(Debug, Clone, Args)]
 pub struct KeepArgs {
-    /// Folder for snapshots; made if absent. Without one there are none.
+    /// Folder for snapshots (made if absent), or s3://BUCKET/FOLDER. Without one there are none.
     #[arg(long, env = "TRIPTYCH_SNAPSHOT_ROOT")]
     pub snapshot_root: Option<String>,
     /// Take a snapshot this often, seconds.
@@ -105,6 +107,61 @@ impl KeepArgs {
             snapshots_kept: self.snapshots_kept,
             retention_every: Some(Duration::from_secs_f64(self.retention_every_secs)),
             compact_every: Some(Duration::from_secs_f64(self.compact_every_secs)),
+        }
+    }
+}
+
+/// What may be fetched from other hosts. The key of buckets comes from the environment alone.
+#[derive(Debug, Clone, Args)]
+pub struct SourceArgs {
+    /// Host that files may be fetched from: NAME, *.NAME or an address, :PORT unless it is 80 or 443, and
+    /// +private at the end if it lies in a private network; may be given more than once.
+    #[arg(
+        long = "allow-url-host",
+        env = "TRIPTYCH_ALLOW_URL_HOSTS",
+        value_delimiter = ',',
+        value_name = "HOST"
+    )]
+    pub allow_url_hosts: Vec<HostRule>,
+    /// Bucket, or folder in one, that may be indexed: s3://NAME or s3://NAME/FOLDER; may be given more than once.
+    #[arg(
+        long = "allow-bucket",
+        env = "TRIPTYCH_ALLOW_BUCKETS",
+        value_delimiter = ',',
+        value_name = "S3_URL"
+    )]
+    pub allow_buckets: Vec<BucketUrl>,
+    /// Where the buckets are, if not at Amazon: http(s)://HOST:PORT.
+    #[arg(long, env = "AWS_ENDPOINT_URL", value_name = "URL")]
+    pub s3_endpoint: Option<Url>,
+    /// Region of the buckets.
+    #[arg(long, env = "AWS_REGION", default_value = "us-east-1", value_name = "REGION")]
+    pub s3_region: String,
+    /// Longest time of one download, seconds.
+    #[arg(long, env = "TRIPTYCH_FETCH_TIMEOUT_SECS", default_value_t = 3600.0, value_parser = positive_secs)]
+    pub fetch_timeout_secs: f64,
+}
+
+impl SourceArgs {
+    /// The configuration; no file larger than `max_fetch_bytes`.
+    #[must_use]
+    pub fn sources(&self, max_fetch_bytes: u64) -> SourcesConfig {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let access = variable("AWS_ACCESS_KEY_ID").zip(variable("AWS_SECRET_ACCESS_KEY"));
+        let token = variable("AWS_SESSION_TOKEN");
+        SourcesConfig {
+            network: OutboundConfig {
+                allow_hosts: self.allow_url_hosts.clone(),
+                total_timeout: Duration::from_secs_f64(self.fetch_timeout_secs),
+                ..OutboundConfig::default()
+            },
+            buckets: BucketConfig {
+                allow: self.allow_buckets.clone(),
+                endpoint: self.s3_endpoint.clone(),
+                region: self.s3_region.clone(),
+                access: access.map(|(id, secret)| AccessKey { id, secret, token }),
+            },
+            max_fetch_bytes,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Triptych: search video by text, by sound, by image or by another clip.
 //!
 //! The flow, and the only direction imports may take:
-//! `types, native, telemetry → media → preprocess → model → embed → store → catalog → index → search → jobs →
+//! `types, native, telemetry → outbound → media → preprocess → model → embed → store → catalog → index → search → jobs →
 //! library → {http, config} → cli → main`. `tests/layers.rs` holds it.
 
 pub mod catalog;
@@ -15,6 +15,7 @@ pub mod library;
 pub mod media;
 pub mod model;
 pub mod native;
+pub mod outbound;
 pub mod preprocess;
 pub mod search;
 pub mod store;

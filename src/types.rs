@@ -91,6 +91,8 @@ uuid_id!(AssetId, "ast_", "asset", "One video, sound or picture file in the libr
 uuid_id!(JobId, "job_", "job", "One durable batch job, as `job_<32 hex>`.");
 uuid_id!(SnapshotId, "snp_", "snapshot", "One backup of a library, as `snp_<32 hex>`.");
 
+uuid_id!(WatchId, "wch_", "watch", "One watched folder, as `wch_<32 hex>`.");
+
 /// Row id of one clip (one time window of one asset) in the store; stable for the clip's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ClipId(pub i64);

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use common::s3::{self, S3};
 use common::{Options, Server, error_of, eventually, ok_json, tone, video};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -494,4 +495,75 @@ fn take_when_free(server: &Server) -> Value {
         let now = server.get_json(&location);
         (now["state"] != "running").then_some(now)
     })
+}
+
+#[test]
+fn a_bucket_keeps_snapshots_as_a_folder_does() {
+    let s3 = S3::start();
+    s3.put("backups/other/file", b"somebody else's".to_vec());
+    let place = Place::new();
+    let with_key = |options: Options| {
+        options
+            .args(&["--s3-endpoint", &s3.endpoint()])
+            .env("AWS_ACCESS_KEY_ID", s3::KEY_ID)
+            .env("AWS_SECRET_ACCESS_KEY", s3::SECRET)
+    };
+    let root = "s3://backups/lib";
+    let options = Options::default().data(&place.data()).args(&["--snapshot-root", root]);
+    let server = Server::start(with_key(options));
+    // To be backed up to is not to be read from.
+    let job = json!({"type": "index", "bucket": root});
+    assert_eq!(error_of(server.post("/v1/jobs", &job)), (403, "buckets_disabled".into()));
+    assert_eq!(server.get_json("/v1/snapshots")["data"], json!([]));
+    server.add(&video("first.mp4", 6.4, 300));
+    let first = take(&server, &json!({}));
+    assert_eq!(first["state"], json!("ready"), "{first}");
+    server.add(&tone("tone.wav", 4.0, 900));
+    let second = take(&server, &json!({"recheck": true}));
+    assert_eq!(
+        (&second["contents"]["media_files"], &second["contents"]["copied_files"]),
+        (&json!(2), &json!(1))
+    );
+    let then = answers(&server);
+    let media = || s3.names().iter().filter(|name| name.starts_with("backups/lib/media/")).count();
+    assert_eq!((media(), s3.open_parts()), (2, 0));
+    assert_eq!(server.delete(&format!("/v1/snapshots/{}", id(&first))).status(), 204);
+    assert_eq!(media(), 2);
+    let listed = server.get_json("/v1/snapshots");
+    assert_eq!(listed["data"], json!([second]));
+    server.stop();
+    assert_eq!(std::fs::read_dir(place.data().join("tmp")).unwrap().count(), 0, "the copy was left behind");
+
+    let command = |arguments: &[&str]| {
+        let endpoint = s3.endpoint();
+        Command::new(env!("CARGO_BIN_EXE_triptych"))
+            .args(arguments)
+            .args(["--snapshot-root", root])
+            .env("AWS_ENDPOINT_URL", endpoint)
+            .env("AWS_ACCESS_KEY_ID", s3::KEY_ID)
+            .env("AWS_SECRET_ACCESS_KEY", s3::SECRET)
+            .output()
+            .unwrap()
+    };
+    let to = place.dir.path().join("restored");
+    let (id, to_text) = (id(&second), to.to_str().unwrap());
+    assert!(command(&["snapshot", "verify", &id]).status.success());
+    // Damaged there.
+    for name in s3.names().iter().filter(|name| name.starts_with("backups/lib/")) {
+        let good = s3.get(name).unwrap().to_vec();
+        let mut bad = good.clone();
+        bad[good.len() / 2] ^= 4;
+        s3.put(name, bad);
+        let output = command(&["snapshot", "restore", &id, "--data", to_text]);
+        assert_eq!(error_code(&output), "snapshot_damaged", "{name}");
+        assert!(!to.exists());
+        s3.put(name, good);
+    }
+    let report = stdout_json(&command(&["snapshot", "restore", &id, "--json", "--data", to_text]));
+    assert_eq!(report["media_files"], json!(2));
+    let restored = Server::start(Options::default().data(&to));
+    assert_eq!(answers(&restored), then);
+    restored.stop();
+    assert!(command(&["snapshot", "delete", &id]).status.success());
+    assert_eq!(s3.names(), ["backups/other/file"]);
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 /// Layers from the bottom up; modules in one entry may not use each other.
 const LAYERS: &[&[&str]] = &[
     &["types", "native", "telemetry"],
+    &["outbound"],
     &["media"],
     &["preprocess"],
     &["model"],

@@ -9,9 +9,9 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{CliError, table};
-use crate::config::{DataArgs, LimitArgs, ModelArgs};
+use crate::config::{DataArgs, LimitArgs, ModelArgs, SourceArgs};
 use crate::jobs::{JobView, NameFilter};
-use crate::library::{JobSource, Library};
+use crate::library::{JobSource, KeepConfig, Library};
 use crate::store::{JobItem, JobRecord, WorkState};
 
 /// Flags of `index`.
@@ -23,7 +23,9 @@ pub struct IndexArgs {
     data: DataArgs,
     #[command(flatten)]
     limits: LimitArgs,
-    /// Folder of videos, sounds and pictures.
+    #[command(flatten)]
+    sources: SourceArgs,
+    /// Folder of videos, sounds and pictures, or s3://BUCKET/FOLDER.
     #[arg(required_unless_present = "manifest")]
     folder: Option<PathBuf>,
     /// Only the folder itself, not the folders in it.
@@ -46,7 +48,20 @@ pub struct IndexArgs {
 /// Runs `index`. Exit status 0 also where some files failed: they are listed; 2 where all did.
 pub async fn run(args: IndexArgs) -> Result<ExitCode, CliError> {
     let (source, roots) = source_of(&args)?;
-    let library = super::open_library(&args.model, &args.data, &args.limits, roots).await?;
+    let mut sources = args.sources.sources(u64::MAX);
+    if let JobSource::Bucket { place, .. } = &source {
+        // Whoever runs the command may read what they name, with the key they have.
+        sources.buckets.allow.push(place.parse().map_err(crate::library::LibraryError::from)?);
+    }
+    let library = super::open_library_with(
+        &args.model,
+        &args.data,
+        &args.limits,
+        roots,
+        sources,
+        KeepConfig::default(),
+    )
+    .await?;
     let job = library.start_index_job(source, serde_json::json!({}), None).await?;
     let job = follow(&library, job, !args.json).await?;
     let items =
@@ -77,9 +92,12 @@ fn source_of(args: &IndexArgs) -> Result<(JobSource, Vec<PathBuf>), CliError> {
     let Some(folder) = &args.folder else {
         return Err(CliError::input("missing_field", "name a folder or a --manifest"));
     };
-    let path = resolve(folder)?;
     let filter = NameFilter::new(&args.include, &args.exclude)
         .map_err(|reason| CliError::input("invalid_value", reason))?;
+    if let Some(place) = folder.to_str().filter(|text| text.starts_with("s3://")) {
+        return Ok((JobSource::Bucket { place: place.to_owned(), filter }, Vec::new()));
+    }
+    let path = resolve(folder)?;
     // One file is allowed by its folder.
     let root =
         if path.is_file() { path.parent().map_or_else(|| path.clone(), PathBuf::from) } else { path.clone() };

@@ -22,7 +22,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{DataArgs, LimitArgs, ModelArgs};
 use crate::embed::{EmbedError, Embedder};
-use crate::library::{BackupError, KeepConfig, Library, LibraryConfig, LibraryError};
+use crate::library::{BackupError, KeepConfig, Library, LibraryConfig, LibraryError, SourcesConfig};
 use crate::media::{Decoder, DecoderConfig, MediaError};
 use crate::model::{Bundle, ModelError, Towers};
 use crate::native::{NativeError, NativeParts};
@@ -187,15 +187,17 @@ async fn open_library(
     limits: &LimitArgs,
     allowed_roots: Vec<PathBuf>,
 ) -> Result<Arc<Library>, CliError> {
-    open_kept_library(model, data, limits, allowed_roots, KeepConfig::default()).await
+    open_library_with(model, data, limits, allowed_roots, SourcesConfig::default(), KeepConfig::default())
+        .await
 }
 
-/// As [`open_library`], with snapshots, retention and compaction.
-async fn open_kept_library(
+/// Opens the library of a data folder that may also fetch from other hosts and that is kept.
+async fn open_library_with(
     model: &ModelArgs,
     data: &DataArgs,
     limits: &LimitArgs,
     allowed_roots: Vec<PathBuf>,
+    sources: SourcesConfig,
     keep: KeepConfig,
 ) -> Result<Arc<Library>, CliError> {
     let embedder = open_embedder(model, limits)?;
@@ -203,6 +205,7 @@ async fn open_kept_library(
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         n => n,
     };
-    let config = LibraryConfig { data_dir: data.data.clone(), allowed_roots, ingest_workers, keep };
+    let data_dir = data.data.clone();
+    let config = LibraryConfig { data_dir, allowed_roots, ingest_workers, sources, keep };
     Ok(Library::open(config, embedder).await?)
 }

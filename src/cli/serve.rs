@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +11,9 @@ use clap::Args;
 use tokio::net::TcpListener;
 
 use super::CliError;
-use crate::config::{DataArgs, KeepArgs, LimitArgs, ModelArgs, ServerArgs};
+use crate::config::{DataArgs, KeepArgs, LimitArgs, ModelArgs, ServerArgs, SourceArgs};
 use crate::http::{self, HttpConfig};
-use crate::library::Library;
+use crate::library::{Library, LibraryError};
 
 /// Where and how to listen.
 #[derive(Debug, Clone, Args)]
@@ -60,19 +60,42 @@ pub struct ServeArgs {
     #[command(flatten)]
     listen: ListenArgs,
     #[command(flatten)]
+    sources: SourceArgs,
+    #[command(flatten)]
     keep: KeepArgs,
     /// Folder whose files may be indexed by path; may be given more than once.
     #[arg(long = "allow-root", env = "TRIPTYCH_ALLOW_ROOTS", value_delimiter = ':')]
     allow_roots: Vec<PathBuf>,
+    /// Folder to watch: new and changed files in it are indexed. Its files are allowed as with --allow-root;
+    /// may be given more than once.
+    #[arg(long = "watch", env = "TRIPTYCH_WATCH", value_delimiter = ':', value_name = "FOLDER")]
+    watch: Vec<PathBuf>,
 }
 
 /// Runs `serve` until Ctrl-C or SIGTERM.
 pub async fn run(args: ServeArgs) -> Result<ExitCode, CliError> {
     let listener = bind(&args.listen).await?;
+    let sources = args.sources.sources(args.listen.max_upload_bytes);
     let keep = args.keep.config();
+    let roots = args.allow_roots.iter().chain(&args.watch).cloned().collect();
     let library =
-        super::open_kept_library(&args.model, &args.data, &args.limits, args.allow_roots, keep).await?;
+        super::open_library_with(&args.model, &args.data, &args.limits, roots, sources, keep).await?;
+    for folder in &args.watch {
+        watch(&library, folder).await?;
+    }
     serve_library(library, &args.listen, listener).await
+}
+
+/// Watches a folder as a request without options would; one that is watched already stays as it is.
+async fn watch(library: &Arc<Library>, folder: &Path) -> Result<(), CliError> {
+    let path = folder.canonicalize()?;
+    let Some(path) = path.to_str().map(str::to_owned) else {
+        return Err(CliError::input("path_kind", format!("{}: a name in UTF-8 is needed", folder.display())));
+    };
+    match library.create_watch(http::default_watch(path)).await {
+        Ok(_) | Err(LibraryError::WatchExists(_)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Binds before the model loads, so that a taken port is told at once.

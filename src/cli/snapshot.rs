@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
 
 use super::{CliError, table};
+use crate::config::SourceArgs;
 use crate::library::{Restored, SnapshotOptions, SnapshotPlace, SnapshotState, SnapshotView};
 use crate::types::SnapshotId;
 
@@ -34,9 +35,11 @@ enum Action {
 /// Where snapshots are.
 #[derive(Debug, Args)]
 struct PlaceArgs {
-    /// Folder of the snapshots.
+    /// Folder of the snapshots, or s3://BUCKET/FOLDER.
     #[arg(long, env = "TRIPTYCH_SNAPSHOT_ROOT")]
     snapshot_root: Option<String>,
+    #[command(flatten)]
+    sources: SourceArgs,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -82,7 +85,7 @@ struct RestoreArgs {
 impl PlaceArgs {
     fn open(&self) -> Result<SnapshotPlace, CliError> {
         match &self.snapshot_root {
-            Some(root) => Ok(SnapshotPlace::open(root)?),
+            Some(root) => Ok(SnapshotPlace::open(root, &self.sources.sources(u64::MAX))?),
             None => Err(CliError::input("missing_field", "say where snapshots are with --snapshot-root")),
         }
     }

@@ -15,7 +15,7 @@ use super::extract::{ApiJson, ApiQuery, IdPath, content_type, unsupported};
 use super::form::{self, FileRule};
 use super::state::{AppState, detached};
 use super::views::{AssetView, ClipView, List};
-use crate::library::{IngestSource, Library, LibraryError, Upload};
+use crate::library::{IngestSource, Library, LibraryError, Upload, place_name};
 use crate::model::Priority;
 use crate::store::{AssetRecord, AssetState, StoreError};
 use crate::types::{AssetId, Track};
@@ -23,12 +23,14 @@ use crate::types::{AssetId, Track};
 /// Largest metadata object, bytes of JSON.
 const MAX_METADATA_BYTES: usize = 64 << 10;
 
-/// A file on the server's disk.
+/// A file on the server's disk, or one to be fetched: exactly one of `path` and `url`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct AssetByPath {
+pub struct AssetByPlace {
     /// Absolute path beneath an allowed root.
-    path: String,
+    path: Option<String>,
+    /// An http or https URL of a host that this server may ask; the file is kept as an upload is.
+    url: Option<String>,
     /// Name shown to people; default: the file's.
     name: Option<String>,
     /// Any JSON object.
@@ -64,8 +66,9 @@ pub struct AddQuery {
 ///
 /// Answers 202 at once, or with `wait=true` 201 when the asset is searchable; 200 where the same
 /// bytes were indexed before. With `wait=true` a file that gives nothing is refused and not kept.
+/// A `url` is fetched before the answer; for many or large ones start a job.
 #[utoipa::path(post, path = "/v1/assets", tag = "assets", params(AddQuery),
-    request_body(content((AssetForm = "multipart/form-data"), (AssetByPath = "application/json"))),
+    request_body(content((AssetForm = "multipart/form-data"), (AssetByPlace = "application/json"))),
     responses(
         (status = 200, description = "The same bytes were indexed before", body = AssetView),
         (status = 201, description = "Searchable", body = AssetView),
@@ -79,7 +82,7 @@ pub async fn add(
     state.library.check_room()?;
     let (source, upload) = match content_type(request.headers()).as_str() {
         "multipart/form-data" => by_form(&state, request).await?,
-        "application/json" => (by_path(&state, request).await?, None),
+        "application/json" => by_place(&state, request).await?,
         _ => return Err(unsupported("multipart/form-data or application/json")),
     };
     let library = state.library.clone();
@@ -122,18 +125,25 @@ async fn by_form(state: &AppState, request: Request) -> Result<(IngestSource, Op
     Ok((source, Some(upload)))
 }
 
-async fn by_path(state: &AppState, request: Request) -> Result<IngestSource, ApiError> {
-    let ApiJson(body) = ApiJson::<AssetByPath>::from_request(request, state).await?;
-    let given = PathBuf::from(&body.path);
-    let path = state.library.allowed_path(&given)?;
-    let file_name = given.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    Ok(IngestSource {
-        path,
-        name: form::shown_name(&body.name.unwrap_or(file_name)),
-        owned: false,
-        content: None,
-        metadata: checked_metadata(body.metadata.unwrap_or(Value::Null))?,
-    })
+async fn by_place(state: &AppState, request: Request) -> Result<(IngestSource, Option<Upload>), ApiError> {
+    let ApiJson(body) = ApiJson::<AssetByPlace>::from_request(request, state).await?;
+    let metadata = checked_metadata(body.metadata.unwrap_or(Value::Null))?;
+    let named = |place: &str| form::shown_name(&body.name.clone().unwrap_or_else(|| place_name(place)));
+    match (body.path.as_deref(), body.url.as_deref()) {
+        (Some(given), None) => {
+            let path = state.library.allowed_path(&PathBuf::from(given))?;
+            Ok((IngestSource { path, name: named(given), owned: false, content: None, metadata }, None))
+        }
+        (None, Some(url)) => {
+            let upload = state.library.fetch_url(url).await?;
+            Ok((upload.source(named(url), metadata), Some(upload)))
+        }
+        (None, None) => {
+            let message = "missing field `path`, or `url`";
+            Err(ApiError::new(StatusCode::BAD_REQUEST, "missing_field", message).with_param("path"))
+        }
+        (Some(_), Some(_)) => Err(ApiError::invalid("url", "send only one of `path` and `url`")),
+    }
 }
 
 /// Metadata is an object of bounded size; absent is an empty one.

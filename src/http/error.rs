@@ -11,8 +11,13 @@ use utoipa::ToSchema;
 use crate::embed::EmbedError;
 use crate::library::{BackupError, LibraryError};
 use crate::model::ModelError;
+use crate::outbound::OutboundError;
 use crate::search::SearchError;
 use crate::store::StoreError;
+
+/// Codes of 403 that say where something lies, not who asks.
+const REFUSED_PLACES: [&str; 5] =
+    ["path_not_allowed", "urls_disabled", "url_not_allowed", "buckets_disabled", "bucket_not_allowed"];
 
 /// An error on its way to the client. The outermost middleware adds the request id and writes it.
 #[derive(Debug, Clone)]
@@ -99,8 +104,8 @@ impl ApiError {
     fn kind(&self) -> &'static str {
         match self.status {
             StatusCode::UNAUTHORIZED => "authentication_error",
-            // A refused path is a matter of the request, not of who sends it.
-            StatusCode::FORBIDDEN if self.code != "path_not_allowed" => "authentication_error",
+            // A refused place is a matter of the request, not of who sends it.
+            StatusCode::FORBIDDEN if !REFUSED_PLACES.contains(&&*self.code) => "authentication_error",
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
             status if status.is_client_error() => "invalid_request_error",
             _ => "server_error",
@@ -150,6 +155,7 @@ impl From<LibraryError> for ApiError {
                     .with_param("pairs");
             }
             LibraryError::Search(error) => return search_error(error),
+            LibraryError::Outbound(error) => return outbound_error(error),
             LibraryError::PathNotAllowed(_) => {
                 return Self::new(StatusCode::FORBIDDEN, error.code(), error.to_string()).with_param("path");
             }
@@ -165,7 +171,8 @@ impl From<LibraryError> for ApiError {
                 return Self::new(StatusCode::BAD_REQUEST, error.code(), error.to_string()).with_param(at);
             }
             LibraryError::Backup(inner) => return backup_error(inner),
-            LibraryError::Cancelled => StatusCode::CONFLICT,
+            LibraryError::TooManyWatches(_) => StatusCode::BAD_REQUEST,
+            LibraryError::Cancelled | LibraryError::WatchExists(_) => StatusCode::CONFLICT,
             LibraryError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             LibraryError::Io(io) if io.kind() == std::io::ErrorKind::StorageFull => {
                 StatusCode::INSUFFICIENT_STORAGE
@@ -200,6 +207,21 @@ impl From<EmbedError> for ApiError {
     fn from(error: EmbedError) -> Self {
         embed_error(&error)
     }
+}
+
+/// What another host did wrong is neither the sender's fault nor ours.
+fn outbound_error(error: &OutboundError) -> ApiError {
+    let (status, param) = match error {
+        OutboundError::UrlsDisabled | OutboundError::NotAllowed(_) => (StatusCode::FORBIDDEN, "url"),
+        OutboundError::BucketsDisabled | OutboundError::BucketNotAllowed(_) => {
+            (StatusCode::FORBIDDEN, "bucket")
+        }
+        OutboundError::Refused { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "url"),
+        OutboundError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "url"),
+        OutboundError::Failed { .. } => (StatusCode::BAD_GATEWAY, "url"),
+        OutboundError::Timeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "url"),
+    };
+    ApiError::new(status, error.code(), error.to_string()).with_param(param)
 }
 
 fn search_error(error: &SearchError) -> ApiError {

@@ -28,12 +28,12 @@ const EVENT_EVERY: Duration = Duration::from_millis(300);
 /// Longest idempotency key, characters.
 const MAX_KEY_CHARS: usize = 255;
 
-/// Longest list of files in a request; longer ones come as a manifest.
+/// Longest list of files or URLs in a request; longer ones come as a manifest.
 const MAX_FILES: usize = 10_000;
 /// Most globs of a request.
 const MAX_GLOBS: usize = 100;
 
-/// A job to start: exactly one of `path`, `manifest` and `files`.
+/// A job to start: exactly one of `path`, `manifest`, `files`, `urls` and `bucket`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JobBody {
@@ -45,18 +45,23 @@ pub struct JobBody {
     path: Option<String>,
     /// With `path`: also the folders in it; default true.
     recursive: Option<bool>,
-    /// With `path`: only files that match one of these globs. `*` stays within a name, `**` crosses
+    /// With `path` or `bucket`: only files that match one of these globs. `*` stays within a name, `**` crosses
     /// folders; a glob without `/` is looked for in every folder; case does not matter.
     #[serde(default)]
     include: Vec<String>,
-    /// With `path`: no files that match one of these globs.
+    /// With `path` or `bucket`: no files that match one of these globs.
     #[serde(default)]
     exclude: Vec<String>,
-    /// Absolute path of a JSONL file beneath an allowed root: one `{"path": …, "metadata": {…}}` a
-    /// line; relative paths are relative to its folder.
+    /// Absolute path of a JSONL file beneath an allowed root: one `{"path": …, "metadata": {…}}` or
+    /// `{"url": …}` a line; relative paths are relative to its folder.
     manifest: Option<String>,
     /// The files themselves, at most 10,000.
     files: Option<Vec<ManifestItem>>,
+    /// URLs to be fetched, at most 10,000: each a string, or `{"url": …, "name": …, "metadata": {…}}`.
+    urls: Option<Vec<UrlItem>>,
+    /// `s3://bucket` or `s3://bucket/folder`, of those that this server may read: everything in it with a
+    /// name of media, or what `include` names.
+    bucket: Option<String>,
     /// Any JSON object, given to every asset; an item's own keys win.
     #[schema(value_type = Option<Object>)]
     metadata: Option<Value>,
@@ -64,31 +69,72 @@ pub struct JobBody {
 
 impl JobBody {
     fn source(self) -> Result<JobSource, ApiError> {
-        let folder_only = self.recursive.is_some() || !self.include.is_empty() || !self.exclude.is_empty();
-        if folder_only && self.path.is_none() {
-            let message = "`recursive`, `include` and `exclude` go with `path`";
+        if self.recursive.is_some() && self.path.is_none() {
+            return Err(ApiError::invalid("recursive", "`recursive` goes with `path`"));
+        }
+        let globs = !self.include.is_empty() || !self.exclude.is_empty();
+        if globs && self.path.is_none() && self.bucket.is_none() {
+            let message = "`include` and `exclude` go with `path` or `bucket`";
             return Err(ApiError::invalid("include", message));
         }
-        if self.include.len() + self.exclude.len() > MAX_GLOBS {
-            return Err(ApiError::invalid("include", format!("at most {MAX_GLOBS} globs")));
-        }
-        match (self.path, self.manifest, self.files) {
-            (Some(path), None, None) => {
-                let filter = NameFilter::new(&self.include, &self.exclude)
-                    .map_err(|reason| ApiError::invalid("include", reason))?;
+        let filter = checked_filter(&self.include, &self.exclude)?;
+        match (self.path, self.manifest, self.files, self.urls, self.bucket) {
+            (Some(path), None, None, None, None) => {
                 let recursive = self.recursive.unwrap_or(true);
                 Ok(JobSource::Folder { path: path.into(), recursive, filter })
             }
-            (None, Some(manifest), None) => Ok(JobSource::Manifest(manifest.into())),
-            (None, None, Some(files)) if files.len() > MAX_FILES => {
-                Err(ApiError::invalid("files", format!("at most {MAX_FILES} files; more come as a manifest")))
+            (None, Some(manifest), None, None, None) => Ok(JobSource::Manifest(manifest.into())),
+            (None, None, Some(files), None, None) => Ok(JobSource::Files(checked_items("files", files)?)),
+            (None, None, None, Some(urls), None) => {
+                let items = urls.into_iter().map(ManifestItem::from).collect();
+                Ok(JobSource::Files(checked_items("urls", items)?))
             }
-            (None, None, Some(files)) => Ok(JobSource::Files(files)),
-            (None, None, None) => {
-                let message = "send one of `path`, `manifest` and `files`";
+            (None, None, None, None, Some(place)) => Ok(JobSource::Bucket { place, filter }),
+            (None, None, None, None, None) => {
+                let message = format!("send one of {SOURCES}");
                 Err(ApiError::new(StatusCode::BAD_REQUEST, "missing_field", message).with_param("path"))
             }
-            _ => Err(ApiError::invalid("path", "send only one of `path`, `manifest` and `files`")),
+            _ => Err(ApiError::invalid("path", format!("send only one of {SOURCES}"))),
+        }
+    }
+}
+
+const SOURCES: &str = "`path`, `manifest`, `files`, `urls` and `bucket`";
+
+/// Globs of a request.
+pub fn checked_filter(include: &[String], exclude: &[String]) -> Result<NameFilter, ApiError> {
+    if include.len() + exclude.len() > MAX_GLOBS {
+        return Err(ApiError::invalid("include", format!("at most {MAX_GLOBS} globs")));
+    }
+    NameFilter::new(include, exclude).map_err(|reason| ApiError::invalid("include", reason))
+}
+
+fn checked_items(param: &str, items: Vec<ManifestItem>) -> Result<Vec<ManifestItem>, ApiError> {
+    if items.len() > MAX_FILES {
+        let message = format!("at most {MAX_FILES} of them; more come as a manifest");
+        return Err(ApiError::invalid(param, message));
+    }
+    for (at, item) in items.iter().enumerate() {
+        item.check().map_err(|reason| ApiError::invalid(format!("{param}[{at}]"), reason))?;
+    }
+    Ok(items)
+}
+
+/// A URL to be fetched.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum UrlItem {
+    /// The URL.
+    Url(String),
+    /// With a name or metadata.
+    Item(ManifestItem),
+}
+
+impl From<UrlItem> for ManifestItem {
+    fn from(item: UrlItem) -> Self {
+        match item {
+            UrlItem::Url(url) => Self { url: Some(url), ..Self::default() },
+            UrlItem::Item(item) => item,
         }
     }
 }

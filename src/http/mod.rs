@@ -29,12 +29,15 @@ mod stats;
 mod thumbnail;
 mod timeline;
 mod views;
+mod watches;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+pub use watches::default_watch;
 
 use crate::library::Library;
 

@@ -22,7 +22,7 @@ use super::state::AppState;
         (name = "search", description = "Find moments"),
         (name = "embeddings", description = "Vectors"),
         (name = "assets", description = "Videos, sounds and pictures"),
-        (name = "jobs", description = "Index folders"),
+        (name = "jobs", description = "Index folders, URLs and buckets; watch folders"),
         (name = "keeping", description = "Snapshots, retention, compaction"),
         (name = "server", description = "What runs, how it is")
     ),

@@ -11,7 +11,7 @@ use super::error::ApiError;
 use super::state::AppState;
 use super::{
     assets, compactions, content, deletions, embeddings, evaluations, guard, health, jobs, middleware,
-    models, openapi, pages, retention, search, session, snapshots, stats, thumbnail, timeline,
+    models, openapi, pages, retention, search, session, snapshots, stats, thumbnail, timeline, watches,
 };
 
 /// Every documented call.
@@ -39,6 +39,8 @@ pub fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(retention::get, retention::set))
         .routes(routes!(retention::apply))
         .routes(routes!(compactions::compact))
+        .routes(routes!(watches::create, watches::list))
+        .routes(routes!(watches::get, watches::delete))
         .routes(routes!(models::list))
         .routes(routes!(stats::stats))
         .routes(routes!(stats::prometheus))

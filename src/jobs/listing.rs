@@ -32,6 +32,15 @@ impl NameFilter {
         Ok(Self { include, exclude: globs(exclude)? })
     }
 
+    /// Whether an object of a bucket is wanted, by its key after the folder: what a glob names, else what
+    /// has a name of media; hidden names never. Nothing looks inside.
+    #[must_use]
+    pub fn wants_object(&self, relative: &str) -> bool {
+        let hidden = relative.split('/').any(|part| part.starts_with('.'));
+        let path = Path::new(relative);
+        !hidden && self.wants(path) && (self.include.is_some() || named_media(path))
+    }
+
     fn wants(&self, relative: &Path) -> bool {
         self.include.as_ref().is_none_or(|include| include.is_match(relative))
             && !self.exclude.is_match(relative)
@@ -77,6 +86,27 @@ pub fn list_media(
         return Ok(root.to_str().map(str::to_owned).into_iter().collect());
     }
     let mut found = Vec::new();
+    walk(root, recursive, |path, link| {
+        let wanted = filter.wants(path.strip_prefix(root).unwrap_or(path)) && is_media(path, link, &inside);
+        match path.to_str().filter(|_| wanted) {
+            Some(text) => found.push(text.to_owned()),
+            None if wanted => tracing::warn!(path = ?path, "a name that is not UTF-8 is left out"),
+            None => {}
+        }
+        if found.len() > most { Err(ListError::TooMany(most)) } else { Ok(()) }
+    })?;
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Shows every file and link of a folder that is not hidden, in no order, and whether it is a link;
+/// whether every folder could be read.
+fn walk(
+    root: &Path,
+    recursive: bool,
+    mut each: impl FnMut(&Path, bool) -> Result<(), ListError>,
+) -> Result<bool, ListError> {
+    let mut whole = true;
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
         let entries = match fs::read_dir(&folder) {
@@ -84,6 +114,7 @@ pub fn list_media(
             // One unreadable folder in a big tree must not stop the rest.
             Err(error) if folder != root => {
                 tracing::warn!(folder = ?folder, %error, "a folder could not be read and is left out");
+                whole = false;
                 continue;
             }
             Err(error) => return Err(error.into()),
@@ -95,24 +126,59 @@ pub fn list_media(
             }
             let kind = entry.file_type()?;
             let path = entry.path();
-            if kind.is_dir() && recursive {
+            if !kind.is_dir() {
+                each(&path, kind.is_symlink())?;
+            } else if recursive {
                 folders.push(path);
-            } else if !kind.is_dir()
-                && filter.wants(path.strip_prefix(root).unwrap_or(&path))
-                && is_media(&path, kind.is_symlink(), &inside)
-            {
-                match path.to_str() {
-                    Some(text) => found.push(text.to_owned()),
-                    None => tracing::warn!(path = ?path, "a name that is not UTF-8 is left out"),
-                }
-            }
-            if found.len() > most {
-                return Err(ListError::TooMany(most));
             }
         }
     }
-    found.sort_unstable();
-    Ok(found)
+    Ok(whole)
+}
+
+/// One file of a folder that is looked at again and again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenFile {
+    /// Its path.
+    pub path: String,
+    /// Bytes.
+    pub size_bytes: u64,
+    /// When it was last written, nanoseconds since 1970.
+    pub mtime_ns: i64,
+}
+
+/// The wanted files of a folder with their sizes and times, sorted by path, and whether every folder in
+/// it could be read. Names decide, nothing is opened; links that lead outside are left out. Blocking.
+///
+/// # Errors
+/// [`ListError`].
+pub fn list_seen(
+    root: &Path,
+    recursive: bool,
+    filter: &NameFilter,
+    most: usize,
+    inside: impl Fn(&Path) -> bool,
+) -> Result<(Vec<SeenFile>, bool), ListError> {
+    use std::os::unix::fs::MetadataExt;
+    let mut found = Vec::new();
+    let whole = walk(root, recursive, |path, link| {
+        let relative = path.strip_prefix(root).unwrap_or(path).to_str();
+        let (Some(text), true) = (path.to_str(), relative.is_some_and(|name| filter.wants_object(name)))
+        else {
+            return Ok(());
+        };
+        if link && !path.canonicalize().is_ok_and(|real| inside(&real)) {
+            return Ok(());
+        }
+        // What went away meanwhile was not seen.
+        if let Some(meta) = fs::metadata(path).ok().filter(fs::Metadata::is_file) {
+            let mtime_ns = meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec());
+            found.push(SeenFile { path: text.to_owned(), size_bytes: meta.len(), mtime_ns });
+        }
+        if found.len() > most { Err(ListError::TooMany(most)) } else { Ok(()) }
+    })?;
+    found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    Ok((found, whole))
 }
 
 fn is_media(path: &Path, link: bool, inside: &impl Fn(&Path) -> bool) -> bool {
@@ -190,6 +256,31 @@ mod tests {
     }
 
     #[test]
+    fn a_look_sees_names_sizes_and_times_and_nothing_outside() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
+        let root = base.join("root");
+        fs::create_dir_all(root.join("b")).unwrap();
+        for (name, bytes) in [("z.mp4", 3), ("b/c.wav", 2), ("b.wav", 1), (".h.mp4", 1), ("x.part", 1)] {
+            fs::write(root.join(name), vec![0; bytes]).unwrap();
+        }
+        fs::write(base.join("out.mp4"), "x").unwrap();
+        symlink(base.join("out.mp4"), root.join("out.mp4")).unwrap();
+        symlink(root.join("z.mp4"), root.join("in.mp4")).unwrap();
+        let all = NameFilter::default();
+        let (seen, whole) = list_seen(&root, true, &all, 9, |path| path.starts_with(&root)).unwrap();
+        let sizes: Vec<_> = seen
+            .iter()
+            .map(|file| {
+                (Path::new(&file.path).strip_prefix(&root).unwrap().to_str().unwrap(), file.size_bytes)
+            })
+            .collect();
+        assert_eq!(sizes, [("b.wav", 1), ("b/c.wav", 2), ("in.mp4", 3), ("z.mp4", 3)]);
+        assert!(whole && seen.iter().all(|file| file.mtime_ns > 1_700_000_000_000_000_000));
+        assert!(matches!(list_seen(&root, true, &all, 3, |_| true), Err(ListError::TooMany(3))));
+    }
+
+    #[test]
     fn globs_choose_among_the_files() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
@@ -209,6 +300,9 @@ mod tests {
         assert_eq!(chosen(&["b/*.mp4"], &[]), ["b/c.MP4"]);
         assert_eq!(chosen(&["*.mp4", "*.wav"], &["**/raw/**"]), ["a.mp4", "b/c.MP4", "b/d.wav"]);
         assert_eq!(chosen(&[], &["*.mp4"]), ["b/d.wav"]);
+        let (all, wav) = (NameFilter::default(), NameFilter::new(&["*.raw".to_owned()], &[]).unwrap());
+        assert!(all.wants_object("a/b.MP4") && !all.wants_object("a/.b.mp4") && !all.wants_object("a/b.txt"));
+        assert!(wav.wants_object("a/b.raw") && !wav.wants_object("a/b.mp4") && !wav.wants_object(".a/b.raw"));
         assert!(NameFilter::new(&["[".to_owned()], &[]).unwrap_err().starts_with("`[`: "));
     }
 }

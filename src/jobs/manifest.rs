@@ -1,4 +1,4 @@
-//! A JSONL manifest: one file a line, with metadata of its own.
+//! A JSONL manifest: one file or URL a line, with metadata of its own.
 
 use std::io::BufRead;
 use std::path::Path;
@@ -10,16 +10,43 @@ use utoipa::ToSchema;
 /// Longest line, bytes.
 const MAX_LINE_BYTES: usize = 256 << 10;
 
-/// One file to index.
-#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
+/// One file to index: exactly one of `path` and `url`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ManifestItem {
     /// The file; in a manifest, a relative path is relative to the manifest's folder.
-    pub path: String,
+    pub path: Option<String>,
+    /// Where the file is to be fetched from: http or https, a host that this server may ask.
+    pub url: Option<String>,
+    /// Name shown to people; default: the file's.
+    pub name: Option<String>,
     /// Any JSON object; its keys win over those of the job's metadata.
     #[schema(value_type = Option<Object>)]
     #[serde(default)]
     pub metadata: Map<String, Value>,
+}
+
+impl ManifestItem {
+    /// Checks that it names one thing.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn check(&self) -> Result<(), &'static str> {
+        match (self.path.as_deref(), self.url.as_deref()) {
+            (Some(""), None) => Err("`path` is empty"),
+            (None, Some(url)) if !is_url(url) => Err("`url` has to begin with http:// or https://"),
+            (Some(path), None) if is_url(path) => Err("a URL goes into `url`, not into `path`"),
+            (Some(_), None) | (None, Some(_)) => Ok(()),
+            (Some(_), Some(_)) => Err("it has both `path` and `url`"),
+            (None, None) => Err("it has neither `path` nor `url`"),
+        }
+    }
+}
+
+/// Whether a text is meant as a URL that is fetched; paths begin with `/`.
+fn is_url(text: &str) -> bool {
+    let has = |scheme: &str| text.get(..scheme.len()).is_some_and(|head| head.eq_ignore_ascii_case(scheme));
+    has("http://") || has("https://") || has("s3://")
 }
 
 /// Why a manifest was refused.
@@ -42,7 +69,7 @@ pub enum ManifestError {
 }
 
 /// Reads a manifest that lies in `folder`: empty lines are skipped, anything else that is not
-/// `{"path": …, "metadata": {…}}` is refused with its line. Blocking.
+/// `{"path" or "url": …, "name": …, "metadata": {…}}` is refused with its line. Blocking.
 ///
 /// # Errors
 /// [`ManifestError`].
@@ -71,16 +98,14 @@ pub fn read_manifest(
         }
         let mut item: ManifestItem =
             serde_json::from_slice(line_text).map_err(|error| refused(error.to_string()))?;
-        if item.path.is_empty() {
-            return Err(refused("`path` is empty".to_owned()));
-        }
+        item.check().map_err(|reason| refused(reason.to_owned()))?;
         if items.len() == most {
             return Err(ManifestError::TooMany(most));
         }
-        if !Path::new(&item.path).is_absolute() {
-            let joined = folder.join(&item.path);
+        if let Some(path) = item.path.as_mut().filter(|path| !Path::new(path.as_str()).is_absolute()) {
+            let joined = folder.join(&*path);
             let joined = joined.to_str().ok_or_else(|| refused("its folder's name is not UTF-8".into()))?;
-            item.path = joined.to_owned();
+            *path = joined.to_owned();
         }
         items.push(item);
     }
@@ -103,11 +128,14 @@ mod tests {
             "\u{feff}{\"path\": \"a.mp4\", \"metadata\": {\"n\": 1}}\r\n\n{\"path\": \"/b/ü.wav\"}\n  \n{\"path\":\"../c\"}",
         )
         .unwrap();
-        let paths: Vec<&str> = items.iter().map(|item| item.path.as_str()).collect();
+        let paths: Vec<&str> = items.iter().filter_map(|item| item.path.as_deref()).collect();
         assert_eq!(paths, ["/m/a.mp4", "/b/ü.wav", "/m/../c"]);
         assert_eq!(Value::Object(items[0].metadata.clone()), json!({"n": 1}));
         assert!(items[1].metadata.is_empty());
         assert_eq!(read("").unwrap(), []);
+        let url = &read("{\"url\": \"https://a.b/c.mp4\", \"name\": \"C\"}").unwrap()[0];
+        let (place, name) = (url.url.as_deref(), url.name.as_deref());
+        assert_eq!((place, name, &url.path), (Some("https://a.b/c.mp4"), Some("C"), &None));
     }
 
     #[test]
@@ -117,7 +145,10 @@ mod tests {
             ("{\"path\":\"a\",\"meta\":{}}", "line 1: unknown field `meta`"),
             ("{\"path\":\"a\",\"metadata\":[]}", "line 1: invalid type"),
             ("\n\n{\"path\":\"\"}", "line 3: `path` is empty"),
-            ("{}", "line 1: missing field `path`"),
+            ("{}", "line 1: it has neither `path` nor `url`"),
+            ("{\"path\":\"a\",\"url\":\"http://a/b\"}", "line 1: it has both `path` and `url`"),
+            ("{\"url\":\"a/b.mp4\"}", "line 1: `url` has to begin with"),
+            ("{\"path\":\"HTTPS://a/b.mp4\"}", "line 1: a URL goes into `url`"),
             ("{\"path\":\"a\"}\n{\"path\":\"b\"}\n{\"path\":\"c\"}\n{\"path\":\"d\"}", "more than 3 files"),
         ] {
             let error = read(text).unwrap_err();

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-pub use listing::{ListError, NameFilter, list_media};
+pub use listing::{ListError, NameFilter, SeenFile, list_media, list_seen};
 pub use manifest::{ManifestError, ManifestItem, read_manifest};
 
 use crate::store::{JobItem, JobRecord, WorkState};

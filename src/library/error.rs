@@ -2,9 +2,10 @@
 
 use crate::embed::EmbedError;
 use crate::index::IndexError;
+use crate::outbound::OutboundError;
 use crate::search::SearchError;
 use crate::store::StoreError;
-use crate::types::Modality;
+use crate::types::{Modality, WatchId};
 
 /// Why the library refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +22,9 @@ pub enum LibraryError {
     /// Search.
     #[error(transparent)]
     Search(#[from] SearchError),
+    /// Another host.
+    #[error(transparent)]
+    Outbound(#[from] OutboundError),
     /// A path outside the allowed roots.
     #[error("{0} is not beneath an allowed folder")]
     PathNotAllowed(String),
@@ -36,6 +40,12 @@ pub enum LibraryError {
     /// A manifest with a line that is no item.
     #[error("the manifest cannot be read: {0}")]
     BadManifest(String),
+    /// A folder that is watched already.
+    #[error("the folder is watched already, as {0}")]
+    WatchExists(WatchId),
+    /// More watches than a library takes.
+    #[error("there are {0} watches already; watch a folder above some of them instead")]
+    TooManyWatches(usize),
     /// Too much work is queued.
     #[error("too much work is queued; try again in {retry_after_secs} s")]
     Busy {
@@ -86,11 +96,14 @@ impl LibraryError {
             Self::Index(_) => "index_failed",
             Self::Embed(error) => error.code(),
             Self::Search(error) => error.code(),
+            Self::Outbound(error) => error.code(),
             Self::PathNotAllowed(_) => "path_not_allowed",
             Self::PathMissing(_) => "path_missing",
             Self::PathKind(..) => "path_kind",
             Self::TooManyFiles(_) => "too_many_files",
             Self::BadManifest(_) => "invalid_manifest",
+            Self::WatchExists(_) => "watch_exists",
+            Self::TooManyWatches(_) => "too_many_watches",
             Self::Busy { .. } => "busy",
             Self::UploadTooLarge { .. } => "payload_too_large",
             Self::UnknownAsset(..) => "asset_unknown",
@@ -115,5 +128,7 @@ pub(super) fn is_passing(code: &str) -> bool {
             | "overloaded"
             | "tower_failed"
             | "decode_worker_failed"
+            | "url_failed"
+            | "url_timeout"
     )
 }

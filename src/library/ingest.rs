@@ -99,7 +99,26 @@ impl Library {
             // The library holds these bytes under a path of the user's: our copy is not needed.
             self.remove_kept(&kept).await?;
         }
-        Ok(Accepted::Known(record))
+        Ok(Accepted::Known(self.relocated(record, source).await?))
+    }
+
+    /// A file that was moved is found again by its bytes: from now on its asset is where it lies now.
+    async fn relocated(
+        &self,
+        mut record: AssetRecord,
+        source: &IngestSource,
+    ) -> Result<AssetRecord, LibraryError> {
+        let path = super::utf8(&source.path)?;
+        if record.owned || source.owned || record.path == path || tokio::fs::try_exists(&record.path).await? {
+            return Ok(record);
+        }
+        if record.name == super::place_name(&record.path) {
+            record.name.clone_from(&source.name);
+        }
+        self.store.relocate_asset(record.id, &path, &record.name).await?;
+        record.path = path;
+        self.catalog.put_asset(&record);
+        Ok(record)
     }
 
     /// Accepts, embeds, stores and indexes one file; returns when it is searchable. A file that

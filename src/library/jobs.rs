@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
 use serde_json::Value;
 
 use super::paths::AllowedRoots;
 use super::{Library, LibraryError, open_resolved};
 use crate::jobs::{Baseline, JobView, ListError, ManifestError, ManifestItem, NameFilter, now_unix_ms};
-use crate::store::{JobRecord, Store, WorkState};
+use crate::outbound::bucket::BucketUrl;
+use crate::store::{JobRecord, NewItem, Store, WorkState};
 use crate::types::JobId;
 
 /// Most files one job takes.
@@ -31,8 +33,15 @@ pub enum JobSource {
     },
     /// A JSONL file of files.
     Manifest(PathBuf),
-    /// The files themselves.
+    /// The files or URLs themselves.
     Files(Vec<ManifestItem>),
+    /// The objects of a bucket, or of a folder in it.
+    Bucket {
+        /// `s3://bucket/folder`, of those that are allowed.
+        place: String,
+        /// Which of its objects.
+        filter: NameFilter,
+    },
 }
 
 /// What jobs had done when this process began, so that a rate after a restart is not diluted by
@@ -76,16 +85,50 @@ impl Library {
         }
         let path = match &source {
             JobSource::Folder { path, .. } | JobSource::Manifest(path) => Some(self.allowed_path(path)?),
-            JobSource::Files(_) => None,
+            JobSource::Files(_) | JobSource::Bucket { .. } => None,
         };
-        let shown = path.as_deref().map(super::utf8).transpose()?;
+        let mut shown = path.as_deref().map(super::utf8).transpose()?;
+        let items = if let JobSource::Bucket { place, filter } = &source {
+            let place = self.sources.buckets.check(place)?;
+            shown = Some(place.to_string());
+            self.objects_of(&place, filter, &metadata).await?
+        } else {
+            let (roots, metadata) = (self.roots.clone(), metadata.clone());
+            super::blocking(move || items_of(source, path.as_deref(), &roots, &metadata)).await?
+        };
+        if items.iter().any(|item| item.path.starts_with("http")) {
+            self.sources.outbound.require_on()?;
+        }
         let request = serde_json::json!({ "type": "index", "path": shown, "metadata": metadata });
-        let roots = self.roots.clone();
-        let items = super::blocking(move || items_of(source, path.as_deref(), &roots, &metadata)).await?;
         let job = self.store.create_job("index", &request, &items, idempotency_key).await?;
         self.start_workers();
         self.work.wake.notify_one();
         Ok(job)
+    }
+
+    /// The wanted objects of a bucket, as items.
+    async fn objects_of(
+        &self,
+        place: &BucketUrl,
+        filter: &NameFilter,
+        metadata: &Value,
+    ) -> Result<Vec<NewItem>, LibraryError> {
+        let bucket = self.sources.buckets.open(&place.bucket)?;
+        let mut listing = bucket.list(&place.key);
+        let mut items = Vec::new();
+        while let Some(object) = listing.next().await {
+            let key = object?.key;
+            let relative = key.strip_prefix(&place.key).unwrap_or(&key).trim_start_matches('/');
+            if !filter.wants_object(relative) {
+                continue;
+            }
+            if items.len() == MAX_FILES {
+                return Err(LibraryError::TooManyFiles(MAX_FILES));
+            }
+            let path = BucketUrl { bucket: place.bucket.clone(), key }.to_string();
+            items.push(NewItem { path, name: None, metadata: metadata.clone() });
+        }
+        Ok(items)
     }
 
     /// Cancels a job; running items are stopped and leave nothing behind. Waits for them shortly.
@@ -151,7 +194,7 @@ fn items_of(
     path: Option<&Path>,
     roots: &AllowedRoots,
     metadata: &Value,
-) -> Result<Vec<(String, Value)>, LibraryError> {
+) -> Result<Vec<NewItem>, LibraryError> {
     let files = match (source, path) {
         (JobSource::Folder { recursive, filter, .. }, Some(folder)) => {
             let listed =
@@ -159,7 +202,7 @@ fn items_of(
             return Ok(listed
                 .map_err(list_error)?
                 .into_iter()
-                .map(|path| (path, metadata.clone()))
+                .map(|path| NewItem { path, name: None, metadata: metadata.clone() })
                 .collect());
         }
         (JobSource::Manifest(_), Some(path)) => {
@@ -168,9 +211,13 @@ fn items_of(
             crate::jobs::read_manifest(file, folder, MAX_FILES).map_err(manifest_error)?
         }
         (JobSource::Files(files), _) => files,
-        (_, None) => Vec::new(),
+        (_, None) | (JobSource::Bucket { .. }, _) => Vec::new(),
     };
-    Ok(files.into_iter().map(|file| (file.path, merged(metadata, file.metadata))).collect())
+    let item = |file: ManifestItem| {
+        let path = file.path.or(file.url).unwrap_or_default();
+        NewItem { path, name: file.name, metadata: merged(metadata, file.metadata) }
+    };
+    Ok(files.into_iter().map(item).collect())
 }
 
 fn merged(metadata: &Value, own: serde_json::Map<String, Value>) -> Value {

@@ -14,14 +14,16 @@ mod metrics;
 mod open;
 mod paths;
 mod retention;
+mod sources;
 mod uploads;
+mod watches;
 mod worker;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, RwLock};
+use tokio::sync::{Mutex, Notify, RwLock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -36,6 +38,7 @@ pub use jobs::JobSource;
 pub use keep::Deletion;
 pub use paths::open_resolved;
 pub use retention::{RetentionReport, Rule, RuleCount};
+pub use sources::{SourcesConfig, place_name};
 pub use uploads::{Content, Upload, UploadWriter};
 
 use crate::catalog::Catalog;
@@ -59,6 +62,8 @@ pub struct LibraryConfig {
     pub ingest_workers: usize,
     /// Snapshots, retention, compaction.
     pub keep: KeepConfig,
+    /// What may be fetched from other hosts.
+    pub sources: SourcesConfig,
 }
 
 /// One file to be indexed.
@@ -111,6 +116,7 @@ pub struct Library {
     index: Arc<IndexSet>,
     catalog: Arc<Catalog>,
     roots: paths::AllowedRoots,
+    sources: sources::Sources,
     uploads: Arc<uploads::Uploads>,
     segmentation: String,
     comparable: Arc<search::Comparable>,
@@ -129,6 +135,8 @@ pub struct Library {
     keeper: backup::Keeper,
     /// Rules of retention are changed and applied one after another.
     retention_turn: Mutex<()>,
+    /// A watched folder wants to be looked at.
+    watch_wake: Notify,
     started: Once,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -320,6 +328,7 @@ impl Library {
             self.tasks.spawn(backup::take_by_the_clock(Arc::clone(self)));
             self.tasks.spawn(retention::keep_up(Arc::clone(self)));
             self.tasks.spawn(compact::keep_up(Arc::clone(self)));
+            self.tasks.spawn(watches::keep_watching(Arc::clone(self)));
         });
     }
 

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex, RwLock};
+use tokio::sync::{Mutex, Notify, RwLock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Library, LibraryConfig, LibraryError, active, backup, calibrate, jobs, paths, uploads, worker};
+use super::{
+    Library, LibraryConfig, LibraryError, active, backup, calibrate, jobs, paths, sources, uploads, worker,
+};
 use crate::catalog::Catalog;
 use crate::embed::Embedder;
 use crate::index::IndexSet;
@@ -32,7 +34,8 @@ impl Library {
     /// [`LibraryError`].
     pub async fn open(config: LibraryConfig, embedder: Embedder) -> Result<Arc<Self>, LibraryError> {
         let roots = paths::AllowedRoots::new(&config.allowed_roots)?;
-        let keeper = backup::Keeper::open(config.keep)?;
+        let keeper = backup::Keeper::open(config.keep, &config.sources)?;
+        let sources = sources::Sources::new(config.sources)?;
         make_private_folder(&config.data_dir)?;
         let bundle = Arc::clone(embedder.bundle());
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.data_dir, bundle.id()).await?);
@@ -74,6 +77,7 @@ impl Library {
             store,
             index: Arc::new(index),
             roots,
+            sources,
             uploads,
             ingest_workers: config.ingest_workers,
             active: active::ActiveSet::default(),
@@ -83,6 +87,7 @@ impl Library {
             baselines,
             keeper,
             retention_turn: Mutex::new(()),
+            watch_wake: Notify::new(),
             started: Once::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),

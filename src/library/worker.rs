@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::active::Claim;
-use super::{IngestSource, Library, LibraryError};
+use super::{Library, LibraryError};
 use crate::jobs::now_unix_ms;
 use crate::model::Priority;
 use crate::store::{AssetRecord, AssetState, JobItem, WorkState};
@@ -207,10 +207,8 @@ async fn ingest_item(
     if record.state == WorkState::Cancelled {
         return Err(LibraryError::Cancelled);
     }
-    let given = std::path::PathBuf::from(&item.path);
-    let path = library.allowed_path(&given)?;
-    let name = given.file_name().map_or_else(|| item.path.clone(), |n| n.to_string_lossy().into_owned());
-    let source = IngestSource { path, name, owned: false, content: None, metadata: item.metadata.clone() };
+    // The bytes of a URL are kept until they have been moved to their place.
+    let (source, _upload) = library.source_of(item, cancel).await?;
     let report = library.ingest_until(source, Priority::Bulk, cancel).await?;
     item.asset = Some(report.asset.id);
     // Only what this job made counts towards its rate; what it made before a crash counts too.
@@ -245,6 +243,7 @@ mod tests {
         let mut item = JobItem {
             seq: 0,
             path: "/a".into(),
+            name: None,
             metadata: serde_json::json!({}),
             state: WorkState::Failed,
             asset: None,

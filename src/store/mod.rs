@@ -3,14 +3,16 @@
 mod lock;
 mod sqlite;
 mod upkeep;
+mod watches;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use sqlite::{CopiedAsset, CopyFacts, DATABASE, SqliteStore, StoreCopy};
 pub use upkeep::{DeletedAsset, RetentionRule, RetentionRun, StoreSpace, Upkeep};
+pub use watches::{WatchRecord, WatchSpec, WatchedFile};
 
-use crate::types::{AssetId, AssetKind, ClipId, Embedding, JobId, ModelId, Space, TimeSpan, Track};
+use crate::types::{AssetId, AssetKind, ClipId, Embedding, JobId, ModelId, Space, TimeSpan, Track, WatchId};
 
 /// Why the store refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -271,13 +273,26 @@ pub struct JobRecord {
     pub ended_unix_ms: i64,
 }
 
+/// One item to be put into a job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewItem {
+    /// The file: a path, a URL or `s3://bucket/key`.
+    pub path: String,
+    /// Name shown to people, where it is not the file's.
+    pub name: Option<String>,
+    /// The user's JSON object for it.
+    pub metadata: serde_json::Value,
+}
+
 /// One item (file) of a job.
 #[derive(Debug, Clone)]
 pub struct JobItem {
     /// Position in the job, from 0.
     pub seq: i64,
-    /// The file.
+    /// The file: a path, a URL or `s3://bucket/key`.
     pub path: String,
+    /// Name shown to people, where it is not the file's.
+    pub name: Option<String>,
     /// The user's JSON object for it.
     pub metadata: serde_json::Value,
     /// State.
@@ -315,6 +330,8 @@ pub trait Store: Upkeep {
     async fn list_assets(&self, after: Option<AssetId>, limit: u32) -> Result<Vec<AssetRecord>, StoreError>;
     /// Assets left in `indexing` by a crash.
     async fn unfinished_assets(&self) -> Result<Vec<AssetRecord>, StoreError>;
+    /// Notes that a file which is not our own lies elsewhere by now, and its name.
+    async fn relocate_asset(&self, id: AssetId, path: &str, name: &str) -> Result<(), StoreError>;
     /// Deletes an asset with its clips and vectors; the clip ids that went.
     async fn delete_asset(&self, id: AssetId) -> Result<Vec<ClipId>, StoreError>;
     /// Drops the clips of an asset that is to be indexed again and sets it to `indexing`; the clip
@@ -355,7 +372,7 @@ pub trait Store: Upkeep {
         &self,
         kind: &str,
         request: &serde_json::Value,
-        items: &[(String, serde_json::Value)],
+        items: &[NewItem],
         idempotency_key: Option<&str>,
     ) -> Result<JobRecord, StoreError>;
     /// One job.
@@ -379,4 +396,40 @@ pub trait Store: Upkeep {
     /// After a start: running items become queued again, and what was put off is due. Returns how
     /// many had been running.
     async fn requeue_running(&self) -> Result<u64, StoreError>;
+
+    /// Begins to watch a folder.
+    async fn create_watch(&self, spec: &WatchSpec) -> Result<WatchRecord, StoreError>;
+    /// One watch.
+    async fn watch(&self, id: WatchId) -> Result<WatchRecord, StoreError>;
+    /// All watches, newest first.
+    async fn list_watches(&self) -> Result<Vec<WatchRecord>, StoreError>;
+    /// Ends a watch; assets and jobs stay.
+    async fn delete_watch(&self, id: WatchId) -> Result<(), StoreError>;
+    /// Notes that a look was made, and why it did not see all.
+    async fn note_look(&self, id: WatchId, error: Option<&(String, String)>) -> Result<(), StoreError>;
+    /// Files of a watch in the order of their paths, from after this one on.
+    async fn watch_files(&self, id: WatchId, after: &str, limit: u32)
+    -> Result<Vec<WatchedFile>, StoreError>;
+    /// The files of these paths, in no promised order.
+    async fn watch_files_named(&self, id: WatchId, paths: &[String]) -> Result<Vec<WatchedFile>, StoreError>;
+    /// Files that were not there for so many looks in turn.
+    async fn watch_files_gone(
+        &self,
+        id: WatchId,
+        looks: u32,
+        limit: u32,
+    ) -> Result<Vec<WatchedFile>, StoreError>;
+    /// Paths of files that have stopped growing and are not what was last given to a job.
+    async fn watch_files_ready(&self, id: WatchId, limit: u32) -> Result<Vec<String>, StoreError>;
+    /// Writes what was seen of files.
+    async fn put_watch_files(&self, id: WatchId, files: &[WatchedFile]) -> Result<(), StoreError>;
+    /// Forgets a file.
+    async fn drop_watch_file(&self, id: WatchId, path: &str) -> Result<(), StoreError>;
+    /// Notes the newest job of a watch: what its items name was taken as it was last seen.
+    async fn begin_watch_job(&self, id: WatchId, job: JobId) -> Result<(), StoreError>;
+    /// Notes that the end of the newest job was dealt with.
+    async fn settle_watch(&self, id: WatchId, ended_unix_ms: i64) -> Result<(), StoreError>;
+    /// Whether a watched file other than this one became the same asset.
+    async fn asset_has_other_file(&self, asset: AssetId, id: WatchId, path: &str)
+    -> Result<bool, StoreError>;
 }

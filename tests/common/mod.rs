@@ -2,6 +2,9 @@
 #![allow(dead_code, unreachable_pub, missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod s3;
+pub mod web;
+
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -32,6 +35,8 @@ pub struct Options {
     pub args: Vec<String>,
     /// Folders whose files may be indexed by path.
     pub roots: Vec<PathBuf>,
+    /// Environment variables.
+    pub envs: Vec<(String, String)>,
 }
 
 impl Options {
@@ -41,6 +46,10 @@ impl Options {
     }
     pub fn data(mut self, data: &Path) -> Self {
         self.data = Some(data.to_owned());
+        self
+    }
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.envs.push((name.to_owned(), value.to_owned()));
         self
     }
     pub fn args(mut self, args: &[&str]) -> Self {
@@ -83,7 +92,7 @@ impl Server {
         for root in options.roots {
             command.arg("--allow-root").arg(root);
         }
-        command.args(options.args).env("TRIPTYCH_NATIVE_DIR", native_dir());
+        command.args(options.args).envs(options.envs).env("TRIPTYCH_NATIVE_DIR", native_dir());
         let mut keeper = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let stdin = keeper.stdin.take();
         let mut lines = BufReader::new(keeper.stdout.take().unwrap()).lines();

@@ -6,7 +6,7 @@ use crate::store::StoreError;
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     /// No place for snapshots was named.
-    #[error("snapshots are off: start with --snapshot-root FOLDER")]
+    #[error("snapshots are off: start with --snapshot-root FOLDER (or s3://BUCKET/FOLDER)")]
     Off,
     /// One thing at a time.
     #[error("a snapshot is being taken or deleted, or the store compacted; try again when that has ended")]

@@ -10,6 +10,7 @@
 //! A folder without a manifest is no snapshot: one that was cut off is never taken for one, and the
 //! next one removes it. Why uploads that are deleted meanwhile are not missed is told in `pins`.
 
+mod bucket;
 mod create;
 mod destination;
 mod error;
@@ -29,7 +30,7 @@ pub use place::SnapshotPlace;
 pub use restore::Restored;
 pub use view::{SnapshotContents, SnapshotProblem, SnapshotProgress, SnapshotState, SnapshotView};
 
-use super::{Library, LibraryError};
+use super::{Library, LibraryError, SourcesConfig};
 use crate::jobs::now_unix_ms;
 use crate::types::SnapshotId;
 use destination::Destination;
@@ -40,7 +41,7 @@ use view::Running;
 /// How a library is kept while it is open.
 #[derive(Debug, Clone, Default)]
 pub struct KeepConfig {
-    /// Where snapshots are kept; `None`: there are none.
+    /// Where snapshots are kept, a folder or `s3://bucket/folder`; `None`: there are none.
     pub snapshot_root: Option<String>,
     /// How often one is taken by itself; `None`: never.
     pub snapshot_every: Option<Duration>,
@@ -64,8 +65,9 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn open(config: KeepConfig) -> Result<Self, BackupError> {
-        let destination = config.snapshot_root.as_deref().map(place::destination_at).transpose()?;
+    pub(super) fn open(config: KeepConfig, sources: &SourcesConfig) -> Result<Self, BackupError> {
+        let root = config.snapshot_root.as_deref();
+        let destination = root.map(|root| place::destination_at(root, sources)).transpose()?;
         Ok(Self {
             config,
             pins: Arc::default(),

@@ -5,15 +5,23 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::bucket::InBucket;
 use super::destination::{Destination, Meter};
 use super::folder::Folder;
 use super::view::{Running, SnapshotView};
 use super::{BackupError, Restored, SnapshotOptions, create, list, restore};
+use crate::library::SourcesConfig;
 use crate::store::{DATABASE, SqliteStore, Upkeep};
 use crate::types::SnapshotId;
 
 /// The place that a setting names; a folder is made if absent.
-pub(super) fn destination_at(root: &str) -> Result<Arc<dyn Destination>, BackupError> {
+pub(super) fn destination_at(
+    root: &str,
+    sources: &SourcesConfig,
+) -> Result<Arc<dyn Destination>, BackupError> {
+    if root.starts_with("s3://") {
+        return Ok(Arc::new(InBucket::open(root, sources)?));
+    }
     Ok(Arc::new(Folder::make(Path::new(root))?))
 }
 
@@ -25,8 +33,8 @@ impl SnapshotPlace {
     ///
     /// # Errors
     /// [`BackupError::Destination`].
-    pub fn open(root: &str) -> Result<Self, BackupError> {
-        Ok(Self(destination_at(root)?))
+    pub fn open(root: &str, sources: &SourcesConfig) -> Result<Self, BackupError> {
+        Ok(Self(destination_at(root, sources)?))
     }
 
     /// Opens the place that a snapshot's own folder lies in: the place, and the snapshot's id.

@@ -37,7 +37,7 @@ pub(super) fn unsigned(row: &SqliteRow, column: &str) -> Result<u64, StoreError>
     Ok(u64::try_from(row.try_get::<i64, _>(column)?).unwrap_or(0))
 }
 
-fn signed(value: u64) -> i64 {
+pub(super) fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
@@ -156,6 +156,19 @@ pub async fn list(
         .fetch_all(&store.readers)
         .await?;
     rows.iter().map(record).collect()
+}
+
+pub async fn relocate(store: &SqliteStore, id: AssetId, path: &str, name: &str) -> Result<(), StoreError> {
+    let mut writer = store.writer().await;
+    let mut tx = begin(&mut writer).await?;
+    sqlx::query("UPDATE assets SET path = ?2, name = ?3, updated_unix_ms = ?4 WHERE id = ?1 AND NOT owned")
+        .bind(id.to_string())
+        .bind(path)
+        .bind(name)
+        .bind(now_unix_ms())
+        .execute(&mut *tx)
+        .await?;
+    Ok(tx.commit().await?)
 }
 
 pub async fn unfinished(store: &SqliteStore) -> Result<Vec<AssetRecord>, StoreError> {

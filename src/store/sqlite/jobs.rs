@@ -5,7 +5,7 @@ use sqlx::{QueryBuilder, Row, Sqlite, Transaction};
 
 use super::assets::unsigned;
 use super::{SqliteStore, begin, damaged, error_columns, from_json, now_unix_ms, to_json};
-use crate::store::{JobItem, JobRecord, StoreError, WorkState};
+use crate::store::{JobItem, JobRecord, NewItem, StoreError, WorkState};
 use crate::types::JobId;
 
 const ITEMS_PER_INSERT: usize = 200;
@@ -34,6 +34,7 @@ fn item_record(row: &SqliteRow) -> Result<JobItem, StoreError> {
     Ok(JobItem {
         seq: row.try_get("seq")?,
         path: row.try_get("path")?,
+        name: row.try_get("name")?,
         metadata: from_json(row.try_get("metadata")?)?,
         state: state(row)?,
         asset: asset.map(|id| id.parse().map_err(|_| damaged("asset id", id))).transpose()?,
@@ -67,7 +68,7 @@ pub async fn create(
     store: &SqliteStore,
     kind: &str,
     request: &serde_json::Value,
-    items: &[(String, serde_json::Value)],
+    items: &[NewItem],
     idempotency_key: Option<&str>,
 ) -> Result<JobRecord, StoreError> {
     let mut writer = store.writer().await;
@@ -99,13 +100,14 @@ pub async fn create(
     .await?;
     let numbered: Vec<_> = (0_i64..).zip(items).collect();
     for part in numbered.chunks(ITEMS_PER_INSERT) {
-        let mut insert = QueryBuilder::new("INSERT INTO job_items (job, seq, path, metadata, state) ");
-        insert.push_values(part, |mut values, (seq, (path, metadata))| {
+        let mut insert = QueryBuilder::new("INSERT INTO job_items (job, seq, path, name, metadata, state) ");
+        insert.push_values(part, |mut values, (seq, item)| {
             values
                 .push_bind(n)
                 .push_bind(*seq)
-                .push_bind(path)
-                .push_bind(to_json(metadata))
+                .push_bind(&item.path)
+                .push_bind(&item.name)
+                .push_bind(to_json(&item.metadata))
                 .push_bind("queued");
         });
         insert.build().execute(&mut *tx).await?;

@@ -9,6 +9,7 @@ mod retention;
 #[cfg(test)]
 mod tests;
 mod upkeep;
+mod watches;
 
 use std::path::{Path, PathBuf};
 use std::sync::RwLock;
@@ -26,9 +27,10 @@ pub use copy::{CopiedAsset, CopyFacts, StoreCopy};
 
 use super::lock::FolderLock;
 use super::{
-    AssetOutcome, AssetRecord, ClipRecord, JobItem, JobRecord, NewAsset, NewClip, Store, StoreError,
+    AssetOutcome, AssetRecord, ClipRecord, JobItem, JobRecord, NewAsset, NewClip, NewItem, Store, StoreError,
+    WatchRecord, WatchSpec, WatchedFile,
 };
-use crate::types::{AssetId, ClipId, Embedding, JobId, ModelId, Space, Track};
+use crate::types::{AssetId, ClipId, Embedding, JobId, ModelId, Space, Track, WatchId};
 
 /// Larger than SQLite's default: four vectors of 2 KB share a page instead of one, so the file is
 /// 20 % smaller and scans nearly twice as fast (docs/index.md).
@@ -236,6 +238,9 @@ impl Store for SqliteStore {
     async fn unfinished_assets(&self) -> Result<Vec<AssetRecord>, StoreError> {
         assets::unfinished(self).await
     }
+    async fn relocate_asset(&self, id: AssetId, path: &str, name: &str) -> Result<(), StoreError> {
+        assets::relocate(self, id, path, name).await
+    }
     async fn delete_asset(&self, id: AssetId) -> Result<Vec<ClipId>, StoreError> {
         assets::delete(self, id).await
     }
@@ -282,7 +287,7 @@ impl Store for SqliteStore {
         &self,
         kind: &str,
         request: &serde_json::Value,
-        items: &[(String, serde_json::Value)],
+        items: &[NewItem],
         idempotency_key: Option<&str>,
     ) -> Result<JobRecord, StoreError> {
         jobs::create(self, kind, request, items, idempotency_key).await
@@ -313,5 +318,62 @@ impl Store for SqliteStore {
     }
     async fn requeue_running(&self) -> Result<u64, StoreError> {
         jobs::requeue_running(self).await
+    }
+    async fn create_watch(&self, spec: &WatchSpec) -> Result<WatchRecord, StoreError> {
+        watches::create(self, spec).await
+    }
+    async fn watch(&self, id: WatchId) -> Result<WatchRecord, StoreError> {
+        watches::get(self, id).await
+    }
+    async fn list_watches(&self) -> Result<Vec<WatchRecord>, StoreError> {
+        watches::list(self).await
+    }
+    async fn delete_watch(&self, id: WatchId) -> Result<(), StoreError> {
+        watches::delete(self, id).await
+    }
+    async fn note_look(&self, id: WatchId, error: Option<&(String, String)>) -> Result<(), StoreError> {
+        watches::note_look(self, id, error).await
+    }
+    async fn watch_files(
+        &self,
+        id: WatchId,
+        after: &str,
+        limit: u32,
+    ) -> Result<Vec<WatchedFile>, StoreError> {
+        watches::files(self, id, after, limit).await
+    }
+    async fn watch_files_named(&self, id: WatchId, paths: &[String]) -> Result<Vec<WatchedFile>, StoreError> {
+        watches::files_named(self, id, paths).await
+    }
+    async fn watch_files_gone(
+        &self,
+        id: WatchId,
+        looks: u32,
+        limit: u32,
+    ) -> Result<Vec<WatchedFile>, StoreError> {
+        watches::files_gone(self, id, looks, limit).await
+    }
+    async fn watch_files_ready(&self, id: WatchId, limit: u32) -> Result<Vec<String>, StoreError> {
+        watches::files_ready(self, id, limit).await
+    }
+    async fn put_watch_files(&self, id: WatchId, files: &[WatchedFile]) -> Result<(), StoreError> {
+        watches::put_files(self, id, files).await
+    }
+    async fn drop_watch_file(&self, id: WatchId, path: &str) -> Result<(), StoreError> {
+        watches::drop_file(self, id, path).await
+    }
+    async fn begin_watch_job(&self, id: WatchId, job: JobId) -> Result<(), StoreError> {
+        watches::begin_job(self, id, job).await
+    }
+    async fn settle_watch(&self, id: WatchId, ended_unix_ms: i64) -> Result<(), StoreError> {
+        watches::settle(self, id, ended_unix_ms).await
+    }
+    async fn asset_has_other_file(
+        &self,
+        asset: AssetId,
+        id: WatchId,
+        path: &str,
+    ) -> Result<bool, StoreError> {
+        watches::asset_has_other_file(self, asset, id, path).await
     }
 }

@@ -239,8 +239,8 @@ async fn a_thousand_assets_page_newest_first() {
     assert_eq!(every.len(), 999);
 }
 
-fn items(n: usize) -> Vec<(String, serde_json::Value)> {
-    (0..n).map(|i| (format!("/f{i}"), json!({ "i": i }))).collect()
+fn items(n: usize) -> Vec<NewItem> {
+    (0..n).map(|i| NewItem { path: format!("/f{i}"), name: None, metadata: json!({ "i": i }) }).collect()
 }
 
 #[tokio::test]

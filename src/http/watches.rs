@@ -1,0 +1,176 @@
+//! Watched folders: begun, listed, ended.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::assets::checked_metadata;
+use super::error::{ApiError, ErrorBody};
+use super::extract::{ApiJson, IdPath};
+use super::jobs::checked_filter;
+use super::state::{AppState, detached};
+use super::views::List;
+use crate::jobs::WorkError;
+use crate::store::{WatchRecord, WatchSpec};
+use crate::types::{JobId, WatchId, rfc3339_millis};
+
+/// Seconds between two looks, where a request does not say.
+const DEFAULT_POLL_SECS: u64 = 30;
+/// A day.
+const MAX_POLL_SECS: u64 = 86_400;
+
+/// A folder to watch.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WatchBody {
+    /// Absolute path of a folder beneath an allowed root.
+    path: String,
+    /// Also the folders in it; default true.
+    recursive: Option<bool>,
+    /// Only files that match one of these globs; without any, files with a name of media. `*` stays within a
+    /// name, `**` crosses folders; a glob without `/` is looked for in every folder; case does not matter.
+    #[serde(default)]
+    include: Vec<String>,
+    /// No files that match one of these globs.
+    #[serde(default)]
+    exclude: Vec<String>,
+    /// Any JSON object, given to every asset.
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<Value>,
+    /// Seconds from one look to the next, 1 to 86400; default 30.
+    poll_secs: Option<u64>,
+    /// Whether the assets of files that are gone go too; default false.
+    #[serde(default)]
+    delete_missing: bool,
+}
+
+/// What a request for this folder without options asks for.
+#[must_use]
+pub fn default_watch(path: String) -> WatchSpec {
+    WatchSpec {
+        path,
+        recursive: true,
+        include: Vec::new(),
+        exclude: Vec::new(),
+        metadata: serde_json::json!({}),
+        poll_secs: DEFAULT_POLL_SECS,
+        delete_missing: false,
+    }
+}
+
+/// A watched folder.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct WatchView {
+    /// Always `watch`.
+    pub object: &'static str,
+    /// Its id.
+    #[schema(value_type = String)]
+    pub id: WatchId,
+    /// The folder, with every link resolved.
+    pub path: String,
+    /// Also the folders in it.
+    pub recursive: bool,
+    /// Only files that match one of these globs.
+    pub include: Vec<String>,
+    /// No files that match one of these.
+    pub exclude: Vec<String>,
+    /// The user's JSON object, given to every asset.
+    pub metadata: Value,
+    /// Seconds from one look to the next.
+    pub poll_secs: u64,
+    /// Whether the assets of files that are gone go too.
+    pub delete_missing: bool,
+    /// Files seen at the last look.
+    pub files: u64,
+    /// The newest job it made; the next one waits for its end.
+    #[schema(value_type = Option<String>)]
+    pub job_id: Option<JobId>,
+    /// Why the last look saw nothing, or not all.
+    pub error: Option<WorkError>,
+    /// RFC 3339, UTC.
+    pub created_at: String,
+}
+
+impl From<WatchRecord> for WatchView {
+    fn from(watch: WatchRecord) -> Self {
+        let WatchSpec { path, recursive, include, exclude, metadata, poll_secs, delete_missing } = watch.spec;
+        Self {
+            object: "watch",
+            id: watch.id,
+            path,
+            recursive,
+            include,
+            exclude,
+            metadata,
+            poll_secs,
+            delete_missing,
+            files: watch.files,
+            job_id: watch.job,
+            error: watch.error.map(|(code, message)| WorkError { code, message }),
+            created_at: rfc3339_millis(watch.created_unix_ms),
+        }
+    }
+}
+
+/// Watches a folder: new and changed files in it are indexed once they have stopped growing.
+#[utoipa::path(post, path = "/v1/watches", tag = "jobs", request_body = WatchBody,
+    responses((status = 201, description = "Watched; see the Location header", body = WatchView),
+        (status = "4XX", description = "Refused", body = ErrorBody)))]
+pub async fn create(
+    State(state): State<AppState>,
+    ApiJson(body): ApiJson<WatchBody>,
+) -> Result<Response, ApiError> {
+    checked_filter(&body.include, &body.exclude)?;
+    let poll_secs = body.poll_secs.unwrap_or(DEFAULT_POLL_SECS);
+    if !(1..=MAX_POLL_SECS).contains(&poll_secs) {
+        return Err(ApiError::invalid("poll_secs", format!("`poll_secs` must be from 1 to {MAX_POLL_SECS}")));
+    }
+    let spec = WatchSpec {
+        path: body.path,
+        recursive: body.recursive.unwrap_or(true),
+        include: body.include,
+        exclude: body.exclude,
+        metadata: checked_metadata(body.metadata.unwrap_or(Value::Null))?,
+        poll_secs,
+        delete_missing: body.delete_missing,
+    };
+    let library = state.library.clone();
+    let watch = detached(async move { Ok(library.create_watch(spec).await?) }).await?;
+    let location = format!("/v1/watches/{}", watch.id);
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(WatchView::from(watch))).into_response())
+}
+
+/// Lists all watched folders.
+#[utoipa::path(get, path = "/v1/watches", tag = "jobs",
+    responses((status = 200, description = "Newest first", body = List<WatchView>),
+        (status = "4XX", description = "Refused", body = ErrorBody)))]
+pub async fn list(State(state): State<AppState>) -> Result<Json<List<WatchView>>, ApiError> {
+    let watches = state.library.store().list_watches().await?;
+    Ok(Json(List::new(watches.into_iter().map(WatchView::from).collect(), None)))
+}
+
+/// One watched folder.
+#[utoipa::path(get, path = "/v1/watches/{id}", tag = "jobs", params(("id" = String, Path)),
+    responses((status = 200, description = "The watch", body = WatchView),
+        (status = "4XX", description = "Refused", body = ErrorBody)))]
+pub async fn get(
+    State(state): State<AppState>,
+    IdPath(id): IdPath<WatchId>,
+) -> Result<Json<WatchView>, ApiError> {
+    Ok(Json(state.library.store().watch(id).await?.into()))
+}
+
+/// Stops watching a folder. What was indexed stays, and so does a job that runs.
+#[utoipa::path(delete, path = "/v1/watches/{id}", tag = "jobs", params(("id" = String, Path)),
+    responses((status = 204, description = "Gone"), (status = "4XX", description = "Refused", body = ErrorBody)))]
+pub async fn delete(
+    State(state): State<AppState>,
+    IdPath(id): IdPath<WatchId>,
+) -> Result<StatusCode, ApiError> {
+    state.library.delete_watch(id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

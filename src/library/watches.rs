@@ -1,0 +1,371 @@
+//! Watched folders: looked at again and again, on any file system; what is new or changed and has stopped
+//! growing becomes an ordinary job.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::{Library, LibraryError};
+use crate::jobs::{ListError, NameFilter, SeenFile, list_seen};
+use crate::store::{JobRecord, NewItem, StoreError, WatchRecord, WatchSpec, WatchedFile, WorkState};
+use crate::types::{AssetId, WatchId};
+
+/// Most watches of a library.
+const MAX_WATCHES: usize = 100;
+/// Most files of one watched folder: about so many times 150 bytes are held during a look.
+const MAX_FILES: usize = 200_000;
+/// Most files of one job; the rest comes with the next.
+const JOB_FILES: u32 = 100_000;
+/// Files compared at a time.
+const PAGE: u32 = 1000;
+/// How often in turn a file must not be there before it counts as gone. One more than it takes a file that
+/// was moved to be found again under its new name.
+const GONE_LOOKS: u32 = 3;
+/// How often it is looked whether a job has ended.
+const JOB_EVERY: Duration = Duration::from_secs(1);
+/// Longest sleep.
+const IDLE: Duration = Duration::from_secs(60);
+
+impl Library {
+    /// Watches a folder beneath an allowed root, durably.
+    ///
+    /// # Errors
+    /// [`LibraryError`]; [`LibraryError::WatchExists`] where the folder is watched already.
+    pub async fn create_watch(self: &Arc<Self>, mut spec: WatchSpec) -> Result<WatchRecord, LibraryError> {
+        let path = self.allowed_path(Path::new(&spec.path))?;
+        if !path.is_dir() {
+            return Err(LibraryError::PathKind(spec.path, "a folder"));
+        }
+        spec.path = super::utf8(&path)?;
+        // Two at once must not both find that there is none.
+        let _serial = self.accept_lock.lock().await;
+        let watches = self.store.list_watches().await?;
+        if let Some(known) = watches.iter().find(|watch| watch.spec.path == spec.path) {
+            return Err(LibraryError::WatchExists(known.id));
+        }
+        if watches.len() >= MAX_WATCHES {
+            return Err(LibraryError::TooManyWatches(MAX_WATCHES));
+        }
+        let watch = self.store.create_watch(&spec).await?;
+        self.watch_wake.notify_one();
+        Ok(watch)
+    }
+
+    /// Ends a watch. Its assets and a running job of it stay.
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub async fn delete_watch(&self, id: WatchId) -> Result<(), LibraryError> {
+        Ok(self.store.delete_watch(id).await?)
+    }
+
+    /// Looks once, and does what follows from it.
+    async fn look(&self, watch: &WatchRecord) -> Result<(), LibraryError> {
+        let seen = self.compare(watch).await;
+        let error = match &seen {
+            Ok(note) => note.clone(),
+            Err(error) => Some((error.code().to_owned(), error.to_string())),
+        };
+        // Written only where it says something new: a folder at rest costs the disk nothing.
+        if error.is_some() || watch.error.is_some() || watch.last_look_unix_ms == 0 {
+            self.store.note_look(watch.id, error.as_ref()).await?;
+        }
+        seen?;
+        self.tend(watch).await
+    }
+
+    /// Compares the folder with what was seen before; what a person should know of it.
+    async fn compare(&self, watch: &WatchRecord) -> Result<Option<(String, String)>, LibraryError> {
+        let spec = &watch.spec;
+        let root = self.allowed_path(Path::new(&spec.path))?;
+        let filter = NameFilter::new(&spec.include, &spec.exclude).map_err(LibraryError::BadManifest)?;
+        let (roots, recursive) = (self.roots.clone(), spec.recursive);
+        let listed = super::blocking(move || {
+            list_seen(&root, recursive, &filter, MAX_FILES, |path| roots.holds(path)).map_err(|error| {
+                match error {
+                    ListError::TooMany(most) => LibraryError::TooManyFiles(most),
+                    ListError::Io(error) => LibraryError::Io(error),
+                }
+            })
+        });
+        let (seen, mut whole) = listed.await?;
+        let mut note = None;
+        if !whole {
+            note = Some(("io", "a folder in it could not be read; nothing counts as gone until it can"));
+        }
+        if seen.is_empty() && watch.files > 0 {
+            // A disk that is not mounted looks just so.
+            whole = false;
+            note = Some(("folder_empty", "the folder is empty now; its files do not count as gone"));
+        }
+        self.write_changes(watch.id, &seen, whole).await?;
+        Ok(note.map(|(code, message)| (code.to_owned(), message.to_owned())))
+    }
+
+    async fn write_changes(&self, id: WatchId, seen: &[SeenFile], whole: bool) -> Result<(), LibraryError> {
+        let mut after = String::new();
+        let mut rest = seen;
+        loop {
+            let known = self.store.watch_files(id, &after, PAGE).await?;
+            let last_page = known.len() < PAGE as usize;
+            let here = match known.last() {
+                Some(last) if !last_page => {
+                    after.clone_from(&last.path);
+                    rest.partition_point(|file| file.path <= after)
+                }
+                _ => rest.len(),
+            };
+            let (page, later) = rest.split_at(here);
+            for changes in changes(known, page, whole).chunks(PAGE as usize) {
+                self.store.put_watch_files(id, changes).await?;
+            }
+            rest = later;
+            if last_page || self.stop.is_cancelled() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Notes what the newest job made, takes away what is gone, and starts the next job.
+    async fn tend(&self, watch: &WatchRecord) -> Result<(), LibraryError> {
+        let watch = &self.store.watch(watch.id).await?;
+        if let Some(job) = watch.job {
+            let job = self.store.job(job).await?;
+            if !job.state.has_ended() || job.ended_unix_ms == 0 {
+                return Ok(());
+            }
+            if job.ended_unix_ms != watch.settled_unix_ms {
+                self.settle(watch, &job).await?;
+            }
+        }
+        if watch.spec.delete_missing {
+            self.remove_gone(watch).await?;
+        }
+        self.start_watch_job(watch).await
+    }
+
+    /// Notes what the items of an ended job became. What the same path was before goes.
+    async fn settle(&self, watch: &WatchRecord, job: &JobRecord) -> Result<(), LibraryError> {
+        let mut after = -1;
+        loop {
+            let items = self.store.job_items(job.id, after, PAGE).await?;
+            let Some(last) = items.last() else { break };
+            after = last.seq;
+            let done = items.into_iter().filter(|item| item.state == WorkState::Done);
+            let made: HashMap<String, AssetId> =
+                done.filter_map(|item| item.asset.map(|asset| (item.path, asset))).collect();
+            let paths: Vec<String> = made.keys().cloned().collect();
+            let mut first_time = Vec::new();
+            for mut file in self.store.watch_files_named(watch.id, &paths).await? {
+                let new = made.get(&file.path).copied();
+                let before = std::mem::replace(&mut file.asset, new);
+                match before {
+                    _ if before == new => {}
+                    None => first_time.push(file),
+                    Some(old) => {
+                        self.retire(old, watch.id, &file.path).await?;
+                        self.store.put_watch_files(watch.id, &[file]).await?;
+                    }
+                }
+            }
+            self.store.put_watch_files(watch.id, &first_time).await?;
+        }
+        Ok(self.store.settle_watch(watch.id, job.ended_unix_ms).await?)
+    }
+
+    async fn remove_gone(&self, watch: &WatchRecord) -> Result<(), LibraryError> {
+        loop {
+            let gone = self.store.watch_files_gone(watch.id, GONE_LOOKS, PAGE).await?;
+            if gone.is_empty() || self.stop.is_cancelled() {
+                return Ok(());
+            }
+            for file in gone {
+                if let Some(asset) = file.asset {
+                    self.retire(asset, watch.id, &file.path).await?;
+                }
+                self.store.drop_watch_file(watch.id, &file.path).await?;
+            }
+        }
+    }
+
+    /// Deletes the asset that a watched file was, unless something else still stands for it: another
+    /// watched file, an upload, or a file elsewhere with the same bytes.
+    async fn retire(&self, asset: AssetId, watch: WatchId, path: &str) -> Result<(), LibraryError> {
+        let record = match self.store.asset(asset).await {
+            Err(StoreError::NotFound(_)) => return Ok(()),
+            found => found?,
+        };
+        let elsewhere = record.path != path && tokio::fs::try_exists(&record.path).await?;
+        if record.owned || elsewhere || self.store.asset_has_other_file(asset, watch, path).await? {
+            return Ok(());
+        }
+        match self.delete_asset(asset).await {
+            Err(LibraryError::Store(StoreError::NotFound(_))) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    async fn start_watch_job(&self, watch: &WatchRecord) -> Result<(), LibraryError> {
+        let ready = self.store.watch_files_ready(watch.id, JOB_FILES).await?;
+        if ready.is_empty() {
+            return Ok(());
+        }
+        let spec = &watch.spec;
+        let item = |path| NewItem { path, name: None, metadata: spec.metadata.clone() };
+        let items: Vec<NewItem> = ready.into_iter().map(item).collect();
+        let request =
+            json!({"type": "index", "path": spec.path, "metadata": spec.metadata, "watch": watch.id});
+        // A crash before the job is noted gives the same job back, not a second one.
+        let key = format!("{}/{}", watch.id, watch.jobs_made);
+        let job = self.store.create_job("index", &request, &items, Some(&key)).await?;
+        self.store.begin_watch_job(watch.id, job.id).await?;
+        tracing::info!(watch = %watch.id, job = %job.id, files = job.items_total, "new files are indexed");
+        self.work.wake.notify_one();
+        self.watch_wake.notify_one();
+        Ok(())
+    }
+
+    /// Whether the newest job of a watch has not been dealt with.
+    async fn is_unsettled(&self, watch: &WatchRecord) -> bool {
+        let Some(job) = watch.job else { return false };
+        self.store.job(job).await.is_ok_and(|job| job.ended_unix_ms != watch.settled_unix_ms)
+    }
+}
+
+/// What a look changes in what is known: a page of each, sorted by path.
+fn changes(known: Vec<WatchedFile>, seen: &[SeenFile], whole: bool) -> Vec<WatchedFile> {
+    let mut changed = Vec::new();
+    let mut seen = seen.iter().peekable();
+    let new = |file: &SeenFile| WatchedFile {
+        path: file.path.clone(),
+        size_bytes: file.size_bytes,
+        mtime_ns: file.mtime_ns,
+        stable: false,
+        missing_looks: 0,
+        taken: None,
+        asset: None,
+    };
+    for before in known {
+        while let Some(file) = seen.next_if(|file| file.path < before.path) {
+            changed.push(new(file));
+        }
+        let now = match seen.next_if(|file| file.path == before.path) {
+            Some(file) => {
+                let same = (file.size_bytes, file.mtime_ns) == (before.size_bytes, before.mtime_ns);
+                let stable = same && before.missing_looks == 0;
+                WatchedFile { stable, taken: before.taken, asset: before.asset, ..new(file) }
+            }
+            None if whole => {
+                let missing_looks = (before.missing_looks + 1).min(GONE_LOOKS);
+                WatchedFile { stable: false, missing_looks, ..before.clone() }
+            }
+            None => continue,
+        };
+        if now != before {
+            changed.push(now);
+        }
+    }
+    changed.extend(seen.map(new));
+    changed
+}
+
+/// Runs while the library is open.
+pub(super) async fn keep_watching(library: Arc<Library>) {
+    let mut due: HashMap<WatchId, Instant> = HashMap::new();
+    while !library.stop.is_cancelled() {
+        let watches = match library.store.list_watches().await {
+            Ok(watches) => watches,
+            Err(error) => {
+                tracing::error!(%error, "the watched folders could not be read");
+                Vec::new()
+            }
+        };
+        due.retain(|id, _| watches.iter().any(|watch| watch.id == *id));
+        let mut wait = IDLE;
+        for watch in &watches {
+            let at = due.entry(watch.id).or_insert_with(Instant::now);
+            let outcome = if *at <= Instant::now() {
+                *at = Instant::now() + Duration::from_secs(watch.spec.poll_secs);
+                library.look(watch).await
+            } else if library.is_unsettled(watch).await {
+                wait = wait.min(JOB_EVERY);
+                library.tend(watch).await
+            } else {
+                Ok(())
+            };
+            // Said once; the watch itself shows that it is still so.
+            let known =
+                |error: &LibraryError| watch.error.as_ref().is_some_and(|(code, _)| code == error.code());
+            if let Some(error) = outcome.err().filter(|error| !known(error)) {
+                tracing::warn!(watch = %watch.id, folder = ?watch.spec.path, %error, "a watched folder could not be looked at");
+            }
+            wait = wait.min(at.saturating_duration_since(Instant::now()));
+        }
+        tokio::select! {
+            () = library.stop.cancelled() => return,
+            () = library.watch_wake.notified() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(path: &str, size_bytes: u64) -> SeenFile {
+        SeenFile { path: path.to_owned(), size_bytes, mtime_ns: 1 }
+    }
+
+    /// Looks at so many states of a folder in turn; what is known after the last one.
+    fn looks(states: &[(&[SeenFile], bool)]) -> Vec<WatchedFile> {
+        let mut known: Vec<WatchedFile> = Vec::new();
+        for (files, whole) in states {
+            for file in changes(known.clone(), files, *whole) {
+                known.retain(|before| before.path != file.path);
+                known.push(file);
+            }
+            known.sort_by(|a, b| a.path.cmp(&b.path));
+        }
+        known
+    }
+
+    #[test]
+    fn a_file_is_stable_when_two_looks_agree() {
+        let (small, large) = ([seen("/a", 1)], [seen("/a", 2)]);
+        let stable = |states: &[(&[SeenFile], bool)]| looks(states)[0].stable;
+        assert!(!stable(&[(&small, true)]));
+        assert!(stable(&[(&small, true), (&small, true)]));
+        assert!(!stable(&[(&small, true), (&small, true), (&large, true)]));
+        assert!(!stable(&[(&small, true), (&[], true), (&small, true)]), "it was away in between");
+        assert!(
+            changes(looks(&[(&small, true), (&small, true)]), &small, true).is_empty(),
+            "nothing to write"
+        );
+    }
+
+    #[test]
+    fn a_file_is_gone_after_three_whole_looks_in_turn() {
+        let (both, one) = ([seen("/a", 1), seen("/b", 1)], [seen("/a", 1)]);
+        let missing = |states: &[(&[SeenFile], bool)]| looks(states)[1].missing_looks;
+        assert_eq!(missing(&[(&both, true), (&one, true), (&one, true)]), 2);
+        assert_eq!(
+            missing(&[(&both, true), (&one, true), (&one, true), (&one, true), (&one, true)]),
+            GONE_LOOKS
+        );
+        assert_eq!(missing(&[(&both, true), (&one, false), (&one, false)]), 0, "not all could be read");
+        assert_eq!(missing(&[(&both, true), (&one, true), (&both, true), (&one, true)]), 1);
+    }
+
+    #[test]
+    fn pages_are_merged_in_order() {
+        let known = looks(&[(&[seen("/b", 1), seen("/d", 1)], true)]);
+        let now = [seen("/a", 1), seen("/b", 2), seen("/c", 1), seen("/e", 1)];
+        let changed = changes(known, &now, true);
+        let paths: Vec<&str> = changed.iter().map(|file| file.path.as_str()).collect();
+        assert_eq!(paths, ["/a", "/b", "/c", "/d", "/e"]);
+    }
+}

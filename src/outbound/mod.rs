@@ -1,0 +1,276 @@
+//! The only door to other hosts: URLs, webhooks and buckets all leave through here.
+//!
+//! Nothing is asked that is not on the list. A name is resolved once, all its addresses are checked, and
+//! one of exactly those is dialled; every redirect is checked again. No proxies, no cookies, no
+//! decompression; caps on size, silence and time.
+
+mod address;
+pub mod bucket;
+mod connect;
+mod download;
+mod error;
+mod rule;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::body::Incoming;
+use hyper::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION, USER_AGENT,
+};
+use hyper::{Method, Request, Response, Uri};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::Instant;
+
+pub use address::{AddressClass, class_of};
+pub use connect::{Dial, Resolve, SystemNetwork};
+pub use download::Download;
+pub use error::OutboundError;
+pub use rule::HostRule;
+pub use url::Url;
+
+use connect::Guarded;
+use rule::Rules;
+
+/// Redirects that are followed.
+const MAX_REDIRECTS: usize = 5;
+/// Idle connections kept for the next request to the same host, and for how long.
+const IDLE_CONNECTIONS: usize = 4;
+const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
+const PRODUCT: HeaderValue = HeaderValue::from_static(concat!("triptych/", env!("CARGO_PKG_VERSION")));
+
+type RequestBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Which hosts may be asked, and for how long.
+#[derive(Debug, Clone)]
+pub struct OutboundConfig {
+    /// Hosts that may be asked; none: everything is off.
+    pub allow_hosts: Vec<HostRule>,
+    /// Longest time to resolve a name, and to connect to one address.
+    pub connect_timeout: Duration,
+    /// Longest silence: until the head of an answer, and within its body.
+    pub idle_timeout: Duration,
+    /// Longest time of one download, redirects included.
+    pub total_timeout: Duration,
+    /// Finds addresses.
+    pub resolver: Arc<dyn Resolve>,
+    /// Opens connections.
+    pub dialer: Arc<dyn Dial>,
+}
+
+impl Default for OutboundConfig {
+    fn default() -> Self {
+        Self {
+            allow_hosts: Vec::new(),
+            connect_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(30),
+            total_timeout: Duration::from_secs(3600),
+            resolver: Arc::new(SystemNetwork),
+            dialer: Arc::new(SystemNetwork),
+        }
+    }
+}
+
+/// Asks other hosts. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Outbound {
+    rules: Arc<Rules>,
+    client: Option<Client<HttpsConnector<Guarded>, RequestBody>>,
+    idle_timeout: Duration,
+    total_timeout: Duration,
+}
+
+impl Outbound {
+    /// A door of these rules.
+    ///
+    /// # Errors
+    /// [`OutboundError::Failed`] where TLS cannot be set up.
+    pub fn new(config: OutboundConfig) -> Result<Self, OutboundError> {
+        let rules = Arc::new(Rules::new(config.allow_hosts));
+        let guarded = Guarded {
+            rules: Arc::clone(&rules),
+            resolver: config.resolver,
+            dialer: config.dialer,
+            connect_timeout: config.connect_timeout,
+        };
+        let client = if rules.is_empty() {
+            None
+        } else {
+            let mut builder = Client::builder(TokioExecutor::new());
+            builder
+                .pool_timer(TokioTimer::new())
+                .pool_max_idle_per_host(IDLE_CONNECTIONS)
+                .pool_idle_timeout(IDLE_CONNECTION_TIMEOUT);
+            Some(builder.build(connect::with_tls(guarded)?))
+        };
+        Ok(Self { rules, client, idle_timeout: config.idle_timeout, total_timeout: config.total_timeout })
+    }
+
+    /// Whether any host may be asked.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.client.is_some()
+    }
+
+    /// Refuses where no host may be asked.
+    ///
+    /// # Errors
+    /// [`OutboundError::UrlsDisabled`].
+    pub fn require_on(&self) -> Result<(), OutboundError> {
+        if self.is_on() { Ok(()) } else { Err(OutboundError::UrlsDisabled) }
+    }
+
+    /// Reads a URL and checks all of it that can be told without asking anybody: scheme, host, port, no
+    /// user name. Its addresses are checked when it is asked.
+    ///
+    /// # Errors
+    /// [`OutboundError::UrlsDisabled`], [`OutboundError::NotAllowed`].
+    pub fn check(&self, url: &str) -> Result<Url, OutboundError> {
+        self.rules.check(url)
+    }
+
+    /// Begins a download of at most `max_bytes`. Redirects are followed, each checked as the first was.
+    ///
+    /// # Errors
+    /// [`OutboundError`].
+    pub async fn get(&self, url: &Url, max_bytes: u64) -> Result<Download, OutboundError> {
+        let ends = Instant::now() + self.total_timeout;
+        let mut url = url.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let request = self.request(Method::GET, &url, HeaderMap::new(), empty())?;
+            let answer_by = ends.min(Instant::now() + self.idle_timeout);
+            let response = self.send(&host_of(&url), request, answer_by).await?;
+            let status = response.status();
+            if matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
+                url = self.next_hop(&url, response.headers().get(LOCATION))?;
+                continue;
+            }
+            return self.download(&url, response, max_bytes, ends);
+        }
+        Err(OutboundError::refused(&host_of(&url), format!("redirects more than {MAX_REDIRECTS} times")))
+    }
+
+    /// Posts a body; the status of the answer, whatever it is. Redirects are not followed.
+    ///
+    /// # Errors
+    /// [`OutboundError`].
+    pub async fn post(
+        &self,
+        url: &Url,
+        headers: HeaderMap,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<u16, OutboundError> {
+        let body = Full::new(body).map_err(|never| match never {}).boxed_unsync();
+        let request = self.request(Method::POST, url, headers, body)?;
+        let response = self.send(&host_of(url), request, Instant::now() + timeout).await?;
+        Ok(response.status().as_u16())
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: HeaderMap,
+        body: RequestBody,
+    ) -> Result<Request<RequestBody>, OutboundError> {
+        if !self.is_on() {
+            return Err(OutboundError::UrlsDisabled);
+        }
+        self.rules.check_parsed(url)?;
+        let uri: Uri = url
+            .as_str()
+            .parse()
+            .map_err(|error| OutboundError::NotAllowed(format!("the URL cannot be asked for: {error}")))?;
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        let headers = request.headers_mut();
+        headers.entry(USER_AGENT).or_insert(PRODUCT);
+        headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
+        // A small compressed answer may become a large one.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        Ok(request)
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    async fn send(
+        &self,
+        host: &str,
+        request: Request<RequestBody>,
+        answer_by: Instant,
+    ) -> Result<Response<Incoming>, OutboundError> {
+        let Some(client) = &self.client else { return Err(OutboundError::UrlsDisabled) };
+        match tokio::time::timeout_at(answer_by, client.request(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(OutboundError::within(host, &error)),
+            Err(_) => Err(OutboundError::timeout(host, "no answer in time")),
+        }
+    }
+
+    /// Where a redirect leads, if it may be followed there.
+    fn next_hop(&self, from: &Url, location: Option<&HeaderValue>) -> Result<Url, OutboundError> {
+        let host = host_of(from);
+        let to = location.and_then(|value| value.to_str().ok()).and_then(|text| from.join(text).ok());
+        let Some(to) = to else {
+            return Err(OutboundError::refused(&host, "redirects to nowhere"));
+        };
+        if from.scheme() == "https" && to.scheme() != "https" {
+            let message = format!("{host} redirects from https to {}, which is refused", to.scheme());
+            return Err(OutboundError::NotAllowed(message));
+        }
+        self.rules.check(to.as_str()).map_err(|error| match error {
+            OutboundError::NotAllowed(why) => {
+                OutboundError::NotAllowed(format!("{host} redirects to what is refused: {why}"))
+            }
+            other => other,
+        })
+    }
+
+    fn download(
+        &self,
+        url: &Url,
+        response: Response<Incoming>,
+        max_bytes: u64,
+        ends: Instant,
+    ) -> Result<Download, OutboundError> {
+        let host = host_of(url);
+        let status = response.status();
+        if status.as_u16() != 200 {
+            let reason = format!("answered {status}");
+            let passing = status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429);
+            return Err(if passing {
+                OutboundError::failed(&host, reason)
+            } else {
+                OutboundError::refused(&host, reason)
+            });
+        }
+        let coded = response.headers().get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
+        if coded {
+            return Err(OutboundError::refused(
+                &host,
+                "answered with a compressed body, which was not asked for",
+            ));
+        }
+        let length = response.headers().get(CONTENT_LENGTH);
+        let size_bytes = length.and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
+        let body = download::body_of(host.clone(), response.into_body());
+        Download::new(host, size_bytes, body, max_bytes, self.idle_timeout, ends)
+    }
+}
+
+fn host_of(url: &Url) -> String {
+    url.host_str().unwrap_or("").to_owned()
+}
+
+fn empty() -> RequestBody {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}

@@ -1,0 +1,66 @@
+//! What the store keeps of watched folders.
+
+use serde::{Deserialize, Serialize};
+
+use crate::types::{AssetId, JobId, WatchId};
+
+/// What to watch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WatchSpec {
+    /// The folder, resolved.
+    pub path: String,
+    /// Also the folders in it.
+    pub recursive: bool,
+    /// Only files that match one of these globs.
+    pub include: Vec<String>,
+    /// No files that match one of these.
+    pub exclude: Vec<String>,
+    /// The user's JSON object, given to every asset.
+    pub metadata: serde_json::Value,
+    /// Seconds from one look to the next.
+    pub poll_secs: u64,
+    /// Whether the assets of files that are gone go too.
+    pub delete_missing: bool,
+}
+
+/// One watched folder.
+#[derive(Debug, Clone)]
+pub struct WatchRecord {
+    /// Its id.
+    pub id: WatchId,
+    /// What was asked for.
+    pub spec: WatchSpec,
+    /// Files seen at the last look.
+    pub files: u64,
+    /// The newest job it made.
+    pub job: Option<JobId>,
+    /// The end of that job that was noted, Unix milliseconds; 0: not yet.
+    pub settled_unix_ms: i64,
+    /// Jobs it has made.
+    pub jobs_made: u64,
+    /// Unix milliseconds; 0: not yet.
+    pub last_look_unix_ms: i64,
+    /// Why the last look saw nothing, or not all.
+    pub error: Option<(String, String)>,
+    /// Unix milliseconds.
+    pub created_unix_ms: i64,
+}
+
+/// One file of a watched folder, as it was at the last look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WatchedFile {
+    /// Its path.
+    pub path: String,
+    /// Bytes.
+    pub size_bytes: u64,
+    /// When it was last written, nanoseconds since 1970.
+    pub mtime_ns: i64,
+    /// Whether it was the same at the look before.
+    pub stable: bool,
+    /// How often in turn it was not there.
+    pub missing_looks: u32,
+    /// Size and time when it was last given to a job.
+    pub taken: Option<(u64, i64)>,
+    /// What it became.
+    pub asset: Option<AssetId>,
+}
