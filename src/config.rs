@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::library::{Deliver, SourcesConfig};
+use crate::library::{Deliver, KeepConfig, SourcesConfig};
 use crate::media::Limits;
 use crate::model::Device;
 use crate::outbound::bucket::{AccessKey, BucketConfig, BucketUrl};
@@ -103,6 +103,40 @@ impl WebhookArgs {
         }
         let allow_hosts = self.allow_webhook_hosts.clone();
         Ok(Some(Arc::new(Outbound::new(OutboundConfig { allow_hosts, ..OutboundConfig::default() })?)))
+    }
+}
+
+/// How a server keeps its library.
+#[derive(Debug, Clone, Args)]
+pub struct KeepArgs {
+    /// Folder for snapshots (made if absent), or s3://BUCKET/FOLDER. Without one there are none.
+    #[arg(long, env = "TRIPTYCH_SNAPSHOT_ROOT")]
+    pub snapshot_root: Option<String>,
+    /// Take a snapshot this often, seconds.
+    #[arg(long, env = "TRIPTYCH_SNAPSHOT_EVERY_SECS", value_parser = positive_secs, requires = "snapshot_root")]
+    pub snapshot_every_secs: Option<f64>,
+    /// How many of these to keep; the ones somebody asked for are not counted and stay.
+    #[arg(long, env = "TRIPTYCH_SNAPSHOTS_KEPT", default_value_t = 7, value_parser = positive_count)]
+    pub snapshots_kept: usize,
+    /// How often the rules of retention are applied, seconds.
+    #[arg(long, env = "TRIPTYCH_RETENTION_EVERY_SECS", default_value_t = 900.0, value_parser = positive_secs)]
+    pub retention_every_secs: f64,
+    /// How often it is looked whether deleted clips left space to give back, seconds.
+    #[arg(long, env = "TRIPTYCH_COMPACT_EVERY_SECS", default_value_t = 60.0, value_parser = positive_secs)]
+    pub compact_every_secs: f64,
+}
+
+impl KeepArgs {
+    /// As the library takes it.
+    #[must_use]
+    pub fn config(&self) -> KeepConfig {
+        KeepConfig {
+            snapshot_root: self.snapshot_root.clone(),
+            snapshot_every: self.snapshot_every_secs.map(Duration::from_secs_f64),
+            snapshots_kept: self.snapshots_kept,
+            retention_every: Some(Duration::from_secs_f64(self.retention_every_secs)),
+            compact_every: Some(Duration::from_secs_f64(self.compact_every_secs)),
+        }
     }
 }
 

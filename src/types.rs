@@ -92,6 +92,7 @@ uuid_id!(JobId, "job_", "job", "One durable batch job, as `job_<32 hex>`.");
 uuid_id!(StandingId, "stq_", "standing query", "One standing query, as `stq_<32 hex>`.");
 uuid_id!(MatchId, "mat_", "match", "One match of a standing query, as `mat_<32 hex>`.");
 uuid_id!(DeliveryId, "msg_", "delivery", "One delivery to a webhook, as `msg_<32 hex>`.");
+uuid_id!(SnapshotId, "snp_", "snapshot", "One backup of a library, as `snp_<32 hex>`.");
 
 uuid_id!(WatchId, "wch_", "watch", "One watched folder, as `wch_<32 hex>`.");
 

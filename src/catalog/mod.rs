@@ -5,6 +5,7 @@
 mod fields;
 mod filter;
 mod id_map;
+mod of_assets;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};

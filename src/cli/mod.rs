@@ -1,5 +1,6 @@
 //! The command line, one file per command. Each is a thin shell around the library.
 
+mod compact;
 pub mod decode_worker;
 mod demo;
 mod doctor;
@@ -10,6 +11,7 @@ mod model;
 mod query;
 mod search;
 mod serve;
+mod snapshot;
 mod table;
 
 use std::path::PathBuf;
@@ -21,7 +23,8 @@ use clap::{Parser, Subcommand};
 use crate::config::{DataArgs, LimitArgs, ModelArgs};
 use crate::embed::{EmbedError, Embedder};
 use crate::library::{
-    Deliver, Library, LibraryConfig, LibraryError, Models, ModelsConfig, OpenEmbedder, SourcesConfig,
+    BackupError, Deliver, KeepConfig, Library, LibraryConfig, LibraryError, Models, ModelsConfig,
+    OpenEmbedder, SourcesConfig,
 };
 use crate::media::{Decoder, DecoderConfig, MediaError};
 use crate::model::{Bundle, ModelError, Towers};
@@ -53,6 +56,10 @@ enum Command {
     Embed(embed::EmbedArgs),
     /// Verify or show a model bundle.
     Model(model::ModelCommand),
+    /// Take, list, verify, restore and delete snapshots of a library.
+    Snapshot(snapshot::SnapshotCommand),
+    /// Write the store anew without the space that deleted clips left.
+    Compact(compact::CompactArgs),
     /// Say which native parts are found, where, which version, and what is missing.
     Doctor(doctor::DoctorArgs),
 }
@@ -87,6 +94,16 @@ impl From<LibraryError> for CliError {
             return error.into();
         }
         Self { code: error.code(), message: error.to_string(), exit: 1 }
+    }
+}
+
+impl From<BackupError> for CliError {
+    fn from(error: BackupError) -> Self {
+        let exit = match error {
+            BackupError::NotFound(_) | BackupError::NotEmpty(_) | BackupError::NoLibrary(_) => 2,
+            _ => 1,
+        };
+        Self { code: error.code(), message: error.to_string(), exit }
     }
 }
 
@@ -145,6 +162,8 @@ pub fn main() -> ExitCode {
             Command::Embed(args) => embed::run(args).await,
             Command::Eval(args) => eval::run(args).await,
             Command::Model(command) => model::run(command).await,
+            Command::Snapshot(command) => snapshot::run(command).await,
+            Command::Compact(args) => compact::run(args).await,
             Command::Doctor(args) => doctor::run(args).await,
         }
     });
@@ -192,6 +211,8 @@ struct Doors {
     webhooks: Option<Arc<dyn Deliver>>,
     /// What may be fetched from other hosts.
     sources: SourcesConfig,
+    /// Snapshots, retention, compaction.
+    keep: KeepConfig,
 }
 
 fn models_config(
@@ -209,6 +230,7 @@ fn models_config(
         allowed_roots: doors.allowed_roots,
         ingest_workers,
         webhooks: doors.webhooks,
+        keep: doors.keep,
         sources: doors.sources,
     };
     Ok(ModelsConfig { library, model_roots: doors.model_roots, open: embedder_opener(model, limits)? })

@@ -11,7 +11,7 @@ use clap::Args;
 use tokio::net::TcpListener;
 
 use super::{CliError, Doors};
-use crate::config::{DataArgs, LimitArgs, ModelArgs, ServerArgs, SourceArgs, WebhookArgs};
+use crate::config::{DataArgs, KeepArgs, LimitArgs, ModelArgs, ServerArgs, SourceArgs, WebhookArgs};
 use crate::http::{self, HttpConfig};
 use crate::library::{Library, LibraryError, Models};
 
@@ -63,6 +63,8 @@ pub struct ServeArgs {
     webhooks: WebhookArgs,
     #[command(flatten)]
     sources: SourceArgs,
+    #[command(flatten)]
+    keep: KeepArgs,
     /// Folder whose files may be indexed by path; may be given more than once.
     #[arg(long = "allow-root", env = "TRIPTYCH_ALLOW_ROOTS", value_delimiter = ':')]
     allow_roots: Vec<PathBuf>,
@@ -86,6 +88,7 @@ pub async fn run(args: ServeArgs) -> Result<ExitCode, CliError> {
         model_roots: args.model_roots,
         webhooks: args.webhooks.door()?,
         sources: args.sources.sources(args.listen.max_upload_bytes),
+        keep: args.keep.config(),
     };
     let config = super::models_config(&args.model, &args.data, &args.limits, doors)?;
     let models = Models::open(config, &args.model.model).await?;

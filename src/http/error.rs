@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::embed::EmbedError;
-use crate::library::{LibraryError, StandingError, WebhookError};
+use crate::library::{BackupError, LibraryError, StandingError, WebhookError};
 use crate::model::ModelError;
 use crate::outbound::OutboundError;
 use crate::search::SearchError;
@@ -174,6 +174,10 @@ impl From<LibraryError> for ApiError {
             LibraryError::UnknownModel(_) => {
                 return Self::new(StatusCode::NOT_FOUND, error.code(), error.to_string()).with_param("model");
             }
+            LibraryError::BadRule { at, .. } => {
+                return Self::new(StatusCode::BAD_REQUEST, error.code(), error.to_string()).with_param(at);
+            }
+            LibraryError::Backup(inner) => return backup_error(inner),
             LibraryError::TooManyWatches(_) => StatusCode::BAD_REQUEST,
             LibraryError::Cancelled
             | LibraryError::WatchExists(_)
@@ -190,6 +194,18 @@ impl From<LibraryError> for ApiError {
         };
         Self::new(status, error.code(), error.to_string())
     }
+}
+
+fn backup_error(error: &BackupError) -> ApiError {
+    let status = match error {
+        BackupError::Off | BackupError::Running | BackupError::Locked(_) | BackupError::Cancelled => {
+            StatusCode::CONFLICT
+        }
+        BackupError::NotFound(_) => StatusCode::NOT_FOUND,
+        BackupError::NoRoom { .. } => StatusCode::INSUFFICIENT_STORAGE,
+        _ => return internal(error.code(), error),
+    };
+    ApiError::new(status, error.code(), error.to_string())
 }
 
 impl From<StoreError> for ApiError {

@@ -1,8 +1,10 @@
 //! The REST API and the page.
 
 mod assets;
+mod compactions;
 mod content;
 mod data_uri;
+mod deletions;
 mod embeddings;
 mod error;
 mod evaluations;
@@ -16,10 +18,12 @@ mod models;
 mod openapi;
 mod pages;
 mod query;
+mod retention;
 mod router;
 mod search;
 mod server;
 mod session;
+mod snapshots;
 mod standing;
 mod state;
 mod stats;

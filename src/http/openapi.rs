@@ -26,6 +26,7 @@ use super::state::AppState;
         (name = "standing", description = "Queries that wait for what comes"),
         (name = "webhooks", description = "What others were told"),
         (name = "models", description = "What is loaded, and which of it serves"),
+        (name = "keeping", description = "Snapshots, retention, compaction"),
         (name = "server", description = "What runs, how it is")
     ),
     modifiers(&Key)

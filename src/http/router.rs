@@ -10,8 +10,9 @@ use utoipa_axum::routes;
 use super::error::ApiError;
 use super::state::Server;
 use super::{
-    assets, content, embeddings, evaluations, guard, health, jobs, middleware, models, openapi, pages,
-    search, session, standing, stats, thumbnail, timeline, watches, webhooks,
+    assets, compactions, content, deletions, embeddings, evaluations, guard, health, jobs, middleware,
+    models, openapi, pages, retention, search, session, snapshots, standing, stats, thumbnail, timeline,
+    watches, webhooks,
 };
 
 /// Every documented call.
@@ -20,6 +21,7 @@ pub fn api() -> OpenApiRouter<Server> {
         // An upload has a cap of its own, counted while it streams.
         .routes(routes!(assets::add, assets::list).layer(DefaultBodyLimit::disable()))
         .routes(routes!(assets::get, assets::delete))
+        .routes(routes!(deletions::delete))
         .routes(routes!(content::content))
         .routes(routes!(thumbnail::thumbnail))
         .routes(routes!(search::search))
@@ -41,6 +43,11 @@ pub fn api() -> OpenApiRouter<Server> {
         .routes(routes!(standing::matches))
         .routes(routes!(webhooks::deliveries))
         .routes(routes!(webhooks::retry))
+        .routes(routes!(snapshots::start, snapshots::list))
+        .routes(routes!(snapshots::get, snapshots::delete))
+        .routes(routes!(retention::get, retention::set))
+        .routes(routes!(retention::apply))
+        .routes(routes!(compactions::compact))
         .routes(routes!(watches::create, watches::list))
         .routes(routes!(watches::get, watches::delete))
         .routes(routes!(stats::stats))

@@ -1,6 +1,8 @@
 //! The index that answers searches: scans while the collection is small, a graph beside the scan
 //! when it is large, whichever suits the question.
 
+mod compact;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 

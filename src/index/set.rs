@@ -228,6 +228,20 @@ impl IndexSet {
         Ok(())
     }
 
+    /// Gives back the memory of removed vectors. Long for large collections: call from a blocking thread.
+    pub fn compact(&self) {
+        for member in &self.members {
+            member.index.compact();
+        }
+    }
+
+    /// As [`compact`](Self::compact), where there is much to give back.
+    pub fn compact_if_due(&self) {
+        for member in &self.members {
+            member.index.compact_if_due();
+        }
+    }
+
     /// (track, space, vectors, engine name, bytes) of each.
     #[must_use]
     pub fn stats(&self) -> Vec<(Track, Space, usize, &'static str, usize)> {

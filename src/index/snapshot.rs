@@ -87,6 +87,24 @@ impl<W: Write> Summed<W> {
     }
 }
 
+/// The header of a snapshot, read without a look at the rest: for a copy of the file, whose reader
+/// verifies it as a whole.
+#[must_use]
+pub fn peek(path: &Path) -> Option<Header> {
+    use std::io::Read;
+    let mut file = File::open(path).ok()?;
+    let (mut magic, mut length) = ([0; MAGIC.len()], [0; 4]);
+    file.read_exact(&mut magic).ok()?;
+    file.read_exact(&mut length).ok()?;
+    let length = u64::from(u32::from_le_bytes(length));
+    if magic != *MAGIC || length > file.metadata().ok()?.len() {
+        return None;
+    }
+    let mut json = Vec::new();
+    file.take(length).read_to_end(&mut json).ok()?;
+    serde_json::from_slice(&json).ok()
+}
+
 /// The rows of a snapshot and its header; `None` where there is no whole one. What it is of is
 /// for the caller to compare.
 #[must_use]

@@ -71,6 +71,17 @@ pub enum LibraryError {
     /// A standing query that is refused.
     #[error(transparent)]
     Standing(#[from] StandingError),
+    /// A rule of retention that means nothing.
+    #[error("{message}")]
+    BadRule {
+        /// Which field, as `rules[0].by`.
+        at: String,
+        /// A sentence.
+        message: String,
+    },
+    /// Snapshots and compaction.
+    #[error(transparent)]
+    Backup(#[from] super::BackupError),
     /// The work was cancelled by a user.
     #[error("cancelled")]
     Cancelled,
@@ -123,6 +134,8 @@ impl LibraryError {
             Self::NoSuchTrack(_) => "no_such_track",
             Self::Webhook(error) => error.code(),
             Self::Standing(error) => error.code(),
+            Self::BadRule { .. } => "invalid_value",
+            Self::Backup(error) => error.code(),
             Self::Cancelled => "cancelled",
             Self::Stopping => "shutting_down",
             Self::Io(_) => "io",

@@ -89,6 +89,7 @@ impl Library {
         if let Some(kept) = &kept {
             let (uploads, from, to) = (self.uploads.clone(), source.path.clone(), kept.clone());
             super::blocking(move || Ok(uploads.keep(&from, &to)?)).await?;
+            self.keeper.pins.needed_again(kept);
         }
         let (record, is_new) = self.store.begin_asset(new).await?;
         if is_new {
@@ -100,7 +101,7 @@ impl Library {
         }
         if let Some(kept) = kept.filter(|kept| record.path.as_str() != kept.as_os_str()) {
             // The library holds these bytes under a path of the user's: our copy is not needed.
-            tokio::fs::remove_file(kept).await?;
+            self.remove_kept(&kept).await?;
         }
         Ok(Accepted::Known(self.relocated(record, source).await?))
     }

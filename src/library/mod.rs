@@ -3,18 +3,22 @@
 
 mod active;
 mod asset_query;
+mod backup;
 mod calibrate;
+mod compact;
 mod error;
 mod evaluate;
 mod follow;
 mod hand_over;
 mod ingest;
 mod jobs;
+mod keep;
 mod metrics;
 mod models;
 mod open;
 mod paths;
 mod registry;
+mod retention;
 mod sources;
 mod standing;
 mod uploads;
@@ -31,12 +35,19 @@ use tokio::sync::{Mutex, Notify, RwLock, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use backup::{
+    BackupError, KeepConfig, Restored, SnapshotContents, SnapshotOptions, SnapshotPlace, SnapshotProblem,
+    SnapshotProgress, SnapshotState, SnapshotView,
+};
+pub use compact::{Compaction, compact_folder};
 pub use error::LibraryError;
 pub use evaluate::{Evaluation, Figure, MAX_PAIRS, Measured, Pair};
 pub use follow::Progress;
 pub use jobs::JobSource;
+pub use keep::Deletion;
 pub use models::{ModelEntry, Models, ModelsConfig, OpenEmbedder, Role};
 pub use paths::open_resolved;
+pub use retention::{RetentionReport, Rule, RuleCount};
 pub use sources::{SourcesConfig, place_name};
 pub use standing::{
     Given, GivenPart, MAX_GIVEN_BYTES, MAX_STANDING, NewStandingQuery, StandingError, StandingPatch,
@@ -66,6 +77,8 @@ pub struct LibraryConfig {
     pub ingest_workers: usize,
     /// Sends webhooks; `None`: none are sent.
     pub webhooks: Option<Arc<dyn Deliver>>,
+    /// Snapshots, retention, compaction.
+    pub keep: KeepConfig,
     /// What may be fetched from other hosts.
     pub sources: SourcesConfig,
 }
@@ -146,6 +159,9 @@ pub struct Library {
     baselines: jobs::Baselines,
     standing: Arc<standing::StandingQueries>,
     webhooks: Option<Arc<dyn Deliver>>,
+    keeper: Arc<backup::Keeper>,
+    /// Rules of retention are changed and applied one after another.
+    retention_turn: Mutex<()>,
     /// A watched folder wants to be looked at.
     watch_wake: Notify,
     started: Once,
@@ -322,11 +338,8 @@ impl Library {
         self.catalog.remove_asset(record.id);
         drop(gate);
         self.tell(record.id);
-        if record.owned && !self.beside.load(Ordering::Acquire) {
-            match tokio::fs::remove_file(&record.path).await {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-                _ => {}
-            }
+        if record.owned {
+            self.remove_kept(record.path.as_ref()).await?;
         }
         Ok(())
     }
@@ -352,6 +365,9 @@ impl Library {
         self.serving.call_once(|| {
             self.tasks.spawn(standing::run(Arc::clone(self)));
             self.tasks.spawn(webhooks::run(Arc::clone(self)));
+            self.tasks.spawn(backup::take_by_the_clock(Arc::clone(self)));
+            self.tasks.spawn(retention::keep_up(Arc::clone(self)));
+            self.tasks.spawn(compact::keep_up(Arc::clone(self)));
             self.tasks.spawn(watches::keep_watching(Arc::clone(self)));
         });
     }

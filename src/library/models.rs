@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::follow::Follower;
 use super::paths::AllowedRoots;
 use super::registry::{Known, Registry};
-use super::{Library, LibraryConfig, LibraryError, Progress};
+use super::{BackupError, Library, LibraryConfig, LibraryError, Progress};
 use crate::embed::{EmbedError, Embedder};
 use crate::model::ModelError;
 use crate::store::StoreError;
@@ -274,8 +274,10 @@ impl Models {
         if !next.caught_up() {
             return Err(LibraryError::ModelBehind(model.to_owned()));
         }
-        next.stop_following().await;
         let old = self.serving();
+        // A snapshot that is being taken would be cut off.
+        let turn = old.keeper.take_turn()?;
+        next.stop_following().await;
         let mut changed = registry.clone();
         let before = std::mem::replace(&mut changed.serving, Known { promote: false, ..next.known.clone() });
         changed.forget(&next.known.digest);
@@ -296,6 +298,7 @@ impl Models {
         self.take_out(&next);
         self.serving.send_replace(Arc::clone(&next.library));
         tracing::info!(model = next.library.embedder().bundle().name(), "another model serves");
+        drop(turn);
         tokio::spawn(async move { old.leave_snapshots().await });
         Ok(())
     }
@@ -363,7 +366,7 @@ async fn promote_when_caught_up(models: Arc<Models>, beside: Arc<Beside>) {
         }
         match models.promote(&beside.known.digest).await {
             // Something came in between.
-            Err(LibraryError::ModelBehind(_)) => {}
+            Err(LibraryError::ModelBehind(_) | LibraryError::Backup(BackupError::Running)) => {}
             Err(error) => return tracing::error!(%error, "a model could not take over"),
             Ok(()) => return,
         }

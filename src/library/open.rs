@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Library, LibraryConfig, LibraryError, active, calibrate, jobs, paths, sources, standing, uploads, worker,
+    Library, LibraryConfig, LibraryError, active, backup, calibrate, jobs, paths, sources, standing, uploads,
+    worker,
 };
 use crate::catalog::Catalog;
 use crate::embed::Embedder;
@@ -32,6 +33,7 @@ const CHANGES: usize = 1024;
 pub(super) struct Common {
     pub(super) lock: Arc<FolderLock>,
     pub(super) uploads: Arc<uploads::Uploads>,
+    pub(super) keeper: Arc<backup::Keeper>,
 }
 
 impl Library {
@@ -57,9 +59,11 @@ impl Library {
         let store = open_store(folder, &embedder).await?;
         // Only now: with the folder's lock, nobody else's uploads are in it.
         let uploads = Arc::new(uploads::Uploads::open(&config.data_dir)?);
+        let keeper = Arc::new(backup::Keeper::open(config.keep.clone(), &config.sources)?);
+        adopt_uploads(store.as_ref(), &uploads).await?;
         reconcile(store.as_ref()).await?;
         remove_orphans(store.as_ref(), &uploads).await?;
-        Self::assemble(config, folder, embedder, store, Common { lock, uploads }, false).await
+        Self::assemble(config, folder, embedder, store, Common { lock, uploads, keeper }, false).await
     }
 
     /// Opens the vectors of another model beside this library: the same media, none of the work.
@@ -71,8 +75,13 @@ impl Library {
         let store = open_store(folder, &embedder).await?;
         // What people set up is the serving model's; what lies here is from before a switch.
         store.clear_work().await?;
+        adopt_uploads(store.as_ref(), &self.uploads).await?;
         reconcile(store.as_ref()).await?;
-        let common = Common { lock: Arc::clone(&self.lock), uploads: Arc::clone(&self.uploads) };
+        let common = Common {
+            lock: Arc::clone(&self.lock),
+            uploads: Arc::clone(&self.uploads),
+            keeper: Arc::clone(&self.keeper),
+        };
         Self::assemble(&self.config, folder, embedder, store, common, true).await
     }
 
@@ -131,6 +140,8 @@ impl Library {
             baselines,
             standing: Arc::new(standing),
             webhooks: config.webhooks.clone(),
+            keeper: common.keeper,
+            retention_turn: Mutex::new(()),
             watch_wake: Notify::new(),
             started: Once::new(),
             serving: Once::new(),
@@ -166,6 +177,8 @@ impl Library {
             baselines: jobs::Baselines::default(),
             standing: Arc::clone(&self.standing),
             webhooks: self.webhooks.clone(),
+            keeper: Arc::clone(&self.keeper),
+            retention_turn: Mutex::new(()),
             watch_wake: Notify::new(),
             started: Once::new(),
             serving: Once::new(),
@@ -177,7 +190,7 @@ impl Library {
 
 async fn open_store(folder: &Path, embedder: &Embedder) -> Result<Arc<dyn Store>, LibraryError> {
     make_private_folder(folder)?;
-    Ok(Arc::new(SqliteStore::open_locked(folder, embedder.bundle().id()).await?))
+    Ok(Arc::new(SqliteStore::open_locked(folder, Some(embedder.bundle().id())).await?))
 }
 
 /// The spaces (with their lengths) a track has vectors in. A picture's vectors are on the video track.
@@ -228,6 +241,15 @@ fn segmentation(embedder: &Embedder) -> String {
 fn make_private_folder(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// The folder may have been moved, or restored from a snapshot of one that lay elsewhere.
+async fn adopt_uploads(store: &dyn Store, uploads: &uploads::Uploads) -> Result<(), LibraryError> {
+    let moved = store.adopt_uploads(uploads.kept_folder()).await?;
+    if moved > 0 {
+        tracing::info!(moved, "the data folder has moved: uploads are looked for where it is now");
+    }
+    Ok(())
 }
 
 /// Brings the store to what was acknowledged. Nothing else runs yet.

@@ -41,16 +41,22 @@ pub(super) struct Registry {
 
 impl Registry {
     /// None where the data folder has only ever had one model.
-    pub(super) fn read(data_dir: &Path) -> Result<Option<Self>, LibraryError> {
+    pub(super) fn read(data_dir: &Path) -> std::io::Result<Option<Self>> {
         let path = data_dir.join(FILE);
         match fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
                 let text = format!("{}: {error}", path.display());
-                LibraryError::Io(std::io::Error::new(ErrorKind::InvalidData, text))
+                std::io::Error::new(ErrorKind::InvalidData, text)
             }),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         }
+    }
+
+    /// Where the store and the indexes of the model that serves are.
+    pub(super) fn serving_folder(data_dir: &Path) -> std::io::Result<PathBuf> {
+        let folder = Self::read(data_dir)?.map(|registry| registry.serving.folder);
+        Ok(data_dir.join(folder.unwrap_or_default()))
     }
 
     /// On disk when this returns, or nothing has changed.
@@ -119,6 +125,6 @@ mod tests {
         fs::create_dir_all(dir.path().join(&free)).unwrap();
         assert_ne!(registry.folder_of("bb", dir.path()), free);
         fs::write(dir.path().join(FILE), "{").unwrap();
-        assert_eq!(Registry::read(dir.path()).unwrap_err().code(), "io");
+        assert_eq!(Registry::read(dir.path()).unwrap_err().kind(), ErrorKind::InvalidData);
     }
 }

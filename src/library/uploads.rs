@@ -58,6 +58,16 @@ impl Uploads {
         Ok(uploads)
     }
 
+    /// Where kept bytes lie.
+    pub(super) fn kept_folder(&self) -> &Path {
+        &self.kept
+    }
+
+    /// Where files lie that are being received; emptied at start.
+    pub(super) fn temporary_folder(&self) -> &Path {
+        &self.temporary
+    }
+
     /// A temporary file that goes when its guard does.
     pub(super) fn temporary_file(&self) -> io::Result<(File, TempPath)> {
         tempfile::Builder::new().prefix("upload-").tempfile_in(&self.temporary).map(|file| file.into_parts())

@@ -3,6 +3,7 @@
 mod lock;
 mod sqlite;
 mod standing;
+mod upkeep;
 mod watches;
 mod webhooks;
 
@@ -12,11 +13,12 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use lock::FolderLock;
-pub use sqlite::SqliteStore;
+pub use sqlite::{CopiedAsset, CopyFacts, DATABASE, SqliteStore, StoreCopy};
 pub use standing::{
     MatchRecord, MatchedMoment, NewMatch, NewStanding, PendingAsset, Settled, StandingChange, StandingRecord,
     StandingStore, StandingVectors,
 };
+pub use upkeep::{DeletedAsset, RetentionRule, RetentionRun, StoreSpace, Upkeep};
 pub use watches::{WatchRecord, WatchSpec, WatchedFile};
 pub use webhooks::{Attempt, DeliveryRecord, DeliveryState, DueDelivery, NewWebhook, WebhookStore};
 
@@ -327,7 +329,7 @@ pub struct JobItem {
 
 /// Every query of the store of record. SQLite is the default; Postgres comes behind the same trait.
 #[async_trait]
-pub trait Store: StandingStore + WebhookStore + Send + Sync {
+pub trait Store: StandingStore + WebhookStore + Upkeep {
     /// Accepts an asset; returns (record, true) if new, (existing record, false) if its identity
     /// is stored already. A failed or unfinished asset of the same identity is reset to indexing
     /// (its clips dropped) and returned as new.

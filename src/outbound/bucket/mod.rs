@@ -191,6 +191,18 @@ impl Bucket {
         self.store.list(prefix.as_ref()).map(entry).boxed()
     }
 
+    /// Bytes of an object; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`OutboundError`].
+    pub async fn size(&self, key: &str) -> Result<Option<u64>, OutboundError> {
+        match self.store.head(&self.path(key)?).await {
+            Ok(found) => Ok(Some(found.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.failure(&error)),
+        }
+    }
+
     /// Begins to read an object of at most `max_bytes`.
     ///
     /// # Errors

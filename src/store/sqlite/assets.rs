@@ -214,7 +214,10 @@ pub async fn reset(store: &SqliteStore, id: AssetId) -> Result<Vec<ClipId>, Stor
 }
 
 /// Drops an asset's clips with their vectors; the ids that went.
-async fn drop_clips(tx: &mut Transaction<'_, Sqlite>, id: &str) -> Result<Vec<ClipId>, StoreError> {
+pub(super) async fn drop_clips(
+    tx: &mut Transaction<'_, Sqlite>,
+    id: &str,
+) -> Result<Vec<ClipId>, StoreError> {
     let ids: Vec<i64> = sqlx::query_scalar(
         "SELECT id FROM clips WHERE asset = (SELECT n FROM assets WHERE id = ?) ORDER BY id",
     )

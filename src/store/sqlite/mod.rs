@@ -3,28 +3,33 @@
 mod assets;
 mod blob;
 mod clips;
+mod copy;
 mod hand_over;
 mod jobs;
 #[cfg(test)]
 mod outbox_tests;
+mod retention;
 mod standing;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod watches;
 mod webhooks;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteSynchronous,
+    SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
+    SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{Connection, Row, Sqlite, Transaction};
 use tokio::sync::{Mutex, MutexGuard};
+
+pub use copy::{CopiedAsset, CopyFacts, StoreCopy};
 
 use super::lock::FolderLock;
 use super::{
@@ -36,8 +41,8 @@ use crate::types::{AssetId, ClipId, Embedding, JobId, ModelId, Space, Track, Wat
 /// Larger than SQLite's default: four vectors of 2 KB share a page instead of one, so the file is
 /// 20 % smaller and scans nearly twice as fast (docs/index.md).
 const PAGE_BYTES: u32 = 16_384;
-/// The database of a data folder.
-const DATABASE: &str = "triptych.db";
+/// The store's file in the data folder.
+pub const DATABASE: &str = "triptych.db";
 /// Readers side by side; each is a thread of its own.
 const READERS: u32 = 4;
 
@@ -60,6 +65,9 @@ impl From<sqlx::migrate::MigrateError> for StoreError {
 pub struct SqliteStore {
     writer: Mutex<SqliteConnection>,
     readers: SqlitePool,
+    file: PathBuf,
+    /// How a reader is opened.
+    reading: SqliteConnectOptions,
     spaces: RwLock<Vec<(Space, i64)>>,
     sealed: AtomicBool,
     _lock: Option<FolderLock>,
@@ -74,41 +82,43 @@ impl SqliteStore {
     /// [`StoreError::Database`].
     pub async fn open(data_dir: &Path, model: &ModelId) -> Result<Self, StoreError> {
         let lock = FolderLock::take(data_dir)?;
-        Self::open_with(data_dir, model, Some(lock)).await
+        Self::open_for(data_dir, Some(model), Some(lock)).await
     }
 
-    /// `open` where the caller holds the lock already.
+    /// Opens a store, whatever its model where none is named, in a folder whose lock the caller holds.
     ///
     /// # Errors
-    /// As `open`, but [`StoreError::Locked`].
-    pub async fn open_locked(data_dir: &Path, model: &ModelId) -> Result<Self, StoreError> {
-        Self::open_with(data_dir, model, None).await
+    /// As [`open`](Self::open), but [`StoreError::Locked`].
+    pub async fn open_locked(folder: &Path, model: Option<&ModelId>) -> Result<Self, StoreError> {
+        Self::open_for(folder, model, None).await
     }
 
-    async fn open_with(
+    async fn open_for(
         data_dir: &Path,
-        model: &ModelId,
+        model: Option<&ModelId>,
         lock: Option<FolderLock>,
     ) -> Result<Self, StoreError> {
+        let file = data_dir.join(DATABASE);
         let options = SqliteConnectOptions::new()
-            .filename(data_dir.join(DATABASE))
+            .filename(&file)
             .page_size(PAGE_BYTES)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(10));
-        let mut writer = SqliteConnection::connect_with(&options.clone().create_if_missing(true)).await?;
+        // Only a new file takes it; an old one takes it when it is written anew.
+        let writing = options.clone().create_if_missing(true).auto_vacuum(SqliteAutoVacuum::Incremental);
+        let mut writer = SqliteConnection::connect_with(&writing).await?;
         sqlx::migrate!("migrations/sqlite").run(&mut writer).await?;
-        claim_model(&mut writer, model).await?;
-        let readers =
-            SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await?;
-        let store = Self {
-            writer: Mutex::new(writer),
-            readers,
-            spaces: RwLock::new(Vec::new()),
-            sealed: AtomicBool::new(false),
-            _lock: lock,
-        };
+        if let Some(model) = model {
+            claim_model(&mut writer, model).await?;
+        }
+        let reading = options.read_only(true);
+        let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(reading.clone()).await?;
+        let spaces = RwLock::new(Vec::new());
+        let sealed = AtomicBool::new(false);
+        let writer = Mutex::new(writer);
+        let store = Self { writer, readers, file, reading, spaces, sealed, _lock: lock };
         let known = sqlx::query("SELECT idx, name FROM spaces").fetch_all(&store.readers).await?;
         for row in known {
             store.remember_space(Space::new(row.try_get("name")?), row.try_get("idx")?);

@@ -1,0 +1,31 @@
+//! `triptych compact`: the store without the space that deleted clips left.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::CliError;
+
+/// Flags of `compact`.
+#[derive(Debug, Args)]
+pub struct CompactArgs {
+    /// Data folder; no server may have it open (ask that one with POST /v1/compactions).
+    #[arg(long, env = "TRIPTYCH_DATA", default_value = "data")]
+    data: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs `compact`.
+pub async fn run(args: CompactArgs) -> Result<ExitCode, CliError> {
+    let (before, after) = crate::library::compact_folder(&args.data).await?;
+    if args.json {
+        let view = serde_json::json!({ "store_bytes_before": before, "store_bytes_after": after });
+        println!("{view:#}");
+    } else {
+        println!("the store had {before} bytes and has {after}");
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,83 @@
+//! Why a snapshot could not be taken, read or put back.
+
+use crate::store::StoreError;
+
+/// Why a snapshot could not be taken, read or put back.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// No place for snapshots was named.
+    #[error("snapshots are off: start with --snapshot-root FOLDER (or s3://BUCKET/FOLDER)")]
+    Off,
+    /// One thing at a time.
+    #[error("a snapshot is being taken or deleted, or the store compacted; try again when that has ended")]
+    Running,
+    /// Another process works in the same place.
+    #[error("another process is changing the snapshots in {0}; try again when it has ended")]
+    Locked(String),
+    /// Nothing of that id.
+    #[error("there is no snapshot {0} in this place")]
+    NotFound(String),
+    /// A file of a snapshot is not as it was written.
+    #[error("the snapshot is damaged: {file} {reason}")]
+    Damaged {
+        /// Which file.
+        file: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// Written by a later version.
+    #[error("the snapshot is of format {0}, which this version does not know")]
+    Format(u64),
+    /// Something is where the library is to be restored to.
+    #[error("{0} is not empty; a snapshot is restored to a new folder")]
+    NotEmpty(String),
+    /// Too little room to write the store anew.
+    #[error("writing the store anew needs {needed_bytes} bytes on its disk, and {room_bytes} are free")]
+    NoRoom {
+        /// Needed for a while.
+        needed_bytes: u64,
+        /// Free.
+        room_bytes: u64,
+    },
+    /// A folder without a library.
+    #[error("{0} holds no library")]
+    NoLibrary(String),
+    /// Stopped by a user or by the end of the process.
+    #[error("the snapshot was cancelled")]
+    Cancelled,
+    /// The place where snapshots are kept failed.
+    #[error("{0}")]
+    Destination(String),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Input/output on the data folder.
+    #[error("data folder: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl BackupError {
+    /// Stable code.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Off => "snapshots_off",
+            Self::Running => "snapshot_running",
+            Self::Locked(_) => "snapshots_locked",
+            Self::NotFound(_) => "not_found",
+            Self::Damaged { .. } => "snapshot_damaged",
+            Self::Format(_) => "snapshot_format",
+            Self::NotEmpty(_) => "data_folder_not_empty",
+            Self::NoRoom { .. } => "not_enough_room",
+            Self::NoLibrary(_) => "no_library",
+            Self::Cancelled => "cancelled",
+            Self::Destination(_) => "destination_failed",
+            Self::Store(error) => error.code(),
+            Self::Io(_) => "io",
+        }
+    }
+
+    pub(super) fn damaged(file: impl Into<String>, reason: &'static str) -> Self {
+        Self::Damaged { file: file.into(), reason }
+    }
+}

@@ -1,0 +1,282 @@
+//! Snapshots in a folder.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use rustix::fs::{FlockOperation, flock};
+use sha2::{Digest, Sha256};
+
+use super::BackupError;
+use super::destination::{Destination, Meter, Turn};
+use crate::library::Content;
+
+const CHUNK_BYTES: usize = 1 << 18;
+
+/// Snapshots in a folder, readable by its owner only.
+#[derive(Debug, Clone)]
+pub(super) struct Folder {
+    root: PathBuf,
+    /// Half-written files; on the same file system, so that a rename ends them.
+    temporary: PathBuf,
+}
+
+impl Folder {
+    /// Uses a folder, which is made if absent.
+    pub(super) fn make(root: &Path) -> Result<Self, BackupError> {
+        let failed = |error: io::Error| BackupError::Destination(format!("{}: {error}", root.display()));
+        make_folder(root).map_err(failed)?;
+        Self::at(&root.canonicalize().map_err(failed)?)
+    }
+
+    /// Uses a folder that is there.
+    pub(super) fn at(root: &Path) -> Result<Self, BackupError> {
+        if !root.is_dir() {
+            return Err(BackupError::Destination(format!("{}: no such folder", root.display())));
+        }
+        Ok(Self { root: root.to_owned(), temporary: root.join("tmp") })
+    }
+
+    fn path(&self, key: &str) -> PathBuf {
+        self.root.join(key)
+    }
+
+    /// Moves a synced file to its name and makes the name durable.
+    fn place(&self, from: &Path, key: &str) -> io::Result<()> {
+        let to = self.path(key);
+        let folder = to.parent().unwrap_or(&self.root);
+        make_folder(folder)?;
+        fs::rename(from, &to)?;
+        // The folders above may be new too.
+        for folder in folder.ancestors().take_while(|folder| folder.starts_with(&self.root)) {
+            File::open(folder)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    fn temporary_file(&self) -> io::Result<tempfile::NamedTempFile> {
+        make_folder(&self.temporary)?;
+        tempfile::NamedTempFile::new_in(&self.temporary)
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        key: &str,
+        work: impl FnOnce(&Self, &str) -> Result<T, BackupError> + Send + 'static,
+    ) -> Result<T, BackupError> {
+        let (folder, key) = (self.clone(), key.to_owned());
+        let joined = tokio::task::spawn_blocking(move || {
+            work(&folder, &key).map_err(|error| match error {
+                BackupError::Io(error) => {
+                    BackupError::Destination(format!("{}: {error}", folder.path(&key).display()))
+                }
+                other => other,
+            })
+        });
+        joined.await.unwrap_or_else(|error| Err(BackupError::Destination(error.to_string())))
+    }
+}
+
+/// Makes a folder and those above it, readable by their owner only.
+pub(super) fn make_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Copies to the end; what went by.
+pub(super) fn pump(from: &mut impl Read, to: &mut impl Write, meter: &Meter) -> Result<Content, BackupError> {
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut size_bytes = 0;
+    loop {
+        meter.check()?;
+        let read = from.read(&mut buffer)?;
+        let Some(part) = buffer.get(..read).filter(|part| !part.is_empty()) else {
+            return Ok(Content { sha256: hex::encode(hasher.finalize()), size_bytes });
+        };
+        hasher.update(part);
+        to.write_all(part)?;
+        size_bytes += read as u64;
+        meter.add(read as u64);
+    }
+}
+
+fn opened(path: &Path) -> Result<Option<File>, BackupError> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A new file, readable by its owner only.
+pub(super) fn new_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+fn keys_beneath(root: &Path, folder: &Path, keys: &mut Vec<String>) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            keys_beneath(root, &entry.path(), keys)?;
+        } else if let Some(key) = entry.path().strip_prefix(root).ok().and_then(Path::to_str) {
+            keys.push(key.to_owned());
+        }
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Destination for Folder {
+    fn shown(&self) -> String {
+        self.root.display().to_string()
+    }
+
+    fn scratch(&self) -> Option<&Path> {
+        Some(&self.temporary)
+    }
+
+    async fn lock(&self) -> Result<Turn, BackupError> {
+        self.blocking("lock", |folder, key| {
+            let path = folder.path(key);
+            let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => return Err(BackupError::Locked(folder.shown())),
+                Err(error) => return Err(io::Error::from(error).into()),
+            }
+            make_folder(&folder.temporary)?;
+            for left in fs::read_dir(&folder.temporary)? {
+                fs::remove_file(left?.path())?;
+            }
+            Ok(Box::new(file) as Turn)
+        })
+        .await
+    }
+
+    async fn size(&self, key: &str) -> Result<Option<u64>, BackupError> {
+        self.blocking(key, |folder, key| match fs::metadata(folder.path(key)) {
+            Ok(found) => Ok(found.is_file().then(|| found.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        })
+        .await
+    }
+
+    async fn read(&self, key: &str, most_bytes: u64) -> Result<Option<Vec<u8>>, BackupError> {
+        self.blocking(key, move |folder, key| {
+            let Some(file) = opened(&folder.path(key))? else { return Ok(None) };
+            let mut bytes = Vec::new();
+            file.take(most_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
+            Ok(Some(bytes).filter(|bytes| bytes.len() as u64 <= most_bytes))
+        })
+        .await
+    }
+
+    async fn write(&self, key: &str, bytes: Vec<u8>) -> Result<(), BackupError> {
+        self.blocking(key, move |folder, key| {
+            let mut file = folder.temporary_file()?;
+            file.write_all(&bytes)?;
+            file.as_file().sync_all()?;
+            Ok(folder.place(&file.into_temp_path(), key)?)
+        })
+        .await
+    }
+
+    async fn upload(
+        &self,
+        from: &Path,
+        key: &str,
+        expected: Option<&str>,
+        meter: &Arc<Meter>,
+    ) -> Result<Content, BackupError> {
+        let (from, meter) = (from.to_owned(), Arc::clone(meter));
+        let expected = expected.map(str::to_owned);
+        self.blocking(key, move |folder, key| {
+            let mut source = File::open(&from)?;
+            let mut file = folder.temporary_file()?;
+            let content = pump(&mut source, &mut file, &meter)?;
+            if expected.is_none_or(|expected| expected == content.sha256) {
+                file.as_file().sync_all()?;
+                folder.place(&file.into_temp_path(), key)?;
+            }
+            Ok(content)
+        })
+        .await
+    }
+
+    async fn adopt(&self, from: &Path, key: &str, meter: &Arc<Meter>) -> Result<Content, BackupError> {
+        let (from, meter) = (from.to_owned(), Arc::clone(meter));
+        self.blocking(key, move |folder, key| {
+            let mut file = File::open(&from)?;
+            let content = pump(&mut file, &mut io::sink(), &meter)?;
+            file.sync_all()?;
+            folder.place(&from, key)?;
+            Ok(content)
+        })
+        .await
+    }
+
+    async fn download(
+        &self,
+        key: &str,
+        to: &Path,
+        meter: &Arc<Meter>,
+    ) -> Result<Option<Content>, BackupError> {
+        let (to, meter) = (to.to_owned(), Arc::clone(meter));
+        self.blocking(key, move |folder, key| {
+            let Some(mut source) = opened(&folder.path(key))? else { return Ok(None) };
+            let mut file = new_file(&to)?;
+            let content = pump(&mut source, &mut file, &meter)?;
+            file.sync_all()?;
+            Ok(Some(content))
+        })
+        .await
+    }
+
+    async fn digest(&self, key: &str, meter: &Arc<Meter>) -> Result<Option<Content>, BackupError> {
+        let meter = Arc::clone(meter);
+        self.blocking(key, move |folder, key| {
+            let Some(mut source) = opened(&folder.path(key))? else { return Ok(None) };
+            pump(&mut source, &mut io::sink(), &meter).map(Some)
+        })
+        .await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<String>, BackupError> {
+        self.blocking(prefix, |folder, prefix| {
+            let mut keys = Vec::new();
+            keys_beneath(&folder.root, &folder.path(prefix), &mut keys)?;
+            keys.sort_unstable();
+            Ok(keys)
+        })
+        .await
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), BackupError> {
+        self.blocking(key, |folder, key| {
+            let path = folder.path(key);
+            match fs::remove_file(&path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+            // Folders that are empty now go too, up to the root.
+            let above = path.ancestors().skip(1).take_while(|above| *above != folder.root);
+            for folder in above {
+                if fs::remove_dir(folder).is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+}

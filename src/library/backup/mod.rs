@@ -1,0 +1,353 @@
+//! Snapshots: the whole library at one moment, somewhere else, and back.
+//!
+//! ```text
+//! snapshots/<id>/store.db       the store at one moment
+//! snapshots/<id>/index/…        indexes of that very moment, what scores mean
+//! snapshots/<id>/media.jsonl    the uploads it needs
+//! snapshots/<id>/manifest.json  what it is of, every file with size and SHA-256; written last
+//! media/ab/<SHA-256>            uploads, shared by all snapshots
+//! ```
+//! A folder without a manifest is no snapshot: one that was cut off is never taken for one, and the
+//! next one removes it. Why uploads that are deleted meanwhile are not missed is told in `pins`.
+
+mod bucket;
+mod create;
+mod destination;
+mod error;
+mod folder;
+mod manifest;
+mod pins;
+mod place;
+mod restore;
+mod view;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+pub use create::SnapshotOptions;
+pub use error::BackupError;
+pub use place::SnapshotPlace;
+pub use restore::Restored;
+pub use view::{SnapshotContents, SnapshotProblem, SnapshotProgress, SnapshotState, SnapshotView};
+
+use super::{Library, LibraryError, SourcesConfig};
+use crate::jobs::now_unix_ms;
+use crate::types::SnapshotId;
+use destination::Destination;
+use manifest::{MANIFEST, Manifest};
+pub(super) use pins::Pins;
+use view::Running;
+
+/// How a library is kept while it is open.
+#[derive(Debug, Clone, Default)]
+pub struct KeepConfig {
+    /// Where snapshots are kept, a folder or `s3://bucket/folder`; `None`: there are none.
+    pub snapshot_root: Option<String>,
+    /// How often one is taken by itself; `None`: never.
+    pub snapshot_every: Option<Duration>,
+    /// How many of those are kept.
+    pub snapshots_kept: usize,
+    /// How often the rules of retention are applied; `None`: only when asked for.
+    pub retention_every: Option<Duration>,
+    /// How often it is looked whether there is space to give back; `None`: only when asked for.
+    pub compact_every: Option<Duration>,
+}
+
+/// What a library knows of its snapshots.
+pub(super) struct Keeper {
+    pub(super) config: KeepConfig,
+    pub(super) pins: Arc<Pins>,
+    /// Snapshots and compactions go one after another.
+    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
+    destination: Option<Arc<dyn Destination>>,
+    /// The one being taken, or the last that could not be.
+    current: Mutex<Option<Arc<Running>>>,
+}
+
+impl Keeper {
+    pub(super) fn open(config: KeepConfig, sources: &SourcesConfig) -> Result<Self, BackupError> {
+        let root = config.snapshot_root.as_deref();
+        let destination = root.map(|root| place::destination_at(root, sources)).transpose()?;
+        Ok(Self {
+            config,
+            pins: Arc::default(),
+            turn: Arc::default(),
+            destination,
+            current: Mutex::new(None),
+        })
+    }
+
+    fn destination(&self) -> Result<&Arc<dyn Destination>, BackupError> {
+        self.destination.as_ref().ok_or(BackupError::Off)
+    }
+
+    fn current(&self) -> Option<Arc<Running>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_current(&self, running: Option<Arc<Running>>) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = running;
+    }
+
+    fn forget(&self, id: SnapshotId) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().is_some_and(|running| running.id == id) {
+            *current = None;
+        }
+    }
+
+    /// Nobody else's snapshot or compaction may run.
+    pub(super) fn take_turn(&self) -> Result<tokio::sync::OwnedMutexGuard<()>, BackupError> {
+        Arc::clone(&self.turn).try_lock_owned().map_err(|_| BackupError::Running)
+    }
+}
+
+/// Every snapshot of a place by its id, oldest first, with what its manifest says.
+async fn read_manifests(
+    destination: &dyn Destination,
+) -> Result<Vec<(String, Result<Manifest, BackupError>)>, BackupError> {
+    let mut found = Vec::new();
+    for key in destination.list("snapshots/").await? {
+        let id =
+            key.strip_prefix("snapshots/").and_then(|rest| rest.strip_suffix(MANIFEST)?.strip_suffix('/'));
+        let Some(id) = id.filter(|id| id.parse::<SnapshotId>().is_ok()) else { continue };
+        match restore::manifest_of(destination, id).await {
+            // Deleted meanwhile.
+            Err(BackupError::NotFound(_)) => {}
+            Err(error @ (BackupError::Damaged { .. } | BackupError::Format(_))) => {
+                found.push((id.to_owned(), Err(error)));
+            }
+            Err(error) => return Err(error),
+            Ok(manifest) => found.push((id.to_owned(), Ok(manifest))),
+        }
+    }
+    Ok(found)
+}
+
+/// Every snapshot of a place, newest first.
+async fn list(destination: &dyn Destination) -> Result<Vec<SnapshotView>, BackupError> {
+    let mut views = Vec::new();
+    for (id, manifest) in read_manifests(destination).await? {
+        match (manifest, id.parse()) {
+            (Ok(manifest), _) => views.push(SnapshotView::ready(&manifest)),
+            (Err(error), Ok(id)) => views.push(SnapshotView::damaged(id, &error)),
+            (Err(_), Err(_)) => {}
+        }
+    }
+    views.sort_unstable_by_key(|view| std::cmp::Reverse(view.id));
+    Ok(views)
+}
+
+impl Library {
+    /// Begins to take a snapshot in the background.
+    ///
+    /// # Errors
+    /// [`BackupError::Off`], [`BackupError::Running`] and others.
+    pub async fn start_snapshot(
+        self: &Arc<Self>,
+        options: SnapshotOptions,
+    ) -> Result<SnapshotView, LibraryError> {
+        if self.stop.is_cancelled() {
+            return Err(LibraryError::Stopping);
+        }
+        let destination = Arc::clone(self.keeper.destination()?);
+        let turn = self.keeper.take_turn()?;
+        let lock = destination.lock().await?;
+        let running = Arc::new(Running::begin(options.scheduled, self.stop.child_token()));
+        self.keeper.set_current(Some(Arc::clone(&running)));
+        let view = running.view();
+        let library = Arc::clone(self);
+        self.tasks.spawn(async move {
+            // Also where this panics.
+            let _done = running.done.clone().drop_guard();
+            let taken = library.take_snapshot(destination.as_ref(), &running, options).await;
+            drop(lock);
+            drop(turn);
+            // Only now: whoever sees that it is ready may begin the next one.
+            if taken {
+                library.keeper.forget(running.id);
+            }
+        });
+        Ok(view)
+    }
+
+    async fn take_snapshot(
+        &self,
+        destination: &dyn Destination,
+        running: &Running,
+        options: SnapshotOptions,
+    ) -> bool {
+        let began = std::time::Instant::now();
+        let outcome = self.snapshot_to(destination, running, options).await;
+        match outcome {
+            Ok(manifest) => {
+                let (assets, clips) = (manifest.assets, manifest.clips);
+                let copied_bytes = manifest.copied_bytes + manifest.file_bytes();
+                let secs = began.elapsed().as_secs_f64();
+                tracing::info!(id = %manifest.id, assets, clips, copied_bytes, secs, "a snapshot was taken");
+                if options.scheduled {
+                    self.drop_old_snapshots(destination).await;
+                }
+                true
+            }
+            Err(error) => {
+                running.fail(&error);
+                tracing::error!(id = %running.id, code = error.code(), %error, "a snapshot could not be taken");
+                false
+            }
+        }
+    }
+
+    async fn snapshot_to(
+        &self,
+        destination: &dyn Destination,
+        running: &Running,
+        options: SnapshotOptions,
+    ) -> Result<Manifest, BackupError> {
+        let pin = self.keeper.pins.pin();
+        self.save_index_if_idle().await;
+        let source = create::Source {
+            store: Arc::clone(&self.store),
+            index_dir: self.index_dir.clone(),
+            scratch: self.uploads.temporary_folder().to_owned(),
+        };
+        let outcome = create::create(&source, destination, running, options).await;
+        drop(pin);
+        self.remove_put_off().await;
+        if outcome.is_err() {
+            create::remove_files(destination, running.id).await?;
+        }
+        outcome
+    }
+
+    /// While nothing is indexed the indexes on disk can be those of the store's copy, and need not be
+    /// rebuilt after a restoration.
+    async fn save_index_if_idle(&self) {
+        if self.active.len() > 0 {
+            return;
+        }
+        let _gate = self.commit_gate.write().await;
+        if let Err(error) = self.index.snapshot(self.store.as_ref()).await {
+            tracing::warn!(%error, "the indexes are not in the snapshot; they are rebuilt after a restoration");
+        }
+    }
+
+    /// Removes the files that were kept for a snapshot only.
+    async fn remove_put_off(&self) {
+        let _serial = self.accept_lock.lock().await;
+        for path in self.keeper.pins.due() {
+            match tokio::fs::remove_file(&path).await {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::error!(%error, path = %path.display(), "a deleted upload could not be removed");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    async fn drop_old_snapshots(&self, destination: &dyn Destination) {
+        let dropped = async {
+            let mut scheduled: Vec<_> = read_manifests(destination).await?;
+            scheduled.retain(|(_, manifest)| manifest.as_ref().is_ok_and(|manifest| manifest.scheduled));
+            let surplus = scheduled.len().saturating_sub(self.keeper.config.snapshots_kept.max(1));
+            for (id, _) in scheduled.into_iter().take(surplus) {
+                create::delete(destination, &id).await?;
+                tracing::info!(id, "an old snapshot was deleted");
+            }
+            Ok::<_, BackupError>(())
+        };
+        if let Err(error) = dropped.await {
+            tracing::error!(code = error.code(), %error, "old snapshots could not be deleted");
+        }
+    }
+
+    /// Snapshots newest first: the one being taken, or the last that could not be, among them.
+    ///
+    /// # Errors
+    /// [`BackupError::Off`] and others.
+    pub async fn snapshots(&self) -> Result<Vec<SnapshotView>, LibraryError> {
+        let destination = self.keeper.destination()?;
+        // Looked at first: one that ends in between is told as running once more.
+        let current = self.keeper.current();
+        let mut views = list(destination.as_ref()).await?;
+        if let Some(running) = current {
+            views.retain(|view| view.id != running.id);
+            views.push(running.view());
+            views.sort_unstable_by_key(|view| std::cmp::Reverse(view.id));
+        }
+        Ok(views)
+    }
+
+    /// One snapshot.
+    ///
+    /// # Errors
+    /// [`BackupError::Off`], [`BackupError::NotFound`] and others.
+    pub async fn snapshot(&self, id: SnapshotId) -> Result<SnapshotView, LibraryError> {
+        let destination = self.keeper.destination()?;
+        if let Some(running) = self.keeper.current().filter(|running| running.id == id) {
+            return Ok(running.view());
+        }
+        match restore::manifest_of(destination.as_ref(), &id.to_string()).await {
+            Ok(manifest) => Ok(SnapshotView::ready(&manifest)),
+            Err(error @ (BackupError::Damaged { .. } | BackupError::Format(_))) => {
+                Ok(SnapshotView::damaged(id, &error))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Deletes a snapshot with the media that no other one needs; one that is being taken is stopped.
+    ///
+    /// # Errors
+    /// [`BackupError::Off`], [`BackupError::NotFound`], [`BackupError::Running`] and others.
+    pub async fn delete_snapshot(&self, id: SnapshotId) -> Result<(), LibraryError> {
+        let destination = Arc::clone(self.keeper.destination()?);
+        if let Some(running) = self.keeper.current().filter(|running| running.id == id) {
+            running.meter.cancel.cancel();
+            running.done.cancelled().await;
+            if self.keeper.current().is_some_and(|running| running.id == id) {
+                self.keeper.forget(id);
+                return Ok(());
+            }
+        }
+        let _turn = self.keeper.take_turn()?;
+        let lock = destination.lock().await?;
+        let deleted = create::delete(destination.as_ref(), &id.to_string()).await;
+        drop(lock);
+        Ok(deleted?)
+    }
+}
+
+/// Takes snapshots by the clock, counted from the last that was so taken, also over a restart.
+pub(super) async fn take_by_the_clock(library: Arc<Library>) {
+    let Some(every) = library.keeper.config.snapshot_every else { return };
+    let every_ms = i64::try_from(every.as_millis()).unwrap_or(i64::MAX);
+    let mut last_unix_ms = library.last_scheduled_unix_ms().await.unwrap_or(0);
+    loop {
+        let due_ms = last_unix_ms.saturating_add(every_ms).saturating_sub(now_unix_ms());
+        let wait = Duration::from_millis(u64::try_from(due_ms).unwrap_or(0)).max(Duration::from_secs(1));
+        tokio::select! {
+            () = library.stop.cancelled() => return,
+            () = tokio::time::sleep(wait) => {}
+        }
+        let options = SnapshotOptions { scheduled: true, recheck: false };
+        match library.start_snapshot(options).await {
+            Ok(_) => last_unix_ms = now_unix_ms(),
+            // Somebody's is being taken: a moment later.
+            Err(LibraryError::Backup(BackupError::Running)) | Err(LibraryError::Stopping) => {}
+            Err(error) => {
+                tracing::error!(code = error.code(), %error, "a scheduled snapshot could not be begun");
+                last_unix_ms = now_unix_ms();
+            }
+        }
+    }
+}
+
+impl Library {
+    async fn last_scheduled_unix_ms(&self) -> Option<i64> {
+        let manifests = read_manifests(self.keeper.destination().ok()?.as_ref()).await.ok()?;
+        let scheduled =
+            manifests.into_iter().filter_map(|(_, manifest)| manifest.ok()).filter(|m| m.scheduled);
+        scheduled.map(|manifest| manifest.created_unix_ms).max()
+    }
+}

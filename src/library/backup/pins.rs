@@ -1,0 +1,84 @@
+//! Keeps uploaded files while a snapshot is taken.
+//!
+//! The invariant: **a file that a copy of the store names is not removed before the snapshot has it.**
+//! The pin is taken before the copy. Whoever deletes an asset removes its row first and asks for the
+//! file afterwards: without a pin the row was gone before the copy began, so no copy names the file;
+//! with one the file stays until the pin goes. An upload is in its place before its row is committed,
+//! so what the copy names is there. After a crash in between, files without a row are removed at the
+//! next start as those of any other crash.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+#[derive(Debug, Default)]
+struct State {
+    holders: usize,
+    put_off: HashSet<PathBuf>,
+}
+
+/// Which files must stay although nobody needs them any more.
+#[derive(Debug, Default)]
+pub(in crate::library) struct Pins(Mutex<State>);
+
+impl Pins {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on no file is removed until this is dropped.
+    pub(in crate::library) fn pin(self: &Arc<Self>) -> Pin {
+        self.state().holders += 1;
+        Pin(Arc::clone(self))
+    }
+
+    /// Whether a file may be removed now; else it is remembered for later.
+    pub(in crate::library) fn lets_go(&self, path: &Path) -> bool {
+        let mut state = self.state();
+        if state.holders > 0 {
+            state.put_off.insert(path.to_owned());
+        }
+        state.holders == 0
+    }
+
+    /// A file that was to be removed is needed again.
+    pub(in crate::library) fn needed_again(&self, path: &Path) {
+        self.state().put_off.remove(path);
+    }
+
+    /// The files that may be removed now.
+    pub(in crate::library) fn due(&self) -> HashSet<PathBuf> {
+        let mut state = self.state();
+        if state.holders > 0 { HashSet::new() } else { std::mem::take(&mut state.put_off) }
+    }
+}
+
+/// See [`Pins::pin`].
+#[derive(Debug)]
+pub(in crate::library) struct Pin(Arc<Pins>);
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.0.state().holders -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_stay_while_anybody_holds_them() {
+        let pins = Arc::new(Pins::default());
+        let (a, b) = (Path::new("/a"), Path::new("/b"));
+        assert!(pins.lets_go(a));
+        let (first, second) = (pins.pin(), pins.pin());
+        assert!(!pins.lets_go(a) && !pins.lets_go(b));
+        drop(first);
+        assert!(!pins.lets_go(a) && pins.due().is_empty());
+        pins.needed_again(b);
+        drop(second);
+        assert_eq!(pins.due(), HashSet::from([a.to_owned()]));
+        assert!(pins.lets_go(b) && pins.due().is_empty());
+    }
+}

@@ -1,0 +1,158 @@
+//! Gives back what deleted clips held: pages of the store, rows of the indexes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::registry::Registry;
+use super::{BackupError, Library, LibraryError};
+use crate::store::{FolderLock, SqliteStore, StoreSpace, Upkeep};
+
+/// Pages given back in one transaction: 4 MiB, some milliseconds.
+const PAGES_A_STEP: u32 = 256;
+/// By itself it begins where this share of the store and this many bytes are free.
+const FREE_SHARE: u64 = 5;
+const FREE_BYTES: u64 = 64 << 20;
+/// A store that is written anew is there three times for a while: itself, its copy, the log of both.
+const COPIES: u64 = 2;
+
+/// What a compaction gave back.
+#[derive(Debug, Clone, Copy)]
+pub struct Compaction {
+    /// Whether the store was written anew.
+    pub rewritten: bool,
+    /// Bytes of the store's files before.
+    pub store_bytes_before: u64,
+    /// And after.
+    pub store_bytes_after: u64,
+    /// Memory of the indexes before.
+    pub index_bytes_before: u64,
+    /// And after; a search graph is built anew in the background, if one is due.
+    pub index_bytes_after: u64,
+    /// How long it took.
+    pub secs: f64,
+}
+
+impl Library {
+    /// Gives back what holds nothing any more. `full`: the store is written anew, which also brings what
+    /// belongs together side by side; whoever writes waits for it. A store from before it could give
+    /// space back little by little is always written anew.
+    ///
+    /// # Errors
+    /// [`BackupError::Running`], [`BackupError::NoRoom`] and others.
+    pub async fn compact(&self, full: bool) -> Result<Compaction, LibraryError> {
+        let _turn = self.keeper.take_turn()?;
+        let began = Instant::now();
+        let index_bytes_before = self.index_bytes();
+        let index = Arc::clone(&self.index);
+        super::blocking(move || {
+            index.compact();
+            Ok(())
+        })
+        .await?;
+        let before = self.store.space().await?;
+        let rewritten = full || !before.releases;
+        if rewritten {
+            let data_dir = self.index_dir.parent().unwrap_or(&self.index_dir);
+            rewrite(self.store.as_ref(), &before, data_dir).await?;
+        } else {
+            self.release_free(|| self.stop.is_cancelled()).await?;
+        }
+        Ok(Compaction {
+            rewritten,
+            store_bytes_before: before.file_bytes,
+            store_bytes_after: self.store.space().await?.file_bytes,
+            index_bytes_before,
+            index_bytes_after: self.index_bytes(),
+            secs: began.elapsed().as_secs_f64(),
+        })
+    }
+
+    fn index_bytes(&self) -> u64 {
+        self.index.stats().iter().map(|(.., bytes)| *bytes as u64).sum()
+    }
+
+    /// Gives back free pages step by step until there are none or somebody says to stop.
+    async fn release_free(&self, stop: impl Fn() -> bool) -> Result<(), LibraryError> {
+        let mut last = u64::MAX;
+        loop {
+            let free = self.store.space().await?.free_bytes;
+            if free == 0 || free >= last || stop() {
+                break;
+            }
+            last = free;
+            self.store.release_pages(PAGES_A_STEP).await?;
+        }
+        Ok(self.store.checkpoint().await?)
+    }
+}
+
+async fn rewrite(
+    store: &(impl Upkeep + ?Sized),
+    space: &StoreSpace,
+    data_dir: &std::path::Path,
+) -> Result<(), LibraryError> {
+    let needed_bytes = space.file_bytes.saturating_sub(space.free_bytes).saturating_mul(COPIES);
+    let disk = rustix::fs::statvfs(data_dir).map_err(std::io::Error::from)?;
+    let room_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if room_bytes < needed_bytes {
+        return Err(BackupError::NoRoom { needed_bytes, room_bytes }.into());
+    }
+    Ok(store.rewrite().await?)
+}
+
+/// Writes the store of a folder anew that no server has open; no model is needed. Bytes before and after.
+///
+/// # Errors
+/// [`BackupError::NoLibrary`], [`BackupError::NoRoom`] and others.
+pub async fn compact_folder(data_dir: &std::path::Path) -> Result<(u64, u64), LibraryError> {
+    let folder = Registry::serving_folder(data_dir)?;
+    if !folder.join(crate::store::DATABASE).is_file() {
+        return Err(BackupError::NoLibrary(data_dir.display().to_string()).into());
+    }
+    let _lock = FolderLock::take(data_dir)?;
+    let store = SqliteStore::open_locked(&folder, None).await?;
+    let before = store.space().await?;
+    rewrite(&store, &before, data_dir).await?;
+    let after = store.space().await?.file_bytes;
+    store.close().await?;
+    Ok((before.file_bytes, after))
+}
+
+/// Gives space back while nothing is being indexed and there is enough of it.
+pub(super) async fn keep_up(library: Arc<Library>) {
+    let Some(every) = library.keeper.config.compact_every else { return };
+    loop {
+        tokio::select! {
+            () = library.stop.cancelled() => return,
+            () = tokio::time::sleep(every.max(Duration::from_millis(100))) => {}
+        }
+        if let Err(error) = library.compact_if_quiet().await {
+            tracing::error!(code = error.code(), %error, "free space could not be given back");
+        }
+    }
+}
+
+impl Library {
+    async fn compact_if_quiet(&self) -> Result<(), LibraryError> {
+        let busy = || self.active.len() > 0 || self.stop.is_cancelled();
+        let Ok(_turn) = self.keeper.take_turn() else { return Ok(()) };
+        if busy() {
+            return Ok(());
+        }
+        let index = Arc::clone(&self.index);
+        super::blocking(move || {
+            index.compact_if_due();
+            Ok(())
+        })
+        .await?;
+        let space = self.store.space().await?;
+        let due = space.free_bytes >= FREE_BYTES && space.free_bytes >= space.file_bytes / FREE_SHARE;
+        if !due || !space.releases {
+            return Ok(());
+        }
+        self.release_free(busy).await?;
+        let after = self.store.space().await?.file_bytes;
+        tracing::info!(before_bytes = space.file_bytes, after_bytes = after, "free space was given back");
+        Ok(())
+    }
+}

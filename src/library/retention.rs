@@ -1,0 +1,264 @@
+//! Rules of retention: which assets go when they are old enough.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::keep::Deletion;
+use super::{Library, LibraryError};
+use crate::catalog::{Condition, Filter};
+use crate::jobs::now_unix_ms;
+use crate::store::{RetentionRule, RetentionRun};
+use crate::types::{AssetId, rfc3339_millis};
+
+/// Most rules.
+const MAX_RULES: usize = 100;
+/// Longest name, characters.
+const MAX_NAME_CHARS: usize = 100;
+/// Oldest age a rule can ask for: a thousand years.
+const MAX_AGE_SECS: u64 = 1000 * 365 * 86_400;
+/// `by`: since it was added.
+const BY_CREATED: &str = "created";
+/// Prefix of the keys of an asset's metadata.
+const METADATA: &str = "metadata.";
+
+/// One rule: assets that the filter keeps are deleted once they are older than this.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Its name, unlike any other's.
+    #[schema(example = "dashcam")]
+    pub name: String,
+    /// Which assets, as in a search; keys of clips cannot be asked for. Empty: all.
+    #[serde(default)]
+    pub filter: Filter,
+    /// How old they get, seconds; at least 1.
+    pub older_than_secs: u64,
+    /// What the age is counted from: `created` (when it was added; the default), or a key of the
+    /// metadata, `metadata.…`, that holds an RFC 3339 date. Assets without such a date stay.
+    #[serde(default = "by_created")]
+    pub by: String,
+}
+
+fn by_created() -> String {
+    BY_CREATED.to_owned()
+}
+
+impl Rule {
+    fn check(&self, n: usize) -> Result<(), LibraryError> {
+        let wrong = |field: &str, message: String| {
+            Err(LibraryError::BadRule { at: format!("rules[{n}].{field}"), message })
+        };
+        let chars = self.name.chars().count();
+        if chars == 0 || chars > MAX_NAME_CHARS || self.name.chars().any(char::is_control) {
+            return wrong("name", format!("a rule has a name of 1 to {MAX_NAME_CHARS} characters"));
+        }
+        if self.older_than_secs == 0 || self.older_than_secs > MAX_AGE_SECS {
+            return wrong("older_than_secs", format!("`older_than_secs` is from 1 to {MAX_AGE_SECS}"));
+        }
+        if self.by != BY_CREATED && self.by.strip_prefix(METADATA).is_none_or(str::is_empty) {
+            return wrong("by", "`by` is `created` or metadata.…".to_owned());
+        }
+        match self.filter.check_of_assets() {
+            Ok(()) => Ok(()),
+            Err(error) => wrong(&format!("filter.{}", error.at), error.message),
+        }
+    }
+
+    /// What it deletes at a moment.
+    fn filter_at(&self, now_unix_ms: i64) -> Filter {
+        let age_ms = i64::try_from(self.older_than_secs).unwrap_or(i64::MAX).saturating_mul(1000);
+        let before = rfc3339_millis(now_unix_ms.saturating_sub(age_ms));
+        let key = if self.by == BY_CREATED { "created_at" } else { self.by.as_str() };
+        let old = Condition {
+            key: Some(key.to_owned()),
+            lt: Some(serde_json::Value::String(before)),
+            ..Condition::default()
+        };
+        let chosen = Condition { filter: Some(Box::new(self.filter.clone())), ..Condition::default() };
+        Filter { must: vec![chosen, old], ..Filter::default() }
+    }
+
+    fn stored(&self) -> RetentionRule {
+        RetentionRule {
+            name: self.name.clone(),
+            filter: serde_json::json!(self.filter),
+            older_than_secs: self.older_than_secs,
+            by: self.by.clone(),
+        }
+    }
+
+    fn of(stored: RetentionRule) -> Result<Self, LibraryError> {
+        // Never passed over: a filter read wrongly would delete what it was to spare.
+        let filter = serde_json::from_value(stored.filter).map_err(|error| LibraryError::BadRule {
+            at: stored.name.clone(),
+            message: format!("the stored rule `{}` cannot be read: {error}", stored.name),
+        })?;
+        Ok(Self { name: stored.name, filter, older_than_secs: stored.older_than_secs, by: stored.by })
+    }
+}
+
+/// How many assets a rule deleted or would delete.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct RuleCount {
+    /// The rule.
+    pub name: String,
+    /// Assets; one that several rules choose counts for the first.
+    pub assets: u64,
+    /// Their clips.
+    pub clips: u64,
+}
+
+/// What applying the rules deleted or would delete.
+#[derive(Debug, Clone, Default)]
+pub struct RetentionReport {
+    /// By rule, in their order.
+    pub rules: Vec<RuleCount>,
+    /// The assets.
+    pub assets: Vec<AssetId>,
+    /// Their clips.
+    pub clips: u64,
+}
+
+impl Library {
+    /// The rules in force.
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub async fn retention(&self) -> Result<Vec<Rule>, LibraryError> {
+        self.store.retention_rules().await?.into_iter().map(Rule::of).collect()
+    }
+
+    /// Puts these rules in the place of all others; they are durable when this returns.
+    ///
+    /// # Errors
+    /// [`LibraryError::BadRule`] and others.
+    pub async fn set_retention(&self, rules: &[Rule]) -> Result<(), LibraryError> {
+        if rules.len() > MAX_RULES {
+            let message = format!("at most {MAX_RULES} rules");
+            return Err(LibraryError::BadRule { at: "rules".to_owned(), message });
+        }
+        for (n, rule) in rules.iter().enumerate() {
+            rule.check(n)?;
+            if rules.iter().take(n).any(|other| other.name == rule.name) {
+                let message = format!("there is another rule named `{}`", rule.name);
+                return Err(LibraryError::BadRule { at: format!("rules[{n}].name"), message });
+            }
+        }
+        // While they are applied they stay as they are.
+        let _turn = self.retention_turn.lock().await;
+        let stored: Vec<_> = rules.iter().map(Rule::stored).collect();
+        self.store.set_retention_rules(&stored).await?;
+        tracing::info!(rules = rules.len(), "rules of retention were set");
+        Ok(())
+    }
+
+    /// The last runs that deleted something, newest first.
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub async fn retention_runs(&self, limit: u32) -> Result<Vec<RetentionRun>, LibraryError> {
+        Ok(self.store.retention_runs(limit).await?)
+    }
+
+    /// What the rules would delete now.
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub async fn retention_due(&self) -> Result<RetentionReport, LibraryError> {
+        let mut report = RetentionReport::default();
+        let mut seen = std::collections::HashSet::new();
+        let now = now_unix_ms();
+        for rule in self.retention().await? {
+            let mut ids = self.catalog.select_assets(&rule.filter_at(now));
+            ids.retain(|id| seen.insert(*id));
+            let clips = self.clips_among(&ids);
+            report.clips += clips;
+            report.rules.push(RuleCount { name: rule.name, assets: ids.len() as u64, clips });
+            report.assets.extend(ids);
+        }
+        Ok(report)
+    }
+
+    /// Deletes what the rules choose now, in short transactions. A run that is cut off leaves the rest
+    /// for the next one.
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub async fn apply_retention(&self) -> Result<RetentionReport, LibraryError> {
+        let _turn = self.retention_turn.lock().await;
+        let mut report = RetentionReport::default();
+        let mut run = None;
+        let now = now_unix_ms();
+        for rule in self.retention().await? {
+            let ids = self.catalog.select_assets(&rule.filter_at(now));
+            let mut count = RuleCount { name: rule.name, assets: 0, clips: 0 };
+            if !ids.is_empty() {
+                let run = match &mut run {
+                    Some(run) => run,
+                    none => none.insert(self.store.begin_retention_run().await?),
+                };
+                self.apply_rule(&ids, &mut count, &mut report, run).await?;
+            }
+            report.rules.push(count);
+        }
+        if let Some(mut run) = run {
+            run.ended_unix_ms = now_unix_ms();
+            self.store.note_retention_run(&run).await?;
+            let (assets, clips) = (run.assets, run.clips);
+            tracing::info!(assets, clips, by_rule = %run.by_rule, "rules of retention were applied");
+        }
+        Ok(report)
+    }
+
+    async fn apply_rule(
+        &self,
+        ids: &[AssetId],
+        count: &mut RuleCount,
+        report: &mut RetentionReport,
+        run: &mut RetentionRun,
+    ) -> Result<(), LibraryError> {
+        for batch in self.batches(ids) {
+            if self.stop.is_cancelled() {
+                return Err(LibraryError::Stopping);
+            }
+            let mut deletion = Deletion::default();
+            self.delete_batch(batch, &mut deletion).await?;
+            let assets = deletion.assets.len() as u64;
+            count.assets += assets;
+            count.clips += deletion.clips;
+            run.assets += assets;
+            run.clips += deletion.clips;
+            report.clips += deletion.clips;
+            report.assets.extend(deletion.assets);
+            if let Some(by_rule) = run.by_rule.as_object_mut() {
+                by_rule.insert(count.name.clone(), count.assets.into());
+            }
+            self.store.note_retention_run(run).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Applies the rules while the library is open. A run that a crash cut off is taken up at once.
+pub(super) async fn keep_up(library: Arc<Library>) {
+    let Some(every) = library.keeper.config.retention_every else { return };
+    let last = library.store.retention_runs(1).await.unwrap_or_default();
+    let cut_off = last.first().is_some_and(|run| run.ended_unix_ms == 0);
+    let mut wait = if cut_off { Duration::from_secs(1) } else { every };
+    loop {
+        tokio::select! {
+            () = library.stop.cancelled() => return,
+            () = tokio::time::sleep(wait) => {}
+        }
+        wait = every;
+        match library.apply_retention().await {
+            Ok(_) | Err(LibraryError::Stopping) => {}
+            Err(error) => {
+                tracing::error!(code = error.code(), %error, "rules of retention could not be applied");
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! A copy of a store, looked into without opening it as one: nothing is locked, nothing is written.
+
+use std::path::Path;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, Row};
+
+use super::assets::unsigned;
+use crate::store::StoreError;
+use crate::types::ModelId;
+
+/// What a copy holds.
+#[derive(Debug, Clone)]
+pub struct CopyFacts {
+    /// Whose vectors.
+    pub model: ModelId,
+    /// Number that changes with every change of clips.
+    pub sequence: i64,
+    /// Assets.
+    pub assets: u64,
+    /// Clips.
+    pub clips: u64,
+    /// Seconds of media.
+    pub media_secs: f64,
+    /// Assets whose bytes are the user's, named by path.
+    pub by_path: u64,
+}
+
+/// One asset of a copy.
+#[derive(Debug, Clone)]
+pub struct CopiedAsset {
+    /// Its row.
+    pub n: i64,
+    /// Content SHA-256, lower-case hex.
+    pub sha256: String,
+    /// Where the bytes were.
+    pub path: String,
+    /// Whether they were our own copy.
+    pub owned: bool,
+    /// Bytes.
+    pub size_bytes: u64,
+}
+
+/// A copy made by [`Upkeep::copy_to`](crate::store::Upkeep::copy_to).
+#[derive(Debug)]
+pub struct StoreCopy(SqliteConnection);
+
+impl StoreCopy {
+    /// Opens a copy for reading.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new().filename(path).read_only(true).immutable(true);
+        Ok(Self(options.connect().await?))
+    }
+
+    /// What it holds.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn facts(&mut self) -> Result<CopyFacts, StoreError> {
+        let row = sqlx::query(
+            "SELECT model, sequence, (SELECT COUNT(*) FROM clips) AS clips, (SELECT COUNT(*) FROM assets) AS assets,
+                    (SELECT COUNT(*) FROM assets WHERE owned = 0) AS by_path,
+                    (SELECT COALESCE(SUM(duration_secs), 0.0) FROM assets WHERE state IN ('ready', 'partial')) AS secs
+             FROM library WHERE one = 1",
+        )
+        .fetch_one(&mut self.0)
+        .await?;
+        Ok(CopyFacts {
+            model: ModelId(row.try_get::<&str, _>("model")?.into()),
+            sequence: row.try_get("sequence")?,
+            assets: unsigned(&row, "assets")?,
+            clips: unsigned(&row, "clips")?,
+            media_secs: row.try_get("secs")?,
+            by_path: unsigned(&row, "by_path")?,
+        })
+    }
+
+    /// Assets after row `after`, in order, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn assets(&mut self, after: i64, limit: u32) -> Result<Vec<CopiedAsset>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT n, sha256, path, owned, size_bytes FROM assets WHERE n > ? ORDER BY n LIMIT ?",
+        )
+        .bind(after)
+        .bind(limit)
+        .fetch_all(&mut self.0)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(CopiedAsset {
+                    n: row.try_get("n")?,
+                    sha256: row.try_get("sha256")?,
+                    path: row.try_get("path")?,
+                    owned: row.try_get("owned")?,
+                    size_bytes: unsigned(row, "size_bytes")?,
+                })
+            })
+            .collect()
+    }
+
+    /// Lets go of the file.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn close(self) -> Result<(), StoreError> {
+        Ok(self.0.close().await?)
+    }
+}
