@@ -90,6 +90,7 @@ pub async fn serve_library(
     args: &ListenArgs,
     listener: TcpListener,
 ) -> Result<ExitCode, CliError> {
+    library.measure_recall(args.server.recall_probe_share);
     let address = listener.local_addr()?;
     println!("listening on http://{address}");
     std::io::stdout().flush()?;

@@ -10,6 +10,7 @@ mod jobs;
 mod metrics;
 mod open;
 mod paths;
+mod recall;
 mod uploads;
 mod worker;
 
@@ -102,6 +103,7 @@ pub struct Library {
     segmentation: String,
     comparable: Arc<search::Comparable>,
     backgrounds: Arc<search::Backgrounds>,
+    recall: Arc<recall::Sampler>,
     index_dir: PathBuf,
     /// Finest space that sound and picture share, where there is one.
     agreement_space: Option<Space>,
@@ -215,8 +217,13 @@ impl Library {
     /// # Errors
     /// [`LibraryError`].
     pub async fn search(&self, request: SearchRequest) -> Result<SearchResponse, LibraryError> {
-        let corpus = self.corpus();
-        let response = self.off_thread(move || search::run(&corpus, &request)).await?;
+        let (corpus, recall) = (self.corpus(), Arc::clone(&self.recall));
+        let answer = move || {
+            let response = search::run(&corpus, &request)?;
+            recall.offer(&corpus.index, &request, &response.space);
+            Ok(response)
+        };
+        let response = self.off_thread(answer).await?;
         metrics::searched(response.index_secs);
         Ok(response)
     }

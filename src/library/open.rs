@@ -62,6 +62,7 @@ impl Library {
             )),
             agreement_space,
             backgrounds,
+            recall: Arc::default(),
             index_dir,
             catalog: Arc::new(catalog),
             embedder,

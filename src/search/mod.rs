@@ -19,6 +19,7 @@ use crate::types::{AssetId, AssetKind, Modality, Space, TimeSpan, Track};
 
 pub use background::{Backgrounds, BankQuery, Distributions, Lane, MOST_WORDS, background};
 pub use plan::{Comparable, plan};
+pub use query::combined;
 pub use run::{MAX_LIMIT, MAX_OFFSET, run};
 pub use timeline::{Timeline, TimelineClip, TimelineMoment, timeline};
 
