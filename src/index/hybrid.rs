@@ -104,11 +104,19 @@ impl HybridIndex {
         self.shared.read(|state| (state.rows.census(), state.rows.view().clone()))
     }
 
-    /// Waits until no graph is being built.
+    /// Waits until no graph is being built and none is due.
     pub fn wait_for_graph(&self) {
-        let mut building = self.shared.building.lock().unwrap_or_else(PoisonError::into_inner);
-        while *building {
-            building = self.shared.built.wait(building).unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let mut building = self.shared.building.lock().unwrap_or_else(PoisonError::into_inner);
+            while *building {
+                building = self.shared.built.wait(building).unwrap_or_else(PoisonError::into_inner);
+            }
+            drop(building);
+            // A graph may be out of date when it is done; the next one begins a moment later.
+            if !self.shared.read(|state| state.graph_is_due(self.shared.graph_from)) {
+                return;
+            }
+            std::thread::yield_now();
         }
     }
 

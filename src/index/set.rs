@@ -173,7 +173,7 @@ impl IndexSet {
         self.member(track, space).is_ok_and(|member| member.index.has_graph())
     }
 
-    /// Waits until no graph is being built.
+    /// Waits until no graph is being built and none is due.
     pub fn wait_for_graphs(&self) {
         self.members.iter().for_each(|member| member.index.wait_for_graph());
     }

@@ -9,7 +9,7 @@
 use crate::types::{ClipId, TimeSpan};
 
 /// How much of the way from the usual score to a peak a window needs to belong to the peak's moment.
-const BELONGS: f32 = 0.7;
+const BELONGS: f32 = 0.8;
 /// How much of a window may lie in a better moment before it is no moment of its own.
 const MAY_OVERLAP: f64 = 0.3;
 /// How far from the last window of a moment it is looked what is outside of it, in windows: a scene may end
