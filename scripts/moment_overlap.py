@@ -119,7 +119,10 @@ def main() -> None:
                 client.index_folder(media)
                 wait_until_calibrated(client)
                 dump = args.dump and args.dump / f"timelines-{stride}.json"
-                print(json.dumps({"stride_secs": stride} | ask(client, films, args.targets, dump)), flush=True)
+                print(
+                    json.dumps({"stride_secs": stride} | ask(client, films, args.targets, dump)),
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":
