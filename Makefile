@@ -4,7 +4,7 @@ VENV ?= .venv
 MODEL ?= models/small-world
 export TRIPTYCH_NATIVE_DIR ?= $(CURDIR)/.triptych/native
 
-.PHONY: demo test native native-cuda build venv lint test-rust test-trainer test-full test-page small-world bench deny clean
+.PHONY: demo test native native-cuda build venv lint test-rust test-trainer test-full test-kill test-page small-world bench deny clean
 
 demo: native build
 	target/release/triptych demo --model $(MODEL) --data .triptych/demo
@@ -46,6 +46,10 @@ test-trainer: venv native
 test-full: venv native
 	cargo build --locked
 	cd trainer && TRIPTYCH_BIN=target/debug/triptych ../$(VENV)/bin/python -m pytest -q -rs -s -m full
+
+# A job of 2,000 files over a server that is killed ten times; minutes.
+test-kill: native
+	cargo test --locked --test job_kill -- --ignored --nocapture --test-threads 1
 
 # Skips, and says so, where there is no Chromium with its chromedriver.
 test-page: venv native

@@ -219,6 +219,16 @@ pub struct ServerArgs {
     /// Longest time for a query, seconds.
     #[arg(long, env = "TRIPTYCH_QUERY_TIMEOUT_SECS", default_value_t = 300.0, value_parser = positive_secs)]
     pub query_timeout_secs: f64,
+    /// Share of one core for answering some of the searches once more, exactly, to tell how much is found; 0: never.
+    #[arg(long, env = "TRIPTYCH_RECALL_PROBE_SHARE", default_value_t = 0.01, value_parser = share)]
+    pub recall_probe_share: f64,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err(format!("`{text}` is not a share from 0 to 1")),
+    }
 }
 
 fn positive_count(text: &str) -> Result<usize, String> {
@@ -238,6 +248,14 @@ fn positive_secs(text: &str) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_lie_between_nothing_and_all() {
+        assert_eq!((share("0"), share("0.01"), share("1")), (Ok(0.0), Ok(0.01), Ok(1.0)));
+        for bad in ["-0.1", "1.1", "nan", "x"] {
+            assert!(share(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn seconds_are_positive_and_finite() {

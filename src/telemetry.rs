@@ -94,6 +94,14 @@ fn describe() {
     describe_gauge!("triptych_media_seconds", "Seconds of media in the library");
     describe_gauge!("triptych_index_vectors", "Vectors in an index, by track, space and engine");
     describe_gauge!("triptych_index_bytes", Unit::Bytes, "Memory of an index");
+    describe_gauge!(
+        "triptych_index_recall_at_10",
+        "Share of the true ten that the last searches found; 1 where the scan answers, NaN where it is not known"
+    );
+    describe_counter!(
+        "triptych_index_recall_probes_total",
+        "Searches answered once more, exactly, to measure what is found"
+    );
     describe_gauge!("triptych_ingest_active", "Files queued or being indexed");
     describe_gauge!("triptych_ingest_queued", "Uploads waiting to be indexed");
     describe_gauge!("triptych_jobs", "Jobs, by state");

@@ -267,3 +267,98 @@ proptest! {
         }
     }
 }
+
+/// Clips whose ids follow each other, or lie between other assets' clips; in two batches.
+fn batches(n: usize) -> [Vec<ClipEntry>; 2] {
+    let id = |at: usize| if n.is_multiple_of(3) { at * 1000 + n } else { 10_000 + n * 5 + at };
+    let clip = |at: usize| ClipEntry {
+        id: ClipId(id(at) as i64),
+        span: TimeSpan::new(at as f64, at as f64 + 1.5).unwrap(),
+        agreement: None,
+    };
+    [(0..n % 3).map(clip).collect(), (n % 3..n % 5).map(clip).collect()]
+}
+
+/// So few values that each has many assets, and one of its own for each asset.
+fn many() -> impl Strategy<Value = Vec<Value>> {
+    let one = (0_u32..4, prop::option::weighted(0.3, 0_u32..3), prop::collection::vec(0_u32..3, 0..3));
+    prop::collection::vec(one, 1..200).prop_map(|all| {
+        let metadata = |(n, (x, y, z)): (usize, (u32, Option<u32>, Vec<u32>))| {
+            json!({"x": x, "y": y, "z": z, "own": n, "rare": (n % 50 == 7).then_some(true)})
+        };
+        all.into_iter().enumerate().map(metadata).collect()
+    })
+}
+
+fn plain_condition() -> BoxedStrategy<Condition> {
+    let of = |key: &str, rest: Value| {
+        let mut whole = json!({"key": format!("metadata.{key}")});
+        whole.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        serde_json::from_value::<Condition>(whole).unwrap()
+    };
+    let key = || prop::sample::select(vec!["x", "y", "z"]);
+    prop_oneof![
+        (key(), 0_u32..4).prop_map(move |(key, value)| of(key, json!({"eq": value}))),
+        (key(), prop::collection::vec(0_u32..4, 0..4))
+            .prop_map(move |(key, values)| of(key, json!({"in": values}))),
+        (key(), any::<bool>()).prop_map(move |(key, exists)| of(key, json!({"exists": exists}))),
+        (0_u32..200, 0_u32..200)
+            .prop_map(move |(from, to)| of("own", json!({"gte": from.min(to), "lt": from.max(to)}))),
+        any::<bool>().prop_map(move |exists| of("rare", json!({"exists": exists}))),
+        Just(serde_json::from_value(json!({"key": "start_secs", "gt": 0.5})).unwrap()),
+    ]
+    .boxed()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn a_filter_keeps_what_walking_the_json_keeps_among_many_assets(
+        all in many(),
+        gone in prop::collection::hash_set(0_usize..200, 0..60),
+        moved in prop::collection::hash_set(0_usize..200, 0..20),
+        emptied in prop::collection::hash_set(0_usize..200, 0..20),
+        filters in prop::collection::vec(filter_of(plain_condition()), 1..6),
+    ) {
+        let catalog = Catalog::default();
+        let mut truth = Vec::new();
+        for (n, metadata) in all.iter().enumerate() {
+            let mut record = asset(n, metadata);
+            catalog.put_asset(&record);
+            let mut clips = Vec::new();
+            for batch in batches(n) {
+                catalog.add_clips(record.id, &batch);
+                clips.extend(batch);
+            }
+            if moved.contains(&n) {
+                record.metadata = json!({"x": 3, "own": -1});
+                catalog.put_asset(&record);
+            }
+            if emptied.contains(&n) {
+                catalog.drop_clips(record.id);
+                clips = batches(n)[0].clone();
+                catalog.add_clips(record.id, &clips);
+            }
+            truth.push((record, clips));
+        }
+        for n in gone.iter().filter(|n| **n < all.len()) {
+            catalog.remove_asset(truth[*n].0.id);
+        }
+        for filter in &filters {
+            let selection = catalog.select(filter);
+            if let Selection::Only(ids) | Selection::Except(ids) = &*selection {
+                prop_assert!(ids.is_sorted_by(|a, b| a < b));
+            }
+            for (n, (record, clips)) in truth.iter().enumerate() {
+                for clip in clips.iter().filter(|_| !gone.contains(&n)) {
+                    let passes = passes(filter, record, clip);
+                    prop_assert_eq!(selection.has(clip.id), passes, "{:?} {:?}", filter, record);
+                }
+                if let (true, Selection::Only(ids)) = (gone.contains(&n), &*selection) {
+                    prop_assert!(clips.iter().all(|clip| ids.binary_search(&clip.id).is_err()));
+                }
+            }
+        }
+    }
+}

@@ -320,4 +320,53 @@ fn an_evaluation_tells_where_the_right_answers_come() {
     }
     let none = json!({"pairs": [{"text": "xyzzy", "asset": name(0)}, {"text": "red", "asset": name(1)}]});
     assert_eq!(server.post_json("/v1/evaluations", &none)["unknown_texts"], 1);
+
+    // With hub correction: once without, once with, in each way of searching.
+    let body = json!({"pairs": pairs, "hub_correction": "dis"});
+    let with = server.post_json("/v1/evaluations", &body);
+    let kinds = with["results"].as_array().unwrap().iter().map(|r| (&r["search"], &r["hub_correction"]));
+    assert_eq!(
+        kinds.map(|(search, hubs)| format!("{search} {hubs}")).collect::<Vec<_>>(),
+        ["\"served\" \"off\"", "\"exact\" \"off\"", "\"served\" \"dis\"", "\"exact\" \"dis\""]
+    );
+    assert_eq!(with["results"][0], results[0]);
+}
+
+#[test]
+fn hub_correction_changes_the_order_only() {
+    let (server, _) = films();
+    eventually("the searches have a bank", || {
+        let stats = server.get_json("/v1/stats");
+        (stats["calibrated_clips"] == stats["clips"]).then_some(())
+    });
+    let mut corrected = 0;
+    for film in contents() {
+        for scene in film["scenes"].as_array().unwrap() {
+            let ask = |hubs: &str| {
+                let body = json!({"query": {"text": scene["caption"]}, "limit": 100,
+                                  "params": {"hub_correction": hubs}});
+                server.post_json("/v1/search", &body)
+            };
+            let (plain, with) = (ask("off"), ask("dis"));
+            let scores = |answer: &Value| {
+                let hits = answer["data"].as_array().unwrap().iter();
+                let mut found: Vec<String> = hits
+                    .map(|hit| format!("{} {} {}", hit["asset_id"], hit["start_secs"], hit["score"]))
+                    .collect();
+                found.sort_unstable();
+                found
+            };
+            assert_eq!(scores(&plain), scores(&with));
+            assert_eq!((&plain["hub_corrected"], &plain["no_match"]), (&json!(false), &with["no_match"]));
+            corrected += usize::from(with["hub_corrected"] == true);
+        }
+    }
+    assert!(corrected > 0, "no answer of all began with a hub");
+    for (params, query) in [
+        (json!({"hub_correction": "on"}), json!({"text": "red"})),
+        (json!({"hub_correction": "dis"}), json!([{"text": "red"}, {"text": "blue"}])),
+    ] {
+        let refused = server.post("/v1/search", &json!({"query": query, "params": params}));
+        assert_eq!(error_of(refused).0, 400, "{params}");
+    }
 }

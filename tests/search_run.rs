@@ -9,7 +9,8 @@ use tempfile::TempDir;
 use triptych::catalog::{Catalog, Condition, Filter};
 use triptych::index::IndexSet;
 use triptych::search::{
-    Comparable, Corpus, Fuse, GroupBy, Hit, QueryPart, SearchError, SearchRequest, SearchResponse, run,
+    Bank, BankQuery, Comparable, Corpus, Distributions, Fuse, GroupBy, Hit, HubCorrection, Lane, QueryPart,
+    SearchError, SearchRequest, SearchResponse, run,
 };
 use triptych::store::{NewAsset, NewClip, SqliteStore, Store};
 use triptych::types::{AssetId, ClipId, Embedding, Modality, ModelId, Space, TimeSpan, Track};
@@ -289,4 +290,73 @@ async fn moments_page_without_a_gap() {
         paged.extend(page.iter().map(|hit| (hit.rank, hit.asset_id, hit.peak_secs)));
     }
     assert_eq!(paged, whole);
+}
+
+/// A bank of queries in one direction, one clip of which is a hub.
+fn note_bank(bench: &Bench, own: Option<AssetId>, hub: ClipId) {
+    let lane = Lane { query: Modality::Text, words: 0, space: Space::new("coarse"), target: Track::Video };
+    let query = BankQuery { vector: direction(-0.5, 2), own };
+    let bank = Bank { queries: vec![query; 12], hubs: HashSet::from([hub]) };
+    bench.corpus.backgrounds.replace(Distributions {
+        clips: 1,
+        lanes: BTreeMap::from([(lane.clone(), vec![-1.0; 20])]),
+        banks: BTreeMap::from([(lane, Arc::new(bank))]),
+    });
+}
+
+#[tokio::test]
+async fn a_hub_is_held_back_and_nothing_but_the_order_changes() {
+    let bench = bench(60).await;
+    let plain = SearchRequest { limit: 300, ..request(Modality::Text) };
+    let corrected = SearchRequest { hub_correction: HubCorrection::Dis, ..plain.clone() };
+    let before = bench.hits(&plain);
+    let first = bench.corpus.catalog.asset(bench.assets[0]).unwrap().clips[0].id;
+
+    // Without a bank, and where the best clip is no hub, nothing changes.
+    let same = |hits: &[Hit]| {
+        assert_eq!(
+            hits.iter().map(|h| bench.number(h)).collect::<Vec<_>>(),
+            before.iter().map(|h| bench.number(h)).collect::<Vec<_>>()
+        );
+    };
+    let found = bench.run(&corrected).unwrap();
+    assert!(!found.hub_corrected);
+    same(&found.hits);
+    note_bank(&bench, None, ClipId(first.0 + 1));
+    same(&bench.run(&corrected).unwrap().hits);
+    // A bank that was taken from the clip itself says nothing of it.
+    note_bank(&bench, Some(bench.assets[0]), first);
+    same(&bench.run(&corrected).unwrap().hits);
+
+    // The queries of the bank say most of the first clips: the farther ones, less asked for, pass them.
+    note_bank(&bench, None, first);
+    let uncorrected = bench.hits(&plain);
+    let found = bench.run(&corrected).unwrap();
+    let numbers: Vec<usize> = found.hits.iter().map(|h| bench.number(h)).collect();
+    assert!(found.hub_corrected && !found.no_match);
+    assert_eq!(numbers, (0..200).rev().chain(200..300).collect::<Vec<_>>());
+    for hit in &found.hits {
+        let plain = uncorrected.iter().find(|other| bench.number(other) == bench.number(hit)).unwrap();
+        assert_eq!((hit.score, hit.confidence), (plain.score, plain.confidence));
+    }
+    assert!(found.hits.iter().enumerate().all(|(n, hit)| hit.rank == n + 1));
+    // Pages join, whatever they are of.
+    for group_by in [GroupBy::Clip, GroupBy::Moment, GroupBy::Asset] {
+        let all = SearchRequest { group_by, ..corrected.clone() };
+        let key = |hit: &Hit| (hit.rank, hit.asset_id, hit.peak_secs.to_bits());
+        let whole: Vec<_> = bench.run(&all).unwrap().hits.iter().map(key).collect();
+        let mut paged = Vec::new();
+        for offset in (0..whole.len()).step_by(50) {
+            let page = SearchRequest { offset, limit: 50, ..all.clone() };
+            paged.extend(bench.run(&page).unwrap().hits.iter().map(key));
+        }
+        assert_eq!(paged, whole, "{group_by:?}");
+    }
+    let [part] = &corrected.query[..] else { unreachable!() };
+    for refused in [
+        SearchRequest { query: vec![part.clone(), part.clone()], ..corrected.clone() },
+        SearchRequest { targets: Track::ALL.to_vec(), fuse: Fuse::Mean, ..corrected.clone() },
+    ] {
+        assert_eq!(bench.run(&refused).unwrap_err().code(), "bad_search");
+    }
 }

@@ -33,6 +33,7 @@ fn clip(n: usize, dim: usize) -> NewClip {
 async fn asset(store: &SqliteStore, n: usize, clips: usize, dim: usize) -> AssetId {
     let sha256 = format!("{n:064x}");
     let new = NewAsset {
+        given: None,
         path: format!("/old/uploads/{}/{sha256}-0011aabb", &sha256[..2]),
         sha256,
         model: model(),

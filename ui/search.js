@@ -154,7 +154,7 @@ function reset() {
 function requestFor({ query, look, best }, offset) {
   const request = {
     targets: look === "both" ? ["video", "audio"] : [look],
-    group_by: best ? "asset" : "clip",
+    group_by: best ? "asset" : "moment",
     limit: PAGE,
     offset,
   };

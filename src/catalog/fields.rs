@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::filter::{Condition, Filter, METADATA, Scalar, lies_within, time_of};
+use super::posting::{Bits, Ordinal, Posting};
 use crate::store::AssetRecord;
 
 /// Longest key that can be filtered by, bytes, and most values of one asset: whoever may upload must
@@ -10,59 +11,13 @@ use crate::store::AssetRecord;
 const MAX_KEY_BYTES: usize = 256;
 const MAX_VALUES_PER_ASSET: usize = 4096;
 
-/// Number of an asset within this process; never used twice.
-pub(super) type Ordinal = u32;
-
-/// A set of assets.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Bits(Vec<u64>);
-
-impl Bits {
-    pub fn none(assets: usize) -> Self {
-        Self(vec![0; assets.div_ceil(64)])
-    }
-
-    pub fn all(assets: usize) -> Self {
-        let mut bits = Self(vec![u64::MAX; assets.div_ceil(64)]);
-        if let Some(last) = bits.0.last_mut().filter(|_| !assets.is_multiple_of(64)) {
-            *last = (1 << (assets % 64)) - 1;
-        }
-        bits
-    }
-
-    pub fn set(&mut self, ordinal: Ordinal) {
-        if let Some(word) = self.0.get_mut(ordinal as usize / 64) {
-            *word |= 1 << (ordinal % 64);
-        }
-    }
-
-    pub fn has(&self, ordinal: Ordinal) -> bool {
-        self.0.get(ordinal as usize / 64).is_some_and(|word| word & (1 << (ordinal % 64)) != 0)
-    }
-
-    fn with(&mut self, other: &Self, change: impl Fn(u64, u64) -> u64) {
-        self.0.iter_mut().zip(&other.0).for_each(|(mine, theirs)| *mine = change(*mine, *theirs));
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = Ordinal> + '_ {
-        self.0.iter().enumerate().flat_map(|(at, word)| {
-            let mut left = *word;
-            std::iter::from_fn(move || {
-                let bit = (left != 0).then(|| left.trailing_zeros())?;
-                left &= left - 1;
-                Some(at as u32 * 64 + bit)
-            })
-        })
-    }
-}
-
 /// Assets by the values of one key.
 #[derive(Debug, Default)]
 struct Field {
-    /// Assets with any value, an object or an empty list included; ascending.
-    present: Vec<Ordinal>,
-    /// Assets by value, ascending.
-    values: BTreeMap<Scalar, Vec<Ordinal>>,
+    /// Assets with any value, an object or an empty list included.
+    present: Posting,
+    /// Assets by value.
+    values: BTreeMap<Scalar, Posting>,
 }
 
 /// All keys.
@@ -134,9 +89,9 @@ impl Fields {
                 Some(field) => field,
                 None => self.0.entry(key.clone()).or_default(),
             };
-            insert(&mut field.present, ordinal);
+            field.present.insert(ordinal);
             if let Some(value) = value {
-                insert(field.values.entry(value.clone()).or_default(), ordinal);
+                field.values.entry(value.clone()).or_default().insert(ordinal);
             }
         }
     }
@@ -144,12 +99,12 @@ impl Fields {
     pub fn remove(&mut self, ordinal: Ordinal, entries: &Entries) {
         for (key, value) in entries {
             let Some(field) = self.0.get_mut(key) else { continue };
-            take(&mut field.present, ordinal);
+            field.present.remove(ordinal);
             if let Some(value) = value
-                && let Some(list) = field.values.get_mut(value)
+                && let Some(assets) = field.values.get_mut(value)
             {
-                take(list, ordinal);
-                if list.is_empty() {
+                assets.remove(ordinal);
+                if assets.is_empty() {
                     field.values.remove(value);
                 }
             }
@@ -161,23 +116,23 @@ impl Fields {
 
     /// Assets that a filter keeps. Conditions on clips count as met: the caller looks at the clips.
     pub fn select(&self, filter: &Filter, live: &Bits, assets: usize) -> Bits {
-        let mut kept = live.clone();
+        let mut kept = live.sized(assets);
         if !filter.asset_ids.is_empty() {
             let ids = filter.asset_ids.iter().map(|id| Scalar::Text(id.to_string().into()));
-            kept.with(&self.named("asset_id", ids, assets), |a, b| a & b);
+            kept.and(&self.named("asset_id", ids, assets));
         }
         for condition in filter.must.iter().filter(|condition| !condition.of_clips()) {
-            kept.with(&self.condition(condition, live, assets), |a, b| a & b);
+            kept.and(&self.condition(condition, live, assets));
         }
         if !filter.should.is_empty() && !filter.should.iter().any(Condition::of_clips) {
             let mut any = Bits::none(assets);
             for condition in &filter.should {
-                any.with(&self.condition(condition, live, assets), |a, b| a | b);
+                any.or(&self.condition(condition, live, assets));
             }
-            kept.with(&any, |a, b| a & b);
+            kept.and(&any);
         }
         for condition in filter.must_not.iter().filter(|condition| !condition.of_clips()) {
-            kept.with(&self.condition(condition, live, assets), |a, b| a & !b);
+            kept.and_not(&self.condition(condition, live, assets));
         }
         kept
     }
@@ -189,11 +144,15 @@ impl Fields {
         let key = condition.key.as_deref().unwrap_or_default();
         let mut met = Bits::none(assets);
         if let Some(exists) = condition.exists {
-            self.0.get(key).into_iter().flat_map(|field| &field.present).for_each(|o| met.set(*o));
-            if !exists {
-                met.with(live, |present, live| live & !present);
+            if let Some(field) = self.0.get(key) {
+                field.present.add_to(&mut met);
             }
-            return met;
+            if exists {
+                return met;
+            }
+            let mut absent = live.sized(assets);
+            absent.and_not(&met);
+            return absent;
         }
         match (condition.named(), condition.bounds()) {
             (Some(values), None) => return self.named(key, values, assets),
@@ -203,7 +162,7 @@ impl Fields {
             }
             (None, Some(Some(bounds))) => {
                 let lists = self.0.get(key).map(|field| field.values.range(bounds));
-                lists.into_iter().flatten().flat_map(|(_, list)| list).for_each(|o| met.set(*o));
+                lists.into_iter().flatten().for_each(|(_, assets)| assets.add_to(&mut met));
             }
             _ => {}
         }
@@ -214,25 +173,8 @@ impl Fields {
         let mut met = Bits::none(assets);
         if let Some(field) = self.0.get(key) {
             let lists = values.into_iter().filter_map(|value| field.values.get(&value));
-            lists.flatten().for_each(|o| met.set(*o));
+            lists.for_each(|assets| assets.add_to(&mut met));
         }
         met
-    }
-}
-
-fn insert(list: &mut Vec<Ordinal>, ordinal: Ordinal) {
-    match list.last() {
-        Some(last) if *last >= ordinal => {
-            if let Err(at) = list.binary_search(&ordinal) {
-                list.insert(at, ordinal);
-            }
-        }
-        _ => list.push(ordinal),
-    }
-}
-
-fn take(list: &mut Vec<Ordinal>, ordinal: Ordinal) {
-    if let Ok(at) = list.binary_search(&ordinal) {
-        list.remove(at);
     }
 }

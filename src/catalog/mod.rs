@@ -6,6 +6,7 @@ mod fields;
 mod filter;
 mod id_map;
 mod of_assets;
+mod posting;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -15,7 +16,8 @@ pub use id_map::IdMap;
 
 use crate::store::{AssetRecord, ClipRecord, Store, StoreError};
 use crate::types::{AssetId, AssetKind, ClipId, TimeSpan};
-use fields::{Bits, Entries, Fields, Ordinal};
+use fields::{Entries, Fields};
+use posting::{Bits, Ordinal};
 
 /// Rows read from the store at a time.
 const PAGE: u32 = 4096;
@@ -152,12 +154,43 @@ struct Remembered {
 #[derive(Debug, Default)]
 struct State {
     assets: Vec<Option<Arc<AssetEntry>>>,
+    /// The clips of each asset once more, so that a filter over many small assets need not look into
+    /// each of them.
+    runs: Vec<Run>,
     ordinals: HashMap<AssetId, Ordinal>,
+    /// Assets that are there.
+    live: Bits,
     /// Asset of each clip.
     clips: IdMap,
     fields: Fields,
     /// Rises with every change.
     version: u64,
+}
+
+/// Clips of one asset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Run {
+    /// So many, with ids one after the other.
+    Of(ClipId, u32),
+    /// Their ids have gaps: they are in the asset's entry only.
+    Scattered,
+}
+
+impl Run {
+    const NONE: Self = Self::Of(ClipId(0), 0);
+
+    /// With further clips behind its own.
+    fn with(self, clips: &[ClipEntry]) -> Self {
+        let (Some(new), Ok(more)) = (clips.first(), u32::try_from(clips.len())) else { return self };
+        let in_a_row = clips.is_sorted_by(|a, b| a.id.0 + 1 == b.id.0);
+        match self {
+            Self::Of(_, 0) if in_a_row => Self::Of(new.id, more),
+            Self::Of(first, count) if in_a_row && first.0 + i64::from(count) == new.id.0 => {
+                count.checked_add(more).map_or(Self::Scattered, |count| Self::Of(first, count))
+            }
+            _ => Self::Scattered,
+        }
+    }
 }
 
 impl Catalog {
@@ -209,9 +242,13 @@ impl Catalog {
             let ordinal = known.unwrap_or(state.assets.len() as Ordinal);
             state.fields.add(ordinal, &new.entries);
             state.ordinals.insert(record.id, ordinal);
+            state.live.put(ordinal);
             match state.assets.get_mut(ordinal as usize) {
                 Some(place) => *place = Some(Arc::new(new)),
-                None => state.assets.push(Some(Arc::new(new))),
+                None => {
+                    state.assets.push(Some(Arc::new(new)));
+                    state.runs.push(Run::NONE);
+                }
             }
         });
     }
@@ -222,6 +259,9 @@ impl Catalog {
             let Some(ordinal) = state.ordinals.get(&asset).copied() else { return };
             let Some(Some(entry)) = state.assets.get_mut(ordinal as usize) else { return };
             Arc::make_mut(entry).clips.extend_from_slice(clips);
+            if let Some(run) = state.runs.get_mut(ordinal as usize) {
+                *run = run.with(clips);
+            }
             for clip in clips {
                 state.clips.insert(clip.id, ordinal);
             }
@@ -234,6 +274,9 @@ impl Catalog {
             let Some(ordinal) = state.ordinals.get(&asset).copied() else { return };
             let Some(Some(entry)) = state.assets.get_mut(ordinal as usize) else { return };
             let clips = std::mem::take(&mut Arc::make_mut(entry).clips);
+            if let Some(run) = state.runs.get_mut(ordinal as usize) {
+                *run = Run::NONE;
+            }
             for clip in clips {
                 state.clips.remove(clip.id);
             }
@@ -244,6 +287,10 @@ impl Catalog {
     pub fn remove_asset(&self, asset: AssetId) {
         self.write(|state| {
             let Some(ordinal) = state.ordinals.remove(&asset) else { return };
+            state.live.clear(ordinal);
+            if let Some(run) = state.runs.get_mut(ordinal as usize) {
+                *run = Run::NONE;
+            }
             if let Some(entry) = state.take(ordinal) {
                 for clip in &entry.clips {
                     state.clips.remove(clip.id);
@@ -318,44 +365,46 @@ impl State {
         Some(entry)
     }
 
-    fn live(&self) -> Bits {
-        if self.ordinals.len() == self.assets.len() {
-            return Bits::all(self.assets.len());
-        }
-        let mut live = Bits::none(self.assets.len());
-        self.ordinals.values().for_each(|ordinal| live.set(*ordinal));
-        live
-    }
-
     fn select(&self, filter: &Filter) -> Selection {
-        let kept = self.fields.select(filter, &self.live(), self.assets.len());
+        let kept = self.fields.select(filter, &self.live, self.assets.len());
         let of_clips = filter.of_clips();
-        let passing = |asset: &Arc<AssetEntry>, wanted: bool, ids: &mut Vec<ClipId>| {
-            let clips = asset.clips.iter();
-            if of_clips {
-                ids.extend(clips.filter(|clip| asset.passes(filter, clip) == wanted).map(|clip| clip.id));
-            } else {
-                ids.extend(clips.map(|clip| clip.id));
-            }
-        };
         let mut only = Vec::new();
-        for asset in kept.iter().filter_map(|ordinal| self.asset(ordinal)) {
-            passing(asset, true, &mut only);
+        for ordinal in kept.iter() {
+            if of_clips {
+                self.passing(ordinal, filter, true, &mut only);
+            } else {
+                self.clips_of(ordinal, &mut only);
+            }
         }
         if only.len() * 2 <= self.clips.len() {
             only.sort_unstable();
             return Selection::Only(only);
         }
         let mut except = Vec::new();
-        for (ordinal, asset) in (0..).zip(&self.assets).filter_map(|(n, asset)| Some((n, asset.as_ref()?))) {
-            match kept.has(ordinal) {
-                false => except.extend(asset.clips.iter().map(|clip| clip.id)),
-                true if of_clips => passing(asset, false, &mut except),
-                true => {}
+        for ordinal in self.live.iter() {
+            if !kept.has(ordinal) {
+                self.clips_of(ordinal, &mut except);
+            } else if of_clips {
+                self.passing(ordinal, filter, false, &mut except);
             }
         }
         except.sort_unstable();
         Selection::Except(except)
+    }
+
+    /// All clips of an asset.
+    fn clips_of(&self, ordinal: Ordinal, ids: &mut Vec<ClipId>) {
+        match self.runs.get(ordinal as usize) {
+            Some(Run::Of(first, count)) => ids.extend((first.0..first.0 + i64::from(*count)).map(ClipId)),
+            _ => ids.extend(self.asset(ordinal).into_iter().flat_map(|a| &a.clips).map(|clip| clip.id)),
+        }
+    }
+
+    /// The clips of an asset that a filter keeps, or the others.
+    fn passing(&self, ordinal: Ordinal, filter: &Filter, wanted: bool, ids: &mut Vec<ClipId>) {
+        let Some(asset) = self.asset(ordinal) else { return };
+        let passing = asset.clips.iter().filter(|clip| asset.passes(filter, clip) == wanted);
+        ids.extend(passing.map(|clip| clip.id));
     }
 }
 

@@ -49,7 +49,7 @@ impl Catalog {
     #[must_use]
     pub fn select_assets(&self, filter: &Filter) -> Vec<AssetId> {
         self.read(|state| {
-            let kept = state.fields.select(filter, &state.live(), state.assets.len());
+            let kept = state.fields.select(filter, &state.live, state.assets.len());
             kept.iter().filter_map(|ordinal| state.asset(ordinal)).map(|asset| asset.id).collect()
         })
     }

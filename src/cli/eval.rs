@@ -9,7 +9,8 @@ use comfy_table::{CellAlignment, Table, presets};
 use super::search::Targets;
 use super::{CliError, Doors};
 use crate::config::{DataArgs, LimitArgs, ModelArgs};
-use crate::library::{Evaluation, Figure};
+use crate::library::{Evaluation, Figure, Measured};
+use crate::search::HubCorrection;
 
 /// Names of the two columns that count, in the files that people have.
 const TEXT_COLUMNS: &[&str] = &["text", "sentence", "caption", "query"];
@@ -30,6 +31,9 @@ pub struct EvalArgs {
     /// What of the library to look at.
     #[arg(long, value_enum, default_value_t = Targets::Video)]
     targets: Targets,
+    /// Measure with hub correction too (dynamic inverted softmax), beside without.
+    #[arg(long)]
+    hub_correction: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -40,7 +44,8 @@ pub async fn run(args: EvalArgs) -> Result<ExitCode, CliError> {
     let named = read_pairs(&args.pairs)?;
     let library = super::open_library(&args.model, &args.data, &args.limits, Doors::default()).await?;
     let pairs = library.resolve_pairs(&named)?;
-    let evaluation = library.evaluate(&pairs, &args.targets.tracks()).await?;
+    let hub_correction = if args.hub_correction { HubCorrection::Dis } else { HubCorrection::Off };
+    let evaluation = library.evaluate(&pairs, &args.targets.tracks(), hub_correction).await?;
     if args.json {
         println!("{:#}", serde_json::json!(evaluation));
     } else {
@@ -76,6 +81,13 @@ fn read_pairs(path: &Path) -> Result<Vec<(String, String)>, CliError> {
     Ok(pairs)
 }
 
+/// How it was searched, in a cell.
+fn way(row: &Measured) -> String {
+    let hubs = if row.hub_correction == HubCorrection::Dis { ", hub correction" } else { "" };
+    let engine = if row.search == "served" { format!(" ({})", row.engine) } else { String::new() };
+    format!("{}{engine}{hubs}", row.search)
+}
+
 fn table(evaluation: &Evaluation) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
@@ -86,11 +98,7 @@ fn table(evaluation: &Evaluation) -> String {
         table.add_row([
             row.target.as_str().to_owned(),
             row.space.to_string(),
-            if row.search == "served" {
-                format!("{} ({})", row.search, row.engine)
-            } else {
-                row.search.to_owned()
-            },
+            way(row),
             share(row.r_at_1),
             share(row.r_at_5),
             share(row.r_at_10),

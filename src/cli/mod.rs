@@ -213,6 +213,8 @@ struct Doors {
     sources: SourcesConfig,
     /// Snapshots, retention, compaction.
     keep: KeepConfig,
+    /// Share of a core that measures recall.
+    recall_probe_share: f64,
 }
 
 fn models_config(
@@ -231,6 +233,7 @@ fn models_config(
         ingest_workers,
         webhooks: doors.webhooks,
         keep: doors.keep,
+        recall_probe_share: doors.recall_probe_share,
         sources: doors.sources,
     };
     Ok(ModelsConfig { library, model_roots: doors.model_roots, open: embedder_opener(model, limits)? })

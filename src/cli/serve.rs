@@ -89,6 +89,7 @@ pub async fn run(args: ServeArgs) -> Result<ExitCode, CliError> {
         webhooks: args.webhooks.door()?,
         sources: args.sources.sources(args.listen.max_upload_bytes),
         keep: args.keep.config(),
+        recall_probe_share: args.listen.server.recall_probe_share,
     };
     let config = super::models_config(&args.model, &args.data, &args.limits, doors)?;
     let models = Models::open(config, &args.model.model).await?;

@@ -10,6 +10,7 @@ use super::extract::ApiJson;
 use super::query;
 use super::state::AppState;
 use crate::library::{Evaluation, MAX_PAIRS};
+use crate::search::HubCorrection;
 use crate::types::Track;
 
 /// A text and the asset it is about.
@@ -33,6 +34,9 @@ pub struct EvaluationBody {
     targets: Vec<Track>,
     /// Name or digest of a model; default: the one that serves.
     model: Option<String>,
+    /// `dis`: measures also with hub correction, beside the figures without it.
+    #[serde(default)]
+    hub_correction: HubCorrection,
 }
 
 fn video_only() -> Vec<Track> {
@@ -71,7 +75,8 @@ pub async fn evaluate(
     }
     let named: Vec<(String, String)> = body.pairs.into_iter().map(|pair| (pair.text, pair.asset)).collect();
     let pairs = state.library.resolve_pairs(&named)?;
-    let evaluation = query::within(&state, state.library.evaluate(&pairs, &targets)).await??;
+    let evaluation =
+        query::within(&state, state.library.evaluate(&pairs, &targets, body.hub_correction)).await??;
     let model = state.library.embedder().bundle().name().to_owned();
     Ok(Json(EvaluationAnswer { object: "evaluation", model, evaluation }))
 }

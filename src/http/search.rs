@@ -18,7 +18,7 @@ use super::views::content_url;
 use crate::catalog::Filter;
 use crate::index::SearchParams;
 use crate::library::LibraryError;
-use crate::search::{Fuse, GroupBy, Hit, MAX_LIMIT, MAX_OFFSET, SearchError, SearchRequest};
+use crate::search::{Fuse, GroupBy, Hit, HubCorrection, MAX_LIMIT, MAX_OFFSET, SearchError, SearchRequest};
 use crate::types::{AssetId, AssetKind, Modality, Space, TimeSpan, Track};
 
 /// Broadest graph search.
@@ -73,6 +73,10 @@ pub struct ParamsBody {
     /// Share of the true neighbours a graph search must have found when it was measured, above 0 and
     /// at most 1; the breadth follows from it.
     recall_target: Option<f32>,
+    /// `dis`: where the best hit is one that comes first for many queries, the first 200 are ranked by
+    /// how much more this query says of them than others do (dynamic inverted softmax). Scores stay cosines.
+    #[serde(default)]
+    hub_correction: HubCorrection,
 }
 
 /// A search with a file.
@@ -141,6 +145,8 @@ pub struct SearchAnswer {
     model: String,
     /// Whether nothing deserves an answer: no hit is sure enough (`min_confidence`, or 0.9).
     no_match: bool,
+    /// Whether hub correction changed how the best hits are ranked.
+    hub_corrected: bool,
     /// Best first.
     data: Vec<HitView>,
 }
@@ -182,6 +188,7 @@ pub async fn search(State(state): State<AppState>, request: Request) -> Result<R
         space: response.space,
         model: state.library.embedder().bundle().name().to_owned(),
         no_match: response.no_match,
+        hub_corrected: response.hub_corrected,
         data: response.hits.into_iter().map(HitView::from).collect(),
     };
     let mut response = Json(answer).into_response();
@@ -295,6 +302,7 @@ fn to_request(state: &AppState, body: SearchBody, embedded: Embedded) -> Result<
         offset: body.offset.unwrap_or(0),
         limit: body.limit.unwrap_or(10),
         min_confidence: body.min_confidence,
+        hub_correction: body.params.hub_correction,
         params: SearchParams {
             ef: body.params.ef,
             exact: body.params.exact,

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::error::ApiError;
 use super::state::AppState;
+use crate::index::Recall;
 use crate::store::WorkState;
 use crate::types::{Space, Track};
 
@@ -26,6 +27,27 @@ pub struct IndexView {
     engine: &'static str,
     /// Memory it holds.
     bytes: usize,
+    /// How much of the truth its searches find.
+    recall: RecallView,
+}
+
+/// How much of the truth the searches of an index find.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RecallView {
+    /// `exact`: everything is compared, and nothing is left out; `graph`: measured on searches that were asked.
+    engine: &'static str,
+    /// Share of the true ten that was found; 1 where the engine is exact, null where nothing was measured yet.
+    at_10: Option<f64>,
+    /// Searches that the share is of: the last 256 at most, without a filter.
+    probes: usize,
+}
+
+impl RecallView {
+    fn of(recall: Option<Recall>) -> Self {
+        let recall = recall.unwrap_or(Recall { exact: true, at_10: None, probes: 0 });
+        let engine = if recall.exact { "exact" } else { "graph" };
+        Self { engine, at_10: recall.at_10, probes: recall.probes }
+    }
 }
 
 /// Counts of a running server.
@@ -58,7 +80,10 @@ pub struct Stats {
 async fn collect(state: &AppState) -> Result<Stats, ApiError> {
     let (assets, clips, media_secs) = state.library.store().totals().await?;
     let (ingest_active, ingest_queued) = state.library.in_flight();
-    let of = |(track, space, vectors, engine, bytes)| IndexView { track, space, vectors, engine, bytes };
+    let of = |(track, space, vectors, engine, bytes)| {
+        let recall = RecallView::of(state.library.index().recall(track, &space));
+        IndexView { track, space, vectors, engine, bytes, recall }
+    };
     Ok(Stats {
         object: "stats",
         version: env!("CARGO_PKG_VERSION"),
@@ -104,8 +129,10 @@ pub async fn prometheus(State(state): State<AppState>) -> Result<Response, ApiEr
         let (track, space, engine) = (index.track.as_str(), index.space.to_string(), index.engine);
         gauge!("triptych_index_vectors", "track" => track, "space" => space.clone(), "engine" => engine)
             .set(index.vectors as f64);
-        gauge!("triptych_index_bytes", "track" => track, "space" => space, "engine" => engine)
+        gauge!("triptych_index_bytes", "track" => track, "space" => space.clone(), "engine" => engine)
             .set(index.bytes as f64);
+        gauge!("triptych_index_recall_at_10", "space" => space, "target" => track)
+            .set(index.recall.at_10.unwrap_or(f64::NAN));
     }
     let jobs = state.library.store().list_jobs(1000).await?;
     for wanted in WorkState::ALL {

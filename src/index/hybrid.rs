@@ -6,12 +6,11 @@ mod compact;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
-
-use super::exact::{Scope, TopK, scan_f32, scan_int8, score};
-use super::hnsw::{Graph, LEAST_BREADTH, NoGraph};
+use super::exact::{Scope, score};
+use super::frozen::{Frozen, measure};
+use super::hnsw::{Graph, NoGraph};
 use super::quantize::quantize;
+use super::recall::Probed;
 use super::rows::{Rows, Slot, View};
 use super::{ClipFilter, IndexError, Neighbour, SearchParams, VectorIndex};
 use crate::types::{ClipId, Embedding};
@@ -19,18 +18,6 @@ use crate::types::{ClipId, Embedding};
 /// Vectors from which on a graph costs less CPU than the scan: measured, see docs/index.md for the
 /// numbers and how to repeat them.
 pub const GRAPH_FROM: usize = 25_000;
-
-/// Breadth of the graph search that [`GRAPH_FROM`] was measured with.
-const BREADTH_AT_GRAPH_FROM: usize = 64;
-
-/// Breadths whose recall is measured once a graph is built, for `recall_target`, and on how many queries.
-const MEASURED_BREADTHS: [usize; 7] = [LEAST_BREADTH, 64, 96, 128, 192, 256, 512];
-const MEASURED_QUERIES: usize = 64;
-
-/// Breadth of a graph search for k neighbours when the caller does not say.
-const fn default_breadth(k: usize) -> usize {
-    if k < 32 { 64 } else { 2 * k }
-}
 
 /// One (track, space) of a library.
 ///
@@ -98,7 +85,13 @@ impl HybridIndex {
     /// What answers an unfiltered search now: `exact-int8` or `hnsw`.
     #[must_use]
     pub fn engine(&self) -> &'static str {
-        if self.shared.read(|state| state.graph.is_some()) { "hnsw" } else { "exact-int8" }
+        if self.has_graph() { "hnsw" } else { "exact-int8" }
+    }
+
+    /// Whether a graph answers unfiltered searches.
+    #[must_use]
+    pub fn has_graph(&self) -> bool {
+        self.shared.read(|state| state.graph.is_some())
     }
 
     /// The vectors as they are now, frozen.
@@ -113,11 +106,19 @@ impl HybridIndex {
         self.shared.read(|state| (state.rows.census(), state.rows.view().clone()))
     }
 
-    /// Waits until no graph is being built.
+    /// Waits until no graph is being built and none is due.
     pub fn wait_for_graph(&self) {
-        let mut building = self.shared.building.lock().unwrap_or_else(PoisonError::into_inner);
-        while *building {
-            building = self.shared.built.wait(building).unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let mut building = self.shared.building.lock().unwrap_or_else(PoisonError::into_inner);
+            while *building {
+                building = self.shared.built.wait(building).unwrap_or_else(PoisonError::into_inner);
+            }
+            drop(building);
+            // A graph may be out of date when it is done; the next one begins a moment later.
+            if !self.shared.read(|state| state.graph_is_due(self.shared.graph_from)) {
+                return;
+            }
+            std::thread::yield_now();
         }
     }
 
@@ -162,6 +163,22 @@ impl HybridIndex {
             Some((clip, Embedding::new(view.values(slot).to_vec(), view.dim).ok()?))
         };
         view.live_slots().step_by(step).filter_map(stored).collect()
+    }
+
+    /// How many of the k true neighbours an unfiltered search finds now, compared in f32 over the same
+    /// rows; a clip that scores as much as the last of them is as good. `None` without a vector.
+    ///
+    /// # Errors
+    /// [`IndexError::BadLength`].
+    pub fn probe(
+        &self,
+        query: &Embedding,
+        k: usize,
+        params: SearchParams,
+    ) -> Result<Option<Probed>, IndexError> {
+        self.check(query)?;
+        let frozen = self.shared.read(|state| self.shared.frozen(state));
+        Ok(frozen.probe(query.as_slice(), k, params))
     }
 
     fn check(&self, vector: &Embedding) -> Result<(), IndexError> {
@@ -215,39 +232,17 @@ impl VectorIndex for HybridIndex {
     ) -> Result<Vec<Neighbour>, IndexError> {
         self.check(query)?;
         // Everything below works on frozen rows, without a lock.
-        let (view, graph, fresh, listed) = self.shared.read(|state| {
+        let (frozen, listed) = self.shared.read(|state| {
             let listed = filter.map(|filter| match filter {
                 ClipFilter::Only(ids) | ClipFilter::Except(ids) => state.rows.slots_of(ids),
             });
-            (state.rows.view().clone(), state.graph.clone(), state.fresh.clone(), listed.unwrap_or_default())
+            (self.shared.frozen(state), listed.unwrap_or_default())
         });
-        let k = k.min(view.live);
-        if k == 0 {
-            return Ok(Vec::new());
-        }
-        let query = query.as_slice();
         let scope = match filter {
             Some(ClipFilter::Only(_)) => Scope::Only(&listed),
             Some(ClipFilter::Except(_)) | None => Scope::AllBut(&listed),
         };
-        if params.exact {
-            return Ok(scan_f32(&view, query, k, scope));
-        }
-        if let (Some(graph), Scope::AllBut(skipped)) = (graph, scope) {
-            let asked = match (params.ef, params.recall_target) {
-                (Some(ef), _) => Some(ef),
-                (None, Some(recall)) => graph.breadth_for(recall),
-                (None, None) => Some(default_breadth(k)),
-            };
-            let breadth = asked.map(|ef| ef.max(k).max(LEAST_BREADTH).saturating_add(skipped.len()));
-            if let Some(breadth) = breadth.filter(|breadth| self.shared.graph_pays(*breadth, view.live)) {
-                let found = search_graph(&view, &graph, &fresh, query, k, breadth, skipped);
-                if found.len() >= k.min(view.live - skipped.len()) {
-                    return Ok(found);
-                }
-            }
-        }
-        Ok(scan_int8(&view, query, k, scope))
+        Ok(frozen.answer(query.as_slice(), k, params, scope))
     }
 
     fn memory_bytes(&self) -> usize {
@@ -257,67 +252,6 @@ impl VectorIndex for HybridIndex {
                 + state.fresh.capacity() * size_of::<Slot>()
         })
     }
-}
-
-/// Recall@10 at several breadths, on stored vectors moved away from where they are stored, as
-/// queries of another modality are.
-fn measure(view: &View, graph: &Graph) -> Vec<(usize, f32)> {
-    let mut rng = StdRng::seed_from_u64(MEASURED_QUERIES as u64);
-    let step = (view.live / MEASURED_QUERIES).max(1);
-    let slots = view.live_slots().step_by(step).take(MEASURED_QUERIES);
-    let queries: Vec<Embedding> = slots
-        .filter_map(|(slot, _)| {
-            let moved = view.values(slot).iter().map(|v| {
-                let noise: f32 = rng.random_range(-1.0..1.0);
-                v + noise * (3.0 / view.dim as f32).sqrt()
-            });
-            Embedding::new(moved.collect(), view.dim).ok()
-        })
-        .collect();
-    let truths: Vec<Vec<Neighbour>> =
-        queries.iter().map(|q| scan_int8(view, q.as_slice(), 10, Scope::AllBut(&[]))).collect();
-    let recall = |breadth: usize| {
-        let (mut found, mut wanted) = (0, 0);
-        for (query, truth) in queries.iter().zip(&truths) {
-            let answer = search_graph(view, graph, &[], query.as_slice(), 10, breadth, &[]);
-            found += truth.iter().filter(|n| answer.iter().any(|other| other.clip == n.clip)).count();
-            wanted += truth.len();
-        }
-        found as f32 / wanted.max(1) as f32
-    };
-    MEASURED_BREADTHS.iter().map(|breadth| (*breadth, recall(*breadth))).collect()
-}
-
-/// Graph, orphans and new rows together.
-fn search_graph(
-    view: &View,
-    graph: &Graph,
-    fresh: &[Slot],
-    query: &[f32],
-    k: usize,
-    breadth: usize,
-    skipped: &[Slot],
-) -> Vec<Neighbour> {
-    let mut beside: Vec<Slot> = [graph.orphans(), fresh].concat();
-    beside.sort_unstable();
-    beside.dedup();
-    beside.retain(|slot| skipped.binary_search(slot).is_err());
-    let mut slots = graph.candidates(query, breadth);
-    slots.sort_unstable();
-    slots.dedup();
-    let mut top = TopK::new(k);
-    for neighbour in scan_int8(view, query, k, Scope::Only(&beside)) {
-        top.offer(neighbour.clip, neighbour.score);
-    }
-    for slot in slots {
-        if beside.binary_search(&slot).is_ok() || skipped.binary_search(&slot).is_ok() {
-            continue;
-        }
-        if let Some(clip) = view.id(slot) {
-            top.offer(clip, score(query, view.values(slot)));
-        }
-    }
-    top.into_sorted()
 }
 
 impl State {
@@ -373,10 +307,13 @@ impl Shared {
         change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The cost of a graph search grows with its breadth, a scan's with the rows: a broad search of
-    /// the graph costs more than the scan, and the scan leaves nothing out.
-    fn graph_pays(&self, breadth: usize, live: usize) -> bool {
-        breadth.saturating_mul(self.graph_from) <= live.saturating_mul(BREADTH_AT_GRAPH_FROM)
+    fn frozen(&self, state: &State) -> Frozen {
+        Frozen {
+            view: state.rows.view().clone(),
+            graph: state.graph.clone(),
+            fresh: state.fresh.clone(),
+            graph_from: self.graph_from,
+        }
     }
 
     fn rebuild_if_due(self: &Arc<Self>) {

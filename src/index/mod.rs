@@ -1,15 +1,18 @@
 //! Vector indexes: rebuildable caches of the store, one per (track, space).
 
 pub mod exact;
+mod frozen;
 pub mod hnsw;
 mod hybrid;
 pub mod kernels;
 pub mod quantize;
+mod recall;
 pub mod rows;
 mod set;
 pub mod snapshot;
 
 pub use hybrid::{GRAPH_FROM, HybridIndex};
+pub use recall::{Probed, Recall, WINDOW as RECALL_WINDOW};
 pub use set::IndexSet;
 
 use crate::store::StoreError;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::hybrid::{GRAPH_FROM, HybridIndex};
+use super::recall::{Probed, Recall, Window};
 use super::rows::{Rows, View};
 use super::snapshot::{self, Header};
 use super::{ClipFilter, IndexError, Neighbour, SearchParams, VectorIndex};
@@ -13,6 +14,8 @@ use crate::types::{ClipId, Embedding, ModelId, Space, Track};
 
 /// Vectors read from the store at a time.
 const SCAN_PAGE: u32 = 2048;
+/// Neighbours of a probe.
+const PROBE_K: usize = 10;
 /// How often [`IndexSet::snapshot`] looks again while the library is being changed.
 const SNAPSHOT_TRIES: u32 = 20;
 const SNAPSHOT_PAUSE: Duration = Duration::from_millis(50);
@@ -31,6 +34,7 @@ struct Member {
     index: HybridIndex,
     /// Clips whose vector in the store is damaged.
     damaged: Mutex<Vec<ClipId>>,
+    probes: Mutex<Window>,
 }
 
 impl Member {
@@ -58,6 +62,20 @@ impl IndexSet {
         members: &[(Track, Space, usize)],
         store: &dyn Store,
     ) -> Result<Self, IndexError> {
+        Self::open_with_graphs_from(GRAPH_FROM, dir, model, members, store).await
+    }
+
+    /// As [`open`](Self::open), with graphs from this many vectors on.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub async fn open_with_graphs_from(
+        graph_from: usize,
+        dir: &Path,
+        model: &ModelId,
+        members: &[(Track, Space, usize)],
+        store: &dyn Store,
+    ) -> Result<Self, IndexError> {
         std::fs::create_dir_all(dir)
             .map_err(|error| IndexError::Snapshot(format!("{}: {error}", dir.display())))?;
         let sequence = store.sequence().await?;
@@ -70,8 +88,9 @@ impl IndexSet {
             Ok::<_, IndexError>(Member {
                 track: *track,
                 space: space.clone(),
-                index: HybridIndex::with_rows(rows, GRAPH_FROM),
+                index: HybridIndex::with_rows(rows, graph_from),
                 damaged: Mutex::new(damaged),
+                probes: Mutex::default(),
             })
         });
         let members = futures::future::try_join_all(opened).await?;
@@ -119,6 +138,44 @@ impl IndexSet {
         filter: Option<&ClipFilter>,
     ) -> Result<Vec<Neighbour>, IndexError> {
         self.member(track, space)?.index.search(query, k, params, filter)
+    }
+
+    /// Answers an unfiltered query as it is served and exactly, and notes how much of the true ten was
+    /// found. CPU-bound, and as dear as comparing with everything.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub fn probe(
+        &self,
+        track: Track,
+        space: &Space,
+        query: &Embedding,
+        params: SearchParams,
+    ) -> Result<Option<Probed>, IndexError> {
+        let member = self.member(track, space)?;
+        let probed = member.index.probe(query, PROBE_K, params)?;
+        if let Some(probed) = probed {
+            lock(&member.probes).push(probed);
+        }
+        Ok(probed)
+    }
+
+    /// How much of the true ten the last probes of an index found; `None` where there is no such index.
+    #[must_use]
+    pub fn recall(&self, track: Track, space: &Space) -> Option<Recall> {
+        let member = self.member(track, space).ok()?;
+        Some(lock(&member.probes).recall(!member.index.has_graph()))
+    }
+
+    /// Whether a graph answers there, so that there is something to probe.
+    #[must_use]
+    pub fn has_graph(&self, track: Track, space: &Space) -> bool {
+        self.member(track, space).is_ok_and(|member| member.index.has_graph())
+    }
+
+    /// Waits until no graph is being built and none is due.
+    pub fn wait_for_graphs(&self) {
+        self.members.iter().for_each(|member| member.index.wait_for_graph());
     }
 
     /// Scores of these clips, in f32; clips without such a vector are left out.

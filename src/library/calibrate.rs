@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use futures::future::try_join_all;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -13,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use super::{Library, LibraryError};
 use crate::embed::Embedder;
 use crate::model::Priority;
-use crate::search::{BankQuery, Distributions, Lane, MOST_WORDS, background};
-use crate::types::{Embedding, Modality, Space, Track};
+use crate::search::{Bank, BankQuery, Distributions, Lane, MOST_WORDS, background};
+use crate::types::{AssetId, ClipId, Embedding, Modality, Space, Track};
 
 /// How often it is looked whether the library has changed.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -36,6 +38,40 @@ struct Saved {
     model: String,
     clips: usize,
     lanes: Vec<(Lane, Vec<f32>)>,
+    #[serde(default)]
+    banks: Vec<SavedBank>,
+}
+
+/// One bank: its queries' values as little-endian f32 in Base64.
+#[derive(Serialize, Deserialize)]
+struct SavedBank {
+    lane: Lane,
+    queries: Vec<(Option<AssetId>, String)>,
+    hubs: Vec<ClipId>,
+}
+
+impl SavedBank {
+    fn new(lane: &Lane, bank: &Bank) -> Self {
+        let saved = |query: &BankQuery| {
+            let bytes: Vec<u8> = query.vector.as_slice().iter().flat_map(|v| v.to_le_bytes()).collect();
+            (query.own, BASE64.encode(bytes))
+        };
+        let mut hubs: Vec<ClipId> = bank.hubs.iter().copied().collect();
+        hubs.sort_unstable();
+        Self { lane: lane.clone(), queries: bank.queries.iter().map(saved).collect(), hubs }
+    }
+
+    /// None where a query is no vector.
+    fn bank(self) -> Option<(Lane, Arc<Bank>)> {
+        let query = |(own, values): (Option<AssetId>, String)| {
+            let bytes = BASE64.decode(values).ok()?;
+            let values: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|v| f32::from_le_bytes(*v)).collect();
+            let dim = values.len();
+            Some(BankQuery { vector: Embedding::new(values, dim).ok()?, own })
+        };
+        let queries = self.queries.into_iter().map(query).collect::<Option<Vec<_>>>()?;
+        Some((self.lane, Arc::new(Bank { queries, hubs: self.hubs.into_iter().collect() })))
+    }
 }
 
 /// Distributions written before, if they are of this model.
@@ -45,7 +81,8 @@ pub(super) fn load(dir: &std::path::Path, model: &str) -> Distributions {
     let sorted = |scores: &Vec<f32>| scores.iter().all(|s| s.is_finite()) && scores.is_sorted();
     match saved {
         Some(saved) if saved.model == model && saved.lanes.iter().all(|(_, scores)| sorted(scores)) => {
-            Distributions { clips: saved.clips, lanes: saved.lanes.into_iter().collect() }
+            let banks = saved.banks.into_iter().filter_map(SavedBank::bank).collect();
+            Distributions { clips: saved.clips, lanes: saved.lanes.into_iter().collect(), banks }
         }
         _ => Distributions::default(),
     }
@@ -80,8 +117,11 @@ pub(super) async fn keep_up(library: Arc<Library>) {
 
 impl Library {
     fn is_background_due(&self) -> bool {
-        let (before, now) = (self.backgrounds.now().clips as f64, self.catalog.len().1 as f64);
-        (now - before).abs() > CHANGED * before
+        let known = self.backgrounds.now();
+        // Written by a version that did not keep the banks.
+        let incomplete = known.banks.len() < known.lanes.len();
+        let (before, now) = (known.clips as f64, self.catalog.len().1 as f64);
+        incomplete || (now - before).abs() > CHANGED * before
     }
 
     /// As [`Library::calibrate`], where the library has changed since.
@@ -99,10 +139,13 @@ impl Library {
     /// [`LibraryError`].
     pub async fn calibrate(&self) -> Result<(), LibraryError> {
         let clips = self.catalog.len().1;
-        let mut lanes = BTreeMap::new();
+        let (mut lanes, mut banks) = (BTreeMap::new(), BTreeMap::new());
         for target in self.tracks() {
             for (space, _) in super::open::members_of(self.embedder.bundle(), target) {
-                lanes.extend(self.lanes_of(&space, target).await?);
+                for (lane, scores, bank) in self.lanes_of(&space, target).await? {
+                    lanes.insert(lane.clone(), scores);
+                    banks.insert(lane, Arc::new(bank));
+                }
             }
         }
         let saved = Saved {
@@ -112,8 +155,9 @@ impl Library {
                 .iter()
                 .map(|(lane, scores): (&Lane, &Vec<f32>)| (lane.clone(), scores.clone()))
                 .collect(),
+            banks: banks.iter().map(|(lane, bank)| SavedBank::new(lane, bank)).collect(),
         };
-        self.backgrounds.replace(Distributions { clips, lanes });
+        self.backgrounds.replace(Distributions { clips, lanes, banks });
         let path = self.index_dir.join(FILE);
         super::blocking(move || {
             let folder = path.parent().map(std::path::Path::to_path_buf).unwrap_or_default();
@@ -126,7 +170,11 @@ impl Library {
     }
 
     /// The distributions of one index, by what queries are made of.
-    async fn lanes_of(&self, space: &Space, target: Track) -> Result<Vec<(Lane, Vec<f32>)>, LibraryError> {
+    async fn lanes_of(
+        &self,
+        space: &Space,
+        target: Track,
+    ) -> Result<Vec<(Lane, Vec<f32>, Bank)>, LibraryError> {
         let bundle = self.embedder.bundle();
         let mut banks: Vec<(Modality, usize, bool, Vec<BankQuery>)> = Vec::new();
         for source in Track::ALL {
@@ -149,9 +197,10 @@ impl Library {
         super::blocking(move || {
             let mut lanes = Vec::new();
             for (query, words, same_track, bank) in banks {
-                let scores = background(&catalog, &index, &space, target, &bank, same_track)?;
-                if !scores.is_empty() {
-                    lanes.push((Lane { query, words, space: space.clone(), target }, scores));
+                let found = background(&catalog, &index, &space, target, &bank, same_track)?;
+                if !found.scores.is_empty() {
+                    let lane = Lane { query, words, space: space.clone(), target };
+                    lanes.push((lane, found.scores, Bank { queries: bank, hubs: found.hubs }));
                 }
             }
             Ok(lanes)

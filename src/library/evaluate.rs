@@ -11,7 +11,7 @@ use super::{Library, LibraryError};
 use crate::catalog::Filter;
 use crate::index::SearchParams;
 use crate::model::Priority;
-use crate::search::{GroupBy, MAX_LIMIT, MAX_OFFSET, QueryPart, SearchRequest};
+use crate::search::{GroupBy, HubCorrection, MAX_LIMIT, MAX_OFFSET, QueryPart, SearchRequest};
 use crate::types::{AssetId, Modality, Space, Track};
 
 /// Most pairs of one evaluation.
@@ -48,6 +48,8 @@ pub struct Measured {
     pub space: Space,
     /// `served`: as searches are answered; `exact`: everything compared in f32.
     pub search: &'static str,
+    /// Whether clips that answer every query were held back.
+    pub hub_correction: HubCorrection,
     /// What answers in this index: `exact-int8` or `hnsw`.
     pub engine: String,
     /// Share of pairs whose asset comes first.
@@ -103,41 +105,58 @@ impl Library {
         named.iter().map(resolve).collect()
     }
 
-    /// Asks every pair's text for assets, among those the pairs name. An asset that ties with the right
-    /// one comes before it.
+    /// Asks every pair's text for assets, among those the pairs name; with hub correction, once without
+    /// it and once with. An asset that ties with the right one comes before it.
     ///
     /// # Errors
     /// [`LibraryError`].
-    pub async fn evaluate(&self, pairs: &[Pair], targets: &[Track]) -> Result<Evaluation, LibraryError> {
+    pub async fn evaluate(
+        &self,
+        pairs: &[Pair],
+        targets: &[Track],
+        hub_correction: HubCorrection,
+    ) -> Result<Evaluation, LibraryError> {
+        let mut ways = vec![HubCorrection::Off];
+        if hub_correction == HubCorrection::Dis {
+            self.calibrate_if_due().await?;
+            ways.push(HubCorrection::Dis);
+        }
         let gallery: HashSet<AssetId> = pairs.iter().map(|pair| pair.asset).collect();
         let filter = Filter { asset_ids: gallery.iter().copied().collect(), ..Filter::default() };
         let mut texts = Vec::with_capacity(pairs.len());
         for pair in pairs {
             texts.push(match self.embedder.text(&pair.text, Priority::Bulk).await {
-                Ok(vectors) => Some(QueryPart { modality: Modality::Text, vectors, weight: 1.0, words: 0 }),
+                Ok(vectors) => {
+                    let words = self.embedder.towers.count_words(&pair.text).unwrap_or(0);
+                    Some(QueryPart { modality: Modality::Text, vectors, weight: 1.0, words })
+                }
                 Err(error) if error.code() == "no_known_words" => None,
                 Err(error) => return Err(error.into()),
             });
         }
         let mut results = Vec::new();
         for (target, space) in self.text_lanes(targets) {
-            for (search, exact) in [("served", false), ("exact", true)] {
+            let kinds = ways.iter().flat_map(|way| [("served", false, *way), ("exact", true, *way)]);
+            for (search, exact, hub_correction) in kinds {
+                let request = SearchRequest {
+                    targets: vec![target],
+                    space: Some(space.clone()),
+                    filter: filter.clone(),
+                    params: SearchParams { exact, ..SearchParams::default() },
+                    hub_correction,
+                    ..SearchRequest::new(Vec::new())
+                };
                 let mut ranks = Vec::with_capacity(pairs.len());
                 for (pair, part) in pairs.iter().zip(&texts) {
                     let Some(part) = part else {
                         ranks.push(gallery.len());
                         continue;
                     };
-                    let request = SearchRequest {
-                        targets: vec![target],
-                        space: Some(space.clone()),
-                        filter: filter.clone(),
-                        params: SearchParams { exact, ..SearchParams::default() },
-                        ..SearchRequest::new(vec![part.clone()])
-                    };
+                    let request = SearchRequest { query: vec![part.clone()], ..request.clone() };
                     ranks.push(self.rank_of(request, pair.asset, gallery.len()).await?);
                 }
-                results.push(measured(&ranks, target, &space, search, self.engine_of(target, &space)));
+                let way = Way { target, space: &space, search, hub_correction };
+                results.push(measured(&ranks, &way, self.engine_of(target, &space)));
             }
         }
         let unknown_texts = texts.iter().filter(|text| text.is_none()).count();
@@ -168,16 +187,18 @@ impl Library {
         asset: AssetId,
         last: usize,
     ) -> Result<usize, LibraryError> {
-        let mut seen: HashMap<AssetId, f32> = HashMap::new();
+        let mut seen: Vec<(AssetId, f32)> = Vec::new();
         for offset in (0..=MAX_OFFSET).step_by(MAX_LIMIT) {
             let page =
                 SearchRequest { group_by: GroupBy::Asset, offset, limit: MAX_LIMIT, ..request.clone() };
             let hits = self.search(page).await?.hits;
             let full = hits.len() == MAX_LIMIT;
             seen.extend(hits.into_iter().map(|hit| (hit.asset_id, hit.score)));
-            if let Some(own) = seen.get(&asset) {
-                let before = seen.iter().filter(|(other, score)| **other != asset && **score >= *own);
-                return Ok(before.count() + 1);
+            if let Some(at) = seen.iter().position(|(other, _)| *other == asset) {
+                let (before, from) = seen.split_at(at);
+                let own = from.first().map_or(0.0, |(_, score)| *score);
+                let ties = from.iter().skip(1).filter(|(_, score)| *score == own);
+                return Ok(before.len() + ties.count() + 1);
             }
             if !full {
                 break;
@@ -187,14 +208,23 @@ impl Library {
     }
 }
 
-fn measured(ranks: &[usize], target: Track, space: &Space, search: &'static str, engine: String) -> Measured {
+/// One way of searching.
+struct Way<'a> {
+    target: Track,
+    space: &'a Space,
+    search: &'static str,
+    hub_correction: HubCorrection,
+}
+
+fn measured(ranks: &[usize], way: &Way<'_>, engine: String) -> Measured {
     let within = |k: usize| {
         move |ranks: &[usize]| ranks.iter().filter(|rank| **rank <= k).count() as f64 / ranks.len() as f64
     };
     Measured {
-        target,
-        space: space.clone(),
-        search,
+        target: way.target,
+        space: way.space.clone(),
+        search: way.search,
+        hub_correction: way.hub_correction,
         engine,
         r_at_1: figure(ranks, within(1)),
         r_at_5: figure(ranks, within(5)),
@@ -238,7 +268,10 @@ mod tests {
     #[test]
     fn figures_are_what_they_say_and_lie_in_their_intervals() {
         let ranks: Vec<usize> = (0..200).map(|n| if n % 4 == 0 { 1 } else { n % 13 + 1 }).collect();
-        let measured = measured(&ranks, Track::Video, &Space::new("s"), "served", String::new());
+        let space = Space::new("s");
+        let hub_correction = HubCorrection::Off;
+        let way = Way { target: Track::Video, space: &space, search: "served", hub_correction };
+        let measured = measured(&ranks, &way, String::new());
         let share = |k: usize| ranks.iter().filter(|rank| **rank <= k).count() as f64 / 200.0;
         assert_eq!((measured.r_at_1.value, measured.r_at_10.value), (share(1), share(10)));
         for figure in [measured.r_at_1, measured.r_at_5, measured.median_rank, measured.mrr] {

@@ -4,6 +4,7 @@ use metrics::{counter, histogram};
 
 use super::StageSecs;
 use crate::store::AssetRecord;
+use crate::types::{Space, Track};
 
 pub(super) fn ingested(asset: &AssetRecord, stages: &StageSecs) {
     counter!("triptych_assets_ingested_total", "state" => asset.state.as_str()).increment(1);
@@ -24,6 +25,11 @@ pub(super) fn ingested(asset: &AssetRecord, stages: &StageSecs) {
 
 pub(super) fn searched(secs: f64) {
     histogram!("triptych_query_stage_seconds", "stage" => "search").record(secs);
+}
+
+pub(super) fn probed(target: Track, space: &Space) {
+    let (target, space) = (target.as_str(), space.to_string());
+    counter!("triptych_index_recall_probes_total", "space" => space, "target" => target).increment(1);
 }
 
 pub(super) fn item_ended(state: &'static str) {

@@ -17,6 +17,7 @@ mod metrics;
 mod models;
 mod open;
 mod paths;
+mod recall;
 mod registry;
 mod retention;
 mod sources;
@@ -81,6 +82,8 @@ pub struct LibraryConfig {
     pub keep: KeepConfig,
     /// What may be fetched from other hosts.
     pub sources: SourcesConfig,
+    /// Largest share of one core on which it is measured how much of the truth searches find; 0: never.
+    pub recall_probe_share: f64,
 }
 
 /// One file to be indexed.
@@ -147,6 +150,7 @@ pub struct Library {
     segmentation: String,
     comparable: Arc<search::Comparable>,
     backgrounds: Arc<search::Backgrounds>,
+    recall: Arc<recall::Sampler>,
     index_dir: PathBuf,
     /// Finest space that sound and picture share, where there is one.
     agreement_space: Option<Space>,
@@ -261,8 +265,13 @@ impl Library {
     /// # Errors
     /// [`LibraryError`].
     pub async fn search(&self, request: SearchRequest) -> Result<SearchResponse, LibraryError> {
-        let corpus = self.corpus();
-        let response = self.off_thread(move || search::run(&corpus, &request)).await?;
+        let (corpus, recall) = (self.corpus(), Arc::clone(&self.recall));
+        let answer = move || {
+            let response = search::run(&corpus, &request)?;
+            recall.offer(&corpus.index, &request, &response.space);
+            Ok(response)
+        };
+        let response = self.off_thread(answer).await?;
         metrics::searched(response.index_secs);
         Ok(response)
     }
@@ -363,6 +372,7 @@ impl Library {
     /// Starts what only the serving model does: what people have set up to happen by itself.
     fn start_serving(self: &Arc<Self>) {
         self.serving.call_once(|| {
+            self.measure_recall(self.config.recall_probe_share);
             self.tasks.spawn(standing::run(Arc::clone(self)));
             self.tasks.spawn(webhooks::run(Arc::clone(self)));
             self.tasks.spawn(backup::take_by_the_clock(Arc::clone(self)));

@@ -7,14 +7,15 @@
 //! which hardly another query of the bank says more. The best score of what is left is what the query
 //! would have got, were the thing it asks for not here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 
 use super::SearchError;
+use super::hubs::Bank;
 use crate::catalog::Catalog;
-use crate::index::{IndexSet, SearchParams};
+use crate::index::{IndexSet, Neighbour, SearchParams};
 use crate::types::{AssetId, ClipId, Embedding, Modality, Space, Track};
 
 /// How near to a clip's best query another one comes that describes it too. Measured, docs/search.md.
@@ -40,12 +41,21 @@ pub struct Lane {
 }
 
 /// One query of a bank.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct BankQuery {
     /// Its vector.
     pub vector: Embedding,
     /// The asset it was taken from, whose clips are no answers to it.
     pub own: Option<AssetId>,
+}
+
+/// What a bank of queries says of a library.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Background {
+    /// The best scores, ascending; empty where there are too few.
+    pub scores: Vec<f32>,
+    /// The clips that come first for a query of the bank, its own asset's aside.
+    pub hubs: HashSet<ClipId>,
 }
 
 /// The best scores, ascending, that the queries of a bank get once the clips they describe are put
@@ -61,7 +71,7 @@ pub fn background(
     target: Track,
     bank: &[BankQuery],
     same_track: bool,
-) -> Result<Vec<f32>, SearchError> {
+) -> Result<Background, SearchError> {
     let params = SearchParams::default();
     let mut tops = Vec::with_capacity(bank.len());
     for query in bank {
@@ -94,10 +104,14 @@ pub fn background(
         scores.extend(left.or(foreign().next_back()).map(|found| found.score));
     }
     if scores.len() < LEAST_QUERIES {
-        return Ok(Vec::new());
+        return Ok(Background::default());
     }
     scores.sort_unstable_by(f32::total_cmp);
-    Ok(scores)
+    let best = |(query, top): (&BankQuery, &Vec<Neighbour>)| {
+        top.iter().map(|found| found.clip).find(|clip| !own(query, *clip))
+    };
+    let hubs = bank.iter().zip(&tops).filter_map(best).collect();
+    Ok(Background { scores, hubs })
 }
 
 /// Share of a distribution that lies below a score; never quite 0 or 1, since more may be asked than
@@ -124,6 +138,8 @@ pub struct Distributions {
     pub clips: usize,
     /// Best scores by lane, ascending.
     pub lanes: BTreeMap<Lane, Vec<f32>>,
+    /// The queries they were measured with.
+    pub banks: BTreeMap<Lane, Arc<Bank>>,
 }
 
 impl Backgrounds {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::background::{Distributions, Lane};
+use super::hubs::Bank;
 use super::query::Combined;
 use super::{Fuse, SearchError};
 use crate::index::{ClipFilter, IndexError, IndexSet, Neighbour, SearchParams};
@@ -58,9 +59,17 @@ pub struct Meaning {
 impl Lookup<'_> {
     /// How sure it is that a score is no accident.
     pub fn confidence(&self, score: f32, track: Track) -> Option<f32> {
-        let Meaning { distributions, query, words } = &self.meaning;
-        let lane = Lane { query: *query, words: *words, space: self.space.clone(), target: track };
-        distributions.as_ref()?.confidence(&lane, score, self.targets.len())
+        self.meaning.distributions.as_ref()?.confidence(&self.lane(track), score, self.targets.len())
+    }
+
+    /// Queries that could be asked instead of this one.
+    pub fn bank(&self, track: Track) -> Option<&Bank> {
+        self.meaning.distributions.as_ref()?.banks.get(&self.lane(track)).map(Arc::as_ref)
+    }
+
+    fn lane(&self, track: Track) -> Lane {
+        let Meaning { query, words, .. } = self.meaning;
+        Lane { query, words, space: self.space.clone(), target: track }
     }
 
     /// The k best clips, best first; fewer only where there are no more.

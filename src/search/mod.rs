@@ -1,6 +1,7 @@
 //! Queries to ranked hits: which space, which tracks, how scores are fused.
 
 mod background;
+mod hubs;
 mod lookup;
 mod moments;
 mod plan;
@@ -18,8 +19,10 @@ use crate::embed::Vectors;
 use crate::index::{IndexError, IndexSet, SearchParams};
 use crate::types::{AssetId, AssetKind, Modality, Space, TimeSpan, Track};
 
-pub use background::{Backgrounds, BankQuery, Distributions, Lane, MOST_WORDS, background};
+pub use background::{Background, Backgrounds, BankQuery, Distributions, Lane, MOST_WORDS, background};
+pub use hubs::{Bank, CANDIDATES as HUB_CANDIDATES, HubCorrection};
 pub use plan::{Comparable, plan};
+pub use query::combined;
 pub use run::{MAX_LIMIT, MAX_OFFSET, run};
 pub use standing::{Least, Standing, Verdict, ask};
 pub use timeline::{Timeline, TimelineClip, TimelineMoment, timeline};
@@ -145,6 +148,8 @@ pub struct SearchRequest {
     pub params: SearchParams,
     /// Leaves out what is less sure; None: nothing.
     pub min_confidence: Option<f32>,
+    /// Whether clips that answer every query are held back.
+    pub hub_correction: HubCorrection,
 }
 
 impl SearchRequest {
@@ -163,6 +168,7 @@ impl SearchRequest {
             limit: 10,
             params: SearchParams::default(),
             min_confidence: None,
+            hub_correction: HubCorrection::default(),
         }
     }
 }
@@ -208,6 +214,8 @@ pub struct SearchResponse {
     pub no_match: bool,
     /// Space the scores were taken in.
     pub space: Space,
+    /// Whether the best hits were ranked anew because the first was a hub.
+    pub hub_corrected: bool,
     /// Seconds inside the search, filter and index included.
     pub index_secs: f64,
 }

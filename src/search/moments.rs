@@ -3,13 +3,22 @@
 //! A window that lies half inside a scene scores about half-way between a window within and one
 //! outside. So a moment ends where its windows' scores have fallen half of the way from its peak to
 //! what comes after it, and a window stands for the time around its middle, not for all it covers.
+//! How far the scores at the end have fallen also tells how much of each of these windows lies in
+//! the scene, so an end may lie within a window.
 
 use crate::types::{ClipId, TimeSpan};
 
 /// How much of the way from the usual score to a peak a window needs to belong to the peak's moment.
-const BELONGS: f32 = 0.7;
+const BELONGS: f32 = 0.8;
 /// How much of a window may lie in a better moment before it is no moment of its own.
 const MAY_OVERLAP: f64 = 0.3;
+/// How far from the last window of a moment it is looked what is outside of it, in windows: a scene may end
+/// in the next window, and then only the one after it is outside.
+const OUTSIDE_WITHIN: f64 = 2.0;
+/// How much longer, on each side, a moment may be than what its windows stand for. A window that scores
+/// half as much may lie half in the scene, or wholly in another that is half like it; grown by a
+/// fifth, a moment overlaps its scene by more than 0.7 in both cases.
+const MAY_GROW: f64 = 0.2;
 /// Seconds by which windows that touch may be apart.
 const TOUCHING_SECS: f64 = 0.05;
 
@@ -54,13 +63,27 @@ pub fn moments(mut windows: Vec<Window>, usual: f32) -> Vec<Moment> {
         }
         let first = reach(&windows, &taken, peak, usual, -1);
         let last = reach(&windows, &taken, peak, usual, 1);
+        let whole = stands_until(&windows, last, 1) - stands_until(&windows, first, -1);
+        let start = edge(&windows, &taken, (peak, first), whole, -1);
+        let end = edge(&windows, &taken, (peak, last), whole, 1);
         taken[first..=last].iter_mut().for_each(|taken| *taken = true);
-        let start = edge(&windows, first, -1);
-        let end = edge(&windows, last, 1);
+        let (start, end) = beside(&found, windows[peak].middle(), start, end);
         let span = TimeSpan::new(start, end).unwrap_or(windows[peak].span);
         found.push(Moment { span, peak: windows[peak] });
     }
     found
+}
+
+/// What better moments leave of a span around `middle`.
+fn beside(found: &[Moment], middle: f64, mut start: f64, mut end: f64) -> (f64, f64) {
+    for better in found.iter().map(|moment| moment.span) {
+        if better.end_secs <= middle {
+            start = start.max(better.end_secs);
+        } else if better.start_secs >= middle {
+            end = end.min(better.start_secs);
+        }
+    }
+    (start, end)
 }
 
 fn in_the_way(window: &Window, span: TimeSpan) -> bool {
@@ -104,9 +127,41 @@ fn reach(windows: &[Window], taken: &[bool], peak: usize, usual: f32, step: isiz
     at
 }
 
+/// Where a moment ends on one side, whose last window there is `at`: each window from there on counts
+/// as much as its score says it lies in the scene. `whole` is how long its windows stand for.
+fn edge(windows: &[Window], taken: &[bool], (peak, at): (usize, usize), whole: f64, step: isize) -> f64 {
+    let window = &windows[at];
+    let away = |other: usize| (windows[other].middle() - window.middle()).abs();
+    let length = window.span.duration_secs();
+    let beyond: Vec<usize> = std::iter::successors(Some(at), |at| next(windows, taken, *at, step))
+        .skip(1)
+        .take_while(|other| away(*other) <= OUTSIDE_WITHIN * length + TOUCHING_SECS)
+        .collect();
+    let outside = beyond.iter().map(|other| windows[*other].score).fold(f32::INFINITY, f32::min);
+    let before = if at == peak { at } else { at.saturating_add_signed(-step) };
+    let inside = windows[before].score.max(window.score);
+    // The side of the window towards the peak, from which on is counted, and the one away from it.
+    let (near, far) = (stands_until(windows, at, -step), stands_until(windows, at, step));
+    if inside <= outside {
+        return far;
+    }
+    let mut least = 1.0_f32;
+    let mut secs = 0.0;
+    for other in std::iter::once(at).chain(beyond).take_while(|other| away(*other) <= length + TOUCHING_SECS)
+    {
+        // What follows lies in the scene no more than what came before.
+        least = least.min(((windows[other].score - outside) / (inside - outside)).clamp(0.0, 1.0));
+        let stands_for = stands_until(windows, other, 1) - stands_until(windows, other, -1);
+        secs += f64::from(least) * stands_for;
+    }
+    let secs = secs.min((far - near).abs() + MAY_GROW * whole);
+    let middle = windows[peak].middle();
+    if step < 0 { (near - secs).min(middle) } else { (near + secs).max(middle) }
+}
+
 /// Where the time that a window stands for ends on one side: half-way to the next window's middle, or
 /// where the window itself ends if none follows.
-fn edge(windows: &[Window], at: usize, step: isize) -> f64 {
+fn stands_until(windows: &[Window], at: usize, step: isize) -> f64 {
     let window = &windows[at];
     let other = at.checked_add_signed(step).and_then(|other| windows.get(other));
     let touching = other.filter(|other| if step < 0 { touch(other, window) } else { touch(window, other) });
@@ -164,6 +219,16 @@ mod tests {
         let close = |(a, b): (f64, f64), (x, y): (f64, f64)| (a - x).abs() <= 0.41 && (b - y).abs() <= 0.41;
         assert!(close(found[0], (6.4, 9.6)), "{found:?}");
         assert!(close(found[1], (16.0, 22.4)), "{found:?}");
+    }
+
+    #[test]
+    fn a_scene_may_begin_and_end_within_a_window() {
+        let scenes = [(0.0, 5.9, 0.1), (5.9, 13.3, 0.8), (13.3, 19.2, 0.1)];
+        for stride in [3.2, 1.6, 0.8] {
+            let (start, end) = spans(watch(&scenes, 3.2, stride))[0];
+            let near = |found: f64, true_secs: f64| (found - true_secs).abs() <= 0.25;
+            assert!(near(start, 5.9) && near(end, 13.3), "stride {stride}: {start} to {end}");
+        }
     }
 
     #[test]

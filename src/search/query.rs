@@ -53,6 +53,14 @@ impl Combined {
     }
 }
 
+/// The direction that a query of these parts is looked for in.
+///
+/// # Errors
+/// As [`Combined::new`].
+pub fn combined(parts: &[QueryPart], space: &Space) -> Result<Embedding, SearchError> {
+    Combined::new(parts, space).map(|combined| combined.vector)
+}
+
 /// What the parts are made of, each once; the ones that count most first.
 #[must_use]
 pub fn modalities(parts: &[QueryPart]) -> Vec<Modality> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::background::MOST_WORDS;
+use super::hubs::{CANDIDATES, HubCorrection, correct};
 use super::lookup::{Lookup, Match, Meaning};
 use super::moments::{Window, moments};
 use super::plan::plan;
@@ -33,19 +34,24 @@ pub fn run(corpus: &Corpus, request: &SearchRequest) -> Result<SearchResponse, S
     let selection = catalog.select(&request.filter);
     let look = lookup(corpus, request, &selection)?;
     let wanted = request.offset + request.limit;
+    let corrects = request.hub_correction == HubCorrection::Dis;
+    let fetched = if corrects { wanted.max(CANDIDATES) } else { wanted };
     let mut ranked = match request.group_by {
-        GroupBy::Clip => clips(catalog, &look, wanted)?,
-        GroupBy::Moment => by_moment(catalog, &look, &selection, wanted)?,
-        GroupBy::Asset => by_asset(catalog, &look, wanted)?,
+        GroupBy::Clip => clips(catalog, &look, fetched)?,
+        GroupBy::Moment => by_moment(catalog, &look, &selection, fetched)?,
+        GroupBy::Asset => by_asset(catalog, &look, fetched)?,
     };
     let no_match = no_match(&look, &ranked, request.min_confidence);
+    let candidates = ranked.len().min(CANDIDATES);
+    let hub_corrected = corrects && correct(&look, &mut ranked[..candidates])?;
     if let Some(least) = request.min_confidence {
         ranked.retain(|found| sure(&look, found).is_some_and(|confidence| confidence >= least));
     }
     ranked.truncate(wanted);
     let page = ranked.split_off(request.offset.min(ranked.len()));
     let hits = (request.offset + 1..).zip(page).map(|(rank, found)| hit(rank, found, &look)).collect();
-    Ok(SearchResponse { hits, no_match, space: look.space, index_secs: begun.elapsed().as_secs_f64() })
+    let index_secs = begun.elapsed().as_secs_f64();
+    Ok(SearchResponse { hits, no_match, space: look.space, hub_corrected, index_secs })
 }
 
 fn sure(look: &Lookup<'_>, found: &Found) -> Option<f32> {
@@ -67,6 +73,10 @@ fn check_page(request: &SearchRequest) -> Result<(), SearchError> {
     let tellable = request.query.len() == 1 && (request.fuse == Fuse::Best || request.targets.len() < 2);
     if request.min_confidence.is_some() && !tellable {
         let message = "`min_confidence` can be told of one query part and of tracks that are not fused";
+        return Err(SearchError::BadRequest(message.into()));
+    }
+    if request.hub_correction != HubCorrection::Off && !tellable {
+        let message = "`hub_correction` needs one query part and tracks that are not fused";
         return Err(SearchError::BadRequest(message.into()));
     }
     if request.offset > MAX_OFFSET {
@@ -127,9 +137,9 @@ fn filter(catalog: &Catalog, selection: &Selection, excluded: &[AssetId]) -> Opt
 }
 
 /// What a hit is made of.
-struct Found {
-    asset: Arc<AssetEntry>,
-    matched: Match,
+pub(super) struct Found {
+    pub asset: Arc<AssetEntry>,
+    pub matched: Match,
     span: TimeSpan,
 }
 

@@ -22,7 +22,8 @@ def demo_sound():
 
 
 def found_by_api(server, query: dict, **more) -> list[dict]:
-    status, body = server.api("/v1/search", {"query": query, "limit": 24, **more})
+    body = {"query": query, "limit": 24, "group_by": "moment", **more}
+    status, body = server.api("/v1/search", body)
     assert status == 200, body
     return body["data"]
 
@@ -45,6 +46,17 @@ def plays_within(page, start: float, end: float) -> None:
     )
     assert start - 0.1 <= first["now"] <= end + 0.1, first
     page.wait(lambda: page.player()["now"] > first["now"] + 0.3, "the playback to move")
+
+
+def test_a_card_is_a_moment_not_a_window(page, server):
+    page.open()
+    shown = page.search("a big thing")
+    expected = found_by_api(server, {"text": "a big thing"})
+    spans = [(hit["start_secs"], hit["end_secs"]) for hit in expected]
+    for hit, span in zip(shown, spans, strict=True):
+        assert span_of(hit) == pytest.approx(span, abs=0.051), hit
+    # Some scenes of the sample films go on for several windows.
+    assert any(end - start > 4.0 for start, end in spans)
 
 
 def test_text_finds_moments_with_pictures(page, server):

@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::store::{
-    AssetState, Attempt, DeliveryState, MatchedMoment, NewMatch, NewStanding, NewWebhook, Settled,
+    AssetState, Attempt, DeliveryState, MatchedMoment, NewItem, NewMatch, NewStanding, NewWebhook, Settled,
     StandingChange, StandingStore, WebhookStore, WorkState,
 };
 use crate::types::{DeliveryId, MatchId, StandingId};
@@ -16,6 +16,7 @@ async fn open(dir: &TempDir) -> SqliteStore {
 
 async fn asset(store: &SqliteStore, sha256: &str, state: AssetState) -> AssetId {
     let new = NewAsset {
+        given: None,
         sha256: sha256.into(),
         model: ModelId("m1".into()),
         segmentation: "w".into(),
@@ -143,7 +144,7 @@ async fn vectors_of_queries_know_their_model_and_their_checksum() {
     assert_eq!((stored().await.vectors, &*stored().await.model.0), (Some(vec![7]), "m2"));
     assert_eq!(stored().await.record.error, None);
     sqlx::query("UPDATE standing_queries SET vectors = x'08'")
-        .execute(&mut *store.writer().await)
+        .execute(&mut *store.writer().await.unwrap())
         .await
         .unwrap();
     assert_eq!(stored().await.vectors, None);
@@ -155,8 +156,8 @@ async fn vectors_of_queries_know_their_model_and_their_checksum() {
 async fn every_way_a_job_ends_is_told_once() {
     let dir = TempDir::new().unwrap();
     let store = open(&dir).await;
-    let none: &[(String, serde_json::Value)] = &[];
-    let one = &[("/f".to_owned(), json!({}))];
+    let none: &[NewItem] = &[];
+    let one = &[NewItem { path: "/f".to_owned(), name: None, metadata: json!({}) }];
     let (hook, request) = (webhook("h:1"), json!({"path": "/p", "metadata": {"k": 1}}));
     let (empty, new) =
         store.create_job_with_webhook("index", &request, none, Some("key"), &hook).await.unwrap();

@@ -1,0 +1,271 @@
+//! Sets of assets: as a whole, and as the assets of one value.
+
+/// Number of an asset within this process; never used twice.
+pub(super) type Ordinal = u32;
+
+const WORD: Ordinal = u64::BITS;
+/// Assets of one value from which on a set of bits may take the place of a list.
+const BITS_FROM: usize = 16;
+/// Bits to an asset that a set of bits may have before a list is smaller.
+const BITS_AN_ASSET: usize = 32;
+
+/// A set of assets, one bit for each.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Bits(Vec<u64>);
+
+impl Bits {
+    pub fn none(assets: usize) -> Self {
+        Self(vec![0; assets.div_ceil(WORD as usize)])
+    }
+
+    /// Adds an asset that there is room for.
+    pub fn set(&mut self, ordinal: Ordinal) {
+        if let Some(word) = self.0.get_mut((ordinal / WORD) as usize) {
+            *word |= 1 << (ordinal % WORD);
+        }
+    }
+
+    /// Adds an asset, making room.
+    pub fn put(&mut self, ordinal: Ordinal) {
+        let words = (ordinal / WORD) as usize + 1;
+        if self.0.len() < words {
+            self.0.resize(words, 0);
+        }
+        self.set(ordinal);
+    }
+
+    pub fn clear(&mut self, ordinal: Ordinal) {
+        if let Some(word) = self.0.get_mut((ordinal / WORD) as usize) {
+            *word &= !(1 << (ordinal % WORD));
+        }
+    }
+
+    pub fn has(&self, ordinal: Ordinal) -> bool {
+        self.0.get((ordinal / WORD) as usize).is_some_and(|word| word & (1 << (ordinal % WORD)) != 0)
+    }
+
+    /// The same assets, with room for so many.
+    pub fn sized(&self, assets: usize) -> Self {
+        let mut bits = self.clone();
+        bits.0.resize(assets.div_ceil(WORD as usize), 0);
+        bits
+    }
+
+    /// Keeps what the other has, too. What the other has no room for it does not have.
+    pub fn and(&mut self, other: &Self) {
+        let theirs = other.0.iter().copied().chain(std::iter::repeat(0));
+        self.0.iter_mut().zip(theirs).for_each(|(mine, theirs)| *mine &= theirs);
+    }
+
+    /// Adds what the other has; what lies beyond the room is left out.
+    pub fn or(&mut self, other: &Self) {
+        self.0.iter_mut().zip(&other.0).for_each(|(mine, theirs)| *mine |= theirs);
+    }
+
+    /// Drops what the other has.
+    pub fn and_not(&mut self, other: &Self) {
+        self.0.iter_mut().zip(&other.0).for_each(|(mine, theirs)| *mine &= !theirs);
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Ordinal> + '_ {
+        self.0.iter().enumerate().flat_map(|(at, word)| {
+            let mut left = *word;
+            std::iter::from_fn(move || {
+                let bit = (left != 0).then(|| left.trailing_zeros())?;
+                left &= left - 1;
+                Some(at as u32 * WORD + bit)
+            })
+        })
+    }
+}
+
+/// The assets of one value. Most values have one asset (an id, a name, a date), some have a good
+/// part of all; each is kept in the least room, and the rare ones beside their value, so that a
+/// range of them is read without a jump for each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Posting {
+    One(Ordinal),
+    /// Ascending.
+    List(Vec<Ordinal>),
+    Bits(Box<Counted>),
+}
+
+/// Bits, and how many are set.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Counted {
+    bits: Bits,
+    held: usize,
+}
+
+impl Default for Posting {
+    fn default() -> Self {
+        Self::List(Vec::new())
+    }
+}
+
+impl Posting {
+    pub const fn is_empty(&self) -> bool {
+        match self {
+            Self::One(_) => false,
+            Self::List(list) => list.is_empty(),
+            Self::Bits(counted) => counted.held == 0,
+        }
+    }
+
+    /// Adds the assets to a set.
+    pub fn add_to(&self, set: &mut Bits) {
+        match self {
+            Self::One(ordinal) => set.set(*ordinal),
+            Self::List(list) => list.iter().for_each(|ordinal| set.set(*ordinal)),
+            Self::Bits(counted) => set.or(&counted.bits),
+        }
+    }
+
+    pub fn insert(&mut self, ordinal: Ordinal) {
+        match self {
+            Self::List(list) if list.is_empty() => *self = Self::One(ordinal),
+            Self::One(one) if *one == ordinal => {}
+            Self::One(one) => *self = Self::List(vec![ordinal.min(*one), ordinal.max(*one)]),
+            Self::List(list) => {
+                insert(list, ordinal);
+                if list.len() >= BITS_FROM && fits(ordinal.max(list.last().copied().unwrap_or(0)), list.len())
+                {
+                    *self = Self::bits(list);
+                }
+            }
+            // A late straggler would need as many bits as there are assets before it.
+            Self::Bits(counted) if !counted.bits.has(ordinal) && !fits(ordinal, 2 * counted.held) => {
+                let mut list: Vec<Ordinal> = counted.bits.iter().collect();
+                insert(&mut list, ordinal);
+                *self = Self::List(list);
+            }
+            Self::Bits(counted) => {
+                counted.held += usize::from(!counted.bits.has(ordinal));
+                counted.bits.put(ordinal);
+            }
+        }
+    }
+
+    pub fn remove(&mut self, ordinal: Ordinal) {
+        match self {
+            Self::One(one) if *one == ordinal => *self = Self::default(),
+            Self::One(_) => {}
+            Self::List(list) => {
+                if let Ok(at) = list.binary_search(&ordinal) {
+                    list.remove(at);
+                }
+            }
+            Self::Bits(counted) => {
+                counted.held -= usize::from(counted.bits.has(ordinal));
+                counted.bits.clear(ordinal);
+                if counted.held < BITS_FROM / 2 {
+                    *self = Self::List(counted.bits.iter().collect());
+                }
+            }
+        }
+    }
+
+    fn bits(list: &[Ordinal]) -> Self {
+        let mut bits = Bits::default();
+        list.iter().rev().for_each(|ordinal| bits.put(*ordinal));
+        Self::Bits(Box::new(Counted { bits, held: list.len() }))
+    }
+}
+
+/// Whether bits up to this asset are no more than a list of so many takes.
+const fn fits(last: Ordinal, held: usize) -> bool {
+    last as usize <= held * BITS_AN_ASSET
+}
+
+fn insert(list: &mut Vec<Ordinal>, ordinal: Ordinal) {
+    match list.last() {
+        Some(last) if *last >= ordinal => {
+            if let Err(at) = list.binary_search(&ordinal) {
+                list.insert(at, ordinal);
+            }
+        }
+        _ => list.push(ordinal),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ASSETS: usize = 6000;
+
+    fn held(posting: &Posting) -> Vec<Ordinal> {
+        let mut set = Bits::none(ASSETS);
+        posting.add_to(&mut set);
+        set.iter().collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_posting_is_a_set_in_whatever_shape(
+            steps in prop::collection::vec(
+                (any::<bool>(), prop_oneof![8 => 0_u32..200, 1 => 0_u32..ASSETS as u32]), 1..400),
+            drain in any::<bool>(),
+        ) {
+            let (mut posting, mut slow) = (Posting::default(), BTreeSet::new());
+            for (add, ordinal) in steps {
+                // Mostly added at first, so that all shapes are met; then taken away.
+                if add || ordinal % 3 == 0 {
+                    posting.insert(ordinal);
+                    slow.insert(ordinal);
+                } else {
+                    posting.remove(ordinal);
+                    slow.remove(&ordinal);
+                }
+                prop_assert_eq!(posting.is_empty(), slow.is_empty());
+                if let Posting::Bits(counted) = &posting {
+                    prop_assert_eq!(counted.held, slow.len());
+                }
+            }
+            prop_assert_eq!(held(&posting), slow.iter().copied().collect::<Vec<_>>());
+            if drain {
+                for ordinal in slow {
+                    posting.remove(ordinal);
+                }
+                prop_assert!(posting.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn a_posting_takes_the_shape_that_fits() {
+        let of = |ordinals: &mut dyn Iterator<Item = Ordinal>| {
+            let mut posting = Posting::default();
+            ordinals.for_each(|ordinal| posting.insert(ordinal));
+            posting
+        };
+        assert!(matches!(of(&mut [7].into_iter()), Posting::One(7)));
+        assert!(matches!(of(&mut (0..100).map(|n| n * 100)), Posting::List(_)));
+        let common = of(&mut (0..100).map(|n| n * 7));
+        assert!(matches!(common, Posting::Bits(_)));
+        let mut late = common;
+        late.insert(1_000_000);
+        assert!(matches!(late, Posting::List(_)), "bits for a million assets to name 101 of them");
+    }
+
+    #[test]
+    fn sets_of_different_room_meet() {
+        let mut small = Bits::none(10);
+        let mut large = Bits::none(200);
+        [1, 9].into_iter().for_each(|ordinal| small.set(ordinal));
+        [1, 150].into_iter().for_each(|ordinal| large.set(ordinal));
+        let mut both = large.clone();
+        both.and(&small);
+        assert_eq!(both.iter().collect::<Vec<_>>(), [1]);
+        let mut any = large.clone();
+        any.or(&small);
+        assert_eq!(any.iter().collect::<Vec<_>>(), [1, 9, 150]);
+        large.and_not(&small);
+        assert_eq!(large.iter().collect::<Vec<_>>(), [150]);
+        assert_eq!(small.sized(300).iter().collect::<Vec<_>>(), [1, 9]);
+    }
+}

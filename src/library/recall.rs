@@ -1,0 +1,316 @@
+//! A live measure of how much of the truth searches find: a few of the queries that are really asked
+//! are answered once more, exactly, in quiet moments.
+//!
+//! Only searches without a filter are sampled: a filter that names clips is answered by the scan,
+//! which leaves nothing out. Nothing stands in where nobody asks: stored vectors are no queries.
+//! What is kept of a query is its vector, in memory, until it is answered.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::sync::Notify;
+
+use super::{Library, LibraryError};
+use crate::index::{IndexError, IndexSet, Probed, SearchParams};
+use crate::search::{SearchError, SearchRequest, combined};
+use crate::types::{Embedding, Space, Track};
+
+/// Queries that wait. Of more, as many at random.
+const WAITING: usize = 16;
+/// How long nobody must have searched for a moment to be quiet.
+const QUIET: Duration = Duration::from_millis(250);
+/// A server that is never quiet is measured nevertheless, after this long.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How often it is looked whether it is quiet.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Least priority: only what nobody else wants of the processor.
+const NICENESS: i32 = 19;
+
+/// A query that is to be answered once more.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// Weak: an index that is not served any more need not be measured.
+    index: Weak<IndexSet>,
+    target: Track,
+    space: Space,
+    query: Embedding,
+    params: SearchParams,
+}
+
+impl Asked {
+    fn answer(&self) -> Result<Option<Probed>, IndexError> {
+        let Some(index) = self.index.upgrade() else { return Ok(None) };
+        index.probe(self.target, &self.space, &self.query, self.params)
+    }
+}
+
+/// Takes a sample of the queries that are asked.
+#[derive(Debug)]
+pub(super) struct Sampler {
+    waiting: Mutex<Waiting>,
+    began: Instant,
+    /// When somebody last searched, milliseconds since `began`.
+    searched_ms: AtomicU64,
+    wake: Notify,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    on: bool,
+    asked: Vec<Asked>,
+    /// Queries that could have been among them.
+    offered: usize,
+    rng: StdRng,
+}
+
+impl Default for Sampler {
+    fn default() -> Self {
+        let waiting =
+            Waiting { on: false, asked: Vec::new(), offered: 0, rng: StdRng::seed_from_u64(WAITING as u64) };
+        Self {
+            waiting: Mutex::new(waiting),
+            began: Instant::now(),
+            searched_ms: AtomicU64::new(0),
+            wake: Notify::new(),
+        }
+    }
+}
+
+impl Sampler {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to sample; whether it had not begun.
+    fn switch_on(&self) -> bool {
+        !std::mem::replace(&mut self.waiting().on, true)
+    }
+
+    /// Offers a search that was just answered in a space.
+    pub(super) fn offer(&self, index: &Arc<IndexSet>, request: &SearchRequest, space: &Space) {
+        let now_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.searched_ms.store(now_ms, Ordering::Relaxed);
+        if request.params.exact || !request.filter.is_empty() || !request.exclude_assets.is_empty() {
+            return;
+        }
+        let mut targets = request.targets.clone();
+        targets.sort_unstable();
+        targets.dedup();
+        for target in targets.into_iter().filter(|target| index.has_graph(*target, space)) {
+            let Some(place) = self.waiting().place() else { continue };
+            let Ok(query) = combined(&request.query, space) else { return };
+            let (index, params) = (Arc::downgrade(index), request.params);
+            self.waiting().put(place, Asked { index, target, space: space.clone(), query, params });
+            self.wake.notify_one();
+        }
+    }
+
+    fn take(&self) -> Option<Asked> {
+        let mut waiting = self.waiting();
+        let asked = waiting.asked.pop();
+        waiting.offered = waiting.asked.len();
+        asked
+    }
+
+    fn is_quiet(&self) -> bool {
+        let searched = Duration::from_millis(self.searched_ms.load(Ordering::Relaxed));
+        self.began.elapsed().saturating_sub(searched) >= QUIET
+    }
+}
+
+impl Waiting {
+    /// Where the next query goes, as if all that were offered had been shuffled (reservoir sampling).
+    fn place(&mut self) -> Option<usize> {
+        if !self.on {
+            return None;
+        }
+        self.offered += 1;
+        let place =
+            if self.offered <= WAITING { self.asked.len() } else { self.rng.random_range(0..self.offered) };
+        (place < WAITING).then_some(place)
+    }
+
+    fn put(&mut self, place: usize, asked: Asked) {
+        match self.asked.get_mut(place) {
+            Some(old) => *old = asked,
+            None => self.asked.push(asked),
+        }
+    }
+}
+
+impl Library {
+    /// Measures from now on how much of the truth searches find, with at most this share of one core;
+    /// 0: never.
+    pub(super) fn measure_recall(self: &Arc<Self>, share: f64) {
+        if share > 0.0 && self.recall.switch_on() {
+            self.tasks.spawn(keep_measuring(Arc::clone(self), share.min(1.0)));
+        }
+    }
+}
+
+async fn keep_measuring(library: Arc<Library>, share: f64) {
+    // One thread of its own, so that the exact scan is not shared among the cores.
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(1)
+        .thread_name(|_| "triptych-recall".into())
+        .start_handler(|_| {
+            if let Err(error) = rustix::process::nice(NICENESS) {
+                tracing::debug!(%error, "recall is measured at normal priority");
+            }
+        })
+        .build();
+    let pool = match pool {
+        Ok(pool) => Arc::new(pool),
+        Err(error) => return tracing::error!(%error, "no thread to measure recall on"),
+    };
+    loop {
+        tokio::select! {
+            () = library.stop.cancelled() => return,
+            () = library.recall.wake.notified() => {}
+        }
+        while let Some(asked) = next_asked(&library).await {
+            let begun = Instant::now();
+            if let Err(error) = measure_one(&pool, asked).await {
+                tracing::warn!(%error, "a search could not be answered exactly to measure recall");
+            }
+            let pause = begun.elapsed().mul_f64(1.0 / share - 1.0);
+            tokio::select! {
+                () = library.stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+}
+
+/// A query, in a moment in which nobody waits for anything.
+async fn next_asked(library: &Library) -> Option<Asked> {
+    let begun = Instant::now();
+    while !(library.recall.is_quiet() && library.active.len() == 0) && begun.elapsed() < PATIENCE {
+        tokio::select! {
+            () = library.stop.cancelled() => return None,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
+    library.recall.take()
+}
+
+async fn measure_one(pool: &Arc<rayon::ThreadPool>, asked: Asked) -> Result<(), LibraryError> {
+    let pool = Arc::clone(pool);
+    super::blocking(move || {
+        let probed = pool.install(|| asked.answer()).map_err(SearchError::from)?;
+        if probed.is_some() {
+            super::metrics::probed(asked.target, &asked.space);
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::catalog::Filter;
+    use crate::search::QueryPart;
+    use crate::store::SqliteStore;
+    use crate::types::{AssetId, ClipId, Modality, ModelId};
+
+    const DIM: usize = 96;
+    const CLIPS: i64 = 4000;
+
+    fn vector(rng: &mut StdRng) -> Embedding {
+        Embedding::new((0..DIM).map(|_| rng.random_range(-1.0_f32..1.0)).collect(), DIM).unwrap()
+    }
+
+    fn request(rng: &mut StdRng, ef: usize) -> SearchRequest {
+        let vectors = BTreeMap::from([(Space::new("s"), vector(rng))]);
+        let part = QueryPart { modality: Modality::Text, vectors, weight: 1.0, words: 1 };
+        let params = SearchParams { ef: Some(ef), ..SearchParams::default() };
+        SearchRequest { params, ..SearchRequest::new(vec![part]) }
+    }
+
+    async fn library_of_noise(graph_from: usize) -> (Arc<IndexSet>, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let model = ModelId("m".into());
+        let store = SqliteStore::open(dir.path(), &model).await.unwrap();
+        let members = [(Track::Video, Space::new("s"), DIM)];
+        let opened =
+            IndexSet::open_with_graphs_from(graph_from, &dir.path().join("i"), &model, &members, &store)
+                .await;
+        let index = opened.unwrap();
+        let mut rng = StdRng::seed_from_u64(3);
+        for id in 1..=CLIPS {
+            index.upsert(ClipId(id), &[(Track::Video, Space::new("s"), vector(&mut rng))]).unwrap();
+        }
+        index.wait_for_graphs();
+        (Arc::new(index), dir)
+    }
+
+    fn drain(sampler: &Sampler) -> usize {
+        let mut answered = 0;
+        while let Some(asked) = sampler.take() {
+            answered += usize::from(asked.answer().unwrap().is_some());
+        }
+        answered
+    }
+
+    #[tokio::test]
+    async fn a_narrow_search_of_a_graph_shows_and_a_broad_one_does_not() {
+        // Noise has no structure that a graph could follow.
+        let (index, _dir) = library_of_noise(200).await;
+        let (sampler, space) = (Sampler::default(), Space::new("s"));
+        let mut rng = StdRng::seed_from_u64(4);
+        let mut shares = Vec::new();
+        for ef in [1, 1200] {
+            for _ in 0..crate::index::RECALL_WINDOW {
+                assert!(sampler.switch_on() || sampler.waiting().on);
+                sampler.offer(&index, &request(&mut rng, ef), &space);
+                assert_eq!(drain(&sampler), 1);
+            }
+            let recall = index.recall(Track::Video, &space).unwrap();
+            assert_eq!((recall.exact, recall.probes), (false, crate::index::RECALL_WINDOW));
+            shares.push(recall.at_10.unwrap());
+        }
+        let [narrow, broad] = shares[..] else { unreachable!() };
+        assert!(narrow < 0.97, "{narrow}");
+        assert!(broad > 0.995, "{broad}");
+    }
+
+    #[tokio::test]
+    async fn what_the_scan_answers_is_not_probed_and_filters_are_left_out() {
+        let (exact, _dir) = library_of_noise(usize::MAX).await;
+        let (sampler, space) = (Sampler::default(), Space::new("s"));
+        let mut rng = StdRng::seed_from_u64(4);
+        sampler.offer(&exact, &request(&mut rng, 64), &space);
+        assert_eq!(drain(&sampler), 0, "sampled before it was switched on");
+        assert!(sampler.switch_on() && !sampler.switch_on());
+        sampler.offer(&exact, &request(&mut rng, 64), &space);
+        assert_eq!(drain(&sampler), 0);
+        let recall = exact.recall(Track::Video, &space).unwrap();
+        assert_eq!((recall.exact, recall.at_10, recall.probes), (true, Some(1.0), 0));
+
+        let (graph, _dir) = library_of_noise(200).await;
+        let filter = Filter { asset_ids: vec![AssetId::generate()], ..Filter::default() };
+        let asked = request(&mut rng, 64);
+        let by_hand = SearchParams { exact: true, ..SearchParams::default() };
+        for left_out in [
+            SearchRequest { filter, ..asked.clone() },
+            SearchRequest { exclude_assets: vec![AssetId::generate()], ..asked.clone() },
+            SearchRequest { params: by_hand, ..asked.clone() },
+        ] {
+            sampler.offer(&graph, &left_out, &space);
+            assert_eq!(drain(&sampler), 0, "{left_out:?}");
+        }
+        // However many are asked, a bounded number waits; an index that is gone is not measured.
+        for _ in 0..10 * WAITING {
+            sampler.offer(&graph, &asked, &space);
+        }
+        assert_eq!(sampler.waiting().asked.len(), WAITING);
+        drop(graph);
+        assert_eq!(drain(&sampler), 0);
+    }
+}

@@ -1,0 +1,100 @@
+//! Hub correction: query-bank normalisation by dynamic inverted softmax (Bogolin et al. 2022).
+//!
+//! Some clips come first for many queries, whatever is asked: hubs. Where the best answer to a query
+//! is one, the candidates are ranked by how much more the query says of each than the queries of a
+//! bank do. Only the order changes: scores stay cosines.
+
+use std::collections::{HashMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::SearchError;
+use super::background::BankQuery;
+use super::lookup::Lookup;
+use super::run::Found;
+use crate::types::{AssetId, ClipId, Track};
+
+/// Best hits that are ranked anew; what comes after them stays in the order of the scores, whatever
+/// page is asked for.
+pub const CANDIDATES: usize = 200;
+/// Inverse of the temperature, as in the paper.
+const SHARPNESS: f64 = 20.0;
+
+/// Whether clips that answer every query are held back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HubCorrection {
+    /// By score alone.
+    #[default]
+    Off,
+    /// By dynamic inverted softmax.
+    Dis,
+}
+
+/// Queries that could be asked, and the clips that come first for them.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Bank {
+    /// The queries.
+    pub queries: Vec<BankQuery>,
+    /// The best clip of each.
+    pub hubs: HashSet<ClipId>,
+}
+
+impl Bank {
+    /// Logarithm of what the bank says of each clip: the mean of the sharpened scores of its queries,
+    /// but for those taken from the clip's own asset.
+    fn pull(
+        &self,
+        look: &Lookup<'_>,
+        track: Track,
+        owners: &HashMap<ClipId, AssetId>,
+    ) -> Result<HashMap<ClipId, f64>, SearchError> {
+        let clips: Vec<ClipId> = owners.keys().copied().collect();
+        let mut sums: HashMap<ClipId, (f64, u32)> = HashMap::with_capacity(clips.len());
+        for query in &self.queries {
+            for found in look.index.scores(track, &look.space, &query.vector, &clips)? {
+                if query.own.is_none() || query.own != owners.get(&found.clip).copied() {
+                    let (sum, count) = sums.entry(found.clip).or_default();
+                    *sum += (SHARPNESS * f64::from(found.score)).exp();
+                    *count += 1;
+                }
+            }
+        }
+        Ok(sums.into_iter().map(|(clip, (sum, count))| (clip, (sum / f64::from(count)).ln())).collect())
+    }
+}
+
+/// Ranks the best hits anew where the first of them is a hub; whether they were.
+pub(super) fn correct(look: &Lookup<'_>, ranked: &mut [Found]) -> Result<bool, SearchError> {
+    let Some(best) = ranked.first().map(|found| found.matched) else { return Ok(false) };
+    let is_hub = look.bank(best.track).is_some_and(|bank| bank.hubs.contains(&best.clip));
+    if !is_hub {
+        return Ok(false);
+    }
+    let mut pulls: HashMap<(Track, ClipId), f64> = HashMap::with_capacity(ranked.len());
+    for track in &look.targets {
+        let of_track = ranked.iter().filter(|found| found.matched.track == *track);
+        let owners: HashMap<ClipId, AssetId> =
+            of_track.map(|found| (found.matched.clip, found.asset.id)).collect();
+        if owners.is_empty() {
+            continue;
+        }
+        // What one track's bank says cannot be weighed against nothing.
+        let Some(bank) = look.bank(*track) else { return Ok(false) };
+        pulls
+            .extend(bank.pull(look, *track, &owners)?.into_iter().map(|(clip, pull)| ((*track, clip), pull)));
+    }
+    let value = |found: &Found| {
+        let matched = found.matched;
+        let pull = pulls.get(&(matched.track, matched.clip))?;
+        Some(SHARPNESS * f64::from(matched.score) - pull)
+    };
+    // A clip of which the bank says nothing (all of it is the clip's own asset's) cannot be compared.
+    if ranked.iter().any(|found| value(found).is_none()) {
+        return Ok(false);
+    }
+    let worth = |found: &Found| value(found).unwrap_or(f64::NEG_INFINITY);
+    // Stable: what is worth the same stays in the order of the scores.
+    ranked.sort_by(|a, b| worth(b).total_cmp(&worth(a)));
+    Ok(true)
+}
