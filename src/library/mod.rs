@@ -27,7 +27,7 @@ pub use error::LibraryError;
 pub use evaluate::{Evaluation, Figure, MAX_PAIRS, Measured, Pair};
 pub use jobs::JobSource;
 pub use paths::open_resolved;
-pub use sources::{SourcesConfig, place_name};
+pub use sources::SourcesConfig;
 pub use uploads::{Content, Upload, UploadWriter};
 
 use crate::catalog::Catalog;
