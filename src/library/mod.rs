@@ -49,7 +49,7 @@ pub use keep::Deletion;
 pub use models::{ModelEntry, Models, ModelsConfig, OpenEmbedder, Role};
 pub use paths::open_resolved;
 pub use retention::{RetentionReport, Rule, RuleCount};
-pub use sources::{SourcesConfig, place_name};
+pub use sources::SourcesConfig;
 pub use standing::{
     Given, GivenPart, MAX_GIVEN_BYTES, MAX_STANDING, NewStandingQuery, StandingError, StandingPatch,
     StandingQuery, StandingSpec,
