@@ -208,8 +208,8 @@ fn compaction_gives_space_back() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let server = Server::start(Options::default().data(&data));
-    for n in 0..3 {
-        add(&server, &tone(&format!("c{n}.wav"), 600.0, 300 + n), &json!({}));
+    for n in 0..2 {
+        add(&server, &tone(&format!("c{n}.wav"), 300.0, 300 + n), &json!({}));
     }
     let kept = server.add(&video("first.mp4", 6.4, 300));
     let query =

@@ -146,6 +146,11 @@ fn a_restored_library_answers_as_the_original_did() {
     assert_eq!(answers(&restored), then);
     assert_eq!(restored.get(&format!("/v1/assets/{}/content", id(&first))).status(), 200);
     restored.stop();
+    // And with indexes rebuilt from the store.
+    std::fs::remove_dir_all(to.join("index")).unwrap();
+    let restored = Server::start(Options::default().data(&to).root(media.path()));
+    assert_eq!(answers(&restored), then);
+    restored.stop();
 
     // Not over anything.
     let root = place.root();
@@ -285,6 +290,24 @@ impl<F: FnMut()> Drop for OnDrop<F> {
     fn drop(&mut self) {
         (self.0)();
     }
+}
+
+#[test]
+fn snapshots_are_not_kept_in_the_data_folder() {
+    let place = Place::new();
+    let (data, within) = (place.data(), place.data().join("backup"));
+    let (data, within) = (data.to_str().unwrap(), within.to_str().unwrap());
+    let model = common::manifest_dir().join("models/small-world");
+    let output = Command::new(env!("CARGO_BIN_EXE_triptych"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--device", "cpu", "--model", model.to_str().unwrap()])
+        .args(["--data", data, "--snapshot-root", within])
+        .env("TRIPTYCH_NATIVE_DIR", common::native_dir())
+        .output()
+        .unwrap();
+    assert_eq!(error_code(&output), "destination_failed");
+    place.server().stop();
+    let create = triptych(&["snapshot", "create", "--data", data, "--snapshot-root", within]);
+    assert_eq!(error_code(&create), "destination_failed");
 }
 
 #[test]

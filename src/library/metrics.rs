@@ -29,3 +29,12 @@ pub(super) fn searched(secs: f64) {
 pub(super) fn item_ended(state: &'static str) {
     counter!("triptych_job_items_total", "state" => state).increment(1);
 }
+
+pub(super) fn snapshot_ended(state: &'static str) {
+    counter!("triptych_snapshots_total", "state" => state).increment(1);
+}
+
+pub(super) fn deleted(assets: u64, clips: u64) {
+    counter!("triptych_assets_deleted_total").increment(assets);
+    counter!("triptych_clips_deleted_total").increment(clips);
+}

@@ -309,6 +309,7 @@ impl Library {
         self.index.remove(&clips);
         self.catalog.remove_asset(record.id);
         drop(gate);
+        metrics::deleted(1, clips.len() as u64);
         if record.owned {
             self.remove_kept(record.path.as_ref()).await?;
         }

@@ -34,7 +34,7 @@ impl Library {
     /// [`LibraryError`].
     pub async fn open(config: LibraryConfig, embedder: Embedder) -> Result<Arc<Self>, LibraryError> {
         let roots = paths::AllowedRoots::new(&config.allowed_roots)?;
-        let keeper = backup::Keeper::open(config.keep, &config.sources)?;
+        let keeper = backup::Keeper::open(config.keep, &config.sources, &config.data_dir)?;
         let sources = sources::Sources::new(config.sources)?;
         make_private_folder(&config.data_dir)?;
         let bundle = Arc::clone(embedder.bundle());

@@ -139,6 +139,10 @@ impl Destination for Folder {
         self.root.display().to_string()
     }
 
+    fn folder(&self) -> Option<&Path> {
+        Some(&self.root)
+    }
+
     fn scratch(&self) -> Option<&Path> {
         Some(&self.temporary)
     }

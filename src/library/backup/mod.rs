@@ -21,8 +21,12 @@ mod place;
 mod restore;
 mod view;
 
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::OwnedMutexGuard;
 
 pub use create::SnapshotOptions;
 pub use error::BackupError;
@@ -37,6 +41,9 @@ use destination::Destination;
 use manifest::{MANIFEST, Manifest};
 pub(super) use pins::Pins;
 use view::Running;
+
+/// How long somebody waits for their turn where no snapshot is being taken.
+const TURN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How a library is kept while it is open.
 #[derive(Debug, Clone, Default)]
@@ -58,20 +65,29 @@ pub(super) struct Keeper {
     pub(super) config: KeepConfig,
     pub(super) pins: Arc<Pins>,
     /// Snapshots and compactions go one after another.
-    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+    waiting: AtomicUsize,
     destination: Option<Arc<dyn Destination>>,
     /// The one being taken, or the last that could not be.
     current: Mutex<Option<Arc<Running>>>,
 }
 
 impl Keeper {
-    pub(super) fn open(config: KeepConfig, sources: &SourcesConfig) -> Result<Self, BackupError> {
+    pub(super) fn open(
+        config: KeepConfig,
+        sources: &SourcesConfig,
+        data_dir: &Path,
+    ) -> Result<Self, BackupError> {
         let root = config.snapshot_root.as_deref();
+        if let Some(root) = root {
+            place::refuse_within(root, data_dir)?;
+        }
         let destination = root.map(|root| place::destination_at(root, sources)).transpose()?;
         Ok(Self {
             config,
             pins: Arc::default(),
             turn: Arc::default(),
+            waiting: AtomicUsize::new(0),
             destination,
             current: Mutex::new(None),
         })
@@ -96,9 +112,41 @@ impl Keeper {
         }
     }
 
-    /// Nobody else's snapshot or compaction may run.
-    pub(super) fn take_turn(&self) -> Result<tokio::sync::OwnedMutexGuard<()>, BackupError> {
-        Arc::clone(&self.turn).try_lock_owned().map_err(|_| BackupError::Running)
+    /// Nobody else's snapshot or compaction may run. One that is about to end is waited for, and one that
+    /// nobody asked for makes room.
+    pub(super) async fn take_turn(&self) -> Result<OwnedMutexGuard<()>, BackupError> {
+        if self.current().is_some_and(|running| running.is_running()) {
+            return Err(BackupError::Running);
+        }
+        let _waiting = Waiting::of(&self.waiting);
+        let turn = tokio::time::timeout(TURN_PATIENCE, Arc::clone(&self.turn).lock_owned()).await;
+        turn.map_err(|_| BackupError::Running)
+    }
+
+    /// The turn of who does it only where nobody else wants to.
+    pub(super) fn take_idle_turn(&self) -> Option<OwnedMutexGuard<()>> {
+        Arc::clone(&self.turn).try_lock_owned().ok()
+    }
+
+    /// Whether somebody waits for their turn.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// Counts who waits.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn of(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -151,7 +199,7 @@ impl Library {
             return Err(LibraryError::Stopping);
         }
         let destination = Arc::clone(self.keeper.destination()?);
-        let turn = self.keeper.take_turn()?;
+        let turn = self.keeper.take_turn().await?;
         let lock = destination.lock().await?;
         let running = Arc::new(Running::begin(options.scheduled, self.stop.child_token()));
         self.keeper.set_current(Some(Arc::clone(&running)));
@@ -181,6 +229,7 @@ impl Library {
         let outcome = self.snapshot_to(destination, running, options).await;
         match outcome {
             Ok(manifest) => {
+                super::metrics::snapshot_ended("ready");
                 let (assets, clips) = (manifest.assets, manifest.clips);
                 let copied_bytes = manifest.copied_bytes + manifest.file_bytes();
                 let secs = began.elapsed().as_secs_f64();
@@ -191,6 +240,7 @@ impl Library {
                 true
             }
             Err(error) => {
+                super::metrics::snapshot_ended("failed");
                 running.fail(&error);
                 tracing::error!(id = %running.id, code = error.code(), %error, "a snapshot could not be taken");
                 false
@@ -310,7 +360,7 @@ impl Library {
                 return Ok(());
             }
         }
-        let _turn = self.keeper.take_turn()?;
+        let _turn = self.keeper.take_turn().await?;
         let lock = destination.lock().await?;
         let deleted = create::delete(destination.as_ref(), &id.to_string()).await;
         drop(lock);
