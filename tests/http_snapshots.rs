@@ -85,6 +85,17 @@ fn restore(place: &Place, id: &str, to: &Path) -> Value {
     ]))
 }
 
+/// Copies the files of a folder, not the folders in it.
+fn copy_files(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+}
+
 /// What a library answers: every hit with its score, bit for bit, and every asset.
 fn answers(server: &Server) -> Value {
     let search = |text: &str, exact: bool| {
@@ -151,6 +162,22 @@ fn a_restored_library_answers_as_the_original_did() {
     let restored = Server::start(Options::default().data(&to).root(media.path()));
     assert_eq!(answers(&restored), then);
     restored.stop();
+
+    // With no other bundle than the one it was made with.
+    let other = place.dir.path().join("bundle");
+    let ours = common::manifest_dir().join("models/small-world");
+    copy_files(&ours, &other);
+    let manifest = std::fs::read_to_string(ours.join("manifest.json")).unwrap();
+    let changed = manifest.replace("small procedural world", "large procedural world");
+    assert_ne!(changed, manifest);
+    std::fs::write(other.join("manifest.json"), changed).unwrap();
+    let with_other = Command::new(env!("CARGO_BIN_EXE_triptych"))
+        .args(["search", "a red circle", "--device", "cpu", "--data", to.to_str().unwrap()])
+        .args(["--model", other.to_str().unwrap()])
+        .env("TRIPTYCH_NATIVE_DIR", common::native_dir())
+        .output()
+        .unwrap();
+    assert_eq!(error_code(&with_other), "other_model");
 
     // Not over anything.
     let root = place.root();

@@ -92,6 +92,7 @@ impl LibraryError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Store(StoreError::NotFound(_)) => "not_found",
+            Self::Store(error @ (StoreError::OtherModel { .. } | StoreError::Locked(_))) => error.code(),
             Self::Store(_) => "store_failed",
             Self::Index(_) => "index_failed",
             Self::Embed(error) => error.code(),
