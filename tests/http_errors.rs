@@ -255,7 +255,7 @@ fn bad_requests_name_code_and_field() {
             "model",
         ),
         ("/v1/assets", json!({"path": "/etc/passwd"}), 403, "path_not_allowed", "path"),
-        ("/v1/assets", json!({"path": "/x", "url": "http://x"}), 400, "unknown_field", "url"),
+        ("/v1/assets", json!({"path": "/x", "uri": "http://x"}), 400, "unknown_field", "uri"),
         ("/v1/jobs", json!({"type": "index", "path": "/etc"}), 403, "path_not_allowed", "path"),
         ("/v1/jobs", json!({"type": "dance", "path": "/etc"}), 400, "invalid_value", "type"),
         (

@@ -204,6 +204,32 @@ fn a_fetch_that_a_kill_cut_is_made_again_and_indexed_once() {
 }
 
 #[test]
+fn a_host_that_is_down_for_now_is_asked_again() {
+    let web = Web::start();
+    web.put(
+        "/a.wav",
+        Page::Raw("HTTP/1.1 503 Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".into()),
+    );
+    let server = Server::start(Options::default().args(&["--allow-url-host", &web.rule()]));
+    let body = json!({"type": "index", "urls": [web.url("/a.wav"), web.url("/none.wav")]});
+    let id = ok_json(server.post("/v1/jobs", &body))["id"].as_str().unwrap().to_owned();
+    let waiting = eventually("the item was put off", || {
+        let item = server.items(&id)[0].clone();
+        (item["attempts"] == 1).then_some(item)
+    });
+    assert_eq!((&waiting["state"], &waiting["error"]["code"]), (&json!("queued"), &json!("url_failed")));
+    web.put("/a.wav", file(&tone("tone-0.wav", 4.0, 200)));
+    let job = server.finished_job(&id);
+    assert_eq!((&job["items_done"], &job["items_failed"]), (&json!(1), &json!(1)));
+    let missing = &server.items(&id)[1];
+    assert_eq!(
+        (&missing["attempts"], web.hits("/none.wav")),
+        (&json!(0), 1),
+        "what is not there is asked for once"
+    );
+}
+
+#[test]
 fn a_cancelled_job_lets_go_of_a_fetch() {
     let web = Web::start();
     web.put("/slow.wav", Page::Gated(std::fs::read(tone("tone-0.wav", 4.0, 200)).unwrap()));

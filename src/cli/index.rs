@@ -37,7 +37,7 @@ pub struct IndexArgs {
     /// No files of these names.
     #[arg(long, value_name = "GLOB", conflicts_with = "manifest")]
     exclude: Vec<String>,
-    /// Instead of a folder: a JSONL file with one {"path": …, "metadata": {…}} a line.
+    /// Instead of a folder: a JSONL file with one {"path" or "url": …, "metadata": {…}} a line.
     #[arg(long, value_name = "FILE", conflicts_with = "folder")]
     manifest: Option<PathBuf>,
     /// Print the finished job and its items as JSON.

@@ -15,7 +15,9 @@ use super::extract::{ApiJson, ApiQuery, IdPath, content_type, unsupported};
 use super::form::{self, FileRule};
 use super::state::{AppState, detached};
 use super::views::{AssetView, ClipView, List};
-use crate::library::{IngestSource, Library, LibraryError, Upload, place_name};
+use crate::jobs::Place;
+use crate::library::{IngestSource, Library, LibraryError, Upload};
+
 use crate::model::Priority;
 use crate::store::{AssetRecord, AssetState, StoreError};
 use crate::types::{AssetId, Track};
@@ -128,7 +130,7 @@ async fn by_form(state: &AppState, request: Request) -> Result<(IngestSource, Op
 async fn by_place(state: &AppState, request: Request) -> Result<(IngestSource, Option<Upload>), ApiError> {
     let ApiJson(body) = ApiJson::<AssetByPlace>::from_request(request, state).await?;
     let metadata = checked_metadata(body.metadata.unwrap_or(Value::Null))?;
-    let named = |place: &str| form::shown_name(&body.name.clone().unwrap_or_else(|| place_name(place)));
+    let named = |place: &str| form::shown_name(&body.name.clone().unwrap_or_else(|| Place::of(place).name()));
     match (body.path.as_deref(), body.url.as_deref()) {
         (Some(given), None) => {
             let path = state.library.allowed_path(&PathBuf::from(given))?;

@@ -7,6 +7,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use super::Place;
+
 /// Longest line, bytes.
 const MAX_LINE_BYTES: usize = 256 << 10;
 
@@ -34,19 +36,17 @@ impl ManifestItem {
     pub fn check(&self) -> Result<(), &'static str> {
         match (self.path.as_deref(), self.url.as_deref()) {
             (Some(""), None) => Err("`path` is empty"),
-            (None, Some(url)) if !is_url(url) => Err("`url` has to begin with http:// or https://"),
-            (Some(path), None) if is_url(path) => Err("a URL goes into `url`, not into `path`"),
+            (None, Some(url)) if !matches!(Place::of(url), Place::Url(_)) => {
+                Err("`url` has to begin with http:// or https://")
+            }
+            (Some(path), None) if !matches!(Place::of(path), Place::Path(_)) => {
+                Err("a URL goes into `url`, not into `path`")
+            }
             (Some(_), None) | (None, Some(_)) => Ok(()),
             (Some(_), Some(_)) => Err("it has both `path` and `url`"),
             (None, None) => Err("it has neither `path` nor `url`"),
         }
     }
-}
-
-/// Whether a text is meant as a URL that is fetched; paths begin with `/`.
-fn is_url(text: &str) -> bool {
-    let has = |scheme: &str| text.get(..scheme.len()).is_some_and(|head| head.eq_ignore_ascii_case(scheme));
-    has("http://") || has("https://") || has("s3://")
 }
 
 /// Why a manifest was refused.

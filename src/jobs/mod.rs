@@ -2,6 +2,7 @@
 
 mod listing;
 mod manifest;
+mod place;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,6 +11,7 @@ use utoipa::ToSchema;
 
 pub use listing::{ListError, NameFilter, SeenFile, list_media, list_seen};
 pub use manifest::{ManifestError, ManifestItem, read_manifest};
+pub use place::Place;
 
 use crate::store::{JobItem, JobRecord, WorkState};
 use crate::types::{AssetId, JobId, rfc3339_millis};

@@ -9,6 +9,7 @@ use super::uploads::hash_file;
 use super::{IngestReport, IngestSource, Library, LibraryError, StageSecs};
 use crate::catalog::ClipEntry;
 use crate::embed::{AssetStream, ClipVectors, EmbedError};
+use crate::jobs::Place;
 use crate::model::Priority;
 use crate::preprocess::AssetSummary;
 use crate::store::{AssetOutcome, AssetRecord, AssetState, NewAsset, NewClip, StoreError};
@@ -112,7 +113,7 @@ impl Library {
         if record.owned || source.owned || record.path == path || tokio::fs::try_exists(&record.path).await? {
             return Ok(record);
         }
-        if record.name == super::place_name(&record.path) {
+        if record.name == Place::of(&record.path).name() {
             record.name.clone_from(&source.name);
         }
         self.store.relocate_asset(record.id, &path, &record.name).await?;

@@ -11,7 +11,9 @@ use serde_json::Value;
 
 use super::paths::AllowedRoots;
 use super::{Library, LibraryError, open_resolved};
-use crate::jobs::{Baseline, JobView, ListError, ManifestError, ManifestItem, NameFilter, now_unix_ms};
+use crate::jobs::{
+    Baseline, JobView, ListError, ManifestError, ManifestItem, NameFilter, Place, now_unix_ms,
+};
 use crate::outbound::bucket::BucketUrl;
 use crate::store::{JobRecord, NewItem, Store, WorkState};
 use crate::types::JobId;
@@ -96,7 +98,7 @@ impl Library {
             let (roots, metadata) = (self.roots.clone(), metadata.clone());
             super::blocking(move || items_of(source, path.as_deref(), &roots, &metadata)).await?
         };
-        if items.iter().any(|item| item.path.starts_with("http")) {
+        if items.iter().any(|item| matches!(Place::of(&item.path), Place::Url(_))) {
             self.sources.outbound.require_on()?;
         }
         let request = serde_json::json!({ "type": "index", "path": shown, "metadata": metadata });

@@ -38,7 +38,7 @@ pub use jobs::JobSource;
 pub use keep::Deletion;
 pub use paths::open_resolved;
 pub use retention::{RetentionReport, Rule, RuleCount};
-pub use sources::{SourcesConfig, place_name};
+pub use sources::SourcesConfig;
 pub use uploads::{Content, Upload, UploadWriter};
 
 use crate::catalog::Catalog;

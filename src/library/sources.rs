@@ -1,11 +1,9 @@
 //! Files that are not on this machine: fetched from URLs and buckets, then kept as uploads are.
 
-use std::path::PathBuf;
-
-use percent_encoding::percent_decode_str;
 use tokio_util::sync::CancellationToken;
 
 use super::{IngestSource, Library, LibraryError, Upload};
+use crate::jobs::Place;
 use crate::outbound::bucket::{BucketConfig, BucketUrl, Buckets};
 use crate::outbound::{Download, Outbound, OutboundConfig, OutboundError};
 use crate::store::JobItem;
@@ -49,44 +47,6 @@ impl Sources {
     }
 }
 
-/// Where an item's bytes are.
-enum Place<'a> {
-    Path(PathBuf),
-    Url(&'a str),
-    Object(&'a str),
-}
-
-impl<'a> Place<'a> {
-    fn of(text: &'a str) -> Self {
-        let has =
-            |scheme: &str| text.get(..scheme.len()).is_some_and(|head| head.eq_ignore_ascii_case(scheme));
-        if has("s3://") {
-            Self::Object(text)
-        } else if has("http://") || has("https://") {
-            Self::Url(text)
-        } else {
-            Self::Path(text.into())
-        }
-    }
-}
-
-/// The last name in a path, a URL or a key, as people read it.
-#[must_use]
-pub fn place_name(place: &str) -> String {
-    match Place::of(place) {
-        Place::Path(path) => {
-            path.file_name().map_or_else(|| place.to_owned(), |name| name.to_string_lossy().into_owned())
-        }
-        Place::Object(place) => place.rsplit('/').next().unwrap_or(place).to_owned(),
-        Place::Url(url) => {
-            let end = url.find(['?', '#']).unwrap_or(url.len());
-            let rest = url[..end].split_once("://").map_or("", |(_, rest)| rest).trim_end_matches('/');
-            let last = rest.rsplit('/').next().unwrap_or(rest);
-            percent_decode_str(last).decode_utf8_lossy().into_owned()
-        }
-    }
-}
-
 impl Library {
     /// Fetches a URL to a temporary file of our own, synced, to be ingested as an upload.
     ///
@@ -124,11 +84,11 @@ impl Library {
         item: &JobItem,
         cancel: &CancellationToken,
     ) -> Result<(IngestSource, Option<Upload>), LibraryError> {
-        let name = item.name.clone().unwrap_or_else(|| place_name(&item.path));
+        let name = item.name.clone().unwrap_or_else(|| Place::of(&item.path).name());
         let metadata = item.metadata.clone();
         let fetched = match Place::of(&item.path) {
             Place::Path(given) => {
-                let path = self.allowed_path(&given)?;
+                let path = self.allowed_path(given)?;
                 return Ok((IngestSource { path, name, owned: false, content: None, metadata }, None));
             }
             Place::Url(url) => until(cancel, self.fetch_url(url)).await?,
@@ -155,24 +115,5 @@ impl Upload {
     pub fn source(&self, name: String, metadata: serde_json::Value) -> IngestSource {
         let path = self.path.to_path_buf();
         IngestSource { path, name, owned: true, content: Some(self.content.clone()), metadata }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places_have_names_for_people() {
-        for (place, name) in [
-            ("/films/a b.mp4", "a b.mp4"),
-            ("s3://films/2024/a%20b.mp4", "a%20b.mp4"),
-            ("https://media.example/x/a%20b.mp4?sig=1/2#t", "a b.mp4"),
-            ("https://media.example/x/", "x"),
-            ("https://media.example", "media.example"),
-            ("HTTP://media.example/?x=/y", "media.example"),
-        ] {
-            assert_eq!(place_name(place), name, "{place}");
-        }
     }
 }

@@ -218,8 +218,9 @@ impl Library {
         let items: Vec<NewItem> = ready.into_iter().map(item).collect();
         let request =
             json!({"type": "index", "path": spec.path, "metadata": spec.metadata, "watch": watch.id});
-        // A crash before the job is noted gives the same job back, not a second one.
-        let key = format!("{}/{}", watch.id, watch.jobs_made);
+        // A crash before the job is noted gives the same job back, not a second one. No request can send a
+        // key with a space.
+        let key = format!("{} {}", watch.id, watch.jobs_made);
         let job = self.store.create_job("index", &request, &items, Some(&key)).await?;
         self.store.begin_watch_job(watch.id, job.id).await?;
         tracing::info!(watch = %watch.id, job = %job.id, files = job.items_total, "new files are indexed");

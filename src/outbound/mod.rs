@@ -41,7 +41,7 @@ use rule::Rules;
 
 /// Redirects that are followed.
 const MAX_REDIRECTS: usize = 5;
-/// Idle connections kept for the next request to the same host, and for how long.
+/// Idle connections to a bucket kept for the next request, and for how long.
 const IDLE_CONNECTIONS: usize = 4;
 const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 const PRODUCT: HeaderValue = HeaderValue::from_static(concat!("triptych/", env!("CARGO_PKG_VERSION")));
@@ -93,6 +93,12 @@ impl Outbound {
     /// # Errors
     /// [`OutboundError::Failed`] where TLS cannot be set up.
     pub fn new(config: OutboundConfig) -> Result<Self, OutboundError> {
+        // A connection that its host closes just when it is used again would look like a failure.
+        Self::keeping(config, 0)
+    }
+
+    /// A door that keeps so many idle connections a host, for callers that try again by themselves.
+    fn keeping(config: OutboundConfig, idle_connections: usize) -> Result<Self, OutboundError> {
         let rules = Arc::new(Rules::new(config.allow_hosts));
         let guarded = Guarded {
             rules: Arc::clone(&rules),
@@ -106,7 +112,7 @@ impl Outbound {
             let mut builder = Client::builder(TokioExecutor::new());
             builder
                 .pool_timer(TokioTimer::new())
-                .pool_max_idle_per_host(IDLE_CONNECTIONS)
+                .pool_max_idle_per_host(idle_connections)
                 .pool_idle_timeout(IDLE_CONNECTION_TIMEOUT);
             Some(builder.build(connect::with_tls(guarded)?))
         };

@@ -311,7 +311,7 @@ mod tests {
             [seen("/in/b", true), seen("/in/c", false)]
         );
         assert_eq!(store.watch_files_ready(watch.id, 9).await.unwrap(), ["/in/a", "/in/b"]);
-        assert_eq!(store.watch_files_gone(watch.id, 3, 9).await.unwrap(), [gone.clone()]);
+        assert_eq!(store.watch_files_gone(watch.id, 3, 9).await.unwrap(), std::slice::from_ref(&gone));
         assert_eq!(store.watch(watch.id).await.unwrap().files, 3);
 
         let items = ["/in/a"].map(|path| NewItem { path: path.into(), name: None, metadata: json!({}) });

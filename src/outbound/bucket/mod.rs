@@ -3,87 +3,35 @@
 //! Who may be asked is the operator's choice: the endpoint and the credentials come from the environment,
 //! never from a request, and a request may only name buckets that are on the list.
 
+mod place;
+mod transport;
+
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::stream::{BoxStream, StreamExt};
-use http_body_util::BodyExt;
-use hyper::Request;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
-use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody,
-    HttpService,
-};
 use object_store::path::Path;
-use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig, WriteMultipart};
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload, RetryConfig, WriteMultipart};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::Instant;
-use tower_http::timeout::TimeoutBody;
 use url::Url;
 
+pub use place::BucketUrl;
+
+use self::transport::Transport;
 use super::rule::HostRule;
-use super::{Download, Outbound, OutboundConfig, OutboundError};
+use super::{Download, IDLE_CONNECTIONS, Outbound, OutboundConfig, OutboundError};
 
 /// One part of a large object.
 const PART_BYTES: usize = 8 << 20;
 /// Parts that travel at once: what an upload holds in memory is so many times a part.
 const PARTS_AT_ONCE: usize = 2;
-/// Longest wait for an answer: it only comes when a part has been sent.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 /// Tries of one call, and for how long.
 const RETRIES: usize = 3;
 const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
-/// Longest key, bytes.
-const MAX_KEY_BYTES: usize = 1024;
-
-/// `s3://bucket/key`, the key as it is stored, without escapes. As a folder the key is a prefix of
-/// whole names: `s3://b/films` holds `films/a.mp4` and not `films-old/a.mp4`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BucketUrl {
-    /// Name of the bucket.
-    pub bucket: String,
-    /// Key of an object, or of the folder of some; without a slash at either end, empty for all.
-    pub key: String,
-}
-
-impl FromStr for BucketUrl {
-    type Err = OutboundError;
-
-    fn from_str(text: &str) -> Result<Self, OutboundError> {
-        let refused = |why: &str| OutboundError::NotAllowed(format!("this is no s3://bucket/key: {why}"));
-        let rest = text.strip_prefix("s3://").ok_or_else(|| refused("it does not begin with s3://"))?;
-        let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
-        let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.' | b'_');
-        if !(3..=63).contains(&bucket.len()) || !bucket.bytes().all(fits) || bucket.contains("..") {
-            return Err(refused("the name of the bucket"));
-        }
-        let key = key.trim_matches('/');
-        if key.len() > MAX_KEY_BYTES || Path::parse(key).is_err() {
-            return Err(refused("the key"));
-        }
-        Ok(Self { bucket: bucket.to_owned(), key: key.to_owned() })
-    }
-}
-
-impl fmt::Display for BucketUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s3://{}/{}", self.bucket, self.key)
-    }
-}
-
-impl BucketUrl {
-    /// Whether another place is this one or lies in it.
-    #[must_use]
-    pub fn holds(&self, other: &Self) -> bool {
-        let beneath =
-            || other.key.strip_prefix(&self.key).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        self.bucket == other.bucket && (self.key.is_empty() || beneath())
-    }
-}
 
 /// A key of the account that owns or may use the buckets.
 #[derive(Clone)]
@@ -137,7 +85,8 @@ impl Buckets {
     pub fn new(config: BucketConfig, network: &OutboundConfig) -> Result<Self, OutboundError> {
         let endpoint = if config.allow.is_empty() { None } else { Some(endpoint_of(&config)?) };
         let allow_hosts = endpoint.iter().filter_map(HostRule::of_endpoint).collect();
-        let outbound = Outbound::new(OutboundConfig { allow_hosts, ..network.clone() })?;
+        let network = OutboundConfig { allow_hosts, ..network.clone() };
+        let outbound = Outbound::keeping(network, IDLE_CONNECTIONS)?;
         Ok(Self { config: Arc::new(config), endpoint, outbound })
     }
 
@@ -362,78 +311,9 @@ fn failure(host: &str, error: &object_store::Error) -> OutboundError {
     }
 }
 
-/// Carries the store's requests through the door.
-#[derive(Debug, Clone)]
-struct Transport(Outbound);
-
-impl HttpConnector for Transport {
-    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(HttpClient::new(self.clone()))
-    }
-}
-
-#[async_trait]
-impl HttpService for Transport {
-    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let host = request.uri().host().unwrap_or("").to_owned();
-        let (parts, body) = request.into_parts();
-        let uri = parts.uri.clone();
-        let request = Request::from_parts(parts, body.map_err(Into::into).boxed_unsync());
-        let sent = self.0.send(&host, request, Instant::now() + ANSWER_TIMEOUT).await;
-        let (parts, body) = sent.map_err(http_error)?.into_parts();
-        // Told here: of a listing the store would keep the status to itself, and try again.
-        let listing = uri.query().is_some_and(|query| query.contains("list-type="));
-        let reason = match parts.status.as_u16() {
-            401 | 403 => Some("does not let this server in; see AWS_ACCESS_KEY_ID"),
-            404 if listing => Some("has no such bucket"),
-            301 | 302 | 307 | 308 => Some("says that the bucket is elsewhere; see AWS_REGION"),
-            _ => None,
-        };
-        if let Some(reason) = reason {
-            return Err(http_error(OutboundError::refused(&host, reason)));
-        }
-        let body = TimeoutBody::new(self.0.idle_timeout, body)
-            .map_err(move |error| http_error(OutboundError::within(&host, error.as_ref())));
-        Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
-    }
-}
-
-fn http_error(error: OutboundError) -> HttpError {
-    let kind = match &error {
-        OutboundError::Timeout { .. } => HttpErrorKind::Timeout,
-        OutboundError::Failed { .. } => HttpErrorKind::Interrupted,
-        _ => HttpErrorKind::Unknown,
-    };
-    HttpError::new(kind, error)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn places_are_read_and_hold_each_other_by_whole_names() {
-        let place = |text: &str| text.parse::<BucketUrl>();
-        assert_eq!(place("s3://films/2024/a b%20ü.mp4").unwrap().to_string(), "s3://films/2024/a b%20ü.mp4");
-        assert_eq!(place("s3://films").unwrap(), place("s3://films/").unwrap());
-        for bad in [
-            "films/a",
-            "s3://",
-            "s3:///a",
-            "s3://a/b",
-            "s3://Films/a",
-            "s3://films/../a",
-            "s3://films/a//b",
-            "s3://f@b/a",
-        ] {
-            assert_eq!(place(bad).map_err(|error| error.code()), Err("url_not_allowed"), "{bad}");
-        }
-        let holds = |a: &str, b: &str| place(a).unwrap().holds(&place(b).unwrap());
-        assert!(holds("s3://films", "s3://films/a") && holds("s3://films/a", "s3://films/a/b"));
-        assert!(holds("s3://films/a", "s3://films/a"));
-        assert!(!holds("s3://films/a", "s3://films/ab") && !holds("s3://films/a", "s3://films"));
-        assert!(!holds("s3://films", "s3://other/a"));
-    }
 
     #[test]
     fn only_listed_buckets_are_read_and_none_by_default() {
