@@ -85,6 +85,9 @@ fn describe() {
     describe_counter!("triptych_job_items_total", "Items of jobs that ended, by state");
     describe_counter!("triptych_standing_matches_total", "Matches of standing queries");
     describe_counter!("triptych_webhook_deliveries_total", "Attempts to deliver a webhook, by outcome");
+    describe_counter!("triptych_snapshots_total", "Snapshots that ended, ready or failed");
+    describe_counter!("triptych_assets_deleted_total", "Assets deleted, by people and by rules of retention");
+    describe_counter!("triptych_clips_deleted_total", "Clips deleted with them");
     describe_gauge!("triptych_assets", "Assets in the library");
     describe_gauge!("triptych_clips", "Clips in the library");
     describe_gauge!(

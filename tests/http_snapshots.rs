@@ -85,6 +85,17 @@ fn restore(place: &Place, id: &str, to: &Path) -> Value {
     ]))
 }
 
+/// Copies the files of a folder, not the folders in it.
+fn copy_files(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+}
+
 /// What a library answers: every hit with its score, bit for bit, and every asset.
 fn answers(server: &Server) -> Value {
     let search = |text: &str, exact: bool| {
@@ -146,6 +157,27 @@ fn a_restored_library_answers_as_the_original_did() {
     assert_eq!(answers(&restored), then);
     assert_eq!(restored.get(&format!("/v1/assets/{}/content", id(&first))).status(), 200);
     restored.stop();
+    // And with indexes rebuilt from the store.
+    std::fs::remove_dir_all(to.join("index")).unwrap();
+    let restored = Server::start(Options::default().data(&to).root(media.path()));
+    assert_eq!(answers(&restored), then);
+    restored.stop();
+
+    // With no other bundle than the one it was made with.
+    let other = place.dir.path().join("bundle");
+    let ours = common::manifest_dir().join("models/small-world");
+    copy_files(&ours, &other);
+    let manifest = std::fs::read_to_string(ours.join("manifest.json")).unwrap();
+    let changed = manifest.replace("small procedural world", "large procedural world");
+    assert_ne!(changed, manifest);
+    std::fs::write(other.join("manifest.json"), changed).unwrap();
+    let with_other = Command::new(env!("CARGO_BIN_EXE_triptych"))
+        .args(["search", "a red circle", "--device", "cpu", "--data", to.to_str().unwrap()])
+        .args(["--model", other.to_str().unwrap()])
+        .env("TRIPTYCH_NATIVE_DIR", common::native_dir())
+        .output()
+        .unwrap();
+    assert_eq!(error_code(&with_other), "other_model");
 
     // Not over anything.
     let root = place.root();
@@ -285,6 +317,24 @@ impl<F: FnMut()> Drop for OnDrop<F> {
     fn drop(&mut self) {
         (self.0)();
     }
+}
+
+#[test]
+fn snapshots_are_not_kept_in_the_data_folder() {
+    let place = Place::new();
+    let (data, within) = (place.data(), place.data().join("backup"));
+    let (data, within) = (data.to_str().unwrap(), within.to_str().unwrap());
+    let model = common::manifest_dir().join("models/small-world");
+    let output = Command::new(env!("CARGO_BIN_EXE_triptych"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--device", "cpu", "--model", model.to_str().unwrap()])
+        .args(["--data", data, "--snapshot-root", within])
+        .env("TRIPTYCH_NATIVE_DIR", common::native_dir())
+        .output()
+        .unwrap();
+    assert_eq!(error_code(&output), "destination_failed");
+    place.server().stop();
+    let create = triptych(&["snapshot", "create", "--data", data, "--snapshot-root", within]);
+    assert_eq!(error_code(&create), "destination_failed");
 }
 
 #[test]

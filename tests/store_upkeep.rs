@@ -140,6 +140,35 @@ async fn assets_go_together_and_their_space_is_given_back() {
 }
 
 #[tokio::test]
+async fn an_older_store_gives_back_once_it_is_written_anew() {
+    use sqlx::{ConnectOptions, Connection};
+    let dir = tempfile::tempdir().unwrap();
+    let file = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(dir.path().join("triptych.db"))
+        .page_size(16_384)
+        .create_if_missing(true);
+    let mut older = file.connect().await.unwrap();
+    sqlx::query("CREATE TABLE before (a)").execute(&mut older).await.unwrap();
+    older.close().await.unwrap();
+    let store = open(dir.path()).await;
+    let id = asset(&store, 0, 500, 512).await;
+    asset(&store, 1, 10, 512).await;
+    store.delete_assets(&[id]).await.unwrap();
+    let before = store.space().await.unwrap();
+    assert!(!before.releases && before.free_bytes > 0, "{before:?}");
+    // Asked for nevertheless it does no harm.
+    store.release_pages(64).await.unwrap();
+    assert_eq!(store.space().await.unwrap().free_bytes, before.free_bytes);
+    store.rewrite().await.unwrap();
+    let after = store.space().await.unwrap();
+    assert!(after.releases && after.free_bytes == 0 && after.file_bytes < before.file_bytes, "{after:?}");
+    store.close().await.unwrap();
+    let store = open(dir.path()).await;
+    assert!(store.space().await.unwrap().releases);
+    assert_eq!(store.vector_census(Track::Video, &Space::new("fine")).await.unwrap().0, 10);
+}
+
+#[tokio::test]
 async fn rules_and_runs_of_retention_are_kept() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await;

@@ -40,7 +40,7 @@ impl Library {
     /// # Errors
     /// [`BackupError::Running`], [`BackupError::NoRoom`] and others.
     pub async fn compact(&self, full: bool) -> Result<Compaction, LibraryError> {
-        let _turn = self.keeper.take_turn()?;
+        let _turn = self.keeper.take_turn().await?;
         let began = Instant::now();
         let index_bytes_before = self.index_bytes();
         let index = Arc::clone(&self.index);
@@ -134,8 +134,8 @@ pub(super) async fn keep_up(library: Arc<Library>) {
 
 impl Library {
     async fn compact_if_quiet(&self) -> Result<(), LibraryError> {
-        let busy = || self.active.len() > 0 || self.stop.is_cancelled();
-        let Ok(_turn) = self.keeper.take_turn() else { return Ok(()) };
+        let busy = || self.active.len() > 0 || self.keeper.is_wanted() || self.stop.is_cancelled();
+        let Some(_turn) = self.keeper.take_idle_turn() else { return Ok(()) };
         if busy() {
             return Ok(());
         }

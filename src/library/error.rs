@@ -116,6 +116,7 @@ impl LibraryError {
             Self::ModelLoaded(_) => "model_loaded",
             Self::ModelBehind(_) => "model_behind",
             Self::ModelServes(_) => "model_serves",
+            Self::Store(error @ (StoreError::OtherModel { .. } | StoreError::Locked(_))) => error.code(),
             Self::Store(_) => "store_failed",
             Self::Index(_) => "index_failed",
             Self::Embed(error) => error.code(),

@@ -120,6 +120,7 @@ impl Library {
             self.tell(asset.id);
         }
         drop(gate);
+        super::metrics::deleted(gone.len() as u64, gone.iter().map(|asset| asset.clips.len() as u64).sum());
         for path in gone.iter().filter_map(|asset| asset.owned_path.as_deref()) {
             self.remove_kept(path.as_ref()).await?;
         }

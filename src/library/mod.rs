@@ -347,6 +347,7 @@ impl Library {
         self.catalog.remove_asset(record.id);
         drop(gate);
         self.tell(record.id);
+        metrics::deleted(1, clips.len() as u64);
         if record.owned {
             self.remove_kept(record.path.as_ref()).await?;
         }

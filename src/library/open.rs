@@ -59,7 +59,7 @@ impl Library {
         let store = open_store(folder, &embedder).await?;
         // Only now: with the folder's lock, nobody else's uploads are in it.
         let uploads = Arc::new(uploads::Uploads::open(&config.data_dir)?);
-        let keeper = Arc::new(backup::Keeper::open(config.keep.clone(), &config.sources)?);
+        let keeper = Arc::new(backup::Keeper::open(config.keep.clone(), &config.sources, &config.data_dir)?);
         adopt_uploads(store.as_ref(), &uploads).await?;
         reconcile(store.as_ref()).await?;
         remove_orphans(store.as_ref(), &uploads).await?;

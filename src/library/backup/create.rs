@@ -264,8 +264,9 @@ fn entry_of(path: &str, bytes: &[u8]) -> FileEntry {
     FileEntry { path: path.to_owned(), size_bytes: bytes.len() as u64, sha256 }
 }
 
-/// Removes what lies in a snapshot's folder.
+/// Removes what lies in a snapshot's folder, the manifest first: what is left is no snapshot.
 pub(super) async fn remove_files(destination: &dyn Destination, id: SnapshotId) -> Result<(), BackupError> {
+    destination.delete(&file_key(id, MANIFEST)).await?;
     for key in destination.list(&format!("snapshots/{id}/")).await? {
         destination.delete(&key).await?;
     }

@@ -41,6 +41,10 @@ pub(super) type Turn = Box<dyn Send>;
 pub(super) trait Destination: Send + Sync {
     /// What people call it.
     fn shown(&self) -> String;
+    /// The folder it is, where it is one.
+    fn folder(&self) -> Option<&Path> {
+        None
+    }
     /// A folder in which the store's copy may be made, if there is one that is better than ours.
     fn scratch(&self) -> Option<&Path>;
     /// Keeps other processes from changing anything, and removes what a dead one left half-written.

@@ -139,6 +139,10 @@ impl Destination for Folder {
         self.root.display().to_string()
     }
 
+    fn folder(&self) -> Option<&Path> {
+        Some(&self.root)
+    }
+
     fn scratch(&self) -> Option<&Path> {
         Some(&self.temporary)
     }
@@ -163,7 +167,7 @@ impl Destination for Folder {
 
     async fn size(&self, key: &str) -> Result<Option<u64>, BackupError> {
         self.blocking(key, |folder, key| match fs::metadata(folder.path(key)) {
-            Ok(found) => Ok(found.is_file().then(|| found.len())),
+            Ok(found) => Ok(found.is_file().then_some(found.len())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.into()),
         })

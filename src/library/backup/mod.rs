@@ -11,6 +11,7 @@
 //! next one removes it. Why uploads that are deleted meanwhile are not missed is told in `pins`.
 
 mod bucket;
+mod clock;
 mod create;
 mod destination;
 mod error;
@@ -21,8 +22,12 @@ mod place;
 mod restore;
 mod view;
 
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::OwnedMutexGuard;
 
 pub use create::SnapshotOptions;
 pub use error::BackupError;
@@ -31,12 +36,15 @@ pub use restore::Restored;
 pub use view::{SnapshotContents, SnapshotProblem, SnapshotProgress, SnapshotState, SnapshotView};
 
 use super::{Library, LibraryError, SourcesConfig};
-use crate::jobs::now_unix_ms;
 use crate::types::SnapshotId;
+pub(super) use clock::take_by_the_clock;
 use destination::Destination;
 use manifest::{MANIFEST, Manifest};
 pub(super) use pins::Pins;
 use view::Running;
+
+/// How long somebody waits for their turn where no snapshot is being taken.
+const TURN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How a library is kept while it is open.
 #[derive(Debug, Clone, Default)]
@@ -58,20 +66,29 @@ pub(super) struct Keeper {
     pub(super) config: KeepConfig,
     pub(super) pins: Arc<Pins>,
     /// Snapshots and compactions go one after another.
-    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+    waiting: AtomicUsize,
     destination: Option<Arc<dyn Destination>>,
     /// The one being taken, or the last that could not be.
     current: Mutex<Option<Arc<Running>>>,
 }
 
 impl Keeper {
-    pub(super) fn open(config: KeepConfig, sources: &SourcesConfig) -> Result<Self, BackupError> {
+    pub(super) fn open(
+        config: KeepConfig,
+        sources: &SourcesConfig,
+        data_dir: &Path,
+    ) -> Result<Self, BackupError> {
         let root = config.snapshot_root.as_deref();
+        if let Some(root) = root {
+            place::refuse_within(root, data_dir)?;
+        }
         let destination = root.map(|root| place::destination_at(root, sources)).transpose()?;
         Ok(Self {
             config,
             pins: Arc::default(),
             turn: Arc::default(),
+            waiting: AtomicUsize::new(0),
             destination,
             current: Mutex::new(None),
         })
@@ -96,9 +113,41 @@ impl Keeper {
         }
     }
 
-    /// Nobody else's snapshot or compaction may run.
-    pub(super) fn take_turn(&self) -> Result<tokio::sync::OwnedMutexGuard<()>, BackupError> {
-        Arc::clone(&self.turn).try_lock_owned().map_err(|_| BackupError::Running)
+    /// Nobody else's snapshot or compaction may run. One that is about to end is waited for, and one that
+    /// nobody asked for makes room.
+    pub(super) async fn take_turn(&self) -> Result<OwnedMutexGuard<()>, BackupError> {
+        if self.current().is_some_and(|running| running.is_running()) {
+            return Err(BackupError::Running);
+        }
+        let _waiting = Waiting::of(&self.waiting);
+        let turn = tokio::time::timeout(TURN_PATIENCE, Arc::clone(&self.turn).lock_owned()).await;
+        turn.map_err(|_| BackupError::Running)
+    }
+
+    /// The turn of who does it only where nobody else wants to.
+    pub(super) fn take_idle_turn(&self) -> Option<OwnedMutexGuard<()>> {
+        Arc::clone(&self.turn).try_lock_owned().ok()
+    }
+
+    /// Whether somebody waits for their turn.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// Counts who waits.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn of(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -151,7 +200,7 @@ impl Library {
             return Err(LibraryError::Stopping);
         }
         let destination = Arc::clone(self.keeper.destination()?);
-        let turn = self.keeper.take_turn()?;
+        let turn = self.keeper.take_turn().await?;
         let lock = destination.lock().await?;
         let running = Arc::new(Running::begin(options.scheduled, self.stop.child_token()));
         self.keeper.set_current(Some(Arc::clone(&running)));
@@ -181,6 +230,7 @@ impl Library {
         let outcome = self.snapshot_to(destination, running, options).await;
         match outcome {
             Ok(manifest) => {
+                super::metrics::snapshot_ended("ready");
                 let (assets, clips) = (manifest.assets, manifest.clips);
                 let copied_bytes = manifest.copied_bytes + manifest.file_bytes();
                 let secs = began.elapsed().as_secs_f64();
@@ -191,6 +241,7 @@ impl Library {
                 true
             }
             Err(error) => {
+                super::metrics::snapshot_ended("failed");
                 running.fail(&error);
                 tracing::error!(id = %running.id, code = error.code(), %error, "a snapshot could not be taken");
                 false
@@ -245,22 +296,6 @@ impl Library {
         }
     }
 
-    async fn drop_old_snapshots(&self, destination: &dyn Destination) {
-        let dropped = async {
-            let mut scheduled: Vec<_> = read_manifests(destination).await?;
-            scheduled.retain(|(_, manifest)| manifest.as_ref().is_ok_and(|manifest| manifest.scheduled));
-            let surplus = scheduled.len().saturating_sub(self.keeper.config.snapshots_kept.max(1));
-            for (id, _) in scheduled.into_iter().take(surplus) {
-                create::delete(destination, &id).await?;
-                tracing::info!(id, "an old snapshot was deleted");
-            }
-            Ok::<_, BackupError>(())
-        };
-        if let Err(error) = dropped.await {
-            tracing::error!(code = error.code(), %error, "old snapshots could not be deleted");
-        }
-    }
-
     /// Snapshots newest first: the one being taken, or the last that could not be, among them.
     ///
     /// # Errors
@@ -310,44 +345,10 @@ impl Library {
                 return Ok(());
             }
         }
-        let _turn = self.keeper.take_turn()?;
+        let _turn = self.keeper.take_turn().await?;
         let lock = destination.lock().await?;
         let deleted = create::delete(destination.as_ref(), &id.to_string()).await;
         drop(lock);
         Ok(deleted?)
-    }
-}
-
-/// Takes snapshots by the clock, counted from the last that was so taken, also over a restart.
-pub(super) async fn take_by_the_clock(library: Arc<Library>) {
-    let Some(every) = library.keeper.config.snapshot_every else { return };
-    let every_ms = i64::try_from(every.as_millis()).unwrap_or(i64::MAX);
-    let mut last_unix_ms = library.last_scheduled_unix_ms().await.unwrap_or(0);
-    loop {
-        let due_ms = last_unix_ms.saturating_add(every_ms).saturating_sub(now_unix_ms());
-        let wait = Duration::from_millis(u64::try_from(due_ms).unwrap_or(0)).max(Duration::from_secs(1));
-        tokio::select! {
-            () = library.stop.cancelled() => return,
-            () = tokio::time::sleep(wait) => {}
-        }
-        let options = SnapshotOptions { scheduled: true, recheck: false };
-        match library.start_snapshot(options).await {
-            Ok(_) => last_unix_ms = now_unix_ms(),
-            // Somebody's is being taken: a moment later.
-            Err(LibraryError::Backup(BackupError::Running)) | Err(LibraryError::Stopping) => {}
-            Err(error) => {
-                tracing::error!(code = error.code(), %error, "a scheduled snapshot could not be begun");
-                last_unix_ms = now_unix_ms();
-            }
-        }
-    }
-}
-
-impl Library {
-    async fn last_scheduled_unix_ms(&self) -> Option<i64> {
-        let manifests = read_manifests(self.keeper.destination().ok()?.as_ref()).await.ok()?;
-        let scheduled =
-            manifests.into_iter().filter_map(|(_, manifest)| manifest.ok()).filter(|m| m.scheduled);
-        scheduled.map(|manifest| manifest.created_unix_ms).max()
     }
 }

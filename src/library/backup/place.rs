@@ -26,6 +26,28 @@ pub(super) fn destination_at(
     Ok(Arc::new(Folder::make(Path::new(root))?))
 }
 
+/// What lies in the data folder goes with it, and its own folders hold nothing but what they are for.
+pub(super) fn refuse_within(root: &str, data_dir: &Path) -> Result<(), BackupError> {
+    if root.starts_with("s3://") {
+        return Ok(());
+    }
+    let (root, data_dir) = (std::path::absolute(root)?, std::path::absolute(data_dir)?);
+    let real = |path: &Path| {
+        let there = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+        match there {
+            Some((above, real)) => {
+                path.strip_prefix(above).map_or_else(|_| real.clone(), |rest| real.join(rest))
+            }
+            None => path.to_owned(),
+        }
+    };
+    if real(&root).starts_with(real(&data_dir)) {
+        let message = format!("{} lies in the data folder: keep snapshots elsewhere", root.display());
+        return Err(BackupError::Destination(message));
+    }
+    Ok(())
+}
+
 /// A place of snapshots.
 pub struct SnapshotPlace(Arc<dyn Destination>);
 
@@ -71,6 +93,9 @@ impl SnapshotPlace {
         let folder = Registry::serving_folder(data_dir)?;
         if !folder.join(DATABASE).is_file() {
             return Err(BackupError::NoLibrary(data_dir.display().to_string()));
+        }
+        if let Some(root) = self.0.folder() {
+            refuse_within(&root.display().to_string(), data_dir)?;
         }
         let _folder_lock = FolderLock::take(data_dir)?;
         let store = Arc::new(SqliteStore::open_locked(&folder, None).await?);

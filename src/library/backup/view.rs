@@ -188,6 +188,11 @@ impl Running {
         self.media_done.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub fn is_running(&self) -> bool {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        !failed && !self.done.is_cancelled()
+    }
+
     pub fn fail(&self, error: &BackupError) {
         *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem(error));
     }
@@ -201,7 +206,8 @@ impl Running {
         let progress = SnapshotProgress {
             media_done: of(&self.media_done),
             media_total: of(&self.media_total),
-            bytes_done: of(&self.meter.bytes_done),
+            // Small files of the snapshot's own are counted as they come.
+            bytes_done: of(&self.meter.bytes_done).min(of(&self.bytes_total)),
             bytes_total: of(&self.bytes_total),
         };
         SnapshotView {
