@@ -123,7 +123,7 @@ pub struct Library {
     /// Read: a change of clips and of the index after it. Write: a snapshot, which must see both or neither.
     commit_gate: RwLock<()>,
     baselines: jobs::Baselines,
-    standing: standing::StandingQueries,
+    standing: Arc<standing::StandingQueries>,
     webhooks: Option<Arc<dyn Deliver>>,
     started: Once,
     stop: CancellationToken,

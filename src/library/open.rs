@@ -79,7 +79,7 @@ impl Library {
             accept_lock: Mutex::new(()),
             commit_gate: RwLock::new(()),
             baselines,
-            standing,
+            standing: Arc::new(standing),
             webhooks: config.webhooks,
             started: Once::new(),
             stop: CancellationToken::new(),
