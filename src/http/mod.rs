@@ -10,6 +10,7 @@ mod error;
 mod evaluations;
 mod extract;
 mod form;
+mod given;
 mod guard;
 mod health;
 mod jobs;

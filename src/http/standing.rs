@@ -11,20 +11,19 @@ use utoipa::{IntoParams, ToSchema};
 use super::assets::{checked_limit, checked_metadata};
 use super::error::{ApiError, ErrorBody};
 use super::extract::{ApiJson, ApiQuery, IdPath};
-use super::query::{self, MAX_PARTS, QueryBody, QueryInput};
+use super::query::{self, QueryInput};
 use super::search::known_space;
 use super::state::{AppState, detached};
 use super::views::{AssetError, List, content_url};
 use super::webhooks::{WebhookBody, WebhookView};
-use super::{data_uri, form};
+use super::{form, given};
 use crate::catalog::Filter;
 use crate::library::{
-    Given, GivenPart, LibraryError, NewStandingQuery, StandingError, StandingPatch, StandingQuery,
-    WebhookGiven,
+    LibraryError, NewStandingQuery, StandingError, StandingPatch, StandingQuery, WebhookGiven,
 };
 use crate::search::{Fuse, Least, MATCHES_FROM};
 use crate::store::{MatchRecord, MatchedMoment};
-use crate::types::{AssetId, MatchId, Modality, Space, StandingId, Track, rfc3339_millis};
+use crate::types::{AssetId, MatchId, Space, StandingId, Track, rfc3339_millis};
 
 /// A standing query to be made.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -210,67 +209,6 @@ fn least_of(confidence: Option<f32>, score: Option<f32>) -> Result<Option<Least>
     }
 }
 
-/// The parts as they are kept, each with the name of its field.
-async fn parts_of(input: QueryInput) -> Result<(Vec<GivenPart>, Vec<String>), ApiError> {
-    let bodies = match input {
-        QueryInput::One(body) => vec![(body, "query".to_owned())],
-        QueryInput::Several(bodies) => {
-            bodies.into_iter().enumerate().map(|(n, body)| (body, format!("query[{n}]"))).collect()
-        }
-    };
-    if bodies.is_empty() || bodies.len() > MAX_PARTS {
-        return Err(ApiError::invalid("query", format!("a query has from 1 to {MAX_PARTS} parts")));
-    }
-    let (mut parts, mut params) = (Vec::new(), Vec::new());
-    for (body, param) in bodies {
-        let weight = query::checked_weight(body.weight.unwrap_or(1.0), &format!("{param}.weight"))?;
-        let (given, param) = given(body, param).await?;
-        parts.push(GivenPart { given, weight });
-        params.push(param);
-    }
-    Ok((parts, params))
-}
-
-async fn given(body: QueryBody, param: String) -> Result<(Given, String), ApiError> {
-    let media = [(Modality::Image, body.image), (Modality::Audio, body.audio), (Modality::Video, body.video)];
-    let mut media: Vec<_> = media.into_iter().filter_map(|(m, uri)| uri.map(|uri| (m, uri))).collect();
-    match (body.text, media.pop(), body.asset) {
-        (Some(text), None, None) => {
-            let param = format!("{param}.text");
-            query::check_text(&text, &param)?;
-            Ok((Given::Text(text), param))
-        }
-        (None, Some((modality, uri)), None) if media.is_empty() => {
-            let param = format!("{param}.{modality}");
-            let (media_type, bytes) = decoded(uri, modality, &param).await?;
-            Ok((Given::Media { modality, media_type, bytes }, param))
-        }
-        (None, None, Some(asset)) => {
-            query::span_of(asset.start_secs, asset.end_secs, &format!("{param}.asset.start_secs"))?;
-            let (start_secs, end_secs) = (asset.start_secs, asset.end_secs);
-            let given = Given::Asset { id: asset.id, start_secs, end_secs, track: asset.track };
-            Ok((given, format!("{param}.asset")))
-        }
-        _ => {
-            let message = "a query holds exactly one of text, image, audio, video or asset";
-            Err(ApiError::invalid(param, message))
-        }
-    }
-}
-
-/// Type and bytes of a `data:` URI.
-async fn decoded(uri: String, modality: Modality, param: &str) -> Result<(String, Vec<u8>), ApiError> {
-    let param = param.to_owned();
-    let work = move || {
-        let bytes = data_uri::decode(&uri, modality, &param)?;
-        let head = uri.strip_prefix("data:").and_then(|rest| rest.split([';', ',']).next()).unwrap_or("");
-        Ok((head.trim().to_ascii_lowercase(), bytes))
-    };
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| ApiError::of_status(StatusCode::INTERNAL_SERVER_ERROR))?
-}
-
 /// Makes a standing query: whatever becomes searchable from now on is compared with it.
 #[utoipa::path(post, path = "/v1/standing-queries", tag = "standing", request_body = StandingBody,
     responses((status = 201, description = "Made; with the webhook's secret, if one was made", body = StandingView),
@@ -285,7 +223,7 @@ pub async fn create(
     let least = least_of(body.min_confidence, body.min_score)?.unwrap_or(Least::Confidence(MATCHES_FROM));
     let space = known_space(&state, body.space.as_deref())?;
     let metadata = checked_metadata(body.metadata.unwrap_or(Value::Null))?;
-    let (parts, params) = parts_of(body.query).await?;
+    let (parts, params) = given::parts_of(body.query).await?;
     let new = NewStandingQuery {
         name: body.name.map(|name| form::shown_name(&name)),
         parts,

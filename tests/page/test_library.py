@@ -147,6 +147,31 @@ def test_deleting_asks_first(library, page, server, make_media):
     assert server.api(f"/v1/assets/{added['id']}")[0] == 404
 
 
+def test_what_is_watched_for_shows_what_it_matched(library, page, server):
+    page.open("/?view=library")
+    page.find("#standing-old").click()
+    page.find("#standing-words").send_keys("a big blue triangle moving left\n")
+    card = page.wait(lambda: page.all("#standing > li"), "the card")[0]
+    assert card.find_element(By.CSS_SELECTOR, ".name").text == "a big blue triangle moving left"
+    path = "/v1/standing-queries"
+    query = server.api(path)[1]["data"][0]
+    matched = page.wait(lambda: server.api(f"{path}/{query['id']}/matches")[1]["data"], "a match", 60)
+    page.open("/?view=library")
+    page.wait(lambda: page.shown("#standing .matches summary"), "the matches")
+    page.find("#standing .matches summary").click()
+    rows = page.wait(lambda: page.all("#standing .matches li button"), "the files")
+    assert rows[0].text == matched[0]["asset_name"]
+    rows[0].click()
+    page.wait(lambda: page.text("#player-name") == matched[0]["asset_name"], "the player")
+    page.find("#player-close").click()
+    page.find("#standing .steer").click()
+    page.wait(lambda: page.text("#standing .about") == "Paused", "the pause")
+    assert server.api(path)[1]["data"][0]["enabled"] is False
+    page.find("#standing .cancel").click()
+    page.wait(lambda: not page.all("#standing > li"), "the card to go")
+    assert server.api(path)[1]["data"] == []
+
+
 def test_a_sound_plays_and_a_picture_is_shown(library, page, server, make_media):
     sound = make_media("hum.wav", *TONE, "-t", "5")
     picture = make_media("card.png", *NOISE, "-frames:v", "1", "-update", "1")

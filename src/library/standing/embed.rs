@@ -7,7 +7,7 @@ use super::spec::{self, Given, GivenPart};
 use super::{Entry, StandingError};
 use crate::model::Priority;
 use crate::search::QueryPart;
-use crate::store::StandingVectors;
+use crate::store::{StandingVectors, StoreError};
 use crate::types::StandingId;
 
 impl Library {
@@ -61,8 +61,13 @@ impl Library {
                 if self.stop.is_cancelled() {
                     return Ok(());
                 }
-                if super::usable(&stored, self.embedder.bundle()).is_none() {
-                    self.renew(stored).await?;
+                match super::usable(&stored, self.embedder.bundle()) {
+                    None => self.renew(stored).await?,
+                    // Taken over from another model's store since this library was opened.
+                    Some(parts) if self.standing.find(stored.record.id).is_none() => {
+                        self.take_up(stored.record.id, parts).await?;
+                    }
+                    Some(_) => {}
                 }
             }
         }
@@ -75,18 +80,26 @@ impl Library {
                 let model = self.embedder.bundle().id();
                 self.store.set_standing_vectors(id, model, &spec::pack(&parts)).await?;
                 tracing::info!(standing_query = %id, "a standing query has vectors of this model now");
-                let _change = self.standing.change.lock().await;
-                // It may have been changed or deleted meanwhile.
-                let record = match self.store.standing(id).await {
-                    Err(crate::store::StoreError::NotFound(_)) => return Ok(()),
-                    found => found?,
-                };
-                self.standing.put(Arc::new(Entry::new(&record, Some(parts), &self.comparable)?));
+                self.take_up(id, parts).await?;
             }
             Err(error) => {
                 tracing::warn!(standing_query = %id, %error, "a standing query has no vectors of this model");
                 self.store.set_standing_error(id, error.code(), &error.to_string()).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Asks a query from now on, as the store has it: it may have been changed or deleted meanwhile.
+    async fn take_up(&self, id: StandingId, parts: Vec<QueryPart>) -> Result<(), LibraryError> {
+        let _change = self.standing.change.lock().await;
+        let record = match self.store.standing(id).await {
+            Err(StoreError::NotFound(_)) => return Ok(()),
+            found => found?,
+        };
+        match Entry::new(&record, Some(parts), &self.comparable) {
+            Ok(entry) => self.standing.put(Arc::new(entry)),
+            Err(error) => self.store.set_standing_error(id, error.code(), &error.to_string()).await?,
         }
         Ok(())
     }
