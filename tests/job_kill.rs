@@ -145,7 +145,7 @@ fn check(server: &Server, url: &str, wanted: &HashMap<String, Wanted>) {
     for asset in &assets {
         let name = asset["name"].as_str().unwrap();
         assert_eq!(asset["state"], "ready", "{asset}");
-        assert_eq!(asset["clips"], json!(wanted[name].clips), "{asset}");
+        assert_eq!(asset["clip_count"], json!(wanted[name].clips), "{asset}");
         assert!(by_id.insert(asset["id"].as_str().unwrap(), name).is_none());
     }
     assert_eq!(by_id.values().collect::<HashSet<_>>().len(), FILES, "a file has two assets");

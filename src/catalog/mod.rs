@@ -7,6 +7,7 @@ mod filter;
 mod id_map;
 mod of_assets;
 mod posting;
+mod run;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -18,6 +19,7 @@ use crate::store::{AssetRecord, ClipRecord, Store, StoreError};
 use crate::types::{AssetId, AssetKind, ClipId, TimeSpan};
 use fields::{Entries, Fields};
 use posting::{Bits, Ordinal};
+use run::Run;
 
 /// Rows read from the store at a time.
 const PAGE: u32 = 4096;
@@ -165,32 +167,6 @@ struct State {
     fields: Fields,
     /// Rises with every change.
     version: u64,
-}
-
-/// Clips of one asset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Run {
-    /// So many, with ids one after the other.
-    Of(ClipId, u32),
-    /// Their ids have gaps: they are in the asset's entry only.
-    Scattered,
-}
-
-impl Run {
-    const NONE: Self = Self::Of(ClipId(0), 0);
-
-    /// With further clips behind its own.
-    fn with(self, clips: &[ClipEntry]) -> Self {
-        let (Some(new), Ok(more)) = (clips.first(), u32::try_from(clips.len())) else { return self };
-        let in_a_row = clips.is_sorted_by(|a, b| a.id.0 + 1 == b.id.0);
-        match self {
-            Self::Of(_, 0) if in_a_row => Self::Of(new.id, more),
-            Self::Of(first, count) if in_a_row && first.0 + i64::from(count) == new.id.0 => {
-                count.checked_add(more).map_or(Self::Scattered, |count| Self::Of(first, count))
-            }
-            _ => Self::Scattered,
-        }
-    }
 }
 
 impl Catalog {
