@@ -276,7 +276,7 @@ impl Models {
         }
         let old = self.serving();
         // A snapshot that is being taken would be cut off.
-        let turn = old.keeper.take_turn()?;
+        let turn = old.keeper.take_turn().await?;
         next.stop_following().await;
         let mut changed = registry.clone();
         let before = std::mem::replace(&mut changed.serving, Known { promote: false, ..next.known.clone() });
