@@ -262,14 +262,16 @@ fn retention_killed_half_way_leaves_whole_assets_and_goes_on() {
     let server = start();
     let assets = server.get_json("/v1/assets?limit=1000")["data"].as_array().unwrap().clone();
     for asset in &assets {
-        assert_eq!(server.get(asset["content_url"].as_str().unwrap()).status(), 200, "{asset}");
+        let content = server.get(asset["content_url"].as_str().unwrap());
+        // The run may have gone on by now; a row without its file would be `content_missing`.
+        assert!(content.status() == 200 || error_of(content).1 == "not_found", "{asset}");
     }
     // Cut off or not: by itself what was begun is brought to its end.
     eventually("all are gone", || (server.get_json("/v1/stats")["assets"] == 0).then_some(()));
     let runs = server.get_json("/v1/retention")["runs"].as_array().unwrap().clone();
     let deleted: u64 = runs.iter().map(|run| run["assets"].as_u64().unwrap()).sum();
     // A transaction that was not noted any more is not counted.
-    assert!(deleted <= 130 && deleted >= 130 - 64, "{runs:?}");
+    assert!((130 - 64..=130).contains(&deleted), "{runs:?}");
     eventually("their files too", || (kept_files(&data) == 0).then_some(()));
     server.stop();
 }

@@ -39,7 +39,7 @@ async fn asset(store: &SqliteStore, n: usize, clips: usize, dim: usize) -> Asset
         model: model(),
         segmentation: "w".into(),
         name: format!("{n}.mp4"),
-        owned: n % 2 == 0,
+        owned: n.is_multiple_of(2),
         size_bytes: 5,
         metadata: serde_json::json!({}),
     };
