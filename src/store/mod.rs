@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 pub use sqlite::SqliteStore;
 pub use standing::{
-    MatchRecord, MatchedMoment, NewMatch, NewStanding, PendingAsset, Settled, StandingChange, StandingRecord,
-    StandingStore, StandingVectors,
+    MatchRecord, MatchedMoment, NewMatch, NewStanding, PendingAsset, PendingEnd, Settled, StandingChange,
+    StandingRecord, StandingStore, StandingVectors,
 };
 pub use webhooks::{Attempt, DeliveryRecord, DeliveryState, DueDelivery, NewWebhook, WebhookStore};
 
