@@ -11,7 +11,7 @@ use crate::index::{ClipFilter, IndexError, IndexSet, Neighbour, SearchParams};
 use crate::types::{ClipId, Modality, Space, Track};
 
 /// Clips a query is compared with to learn what it scores on whatever is not meant.
-const SAMPLE: usize = 256;
+pub const SAMPLE: usize = 256;
 
 /// A clip with the track that matched best.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -6,16 +6,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::background::{Distributions, MOST_WORDS};
-use super::lookup::{Lookup, Match, Meaning};
+use super::background::{Distributions, Lane, MOST_WORDS};
+use super::lookup::{Match, SAMPLE};
 use super::moments::{Window, moments};
 use super::plan::{Comparable, plan};
 use super::query::{Combined, modalities};
-use super::{Corpus, Fuse, SearchError, SearchRequest};
-use crate::catalog::{AssetEntry, Filter};
+use super::{Corpus, Fuse, QueryPart, SearchError, SearchRequest};
+use crate::catalog::{AssetEntry, ClipEntry, Filter};
 use crate::index::exact::score;
 use crate::store::MatchedMoment;
-use crate::types::{AssetId, ClipId, Embedding, Modality, Space, Track};
+use crate::types::{AssetId, ClipId, Embedding, Space, Track};
 
 /// Most moments kept of a match.
 const MAX_MOMENTS: usize = 100;
@@ -36,13 +36,11 @@ pub struct Standing {
     fuse: Fuse,
     space: Space,
     query: Combined,
-    modality: Modality,
-    words: usize,
     filter: Filter,
     exclude_assets: Vec<AssetId>,
     least: Least,
-    /// Whether confidence can be told of it at all.
-    tellable: bool,
+    /// For each target what its scores are compared with; none where confidence cannot be told of it at all.
+    lanes: Vec<Lane>,
 }
 
 /// What an asset is to a query.
@@ -68,19 +66,27 @@ impl Standing {
         targets.sort_unstable();
         targets.dedup();
         let space = plan(comparable, &modalities(&request.query), &targets, request.space.as_ref())?;
-        let tellable = request.query.len() == 1 && (request.fuse == Fuse::Best || targets.len() < 2);
-        let first = request.query.first();
+        let lane = |part: &QueryPart, target: &Track| Lane {
+            query: part.modality,
+            words: part.words.min(MOST_WORDS),
+            space: space.clone(),
+            target: *target,
+        };
+        let lanes = match request.query.as_slice() {
+            [part] if request.fuse == Fuse::Best || targets.len() < 2 => {
+                targets.iter().map(|target| lane(part, target)).collect()
+            }
+            _ => Vec::new(),
+        };
         let standing = Self {
             query: Combined::new(&request.query, &space)?,
-            modality: first.map_or(Modality::Text, |part| part.modality),
-            words: first.map_or(0, |part| part.words.min(MOST_WORDS)),
             targets,
             fuse: request.fuse,
             space,
             filter: request.filter,
             exclude_assets: request.exclude_assets,
             least,
-            tellable,
+            lanes,
         };
         standing.with_least(least)
     }
@@ -90,7 +96,7 @@ impl Standing {
     /// # Errors
     /// [`SearchError::BadRequest`] where confidence is needed and cannot be told.
     pub fn with_least(self, least: Least) -> Result<Self, SearchError> {
-        if matches!(least, Least::Confidence(_)) && !self.tellable {
+        if matches!(least, Least::Confidence(_)) && self.lanes.is_empty() {
             let message = "confidence can be told of one query part and of tracks that are not fused; \
                            give `min_score` instead";
             return Err(SearchError::BadRequest(message.into()));
@@ -107,86 +113,75 @@ impl Standing {
     /// Whether it can be told now what its scores mean, if that is what it goes by.
     #[must_use]
     pub fn is_tellable(&self, corpus: &Corpus) -> bool {
-        let look = self.lookup(corpus, &corpus.backgrounds.now());
-        matches!(self.least, Least::Score(_))
-            || self.targets.iter().all(|track| look.confidence(1.0, *track).is_some())
+        let distributions = corpus.backgrounds.now();
+        let told = |track: &Track| self.confidence(&distributions, 1.0, *track).is_some();
+        matches!(self.least, Least::Score(_)) || self.targets.iter().all(told)
     }
 
-    fn lookup<'a>(&self, corpus: &'a Corpus, distributions: &Arc<Distributions>) -> Lookup<'a> {
-        let distributions = self.tellable.then(|| Arc::clone(distributions));
-        Lookup {
-            index: &corpus.index,
-            targets: self.targets.clone(),
-            fuse: self.fuse,
-            space: self.space.clone(),
-            query: self.query.clone(),
-            params: crate::index::SearchParams::default(),
-            filter: None,
-            meaning: Meaning { distributions, query: self.modality, words: self.words },
-        }
+    fn confidence(&self, distributions: &Distributions, score: f32, track: Track) -> Option<f32> {
+        let lane = self.lanes.iter().find(|lane| lane.target == track)?;
+        distributions.confidence(lane, score, self.targets.len())
     }
 
-    fn is_enough(&self, look: &Lookup<'_>, found: &Match) -> bool {
+    fn is_enough(&self, distributions: &Distributions, found: &Match) -> bool {
         match self.least {
             Least::Score(least) => found.score >= least,
-            Least::Confidence(least) => {
-                look.confidence(found.score, found.track).is_some_and(|confidence| confidence >= least)
-            }
+            Least::Confidence(least) => self
+                .confidence(distributions, found.score, found.track)
+                .is_some_and(|confidence| confidence >= least),
         }
     }
 
-    fn about(
-        &self,
-        corpus: &Corpus,
-        distributions: &Arc<Distributions>,
-        asset: &AssetEntry,
-        own: &mut OwnVectors,
-    ) -> Result<Verdict, SearchError> {
-        if self.exclude_assets.contains(&asset.id) {
-            return Ok(Verdict::No);
-        }
-        let scored = self.scores(corpus, asset, own);
-        let look = self.lookup(corpus, distributions);
-        // The best of each track stands for all: what is enough for another is enough for it.
-        let mut tops: Vec<Match> = Vec::with_capacity(2);
-        for found in &scored {
-            match tops.iter_mut().find(|top| top.track == found.track) {
-                Some(top) if found.score > top.score => *top = *found,
-                Some(_) => {}
-                None => tops.push(*found),
-            }
-        }
-        if let Some(top) = tops.iter().find(|top| self.is_enough(&look, top)) {
-            return Ok(Verdict::Matches(self.moments(&look, asset, &scored, top)?));
-        }
-        let by_confidence = matches!(self.least, Least::Confidence(_));
-        let untold = |top: &Match| look.confidence(top.score, top.track).is_none();
-        Ok(if by_confidence && tops.iter().any(untold) { Verdict::Unknown } else { Verdict::No })
-    }
-
-    /// Scores of the clips that the filter lets through.
-    fn scores(&self, corpus: &Corpus, asset: &AssetEntry, own: &mut OwnVectors) -> Vec<Match> {
+    fn about(&self, asking: &mut Asking<'_>) -> Verdict {
+        let asset = asking.asset;
         let by_clip = self.filter.of_clips();
-        let passes = |clip| self.filter.is_empty() || asset.passes(&self.filter, clip);
-        if !by_clip && !asset.clips.first().is_some_and(passes) {
-            return Vec::new();
+        let passes = |clip: &ClipEntry| self.filter.is_empty() || asset.passes(&self.filter, clip);
+        if self.exclude_assets.contains(&asset.id) || !(by_clip || asset.clips.first().is_some_and(passes)) {
+            return Verdict::No;
         }
-        let lanes: Vec<Arc<Lane>> =
-            self.targets.iter().map(|track| own.lane(corpus, asset, *track, &self.space)).collect();
-        let share = if self.fuse == Fuse::Mean { 1.0 / self.targets.len() as f32 } else { 1.0 };
-        let mut scored = Vec::with_capacity(asset.clips.len());
-        for (n, clip) in asset.clips.iter().enumerate() {
-            if by_clip && !passes(clip) {
-                continue;
+        let own = asking.own(self);
+        let mut scored = self.scores(&own);
+        if by_clip {
+            scored.retain(|found| asset.clip(found.clip).is_some_and(passes));
+        }
+        // The best of each track stands for all: what is enough for another is enough for it.
+        let mut tops: [Option<Match>; 2] = [None; 2];
+        for found in &scored {
+            let top = &mut tops[usize::from(found.track == Track::Audio)];
+            if top.is_none_or(|top| found.score > top.score) {
+                *top = Some(*found);
             }
+        }
+        let distributions = Arc::clone(&asking.distributions);
+        if let Some(top) = tops.iter().flatten().find(|top| self.is_enough(&distributions, top)) {
+            let usual = self.usual_score(&asking.sample(self));
+            return Verdict::Matches(self.moments(&distributions, asset, &scored, top, usual));
+        }
+        let untold = |top: &Match| self.confidence(&distributions, top.score, top.track).is_none();
+        let by_confidence = matches!(self.least, Least::Confidence(_));
+        if by_confidence && tops.iter().flatten().any(untold) { Verdict::Unknown } else { Verdict::No }
+    }
+
+    /// What clips from all over the library score, their median.
+    fn usual_score(&self, sample: &Gathered) -> f32 {
+        let mut scores: Vec<f32> = self.scores(sample).into_iter().map(|found| found.score).collect();
+        scores.sort_unstable_by(f32::total_cmp);
+        scores.get(scores.len() / 2).copied().unwrap_or(0.0)
+    }
+
+    /// Scores of clips; those without a vector on any target are left out.
+    fn scores(&self, clips: &Gathered) -> Vec<Match> {
+        let share = if self.fuse == Fuse::Mean { 1.0 / self.targets.len() as f32 } else { 1.0 };
+        let mut scored = Vec::with_capacity(clips.ids.len());
+        for (n, clip) in clips.ids.iter().enumerate() {
             let mut best: Option<Match> = None;
             let mut sum = 0.0;
-            for (track, lane) in self.targets.iter().zip(&lanes) {
+            for (track, lane) in self.targets.iter().zip(&clips.lanes) {
                 let Some(vector) = lane.get(n).and_then(Option::as_ref) else { continue };
                 let score = score(self.query.vector.as_slice(), vector.as_slice()) * self.query.scale;
                 sum += score * share;
                 if best.is_none_or(|best| score > best.score) {
-                    best = Some(Match { clip: clip.id, score, track: *track });
+                    best = Some(Match { clip: *clip, score, track: *track });
                 }
             }
             let fused =
@@ -199,11 +194,12 @@ impl Standing {
     /// The moments that are enough, as a search by moments finds them; `top` is one clip that is.
     fn moments(
         &self,
-        look: &Lookup<'_>,
+        distributions: &Distributions,
         asset: &AssetEntry,
         scored: &[Match],
         top: &Match,
-    ) -> Result<Vec<MatchedMoment>, SearchError> {
+        usual: f32,
+    ) -> Vec<MatchedMoment> {
         let by_clip: HashMap<ClipId, &Match> = scored.iter().map(|found| (found.clip, found)).collect();
         let window = |found: &Match| {
             let span = asset.clip(found.clip)?.span;
@@ -211,19 +207,18 @@ impl Standing {
         };
         let windows: Vec<Window> = scored.iter().filter_map(window).collect();
         let alone = windows.iter().find(|window| window.clip == top.clip).copied();
-        let usual = look.usual_score()?.unwrap_or(0.0);
         let view = |span: crate::types::TimeSpan, peak: &Window, found: &Match| MatchedMoment {
             start_secs: span.start_secs,
             end_secs: span.end_secs,
             peak_secs: f64::midpoint(peak.span.start_secs, peak.span.end_secs),
             score: found.score,
-            confidence: look.confidence(found.score, found.track),
+            confidence: self.confidence(distributions, found.score, found.track),
             matched: found.track,
         };
         let mut kept: Vec<MatchedMoment> = moments(windows, usual)
             .into_iter()
             .filter_map(|moment| Some((moment, *by_clip.get(&moment.peak.clip)?)))
-            .filter(|(_, found)| self.is_enough(look, found))
+            .filter(|(_, found)| self.is_enough(distributions, found))
             .take(MAX_MOMENTS)
             .map(|(moment, found)| view(moment.span, &moment.peak, found))
             .collect();
@@ -231,45 +226,90 @@ impl Standing {
             // Of two tracks the less good score may be the surer one, and its clip lie in another's moment.
             kept.extend(alone.map(|window| view(window.span, &window, top)));
         }
-        Ok(kept)
+        kept
     }
 }
 
-/// Vectors of an asset's clips in one space and track, in the order of its clips.
-type Lane = Vec<Option<Embedding>>;
+/// Clips with their vectors in one space: for each target in turn, in the order of the clips.
+#[derive(Debug)]
+struct Gathered {
+    ids: Vec<ClipId>,
+    lanes: Vec<Vec<Option<Embedding>>>,
+}
 
-/// An asset's vectors, read as they are needed.
-#[derive(Default)]
-struct OwnVectors(Vec<(Track, Space, Arc<Lane>)>);
-
-impl OwnVectors {
-    fn lane(&mut self, corpus: &Corpus, asset: &AssetEntry, track: Track, space: &Space) -> Arc<Lane> {
-        if let Some((_, _, lane)) = self.0.iter().find(|(t, s, _)| *t == track && s == space) {
-            return Arc::clone(lane);
-        }
-        let ids: Vec<ClipId> = asset.clips.iter().map(|clip| clip.id).collect();
-        let mut lane: Lane = vec![None; ids.len()];
-        for (clip, vector) in corpus.index.vectors(track, space, &ids) {
-            if let Some(place) = ids.binary_search(&clip).ok().and_then(|at| lane.get_mut(at)) {
-                *place = Some(vector);
+impl Gathered {
+    /// `ids` ascending.
+    fn new(corpus: &Corpus, ids: Vec<ClipId>, targets: &[Track], space: &Space) -> Self {
+        let lane = |track: &Track| {
+            let mut lane = vec![None; ids.len()];
+            for (clip, vector) in corpus.index.vectors(*track, space, &ids) {
+                if let Some(place) = ids.binary_search(&clip).ok().and_then(|at| lane.get_mut(at)) {
+                    *place = Some(vector);
+                }
             }
+            lane
+        };
+        let lanes = targets.iter().map(lane).collect();
+        Self { ids, lanes }
+    }
+}
+
+/// What was read for queries of some targets and space.
+struct Read {
+    targets: Vec<Track>,
+    space: Space,
+    own: Arc<Gathered>,
+    sample: Option<Arc<Gathered>>,
+}
+
+/// One asset that is asked about; vectors are read once for all queries.
+struct Asking<'a> {
+    corpus: &'a Corpus,
+    distributions: Arc<Distributions>,
+    asset: &'a AssetEntry,
+    read: Vec<Read>,
+}
+
+impl Asking<'_> {
+    fn place(&mut self, query: &Standing) -> usize {
+        let same = |read: &Read| read.targets == query.targets && read.space == query.space;
+        if let Some(at) = self.read.iter().position(same) {
+            return at;
         }
-        let lane = Arc::new(lane);
-        self.0.push((track, space.clone(), Arc::clone(&lane)));
-        lane
+        let ids = self.asset.clips.iter().map(|clip| clip.id).collect();
+        let own = Arc::new(Gathered::new(self.corpus, ids, &query.targets, &query.space));
+        let (targets, space) = (query.targets.clone(), query.space.clone());
+        self.read.push(Read { targets, space, own, sample: None });
+        self.read.len() - 1
+    }
+
+    fn own(&mut self, query: &Standing) -> Arc<Gathered> {
+        let at = self.place(query);
+        Arc::clone(&self.read[at].own)
+    }
+
+    /// Clips from all over the library, as a search takes them.
+    fn sample(&mut self, query: &Standing) -> Arc<Gathered> {
+        let at = self.place(query);
+        let corpus = self.corpus;
+        let made = self.read[at].sample.get_or_insert_with(|| {
+            let of = |track: &Track| corpus.index.sample(*track, &query.space, SAMPLE);
+            let mut ids: Vec<ClipId> = query.targets.iter().flat_map(of).map(|(clip, _)| clip).collect();
+            ids.sort_unstable();
+            ids.dedup();
+            Arc::new(Gathered::new(corpus, ids, &query.targets, &query.space))
+        });
+        Arc::clone(made)
     }
 }
 
 /// What an asset is to each of these queries, in their order. CPU-bound.
-///
-/// # Errors
-/// [`SearchError`].
 pub fn ask<'a>(
     corpus: &Corpus,
     asset: &AssetEntry,
     queries: impl IntoIterator<Item = &'a Standing>,
-) -> Result<Vec<Verdict>, SearchError> {
+) -> Vec<Verdict> {
     let distributions = corpus.backgrounds.now();
-    let mut own = OwnVectors::default();
-    queries.into_iter().map(|query| query.about(corpus, &distributions, asset, &mut own)).collect()
+    let mut asking = Asking { corpus, distributions, asset, read: Vec::new() };
+    queries.into_iter().map(|query| query.about(&mut asking)).collect()
 }

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 pub use lock::FolderLock;
 pub use sqlite::{CopiedAsset, CopyFacts, DATABASE, SqliteStore, StoreCopy};
 pub use standing::{
-    MatchRecord, MatchedMoment, NewMatch, NewStanding, PendingAsset, Settled, StandingChange, StandingRecord,
-    StandingStore, StandingVectors,
+    MatchRecord, MatchedMoment, NewMatch, NewStanding, PendingAsset, PendingEnd, Settled, StandingChange,
+    StandingRecord, StandingStore, StandingVectors,
 };
 pub use upkeep::{DeletedAsset, RetentionRule, RetentionRun, StoreSpace, Upkeep};
 pub use watches::{WatchRecord, WatchSpec, WatchedFile};

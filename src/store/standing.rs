@@ -136,7 +136,18 @@ pub struct PendingAsset {
     pub query: Option<StandingId>,
 }
 
-/// What came of a pending asset.
+/// What becomes of a pending asset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PendingEnd {
+    /// It is taken off the list.
+    Done,
+    /// It is looked at again once it is known what scores mean.
+    Waits,
+    /// It stays: more of its matches follow.
+    Stays,
+}
+
+/// What came of a pending asset, or a part of it.
 #[derive(Debug, Clone)]
 pub struct Settled {
     /// Of [`PendingAsset`].
@@ -145,8 +156,8 @@ pub struct Settled {
     pub asset: AssetId,
     /// Queries that match.
     pub matches: Vec<NewMatch>,
-    /// Whether it is to be looked at again once it is known what scores mean.
-    pub waits: bool,
+    /// What becomes of it.
+    pub end: PendingEnd,
 }
 
 /// Standing queries and their matches.

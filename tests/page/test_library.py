@@ -155,7 +155,9 @@ def test_what_is_watched_for_shows_what_it_matched(library, page, server):
     assert card.find_element(By.CSS_SELECTOR, ".name").text == "a big blue triangle moving left"
     path = "/v1/standing-queries"
     query = server.api(path)[1]["data"][0]
-    matched = page.wait(lambda: server.api(f"{path}/{query['id']}/matches")[1]["data"], "a match", 60)
+    matched = page.wait(
+        lambda: server.api(f"{path}/{query['id']}/matches")[1]["data"], "a match", 60
+    )
     page.open("/?view=library")
     page.wait(lambda: page.shown("#standing .matches summary"), "the matches")
     page.find("#standing .matches summary").click()

@@ -61,13 +61,14 @@ impl Library {
                 if self.stop.is_cancelled() {
                     return Ok(());
                 }
+                let id = stored.record.id;
+                if self.standing.find(id).is_some_and(|entry| entry.query.is_some()) {
+                    continue;
+                }
                 match super::usable(&stored, self.embedder.bundle()) {
                     None => self.renew(stored).await?,
                     // Taken over from another model's store since this library was opened.
-                    Some(parts) if self.standing.find(stored.record.id).is_none() => {
-                        self.take_up(stored.record.id, parts).await?;
-                    }
-                    Some(_) => {}
+                    Some(parts) => self.take_up(id, parts).await?,
                 }
             }
         }

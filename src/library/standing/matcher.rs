@@ -12,11 +12,13 @@ use super::super::{Library, LibraryError, blocking, metrics};
 use super::Entry;
 use crate::catalog::AssetEntry;
 use crate::search::{Corpus, Verdict, ask};
-use crate::store::{MatchedMoment, NewMatch, PendingAsset, Settled};
+use crate::store::{MatchedMoment, NewMatch, PendingAsset, PendingEnd, Settled};
 use crate::types::{AssetId, MatchId, Space, StandingId, rfc3339_millis};
 
 /// Assets of one transaction.
 const BATCH: u32 = 64;
+/// Matches of one transaction.
+const MATCHES_AT_ONCE: usize = 256;
 /// How often it is looked whether it is known by now what scores mean.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How soon it is looked again for an asset that is just being finished.
@@ -85,10 +87,37 @@ async fn round(library: &Arc<Library>) -> Result<Round, LibraryError> {
         Ok(pending.into_iter().map(|pending| settle(&corpus, &entries, pending, measured)).collect())
     })
     .await?;
-    let matches = library.store.settle(&settled).await?;
-    metrics::matched(matches);
-    let waiting = settled.iter().filter(|one| one.waits).count();
-    Ok(Round { settled: settled.len(), unready, waiting })
+    let count = settled.len();
+    let waiting = settled.iter().filter(|one| one.end == PendingEnd::Waits).count();
+    for part in transactions(settled) {
+        metrics::matched(library.store.settle(&part).await?);
+    }
+    Ok(Round { settled: count, unready, waiting })
+}
+
+/// In parts with at most so many matches each: whoever else writes to the store need not wait long. An
+/// asset stays on the list until the last part of its matches is stored.
+fn transactions(settled: Vec<Settled>) -> Vec<Vec<Settled>> {
+    let (mut parts, mut part) = (Vec::new(), Vec::new());
+    let mut room = MATCHES_AT_ONCE;
+    for mut one in settled {
+        while one.matches.len() > room {
+            let rest = one.matches.split_off(room);
+            let first = std::mem::replace(&mut one.matches, rest);
+            part.push(Settled {
+                ticket: one.ticket,
+                asset: one.asset,
+                matches: first,
+                end: PendingEnd::Stays,
+            });
+            parts.push(std::mem::take(&mut part));
+            room = MATCHES_AT_ONCE;
+        }
+        room -= one.matches.len();
+        part.push(one);
+    }
+    parts.push(part);
+    parts
 }
 
 impl Library {
@@ -100,8 +129,8 @@ impl Library {
 
 /// One asset; `measured`: nothing more will become known of what scores mean.
 fn settle(corpus: &Corpus, entries: &[Arc<Entry>], pending: PendingAsset, measured: bool) -> Settled {
-    let mut settled =
-        Settled { ticket: pending.ticket, asset: pending.asset, matches: Vec::new(), waits: false };
+    let (ticket, asset) = (pending.ticket, pending.asset);
+    let mut settled = Settled { ticket, asset, matches: Vec::new(), end: PendingEnd::Done };
     let Some(asset) = corpus.catalog.asset(pending.asset) else { return settled };
     let meant = |entry: &&Arc<Entry>| entry.enabled && pending.query.is_none_or(|only| only == entry.id);
     let asked: Vec<_> = entries
@@ -109,14 +138,7 @@ fn settle(corpus: &Corpus, entries: &[Arc<Entry>], pending: PendingAsset, measur
         .filter(meant)
         .filter_map(|entry| entry.query.as_ref().map(|query| (entry.as_ref(), query)))
         .collect();
-    let verdicts = match ask(corpus, &asset, asked.iter().map(|(_, query)| *query)) {
-        Ok(verdicts) => verdicts,
-        Err(error) => {
-            // Nothing that passes: it would fail the same way for ever.
-            tracing::error!(asset = %asset.id, %error, "standing queries could not be asked about an asset");
-            return settled;
-        }
-    };
+    let verdicts = ask(corpus, &asset, asked.iter().map(|(_, query)| *query));
     for ((entry, query), verdict) in asked.into_iter().zip(verdicts) {
         match verdict {
             Verdict::Matches(moments) => {
@@ -127,7 +149,8 @@ fn settle(corpus: &Corpus, entries: &[Arc<Entry>], pending: PendingAsset, measur
                 settled.matches.push(NewMatch { id, query: entry.id, space, moments, body });
             }
             Verdict::No => {}
-            Verdict::Unknown => settled.waits |= !measured,
+            Verdict::Unknown if measured => {}
+            Verdict::Unknown => settled.end = PendingEnd::Waits,
         }
     }
     settled
@@ -179,4 +202,38 @@ fn told(entry: &Entry, asset: &AssetEntry, id: MatchId, space: &Space, moments: 
     };
     // Names, numbers and the user's JSON: nothing in it can fail to be written.
     serde_json::to_string(&told).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_matches_are_stored_in_parts_and_the_last_one_ends_an_asset() {
+        let found = |query| NewMatch {
+            id: MatchId::generate(),
+            query,
+            space: Space::new("s"),
+            moments: Vec::new(),
+            body: String::new(),
+        };
+        let settled = |ticket, matches, end| Settled {
+            ticket,
+            asset: AssetId::generate(),
+            matches: (0..matches).map(|_| found(StandingId::generate())).collect(),
+            end,
+        };
+        let (done, waits) = (PendingEnd::Done, PendingEnd::Waits);
+        let all = vec![settled(1, 3, done), settled(2, 600, waits), settled(3, 0, done)];
+        let ids = |settled: &[Settled]| {
+            settled.iter().flat_map(|one| one.matches.iter().map(|found| found.id)).collect::<Vec<_>>()
+        };
+        let wanted = ids(&all);
+        let parts = transactions(all);
+        assert_eq!(parts.iter().flat_map(|part| ids(part)).collect::<Vec<_>>(), wanted);
+        assert!(parts.iter().all(|part| ids(part).len() <= MATCHES_AT_ONCE));
+        let ends: Vec<_> = parts.iter().flatten().map(|one| (one.ticket, one.end)).collect();
+        let stays = PendingEnd::Stays;
+        assert_eq!(ends, [(1, done), (2, stays), (2, stays), (2, waits), (3, done)]);
+    }
 }

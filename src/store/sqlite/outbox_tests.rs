@@ -5,8 +5,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::store::{
-    AssetState, Attempt, DeliveryState, MatchedMoment, NewItem, NewMatch, NewStanding, NewWebhook, Settled,
-    StandingChange, StandingStore, WebhookStore, WorkState,
+    AssetState, Attempt, DeliveryState, MatchedMoment, NewItem, NewMatch, NewStanding, NewWebhook, PendingEnd,
+    Settled, StandingChange, StandingStore, WebhookStore, WorkState,
 };
 use crate::types::{DeliveryId, MatchId, StandingId};
 
@@ -87,17 +87,19 @@ async fn what_becomes_searchable_is_on_the_list_until_it_is_settled() {
     let pending = store.pending_assets(9).await.unwrap();
     let assets: Vec<_> = pending[1..].iter().map(|pending| (pending.asset, pending.query)).collect();
     assert_eq!(assets, [(ready, None), (partial, None)]);
-    let settled = |at: usize, matches: Vec<NewMatch>, waits| Settled {
+    let settled = |at: usize, matches: Vec<NewMatch>, end| Settled {
         ticket: pending[at].ticket,
         asset: pending[at].asset,
         matches,
-        waits,
+        end,
     };
-    let first =
-        [settled(1, vec![found(told.id), found(silent.id)], true), settled(2, vec![found(told.id)], false)];
+    let first = [
+        settled(1, vec![found(told.id), found(silent.id)], PendingEnd::Waits),
+        settled(2, vec![found(told.id)], PendingEnd::Done),
+    ];
     assert_eq!(store.settle(&first).await.unwrap(), 3);
     // Asked again, as after a crash, or because it waited: nothing is stored or told twice.
-    assert_eq!(store.settle(&[settled(1, vec![found(told.id)], true)]).await.unwrap(), 0);
+    assert_eq!(store.settle(&[settled(1, vec![found(told.id)], PendingEnd::Stays)]).await.unwrap(), 0);
     assert_eq!(store.pending_assets(9).await.unwrap().len(), 1);
     assert_eq!((store.wake_pending().await.unwrap(), store.wake_pending().await.unwrap()), (1, 0));
     assert_eq!(store.pending_assets(9).await.unwrap().len(), 2);
@@ -125,7 +127,8 @@ async fn what_becomes_searchable_is_on_the_list_until_it_is_settled() {
         (false, Some("n"), &json!({"a": 1}))
     );
     store.delete_standing(told.id).await.unwrap();
-    let late = Settled { asset: partial, ..settled(0, vec![found(silent.id), found(told.id)], false) };
+    let late =
+        Settled { asset: partial, ..settled(0, vec![found(silent.id), found(told.id)], PendingEnd::Done) };
     assert_eq!(store.settle(&[late]).await.unwrap(), 0);
     assert!(store.deliveries(None, None, 9).await.unwrap().is_empty());
     assert!(matches!(store.delete_standing(told.id).await, Err(StoreError::NotFound("standing query"))));

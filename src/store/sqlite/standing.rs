@@ -7,8 +7,8 @@ use sqlx::{Row, Sqlite, Transaction};
 use super::assets::unsigned;
 use super::{SqliteStore, begin, damaged, error_columns, from_json, now_unix_ms, to_json, webhooks};
 use crate::store::{
-    MatchRecord, NewMatch, NewStanding, PendingAsset, Settled, StandingChange, StandingRecord, StandingStore,
-    StandingVectors, StoreError,
+    MatchRecord, NewMatch, NewStanding, PendingAsset, PendingEnd, Settled, StandingChange, StandingRecord,
+    StandingStore, StandingVectors, StoreError,
 };
 use crate::types::{AssetId, MatchId, ModelId, Space, StandingId};
 
@@ -332,10 +332,10 @@ impl StandingStore for SqliteStore {
             for found in &one.matches {
                 added += u64::from(add_match(&mut tx, &asset, found).await?);
             }
-            let change = if one.waits {
-                "UPDATE standing_pending SET waits = 1 WHERE n = ?"
-            } else {
-                "DELETE FROM standing_pending WHERE n = ?"
+            let change = match one.end {
+                PendingEnd::Done => "DELETE FROM standing_pending WHERE n = ?",
+                PendingEnd::Waits => "UPDATE standing_pending SET waits = 1 WHERE n = ?",
+                PendingEnd::Stays => continue,
             };
             sqlx::query(change).bind(one.ticket).execute(&mut *tx).await?;
         }
