@@ -1,8 +1,10 @@
 //! Which assets have which value of which key, so that a filter reads only what it keeps.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 
-use super::filter::{Condition, Filter, METADATA, Scalar, lies_within, time_of};
+use super::column::Column;
+use super::filter::{Bounds, Condition, Filter, METADATA, Number, Scalar, lies_within, time_of};
 use super::posting::{Bits, Ordinal, Posting};
 use crate::store::AssetRecord;
 
@@ -16,8 +18,55 @@ const MAX_VALUES_PER_ASSET: usize = 4096;
 struct Field {
     /// Assets with any value, an object or an empty list included.
     present: Posting,
-    /// Assets by value.
+    /// Assets by value; dates, which nobody names as such, only by their order.
     values: BTreeMap<Scalar, Posting>,
+    numbers: Column<Number>,
+    dates: Column<i64>,
+}
+
+impl Field {
+    fn insert(&mut self, value: &Scalar, ordinal: Ordinal) {
+        match value {
+            Scalar::Time(date) => return self.dates.insert(*date, ordinal),
+            Scalar::Number(number) => self.numbers.insert(*number, ordinal),
+            Scalar::Bool(_) | Scalar::Text(_) => {}
+        }
+        self.values.entry(value.clone()).or_default().insert(ordinal);
+    }
+
+    fn remove(&mut self, value: &Scalar, ordinal: Ordinal) {
+        match value {
+            Scalar::Time(date) => return self.dates.remove(*date, ordinal),
+            Scalar::Number(number) => self.numbers.remove(*number, ordinal),
+            Scalar::Bool(_) | Scalar::Text(_) => {}
+        }
+        if let Some(assets) = self.values.get_mut(value) {
+            assets.remove(ordinal);
+            if assets.is_empty() {
+                self.values.remove(value);
+            }
+        }
+    }
+
+    /// Adds the assets with a value in a range, of numbers or of dates, to a set.
+    fn add_range(&self, (low, high): &Bounds, set: &mut Bits) {
+        let number = |value: &Scalar| if let Scalar::Number(number) = value { Some(*number) } else { None };
+        let date = |value: &Scalar| if let Scalar::Time(date) = value { Some(*date) } else { None };
+        if let (Some(low), Some(high)) = (bound_of(low, number), bound_of(high, number)) {
+            self.numbers.add_range((low, high), set);
+        } else if let (Some(low), Some(high)) = (bound_of(low, date), bound_of(high, date)) {
+            self.dates.add_range((low, high), set);
+        }
+    }
+}
+
+/// A bound of values of one kind; `None` where it is of another.
+fn bound_of<V>(bound: &Bound<Scalar>, of: impl Fn(&Scalar) -> Option<V>) -> Option<Bound<V>> {
+    Some(match bound {
+        Bound::Included(value) => Bound::Included(of(value)?),
+        Bound::Excluded(value) => Bound::Excluded(of(value)?),
+        Bound::Unbounded => Bound::Unbounded,
+    })
 }
 
 /// All keys.
@@ -91,7 +140,7 @@ impl Fields {
             };
             field.present.insert(ordinal);
             if let Some(value) = value {
-                field.values.entry(value.clone()).or_default().insert(ordinal);
+                field.insert(value, ordinal);
             }
         }
     }
@@ -100,13 +149,8 @@ impl Fields {
         for (key, value) in entries {
             let Some(field) = self.0.get_mut(key) else { continue };
             field.present.remove(ordinal);
-            if let Some(value) = value
-                && let Some(assets) = field.values.get_mut(value)
-            {
-                assets.remove(ordinal);
-                if assets.is_empty() {
-                    field.values.remove(value);
-                }
+            if let Some(value) = value {
+                field.remove(value, ordinal);
             }
             if field.present.is_empty() {
                 self.0.remove(key);
@@ -161,8 +205,9 @@ impl Fields {
                 return self.named(key, values.into_iter().filter(within), assets);
             }
             (None, Some(Some(bounds))) => {
-                let lists = self.0.get(key).map(|field| field.values.range(bounds));
-                lists.into_iter().flatten().for_each(|(_, assets)| assets.add_to(&mut met));
+                if let Some(field) = self.0.get(key) {
+                    field.add_range(&bounds, &mut met);
+                }
             }
             _ => {}
         }

@@ -2,6 +2,7 @@
 //! and which assets have which value. Derived from the store and rebuilt from it at start, as an
 //! index is; why it is not asked of the store each time is in docs/index.md.
 
+mod column;
 mod fields;
 mod filter;
 mod id_map;

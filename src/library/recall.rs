@@ -220,7 +220,7 @@ mod tests {
     use crate::types::{AssetId, ClipId, Modality, ModelId};
 
     const DIM: usize = 128;
-    const CLIPS: usize = 2000;
+    const CLIPS: usize = 1200;
     const PROBES: usize = 100;
 
     /// Values that change independently: all of them in noise, few in what has a structure.

@@ -1,0 +1,171 @@
+//! The numbers or dates of one key in their order, side by side, so that a range of them is read in one go:
+//! in a tree every few values are elsewhere in memory, and a range of thousands waits for each.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
+use super::posting::{Bits, Ordinal};
+
+/// Marks a value that is gone; no set has room for such an asset.
+const GONE: Ordinal = 1 << 31;
+/// Values that may lie outside of the order, or be gone, before all are put in order.
+const LEAST_UNSORTED: usize = 256;
+/// Of more values, one in so many may.
+const SHARE_UNSORTED: usize = 8;
+
+/// Values with their assets.
+#[derive(Debug)]
+pub(super) struct Column<V> {
+    /// Ascending, but for the mark.
+    sorted: Vec<(V, Ordinal)>,
+    gone: usize,
+    /// What came since and does not belong at the end.
+    recent: BTreeSet<(V, Ordinal)>,
+}
+
+impl<V> Default for Column<V> {
+    fn default() -> Self {
+        Self { sorted: Vec::new(), gone: 0, recent: BTreeSet::new() }
+    }
+}
+
+impl<V: Ord + Copy> Column<V> {
+    /// Adds a value of an asset.
+    pub fn insert(&mut self, value: V, asset: Ordinal) {
+        let new = (value, asset);
+        match self.place(new) {
+            Ok(at) => {
+                if let Some((_, asset)) = self.sorted.get_mut(at).filter(|(_, asset)| asset & GONE != 0) {
+                    *asset &= !GONE;
+                    self.gone -= 1;
+                }
+            }
+            Err(at) if at == self.sorted.len() => self.sorted.push(new),
+            Err(_) => {
+                self.recent.insert(new);
+                self.sort_if_due();
+            }
+        }
+    }
+
+    /// Drops a value of an asset.
+    pub fn remove(&mut self, value: V, asset: Ordinal) {
+        if self.recent.remove(&(value, asset)) {
+            return;
+        }
+        let place = self.place((value, asset)).ok();
+        let held = place.and_then(|at| self.sorted.get_mut(at)).filter(|(_, asset)| asset & GONE == 0);
+        if let Some((_, asset)) = held {
+            *asset |= GONE;
+            self.gone += 1;
+            self.sort_if_due();
+        }
+    }
+
+    /// Adds the assets with a value between two bounds, the lower one first, to a set.
+    pub fn add_range(&self, (low, high): (Bound<V>, Bound<V>), set: &mut Bits) {
+        let from = match low {
+            Bound::Included(low) => self.sorted.partition_point(|(value, _)| *value < low),
+            Bound::Excluded(low) => self.sorted.partition_point(|(value, _)| *value <= low),
+            Bound::Unbounded => 0,
+        };
+        let to = match high {
+            Bound::Included(high) => self.sorted.partition_point(|(value, _)| *value <= high),
+            Bound::Excluded(high) => self.sorted.partition_point(|(value, _)| *value < high),
+            Bound::Unbounded => self.sorted.len(),
+        };
+        for (_, asset) in self.sorted.get(from..to).unwrap_or_default() {
+            set.set(*asset);
+        }
+        let low = match low {
+            Bound::Included(low) => Bound::Included((low, 0)),
+            Bound::Excluded(low) => Bound::Excluded((low, Ordinal::MAX)),
+            Bound::Unbounded => Bound::Unbounded,
+        };
+        let high = match high {
+            Bound::Included(high) => Bound::Included((high, Ordinal::MAX)),
+            Bound::Excluded(high) => Bound::Excluded((high, 0)),
+            Bound::Unbounded => Bound::Unbounded,
+        };
+        self.recent.range((low, high)).for_each(|(_, asset)| set.set(*asset));
+    }
+
+    fn place(&self, (value, asset): (V, Ordinal)) -> Result<usize, usize> {
+        self.sorted.binary_search_by(|(other, held)| (*other, *held & !GONE).cmp(&(value, asset)))
+    }
+
+    fn sort_if_due(&mut self) {
+        if self.recent.len() + self.gone <= LEAST_UNSORTED.max(self.sorted.len() / SHARE_UNSORTED) {
+            return;
+        }
+        self.sorted.retain(|(_, asset)| asset & GONE == 0);
+        self.sorted.extend(std::mem::take(&mut self.recent));
+        // Two ascending runs, which the standard sort only merges.
+        self.sorted.sort();
+        self.gone = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Bound::{Excluded, Included, Unbounded};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bound() -> impl Strategy<Value = (u8, i64)> {
+        (0_u8..3, -5_i64..45)
+    }
+
+    fn made((kind, value): (u8, i64)) -> Bound<i64> {
+        [Included(value), Excluded(value), Unbounded][kind as usize]
+    }
+
+    proptest! {
+        #[test]
+        fn a_range_holds_what_lies_in_it(
+            steps in prop::collection::vec((0_u8..4, 0_i64..40, 0_u32..50), 1..2500),
+            ranges in prop::collection::vec((bound(), bound()), 1..12),
+        ) {
+            let (mut column, mut slow) = (Column::default(), BTreeSet::new());
+            for (step, value, asset) in steps {
+                if step == 0 {
+                    column.remove(value, asset);
+                    slow.remove(&(value, asset));
+                } else {
+                    column.insert(value, asset);
+                    slow.insert((value, asset));
+                }
+            }
+            for (low, high) in ranges {
+                let (low, high) = (made(low), made(high));
+                // As filters do, which refuse a range that is none.
+                let none = match (low, high) {
+                    (Included(a), Included(b)) => a > b,
+                    (Included(a) | Excluded(a), Included(b) | Excluded(b)) => a >= b,
+                    _ => false,
+                };
+                if none {
+                    continue;
+                }
+                let mut found = Bits::none(50);
+                column.add_range((low, high), &mut found);
+                let within = |(value, _): &&(i64, Ordinal)| std::ops::RangeBounds::contains(&(low, high), value);
+                let wanted: BTreeSet<Ordinal> = slow.iter().filter(within).map(|(_, asset)| *asset).collect();
+                prop_assert_eq!(found.iter().collect::<Vec<_>>(), wanted.into_iter().collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
+    fn what_comes_in_order_is_only_appended_and_the_rest_is_sorted_in_time() {
+        let mut column = Column::default();
+        (0..1000).for_each(|n| column.insert(n, n as Ordinal));
+        assert!(column.recent.is_empty());
+        (0..1000).for_each(|n| column.insert(n, 5000 + n as Ordinal));
+        assert!(column.recent.len() <= LEAST_UNSORTED && column.sorted.len() > 1700);
+        (0..1000).for_each(|n| column.remove(n, n as Ordinal));
+        assert!(column.gone <= LEAST_UNSORTED && column.sorted.len() + column.recent.len() < 1300);
+    }
+}
