@@ -131,7 +131,11 @@ fn filled(rng: &mut StdRng) -> (Corpus, Vec<AssetId>, tempfile::TempDir) {
     let backgrounds = Backgrounds::default();
     let lane = Lane { query: Modality::Text, words: 3, space: space.clone(), target: Track::Video };
     let scores = (0..96).map(|n| 0.18 + n as f32 * 0.001).collect();
-    backgrounds.replace(Distributions { clips: CLIPS, lanes: BTreeMap::from([(lane, scores)]) });
+    backgrounds.replace(Distributions {
+        clips: CLIPS,
+        lanes: BTreeMap::from([(lane, scores)]),
+        banks: BTreeMap::default(),
+    });
     let corpus = Corpus {
         catalog: Arc::new(catalog),
         index: Arc::new(index),

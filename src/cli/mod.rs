@@ -43,7 +43,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve the REST API and the page.
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     /// Index a bundle's sample clips, answer two queries, serve the page.
     Demo(demo::DemoArgs),
     /// Index a folder of videos, sounds and pictures.
@@ -155,7 +155,7 @@ pub fn main() -> ExitCode {
     };
     let outcome = runtime.block_on(async {
         match cli.command {
-            Command::Serve(args) => serve::run(args).await,
+            Command::Serve(args) => serve::run(*args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Index(args) => index::run(args).await,
             Command::Search(args) => search::run(args).await,

@@ -5,8 +5,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::store::{
-    AssetState, Attempt, DeliveryState, MatchedMoment, NewItem, NewMatch, NewStanding, NewWebhook, PendingEnd,
-    Settled, StandingChange, StandingStore, WebhookStore, WorkState,
+    AssetState, Attempt, DeliveryState, MatchedMoment, NewItem, NewMatch, NewStanding, NewWebhook,
+    PendingEnd, Settled, StandingChange, StandingStore, WebhookStore, WorkState,
 };
 use crate::types::{DeliveryId, MatchId, StandingId};
 
