@@ -117,7 +117,7 @@ def run(out: Path, seeds: Sequence[int], steps: int | None, clips: int, learn_cl
     for seed in seeds:
         for name in VARIANTS:
             folder, cfg = out / f"{name}-{seed}", variant(name, seed, steps)
-            kept = folder / "measured.json"
+            kept = out / f"{name}-{seed}.json"
             before = json.loads(kept.read_text()) if kept.exists() else {}
             if before.get("config") == json.loads(json.dumps(cfg.to_dict())):
                 found = before["measured"]
