@@ -2,7 +2,7 @@
 //! ids, and keeps up with what changes.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -38,7 +38,6 @@ pub struct Progress {
 #[derive(Debug, Default)]
 pub(super) struct Follower {
     caught_up: AtomicBool,
-    failures: AtomicU64,
     error: Mutex<Option<String>>,
 }
 
@@ -54,9 +53,6 @@ impl Follower {
 
     fn note(&self, outcome: &Result<(), LibraryError>) {
         let text = outcome.as_ref().err().map(ToString::to_string);
-        if text.is_some() {
-            self.failures.fetch_add(1, Ordering::Relaxed);
-        }
         *self.error.lock().unwrap_or_else(PoisonError::into_inner) = text;
     }
 
