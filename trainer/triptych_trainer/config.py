@@ -188,11 +188,11 @@ PRESETS = {
     "small-world": SMALL,
     # Goes on from its weights: pictures and texts alone, sound keeps what it has.
     "small-world-pictures": replace(
-        SMALL, seed=2, steps=3100, audio_from_step=3100, text_from_step=0, lr=8e-4
+        SMALL, seed=2, steps=3100, audio_from_step=3100, text_from_step=0, lr=1.2e-3
     ),
     # Goes on from those: all three together.
     "small-world-joint": replace(
-        SMALL, seed=3, steps=600, audio_from_step=0, text_from_step=0, lr=3e-4
+        SMALL, seed=3, steps=1500, audio_from_step=0, text_from_step=0, lr=6e-4
     ),
     "mmv-s3d": _large("mmv-s3d"),
     "mmv-tsm50": _large("mmv-tsm50", backbone="tsm"),
