@@ -4,21 +4,21 @@
 //! Times are of the processor, of one thread, the kinds interleaved. `cargo bench --bench filters`
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::hint::black_box;
-use std::sync::Arc;
 
+use common::{film, library, space, vector};
 use cpu_time::ProcessTime;
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
-use serde_json::json;
-use triptych::catalog::{Catalog, ClipEntry, Filter, Selection};
-use triptych::index::{ClipFilter, IndexSet, SearchParams};
-use triptych::search::{Comparable, Corpus, QueryPart, SearchRequest, run};
-use triptych::store::{AssetRecord, AssetState, SqliteStore};
-use triptych::types::{AssetId, AssetKind, ClipId, Embedding, Modality, ModelId, Space, TimeSpan, Track};
+use serde_json::{Value, json};
+use triptych::catalog::{Filter, Selection};
+use triptych::index::{ClipFilter, SearchParams};
+use triptych::search::{Backgrounds, QueryPart, SearchRequest, run};
+use triptych::types::{Modality, Track};
 
-const DIM: usize = 256;
 const CLIPS: usize = 100_000;
 const ROUNDS: usize = 200;
 
@@ -29,68 +29,14 @@ fn main() {
     }
 }
 
-fn vector(rng: &mut StdRng) -> Embedding {
-    let values = (0..DIM).map(|_| (0..4).map(|_| rng.random_range(-1.0_f32..1.0)).sum()).collect();
-    Embedding::new(values, DIM).unwrap()
-}
-
-fn record(n: usize) -> AssetRecord {
-    AssetRecord {
-        id: AssetId::generate(),
-        sha256: String::new(),
-        name: format!("film-{n}.mp4"),
-        path: String::new(),
-        owned: false,
-        size_bytes: 1,
-        kind: Some(AssetKind::Video),
-        duration_secs: n as f64,
-        width: 64,
-        height: 64,
-        state: AssetState::Ready,
-        error: None,
-        metadata: json!({"shelf": n % 100, "tags": ["a", format!("t{}", n % 7)], "title": format!("film {n}")}),
-        clips: 0,
-        created_unix_ms: n as i64 * 60_000,
-        updated_unix_ms: 0,
-    }
-}
-
-fn filled(clips_per_asset: usize, rng: &mut StdRng) -> (Corpus, tempfile::TempDir) {
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let (model, space) = (ModelId("bench".into()), Space::new("coarse"));
-    let index = runtime.block_on(async {
-        let store = SqliteStore::open(dir.path(), &model).await.unwrap();
-        IndexSet::open(&dir.path().join("index"), &model, &[(Track::Video, space.clone(), DIM)], &store).await
-    });
-    let (index, catalog) = (index.unwrap(), Catalog::default());
-    for n in 0..CLIPS / clips_per_asset {
-        let record = record(n);
-        catalog.put_asset(&record);
-        let clip = |at: usize| ClipEntry {
-            id: ClipId((n * clips_per_asset + at) as i64 + 1),
-            span: TimeSpan::new(at as f64 * 3.2, at as f64 * 3.2 + 3.2).unwrap(),
-            agreement: None,
-        };
-        let clips: Vec<ClipEntry> = (0..clips_per_asset).map(clip).collect();
-        catalog.add_clips(record.id, &clips);
-        for clip in clips {
-            index.upsert(clip.id, &[(Track::Video, space.clone(), vector(rng))]).unwrap();
-        }
-    }
-    let corpus = Corpus {
-        catalog: Arc::new(catalog),
-        index: Arc::new(index),
-        comparable: Arc::new(Comparable::new([&space], |_, _| true)),
-        backgrounds: Arc::default(),
-    };
-    (corpus, dir)
+fn metadata(n: usize) -> Value {
+    json!({"shelf": n % 100, "tags": ["a", format!("t{}", n % 7)], "title": format!("film {n}")})
 }
 
 fn compare(clips_per_asset: usize) {
     let mut rng = StdRng::seed_from_u64(5);
-    let (corpus, _dir) = filled(clips_per_asset, &mut rng);
-    let space = Space::new("coarse");
+    let (corpus, _, _dir) = library(CLIPS, clips_per_asset, metadata, Backgrounds::default(), &mut rng);
+    let space = space();
     for (name, filter) in [
         ("one value of a key", json!({"must": [{"key": "metadata.shelf", "eq": 17}]})),
         (
@@ -104,7 +50,7 @@ fn compare(clips_per_asset: usize) {
         let selection = corpus.catalog.select(&filter);
         let Selection::Only(ids) = &*selection else { panic!("the filter keeps too much") };
         let only = ClipFilter::Only(ids.clone());
-        let other = record(1);
+        let other = film(1, metadata(1));
         let mut secs = [0.0; 3];
         for _ in 0..ROUNDS {
             let query = vector(&mut rng);

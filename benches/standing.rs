@@ -4,24 +4,21 @@
 //! Times are of the processor, of one thread. `cargo bench --bench standing`
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::hint::black_box;
-use std::sync::Arc;
 
+use common::{library, space, vector};
 use cpu_time::ProcessTime;
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use serde_json::json;
-use triptych::catalog::{Catalog, ClipEntry};
-use triptych::index::IndexSet;
 use triptych::search::{
-    Backgrounds, Comparable, Corpus, Distributions, Lane, Least, QueryPart, SearchRequest, Standing, Verdict,
-    ask, run,
+    Backgrounds, Distributions, Lane, Least, QueryPart, SearchRequest, Standing, Verdict, ask, run,
 };
-use triptych::store::{AssetRecord, AssetState, SqliteStore};
-use triptych::types::{AssetId, AssetKind, ClipId, Embedding, Modality, ModelId, Space, TimeSpan, Track};
+use triptych::types::{Modality, Track};
 
-const DIM: usize = 256;
 const CLIPS: usize = 20_000;
 const CLIPS_PER_ASSET: usize = 20;
 const QUERIES: usize = 10_000;
@@ -30,7 +27,8 @@ const SEARCHES: usize = 200;
 fn main() {
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global().unwrap();
     let mut rng = StdRng::seed_from_u64(5);
-    let (corpus, assets, _dir) = filled(&mut rng);
+    let shelf = |n: usize| json!({"shelf": n % 2});
+    let (corpus, assets, _dir) = library(CLIPS, CLIPS_PER_ASSET, shelf, backgrounds(), &mut rng);
     for (name, filter) in [
         ("no filter", json!({})),
         ("a filter that keeps a half", json!({"must": [{"key": "metadata.shelf", "eq": 0}]})),
@@ -39,7 +37,7 @@ fn main() {
             .map(|_| {
                 let part = QueryPart {
                     modality: Modality::Text,
-                    vectors: BTreeMap::from([(Space::new("coarse"), vector(&mut rng))]),
+                    vectors: BTreeMap::from([(space(), vector(&mut rng))]),
                     weight: 1.0,
                     words: 3,
                 };
@@ -78,69 +76,15 @@ fn main() {
     }
 }
 
-fn vector(rng: &mut StdRng) -> Embedding {
-    let values = (0..DIM).map(|_| (0..4).map(|_| rng.random_range(-1.0_f32..1.0)).sum()).collect();
-    Embedding::new(values, DIM).unwrap()
-}
-
-fn record(n: usize) -> AssetRecord {
-    AssetRecord {
-        id: AssetId::generate(),
-        sha256: String::new(),
-        name: format!("film-{n}.mp4"),
-        path: String::new(),
-        owned: false,
-        size_bytes: 1,
-        kind: Some(AssetKind::Video),
-        duration_secs: 64.0,
-        width: 64,
-        height: 64,
-        state: AssetState::Ready,
-        error: None,
-        metadata: json!({"shelf": n % 2}),
-        clips: 0,
-        created_unix_ms: 0,
-        updated_unix_ms: 0,
-    }
-}
-
-/// A library, and what scores mean in it: confidence is told of every query.
-fn filled(rng: &mut StdRng) -> (Corpus, Vec<AssetId>, tempfile::TempDir) {
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let (model, space) = (ModelId("bench".into()), Space::new("coarse"));
-    let index = tokio::runtime::Runtime::new().unwrap().block_on(async {
-        let store = SqliteStore::open(dir.path(), &model).await.unwrap();
-        IndexSet::open(&dir.path().join("index"), &model, &[(Track::Video, space.clone(), DIM)], &store).await
-    });
-    let (index, catalog, mut assets) = (index.unwrap(), Catalog::default(), Vec::new());
-    for n in 0..CLIPS / CLIPS_PER_ASSET {
-        let record = record(n);
-        catalog.put_asset(&record);
-        assets.push(record.id);
-        let clip = |at: usize| ClipEntry {
-            id: ClipId((n * CLIPS_PER_ASSET + at) as i64 + 1),
-            span: TimeSpan::new(at as f64 * 3.2, at as f64 * 3.2 + 3.2).unwrap(),
-            agreement: None,
-        };
-        let clips: Vec<ClipEntry> = (0..CLIPS_PER_ASSET).map(clip).collect();
-        catalog.add_clips(record.id, &clips);
-        for clip in clips {
-            index.upsert(clip.id, &[(Track::Video, space.clone(), vector(rng))]).unwrap();
-        }
-    }
+/// What scores mean in the library: confidence is told of every query.
+fn backgrounds() -> Backgrounds {
     let backgrounds = Backgrounds::default();
-    let lane = Lane { query: Modality::Text, words: 3, space: space.clone(), target: Track::Video };
+    let lane = Lane { query: Modality::Text, words: 3, space: space(), target: Track::Video };
     let scores = (0..96).map(|n| 0.18 + n as f32 * 0.001).collect();
     backgrounds.replace(Distributions {
         clips: CLIPS,
         lanes: BTreeMap::from([(lane, scores)]),
         banks: BTreeMap::default(),
     });
-    let corpus = Corpus {
-        catalog: Arc::new(catalog),
-        index: Arc::new(index),
-        comparable: Arc::new(Comparable::new([&space], |_, _| true)),
-        backgrounds: Arc::new(backgrounds),
-    };
-    (corpus, assets, dir)
+    backgrounds
 }

@@ -124,6 +124,16 @@ fn tells_what_is_wrong() {
         "model_missing",
     );
     refused(&["serve", "--data", data, "--listen", "0.0.0.0:0"], 2, "api_key_required");
+    // An empty variable sets nothing; above all it is no key that everybody knows.
+    let output = triptych(&["serve", "--data", data, "--listen", "0.0.0.0:0"])
+        .env("TRIPTYCH_API_KEY", "")
+        .env("TRIPTYCH_ALLOW_URL_HOSTS", "")
+        .output()
+        .unwrap();
+    assert!(text(&output.stderr).contains("error[api_key_required]: "), "{}", text(&output.stderr));
+    let output = run(&["serve", "--data", data, "--listen", "0.0.0.0:0", "--api-key", ""]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("--api-key"), "{}", text(&output.stderr));
 
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("notes.mp4"), "this is a text file, not a film").unwrap();

@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
+mod receiver;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use common::{Options, Server, error_of, eventually, manifest_dir, ok_json, tone, video};
+use receiver::Receiver;
 use serde_json::{Value, json};
 
 /// The shipped bundle under another name, which makes it another model.
@@ -193,4 +195,69 @@ fn jobs_and_uploads_go_on_with_the_model_that_takes_over() {
     server.stop();
     let server = Server::start(Options::default().data(&dir.path().join("data")).args(&[]));
     assert_eq!(models(&server)[0]["id"], "other-world");
+}
+
+#[test]
+fn what_people_set_up_goes_on_with_the_model_that_takes_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = other_bundle(dir.path());
+    let (data, inbox) = (dir.path().join("data"), dir.path().canonicalize().unwrap().join("inbox"));
+    std::fs::create_dir_all(&inbox).unwrap();
+    let drop_in = |name: &str, hz: u32| std::fs::copy(tone(name, 4.0, hz), inbox.join(name)).unwrap();
+    let receiver = Receiver::start(&[]);
+    let options = || {
+        let options = Options::default().data(&data);
+        let root = dir.path().to_str().unwrap();
+        options.args(&["--model-root", root, "--allow-root", root, "--allow-webhook-host", &receiver.rule()])
+    };
+    let server = Server::start(options());
+    let watch = server.post_json("/v1/watches", &json!({"path": inbox, "poll_secs": 1}));
+    let standing = server.post_json(
+        "/v1/standing-queries",
+        &json!({"query": {"text": "red"}, "targets": ["audio"], "min_score": -1,
+                "webhook": {"url": receiver.url("/match")}}),
+    );
+    let secret = standing["webhook"]["secret"].as_str().unwrap().to_owned();
+    let path = format!("/v1/standing-queries/{}/matches", standing["id"].as_str().unwrap());
+    let matched = |server: &Server, wanted: &[&str]| {
+        eventually("the matches are stored", || {
+            let found = server.get_json(&path)["data"].as_array().unwrap().clone();
+            let names: Vec<&str> = found.iter().map(|one| one["asset_name"].as_str().unwrap()).collect();
+            (names == wanted).then_some(found)
+        })
+    };
+    // Told of nothing until the other model serves.
+    receiver.always(Some(503));
+    drop_in("first.wav", 300);
+    let before = matched(&server, &["first.wav"]);
+    assert_eq!(load(&server, &bundle).status(), 202);
+    caught_up(&server, 1);
+    server.post_json("/v1/models/other-world/promote", &json!({}));
+
+    let shown = server.get_json(&format!("/v1/standing-queries/{}", standing["id"].as_str().unwrap()));
+    assert_eq!((&shown["error"], &shown["match_count"]), (&Value::Null, &json!(1)), "{shown}");
+    assert_eq!(matched(&server, &["first.wav"])[0]["id"], before[0]["id"]);
+    drop_in("second.wav", 500);
+    matched(&server, &["second.wav", "first.wav"]);
+    let now = server.get_json(&format!("/v1/watches/{}", watch["id"].as_str().unwrap()));
+    assert_eq!(now["created_at"], watch["created_at"]);
+    receiver.always(None);
+    let told = eventually("both matches are told", || {
+        let told = receiver.accepted();
+        (told.len() == 2).then_some(told)
+    });
+    let about: HashSet<String> =
+        told.iter().map(|one| one.body()["data"]["asset_name"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(about, HashSet::from(["first.wav".to_owned(), "second.wav".to_owned()]));
+    assert!(told.iter().all(|one| one.is_signed_with(&secret)), "{told:?}");
+    server.kill9();
+
+    // Nothing is told or matched twice by the start after it.
+    let server = Server::start(options());
+    assert_eq!(models(&server)[0]["id"], "other-world");
+    drop_in("third.wav", 700);
+    matched(&server, &["third.wav", "second.wav", "first.wav"]);
+    eventually("the third is told", || (receiver.accepted().len() == 3).then_some(()));
+    let ids: HashSet<String> = receiver.accepted().into_iter().map(|one| one.id).collect();
+    assert_eq!(ids.len(), 3);
 }

@@ -1,6 +1,7 @@
 // @ts-check
 // Folders on the server that are being indexed: start, live progress, failures, pause, cancel, retry.
 
+import { acts } from "./acts.js";
 import { cancelJob, failedItems, job, jobEvents, listJobs, startJob, steerJob } from "./api.js";
 import { byId, el, lasting, plural, sleep } from "./dom.js";
 
@@ -18,35 +19,17 @@ const STATE = {
 const form = /** @type {HTMLFormElement} */ (byId("folder-form"));
 const path = /** @type {HTMLInputElement} */ (byId("folder-path"));
 const deep = /** @type {HTMLInputElement} */ (byId("folder-deep"));
-const problem = byId("folder-problem");
 const list = byId("jobs");
 
 /** @type {Map<string, ReturnType<typeof card>>} */
 const cards = new Map();
+const { onClick, onSubmit } = acts(byId("folder-problem"));
 let onEnd = () => {};
 
 /** @param {() => void} ended called when a job has ended */
 export function startJobs(ended) {
   onEnd = ended;
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    problem.hidden = true;
-    const button = /** @type {HTMLButtonElement} */ (form.querySelector("button[type=submit]"));
-    button.disabled = true;
-    try {
-      const begun = await startJob(path.value.trim(), deep.checked);
-      add(begun, true);
-    } catch (error) {
-      complain(error);
-    }
-    button.disabled = false;
-  });
-}
-
-/** @param {unknown} error */
-function complain(error) {
-  problem.textContent = error instanceof Error ? error.message : String(error);
-  problem.hidden = false;
+  onSubmit(form, async () => add(await startJob(path.value.trim(), deep.checked), true));
 }
 
 /** Shows jobs begun earlier, or elsewhere. */
@@ -108,26 +91,12 @@ function card(begun) {
     summary.textContent = `${plural(now.items_failed, "file")} failed`;
     if (now.items_failed && (details.open || !live(now))) listFailures(now.id, failures);
   }
-  /**
-   * @param {HTMLButtonElement} button
-   * @param {() => Promise<Job>} act
-   */
-  const onClick = (button, act) =>
-    button.addEventListener("click", async () => {
-      button.disabled = true;
-      try {
-        draw(await act());
-      } catch (error) {
-        complain(error);
-      }
-      button.disabled = false;
-    });
-  onClick(cancel, () => cancelJob(begun.id));
+  onClick(cancel, async () => draw(await cancelJob(begun.id)));
   onClick(steer, async () => {
     const again = next === "retry";
     const now = await steerJob(begun.id, next);
     if (again && live(now)) watch(begun.id, shown);
-    return now;
+    draw(now);
   });
   details.addEventListener("toggle", () => details.open && listFailures(begun.id, failures));
   const shown = { item, draw };

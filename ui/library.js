@@ -1,6 +1,7 @@
 // @ts-check
 // The list of what is in the library.
 
+import { acts } from "./acts.js";
 import { asset, deleteAsset, listAssets } from "./api.js";
 import { byId, bytes, clock, el, icon, plural, sleep } from "./dom.js";
 import { play, wholeOf } from "./player.js";
@@ -16,6 +17,7 @@ const list = byId("assets");
 const more = /** @type {HTMLButtonElement} */ (byId("assets-more"));
 const problem = byId("library-problem");
 const status = byId("assets-status");
+const { complain } = acts(problem);
 /** @type {string | null} */
 let next = null;
 
@@ -53,12 +55,6 @@ async function loadPage(after) {
   }
   more.disabled = false;
   count();
-}
-
-/** @param {unknown} error */
-function complain(error) {
-  problem.textContent = error instanceof Error ? error.message : String(error);
-  problem.hidden = false;
 }
 
 function count() {

@@ -1,6 +1,7 @@
 // @ts-check
 // The search view: from the address to a request, from the answer to the grid.
 
+import { acts } from "./acts.js";
 import { listAssets, search, timelineOf } from "./api.js";
 import { byId, el, plural } from "./dom.js";
 import { acceptPicks, kindOf } from "./files.js";
@@ -24,6 +25,7 @@ const box = /** @type {HTMLInputElement} */ (byId("q"));
 const grid = byId("results");
 const status = byId("status");
 const problem = byId("search-problem");
+const { complain } = acts(problem);
 const more = /** @type {HTMLButtonElement} */ (byId("more"));
 
 /** @type {Hit[]} */
@@ -129,12 +131,6 @@ function showRecent(assets) {
     const button = { type: "button", class: "open", "aria-label": label, onClick };
     list.append(el("li", {}, el("button", button, cover(found), name)));
   }
-}
-
-/** @param {unknown} error */
-function complain(error) {
-  problem.textContent = error instanceof Error ? error.message : String(error);
-  problem.hidden = false;
 }
 
 function reset() {

@@ -1,6 +1,7 @@
 // @ts-check
 // What is watched for: words that every new file is compared with, and which files matched them.
 
+import { acts } from "./acts.js";
 import { dropStanding, listStanding, standingMatches, steerStanding, watchFor } from "./api.js";
 import { byId, clock, el, plural } from "./dom.js";
 import { play } from "./player.js";
@@ -12,25 +13,16 @@ const form = /** @type {HTMLFormElement} */ (byId("standing-form"));
 const words = /** @type {HTMLInputElement} */ (byId("standing-words"));
 const heard = /** @type {HTMLInputElement} */ (byId("standing-sounds"));
 const old = /** @type {HTMLInputElement} */ (byId("standing-old"));
-const problem = byId("standing-problem");
 const list = byId("standing");
 /** @type {Map<string, ReturnType<typeof card>>} */
 const cards = new Map();
+const { onClick, onSubmit } = acts(byId("standing-problem"));
 
 export function startStanding() {
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    problem.hidden = true;
-    const button = /** @type {HTMLButtonElement} */ (form.querySelector("button[type=submit]"));
-    button.disabled = true;
-    try {
-      const targets = heard.checked ? ["video", "audio"] : ["video"];
-      list.prepend(card(await watchFor(words.value.trim(), targets, old.checked)).item);
-      words.value = "";
-    } catch (error) {
-      complain(error);
-    }
-    button.disabled = false;
+  onSubmit(form, async () => {
+    const targets = heard.checked ? ["video", "audio"] : ["video"];
+    list.prepend(card(await watchFor(words.value.trim(), targets, old.checked)).item);
+    words.value = "";
   });
 }
 
@@ -42,12 +34,6 @@ export async function refreshStanding() {
     if (known) known.draw(one);
     else list.prepend(card(one).item);
   }
-}
-
-/** @param {unknown} error */
-function complain(error) {
-  problem.textContent = error instanceof Error ? error.message : String(error);
-  problem.hidden = false;
 }
 
 /** @param {StandingQuery} shown */
@@ -84,16 +70,6 @@ function card(begun) {
     details.hidden = !now.match_count;
     summary.textContent = `${plural(now.match_count, "file")} matched`;
   }
-  /**
-   * @param {HTMLButtonElement} button
-   * @param {() => Promise<void>} act
-   */
-  const onClick = (button, act) =>
-    button.addEventListener("click", async () => {
-      button.disabled = true;
-      await act().catch(complain);
-      button.disabled = false;
-    });
   onClick(steer, async () => draw(await steerStanding(now.id, !now.enabled)));
   onClick(drop, async () => {
     await dropStanding(now.id);

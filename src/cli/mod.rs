@@ -18,7 +18,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{DataArgs, LimitArgs, ModelArgs};
 use crate::embed::{EmbedError, Embedder};
@@ -146,7 +147,11 @@ impl From<std::io::Error> for CliError {
 /// Runs the command line; the whole program but the decode-worker.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = without_empty_variables(Cli::command()).get_matches();
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
     let serves = matches!(cli.command, Command::Serve(_) | Command::Demo(_));
     crate::telemetry::init_logging(if serves { Verbosity::Notices } else { Verbosity::Warnings });
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -173,6 +178,15 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => fail(&error),
     }
+}
+
+/// A variable that is set but empty says nothing, like one that is not set.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let keep_if_said = |arg: clap::Arg| {
+        let value = arg.get_env().and_then(std::env::var_os);
+        if value.is_some_and(|value| value.is_empty()) { arg.env(Resettable::Reset) } else { arg }
+    };
+    command.mut_args(keep_if_said).mut_subcommands(without_empty_variables)
 }
 
 fn fail(error: &CliError) -> ExitCode {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use tokio::net::TcpListener;
 
 use super::{CliError, Doors};
@@ -22,7 +23,7 @@ pub struct ListenArgs {
     #[arg(long, env = "TRIPTYCH_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
     /// Key that every request must carry as `Authorization: Bearer KEY`.
-    #[arg(long, env = "TRIPTYCH_API_KEY", hide_env_values = true)]
+    #[arg(long, env = "TRIPTYCH_API_KEY", hide_env_values = true, value_parser = NonEmptyStringValueParser::new())]
     pub api_key: Option<String>,
     /// Largest upload, bytes.
     #[arg(long, env = "TRIPTYCH_MAX_UPLOAD_BYTES", default_value_t = 4 << 30)]

@@ -209,7 +209,9 @@ impl Library {
         self.tell(asset.id);
         self.standing.wake();
         stages.total = began.elapsed().as_secs_f64();
-        super::metrics::ingested(&asset, &stages);
+        if self.serves() {
+            super::metrics::ingested(&asset, &stages);
+        }
         Ok(IngestReport { asset, new: true, stages })
     }
 

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::{Library, LibraryError};
 use crate::catalog::Filter;
@@ -120,7 +119,12 @@ impl Library {
             self.tell(asset.id);
         }
         drop(gate);
-        super::metrics::deleted(gone.len() as u64, gone.iter().map(|asset| asset.clips.len() as u64).sum());
+        if self.serves() {
+            super::metrics::deleted(
+                gone.len() as u64,
+                gone.iter().map(|asset| asset.clips.len() as u64).sum(),
+            );
+        }
         for path in gone.iter().filter_map(|asset| asset.owned_path.as_deref()) {
             self.remove_kept(path.as_ref()).await?;
         }
@@ -131,7 +135,7 @@ impl Library {
     /// caller holds the lock under which bytes are taken in.
     pub(super) async fn remove_kept(&self, path: &Path) -> Result<(), LibraryError> {
         // They are the serving model's.
-        if self.beside.load(Ordering::Acquire) || !self.keeper.pins.lets_go(path) {
+        if !self.serves() || !self.keeper.pins.lets_go(path) {
             return Ok(());
         }
         match tokio::fs::remove_file(path).await {

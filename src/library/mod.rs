@@ -285,6 +285,11 @@ impl Library {
         self.off_thread(move || search::timeline(&corpus, &request, asset)).await
     }
 
+    /// Whether it is the one that people ask; a model beside does everything once more, and is not counted.
+    fn serves(&self) -> bool {
+        !self.beside.load(Ordering::Acquire)
+    }
+
     /// Tells whoever follows that an asset has changed.
     fn tell(&self, id: AssetId) {
         // Nobody may listen.
@@ -347,7 +352,9 @@ impl Library {
         self.catalog.remove_asset(record.id);
         drop(gate);
         self.tell(record.id);
-        metrics::deleted(1, clips.len() as u64);
+        if self.serves() {
+            metrics::deleted(1, clips.len() as u64);
+        }
         if record.owned {
             self.remove_kept(record.path.as_ref()).await?;
         }
@@ -365,7 +372,7 @@ impl Library {
             self.tasks.spawn(open::snapshot_when_idle(Arc::clone(self)));
             self.tasks.spawn(calibrate::keep_up(Arc::clone(self)));
         });
-        if !self.beside.load(Ordering::Acquire) {
+        if self.serves() {
             self.start_serving();
         }
     }

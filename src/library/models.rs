@@ -209,9 +209,14 @@ impl Models {
         let mut changed = registry.clone();
         changed.forget(&known.digest);
         changed.beside.push(known.clone());
-        changed.write(data_dir)?;
-        *registry = changed;
         let beside = Arc::clone(self).attach_embedder(known, embedder).await?;
+        // Only now: what could not be opened is not tried again at every start.
+        if let Err(error) = changed.write(data_dir) {
+            self.take_out(&beside);
+            stop_beside(beside).await;
+            return Err(error);
+        }
+        *registry = changed;
         drop(registry);
         let digest = &beside.known.digest;
         let entry = |entry: &ModelEntry| entry.library.embedder().bundle().id().to_string() == *digest;

@@ -8,6 +8,7 @@ mod decode;
 mod error;
 mod ffmpeg_log;
 mod image;
+mod pipe;
 mod process;
 mod protocol;
 mod sandbox;

@@ -1,5 +1,5 @@
-//! The bounded queue before the towers: interactive work goes before bulk work, and work whose caller
-//! has gone is dropped.
+//! The bounded queue before the towers: interactive work goes before bulk work (but for a batch a
+//! second), and work whose caller has gone is dropped.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,6 +12,9 @@ use super::{ModelError, Priority, SpaceVectors};
 
 /// A batch should not hold its worker much longer than this: a person's query may come behind it.
 const LONGEST_RUN: Duration = Duration::from_millis(60);
+/// Bulk work gets a batch this often, however many people ask: a job must come to its end. It costs
+/// them at most [`LONGEST_RUN`] a second.
+const BULK_WAITS_AT_MOST: Duration = Duration::from_secs(1);
 
 /// What a tower gave for one input, and what it took.
 #[derive(Debug)]
@@ -46,7 +49,20 @@ struct State {
     lanes: [VecDeque<Job>; 2],
     /// What one input took in the latest run, by tower; absent until a tower has run.
     per_input: HashMap<usize, Duration>,
+    /// When bulk work was last taken.
+    bulk_taken: Option<Instant>,
     closed: bool,
+}
+
+impl State {
+    /// The lanes in the order in which work is taken from them.
+    fn order(&self, bulk_waits_at_most: Duration) -> [usize; 2] {
+        let bulk = lane(Priority::Bulk);
+        let since =
+            self.lanes[bulk].front().map(|job| self.bulk_taken.map_or(job.queued, |t| t.max(job.queued)));
+        let starves = since.is_some_and(|since| since.elapsed() >= bulk_waits_at_most);
+        if starves { [1, 0] } else { [0, 1] }
+    }
 }
 
 pub(super) struct Queue {
@@ -54,6 +70,7 @@ pub(super) struct Queue {
     ready: Condvar,
     places: [Arc<Semaphore>; 2],
     workers: usize,
+    bulk_waits_at_most: Duration,
 }
 
 fn lane(priority: Priority) -> usize {
@@ -71,6 +88,7 @@ impl Queue {
             ready: Condvar::new(),
             places: [interactive_places, bulk_places].map(|places| Arc::new(Semaphore::new(places))),
             workers,
+            bulk_waits_at_most: BULK_WAITS_AT_MOST,
         }
     }
 
@@ -112,11 +130,14 @@ impl Queue {
             if state.closed {
                 return None;
             }
-            let State { lanes, per_input, .. } = &mut *state;
-            let most = |tower: usize| most_inputs(batching[tower].max, per_input.get(&tower).copied());
-            for lane in lanes {
-                lane.retain(|job| !job.reply.is_closed());
-                if let Some(batch) = next_batch(lane, batching, most, self.workers) {
+            state.lanes.iter_mut().for_each(|lane| lane.retain(|job| !job.reply.is_closed()));
+            for index in state.order(self.bulk_waits_at_most) {
+                let State { lanes, per_input, .. } = &mut *state;
+                let most = |tower: usize| most_inputs(batching[tower].max, per_input.get(&tower).copied());
+                if let Some(batch) = next_batch(&mut lanes[index], batching, most, self.workers) {
+                    if index == lane(Priority::Bulk) {
+                        state.bulk_taken = Some(Instant::now());
+                    }
                     return Some(batch);
                 }
             }
@@ -188,6 +209,24 @@ mod tests {
 
     fn values(batch: &[Job]) -> Vec<i64> {
         batch.iter().map(|job| if let Input::I64(ids) = &job.input { ids[0] } else { -1 }).collect()
+    }
+
+    #[tokio::test]
+    async fn bulk_work_gets_its_turn_under_endless_interactive_work() {
+        let patience = Duration::from_millis(200);
+        let queue = Queue { bulk_waits_at_most: patience, ..Queue::new(8, 8, 1) };
+        let mut answers = Vec::new();
+        for (value, priority) in
+            [(1, Priority::Bulk), (2, Priority::Bulk), (3, Priority::Interactive), (4, Priority::Interactive)]
+        {
+            answers.push(queue.push(0, input(value), priority).await.unwrap());
+        }
+        let take = || values(&queue.take(&[SINGLE]).unwrap());
+        std::thread::sleep(patience);
+        // One batch only, though the second has waited as long.
+        assert_eq!([take(), take()], [[1], [3]]);
+        std::thread::sleep(patience);
+        assert_eq!([take(), take()], [[2], [4]]);
     }
 
     #[tokio::test]

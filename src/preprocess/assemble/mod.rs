@@ -1,5 +1,10 @@
 //! Puts frames and sound together to clips, holding back no more than it must.
 
+mod cut;
+mod sink;
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -10,8 +15,10 @@ use super::clips::{FrameBlocks, Plan, SampleStore, Tail, looped};
 use super::frames::Resizer;
 use super::resample::Resampler;
 use super::{AssetSummary, ClipSpec, ClipTensors};
-use crate::media::{DecodeRequest, Flow, MediaError, MediaInfo, Outcome, Sink};
+use crate::media::{Flow, MediaError, Outcome};
 use crate::types::{AssetKind, TimeSpan};
+
+pub(super) use self::cut::Cut;
 
 /// Sound that may wait for its pictures, samples: 5.8 minutes at 48 kHz.
 const MAX_WAITING_SAMPLES: usize = 16 << 20;
@@ -23,53 +30,6 @@ pub(super) enum Message {
     Clip(ClipTensors),
     Failed(MediaError),
     End,
-}
-
-/// Which part of the asset is wanted, in frames and in seconds.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Cut {
-    fps: f64,
-    sample_rate_hz: u32,
-    /// First frame wanted.
-    first_frame: u64,
-    /// Frame after the last.
-    end_frame: Option<u64>,
-    /// Frames decoded before the first, so that a picture that began earlier is there.
-    run_up: u64,
-    span: Option<TimeSpan>,
-}
-
-impl Cut {
-    pub fn new(spec: &ClipSpec, span: Option<TimeSpan>) -> Self {
-        let fps = if spec.fps.is_finite() && spec.fps > 0.0 { spec.fps } else { 1.0 };
-        // A span's ends may come from a clip's own seconds: what is a hair off the grid is on it.
-        let first_frame = span.map_or(0, |s| (s.start_secs * fps + 1e-6).floor() as u64);
-        let end_frame = span.map(|s| ((s.end_secs * fps - 1e-6).ceil() as u64).max(first_frame + 1));
-        let run_up = (fps.ceil() as u64).min(first_frame);
-        Self { fps, sample_rate_hz: spec.sample_rate_hz, first_frame, end_frame, run_up, span }
-    }
-
-    /// What to ask the decoder for.
-    pub fn request(&self) -> DecodeRequest {
-        let start_secs = self.decode_start_secs();
-        // One frame more: the last one wanted is then never the decoder's rounded end.
-        let duration_secs = self.end_frame.map(|end| (end + 1) as f64 / self.fps - start_secs);
-        DecodeRequest { fps: self.fps, sample_rate_hz: self.sample_rate_hz, start_secs, duration_secs }
-    }
-
-    /// The decoder knows where it began, not where the span does.
-    pub fn explain(&self, error: MediaError) -> MediaError {
-        match (error, self.span) {
-            (MediaError::SpanOutOfRange { .. }, Some(span)) => {
-                MediaError::SpanOutOfRange { start_secs: span.start_secs }
-            }
-            (error, _) => error,
-        }
-    }
-
-    fn decode_start_secs(&self) -> f64 {
-        (self.first_frame - self.run_up) as f64 / self.fps
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -364,182 +324,5 @@ impl Assembler {
         }
         self.sound.ended = true;
         if self.mode == Mode::Video { self.emit() } else { Ok(()) }
-    }
-}
-
-impl Sink for Assembler {
-    fn started(&mut self, info: &MediaInfo) -> Result<(), MediaError> {
-        let first = self.mode == Mode::Unknown;
-        if first {
-            self.mode = match info.kind {
-                Some(AssetKind::Image) => Mode::Picture,
-                _ if info.has_video => Mode::Video,
-                _ => Mode::Sound,
-            };
-            (self.declared_secs, self.estimated) = (info.declared_secs, info.estimated);
-            // Some demuxers answer a seek behind the end with the last packet.
-            let end = info.declared_secs.filter(|_| !info.estimated).unwrap_or(f64::INFINITY);
-            if let Some(span) = self.cut.span.filter(|span| span.start_secs >= end) {
-                return Err(MediaError::SpanOutOfRange { start_secs: span.start_secs });
-            }
-            self.has_sound = info.has_audio;
-            if self.mode == Mode::Sound {
-                self.become_sound();
-            }
-            let rate = f64::from(self.spec.sample_rate_hz);
-            let skip_secs = self.start_secs() - self.cut.decode_start_secs();
-            self.skip_samples = (skip_secs * rate).round() as u64;
-            if info.has_audio {
-                let resampler = Resampler::new(info.sample_rate_hz, self.spec.sample_rate_hz);
-                self.resampler = Some(resampler.map_err(MediaError::Worker)?);
-            }
-        }
-        let mut summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
-        summary.kind = match self.mode {
-            Mode::Picture => AssetKind::Image,
-            Mode::Sound => AssetKind::Audio,
-            _ => AssetKind::Video,
-        };
-        summary.has_video |= info.has_video;
-        summary.has_audio |= info.has_audio;
-        summary.duration_secs = self.declared_secs.unwrap_or(0.0);
-        (summary.width, summary.height) = (info.width, info.height);
-        Ok(())
-    }
-
-    fn frame(&mut self, width: u32, height: u32, rgb: &[u8]) -> Result<Flow, MediaError> {
-        if self.skip_frames > 0 {
-            self.skip_frames -= 1;
-            return Ok(Flow::More);
-        }
-        let wanted = self.cut.end_frame.map(|end| end - self.cut.first_frame);
-        if self.mode == Mode::Sound || wanted.is_some_and(|wanted| self.blocks.count >= wanted) {
-            return Ok(Flow::More);
-        }
-        if self.blocks.count == 0 {
-            let mut summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
-            (summary.width, summary.height) = (width, height);
-        }
-        self.take_frame(width, height, rgb)
-    }
-
-    fn sound(&mut self, samples: &[f32]) -> Result<Flow, MediaError> {
-        if self.sound.ended {
-            return Ok(Flow::More);
-        }
-        let begun = Instant::now();
-        let mut resampled = std::mem::take(&mut self.resampled);
-        resampled.clear();
-        if let Some(resampler) = &mut self.resampler {
-            resampler.push(samples, &mut resampled).map_err(MediaError::Worker)?;
-        }
-        self.preprocess += begun.elapsed();
-        let taken = self.take_sound(&resampled);
-        self.resampled = resampled;
-        taken.map(|()| Flow::More)
-    }
-
-    fn sound_ended(&mut self) -> Result<Flow, MediaError> {
-        self.end_sound().map(|()| Flow::More)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn assembler(spec: &ClipSpec) -> (Assembler, mpsc::Receiver<Message>) {
-        let (sender, receiver) = mpsc::channel(1000);
-        let summary = AssetSummary::unknown();
-        let cut = Cut::new(spec, None);
-        let mut assembler = Assembler::new(spec.clone(), cut, sender, Arc::new(Mutex::new(summary)));
-        let info = MediaInfo {
-            kind: None,
-            sample_rate_hz: spec.sample_rate_hz,
-            declared_secs: None,
-            estimated: false,
-            width: 8,
-            height: 8,
-            has_video: true,
-            has_audio: true,
-        };
-        assembler.started(&info).unwrap();
-        (assembler, receiver)
-    }
-
-    fn clips(mut receiver: mpsc::Receiver<Message>) -> Vec<ClipTensors> {
-        receiver.close();
-        let next = std::iter::from_fn(|| receiver.try_recv().ok());
-        next.filter_map(|message| if let Message::Clip(clip) = message { Some(clip) } else { None }).collect()
-    }
-
-    fn spec(crop: usize) -> ClipSpec {
-        ClipSpec {
-            fps: 10.0,
-            frames: 32,
-            resize_shorter_side: crop,
-            crop,
-            sample_rate_hz: 48_000,
-            samples: 153_600,
-            stride_secs: 3.2,
-        }
-    }
-
-    #[test]
-    fn sound_and_pictures_meet_in_any_order_within_the_bounds() {
-        let spec = spec(8);
-        let sound: Vec<f32> = (0..48_000 * 13).map(|i| (i % 1000) as f32 / 1000.0).collect();
-        for sound_first in [true, false] {
-            let (mut assembler, receiver) = assembler(&spec);
-            let mut give = |frames: bool| {
-                if frames {
-                    for i in 0..128 {
-                        assembler.frame(8, 8, &[i; 192]).unwrap();
-                    }
-                } else {
-                    for chunk in sound.chunks(5000) {
-                        assembler.sound(chunk).unwrap();
-                    }
-                    assembler.sound_ended().unwrap();
-                }
-            };
-            give(!sound_first);
-            give(sound_first);
-            assembler.finish_video().unwrap();
-            let clips = clips(receiver);
-            assert_eq!(clips.len(), 4);
-            for (k, clip) in clips.iter().enumerate() {
-                assert_eq!(clip.frames.as_ref().unwrap()[0], 32 * k as u8);
-                assert_eq!(clip.pcm.as_ref().unwrap()[..], sound[153_600 * k..][..153_600]);
-            }
-        }
-    }
-
-    #[test]
-    fn pictures_do_not_wait_for_ever_for_their_sound() {
-        let (mut assembler, receiver) = assembler(&spec(200));
-        let mut most = 0;
-        for _ in 0..32 * 20 {
-            assembler.frame(8, 8, &[7; 192]).unwrap();
-            most = most.max(assembler.waiting.len());
-        }
-        assert!(most * 32 * 200 * 200 * 3 <= MAX_WAITING_BYTES + 32 * 200 * 200 * 3 && most > 10);
-        assert_eq!(assembler.notes.len(), 1);
-        assembler.sound(&[0.5; 1000]).unwrap();
-        assert_eq!(assembler.sound.total(), 0);
-        assert!(clips(receiver).iter().all(|clip| clip.pcm.is_none()));
-    }
-
-    #[test]
-    fn sound_does_not_wait_for_ever_for_its_pictures() {
-        let (mut assembler, receiver) = assembler(&spec(8));
-        let second = vec![0.25; 48_000];
-        for _ in 0..400 {
-            assembler.sound(&second).unwrap();
-            assert!(assembler.sound.kept() <= MAX_WAITING_SAMPLES + second.len());
-        }
-        assert_eq!((assembler.mode, assembler.notes.len()), (Mode::Sound, 1));
-        assert!(clips(receiver).iter().all(|clip| clip.frames.is_none() && clip.pcm.is_some()));
     }
 }
