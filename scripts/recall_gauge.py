@@ -48,7 +48,7 @@ def gauge(client: Client) -> dict:
 
 
 def asked_slowly(client: Client, texts: list[str]) -> list[set[tuple[str, float]]]:
-    """Some at a time, as many as may wait to be answered once more, and a quiet moment after them."""
+    """As many at a time as may wait to be answered once more, then a quiet moment."""
     found = []
     for first in range(0, len(texts), WAITING):
         found += [clips_found(client, text, exact=False) for text in texts[first : first + WAITING]]
@@ -71,7 +71,9 @@ def main() -> None:
         media = Path(folder) / "media"
         media.mkdir()
         write_films(media, args.films)
-        with running_server(args.binary, args.model, Path(folder) / "data", media, *options) as client:
+        with running_server(
+            args.binary, args.model, Path(folder) / "data", media, *options
+        ) as client:
             client.index_folder(media)
             time.sleep(5.0)
             as_usual = asked_slowly(client, texts)
