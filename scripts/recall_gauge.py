@@ -47,6 +47,15 @@ def gauge(client: Client) -> dict:
     return next(i for i in indexes if (i["track"], i["space"]) == ("video", "coarse"))["recall"]
 
 
+def wait_for_graph(client: Client, patience_secs: float = 600.0) -> None:
+    """It is built in the background, once there are vectors enough."""
+    deadline = time.monotonic() + patience_secs
+    while gauge(client)["engine"] != "graph":
+        if time.monotonic() > deadline:
+            raise SystemExit(f"no graph after {patience_secs:.0f} s")
+        time.sleep(1.0)
+
+
 def asked_slowly(client: Client, texts: list[str]) -> list[set[tuple[str, float]]]:
     """As many at a time as may wait to be answered once more, then a quiet moment."""
     found = []
@@ -75,7 +84,7 @@ def main() -> None:
             args.binary, args.model, Path(folder) / "data", media, *options
         ) as client:
             client.index_folder(media)
-            time.sleep(5.0)
+            wait_for_graph(client)
             as_usual = asked_slowly(client, texts)
             said = gauge(client)
             exactly = [clips_found(client, text, exact=True) for text in texts]

@@ -39,7 +39,7 @@ LICENSE = "Apache-2.0"
 
 
 def golden_inputs(cfg: ModelConfig) -> tuple[dict[str, np.ndarray], list[str]]:
-    """({tower: input rows}, the texts that the text rows come from), from held-out scenes."""
+    """({tower: input rows}, the texts of the text rows): held-out scenes, and noise."""
     scenes = [scene_of(GOLDEN_SEED, i, held_out=True) for i in range(GOLDEN_CLIPS)]
     clips = [plain_clip(scene, cfg) for scene in scenes]
     texts = [captions.evaluation_caption(scene) for scene in scenes]
@@ -47,9 +47,13 @@ def golden_inputs(cfg: ModelConfig) -> tuple[dict[str, np.ndarray], list[str]]:
     texts.append("LOOK: a  Tiny,SCARLET　ｓｔａｒ — zigzagging & moving in a circle's path!")
     texts.append("red " * (cfg.max_words - 1) + "zebra green blue")
     tokenizer = build_tokenizer(captions.vocabulary())
+    # Noise reaches every channel; a scene leaves some at zero, where a wrong weight would not show.
+    rng = np.random.default_rng(GOLDEN_SEED)
+    frames = rng.integers(0, 256, clips[0].frames.shape, dtype=np.uint8)
+    pcm = rng.uniform(-1.0, 1.0, clips[0].pcm.shape).astype(np.float32)
     inputs = {
-        "video": np.stack([clip.frames for clip in clips]),
-        "audio": np.stack([clip.pcm for clip in clips]),
+        "video": np.stack([*(clip.frames for clip in clips), frames]),
+        "audio": np.stack([*(clip.pcm for clip in clips), pcm]),
         "text": np.stack([encode(tokenizer, text, cfg.max_words) for text in texts]),
     }
     return inputs, texts
