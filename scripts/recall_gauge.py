@@ -34,10 +34,10 @@ def write_films(folder: Path, films: int) -> None:
         write_video(folder / f"{film:04}.mp4", scenes, size=SIZE, fps=FPS, sound=False)
 
 
-def clips_found(client: Client, text: str, exact: bool) -> set[tuple[str, float]]:
+def clips_found(client: Client, text: str, params: dict) -> set[tuple[str, float]]:
     """The ten best clips."""
     body = {"query": {"text": text}, "targets": ["video"], "group_by": "clip", "limit": 10}
-    hits = client.call("POST", "/v1/search", body | {"params": {"exact": exact}})["data"]
+    hits = client.call("POST", "/v1/search", body | {"params": params})["data"]
     return {(hit["asset_id"], hit["start_secs"]) for hit in hits}
 
 
@@ -56,11 +56,11 @@ def wait_for_graph(client: Client, patience_secs: float = 600.0) -> None:
         time.sleep(1.0)
 
 
-def asked_slowly(client: Client, texts: list[str]) -> list[set[tuple[str, float]]]:
+def asked_slowly(client: Client, texts: list[str], params: dict) -> list[set[tuple[str, float]]]:
     """As many at a time as may wait to be answered once more, then a quiet moment."""
     found = []
     for first in range(0, len(texts), WAITING):
-        found += [clips_found(client, text, exact=False) for text in texts[first : first + WAITING]]
+        found += [clips_found(client, text, params) for text in texts[first : first + WAITING]]
         time.sleep(2.0)
     return found
 
@@ -71,7 +71,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("models/small-world"))
     parser.add_argument("--films", type=int, default=84, help="of 313 clips each")
     parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--ef", type=int, help="breadth of the graph search; absent: the default")
     args = parser.parse_args()
+    params = {} if args.ef is None else {"ef": args.ef}
     rng = np.random.default_rng(0)
     scenes = [scene_of(SCENES_SEED, 10**6 + n, held_out=True) for n in range(args.queries)]
     texts = [describe(scene, rng) for scene in scenes]
@@ -85,9 +87,9 @@ def main() -> None:
         ) as client:
             client.index_folder(media)
             wait_for_graph(client)
-            as_usual = asked_slowly(client, texts)
+            as_usual = asked_slowly(client, texts, params)
             said = gauge(client)
-            exactly = [clips_found(client, text, exact=True) for text in texts]
+            exactly = [clips_found(client, text, {"exact": True}) for text in texts]
             clips = client.call("GET", "/v1/stats")["clips"]
     shares = [len(a & b) / 10 for a, b in zip(as_usual, exactly, strict=True)]
     print(
