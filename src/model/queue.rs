@@ -56,11 +56,11 @@ struct State {
 
 impl State {
     /// The lanes in the order in which work is taken from them.
-    fn order(&self, bulk_waits_at_most: Duration) -> [usize; 2] {
+    fn order(&self) -> [usize; 2] {
         let bulk = lane(Priority::Bulk);
         let since =
             self.lanes[bulk].front().map(|job| self.bulk_taken.map_or(job.queued, |t| t.max(job.queued)));
-        let starves = since.is_some_and(|since| since.elapsed() >= bulk_waits_at_most);
+        let starves = since.is_some_and(|since| since.elapsed() >= BULK_WAITS_AT_MOST);
         if starves { [1, 0] } else { [0, 1] }
     }
 }
@@ -70,7 +70,6 @@ pub(super) struct Queue {
     ready: Condvar,
     places: [Arc<Semaphore>; 2],
     workers: usize,
-    bulk_waits_at_most: Duration,
 }
 
 fn lane(priority: Priority) -> usize {
@@ -88,7 +87,6 @@ impl Queue {
             ready: Condvar::new(),
             places: [interactive_places, bulk_places].map(|places| Arc::new(Semaphore::new(places))),
             workers,
-            bulk_waits_at_most: BULK_WAITS_AT_MOST,
         }
     }
 
@@ -131,7 +129,7 @@ impl Queue {
                 return None;
             }
             state.lanes.iter_mut().for_each(|lane| lane.retain(|job| !job.reply.is_closed()));
-            for index in state.order(self.bulk_waits_at_most) {
+            for index in state.order() {
                 let State { lanes, per_input, .. } = &mut *state;
                 let most = |tower: usize| most_inputs(batching[tower].max, per_input.get(&tower).copied());
                 if let Some(batch) = next_batch(&mut lanes[index], batching, most, self.workers) {
@@ -213,8 +211,7 @@ mod tests {
 
     #[tokio::test]
     async fn bulk_work_gets_its_turn_under_endless_interactive_work() {
-        let patience = Duration::from_millis(200);
-        let queue = Queue { bulk_waits_at_most: patience, ..Queue::new(8, 8, 1) };
+        let queue = Queue::new(8, 8, 1);
         let mut answers = Vec::new();
         for (value, priority) in
             [(1, Priority::Bulk), (2, Priority::Bulk), (3, Priority::Interactive), (4, Priority::Interactive)]
@@ -222,10 +219,10 @@ mod tests {
             answers.push(queue.push(0, input(value), priority).await.unwrap());
         }
         let take = || values(&queue.take(&[SINGLE]).unwrap());
-        std::thread::sleep(patience);
+        std::thread::sleep(BULK_WAITS_AT_MOST);
         // One batch only, though the second has waited as long.
         assert_eq!([take(), take()], [[1], [3]]);
-        std::thread::sleep(patience);
+        std::thread::sleep(BULK_WAITS_AT_MOST);
         assert_eq!([take(), take()], [[2], [4]]);
     }
 
