@@ -2,7 +2,8 @@
 //! user would write: one session with as many intra-op threads as cores, asked in a loop. Then what
 //! batches give on one thread. Both sides run in turns, A B A B, and the medians are compared.
 //!
-//! `cargo bench --bench towers [-- BUNDLE]`
+//! `cargo bench --bench towers [-- BUNDLE] [cuda]`; with `cuda` the pool there beside the pool of all cores,
+//! and beside one CUDA session asked one by one.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
@@ -123,12 +124,16 @@ impl Case {
     }
 }
 
-fn session(bundle: &Bundle, native: &NativeParts, tower: &str, threads: usize) -> Session {
+fn session(bundle: &Bundle, native: &NativeParts, tower: &str, threads: usize, cuda: bool) -> Session {
     let file = bundle.manifest_json()["towers"][tower]["file"].as_str().unwrap().to_owned();
     let environment = triptych::model::environment(&native.onnxruntime).unwrap();
     let builder = Session::builder(&environment).unwrap();
     let builder = builder.with_optimization_level(GraphOptimizationLevel::All).ok().unwrap();
     let mut builder = builder.with_intra_threads(threads).ok().unwrap();
+    if cuda {
+        let provider = ort::ep::CUDA::default().with_tf32(false).build().error_on_failure();
+        builder = builder.with_execution_providers([provider]).ok().unwrap();
+    }
     builder.commit_from_file(bundle.dir().join(file)).unwrap()
 }
 
@@ -151,19 +156,23 @@ fn compare(count: usize, mut a: impl FnMut(), mut b: impl FnMut()) -> (f64, f64)
 }
 
 fn main() {
-    let bundle = std::env::args().skip(1).find(|arg| !arg.starts_with("--"));
-    let bundle = bundle.map_or_else(|| PathBuf::from("models/small-world"), PathBuf::from);
+    let mut given: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    let cuda = given.iter().position(|arg| arg == "cuda").map(|at| given.remove(at)).is_some();
+    let bundle = given.pop().map_or_else(|| PathBuf::from("models/small-world"), PathBuf::from);
     let bundle = Arc::new(Bundle::open(&bundle).unwrap());
     let native = NativeParts::find().unwrap();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let begun = Instant::now();
     let towers = Towers::load(Arc::clone(&bundle), &native, Device::Cpu, cores).unwrap();
     println!("{}: loaded and self-checked in {:.0} ms", bundle.name(), begun.elapsed().as_secs_f64() * 1e3);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    if cuda {
+        return beside_cuda(&bundle, &native, &towers);
+    }
 
+    let runtime = runtime();
     println!("\n{:<6} {:>22} {:>30} {:>7}", "tower", "pool, inputs/s", "one session, intra threads", "ratio");
     for case in cases(&bundle) {
-        let mut one = session(&bundle, &native, case.name, cores);
+        let mut one = session(&bundle, &native, case.name, cores, false);
         let (pool, plain) = compare(
             case.count,
             || runtime.block_on(case.through_pool(&towers)),
@@ -174,10 +183,36 @@ fn main() {
 
     println!("\n{:<6} {:>22} {:>30} {:>7}", "tower", "batches, inputs/s", "one by one (1 thread)", "ratio");
     for case in cases(&bundle) {
-        let mut batched = session(&bundle, &native, case.name, 1);
-        let mut single = session(&bundle, &native, case.name, 1);
+        let mut batched = session(&bundle, &native, case.name, 1, false);
+        let mut single = session(&bundle, &native, case.name, 1, false);
         let (many, one) =
             compare(case.count, || case.through(&mut batched, case.batch), || case.through(&mut single, 1));
         println!("{:<6} {many:>17.0} x {:<2} {one:>28.0} x 1 {:>6.2}x", case.name, case.batch, many / one);
     }
+}
+
+fn beside_cuda(bundle: &Arc<Bundle>, native: &NativeParts, cpu: &Towers) {
+    let begun = Instant::now();
+    let cuda = Towers::load(Arc::clone(bundle), native, Device::Cuda(0), 1).unwrap();
+    println!("on CUDA: loaded and self-checked in {:.0} ms\n", begun.elapsed().as_secs_f64() * 1e3);
+    for golden in cuda.goldens() {
+        println!("{} {}: worst 1 - cosine {:.1e}", golden.tower, golden.space, golden.worst_one_minus_cosine);
+    }
+    let runtime = runtime();
+    println!(
+        "\n{:<6} {:>15} {:>22} {:>7} {:>26} {:>7}",
+        "tower", "CUDA pool", "pool of all cores", "ratio", "CUDA session, one by one", "ratio"
+    );
+    for case in cases(bundle) {
+        let pool = || runtime.block_on(case.through_pool(&cuda));
+        let (on_cuda, on_cpu) = compare(case.count, pool, || runtime.block_on(case.through_pool(cpu)));
+        let mut plain = session(bundle, native, case.name, 1, true);
+        let (again, single) = compare(case.count, pool, || case.through(&mut plain, 1));
+        let (a, b) = (on_cuda / on_cpu, again / single);
+        println!("{:<6} {on_cuda:>15.0} {on_cpu:>22.0} {a:>6.2}x {single:>26.0} {b:>6.2}x", case.name);
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap()
 }

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -90,6 +90,55 @@ def bench_data(
     print(json.dumps(data_cost(cfg, batches).to_dict()))
 
 
+def bench_train(
+    config: str = "small-world", batch_size: int | None = None, steps: int = 20
+) -> None:
+    """Measures training steps on noise, apart from any data: clips per second, memory, and the
+    share of the device's bf16 rate.
+
+    Args:
+        config: a preset or a TOML file.
+        batch_size: in place of the configuration's.
+        steps: how many to time, three more going before.
+    """
+    from .bench_train import training_cost
+
+    cfg = load_config(config)
+    cfg = cfg if batch_size is None else replace(cfg, batch_size=batch_size)
+    print(json.dumps(training_cost(cfg, steps).to_dict()))
+
+
+def bench_towers(
+    folder: Path = Path("runs/towers"),
+    towers: tuple[str, ...] = ("s3d", "tsm50", "audio"),
+    engines: tuple[str, ...] = ("onnxruntime", "eager", "eager-channels-last", "compile"),
+    batches: tuple[int, ...] = (1, 8, 32),
+    device: Literal["cuda", "cpu"] = "cuda",
+    prepare_only: bool = False,
+) -> None:
+    """Measures the paper's towers, random weights, in ONNX Runtime beside PyTorch: clips per second
+    in f32 and fp16, 2D and 3D form. CUDA needs the package onnxruntime-gpu in onnxruntime's place.
+
+    Args:
+        folder: where the networks, their graphs and the records (towers.jsonl) are kept.
+        engines: also `onnxruntime-nhwc`, which asks the CUDA provider for channels-last kernels.
+        prepare_only: write the graphs and stop.
+    """
+    from .bench_towers import cases, measure, prepare, table
+
+    prepare(folder, towers)
+    if prepare_only:
+        return
+    records = []
+    with (folder / "towers.jsonl").open("w") as file:
+        for record in measure(folder, cases(towers, engines), batches, device):
+            records.append(record)
+            print(json.dumps(record), flush=True)
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+    print(f"\n{table(records)}")
+
+
 def ablation(
     out: Path = Path("runs/ablation"),
     seeds: tuple[int, ...] = (1, 2, 3),
@@ -117,4 +166,6 @@ COMMANDS = {
     "ablation": ablation,
     "vocabulary": vocabulary,
     "bench-data": bench_data,
+    "bench-towers": bench_towers,
+    "bench-train": bench_train,
 }

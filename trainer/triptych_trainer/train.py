@@ -174,6 +174,42 @@ def parameter_groups(model: Mmv, cfg: TrainConfig) -> list[dict]:
     return [group for group in groups if group["params"]]
 
 
+def on_device(model: Mmv, device: torch.device) -> Mmv:
+    """The model where it is to be trained. On CUDA the kernels of convolutions stand as the tensor
+    cores take them, and cuDNN tries its algorithms once for every shape it meets."""
+    model = model.train().to(device)
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+        for weight in model.parameters():
+            if layout := layouts.get(weight.dim()):
+                weight.data = weight.data.contiguous(memory_format=layout)
+    return model
+
+
+def step_once(
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: dict[str, Tensor],
+    cfg: TrainConfig,
+    step: int,
+) -> dict[str, Tensor]:
+    """Learns from one batch; the losses and the gradient's norm."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["share"] * learning_rate(cfg, step, group["first"])
+    skipped = batch.pop("skipped", torch.zeros(()))
+    losses = objective(batch)
+    values = mean_over_ranks({**losses, "skipped": skipped * world_size()})
+    if not torch.isfinite(values["loss"]):
+        raise FloatingPointError(f"step {step}: the loss is {values['loss'].item()}")
+    optimizer.zero_grad(set_to_none=True)
+    losses["loss"].backward()
+    learning = [p for g in optimizer.param_groups if g["lr"] > 0 for p in g["params"]]
+    norm = nn.utils.clip_grad_norm_(learning, cfg.clip_norm, error_if_nonfinite=True)
+    optimizer.step()
+    return {**values, "gradient_norm": norm}
+
+
 def save_checkpoint(
     path: Path,
     cfg: TrainConfig,
@@ -240,7 +276,7 @@ def run(
     """The loop, as one of the ranks."""
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.pt"
-    model, start, before = build_model(cfg).train().to(device), 0, None
+    model, start, before = on_device(build_model(cfg), device), 0, None
     if initial is not None:
         first, _, state = load_checkpoint(initial)
         model.load_state_dict(state["model"])
@@ -261,19 +297,8 @@ def run(
     loader = DataLoader(data, batch_size=None, sampler=steps, **pinned)
 
     for step, batch in zip(steps, loader, strict=True):
-        for group in optimizer.param_groups:
-            group["lr"] = group["share"] * learning_rate(cfg, step, group["first"])
-        skipped = batch.pop("skipped", torch.zeros(()))
-        losses = objective(batch)
-        values = mean_over_ranks({**losses, "skipped": skipped * world_size()})
-        if not torch.isfinite(values["loss"]):
-            raise FloatingPointError(f"step {step}: the loss is {values['loss'].item()}")
-        optimizer.zero_grad(set_to_none=True)
-        losses["loss"].backward()
-        learning = [p for g in optimizer.param_groups if g["lr"] > 0 for p in g["params"]]
-        norm = nn.utils.clip_grad_norm_(learning, cfg.clip_norm, error_if_nonfinite=True)
-        optimizer.step()
-        log.step(step, {**values, "gradient_norm": norm}, learning_rate(cfg, step))
+        values = step_once(objective, optimizer, batch, cfg, step)
+        log.step(step, values, learning_rate(cfg, step))
         if (step + 1) % cfg.checkpoint_every == 0 or step + 1 == cfg.steps:
             save_checkpoint(checkpoint, cfg, model, optimizer, step + 1, words, before)
 
