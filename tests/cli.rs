@@ -214,3 +214,19 @@ fn evaluates_a_file_of_pairs() {
     refused(&["eval", path(&pairs), "--data", path(&data)], 1, "asset_unknown");
     refused(&["eval", "/nonexistent.csv", "--data", path(&data)], 2, "path_missing");
 }
+
+#[test]
+fn a_reader_that_has_gone_and_a_full_disk_are_told_apart() {
+    let bundle = bundle();
+    let arguments = ["model", "show", path(&bundle), "--json"];
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let gone = triptych(&arguments).stdout(writer).output().unwrap();
+    assert!(gone.status.success() && gone.stderr.is_empty(), "{}", text(&gone.stderr));
+
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let full = triptych(&arguments).stdout(full).output().unwrap();
+    let told = text(&full.stderr);
+    assert_eq!(full.status.code(), Some(1), "{told}");
+    assert!(told.contains("error[output_failed]: ") && !told.contains("panicked"), "{told}");
+}

@@ -23,9 +23,9 @@ pub async fn run(args: CompactArgs) -> Result<ExitCode, CliError> {
     let (before, after) = crate::library::compact_folder(&args.data).await?;
     if args.json {
         let view = serde_json::json!({ "store_bytes_before": before, "store_bytes_after": after });
-        println!("{view:#}");
+        say!("{view:#}");
     } else {
-        println!("the store had {before} bytes and has {after}");
+        say!("the store had {before} bytes and has {after}");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -55,12 +55,12 @@ pub async fn run(args: DemoArgs) -> Result<ExitCode, CliError> {
     let source = JobSource::Folder { path: clips, recursive: true, filter: NameFilter::default() };
     let job = library.start_index_job(source, serde_json::json!({}), None).await?;
     let job = index::follow(&library, job, true).await?;
-    println!("{} sample files are searchable\n", job.items_done);
+    say!("{} sample files are searchable\n", job.items_done);
 
-    println!("Text query: \"{}\"", queries.text);
+    say!("Text query: \"{}\"", queries.text);
     answer(&library, &Query::Text(queries.text)).await?;
     let sound = args.model.model.join("samples").join(&queries.audio);
-    println!("Audio query: {}", sound.display());
+    say!("Audio query: {}", sound.display());
     answer(&library, &Query::Media(Modality::Audio, sound, None)).await?;
 
     drop(library);
@@ -80,7 +80,7 @@ async fn answer(library: &Arc<Library>, query: &Query) -> Result<(), CliError> {
     let request =
         SearchRequest { limit: 5, ..SearchRequest::new(vec![search::embed(library, query).await?]) };
     let response = library.search(request).await?;
-    println!("{}", table::hits(&response.hits));
-    println!("answered in {:.1} ms\n", begun.elapsed().as_secs_f64() * 1e3);
+    say!("{}", table::hits(&response.hits));
+    say!("answered in {:.1} ms\n", begun.elapsed().as_secs_f64() * 1e3);
     Ok(())
 }

@@ -83,7 +83,7 @@ pub async fn run(args: DoctorArgs) -> Result<ExitCode, CliError> {
     let (report, json) = report;
     if json {
         let text = serde_json::to_string_pretty(&report);
-        println!("{}", text.map_err(|error| CliError::other("doctor_failed", error.to_string()))?);
+        say!("{}", text.map_err(|error| CliError::other("doctor_failed", error.to_string()))?);
     } else {
         print(&report);
     }
@@ -179,36 +179,36 @@ fn landlock_support() -> FeatureReport {
 }
 
 fn print(report: &Report) {
-    println!("triptych      {}", report.triptych);
+    say!("triptych      {}", report.triptych);
     print_part("ONNX Runtime", &report.onnxruntime);
     print_part("ffmpeg", &report.ffmpeg);
     let cpu = &report.cpu;
-    println!("CPU           {}, {} cores, {}", cpu.arch, cpu.cores, cpu.features.join(" "));
+    say!("CPU           {}, {} cores, {}", cpu.arch, cpu.cores, cpu.features.join(" "));
     for (name, feature) in [("CUDA", &report.cuda), ("Landlock", &report.landlock)] {
-        println!("{name:<13} {}: {}", if feature.available { "yes" } else { "no" }, feature.detail);
+        say!("{name:<13} {}: {}", if feature.available { "yes" } else { "no" }, feature.detail);
     }
     let model = &report.model;
     match (&model.name, &model.id, &model.error) {
-        (Some(name), Some(id), _) => println!(
+        (Some(name), Some(id), _) => say!(
             "model         {} {} in {} (`triptych model verify` runs its golden vectors)",
             printable(name),
             &id[..12.min(id.len())],
             model.path.display()
         ),
         (_, _, Some(error)) => {
-            println!("model         MISSING [{}] {}", error.code, printable(&error.message))
+            say!("model         MISSING [{}] {}", error.code, printable(&error.message))
         }
         _ => {}
     }
-    println!("{}", if report.ok { "all that is needed is here" } else { "something is missing, see above" });
+    say!("{}", if report.ok { "all that is needed is here" } else { "something is missing, see above" });
 }
 
 fn print_part(name: &str, part: &PartReport) {
     match (&part.error, &part.path, &part.version) {
-        (Some(error), _, _) => println!("{name:<13} MISSING [{}] {}", error.code, printable(&error.message)),
+        (Some(error), _, _) => say!("{name:<13} MISSING [{}] {}", error.code, printable(&error.message)),
         (None, Some(path), Some(version)) => {
             let package = part.package.as_deref().map(|p| format!(" (from {p})")).unwrap_or_default();
-            println!("{name:<13} {version}{package} at {}", path.display());
+            say!("{name:<13} {version}{package} at {}", path.display());
         }
         _ => {}
     }

@@ -71,7 +71,7 @@ pub async fn run(args: EmbedArgs) -> Result<ExitCode, CliError> {
         .collect();
     if args.json {
         let model = embedder.bundle().name();
-        println!("{}", serde_json::json!({ "object": "list", "model": model, "data": entries }));
+        say!("{}", serde_json::json!({ "object": "list", "model": model, "data": entries }));
     } else {
         entries.iter().for_each(print);
     }
@@ -124,7 +124,7 @@ fn print(entry: &Entry) {
         (Some(start), Some(end)) => format!(" {} - {}", table::clock(start), table::clock(end)),
         _ => String::new(),
     };
-    println!("# {}{span}, {} values", table::printable(entry.space.as_str()), entry.embedding.len());
+    say!("# {}{span}, {} values", table::printable(entry.space.as_str()), entry.embedding.len());
     let values: Vec<String> = entry.embedding.iter().map(f32::to_string).collect();
-    println!("{}", values.join(" "));
+    say!("{}", values.join(" "));
 }

@@ -47,9 +47,9 @@ pub async fn run(args: EvalArgs) -> Result<ExitCode, CliError> {
     let hub_correction = if args.hub_correction { HubCorrection::Dis } else { HubCorrection::Off };
     let evaluation = library.evaluate(&pairs, &args.targets.tracks(), hub_correction).await?;
     if args.json {
-        println!("{:#}", serde_json::json!(evaluation));
+        say!("{:#}", serde_json::json!(evaluation));
     } else {
-        println!("{}", table(&evaluation));
+        say!("{}", table(&evaluation));
     }
     Ok(ExitCode::SUCCESS)
 }

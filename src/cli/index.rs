@@ -64,9 +64,9 @@ pub async fn run(args: IndexArgs) -> Result<ExitCode, CliError> {
     let view = JobView::from(&job);
     if args.json {
         let items: Vec<_> = items.iter().map(crate::jobs::ItemView::from).collect();
-        println!("{:#}", serde_json::json!({ "job": view, "items": items }));
+        say!("{:#}", serde_json::json!({ "job": view, "items": items }));
     } else {
-        println!("{}", summary(&view, &items));
+        say!("{}", summary(&view, &items));
     }
     let all_failed = job.items_total > 0 && job.items_failed == job.items_total;
     Ok(ExitCode::from(if all_failed { 2 } else { 0 }))

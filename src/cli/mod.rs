@@ -1,5 +1,8 @@
 //! The command line, one file per command. Each is a thin shell around the library.
 
+#[macro_use]
+mod out;
+
 mod compact;
 pub mod decode_worker;
 mod demo;
@@ -174,7 +177,7 @@ pub fn main() -> ExitCode {
     });
     // A blocked reader thread must not keep a finished command alive.
     runtime.shutdown_background();
-    match outcome {
+    match outcome.and_then(|code| out::complete().map(|()| code)) {
         Ok(code) => code,
         Err(error) => fail(&error),
     }

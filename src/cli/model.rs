@@ -52,8 +52,8 @@ pub async fn run(command: ModelCommand) -> Result<ExitCode, CliError> {
 
 fn verify(dir: &Path, device: Device) -> Result<(), CliError> {
     let bundle = Arc::new(Bundle::open(dir)?);
-    println!("{} {}", printable(bundle.name()), bundle.id());
-    println!("SHA-256 of {} files: as in the manifest", bundle.files().len());
+    say!("{} {}", printable(bundle.name()), bundle.id());
+    say!("SHA-256 of {} files: as in the manifest", bundle.files().len());
     let towers = Towers::load(Arc::clone(&bundle), &NativeParts::find()?, device, 1)?;
     let mut table = table(["tower", "space", "golden vectors", "worst 1 - cosine"]);
     for golden in towers.goldens() {
@@ -64,7 +64,7 @@ fn verify(dir: &Path, device: Device) -> Result<(), CliError> {
             format!("{:.2e}", golden.worst_one_minus_cosine.max(0.0)),
         ]);
     }
-    println!("{table}\nthe model gives its golden vectors on {}", towers.device_name());
+    say!("{table}\nthe model gives its golden vectors on {}", towers.device_name());
     Ok(())
 }
 
@@ -74,29 +74,29 @@ fn show(dir: &Path, json: bool) -> Result<(), CliError> {
         let shown = serde_json::json!({
             "id": bundle.id(), "path": bundle.dir(), "files": bundle.files(), "manifest": bundle.manifest_json(),
         });
-        println!("{shown:#}");
+        say!("{shown:#}");
         return Ok(());
     }
-    println!("{} (licence {})", printable(bundle.name()), printable(bundle.license()));
+    say!("{} (licence {})", printable(bundle.name()), printable(bundle.license()));
     if !bundle.description().is_empty() {
-        println!("{}", printable(bundle.description()));
+        say!("{}", printable(bundle.description()));
     }
-    println!("id {}\n\n{}\n", bundle.id(), spaces(&bundle));
+    say!("id {}\n\n{}\n", bundle.id(), spaces(&bundle));
     for (section, value) in object(&bundle.manifest_json()["preprocessing"]) {
-        println!("{section:<6} takes {}", printable(&pairs(value)));
+        say!("{section:<6} takes {}", printable(&pairs(value)));
     }
     let mut files = table(["file", "bytes"]);
     for (name, size) in bundle.files() {
         files.add_row([printable(name), size.to_string()]);
     }
-    println!("\n{files}");
+    say!("\n{files}");
     for section in ["training", "evaluation"] {
         let entries = object(&bundle.manifest_json()[section]);
         if !entries.is_empty() {
-            println!("\n{section}");
+            say!("\n{section}");
         }
         for (key, value) in entries {
-            println!("  {}: {}", printable(key), printable(&pairs(value)));
+            say!("  {}: {}", printable(key), printable(&pairs(value)));
         }
     }
     Ok(())

@@ -107,7 +107,7 @@ pub async fn run(args: SearchArgs) -> Result<ExitCode, CliError> {
         let space = &response.space;
         let no_match = response.no_match;
         let answer = serde_json::json!({ "object": "list", "space": space, "no_match": no_match, "data": response.hits });
-        println!("{answer:#}");
+        say!("{answer:#}");
     } else {
         print(&response, begun.elapsed().as_secs_f64());
     }
@@ -132,12 +132,12 @@ pub async fn embed(library: &Arc<Library>, query: &Query) -> Result<QueryPart, C
 
 fn print(response: &SearchResponse, secs: f64) {
     if response.hits.is_empty() {
-        println!("nothing is indexed yet that this query can be compared with; see `triptych index`");
+        say!("nothing is indexed yet that this query can be compared with; see `triptych index`");
     } else {
-        println!("{}", table::hits(&response.hits));
+        say!("{}", table::hits(&response.hits));
         if response.no_match {
-            println!("probably no match: queries about things that are not here score as much");
+            say!("probably no match: queries about things that are not here score as much");
         }
-        println!("{} hits in {:.1} ms", response.hits.len(), secs * 1e3);
+        say!("{} hits in {:.1} ms", response.hits.len(), secs * 1e3);
     }
 }

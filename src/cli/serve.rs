@@ -139,7 +139,7 @@ pub async fn serve_models(
     listener: TcpListener,
 ) -> Result<ExitCode, CliError> {
     let address = listener.local_addr()?;
-    println!("listening on http://{address}");
+    say!("listening on http://{address}");
     std::io::stdout().flush()?;
     http::serve(Arc::clone(&models), args.http_config(), listener, stop_signal()).await?;
     // Running clips are finished, but a stuck decode must not hold the process.

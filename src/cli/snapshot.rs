@@ -118,9 +118,9 @@ async fn create(args: CreateArgs) -> Result<ExitCode, CliError> {
     let options = SnapshotOptions { scheduled: false, recheck: args.recheck };
     let view = args.place.open()?.create(&args.data, options).await?;
     if args.place.json {
-        println!("{:#}", serde_json::json!(view));
+        say!("{:#}", serde_json::json!(view));
     } else {
-        println!("{}", rows(&[view]));
+        say!("{}", rows(&[view]));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -128,9 +128,9 @@ async fn create(args: CreateArgs) -> Result<ExitCode, CliError> {
 async fn list(args: ListArgs) -> Result<ExitCode, CliError> {
     let views = args.place.open()?.list().await?;
     if args.place.json {
-        println!("{:#}", serde_json::json!({ "object": "list", "data": views }));
+        say!("{:#}", serde_json::json!({ "object": "list", "data": views }));
     } else {
-        println!("{}", rows(&views));
+        say!("{}", rows(&views));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -161,9 +161,9 @@ async fn verify(args: OneArgs) -> Result<ExitCode, CliError> {
     let wrong = place.verify(id).await?;
     if args.place.json {
         let problems: Vec<String> = wrong.iter().map(ToString::to_string).collect();
-        println!("{:#}", serde_json::json!({ "id": id, "whole": wrong.is_empty(), "problems": problems }));
+        say!("{:#}", serde_json::json!({ "id": id, "whole": wrong.is_empty(), "problems": problems }));
     } else if wrong.is_empty() {
-        println!("{id} is whole");
+        say!("{id} is whole");
     }
     let Some(first) = wrong.first() else { return Ok(ExitCode::SUCCESS) };
     let others: Vec<String> = wrong.iter().skip(1).map(|error| format!("\n{error}")).collect();
@@ -174,9 +174,9 @@ async fn restore(args: RestoreArgs) -> Result<ExitCode, CliError> {
     let (place, id) = args.place.find(&args.snapshot)?;
     let restored = place.restore(id, &args.data).await?;
     if args.place.json {
-        println!("{:#}", serde_json::json!(restored));
+        say!("{:#}", serde_json::json!(restored));
     } else {
-        println!("{}", summary(&restored, &args.data));
+        say!("{}", summary(&restored, &args.data));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -14,7 +14,7 @@ use super::tokenizer::TextTokenizer;
 use super::tower::Input;
 use super::worker::{Pool, Shared};
 use super::{Device, ModelError, Priority, SpaceVectors, onnx};
-use crate::native::{self, NativeParts};
+use crate::native::{self, CudaLack, CudaProblem, NativeParts};
 use crate::types::Modality;
 
 /// On CUDA, convolutions may sum in another order than on the CPU.
@@ -81,14 +81,22 @@ impl Towers {
         match device {
             Device::Cpu => on(Place::Cpu),
             Device::Cuda(number) => match native::cuda_problem(&native.onnxruntime) {
-                Some(problem) if !problem.build_installed => Err(ModelError::CudaUnavailable(problem.reason)),
+                Some(problem) if problem.lack != CudaLack::Libraries => {
+                    Err(ModelError::CudaUnavailable(problem.reason))
+                }
                 _ => on(Place::Cuda(number)).map_err(|error| explain_cuda(error, native)),
             },
             Device::Auto => {
-                let problem = native::cuda_problem(&native.onnxruntime);
-                if let Some(problem) = problem.filter(|problem| !problem.build_installed) {
-                    tracing::info!("the towers run on the CPU: {}", problem.reason);
-                    return on(Place::Cpu);
+                match native::cuda_problem(&native.onnxruntime) {
+                    Some(CudaProblem { lack: CudaLack::Build, reason }) => {
+                        tracing::info!("the towers run on the CPU: {reason}");
+                        return on(Place::Cpu);
+                    }
+                    Some(CudaProblem { lack: CudaLack::Device, reason }) => {
+                        tracing::warn!("the towers run on the CPU: {reason}");
+                        return on(Place::Cpu);
+                    }
+                    _ => {}
                 }
                 match on(Place::Cuda(0)).map_err(|error| explain_cuda(error, native)) {
                     Err(ModelError::CudaUnavailable(reason)) => {
@@ -293,8 +301,9 @@ fn explain_cuda(error: ModelError, native: &NativeParts) -> ModelError {
     }
 }
 
-/// Most inputs of one run, where they do not take too long (`Queue::ran`). On the CPU a video gains nothing from company, sound and text do
-/// (benches/towers.rs); on CUDA everything does, up to 64 MiB of input.
+/// Most inputs of one run, where they do not take too long (`Queue::ran`). On the CPU a video gains
+/// nothing from company, sound and text do (benches/towers.rs). On CUDA everything does: eight clips of
+/// the paper's size, which are 128 MiB, reach 85 % of what 32 do (docs/benchmarks.md).
 fn batching(place: Place, spec: &TowerSpec) -> Batching {
     match place {
         Place::Cpu => {
@@ -307,7 +316,7 @@ fn batching(place: Place, spec: &TowerSpec) -> Batching {
         }
         Place::Cuda(_) => {
             let row_bytes = spec.row_len() * 4;
-            Batching { max: ((64 << 20) / row_bytes.max(1)).clamp(1, 64), powers_of_two: true }
+            Batching { max: ((128 << 20) / row_bytes.max(1)).clamp(1, 64), powers_of_two: true }
         }
     }
 }

@@ -7,7 +7,7 @@ use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-pub use cuda::{CudaProblem, cuda_problem};
+pub use cuda::{CudaLack, CudaProblem, cuda_problem};
 pub use probe::{OLDEST_ONNXRUNTIME_MINOR, ffmpeg_version, installed_version, onnxruntime_version};
 
 /// A native part that is missing or unusable.

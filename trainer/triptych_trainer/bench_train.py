@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from .config import TrainConfig
 from .dataset import CANDIDATES
 from .distributed import ranks
-from .train import Objective, build_model, in_bf16, on_device, parameter_groups, step_once
+from .train import Objective, build_model, in_bf16, optimizer_of, step_once
 
 WARM_UP_STEPS = 3
 MATRIX = 8192
@@ -46,9 +46,9 @@ def training_cost(cfg: TrainConfig, steps: int) -> TrainingCost:
     """Makes `steps` steps of all towers on one batch of noise that lies on the device."""
     torch.set_num_threads(cfg.threads)
     with ranks(cfg.device) as device:
-        model = on_device(build_model(cfg), device)
+        model = build_model(cfg).train().to(device)
         objective = Objective(model, cfg, device)
-        optimizer = torch.optim.Adam(parameter_groups(model, cfg), lr=cfg.lr)
+        optimizer = optimizer_of(model, cfg, device)
         batch = noise(model, cfg, device)
         flop = flop_of(objective, batch)
         taken = timed(objective, optimizer, batch, cfg, steps, device)

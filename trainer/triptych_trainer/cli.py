@@ -224,7 +224,7 @@ def import_deepmind(
     audio_precision: Precision = "f32",
     images: tuple[Path, ...] = (),
     image_steps: int = 600,
-    form: Literal["2d", "3d"] = "2d",
+    form: Literal["auto", "2d", "3d"] = "auto",
     threads: int = 2,
 ) -> None:
     """Makes a bundle of a published MMV checkpoint (mmv_s3d.pkl, mmv_tsm_resnet_x1.pkl or _x2.pkl).
@@ -241,7 +241,7 @@ def import_deepmind(
         probe_audio: recordings for that comparison; without any, generated sound.
         images: pictures or videos to learn an image network from (image.onnx); without any, a
             picture is repeated and goes through the video tower.
-        form: how the video graph is written; `3d` is the slower twin.
+        form: how the graph of an S3D is written; `auto` is 3d in fp16, 2d otherwise.
     """
     import torch
 

@@ -85,7 +85,7 @@ def write_bundle(model: Mmv, out: Path, content: Content) -> dict[str, float]:
     out.mkdir(parents=True, exist_ok=True)
     model = model.eval()
     lean = folded(model)
-    lean.video_backbone.form = content.form
+    lean.video_backbone.form = _form(cfg, content)
     sources = {name: (model, lean) for name in ("video", "audio", "text")}
     if content.image is not None:
         # A view would be stored as the wrong bytes.
@@ -130,6 +130,12 @@ def write_bundle(model: Mmv, out: Path, content: Content) -> dict[str, float]:
     manifest = make_manifest(model, out, content, towers, errors)
     (out / "manifest.json").write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
     return errors
+
+
+def _form(cfg: ModelConfig, content: Content) -> str:
+    if content.form != "auto":
+        return content.form
+    return "3d" if cfg.backbone == "s3d" and content.precision.get("video") == "fp16" else "2d"
 
 
 def _in_precision(

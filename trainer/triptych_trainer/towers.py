@@ -90,4 +90,6 @@ class Content:
     """Rows that int8 takes its ranges from; the golden rows where not named."""
     f16_weights: bool = False
     """Keep in f16 what f16 holds exactly (see `folding.in_f16_values`); computed in f32."""
-    form: str = "2d"
+    form: str = "auto"
+    """How an S3D is written. `2d` is faster on CPUs, `3d` on CUDA (docs/benchmarks.md); `auto`: `3d`
+    in fp16, which is for CUDA, and `2d` otherwise."""

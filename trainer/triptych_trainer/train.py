@@ -174,17 +174,11 @@ def parameter_groups(model: Mmv, cfg: TrainConfig) -> list[dict]:
     return [group for group in groups if group["params"]]
 
 
-def on_device(model: Mmv, device: torch.device) -> Mmv:
-    """The model where it is to be trained. On CUDA the kernels of convolutions stand as the tensor
-    cores take them, and cuDNN tries its algorithms once for every shape it meets."""
-    model = model.train().to(device)
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
-        layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
-        for weight in model.parameters():
-            if layout := layouts.get(weight.dim()):
-                weight.data = weight.data.contiguous(memory_format=layout)
-    return model
+def optimizer_of(model: Mmv, cfg: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
+    """Adam; on CUDA in one kernel, not a dozen for each list of tensors."""
+    return torch.optim.Adam(
+        parameter_groups(model, cfg), lr=cfg.lr, fused=True if device.type == "cuda" else None
+    )
 
 
 def step_once(
@@ -276,12 +270,12 @@ def run(
     """The loop, as one of the ranks."""
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.pt"
-    model, start, before = on_device(build_model(cfg), device), 0, None
+    model, start, before = build_model(cfg).train().to(device), 0, None
     if initial is not None:
         first, _, state = load_checkpoint(initial)
         model.load_state_dict(state["model"])
         before = {"config": first.to_dict(), "step": state["step"], "before": state.get("before")}
-    optimizer = torch.optim.Adam(parameter_groups(model, cfg), lr=cfg.lr)
+    optimizer = optimizer_of(model, cfg, device)
     if resume and checkpoint.exists():
         _, _, state = load_checkpoint(checkpoint)
         model.load_state_dict(state["model"])

@@ -46,7 +46,7 @@ def import_deepmind(
     audio_log: str = "auto",
     probe_audio: list[Path] | None = None,
     precision: dict[str, str] | None = None,
-    form: str = "2d",
+    form: str = "auto",
     images: list[Path] | None = None,
     image_steps: int = 600,
     say=print,
