@@ -55,6 +55,7 @@ fn parts_have_weights_and_negatives() {
     let same = of(json!([{"text": "a red circle", "weight": 3}]));
     let scores = |hits: &[Value]| hits.iter().map(|hit| hit["score"].as_f64().unwrap()).collect::<Vec<_>>();
     assert_eq!(scores(&one), scores(&same));
+    assert_eq!(scores(&one), scores(&of(json!("a red circle"))));
     // The weighted mean of what the parts score alone.
     let other = of(json!({"text": "a blue square"}));
     let both = of(json!([{"text": "a red circle", "weight": 2}, {"text": "a blue square", "weight": -1}]));

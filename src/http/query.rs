@@ -23,10 +23,12 @@ pub const MAX_PARTS: usize = 16;
 /// Largest weight, by its amount.
 const MAX_WEIGHT: f32 = 1000.0;
 
-/// What to look for: one part, or several that count by their weights.
+/// What to look for: words, one part, or several that count by their weights.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum QueryInput {
+    /// One text.
+    Words(String),
     /// One part.
     One(QueryBody),
     /// Several parts.
@@ -40,7 +42,13 @@ impl<'de> Deserialize<'de> for QueryInput {
         impl<'de> Visitor<'de> for Parts {
             type Value = QueryInput;
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a query or a list of its parts")
+                f.write_str("a text, a query or a list of its parts")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<QueryInput, E> {
+                Ok(QueryInput::Words(text.to_owned()))
+            }
+            fn visit_string<E>(self, text: String) -> Result<QueryInput, E> {
+                Ok(QueryInput::Words(text))
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<QueryInput, A::Error> {
                 QueryBody::deserialize(MapAccessDeserializer::new(map)).map(QueryInput::One)
@@ -72,6 +80,13 @@ pub struct QueryBody {
     pub weight: Option<f32>,
 }
 
+impl QueryBody {
+    /// A text alone.
+    pub fn text(text: String) -> Self {
+        Self { text: Some(text), ..Self::default() }
+    }
+}
+
 /// A stored asset, or a part of it.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -100,6 +115,7 @@ pub struct Embedded {
 /// Embeds a query with all its parts.
 pub async fn embed(state: &AppState, input: QueryInput) -> Result<Embedded, ApiError> {
     let parts = match input {
+        QueryInput::Words(text) => return embed_part(state, QueryBody::text(text), "query").await,
         QueryInput::One(part) => return embed_part(state, part, "query").await,
         QueryInput::Several(parts) => parts,
     };

@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::error::{ApiError, ErrorBody};
 use super::extract::{ApiQuery, IdPath};
 use super::middleware::Timing;
-use super::query::{self, QueryBody, QueryInput};
+use super::query::{self, QueryInput};
 use super::search::{SearchBody, SearchForm, known_space, receive};
 use super::state::AppState;
 use crate::search::{Fuse, SearchRequest, Timeline};
@@ -143,9 +143,8 @@ pub async fn by_text(
     state.library.store().asset(id).await?;
     let targets = targets_of(asked.targets.as_deref())?;
     let space = known_space(&state, asked.space.as_deref())?;
-    let part = QueryBody { text: Some(asked.q), ..QueryBody::default() };
     let embedded =
-        query::embed(&state, QueryInput::One(part)).await.map_err(|error| error.with_param("q"))?;
+        query::embed(&state, QueryInput::Words(asked.q)).await.map_err(|error| error.with_param("q"))?;
     let request = SearchRequest { targets, fuse: asked.fuse, space, ..SearchRequest::new(embedded.parts) };
     answer(&state, id, request, embedded.timing).await
 }

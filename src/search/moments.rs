@@ -67,11 +67,18 @@ pub fn moments(mut windows: Vec<Window>, usual: f32) -> Vec<Moment> {
         let start = edge(&windows, &taken, (peak, first), whole, -1);
         let end = edge(&windows, &taken, (peak, last), whole, 1);
         taken[first..=last].iter_mut().for_each(|taken| *taken = true);
-        let (start, end) = beside(&found, windows[peak].middle(), start, end);
-        let span = TimeSpan::new(start, end).unwrap_or(windows[peak].span);
+        let middle = windows[peak].middle();
+        let (start, end) = beside(&found, middle, start, end);
+        let span = TimeSpan::new(in_micros(start).min(middle), in_micros(end).max(middle));
+        let span = span.unwrap_or(windows[peak].span);
         found.push(Moment { span, peak: windows[peak] });
     }
     found
+}
+
+/// Sums of lengths like 0.1 would give 8.959999999999999 to people.
+fn in_micros(secs: f64) -> f64 {
+    (secs * 1e6).round() / 1e6
 }
 
 /// What better moments leave of a span around `middle`.
@@ -228,6 +235,20 @@ mod tests {
             let (start, end) = spans(watch(&scenes, 3.2, stride))[0];
             let near = |found: f64, true_secs: f64| (found - true_secs).abs() <= 0.25;
             assert!(near(start, 5.9) && near(end, 13.3), "stride {stride}: {start} to {end}");
+        }
+    }
+
+    #[test]
+    fn no_moment_shows_how_floats_add_up() {
+        let scenes = [(0.0, 8.96, 0.1), (8.96, 13.44, 0.8), (13.44, 30.0, 0.1)];
+        for stride in [0.7, 1.1, 1.6, 3.2] {
+            for moment in moments(watch(&scenes, 3.2, stride), 0.1) {
+                for secs in [moment.span.start_secs, moment.span.end_secs] {
+                    let shown = secs.to_string();
+                    let decimals = shown.split_once('.').map_or(0, |(_, decimals)| decimals.len());
+                    assert!(decimals <= 6, "{shown}");
+                }
+            }
         }
     }
 
