@@ -3,7 +3,8 @@
 
 pip honours the user's own index settings; the SHA-256 of every wheel is checked. The wheels'
 Python is not used: one fixed build is taken whatever the local Python is. A folder that is
-complete already is left alone, so later runs need no network.
+complete already is left alone, so later runs need no network; so is ONNX Runtime with CUDA, once it
+was asked for, until `--cpu` asks for the other build.
 """
 
 import argparse
@@ -93,30 +94,33 @@ def unpack(wheel: Path, part: dict, folder: Path) -> None:
         raise
 
 
+def is_there(key: str, folder: Path) -> bool:
+    """Whether the folder holds this part in its pinned version."""
+    stamp, part = folder / "VERSION", PARTS[key]
+    return stamp.is_file() and stamp.read_text() == f"{part['project']} {part['version']}\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--into", type=Path, default=os.environ.get("TRIPTYCH_NATIVE_DIR", ".triptych/native")
     )
-    parser.add_argument(
-        "--cuda", action="store_true", help="ONNX Runtime with CUDA instead of the CPU build"
-    )
+    build = parser.add_mutually_exclusive_group()
+    build.add_argument("--cuda", action="store_true", help="take ONNX Runtime with CUDA")
+    build.add_argument("--cpu", action="store_true", help="take ONNX Runtime for CPUs again")
     options = parser.parse_args()
     machine = platform.machine()
     if sys.platform != "linux" or machine not in ("x86_64", "aarch64"):
         raise SystemExit(f"no native parts for {sys.platform} {machine}; see `triptych doctor`")
     into = Path(options.into).resolve()
     into.mkdir(parents=True, exist_ok=True)
-    wanted = {
-        "onnxruntime": "onnxruntime-gpu" if options.cuda else "onnxruntime",
-        "ffmpeg": "ffmpeg",
-    }
+    cuda = options.cuda or (not options.cpu and is_there("onnxruntime-gpu", into / "onnxruntime"))
+    wanted = {"onnxruntime": "onnxruntime-gpu" if cuda else "onnxruntime", "ffmpeg": "ffmpeg"}
     for name, key in wanted.items():
         part, folder = PARTS[key], into / name
         if machine not in part["sha256"]:
             raise SystemExit(f"{key} has no build for {machine}")
-        stamp = folder / "VERSION"
-        if stamp.is_file() and stamp.read_text() == f"{part['project']} {part['version']}\n":
+        if is_there(key, folder):
             continue
         print(f"fetching {part['project']} {part['version']} into {folder}", flush=True)
         with tempfile.TemporaryDirectory() as scratch:
