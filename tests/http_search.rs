@@ -89,7 +89,8 @@ fn a_query_of_parts_is_refused_by_its_place() {
     let id = &assets[0]["id"];
     for (query, param) in [
         (json!([]), "query"),
-        (json!("red"), "query"),
+        (json!(7), "query"),
+        (json!(" "), "query"),
         (json!([{"text": "red"}, {"text": " "}]), "query[1].text"),
         (json!([{"text": "red"}, {"smell": "x"}]), "query[1].smell"),
         (json!([{"text": "red"}, {}]), "query[1]"),

@@ -203,6 +203,8 @@ fn bad_standing_queries_are_refused() {
         (json!({"query": []}), 400, "invalid_value", "query"),
         (json!({"query": {"text": "red", "image": "data:"}}), 400, "invalid_value", "query"),
         (json!({"query": {"text": " "}}), 400, "invalid_value", "query.text"),
+        (json!({"query": " "}), 400, "invalid_value", "query"),
+        (json!({"query": "xyzzy", "min_score": 0}), 422, "no_known_words", "query"),
         (
             json!({"query": [{"text": "red"}, {"text": "xyzzy"}], "min_score": 0}),
             422,

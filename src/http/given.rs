@@ -11,7 +11,11 @@ use crate::types::Modality;
 /// The parts as they are kept, each with the name of its field.
 pub async fn parts_of(input: QueryInput) -> Result<(Vec<GivenPart>, Vec<String>), ApiError> {
     let bodies = match input {
-        QueryInput::Words(text) => vec![(QueryBody::text(text), "query".to_owned())],
+        QueryInput::Words(text) => {
+            query::check_text(&text, "query")?;
+            let part = GivenPart { given: Given::Text(text), weight: 1.0 };
+            return Ok((vec![part], vec!["query".to_owned()]));
+        }
         QueryInput::One(body) => vec![(body, "query".to_owned())],
         QueryInput::Several(bodies) => {
             bodies.into_iter().enumerate().map(|(n, body)| (body, format!("query[{n}]"))).collect()

@@ -115,7 +115,10 @@ pub struct Embedded {
 /// Embeds a query with all its parts.
 pub async fn embed(state: &AppState, input: QueryInput) -> Result<Embedded, ApiError> {
     let parts = match input {
-        QueryInput::Words(text) => return embed_part(state, QueryBody::text(text), "query").await,
+        QueryInput::Words(text) => {
+            let embedded = embed_part(state, QueryBody::text(text), "query").await;
+            return embedded.map_err(|error| error.with_param("query"));
+        }
         QueryInput::One(part) => return embed_part(state, part, "query").await,
         QueryInput::Several(parts) => parts,
     };
