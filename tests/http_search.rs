@@ -84,6 +84,23 @@ fn parts_have_weights_and_negatives() {
 }
 
 #[test]
+fn the_searches_of_the_readme_are_answered() {
+    let (server, _) = films();
+    let readme = std::fs::read_to_string(manifest_dir().join("README.md")).unwrap();
+    let searches: Vec<Value> = readme
+        .split("curl -d '")
+        .filter_map(|from| from.split_once('\''))
+        .filter(|(_, rest)| rest.lines().next().unwrap().ends_with("/v1/search"))
+        .map(|(body, _)| serde_json::from_str(body).unwrap())
+        .collect();
+    assert!(searches.len() >= 3, "{searches:?}");
+    for body in searches {
+        let response = server.post("/v1/search", &body);
+        assert_eq!(response.status(), 200, "{body}: {}", response.text().unwrap());
+    }
+}
+
+#[test]
 fn a_query_of_parts_is_refused_by_its_place() {
     let (server, assets) = films();
     let id = &assets[0]["id"];

@@ -74,9 +74,7 @@ impl<V: Ord + Copy> Column<V> {
             Bound::Excluded(high) => self.sorted.partition_point(|(value, _)| *value < high),
             Bound::Unbounded => self.sorted.len(),
         };
-        for (_, asset) in self.sorted.get(from..to).unwrap_or_default() {
-            set.set(*asset);
-        }
+        set.add(self.sorted.get(from..to).unwrap_or_default().iter().map(|(_, asset)| *asset));
         let low = match low {
             Bound::Included(low) => Bound::Included((low, 0)),
             Bound::Excluded(low) => Bound::Excluded((low, Ordinal::MAX)),

@@ -346,13 +346,13 @@ impl State {
         let kept = self.fields.select(filter, &self.live, self.assets.len());
         let of_clips = filter.of_clips();
         let mut only = Vec::new();
-        for ordinal in kept.iter() {
+        kept.for_each(|ordinal| {
             if of_clips {
                 self.passing(ordinal, filter, true, &mut only);
             } else {
                 self.clips_of(ordinal, &mut only);
             }
-        }
+        });
         if only.len() * 2 <= self.clips.len() {
             only.sort_unstable();
             return Selection::Only(only);
@@ -372,6 +372,7 @@ impl State {
     /// All clips of an asset.
     fn clips_of(&self, ordinal: Ordinal, ids: &mut Vec<ClipId>) {
         match self.runs.get(ordinal as usize) {
+            Some(Run::Of(only, 1)) => ids.push(*only),
             Some(Run::Of(first, count)) => ids.extend((first.0..first.0 + i64::from(*count)).map(ClipId)),
             _ => ids.extend(self.asset(ordinal).into_iter().flat_map(|a| &a.clips).map(|clip| clip.id)),
         }

@@ -53,8 +53,8 @@ impl Bits {
 
     /// Keeps what the other has, too. What the other has no room for it does not have.
     pub fn and(&mut self, other: &Self) {
-        let theirs = other.0.iter().copied().chain(std::iter::repeat(0));
-        self.0.iter_mut().zip(theirs).for_each(|(mine, theirs)| *mine &= theirs);
+        self.0.iter_mut().zip(&other.0).for_each(|(mine, theirs)| *mine &= theirs);
+        self.0.iter_mut().skip(other.0.len()).for_each(|mine| *mine = 0);
     }
 
     /// Adds what the other has; what lies beyond the room is left out.
@@ -65,6 +65,38 @@ impl Bits {
     /// Drops what the other has.
     pub fn and_not(&mut self, other: &Self) {
         self.0.iter_mut().zip(&other.0).for_each(|(mine, theirs)| *mine &= !theirs);
+    }
+
+    /// Adds assets that there is room for. Those of one word are put in together: one after the other
+    /// each would wait for the word the last one wrote.
+    pub fn add(&mut self, ordinals: impl Iterator<Item = Ordinal>) {
+        let (mut at, mut word) = (0, 0_u64);
+        for ordinal in ordinals {
+            let next = (ordinal / WORD) as usize;
+            if next != at {
+                self.or_word(at, word);
+                (at, word) = (next, 0);
+            }
+            word |= 1 << (ordinal % WORD);
+        }
+        self.or_word(at, word);
+    }
+
+    fn or_word(&mut self, at: usize, word: u64) {
+        if let Some(held) = self.0.get_mut(at) {
+            *held |= word;
+        }
+    }
+
+    /// Looks at the assets, ascending.
+    pub fn for_each(&self, mut look: impl FnMut(Ordinal)) {
+        for (at, word) in self.0.iter().enumerate() {
+            let mut left = *word;
+            while left != 0 {
+                look(at as u32 * WORD + left.trailing_zeros());
+                left &= left - 1;
+            }
+        }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = Ordinal> + '_ {
@@ -116,7 +148,7 @@ impl Posting {
     pub fn add_to(&self, set: &mut Bits) {
         match self {
             Self::One(ordinal) => set.set(*ordinal),
-            Self::List(list) => list.iter().for_each(|ordinal| set.set(*ordinal)),
+            Self::List(list) => set.add(list.iter().copied()),
             Self::Bits(counted) => set.or(&counted.bits),
         }
     }
