@@ -4,7 +4,7 @@ VENV ?= .venv
 MODEL ?= models/small-world
 export TRIPTYCH_NATIVE_DIR ?= $(CURDIR)/.triptych/native
 
-.PHONY: demo test native native-cuda build venv lint test-rust test-trainer test-full test-kill test-page small-world bench deny clean
+.PHONY: demo test native native-cuda build test-server venv lint test-rust test-trainer test-full test-kill test-page small-world bench deny clean
 
 demo: native build
 	target/release/triptych demo --model $(MODEL) --data .triptych/demo
@@ -36,15 +36,17 @@ lint: venv
 test-rust: native
 	cargo test --locked
 
+# target/debug/triptych as `cargo test` builds it: by itself it would have other features, and all be built twice.
+test-server:
+	cargo test --locked --no-run --test layers
+
 # The server must be there: its vectors are compared with PyTorch's.
-test-trainer: venv native
-	cargo build --locked
+test-trainer: venv native test-server
 	cd trainer && OMP_NUM_THREADS=1 TRIPTYCH_BIN=target/debug/triptych \
 		../$(VENV)/bin/python -m pytest -q -rs -n 2 --dist loadfile
 
 # The published networks at their full size; minutes, and gigabytes. Prints the table of docs/mmv.md.
-test-full: venv native
-	cargo build --locked
+test-full: venv native test-server
 	cd trainer && TRIPTYCH_BIN=target/debug/triptych ../$(VENV)/bin/python -m pytest -q -rs -s -m full
 
 # A job of 2,000 files over a server that is killed ten times; minutes.
@@ -52,8 +54,7 @@ test-kill: native
 	cargo test --locked --test job_kill -- --ignored --nocapture --test-threads 1
 
 # Skips, and says so, where there is no Chromium with its chromedriver.
-test-page: venv native
-	cargo build --locked
+test-page: venv native test-server
 	TRIPTYCH_BIN=target/debug/triptych $(VENV)/bin/python -m pytest -q -rs tests/page
 
 # Trains the bundle that ships from nothing, measures it and exports it: hours on two cores.

@@ -36,9 +36,12 @@ fn the_document_is_the_contract() {
         let (method, path) = call.split_once(' ').unwrap();
         assert!(overview.contains(path), "docs/api.md does not name {method} {path}");
     }
+    let mut ids = BTreeSet::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, call) in item.as_object().unwrap() {
             assert!(call["summary"].is_string(), "{method} {path} has no summary");
+            // Clients are generated from them.
+            assert!(ids.insert(call["operationId"].as_str().unwrap()), "{method} {path} has another's id");
         }
     }
 }

@@ -325,3 +325,75 @@ fn a_query_can_be_embedded_alone() {
     let still = server.post_json("/v1/embeddings", &still);
     assert!(still["data"].as_array().unwrap().len() == 1 && still["data"][0].get("start_secs").is_none());
 }
+
+#[test]
+fn what_people_say_of_an_asset_can_be_changed() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(Options::default().data(data.path()));
+    let form = multipart::Form::new()
+        .text("metadata", r#"{"shelf":"a","place":{"city":"Ulm","hall":2},"tags":["raw"]}"#)
+        .file("file", video("said.mp4", 6.4, 300))
+        .unwrap();
+    let before = ok_json(server.post_form("/v1/assets?wait=true", form));
+    let path = format!("/v1/assets/{}", before["id"].as_str().unwrap());
+    let patch = |server: &Server, body: &Value| server.request("PATCH", &path).json(body).send().unwrap();
+    let found = |server: &Server, key: &str, value: Value| {
+        let must = json!([{"key": key, "eq": value}]);
+        server.search(&json!({"query": "a red circle", "filter": {"must": must}})).len()
+    };
+    assert_eq!(
+        (found(&server, "metadata.shelf", json!("a")), found(&server, "name", json!("new.mp4"))),
+        (2, 0)
+    );
+
+    let changes = json!({"name": "films/new.mp4", "metadata": {
+        "shelf": "b", "tags": null, "place": {"hall": 3, "row": "x"}, "seen": [1, 2]}});
+    let after = ok_json(patch(&server, &changes));
+    let metadata = json!({"shelf": "b", "place": {"city": "Ulm", "hall": 3, "row": "x"}, "seen": [1, 2]});
+    assert_eq!((&after["name"], &after["metadata"]), (&json!("new.mp4"), &metadata));
+    assert!(after["updated_at"].as_str() > before["updated_at"].as_str());
+    for kept in ["id", "state", "sha256", "clip_count", "duration_secs", "created_at"] {
+        assert_eq!(after[kept], before[kept], "{kept}");
+    }
+    for (key, value, hits) in [
+        ("metadata.shelf", json!("a"), 0),
+        ("metadata.shelf", json!("b"), 2),
+        ("metadata.tags", json!("raw"), 0),
+        ("metadata.place.city", json!("Ulm"), 2),
+        ("metadata.place.hall", json!(3), 2),
+        ("metadata.seen", json!(2), 2),
+        ("name", json!("new.mp4"), 2),
+    ] {
+        assert_eq!(found(&server, key, value), hits, "{key}");
+    }
+    let hit = &server.search(&json!({"query": "a red circle"}))[0];
+    assert_eq!((&hit["asset_name"], &hit["metadata"]), (&json!("new.mp4"), &metadata));
+    // Nothing changed: nothing written.
+    assert_eq!(ok_json(patch(&server, &json!({})))["updated_at"], after["updated_at"]);
+    assert_eq!(ok_json(patch(&server, &json!({"name": "new.mp4"})))["updated_at"], after["updated_at"]);
+
+    let grown = |mut body: Value| {
+        body["metadata"]["long"] = json!("x".repeat(60 << 10));
+        body
+    };
+    ok_json(patch(&server, &grown(json!({}))));
+    for (body, code) in [
+        (grown(json!({"metadata": {"more": "y".repeat(5 << 10)}})), "invalid_value"),
+        (json!({"metadata": ["no"]}), "invalid_value"),
+        (json!({"name": 5}), "invalid_value"),
+        (json!({"kind": "audio"}), "unknown_field"),
+    ] {
+        assert_eq!(error_of(patch(&server, &body)), (400, code.to_owned()), "{code}");
+    }
+    let nobody = server.request("PATCH", "/v1/assets/ast_00000000000000000000000000000001");
+    assert_eq!(error_of(nobody.json(&json!({})).send().unwrap()), (404, "not_found".to_owned()));
+    assert_eq!(ok_json(patch(&server, &json!({"metadata": {"long": null}})))["metadata"], metadata);
+    server.kill9();
+
+    let server = Server::start(Options::default().data(data.path()));
+    assert_eq!(server.get_json(&path)["metadata"], metadata);
+    assert_eq!(found(&server, "metadata.shelf", json!("b")), 2);
+    assert_eq!(ok_json(patch(&server, &json!({"metadata": null})))["metadata"], json!({}));
+    assert_eq!(found(&server, "metadata.shelf", json!("b")), 0);
+    server.stop();
+}

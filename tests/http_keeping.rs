@@ -83,6 +83,51 @@ fn assets_go_by_filter() {
 }
 
 #[test]
+fn metadata_of_many_assets_change_by_filter() {
+    let server = Server::start(Options::default());
+    let assets = library(&server);
+    let shelf = |name: &str| json!({"must": [{"key": "metadata.shelf", "eq": name}]});
+    for (body, code) in [
+        (json!({"metadata": {"x": 1}}), "filter_required"),
+        (json!({"filter": {"must": [{"key": "end_secs", "gte": 1}]}, "metadata": {}}), "invalid_value"),
+        (json!({"filter": shelf("a")}), "missing_field"),
+        (json!({"filter": shelf("a"), "metadata": 5}), "invalid_value"),
+        (json!({"filter": shelf("a"), "metadata": {}, "name": "x"}), "unknown_field"),
+        (json!({"filter": shelf("a"), "metadata": {"long": "x".repeat(65 << 10)}}), "invalid_value"),
+    ] {
+        assert_eq!(error_of(server.post("/v1/assets/update", &body)), (400, code.to_owned()), "{code}");
+    }
+    let patch = json!({"shelf": "c", "shot_at": null, "reviewed": true});
+    let dry = json!({"filter": shelf("a"), "metadata": patch, "dry_run": true});
+    let meant = json!([assets[0]["id"], assets[1]["id"]]);
+    let answer = server.post_json("/v1/assets/update", &dry);
+    assert_eq!(
+        (&answer["dry_run"], &answer["assets"], &answer["asset_ids"]),
+        (&json!(true), &json!(2), &meant)
+    );
+    let body = json!({"filter": shelf("a"), "metadata": patch});
+    let answer = server.post_json("/v1/assets/update", &body);
+    assert_eq!(
+        (&answer["dry_run"], &answer["assets"], &answer["asset_ids"]),
+        (&json!(false), &json!(2), &meant)
+    );
+    assert_eq!(server.post_json("/v1/assets/update", &body)["assets"], json!(0));
+    let metadata_of = |n: usize| {
+        server.get_json(&format!("/v1/assets/{}", assets[n]["id"].as_str().unwrap()))["metadata"].clone()
+    };
+    for n in [0, 1] {
+        assert_eq!(metadata_of(n), json!({"shelf": "c", "reviewed": true}));
+    }
+    assert_eq!(metadata_of(2), assets[2]["metadata"]);
+    let query = json!({"query": "a red circle", "targets": ["audio"], "filter": {
+        "must": [{"key": "metadata.reviewed", "eq": true}]}});
+    assert_eq!(server.search(&query).len(), 2);
+    let emptied = server.post_json("/v1/assets/update", &json!({"all": true, "metadata": null}));
+    assert_eq!((&emptied["assets"], metadata_of(3)), (&json!(4), json!({})));
+    server.stop();
+}
+
+#[test]
 fn what_is_being_indexed_goes_too() {
     let server = Server::start(Options::default().args(&["--ingest-workers", "1"]));
     let long = std::fs::read(tone("long.wav", 600.0, 440)).unwrap();

@@ -95,6 +95,16 @@ fn a_model_beside_follows_answers_by_name_and_takes_over() {
         assert_eq!(server.post_json(path, &body)["model"], "other-world", "{path}");
     }
 
+    // What is said of an asset is said of it there too.
+    let patched = server.request("PATCH", &format!("/v1/assets/{}", first["id"].as_str().unwrap()));
+    ok_json(patched.json(&json!({"name": "renamed.mp4", "metadata": {"shelf": 7}})).send().unwrap());
+    eventually("the model beside has heard of it", || {
+        let shelf =
+            json!({"must": [{"key": "metadata.shelf", "eq": 7}, {"key": "name", "eq": "renamed.mp4"}]});
+        let query = json!({"query": "a red circle", "model": "other-world", "filter": shelf});
+        (server.search(&query).len() == 2).then_some(())
+    });
+
     // What comes and goes comes and goes there too.
     let second = server.add(&video("second.mp4", 3.2, 500));
     caught_up(&server, 3);
@@ -113,7 +123,8 @@ fn a_model_beside_follows_answers_by_name_and_takes_over() {
     );
     let path = format!("/v1/assets/{}", first["id"].as_str().unwrap());
     let kept = server.get_json(&path);
-    assert_eq!((&kept["created_at"], &kept["name"]), (&first["created_at"], &first["name"]));
+    assert_eq!((&kept["created_at"], &kept["name"]), (&first["created_at"], &json!("renamed.mp4")));
+    assert_eq!(kept["metadata"], json!({"shelf": 7}));
     server.add(&video("third.mp4", 3.2, 600));
     server.stop();
 

@@ -194,10 +194,10 @@ async fn bad_requests_are_refused_with_a_code() {
     for (request, code) in [
         (SearchRequest { space: Some(Space::new("fine")), ..text() }, "bad_space"),
         (SearchRequest { space: Some(Space::new("x")), ..text() }, "bad_space"),
-        (SearchRequest { targets: Vec::new(), ..text() }, "bad_search"),
-        (SearchRequest { limit: 0, ..text() }, "bad_search"),
-        (SearchRequest { limit: 1001, ..text() }, "bad_search"),
-        (SearchRequest { offset: 1001, ..text() }, "bad_search"),
+        (SearchRequest { targets: Vec::new(), ..text() }, "invalid_value"),
+        (SearchRequest { limit: 0, ..text() }, "invalid_value"),
+        (SearchRequest { limit: 1001, ..text() }, "invalid_value"),
+        (SearchRequest { offset: 1001, ..text() }, "invalid_value"),
     ] {
         assert_eq!(bench.run(&request).unwrap_err().code(), code);
     }
@@ -357,6 +357,6 @@ async fn a_hub_is_held_back_and_nothing_but_the_order_changes() {
         SearchRequest { query: vec![part.clone(), part.clone()], ..corrected.clone() },
         SearchRequest { targets: Track::ALL.to_vec(), fuse: Fuse::Mean, ..corrected.clone() },
     ] {
-        assert_eq!(bench.run(&refused).unwrap_err().code(), "bad_search");
+        assert_eq!(bench.run(&refused).unwrap_err().code(), "invalid_value");
     }
 }

@@ -251,11 +251,11 @@ fn bad_standing_queries_are_refused() {
     // Of several parts confidence cannot be told.
     let parts = json!([{"text": "red"}, {"text": "circle", "weight": -0.5}]);
     let refused = server.post(PATH, &json!({"query": parts}));
-    assert_eq!(error_of(refused), (400, "bad_search".to_owned()));
+    assert_eq!(error_of(refused), (400, "invalid_value".to_owned()));
     let both = create(&server, json!({"query": parts, "min_score": 0.3}));
     let patched =
         server.request("PATCH", &format!("{PATH}/{}", id(&both))).json(&json!({"min_confidence": 0.5}));
-    assert_eq!(error_of(patched.send().unwrap()), (400, "bad_search".to_owned()));
+    assert_eq!(error_of(patched.send().unwrap()), (400, "invalid_value".to_owned()));
     assert_eq!(server.get_json(PATH)["data"].as_array().unwrap().len(), 1);
     let missing = format!("{PATH}/stq_{}", "0".repeat(32));
     for response in [server.get(&missing), server.delete(&missing), server.get(&format!("{missing}/matches"))]

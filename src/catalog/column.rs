@@ -16,8 +16,10 @@ const SHARE_UNSORTED: usize = 8;
 /// Values with their assets.
 #[derive(Debug)]
 pub(super) struct Column<V> {
-    /// Ascending, but for the mark.
-    sorted: Vec<(V, Ordinal)>,
+    /// Ascending; of equal ones that of the lower asset first.
+    values: Vec<V>,
+    /// The asset of each, maybe marked. By themselves, since of a range only they are read.
+    assets: Vec<Ordinal>,
     gone: usize,
     /// What came since and does not belong at the end.
     recent: BTreeSet<(V, Ordinal)>,
@@ -25,24 +27,26 @@ pub(super) struct Column<V> {
 
 impl<V> Default for Column<V> {
     fn default() -> Self {
-        Self { sorted: Vec::new(), gone: 0, recent: BTreeSet::new() }
+        Self { values: Vec::new(), assets: Vec::new(), gone: 0, recent: BTreeSet::new() }
     }
 }
 
 impl<V: Ord + Copy> Column<V> {
     /// Adds a value of an asset.
     pub fn insert(&mut self, value: V, asset: Ordinal) {
-        let new = (value, asset);
-        match self.place(new) {
+        match self.place(value, asset) {
             Ok(at) => {
-                if let Some((_, asset)) = self.sorted.get_mut(at).filter(|(_, asset)| asset & GONE != 0) {
+                if let Some(asset) = self.assets.get_mut(at).filter(|asset| **asset & GONE != 0) {
                     *asset &= !GONE;
                     self.gone -= 1;
                 }
             }
-            Err(at) if at == self.sorted.len() => self.sorted.push(new),
+            Err(at) if at == self.values.len() => {
+                self.values.push(value);
+                self.assets.push(asset);
+            }
             Err(_) => {
-                self.recent.insert(new);
+                self.recent.insert((value, asset));
                 self.sort_if_due();
             }
         }
@@ -53,9 +57,9 @@ impl<V: Ord + Copy> Column<V> {
         if self.recent.remove(&(value, asset)) {
             return;
         }
-        let place = self.place((value, asset)).ok();
-        let held = place.and_then(|at| self.sorted.get_mut(at)).filter(|(_, asset)| asset & GONE == 0);
-        if let Some((_, asset)) = held {
+        let place = self.place(value, asset).ok();
+        if let Some(asset) = place.and_then(|at| self.assets.get_mut(at)).filter(|asset| **asset & GONE == 0)
+        {
             *asset |= GONE;
             self.gone += 1;
             self.sort_if_due();
@@ -65,16 +69,16 @@ impl<V: Ord + Copy> Column<V> {
     /// Adds the assets with a value between two bounds, the lower one first, to a set.
     pub fn add_range(&self, (low, high): (Bound<V>, Bound<V>), set: &mut Bits) {
         let from = match low {
-            Bound::Included(low) => self.sorted.partition_point(|(value, _)| *value < low),
-            Bound::Excluded(low) => self.sorted.partition_point(|(value, _)| *value <= low),
+            Bound::Included(low) => self.values.partition_point(|value| *value < low),
+            Bound::Excluded(low) => self.values.partition_point(|value| *value <= low),
             Bound::Unbounded => 0,
         };
         let to = match high {
-            Bound::Included(high) => self.sorted.partition_point(|(value, _)| *value <= high),
-            Bound::Excluded(high) => self.sorted.partition_point(|(value, _)| *value < high),
-            Bound::Unbounded => self.sorted.len(),
+            Bound::Included(high) => self.values.partition_point(|value| *value <= high),
+            Bound::Excluded(high) => self.values.partition_point(|value| *value < high),
+            Bound::Unbounded => self.values.len(),
         };
-        set.add(self.sorted.get(from..to).unwrap_or_default().iter().map(|(_, asset)| *asset));
+        set.add(self.assets.get(from..to).unwrap_or_default().iter().copied());
         let low = match low {
             Bound::Included(low) => Bound::Included((low, 0)),
             Bound::Excluded(low) => Bound::Excluded((low, Ordinal::MAX)),
@@ -88,18 +92,25 @@ impl<V: Ord + Copy> Column<V> {
         self.recent.range((low, high)).for_each(|(_, asset)| set.set(*asset));
     }
 
-    fn place(&self, (value, asset): (V, Ordinal)) -> Result<usize, usize> {
-        self.sorted.binary_search_by(|(other, held)| (*other, *held & !GONE).cmp(&(value, asset)))
+    fn place(&self, value: V, asset: Ordinal) -> Result<usize, usize> {
+        let from = self.values.partition_point(|other| *other < value);
+        let equal = self.values.get(from..).unwrap_or_default();
+        let to = from + equal.partition_point(|other| *other == value);
+        let among = self.assets.get(from..to).unwrap_or_default();
+        let found = among.binary_search_by(|held| (held & !GONE).cmp(&asset));
+        found.map(|at| from + at).map_err(|at| from + at)
     }
 
     fn sort_if_due(&mut self) {
-        if self.recent.len() + self.gone <= LEAST_UNSORTED.max(self.sorted.len() / SHARE_UNSORTED) {
+        if self.recent.len() + self.gone <= LEAST_UNSORTED.max(self.values.len() / SHARE_UNSORTED) {
             return;
         }
-        self.sorted.retain(|(_, asset)| asset & GONE == 0);
-        self.sorted.extend(std::mem::take(&mut self.recent));
+        let held = std::mem::take(&mut self.values).into_iter().zip(std::mem::take(&mut self.assets));
+        let mut all: Vec<(V, Ordinal)> = held.filter(|(_, asset)| asset & GONE == 0).collect();
+        all.extend(std::mem::take(&mut self.recent));
         // Two ascending runs, which the standard sort only merges.
-        self.sorted.sort();
+        all.sort();
+        (self.values, self.assets) = all.into_iter().unzip();
         self.gone = 0;
     }
 }
@@ -162,8 +173,8 @@ mod tests {
         (0..1000).for_each(|n| column.insert(n, n as Ordinal));
         assert!(column.recent.is_empty());
         (0..1000).for_each(|n| column.insert(n, 5000 + n as Ordinal));
-        assert!(column.recent.len() <= LEAST_UNSORTED && column.sorted.len() > 1700);
+        assert!(column.recent.len() <= LEAST_UNSORTED && column.values.len() > 1700);
         (0..1000).for_each(|n| column.remove(n, n as Ordinal));
-        assert!(column.gone <= LEAST_UNSORTED && column.sorted.len() + column.recent.len() < 1300);
+        assert!(column.gone <= LEAST_UNSORTED && column.values.len() + column.recent.len() < 1300);
     }
 }

@@ -163,63 +163,79 @@ impl Fields {
         let mut kept = live.sized(assets);
         if !filter.asset_ids.is_empty() {
             let ids = filter.asset_ids.iter().map(|id| Scalar::Text(id.to_string().into()));
-            kept.and(&self.named("asset_id", ids, assets));
+            let mut named = Bits::none(assets);
+            self.postings("asset_id", ids).for_each(|posting| posting.add_to(&mut named));
+            kept.and(&named);
         }
         for condition in filter.must.iter().filter(|condition| !condition.of_clips()) {
-            kept.and(&self.condition(condition, live, assets));
+            let mut met = Bits::none(assets);
+            self.add_met(condition, live, &mut met, assets);
+            kept.and(&met);
         }
         if !filter.should.is_empty() && !filter.should.iter().any(Condition::of_clips) {
             let mut any = Bits::none(assets);
-            for condition in &filter.should {
-                any.or(&self.condition(condition, live, assets));
-            }
+            filter.should.iter().for_each(|condition| self.add_met(condition, live, &mut any, assets));
             kept.and(&any);
         }
         for condition in filter.must_not.iter().filter(|condition| !condition.of_clips()) {
-            kept.and_not(&self.condition(condition, live, assets));
+            if let Some(values) = names(condition) {
+                self.postings(key_of(condition), values).for_each(|posting| posting.drop_from(&mut kept));
+            } else {
+                let mut met = Bits::none(assets);
+                self.add_met(condition, live, &mut met, assets);
+                kept.and_not(&met);
+            }
         }
         kept
     }
 
-    fn condition(&self, condition: &Condition, live: &Bits, assets: usize) -> Bits {
+    /// Adds the assets that meet a condition to a set.
+    fn add_met(&self, condition: &Condition, live: &Bits, met: &mut Bits, assets: usize) {
         if let Some(inner) = &condition.filter {
-            return self.select(inner, live, assets);
+            return met.or(&self.select(inner, live, assets));
         }
-        let key = condition.key.as_deref().unwrap_or_default();
-        let mut met = Bits::none(assets);
-        if let Some(exists) = condition.exists {
-            if let Some(field) = self.0.get(key) {
-                field.present.add_to(&mut met);
-            }
-            if exists {
-                return met;
-            }
-            let mut absent = live.sized(assets);
-            absent.and_not(&met);
-            return absent;
+        if let Some(values) = names(condition) {
+            return self.postings(key_of(condition), values).for_each(|posting| posting.add_to(met));
         }
-        match (condition.named(), condition.bounds()) {
-            (Some(values), None) => return self.named(key, values, assets),
-            (Some(values), Some(Some(bounds))) => {
-                let within = |value: &Scalar| lies_within(value, &bounds);
-                return self.named(key, values.into_iter().filter(within), assets);
+        let field = self.0.get(key_of(condition));
+        match condition.exists {
+            Some(true) => field.into_iter().for_each(|field| field.present.add_to(met)),
+            Some(false) => {
+                let mut absent = live.sized(assets);
+                field.into_iter().for_each(|field| field.present.drop_from(&mut absent));
+                met.or(&absent);
             }
-            (None, Some(Some(bounds))) => {
-                if let Some(field) = self.0.get(key) {
-                    field.add_range(&bounds, &mut met);
+            None => {
+                if let (Some(field), Some(Some(bounds))) = (field, condition.bounds()) {
+                    field.add_range(&bounds, met);
                 }
             }
-            _ => {}
         }
-        met
     }
 
-    fn named(&self, key: &str, values: impl IntoIterator<Item = Scalar>, assets: usize) -> Bits {
-        let mut met = Bits::none(assets);
-        if let Some(field) = self.0.get(key) {
-            let lists = values.into_iter().filter_map(|value| field.values.get(&value));
-            lists.for_each(|assets| assets.add_to(&mut met));
-        }
-        met
+    /// The assets of each of these values.
+    fn postings(
+        &self,
+        key: &str,
+        values: impl IntoIterator<Item = Scalar>,
+    ) -> impl Iterator<Item = &Posting> {
+        let field = self.0.get(key);
+        values.into_iter().filter_map(move |value| field?.values.get(&value))
     }
+}
+
+fn key_of(condition: &Condition) -> &str {
+    condition.key.as_deref().unwrap_or_default()
+}
+
+/// The values that meet a condition, where it names them.
+fn names(condition: &Condition) -> Option<Vec<Scalar>> {
+    if condition.filter.is_some() || condition.exists.is_some() {
+        return None;
+    }
+    let mut values = condition.named()?;
+    if let Some(bounds) = condition.bounds() {
+        values.retain(|value| bounds.as_ref().is_some_and(|bounds| lies_within(value, bounds)));
+    }
+    Some(values)
 }

@@ -41,7 +41,6 @@ pub struct Filter {
     pub must_not: Vec<Condition>,
     /// Only in these assets; empty: everywhere.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<String>)]
     pub asset_ids: Vec<AssetId>,
 }
 
@@ -57,27 +56,27 @@ pub struct Condition {
     pub key: Option<String>,
     /// Is this: a text, a number or a boolean.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<FilterValue>)]
     pub eq: Option<serde_json::Value>,
     /// Is one of these.
     #[serde(default, rename = "in", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<Object>>)]
+    #[schema(value_type = Option<Vec<FilterValue>>)]
     pub one_of: Option<Vec<serde_json::Value>>,
     /// Is more than this number, or later than this date (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<FilterBound>)]
     pub gt: Option<serde_json::Value>,
     /// Is at least this number, or not before this date.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<FilterBound>)]
     pub gte: Option<serde_json::Value>,
     /// Is less than this number, or before this date.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<FilterBound>)]
     pub lt: Option<serde_json::Value>,
     /// Is at most this number, or not after this date.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<FilterBound>)]
     pub lte: Option<serde_json::Value>,
     /// Whether the key is there at all, with another value than null.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -86,6 +85,31 @@ pub struct Condition {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(no_recursion)]
     pub filter: Option<Box<Filter>>,
+}
+
+/// What a value is compared with: a text, a number or a boolean.
+#[derive(Debug, ToSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "documents what is read as any JSON, so that an error can name its place")]
+pub enum FilterValue {
+    /// A text, also an id or a date as it is written.
+    Text(String),
+    /// A number.
+    Number(f64),
+    /// A boolean.
+    Bool(bool),
+}
+
+/// An end of a range: a number, or a date (RFC 3339).
+#[derive(Debug, ToSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "documents what is read as any JSON, so that an error can name its place")]
+pub enum FilterBound {
+    /// A date such as `2026-11-25T08:00:00Z`.
+    #[schema(example = "2026-11-25T08:00:00Z")]
+    Date(String),
+    /// A number.
+    Number(f64),
 }
 
 /// A filter that means nothing.

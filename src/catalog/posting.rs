@@ -153,6 +153,15 @@ impl Posting {
         }
     }
 
+    /// Drops the assets from a set.
+    pub fn drop_from(&self, set: &mut Bits) {
+        match self {
+            Self::One(ordinal) => set.clear(*ordinal),
+            Self::List(list) => list.iter().for_each(|ordinal| set.clear(*ordinal)),
+            Self::Bits(counted) => set.and_not(&counted.bits),
+        }
+    }
+
     pub fn insert(&mut self, ordinal: Ordinal) {
         match self {
             Self::List(list) if list.is_empty() => *self = Self::One(ordinal),

@@ -16,14 +16,10 @@ use super::form::{self, FileRule};
 use super::state::{AppState, detached};
 use super::views::{AssetView, ClipView, List};
 use crate::jobs::Place;
-use crate::library::{IngestSource, Library, LibraryError, Upload};
-
+use crate::library::{IngestSource, Library, LibraryError, MAX_METADATA_BYTES, Upload};
 use crate::model::Priority;
 use crate::store::{AssetRecord, AssetState, StoreError};
 use crate::types::{AssetId, Track};
-
-/// Largest metadata object, bytes of JSON.
-const MAX_METADATA_BYTES: usize = 64 << 10;
 
 /// A file on the server's disk, or one to be fetched: exactly one of `path` and `url`.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -69,7 +65,7 @@ pub struct AddQuery {
 /// Answers 202 at once, or with `wait=true` 201 when the asset is searchable; 200 where the same
 /// bytes were indexed before. With `wait=true` a file that gives nothing is refused and not kept.
 /// A `url` is fetched before the answer; for many or large ones start a job.
-#[utoipa::path(post, path = "/v1/assets", tag = "assets", params(AddQuery),
+#[utoipa::path(post, path = "/v1/assets", operation_id = "add_asset", tag = "assets", params(AddQuery),
     request_body(content((AssetForm = "multipart/form-data"), (AssetByPlace = "application/json"))),
     responses(
         (status = 200, description = "The same bytes were indexed before", body = AssetView),
@@ -206,14 +202,14 @@ async fn with_clips(library: &Library, asset: AssetRecord) -> Result<AssetView, 
 #[into_params(parameter_in = Query)]
 pub struct ListQuery {
     /// Assets a page, 1 to 1000; default 50.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
     /// The last id of the page before.
-    #[param(value_type = Option<String>)]
     after: Option<AssetId>,
 }
 
 /// Lists assets, newest first.
-#[utoipa::path(get, path = "/v1/assets", tag = "assets", params(ListQuery),
+#[utoipa::path(get, path = "/v1/assets", operation_id = "list_assets", tag = "assets", params(ListQuery),
     responses((status = 200, description = "A page", body = List<AssetView>),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn list(
@@ -247,7 +243,8 @@ pub struct GetQuery {
 }
 
 /// One asset.
-#[utoipa::path(get, path = "/v1/assets/{id}", tag = "assets", params(("id" = String, Path), GetQuery),
+#[utoipa::path(get, path = "/v1/assets/{id}", operation_id = "get_asset",
+    tag = "assets", params(("id" = AssetId, Path), GetQuery),
     responses((status = 200, description = "The asset", body = AssetView),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn get(
@@ -261,7 +258,8 @@ pub async fn get(
 }
 
 /// Deletes an asset with its clips and, if it was uploaded, its file.
-#[utoipa::path(delete, path = "/v1/assets/{id}", tag = "assets", params(("id" = String, Path)),
+#[utoipa::path(delete, path = "/v1/assets/{id}", operation_id = "delete_asset",
+    tag = "assets", params(("id" = AssetId, Path)),
     responses((status = 204, description = "Gone"), (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn delete(
     State(state): State<AppState>,

@@ -54,7 +54,8 @@ impl From<Compaction> for CompactionView {
 }
 
 /// Gives back the disk and the memory that deleted clips held; answers when it is done.
-#[utoipa::path(post, path = "/v1/compactions", tag = "keeping", request_body = CompactionBody,
+#[utoipa::path(post, path = "/v1/compactions", operation_id = "compact",
+    tag = "keeping", request_body = CompactionBody,
     responses((status = 200, description = "What was given back", body = CompactionView),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn compact(

@@ -20,9 +20,10 @@ const CHUNK_BYTES: usize = 128 << 10;
 const ATTR_CHARS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The file of an asset; answers one byte range with 206.
-#[utoipa::path(get, path = "/v1/assets/{id}/content", tag = "assets",
-    params(("id" = String, Path), ("range" = Option<String>, Header, description = "One byte range")),
-    responses((status = 200, description = "The file", content_type = "application/octet-stream"),
+#[utoipa::path(get, path = "/v1/assets/{id}/content", operation_id = "get_asset_content", tag = "assets",
+    params(("id" = AssetId, Path), ("range" = Option<String>, Header, description = "One byte range")),
+    responses((status = 200, description = "The file", content(
+            ("video/*"), ("audio/*"), ("image/*"), ("application/octet-stream"))),
         (status = 206, description = "The range asked for"),
         (status = 304, description = "The client has it already"),
         (status = "4XX", description = "Refused", body = ErrorBody)))]

@@ -42,34 +42,45 @@ pub struct DeletionView {
     /// Their clips.
     clips: u64,
     /// The first hundred of them.
-    #[schema(value_type = Vec<String>)]
     asset_ids: Vec<AssetId>,
 }
 
 impl DeletionView {
     /// Of these assets.
     pub fn new(dry_run: bool, ids: &[AssetId], clips: u64) -> Self {
-        let asset_ids = ids.iter().take(NAMED).copied().collect();
-        Self { object: "deletion", dry_run, assets: ids.len() as u64, clips, asset_ids }
+        Self { object: "deletion", dry_run, assets: ids.len() as u64, clips, asset_ids: first_named(ids) }
     }
+}
+
+/// Those that an answer names.
+pub fn first_named(ids: &[AssetId]) -> Vec<AssetId> {
+    ids.iter().take(NAMED).copied().collect()
+}
+
+/// The assets that a filter keeps; everything has to be asked for by name.
+pub fn chosen(state: &AppState, filter: &Filter, all: bool) -> Result<Vec<AssetId>, ApiError> {
+    let ids = state.library.matching(filter)?;
+    if filter.asks_nothing() && !all {
+        let message =
+            "the filter asks nothing, so it means every asset; say `\"all\": true` if that is meant";
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, "filter_required", message).with_param("filter"));
+    }
+    Ok(ids)
 }
 
 /// Deletes the assets that a filter keeps, with their clips and uploaded files.
 ///
 /// They go a few at a time, so that searches and uploads go on; the answer comes when all are gone.
 /// Where it is cut off, the rest is still there and the same call deletes it.
-#[utoipa::path(post, path = "/v1/assets/delete", tag = "assets", request_body = DeleteBody,
+#[utoipa::path(post, path = "/v1/assets/delete", operation_id = "delete_assets",
+    tag = "assets", request_body = DeleteBody,
     responses((status = 200, description = "What went, or would go", body = DeletionView),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn delete(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<DeleteBody>,
 ) -> Result<Json<DeletionView>, ApiError> {
-    let ids = state.library.matching(&body.filter)?;
-    if body.filter.asks_nothing() && !body.all {
-        let message = "the filter asks nothing, so everything would go; say `\"all\": true` if that is meant";
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, "filter_required", message).with_param("filter"));
-    }
+    let ids = chosen(&state, &body.filter, body.all)?;
     if body.dry_run {
         return Ok(Json(DeletionView::new(true, &ids, state.library.clips_among(&ids))));
     }

@@ -146,7 +146,7 @@ struct Asked {
 }
 
 /// Embeds texts, pictures, sounds or videos; of video and sound one vector per clip.
-#[utoipa::path(post, path = "/v1/embeddings", tag = "embeddings",
+#[utoipa::path(post, path = "/v1/embeddings", operation_id = "create_embeddings", tag = "embeddings",
     request_body(content((EmbeddingsBody = "application/json"), (EmbeddingsForm = "multipart/form-data"))),
     responses((status = 200, description = "Vectors", body = EmbeddingsAnswer),
         (status = "4XX", description = "Refused", body = ErrorBody)))]

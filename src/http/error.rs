@@ -174,7 +174,7 @@ impl From<LibraryError> for ApiError {
             LibraryError::UnknownModel(_) => {
                 return Self::new(StatusCode::NOT_FOUND, error.code(), error.to_string()).with_param("model");
             }
-            LibraryError::BadRule { at, .. } => {
+            LibraryError::BadField { at, .. } => {
                 return Self::new(StatusCode::BAD_REQUEST, error.code(), error.to_string()).with_param(at);
             }
             LibraryError::Backup(inner) => return backup_error(inner),
@@ -259,7 +259,7 @@ fn search_error(error: &SearchError) -> ApiError {
     match error {
         SearchError::NotComparable { .. } => refused(StatusCode::UNPROCESSABLE_ENTITY).with_param("targets"),
         SearchError::BadSpace(_) => refused(StatusCode::BAD_REQUEST).with_param("space"),
-        SearchError::BadRequest(_) => refused(StatusCode::BAD_REQUEST),
+        SearchError::BadRequest { param, .. } => refused(StatusCode::BAD_REQUEST).with_param(*param),
         SearchError::BadFilter(inner) => {
             refused(StatusCode::BAD_REQUEST).with_param(format!("filter.{}", inner.at))
         }

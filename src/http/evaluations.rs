@@ -28,9 +28,11 @@ pub struct PairBody {
 #[serde(deny_unknown_fields)]
 pub struct EvaluationBody {
     /// Pairs, 1 to 20000. The assets they name are what is searched.
+    #[schema(min_items = 1, max_items = 20000)]
     pairs: Vec<PairBody>,
     /// Tracks to look at, one after another; default: video.
     #[serde(default = "video_only")]
+    #[schema(min_items = 1)]
     targets: Vec<Track>,
     /// Name or digest of a model; default: the one that serves.
     model: Option<String>,
@@ -56,7 +58,8 @@ pub struct EvaluationAnswer {
 }
 
 /// Asks for every text and tells where its asset came: R@1, R@5, R@10, median rank, MRR.
-#[utoipa::path(post, path = "/v1/evaluations", tag = "search", request_body = EvaluationBody,
+#[utoipa::path(post, path = "/v1/evaluations", operation_id = "evaluate",
+    tag = "search", request_body = EvaluationBody,
     responses((status = 200, description = "What was measured", body = EvaluationAnswer),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn evaluate(

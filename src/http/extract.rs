@@ -52,8 +52,16 @@ pub fn is_json(headers: &HeaderMap) -> bool {
     content_type(headers) == "application/json"
 }
 
-/// Parses JSON; the error names the field.
+/// Parses a JSON object; the error names the field.
 pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    // Serde would take a list for an object whose fields it gives in their order.
+    if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
+        return Err(ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_value",
+            "the body must be a JSON object",
+        ));
+    }
     let mut json = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
@@ -177,6 +185,7 @@ mod tests {
         let cases = [
             ("{", "invalid_json", None),
             ("", "invalid_json", None),
+            (r#" [{"count":1}]"#, "invalid_value", None),
             (r#"{"inner":{"count":1}} x"#, "invalid_json", None),
             (r#"{"inner":{"count":1},"extra":1}"#, "unknown_field", Some("extra")),
             (r#"{"inner":{"count":1,"extra":1}}"#, "unknown_field", Some("inner.extra")),

@@ -163,7 +163,7 @@ pub enum JobKind {
 }
 
 /// Starts a job. It is durable: it goes on after a restart, and no file is done twice.
-#[utoipa::path(post, path = "/v1/jobs", tag = "jobs", request_body = JobBody,
+#[utoipa::path(post, path = "/v1/jobs", operation_id = "start_job", tag = "jobs", request_body = JobBody,
     params(("idempotency-key" = Option<String>, Header, description = "The same key gives the same job back")),
     responses((status = 202, description = "Started; see the Location header", body = StartedJob),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
@@ -205,11 +205,12 @@ fn checked_key(key: &str) -> Result<String, ApiError> {
 #[into_params(parameter_in = Query)]
 pub struct JobsQuery {
     /// Jobs, 1 to 1000; default 50.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
 }
 
 /// Lists the newest jobs.
-#[utoipa::path(get, path = "/v1/jobs", tag = "jobs", params(JobsQuery),
+#[utoipa::path(get, path = "/v1/jobs", operation_id = "list_jobs", tag = "jobs", params(JobsQuery),
     responses((status = 200, description = "Newest first", body = List<JobView>),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn list(
@@ -221,7 +222,8 @@ pub async fn list(
 }
 
 /// One job.
-#[utoipa::path(get, path = "/v1/jobs/{id}", tag = "jobs", params(("id" = String, Path)),
+#[utoipa::path(get, path = "/v1/jobs/{id}", operation_id = "get_job",
+    tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, description = "The job", body = JobView),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn get(
@@ -233,7 +235,8 @@ pub async fn get(
 }
 
 /// Cancels a job: what waits is not begun, what runs is stopped and leaves nothing behind.
-#[utoipa::path(delete, path = "/v1/jobs/{id}", tag = "jobs", params(("id" = String, Path)),
+#[utoipa::path(delete, path = "/v1/jobs/{id}", operation_id = "cancel_job",
+    tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, description = "The job as it then is", body = JobView),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn cancel(
@@ -246,7 +249,8 @@ pub async fn cancel(
 }
 
 /// Pauses a job: what runs ends, nothing new is begun until it is resumed, also after a restart.
-#[utoipa::path(post, path = "/v1/jobs/{id}/pause", tag = "jobs", params(("id" = String, Path)),
+#[utoipa::path(post, path = "/v1/jobs/{id}/pause", operation_id = "pause_job",
+    tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, description = "The job as it then is; one that has ended stays so", body = JobView),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn pause(
@@ -258,7 +262,8 @@ pub async fn pause(
 }
 
 /// Lets a paused job go on.
-#[utoipa::path(post, path = "/v1/jobs/{id}/resume", tag = "jobs", params(("id" = String, Path)),
+#[utoipa::path(post, path = "/v1/jobs/{id}/resume", operation_id = "resume_job",
+    tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, description = "The job as it then is", body = JobView),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn resume(
@@ -270,7 +275,8 @@ pub async fn resume(
 }
 
 /// Queues the failed items of a job once more, also of one that has ended.
-#[utoipa::path(post, path = "/v1/jobs/{id}/retry", tag = "jobs", params(("id" = String, Path)),
+#[utoipa::path(post, path = "/v1/jobs/{id}/retry", operation_id = "retry_job",
+    tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, description = "The job as it then is; a cancelled one stays so", body = JobView),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn retry(
@@ -289,13 +295,15 @@ pub struct ItemsQuery {
     /// The `seq` of the last item of the page before.
     after: Option<i64>,
     /// Items, 1 to 1000; default 100.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
     /// Only items in this state.
     state: Option<WorkState>,
 }
 
 /// The items of a job, in order, with what became of each.
-#[utoipa::path(get, path = "/v1/jobs/{id}/items", tag = "jobs", params(("id" = String, Path), ItemsQuery),
+#[utoipa::path(get, path = "/v1/jobs/{id}/items", operation_id = "list_job_items",
+    tag = "jobs", params(("id" = JobId, Path), ItemsQuery),
     responses((status = 200, description = "A page", body = List<ItemView>),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn items(
@@ -328,7 +336,8 @@ pub async fn items(
 }
 
 /// The job as server-sent events named `job`, one for each change, until it ends.
-#[utoipa::path(get, path = "/v1/jobs/{id}/events", tag = "jobs", params(("id" = String, Path)),
+#[utoipa::path(get, path = "/v1/jobs/{id}/events", operation_id = "watch_job",
+    tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, description = "Events", content_type = "text/event-stream", body = JobView),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn events(

@@ -1,6 +1,7 @@
 //! The REST API and the page.
 
 mod assets;
+mod changes;
 mod compactions;
 mod content;
 mod data_uri;

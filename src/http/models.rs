@@ -123,7 +123,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ModelPath {
 }
 
 /// The loaded models, the one that serves first.
-#[utoipa::path(get, path = "/v1/models", tag = "models",
+#[utoipa::path(get, path = "/v1/models", operation_id = "list_models", tag = "models",
     responses((status = 200, description = "Every loaded model", body = List<ModelView>)))]
 pub async fn list(State(state): State<AppState>) -> Json<List<ModelView>> {
     Json(List::new(state.models.list().into_iter().map(ModelView::from).collect(), None))
@@ -133,7 +133,8 @@ pub async fn list(State(state): State<AppState>) -> Json<List<ModelView>> {
 ///
 /// It embeds all assets from their stored bytes and keeps up with what comes and goes; requests reach
 /// it by its name. With `promote_when_ready` it takes over once it has them all.
-#[utoipa::path(post, path = "/v1/models", tag = "models", request_body = LoadBody,
+#[utoipa::path(post, path = "/v1/models", operation_id = "load_model",
+    tag = "models", request_body = LoadBody,
     responses((status = 202, description = "Loaded, catching up; see the Location header", body = ModelView),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn load(
@@ -161,7 +162,8 @@ pub async fn load(
 ///
 /// Searches go on all the while, each with the model it began with. What would change something is
 /// refused with 503 for the moment it takes. The model before is unloaded; its vectors stay on disk.
-#[utoipa::path(post, path = "/v1/models/{id}/promote", tag = "models", params(("id" = String, Path)),
+#[utoipa::path(post, path = "/v1/models/{id}/promote", operation_id = "promote_model",
+    tag = "models", params(("id" = String, Path)),
     responses((status = 200, description = "It serves", body = ModelView),
         (status = 409, description = "It does not have all assets yet", body = ErrorBody),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
@@ -177,7 +179,8 @@ pub async fn promote(
 }
 
 /// Unloads a model beside and removes its vectors.
-#[utoipa::path(delete, path = "/v1/models/{id}", tag = "models", params(("id" = String, Path), UnloadQuery),
+#[utoipa::path(delete, path = "/v1/models/{id}", operation_id = "unload_model",
+    tag = "models", params(("id" = String, Path), UnloadQuery),
     responses((status = 204, description = "Unloaded"), (status = 409, description = "It serves", body = ErrorBody),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn unload(

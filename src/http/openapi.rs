@@ -52,7 +52,7 @@ pub fn base() -> OpenApi {
 }
 
 /// The document.
-#[utoipa::path(get, path = "/openapi.json", tag = "server",
+#[utoipa::path(get, path = "/openapi.json", operation_id = "get_openapi", tag = "server",
     responses((status = 200, description = "This document", content_type = "application/json")))]
 pub async fn document(State(state): State<AppState>) -> Response {
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-cache")];

@@ -92,7 +92,6 @@ impl QueryBody {
 #[serde(deny_unknown_fields)]
 pub struct AssetQuery {
     /// Which.
-    #[schema(value_type = String)]
     pub id: AssetId,
     /// First second; default: the beginning.
     pub start_secs: Option<f64>,

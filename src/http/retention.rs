@@ -5,6 +5,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::deletions::first_named;
 use super::error::{ApiError, ErrorBody};
 use super::extract::ApiJson;
 use super::state::{AppState, detached};
@@ -14,8 +15,6 @@ use crate::types::{AssetId, rfc3339_millis};
 
 /// Runs that are shown.
 const RUNS_SHOWN: u32 = 20;
-/// Ids that an answer names.
-const NAMED: usize = 100;
 
 /// The rules, all of them.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -74,7 +73,7 @@ async fn view(library: &Library) -> Result<Json<RetentionView>, ApiError> {
 }
 
 /// The rules in force, what each would delete now, and what they deleted lately.
-#[utoipa::path(get, path = "/v1/retention", tag = "keeping",
+#[utoipa::path(get, path = "/v1/retention", operation_id = "get_retention", tag = "keeping",
     responses((status = 200, description = "The rules", body = RetentionView),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn get(State(state): State<AppState>) -> Result<Json<RetentionView>, ApiError> {
@@ -82,7 +81,8 @@ pub async fn get(State(state): State<AppState>) -> Result<Json<RetentionView>, A
 }
 
 /// Puts rules in the place of all others. They are applied in the background from then on.
-#[utoipa::path(put, path = "/v1/retention", tag = "keeping", request_body = RetentionBody,
+#[utoipa::path(put, path = "/v1/retention", operation_id = "set_retention",
+    tag = "keeping", request_body = RetentionBody,
     responses((status = 200, description = "The rules as they are now", body = RetentionView),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn set(
@@ -116,20 +116,20 @@ pub struct AppliedView {
     /// By rule; an asset that several rules choose counts for the first.
     rules: Vec<RuleCount>,
     /// The first hundred assets.
-    #[schema(value_type = Vec<String>)]
     asset_ids: Vec<AssetId>,
 }
 
 impl AppliedView {
     fn new(dry_run: bool, report: RetentionReport) -> Self {
         let assets = report.assets.len() as u64;
-        let asset_ids = report.assets.into_iter().take(NAMED).collect();
+        let asset_ids = first_named(&report.assets);
         Self { object: "retention_run", dry_run, assets, clips: report.clips, rules: report.rules, asset_ids }
     }
 }
 
 /// Applies the rules now, a few assets at a time; the answer comes when all are gone.
-#[utoipa::path(post, path = "/v1/retention/apply", tag = "keeping", request_body = ApplyBody,
+#[utoipa::path(post, path = "/v1/retention/apply", operation_id = "apply_retention",
+    tag = "keeping", request_body = ApplyBody,
     responses((status = 200, description = "What went, or would go", body = AppliedView),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn apply(

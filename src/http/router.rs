@@ -10,9 +10,9 @@ use utoipa_axum::routes;
 use super::error::ApiError;
 use super::state::Server;
 use super::{
-    assets, compactions, content, deletions, embeddings, evaluations, guard, health, jobs, middleware,
-    models, openapi, pages, retention, search, session, snapshots, standing, stats, thumbnail, timeline,
-    watches, webhooks,
+    assets, changes, compactions, content, deletions, embeddings, evaluations, guard, health, jobs,
+    middleware, models, openapi, pages, retention, search, session, snapshots, standing, stats, thumbnail,
+    timeline, watches, webhooks,
 };
 
 /// Every documented call.
@@ -20,8 +20,9 @@ pub fn api() -> OpenApiRouter<Server> {
     OpenApiRouter::with_openapi(openapi::base())
         // An upload has a cap of its own, counted while it streams.
         .routes(routes!(assets::add, assets::list).layer(DefaultBodyLimit::disable()))
-        .routes(routes!(assets::get, assets::delete))
+        .routes(routes!(assets::get, changes::change, assets::delete))
         .routes(routes!(deletions::delete))
+        .routes(routes!(changes::update))
         .routes(routes!(content::content))
         .routes(routes!(thumbnail::thumbnail))
         .routes(routes!(search::search))

@@ -32,6 +32,7 @@ pub struct SearchBody {
     query: Option<QueryInput>,
     /// Tracks to look at.
     #[serde(default = "video_only")]
+    #[schema(min_items = 1)]
     targets: Vec<Track>,
     /// How two tracks make one score.
     #[serde(default)]
@@ -43,12 +44,15 @@ pub struct SearchBody {
     #[serde(default)]
     group_by: GroupBy,
     /// Hits, 1 to 1000; default 10.
+    #[schema(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
     /// Hits to skip, at most 1000; default 0.
+    #[schema(maximum = 1000)]
     offset: Option<usize>,
     /// Space to compare in; default: the finest that both sides share.
     space: Option<String>,
     /// Leaves out hits that are less sure, 0 to 1; default: none.
+    #[schema(minimum = 0, maximum = 1)]
     min_confidence: Option<f32>,
     /// How to search.
     #[serde(default)]
@@ -105,7 +109,6 @@ pub struct HitView {
     /// From 1.
     rank: usize,
     /// Asset.
-    #[schema(value_type = String)]
     asset_id: AssetId,
     /// Its name.
     asset_name: String,
@@ -176,7 +179,7 @@ impl From<Hit> for HitView {
 }
 
 /// Finds the moments that are nearest to a text, a picture, a sound, a video or a stored clip.
-#[utoipa::path(post, path = "/v1/search", tag = "search",
+#[utoipa::path(post, path = "/v1/search", operation_id = "search", tag = "search",
     request_body(content((SearchBody = "application/json"), (SearchForm = "multipart/form-data"))),
     responses((status = 200, description = "Moments, best first", body = SearchAnswer),
         (status = "4XX", description = "Refused", body = ErrorBody)))]

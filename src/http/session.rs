@@ -42,7 +42,7 @@ fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 
 /// Gives the browser a cookie with which its elements may load the content and thumbnails of assets
 /// (GET only) for twelve hours. The page asks for it; programs send the key instead.
-#[utoipa::path(post, path = "/v1/session", tag = "server",
+#[utoipa::path(post, path = "/v1/session", operation_id = "open_session", tag = "server",
     responses((status = 204, description = "The cookie is set"),
         (status = 401, description = "No key, or not the server's", body = ErrorBody)))]
 pub async fn open(State(state): State<AppState>) -> Response {

@@ -25,7 +25,8 @@ pub struct SnapshotBody {
 }
 
 /// Begins to take a snapshot of the library where the server keeps them; one at a time.
-#[utoipa::path(post, path = "/v1/snapshots", tag = "keeping", request_body = SnapshotBody,
+#[utoipa::path(post, path = "/v1/snapshots", operation_id = "take_snapshot",
+    tag = "keeping", request_body = SnapshotBody,
     responses((status = 202, description = "Begun; see the Location header", body = SnapshotView),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn start(
@@ -40,7 +41,7 @@ pub async fn start(
 }
 
 /// Lists the snapshots, newest first; the one being taken, or the last that failed, among them.
-#[utoipa::path(get, path = "/v1/snapshots", tag = "keeping",
+#[utoipa::path(get, path = "/v1/snapshots", operation_id = "list_snapshots", tag = "keeping",
     responses((status = 200, description = "All", body = List<SnapshotView>),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn list(State(state): State<AppState>) -> Result<Json<List<SnapshotView>>, ApiError> {
@@ -48,7 +49,8 @@ pub async fn list(State(state): State<AppState>) -> Result<Json<List<SnapshotVie
 }
 
 /// One snapshot.
-#[utoipa::path(get, path = "/v1/snapshots/{id}", tag = "keeping", params(("id" = String, Path)),
+#[utoipa::path(get, path = "/v1/snapshots/{id}", operation_id = "get_snapshot",
+    tag = "keeping", params(("id" = SnapshotId, Path)),
     responses((status = 200, description = "The snapshot", body = SnapshotView),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn get(
@@ -59,7 +61,8 @@ pub async fn get(
 }
 
 /// Deletes a snapshot with the media that no other one needs; one that is being taken is stopped.
-#[utoipa::path(delete, path = "/v1/snapshots/{id}", tag = "keeping", params(("id" = String, Path)),
+#[utoipa::path(delete, path = "/v1/snapshots/{id}", operation_id = "delete_snapshot",
+    tag = "keeping", params(("id" = SnapshotId, Path)),
     responses((status = 204, description = "Gone"), (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn delete(
     State(state): State<AppState>,

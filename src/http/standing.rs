@@ -35,6 +35,7 @@ pub struct StandingBody {
     query: QueryInput,
     /// Tracks to look at.
     #[serde(default = "video_only")]
+    #[schema(min_items = 1)]
     targets: Vec<Track>,
     /// How two tracks make one score.
     #[serde(default)]
@@ -46,8 +47,10 @@ pub struct StandingBody {
     space: Option<String>,
     /// Confidence that a match needs, 0 to 1; default 0.9. Cannot be told of several parts or fused
     /// tracks, nor while the library is too small to tell it: then nothing matches.
+    #[schema(minimum = 0, maximum = 1)]
     min_confidence: Option<f32>,
     /// Score that a match needs, in place of confidence.
+    #[schema(minimum = -1, maximum = 1)]
     min_score: Option<f32>,
     /// Where matches are told, as `query.matched`.
     webhook: Option<WebhookBody>,
@@ -74,8 +77,10 @@ pub struct StandingChanges {
     /// False pauses it: what becomes searchable meanwhile it is not asked about later.
     enabled: Option<bool>,
     /// Confidence that a match needs, in place of a score.
+    #[schema(minimum = 0, maximum = 1)]
     min_confidence: Option<f32>,
     /// Score that a match needs, in place of confidence.
+    #[schema(minimum = -1, maximum = 1)]
     min_score: Option<f32>,
     /// Ask it about what is in the library already; what it matched before stays matched.
     #[serde(default)]
@@ -88,7 +93,6 @@ pub struct StandingView {
     /// Always `standing_query`.
     object: &'static str,
     /// Its id.
-    #[schema(value_type = String)]
     id: StandingId,
     /// Name shown to people.
     name: Option<String>,
@@ -104,8 +108,10 @@ pub struct StandingView {
     /// Space of its scores; null where the model that runs cannot ask it.
     space: Option<Space>,
     /// Confidence that a match needs; null where it goes by the score.
+    #[schema(minimum = 0, maximum = 1)]
     min_confidence: Option<f32>,
     /// Score that a match needs; null where it goes by confidence.
+    #[schema(minimum = -1, maximum = 1)]
     min_score: Option<f32>,
     /// False while it goes by confidence and the library is too small to tell it: then it matches nothing.
     can_match: bool,
@@ -159,10 +165,8 @@ pub struct MatchView {
     /// Always `match`.
     object: &'static str,
     /// Its id, also in what a webhook is told.
-    #[schema(value_type = String)]
     id: MatchId,
     /// Asset.
-    #[schema(value_type = String)]
     asset_id: AssetId,
     /// Its name.
     asset_name: String,
@@ -210,7 +214,8 @@ fn least_of(confidence: Option<f32>, score: Option<f32>) -> Result<Option<Least>
 }
 
 /// Makes a standing query: whatever becomes searchable from now on is compared with it.
-#[utoipa::path(post, path = "/v1/standing-queries", tag = "standing", request_body = StandingBody,
+#[utoipa::path(post, path = "/v1/standing-queries", operation_id = "create_standing_query",
+    tag = "standing", request_body = StandingBody,
     responses((status = 201, description = "Made; with the webhook's secret, if one was made", body = StandingView),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn create(
@@ -265,14 +270,15 @@ fn named(error: LibraryError, params: &[String]) -> ApiError {
 #[into_params(parameter_in = Query)]
 pub struct StandingPage {
     /// Standing queries a page, 1 to 1000; default 50.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
     /// The last id of the page before.
-    #[param(value_type = Option<String>)]
     after: Option<StandingId>,
 }
 
 /// Lists standing queries, newest first.
-#[utoipa::path(get, path = "/v1/standing-queries", tag = "standing", params(StandingPage),
+#[utoipa::path(get, path = "/v1/standing-queries", operation_id = "list_standing_queries",
+    tag = "standing", params(StandingPage),
     responses((status = 200, description = "A page", body = List<StandingView>),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn list(
@@ -288,7 +294,8 @@ pub async fn list(
 }
 
 /// One standing query.
-#[utoipa::path(get, path = "/v1/standing-queries/{id}", tag = "standing", params(("id" = String, Path)),
+#[utoipa::path(get, path = "/v1/standing-queries/{id}", operation_id = "get_standing_query",
+    tag = "standing", params(("id" = StandingId, Path)),
     responses((status = 200, description = "The standing query", body = StandingView),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn get(
@@ -299,7 +306,8 @@ pub async fn get(
 }
 
 /// Pauses or enables a standing query, changes its name or its threshold.
-#[utoipa::path(patch, path = "/v1/standing-queries/{id}", tag = "standing", params(("id" = String, Path)),
+#[utoipa::path(patch, path = "/v1/standing-queries/{id}", operation_id = "change_standing_query",
+    tag = "standing", params(("id" = StandingId, Path)),
     request_body = StandingChanges,
     responses((status = 200, description = "The standing query as it then is", body = StandingView),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
@@ -320,7 +328,8 @@ pub async fn change(
 }
 
 /// Deletes a standing query with its matches and what was still to be told of them.
-#[utoipa::path(delete, path = "/v1/standing-queries/{id}", tag = "standing", params(("id" = String, Path)),
+#[utoipa::path(delete, path = "/v1/standing-queries/{id}", operation_id = "delete_standing_query",
+    tag = "standing", params(("id" = StandingId, Path)),
     responses((status = 204, description = "Gone"), (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn delete(
     State(state): State<AppState>,
@@ -337,15 +346,16 @@ pub async fn delete(
 #[into_params(parameter_in = Query)]
 pub struct MatchPage {
     /// Matches a page, 1 to 1000; default 50.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
     /// The last id of the page before.
-    #[param(value_type = Option<String>)]
     after: Option<MatchId>,
 }
 
 /// Lists the assets that a standing query matched, newest first.
-#[utoipa::path(get, path = "/v1/standing-queries/{id}/matches", tag = "standing",
-    params(("id" = String, Path), MatchPage),
+#[utoipa::path(get, path = "/v1/standing-queries/{id}/matches", operation_id = "list_standing_query_matches",
+    tag = "standing",
+    params(("id" = StandingId, Path), MatchPage),
     responses((status = 200, description = "A page", body = List<MatchView>),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn matches(

@@ -107,14 +107,14 @@ fn resident_bytes() -> u64 {
 }
 
 /// Counts, index engines, memory.
-#[utoipa::path(get, path = "/v1/stats", tag = "server",
+#[utoipa::path(get, path = "/v1/stats", operation_id = "get_stats", tag = "server",
     responses((status = 200, description = "Counts", body = Stats)))]
 pub async fn stats(State(state): State<AppState>) -> Result<Json<Stats>, ApiError> {
     Ok(Json(collect(&state).await?))
 }
 
 /// Metrics as Prometheus text.
-#[utoipa::path(get, path = "/metrics", tag = "server",
+#[utoipa::path(get, path = "/metrics", operation_id = "get_metrics", tag = "server",
     responses((status = 200, description = "Prometheus text", content_type = "text/plain")))]
 pub async fn prometheus(State(state): State<AppState>) -> Result<Response, ApiError> {
     let stats = collect(&state).await?;

@@ -132,11 +132,13 @@ pub struct ThumbnailQuery {
     /// Second of the video; default 0.
     at: Option<f64>,
     /// Longer side in pixels, 16 to 1024; default 320.
+    #[param(minimum = 16, maximum = 1024)]
     size: Option<u32>,
 }
 
 /// A JPEG of one second of a video, or of a picture.
-#[utoipa::path(get, path = "/v1/assets/{id}/thumbnail", tag = "assets", params(("id" = String, Path), ThumbnailQuery),
+#[utoipa::path(get, path = "/v1/assets/{id}/thumbnail", operation_id = "get_asset_thumbnail",
+    tag = "assets", params(("id" = AssetId, Path), ThumbnailQuery),
     responses((status = 200, description = "The picture", content_type = "image/jpeg"),
         (status = 304, description = "The client has it already"),
         (status = "4XX", description = "Refused", body = ErrorBody)))]

@@ -70,7 +70,6 @@ pub struct TimelineView {
     /// Always `timeline`.
     object: &'static str,
     /// Asset.
-    #[schema(value_type = String)]
     asset_id: AssetId,
     /// Space of the scores.
     space: Space,
@@ -131,7 +130,8 @@ fn targets_of(names: Option<&str>) -> Result<Vec<Track>, ApiError> {
 }
 
 /// Scores every clip of an asset for a text.
-#[utoipa::path(get, path = "/v1/assets/{id}/timeline", tag = "search", params(("id" = String, Path), TimelineQuery),
+#[utoipa::path(get, path = "/v1/assets/{id}/timeline", operation_id = "get_asset_timeline",
+    tag = "search", params(("id" = AssetId, Path), TimelineQuery),
     responses((status = 200, description = "Every clip, scored", body = TimelineView),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn by_text(
@@ -150,7 +150,8 @@ pub async fn by_text(
 }
 
 /// Scores every clip of an asset for any query; of the search, `query`, `targets`, `fuse` and `space` count.
-#[utoipa::path(post, path = "/v1/assets/{id}/timeline", tag = "search", params(("id" = String, Path)),
+#[utoipa::path(post, path = "/v1/assets/{id}/timeline", operation_id = "query_asset_timeline",
+    tag = "search", params(("id" = AssetId, Path)),
     request_body(content((SearchBody = "application/json"), (SearchForm = "multipart/form-data"))),
     responses((status = 200, description = "Every clip, scored", body = TimelineView),
         (status = "4XX", description = "Refused", body = ErrorBody)))]

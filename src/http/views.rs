@@ -49,7 +49,6 @@ pub struct AssetView {
     /// Always `asset`.
     pub object: &'static str,
     /// Its id.
-    #[schema(value_type = String)]
     pub id: AssetId,
     /// Name shown to people.
     pub name: String,

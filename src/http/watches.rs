@@ -42,6 +42,7 @@ pub struct WatchBody {
     #[schema(value_type = Option<Object>)]
     metadata: Option<Value>,
     /// Seconds from one look to the next, 1 to 86400; default 30.
+    #[schema(minimum = 1, maximum = 86400)]
     poll_secs: Option<u64>,
     /// Whether the assets of files that are gone go too; default false.
     #[serde(default)]
@@ -68,7 +69,6 @@ pub struct WatchView {
     /// Always `watch`.
     pub object: &'static str,
     /// Its id.
-    #[schema(value_type = String)]
     pub id: WatchId,
     /// The folder, with every link resolved.
     pub path: String,
@@ -87,7 +87,6 @@ pub struct WatchView {
     /// Files seen at the last look.
     pub files: u64,
     /// The newest job it made; the next one waits for its end.
-    #[schema(value_type = Option<String>)]
     pub job_id: Option<JobId>,
     /// Why the last look saw nothing, or not all.
     pub error: Option<WorkError>,
@@ -117,7 +116,8 @@ impl From<WatchRecord> for WatchView {
 }
 
 /// Watches a folder: new and changed files in it are indexed once they have stopped growing.
-#[utoipa::path(post, path = "/v1/watches", tag = "jobs", request_body = WatchBody,
+#[utoipa::path(post, path = "/v1/watches", operation_id = "create_watch",
+    tag = "jobs", request_body = WatchBody,
     responses((status = 201, description = "Watched; see the Location header", body = WatchView),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn create(
@@ -145,7 +145,7 @@ pub async fn create(
 }
 
 /// Lists all watched folders.
-#[utoipa::path(get, path = "/v1/watches", tag = "jobs",
+#[utoipa::path(get, path = "/v1/watches", operation_id = "list_watches", tag = "jobs",
     responses((status = 200, description = "Newest first", body = List<WatchView>),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn list(State(state): State<AppState>) -> Result<Json<List<WatchView>>, ApiError> {
@@ -154,7 +154,8 @@ pub async fn list(State(state): State<AppState>) -> Result<Json<List<WatchView>>
 }
 
 /// One watched folder.
-#[utoipa::path(get, path = "/v1/watches/{id}", tag = "jobs", params(("id" = String, Path)),
+#[utoipa::path(get, path = "/v1/watches/{id}", operation_id = "get_watch",
+    tag = "jobs", params(("id" = WatchId, Path)),
     responses((status = 200, description = "The watch", body = WatchView),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn get(
@@ -165,7 +166,8 @@ pub async fn get(
 }
 
 /// Stops watching a folder. What was indexed stays, and so does a job that runs.
-#[utoipa::path(delete, path = "/v1/watches/{id}", tag = "jobs", params(("id" = String, Path)),
+#[utoipa::path(delete, path = "/v1/watches/{id}", operation_id = "delete_watch",
+    tag = "jobs", params(("id" = WatchId, Path)),
     responses((status = 204, description = "Gone"), (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn delete(
     State(state): State<AppState>,

@@ -59,7 +59,6 @@ pub struct DeliveryView {
     /// Always `delivery`.
     object: &'static str,
     /// Its id, sent as `webhook-id` with every attempt.
-    #[schema(value_type = String)]
     id: DeliveryId,
     /// `job.done`, `job.failed`, `job.cancelled` or `query.matched`.
     event: String,
@@ -112,14 +111,15 @@ pub struct DeliveriesQuery {
     #[param(inline)]
     state: Option<DeliveryState>,
     /// Deliveries a page, 1 to 1000; default 50.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
     /// The last id of the page before.
-    #[param(value_type = Option<String>)]
     after: Option<DeliveryId>,
 }
 
 /// Lists what was sent to webhooks, is to be sent or could not be, newest first, of the last thirty days.
-#[utoipa::path(get, path = "/v1/webhooks/deliveries", tag = "webhooks", params(DeliveriesQuery),
+#[utoipa::path(get, path = "/v1/webhooks/deliveries", operation_id = "list_webhook_deliveries",
+    tag = "webhooks", params(DeliveriesQuery),
     responses((status = 200, description = "A page", body = List<DeliveryView>),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn deliveries(
@@ -135,7 +135,8 @@ pub async fn deliveries(
 }
 
 /// Sends a delivery once more, whatever became of it, under the same id.
-#[utoipa::path(post, path = "/v1/webhooks/deliveries/{id}/retry", tag = "webhooks", params(("id" = String, Path)),
+#[utoipa::path(post, path = "/v1/webhooks/deliveries/{id}/retry", operation_id = "retry_webhook_delivery",
+    tag = "webhooks", params(("id" = DeliveryId, Path)),
     responses((status = 200, description = "The delivery as it then is", body = DeliveryView),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn retry(

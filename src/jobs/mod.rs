@@ -53,7 +53,6 @@ pub struct JobView {
     /// Always `job`.
     pub object: &'static str,
     /// Its id.
-    #[schema(value_type = String)]
     pub id: JobId,
     /// Kind of job, e.g. `index`.
     #[serde(rename = "type")]
@@ -153,7 +152,6 @@ pub struct ItemView {
     /// State.
     pub state: WorkState,
     /// The asset it became.
-    #[schema(value_type = Option<String>)]
     pub asset_id: Option<AssetId>,
     /// Clips made.
     pub clips: u64,

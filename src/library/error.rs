@@ -71,10 +71,10 @@ pub enum LibraryError {
     /// A standing query that is refused.
     #[error(transparent)]
     Standing(#[from] StandingError),
-    /// A rule of retention that means nothing.
+    /// A field of what was asked that means nothing, or too much.
     #[error("{message}")]
-    BadRule {
-        /// Which field, as `rules[0].by`.
+    BadField {
+        /// Which field, as `metadata` or `rules[0].by`.
         at: String,
         /// A sentence.
         message: String,
@@ -135,7 +135,7 @@ impl LibraryError {
             Self::NoSuchTrack(_) => "no_such_track",
             Self::Webhook(error) => error.code(),
             Self::Standing(error) => error.code(),
-            Self::BadRule { .. } => "invalid_value",
+            Self::BadField { .. } => "invalid_value",
             Self::Backup(error) => error.code(),
             Self::Cancelled => "cancelled",
             Self::Stopping => "shutting_down",

@@ -128,7 +128,7 @@ impl Library {
             for asset in &page {
                 gone.remove(&asset.id);
                 let mine = own.iter().find(|mine| mine.id == asset.id);
-                if mine.is_none_or(|mine| is_behind(mine, asset) || lies_elsewhere(mine, asset)) {
+                if mine.is_none_or(|mine| is_behind(mine, asset) || is_described_otherwise(mine, asset)) {
                     differing.push(asset.id);
                 }
             }
@@ -176,9 +176,9 @@ impl Library {
         }
         match self.store.asset(id).await {
             Ok(mine) if !is_behind(&mine, &theirs) => {
-                if lies_elsewhere(&mine, &theirs) {
-                    self.store.relocate_asset(id, &theirs.path, &theirs.name).await?;
-                    self.catalog.put_asset(&AssetRecord { path: theirs.path, name: theirs.name, ..mine });
+                if is_described_otherwise(&mine, &theirs) {
+                    let _serial = self.accept_lock.lock().await;
+                    self.describe(std::slice::from_ref(&theirs)).await?;
                 }
                 return Ok(());
             }
@@ -230,9 +230,9 @@ fn gone(outcome: Result<(), LibraryError>) -> Result<(), LibraryError> {
     }
 }
 
-/// Its file was moved meanwhile.
-fn lies_elsewhere(mine: &AssetRecord, theirs: &AssetRecord) -> bool {
-    mine.path != theirs.path || mine.name != theirs.name
+/// Its file was moved meanwhile, or people say something else of it.
+fn is_described_otherwise(mine: &AssetRecord, theirs: &AssetRecord) -> bool {
+    mine.path != theirs.path || mine.name != theirs.name || mine.metadata != theirs.metadata
 }
 
 /// Not finished, or failed before the other was tried again.

@@ -120,10 +120,8 @@ impl Library {
         if record.name == Place::of(&record.path).name() {
             record.name.clone_from(&source.name);
         }
-        self.store.relocate_asset(record.id, &path, &record.name).await?;
         record.path = path;
-        self.catalog.put_asset(&record);
-        self.tell(record.id);
+        self.describe(std::slice::from_ref(&record)).await?;
         Ok(record)
     }
 
@@ -204,8 +202,11 @@ impl Library {
         if outcome.state == AssetState::Failed {
             self.drop_clips(record.id).await?;
         }
+        // Under the lock under which assets are described: the catalog must not get the older record last.
+        let serial = self.accept_lock.lock().await;
         let asset = self.store.finish_asset(record.id, outcome).await?;
         self.catalog.put_asset(&asset);
+        drop(serial);
         self.tell(asset.id);
         self.standing.wake();
         stages.total = began.elapsed().as_secs_f64();

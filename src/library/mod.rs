@@ -6,6 +6,7 @@ mod asset_query;
 mod backup;
 mod calibrate;
 mod compact;
+mod describe;
 mod error;
 mod evaluate;
 mod follow;
@@ -41,6 +42,7 @@ pub use backup::{
     SnapshotProgress, SnapshotState, SnapshotView,
 };
 pub use compact::{Compaction, compact_folder};
+pub use describe::{AssetPatch, MAX_METADATA_BYTES};
 pub use error::LibraryError;
 pub use evaluate::{Evaluation, Figure, MAX_PAIRS, Measured, Pair};
 pub use follow::Progress;
@@ -156,7 +158,7 @@ pub struct Library {
     agreement_space: Option<Space>,
     active: active::ActiveSet,
     work: worker::Work,
-    /// Held while bytes are taken in or removed.
+    /// Held while bytes are taken in or removed, and while what is said of assets changes.
     accept_lock: Mutex<()>,
     /// Read: a change of clips and of the index after it. Write: a snapshot, which must see both or neither.
     commit_gate: RwLock<()>,

@@ -35,6 +35,7 @@ pub struct Rule {
     #[serde(default)]
     pub filter: Filter,
     /// How old they get, seconds; at least 1.
+    #[schema(minimum = 1, maximum = 31536000000i64)]
     pub older_than_secs: u64,
     /// What the age is counted from: `created` (when it was added; the default), or a key of the
     /// metadata, `metadata.…`, that holds an RFC 3339 date. Assets without such a date stay.
@@ -49,7 +50,7 @@ fn by_created() -> String {
 impl Rule {
     fn check(&self, n: usize) -> Result<(), LibraryError> {
         let wrong = |field: &str, message: String| {
-            Err(LibraryError::BadRule { at: format!("rules[{n}].{field}"), message })
+            Err(LibraryError::BadField { at: format!("rules[{n}].{field}"), message })
         };
         let chars = self.name.chars().count();
         if chars == 0 || chars > MAX_NAME_CHARS || self.name.chars().any(char::is_control) {
@@ -92,7 +93,7 @@ impl Rule {
 
     fn of(stored: RetentionRule) -> Result<Self, LibraryError> {
         // Never passed over: a filter read wrongly would delete what it was to spare.
-        let filter = serde_json::from_value(stored.filter).map_err(|error| LibraryError::BadRule {
+        let filter = serde_json::from_value(stored.filter).map_err(|error| LibraryError::BadField {
             at: stored.name.clone(),
             message: format!("the stored rule `{}` cannot be read: {error}", stored.name),
         })?;
@@ -134,17 +135,17 @@ impl Library {
     /// Puts these rules in the place of all others; they are durable when this returns.
     ///
     /// # Errors
-    /// [`LibraryError::BadRule`] and others.
+    /// [`LibraryError::BadField`] and others.
     pub async fn set_retention(&self, rules: &[Rule]) -> Result<(), LibraryError> {
         if rules.len() > MAX_RULES {
             let message = format!("at most {MAX_RULES} rules");
-            return Err(LibraryError::BadRule { at: "rules".to_owned(), message });
+            return Err(LibraryError::BadField { at: "rules".to_owned(), message });
         }
         for (n, rule) in rules.iter().enumerate() {
             rule.check(n)?;
             if rules.iter().take(n).any(|other| other.name == rule.name) {
                 let message = format!("there is another rule named `{}`", rule.name);
-                return Err(LibraryError::BadRule { at: format!("rules[{n}].name"), message });
+                return Err(LibraryError::BadField { at: format!("rules[{n}].name"), message });
             }
         }
         // While they are applied they stay as they are.

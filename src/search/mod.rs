@@ -44,9 +44,14 @@ pub enum SearchError {
     /// The space does not exist or does not serve both sides.
     #[error("space `{0}` does not serve this search")]
     BadSpace(Space),
-    /// A page outside of what is served, or no track to look at.
-    #[error("{0}")]
-    BadRequest(String),
+    /// A field that asks for what is not served.
+    #[error("{message}")]
+    BadRequest {
+        /// The field, as `limit`.
+        param: &'static str,
+        /// A sentence.
+        message: String,
+    },
     /// The search ended before it had an answer (shutdown).
     #[error("the search was cut off: {0}")]
     CutOff(String),
@@ -59,14 +64,17 @@ pub enum SearchError {
 }
 
 impl SearchError {
+    pub(crate) fn bad(param: &'static str, message: impl Into<String>) -> Self {
+        Self::BadRequest { param, message: message.into() }
+    }
+
     /// Stable code.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
             Self::NotComparable { .. } => "not_comparable",
             Self::BadSpace(_) => "bad_space",
-            Self::BadRequest(_) => "bad_search",
-            Self::BadFilter(_) => "invalid_value",
+            Self::BadRequest { .. } | Self::BadFilter(_) => "invalid_value",
             Self::CutOff(_) => "search_failed",
             Self::Index(error) => error.code(),
         }

@@ -40,7 +40,7 @@ pub fn plan(
     asked: Option<&Space>,
 ) -> Result<Space, SearchError> {
     if targets.is_empty() {
-        return Err(SearchError::BadRequest("`targets` needs at least one of: video, audio".into()));
+        return Err(SearchError::bad("targets", "`targets` needs at least one of: video, audio"));
     }
     let sides: Vec<Modality> =
         query.iter().copied().chain(targets.iter().map(|track| track.modality())).collect();
@@ -57,7 +57,7 @@ pub fn plan(
     let alone = pairs.clone().find(|(query, target)| comparable.finest(&[*query, *target]).is_none());
     match alone.or(pairs.last()) {
         Some((query, target)) => Err(SearchError::NotComparable { query, target }),
-        None => Err(SearchError::BadRequest("the query has no part".into())),
+        None => Err(SearchError::bad("query", "the query has no part")),
     }
 }
 
@@ -96,7 +96,7 @@ mod tests {
             let error = plan(&shared(), &[Modality::Text], &[Track::Video], Some(asked)).unwrap_err();
             assert_eq!(error.code(), "bad_space");
         }
-        assert_eq!(plan(&shared(), &[Modality::Text], &[], None).unwrap_err().code(), "bad_search");
+        assert_eq!(plan(&shared(), &[Modality::Text], &[], None).unwrap_err().code(), "invalid_value");
         // A CLAP-like model: text and sound.
         let clap = Comparable::new([&fine], |m, _| matches!(m, Modality::Text | Modality::Audio));
         let error = plan(&clap, &[Modality::Text], &Track::ALL, None).unwrap_err();

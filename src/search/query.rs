@@ -31,7 +31,7 @@ impl Combined {
             })
             .collect::<Result<_, SearchError>>()?;
         if !vectors.iter().any(|(_, weight)| *weight > 0.0) {
-            return Err(SearchError::BadRequest("a query needs a part with a weight above 0".into()));
+            return Err(SearchError::bad("query", "a query needs a part with a weight above 0"));
         }
         // A stored vector finds itself with a score of 1, whatever its weight.
         if let [(vector, _)] = vectors[..] {
@@ -48,7 +48,7 @@ impl Combined {
         let direction = mean.into_iter().map(|m| (m / norm.max(LEAST_NORM)) as f32).collect();
         match Embedding::new(direction, dim) {
             Ok(vector) if norm > LEAST_NORM => Ok(Self { vector, scale: norm as f32 }),
-            _ => Err(SearchError::BadRequest("the parts of the query cancel each other out".into())),
+            _ => Err(SearchError::bad("query", "the parts of the query cancel each other out")),
         }
     }
 }
@@ -106,7 +106,7 @@ mod tests {
         let space = Space::new("s");
         let a = || part([1.0, 0.0, 0.0], 1.0);
         for parts in [vec![part([1.0, 0.0, 0.0], -1.0)], vec![a(), part([1.0, 0.0, 0.0], -1.0)], vec![]] {
-            assert_eq!(Combined::new(&parts, &space).unwrap_err().code(), "bad_search");
+            assert_eq!(Combined::new(&parts, &space).unwrap_err().code(), "invalid_value");
         }
         assert_eq!(Combined::new(&[a()], &Space::new("x")).unwrap_err().code(), "bad_space");
         let one = Combined::new(&[part([1.0, 0.5, 0.0], 0.3)], &space).unwrap();

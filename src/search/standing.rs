@@ -99,7 +99,7 @@ impl Standing {
         if matches!(least, Least::Confidence(_)) && self.lanes.is_empty() {
             let message = "confidence can be told of one query part and of tracks that are not fused; \
                            give `min_score` instead";
-            return Err(SearchError::BadRequest(message.into()));
+            return Err(SearchError::bad("min_confidence", message));
         }
         Ok(Self { least, ..self })
     }

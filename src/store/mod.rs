@@ -346,8 +346,9 @@ pub trait Store: StandingStore + WebhookStore + Upkeep {
     async fn list_assets(&self, after: Option<AssetId>, limit: u32) -> Result<Vec<AssetRecord>, StoreError>;
     /// Assets left in `indexing` by a crash.
     async fn unfinished_assets(&self) -> Result<Vec<AssetRecord>, StoreError>;
-    /// Notes that a file which is not our own lies elsewhere by now, and its name.
-    async fn relocate_asset(&self, id: AssetId, path: &str, name: &str) -> Result<(), StoreError>;
+    /// Writes where the bytes of assets lie, whose they are, their names and metadata as these records say,
+    /// in one transaction; all else stays. The records as they then are.
+    async fn describe_assets(&self, records: &[AssetRecord]) -> Result<Vec<AssetRecord>, StoreError>;
     /// Deletes an asset with its clips and vectors; the clip ids that went.
     async fn delete_asset(&self, id: AssetId) -> Result<Vec<ClipId>, StoreError>;
     /// Drops the clips of an asset that is to be indexed again and sets it to `indexing`; the clip

@@ -87,7 +87,6 @@ pub struct SnapshotView {
     /// Always `snapshot`.
     pub object: &'static str,
     /// Its id.
-    #[schema(value_type = String)]
     pub id: SnapshotId,
     /// State.
     pub state: SnapshotState,

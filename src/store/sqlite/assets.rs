@@ -164,17 +164,28 @@ pub async fn list(
     rows.iter().map(record).collect()
 }
 
-pub async fn relocate(store: &SqliteStore, id: AssetId, path: &str, name: &str) -> Result<(), StoreError> {
+pub async fn describe(store: &SqliteStore, assets: &[AssetRecord]) -> Result<Vec<AssetRecord>, StoreError> {
     let mut writer = store.writer().await?;
     let mut tx = begin(&mut writer).await?;
-    sqlx::query("UPDATE assets SET path = ?2, name = ?3, updated_unix_ms = ?4 WHERE id = ?1 AND NOT owned")
-        .bind(id.to_string())
-        .bind(path)
-        .bind(name)
-        .bind(now_unix_ms())
+    let now = now_unix_ms();
+    let mut described = Vec::with_capacity(assets.len());
+    for asset in assets {
+        let id = asset.id.to_string();
+        sqlx::query(
+            "UPDATE assets SET path = ?2, owned = ?3, name = ?4, metadata = ?5, updated_unix_ms = ?6 WHERE id = ?1",
+        )
+        .bind(&id)
+        .bind(&asset.path)
+        .bind(asset.owned)
+        .bind(&asset.name)
+        .bind(to_json(&asset.metadata))
+        .bind(now)
         .execute(&mut *tx)
         .await?;
-    Ok(tx.commit().await?)
+        described.push(in_tx(&mut tx, &id).await?);
+    }
+    tx.commit().await?;
+    Ok(described)
 }
 
 pub async fn unfinished(store: &SqliteStore) -> Result<Vec<AssetRecord>, StoreError> {

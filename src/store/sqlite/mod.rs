@@ -251,8 +251,8 @@ impl Store for SqliteStore {
     async fn unfinished_assets(&self) -> Result<Vec<AssetRecord>, StoreError> {
         assets::unfinished(self).await
     }
-    async fn relocate_asset(&self, id: AssetId, path: &str, name: &str) -> Result<(), StoreError> {
-        assets::relocate(self, id, path, name).await
+    async fn describe_assets(&self, records: &[AssetRecord]) -> Result<Vec<AssetRecord>, StoreError> {
+        assets::describe(self, records).await
     }
     async fn delete_asset(&self, id: AssetId) -> Result<Vec<ClipId>, StoreError> {
         assets::delete(self, id).await

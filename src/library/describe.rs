@@ -1,0 +1,102 @@
+//! What people say of assets, changed after they came: names and metadata.
+
+use serde_json::Value;
+
+use super::{Library, LibraryError};
+use crate::store::AssetRecord;
+use crate::types::AssetId;
+
+/// Largest metadata of one asset, bytes of JSON.
+pub const MAX_METADATA_BYTES: usize = 64 << 10;
+/// Assets that one transaction changes at most.
+const ASSETS_A_BATCH: usize = 64;
+
+/// What is to change of an asset.
+#[derive(Debug, Clone, Default)]
+pub struct AssetPatch {
+    /// Another name.
+    pub name: Option<String>,
+    /// Laid over the metadata as RFC 7396 says: what it names is set, objects are laid over each other,
+    /// null takes a key away, and a null in place of the object everything.
+    pub metadata: Option<Value>,
+}
+
+impl AssetPatch {
+    fn applied(&self, record: &AssetRecord) -> Result<AssetRecord, LibraryError> {
+        let mut record = record.clone();
+        if let Some(name) = &self.name {
+            record.name.clone_from(name);
+        }
+        if let Some(patch) = &self.metadata {
+            json_patch::merge(&mut record.metadata, patch);
+            if record.metadata.is_null() {
+                record.metadata = serde_json::json!({});
+            }
+        }
+        if record.metadata.to_string().len() > MAX_METADATA_BYTES {
+            let message =
+                format!("the metadata of {} would be larger than {MAX_METADATA_BYTES} bytes", record.id);
+            return Err(LibraryError::BadField { at: "metadata".to_owned(), message });
+        }
+        Ok(record)
+    }
+}
+
+impl Library {
+    /// Changes what people say of an asset, durably; what is embedded stays. The asset as it then is.
+    ///
+    /// # Errors
+    /// [`LibraryError::BadField`] where the metadata would grow too large; others.
+    pub async fn patch_asset(&self, id: AssetId, patch: &AssetPatch) -> Result<AssetRecord, LibraryError> {
+        self.patch_batch(&[id], patch).await?;
+        Ok(self.store.asset(id).await?)
+    }
+
+    /// Changes what people say of many assets, a few at a time; those that are gone by then are passed
+    /// over. Where it ends early, what is changed stays changed. Those that are there, in their order.
+    ///
+    /// # Errors
+    /// As [`Library::patch_asset`].
+    pub async fn patch_assets(
+        &self,
+        ids: &[AssetId],
+        patch: &AssetPatch,
+    ) -> Result<Vec<AssetId>, LibraryError> {
+        let mut patched = Vec::with_capacity(ids.len());
+        for batch in ids.chunks(ASSETS_A_BATCH) {
+            if self.stop.is_cancelled() {
+                return Err(LibraryError::Stopping);
+            }
+            patched.extend(self.patch_batch(batch, patch).await?);
+        }
+        Ok(patched)
+    }
+
+    async fn patch_batch(&self, ids: &[AssetId], patch: &AssetPatch) -> Result<Vec<AssetId>, LibraryError> {
+        // Nobody else may write between the look and the change, nor take an asset away.
+        let _serial = self.accept_lock.lock().await;
+        let before = self.store.assets(ids).await?;
+        let mut changed = Vec::new();
+        for before in &before {
+            let after = patch.applied(before)?;
+            if after.name != before.name || after.metadata != before.metadata {
+                changed.push(after);
+            }
+        }
+        self.describe(&changed).await?;
+        Ok(ids.iter().copied().filter(|id| before.iter().any(|asset| asset.id == *id)).collect())
+    }
+
+    /// Writes where the bytes of assets lie and what people say of them. The caller holds the lock under
+    /// which bytes are taken in.
+    pub(super) async fn describe(&self, records: &[AssetRecord]) -> Result<(), LibraryError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        for record in self.store.describe_assets(records).await? {
+            self.catalog.put_asset(&record);
+            self.tell(record.id);
+        }
+        Ok(())
+    }
+}
