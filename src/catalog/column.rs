@@ -78,7 +78,7 @@ impl<V: Ord + Copy> Column<V> {
             Bound::Excluded(high) => self.values.partition_point(|value| *value < high),
             Bound::Unbounded => self.values.len(),
         };
-        set.add(self.assets.get(from..to).unwrap_or_default().iter().copied());
+        set.add(self.assets.get(from..to).unwrap_or_default());
         let low = match low {
             Bound::Included(low) => Bound::Included((low, 0)),
             Bound::Excluded(low) => Bound::Excluded((low, Ordinal::MAX)),

@@ -160,29 +160,35 @@ impl Fields {
 
     /// Assets that a filter keeps. Conditions on clips count as met: the caller looks at the clips.
     pub fn select(&self, filter: &Filter, live: &Bits, assets: usize) -> Bits {
-        let mut kept = live.sized(assets);
+        // What has a value is there: only what nothing positive is asked of begins with everything.
+        let mut kept: Option<Bits> = None;
+        let mut keep = |met: Bits| match &mut kept {
+            Some(kept) => kept.and(&met),
+            None => kept = Some(met),
+        };
         if !filter.asset_ids.is_empty() {
             let ids = filter.asset_ids.iter().map(|id| Scalar::Text(id.to_string().into()));
             let mut named = Bits::none(assets);
             self.postings("asset_id", ids).for_each(|posting| posting.add_to(&mut named));
-            kept.and(&named);
+            keep(named);
         }
         for condition in filter.must.iter().filter(|condition| !condition.of_clips()) {
             let mut met = Bits::none(assets);
-            self.add_met(condition, live, &mut met, assets);
-            kept.and(&met);
+            self.add_met(condition, live, &mut met);
+            keep(met);
         }
         if !filter.should.is_empty() && !filter.should.iter().any(Condition::of_clips) {
             let mut any = Bits::none(assets);
-            filter.should.iter().for_each(|condition| self.add_met(condition, live, &mut any, assets));
-            kept.and(&any);
+            filter.should.iter().for_each(|condition| self.add_met(condition, live, &mut any));
+            keep(any);
         }
+        let mut kept = kept.unwrap_or_else(|| live.sized(assets));
         for condition in filter.must_not.iter().filter(|condition| !condition.of_clips()) {
             if let Some(values) = names(condition) {
                 self.postings(key_of(condition), values).for_each(|posting| posting.drop_from(&mut kept));
             } else {
                 let mut met = Bits::none(assets);
-                self.add_met(condition, live, &mut met, assets);
+                self.add_met(condition, live, &mut met);
                 kept.and_not(&met);
             }
         }
@@ -190,9 +196,9 @@ impl Fields {
     }
 
     /// Adds the assets that meet a condition to a set.
-    fn add_met(&self, condition: &Condition, live: &Bits, met: &mut Bits, assets: usize) {
+    fn add_met(&self, condition: &Condition, live: &Bits, met: &mut Bits) {
         if let Some(inner) = &condition.filter {
-            return met.or(&self.select(inner, live, assets));
+            return met.or(&self.select(inner, live, met.room()));
         }
         if let Some(values) = names(condition) {
             return self.postings(key_of(condition), values).for_each(|posting| posting.add_to(met));
@@ -201,7 +207,7 @@ impl Fields {
         match condition.exists {
             Some(true) => field.into_iter().for_each(|field| field.present.add_to(met)),
             Some(false) => {
-                let mut absent = live.sized(assets);
+                let mut absent = live.clone();
                 field.into_iter().for_each(|field| field.present.drop_from(&mut absent));
                 met.or(&absent);
             }

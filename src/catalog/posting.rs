@@ -18,6 +18,11 @@ impl Bits {
         Self(vec![0; assets.div_ceil(WORD as usize)])
     }
 
+    /// Assets that there is room for.
+    pub const fn room(&self) -> usize {
+        self.0.len() * WORD as usize
+    }
+
     /// Adds an asset that there is room for.
     pub fn set(&mut self, ordinal: Ordinal) {
         if let Some(word) = self.0.get_mut((ordinal / WORD) as usize) {
@@ -67,9 +72,24 @@ impl Bits {
         self.0.iter_mut().zip(&other.0).for_each(|(mine, theirs)| *mine &= !theirs);
     }
 
-    /// Adds assets that there is room for. Those of one word are put in together: one after the other
-    /// each would wait for the word the last one wrote.
-    pub fn add(&mut self, ordinals: impl Iterator<Item = Ordinal>) {
+    /// Adds assets that there is room for. What came in a row often lies in a row (dates, names with
+    /// numbers), and is then put in together.
+    pub fn add(&mut self, ordinals: &[Ordinal]) {
+        for ordinals in ordinals.chunks(WORD as usize) {
+            let first = ordinals.first().copied().unwrap_or_default();
+            let in_a_row =
+                (first..).zip(ordinals).fold(true, |so_far, (n, ordinal)| so_far & (n == *ordinal));
+            if in_a_row {
+                self.add_run(first, ordinals.len() as Ordinal);
+            } else {
+                self.add_each(ordinals);
+            }
+        }
+    }
+
+    /// Those of one word are put in together: one after the other each would wait for the word the last
+    /// one wrote.
+    fn add_each(&mut self, ordinals: &[Ordinal]) {
         let (mut at, mut word) = (0, 0_u64);
         for ordinal in ordinals {
             let next = (ordinal / WORD) as usize;
@@ -80,6 +100,16 @@ impl Bits {
             word |= 1 << (ordinal % WORD);
         }
         self.or_word(at, word);
+    }
+
+    /// Adds so many assets, a word's at most, from this one on.
+    fn add_run(&mut self, first: Ordinal, count: Ordinal) {
+        let (at, shift) = ((first / WORD) as usize, first % WORD);
+        let run = u64::MAX >> (WORD - count.clamp(1, WORD));
+        self.or_word(at, run << shift);
+        if shift > 0 {
+            self.or_word(at + 1, run >> (WORD - shift));
+        }
     }
 
     fn or_word(&mut self, at: usize, word: u64) {
@@ -148,7 +178,7 @@ impl Posting {
     pub fn add_to(&self, set: &mut Bits) {
         match self {
             Self::One(ordinal) => set.set(*ordinal),
-            Self::List(list) => set.add(list.iter().copied()),
+            Self::List(list) => set.add(list),
             Self::Bits(counted) => set.or(&counted.bits),
         }
     }
@@ -291,6 +321,22 @@ mod tests {
         let mut late = common;
         late.insert(1_000_000);
         assert!(matches!(late, Posting::List(_)), "bits for a million assets to name 101 of them");
+    }
+
+    #[test]
+    fn what_lies_in_a_row_is_added_as_what_does_not() {
+        for first in [0, 1, 37, 63, 64, 100, 190] {
+            for count in [1, 2, 63, 64, 65, 128, 150, 300] {
+                let mut ordinals: Vec<Ordinal> = (first..first + count).collect();
+                for gap in [None, Some(ordinals.len() / 2)] {
+                    gap.map(|at| ordinals.remove(at));
+                    let mut set = Bits::none(256);
+                    set.add(&ordinals);
+                    let within: Vec<Ordinal> = ordinals.iter().copied().filter(|n| *n < 256).collect();
+                    assert_eq!(set.iter().collect::<Vec<_>>(), within, "{first} {count} {gap:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -338,7 +338,8 @@ pub async fn items(
 /// The job as server-sent events named `job`, one for each change, until it ends.
 #[utoipa::path(get, path = "/v1/jobs/{id}/events", operation_id = "watch_job",
     tag = "jobs", params(("id" = JobId, Path)),
-    responses((status = 200, description = "Events", content_type = "text/event-stream", body = JobView),
+    responses((status = 200, description = "Events; the data of each is a job as JSON",
+            content_type = "text/event-stream", body = String),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn events(
     State(state): State<AppState>,

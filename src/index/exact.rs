@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::Neighbour;
 use super::kernels::{flat, kernels};
 use super::quantize::{ROUNDING, bound, quantize};
-use super::rows::{CHUNK_ROWS, Slot, View, place};
+use super::rows::{CHUNK_ROWS, CodeScale, Slot, View, place};
 use crate::types::ClipId;
 
 /// Rows from which on a scan is shared among the cores; below, handing out work costs more.
@@ -24,7 +24,7 @@ pub enum Scope<'a> {
     Only(&'a [Slot]),
 }
 
-impl Scope<'_> {
+impl<'a> Scope<'a> {
     fn skips(&self, slot: Slot) -> bool {
         match self {
             Self::AllBut(skipped) => !skipped.is_empty() && skipped.binary_search(&slot).is_ok(),
@@ -32,23 +32,59 @@ impl Scope<'_> {
         }
     }
 
-    /// The rows as runs of slots, none crossing a chunk, cut into parts of similar size.
-    fn parts(&self, view: &View) -> Vec<Vec<Range<usize>>> {
-        let (runs, rows) = match self {
+    /// The rows, cut where chunks are.
+    fn stretches(&self, view: &View) -> Vec<Stretch<'a>> {
+        match self {
             Self::AllBut(_) => {
                 let slots = view.slots();
-                let runs: Vec<_> =
-                    (0..slots).step_by(CHUNK_ROWS).map(|from| from..(from + CHUNK_ROWS).min(slots)).collect();
-                (runs, slots)
+                let chunks = (0..slots).step_by(CHUNK_ROWS);
+                chunks
+                    .map(|from| Stretch::Run(from as Slot..(from + CHUNK_ROWS).min(slots) as Slot))
+                    .collect()
             }
             Self::Only(slots) => {
-                let same_run = |a: &Slot, b: &Slot| a + 1 == *b && place(*a).0 == place(*b).0;
-                let runs = slots.chunk_by(same_run).map(|run| run[0] as usize..run[0] as usize + run.len());
-                (runs.collect(), slots.len())
+                let of_one_chunk = slots.chunk_by(|a, b| place(*a).0 == place(*b).0);
+                of_one_chunk.filter_map(Stretch::of).collect()
             }
-        };
-        let parts = if rows >= PARALLEL_ROWS { rayon::current_num_threads().max(1) } else { 1 };
-        runs.chunks(runs.len().div_ceil(parts).max(1)).map(<[_]>::to_vec).collect()
+        }
+    }
+}
+
+/// Rows of one chunk.
+#[derive(Debug, Clone)]
+enum Stretch<'a> {
+    /// One after the other.
+    Run(Range<Slot>),
+    /// Here and there.
+    Picked(&'a [Slot]),
+}
+
+impl<'a> Stretch<'a> {
+    fn of(slots: &'a [Slot]) -> Option<Self> {
+        let (first, end) = (*slots.first()?, slots.last()? + 1);
+        let is_run = (end - first) as usize == slots.len();
+        Some(if is_run { Self::Run(first..end) } else { Self::Picked(slots) })
+    }
+
+    fn first(&self) -> Slot {
+        match self {
+            Self::Run(run) => run.start,
+            Self::Picked(slots) => slots.first().copied().unwrap_or_default(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Run(run) => run.len(),
+            Self::Picked(slots) => slots.len(),
+        }
+    }
+
+    fn for_each(&self, mut look: impl FnMut(usize, Slot)) {
+        match self {
+            Self::Run(run) => run.clone().enumerate().for_each(|(at, slot)| look(at, slot)),
+            Self::Picked(slots) => slots.iter().enumerate().for_each(|(at, slot)| look(at, *slot)),
+        }
     }
 }
 
@@ -121,16 +157,18 @@ pub fn score(query: &[f32], values: &[f32]) -> f32 {
 /// Compares with every row in f32: the oracle.
 #[must_use]
 pub fn scan_f32(view: &View, query: &[f32], k: usize, scope: Scope<'_>) -> Vec<Neighbour> {
-    let scan = |runs: &Vec<Range<usize>>| {
+    let scan = |stretches: &[Stretch<'_>]| {
         let mut top = TopK::new(k);
-        for slot in runs.iter().cloned().flatten().map(|slot| slot as Slot) {
-            if let Some(id) = view.id(slot).filter(|_| !scope.skips(slot)) {
-                top.offer(id, score(query, view.values(slot)));
-            }
+        for stretch in stretches {
+            stretch.for_each(|_, slot| {
+                if let Some(id) = view.id(slot).filter(|_| !scope.skips(slot)) {
+                    top.offer(id, score(query, view.values(slot)));
+                }
+            });
         }
         top
     };
-    let mut parts = run_parts(&scope.parts(view), scan).into_iter();
+    let mut parts = in_parts(&scope.stretches(view), scan).into_iter();
     let Some(mut top) = parts.next() else { return Vec::new() };
     for neighbour in parts.flat_map(TopK::into_sorted) {
         top.offer(neighbour.clip, neighbour.score);
@@ -138,18 +176,21 @@ pub fn scan_f32(view: &View, query: &[f32], k: usize, scope: Scope<'_>) -> Vec<N
     top.into_sorted()
 }
 
-fn run_parts<T: Send>(
-    parts: &[Vec<Range<usize>>],
-    scan: impl Fn(&Vec<Range<usize>>) -> T + Send + Sync,
-) -> Vec<T> {
-    if parts.len() == 1 { parts.iter().map(scan).collect() } else { parts.par_iter().map(scan).collect() }
+/// Scans all at once or, where they are many, shared among the cores.
+fn in_parts<T: Send>(stretches: &[Stretch<'_>], scan: impl Fn(&[Stretch<'_>]) -> T + Send + Sync) -> Vec<T> {
+    let rows: usize = stretches.iter().map(Stretch::len).sum();
+    if rows < PARALLEL_ROWS {
+        return vec![scan(stretches)];
+    }
+    let a_part = stretches.len().div_ceil(rayon::current_num_threads().max(1));
+    stretches.par_chunks(a_part.max(1)).map(scan).collect()
 }
 
 /// Compares with every row's int8 codes, then with the f32 values of those rows that could belong
 /// to the k best by the proven error bound. Gives what [`scan_f32`] gives.
 #[must_use]
 pub fn scan_int8(view: &View, query: &[f32], k: usize, scope: Scope<'_>) -> Vec<Neighbour> {
-    let mut found = run_parts(&scope.parts(view), |runs| scan_codes(view, query, k, scope, runs));
+    let mut found = in_parts(&scope.stretches(view), |part| scan_codes(view, query, k, scope, part));
     let best_floor = found.iter().map(|(floor, _)| *floor).fold(f32::NEG_INFINITY, f32::max);
     let mut candidates: Vec<(f32, Slot)> = match found.len() {
         1 => found.pop().map(|(_, candidates)| candidates).unwrap_or_default(),
@@ -176,7 +217,7 @@ fn scan_codes(
     query: &[f32],
     k: usize,
     scope: Scope<'_>,
-    runs: &[Range<usize>],
+    stretches: &[Stretch<'_>],
 ) -> (f32, Vec<(f32, Slot)>) {
     let codes = quantize(query);
     let (constant, factor) = bound(&codes);
@@ -184,25 +225,30 @@ fn scan_codes(
     let mut floors = Floors::new(k);
     let mut candidates = Vec::with_capacity(256);
     let mut dots = [0_i32; CHUNK_ROWS];
-    for run in runs {
-        let (chunk, first) = place(run.start as Slot);
+    for stretch in stretches {
+        let (chunk, first) = place(stretch.first());
         let chunk = &view.chunks[chunk];
-        let rows = first..first + run.len();
-        kernels().dot_i8_rows(query_codes, chunk.codes(rows.start, rows.end, lines), &mut dots[..run.len()]);
-        let scales = &chunk.scales[rows.clone()];
-        let errors = &chunk.errors[rows];
-        for (row, ((dot, scale), error)) in dots.iter().zip(scales).zip(errors).enumerate() {
-            let about = *dot as f32 * (*scale * codes.scale);
-            let slack = constant + factor * *error;
-            // Strictly: a removed row's ceiling is minus infinity, as the first floor is.
-            if about + slack > floors.lowest {
-                let slot = (run.start + row) as Slot;
-                if !scope.skips(slot) {
-                    candidates.push((about + slack, slot));
-                    floors.offer(about - slack);
-                }
+        let start = stretch.first() - first as Slot;
+        let dots = &mut dots[..stretch.len()];
+        match stretch {
+            Stretch::Run(run) => {
+                kernels().dot_i8_rows(query_codes, chunk.codes(first, first + run.len(), lines), dots);
+            }
+            Stretch::Picked(slots) => {
+                let all = chunk.codes(0, chunk.ids.len(), lines);
+                kernels().dot_i8_picked(query_codes, all, start, slots, dots);
             }
         }
+        stretch.for_each(|at, slot| {
+            let CodeScale { scale, error } = chunk.scales[(slot - start) as usize];
+            let about = dots[at] as f32 * (scale * codes.scale);
+            let slack = constant + factor * error;
+            // Strictly: a removed row's ceiling is minus infinity, as the first floor is.
+            if about + slack > floors.lowest && !scope.skips(slot) {
+                candidates.push((about + slack, slot));
+                floors.offer(about - slack);
+            }
+        });
     }
     (floors.lowest, candidates)
 }

@@ -22,6 +22,9 @@ pub fn flat(lines: &[Line]) -> &[i8] {
     }
 }
 
+/// Query, rows, number of the first row, rows asked for, their dot products.
+type DotPicked = fn(&[i8], &[i8], u32, &[u32], &mut [i32]);
+
 /// The kernels of one instruction set.
 #[derive(Debug, Clone, Copy)]
 pub struct Kernels {
@@ -29,6 +32,7 @@ pub struct Kernels {
     pub name: &'static str,
     dot_i8: fn(&[i8], &[i8]) -> i32,
     dot_i8_rows: fn(&[i8], &[i8], &mut [i32]),
+    dot_i8_picked: DotPicked,
     dot_f32: fn(&[f32], &[f32]) -> f32,
 }
 
@@ -44,6 +48,13 @@ impl Kernels {
     #[inline]
     pub fn dot_i8_rows(&self, query: &[i8], rows: &[i8], out: &mut [i32]) {
         (self.dot_i8_rows)(query, rows, out);
+    }
+
+    /// `out[i]` = dot product of `query` and row `picked[i] - first` of `rows`, all of `query`'s length.
+    /// Rows that are not there give 0.
+    #[inline]
+    pub fn dot_i8_picked(&self, query: &[i8], rows: &[i8], first: u32, picked: &[u32], out: &mut [i32]) {
+        (self.dot_i8_picked)(query, rows, first, picked, out);
     }
 
     /// Dot product; the shorter one's length counts.
@@ -90,6 +101,9 @@ pub const SCALAR: Kernels = Kernels {
     name: "scalar",
     dot_i8: scalar_i8,
     dot_i8_rows: |query, rows, out| each_row(query, rows, out, scalar_i8),
+    dot_i8_picked: |query, rows, first, picked, out| {
+        each_picked(query, rows, first, picked, out, scalar_i8, |_| ());
+    },
     dot_f32: scalar_f32,
 };
 
@@ -97,6 +111,30 @@ pub const SCALAR: Kernels = Kernels {
 fn each_row(query: &[i8], rows: &[i8], out: &mut [i32], dot: impl Fn(&[i8], &[i8]) -> i32) {
     for (row, out) in rows.chunks_exact(query.len().max(1)).zip(out) {
         *out = dot(query, row);
+    }
+}
+
+/// Rows to look ahead: what is here and there in memory no processor foresees.
+const AHEAD: usize = 8;
+
+#[inline(always)]
+fn each_picked(
+    query: &[i8],
+    rows: &[i8],
+    first: u32,
+    picked: &[u32],
+    out: &mut [i32],
+    dot: impl Fn(&[i8], &[i8]) -> i32,
+    prefetch: impl Fn(&[i8]),
+) {
+    let row = |slot: &u32| {
+        let from = (slot - first) as usize * query.len();
+        rows.get(from..from + query.len()).unwrap_or_default()
+    };
+    picked.iter().take(AHEAD).for_each(|slot| prefetch(row(slot)));
+    for (at, (slot, out)) in picked.iter().zip(out).enumerate() {
+        picked.get(at + AHEAD).into_iter().for_each(|slot| prefetch(row(slot)));
+        *out = dot(query, row(slot));
     }
 }
 
@@ -122,15 +160,18 @@ fn scalar_f32(a: &[f32], b: &[f32]) -> f32 {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Kernels, LINE, each_row};
+    use super::{Kernels, LINE, each_picked, each_row};
 
-    // SAFETY (all four wrappers): `available()` offers these kernels only where the processor has
+    // SAFETY (all wrappers): `available()` offers these kernels only where the processor has
     // the features the inner functions are compiled for.
     #[allow(unsafe_code)]
     pub const AVX512: Kernels = Kernels {
         name: "avx512-vnni",
         dot_i8: |a, b| unsafe { avx512_i8(a, b) },
         dot_i8_rows: |query, rows, out| unsafe { avx512_i8_rows(query, rows, out) },
+        dot_i8_picked: |query, rows, first, picked, out| unsafe {
+            avx512_i8_picked(query, rows, first, picked, out);
+        },
         dot_f32: |a, b| unsafe { avx512_f32(a, b) },
     };
     #[allow(unsafe_code)]
@@ -138,6 +179,9 @@ mod x86 {
         name: "avx2",
         dot_i8: |a, b| unsafe { avx2_i8(a, b) },
         dot_i8_rows: |query, rows, out| unsafe { avx2_i8_rows(query, rows, out) },
+        dot_i8_picked: |query, rows, first, picked, out| unsafe {
+            avx2_i8_picked(query, rows, first, picked, out);
+        },
         dot_f32: |a, b| unsafe { avx2_f32(a, b) },
     };
 
@@ -162,6 +206,22 @@ mod x86 {
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     fn avx512_i8_rows(query: &[i8], rows: &[i8], out: &mut [i32]) {
         each_row(query, rows, out, |a, b| avx512_i8(a, b));
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    fn avx512_i8_picked(query: &[i8], rows: &[i8], first: u32, picked: &[u32], out: &mut [i32]) {
+        each_picked(query, rows, first, picked, out, |a, b| avx512_i8(a, b), prefetch);
+    }
+
+    #[inline(always)]
+    fn prefetch(row: &[i8]) {
+        for line in row.chunks(LINE) {
+            // SAFETY: the address lies in a slice; and a prefetch reads nothing that a program could see.
+            #[allow(unsafe_code)]
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(line.as_ptr());
+            }
+        }
     }
 
     #[target_feature(enable = "avx512f")]
@@ -209,6 +269,11 @@ mod x86 {
     }
 
     #[target_feature(enable = "avx2,fma")]
+    fn avx2_i8_picked(query: &[i8], rows: &[i8], first: u32, picked: &[u32], out: &mut [i32]) {
+        each_picked(query, rows, first, picked, out, |a, b| avx2_i8(a, b), prefetch);
+    }
+
+    #[target_feature(enable = "avx2,fma")]
     fn avx2_f32(a: &[f32], b: &[f32]) -> f32 {
         const STEP: usize = 16;
         let (a_parts, b_parts) = (a.chunks_exact(STEP), b.chunks_exact(STEP));
@@ -240,7 +305,7 @@ mod x86 {
 mod neon {
     use std::arch::aarch64::*;
 
-    use super::{Kernels, LINE, each_row};
+    use super::{Kernels, LINE, each_picked, each_row};
 
     // SAFETY (all wrappers): `available()` offers these kernels only where the processor has NEON.
     // Where the build target has NEON anyway, the calls need no `unsafe`.
@@ -249,6 +314,9 @@ mod neon {
         name: "neon",
         dot_i8: |a, b| unsafe { neon_i8(a, b) },
         dot_i8_rows: |query, rows, out| unsafe { neon_i8_rows(query, rows, out) },
+        dot_i8_picked: |query, rows, first, picked, out| unsafe {
+            neon_i8_picked(query, rows, first, picked, out);
+        },
         dot_f32: |a, b| unsafe { neon_f32(a, b) },
     };
 
@@ -269,6 +337,11 @@ mod neon {
     #[target_feature(enable = "neon")]
     fn neon_i8_rows(query: &[i8], rows: &[i8], out: &mut [i32]) {
         each_row(query, rows, out, |a, b| neon_i8(a, b));
+    }
+
+    #[target_feature(enable = "neon")]
+    fn neon_i8_picked(query: &[i8], rows: &[i8], first: u32, picked: &[u32], out: &mut [i32]) {
+        each_picked(query, rows, first, picked, out, |a, b| neon_i8(a, b), |_| ());
     }
 
     #[target_feature(enable = "neon")]
@@ -315,6 +388,8 @@ mod tests {
                 let mut out = [0; 3];
                 kernels.dot_i8_rows(&a, &rows, &mut out);
                 prop_assert_eq!(out, [want, SCALAR.dot_i8(&a, &a), want], "{}", kernels.name);
+                kernels.dot_i8_picked(&a, &rows, 40, &[41, 42, 43], &mut out);
+                prop_assert_eq!(out, [SCALAR.dot_i8(&a, &a), want, 0], "{}", kernels.name);
             }
         }
 

@@ -27,23 +27,32 @@ pub const fn lines_for(dim: usize) -> usize {
 /// `f32::round_ties_even` without a call per value where the processor's baseline has no rounding.
 const ROUNDER: f32 = 12_582_912.0;
 
+/// Values whose largest is looked for side by side.
+const LANES: usize = 16;
+
 /// Quantises with one scale for the whole vector: its largest value becomes 127.
 #[must_use]
 pub fn quantize(values: &[f32]) -> Codes {
-    let largest = values.iter().fold(0.0_f32, |max, v| max.max(v.abs()));
+    // Side by side: one sum alone waits for each of its additions.
+    let mut largest = [0.0_f32; LANES];
+    for values in values.chunks(LANES) {
+        largest.iter_mut().zip(values).for_each(|(max, value)| *max = max.max(value.abs()));
+    }
+    let largest = largest.into_iter().fold(0.0_f32, f32::max);
     let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
     let inverse = 1.0 / scale;
     let mut lines = vec![Line([0; LINE]); lines_for(values.len())];
-    let mut squares = 0.0_f32;
+    let mut squares = [0.0_f32; LINE];
     for (line, values) in lines.iter_mut().zip(values.chunks(LINE)) {
-        for (code, value) in line.0.iter_mut().zip(values) {
-            let rounded = ((value * inverse) + ROUNDER - ROUNDER).clamp(-127.0, 127.0);
-            *code = rounded as i8;
-            let off = value - rounded * scale;
-            squares += off * off;
+        for ((code, value), squares) in line.0.iter_mut().zip(values).zip(&mut squares) {
+            let rounded = (value * inverse).clamp(-127.0, 127.0) + ROUNDER;
+            // Its lowest byte is the code: a conversion that minds what does not fit is done one by one.
+            *code = rounded.to_bits() as i8;
+            let off = value - (rounded - ROUNDER) * scale;
+            *squares += off * off;
         }
     }
-    Codes { lines, scale, error: squares.sqrt() }
+    Codes { lines, scale, error: squares.iter().sum::<f32>().sqrt() }
 }
 
 /// For unit vectors a and b with codes â and b̂: `|a·b - â·b̂| <= ea + (1 + ea) eb`, with

@@ -15,16 +15,22 @@ pub const CHUNK_ROWS: usize = 1024;
 /// Position of a row; the slot of a removed row is used again.
 pub type Slot = u32;
 
+/// What the codes of a row are worth. Side by side: of rows here and there each costs a line of cache.
+#[derive(Debug, Clone, Copy)]
+pub struct CodeScale {
+    /// What a code of 1 is worth.
+    pub scale: f32,
+    /// Quantisation error; minus infinity for removed rows, whose upper bound is then never enough.
+    pub error: f32,
+}
+
 /// Up to [`CHUNK_ROWS`] rows.
 #[derive(Debug, Default)]
 pub struct Chunk {
     /// Clip of each row; `None` where it was removed.
     pub ids: Vec<Option<ClipId>>,
-    /// What a code of 1 is worth.
-    pub scales: Vec<f32>,
-    /// Quantisation error; minus infinity for removed rows, whose upper bound is then never
-    /// enough.
-    pub errors: Vec<f32>,
+    /// What the codes of each row are worth.
+    pub scales: Vec<CodeScale>,
     lines: Vec<Line>,
     values: Vec<f32>,
 }
@@ -41,7 +47,6 @@ impl Clone for Chunk {
         Self {
             ids: copy(&self.ids, 1),
             scales: copy(&self.scales, 1),
-            errors: copy(&self.errors, 1),
             lines: copy(&self.lines, self.lines.len() / rows),
             values: copy(&self.values, self.values.len() / rows),
         }
@@ -56,17 +61,16 @@ impl Chunk {
     }
 
     fn put(&mut self, row: usize, id: ClipId, values: &[f32], codes: &Codes) {
+        let scale = CodeScale { scale: codes.scale, error: codes.error };
         if row == self.ids.len() {
             self.ids.push(Some(id));
-            self.scales.push(codes.scale);
-            self.errors.push(codes.error);
+            self.scales.push(scale);
             self.lines.extend_from_slice(&codes.lines);
             self.values.extend_from_slice(values);
         } else {
             let (lines, dim) = (codes.lines.len(), values.len());
             self.ids[row] = Some(id);
-            self.scales[row] = codes.scale;
-            self.errors[row] = codes.error;
+            self.scales[row] = scale;
             self.lines[row * lines..(row + 1) * lines].copy_from_slice(&codes.lines);
             self.values[row * dim..(row + 1) * dim].copy_from_slice(values);
         }
@@ -74,7 +78,7 @@ impl Chunk {
 
     fn bury(&mut self, row: usize) {
         self.ids[row] = None;
-        self.errors[row] = f32::NEG_INFINITY;
+        self.scales[row].error = f32::NEG_INFINITY;
     }
 }
 
