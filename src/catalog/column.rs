@@ -11,7 +11,7 @@ const GONE: Ordinal = 1 << 31;
 /// Values that may lie outside of the order, or be gone, before all are put in order.
 const LEAST_UNSORTED: usize = 256;
 /// Of more values, one in so many may.
-const SHARE_UNSORTED: usize = 8;
+const SHARE_UNSORTED: usize = 32;
 
 /// Values with their assets.
 #[derive(Debug)]

@@ -3,8 +3,6 @@
 //! A hash map needs four times the memory, and reading a thousand ids in order from one costs as
 //! much as comparing a thousand vectors.
 
-use std::collections::HashMap;
-
 use crate::types::ClipId;
 
 const PAGE_IDS: usize = 512;
@@ -18,7 +16,8 @@ struct Page {
 /// Values below `u32::MAX` by clip id.
 #[derive(Debug, Default)]
 pub struct IdMap {
-    pages: HashMap<i64, Box<Page>>,
+    /// By number, ascending: ids are read in their order, and new ones come at the end.
+    pages: Vec<(i64, Box<Page>)>,
     len: usize,
 }
 
@@ -45,22 +44,34 @@ impl IdMap {
     #[must_use]
     pub fn get(&self, id: ClipId) -> Option<u32> {
         let (page, at) = place(id);
-        self.pages.get(&page).map(|page| page.values[at]).filter(|value| *value != NONE)
+        let (_, page) = self.pages.get(self.find(page).ok()?)?;
+        Some(page.values[at]).filter(|value| *value != NONE)
+    }
+
+    fn find(&self, number: i64) -> Result<usize, usize> {
+        match self.pages.last() {
+            Some((last, _)) if *last == number => Ok(self.pages.len() - 1),
+            Some((last, _)) if *last < number => Err(self.pages.len()),
+            _ => self.pages.binary_search_by_key(&number, |(number, _)| *number),
+        }
     }
 
     /// The values of those ids that have one, in the order of the ids; fastest where they ascend.
     #[must_use]
     pub fn values_of(&self, ids: &[ClipId]) -> Vec<u32> {
         let mut values = Vec::with_capacity(ids.len());
-        let mut last: Option<(i64, Option<&Page>)> = None;
+        // Of the page that was needed last: the next one is mostly behind it.
+        let mut place = 0;
         for id in ids {
-            let (number, at) = place(*id);
-            let page = match last {
-                Some((known, page)) if known == number => page,
-                _ => self.pages.get(&number).map(Box::as_ref),
-            };
-            last = Some((number, page));
-            values.extend(page.map(|page| page.values[at]).filter(|value| *value != NONE));
+            let (number, at) = self::place(*id);
+            let is_here = |place: usize| self.pages.get(place).is_some_and(|(known, _)| *known == number);
+            if !is_here(place) {
+                let next = Some(place + 1).filter(|next| is_here(*next));
+                let Some(found) = next.or_else(|| self.find(number).ok()) else { continue };
+                place = found;
+            }
+            let value = self.pages.get(place).map(|(_, page)| page.values[at]);
+            values.extend(value.filter(|value| *value != NONE));
         }
         values
     }
@@ -68,8 +79,11 @@ impl IdMap {
     /// Sets the value of an id; the one it had.
     pub fn insert(&mut self, id: ClipId, value: u32) -> Option<u32> {
         let (page, at) = place(id);
-        let page =
-            self.pages.entry(page).or_insert_with(|| Box::new(Page { values: [NONE; PAGE_IDS], held: 0 }));
+        let place = self.find(page).unwrap_or_else(|place| {
+            self.pages.insert(place, (page, Box::new(Page { values: [NONE; PAGE_IDS], held: 0 })));
+            place
+        });
+        let (_, page) = &mut self.pages[place];
         let old = std::mem::replace(&mut page.values[at], value);
         if old != NONE {
             return Some(old);
@@ -82,7 +96,8 @@ impl IdMap {
     /// Takes the value of an id away.
     pub fn remove(&mut self, id: ClipId) -> Option<u32> {
         let (number, at) = place(id);
-        let page = self.pages.get_mut(&number)?;
+        let place = self.find(number).ok()?;
+        let (_, page) = self.pages.get_mut(place)?;
         let old = std::mem::replace(&mut page.values[at], NONE);
         if old == NONE {
             return None;
@@ -90,7 +105,7 @@ impl IdMap {
         page.held -= 1;
         self.len -= 1;
         if page.held == 0 {
-            self.pages.remove(&number);
+            self.pages.remove(place);
         }
         Some(old)
     }
@@ -109,7 +124,7 @@ impl IdMap {
     /// Bytes held.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.pages.len() * (size_of::<Page>() + 32)
+        self.pages.len() * (size_of::<Page>() + size_of::<(i64, Box<Page>)>())
     }
 }
 

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::Neighbour;
 use super::kernels::{flat, kernels};
-use super::quantize::{ROUNDING, bound, quantize};
+use super::quantize::{Codes, ROUNDING, bound, quantize};
 use super::rows::{CHUNK_ROWS, CodeScale, Slot, View, place};
 use crate::types::ClipId;
 
@@ -80,10 +80,10 @@ impl<'a> Stretch<'a> {
         }
     }
 
-    fn for_each(&self, mut look: impl FnMut(usize, Slot)) {
+    fn for_each(&self, look: impl FnMut(Slot)) {
         match self {
-            Self::Run(run) => run.clone().enumerate().for_each(|(at, slot)| look(at, slot)),
-            Self::Picked(slots) => slots.iter().enumerate().for_each(|(at, slot)| look(at, *slot)),
+            Self::Run(run) => run.clone().for_each(look),
+            Self::Picked(slots) => slots.iter().copied().for_each(look),
         }
     }
 }
@@ -160,7 +160,7 @@ pub fn scan_f32(view: &View, query: &[f32], k: usize, scope: Scope<'_>) -> Vec<N
     let scan = |stretches: &[Stretch<'_>]| {
         let mut top = TopK::new(k);
         for stretch in stretches {
-            stretch.for_each(|_, slot| {
+            stretch.for_each(|slot| {
                 if let Some(id) = view.id(slot).filter(|_| !scope.skips(slot)) {
                     top.offer(id, score(query, view.values(slot)));
                 }
@@ -220,37 +220,69 @@ fn scan_codes(
     stretches: &[Stretch<'_>],
 ) -> (f32, Vec<(f32, Slot)>) {
     let codes = quantize(query);
-    let (constant, factor) = bound(&codes);
     let (query_codes, lines) = (flat(&codes.lines), view.lines());
-    let mut floors = Floors::new(k);
-    let mut candidates = Vec::with_capacity(256);
+    let mut sieve = Sieve::new(&codes, k, scope);
     let mut dots = [0_i32; CHUNK_ROWS];
     for stretch in stretches {
         let (chunk, first) = place(stretch.first());
         let chunk = &view.chunks[chunk];
-        let start = stretch.first() - first as Slot;
         let dots = &mut dots[..stretch.len()];
         match stretch {
             Stretch::Run(run) => {
-                kernels().dot_i8_rows(query_codes, chunk.codes(first, first + run.len(), lines), dots);
+                let rows = first..first + run.len();
+                kernels().dot_i8_rows(query_codes, chunk.codes(rows.start, rows.end, lines), dots);
+                for ((dot, row), slot) in dots.iter().zip(&chunk.scales[rows]).zip(run.clone()) {
+                    sieve.offer(*dot, *row, slot);
+                }
             }
             Stretch::Picked(slots) => {
+                let start = stretch.first() - first as Slot;
                 let all = chunk.codes(0, chunk.ids.len(), lines);
                 kernels().dot_i8_picked(query_codes, all, start, slots, dots);
+                for (dot, slot) in dots.iter().zip(*slots) {
+                    sieve.offer(*dot, chunk.scales[(slot - start) as usize], *slot);
+                }
             }
         }
-        stretch.for_each(|at, slot| {
-            let CodeScale { scale, error } = chunk.scales[(slot - start) as usize];
-            let about = dots[at] as f32 * (scale * codes.scale);
-            let slack = constant + factor * error;
-            // Strictly: a removed row's ceiling is minus infinity, as the first floor is.
-            if about + slack > floors.lowest && !scope.skips(slot) {
-                candidates.push((about + slack, slot));
-                floors.offer(about - slack);
-            }
-        });
     }
-    (floors.lowest, candidates)
+    (sieve.floors.lowest, sieve.candidates)
+}
+
+/// Keeps the rows that could be among the k best.
+struct Sieve<'a> {
+    scale: f32,
+    constant: f32,
+    factor: f32,
+    scope: Scope<'a>,
+    floors: Floors,
+    candidates: Vec<(f32, Slot)>,
+}
+
+impl<'a> Sieve<'a> {
+    fn new(query: &Codes, k: usize, scope: Scope<'a>) -> Self {
+        let (constant, factor) = bound(query);
+        let candidates = Vec::with_capacity(256);
+        Self { scale: query.scale, constant, factor, scope, floors: Floors::new(k), candidates }
+    }
+
+    /// In every row's way, so only what most rows end with is in line.
+    #[inline(always)]
+    fn offer(&mut self, dot: i32, row: CodeScale, slot: Slot) {
+        let about = dot as f32 * (row.scale * self.scale);
+        let slack = self.constant + self.factor * row.error;
+        // Strictly: a removed row's ceiling is minus infinity, as the first floor is.
+        if about + slack > self.floors.lowest {
+            self.take(about, slack, slot);
+        }
+    }
+
+    #[inline(never)]
+    fn take(&mut self, about: f32, slack: f32, slot: Slot) {
+        if !self.scope.skips(slot) {
+            self.candidates.push((about + slack, slot));
+            self.floors.offer(about - slack);
+        }
+    }
 }
 
 /// The k highest lower bounds; the lowest of them is under the k-th best score.
