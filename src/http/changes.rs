@@ -66,14 +66,6 @@ fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Val
     Value::deserialize(deserializer).map(Some)
 }
 
-/// What may be laid over metadata.
-fn check_patch(metadata: &Value) -> Result<(), ApiError> {
-    if metadata.is_object() || metadata.is_null() {
-        return Ok(());
-    }
-    Err(ApiError::invalid("metadata", "`metadata` must be a JSON object or null"))
-}
-
 /// Changes an asset's name and metadata; filters go by them at once.
 #[utoipa::path(patch, path = "/v1/assets/{id}", operation_id = "change_asset",
     tag = "assets", params(("id" = AssetId, Path)),
@@ -85,8 +77,7 @@ pub async fn change(
     IdPath(id): IdPath<AssetId>,
     ApiJson(body): ApiJson<AssetChanges>,
 ) -> Result<Json<AssetView>, ApiError> {
-    body.metadata.as_ref().map_or(Ok(()), check_patch)?;
-    let patch = AssetPatch { name: body.name.map(|name| form::shown_name(&name)), metadata: body.metadata };
+    let patch = AssetPatch::new(body.name.map(|name| form::shown_name(&name)), body.metadata)?;
     let library = state.library.clone();
     let asset = detached(async move { Ok(library.patch_asset(id, &patch).await?) }).await?;
     Ok(Json(asset.into()))
@@ -104,11 +95,10 @@ pub async fn update(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<UpdateBody>,
 ) -> Result<Json<UpdateView>, ApiError> {
-    check_patch(&body.metadata)?;
+    let patch = AssetPatch::new(None, Some(body.metadata))?;
     let mut ids = chosen(&state, &body.filter, body.all)?;
     if !body.dry_run {
-        let (library, patch) =
-            (state.library.clone(), AssetPatch { name: None, metadata: Some(body.metadata) });
+        let library = state.library.clone();
         ids = detached(async move { Ok(library.patch_assets(&ids, &patch).await?) }).await?;
     }
     let (assets, asset_ids) = (ids.len() as u64, first_named(&ids));

@@ -14,14 +14,24 @@ const ASSETS_A_BATCH: usize = 64;
 /// What is to change of an asset.
 #[derive(Debug, Clone, Default)]
 pub struct AssetPatch {
-    /// Another name.
-    pub name: Option<String>,
-    /// Laid over the metadata as RFC 7396 says: what it names is set, objects are laid over each other,
-    /// null takes a key away, and a null in place of the object everything.
-    pub metadata: Option<Value>,
+    name: Option<String>,
+    metadata: Option<Value>,
 }
 
 impl AssetPatch {
+    /// Another name, and what is laid over the metadata as RFC 7396 says: what it names is set, objects are
+    /// laid over each other, null takes a key away, and a null in place of the object everything.
+    ///
+    /// # Errors
+    /// [`LibraryError::BadField`] where the metadata would not be an object any more.
+    pub fn new(name: Option<String>, metadata: Option<Value>) -> Result<Self, LibraryError> {
+        if metadata.as_ref().is_some_and(|metadata| !metadata.is_object() && !metadata.is_null()) {
+            let message = "`metadata` must be a JSON object or null".to_owned();
+            return Err(LibraryError::BadField { at: "metadata".to_owned(), message });
+        }
+        Ok(Self { name, metadata })
+    }
+
     fn applied(&self, record: &AssetRecord) -> Result<AssetRecord, LibraryError> {
         let mut record = record.clone();
         if let Some(name) = &self.name {
