@@ -4,6 +4,9 @@
 pub(super) type Ordinal = u32;
 
 const WORD: Ordinal = u64::BITS;
+/// Assets that lie closer than this, on average, share words. Where they lie in no order, looking for a
+/// word that the last one wrote costs more than it spares (`benches/filters.rs`, the range in no order).
+const FEW_A_WORD: Ordinal = 32;
 /// Assets of one value from which on a set of bits may take the place of a list.
 const BITS_FROM: usize = 16;
 /// Bits to an asset that a set of bits may have before a list is smaller.
@@ -76,20 +79,25 @@ impl Bits {
     /// numbers), and is then put in together.
     pub fn add(&mut self, ordinals: &[Ordinal]) {
         for ordinals in ordinals.chunks(WORD as usize) {
-            let first = ordinals.first().copied().unwrap_or_default();
+            let [first, .., last] = *ordinals else {
+                ordinals.iter().for_each(|ordinal| self.set(*ordinal));
+                continue;
+            };
             let in_a_row =
                 (first..).zip(ordinals).fold(true, |so_far, (n, ordinal)| so_far & (n == *ordinal));
             if in_a_row {
                 self.add_run(first, ordinals.len() as Ordinal);
+            } else if first.abs_diff(last) < ordinals.len() as Ordinal * FEW_A_WORD {
+                self.add_close(ordinals);
             } else {
-                self.add_each(ordinals);
+                ordinals.iter().for_each(|ordinal| self.set(*ordinal));
             }
         }
     }
 
     /// Those of one word are put in together: one after the other each would wait for the word the last
     /// one wrote.
-    fn add_each(&mut self, ordinals: &[Ordinal]) {
+    fn add_close(&mut self, ordinals: &[Ordinal]) {
         let (mut at, mut word) = (0, 0_u64);
         for ordinal in ordinals {
             let next = (ordinal / WORD) as usize;
