@@ -68,7 +68,13 @@ fn describe() {
     );
     describe_gauge!("triptych_http_in_flight", "Requests being answered");
     describe_gauge!("triptych_http_connections", "Open connections");
-    describe_counter!("triptych_http_refused_total", "Requests refused because too many were running");
+    describe_counter!(
+        "triptych_http_refused_total",
+        "Requests answered with an error, by its code: refused, or failed"
+    );
+    describe_counter!("triptych_wrong_keys_total", "Requests with a key that nobody has");
+    describe_counter!("triptych_keys_unreadable_total", "Changes of the keys' file that could not be read");
+    describe_counter!("triptych_audit_failed_total", "Changes that could not be written into the audit log");
     describe_counter!("triptych_assets_ingested_total", "Files indexed, by the state they ended in");
     describe_counter!("triptych_clips_ingested_total", "Clips indexed");
     describe_counter!("triptych_media_ingested_milliseconds_total", "Media indexed");

@@ -10,6 +10,7 @@ mod doctor;
 mod embed;
 mod eval;
 mod index;
+mod key;
 mod model;
 mod query;
 mod search;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use clap::builder::Resettable;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::access::AccessError;
 use crate::config::{DataArgs, LimitArgs, ModelArgs};
 use crate::embed::{EmbedError, Embedder};
 use crate::library::{
@@ -62,6 +64,8 @@ enum Command {
     Model(model::ModelCommand),
     /// Take, list, verify, restore and delete snapshots of a library.
     Snapshot(snapshot::SnapshotCommand),
+    /// Make, list and revoke the API keys of a data folder.
+    Key(key::KeyCommand),
     /// Write the store anew without the space that deleted clips left.
     Compact(compact::CompactArgs),
     /// Say which native parts are found, where, which version, and what is missing.
@@ -107,6 +111,14 @@ impl From<BackupError> for CliError {
             BackupError::NotFound(_) | BackupError::NotEmpty(_) | BackupError::NoLibrary(_) => 2,
             _ => 1,
         };
+        Self { code: error.code(), message: error.to_string(), exit }
+    }
+}
+
+impl From<AccessError> for CliError {
+    fn from(error: AccessError) -> Self {
+        let exit =
+            if matches!(error, AccessError::Unknown(_) | AccessError::BadField { .. }) { 2 } else { 1 };
         Self { code: error.code(), message: error.to_string(), exit }
     }
 }
@@ -171,6 +183,7 @@ pub fn main() -> ExitCode {
             Command::Eval(args) => eval::run(args).await,
             Command::Model(command) => model::run(command).await,
             Command::Snapshot(command) => snapshot::run(command).await,
+            Command::Key(command) => key::run(command),
             Command::Compact(args) => compact::run(args).await,
             Command::Doctor(args) => doctor::run(args).await,
         }

@@ -10,9 +10,9 @@ use utoipa_axum::routes;
 use super::error::ApiError;
 use super::state::Server;
 use super::{
-    assets, changes, compactions, content, deletions, embeddings, evaluations, guard, health, jobs,
-    middleware, models, openapi, pages, retention, search, session, snapshots, standing, stats, thumbnail,
-    timeline, watches, webhooks,
+    assets, changes, client, compactions, content, deletions, embeddings, evaluations, guard, health, jobs,
+    keys, middleware, models, openapi, pages, retention, search, session, snapshots, standing, stats,
+    thumbnail, timeline, watches, webhooks,
 };
 
 /// Every documented call.
@@ -54,6 +54,8 @@ pub fn api() -> OpenApiRouter<Server> {
         .routes(routes!(stats::stats))
         .routes(routes!(stats::prometheus))
         .routes(routes!(session::open))
+        .routes(routes!(keys::create, keys::list))
+        .routes(routes!(keys::revoke))
         .routes(routes!(health::health))
         .routes(routes!(health::livez))
         .routes(routes!(health::readyz))
@@ -73,5 +75,6 @@ pub fn app(server: Server) -> Router {
         .layer(from_fn_with_state(server.clone(), guard::limit))
         .layer(from_fn_with_state(server.clone(), guard::authenticate))
         .layer(from_fn_with_state(server.clone(), middleware::outer))
+        .layer(from_fn_with_state(server.clone(), client::identify))
         .with_state(server)
 }
