@@ -258,7 +258,7 @@ pub struct ServerArgs {
         long = "allow-host",
         env = "TRIPTYCH_ALLOW_HOSTS",
         value_delimiter = ',',
-        value_parser = crate::http::allowed_name
+        value_parser = crate::access::allowed_name
     )]
     pub allow_hosts: Vec<String>,
     /// Largest body of a query, bytes (uploads have --max-upload-bytes).

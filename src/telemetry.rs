@@ -1,4 +1,7 @@
-//! Logs and metrics.
+//! Logs and metrics, and traces with the feature `otlp`.
+
+#[cfg(feature = "otlp")]
+mod otlp;
 
 use std::io::IsTerminal;
 use std::sync::OnceLock;
@@ -30,8 +33,32 @@ pub fn init_logging(verbosity: Verbosity) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     let json = std::env::var("TRIPTYCH_LOG_FORMAT").is_ok_and(|format| format.eq_ignore_ascii_case("json"));
+    #[cfg(feature = "otlp")]
+    if verbosity == Verbosity::Notices && init_traced(json, default) {
+        return;
+    }
     // A second call (tests) finds the first one's subscriber: nothing to do.
     let _ = if json { logs.json().try_init() } else { logs.try_init() };
+}
+
+/// Logs as [`init_logging`] does, and sends traces; false where no collector is named.
+#[cfg(feature = "otlp")]
+fn init_traced(json: bool, default: &str) -> bool {
+    use tracing_subscriber::prelude::*;
+    let Some(traces) = otlp::layer() else { return false };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let logs = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    let logs = if json { logs.json().boxed() } else { logs.boxed() };
+    let _ = tracing_subscriber::registry().with(traces).with(logs.with_filter(filter)).try_init();
+    true
+}
+
+/// Sends what is still to be sent before the process ends.
+pub fn flush() {
+    #[cfg(feature = "otlp")]
+    otlp::flush();
 }
 
 /// Seconds, from a text query's microseconds to a long file's minutes.

@@ -3,6 +3,7 @@
 mod audit;
 mod error;
 mod file;
+mod host;
 mod key;
 mod keys;
 mod wrong;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 pub use audit::{AuditConfig, AuditLog};
 pub use error::AccessError;
 pub use file::KeyFile;
+pub use host::{Host, HostName, allowed_name};
 pub use key::{KeyRecord, MAX_NAME_CHARS, NewKey, Rate, Role};
 pub use keys::{Caller, Found, Holder, Keys, KnownKey};
 pub use wrong::{WrongAnswer, WrongKeys};

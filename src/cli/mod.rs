@@ -190,6 +190,7 @@ pub fn main() -> ExitCode {
     });
     // A blocked reader thread must not keep a finished command alive.
     runtime.shutdown_background();
+    crate::telemetry::flush();
     match outcome.and_then(|code| out::complete().map(|()| code)) {
         Ok(code) => code,
         Err(error) => fail(&error),

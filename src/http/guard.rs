@@ -64,7 +64,7 @@ async fn admit(state: &AppState, request: &Parts, needed: Option<Role>) -> Resul
         Some(caller) => caller,
         None => by_key(state, request).await?,
     };
-    tracing::Span::current().record("key_id", caller.holder().to_string());
+    tracing::Span::current().record("key_id", tracing::field::display(caller.holder()));
     if let Err(wait) = caller.take_turn() {
         let message = "this key is used more often than it may be; try again later";
         let refused = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", message);

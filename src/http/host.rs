@@ -1,43 +1,29 @@
 //! Under which names the server is asked, and from where: against pages of other sites.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
 
 use super::error::ApiError;
-
-/// A host and its port, in the only spelling that is taken for one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Host {
-    name: Name,
-    port: Option<u16>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Name {
-    Address(IpAddr),
-    /// In lower case.
-    Dns(String),
-}
+use crate::access::{Host, HostName};
 
 /// Without a key a foreign page could rebind its own name to this server and read the library. So exactly
 /// one host is named, it is nothing but a host, and it is one of ours.
 pub fn check(uri: &Uri, headers: &HeaderMap, allowed: &[String]) -> Result<(), ApiError> {
-    let host = one(headers, &header::HOST).and_then(parse).ok_or_else(invalid_host)?;
+    let host = one(headers, &header::HOST).and_then(Host::parse).ok_or_else(invalid_host)?;
     // A request line may name a host too, which then counts for routers and proxies before us.
     if let Some(named) = uri.authority() {
-        let named = parse(named.as_str().as_bytes()).ok_or_else(invalid_host)?;
-        if !same(&named, &host, default_port(uri.scheme_str().unwrap_or("http"))) {
+        let named = Host::parse(named.as_str().as_bytes()).ok_or_else(invalid_host)?;
+        if !named.is(&host, default_port(uri.scheme_str().unwrap_or("http"))) {
             return Err(invalid_host());
         }
     }
     match &host.name {
-        Name::Address(_) => Ok(()),
-        Name::Dns(name) if name == "localhost" || allowed.iter().any(|a| a.eq_ignore_ascii_case(name)) => {
+        HostName::Address(_) => Ok(()),
+        HostName::Dns(name)
+            if name == "localhost" || allowed.iter().any(|a| a.eq_ignore_ascii_case(name)) =>
+        {
             Ok(())
         }
-        Name::Dns(_) => Err(ApiError::new(
+        HostName::Dns(_) => Err(ApiError::new(
             StatusCode::FORBIDDEN,
             "host_not_allowed",
             "this host name is not this server's: create an API key, or allow the name with --allow-host",
@@ -58,31 +44,17 @@ pub fn check_origin(method: &Method, headers: &HeaderMap) -> Result<(), ApiError
         return Ok(());
     }
     let own = || {
-        let host = one(headers, &header::HOST).and_then(parse)?;
+        let host = one(headers, &header::HOST).and_then(Host::parse)?;
         let origin = std::str::from_utf8(one(headers, &header::ORIGIN)?).ok()?;
         let (scheme, from) = origin.split_once("://")?;
         let port = default_port(scheme)?;
-        Some(same(&parse(from.as_bytes())?, &host, Some(port)))
+        Some(Host::parse(from.as_bytes())?.is(&host, Some(port)))
     };
     if own() == Some(true) {
         return Ok(());
     }
     let message = "requests from pages of other sites are refused";
     Err(ApiError::new(StatusCode::FORBIDDEN, "cross_origin_refused", message))
-}
-
-/// A host name as `--allow-host` takes it: without a port.
-///
-/// # Errors
-/// A sentence.
-pub fn allowed_name(text: &str) -> Result<String, String> {
-    match parse(text.as_bytes()) {
-        Some(Host { name: Name::Dns(name), port: None }) => Ok(name),
-        Some(Host { name: Name::Address(_), .. }) => {
-            Err("addresses are allowed in any case; give a host name".to_owned())
-        }
-        _ => Err(format!("`{text}` is not a host name such as media.example.com, without a port")),
-    }
 }
 
 /// The value of a header that is there exactly once.
@@ -98,53 +70,6 @@ fn default_port(scheme: &str) -> Option<u16> {
         "https" => Some(443),
         _ => None,
     }
-}
-
-/// Whether two are one place, where `default` is the port of one that names none.
-fn same(one: &Host, other: &Host, default: Option<u16>) -> bool {
-    one.name == other.name && one.port.or(default) == other.port.or(default)
-}
-
-/// `NAME`, `NAME:PORT`, `ADDRESS`, `ADDRESS:PORT`, `[V6]` or `[V6]:PORT`, and nothing else: no user, no
-/// zone, no dot at the end, no empty or impossible port, none of the other spellings of an address.
-fn parse(bytes: &[u8]) -> Option<Host> {
-    let authority = Authority::try_from(bytes).ok()?;
-    let text = authority.as_str();
-    let (name, rest) = match text.strip_prefix('[') {
-        Some(inner) => {
-            let (address, rest) = inner.split_once(']')?;
-            (Name::Address(IpAddr::V6(address.parse::<Ipv6Addr>().ok()?)), rest)
-        }
-        None => {
-            let end = text.find(':').unwrap_or(text.len());
-            let (name, rest) = text.split_at_checked(end)?;
-            (name.parse().map(|v4: Ipv4Addr| Name::Address(v4.into())).ok().or_else(|| dns_name(name))?, rest)
-        }
-    };
-    let port = match rest.strip_prefix(':') {
-        Some(digits) => Some(port(digits)?),
-        None if rest.is_empty() => None,
-        None => return None,
-    };
-    Some(Host { name, port })
-}
-
-fn port(digits: &str) -> Option<u16> {
-    let plain = (1..=5).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
-    if plain { digits.parse().ok().filter(|port| *port > 0) } else { None }
-}
-
-fn dns_name(text: &str) -> Option<Name> {
-    let label = |label: &str| {
-        let plain = label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
-        plain && (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-')
-    };
-    // Browsers read a name that ends in a number as an address: 127.1, 0x7f000001.
-    let last = text.rsplit('.').next().unwrap_or("");
-    let numeric = last.starts_with(|c: char| c.is_ascii_digit())
-        && (last.bytes().all(|b| b.is_ascii_digit()) || last.to_ascii_lowercase().starts_with("0x"));
-    let good = text.len() <= 253 && !numeric && text.split('.').all(label);
-    good.then(|| Name::Dns(text.to_ascii_lowercase()))
 }
 
 #[cfg(test)]
@@ -310,14 +235,6 @@ mod tests {
         );
     }
 
-    #[test]
-    fn names_to_allow_are_names() {
-        assert_eq!(allowed_name("Media.LAN"), Ok("media.lan".to_owned()));
-        for bad in ["", "*.lan", "media.lan:80", "10.0.0.1", "[::1]", "http://media.lan", "media.lan."] {
-            assert!(allowed_name(bad).is_err(), "{bad}");
-        }
-    }
-
     /// What a browser makes of the host of an address: the strict twin.
     fn browser_reads(host: &str) -> Option<url::Url> {
         let url = url::Url::parse(&format!("http://{host}/")).ok()?;
@@ -352,7 +269,7 @@ mod tests {
                     url::Host::Ipv4(v4) => prop_assert!(text.starts_with(&v4.to_string()), "{text}"),
                     url::Host::Ipv6(_) => prop_assert!(text.starts_with('[')),
                 }
-                let port = parse(&bytes).unwrap().port.unwrap_or(80);
+                let port = Host::parse(&bytes).unwrap().port.unwrap_or(80);
                 prop_assert_eq!(url.port_or_known_default(), Some(port));
             }
         }

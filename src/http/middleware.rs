@@ -19,7 +19,7 @@ use tower_http::timeout::TimeoutBody;
 use super::error::ApiError;
 use super::state::AppState;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TOTAL_TIME: HeaderName = HeaderName::from_static("x-total-time-ms");
 const QUEUE_TIME: HeaderName = HeaderName::from_static("x-queue-time-ms");
 const INFERENCE_TIME: HeaderName = HeaderName::from_static("x-inference-time-ms");
@@ -133,7 +133,7 @@ fn request_id(headers: &HeaderMap) -> String {
 }
 
 /// Labels of metrics must not be the client's choice.
-fn known_method(method: &Method) -> &'static str {
+pub(super) fn known_method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",

@@ -36,6 +36,8 @@ mod state;
 mod stats;
 mod thumbnail;
 mod timeline;
+#[cfg(feature = "otlp")]
+mod trace;
 mod views;
 mod watches;
 mod webhooks;
@@ -47,7 +49,6 @@ use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub use host::allowed_name;
 pub use keys::{CreatedKey, KeyView};
 pub use roles::TABLE as ROLES;
 pub use watches::default_watch;

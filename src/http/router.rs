@@ -66,7 +66,7 @@ pub fn api() -> OpenApiRouter<Server> {
 pub fn app(server: Server) -> Router {
     let (router, _) = api().split_for_parts();
     let body_limit = DefaultBodyLimit::max(server.config().max_body_bytes);
-    router
+    let router = router
         .route("/", get(pages::index))
         .route("/docs", get(pages::docs))
         .route("/ui/{*path}", get(pages::file))
@@ -75,6 +75,8 @@ pub fn app(server: Server) -> Router {
         .layer(from_fn_with_state(server.clone(), guard::limit))
         .layer(from_fn_with_state(server.clone(), guard::authenticate))
         .layer(from_fn_with_state(server.clone(), middleware::outer))
-        .layer(from_fn_with_state(server.clone(), client::identify))
-        .with_state(server)
+        .layer(from_fn_with_state(server.clone(), client::identify));
+    #[cfg(feature = "otlp")]
+    let router = router.layer(axum::middleware::from_fn(super::trace::span));
+    router.with_state(server)
 }
