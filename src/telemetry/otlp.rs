@@ -13,17 +13,14 @@ use tracing::Metadata;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::FilterFn;
 use tracing_subscriber::layer::Layer;
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::Registry;
 
 static PROVIDER: OnceLock<SdkTracerProvider> = OnceLock::new();
 /// Longest time for the last spans to leave when the process ends.
 const LAST_SPANS: Duration = Duration::from_secs(5);
 
 /// The layer that sends our spans; `None` where no collector is named.
-pub(super) fn layer<S>() -> Option<impl Layer<S> + Send + Sync + 'static>
-where
-    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
-{
+pub(super) fn layer() -> Option<impl Layer<Registry> + Send + Sync + 'static> {
     let said = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let disabled = std::env::var("OTEL_SDK_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("true"));
     let named = said("OTEL_EXPORTER_OTLP_ENDPOINT") || said("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
