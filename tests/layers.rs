@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["preprocess"],
     &["model"],
     &["embed"],
-    &["store"],
+    &["ledger", "store"],
     &["catalog"],
     &["index"],
     &["search"],

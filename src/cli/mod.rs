@@ -11,6 +11,7 @@ mod embed;
 mod eval;
 mod index;
 mod model;
+mod quarantine;
 mod query;
 mod search;
 mod serve;
@@ -64,9 +65,14 @@ enum Command {
     Snapshot(snapshot::SnapshotCommand),
     /// Write the store anew without the space that deleted clips left.
     Compact(compact::CompactArgs),
+    /// List or empty the quarantine, where the server puts files that it does not understand.
+    Quarantine(quarantine::QuarantineCommand),
     /// Say which native parts are found, where, which version, and what is missing.
     Doctor(doctor::DoctorArgs),
 }
+
+/// Exit status where a person has to decide what becomes of the data folder.
+const EXIT_DATA_LOST: u8 = 4;
 
 /// A failed command: a sentence for the person, a stable code and an exit status for scripts.
 #[derive(Debug)]
@@ -75,7 +81,8 @@ pub struct CliError {
     pub code: &'static str,
     /// What went wrong and what to do.
     pub message: String,
-    /// Process exit status: 2 bad input, 3 missing or broken model or native part, 1 anything else.
+    /// Process exit status: 2 bad input, 3 missing or broken model or native part, 4 the store has lost
+    /// what was acknowledged, 1 anything else.
     pub exit: u8,
 }
 
@@ -97,7 +104,11 @@ impl From<LibraryError> for CliError {
         if let LibraryError::Embed(EmbedError::Model(error)) = error {
             return error.into();
         }
-        Self { code: error.code(), message: error.to_string(), exit: 1 }
+        let exit = match error {
+            LibraryError::StoreBehind(_) | LibraryError::StoreUnreadable(_) => EXIT_DATA_LOST,
+            _ => 1,
+        };
+        Self { code: error.code(), message: error.to_string(), exit }
     }
 }
 
@@ -155,6 +166,8 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
+    // Fail points exist in test builds alone.
+    let _fail_points = fail::has_failpoints().then(fail::FailScenario::setup);
     let serves = matches!(cli.command, Command::Serve(_) | Command::Demo(_));
     crate::telemetry::init_logging(if serves { Verbosity::Notices } else { Verbosity::Warnings });
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -172,6 +185,7 @@ pub fn main() -> ExitCode {
             Command::Model(command) => model::run(command).await,
             Command::Snapshot(command) => snapshot::run(command).await,
             Command::Compact(args) => compact::run(args).await,
+            Command::Quarantine(command) => quarantine::run(command),
             Command::Doctor(args) => doctor::run(args).await,
         }
     });
@@ -230,6 +244,8 @@ struct Doors {
     sources: SourcesConfig,
     /// Snapshots, retention, compaction.
     keep: KeepConfig,
+    /// Whether a store that has lost something is rebuilt.
+    rebuild_from_uploads: bool,
     /// Share of a core that measures recall.
     recall_probe_share: f64,
 }
@@ -250,6 +266,7 @@ fn models_config(
         ingest_workers,
         webhooks: doors.webhooks,
         keep: doors.keep,
+        rebuild_from_uploads: doors.rebuild_from_uploads,
         recall_probe_share: doors.recall_probe_share,
         sources: doors.sources,
     };

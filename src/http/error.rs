@@ -188,7 +188,11 @@ impl From<LibraryError> for ApiError {
             LibraryError::Io(io) if io.kind() == std::io::ErrorKind::StorageFull => {
                 StatusCode::INSUFFICIENT_STORAGE
             }
-            LibraryError::Store(_) | LibraryError::Index(_) | LibraryError::Io(_) => {
+            LibraryError::Store(_)
+            | LibraryError::StoreBehind(_)
+            | LibraryError::StoreUnreadable(_)
+            | LibraryError::Index(_)
+            | LibraryError::Io(_) => {
                 return internal(error.code(), &error);
             }
         };

@@ -82,6 +82,20 @@ pub enum LibraryError {
     /// Snapshots and compaction.
     #[error(transparent)]
     Backup(#[from] super::BackupError),
+    /// The store is older than what the ledger says was acknowledged.
+    #[error(
+        "the store is behind what this server has acknowledged: {0}. Restore a snapshot (`triptych snapshot \
+         restore`), put the newer database back, or start with --rebuild-from-uploads to index everything again \
+         from the uploaded bytes and the names and metadata in the ledger"
+    )]
+    StoreBehind(super::Shortfall),
+    /// The database cannot be opened.
+    #[error(
+        "the store cannot be opened: {0}. Restore a snapshot (`triptych snapshot restore`), or start with \
+         --rebuild-from-uploads to index everything again from the uploaded bytes and the names and metadata in \
+         the ledger"
+    )]
+    StoreUnreadable(String),
     /// The work was cancelled by a user.
     #[error("cancelled")]
     Cancelled,
@@ -137,6 +151,8 @@ impl LibraryError {
             Self::Standing(error) => error.code(),
             Self::BadField { .. } => "invalid_value",
             Self::Backup(error) => error.code(),
+            Self::StoreBehind(_) => "store_behind",
+            Self::StoreUnreadable(_) => "store_unreadable",
             Self::Cancelled => "cancelled",
             Self::Stopping => "shutting_down",
             Self::Io(_) => "io",

@@ -10,6 +10,7 @@ use super::{IngestReport, IngestSource, Library, LibraryError, StageSecs};
 use crate::catalog::ClipEntry;
 use crate::embed::{AssetStream, ClipVectors, EmbedError};
 use crate::jobs::Place;
+use crate::ledger::Ticket;
 use crate::model::Priority;
 use crate::preprocess::AssetSummary;
 use crate::store::{AssetOutcome, AssetRecord, AssetState, NewAsset, NewClip, StoreError};
@@ -45,6 +46,17 @@ impl Library {
         source: &IngestSource,
         claimed: impl FnOnce(Claim, &AssetRecord) -> C,
     ) -> Result<Accepted<C>, LibraryError> {
+        let (accepted, ticket) = self.accept_in_turn(source, claimed).await?;
+        // Outside the lock: those who wait for the disk share one sync.
+        self.noted(ticket).await?;
+        Ok(accepted)
+    }
+
+    async fn accept_in_turn<C>(
+        &self,
+        source: &IngestSource,
+        claimed: impl FnOnce(Claim, &AssetRecord) -> C,
+    ) -> Result<(Accepted<C>, Option<Ticket>), LibraryError> {
         if self.stop.is_cancelled() {
             return Err(LibraryError::Stopping);
         }
@@ -75,7 +87,7 @@ impl Library {
             let serial = self.accept_lock.lock().await;
             let Some(active) = self.active.by_sha256(&content.sha256) else { break serial };
             match self.store.asset(active.id).await {
-                Ok(record) => return Ok(Accepted::Running(active, record)),
+                Ok(record) => return Ok((Accepted::Running(active, record), None)),
                 // Cancelled and just taken away: a moment later these bytes are new.
                 Err(StoreError::NotFound(_)) => {
                     drop(serial);
@@ -97,14 +109,24 @@ impl Library {
             // Of the same bytes a failed asset may be left, under the same id.
             self.catalog.drop_clips(record.id);
             self.catalog.put_asset(&record);
+            let ticket = match self.note_put(std::slice::from_ref(&record)).await {
+                Ok(ticket) => ticket,
+                Err(error) => {
+                    // Nobody is told that it was accepted; if it cannot be taken away either, the next
+                    // start indexes it.
+                    let _ = self.store.delete_asset(record.id).await;
+                    self.catalog.remove_asset(record.id);
+                    return Err(error);
+                }
+            };
             let claim = self.active.claim(record.id, &content.sha256, &self.stop);
-            return Ok(Accepted::New(claimed(claim, &record), record));
+            return Ok((Accepted::New(claimed(claim, &record), record), ticket));
         }
         if let Some(kept) = kept.filter(|kept| record.path.as_str() != kept.as_os_str()) {
             // The library holds these bytes under a path of the user's: our copy is not needed.
             self.remove_kept(&kept).await?;
         }
-        Ok(Accepted::Known(self.relocated(record, source).await?))
+        Ok((Accepted::Known(self.relocated(record, source).await?), None))
     }
 
     /// A file that was moved is found again by its bytes: from now on its asset is where it lies now.

@@ -18,6 +18,8 @@ mod metrics;
 mod models;
 mod open;
 mod paths;
+mod quarantine;
+mod rebuild;
 mod recall;
 mod registry;
 mod retention;
@@ -26,6 +28,7 @@ mod standing;
 mod uploads;
 mod watches;
 mod webhooks;
+mod witness;
 mod worker;
 
 use std::path::{Path, PathBuf};
@@ -50,6 +53,7 @@ pub use jobs::JobSource;
 pub use keep::Deletion;
 pub use models::{ModelEntry, Models, ModelsConfig, OpenEmbedder, Role};
 pub use paths::open_resolved;
+pub use quarantine::{Quarantined, empty_quarantine, quarantined};
 pub use retention::{RetentionReport, Rule, RuleCount};
 pub use sources::SourcesConfig;
 pub use standing::{
@@ -58,10 +62,12 @@ pub use standing::{
 };
 pub use uploads::{Content, Upload, UploadWriter};
 pub use webhooks::{Deliver, WebhookError, WebhookGiven, WebhookRequest};
+pub use witness::Shortfall;
 
 use crate::catalog::Catalog;
 use crate::embed::Embedder;
 use crate::index::IndexSet;
+use crate::ledger::Ledger;
 use crate::search::{self, SearchError, SearchRequest, SearchResponse, Timeline};
 use crate::store::{AssetRecord, FolderLock, Store, StoreError};
 use crate::types::{AssetId, Space, Track};
@@ -84,6 +90,8 @@ pub struct LibraryConfig {
     pub keep: KeepConfig,
     /// What may be fetched from other hosts.
     pub sources: SourcesConfig,
+    /// Where the store has lost what was acknowledged, index it again from the uploaded bytes and the ledger.
+    pub rebuild_from_uploads: bool,
     /// Largest share of one core on which it is measured how much of the truth searches find; 0: never.
     pub recall_probe_share: f64,
 }
@@ -143,6 +151,8 @@ pub struct Library {
     roots: paths::AllowedRoots,
     /// The data folder's, as long as any of its models is open.
     lock: Arc<FolderLock>,
+    /// Second witness of what was acknowledged.
+    ledger: Arc<Ledger>,
     sources: Arc<sources::Sources>,
     uploads: Arc<uploads::Uploads>,
     /// Follows another library, whose bytes it must not remove.
@@ -353,6 +363,9 @@ impl Library {
         self.index.remove(&clips);
         self.catalog.remove_asset(record.id);
         drop(gate);
+        let path = record.owned.then(|| Path::new(&record.path));
+        let ticket = self.note_gone([(record.id, path)]).await?;
+        self.noted(ticket).await?;
         self.tell(record.id);
         if self.serves() {
             metrics::deleted(1, clips.len() as u64);

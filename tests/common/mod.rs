@@ -80,19 +80,9 @@ impl Server {
                 "-c",
                 KEEPER,
                 "keeper",
-                env!("CARGO_BIN_EXE_triptych"),
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
             ])
-            .arg("--data")
-            .arg(data)
-            .args(["--model", &manifest_dir().join("models/small-world").to_string_lossy()])
-            .args(["--device", "cpu"]);
-        for root in options.roots {
-            command.arg("--allow-root").arg(root);
-        }
-        command.args(options.args).envs(options.envs).env("TRIPTYCH_NATIVE_DIR", native_dir());
+            .arg(binary());
+        serve_arguments(&mut command, &data, options.roots, options.args, options.envs);
         let mut keeper = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let stdin = keeper.stdin.take();
         let mut lines = BufReader::new(keeper.stdout.take().unwrap()).lines();
@@ -110,6 +100,25 @@ impl Server {
         let server = Self { keeper, stdin, pid, url, client, key: None, _data: kept };
         server.wait_ready();
         server
+    }
+
+    /// Starts a server that must end by itself before it listens: its exit status and what it said.
+    pub fn start_refused(options: Options) -> (i32, String) {
+        let data = options.data.unwrap();
+        let mut command = Command::new(binary());
+        serve_arguments(&mut command, &data, options.roots, options.args, options.envs);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let listens = BufReader::new(child.stdout.take().unwrap()).lines().any(|line| {
+            let listens = line.unwrap().starts_with("listening on ");
+            if listens {
+                child.kill().unwrap();
+            }
+            listens
+        });
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!listens, "the server was to refuse to start: {said}");
+        (output.status.code().unwrap_or(-1), said)
     }
 
     fn wait_ready(&self) {
@@ -211,6 +220,33 @@ impl Drop for Server {
         drop(self.stdin.take());
         let _ = self.keeper.wait();
     }
+}
+
+/// The program under test: `TRIPTYCH_BIN`, or the one that was built with the test.
+pub fn binary() -> PathBuf {
+    std::env::var_os("TRIPTYCH_BIN").map_or_else(|| env!("CARGO_BIN_EXE_triptych").into(), PathBuf::from)
+}
+
+fn serve_arguments(
+    command: &mut Command,
+    data: &Path,
+    roots: Vec<PathBuf>,
+    args: Vec<String>,
+    envs: Vec<(String, String)>,
+) {
+    command.args(["serve", "--listen", "127.0.0.1:0", "--device", "cpu"]).arg("--data").arg(data);
+    if !args.iter().any(|arg| arg == "--model") {
+        command.arg("--model").arg(manifest_dir().join("models/small-world"));
+    }
+    for root in roots {
+        command.arg("--allow-root").arg(root);
+    }
+    command.args(args).envs(envs).env("TRIPTYCH_NATIVE_DIR", native_dir());
+}
+
+/// Runs the program with these arguments to its end.
+pub fn run(args: &[&str]) -> std::process::Output {
+    Command::new(binary()).args(args).env("TRIPTYCH_NATIVE_DIR", native_dir()).output().unwrap()
 }
 
 /// The body of an answer that must be a success.
@@ -333,4 +369,24 @@ pub fn data_uri(media_type: &str, file: &Path) -> String {
     use base64::Engine;
     let bytes = std::fs::read(file).unwrap();
     format!("data:{media_type};base64,{}", base64::engine::general_purpose::STANDARD.encode(bytes))
+}
+
+/// Mono 16-bit PCM at 8 kHz; no two alike.
+pub fn wav(n: usize, secs: f64) -> Vec<u8> {
+    let hz = 120.0 + n as f64 * 1.7;
+    let samples = (secs * 8000.0) as usize;
+    let sample = |at: usize| ((at as f64 / 8000.0 * hz * std::f64::consts::TAU).sin() * 9000.0) as i16;
+    let data: Vec<u8> = (0..samples).flat_map(|at| sample(at).to_le_bytes()).collect();
+    let size = u32::try_from(data.len()).unwrap();
+    let mut file = Vec::from(*b"RIFF");
+    file.extend((36 + size).to_le_bytes());
+    file.extend(*b"WAVEfmt ");
+    file.extend(16_u32.to_le_bytes());
+    file.extend([1_u16, 1].iter().flat_map(|v| v.to_le_bytes()));
+    file.extend([8000_u32, 16_000].iter().flat_map(|v| v.to_le_bytes()));
+    file.extend([2_u16, 16].iter().flat_map(|v| v.to_le_bytes()));
+    file.extend(*b"data");
+    file.extend(size.to_le_bytes());
+    file.extend(data);
+    file
 }

@@ -293,6 +293,11 @@ impl Store for SqliteStore {
     async fn sequence(&self) -> Result<i64, StoreError> {
         Ok(sqlx::query_scalar("SELECT sequence FROM library WHERE one = 1").fetch_one(&self.readers).await?)
     }
+    async fn acknowledged(&self) -> Result<i64, StoreError> {
+        Ok(sqlx::query_scalar("SELECT acknowledged FROM library WHERE one = 1")
+            .fetch_one(&self.readers)
+            .await?)
+    }
     async fn totals(&self) -> Result<(u64, u64, f64), StoreError> {
         assets::totals(self).await
     }
@@ -319,6 +324,9 @@ impl Store for SqliteStore {
     }
     async fn finish_item(&self, job: JobId, item: &JobItem) -> Result<JobRecord, StoreError> {
         jobs::finish_item(self, job, item).await
+    }
+    async fn unended_jobs(&self) -> Result<Vec<JobId>, StoreError> {
+        jobs::unended(self).await
     }
     async fn cancel_job(&self, id: JobId) -> Result<JobRecord, StoreError> {
         jobs::cancel(self, id).await
