@@ -170,6 +170,10 @@ pub fn main() -> ExitCode {
     let _fail_points = fail::has_failpoints().then(fail::FailScenario::setup);
     let serves = matches!(cli.command, Command::Serve(_) | Command::Demo(_));
     crate::telemetry::init_logging(if serves { Verbosity::Notices } else { Verbosity::Warnings });
+    if serves {
+        // Before the data folder is opened: what a start puts aside is counted too.
+        let _ = crate::telemetry::metrics();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into()),

@@ -96,7 +96,6 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     models.serving().start_workers();
-    let _ = crate::telemetry::metrics();
     let stopping = CancellationToken::new();
     let app = router::app(state::Server::new(models, config.clone(), stopping.clone()));
     server::run(listener, app, &config, stop, stopping).await;

@@ -425,7 +425,9 @@ impl Library {
             tracing::warn!("some files did not stop in time; they go on at the next start");
         }
         let _gate = self.commit_gate.write().await;
-        Ok(self.index.snapshot(self.store.as_ref()).await?)
+        self.index.snapshot(self.store.as_ref()).await?;
+        // From here on the database file alone is the whole store.
+        Ok(self.store.checkpoint().await?)
     }
 }
 

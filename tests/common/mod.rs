@@ -75,13 +75,7 @@ impl Server {
         let kept = options.data.is_none().then(|| tempfile::tempdir().unwrap());
         let data = options.data.unwrap_or_else(|| kept.as_ref().unwrap().path().join("data"));
         let mut command = Command::new("sh");
-        command
-            .args([
-                "-c",
-                KEEPER,
-                "keeper",
-            ])
-            .arg(binary());
+        command.args(["-c", KEEPER, "keeper"]).arg(binary());
         serve_arguments(&mut command, &data, options.roots, options.args, options.envs);
         let mut keeper = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let stdin = keeper.stdin.take();
@@ -107,7 +101,8 @@ impl Server {
         let data = options.data.unwrap();
         let mut command = Command::new(binary());
         serve_arguments(&mut command, &data, options.roots, options.args, options.envs);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let listens = BufReader::new(child.stdout.take().unwrap()).lines().any(|line| {
             let listens = line.unwrap().starts_with("listening on ");
             if listens {
