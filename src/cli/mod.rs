@@ -167,7 +167,7 @@ pub fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     // Fail points exist in test builds alone.
-    let _fail_points = fail::has_failpoints().then(fail::FailScenario::setup);
+    let _fail_points = crate::faults::has_failpoints().then(crate::faults::FailScenario::setup);
     let serves = matches!(cli.command, Command::Serve(_) | Command::Demo(_));
     crate::telemetry::init_logging(if serves { Verbosity::Notices } else { Verbosity::Warnings });
     if serves {

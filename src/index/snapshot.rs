@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::IndexError;
 use super::rows::{Rows, View};
+use crate::faults::crash_point;
 use crate::types::{ClipId, ModelId, Space, Track};
 
 const MAGIC: &[u8; 8] = b"TRIPIDX1";
@@ -71,6 +72,7 @@ fn write_file(path: &Path, header: &Header, view: &View) -> std::io::Result<()> 
     out.out.flush()?;
     drop(out);
     temporary.as_file().sync_all()?;
+    crash_point!("index-snapshot-rename");
     temporary.persist(path)?;
     File::open(folder)?.sync_all()
 }

@@ -14,11 +14,10 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use fail::fail_point;
-
 pub use line::{AssetEntry, Entry, WorkKind};
 pub use replay::Replay;
 
+use crate::faults::crash_point;
 use line::encode;
 
 /// Name of the ledger in the data folder.
@@ -174,12 +173,12 @@ impl Ledger {
 }
 
 fn write_lines(file: &mut File, bytes: &[u8]) -> io::Result<()> {
-    fail_point!("ledger-write", |_| crash());
+    crash_point!("ledger-write");
     file.write_all(bytes)
 }
 
 fn sync_data(file: &File) -> io::Result<()> {
-    fail_point!("ledger-sync", |_| crash());
+    crash_point!("ledger-written");
     file.sync_data()
 }
 
@@ -203,7 +202,7 @@ fn write_whole<'a>(
     out.flush()?;
     drop(out);
     temporary.as_file().sync_all()?;
-    fail_point!("ledger-rename", |_| crash());
+    crash_point!("ledger-rename");
     temporary.persist(path).map_err(|error| error.error)?;
     File::open(folder)?.sync_all()?;
     let file = OpenOptions::new().append(true).open(path)?;
@@ -226,11 +225,6 @@ pub fn remove_leftovers(data_dir: &Path) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// What a fail point does in a test: the process ends at once, as after `kill -9`.
-fn crash() -> ! {
-    std::process::abort()
 }
 
 #[cfg(test)]

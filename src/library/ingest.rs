@@ -9,6 +9,7 @@ use super::uploads::hash_file;
 use super::{IngestReport, IngestSource, Library, LibraryError, StageSecs};
 use crate::catalog::ClipEntry;
 use crate::embed::{AssetStream, ClipVectors, EmbedError};
+use crate::faults::crash_point;
 use crate::jobs::Place;
 use crate::ledger::Ticket;
 use crate::model::Priority;
@@ -105,6 +106,7 @@ impl Library {
             self.keeper.pins.needed_again(kept);
         }
         let (record, is_new) = self.store.begin_asset(new).await?;
+        crash_point!("upload-committed");
         if is_new {
             // Of the same bytes a failed asset may be left, under the same id.
             self.catalog.drop_clips(record.id);

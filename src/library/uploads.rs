@@ -6,13 +6,13 @@ use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use fail::fail_point;
 use sha2::{Digest, Sha256};
 use tempfile::TempPath;
 use tokio::io::AsyncWriteExt;
 
 use super::quarantine::Quarantine;
 use super::{LibraryError, open_resolved};
+use crate::faults::crash_point;
 
 /// What bytes are: their SHA-256 and their number.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,9 +114,9 @@ impl Uploads {
     pub(super) fn keep(&self, temporary: &Path, kept: &Path) -> io::Result<()> {
         let folder = kept.parent().unwrap_or(&self.kept);
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        fail_point!("upload-rename", |_| crash());
+        crash_point!("upload-rename");
         fs::rename(temporary, kept)?;
-        fail_point!("upload-sync", |_| crash());
+        crash_point!("upload-renamed");
         File::open(folder)?.sync_all()?;
         File::open(&self.kept)?.sync_all()
     }
@@ -163,7 +163,7 @@ const LOST_AND_FOUND: &str = "lost+found";
 
 /// Names of files that are being received, and of copies of the store that are being made.
 fn is_temporary(name: &str) -> bool {
-    name.starts_with("upload-") || (name.starts_with("snp_") && name.ends_with(".db"))
+    name.starts_with("upload-") || (name.starts_with("snp_") && name.contains(".db"))
 }
 
 fn is_hex(text: &str, len: usize) -> bool {
@@ -194,11 +194,6 @@ fn move_away(quarantine: &Quarantine, path: &Path, reason: &str) {
     if let Err(error) = quarantine.take(path, reason) {
         tracing::warn!(%error, reason, "a file that is not understood stays where it is");
     }
-}
-
-/// What a fail point does in a test: the process ends at once, as after `kill -9`.
-fn crash() -> ! {
-    std::process::abort()
 }
 
 /// An upload that is being received.
@@ -252,6 +247,7 @@ impl UploadWriter {
     /// [`LibraryError::Io`].
     pub async fn finish(mut self) -> Result<Upload, LibraryError> {
         self.file.flush().await?;
+        crash_point!("upload-received");
         self.file.sync_all().await?;
         self.hashed()
     }

@@ -70,8 +70,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server and waits until it listens.
+    /// Starts a server and waits until it is ready.
     pub fn start(options: Options) -> Self {
+        Self::try_start(options).expect("the server ended before it was ready")
+    }
+
+    /// Starts a server and waits until it is ready; `None` where it ends before.
+    pub fn try_start(options: Options) -> Option<Self> {
         let kept = options.data.is_none().then(|| tempfile::tempdir().unwrap());
         let data = options.data.unwrap_or_else(|| kept.as_ref().unwrap().path().join("data"));
         let mut command = Command::new("sh");
@@ -81,19 +86,18 @@ impl Server {
         let stdin = keeper.stdin.take();
         let mut lines = BufReader::new(keeper.stdout.take().unwrap()).lines();
         let mut wanted = |prefix: &str| {
-            for line in lines.by_ref() {
-                if let Some(rest) = line.unwrap().strip_prefix(prefix) {
-                    return rest.to_owned();
-                }
-            }
-            panic!("the server ended before it said `{prefix}`");
+            lines.by_ref().find_map(|line| line.unwrap().strip_prefix(prefix).map(str::to_owned))
         };
-        let (pid, url) = (wanted("pid "), wanted("listening on "));
+        let (pid, url) = (wanted("pid ").unwrap(), wanted("listening on "));
+        let Some(url) = url else {
+            drop(stdin);
+            keeper.wait().unwrap();
+            return None;
+        };
         std::thread::spawn(move || lines.for_each(drop));
         let client = Client::builder().timeout(Duration::from_secs(120)).build().unwrap();
         let server = Self { keeper, stdin, pid, url, client, key: None, _data: kept };
-        server.wait_ready();
-        server
+        server.wait_ready().then_some(server)
     }
 
     /// Starts a server that must end by itself before it listens: its exit status and what it said.
@@ -116,14 +120,26 @@ impl Server {
         (output.status.code().unwrap_or(-1), said)
     }
 
-    fn wait_ready(&self) {
+    /// Whether it became ready; false where it ended first.
+    fn wait_ready(&self) -> bool {
         eventually("the server is ready", || {
-            self.client
-                .get(format!("{}/readyz", self.url))
-                .send()
-                .is_ok_and(|r| r.status() == 200)
-                .then_some(())
-        });
+            let answer = self.client.get(format!("{}/readyz", self.url)).send();
+            match answer {
+                Ok(answer) => (answer.status() == 200).then_some(true),
+                Err(_) => (!self.is_up()).then_some(false),
+            }
+        })
+    }
+
+    /// Whether the process is there.
+    pub fn is_up(&self) -> bool {
+        std::fs::read_to_string(format!("/proc/{}/stat", self.pid))
+            .is_ok_and(|stat| !stat.rsplit(')').next().unwrap().trim_start().starts_with('Z'))
+    }
+
+    /// Kills the server without a warning, while others may still ask it.
+    pub fn kill_now(&self) {
+        let _ = Command::new("kill").args(["-9", &self.pid]).stderr(Stdio::null()).status();
     }
 
     pub fn url(&self) -> &str {
@@ -384,4 +400,21 @@ pub fn wav(n: usize, secs: f64) -> Vec<u8> {
     file.extend(size.to_le_bytes());
     file.extend(data);
     file
+}
+
+/// The shipped bundle under another name, which makes it another model.
+pub fn other_bundle(dir: &Path) -> PathBuf {
+    let (from, to) = (manifest_dir().join("models/small-world"), dir.canonicalize().unwrap().join("other"));
+    std::fs::create_dir_all(&to).unwrap();
+    for file in std::fs::read_dir(&from).unwrap() {
+        let file = file.unwrap().path();
+        if file.is_file() && file.file_name().unwrap() != "manifest.json" {
+            std::os::unix::fs::symlink(&file, to.join(file.file_name().unwrap())).unwrap();
+        }
+    }
+    let text = std::fs::read_to_string(from.join("manifest.json")).unwrap();
+    let mut manifest: Value = serde_json::from_str(&text).unwrap();
+    manifest["name"] = json!("other-world");
+    std::fs::write(to.join("manifest.json"), manifest.to_string()).unwrap();
+    to
 }
