@@ -57,6 +57,10 @@ test-kill: native
 test-crash: native
 	cargo test --locked --test crash_cycles -- --ignored --nocapture --test-threads 1
 
+# Every file of a data folder and of a bundle, damaged in every way; half an hour.
+test-damage: native
+	cargo test --locked --test state_damage -- --ignored --nocapture --test-threads 1
+
 # Skips, and says so, where there is no Chromium with its chromedriver.
 test-page: venv native test-server
 	TRIPTYCH_BIN=target/debug/triptych $(VENV)/bin/python -m pytest -q -rs tests/page

@@ -77,12 +77,23 @@ impl Server {
 
     /// Starts a server and waits until it is ready; `None` where it ends before.
     pub fn try_start(options: Options) -> Option<Self> {
+        Self::spawn(options, Stdio::inherit())
+    }
+
+    /// Starts a server and waits until it is ready; what it said where it ends before.
+    pub fn start_or_said(options: Options) -> Result<Self, String> {
+        let said = tempfile::NamedTempFile::new().unwrap();
+        let started = Self::spawn(options, said.reopen().unwrap().into());
+        started.ok_or_else(|| String::from_utf8_lossy(&std::fs::read(said.path()).unwrap()).into_owned())
+    }
+
+    fn spawn(options: Options, stderr: Stdio) -> Option<Self> {
         let kept = options.data.is_none().then(|| tempfile::tempdir().unwrap());
         let data = options.data.unwrap_or_else(|| kept.as_ref().unwrap().path().join("data"));
         let mut command = Command::new("sh");
         command.args(["-c", KEEPER, "keeper"]).arg(binary());
         serve_arguments(&mut command, &data, options.roots, options.args, options.envs);
-        let mut keeper = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut keeper = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let stdin = keeper.stdin.take();
         let mut lines = BufReader::new(keeper.stdout.take().unwrap()).lines();
         let mut wanted = |prefix: &str| {
