@@ -142,6 +142,9 @@ impl IntoResponse for ApiError {
 
 impl From<LibraryError> for ApiError {
     fn from(error: LibraryError) -> Self {
+        if error.storage_full().is_some() {
+            return Self::new(StatusCode::INSUFFICIENT_STORAGE, error.code(), error.to_string());
+        }
         let status = match &error {
             LibraryError::Store(StoreError::NotFound(_)) | LibraryError::PathMissing(_) => {
                 StatusCode::NOT_FOUND
@@ -185,9 +188,6 @@ impl From<LibraryError> for ApiError {
             | LibraryError::ModelBehind(_)
             | LibraryError::ModelServes(_) => StatusCode::CONFLICT,
             LibraryError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-            LibraryError::Io(io) if io.kind() == std::io::ErrorKind::StorageFull => {
-                StatusCode::INSUFFICIENT_STORAGE
-            }
             LibraryError::Store(_) | LibraryError::Index(_) | LibraryError::Io(_) => {
                 return internal(error.code(), &error);
             }

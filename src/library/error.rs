@@ -5,7 +5,7 @@ use crate::embed::EmbedError;
 use crate::index::IndexError;
 use crate::outbound::OutboundError;
 use crate::search::SearchError;
-use crate::store::StoreError;
+use crate::store::{StorageFull, StoreError};
 use crate::types::{Modality, WatchId};
 
 /// Why the library refused or failed.
@@ -102,10 +102,27 @@ pub enum LibraryError {
     ModelServes(String),
     /// Input/output on the data folder.
     #[error("data folder: {0}")]
-    Io(#[from] std::io::Error),
+    Io(std::io::Error),
+}
+
+impl From<std::io::Error> for LibraryError {
+    fn from(error: std::io::Error) -> Self {
+        StorageFull::of_io(&error).map_or(Self::Io(error), |full| StoreError::from(full).into())
+    }
 }
 
 impl LibraryError {
+    /// Why the disk takes no more bytes, where that is what failed.
+    #[must_use]
+    pub const fn storage_full(&self) -> Option<StorageFull> {
+        match self {
+            Self::Store(StoreError::StorageFull(full))
+            | Self::Index(IndexError::Store(StoreError::StorageFull(full)))
+            | Self::Backup(super::BackupError::Store(StoreError::StorageFull(full))) => Some(*full),
+            _ => None,
+        }
+    }
+
     /// Stable code.
     #[must_use]
     pub const fn code(&self) -> &'static str {
@@ -117,6 +134,8 @@ impl LibraryError {
             Self::ModelBehind(_) => "model_behind",
             Self::ModelServes(_) => "model_serves",
             Self::Store(error @ (StoreError::OtherModel { .. } | StoreError::Locked(_))) => error.code(),
+            Self::Store(StoreError::StorageFull(_))
+            | Self::Index(IndexError::Store(StoreError::StorageFull(_))) => StorageFull::CODE,
             Self::Store(_) => "store_failed",
             Self::Index(_) => "index_failed",
             Self::Embed(error) => error.code(),
@@ -150,6 +169,7 @@ pub(super) fn is_passing(code: &str) -> bool {
     matches!(
         code,
         "io" | "store_failed"
+            | "storage_full"
             | "index_failed"
             | "busy"
             | "overloaded"

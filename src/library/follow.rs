@@ -63,14 +63,16 @@ impl Follower {
         mut serving: watch::Receiver<Arc<Library>>,
         stop: CancellationToken,
     ) {
-        while !stop.is_cancelled() {
+        while side.disk.writable(&stop).await {
             let primary = Arc::clone(&serving.borrow_and_update());
             // Listened to before the look: nothing falls between.
             let changes = primary.changes.subscribe();
             let outcome = self.keep_up(&side, &primary, changes, &mut serving, &stop).await;
             self.caught_up.store(false, Ordering::Release);
             self.note(&outcome);
-            if let Err(error) = outcome {
+            if let Err(error) = outcome.or_else(|error| {
+                if primary.disk.refuses(&error) { Ok(()) } else { Err(error) }
+            }) {
                 tracing::warn!(model = side.embedder.bundle().name(), %error, "a model beside cannot keep up");
                 tokio::select! {
                     () = stop.cancelled() => {}

@@ -74,6 +74,10 @@ impl Library {
         let _serial = loop {
             let serial = self.accept_lock.lock().await;
             let Some(active) = self.active.by_sha256(&content.sha256) else { break serial };
+            // It was to be taken away once there is room: now it is wanted again.
+            if let Some((claim, record)) = self.disk.take_unwanted(active.id) {
+                return Ok(Accepted::New(claimed(claim, &record), record));
+            }
             match self.store.asset(active.id).await {
                 Ok(record) => return Ok(Accepted::Running(active, record)),
                 // Cancelled and just taken away: a moment later these bytes are new.
@@ -176,7 +180,8 @@ impl Library {
         }
     }
 
-    /// Indexes a claimed asset to its end, whatever the end is.
+    /// Indexes a claimed asset to its end, whatever the end is. On a full disk bulk work waits for room and
+    /// begins anew; who is waited for is told, and what they sent is taken away once that can be written.
     pub(super) async fn embed_asset(
         &self,
         claim: Claim,
@@ -184,19 +189,50 @@ impl Library {
         priority: Priority,
         cancel: &CancellationToken,
     ) -> Result<IngestReport, LibraryError> {
+        loop {
+            let embedded = self.embed_claimed(&claim, &record, priority, cancel).await;
+            let Err(error) = &embedded else { return embedded };
+            if !self.disk.refuses(error) || self.stop.is_cancelled() {
+                return embedded;
+            }
+            let given_up = claim.active.cancel.is_cancelled() || cancel.is_cancelled();
+            if priority == Priority::Interactive || given_up {
+                self.disk.owe_removal(claim, record);
+                return embedded;
+            }
+            tokio::select! {
+                _ = self.disk.writable(cancel) => {}
+                () = claim.active.cancel.cancelled() => {}
+            }
+            // Where that fails the disk is full again, and the same follows.
+            match self.drop_clips(record.id).await {
+                Err(error) if !self.disk.refuses(&error) => return Err(error),
+                _ => {}
+            }
+        }
+    }
+
+    async fn embed_claimed(
+        &self,
+        claim: &Claim,
+        record: &AssetRecord,
+        priority: Priority,
+        cancel: &CancellationToken,
+    ) -> Result<IngestReport, LibraryError> {
         let began = Instant::now();
         let mut stages = StageSecs::default();
         let mut clips = 0;
-        let streamed = self.stream_clips(&claim, &record, priority, cancel, &mut clips, &mut stages).await;
+        let streamed = self.stream_clips(claim, record, priority, cancel, &mut clips, &mut stages).await;
         let ended = match streamed {
             Ok(ended) => ended,
+            Err(error) if error.storage_full().is_some() => return Err(error),
             Err(error) => {
                 self.give_up(record.id, &error).await;
                 return Err(error);
             }
         };
         if matches!(ended, Ended::Cancelled) {
-            return Err(self.withdraw(&record).await?);
+            return Err(self.withdraw(record).await?);
         }
         let outcome = outcome(ended, clips);
         if outcome.state == AssetState::Failed {
@@ -345,7 +381,7 @@ impl Library {
         NewClip { span: clip.span, vectors, agreement }
     }
 
-    async fn drop_clips(&self, id: AssetId) -> Result<(), LibraryError> {
+    pub(super) async fn drop_clips(&self, id: AssetId) -> Result<(), LibraryError> {
         let _gate = self.commit_gate.read().await;
         let clips = self.store.reset_asset(id).await?;
         self.index.remove(&clips);

@@ -7,6 +7,7 @@ mod backup;
 mod calibrate;
 mod compact;
 mod describe;
+mod disk;
 mod error;
 mod evaluate;
 mod follow;
@@ -145,6 +146,8 @@ pub struct Library {
     lock: Arc<FolderLock>,
     sources: Arc<sources::Sources>,
     uploads: Arc<uploads::Uploads>,
+    /// That of the data folder.
+    disk: Arc<disk::Disk>,
     /// Follows another library, whose bytes it must not remove.
     beside: AtomicBool,
     /// Assets that have become searchable, have failed or are gone.
@@ -335,6 +338,10 @@ impl Library {
     pub async fn delete_asset(&self, id: AssetId) -> Result<(), LibraryError> {
         let record = self.store.asset(id).await?;
         if let Some(active) = self.active.by_id(id) {
+            if let Some(refusal) = self.disk.refusal() {
+                // Whoever indexes it waits for the disk, and so would this.
+                return Err(StoreError::from(refusal).into());
+            }
             active.cancel.cancel();
             drop(self.work.take(id));
             active.done.cancelled().await;
@@ -348,6 +355,11 @@ impl Library {
 
     async fn remove_asset(&self, record: &AssetRecord) -> Result<(), LibraryError> {
         let _serial = self.accept_lock.lock().await;
+        self.remove_accepted(record).await
+    }
+
+    /// The caller holds the lock under which bytes are taken in.
+    async fn remove_accepted(&self, record: &AssetRecord) -> Result<(), LibraryError> {
         let gate = self.commit_gate.read().await;
         let clips = self.store.delete_asset(record.id).await?;
         self.index.remove(&clips);
@@ -382,6 +394,7 @@ impl Library {
     /// Starts what only the serving model does: what people have set up to happen by itself.
     fn start_serving(self: &Arc<Self>) {
         self.serving.call_once(|| {
+            self.tasks.spawn(disk::keep_watch(Arc::clone(self)));
             self.measure_recall(self.config.recall_probe_share);
             self.tasks.spawn(standing::run(Arc::clone(self)));
             self.tasks.spawn(webhooks::run(Arc::clone(self)));
@@ -412,7 +425,19 @@ impl Library {
             tracing::warn!("some files did not stop in time; they go on at the next start");
         }
         let _gate = self.commit_gate.write().await;
-        Ok(self.index.snapshot(self.store.as_ref()).await?)
+        let written = self.index.snapshot(self.store.as_ref()).await.map_err(LibraryError::from);
+        let moved = self.store.checkpoint().await.map_err(LibraryError::from);
+        for outcome in [written, moved] {
+            match outcome {
+                // The next start builds the indexes from the store, and reads its log.
+                Err(error) if error.storage_full().is_some() => {
+                    tracing::warn!(%error, "not all could be written at the end");
+                }
+                Err(LibraryError::Store(StoreError::Sealed)) => {}
+                outcome => outcome?,
+            }
+        }
+        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Library, LibraryConfig, LibraryError, active, backup, calibrate, jobs, paths, sources, standing, uploads,
+    Library, LibraryConfig, LibraryError, active, backup, calibrate, disk, jobs, paths, sources, standing, uploads,
     worker,
 };
 use crate::catalog::Catalog;
@@ -34,6 +34,7 @@ pub(super) struct Common {
     pub(super) lock: Arc<FolderLock>,
     pub(super) uploads: Arc<uploads::Uploads>,
     pub(super) keeper: Arc<backup::Keeper>,
+    pub(super) disk: Arc<disk::Disk>,
 }
 
 impl Library {
@@ -60,10 +61,10 @@ impl Library {
         // Only now: with the folder's lock, nobody else's uploads are in it.
         let uploads = Arc::new(uploads::Uploads::open(&config.data_dir)?);
         let keeper = Arc::new(backup::Keeper::open(config.keep.clone(), &config.sources, &config.data_dir)?);
-        adopt_uploads(store.as_ref(), &uploads).await?;
-        reconcile(store.as_ref()).await?;
+        let disk = Arc::new(disk::Disk::of(&config.data_dir));
+        begin(store.as_ref(), &uploads, &disk).await?;
         remove_orphans(store.as_ref(), &uploads).await?;
-        Self::assemble(config, folder, embedder, store, Common { lock, uploads, keeper }, false).await
+        Self::assemble(config, folder, embedder, store, Common { lock, uploads, keeper, disk }, false).await
     }
 
     /// Opens the vectors of another model beside this library: the same media, none of the work.
@@ -81,6 +82,7 @@ impl Library {
             lock: Arc::clone(&self.lock),
             uploads: Arc::clone(&self.uploads),
             keeper: Arc::clone(&self.keeper),
+            disk: Arc::clone(&self.disk),
         };
         Self::assemble(&self.config, folder, embedder, store, common, true).await
     }
@@ -106,7 +108,11 @@ impl Library {
         backgrounds.replace(calibrate::load(&index_dir, &bundle.id().to_string()));
         let agreement_space = agreement_space(&bundle);
         if let Some(space) = &agreement_space {
-            note_agreements(store.as_ref(), space).await?;
+            match note_agreements(store.as_ref(), space).await {
+                // The next start that can does it.
+                Err(error) if common.disk.refuses(&error) => {}
+                noted => noted?,
+            }
         }
         let catalog = Catalog::load(store.as_ref()).await?;
         let baselines = jobs::Baselines::of_unfinished(store.as_ref()).await?;
@@ -132,6 +138,7 @@ impl Library {
             sources: Arc::new(sources::Sources::new(config.sources.clone())?),
             lock: common.lock,
             uploads: common.uploads,
+            disk: common.disk,
             beside: AtomicBool::new(beside),
             changes: broadcast::Sender::new(CHANGES),
             active: active::ActiveSet::default(),
@@ -169,6 +176,7 @@ impl Library {
             sources: Arc::clone(&self.sources),
             lock: Arc::clone(&self.lock),
             uploads: Arc::clone(&self.uploads),
+            disk: Arc::clone(&self.disk),
             beside: AtomicBool::new(false),
             changes: self.changes.clone(),
             active: active::ActiveSet::default(),
@@ -246,12 +254,31 @@ fn make_private_folder(path: &Path) -> std::io::Result<()> {
 }
 
 /// The folder may have been moved, or restored from a snapshot of one that lay elsewhere.
-async fn adopt_uploads(store: &dyn Store, uploads: &uploads::Uploads) -> Result<(), LibraryError> {
+pub(super) async fn adopt_uploads(store: &dyn Store, uploads: &uploads::Uploads) -> Result<(), LibraryError> {
     let moved = store.adopt_uploads(uploads.kept_folder()).await?;
     if moved > 0 {
         tracing::info!(moved, "the data folder has moved: uploads are looked for where it is now");
     }
     Ok(())
+}
+
+/// Writes what a start has to write first; where the disk takes no bytes, once it does.
+async fn begin(
+    store: &dyn Store,
+    uploads: &uploads::Uploads,
+    disk: &disk::Disk,
+) -> Result<(), LibraryError> {
+    let begun = async {
+        adopt_uploads(store, uploads).await?;
+        reconcile(store).await
+    };
+    match begun.await {
+        Err(error) => match error.storage_full() {
+            Some(full) => Ok(disk.owe_start(full)),
+            None => Err(error),
+        },
+        Ok(()) => Ok(()),
+    }
 }
 
 /// Brings the store to what was acknowledged. Nothing else runs yet.
@@ -295,6 +322,10 @@ async fn owned_paths(store: &dyn Store) -> Result<HashSet<PathBuf>, LibraryError
 
 /// Queues what was accepted but not finished, as room comes.
 pub(super) async fn resume_unfinished(library: Arc<Library>) {
+    // Only then is it known that nothing of them is left.
+    if !library.disk.writable(&library.stop).await {
+        return;
+    }
     let unfinished = match library.store.unfinished_assets().await {
         Ok(unfinished) => unfinished,
         Err(error) => {
@@ -327,6 +358,9 @@ pub(super) async fn snapshot_when_idle(library: Arc<Library>) {
             () = library.stop.cancelled() => return,
             () = tokio::time::sleep(SNAPSHOT_EVERY) => {}
         }
+        if !library.disk.writable(&library.stop).await {
+            return;
+        }
         let idle = library.active.len() == 0;
         let sequence = library.store.sequence().await.ok();
         if sequence == written || !(idle || last.elapsed() > SNAPSHOT_AT_LATEST) {
@@ -338,7 +372,12 @@ pub(super) async fn snapshot_when_idle(library: Arc<Library>) {
                 written = library.store.sequence().await.ok();
                 last = Instant::now();
             }
-            Err(error) => tracing::error!(%error, "an index snapshot could not be written"),
+            Err(error) => {
+                let error = LibraryError::from(error);
+                if !library.disk.refuses(&error) {
+                    tracing::error!(%error, "an index snapshot could not be written");
+                }
+            }
         }
     }
 }

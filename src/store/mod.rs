@@ -1,5 +1,6 @@
 //! The store of record: assets, clips, vectors, jobs. The index is derived from it.
 
+mod full;
 mod lock;
 mod sqlite;
 mod standing;
@@ -12,6 +13,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+pub use full::StorageFull;
 pub use lock::FolderLock;
 pub use sqlite::{CopiedAsset, CopyFacts, DATABASE, SqliteStore, StoreCopy};
 pub use standing::{
@@ -30,6 +32,9 @@ pub enum StoreError {
     /// Nothing of that id.
     #[error("no {0} with this id")]
     NotFound(&'static str),
+    /// The disk takes no more bytes.
+    #[error(transparent)]
+    StorageFull(#[from] StorageFull),
     /// The database failed.
     #[error("the store failed: {0}")]
     Database(String),
@@ -55,11 +60,18 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// A failure of input/output on a file of the data folder.
+    pub(crate) fn of_io(path: &Path, error: &std::io::Error) -> Self {
+        let failed = || Self::Database(format!("{}: {error}", path.display()));
+        StorageFull::of_io(error).map_or_else(failed, Self::StorageFull)
+    }
+
     /// Stable code.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
             Self::NotFound(_) => "not_found",
+            Self::StorageFull(_) => StorageFull::CODE,
             Self::Database(_) => "store_failed",
             Self::DamagedVector(_) => "damaged_vector",
             Self::Locked(_) => "data_folder_locked",

@@ -134,7 +134,7 @@ pub async fn finish(
 pub async fn get(store: &SqliteStore, id: AssetId) -> Result<AssetRecord, StoreError> {
     let row = sqlx::query("SELECT * FROM assets WHERE id = ?")
         .bind(id.to_string())
-        .fetch_optional(&store.readers)
+        .fetch_optional(&store.readers())
         .await?
         .ok_or(StoreError::NotFound("asset"))?;
     record(&row)
@@ -143,7 +143,7 @@ pub async fn get(store: &SqliteStore, id: AssetId) -> Result<AssetRecord, StoreE
 pub async fn get_many(store: &SqliteStore, ids: &[AssetId]) -> Result<Vec<AssetRecord>, StoreError> {
     let rows = sqlx::query("SELECT * FROM assets WHERE id IN (SELECT value FROM json_each(?))")
         .bind(id_list(ids, true))
-        .fetch_all(&store.readers)
+        .fetch_all(&store.readers())
         .await?;
     rows.iter().map(record).collect()
 }
@@ -159,7 +159,7 @@ pub async fn list(
     let rows = sqlx::query("SELECT * FROM assets WHERE id < ? ORDER BY id DESC LIMIT ?")
         .bind(after)
         .bind(limit)
-        .fetch_all(&store.readers)
+        .fetch_all(&store.readers())
         .await?;
     rows.iter().map(record).collect()
 }
@@ -190,7 +190,7 @@ pub async fn describe(store: &SqliteStore, assets: &[AssetRecord]) -> Result<Vec
 
 pub async fn unfinished(store: &SqliteStore) -> Result<Vec<AssetRecord>, StoreError> {
     let rows = sqlx::query("SELECT * FROM assets WHERE state = 'indexing' ORDER BY n")
-        .fetch_all(&store.readers)
+        .fetch_all(&store.readers())
         .await?;
     rows.iter().map(record).collect()
 }
@@ -261,7 +261,7 @@ pub async fn totals(store: &SqliteStore) -> Result<(u64, u64, f64), StoreError> 
                 COALESCE(SUM(duration_secs) FILTER (WHERE state IN ('ready', 'partial')), 0.0) AS secs
          FROM assets",
     )
-    .fetch_one(&store.readers)
+    .fetch_one(&store.readers())
     .await?;
     Ok((unsigned(&row, "assets")?, unsigned(&row, "clips")?, row.try_get("secs")?))
 }

@@ -137,7 +137,7 @@ pub async fn of_asset(store: &SqliteStore, asset: AssetId) -> Result<Vec<ClipRec
          FROM assets JOIN clips ON clips.asset = assets.n WHERE assets.id = ? ORDER BY start_secs, clips.id",
     )
     .bind(asset.to_string())
-    .fetch_all(&store.readers)
+    .fetch_all(&store.readers())
     .await?;
     rows.iter().map(record).collect()
 }
@@ -149,7 +149,7 @@ pub async fn by_id(store: &SqliteStore, ids: &[ClipId]) -> Result<Vec<ClipRecord
          ORDER BY clips.id",
     )
     .bind(id_list(ids.iter().map(|id| id.0), false))
-    .fetch_all(&store.readers)
+    .fetch_all(&store.readers())
     .await?;
     rows.iter().map(record).collect()
 }
@@ -165,7 +165,7 @@ pub async fn scan_records(
     )
     .bind(after.0)
     .bind(limit)
-    .fetch_all(&store.readers)
+    .fetch_all(&store.readers())
     .await?;
     rows.iter().map(record).collect()
 }
@@ -182,7 +182,7 @@ pub async fn without_agreement(
     )
     .bind(after.0)
     .bind(limit)
-    .fetch_all(&store.readers)
+    .fetch_all(&store.readers())
     .await?;
     Ok(ids.into_iter().map(ClipId).collect())
 }
@@ -203,7 +203,7 @@ pub async fn set_agreements(store: &SqliteStore, agreements: &[(ClipId, f32)]) -
 pub async fn vectors(store: &SqliteStore, id: ClipId) -> Result<Vec<NamedVector>, StoreError> {
     let known: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM clips WHERE id = ?)")
         .bind(id.0)
-        .fetch_one(&store.readers)
+        .fetch_one(&store.readers())
         .await?;
     if !known {
         return Err(StoreError::NotFound("clip"));
@@ -211,7 +211,7 @@ pub async fn vectors(store: &SqliteStore, id: ClipId) -> Result<Vec<NamedVector>
     let rows = sqlx::query("SELECT id, crc, data FROM vectors WHERE id >= ? AND id < ? ORDER BY id")
         .bind(blob::row_id(id, 0))
         .bind(blob::row_id(id, blob::LANES))
-        .fetch_all(&store.readers)
+        .fetch_all(&store.readers())
         .await?;
     rows.iter()
         .map(|row| {
@@ -239,7 +239,7 @@ pub async fn scan(
             .bind(blob::row_id(ClipId(after.0.max(0)), blob::LANES - 1))
             .bind(lane)
             .bind(limit)
-            .fetch_all(&store.readers)
+            .fetch_all(&store.readers())
             .await?;
     let (mut good, mut bad) = (Vec::with_capacity(rows.len()), Vec::new());
     for row in &rows {
@@ -258,7 +258,7 @@ pub async fn census(store: &SqliteStore, track: Track, space: &Space) -> Result<
     let (count, sum): (i64, i64) =
         sqlx::query_as("SELECT COUNT(*), COALESCE(SUM(id), 0) FROM clips WHERE lanes & ? <> 0")
             .bind(blob::lane_mask([blob::lane(track, space)]))
-            .fetch_one(&store.readers)
+            .fetch_one(&store.readers())
             .await?;
     Ok((u64::try_from(count).unwrap_or(0), sum))
 }

@@ -127,7 +127,7 @@ pub async fn create(
 pub async fn get(store: &SqliteStore, id: JobId) -> Result<JobRecord, StoreError> {
     let row = sqlx::query("SELECT * FROM jobs WHERE id = ?")
         .bind(id.to_string())
-        .fetch_optional(&store.readers)
+        .fetch_optional(&store.readers())
         .await?
         .ok_or(StoreError::NotFound("job"))?;
     job_record(&row)
@@ -136,7 +136,7 @@ pub async fn get(store: &SqliteStore, id: JobId) -> Result<JobRecord, StoreError
 pub async fn list(store: &SqliteStore, limit: u32) -> Result<Vec<JobRecord>, StoreError> {
     let rows = sqlx::query("SELECT * FROM jobs ORDER BY n DESC LIMIT ?")
         .bind(limit)
-        .fetch_all(&store.readers)
+        .fetch_all(&store.readers())
         .await?;
     rows.iter().map(job_record).collect()
 }
@@ -149,14 +149,14 @@ pub async fn items(
 ) -> Result<Vec<JobItem>, StoreError> {
     let n: i64 = sqlx::query_scalar("SELECT n FROM jobs WHERE id = ?")
         .bind(id.to_string())
-        .fetch_optional(&store.readers)
+        .fetch_optional(&store.readers())
         .await?
         .ok_or(StoreError::NotFound("job"))?;
     let rows = sqlx::query("SELECT * FROM job_items WHERE job = ? AND seq > ? ORDER BY seq LIMIT ?")
         .bind(n)
         .bind(after_seq)
         .bind(limit)
-        .fetch_all(&store.readers)
+        .fetch_all(&store.readers())
         .await?;
     rows.iter().map(item_record).collect()
 }

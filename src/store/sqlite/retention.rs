@@ -12,7 +12,7 @@ const RUNS_KEPT: i64 = 1000;
 
 pub async fn rules(store: &SqliteStore) -> Result<Vec<RetentionRule>, StoreError> {
     let rows = sqlx::query("SELECT name, filter, older_than_secs, by FROM retention_rules ORDER BY position")
-        .fetch_all(&store.readers)
+        .fetch_all(&store.readers())
         .await?;
     let rule = |row: &SqliteRow| {
         Ok(RetentionRule {
@@ -77,7 +77,7 @@ pub async fn note_run(store: &SqliteStore, run: &RetentionRun) -> Result<(), Sto
 pub async fn runs(store: &SqliteStore, limit: u32) -> Result<Vec<RetentionRun>, StoreError> {
     let rows = sqlx::query("SELECT * FROM retention_runs ORDER BY n DESC LIMIT ?")
         .bind(limit)
-        .fetch_all(&store.readers)
+        .fetch_all(&store.readers())
         .await?;
     let run = |row: &SqliteRow| {
         Ok(RetentionRun {

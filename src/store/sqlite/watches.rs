@@ -73,7 +73,7 @@ pub async fn create(store: &SqliteStore, spec: &WatchSpec) -> Result<WatchRecord
 pub async fn get(store: &SqliteStore, id: WatchId) -> Result<WatchRecord, StoreError> {
     let row = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} WHERE w.id = ?")))
         .bind(id.to_string())
-        .fetch_optional(&store.readers)
+        .fetch_optional(&store.readers())
         .await?
         .ok_or(StoreError::NotFound("watch"))?;
     record(&row)
@@ -81,7 +81,7 @@ pub async fn get(store: &SqliteStore, id: WatchId) -> Result<WatchRecord, StoreE
 
 pub async fn list(store: &SqliteStore) -> Result<Vec<WatchRecord>, StoreError> {
     let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} ORDER BY w.n DESC")))
-        .fetch_all(&store.readers)
+        .fetch_all(&store.readers())
         .await?;
     rows.iter().map(record).collect()
 }
@@ -127,7 +127,7 @@ pub async fn files(
     .bind(id.to_string())
     .bind(after)
     .bind(limit)
-    .fetch_all(&store.readers)
+    .fetch_all(&store.readers())
     .await?;
     rows.iter().map(file).collect()
 }
@@ -143,7 +143,7 @@ pub async fn files_named(
     )
     .bind(id.to_string())
     .bind(serde_json::json!(paths).to_string())
-    .fetch_all(&store.readers)
+    .fetch_all(&store.readers())
     .await?;
     rows.iter().map(file).collect()
 }
@@ -161,7 +161,7 @@ pub async fn files_gone(
     .bind(id.to_string())
     .bind(looks)
     .bind(limit)
-    .fetch_all(&store.readers)
+    .fetch_all(&store.readers())
     .await?;
     rows.iter().map(file).collect()
 }
@@ -175,7 +175,7 @@ pub async fn files_ready(store: &SqliteStore, id: WatchId, limit: u32) -> Result
     )
     .bind(id.to_string())
     .bind(limit)
-    .fetch_all(&store.readers)
+    .fetch_all(&store.readers())
     .await?)
 }
 
@@ -263,7 +263,7 @@ pub async fn asset_has_other_file(
     .bind(asset.to_string())
     .bind(id.to_string())
     .bind(path)
-    .fetch_one(&store.readers)
+    .fetch_one(&store.readers())
     .await?)
 }
 

@@ -151,7 +151,7 @@ impl WebhookStore for SqliteStore {
         .bind(serde_json::json!(busy_hosts).to_string())
         .bind(id_list(under_way, true))
         .bind(limit)
-        .fetch_all(&self.readers)
+        .fetch_all(&self.readers())
         .await?;
         rows.iter().map(due).collect()
     }
@@ -189,7 +189,7 @@ impl WebhookStore for SqliteStore {
         .bind(after)
         .bind(state.map(DeliveryState::as_str))
         .bind(limit)
-        .fetch_all(&self.readers)
+        .fetch_all(&self.readers())
         .await?;
         rows.iter().map(record).collect()
     }
