@@ -13,7 +13,7 @@ const ROWS_PER_INSERT: usize = 64;
 /// Spaces a library can tell apart.
 const MAX_SPACES: i64 = blob::LANES / 2;
 
-fn record(row: &SqliteRow) -> Result<ClipRecord, StoreError> {
+pub(super) fn record(row: &SqliteRow) -> Result<ClipRecord, StoreError> {
     let asset: &str = row.try_get("asset_id")?;
     let (start, end) = (row.try_get("start_secs")?, row.try_get("end_secs")?);
     Ok(ClipRecord {
@@ -116,7 +116,7 @@ async fn insert_clips(
     Ok(())
 }
 
-async fn insert_vectors(
+pub(super) async fn insert_vectors(
     tx: &mut Transaction<'_, Sqlite>,
     rows: &[(i64, &Embedding)],
 ) -> Result<(), StoreError> {
@@ -139,7 +139,7 @@ pub async fn of_asset(store: &SqliteStore, asset: AssetId) -> Result<Vec<ClipRec
     .bind(asset.to_string())
     .fetch_all(&store.readers())
     .await?;
-    rows.iter().map(record).collect()
+    Ok(store.readable("clips", &rows, record))
 }
 
 pub async fn by_id(store: &SqliteStore, ids: &[ClipId]) -> Result<Vec<ClipRecord>, StoreError> {
@@ -151,7 +151,7 @@ pub async fn by_id(store: &SqliteStore, ids: &[ClipId]) -> Result<Vec<ClipRecord
     .bind(id_list(ids.iter().map(|id| id.0), false))
     .fetch_all(&store.readers())
     .await?;
-    rows.iter().map(record).collect()
+    Ok(store.readable("clips", &rows, record))
 }
 
 pub async fn scan_records(
@@ -159,15 +159,23 @@ pub async fn scan_records(
     after: ClipId,
     limit: u32,
 ) -> Result<Vec<ClipRecord>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT clips.id, assets.id AS asset_id, start_secs, end_secs, agreement
-         FROM clips JOIN assets ON assets.n = clips.asset WHERE clips.id > ? ORDER BY clips.id LIMIT ?",
-    )
-    .bind(after.0)
-    .bind(limit)
-    .fetch_all(&store.readers())
-    .await?;
-    rows.iter().map(record).collect()
+    let mut after = after.0;
+    loop {
+        let rows = sqlx::query(
+            "SELECT clips.id, assets.id AS asset_id, start_secs, end_secs, agreement
+             FROM clips JOIN assets ON assets.n = clips.asset WHERE clips.id > ? ORDER BY clips.id LIMIT ?",
+        )
+        .bind(after)
+        .bind(limit)
+        .fetch_all(&store.readers())
+        .await?;
+        let clips = store.readable("clips", &rows, record);
+        // A page of damaged rows alone is not the end.
+        match rows.last() {
+            Some(last) if clips.is_empty() => after = last.try_get("id")?,
+            _ => return Ok(clips),
+        }
+    }
 }
 
 pub async fn without_agreement(
@@ -218,8 +226,7 @@ pub async fn vectors(store: &SqliteStore, id: ClipId) -> Result<Vec<NamedVector>
             let row_id: i64 = row.try_get("id")?;
             let (track, space) = blob::of_lane(row_id % blob::LANES);
             let space = store.space_name(space).ok_or(StoreError::DamagedVector(id.0))?;
-            let vector = blob::decode(row_id, row.try_get("data")?, row.try_get("crc")?)
-                .ok_or(StoreError::DamagedVector(id.0))?;
+            let vector = blob::of_row(row).ok_or(StoreError::DamagedVector(id.0))?;
             Ok((track, space, vector))
         })
         .collect()
@@ -245,7 +252,7 @@ pub async fn scan(
     for row in &rows {
         let row_id: i64 = row.try_get("id")?;
         let clip = ClipId(row_id / blob::LANES);
-        match blob::decode(row_id, row.try_get("data")?, row.try_get("crc")?) {
+        match blob::of_row(row) {
             Some(vector) => good.push((clip, vector)),
             None => bad.push(clip),
         }

@@ -2,6 +2,7 @@
 
 mod assets;
 mod blob;
+mod checks;
 mod clips;
 mod connect;
 mod copy;
@@ -77,6 +78,7 @@ pub struct SqliteStore {
     file: PathBuf,
     spaces: RwLock<Vec<(Space, i64)>>,
     sealed: AtomicBool,
+    damaged: checks::Damaged,
     _lock: Option<FolderLock>,
 }
 
@@ -122,6 +124,7 @@ impl SqliteStore {
             file,
             spaces: RwLock::default(),
             sealed: AtomicBool::new(false),
+            damaged: checks::Damaged::default(),
             _lock: lock,
         };
         let known = sqlx::query("SELECT idx, name FROM spaces").fetch_all(&store.readers()).await?;
@@ -232,11 +235,11 @@ fn to_json(value: &serde_json::Value) -> String {
 
 fn from_json(text: &str) -> Result<serde_json::Value, StoreError> {
     serde_json::from_str(text)
-        .map_err(|error| StoreError::Database(format!("a stored JSON text is damaged: {error}")))
+        .map_err(|error| StoreError::DamagedRow(format!("JSON text is damaged: {error}")))
 }
 
 fn damaged(what: &str, value: &str) -> StoreError {
-    StoreError::Database(format!("a stored {what} is damaged: {}", value.escape_debug()))
+    StoreError::DamagedRow(format!("{what} is damaged: {}", value.escape_debug()))
 }
 
 /// Ids as a JSON array, the one list type SQLite can take as a parameter.

@@ -41,7 +41,7 @@ fn record(row: &SqliteRow) -> Result<StandingRecord, StoreError> {
     })
 }
 
-fn with_vectors(row: &SqliteRow) -> Result<StandingVectors, StoreError> {
+pub(super) fn with_vectors(row: &SqliteRow) -> Result<StandingVectors, StoreError> {
     let (model, crc): (&str, i64) = (row.try_get("model")?, row.try_get("crc")?);
     let vectors: &[u8] = row.try_get("vectors")?;
     let whole = checksum(vectors) == crc;
@@ -49,7 +49,7 @@ fn with_vectors(row: &SqliteRow) -> Result<StandingVectors, StoreError> {
     Ok(StandingVectors { record: record(row)?, model: ModelId(model.into()), vectors })
 }
 
-fn match_record(row: &SqliteRow) -> Result<MatchRecord, StoreError> {
+pub(super) fn match_record(row: &SqliteRow) -> Result<MatchRecord, StoreError> {
     let (id, asset): (&str, &str) = (row.try_get("id")?, row.try_get("asset")?);
     let moments: &str = row.try_get("moments")?;
     Ok(MatchRecord {
@@ -185,7 +185,7 @@ impl StandingStore for SqliteStore {
             .bind(limit)
             .fetch_all(&self.readers())
             .await?;
-        rows.iter().map(record).collect()
+        Ok(self.readable("standing_queries", &rows, record))
     }
 
     async fn standing_vectors(
@@ -195,7 +195,7 @@ impl StandingStore for SqliteStore {
     ) -> Result<Vec<StandingVectors>, StoreError> {
         let sql = select!(", q.model, q.crc, q.vectors", "WHERE q.id < ? ORDER BY q.id DESC LIMIT ?");
         let rows = sqlx::query(sql).bind(before(after)).bind(limit).fetch_all(&self.readers()).await?;
-        rows.iter().map(with_vectors).collect()
+        Ok(self.readable("standing_queries", &rows, with_vectors))
     }
 
     async fn standing_source(&self, id: StandingId) -> Result<String, StoreError> {
@@ -299,7 +299,7 @@ impl StandingStore for SqliteStore {
         .bind(limit)
         .fetch_all(&self.readers())
         .await?;
-        rows.iter().map(match_record).collect()
+        Ok(self.readable("standing_matches", &rows, match_record))
     }
 
     async fn pending_assets(&self, limit: u32) -> Result<Vec<PendingAsset>, StoreError> {
@@ -320,7 +320,7 @@ impl StandingStore for SqliteStore {
                     .transpose()?,
             })
         };
-        rows.iter().map(pending).collect()
+        Ok(self.readable("standing_pending", &rows, pending))
     }
 
     async fn settle(&self, settled: &[Settled]) -> Result<u64, StoreError> {

@@ -13,7 +13,7 @@ const FILES_PER_INSERT: usize = 200;
 const SELECT: &str = "SELECT w.*, (SELECT COUNT(*) FROM watch_files AS f
     WHERE f.watch = w.n AND f.missing_looks = 0) AS files FROM watches AS w";
 
-fn record(row: &SqliteRow) -> Result<WatchRecord, StoreError> {
+pub(super) fn record(row: &SqliteRow) -> Result<WatchRecord, StoreError> {
     let id: &str = row.try_get("id")?;
     let spec: &str = row.try_get("spec")?;
     let job: Option<&str> = row.try_get("job")?;
@@ -30,7 +30,7 @@ fn record(row: &SqliteRow) -> Result<WatchRecord, StoreError> {
     })
 }
 
-fn file(row: &SqliteRow) -> Result<WatchedFile, StoreError> {
+pub(super) fn file(row: &SqliteRow) -> Result<WatchedFile, StoreError> {
     let asset: Option<&str> = row.try_get("asset")?;
     let taken_size: Option<i64> = row.try_get("taken_size_bytes")?;
     let taken_mtime: Option<i64> = row.try_get("taken_mtime_ns")?;
@@ -83,7 +83,7 @@ pub async fn list(store: &SqliteStore) -> Result<Vec<WatchRecord>, StoreError> {
     let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} ORDER BY w.n DESC")))
         .fetch_all(&store.readers())
         .await?;
-    rows.iter().map(record).collect()
+    Ok(store.readable("watches", &rows, record))
 }
 
 pub async fn delete(store: &SqliteStore, id: WatchId) -> Result<(), StoreError> {
@@ -129,7 +129,7 @@ pub async fn files(
     .bind(limit)
     .fetch_all(&store.readers())
     .await?;
-    rows.iter().map(file).collect()
+    Ok(store.readable("watch_files", &rows, file))
 }
 
 pub async fn files_named(
@@ -145,7 +145,7 @@ pub async fn files_named(
     .bind(serde_json::json!(paths).to_string())
     .fetch_all(&store.readers())
     .await?;
-    rows.iter().map(file).collect()
+    Ok(store.readable("watch_files", &rows, file))
 }
 
 pub async fn files_gone(
@@ -163,7 +163,7 @@ pub async fn files_gone(
     .bind(limit)
     .fetch_all(&store.readers())
     .await?;
-    rows.iter().map(file).collect()
+    Ok(store.readable("watch_files", &rows, file))
 }
 
 pub async fn files_ready(store: &SqliteStore, id: WatchId, limit: u32) -> Result<Vec<String>, StoreError> {
