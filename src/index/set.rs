@@ -126,6 +126,13 @@ impl IndexSet {
         }
     }
 
+    /// A clip's vectors have been stored anew.
+    pub fn mended(&self, clip: ClipId) {
+        for member in &self.members {
+            lock(&member.damaged).retain(|damaged| *damaged != clip);
+        }
+    }
+
     /// Searches one index. CPU-bound: call from a blocking thread for large collections.
     ///
     /// # Errors

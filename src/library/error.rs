@@ -82,6 +82,19 @@ pub enum LibraryError {
     /// Snapshots and compaction.
     #[error(transparent)]
     Backup(#[from] super::BackupError),
+    /// The file of an asset holds other bytes than those that were indexed.
+    #[error("{}", if *owned {
+        "the bytes of this upload are damaged; send the same file again, or put it back from a snapshot"
+    } else {
+        "the file has changed since it was indexed; index it again"
+    })]
+    ContentDamaged {
+        /// Whether the bytes are our own copy.
+        owned: bool,
+    },
+    /// A check is running.
+    #[error("a check is running; see GET /v1/checks")]
+    CheckRunning,
     /// The work was cancelled by a user.
     #[error("cancelled")]
     Cancelled,
@@ -136,6 +149,7 @@ impl LibraryError {
             Self::Store(error @ (StoreError::OtherModel { .. } | StoreError::Locked(_))) => error.code(),
             Self::Store(StoreError::StorageFull(_))
             | Self::Index(IndexError::Store(StoreError::StorageFull(_))) => StorageFull::CODE,
+            Self::Store(error @ StoreError::DamagedRow(_)) => error.code(),
             Self::Store(_) => "store_failed",
             Self::Index(_) => "index_failed",
             Self::Embed(error) => error.code(),
@@ -156,6 +170,8 @@ impl LibraryError {
             Self::Standing(error) => error.code(),
             Self::BadField { .. } => "invalid_value",
             Self::Backup(error) => error.code(),
+            Self::ContentDamaged { .. } => "content_damaged",
+            Self::CheckRunning => "check_running",
             Self::Cancelled => "cancelled",
             Self::Stopping => "shutting_down",
             Self::Io(_) => "io",

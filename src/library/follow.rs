@@ -187,7 +187,14 @@ impl Library {
             Ok(_) | Err(StoreError::NotFound(_)) => {}
             Err(error) => return Err(error.into()),
         }
+        // What was damaged since it was indexed must not be embedded as if it had come so.
+        let damaged = if theirs.owned { primary.open_content(&theirs).await.err() } else { None };
         let Some((claim, record)) = self.accept_from(&theirs).await? else { return Ok(()) };
+        if let Some(error @ LibraryError::ContentDamaged { .. }) = damaged {
+            self.give_up(record.id, &error).await;
+            drop(claim);
+            return Ok(());
+        }
         match self.embed_asset(claim, record, Priority::Bulk, stop).await {
             Ok(_) | Err(LibraryError::Cancelled | LibraryError::Stopping) => Ok(()),
             Err(error) => Err(error),

@@ -34,6 +34,8 @@ pub(super) enum Accepted<C> {
 enum Ended {
     Complete(Option<AssetSummary>),
     Broken(EmbedError, Option<AssetSummary>),
+    /// The bytes are not those that were accepted.
+    Damaged(LibraryError),
     Cancelled,
 }
 
@@ -103,6 +105,9 @@ impl Library {
             self.catalog.put_asset(&record);
             let claim = self.active.claim(record.id, &content.sha256, &self.stop);
             return Ok(Accepted::New(claimed(claim, &record), record));
+        }
+        if kept.as_deref().is_some_and(|kept| kept == std::path::Path::new(&record.path)) {
+            self.content_renewed(&record).await;
         }
         if let Some(kept) = kept.filter(|kept| record.path.as_str() != kept.as_os_str()) {
             // The library holds these bytes under a path of the user's: our copy is not needed.
@@ -261,6 +266,9 @@ impl Library {
         clips: &mut u64,
         stages: &mut StageSecs,
     ) -> Result<Ended, LibraryError> {
+        if record.owned && let Err(error @ LibraryError::ContentDamaged { .. }) = self.open_content(record).await {
+            return Ok(Ended::Damaged(error));
+        }
         // Only waiting is cut short: a commit that has begun runs to its end, index included, or what
         // is withdrawn afterwards could come back.
         let opened = tokio::select! {
@@ -342,7 +350,7 @@ impl Library {
     }
 
     /// A failure of ours: nothing half-done may stay searchable, and the same bytes may be sent again.
-    async fn give_up(&self, id: AssetId, error: &LibraryError) {
+    pub(super) async fn give_up(&self, id: AssetId, error: &LibraryError) {
         let outcome = AssetOutcome {
             state: AssetState::Failed,
             kind: None,
@@ -371,7 +379,7 @@ impl Library {
         Ok(LibraryError::Cancelled)
     }
 
-    fn new_clip(&self, clip: ClipVectors) -> NewClip {
+    pub(super) fn new_clip(&self, clip: ClipVectors) -> NewClip {
         let of = |track, vectors: Option<crate::embed::Vectors>| {
             vectors.into_iter().flatten().map(move |(space, vector)| (track, space, vector))
         };
@@ -416,6 +424,9 @@ fn outcome(ended: Ended, clips: u64) -> AssetOutcome {
             let partial = clips > 0 && matches!(error, EmbedError::Media(_));
             let state = if partial { AssetState::Partial } else { AssetState::Failed };
             (state, Some((error.code().to_owned(), error.to_string())), summary)
+        }
+        Ended::Damaged(error) => {
+            (AssetState::Failed, Some((error.code().to_owned(), error.to_string())), None)
         }
         Ended::Cancelled => (AssetState::Failed, None, None),
     };

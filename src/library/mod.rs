@@ -5,13 +5,16 @@ mod active;
 mod asset_query;
 mod backup;
 mod calibrate;
+mod checks;
 mod compact;
+mod content;
 mod describe;
 mod disk;
 mod error;
 mod evaluate;
 mod follow;
 mod hand_over;
+mod health;
 mod ingest;
 mod jobs;
 mod keep;
@@ -42,11 +45,13 @@ pub use backup::{
     BackupError, KeepConfig, Restored, SnapshotContents, SnapshotOptions, SnapshotPlace, SnapshotProblem,
     SnapshotProgress, SnapshotState, SnapshotView,
 };
+pub use checks::{CheckOptions, CheckReport, CheckState, DamageCounts, DamagedAsset, check_folder};
 pub use compact::{Compaction, compact_folder};
 pub use describe::{AssetPatch, MAX_METADATA_BYTES};
 pub use error::LibraryError;
 pub use evaluate::{Evaluation, Figure, MAX_PAIRS, Measured, Pair};
 pub use follow::Progress;
+pub use health::{PartHealth, PartState};
 pub use jobs::JobSource;
 pub use keep::Deletion;
 pub use models::{ModelEntry, Models, ModelsConfig, OpenEmbedder, Role};
@@ -148,6 +153,9 @@ pub struct Library {
     uploads: Arc<uploads::Uploads>,
     /// That of the data folder.
     disk: Arc<disk::Disk>,
+    verified: content::Verified,
+    checker: checks::Checker,
+    pulse: health::Pulse,
     /// Follows another library, whose bytes it must not remove.
     beside: AtomicBool,
     /// Assets that have become searchable, have failed or are gone.
@@ -394,6 +402,7 @@ impl Library {
     /// Starts what only the serving model does: what people have set up to happen by itself.
     fn start_serving(self: &Arc<Self>) {
         self.serving.call_once(|| {
+            self.tasks.spawn(checks::keep_reading(Arc::clone(self)));
             self.tasks.spawn(disk::keep_watch(Arc::clone(self)));
             self.measure_recall(self.config.recall_probe_share);
             self.tasks.spawn(standing::run(Arc::clone(self)));

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Library, LibraryConfig, LibraryError, active, backup, calibrate, disk, jobs, paths, sources, standing, uploads,
+    Library, LibraryConfig, LibraryError, active, backup, calibrate, checks, content, disk, health, jobs, paths, sources, standing, uploads,
     worker,
 };
 use crate::catalog::Catalog;
@@ -139,6 +139,9 @@ impl Library {
             lock: common.lock,
             uploads: common.uploads,
             disk: common.disk,
+            verified: content::Verified::default(),
+            checker: checks::Checker::default(),
+            pulse: health::Pulse::default(),
             beside: AtomicBool::new(beside),
             changes: broadcast::Sender::new(CHANGES),
             active: active::ActiveSet::default(),
@@ -177,6 +180,9 @@ impl Library {
             lock: Arc::clone(&self.lock),
             uploads: Arc::clone(&self.uploads),
             disk: Arc::clone(&self.disk),
+            verified: content::Verified::default(),
+            checker: checks::Checker::default(),
+            pulse: health::Pulse::default(),
             beside: AtomicBool::new(false),
             changes: self.changes.clone(),
             active: active::ActiveSet::default(),

@@ -42,6 +42,7 @@ pub(in super::super) async fn run(library: Arc<Library>) {
     let mut under_way: UnderWay = HashMap::new();
     let mut pruned: Option<Instant> = None;
     while library.disk.writable(&library.stop).await {
+        library.pulse.sender_looks();
         if pruned.is_none_or(|at| at.elapsed() >= PRUNE_EVERY) {
             pruned = Some(Instant::now());
             prune(library.store.as_ref()).await;
