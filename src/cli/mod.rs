@@ -3,6 +3,7 @@
 #[macro_use]
 mod out;
 
+mod check;
 mod compact;
 pub mod decode_worker;
 mod demo;
@@ -63,6 +64,8 @@ enum Command {
     Model(model::ModelCommand),
     /// Take, list, verify, restore and delete snapshots of a library.
     Snapshot(snapshot::SnapshotCommand),
+    /// Look for damage in the store and in the bytes of uploads; repair what the bytes allow.
+    Check(check::CheckArgs),
     /// Write the store anew without the space that deleted clips left.
     Compact(compact::CompactArgs),
     /// List or empty the quarantine, where the server puts files that it does not understand.
@@ -188,6 +191,7 @@ pub fn main() -> ExitCode {
             Command::Eval(args) => eval::run(args).await,
             Command::Model(command) => model::run(command).await,
             Command::Snapshot(command) => snapshot::run(command).await,
+            Command::Check(args) => check::run(args).await,
             Command::Compact(args) => compact::run(args).await,
             Command::Quarantine(command) => quarantine::run(command),
             Command::Doctor(args) => doctor::run(args).await,

@@ -2,6 +2,7 @@
 
 mod assets;
 mod changes;
+mod checks;
 mod compactions;
 mod content;
 mod data_uri;

@@ -36,7 +36,8 @@ pub struct Ticket(u64);
 #[derive(Debug)]
 pub struct Ledger {
     path: PathBuf,
-    writer: Mutex<Writer>,
+    /// `None` until it can be written.
+    writer: Mutex<Option<Writer>>,
     /// Lines known to be on disk. Whoever holds it syncs for everybody who waits behind.
     synced_lines: Mutex<u64>,
 }
@@ -51,6 +52,12 @@ struct Writer {
     suspect: bool,
 }
 
+impl Writer {
+    const fn new(file: File, len_bytes: u64) -> Self {
+        Self { file, len_bytes, len_at_rewrite_bytes: len_bytes, lines: 0, suspect: false }
+    }
+}
+
 impl Ledger {
     /// Reads the ledger of a data folder; an absent one is an empty replay that says so.
     ///
@@ -60,18 +67,10 @@ impl Ledger {
         replay::read(&data_dir.join(LEDGER))
     }
 
-    /// Replaces the ledger by these entries, durably, and opens it for appending.
-    ///
-    /// # Errors
-    /// Input/output errors; the ledger is then as it was.
-    pub fn create<'a>(
-        data_dir: &Path,
-        acknowledged: i64,
-        entries: impl Iterator<Item = &'a Entry>,
-    ) -> io::Result<Self> {
-        let path = data_dir.join(LEDGER);
-        let (file, len_bytes) = write_whole(&path, acknowledged, entries)?;
-        Ok(Self::with(path, file, len_bytes))
+    /// A ledger that cannot be written yet: whoever appends is told that storage is full.
+    #[must_use]
+    pub fn unwritten(data_dir: &Path) -> Self {
+        Self { path: data_dir.join(LEDGER), writer: Mutex::new(None), synced_lines: Mutex::new(0) }
     }
 
     /// Opens the ledger that [`Ledger::read`] gave `replay` of, behind its last whole line.
@@ -86,15 +85,29 @@ impl Ledger {
             file.set_len(replay.whole_bytes)?;
             file.sync_data()?;
         }
-        Ok(Self::with(path, file, replay.whole_bytes))
+        let writer = Writer::new(file, replay.whole_bytes);
+        Ok(Self { path, writer: Mutex::new(Some(writer)), synced_lines: Mutex::new(0) })
     }
 
-    fn with(path: PathBuf, file: File, len_bytes: u64) -> Self {
-        let writer = Writer { file, len_bytes, len_at_rewrite_bytes: len_bytes, lines: 0, suspect: false };
-        Self { path, writer: Mutex::new(writer), synced_lines: Mutex::new(0) }
+    /// Replaces the ledger by these entries, durably.
+    ///
+    /// # Errors
+    /// Input/output errors; the ledger is then as it was.
+    pub fn write(&self, acknowledged: i64, entries: &[Entry]) -> io::Result<()> {
+        let mut writer = self.writer();
+        let (file, len_bytes) = write_whole(&self.path, acknowledged, entries)?;
+        let lines = writer.as_ref().map_or(0, |writer| writer.lines);
+        *writer = Some(Writer { lines, ..Writer::new(file, len_bytes) });
+        Ok(())
     }
 
-    fn writer(&self) -> MutexGuard<'_, Writer> {
+    /// Whether it can be appended to.
+    #[must_use]
+    pub fn is_written(&self) -> bool {
+        self.writer().is_some()
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Option<Writer>> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -109,8 +122,9 @@ impl Ledger {
             encode(&mut bytes, acknowledged, entry)?;
         }
         let mut writer = self.writer();
+        let writer = writer.as_mut().ok_or_else(not_written)?;
         if writer.suspect {
-            self.rewrite(&mut writer)?;
+            self.rewrite(writer)?;
         }
         if let Err(error) = write_lines(&mut writer.file, &bytes) {
             // A torn line in the middle would hide what follows it.
@@ -134,8 +148,9 @@ impl Ledger {
         }
         let (file, lines) = {
             let mut writer = self.writer();
+            let writer = writer.as_mut().ok_or_else(not_written)?;
             if writer.suspect {
-                self.rewrite(&mut writer)?;
+                self.rewrite(writer)?;
                 *synced = writer.lines;
                 return Ok(());
             }
@@ -144,7 +159,9 @@ impl Ledger {
         if let Err(error) = file.and_then(|file| sync_data(&file)) {
             // After a failed sync the kernel may have dropped what it could not write, and a second
             // sync would succeed without it.
-            self.writer().suspect = true;
+            if let Some(writer) = self.writer().as_mut() {
+                writer.suspect = true;
+            }
             return Err(error);
         }
         *synced = lines;
@@ -157,19 +174,24 @@ impl Ledger {
     /// Input/output errors; the ledger is then as it was.
     pub fn compact_if_due(&self) -> io::Result<()> {
         let mut writer = self.writer();
+        let writer = writer.as_mut().ok_or_else(not_written)?;
         let due = writer.len_bytes >= COMPACT_FROM_BYTES
             && writer.len_bytes / COMPACT_GROWTH >= writer.len_at_rewrite_bytes;
-        if due { self.rewrite(&mut writer) } else { Ok(()) }
+        if due { self.rewrite(writer) } else { Ok(()) }
     }
 
     /// Writes the ledger anew from what it holds.
     fn rewrite(&self, writer: &mut Writer) -> io::Result<()> {
         let replay = replay::read(&self.path)?;
-        let (file, len_bytes) = write_whole(&self.path, replay.acknowledged, replay.entries().iter())?;
+        let (file, len_bytes) = write_whole(&self.path, replay.acknowledged, &replay.entries())?;
         writer.file = file;
         (writer.len_bytes, writer.len_at_rewrite_bytes, writer.suspect) = (len_bytes, len_bytes, false);
         Ok(())
     }
+}
+
+fn not_written() -> io::Error {
+    io::Error::new(io::ErrorKind::StorageFull, "the disk had no room for the ledger at start")
 }
 
 fn write_lines(file: &mut File, bytes: &[u8]) -> io::Result<()> {
@@ -183,11 +205,7 @@ fn sync_data(file: &File) -> io::Result<()> {
 }
 
 /// A new file under the ledger's name, on disk when this returns; the file, open behind its end.
-fn write_whole<'a>(
-    path: &Path,
-    acknowledged: i64,
-    entries: impl Iterator<Item = &'a Entry>,
-) -> io::Result<(File, u64)> {
+fn write_whole(path: &Path, acknowledged: i64, entries: &[Entry]) -> io::Result<(File, u64)> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let temporary = tempfile::Builder::new().prefix("ledger-").suffix(".tmp").tempfile_in(folder)?;
     let mut out = BufWriter::new(temporary.as_file());

@@ -11,8 +11,8 @@ use tokio_util::task::TaskTracker;
 
 use super::quarantine::Quarantine;
 use super::{
-    Library, LibraryConfig, LibraryError, active, backup, calibrate, jobs, paths, quarantine, sources,
-    standing, uploads, witness, worker,
+    Library, LibraryConfig, LibraryError, active, backup, calibrate, checks, content, disk, health, jobs,
+    paths, quarantine, sources, standing, uploads, witness, worker,
 };
 use crate::catalog::Catalog;
 use crate::embed::Embedder;
@@ -36,6 +36,7 @@ pub(super) struct Common {
     pub(super) ledger: Arc<Ledger>,
     pub(super) uploads: Arc<uploads::Uploads>,
     pub(super) keeper: Arc<backup::Keeper>,
+    pub(super) disk: Arc<disk::Disk>,
 }
 
 impl Library {
@@ -61,12 +62,13 @@ impl Library {
         let lock = Arc::new(FolderLock::take(&config.data_dir)?);
         let data_dir = config.data_dir.canonicalize()?;
         let quarantine = Quarantine::of(&data_dir);
-        let opened = witness::open_store(config, &data_dir, folder, &embedder, &quarantine).await?;
+        let disk = Arc::new(disk::Disk::of(&config.data_dir));
+        let opened = witness::open_store(config, &data_dir, folder, &embedder, &quarantine, &disk).await?;
         let witness::Opened { store, uploads, ledger } = opened;
         let keeper = Arc::new(backup::Keeper::open(config.keep.clone(), &config.sources, &config.data_dir)?);
-        reconcile(store.as_ref()).await?;
+        begin(store.as_ref(), &uploads, &disk).await?;
         quarantine::measure(&data_dir);
-        let common = Common { lock, ledger, uploads, keeper };
+        let common = Common { lock, ledger, uploads, keeper, disk };
         Self::assemble(config, folder, embedder, store, common, false).await
     }
 
@@ -86,6 +88,7 @@ impl Library {
             ledger: Arc::clone(&self.ledger),
             uploads: Arc::clone(&self.uploads),
             keeper: Arc::clone(&self.keeper),
+            disk: Arc::clone(&self.disk),
         };
         Self::assemble(&self.config, folder, embedder, store, common, true).await
     }
@@ -111,7 +114,11 @@ impl Library {
         backgrounds.replace(calibrate::load(&index_dir, &bundle.id().to_string()));
         let agreement_space = agreement_space(&bundle);
         if let Some(space) = &agreement_space {
-            note_agreements(store.as_ref(), space).await?;
+            match note_agreements(store.as_ref(), space).await {
+                // The next start that can does it.
+                Err(error) if common.disk.refuses(&error) => {}
+                noted => noted?,
+            }
         }
         let catalog = Catalog::load(store.as_ref()).await?;
         let baselines = jobs::Baselines::of_unfinished(store.as_ref()).await?;
@@ -138,6 +145,10 @@ impl Library {
             lock: common.lock,
             ledger: common.ledger,
             uploads: common.uploads,
+            disk: common.disk,
+            verified: content::Verified::default(),
+            checker: checks::Checker::default(),
+            pulse: health::Pulse::default(),
             beside: AtomicBool::new(beside),
             changes: broadcast::Sender::new(CHANGES),
             active: active::ActiveSet::default(),
@@ -176,6 +187,10 @@ impl Library {
             lock: Arc::clone(&self.lock),
             ledger: Arc::clone(&self.ledger),
             uploads: Arc::clone(&self.uploads),
+            disk: Arc::clone(&self.disk),
+            verified: content::Verified::default(),
+            checker: checks::Checker::default(),
+            pulse: health::Pulse::default(),
             beside: AtomicBool::new(false),
             changes: self.changes.clone(),
             active: active::ActiveSet::default(),
@@ -261,6 +276,21 @@ pub(super) async fn adopt_uploads(store: &dyn Store, uploads: &uploads::Uploads)
     Ok(())
 }
 
+/// Writes what a start has to write first; where the disk takes no bytes, once it does.
+async fn begin(store: &dyn Store, uploads: &uploads::Uploads, disk: &disk::Disk) -> Result<(), LibraryError> {
+    let begun = async {
+        adopt_uploads(store, uploads).await?;
+        reconcile(store).await
+    };
+    match begun.await {
+        Err(error) => match error.storage_full() {
+            Some(full) => Ok(disk.owe_start(full)),
+            None => Err(error),
+        },
+        Ok(()) => Ok(()),
+    }
+}
+
 /// Brings the store to what was acknowledged. Nothing else runs yet.
 async fn reconcile(store: &dyn Store) -> Result<(), LibraryError> {
     for asset in store.unfinished_assets().await? {
@@ -275,6 +305,10 @@ async fn reconcile(store: &dyn Store) -> Result<(), LibraryError> {
 
 /// Queues what was accepted but not finished, as room comes.
 pub(super) async fn resume_unfinished(library: Arc<Library>) {
+    // Only then is it known that nothing of them is left.
+    if !library.disk.writable(&library.stop).await {
+        return;
+    }
     let unfinished = match library.store.unfinished_assets().await {
         Ok(unfinished) => unfinished,
         Err(error) => {
@@ -307,6 +341,9 @@ pub(super) async fn snapshot_when_idle(library: Arc<Library>) {
             () = library.stop.cancelled() => return,
             () = tokio::time::sleep(SNAPSHOT_EVERY) => {}
         }
+        if !library.disk.writable(&library.stop).await {
+            return;
+        }
         let idle = library.active.len() == 0;
         let sequence = library.store.sequence().await.ok();
         if sequence == written || !(idle || last.elapsed() > SNAPSHOT_AT_LATEST) {
@@ -318,7 +355,12 @@ pub(super) async fn snapshot_when_idle(library: Arc<Library>) {
                 written = library.store.sequence().await.ok();
                 last = Instant::now();
             }
-            Err(error) => tracing::error!(%error, "an index snapshot could not be written"),
+            Err(error) => {
+                let error = LibraryError::from(error);
+                if !library.disk.refuses(&error) {
+                    tracing::error!(%error, "an index snapshot could not be written");
+                }
+            }
         }
     }
 }

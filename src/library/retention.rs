@@ -257,8 +257,13 @@ pub(super) async fn keep_up(library: Arc<Library>) {
             () = tokio::time::sleep(wait) => {}
         }
         wait = every;
+        if !library.disk.writable(&library.stop).await {
+            return;
+        }
         match library.apply_retention().await {
             Ok(_) | Err(LibraryError::Stopping) => {}
+            // Cut off: taken up again once there is room.
+            Err(error) if library.disk.refuses(&error) => wait = Duration::from_secs(1),
             Err(error) => {
                 tracing::error!(code = error.code(), %error, "rules of retention could not be applied");
             }

@@ -279,7 +279,7 @@ fn changes(known: Vec<WatchedFile>, seen: &[SeenFile], whole: bool) -> Vec<Watch
 /// Runs while the library is open.
 pub(super) async fn keep_watching(library: Arc<Library>) {
     let mut due: HashMap<WatchId, Instant> = HashMap::new();
-    while !library.stop.is_cancelled() {
+    while library.disk.writable(&library.stop).await {
         let watches = match library.store.list_watches().await {
             Ok(watches) => watches,
             Err(error) => {
@@ -303,7 +303,7 @@ pub(super) async fn keep_watching(library: Arc<Library>) {
             // Said once; the watch itself shows that it is still so.
             let known =
                 |error: &LibraryError| watch.error.as_ref().is_some_and(|(code, _)| code == error.code());
-            if let Some(error) = outcome.err().filter(|error| !known(error)) {
+            if let Some(error) = outcome.err().filter(|error| !library.disk.refuses(error) && !known(error)) {
                 tracing::warn!(watch = %watch.id, folder = ?watch.spec.path, %error, "a watched folder could not be looked at");
             }
             wait = wait.min(at.saturating_duration_since(Instant::now()));

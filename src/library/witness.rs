@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::disk::Disk;
 use super::quarantine::Quarantine;
 use super::uploads::{Uploads, kept_name};
 use super::{Library, LibraryConfig, LibraryError, open, rebuild};
@@ -114,6 +115,7 @@ pub(super) async fn open_store(
     folder: &Path,
     embedder: &Embedder,
     quarantine: &Quarantine,
+    disk: &Disk,
 ) -> Result<Opened, LibraryError> {
     let (replay, uploads) = {
         let (data_dir, quarantine) = (data_dir.to_owned(), quarantine.clone());
@@ -125,7 +127,6 @@ pub(super) async fn open_store(
     };
     let rebuild = Rebuild { wanted: config.rebuild_from_uploads, folder, embedder, quarantine };
     let store: Arc<dyn Store> = Arc::new(rebuild.open(&replay, &uploads).await?);
-    open::adopt_uploads(store.as_ref(), &uploads).await?;
     let census = Census::of(store.as_ref()).await?;
     let uploads = Arc::new(uploads);
     {
@@ -133,7 +134,16 @@ pub(super) async fn open_store(
             (Arc::clone(&uploads), replay.deleted_uploads.clone(), quarantine.clone());
         super::blocking(move || Ok(uploads.clear_unowned(&census.uploads, &deleted, &quarantine)?)).await?;
     }
-    let ledger = settle(store.as_ref(), &replay, data_dir, quarantine).await?;
+    let ledger = match settle(store.as_ref(), &replay, data_dir, quarantine).await {
+        Err(error) => match error.storage_full() {
+            Some(full) => {
+                disk.owe_start(full);
+                Ledger::unwritten(data_dir)
+            }
+            None => return Err(error),
+        },
+        Ok(ledger) => ledger,
+    };
     Ok(Opened { store, uploads, ledger: Arc::new(ledger) })
 }
 
@@ -164,7 +174,13 @@ impl Rebuild<'_> {
         match compare(&store, replay, &census, holds_uploads).await? {
             Verdict::Whole => Ok(store),
             Verdict::Lacks(entries) => {
-                rebuild::take_up(&store, entries, uploads, self.embedder).await?;
+                match rebuild::take_up(&store, entries, uploads, self.embedder).await {
+                    // The ledger goes on naming them: the next start tries again.
+                    Err(error) if error.storage_full().is_some() => {
+                        tracing::warn!(%error, "assets stay missing")
+                    }
+                    outcome => outcome?,
+                }
                 Ok(store)
             }
             Verdict::Behind(shortfall) if self.wanted => {
@@ -206,6 +222,14 @@ pub(super) async fn settle(
         let (data_dir, replay) = (data_dir.to_owned(), replay.clone());
         return super::blocking(move || Ok(Ledger::open(&data_dir, &replay)?)).await;
     }
+    let ledger = Arc::new(Ledger::unwritten(data_dir));
+    write(store, &ledger).await?;
+    Arc::into_inner(ledger).ok_or_else(|| std::io::Error::other("the ledger is in use").into())
+}
+
+/// Writes the ledger anew from what the store says.
+async fn write(store: &dyn Store, ledger: &Arc<Ledger>) -> Result<(), LibraryError> {
+    let acknowledged = store.acknowledged().await?;
     let mut entries = Vec::new();
     let mut after = None;
     loop {
@@ -215,8 +239,8 @@ pub(super) async fn settle(
         entries.extend(page.iter().map(put));
     }
     entries.extend(work_entries(store).await?);
-    let data_dir = data_dir.to_owned();
-    super::blocking(move || Ok(Ledger::create(&data_dir, stored, entries.iter())?)).await
+    let ledger = Arc::clone(ledger);
+    super::blocking(move || Ok(ledger.write(acknowledged, &entries)?)).await
 }
 
 /// What people have set up in a store, besides assets.
@@ -257,6 +281,11 @@ pub(super) fn put(asset: &AssetRecord) -> Entry {
 }
 
 impl Library {
+    /// Writes the ledger, where a start could not. Nothing is being accepted yet.
+    pub(super) async fn settle_ledger(&self) -> Result<(), LibraryError> {
+        if self.ledger.is_written() { Ok(()) } else { write(self.store.as_ref(), &self.ledger).await }
+    }
+
     /// Writes to the ledger what the store has committed; [`Self::noted`] makes it durable. A model
     /// beside notes nothing: its assets are the serving model's.
     pub(super) async fn note(&self, entries: Vec<Entry>) -> Result<Option<Ticket>, LibraryError> {
