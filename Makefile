@@ -4,7 +4,7 @@ VENV ?= .venv
 MODEL ?= models/small-world
 export TRIPTYCH_NATIVE_DIR ?= $(CURDIR)/.triptych/native
 
-.PHONY: demo test native native-cuda build test-server venv lint test-rust test-trainer test-full test-kill test-otlp test-page small-world bench deny clean
+.PHONY: demo test native native-cuda build test-server venv lint test-rust test-trainer test-full test-kill test-crash test-damage test-otlp test-page small-world bench deny clean
 
 demo: native build
 	target/release/triptych demo --model $(MODEL) --data .triptych/demo
@@ -52,6 +52,14 @@ test-full: venv native test-server
 # A job of 2,000 files over a server that is killed ten times; minutes.
 test-kill: native
 	cargo test --locked --test job_kill -- --ignored --nocapture --test-threads 1
+
+# A thousand servers killed at any moment and at every fail point, under every kind of change; half an hour.
+test-crash: native
+	cargo test --locked --test crash_cycles -- --ignored --nocapture --test-threads 1
+
+# Every file of a data folder and of a bundle, damaged in every way; half an hour.
+test-damage: native
+	cargo test --locked --test state_damage -- --ignored --nocapture --test-threads 1
 
 # Traces, which the default build leaves out, against a collector on this machine.
 test-otlp: native

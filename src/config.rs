@@ -128,6 +128,9 @@ pub struct KeepArgs {
     /// How often it is looked whether deleted clips left space to give back, seconds.
     #[arg(long, env = "TRIPTYCH_COMPACT_EVERY_SECS", default_value_t = 60.0, value_parser = positive_secs)]
     pub compact_every_secs: f64,
+    /// How fast the bytes of uploads are read, again every week, to tell whether they are damaged; 0: only when asked for.
+    #[arg(long, env = "TRIPTYCH_CHECK_BYTES_PER_SEC", default_value_t = 4 << 20)]
+    pub check_bytes_per_sec: u64,
 }
 
 impl KeepArgs {
@@ -140,6 +143,7 @@ impl KeepArgs {
             snapshots_kept: self.snapshots_kept,
             retention_every: Some(Duration::from_secs_f64(self.retention_every_secs)),
             compact_every: Some(Duration::from_secs_f64(self.compact_every_secs)),
+            check_bytes_per_sec: self.check_bytes_per_sec,
         }
     }
 }
@@ -234,11 +238,9 @@ impl AccessArgs {
     #[must_use]
     pub fn config(&self, data_dir: &Path) -> AccessConfig {
         let folder = self.audit_log.clone().unwrap_or_else(|| data_dir.join("audit"));
-        let audit = (folder.as_os_str() != "off").then(|| AuditConfig {
-            folder,
-            max_bytes: self.audit_max_bytes,
-            kept: self.audit_files,
-        });
+        let off = folder.as_os_str() == "off";
+        let audit = AuditConfig { folder, max_bytes: self.audit_max_bytes, kept: self.audit_files };
+        let audit = if off { None } else { Some(audit) };
         AccessConfig { data_dir: Some(data_dir.to_owned()), fixed_key: self.api_key.clone(), audit }
     }
 }

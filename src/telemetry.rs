@@ -121,6 +121,9 @@ fn describe() {
     describe_counter!("triptych_snapshots_total", "Snapshots that ended, ready or failed");
     describe_counter!("triptych_assets_deleted_total", "Assets deleted, by people and by rules of retention");
     describe_counter!("triptych_clips_deleted_total", "Clips deleted with them");
+    describe_counter!("triptych_quarantined_total", "Files and folders moved to quarantine since the start");
+    describe_gauge!("triptych_quarantine_files", "Files that were in quarantine at the start");
+    describe_gauge!("triptych_quarantine_bytes", Unit::Bytes, "Bytes that were in quarantine at the start");
     describe_gauge!("triptych_assets", "Assets in the library");
     describe_gauge!("triptych_clips", "Clips in the library");
     describe_gauge!(

@@ -165,6 +165,12 @@ fn keys_are_made_listed_and_revoked_in_two_ways() {
     eventually("the key ends", || (with(text(&short, "key")).status() == 401).then_some(()));
     assert_eq!(error_of(with(text(&short, "key"))), (401, "expired_api_key".to_owned()));
 
+    let lines = audit_lines(&data);
+    let changes: Vec<_> = lines.iter().filter(|line| line["status"].as_u64().unwrap() < 400).collect();
+    assert_eq!(changes[0]["target"], admin["id"]);
+    assert_eq!((&changes[0]["key_id"], &changes[1]["key_id"]), (&Value::Null, &admin["id"]));
+    assert_eq!(changes[1]["target"], read["id"]);
+
     // Acknowledged keys and revocations outlive the process.
     let admin_key = server.key.clone();
     server.kill9();

@@ -132,9 +132,9 @@ impl KeyFile {
         let bytes = serde_json::to_vec_pretty(&Written { version: VERSION, keys, sha256 })
             .map_err(std::io::Error::other)?;
         self.replace(FILE, &bytes, true)?;
-        if lock.metadata()?.len() == 0 {
-            lock.write_all(b"keys.json has been written\n")?;
-            lock.sync_all()?;
+        // The keys are on disk already: the next change tries again to say so.
+        if let Err(error) = note_keys(&mut lock) {
+            tracing::warn!(%error, "keys.lock could not be written");
         }
         Ok(outcome)
     }
@@ -183,6 +183,15 @@ impl KeyFile {
         let bytes = serde_json::to_vec(used).map_err(std::io::Error::other)?;
         self.replace(USED, &bytes, false)
     }
+}
+
+/// Says in the lock's file that there are keys.
+fn note_keys(lock: &mut File) -> std::io::Result<()> {
+    if lock.metadata()?.len() == 0 {
+        lock.write_all(b"keys.json has been written\n")?;
+        lock.sync_all()?;
+    }
+    Ok(())
 }
 
 fn checksum(keys: &[KeyRecord]) -> Result<String, AccessError> {

@@ -17,6 +17,10 @@ use crate::types::rfc3339_millis;
 /// Longest piece of a path that is written down, bytes.
 const MAX_TARGET: usize = 128;
 
+/// The id of what a change made, in the extensions of an answer that has no `Location`.
+#[derive(Clone)]
+pub struct Made(pub String);
+
 /// A change under way. It is written down when it ends, also where the client goes away before.
 pub struct Entry {
     log: AuditLog,
@@ -54,7 +58,8 @@ impl Entry {
         line["status"] = json!(response.status().as_u16());
         line["code"] = json!(response.extensions().get::<ApiError>().map(ApiError::code));
         let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
-        if let Some(made) = location.and_then(|path| path.rsplit('/').next()) {
+        let made = response.extensions().get::<Made>().map(|made| made.0.as_str());
+        if let Some(made) = made.or_else(|| location.and_then(|path| path.rsplit('/').next())) {
             line["target"] = json!(made);
         }
         write(&self.log, line)

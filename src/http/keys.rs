@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::audit::Made;
 use super::error::{ApiError, ErrorBody};
 use super::extract::{ApiJson, IdPath};
 use super::state::{AppState, detached};
@@ -126,7 +127,7 @@ impl From<AccessError> for ApiError {
 pub async fn create(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<KeyBody>,
-) -> Result<(StatusCode, Json<CreatedKey>), ApiError> {
+) -> Result<(StatusCode, Extension<Made>, Json<CreatedKey>), ApiError> {
     let rate = body.rate.map(|rate| Rate::new(rate.per_sec, rate.burst)).transpose()?;
     let expires_unix_ms = body.expires_at.as_deref().map(NewKey::expiry).transpose()?;
     let new = NewKey { name: body.name, role: body.role, expires_unix_ms, rate };
@@ -139,7 +140,8 @@ pub async fn create(
         Ok(keys.create(new)?)
     })
     .await?;
-    Ok((StatusCode::CREATED, Json(CreatedKey { key, view: KeyView::new(&record, None) })))
+    let made = Extension(Made(record.id.to_string()));
+    Ok((StatusCode::CREATED, made, Json(CreatedKey { key, view: KeyView::new(&record, None) })))
 }
 
 /// Lists the keys, the newest first; revoked and expired ones too.

@@ -3,6 +3,7 @@
 mod assets;
 mod audit;
 mod changes;
+mod checks;
 mod client;
 mod compactions;
 mod content;
@@ -116,7 +117,6 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     models.serving().start_workers();
-    let _ = crate::telemetry::metrics();
     let stopping = CancellationToken::new();
     let app = router::app(state::Server::new(models, config.clone(), stopping.clone()));
     let uses = tokio::spawn(remember_uses(Arc::clone(&config.access), stopping.clone()));

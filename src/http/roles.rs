@@ -65,6 +65,8 @@ pub const TABLE: &[(&str, &str, Option<Role>)] = &[
     ("PUT", "/v1/retention", Some(Admin)),
     ("POST", "/v1/retention/apply", Some(Admin)),
     ("POST", "/v1/compactions", Some(Admin)),
+    ("GET", "/v1/checks", Some(Read)),
+    ("POST", "/v1/checks", Some(Admin)),
     ("GET", "/v1/keys", Some(Admin)),
     ("POST", "/v1/keys", Some(Admin)),
     ("DELETE", "/v1/keys/{id}", Some(Admin)),

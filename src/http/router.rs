@@ -10,8 +10,8 @@ use utoipa_axum::routes;
 use super::error::ApiError;
 use super::state::Server;
 use super::{
-    assets, changes, client, compactions, content, deletions, embeddings, evaluations, guard, health, jobs,
-    keys, middleware, models, openapi, pages, retention, search, session, snapshots, standing, stats,
+    assets, changes, checks, client, compactions, content, deletions, embeddings, evaluations, guard, health,
+    jobs, keys, middleware, models, openapi, pages, retention, search, session, snapshots, standing, stats,
     thumbnail, timeline, watches, webhooks,
 };
 
@@ -49,6 +49,7 @@ pub fn api() -> OpenApiRouter<Server> {
         .routes(routes!(retention::get, retention::set))
         .routes(routes!(retention::apply))
         .routes(routes!(compactions::compact))
+        .routes(routes!(checks::start, checks::get))
         .routes(routes!(watches::create, watches::list))
         .routes(routes!(watches::get, watches::delete))
         .routes(routes!(stats::stats))

@@ -9,7 +9,9 @@ use super::uploads::hash_file;
 use super::{IngestReport, IngestSource, Library, LibraryError, StageSecs};
 use crate::catalog::ClipEntry;
 use crate::embed::{AssetStream, ClipVectors, EmbedError};
+use crate::faults::crash_point;
 use crate::jobs::Place;
+use crate::ledger::Ticket;
 use crate::model::Priority;
 use crate::preprocess::AssetSummary;
 use crate::store::{AssetOutcome, AssetRecord, AssetState, NewAsset, NewClip, StoreError};
@@ -34,6 +36,8 @@ pub(super) enum Accepted<C> {
 enum Ended {
     Complete(Option<AssetSummary>),
     Broken(EmbedError, Option<AssetSummary>),
+    /// The bytes are not those that were accepted.
+    Damaged(LibraryError),
     Cancelled,
 }
 
@@ -45,6 +49,17 @@ impl Library {
         source: &IngestSource,
         claimed: impl FnOnce(Claim, &AssetRecord) -> C,
     ) -> Result<Accepted<C>, LibraryError> {
+        let (accepted, ticket) = self.accept_in_turn(source, claimed).await?;
+        // Outside the lock: those who wait for the disk share one sync.
+        self.noted(ticket).await?;
+        Ok(accepted)
+    }
+
+    async fn accept_in_turn<C>(
+        &self,
+        source: &IngestSource,
+        claimed: impl FnOnce(Claim, &AssetRecord) -> C,
+    ) -> Result<(Accepted<C>, Option<Ticket>), LibraryError> {
         if self.stop.is_cancelled() {
             return Err(LibraryError::Stopping);
         }
@@ -74,8 +89,12 @@ impl Library {
         let _serial = loop {
             let serial = self.accept_lock.lock().await;
             let Some(active) = self.active.by_sha256(&content.sha256) else { break serial };
+            // It was to be taken away once there is room: now it is wanted again.
+            if let Some((claim, record)) = self.disk.take_unwanted(active.id) {
+                return Ok((Accepted::New(claimed(claim, &record), record), None));
+            }
             match self.store.asset(active.id).await {
-                Ok(record) => return Ok(Accepted::Running(active, record)),
+                Ok(record) => return Ok((Accepted::Running(active, record), None)),
                 // Cancelled and just taken away: a moment later these bytes are new.
                 Err(StoreError::NotFound(_)) => {
                     drop(serial);
@@ -93,18 +112,32 @@ impl Library {
             self.keeper.pins.needed_again(kept);
         }
         let (record, is_new) = self.store.begin_asset(new).await?;
+        crash_point!("upload-committed");
         if is_new {
             // Of the same bytes a failed asset may be left, under the same id.
             self.catalog.drop_clips(record.id);
             self.catalog.put_asset(&record);
+            let ticket = match self.note_put(std::slice::from_ref(&record)).await {
+                Ok(ticket) => ticket,
+                Err(error) => {
+                    // Nobody is told that it was accepted; if it cannot be taken away either, the next
+                    // start indexes it.
+                    let _ = self.store.delete_asset(record.id).await;
+                    self.catalog.remove_asset(record.id);
+                    return Err(error);
+                }
+            };
             let claim = self.active.claim(record.id, &content.sha256, &self.stop);
-            return Ok(Accepted::New(claimed(claim, &record), record));
+            return Ok((Accepted::New(claimed(claim, &record), record), ticket));
+        }
+        if kept.as_deref().is_some_and(|kept| kept == std::path::Path::new(&record.path)) {
+            self.content_renewed(&record).await;
         }
         if let Some(kept) = kept.filter(|kept| record.path.as_str() != kept.as_os_str()) {
             // The library holds these bytes under a path of the user's: our copy is not needed.
             self.remove_kept(&kept).await?;
         }
-        Ok(Accepted::Known(self.relocated(record, source).await?))
+        Ok((Accepted::Known(self.relocated(record, source).await?), None))
     }
 
     /// A file that was moved is found again by its bytes: from now on its asset is where it lies now.
@@ -176,7 +209,8 @@ impl Library {
         }
     }
 
-    /// Indexes a claimed asset to its end, whatever the end is.
+    /// Indexes a claimed asset to its end, whatever the end is. On a full disk bulk work waits for room and
+    /// begins anew; who is waited for is told, and what they sent is taken away once that can be written.
     pub(super) async fn embed_asset(
         &self,
         claim: Claim,
@@ -184,19 +218,50 @@ impl Library {
         priority: Priority,
         cancel: &CancellationToken,
     ) -> Result<IngestReport, LibraryError> {
+        loop {
+            let embedded = self.embed_claimed(&claim, &record, priority, cancel).await;
+            let Err(error) = &embedded else { return embedded };
+            if !self.disk.refuses(error) || self.stop.is_cancelled() {
+                return embedded;
+            }
+            let given_up = claim.active.cancel.is_cancelled() || cancel.is_cancelled();
+            if priority == Priority::Interactive || given_up {
+                self.disk.owe_removal(claim, record);
+                return embedded;
+            }
+            tokio::select! {
+                _ = self.disk.writable(cancel) => {}
+                () = claim.active.cancel.cancelled() => {}
+            }
+            // Where that fails the disk is full again, and the same follows.
+            match self.drop_clips(record.id).await {
+                Err(error) if !self.disk.refuses(&error) => return Err(error),
+                _ => {}
+            }
+        }
+    }
+
+    async fn embed_claimed(
+        &self,
+        claim: &Claim,
+        record: &AssetRecord,
+        priority: Priority,
+        cancel: &CancellationToken,
+    ) -> Result<IngestReport, LibraryError> {
         let began = Instant::now();
         let mut stages = StageSecs::default();
         let mut clips = 0;
-        let streamed = self.stream_clips(&claim, &record, priority, cancel, &mut clips, &mut stages).await;
+        let streamed = self.stream_clips(claim, record, priority, cancel, &mut clips, &mut stages).await;
         let ended = match streamed {
             Ok(ended) => ended,
+            Err(error) if error.storage_full().is_some() => return Err(error),
             Err(error) => {
                 self.give_up(record.id, &error).await;
                 return Err(error);
             }
         };
         if matches!(ended, Ended::Cancelled) {
-            return Err(self.withdraw(&record).await?);
+            return Err(self.withdraw(record).await?);
         }
         let outcome = outcome(ended, clips);
         if outcome.state == AssetState::Failed {
@@ -225,6 +290,11 @@ impl Library {
         clips: &mut u64,
         stages: &mut StageSecs,
     ) -> Result<Ended, LibraryError> {
+        if record.owned
+            && let Err(error @ LibraryError::ContentDamaged { .. }) = self.open_content(record).await
+        {
+            return Ok(Ended::Damaged(error));
+        }
         // Only waiting is cut short: a commit that has begun runs to its end, index included, or what
         // is withdrawn afterwards could come back.
         let opened = tokio::select! {
@@ -306,7 +376,7 @@ impl Library {
     }
 
     /// A failure of ours: nothing half-done may stay searchable, and the same bytes may be sent again.
-    async fn give_up(&self, id: AssetId, error: &LibraryError) {
+    pub(super) async fn give_up(&self, id: AssetId, error: &LibraryError) {
         let outcome = AssetOutcome {
             state: AssetState::Failed,
             kind: None,
@@ -335,7 +405,7 @@ impl Library {
         Ok(LibraryError::Cancelled)
     }
 
-    fn new_clip(&self, clip: ClipVectors) -> NewClip {
+    pub(super) fn new_clip(&self, clip: ClipVectors) -> NewClip {
         let of = |track, vectors: Option<crate::embed::Vectors>| {
             vectors.into_iter().flatten().map(move |(space, vector)| (track, space, vector))
         };
@@ -345,7 +415,7 @@ impl Library {
         NewClip { span: clip.span, vectors, agreement }
     }
 
-    async fn drop_clips(&self, id: AssetId) -> Result<(), LibraryError> {
+    pub(super) async fn drop_clips(&self, id: AssetId) -> Result<(), LibraryError> {
         let _gate = self.commit_gate.read().await;
         let clips = self.store.reset_asset(id).await?;
         self.index.remove(&clips);
@@ -380,6 +450,9 @@ fn outcome(ended: Ended, clips: u64) -> AssetOutcome {
             let partial = clips > 0 && matches!(error, EmbedError::Media(_));
             let state = if partial { AssetState::Partial } else { AssetState::Failed };
             (state, Some((error.code().to_owned(), error.to_string())), summary)
+        }
+        Ended::Damaged(error) => {
+            (AssetState::Failed, Some((error.code().to_owned(), error.to_string())), None)
         }
         Ended::Cancelled => (AssetState::Failed, None, None),
     };
