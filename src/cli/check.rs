@@ -54,10 +54,8 @@ pub async fn run(args: CheckArgs) -> Result<ExitCode, CliError> {
 }
 
 fn text(report: &CheckReport) -> String {
-    let mut lines = vec![format!(
-        "{} uploads of {} bytes were read",
-        report.assets_checked, report.bytes_checked
-    )];
+    let mut lines =
+        vec![format!("{} uploads of {} bytes were read", report.assets_checked, report.bytes_checked)];
     lines.extend(report.database_problems.iter().map(|problem| format!("database: {problem}")));
     lines.extend(report.damaged_rows.iter().map(|row| format!("row: {row}")));
     let listed = |what: &str, asset: &crate::library::DamagedAsset| {

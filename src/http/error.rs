@@ -59,7 +59,14 @@ pub struct ErrorDetail {
 impl ApiError {
     /// An error of a status and a stable code.
     pub fn new(status: StatusCode, code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self { status, code: code.into(), message: message.into(), param: None, retry_after_secs: None, more: None }
+        Self {
+            status,
+            code: code.into(),
+            message: message.into(),
+            param: None,
+            retry_after_secs: None,
+            more: None,
+        }
     }
 
     /// 400 for a field that is wrong.

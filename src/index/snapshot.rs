@@ -45,11 +45,10 @@ pub struct Header {
 /// # Errors
 /// [`IndexError::Snapshot`].
 pub fn save(path: &Path, header: &Header, view: &View) -> Result<(), IndexError> {
-    write_file(path, header, view)
-        .map_err(|error| match StorageFull::of_io(&error) {
-            Some(full) => StoreError::from(full).into(),
-            None => IndexError::Snapshot(format!("{}: {error}", path.display())),
-        })
+    write_file(path, header, view).map_err(|error| match StorageFull::of_io(&error) {
+        Some(full) => StoreError::from(full).into(),
+        None => IndexError::Snapshot(format!("{}: {error}", path.display())),
+    })
 }
 
 fn write_file(path: &Path, header: &Header, view: &View) -> std::io::Result<()> {

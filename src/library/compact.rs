@@ -129,9 +129,11 @@ pub(super) async fn keep_up(library: Arc<Library>) {
         if !library.disk.writable(&library.stop).await {
             return;
         }
-        if let Err(error) = library.compact_if_quiet().await.or_else(|error| {
-            if library.disk.refuses(&error) { Ok(()) } else { Err(error) }
-        }) {
+        if let Err(error) = library
+            .compact_if_quiet()
+            .await
+            .or_else(|error| if library.disk.refuses(&error) { Ok(()) } else { Err(error) })
+        {
             tracing::error!(code = error.code(), %error, "free space could not be given back");
         }
     }

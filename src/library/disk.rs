@@ -46,7 +46,8 @@ impl Room {
         let disk = rustix::fs::statvfs(folder)?;
         // Some blocks are for the superuser alone.
         let free = if rustix::process::geteuid().is_root() { disk.f_bfree } else { disk.f_bavail };
-        let reserve_bytes = (disk.f_blocks.saturating_mul(disk.f_frsize) / RESERVE_SHARE).min(MOST_RESERVE_BYTES);
+        let reserve_bytes =
+            (disk.f_blocks.saturating_mul(disk.f_frsize) / RESERVE_SHARE).min(MOST_RESERVE_BYTES);
         Ok(Self {
             free_bytes: free.saturating_mul(disk.f_frsize),
             reserve_bytes,
@@ -331,9 +332,7 @@ impl Library {
 }
 
 /// A disk that cannot be tried, or does not answer in time, takes no bytes.
-async fn answer<T>(
-    work: impl Future<Output = Result<T, LibraryError>>,
-) -> Result<T, StorageFull> {
+async fn answer<T>(work: impl Future<Output = Result<T, LibraryError>>) -> Result<T, StorageFull> {
     match tokio::time::timeout(PATIENCE, work).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(error.storage_full().unwrap_or(StorageFull::WriteFailed)),

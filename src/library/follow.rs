@@ -70,9 +70,9 @@ impl Follower {
             let outcome = self.keep_up(&side, &primary, changes, &mut serving, &stop).await;
             self.caught_up.store(false, Ordering::Release);
             self.note(&outcome);
-            if let Err(error) = outcome.or_else(|error| {
-                if primary.disk.refuses(&error) { Ok(()) } else { Err(error) }
-            }) {
+            if let Err(error) =
+                outcome.or_else(|error| if primary.disk.refuses(&error) { Ok(()) } else { Err(error) })
+            {
                 tracing::warn!(model = side.embedder.bundle().name(), %error, "a model beside cannot keep up");
                 tokio::select! {
                     () = stop.cancelled() => {}

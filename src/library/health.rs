@@ -108,15 +108,17 @@ impl Library {
         }
         match self.store.damaged_rows().len() {
             0 => OK,
-            rows => degraded(format!("{rows} stored rows are damaged and left out; GET /v1/checks lists them")),
+            rows => {
+                degraded(format!("{rows} stored rows are damaged and left out; GET /v1/checks lists them"))
+            }
         }
     }
 
     async fn content_health(&self) -> Found {
         match self.store.damaged_assets(0).await {
-            Ok((_, assets)) if assets > 0 => {
-                degraded(format!("the bytes of {assets} uploads are damaged or gone; POST /v1/checks lists them"))
-            }
+            Ok((_, assets)) if assets > 0 => degraded(format!(
+                "the bytes of {assets} uploads are damaged or gone; POST /v1/checks lists them"
+            )),
             // The store tells for itself how it does.
             _ => OK,
         }
@@ -150,7 +152,9 @@ impl Library {
     /// Whether the model answers a word of its own.
     async fn towers_health(&self) -> Found {
         let known = self.pulse.towers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((at, found)) = known.filter(|(at, found)| at.elapsed() < TOWERS_HOLD && found.0 == PartState::Ok) {
+        if let Some((at, found)) =
+            known.filter(|(at, found)| at.elapsed() < TOWERS_HOLD && found.0 == PartState::Ok)
+        {
             tracing::trace!(age_ms = at.elapsed().as_millis(), "the model answered a moment ago");
             return found;
         }
@@ -160,7 +164,9 @@ impl Library {
         let Some(word) = self.embedder.towers.vocabulary().into_iter().next() else { return OK };
         let found = match self.embedder.text(&word, Priority::Interactive).await {
             Ok(_) => OK,
-            Err(EmbedError::Model(ModelError::Overloaded { .. })) => degraded("the model has more to do than it can"),
+            Err(EmbedError::Model(ModelError::Overloaded { .. })) => {
+                degraded("the model has more to do than it can")
+            }
             // It was asked, and knew what to say.
             Err(EmbedError::Model(ModelError::NoKnownWords { .. } | ModelError::TextTooLong { .. })) => OK,
             Err(error) => {
@@ -168,7 +174,8 @@ impl Library {
                 failed("the model does not answer")
             }
         };
-        *self.pulse.towers.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), found.clone()));
+        *self.pulse.towers.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((Instant::now(), found.clone()));
         found
     }
 
@@ -179,6 +186,10 @@ impl Library {
             let runs = rustix::fs::access(&ffmpeg, rustix::fs::Access::EXEC_OK).is_ok();
             Ok(runs && ffmpeg.is_file())
         });
-        if there.await.unwrap_or(false) { OK } else { failed("files cannot be decoded; the server's log has more") }
+        if there.await.unwrap_or(false) {
+            OK
+        } else {
+            failed("files cannot be decoded; the server's log has more")
+        }
     }
 }

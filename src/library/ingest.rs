@@ -266,7 +266,9 @@ impl Library {
         clips: &mut u64,
         stages: &mut StageSecs,
     ) -> Result<Ended, LibraryError> {
-        if record.owned && let Err(error @ LibraryError::ContentDamaged { .. }) = self.open_content(record).await {
+        if record.owned
+            && let Err(error @ LibraryError::ContentDamaged { .. }) = self.open_content(record).await
+        {
             return Ok(Ended::Damaged(error));
         }
         // Only waiting is cut short: a commit that has begun runs to its end, index included, or what

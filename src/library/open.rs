@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Library, LibraryConfig, LibraryError, active, backup, calibrate, checks, content, disk, health, jobs, paths, sources, standing, uploads,
-    worker,
+    Library, LibraryConfig, LibraryError, active, backup, calibrate, checks, content, disk, health, jobs,
+    paths, sources, standing, uploads, worker,
 };
 use crate::catalog::Catalog;
 use crate::embed::Embedder;
@@ -269,11 +269,7 @@ pub(super) async fn adopt_uploads(store: &dyn Store, uploads: &uploads::Uploads)
 }
 
 /// Writes what a start has to write first; where the disk takes no bytes, once it does.
-async fn begin(
-    store: &dyn Store,
-    uploads: &uploads::Uploads,
-    disk: &disk::Disk,
-) -> Result<(), LibraryError> {
+async fn begin(store: &dyn Store, uploads: &uploads::Uploads, disk: &disk::Disk) -> Result<(), LibraryError> {
     let begun = async {
         adopt_uploads(store, uploads).await?;
         reconcile(store).await
@@ -311,19 +307,14 @@ async fn remove_orphans(store: &dyn Store, uploads: &Arc<uploads::Uploads>) -> R
 
 async fn owned_paths(store: &dyn Store) -> Result<HashSet<PathBuf>, LibraryError> {
     let mut owned = HashSet::new();
-    let mut after = None;
-    loop {
-        let page = store.list_assets(after, 1000).await?;
-        let Some(last) = page.last() else { return Ok(owned) };
-        after = Some(last.id);
-        for asset in page.into_iter().filter(|asset| asset.owned) {
-            let path = PathBuf::from(asset.path);
-            if !path.exists() {
-                tracing::warn!(asset = %asset.id, "the bytes of an uploaded asset are missing from the data folder");
-            }
-            owned.insert(path);
+    for (path, id) in store.owned_paths().await? {
+        let path = PathBuf::from(path);
+        if !path.exists() {
+            tracing::warn!(asset = id, "the bytes of an uploaded asset are missing from the data folder");
         }
+        owned.insert(path);
     }
+    Ok(owned)
 }
 
 /// Queues what was accepted but not finished, as room comes.

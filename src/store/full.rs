@@ -25,7 +25,8 @@ pub enum StorageFull {
     WriteFailed,
 }
 
-const ADVICE: &str = "; nothing was changed, searches go on, and writing resumes by itself once there is room";
+const ADVICE: &str =
+    "; nothing was changed, searches go on, and writing resumes by itself once there is room";
 
 /// How often it was met; whoever watches a disk looks at it then.
 static MET: LazyLock<watch::Sender<u64>> = LazyLock::new(|| watch::Sender::new(0));

@@ -37,6 +37,8 @@ pub struct Options {
     pub roots: Vec<PathBuf>,
     /// Environment variables.
     pub envs: Vec<(String, String)>,
+    /// What the server is started by, as `nsenter` with its arguments.
+    pub prefix: Vec<String>,
 }
 
 impl Options {
@@ -50,6 +52,10 @@ impl Options {
     }
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.envs.push((name.to_owned(), value.to_owned()));
+        self
+    }
+    pub fn prefix(mut self, prefix: &[String]) -> Self {
+        self.prefix = prefix.to_vec();
         self
     }
     pub fn args(mut self, args: &[&str]) -> Self {
@@ -76,15 +82,10 @@ impl Server {
         let data = options.data.unwrap_or_else(|| kept.as_ref().unwrap().path().join("data"));
         let mut command = Command::new("sh");
         command
-            .args([
-                "-c",
-                KEEPER,
-                "keeper",
-                env!("CARGO_BIN_EXE_triptych"),
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-            ])
+            .args(["-c", KEEPER, "keeper"])
+            .args(options.prefix)
+            .arg(binary())
+            .args(["serve", "--listen", "127.0.0.1:0"])
             .arg("--data")
             .arg(data)
             .args(["--model", &manifest_dir().join("models/small-world").to_string_lossy()])
@@ -244,6 +245,11 @@ pub fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
         assert!(began.elapsed() < Duration::from_secs(60), "{what}: not within a minute");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// The server: `TRIPTYCH_BIN`, or what was built with the tests.
+pub fn binary() -> PathBuf {
+    std::env::var_os("TRIPTYCH_BIN").map_or_else(|| env!("CARGO_BIN_EXE_triptych").into(), PathBuf::from)
 }
 
 pub fn manifest_dir() -> PathBuf {

@@ -16,8 +16,8 @@ use crate::jobs::now_unix_ms;
 use crate::store::{AssetRecord, DamagedVectors, FolderLock, SqliteStore, Store, StoreError};
 use crate::types::ClipId;
 
-pub use report::{CheckReport, CheckState, DamagedAsset};
 use report::Shared;
+pub use report::{CheckReport, CheckState, DamagedAsset};
 
 /// Assets a page.
 const PAGE: u32 = 1000;
@@ -146,7 +146,12 @@ impl Library {
 
 fn begun(options: CheckOptions) -> CheckReport {
     let started_unix_ms = now_unix_ms();
-    CheckReport { state: CheckState::Running, repair: options.repair, started_unix_ms, ..CheckReport::default() }
+    CheckReport {
+        state: CheckState::Running,
+        repair: options.repair,
+        started_unix_ms,
+        ..CheckReport::default()
+    }
 }
 
 fn end(report: &Shared, outcome: &Result<(), LibraryError>) {

@@ -7,8 +7,10 @@ use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{ConnectOptions, Connection, Row};
 
-use super::{SqliteStore, assets, begin, blob, bump_sequence, clips, jobs, retention, standing, watches, webhooks};
-use crate::store::{AssetRecord, Checks, ContentNote, DamagedRow, DamagedVectors, Damage, StoreError};
+use super::{
+    SqliteStore, assets, begin, blob, bump_sequence, clips, jobs, retention, standing, watches, webhooks,
+};
+use crate::store::{AssetRecord, Checks, ContentNote, Damage, DamagedRow, DamagedVectors, StoreError};
 use crate::types::{AssetId, ClipId, Embedding, Space, Track};
 
 /// Rows looked at in one go.
@@ -69,7 +71,12 @@ impl Damaged {
         let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if noted.len() < MOST_NOTED && !noted.contains_key(&(row.table, row.key.clone())) {
             metrics::counter!("triptych_damaged_rows_total", "table" => row.table).increment(1);
-            tracing::error!(table = row.table, key = row.key, problem = row.problem, "a stored row is damaged and left out");
+            tracing::error!(
+                table = row.table,
+                key = row.key,
+                problem = row.problem,
+                "a stored row is damaged and left out"
+            );
             noted.insert((row.table, row.key), row.problem);
         }
     }
@@ -83,7 +90,11 @@ impl Damaged {
 fn key_of(row: &SqliteRow) -> String {
     let number = |column| row.try_get::<i64, _>(column).ok().map(|n| n.to_string());
     let text = |column| row.try_get::<String, _>(column).ok();
-    number("n").or_else(|| text("id")).or_else(|| number("id")).or_else(|| number("seq")).unwrap_or_else(|| "?".to_owned())
+    number("n")
+        .or_else(|| text("id"))
+        .or_else(|| number("id"))
+        .or_else(|| number("seq"))
+        .unwrap_or_else(|| "?".to_owned())
 }
 
 impl SqliteStore {
@@ -95,9 +106,7 @@ impl SqliteStore {
         read: impl Fn(&SqliteRow) -> Result<T, StoreError>,
     ) -> Vec<T> {
         rows.iter()
-            .filter_map(|row| {
-                read(row).map_err(|error| self.note_row(table, key_of(row), &error)).ok()
-            })
+            .filter_map(|row| read(row).map_err(|error| self.note_row(table, key_of(row), &error)).ok())
             .collect()
     }
 
@@ -150,6 +159,17 @@ impl Checks for SqliteStore {
             .fetch_one(&self.readers())
             .await?;
         Ok((self.readable("assets", &rows, assets::record), u64::try_from(count).unwrap_or(0)))
+    }
+
+    async fn owned_paths(&self) -> Result<Vec<(String, String)>, StoreError> {
+        // As bytes: what is damaged may not be text any more.
+        let rows: Vec<(Vec<u8>, Vec<u8>)> = sqlx::query_as(
+            "SELECT CAST(path AS BLOB), CAST(id AS BLOB) FROM assets WHERE owned IS NOT 0 ORDER BY n",
+        )
+        .fetch_all(&self.readers())
+        .await?;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ok(rows.into_iter().map(|(path, id)| (text(path), text(id))).collect())
     }
 
     fn damaged_rows(&self) -> Vec<DamagedRow> {
@@ -219,7 +239,12 @@ impl Checks for SqliteStore {
         }
         let lanes: Vec<(i64, i64)> =
             sqlx::query_as("SELECT id, lanes FROM clips ORDER BY id").fetch_all(&self.readers()).await?;
-        bad.extend(lanes.iter().filter(|(id, lanes)| seen.get(id).copied().unwrap_or(0) != *lanes).map(|(id, _)| *id));
+        bad.extend(
+            lanes
+                .iter()
+                .filter(|(id, lanes)| seen.get(id).copied().unwrap_or(0) != *lanes)
+                .map(|(id, _)| *id),
+        );
         let known: BTreeSet<i64> = lanes.iter().map(|(id, _)| *id).collect();
         bad.retain(|id| known.contains(id));
         let lacking: Vec<String> = sqlx::query_scalar(
@@ -253,7 +278,11 @@ impl Checks for SqliteStore {
             rows.push((blob::row_id(clip, lane), vector));
         }
         clips::insert_vectors(&mut tx, &rows).await?;
-        sqlx::query("UPDATE clips SET lanes = ? WHERE id = ?").bind(mask).bind(clip.0).execute(&mut *tx).await?;
+        sqlx::query("UPDATE clips SET lanes = ? WHERE id = ?")
+            .bind(mask)
+            .bind(clip.0)
+            .execute(&mut *tx)
+            .await?;
         bump_sequence(&mut tx).await?;
         tx.commit().await?;
         self.damaged.mended("vectors", &clip.0.to_string());

@@ -60,8 +60,7 @@ impl Opener {
     /// A connection that writes, to a database of this version and of this model.
     pub(super) async fn writer(&self) -> Result<SqliteConnection, StoreError> {
         // Only a new file takes it; an old one takes it when it is written anew.
-        let writing =
-            self.options.clone().create_if_missing(true).auto_vacuum(SqliteAutoVacuum::Incremental);
+        let writing = self.options.clone().create_if_missing(true).auto_vacuum(SqliteAutoVacuum::Incremental);
         let mut writer = SqliteConnection::connect_with(&writing).await.map_err(not_opened)?;
         MIGRATOR.run_direct(None, &mut writer, false).await?;
         if let Some(model) = &self.model {
@@ -83,8 +82,7 @@ impl Opener {
             Err(_) if has_log(&self.file) => return Err(refused.into()),
             // Not the kind above, whose locks need the log.
             Err(_) => {
-                let alone =
-                    SqliteConnectOptions::new().filename(&self.file).read_only(true).immutable(true);
+                let alone = SqliteConnectOptions::new().filename(&self.file).read_only(true).immutable(true);
                 self.pool(alone, true).await?
             }
         };

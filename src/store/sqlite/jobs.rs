@@ -210,7 +210,10 @@ async fn fail_damaged(
     .bind(error.to_string())
     .execute(&mut *tx)
     .await?;
-    sqlx::query("UPDATE jobs SET items_failed = items_failed + 1 WHERE n = ?").bind(job).execute(&mut *tx).await?;
+    sqlx::query("UPDATE jobs SET items_failed = items_failed + 1 WHERE n = ?")
+        .bind(job)
+        .execute(&mut *tx)
+        .await?;
     end_if_last(&mut tx, job).await?;
     Ok(tx.commit().await?)
 }

@@ -34,8 +34,8 @@ use connect::{Opener, Readers};
 
 use super::lock::FolderLock;
 use super::{
-    AssetOutcome, AssetRecord, ClipRecord, JobItem, JobRecord, NewAsset, NewClip, NewItem, StorageFull, Store,
-    StoreError, WatchRecord, WatchSpec, WatchedFile,
+    AssetOutcome, AssetRecord, ClipRecord, JobItem, JobRecord, NewAsset, NewClip, NewItem, StorageFull,
+    Store, StoreError, WatchRecord, WatchSpec, WatchedFile,
 };
 use crate::types::{AssetId, ClipId, Embedding, JobId, ModelId, Space, Track, WatchId};
 
@@ -169,7 +169,9 @@ impl SqliteStore {
             // nothing can be begun on such a connection any more.
             if !answers || writer.is_in_transaction() {
                 let broken = slot.take();
-                if let Some(Err(error)) = futures::future::OptionFuture::from(broken.map(Connection::close)).await {
+                if let Some(Err(error)) =
+                    futures::future::OptionFuture::from(broken.map(Connection::close)).await
+                {
                     tracing::debug!(%error, "a connection that had to be given up was not closed cleanly");
                 }
             }
@@ -325,7 +327,9 @@ impl Store for SqliteStore {
         clips::census(self, track, space).await
     }
     async fn sequence(&self) -> Result<i64, StoreError> {
-        Ok(sqlx::query_scalar("SELECT sequence FROM library WHERE one = 1").fetch_one(&self.readers()).await?)
+        Ok(sqlx::query_scalar("SELECT sequence FROM library WHERE one = 1")
+            .fetch_one(&self.readers())
+            .await?)
     }
     async fn totals(&self) -> Result<(u64, u64, f64), StoreError> {
         assets::totals(self).await
