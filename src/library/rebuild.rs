@@ -107,14 +107,22 @@ pub(super) async fn take_up(
 }
 
 /// Writes down what was acknowledged of assets whose rows say something else.
-pub(super) async fn mend(store: &dyn Store, altered: &[AssetEntry]) -> Result<(), LibraryError> {
+pub(super) async fn mend(
+    store: &dyn Store,
+    altered: &[AssetEntry],
+    uploads: &Uploads,
+) -> Result<(), LibraryError> {
     for entry in altered {
+        let kept = entry.upload.as_deref().and_then(|name| uploads.kept_file(name));
+        let Some(path) = kept.or_else(|| entry.path.as_ref().map(PathBuf::from)) else { continue };
         tracing::warn!(asset = %entry.id, name = entry.name, "a damaged row is mended from the ledger");
         store
             .mend_asset(&AssetFacts {
                 id: entry.id,
                 sha256: entry.sha256.clone(),
                 size_bytes: entry.size_bytes,
+                path: super::utf8(&path)?,
+                owned: entry.upload.is_some(),
                 name: entry.name.clone(),
                 metadata: entry.metadata.clone(),
                 created_unix_ms: entry.created_unix_ms,

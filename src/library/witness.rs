@@ -52,6 +52,9 @@ pub(super) struct Census {
 impl Census {
     pub(super) async fn of(store: &dyn Store, replay: &Replay) -> Result<Self, LibraryError> {
         let (mut census, mut after) = (Self::default(), None);
+        // Of rows that cannot be read too, and of those whose path is damaged.
+        census.uploads.extend(store.owned_paths().await?.iter().filter_map(|(path, _)| kept_name(path.as_ref())));
+        census.uploads.extend(replay.live.values().filter_map(|asset| asset.upload.clone()));
         loop {
             let page = store.list_assets(after, PAGE).await?;
             let Some(last) = page.last() else { return Ok(census) };
@@ -60,17 +63,18 @@ impl Census {
                 census.ids.insert(asset.id);
                 let noted = replay.live.get(&asset.id).filter(|noted| is_altered(&asset, noted));
                 census.altered.extend(noted.cloned());
-                if asset.owned {
-                    census.uploads.extend(kept_name(asset.path.as_ref()));
-                }
             }
         }
     }
 }
 
-/// Whether a row says something else than what was acknowledged. Where the bytes are may change by itself.
+/// Whether a row says something else than what was acknowledged. The folder of uploads may have moved.
 fn is_altered(asset: &AssetRecord, noted: &AssetEntry) -> bool {
-    asset.sha256 != noted.sha256
+    let upload = asset.owned.then(|| kept_name(asset.path.as_ref())).flatten();
+    asset.owned != noted.upload.is_some()
+        || upload != noted.upload
+        || noted.path.as_ref().is_some_and(|path| *path != asset.path)
+        || asset.sha256 != noted.sha256
         || asset.size_bytes != noted.size_bytes
         || asset.name != noted.name
         || asset.metadata != noted.metadata
@@ -193,7 +197,7 @@ impl Rebuild<'_> {
             Verdict::Whole => Ok(store),
             Verdict::Damaged { missing, altered } => {
                 let mended = async {
-                    rebuild::mend(&store, &altered).await?;
+                    rebuild::mend(&store, &altered, uploads).await?;
                     rebuild::take_up(&store, missing, uploads, self.embedder).await
                 };
                 match mended.await {

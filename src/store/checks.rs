@@ -48,6 +48,10 @@ pub struct AssetFacts {
     pub sha256: String,
     /// Bytes.
     pub size_bytes: u64,
+    /// Where the bytes are.
+    pub path: String,
+    /// Whether they are our own copy.
+    pub owned: bool,
     /// Name shown to people.
     pub name: String,
     /// The user's JSON object.
@@ -113,6 +117,8 @@ pub trait Checks: Send + Sync {
     -> Result<Vec<AssetRecord>, StoreError>;
     /// Assets whose bytes are known to be damaged or gone, oldest first, and how many there are.
     async fn damaged_assets(&self, limit: u32) -> Result<(Vec<AssetRecord>, u64), StoreError>;
+    /// Where the bytes are that are ours, with the ids of their assets: of damaged rows, too.
+    async fn owned_paths(&self) -> Result<Vec<(String, String)>, StoreError>;
     /// Rows that could not be read since the store was opened.
     fn damaged_rows(&self) -> Vec<DamagedRow>;
     /// What is wrong with the file itself, by SQLite's own check; nothing where it is whole.

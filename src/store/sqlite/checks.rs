@@ -140,7 +140,8 @@ impl Checks for SqliteStore {
     async fn mend_asset(&self, facts: &AssetFacts) -> Result<(), StoreError> {
         let mut writer = self.writer().await?;
         sqlx::query(
-            "UPDATE assets SET sha256 = ?2, size_bytes = ?3, name = ?4, metadata = ?5, created_unix_ms = ?6 WHERE id = ?1",
+            "UPDATE assets SET sha256 = ?2, size_bytes = ?3, name = ?4, metadata = ?5, created_unix_ms = ?6,
+                 path = ?7, owned = ?8 WHERE id = ?1",
         )
         .bind(facts.id.to_string())
         .bind(&facts.sha256)
@@ -148,6 +149,8 @@ impl Checks for SqliteStore {
         .bind(&facts.name)
         .bind(super::to_json(&facts.metadata))
         .bind(facts.created_unix_ms)
+        .bind(&facts.path)
+        .bind(facts.owned)
         .execute(&mut *writer)
         .await?;
         self.damaged.mended("assets", &facts.id.to_string());
@@ -178,6 +181,17 @@ impl Checks for SqliteStore {
             .fetch_one(&self.readers())
             .await?;
         Ok((self.readable("assets", &rows, assets::record), u64::try_from(count).unwrap_or(0)))
+    }
+
+    async fn owned_paths(&self) -> Result<Vec<(String, String)>, StoreError> {
+        // As bytes: what is damaged may not be text any more.
+        let rows: Vec<(Vec<u8>, Vec<u8>)> = sqlx::query_as(
+            "SELECT CAST(path AS BLOB), CAST(id AS BLOB) FROM assets WHERE owned IS NOT 0 ORDER BY n",
+        )
+        .fetch_all(&self.readers())
+        .await?;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ok(rows.into_iter().map(|(path, id)| (text(path), text(id))).collect())
     }
 
     fn damaged_rows(&self) -> Vec<DamagedRow> {
