@@ -4,7 +4,7 @@ VENV ?= .venv
 MODEL ?= models/small-world
 export TRIPTYCH_NATIVE_DIR ?= $(CURDIR)/.triptych/native
 
-.PHONY: demo test native native-cuda build test-server venv lint test-rust test-trainer test-full test-kill test-crash test-damage test-otlp test-page small-world bench deny clean
+.PHONY: demo test native native-cuda build test-server venv lint test-rust test-trainer test-full test-kill test-crash test-damage test-full-disk test-otlp test-page small-world bench deny clean
 
 demo: native build
 	target/release/triptych demo --model $(MODEL) --data .triptych/demo
@@ -60,6 +60,10 @@ test-crash: native
 # Every file of a data folder and of a bundle, damaged in every way; half an hour.
 test-damage: native
 	cargo test --locked --test state_damage -- --ignored --nocapture --test-threads 1
+
+# A disk that is filled twenty times under a working server; minutes. Needs the right to mount a tmpfs.
+test-full-disk: native
+	cargo test --locked --test disk -- --ignored --nocapture --test-threads 1
 
 # Traces, which the default build leaves out, against a collector on this machine.
 test-otlp: native

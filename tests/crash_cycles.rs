@@ -62,11 +62,10 @@ struct World {
     bundles: PathBuf,
     truth: Mutex<Truth>,
     next: AtomicUsize,
-    /// Which model was last asked to take over.
-    promoted: AtomicUsize,
 }
 
 const SHIPPED: &str = "small-world";
+const OTHER: &str = "other-world";
 
 impl World {
     fn new(dir: &Path) -> Self {
@@ -83,7 +82,6 @@ impl World {
             bundles: dir,
             truth: Mutex::default(),
             next: AtomicUsize::new(0),
-            promoted: AtomicUsize::new(0),
         }
     }
 
@@ -114,12 +112,11 @@ impl World {
             14..16 => self.start_job(server),
             16 => self.add_standing(server),
             17 => self.take_snapshot(server),
-            18 => {
+            _ => {
                 if sent(server.request("POST", "/v1/compactions").json(&json!({"full": true}))).is_some() {
                     self.truth().count("compactions");
                 }
             }
-            _ => self.change_model(server, rng),
         }
     }
 
@@ -223,10 +220,7 @@ impl World {
     }
 
     /// Loads whichever bundle does not serve, and lets it take over as soon as it can.
-    fn change_model(&self, server: &Server, rng: &mut StdRng) {
-        if !rng.random_bool(0.3) {
-            return;
-        }
+    fn change_model(&self, server: &Server) {
         let Some(listed) = sent(server.request("GET", "/v1/models")) else { return };
         let Ok(listed) = listed.json::<Value>() else { return };
         let models: Vec<&str> =
@@ -234,16 +228,25 @@ impl World {
         if models.len() > 1 {
             return;
         }
-        let path = if models.first() == Some(&SHIPPED) {
-            self.bundles.join("other")
+        let (next, path) = if models.first() == Some(&SHIPPED) {
+            (OTHER, self.bundles.join("other"))
         } else {
-            common::manifest_dir().join("models").join(SHIPPED)
+            (SHIPPED, common::manifest_dir().join("models").join(SHIPPED))
         };
         let body = json!({"path": path.to_str().unwrap(), "promote_when_ready": true});
         if sent(server.request("POST", "/v1/models").json(&body)).is_some_and(|answer| answer.status() == 202)
         {
-            self.promoted.fetch_add(1, Ordering::Relaxed);
-            self.truth().count("model loads");
+            self.truth().count("models loaded");
+        }
+        let serves = |server: &Server| {
+            let listed = sent(server.request("GET", "/v1/models"))?.json::<Value>().ok()?;
+            Some(listed["data"][0]["id"].as_str()? == next)
+        };
+        while let Some(false) = serves(server) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        if serves(server) == Some(true) {
+            self.truth().count("models promoted");
         }
     }
 
@@ -334,7 +337,30 @@ fn pages(server: &Server, path: &str) -> Vec<Value> {
     }
 }
 
-/// Runs so many cycles; every third ends at a fail point, the others by a signal at any moment.
+/// How one cycle ends, and when at the latest.
+struct Plan {
+    /// The fail point at which the server ends by itself.
+    point: Option<&'static str>,
+    /// Whether the model changes meanwhile.
+    changes_model: bool,
+    lasts: Duration,
+}
+
+impl Plan {
+    /// Every third cycle ends at a fail point, every sixth changes the model.
+    fn of(cycle: usize, rng: &mut StdRng) -> Self {
+        let point = if cycle % 3 == 2 { faults::ALL.choose(rng).copied() } else { None };
+        let changes_model = cycle % 6 == 4 || point.is_some_and(|point| point.starts_with("models"));
+        let millis = match (changes_model, point) {
+            (true, _) => rng.random_range(200..4000),
+            (false, Some(_)) => rng.random_range(10..900),
+            (false, None) => rng.random_range(10..500),
+        };
+        Self { point, changes_model, lasts: Duration::from_millis(millis) }
+    }
+}
+
+/// Runs so many cycles; each ends at a fail point or by a signal at any moment.
 fn cycles(count: usize, seed: u64) {
     let dir = tempfile::tempdir().unwrap();
     let world = World::new(dir.path());
@@ -342,7 +368,7 @@ fn cycles(count: usize, seed: u64) {
     let began = Instant::now();
     let mut at_points: BTreeMap<&str, usize> = BTreeMap::new();
     for cycle in 0..count {
-        let point = if cycle % 3 == 2 { faults::ALL.choose(&mut rng).copied() } else { None };
+        let Plan { point, changes_model, lasts } = Plan::of(cycle, &mut rng);
         let options = match point {
             Some(point) => {
                 let passes = rng.random_range(0..6);
@@ -360,7 +386,6 @@ fn cycles(count: usize, seed: u64) {
             world.check(&server);
         }
         let over = AtomicBool::new(false);
-        let lasts = Duration::from_millis(rng.random_range(10..if point.is_some() { 900 } else { 500 }));
         let seeds: Vec<u64> = (0..CLIENTS).map(|_| rng.random()).collect();
         let died = std::thread::scope(|scope| {
             for seed in seeds {
@@ -371,6 +396,9 @@ fn cycles(count: usize, seed: u64) {
                         world.act(server, &mut rng);
                     }
                 });
+            }
+            if changes_model {
+                scope.spawn(|| world.change_model(&server));
             }
             let began = Instant::now();
             while began.elapsed() < lasts && server.is_up() {

@@ -39,6 +39,7 @@ use crate::model::{Bundle, ModelError, Towers};
 use crate::native::{NativeError, NativeParts};
 use crate::outbound::OutboundError;
 use crate::telemetry::Verbosity;
+use tokio::signal::unix::SignalKind;
 
 /// Search video by text, by sound, by image or by another clip.
 #[derive(Debug, Parser)]
@@ -194,6 +195,9 @@ pub fn main() -> ExitCode {
         Err(error) => return fail(&error.into()),
     };
     let outcome = runtime.block_on(async {
+        // With a handler in its place, a file that grows beyond `ulimit -f` is an error that is told, not the
+        // end of the process.
+        let _handler = tokio::signal::unix::signal(SignalKind::from_raw(libc::SIGXFSZ));
         match cli.command {
             Command::Serve(args) => serve::run(*args).await,
             Command::Demo(args) => demo::run(args).await,

@@ -58,7 +58,9 @@ pub async fn outer(State(state): State<AppState>, request: Request, next: Next) 
     let caught = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let response =
         caught.unwrap_or_else(|_| ApiError::of_status(StatusCode::INTERNAL_SERVER_ERROR).into_response());
-    if response.status().is_client_error() && !(expects && rest.untouched()) {
+    let refused =
+        response.status().is_client_error() || response.status() == StatusCode::INSUFFICIENT_STORAGE;
+    if refused && !(expects && rest.untouched()) {
         rest.drain_in_background();
     }
     let mut response = shape_error(response, &id);

@@ -37,6 +37,8 @@ pub struct Options {
     pub roots: Vec<PathBuf>,
     /// Environment variables.
     pub envs: Vec<(String, String)>,
+    /// What the server is started by, as `nsenter` with its arguments.
+    pub prefix: Vec<String>,
 }
 
 impl Options {
@@ -50,6 +52,10 @@ impl Options {
     }
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.envs.push((name.to_owned(), value.to_owned()));
+        self
+    }
+    pub fn prefix(mut self, prefix: &[String]) -> Self {
+        self.prefix = prefix.to_vec();
         self
     }
     pub fn args(mut self, args: &[&str]) -> Self {
@@ -91,7 +97,7 @@ impl Server {
         let kept = options.data.is_none().then(|| tempfile::tempdir().unwrap());
         let data = options.data.unwrap_or_else(|| kept.as_ref().unwrap().path().join("data"));
         let mut command = Command::new("sh");
-        command.args(["-c", KEEPER, "keeper"]).arg(binary());
+        command.args(["-c", KEEPER, "keeper"]).args(options.prefix).arg(binary());
         serve_arguments(&mut command, &data, options.roots, options.args, options.envs);
         let mut keeper = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let stdin = keeper.stdin.take();
