@@ -269,6 +269,14 @@ fn wrong_keys_are_slowed_and_right_ones_are_not() {
         let (status, took) = ask(right);
         assert!(status == 200 && took < Duration::from_millis(300), "{status} {took:?}");
     }
+    // Whoever does not wait for the answer waits nevertheless.
+    for n in 0..10 {
+        let mut stream = TcpStream::connect(server.address()).unwrap();
+        let head = format!("GET /v1/assets HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer gone-{n}\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(ask("another").0, 429);
     // Side by side, too: most are told to come later, and right ones still pass.
     std::thread::scope(|scope| {
         let ask = &ask;
