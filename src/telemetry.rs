@@ -88,6 +88,14 @@ fn describe() {
     describe_counter!("triptych_snapshots_total", "Snapshots that ended, ready or failed");
     describe_counter!("triptych_assets_deleted_total", "Assets deleted, by people and by rules of retention");
     describe_counter!("triptych_clips_deleted_total", "Clips deleted with them");
+    describe_counter!(
+        "triptych_ingest_put_off_total",
+        "Files that are tried again because a part of the server failed, by code"
+    );
+    describe_gauge!(
+        "triptych_decoder_ok",
+        "1 while files can be decoded, 0 while ffmpeg or its sandbox fails"
+    );
     describe_gauge!("triptych_assets", "Assets in the library");
     describe_gauge!("triptych_clips", "Clips in the library");
     describe_gauge!(

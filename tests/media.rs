@@ -658,7 +658,7 @@ async fn workers_that_misbehave() {
     for (name, script, wanted) in [
         ("hangs", "sleep 1000 & sleep 1000", "decode_timeout"),
         ("closes", "read request; exec <&- >&- 2>&-; sleep 1000", "decode_timeout"),
-        ("killed", "read request; kill -9 $$", "decode_limit"),
+        ("killed", "read request; kill -9 $$", "decode_worker_killed"),
         ("crashes", "read request; kill -SEGV $$", "decode_worker_failed"),
         ("leaves", "read request; exit 3", "decode_worker_failed"),
         ("babbles", "yes '[error] nonsense' >&2", "decode_timeout"),

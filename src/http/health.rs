@@ -42,12 +42,18 @@ pub async fn readyz(State(state): State<AppState>) -> Result<Json<Health>, ApiEr
         return Err(not_ready("the server is shutting down"));
     }
     match tokio::time::timeout(STORE_TIMEOUT, state.library.store().sequence()).await {
-        Ok(Ok(_)) => Ok(Json(OK)),
+        Ok(Ok(_)) => {}
         Ok(Err(error)) => {
             tracing::error!(%error, "the store does not answer");
-            Err(not_ready("the store does not answer"))
+            return Err(not_ready("the store does not answer"));
         }
-        Err(_) => Err(not_ready("the store does not answer in time")),
+        Err(_) => return Err(not_ready("the store does not answer in time")),
+    }
+    // The reason is in the log: it may name paths.
+    if state.library.decoder_health().await.ok {
+        Ok(Json(OK))
+    } else {
+        Err(not_ready("files cannot be decoded: ffmpeg or the decode-worker does not start"))
     }
 }
 

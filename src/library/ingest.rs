@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::active::{Active, Claim};
+use super::faults::Tries;
 use super::uploads::hash_file;
 use super::{IngestReport, IngestSource, Library, LibraryError, StageSecs};
 use crate::catalog::ClipEntry;
@@ -39,10 +40,12 @@ enum Ended {
 
 impl Library {
     /// Accepts a file durably (hash, kept bytes, store row) without embedding it yet. `claimed` gets the
-    /// right to index new bytes while nobody else can look.
+    /// right to index new bytes while nobody else can look. `promise` where the caller does not wait, but
+    /// says that the file will be indexed.
     pub(super) async fn accept<C>(
         &self,
         source: &IngestSource,
+        promise: bool,
         claimed: impl FnOnce(Claim, &AssetRecord) -> C,
     ) -> Result<Accepted<C>, LibraryError> {
         if self.stop.is_cancelled() {
@@ -75,7 +78,12 @@ impl Library {
             let serial = self.accept_lock.lock().await;
             let Some(active) = self.active.by_sha256(&content.sha256) else { break serial };
             match self.store.asset(active.id).await {
-                Ok(record) => return Ok(Accepted::Running(active, record)),
+                Ok(record) => {
+                    if promise {
+                        active.promise();
+                    }
+                    return Ok(Accepted::Running(active, record));
+                }
                 // Cancelled and just taken away: a moment later these bytes are new.
                 Err(StoreError::NotFound(_)) => {
                     drop(serial);
@@ -146,7 +154,7 @@ impl Library {
         cancel: &CancellationToken,
     ) -> Result<IngestReport, LibraryError> {
         loop {
-            let known = match self.accept(&source, |claim, _| claim).await? {
+            let known = match self.accept(&source, false, |claim, _| claim).await? {
                 Accepted::New(claim, record) => {
                     return self.embed_asset(claim, record, priority, cancel).await;
                 }
@@ -163,7 +171,11 @@ impl Library {
                     }
                     match self.store.asset(active.id).await {
                         Ok(record) if record.state == AssetState::Indexing => {
-                            return Err(LibraryError::Stopping);
+                            if self.stop.is_cancelled() {
+                                return Err(LibraryError::Stopping);
+                            }
+                            // Whoever indexed it could not, and put it back into the queue.
+                            continue;
                         }
                         Ok(record) => record,
                         // Whoever indexed it was cancelled and took it away: our turn.
@@ -176,7 +188,8 @@ impl Library {
         }
     }
 
-    /// Indexes a claimed asset to its end, whatever the end is.
+    /// Indexes a claimed asset to its end, whatever the end is. Where what decodes or embeds fails, and not
+    /// the file, bulk work waits and begins anew; who is waited for is told.
     pub(super) async fn embed_asset(
         &self,
         claim: Claim,
@@ -184,10 +197,31 @@ impl Library {
         priority: Priority,
         cancel: &CancellationToken,
     ) -> Result<IngestReport, LibraryError> {
+        let mut tries = Tries::new(priority);
+        loop {
+            let embedded = self.embed_claimed(&claim, &record, priority, cancel, &tries).await;
+            let Err(LibraryError::Embed(error)) = &embedded else { return embedded };
+            if priority == Priority::Interactive {
+                self.hand_back(claim, &record).await?;
+                return embedded;
+            }
+            self.wait_after(error, &mut tries, &claim, cancel).await;
+            self.drop_clips(record.id).await?;
+        }
+    }
+
+    async fn embed_claimed(
+        &self,
+        claim: &Claim,
+        record: &AssetRecord,
+        priority: Priority,
+        cancel: &CancellationToken,
+        tries: &Tries,
+    ) -> Result<IngestReport, LibraryError> {
         let began = Instant::now();
         let mut stages = StageSecs::default();
         let mut clips = 0;
-        let streamed = self.stream_clips(&claim, &record, priority, cancel, &mut clips, &mut stages).await;
+        let streamed = self.stream_clips(claim, record, priority, cancel, &mut clips, &mut stages).await;
         let ended = match streamed {
             Ok(ended) => ended,
             Err(error) => {
@@ -196,8 +230,12 @@ impl Library {
             }
         };
         if matches!(ended, Ended::Cancelled) {
-            return Err(self.withdraw(&record).await?);
+            return Err(self.withdraw(record).await?);
         }
+        let ended = match ended {
+            Ended::Broken(error, _) if self.tries_again(&error, tries).await => return Err(error.into()),
+            ended => ended,
+        };
         let outcome = outcome(ended, clips);
         if outcome.state == AssetState::Failed {
             self.drop_clips(record.id).await?;
@@ -313,7 +351,7 @@ impl Library {
             duration_secs: 0.0,
             width: 0,
             height: 0,
-            error: Some((error.code().to_owned(), error.to_string())),
+            error: Some((error.code().to_owned(), error.told())),
         };
         let cleaned = match self.drop_clips(id).await {
             Ok(()) => self.store.finish_asset(id, outcome).await.map(|_| ()).map_err(LibraryError::from),
@@ -345,7 +383,7 @@ impl Library {
         NewClip { span: clip.span, vectors, agreement }
     }
 
-    async fn drop_clips(&self, id: AssetId) -> Result<(), LibraryError> {
+    pub(super) async fn drop_clips(&self, id: AssetId) -> Result<(), LibraryError> {
         let _gate = self.commit_gate.read().await;
         let clips = self.store.reset_asset(id).await?;
         self.index.remove(&clips);
@@ -377,9 +415,9 @@ fn outcome(ended: Ended, clips: u64) -> AssetOutcome {
         Ended::Broken(error, summary) => {
             // What a damaged file gave before the damage is good; after a failure of the towers
             // the same bytes must be taken again.
-            let partial = clips > 0 && matches!(error, EmbedError::Media(_));
+            let partial = clips > 0 && matches!(&error, EmbedError::Media(error) if !error.is_ours());
             let state = if partial { AssetState::Partial } else { AssetState::Failed };
-            (state, Some((error.code().to_owned(), error.to_string())), summary)
+            (state, Some(super::faults::last_word(&error)), summary)
         }
         Ended::Cancelled => (AssetState::Failed, None, None),
     };

@@ -9,6 +9,7 @@ mod compact;
 mod describe;
 mod error;
 mod evaluate;
+mod faults;
 mod follow;
 mod hand_over;
 mod ingest;
@@ -256,7 +257,7 @@ impl Library {
         self.start_workers();
         // Queued before the lock is given back: whoever sees the claim finds it in the queue or at a worker.
         let queue = |claim, record: &AssetRecord| self.work.push(claim, record.clone());
-        match self.accept(source, queue).await? {
+        match self.accept(source, true, queue).await? {
             ingest::Accepted::New((), record) => Ok((record, true)),
             ingest::Accepted::Running(_, record) | ingest::Accepted::Known(record) => Ok((record, false)),
         }
@@ -348,6 +349,11 @@ impl Library {
 
     async fn remove_asset(&self, record: &AssetRecord) -> Result<(), LibraryError> {
         let _serial = self.accept_lock.lock().await;
+        self.remove_accepted(record).await
+    }
+
+    /// The caller holds the lock under which bytes are taken in.
+    async fn remove_accepted(&self, record: &AssetRecord) -> Result<(), LibraryError> {
         let gate = self.commit_gate.read().await;
         let clips = self.store.delete_asset(record.id).await?;
         self.index.remove(&clips);
@@ -422,7 +428,8 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, LibraryError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(outcome) => outcome,
-        Err(error) => Err(LibraryError::Io(std::io::Error::other(error))),
+        Err(error) if error.is_panic() => Err(LibraryError::Panicked),
+        Err(_) => Err(LibraryError::Stopping),
     }
 }
 

@@ -99,7 +99,7 @@ impl Run<'_> {
         let ended = pump(worker, self.sink, self.cancel, caps(&config.limits, fps, streams))?;
         self.cpu += ended.exit.cpu;
         warn_without_landlock(&ended);
-        ended.check(&config.limits)?;
+        ended.check(self.decoder)?;
         Ok(ended)
     }
 
@@ -200,32 +200,65 @@ pub fn caps(limits: &Limits, fps: f64, streams: Streams) -> Caps {
 }
 
 impl Ended {
-    /// What makes the whole file unusable: a refusal, a cap, a child that never got to work.
-    pub fn check(&self, limits: &Limits) -> Result<(), MediaError> {
+    /// What makes the whole file unusable: a refusal, a cap, a child that never got to work; and what is no
+    /// fault of the file's.
+    pub fn check(&self, decoder: &Decoder) -> Result<(), MediaError> {
+        let limits = &decoder.config.limits;
         if let Some((failure, detail)) = &self.failed {
             return Err(refusal(*failure, detail, limits));
         }
         if self.stopped {
             return Ok(());
         }
-        match self.exit.signal {
-            Some(libc::SIGXCPU) => return Err(MediaError::DecodeLimit("CPU time")),
-            // The kernel's, when memory ran out.
-            Some(libc::SIGKILL) => return Err(MediaError::DecodeLimit("memory or CPU time")),
-            _ => {}
-        }
+        self.check_signals(limits)?;
         if self.out_of_memory() {
             return Err(MediaError::DecodeLimit("memory"));
         }
-        if self.started.is_none() {
+        if self.started.is_none() && !self.reading {
             return Err(MediaError::Worker(self.last_words()));
         }
         let empty = self.frames + self.samples == 0;
+        if empty && self.speechless() {
+            // An ffmpeg that does not start says no more than one that a file made crash.
+            let health = decoder.health_now(self.at);
+            if !health.ok {
+                return Err(MediaError::Worker(health.detail));
+            }
+        }
         let crashed = self.exit.signal.is_some() || self.exit.code == Some(101);
-        if empty && crashed {
+        if empty && crashed || self.started.is_none() {
             return Err(MediaError::Corrupt("its decoder crashed on it".into()));
         }
         Ok(())
+    }
+
+    /// Ends that were not the child's own: our cap on CPU time, or a signal from outside, such as the kernel's
+    /// when the machine runs out of memory.
+    fn check_signals(&self, limits: &Limits) -> Result<(), MediaError> {
+        let cap = Duration::from_secs(limits.wall_clock_secs.max(1));
+        let ended_by = self.exit.signal.or(self.log.ended_by_signal);
+        match ended_by {
+            Some(libc::SIGXCPU) => Err(MediaError::DecodeLimit("CPU time")),
+            Some(libc::SIGKILL) if self.exit.cpu >= cap => Err(MediaError::DecodeLimit("CPU time")),
+            Some(
+                signal @ (libc::SIGKILL
+                | libc::SIGTERM
+                | libc::SIGINT
+                | libc::SIGHUP
+                | libc::SIGQUIT
+                | libc::SIGUSR1
+                | libc::SIGUSR2
+                | libc::SIGALRM
+                | libc::SIGPIPE),
+            ) => Err(MediaError::Killed(signal)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Failed, and ffmpeg did not say a word of why.
+    fn speechless(&self) -> bool {
+        let ffmpeg = self.started.as_ref().is_some_and(|started| started.engine == Engine::Ffmpeg);
+        ffmpeg && self.exit.code != Some(0) && !self.log.opened && self.log.errors.is_empty()
     }
 
     fn out_of_memory(&self) -> bool {

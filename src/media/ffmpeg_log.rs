@@ -24,6 +24,8 @@ pub struct FfmpegLog {
     pub size: Option<(u32, u32)>,
     /// ffmpeg noticed the file ends early.
     pub cut_short: bool,
+    /// ffmpeg was asked to end by this signal, and did.
+    pub ended_by_signal: Option<i32>,
     /// The first error and fatal lines, without addresses.
     pub errors: Vec<String>,
 }
@@ -58,6 +60,10 @@ impl FfmpegLog {
     fn take_line(&mut self, line: &str) {
         if line.contains("partial file") || line.contains("File ended prematurely") {
             self.cut_short = true;
+        }
+        if let Some(rest) = line.strip_prefix("[info] Exiting normally, received signal ") {
+            self.ended_by_signal = rest.trim_end_matches('.').parse().ok();
+            return;
         }
         if let Some(rest) = line.strip_prefix("[info] ") {
             self.take_info(rest);

@@ -7,6 +7,7 @@ mod audio;
 mod decode;
 mod error;
 mod ffmpeg_log;
+mod health;
 mod image;
 mod pipe;
 mod process;
@@ -22,9 +23,11 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 pub use decode::{DecodeRequest, Outcome, decode};
-pub use error::MediaError;
+pub use error::{MAX_SAMPLE, MIN_SAMPLE, MediaError};
+pub use health::{DecoderHealth, own_worker};
 pub use still::{Probe, probe, thumbnail_jpeg};
 pub use stream::{Cancel, CancelGuard, Flow, MediaInfo, Sink};
 pub use worker::main as worker_main;
@@ -70,25 +73,31 @@ pub struct DecoderConfig {
 pub struct Decoder {
     /// How.
     pub config: DecoderConfig,
+    health: health::HealthCache,
 }
 
 impl Decoder {
     /// A decoder; starts nothing yet.
     #[must_use]
     pub fn new(config: DecoderConfig) -> Self {
-        Self { config }
+        Self { config, health: health::HealthCache::default() }
     }
 }
 
 /// Opens a file for decoding: a regular file with something in it. Blocking.
 ///
 /// # Errors
-/// [`MediaError::Open`], [`MediaError::NotAFile`], [`MediaError::Empty`].
+/// [`MediaError::Open`], [`MediaError::NotAFile`], [`MediaError::Empty`]; [`MediaError::Worker`] where this
+/// process has no descriptor left.
 pub fn open_media(path: &Path) -> Result<File, MediaError> {
     // NONBLOCK: opening a FIFO must not wait for a writer. It has no effect on a regular file.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let fd = rustix::fs::open(path, flags, rustix::fs::Mode::empty())
-        .map_err(|errno| MediaError::Open(errno.into()))?;
+    let fd = rustix::fs::open(path, flags, rustix::fs::Mode::empty()).map_err(|errno| match errno {
+        // Sockets, and devices without a driver.
+        Errno::NXIO | Errno::NODEV => MediaError::NotAFile,
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM => MediaError::Worker(format!("open: {errno}")),
+        errno => MediaError::Open(errno.into()),
+    })?;
     let file = File::from(fd);
     let metadata = file.metadata().map_err(MediaError::Open)?;
     if !metadata.is_file() {

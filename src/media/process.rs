@@ -58,6 +58,7 @@ impl Worker {
         let _ = fcntl_setpipe_size(&frames, PIPE_BYTES);
         // No environment: the server's holds its secrets. No pre_exec: it would fork a large process.
         let child = Command::new(&config.worker_exe)
+            .arg0("triptych")
             .arg("decode-worker")
             .env_clear()
             .stdin(OwnedFd::from(control_end))

@@ -41,7 +41,7 @@ pub fn probe(decoder: &Decoder, media: &File) -> Result<Probe, MediaError> {
     let limits = quick(&decoder.config.limits);
     let worker = Worker::start(&decoder.config, media, &request(decoder, Task::Probe))?;
     let (_, ended) = collect(worker, caps(&limits, 1.0, Streams::Both))?;
-    ended.check(&limits)?;
+    ended.check(decoder)?;
     let info = ended.describe().ok_or_else(|| MediaError::Worker(ended.last_words()))?;
     let ffmpeg = ended.started.as_ref().is_some_and(|started| started.engine == Engine::Ffmpeg);
     if ffmpeg && !ended.log.opened {
@@ -80,7 +80,7 @@ pub fn thumbnail_jpeg(
         let task = Task::Thumbnail { at_secs, max_side_px: max_side_px.clamp(16, 4096) };
         let worker = Worker::start(&decoder.config, media, &request(decoder, task))?;
         let (jpeg, ended) = collect(worker, caps(&limits, 1.0, Streams::Both))?;
-        ended.check(&limits)?;
+        ended.check(decoder)?;
         if !jpeg.is_empty() {
             return Ok(jpeg);
         }

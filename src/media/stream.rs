@@ -14,6 +14,9 @@ use super::process::{Exit, Worker};
 use super::protocol::{Engine, Failure, MAX_LINE_BYTES, Reply, Started, Streams};
 use crate::types::AssetKind;
 
+/// Longer is for ever, and an `Instant` cannot hold it.
+const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// Largest finished picture, bytes.
 const MAX_PICTURE: usize = 16 << 20;
 
@@ -106,6 +109,8 @@ pub struct Caps {
 pub struct Ended {
     /// What ffmpeg was asked for.
     pub streams: Streams,
+    /// The child got as far as to look at the file.
+    pub reading: bool,
     pub started: Option<Started>,
     pub info: Option<MediaInfo>,
     pub failed: Option<(Failure, String)>,
@@ -116,6 +121,8 @@ pub struct Ended {
     pub stopped: bool,
     pub log: FfmpegLog,
     pub exit: Exit,
+    /// When.
+    pub at: Instant,
 }
 
 /// Runs a child's output into a sink until it ends, the sink has enough, or a cap is hit.
@@ -131,6 +138,7 @@ pub fn pump(
         worker.kill();
     }
     pump.ended.exit = worker.wait();
+    pump.ended.at = Instant::now();
     pump.ended.stopped = result? == Flow::Stop;
     Ok(pump.ended)
 }
@@ -144,6 +152,7 @@ pub fn collect(worker: Worker, caps: Caps) -> Result<(Vec<u8>, Ended), MediaErro
         worker.kill();
     }
     pump.ended.exit = worker.wait();
+    pump.ended.at = Instant::now();
     result?;
     Ok((pump.raw.unwrap_or_default(), pump.ended))
 }
@@ -186,6 +195,7 @@ impl Pump {
     fn new(caps: Caps) -> Self {
         let ended = Ended {
             streams: caps.streams,
+            reading: false,
             started: None,
             info: None,
             failed: None,
@@ -195,10 +205,11 @@ impl Pump {
             stopped: false,
             log: FfmpegLog::default(),
             exit: Exit::default(),
+            at: Instant::now(),
         };
         Self {
             caps,
-            deadline: Instant::now() + caps.wall_clock,
+            deadline: Instant::now() + caps.wall_clock.min(A_YEAR),
             ended,
             control_line: Vec::new(),
             raw: None,
@@ -301,9 +312,10 @@ impl Pump {
                 }
                 continue;
             }
-            let reply = serde_json::from_slice(&self.control_line);
+            let reply = Reply::read(&self.control_line);
             self.control_line.clear();
             match reply.map_err(|e| MediaError::Worker(format!("its answer is malformed: {e}")))? {
+                Reply::Reading => self.ended.reading = true,
                 Reply::Started(started) => self.ended.started = Some(started),
                 Reply::Finished { damaged } => self.ended.damaged = damaged,
                 Reply::Failed { failure, detail } => self.ended.failed = Some((failure, detail)),
@@ -386,9 +398,9 @@ impl Pump {
             }
             Some(n) => {
                 self.announce(sink)?;
-                let samples = self.sound.take(n)?;
-                self.ended.samples += samples.len() as u64;
                 let rate = self.ended.info.as_ref().map_or(0, |info| info.sample_rate_hz);
+                let samples = self.sound.take(n, rate)?;
+                self.ended.samples += samples.len() as u64;
                 let secs = self.ended.samples as f64 / f64::from(rate.max(1));
                 if secs > self.caps.max_duration_secs + 1.0 {
                     return Err(self.too_long(secs));
@@ -412,7 +424,8 @@ impl Ended {
         Some(MediaInfo {
             kind: started.kind,
             sample_rate_hz: started.sample_rate_hz,
-            declared_secs: if ffmpeg { self.log.duration_secs } else { started.declared_secs },
+            declared_secs: if ffmpeg { self.log.duration_secs } else { started.declared_secs }
+                .filter(|secs| secs.is_finite() && *secs >= 0.0),
             estimated: started.estimated,
             width,
             height,

@@ -8,11 +8,15 @@ use super::protocol::{Request, Streams, Task};
 /// Arguments for one request. `media` is the file's descriptor, `sound` the sound pipe's.
 pub fn arguments(request: &Request, demuxers: &str, media: RawFd, sound: RawFd) -> Vec<OsString> {
     let mut args = Args::default();
+    if matches!(request.task, Task::Health) {
+        args.words("-hide_banner -version");
+        return args.0;
+    }
     args.words("-nostdin -hide_banner -nostats -v level+info -filter_threads 1 -threads 1");
     args.words("-protocol_whitelist fd -format_whitelist").word(demuxers);
     args.word("-max_pixels").word(request.max_pixels.to_string());
     match request.task {
-        Task::Probe => {
+        Task::Probe | Task::Health => {
             args.input(media);
         }
         Task::Thumbnail { at_secs, max_side_px } => {

@@ -82,6 +82,8 @@ pub fn main() -> ExitCode {
 }
 
 fn receive() -> Option<Job> {
+    // It was started as /proc/self/exe, and would be called `exe` in every list of processes.
+    let _ = rustix::thread::set_name(c"triptych-decode");
     sandbox::bind_to_parent().ok()?;
     let control = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned().ok()?);
     let mut line = Vec::new();
@@ -91,7 +93,12 @@ fn receive() -> Option<Job> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut slices = [IoSliceMut::new(&mut bytes)];
-        let got = recvmsg(&control, &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC).ok()?.bytes;
+        let received = recvmsg(&control, &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC);
+        let got = match received {
+            Ok(received) => received.bytes,
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(_) => return None,
+        };
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(rights) = message {
                 descriptors.extend(rights);
@@ -100,9 +107,9 @@ fn receive() -> Option<Job> {
         if got == 0 {
             return None;
         }
-        line.extend_from_slice(&bytes[..got]);
+        line.extend_from_slice(bytes.get(..got)?);
     }
-    let request = serde_json::from_slice(&line).ok()?;
+    let request = Request::read(&line)?;
     let mut descriptors = descriptors.into_iter().map(File::from);
     let (media, sound) = (descriptors.next()?, descriptors.next()?);
     Some(Job { media, sound: Some(sound), control, request, landlock: false })
@@ -114,6 +121,10 @@ fn serve(job: &mut Job) -> Result<u64, Refusal> {
     // A kernel without Landlock refuses the call: rlimits and seccomp still hold, the parent warns.
     job.landlock = sandbox::landlock(Some(&job.request.ffmpeg)).unwrap_or(false);
     sandbox::seccomp().map_err(internal)?;
+    if matches!(job.request.task, Task::Health) {
+        return Err(run_ffmpeg(job, "", false));
+    }
+    job.say(&Reply::Reading)?;
 
     let mut head = Vec::with_capacity(SNIFF_BYTES);
     // The parent's descriptor shares its position with ours, and with an earlier attempt's.

@@ -38,7 +38,7 @@ impl Plan {
     /// The next clip's start, once `total` units are there to hold all of it.
     pub fn next(&mut self, total: u64) -> Option<u64> {
         let start = self.next_start;
-        if start + self.window > total {
+        if start.saturating_add(self.window) > total {
             return None;
         }
         self.next += 1;

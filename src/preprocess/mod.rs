@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 pub use reader::ClipReader;
 
-use crate::media::{Decoder, MediaError};
+use crate::media::{Decoder, DecoderHealth, MediaError};
 use crate::types::{AssetKind, TimeSpan};
 
 /// What a bundle's towers take, and how an asset is cut into clips.
@@ -110,4 +110,14 @@ pub async fn thumbnail(
 pub async fn probe(decoder: &Decoder, path: &Path) -> Result<crate::media::Probe, MediaError> {
     let (decoder, path): (Decoder, PathBuf) = (decoder.clone(), path.to_owned());
     reader::on_own_thread(move || crate::media::probe(&decoder, &crate::media::open_media(&path)?)).await
+}
+
+/// Whether files can be decoded here, as of at most two seconds ago.
+pub async fn decoder_health(decoder: &Decoder) -> DecoderHealth {
+    let decoder = decoder.clone();
+    let asked = reader::on_own_thread(move || Ok(decoder.health())).await;
+    asked.unwrap_or_else(|error| DecoderHealth {
+        ok: false,
+        detail: error.detail().map_or_else(|| error.to_string(), str::to_owned),
+    })
 }

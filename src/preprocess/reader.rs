@@ -1,5 +1,6 @@
 //! The asynchronous face of a decode: one thread per asset reads the child and makes the clips.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -41,7 +42,7 @@ impl ClipReader {
         let assembler = Assembler::new(spec.clone(), cut, sender.clone(), summary.clone());
         let job = Job { decoder: decoder.clone(), path: path.to_owned(), cut, assembler };
         spawn(move || {
-            let last = match job.run(&cancel) {
+            let last = match caught(|| job.run(&cancel)) {
                 Ok(()) => Message::End,
                 Err(error) => Message::Failed(error),
             };
@@ -108,6 +109,12 @@ impl Job {
     }
 }
 
+/// A panic of ours on what a file holds is an error like others: nobody else may be hurt by it.
+fn caught<T>(work: impl FnOnce() -> Result<T, MediaError>) -> Result<T, MediaError> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(MediaError::Worker("its thread panicked".to_owned())))
+}
+
 /// A thread of its own, not one of the runtime's pool: the kernel kills the child when the thread
 /// that started it ends, and the runtime ends idle threads when it likes.
 fn spawn(work: impl FnOnce() + Send + 'static) -> Result<(), MediaError> {
@@ -122,7 +129,7 @@ pub(super) async fn on_own_thread<T: Send + 'static>(
     let (sender, receiver) = oneshot::channel();
     spawn(move || {
         // The caller may have gone away.
-        let _ = sender.send(work());
+        let _ = sender.send(caught(work));
     })?;
     receiver.await.unwrap_or_else(|_| Err(MediaError::Worker("its thread ended without a word".into())))
 }

@@ -32,7 +32,7 @@ impl Sink for Assembler {
             self.skip_samples = (skip_secs * rate).round() as u64;
             if info.has_audio {
                 let resampler = Resampler::new(info.sample_rate_hz, self.spec.sample_rate_hz);
-                self.resampler = Some(resampler.map_err(MediaError::Worker)?);
+                self.resampler = Some(resampler.map_err(MediaError::Corrupt)?);
             }
         }
         let mut summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
