@@ -8,6 +8,8 @@ pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod embed;
+#[cfg(test)]
+mod fuzz;
 pub mod http;
 pub mod index;
 pub mod jobs;

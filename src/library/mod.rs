@@ -38,6 +38,8 @@ use tokio::sync::{Mutex, Notify, RwLock, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+#[cfg(test)]
+pub(crate) use backup::fuzzed;
 pub use backup::{
     BackupError, KeepConfig, Restored, SnapshotContents, SnapshotOptions, SnapshotPlace, SnapshotProblem,
     SnapshotProgress, SnapshotState, SnapshotView,

@@ -108,3 +108,131 @@ pub fn open_media(path: &Path) -> Result<File, MediaError> {
     }
     Ok(file)
 }
+
+/// See [`crate::fuzz`].
+#[cfg(test)]
+pub(crate) mod fuzzed {
+    use super::ffmpeg_log::FfmpegLog;
+    use super::pipe::{FrameReader, SoundReader};
+    use super::protocol::{Engine, Reply, Request, Started, Streams, Task};
+    use super::{MAX_SAMPLE, video};
+
+    pub(crate) fn request_seeds() -> Vec<Vec<u8>> {
+        let clips = Task::Clips {
+            fps: 10.0,
+            sample_rate_hz: 48_000,
+            start_secs: 1.5,
+            duration_secs: Some(3.2),
+            streams: Streams::Both,
+        };
+        let tasks = [clips, Task::Thumbnail { at_secs: 2.0, max_side_px: 320 }, Task::Probe, Task::Health];
+        let line = |task| {
+            serde_json::to_vec(&Request {
+                task,
+                ffmpeg: "/usr/bin/ffmpeg".into(),
+                cpu_secs: 60,
+                address_space_bytes: 4 << 30,
+                max_pixels: 8192 * 4320,
+                max_duration_secs: 86_400.0,
+            })
+            .unwrap()
+        };
+        tasks.map(line).to_vec()
+    }
+
+    /// What the child takes for a request makes a command line.
+    pub(crate) fn request(bytes: &[u8]) {
+        if let Some(request) = Request::read(bytes) {
+            let arguments = video::arguments(&request, "wav", 3, 4);
+            assert!(!arguments.is_empty());
+        }
+    }
+
+    pub(crate) fn reply_seeds() -> Vec<Vec<u8>> {
+        let started = Started {
+            engine: Engine::Sound,
+            kind: None,
+            sample_rate_hz: 44_100,
+            declared_secs: Some(1.5),
+            estimated: false,
+            width: 0,
+            height: 0,
+            landlock: true,
+        };
+        let failure = super::protocol::Failure::Corrupt;
+        let replies = [
+            Reply::Reading,
+            Reply::Started(started),
+            Reply::Finished { damaged: 3 },
+            Reply::Failed { failure, detail: "cut".into() },
+        ];
+        let line = |reply: &Reply| [serde_json::to_vec(reply).unwrap(), vec![b'\n']].concat();
+        let all = replies.iter().flat_map(line).collect();
+        replies.iter().map(line).chain([all]).collect()
+    }
+
+    /// What a child says, in pieces of any size.
+    pub(crate) fn reply(bytes: &[u8]) {
+        super::stream::hear(bytes);
+    }
+
+    pub(crate) fn log_seeds() -> Vec<Vec<u8>> {
+        vec![
+            b"[info] Input #0, mov,mp4, from 'fd:':\n[info]   Duration: 00:01:09.64, start: 0.000000, bitrate: 631 kb/s\n\
+              [info]   Stream #0:0: Video: h264, yuv420p, 640x360, 495 kb/s\n[info]   Stream #0:1: Audio: mp3\n"
+                .to_vec(),
+            b"[h264 @ 0x55] [error] Picture size 8192x8192 exceeds specified max pixel count 100\n\
+              [info] Exiting normally, received signal 15.\n"
+                .to_vec(),
+        ]
+    }
+
+    /// What ffmpeg says stays bounded, and its numbers are numbers.
+    pub(crate) fn log(bytes: &[u8]) {
+        let (mut whole, mut pieces) = (FfmpegLog::default(), FfmpegLog::default());
+        whole.feed(bytes);
+        bytes.chunks(7).for_each(|piece| pieces.feed(piece));
+        assert_eq!((&whole.errors, whole.duration_secs), (&pieces.errors, pieces.duration_secs));
+        assert!(whole.errors.len() <= 12 && whole.errors.iter().all(|error| error.chars().count() <= 200));
+        assert!(whole.duration_secs.is_none_or(|secs| secs.is_finite() && secs > 0.0));
+        let _ = whole.main_error();
+    }
+
+    pub(crate) fn pipe_seeds() -> Vec<Vec<u8>> {
+        let sound: Vec<u8> = (0..200).flat_map(|i| (i as f32 / 200.0).to_le_bytes()).collect();
+        vec![[&b"P6\n2 2\n255\n"[..], &[7; 12], b"P6\n2 2\n255\n", &[8; 12]].concat(), sound]
+    }
+
+    /// Frames are of the size they say and within the cap; samples are within theirs.
+    pub(crate) fn pipes(bytes: &[u8]) {
+        const MAX_PIXELS: u64 = 10_000;
+        let (mut frames, mut rest) = (FrameReader::new(MAX_PIXELS), bytes);
+        while !rest.is_empty() {
+            let space = frames.space();
+            let n = space.len().min(rest.len());
+            space[..n].copy_from_slice(&rest[..n]);
+            rest = &rest[n..];
+            frames.filled(n);
+            match frames.complete() {
+                Err(_) => break,
+                Ok(false) => {}
+                Ok(true) => {
+                    let pixels = u64::from(frames.width) * u64::from(frames.height);
+                    assert!(pixels > 0 && pixels <= MAX_PIXELS && frames.pixels().len() as u64 == pixels * 3);
+                    frames.next();
+                }
+            }
+        }
+        let mut sound = SoundReader::default();
+        for piece in bytes.chunks(13) {
+            sound.space()[..piece.len()].copy_from_slice(piece);
+            match sound.take(piece.len(), 48_000) {
+                Ok(samples) => assert!(samples.iter().all(|sample| sample.abs() <= MAX_SAMPLE)),
+                Err(error) => {
+                    assert_eq!(error.code(), "bad_samples");
+                    break;
+                }
+            }
+        }
+    }
+}

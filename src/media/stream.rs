@@ -451,3 +451,19 @@ fn read(fd: impl AsFd, buffer: &mut [u8]) -> Result<Option<usize>, MediaError> {
         Err(errno) => Err(MediaError::Worker(format!("read: {errno}"))),
     }
 }
+
+/// Hears what a child says on its socket, in pieces, and makes of it what can be made.
+#[cfg(test)]
+pub(super) fn hear(bytes: &[u8]) {
+    let limits = super::Limits::default();
+    let mut pump = Pump::new(super::decode::caps(&limits, 10.0, Streams::Both));
+    for piece in bytes.chunks(11) {
+        if pump.take_control(piece).is_err() {
+            break;
+        }
+    }
+    if let Some(info) = pump.ended.describe() {
+        assert!(info.declared_secs.is_none_or(|secs| secs.is_finite() && secs >= 0.0));
+    }
+    let _ = pump.ended.last_words();
+}

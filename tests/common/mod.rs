@@ -37,6 +37,8 @@ pub struct Options {
     pub roots: Vec<PathBuf>,
     /// Environment variables.
     pub envs: Vec<(String, String)>,
+    /// Where its log goes; default: the test's own standard error.
+    pub log: Option<PathBuf>,
 }
 
 impl Options {
@@ -50,6 +52,10 @@ impl Options {
     }
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.envs.push((name.to_owned(), value.to_owned()));
+        self
+    }
+    pub fn log(mut self, log: &Path) -> Self {
+        self.log = Some(log.to_owned());
         self
     }
     pub fn args(mut self, args: &[&str]) -> Self {
@@ -72,19 +78,18 @@ pub struct Server {
 impl Server {
     /// Starts a server and waits until it listens.
     pub fn start(options: Options) -> Self {
+        Self::start_program(&binary(), options)
+    }
+
+    /// The same with another program.
+    pub fn start_program(program: &Path, options: Options) -> Self {
         let kept = options.data.is_none().then(|| tempfile::tempdir().unwrap());
         let data = options.data.unwrap_or_else(|| kept.as_ref().unwrap().path().join("data"));
         let mut command = Command::new("sh");
         command
-            .args([
-                "-c",
-                KEEPER,
-                "keeper",
-                env!("CARGO_BIN_EXE_triptych"),
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-            ])
+            .args(["-c", KEEPER, "keeper"])
+            .arg(program)
+            .args(["serve", "--listen", "127.0.0.1:0"])
             .arg("--data")
             .arg(data)
             .args(["--model", &manifest_dir().join("models/small-world").to_string_lossy()])
@@ -92,7 +97,10 @@ impl Server {
         for root in options.roots {
             command.arg("--allow-root").arg(root);
         }
-        command.args(options.args).envs(options.envs).env("TRIPTYCH_NATIVE_DIR", native_dir());
+        command.args(options.args).env("TRIPTYCH_NATIVE_DIR", native_dir()).envs(options.envs);
+        if let Some(log) = options.log {
+            command.stderr(std::fs::File::create(log).unwrap());
+        }
         let mut keeper = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let stdin = keeper.stdin.take();
         let mut lines = BufReader::new(keeper.stdout.take().unwrap()).lines();
@@ -129,6 +137,10 @@ impl Server {
     /// `host:port`.
     pub fn address(&self) -> &str {
         self.url.strip_prefix("http://").unwrap()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.pid.parse().unwrap()
     }
 
     fn signal(&self, signal: &str) {
@@ -248,6 +260,11 @@ pub fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
 
 pub fn manifest_dir() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The server under test: `TRIPTYCH_BIN`, or what cargo has built.
+pub fn binary() -> PathBuf {
+    std::env::var_os("TRIPTYCH_BIN").map_or_else(|| env!("CARGO_BIN_EXE_triptych").into(), PathBuf::from)
 }
 
 /// The native parts: `TRIPTYCH_NATIVE_DIR`, or where `make native` puts them.
