@@ -49,6 +49,18 @@ pub enum MediaError {
     /// The cap on memory or CPU time was reached.
     #[error("decoding needed more {0} than a file may use")]
     DecodeLimit(&'static str),
+    /// More work than a file of its size may cause.
+    #[error("this file asks for more work than one of its size may: {detail}")]
+    WorkLimit {
+        /// What there was too much of, and the flag.
+        detail: String,
+    },
+    /// All decoders are busy, or their memory is taken.
+    #[error("too many files are being decoded; try again in {retry_after_secs} s")]
+    Overloaded {
+        /// When to try again.
+        retry_after_secs: u64,
+    },
     /// NaN or infinite samples.
     #[error("the sound holds samples that are not numbers")]
     BadSamples,
@@ -73,6 +85,8 @@ impl MediaError {
             Self::SpanOutOfRange { .. } => "span_out_of_range",
             Self::Timeout(_) => "decode_timeout",
             Self::DecodeLimit(_) => "decode_limit",
+            Self::WorkLimit { .. } => "work_limit",
+            Self::Overloaded { .. } => "overloaded",
             Self::BadSamples => "bad_samples",
             Self::Worker(_) => "decode_worker_failed",
         }
