@@ -768,7 +768,12 @@ async fn mutated_files_never_hang_or_crash_the_parent() {
             running.push(tokio::spawn(async move {
                 let outcome = read(&decoder, &path, &small(), None).await;
                 outcome.map_or_else(
-                    |error| error.code(),
+                    |error| {
+                        if error.code() == "decode_worker_failed" {
+                            eprintln!("{}: {error}", path.display());
+                        }
+                        error.code()
+                    },
                     |(_, summary)| if summary.partial.is_some() { "partial" } else { "ok" },
                 )
             }));

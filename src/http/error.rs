@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use crate::embed::EmbedError;
 use crate::library::{BackupError, LibraryError, StandingError, WebhookError};
+use crate::media::MediaError;
 use crate::model::ModelError;
 use crate::outbound::OutboundError;
 use crate::search::SearchError;
@@ -288,6 +289,10 @@ fn embed_error(error: &EmbedError) -> ApiError {
             | ModelError::NotSupported(_),
         ) => false,
         EmbedError::Model(_) => true,
+        EmbedError::Media(MediaError::Overloaded { retry_after_secs }) => {
+            return ApiError::new(StatusCode::TOO_MANY_REQUESTS, error.code(), error.to_string())
+                .retry_after(*retry_after_secs);
+        }
         EmbedError::Media(media) if media.is_ours() => {
             tracing::error!(code = media.code(), error = %media, detail = media.detail(), "a request failed");
             return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, media.code(), media.to_string())

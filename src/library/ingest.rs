@@ -269,7 +269,7 @@ impl Library {
             biased;
             () = claim.active.cancel.cancelled() => return Ok(Ended::Cancelled),
             () = cancel.cancelled() => return Ok(Ended::Cancelled),
-            opened = self.embedder.open(record.path.as_ref(), None, priority) => opened,
+            opened = self.embedder.open_accepted(record.path.as_ref(), priority) => opened,
         };
         let mut stream = match opened {
             Ok(stream) => stream,

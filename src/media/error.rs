@@ -49,6 +49,18 @@ pub enum MediaError {
     /// The cap on memory or CPU time was reached.
     #[error("decoding needed more {0} than a file may use")]
     DecodeLimit(&'static str),
+    /// More work than a file of its size may cause.
+    #[error("this file asks for more work than one of its size may: {detail}")]
+    WorkLimit {
+        /// What there was too much of, and the flag.
+        detail: String,
+    },
+    /// All decoders are busy, or their memory is taken.
+    #[error("too many files are being decoded; try again in {retry_after_secs} s")]
+    Overloaded {
+        /// When to try again.
+        retry_after_secs: u64,
+    },
     /// A sample that no sound has: not a number, infinite, or beyond [`MAX_SAMPLE`].
     #[error(
         "the sound holds a sample of {value:e} at {at_secs:.3} s; samples are numbers from -65536 to 65536"
@@ -90,6 +102,8 @@ impl MediaError {
             Self::SpanOutOfRange { .. } => "span_out_of_range",
             Self::Timeout(_) => "decode_timeout",
             Self::DecodeLimit(_) => "decode_limit",
+            Self::WorkLimit { .. } => "work_limit",
+            Self::Overloaded { .. } => "overloaded",
             Self::BadSamples { .. } => "bad_samples",
             Self::Worker(_) => "decode_worker_failed",
             Self::Killed(_) => "decode_worker_killed",

@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::decode::{caps, request};
+use super::attempt::Bounds;
+use super::decode::{Budget, caps, request};
+use super::need::FFMPEG_FIRST;
+use super::pool::Seat;
 use super::process::Worker;
 use super::protocol::{Streams, Task};
 use super::stream::collect;
@@ -93,8 +96,12 @@ impl Decoder {
     fn say_version(&self) -> Result<String, MediaError> {
         let nothing = std::fs::File::open("/dev/null").map_err(|e| MediaError::Worker(e.to_string()))?;
         let limits = Limits { wall_clock_secs: CHECK_SECS, ..self.config.limits.clone() };
-        let worker = Worker::start(&self.config, &nothing, &request(self, Task::Health))?;
-        let (said, ended) = collect(worker, caps(&limits, 1.0, Streams::Both))?;
+        let budget = Budget::of(&limits, &nothing)?;
+        let bounds = Bounds { ffmpeg_bytes: FFMPEG_FIRST, factor: 1 };
+        let worker = Worker::start(&self.config, &nothing, &request(self, Task::Health, bounds, budget))?;
+        // Not one of the pool's: that it is busy says nothing about health.
+        let seat = Seat::of_no_pool();
+        let (said, ended) = collect(worker, &seat, caps(&limits, 1.0, Streams::Both, budget))?;
         if let Some((_, detail)) = &ended.failed {
             return Err(MediaError::Worker(detail.clone()));
         }

@@ -3,24 +3,30 @@
 //! The parent opens the file and hands its descriptor to a `decode-worker`, the only process that
 //! looks at its bytes. [`decode`] drives the child and feeds a [`Sink`]; see `docs/media.md`.
 
+mod attempt;
 mod audio;
 mod decode;
 mod error;
 mod ffmpeg_log;
 mod health;
 mod image;
+mod need;
 mod pipe;
+mod pool;
 mod process;
 mod protocol;
 mod sandbox;
 mod sniff;
 mod still;
 mod stream;
+mod upright;
 mod video;
+mod work;
 mod worker;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -28,8 +34,10 @@ use rustix::io::Errno;
 pub use decode::{DecodeRequest, Outcome, decode};
 pub use error::{MAX_SAMPLE, MIN_SAMPLE, MediaError};
 pub use health::{DecoderHealth, own_worker};
+pub use pool::{DecodePool, Lane, PoolLimits, Seat};
 pub use still::{Probe, probe, thumbnail_jpeg};
 pub use stream::{Cancel, CancelGuard, Flow, MediaInfo, Sink};
+pub use work::WorkLimits;
 pub use worker::main as worker_main;
 
 /// Caps that hold for every decode.
@@ -44,6 +52,10 @@ pub struct Limits {
     pub max_pixels: u64,
     /// Longest asset, seconds.
     pub max_duration_secs: f64,
+    /// What one file may cost, by its size.
+    pub work: WorkLimits,
+    /// What all decodes together may take.
+    pub pool: PoolLimits,
 }
 
 impl Default for Limits {
@@ -53,6 +65,8 @@ impl Default for Limits {
             address_space_bytes: 4 << 30,
             max_pixels: 8192 * 4320,
             max_duration_secs: 24.0 * 3600.0,
+            work: WorkLimits::default(),
+            pool: PoolLimits::default(),
         }
     }
 }
@@ -68,19 +82,36 @@ pub struct DecoderConfig {
     pub limits: Limits,
 }
 
-/// Starts decode-workers.
+/// Starts decode-workers. Clones share one pool.
 #[derive(Debug, Clone)]
 pub struct Decoder {
     /// How.
     pub config: DecoderConfig,
     health: health::HealthCache,
+    pool: Arc<DecodePool>,
+    lane: Lane,
 }
 
 impl Decoder {
-    /// A decoder; starts nothing yet.
+    /// A decoder with a pool of its own, for interactive work; starts nothing yet.
     #[must_use]
     pub fn new(config: DecoderConfig) -> Self {
-        Self { config, health: health::HealthCache::default() }
+        let pool = DecodePool::new(config.limits.pool.clone());
+        Self { config, health: health::HealthCache::default(), pool, lane: Lane::Interactive }
+    }
+
+    /// The same decoder and pool, for work of another urgency.
+    #[must_use]
+    pub fn on(&self, lane: Lane) -> Self {
+        Self { lane, ..self.clone() }
+    }
+
+    /// Waits for the right to decode one file.
+    ///
+    /// # Errors
+    /// [`MediaError::Overloaded`] for interactive work that would wait too long.
+    pub async fn seat(&self) -> Result<Seat, MediaError> {
+        self.pool.seat(self.lane).await
     }
 }
 
@@ -134,6 +165,8 @@ pub(crate) mod fuzzed {
                 address_space_bytes: 4 << 30,
                 max_pixels: 8192 * 4320,
                 max_duration_secs: 86_400.0,
+                ffmpeg_bytes: 1 << 28,
+                memory_factor: 1,
             })
             .unwrap()
         };
@@ -162,6 +195,7 @@ pub(crate) mod fuzzed {
         let failure = super::protocol::Failure::Corrupt;
         let replies = [
             Reply::Reading,
+            Reply::Need { child_bytes: 1 << 24, server_bytes: 0 },
             Reply::Started(started),
             Reply::Finished { damaged: 3 },
             Reply::Failed { failure, detail: "cut".into() },

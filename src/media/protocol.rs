@@ -13,6 +13,9 @@ use crate::types::AssetKind;
 /// Longest line either side accepts, bytes.
 pub const MAX_LINE_BYTES: usize = 16 * 1024;
 
+/// What the parent answers to [`Reply::Need`] once the memory is there.
+pub const GO: u8 = b'g';
+
 /// What the child is to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Request {
@@ -22,6 +25,10 @@ pub struct Request {
     pub address_space_bytes: u64,
     pub max_pixels: u64,
     pub max_duration_secs: f64,
+    /// What ffmpeg may use, should it be needed, bytes.
+    pub ffmpeg_bytes: u64,
+    /// By how much other estimates of memory are multiplied: 1, or more where that was too little.
+    pub memory_factor: u64,
 }
 
 impl Request {
@@ -70,6 +77,9 @@ pub enum Streams {
 pub enum Reply {
     /// The sandbox stands; what goes wrong from here on is the file's doing.
     Reading,
+    /// The header was read: how much memory the child needs, and how much the server will for what it sends.
+    /// The child waits for [`GO`].
+    Need { child_bytes: u64, server_bytes: u64 },
     /// The file was recognised and decoding starts. For `Engine::Ffmpeg` it is the last reply.
     Started(Started),
     /// An in-process decoder reached the end; `damaged` counts packets that did not decode.

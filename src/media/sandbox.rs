@@ -66,6 +66,19 @@ fn within(wanted: Rlimit, inherited: Rlimit) -> Rlimit {
     Rlimit { current: lower(lower(wanted.current, inherited.current), maximum), maximum }
 }
 
+/// Stack of each of ffmpeg's threads: the default would count as eight MiB of memory each.
+const THREAD_STACK_BYTES: u64 = 2 << 20;
+
+/// Caps what the process may allocate; the parent may lower it further. `most` is the hard cap.
+pub fn limit_data(bytes: u64, most: u64) -> Result<(), SandboxError> {
+    let data = Rlimit { current: Some(bytes.min(most)), maximum: Some(most) };
+    let data = within(data, getrlimit(Resource::Data));
+    setrlimit(Resource::Data, data).map_err(|e| format!("rlimit Data: {e}"))?;
+    let stack = getrlimit(Resource::Stack);
+    let stack = within(Rlimit { current: Some(THREAD_STACK_BYTES), ..stack }, stack);
+    setrlimit(Resource::Stack, stack).map_err(|e| format!("rlimit Stack: {e}"))
+}
+
 /// Takes away the file system (but for `executable` and its libraries), TCP, and signals to others.
 /// Survives exec; may be called again to take away more. Says whether the kernel enforces it.
 pub fn landlock(executable: Option<&Path>) -> Result<bool, SandboxError> {

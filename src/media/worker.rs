@@ -11,7 +11,8 @@ use std::process::{Command, ExitCode};
 use rustix::io::FdFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use super::protocol::{Engine, Failure, MAX_LINE_BYTES, Reply, Request, Started, Streams, Task};
+use super::need;
+use super::protocol::{Engine, Failure, GO, MAX_LINE_BYTES, Reply, Request, Started, Streams, Task};
 use super::sniff::{SNIFF_BYTES, Sniffed, sniff};
 use super::{audio, image, sandbox, video};
 
@@ -54,6 +55,18 @@ impl Job {
     pub fn start(&mut self, mut started: Started) -> Result<(), Refusal> {
         started.landlock = self.landlock;
         self.say(&Reply::Started(started))
+    }
+
+    /// Waits until the parent has set memory aside, and is held to it from then on.
+    pub fn reserve(&mut self, child_bytes: u64, server_bytes: u64) -> Result<(), Refusal> {
+        self.say(&Reply::Need { child_bytes, server_bytes })?;
+        let mut answer = [0];
+        let internal = |e: &dyn std::fmt::Display| Refusal::new(Failure::Internal, e);
+        self.control.read_exact(&mut answer).map_err(|e| internal(&e))?;
+        if answer != [GO] {
+            return Err(internal(&"the answer about memory is malformed"));
+        }
+        sandbox::limit_data(child_bytes, self.request.address_space_bytes).map_err(|e| internal(&e))
     }
 
     fn say(&mut self, reply: &Reply) -> Result<(), Refusal> {
@@ -140,7 +153,10 @@ fn serve(job: &mut Job) -> Result<u64, Refusal> {
         Sniffed::Sound if matches!(job.request.task, Task::Thumbnail { .. }) => {
             return Err(Refusal::new(Failure::NoPicture, "a sound has no picture"));
         }
-        Sniffed::Sound => audio::decode(job, &head)?,
+        Sniffed::Sound => {
+            job.reserve(need::SOUND * job.request.memory_factor, 0)?;
+            audio::decode(job, &head)?
+        }
         Sniffed::Ffmpeg(demuxers) | Sniffed::FfmpegPicture(demuxers) => Decoded::TryFfmpeg(demuxers),
     };
     match decoded {
@@ -187,7 +203,14 @@ fn run_ffmpeg(job: &mut Job, demuxers: &str, picture: bool) -> Refusal {
         Ok(arguments) => arguments,
         Err(error) => return Refusal::new(Failure::Internal, error),
     };
-    if let Err(refusal) = job.start(started) {
+    let bytes = job.request.ffmpeg_bytes;
+    let reserved = match job.request.task {
+        // A question to ffmpeg alone, which takes no seat and next to no memory.
+        Task::Health => sandbox::limit_data(bytes, job.request.address_space_bytes)
+            .map_err(|e| Refusal::new(Failure::Internal, e)),
+        _ => job.reserve(bytes, 0),
+    };
+    if let Err(refusal) = reserved.and_then(|()| job.start(started)) {
         return refusal;
     }
     let error = Command::new(&job.request.ffmpeg).args(arguments).env_clear().exec();

@@ -73,6 +73,10 @@ pub struct FrameBlocks {
     window: usize,
     previous: Arc<[u8]>,
     current: Arc<[u8]>,
+    /// How many of the latest frames are equal.
+    run: u64,
+    /// A window of these.
+    still: Option<Arc<[u8]>>,
     /// Frames so far.
     pub count: u64,
 }
@@ -82,7 +86,8 @@ impl FrameBlocks {
     #[must_use]
     pub fn new(window: usize, frame_bytes: usize) -> Self {
         let none: Arc<[u8]> = Arc::from([]);
-        Self { frame_bytes, window: window.max(1), previous: none.clone(), current: none, count: 0 }
+        let window = window.max(1);
+        Self { frame_bytes, window, previous: none.clone(), current: none, run: 0, still: None, count: 0 }
     }
 
     /// Appends a frame: `fill` writes it where it will stay.
@@ -92,17 +97,51 @@ impl FrameBlocks {
             let fresh = filled(self.window * self.frame_bytes, |_| ());
             self.previous = std::mem::replace(&mut self.current, fresh);
         }
-        let bytes = slot * self.frame_bytes..(slot + 1) * self.frame_bytes;
+        let at = slot * self.frame_bytes;
         // A block is shared only once it is full, so there is always exclusive access here.
         if let Some(block) = Arc::get_mut(&mut self.current) {
-            fill(&mut block[bytes]);
+            fill(&mut block[at..at + self.frame_bytes]);
+        }
+        let frame = &self.current[at..at + self.frame_bytes];
+        let same = match at.checked_sub(self.frame_bytes) {
+            Some(before) => self.current[before..at] == *frame,
+            None => self.count > 0 && self.previous[(self.window - 1) * self.frame_bytes..] == *frame,
+        };
+        if same {
+            self.run += 1;
+        } else {
+            (self.run, self.still) = (1, None);
         }
         self.count += 1;
     }
 
+    /// Appends the latest frame once more, or a whole window of times where that changes nothing else;
+    /// gives how often, at most `times`.
+    pub fn repeat(&mut self, times: u64) -> u64 {
+        let window = self.window as u64;
+        if self.run >= 2 * window && times >= window {
+            // Both blocks hold nothing else, and each place in them keeps its meaning.
+            self.count += window;
+            self.run += window;
+            return window;
+        }
+        let slot = (self.count % window) as usize;
+        let from = slot.checked_sub(1).unwrap_or(self.window - 1) * self.frame_bytes;
+        let latest = self.current[from..from + self.frame_bytes].to_vec();
+        self.push(|frame| frame.copy_from_slice(&latest));
+        1
+    }
+
     /// The window that begins at frame `start`; it must end within the last two blocks.
     #[must_use]
-    pub fn window(&self, start: u64) -> Arc<[u8]> {
+    pub fn window(&mut self, start: u64) -> Arc<[u8]> {
+        if self.run >= self.count - start {
+            return self.still(start);
+        }
+        self.cut_out(start)
+    }
+
+    fn cut_out(&self, start: u64) -> Arc<[u8]> {
         let window = self.window as u64;
         let current_start = (self.count - 1) / window * window;
         if start == current_start && self.count == start + window {
@@ -117,6 +156,16 @@ impl FrameBlocks {
             window[..split].copy_from_slice(&self.previous[len - split..]);
             window[split..].copy_from_slice(&self.current[..len - split]);
         })
+    }
+
+    /// A window of equal frames: always the same one as long as they go on.
+    fn still(&mut self, start: u64) -> Arc<[u8]> {
+        if let Some(still) = &self.still {
+            return still.clone();
+        }
+        let still = self.cut_out(start);
+        self.still = Some(still.clone());
+        still
     }
 
     /// The first `count` frames (fewer than a window) repeated until the window is full.

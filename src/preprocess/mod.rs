@@ -42,6 +42,8 @@ pub struct ClipTensors {
     pub frames: Option<Arc<[u8]>>,
     /// f32 [samples] in [-1, 1], absent where the asset has no sound there.
     pub pcm: Option<Arc<[f32]>>,
+    /// Windows of equal tensors that this clip stands for, one after the other; 1 for most.
+    pub windows: u64,
 }
 
 /// What was learnt about an asset; complete once the reader has returned `None`.
@@ -95,10 +97,11 @@ pub async fn thumbnail(
     at_secs: f64,
     max_side_px: u32,
 ) -> Result<Vec<u8>, MediaError> {
+    let seat = decoder.seat().await?;
     let (decoder, path): (Decoder, PathBuf) = (decoder.clone(), path.to_owned());
     reader::on_own_thread(move || {
         let media = crate::media::open_media(&path)?;
-        crate::media::thumbnail_jpeg(&decoder, &media, at_secs, max_side_px)
+        crate::media::thumbnail_jpeg(&decoder, &seat, &media, at_secs, max_side_px)
     })
     .await
 }
@@ -108,8 +111,13 @@ pub async fn thumbnail(
 /// # Errors
 /// [`MediaError`] where the file is refused.
 pub async fn probe(decoder: &Decoder, path: &Path) -> Result<crate::media::Probe, MediaError> {
+    let seat = decoder.seat().await?;
     let (decoder, path): (Decoder, PathBuf) = (decoder.clone(), path.to_owned());
-    reader::on_own_thread(move || crate::media::probe(&decoder, &crate::media::open_media(&path)?)).await
+    reader::on_own_thread(move || {
+        let media = crate::media::open_media(&path)?;
+        crate::media::probe(&decoder, &seat, &media)
+    })
+    .await
 }
 
 /// Whether files can be decoded here, as of at most two seconds ago.

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::assemble::{Assembler, Cut, Message};
 use super::{AssetSummary, ClipSpec, ClipTensors};
-use crate::media::{Cancel, CancelGuard, Decoder, MediaError, decode, open_media};
+use crate::media::{Cancel, CancelGuard, Decoder, MediaError, Seat, decode, open_media};
 use crate::types::TimeSpan;
 
 /// Finished clips that may wait for the caller.
@@ -35,12 +35,13 @@ impl ClipReader {
         spec: &ClipSpec,
         span: Option<TimeSpan>,
     ) -> Result<Self, MediaError> {
+        let seat = decoder.seat().await?;
         let (cancel, guard) = Cancel::new().map_err(|e| MediaError::Worker(e.to_string()))?;
         let (sender, messages) = mpsc::channel(QUEUE);
         let summary = Arc::new(Mutex::new(AssetSummary::unknown()));
         let cut = Cut::new(spec, span);
         let assembler = Assembler::new(spec.clone(), cut, sender.clone(), summary.clone());
-        let job = Job { decoder: decoder.clone(), path: path.to_owned(), cut, assembler };
+        let job = Job { decoder: decoder.clone(), seat, path: path.to_owned(), cut, assembler };
         spawn(move || {
             let last = match caught(|| job.run(&cancel)) {
                 Ok(()) => Message::End,
@@ -95,6 +96,7 @@ impl ClipReader {
 
 struct Job {
     decoder: Decoder,
+    seat: Seat,
     path: PathBuf,
     cut: Cut,
     assembler: Assembler,
@@ -103,9 +105,18 @@ struct Job {
 impl Job {
     fn run(mut self, cancel: &Cancel) -> Result<(), MediaError> {
         let media = open_media(&self.path)?;
-        let outcome = decode(&self.decoder, &media, self.cut.request(), &mut self.assembler, Some(cancel));
-        let outcome = outcome.map_err(|error| self.cut.explain(error))?;
-        self.assembler.finish(&outcome)
+        let bytes = media.metadata().map_err(MediaError::Open)?.len();
+        self.assembler.allow_for(self.decoder.config.limits.work, bytes);
+        let request = self.cut.request();
+        let outcome = decode(&self.decoder, &self.seat, &media, request, &mut self.assembler, Some(cancel));
+        match outcome {
+            Ok(outcome) => self.assembler.finish(&outcome),
+            Err(error) => {
+                // What came before is good.
+                self.assembler.release()?;
+                Err(self.cut.explain(error))
+            }
+        }
     }
 }
 

@@ -48,7 +48,7 @@ fn sound_and_pictures_meet_in_any_order_within_the_bounds() {
         let mut give = |frames: bool| {
             if frames {
                 for i in 0..128 {
-                    assembler.frame(8, 8, &[i; 192]).unwrap();
+                    assembler.frame(8, 8, &[i; 192], 1).unwrap();
                 }
             } else {
                 for chunk in sound.chunks(5000) {
