@@ -136,7 +136,7 @@ impl FrameBlocks {
     #[must_use]
     pub fn window(&mut self, start: u64) -> Arc<[u8]> {
         if self.run >= self.count - start {
-            return self.still(start);
+            return self.still();
         }
         self.cut_out(start)
     }
@@ -159,11 +159,11 @@ impl FrameBlocks {
     }
 
     /// A window of equal frames: always the same one as long as they go on.
-    fn still(&mut self, start: u64) -> Arc<[u8]> {
+    fn still(&mut self) -> Arc<[u8]> {
         if let Some(still) = &self.still {
             return still.clone();
         }
-        let still = self.cut_out(start);
+        let still = self.cut_out(self.count - self.window as u64);
         self.still = Some(still.clone());
         still
     }
@@ -272,7 +272,7 @@ mod tests {
             let mut plan = Plan::new(window, stride);
             let mut blocks = FrameBlocks::new(window as usize, 1);
             let mut got = Vec::new();
-            let mut take = |blocks: &FrameBlocks, start: u64| {
+            let mut take = |blocks: &mut FrameBlocks, start: u64| {
                 let frames = blocks.window(start);
                 let wanted: Vec<u8> = (start..start + window).map(|i| i as u8).collect();
                 got.push(start);
@@ -281,13 +281,13 @@ mod tests {
             for i in 0..total {
                 blocks.push(|frame| frame[0] = i as u8);
                 while let Some(start) = plan.next(i + 1) {
-                    prop_assert!(take(&blocks, start));
+                    prop_assert!(take(&mut blocks, start));
                 }
                 prop_assert!(plan.needed_from(i + 1) + window >= (i + 1).min(window));
             }
             match plan.tail(total) {
                 Tail::None => {}
-                Tail::Anchored(start) => prop_assert!(take(&blocks, start)),
+                Tail::Anchored(start) => prop_assert!(take(&mut blocks, start)),
                 Tail::Looped(count) => {
                     prop_assert_eq!(count, total);
                     let frames = blocks.looped(count);
@@ -295,6 +295,40 @@ mod tests {
                 }
             }
             prop_assert_eq!(got, starts(total, window, stride));
+        }
+
+        #[test]
+        fn repeated_frames_are_the_frames_pushed_one_by_one(
+            runs in proptest::collection::vec((0u8..3, 1u64..60), 1..12),
+            window in 1u64..9, stride in 1.0f64..12.0,
+        ) {
+            let all: Vec<u8> = runs.iter().flat_map(|(v, n)| std::iter::repeat_n(*v, *n as usize)).collect();
+            let mut plan = Plan::new(window, stride);
+            let mut blocks = FrameBlocks::new(window as usize, 1);
+            let mut got = Vec::new();
+            for (value, times) in runs {
+                let mut left = times;
+                while left > 0 {
+                    if left == times {
+                        blocks.push(|frame| frame[0] = value);
+                        left -= 1;
+                    } else {
+                        let done = blocks.repeat(left);
+                        prop_assert!(done >= 1 && done <= left);
+                        left -= done;
+                    }
+                    while let Some(start) = plan.next(blocks.count) {
+                        prop_assert_eq!(&blocks.window(start)[..], &all[start as usize..][..window as usize]);
+                        got.push(start);
+                    }
+                }
+            }
+            prop_assert_eq!(blocks.count, all.len() as u64);
+            if let Tail::Anchored(start) = plan.tail(blocks.count) {
+                prop_assert_eq!(&blocks.window(start)[..], &all[start as usize..][..window as usize]);
+                got.push(start);
+            }
+            prop_assert_eq!(got, starts(all.len() as u64, window, stride));
         }
 
         #[test]

@@ -218,6 +218,30 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn a_clip_of_many_windows_meets_its_neighbours_where_it_ends() {
+        let window = |start: f64, end: f64, score| Window {
+            clip: ClipId((start * 10.0) as i64),
+            span: TimeSpan::new(start, end).unwrap(),
+            score,
+        };
+        let windows = vec![
+            window(0.0, 3.2, 0.1),
+            window(3.2, 6.4, 0.1),
+            window(6.4, 326.4, 0.9),
+            window(326.4, 329.6, 0.1),
+            window(329.6, 332.8, 0.1),
+        ];
+        let best = moments(windows.clone(), 0.1)[0];
+        assert_eq!((best.span.start_secs, best.span.end_secs), (6.4, 326.4));
+        assert_eq!(best.peak, windows[2]);
+        // A short one beside it keeps its own length.
+        let other = vec![window(0.0, 3.2, 0.1), window(3.2, 6.4, 0.9), window(6.4, 326.4, 0.1)];
+        let best = moments(other.clone(), 0.1)[0];
+        assert_eq!((best.span.start_secs, best.span.end_secs), (3.2, 6.4));
+        assert_eq!(best.peak, other[1]);
+    }
+
     /// Windows over scenes (start, end, how well it answers): a window scores the scenes in it by
     /// their shares.
     fn watch(scenes: &[(f64, f64, f32)], window: f64, stride: f64) -> Vec<Window> {

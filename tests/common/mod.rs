@@ -134,6 +134,11 @@ impl Server {
         &self.url
     }
 
+    /// The server's process id.
+    pub fn pid(&self) -> u32 {
+        self.pid.trim().parse().unwrap()
+    }
+
     /// `host:port`.
     pub fn address(&self) -> &str {
         self.url.strip_prefix("http://").unwrap()
