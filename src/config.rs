@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::library::{Deliver, KeepConfig, SourcesConfig};
-use crate::media::Limits;
+use crate::media::{Limits, PoolLimits};
 use crate::model::Device;
 use crate::outbound::bucket::{AccessKey, BucketConfig, BucketUrl};
 use crate::outbound::{HostRule, Outbound, OutboundConfig, OutboundError, Url};
@@ -50,9 +50,35 @@ pub struct LimitArgs {
     /// Wall-clock cap of one decode, seconds.
     #[arg(long, env = "TRIPTYCH_DECODE_TIMEOUT_SECS", value_parser = clap::value_parser!(u64).range(1..))]
     pub decode_timeout_secs: Option<u64>,
+    /// Decoders running at once, whatever asked for them; 0: two per core, and at least four.
+    #[arg(long, env = "TRIPTYCH_DECODE_WORKERS", default_value_t = 0)]
+    pub decode_workers: usize,
+    /// Memory of all decoders, bytes; 0: 1 GiB, or 128 MiB per core where that is more.
+    #[arg(long, env = "TRIPTYCH_DECODE_MEMORY_BYTES", default_value_t = 0)]
+    pub decode_memory_bytes: u64,
+    /// Longest that a query, a thumbnail or an embedding waits for a decoder, seconds; then it is told to
+    /// come again (429).
+    #[arg(long, env = "TRIPTYCH_DECODE_WAIT_SECS", default_value_t = 10.0, value_parser = positive_secs)]
+    pub decode_wait_secs: f64,
+    /// CPU seconds that decoding may take for each MiB of a file, besides 10 for the file.
+    #[arg(long, env = "TRIPTYCH_DECODE_CPU_SECS_PER_MIB", default_value_t = 120.0, value_parser = positive_secs)]
+    pub decode_cpu_secs_per_mib: f64,
+    /// Different clips that a file may unfold to for each of its MiB, besides 64 for the file.
+    #[arg(long, env = "TRIPTYCH_MAX_CLIPS_PER_MIB", default_value_t = 1200)]
+    pub max_clips_per_mib: u64,
 }
 
 impl LimitArgs {
+    fn pool(&self) -> PoolLimits {
+        let given = |count: u64| (count > 0).then_some(count);
+        let default = PoolLimits::default();
+        PoolLimits {
+            workers: if self.decode_workers > 0 { self.decode_workers } else { default.workers },
+            memory_bytes: given(self.decode_memory_bytes).unwrap_or(default.memory_bytes),
+            wait: Duration::from_secs_f64(self.decode_wait_secs),
+        }
+    }
+
     /// The defaults with the caps given.
     #[must_use]
     pub fn limits(&self) -> Limits {
@@ -63,6 +89,9 @@ impl LimitArgs {
         if let Some(secs) = self.decode_timeout_secs {
             limits.wall_clock_secs = secs;
         }
+        limits.work.cpu_secs_per_mib = self.decode_cpu_secs_per_mib;
+        limits.work.clips_per_mib = self.max_clips_per_mib;
+        limits.pool = self.pool();
         limits
     }
 }

@@ -83,6 +83,17 @@ fn describe() {
         "Time of a query: queue, infer, search"
     );
     describe_counter!("triptych_job_items_total", "Items of jobs that ended, by state");
+    describe_gauge!("triptych_decodes_running", "Decoders running, by lane: interactive or bulk");
+    describe_gauge!("triptych_decodes_waiting", "Files waiting for a decoder or for its memory, by lane");
+    describe_gauge!(
+        "triptych_decode_memory_reserved_bytes",
+        Unit::Bytes,
+        "Memory set aside for the decoders that run"
+    );
+    describe_counter!(
+        "triptych_decodes_refused_total",
+        "Files that were not decoded because others were: queue_full, no_worker, no_memory, thumbnails"
+    );
     describe_counter!("triptych_standing_matches_total", "Matches of standing queries");
     describe_counter!("triptych_webhook_deliveries_total", "Attempts to deliver a webhook, by outcome");
     describe_counter!("triptych_snapshots_total", "Snapshots that ended, ready or failed");
@@ -91,6 +102,14 @@ fn describe() {
     describe_counter!("triptych_quarantined_total", "Files and folders moved to quarantine since the start");
     describe_gauge!("triptych_quarantine_files", "Files that were in quarantine at the start");
     describe_gauge!("triptych_quarantine_bytes", Unit::Bytes, "Bytes that were in quarantine at the start");
+    describe_counter!(
+        "triptych_ingest_put_off_total",
+        "Files that are tried again because a part of the server failed, by code"
+    );
+    describe_gauge!(
+        "triptych_decoder_ok",
+        "1 while files can be decoded, 0 while ffmpeg or its sandbox fails"
+    );
     describe_gauge!("triptych_assets", "Assets in the library");
     describe_gauge!("triptych_clips", "Clips in the library");
     describe_gauge!(

@@ -53,7 +53,9 @@ impl Census {
     pub(super) async fn of(store: &dyn Store, replay: &Replay) -> Result<Self, LibraryError> {
         let (mut census, mut after) = (Self::default(), None);
         // Of rows that cannot be read too, and of those whose path is damaged.
-        census.uploads.extend(store.owned_paths().await?.iter().filter_map(|(path, _)| kept_name(path.as_ref())));
+        census
+            .uploads
+            .extend(store.owned_paths().await?.iter().filter_map(|(path, _)| kept_name(path.as_ref())));
         census.uploads.extend(replay.live.values().filter_map(|asset| asset.upload.clone()));
         loop {
             let page = store.list_assets(after, PAGE).await?;
