@@ -4,7 +4,7 @@ VENV ?= .venv
 MODEL ?= models/small-world
 export TRIPTYCH_NATIVE_DIR ?= $(CURDIR)/.triptych/native
 
-.PHONY: demo test native native-cuda build test-server venv lint test-rust test-trainer test-full test-kill test-crash test-damage test-full-disk test-hostile test-fuzz test-page small-world bench deny clean
+.PHONY: demo test native native-cuda build test-server venv lint test-rust test-trainer test-full test-kill test-crash test-damage test-full-disk test-hostile test-fuzz test-otlp test-page small-world bench deny clean
 
 demo: native build
 	target/release/triptych demo --model $(MODEL) --data .triptych/demo
@@ -74,6 +74,11 @@ test-hostile: native
 FUZZ_SECS ?= 1800
 test-fuzz:
 	FUZZ_SECS=$(FUZZ_SECS) cargo test --release --locked --lib fuzz:: -- --ignored --nocapture
+
+# Traces, which the default build leaves out, against a collector on this machine.
+test-otlp: native
+	cargo clippy --locked --features otlp --lib --bins -- -D warnings
+	cargo test --locked --features otlp --test http_keys -- traces
 
 # Skips, and says so, where there is no Chromium with its chromedriver.
 test-page: venv native test-server

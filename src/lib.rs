@@ -2,8 +2,9 @@
 //!
 //! The flow, and the only direction imports may take:
 //! `types, native, telemetry, fail_points → outbound → media → preprocess → model → embed → ledger, store → catalog → index → search → jobs →
-//! library → {http, config} → cli → main`. `tests/layers.rs` holds it.
+//! library → access → {http, config} → cli → main`. `tests/layers.rs` holds it.
 
+pub mod access;
 pub mod catalog;
 pub mod cli;
 pub mod config;

@@ -20,6 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["search"],
     &["jobs"],
     &["library"],
+    &["access"],
     &["http", "config"],
     &["cli"],
 ];

@@ -11,6 +11,7 @@ mod doctor;
 mod embed;
 mod eval;
 mod index;
+mod key;
 mod model;
 mod quarantine;
 mod query;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use clap::builder::Resettable;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::access::AccessError;
 use crate::config::{DataArgs, LimitArgs, ModelArgs};
 use crate::embed::{EmbedError, Embedder};
 use crate::library::{
@@ -65,6 +67,8 @@ enum Command {
     Model(model::ModelCommand),
     /// Take, list, verify, restore and delete snapshots of a library.
     Snapshot(snapshot::SnapshotCommand),
+    /// Make, list and revoke the API keys of a data folder.
+    Key(key::KeyCommand),
     /// Look for damage in the store and in the bytes of uploads; repair what the bytes allow.
     Check(check::CheckArgs),
     /// Write the store anew without the space that deleted clips left.
@@ -122,6 +126,14 @@ impl From<BackupError> for CliError {
             BackupError::NotFound(_) | BackupError::NotEmpty(_) | BackupError::NoLibrary(_) => 2,
             _ => 1,
         };
+        Self { code: error.code(), message: error.to_string(), exit }
+    }
+}
+
+impl From<AccessError> for CliError {
+    fn from(error: AccessError) -> Self {
+        let exit =
+            if matches!(error, AccessError::Unknown(_) | AccessError::BadField { .. }) { 2 } else { 1 };
         Self { code: error.code(), message: error.to_string(), exit }
     }
 }
@@ -201,6 +213,7 @@ pub fn main() -> ExitCode {
             Command::Eval(args) => eval::run(args).await,
             Command::Model(command) => model::run(command).await,
             Command::Snapshot(command) => snapshot::run(command).await,
+            Command::Key(command) => key::run(command),
             Command::Check(args) => check::run(args).await,
             Command::Compact(args) => compact::run(args).await,
             Command::Quarantine(command) => quarantine::run(command),
@@ -209,6 +222,7 @@ pub fn main() -> ExitCode {
     });
     // A blocked reader thread must not keep a finished command alive.
     runtime.shutdown_background();
+    crate::telemetry::flush();
     match outcome.and_then(|code| out::complete().map(|()| code)) {
         Ok(code) => code,
         Err(error) => fail(&error),

@@ -294,6 +294,7 @@ impl Library {
     ///
     /// # Errors
     /// [`LibraryError`].
+    #[tracing::instrument(level = "debug", skip_all)]
     pub async fn search(&self, request: SearchRequest) -> Result<SearchResponse, LibraryError> {
         let (corpus, recall) = (self.corpus(), Arc::clone(&self.recall));
         let answer = move || {

@@ -30,6 +30,7 @@ pub(super) fn record(row: &SqliteRow) -> Result<ClipRecord, StoreError> {
     }
 }
 
+#[tracing::instrument(level = "debug", name = "store_clips", skip_all)]
 pub async fn add(store: &SqliteStore, asset: AssetId, clips: &[NewClip]) -> Result<Vec<ClipId>, StoreError> {
     let mut writer = store.writer().await?;
     let mut tx = begin(&mut writer).await?;
