@@ -4,7 +4,7 @@ VENV ?= .venv
 MODEL ?= models/small-world
 export TRIPTYCH_NATIVE_DIR ?= $(CURDIR)/.triptych/native
 
-.PHONY: demo test native native-cuda build test-server venv lint test-rust test-trainer test-full test-kill test-page small-world bench deny clean
+.PHONY: demo test native native-cuda build test-server venv lint test-rust test-trainer test-full test-kill test-slow-clients test-overload test-memory test-page small-world bench deny clean
 
 demo: native build
 	target/release/triptych demo --model $(MODEL) --data .triptych/demo
@@ -52,6 +52,13 @@ test-full: venv native test-server
 # A job of 2,000 files over a server that is killed ten times; minutes.
 test-kill: native
 	cargo test --locked --test job_kill -- --ignored --nocapture --test-threads 1
+
+# Figures of docs/reliability.md; minutes each. TRIPTYCH_BIN=target/release/triptych measures what people run.
+test-slow-clients test-overload test-memory: test-%: native
+	cargo test --locked --test http_load $(LOAD_$*) -- --ignored --nocapture --test-threads 1
+LOAD_slow-clients = slow::
+LOAD_overload = overload::
+LOAD_memory = memory::
 
 # Skips, and says so, where there is no Chromium with its chromedriver.
 test-page: venv native test-server

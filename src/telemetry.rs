@@ -68,7 +68,23 @@ fn describe() {
     );
     describe_gauge!("triptych_http_in_flight", "Requests being answered");
     describe_gauge!("triptych_http_connections", "Open connections");
-    describe_counter!("triptych_http_refused_total", "Requests refused because too many were running");
+    describe_counter!(
+        "triptych_http_refused_total",
+        "Requests refused before any work: too_many_requests, overloaded, too_many_bytes, too_many_connections"
+    );
+    describe_counter!(
+        "triptych_http_connections_evicted_total",
+        "Connections given up for others, by what was awaited of them: idle, head, body, answer"
+    );
+    describe_counter!(
+        "triptych_http_slow_clients_total",
+        "Clients cut off because they were too slow, by what was awaited of them: idle, head, body, answer"
+    );
+    describe_gauge!(
+        "triptych_http_body_bytes",
+        Unit::Bytes,
+        "Bodies being received or worked on, by where they are held: memory, disk"
+    );
     describe_counter!("triptych_assets_ingested_total", "Files indexed, by the state they ended in");
     describe_counter!("triptych_clips_ingested_total", "Clips indexed");
     describe_counter!("triptych_media_ingested_milliseconds_total", "Media indexed");

@@ -1,4 +1,4 @@
-//! Who may ask, and how many at once; decided before a body is read.
+//! Who may ask; decided before a body is read.
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
@@ -10,7 +10,7 @@ use super::error::ApiError;
 use super::state::AppState;
 
 /// Paths that need no key and no permit: health, and what holds no data.
-fn is_open(path: &str) -> bool {
+pub(super) fn is_open(path: &str) -> bool {
     matches!(path, "/livez" | "/readyz" | "/health" | "/" | "/docs" | "/openapi.json")
         || path.starts_with("/ui/")
 }
@@ -87,22 +87,6 @@ fn check_origin(request: &Request) -> Result<(), ApiError> {
     }
     let message = "requests from pages of other sites are refused";
     Err(ApiError::new(StatusCode::FORBIDDEN, "cross_origin_refused", message))
-}
-
-/// Sheds load: a request beyond the cap is refused at once instead of waiting in a long queue.
-pub async fn limit(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    if is_open(path) || path == "/metrics" {
-        return next.run(request).await;
-    }
-    let Ok(_permit) = state.in_flight.try_acquire() else {
-        metrics::counter!("triptych_http_refused_total").increment(1);
-        let message = "the server is answering as many requests as it takes; try again";
-        return ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message)
-            .retry_after(1)
-            .into_response();
-    };
-    next.run(request).await
 }
 
 #[cfg(test)]

@@ -112,6 +112,10 @@ impl Job {
 /// that started it ends, and the runtime ends idle threads when it likes.
 fn spawn(work: impl FnOnce() + Send + 'static) -> Result<(), MediaError> {
     let builder = std::thread::Builder::new().name("triptych-media".into());
+    let work = || {
+        crate::native::work_in_background();
+        work();
+    };
     builder.spawn(work).map(drop).map_err(|e| MediaError::Worker(format!("no thread: {e}")))
 }
 

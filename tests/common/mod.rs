@@ -58,6 +58,11 @@ impl Options {
     }
 }
 
+/// The server: `TRIPTYCH_BIN` (a release build, to measure), or the one built with these tests.
+pub fn server_binary() -> String {
+    std::env::var("TRIPTYCH_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_triptych").to_owned())
+}
+
 /// A running server.
 pub struct Server {
     keeper: Child,
@@ -76,15 +81,7 @@ impl Server {
         let data = options.data.unwrap_or_else(|| kept.as_ref().unwrap().path().join("data"));
         let mut command = Command::new("sh");
         command
-            .args([
-                "-c",
-                KEEPER,
-                "keeper",
-                env!("CARGO_BIN_EXE_triptych"),
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-            ])
+            .args(["-c", KEEPER, "keeper", &server_binary(), "serve", "--listen", "127.0.0.1:0"])
             .arg("--data")
             .arg(data)
             .args(["--model", &manifest_dir().join("models/small-world").to_string_lossy()])
@@ -120,6 +117,10 @@ impl Server {
                 .is_ok_and(|r| r.status() == 200)
                 .then_some(())
         });
+    }
+
+    pub fn pid(&self) -> &str {
+        &self.pid
     }
 
     pub fn url(&self) -> &str {
