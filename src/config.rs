@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use crate::access::{AccessConfig, AuditConfig};
 use crate::library::{Deliver, KeepConfig, SourcesConfig};
-use crate::media::Limits;
+use crate::media::{Limits, PoolLimits};
 use crate::model::Device;
 use crate::outbound::bucket::{AccessKey, BucketConfig, BucketUrl};
 use crate::outbound::{HostRule, Outbound, OutboundConfig, OutboundError, Url};
@@ -54,9 +54,35 @@ pub struct LimitArgs {
     /// Wall-clock cap of one decode, seconds.
     #[arg(long, env = "TRIPTYCH_DECODE_TIMEOUT_SECS", value_parser = clap::value_parser!(u64).range(1..))]
     pub decode_timeout_secs: Option<u64>,
+    /// Decoders running at once, whatever asked for them; 0: two per core, and at least four.
+    #[arg(long, env = "TRIPTYCH_DECODE_WORKERS", default_value_t = 0)]
+    pub decode_workers: usize,
+    /// Memory of all decoders, bytes; 0: 1 GiB, or 128 MiB per core where that is more.
+    #[arg(long, env = "TRIPTYCH_DECODE_MEMORY_BYTES", default_value_t = 0)]
+    pub decode_memory_bytes: u64,
+    /// Longest that a query, a thumbnail or an embedding waits for a decoder, seconds; then it is told to
+    /// come again (429).
+    #[arg(long, env = "TRIPTYCH_DECODE_WAIT_SECS", default_value_t = 10.0, value_parser = positive_secs)]
+    pub decode_wait_secs: f64,
+    /// CPU seconds that decoding may take for each MiB of a file, besides 10 for the file.
+    #[arg(long, env = "TRIPTYCH_DECODE_CPU_SECS_PER_MIB", default_value_t = 120.0, value_parser = positive_secs)]
+    pub decode_cpu_secs_per_mib: f64,
+    /// Different clips that a file may unfold to for each of its MiB, besides 64 for the file.
+    #[arg(long, env = "TRIPTYCH_MAX_CLIPS_PER_MIB", default_value_t = 1200)]
+    pub max_clips_per_mib: u64,
 }
 
 impl LimitArgs {
+    fn pool(&self) -> PoolLimits {
+        let given = |count: u64| (count > 0).then_some(count);
+        let default = PoolLimits::default();
+        PoolLimits {
+            workers: if self.decode_workers > 0 { self.decode_workers } else { default.workers },
+            memory_bytes: given(self.decode_memory_bytes).unwrap_or(default.memory_bytes),
+            wait: Duration::from_secs_f64(self.decode_wait_secs),
+        }
+    }
+
     /// The defaults with the caps given.
     #[must_use]
     pub fn limits(&self) -> Limits {
@@ -67,6 +93,9 @@ impl LimitArgs {
         if let Some(secs) = self.decode_timeout_secs {
             limits.wall_clock_secs = secs;
         }
+        limits.work.cpu_secs_per_mib = self.decode_cpu_secs_per_mib;
+        limits.work.clips_per_mib = self.max_clips_per_mib;
+        limits.pool = self.pool();
         limits
     }
 }
@@ -269,15 +298,30 @@ pub struct ServerArgs {
     /// Requests answered at once; more are told to come again (429).
     #[arg(long, env = "TRIPTYCH_MAX_IN_FLIGHT", default_value_t = 256, value_parser = positive_count)]
     pub max_in_flight: usize,
-    /// Connections open at once; more wait.
+    /// Connections open at once; for another one the idlest or slowest goes.
     #[arg(long, env = "TRIPTYCH_MAX_CONNECTIONS", default_value_t = 1024, value_parser = positive_count)]
     pub max_connections: usize,
-    /// Longest that a request's head may take to arrive, and that a connection may idle, seconds.
-    #[arg(long, env = "TRIPTYCH_HEADER_TIMEOUT_SECS", default_value_t = 30.0, value_parser = positive_secs)]
+    /// Connections of one address; default: three quarters of --max-connections.
+    #[arg(long, env = "TRIPTYCH_MAX_CONNECTIONS_PER_ADDRESS", value_parser = positive_count)]
+    pub max_connections_per_address: Option<usize>,
+    /// Memory for bodies that are being received or parsed, bytes.
+    #[arg(long, env = "TRIPTYCH_MAX_BODY_MEMORY_BYTES", default_value_t = 256 << 20)]
+    pub max_body_memory_bytes: u64,
+    /// Disk for bodies that are being received or worked on, bytes; never less than one upload needs.
+    #[arg(long, env = "TRIPTYCH_MAX_BODY_DISK_BYTES", default_value_t = 8 << 30)]
+    pub max_body_disk_bytes: u64,
+    /// Longest that the whole head of a request may take to arrive, seconds.
+    #[arg(long, env = "TRIPTYCH_HEADER_TIMEOUT_SECS", default_value_t = 10.0, value_parser = positive_secs)]
     pub header_timeout_secs: f64,
-    /// Longest silence within a body, seconds.
+    /// Longest time between two requests of a connection, seconds.
+    #[arg(long, env = "TRIPTYCH_IDLE_TIMEOUT_SECS", default_value_t = 30.0, value_parser = positive_secs)]
+    pub idle_timeout_secs: f64,
+    /// Longest silence within a body, or within the reading of an answer, seconds.
     #[arg(long, env = "TRIPTYCH_BODY_TIMEOUT_SECS", default_value_t = 30.0, value_parser = positive_secs)]
     pub body_timeout_secs: f64,
+    /// Fewest bytes per second that a client must send of a body, or read of an answer, while the server waits.
+    #[arg(long, env = "TRIPTYCH_MIN_BYTES_PER_SEC", default_value_t = 1024)]
+    pub min_bytes_per_sec: u32,
     /// Longest time for a query, seconds.
     #[arg(long, env = "TRIPTYCH_QUERY_TIMEOUT_SECS", default_value_t = 300.0, value_parser = positive_secs)]
     pub query_timeout_secs: f64,

@@ -102,6 +102,19 @@ fn describe() {
     describe_counter!("triptych_wrong_keys_total", "Requests with a key that nobody has");
     describe_counter!("triptych_keys_unreadable_total", "Changes of the keys' file that could not be read");
     describe_counter!("triptych_audit_failed_total", "Changes that could not be written into the audit log");
+    describe_counter!(
+        "triptych_http_connections_evicted_total",
+        "Connections given up for others, by what was awaited of them: idle, head, body, answer"
+    );
+    describe_counter!(
+        "triptych_http_slow_clients_total",
+        "Clients cut off because they were too slow, by what was awaited of them: idle, head, body, answer"
+    );
+    describe_gauge!(
+        "triptych_http_body_bytes",
+        Unit::Bytes,
+        "Bodies being received or worked on, by where they are held: memory, disk"
+    );
     describe_counter!("triptych_assets_ingested_total", "Files indexed, by the state they ended in");
     describe_counter!("triptych_clips_ingested_total", "Clips indexed");
     describe_counter!("triptych_media_ingested_milliseconds_total", "Media indexed");
@@ -116,6 +129,17 @@ fn describe() {
         "Time of a query: queue, infer, search"
     );
     describe_counter!("triptych_job_items_total", "Items of jobs that ended, by state");
+    describe_gauge!("triptych_decodes_running", "Decoders running, by lane: interactive or bulk");
+    describe_gauge!("triptych_decodes_waiting", "Files waiting for a decoder or for its memory, by lane");
+    describe_gauge!(
+        "triptych_decode_memory_reserved_bytes",
+        Unit::Bytes,
+        "Memory set aside for the decoders that run"
+    );
+    describe_counter!(
+        "triptych_decodes_refused_total",
+        "Files that were not decoded because others were: queue_full, no_worker, no_memory, thumbnails"
+    );
     describe_counter!("triptych_standing_matches_total", "Matches of standing queries");
     describe_counter!("triptych_webhook_deliveries_total", "Attempts to deliver a webhook, by outcome");
     describe_counter!("triptych_snapshots_total", "Snapshots that ended, ready or failed");
@@ -124,6 +148,14 @@ fn describe() {
     describe_counter!("triptych_quarantined_total", "Files and folders moved to quarantine since the start");
     describe_gauge!("triptych_quarantine_files", "Files that were in quarantine at the start");
     describe_gauge!("triptych_quarantine_bytes", Unit::Bytes, "Bytes that were in quarantine at the start");
+    describe_counter!(
+        "triptych_ingest_put_off_total",
+        "Files that are tried again because a part of the server failed, by code"
+    );
+    describe_gauge!(
+        "triptych_decoder_ok",
+        "1 while files can be decoded, 0 while ffmpeg or its sandbox fails"
+    );
     describe_gauge!("triptych_assets", "Assets in the library");
     describe_gauge!("triptych_clips", "Clips in the library");
     describe_gauge!(

@@ -140,13 +140,19 @@ impl From<AccessError> for CliError {
 
 impl From<EmbedError> for CliError {
     fn from(error: EmbedError) -> Self {
+        if let EmbedError::Media(error) = error {
+            return error.into();
+        }
         Self::input(error.code(), error.to_string())
     }
 }
 
 impl From<MediaError> for CliError {
     fn from(error: MediaError) -> Self {
-        Self::input(error.code(), error.to_string())
+        let exit = if error.is_ours() { 3 } else { 2 };
+        let message =
+            error.detail().map_or_else(|| error.to_string(), |detail| format!("{error} ({detail})"));
+        Self { code: error.code(), message, exit }
     }
 }
 
@@ -183,7 +189,7 @@ pub fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     // Fail points exist in test builds alone.
-    let _fail_points = crate::faults::has_failpoints().then(crate::faults::FailScenario::setup);
+    let _fail_points = crate::fail_points::has_failpoints().then(crate::fail_points::FailScenario::setup);
     let serves = matches!(cli.command, Command::Serve(_) | Command::Demo(_));
     crate::telemetry::init_logging(if serves { Verbosity::Notices } else { Verbosity::Warnings });
     if serves {
@@ -241,7 +247,7 @@ fn fail(error: &CliError) -> ExitCode {
 fn embedder_opener(model: &ModelArgs, limits: &LimitArgs) -> Result<OpenEmbedder, CliError> {
     let native = NativeParts::find()?;
     let decoder = Decoder::new(DecoderConfig {
-        worker_exe: std::env::current_exe()?,
+        worker_exe: crate::media::own_worker()?,
         ffmpeg: native.ffmpeg.clone(),
         limits: limits.limits(),
     });

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use crate::embed::EmbedError;
 use crate::library::{BackupError, LibraryError, StandingError, WebhookError};
+use crate::media::MediaError;
 use crate::model::ModelError;
 use crate::outbound::OutboundError;
 use crate::search::SearchError;
@@ -188,9 +189,11 @@ impl From<LibraryError> for ApiError {
             }
             LibraryError::Webhook(error) => return webhook_error(error),
             LibraryError::Standing(error) => return standing_error(error),
-            LibraryError::PathKind(..) | LibraryError::TooManyFiles(_) | LibraryError::BadManifest(_) => {
-                StatusCode::BAD_REQUEST
+            LibraryError::PathKind(..) | LibraryError::PathUnreadable(_) => {
+                return Self::new(StatusCode::BAD_REQUEST, error.code(), error.to_string())
+                    .with_param("path");
             }
+            LibraryError::TooManyFiles(_) | LibraryError::BadManifest(_) => StatusCode::BAD_REQUEST,
             LibraryError::UploadTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             LibraryError::Busy { retry_after_secs } => {
                 return Self::new(StatusCode::TOO_MANY_REQUESTS, error.code(), error.to_string())
@@ -219,7 +222,8 @@ impl From<LibraryError> for ApiError {
             | LibraryError::StoreBehind(_)
             | LibraryError::StoreUnreadable(_)
             | LibraryError::Index(_)
-            | LibraryError::Io(_) => {
+            | LibraryError::Io(_)
+            | LibraryError::Panicked => {
                 return internal(error.code(), &error);
             }
         };
@@ -314,7 +318,16 @@ fn embed_error(error: &EmbedError) -> ApiError {
             | ModelError::NotSupported(_),
         ) => false,
         EmbedError::Model(_) => true,
-        EmbedError::Media(error) => error.code() == "decode_worker_failed",
+        EmbedError::Media(MediaError::Overloaded { retry_after_secs }) => {
+            return ApiError::new(StatusCode::TOO_MANY_REQUESTS, error.code(), error.to_string())
+                .retry_after(*retry_after_secs);
+        }
+        EmbedError::Media(media) if media.is_ours() => {
+            tracing::error!(code = media.code(), error = %media, detail = media.detail(), "a request failed");
+            return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, media.code(), media.to_string())
+                .retry_after(5);
+        }
+        EmbedError::Media(_) => false,
         EmbedError::NoTower(_) | EmbedError::WrongKind { .. } | EmbedError::NoTrack(_) => false,
     };
     if ours {

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::active::{Active, Claim};
+use super::faults::Tries;
 use super::uploads::hash_file;
 use super::{IngestReport, IngestSource, Library, LibraryError, StageSecs};
 use crate::catalog::ClipEntry;
 use crate::embed::{AssetStream, ClipVectors, EmbedError};
-use crate::faults::crash_point;
+use crate::fail_points::crash_point;
 use crate::jobs::Place;
 use crate::ledger::Ticket;
 use crate::model::Priority;
@@ -43,13 +44,15 @@ enum Ended {
 
 impl Library {
     /// Accepts a file durably (hash, kept bytes, store row) without embedding it yet. `claimed` gets the
-    /// right to index new bytes while nobody else can look.
+    /// right to index new bytes while nobody else can look. `promise` where the caller does not wait, but
+    /// says that the file will be indexed.
     pub(super) async fn accept<C>(
         &self,
         source: &IngestSource,
+        promise: bool,
         claimed: impl FnOnce(Claim, &AssetRecord) -> C,
     ) -> Result<Accepted<C>, LibraryError> {
-        let (accepted, ticket) = self.accept_in_turn(source, claimed).await?;
+        let (accepted, ticket) = self.accept_in_turn(source, promise, claimed).await?;
         // Outside the lock: those who wait for the disk share one sync.
         self.noted(ticket).await?;
         Ok(accepted)
@@ -58,6 +61,7 @@ impl Library {
     async fn accept_in_turn<C>(
         &self,
         source: &IngestSource,
+        promise: bool,
         claimed: impl FnOnce(Claim, &AssetRecord) -> C,
     ) -> Result<(Accepted<C>, Option<Ticket>), LibraryError> {
         if self.stop.is_cancelled() {
@@ -94,7 +98,12 @@ impl Library {
                 return Ok((Accepted::New(claimed(claim, &record), record), None));
             }
             match self.store.asset(active.id).await {
-                Ok(record) => return Ok((Accepted::Running(active, record), None)),
+                Ok(record) => {
+                    if promise {
+                        active.promise();
+                    }
+                    return Ok((Accepted::Running(active, record), None));
+                }
                 // Cancelled and just taken away: a moment later these bytes are new.
                 Err(StoreError::NotFound(_)) => {
                     drop(serial);
@@ -179,7 +188,7 @@ impl Library {
         cancel: &CancellationToken,
     ) -> Result<IngestReport, LibraryError> {
         loop {
-            let known = match self.accept(&source, |claim, _| claim).await? {
+            let known = match self.accept(&source, false, |claim, _| claim).await? {
                 Accepted::New(claim, record) => {
                     return self.embed_asset(claim, record, priority, cancel).await;
                 }
@@ -196,7 +205,11 @@ impl Library {
                     }
                     match self.store.asset(active.id).await {
                         Ok(record) if record.state == AssetState::Indexing => {
-                            return Err(LibraryError::Stopping);
+                            if self.stop.is_cancelled() {
+                                return Err(LibraryError::Stopping);
+                            }
+                            // Whoever indexed it could not, and put it back into the queue.
+                            continue;
                         }
                         Ok(record) => record,
                         // Whoever indexed it was cancelled and took it away: our turn.
@@ -209,8 +222,9 @@ impl Library {
         }
     }
 
-    /// Indexes a claimed asset to its end, whatever the end is. On a full disk bulk work waits for room and
-    /// begins anew; who is waited for is told, and what they sent is taken away once that can be written.
+    /// Indexes a claimed asset to its end, whatever the end is. Where the disk is full, or where what decodes or
+    /// embeds fails and not the file, bulk work waits and begins anew; who is waited for is told, and what they
+    /// sent is taken away.
     pub(super) async fn embed_asset(
         &self,
         claim: Claim,
@@ -218,26 +232,34 @@ impl Library {
         priority: Priority,
         cancel: &CancellationToken,
     ) -> Result<IngestReport, LibraryError> {
+        let mut tries = Tries::new(priority);
         loop {
-            let embedded = self.embed_claimed(&claim, &record, priority, cancel).await;
+            let embedded = self.embed_claimed(&claim, &record, priority, cancel, &tries).await;
             let Err(error) = &embedded else { return embedded };
-            if !self.disk.refuses(error) || self.stop.is_cancelled() {
+            if self.disk.refuses(error) && !self.stop.is_cancelled() {
+                let given_up = claim.active.cancel.is_cancelled() || cancel.is_cancelled();
+                if priority == Priority::Interactive || given_up {
+                    self.disk.owe_removal(claim, record);
+                    return embedded;
+                }
+                tokio::select! {
+                    _ = self.disk.writable(cancel) => {}
+                    () = claim.active.cancel.cancelled() => {}
+                }
+                // Where that fails the disk is full again, and the same follows.
+                match self.drop_clips(record.id).await {
+                    Err(error) if !self.disk.refuses(&error) => return Err(error),
+                    _ => {}
+                }
+                continue;
+            }
+            let LibraryError::Embed(error) = error else { return embedded };
+            if priority == Priority::Interactive {
+                self.hand_back(claim, &record).await?;
                 return embedded;
             }
-            let given_up = claim.active.cancel.is_cancelled() || cancel.is_cancelled();
-            if priority == Priority::Interactive || given_up {
-                self.disk.owe_removal(claim, record);
-                return embedded;
-            }
-            tokio::select! {
-                _ = self.disk.writable(cancel) => {}
-                () = claim.active.cancel.cancelled() => {}
-            }
-            // Where that fails the disk is full again, and the same follows.
-            match self.drop_clips(record.id).await {
-                Err(error) if !self.disk.refuses(&error) => return Err(error),
-                _ => {}
-            }
+            self.wait_after(error, &mut tries, &claim, cancel).await;
+            self.drop_clips(record.id).await?;
         }
     }
 
@@ -247,6 +269,7 @@ impl Library {
         record: &AssetRecord,
         priority: Priority,
         cancel: &CancellationToken,
+        tries: &Tries,
     ) -> Result<IngestReport, LibraryError> {
         let began = Instant::now();
         let mut stages = StageSecs::default();
@@ -263,6 +286,10 @@ impl Library {
         if matches!(ended, Ended::Cancelled) {
             return Err(self.withdraw(record).await?);
         }
+        let ended = match ended {
+            Ended::Broken(error, _) if self.tries_again(&error, tries).await => return Err(error.into()),
+            ended => ended,
+        };
         let outcome = outcome(ended, clips);
         if outcome.state == AssetState::Failed {
             self.drop_clips(record.id).await?;
@@ -301,7 +328,7 @@ impl Library {
             biased;
             () = claim.active.cancel.cancelled() => return Ok(Ended::Cancelled),
             () = cancel.cancelled() => return Ok(Ended::Cancelled),
-            opened = self.embedder.open(record.path.as_ref(), None, priority) => opened,
+            opened = self.embedder.open_accepted(record.path.as_ref(), priority) => opened,
         };
         let mut stream = match opened {
             Ok(stream) => stream,
@@ -383,7 +410,7 @@ impl Library {
             duration_secs: 0.0,
             width: 0,
             height: 0,
-            error: Some((error.code().to_owned(), error.to_string())),
+            error: Some((error.code().to_owned(), error.told())),
         };
         let cleaned = match self.drop_clips(id).await {
             Ok(()) => self.store.finish_asset(id, outcome).await.map(|_| ()).map_err(LibraryError::from),
@@ -447,9 +474,9 @@ fn outcome(ended: Ended, clips: u64) -> AssetOutcome {
         Ended::Broken(error, summary) => {
             // What a damaged file gave before the damage is good; after a failure of the towers
             // the same bytes must be taken again.
-            let partial = clips > 0 && matches!(error, EmbedError::Media(_));
+            let partial = clips > 0 && matches!(&error, EmbedError::Media(error) if !error.is_ours());
             let state = if partial { AssetState::Partial } else { AssetState::Failed };
-            (state, Some((error.code().to_owned(), error.to_string())), summary)
+            (state, Some(super::faults::last_word(&error)), summary)
         }
         Ended::Damaged(error) => {
             (AssetState::Failed, Some((error.code().to_owned(), error.to_string())), None)

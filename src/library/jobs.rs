@@ -112,6 +112,12 @@ impl Library {
             JobSource::Folder { path, .. } | JobSource::Manifest(path) => Some(self.allowed_path(path)?),
             JobSource::Files(_) | JobSource::Bucket { .. } => None,
         };
+        if let (JobSource::Folder { .. }, Some(path)) = (&source, &path) {
+            let meta = tokio::fs::metadata(path).await?;
+            if !meta.is_dir() && !meta.is_file() {
+                return Err(LibraryError::PathKind(path.display().to_string(), "a folder or a regular file"));
+            }
+        }
         let mut shown = path.as_deref().map(super::utf8).transpose()?;
         let items = if let JobSource::Bucket { place, filter } = &source {
             let place = self.sources.buckets.check(place)?;
@@ -153,7 +159,13 @@ impl Library {
         while let Some(object) = listing.next().await {
             let key = object?.key;
             let relative = key.strip_prefix(&place.key).unwrap_or(&key).trim_start_matches('/');
-            if !filter.wants_object(relative) {
+            let wanted = if BucketUrl::is_key(&key) {
+                filter.wants_object(relative)
+            } else {
+                // Its item fails and says why.
+                filter.wants_object(relative.rsplit('/').next().unwrap_or(relative))
+            };
+            if !wanted {
                 continue;
             }
             if items.len() == MAX_FILES {
@@ -268,6 +280,9 @@ fn merged(metadata: &Value, own: serde_json::Map<String, Value>) -> Value {
 fn list_error(error: ListError) -> LibraryError {
     match error {
         ListError::TooMany(most) => LibraryError::TooManyFiles(most),
+        ListError::Io(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            LibraryError::PathUnreadable("the folder".to_owned())
+        }
         ListError::Io(error) => LibraryError::Io(error),
     }
 }

@@ -12,6 +12,7 @@ mod describe;
 mod disk;
 mod error;
 mod evaluate;
+mod faults;
 mod follow;
 mod hand_over;
 mod health;
@@ -44,6 +45,8 @@ use tokio::sync::{Mutex, Notify, RwLock, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+#[cfg(test)]
+pub(crate) use backup::fuzzed;
 pub use backup::{
     BackupError, KeepConfig, Restored, SnapshotContents, SnapshotOptions, SnapshotPlace, SnapshotProblem,
     SnapshotProgress, SnapshotState, SnapshotView,
@@ -281,7 +284,7 @@ impl Library {
         self.start_workers();
         // Queued before the lock is given back: whoever sees the claim finds it in the queue or at a worker.
         let queue = |claim, record: &AssetRecord| self.work.push(claim, record.clone());
-        match self.accept(source, queue).await? {
+        match self.accept(source, true, queue).await? {
             ingest::Accepted::New((), record) => Ok((record, true)),
             ingest::Accepted::Running(_, record) | ingest::Accepted::Known(record) => Ok((record, false)),
         }
@@ -474,7 +477,8 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, LibraryError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(outcome) => outcome,
-        Err(error) => Err(LibraryError::Io(std::io::Error::other(error))),
+        Err(error) if error.is_panic() => Err(LibraryError::Panicked),
+        Err(_) => Err(LibraryError::Stopping),
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::quarantine::Quarantine;
 use super::{LibraryError, open_resolved};
-use crate::faults::crash_point;
+use crate::fail_points::crash_point;
 
 /// What bytes are: their SHA-256 and their number.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -70,7 +70,7 @@ impl Library {
         let seen = self.compare(watch).await;
         let error = match &seen {
             Ok(note) => note.clone(),
-            Err(error) => Some((error.code().to_owned(), error.to_string())),
+            Err(error) => Some((error.code().to_owned(), error.told())),
         };
         // Written only where it says something new: a folder at rest costs the disk nothing.
         if error.is_some() || watch.error.is_some() || watch.last_look_unix_ms == 0 {

@@ -39,6 +39,8 @@ pub struct Options {
     pub envs: Vec<(String, String)>,
     /// What the server is started by, as `nsenter` with its arguments.
     pub prefix: Vec<String>,
+    /// Where its log goes; default: the test's own standard error.
+    pub log: Option<PathBuf>,
 }
 
 impl Options {
@@ -56,6 +58,10 @@ impl Options {
     }
     pub fn prefix(mut self, prefix: &[String]) -> Self {
         self.prefix = prefix.to_vec();
+        self
+    }
+    pub fn log(mut self, log: &Path) -> Self {
+        self.log = Some(log.to_owned());
         self
     }
     pub fn args(mut self, args: &[&str]) -> Self {
@@ -81,23 +87,29 @@ impl Server {
         Self::try_start(options).expect("the server ended before it was ready")
     }
 
+    /// The same with another program.
+    pub fn start_program(program: &Path, options: Options) -> Self {
+        Self::spawn(program, options, Stdio::inherit()).expect("the server ended before it was ready")
+    }
+
     /// Starts a server and waits until it is ready; `None` where it ends before.
     pub fn try_start(options: Options) -> Option<Self> {
-        Self::spawn(options, Stdio::inherit())
+        Self::spawn(&binary(), options, Stdio::inherit())
     }
 
     /// Starts a server and waits until it is ready; what it said where it ends before.
     pub fn start_or_said(options: Options) -> Result<Self, String> {
         let said = tempfile::NamedTempFile::new().unwrap();
-        let started = Self::spawn(options, said.reopen().unwrap().into());
+        let started = Self::spawn(&binary(), options, said.reopen().unwrap().into());
         started.ok_or_else(|| String::from_utf8_lossy(&std::fs::read(said.path()).unwrap()).into_owned())
     }
 
-    fn spawn(options: Options, stderr: Stdio) -> Option<Self> {
+    fn spawn(program: &Path, options: Options, stderr: Stdio) -> Option<Self> {
         let kept = options.data.is_none().then(|| tempfile::tempdir().unwrap());
         let data = options.data.unwrap_or_else(|| kept.as_ref().unwrap().path().join("data"));
+        let stderr = options.log.map_or(stderr, |log| std::fs::File::create(log).unwrap().into());
         let mut command = Command::new("sh");
-        command.args(["-c", KEEPER, "keeper"]).args(options.prefix).arg(binary());
+        command.args(["-c", KEEPER, "keeper"]).args(options.prefix).arg(program);
         serve_arguments(&mut command, &data, options.roots, options.args, options.envs);
         let mut keeper = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let stdin = keeper.stdin.take();
@@ -161,6 +173,11 @@ impl Server {
 
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The server's process id.
+    pub fn pid(&self) -> u32 {
+        self.pid.trim().parse().unwrap()
     }
 
     /// `host:port`.
@@ -269,7 +286,7 @@ fn serve_arguments(
     for root in roots {
         command.arg("--allow-root").arg(root);
     }
-    command.args(args).envs(envs).env("TRIPTYCH_NATIVE_DIR", native_dir());
+    command.args(args).env("TRIPTYCH_NATIVE_DIR", native_dir()).envs(envs);
 }
 
 /// Runs the program with these arguments to its end.
