@@ -8,6 +8,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use super::conn::{Conn, Cut, Patience, Rank};
+use crate::access::network_of;
 
 /// How many connections there may be.
 #[derive(Debug, Clone, Copy)]
@@ -131,14 +132,6 @@ impl Registry {
     /// Resolves when a place was given back.
     pub async fn freed(&self) {
         self.freed.notified().await;
-    }
-}
-
-/// Whoever has one IPv6 address has its whole /64.
-fn network_of(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6((address.to_bits() & !u128::from(u64::MAX)).into()),
-        address @ IpAddr::V4(_) => address,
     }
 }
 
