@@ -38,8 +38,13 @@ const LASTING_AFTER: Duration = Duration::from_millis(300);
 const LARGE_BITS: u32 = 20;
 const LARGE_WAITS: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// Weight of the latest request in what the next one is expected to cost.
+/// What a class is expected to cost is the quantile of what its requests were seen to cost, so that a moment in
+/// which the machine stood still does not make all of them dear.
+const COST_QUANTILE: f64 = 0.3;
+/// How far one request moves the estimate.
 const LEARNING_RATE: f64 = 0.1;
+/// The first requests of a class move it further.
+const FIRST_SEEN: u32 = 8;
 /// What a request of an unknown class is expected to cost, seconds.
 const FIRST_LIGHT_SECS: f64 = 0.005;
 const FIRST_DEAR_SECS: f64 = 0.1;
@@ -79,8 +84,14 @@ struct Cost {
 impl Cost {
     fn learn(&mut self, secs: f64) {
         self.seen = self.seen.saturating_add(1);
-        let rate = LEARNING_RATE.max(1.0 / f64::from(self.seen));
-        self.secs += (secs - self.secs) * rate;
+        if self.seen <= FIRST_SEEN {
+            // Their mean.
+            self.secs += (secs - self.secs) / f64::from(self.seen);
+        } else if secs > self.secs {
+            self.secs *= 1.0 + LEARNING_RATE * COST_QUANTILE;
+        } else {
+            self.secs *= 1.0 - LEARNING_RATE * (1.0 - COST_QUANTILE);
+        }
     }
 }
 
@@ -465,7 +476,15 @@ mod tests {
         let mut cost = Cost::default();
         cost.learn(0.2);
         assert!((cost.secs - 0.2).abs() < 1e-9, "the first is all that is known");
-        (0..200).for_each(|_| cost.learn(0.1));
-        assert!((cost.secs - 0.1).abs() < 1e-3);
+        let mut learn = |secs: f64, times: usize| {
+            (0..times).for_each(|_| cost.learn(secs));
+            cost.secs
+        };
+        let settled = learn(0.1, 500);
+        assert!((0.09..0.11).contains(&settled), "{settled}");
+        let stalled = learn(5.0, 20);
+        assert!(stalled < 0.2, "twenty requests of a moment that stood still: {stalled}");
+        let dearer = learn(5.0, 500);
+        assert!(dearer > 4.0, "{dearer}");
     }
 }
