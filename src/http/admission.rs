@@ -25,6 +25,9 @@ const FORMS: &[&str] = &["/v1/search", "/v1/embeddings", "/v1/assets/{id}/timeli
 /// JSON larger than this holds media, as a rule.
 const MEDIA_FROM_BYTES: u64 = 16 << 10;
 
+/// So many queries without media are taken side by side for each one that the server answers at a time, whatever
+/// they seem to cost: where the whole machine stands still for a moment, that is no reason to refuse them.
+const LIGHT_ALWAYS: f64 = 16.0;
 /// While requests queue up lastingly, one is taken only if it need not be expected to wait longer than
 /// this, or than [`LASTING_COSTS`] times its own cost.
 const LASTING_WAIT_SECS: f64 = 0.075;
@@ -53,8 +56,7 @@ const FIRST_DEAR_SECS: f64 = 0.1;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Class {
     route: String,
-    /// Whether media must be decoded for it. Such requests have a lane of their own and leave a quarter
-    /// of the permits to others.
+    /// Whether media must be decoded for it. Such queries have a lane of their own.
     dear: bool,
     /// Bits of the body's length.
     size: u32,
@@ -71,6 +73,11 @@ impl Class {
 
     fn is_query(&self) -> bool {
         QUERIES.contains(&&*self.route)
+    }
+
+    /// A query without media. A quarter of the permits is for such alone.
+    fn is_light_query(&self) -> bool {
+        self.is_query() && !self.dear
     }
 }
 
@@ -138,8 +145,8 @@ impl Lanes {
 #[derive(Debug)]
 pub struct Admission {
     permits: Arc<Semaphore>,
-    /// A part of them, for what must be decoded.
-    dear: Arc<Semaphore>,
+    /// Three quarters of them, for all but light queries.
+    others: Arc<Semaphore>,
     /// Requests that are served side by side without slowing each other down.
     parallel: f64,
     lanes: Mutex<Lanes>,
@@ -162,7 +169,7 @@ impl Admission {
         let lanes = Lanes { light: Lane::new(), dear: Lane::new(), costs: HashMap::new() };
         Arc::new(Self {
             permits: Arc::new(Semaphore::new(max_in_flight.max(1))),
-            dear: Arc::new(Semaphore::new((max_in_flight - max_in_flight / 4).max(1))),
+            others: Arc::new(Semaphore::new((max_in_flight - max_in_flight / 4).max(1))),
             parallel: parallel.max(1) as f64,
             lanes: Mutex::new(lanes),
         })
@@ -174,7 +181,8 @@ impl Admission {
 
     /// Whether a request would be taken now; said before its body is read.
     fn check(&self, class: &Class) -> Result<(), Refusal> {
-        if self.permits.available_permits() == 0 || (class.dear && self.dear.available_permits() == 0) {
+        let taken = |permits: &Semaphore| permits.available_permits() == 0;
+        if taken(&self.permits) || (!class.is_light_query() && taken(&self.others)) {
             return Err(Refusal::TooMany);
         }
         self.weigh(&self.lanes(), class)
@@ -193,7 +201,8 @@ impl Admission {
             if lasting { (LASTING_WAIT_SECS, LASTING_COSTS) } else { (BURST_WAIT_SECS, BURST_COSTS) };
         let ahead = lanes.ahead(lane, secs);
         let most = wait.max(secs * costs);
-        if lane.count > 0 && (ahead + secs) / self.parallel > most {
+        let always = if class.dear { 1.0 } else { self.parallel * LIGHT_ALWAYS };
+        if lane.count as f64 >= always && (ahead + secs) / self.parallel > most {
             return Err(Refusal::Overloaded { wait_secs: ahead / self.parallel });
         }
         Ok(())
@@ -203,7 +212,7 @@ impl Admission {
         let take =
             |permits: &Arc<Semaphore>| Arc::clone(permits).try_acquire_owned().map_err(|_| Refusal::TooMany);
         let permit = take(&self.permits)?;
-        let dear = class.dear.then(|| take(&self.dear)).transpose()?;
+        let other = (!class.is_light_query()).then(|| take(&self.others)).transpose()?;
         let mut lanes = self.lanes();
         self.weigh(&lanes, &class)?;
         let others = lanes.light.count + lanes.dear.count;
@@ -222,7 +231,7 @@ impl Admission {
             began: Instant::now(),
             others,
             succeeded: false,
-            _permits: [Some(permit), dear],
+            _permits: [Some(permit), other],
         })
     }
 }
