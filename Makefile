@@ -4,7 +4,7 @@ VENV ?= .venv
 MODEL ?= models/small-world
 export TRIPTYCH_NATIVE_DIR ?= $(CURDIR)/.triptych/native
 
-.PHONY: demo test native native-cuda build test-server venv lint test-rust test-trainer test-full test-kill test-page small-world bench deny clean
+.PHONY: demo test native native-cuda build test-server venv lint test-rust test-trainer test-full test-kill test-decoding test-page small-world bench deny clean
 
 demo: native build
 	target/release/triptych demo --model $(MODEL) --data .triptych/demo
@@ -52,6 +52,10 @@ test-full: venv native test-server
 # A job of 2,000 files over a server that is killed ten times; minutes.
 test-kill: native
 	cargo test --locked --test job_kill -- --ignored --nocapture --test-threads 1
+
+# Pictures and videos of full size, dozens at once, and what their decoders take; minutes.
+test-decoding: native
+	cargo test --locked --test decoding_limits -- --include-ignored --nocapture --test-threads 1
 
 # Skips, and says so, where there is no Chromium with its chromedriver.
 test-page: venv native test-server
