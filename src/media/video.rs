@@ -16,7 +16,11 @@ pub fn arguments(request: &Request, demuxers: &str, media: RawFd, sound: RawFd) 
             args.input(media);
         }
         Task::Thumbnail { at_secs, max_side_px } => {
-            args.word("-ss").word(secs(at_secs)).input(media);
+            // Some demuxers (animated WebP) cannot even seek to the beginning.
+            if at_secs > 0.0 {
+                args.word("-ss").word(secs(at_secs));
+            }
+            args.input(media);
             args.thumbnail(max_side_px);
         }
         Task::Clips { fps, sample_rate_hz, start_secs, duration_secs, streams } => {
