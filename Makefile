@@ -4,7 +4,7 @@ VENV ?= .venv
 MODEL ?= models/small-world
 export TRIPTYCH_NATIVE_DIR ?= $(CURDIR)/.triptych/native
 
-.PHONY: demo test native native-cuda build test-server venv lint test-rust test-trainer test-full test-kill test-hostile test-fuzz test-page small-world bench deny clean
+.PHONY: demo test native native-cuda build test-server venv lint test-rust test-trainer test-full test-kill test-crash test-damage test-hostile test-fuzz test-page small-world bench deny clean
 
 demo: native build
 	target/release/triptych demo --model $(MODEL) --data .triptych/demo
@@ -62,6 +62,14 @@ test-hostile: native
 FUZZ_SECS ?= 1800
 test-fuzz:
 	FUZZ_SECS=$(FUZZ_SECS) cargo test --release --locked --lib fuzz:: -- --ignored --nocapture
+
+# A thousand servers killed at any moment and at every fail point, under every kind of change; half an hour.
+test-crash: native
+	cargo test --locked --test crash_cycles -- --ignored --nocapture --test-threads 1
+
+# Every file of a data folder and of a bundle, damaged in every way; half an hour.
+test-damage: native
+	cargo test --locked --test state_damage -- --ignored --nocapture --test-threads 1
 
 # Skips, and says so, where there is no Chromium with its chromedriver.
 test-page: venv native test-server

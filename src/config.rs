@@ -153,6 +153,9 @@ pub struct KeepArgs {
     /// How often it is looked whether deleted clips left space to give back, seconds.
     #[arg(long, env = "TRIPTYCH_COMPACT_EVERY_SECS", default_value_t = 60.0, value_parser = positive_secs)]
     pub compact_every_secs: f64,
+    /// How fast the bytes of uploads are read, again every week, to tell whether they are damaged; 0: only when asked for.
+    #[arg(long, env = "TRIPTYCH_CHECK_BYTES_PER_SEC", default_value_t = 4 << 20)]
+    pub check_bytes_per_sec: u64,
 }
 
 impl KeepArgs {
@@ -165,6 +168,7 @@ impl KeepArgs {
             snapshots_kept: self.snapshots_kept,
             retention_every: Some(Duration::from_secs_f64(self.retention_every_secs)),
             compact_every: Some(Duration::from_secs_f64(self.compact_every_secs)),
+            check_bytes_per_sec: self.check_bytes_per_sec,
         }
     }
 }

@@ -1,18 +1,20 @@
 //! Triptych: search video by text, by sound, by image or by another clip.
 //!
 //! The flow, and the only direction imports may take:
-//! `types, native, telemetry → outbound → media → preprocess → model → embed → store → catalog → index → search → jobs →
+//! `types, native, telemetry, faults → outbound → media → preprocess → model → embed → ledger, store → catalog → index → search → jobs →
 //! library → {http, config} → cli → main`. `tests/layers.rs` holds it.
 
 pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod embed;
+pub mod faults;
 #[cfg(test)]
 mod fuzz;
 pub mod http;
 pub mod index;
 pub mod jobs;
+pub mod ledger;
 pub mod library;
 pub mod media;
 pub mod model;

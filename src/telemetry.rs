@@ -107,6 +107,9 @@ fn describe() {
         "triptych_decoder_ok",
         "1 while files can be decoded, 0 while ffmpeg or its sandbox fails"
     );
+    describe_counter!("triptych_quarantined_total", "Files and folders moved to quarantine since the start");
+    describe_gauge!("triptych_quarantine_files", "Files that were in quarantine at the start");
+    describe_gauge!("triptych_quarantine_bytes", Unit::Bytes, "Bytes that were in quarantine at the start");
     describe_gauge!("triptych_assets", "Assets in the library");
     describe_gauge!("triptych_clips", "Clips in the library");
     describe_gauge!(

@@ -25,6 +25,8 @@ fn asset(n: usize, metadata: &Value) -> AssetRecord {
         clips: 0,
         created_unix_ms: 86_400_000 * n as i64,
         updated_unix_ms: 0,
+        file_mtime_ns: None,
+        damage: None,
     }
 }
 

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 
 /// Layers from the bottom up; modules in one entry may not use each other.
 const LAYERS: &[&[&str]] = &[
-    &["types", "native", "telemetry"],
+    &["types", "native", "telemetry", "faults"],
     &["outbound"],
     &["media"],
     &["preprocess"],
     &["model"],
     &["embed"],
-    &["store"],
+    &["ledger", "store"],
     &["catalog"],
     &["index"],
     &["search"],

@@ -45,6 +45,8 @@ pub fn film(n: usize, metadata: Value) -> AssetRecord {
         clips: 0,
         created_unix_ms: n as i64 * 60_000,
         updated_unix_ms: 0,
+        file_mtime_ns: None,
+        damage: None,
     }
 }
 

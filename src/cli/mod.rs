@@ -3,6 +3,7 @@
 #[macro_use]
 mod out;
 
+mod check;
 mod compact;
 pub mod decode_worker;
 mod demo;
@@ -11,6 +12,7 @@ mod embed;
 mod eval;
 mod index;
 mod model;
+mod quarantine;
 mod query;
 mod search;
 mod serve;
@@ -62,11 +64,18 @@ enum Command {
     Model(model::ModelCommand),
     /// Take, list, verify, restore and delete snapshots of a library.
     Snapshot(snapshot::SnapshotCommand),
+    /// Look for damage in the store and in the bytes of uploads; repair what the bytes allow.
+    Check(check::CheckArgs),
     /// Write the store anew without the space that deleted clips left.
     Compact(compact::CompactArgs),
+    /// List or empty the quarantine, where the server puts files that it does not understand.
+    Quarantine(quarantine::QuarantineCommand),
     /// Say which native parts are found, where, which version, and what is missing.
     Doctor(doctor::DoctorArgs),
 }
+
+/// Exit status where a person has to decide what becomes of the data folder.
+const EXIT_DATA_LOST: u8 = 4;
 
 /// A failed command: a sentence for the person, a stable code and an exit status for scripts.
 #[derive(Debug)]
@@ -75,7 +84,8 @@ pub struct CliError {
     pub code: &'static str,
     /// What went wrong and what to do.
     pub message: String,
-    /// Process exit status: 2 bad input, 3 missing or broken model or native part, 1 anything else.
+    /// Process exit status: 2 bad input, 3 missing or broken model or native part, 4 the store has lost
+    /// what was acknowledged, 1 anything else.
     pub exit: u8,
 }
 
@@ -97,7 +107,11 @@ impl From<LibraryError> for CliError {
         if let LibraryError::Embed(EmbedError::Model(error)) = error {
             return error.into();
         }
-        Self { code: error.code(), message: error.to_string(), exit: 1 }
+        let exit = match error {
+            LibraryError::StoreBehind(_) | LibraryError::StoreUnreadable(_) => EXIT_DATA_LOST,
+            _ => 1,
+        };
+        Self { code: error.code(), message: error.to_string(), exit }
     }
 }
 
@@ -161,8 +175,14 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
+    // Fail points exist in test builds alone.
+    let _fail_points = crate::faults::has_failpoints().then(crate::faults::FailScenario::setup);
     let serves = matches!(cli.command, Command::Serve(_) | Command::Demo(_));
     crate::telemetry::init_logging(if serves { Verbosity::Notices } else { Verbosity::Warnings });
+    if serves {
+        // Before the data folder is opened: what a start puts aside is counted too.
+        let _ = crate::telemetry::metrics();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into()),
@@ -177,7 +197,9 @@ pub fn main() -> ExitCode {
             Command::Eval(args) => eval::run(args).await,
             Command::Model(command) => model::run(command).await,
             Command::Snapshot(command) => snapshot::run(command).await,
+            Command::Check(args) => check::run(args).await,
             Command::Compact(args) => compact::run(args).await,
+            Command::Quarantine(command) => quarantine::run(command),
             Command::Doctor(args) => doctor::run(args).await,
         }
     });
@@ -236,6 +258,8 @@ struct Doors {
     sources: SourcesConfig,
     /// Snapshots, retention, compaction.
     keep: KeepConfig,
+    /// Whether a store that has lost something is rebuilt.
+    rebuild_from_uploads: bool,
     /// Share of a core that measures recall.
     recall_probe_share: f64,
 }
@@ -256,6 +280,7 @@ fn models_config(
         ingest_workers,
         webhooks: doors.webhooks,
         keep: doors.keep,
+        rebuild_from_uploads: doors.rebuild_from_uploads,
         recall_probe_share: doors.recall_probe_share,
         sources: doors.sources,
     };

@@ -75,6 +75,10 @@ pub struct ServeArgs {
     /// Folder whose bundles may be loaded while running (POST /v1/models); may be given more than once.
     #[arg(long = "model-root", env = "TRIPTYCH_MODEL_ROOTS", value_delimiter = ':')]
     model_roots: Vec<PathBuf>,
+    /// Where the store has lost what was acknowledged, put it aside and index everything again from the uploaded
+    /// bytes and the names and metadata in the ledger; a store that is whole stays as it is.
+    #[arg(long, env = "TRIPTYCH_REBUILD_FROM_UPLOADS")]
+    rebuild_from_uploads: bool,
     /// Folder to watch: new and changed files in it are indexed. Its files are allowed as with --allow-root;
     /// may be given more than once.
     #[arg(long = "watch", env = "TRIPTYCH_WATCH", value_delimiter = ':', value_name = "FOLDER")]
@@ -90,6 +94,7 @@ pub async fn run(args: ServeArgs) -> Result<ExitCode, CliError> {
         webhooks: args.webhooks.door()?,
         sources: args.sources.sources(args.listen.max_upload_bytes),
         keep: args.keep.config(),
+        rebuild_from_uploads: args.rebuild_from_uploads,
         recall_probe_share: args.listen.server.recall_probe_share,
     };
     let config = super::models_config(&args.model, &args.data, &args.limits, doors)?;

@@ -100,6 +100,7 @@ async fn by_form(state: &AppState, request: Request) -> Result<(IngestSource, Op
     if declared.is_some_and(|bytes| bytes > max_bytes.saturating_add(2 << 20)) {
         return Err(LibraryError::UploadTooLarge { max_bytes }.into());
     }
+    state.library.check_disk(declared.unwrap_or(0))?;
     let rule = FileRule { max_bytes, durable: true };
     let mut form = form::receive(state, request, &["name", "metadata"], rule).await?;
     let (upload, file_name) = form.require_file()?;

@@ -11,7 +11,7 @@ use tokio_util::io::ReaderStream;
 use super::error::{ApiError, ErrorBody};
 use super::extract::IdPath;
 use super::state::AppState;
-use crate::library::{LibraryError, open_resolved};
+use crate::library::LibraryError;
 use crate::store::AssetRecord;
 use crate::types::{AssetId, AssetKind};
 
@@ -37,20 +37,12 @@ pub async fn content(
     if matches_etag(&headers, header::IF_NONE_MATCH.as_str(), &etag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
     }
-    let path = asset.path.clone();
-    let opened = tokio::task::spawn_blocking(move || {
-        let file = open_resolved(path.as_ref())?;
-        let length = file.metadata()?.len();
-        Ok::<_, LibraryError>((file, length))
-    });
-    let (file, length) = match opened.await {
-        Ok(Ok(opened)) => opened,
-        Ok(Err(LibraryError::PathMissing(_))) => {
+    let (file, length) = match state.library.open_content(&asset).await {
+        Err(LibraryError::PathMissing(_)) => {
             let message = "the file is no longer where it was when it was indexed";
             return Err(ApiError::new(StatusCode::NOT_FOUND, "content_missing", message));
         }
-        Ok(Err(error)) => return Err(error.into()),
-        Err(_) => return Err(ApiError::of_status(StatusCode::INTERNAL_SERVER_ERROR)),
+        opened => opened?,
     };
     let whole = !headers.contains_key(header::RANGE) || !if_range_holds(&headers, &etag);
     let range = if whole { Range::Whole } else { parse_range(headers.get(header::RANGE), length) };

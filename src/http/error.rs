@@ -24,6 +24,8 @@ pub struct ApiError {
     message: String,
     param: Option<String>,
     retry_after_secs: Option<u64>,
+    /// Further fields of the answer, beside `error`.
+    more: Option<serde_json::Value>,
 }
 
 /// Codes of 403 that are a matter of the request, not of who sends it.
@@ -34,6 +36,9 @@ const REFUSED_BY_RULE: &[&str] = &["path_not_allowed", "webhooks_disabled", "web
 pub struct ErrorBody {
     /// The error.
     pub error: ErrorDetail,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    more: Option<serde_json::Value>,
 }
 
 /// What went wrong.
@@ -55,7 +60,14 @@ pub struct ErrorDetail {
 impl ApiError {
     /// An error of a status and a stable code.
     pub fn new(status: StatusCode, code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self { status, code: code.into(), message: message.into(), param: None, retry_after_secs: None }
+        Self {
+            status,
+            code: code.into(),
+            message: message.into(),
+            param: None,
+            retry_after_secs: None,
+            more: None,
+        }
     }
 
     /// 400 for a field that is wrong.
@@ -67,6 +79,13 @@ impl ApiError {
     #[must_use]
     pub fn with_param(mut self, param: impl Into<String>) -> Self {
         self.param = Some(param.into());
+        self
+    }
+
+    /// Adds fields of an object to the answer.
+    #[must_use]
+    pub fn with_more(mut self, more: serde_json::Value) -> Self {
+        self.more = Some(more);
         self
     }
 
@@ -121,7 +140,7 @@ impl ApiError {
             code: self.code.into_owned(),
             request_id: request_id.to_owned(),
         };
-        let mut response = (status, Json(ErrorBody { error })).into_response();
+        let mut response = (status, Json(ErrorBody { error, more: self.more })).into_response();
         let headers = response.headers_mut();
         if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(retry.unwrap_or(1)));
@@ -143,12 +162,17 @@ impl IntoResponse for ApiError {
 
 impl From<LibraryError> for ApiError {
     fn from(error: LibraryError) -> Self {
+        if error.storage_full().is_some() {
+            return Self::new(StatusCode::INSUFFICIENT_STORAGE, error.code(), error.to_string());
+        }
         let status = match &error {
             LibraryError::Store(StoreError::NotFound(_)) | LibraryError::PathMissing(_) => {
                 StatusCode::NOT_FOUND
             }
             LibraryError::Embed(error) => return embed_error(error),
             LibraryError::NoSuchTrack(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            // They were here once, and will not come back by asking again.
+            LibraryError::ContentDamaged { .. } => StatusCode::GONE,
             LibraryError::UnknownAsset(..) => {
                 return Self::new(StatusCode::UNPROCESSABLE_ENTITY, error.code(), error.to_string())
                     .with_param("pairs");
@@ -183,15 +207,15 @@ impl From<LibraryError> for ApiError {
             LibraryError::Backup(inner) => return backup_error(inner),
             LibraryError::TooManyWatches(_) => StatusCode::BAD_REQUEST,
             LibraryError::Cancelled
+            | LibraryError::CheckRunning
             | LibraryError::WatchExists(_)
             | LibraryError::ModelLoaded(_)
             | LibraryError::ModelBehind(_)
             | LibraryError::ModelServes(_) => StatusCode::CONFLICT,
             LibraryError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-            LibraryError::Io(io) if io.kind() == std::io::ErrorKind::StorageFull => {
-                StatusCode::INSUFFICIENT_STORAGE
-            }
             LibraryError::Store(_)
+            | LibraryError::StoreBehind(_)
+            | LibraryError::StoreUnreadable(_)
             | LibraryError::Index(_)
             | LibraryError::Io(_)
             | LibraryError::Panicked => {

@@ -1,6 +1,6 @@
 //! Whether the server lives, and whether it can answer.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
@@ -10,57 +10,94 @@ use utoipa::ToSchema;
 
 use super::error::{ApiError, ErrorBody};
 use super::state::AppState;
+use crate::library::{PartHealth, PartState};
 
-/// How long the store may take before the server counts as not ready.
-const STORE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The server's health.
+/// The process answers.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Health {
-    /// Always `ok`; otherwise the answer is an error.
+pub struct Alive {
+    /// Always `ok`.
     status: &'static str,
     /// Version of the server.
     version: &'static str,
 }
 
-const OK: Health = Health { status: "ok", version: env!("CARGO_PKG_VERSION") };
-
-/// The process answers.
-#[utoipa::path(get, path = "/livez", tag = "server", responses((status = 200, description = "Alive", body = Health)))]
-pub async fn livez() -> Json<Health> {
-    Json(OK)
+/// One part of the server.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PartView {
+    /// How it does.
+    status: PartState,
+    /// A sentence, where something is to be said.
+    detail: Option<String>,
 }
 
-/// The model is loaded and checked, the store answers, work is taken.
+/// The server's health.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Health {
+    /// `ok`, or `degraded`: it answers, and a part of it does not do all that it should. Where a part has
+    /// failed the answer is an error.
+    status: PartState,
+    /// Version of the server.
+    version: &'static str,
+    /// `store`, `disk`, `towers` (the model), `decoder`, `index`, `webhooks` and `content` (the bytes of uploads).
+    parts: BTreeMap<&'static str, PartView>,
+}
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The process answers.
+#[utoipa::path(get, path = "/livez", tag = "server", responses((status = 200, description = "Alive", body = Alive)))]
+pub async fn livez() -> Json<Alive> {
+    Json(Alive { status: "ok", version: VERSION })
+}
+
+/// How every part does. An error beside `status` and `parts` where one has failed.
 #[utoipa::path(get, path = "/readyz", tag = "server",
-    responses((status = 200, description = "Ready", body = Health),
+    responses((status = 200, description = "Ready, or degraded", body = Health),
         (status = 503, description = "Not ready", body = ErrorBody)))]
 pub async fn readyz(State(state): State<AppState>) -> Result<Json<Health>, ApiError> {
     let not_ready =
-        |message| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", message).retry_after(1);
+        |message: &str| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", message).retry_after(1);
     if state.stop.is_cancelled() {
         return Err(not_ready("the server is shutting down"));
     }
-    match tokio::time::timeout(STORE_TIMEOUT, state.library.store().sequence()).await {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => {
-            tracing::error!(%error, "the store does not answer");
-            return Err(not_ready("the store does not answer"));
-        }
-        Err(_) => return Err(not_ready("the store does not answer in time")),
+    let health = Health::of(state.library.health().await);
+    if health.status == PartState::Failed {
+        let failed = health.parts.values().filter(|part| part.status == PartState::Failed);
+        let reasons: Vec<&str> = failed.filter_map(|part| part.detail.as_deref()).collect();
+        return Err(not_ready(&reasons.join("; ")).with_more(serde_json::json!(health)));
     }
-    // The reason is in the log: it may name paths.
-    if state.library.decoder_health().await.ok {
-        Ok(Json(OK))
-    } else {
-        Err(not_ready("files cannot be decoded: ffmpeg or the decode-worker does not start"))
+    Ok(Json(health))
+}
+
+impl Health {
+    fn of(found: Vec<PartHealth>) -> Self {
+        let status = found.iter().map(|part| part.state).max().unwrap_or(PartState::Ok);
+        let view = |part: PartHealth| (part.part, PartView { status: part.state, detail: part.detail });
+        Self { status, version: VERSION, parts: found.into_iter().map(view).collect() }
     }
 }
 
 /// The same as `/readyz`.
 #[utoipa::path(get, path = "/health", tag = "server",
-    responses((status = 200, description = "Ready", body = Health),
+    responses((status = 200, description = "Ready, or degraded", body = Health),
         (status = 503, description = "Not ready", body = ErrorBody)))]
 pub async fn health(state: State<AppState>) -> Result<Json<Health>, ApiError> {
     readyz(state).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_part_tells_how_the_server_does() {
+        let of = |states: &[PartState]| {
+            let part = |state: &PartState| PartHealth { part: "disk", state: *state, detail: None };
+            Health::of(states.iter().map(part).collect()).status
+        };
+        let (ok, degraded, failed) = (PartState::Ok, PartState::Degraded, PartState::Failed);
+        assert_eq!(of(&[ok, ok]), ok);
+        assert_eq!(of(&[ok, degraded]), degraded);
+        assert_eq!(of(&[degraded, failed, ok]), failed);
+    }
 }

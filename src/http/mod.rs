@@ -2,6 +2,7 @@
 
 mod assets;
 mod changes;
+mod checks;
 mod compactions;
 mod content;
 mod data_uri;
@@ -96,7 +97,6 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     models.serving().start_workers();
-    let _ = crate::telemetry::metrics();
     let stopping = CancellationToken::new();
     let app = router::app(state::Server::new(models, config.clone(), stopping.clone()));
     server::run(listener, app, &config, stop, stopping).await;

@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 use super::error::ApiError;
 use super::state::Server;
 use super::{
-    assets, changes, compactions, content, deletions, embeddings, evaluations, guard, health, jobs,
+    assets, changes, checks, compactions, content, deletions, embeddings, evaluations, guard, health, jobs,
     middleware, models, openapi, pages, retention, search, session, snapshots, standing, stats, thumbnail,
     timeline, watches, webhooks,
 };
@@ -49,6 +49,7 @@ pub fn api() -> OpenApiRouter<Server> {
         .routes(routes!(retention::get, retention::set))
         .routes(routes!(retention::apply))
         .routes(routes!(compactions::compact))
+        .routes(routes!(checks::start, checks::get))
         .routes(routes!(watches::create, watches::list))
         .routes(routes!(watches::get, watches::delete))
         .routes(routes!(stats::stats))

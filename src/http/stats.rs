@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use super::error::ApiError;
 use super::state::AppState;
 use crate::index::Recall;
+use crate::library::DamageCounts;
 use crate::store::WorkState;
 use crate::types::{Space, Track};
 
@@ -73,6 +74,8 @@ pub struct Stats {
     ingest_active: usize,
     /// Uploads waiting among them.
     ingest_queued: usize,
+    /// What is known to be damaged.
+    damaged: DamageCounts,
     /// Indexes.
     indexes: Vec<IndexView>,
 }
@@ -95,6 +98,7 @@ async fn collect(state: &AppState) -> Result<Stats, ApiError> {
         calibrated_clips: state.library.calibrated_clips(),
         ingest_active,
         ingest_queued,
+        damaged: state.library.damage().await?,
         indexes: state.library.index().stats().into_iter().map(of).collect(),
     })
 }
@@ -125,6 +129,12 @@ pub async fn prometheus(State(state): State<AppState>) -> Result<Response, ApiEr
     gauge!("triptych_ingest_active").set(stats.ingest_active as f64);
     gauge!("triptych_ingest_queued").set(stats.ingest_queued as f64);
     gauge!("triptych_process_resident_bytes").set(stats.resident_bytes as f64);
+    let damaged = &stats.damaged;
+    for (what, count) in [("rows", damaged.rows), ("clips", damaged.clips), ("assets", damaged.assets)] {
+        gauge!("triptych_damaged", "what" => what).set(count as f64);
+    }
+    // Sets the gauges of the parts.
+    state.library.health().await;
     for index in &stats.indexes {
         let (track, space, engine) = (index.track.as_str(), index.space.to_string(), index.engine);
         gauge!("triptych_index_vectors", "track" => track, "space" => space.clone(), "engine" => engine)

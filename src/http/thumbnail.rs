@@ -17,6 +17,7 @@ use super::error::{ApiError, ErrorBody};
 use super::extract::{ApiQuery, IdPath};
 use super::state::AppState;
 use super::views::has_picture;
+use crate::library::LibraryError;
 use crate::media::{Lane, MediaError};
 use crate::preprocess;
 use crate::types::AssetId;
@@ -176,6 +177,11 @@ pub async fn thumbnail(
     let cached = [(header::ETAG, etag.clone()), (header::CACHE_CONTROL, "private, max-age=86400".to_owned())];
     if matches_etag(&headers, header::IF_NONE_MATCH.as_str(), &etag) {
         return Ok((StatusCode::NOT_MODIFIED, cached).into_response());
+    }
+    match state.library.open_content(&asset).await {
+        // The decoder says so in its own words.
+        Ok(_) | Err(LibraryError::PathMissing(_)) => {}
+        Err(error) => return Err(error.into()),
     }
     let decoder = state.library.embedder().decoder.on(Lane::Interactive);
     let make = preprocess::thumbnail(&decoder, asset.path.as_ref(), tenths as f64 / 10.0, size);

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::store::{AssetRecord, AssetState};
+use crate::store::{AssetRecord, AssetState, Damage};
 use crate::types::{AssetId, AssetKind, TimeSpan, Track, rfc3339_millis};
 
 /// A page of a list.
@@ -70,6 +70,8 @@ pub struct AssetView {
     pub sha256: String,
     /// Number of clips.
     pub clip_count: u64,
+    /// What is known to be wrong with it: its file is `missing` or `changed`, or its `metadata` cannot be read.
+    pub damage: Option<Damage>,
     /// The user's JSON object.
     #[schema(value_type = Object)]
     pub metadata: serde_json::Value,
@@ -103,6 +105,7 @@ impl From<AssetRecord> for AssetView {
             size_bytes: asset.size_bytes,
             sha256: asset.sha256,
             clip_count: asset.clips,
+            damage: asset.damage,
             metadata: asset.metadata,
             created_at: rfc3339_millis(asset.created_unix_ms),
             updated_at: rfc3339_millis(asset.updated_unix_ms),

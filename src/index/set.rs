@@ -76,8 +76,10 @@ impl IndexSet {
         members: &[(Track, Space, usize)],
         store: &dyn Store,
     ) -> Result<Self, IndexError> {
-        std::fs::create_dir_all(dir)
-            .map_err(|error| IndexError::Snapshot(format!("{}: {error}", dir.display())))?;
+        if let Err(error) = std::fs::create_dir_all(dir) {
+            // Only a cache lies there, and whoever writes it tries again.
+            tracing::warn!(%error, "the folder of the index snapshots could not be made");
+        }
         let sequence = store.sequence().await?;
         let opened = members.iter().map(|(track, space, dim)| async move {
             let wanted = (model, *track, space, *dim, sequence);
@@ -121,6 +123,13 @@ impl IndexSet {
                 member.index.remove(*clip);
             }
             lock(&member.damaged).retain(|damaged| !clips.contains(damaged));
+        }
+    }
+
+    /// A clip's vectors have been stored anew.
+    pub fn mended(&self, clip: ClipId) {
+        for member in &self.members {
+            lock(&member.damaged).retain(|damaged| *damaged != clip);
         }
     }
 

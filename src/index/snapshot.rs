@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::IndexError;
 use super::rows::{Rows, View};
+use crate::faults::crash_point;
+use crate::store::{StorageFull, StoreError};
 use crate::types::{ClipId, ModelId, Space, Track};
 
 const MAGIC: &[u8; 8] = b"TRIPIDX1";
@@ -46,12 +48,15 @@ pub struct Header {
 /// # Errors
 /// [`IndexError::Snapshot`].
 pub fn save(path: &Path, header: &Header, view: &View) -> Result<(), IndexError> {
-    write_file(path, header, view)
-        .map_err(|error| IndexError::Snapshot(format!("{}: {error}", path.display())))
+    write_file(path, header, view).map_err(|error| match StorageFull::of_io(&error) {
+        Some(full) => StoreError::from(full).into(),
+        None => IndexError::Snapshot(format!("{}: {error}", path.display())),
+    })
 }
 
 fn write_file(path: &Path, header: &Header, view: &View) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
     let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
     let mut out =
         Summed { out: BufWriter::with_capacity(1 << 20, temporary.as_file_mut()), crc: Default::default() };
@@ -73,6 +78,7 @@ fn write_file(path: &Path, header: &Header, view: &View) -> std::io::Result<()> 
     out.out.flush()?;
     drop(out);
     temporary.as_file().sync_all()?;
+    crash_point!("index-snapshot-rename");
     temporary.persist(path)?;
     File::open(folder)?.sync_all()
 }

@@ -1,6 +1,7 @@
 //! Keeps the background distributions of searches up to date with what the library holds.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -109,6 +110,10 @@ pub(super) async fn keep_up(library: Arc<Library>) {
             made = library.calibrate() => made,
         };
         if let Err(error) = made {
+            if library.disk.refuses(&error) {
+                // It is known in memory all the same.
+                continue;
+            }
             tracing::error!(%error, "the confidence of searches could not be brought up to date");
             tokio::time::sleep(LOOK_EVERY * 20).await;
         }
@@ -161,8 +166,13 @@ impl Library {
         let path = self.index_dir.join(FILE);
         super::blocking(move || {
             let folder = path.parent().map(std::path::Path::to_path_buf).unwrap_or_default();
+            std::fs::create_dir_all(&folder)?;
             let file = tempfile::NamedTempFile::new_in(folder)?;
-            serde_json::to_writer(std::io::BufWriter::new(&file), &saved).map_err(std::io::Error::from)?;
+            let mut out = std::io::BufWriter::new(&file);
+            serde_json::to_writer(&mut out, &saved).map_err(std::io::Error::from)?;
+            // What is left in the buffer may be what finds the disk full.
+            out.flush()?;
+            drop(out);
             file.persist(path).map_err(|error| error.error)?;
             Ok(())
         })

@@ -126,7 +126,14 @@ pub(super) async fn keep_up(library: Arc<Library>) {
             () = library.stop.cancelled() => return,
             () = tokio::time::sleep(every.max(Duration::from_millis(100))) => {}
         }
-        if let Err(error) = library.compact_if_quiet().await {
+        if !library.disk.writable(&library.stop).await {
+            return;
+        }
+        if let Err(error) = library
+            .compact_if_quiet()
+            .await
+            .or_else(|error| if library.disk.refuses(&error) { Ok(()) } else { Err(error) })
+        {
             tracing::error!(code = error.code(), %error, "free space could not be given back");
         }
     }

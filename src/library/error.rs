@@ -6,7 +6,7 @@ use crate::index::IndexError;
 use crate::model::ModelError;
 use crate::outbound::OutboundError;
 use crate::search::SearchError;
-use crate::store::StoreError;
+use crate::store::{StorageFull, StoreError};
 use crate::types::{Modality, WatchId};
 
 /// Why the library refused or failed.
@@ -86,6 +86,33 @@ pub enum LibraryError {
     /// Snapshots and compaction.
     #[error(transparent)]
     Backup(#[from] super::BackupError),
+    /// The store is older than what the ledger says was acknowledged.
+    #[error(
+        "the store is behind what this server has acknowledged: {0}. Restore a snapshot (`triptych snapshot \
+         restore`), put the newer database back, or start with --rebuild-from-uploads to index everything again \
+         from the uploaded bytes and the names and metadata in the ledger"
+    )]
+    StoreBehind(super::Shortfall),
+    /// The database cannot be opened.
+    #[error(
+        "the store cannot be opened: {0}. Restore a snapshot (`triptych snapshot restore`), or start with \
+         --rebuild-from-uploads to index everything again from the uploaded bytes and the names and metadata in \
+         the ledger"
+    )]
+    StoreUnreadable(String),
+    /// The file of an asset holds other bytes than those that were indexed.
+    #[error("{}", if *owned {
+        "the bytes of this upload are damaged; send the same file again, or put it back from a snapshot"
+    } else {
+        "the file has changed since it was indexed; index it again"
+    })]
+    ContentDamaged {
+        /// Whether the bytes are our own copy.
+        owned: bool,
+    },
+    /// A check is running.
+    #[error("a check is running; see GET /v1/checks")]
+    CheckRunning,
     /// The work was cancelled by a user.
     #[error("cancelled")]
     Cancelled,
@@ -109,10 +136,27 @@ pub enum LibraryError {
     Panicked,
     /// Input/output on the data folder.
     #[error("data folder: {0}")]
-    Io(#[from] std::io::Error),
+    Io(std::io::Error),
+}
+
+impl From<std::io::Error> for LibraryError {
+    fn from(error: std::io::Error) -> Self {
+        StorageFull::of_io(&error).map_or(Self::Io(error), |full| StoreError::from(full).into())
+    }
 }
 
 impl LibraryError {
+    /// Why the disk takes no more bytes, where that is what failed.
+    #[must_use]
+    pub const fn storage_full(&self) -> Option<StorageFull> {
+        match self {
+            Self::Store(StoreError::StorageFull(full))
+            | Self::Index(IndexError::Store(StoreError::StorageFull(full)))
+            | Self::Backup(super::BackupError::Store(StoreError::StorageFull(full))) => Some(*full),
+            _ => None,
+        }
+    }
+
     /// Stable code.
     #[must_use]
     pub const fn code(&self) -> &'static str {
@@ -124,6 +168,9 @@ impl LibraryError {
             Self::ModelBehind(_) => "model_behind",
             Self::ModelServes(_) => "model_serves",
             Self::Store(error @ (StoreError::OtherModel { .. } | StoreError::Locked(_))) => error.code(),
+            Self::Store(StoreError::StorageFull(_))
+            | Self::Index(IndexError::Store(StoreError::StorageFull(_))) => StorageFull::CODE,
+            Self::Store(error @ StoreError::DamagedRow(_)) => error.code(),
             Self::Store(_) => "store_failed",
             Self::Index(_) => "index_failed",
             Self::Embed(error) => error.code(),
@@ -145,6 +192,10 @@ impl LibraryError {
             Self::Standing(error) => error.code(),
             Self::BadField { .. } => "invalid_value",
             Self::Backup(error) => error.code(),
+            Self::StoreBehind(_) => "store_behind",
+            Self::StoreUnreadable(_) => "store_unreadable",
+            Self::ContentDamaged { .. } => "content_damaged",
+            Self::CheckRunning => "check_running",
             Self::Cancelled => "cancelled",
             Self::Stopping => "shutting_down",
             Self::Panicked => "internal",
@@ -193,6 +244,7 @@ pub(super) fn is_passing(code: &str) -> bool {
     matches!(
         code,
         "io" | "store_failed"
+            | "storage_full"
             | "index_failed"
             | "busy"
             | "overloaded"

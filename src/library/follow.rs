@@ -63,14 +63,16 @@ impl Follower {
         mut serving: watch::Receiver<Arc<Library>>,
         stop: CancellationToken,
     ) {
-        while !stop.is_cancelled() {
+        while side.disk.writable(&stop).await {
             let primary = Arc::clone(&serving.borrow_and_update());
             // Listened to before the look: nothing falls between.
             let changes = primary.changes.subscribe();
             let outcome = self.keep_up(&side, &primary, changes, &mut serving, &stop).await;
             self.caught_up.store(false, Ordering::Release);
             self.note(&outcome);
-            if let Err(error) = outcome {
+            if let Err(error) =
+                outcome.or_else(|error| if primary.disk.refuses(&error) { Ok(()) } else { Err(error) })
+            {
                 tracing::warn!(model = side.embedder.bundle().name(), %error, "a model beside cannot keep up");
                 tokio::select! {
                     () = stop.cancelled() => {}
@@ -185,7 +187,14 @@ impl Library {
             Ok(_) | Err(StoreError::NotFound(_)) => {}
             Err(error) => return Err(error.into()),
         }
+        // What was damaged since it was indexed must not be embedded as if it had come so.
+        let damaged = if theirs.owned { primary.open_content(&theirs).await.err() } else { None };
         let Some((claim, record)) = self.accept_from(&theirs).await? else { return Ok(()) };
+        if let Some(error @ LibraryError::ContentDamaged { .. }) = damaged {
+            self.give_up(record.id, &error).await;
+            drop(claim);
+            return Ok(());
+        }
         match self.embed_asset(claim, record, Priority::Bulk, stop).await {
             Ok(_) | Err(LibraryError::Cancelled | LibraryError::Stopping) => Ok(()),
             Err(error) => Err(error),

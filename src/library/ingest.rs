@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::active::{Active, Claim};
-use super::faults::Tries;
+use super::retries::Tries;
 use super::uploads::hash_file;
 use super::{IngestReport, IngestSource, Library, LibraryError, StageSecs};
 use crate::catalog::ClipEntry;
 use crate::embed::{AssetStream, ClipVectors, EmbedError};
+use crate::faults::crash_point;
 use crate::jobs::Place;
+use crate::ledger::Ticket;
 use crate::model::Priority;
 use crate::preprocess::AssetSummary;
 use crate::store::{AssetOutcome, AssetRecord, AssetState, NewAsset, NewClip, StoreError};
@@ -35,6 +37,8 @@ pub(super) enum Accepted<C> {
 enum Ended {
     Complete(Option<AssetSummary>),
     Broken(EmbedError, Option<AssetSummary>),
+    /// The bytes are not those that were accepted.
+    Damaged(LibraryError),
     Cancelled,
 }
 
@@ -48,6 +52,18 @@ impl Library {
         promise: bool,
         claimed: impl FnOnce(Claim, &AssetRecord) -> C,
     ) -> Result<Accepted<C>, LibraryError> {
+        let (accepted, ticket) = self.accept_in_turn(source, promise, claimed).await?;
+        // Outside the lock: those who wait for the disk share one sync.
+        self.noted(ticket).await?;
+        Ok(accepted)
+    }
+
+    async fn accept_in_turn<C>(
+        &self,
+        source: &IngestSource,
+        promise: bool,
+        claimed: impl FnOnce(Claim, &AssetRecord) -> C,
+    ) -> Result<(Accepted<C>, Option<Ticket>), LibraryError> {
         if self.stop.is_cancelled() {
             return Err(LibraryError::Stopping);
         }
@@ -77,12 +93,16 @@ impl Library {
         let _serial = loop {
             let serial = self.accept_lock.lock().await;
             let Some(active) = self.active.by_sha256(&content.sha256) else { break serial };
+            // It was to be taken away once there is room: now it is wanted again.
+            if let Some((claim, record)) = self.disk.take_unwanted(active.id) {
+                return Ok((Accepted::New(claimed(claim, &record), record), None));
+            }
             match self.store.asset(active.id).await {
                 Ok(record) => {
                     if promise {
                         active.promise();
                     }
-                    return Ok(Accepted::Running(active, record));
+                    return Ok((Accepted::Running(active, record), None));
                 }
                 // Cancelled and just taken away: a moment later these bytes are new.
                 Err(StoreError::NotFound(_)) => {
@@ -101,18 +121,32 @@ impl Library {
             self.keeper.pins.needed_again(kept);
         }
         let (record, is_new) = self.store.begin_asset(new).await?;
+        crash_point!("upload-committed");
         if is_new {
             // Of the same bytes a failed asset may be left, under the same id.
             self.catalog.drop_clips(record.id);
             self.catalog.put_asset(&record);
+            let ticket = match self.note_put(std::slice::from_ref(&record)).await {
+                Ok(ticket) => ticket,
+                Err(error) => {
+                    // Nobody is told that it was accepted; if it cannot be taken away either, the next
+                    // start indexes it.
+                    let _ = self.store.delete_asset(record.id).await;
+                    self.catalog.remove_asset(record.id);
+                    return Err(error);
+                }
+            };
             let claim = self.active.claim(record.id, &content.sha256, &self.stop);
-            return Ok(Accepted::New(claimed(claim, &record), record));
+            return Ok((Accepted::New(claimed(claim, &record), record), ticket));
+        }
+        if kept.as_deref().is_some_and(|kept| kept == std::path::Path::new(&record.path)) {
+            self.content_renewed(&record).await;
         }
         if let Some(kept) = kept.filter(|kept| record.path.as_str() != kept.as_os_str()) {
             // The library holds these bytes under a path of the user's: our copy is not needed.
             self.remove_kept(&kept).await?;
         }
-        Ok(Accepted::Known(self.relocated(record, source).await?))
+        Ok((Accepted::Known(self.relocated(record, source).await?), None))
     }
 
     /// A file that was moved is found again by its bytes: from now on its asset is where it lies now.
@@ -188,8 +222,9 @@ impl Library {
         }
     }
 
-    /// Indexes a claimed asset to its end, whatever the end is. Where what decodes or embeds fails, and not
-    /// the file, bulk work waits and begins anew; who is waited for is told.
+    /// Indexes a claimed asset to its end, whatever the end is. On a full disk, and where what decodes or
+    /// embeds fails and not the file, bulk work waits and begins anew; who is waited for is told, and what
+    /// they sent is taken away once that can be written.
     pub(super) async fn embed_asset(
         &self,
         claim: Claim,
@@ -200,13 +235,32 @@ impl Library {
         let mut tries = Tries::new(priority);
         loop {
             let embedded = self.embed_claimed(&claim, &record, priority, cancel, &tries).await;
-            let Err(LibraryError::Embed(error)) = &embedded else { return embedded };
-            if priority == Priority::Interactive {
-                self.hand_back(claim, &record).await?;
-                return embedded;
+            let Err(error) = &embedded else { return embedded };
+            if let LibraryError::Embed(error) = error {
+                if priority == Priority::Interactive {
+                    self.hand_back(claim, &record).await?;
+                    return embedded;
+                }
+                self.wait_after(error, &mut tries, &claim, cancel).await;
+            } else {
+                if !self.disk.refuses(error) || self.stop.is_cancelled() {
+                    return embedded;
+                }
+                let given_up = claim.active.cancel.is_cancelled() || cancel.is_cancelled();
+                if priority == Priority::Interactive || given_up {
+                    self.disk.owe_removal(claim, record);
+                    return embedded;
+                }
+                tokio::select! {
+                    _ = self.disk.writable(cancel) => {}
+                    () = claim.active.cancel.cancelled() => {}
+                }
             }
-            self.wait_after(error, &mut tries, &claim, cancel).await;
-            self.drop_clips(record.id).await?;
+            // Where that fails the disk is full again, and the same follows.
+            match self.drop_clips(record.id).await {
+                Err(error) if !self.disk.refuses(&error) => return Err(error),
+                _ => {}
+            }
         }
     }
 
@@ -224,6 +278,7 @@ impl Library {
         let streamed = self.stream_clips(claim, record, priority, cancel, &mut clips, &mut stages).await;
         let ended = match streamed {
             Ok(ended) => ended,
+            Err(error) if error.storage_full().is_some() => return Err(error),
             Err(error) => {
                 self.give_up(record.id, &error).await;
                 return Err(error);
@@ -263,6 +318,11 @@ impl Library {
         clips: &mut u64,
         stages: &mut StageSecs,
     ) -> Result<Ended, LibraryError> {
+        if record.owned
+            && let Err(error @ LibraryError::ContentDamaged { .. }) = self.open_content(record).await
+        {
+            return Ok(Ended::Damaged(error));
+        }
         // Only waiting is cut short: a commit that has begun runs to its end, index included, or what
         // is withdrawn afterwards could come back.
         let opened = tokio::select! {
@@ -344,7 +404,7 @@ impl Library {
     }
 
     /// A failure of ours: nothing half-done may stay searchable, and the same bytes may be sent again.
-    async fn give_up(&self, id: AssetId, error: &LibraryError) {
+    pub(super) async fn give_up(&self, id: AssetId, error: &LibraryError) {
         let outcome = AssetOutcome {
             state: AssetState::Failed,
             kind: None,
@@ -373,7 +433,7 @@ impl Library {
         Ok(LibraryError::Cancelled)
     }
 
-    fn new_clip(&self, clip: ClipVectors) -> NewClip {
+    pub(super) fn new_clip(&self, clip: ClipVectors) -> NewClip {
         let of = |track, vectors: Option<crate::embed::Vectors>| {
             vectors.into_iter().flatten().map(move |(space, vector)| (track, space, vector))
         };
@@ -417,7 +477,10 @@ fn outcome(ended: Ended, clips: u64) -> AssetOutcome {
             // the same bytes must be taken again.
             let partial = clips > 0 && matches!(&error, EmbedError::Media(error) if !error.is_ours());
             let state = if partial { AssetState::Partial } else { AssetState::Failed };
-            (state, Some(super::faults::last_word(&error)), summary)
+            (state, Some(super::retries::last_word(&error)), summary)
+        }
+        Ended::Damaged(error) => {
+            (AssetState::Failed, Some((error.code().to_owned(), error.to_string())), None)
         }
         Ended::Cancelled => (AssetState::Failed, None, None),
     };

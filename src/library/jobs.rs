@@ -14,6 +14,7 @@ use super::{Library, LibraryError, WebhookGiven, WebhookRequest, open_resolved};
 use crate::jobs::{
     Baseline, JobView, ListError, ManifestError, ManifestItem, NameFilter, Place, now_unix_ms,
 };
+use crate::ledger::WorkKind;
 use crate::outbound::bucket::BucketUrl;
 use crate::store::{JobRecord, NewItem, Store, WorkState};
 use crate::types::JobId;
@@ -139,6 +140,7 @@ impl Library {
                 (job, new.then_some(given))
             }
         };
+        self.note_work(WorkKind::Job, job.id, true).await?;
         self.start_workers();
         self.work.wake.notify_one();
         Ok((job, given))
@@ -181,6 +183,7 @@ impl Library {
     /// [`LibraryError`].
     pub async fn cancel_job(&self, id: JobId) -> Result<JobRecord, LibraryError> {
         self.store.cancel_job(id).await?;
+        self.note_work(WorkKind::Job, id, false).await?;
         let began = Instant::now();
         while self.work.cancel(id) && began.elapsed() < Duration::from_secs(2) {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -194,7 +197,9 @@ impl Library {
     /// # Errors
     /// [`LibraryError`].
     pub async fn pause_job(&self, id: JobId) -> Result<JobRecord, LibraryError> {
-        Ok(self.store.pause_job(id, true).await?)
+        let job = self.store.pause_job(id, true).await?;
+        self.note_work(WorkKind::Job, id, true).await?;
+        Ok(job)
     }
 
     /// Lets a paused job go on. Any other job stays as it is.
@@ -204,6 +209,7 @@ impl Library {
     pub async fn resume_job(&self, id: JobId) -> Result<JobRecord, LibraryError> {
         let paused = self.store.job(id).await?.state == WorkState::Paused;
         let job = self.store.pause_job(id, false).await?;
+        self.note_work(WorkKind::Job, id, true).await?;
         if paused {
             self.baselines.set(&job);
             self.work.wake.notify_one();
@@ -218,6 +224,7 @@ impl Library {
     pub async fn retry_job(self: &Arc<Self>, id: JobId) -> Result<JobRecord, LibraryError> {
         let (job, queued) = self.store.retry_failed(id).await?;
         if queued > 0 {
+            self.note_work(WorkKind::Job, id, true).await?;
             self.baselines.set(&job);
             self.start_workers();
             self.work.wake.notify_one();

@@ -5,13 +5,16 @@ mod active;
 mod asset_query;
 mod backup;
 mod calibrate;
+mod checks;
 mod compact;
+mod content;
 mod describe;
+mod disk;
 mod error;
 mod evaluate;
-mod faults;
 mod follow;
 mod hand_over;
+mod health;
 mod ingest;
 mod jobs;
 mod keep;
@@ -19,14 +22,18 @@ mod metrics;
 mod models;
 mod open;
 mod paths;
+mod quarantine;
+mod rebuild;
 mod recall;
 mod registry;
 mod retention;
+mod retries;
 mod sources;
 mod standing;
 mod uploads;
 mod watches;
 mod webhooks;
+mod witness;
 mod worker;
 
 use std::path::{Path, PathBuf};
@@ -44,15 +51,18 @@ pub use backup::{
     BackupError, KeepConfig, Restored, SnapshotContents, SnapshotOptions, SnapshotPlace, SnapshotProblem,
     SnapshotProgress, SnapshotState, SnapshotView,
 };
+pub use checks::{CheckOptions, CheckReport, CheckState, DamageCounts, DamagedAsset, check_folder};
 pub use compact::{Compaction, compact_folder};
 pub use describe::{AssetPatch, MAX_METADATA_BYTES};
 pub use error::LibraryError;
 pub use evaluate::{Evaluation, Figure, MAX_PAIRS, Measured, Pair};
 pub use follow::Progress;
+pub use health::{PartHealth, PartState};
 pub use jobs::JobSource;
 pub use keep::Deletion;
 pub use models::{ModelEntry, Models, ModelsConfig, OpenEmbedder, Role};
 pub use paths::open_resolved;
+pub use quarantine::{Quarantined, empty_quarantine, quarantined};
 pub use retention::{RetentionReport, Rule, RuleCount};
 pub use sources::SourcesConfig;
 pub use standing::{
@@ -61,10 +71,12 @@ pub use standing::{
 };
 pub use uploads::{Content, Upload, UploadWriter};
 pub use webhooks::{Deliver, WebhookError, WebhookGiven, WebhookRequest};
+pub use witness::Shortfall;
 
 use crate::catalog::Catalog;
 use crate::embed::Embedder;
 use crate::index::IndexSet;
+use crate::ledger::Ledger;
 use crate::search::{self, SearchError, SearchRequest, SearchResponse, Timeline};
 use crate::store::{AssetRecord, FolderLock, Store, StoreError};
 use crate::types::{AssetId, Space, Track};
@@ -87,6 +99,8 @@ pub struct LibraryConfig {
     pub keep: KeepConfig,
     /// What may be fetched from other hosts.
     pub sources: SourcesConfig,
+    /// Where the store has lost what was acknowledged, index it again from the uploaded bytes and the ledger.
+    pub rebuild_from_uploads: bool,
     /// Largest share of one core on which it is measured how much of the truth searches find; 0: never.
     pub recall_probe_share: f64,
 }
@@ -146,8 +160,15 @@ pub struct Library {
     roots: paths::AllowedRoots,
     /// The data folder's, as long as any of its models is open.
     lock: Arc<FolderLock>,
+    /// Second witness of what was acknowledged.
+    ledger: Arc<Ledger>,
     sources: Arc<sources::Sources>,
     uploads: Arc<uploads::Uploads>,
+    /// That of the data folder.
+    disk: Arc<disk::Disk>,
+    verified: content::Verified,
+    checker: checks::Checker,
+    pulse: health::Pulse,
     /// Follows another library, whose bytes it must not remove.
     beside: AtomicBool,
     /// Assets that have become searchable, have failed or are gone.
@@ -338,6 +359,10 @@ impl Library {
     pub async fn delete_asset(&self, id: AssetId) -> Result<(), LibraryError> {
         let record = self.store.asset(id).await?;
         if let Some(active) = self.active.by_id(id) {
+            if let Some(refusal) = self.disk.refusal() {
+                // Whoever indexes it waits for the disk, and so would this.
+                return Err(StoreError::from(refusal).into());
+            }
             active.cancel.cancel();
             drop(self.work.take(id));
             active.done.cancelled().await;
@@ -361,6 +386,9 @@ impl Library {
         self.index.remove(&clips);
         self.catalog.remove_asset(record.id);
         drop(gate);
+        let path = record.owned.then(|| Path::new(&record.path));
+        let ticket = self.note_gone([(record.id, path)]).await?;
+        self.noted(ticket).await?;
         self.tell(record.id);
         if self.serves() {
             metrics::deleted(1, clips.len() as u64);
@@ -390,6 +418,8 @@ impl Library {
     /// Starts what only the serving model does: what people have set up to happen by itself.
     fn start_serving(self: &Arc<Self>) {
         self.serving.call_once(|| {
+            self.tasks.spawn(checks::keep_reading(Arc::clone(self)));
+            self.tasks.spawn(disk::keep_watch(Arc::clone(self)));
             self.measure_recall(self.config.recall_probe_share);
             self.tasks.spawn(standing::run(Arc::clone(self)));
             self.tasks.spawn(webhooks::run(Arc::clone(self)));
@@ -420,7 +450,19 @@ impl Library {
             tracing::warn!("some files did not stop in time; they go on at the next start");
         }
         let _gate = self.commit_gate.write().await;
-        Ok(self.index.snapshot(self.store.as_ref()).await?)
+        let written = self.index.snapshot(self.store.as_ref()).await.map_err(LibraryError::from);
+        let moved = self.store.checkpoint().await.map_err(LibraryError::from);
+        for outcome in [written, moved] {
+            match outcome {
+                // The next start builds the indexes from the store, and reads its log.
+                Err(error) if error.storage_full().is_some() => {
+                    tracing::warn!(%error, "not all could be written at the end");
+                }
+                Err(LibraryError::Store(StoreError::Sealed)) => {}
+                outcome => outcome?,
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,7 +1,6 @@
 //! Opening a data folder: lock, store, what a crash left behind, indexes.
 
-use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
@@ -10,13 +9,15 @@ use tokio::sync::{Mutex, Notify, RwLock, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::quarantine::Quarantine;
 use super::{
-    Library, LibraryConfig, LibraryError, active, backup, calibrate, jobs, paths, sources, standing, uploads,
-    worker,
+    Library, LibraryConfig, LibraryError, active, backup, calibrate, checks, content, disk, health, jobs,
+    paths, quarantine, sources, standing, uploads, witness, worker,
 };
 use crate::catalog::Catalog;
 use crate::embed::Embedder;
 use crate::index::IndexSet;
+use crate::ledger::Ledger;
 use crate::model::Bundle;
 use crate::search::{Backgrounds, Comparable};
 use crate::store::{AssetState, FolderLock, SqliteStore, Store};
@@ -32,17 +33,20 @@ const CHANGES: usize = 1024;
 /// What the models of one data folder have in common.
 pub(super) struct Common {
     pub(super) lock: Arc<FolderLock>,
+    pub(super) ledger: Arc<Ledger>,
     pub(super) uploads: Arc<uploads::Uploads>,
     pub(super) keeper: Arc<backup::Keeper>,
+    pub(super) disk: Arc<disk::Disk>,
 }
 
 impl Library {
-    /// Opens or creates the data folder: takes its lock, migrates, reconciles after a crash
-    /// (clips of unfinished assets are dropped, orphaned uploads removed), loads or rebuilds the
-    /// indexes. Unfinished work goes on with [`Library::start_workers`].
+    /// Opens or creates the data folder: takes its lock, migrates, compares the store with the ledger,
+    /// reconciles after a crash (clips of unfinished assets are dropped, files that no asset owns are put
+    /// aside), loads or rebuilds the indexes. Unfinished work goes on with [`Library::start_workers`].
     ///
     /// # Errors
-    /// [`LibraryError`].
+    /// [`LibraryError::StoreBehind`] or [`LibraryError::StoreUnreadable`] where the store has lost what was
+    /// acknowledged and the configuration does not say to rebuild it; others.
     pub async fn open(config: LibraryConfig, embedder: Embedder) -> Result<Arc<Self>, LibraryError> {
         let folder = config.data_dir.clone();
         Self::open_in(&config, &folder, embedder).await
@@ -56,14 +60,16 @@ impl Library {
     ) -> Result<Arc<Self>, LibraryError> {
         make_private_folder(&config.data_dir)?;
         let lock = Arc::new(FolderLock::take(&config.data_dir)?);
-        let store = open_store(folder, &embedder).await?;
-        // Only now: with the folder's lock, nobody else's uploads are in it.
-        let uploads = Arc::new(uploads::Uploads::open(&config.data_dir)?);
+        let data_dir = config.data_dir.canonicalize()?;
+        let quarantine = Quarantine::of(&data_dir);
+        let disk = Arc::new(disk::Disk::of(&config.data_dir));
+        let opened = witness::open_store(config, &data_dir, folder, &embedder, &quarantine, &disk).await?;
+        let witness::Opened { store, uploads, ledger } = opened;
         let keeper = Arc::new(backup::Keeper::open(config.keep.clone(), &config.sources, &config.data_dir)?);
-        adopt_uploads(store.as_ref(), &uploads).await?;
-        reconcile(store.as_ref()).await?;
-        remove_orphans(store.as_ref(), &uploads).await?;
-        Self::assemble(config, folder, embedder, store, Common { lock, uploads, keeper }, false).await
+        begin(store.as_ref(), &uploads, &disk).await?;
+        quarantine::measure(&data_dir);
+        let common = Common { lock, ledger, uploads, keeper, disk };
+        Self::assemble(config, folder, embedder, store, common, false).await
     }
 
     /// Opens the vectors of another model beside this library: the same media, none of the work.
@@ -72,15 +78,17 @@ impl Library {
         folder: &Path,
         embedder: Embedder,
     ) -> Result<Arc<Self>, LibraryError> {
-        let store = open_store(folder, &embedder).await?;
+        let store: Arc<dyn Store> = Arc::new(open_store(folder, &embedder).await?);
         // What people set up is the serving model's; what lies here is from before a switch.
         store.clear_work().await?;
         adopt_uploads(store.as_ref(), &self.uploads).await?;
         reconcile(store.as_ref()).await?;
         let common = Common {
             lock: Arc::clone(&self.lock),
+            ledger: Arc::clone(&self.ledger),
             uploads: Arc::clone(&self.uploads),
             keeper: Arc::clone(&self.keeper),
+            disk: Arc::clone(&self.disk),
         };
         Self::assemble(&self.config, folder, embedder, store, common, true).await
     }
@@ -106,7 +114,11 @@ impl Library {
         backgrounds.replace(calibrate::load(&index_dir, &bundle.id().to_string()));
         let agreement_space = agreement_space(&bundle);
         if let Some(space) = &agreement_space {
-            note_agreements(store.as_ref(), space).await?;
+            match note_agreements(store.as_ref(), space).await {
+                // The next start that can does it.
+                Err(error) if common.disk.refuses(&error) => {}
+                noted => noted?,
+            }
         }
         let catalog = Catalog::load(store.as_ref()).await?;
         let baselines = jobs::Baselines::of_unfinished(store.as_ref()).await?;
@@ -131,7 +143,12 @@ impl Library {
             roots: paths::AllowedRoots::new(&config.allowed_roots)?,
             sources: Arc::new(sources::Sources::new(config.sources.clone())?),
             lock: common.lock,
+            ledger: common.ledger,
             uploads: common.uploads,
+            disk: common.disk,
+            verified: content::Verified::default(),
+            checker: checks::Checker::default(),
+            pulse: health::Pulse::default(),
             beside: AtomicBool::new(beside),
             changes: broadcast::Sender::new(CHANGES),
             active: active::ActiveSet::default(),
@@ -168,7 +185,12 @@ impl Library {
             roots: self.roots.clone(),
             sources: Arc::clone(&self.sources),
             lock: Arc::clone(&self.lock),
+            ledger: Arc::clone(&self.ledger),
             uploads: Arc::clone(&self.uploads),
+            disk: Arc::clone(&self.disk),
+            verified: content::Verified::default(),
+            checker: checks::Checker::default(),
+            pulse: health::Pulse::default(),
             beside: AtomicBool::new(false),
             changes: self.changes.clone(),
             active: active::ActiveSet::default(),
@@ -190,9 +212,9 @@ impl Library {
     }
 }
 
-async fn open_store(folder: &Path, embedder: &Embedder) -> Result<Arc<dyn Store>, LibraryError> {
+pub(super) async fn open_store(folder: &Path, embedder: &Embedder) -> Result<SqliteStore, LibraryError> {
     make_private_folder(folder)?;
-    Ok(Arc::new(SqliteStore::open_locked(folder, Some(embedder.bundle().id())).await?))
+    Ok(SqliteStore::open_locked(folder, Some(embedder.bundle().id())).await?)
 }
 
 /// The spaces (with their lengths) a track has vectors in. A picture's vectors are on the video track.
@@ -234,7 +256,7 @@ pub(super) fn agreement(vectors: &[(Track, Space, Embedding)], space: &Space) ->
 }
 
 /// How assets are cut is part of their identity.
-fn segmentation(embedder: &Embedder) -> String {
+pub(super) fn segmentation(embedder: &Embedder) -> String {
     let spec = embedder.bundle().clip_spec(embedder.stride_secs);
     let window = if spec.fps > 0.0 { spec.frames as f64 / spec.fps } else { 0.0 };
     format!("w{window}/s{}", spec.stride_secs)
@@ -246,12 +268,27 @@ fn make_private_folder(path: &Path) -> std::io::Result<()> {
 }
 
 /// The folder may have been moved, or restored from a snapshot of one that lay elsewhere.
-async fn adopt_uploads(store: &dyn Store, uploads: &uploads::Uploads) -> Result<(), LibraryError> {
+pub(super) async fn adopt_uploads(store: &dyn Store, uploads: &uploads::Uploads) -> Result<(), LibraryError> {
     let moved = store.adopt_uploads(uploads.kept_folder()).await?;
     if moved > 0 {
         tracing::info!(moved, "the data folder has moved: uploads are looked for where it is now");
     }
     Ok(())
+}
+
+/// Writes what a start has to write first; where the disk takes no bytes, once it does.
+async fn begin(store: &dyn Store, uploads: &uploads::Uploads, disk: &disk::Disk) -> Result<(), LibraryError> {
+    let begun = async {
+        adopt_uploads(store, uploads).await?;
+        reconcile(store).await
+    };
+    match begun.await {
+        Err(error) => match error.storage_full() {
+            Some(full) => Ok(disk.owe_start(full)),
+            None => Err(error),
+        },
+        Ok(()) => Ok(()),
+    }
 }
 
 /// Brings the store to what was acknowledged. Nothing else runs yet.
@@ -266,35 +303,12 @@ async fn reconcile(store: &dyn Store) -> Result<(), LibraryError> {
     Ok(())
 }
 
-async fn remove_orphans(store: &dyn Store, uploads: &Arc<uploads::Uploads>) -> Result<(), LibraryError> {
-    let owned = owned_paths(store).await?;
-    let uploads = Arc::clone(uploads);
-    let removed = super::blocking(move || Ok(uploads.remove_orphans(&owned)?)).await?;
-    if removed > 0 {
-        tracing::info!(removed, "uploads that were never acknowledged are removed");
-    }
-    Ok(())
-}
-
-async fn owned_paths(store: &dyn Store) -> Result<HashSet<PathBuf>, LibraryError> {
-    let mut owned = HashSet::new();
-    let mut after = None;
-    loop {
-        let page = store.list_assets(after, 1000).await?;
-        let Some(last) = page.last() else { return Ok(owned) };
-        after = Some(last.id);
-        for asset in page.into_iter().filter(|asset| asset.owned) {
-            let path = PathBuf::from(asset.path);
-            if !path.exists() {
-                tracing::warn!(asset = %asset.id, "the bytes of an uploaded asset are missing from the data folder");
-            }
-            owned.insert(path);
-        }
-    }
-}
-
 /// Queues what was accepted but not finished, as room comes.
 pub(super) async fn resume_unfinished(library: Arc<Library>) {
+    // Only then is it known that nothing of them is left.
+    if !library.disk.writable(&library.stop).await {
+        return;
+    }
     let unfinished = match library.store.unfinished_assets().await {
         Ok(unfinished) => unfinished,
         Err(error) => {
@@ -327,6 +341,9 @@ pub(super) async fn snapshot_when_idle(library: Arc<Library>) {
             () = library.stop.cancelled() => return,
             () = tokio::time::sleep(SNAPSHOT_EVERY) => {}
         }
+        if !library.disk.writable(&library.stop).await {
+            return;
+        }
         let idle = library.active.len() == 0;
         let sequence = library.store.sequence().await.ok();
         if sequence == written || !(idle || last.elapsed() > SNAPSHOT_AT_LATEST) {
@@ -338,7 +355,12 @@ pub(super) async fn snapshot_when_idle(library: Arc<Library>) {
                 written = library.store.sequence().await.ok();
                 last = Instant::now();
             }
-            Err(error) => tracing::error!(%error, "an index snapshot could not be written"),
+            Err(error) => {
+                let error = LibraryError::from(error);
+                if !library.disk.refuses(&error) {
+                    tracing::error!(%error, "an index snapshot could not be written");
+                }
+            }
         }
     }
 }

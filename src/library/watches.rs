@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::{Library, LibraryError};
 use crate::jobs::{ListError, NameFilter, SeenFile, list_seen};
+use crate::ledger::WorkKind;
 use crate::store::{JobRecord, NewItem, StoreError, WatchRecord, WatchSpec, WatchedFile, WorkState};
 use crate::types::{AssetId, WatchId};
 
@@ -50,6 +51,7 @@ impl Library {
             return Err(LibraryError::TooManyWatches(MAX_WATCHES));
         }
         let watch = self.store.create_watch(&spec).await?;
+        self.note_work(WorkKind::Watch, watch.id, true).await?;
         self.watch_wake.notify_one();
         Ok(watch)
     }
@@ -59,7 +61,8 @@ impl Library {
     /// # Errors
     /// [`LibraryError`].
     pub async fn delete_watch(&self, id: WatchId) -> Result<(), LibraryError> {
-        Ok(self.store.delete_watch(id).await?)
+        self.store.delete_watch(id).await?;
+        self.note_work(WorkKind::Watch, id, false).await
     }
 
     /// Looks once, and does what follows from it.
@@ -276,7 +279,7 @@ fn changes(known: Vec<WatchedFile>, seen: &[SeenFile], whole: bool) -> Vec<Watch
 /// Runs while the library is open.
 pub(super) async fn keep_watching(library: Arc<Library>) {
     let mut due: HashMap<WatchId, Instant> = HashMap::new();
-    while !library.stop.is_cancelled() {
+    while library.disk.writable(&library.stop).await {
         let watches = match library.store.list_watches().await {
             Ok(watches) => watches,
             Err(error) => {
@@ -300,7 +303,7 @@ pub(super) async fn keep_watching(library: Arc<Library>) {
             // Said once; the watch itself shows that it is still so.
             let known =
                 |error: &LibraryError| watch.error.as_ref().is_some_and(|(code, _)| code == error.code());
-            if let Some(error) = outcome.err().filter(|error| !known(error)) {
+            if let Some(error) = outcome.err().filter(|error| !library.disk.refuses(error) && !known(error)) {
                 tracing::warn!(watch = %watch.id, folder = ?watch.spec.path, %error, "a watched folder could not be looked at");
             }
             wait = wait.min(at.saturating_duration_since(Instant::now()));

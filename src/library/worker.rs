@@ -14,7 +14,7 @@ use super::active::Claim;
 use super::{Library, LibraryError};
 use crate::jobs::now_unix_ms;
 use crate::model::Priority;
-use crate::store::{AssetRecord, AssetState, JobItem, WorkState};
+use crate::store::{AssetRecord, AssetState, JobItem, StoreError, WorkState};
 use crate::types::{AssetId, JobId};
 
 /// Uploads that wait. Each is durable already, so the bound protects the disk and the patience of
@@ -101,7 +101,7 @@ impl Work {
 
 /// One worker: uploads first (somebody waits), then the items of jobs.
 pub(super) async fn run(library: Arc<Library>) {
-    while !library.stop.is_cancelled() {
+    while library.disk.writable(&library.stop).await {
         if let Some((claim, record)) = library.work.pop() {
             library.work.wake.notify_one();
             let id = record.id;
@@ -116,6 +116,10 @@ pub(super) async fn run(library: Arc<Library>) {
                 continue;
             }
             Ok(None) => {}
+            Err(StoreError::StorageFull(full)) => {
+                library.disk.refuse(full);
+                continue;
+            }
             Err(error) => {
                 tracing::error!(%error, "the store did not give the next item of a job");
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -141,13 +145,25 @@ async fn run_upload(library: &Library, claim: Claim, record: AssetRecord) {
     let id = record.id;
     match library.embed_asset(claim, record, Priority::Bulk, &CancellationToken::new()).await {
         Ok(_) | Err(LibraryError::Cancelled | LibraryError::Stopping) => {}
+        // It is taken away, or taken up again, once there is room.
+        Err(error) if error.storage_full().is_some() => {}
         Err(error) => tracing::error!(asset = %id, %error, "an upload could not be indexed"),
     }
 }
 
 async fn run_item(library: &Arc<Library>, job: JobId, mut item: JobItem) {
     let cancel = library.work.begin(job, item.seq, &library.stop);
-    let ended = guarded("item", ingest_item(library, job, &mut item, &cancel)).await;
+    let ended = loop {
+        let ended = guarded("item", ingest_item(library, job, &mut item, &cancel)).await;
+        match &ended {
+            Some(Err(error)) if library.disk.refuses(error) => {
+                if !library.disk.writable(&cancel).await {
+                    break Some(Err(LibraryError::Cancelled));
+                }
+            }
+            _ => break ended,
+        }
+    };
     match ended {
         Some(Ok(())) => {}
         Some(Err(LibraryError::Stopping)) => item.state = WorkState::Queued,
@@ -226,13 +242,24 @@ async fn ingest_item(
 
 /// An item whose end could not be written stays `running` and is taken again at the next start.
 async fn finish(library: &Library, job: JobId, item: &JobItem) {
-    for attempt in 0..5_u32 {
+    let mut attempt = 0_u32;
+    loop {
         match library.store.finish_item(job, item).await {
             Ok(_) => return,
+            Err(StoreError::StorageFull(full)) => {
+                library.disk.refuse(full);
+                if !library.disk.writable(&library.stop).await {
+                    return;
+                }
+            }
             Err(error) if attempt == 4 => {
                 tracing::error!(%job, seq = item.seq, %error, "the end of a job's item could not be stored");
+                return;
             }
-            Err(_) => tokio::time::sleep(Duration::from_millis(100 << attempt)).await,
+            Err(_) => {
+                tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
+                attempt += 1;
+            }
         }
     }
 }

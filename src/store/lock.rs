@@ -20,19 +20,17 @@ impl FolderLock {
     /// # Errors
     /// [`StoreError::Locked`] if another process holds it.
     pub fn take(dir: &Path) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(dir)
-            .map_err(|error| StoreError::Database(format!("{}: {error}", dir.display())))?;
+        std::fs::create_dir_all(dir).map_err(|error| StoreError::of_io(dir, &error))?;
         let path = dir.join("lock");
-        let failed =
-            |error: &dyn std::fmt::Display| StoreError::Database(format!("{}: {error}", path.display()));
+        let failed = |error: std::io::Error| StoreError::of_io(&path, &error);
         // Not truncated: until the lock is ours, the file tells who holds it.
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(|e| failed(&e))?;
+        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let mut file = match opened {
+            // A lock needs no right to write.
+            Err(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => File::open(&path),
+            opened => opened,
+        }
+        .map_err(failed)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -46,10 +44,17 @@ impl FolderLock {
                     if holder.is_empty() { "unknown" } else { &holder }
                 )));
             }
-            Err(error) => return Err(failed(&error)),
+            Err(error) => return Err(failed(error.into())),
         }
-        file.set_len(0).and_then(|()| file.rewind()).map_err(|e| failed(&e))?;
-        write!(file, "{}", std::process::id()).map_err(|e| failed(&e))?;
+        // Only to name the holder: the lock holds without it, also on a full or read-only disk.
+        let named = file
+            .rewind()
+            .and_then(|()| write!(file, "{}", std::process::id()))
+            .and_then(|()| file.stream_position())
+            .and_then(|end| file.set_len(end));
+        if let Err(error) = named {
+            tracing::debug!(%error, path = %path.display(), "the lock does not name its holder");
+        }
         Ok(Self { _file: file })
     }
 }

@@ -1,5 +1,7 @@
 //! The store of record: assets, clips, vectors, jobs. The index is derived from it.
 
+mod checks;
+mod full;
 mod lock;
 mod sqlite;
 mod standing;
@@ -12,6 +14,8 @@ use std::path::Path;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+pub use checks::{Checks, ContentNote, Damage, DamagedRow, DamagedVectors, mtime_ns};
+pub use full::StorageFull;
 pub use lock::FolderLock;
 pub use sqlite::{CopiedAsset, CopyFacts, DATABASE, SqliteStore, StoreCopy};
 pub use standing::{
@@ -30,9 +34,15 @@ pub enum StoreError {
     /// Nothing of that id.
     #[error("no {0} with this id")]
     NotFound(&'static str),
+    /// The disk takes no more bytes.
+    #[error(transparent)]
+    StorageFull(#[from] StorageFull),
     /// The database failed.
     #[error("the store failed: {0}")]
     Database(String),
+    /// A stored row cannot be read.
+    #[error("a stored {0}")]
+    DamagedRow(String),
     /// A stored vector's checksum does not match.
     #[error("stored vector of clip {0} is damaged")]
     DamagedVector(i64),
@@ -55,12 +65,20 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// A failure of input/output on a file of the data folder.
+    pub(crate) fn of_io(path: &Path, error: &std::io::Error) -> Self {
+        let failed = || Self::Database(format!("{}: {error}", path.display()));
+        StorageFull::of_io(error).map_or_else(failed, Self::StorageFull)
+    }
+
     /// Stable code.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
             Self::NotFound(_) => "not_found",
+            Self::StorageFull(_) => StorageFull::CODE,
             Self::Database(_) => "store_failed",
+            Self::DamagedRow(_) => "damaged_row",
             Self::DamagedVector(_) => "damaged_vector",
             Self::Locked(_) => "data_folder_locked",
             Self::Sealed => "switching_models",
@@ -143,6 +161,10 @@ pub struct AssetRecord {
     pub created_unix_ms: i64,
     /// Unix milliseconds.
     pub updated_unix_ms: i64,
+    /// When its file was last written to, as far as was noted; nanoseconds since 1970.
+    pub file_mtime_ns: Option<i64>,
+    /// What is known to be wrong with it.
+    pub damage: Option<Damage>,
 }
 
 /// What is known when an asset is accepted. Identity is (sha256, model, segmentation).
@@ -329,7 +351,7 @@ pub struct JobItem {
 
 /// Every query of the store of record. SQLite is the default; Postgres comes behind the same trait.
 #[async_trait]
-pub trait Store: StandingStore + WebhookStore + Upkeep {
+pub trait Store: StandingStore + WebhookStore + Upkeep + Checks {
     /// Accepts an asset; returns (record, true) if new, (existing record, false) if its identity
     /// is stored already. A failed or unfinished asset of the same identity is reset to indexing
     /// (its clips dropped) and returned as new.
@@ -380,6 +402,9 @@ pub trait Store: StandingStore + WebhookStore + Upkeep {
     async fn vector_census(&self, track: Track, space: &Space) -> Result<(u64, i64), StoreError>;
     /// Monotonic number that changes with every committed change of clips.
     async fn sequence(&self) -> Result<i64, StoreError>;
+    /// Number that rises with every committed change that somebody is told of: assets, jobs and whatever
+    /// else people set up. Never falls, also when another model's store takes over.
+    async fn acknowledged(&self) -> Result<i64, StoreError>;
     /// (assets, clips, seconds of media)
     async fn totals(&self) -> Result<(u64, u64, f64), StoreError>;
 
@@ -403,6 +428,8 @@ pub trait Store: StandingStore + WebhookStore + Upkeep {
     /// Ends an item; ends the job when it was the last. An item that has ended already changes
     /// nothing; one handed back as `queued` waits again.
     async fn finish_item(&self, job: JobId, item: &JobItem) -> Result<JobRecord, StoreError>;
+    /// Jobs that have not ended, oldest first.
+    async fn unended_jobs(&self) -> Result<Vec<JobId>, StoreError>;
     /// Cancels a job: queued items become cancelled.
     async fn cancel_job(&self, id: JobId) -> Result<JobRecord, StoreError>;
     /// Pauses a live job, or lets a paused one go on; any other one stays as it is.

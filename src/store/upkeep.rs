@@ -77,6 +77,8 @@ pub trait Upkeep: Send + Sync {
     /// Writes the store anew without what holds nothing. Needs room for a copy, twice for a while, and
     /// whoever writes waits until it is done.
     async fn rewrite(&self) -> Result<(), StoreError>;
+    /// Writes something, durably, only to see whether that can be done.
+    async fn try_write(&self) -> Result<(), StoreError>;
     /// Moves what is written to the log only into the file, as far as readers let it.
     async fn checkpoint(&self) -> Result<(), StoreError>;
 

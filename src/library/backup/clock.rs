@@ -20,6 +20,9 @@ pub(in crate::library) async fn take_by_the_clock(library: Arc<Library>) {
             () = library.stop.cancelled() => return,
             () = tokio::time::sleep(wait) => {}
         }
+        if !library.disk.writable(&library.stop).await {
+            return;
+        }
         let options = SnapshotOptions { scheduled: true, recheck: false };
         match library.start_snapshot(options).await {
             Ok(_) => last_unix_ms = now_unix_ms(),

@@ -1,6 +1,6 @@
 //! Why a snapshot could not be taken, read or put back.
 
-use crate::store::StoreError;
+use crate::store::{StorageFull, StoreError};
 
 /// Why a snapshot could not be taken, read or put back.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +53,13 @@ pub enum BackupError {
     Store(#[from] StoreError),
     /// Input/output on the data folder.
     #[error("data folder: {0}")]
-    Io(#[from] std::io::Error),
+    Io(std::io::Error),
+}
+
+impl From<std::io::Error> for BackupError {
+    fn from(error: std::io::Error) -> Self {
+        StorageFull::of_io(&error).map_or(Self::Io(error), |full| Self::Store(full.into()))
+    }
 }
 
 impl BackupError {

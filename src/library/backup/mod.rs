@@ -62,6 +62,8 @@ pub struct KeepConfig {
     pub retention_every: Option<Duration>,
     /// How often it is looked whether there is space to give back; `None`: only when asked for.
     pub compact_every: Option<Duration>,
+    /// How fast the bytes of uploads are read again and again; 0: not at all.
+    pub check_bytes_per_sec: u64,
 }
 
 /// What a library knows of its snapshots.

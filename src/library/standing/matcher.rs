@@ -12,7 +12,7 @@ use super::super::{Library, LibraryError, blocking, metrics};
 use super::Entry;
 use crate::catalog::AssetEntry;
 use crate::search::{Corpus, Verdict, ask};
-use crate::store::{MatchedMoment, NewMatch, PendingAsset, PendingEnd, Settled};
+use crate::store::{MatchedMoment, NewMatch, PendingAsset, PendingEnd, Settled, StoreError};
 use crate::types::{AssetId, MatchId, Space, StandingId, rfc3339_millis};
 
 /// Assets of one transaction.
@@ -38,15 +38,17 @@ struct Round {
 
 /// Runs while the library is open.
 pub(in super::super) async fn run(library: Arc<Library>) {
-    if let Err(error) = library.renew_standing_queries().await {
+    let renew = || library.renew_standing_queries();
+    if let Err(error) = library.once_there_is_room(&library.stop, renew).await {
         tracing::error!(%error, "the vectors of standing queries could not be brought up to date");
     }
     // Of those that waited when the process ended nobody knows here.
     let mut waiting = true;
-    loop {
+    while library.disk.writable(&library.stop).await {
         if waiting && library.is_measured() {
             match library.store.wake_pending().await {
                 Ok(_) => waiting = false,
+                Err(StoreError::StorageFull(full)) => library.disk.refuse(full),
                 Err(error) => tracing::error!(%error, "waiting assets could not be taken up again"),
             }
         }
@@ -59,6 +61,7 @@ pub(in super::super) async fn run(library: Arc<Library>) {
                     _ => Some(Duration::ZERO),
                 }
             }
+            Err(error) if library.disk.refuses(&error) => Some(PAUSE),
             Err(error) => {
                 tracing::error!(%error, "standing queries could not be asked");
                 Some(PAUSE)

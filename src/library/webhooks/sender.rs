@@ -41,7 +41,8 @@ pub(in super::super) async fn run(library: Arc<Library>) {
     let mut sending = JoinSet::new();
     let mut under_way: UnderWay = HashMap::new();
     let mut pruned: Option<Instant> = None;
-    loop {
+    while library.disk.writable(&library.stop).await {
+        library.pulse.sender_looks();
         if pruned.is_none_or(|at| at.elapsed() >= PRUNE_EVERY) {
             pruned = Some(Instant::now());
             prune(library.store.as_ref()).await;
@@ -50,9 +51,8 @@ pub(in super::super) async fn run(library: Arc<Library>) {
             Ok(due) => {
                 for delivery in due {
                     let what = (delivery.id, delivery.webhook.host.clone());
-                    let (door, store) = (Arc::clone(&door), Arc::clone(&library.store));
-                    let task =
-                        sending.spawn(async move { send(door.as_ref(), store.as_ref(), delivery).await });
+                    let (door, library) = (Arc::clone(&door), Arc::clone(&library));
+                    let task = sending.spawn(async move { send(door.as_ref(), &library, delivery).await });
                     under_way.insert(task.id(), what);
                 }
             }
@@ -97,7 +97,7 @@ async fn due(store: &dyn Store, under_way: &UnderWay) -> Result<Vec<DueDelivery>
     Ok(begun)
 }
 
-async fn send(door: &dyn Deliver, store: &dyn Store, delivery: DueDelivery) {
+async fn send(door: &dyn Deliver, library: &Library, delivery: DueDelivery) {
     let timestamp_secs = now_unix_ms() / 1000;
     let webhook = &delivery.webhook;
     let answer = match headers(&webhook.secret, &delivery.id.to_string(), timestamp_secs, &delivery.body) {
@@ -114,7 +114,9 @@ async fn send(door: &dyn Deliver, store: &dyn Store, delivery: DueDelivery) {
         let (host, error) = (webhook.host.as_str(), attempt.error.as_deref().unwrap_or_default());
         tracing::warn!(delivery = %delivery.id, host, error, "a webhook is given up");
     }
-    if let Err(error) = store.note_attempt(delivery.id, &attempt).await {
+    // Under way until then: were it not noted, it would be sent once more.
+    let note = || async { Ok(library.store.note_attempt(delivery.id, &attempt).await?) };
+    if let Err(error) = library.once_there_is_room(&library.stop, note).await {
         tracing::error!(delivery = %delivery.id, %error, "what became of a webhook could not be stored");
     }
 }
@@ -143,8 +145,10 @@ fn attempt(before: u32, answer: Result<u16, String>, now: i64) -> Attempt {
 
 async fn prune(store: &dyn Store) {
     let kept_ms = i64::try_from(KEPT.as_millis()).unwrap_or(i64::MAX);
-    if let Err(error) = store.prune_deliveries(now_unix_ms() - kept_ms).await {
-        tracing::error!(%error, "old webhook deliveries could not be dropped");
+    match store.prune_deliveries(now_unix_ms() - kept_ms).await {
+        // The disk is full: an hour later is early enough.
+        Ok(_) | Err(StoreError::StorageFull(_)) => {}
+        Err(error) => tracing::error!(%error, "old webhook deliveries could not be dropped"),
     }
 }
 

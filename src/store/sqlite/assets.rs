@@ -7,13 +7,17 @@ use super::{
     SqliteStore, begin, blob, bump_sequence, damaged, error_columns, from_json, id_list, now_unix_ms,
     standing, to_json,
 };
-use crate::store::{AssetOutcome, AssetRecord, AssetState, NewAsset, StoreError};
+use crate::store::{AssetOutcome, AssetRecord, AssetState, Damage, NewAsset, StoreError, mtime_ns};
 use crate::types::{AssetId, ClipId};
 
-fn record(row: &SqliteRow) -> Result<AssetRecord, StoreError> {
+pub(super) fn record(row: &SqliteRow) -> Result<AssetRecord, StoreError> {
     let id: &str = row.try_get("id")?;
     let state: &str = row.try_get("state")?;
     let kind: Option<&str> = row.try_get("kind")?;
+    let metadata = row.try_get("metadata").ok().and_then(|text| from_json(text).ok());
+    let damage: Option<&str> = row.try_get("damage")?;
+    let damage = damage.and_then(Damage::from_name);
+    let metadata_damage = metadata.is_none().then_some(Damage::Metadata);
     Ok(AssetRecord {
         id: id.parse().map_err(|_| damaged("asset id", id))?,
         sha256: row.try_get("sha256")?,
@@ -27,10 +31,12 @@ fn record(row: &SqliteRow) -> Result<AssetRecord, StoreError> {
         height: row.try_get("height")?,
         state: AssetState::from_name(state).ok_or_else(|| damaged("asset state", state))?,
         error: error_columns(row)?,
-        metadata: from_json(row.try_get("metadata")?)?,
+        metadata: metadata.unwrap_or_else(|| serde_json::json!({})),
         clips: unsigned(row, "clips")?,
         created_unix_ms: row.try_get("created_unix_ms")?,
         updated_unix_ms: row.try_get("updated_unix_ms")?,
+        file_mtime_ns: row.try_get("file_mtime_ns")?,
+        damage: damage.or(metadata_damage),
     })
 }
 
@@ -75,12 +81,14 @@ pub async fn begin_asset(store: &SqliteStore, new: &NewAsset) -> Result<(AssetRe
         None => new.given.map_or_else(AssetId::generate, |(id, _)| id).to_string(),
     };
     let created = new.given.map_or(now, |(_, created)| created);
+    let file_mtime_ns = std::fs::metadata(&new.path).ok().map(|file| mtime_ns(&file));
     sqlx::query(
         "INSERT INTO assets (id, sha256, model, segmentation, name, path, owned, size_bytes, state, metadata,
-                             created_unix_ms, updated_unix_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'indexing', ?9, ?11, ?10)
+                             created_unix_ms, updated_unix_ms, file_mtime_ns, checked_unix_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'indexing', ?9, ?11, ?10, ?12, ?10)
          ON CONFLICT (id) DO UPDATE SET name = ?5, path = ?6, owned = ?7, size_bytes = ?8, state = 'indexing',
-             metadata = ?9, updated_unix_ms = ?10, error_code = NULL, error_message = NULL",
+             metadata = ?9, updated_unix_ms = ?10, error_code = NULL, error_message = NULL,
+             file_mtime_ns = ?12, checked_unix_ms = ?10, damage = NULL",
     )
     .bind(&id)
     .bind(&new.sha256)
@@ -93,6 +101,7 @@ pub async fn begin_asset(store: &SqliteStore, new: &NewAsset) -> Result<(AssetRe
     .bind(to_json(&new.metadata))
     .bind(now)
     .bind(created)
+    .bind(file_mtime_ns)
     .execute(&mut *tx)
     .await?;
     let record = in_tx(&mut tx, &id).await?;
@@ -134,7 +143,7 @@ pub async fn finish(
 pub async fn get(store: &SqliteStore, id: AssetId) -> Result<AssetRecord, StoreError> {
     let row = sqlx::query("SELECT * FROM assets WHERE id = ?")
         .bind(id.to_string())
-        .fetch_optional(&store.readers)
+        .fetch_optional(&store.readers())
         .await?
         .ok_or(StoreError::NotFound("asset"))?;
     record(&row)
@@ -143,9 +152,9 @@ pub async fn get(store: &SqliteStore, id: AssetId) -> Result<AssetRecord, StoreE
 pub async fn get_many(store: &SqliteStore, ids: &[AssetId]) -> Result<Vec<AssetRecord>, StoreError> {
     let rows = sqlx::query("SELECT * FROM assets WHERE id IN (SELECT value FROM json_each(?))")
         .bind(id_list(ids, true))
-        .fetch_all(&store.readers)
+        .fetch_all(&store.readers())
         .await?;
-    rows.iter().map(record).collect()
+    Ok(store.readable("assets", &rows, record))
 }
 
 pub async fn list(
@@ -155,13 +164,23 @@ pub async fn list(
 ) -> Result<Vec<AssetRecord>, StoreError> {
     // Ids are time-ordered, so a page can go on after an asset that is gone by now; `b` sorts after
     // every id.
-    let after = after.map_or_else(|| "b".to_owned(), |id| id.to_string());
-    let rows = sqlx::query("SELECT * FROM assets WHERE id < ? ORDER BY id DESC LIMIT ?")
-        .bind(after)
-        .bind(limit)
-        .fetch_all(&store.readers)
-        .await?;
-    rows.iter().map(record).collect()
+    let mut after = after.map_or_else(|| "b".to_owned(), |id| id.to_string());
+    let mut page = Vec::new();
+    loop {
+        let wanted = limit - u32::try_from(page.len()).unwrap_or(limit);
+        let rows = sqlx::query("SELECT * FROM assets WHERE id < ? ORDER BY id DESC LIMIT ?")
+            .bind(&after)
+            .bind(wanted)
+            .fetch_all(&store.readers())
+            .await?;
+        page.extend(store.readable("assets", &rows, record));
+        let next = rows.last().and_then(|row| row.try_get::<String, _>("id").ok());
+        match next {
+            // Damaged rows were left out: others take their places.
+            Some(next) if page.len() < limit as usize && next < after => after = next,
+            _ => return Ok(page),
+        }
+    }
 }
 
 pub async fn describe(store: &SqliteStore, assets: &[AssetRecord]) -> Result<Vec<AssetRecord>, StoreError> {
@@ -190,9 +209,9 @@ pub async fn describe(store: &SqliteStore, assets: &[AssetRecord]) -> Result<Vec
 
 pub async fn unfinished(store: &SqliteStore) -> Result<Vec<AssetRecord>, StoreError> {
     let rows = sqlx::query("SELECT * FROM assets WHERE state = 'indexing' ORDER BY n")
-        .fetch_all(&store.readers)
+        .fetch_all(&store.readers())
         .await?;
-    rows.iter().map(record).collect()
+    Ok(store.readable("assets", &rows, record))
 }
 
 pub async fn delete(store: &SqliteStore, id: AssetId) -> Result<Vec<ClipId>, StoreError> {
@@ -261,7 +280,7 @@ pub async fn totals(store: &SqliteStore) -> Result<(u64, u64, f64), StoreError> 
                 COALESCE(SUM(duration_secs) FILTER (WHERE state IN ('ready', 'partial')), 0.0) AS secs
          FROM assets",
     )
-    .fetch_one(&store.readers)
+    .fetch_one(&store.readers())
     .await?;
     Ok((unsigned(&row, "assets")?, unsigned(&row, "clips")?, row.try_get("secs")?))
 }

@@ -1,5 +1,8 @@
 //! Vectors as rows: which row, which bytes, which checksum.
 
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
 use crate::types::{ClipId, Embedding, Space, Track};
 
 /// Row ids a clip owns: 16 spaces of two tracks.
@@ -41,6 +44,12 @@ pub fn decode(row: i64, bytes: &[u8], crc: i64) -> Option<Embedding> {
         bytes.chunks_exact(4).map(|c| f32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect();
     let dim = values.len();
     Embedding::new(values, dim).ok()
+}
+
+/// The vector of a row with `id`, `crc` and `data`; `None` where it is damaged.
+pub fn of_row(row: &SqliteRow) -> Option<Embedding> {
+    let (id, crc) = (row.try_get("id").ok()?, row.try_get("crc").ok()?);
+    decode(id, row.try_get("data").ok()?, crc)
 }
 
 fn checksum(row: i64, bytes: &[u8]) -> i64 {

@@ -13,7 +13,7 @@ const ROWS_PER_INSERT: usize = 64;
 /// Spaces a library can tell apart.
 const MAX_SPACES: i64 = blob::LANES / 2;
 
-fn record(row: &SqliteRow) -> Result<ClipRecord, StoreError> {
+pub(super) fn record(row: &SqliteRow) -> Result<ClipRecord, StoreError> {
     let asset: &str = row.try_get("asset_id")?;
     let (start, end) = (row.try_get("start_secs")?, row.try_get("end_secs")?);
     Ok(ClipRecord {
@@ -116,7 +116,7 @@ async fn insert_clips(
     Ok(())
 }
 
-async fn insert_vectors(
+pub(super) async fn insert_vectors(
     tx: &mut Transaction<'_, Sqlite>,
     rows: &[(i64, &Embedding)],
 ) -> Result<(), StoreError> {
@@ -137,9 +137,9 @@ pub async fn of_asset(store: &SqliteStore, asset: AssetId) -> Result<Vec<ClipRec
          FROM assets JOIN clips ON clips.asset = assets.n WHERE assets.id = ? ORDER BY start_secs, clips.id",
     )
     .bind(asset.to_string())
-    .fetch_all(&store.readers)
+    .fetch_all(&store.readers())
     .await?;
-    rows.iter().map(record).collect()
+    Ok(store.readable("clips", &rows, record))
 }
 
 pub async fn by_id(store: &SqliteStore, ids: &[ClipId]) -> Result<Vec<ClipRecord>, StoreError> {
@@ -149,9 +149,9 @@ pub async fn by_id(store: &SqliteStore, ids: &[ClipId]) -> Result<Vec<ClipRecord
          ORDER BY clips.id",
     )
     .bind(id_list(ids.iter().map(|id| id.0), false))
-    .fetch_all(&store.readers)
+    .fetch_all(&store.readers())
     .await?;
-    rows.iter().map(record).collect()
+    Ok(store.readable("clips", &rows, record))
 }
 
 pub async fn scan_records(
@@ -159,15 +159,23 @@ pub async fn scan_records(
     after: ClipId,
     limit: u32,
 ) -> Result<Vec<ClipRecord>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT clips.id, assets.id AS asset_id, start_secs, end_secs, agreement
-         FROM clips JOIN assets ON assets.n = clips.asset WHERE clips.id > ? ORDER BY clips.id LIMIT ?",
-    )
-    .bind(after.0)
-    .bind(limit)
-    .fetch_all(&store.readers)
-    .await?;
-    rows.iter().map(record).collect()
+    let mut after = after.0;
+    loop {
+        let rows = sqlx::query(
+            "SELECT clips.id, assets.id AS asset_id, start_secs, end_secs, agreement
+             FROM clips JOIN assets ON assets.n = clips.asset WHERE clips.id > ? ORDER BY clips.id LIMIT ?",
+        )
+        .bind(after)
+        .bind(limit)
+        .fetch_all(&store.readers())
+        .await?;
+        let clips = store.readable("clips", &rows, record);
+        // A page of damaged rows alone is not the end.
+        match rows.last() {
+            Some(last) if clips.is_empty() => after = last.try_get("id")?,
+            _ => return Ok(clips),
+        }
+    }
 }
 
 pub async fn without_agreement(
@@ -182,7 +190,7 @@ pub async fn without_agreement(
     )
     .bind(after.0)
     .bind(limit)
-    .fetch_all(&store.readers)
+    .fetch_all(&store.readers())
     .await?;
     Ok(ids.into_iter().map(ClipId).collect())
 }
@@ -203,7 +211,7 @@ pub async fn set_agreements(store: &SqliteStore, agreements: &[(ClipId, f32)]) -
 pub async fn vectors(store: &SqliteStore, id: ClipId) -> Result<Vec<NamedVector>, StoreError> {
     let known: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM clips WHERE id = ?)")
         .bind(id.0)
-        .fetch_one(&store.readers)
+        .fetch_one(&store.readers())
         .await?;
     if !known {
         return Err(StoreError::NotFound("clip"));
@@ -211,15 +219,14 @@ pub async fn vectors(store: &SqliteStore, id: ClipId) -> Result<Vec<NamedVector>
     let rows = sqlx::query("SELECT id, crc, data FROM vectors WHERE id >= ? AND id < ? ORDER BY id")
         .bind(blob::row_id(id, 0))
         .bind(blob::row_id(id, blob::LANES))
-        .fetch_all(&store.readers)
+        .fetch_all(&store.readers())
         .await?;
     rows.iter()
         .map(|row| {
             let row_id: i64 = row.try_get("id")?;
             let (track, space) = blob::of_lane(row_id % blob::LANES);
             let space = store.space_name(space).ok_or(StoreError::DamagedVector(id.0))?;
-            let vector = blob::decode(row_id, row.try_get("data")?, row.try_get("crc")?)
-                .ok_or(StoreError::DamagedVector(id.0))?;
+            let vector = blob::of_row(row).ok_or(StoreError::DamagedVector(id.0))?;
             Ok((track, space, vector))
         })
         .collect()
@@ -239,13 +246,13 @@ pub async fn scan(
             .bind(blob::row_id(ClipId(after.0.max(0)), blob::LANES - 1))
             .bind(lane)
             .bind(limit)
-            .fetch_all(&store.readers)
+            .fetch_all(&store.readers())
             .await?;
     let (mut good, mut bad) = (Vec::with_capacity(rows.len()), Vec::new());
     for row in &rows {
         let row_id: i64 = row.try_get("id")?;
         let clip = ClipId(row_id / blob::LANES);
-        match blob::decode(row_id, row.try_get("data")?, row.try_get("crc")?) {
+        match blob::of_row(row) {
             Some(vector) => good.push((clip, vector)),
             None => bad.push(clip),
         }
@@ -258,7 +265,7 @@ pub async fn census(store: &SqliteStore, track: Track, space: &Space) -> Result<
     let (count, sum): (i64, i64) =
         sqlx::query_as("SELECT COUNT(*), COALESCE(SUM(id), 0) FROM clips WHERE lanes & ? <> 0")
             .bind(blob::lane_mask([blob::lane(track, space)]))
-            .fetch_one(&store.readers)
+            .fetch_one(&store.readers())
             .await?;
     Ok((u64::try_from(count).unwrap_or(0), sum))
 }

@@ -9,8 +9,9 @@ use crate::store::{JobItem, JobRecord, NewItem, NewWebhook, StoreError, WorkStat
 use crate::types::JobId;
 
 const ITEMS_PER_INSERT: usize = 200;
+const READ_AT_ONCE: u32 = 4096;
 
-fn job_record(row: &SqliteRow) -> Result<JobRecord, StoreError> {
+pub(super) fn job_record(row: &SqliteRow) -> Result<JobRecord, StoreError> {
     let id: &str = row.try_get("id")?;
     Ok(JobRecord {
         id: id.parse().map_err(|_| damaged("job id", id))?,
@@ -62,6 +63,14 @@ async fn number(tx: &mut Transaction<'_, Sqlite>, id: JobId) -> Result<i64, Stor
         .fetch_optional(&mut **tx)
         .await?
         .ok_or(StoreError::NotFound("job"))
+}
+
+pub async fn unended(store: &SqliteStore) -> Result<Vec<JobId>, StoreError> {
+    let ids: Vec<String> =
+        sqlx::query_scalar("SELECT id FROM jobs WHERE state IN ('queued', 'running', 'paused') ORDER BY n")
+            .fetch_all(&store.readers())
+            .await?;
+    ids.iter().map(|id| id.parse().map_err(|_| damaged("job id", id))).collect()
 }
 
 pub async fn create(
@@ -127,7 +136,7 @@ pub async fn create(
 pub async fn get(store: &SqliteStore, id: JobId) -> Result<JobRecord, StoreError> {
     let row = sqlx::query("SELECT * FROM jobs WHERE id = ?")
         .bind(id.to_string())
-        .fetch_optional(&store.readers)
+        .fetch_optional(&store.readers())
         .await?
         .ok_or(StoreError::NotFound("job"))?;
     job_record(&row)
@@ -136,9 +145,9 @@ pub async fn get(store: &SqliteStore, id: JobId) -> Result<JobRecord, StoreError
 pub async fn list(store: &SqliteStore, limit: u32) -> Result<Vec<JobRecord>, StoreError> {
     let rows = sqlx::query("SELECT * FROM jobs ORDER BY n DESC LIMIT ?")
         .bind(limit)
-        .fetch_all(&store.readers)
+        .fetch_all(&store.readers())
         .await?;
-    rows.iter().map(job_record).collect()
+    Ok(store.readable("jobs", &rows, job_record))
 }
 
 pub async fn items(
@@ -149,19 +158,75 @@ pub async fn items(
 ) -> Result<Vec<JobItem>, StoreError> {
     let n: i64 = sqlx::query_scalar("SELECT n FROM jobs WHERE id = ?")
         .bind(id.to_string())
-        .fetch_optional(&store.readers)
+        .fetch_optional(&store.readers())
         .await?
         .ok_or(StoreError::NotFound("job"))?;
-    let rows = sqlx::query("SELECT * FROM job_items WHERE job = ? AND seq > ? ORDER BY seq LIMIT ?")
-        .bind(n)
-        .bind(after_seq)
-        .bind(limit)
-        .fetch_all(&store.readers)
-        .await?;
-    rows.iter().map(item_record).collect()
+    let mut after_seq = after_seq;
+    loop {
+        let rows = sqlx::query("SELECT * FROM job_items WHERE job = ? AND seq > ? ORDER BY seq LIMIT ?")
+            .bind(n)
+            .bind(after_seq)
+            .bind(limit)
+            .fetch_all(&store.readers())
+            .await?;
+        let items = store.readable("job_items", &rows, item_record);
+        // A page of damaged rows alone is not the end.
+        match rows.last() {
+            Some(last) if items.is_empty() => after_seq = last.try_get("seq")?,
+            _ => return Ok(items),
+        }
+    }
+}
+
+/// Reads the items of all jobs; the damaged ones are noted.
+pub(super) async fn read_all_items(store: &SqliteStore) -> Result<(), StoreError> {
+    let ids: Vec<String> =
+        sqlx::query_scalar("SELECT id FROM jobs ORDER BY n").fetch_all(&store.readers()).await?;
+    for id in ids.iter().filter_map(|id| id.parse::<JobId>().ok()) {
+        let mut after = -1;
+        while let Some(last) = items(store, id, after, READ_AT_ONCE).await?.last() {
+            after = last.seq;
+        }
+    }
+    Ok(())
 }
 
 pub async fn claim(store: &SqliteStore) -> Result<Option<(JobId, JobItem)>, StoreError> {
+    loop {
+        match claim_next(store).await {
+            // It has failed; the others must not wait for it.
+            Err(StoreError::DamagedRow(_)) => {}
+            claimed => return claimed,
+        }
+    }
+}
+
+/// Fails an item that cannot be read: it would be the next one for ever.
+async fn fail_damaged(
+    mut tx: Transaction<'_, Sqlite>,
+    job: i64,
+    seq: i64,
+    error: &StoreError,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE job_items SET state = 'failed', asset = NULL, metadata = '{}', clips = 0, media_secs = 0,
+             attempts = 0, not_before_unix_ms = 0, error_code = 'damaged_row', error_message = ?3
+         WHERE job = ?1 AND seq = ?2",
+    )
+    .bind(job)
+    .bind(seq)
+    .bind(error.to_string())
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query("UPDATE jobs SET items_failed = items_failed + 1 WHERE n = ?")
+        .bind(job)
+        .execute(&mut *tx)
+        .await?;
+    end_if_last(&mut tx, job).await?;
+    Ok(tx.commit().await?)
+}
+
+async fn claim_next(store: &SqliteStore) -> Result<Option<(JobId, JobItem)>, StoreError> {
     let mut writer = store.writer().await?;
     let mut tx = begin(&mut writer).await?;
     // CROSS JOIN: SQLite keeps this order, live jobs first.
@@ -177,7 +242,16 @@ pub async fn claim(store: &SqliteStore) -> Result<Option<(JobId, JobItem)>, Stor
     .fetch_optional(&mut *tx)
     .await?;
     let Some(row) = row else { return Ok(None) };
-    let (job, item) = (row.try_get::<i64, _>("job")?, item_record(&row)?);
+    let (job, seq) = (row.try_get::<i64, _>("job")?, row.try_get::<i64, _>("seq")?);
+    let item = match item_record(&row) {
+        Ok(item) => item,
+        Err(error) => {
+            drop(row);
+            store.note_row("job_items", format!("{job}/{seq}"), &error);
+            fail_damaged(tx, job, seq, &error).await?;
+            return Err(StoreError::DamagedRow(error.to_string()));
+        }
+    };
     let id: String = sqlx::query_scalar(
         "UPDATE jobs SET state = 'running',
              started_unix_ms = CASE started_unix_ms WHEN 0 THEN ? ELSE started_unix_ms END

@@ -2,7 +2,9 @@
 
 mod assets;
 mod blob;
+mod checks;
 mod clips;
+mod connect;
 mod copy;
 mod hand_over;
 mod jobs;
@@ -19,43 +21,49 @@ mod webhooks;
 use std::path::{Path, PathBuf};
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::sqlite::{
-    SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
-    SqlitePoolOptions, SqliteSynchronous,
-};
+use sqlx::error::DatabaseError;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool};
 use sqlx::{Connection, Row, Sqlite, Transaction};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 
 pub use copy::{CopiedAsset, CopyFacts, StoreCopy};
 
+use connect::{Opener, Readers};
+
 use super::lock::FolderLock;
 use super::{
-    AssetOutcome, AssetRecord, ClipRecord, JobItem, JobRecord, NewAsset, NewClip, NewItem, Store, StoreError,
-    WatchRecord, WatchSpec, WatchedFile,
+    AssetOutcome, AssetRecord, ClipRecord, JobItem, JobRecord, NewAsset, NewClip, NewItem, StorageFull,
+    Store, StoreError, WatchRecord, WatchSpec, WatchedFile,
 };
 use crate::types::{AssetId, ClipId, Embedding, JobId, ModelId, Space, Track, WatchId};
 
-/// Larger than SQLite's default: four vectors of 2 KB share a page instead of one, so the file is
-/// 20 % smaller and scans nearly twice as fast (docs/index.md).
-const PAGE_BYTES: u32 = 16_384;
 /// The store's file in the data folder.
 pub const DATABASE: &str = "triptych.db";
-/// Readers side by side; each is a thread of its own.
-const READERS: u32 = 4;
-
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        Self::Database(error.to_string())
+        let full = match &error {
+            sqlx::Error::Database(inner) => sqlite_code(inner.as_ref()).and_then(StorageFull::of_sqlite),
+            sqlx::Error::Io(inner) => StorageFull::of_io(inner),
+            _ => None,
+        };
+        full.map_or_else(|| Self::Database(error.to_string()), Self::StorageFull)
     }
 }
 
 impl From<sqlx::migrate::MigrateError> for StoreError {
     fn from(error: sqlx::migrate::MigrateError) -> Self {
-        Self::Database(format!("the database cannot be brought to this version: {error}"))
+        match error {
+            sqlx::migrate::MigrateError::Execute(error) => error.into(),
+            error => Self::Database(format!("the database cannot be brought to this version: {error}")),
+        }
     }
+}
+
+/// SQLite's extended result code.
+fn sqlite_code(error: &dyn DatabaseError) -> Option<i32> {
+    error.code()?.parse().ok()
 }
 
 /// [`Store`] in `<data folder>/triptych.db`.
@@ -63,13 +71,14 @@ impl From<sqlx::migrate::MigrateError> for StoreError {
 /// All writes go through one connection, one after another, so SQLite never answers "busy";
 /// readers work beside it on their own snapshots.
 pub struct SqliteStore {
-    writer: Mutex<SqliteConnection>,
-    readers: SqlitePool,
+    /// `None` until it can be opened.
+    writer: Mutex<Option<SqliteConnection>>,
+    readers: RwLock<Readers>,
+    opener: Opener,
     file: PathBuf,
-    /// How a reader is opened.
-    reading: SqliteConnectOptions,
     spaces: RwLock<Vec<(Space, i64)>>,
     sealed: AtomicBool,
+    damaged: checks::Damaged,
     _lock: Option<FolderLock>,
 }
 
@@ -85,7 +94,8 @@ impl SqliteStore {
         Self::open_for(data_dir, Some(model), Some(lock)).await
     }
 
-    /// Opens a store, whatever its model where none is named, in a folder whose lock the caller holds.
+    /// Opens a store, whatever its model where none is named, in a folder whose lock the caller holds. One
+    /// that is there and cannot be written now is opened for reading, until it can.
     ///
     /// # Errors
     /// As [`open`](Self::open), but [`StoreError::Locked`].
@@ -99,27 +109,25 @@ impl SqliteStore {
         lock: Option<FolderLock>,
     ) -> Result<Self, StoreError> {
         let file = data_dir.join(DATABASE);
-        let options = SqliteConnectOptions::new()
-            .filename(&file)
-            .page_size(PAGE_BYTES)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(10));
-        // Only a new file takes it; an old one takes it when it is written anew.
-        let writing = options.clone().create_if_missing(true).auto_vacuum(SqliteAutoVacuum::Incremental);
-        let mut writer = SqliteConnection::connect_with(&writing).await?;
-        sqlx::migrate!("migrations/sqlite").run(&mut writer).await?;
-        if let Some(model) = model {
-            claim_model(&mut writer, model).await?;
-        }
-        let reading = options.read_only(true);
-        let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(reading.clone()).await?;
-        let spaces = RwLock::new(Vec::new());
-        let sealed = AtomicBool::new(false);
-        let writer = Mutex::new(writer);
-        let store = Self { writer, readers, file, reading, spaces, sealed, _lock: lock };
-        let known = sqlx::query("SELECT idx, name FROM spaces").fetch_all(&store.readers).await?;
+        let opener = Opener::new(file.clone(), model);
+        let (writer, readers) = match opener.writer().await {
+            Ok(writer) => (Some(writer), opener.readers().await?),
+            Err(StoreError::StorageFull(refused)) if file.is_file() => {
+                (None, opener.readers_alone(refused).await?)
+            }
+            Err(error) => return Err(error),
+        };
+        let store = Self {
+            writer: Mutex::new(writer),
+            readers: RwLock::new(readers),
+            opener,
+            file,
+            spaces: RwLock::default(),
+            sealed: AtomicBool::new(false),
+            damaged: checks::Damaged::default(),
+            _lock: lock,
+        };
+        let known = sqlx::query("SELECT idx, name FROM spaces").fetch_all(&store.readers()).await?;
         for row in known {
             store.remember_space(Space::new(row.try_get("name")?), row.try_get("idx")?);
         }
@@ -131,14 +139,63 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn close(self) -> Result<(), StoreError> {
-        self.readers.close().await;
-        Ok(self.writer.into_inner().close().await?)
+        self.readers().close().await;
+        match self.writer.into_inner() {
+            Some(writer) => Ok(writer.close().await?),
+            None => Ok(()),
+        }
     }
 
-    async fn writer(&self) -> Result<MutexGuard<'_, SqliteConnection>, StoreError> {
-        let writer = self.writer.lock().await;
+    /// The connections that read.
+    fn readers(&self) -> SqlitePool {
+        self.readers.read().unwrap_or_else(std::sync::PoisonError::into_inner).pool.clone()
+    }
+
+    /// How one more of them is opened.
+    fn reader_options(&self) -> SqliteConnectOptions {
+        self.readers.read().unwrap_or_else(std::sync::PoisonError::into_inner).options.clone()
+    }
+
+    async fn writer(&self) -> Result<MappedMutexGuard<'_, SqliteConnection>, StoreError> {
+        let mut slot = self.writer.lock().await;
         // Only now: whoever sealed it has had the writer to itself.
-        if self.sealed.load(Ordering::Acquire) { Err(StoreError::Sealed) } else { Ok(writer) }
+        if self.sealed.load(Ordering::Acquire) {
+            return Err(StoreError::Sealed);
+        }
+        if let Some(writer) = slot.as_mut() {
+            // What was given up before is rolled back by the connection's own thread: that is waited for.
+            let answers = writer.ping().await.is_ok();
+            // A full disk makes SQLite end a transaction by itself, and the driver goes on counting it:
+            // nothing can be begun on such a connection any more.
+            if !answers || writer.is_in_transaction() {
+                let broken = slot.take();
+                if let Some(Err(error)) =
+                    futures::future::OptionFuture::from(broken.map(Connection::close)).await
+                {
+                    tracing::debug!(%error, "a connection that had to be given up was not closed cleanly");
+                }
+            }
+        }
+        if slot.is_none() {
+            *slot = Some(self.opener.writer().await?);
+            self.thaw().await?;
+        }
+        MutexGuard::try_map(slot, Option::as_mut)
+            .map_err(|_| StoreError::Database("the connection that writes is gone".to_owned()))
+    }
+
+    /// Readers that saw a file which did not change see changes from now on.
+    async fn thaw(&self) -> Result<(), StoreError> {
+        let frozen = self.readers.read().unwrap_or_else(std::sync::PoisonError::into_inner).frozen;
+        if frozen {
+            let readers = self.opener.readers().await?;
+            let before = {
+                let mut now = self.readers.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+                std::mem::replace(&mut *now, readers)
+            };
+            tokio::spawn(async move { before.pool.close().await });
+        }
+        Ok(())
     }
 
     fn space_index(&self, space: &Space) -> Option<i64> {
@@ -164,27 +221,6 @@ async fn begin(connection: &mut SqliteConnection) -> Result<Transaction<'_, Sqli
     Ok(connection.begin_with("BEGIN IMMEDIATE").await?)
 }
 
-async fn claim_model(writer: &mut SqliteConnection, model: &ModelId) -> Result<(), StoreError> {
-    let mut tx = begin(writer).await?;
-    let found: Option<String> =
-        sqlx::query_scalar("SELECT model FROM library WHERE one = 1").fetch_optional(&mut *tx).await?;
-    if let Some(found) = found.filter(|found| **found != *model.0) {
-        let clips: bool =
-            sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM clips)").fetch_one(&mut *tx).await?;
-        if clips {
-            return Err(StoreError::OtherModel { found, wanted: model.to_string() });
-        }
-    }
-    sqlx::query(
-        "INSERT INTO library (one, model, sequence) VALUES (1, ?1, 0)
-         ON CONFLICT (one) DO UPDATE SET model = ?1 WHERE model <> ?1",
-    )
-    .bind(&*model.0)
-    .execute(&mut *tx)
-    .await?;
-    Ok(tx.commit().await?)
-}
-
 /// To be called by every transaction that adds or drops clips.
 async fn bump_sequence(tx: &mut Transaction<'_, Sqlite>) -> Result<(), StoreError> {
     sqlx::query("UPDATE library SET sequence = sequence + 1 WHERE one = 1").execute(&mut **tx).await?;
@@ -201,11 +237,11 @@ fn to_json(value: &serde_json::Value) -> String {
 
 fn from_json(text: &str) -> Result<serde_json::Value, StoreError> {
     serde_json::from_str(text)
-        .map_err(|error| StoreError::Database(format!("a stored JSON text is damaged: {error}")))
+        .map_err(|error| StoreError::DamagedRow(format!("JSON text is damaged: {error}")))
 }
 
 fn damaged(what: &str, value: &str) -> StoreError {
-    StoreError::Database(format!("a stored {what} is damaged: {}", value.escape_debug()))
+    StoreError::DamagedRow(format!("{what} is damaged: {}", value.escape_debug()))
 }
 
 /// Ids as a JSON array, the one list type SQLite can take as a parameter.
@@ -291,7 +327,14 @@ impl Store for SqliteStore {
         clips::census(self, track, space).await
     }
     async fn sequence(&self) -> Result<i64, StoreError> {
-        Ok(sqlx::query_scalar("SELECT sequence FROM library WHERE one = 1").fetch_one(&self.readers).await?)
+        Ok(sqlx::query_scalar("SELECT sequence FROM library WHERE one = 1")
+            .fetch_one(&self.readers())
+            .await?)
+    }
+    async fn acknowledged(&self) -> Result<i64, StoreError> {
+        Ok(sqlx::query_scalar("SELECT acknowledged FROM library WHERE one = 1")
+            .fetch_one(&self.readers())
+            .await?)
     }
     async fn totals(&self) -> Result<(u64, u64, f64), StoreError> {
         assets::totals(self).await
@@ -319,6 +362,9 @@ impl Store for SqliteStore {
     }
     async fn finish_item(&self, job: JobId, item: &JobItem) -> Result<JobRecord, StoreError> {
         jobs::finish_item(self, job, item).await
+    }
+    async fn unended_jobs(&self) -> Result<Vec<JobId>, StoreError> {
+        jobs::unended(self).await
     }
     async fn cancel_job(&self, id: JobId) -> Result<JobRecord, StoreError> {
         jobs::cancel(self, id).await

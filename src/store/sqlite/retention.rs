@@ -12,17 +12,19 @@ const RUNS_KEPT: i64 = 1000;
 
 pub async fn rules(store: &SqliteStore) -> Result<Vec<RetentionRule>, StoreError> {
     let rows = sqlx::query("SELECT name, filter, older_than_secs, by FROM retention_rules ORDER BY position")
-        .fetch_all(&store.readers)
+        .fetch_all(&store.readers())
         .await?;
-    let rule = |row: &SqliteRow| {
-        Ok(RetentionRule {
-            name: row.try_get("name")?,
-            filter: from_json(row.try_get("filter")?)?,
-            older_than_secs: unsigned(row, "older_than_secs")?,
-            by: row.try_get("by")?,
-        })
-    };
+    // None is left out: what a rule was to spare, another one may delete.
     rows.iter().map(rule).collect()
+}
+
+pub(super) fn rule(row: &SqliteRow) -> Result<RetentionRule, StoreError> {
+    Ok(RetentionRule {
+        name: row.try_get("name")?,
+        filter: from_json(row.try_get("filter")?)?,
+        older_than_secs: unsigned(row, "older_than_secs")?,
+        by: row.try_get("by")?,
+    })
 }
 
 pub async fn set_rules(store: &SqliteStore, rules: &[RetentionRule]) -> Result<(), StoreError> {
@@ -77,17 +79,18 @@ pub async fn note_run(store: &SqliteStore, run: &RetentionRun) -> Result<(), Sto
 pub async fn runs(store: &SqliteStore, limit: u32) -> Result<Vec<RetentionRun>, StoreError> {
     let rows = sqlx::query("SELECT * FROM retention_runs ORDER BY n DESC LIMIT ?")
         .bind(limit)
-        .fetch_all(&store.readers)
+        .fetch_all(&store.readers())
         .await?;
-    let run = |row: &SqliteRow| {
-        Ok(RetentionRun {
-            n: row.try_get("n")?,
-            started_unix_ms: row.try_get("started_unix_ms")?,
-            ended_unix_ms: row.try_get("ended_unix_ms")?,
-            assets: unsigned(row, "assets")?,
-            clips: unsigned(row, "clips")?,
-            by_rule: from_json(row.try_get("by_rule")?)?,
-        })
-    };
-    rows.iter().map(run).collect()
+    Ok(store.readable("retention_runs", &rows, run))
+}
+
+pub(super) fn run(row: &SqliteRow) -> Result<RetentionRun, StoreError> {
+    Ok(RetentionRun {
+        n: row.try_get("n")?,
+        started_unix_ms: row.try_get("started_unix_ms")?,
+        ended_unix_ms: row.try_get("ended_unix_ms")?,
+        assets: unsigned(row, "assets")?,
+        clips: unsigned(row, "clips")?,
+        by_rule: from_json(row.try_get("by_rule")?)?,
+    })
 }

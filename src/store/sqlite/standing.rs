@@ -41,7 +41,7 @@ fn record(row: &SqliteRow) -> Result<StandingRecord, StoreError> {
     })
 }
 
-fn with_vectors(row: &SqliteRow) -> Result<StandingVectors, StoreError> {
+pub(super) fn with_vectors(row: &SqliteRow) -> Result<StandingVectors, StoreError> {
     let (model, crc): (&str, i64) = (row.try_get("model")?, row.try_get("crc")?);
     let vectors: &[u8] = row.try_get("vectors")?;
     let whole = checksum(vectors) == crc;
@@ -49,7 +49,7 @@ fn with_vectors(row: &SqliteRow) -> Result<StandingVectors, StoreError> {
     Ok(StandingVectors { record: record(row)?, model: ModelId(model.into()), vectors })
 }
 
-fn match_record(row: &SqliteRow) -> Result<MatchRecord, StoreError> {
+pub(super) fn match_record(row: &SqliteRow) -> Result<MatchRecord, StoreError> {
     let (id, asset): (&str, &str) = (row.try_get("id")?, row.try_get("asset")?);
     let moments: &str = row.try_get("moments")?;
     Ok(MatchRecord {
@@ -169,7 +169,7 @@ impl StandingStore for SqliteStore {
     async fn standing(&self, id: StandingId) -> Result<StandingRecord, StoreError> {
         let row = sqlx::query(select!("", "WHERE q.id = ?"))
             .bind(id.to_string())
-            .fetch_optional(&self.readers)
+            .fetch_optional(&self.readers())
             .await?
             .ok_or(StoreError::NotFound("standing query"))?;
         record(&row)
@@ -183,9 +183,9 @@ impl StandingStore for SqliteStore {
         let rows = sqlx::query(select!("", "WHERE q.id < ? ORDER BY q.id DESC LIMIT ?"))
             .bind(before(after))
             .bind(limit)
-            .fetch_all(&self.readers)
+            .fetch_all(&self.readers())
             .await?;
-        rows.iter().map(record).collect()
+        Ok(self.readable("standing_queries", &rows, record))
     }
 
     async fn standing_vectors(
@@ -194,14 +194,14 @@ impl StandingStore for SqliteStore {
         limit: u32,
     ) -> Result<Vec<StandingVectors>, StoreError> {
         let sql = select!(", q.model, q.crc, q.vectors", "WHERE q.id < ? ORDER BY q.id DESC LIMIT ?");
-        let rows = sqlx::query(sql).bind(before(after)).bind(limit).fetch_all(&self.readers).await?;
-        rows.iter().map(with_vectors).collect()
+        let rows = sqlx::query(sql).bind(before(after)).bind(limit).fetch_all(&self.readers()).await?;
+        Ok(self.readable("standing_queries", &rows, with_vectors))
     }
 
     async fn standing_source(&self, id: StandingId) -> Result<String, StoreError> {
         sqlx::query_scalar("SELECT source FROM standing_queries WHERE id = ?")
             .bind(id.to_string())
-            .fetch_optional(&self.readers)
+            .fetch_optional(&self.readers())
             .await?
             .ok_or(StoreError::NotFound("standing query"))
     }
@@ -285,7 +285,7 @@ impl StandingStore for SqliteStore {
     ) -> Result<Vec<MatchRecord>, StoreError> {
         let query: i64 = sqlx::query_scalar("SELECT n FROM standing_queries WHERE id = ?")
             .bind(id.to_string())
-            .fetch_optional(&self.readers)
+            .fetch_optional(&self.readers())
             .await?
             .ok_or(StoreError::NotFound("standing query"))?;
         // A match that is gone by now (its asset was deleted) has a place in the order all the same.
@@ -297,9 +297,9 @@ impl StandingStore for SqliteStore {
         .bind(query)
         .bind(after.map_or_else(|| "n".to_owned(), |id| id.to_string()))
         .bind(limit)
-        .fetch_all(&self.readers)
+        .fetch_all(&self.readers())
         .await?;
-        rows.iter().map(match_record).collect()
+        Ok(self.readable("standing_matches", &rows, match_record))
     }
 
     async fn pending_assets(&self, limit: u32) -> Result<Vec<PendingAsset>, StoreError> {
@@ -308,7 +308,7 @@ impl StandingStore for SqliteStore {
              LEFT JOIN standing_queries AS q ON q.n = p.query WHERE p.waits = 0 ORDER BY p.n LIMIT ?",
         )
         .bind(limit)
-        .fetch_all(&self.readers)
+        .fetch_all(&self.readers())
         .await?;
         let pending = |row: &SqliteRow| {
             let (asset, query): (&str, Option<&str>) = (row.try_get("asset")?, row.try_get("query")?);
@@ -320,7 +320,7 @@ impl StandingStore for SqliteStore {
                     .transpose()?,
             })
         };
-        rows.iter().map(pending).collect()
+        Ok(self.readable("standing_pending", &rows, pending))
     }
 
     async fn settle(&self, settled: &[Settled]) -> Result<u64, StoreError> {

@@ -158,7 +158,7 @@ async fn deleting_an_asset_takes_clips_and_vectors() {
     let (left, _) = store.scan_vectors(Track::Video, &Space::new("fine"), ClipId(0), 100).await.unwrap();
     assert_eq!(left.iter().map(|(id, _)| *id).collect::<Vec<_>>(), b_ids);
     let rows: i64 =
-        sqlx::query_scalar("SELECT COUNT(*) FROM vectors").fetch_one(&store.readers).await.unwrap();
+        sqlx::query_scalar("SELECT COUNT(*) FROM vectors").fetch_one(&store.readers()).await.unwrap();
     assert_eq!(rows, 8);
     assert!(matches!(store.add_clips(a.id, &[clip(0)]).await, Err(StoreError::NotFound("asset"))));
     let found = store.assets(&[a.id, b.id]).await.unwrap();
@@ -174,7 +174,7 @@ async fn a_damaged_vector_is_reported_and_not_returned() {
     for (n, id) in ids.iter().enumerate().filter(|(n, _)| n % 2 == 0) {
         let mut data: Vec<u8> = sqlx::query_scalar("SELECT data FROM vectors WHERE id = ?")
             .bind(blob::row_id(*id, lane))
-            .fetch_one(&store.readers)
+            .fetch_one(&store.readers())
             .await
             .unwrap();
         data[n % 64] ^= 1 << (n % 8);

@@ -13,7 +13,7 @@ const FILES_PER_INSERT: usize = 200;
 const SELECT: &str = "SELECT w.*, (SELECT COUNT(*) FROM watch_files AS f
     WHERE f.watch = w.n AND f.missing_looks = 0) AS files FROM watches AS w";
 
-fn record(row: &SqliteRow) -> Result<WatchRecord, StoreError> {
+pub(super) fn record(row: &SqliteRow) -> Result<WatchRecord, StoreError> {
     let id: &str = row.try_get("id")?;
     let spec: &str = row.try_get("spec")?;
     let job: Option<&str> = row.try_get("job")?;
@@ -30,7 +30,7 @@ fn record(row: &SqliteRow) -> Result<WatchRecord, StoreError> {
     })
 }
 
-fn file(row: &SqliteRow) -> Result<WatchedFile, StoreError> {
+pub(super) fn file(row: &SqliteRow) -> Result<WatchedFile, StoreError> {
     let asset: Option<&str> = row.try_get("asset")?;
     let taken_size: Option<i64> = row.try_get("taken_size_bytes")?;
     let taken_mtime: Option<i64> = row.try_get("taken_mtime_ns")?;
@@ -73,7 +73,7 @@ pub async fn create(store: &SqliteStore, spec: &WatchSpec) -> Result<WatchRecord
 pub async fn get(store: &SqliteStore, id: WatchId) -> Result<WatchRecord, StoreError> {
     let row = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} WHERE w.id = ?")))
         .bind(id.to_string())
-        .fetch_optional(&store.readers)
+        .fetch_optional(&store.readers())
         .await?
         .ok_or(StoreError::NotFound("watch"))?;
     record(&row)
@@ -81,9 +81,9 @@ pub async fn get(store: &SqliteStore, id: WatchId) -> Result<WatchRecord, StoreE
 
 pub async fn list(store: &SqliteStore) -> Result<Vec<WatchRecord>, StoreError> {
     let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} ORDER BY w.n DESC")))
-        .fetch_all(&store.readers)
+        .fetch_all(&store.readers())
         .await?;
-    rows.iter().map(record).collect()
+    Ok(store.readable("watches", &rows, record))
 }
 
 pub async fn delete(store: &SqliteStore, id: WatchId) -> Result<(), StoreError> {
@@ -127,9 +127,9 @@ pub async fn files(
     .bind(id.to_string())
     .bind(after)
     .bind(limit)
-    .fetch_all(&store.readers)
+    .fetch_all(&store.readers())
     .await?;
-    rows.iter().map(file).collect()
+    Ok(store.readable("watch_files", &rows, file))
 }
 
 pub async fn files_named(
@@ -143,9 +143,9 @@ pub async fn files_named(
     )
     .bind(id.to_string())
     .bind(serde_json::json!(paths).to_string())
-    .fetch_all(&store.readers)
+    .fetch_all(&store.readers())
     .await?;
-    rows.iter().map(file).collect()
+    Ok(store.readable("watch_files", &rows, file))
 }
 
 pub async fn files_gone(
@@ -161,9 +161,9 @@ pub async fn files_gone(
     .bind(id.to_string())
     .bind(looks)
     .bind(limit)
-    .fetch_all(&store.readers)
+    .fetch_all(&store.readers())
     .await?;
-    rows.iter().map(file).collect()
+    Ok(store.readable("watch_files", &rows, file))
 }
 
 pub async fn files_ready(store: &SqliteStore, id: WatchId, limit: u32) -> Result<Vec<String>, StoreError> {
@@ -175,7 +175,7 @@ pub async fn files_ready(store: &SqliteStore, id: WatchId, limit: u32) -> Result
     )
     .bind(id.to_string())
     .bind(limit)
-    .fetch_all(&store.readers)
+    .fetch_all(&store.readers())
     .await?)
 }
 
@@ -263,7 +263,7 @@ pub async fn asset_has_other_file(
     .bind(asset.to_string())
     .bind(id.to_string())
     .bind(path)
-    .fetch_one(&store.readers)
+    .fetch_one(&store.readers())
     .await?)
 }
 

@@ -102,7 +102,7 @@ fn due(row: &SqliteRow) -> Result<DueDelivery, StoreError> {
     })
 }
 
-fn record(row: &SqliteRow) -> Result<DeliveryRecord, StoreError> {
+pub(super) fn record(row: &SqliteRow) -> Result<DeliveryRecord, StoreError> {
     let state: &str = row.try_get("state")?;
     let status: Option<i64> = row.try_get("status")?;
     Ok(DeliveryRecord {
@@ -151,9 +151,9 @@ impl WebhookStore for SqliteStore {
         .bind(serde_json::json!(busy_hosts).to_string())
         .bind(id_list(under_way, true))
         .bind(limit)
-        .fetch_all(&self.readers)
+        .fetch_all(&self.readers())
         .await?;
-        rows.iter().map(due).collect()
+        Ok(self.readable("deliveries", &rows, due))
     }
 
     async fn note_attempt(&self, id: DeliveryId, attempt: &Attempt) -> Result<(), StoreError> {
@@ -189,9 +189,9 @@ impl WebhookStore for SqliteStore {
         .bind(after)
         .bind(state.map(DeliveryState::as_str))
         .bind(limit)
-        .fetch_all(&self.readers)
+        .fetch_all(&self.readers())
         .await?;
-        rows.iter().map(record).collect()
+        Ok(self.readable("deliveries", &rows, record))
     }
 
     async fn retry_delivery(&self, id: DeliveryId) -> Result<DeliveryRecord, StoreError> {

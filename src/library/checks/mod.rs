@@ -1,0 +1,299 @@
+//! Looks for damage, in the store and in the bytes of uploads, and repairs what the bytes allow.
+
+mod repair;
+mod report;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::registry::Registry;
+use super::{BackupError, Library, LibraryError, content};
+use crate::jobs::now_unix_ms;
+use crate::store::{AssetRecord, DamagedVectors, FolderLock, SqliteStore, Store, StoreError};
+use crate::types::ClipId;
+
+use report::Shared;
+pub use report::{CheckReport, CheckState, DamagedAsset};
+
+/// Assets a page.
+const PAGE: u32 = 1000;
+/// After so long the bytes of an upload are read again.
+const READ_AGAIN_AFTER: Duration = Duration::from_secs(7 * 86_400);
+/// Uploads that are taken in one go, and the rest where there is none to read.
+const READ_AT_ONCE: u32 = 16;
+const REST: Duration = Duration::from_secs(60);
+
+/// What a check is to do.
+#[derive(Debug, Clone, Copy)]
+pub struct CheckOptions {
+    /// Read the bytes of every upload.
+    pub bytes: bool,
+    /// Make damaged vectors anew from the bytes.
+    pub repair: bool,
+}
+
+/// What is known of damage.
+#[derive(Debug, Default)]
+pub(super) struct Checker {
+    report: Shared,
+    /// Clips with damaged vectors, by the last check.
+    clips: Mutex<BTreeSet<ClipId>>,
+}
+
+impl Checker {
+    /// Clips with damaged vectors, by the last check.
+    pub(super) fn damaged_clips(&self) -> BTreeSet<ClipId> {
+        self.clips().clone()
+    }
+
+    fn clips(&self) -> std::sync::MutexGuard<'_, BTreeSet<ClipId>> {
+        self.clips.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How much is known to be damaged.
+#[derive(Debug, Clone, Copy, Default, serde::Serialize, utoipa::ToSchema)]
+pub struct DamageCounts {
+    /// Rows of the store that cannot be read.
+    pub rows: u64,
+    /// Clips with vectors that are damaged or gone.
+    pub clips: u64,
+    /// Uploads whose bytes are damaged or gone.
+    pub assets: u64,
+}
+
+impl Library {
+    /// How much is known to be damaged.
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub async fn damage(&self) -> Result<DamageCounts, LibraryError> {
+        let mut clips = self.checker.damaged_clips();
+        clips.extend(self.index.damaged());
+        Ok(DamageCounts {
+            rows: self.store.damaged_rows().len() as u64,
+            clips: clips.len() as u64,
+            assets: self.store.damaged_assets(0).await?.1,
+        })
+    }
+
+    /// The report of the check that runs, or of the last one.
+    #[must_use]
+    pub fn check_report(&self) -> CheckReport {
+        self.checker.report.now()
+    }
+
+    /// Begins a check in the background.
+    ///
+    /// # Errors
+    /// [`LibraryError::CheckRunning`], [`LibraryError::Stopping`].
+    pub fn start_check(self: &Arc<Self>, options: CheckOptions) -> Result<CheckReport, LibraryError> {
+        let report = self.begin_check(options)?;
+        let library = Arc::clone(self);
+        self.tasks.spawn(async move { library.run_check(options).await });
+        Ok(report)
+    }
+
+    /// Checks, and waits for the end.
+    ///
+    /// # Errors
+    /// As [`Library::start_check`].
+    pub async fn check(&self, options: CheckOptions) -> Result<CheckReport, LibraryError> {
+        self.begin_check(options)?;
+        self.run_check(options).await;
+        Ok(self.check_report())
+    }
+
+    fn begin_check(&self, options: CheckOptions) -> Result<CheckReport, LibraryError> {
+        if self.stop.is_cancelled() {
+            return Err(LibraryError::Stopping);
+        }
+        self.checker.report.change(|report| {
+            if report.state == CheckState::Running {
+                return Err(LibraryError::CheckRunning);
+            }
+            *report = begun(options);
+            Ok(report.clone())
+        })
+    }
+
+    async fn run_check(&self, options: CheckOptions) {
+        let checked = async {
+            let vectors = check_store(self.store.as_ref(), &self.checker.report).await?;
+            *self.checker.clips() = vectors.clips.iter().copied().collect();
+            if options.bytes {
+                check_bytes(self.store.as_ref(), &self.checker.report, &self.stop).await?;
+            }
+            if options.repair {
+                self.repair(&vectors).await?;
+            }
+            Ok(())
+        };
+        let outcome: Result<(), LibraryError> = checked.await;
+        if let Err(error) = &outcome {
+            tracing::error!(code = error.code(), %error, "a check could not be ended");
+        }
+        end(&self.checker.report, &outcome);
+        let report = self.check_report();
+        let (clean, clips, assets) = (report.is_clean(), report.damaged_clips, report.damaged_assets_total);
+        tracing::info!(clean, clips, assets, "a check has ended");
+    }
+}
+
+fn begun(options: CheckOptions) -> CheckReport {
+    let started_unix_ms = now_unix_ms();
+    CheckReport {
+        state: CheckState::Running,
+        repair: options.repair,
+        started_unix_ms,
+        ..CheckReport::default()
+    }
+}
+
+fn end(report: &Shared, outcome: &Result<(), LibraryError>) {
+    report.change(|report| {
+        report.ended_unix_ms = now_unix_ms();
+        report.state = if outcome.is_ok() { CheckState::Done } else { CheckState::Failed };
+        report.error = outcome.as_ref().err().map(|error| error.code().to_owned());
+    });
+}
+
+/// Looks through the database: the file, every row, every vector. One that is too damaged to be read is told,
+/// and what can be looked at is.
+async fn check_store(store: &dyn Store, report: &Shared) -> Result<DamagedVectors, LibraryError> {
+    let mut problems = store.integrity().await?;
+    let unread = |problems: &mut Vec<String>, error: StoreError| match error {
+        StoreError::Database(problem) | StoreError::DamagedRow(problem) => {
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+            Ok(())
+        }
+        error => Err(error),
+    };
+    if let Err(error) = store.read_all_rows().await {
+        unread(&mut problems, error)?;
+    }
+    let vectors = match store.check_vectors().await {
+        Ok(vectors) => vectors,
+        Err(error) => {
+            unread(&mut problems, error)?;
+            DamagedVectors::default()
+        }
+    };
+    report.rows(store.damaged_rows());
+    report.change(|report| {
+        report.database_problems = problems;
+        report.damaged_clips = vectors.clips.len() as u64;
+    });
+    Ok(vectors)
+}
+
+/// Reads the bytes of every upload.
+async fn check_bytes(
+    store: &dyn Store,
+    report: &Shared,
+    stop: &CancellationToken,
+) -> Result<(), LibraryError> {
+    let mut after = None;
+    loop {
+        let page = store.list_assets(after, PAGE).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(last.id);
+        for asset in page.into_iter().filter(|asset| asset.owned) {
+            check_asset(store, report, &asset, 0, stop).await?;
+        }
+    }
+}
+
+async fn check_asset(
+    store: &dyn Store,
+    report: &Shared,
+    asset: &AssetRecord,
+    bytes_per_sec: u64,
+    stop: &CancellationToken,
+) -> Result<(), LibraryError> {
+    let (read, stopped) = (asset.clone(), stop.clone());
+    let read = super::blocking(move || content::read_whole(&read, bytes_per_sec, &stopped)).await?;
+    let Some(read) = read else { return Err(LibraryError::Stopping) };
+    // Deleted, or sent again, while it was read: the file is not what it was.
+    match store.asset(asset.id).await {
+        Ok(now) if now.path == asset.path => {}
+        Ok(_) | Err(StoreError::NotFound(_)) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    if let Some(damage) = read.note.damage {
+        if asset.damage != Some(damage) {
+            tracing::error!(asset = %asset.id, damage = damage.as_str(), "the bytes of an upload are damaged");
+        }
+        report.damaged(asset, damage);
+    }
+    report.change(|report| {
+        report.assets_checked += 1;
+        report.bytes_checked += read.size_bytes;
+    });
+    match store.note_content(&[read.note]).await {
+        // It is in the report.
+        Err(StoreError::StorageFull(_) | StoreError::Sealed) => Ok(()),
+        noted => Ok(noted?),
+    }
+}
+
+/// Reads the bytes of uploads again and again, slowly.
+pub(super) async fn keep_reading(library: Arc<Library>) {
+    let bytes_per_sec = library.keeper.config.check_bytes_per_sec;
+    if bytes_per_sec == 0 {
+        return;
+    }
+    let again_ms = i64::try_from(READ_AGAIN_AFTER.as_millis()).unwrap_or(i64::MAX);
+    // What this finds is noted in the store; the report is that of somebody's check.
+    let (report, mut rest) = (Shared::default(), Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            () = library.stop.cancelled() => return,
+            () = tokio::time::sleep(rest) => {}
+        }
+        if !library.disk.writable(&library.stop).await {
+            return;
+        }
+        let due = library.store.unchecked_assets(now_unix_ms() - again_ms, READ_AT_ONCE).await;
+        rest = if due.as_ref().is_ok_and(|due| !due.is_empty()) { Duration::ZERO } else { REST };
+        for asset in due.unwrap_or_default() {
+            let read =
+                check_asset(library.store.as_ref(), &report, &asset, bytes_per_sec, &library.stop).await;
+            if let Err(error) = read {
+                tracing::debug!(%error, asset = %asset.id, "the bytes of an upload could not be read");
+                rest = REST;
+            }
+        }
+    }
+}
+
+/// Checks the store of a folder that no server has open; no model is needed, and nothing is repaired.
+///
+/// # Errors
+/// [`BackupError::NoLibrary`] and others.
+pub async fn check_folder(data_dir: &Path, bytes: bool) -> Result<CheckReport, LibraryError> {
+    let folder = Registry::serving_folder(data_dir)?;
+    if !folder.join(crate::store::DATABASE).is_file() {
+        return Err(BackupError::NoLibrary(data_dir.display().to_string()).into());
+    }
+    let _lock = FolderLock::take(data_dir)?;
+    let store = SqliteStore::open_locked(&folder, None).await?;
+    let report = Shared::default();
+    let options = CheckOptions { bytes, repair: false };
+    report.change(|report| *report = begun(options));
+    let checked = async {
+        check_store(&store, &report).await?;
+        if bytes { check_bytes(&store, &report, &CancellationToken::new()).await } else { Ok(()) }
+    };
+    let outcome = checked.await;
+    end(&report, &outcome);
+    store.close().await?;
+    outcome?;
+    Ok(report.now())
+}

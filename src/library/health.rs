@@ -1,0 +1,190 @@
+//! Whether each part of the server does its work: found out side by side, each within a moment, so that one
+//! that hangs does not hold up the answer.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Library;
+use crate::embed::EmbedError;
+use crate::jobs::now_unix_ms;
+use crate::model::{ModelError, Priority};
+use crate::types::Modality;
+
+/// How long a part may take to answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long it holds what the towers answered: asking them costs time that queries want.
+const TOWERS_HOLD: Duration = Duration::from_secs(5);
+/// The sender of webhooks looks twice a second; after so long without a look it stands still.
+const SENDER_PATIENCE_MS: i64 = 30_000;
+
+/// How a part does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PartState {
+    /// It works.
+    Ok,
+    /// It works in part; what it promised is kept.
+    Degraded,
+    /// It does not work.
+    Failed,
+}
+
+/// One part of the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartHealth {
+    /// Its name.
+    pub part: &'static str,
+    /// How it does.
+    pub state: PartState,
+    /// A sentence, where something is to be said.
+    pub detail: Option<String>,
+}
+
+/// What is known of parts that are not asked every time.
+#[derive(Debug, Default)]
+pub(super) struct Pulse {
+    towers: Mutex<Option<(Instant, Found)>>,
+    sender_unix_ms: AtomicI64,
+}
+
+impl Pulse {
+    /// The sender of webhooks is at work.
+    pub(super) fn sender_looks(&self) {
+        self.sender_unix_ms.store(now_unix_ms(), Ordering::Relaxed);
+    }
+}
+
+type Found = (PartState, Option<String>);
+
+const OK: Found = (PartState::Ok, None);
+
+fn degraded(detail: impl Into<String>) -> Found {
+    (PartState::Degraded, Some(detail.into()))
+}
+
+fn failed(detail: impl Into<String>) -> Found {
+    (PartState::Failed, Some(detail.into()))
+}
+
+async fn in_time(late: Found, look: impl Future<Output = Found>) -> Found {
+    tokio::time::timeout(PATIENCE, look).await.unwrap_or(late)
+}
+
+impl Library {
+    /// How every part does. Tells Prometheus, too.
+    pub async fn health(&self) -> Vec<PartHealth> {
+        let (store, content, towers, decoder) = tokio::join!(
+            in_time(failed("the store does not answer in time"), self.store_health()),
+            in_time(OK, self.content_health()),
+            in_time(degraded("the model does not answer within a second"), self.towers_health()),
+            in_time(degraded("the decoder does not answer within a second"), self.decoding_health()),
+        );
+        let found = [
+            ("store", store),
+            ("disk", self.disk.refusal().map_or(OK, |full| degraded(full.to_string()))),
+            ("towers", towers),
+            ("decoder", decoder),
+            ("index", self.index_health()),
+            ("webhooks", self.webhooks_health()),
+            ("content", content),
+        ];
+        let part = |(part, (state, detail)): (&'static str, Found)| {
+            let level = match state {
+                PartState::Ok => 1.0,
+                PartState::Degraded => 0.5,
+                PartState::Failed => 0.0,
+            };
+            metrics::gauge!("triptych_ready_part", "part" => part).set(level);
+            PartHealth { part, state, detail }
+        };
+        found.into_iter().map(part).collect()
+    }
+
+    async fn store_health(&self) -> Found {
+        if let Err(error) = self.store.sequence().await {
+            tracing::debug!(%error, "the store does not answer");
+            return failed("the store does not answer");
+        }
+        match self.store.damaged_rows().len() {
+            0 => OK,
+            rows => {
+                degraded(format!("{rows} stored rows are damaged and left out; GET /v1/checks lists them"))
+            }
+        }
+    }
+
+    async fn content_health(&self) -> Found {
+        match self.store.damaged_assets(0).await {
+            Ok((_, assets)) if assets > 0 => degraded(format!(
+                "the bytes of {assets} uploads are damaged or gone; POST /v1/checks lists them"
+            )),
+            // The store tells for itself how it does.
+            _ => OK,
+        }
+    }
+
+    fn index_health(&self) -> Found {
+        let mut clips = self.checker.damaged_clips();
+        clips.extend(self.index.damaged());
+        match clips.len() {
+            0 => OK,
+            clips => degraded(format!(
+                "{clips} clips have damaged vectors; POST /v1/checks with \"repair\": true makes them anew"
+            )),
+        }
+    }
+
+    fn webhooks_health(&self) -> Found {
+        if self.webhooks.is_none() {
+            return OK;
+        }
+        if self.disk.refusal().is_some() {
+            return degraded("webhooks wait for room on the disk");
+        }
+        let last = self.pulse.sender_unix_ms.load(Ordering::Relaxed);
+        if last > 0 && now_unix_ms() - last > SENDER_PATIENCE_MS {
+            return degraded("the sender of webhooks stands still");
+        }
+        OK
+    }
+
+    /// Whether the model answers a word of its own.
+    async fn towers_health(&self) -> Found {
+        let known = self.pulse.towers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((at, found)) =
+            known.filter(|(at, found)| at.elapsed() < TOWERS_HOLD && found.0 == PartState::Ok)
+        {
+            tracing::trace!(age_ms = at.elapsed().as_millis(), "the model answered a moment ago");
+            return found;
+        }
+        if !self.embedder.bundle().has_tower(Modality::Text) {
+            return OK;
+        }
+        let Some(word) = self.embedder.towers.vocabulary().into_iter().next() else { return OK };
+        let found = match self.embedder.text(&word, Priority::Interactive).await {
+            Ok(_) => OK,
+            Err(EmbedError::Model(ModelError::Overloaded { .. })) => {
+                degraded("the model has more to do than it can")
+            }
+            // It was asked, and knew what to say.
+            Err(EmbedError::Model(ModelError::NoKnownWords { .. } | ModelError::TextTooLong { .. })) => OK,
+            Err(error) => {
+                tracing::debug!(%error, "the model does not answer");
+                failed("the model does not answer")
+            }
+        };
+        *self.pulse.towers.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((Instant::now(), found.clone()));
+        found
+    }
+
+    /// Whether files can be decoded. The reason is in the log: it may name paths.
+    async fn decoding_health(&self) -> Found {
+        if self.decoder_health().await.ok {
+            OK
+        } else {
+            failed("files cannot be decoded: ffmpeg or the decode-worker does not start; the log has more")
+        }
+    }
+}

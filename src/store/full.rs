@@ -1,0 +1,102 @@
+//! Storage that takes no more bytes: one error, whoever meets it.
+
+use std::io;
+use std::sync::LazyLock;
+
+use tokio::sync::watch;
+
+/// Why storage takes no more bytes. What was stored before is untouched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StorageFull {
+    /// No free bytes, or no free inodes.
+    #[error("the disk has no space left{}", ADVICE)]
+    NoSpace,
+    /// The user's or the project's quota is used up.
+    #[error("the disk quota is used up{}", ADVICE)]
+    Quota,
+    /// The file system is mounted read-only.
+    #[error("the file system is read-only{}", ADVICE)]
+    ReadOnly,
+    /// A file would grow beyond what the process may write (`ulimit -f`) or the file system holds.
+    #[error("a file would grow beyond the largest size allowed{}", ADVICE)]
+    FileSize,
+    /// The disk failed to write or to sync.
+    #[error("the disk failed to write{}", ADVICE)]
+    WriteFailed,
+}
+
+const ADVICE: &str =
+    "; nothing was changed, searches go on, and writing resumes by itself once there is room";
+
+/// How often it was met; whoever watches a disk looks at it then.
+static MET: LazyLock<watch::Sender<u64>> = LazyLock::new(|| watch::Sender::new(0));
+
+impl StorageFull {
+    /// The code of every such error.
+    pub const CODE: &str = "storage_full";
+
+    /// Whether an error of input/output means this.
+    #[must_use]
+    pub fn of_io(error: &io::Error) -> Option<Self> {
+        match error.kind() {
+            io::ErrorKind::StorageFull => Some(Self::NoSpace.met()),
+            io::ErrorKind::QuotaExceeded => Some(Self::Quota.met()),
+            io::ErrorKind::ReadOnlyFilesystem => Some(Self::ReadOnly.met()),
+            io::ErrorKind::FileTooLarge => Some(Self::FileSize.met()),
+            _ => None,
+        }
+    }
+
+    /// Whether an extended result code of SQLite means this.
+    pub(super) fn of_sqlite(code: i32) -> Option<Self> {
+        const READONLY_DBMOVED: i32 = 8 | (4 << 8);
+        // Write, sync, sync of the folder, truncate, size and creation of the shared index.
+        const WRITING: [i32; 6] = [3, 4, 5, 6, 19, 18];
+        match (code, code & 0xff) {
+            (READONLY_DBMOVED, _) => None,
+            (_, 8) => Some(Self::ReadOnly.met()),
+            (_, 10) if WRITING.contains(&(code >> 8)) => Some(Self::WriteFailed.met()),
+            (_, 13) => Some(Self::NoSpace.met()),
+            _ => None,
+        }
+    }
+
+    /// Tells whoever watches the disk.
+    fn met(self) -> Self {
+        metrics::counter!("triptych_storage_full_total").increment(1);
+        MET.send_modify(|count| *count = count.wrapping_add(1));
+        self
+    }
+
+    /// Changes whenever one is met anywhere in the process.
+    #[must_use]
+    pub fn watch() -> watch::Receiver<u64> {
+        MET.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_means_no_room_is_one_kind() {
+        // ENOSPC, EDQUOT, EROFS, EFBIG.
+        for (errno, wanted) in [
+            (28, StorageFull::NoSpace),
+            (122, StorageFull::Quota),
+            (30, StorageFull::ReadOnly),
+            (27, StorageFull::FileSize),
+        ] {
+            assert_eq!(StorageFull::of_io(&io::Error::from_raw_os_error(errno)), Some(wanted));
+        }
+        assert_eq!(StorageFull::of_io(&io::Error::from_raw_os_error(13)), None, "no right to");
+        for full in [13, 8, 8 | (1 << 8), 778, 1034, 1290, 1546, 4874] {
+            assert!(StorageFull::of_sqlite(full).is_some(), "{full}");
+        }
+        // A busy, a damaged or a moved database, and a read that failed, are something else.
+        for other in [5, 11, 8 | (4 << 8), 266, 522] {
+            assert!(StorageFull::of_sqlite(other).is_none(), "{other}");
+        }
+    }
+}

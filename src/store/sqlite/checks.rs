@@ -1,0 +1,286 @@
+//! Damage: found, noted, mended.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{ConnectOptions, Connection, Row};
+
+use super::{
+    SqliteStore, assets, begin, blob, bump_sequence, clips, jobs, retention, standing, watches, webhooks,
+};
+use crate::store::{AssetRecord, Checks, ContentNote, Damage, DamagedRow, DamagedVectors, StoreError};
+use crate::types::{AssetId, ClipId, Embedding, Space, Track};
+
+/// Rows looked at in one go.
+const PAGE: i64 = 4096;
+/// Rows that are remembered as damaged; beyond it only that there are more.
+const MOST_NOTED: usize = 10_000;
+/// Lines of SQLite's own check.
+const MOST_PROBLEMS: u32 = 100;
+
+/// A table, what selects its rows after a row number, and what reads one of them.
+type Reading = (&'static str, &'static str, fn(&SqliteRow) -> Result<(), StoreError>);
+
+const READS: &[Reading] = &[
+    ("assets", "SELECT n AS row_n, * FROM assets WHERE n > ? ORDER BY n LIMIT ?", whole_asset),
+    (
+        "clips",
+        "SELECT c.id AS row_n, c.id, (SELECT id FROM assets WHERE n = c.asset) AS asset_id, start_secs, end_secs,
+             agreement FROM clips AS c WHERE c.id > ? ORDER BY c.id LIMIT ?",
+        |row| clips::record(row).map(drop),
+    ),
+    ("jobs", "SELECT n AS row_n, * FROM jobs WHERE n > ? ORDER BY n LIMIT ?", |row| {
+        jobs::job_record(row).map(drop)
+    }),
+    ("watches", "SELECT n AS row_n, *, 0 AS files FROM watches WHERE n > ? ORDER BY n LIMIT ?", |row| {
+        watches::record(row).map(drop)
+    }),
+    (
+        "standing_queries",
+        "SELECT n AS row_n, *, NULL AS webhook_url, 0 AS matches FROM standing_queries WHERE n > ? ORDER BY n LIMIT ?",
+        |row| standing::with_vectors(row).map(drop),
+    ),
+    (
+        "standing_matches",
+        "SELECT n AS row_n, *, '' AS asset_name FROM standing_matches WHERE n > ? ORDER BY n LIMIT ?",
+        |row| standing::match_record(row).map(drop),
+    ),
+    (
+        "deliveries",
+        "SELECT n AS row_n, *, '' AS owner, '' AS url FROM deliveries WHERE n > ? ORDER BY n LIMIT ?",
+        |row| webhooks::record(row).map(drop),
+    ),
+    (
+        "retention_rules",
+        "SELECT position AS row_n, position AS n, * FROM retention_rules WHERE position > ? ORDER BY position LIMIT ?",
+        |row| retention::rule(row).map(drop),
+    ),
+    ("retention_runs", "SELECT n AS row_n, * FROM retention_runs WHERE n > ? ORDER BY n LIMIT ?", |row| {
+        retention::run(row).map(drop)
+    }),
+];
+
+/// Rows that could not be read.
+#[derive(Debug, Default)]
+pub(super) struct Damaged(Mutex<BTreeMap<(&'static str, String), String>>);
+
+impl Damaged {
+    fn note(&self, row: DamagedRow) {
+        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if noted.len() < MOST_NOTED && !noted.contains_key(&(row.table, row.key.clone())) {
+            metrics::counter!("triptych_damaged_rows_total", "table" => row.table).increment(1);
+            tracing::error!(
+                table = row.table,
+                key = row.key,
+                problem = row.problem,
+                "a stored row is damaged and left out"
+            );
+            noted.insert((row.table, row.key), row.problem);
+        }
+    }
+
+    fn mended(&self, table: &'static str, key: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&(table, key.to_owned()));
+    }
+}
+
+/// What names a row, as far as it can be read.
+fn key_of(row: &SqliteRow) -> String {
+    let number = |column| row.try_get::<i64, _>(column).ok().map(|n| n.to_string());
+    let text = |column| row.try_get::<String, _>(column).ok();
+    number("n")
+        .or_else(|| text("id"))
+        .or_else(|| number("id"))
+        .or_else(|| number("seq"))
+        .unwrap_or_else(|| "?".to_owned())
+}
+
+impl SqliteStore {
+    /// The rows that can be read. A damaged one is noted and left out: the others must not go with it.
+    pub(super) fn readable<T>(
+        &self,
+        table: &'static str,
+        rows: &[SqliteRow],
+        read: impl Fn(&SqliteRow) -> Result<T, StoreError>,
+    ) -> Vec<T> {
+        rows.iter()
+            .filter_map(|row| read(row).map_err(|error| self.note_row(table, key_of(row), &error)).ok())
+            .collect()
+    }
+
+    pub(super) fn note_row(&self, table: &'static str, key: String, error: &StoreError) {
+        self.damaged.note(DamagedRow { table, key, problem: error.to_string() });
+    }
+}
+
+#[async_trait]
+impl Checks for SqliteStore {
+    async fn note_content(&self, notes: &[ContentNote]) -> Result<(), StoreError> {
+        let mut writer = self.writer().await?;
+        let mut tx = begin(&mut writer).await?;
+        for note in notes {
+            sqlx::query(
+                "UPDATE assets SET file_mtime_ns = COALESCE(?2, file_mtime_ns),
+                     checked_unix_ms = COALESCE(?3, checked_unix_ms), damage = ?4 WHERE id = ?1",
+            )
+            .bind(note.id.to_string())
+            .bind(note.mtime_ns)
+            .bind(note.checked_unix_ms)
+            .bind(note.damage.map(Damage::as_str))
+            .execute(&mut *tx)
+            .await?;
+        }
+        Ok(tx.commit().await?)
+    }
+
+    async fn unchecked_assets(
+        &self,
+        before_unix_ms: i64,
+        limit: u32,
+    ) -> Result<Vec<AssetRecord>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT * FROM assets WHERE checked_unix_ms < ? AND owned = 1 ORDER BY checked_unix_ms LIMIT ?",
+        )
+        .bind(before_unix_ms)
+        .bind(limit)
+        .fetch_all(&self.readers())
+        .await?;
+        Ok(self.readable("assets", &rows, assets::record))
+    }
+
+    async fn damaged_assets(&self, limit: u32) -> Result<(Vec<AssetRecord>, u64), StoreError> {
+        let rows = sqlx::query("SELECT * FROM assets WHERE damage IS NOT NULL ORDER BY n LIMIT ?")
+            .bind(limit)
+            .fetch_all(&self.readers())
+            .await?;
+        let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM assets WHERE damage IS NOT NULL")
+            .fetch_one(&self.readers())
+            .await?;
+        Ok((self.readable("assets", &rows, assets::record), u64::try_from(count).unwrap_or(0)))
+    }
+
+    fn damaged_rows(&self) -> Vec<DamagedRow> {
+        let noted = self.damaged.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let row = |((table, key), problem): (&(&'static str, String), &String)| DamagedRow {
+            table,
+            key: key.clone(),
+            problem: problem.clone(),
+        };
+        noted.iter().map(row).collect()
+    }
+
+    async fn integrity(&self) -> Result<Vec<String>, StoreError> {
+        // A connection of its own: it takes long, and searches share the others.
+        let mut connection = self.reader_options().connect().await?;
+        let statement = sqlx::AssertSqlSafe(format!("PRAGMA integrity_check({MOST_PROBLEMS})"));
+        let found = sqlx::query_scalar(statement).fetch_all(&mut connection).await;
+        let astray: Result<Vec<String>, _> = sqlx::query_scalar(
+            "SELECT \"table\" || ' ' || COALESCE(\"rowid\", '?') || ' belongs to a row of ' || \"parent\" || ' that is not there'
+             FROM pragma_foreign_key_check LIMIT 100",
+        )
+        .fetch_all(&mut connection)
+        .await;
+        connection.close().await?;
+        let mut problems: Vec<String> = match found {
+            Ok(lines) => lines,
+            // So damaged that the check itself fails.
+            Err(error) => vec![error.to_string()],
+        };
+        problems.retain(|line| line != "ok");
+        problems.extend(astray.unwrap_or_default());
+        Ok(problems)
+    }
+
+    async fn read_all_rows(&self) -> Result<(), StoreError> {
+        for (table, select, read) in READS {
+            let mut after = i64::MIN;
+            loop {
+                let rows = sqlx::query(*select).bind(after).bind(PAGE).fetch_all(&self.readers()).await?;
+                let Some(last) = rows.last() else { break };
+                after = last.try_get("row_n")?;
+                self.readable(table, &rows, read);
+            }
+        }
+        jobs::read_all_items(self).await
+    }
+
+    async fn check_vectors(&self) -> Result<DamagedVectors, StoreError> {
+        let (mut bad, mut seen): (BTreeSet<i64>, BTreeMap<i64, i64>) = Default::default();
+        let mut after = i64::MIN;
+        loop {
+            let rows = sqlx::query("SELECT id, crc, data FROM vectors WHERE id > ? ORDER BY id LIMIT ?")
+                .bind(after)
+                .bind(PAGE)
+                .fetch_all(&self.readers())
+                .await?;
+            let Some(last) = rows.last() else { break };
+            after = last.try_get("id")?;
+            for row in &rows {
+                let id: i64 = row.try_get("id")?;
+                *seen.entry(id.div_euclid(blob::LANES)).or_default() |=
+                    blob::lane_mask([id.rem_euclid(blob::LANES)]);
+                if blob::of_row(row).is_none() {
+                    bad.insert(id.div_euclid(blob::LANES));
+                }
+            }
+        }
+        let lanes: Vec<(i64, i64)> =
+            sqlx::query_as("SELECT id, lanes FROM clips ORDER BY id").fetch_all(&self.readers()).await?;
+        bad.extend(
+            lanes
+                .iter()
+                .filter(|(id, lanes)| seen.get(id).copied().unwrap_or(0) != *lanes)
+                .map(|(id, _)| *id),
+        );
+        let known: BTreeSet<i64> = lanes.iter().map(|(id, _)| *id).collect();
+        bad.retain(|id| known.contains(id));
+        let lacking: Vec<String> = sqlx::query_scalar(
+            "SELECT id FROM assets AS a WHERE state IN ('ready', 'partial')
+                 AND clips <> (SELECT COUNT(*) FROM clips WHERE asset = a.n) ORDER BY n",
+        )
+        .fetch_all(&self.readers())
+        .await?;
+        let assets = lacking.iter().filter_map(|id| id.parse::<AssetId>().ok()).collect();
+        Ok(DamagedVectors { clips: bad.into_iter().map(ClipId).collect(), assets })
+    }
+
+    async fn put_vectors(
+        &self,
+        clip: ClipId,
+        vectors: &[(Track, Space, Embedding)],
+    ) -> Result<(), StoreError> {
+        let mut writer = self.writer().await?;
+        let mut tx = begin(&mut writer).await?;
+        sqlx::query("DELETE FROM vectors WHERE id >= ? AND id < ?")
+            .bind(blob::row_id(clip, 0))
+            .bind(blob::row_id(clip, blob::LANES))
+            .execute(&mut *tx)
+            .await?;
+        let mut rows = Vec::with_capacity(vectors.len());
+        let mut mask = 0;
+        for (track, space, vector) in vectors {
+            let space = self.space_index(space).ok_or(StoreError::NotFound("space"))?;
+            let lane = blob::lane(*track, space);
+            mask |= blob::lane_mask([lane]);
+            rows.push((blob::row_id(clip, lane), vector));
+        }
+        clips::insert_vectors(&mut tx, &rows).await?;
+        sqlx::query("UPDATE clips SET lanes = ? WHERE id = ?")
+            .bind(mask)
+            .bind(clip.0)
+            .execute(&mut *tx)
+            .await?;
+        bump_sequence(&mut tx).await?;
+        tx.commit().await?;
+        self.damaged.mended("vectors", &clip.0.to_string());
+        Ok(())
+    }
+}
+
+/// An asset with metadata that cannot be read is shown without them, and counts as damaged.
+fn whole_asset(row: &SqliteRow) -> Result<(), StoreError> {
+    assets::record(row)?;
+    super::from_json(row.try_get("metadata")?).map(drop)
+}
