@@ -424,6 +424,8 @@ pub(crate) mod fuzzed {
                 clips: 2,
                 created_unix_ms: n,
                 updated_unix_ms: n,
+                file_mtime_ns: None,
+                damage: None,
             };
             catalog.put_asset(&record);
             let clip = |id| ClipEntry {
