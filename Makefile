@@ -4,7 +4,7 @@ VENV ?= .venv
 MODEL ?= models/small-world
 export TRIPTYCH_NATIVE_DIR ?= $(CURDIR)/.triptych/native
 
-.PHONY: demo test native native-cuda build test-server venv lint test-rust test-trainer test-full test-kill test-crash test-damage test-hostile test-fuzz test-page small-world bench deny clean
+.PHONY: demo test native native-cuda build test-server venv lint test-rust test-trainer test-full test-kill test-crash test-damage test-full-disk test-hostile test-fuzz test-otlp test-slow-clients test-overload test-memory test-page small-world bench deny clean
 
 demo: native build
 	target/release/triptych demo --model $(MODEL) --data .triptych/demo
@@ -53,6 +53,18 @@ test-full: venv native test-server
 test-kill: native
 	cargo test --locked --test job_kill -- --ignored --nocapture --test-threads 1
 
+# A thousand servers killed at any moment and at every fail point, under every kind of change; half an hour.
+test-crash: native
+	cargo test --locked --test crash_cycles -- --ignored --nocapture --test-threads 1
+
+# Every file of a data folder and of a bundle, damaged in every way; half an hour.
+test-damage: native
+	cargo test --locked --test state_damage -- --ignored --nocapture --test-threads 1
+
+# A disk that is filled twenty times under a working server; minutes. Needs the right to mount a tmpfs.
+test-full-disk: native
+	cargo test --locked --test disk -- --ignored --nocapture --test-threads 1
+
 # Mutants of media files through every door of the server, and its parts taken away while it runs; an hour for
 # 20,000. TRIPTYCH_MUTANTS says how many, TRIPTYCH_BIN which server (default: a debug build of this tree).
 test-hostile: native
@@ -63,13 +75,17 @@ FUZZ_SECS ?= 1800
 test-fuzz:
 	FUZZ_SECS=$(FUZZ_SECS) cargo test --release --locked --lib fuzz:: -- --ignored --nocapture
 
-# A thousand servers killed at any moment and at every fail point, under every kind of change; half an hour.
-test-crash: native
-	cargo test --locked --test crash_cycles -- --ignored --nocapture --test-threads 1
+# Traces, which the default build leaves out, against a collector on this machine.
+test-otlp: native
+	cargo clippy --locked --features otlp --lib --bins -- -D warnings
+	cargo test --locked --features otlp --test http_keys -- traces
 
-# Every file of a data folder and of a bundle, damaged in every way; half an hour.
-test-damage: native
-	cargo test --locked --test state_damage -- --ignored --nocapture --test-threads 1
+# Figures of docs/reliability.md; minutes each. TRIPTYCH_BIN=target/release/triptych measures what people run.
+test-slow-clients test-overload test-memory: test-%: native
+	cargo test --locked --test http_load $(LOAD_$*) -- --ignored --nocapture --test-threads 1
+LOAD_slow-clients = slow::
+LOAD_overload = overload::
+LOAD_memory = memory::
 
 # Skips, and says so, where there is no Chromium with its chromedriver.
 test-page: venv native test-server

@@ -1,12 +1,16 @@
 //! Flags shared by the commands. Every flag is also an environment variable `TRIPTYCH_*`,
 //! parsed and validated once.
 
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+use ipnet::IpNet;
 
+use crate::access::{AccessConfig, AuditConfig};
 use crate::library::{Deliver, KeepConfig, SourcesConfig};
 use crate::media::{Limits, PoolLimits};
 use crate::model::Device;
@@ -228,11 +232,65 @@ impl SourceArgs {
     }
 }
 
+/// Who may use a server, and what is written down of it.
+#[derive(Debug, Clone, Args)]
+pub struct AccessArgs {
+    /// Key that may do everything; see also `triptych key`, which makes keys of several roles.
+    #[arg(long, env = "TRIPTYCH_API_KEY", hide_env_values = true, value_parser = NonEmptyStringValueParser::new())]
+    pub api_key: Option<String>,
+    /// Network of a proxy, as 10.0.0.0/8 or 10.1.2.3: it is believed when it says for whom it asks
+    /// (X-Forwarded-For or Forwarded) and whether over TLS (X-Forwarded-Proto); may be given more than once.
+    #[arg(
+        long = "trusted-proxy",
+        env = "TRIPTYCH_TRUSTED_PROXIES",
+        value_delimiter = ',',
+        value_name = "CIDR",
+        value_parser = network
+    )]
+    pub trusted_proxies: Vec<IpNet>,
+    /// Mark the page's cookie as one for TLS alone, also where no trusted proxy says that there is TLS.
+    #[arg(long, env = "TRIPTYCH_SECURE_COOKIE")]
+    pub secure_cookie: bool,
+    /// Folder of the audit log, or `off`; default: `audit` in the data folder.
+    #[arg(long, env = "TRIPTYCH_AUDIT_LOG", value_name = "FOLDER")]
+    pub audit_log: Option<PathBuf>,
+    /// Bytes after which a new file of the audit log is begun.
+    #[arg(long, env = "TRIPTYCH_AUDIT_MAX_BYTES", default_value_t = 16 << 20, value_parser = clap::value_parser!(u64).range(1..))]
+    pub audit_max_bytes: u64,
+    /// Files of the audit log that are kept.
+    #[arg(long, env = "TRIPTYCH_AUDIT_FILES", default_value_t = 8, value_parser = positive_count)]
+    pub audit_files: usize,
+}
+
+impl AccessArgs {
+    /// As the server takes it.
+    #[must_use]
+    pub fn config(&self, data_dir: &Path) -> AccessConfig {
+        let folder = self.audit_log.clone().unwrap_or_else(|| data_dir.join("audit"));
+        let off = folder.as_os_str() == "off";
+        let audit = AuditConfig { folder, max_bytes: self.audit_max_bytes, kept: self.audit_files };
+        let audit = if off { None } else { Some(audit) };
+        AccessConfig { data_dir: Some(data_dir.to_owned()), fixed_key: self.api_key.clone(), audit }
+    }
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let single = || text.parse::<IpAddr>().map(IpNet::from);
+    text.parse::<IpNet>()
+        .or_else(|_| single())
+        .map_err(|_| format!("`{text}` is not a network such as 10.0.0.0/8 or an address such as 10.1.2.3"))
+}
+
 /// How much a server takes on, and for how long it waits.
 #[derive(Debug, Clone, Args)]
 pub struct ServerArgs {
     /// Host name under which a server without a key may be asked, besides localhost; may be given more than once.
-    #[arg(long = "allow-host", env = "TRIPTYCH_ALLOW_HOSTS", value_delimiter = ',')]
+    #[arg(
+        long = "allow-host",
+        env = "TRIPTYCH_ALLOW_HOSTS",
+        value_delimiter = ',',
+        value_parser = crate::access::allowed_name
+    )]
     pub allow_hosts: Vec<String>,
     /// Largest body of a query, bytes (uploads have --max-upload-bytes).
     #[arg(long, env = "TRIPTYCH_MAX_BODY_BYTES", default_value_t = 64 << 20)]
@@ -240,15 +298,30 @@ pub struct ServerArgs {
     /// Requests answered at once; more are told to come again (429).
     #[arg(long, env = "TRIPTYCH_MAX_IN_FLIGHT", default_value_t = 256, value_parser = positive_count)]
     pub max_in_flight: usize,
-    /// Connections open at once; more wait.
+    /// Connections open at once; for another one the idlest or slowest goes.
     #[arg(long, env = "TRIPTYCH_MAX_CONNECTIONS", default_value_t = 1024, value_parser = positive_count)]
     pub max_connections: usize,
-    /// Longest that a request's head may take to arrive, and that a connection may idle, seconds.
-    #[arg(long, env = "TRIPTYCH_HEADER_TIMEOUT_SECS", default_value_t = 30.0, value_parser = positive_secs)]
+    /// Connections of one address; default: three quarters of --max-connections.
+    #[arg(long, env = "TRIPTYCH_MAX_CONNECTIONS_PER_ADDRESS", value_parser = positive_count)]
+    pub max_connections_per_address: Option<usize>,
+    /// Memory for bodies that are being received or parsed, bytes.
+    #[arg(long, env = "TRIPTYCH_MAX_BODY_MEMORY_BYTES", default_value_t = 256 << 20)]
+    pub max_body_memory_bytes: u64,
+    /// Disk for bodies that are being received or worked on, bytes; never less than one upload needs.
+    #[arg(long, env = "TRIPTYCH_MAX_BODY_DISK_BYTES", default_value_t = 8 << 30)]
+    pub max_body_disk_bytes: u64,
+    /// Longest that the whole head of a request may take to arrive, seconds.
+    #[arg(long, env = "TRIPTYCH_HEADER_TIMEOUT_SECS", default_value_t = 10.0, value_parser = positive_secs)]
     pub header_timeout_secs: f64,
-    /// Longest silence within a body, seconds.
+    /// Longest time between two requests of a connection, seconds.
+    #[arg(long, env = "TRIPTYCH_IDLE_TIMEOUT_SECS", default_value_t = 30.0, value_parser = positive_secs)]
+    pub idle_timeout_secs: f64,
+    /// Longest silence within a body, or within the reading of an answer, seconds.
     #[arg(long, env = "TRIPTYCH_BODY_TIMEOUT_SECS", default_value_t = 30.0, value_parser = positive_secs)]
     pub body_timeout_secs: f64,
+    /// Fewest bytes per second that a client must send of a body, or read of an answer, while the server waits.
+    #[arg(long, env = "TRIPTYCH_MIN_BYTES_PER_SEC", default_value_t = 1024)]
+    pub min_bytes_per_sec: u32,
     /// Longest time for a query, seconds.
     #[arg(long, env = "TRIPTYCH_QUERY_TIMEOUT_SECS", default_value_t = 300.0, value_parser = positive_secs)]
     pub query_timeout_secs: f64,

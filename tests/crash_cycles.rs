@@ -19,7 +19,7 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use reqwest::blocking::{Response, multipart};
 use serde_json::{Value, json};
-use triptych::faults;
+use triptych::fail_points;
 
 /// Most assets at a time: beyond them clients delete rather than upload.
 const MOST_ASSETS: usize = 60;
@@ -349,7 +349,7 @@ struct Plan {
 impl Plan {
     /// Every third cycle ends at a fail point, every sixth changes the model.
     fn of(cycle: usize, rng: &mut StdRng) -> Self {
-        let point = if cycle % 3 == 2 { faults::ALL.choose(rng).copied() } else { None };
+        let point = if cycle % 3 == 2 { fail_points::ALL.choose(rng).copied() } else { None };
         let changes_model = cycle % 6 == 4 || point.is_some_and(|point| point.starts_with("models"));
         let millis = match (changes_model, point) {
             (true, _) => rng.random_range(200..4000),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Layers from the bottom up; modules in one entry may not use each other.
 const LAYERS: &[&[&str]] = &[
-    &["types", "native", "telemetry", "faults"],
+    &["types", "native", "telemetry", "fail_points"],
     &["outbound"],
     &["media"],
     &["preprocess"],
@@ -20,6 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["search"],
     &["jobs"],
     &["library"],
+    &["access"],
     &["http", "config"],
     &["cli"],
 ];

@@ -11,6 +11,7 @@ mod doctor;
 mod embed;
 mod eval;
 mod index;
+mod key;
 mod model;
 mod quarantine;
 mod query;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use clap::builder::Resettable;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::access::AccessError;
 use crate::config::{DataArgs, LimitArgs, ModelArgs};
 use crate::embed::{EmbedError, Embedder};
 use crate::library::{
@@ -37,6 +39,7 @@ use crate::model::{Bundle, ModelError, Towers};
 use crate::native::{NativeError, NativeParts};
 use crate::outbound::OutboundError;
 use crate::telemetry::Verbosity;
+use tokio::signal::unix::SignalKind;
 
 /// Search video by text, by sound, by image or by another clip.
 #[derive(Debug, Parser)]
@@ -64,6 +67,8 @@ enum Command {
     Model(model::ModelCommand),
     /// Take, list, verify, restore and delete snapshots of a library.
     Snapshot(snapshot::SnapshotCommand),
+    /// Make, list and revoke the API keys of a data folder.
+    Key(key::KeyCommand),
     /// Look for damage in the store and in the bytes of uploads; repair what the bytes allow.
     Check(check::CheckArgs),
     /// Write the store anew without the space that deleted clips left.
@@ -125,6 +130,14 @@ impl From<BackupError> for CliError {
     }
 }
 
+impl From<AccessError> for CliError {
+    fn from(error: AccessError) -> Self {
+        let exit =
+            if matches!(error, AccessError::Unknown(_) | AccessError::BadField { .. }) { 2 } else { 1 };
+        Self { code: error.code(), message: error.to_string(), exit }
+    }
+}
+
 impl From<EmbedError> for CliError {
     fn from(error: EmbedError) -> Self {
         if let EmbedError::Media(error) = error {
@@ -176,7 +189,7 @@ pub fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     // Fail points exist in test builds alone.
-    let _fail_points = crate::faults::has_failpoints().then(crate::faults::FailScenario::setup);
+    let _fail_points = crate::fail_points::has_failpoints().then(crate::fail_points::FailScenario::setup);
     let serves = matches!(cli.command, Command::Serve(_) | Command::Demo(_));
     crate::telemetry::init_logging(if serves { Verbosity::Notices } else { Verbosity::Warnings });
     if serves {
@@ -188,6 +201,9 @@ pub fn main() -> ExitCode {
         Err(error) => return fail(&error.into()),
     };
     let outcome = runtime.block_on(async {
+        // With a handler in its place, a file that grows beyond `ulimit -f` is an error that is told, not the
+        // end of the process.
+        let _handler = tokio::signal::unix::signal(SignalKind::from_raw(libc::SIGXFSZ));
         match cli.command {
             Command::Serve(args) => serve::run(*args).await,
             Command::Demo(args) => demo::run(args).await,
@@ -197,6 +213,7 @@ pub fn main() -> ExitCode {
             Command::Eval(args) => eval::run(args).await,
             Command::Model(command) => model::run(command).await,
             Command::Snapshot(command) => snapshot::run(command).await,
+            Command::Key(command) => key::run(command),
             Command::Check(args) => check::run(args).await,
             Command::Compact(args) => compact::run(args).await,
             Command::Quarantine(command) => quarantine::run(command),
@@ -205,6 +222,7 @@ pub fn main() -> ExitCode {
     });
     // A blocked reader thread must not keep a finished command alive.
     runtime.shutdown_background();
+    crate::telemetry::flush();
     match outcome.and_then(|code| out::complete().map(|()| code)) {
         Ok(code) => code,
         Err(error) => fail(&error),

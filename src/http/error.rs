@@ -75,6 +75,11 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "invalid_value", message).with_param(param)
     }
 
+    /// Its stable code.
+    pub fn code(&self) -> &str {
+        &self.code
+    }
+
     /// Names the field.
     #[must_use]
     pub fn with_param(mut self, param: impl Into<String>) -> Self {

@@ -1,9 +1,14 @@
 //! The REST API and the page.
 
+mod admission;
 mod assets;
+mod audit;
+mod bodies;
 mod changes;
 mod checks;
+mod client;
 mod compactions;
+mod connections;
 mod content;
 mod data_uri;
 mod deletions;
@@ -15,13 +20,16 @@ mod form;
 mod given;
 mod guard;
 mod health;
+mod host;
 mod jobs;
+mod keys;
 mod middleware;
 mod models;
 mod openapi;
 mod pages;
 mod query;
 mod retention;
+mod roles;
 mod router;
 mod search;
 mod server;
@@ -32,6 +40,8 @@ mod state;
 mod stats;
 mod thumbnail;
 mod timeline;
+#[cfg(feature = "otlp")]
+mod trace;
 mod views;
 mod watches;
 mod webhooks;
@@ -39,18 +49,29 @@ mod webhooks;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub use keys::{CreatedKey, KeyView};
+pub use roles::TABLE as ROLES;
 pub use watches::default_watch;
 
+use crate::access::Access;
 use crate::library::Models;
+
+/// How often it is written down when keys were last used.
+const SAVE_USES_EVERY: Duration = Duration::from_secs(60);
 
 /// How to serve.
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
-    /// Key every request must carry, if any.
-    pub api_key: Option<String>,
+    /// Keys, slowing of wrong ones, audit log.
+    pub access: Arc<Access>,
+    /// Proxies that are believed when they say for whom they ask.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether the cookie for media is for TLS alone also where no trusted proxy says that there is TLS.
+    pub secure_cookie: bool,
     /// Host names under which the server may be asked where there is no key, besides `localhost`
     /// and IP addresses: a page on another site may otherwise rebind its name to this server.
     pub allowed_hosts: Vec<String>,
@@ -60,12 +81,16 @@ pub struct HttpConfig {
     pub max_body_bytes: usize,
     /// Requests answered at once; more get 429.
     pub max_in_flight: usize,
-    /// Connections open at once; more wait.
+    /// Connections open at once; for another one the idlest or slowest goes.
     pub max_connections: usize,
-    /// Longest that the head of a request may take to arrive, and that a connection may idle.
-    pub header_timeout: Duration,
-    /// Longest silence within a body.
-    pub body_timeout: Duration,
+    /// Connections of one address; default: three quarters of all.
+    pub max_connections_per_address: Option<usize>,
+    /// Memory for bodies that are being received or parsed, bytes.
+    pub max_body_memory_bytes: u64,
+    /// Disk for bodies that are being received or worked on, bytes.
+    pub max_body_disk_bytes: u64,
+    /// Limits of slow clients.
+    pub slow: SlowClients,
     /// Longest time for a query.
     pub query_timeout: Duration,
 }
@@ -73,16 +98,66 @@ pub struct HttpConfig {
 impl Default for HttpConfig {
     fn default() -> Self {
         Self {
-            api_key: None,
+            access: Arc::default(),
+            trusted_proxies: Vec::new(),
+            secure_cookie: false,
             allowed_hosts: Vec::new(),
             max_upload_bytes: 4 << 30,
             max_body_bytes: 64 << 20,
             max_in_flight: 256,
             max_connections: 1024,
-            header_timeout: Duration::from_secs(30),
-            body_timeout: Duration::from_secs(30),
+            max_connections_per_address: None,
+            max_body_memory_bytes: 256 << 20,
+            max_body_disk_bytes: 8 << 30,
+            slow: SlowClients::default(),
             query_timeout: Duration::from_secs(300),
         }
+    }
+}
+
+/// How slow a client may be.
+#[derive(Debug, Clone, Copy)]
+pub struct SlowClients {
+    /// Longest that the whole head of a request may take to arrive.
+    pub header_timeout: Duration,
+    /// Longest time between two requests of a connection.
+    pub idle_timeout: Duration,
+    /// Longest silence within a body, and within the reading of an answer.
+    pub body_timeout: Duration,
+    /// Fewest bytes per second of a body, and of an answer's reading, while the server waits for them.
+    pub min_bytes_per_sec: f64,
+}
+
+impl Default for SlowClients {
+    fn default() -> Self {
+        Self {
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(30),
+            min_bytes_per_sec: 1024.0,
+        }
+    }
+}
+
+impl SlowClients {
+    /// Rates are averaged over this much waiting.
+    const WINDOW: Duration = Duration::from_secs(15);
+
+    fn patience(self) -> connections::Patience {
+        let rule = connections::Rule {
+            min_bytes_per_sec: self.min_bytes_per_sec,
+            window: Self::WINDOW,
+            silence: self.body_timeout,
+        };
+        connections::Patience { head: self.header_timeout, idle: self.idle_timeout, body: rule, answer: rule }
+    }
+}
+
+impl HttpConfig {
+    /// Room on disk for bodies: the largest upload must fit.
+    fn spool_bytes(&self) -> u64 {
+        let largest = self.max_upload_bytes.max(self.max_body_bytes as u64);
+        self.max_body_disk_bytes.max(largest.saturating_add(4 << 20))
     }
 }
 
@@ -98,9 +173,22 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     models.serving().start_workers();
     let stopping = CancellationToken::new();
-    let app = router::app(state::Server::new(models, config.clone(), stopping.clone()));
-    server::run(listener, app, &config, stop, stopping).await;
+    let access = Arc::clone(&config.access);
+    let server = state::Server::new(models, config, stopping.clone());
+    let uses = tokio::spawn(remember_uses(access, stopping.clone()));
+    server::run(listener, router::app(server.clone()), &server, stop, stopping).await;
+    let _ = uses.await;
     Ok(())
+}
+
+/// Writes down when keys were last used, now and then and at the end.
+async fn remember_uses(access: Arc<Access>, stopping: CancellationToken) {
+    let mut stopped = false;
+    while !stopped {
+        stopped = stopping.run_until_cancelled(tokio::time::sleep(SAVE_USES_EVERY)).await.is_none();
+        let access = Arc::clone(&access);
+        let _ = tokio::task::spawn_blocking(move || access.keys.save_last_used()).await;
+    }
 }
 
 /// The OpenAPI document of the API.

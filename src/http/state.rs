@@ -5,10 +5,12 @@ use std::time::Instant;
 
 use axum::body::Bytes;
 use axum::extract::FromRef;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::HttpConfig;
+use super::admission::Admission;
+use super::bodies::Budget;
 use super::error::ApiError;
 use super::session::MediaSecret;
 use super::thumbnail::ThumbnailCache;
@@ -35,8 +37,10 @@ pub struct Shared {
     pub config: HttpConfig,
     /// When the server came up.
     pub started: Instant,
-    /// Permits of requests in flight.
-    pub in_flight: Arc<Semaphore>,
+    /// Who is taken on.
+    pub admission: Arc<Admission>,
+    /// Room for bodies.
+    pub bodies: Budget,
     /// Stands in for the key where a browser loads media.
     pub media_secret: MediaSecret,
     /// Thumbnails made lately.
@@ -72,12 +76,17 @@ impl AppState {
 impl Server {
     /// A server that starts now.
     pub fn new(models: Arc<Models>, config: HttpConfig, stop: CancellationToken) -> Self {
-        let in_flight = Arc::new(Semaphore::new(config.max_in_flight.max(1)));
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        // One more than there are workers is kept on the way.
+        let towers = models.serving().embedder().towers.clips_in_flight().saturating_sub(1);
+        let admission = Admission::new(config.max_in_flight, cores.max(towers));
+        let bodies = Budget::new(config.max_body_memory_bytes, config.spool_bytes());
         Self(Arc::new(Shared {
             models,
             config,
             started: Instant::now(),
-            in_flight,
+            admission,
+            bodies,
             media_secret: MediaSecret::generate(),
             thumbnails: ThumbnailCache::default(),
             openapi: Bytes::from(super::openapi().to_json().unwrap_or_default()),
@@ -91,13 +100,18 @@ impl Server {
     pub fn config(&self) -> &HttpConfig {
         &self.0.config
     }
+
+    /// Room for bodies.
+    pub fn bodies(&self) -> &Budget {
+        &self.0.bodies
+    }
 }
 
 /// Runs a change to its end even where the client goes away in between.
 pub async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
 ) -> Result<T, ApiError> {
-    match tokio::spawn(work).await {
+    match tokio::spawn(work.in_current_span()).await {
         Ok(outcome) => outcome,
         // The panic itself was printed by the hook; the client gets the usual 500.
         Err(_) => Err(ApiError::of_status(axum::http::StatusCode::INTERNAL_SERVER_ERROR)),

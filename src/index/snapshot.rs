@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::IndexError;
 use super::rows::{Rows, View};
-use crate::faults::crash_point;
+use crate::fail_points::crash_point;
 use crate::store::{StorageFull, StoreError};
 use crate::types::{ClipId, ModelId, Space, Track};
 

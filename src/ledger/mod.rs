@@ -17,7 +17,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use line::{AssetEntry, Entry, WorkKind};
 pub use replay::Replay;
 
-use crate::faults::crash_point;
+use crate::fail_points::crash_point;
 use line::encode;
 
 /// Name of the ledger in the data folder.
@@ -244,6 +244,9 @@ pub fn remove_leftovers(data_dir: &Path) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+pub(crate) use tests::fuzzed;
 
 #[cfg(test)]
 mod tests;

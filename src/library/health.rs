@@ -78,7 +78,7 @@ impl Library {
             in_time(failed("the store does not answer in time"), self.store_health()),
             in_time(OK, self.content_health()),
             in_time(degraded("the model does not answer within a second"), self.towers_health()),
-            in_time(degraded("the decoder does not answer within a second"), self.decoding_health()),
+            in_time(degraded("the decoder does not answer within a second"), self.decoder_part()),
         );
         let found = [
             ("store", store),
@@ -180,11 +180,11 @@ impl Library {
     }
 
     /// Whether files can be decoded. The reason is in the log: it may name paths.
-    async fn decoding_health(&self) -> Found {
+    async fn decoder_part(&self) -> Found {
         if self.decoder_health().await.ok {
             OK
         } else {
-            failed("files cannot be decoded: ffmpeg or the decode-worker does not start; the log has more")
+            failed("files cannot be decoded: ffmpeg or the decode-worker does not start")
         }
     }
 }

@@ -10,7 +10,7 @@ use super::uploads::hash_file;
 use super::{IngestReport, IngestSource, Library, LibraryError, StageSecs};
 use crate::catalog::ClipEntry;
 use crate::embed::{AssetStream, ClipVectors, EmbedError};
-use crate::faults::crash_point;
+use crate::fail_points::crash_point;
 use crate::jobs::Place;
 use crate::ledger::Ticket;
 use crate::model::Priority;
@@ -222,9 +222,9 @@ impl Library {
         }
     }
 
-    /// Indexes a claimed asset to its end, whatever the end is. On a full disk, and where what decodes or
-    /// embeds fails and not the file, bulk work waits and begins anew; who is waited for is told, and what
-    /// they sent is taken away once that can be written.
+    /// Indexes a claimed asset to its end, whatever the end is. Where the disk is full, or where what decodes or
+    /// embeds fails and not the file, bulk work waits and begins anew; who is waited for is told, and what they
+    /// sent is taken away.
     pub(super) async fn embed_asset(
         &self,
         claim: Claim,
@@ -236,16 +236,7 @@ impl Library {
         loop {
             let embedded = self.embed_claimed(&claim, &record, priority, cancel, &tries).await;
             let Err(error) = &embedded else { return embedded };
-            if let LibraryError::Embed(error) = error {
-                if priority == Priority::Interactive {
-                    self.hand_back(claim, &record).await?;
-                    return embedded;
-                }
-                self.wait_after(error, &mut tries, &claim, cancel).await;
-            } else {
-                if !self.disk.refuses(error) || self.stop.is_cancelled() {
-                    return embedded;
-                }
+            if self.disk.refuses(error) && !self.stop.is_cancelled() {
                 let given_up = claim.active.cancel.is_cancelled() || cancel.is_cancelled();
                 if priority == Priority::Interactive || given_up {
                     self.disk.owe_removal(claim, record);
@@ -255,12 +246,20 @@ impl Library {
                     _ = self.disk.writable(cancel) => {}
                     () = claim.active.cancel.cancelled() => {}
                 }
+                // Where that fails the disk is full again, and the same follows.
+                match self.drop_clips(record.id).await {
+                    Err(error) if !self.disk.refuses(&error) => return Err(error),
+                    _ => {}
+                }
+                continue;
             }
-            // Where that fails the disk is full again, and the same follows.
-            match self.drop_clips(record.id).await {
-                Err(error) if !self.disk.refuses(&error) => return Err(error),
-                _ => {}
+            let LibraryError::Embed(error) = error else { return embedded };
+            if priority == Priority::Interactive {
+                self.hand_back(claim, &record).await?;
+                return embedded;
             }
+            self.wait_after(error, &mut tries, &claim, cancel).await;
+            self.drop_clips(record.id).await?;
         }
     }
 

@@ -254,6 +254,10 @@ impl Library {
     /// # Errors
     /// [`LibraryError::Io`].
     pub fn begin_upload(&self, max_bytes: u64) -> Result<UploadWriter, LibraryError> {
+        // While the disk takes no bytes, nothing that is to be kept comes here: a query's file does.
+        if self.disk.refusal().is_some() {
+            return Ok(UploadWriter::elsewhere(max_bytes)?);
+        }
         Ok(UploadWriter::new(&self.uploads, max_bytes)?)
     }
 
@@ -290,6 +294,7 @@ impl Library {
     ///
     /// # Errors
     /// [`LibraryError`].
+    #[tracing::instrument(level = "debug", skip_all)]
     pub async fn search(&self, request: SearchRequest) -> Result<SearchResponse, LibraryError> {
         let (corpus, recall) = (self.corpus(), Arc::clone(&self.recall));
         let answer = move || {

@@ -8,7 +8,7 @@ use super::quarantine::Quarantine;
 use super::uploads::Uploads;
 use crate::embed::Embedder;
 use crate::ledger::{AssetEntry, Replay, WorkKind};
-use crate::store::{DATABASE, NewAsset, Store};
+use crate::store::{AssetFacts, DATABASE, NewAsset, Store, StoreError};
 use crate::types::AssetId;
 
 /// Assets whose bytes are missing that are named in the log; the others are counted.
@@ -67,7 +67,8 @@ pub(super) async fn take_up(
             missing.push(format!("{} ({})", entry.name, entry.id));
             continue;
         };
-        store
+        let id = entry.id;
+        let accepted = store
             .begin_asset(NewAsset {
                 given: Some((entry.id, entry.created_unix_ms)),
                 sha256: entry.sha256,
@@ -79,10 +80,21 @@ pub(super) async fn take_up(
                 size_bytes: entry.size_bytes,
                 metadata: entry.metadata,
             })
-            .await?;
-        taken += 1;
+            .await;
+        match accepted {
+            Ok((_, true)) => taken += 1,
+            // The same bytes are there under another id.
+            Ok((_, false)) => {}
+            // A damaged row is in the way: it is reported where it is read.
+            Err(StoreError::Database(why)) => {
+                tracing::error!(asset = %id, why, "an asset cannot be indexed again")
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
-    tracing::warn!(assets = taken, "assets that the store had lost are indexed again");
+    if taken > 0 {
+        tracing::warn!(assets = taken, "assets that the store had lost are indexed again");
+    }
     if !missing.is_empty() {
         let named = missing.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
         tracing::error!(
@@ -90,6 +102,32 @@ pub(super) async fn take_up(
             named,
             "assets are lost: their bytes are missing or cut short"
         );
+    }
+    Ok(())
+}
+
+/// Writes down what was acknowledged of assets whose rows say something else.
+pub(super) async fn mend(
+    store: &dyn Store,
+    altered: &[AssetEntry],
+    uploads: &Uploads,
+) -> Result<(), LibraryError> {
+    for entry in altered {
+        let kept = entry.upload.as_deref().and_then(|name| uploads.kept_file(name));
+        let Some(path) = kept.or_else(|| entry.path.as_ref().map(PathBuf::from)) else { continue };
+        tracing::warn!(asset = %entry.id, name = entry.name, "a damaged row is mended from the ledger");
+        store
+            .mend_asset(&AssetFacts {
+                id: entry.id,
+                sha256: entry.sha256.clone(),
+                size_bytes: entry.size_bytes,
+                path: super::utf8(&path)?,
+                owned: entry.upload.is_some(),
+                name: entry.name.clone(),
+                metadata: entry.metadata.clone(),
+                created_unix_ms: entry.created_unix_ms,
+            })
+            .await?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::LibraryError;
-use crate::faults::crash_point;
+use crate::fail_points::crash_point;
 
 const FILE: &str = "models.json";
 

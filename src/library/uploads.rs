@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::quarantine::Quarantine;
 use super::{LibraryError, open_resolved};
-use crate::faults::crash_point;
+use crate::fail_points::crash_point;
 
 /// What bytes are: their SHA-256 and their number.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,14 +217,17 @@ pub struct Upload {
 
 impl UploadWriter {
     pub(super) fn new(uploads: &Uploads, max_bytes: u64) -> io::Result<Self> {
-        let (file, path) = uploads.temporary_file()?;
-        Ok(Self {
-            file: tokio::fs::File::from_std(file),
-            path,
-            hasher: Sha256::new(),
-            size_bytes: 0,
-            max_bytes,
-        })
+        Ok(Self::into_file(uploads.temporary_file()?, max_bytes))
+    }
+
+    /// Outside the data folder, for bytes that live for one request.
+    pub(super) fn elsewhere(max_bytes: u64) -> io::Result<Self> {
+        let file = tempfile::Builder::new().prefix("triptych-").tempfile()?;
+        Ok(Self::into_file(file.into_parts(), max_bytes))
+    }
+
+    fn into_file((file, path): (File, TempPath), max_bytes: u64) -> Self {
+        Self { file: tokio::fs::File::from_std(file), path, hasher: Sha256::new(), size_bytes: 0, max_bytes }
     }
 
     /// Adds bytes.

@@ -43,25 +43,44 @@ impl std::fmt::Display for Shortfall {
 #[derive(Debug, Default)]
 pub(super) struct Census {
     ids: HashSet<AssetId>,
+    /// Assets that the ledger describes otherwise than the store.
+    altered: Vec<AssetEntry>,
     /// By their names beneath `uploads/`.
     pub(super) uploads: HashSet<String>,
 }
 
 impl Census {
-    pub(super) async fn of(store: &dyn Store) -> Result<Self, LibraryError> {
+    pub(super) async fn of(store: &dyn Store, replay: &Replay) -> Result<Self, LibraryError> {
         let (mut census, mut after) = (Self::default(), None);
+        // Of rows that cannot be read too, and of those whose path is damaged.
+        census
+            .uploads
+            .extend(store.owned_paths().await?.iter().filter_map(|(path, _)| kept_name(path.as_ref())));
+        census.uploads.extend(replay.live.values().filter_map(|asset| asset.upload.clone()));
         loop {
             let page = store.list_assets(after, PAGE).await?;
             let Some(last) = page.last() else { return Ok(census) };
             after = Some(last.id);
             for asset in page {
                 census.ids.insert(asset.id);
-                if asset.owned {
-                    census.uploads.extend(kept_name(asset.path.as_ref()));
-                }
+                let noted = replay.live.get(&asset.id).filter(|noted| is_altered(&asset, noted));
+                census.altered.extend(noted.cloned());
             }
         }
     }
+}
+
+/// Whether a row says something else than what was acknowledged. The folder of uploads may have moved.
+fn is_altered(asset: &AssetRecord, noted: &AssetEntry) -> bool {
+    let upload = asset.owned.then(|| kept_name(asset.path.as_ref())).flatten();
+    asset.owned != noted.upload.is_some()
+        || upload != noted.upload
+        || noted.path.as_ref().is_some_and(|path| *path != asset.path)
+        || asset.sha256 != noted.sha256
+        || asset.size_bytes != noted.size_bytes
+        || asset.name != noted.name
+        || asset.metadata != noted.metadata
+        || asset.created_unix_ms != noted.created_unix_ms
 }
 
 /// What the ledger says of a store.
@@ -69,8 +88,13 @@ impl Census {
 pub(super) enum Verdict {
     /// The store has all that was acknowledged.
     Whole,
-    /// The store has what came last, but lacks some assets that came earlier: rows were lost to damage.
-    Lacks(Vec<AssetEntry>),
+    /// The store has what came last, but rows that came earlier are lost or altered by damage.
+    Damaged {
+        /// Assets that it lacks.
+        missing: Vec<AssetEntry>,
+        /// Assets as they were acknowledged.
+        altered: Vec<AssetEntry>,
+    },
     /// The store is older than what was acknowledged.
     Behind(Shortfall),
 }
@@ -94,10 +118,10 @@ pub(super) async fn compare(
         return Ok(Verdict::Behind(shortfall));
     }
     // A store that is ahead has committed a deletion that a crash kept out of the ledger.
-    if stored > replay.acknowledged || missing.is_empty() {
+    if stored > replay.acknowledged || (missing.is_empty() && census.altered.is_empty()) {
         return Ok(Verdict::Whole);
     }
-    Ok(Verdict::Lacks(missing))
+    Ok(Verdict::Damaged { missing, altered: census.altered.clone() })
 }
 
 /// What is true of a data folder.
@@ -127,7 +151,7 @@ pub(super) async fn open_store(
     };
     let rebuild = Rebuild { wanted: config.rebuild_from_uploads, folder, embedder, quarantine };
     let store: Arc<dyn Store> = Arc::new(rebuild.open(&replay, &uploads).await?);
-    let census = Census::of(store.as_ref()).await?;
+    let census = Census::of(store.as_ref(), &replay).await?;
     let uploads = Arc::new(uploads);
     {
         let (uploads, deleted, quarantine) =
@@ -169,12 +193,16 @@ impl Rebuild<'_> {
             }
             Err(error) => return Err(error),
         };
-        let census = Census::of(&store).await?;
+        let census = Census::of(&store, replay).await?;
         let holds_uploads = !uploads.kept_names()?.is_empty();
         match compare(&store, replay, &census, holds_uploads).await? {
             Verdict::Whole => Ok(store),
-            Verdict::Lacks(entries) => {
-                match rebuild::take_up(&store, entries, uploads, self.embedder).await {
+            Verdict::Damaged { missing, altered } => {
+                let mended = async {
+                    rebuild::mend(&store, &altered, uploads).await?;
+                    rebuild::take_up(&store, missing, uploads, self.embedder).await
+                };
+                match mended.await {
                     // The ledger goes on naming them: the next start tries again.
                     Err(error) if error.storage_full().is_some() => {
                         tracing::warn!(%error, "assets stay missing")
@@ -358,7 +386,7 @@ mod tests {
     }
 
     async fn verdict(store: &SqliteStore, replay: &Replay, uploads: bool) -> Verdict {
-        compare(store, replay, &Census::of(store).await.unwrap(), uploads).await.unwrap()
+        compare(store, replay, &Census::of(store, replay).await.unwrap(), uploads).await.unwrap()
     }
 
     #[tokio::test]
@@ -391,7 +419,13 @@ mod tests {
         assert_eq!(verdict(&store, &replay, true).await, Verdict::Whole);
         // The same count, but a row less.
         let damaged = Replay { acknowledged: store.acknowledged().await.unwrap(), ..replay.clone() };
-        assert_eq!(verdict(&store, &damaged, true).await, Verdict::Lacks(vec![entry(&second)]));
+        let mut renamed = entry(&first);
+        renamed.name = "as it was".to_owned();
+        let mut altered = damaged.clone();
+        altered.live.insert(first.id, renamed.clone());
+        let lacks = |altered: Vec<AssetEntry>| Verdict::Damaged { missing: vec![entry(&second)], altered };
+        assert_eq!(verdict(&store, &damaged, true).await, lacks(vec![]));
+        assert_eq!(verdict(&store, &altered, true).await, lacks(vec![renamed]));
         let older = Replay { acknowledged: acknowledged + 7, ..replay };
         let shortfall = Shortfall { acknowledged: 9, stored: 3, missing_assets: 1 };
         assert_eq!(verdict(&store, &older, true).await, Verdict::Behind(shortfall));

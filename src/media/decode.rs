@@ -46,6 +46,7 @@ pub struct Outcome {
 ///
 /// # Errors
 /// [`MediaError`] where nothing could be read, a cap was hit, the sink failed or `cancel` fired.
+#[tracing::instrument(level = "debug", skip_all)]
 pub fn decode(
     decoder: &Decoder,
     seat: &Seat,

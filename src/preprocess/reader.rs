@@ -130,6 +130,11 @@ fn caught<T>(work: impl FnOnce() -> Result<T, MediaError>) -> Result<T, MediaErr
 /// that started it ends, and the runtime ends idle threads when it likes.
 fn spawn(work: impl FnOnce() + Send + 'static) -> Result<(), MediaError> {
     let builder = std::thread::Builder::new().name("triptych-media".into());
+    let span = tracing::Span::current();
+    let work = move || {
+        crate::native::work_in_background();
+        span.in_scope(work);
+    };
     builder.spawn(work).map(drop).map_err(|e| MediaError::Worker(format!("no thread: {e}")))
 }
 

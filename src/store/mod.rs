@@ -14,7 +14,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-pub use checks::{Checks, ContentNote, Damage, DamagedRow, DamagedVectors, mtime_ns};
+pub use checks::{AssetFacts, Checks, ContentNote, Damage, DamagedRow, DamagedVectors, mtime_ns};
 pub use full::StorageFull;
 pub use lock::FolderLock;
 pub use sqlite::{CopiedAsset, CopyFacts, DATABASE, SqliteStore, StoreCopy};

@@ -37,6 +37,8 @@ pub struct Options {
     pub roots: Vec<PathBuf>,
     /// Environment variables.
     pub envs: Vec<(String, String)>,
+    /// What the server is started by, as `nsenter` with its arguments.
+    pub prefix: Vec<String>,
     /// Where its log goes; default: the test's own standard error.
     pub log: Option<PathBuf>,
 }
@@ -52,6 +54,10 @@ impl Options {
     }
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.envs.push((name.to_owned(), value.to_owned()));
+        self
+    }
+    pub fn prefix(mut self, prefix: &[String]) -> Self {
+        self.prefix = prefix.to_vec();
         self
     }
     pub fn log(mut self, log: &Path) -> Self {
@@ -88,8 +94,7 @@ impl Server {
 
     /// Starts a server and waits until it is ready; `None` where it ends before.
     pub fn try_start(options: Options) -> Option<Self> {
-        let log = options.log.as_ref().map(|log| std::fs::File::create(log).unwrap());
-        Self::spawn(&binary(), options, log.map_or_else(Stdio::inherit, Stdio::from))
+        Self::spawn(&binary(), options, Stdio::inherit())
     }
 
     /// Starts a server and waits until it is ready; what it said where it ends before.
@@ -102,8 +107,9 @@ impl Server {
     fn spawn(program: &Path, options: Options, stderr: Stdio) -> Option<Self> {
         let kept = options.data.is_none().then(|| tempfile::tempdir().unwrap());
         let data = options.data.unwrap_or_else(|| kept.as_ref().unwrap().path().join("data"));
+        let stderr = options.log.map_or(stderr, |log| std::fs::File::create(log).unwrap().into());
         let mut command = Command::new("sh");
-        command.args(["-c", KEEPER, "keeper"]).arg(program);
+        command.args(["-c", KEEPER, "keeper"]).args(options.prefix).arg(program);
         serve_arguments(&mut command, &data, options.roots, options.args, options.envs);
         let mut keeper = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let stdin = keeper.stdin.take();

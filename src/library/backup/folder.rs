@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::BackupError;
 use super::destination::{Destination, Meter, Turn};
-use crate::faults::crash_point;
+use crate::fail_points::crash_point;
 use crate::library::Content;
 
 const CHUNK_BYTES: usize = 1 << 18;
