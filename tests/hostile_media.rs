@@ -144,6 +144,9 @@ impl Attack<'_> {
             }
         }
         let mut found = self.found.lock().unwrap();
+        if number > 0 && number.is_multiple_of(1000) {
+            println!("{number} sent, {} answers of a wrong kind", found.wrong.len());
+        }
         if let Ok(answer) = outcome {
             *found.answers.entry(answer).or_default() += 1;
         }
