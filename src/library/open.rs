@@ -276,7 +276,10 @@ async fn begin(store: &dyn Store, uploads: &uploads::Uploads, disk: &disk::Disk)
     };
     match begun.await {
         Err(error) => match error.storage_full() {
-            Some(full) => Ok(disk.owe_start(full)),
+            Some(full) => {
+                disk.owe_start(full);
+                Ok(())
+            }
             None => Err(error),
         },
         Ok(()) => Ok(()),
