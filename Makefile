@@ -4,7 +4,7 @@ VENV ?= .venv
 MODEL ?= models/small-world
 export TRIPTYCH_NATIVE_DIR ?= $(CURDIR)/.triptych/native
 
-.PHONY: demo test native native-cuda build test-server venv lint test-rust test-trainer test-full test-kill test-full-disk test-page small-world bench deny clean
+.PHONY: demo test native native-cuda build test-server venv lint test-rust test-trainer test-full test-kill test-crash test-damage test-full-disk test-hostile test-fuzz test-otlp test-page small-world bench deny clean
 
 demo: native build
 	target/release/triptych demo --model $(MODEL) --data .triptych/demo
@@ -53,9 +53,32 @@ test-full: venv native test-server
 test-kill: native
 	cargo test --locked --test job_kill -- --ignored --nocapture --test-threads 1
 
+# A thousand servers killed at any moment and at every fail point, under every kind of change; half an hour.
+test-crash: native
+	cargo test --locked --test crash_cycles -- --ignored --nocapture --test-threads 1
+
+# Every file of a data folder and of a bundle, damaged in every way; half an hour.
+test-damage: native
+	cargo test --locked --test state_damage -- --ignored --nocapture --test-threads 1
+
 # A disk that is filled twenty times under a working server; minutes. Needs the right to mount a tmpfs.
 test-full-disk: native
 	cargo test --locked --test disk -- --ignored --nocapture --test-threads 1
+
+# Mutants of media files through every door of the server, and its parts taken away while it runs; an hour for
+# 20,000. TRIPTYCH_MUTANTS says how many, TRIPTYCH_BIN which server (default: a debug build of this tree).
+test-hostile: native
+	cargo test --locked --test hostile_media -- --include-ignored --nocapture --test-threads 1
+
+# What reads bytes of others, each for FUZZ_SECS seconds, all side by side; FUZZ_TARGET names one alone.
+FUZZ_SECS ?= 1800
+test-fuzz:
+	FUZZ_SECS=$(FUZZ_SECS) cargo test --release --locked --lib fuzz:: -- --ignored --nocapture
+
+# Traces, which the default build leaves out, against a collector on this machine.
+test-otlp: native
+	cargo clippy --locked --features otlp --lib --bins -- -D warnings
+	cargo test --locked --features otlp --test http_keys -- traces
 
 # Skips, and says so, where there is no Chromium with its chromedriver.
 test-page: venv native test-server

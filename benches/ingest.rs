@@ -50,6 +50,7 @@ async fn ours(embedder: &Embedder, file: &Path) -> (f64, f64, IngestReport) {
         allowed_roots: vec![folder],
         ingest_workers: 1,
         webhooks: None,
+        rebuild_from_uploads: false,
         recall_probe_share: 0.0,
         keep: Default::default(),
         sources: SourcesConfig::default(),

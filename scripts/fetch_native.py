@@ -3,12 +3,13 @@
 
 pip honours the user's own index settings; the SHA-256 of every wheel is checked. The wheels'
 Python is not used: one fixed build is taken whatever the local Python is. A folder that is
-complete already is left alone, so later runs need no network; so is ONNX Runtime with CUDA, once it
+whole already is left alone, so later runs need no network; so is ONNX Runtime with CUDA, once it
 was asked for, until `--cpu` asks for the other build.
 """
 
 import argparse
 import hashlib
+import json
 import os
 import platform
 import shutil
@@ -44,6 +45,9 @@ PARTS = {
         "members": ("imageio_ffmpeg/binaries/ffmpeg-linux",),
     },
 }
+
+# The unpacked files. The server holds them to the same pins before it loads them.
+PINS = json.loads(Path(__file__).with_name("native_pins.json").read_text())
 
 
 def download(part: dict, machine: str, into: Path) -> Path:
@@ -94,10 +98,23 @@ def unpack(wheel: Path, part: dict, folder: Path) -> None:
         raise
 
 
-def is_there(key: str, folder: Path) -> bool:
-    """Whether the folder holds this part in its pinned version."""
+def is_stamped(key: str, folder: Path) -> bool:
+    """Whether the folder says that it holds this part in its pinned version."""
     stamp, part = folder / "VERSION", PARTS[key]
     return stamp.is_file() and stamp.read_text() == f"{part['project']} {part['version']}\n"
+
+
+def is_whole(key: str, folder: Path, machine: str) -> bool:
+    """Whether the folder holds this part's files, byte for byte."""
+    part = PARTS[key]
+    for name, pin in PINS[f"{part['project']} {part['version']}"][machine].items():
+        file = folder / name
+        if not file.is_file() or file.stat().st_size != pin["bytes"]:
+            return False
+        with file.open("rb") as opened:
+            if hashlib.file_digest(opened, "sha256").hexdigest() != pin["sha256"]:
+                return False
+    return True
 
 
 def main() -> None:
@@ -114,17 +131,21 @@ def main() -> None:
         raise SystemExit(f"no native parts for {sys.platform} {machine}; see `triptych doctor`")
     into = Path(options.into).resolve()
     into.mkdir(parents=True, exist_ok=True)
-    cuda = options.cuda or (not options.cpu and is_there("onnxruntime-gpu", into / "onnxruntime"))
+    cuda = options.cuda or (not options.cpu and is_stamped("onnxruntime-gpu", into / "onnxruntime"))
     wanted = {"onnxruntime": "onnxruntime-gpu" if cuda else "onnxruntime", "ffmpeg": "ffmpeg"}
     for name, key in wanted.items():
         part, folder = PARTS[key], into / name
         if machine not in part["sha256"]:
             raise SystemExit(f"{key} has no build for {machine}")
-        if is_there(key, folder):
-            continue
+        if is_stamped(key, folder):
+            if is_whole(key, folder, machine):
+                continue
+            print(f"{folder} is damaged", flush=True)
         print(f"fetching {part['project']} {part['version']} into {folder}", flush=True)
         with tempfile.TemporaryDirectory() as scratch:
             unpack(download(part, machine, Path(scratch)), part, folder)
+        if not is_whole(key, folder, machine):
+            raise SystemExit(f"{folder}: the unpacked files are not the pinned ones")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,18 @@
 //! Flags shared by the commands. Every flag is also an environment variable `TRIPTYCH_*`,
 //! parsed and validated once.
 
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+use ipnet::IpNet;
 
+use crate::access::{AccessConfig, AuditConfig};
 use crate::library::{Deliver, KeepConfig, SourcesConfig};
-use crate::media::Limits;
+use crate::media::{Limits, PoolLimits};
 use crate::model::Device;
 use crate::outbound::bucket::{AccessKey, BucketConfig, BucketUrl};
 use crate::outbound::{HostRule, Outbound, OutboundConfig, OutboundError, Url};
@@ -50,9 +54,35 @@ pub struct LimitArgs {
     /// Wall-clock cap of one decode, seconds.
     #[arg(long, env = "TRIPTYCH_DECODE_TIMEOUT_SECS", value_parser = clap::value_parser!(u64).range(1..))]
     pub decode_timeout_secs: Option<u64>,
+    /// Decoders running at once, whatever asked for them; 0: two per core, and at least four.
+    #[arg(long, env = "TRIPTYCH_DECODE_WORKERS", default_value_t = 0)]
+    pub decode_workers: usize,
+    /// Memory of all decoders, bytes; 0: 1 GiB, or 128 MiB per core where that is more.
+    #[arg(long, env = "TRIPTYCH_DECODE_MEMORY_BYTES", default_value_t = 0)]
+    pub decode_memory_bytes: u64,
+    /// Longest that a query, a thumbnail or an embedding waits for a decoder, seconds; then it is told to
+    /// come again (429).
+    #[arg(long, env = "TRIPTYCH_DECODE_WAIT_SECS", default_value_t = 10.0, value_parser = positive_secs)]
+    pub decode_wait_secs: f64,
+    /// CPU seconds that decoding may take for each MiB of a file, besides 10 for the file.
+    #[arg(long, env = "TRIPTYCH_DECODE_CPU_SECS_PER_MIB", default_value_t = 120.0, value_parser = positive_secs)]
+    pub decode_cpu_secs_per_mib: f64,
+    /// Different clips that a file may unfold to for each of its MiB, besides 64 for the file.
+    #[arg(long, env = "TRIPTYCH_MAX_CLIPS_PER_MIB", default_value_t = 1200)]
+    pub max_clips_per_mib: u64,
 }
 
 impl LimitArgs {
+    fn pool(&self) -> PoolLimits {
+        let given = |count: u64| (count > 0).then_some(count);
+        let default = PoolLimits::default();
+        PoolLimits {
+            workers: if self.decode_workers > 0 { self.decode_workers } else { default.workers },
+            memory_bytes: given(self.decode_memory_bytes).unwrap_or(default.memory_bytes),
+            wait: Duration::from_secs_f64(self.decode_wait_secs),
+        }
+    }
+
     /// The defaults with the caps given.
     #[must_use]
     pub fn limits(&self) -> Limits {
@@ -63,6 +93,9 @@ impl LimitArgs {
         if let Some(secs) = self.decode_timeout_secs {
             limits.wall_clock_secs = secs;
         }
+        limits.work.cpu_secs_per_mib = self.decode_cpu_secs_per_mib;
+        limits.work.clips_per_mib = self.max_clips_per_mib;
+        limits.pool = self.pool();
         limits
     }
 }
@@ -199,11 +232,65 @@ impl SourceArgs {
     }
 }
 
+/// Who may use a server, and what is written down of it.
+#[derive(Debug, Clone, Args)]
+pub struct AccessArgs {
+    /// Key that may do everything; see also `triptych key`, which makes keys of several roles.
+    #[arg(long, env = "TRIPTYCH_API_KEY", hide_env_values = true, value_parser = NonEmptyStringValueParser::new())]
+    pub api_key: Option<String>,
+    /// Network of a proxy, as 10.0.0.0/8 or 10.1.2.3: it is believed when it says for whom it asks
+    /// (X-Forwarded-For or Forwarded) and whether over TLS (X-Forwarded-Proto); may be given more than once.
+    #[arg(
+        long = "trusted-proxy",
+        env = "TRIPTYCH_TRUSTED_PROXIES",
+        value_delimiter = ',',
+        value_name = "CIDR",
+        value_parser = network
+    )]
+    pub trusted_proxies: Vec<IpNet>,
+    /// Mark the page's cookie as one for TLS alone, also where no trusted proxy says that there is TLS.
+    #[arg(long, env = "TRIPTYCH_SECURE_COOKIE")]
+    pub secure_cookie: bool,
+    /// Folder of the audit log, or `off`; default: `audit` in the data folder.
+    #[arg(long, env = "TRIPTYCH_AUDIT_LOG", value_name = "FOLDER")]
+    pub audit_log: Option<PathBuf>,
+    /// Bytes after which a new file of the audit log is begun.
+    #[arg(long, env = "TRIPTYCH_AUDIT_MAX_BYTES", default_value_t = 16 << 20, value_parser = clap::value_parser!(u64).range(1..))]
+    pub audit_max_bytes: u64,
+    /// Files of the audit log that are kept.
+    #[arg(long, env = "TRIPTYCH_AUDIT_FILES", default_value_t = 8, value_parser = positive_count)]
+    pub audit_files: usize,
+}
+
+impl AccessArgs {
+    /// As the server takes it.
+    #[must_use]
+    pub fn config(&self, data_dir: &Path) -> AccessConfig {
+        let folder = self.audit_log.clone().unwrap_or_else(|| data_dir.join("audit"));
+        let off = folder.as_os_str() == "off";
+        let audit = AuditConfig { folder, max_bytes: self.audit_max_bytes, kept: self.audit_files };
+        let audit = if off { None } else { Some(audit) };
+        AccessConfig { data_dir: Some(data_dir.to_owned()), fixed_key: self.api_key.clone(), audit }
+    }
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let single = || text.parse::<IpAddr>().map(IpNet::from);
+    text.parse::<IpNet>()
+        .or_else(|_| single())
+        .map_err(|_| format!("`{text}` is not a network such as 10.0.0.0/8 or an address such as 10.1.2.3"))
+}
+
 /// How much a server takes on, and for how long it waits.
 #[derive(Debug, Clone, Args)]
 pub struct ServerArgs {
     /// Host name under which a server without a key may be asked, besides localhost; may be given more than once.
-    #[arg(long = "allow-host", env = "TRIPTYCH_ALLOW_HOSTS", value_delimiter = ',')]
+    #[arg(
+        long = "allow-host",
+        env = "TRIPTYCH_ALLOW_HOSTS",
+        value_delimiter = ',',
+        value_parser = crate::access::allowed_name
+    )]
     pub allow_hosts: Vec<String>,
     /// Largest body of a query, bytes (uploads have --max-upload-bytes).
     #[arg(long, env = "TRIPTYCH_MAX_BODY_BYTES", default_value_t = 64 << 20)]

@@ -1,16 +1,21 @@
 //! Triptych: search video by text, by sound, by image or by another clip.
 //!
 //! The flow, and the only direction imports may take:
-//! `types, native, telemetry → outbound → media → preprocess → model → embed → store → catalog → index → search → jobs →
-//! library → {http, config} → cli → main`. `tests/layers.rs` holds it.
+//! `types, native, telemetry, fail_points → outbound → media → preprocess → model → embed → ledger, store → catalog → index → search → jobs →
+//! library → access → {http, config} → cli → main`. `tests/layers.rs` holds it.
 
+pub mod access;
 pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod embed;
+pub mod fail_points;
+#[cfg(test)]
+mod fuzz;
 pub mod http;
 pub mod index;
 pub mod jobs;
+pub mod ledger;
 pub mod library;
 pub mod media;
 pub mod model;

@@ -1,4 +1,7 @@
-//! Logs and metrics.
+//! Logs and metrics, and traces with the feature `otlp`.
+
+#[cfg(feature = "otlp")]
+mod otlp;
 
 use std::io::IsTerminal;
 use std::sync::OnceLock;
@@ -30,8 +33,32 @@ pub fn init_logging(verbosity: Verbosity) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     let json = std::env::var("TRIPTYCH_LOG_FORMAT").is_ok_and(|format| format.eq_ignore_ascii_case("json"));
+    #[cfg(feature = "otlp")]
+    if verbosity == Verbosity::Notices && init_traced(json, default) {
+        return;
+    }
     // A second call (tests) finds the first one's subscriber: nothing to do.
     let _ = if json { logs.json().try_init() } else { logs.try_init() };
+}
+
+/// Logs as [`init_logging`] does, and sends traces; false where no collector is named.
+#[cfg(feature = "otlp")]
+fn init_traced(json: bool, default: &str) -> bool {
+    use tracing_subscriber::prelude::*;
+    let Some(traces) = otlp::layer() else { return false };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let logs = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    let logs = if json { logs.json().boxed() } else { logs.boxed() };
+    let _ = tracing_subscriber::registry().with(traces).with(logs.with_filter(filter)).try_init();
+    true
+}
+
+/// Sends what is still to be sent before the process ends.
+pub fn flush() {
+    #[cfg(feature = "otlp")]
+    otlp::flush();
 }
 
 /// Seconds, from a text query's microseconds to a long file's minutes.
@@ -68,7 +95,13 @@ fn describe() {
     );
     describe_gauge!("triptych_http_in_flight", "Requests being answered");
     describe_gauge!("triptych_http_connections", "Open connections");
-    describe_counter!("triptych_http_refused_total", "Requests refused because too many were running");
+    describe_counter!(
+        "triptych_http_refused_total",
+        "Requests answered with an error, by its code: refused, or failed"
+    );
+    describe_counter!("triptych_wrong_keys_total", "Requests with a key that nobody has");
+    describe_counter!("triptych_keys_unreadable_total", "Changes of the keys' file that could not be read");
+    describe_counter!("triptych_audit_failed_total", "Changes that could not be written into the audit log");
     describe_counter!("triptych_assets_ingested_total", "Files indexed, by the state they ended in");
     describe_counter!("triptych_clips_ingested_total", "Clips indexed");
     describe_counter!("triptych_media_ingested_milliseconds_total", "Media indexed");
@@ -83,11 +116,33 @@ fn describe() {
         "Time of a query: queue, infer, search"
     );
     describe_counter!("triptych_job_items_total", "Items of jobs that ended, by state");
+    describe_gauge!("triptych_decodes_running", "Decoders running, by lane: interactive or bulk");
+    describe_gauge!("triptych_decodes_waiting", "Files waiting for a decoder or for its memory, by lane");
+    describe_gauge!(
+        "triptych_decode_memory_reserved_bytes",
+        Unit::Bytes,
+        "Memory set aside for the decoders that run"
+    );
+    describe_counter!(
+        "triptych_decodes_refused_total",
+        "Files that were not decoded because others were: queue_full, no_worker, no_memory, thumbnails"
+    );
     describe_counter!("triptych_standing_matches_total", "Matches of standing queries");
     describe_counter!("triptych_webhook_deliveries_total", "Attempts to deliver a webhook, by outcome");
     describe_counter!("triptych_snapshots_total", "Snapshots that ended, ready or failed");
     describe_counter!("triptych_assets_deleted_total", "Assets deleted, by people and by rules of retention");
     describe_counter!("triptych_clips_deleted_total", "Clips deleted with them");
+    describe_counter!("triptych_quarantined_total", "Files and folders moved to quarantine since the start");
+    describe_gauge!("triptych_quarantine_files", "Files that were in quarantine at the start");
+    describe_gauge!("triptych_quarantine_bytes", Unit::Bytes, "Bytes that were in quarantine at the start");
+    describe_counter!(
+        "triptych_ingest_put_off_total",
+        "Files that are tried again because a part of the server failed, by code"
+    );
+    describe_gauge!(
+        "triptych_decoder_ok",
+        "1 while files can be decoded, 0 while ffmpeg or its sandbox fails"
+    );
     describe_gauge!("triptych_assets", "Assets in the library");
     describe_gauge!("triptych_clips", "Clips in the library");
     describe_gauge!(

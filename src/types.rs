@@ -106,6 +106,7 @@ uuid_id!(MatchId, "mat_", "match", "One match of a standing query, as `mat_<32 h
 uuid_id!(DeliveryId, "msg_", "delivery", "One delivery to a webhook, as `msg_<32 hex>`.");
 uuid_id!(SnapshotId, "snp_", "snapshot", "One backup of a library, as `snp_<32 hex>`.");
 
+uuid_id!(KeyId, "key_", "key", "One API key, as `key_<32 hex>`: its id, not the key itself.");
 uuid_id!(WatchId, "wch_", "watch", "One watched folder, as `wch_<32 hex>`.");
 
 /// Row id of one clip (one time window of one asset) in the store; stable for the clip's life.

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::s3::{self, S3};
+use common::s3::{self, Endless, S3};
 use futures::TryStreamExt;
 use triptych::outbound::OutboundConfig;
 use triptych::outbound::bucket::{AccessKey, Bucket, BucketConfig, Buckets};
@@ -65,4 +65,33 @@ async fn an_upload_that_breaks_off_leaves_nothing() {
     ]));
     let error = bucket.put("half", failing).await.unwrap_err();
     assert_eq!((error.code(), s3.names().len(), s3.open_parts()), ("url_failed", 0, 0));
+}
+
+#[tokio::test]
+async fn keys_that_cannot_be_read_are_listed_all_the_same() {
+    let s3 = S3::start();
+    let bucket = open(&s3);
+    let odd = ["a/../b.wav", "a/./c.wav", "a//d.wav", "a/line\nbreak.wav", "a/é&<>+ %.wav", "a/z.wav"];
+    for key in odd {
+        s3.put(&format!("box/{key}"), b"x".to_vec());
+    }
+    let mut keys: Vec<String> = bucket.list("a").map_ok(|object| object.key).try_collect().await.unwrap();
+    keys.sort_unstable();
+    let mut wanted = odd.map(str::to_owned);
+    wanted.sort_unstable();
+    assert_eq!(keys, wanted);
+    assert_eq!(read(&bucket, "a/é&<>+ %.wav", 5).await.unwrap(), b"x");
+}
+
+#[tokio::test]
+async fn a_listing_without_an_end_is_refused_soon() {
+    let s3 = S3::start();
+    let bucket = open(&s3);
+    for (how, most_calls) in [(Endless::SameToken, 2), (Endless::NewTokens, 100)] {
+        s3.list_without_end(how);
+        let before = s3.calls().len();
+        let error = bucket.list("").try_collect::<Vec<_>>().await.unwrap_err();
+        assert_eq!(error.code(), "url_refused", "{error}");
+        assert!(s3.calls().len() - before <= most_calls, "{} calls", s3.calls().len() - before);
+    }
 }

@@ -71,6 +71,28 @@ fn every_documented_handler_is_in_the_route_table() {
     assert_eq!(found.len(), documented(&serde_json::to_value(triptych::http::openapi()).unwrap()).len());
 }
 
+/// A call that nobody thought about when it was added would be open to the wrong people.
+#[test]
+fn every_call_has_a_role() {
+    let documented = documented(&serde_json::to_value(triptych::http::openapi()).unwrap());
+    let pages = ["GET /", "GET /docs", "GET /ui/{*path}"].map(str::to_owned);
+    let wanted: BTreeSet<String> = documented.into_iter().chain(pages).collect();
+    let table = triptych::http::ROLES;
+    let listed: BTreeSet<String> = table.iter().map(|(method, path, _)| format!("{method} {path}")).collect();
+    let missing: Vec<_> = wanted.difference(&listed).collect();
+    assert!(missing.is_empty(), "say in src/http/roles.rs which role these need: {missing:?}");
+    let stale: Vec<_> = listed.difference(&wanted).collect();
+    assert!(stale.is_empty(), "src/http/roles.rs names calls that are not there: {stale:?}");
+    assert_eq!(table.len(), listed.len(), "a call is listed twice");
+    // And what changes something asks for more than reading.
+    for (method, path, role) in table {
+        let reads = ["/v1/search", "/v1/embeddings", "/v1/evaluations", "/v1/session"].contains(path)
+            || path.ends_with("/timeline");
+        let weak = *role < Some(triptych::access::Role::Write);
+        assert!(*method == "GET" || !weak || reads, "{method} {path} changes something as {role:?}");
+    }
+}
+
 #[test]
 fn the_served_document_and_pages_are_whole() {
     let server = shared();

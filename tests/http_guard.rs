@@ -61,9 +61,52 @@ fn a_cookie_opens_media_and_nothing_else() {
     }
 }
 
+/// The status of a request sent as it stands, with a body-less head.
+fn status_of(server: &Server, head: &[u8]) -> u16 {
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream.write_all(head).unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).unwrap();
+    std::str::from_utf8(&answer[9..]).unwrap().parse().unwrap()
+}
+
 #[test]
 fn foreign_pages_are_refused() {
-    let server = Server::start(Options::default());
+    let server = Server::start(Options::default().args(&["--allow-host", "media.lan"]));
+    let get = |target: &str, version: &str, lines: &[&[u8]]| {
+        let lines: Vec<u8> = lines.iter().flat_map(|line| [line, &b"\r\n"[..]].concat()).collect();
+        let head = [format!("GET {target} {version}\r\n").as_bytes(), &lines, b"\r\n"].concat();
+        status_of(&server, &head)
+    };
+    for good in ["localhost", "127.0.0.1:80", "[::1]:8080", "Media.LAN:443"] {
+        assert_eq!(get("/v1/assets", "HTTP/1.1", &[format!("Host: {good}").as_bytes()]), 200, "{good}");
+    }
+    let bad: [&[&[u8]]; 15] = [
+        &[],
+        &[b"Host:".as_slice()],
+        &[b"Host: evil.example".as_slice()],
+        &[b"Host: localhost".as_slice(), b"Host: localhost".as_slice()],
+        &[b"Host: localhost".as_slice(), b"Host: evil.example".as_slice()],
+        &[b"Host: 127.0.0.1:evil.example".as_slice()],
+        &[b"Host: [::1]evil.example".as_slice()],
+        &[b"Host: localhost@evil.example".as_slice()],
+        &[b"Host: evil.example@localhost".as_slice()],
+        &[b"Host: localhost.".as_slice()],
+        &[b"Host: localhost:65536".as_slice()],
+        &[b"Host: [fe80::1%25eth0]".as_slice()],
+        &[b"Host: localhost\xff".as_slice()],
+        &[b"Host: \xc3\xa9vil.example".as_slice()],
+        &[b"Host: localhost, evil.example".as_slice()],
+    ];
+    for bad in bad {
+        for version in ["HTTP/1.1", "HTTP/1.0"] {
+            let status = get("/v1/assets", version, bad);
+            assert!([400, 403].contains(&status), "{status} {version} {bad:?}");
+        }
+    }
+    assert_eq!(get("http://evil.example/v1/assets", "HTTP/1.1", &[b"Host: localhost".as_slice()]), 400);
+    assert_eq!(get("http://localhost/v1/assets", "HTTP/1.1", &[b"Host: localhost".as_slice()]), 200);
     let with = |method: &str, path: &str, name: &str, value: &str| {
         server.request(method, path).header(name, value).send().unwrap()
     };

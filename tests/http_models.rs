@@ -6,29 +6,12 @@ mod common;
 mod receiver;
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use common::{Options, Server, error_of, eventually, manifest_dir, ok_json, tone, video};
+use common::{Options, Server, error_of, eventually, manifest_dir, ok_json, other_bundle, tone, video};
 use receiver::Receiver;
 use serde_json::{Value, json};
-
-/// The shipped bundle under another name, which makes it another model.
-fn other_bundle(dir: &Path) -> PathBuf {
-    let (from, to) = (manifest_dir().join("models/small-world"), dir.canonicalize().unwrap().join("other"));
-    std::fs::create_dir_all(&to).unwrap();
-    for file in std::fs::read_dir(&from).unwrap() {
-        let file = file.unwrap().path();
-        if file.is_file() && file.file_name().unwrap() != "manifest.json" {
-            std::os::unix::fs::symlink(&file, to.join(file.file_name().unwrap())).unwrap();
-        }
-    }
-    let text = std::fs::read_to_string(from.join("manifest.json")).unwrap();
-    let mut manifest: Value = serde_json::from_str(&text).unwrap();
-    manifest["name"] = json!("other-world");
-    std::fs::write(to.join("manifest.json"), manifest.to_string()).unwrap();
-    to
-}
 
 fn models(server: &Server) -> Vec<Value> {
     server.get_json("/v1/models")["data"].as_array().unwrap().clone()

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use common::{Options, Server, media, ok_json};
+use common::{Options, Server, media, ok_json, wav};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
@@ -23,26 +23,6 @@ const BASE_VIDEOS: usize = 8;
 const WINDOW_SECS: f64 = 3.2;
 /// For the whole job, kills and starts included.
 const PATIENCE: Duration = Duration::from_secs(3600);
-
-/// Mono 16-bit PCM at 8 kHz; no two alike.
-fn wav(n: usize, secs: f64) -> Vec<u8> {
-    let hz = 120.0 + n as f64 * 1.7;
-    let samples = (secs * 8000.0) as usize;
-    let sample = |at: usize| ((at as f64 / 8000.0 * hz * std::f64::consts::TAU).sin() * 9000.0) as i16;
-    let data: Vec<u8> = (0..samples).flat_map(|at| sample(at).to_le_bytes()).collect();
-    let size = u32::try_from(data.len()).unwrap();
-    let mut file = Vec::from(*b"RIFF");
-    file.extend((36 + size).to_le_bytes());
-    file.extend(*b"WAVEfmt ");
-    file.extend(16_u32.to_le_bytes());
-    file.extend([1_u16, 1].iter().flat_map(|v| v.to_le_bytes()));
-    file.extend([8000_u32, 16_000].iter().flat_map(|v| v.to_le_bytes()));
-    file.extend([2_u16, 16].iter().flat_map(|v| v.to_le_bytes()));
-    file.extend(*b"data");
-    file.extend(size.to_le_bytes());
-    file.extend(data);
-    file
-}
 
 fn png(n: usize) -> Vec<u8> {
     let colour = |x: u32, y: u32| {

@@ -658,7 +658,7 @@ async fn workers_that_misbehave() {
     for (name, script, wanted) in [
         ("hangs", "sleep 1000 & sleep 1000", "decode_timeout"),
         ("closes", "read request; exec <&- >&- 2>&-; sleep 1000", "decode_timeout"),
-        ("killed", "read request; kill -9 $$", "decode_limit"),
+        ("killed", "read request; kill -9 $$", "decode_worker_killed"),
         ("crashes", "read request; kill -SEGV $$", "decode_worker_failed"),
         ("leaves", "read request; exit 3", "decode_worker_failed"),
         ("babbles", "yes '[error] nonsense' >&2", "decode_timeout"),
@@ -768,7 +768,12 @@ async fn mutated_files_never_hang_or_crash_the_parent() {
             running.push(tokio::spawn(async move {
                 let outcome = read(&decoder, &path, &small(), None).await;
                 outcome.map_or_else(
-                    |error| error.code(),
+                    |error| {
+                        if error.code() == "decode_worker_failed" {
+                            eprintln!("{}: {error}", path.display());
+                        }
+                        error.code()
+                    },
                     |(_, summary)| if summary.partial.is_some() { "partial" } else { "ok" },
                 )
             }));

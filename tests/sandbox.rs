@@ -91,7 +91,7 @@ fn decode_with(ffmpeg: PathBuf) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     match runtime.block_on(ClipReader::open(&decoder, &path, &spec, None)) {
         Ok(_) => panic!("decoded nothing"),
-        Err(error) => format!("{}: {error}", error.code()),
+        Err(error) => format!("{}: {error} {:?}", error.code(), error.detail()),
     }
 }
 

@@ -113,10 +113,12 @@ impl IdMap {
     /// Sum of the ids that have a value.
     #[must_use]
     pub fn sum_of_ids(&self) -> i64 {
-        let mut sum = 0;
+        let mut sum = 0_i64;
         for (number, page) in &self.pages {
             let held = (0_i64..).zip(&page.values).filter(|(_, value)| **value != NONE);
-            sum += held.map(|(at, _)| number * PAGE_IDS as i64 + at).sum::<i64>();
+            // Wraps as it pleases: it is only compared, and ids out of a damaged file may be anything.
+            let first = number.wrapping_mul(PAGE_IDS as i64);
+            sum = held.fold(sum, |sum, (at, _)| sum.wrapping_add(first.wrapping_add(at)));
         }
         sum
     }

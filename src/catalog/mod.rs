@@ -391,3 +391,79 @@ impl State {
 pub const fn entry(clip: &ClipRecord) -> ClipEntry {
     ClipEntry { id: clip.id, span: clip.span, agreement: clip.agreement }
 }
+
+/// See [`crate::fuzz`].
+#[cfg(test)]
+pub(crate) mod fuzzed {
+    use std::sync::LazyLock;
+
+    use serde_json::json;
+
+    use super::{Catalog, ClipEntry, Filter};
+    use crate::store::{AssetRecord, AssetState};
+    use crate::types::{AssetId, AssetKind, ClipId, TimeSpan};
+
+    static CATALOG: LazyLock<Catalog> = LazyLock::new(|| {
+        let catalog = Catalog::default();
+        for n in 0..20_i64 {
+            let record = AssetRecord {
+                id: AssetId::generate(),
+                sha256: String::new(),
+                name: format!("film {n}.mp4"),
+                path: String::new(),
+                owned: true,
+                size_bytes: 1,
+                kind: Some(if n % 2 == 0 { AssetKind::Video } else { AssetKind::Audio }),
+                duration_secs: n as f64,
+                width: 1,
+                height: 1,
+                state: AssetState::Ready,
+                error: None,
+                metadata: json!({"camera": format!("c{}", n % 3), "take": n, "day": format!("2026-11-{:02}", n + 1),
+                    "tags": ["a", n], "deep": {"er": n % 2 == 0}}),
+                clips: 2,
+                created_unix_ms: n,
+                updated_unix_ms: n,
+                file_mtime_ns: None,
+                damage: None,
+            };
+            catalog.put_asset(&record);
+            let clip = |id| ClipEntry {
+                id: ClipId(id),
+                span: TimeSpan { start_secs: 0.0, end_secs: 3.2 },
+                agreement: Some(0.1 * n as f32),
+            };
+            catalog.add_clips(record.id, &[clip(2 * n + 1), clip(2 * n + 2)]);
+        }
+        catalog
+    });
+
+    pub(crate) fn seeds() -> Vec<Vec<u8>> {
+        [
+            json!({"must": [{"key": "metadata.camera", "eq": "c1"}, {"key": "metadata.take", "gte": 3, "lt": 9.5}]}),
+            json!({"should": [{"key": "kind", "in": ["video", "audio"]}, {"key": "metadata.deep.er", "eq": true}],
+                "must_not": [{"key": "name", "eq": "film 3.mp4"}]}),
+            json!({"must": [{"key": "created_at", "gte": "1970-01-01", "lte": "2026-11-25T08:00:00+02:00"},
+                {"key": "metadata.day", "gt": "2026-11-05", "eq": "2026-11-07"}]}),
+            json!({"must": [{"filter": {"should": [{"key": "start_secs", "lt": 1}, {"key": "agreement", "gt": 0.5}]}}]}),
+            json!({"must": [{"key": "metadata.tags", "exists": true}], "asset_ids": [AssetId::generate()]}),
+        ]
+        .map(|json| serde_json::to_vec(&json).unwrap())
+        .to_vec()
+    }
+
+    /// A filter is refused or chooses, and the ways to choose agree.
+    pub(crate) fn run(bytes: &[u8]) {
+        let Ok(filter) = serde_json::from_slice::<Filter>(bytes) else { return };
+        if let Err(error) = filter.check() {
+            assert!(!error.message.is_empty());
+            return;
+        }
+        let kept = CATALOG.select(&filter);
+        for asset in CATALOG.assets() {
+            for clip in &asset.clips {
+                assert_eq!(kept.has(clip.id), asset.passes(&filter, clip), "{filter:?} {:?}", clip.id);
+            }
+        }
+    }
+}

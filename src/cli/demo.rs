@@ -47,7 +47,7 @@ pub async fn run(args: DemoArgs) -> Result<ExitCode, CliError> {
         CliError::input("path_missing", format!("this bundle ships no samples: {}: {error}", clips.display()))
     })?;
     let queries = read_queries(&args.model.model)?;
-    let listener = serve::bind(&args.listen).await?;
+    let door = serve::Door::open(&args.listen, &args.data.data).await?;
     let doors = Doors { allowed_roots: vec![clips.clone()], ..Doors::default() };
     let config = super::models_config(&args.model, &args.data, &args.limits, doors)?;
     let models = Models::open(config, &args.model.model).await?;
@@ -64,7 +64,7 @@ pub async fn run(args: DemoArgs) -> Result<ExitCode, CliError> {
     answer(&library, &Query::Media(Modality::Audio, sound, None)).await?;
 
     drop(library);
-    serve::serve_models(models, &args.listen, listener).await
+    serve::serve_models(models, &args.listen, door).await
 }
 
 fn read_queries(bundle: &Path) -> Result<DemoQueries, CliError> {

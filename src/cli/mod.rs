@@ -11,7 +11,9 @@ mod doctor;
 mod embed;
 mod eval;
 mod index;
+mod key;
 mod model;
+mod quarantine;
 mod query;
 mod search;
 mod serve;
@@ -25,6 +27,7 @@ use std::sync::Arc;
 use clap::builder::Resettable;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::access::AccessError;
 use crate::config::{DataArgs, LimitArgs, ModelArgs};
 use crate::embed::{EmbedError, Embedder};
 use crate::library::{
@@ -64,13 +67,20 @@ enum Command {
     Model(model::ModelCommand),
     /// Take, list, verify, restore and delete snapshots of a library.
     Snapshot(snapshot::SnapshotCommand),
+    /// Make, list and revoke the API keys of a data folder.
+    Key(key::KeyCommand),
     /// Look for damage in the store and in the bytes of uploads; repair what the bytes allow.
     Check(check::CheckArgs),
     /// Write the store anew without the space that deleted clips left.
     Compact(compact::CompactArgs),
+    /// List or empty the quarantine, where the server puts files that it does not understand.
+    Quarantine(quarantine::QuarantineCommand),
     /// Say which native parts are found, where, which version, and what is missing.
     Doctor(doctor::DoctorArgs),
 }
+
+/// Exit status where a person has to decide what becomes of the data folder.
+const EXIT_DATA_LOST: u8 = 4;
 
 /// A failed command: a sentence for the person, a stable code and an exit status for scripts.
 #[derive(Debug)]
@@ -79,7 +89,8 @@ pub struct CliError {
     pub code: &'static str,
     /// What went wrong and what to do.
     pub message: String,
-    /// Process exit status: 2 bad input, 3 missing or broken model or native part, 1 anything else.
+    /// Process exit status: 2 bad input, 3 missing or broken model or native part, 4 the store has lost
+    /// what was acknowledged, 1 anything else.
     pub exit: u8,
 }
 
@@ -101,7 +112,11 @@ impl From<LibraryError> for CliError {
         if let LibraryError::Embed(EmbedError::Model(error)) = error {
             return error.into();
         }
-        Self { code: error.code(), message: error.to_string(), exit: 1 }
+        let exit = match error {
+            LibraryError::StoreBehind(_) | LibraryError::StoreUnreadable(_) => EXIT_DATA_LOST,
+            _ => 1,
+        };
+        Self { code: error.code(), message: error.to_string(), exit }
     }
 }
 
@@ -115,15 +130,29 @@ impl From<BackupError> for CliError {
     }
 }
 
+impl From<AccessError> for CliError {
+    fn from(error: AccessError) -> Self {
+        let exit =
+            if matches!(error, AccessError::Unknown(_) | AccessError::BadField { .. }) { 2 } else { 1 };
+        Self { code: error.code(), message: error.to_string(), exit }
+    }
+}
+
 impl From<EmbedError> for CliError {
     fn from(error: EmbedError) -> Self {
+        if let EmbedError::Media(error) = error {
+            return error.into();
+        }
         Self::input(error.code(), error.to_string())
     }
 }
 
 impl From<MediaError> for CliError {
     fn from(error: MediaError) -> Self {
-        Self::input(error.code(), error.to_string())
+        let exit = if error.is_ours() { 3 } else { 2 };
+        let message =
+            error.detail().map_or_else(|| error.to_string(), |detail| format!("{error} ({detail})"));
+        Self { code: error.code(), message, exit }
     }
 }
 
@@ -159,8 +188,14 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
+    // Fail points exist in test builds alone.
+    let _fail_points = crate::fail_points::has_failpoints().then(crate::fail_points::FailScenario::setup);
     let serves = matches!(cli.command, Command::Serve(_) | Command::Demo(_));
     crate::telemetry::init_logging(if serves { Verbosity::Notices } else { Verbosity::Warnings });
+    if serves {
+        // Before the data folder is opened: what a start puts aside is counted too.
+        let _ = crate::telemetry::metrics();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into()),
@@ -178,13 +213,16 @@ pub fn main() -> ExitCode {
             Command::Eval(args) => eval::run(args).await,
             Command::Model(command) => model::run(command).await,
             Command::Snapshot(command) => snapshot::run(command).await,
+            Command::Key(command) => key::run(command),
             Command::Check(args) => check::run(args).await,
             Command::Compact(args) => compact::run(args).await,
+            Command::Quarantine(command) => quarantine::run(command),
             Command::Doctor(args) => doctor::run(args).await,
         }
     });
     // A blocked reader thread must not keep a finished command alive.
     runtime.shutdown_background();
+    crate::telemetry::flush();
     match outcome.and_then(|code| out::complete().map(|()| code)) {
         Ok(code) => code,
         Err(error) => fail(&error),
@@ -209,7 +247,7 @@ fn fail(error: &CliError) -> ExitCode {
 fn embedder_opener(model: &ModelArgs, limits: &LimitArgs) -> Result<OpenEmbedder, CliError> {
     let native = NativeParts::find()?;
     let decoder = Decoder::new(DecoderConfig {
-        worker_exe: std::env::current_exe()?,
+        worker_exe: crate::media::own_worker()?,
         ffmpeg: native.ffmpeg.clone(),
         limits: limits.limits(),
     });
@@ -238,6 +276,8 @@ struct Doors {
     sources: SourcesConfig,
     /// Snapshots, retention, compaction.
     keep: KeepConfig,
+    /// Whether a store that has lost something is rebuilt.
+    rebuild_from_uploads: bool,
     /// Share of a core that measures recall.
     recall_probe_share: f64,
 }
@@ -258,6 +298,7 @@ fn models_config(
         ingest_workers,
         webhooks: doors.webhooks,
         keep: doors.keep,
+        rebuild_from_uploads: doors.rebuild_from_uploads,
         recall_probe_share: doors.recall_probe_share,
         sources: doors.sources,
     };

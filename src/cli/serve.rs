@@ -8,23 +8,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use clap::builder::NonEmptyStringValueParser;
 use tokio::net::TcpListener;
 
 use super::{CliError, Doors};
-use crate::config::{DataArgs, KeepArgs, LimitArgs, ModelArgs, ServerArgs, SourceArgs, WebhookArgs};
+use crate::access::Access;
+use crate::config::{
+    AccessArgs, DataArgs, KeepArgs, LimitArgs, ModelArgs, ServerArgs, SourceArgs, WebhookArgs,
+};
 use crate::http::{self, HttpConfig};
 use crate::library::{Library, LibraryError, Models};
 
 /// Where and how to listen.
 #[derive(Debug, Clone, Args)]
 pub struct ListenArgs {
-    /// Address and port; anything but loopback needs --api-key.
+    /// Address and port; anything but loopback needs a key (--api-key, or `triptych key create`).
     #[arg(long, env = "TRIPTYCH_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
-    /// Key that every request must carry as `Authorization: Bearer KEY`.
-    #[arg(long, env = "TRIPTYCH_API_KEY", hide_env_values = true, value_parser = NonEmptyStringValueParser::new())]
-    pub api_key: Option<String>,
+    #[command(flatten)]
+    access: AccessArgs,
     /// Largest upload, bytes.
     #[arg(long, env = "TRIPTYCH_MAX_UPLOAD_BYTES", default_value_t = 4 << 30)]
     pub max_upload_bytes: u64,
@@ -33,10 +34,12 @@ pub struct ListenArgs {
 }
 
 impl ListenArgs {
-    fn http_config(&self) -> HttpConfig {
+    fn http_config(&self, access: Access) -> HttpConfig {
         let server = &self.server;
         HttpConfig {
-            api_key: self.api_key.clone(),
+            access: Arc::new(access),
+            trusted_proxies: self.access.trusted_proxies.clone(),
+            secure_cookie: self.access.secure_cookie,
             allowed_hosts: server.allow_hosts.clone(),
             max_upload_bytes: self.max_upload_bytes,
             max_body_bytes: server.max_body_bytes,
@@ -75,6 +78,10 @@ pub struct ServeArgs {
     /// Folder whose bundles may be loaded while running (POST /v1/models); may be given more than once.
     #[arg(long = "model-root", env = "TRIPTYCH_MODEL_ROOTS", value_delimiter = ':')]
     model_roots: Vec<PathBuf>,
+    /// Where the store has lost what was acknowledged, put it aside and index everything again from the uploaded
+    /// bytes and the names and metadata in the ledger; a store that is whole stays as it is.
+    #[arg(long, env = "TRIPTYCH_REBUILD_FROM_UPLOADS")]
+    rebuild_from_uploads: bool,
     /// Folder to watch: new and changed files in it are indexed. Its files are allowed as with --allow-root;
     /// may be given more than once.
     #[arg(long = "watch", env = "TRIPTYCH_WATCH", value_delimiter = ':', value_name = "FOLDER")]
@@ -83,13 +90,14 @@ pub struct ServeArgs {
 
 /// Runs `serve` until Ctrl-C or SIGTERM.
 pub async fn run(args: ServeArgs) -> Result<ExitCode, CliError> {
-    let listener = bind(&args.listen).await?;
+    let door = Door::open(&args.listen, &args.data.data).await?;
     let doors = Doors {
         allowed_roots: args.allow_roots.iter().chain(&args.watch).cloned().collect(),
         model_roots: args.model_roots,
         webhooks: args.webhooks.door()?,
         sources: args.sources.sources(args.listen.max_upload_bytes),
         keep: args.keep.config(),
+        rebuild_from_uploads: args.rebuild_from_uploads,
         recall_probe_share: args.listen.server.recall_probe_share,
     };
     let config = super::models_config(&args.model, &args.data, &args.limits, doors)?;
@@ -107,7 +115,7 @@ pub async fn run(args: ServeArgs) -> Result<ExitCode, CliError> {
     for folder in &args.watch {
         watch(&models.serving(), folder).await?;
     }
-    serve_models(models, &args.listen, listener).await
+    serve_models(models, &args.listen, door).await
 }
 
 /// Watches a folder as a request without options would; one that is watched already stays as it is.
@@ -126,29 +134,39 @@ async fn watch(library: &Arc<Library>, folder: &Path) -> Result<(), CliError> {
     }
 }
 
-/// Binds before the model loads, so that a taken port is told at once.
-pub async fn bind(args: &ListenArgs) -> Result<TcpListener, CliError> {
-    if !args.listen.ip().is_loopback() && args.api_key.is_none() {
-        let message =
-            format!("{} can be reached by others: set --api-key, or listen on 127.0.0.1", args.listen);
-        return Err(CliError::input("api_key_required", message));
+/// Where requests come in, and who may send them.
+pub struct Door {
+    listener: TcpListener,
+    access: Access,
+}
+
+impl Door {
+    /// Reads the keys and binds before the model loads, so that a taken port is told at once.
+    pub async fn open(args: &ListenArgs, data_dir: &Path) -> Result<Self, CliError> {
+        let access = Access::open(args.access.config(data_dir))?;
+        if !args.listen.ip().is_loopback() && !access.keys.required() {
+            let message = format!(
+                "{} can be reached by others: make a key with `triptych key create --data {}`, set --api-key, or \
+                 listen on 127.0.0.1",
+                args.listen,
+                data_dir.display()
+            );
+            return Err(CliError::input("api_key_required", message));
+        }
+        let listener = TcpListener::bind(args.listen).await.map_err(|error| {
+            let message = format!("cannot listen on {}: {error}; choose another with --listen", args.listen);
+            CliError::other("listen_failed", message)
+        })?;
+        Ok(Self { listener, access })
     }
-    TcpListener::bind(args.listen).await.map_err(|error| {
-        let message = format!("cannot listen on {}: {error}; choose another with --listen", args.listen);
-        CliError::other("listen_failed", message)
-    })
 }
 
 /// Serves opened models until a signal, then stops cleanly.
-pub async fn serve_models(
-    models: Arc<Models>,
-    args: &ListenArgs,
-    listener: TcpListener,
-) -> Result<ExitCode, CliError> {
-    let address = listener.local_addr()?;
+pub async fn serve_models(models: Arc<Models>, args: &ListenArgs, door: Door) -> Result<ExitCode, CliError> {
+    let address = door.listener.local_addr()?;
     say!("listening on http://{address}");
     std::io::stdout().flush()?;
-    http::serve(Arc::clone(&models), args.http_config(), listener, stop_signal()).await?;
+    http::serve(Arc::clone(&models), args.http_config(door.access), door.listener, stop_signal()).await?;
     // Running clips are finished, but a stuck decode must not hold the process.
     match tokio::time::timeout(Duration::from_secs(20), models.shutdown()).await {
         Ok(outcome) => outcome?,

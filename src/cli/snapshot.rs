@@ -200,5 +200,6 @@ fn summary(restored: &Restored, data: &Path) -> String {
             text += &format!("\n  {}", table::printable(path));
         }
     }
-    text
+    text + "\nkeys are not part of a snapshot: copy keys.json and keys.lock of the old data folder, or make new ones \
+            with `triptych key create`"
 }

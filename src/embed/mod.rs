@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 pub use stream::AssetStream;
 
-use crate::media::{Decoder, MediaError};
+use crate::media::{Decoder, Lane, MediaError};
 use crate::model::{Bundle, ModelError, Priority, SpaceVectors, Timings, Towers};
 use crate::preprocess::ClipReader;
 use crate::types::{AssetKind, Embedding, Modality, Space, TimeSpan, TypeError};
@@ -86,6 +86,8 @@ impl EmbedError {
 pub struct ClipVectors {
     /// Where in the asset, seconds.
     pub span: TimeSpan,
+    /// Windows with these same vectors that it stands for, one after the other; 1 for most.
+    pub windows: u64,
     /// Of the picture.
     pub video: Option<Vectors>,
     /// Of the sound.
@@ -141,7 +143,7 @@ impl Embedder {
         let mut mean = Mean::default();
         while let Some(clip) = clips.next().await? {
             let track = if modality == Modality::Audio { clip.audio } else { clip.video };
-            track.iter().for_each(|vectors| mean.add(vectors));
+            track.iter().for_each(|vectors| mean.add(vectors, clip.windows));
         }
         mean.finish(self.bundle(), modality)
     }
@@ -161,9 +163,7 @@ impl Embedder {
         if modality == Modality::Text || !self.bundle().has_tower(modality) {
             return Err(EmbedError::NoTower(modality));
         }
-        let spec = self.bundle().clip_spec(self.stride_secs);
-        let reader = ClipReader::open(&self.decoder, path, &spec, span).await?;
-        Ok(AssetStream::start(self.towers.clone(), reader, priority, Some(modality)))
+        self.read(path, span, priority, lane_of(priority), Some(modality)).await
     }
 
     /// Opens an asset (video, sound or picture; what it is is sniffed from its bytes).
@@ -176,13 +176,46 @@ impl Embedder {
         span: Option<TimeSpan>,
         priority: Priority,
     ) -> Result<AssetStream, EmbedError> {
+        self.refuse_without_media_tower()?;
+        self.read(path, span, priority, lane_of(priority), None).await
+    }
+
+    /// Opens an asset that has been accepted: as [`Embedder::open`], but whatever its priority it waits for
+    /// a decoder as long as it must.
+    ///
+    /// # Errors
+    /// As [`Embedder::open`].
+    pub async fn open_accepted(&self, path: &Path, priority: Priority) -> Result<AssetStream, EmbedError> {
+        self.refuse_without_media_tower()?;
+        self.read(path, None, priority, Lane::Bulk, None).await
+    }
+
+    fn refuse_without_media_tower(&self) -> Result<(), EmbedError> {
         let takes_media = [Modality::Video, Modality::Audio, Modality::Image];
         if !takes_media.iter().any(|modality| self.bundle().has_tower(*modality)) {
             return Err(EmbedError::NoTower(Modality::Video));
         }
+        Ok(())
+    }
+
+    async fn read(
+        &self,
+        path: &Path,
+        span: Option<TimeSpan>,
+        priority: Priority,
+        lane: Lane,
+        only: Option<Modality>,
+    ) -> Result<AssetStream, EmbedError> {
         let spec = self.bundle().clip_spec(self.stride_secs);
-        let reader = ClipReader::open(&self.decoder, path, &spec, span).await?;
-        Ok(AssetStream::start(self.towers.clone(), reader, priority, None))
+        let reader = ClipReader::open(&self.decoder.on(lane), path, &spec, span).await?;
+        Ok(AssetStream::start(self.towers.clone(), reader, priority, only))
+    }
+}
+
+const fn lane_of(priority: Priority) -> Lane {
+    match priority {
+        Priority::Interactive => Lane::Interactive,
+        Priority::Bulk => Lane::Bulk,
     }
 }
 
@@ -202,20 +235,23 @@ fn unit_vectors(bundle: &Bundle, modality: Modality, raw: SpaceVectors) -> Resul
 #[derive(Default)]
 struct Mean {
     clips: usize,
+    windows: u64,
     first: Option<Vectors>,
     sums: BTreeMap<Space, Vec<f64>>,
 }
 
 impl Mean {
-    fn add(&mut self, vectors: &Vectors) {
+    /// A clip counts once for each of its windows.
+    fn add(&mut self, vectors: &Vectors, windows: u64) {
         self.clips += 1;
+        self.windows += windows;
         if self.first.is_none() {
             self.first = Some(vectors.clone());
         }
         for (space, vector) in vectors {
             let sum = self.sums.entry(space.clone()).or_insert_with(|| vec![0.0; vector.dim()]);
             for (sum, value) in sum.iter_mut().zip(vector.as_slice()) {
-                *sum += f64::from(*value);
+                *sum += f64::from(*value) * windows as f64;
             }
         }
     }
@@ -225,8 +261,9 @@ impl Mean {
             // One clip's vector as it is: a query clip finds its stored self with cosine 1.
             (1, Some(vectors)) => Ok(vectors),
             (0, _) | (_, None) => Err(no_track(modality)),
-            (clips, _) => {
-                let mean = |sum: Vec<f64>| sum.iter().map(|value| (value / clips as f64) as f32).collect();
+            _ => {
+                let windows = self.windows as f64;
+                let mean = |sum: Vec<f64>| sum.iter().map(|value| (value / windows) as f32).collect();
                 let means = self.sums.into_iter().map(|(space, sum)| (space, mean(sum))).collect();
                 unit_vectors(bundle, modality, means)
             }

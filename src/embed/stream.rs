@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::{ClipVectors, EmbedError, Vectors, no_track, unit_vectors};
-use crate::model::{ModelError, Pending, Priority, Timings, Towers};
+use crate::model::{Pending, Priority, Timings, Towers};
 use crate::preprocess::{AssetSummary, ClipReader, ClipTensors};
 use crate::types::{AssetKind, Modality, TimeSpan};
 
@@ -18,13 +18,25 @@ pub struct AssetStream {
     summary: Arc<Mutex<Option<AssetSummary>>>,
     timings: Arc<Timings>,
     towers: Towers,
+    /// Of the latest clip that had one.
+    video: Option<Vectors>,
+    audio: Option<Vectors>,
 }
 
 /// A clip whose tensors are in the towers' queue or beyond it.
 struct InFlight {
     span: TimeSpan,
-    video: Option<(Modality, Pending)>,
-    audio: Option<(Modality, Pending)>,
+    windows: u64,
+    video: Track,
+    audio: Track,
+}
+
+/// One track of a clip.
+enum Track {
+    Absent,
+    /// Its tensors are those of the latest clip that had this track: so are its vectors.
+    AsBefore,
+    Asked(Modality, Pending),
 }
 
 impl AssetStream {
@@ -42,9 +54,17 @@ impl AssetStream {
         // tensors are megabytes.
         let (sender, clips) = mpsc::channel(towers.clips_in_flight());
         let summary = Arc::new(Mutex::new(Some(reader.summary())));
-        let feeder = Feeder { towers: towers.clone(), reader, priority, only, summary: Arc::clone(&summary) };
+        let feeder = Feeder {
+            towers: towers.clone(),
+            reader,
+            priority,
+            only,
+            summary: Arc::clone(&summary),
+            frames: None,
+            pcm: None,
+        };
         let reader = tokio::spawn(feeder.run(sender));
-        Self { clips, reader, summary, timings, towers }
+        Self { clips, reader, summary, timings, towers, video: None, audio: None }
     }
 
     /// The next clip, or `None` at the end.
@@ -53,13 +73,10 @@ impl AssetStream {
     /// [`EmbedError`]; `no_usable_track` where no clip of the asset had anything for a tower.
     pub async fn next(&mut self) -> Result<Option<ClipVectors>, EmbedError> {
         let Some(clip) = self.clips.recv().await else { return Ok(None) };
-        let InFlight { span, video, audio } = clip?;
-        Ok(Some(ClipVectors { span, video: self.finish(video).await?, audio: self.finish(audio).await? }))
-    }
-
-    async fn finish(&self, pending: Option<(Modality, Pending)>) -> Result<Option<Vectors>, EmbedError> {
-        let Some((modality, pending)) = pending else { return Ok(None) };
-        unit_vectors(self.towers.bundle(), modality, pending.vectors().await?).map(Some)
+        let InFlight { span, windows, video, audio } = clip?;
+        let video = finish(&self.towers, video, &mut self.video).await?;
+        let audio = finish(&self.towers, audio, &mut self.audio).await?;
+        Ok(Some(ClipVectors { span, windows, video, audio }))
     }
 
     /// What is known of the asset; complete after the end.
@@ -75,6 +92,21 @@ impl AssetStream {
     }
 }
 
+async fn finish(
+    towers: &Towers,
+    track: Track,
+    latest: &mut Option<Vectors>,
+) -> Result<Option<Vectors>, EmbedError> {
+    match track {
+        Track::Absent => return Ok(None),
+        Track::AsBefore => {}
+        Track::Asked(modality, pending) => {
+            *latest = Some(unit_vectors(towers.bundle(), modality, pending.vectors().await?)?);
+        }
+    }
+    Ok(latest.clone())
+}
+
 impl Drop for AssetStream {
     fn drop(&mut self) {
         self.reader.abort();
@@ -88,6 +120,9 @@ struct Feeder {
     priority: Priority,
     only: Option<Modality>,
     summary: Arc<Mutex<Option<AssetSummary>>>,
+    /// What the towers were last asked about.
+    frames: Option<Arc<[u8]>>,
+    pcm: Option<Arc<[f32]>>,
 }
 
 impl Feeder {
@@ -96,7 +131,7 @@ impl Feeder {
         loop {
             let next = self.next().await;
             let report = match next {
-                Ok(Some(clip)) if clip.video.is_none() && clip.audio.is_none() => continue,
+                Ok(Some(InFlight { video: Track::Absent, audio: Track::Absent, .. })) => continue,
                 Ok(Some(clip)) => Ok(clip),
                 Ok(None) if sent == 0 => Err(self.nothing_usable()),
                 Ok(None) => return,
@@ -131,24 +166,31 @@ impl Feeder {
         }
     }
 
-    async fn queue(&self, clip: ClipTensors, kind: AssetKind) -> Result<InFlight, EmbedError> {
+    async fn queue(&mut self, clip: ClipTensors, kind: AssetKind) -> Result<InFlight, EmbedError> {
+        let same_frames = clip.same_frames(self.frames.as_ref());
+        let same_pcm = clip.same_pcm(self.pcm.as_ref());
         let picture = if kind == AssetKind::Image { Modality::Image } else { Modality::Video };
-        let frames = clip.frames.filter(|_| self.wanted(picture));
-        let video = match frames {
-            Some(pixels) if picture == Modality::Image => {
-                Some(self.towers.submit_image(pixels, self.priority).await)
+        let video = match clip.frames.filter(|_| self.wanted(picture)) {
+            None => Track::Absent,
+            Some(_) if same_frames => Track::AsBefore,
+            Some(frames) => {
+                self.frames = Some(frames.clone());
+                let pending = match picture {
+                    Modality::Image => self.towers.submit_image(frames, self.priority).await,
+                    _ => self.towers.submit_video(frames, self.priority).await,
+                };
+                Track::Asked(picture, pending?)
             }
-            Some(frames) => Some(self.towers.submit_video(frames, self.priority).await),
-            None => None,
         };
         let audio = match clip.pcm.filter(|_| self.wanted(Modality::Audio)) {
-            Some(pcm) => Some(self.towers.submit_audio(pcm, self.priority).await),
-            None => None,
+            None => Track::Absent,
+            Some(_) if same_pcm => Track::AsBefore,
+            Some(pcm) => {
+                self.pcm = Some(pcm.clone());
+                Track::Asked(Modality::Audio, self.towers.submit_audio(pcm, self.priority).await?)
+            }
         };
-        let named = |modality, pending: Option<Result<Pending, ModelError>>| {
-            pending.transpose().map(|pending| pending.map(|pending| (modality, pending)))
-        };
-        Ok(InFlight { span: clip.span, video: named(picture, video)?, audio: named(Modality::Audio, audio)? })
+        Ok(InFlight { span: clip.span, windows: clip.windows, video, audio })
     }
 
     fn wanted(&self, modality: Modality) -> bool {

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use crate::embed::EmbedError;
 use crate::library::{BackupError, LibraryError, StandingError, WebhookError};
+use crate::media::MediaError;
 use crate::model::ModelError;
 use crate::outbound::OutboundError;
 use crate::search::SearchError;
@@ -72,6 +73,11 @@ impl ApiError {
     /// 400 for a field that is wrong.
     pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_value", message).with_param(param)
+    }
+
+    /// Its stable code.
+    pub fn code(&self) -> &str {
+        &self.code
     }
 
     /// Names the field.
@@ -183,9 +189,11 @@ impl From<LibraryError> for ApiError {
             }
             LibraryError::Webhook(error) => return webhook_error(error),
             LibraryError::Standing(error) => return standing_error(error),
-            LibraryError::PathKind(..) | LibraryError::TooManyFiles(_) | LibraryError::BadManifest(_) => {
-                StatusCode::BAD_REQUEST
+            LibraryError::PathKind(..) | LibraryError::PathUnreadable(_) => {
+                return Self::new(StatusCode::BAD_REQUEST, error.code(), error.to_string())
+                    .with_param("path");
             }
+            LibraryError::TooManyFiles(_) | LibraryError::BadManifest(_) => StatusCode::BAD_REQUEST,
             LibraryError::UploadTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             LibraryError::Busy { retry_after_secs } => {
                 return Self::new(StatusCode::TOO_MANY_REQUESTS, error.code(), error.to_string())
@@ -210,7 +218,12 @@ impl From<LibraryError> for ApiError {
             | LibraryError::ModelBehind(_)
             | LibraryError::ModelServes(_) => StatusCode::CONFLICT,
             LibraryError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-            LibraryError::Store(_) | LibraryError::Index(_) | LibraryError::Io(_) => {
+            LibraryError::Store(_)
+            | LibraryError::StoreBehind(_)
+            | LibraryError::StoreUnreadable(_)
+            | LibraryError::Index(_)
+            | LibraryError::Io(_)
+            | LibraryError::Panicked => {
                 return internal(error.code(), &error);
             }
         };
@@ -305,7 +318,16 @@ fn embed_error(error: &EmbedError) -> ApiError {
             | ModelError::NotSupported(_),
         ) => false,
         EmbedError::Model(_) => true,
-        EmbedError::Media(error) => error.code() == "decode_worker_failed",
+        EmbedError::Media(MediaError::Overloaded { retry_after_secs }) => {
+            return ApiError::new(StatusCode::TOO_MANY_REQUESTS, error.code(), error.to_string())
+                .retry_after(*retry_after_secs);
+        }
+        EmbedError::Media(media) if media.is_ours() => {
+            tracing::error!(code = media.code(), error = %media, detail = media.detail(), "a request failed");
+            return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, media.code(), media.to_string())
+                .retry_after(5);
+        }
+        EmbedError::Media(_) => false,
         EmbedError::NoTower(_) | EmbedError::WrongKind { .. } | EmbedError::NoTrack(_) => false,
     };
     if ours {

@@ -1,92 +1,132 @@
 //! Who may ask, and how many at once; decided before a body is read.
 
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use std::time::Duration;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use sha2::{Digest, Sha256};
 
+use super::audit::Entry;
+use super::client::Client;
 use super::error::ApiError;
 use super::state::AppState;
+use super::{host, roles};
+use crate::access::{Caller, Found, Role, WrongAnswer};
 
 /// Paths that need no key and no permit: health, and what holds no data.
-fn is_open(path: &str) -> bool {
+pub(super) fn is_open(path: &str) -> bool {
     matches!(path, "/livez" | "/readyz" | "/health" | "/" | "/docs" | "/openapi.json")
         || path.starts_with("/ui/")
 }
 
-/// Asks for the key; without one, only accepts requests that are meant for this server.
+/// Asks for a key of the role that the call needs; where there are no keys, only accepts requests that are
+/// meant for this server. Changes go into the audit log.
 pub async fn authenticate(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    let checked = match &state.config.api_key {
-        _ if is_open(request.uri().path()) => Ok(()),
-        Some(_) if state.media_secret.opens(request.method(), request.uri().path(), request.headers()) => {
-            Ok(())
-        }
-        Some(key) => check_key(key, request.headers()),
-        None => check_host(request.headers(), &state.config.allowed_hosts),
+    let (mut parts, body) = request.into_parts();
+    let route = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
+    let needed = roles::needed(&parts.method, route);
+    let caller = match admit(&state, &parts, needed).await {
+        Ok(caller) => caller,
+        Err(error) => return error.into_response(),
     };
-    match checked.and_then(|()| check_origin(&request)) {
-        Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
+    if let Err(error) = host::check_origin(&parts.method, &parts.headers) {
+        return error.into_response();
     }
+    let changes = roles::changes(&parts.method, needed);
+    let audit = state.config.access.audit.as_ref().filter(|_| changes);
+    let entry = audit.map(|log| Entry::begin(log.clone(), &parts, caller.as_ref()));
+    if let Some(caller) = caller {
+        parts.extensions.insert(caller);
+    }
+    let response = next.run(Request::from_parts(parts, body)).await;
+    // An answer that the client has is in the log.
+    if let Some(written) = entry.and_then(|entry| entry.end(&response)) {
+        let _ = written.await;
+    }
+    response
 }
 
-fn check_key(key: &str, headers: &HeaderMap) -> Result<(), ApiError> {
+/// Who asks, if the call may be made; nobody where no key is needed.
+async fn admit(state: &AppState, request: &Parts, needed: Option<Role>) -> Result<Option<Caller>, ApiError> {
+    let Some(needed) = needed else { return Ok(None) };
+    if !state.config.access.keys.required() {
+        host::check(&request.uri, &request.headers, &state.config.allowed_hosts)?;
+        return Ok(None);
+    }
+    let cookie = || state.media_secret.holder(&request.method, request.uri.path(), &request.headers);
+    let by_cookie = match cookie().map(|holder| state.config.access.keys.of(holder)) {
+        Some(Found::Caller(caller)) if !request.headers.contains_key(header::AUTHORIZATION) => Some(caller),
+        _ => None,
+    };
+    let caller = match by_cookie {
+        Some(caller) => caller,
+        None => by_key(state, request).await?,
+    };
+    tracing::Span::current().record("key_id", tracing::field::display(caller.holder()));
+    if let Err(wait) = caller.take_turn() {
+        let message = "this key is used more often than it may be; try again later";
+        let refused = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", message);
+        return Err(refused.retry_after(whole_secs(wait)));
+    }
+    if caller.role() < needed {
+        let (has, needs) = (caller.role().as_str(), needed.as_str());
+        let message = format!("this call needs a key of the role `{needs}`; this key has the role `{has}`");
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "insufficient_role", message));
+    }
+    Ok(Some(caller))
+}
+
+async fn by_key(state: &AppState, request: &Parts) -> Result<Caller, ApiError> {
     let refused = |code, message: &str| Err(ApiError::new(StatusCode::UNAUTHORIZED, code, message));
-    let Some(value) = headers.get(header::AUTHORIZATION) else {
-        return refused("missing_api_key", "this server wants its key: send `Authorization: Bearer KEY`");
+    let access = &state.config.access;
+    let address = request.extensions.get::<Client>().map(|client| client.address);
+    let mut values = request.headers.get_all(header::AUTHORIZATION).into_iter();
+    let Some(value) = values.next() else {
+        return refused("missing_api_key", "this server wants a key: send `Authorization: Bearer KEY`");
     };
-    let value = value.as_bytes();
-    let given = match value.split_at_checked(7) {
-        Some((scheme, given)) if scheme.eq_ignore_ascii_case(b"bearer ") => given,
-        _ => return refused("invalid_api_key", "send the key as `Authorization: Bearer KEY`"),
-    };
-    if same(given.trim_ascii(), key.as_bytes()) {
-        Ok(())
-    } else {
-        refused("invalid_api_key", "this is not the server's key")
+    if let Some(key) = bearer(value.as_bytes()).filter(|_| values.next().is_none()) {
+        match access.keys.find(key) {
+            Found::Caller(caller) => return Ok(caller),
+            Found::Expired => return refused("expired_api_key", "this key has expired; ask for a new one"),
+            Found::Revoked => return refused("revoked_api_key", "this key was revoked; ask for a new one"),
+            Found::Unknown => {}
+        }
+        // A person may have chosen this one, so it could be guessed; the others are random.
+        if access.keys.has_fixed() {
+            if address.is_some_and(|address| !access.wrong.may_compare(address)) {
+                return Err(too_many_wrong_keys(Duration::from_secs(1)));
+            }
+            if let Found::Caller(caller) = access.keys.find_fixed(key) {
+                if let Some(address) = address {
+                    access.wrong.right(address);
+                }
+                return Ok(caller);
+            }
+        }
     }
+    match address.map(|address| access.wrong.wrong(address)) {
+        Some(WrongAnswer::TooMany(wait)) => return Err(too_many_wrong_keys(wait)),
+        Some(WrongAnswer::After(delay, _place)) => tokio::time::sleep(delay).await,
+        Some(WrongAnswer::Now) | None => {}
+    }
+    refused("invalid_api_key", "this is not a key of this server; send one as `Authorization: Bearer KEY`")
 }
 
-/// Compares digests without an early end: the time taken tells nothing of the key, nor of its length.
-pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
-    let (a, b) = (Sha256::digest(a), Sha256::digest(b));
-    std::hint::black_box(a.iter().zip(b.iter()).fold(0, |difference, (x, y)| difference | (x ^ y))) == 0
+/// The key of an `Authorization` header.
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, key) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
 }
 
-/// Without a key a foreign page could rebind its own name to this server and read the library.
-fn check_host(headers: &HeaderMap, allowed: &[String]) -> Result<(), ApiError> {
-    let Some(host) = headers.get(header::HOST).and_then(|value| value.to_str().ok()) else { return Ok(()) };
-    let name = host_name(host);
-    let is_address = name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
-    let known = |other: &&String| other.eq_ignore_ascii_case(name);
-    if is_address || name.eq_ignore_ascii_case("localhost") || allowed.iter().find(known).is_some() {
-        return Ok(());
-    }
-    let message = "this host name is not this server's: set an API key, or allow the name with --allow-host";
-    Err(ApiError::new(StatusCode::FORBIDDEN, "host_not_allowed", message))
+fn too_many_wrong_keys(wait: Duration) -> ApiError {
+    let message = "too many wrong keys came from this address; try again later";
+    ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_wrong_keys", message).retry_after(whole_secs(wait))
 }
 
-fn host_name(host: &str) -> &str {
-    if host.starts_with('[') {
-        return host.split_inclusive(']').next().unwrap_or(host);
-    }
-    host.rsplit_once(':').map_or(host, |(name, _)| name)
-}
-
-/// A browser says where a request comes from: another site's page may not change the library.
-fn check_origin(request: &Request) -> Result<(), ApiError> {
-    if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
-        return Ok(());
-    }
-    let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
-    let Some(origin) = text(header::ORIGIN) else { return Ok(()) };
-    let from = origin.split_once("://").map_or(origin, |(_, host)| host);
-    if text(header::HOST).is_some_and(|host| host.eq_ignore_ascii_case(from)) {
-        return Ok(());
-    }
-    let message = "requests from pages of other sites are refused";
-    Err(ApiError::new(StatusCode::FORBIDDEN, "cross_origin_refused", message))
+fn whole_secs(wait: Duration) -> u64 {
+    wait.as_secs_f64().ceil().max(1.0) as u64
 }
 
 /// Sheds load: a request beyond the cap is refused at once instead of waiting in a long queue.
@@ -96,7 +136,6 @@ pub async fn limit(State(state): State<AppState>, request: Request, next: Next) 
         return next.run(request).await;
     }
     let Ok(_permit) = state.in_flight.try_acquire() else {
-        metrics::counter!("triptych_http_refused_total").increment(1);
         let message = "the server is answering as many requests as it takes; try again";
         return ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message)
             .retry_after(1)
@@ -107,49 +146,23 @@ pub async fn limit(State(state): State<AppState>, request: Request, next: Next) 
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Body;
-
     use super::*;
 
-    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
-    }
-
     #[test]
-    fn only_the_key_opens() {
-        for good in ["Bearer secret", "bearer secret"] {
-            assert!(check_key("secret", &headers(&[("authorization", good)])).is_ok(), "{good}");
+    fn only_bearer_keys_are_read() {
+        for good in ["Bearer secret", "bearer secret", "BEARER   secret "] {
+            assert_eq!(bearer(good.as_bytes()), Some(&b"secret"[..]), "{good}");
         }
-        for bad in ["Bearer secre", "Bearer secret2", "Bearer ", "Bearer", "secret", "Basic secret", ""] {
-            assert!(check_key("secret", &headers(&[("authorization", bad)])).is_err(), "{bad}");
-        }
-        assert!(check_key("secret", &HeaderMap::new()).is_err());
-    }
-
-    #[test]
-    fn rebound_names_are_refused() {
-        let allowed = ["media.lan".to_owned()];
-        for good in ["localhost:8080", "127.0.0.1:8080", "[::1]:8080", "[::1]", "Media.lan", "10.0.0.1"] {
-            assert!(check_host(&headers(&[("host", good)]), &allowed).is_ok(), "{good}");
-        }
-        for bad in ["evil.example:8080", "127.0.0.1.evil.example", "", "localhost.evil.example"] {
-            assert!(check_host(&headers(&[("host", bad)]), &allowed).is_err(), "{bad}");
+        assert_eq!(bearer(b"Bearer "), Some(&b""[..]));
+        for bad in ["Bearer", "secret", "Basic secret", "", "Bearersecret"] {
+            assert_eq!(bearer(bad.as_bytes()), None, "{bad}");
         }
     }
 
     #[test]
-    fn other_sites_may_not_change_anything() {
-        let request = |method: &str, origin: Option<&str>| {
-            let builder = Request::builder().method(method).header("host", "localhost:8080");
-            let builder = origin.into_iter().fold(builder, |b, o| b.header("origin", o));
-            builder.body(Body::empty()).unwrap()
-        };
-        assert!(check_origin(&request("POST", None)).is_ok());
-        assert!(check_origin(&request("POST", Some("http://localhost:8080"))).is_ok());
-        assert!(check_origin(&request("GET", Some("http://evil.example"))).is_ok());
-        for origin in ["http://evil.example", "null", "http://localhost:9090"] {
-            assert!(check_origin(&request("POST", Some(origin))).is_err(), "{origin}");
-            assert!(check_origin(&request("DELETE", Some(origin))).is_err(), "{origin}");
+    fn open_paths_are_those_of_the_table() {
+        for (_, path, role) in roles::TABLE {
+            assert_eq!(is_open(&path.replace("{*path}", "app.js")), role.is_none(), "{path}");
         }
     }
 }

@@ -19,7 +19,7 @@ use tower_http::timeout::TimeoutBody;
 use super::error::ApiError;
 use super::state::AppState;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TOTAL_TIME: HeaderName = HeaderName::from_static("x-total-time-ms");
 const QUEUE_TIME: HeaderName = HeaderName::from_static("x-queue-time-ms");
 const INFERENCE_TIME: HeaderName = HeaderName::from_static("x-inference-time-ms");
@@ -37,7 +37,11 @@ pub struct Timing {
     pub inference_secs: f64,
 }
 
-/// The outermost layer.
+/// The id of a request, in its extensions.
+#[derive(Clone)]
+pub struct RequestId(pub String);
+
+/// The outermost layer that answers.
 pub async fn outer(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let id = request_id(request.headers());
@@ -47,7 +51,8 @@ pub async fn outer(State(state): State<AppState>, request: Request, next: Next) 
     in_flight.increment(1);
 
     let expects = request.headers().contains_key(header::EXPECT);
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    parts.extensions.insert(RequestId(id.clone()));
     let rest = SharedBody::new(body, state.config.body_timeout);
     let request = Request::from_parts(parts, Body::new(rest.clone()));
     let caught = AssertUnwindSafe(next.run(request)).catch_unwind().await;
@@ -79,6 +84,7 @@ fn shape_error(mut response: Response, id: &str) -> Response {
         return response;
     }
     let error = response.extensions_mut().remove::<ApiError>().unwrap_or_else(|| ApiError::of_status(status));
+    metrics::counter!("triptych_http_refused_total", "code" => error.code().to_owned()).increment(1);
     let mut shaped = error.render(id);
     for name in [header::ALLOW, header::CONTENT_RANGE, header::ACCEPT_RANGES] {
         if let Some(value) = response.headers_mut().remove(&name) {
@@ -129,7 +135,7 @@ fn request_id(headers: &HeaderMap) -> String {
 }
 
 /// Labels of metrics must not be the client's choice.
-fn known_method(method: &Method) -> &'static str {
+pub(super) fn known_method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",

@@ -1,8 +1,10 @@
 //! The REST API and the page.
 
 mod assets;
+mod audit;
 mod changes;
 mod checks;
+mod client;
 mod compactions;
 mod content;
 mod data_uri;
@@ -15,13 +17,16 @@ mod form;
 mod given;
 mod guard;
 mod health;
+mod host;
 mod jobs;
+mod keys;
 mod middleware;
 mod models;
 mod openapi;
 mod pages;
 mod query;
 mod retention;
+mod roles;
 mod router;
 mod search;
 mod server;
@@ -32,6 +37,8 @@ mod state;
 mod stats;
 mod thumbnail;
 mod timeline;
+#[cfg(feature = "otlp")]
+mod trace;
 mod views;
 mod watches;
 mod webhooks;
@@ -39,18 +46,29 @@ mod webhooks;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub use keys::{CreatedKey, KeyView};
+pub use roles::TABLE as ROLES;
 pub use watches::default_watch;
 
+use crate::access::Access;
 use crate::library::Models;
+
+/// How often it is written down when keys were last used.
+const SAVE_USES_EVERY: Duration = Duration::from_secs(60);
 
 /// How to serve.
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
-    /// Key every request must carry, if any.
-    pub api_key: Option<String>,
+    /// Keys, slowing of wrong ones, audit log.
+    pub access: Arc<Access>,
+    /// Proxies that are believed when they say for whom they ask.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether the cookie for media is for TLS alone also where no trusted proxy says that there is TLS.
+    pub secure_cookie: bool,
     /// Host names under which the server may be asked where there is no key, besides `localhost`
     /// and IP addresses: a page on another site may otherwise rebind its name to this server.
     pub allowed_hosts: Vec<String>,
@@ -73,7 +91,9 @@ pub struct HttpConfig {
 impl Default for HttpConfig {
     fn default() -> Self {
         Self {
-            api_key: None,
+            access: Arc::default(),
+            trusted_proxies: Vec::new(),
+            secure_cookie: false,
             allowed_hosts: Vec::new(),
             max_upload_bytes: 4 << 30,
             max_body_bytes: 64 << 20,
@@ -97,11 +117,22 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     models.serving().start_workers();
-    let _ = crate::telemetry::metrics();
     let stopping = CancellationToken::new();
     let app = router::app(state::Server::new(models, config.clone(), stopping.clone()));
+    let uses = tokio::spawn(remember_uses(Arc::clone(&config.access), stopping.clone()));
     server::run(listener, app, &config, stop, stopping).await;
+    let _ = uses.await;
     Ok(())
+}
+
+/// Writes down when keys were last used, now and then and at the end.
+async fn remember_uses(access: Arc<Access>, stopping: CancellationToken) {
+    let mut stopped = false;
+    while !stopped {
+        stopped = stopping.run_until_cancelled(tokio::time::sleep(SAVE_USES_EVERY)).await.is_none();
+        let access = Arc::clone(&access);
+        let _ = tokio::task::spawn_blocking(move || access.keys.save_last_used()).await;
+    }
 }
 
 /// The OpenAPI document of the API.

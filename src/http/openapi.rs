@@ -27,6 +27,7 @@ use super::state::AppState;
         (name = "webhooks", description = "What others were told"),
         (name = "models", description = "What is loaded, and which of it serves"),
         (name = "keeping", description = "Snapshots, retention, compaction"),
+        (name = "keys", description = "Who may ask for what"),
         (name = "server", description = "What runs, how it is")
     ),
     modifiers(&Key)
@@ -39,7 +40,7 @@ impl Modify for Key {
     fn modify(&self, openapi: &mut OpenApi) {
         let components = openapi.components.get_or_insert_default();
         components.add_security_scheme("key", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
-        // With a key or, where the server was started without one, with nothing.
+        // With a key or, where the server has none, with nothing.
         let scopes: [&str; 0] = [];
         openapi.security =
             Some(vec![SecurityRequirement::new("key", scopes), SecurityRequirement::default()]);

@@ -10,9 +10,9 @@ use utoipa_axum::routes;
 use super::error::ApiError;
 use super::state::Server;
 use super::{
-    assets, changes, checks, compactions, content, deletions, embeddings, evaluations, guard, health, jobs,
-    middleware, models, openapi, pages, retention, search, session, snapshots, standing, stats, thumbnail,
-    timeline, watches, webhooks,
+    assets, changes, checks, client, compactions, content, deletions, embeddings, evaluations, guard, health,
+    jobs, keys, middleware, models, openapi, pages, retention, search, session, snapshots, standing, stats,
+    thumbnail, timeline, watches, webhooks,
 };
 
 /// Every documented call.
@@ -55,6 +55,8 @@ pub fn api() -> OpenApiRouter<Server> {
         .routes(routes!(stats::stats))
         .routes(routes!(stats::prometheus))
         .routes(routes!(session::open))
+        .routes(routes!(keys::create, keys::list))
+        .routes(routes!(keys::revoke))
         .routes(routes!(health::health))
         .routes(routes!(health::livez))
         .routes(routes!(health::readyz))
@@ -65,7 +67,7 @@ pub fn api() -> OpenApiRouter<Server> {
 pub fn app(server: Server) -> Router {
     let (router, _) = api().split_for_parts();
     let body_limit = DefaultBodyLimit::max(server.config().max_body_bytes);
-    router
+    let router = router
         .route("/", get(pages::index))
         .route("/docs", get(pages::docs))
         .route("/ui/{*path}", get(pages::file))
@@ -74,5 +76,8 @@ pub fn app(server: Server) -> Router {
         .layer(from_fn_with_state(server.clone(), guard::limit))
         .layer(from_fn_with_state(server.clone(), guard::authenticate))
         .layer(from_fn_with_state(server.clone(), middleware::outer))
-        .with_state(server)
+        .layer(from_fn_with_state(server.clone(), client::identify));
+    #[cfg(feature = "otlp")]
+    let router = router.layer(axum::middleware::from_fn(super::trace::span));
+    router.with_state(server)
 }

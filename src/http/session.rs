@@ -1,31 +1,58 @@
-//! A browser's elements (`<img>`, `<video>`) cannot send the key: for what they load a cookie stands in.
+//! A browser's elements (`<img>`, `<video>`) cannot send a key: for what they load a cookie stands in.
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
 
+use super::client::Client;
 use super::error::{ApiError, ErrorBody};
-use super::guard::same;
 use super::state::AppState;
+use crate::access::{Caller, Holder};
+use crate::jobs::now_unix_ms;
 
 const COOKIE: &str = "triptych_media";
-/// Seconds a browser keeps the cookie; a restart of the server ends it sooner.
-const MAX_AGE_SECS: u32 = 12 * 3600;
+/// Seconds a browser keeps the cookie; a restart of the server or the end of the key ends it sooner.
+const MAX_AGE_SECS: i64 = 12 * 3600;
 
-/// The secret of this process that its media cookies carry.
+/// The secret of this process that signs its media cookies. A cookie says whose key it stands for, and is
+/// good for no longer than the key is.
 #[derive(Clone)]
-pub struct MediaSecret(String);
+pub struct MediaSecret([u8; 64]);
 
 impl MediaSecret {
-    /// A new one, 256 bits from the system's generator.
+    /// A new one from the system's generator.
     pub fn generate() -> Self {
-        Self(hex::encode(rand::random::<[u8; 32]>()))
+        Self(rand::random())
     }
 
-    /// Whether a request is one for the bytes of an asset and carries the cookie.
-    pub fn opens(&self, method: &Method, path: &str, headers: &HeaderMap) -> bool {
+    /// `HOLDER.EXPIRY.SIGNATURE`.
+    fn sign(&self, holder: Holder, expires_unix_secs: i64) -> String {
+        let claim = format!("{holder}.{expires_unix_secs}");
+        let mut mac = Hmac::<Sha256>::new(&self.0.into());
+        mac.update(claim.as_bytes());
+        format!("{claim}.{}", hex::encode(mac.finalize().into_bytes()))
+    }
+
+    fn verified(&self, token: &str) -> Option<Holder> {
+        let (claim, signature) = token.rsplit_once('.')?;
+        let mut mac = Hmac::<Sha256>::new(&self.0.into());
+        mac.update(claim.as_bytes());
+        mac.verify_slice(&hex::decode(signature).ok()?).ok()?;
+        let (holder, expires) = claim.split_once('.')?;
+        let good = expires.parse::<i64>().is_ok_and(|at| now_unix_ms() / 1000 < at);
+        holder.parse().ok().filter(|_| good)
+    }
+
+    /// Whose key stands behind a request for the bytes of an asset that carries the cookie.
+    pub fn holder(&self, method: &Method, path: &str, headers: &HeaderMap) -> Option<Holder> {
         let reads = matches!(*method, Method::GET | Method::HEAD);
-        reads && is_media(path) && cookies(headers).any(|given| same(given.as_bytes(), self.0.as_bytes()))
+        if !reads || !is_media(path) {
+            return None;
+        }
+        cookies(headers).find_map(|token| self.verified(token))
     }
 }
 
@@ -41,16 +68,25 @@ fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 }
 
 /// Gives the browser a cookie with which its elements may load the content and thumbnails of assets
-/// (GET only) for twelve hours. The page asks for it; programs send the key instead.
+/// (GET only), for twelve hours or as long as the key is good. The page asks for it; programs send the key
+/// instead. Where no key is needed there is no cookie either.
 #[utoipa::path(post, path = "/v1/session", operation_id = "open_session", tag = "server",
     responses((status = 204, description = "The cookie is set"),
-        (status = 401, description = "No key, or not the server's", body = ErrorBody)))]
-pub async fn open(State(state): State<AppState>) -> Response {
+        (status = 401, description = "No key, or none of this server", body = ErrorBody)))]
+pub async fn open(
+    State(state): State<AppState>,
+    Extension(client): Extension<Client>,
+    caller: Option<Extension<Caller>>,
+) -> Response {
+    let Some(Extension(caller)) = caller else { return StatusCode::NO_CONTENT.into_response() };
+    let now = now_unix_ms();
+    let left_secs = caller.expires_unix_ms().map_or(MAX_AGE_SECS, |at| (at - now) / 1000);
+    let age_secs = left_secs.clamp(0, MAX_AGE_SECS);
+    let token = state.media_secret.sign(caller.holder(), now / 1000 + age_secs);
+    let secure = if client.https || state.config.secure_cookie { "; Secure" } else { "" };
     // Strict: another site's page cannot make the browser send it along.
-    let cookie = format!(
-        "{COOKIE}={}; Path=/v1/assets; Max-Age={MAX_AGE_SECS}; HttpOnly; SameSite=Strict",
-        state.media_secret.0
-    );
+    let cookie =
+        format!("{COOKIE}={token}; Path=/v1/assets; Max-Age={age_secs}; HttpOnly; SameSite=Strict{secure}");
     match HeaderValue::try_from(cookie) {
         Ok(cookie) => (StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response(),
         Err(_) => ApiError::of_status(StatusCode::INTERNAL_SERVER_ERROR).into_response(),
@@ -60,30 +96,52 @@ pub async fn open(State(state): State<AppState>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::KeyId;
 
     #[test]
     fn the_cookie_opens_media_and_nothing_else() {
         let secret = MediaSecret::generate();
-        assert_ne!(secret.0, MediaSecret::generate().0);
+        let holder = Holder::Key(KeyId::generate());
+        let token = secret.sign(holder, now_unix_ms() / 1000 + 60);
         let with = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::COOKIE, value.parse().unwrap());
             headers
         };
-        let good = with(&format!("theme=dark; {COOKIE}={}", secret.0));
+        let good = with(&format!("theme=dark; {COOKIE}=old; {COOKIE}={token}"));
+        let opens = |method: Method, path: &str, headers: &HeaderMap| secret.holder(&method, path, headers);
         for path in ["/v1/assets/asset_1/content", "/v1/assets/asset_1/thumbnail"] {
-            assert!(secret.opens(&Method::GET, path, &good), "{path}");
-            assert!(secret.opens(&Method::HEAD, path, &good), "{path}");
-            assert!(!secret.opens(&Method::POST, path, &good), "{path}");
-            for bad in ["", COOKIE, &format!("{COOKIE}="), &format!("{COOKIE}=0{}", secret.0)] {
-                assert!(!secret.opens(&Method::GET, path, &with(bad)), "{path} {bad}");
+            assert_eq!(opens(Method::GET, path, &good), Some(holder), "{path}");
+            assert_eq!(opens(Method::HEAD, path, &good), Some(holder), "{path}");
+            assert_eq!(opens(Method::POST, path, &good), None, "{path}");
+            for bad in ["", COOKIE, &format!("{COOKIE}="), &format!("{COOKIE}=0{token}")] {
+                assert_eq!(opens(Method::GET, path, &with(bad)), None, "{path} {bad}");
             }
-            assert!(!secret.opens(&Method::GET, path, &HeaderMap::new()));
+            assert_eq!(opens(Method::GET, path, &HeaderMap::new()), None);
         }
         for path in
             ["/v1/assets", "/v1/assets/a", "/v1/search", "/v1/assets/a/content/x", "/v1/assets/a/b/content"]
         {
-            assert!(!secret.opens(&Method::GET, path, &good), "{path}");
+            assert_eq!(opens(Method::GET, path, &good), None, "{path}");
         }
+    }
+
+    #[test]
+    fn a_cookie_cannot_be_made_or_changed() {
+        let secret = MediaSecret::generate();
+        let soon = now_unix_ms() / 1000 + 60;
+        let token = secret.sign(Holder::Fixed, soon);
+        assert_eq!(secret.verified(&token), Some(Holder::Fixed));
+        assert_eq!(MediaSecret::generate().verified(&token), None, "another process");
+        assert_eq!(secret.verified(&secret.sign(Holder::Fixed, now_unix_ms() / 1000)), None, "over");
+        for at in 0..token.len() {
+            let mut bytes = token.clone().into_bytes();
+            bytes[at] = if bytes[at] == b'1' { b'2' } else { b'1' };
+            assert_eq!(secret.verified(std::str::from_utf8(&bytes).unwrap()), None, "{at}");
+            assert_eq!(secret.verified(&token[..at]), None, "{at}");
+        }
+        let other = secret.sign(Holder::Key(KeyId::generate()), soon);
+        let signature = other.rsplit_once('.').unwrap().1;
+        assert_eq!(secret.verified(&format!("fixed.{soon}.{signature}")), None);
     }
 }

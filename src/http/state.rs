@@ -7,6 +7,7 @@ use axum::body::Bytes;
 use axum::extract::FromRef;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::HttpConfig;
 use super::error::ApiError;
@@ -97,7 +98,7 @@ impl Server {
 pub async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
 ) -> Result<T, ApiError> {
-    match tokio::spawn(work).await {
+    match tokio::spawn(work.in_current_span()).await {
         Ok(outcome) => outcome,
         // The panic itself was printed by the hook; the client gets the usual 500.
         Err(_) => Err(ApiError::of_status(axum::http::StatusCode::INTERNAL_SERVER_ERROR)),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -17,12 +18,15 @@ use super::extract::{ApiQuery, IdPath};
 use super::state::AppState;
 use super::views::has_picture;
 use crate::library::LibraryError;
+use crate::media::{Lane, MediaError};
 use crate::preprocess;
 use crate::types::AssetId;
 
 const CACHE_BYTES: usize = 32 << 20;
 /// A thumbnail starts a decoder; a page of results must not start fifty.
 const DECODES_AT_ONCE: usize = 2;
+/// Longest that one waits for the others; the decode pool may let it wait a little more.
+const WAITS_AT_MOST: Duration = Duration::from_secs(20);
 
 /// Asset, tenth of a second, longer side.
 type Key = (AssetId, u64, u32);
@@ -103,13 +107,18 @@ impl ThumbnailCache {
     async fn get_or_make<E>(
         &self,
         key: Key,
+        busy: E,
         make: impl Future<Output = Result<Vec<u8>, E>>,
     ) -> Result<Bytes, E> {
         let cell = self.kept().touch(key);
         let mut made = false;
         let outcome = cell
             .get_or_try_init(|| async {
-                let _permit = self.decodes.acquire().await;
+                let Ok(_permit) = tokio::time::timeout(WAITS_AT_MOST, self.decodes.acquire()).await else {
+                    metrics::counter!("triptych_decodes_refused_total", "reason" => "thumbnails")
+                        .increment(1);
+                    return Err(busy);
+                };
                 let bytes = Bytes::from(make.await?);
                 made = true;
                 Ok(bytes)
@@ -174,9 +183,10 @@ pub async fn thumbnail(
         Ok(_) | Err(LibraryError::PathMissing(_)) => {}
         Err(error) => return Err(error.into()),
     }
-    let decoder = &state.library.embedder().decoder;
-    let make = preprocess::thumbnail(decoder, asset.path.as_ref(), tenths as f64 / 10.0, size);
-    let bytes = state.thumbnails.get_or_make((id, tenths, size), make).await;
+    let decoder = state.library.embedder().decoder.on(Lane::Interactive);
+    let make = preprocess::thumbnail(&decoder, asset.path.as_ref(), tenths as f64 / 10.0, size);
+    let busy = MediaError::Overloaded { retry_after_secs: 5 };
+    let bytes = state.thumbnails.get_or_make((id, tenths, size), busy, make).await;
     let bytes = bytes.map_err(crate::embed::EmbedError::from)?;
     Ok((cached, [(header::CONTENT_TYPE, "image/jpeg")], bytes).into_response())
 }
@@ -191,13 +201,14 @@ mod tests {
         let id = AssetId::generate();
         let big = CACHE_BYTES / 2 - 10;
         for tenth in 0..3 {
-            let made = cache.get_or_make((id, tenth, 1), async { Ok::<_, ()>(vec![7; big]) }).await.unwrap();
+            let made =
+                cache.get_or_make((id, tenth, 1), (), async { Ok::<_, ()>(vec![7; big]) }).await.unwrap();
             assert_eq!(made.len(), big);
         }
         let again = async { Err::<Vec<u8>, ()>(()) };
-        assert!(cache.get_or_make((id, 2, 1), again).await.is_ok(), "kept");
+        assert!(cache.get_or_make((id, 2, 1), (), again).await.is_ok(), "kept");
         let again = async { Err::<Vec<u8>, ()>(()) };
-        assert!(cache.get_or_make((id, 0, 1), again).await.is_err(), "the oldest went");
+        assert!(cache.get_or_make((id, 0, 1), (), again).await.is_err(), "the oldest went");
         cache.forget(id);
         let kept = cache.kept();
         assert_eq!((kept.bytes, kept.cells.len(), kept.by_use.len()), (0, 0, 0));

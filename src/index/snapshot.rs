@@ -13,11 +13,14 @@ use serde::{Deserialize, Serialize};
 
 use super::IndexError;
 use super::rows::{Rows, View};
+use crate::fail_points::crash_point;
 use crate::store::{StorageFull, StoreError};
 use crate::types::{ClipId, ModelId, Space, Track};
 
 const MAGIC: &[u8; 8] = b"TRIPIDX1";
 const CRC_BYTES: usize = 4;
+/// Longest vector, as manifests allow it.
+const MAX_DIM: usize = 1 << 16;
 
 /// What a snapshot is of. It is loaded only where all of it is as expected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +78,7 @@ fn write_file(path: &Path, header: &Header, view: &View) -> std::io::Result<()> 
     out.out.flush()?;
     drop(out);
     temporary.as_file().sync_all()?;
+    crash_point!("index-snapshot-rename");
     temporary.persist(path)?;
     File::open(folder)?.sync_all()
 }
@@ -113,7 +117,10 @@ pub fn peek(path: &Path) -> Option<Header> {
 /// for the caller to compare.
 #[must_use]
 pub fn load(path: &Path) -> Option<(Header, Rows)> {
-    let bytes = std::fs::read(path).ok()?;
+    read(&std::fs::read(path).ok()?)
+}
+
+fn read(bytes: &[u8]) -> Option<(Header, Rows)> {
     let (body, crc) = bytes.split_at_checked(bytes.len().checked_sub(CRC_BYTES)?)?;
     if crc32fast::hash(body).to_le_bytes() != crc {
         return None;
@@ -123,7 +130,10 @@ pub fn load(path: &Path) -> Option<(Header, Rows)> {
     let (json, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
     let header: Header = serde_json::from_slice(json).ok()?;
     let (ids, values) = rest.split_at_checked(header.count.checked_mul(8)?)?;
-    if header.dim == 0 || values.len() != header.count.checked_mul(header.dim)?.checked_mul(4)? {
+    if header.dim == 0
+        || header.dim > MAX_DIM
+        || values.len() != header.count.checked_mul(header.dim)?.checked_mul(4)?
+    {
         return None;
     }
     let mut rows = Rows::new(header.dim);
@@ -197,6 +207,42 @@ mod tests {
         for body in [&b""[..], b"TRIPIDX1", b"TRIPIDX1\xff\xff\xff\xff", b"TRIPIDX1\x02\x00\x00\x00{}"] {
             std::fs::write(&path, [body, &crc32fast::hash(body).to_le_bytes()].concat()).unwrap();
             assert!(load(&path).is_none());
+        }
+    }
+}
+
+/// See [`crate::fuzz`].
+#[cfg(test)]
+pub(crate) mod fuzzed {
+    use super::*;
+
+    pub(crate) fn seeds() -> Vec<Vec<u8>> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.snapshot");
+        let mut rows = Rows::new(3);
+        for id in 0..9 {
+            rows.insert(ClipId(id), &[id as f32, -1.0, 0.5]);
+        }
+        let header = Header {
+            model: ModelId("m".into()),
+            track: Track::Audio,
+            space: Space::new("fine"),
+            dim: 3,
+            count: 9,
+            sequence: 9,
+            damaged: vec![ClipId(4)],
+        };
+        save(&path, &header, rows.view()).unwrap();
+        vec![std::fs::read(&path).unwrap()]
+    }
+
+    /// With a right checksum, for a wrong one is found at once: what is taken is as long as it says.
+    pub(crate) fn run(bytes: &[u8]) {
+        assert!(read(bytes).is_none_or(|(header, rows)| rows.census().0 <= header.count as u64));
+        let body = &bytes[..bytes.len().saturating_sub(CRC_BYTES)];
+        let summed = [body, &crc32fast::hash(body).to_le_bytes()].concat();
+        if let Some((header, rows)) = read(&summed) {
+            assert!(header.dim >= 1 && header.dim <= MAX_DIM && rows.census().0 <= header.count as u64);
         }
     }
 }

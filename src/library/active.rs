@@ -2,6 +2,7 @@
 //! once and a running one can be stopped.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
@@ -17,6 +18,19 @@ pub(super) struct Active {
     pub(super) cancel: CancellationToken,
     /// Fires when it has ended, however it ended.
     pub(super) done: CancellationToken,
+    /// Somebody was told that it will be indexed, besides whoever waits for it.
+    promised: AtomicBool,
+}
+
+impl Active {
+    /// Notes that somebody is told so; under the lock under which bytes are taken in.
+    pub(super) fn promise(&self) {
+        self.promised.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_promised(&self) -> bool {
+        self.promised.load(Ordering::SeqCst)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -41,6 +55,7 @@ impl ActiveSet {
             sha256: sha256.to_owned(),
             cancel: stop.child_token(),
             done: CancellationToken::new(),
+            promised: AtomicBool::new(false),
         });
         let mut maps = self.maps();
         maps.by_sha256.insert(sha256.to_owned(), id);

@@ -26,10 +26,12 @@ impl Library {
             // A clip counts where at least half of it, or of the span, lies inside: its neighbours do not.
             Some(span) => clips.into_iter().filter(|clip| overlaps(clip.span, span)).collect(),
         };
+        let spec = self.embedder.bundle().clip_spec(self.embedder.stride_secs);
         let mut sums: BTreeMap<Track, Sums> = BTreeMap::new();
         for clip in touched {
+            let windows = windows_of(clip.span, spec.frames as f64 / spec.fps, spec.stride_secs);
             for (track, space, vector) in self.store.clip_vectors(clip.id).await? {
-                add(sums.entry(track).or_default().entry(space).or_default(), &vector);
+                add(sums.entry(track).or_default().entry(space).or_default(), &vector, windows);
             }
         }
         let track = track.or_else(|| sums.keys().next().copied()).unwrap_or(Track::Video);
@@ -46,12 +48,17 @@ impl Library {
 
 type Sums = BTreeMap<Space, Vec<f32>>;
 
-fn add(sum: &mut Vec<f32>, vector: &Embedding) {
+/// How many windows a clip stands for: one, but for stretches that do not change.
+fn windows_of(span: TimeSpan, window_secs: f64, stride_secs: f64) -> f32 {
+    let more = (span.duration_secs() - window_secs) / stride_secs;
+    if more.is_finite() { 1.0 + more.round().max(0.0) as f32 } else { 1.0 }
+}
+
+fn add(sum: &mut Vec<f32>, vector: &Embedding, times: f32) {
     if sum.is_empty() {
-        sum.extend_from_slice(vector.as_slice());
-    } else {
-        sum.iter_mut().zip(vector.as_slice()).for_each(|(s, v)| *s += v);
+        sum.resize(vector.dim(), 0.0);
     }
+    sum.iter_mut().zip(vector.as_slice()).for_each(|(s, v)| *s += v * times);
 }
 
 fn overlaps(clip: TimeSpan, span: TimeSpan) -> bool {
@@ -62,6 +69,13 @@ fn overlaps(clip: TimeSpan, span: TimeSpan) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clip_of_many_windows_counts_as_these() {
+        let windows = |end| windows_of(TimeSpan::new(0.0, end).unwrap(), 3.2, 3.2);
+        assert_eq!([windows(1.0), windows(3.2), windows(6.4), windows(320.0)], [1.0, 1.0, 2.0, 100.0]);
+        assert_eq!(windows_of(TimeSpan::new(0.0, 9.6).unwrap(), 3.2, 0.8), 9.0);
+    }
 
     #[test]
     fn a_neighbouring_clip_does_not_count() {

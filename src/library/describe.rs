@@ -103,10 +103,12 @@ impl Library {
         if records.is_empty() {
             return Ok(());
         }
-        for record in self.store.describe_assets(records).await? {
-            self.catalog.put_asset(&record);
+        let described = self.store.describe_assets(records).await?;
+        for record in &described {
+            self.catalog.put_asset(record);
             self.tell(record.id);
         }
-        Ok(())
+        let ticket = self.note_put(&described).await?;
+        self.noted(ticket).await
     }
 }

@@ -320,6 +320,7 @@ impl Library {
     /// indexed yet.
     async fn settle_start(&self) -> Result<(), LibraryError> {
         super::open::adopt_uploads(self.store.as_ref(), &self.uploads).await?;
+        self.settle_ledger().await?;
         for asset in self.store.unfinished_assets().await? {
             // Somebody who asked for it in the meantime may be waiting for the disk.
             if self.active.by_id(asset.id).is_none() {

@@ -3,6 +3,7 @@
 use super::{StandingError, WebhookError};
 use crate::embed::EmbedError;
 use crate::index::IndexError;
+use crate::model::ModelError;
 use crate::outbound::OutboundError;
 use crate::search::SearchError;
 use crate::store::{StorageFull, StoreError};
@@ -35,6 +36,9 @@ pub enum LibraryError {
     /// A path that is of another kind than asked for.
     #[error("{0} is not {1}")]
     PathKind(String, &'static str),
+    /// A path that this process may not read.
+    #[error("{0} cannot be read: this server has no permission to")]
+    PathUnreadable(String),
     /// More files than one job takes.
     #[error("these are more than {0} files; index them in parts")]
     TooManyFiles(usize),
@@ -82,6 +86,20 @@ pub enum LibraryError {
     /// Snapshots and compaction.
     #[error(transparent)]
     Backup(#[from] super::BackupError),
+    /// The store is older than what the ledger says was acknowledged.
+    #[error(
+        "the store is behind what this server has acknowledged: {0}. Restore a snapshot (`triptych snapshot \
+         restore`), put the newer database back, or start with --rebuild-from-uploads to index everything again \
+         from the uploaded bytes and the names and metadata in the ledger"
+    )]
+    StoreBehind(super::Shortfall),
+    /// The database cannot be opened.
+    #[error(
+        "the store cannot be opened: {0}. Restore a snapshot (`triptych snapshot restore`), or start with \
+         --rebuild-from-uploads to index everything again from the uploaded bytes and the names and metadata in \
+         the ledger"
+    )]
+    StoreUnreadable(String),
     /// The file of an asset holds other bytes than those that were indexed.
     #[error("{}", if *owned {
         "the bytes of this upload are damaged; send the same file again, or put it back from a snapshot"
@@ -113,6 +131,9 @@ pub enum LibraryError {
     /// The model that serves cannot be unloaded.
     #[error("the model `{0}` is the one that serves; let another take over first")]
     ModelServes(String),
+    /// A part of ours panicked; the log has the place.
+    #[error("the server failed on this; its log has more")]
+    Panicked,
     /// Input/output on the data folder.
     #[error("data folder: {0}")]
     Io(std::io::Error),
@@ -158,6 +179,7 @@ impl LibraryError {
             Self::PathNotAllowed(_) => "path_not_allowed",
             Self::PathMissing(_) => "path_missing",
             Self::PathKind(..) => "path_kind",
+            Self::PathUnreadable(_) => "path_unreadable",
             Self::TooManyFiles(_) => "too_many_files",
             Self::BadManifest(_) => "invalid_manifest",
             Self::WatchExists(_) => "watch_exists",
@@ -170,13 +192,50 @@ impl LibraryError {
             Self::Standing(error) => error.code(),
             Self::BadField { .. } => "invalid_value",
             Self::Backup(error) => error.code(),
+            Self::StoreBehind(_) => "store_behind",
+            Self::StoreUnreadable(_) => "store_unreadable",
             Self::ContentDamaged { .. } => "content_damaged",
             Self::CheckRunning => "check_running",
             Self::Cancelled => "cancelled",
             Self::Stopping => "shutting_down",
+            Self::Panicked => "internal",
             Self::Io(_) => "io",
         }
     }
+}
+
+impl LibraryError {
+    /// What people may be told, and items and assets keep: the error's own sentence, but where the fault is
+    /// ours, for then it may name paths of this machine. The log has it whole.
+    #[must_use]
+    pub fn told(&self) -> String {
+        match self {
+            Self::Store(StoreError::NotFound(_) | StoreError::Sealed) => self.to_string(),
+            Self::Store(_) | Self::Index(_) | Self::Io(_) | Self::Search(SearchError::Index(_)) => {
+                OUR_FAULT.to_owned()
+            }
+            Self::Embed(error) => told_of_embedding(error),
+            other => other.to_string(),
+        }
+    }
+}
+
+const OUR_FAULT: &str = "the server failed on this; its log has more";
+
+/// [`LibraryError::told`] of an embedding.
+pub(super) fn told_of_embedding(error: &EmbedError) -> String {
+    let clean = match error {
+        EmbedError::Model(error) => matches!(
+            error,
+            ModelError::NotSupported(_)
+                | ModelError::NoKnownWords { .. }
+                | ModelError::TextTooLong { .. }
+                | ModelError::BadSamples
+                | ModelError::Overloaded { .. }
+        ),
+        _ => true,
+    };
+    if clean { error.to_string() } else { OUR_FAULT.to_owned() }
 }
 
 /// Whether the same may well succeed a little later, by an error's code: what failed is ours, not the
@@ -191,6 +250,7 @@ pub(super) fn is_passing(code: &str) -> bool {
             | "overloaded"
             | "tower_failed"
             | "decode_worker_failed"
+            | "decode_worker_killed"
             | "url_failed"
             | "url_timeout"
     )

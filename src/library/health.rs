@@ -78,7 +78,7 @@ impl Library {
             in_time(failed("the store does not answer in time"), self.store_health()),
             in_time(OK, self.content_health()),
             in_time(degraded("the model does not answer within a second"), self.towers_health()),
-            in_time(degraded("the decoder does not answer within a second"), self.decoder_health()),
+            in_time(degraded("the decoder does not answer within a second"), self.decoder_part()),
         );
         let found = [
             ("store", store),
@@ -179,17 +179,12 @@ impl Library {
         found
     }
 
-    /// Whether files can be decoded: the one place that asks the decoder.
-    async fn decoder_health(&self) -> Found {
-        let ffmpeg = self.embedder.decoder.config.ffmpeg.clone();
-        let there = super::blocking(move || {
-            let runs = rustix::fs::access(&ffmpeg, rustix::fs::Access::EXEC_OK).is_ok();
-            Ok(runs && ffmpeg.is_file())
-        });
-        if there.await.unwrap_or(false) {
+    /// Whether files can be decoded. The reason is in the log: it may name paths.
+    async fn decoder_part(&self) -> Found {
+        if self.decoder_health().await.ok {
             OK
         } else {
-            failed("files cannot be decoded; the server's log has more")
+            failed("files cannot be decoded: ffmpeg or the decode-worker does not start")
         }
     }
 }

@@ -5,11 +5,14 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::active::{Active, Claim};
+use super::faults::Tries;
 use super::uploads::hash_file;
 use super::{IngestReport, IngestSource, Library, LibraryError, StageSecs};
 use crate::catalog::ClipEntry;
 use crate::embed::{AssetStream, ClipVectors, EmbedError};
+use crate::fail_points::crash_point;
 use crate::jobs::Place;
+use crate::ledger::Ticket;
 use crate::model::Priority;
 use crate::preprocess::AssetSummary;
 use crate::store::{AssetOutcome, AssetRecord, AssetState, NewAsset, NewClip, StoreError};
@@ -41,12 +44,26 @@ enum Ended {
 
 impl Library {
     /// Accepts a file durably (hash, kept bytes, store row) without embedding it yet. `claimed` gets the
-    /// right to index new bytes while nobody else can look.
+    /// right to index new bytes while nobody else can look. `promise` where the caller does not wait, but
+    /// says that the file will be indexed.
     pub(super) async fn accept<C>(
         &self,
         source: &IngestSource,
+        promise: bool,
         claimed: impl FnOnce(Claim, &AssetRecord) -> C,
     ) -> Result<Accepted<C>, LibraryError> {
+        let (accepted, ticket) = self.accept_in_turn(source, promise, claimed).await?;
+        // Outside the lock: those who wait for the disk share one sync.
+        self.noted(ticket).await?;
+        Ok(accepted)
+    }
+
+    async fn accept_in_turn<C>(
+        &self,
+        source: &IngestSource,
+        promise: bool,
+        claimed: impl FnOnce(Claim, &AssetRecord) -> C,
+    ) -> Result<(Accepted<C>, Option<Ticket>), LibraryError> {
         if self.stop.is_cancelled() {
             return Err(LibraryError::Stopping);
         }
@@ -78,10 +95,15 @@ impl Library {
             let Some(active) = self.active.by_sha256(&content.sha256) else { break serial };
             // It was to be taken away once there is room: now it is wanted again.
             if let Some((claim, record)) = self.disk.take_unwanted(active.id) {
-                return Ok(Accepted::New(claimed(claim, &record), record));
+                return Ok((Accepted::New(claimed(claim, &record), record), None));
             }
             match self.store.asset(active.id).await {
-                Ok(record) => return Ok(Accepted::Running(active, record)),
+                Ok(record) => {
+                    if promise {
+                        active.promise();
+                    }
+                    return Ok((Accepted::Running(active, record), None));
+                }
                 // Cancelled and just taken away: a moment later these bytes are new.
                 Err(StoreError::NotFound(_)) => {
                     drop(serial);
@@ -99,12 +121,23 @@ impl Library {
             self.keeper.pins.needed_again(kept);
         }
         let (record, is_new) = self.store.begin_asset(new).await?;
+        crash_point!("upload-committed");
         if is_new {
             // Of the same bytes a failed asset may be left, under the same id.
             self.catalog.drop_clips(record.id);
             self.catalog.put_asset(&record);
+            let ticket = match self.note_put(std::slice::from_ref(&record)).await {
+                Ok(ticket) => ticket,
+                Err(error) => {
+                    // Nobody is told that it was accepted; if it cannot be taken away either, the next
+                    // start indexes it.
+                    let _ = self.store.delete_asset(record.id).await;
+                    self.catalog.remove_asset(record.id);
+                    return Err(error);
+                }
+            };
             let claim = self.active.claim(record.id, &content.sha256, &self.stop);
-            return Ok(Accepted::New(claimed(claim, &record), record));
+            return Ok((Accepted::New(claimed(claim, &record), record), ticket));
         }
         if kept.as_deref().is_some_and(|kept| kept == std::path::Path::new(&record.path)) {
             self.content_renewed(&record).await;
@@ -113,7 +146,7 @@ impl Library {
             // The library holds these bytes under a path of the user's: our copy is not needed.
             self.remove_kept(&kept).await?;
         }
-        Ok(Accepted::Known(self.relocated(record, source).await?))
+        Ok((Accepted::Known(self.relocated(record, source).await?), None))
     }
 
     /// A file that was moved is found again by its bytes: from now on its asset is where it lies now.
@@ -155,7 +188,7 @@ impl Library {
         cancel: &CancellationToken,
     ) -> Result<IngestReport, LibraryError> {
         loop {
-            let known = match self.accept(&source, |claim, _| claim).await? {
+            let known = match self.accept(&source, false, |claim, _| claim).await? {
                 Accepted::New(claim, record) => {
                     return self.embed_asset(claim, record, priority, cancel).await;
                 }
@@ -172,7 +205,11 @@ impl Library {
                     }
                     match self.store.asset(active.id).await {
                         Ok(record) if record.state == AssetState::Indexing => {
-                            return Err(LibraryError::Stopping);
+                            if self.stop.is_cancelled() {
+                                return Err(LibraryError::Stopping);
+                            }
+                            // Whoever indexed it could not, and put it back into the queue.
+                            continue;
                         }
                         Ok(record) => record,
                         // Whoever indexed it was cancelled and took it away: our turn.
@@ -185,8 +222,9 @@ impl Library {
         }
     }
 
-    /// Indexes a claimed asset to its end, whatever the end is. On a full disk bulk work waits for room and
-    /// begins anew; who is waited for is told, and what they sent is taken away once that can be written.
+    /// Indexes a claimed asset to its end, whatever the end is. Where the disk is full, or where what decodes or
+    /// embeds fails and not the file, bulk work waits and begins anew; who is waited for is told, and what they
+    /// sent is taken away.
     pub(super) async fn embed_asset(
         &self,
         claim: Claim,
@@ -194,26 +232,34 @@ impl Library {
         priority: Priority,
         cancel: &CancellationToken,
     ) -> Result<IngestReport, LibraryError> {
+        let mut tries = Tries::new(priority);
         loop {
-            let embedded = self.embed_claimed(&claim, &record, priority, cancel).await;
+            let embedded = self.embed_claimed(&claim, &record, priority, cancel, &tries).await;
             let Err(error) = &embedded else { return embedded };
-            if !self.disk.refuses(error) || self.stop.is_cancelled() {
+            if self.disk.refuses(error) && !self.stop.is_cancelled() {
+                let given_up = claim.active.cancel.is_cancelled() || cancel.is_cancelled();
+                if priority == Priority::Interactive || given_up {
+                    self.disk.owe_removal(claim, record);
+                    return embedded;
+                }
+                tokio::select! {
+                    _ = self.disk.writable(cancel) => {}
+                    () = claim.active.cancel.cancelled() => {}
+                }
+                // Where that fails the disk is full again, and the same follows.
+                match self.drop_clips(record.id).await {
+                    Err(error) if !self.disk.refuses(&error) => return Err(error),
+                    _ => {}
+                }
+                continue;
+            }
+            let LibraryError::Embed(error) = error else { return embedded };
+            if priority == Priority::Interactive {
+                self.hand_back(claim, &record).await?;
                 return embedded;
             }
-            let given_up = claim.active.cancel.is_cancelled() || cancel.is_cancelled();
-            if priority == Priority::Interactive || given_up {
-                self.disk.owe_removal(claim, record);
-                return embedded;
-            }
-            tokio::select! {
-                _ = self.disk.writable(cancel) => {}
-                () = claim.active.cancel.cancelled() => {}
-            }
-            // Where that fails the disk is full again, and the same follows.
-            match self.drop_clips(record.id).await {
-                Err(error) if !self.disk.refuses(&error) => return Err(error),
-                _ => {}
-            }
+            self.wait_after(error, &mut tries, &claim, cancel).await;
+            self.drop_clips(record.id).await?;
         }
     }
 
@@ -223,6 +269,7 @@ impl Library {
         record: &AssetRecord,
         priority: Priority,
         cancel: &CancellationToken,
+        tries: &Tries,
     ) -> Result<IngestReport, LibraryError> {
         let began = Instant::now();
         let mut stages = StageSecs::default();
@@ -239,6 +286,10 @@ impl Library {
         if matches!(ended, Ended::Cancelled) {
             return Err(self.withdraw(record).await?);
         }
+        let ended = match ended {
+            Ended::Broken(error, _) if self.tries_again(&error, tries).await => return Err(error.into()),
+            ended => ended,
+        };
         let outcome = outcome(ended, clips);
         if outcome.state == AssetState::Failed {
             self.drop_clips(record.id).await?;
@@ -277,7 +328,7 @@ impl Library {
             biased;
             () = claim.active.cancel.cancelled() => return Ok(Ended::Cancelled),
             () = cancel.cancelled() => return Ok(Ended::Cancelled),
-            opened = self.embedder.open(record.path.as_ref(), None, priority) => opened,
+            opened = self.embedder.open_accepted(record.path.as_ref(), priority) => opened,
         };
         let mut stream = match opened {
             Ok(stream) => stream,
@@ -359,7 +410,7 @@ impl Library {
             duration_secs: 0.0,
             width: 0,
             height: 0,
-            error: Some((error.code().to_owned(), error.to_string())),
+            error: Some((error.code().to_owned(), error.told())),
         };
         let cleaned = match self.drop_clips(id).await {
             Ok(()) => self.store.finish_asset(id, outcome).await.map(|_| ()).map_err(LibraryError::from),
@@ -423,9 +474,9 @@ fn outcome(ended: Ended, clips: u64) -> AssetOutcome {
         Ended::Broken(error, summary) => {
             // What a damaged file gave before the damage is good; after a failure of the towers
             // the same bytes must be taken again.
-            let partial = clips > 0 && matches!(error, EmbedError::Media(_));
+            let partial = clips > 0 && matches!(&error, EmbedError::Media(error) if !error.is_ours());
             let state = if partial { AssetState::Partial } else { AssetState::Failed };
-            (state, Some((error.code().to_owned(), error.to_string())), summary)
+            (state, Some(super::faults::last_word(&error)), summary)
         }
         Ended::Damaged(error) => {
             (AssetState::Failed, Some((error.code().to_owned(), error.to_string())), None)

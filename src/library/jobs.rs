@@ -14,6 +14,7 @@ use super::{Library, LibraryError, WebhookGiven, WebhookRequest, open_resolved};
 use crate::jobs::{
     Baseline, JobView, ListError, ManifestError, ManifestItem, NameFilter, Place, now_unix_ms,
 };
+use crate::ledger::WorkKind;
 use crate::outbound::bucket::BucketUrl;
 use crate::store::{JobRecord, NewItem, Store, WorkState};
 use crate::types::JobId;
@@ -111,6 +112,12 @@ impl Library {
             JobSource::Folder { path, .. } | JobSource::Manifest(path) => Some(self.allowed_path(path)?),
             JobSource::Files(_) | JobSource::Bucket { .. } => None,
         };
+        if let (JobSource::Folder { .. }, Some(path)) = (&source, &path) {
+            let meta = tokio::fs::metadata(path).await?;
+            if !meta.is_dir() && !meta.is_file() {
+                return Err(LibraryError::PathKind(path.display().to_string(), "a folder or a regular file"));
+            }
+        }
         let mut shown = path.as_deref().map(super::utf8).transpose()?;
         let items = if let JobSource::Bucket { place, filter } = &source {
             let place = self.sources.buckets.check(place)?;
@@ -133,6 +140,7 @@ impl Library {
                 (job, new.then_some(given))
             }
         };
+        self.note_work(WorkKind::Job, job.id, true).await?;
         self.start_workers();
         self.work.wake.notify_one();
         Ok((job, given))
@@ -151,7 +159,13 @@ impl Library {
         while let Some(object) = listing.next().await {
             let key = object?.key;
             let relative = key.strip_prefix(&place.key).unwrap_or(&key).trim_start_matches('/');
-            if !filter.wants_object(relative) {
+            let wanted = if BucketUrl::is_key(&key) {
+                filter.wants_object(relative)
+            } else {
+                // Its item fails and says why.
+                filter.wants_object(relative.rsplit('/').next().unwrap_or(relative))
+            };
+            if !wanted {
                 continue;
             }
             if items.len() == MAX_FILES {
@@ -169,6 +183,7 @@ impl Library {
     /// [`LibraryError`].
     pub async fn cancel_job(&self, id: JobId) -> Result<JobRecord, LibraryError> {
         self.store.cancel_job(id).await?;
+        self.note_work(WorkKind::Job, id, false).await?;
         let began = Instant::now();
         while self.work.cancel(id) && began.elapsed() < Duration::from_secs(2) {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -182,7 +197,9 @@ impl Library {
     /// # Errors
     /// [`LibraryError`].
     pub async fn pause_job(&self, id: JobId) -> Result<JobRecord, LibraryError> {
-        Ok(self.store.pause_job(id, true).await?)
+        let job = self.store.pause_job(id, true).await?;
+        self.note_work(WorkKind::Job, id, true).await?;
+        Ok(job)
     }
 
     /// Lets a paused job go on. Any other job stays as it is.
@@ -192,6 +209,7 @@ impl Library {
     pub async fn resume_job(&self, id: JobId) -> Result<JobRecord, LibraryError> {
         let paused = self.store.job(id).await?.state == WorkState::Paused;
         let job = self.store.pause_job(id, false).await?;
+        self.note_work(WorkKind::Job, id, true).await?;
         if paused {
             self.baselines.set(&job);
             self.work.wake.notify_one();
@@ -206,6 +224,7 @@ impl Library {
     pub async fn retry_job(self: &Arc<Self>, id: JobId) -> Result<JobRecord, LibraryError> {
         let (job, queued) = self.store.retry_failed(id).await?;
         if queued > 0 {
+            self.note_work(WorkKind::Job, id, true).await?;
             self.baselines.set(&job);
             self.start_workers();
             self.work.wake.notify_one();
@@ -261,6 +280,9 @@ fn merged(metadata: &Value, own: serde_json::Map<String, Value>) -> Value {
 fn list_error(error: ListError) -> LibraryError {
     match error {
         ListError::TooMany(most) => LibraryError::TooManyFiles(most),
+        ListError::Io(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            LibraryError::PathUnreadable("the folder".to_owned())
+        }
         ListError::Io(error) => LibraryError::Io(error),
     }
 }

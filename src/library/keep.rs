@@ -119,6 +119,9 @@ impl Library {
             self.tell(asset.id);
         }
         drop(gate);
+        let entries = gone.iter().map(|asset| (asset.id, asset.owned_path.as_deref().map(Path::new)));
+        let ticket = self.note_gone(entries).await?;
+        self.noted(ticket).await?;
         if self.serves() {
             super::metrics::deleted(
                 gone.len() as u64,

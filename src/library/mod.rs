@@ -12,6 +12,7 @@ mod describe;
 mod disk;
 mod error;
 mod evaluate;
+mod faults;
 mod follow;
 mod hand_over;
 mod health;
@@ -22,6 +23,8 @@ mod metrics;
 mod models;
 mod open;
 mod paths;
+mod quarantine;
+mod rebuild;
 mod recall;
 mod registry;
 mod retention;
@@ -30,6 +33,7 @@ mod standing;
 mod uploads;
 mod watches;
 mod webhooks;
+mod witness;
 mod worker;
 
 use std::path::{Path, PathBuf};
@@ -41,6 +45,8 @@ use tokio::sync::{Mutex, Notify, RwLock, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+#[cfg(test)]
+pub(crate) use backup::fuzzed;
 pub use backup::{
     BackupError, KeepConfig, Restored, SnapshotContents, SnapshotOptions, SnapshotPlace, SnapshotProblem,
     SnapshotProgress, SnapshotState, SnapshotView,
@@ -56,6 +62,7 @@ pub use jobs::JobSource;
 pub use keep::Deletion;
 pub use models::{ModelEntry, Models, ModelsConfig, OpenEmbedder, Role};
 pub use paths::open_resolved;
+pub use quarantine::{Quarantined, empty_quarantine, quarantined};
 pub use retention::{RetentionReport, Rule, RuleCount};
 pub use sources::SourcesConfig;
 pub use standing::{
@@ -64,10 +71,12 @@ pub use standing::{
 };
 pub use uploads::{Content, Upload, UploadWriter};
 pub use webhooks::{Deliver, WebhookError, WebhookGiven, WebhookRequest};
+pub use witness::Shortfall;
 
 use crate::catalog::Catalog;
 use crate::embed::Embedder;
 use crate::index::IndexSet;
+use crate::ledger::Ledger;
 use crate::search::{self, SearchError, SearchRequest, SearchResponse, Timeline};
 use crate::store::{AssetRecord, FolderLock, Store, StoreError};
 use crate::types::{AssetId, Space, Track};
@@ -90,6 +99,8 @@ pub struct LibraryConfig {
     pub keep: KeepConfig,
     /// What may be fetched from other hosts.
     pub sources: SourcesConfig,
+    /// Where the store has lost what was acknowledged, index it again from the uploaded bytes and the ledger.
+    pub rebuild_from_uploads: bool,
     /// Largest share of one core on which it is measured how much of the truth searches find; 0: never.
     pub recall_probe_share: f64,
 }
@@ -149,6 +160,8 @@ pub struct Library {
     roots: paths::AllowedRoots,
     /// The data folder's, as long as any of its models is open.
     lock: Arc<FolderLock>,
+    /// Second witness of what was acknowledged.
+    ledger: Arc<Ledger>,
     sources: Arc<sources::Sources>,
     uploads: Arc<uploads::Uploads>,
     /// That of the data folder.
@@ -271,7 +284,7 @@ impl Library {
         self.start_workers();
         // Queued before the lock is given back: whoever sees the claim finds it in the queue or at a worker.
         let queue = |claim, record: &AssetRecord| self.work.push(claim, record.clone());
-        match self.accept(source, queue).await? {
+        match self.accept(source, true, queue).await? {
             ingest::Accepted::New((), record) => Ok((record, true)),
             ingest::Accepted::Running(_, record) | ingest::Accepted::Known(record) => Ok((record, false)),
         }
@@ -281,6 +294,7 @@ impl Library {
     ///
     /// # Errors
     /// [`LibraryError`].
+    #[tracing::instrument(level = "debug", skip_all)]
     pub async fn search(&self, request: SearchRequest) -> Result<SearchResponse, LibraryError> {
         let (corpus, recall) = (self.corpus(), Arc::clone(&self.recall));
         let answer = move || {
@@ -377,6 +391,9 @@ impl Library {
         self.index.remove(&clips);
         self.catalog.remove_asset(record.id);
         drop(gate);
+        let path = record.owned.then(|| Path::new(&record.path));
+        let ticket = self.note_gone([(record.id, path)]).await?;
+        self.noted(ticket).await?;
         self.tell(record.id);
         if self.serves() {
             metrics::deleted(1, clips.len() as u64);
@@ -460,7 +477,8 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, LibraryError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(outcome) => outcome,
-        Err(error) => Err(LibraryError::Io(std::io::Error::other(error))),
+        Err(error) if error.is_panic() => Err(LibraryError::Panicked),
+        Err(_) => Err(LibraryError::Stopping),
     }
 }
 

@@ -1,7 +1,6 @@
 //! Opening a data folder: lock, store, what a crash left behind, indexes.
 
-use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
@@ -10,13 +9,15 @@ use tokio::sync::{Mutex, Notify, RwLock, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::quarantine::Quarantine;
 use super::{
     Library, LibraryConfig, LibraryError, active, backup, calibrate, checks, content, disk, health, jobs,
-    paths, sources, standing, uploads, worker,
+    paths, quarantine, sources, standing, uploads, witness, worker,
 };
 use crate::catalog::Catalog;
 use crate::embed::Embedder;
 use crate::index::IndexSet;
+use crate::ledger::Ledger;
 use crate::model::Bundle;
 use crate::search::{Backgrounds, Comparable};
 use crate::store::{AssetState, FolderLock, SqliteStore, Store};
@@ -32,18 +33,20 @@ const CHANGES: usize = 1024;
 /// What the models of one data folder have in common.
 pub(super) struct Common {
     pub(super) lock: Arc<FolderLock>,
+    pub(super) ledger: Arc<Ledger>,
     pub(super) uploads: Arc<uploads::Uploads>,
     pub(super) keeper: Arc<backup::Keeper>,
     pub(super) disk: Arc<disk::Disk>,
 }
 
 impl Library {
-    /// Opens or creates the data folder: takes its lock, migrates, reconciles after a crash
-    /// (clips of unfinished assets are dropped, orphaned uploads removed), loads or rebuilds the
-    /// indexes. Unfinished work goes on with [`Library::start_workers`].
+    /// Opens or creates the data folder: takes its lock, migrates, compares the store with the ledger,
+    /// reconciles after a crash (clips of unfinished assets are dropped, files that no asset owns are put
+    /// aside), loads or rebuilds the indexes. Unfinished work goes on with [`Library::start_workers`].
     ///
     /// # Errors
-    /// [`LibraryError`].
+    /// [`LibraryError::StoreBehind`] or [`LibraryError::StoreUnreadable`] where the store has lost what was
+    /// acknowledged and the configuration does not say to rebuild it; others.
     pub async fn open(config: LibraryConfig, embedder: Embedder) -> Result<Arc<Self>, LibraryError> {
         let folder = config.data_dir.clone();
         Self::open_in(&config, &folder, embedder).await
@@ -57,14 +60,16 @@ impl Library {
     ) -> Result<Arc<Self>, LibraryError> {
         make_private_folder(&config.data_dir)?;
         let lock = Arc::new(FolderLock::take(&config.data_dir)?);
-        let store = open_store(folder, &embedder).await?;
-        // Only now: with the folder's lock, nobody else's uploads are in it.
-        let uploads = Arc::new(uploads::Uploads::open(&config.data_dir)?);
-        let keeper = Arc::new(backup::Keeper::open(config.keep.clone(), &config.sources, &config.data_dir)?);
+        let data_dir = config.data_dir.canonicalize()?;
+        let quarantine = Quarantine::of(&data_dir);
         let disk = Arc::new(disk::Disk::of(&config.data_dir));
+        let opened = witness::open_store(config, &data_dir, folder, &embedder, &quarantine, &disk).await?;
+        let witness::Opened { store, uploads, ledger } = opened;
+        let keeper = Arc::new(backup::Keeper::open(config.keep.clone(), &config.sources, &config.data_dir)?);
         begin(store.as_ref(), &uploads, &disk).await?;
-        remove_orphans(store.as_ref(), &uploads).await?;
-        Self::assemble(config, folder, embedder, store, Common { lock, uploads, keeper, disk }, false).await
+        quarantine::measure(&data_dir);
+        let common = Common { lock, ledger, uploads, keeper, disk };
+        Self::assemble(config, folder, embedder, store, common, false).await
     }
 
     /// Opens the vectors of another model beside this library: the same media, none of the work.
@@ -73,13 +78,14 @@ impl Library {
         folder: &Path,
         embedder: Embedder,
     ) -> Result<Arc<Self>, LibraryError> {
-        let store = open_store(folder, &embedder).await?;
+        let store: Arc<dyn Store> = Arc::new(open_store(folder, &embedder).await?);
         // What people set up is the serving model's; what lies here is from before a switch.
         store.clear_work().await?;
         adopt_uploads(store.as_ref(), &self.uploads).await?;
         reconcile(store.as_ref()).await?;
         let common = Common {
             lock: Arc::clone(&self.lock),
+            ledger: Arc::clone(&self.ledger),
             uploads: Arc::clone(&self.uploads),
             keeper: Arc::clone(&self.keeper),
             disk: Arc::clone(&self.disk),
@@ -137,6 +143,7 @@ impl Library {
             roots: paths::AllowedRoots::new(&config.allowed_roots)?,
             sources: Arc::new(sources::Sources::new(config.sources.clone())?),
             lock: common.lock,
+            ledger: common.ledger,
             uploads: common.uploads,
             disk: common.disk,
             verified: content::Verified::default(),
@@ -178,6 +185,7 @@ impl Library {
             roots: self.roots.clone(),
             sources: Arc::clone(&self.sources),
             lock: Arc::clone(&self.lock),
+            ledger: Arc::clone(&self.ledger),
             uploads: Arc::clone(&self.uploads),
             disk: Arc::clone(&self.disk),
             verified: content::Verified::default(),
@@ -204,9 +212,9 @@ impl Library {
     }
 }
 
-async fn open_store(folder: &Path, embedder: &Embedder) -> Result<Arc<dyn Store>, LibraryError> {
+pub(super) async fn open_store(folder: &Path, embedder: &Embedder) -> Result<SqliteStore, LibraryError> {
     make_private_folder(folder)?;
-    Ok(Arc::new(SqliteStore::open_locked(folder, Some(embedder.bundle().id())).await?))
+    Ok(SqliteStore::open_locked(folder, Some(embedder.bundle().id())).await?)
 }
 
 /// The spaces (with their lengths) a track has vectors in. A picture's vectors are on the video track.
@@ -248,7 +256,7 @@ pub(super) fn agreement(vectors: &[(Track, Space, Embedding)], space: &Space) ->
 }
 
 /// How assets are cut is part of their identity.
-fn segmentation(embedder: &Embedder) -> String {
+pub(super) fn segmentation(embedder: &Embedder) -> String {
     let spec = embedder.bundle().clip_spec(embedder.stride_secs);
     let window = if spec.fps > 0.0 { spec.frames as f64 / spec.fps } else { 0.0 };
     format!("w{window}/s{}", spec.stride_secs)
@@ -296,28 +304,6 @@ async fn reconcile(store: &dyn Store) -> Result<(), LibraryError> {
         tracing::info!(requeued, "unfinished items of jobs go on");
     }
     Ok(())
-}
-
-async fn remove_orphans(store: &dyn Store, uploads: &Arc<uploads::Uploads>) -> Result<(), LibraryError> {
-    let owned = owned_paths(store).await?;
-    let uploads = Arc::clone(uploads);
-    let removed = super::blocking(move || Ok(uploads.remove_orphans(&owned)?)).await?;
-    if removed > 0 {
-        tracing::info!(removed, "uploads that were never acknowledged are removed");
-    }
-    Ok(())
-}
-
-async fn owned_paths(store: &dyn Store) -> Result<HashSet<PathBuf>, LibraryError> {
-    let mut owned = HashSet::new();
-    for (path, id) in store.owned_paths().await? {
-        let path = PathBuf::from(path);
-        if !path.exists() {
-            tracing::warn!(asset = id, "the bytes of an uploaded asset are missing from the data folder");
-        }
-        owned.insert(path);
-    }
-    Ok(owned)
 }
 
 /// Queues what was accepted but not finished, as room comes.

@@ -40,6 +40,9 @@ impl AllowedRoots {
         match path.canonicalize() {
             Ok(real) if self.holds(&real) => Ok(real),
             Ok(_) => Err(refused()),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && self.lexically_inside(path) => {
+                Err(LibraryError::PathUnreadable(path.display().to_string()))
+            }
             Err(_) if self.lexically_inside(path) => {
                 Err(LibraryError::PathMissing(path.display().to_string()))
             }
@@ -61,35 +64,48 @@ impl AllowedRoots {
 }
 
 /// Opens a resolved path for reading without following any link, and refuses anything but a
-/// regular file (a FIFO would block, a device would not end).
+/// regular file (a FIFO would block, a device would not end). What is refused is not opened: for some devices
+/// that alone does something.
 ///
 /// # Errors
-/// [`LibraryError::PathMissing`], [`LibraryError::PathNotAllowed`], [`LibraryError::PathKind`], [`LibraryError::Io`].
+/// [`LibraryError::PathMissing`], [`LibraryError::PathNotAllowed`], [`LibraryError::PathKind`],
+/// [`LibraryError::PathUnreadable`], [`LibraryError::Io`].
 pub fn open_resolved(path: &Path) -> Result<File, LibraryError> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let opened = match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
-        Ok(fd) => Ok(File::from(fd)),
-        // Kernels before 5.6 and some container sandboxes lack the call.
-        Err(Errno::NOSYS | Errno::PERM) => open_checked(path),
-        Err(error) => Err(error.into()),
-    };
     let name = || path.display().to_string();
-    let file = opened.map_err(|error: io::Error| match Errno::from_io_error(&error) {
-        Some(Errno::NOENT | Errno::NOTDIR) => LibraryError::PathMissing(name()),
-        Some(Errno::LOOP) => LibraryError::PathNotAllowed(name()),
-        _ => LibraryError::Io(error),
-    })?;
+    let file = open_named(path, OFlags::PATH)?;
+    if !file.metadata()?.is_file() {
+        return Err(LibraryError::PathKind(name(), "a regular file"));
+    }
+    drop(file);
+    // Another may have taken its place: looked at once more.
+    let file = open_named(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(LibraryError::PathKind(name(), "a regular file")) }
 }
 
-fn open_checked(path: &Path) -> io::Result<File> {
+fn open_named(path: &Path, flags: OFlags) -> Result<File, LibraryError> {
+    let flags = flags | OFlags::CLOEXEC;
+    let opened = match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+        Ok(fd) => Ok(File::from(fd)),
+        // Kernels before 5.6 and some container sandboxes lack the call.
+        Err(Errno::NOSYS | Errno::PERM) => open_checked(path, flags),
+        Err(error) => Err(error.into()),
+    };
+    let name = || path.display().to_string();
+    opened.map_err(|error: io::Error| match Errno::from_io_error(&error) {
+        Some(Errno::NOENT | Errno::NOTDIR) => LibraryError::PathMissing(name()),
+        Some(Errno::LOOP) => LibraryError::PathNotAllowed(name()),
+        // Sockets, and devices without a driver.
+        Some(Errno::NXIO | Errno::NODEV) => LibraryError::PathKind(name(), "a regular file"),
+        Some(Errno::ACCESS | Errno::PERM | Errno::NAMETOOLONG) => LibraryError::PathUnreadable(name()),
+        _ => LibraryError::Io(error),
+    })
+}
+
+fn open_checked(path: &Path, flags: OFlags) -> io::Result<File> {
     if path.canonicalize()? != path {
         return Err(Errno::LOOP.into());
     }
-    if !path.metadata()?.is_file() {
-        return Err(Errno::INVAL.into());
-    }
-    File::open(path)
+    Ok(File::from(rustix::fs::open(path, flags | OFlags::NOFOLLOW, Mode::empty())?))
 }
 
 #[cfg(test)]
@@ -135,12 +151,24 @@ mod tests {
         symlink(base.join("secret"), base.join("a.mp4")).unwrap();
         assert_eq!(open_resolved(&base.join("a.mp4")).unwrap_err().code(), "path_not_allowed");
         assert_eq!(
-            open_checked(&base.join("a.mp4")).unwrap_err().raw_os_error(),
+            open_checked(&base.join("a.mp4"), OFlags::RDONLY).unwrap_err().raw_os_error(),
             Some(Errno::LOOP.raw_os_error())
         );
         assert!(open_resolved(&base.join("secret")).is_ok());
-        assert!(open_checked(&base.join("secret")).is_ok());
+        assert!(open_checked(&base.join("secret"), OFlags::RDONLY).is_ok());
         assert_eq!(open_resolved(&base).unwrap_err().code(), "path_kind");
         assert_eq!(open_resolved(&base.join("none")).unwrap_err().code(), "path_missing");
+    }
+
+    #[test]
+    fn what_is_no_file_is_told_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(base.join("socket")).unwrap();
+        rustix::fs::mkfifoat(CWD, base.join("fifo"), Mode::RUSR | Mode::WUSR).unwrap();
+        for name in ["socket", "fifo", ""] {
+            assert_eq!(open_resolved(&base.join(name)).unwrap_err().code(), "path_kind", "{name}");
+        }
+        assert_eq!(open_resolved(Path::new("/dev/null")).unwrap_err().code(), "path_kind");
     }
 }

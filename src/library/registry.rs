@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::LibraryError;
+use crate::fail_points::crash_point;
 
 const FILE: &str = "models.json";
 
@@ -65,7 +66,9 @@ impl Registry {
         let mut file = tempfile::NamedTempFile::new_in(data_dir)?;
         file.write_all(&bytes)?;
         file.as_file().sync_all()?;
+        crash_point!("models-rename");
         file.persist(data_dir.join(FILE)).map_err(|error| error.error)?;
+        crash_point!("models-renamed");
         File::open(data_dir)?.sync_all()?;
         Ok(())
     }

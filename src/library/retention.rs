@@ -10,6 +10,7 @@ use super::keep::Deletion;
 use super::{Library, LibraryError};
 use crate::catalog::{Condition, Filter};
 use crate::jobs::now_unix_ms;
+use crate::ledger::WorkKind;
 use crate::store::{RetentionRule, RetentionRun};
 use crate::types::{AssetId, rfc3339_millis};
 
@@ -152,6 +153,7 @@ impl Library {
         let _turn = self.retention_turn.lock().await;
         let stored: Vec<_> = rules.iter().map(Rule::stored).collect();
         self.store.set_retention_rules(&stored).await?;
+        self.note_work(WorkKind::RetentionRules, "", !rules.is_empty()).await?;
         tracing::info!(rules = rules.len(), "rules of retention were set");
         Ok(())
     }

@@ -59,7 +59,7 @@ impl Library {
     }
 
     async fn fetch_object(&self, place: &str) -> Result<Upload, LibraryError> {
-        let BucketUrl { bucket, key } = self.sources.buckets.check(place)?;
+        let BucketUrl { bucket, key } = self.sources.buckets.check_object(place)?;
         let bucket = self.sources.buckets.open(&bucket)?;
         self.receive(bucket.get(&key, self.sources.max_fetch_bytes).await?).await
     }

@@ -1,6 +1,6 @@
 //! Uploaded bytes: streamed to a temporary file, synced, then kept under their own hash.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
@@ -10,7 +10,9 @@ use sha2::{Digest, Sha256};
 use tempfile::TempPath;
 use tokio::io::AsyncWriteExt;
 
+use super::quarantine::Quarantine;
 use super::{LibraryError, open_resolved};
+use crate::fail_points::crash_point;
 
 /// What bytes are: their SHA-256 and their number.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,16 +48,44 @@ pub(super) struct Uploads {
 
 impl Uploads {
     /// Makes the folders, readable by their owner only, and drops what a crash left half-written.
-    pub(super) fn open(data_dir: &Path) -> io::Result<Self> {
+    /// What is not ours goes to quarantine.
+    pub(super) fn open(data_dir: &Path, quarantine: &Quarantine) -> io::Result<Self> {
         let data_dir = data_dir.canonicalize()?;
         let uploads = Self { kept: data_dir.join("uploads"), temporary: data_dir.join("tmp") };
-        let private = |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path);
+        let private = |path: &Path| {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+            made.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+        };
         private(&uploads.kept)?;
         private(&uploads.temporary)?;
         for entry in fs::read_dir(&uploads.temporary)? {
-            fs::remove_file(entry?.path())?;
+            let entry = entry?;
+            if entry.file_type()?.is_file() && is_temporary(&entry.file_name().to_string_lossy()) {
+                fs::remove_file(entry.path())?;
+            } else if entry.file_name() != LOST_AND_FOUND {
+                move_away(quarantine, &entry.path(), "it is no upload that was being received");
+            }
         }
         Ok(uploads)
+    }
+
+    /// Where a kept file of this name is; `None` where it would lie elsewhere.
+    pub(super) fn kept_file(&self, name: &str) -> Option<PathBuf> {
+        is_kept_name(name).then(|| self.kept.join(name))
+    }
+
+    /// Names of all kept files.
+    pub(super) fn kept_names(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for folder in fs::read_dir(&self.kept)? {
+            let folder = folder?.path();
+            if folder.is_dir() {
+                for file in fs::read_dir(&folder)? {
+                    names.extend(kept_name(&file?.path()));
+                }
+            }
+        }
+        Ok(names)
     }
 
     /// Where kept bytes lie.
@@ -84,29 +114,85 @@ impl Uploads {
     pub(super) fn keep(&self, temporary: &Path, kept: &Path) -> io::Result<()> {
         let folder = kept.parent().unwrap_or(&self.kept);
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        crash_point!("upload-rename");
         fs::rename(temporary, kept)?;
+        crash_point!("upload-renamed");
         File::open(folder)?.sync_all()?;
         File::open(&self.kept)?.sync_all()
     }
 
-    /// Removes kept files that no asset owns: a crash between the rename and the store's commit.
-    /// Nobody was told that they were accepted. Returns how many. Blocking.
-    pub(super) fn remove_orphans(&self, owned: &HashSet<PathBuf>) -> io::Result<usize> {
-        let mut removed = 0;
+    /// Clears out what no asset owns. A file whose asset is known to be deleted is removed; anything
+    /// else goes to quarantine: a crash between the rename and the store's commit leaves a file that
+    /// nobody was told was accepted, but a file may also be there because something was lost. Blocking.
+    pub(super) fn clear_unowned(
+        &self,
+        owned: &HashSet<String>,
+        deleted: &BTreeSet<String>,
+        quarantine: &Quarantine,
+    ) -> io::Result<()> {
         for folder in fs::read_dir(&self.kept)? {
-            let folder = folder?.path();
-            if !folder.is_dir() {
+            let entry = folder?;
+            let folder = entry.path();
+            if !entry.file_type()?.is_dir() {
+                move_away(quarantine, &folder, "uploads are kept in folders");
+                continue;
+            }
+            if !is_kept_folder(&entry.file_name().to_string_lossy()) {
+                if entry.file_name() != LOST_AND_FOUND {
+                    move_away(quarantine, &folder, "it is no folder of uploads");
+                }
                 continue;
             }
             for file in fs::read_dir(&folder)? {
-                let file = file?.path();
-                if !owned.contains(&file) {
-                    fs::remove_file(&file)?;
-                    removed += 1;
+                let file = file?;
+                let path = file.path();
+                let name = kept_name(&path).filter(|_| file.file_type().is_ok_and(|kind| kind.is_file()));
+                match name {
+                    Some(name) if owned.contains(&name) => {}
+                    Some(name) if deleted.contains(&name) => fs::remove_file(&path)?,
+                    _ => move_away(quarantine, &path, "no asset owns it"),
                 }
             }
         }
-        Ok(removed)
+        Ok(())
+    }
+}
+
+/// A folder that file systems make at their root.
+const LOST_AND_FOUND: &str = "lost+found";
+
+/// Names of files that are being received, and of copies of the store that are being made.
+fn is_temporary(name: &str) -> bool {
+    name.starts_with("upload-") || (name.starts_with("snp_") && name.contains(".db"))
+}
+
+fn is_hex(text: &str, len: usize) -> bool {
+    text.len() == len && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn is_kept_folder(name: &str) -> bool {
+    is_hex(name, 2)
+}
+
+/// `ab/<64 hex digits>-<8 hex digits>`
+fn is_kept_name(name: &str) -> bool {
+    let Some((folder, file)) = name.split_once('/') else { return false };
+    let Some((sha256, tail)) = file.split_once('-') else { return false };
+    is_kept_folder(folder) && is_hex(sha256, 64) && is_hex(tail, 8) && sha256.starts_with(folder)
+}
+
+/// The name of a kept file by the end of its path, wherever the data folder was then.
+pub(super) fn kept_name(path: &Path) -> Option<String> {
+    let (file, folder) = (path.file_name()?.to_str()?, path.parent()?.file_name()?.to_str()?);
+    let name = format!("{folder}/{file}");
+    is_kept_name(&name).then_some(name)
+}
+
+/// What cannot be moved (a full disk, a folder that belongs to somebody else) stays: a start does not
+/// fail for it.
+fn move_away(quarantine: &Quarantine, path: &Path, reason: &str) {
+    if let Err(error) = quarantine.take(path, reason) {
+        tracing::warn!(%error, reason, "a file that is not understood stays where it is");
     }
 }
 
@@ -164,6 +250,7 @@ impl UploadWriter {
     /// [`LibraryError::Io`].
     pub async fn finish(mut self) -> Result<Upload, LibraryError> {
         self.file.flush().await?;
+        crash_point!("upload-received");
         self.file.sync_all().await?;
         self.hashed()
     }
@@ -188,9 +275,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn uploads_are_capped_hashed_kept_and_orphans_go() {
+    async fn uploads_are_capped_hashed_and_kept_and_what_nobody_owns_is_put_aside() {
         let dir = tempfile::tempdir().unwrap();
-        let uploads = Uploads::open(dir.path()).unwrap();
+        let data = dir.path().canonicalize().unwrap();
+        let quarantine = Quarantine::of(&data);
+        let uploads = Uploads::open(&data, &quarantine).unwrap();
         let mut writer = UploadWriter::new(&uploads, 5).unwrap();
         writer.write(b"abc").await.unwrap();
         let upload = writer.finish().await.unwrap();
@@ -201,15 +290,37 @@ mod tests {
         uploads.keep(&upload.path, &kept).unwrap();
         assert_eq!(fs::read(&kept).unwrap(), b"abc");
 
-        assert_eq!(uploads.remove_orphans(&HashSet::from([kept.clone()])).unwrap(), 0);
-        assert_eq!(uploads.remove_orphans(&HashSet::new()).unwrap(), 1);
-        assert!(!kept.exists());
+        let name = kept_name(&kept).unwrap();
+        assert_eq!((uploads.kept_file(&name), uploads.kept_file("../x")), (Some(kept.clone()), None));
+        assert_eq!(uploads.kept_names().unwrap(), [name.clone()]);
+        let in_quarantine = || crate::library::quarantined(&data).unwrap().len();
+        let (nobody, none) = (HashSet::new(), BTreeSet::new());
+        uploads.clear_unowned(&HashSet::from([name.clone()]), &none, &quarantine).unwrap();
+        assert!(kept.exists());
+        uploads.clear_unowned(&nobody, &none, &quarantine).unwrap();
+        assert_eq!((kept.exists(), in_quarantine()), (false, 1));
+        fs::write(&kept, b"abc").unwrap();
+        uploads.clear_unowned(&nobody, &BTreeSet::from([name]), &quarantine).unwrap();
+        assert_eq!((kept.exists(), in_quarantine()), (false, 1));
+        fs::create_dir_all(kept.join("folder")).unwrap();
+        fs::write(data.join("uploads/note.txt"), b"x").unwrap();
+        fs::create_dir(data.join("uploads/lost+found")).unwrap();
+        fs::create_dir(data.join("uploads/other")).unwrap();
+        uploads.clear_unowned(&nobody, &none, &quarantine).unwrap();
+        assert!(
+            !kept.exists() && !data.join("uploads/note.txt").exists() && !data.join("uploads/other").exists()
+        );
+        assert!(data.join("uploads/lost+found").is_dir());
 
         let mut writer = UploadWriter::new(&uploads, 5).unwrap();
         assert_eq!(writer.write(b"abcdef").await.unwrap_err().code(), "payload_too_large");
         std::mem::forget(writer);
-        assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 1);
-        Uploads::open(dir.path()).unwrap();
-        assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(data.join("tmp")).unwrap().count(), 1);
+        fs::create_dir_all(data.join("tmp/folder")).unwrap();
+        fs::write(data.join("tmp/notes"), b"mine").unwrap();
+        let before = in_quarantine();
+        Uploads::open(&data, &quarantine).unwrap();
+        assert_eq!(fs::read_dir(data.join("tmp")).unwrap().count(), 0);
+        assert_eq!(in_quarantine(), before + 1);
     }
 }

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::{Library, LibraryError};
 use crate::jobs::{ListError, NameFilter, SeenFile, list_seen};
+use crate::ledger::WorkKind;
 use crate::store::{JobRecord, NewItem, StoreError, WatchRecord, WatchSpec, WatchedFile, WorkState};
 use crate::types::{AssetId, WatchId};
 
@@ -50,6 +51,7 @@ impl Library {
             return Err(LibraryError::TooManyWatches(MAX_WATCHES));
         }
         let watch = self.store.create_watch(&spec).await?;
+        self.note_work(WorkKind::Watch, watch.id, true).await?;
         self.watch_wake.notify_one();
         Ok(watch)
     }
@@ -59,7 +61,8 @@ impl Library {
     /// # Errors
     /// [`LibraryError`].
     pub async fn delete_watch(&self, id: WatchId) -> Result<(), LibraryError> {
-        Ok(self.store.delete_watch(id).await?)
+        self.store.delete_watch(id).await?;
+        self.note_work(WorkKind::Watch, id, false).await
     }
 
     /// Looks once, and does what follows from it.
@@ -67,7 +70,7 @@ impl Library {
         let seen = self.compare(watch).await;
         let error = match &seen {
             Ok(note) => note.clone(),
-            Err(error) => Some((error.code().to_owned(), error.to_string())),
+            Err(error) => Some((error.code().to_owned(), error.told())),
         };
         // Written only where it says something new: a folder at rest costs the disk nothing.
         if error.is_some() || watch.error.is_some() || watch.last_look_unix_ms == 0 {

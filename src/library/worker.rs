@@ -169,7 +169,10 @@ async fn run_item(library: &Arc<Library>, job: JobId, mut item: JobItem) {
         Some(Err(LibraryError::Stopping)) => item.state = WorkState::Queued,
         Some(Err(_)) if library.stop.is_cancelled() => item.state = WorkState::Queued,
         Some(Err(LibraryError::Cancelled)) => item.state = WorkState::Cancelled,
-        Some(Err(error)) => fail(&mut item, error.code(), error.to_string()),
+        Some(Err(error)) => {
+            tracing::warn!(%job, seq = item.seq, code = error.code(), %error, "an item of a job failed");
+            fail(&mut item, error.code(), error.told());
+        }
         None => fail(&mut item, "internal", "the worker failed on this file".to_owned()),
     }
     let wait = put_off(&mut item);

@@ -18,6 +18,10 @@ use crate::types::AssetKind;
 /// Rates outside of this are damage, not sound.
 const RATES_HZ: std::ops::RangeInclusive<u32> = 1000..=768_000;
 
+/// Largest terms of the ratio of two rates that the server's resampler takes quickly: it works on blocks of
+/// a multiple of these. Rates that anybody records with are far below; ffmpeg takes the others.
+const MAX_RATIO_TERM: u32 = 8192;
+
 /// Decoding restarts this long before a span, so that codecs with memory have settled.
 const RUN_UP_SECS: f64 = 0.5;
 
@@ -27,6 +31,11 @@ pub fn decode(job: &mut Job, head: &[u8]) -> Result<Decoded, Refusal> {
     let Some(mut source) = Source::open(media) else { return Ok(Decoded::TryFfmpeg("")) };
     if !RATES_HZ.contains(&source.rate) {
         return Err(Refusal::new(Failure::Corrupt, format!("a sample rate of {} Hz", source.rate)));
+    }
+    if let Task::Clips { sample_rate_hz, .. } = job.request.task {
+        if !resamples_quickly(source.rate, sample_rate_hz) {
+            return Ok(Decoded::TryFfmpeg(""));
+        }
     }
     // A RIFF header written before its length was known.
     let open_ended =
@@ -58,6 +67,14 @@ pub fn decode(job: &mut Job, head: &[u8]) -> Result<Decoded, Refusal> {
     let mut writer = MonoWriter { pipe: BufWriter::with_capacity(1 << 16, pipe), position: 0, first, end };
     let damaged = source.run(&mut writer, start_secs)?;
     Ok(Decoded::Done { damaged })
+}
+
+fn resamples_quickly(from_hz: u32, to_hz: u32) -> bool {
+    const fn gcd(a: u32, b: u32) -> u32 {
+        if b == 0 { a } else { gcd(b, a % b) }
+    }
+    let common = gcd(from_hz, to_hz).max(1);
+    from_hz / common <= MAX_RATIO_TERM && to_hz / common <= MAX_RATIO_TERM
 }
 
 struct Source {
@@ -171,5 +188,24 @@ impl MonoWriter {
 
     fn finish(&mut self) -> Result<(), Refusal> {
         self.pipe.flush().map_err(|e| Refusal::new(Failure::Internal, e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_that_people_record_with_are_resampled_here() {
+        let rates = [
+            8000, 11_025, 12_000, 16_000, 18_900, 22_050, 24_000, 32_000, 37_800, 44_056, 44_100, 47_952,
+            48_000, 50_000, 64_000, 88_200, 96_000, 176_400, 192_000, 352_800, 384_000, 705_600, 768_000,
+        ];
+        for rate in rates {
+            assert!(resamples_quickly(rate, 48_000), "{rate}");
+        }
+        for rate in [1001, 11_026, 44_101, 130_003, 262_147, 767_999] {
+            assert!(!resamples_quickly(rate, 48_000), "{rate}");
+        }
     }
 }

@@ -3,9 +3,12 @@
 use std::fs::File;
 use std::time::Duration;
 
+use super::attempt::{Bounds, with_memory};
+use super::pool::Seat;
 use super::process::Worker;
 use super::protocol::{Engine, Failure, Request, Streams, Task};
 use super::stream::{Cancel, Caps, Ended, MediaInfo, Sink, pump};
+use super::work::thread_cpu;
 use super::{Decoder, Limits, MediaError};
 
 /// What to decode.
@@ -43,14 +46,17 @@ pub struct Outcome {
 ///
 /// # Errors
 /// [`MediaError`] where nothing could be read, a cap was hit, the sink failed or `cancel` fired.
+#[tracing::instrument(level = "debug", skip_all)]
 pub fn decode(
     decoder: &Decoder,
+    seat: &Seat,
     media: &File,
     request: DecodeRequest,
     sink: &mut dyn Sink,
     cancel: Option<&Cancel>,
 ) -> Result<Outcome, MediaError> {
-    let mut run = Run { decoder, media, request, sink, cancel, cpu: Duration::ZERO };
+    let budget = Budget::of(&decoder.config.limits, media)?;
+    let mut run = Run { decoder, seat, media, request, sink, cancel, budget, cpu: Duration::ZERO };
     // Most videos have sound, and ffmpeg says at once when a track is missing: guess, then correct.
     let first = run.attempt(Streams::Both)?;
     let engine = first.started.as_ref().map(|started| started.engine);
@@ -83,10 +89,12 @@ pub fn decode(
 
 struct Run<'a> {
     decoder: &'a Decoder,
+    seat: &'a Seat,
     media: &'a File,
     request: DecodeRequest,
     sink: &'a mut dyn Sink,
     cancel: Option<&'a Cancel>,
+    budget: Budget,
     cpu: Duration,
 }
 
@@ -95,11 +103,17 @@ impl Run<'_> {
         let DecodeRequest { fps, sample_rate_hz, start_secs, duration_secs } = self.request;
         let task = Task::Clips { fps, sample_rate_hz, start_secs, duration_secs, streams };
         let config = &self.decoder.config;
-        let worker = Worker::start(config, self.media, &request(self.decoder, task))?;
-        let ended = pump(worker, self.sink, self.cancel, caps(&config.limits, fps, streams))?;
-        self.cpu += ended.exit.cpu;
+        let limits = &config.limits;
+        let ((), ended) = with_memory(limits, |bounds| {
+            let left = self.budget.without(self.cpu);
+            let worker = Worker::start(config, self.media, &request(self.decoder, task, bounds, left))?;
+            let caps = caps(limits, fps, streams, left);
+            let ended = pump(worker, self.seat, self.sink, self.cancel, caps)?;
+            self.cpu += ended.exit.cpu;
+            Ok(((), ended))
+        })?;
         warn_without_landlock(&ended);
-        ended.check(&config.limits)?;
+        ended.check(self.decoder, self.budget)?;
         Ok(ended)
     }
 
@@ -177,55 +191,132 @@ fn warn_without_landlock(ended: &Ended) {
     }
 }
 
-pub fn request(decoder: &Decoder, task: Task) -> Request {
+/// CPU time that is left to a file.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    file_bytes: u64,
+    cpu: Duration,
+    thread_began: Duration,
+}
+
+impl Budget {
+    /// What a file may take, from now on and on this thread.
+    pub fn of(limits: &Limits, media: &File) -> Result<Self, MediaError> {
+        let file_bytes = media.metadata().map_err(MediaError::Open)?.len();
+        Ok(Self { file_bytes, cpu: limits.work.cpu(file_bytes), thread_began: thread_cpu() })
+    }
+
+    fn without(self, spent: Duration) -> Self {
+        Self { cpu: self.cpu.saturating_sub(spent), ..self }
+    }
+}
+
+/// CPU seconds after which the kernel ends a child: a little later than the parent does, which knows how to
+/// say why.
+fn cpu_cap_secs(limits: &Limits, budget: Budget) -> u64 {
+    limits.wall_clock_secs.max(1).min(budget.cpu.as_secs().saturating_add(2))
+}
+
+pub fn request(decoder: &Decoder, task: Task, bounds: Bounds, budget: Budget) -> Request {
     let limits = &decoder.config.limits;
     Request {
         task,
         ffmpeg: decoder.config.ffmpeg.clone(),
-        cpu_secs: limits.wall_clock_secs.max(1),
+        cpu_secs: cpu_cap_secs(limits, budget),
         address_space_bytes: limits.address_space_bytes,
         max_pixels: limits.max_pixels,
         max_duration_secs: limits.max_duration_secs,
+        ffmpeg_bytes: bounds.ffmpeg_bytes,
+        memory_factor: bounds.factor,
     }
 }
 
-pub fn caps(limits: &Limits, fps: f64, streams: Streams) -> Caps {
+pub fn caps(limits: &Limits, fps: f64, streams: Streams, budget: Budget) -> Caps {
     Caps {
         wall_clock: Duration::from_secs(limits.wall_clock_secs),
         max_pixels: limits.max_pixels,
         max_duration_secs: limits.max_duration_secs,
         fps,
         streams,
+        address_space_bytes: limits.address_space_bytes,
+        file_bytes: budget.file_bytes,
+        cpu: budget.cpu,
+        thread_began: budget.thread_began,
     }
 }
 
+/// Codecs say no more than this when an allocation fails.
+const STARVED: [&str; 3] = ["Cannot allocate memory", "get_buffer() failed", "pthread_create() failed"];
+
 impl Ended {
-    /// What makes the whole file unusable: a refusal, a cap, a child that never got to work.
-    pub fn check(&self, limits: &Limits) -> Result<(), MediaError> {
+    /// What makes the whole file unusable: a refusal, a cap, a child that never got to work; and what is no
+    /// fault of the file's.
+    pub fn check(&self, decoder: &Decoder, budget: Budget) -> Result<(), MediaError> {
+        let limits = &decoder.config.limits;
+        if self.spent {
+            return Err(limits.work.too_much_cpu(budget.file_bytes));
+        }
         if let Some((failure, detail)) = &self.failed {
             return Err(refusal(*failure, detail, limits));
         }
         if self.stopped {
             return Ok(());
         }
-        match self.exit.signal {
-            Some(libc::SIGXCPU) => return Err(MediaError::DecodeLimit("CPU time")),
-            // The kernel's, when memory ran out.
-            Some(libc::SIGKILL) => return Err(MediaError::DecodeLimit("memory or CPU time")),
-            _ => {}
-        }
+        self.check_signals(Duration::from_secs(cpu_cap_secs(limits, budget)))?;
         if self.out_of_memory() {
             return Err(MediaError::DecodeLimit("memory"));
         }
-        if self.started.is_none() {
+        if self.started.is_none() && !self.reading {
             return Err(MediaError::Worker(self.last_words()));
         }
         let empty = self.frames + self.samples == 0;
+        if empty && self.speechless() {
+            // An ffmpeg that does not start says no more than one that a file made crash.
+            let health = decoder.health_now(self.at);
+            if !health.ok {
+                return Err(MediaError::Worker(health.detail));
+            }
+        }
         let crashed = self.exit.signal.is_some() || self.exit.code == Some(101);
-        if empty && crashed {
+        if empty && crashed || self.started.is_none() {
             return Err(MediaError::Corrupt("its decoder crashed on it".into()));
         }
         Ok(())
+    }
+
+    /// Ends that were not the child's own: our cap on CPU time, or a signal from outside, such as the kernel's
+    /// when the machine runs out of memory.
+    fn check_signals(&self, cpu_cap: Duration) -> Result<(), MediaError> {
+        let ended_by = self.exit.signal.or(self.log.ended_by_signal);
+        match ended_by {
+            Some(libc::SIGXCPU) => Err(MediaError::DecodeLimit("CPU time")),
+            Some(libc::SIGKILL) if self.exit.cpu >= cpu_cap => Err(MediaError::DecodeLimit("CPU time")),
+            Some(
+                signal @ (libc::SIGKILL
+                | libc::SIGTERM
+                | libc::SIGINT
+                | libc::SIGHUP
+                | libc::SIGQUIT
+                | libc::SIGUSR1
+                | libc::SIGUSR2
+                | libc::SIGALRM
+                | libc::SIGPIPE),
+            ) => Err(MediaError::Killed(signal)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Failed, and ffmpeg did not say a word of why.
+    fn speechless(&self) -> bool {
+        let ffmpeg = self.started.as_ref().is_some_and(|started| started.engine == Engine::Ffmpeg);
+        ffmpeg && self.exit.code != Some(0) && !self.log.opened && self.log.errors.is_empty()
+    }
+
+    /// Whether more memory would have helped.
+    pub fn starved(&self) -> bool {
+        let said = matches!(self.failed, Some((Failure::Memory, _))) || self.out_of_memory();
+        said || !self.log.has_error("image parameters invalid")
+            && STARVED.iter().any(|text| self.log.has_error(text))
     }
 
     fn out_of_memory(&self) -> bool {
@@ -250,9 +341,7 @@ impl Ended {
         if log.has_error("max pixel count") {
             return MediaError::TooManyPixels { limit: limits.max_pixels, detail: main };
         }
-        // Codecs say no more than this when an allocation fails.
-        let starved = ["Cannot allocate memory", "get_buffer() failed", "pthread_create() failed"];
-        if starved.iter().any(|text| log.has_error(text)) && !log.has_error("image parameters invalid") {
+        if self.starved() {
             return MediaError::DecodeLimit("memory");
         }
         if log.has_error("not on whitelist") || log.has_error("m3u8") {

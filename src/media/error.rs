@@ -49,13 +49,42 @@ pub enum MediaError {
     /// The cap on memory or CPU time was reached.
     #[error("decoding needed more {0} than a file may use")]
     DecodeLimit(&'static str),
-    /// NaN or infinite samples.
-    #[error("the sound holds samples that are not numbers")]
-    BadSamples,
-    /// The decode-worker itself does not run: an installation fault, not the file's.
-    #[error("the decode-worker does not work: {0}")]
+    /// More work than a file of its size may cause.
+    #[error("this file asks for more work than one of its size may: {detail}")]
+    WorkLimit {
+        /// What there was too much of, and the flag.
+        detail: String,
+    },
+    /// All decoders are busy, or their memory is taken.
+    #[error("too many files are being decoded; try again in {retry_after_secs} s")]
+    Overloaded {
+        /// When to try again.
+        retry_after_secs: u64,
+    },
+    /// A sample that no sound has: not a number, infinite, or beyond [`MAX_SAMPLE`].
+    #[error(
+        "the sound holds a sample of {value:e} at {at_secs:.3} s; samples are numbers from -65536 to 65536"
+    )]
+    BadSamples {
+        /// Where it is, seconds.
+        at_secs: f64,
+        /// What it is.
+        value: f32,
+    },
+    /// Decoding does not work here: our fault, not the file's. The reason may name paths of this machine, so
+    /// it is not part of the sentence; see [`MediaError::detail`].
+    #[error("this server cannot decode files at the moment; the file is not at fault, try again later")]
     Worker(String),
+    /// A signal ended the decoder, which neither the file nor our caps sent.
+    #[error("the decoder was ended by signal {0} from outside while it read this file; try again later")]
+    Killed(i32),
 }
+
+/// The largest sample taken, in either direction: full scale of 16-bit integers that were written as
+/// floats is half of it, and nothing that squares it overflows.
+pub const MAX_SAMPLE: f32 = 65_536.0;
+/// What is quieter is silence: -300 dB of full scale. Powers of it would be slow to compute with.
+pub const MIN_SAMPLE: f32 = 1e-15;
 
 impl MediaError {
     /// Stable code.
@@ -73,8 +102,23 @@ impl MediaError {
             Self::SpanOutOfRange { .. } => "span_out_of_range",
             Self::Timeout(_) => "decode_timeout",
             Self::DecodeLimit(_) => "decode_limit",
-            Self::BadSamples => "bad_samples",
+            Self::WorkLimit { .. } => "work_limit",
+            Self::Overloaded { .. } => "overloaded",
+            Self::BadSamples { .. } => "bad_samples",
             Self::Worker(_) => "decode_worker_failed",
+            Self::Killed(_) => "decode_worker_killed",
         }
+    }
+
+    /// Whether the fault is this server's, so that the same file may do well later.
+    #[must_use]
+    pub const fn is_ours(&self) -> bool {
+        matches!(self, Self::Worker(_) | Self::Killed(_))
+    }
+
+    /// What the log is told beyond the sentence, and clients are not.
+    #[must_use]
+    pub fn detail(&self) -> Option<&str> {
+        if let Self::Worker(detail) = self { Some(detail) } else { None }
     }
 }

@@ -3,10 +3,16 @@
 //! The text is untrusted (a file's metadata may look like anything): everything is bounded, and a
 //! forged line can at worst make its own file fail.
 
+use std::collections::VecDeque;
+
 /// Longest line looked at, bytes; the rest of a line is dropped.
 const MAX_LINE: usize = 2048;
 /// Error lines kept, the first ones.
 const MAX_ERRORS: usize = 12;
+/// Ends of frames that may be known before the frames have been read: more than ffmpeg's queues hold.
+const MAX_ENDS: usize = 4096;
+/// What is added to them in the log.
+const END_BASE: u64 = 1_000_000_000_000_000;
 
 /// What was said so far.
 #[derive(Debug, Default)]
@@ -22,8 +28,16 @@ pub struct FfmpegLog {
     pub audio_streams: usize,
     /// Of the first video stream as coded; the picture may still be turned.
     pub size: Option<(u32, u32)>,
+    /// Of the first video stream: `yuv420p`.
+    pub pixel_format: String,
+    /// The whole input has been described.
+    pub mapped: bool,
+    /// Where each frame ends, in sampling periods, in the order of the frames (see `video::sampling`).
+    pub ends: VecDeque<u64>,
     /// ffmpeg noticed the file ends early.
     pub cut_short: bool,
+    /// ffmpeg was asked to end by this signal, and did.
+    pub ended_by_signal: Option<i32>,
     /// The first error and fatal lines, without addresses.
     pub errors: Vec<String>,
 }
@@ -59,6 +73,17 @@ impl FfmpegLog {
         if line.contains("partial file") || line.contains("File ended prematurely") {
             self.cut_short = true;
         }
+        if let Some(rest) = line.strip_prefix("[info] Exiting normally, received signal ") {
+            self.ended_by_signal = rest.trim_end_matches('.').parse().ok();
+            return;
+        }
+        if let Some(end) = end_of_frame(line).filter(|_| self.mapped) {
+            // Past the bound nobody reads frames, and a frame without its end is refused.
+            if self.ends.len() < MAX_ENDS {
+                self.ends.push_back(end);
+            }
+            return;
+        }
         if let Some(rest) = line.strip_prefix("[info] ") {
             self.take_info(rest);
             return;
@@ -84,6 +109,7 @@ impl FfmpegLog {
             self.opened = true;
         } else if !line.starts_with(' ') {
             self.in_input = false;
+            self.mapped |= line.starts_with("Stream mapping:");
         }
         if !self.in_input {
             return;
@@ -104,11 +130,21 @@ impl FfmpegLog {
             self.video_streams += 1;
             if self.size.is_none() {
                 self.size = line.split([',', ' ']).find_map(size);
+                let format = line.split(", ").nth(1).unwrap_or_default();
+                self.pixel_format = format.split('(').next().unwrap_or_default().to_owned();
             }
         } else if line.contains(": Audio: ") {
             self.audio_streams += 1;
         }
     }
+}
+
+/// The end of a frame, as `video::sampling` has it printed: 1e15 more, at the end of a line.
+fn end_of_frame(line: &str) -> Option<u64> {
+    let whole = line.strip_suffix(".000000")?;
+    let digits = whole.get(whole.len().checked_sub(16)?..)?;
+    let number = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<u64>().ok())??;
+    number.checked_sub(END_BASE).filter(|end| *end < END_BASE)
 }
 
 /// `00:01:02.50` to 62.5.
@@ -137,12 +173,17 @@ mod tests {
 [info]   Metadata:
 [info]     title           : Stream #0:9: Audio: forged
 [info]                     : Duration: 99:00:00.00
+[info]     comment         : [Eval @ 0x1] [info] 1000000000000009.000000
 [info]   Duration: 00:01:09.64, start: 0.000000, bitrate: 631 kb/s
 [info]   Stream #0:0[0x1](und): Video: h264 (High) (avc1 / 0x31637661), yuv420p(progressive), 640x360, 495 kb/s
 [info]   Stream #0:1[0x2](und): Audio: mp3 (mp3float) (mp4a / 0x6134706D), 44100 Hz, stereo, fltp, 127 kb/s
 [info]   Stream #0:2: Video: mjpeg, yuvj420p, 300x300 (attached pic)
 [info] Stream mapping:
 [info]   Stream #0:0 -> #0:0 (h264 (native) -> ppm (native))
+[Eval @ 0x7f] [info] 1000000000000004.000000
+[info]   Stream #0:01000000000054000.000000
+[info] (und): Video: ppm, rgb24, 320x240
+[Eval @ 0x7f] [info] nan
 [h264 @ 0x55] [IMGUTILS @ 0x7ff] [error] Picture size 8192x8192 exceeds specified max pixel count 100
 [in#0/mov @ 0x55] [error] stream 0, offset 0xaa71: partial file
 ";
@@ -155,6 +196,8 @@ mod tests {
             assert_eq!(log.duration_secs, Some(69.64));
             assert_eq!((log.video_streams, log.audio_streams), (1, 1));
             assert_eq!(log.size, Some((640, 360)));
+            assert_eq!((log.pixel_format.as_str(), log.mapped), ("yuv420p", true));
+            assert_eq!(log.ends, [4, 54_000]);
             assert!(log.opened && log.cut_short && log.has_error("max pixel count"));
             assert_eq!(log.errors.len(), 2);
         }

@@ -1,61 +1,77 @@
 //! Still pictures inside the worker, through the `image` crate.
 
 use std::fs::File;
-use std::io::{BufReader, Seek, Write};
+use std::io::{BufReader, BufWriter, Read, Seek, Write};
 
 use image::codecs::jpeg::JpegEncoder;
+use image::metadata::Orientation;
 use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
+use super::need;
 use super::protocol::{Engine, Failure, Started, Task};
+use super::upright::{upright_size, write_rgb};
 use super::worker::{Decoded, Job, Refusal};
 use crate::types::AssetKind;
 
 /// Quality of thumbnails, 1-100.
 const JPEG_QUALITY: u8 = 85;
+/// Where a JPEG's frame header lies, behind what cameras write before it.
+const JPEG_HEAD_BYTES: u64 = 1 << 20;
 
 /// Decodes the job's picture to standard output, upright, as PPM (or JPEG for a thumbnail).
 pub fn decode(job: &mut Job, format: ImageFormat) -> Result<Decoded, Refusal> {
     let bad = |e: ImageError| refusal(&e);
     let mut limits = Limits::default();
     limits.max_alloc = Some(job.request.address_space_bytes / 2);
-    let (width, height) = open(&job.media, format, &limits)?.dimensions();
+    let decoder = open(&job.media, format, &limits)?;
+    let (size, color) = (decoder.dimensions(), decoder.color_type());
+    let (width, height) = size;
+    drop(decoder);
     if u64::from(width) * u64::from(height) > job.request.max_pixels {
         return Err(Refusal::new(Failure::TooManyPixels, format!("{width} x {height}")));
     }
+    let file_bytes = job.media.metadata().map_err(|e| Refusal::new(Failure::Internal, e))?.len();
+    let progressive = format == ImageFormat::Jpeg && progressive(&job.media)?;
+    let need = need::picture(format, size, color, file_bytes, progressive);
+    let child_bytes = need.child.saturating_mul(job.request.memory_factor);
+    job.reserve(child_bytes, need.server)?;
+    limits.max_alloc = Some(child_bytes);
     if format == ImageFormat::Gif && animated_gif(&job.media, &limits)? {
         return Ok(Decoded::TryFfmpeg("gif"));
     }
     let mut decoder = open(&job.media, format, &limits)?;
     let orientation = decoder.orientation().map_err(bad)?;
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(bad)?;
-    picture.apply_orientation(orientation);
+    let picture = DynamicImage::from_decoder(decoder).map_err(bad)?;
+    let (width, height) = upright_size(&picture, orientation);
     job.start(Started {
         engine: Engine::Picture,
         kind: Some(AssetKind::Image),
         sample_rate_hz: 0,
         declared_secs: None,
         estimated: false,
-        width: picture.width(),
-        height: picture.height(),
+        width,
+        height,
         landlock: false,
     })?;
-    write(&job.request.task, picture)?;
+    write(&job.request.task, picture, orientation)?;
     Ok(Decoded::Done { damaged: 0 })
 }
 
-fn write(task: &Task, picture: DynamicImage) -> Result<(), Refusal> {
+fn write(task: &Task, picture: DynamicImage, orientation: Orientation) -> Result<(), Refusal> {
     let internal = |e: std::io::Error| Refusal::new(Failure::Internal, e);
-    let mut out = std::io::stdout().lock();
+    // A line of standard output would be flushed at every byte that looks like its end.
+    let mut out = BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
     match *task {
-        Task::Probe => return Ok(()),
+        Task::Probe | Task::Health => return Ok(()),
         Task::Clips { .. } => {
-            let rgb = picture.into_rgb8();
-            write!(out, "P6\n{} {}\n255\n", rgb.width(), rgb.height()).map_err(internal)?;
-            out.write_all(&rgb).map_err(internal)?;
+            let (width, height) = upright_size(&picture, orientation);
+            write!(out, "P6\n{width} {height}\n255\n").map_err(internal)?;
+            write_rgb(&picture, orientation, &mut out).map_err(internal)?;
         }
         Task::Thumbnail { max_side_px, .. } => {
             let larger = picture.width().max(picture.height()) > max_side_px;
-            let small = if larger { picture.thumbnail(max_side_px, max_side_px) } else { picture };
+            let mut small = if larger { picture.thumbnail(max_side_px, max_side_px) } else { picture };
+            small.apply_orientation(orientation);
             let encoder = JpegEncoder::new_with_quality(&mut out, JPEG_QUALITY);
             small.into_rgb8().write_with_encoder(encoder).map_err(|e| refusal(&e))?;
         }
@@ -71,6 +87,16 @@ fn open(mut media: &File, format: ImageFormat, limits: &Limits) -> Result<impl I
     let mut reader = ImageReader::with_format(BufReader::new(media), format);
     reader.limits(limits.clone());
     reader.into_decoder().map_err(|e| refusal(&e))
+}
+
+/// Whether a JPEG's coefficients are held whole while it is decoded.
+fn progressive(mut media: &File) -> Result<bool, Refusal> {
+    let mut head = Vec::new();
+    media
+        .rewind()
+        .and_then(|()| media.take(JPEG_HEAD_BYTES).read_to_end(&mut head))
+        .map_err(|e| Refusal::new(Failure::Internal, e))?;
+    Ok(need::jpeg_is_progressive(&head))
 }
 
 /// Whether there is a second frame.

@@ -1,6 +1,7 @@
 //! What a child's pipes carry, put together again: frames as PPM pictures, sound as f32 samples.
 
 use super::MediaError;
+use super::error::{MAX_SAMPLE, MIN_SAMPLE};
 
 /// Bytes of sound read at once.
 const SOUND_CHUNK: usize = 1 << 16;
@@ -93,6 +94,8 @@ fn ppm_size(header: &[u8]) -> Option<(u32, u32)> {
 pub(super) struct SoundReader {
     bytes: Vec<u8>,
     carried: usize,
+    /// Samples given so far.
+    given: u64,
     samples: Vec<f32>,
 }
 
@@ -102,19 +105,28 @@ impl SoundReader {
         &mut self.bytes[self.carried..]
     }
 
-    pub(super) fn take(&mut self, read: usize) -> Result<&[f32], MediaError> {
+    /// The samples that are whole after `read` more bytes, each a number that arithmetic can bear.
+    pub(super) fn take(&mut self, read: usize, rate_hz: u32) -> Result<&[f32], MediaError> {
         let filled = self.carried + read;
         let (words, rest) = self.bytes[..filled].as_chunks::<4>();
         self.samples.clear();
-        self.samples.extend(words.iter().map(|word| f32::from_le_bytes(*word)));
+        self.samples.extend(words.iter().map(|word| audible(f32::from_le_bytes(*word))));
         self.carried = rest.len();
         self.bytes.copy_within(filled - self.carried..filled, 0);
-        if self.samples.iter().all(|sample| sample.is_finite()) {
-            Ok(&self.samples)
-        } else {
-            Err(MediaError::BadSamples)
+        // NaN is not within any range.
+        let wrong = self.samples.iter().position(|sample| !(-MAX_SAMPLE..=MAX_SAMPLE).contains(sample));
+        if let Some(at) = wrong {
+            let at_secs = (self.given + at as u64) as f64 / f64::from(rate_hz.max(1));
+            return Err(MediaError::BadSamples { at_secs, value: self.samples[at] });
         }
+        self.given += self.samples.len() as u64;
+        Ok(&self.samples)
     }
+}
+
+/// The sample itself, or silence for one that is next to nothing.
+fn audible(sample: f32) -> f32 {
+    if sample.abs() < MIN_SAMPLE { 0.0 } else { sample }
 }
 
 #[cfg(test)]
@@ -137,13 +149,33 @@ mod tests {
             let (mut reader, mut got) = (SoundReader::default(), Vec::new());
             for chunk in bytes.chunks(step) {
                 reader.space()[..chunk.len()].copy_from_slice(chunk);
-                got.extend_from_slice(reader.take(chunk.len()).unwrap());
+                got.extend_from_slice(reader.take(chunk.len(), 8000).unwrap());
             }
             assert_eq!(got, wanted);
         }
-        let mut reader = SoundReader::default();
-        reader.space()[..4].copy_from_slice(&f32::NAN.to_le_bytes());
-        assert!(matches!(reader.take(4), Err(MediaError::BadSamples)));
+    }
+
+    #[test]
+    fn what_no_sound_holds_is_refused_with_its_second_and_what_nobody_hears_is_silence() {
+        let of = |samples: &[f32]| {
+            let mut reader = SoundReader::default();
+            let bytes: Vec<u8> = samples.iter().flat_map(|s| s.to_le_bytes()).collect();
+            reader.space()[..bytes.len()].copy_from_slice(&bytes);
+            reader.take(bytes.len(), 2).map(<[f32]>::to_vec)
+        };
+        for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3e38, -3e38, 1e20, 65_537.0] {
+            match of(&[0.0, 0.5, 1.0, bad]) {
+                Err(MediaError::BadSamples { at_secs, value }) => {
+                    assert_eq!((at_secs, value.to_bits()), (1.5, bad.to_bits()));
+                }
+                other => panic!("{bad}: {other:?}"),
+            }
+        }
+        let fine = [1.0, -1.0, 32_768.0, -65_536.0, 65_536.0, 1e-14, -1e-14];
+        assert_eq!(of(&fine).unwrap(), fine);
+        for quiet in [1e-16, -1e-30, f32::MIN_POSITIVE, 1e-45, -0.0] {
+            assert_eq!(of(&[quiet]).unwrap(), [0.0], "{quiet}");
+        }
     }
 
     #[test]

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, kill_process_group, pidfd_open, prlimit};
 
-use super::protocol::Request;
+use super::protocol::{GO, Request};
 use super::{DecoderConfig, MediaError};
 
 /// Larger pipes: fewer switches between the two processes. The default limit of Linux.
@@ -58,6 +58,7 @@ impl Worker {
         let _ = fcntl_setpipe_size(&frames, PIPE_BYTES);
         // No environment: the server's holds its secrets. No pre_exec: it would fork a large process.
         let child = Command::new(&config.worker_exe)
+            .arg0("triptych")
             .arg("decode-worker")
             .env_clear()
             .stdin(OwnedFd::from(control_end))
@@ -89,6 +90,27 @@ impl Worker {
         // A socket buffer takes a whole request at once: it is far smaller.
         let sent = sendmsg(&self.control, &[IoSlice::new(&line)], &mut ancillary, SendFlags::NOSIGNAL)?;
         if sent == line.len() { Ok(()) } else { Err(std::io::Error::other("request too long")) }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    /// Lets a child go on that waits for memory.
+    pub fn go(&self) -> Result<(), MediaError> {
+        // A child that is gone says so by its end.
+        match rustix::net::send(&self.control, &[GO], SendFlags::NOSIGNAL) {
+            Ok(_) | Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => Ok(()),
+            Err(errno) => Err(MediaError::Worker(format!("answer: {errno}"))),
+        }
+    }
+
+    /// Holds the running child to less memory than it was given at first.
+    pub fn limit_data(&self, bytes: u64, most: u64) {
+        let limit = Rlimit { current: Some(bytes), maximum: Some(most) };
+        // It keeps what it had where that fails.
+        let _ = prlimit(Some(self.pid), Resource::Data, limit);
     }
 
     /// Reaps the child, which must have exited or been killed.

@@ -13,6 +13,9 @@ use crate::types::AssetKind;
 /// Longest line either side accepts, bytes.
 pub const MAX_LINE_BYTES: usize = 16 * 1024;
 
+/// What the parent answers to [`Reply::Need`] once the memory is there.
+pub const GO: u8 = b'g';
+
 /// What the child is to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Request {
@@ -22,6 +25,26 @@ pub struct Request {
     pub address_space_bytes: u64,
     pub max_pixels: u64,
     pub max_duration_secs: f64,
+    /// What ffmpeg may use, should it be needed, bytes.
+    pub ffmpeg_bytes: u64,
+    /// By how much other estimates of memory are multiplied: 1, or more where that was too little.
+    pub memory_factor: u64,
+}
+
+impl Request {
+    /// Reads a request's line; `None` for anything else.
+    pub fn read(line: &[u8]) -> Option<Self> {
+        let request: Self = serde_json::from_slice(line).ok()?;
+        let sane = |secs: f64| secs.is_finite() && secs >= 0.0;
+        let task = match request.task {
+            Task::Clips { fps, start_secs, duration_secs, .. } => {
+                sane(fps) && fps > 0.0 && sane(start_secs) && duration_secs.is_none_or(sane)
+            }
+            Task::Thumbnail { at_secs, .. } => sane(at_secs),
+            Task::Probe | Task::Health => true,
+        };
+        task.then_some(request)
+    }
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -33,6 +56,8 @@ pub enum Task {
     Thumbnail { at_secs: f64, max_side_px: u32 },
     /// Only what the file is.
     Probe,
+    /// Only whether ffmpeg starts inside the sandbox: it prints its version on the frame pipe.
+    Health,
 }
 
 /// Which tracks ffmpeg is asked for; it refuses to start when one is missing.
@@ -50,12 +75,24 @@ pub enum Streams {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
+    /// The sandbox stands; what goes wrong from here on is the file's doing.
+    Reading,
+    /// The header was read: how much memory the child needs, and how much the server will for what it sends.
+    /// The child waits for [`GO`].
+    Need { child_bytes: u64, server_bytes: u64 },
     /// The file was recognised and decoding starts. For `Engine::Ffmpeg` it is the last reply.
     Started(Started),
     /// An in-process decoder reached the end; `damaged` counts packets that did not decode.
     Finished { damaged: u64 },
     /// The file is refused.
     Failed { failure: Failure, detail: String },
+}
+
+impl Reply {
+    /// Reads a line of the child's, which a file may have taken over.
+    pub fn read(line: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(line)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

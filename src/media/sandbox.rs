@@ -7,7 +7,7 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetStatus, Scope,
 };
-use rustix::process::{Resource, Rlimit, Signal, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
@@ -37,7 +37,8 @@ pub fn close_inherited() {
     }
 }
 
-/// Caps on memory, CPU, open files; no core dumps and no writing of files.
+/// Caps on memory, CPU, open files; no core dumps and no writing of files. Where the server runs under
+/// lower caps itself (`ulimit`), those hold: no process may raise them.
 pub fn limit_resources(address_space_bytes: u64, cpu_secs: u64) -> Result<(), SandboxError> {
     let hard = |value: u64| Rlimit { current: Some(value), maximum: Some(value) };
     let cpu = Rlimit { current: Some(cpu_secs), maximum: Some(cpu_secs.saturating_add(1)) };
@@ -49,9 +50,33 @@ pub fn limit_resources(address_space_bytes: u64, cpu_secs: u64) -> Result<(), Sa
         (Resource::As, hard(address_space_bytes)),
     ];
     for (resource, limit) in caps {
+        let limit = within(limit, getrlimit(resource));
         setrlimit(resource, limit).map_err(|e| format!("rlimit {resource:?}: {e}"))?;
     }
     Ok(())
+}
+
+/// The wanted caps, or the inherited ones where these are lower.
+fn within(wanted: Rlimit, inherited: Rlimit) -> Rlimit {
+    let lower = |a: Option<u64>, b: Option<u64>| match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    };
+    let maximum = lower(wanted.maximum, inherited.maximum);
+    Rlimit { current: lower(lower(wanted.current, inherited.current), maximum), maximum }
+}
+
+/// Stack of each of ffmpeg's threads: the default would count as eight MiB of memory each.
+const THREAD_STACK_BYTES: u64 = 2 << 20;
+
+/// Caps what the process may allocate; the parent may lower it further. `most` is the hard cap.
+pub fn limit_data(bytes: u64, most: u64) -> Result<(), SandboxError> {
+    let data = Rlimit { current: Some(bytes.min(most)), maximum: Some(most) };
+    let data = within(data, getrlimit(Resource::Data));
+    setrlimit(Resource::Data, data).map_err(|e| format!("rlimit Data: {e}"))?;
+    let stack = getrlimit(Resource::Stack);
+    let stack = within(Rlimit { current: Some(THREAD_STACK_BYTES), ..stack }, stack);
+    setrlimit(Resource::Stack, stack).map_err(|e| format!("rlimit Stack: {e}"))
 }
 
 /// Takes away the file system (but for `executable` and its libraries), TCP, and signals to others.
@@ -140,4 +165,20 @@ fn install(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: i32) -> Result<(), San
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).map_err(|e| say(&e))?;
     let program = BpfProgram::try_from(filter).map_err(|e| say(&e))?;
     seccompiler::apply_filter(&program).map_err(|e| say(&e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inherited_caps_are_never_raised() {
+        let of = |current, maximum| Rlimit { current, maximum };
+        let ours = of(Some(10), Some(11));
+        assert_eq!(within(ours, of(None, None)), ours);
+        assert_eq!(within(ours, of(Some(4), None)), of(Some(4), Some(11)));
+        assert_eq!(within(ours, of(Some(4), Some(5))), of(Some(4), Some(5)));
+        assert_eq!(within(ours, of(None, Some(5))), of(Some(5), Some(5)));
+        assert_eq!(within(ours, of(Some(20), Some(30))), ours);
+    }
 }

@@ -2,10 +2,12 @@
 
 use std::fs::File;
 
-use super::decode::{caps, request};
+use super::attempt::with_memory;
+use super::decode::{Budget, caps, request};
+use super::pool::Seat;
 use super::process::Worker;
 use super::protocol::{Engine, Streams, Task};
-use super::stream::collect;
+use super::stream::{Ended, collect};
 use super::{Decoder, Limits, MediaError};
 use crate::types::AssetKind;
 
@@ -33,15 +35,30 @@ fn quick(limits: &Limits) -> Limits {
     Limits { wall_clock_secs: limits.wall_clock_secs.min(QUICK_SECS), ..limits.clone() }
 }
 
+/// One task whose output is at most one picture.
+fn run(
+    decoder: &Decoder,
+    seat: &Seat,
+    media: &File,
+    limits: &Limits,
+    task: Task,
+) -> Result<(Vec<u8>, Ended), MediaError> {
+    let budget = Budget::of(limits, media)?;
+    let done = with_memory(limits, |bounds| {
+        let worker = Worker::start(&decoder.config, media, &request(decoder, task, bounds, budget))?;
+        collect(worker, seat, caps(limits, 1.0, Streams::Both, budget))
+    })?;
+    done.1.check(decoder, budget)?;
+    Ok(done)
+}
+
 /// Asks what a file is. Blocks.
 ///
 /// # Errors
 /// [`MediaError`] where the file is refused.
-pub fn probe(decoder: &Decoder, media: &File) -> Result<Probe, MediaError> {
+pub fn probe(decoder: &Decoder, seat: &Seat, media: &File) -> Result<Probe, MediaError> {
     let limits = quick(&decoder.config.limits);
-    let worker = Worker::start(&decoder.config, media, &request(decoder, Task::Probe))?;
-    let (_, ended) = collect(worker, caps(&limits, 1.0, Streams::Both))?;
-    ended.check(&limits)?;
+    let (_, ended) = run(decoder, seat, media, &limits, Task::Probe)?;
     let info = ended.describe().ok_or_else(|| MediaError::Worker(ended.last_words()))?;
     let ffmpeg = ended.started.as_ref().is_some_and(|started| started.engine == Engine::Ffmpeg);
     if ffmpeg && !ended.log.opened {
@@ -70,6 +87,7 @@ pub fn probe(decoder: &Decoder, media: &File) -> Result<Probe, MediaError> {
 /// [`MediaError`] where the file has no picture or is refused.
 pub fn thumbnail_jpeg(
     decoder: &Decoder,
+    seat: &Seat,
     media: &File,
     at_secs: f64,
     max_side_px: u32,
@@ -78,9 +96,7 @@ pub fn thumbnail_jpeg(
     let at_secs = if at_secs.is_finite() { at_secs.max(0.0) } else { 0.0 };
     for at_secs in [at_secs, 0.0] {
         let task = Task::Thumbnail { at_secs, max_side_px: max_side_px.clamp(16, 4096) };
-        let worker = Worker::start(&decoder.config, media, &request(decoder, task))?;
-        let (jpeg, ended) = collect(worker, caps(&limits, 1.0, Streams::Both))?;
-        ended.check(&limits)?;
+        let (jpeg, ended) = run(decoder, seat, media, &limits, task)?;
         if !jpeg.is_empty() {
             return Ok(jpeg);
         }

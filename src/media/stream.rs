@@ -9,11 +9,19 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::MediaError;
 use super::ffmpeg_log::FfmpegLog;
+use super::need;
 use super::pipe::{FrameReader, SoundReader};
+use super::pool::{Memory, Seat, WORKER_BYTES};
 use super::process::{Exit, Worker};
 use super::protocol::{Engine, Failure, MAX_LINE_BYTES, Reply, Started, Streams};
+use super::work::{process_cpu, thread_cpu};
 use crate::types::AssetKind;
 
+/// Longer is for ever, and an `Instant` cannot hold it.
+const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// How often it is looked what CPU time a decode has taken.
+const LOOK_AT_CPU: Duration = Duration::from_millis(200);
 /// Largest finished picture, bytes.
 const MAX_PICTURE: usize = 16 << 20;
 
@@ -55,11 +63,11 @@ pub trait Sink {
     /// # Errors
     /// Ends the decode.
     fn started(&mut self, info: &MediaInfo) -> Result<(), MediaError>;
-    /// One upright frame, RGB, `width * height * 3` bytes.
+    /// One upright frame, RGB, `width * height * 3` bytes, that lasts so many sampling periods (at least one).
     ///
     /// # Errors
     /// Ends the decode.
-    fn frame(&mut self, width: u32, height: u32, rgb: &[u8]) -> Result<Flow, MediaError>;
+    fn frame(&mut self, width: u32, height: u32, rgb: &[u8], periods: u64) -> Result<Flow, MediaError>;
     /// Some samples, all finite.
     ///
     /// # Errors
@@ -89,6 +97,12 @@ impl Cancel {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
         Ok((Self(read), CancelGuard(write)))
     }
+
+    /// Whether nobody is interested any more.
+    pub(super) fn fired(&self) -> bool {
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
 }
 
 /// Caps the pump holds by itself.
@@ -99,6 +113,12 @@ pub struct Caps {
     pub max_duration_secs: f64,
     pub fps: f64,
     pub streams: Streams,
+    pub address_space_bytes: u64,
+    pub file_bytes: u64,
+    /// CPU time the child, and this thread since `thread_began`, may take together.
+    pub cpu: Duration,
+    /// See `cpu`.
+    pub thread_began: Duration,
 }
 
 /// How one child's output ended.
@@ -106,9 +126,17 @@ pub struct Caps {
 pub struct Ended {
     /// What ffmpeg was asked for.
     pub streams: Streams,
+    /// The child got as far as to look at the file.
+    pub reading: bool,
     pub started: Option<Started>,
     pub info: Option<MediaInfo>,
     pub failed: Option<(Failure, String)>,
+    /// It was ended, before it gave anything, because it needs so many bytes.
+    pub wants: Option<u64>,
+    /// Memory it had, bytes.
+    pub granted: u64,
+    /// Its CPU time was used up.
+    pub spent: bool,
     pub damaged: u64,
     pub frames: u64,
     pub samples: u64,
@@ -116,34 +144,39 @@ pub struct Ended {
     pub stopped: bool,
     pub log: FfmpegLog,
     pub exit: Exit,
+    /// When.
+    pub at: Instant,
 }
 
 /// Runs a child's output into a sink until it ends, the sink has enough, or a cap is hit.
 pub fn pump(
     worker: Worker,
+    seat: &Seat,
     sink: &mut dyn Sink,
     cancel: Option<&Cancel>,
     caps: Caps,
 ) -> Result<Ended, MediaError> {
-    let mut pump = Pump::new(caps);
+    let mut pump = Pump::new(caps, seat);
     let result = pump.run(&worker, sink, cancel);
     if !matches!(result, Ok(Flow::More)) {
         worker.kill();
     }
     pump.ended.exit = worker.wait();
-    pump.ended.stopped = result? == Flow::Stop;
+    pump.ended.at = Instant::now();
+    pump.ended.stopped = result? == Flow::Stop && pump.ended.wants.is_none() && !pump.ended.spent;
     Ok(pump.ended)
 }
 
 /// Runs a child whose frame pipe carries one finished picture; gives its bytes.
-pub fn collect(worker: Worker, caps: Caps) -> Result<(Vec<u8>, Ended), MediaError> {
-    let mut pump = Pump::new(caps);
+pub fn collect(worker: Worker, seat: &Seat, caps: Caps) -> Result<(Vec<u8>, Ended), MediaError> {
+    let mut pump = Pump::new(caps, seat);
     pump.raw = Some(Vec::new());
     let result = pump.run(&worker, &mut Nothing, None);
-    if result.is_err() {
+    if !matches!(result, Ok(Flow::More)) {
         worker.kill();
     }
     pump.ended.exit = worker.wait();
+    pump.ended.at = Instant::now();
     result?;
     Ok((pump.raw.unwrap_or_default(), pump.ended))
 }
@@ -155,7 +188,7 @@ impl Sink for Nothing {
     fn started(&mut self, _: &MediaInfo) -> Result<(), MediaError> {
         Ok(())
     }
-    fn frame(&mut self, _: u32, _: u32, _: &[u8]) -> Result<Flow, MediaError> {
+    fn frame(&mut self, _: u32, _: u32, _: &[u8], _: u64) -> Result<Flow, MediaError> {
         Ok(Flow::Stop)
     }
     fn sound(&mut self, _: &[f32]) -> Result<Flow, MediaError> {
@@ -166,8 +199,13 @@ impl Sink for Nothing {
     }
 }
 
-struct Pump {
+struct Pump<'a> {
     caps: Caps,
+    seat: &'a Seat,
+    /// The child's, once it has asked for it; given back after the child is gone.
+    memory: Option<Memory>,
+    fitted: bool,
+    cpu_looked_at: Instant,
     deadline: Instant,
     ended: Ended,
     control_line: Vec<u8>,
@@ -182,23 +220,32 @@ struct Pump {
     exited: bool,
 }
 
-impl Pump {
-    fn new(caps: Caps) -> Self {
+impl<'a> Pump<'a> {
+    fn new(caps: Caps, seat: &'a Seat) -> Self {
         let ended = Ended {
             streams: caps.streams,
+            reading: false,
             started: None,
             info: None,
             failed: None,
+            wants: None,
+            granted: 0,
+            spent: false,
             damaged: 0,
             frames: 0,
             samples: 0,
             stopped: false,
             log: FfmpegLog::default(),
             exit: Exit::default(),
+            at: Instant::now(),
         };
         Self {
             caps,
-            deadline: Instant::now() + caps.wall_clock,
+            seat,
+            memory: None,
+            fitted: false,
+            cpu_looked_at: Instant::now(),
+            deadline: Instant::now() + caps.wall_clock.min(A_YEAR),
             ended,
             control_line: Vec::new(),
             raw: None,
@@ -221,18 +268,66 @@ impl Pump {
         while self.frames_open || self.sound_open || !self.exited {
             let (frames, sound) = self.wait(worker, cancel)?;
             // What the child said before it sent data must be known before the data are looked at.
-            self.drain_talk(worker)?;
+            self.drain_talk(worker, cancel)?;
+            self.fit_memory(worker);
+            self.look_at_cpu(worker);
+            if self.ended.wants.is_some() || self.ended.spent {
+                return Ok(Flow::Stop);
+            }
             if frames && self.raw.is_some() {
                 self.read_raw(worker)?;
-            } else if frames && self.read_frames(worker, sink)? == Flow::Stop {
+            } else if frames && self.read_frames(worker, sink, cancel)? == Flow::Stop {
                 return Ok(Flow::Stop);
             }
             if sound && self.read_sound(worker, sink)? == Flow::Stop {
                 return Ok(Flow::Stop);
             }
         }
-        self.drain_talk(worker)?;
+        self.drain_talk(worker, cancel)?;
         Ok(Flow::More)
+    }
+
+    /// Answers a child that has read its file's header: memory first.
+    fn give_memory(&mut self, worker: &Worker, cancel: Option<&Cancel>, need: u64) -> Result<(), MediaError> {
+        let begun = Instant::now();
+        let most = self.caps.address_space_bytes;
+        if need > most {
+            return Err(MediaError::DecodeLimit("memory"));
+        }
+        self.memory = None;
+        let memory = self.seat.reserve(need, &mut || cancel.is_some_and(Cancel::fired))?;
+        self.ended.granted = memory.bytes;
+        self.memory = Some(memory);
+        self.deadline += begun.elapsed();
+        worker.go()
+    }
+
+    /// Once ffmpeg has described its input: gives back what it does not need, or ends it if it needs more.
+    fn fit_memory(&mut self, worker: &Worker) {
+        let log = &self.ended.log;
+        if self.fitted || !log.mapped {
+            return;
+        }
+        self.fitted = true;
+        let Some(memory) = &mut self.memory else { return };
+        let (width, height) = log.size.unwrap_or_default();
+        let need = need::ffmpeg(width, height, &log.pixel_format, self.caps.file_bytes);
+        if need > memory.bytes && memory.bytes < self.caps.address_space_bytes {
+            self.ended.wants = Some(need);
+        } else if need < memory.bytes {
+            worker.limit_data(need, self.caps.address_space_bytes);
+            memory.shrink(need);
+        }
+    }
+
+    fn look_at_cpu(&mut self, worker: &Worker) {
+        if self.cpu_looked_at.elapsed() < LOOK_AT_CPU {
+            return;
+        }
+        self.cpu_looked_at = Instant::now();
+        let here = thread_cpu().saturating_sub(self.caps.thread_began);
+        let child = process_cpu(worker.pid()).unwrap_or_default();
+        self.ended.spent = here + child > self.caps.cpu;
     }
 
     /// Waits until something can be read; says whether frames and sound are among it.
@@ -273,7 +368,7 @@ impl Pump {
         Ok((ready(slots[3]), ready(slots[4])))
     }
 
-    fn drain_talk(&mut self, worker: &Worker) -> Result<(), MediaError> {
+    fn drain_talk(&mut self, worker: &Worker, cancel: Option<&Cancel>) -> Result<(), MediaError> {
         let mut bytes = [0u8; 4096];
         while self.log_open {
             match read(&worker.log, &mut bytes)? {
@@ -285,25 +380,41 @@ impl Pump {
         while self.control_open {
             match read(&worker.control, &mut bytes)? {
                 Some(0) => self.control_open = false,
-                Some(n) => self.take_control(&bytes[..n])?,
+                Some(n) => self.take_control(worker, cancel, &bytes[..n])?,
                 None => break,
             }
         }
         Ok(())
     }
 
-    fn take_control(&mut self, bytes: &[u8]) -> Result<(), MediaError> {
-        for &byte in bytes {
-            if byte != b'\n' {
-                self.control_line.push(byte);
-                if self.control_line.len() > MAX_LINE_BYTES {
-                    return Err(MediaError::Worker("its answer is too long".into()));
-                }
-                continue;
+    /// The reply that a byte completes.
+    fn next_reply(&mut self, byte: u8) -> Result<Option<Reply>, MediaError> {
+        if byte != b'\n' {
+            self.control_line.push(byte);
+            if self.control_line.len() > MAX_LINE_BYTES {
+                return Err(MediaError::Worker("its answer is too long".into()));
             }
-            let reply = serde_json::from_slice(&self.control_line);
-            self.control_line.clear();
-            match reply.map_err(|e| MediaError::Worker(format!("its answer is malformed: {e}")))? {
+            return Ok(None);
+        }
+        let reply = Reply::read(&self.control_line);
+        self.control_line.clear();
+        reply.map(Some).map_err(|e| MediaError::Worker(format!("its answer is malformed: {e}")))
+    }
+
+    fn take_control(
+        &mut self,
+        worker: &Worker,
+        cancel: Option<&Cancel>,
+        bytes: &[u8],
+    ) -> Result<(), MediaError> {
+        for &byte in bytes {
+            let Some(reply) = self.next_reply(byte)? else { continue };
+            match reply {
+                Reply::Reading => self.ended.reading = true,
+                Reply::Need { child_bytes, server_bytes } => {
+                    let need = child_bytes.saturating_add(server_bytes).saturating_add(WORKER_BYTES);
+                    self.give_memory(worker, cancel, need)?;
+                }
                 Reply::Started(started) => self.ended.started = Some(started),
                 Reply::Finished { damaged } => self.ended.damaged = damaged,
                 Reply::Failed { failure, detail } => self.ended.failed = Some((failure, detail)),
@@ -348,7 +459,27 @@ impl Pump {
         Ok(())
     }
 
-    fn read_frames(&mut self, worker: &Worker, sink: &mut dyn Sink) -> Result<Flow, MediaError> {
+    /// How many sampling periods the frame lasts that has just been read. ffmpeg wrote its end to the log
+    /// before it let go of the frame.
+    fn periods(&mut self, worker: &Worker, cancel: Option<&Cancel>) -> Result<u64, MediaError> {
+        let ffmpeg = self.ended.started.as_ref().is_some_and(|started| started.engine == Engine::Ffmpeg);
+        if !ffmpeg || self.caps.streams == Streams::FirstFrame {
+            return Ok(1);
+        }
+        if self.ended.log.ends.is_empty() {
+            self.drain_talk(worker, cancel)?;
+        }
+        let end = self.ended.log.ends.pop_front();
+        let end = end.ok_or_else(|| MediaError::Worker("it sent a frame without its end".into()))?;
+        Ok(end.saturating_sub(self.ended.frames))
+    }
+
+    fn read_frames(
+        &mut self,
+        worker: &Worker,
+        sink: &mut dyn Sink,
+        cancel: Option<&Cancel>,
+    ) -> Result<Flow, MediaError> {
         // One frame a turn, so that the sound is not left waiting.
         loop {
             match read(&worker.frames, self.frame.space())? {
@@ -363,13 +494,19 @@ impl Pump {
                 continue;
             }
             self.announce(sink)?;
-            self.ended.frames += 1;
+            let periods = self.periods(worker, cancel)?;
+            if periods == 0 {
+                // Of a graph set up anew: it begins before the end of the last one.
+                self.frame.next();
+                return Ok(Flow::More);
+            }
+            self.ended.frames += periods;
             let secs = self.ended.frames as f64 / self.caps.fps;
             if secs > self.caps.max_duration_secs + 1.0 {
                 return Err(self.too_long(secs));
             }
             let begun = Instant::now();
-            let flow = sink.frame(self.frame.width, self.frame.height, self.frame.pixels())?;
+            let flow = sink.frame(self.frame.width, self.frame.height, self.frame.pixels(), periods)?;
             self.deadline += begun.elapsed();
             self.frame.next();
             return Ok(flow);
@@ -386,9 +523,9 @@ impl Pump {
             }
             Some(n) => {
                 self.announce(sink)?;
-                let samples = self.sound.take(n)?;
-                self.ended.samples += samples.len() as u64;
                 let rate = self.ended.info.as_ref().map_or(0, |info| info.sample_rate_hz);
+                let samples = self.sound.take(n, rate)?;
+                self.ended.samples += samples.len() as u64;
                 let secs = self.ended.samples as f64 / f64::from(rate.max(1));
                 if secs > self.caps.max_duration_secs + 1.0 {
                     return Err(self.too_long(secs));
@@ -412,7 +549,8 @@ impl Ended {
         Some(MediaInfo {
             kind: started.kind,
             sample_rate_hz: started.sample_rate_hz,
-            declared_secs: if ffmpeg { self.log.duration_secs } else { started.declared_secs },
+            declared_secs: if ffmpeg { self.log.duration_secs } else { started.declared_secs }
+                .filter(|secs| secs.is_finite() && *secs >= 0.0),
             estimated: started.estimated,
             width,
             height,
@@ -437,4 +575,25 @@ fn read(fd: impl AsFd, buffer: &mut [u8]) -> Result<Option<usize>, MediaError> {
         Err(Errno::AGAIN | Errno::INTR) => Ok(None),
         Err(errno) => Err(MediaError::Worker(format!("read: {errno}"))),
     }
+}
+
+/// Hears what a child says on its socket and makes of it what can be made.
+#[cfg(test)]
+pub(super) fn hear(bytes: &[u8]) {
+    let limits = super::Limits::default();
+    let Ok(media) = std::fs::File::open("/dev/null") else { return };
+    let Ok(budget) = super::decode::Budget::of(&limits, &media) else { return };
+    let seat = Seat::of_no_pool();
+    let mut pump = Pump::new(super::decode::caps(&limits, 10.0, Streams::Both, budget), &seat);
+    for byte in bytes {
+        match pump.next_reply(*byte) {
+            Ok(Some(Reply::Started(started))) => pump.ended.started = Some(started),
+            Ok(_) => {}
+            Err(_) => break,
+        }
+    }
+    if let Some(info) = pump.ended.describe() {
+        assert!(info.declared_secs.is_none_or(|secs| secs.is_finite() && secs >= 0.0));
+    }
+    let _ = pump.ended.last_words();
 }

@@ -8,11 +8,15 @@ use super::protocol::{Request, Streams, Task};
 /// Arguments for one request. `media` is the file's descriptor, `sound` the sound pipe's.
 pub fn arguments(request: &Request, demuxers: &str, media: RawFd, sound: RawFd) -> Vec<OsString> {
     let mut args = Args::default();
-    args.words("-nostdin -hide_banner -nostats -v level+info -filter_threads 1 -threads 1");
+    if matches!(request.task, Task::Health) {
+        args.words("-hide_banner -version");
+        return args.0;
+    }
+    args.words("-nostdin -hide_banner -nostats -v repeat+level+info -filter_threads 1 -threads 1");
     args.words("-protocol_whitelist fd -format_whitelist").word(demuxers);
     args.word("-max_pixels").word(request.max_pixels.to_string());
     match request.task {
-        Task::Probe => {
+        Task::Probe | Task::Health => {
             args.input(media);
         }
         Task::Thumbnail { at_secs, max_side_px } => {
@@ -36,6 +40,22 @@ pub fn arguments(request: &Request, demuxers: &str, media: RawFd, sound: RawFd) 
         }
     }
     args.0
+}
+
+/// The filter `fps=fps=FPS:start_time=0`, but that each frame leaves it once, however long it lasts.
+///
+/// `settb` rounds time stamps to sampling periods as `fps` does. `setpts` then numbers frames so that one
+/// that begins no later period than any before it gets its predecessor's number, and any other the next:
+/// `fps` drops and emits the same frames as ever, and has no gap to fill. Each time the number goes up,
+/// `print` writes the period to the log: it is where the frame emitted for the number before ends (the
+/// expression is evaluated for the end of the stream too). So the n-th period in the log is the end of
+/// the n-th frame. A log line may begin with half a line of another thread: `ffmpeg_log::end_of_frame` knows a
+/// number by its 1e15. A graph set up anew, for pictures of another size, counts from its own first frame.
+fn sampling(fps: f64) -> String {
+    format!(
+        "settb=expr=1/{fps},setpts='if(N*gt(PTS,ld(1)),st(1,print(PTS+1e15,32)-1e15);st(0,ld(0)+1));ld(0)',\
+         fps=fps={fps}:start_time=0,format=rgb24"
+    )
 }
 
 fn secs(value: f64) -> String {
@@ -62,8 +82,8 @@ impl Args {
 
     /// PPM rather than bare rgb24: every frame says its size.
     fn frames(&mut self, fps: f64) -> &mut Self {
-        self.words("-map 0:V:0 -vf").word(format!("fps=fps={fps}:start_time=0,format=rgb24"));
-        self.words("-c:v ppm -pix_fmt rgb24 -threads 1 -f image2pipe pipe:1")
+        self.words("-map 0:V:0 -fps_mode passthrough -vf").word(sampling(fps));
+        self.words("-c:v ppm -pix_fmt rgb24 -threads 1 -thread_queue_size 1 -f image2pipe pipe:1")
     }
 
     fn first_frame(&mut self) -> &mut Self {

@@ -11,7 +11,8 @@ use std::process::{Command, ExitCode};
 use rustix::io::FdFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use super::protocol::{Engine, Failure, MAX_LINE_BYTES, Reply, Request, Started, Streams, Task};
+use super::need;
+use super::protocol::{Engine, Failure, GO, MAX_LINE_BYTES, Reply, Request, Started, Streams, Task};
 use super::sniff::{SNIFF_BYTES, Sniffed, sniff};
 use super::{audio, image, sandbox, video};
 
@@ -56,6 +57,18 @@ impl Job {
         self.say(&Reply::Started(started))
     }
 
+    /// Waits until the parent has set memory aside, and is held to it from then on.
+    pub fn reserve(&mut self, child_bytes: u64, server_bytes: u64) -> Result<(), Refusal> {
+        self.say(&Reply::Need { child_bytes, server_bytes })?;
+        let mut answer = [0];
+        let internal = |e: &dyn std::fmt::Display| Refusal::new(Failure::Internal, e);
+        self.control.read_exact(&mut answer).map_err(|e| internal(&e))?;
+        if answer != [GO] {
+            return Err(internal(&"the answer about memory is malformed"));
+        }
+        sandbox::limit_data(child_bytes, self.request.address_space_bytes).map_err(|e| internal(&e))
+    }
+
     fn say(&mut self, reply: &Reply) -> Result<(), Refusal> {
         let mut line = serde_json::to_vec(reply).map_err(|e| Refusal::new(Failure::Internal, e))?;
         line.push(b'\n');
@@ -82,6 +95,8 @@ pub fn main() -> ExitCode {
 }
 
 fn receive() -> Option<Job> {
+    // It was started as /proc/self/exe, and would be called `exe` in every list of processes.
+    let _ = rustix::thread::set_name(c"triptych-decode");
     sandbox::bind_to_parent().ok()?;
     let control = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned().ok()?);
     let mut line = Vec::new();
@@ -91,7 +106,12 @@ fn receive() -> Option<Job> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut slices = [IoSliceMut::new(&mut bytes)];
-        let got = recvmsg(&control, &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC).ok()?.bytes;
+        let received = recvmsg(&control, &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC);
+        let got = match received {
+            Ok(received) => received.bytes,
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(_) => return None,
+        };
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(rights) = message {
                 descriptors.extend(rights);
@@ -100,9 +120,9 @@ fn receive() -> Option<Job> {
         if got == 0 {
             return None;
         }
-        line.extend_from_slice(&bytes[..got]);
+        line.extend_from_slice(bytes.get(..got)?);
     }
-    let request = serde_json::from_slice(&line).ok()?;
+    let request = Request::read(&line)?;
     let mut descriptors = descriptors.into_iter().map(File::from);
     let (media, sound) = (descriptors.next()?, descriptors.next()?);
     Some(Job { media, sound: Some(sound), control, request, landlock: false })
@@ -114,6 +134,10 @@ fn serve(job: &mut Job) -> Result<u64, Refusal> {
     // A kernel without Landlock refuses the call: rlimits and seccomp still hold, the parent warns.
     job.landlock = sandbox::landlock(Some(&job.request.ffmpeg)).unwrap_or(false);
     sandbox::seccomp().map_err(internal)?;
+    if matches!(job.request.task, Task::Health) {
+        return Err(run_ffmpeg(job, "", false));
+    }
+    job.say(&Reply::Reading)?;
 
     let mut head = Vec::with_capacity(SNIFF_BYTES);
     // The parent's descriptor shares its position with ours, and with an earlier attempt's.
@@ -129,7 +153,10 @@ fn serve(job: &mut Job) -> Result<u64, Refusal> {
         Sniffed::Sound if matches!(job.request.task, Task::Thumbnail { .. }) => {
             return Err(Refusal::new(Failure::NoPicture, "a sound has no picture"));
         }
-        Sniffed::Sound => audio::decode(job, &head)?,
+        Sniffed::Sound => {
+            job.reserve(need::SOUND * job.request.memory_factor, 0)?;
+            audio::decode(job, &head)?
+        }
         Sniffed::Ffmpeg(demuxers) | Sniffed::FfmpegPicture(demuxers) => Decoded::TryFfmpeg(demuxers),
     };
     match decoded {
@@ -176,7 +203,14 @@ fn run_ffmpeg(job: &mut Job, demuxers: &str, picture: bool) -> Refusal {
         Ok(arguments) => arguments,
         Err(error) => return Refusal::new(Failure::Internal, error),
     };
-    if let Err(refusal) = job.start(started) {
+    let bytes = job.request.ffmpeg_bytes;
+    let reserved = match job.request.task {
+        // A question to ffmpeg alone, which takes no seat and next to no memory.
+        Task::Health => sandbox::limit_data(bytes, job.request.address_space_bytes)
+            .map_err(|e| Refusal::new(Failure::Internal, e)),
+        _ => job.reserve(bytes, 0),
+    };
+    if let Err(refusal) = reserved.and_then(|()| job.start(started)) {
         return refusal;
     }
     let error = Command::new(&job.request.ffmpeg).args(arguments).env_clear().exec();

@@ -50,6 +50,9 @@ pub enum ModelError {
     /// ONNX Runtime is missing or cannot be loaded.
     #[error("{0}")]
     RuntimeMissing(String),
+    /// ONNX Runtime is there, but not whole.
+    #[error("{0}")]
+    RuntimeDamaged(String),
     /// ONNX Runtime is too old.
     #[error("{0}")]
     RuntimeTooOld(String),
@@ -101,6 +104,7 @@ impl ModelError {
             Self::FileDamaged { .. } => "model_file_damaged",
             Self::GoldenMismatch { .. } => "golden_mismatch",
             Self::RuntimeMissing(_) => "onnxruntime_missing",
+            Self::RuntimeDamaged(_) => "native_part_damaged",
             Self::RuntimeTooOld(_) => "onnxruntime_too_old",
             Self::CudaUnavailable(_) => "cuda_unavailable",
             Self::TowerFailed { .. } => "tower_failed",
@@ -142,6 +146,7 @@ impl From<NativeError> for ModelError {
             NativeError::Missing { .. } | NativeError::Unusable { .. } => {
                 Self::RuntimeMissing(error.to_string())
             }
+            NativeError::Damaged { .. } => Self::RuntimeDamaged(error.to_string()),
         }
     }
 }

@@ -63,6 +63,9 @@ pub(super) struct SessionMaker {
 
 impl SessionMaker {
     pub fn new(library: &Path, place: Place) -> Result<Self, ModelError> {
+        if matches!(place, Place::Cuda(_)) {
+            native::verify_cuda_providers(library)?;
+        }
         Ok(Self { environment: environment(library)?, place })
     }
 

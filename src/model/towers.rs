@@ -52,9 +52,12 @@ impl Pending {
     ///
     /// # Errors
     /// [`ModelError`].
+    #[tracing::instrument(level = "debug", name = "infer", skip_all, fields(modality = %self.modality, queue_secs, inference_secs))]
     pub async fn vectors(self) -> Result<SpaceVectors, ModelError> {
         let stopped = |_| ModelError::tower(self.modality, "the towers are shutting down");
         let answer = self.answer.await.map_err(stopped)??;
+        let span = tracing::Span::current();
+        span.record("queue_secs", answer.queue_secs).record("inference_secs", answer.inference_secs);
         for timings in &self.towers.timings {
             timings.add(answer.queue_secs, answer.inference_secs);
         }

@@ -26,7 +26,8 @@ pub enum CudaLack {
     Libraries,
 }
 
-const PROVIDERS: [&str; 2] = ["libonnxruntime_providers_shared.so", "libonnxruntime_providers_cuda.so"];
+pub(super) const PROVIDERS: [&str; 2] =
+    ["libonnxruntime_providers_shared.so", "libonnxruntime_providers_cuda.so"];
 
 /// Looks for the CUDA provider beside an ONNX Runtime library, starts the driver, looks for the CUDA and
 /// cuDNN libraries the pinned build needs; `None` where all are there. Nothing runs on a device.

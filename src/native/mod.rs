@@ -1,6 +1,7 @@
 //! The native parts Triptych runs on: ONNX Runtime and ffmpeg, where they are, which version.
 
 mod cuda;
+mod integrity;
 mod probe;
 
 use std::env;
@@ -8,6 +9,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 pub use cuda::{CudaLack, CudaProblem, cuda_problem};
+pub use integrity::{verify_cuda_providers, verify_ffmpeg, verify_onnxruntime};
 pub use probe::{OLDEST_ONNXRUNTIME_MINOR, ffmpeg_version, installed_version, onnxruntime_version};
 
 /// A native part that is missing or unusable.
@@ -33,6 +35,18 @@ pub enum NativeError {
         /// Why.
         reason: String,
     },
+    /// Found, but not whole, or not the bytes that were installed.
+    #[error(
+        "{part} at {path} is damaged: {reason}; run `make native` to fetch it again, or name another copy"
+    )]
+    Damaged {
+        /// Which part.
+        part: &'static str,
+        /// Where.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// Found, but older than what Triptych was built for.
     #[error("{part} at {path} is version {version}, {oldest} or newer is needed; run `make native`")]
     TooOld {
@@ -54,6 +68,7 @@ impl NativeError {
         match self {
             Self::Missing { .. } => "native_part_missing",
             Self::Unusable { .. } => "native_part_unusable",
+            Self::Damaged { .. } => "native_part_damaged",
             Self::TooOld { .. } => "native_part_too_old",
         }
     }

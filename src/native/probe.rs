@@ -25,6 +25,7 @@ pub fn onnxruntime_version(path: &Path) -> Result<String, NativeError> {
             variable: "ORT_DYLIB_PATH",
         });
     }
+    super::verify_onnxruntime(path)?;
     let unusable = |reason: String| NativeError::Unusable {
         part: ONNXRUNTIME,
         path: path.display().to_string(),
@@ -76,6 +77,7 @@ fn ask_library(path: &Path) -> Result<(String, bool), String> {
 pub fn ffmpeg_version(path: &Path) -> Result<String, NativeError> {
     let unusable =
         |reason: String| NativeError::Unusable { part: FFMPEG, path: path.display().to_string(), reason };
+    super::verify_ffmpeg(path)?;
     let text = output_of(path, "-version").map_err(unusable)?;
     let version = text
         .strip_prefix("ffmpeg version ")
@@ -157,7 +159,7 @@ mod tests {
         assert_eq!(onnxruntime_version(&path).unwrap_err().code(), "native_part_missing");
         std::fs::write(&path, b"not a library").unwrap();
         let error = onnxruntime_version(&path).unwrap_err();
-        assert_eq!(error.code(), "native_part_unusable");
+        assert_eq!(error.code(), "native_part_damaged");
         assert!(error.to_string().contains(&path.display().to_string()), "{error}");
     }
 

@@ -38,7 +38,7 @@ impl Plan {
     /// The next clip's start, once `total` units are there to hold all of it.
     pub fn next(&mut self, total: u64) -> Option<u64> {
         let start = self.next_start;
-        if start + self.window > total {
+        if start.saturating_add(self.window) > total {
             return None;
         }
         self.next += 1;
@@ -73,6 +73,10 @@ pub struct FrameBlocks {
     window: usize,
     previous: Arc<[u8]>,
     current: Arc<[u8]>,
+    /// How many of the latest frames are equal.
+    run: u64,
+    /// A window of these.
+    still: Option<Arc<[u8]>>,
     /// Frames so far.
     pub count: u64,
 }
@@ -82,7 +86,8 @@ impl FrameBlocks {
     #[must_use]
     pub fn new(window: usize, frame_bytes: usize) -> Self {
         let none: Arc<[u8]> = Arc::from([]);
-        Self { frame_bytes, window: window.max(1), previous: none.clone(), current: none, count: 0 }
+        let window = window.max(1);
+        Self { frame_bytes, window, previous: none.clone(), current: none, run: 0, still: None, count: 0 }
     }
 
     /// Appends a frame: `fill` writes it where it will stay.
@@ -92,17 +97,51 @@ impl FrameBlocks {
             let fresh = filled(self.window * self.frame_bytes, |_| ());
             self.previous = std::mem::replace(&mut self.current, fresh);
         }
-        let bytes = slot * self.frame_bytes..(slot + 1) * self.frame_bytes;
+        let at = slot * self.frame_bytes;
         // A block is shared only once it is full, so there is always exclusive access here.
         if let Some(block) = Arc::get_mut(&mut self.current) {
-            fill(&mut block[bytes]);
+            fill(&mut block[at..at + self.frame_bytes]);
+        }
+        let frame = &self.current[at..at + self.frame_bytes];
+        let same = match at.checked_sub(self.frame_bytes) {
+            Some(before) => self.current[before..at] == *frame,
+            None => self.count > 0 && self.previous[(self.window - 1) * self.frame_bytes..] == *frame,
+        };
+        if same {
+            self.run += 1;
+        } else {
+            (self.run, self.still) = (1, None);
         }
         self.count += 1;
     }
 
+    /// Appends the latest frame once more, or a whole window of times where that changes nothing else;
+    /// gives how often, at most `times`.
+    pub fn repeat(&mut self, times: u64) -> u64 {
+        let window = self.window as u64;
+        if self.run >= 2 * window && times >= window {
+            // Both blocks hold nothing else, and each place in them keeps its meaning.
+            self.count += window;
+            self.run += window;
+            return window;
+        }
+        let slot = (self.count % window) as usize;
+        let from = slot.checked_sub(1).unwrap_or(self.window - 1) * self.frame_bytes;
+        let latest = self.current[from..from + self.frame_bytes].to_vec();
+        self.push(|frame| frame.copy_from_slice(&latest));
+        1
+    }
+
     /// The window that begins at frame `start`; it must end within the last two blocks.
     #[must_use]
-    pub fn window(&self, start: u64) -> Arc<[u8]> {
+    pub fn window(&mut self, start: u64) -> Arc<[u8]> {
+        if self.run >= self.count - start {
+            return self.still();
+        }
+        self.cut_out(start)
+    }
+
+    fn cut_out(&self, start: u64) -> Arc<[u8]> {
         let window = self.window as u64;
         let current_start = (self.count - 1) / window * window;
         if start == current_start && self.count == start + window {
@@ -117,6 +156,16 @@ impl FrameBlocks {
             window[..split].copy_from_slice(&self.previous[len - split..]);
             window[split..].copy_from_slice(&self.current[..len - split]);
         })
+    }
+
+    /// A window of equal frames: always the same one as long as they go on.
+    fn still(&mut self) -> Arc<[u8]> {
+        if let Some(still) = &self.still {
+            return still.clone();
+        }
+        let still = self.cut_out(self.count - self.window as u64);
+        self.still = Some(still.clone());
+        still
     }
 
     /// The first `count` frames (fewer than a window) repeated until the window is full.
@@ -223,7 +272,7 @@ mod tests {
             let mut plan = Plan::new(window, stride);
             let mut blocks = FrameBlocks::new(window as usize, 1);
             let mut got = Vec::new();
-            let mut take = |blocks: &FrameBlocks, start: u64| {
+            let mut take = |blocks: &mut FrameBlocks, start: u64| {
                 let frames = blocks.window(start);
                 let wanted: Vec<u8> = (start..start + window).map(|i| i as u8).collect();
                 got.push(start);
@@ -232,13 +281,13 @@ mod tests {
             for i in 0..total {
                 blocks.push(|frame| frame[0] = i as u8);
                 while let Some(start) = plan.next(i + 1) {
-                    prop_assert!(take(&blocks, start));
+                    prop_assert!(take(&mut blocks, start));
                 }
                 prop_assert!(plan.needed_from(i + 1) + window >= (i + 1).min(window));
             }
             match plan.tail(total) {
                 Tail::None => {}
-                Tail::Anchored(start) => prop_assert!(take(&blocks, start)),
+                Tail::Anchored(start) => prop_assert!(take(&mut blocks, start)),
                 Tail::Looped(count) => {
                     prop_assert_eq!(count, total);
                     let frames = blocks.looped(count);
@@ -246,6 +295,40 @@ mod tests {
                 }
             }
             prop_assert_eq!(got, starts(total, window, stride));
+        }
+
+        #[test]
+        fn repeated_frames_are_the_frames_pushed_one_by_one(
+            runs in proptest::collection::vec((0u8..3, 1u64..60), 1..12),
+            window in 1u64..9, stride in 1.0f64..12.0,
+        ) {
+            let all: Vec<u8> = runs.iter().flat_map(|(v, n)| std::iter::repeat_n(*v, *n as usize)).collect();
+            let mut plan = Plan::new(window, stride);
+            let mut blocks = FrameBlocks::new(window as usize, 1);
+            let mut got = Vec::new();
+            for (value, times) in runs {
+                let mut left = times;
+                while left > 0 {
+                    if left == times {
+                        blocks.push(|frame| frame[0] = value);
+                        left -= 1;
+                    } else {
+                        let done = blocks.repeat(left);
+                        prop_assert!(done >= 1 && done <= left);
+                        left -= done;
+                    }
+                    while let Some(start) = plan.next(blocks.count) {
+                        prop_assert_eq!(&blocks.window(start)[..], &all[start as usize..][..window as usize]);
+                        got.push(start);
+                    }
+                }
+            }
+            prop_assert_eq!(blocks.count, all.len() as u64);
+            if let Tail::Anchored(start) = plan.tail(blocks.count) {
+                prop_assert_eq!(&blocks.window(start)[..], &all[start as usize..][..window as usize]);
+                got.push(start);
+            }
+            prop_assert_eq!(got, starts(all.len() as u64, window, stride));
         }
 
         #[test]

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 pub use reader::ClipReader;
 
-use crate::media::{Decoder, MediaError};
+use crate::media::{Decoder, DecoderHealth, MediaError};
 use crate::types::{AssetKind, TimeSpan};
 
 /// What a bundle's towers take, and how an asset is cut into clips.
@@ -42,6 +42,8 @@ pub struct ClipTensors {
     pub frames: Option<Arc<[u8]>>,
     /// f32 [samples] in [-1, 1], absent where the asset has no sound there.
     pub pcm: Option<Arc<[f32]>>,
+    /// Windows of equal tensors that this clip stands for, one after the other; 1 for most.
+    pub windows: u64,
 }
 
 /// What was learnt about an asset; complete once the reader has returned `None`.
@@ -95,10 +97,11 @@ pub async fn thumbnail(
     at_secs: f64,
     max_side_px: u32,
 ) -> Result<Vec<u8>, MediaError> {
+    let seat = decoder.seat().await?;
     let (decoder, path): (Decoder, PathBuf) = (decoder.clone(), path.to_owned());
     reader::on_own_thread(move || {
         let media = crate::media::open_media(&path)?;
-        crate::media::thumbnail_jpeg(&decoder, &media, at_secs, max_side_px)
+        crate::media::thumbnail_jpeg(&decoder, &seat, &media, at_secs, max_side_px)
     })
     .await
 }
@@ -108,6 +111,21 @@ pub async fn thumbnail(
 /// # Errors
 /// [`MediaError`] where the file is refused.
 pub async fn probe(decoder: &Decoder, path: &Path) -> Result<crate::media::Probe, MediaError> {
+    let seat = decoder.seat().await?;
     let (decoder, path): (Decoder, PathBuf) = (decoder.clone(), path.to_owned());
-    reader::on_own_thread(move || crate::media::probe(&decoder, &crate::media::open_media(&path)?)).await
+    reader::on_own_thread(move || {
+        let media = crate::media::open_media(&path)?;
+        crate::media::probe(&decoder, &seat, &media)
+    })
+    .await
+}
+
+/// Whether files can be decoded here, as of at most two seconds ago.
+pub async fn decoder_health(decoder: &Decoder) -> DecoderHealth {
+    let decoder = decoder.clone();
+    let asked = reader::on_own_thread(move || Ok(decoder.health())).await;
+    asked.unwrap_or_else(|error| DecoderHealth {
+        ok: false,
+        detail: error.detail().map_or_else(|| error.to_string(), str::to_owned),
+    })
 }

@@ -1,5 +1,6 @@
 //! The asynchronous face of a decode: one thread per asset reads the child and makes the clips.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::assemble::{Assembler, Cut, Message};
 use super::{AssetSummary, ClipSpec, ClipTensors};
-use crate::media::{Cancel, CancelGuard, Decoder, MediaError, decode, open_media};
+use crate::media::{Cancel, CancelGuard, Decoder, MediaError, Seat, decode, open_media};
 use crate::types::TimeSpan;
 
 /// Finished clips that may wait for the caller.
@@ -34,14 +35,15 @@ impl ClipReader {
         spec: &ClipSpec,
         span: Option<TimeSpan>,
     ) -> Result<Self, MediaError> {
+        let seat = decoder.seat().await?;
         let (cancel, guard) = Cancel::new().map_err(|e| MediaError::Worker(e.to_string()))?;
         let (sender, messages) = mpsc::channel(QUEUE);
         let summary = Arc::new(Mutex::new(AssetSummary::unknown()));
         let cut = Cut::new(spec, span);
         let assembler = Assembler::new(spec.clone(), cut, sender.clone(), summary.clone());
-        let job = Job { decoder: decoder.clone(), path: path.to_owned(), cut, assembler };
+        let job = Job { decoder: decoder.clone(), seat, path: path.to_owned(), cut, assembler };
         spawn(move || {
-            let last = match job.run(&cancel) {
+            let last = match caught(|| job.run(&cancel)) {
                 Ok(()) => Message::End,
                 Err(error) => Message::Failed(error),
             };
@@ -94,6 +96,7 @@ impl ClipReader {
 
 struct Job {
     decoder: Decoder,
+    seat: Seat,
     path: PathBuf,
     cut: Cut,
     assembler: Assembler,
@@ -102,17 +105,36 @@ struct Job {
 impl Job {
     fn run(mut self, cancel: &Cancel) -> Result<(), MediaError> {
         let media = open_media(&self.path)?;
-        let outcome = decode(&self.decoder, &media, self.cut.request(), &mut self.assembler, Some(cancel));
-        let outcome = outcome.map_err(|error| self.cut.explain(error))?;
-        self.assembler.finish(&outcome)
+        let bytes = media.metadata().map_err(MediaError::Open)?.len();
+        self.assembler.allow_for(self.decoder.config.limits.work, bytes);
+        let request = self.cut.request();
+        let outcome = decode(&self.decoder, &self.seat, &media, request, &mut self.assembler, Some(cancel));
+        match outcome {
+            Ok(outcome) => self.assembler.finish(&outcome),
+            Err(error) => {
+                // What came before is good.
+                self.assembler.release()?;
+                Err(self.cut.explain(error))
+            }
+        }
     }
+}
+
+/// A panic of ours on what a file holds is an error like others: nobody else may be hurt by it.
+fn caught<T>(work: impl FnOnce() -> Result<T, MediaError>) -> Result<T, MediaError> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(MediaError::Worker("its thread panicked".to_owned())))
 }
 
 /// A thread of its own, not one of the runtime's pool: the kernel kills the child when the thread
 /// that started it ends, and the runtime ends idle threads when it likes.
 fn spawn(work: impl FnOnce() + Send + 'static) -> Result<(), MediaError> {
     let builder = std::thread::Builder::new().name("triptych-media".into());
-    builder.spawn(work).map(drop).map_err(|e| MediaError::Worker(format!("no thread: {e}")))
+    let span = tracing::Span::current();
+    builder
+        .spawn(move || span.in_scope(work))
+        .map(drop)
+        .map_err(|e| MediaError::Worker(format!("no thread: {e}")))
 }
 
 /// Runs blocking media work on a thread of its own.
@@ -122,7 +144,7 @@ pub(super) async fn on_own_thread<T: Send + 'static>(
     let (sender, receiver) = oneshot::channel();
     spawn(move || {
         // The caller may have gone away.
-        let _ = sender.send(work());
+        let _ = sender.send(caught(work));
     })?;
     receiver.await.unwrap_or_else(|_| Err(MediaError::Worker("its thread ended without a word".into())))
 }

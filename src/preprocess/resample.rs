@@ -6,6 +6,9 @@ use rubato::{Fft, FixedSync, Resampler as _};
 /// Input samples of one FFT block, at least: long blocks keep the whole audible band.
 const BLOCK: usize = 4096;
 
+/// Samples of one block, at most, on either side: what a block holds and takes is bounded.
+const MAX_BLOCK: usize = 1 << 20;
+
 /// Resamples one channel by FFT.
 pub struct Resampler {
     /// Absent where both rates are the same.
@@ -24,13 +27,18 @@ impl Resampler {
     /// From one rate to another, Hz.
     ///
     /// # Errors
-    /// A sentence, for rates of 0.
+    /// A sentence, for rates of 0 and for two rates whose ratio would need blocks beyond [`MAX_BLOCK`].
     pub fn new(from_hz: u32, to_hz: u32) -> Result<Self, String> {
         let fft = if from_hz == to_hz {
             None
         } else {
             let (from, to) = (from_hz as usize, to_hz as usize);
-            let fft = Fft::<f32>::new(from, to, block_len(from, to), 1, FixedSync::Both);
+            let block = block_len(from, to);
+            let given = block as u128 * u128::from(to_hz) / u128::from(from_hz.max(1));
+            if from == 0 || to == 0 || block > MAX_BLOCK || given > MAX_BLOCK as u128 {
+                return Err(format!("sound of {from_hz} Hz cannot be brought to {to_hz} Hz"));
+            }
+            let fft = Fft::<f32>::new(from, to, block, 1, FixedSync::Both);
             Some(fft.map_err(|e| e.to_string())?)
         };
         let to_drop = fft.as_ref().map_or(0, |fft| fft.output_delay());
@@ -147,6 +155,32 @@ mod tests {
         assert_eq!(resample(&input, 48_000, 48_000, 100), input);
         assert_eq!(resample(&[0.5], 8000, 48_000, 1).len(), 6);
         assert_eq!(resample(&[], 8000, 48_000, 1).len(), 0);
-        assert!(Resampler::new(0, 48_000).is_err());
+        assert!(Resampler::new(0, 48_000).is_err() && Resampler::new(48_000, 0).is_err());
+    }
+
+    #[test]
+    fn no_rate_makes_a_block_without_bounds() {
+        for hz in [1, 2, 999, u32::MAX, u32::MAX - 1, 767_999] {
+            match Resampler::new(hz, 48_000) {
+                Ok(resampler) => assert!(resampler.scratch.len() <= MAX_BLOCK, "{hz}"),
+                Err(reason) => assert!(reason.contains(&hz.to_string()), "{reason}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_loudest_samples_taken_stay_numbers() {
+        let loud: Vec<f32> = (0..20_000_u32)
+            .map(|i| {
+                if i.wrapping_mul(2_654_435_761) >> 31 == 0 {
+                    crate::media::MAX_SAMPLE
+                } else {
+                    -crate::media::MAX_SAMPLE
+                }
+            })
+            .collect();
+        for from in [8000, 22_050, 44_100, 96_000] {
+            assert!(resample(&loud, from, 48_000, 1000).iter().all(|sample| sample.is_finite()));
+        }
     }
 }

@@ -6,6 +6,8 @@
 //! How far the scores at the end have fallen also tells how much of each of these windows lies in
 //! the scene, so an end may lie within a window.
 
+use std::collections::HashMap;
+
 use crate::types::{ClipId, TimeSpan};
 
 /// How much of the way from the usual score to a peak a window needs to belong to the peak's moment.
@@ -51,7 +53,36 @@ pub struct Moment {
 /// The moments of an asset, best first; every window is in one, or too much in the way of one.
 /// `usual` is what windows of no interest score.
 #[must_use]
-pub fn moments(mut windows: Vec<Window>, usual: f32) -> Vec<Moment> {
+pub fn moments(windows: Vec<Window>, usual: f32) -> Vec<Moment> {
+    let long: HashMap<ClipId, TimeSpan> = windows.iter().map(|window| (window.clip, window.span)).collect();
+    let mut found = moments_of_pieces(in_pieces(windows), usual);
+    for moment in &mut found {
+        moment.peak.span = long.get(&moment.peak.clip).copied().unwrap_or(moment.peak.span);
+    }
+    found
+}
+
+/// A clip that stands for many equal windows, as its first window, its last, and what lies between: where
+/// it meets its neighbours it is then as long as they are.
+fn in_pieces(windows: Vec<Window>) -> Vec<Window> {
+    let length = windows.iter().map(|window| window.span.duration_secs()).fold(f64::INFINITY, f64::min);
+    let cut = |window: Window| {
+        let TimeSpan { start_secs: start, end_secs: end } = window.span;
+        let lengths = window.span.duration_secs() / length + 1e-6;
+        let marks = match lengths {
+            2.0..3.0 => vec![start, f64::midpoint(start, end), end],
+            3.0.. => vec![start, start + length, end - length, end],
+            _ => vec![start, end],
+        };
+        let ends = marks.clone().into_iter().skip(1);
+        let piece =
+            move |(start_secs, end_secs)| Window { span: TimeSpan { start_secs, end_secs }, ..window };
+        marks.into_iter().zip(ends).map(piece)
+    };
+    windows.into_iter().flat_map(cut).collect()
+}
+
+fn moments_of_pieces(mut windows: Vec<Window>, usual: f32) -> Vec<Moment> {
     windows.sort_by(|a, b| a.span.start_secs.total_cmp(&b.span.start_secs).then(a.clip.cmp(&b.clip)));
     let mut order: Vec<usize> = (0..windows.len()).collect();
     order.sort_by(|a, b| windows[*b].score.total_cmp(&windows[*a].score).then(a.cmp(b)));
@@ -186,6 +217,30 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_clip_of_many_windows_meets_its_neighbours_where_it_ends() {
+        let window = |start: f64, end: f64, score| Window {
+            clip: ClipId((start * 10.0) as i64),
+            span: TimeSpan::new(start, end).unwrap(),
+            score,
+        };
+        let windows = vec![
+            window(0.0, 3.2, 0.1),
+            window(3.2, 6.4, 0.1),
+            window(6.4, 326.4, 0.9),
+            window(326.4, 329.6, 0.1),
+            window(329.6, 332.8, 0.1),
+        ];
+        let best = moments(windows.clone(), 0.1)[0];
+        assert_eq!((best.span.start_secs, best.span.end_secs), (6.4, 326.4));
+        assert_eq!(best.peak, windows[2]);
+        // A short one beside it keeps its own length.
+        let other = vec![window(0.0, 3.2, 0.1), window(3.2, 6.4, 0.9), window(6.4, 326.4, 0.1)];
+        let best = moments(other.clone(), 0.1)[0];
+        assert_eq!((best.span.start_secs, best.span.end_secs), (3.2, 6.4));
+        assert_eq!(best.peak, other[1]);
+    }
 
     /// Windows over scenes (start, end, how well it answers): a window scores the scenes in it by
     /// their shares.

@@ -39,6 +39,27 @@ impl Damage {
     }
 }
 
+/// What was known of an asset when it was accepted, or last changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AssetFacts {
+    /// Which.
+    pub id: AssetId,
+    /// Content SHA-256, lower-case hex.
+    pub sha256: String,
+    /// Bytes.
+    pub size_bytes: u64,
+    /// Where the bytes are.
+    pub path: String,
+    /// Whether they are our own copy.
+    pub owned: bool,
+    /// Name shown to people.
+    pub name: String,
+    /// The user's JSON object.
+    pub metadata: serde_json::Value,
+    /// Unix milliseconds.
+    pub created_unix_ms: i64,
+}
+
 /// What was found out about the bytes of an asset.
 #[derive(Debug, Clone, Copy)]
 pub struct ContentNote {
@@ -89,6 +110,8 @@ pub fn mtime_ns(file: &std::fs::Metadata) -> i64 {
 pub trait Checks: Send + Sync {
     /// Notes what was found out about the bytes of assets.
     async fn note_content(&self, notes: &[ContentNote]) -> Result<(), StoreError>;
+    /// Writes down once more what is known of an asset whose row is damaged.
+    async fn mend_asset(&self, facts: &AssetFacts) -> Result<(), StoreError>;
     /// Assets whose bytes are ours and were last read before this, the longest ago first.
     async fn unchecked_assets(&self, before_unix_ms: i64, limit: u32)
     -> Result<Vec<AssetRecord>, StoreError>;

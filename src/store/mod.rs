@@ -14,7 +14,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-pub use checks::{Checks, ContentNote, Damage, DamagedRow, DamagedVectors, mtime_ns};
+pub use checks::{AssetFacts, Checks, ContentNote, Damage, DamagedRow, DamagedVectors, mtime_ns};
 pub use full::StorageFull;
 pub use lock::FolderLock;
 pub use sqlite::{CopiedAsset, CopyFacts, DATABASE, SqliteStore, StoreCopy};
@@ -402,6 +402,9 @@ pub trait Store: StandingStore + WebhookStore + Upkeep + Checks {
     async fn vector_census(&self, track: Track, space: &Space) -> Result<(u64, i64), StoreError>;
     /// Monotonic number that changes with every committed change of clips.
     async fn sequence(&self) -> Result<i64, StoreError>;
+    /// Number that rises with every committed change that somebody is told of: assets, jobs and whatever
+    /// else people set up. Never falls, also when another model's store takes over.
+    async fn acknowledged(&self) -> Result<i64, StoreError>;
     /// (assets, clips, seconds of media)
     async fn totals(&self) -> Result<(u64, u64, f64), StoreError>;
 
@@ -425,6 +428,8 @@ pub trait Store: StandingStore + WebhookStore + Upkeep + Checks {
     /// Ends an item; ends the job when it was the last. An item that has ended already changes
     /// nothing; one handed back as `queued` waits again.
     async fn finish_item(&self, job: JobId, item: &JobItem) -> Result<JobRecord, StoreError>;
+    /// Jobs that have not ended, oldest first.
+    async fn unended_jobs(&self) -> Result<Vec<JobId>, StoreError>;
     /// Cancels a job: queued items become cancelled.
     async fn cancel_job(&self, id: JobId) -> Result<JobRecord, StoreError>;
     /// Pauses a live job, or lets a paused one go on; any other one stays as it is.

@@ -39,6 +39,8 @@ pub struct Options {
     pub envs: Vec<(String, String)>,
     /// What the server is started by, as `nsenter` with its arguments.
     pub prefix: Vec<String>,
+    /// Where its log goes; default: the test's own standard error.
+    pub log: Option<PathBuf>,
 }
 
 impl Options {
@@ -56,6 +58,10 @@ impl Options {
     }
     pub fn prefix(mut self, prefix: &[String]) -> Self {
         self.prefix = prefix.to_vec();
+        self
+    }
+    pub fn log(mut self, log: &Path) -> Self {
+        self.log = Some(log.to_owned());
         self
     }
     pub fn args(mut self, args: &[&str]) -> Self {
@@ -76,55 +82,102 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server and waits until it listens.
+    /// Starts a server and waits until it is ready.
     pub fn start(options: Options) -> Self {
+        Self::try_start(options).expect("the server ended before it was ready")
+    }
+
+    /// The same with another program.
+    pub fn start_program(program: &Path, options: Options) -> Self {
+        Self::spawn(program, options, Stdio::inherit()).expect("the server ended before it was ready")
+    }
+
+    /// Starts a server and waits until it is ready; `None` where it ends before.
+    pub fn try_start(options: Options) -> Option<Self> {
+        Self::spawn(&binary(), options, Stdio::inherit())
+    }
+
+    /// Starts a server and waits until it is ready; what it said where it ends before.
+    pub fn start_or_said(options: Options) -> Result<Self, String> {
+        let said = tempfile::NamedTempFile::new().unwrap();
+        let started = Self::spawn(&binary(), options, said.reopen().unwrap().into());
+        started.ok_or_else(|| String::from_utf8_lossy(&std::fs::read(said.path()).unwrap()).into_owned())
+    }
+
+    fn spawn(program: &Path, options: Options, stderr: Stdio) -> Option<Self> {
         let kept = options.data.is_none().then(|| tempfile::tempdir().unwrap());
         let data = options.data.unwrap_or_else(|| kept.as_ref().unwrap().path().join("data"));
+        let stderr = options.log.map_or(stderr, |log| std::fs::File::create(log).unwrap().into());
         let mut command = Command::new("sh");
-        command
-            .args(["-c", KEEPER, "keeper"])
-            .args(options.prefix)
-            .arg(binary())
-            .args(["serve", "--listen", "127.0.0.1:0"])
-            .arg("--data")
-            .arg(data)
-            .args(["--model", &manifest_dir().join("models/small-world").to_string_lossy()])
-            .args(["--device", "cpu"]);
-        for root in options.roots {
-            command.arg("--allow-root").arg(root);
-        }
-        command.args(options.args).envs(options.envs).env("TRIPTYCH_NATIVE_DIR", native_dir());
-        let mut keeper = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        command.args(["-c", KEEPER, "keeper"]).args(options.prefix).arg(program);
+        serve_arguments(&mut command, &data, options.roots, options.args, options.envs);
+        let mut keeper = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let stdin = keeper.stdin.take();
         let mut lines = BufReader::new(keeper.stdout.take().unwrap()).lines();
         let mut wanted = |prefix: &str| {
-            for line in lines.by_ref() {
-                if let Some(rest) = line.unwrap().strip_prefix(prefix) {
-                    return rest.to_owned();
-                }
-            }
-            panic!("the server ended before it said `{prefix}`");
+            lines.by_ref().find_map(|line| line.unwrap().strip_prefix(prefix).map(str::to_owned))
         };
-        let (pid, url) = (wanted("pid "), wanted("listening on "));
+        let (pid, url) = (wanted("pid ").unwrap(), wanted("listening on "));
+        let Some(url) = url else {
+            drop(stdin);
+            keeper.wait().unwrap();
+            return None;
+        };
         std::thread::spawn(move || lines.for_each(drop));
         let client = Client::builder().timeout(Duration::from_secs(120)).build().unwrap();
         let server = Self { keeper, stdin, pid, url, client, key: None, _data: kept };
-        server.wait_ready();
-        server
+        server.wait_ready().then_some(server)
     }
 
-    fn wait_ready(&self) {
-        eventually("the server is ready", || {
-            self.client
-                .get(format!("{}/readyz", self.url))
-                .send()
-                .is_ok_and(|r| r.status() == 200)
-                .then_some(())
+    /// Starts a server that must end by itself before it listens: its exit status and what it said.
+    pub fn start_refused(options: Options) -> (i32, String) {
+        let data = options.data.unwrap();
+        let mut command = Command::new(binary());
+        serve_arguments(&mut command, &data, options.roots, options.args, options.envs);
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let listens = BufReader::new(child.stdout.take().unwrap()).lines().any(|line| {
+            let listens = line.unwrap().starts_with("listening on ");
+            if listens {
+                child.kill().unwrap();
+            }
+            listens
         });
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!listens, "the server was to refuse to start: {said}");
+        (output.status.code().unwrap_or(-1), said)
+    }
+
+    /// Whether it became ready; false where it ended first.
+    fn wait_ready(&self) -> bool {
+        eventually("the server is ready", || {
+            let answer = self.client.get(format!("{}/readyz", self.url)).send();
+            match answer {
+                Ok(answer) => (answer.status() == 200).then_some(true),
+                Err(_) => (!self.is_up()).then_some(false),
+            }
+        })
+    }
+
+    /// Whether the process is there.
+    pub fn is_up(&self) -> bool {
+        std::fs::read_to_string(format!("/proc/{}/stat", self.pid))
+            .is_ok_and(|stat| !stat.rsplit(')').next().unwrap().trim_start().starts_with('Z'))
+    }
+
+    /// Kills the server without a warning, while others may still ask it.
+    pub fn kill_now(&self) {
+        let _ = Command::new("kill").args(["-9", &self.pid]).stderr(Stdio::null()).status();
     }
 
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The server's process id.
+    pub fn pid(&self) -> u32 {
+        self.pid.trim().parse().unwrap()
     }
 
     /// `host:port`.
@@ -214,6 +267,33 @@ impl Drop for Server {
     }
 }
 
+/// The program under test: `TRIPTYCH_BIN`, or the one that was built with the test.
+pub fn binary() -> PathBuf {
+    std::env::var_os("TRIPTYCH_BIN").map_or_else(|| env!("CARGO_BIN_EXE_triptych").into(), PathBuf::from)
+}
+
+fn serve_arguments(
+    command: &mut Command,
+    data: &Path,
+    roots: Vec<PathBuf>,
+    args: Vec<String>,
+    envs: Vec<(String, String)>,
+) {
+    command.args(["serve", "--listen", "127.0.0.1:0", "--device", "cpu"]).arg("--data").arg(data);
+    if !args.iter().any(|arg| arg == "--model") {
+        command.arg("--model").arg(manifest_dir().join("models/small-world"));
+    }
+    for root in roots {
+        command.arg("--allow-root").arg(root);
+    }
+    command.args(args).env("TRIPTYCH_NATIVE_DIR", native_dir()).envs(envs);
+}
+
+/// Runs the program with these arguments to its end.
+pub fn run(args: &[&str]) -> std::process::Output {
+    Command::new(binary()).args(args).env("TRIPTYCH_NATIVE_DIR", native_dir()).output().unwrap()
+}
+
 /// The body of an answer that must be a success.
 pub fn ok_json(response: Response) -> Value {
     let status = response.status();
@@ -245,11 +325,6 @@ pub fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
         assert!(began.elapsed() < Duration::from_secs(60), "{what}: not within a minute");
         std::thread::sleep(Duration::from_millis(20));
     }
-}
-
-/// The server: `TRIPTYCH_BIN`, or what was built with the tests.
-pub fn binary() -> PathBuf {
-    std::env::var_os("TRIPTYCH_BIN").map_or_else(|| env!("CARGO_BIN_EXE_triptych").into(), PathBuf::from)
 }
 
 pub fn manifest_dir() -> PathBuf {
@@ -339,4 +414,41 @@ pub fn data_uri(media_type: &str, file: &Path) -> String {
     use base64::Engine;
     let bytes = std::fs::read(file).unwrap();
     format!("data:{media_type};base64,{}", base64::engine::general_purpose::STANDARD.encode(bytes))
+}
+
+/// Mono 16-bit PCM at 8 kHz; no two alike.
+pub fn wav(n: usize, secs: f64) -> Vec<u8> {
+    let hz = 120.0 + n as f64 * 1.7;
+    let samples = (secs * 8000.0) as usize;
+    let sample = |at: usize| ((at as f64 / 8000.0 * hz * std::f64::consts::TAU).sin() * 9000.0) as i16;
+    let data: Vec<u8> = (0..samples).flat_map(|at| sample(at).to_le_bytes()).collect();
+    let size = u32::try_from(data.len()).unwrap();
+    let mut file = Vec::from(*b"RIFF");
+    file.extend((36 + size).to_le_bytes());
+    file.extend(*b"WAVEfmt ");
+    file.extend(16_u32.to_le_bytes());
+    file.extend([1_u16, 1].iter().flat_map(|v| v.to_le_bytes()));
+    file.extend([8000_u32, 16_000].iter().flat_map(|v| v.to_le_bytes()));
+    file.extend([2_u16, 16].iter().flat_map(|v| v.to_le_bytes()));
+    file.extend(*b"data");
+    file.extend(size.to_le_bytes());
+    file.extend(data);
+    file
+}
+
+/// The shipped bundle under another name, which makes it another model.
+pub fn other_bundle(dir: &Path) -> PathBuf {
+    let (from, to) = (manifest_dir().join("models/small-world"), dir.canonicalize().unwrap().join("other"));
+    std::fs::create_dir_all(&to).unwrap();
+    for file in std::fs::read_dir(&from).unwrap() {
+        let file = file.unwrap().path();
+        if file.is_file() && file.file_name().unwrap() != "manifest.json" {
+            std::os::unix::fs::symlink(&file, to.join(file.file_name().unwrap())).unwrap();
+        }
+    }
+    let text = std::fs::read_to_string(from.join("manifest.json")).unwrap();
+    let mut manifest: Value = serde_json::from_str(&text).unwrap();
+    manifest["name"] = json!("other-world");
+    std::fs::write(to.join("manifest.json"), manifest.to_string()).unwrap();
+    to
 }

@@ -20,6 +20,19 @@ struct Stored {
     objects: BTreeMap<String, Bytes>,
     parts: BTreeMap<(String, usize), Bytes>,
     calls: Vec<String>,
+    endless: Endless,
+}
+
+/// How a listing never ends.
+#[derive(Clone, Copy, Default, PartialEq)]
+pub enum Endless {
+    /// It ends.
+    #[default]
+    Not,
+    /// The same continuation token again and again.
+    SameToken,
+    /// Always a new token, and never a key.
+    NewTokens,
 }
 
 type Shared = Arc<Mutex<Stored>>;
@@ -58,6 +71,10 @@ impl S3 {
         self.shared.lock().unwrap().objects.insert(name.to_owned(), bytes.into());
     }
 
+    pub fn list_without_end(&self, how: Endless) {
+        self.shared.lock().unwrap().endless = how;
+    }
+
     pub fn get(&self, name: &str) -> Option<Bytes> {
         self.shared.lock().unwrap().objects.get(name).cloned()
     }
@@ -85,8 +102,8 @@ async fn answer(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let name =
-        percent_encoding::percent_decode_str(uri.path()).decode_utf8_lossy().trim_matches('/').to_owned();
+    let path = percent_encoding::percent_decode_str(uri.path()).decode_utf8_lossy().into_owned();
+    let name = path.trim_matches('/').to_owned();
     let mut stored = shared.lock().unwrap();
     stored.calls.push(format!("{method} {name}"));
     let signed = headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or("");
@@ -137,6 +154,17 @@ fn take_parts(stored: &mut Stored, name: &str) -> Vec<Bytes> {
 
 fn list(stored: &Stored, bucket: &str, query: &HashMap<String, String>) -> String {
     let prefix = format!("{bucket}/{}", query.get("prefix").map_or("", String::as_str));
+    if stored.endless != Endless::Not {
+        let token = match stored.endless {
+            Endless::SameToken => "again".to_owned(),
+            _ => format!("{}", stored.calls.len()),
+        };
+        return format!(
+            "<ListBucketResult><IsTruncated>true</IsTruncated>\
+             <NextContinuationToken>{token}</NextContinuationToken></ListBucketResult>"
+        );
+    }
+    let encoded = query.get("encoding-type").is_some_and(|kind| kind == "url");
     let after = query.get("continuation-token").cloned().unwrap_or_default();
     let found: Vec<_> = stored
         .objects
@@ -145,8 +173,16 @@ fn list(stored: &Stored, bucket: &str, query: &HashMap<String, String>) -> Strin
         .collect();
     let more = found.len() > PAGE;
     let mut text = format!("<ListBucketResult><IsTruncated>{more}</IsTruncated>");
+    if encoded {
+        text += "<EncodingType>url</EncodingType>";
+    }
     for (name, bytes) in found.iter().take(PAGE) {
         let key = &name[bucket.len() + 1..];
+        let key = if encoded {
+            percent_encoding::utf8_percent_encode(key, percent_encoding::NON_ALPHANUMERIC).to_string()
+        } else {
+            key.to_owned()
+        };
         text += &format!(
             "<Contents><Key>{key}</Key><Size>{}</Size><LastModified>2024-01-01T00:00:00.000Z</LastModified></Contents>",
             bytes.len()

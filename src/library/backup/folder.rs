@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::BackupError;
 use super::destination::{Destination, Meter, Turn};
+use crate::fail_points::crash_point;
 use crate::library::Content;
 
 const CHUNK_BYTES: usize = 1 << 18;
@@ -49,7 +50,9 @@ impl Folder {
         let to = self.path(key);
         let folder = to.parent().unwrap_or(&self.root);
         make_folder(folder)?;
+        crash_point!("snapshot-rename");
         fs::rename(from, &to)?;
+        crash_point!("snapshot-renamed");
         // The folders above may be new too.
         for folder in folder.ancestors().take_while(|folder| folder.starts_with(&self.root)) {
             File::open(folder)?.sync_all()?;

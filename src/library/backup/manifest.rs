@@ -100,7 +100,7 @@ impl Manifest {
     }
 
     pub(super) fn file_bytes(&self) -> u64 {
-        self.files.iter().map(|file| file.size_bytes).sum()
+        self.files.iter().fold(0, |sum, file| sum.saturating_add(file.size_bytes))
     }
 }
 
@@ -201,5 +201,65 @@ mod tests {
             let code = Manifest::decode(&wrong.encode().unwrap()).unwrap_err().code();
             assert_eq!(code, "snapshot_damaged", "{path}");
         }
+    }
+}
+
+/// See [`crate::fuzz`].
+#[cfg(test)]
+pub(crate) mod fuzzed {
+    use super::*;
+
+    pub(crate) fn manifest_seeds() -> Vec<Vec<u8>> {
+        let file = |path: &str| FileEntry { path: path.into(), size_bytes: 3, sha256: "0".repeat(64) };
+        let manifest = Manifest {
+            format: FORMAT,
+            id: SnapshotId::generate(),
+            created_unix_ms: 1,
+            scheduled: false,
+            version: "1".into(),
+            model: ModelId("m".into()),
+            sequence: 5,
+            assets: 1,
+            clips: 2,
+            media_secs: 6.4,
+            files: vec![file(STORE), file(MEDIA), file("index/audio-fine.snapshot")],
+            media_files: 1,
+            media_bytes: 2,
+            copied_files: 1,
+            copied_bytes: 2,
+            lacking: 0,
+            by_path: 0,
+        };
+        vec![manifest.encode().unwrap(), serde_json::to_vec(&manifest).unwrap()]
+    }
+
+    /// As it stands, and with a right checksum: what is taken names files in its folder, and is written as it was.
+    pub(crate) fn manifest(bytes: &[u8]) {
+        let _ = Manifest::decode(bytes);
+        let Ok(json) = std::str::from_utf8(bytes) else { return };
+        let sum = hex::encode(Sha256::digest(json));
+        let Ok(manifest) = Manifest::decode([HEAD, &sum, MIDDLE, json, TAIL].concat().as_bytes()) else {
+            return;
+        };
+        assert!(manifest.files.iter().all(|file| is_plain(&file.path)));
+        let _ = manifest.file_bytes();
+        let again = Manifest::decode(&manifest.encode().unwrap()).unwrap();
+        assert_eq!((again.id, again.files), (manifest.id, manifest.files));
+    }
+
+    pub(crate) fn media_seeds() -> Vec<Vec<u8>> {
+        let entry = |lacking| MediaEntry { sha256: "ab".repeat(32), size_bytes: 7, lacking };
+        vec![encode_media(&[entry(None), entry(Some("missing".into()))]).unwrap()]
+    }
+
+    /// What is taken lies in the media folder, and is written as it was.
+    pub(crate) fn media(bytes: &[u8]) {
+        let Ok(media) = decode_media(bytes) else { return };
+        assert!(
+            media
+                .iter()
+                .all(|entry| media_key(&entry.sha256).starts_with("media/") && is_sha256(&entry.sha256))
+        );
+        assert_eq!(decode_media(&encode_media(&media).unwrap()).unwrap(), media);
     }
 }

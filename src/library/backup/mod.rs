@@ -22,6 +22,9 @@ mod place;
 mod restore;
 mod view;
 
+#[cfg(test)]
+pub(crate) use manifest::fuzzed;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -85,7 +85,7 @@ impl Library {
             }
             Err(error) => {
                 tracing::warn!(standing_query = %id, %error, "a standing query has no vectors of this model");
-                self.store.set_standing_error(id, error.code(), &error.to_string()).await?;
+                self.store.set_standing_error(id, error.code(), &error.told()).await?;
             }
         }
         Ok(())
@@ -100,7 +100,7 @@ impl Library {
         };
         match Entry::new(&record, Some(parts), &self.comparable) {
             Ok(entry) => self.standing.put(Arc::new(entry)),
-            Err(error) => self.store.set_standing_error(id, error.code(), &error.to_string()).await?,
+            Err(error) => self.store.set_standing_error(id, error.code(), &error.told()).await?,
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ pub use spec::{Given, GivenPart, StandingSpec};
 use super::webhooks::{WebhookGiven, WebhookRequest};
 use super::{Library, LibraryError};
 use crate::catalog::Filter;
+use crate::ledger::WorkKind;
 use crate::model::{Bundle, Priority};
 use crate::search::{Comparable, Fuse, Least, QueryPart, Standing};
 use crate::store::{
@@ -273,6 +274,7 @@ impl Library {
             return Err(StandingError::TooMany.into());
         }
         let record = self.store.create_standing(&stored).await?;
+        self.note_work(WorkKind::StandingQuery, record.id, true).await?;
         let entry = Entry { query: Some(query), ..Entry::without_query(&record, spec) };
         self.standing.put(Arc::new(entry));
         self.standing.wake();
@@ -324,6 +326,7 @@ impl Library {
             backfill: patch.backfill,
         };
         let record = self.store.update_standing(id, &change).await?;
+        self.note_work(WorkKind::StandingQuery, id, true).await?;
         self.standing.put(Arc::new(Entry { query, ..Entry::without_query(&record, spec) }));
         self.standing.wake();
         self.standing_view(record)
@@ -336,6 +339,7 @@ impl Library {
     pub async fn delete_standing_query(&self, id: StandingId) -> Result<(), LibraryError> {
         let _change = self.standing.change.lock().await;
         self.store.delete_standing(id).await?;
+        self.note_work(WorkKind::StandingQuery, id, false).await?;
         self.standing.remove(id);
         Ok(())
     }

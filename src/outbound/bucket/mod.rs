@@ -3,6 +3,7 @@
 //! Who may be asked is the operator's choice: the endpoint and the credentials come from the environment,
 //! never from a request, and a request may only name buckets that are on the list.
 
+mod listing;
 mod place;
 mod transport;
 
@@ -11,16 +12,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures::stream::{BoxStream, StreamExt};
+use futures::stream::{self, BoxStream, StreamExt};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload, RetryConfig, WriteMultipart};
+use object_store::{ObjectStoreExt, PutPayload, RetryConfig, WriteMultipart};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::Instant;
 use url::Url;
 
 pub use place::BucketUrl;
 
+use self::listing::Listing;
 use self::transport::Transport;
 use super::rule::HostRule;
 use super::{Download, IDLE_CONNECTIONS, Outbound, OutboundConfig, OutboundError};
@@ -95,10 +97,21 @@ impl Buckets {
     /// # Errors
     /// [`OutboundError::BucketsDisabled`], [`OutboundError::BucketNotAllowed`], [`OutboundError::NotAllowed`].
     pub fn check(&self, text: &str) -> Result<BucketUrl, OutboundError> {
+        self.allowed(text.parse()?)
+    }
+
+    /// The same for one object, whose key is taken as it stands.
+    ///
+    /// # Errors
+    /// As [`Buckets::check`].
+    pub fn check_object(&self, text: &str) -> Result<BucketUrl, OutboundError> {
+        self.allowed(BucketUrl::of_object(text)?)
+    }
+
+    fn allowed(&self, place: BucketUrl) -> Result<BucketUrl, OutboundError> {
         if self.config.allow.is_empty() {
             return Err(OutboundError::BucketsDisabled);
         }
-        let place: BucketUrl = text.parse()?;
         if self.config.allow.iter().any(|allowed| allowed.holds(&place)) {
             return Ok(place);
         }
@@ -136,7 +149,13 @@ impl Buckets {
             }
         }
         let store = builder.build().map_err(|error| OutboundError::within(&host, &error))?;
-        Ok(Bucket { store, host, outbound: self.outbound.clone() })
+        let mut url = endpoint.clone();
+        match url.path_segments_mut() {
+            Ok(mut segments) => segments.pop_if_empty().push(bucket),
+            Err(()) => return Err(OutboundError::NotAllowed("the endpoint has no path".to_owned())),
+        };
+        let (region, access) = (self.config.region.clone(), self.config.access.clone());
+        Ok(Bucket { store, host, outbound: self.outbound.clone(), url, region, access })
     }
 }
 
@@ -172,23 +191,36 @@ pub struct Bucket {
     store: AmazonS3,
     host: String,
     outbound: Outbound,
+    /// `endpoint/bucket`.
+    url: Url,
+    region: String,
+    access: Option<AccessKey>,
 }
 
 impl Bucket {
     /// The objects in a folder and in the folders in it, in the order of their keys, page by page as they
-    /// are asked for; an empty folder name: all.
+    /// are asked for; an empty folder name: all. Keys come as they are stored, also those that cannot be read
+    /// (see [`BucketUrl::is_key`]). A service that never comes to an end is refused.
     #[must_use]
     pub fn list(&self, folder: &str) -> BoxStream<'_, Result<Object, OutboundError>> {
-        let prefix = Path::parse(folder).ok();
-        let entry = |meta: object_store::Result<object_store::ObjectMeta>| match meta {
-            Ok(meta) => Ok(Object {
-                key: meta.location.to_string(),
-                size_bytes: meta.size,
-                modified_unix_ms: meta.last_modified.timestamp_millis(),
-            }),
-            Err(error) => Err(self.failure(&error)),
+        let folder = match Path::parse(folder) {
+            Ok(folder) => folder,
+            Err(error) => {
+                let why = format!("has no such folder: {error}");
+                let refused = OutboundError::refused(&self.host, why);
+                return stream::iter([Err(refused)]).boxed();
+            }
         };
-        self.store.list(prefix.as_ref()).map(entry).boxed()
+        let prefix = if folder.as_ref().is_empty() { String::new() } else { format!("{folder}/") };
+        let listing = Listing {
+            transport: Transport(self.outbound.clone()),
+            url: self.url.clone(),
+            region: self.region.clone(),
+            access: self.access.clone(),
+            host: self.host.clone(),
+            prefix,
+        };
+        listing.run()
     }
 
     /// Bytes of an object; `None` where there is none.

@@ -32,8 +32,8 @@ impl FromStr for BucketUrl {
             return Err(refused("the name of the bucket"));
         }
         let key = key.trim_matches('/');
-        if key.len() > MAX_KEY_BYTES || Path::parse(key).is_err() {
-            return Err(refused("the key"));
+        if !key.is_empty() && !Self::is_key(key) {
+            return Err(refused(BAD_KEY));
         }
         Ok(Self { bucket: bucket.to_owned(), key: key.to_owned() })
     }
@@ -45,7 +45,29 @@ impl fmt::Display for BucketUrl {
     }
 }
 
+/// What is wrong with a key that [`BucketUrl::is_key`] refuses.
+const BAD_KEY: &str = "its key has an empty part, `.` or `..`, a control character, or more than 1024 bytes";
+
 impl BucketUrl {
+    /// Whether an object of this key can be read: no other key, and no address, means the same.
+    #[must_use]
+    pub fn is_key(key: &str) -> bool {
+        let plain = !key.is_empty() && key.len() <= MAX_KEY_BYTES && !key.chars().any(char::is_control);
+        plain && Path::parse(key).is_ok_and(|path| path.as_ref() == key)
+    }
+
+    /// The place of one object, its key as it stands: `s3://b//a` is not `s3://b/a`.
+    ///
+    /// # Errors
+    /// [`OutboundError::NotAllowed`].
+    pub fn of_object(text: &str) -> Result<Self, OutboundError> {
+        let key = text.strip_prefix("s3://").and_then(|rest| rest.split_once('/')).map_or("", |(_, key)| key);
+        if Self::is_key(key) {
+            return text.parse();
+        }
+        Err(OutboundError::NotAllowed(format!("this object cannot be read: {BAD_KEY}")))
+    }
+
     /// Whether another place is this one or lies in it.
     #[must_use]
     pub fn holds(&self, other: &Self) -> bool {
@@ -75,6 +97,18 @@ mod tests {
             "s3://f@b/a",
         ] {
             assert_eq!(place(bad).map_err(|error| error.code()), Err("url_not_allowed"), "{bad}");
+        }
+        let object = |text: &str| BucketUrl::of_object(text).map(|place| place.key);
+        assert_eq!(object("s3://films/a b%20ü.mp4").unwrap(), "a b%20ü.mp4");
+        for bad in [
+            "s3://films//a",
+            "s3://films/a/",
+            "s3://films/a//b",
+            "s3://films/./a",
+            "s3://films/a\nb",
+            "s3://films",
+        ] {
+            assert_eq!(object(bad).map_err(|error| error.code()), Err("url_not_allowed"), "{bad}");
         }
         let holds = |a: &str, b: &str| place(a).unwrap().holds(&place(b).unwrap());
         assert!(holds("s3://films", "s3://films/a") && holds("s3://films/a", "s3://films/a/b"));

@@ -4,6 +4,9 @@ use crate::media::{DecodeRequest, MediaError};
 use crate::preprocess::ClipSpec;
 use crate::types::TimeSpan;
 
+/// No asset has this many frames: what a span says beyond it is as good as the end.
+const MOST_FRAMES: u64 = 1 << 40;
+
 /// Which part of the asset is wanted, in frames and in seconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Cut {
@@ -22,8 +25,9 @@ impl Cut {
     pub fn new(spec: &ClipSpec, span: Option<TimeSpan>) -> Self {
         let fps = if spec.fps.is_finite() && spec.fps > 0.0 { spec.fps } else { 1.0 };
         // A span's ends may come from a clip's own seconds: what is a hair off the grid is on it.
-        let first_frame = span.map_or(0, |s| (s.start_secs * fps + 1e-6).floor() as u64);
+        let first_frame = span.map_or(0, |s| (s.start_secs * fps + 1e-6).floor() as u64).min(MOST_FRAMES);
         let end_frame = span.map(|s| ((s.end_secs * fps - 1e-6).ceil() as u64).max(first_frame + 1));
+        let end_frame = end_frame.filter(|end| *end < MOST_FRAMES);
         let run_up = (fps.ceil() as u64).min(first_frame);
         Self { fps, sample_rate_hz: spec.sample_rate_hz, first_frame, end_frame, run_up, span }
     }
@@ -42,6 +46,9 @@ impl Cut {
             (MediaError::SpanOutOfRange { .. }, Some(span)) => {
                 MediaError::SpanOutOfRange { start_secs: span.start_secs }
             }
+            (MediaError::BadSamples { at_secs, value }, _) => {
+                MediaError::BadSamples { at_secs: at_secs + self.decode_start_secs(), value }
+            }
             (error, _) => error,
         }
     }
@@ -49,5 +56,49 @@ impl Cut {
     /// Where decoding begins, seconds.
     pub fn decode_start_secs(&self) -> f64 {
         (self.first_frame - self.run_up) as f64 / self.fps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn spec(fps: f64) -> ClipSpec {
+        ClipSpec {
+            fps,
+            frames: 8,
+            resize_shorter_side: 8,
+            crop: 8,
+            sample_rate_hz: 48_000,
+            samples: 48_000,
+            stride_secs: 1.0,
+        }
+    }
+
+    #[test]
+    fn a_span_without_an_end_runs_to_the_end() {
+        let cut = Cut::new(&spec(10.0), Some(TimeSpan { start_secs: 2.0, end_secs: f64::MAX }));
+        assert_eq!((cut.first_frame, cut.end_frame), (20, None));
+        let asked = cut.request();
+        assert_eq!((asked.start_secs, asked.duration_secs), (1.0, None));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_span_says_decoding_is_asked_for_a_part_of_an_asset(
+            start in prop_oneof![0.0..1e4, 0.0..1e300, Just(f64::MAX), Just(0.0)],
+            length in prop_oneof![0.0..1e4, 0.0..1e300, Just(f64::MIN_POSITIVE), Just(f64::MAX)],
+            fps in prop_oneof![0.01..240.0, Just(f64::NAN), Just(0.0), Just(1e9)],
+        ) {
+            let end: f64 = start + length;
+            let Ok(span) = TimeSpan::new(start, end.min(f64::MAX)) else { return Ok(()) };
+            let cut = Cut::new(&spec(fps), Some(span));
+            let asked = cut.request();
+            prop_assert!(asked.start_secs.is_finite() && asked.start_secs >= 0.0);
+            prop_assert!(asked.duration_secs.is_none_or(|secs| secs.is_finite() && secs > 0.0));
+            prop_assert!(cut.end_frame.is_none_or(|end| end > cut.first_frame));
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Puts frames and sound together to clips, holding back no more than it must.
 
 mod cut;
+mod merge;
 mod sink;
 #[cfg(test)]
 mod tests;
@@ -15,10 +16,11 @@ use super::clips::{FrameBlocks, Plan, SampleStore, Tail, looped};
 use super::frames::Resizer;
 use super::resample::Resampler;
 use super::{AssetSummary, ClipSpec, ClipTensors};
-use crate::media::{Flow, MediaError, Outcome};
+use crate::media::{Flow, MediaError, Outcome, WorkLimits};
 use crate::types::{AssetKind, TimeSpan};
 
 pub(super) use self::cut::Cut;
+use self::merge::Merger;
 
 /// Sound that may wait for its pictures, samples: 5.8 minutes at 48 kHz.
 const MAX_WAITING_SAMPLES: usize = 16 << 20;
@@ -44,7 +46,7 @@ enum Mode {
 pub(super) struct Assembler {
     spec: ClipSpec,
     cut: Cut,
-    out: mpsc::Sender<Message>,
+    out: Merger,
     summary: Arc<Mutex<AssetSummary>>,
     mode: Mode,
     declared_secs: Option<f64>,
@@ -59,6 +61,10 @@ pub(super) struct Assembler {
     blocks: FrameBlocks,
     plan: Plan,
     waiting: VecDeque<(u64, Arc<[u8]>)>,
+    /// Windows among these that are not the one before.
+    waiting_apart: usize,
+    /// Only the clip anchored at the end is still to come.
+    at_end: bool,
     sound: SampleStore,
     has_sound: bool,
     notes: Vec<String>,
@@ -85,15 +91,28 @@ impl Assembler {
             blocks: FrameBlocks::new(spec.frames, frame_bytes),
             plan: Plan::new(spec.frames as u64, spec.stride_secs * cut.fps),
             waiting: VecDeque::new(),
+            waiting_apart: 0,
+            at_end: false,
             sound: SampleStore::default(),
             has_sound: false,
             notes: Vec::new(),
             preprocess: std::time::Duration::ZERO,
             spec,
             cut,
-            out,
+            out: Merger::new(out),
             summary,
         }
+    }
+
+    /// Holds the asset to what a file of its size may unfold to.
+    pub fn allow_for(&mut self, work: WorkLimits, file_bytes: u64) {
+        let window_secs = self.spec.frames as f64 / self.cut.fps;
+        self.out.allow(work, file_bytes, self.spec.stride_secs / window_secs);
+    }
+
+    /// Sends what is held back.
+    pub fn release(&mut self) -> Result<(), MediaError> {
+        self.out.release()
     }
 
     /// After the decode: the last clips, and the summary.
@@ -107,6 +126,7 @@ impl Assembler {
             Mode::Sound => self.finish_sound()?,
             Mode::Picture | Mode::Unknown => {}
         }
+        self.release()?;
         let empty = self.blocks.count == 0 && self.sound.total() == 0 && self.mode != Mode::Picture;
         if let Some(span) = self.cut.span.filter(|_| empty) {
             return Err(MediaError::SpanOutOfRange { start_secs: span.start_secs });
@@ -166,7 +186,8 @@ impl Assembler {
         self.plan = Plan::new(self.spec.samples as u64, self.spec.stride_secs * rate);
     }
 
-    fn take_frame(&mut self, width: u32, height: u32, rgb: &[u8]) -> Result<Flow, MediaError> {
+    /// Takes a frame that lasts so many sampling periods.
+    fn take_frame(&mut self, width: u32, height: u32, rgb: &[u8], periods: u64) -> Result<Flow, MediaError> {
         let begun = Instant::now();
         let (width, height) = (width as usize, height as usize);
         let spec = &self.spec;
@@ -180,19 +201,36 @@ impl Assembler {
             resizer.run(rgb, &mut out);
             self.preprocess += begun.elapsed();
             let span = TimeSpan { start_secs: 0.0, end_secs: 1.0 / self.cut.fps };
-            self.send(ClipTensors { span, frames: Some(out.into()), pcm: None })?;
+            self.send(ClipTensors { span, frames: Some(out.into()), pcm: None, windows: 1 })?;
             return Ok(Flow::Stop);
         }
         self.blocks.push(|out| {
             resizer.run(rgb, out);
         });
         self.preprocess += begun.elapsed();
+        self.take_windows()?;
+        let mut left = periods - 1;
+        while left > 0 {
+            left -= self.blocks.repeat(left);
+            self.take_windows()?;
+        }
+        Ok(Flow::More)
+    }
+
+    /// Takes the windows that have become whole.
+    fn take_windows(&mut self) -> Result<(), MediaError> {
         while let Some(start) = self.plan.next(self.blocks.count) {
-            self.waiting.push_back((start, self.blocks.window(start)));
+            let window = self.blocks.window(start);
+            self.wait_for_sound(start, window);
         }
         self.emit()?;
-        self.give_up_sound_if_late()?;
-        Ok(Flow::More)
+        self.give_up_sound_if_late()
+    }
+
+    fn wait_for_sound(&mut self, start: u64, window: Arc<[u8]>) {
+        let same = self.waiting.back().is_some_and(|(_, before)| Arc::ptr_eq(before, &window));
+        self.waiting_apart += usize::from(!same);
+        self.waiting.push_back((start, window));
     }
 
     /// Sends every waiting clip whose sound is complete.
@@ -203,10 +241,12 @@ impl Assembler {
                 break;
             }
             let Some((start, frames)) = self.waiting.pop_front() else { break };
+            let same = self.waiting.front().is_some_and(|(_, next)| Arc::ptr_eq(next, &frames));
+            self.waiting_apart -= usize::from(!same);
             let (pcm, real) = self.sound.slice(sample, self.spec.samples);
             let pcm = (real * 10 >= self.spec.samples && real > 0).then_some(pcm);
             let span = self.frame_span(start, self.spec.frames as u64);
-            self.send(ClipTensors { span, frames: Some(frames), pcm })?;
+            self.send(ClipTensors { span, frames: Some(frames), pcm, windows: 1 })?;
         }
         let needed = self.plan.needed_from(self.blocks.count);
         let needed = self.waiting.front().map_or(needed, |(start, _)| needed.min(*start));
@@ -216,8 +256,8 @@ impl Assembler {
 
     /// Pictures cannot wait for ever: a file whose sound lies far behind loses it from there on.
     fn give_up_sound_if_late(&mut self) -> Result<(), MediaError> {
-        let bytes = self.waiting.len() * self.spec.frames * self.spec.crop * self.spec.crop * 3;
-        if bytes <= MAX_WAITING_BYTES || self.waiting.len() <= 2 {
+        let bytes = self.waiting_apart * self.spec.frames * self.spec.crop * self.spec.crop * 3;
+        if bytes <= MAX_WAITING_BYTES || self.waiting_apart <= 2 {
             return Ok(());
         }
         self.drop_sound("its sound is stored too far behind its pictures");
@@ -236,7 +276,9 @@ impl Assembler {
         match self.plan.tail(total) {
             Tail::None => Ok(()),
             Tail::Anchored(start) => {
-                self.waiting.push_back((start, self.blocks.window(start)));
+                self.at_end = true;
+                let window = self.blocks.window(start);
+                self.wait_for_sound(start, window);
                 self.emit()
             }
             Tail::Looped(count) => {
@@ -245,7 +287,7 @@ impl Assembler {
                 let (sound, real) = self.sound.slice(0, unit);
                 let pcm = (real * 10 >= unit && real > 0).then(|| looped(&sound, self.spec.samples));
                 let span = self.frame_span(0, count);
-                self.send(ClipTensors { span, frames: Some(frames), pcm })
+                self.send(ClipTensors { span, frames: Some(frames), pcm, windows: 1 })
             }
         }
     }
@@ -263,17 +305,20 @@ impl Assembler {
         self.emit_sound()?;
         match self.plan.tail(self.sound.total()) {
             Tail::None => Ok(()),
-            Tail::Anchored(start) => self.send_sound(start, self.spec.samples as u64),
+            Tail::Anchored(start) => {
+                self.at_end = true;
+                self.send_sound(start, self.spec.samples as u64)
+            }
             Tail::Looped(count) => self.send_sound(0, count),
         }
     }
 
-    fn send_sound(&self, start: u64, count: u64) -> Result<(), MediaError> {
+    fn send_sound(&mut self, start: u64, count: u64) -> Result<(), MediaError> {
         let (pcm, _) = self.sound.slice(start, count as usize);
         let pcm = if (count as usize) < self.spec.samples { looped(&pcm, self.spec.samples) } else { pcm };
         let secs = |sample: u64| self.start_secs() + sample as f64 / f64::from(self.spec.sample_rate_hz);
         let span = TimeSpan { start_secs: secs(start), end_secs: secs(start + count) };
-        self.send(ClipTensors { span, frames: None, pcm: Some(pcm) })
+        self.send(ClipTensors { span, frames: None, pcm: Some(pcm), windows: 1 })
     }
 
     fn frame_span(&self, start: u64, count: u64) -> TimeSpan {
@@ -284,10 +329,8 @@ impl Assembler {
         TimeSpan { start_secs, end_secs: declared.map_or(end_secs, |d| end_secs.min(d)) }
     }
 
-    fn send(&self, clip: ClipTensors) -> Result<(), MediaError> {
-        self.out
-            .blocking_send(Message::Clip(clip))
-            .map_err(|_| MediaError::Worker("nobody waits for the clips any more".into()))
+    fn send(&mut self, clip: ClipTensors) -> Result<(), MediaError> {
+        self.out.send(clip, self.at_end)
     }
 
     fn take_sound(&mut self, samples: &[f32]) -> Result<(), MediaError> {

@@ -32,7 +32,7 @@ impl Sink for Assembler {
             self.skip_samples = (skip_secs * rate).round() as u64;
             if info.has_audio {
                 let resampler = Resampler::new(info.sample_rate_hz, self.spec.sample_rate_hz);
-                self.resampler = Some(resampler.map_err(MediaError::Worker)?);
+                self.resampler = Some(resampler.map_err(MediaError::Corrupt)?);
             }
         }
         let mut summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
@@ -48,20 +48,19 @@ impl Sink for Assembler {
         Ok(())
     }
 
-    fn frame(&mut self, width: u32, height: u32, rgb: &[u8]) -> Result<Flow, MediaError> {
-        if self.skip_frames > 0 {
-            self.skip_frames -= 1;
-            return Ok(Flow::More);
-        }
-        let wanted = self.cut.end_frame.map(|end| end - self.cut.first_frame);
-        if self.mode == Mode::Sound || wanted.is_some_and(|wanted| self.blocks.count >= wanted) {
+    fn frame(&mut self, width: u32, height: u32, rgb: &[u8], periods: u64) -> Result<Flow, MediaError> {
+        let skipped = self.skip_frames.min(periods);
+        self.skip_frames -= skipped;
+        let wanted = self.cut.end_frame.map_or(u64::MAX, |end| end - self.cut.first_frame);
+        let periods = (periods - skipped).min(wanted.saturating_sub(self.blocks.count));
+        if self.mode == Mode::Sound || periods == 0 {
             return Ok(Flow::More);
         }
         if self.blocks.count == 0 {
             let mut summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
             (summary.width, summary.height) = (width, height);
         }
-        self.take_frame(width, height, rgb)
+        self.take_frame(width, height, rgb, periods)
     }
 
     fn sound(&mut self, samples: &[f32]) -> Result<Flow, MediaError> {

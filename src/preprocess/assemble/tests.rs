@@ -48,7 +48,7 @@ fn sound_and_pictures_meet_in_any_order_within_the_bounds() {
         let mut give = |frames: bool| {
             if frames {
                 for i in 0..128 {
-                    assembler.frame(8, 8, &[i; 192]).unwrap();
+                    assembler.frame(8, 8, &[i; 192], 1).unwrap();
                 }
             } else {
                 for chunk in sound.chunks(5000) {
@@ -60,6 +60,7 @@ fn sound_and_pictures_meet_in_any_order_within_the_bounds() {
         give(!sound_first);
         give(sound_first);
         assembler.finish_video().unwrap();
+        assembler.release().unwrap();
         let clips = clips(receiver);
         assert_eq!(clips.len(), 4);
         for (k, clip) in clips.iter().enumerate() {
@@ -73,8 +74,8 @@ fn sound_and_pictures_meet_in_any_order_within_the_bounds() {
 fn pictures_do_not_wait_for_ever_for_their_sound() {
     let (mut assembler, receiver) = assembler(&spec(200));
     let mut most = 0;
-    for _ in 0..32 * 20 {
-        assembler.frame(8, 8, &[7; 192]).unwrap();
+    for i in 0..32 * 20_u32 {
+        assembler.frame(8, 8, &[i as u8; 192], 1).unwrap();
         most = most.max(assembler.waiting.len());
     }
     assert!(most * 32 * 200 * 200 * 3 <= MAX_WAITING_BYTES + 32 * 200 * 200 * 3 && most > 10);
@@ -82,6 +83,56 @@ fn pictures_do_not_wait_for_ever_for_their_sound() {
     assembler.sound(&[0.5; 1000]).unwrap();
     assert_eq!(assembler.sound.total(), 0);
     assert!(clips(receiver).iter().all(|clip| clip.pcm.is_none()));
+}
+
+/// The spans of clips, the windows each stands for, and its first byte.
+fn shape(clips: &[ClipTensors]) -> Vec<(f64, f64, u64, u8)> {
+    let first = |clip: &ClipTensors| clip.frames.as_ref().map_or(0, |frames| frames[0]);
+    let of = |clip: &ClipTensors| (clip.span.start_secs, clip.span.end_secs, clip.windows, first(clip));
+    clips.iter().map(of).collect()
+}
+
+#[test]
+fn a_picture_that_stays_for_hours_is_one_clip() {
+    let (mut assembler, receiver) = assembler(&spec(8));
+    assembler.sound_ended().unwrap();
+    assembler.frame(8, 8, &[7; 192], 10 * 3600 * 6).unwrap();
+    assembler.frame(8, 8, &[9; 192], 40).unwrap();
+    assembler.finish_video().unwrap();
+    assembler.release().unwrap();
+    // The last one is anchored at the end.
+    let clips = shape(&clips(receiver));
+    assert_eq!(clips, [(0.0, 21_600.0, 6750, 7), (21_600.0, 21_603.2, 1, 9), (21_600.8, 21_604.0, 1, 9)]);
+}
+
+#[test]
+fn pictures_that_stay_share_their_tensors_while_the_sound_changes() {
+    let (mut assembler, receiver) = assembler(&spec(8));
+    for k in 0..3_u8 {
+        assembler.sound(&vec![f32::from(k) / 4.0; 153_600]).unwrap();
+    }
+    assembler.sound(&vec![0.5; 153_600 * 2]).unwrap();
+    assembler.sound_ended().unwrap();
+    assembler.frame(8, 8, &[7; 192], 32 * 5).unwrap();
+    assembler.finish_video().unwrap();
+    assembler.release().unwrap();
+    let clips = clips(receiver);
+    let spans: Vec<_> =
+        shape(&clips).into_iter().map(|(start, end, windows, _)| (start, end, windows)).collect();
+    assert_eq!(spans, [(0.0, 3.2, 1), (3.2, 6.4, 1), (6.4, 16.0, 3)]);
+    assert!(clips[1].same_frames(clips[0].frames.as_ref()) && !clips[1].same_pcm(clips[0].pcm.as_ref()));
+}
+
+#[test]
+fn a_small_file_may_not_unfold_to_many_clips() {
+    let (mut assembler, mut receiver) = assembler(&spec(8));
+    assembler.sound_ended().unwrap();
+    assembler.allow_for(WorkLimits { clips: 3, ..WorkLimits::default() }, 100);
+    let refused = (0..32 * 9_u32).find_map(|i| assembler.frame(8, 8, &[i as u8; 192], 1).err());
+    assert_eq!(refused.unwrap().code(), "work_limit");
+    receiver.close();
+    let sent = std::iter::from_fn(|| receiver.try_recv().ok()).count();
+    assert_eq!(sent, 3);
 }
 
 #[test]

@@ -18,6 +18,7 @@ pub(super) fn record(row: &SqliteRow) -> Result<AssetRecord, StoreError> {
     let damage: Option<&str> = row.try_get("damage")?;
     let damage = damage.and_then(Damage::from_name);
     let metadata_damage = metadata.is_none().then_some(Damage::Metadata);
+    check_outcome(row, kind)?;
     Ok(AssetRecord {
         id: id.parse().map_err(|_| damaged("asset id", id))?,
         sha256: row.try_get("sha256")?,
@@ -38,6 +39,16 @@ pub(super) fn record(row: &SqliteRow) -> Result<AssetRecord, StoreError> {
         file_mtime_ns: row.try_get("file_mtime_ns")?,
         damage: damage.or(metadata_damage),
     })
+}
+
+/// Whether what indexing found out is as it was written.
+fn check_outcome(row: &SqliteRow, kind: Option<&str>) -> Result<(), StoreError> {
+    let Some(wanted) = row.try_get::<Option<i64>, _>("outcome_crc")? else { return Ok(()) };
+    let (width, height) = (row.try_get("width")?, row.try_get("height")?);
+    if wanted == blob::outcome_checksum(kind, row.try_get("duration_secs")?, width, height) {
+        return Ok(());
+    }
+    Err(damaged("asset", "its checksum is wrong"))
 }
 
 pub(super) fn unsigned(row: &SqliteRow, column: &str) -> Result<u64, StoreError> {
@@ -87,7 +98,7 @@ pub async fn begin_asset(store: &SqliteStore, new: &NewAsset) -> Result<(AssetRe
                              created_unix_ms, updated_unix_ms, file_mtime_ns, checked_unix_ms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'indexing', ?9, ?11, ?10, ?12, ?10)
          ON CONFLICT (id) DO UPDATE SET name = ?5, path = ?6, owned = ?7, size_bytes = ?8, state = 'indexing',
-             metadata = ?9, updated_unix_ms = ?10, error_code = NULL, error_message = NULL,
+             metadata = ?9, updated_unix_ms = ?10, outcome_crc = NULL, error_code = NULL, error_message = NULL,
              file_mtime_ns = ?12, checked_unix_ms = ?10, damage = NULL",
     )
     .bind(&id)
@@ -119,7 +130,7 @@ pub async fn finish(
     let (code, message) = outcome.error.as_ref().map(|(c, m)| (c.as_str(), m.as_str())).unzip();
     sqlx::query(
         "UPDATE assets SET state = ?2, kind = ?3, duration_secs = ?4, width = ?5, height = ?6, error_code = ?7,
-             error_message = ?8, updated_unix_ms = ?9 WHERE id = ?1",
+             error_message = ?8, updated_unix_ms = ?9, outcome_crc = ?10 WHERE id = ?1",
     )
     .bind(id.to_string())
     .bind(outcome.state.as_str())
@@ -130,6 +141,12 @@ pub async fn finish(
     .bind(code)
     .bind(message)
     .bind(now_unix_ms())
+    .bind(blob::outcome_checksum(
+        outcome.kind.map(crate::types::AssetKind::as_str),
+        outcome.duration_secs,
+        outcome.width,
+        outcome.height,
+    ))
     .execute(&mut *tx)
     .await?;
     let record = in_tx(&mut tx, &id.to_string()).await?;

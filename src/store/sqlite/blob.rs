@@ -3,7 +3,7 @@
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use crate::types::{ClipId, Embedding, Space, Track};
+use crate::types::{ClipId, Embedding, Space, TimeSpan, Track};
 
 /// Row ids a clip owns: 16 spaces of two tracks.
 pub const LANES: i64 = 32;
@@ -50,6 +50,23 @@ pub fn decode(row: i64, bytes: &[u8], crc: i64) -> Option<Embedding> {
 pub fn of_row(row: &SqliteRow) -> Option<Embedding> {
     let (id, crc) = (row.try_get("id").ok()?, row.try_get("crc").ok()?);
     decode(id, row.try_get("data").ok()?, crc)
+}
+
+/// Checksum of a clip's row, but for its lanes.
+pub fn clip_checksum(id: ClipId, asset: i64, span: &TimeSpan, agreement: Option<f32>) -> i64 {
+    let mut bytes = Vec::with_capacity(32);
+    bytes.extend(asset.to_le_bytes());
+    bytes.extend(span.start_secs.to_le_bytes());
+    bytes.extend(span.end_secs.to_le_bytes());
+    bytes.extend(agreement.map(f32::to_le_bytes).into_iter().flatten());
+    checksum(id.0, &bytes)
+}
+
+/// Checksum of what indexing found out of an asset.
+pub fn outcome_checksum(kind: Option<&str>, duration_secs: f64, width: u32, height: u32) -> i64 {
+    let mut bytes = Vec::from(kind.unwrap_or(""));
+    bytes.extend(duration_secs.to_le_bytes());
+    checksum(i64::from(width) << 32 | i64::from(height), &bytes)
 }
 
 fn checksum(row: i64, bytes: &[u8]) -> i64 {

@@ -10,7 +10,9 @@ use sqlx::{ConnectOptions, Connection, Row};
 use super::{
     SqliteStore, assets, begin, blob, bump_sequence, clips, jobs, retention, standing, watches, webhooks,
 };
-use crate::store::{AssetRecord, Checks, ContentNote, Damage, DamagedRow, DamagedVectors, StoreError};
+use crate::store::{
+    AssetFacts, AssetRecord, Checks, ContentNote, Damage, DamagedRow, DamagedVectors, StoreError,
+};
 use crate::types::{AssetId, ClipId, Embedding, Space, Track};
 
 /// Rows looked at in one go.
@@ -27,8 +29,8 @@ const READS: &[Reading] = &[
     ("assets", "SELECT n AS row_n, * FROM assets WHERE n > ? ORDER BY n LIMIT ?", whole_asset),
     (
         "clips",
-        "SELECT c.id AS row_n, c.id, (SELECT id FROM assets WHERE n = c.asset) AS asset_id, start_secs, end_secs,
-             agreement FROM clips AS c WHERE c.id > ? ORDER BY c.id LIMIT ?",
+        "SELECT c.id AS row_n, c.id, (SELECT id FROM assets WHERE n = c.asset) AS asset_id, asset, start_secs, end_secs,
+             agreement, crc FROM clips AS c WHERE c.id > ? ORDER BY c.id LIMIT ?",
         |row| clips::record(row).map(drop),
     ),
     ("jobs", "SELECT n AS row_n, * FROM jobs WHERE n > ? ORDER BY n LIMIT ?", |row| {
@@ -133,6 +135,26 @@ impl Checks for SqliteStore {
             .await?;
         }
         Ok(tx.commit().await?)
+    }
+
+    async fn mend_asset(&self, facts: &AssetFacts) -> Result<(), StoreError> {
+        let mut writer = self.writer().await?;
+        sqlx::query(
+            "UPDATE assets SET sha256 = ?2, size_bytes = ?3, name = ?4, metadata = ?5, created_unix_ms = ?6,
+                 path = ?7, owned = ?8 WHERE id = ?1",
+        )
+        .bind(facts.id.to_string())
+        .bind(&facts.sha256)
+        .bind(assets::signed(facts.size_bytes))
+        .bind(&facts.name)
+        .bind(super::to_json(&facts.metadata))
+        .bind(facts.created_unix_ms)
+        .bind(&facts.path)
+        .bind(facts.owned)
+        .execute(&mut *writer)
+        .await?;
+        self.damaged.mended("assets", &facts.id.to_string());
+        Ok(())
     }
 
     async fn unchecked_assets(

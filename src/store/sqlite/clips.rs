@@ -16,14 +16,21 @@ const MAX_SPACES: i64 = blob::LANES / 2;
 pub(super) fn record(row: &SqliteRow) -> Result<ClipRecord, StoreError> {
     let asset: &str = row.try_get("asset_id")?;
     let (start, end) = (row.try_get("start_secs")?, row.try_get("end_secs")?);
-    Ok(ClipRecord {
+    let clip = ClipRecord {
         id: ClipId(row.try_get("id")?),
         asset: asset.parse().map_err(|_| damaged("asset id", asset))?,
         span: TimeSpan::new(start, end).map_err(|e| damaged("clip", &e.to_string()))?,
         agreement: row.try_get("agreement")?,
-    })
+    };
+    let wanted: Option<i64> = row.try_get("crc")?;
+    let found = blob::clip_checksum(clip.id, row.try_get("asset")?, &clip.span, clip.agreement);
+    match wanted {
+        Some(wanted) if wanted != found => Err(damaged("clip", "its checksum is wrong")),
+        _ => Ok(clip),
+    }
 }
 
+#[tracing::instrument(level = "debug", name = "store_clips", skip_all)]
 pub async fn add(store: &SqliteStore, asset: AssetId, clips: &[NewClip]) -> Result<Vec<ClipId>, StoreError> {
     let mut writer = store.writer().await?;
     let mut tx = begin(&mut writer).await?;
@@ -105,11 +112,12 @@ async fn insert_clips(
     let rows: Vec<_> = clips.iter().zip(ids).zip(masks).collect();
     for part in rows.chunks(ROWS_PER_INSERT) {
         let mut insert =
-            QueryBuilder::new("INSERT INTO clips (id, asset, start_secs, end_secs, lanes, agreement) ");
+            QueryBuilder::new("INSERT INTO clips (id, asset, start_secs, end_secs, lanes, agreement, crc) ");
         insert.push_values(part, |mut values, ((clip, id), mask)| {
             values.push_bind(id.0).push_bind(asset);
             values.push_bind(clip.span.start_secs).push_bind(clip.span.end_secs).push_bind(**mask);
             values.push_bind(clip.agreement);
+            values.push_bind(blob::clip_checksum(**id, asset, &clip.span, clip.agreement));
         });
         insert.build().execute(&mut **tx).await?;
     }
@@ -133,7 +141,7 @@ pub(super) async fn insert_vectors(
 
 pub async fn of_asset(store: &SqliteStore, asset: AssetId) -> Result<Vec<ClipRecord>, StoreError> {
     let rows = sqlx::query(
-        "SELECT clips.id, assets.id AS asset_id, start_secs, end_secs, agreement
+        "SELECT clips.id, assets.id AS asset_id, clips.asset, start_secs, end_secs, agreement, clips.crc
          FROM assets JOIN clips ON clips.asset = assets.n WHERE assets.id = ? ORDER BY start_secs, clips.id",
     )
     .bind(asset.to_string())
@@ -144,7 +152,7 @@ pub async fn of_asset(store: &SqliteStore, asset: AssetId) -> Result<Vec<ClipRec
 
 pub async fn by_id(store: &SqliteStore, ids: &[ClipId]) -> Result<Vec<ClipRecord>, StoreError> {
     let rows = sqlx::query(
-        "SELECT clips.id, assets.id AS asset_id, start_secs, end_secs, agreement
+        "SELECT clips.id, assets.id AS asset_id, clips.asset, start_secs, end_secs, agreement, clips.crc
          FROM json_each(?) AS wanted JOIN clips ON clips.id = wanted.value JOIN assets ON assets.n = clips.asset
          ORDER BY clips.id",
     )
@@ -162,7 +170,7 @@ pub async fn scan_records(
     let mut after = after.0;
     loop {
         let rows = sqlx::query(
-            "SELECT clips.id, assets.id AS asset_id, start_secs, end_secs, agreement
+            "SELECT clips.id, assets.id AS asset_id, clips.asset, start_secs, end_secs, agreement, clips.crc
              FROM clips JOIN assets ON assets.n = clips.asset WHERE clips.id > ? ORDER BY clips.id LIMIT ?",
         )
         .bind(after)
@@ -199,8 +207,17 @@ pub async fn set_agreements(store: &SqliteStore, agreements: &[(ClipId, f32)]) -
     let mut writer = store.writer().await?;
     let mut tx = begin(&mut writer).await?;
     for (id, agreement) in agreements {
-        sqlx::query("UPDATE clips SET agreement = ? WHERE id = ?")
+        let found: Option<(i64, f64, f64)> =
+            sqlx::query_as("SELECT asset, start_secs, end_secs FROM clips WHERE id = ?")
+                .bind(id.0)
+                .fetch_optional(&mut *tx)
+                .await?;
+        let Some((asset, start, end)) = found else { continue };
+        // One that is damaged stays as it is, and is reported where it is read.
+        let Ok(span) = TimeSpan::new(start, end) else { continue };
+        sqlx::query("UPDATE clips SET agreement = ?, crc = ? WHERE id = ?")
             .bind(agreement)
+            .bind(blob::clip_checksum(*id, asset, &span, Some(*agreement)))
             .bind(id.0)
             .execute(&mut *tx)
             .await?;

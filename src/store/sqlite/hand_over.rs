@@ -60,6 +60,14 @@ async fn replace_unchecked(writer: &mut SqliteConnection, copy: bool) -> Result<
         }
     }
     drop_astray(&mut tx).await?;
+    if copy {
+        // What was promised with the other store is promised with this one.
+        sqlx::query(
+            "UPDATE main.library SET acknowledged = MAX(acknowledged, (SELECT acknowledged FROM before.library))",
+        )
+        .execute(&mut *tx)
+        .await?;
+    }
     Ok(tx.commit().await?)
 }
 
@@ -107,7 +115,9 @@ mod tests {
         old.seal(true).await;
         assert_eq!(old.claim_item().await.unwrap_err().code(), "switching_models");
         assert_eq!(old.job(job.id).await.unwrap().items_total, 3);
+        let promised = old.acknowledged().await.unwrap();
         new.adopt_work(old_dir.path()).await.unwrap();
+        assert!(promised > 0 && new.acknowledged().await.unwrap() >= promised);
         assert_eq!(new.list_jobs(10).await.unwrap().iter().map(|job| job.id).collect::<Vec<_>>(), [job.id]);
         assert_eq!(new.job(stale.id).await.unwrap_err().code(), "not_found");
         assert_eq!(new.requeue_running().await.unwrap(), 1);

@@ -65,6 +65,14 @@ async fn number(tx: &mut Transaction<'_, Sqlite>, id: JobId) -> Result<i64, Stor
         .ok_or(StoreError::NotFound("job"))
 }
 
+pub async fn unended(store: &SqliteStore) -> Result<Vec<JobId>, StoreError> {
+    let ids: Vec<String> =
+        sqlx::query_scalar("SELECT id FROM jobs WHERE state IN ('queued', 'running', 'paused') ORDER BY n")
+            .fetch_all(&store.readers())
+            .await?;
+    ids.iter().map(|id| id.parse().map_err(|_| damaged("job id", id))).collect()
+}
+
 pub async fn create(
     store: &SqliteStore,
     kind: &str,

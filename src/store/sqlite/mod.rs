@@ -331,6 +331,11 @@ impl Store for SqliteStore {
             .fetch_one(&self.readers())
             .await?)
     }
+    async fn acknowledged(&self) -> Result<i64, StoreError> {
+        Ok(sqlx::query_scalar("SELECT acknowledged FROM library WHERE one = 1")
+            .fetch_one(&self.readers())
+            .await?)
+    }
     async fn totals(&self) -> Result<(u64, u64, f64), StoreError> {
         assets::totals(self).await
     }
@@ -357,6 +362,9 @@ impl Store for SqliteStore {
     }
     async fn finish_item(&self, job: JobId, item: &JobItem) -> Result<JobRecord, StoreError> {
         jobs::finish_item(self, job, item).await
+    }
+    async fn unended_jobs(&self) -> Result<Vec<JobId>, StoreError> {
+        jobs::unended(self).await
     }
     async fn cancel_job(&self, id: JobId) -> Result<JobRecord, StoreError> {
         jobs::cancel(self, id).await

@@ -1,0 +1,65 @@
+//! Why keys could not be read or changed.
+
+use crate::types::KeyId;
+
+/// Why keys could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// The file of the keys does not hold what was written.
+    #[error("{path}: {what}; put back a copy of the file, or delete it and keys.lock to start without keys")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The file of the keys is gone although there were keys.
+    #[error(
+        "{0} is missing although keys were created; put it back, or delete keys.lock to start without keys"
+    )]
+    Missing(String),
+    /// Another process is changing the keys and does not end.
+    #[error("another process holds {0}; try again when it has ended")]
+    Locked(String),
+    /// No key of this id.
+    #[error("there is no key {0}")]
+    Unknown(KeyId),
+    /// All places are taken by keys that still work.
+    #[error("there are {0} keys that work already; revoke some first")]
+    TooMany(usize),
+    /// The server was started without a data folder.
+    #[error("this server keeps no keys")]
+    Off,
+    /// A field of a new key that means nothing.
+    #[error("`{field}` {message}")]
+    BadField {
+        /// Which field.
+        field: &'static str,
+        /// What is expected, and what came.
+        message: String,
+    },
+    /// Input/output on the data folder.
+    #[error("the keys' file: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl AccessError {
+    /// Stable code.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Damaged { .. } => "keys_damaged",
+            Self::Missing(_) => "keys_missing",
+            Self::Locked(_) => "keys_locked",
+            Self::Unknown(_) => "not_found",
+            Self::TooMany(_) => "too_many_keys",
+            Self::Off => "keys_off",
+            Self::BadField { .. } => "invalid_value",
+            Self::Io(_) => "io",
+        }
+    }
+
+    pub(super) fn field(field: &'static str, message: impl Into<String>) -> Self {
+        Self::BadField { field, message: message.into() }
+    }
+}

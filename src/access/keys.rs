@@ -1,0 +1,424 @@
+//! The keys of a running server: found by what a request carries, read again when the file changes.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use subtle::ConstantTimeEq;
+
+use super::file::Stamp;
+use super::key::digest;
+use super::{AccessError, KeyFile, KeyRecord, NewKey, Role};
+use crate::jobs::now_unix_ms;
+use crate::types::KeyId;
+
+/// How often it is looked whether the command line has changed the keys.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// What the key of the command line is called in the audit log.
+const FIXED_NAME: &str = "--api-key";
+
+/// Which key somebody holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// The one of the command line.
+    Fixed,
+    /// One of the file.
+    Key(KeyId),
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Fixed => f.write_str("fixed"),
+            Self::Key(id) => id.fmt(f),
+        }
+    }
+}
+
+impl std::str::FromStr for Holder {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        if text == "fixed" { Ok(Self::Fixed) } else { text.parse().map(Self::Key).map_err(|_| ()) }
+    }
+}
+
+/// A key of the file as the server knows it.
+pub struct KnownKey {
+    /// What is kept of it.
+    pub record: KeyRecord,
+    limiter: Option<DefaultDirectRateLimiter>,
+    used_unix_ms: AtomicI64,
+}
+
+impl KnownKey {
+    fn new(record: KeyRecord, used_unix_ms: i64) -> Self {
+        let quota = record
+            .rate
+            .and_then(|rate| Quota::with_period(rate.period()).map(|quota| quota.allow_burst(rate.burst())));
+        Self { record, limiter: quota.map(RateLimiter::direct), used_unix_ms: AtomicI64::new(used_unix_ms) }
+    }
+
+    /// When it was last used, Unix milliseconds.
+    #[must_use]
+    pub fn last_used_unix_ms(&self) -> Option<i64> {
+        Some(self.used_unix_ms.load(Ordering::Relaxed)).filter(|at| *at > 0)
+    }
+}
+
+/// Who asks, once the key is known.
+#[derive(Clone)]
+pub struct Caller {
+    known: Option<Arc<KnownKey>>,
+}
+
+impl Caller {
+    /// Which key it is.
+    #[must_use]
+    pub fn holder(&self) -> Holder {
+        self.known.as_ref().map_or(Holder::Fixed, |known| Holder::Key(known.record.id))
+    }
+
+    /// What people call the key.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.known.as_ref().map_or(FIXED_NAME, |known| &known.record.name)
+    }
+
+    /// What it may do.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.known.as_ref().map_or(Role::Admin, |known| known.record.role)
+    }
+
+    /// When it ends, if it does, Unix milliseconds.
+    #[must_use]
+    pub fn expires_unix_ms(&self) -> Option<i64> {
+        self.known.as_ref().and_then(|known| known.record.expires_unix_ms)
+    }
+
+    /// Notes a use of the key.
+    ///
+    /// # Errors
+    /// How long to wait, where the key is used more often than it may be.
+    pub fn take_turn(&self) -> Result<(), Duration> {
+        let Some(known) = &self.known else { return Ok(()) };
+        known.used_unix_ms.store(now_unix_ms(), Ordering::Relaxed);
+        let Some(limiter) = &known.limiter else { return Ok(()) };
+        limiter.check().map_err(|early| early.wait_time_from(DefaultClock::default().now()))
+    }
+}
+
+/// What became of looking for a key.
+pub enum Found {
+    /// It works.
+    Caller(Caller),
+    /// It worked until its time was over.
+    Expired,
+    /// It worked until it was revoked.
+    Revoked,
+    /// Nobody has this key.
+    Unknown,
+}
+
+/// All keys of a server.
+pub struct Keys {
+    file: Option<KeyFile>,
+    fixed: Option<[u8; 32]>,
+    state: RwLock<State>,
+    next_look: Mutex<Instant>,
+    /// Once a key was needed it stays so, whatever happens to the file.
+    required: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    stamp: Option<Stamp>,
+    known: Arc<Vec<Arc<KnownKey>>>,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self {
+            file: None,
+            fixed: None,
+            state: RwLock::default(),
+            next_look: Mutex::new(Instant::now()),
+            required: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Keys {
+    /// Reads the keys of a data folder; `fixed` is the one of the command line.
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub fn open(data_dir: Option<&Path>, fixed: Option<&str>) -> Result<Self, AccessError> {
+        let keys = Self {
+            file: data_dir.map(KeyFile::new),
+            fixed: fixed.map(|key| digest(key.as_bytes())),
+            required: AtomicBool::new(fixed.is_some()),
+            ..Self::default()
+        };
+        if let Some(file) = &keys.file {
+            keys.load(file, &file.last_used())?;
+        }
+        Ok(keys)
+    }
+
+    /// Whether a request needs a key.
+    #[must_use]
+    pub fn required(&self) -> bool {
+        self.refresh();
+        self.required.load(Ordering::Relaxed)
+    }
+
+    /// Whether the key of the command line is set.
+    #[must_use]
+    pub const fn has_fixed(&self) -> bool {
+        self.fixed.is_some()
+    }
+
+    /// The key of the file with these bytes. All keys are compared, so the time tells nothing.
+    #[must_use]
+    pub fn find(&self, key: &[u8]) -> Found {
+        self.refresh();
+        let given = digest(key);
+        let mut found = None;
+        for known in self.known().iter() {
+            if bool::from(known.record.sha256.ct_eq(&given)) {
+                found = Some(Arc::clone(known));
+            }
+        }
+        found.map_or(Found::Unknown, found_key)
+    }
+
+    /// Whether this is the key of the command line.
+    #[must_use]
+    pub fn find_fixed(&self, key: &[u8]) -> Found {
+        let given = digest(key);
+        match &self.fixed {
+            Some(fixed) if bool::from(fixed.ct_eq(&given)) => Found::Caller(Caller { known: None }),
+            _ => Found::Unknown,
+        }
+    }
+
+    /// The key that somebody was given something in place of.
+    #[must_use]
+    pub fn of(&self, holder: Holder) -> Found {
+        self.refresh();
+        match holder {
+            Holder::Fixed if self.fixed.is_some() => Found::Caller(Caller { known: None }),
+            Holder::Fixed => Found::Unknown,
+            Holder::Key(id) => {
+                let known = self.known();
+                let key = known.iter().find(|known| known.record.id == id);
+                key.map_or(Found::Unknown, |known| found_key(Arc::clone(known)))
+            }
+        }
+    }
+
+    /// All keys of the file, the newest first.
+    #[must_use]
+    pub fn list(&self) -> Vec<Arc<KnownKey>> {
+        self.refresh();
+        self.known().iter().rev().cloned().collect()
+    }
+
+    /// Whether somebody could still change the keys over the API.
+    #[must_use]
+    pub fn has_admin(&self) -> bool {
+        let now = now_unix_ms();
+        let admin = |known: &Arc<KnownKey>| known.record.role == Role::Admin && known.record.works(now);
+        self.fixed.is_some() || self.known().iter().any(admin)
+    }
+
+    /// Makes a key; it works when this returns. Waits for the disk.
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub fn create(&self, new: NewKey) -> Result<(String, KeyRecord), AccessError> {
+        let file = self.file.as_ref().ok_or(AccessError::Off)?;
+        let made = file.create(new)?;
+        self.load(file, &HashMap::new())?;
+        Ok(made)
+    }
+
+    /// Ends a key; it does not work any more when this returns. Waits for the disk.
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub fn revoke(&self, id: KeyId) -> Result<KeyRecord, AccessError> {
+        let file = self.file.as_ref().ok_or(AccessError::Off)?;
+        let revoked = file.revoke(id)?;
+        self.load(file, &HashMap::new())?;
+        Ok(revoked)
+    }
+
+    /// Writes down when keys were last used. Waits for the disk.
+    pub fn save_last_used(&self) {
+        let Some(file) = &self.file else { return };
+        let used: HashMap<KeyId, i64> = self
+            .known()
+            .iter()
+            .filter_map(|known| Some((known.record.id, known.last_used_unix_ms()?)))
+            .collect();
+        if used.is_empty() || used == file.last_used() {
+            return;
+        }
+        if let Err(error) = file.write_last_used(&used) {
+            tracing::debug!(%error, "the times of the keys' last uses could not be written");
+        }
+    }
+
+    fn known(&self) -> Arc<Vec<Arc<KnownKey>>> {
+        Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner).known)
+    }
+
+    /// Reads the file again where somebody has replaced it.
+    fn refresh(&self) {
+        let Some(file) = &self.file else { return };
+        {
+            let mut next = self.next_look.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            if now < *next {
+                return;
+            }
+            *next = now + LOOK_EVERY;
+        }
+        let known = self.state.read().unwrap_or_else(PoisonError::into_inner).stamp;
+        if file.stamp() == known {
+            return;
+        }
+        if let Err(error) = self.load(file, &HashMap::new()) {
+            // What was known stays: a damaged file neither opens the server nor shuts everybody out.
+            tracing::error!(code = error.code(), %error, "the keys could not be read again");
+            metrics::counter!("triptych_keys_unreadable_total").increment(1);
+            self.state.write().unwrap_or_else(PoisonError::into_inner).stamp = file.stamp();
+        }
+    }
+
+    fn load(&self, file: &KeyFile, used: &HashMap<KeyId, i64>) -> Result<(), AccessError> {
+        // Held meanwhile: an older reading must not take the place of a newer one.
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        // Before the reading: what is replaced in between is then read once more.
+        let stamp = file.stamp();
+        let records = file.read()?;
+        let before: HashMap<KeyId, Arc<KnownKey>> =
+            state.known.iter().map(|known| (known.record.id, Arc::clone(known))).collect();
+        let keep = |record: KeyRecord| match before.get(&record.id) {
+            // With the state of its limit.
+            Some(known) if known.record == record => Arc::clone(known),
+            known => {
+                let last = known.and_then(|known| known.last_used_unix_ms());
+                let used_unix_ms = last.or_else(|| used.get(&record.id).copied()).unwrap_or(0);
+                Arc::new(KnownKey::new(record, used_unix_ms))
+            }
+        };
+        state.known = Arc::new(records.into_iter().map(keep).collect());
+        state.stamp = stamp;
+        if !state.known.is_empty() {
+            self.required.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+fn found_key(known: Arc<KnownKey>) -> Found {
+    if known.record.revoked_unix_ms.is_some() {
+        Found::Revoked
+    } else if known.record.has_expired(now_unix_ms()) {
+        Found::Expired
+    } else {
+        Found::Caller(Caller { known: Some(known) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::Rate;
+
+    fn new(role: Role, rate: Option<Rate>) -> NewKey {
+        NewKey { name: "k".to_owned(), role, expires_unix_ms: None, rate }
+    }
+
+    fn role(found: &Found) -> Option<Role> {
+        if let Found::Caller(caller) = found { Some(caller.role()) } else { None }
+    }
+
+    #[test]
+    fn keys_work_until_they_are_revoked_also_from_outside() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = Keys::open(Some(dir.path()), None).unwrap();
+        assert!(!keys.required() && !keys.has_admin());
+        let (first, record) = keys.create(new(Role::Admin, None)).unwrap();
+        assert!(keys.required() && keys.has_admin());
+        assert_eq!(role(&keys.find(first.as_bytes())), Some(Role::Admin));
+        for wrong in ["", "tk_", &first[..66], &format!("{first}0"), &first.to_uppercase()] {
+            assert!(matches!(keys.find(wrong.as_bytes()), Found::Unknown), "{wrong}");
+        }
+        // What another process writes is noticed.
+        let (second, _) = KeyFile::new(dir.path()).create(new(Role::Read, None)).unwrap();
+        KeyFile::new(dir.path()).revoke(record.id).unwrap();
+        std::thread::sleep(LOOK_EVERY);
+        assert_eq!(role(&keys.find(second.as_bytes())), Some(Role::Read));
+        assert!(matches!(keys.find(first.as_bytes()), Found::Revoked));
+        assert!(matches!(keys.of(Holder::Key(record.id)), Found::Revoked));
+        assert!(!keys.has_admin() && keys.required());
+        // A damaged or missing file changes nothing for a server that runs, and stops one that starts.
+        std::fs::write(dir.path().join("keys.json"), "{").unwrap();
+        std::thread::sleep(LOOK_EVERY);
+        assert_eq!(role(&keys.find(second.as_bytes())), Some(Role::Read));
+        std::fs::remove_file(dir.path().join("keys.json")).unwrap();
+        std::thread::sleep(LOOK_EVERY);
+        assert_eq!(role(&keys.find(second.as_bytes())), Some(Role::Read));
+        assert!(keys.required());
+        assert!(Keys::open(Some(dir.path()), None).is_err());
+    }
+
+    #[test]
+    fn the_fixed_key_is_an_admin() {
+        let keys = Keys::open(None, Some("s3cret")).unwrap();
+        assert!(keys.required() && keys.has_admin());
+        assert_eq!(role(&keys.find_fixed(b"s3cret")), Some(Role::Admin));
+        assert_eq!(role(&keys.of(Holder::Fixed)), Some(Role::Admin));
+        for wrong in ["", "s3cre", "s3crett"] {
+            assert!(matches!(keys.find_fixed(wrong.as_bytes()), Found::Unknown));
+        }
+        let none = Keys::open(None, None).unwrap();
+        assert!(matches!(none.find_fixed(b""), Found::Unknown));
+        assert!(matches!(none.of(Holder::Fixed), Found::Unknown));
+        assert_eq!(none.create(new(Role::Read, None)).unwrap_err().code(), "keys_off");
+    }
+
+    #[test]
+    fn limits_hold_over_changes_of_other_keys() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = Keys::open(Some(dir.path()), None).unwrap();
+        let (limited, _) = keys.create(new(Role::Read, Rate::new(0.01, Some(3)).ok())).unwrap();
+        let turn = || match keys.find(limited.as_bytes()) {
+            Found::Caller(caller) => caller.take_turn(),
+            _ => panic!("the key works"),
+        };
+        assert!(turn().is_ok() && turn().is_ok());
+        keys.create(new(Role::Read, None)).unwrap();
+        assert!(turn().is_ok());
+        let wait = turn().unwrap_err();
+        assert!(wait > Duration::from_secs(90) && wait <= Duration::from_secs(100), "{wait:?}");
+        keys.save_last_used();
+        assert_eq!(KeyFile::new(dir.path()).last_used().len(), 1);
+    }
+
+    #[test]
+    fn holders_have_names() {
+        for holder in [Holder::Fixed, Holder::Key(KeyId::generate())] {
+            assert_eq!(holder.to_string().parse(), Ok(holder));
+        }
+        assert!("".parse::<Holder>().is_err());
+    }
+}

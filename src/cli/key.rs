@@ -1,0 +1,131 @@
+//! `triptych key`: who may use the server of a data folder. Works beside a running server, which notices.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use comfy_table::{Table, presets};
+
+use super::{CliError, table};
+use crate::access::{KeyFile, NewKey, Rate, Role};
+use crate::http::{CreatedKey, KeyView};
+use crate::jobs::now_unix_ms;
+use crate::types::KeyId;
+
+/// What to do with keys.
+#[derive(Debug, Args)]
+pub struct KeyCommand {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Make a key and print it; it is not kept and cannot be shown again.
+    Create(CreateArgs),
+    /// List the keys, the newest first.
+    List(PlaceArgs),
+    /// Revoke a key: it ends at once, also in a running server.
+    Revoke(RevokeArgs),
+}
+
+#[derive(Debug, Args)]
+struct PlaceArgs {
+    /// Data folder. Made if absent, so that a server can be given keys before its first start.
+    #[arg(long, env = "TRIPTYCH_DATA", default_value = "data")]
+    data: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct CreateArgs {
+    /// What people call the key; it is written into the audit log.
+    #[arg(long)]
+    name: String,
+    /// What it may do: metrics, read, write or admin. Each may do what the ones before it may.
+    #[arg(long)]
+    role: Role,
+    /// When it ends, such as 2027-01-31T00:00:00Z; default: when it is revoked.
+    #[arg(long, value_name = "DATE", conflicts_with = "expires_in_days")]
+    expires_at: Option<String>,
+    /// In how many days it ends.
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..))]
+    expires_in_days: Option<u32>,
+    /// How many requests a second it may make; default: as many as it likes.
+    #[arg(long, value_name = "RATE")]
+    rate_per_sec: Option<f64>,
+    /// How many of them may come at once; default: those of one second.
+    #[arg(long, value_name = "COUNT", requires = "rate_per_sec")]
+    burst: Option<u32>,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+#[derive(Debug, Args)]
+struct RevokeArgs {
+    /// Its id, key_…
+    id: KeyId,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// Runs `key`.
+pub fn run(command: KeyCommand) -> Result<ExitCode, CliError> {
+    match command.action {
+        Action::Create(args) => create(args)?,
+        Action::List(place) => list(&place)?,
+        Action::Revoke(args) => {
+            let record = KeyFile::new(&args.place.data).revoke(args.id)?;
+            if args.place.json {
+                say!("{:#}", serde_json::json!(KeyView::new(&record, None)));
+            } else {
+                say!("{} ({}) is revoked", record.id, table::printable(&record.name));
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn create(args: CreateArgs) -> Result<(), CliError> {
+    let in_days = args.expires_in_days.map(|days| now_unix_ms() + i64::from(days) * 86_400_000);
+    let expires_unix_ms = args.expires_at.as_deref().map(NewKey::expiry).transpose()?.or(in_days);
+    let rate = args.rate_per_sec.map(|per_sec| Rate::new(per_sec, args.burst)).transpose()?;
+    let new = NewKey { name: args.name, role: args.role, expires_unix_ms, rate };
+    let (key, record) = KeyFile::new(&args.place.data).create(new)?;
+    if args.place.json {
+        say!("{:#}", serde_json::json!(CreatedKey { key, view: KeyView::new(&record, None) }));
+    } else {
+        eprintln!("{} with the role {}; the key is shown this once:", record.id, record.role.as_str());
+        say!("{key}");
+    }
+    Ok(())
+}
+
+fn list(place: &PlaceArgs) -> Result<(), CliError> {
+    let file = KeyFile::new(&place.data);
+    let used = file.last_used();
+    let views: Vec<KeyView> =
+        file.read()?.iter().rev().map(|record| KeyView::new(record, used.get(&record.id).copied())).collect();
+    if place.json {
+        say!("{:#}", serde_json::json!({ "object": "list", "data": views }));
+        return Ok(());
+    }
+    let mut rows = Table::new();
+    rows.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    rows.set_header(["key", "name", "role", "created", "expires", "last used", "revoked"]);
+    for view in views {
+        rows.add_row([
+            view.id.to_string(),
+            table::printable(&view.name),
+            view.role.as_str().to_owned(),
+            view.created_at,
+            view.expires_at.unwrap_or_default(),
+            view.last_used_at.unwrap_or_default(),
+            view.revoked_at.unwrap_or_default(),
+        ]);
+    }
+    say!("{rows}");
+    Ok(())
+}

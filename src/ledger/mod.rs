@@ -1,0 +1,249 @@
+//! The ledger: a second witness, outside the database, of what this server has acknowledged.
+//!
+//! `<data folder>/ledger.log` holds one line for each acknowledged change, appended and synced after
+//! the store's commit and before the answer. Each line carries a CRC-32 and the store's count of
+//! acknowledged changes at that moment, so a store that is older than what was promised shows itself
+//! at the next start. The lines name every asset that is alive, with its name and metadata, which is
+//! enough to index everything again from the uploaded bytes.
+
+mod line;
+mod replay;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use line::{AssetEntry, Entry, WorkKind};
+pub use replay::Replay;
+
+use crate::fail_points::crash_point;
+use line::encode;
+
+/// Name of the ledger in the data folder.
+pub const LEDGER: &str = "ledger.log";
+/// The ledger is rewritten while the server runs once it is this large and has grown this many times
+/// over since the last time it was rewritten.
+const COMPACT_FROM_BYTES: u64 = 16 << 20;
+const COMPACT_GROWTH: u64 = 4;
+
+/// Proof that lines were written; [`Ledger::sync`] makes them durable.
+#[derive(Debug, Clone, Copy)]
+#[must_use = "nothing is durable until the ticket is synced"]
+pub struct Ticket(u64);
+
+/// The ledger of a data folder, open for appending. All calls block.
+#[derive(Debug)]
+pub struct Ledger {
+    path: PathBuf,
+    /// `None` until it can be written.
+    writer: Mutex<Option<Writer>>,
+    /// Lines known to be on disk. Whoever holds it syncs for everybody who waits behind.
+    synced_lines: Mutex<u64>,
+}
+
+#[derive(Debug)]
+struct Writer {
+    file: File,
+    len_bytes: u64,
+    len_at_rewrite_bytes: u64,
+    lines: u64,
+    /// A write or sync failed: what the file holds is not certain until it is written anew.
+    suspect: bool,
+}
+
+impl Writer {
+    const fn new(file: File, len_bytes: u64) -> Self {
+        Self { file, len_bytes, len_at_rewrite_bytes: len_bytes, lines: 0, suspect: false }
+    }
+}
+
+impl Ledger {
+    /// Reads the ledger of a data folder; an absent one is an empty replay that says so.
+    ///
+    /// # Errors
+    /// Input/output errors, and [`io::ErrorKind::Unsupported`] where a newer version wrote it.
+    pub fn read(data_dir: &Path) -> io::Result<Replay> {
+        replay::read(&data_dir.join(LEDGER))
+    }
+
+    /// A ledger that cannot be written yet: whoever appends is told that storage is full.
+    #[must_use]
+    pub fn unwritten(data_dir: &Path) -> Self {
+        Self { path: data_dir.join(LEDGER), writer: Mutex::new(None), synced_lines: Mutex::new(0) }
+    }
+
+    /// Opens the ledger that [`Ledger::read`] gave `replay` of, behind its last whole line.
+    ///
+    /// # Errors
+    /// Input/output errors.
+    pub fn open(data_dir: &Path, replay: &Replay) -> io::Result<Self> {
+        let path = data_dir.join(LEDGER);
+        let file = OpenOptions::new().append(true).open(&path)?;
+        // A crash may leave the beginning of a line that nobody was told of.
+        if file.metadata()?.len() > replay.whole_bytes {
+            file.set_len(replay.whole_bytes)?;
+            file.sync_data()?;
+        }
+        let writer = Writer::new(file, replay.whole_bytes);
+        Ok(Self { path, writer: Mutex::new(Some(writer)), synced_lines: Mutex::new(0) })
+    }
+
+    /// Replaces the ledger by these entries, durably.
+    ///
+    /// # Errors
+    /// Input/output errors; the ledger is then as it was.
+    pub fn write(&self, acknowledged: i64, entries: &[Entry]) -> io::Result<()> {
+        let mut writer = self.writer();
+        let (file, len_bytes) = write_whole(&self.path, acknowledged, entries)?;
+        let lines = writer.as_ref().map_or(0, |writer| writer.lines);
+        *writer = Some(Writer { lines, ..Writer::new(file, len_bytes) });
+        Ok(())
+    }
+
+    /// Whether it can be appended to.
+    #[must_use]
+    pub fn is_written(&self) -> bool {
+        self.writer().is_some()
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Option<Writer>> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes entries that the store has committed. `acknowledged` is the store's count after the
+    /// commit. Entries about one asset must be appended in the order of their commits.
+    ///
+    /// # Errors
+    /// Input/output errors; nothing is left half-written.
+    pub fn append(&self, acknowledged: i64, entries: &[Entry]) -> io::Result<Ticket> {
+        let mut bytes = Vec::new();
+        for entry in entries {
+            encode(&mut bytes, acknowledged, entry)?;
+        }
+        let mut writer = self.writer();
+        let writer = writer.as_mut().ok_or_else(not_written)?;
+        if writer.suspect {
+            self.rewrite(writer)?;
+        }
+        if let Err(error) = write_lines(&mut writer.file, &bytes) {
+            // A torn line in the middle would hide what follows it.
+            let whole = writer.len_bytes;
+            writer.suspect = writer.file.set_len(whole).is_err();
+            return Err(error);
+        }
+        writer.len_bytes += bytes.len() as u64;
+        writer.lines += 1;
+        Ok(Ticket(writer.lines))
+    }
+
+    /// Returns once the lines of a ticket are on disk. Callers that wait share one sync.
+    ///
+    /// # Errors
+    /// Input/output errors; the ledger is then written anew before the next line.
+    pub fn sync(&self, ticket: Ticket) -> io::Result<()> {
+        let mut synced = self.synced_lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if *synced >= ticket.0 {
+            return Ok(());
+        }
+        let (file, lines) = {
+            let mut writer = self.writer();
+            let writer = writer.as_mut().ok_or_else(not_written)?;
+            if writer.suspect {
+                self.rewrite(writer)?;
+                *synced = writer.lines;
+                return Ok(());
+            }
+            (writer.file.try_clone(), writer.lines)
+        };
+        if let Err(error) = file.and_then(|file| sync_data(&file)) {
+            // After a failed sync the kernel may have dropped what it could not write, and a second
+            // sync would succeed without it.
+            if let Some(writer) = self.writer().as_mut() {
+                writer.suspect = true;
+            }
+            return Err(error);
+        }
+        *synced = lines;
+        Ok(())
+    }
+
+    /// Drops lines that later lines have made obsolete, where they are most of the ledger.
+    ///
+    /// # Errors
+    /// Input/output errors; the ledger is then as it was.
+    pub fn compact_if_due(&self) -> io::Result<()> {
+        let mut writer = self.writer();
+        let writer = writer.as_mut().ok_or_else(not_written)?;
+        let due = writer.len_bytes >= COMPACT_FROM_BYTES
+            && writer.len_bytes / COMPACT_GROWTH >= writer.len_at_rewrite_bytes;
+        if due { self.rewrite(writer) } else { Ok(()) }
+    }
+
+    /// Writes the ledger anew from what it holds.
+    fn rewrite(&self, writer: &mut Writer) -> io::Result<()> {
+        let replay = replay::read(&self.path)?;
+        let (file, len_bytes) = write_whole(&self.path, replay.acknowledged, &replay.entries())?;
+        writer.file = file;
+        (writer.len_bytes, writer.len_at_rewrite_bytes, writer.suspect) = (len_bytes, len_bytes, false);
+        Ok(())
+    }
+}
+
+fn not_written() -> io::Error {
+    io::Error::new(io::ErrorKind::StorageFull, "the disk had no room for the ledger at start")
+}
+
+fn write_lines(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    crash_point!("ledger-write");
+    file.write_all(bytes)
+}
+
+fn sync_data(file: &File) -> io::Result<()> {
+    crash_point!("ledger-written");
+    file.sync_data()
+}
+
+/// A new file under the ledger's name, on disk when this returns; the file, open behind its end.
+fn write_whole(path: &Path, acknowledged: i64, entries: &[Entry]) -> io::Result<(File, u64)> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let temporary = tempfile::Builder::new().prefix("ledger-").suffix(".tmp").tempfile_in(folder)?;
+    let mut out = BufWriter::new(temporary.as_file());
+    let mut line = Vec::new();
+    encode(&mut line, acknowledged, &Entry::header())?;
+    out.write_all(&line)?;
+    for entry in entries {
+        line.clear();
+        encode(&mut line, acknowledged, entry)?;
+        out.write_all(&line)?;
+    }
+    out.flush()?;
+    drop(out);
+    temporary.as_file().sync_all()?;
+    crash_point!("ledger-rename");
+    temporary.persist(path).map_err(|error| error.error)?;
+    File::open(folder)?.sync_all()?;
+    let file = OpenOptions::new().append(true).open(path)?;
+    let len_bytes = file.metadata()?.len();
+    Ok((file, len_bytes))
+}
+
+/// Removes what a crash left of a ledger that was being written anew. Whoever calls holds the data
+/// folder's lock.
+///
+/// # Errors
+/// Input/output errors.
+pub fn remove_leftovers(data_dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(data_dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("ledger-") && name.ends_with(".tmp") && entry.file_type()?.is_file() {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+//! What becomes of a file where our own parts fail on it: ffmpeg is gone, memory has run out, a tower breaks.
+//! What was accepted stays accepted.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::active::Claim;
+use super::error::is_passing;
+use super::{Library, LibraryError};
+use crate::embed::EmbedError;
+use crate::media::{DecoderHealth, MediaError};
+use crate::model::Priority;
+use crate::preprocess;
+use crate::store::{AssetRecord, StoreError};
+
+/// How often a file is tried on which our parts fail although they work.
+const MAX_TRIES: u32 = 4;
+/// The wait before the second try; each later one is four times as long.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// How often it is looked whether files can be decoded again.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// How often one file was tried.
+pub(super) struct Tries {
+    patient: bool,
+    failed: u32,
+}
+
+impl Tries {
+    /// Bulk work waits; nobody lets a person wait for an administrator.
+    pub(super) fn new(priority: Priority) -> Self {
+        Self { patient: priority == Priority::Bulk, failed: 0 }
+    }
+}
+
+impl Library {
+    /// Whether files can be decoded now.
+    pub async fn decoder_health(&self) -> DecoderHealth {
+        preprocess::decoder_health(&self.embedder.decoder).await
+    }
+
+    /// Whether a failure is one after which the same file is tried again.
+    pub(super) async fn tries_again(&self, error: &EmbedError, tries: &Tries) -> bool {
+        if !is_passing(error.code()) {
+            return false;
+        }
+        if !tries.patient {
+            return true;
+        }
+        // A command that indexes a folder has nobody to wait for.
+        self.started.is_completed() && (tries.failed + 1 < MAX_TRIES || self.cannot_decode(error).await)
+    }
+
+    /// Whether it failed because nothing can be decoded at present.
+    async fn cannot_decode(&self, error: &EmbedError) -> bool {
+        let ours = matches!(error, EmbedError::Media(error) if error.is_ours());
+        ours && !self.decoder_health().await.ok
+    }
+
+    /// Waits after a failure of ours: until files can be decoded again where none can, else a little longer
+    /// each time.
+    pub(super) async fn wait_after(
+        &self,
+        error: &EmbedError,
+        tries: &mut Tries,
+        claim: &Claim,
+        cancel: &CancellationToken,
+    ) {
+        let detail = if let EmbedError::Media(media) = error { media.detail() } else { None };
+        let asset = claim.active.id;
+        tracing::warn!(%asset, code = error.code(), %error, detail, "a file is tried again later: the fault is ours");
+        metrics::counter!("triptych_ingest_put_off_total", "code" => error.code()).increment(1);
+        let wait = async {
+            if self.cannot_decode(error).await {
+                while !self.decoder_health().await.ok {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+            } else {
+                let wait = FIRST_WAIT * 4_u32.pow(tries.failed.min(MAX_TRIES));
+                tries.failed += 1;
+                tokio::time::sleep(wait).await;
+            }
+        };
+        tokio::select! {
+            () = wait => {}
+            () = claim.active.cancel.cancelled() => {}
+            () = cancel.cancelled() => {}
+        }
+    }
+
+    /// After a failure of ours on a file that somebody waited for: it is forgotten, for they are told so.
+    /// Where somebody else was promised meanwhile that it will be indexed, it is queued.
+    pub(super) async fn hand_back(&self, claim: Claim, record: &AssetRecord) -> Result<(), LibraryError> {
+        let _serial = self.accept_lock.lock().await;
+        if claim.active.is_promised() || self.stop.is_cancelled() {
+            self.drop_clips(record.id).await?;
+            // Who waits for it looks again, and finds it in the queue.
+            drop(claim);
+            if !self.stop.is_cancelled() {
+                let claim = self.active.claim(record.id, &record.sha256, &self.stop);
+                self.work.push(claim, record.clone());
+            }
+            return Ok(());
+        }
+        match self.remove_accepted(record).await {
+            Err(LibraryError::Store(StoreError::NotFound(_))) => Ok(()),
+            outcome => outcome,
+        }
+    }
+}
+
+/// Code and sentence of a failure that is the end.
+pub(super) fn last_word(error: &EmbedError) -> (String, String) {
+    match error {
+        // Killed again and again where others are not: it needs more memory than there is.
+        EmbedError::Media(MediaError::Killed(signal)) => (
+            MediaError::DecodeLimit("memory").code().to_owned(),
+            format!(
+                "its decoder was ended by signal {signal} from outside, again and again; most likely it needs more memory than there is"
+            ),
+        ),
+        error => (error.code().to_owned(), super::error::told_of_embedding(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_gets_every_decoder_killed_is_at_its_limit() {
+        let (code, message) = last_word(&MediaError::Killed(9).into());
+        assert_eq!(code, "decode_limit");
+        assert!(message.contains("signal 9"), "{message}");
+    }
+
+    #[test]
+    fn paths_of_the_server_stay_in_its_log() {
+        let error = EmbedError::from(MediaError::Worker("/opt/secret/ffmpeg: No such file".into()));
+        let (code, message) = last_word(&error);
+        assert_eq!(code, "decode_worker_failed");
+        assert!(!message.contains('/'), "{message}");
+    }
+}

@@ -1,0 +1,164 @@
+//! A library whose store has lost what was acknowledged, from the uploaded bytes and the ledger: every
+//! asset gets its id, name and metadata back and is indexed again.
+
+use std::path::{Path, PathBuf};
+
+use super::LibraryError;
+use super::quarantine::Quarantine;
+use super::uploads::Uploads;
+use crate::embed::Embedder;
+use crate::ledger::{AssetEntry, Replay, WorkKind};
+use crate::store::{AssetFacts, DATABASE, NewAsset, Store, StoreError};
+use crate::types::AssetId;
+
+/// Assets whose bytes are missing that are named in the log; the others are counted.
+const NAMED: usize = 20;
+/// Hex digits of the content that name an asset whose name is lost.
+const NAME_DIGITS: usize = 12;
+
+/// Puts the store and its indexes aside, which must not be open.
+pub(super) fn put_store_aside(folder: &Path, quarantine: &Quarantine) -> std::io::Result<()> {
+    // Clip ids start again from 1: an index of the old store would name other clips by the same ids.
+    let log = |suffix: &str| format!("{DATABASE}{suffix}");
+    for name in [log("-wal"), log("-shm"), log(""), "index".to_owned()] {
+        let path = folder.join(name);
+        if path.try_exists()? {
+            quarantine.take(&path, "the library is rebuilt from its uploads")?;
+        }
+    }
+    Ok(())
+}
+
+/// The assets that a ledger names; where there is no ledger, those that the uploaded files are.
+pub(super) fn entries(replay: &Replay, uploads: &Uploads) -> std::io::Result<Vec<AssetEntry>> {
+    if replay.exists {
+        return Ok(replay.live.values().cloned().collect());
+    }
+    let mut entries = Vec::new();
+    for name in uploads.kept_names()? {
+        let Some(sha256) = name.get(3..67) else { continue };
+        let size_bytes =
+            uploads.kept_file(&name).map_or(Ok(0), |path| path.metadata().map(|file| file.len()))?;
+        entries.push(AssetEntry {
+            id: AssetId::generate(),
+            sha256: sha256.to_owned(),
+            size_bytes,
+            name: format!("recovered-{}", &sha256[..NAME_DIGITS]),
+            upload: Some(name),
+            path: None,
+            metadata: serde_json::json!({}),
+            created_unix_ms: crate::jobs::now_unix_ms(),
+        });
+    }
+    Ok(entries)
+}
+
+/// Accepts assets once more under their own ids. They are indexed when the workers start.
+pub(super) async fn take_up(
+    store: &dyn Store,
+    entries: Vec<AssetEntry>,
+    uploads: &Uploads,
+    embedder: &Embedder,
+) -> Result<(), LibraryError> {
+    let segmentation = super::open::segmentation(embedder);
+    let (mut taken, mut missing) = (0_usize, Vec::new());
+    for entry in entries {
+        let Some(path) = place_of(&entry, uploads) else {
+            missing.push(format!("{} ({})", entry.name, entry.id));
+            continue;
+        };
+        let id = entry.id;
+        let accepted = store
+            .begin_asset(NewAsset {
+                given: Some((entry.id, entry.created_unix_ms)),
+                sha256: entry.sha256,
+                model: embedder.bundle().id().clone(),
+                segmentation: segmentation.clone(),
+                name: entry.name,
+                path: super::utf8(&path)?,
+                owned: entry.upload.is_some(),
+                size_bytes: entry.size_bytes,
+                metadata: entry.metadata,
+            })
+            .await;
+        match accepted {
+            Ok((_, true)) => taken += 1,
+            // The same bytes are there under another id.
+            Ok((_, false)) => {}
+            // A damaged row is in the way: it is reported where it is read.
+            Err(StoreError::Database(why)) => {
+                tracing::error!(asset = %id, why, "an asset cannot be indexed again")
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if taken > 0 {
+        tracing::warn!(assets = taken, "assets that the store had lost are indexed again");
+    }
+    if !missing.is_empty() {
+        let named = missing.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+        tracing::error!(
+            assets = missing.len(),
+            named,
+            "assets are lost: their bytes are missing or cut short"
+        );
+    }
+    Ok(())
+}
+
+/// Writes down what was acknowledged of assets whose rows say something else.
+pub(super) async fn mend(
+    store: &dyn Store,
+    altered: &[AssetEntry],
+    uploads: &Uploads,
+) -> Result<(), LibraryError> {
+    for entry in altered {
+        let kept = entry.upload.as_deref().and_then(|name| uploads.kept_file(name));
+        let Some(path) = kept.or_else(|| entry.path.as_ref().map(PathBuf::from)) else { continue };
+        tracing::warn!(asset = %entry.id, name = entry.name, "a damaged row is mended from the ledger");
+        store
+            .mend_asset(&AssetFacts {
+                id: entry.id,
+                sha256: entry.sha256.clone(),
+                size_bytes: entry.size_bytes,
+                path: super::utf8(&path)?,
+                owned: entry.upload.is_some(),
+                name: entry.name.clone(),
+                metadata: entry.metadata.clone(),
+                created_unix_ms: entry.created_unix_ms,
+            })
+            .await?;
+    }
+    Ok(())
+}
+
+/// Where the bytes of an asset are; `None` where they are not as they were.
+fn place_of(entry: &AssetEntry, uploads: &Uploads) -> Option<PathBuf> {
+    match (&entry.upload, &entry.path) {
+        (Some(name), _) => {
+            let path = uploads.kept_file(name)?;
+            let whole = path.metadata().is_ok_and(|file| file.is_file() && file.len() == entry.size_bytes);
+            whole.then_some(path)
+        }
+        // Whether the user's file is there is told when it is indexed.
+        (None, Some(path)) => Some(PathBuf::from(path)),
+        (None, None) => None,
+    }
+}
+
+/// Says what cannot be rebuilt, because only the store knew it whole.
+pub(super) fn tell_lost_work(replay: &Replay) {
+    for (kind, what) in [
+        (WorkKind::Job, "jobs, ended ones among them"),
+        (WorkKind::StandingQuery, "standing queries"),
+        (WorkKind::Watch, "watched folders"),
+        (WorkKind::RetentionRules, "rules of retention"),
+    ] {
+        let ids: Vec<&str> =
+            replay.work.iter().filter(|(of, _)| *of == kind).map(|(_, id)| id.as_str()).collect();
+        if !ids.is_empty() {
+            let named = ids.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+            tracing::error!(count = ids.len(), named, "{what} cannot be rebuilt: set them up again");
+        }
+    }
+}

@@ -1,0 +1,464 @@
+//! The store and the ledger: what is acknowledged is noted in both, and they are compared at start.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::disk::Disk;
+use super::quarantine::Quarantine;
+use super::uploads::{Uploads, kept_name};
+use super::{Library, LibraryConfig, LibraryError, open, rebuild};
+use crate::embed::Embedder;
+use crate::ledger::{AssetEntry, Entry, LEDGER, Ledger, Replay, Ticket, WorkKind};
+use crate::store::{AssetRecord, SqliteStore, Store, StoreError};
+use crate::types::AssetId;
+
+/// Assets read at a time.
+const PAGE: u32 = 1000;
+/// Things that people set up, ended jobs among them, from which on the ledger is written anew at start.
+const MAX_WORK: usize = 1000;
+
+/// How a store falls short of what the server has acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shortfall {
+    /// Changes that were acknowledged.
+    pub acknowledged: i64,
+    /// Changes that the store knows of.
+    pub stored: i64,
+    /// Acknowledged assets that the store lacks.
+    pub missing_assets: usize,
+}
+
+impl std::fmt::Display for Shortfall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "it knows {} of {} acknowledged changes and lacks {} acknowledged assets",
+            self.stored, self.acknowledged, self.missing_assets
+        )
+    }
+}
+
+/// Which assets a store has, and which uploaded files are theirs.
+#[derive(Debug, Default)]
+pub(super) struct Census {
+    ids: HashSet<AssetId>,
+    /// Assets that the ledger describes otherwise than the store.
+    altered: Vec<AssetEntry>,
+    /// By their names beneath `uploads/`.
+    pub(super) uploads: HashSet<String>,
+}
+
+impl Census {
+    pub(super) async fn of(store: &dyn Store, replay: &Replay) -> Result<Self, LibraryError> {
+        let (mut census, mut after) = (Self::default(), None);
+        // Of rows that cannot be read too, and of those whose path is damaged.
+        census
+            .uploads
+            .extend(store.owned_paths().await?.iter().filter_map(|(path, _)| kept_name(path.as_ref())));
+        census.uploads.extend(replay.live.values().filter_map(|asset| asset.upload.clone()));
+        loop {
+            let page = store.list_assets(after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(census) };
+            after = Some(last.id);
+            for asset in page {
+                census.ids.insert(asset.id);
+                let noted = replay.live.get(&asset.id).filter(|noted| is_altered(&asset, noted));
+                census.altered.extend(noted.cloned());
+            }
+        }
+    }
+}
+
+/// Whether a row says something else than what was acknowledged. The folder of uploads may have moved.
+fn is_altered(asset: &AssetRecord, noted: &AssetEntry) -> bool {
+    let upload = asset.owned.then(|| kept_name(asset.path.as_ref())).flatten();
+    asset.owned != noted.upload.is_some()
+        || upload != noted.upload
+        || noted.path.as_ref().is_some_and(|path| *path != asset.path)
+        || asset.sha256 != noted.sha256
+        || asset.size_bytes != noted.size_bytes
+        || asset.name != noted.name
+        || asset.metadata != noted.metadata
+        || asset.created_unix_ms != noted.created_unix_ms
+}
+
+/// What the ledger says of a store.
+#[derive(Debug, PartialEq)]
+pub(super) enum Verdict {
+    /// The store has all that was acknowledged.
+    Whole,
+    /// The store has what came last, but rows that came earlier are lost or altered by damage.
+    Damaged {
+        /// Assets that it lacks.
+        missing: Vec<AssetEntry>,
+        /// Assets as they were acknowledged.
+        altered: Vec<AssetEntry>,
+    },
+    /// The store is older than what was acknowledged.
+    Behind(Shortfall),
+}
+
+/// Compares a store with the ledger. `holds_uploads`: there are uploaded files.
+pub(super) async fn compare(
+    store: &dyn Store,
+    replay: &Replay,
+    census: &Census,
+    holds_uploads: bool,
+) -> Result<Verdict, LibraryError> {
+    let stored = store.acknowledged().await?;
+    let missing: Vec<_> =
+        replay.live.values().filter(|asset| !census.ids.contains(&asset.id)).cloned().collect();
+    let shortfall = Shortfall { acknowledged: replay.acknowledged, stored, missing_assets: missing.len() };
+    // A new database beside uploads that no ledger knows of: the old database is gone.
+    if !replay.exists && stored == 0 && census.ids.is_empty() && holds_uploads {
+        return Ok(Verdict::Behind(shortfall));
+    }
+    if stored < replay.acknowledged {
+        return Ok(Verdict::Behind(shortfall));
+    }
+    // A store that is ahead has committed a deletion that a crash kept out of the ledger.
+    if stored > replay.acknowledged || (missing.is_empty() && census.altered.is_empty()) {
+        return Ok(Verdict::Whole);
+    }
+    Ok(Verdict::Damaged { missing, altered: census.altered.clone() })
+}
+
+/// What is true of a data folder.
+pub(super) struct Opened {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) uploads: Arc<Uploads>,
+    pub(super) ledger: Arc<Ledger>,
+}
+
+/// Opens the store in `folder`, compares it with the ledger, rebuilds it where that is wanted and due,
+/// and puts aside what nobody owns. The caller holds the data folder's lock.
+pub(super) async fn open_store(
+    config: &LibraryConfig,
+    data_dir: &Path,
+    folder: &Path,
+    embedder: &Embedder,
+    quarantine: &Quarantine,
+    disk: &Disk,
+) -> Result<Opened, LibraryError> {
+    let (replay, uploads) = {
+        let (data_dir, quarantine) = (data_dir.to_owned(), quarantine.clone());
+        super::blocking(move || {
+            crate::ledger::remove_leftovers(&data_dir)?;
+            Ok((Ledger::read(&data_dir)?, Uploads::open(&data_dir, &quarantine)?))
+        })
+        .await?
+    };
+    let rebuild = Rebuild { wanted: config.rebuild_from_uploads, folder, embedder, quarantine };
+    let store: Arc<dyn Store> = Arc::new(rebuild.open(&replay, &uploads).await?);
+    let census = Census::of(store.as_ref(), &replay).await?;
+    let uploads = Arc::new(uploads);
+    {
+        let (uploads, deleted, quarantine) =
+            (Arc::clone(&uploads), replay.deleted_uploads.clone(), quarantine.clone());
+        super::blocking(move || Ok(uploads.clear_unowned(&census.uploads, &deleted, &quarantine)?)).await?;
+    }
+    let ledger = match settle(store.as_ref(), &replay, data_dir, quarantine).await {
+        Err(error) => match error.storage_full() {
+            Some(full) => {
+                disk.owe_start(full);
+                Ledger::unwritten(data_dir)
+            }
+            None => return Err(error),
+        },
+        Ok(ledger) => ledger,
+    };
+    Ok(Opened { store, uploads, ledger: Arc::new(ledger) })
+}
+
+/// How a store that has lost something is made good.
+struct Rebuild<'a> {
+    wanted: bool,
+    folder: &'a Path,
+    embedder: &'a Embedder,
+    quarantine: &'a Quarantine,
+}
+
+impl Rebuild<'_> {
+    /// A store that has all that was acknowledged.
+    async fn open(&self, replay: &Replay, uploads: &Uploads) -> Result<SqliteStore, LibraryError> {
+        let store = match open::open_store(self.folder, self.embedder).await {
+            Ok(store) => store,
+            Err(LibraryError::Store(StoreError::Database(why))) if self.wanted => {
+                tracing::error!(why, "the store cannot be opened");
+                return self.start_over(replay, uploads).await;
+            }
+            Err(LibraryError::Store(StoreError::Database(why))) => {
+                return Err(LibraryError::StoreUnreadable(why));
+            }
+            Err(error) => return Err(error),
+        };
+        let census = Census::of(&store, replay).await?;
+        let holds_uploads = !uploads.kept_names()?.is_empty();
+        match compare(&store, replay, &census, holds_uploads).await? {
+            Verdict::Whole => Ok(store),
+            Verdict::Damaged { missing, altered } => {
+                let mended = async {
+                    rebuild::mend(&store, &altered, uploads).await?;
+                    rebuild::take_up(&store, missing, uploads, self.embedder).await
+                };
+                match mended.await {
+                    // The ledger goes on naming them: the next start tries again.
+                    Err(error) if error.storage_full().is_some() => {
+                        tracing::warn!(%error, "assets stay missing")
+                    }
+                    outcome => outcome?,
+                }
+                Ok(store)
+            }
+            Verdict::Behind(shortfall) if self.wanted => {
+                tracing::error!(%shortfall, "the store is behind the ledger");
+                store.close().await?;
+                self.start_over(replay, uploads).await
+            }
+            Verdict::Behind(shortfall) => Err(LibraryError::StoreBehind(shortfall)),
+        }
+    }
+
+    async fn start_over(&self, replay: &Replay, uploads: &Uploads) -> Result<SqliteStore, LibraryError> {
+        rebuild::put_store_aside(self.folder, self.quarantine)?;
+        let store = open::open_store(self.folder, self.embedder).await?;
+        rebuild::take_up(&store, rebuild::entries(replay, uploads)?, uploads, self.embedder).await?;
+        rebuild::tell_lost_work(replay);
+        Ok(store)
+    }
+}
+
+/// The ledger, open for appending, that says what the store says. It is written anew where it does not:
+/// after a crash, after damage, in a data folder from before there was one.
+pub(super) async fn settle(
+    store: &dyn Store,
+    replay: &Replay,
+    data_dir: &Path,
+    quarantine: &Quarantine,
+) -> Result<Ledger, LibraryError> {
+    let stored = store.acknowledged().await?;
+    if replay.damaged_lines > 0 {
+        let reason =
+            format!("{} of its lines are damaged; a new one is written from the store", replay.damaged_lines);
+        quarantine.take(&data_dir.join(LEDGER), &reason)?;
+    } else if replay.exists
+        && stored == replay.acknowledged
+        && replay.deleted_uploads.is_empty()
+        && replay.work.len() <= MAX_WORK
+    {
+        let (data_dir, replay) = (data_dir.to_owned(), replay.clone());
+        return super::blocking(move || Ok(Ledger::open(&data_dir, &replay)?)).await;
+    }
+    let ledger = Arc::new(Ledger::unwritten(data_dir));
+    write(store, &ledger).await?;
+    Arc::into_inner(ledger).ok_or_else(|| std::io::Error::other("the ledger is in use").into())
+}
+
+/// Writes the ledger anew from what the store says.
+async fn write(store: &dyn Store, ledger: &Arc<Ledger>) -> Result<(), LibraryError> {
+    let acknowledged = store.acknowledged().await?;
+    let mut entries = Vec::new();
+    let mut after = None;
+    loop {
+        let page = store.list_assets(after, PAGE).await?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.id);
+        entries.extend(page.iter().map(put));
+    }
+    entries.extend(work_entries(store).await?);
+    let ledger = Arc::clone(ledger);
+    super::blocking(move || Ok(ledger.write(acknowledged, &entries)?)).await
+}
+
+/// What people have set up in a store, besides assets.
+async fn work_entries(store: &dyn Store) -> Result<Vec<Entry>, LibraryError> {
+    let work = |kind, id: String| Entry::Work { kind, id, exists: true };
+    let mut entries = Vec::new();
+    // Ended jobs are history; those that are not are owed.
+    entries.extend(store.unended_jobs().await?.into_iter().map(|id| work(WorkKind::Job, id.to_string())));
+    entries
+        .extend(store.list_watches().await?.iter().map(|watch| work(WorkKind::Watch, watch.id.to_string())));
+    let mut after = None;
+    loop {
+        let page = store.list_standing(after, PAGE).await?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.id);
+        entries.extend(page.iter().map(|query| work(WorkKind::StandingQuery, query.id.to_string())));
+    }
+    if !store.retention_rules().await?.is_empty() {
+        entries.push(work(WorkKind::RetentionRules, String::new()));
+    }
+    Ok(entries)
+}
+
+/// What the ledger says of an asset.
+pub(super) fn put(asset: &AssetRecord) -> Entry {
+    let upload = asset.owned.then(|| kept_name(asset.path.as_ref())).flatten();
+    let path = (!asset.owned).then(|| asset.path.clone());
+    Entry::Put(AssetEntry {
+        id: asset.id,
+        sha256: asset.sha256.clone(),
+        size_bytes: asset.size_bytes,
+        upload,
+        path,
+        name: asset.name.clone(),
+        metadata: asset.metadata.clone(),
+        created_unix_ms: asset.created_unix_ms,
+    })
+}
+
+impl Library {
+    /// Writes the ledger, where a start could not. Nothing is being accepted yet.
+    pub(super) async fn settle_ledger(&self) -> Result<(), LibraryError> {
+        if self.ledger.is_written() { Ok(()) } else { write(self.store.as_ref(), &self.ledger).await }
+    }
+
+    /// Writes to the ledger what the store has committed; [`Self::noted`] makes it durable. A model
+    /// beside notes nothing: its assets are the serving model's.
+    pub(super) async fn note(&self, entries: Vec<Entry>) -> Result<Option<Ticket>, LibraryError> {
+        if entries.is_empty() || !self.serves() {
+            return Ok(None);
+        }
+        let acknowledged = self.store.acknowledged().await?;
+        let ledger = Arc::clone(&self.ledger);
+        super::blocking(move || Ok(Some(ledger.append(acknowledged, &entries)?))).await
+    }
+
+    /// Returns once what was noted is on disk.
+    pub(super) async fn noted(&self, ticket: Option<Ticket>) -> Result<(), LibraryError> {
+        let Some(ticket) = ticket else { return Ok(()) };
+        let ledger = Arc::clone(&self.ledger);
+        super::blocking(move || {
+            ledger.sync(ticket)?;
+            Ok(ledger.compact_if_due()?)
+        })
+        .await
+    }
+
+    /// Notes, durably, that something people set up was made, changed or removed.
+    pub(super) async fn note_work(
+        &self,
+        kind: WorkKind,
+        id: impl std::fmt::Display,
+        exists: bool,
+    ) -> Result<(), LibraryError> {
+        let ticket = self.note(vec![Entry::Work { kind, id: id.to_string(), exists }]).await?;
+        self.noted(ticket).await
+    }
+
+    /// Writes to the ledger that assets are as these records say.
+    pub(super) async fn note_put(&self, assets: &[AssetRecord]) -> Result<Option<Ticket>, LibraryError> {
+        self.note(assets.iter().map(put).collect()).await
+    }
+
+    /// Writes to the ledger that assets are gone, each with the path of its file if it was an upload.
+    pub(super) async fn note_gone<'a>(
+        &self,
+        assets: impl IntoIterator<Item = (AssetId, Option<&'a Path>)>,
+    ) -> Result<Option<Ticket>, LibraryError> {
+        let entry =
+            |(id, path): (AssetId, Option<&Path>)| Entry::Gone { id, upload: path.and_then(kept_name) };
+        self.note(assets.into_iter().map(entry).collect()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::store::NewAsset;
+    use crate::types::ModelId;
+
+    fn new_asset(n: u8) -> NewAsset {
+        NewAsset {
+            given: None,
+            sha256: format!("{n:02x}").repeat(32),
+            model: ModelId("m".into()),
+            segmentation: "w1/s1".to_owned(),
+            name: format!("{n}.wav"),
+            path: format!("/media/{n}.wav"),
+            owned: false,
+            size_bytes: 3,
+            metadata: serde_json::json!({"n": n}),
+        }
+    }
+
+    async fn verdict(store: &SqliteStore, replay: &Replay, uploads: bool) -> Verdict {
+        compare(store, replay, &Census::of(store, replay).await.unwrap(), uploads).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_store_is_whole_lacking_or_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&dir.path().join("store"), &ModelId("m".into())).await.unwrap();
+        let none = Replay::default();
+        assert_eq!(verdict(&store, &none, false).await, Verdict::Whole);
+        assert!(matches!(verdict(&store, &none, true).await, Verdict::Behind(_)));
+
+        let (first, _) = store.begin_asset(new_asset(1)).await.unwrap();
+        let (second, _) = store.begin_asset(new_asset(2)).await.unwrap();
+        let entry = |asset: &AssetRecord| match put(asset) {
+            Entry::Put(entry) => entry,
+            other => panic!("{other:?}"),
+        };
+        let live = |assets: &[&AssetRecord]| -> BTreeMap<_, _> {
+            assets.iter().map(|asset| (asset.id, entry(asset))).collect()
+        };
+        let acknowledged = store.acknowledged().await.unwrap();
+        assert_eq!(acknowledged, 2);
+        let replay =
+            Replay { exists: true, acknowledged, live: live(&[&first, &second]), ..Replay::default() };
+        assert_eq!(verdict(&store, &replay, true).await, Verdict::Whole);
+        // An older folder, without a ledger.
+        assert_eq!(verdict(&store, &none, true).await, Verdict::Whole);
+
+        // A deletion that a crash kept out of the ledger.
+        store.delete_asset(second.id).await.unwrap();
+        assert_eq!(verdict(&store, &replay, true).await, Verdict::Whole);
+        // The same count, but a row less.
+        let damaged = Replay { acknowledged: store.acknowledged().await.unwrap(), ..replay.clone() };
+        let mut renamed = entry(&first);
+        renamed.name = "as it was".to_owned();
+        let mut altered = damaged.clone();
+        altered.live.insert(first.id, renamed.clone());
+        let lacks = |altered: Vec<AssetEntry>| Verdict::Damaged { missing: vec![entry(&second)], altered };
+        assert_eq!(verdict(&store, &damaged, true).await, lacks(vec![]));
+        assert_eq!(verdict(&store, &altered, true).await, lacks(vec![renamed]));
+        let older = Replay { acknowledged: acknowledged + 7, ..replay };
+        let shortfall = Shortfall { acknowledged: 9, stored: 3, missing_assets: 1 };
+        assert_eq!(verdict(&store, &older, true).await, Verdict::Behind(shortfall));
+        assert!(shortfall.to_string().contains("3 of 9"));
+    }
+
+    #[tokio::test]
+    async fn the_ledger_is_brought_to_what_the_store_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().canonicalize().unwrap();
+        let quarantine = Quarantine::of(&data);
+        let store = SqliteStore::open(&data, &ModelId("m".into())).await.unwrap();
+        let (first, _) = store.begin_asset(new_asset(1)).await.unwrap();
+        let replay = Ledger::read(&data).unwrap();
+        drop(settle(&store, &replay, &data, &quarantine).await.unwrap());
+        let replay = Ledger::read(&data).unwrap();
+        assert_eq!((replay.acknowledged, replay.live.len()), (1, 1));
+
+        // Deleted, but not noted: a crash.
+        store.delete_asset(first.id).await.unwrap();
+        drop(settle(&store, &replay, &data, &quarantine).await.unwrap());
+        let replay = Ledger::read(&data).unwrap();
+        assert_eq!((replay.acknowledged, replay.live.len()), (2, 0));
+
+        // A damaged ledger is kept aside.
+        let path = data.join(LEDGER);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[12] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let replay = Ledger::read(&data).unwrap();
+        assert_eq!(replay.damaged_lines, 1);
+        drop(settle(&store, &replay, &data, &quarantine).await.unwrap());
+        assert_eq!(Ledger::read(&data).unwrap().damaged_lines, 0);
+        assert_eq!(super::super::quarantined(&data).unwrap().len(), 1);
+    }
+}

@@ -1,0 +1,131 @@
+//! Whether files can be decoded here at all: what `/readyz` asks, and what tells our fault from a file's
+//! where a decoder ended without a word.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::attempt::Bounds;
+use super::decode::{Budget, caps, request};
+use super::need::FFMPEG_FIRST;
+use super::pool::Seat;
+use super::process::Worker;
+use super::protocol::{Streams, Task};
+use super::stream::collect;
+use super::{Decoder, Limits, MediaError};
+use crate::native;
+
+/// How long an answer holds: `/readyz` may be asked by everybody, and a check starts two programs.
+const GOOD_FOR: Duration = Duration::from_secs(2);
+const BAD_FOR: Duration = Duration::from_millis(500);
+/// A check may take this long; then the decoder counts as broken.
+const CHECK_SECS: u64 = 10;
+
+/// Whether files can be decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecoderHealth {
+    /// They can.
+    pub ok: bool,
+    /// The version of ffmpeg, or what is wrong: for the log and for administrators, since it may name paths.
+    pub detail: String,
+}
+
+/// The last answer, shared by all clones of a [`Decoder`].
+#[derive(Debug, Clone, Default)]
+pub(super) struct HealthCache(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    last: Option<(Instant, DecoderHealth)>,
+    /// ffmpeg as it was when its bytes were last looked at.
+    looked_at: Option<Identity>,
+}
+
+/// What tells that a file is the one it was.
+type Identity = (PathBuf, u64, u64, u64, i64, i64);
+
+impl Decoder {
+    /// Whether files can be decoded, as of at most two seconds ago. Starts a decode-worker, and ffmpeg inside
+    /// its sandbox; no more than one at a time. Blocks; run it on a thread of its own.
+    #[must_use]
+    pub fn health(&self) -> DecoderHealth {
+        self.health_within(GOOD_FOR)
+    }
+
+    /// The same, but never of before the failure that made somebody ask.
+    pub(super) fn health_now(&self, failed_at: Instant) -> DecoderHealth {
+        self.health_within(failed_at.elapsed())
+    }
+
+    fn health_within(&self, age: Duration) -> DecoderHealth {
+        let mut known = self.health.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((when, health)) = &known.last {
+            let age = if health.ok { age } else { age.min(BAD_FOR) };
+            if when.elapsed() < age {
+                return health.clone();
+            }
+        }
+        let checked = self.check(&mut known);
+        let health = match checked {
+            Ok(version) => DecoderHealth { ok: true, detail: version },
+            Err(detail) => DecoderHealth { ok: false, detail },
+        };
+        let before = known.last.as_ref().is_none_or(|(_, before)| before.ok);
+        if before && !health.ok {
+            tracing::error!(reason = health.detail, "files cannot be decoded");
+        } else if !before && health.ok {
+            tracing::info!("files can be decoded again");
+        }
+        metrics::gauge!("triptych_decoder_ok").set(if health.ok { 1.0 } else { 0.0 });
+        known.last = Some((Instant::now(), health.clone()));
+        health
+    }
+
+    fn check(&self, known: &mut Known) -> Result<String, String> {
+        let ffmpeg = &self.config.ffmpeg;
+        let identity = identity(ffmpeg).map_err(|error| format!("{}: {error}", ffmpeg.display()))?;
+        if known.looked_at.as_ref() != Some(&identity) {
+            native::verify_ffmpeg(ffmpeg).map_err(|error| error.to_string())?;
+            known.looked_at = Some(identity);
+        }
+        self.say_version().map_err(|error| error.detail().map_or_else(|| error.to_string(), str::to_owned))
+    }
+
+    /// What ffmpeg says of itself inside the sandbox.
+    fn say_version(&self) -> Result<String, MediaError> {
+        let nothing = std::fs::File::open("/dev/null").map_err(|e| MediaError::Worker(e.to_string()))?;
+        let limits = Limits { wall_clock_secs: CHECK_SECS, ..self.config.limits.clone() };
+        let budget = Budget::of(&limits, &nothing)?;
+        let bounds = Bounds { ffmpeg_bytes: FFMPEG_FIRST, factor: 1 };
+        let worker = Worker::start(&self.config, &nothing, &request(self, Task::Health, bounds, budget))?;
+        // Not one of the pool's: that it is busy says nothing about health.
+        let seat = Seat::of_no_pool();
+        let (said, ended) = collect(worker, &seat, caps(&limits, 1.0, Streams::Both, budget))?;
+        if let Some((_, detail)) = &ended.failed {
+            return Err(MediaError::Worker(detail.clone()));
+        }
+        let text = String::from_utf8_lossy(&said);
+        let version = text.strip_prefix("ffmpeg version ").and_then(|rest| rest.split_whitespace().next());
+        match version {
+            Some(version) if ended.exit.code == Some(0) => {
+                Ok(format!("ffmpeg {}", version.chars().take(60).collect::<String>()))
+            }
+            _ => Err(MediaError::Worker(format!("ffmpeg does not start: {}", ended.last_words()))),
+        }
+    }
+}
+
+fn identity(path: &Path) -> std::io::Result<Identity> {
+    let meta = std::fs::metadata(path)?;
+    Ok((path.to_owned(), meta.dev(), meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
+}
+
+/// What to start as decode-worker: this program, also after another one has been put in its place on disk.
+///
+/// # Errors
+/// Where `/proc` is not mounted and the program's own path is not known either.
+pub fn own_worker() -> std::io::Result<PathBuf> {
+    let running = PathBuf::from("/proc/self/exe");
+    if running.exists() { Ok(running) } else { std::env::current_exe() }
+}

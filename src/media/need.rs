@@ -1,0 +1,139 @@
+//! How much memory a decode needs, estimated from a header. The child is held to it by its rlimit, so a
+//! header that lies makes its own file fail.
+
+use image::{ColorType, ImageFormat};
+
+const MIB: u64 = 1 << 20;
+
+/// ffmpeg before it knows its file: pictures up to 1080p of 10 bits fit.
+pub const FFMPEG_FIRST: u64 = 256 * MIB;
+/// ffmpeg's own data and its threads' stacks.
+const FFMPEG_BASE: u64 = 64 * MIB;
+/// A container's index is a part of the file, and grows when it is unpacked; no larger than this.
+const LARGEST_INDEX: u64 = 256 * MIB;
+/// Frames of a video that ffmpeg holds at once: references (16 at most, and then small ones), the queue
+/// before the filters and the frames in them.
+const FFMPEG_FRAMES: f64 = 20.0;
+/// RGB pictures on their way out of ffmpeg, and the one that the server reads.
+const FFMPEG_PICTURES: f64 = 6.0;
+/// Sound read without ffmpeg: packets, and the largest cover art.
+pub const SOUND: u64 = 64 * MIB;
+/// Decoders' tables, buffers and the process itself.
+const PICTURE_BASE: u64 = 24 * MIB;
+
+/// What ffmpeg, and the server for what it sends, need for a video of this size and pixel format; without
+/// one for sound.
+pub fn ffmpeg(width: u32, height: u32, pixel_format: &str, file_bytes: u64) -> u64 {
+    let pixels = f64::from(width) * f64::from(height);
+    let frames = pixels * bytes_per_pixel(pixel_format) * FFMPEG_FRAMES;
+    FFMPEG_BASE + (file_bytes / 8).min(LARGEST_INDEX) + (frames + pixels * 3.0 * FFMPEG_PICTURES) as u64
+}
+
+/// Bytes of one pixel, by the name ffmpeg gives its format: generous where the name is not known.
+fn bytes_per_pixel(name: &str) -> f64 {
+    let has = |texts: &[&str]| texts.iter().any(|text| name.contains(text));
+    let samples = if name.starts_with("gray") || name.starts_with("pal8") || name.starts_with("mono") {
+        1.0
+    } else if has(&["420", "nv12", "nv21", "410", "411", "p010", "p012", "p016"]) {
+        1.5
+    } else if has(&["422", "440", "nv16", "yuyv", "uyvy", "p210"]) {
+        2.0
+    } else if has(&["444", "gbrp", "rgb24", "bgr24", "nv24"]) && !has(&["yuva", "gbrap"]) {
+        3.0
+    } else {
+        4.0
+    };
+    let depth = if has(&["f32", "128"]) {
+        4.0
+    } else if has(&["9le", "9be", "10", "12", "14", "16", "48", "64"]) && !has(&["nv12", "nv16"]) {
+        2.0
+    } else {
+        1.0
+    };
+    samples * depth
+}
+
+/// What a picture takes: in the child, and as RGB in the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PictureNeed {
+    pub child: u64,
+    pub server: u64,
+}
+
+/// What decoding a picture needs. `progressive` is of a JPEG, whose coefficients are then held whole.
+pub fn picture(
+    format: ImageFormat,
+    (width, height): (u32, u32),
+    color: ColorType,
+    file_bytes: u64,
+    progressive: bool,
+) -> PictureNeed {
+    let pixels = u64::from(width) * u64::from(height);
+    let decoded = pixels * u64::from(color.bytes_per_pixel());
+    // Beyond the decoded picture itself.
+    let extra = match format {
+        ImageFormat::Jpeg => file_bytes + pixels * if progressive { 8 } else { 1 },
+        // The planes of a lossy one and its transparency, or the pixels of a lossless one.
+        ImageFormat::WebP => file_bytes + pixels * 6,
+        // Two canvases while it is seen whether it moves.
+        ImageFormat::Gif => pixels * 12,
+        _ => pixels / 4,
+    };
+    PictureNeed { child: PICTURE_BASE + decoded + extra, server: pixels * 3 }
+}
+
+/// Whether the head of a JPEG says that it is progressive; also where its frame header lies further on.
+pub fn jpeg_is_progressive(head: &[u8]) -> bool {
+    let mut at = 2;
+    while let Some([0xff, marker, high, low]) = head.get(at..at + 4) {
+        match marker {
+            0xc0 | 0xc1 => return false,
+            0xc2 | 0xda => return true,
+            0xff => at += 1,
+            0x01 | 0xd0..=0xd8 => at += 2,
+            _ => at += 2 + usize::from(u16::from_be_bytes([*high, *low])),
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pixel_formats_are_known_by_their_names() {
+        for (name, bytes) in [
+            ("yuv420p", 1.5),
+            ("yuvj420p", 1.5),
+            ("nv12", 1.5),
+            ("yuv420p10le", 3.0),
+            ("p010le", 3.0),
+            ("yuv422p", 2.0),
+            ("yuv444p12le", 6.0),
+            ("gray", 1.0),
+            ("gbrp", 3.0),
+            ("rgba", 4.0),
+            ("rgba64be", 8.0),
+            ("gbrapf32le", 16.0),
+            ("something", 4.0),
+        ] {
+            assert!((bytes_per_pixel(name) - bytes).abs() < 1e-9, "{name}: {}", bytes_per_pixel(name));
+        }
+    }
+
+    #[test]
+    fn ordinary_videos_need_no_more_than_they_are_given_first() {
+        assert!(ffmpeg(1920, 1088, "yuv420p10le", 0) <= FFMPEG_FIRST);
+        assert!(ffmpeg(640, 360, "yuv420p", 0) < 80 * MIB);
+        assert!(ffmpeg(7680, 4320, "yuv420p", 0) > 1000 * MIB);
+    }
+
+    #[test]
+    fn a_jpeg_says_how_it_is_stored() {
+        let head = |marker| [&[0xff, 0xd8, 0xff, 0xe0, 0, 4, 1, 2, 0xff, marker][..], &[0, 17, 8]].concat();
+        assert!(!jpeg_is_progressive(&head(0xc0)));
+        assert!(jpeg_is_progressive(&head(0xc2)));
+        assert!(jpeg_is_progressive(b"\xff\xd8"), "not known is the dearer one");
+    }
+}

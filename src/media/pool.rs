@@ -1,0 +1,473 @@
+//! Who may decode now: one pool for every child of the process, however it was asked for.
+//!
+//! A decode first takes a [`Seat`] (so many children at once), then, once its child has read the file's
+//! header, [`Memory`] (so many bytes at once). Interactive work goes first and waits only for a while;
+//! bulk work waits as long as it must, never takes the last seats and is never starved.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use metrics::{counter, gauge};
+use tokio::sync::oneshot;
+
+use super::MediaError;
+
+/// A file that waits this long while no other bulk work is running goes before interactive work.
+const BULK_WAITS_AT_MOST: Duration = Duration::from_secs(2);
+/// How often a decode that waits for memory looks whether its caller is still there.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Interactive decodes that may wait for each that may run; more are refused at once.
+const WAITING_PER_WORKER: usize = 32;
+/// Bytes a worker process takes before it has been granted any.
+pub const WORKER_BYTES: u64 = 16 << 20;
+
+/// How urgent a decode is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Somebody waits for the answer: queries, thumbnails, embeddings.
+    Interactive,
+    /// Files being indexed.
+    Bulk,
+}
+
+impl Lane {
+    const fn index(self) -> usize {
+        match self {
+            Self::Interactive => 0,
+            Self::Bulk => 1,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Interactive => "interactive",
+            Self::Bulk => "bulk",
+        }
+    }
+}
+
+/// Bounds of the pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolLimits {
+    /// Children at once.
+    pub workers: usize,
+    /// Memory of all children, and of the raw frames the server holds for them, bytes.
+    pub memory_bytes: u64,
+    /// Longest an interactive decode waits for a seat, and then for memory.
+    pub wait: Duration,
+}
+
+impl Default for PoolLimits {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let memory_bytes = (1 << 30).max(cores as u64 * (128 << 20));
+        Self { workers: (cores * 2).max(4), memory_bytes, wait: Duration::from_secs(10) }
+    }
+}
+
+impl PoolLimits {
+    /// Seats that files being indexed may take: a quarter, and at least one, stays free of them.
+    fn bulk_workers(&self) -> usize {
+        (self.workers - (self.workers / 4).max(1).min(self.workers.saturating_sub(1))).max(1)
+    }
+
+    /// Bytes that one lane may hold. A single decode is charged no more than this, so that a file that
+    /// needs more than the whole budget is decoded as the only one of its lane.
+    fn memory_of(&self, lane: Lane) -> u64 {
+        match lane {
+            Lane::Interactive => self.memory_bytes,
+            Lane::Bulk => self.memory_bytes - self.memory_bytes / 4,
+        }
+    }
+}
+
+/// The pool.
+#[derive(Debug)]
+pub struct DecodePool {
+    limits: PoolLimits,
+    state: Mutex<State>,
+    freed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    running: [usize; 2],
+    waiting: [VecDeque<Waiter>; 2],
+    reserved: [u64; 2],
+    /// Decodes waiting for memory, by lane, in the order in which they came.
+    tickets: [VecDeque<(u64, Instant)>; 2],
+    next_ticket: u64,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    since: Instant,
+    seat: oneshot::Sender<Seat>,
+}
+
+/// The right to run one child at a time. Dropping it gives it back.
+#[derive(Debug)]
+pub struct Seat {
+    pool: Option<Arc<DecodePool>>,
+    lane: Lane,
+}
+
+/// Bytes set aside for one child. Dropping it gives them back.
+#[derive(Debug)]
+pub struct Memory {
+    pool: Arc<DecodePool>,
+    lane: Lane,
+    charged: u64,
+    /// What the child may use, bytes; more than is charged for a file larger than the budget.
+    pub bytes: u64,
+}
+
+impl DecodePool {
+    /// An empty pool.
+    #[must_use]
+    pub fn new(limits: PoolLimits) -> Arc<Self> {
+        let limits = PoolLimits { workers: limits.workers.max(1), ..limits };
+        Arc::new(Self { limits, state: Mutex::default(), freed: Condvar::new() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change leaves the state whole, so a panic elsewhere does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a seat. Dropping the future leaves the queue.
+    ///
+    /// # Errors
+    /// [`MediaError::Overloaded`] for interactive work that has waited too long, or would wait behind too many.
+    pub async fn seat(self: &Arc<Self>, lane: Lane) -> Result<Seat, MediaError> {
+        let waiting = {
+            let mut state = self.lock();
+            state.forget_the_gone();
+            let queue = &state.waiting[lane.index()];
+            let full = queue.len() >= self.limits.workers * WAITING_PER_WORKER;
+            if lane == Lane::Interactive && full {
+                return Err(self.refuse("queue_full"));
+            }
+            let (sender, receiver) = oneshot::channel();
+            state.waiting[lane.index()].push_back(Waiter { since: Instant::now(), seat: sender });
+            self.hand_out_seats(&mut state);
+            receiver
+        };
+        let seat = match lane {
+            Lane::Bulk => waiting.await,
+            Lane::Interactive => match tokio::time::timeout(self.limits.wait, waiting).await {
+                Ok(seat) => seat,
+                Err(_) => return Err(self.refuse("no_worker")),
+            },
+        };
+        // The sender lives in the pool, which lives as long as this call.
+        seat.map_err(|_| MediaError::Worker("the decode pool is gone".into()))
+    }
+
+    fn refuse(&self, reason: &'static str) -> MediaError {
+        counter!("triptych_decodes_refused_total", "reason" => reason).increment(1);
+        MediaError::Overloaded { retry_after_secs: 2 }
+    }
+
+    fn hand_out_seats(self: &Arc<Self>, state: &mut State) {
+        while let Some(lane) = self.next_lane(state) {
+            let Some(waiter) = state.waiting[lane.index()].pop_front() else { break };
+            state.running[lane.index()] += 1;
+            let seat = Seat { pool: Some(Arc::clone(self)), lane };
+            if let Err(mut unwanted) = waiter.seat.send(seat) {
+                // Not by its drop, which would lock once more.
+                unwanted.pool = None;
+                state.running[lane.index()] -= 1;
+            }
+        }
+        state.tell();
+    }
+
+    /// Whose turn it is, if there is a free seat for anybody who waits.
+    fn next_lane(&self, state: &State) -> Option<Lane> {
+        let [interactive, bulk] = state.running;
+        if interactive + bulk >= self.limits.workers {
+            return None;
+        }
+        let bulk_since = state.waiting[1].front().map(|waiter| waiter.since);
+        let starves = bulk == 0 && bulk_since.is_some_and(|since| since.elapsed() >= BULK_WAITS_AT_MOST);
+        match (state.waiting[0].is_empty(), bulk_since) {
+            (false, _) if !starves => Some(Lane::Interactive),
+            (_, Some(_)) if bulk < self.limits.bulk_workers() => Some(Lane::Bulk),
+            (false, _) => Some(Lane::Interactive),
+            _ => None,
+        }
+    }
+
+    /// Waits on this thread until so many bytes are free.
+    ///
+    /// # Errors
+    /// [`MediaError::Overloaded`] for interactive work that has waited too long; [`MediaError::Worker`] once
+    /// `gone` says that nobody waits any more.
+    pub fn reserve(
+        self: &Arc<Self>,
+        lane: Lane,
+        bytes: u64,
+        gone: &mut dyn FnMut() -> bool,
+    ) -> Result<Memory, MediaError> {
+        let charged = bytes.min(self.limits.memory_of(lane));
+        let began = Instant::now();
+        let mut state = self.lock();
+        let ticket = state.next_ticket;
+        state.next_ticket += 1;
+        state.tickets[lane.index()].push_back((ticket, began));
+        state.tell();
+        let outcome = loop {
+            if self.is_served(&state, lane, ticket, charged) {
+                state.reserved[lane.index()] += charged;
+                break Ok(());
+            }
+            if lane == Lane::Interactive && began.elapsed() >= self.limits.wait {
+                break Err(self.refuse("no_memory"));
+            }
+            if gone() {
+                break Err(MediaError::Worker("nobody waits for the result any more".into()));
+            }
+            state = self.freed.wait_timeout(state, LOOK_EVERY).unwrap_or_else(PoisonError::into_inner).0;
+        };
+        state.tickets[lane.index()].retain(|(of, _)| *of != ticket);
+        state.tell();
+        drop(state);
+        // Whoever stood behind may be served now.
+        self.freed.notify_all();
+        outcome.map(|()| Memory { pool: Arc::clone(self), lane, charged, bytes })
+    }
+
+    fn is_served(&self, state: &State, lane: Lane, ticket: u64, bytes: u64) -> bool {
+        if state.tickets[lane.index()].front().is_none_or(|(first, _)| *first != ticket) {
+            return false;
+        }
+        let [interactive, bulk] = state.reserved;
+        let starves = bulk == 0
+            && state.tickets[1].front().is_some_and(|(_, since)| since.elapsed() >= BULK_WAITS_AT_MOST);
+        let turn = match lane {
+            Lane::Interactive => !starves,
+            Lane::Bulk => starves || state.tickets[0].is_empty(),
+        };
+        let fits = interactive + bulk + bytes <= self.limits.memory_bytes;
+        let within = lane == Lane::Interactive || bulk + bytes <= self.limits.memory_of(Lane::Bulk);
+        turn && fits && within
+    }
+}
+
+impl State {
+    fn forget_the_gone(&mut self) {
+        self.waiting.iter_mut().for_each(|queue| queue.retain(|waiter| !waiter.seat.is_closed()));
+    }
+
+    fn tell(&self) {
+        for lane in [Lane::Interactive, Lane::Bulk] {
+            let at = lane.index();
+            let waiting = self.waiting[at].len() + self.tickets[at].len();
+            gauge!("triptych_decodes_running", "lane" => lane.name()).set(self.running[at] as f64);
+            gauge!("triptych_decodes_waiting", "lane" => lane.name()).set(waiting as f64);
+        }
+        let reserved = self.reserved.iter().sum::<u64>();
+        gauge!("triptych_decode_memory_reserved_bytes").set(reserved as f64);
+    }
+}
+
+impl Seat {
+    /// For a child that needs no memory worth counting; it cannot reserve any.
+    #[must_use]
+    pub const fn of_no_pool() -> Self {
+        Self { pool: None, lane: Lane::Interactive }
+    }
+
+    /// How urgent its decode is.
+    #[must_use]
+    pub const fn lane(&self) -> Lane {
+        self.lane
+    }
+
+    /// Waits for memory, as [`DecodePool::reserve`].
+    ///
+    /// # Errors
+    /// As [`DecodePool::reserve`].
+    pub fn reserve(&self, bytes: u64, gone: &mut dyn FnMut() -> bool) -> Result<Memory, MediaError> {
+        match &self.pool {
+            Some(pool) => pool.reserve(self.lane, bytes, gone),
+            None => Err(MediaError::Worker("the decode pool is gone".into())),
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let Some(pool) = self.pool.take() else { return };
+        let mut state = pool.lock();
+        state.running[self.lane.index()] -= 1;
+        state.forget_the_gone();
+        pool.hand_out_seats(&mut state);
+    }
+}
+
+impl Memory {
+    /// Gives back what turned out not to be needed.
+    pub fn shrink(&mut self, bytes: u64) {
+        if bytes >= self.bytes {
+            return;
+        }
+        self.bytes = bytes;
+        self.give_back(self.charged.saturating_sub(bytes));
+    }
+
+    fn give_back(&mut self, bytes: u64) {
+        let mut state = self.pool.lock();
+        state.reserved[self.lane.index()] -= bytes;
+        self.charged -= bytes;
+        state.tell();
+        drop(state);
+        self.pool.freed.notify_all();
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.give_back(self.charged);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn pool(workers: usize, memory_bytes: u64, wait_ms: u64) -> Arc<DecodePool> {
+        DecodePool::new(PoolLimits { workers, memory_bytes, wait: Duration::from_millis(wait_ms) })
+    }
+
+    fn never() -> bool {
+        false
+    }
+
+    #[tokio::test]
+    async fn bulk_work_leaves_a_seat_and_interactive_work_takes_all() {
+        let pool = pool(4, 100, 20);
+        let bulk = [pool.seat(Lane::Bulk).await.unwrap(), pool.seat(Lane::Bulk).await.unwrap()];
+        let third = pool.seat(Lane::Bulk).await.unwrap();
+        let fourth = tokio::time::timeout(Duration::from_millis(30), pool.seat(Lane::Bulk)).await;
+        assert!(fourth.is_err(), "the last seat is not for bulk work");
+        let person = pool.seat(Lane::Interactive).await.unwrap();
+        let late = pool.seat(Lane::Interactive).await.unwrap_err();
+        assert_eq!(late.code(), "overloaded");
+        drop(third);
+        let more = pool.seat(Lane::Interactive).await.unwrap();
+        drop((bulk, person, more));
+        let state = pool.lock();
+        assert_eq!((state.running, state.waiting[0].len(), state.waiting[1].len()), ([0, 0], 0, 0));
+    }
+
+    #[tokio::test]
+    async fn those_who_went_away_hold_no_place_and_those_who_came_first_go_first() {
+        let pool = pool(1, 100, 5000);
+        let first = pool.seat(Lane::Interactive).await.unwrap();
+        let wait = |lane| {
+            let pool = Arc::clone(&pool);
+            tokio::spawn(async move { pool.seat(lane).await })
+        };
+        let gone = wait(Lane::Interactive);
+        tokio::task::yield_now().await;
+        let (bulk, person) = (wait(Lane::Bulk), wait(Lane::Interactive));
+        tokio::task::yield_now().await;
+        gone.abort();
+        assert!(gone.await.is_err());
+        drop(first);
+        let person = person.await.unwrap().unwrap();
+        assert!(!bulk.is_finished());
+        drop(person);
+        assert_eq!(bulk.await.unwrap().unwrap().lane(), Lane::Bulk);
+    }
+
+    #[tokio::test]
+    async fn bulk_work_is_not_starved() {
+        let pool = pool(1, 100, 60_000);
+        let seat = pool.seat(Lane::Interactive).await.unwrap();
+        let wait = |lane| {
+            let pool = Arc::clone(&pool);
+            tokio::spawn(async move { pool.seat(lane).await })
+        };
+        let bulk = wait(Lane::Bulk);
+        tokio::task::yield_now().await;
+        let persons: Vec<_> = (0..3).map(|_| wait(Lane::Interactive)).collect();
+        tokio::time::sleep(BULK_WAITS_AT_MOST).await;
+        drop(seat);
+        assert_eq!(bulk.await.unwrap().unwrap().lane(), Lane::Bulk);
+        for person in persons {
+            person.await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_is_told_at_once() {
+        let pool = pool(1, 100, 60_000);
+        let _seat = pool.seat(Lane::Interactive).await.unwrap();
+        let wait = || {
+            let pool = Arc::clone(&pool);
+            tokio::spawn(async move { pool.seat(Lane::Interactive).await })
+        };
+        let waiting: Vec<_> = (0..WAITING_PER_WORKER).map(|_| wait()).collect();
+        tokio::task::yield_now().await;
+        assert_eq!(pool.seat(Lane::Interactive).await.unwrap_err().code(), "overloaded");
+        waiting.into_iter().for_each(|task| task.abort());
+    }
+
+    #[test]
+    fn memory_stays_within_the_budget_and_large_files_have_it_to_themselves() {
+        let pool = pool(8, 100, 50);
+        let small = pool.reserve(Lane::Bulk, 40, &mut never).unwrap();
+        let mut give_up = || true;
+        assert!(pool.reserve(Lane::Bulk, 40, &mut give_up).is_err(), "a quarter is kept from bulk work");
+        let mut person = pool.reserve(Lane::Interactive, 60, &mut never).unwrap();
+        assert_eq!(pool.reserve(Lane::Interactive, 1, &mut never).unwrap_err().code(), "overloaded");
+        person.shrink(10);
+        drop(pool.reserve(Lane::Interactive, 50, &mut never).unwrap());
+        drop(small);
+        let large = pool.reserve(Lane::Bulk, 1000, &mut never).unwrap();
+        assert_eq!((large.bytes, large.charged), (1000, 75));
+        assert!(pool.reserve(Lane::Bulk, 1, &mut give_up).is_err());
+        drop(pool.reserve(Lane::Interactive, 15, &mut never).unwrap());
+        drop((large, person));
+        let state = pool.lock();
+        assert_eq!((state.reserved, state.tickets[0].len(), state.tickets[1].len()), ([0, 0], 0, 0));
+    }
+
+    #[test]
+    fn many_threads_never_hold_more_than_the_budget() {
+        let pool = pool(8, 1000, 60_000);
+        let most = std::sync::atomic::AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for n in 0..16_u64 {
+                let (pool, most) = (&pool, &most);
+                scope.spawn(move || {
+                    for round in 0..40 {
+                        let lane = if n % 2 == 0 { Lane::Bulk } else { Lane::Interactive };
+                        let bytes = 1 + (n * 7919 + round * 104_729) % 900;
+                        let memory = pool.reserve(lane, bytes, &mut never).unwrap();
+                        let held = pool.lock().reserved.iter().sum();
+                        most.fetch_max(held, std::sync::atomic::Ordering::Relaxed);
+                        drop(memory);
+                    }
+                });
+            }
+        });
+        let most = most.into_inner();
+        assert!(most <= 1000 && most > 500, "{most}");
+        assert_eq!(pool.lock().reserved, [0, 0]);
+    }
+
+    #[test]
+    fn defaults_leave_room_for_both_lanes() {
+        for workers in 1..40 {
+            let limits = PoolLimits { workers, ..PoolLimits::default() };
+            let bulk = limits.bulk_workers();
+            assert!(bulk >= 1 && (workers == 1 || bulk < workers), "{workers}: {bulk}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! How much work a file may cause, by its size: a small file that unfolds to hours must not cost minutes.
+
+use rustix::time::{ClockId, clock_gettime};
+use std::time::Duration;
+
+use super::MediaError;
+
+const MIB: f64 = (1 << 20) as f64;
+
+/// What a file may cost: so much whatever its size, and so much more for each MiB.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct WorkLimits {
+    /// CPU seconds of decoding and preprocessing that every file may take.
+    pub cpu_secs: f64,
+    /// More CPU seconds for each MiB.
+    pub cpu_secs_per_mib: f64,
+    /// Clips of a window each, unlike their neighbours, that every file may have.
+    pub clips: u64,
+    /// More clips for each MiB.
+    pub clips_per_mib: u64,
+}
+
+impl Default for WorkLimits {
+    fn default() -> Self {
+        Self { cpu_secs: 10.0, cpu_secs_per_mib: 120.0, clips: 64, clips_per_mib: 1200 }
+    }
+}
+
+impl WorkLimits {
+    /// CPU time for a file of so many bytes.
+    #[must_use]
+    pub fn cpu(&self, file_bytes: u64) -> Duration {
+        let secs = self.cpu_secs + self.cpu_secs_per_mib * file_bytes as f64 / MIB;
+        Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX)
+    }
+
+    /// Clips for a file of so many bytes, where a clip begins every `stride` windows.
+    #[must_use]
+    pub fn clips(&self, file_bytes: u64, stride: f64) -> u64 {
+        let windows = self.clips as f64 + self.clips_per_mib as f64 * file_bytes as f64 / MIB;
+        let overlap = if stride > 0.0 && stride < 1.0 { 1.0 / stride } else { 1.0 };
+        (windows * overlap) as u64
+    }
+
+    /// More clips than a file may have.
+    #[must_use]
+    pub fn too_many_clips(&self, file_bytes: u64, allowed: u64) -> MediaError {
+        MediaError::WorkLimit {
+            detail: format!(
+                "it unfolds to more than {allowed} different clips; its {file_bytes} bytes allow no more \
+                 (--max-clips-per-mib)"
+            ),
+        }
+    }
+
+    /// More CPU time than a file may take.
+    #[must_use]
+    pub fn too_much_cpu(&self, file_bytes: u64) -> MediaError {
+        let secs = self.cpu(file_bytes).as_secs();
+        MediaError::WorkLimit {
+            detail: format!(
+                "decoding takes more than {secs} s of CPU time; its {file_bytes} bytes allow no more \
+                 (--decode-cpu-secs-per-mib)"
+            ),
+        }
+    }
+}
+
+/// CPU time of this thread so far.
+pub fn thread_cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let secs = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(secs, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// CPU time of another process so far, as far as the kernel tells.
+pub fn process_cpu(pid: i32) -> Option<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    let ticks = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+    Some(Duration::from_millis(ticks.saturating_mul(1000) / rustix::param::clock_ticks_per_second().max(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_files_are_cheap_and_sparse_recordings_fit() {
+        let limits = WorkLimits::default();
+        assert!(limits.cpu(100_000) < Duration::from_secs(22));
+        // An hour of speech at 6 kbit/s, in windows of 3.2 s.
+        assert!(limits.clips(6000 / 8 * 3600, 1.0) > 3600 * 10 / 32);
+        assert_eq!(limits.clips(0, 1.0), 64);
+        assert_eq!(limits.clips(0, 0.25), 256);
+        assert_eq!(limits.clips(1 << 20, 2.0), 1264);
+    }
+
+    #[test]
+    fn cpu_time_is_measured() {
+        let pid = i32::try_from(std::process::id()).unwrap();
+        let (began, wall) = (thread_cpu(), std::time::Instant::now());
+        let mut sum = 0_u64;
+        while thread_cpu() - began < Duration::from_millis(60) && wall.elapsed() < Duration::from_secs(20) {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+        }
+        assert!(process_cpu(pid).unwrap() >= Duration::from_millis(40));
+        assert_eq!(process_cpu(-1), None);
+    }
+}

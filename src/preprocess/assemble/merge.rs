@@ -1,0 +1,100 @@
+//! Clips on their way out: neighbours whose tensors are equal become one, and a file gets no more than one
+//! of its size may.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::Message;
+use crate::media::{MediaError, WorkLimits};
+use crate::preprocess::ClipTensors;
+
+/// Seconds by which windows that touch may be apart.
+const TOUCHING_SECS: f64 = 1e-6;
+
+/// The way out of an assembler.
+pub struct Merger {
+    out: mpsc::Sender<Message>,
+    /// The last clip: the next one may be a part of it.
+    held: Option<ClipTensors>,
+    sent: u64,
+    bound: Option<Bound>,
+}
+
+struct Bound {
+    work: WorkLimits,
+    file_bytes: u64,
+    clips: u64,
+}
+
+impl Merger {
+    pub fn new(out: mpsc::Sender<Message>) -> Self {
+        Self { out, held: None, sent: 0, bound: None }
+    }
+
+    /// Bounds the clips by the size of the file; `stride` is in windows.
+    pub fn allow(&mut self, work: WorkLimits, file_bytes: u64, stride: f64) {
+        self.bound = Some(Bound { work, file_bytes, clips: work.clips(file_bytes, stride) });
+    }
+
+    /// Takes a clip; sends the one before it unless they are one. The one anchored at the end overlaps the
+    /// one before: it joins only where that stands for several windows already.
+    pub fn send(&mut self, clip: ClipTensors, anchored: bool) -> Result<(), MediaError> {
+        match &mut self.held {
+            Some(held) if (!anchored || held.windows > 1) && continues(held, &clip) => {
+                held.span.end_secs = held.span.end_secs.max(clip.span.end_secs);
+                held.windows += clip.windows;
+                Ok(())
+            }
+            held => {
+                let before = held.replace(clip);
+                before.map_or(Ok(()), |before| self.deliver(before))
+            }
+        }
+    }
+
+    /// Sends the last clip.
+    pub fn release(&mut self) -> Result<(), MediaError> {
+        self.held.take().map_or(Ok(()), |clip| self.deliver(clip))
+    }
+
+    fn deliver(&mut self, clip: ClipTensors) -> Result<(), MediaError> {
+        if let Some(bound) = self.bound.as_ref().filter(|bound| self.sent >= bound.clips) {
+            return Err(bound.work.too_many_clips(bound.file_bytes, bound.clips));
+        }
+        self.sent += 1;
+        self.out
+            .blocking_send(Message::Clip(clip))
+            .map_err(|_| MediaError::Worker("nobody waits for the clips any more".into()))
+    }
+}
+
+/// Whether a clip shows and sounds like the one before, and nothing lies between them.
+fn continues(before: &ClipTensors, clip: &ClipTensors) -> bool {
+    clip.span.start_secs <= before.span.end_secs + TOUCHING_SECS
+        && clip.same_frames(before.frames.as_ref())
+        && clip.same_pcm(before.pcm.as_ref())
+}
+
+impl ClipTensors {
+    /// Whether the pictures are those of another clip, byte for byte.
+    #[must_use]
+    pub fn same_frames(&self, other: Option<&Arc<[u8]>>) -> bool {
+        match (&self.frames, other) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a == b,
+            (a, b) => a.is_none() && b.is_none(),
+        }
+    }
+
+    /// Whether the sound is that of another clip, bit for bit.
+    #[must_use]
+    pub fn same_pcm(&self, other: Option<&Arc<[f32]>>) -> bool {
+        match (&self.pcm, other) {
+            (Some(a), Some(b)) => {
+                Arc::ptr_eq(a, b)
+                    || a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| a.to_bits() == b.to_bits())
+            }
+            (a, b) => a.is_none() && b.is_none(),
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! A data folder that lost something, or holds what the server does not understand: it refuses to serve
+//! rather than lose more, rebuilds on request, and deletes nothing.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{Options, Server, eventually, ok_json, run, wav};
+use reqwest::blocking::multipart;
+use serde_json::{Value, json};
+
+const DATABASE: &str = "triptych.db";
+const LOG: &str = "triptych.db-wal";
+
+fn add(server: &Server, n: usize) -> Value {
+    let file = multipart::Part::bytes(wav(n, 1.0)).file_name(format!("{n}.wav"));
+    let form = multipart::Form::new().part("file", file).text("metadata", json!({ "n": n }).to_string());
+    ok_json(server.post_form("/v1/assets?wait=true", form))
+}
+
+/// What people would miss: id to name, metadata and content of every asset.
+fn assets(server: &Server) -> BTreeMap<String, (Value, Value, Value)> {
+    let page = server.get_json("/v1/assets?limit=1000");
+    let all = page["data"].as_array().unwrap().iter();
+    all.map(|asset| {
+        let id = asset["id"].as_str().unwrap().to_owned();
+        (id, (asset["name"].clone(), asset["metadata"].clone(), asset["sha256"].clone()))
+    })
+    .collect()
+}
+
+fn all_ready(server: &Server) {
+    eventually("every asset is ready", || {
+        let page = server.get_json("/v1/assets?limit=1000");
+        page["data"].as_array().unwrap().iter().all(|asset| asset["state"] == "ready").then_some(())
+    });
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+/// Every file beneath a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found.sort();
+    found
+}
+
+fn cut_to_half(file: &Path) {
+    let len = fs::metadata(file).unwrap().len();
+    fs::OpenOptions::new().write(true).open(file).unwrap().set_len(len / 2).unwrap();
+}
+
+/// A data folder whose server was killed, with its write-ahead log, and what it had acknowledged.
+struct Killed {
+    dir: tempfile::TempDir,
+    acknowledged: BTreeMap<String, (Value, Value, Value)>,
+}
+
+impl Killed {
+    fn with(assets_count: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let server = Server::start(Options::default().data(&dir.path().join("data")));
+        (0..assets_count).for_each(|n| drop(add(&server, n)));
+        let acknowledged = assets(&server);
+        server.kill9();
+        Self { dir, acknowledged }
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// A copy of the folder, so that each damage begins from the same.
+    fn copied(&self, name: &str) -> PathBuf {
+        let to = self.dir.path().join(name);
+        copy(&self.folder(), &to);
+        to
+    }
+}
+
+#[test]
+fn a_store_that_lost_something_refuses_to_serve_and_is_rebuilt_on_request() {
+    let killed = Killed::with(5);
+    type Damage = fn(&Path);
+    let damages: [(&str, &str, Damage); 6] = [
+        ("half-a-log", "store_behind", |data| cut_to_half(&data.join(LOG))),
+        ("no-log", "store_behind", |data| fs::remove_file(data.join(LOG)).unwrap()),
+        ("no-database", "store_behind", |data| {
+            [DATABASE, LOG].iter().for_each(|name| fs::remove_file(data.join(name)).unwrap());
+        }),
+        ("neither-database-nor-ledger", "store_behind", |data| {
+            [DATABASE, LOG, "ledger.log"].iter().for_each(|name| fs::remove_file(data.join(name)).unwrap());
+        }),
+        ("no-database-at-all", "store_unreadable", |data| {
+            fs::remove_file(data.join(LOG)).unwrap();
+            fs::write(data.join(DATABASE), vec![7; 1 << 16]).unwrap();
+        }),
+        ("cut-database", "store_unreadable", |data| {
+            fs::remove_file(data.join(LOG)).unwrap();
+            fs::write(data.join(DATABASE), b"SQLite format 3\0 and no more").unwrap();
+        }),
+    ];
+    for (name, code, damage) in damages {
+        let data = killed.copied(name);
+        damage(&data);
+        let before = files(&data.join("uploads"));
+        let (exit, said) = Server::start_refused(Options::default().data(&data));
+        assert_eq!(exit, 4, "{name}: {said}");
+        assert!(
+            said.contains(&format!("error[{code}]")) && said.contains("--rebuild-from-uploads"),
+            "{name}: {said}"
+        );
+        assert_eq!(files(&data.join("uploads")), before, "{name}: nothing is touched");
+
+        let rebuild = || Options::default().data(&data).args(&["--rebuild-from-uploads"]);
+        let server = Server::start(rebuild());
+        all_ready(&server);
+        let rebuilt = assets(&server);
+        if name == "neither-database-nor-ledger" {
+            let contents = |of: &BTreeMap<_, (Value, Value, Value)>| {
+                let mut all: Vec<_> = of.values().map(|(.., sha256)| sha256.to_string()).collect();
+                all.sort();
+                all
+            };
+            assert_eq!(contents(&rebuilt), contents(&killed.acknowledged), "{name}");
+        } else {
+            assert_eq!(rebuilt, killed.acknowledged, "{name}");
+        }
+        assert_eq!(
+            server.search(&json!({"query": "a red circle", "targets": ["audio"], "limit": 10})).len(),
+            5
+        );
+        server.stop();
+        // From now on it is as any other, and the flag changes nothing.
+        let server = Server::start(rebuild());
+        assert_eq!(assets(&server), rebuilt, "{name}");
+        server.stop();
+        assert_eq!(files(&data.join("uploads")), before, "{name}");
+    }
+}
+
+#[test]
+fn an_older_database_put_back_by_hand_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let server = Server::start(Options::default().data(&data));
+    add(&server, 1);
+    server.stop();
+    let older = fs::read(data.join(DATABASE)).unwrap();
+    let changes: [(&str, fn(&Server)); 4] = [
+        ("an upload", |server| drop(add(server, 2))),
+        ("a deletion", |server| {
+            let id = assets(server).into_keys().next_back().unwrap();
+            assert_eq!(server.delete(&format!("/v1/assets/{id}")).status(), 204);
+        }),
+        ("a new name", |server| {
+            let id = assets(server).into_keys().next().unwrap();
+            let patch = server.request("PATCH", &format!("/v1/assets/{id}")).json(&json!({"name": "x"}));
+            ok_json(patch.send().unwrap());
+        }),
+        ("a standing query", |server| {
+            ok_json(server.post("/v1/standing-queries", &json!({"query": "a red circle"})));
+        }),
+    ];
+    for (what, change) in changes {
+        let copied = dir.path().join(what.replace(' ', "-"));
+        copy(&data, &copied);
+        let server = Server::start(Options::default().data(&copied));
+        change(&server);
+        let acknowledged = assets(&server);
+        server.stop();
+        let log = fs::metadata(copied.join(LOG)).map_or(0, |file| file.len());
+        assert_eq!(log, 0, "a clean stop leaves nothing in the log");
+        fs::write(copied.join(DATABASE), &older).unwrap();
+        let (exit, said) = Server::start_refused(Options::default().data(&copied));
+        assert!(exit == 4 && said.contains("error[store_behind]"), "{what}: {exit} {said}");
+        // Whoever wants the older one after all says so by putting the ledger away; nothing is deleted.
+        let server = Server::start(Options::default().data(&copied).args(&["--rebuild-from-uploads"]));
+        all_ready(&server);
+        assert_eq!(assets(&server), acknowledged, "{what}");
+    }
+}
+
+#[test]
+fn what_is_not_understood_is_put_in_quarantine_and_never_deleted() {
+    let killed = Killed::with(2);
+    let data = killed.folder();
+    let mine = |path: &str, text: &str| {
+        let path = data.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    mine("tmp/folder/deep/a.txt", "a");
+    mine("tmp/notes.txt", "b");
+    mine("tmp/upload-left-by-a-crash", "ours: it was being received");
+    mine("uploads/00/holiday.mp4", "c");
+    mine("uploads/00/folder/d.mp4", "d");
+    mine("uploads/readme.txt", "e");
+    mine("uploads/projects/f.prproj", "f");
+    // An upload whose row never came: nobody was told of it, but it may be all that is left of something.
+    let orphan = format!("uploads/ab/ab{}-01234567", "0".repeat(62));
+    mine(&orphan, "g");
+
+    let server = Server::start(Options::default().data(&data));
+    assert_eq!(assets(&server), killed.acknowledged);
+    let metrics = server.get("/metrics").text().unwrap();
+    assert!(metrics.contains("triptych_quarantine_files 7"), "{metrics}");
+    let kept: Vec<String> =
+        files(&data.join("quarantine")).iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let mut sorted = kept.clone();
+    sorted.sort();
+    assert_eq!(sorted, ["a", "b", "c", "d", "e", "f", "g"]);
+    assert!(files(&data.join("tmp")).is_empty());
+
+    let data = data.to_str().unwrap();
+    let listed = run(&["quarantine", "list", "--data", data, "--json"]);
+    let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(listed.as_array().unwrap().len(), 7);
+    assert!(listed.to_string().contains(&orphan));
+    let emptied = run(&["quarantine", "empty", "--data", data]);
+    assert!(String::from_utf8_lossy(&emptied.stdout).starts_with("7 files"));
+    server.stop();
+    let server = Server::start(Options::default().data(&killed.folder()));
+    assert_eq!(assets(&server), killed.acknowledged);
+}
+
+#[test]
+fn a_damaged_or_missing_ledger_is_written_anew_from_a_whole_store() {
+    let killed = Killed::with(3);
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage, bool); 3] = [
+        ("flipped", |ledger| ledger[100] ^= 1, true),
+        ("cut", |ledger| ledger.truncate(ledger.len() / 2), false),
+        ("empty", Vec::clear, false),
+    ];
+    for (name, damage, kept) in damages {
+        let data = killed.copied(name);
+        let ledger = data.join("ledger.log");
+        let whole = fs::read(&ledger).unwrap();
+        let mut bytes = whole.clone();
+        damage(&mut bytes);
+        fs::write(&ledger, &bytes).unwrap();
+        let server = Server::start(Options::default().data(&data));
+        assert_eq!(assets(&server), killed.acknowledged, "{name}");
+        assert_eq!(files(&data.join("quarantine")).len(), usize::from(kept), "{name}");
+        server.stop();
+        // The new one protects as the old one did.
+        fs::remove_file(data.join(DATABASE)).unwrap();
+        let (exit, said) = Server::start_refused(Options::default().data(&data));
+        assert_eq!(exit, 4, "{name}: {said}");
+    }
+}
