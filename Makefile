@@ -4,7 +4,7 @@ VENV ?= .venv
 MODEL ?= models/small-world
 export TRIPTYCH_NATIVE_DIR ?= $(CURDIR)/.triptych/native
 
-.PHONY: demo test native native-cuda build test-server venv lint test-rust test-trainer test-full test-kill test-crash test-damage test-full-disk test-hostile test-fuzz test-otlp test-page small-world bench deny clean
+.PHONY: demo test native native-cuda build test-server venv lint test-rust test-trainer test-full test-kill test-crash test-damage test-full-disk test-hostile test-fuzz test-otlp test-slow-clients test-overload test-memory test-page small-world bench deny clean
 
 demo: native build
 	target/release/triptych demo --model $(MODEL) --data .triptych/demo
@@ -79,6 +79,13 @@ test-fuzz:
 test-otlp: native
 	cargo clippy --locked --features otlp --lib --bins -- -D warnings
 	cargo test --locked --features otlp --test http_keys -- traces
+
+# Figures of docs/reliability.md; minutes each. TRIPTYCH_BIN=target/release/triptych measures what people run.
+test-slow-clients test-overload test-memory: test-%: native
+	cargo test --locked --test http_load $(LOAD_$*) -- --ignored --nocapture --test-threads 1
+LOAD_slow-clients = slow::
+LOAD_overload = overload::
+LOAD_memory = memory::
 
 # Skips, and says so, where there is no Chromium with its chromedriver.
 test-page: venv native test-server

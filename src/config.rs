@@ -298,15 +298,30 @@ pub struct ServerArgs {
     /// Requests answered at once; more are told to come again (429).
     #[arg(long, env = "TRIPTYCH_MAX_IN_FLIGHT", default_value_t = 256, value_parser = positive_count)]
     pub max_in_flight: usize,
-    /// Connections open at once; more wait.
+    /// Connections open at once; for another one the idlest or slowest goes.
     #[arg(long, env = "TRIPTYCH_MAX_CONNECTIONS", default_value_t = 1024, value_parser = positive_count)]
     pub max_connections: usize,
-    /// Longest that a request's head may take to arrive, and that a connection may idle, seconds.
-    #[arg(long, env = "TRIPTYCH_HEADER_TIMEOUT_SECS", default_value_t = 30.0, value_parser = positive_secs)]
+    /// Connections of one address; default: three quarters of --max-connections.
+    #[arg(long, env = "TRIPTYCH_MAX_CONNECTIONS_PER_ADDRESS", value_parser = positive_count)]
+    pub max_connections_per_address: Option<usize>,
+    /// Memory for bodies that are being received or parsed, bytes.
+    #[arg(long, env = "TRIPTYCH_MAX_BODY_MEMORY_BYTES", default_value_t = 256 << 20)]
+    pub max_body_memory_bytes: u64,
+    /// Disk for bodies that are being received or worked on, bytes; never less than one upload needs.
+    #[arg(long, env = "TRIPTYCH_MAX_BODY_DISK_BYTES", default_value_t = 8 << 30)]
+    pub max_body_disk_bytes: u64,
+    /// Longest that the whole head of a request may take to arrive, seconds.
+    #[arg(long, env = "TRIPTYCH_HEADER_TIMEOUT_SECS", default_value_t = 10.0, value_parser = positive_secs)]
     pub header_timeout_secs: f64,
-    /// Longest silence within a body, seconds.
+    /// Longest time between two requests of a connection, seconds.
+    #[arg(long, env = "TRIPTYCH_IDLE_TIMEOUT_SECS", default_value_t = 30.0, value_parser = positive_secs)]
+    pub idle_timeout_secs: f64,
+    /// Longest silence within a body, or within the reading of an answer, seconds.
     #[arg(long, env = "TRIPTYCH_BODY_TIMEOUT_SECS", default_value_t = 30.0, value_parser = positive_secs)]
     pub body_timeout_secs: f64,
+    /// Fewest bytes per second that a client must send of a body, or read of an answer, while the server waits.
+    #[arg(long, env = "TRIPTYCH_MIN_BYTES_PER_SEC", default_value_t = 1024)]
+    pub min_bytes_per_sec: u32,
     /// Longest time for a query, seconds.
     #[arg(long, env = "TRIPTYCH_QUERY_TIMEOUT_SECS", default_value_t = 300.0, value_parser = positive_secs)]
     pub query_timeout_secs: f64,

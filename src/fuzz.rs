@@ -48,6 +48,7 @@ const TARGETS: &[Target] = &[
         seeds: crate::index::snapshot::fuzzed::seeds,
         run: crate::index::snapshot::fuzzed::run,
     },
+    Target { name: "ledger", seeds: crate::ledger::fuzzed::seeds, run: crate::ledger::fuzzed::run },
     Target {
         name: "backup_manifest",
         seeds: crate::library::fuzzed::manifest_seeds,

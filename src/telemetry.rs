@@ -102,6 +102,19 @@ fn describe() {
     describe_counter!("triptych_wrong_keys_total", "Requests with a key that nobody has");
     describe_counter!("triptych_keys_unreadable_total", "Changes of the keys' file that could not be read");
     describe_counter!("triptych_audit_failed_total", "Changes that could not be written into the audit log");
+    describe_counter!(
+        "triptych_http_connections_evicted_total",
+        "Connections given up for others, by what was awaited of them: idle, head, body, answer"
+    );
+    describe_counter!(
+        "triptych_http_slow_clients_total",
+        "Clients cut off because they were too slow, by what was awaited of them: idle, head, body, answer"
+    );
+    describe_gauge!(
+        "triptych_http_body_bytes",
+        Unit::Bytes,
+        "Bodies being received or worked on, by where they are held: memory, disk"
+    );
     describe_counter!("triptych_assets_ingested_total", "Files indexed, by the state they ended in");
     describe_counter!("triptych_clips_ingested_total", "Clips indexed");
     describe_counter!("triptych_media_ingested_milliseconds_total", "Media indexed");

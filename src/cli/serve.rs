@@ -15,7 +15,7 @@ use crate::access::Access;
 use crate::config::{
     AccessArgs, DataArgs, KeepArgs, LimitArgs, ModelArgs, ServerArgs, SourceArgs, WebhookArgs,
 };
-use crate::http::{self, HttpConfig};
+use crate::http::{self, HttpConfig, SlowClients};
 use crate::library::{Library, LibraryError, Models};
 
 /// Where and how to listen.
@@ -45,8 +45,15 @@ impl ListenArgs {
             max_body_bytes: server.max_body_bytes,
             max_in_flight: server.max_in_flight,
             max_connections: server.max_connections,
-            header_timeout: Duration::from_secs_f64(server.header_timeout_secs),
-            body_timeout: Duration::from_secs_f64(server.body_timeout_secs),
+            max_connections_per_address: server.max_connections_per_address,
+            max_body_memory_bytes: server.max_body_memory_bytes,
+            max_body_disk_bytes: server.max_body_disk_bytes,
+            slow: SlowClients {
+                header_timeout: Duration::from_secs_f64(server.header_timeout_secs),
+                idle_timeout: Duration::from_secs_f64(server.idle_timeout_secs),
+                body_timeout: Duration::from_secs_f64(server.body_timeout_secs),
+                min_bytes_per_sec: f64::from(server.min_bytes_per_sec),
+            },
             query_timeout: Duration::from_secs_f64(server.query_timeout_secs),
         }
     }

@@ -9,12 +9,24 @@ use crate::types::Modality;
 /// The bytes of `data:<type>;base64,<bytes>`, whose type must fit the modality. A sound may come
 /// as a video: then the video's sound is meant.
 pub fn decode(uri: &str, modality: Modality, param: &str) -> Result<Vec<u8>, ApiError> {
-    let refused = |message: &str| ApiError::invalid(param, message);
-    let Some(rest) = uri.strip_prefix("data:") else {
-        return Err(refused("give the media as a data: URI, e.g. data:audio/wav;base64,UklGR..."));
+    let Some((head, payload)) = uri.split_once(',').filter(|_| uri.starts_with("data:")) else {
+        check(uri, modality, param)?;
+        return Err(ApiError::invalid(param, "the data: URI has no comma before its bytes"));
     };
-    let Some((head, payload)) = rest.split_once(',') else {
-        return Err(refused("the data: URI has no comma before its bytes"));
+    check(head, modality, param)?;
+    STANDARD.decode(payload.trim()).map_err(|error| not_base64(&error.to_string(), param))
+}
+
+/// What bytes that are no base64 are answered with.
+pub fn not_base64(problem: &str, param: &str) -> ApiError {
+    ApiError::invalid(param, format!("the data: URI is not valid base64: {problem}"))
+}
+
+/// The media type in what stands before the comma, which must fit the modality.
+pub fn check(head: &str, modality: Modality, param: &str) -> Result<String, ApiError> {
+    let refused = |message: &str| ApiError::invalid(param, message);
+    let Some(head) = head.strip_prefix("data:") else {
+        return Err(refused("give the media as a data: URI, e.g. data:audio/wav;base64,UklGR..."));
     };
     let mut parts = head.split(';');
     let media_type = parts.next().unwrap_or("").trim().to_ascii_lowercase();
@@ -29,14 +41,11 @@ pub fn decode(uri: &str, modality: Modality, param: &str) -> Result<Vec<u8>, Api
         Modality::Text => false,
     };
     // Some browsers do not know a container's type; what it is is sniffed from the bytes anyway.
-    if !fits && media_type != "application/octet-stream" {
-        let message = format!("the data: URI says that it holds `{media_type}`, not {modality}");
-        return Err(ApiError::new(axum::http::StatusCode::BAD_REQUEST, "media_type_mismatch", message)
-            .with_param(param));
+    if fits || media_type == "application/octet-stream" {
+        return Ok(media_type);
     }
-    STANDARD
-        .decode(payload.trim())
-        .map_err(|error| refused(&format!("the data: URI is not valid base64: {error}")))
+    let message = format!("the data: URI says that it holds `{media_type}`, not {modality}");
+    Err(ApiError::new(axum::http::StatusCode::BAD_REQUEST, "media_type_mismatch", message).with_param(param))
 }
 
 #[cfg(test)]

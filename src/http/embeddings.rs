@@ -13,6 +13,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::bodies::GivenMedia;
 use super::error::{ApiError, ErrorBody};
 use super::extract::{ApiJson, content_type, unsupported};
 use super::form::{self, FileRule};
@@ -40,6 +41,7 @@ pub struct EmbeddingsBody {
     /// What the inputs are.
     modality: Modality,
     /// A text, a `data:` URI, a path beneath an allowed root; or a list of such.
+    #[schema(value_type = InputTexts)]
     input: Input,
     /// Space; default: the finest that the modality has.
     space: Option<String>,
@@ -49,9 +51,21 @@ pub struct EmbeddingsBody {
 }
 
 /// One input or several.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub enum Input {
+    /// One.
+    One(GivenMedia),
+    /// Several.
+    Many(Vec<GivenMedia>),
+}
+
+/// One input or several.
+#[derive(Debug, ToSchema)]
+#[schema(as = Input)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "documents `Input`")]
+pub enum InputTexts {
     /// One.
     One(String),
     /// Several.
@@ -167,6 +181,7 @@ pub async fn embeddings(State(state): State<AppState>, request: Request) -> Resu
                 return Err(ApiError::invalid("input", format!("send 1 to {MAX_INPUTS} inputs a request")));
             }
             let data = if asked.modality == Modality::Text {
+                let inputs = words_of(&inputs)?;
                 let data = within(&state, texts(&embedder, &asked, &inputs)).await??;
                 words = inputs.iter().filter_map(|text| embedder.towers.count_words(text).ok()).sum();
                 data
@@ -231,12 +246,21 @@ fn asked(
     Ok(Asked { modality, space, encoding })
 }
 
-async fn texts(
-    embedder: &Embedder,
-    asked: &Asked,
-    inputs: &[String],
-) -> Result<Vec<EmbeddingView>, ApiError> {
-    let one = async |(index, text): (usize, &String)| {
+fn words_of(inputs: &[GivenMedia]) -> Result<Vec<&str>, ApiError> {
+    fn text((index, input): (usize, &GivenMedia)) -> Result<&str, ApiError> {
+        match input {
+            GivenMedia::Written(text) => Ok(text),
+            GivenMedia::Large(..) => {
+                let message = "this is a data: URI, not a text; say its modality";
+                Err(ApiError::invalid(format!("input[{index}]"), message))
+            }
+        }
+    }
+    inputs.iter().enumerate().map(text).collect()
+}
+
+async fn texts(embedder: &Embedder, asked: &Asked, inputs: &[&str]) -> Result<Vec<EmbeddingView>, ApiError> {
+    let one = async |(index, text): (usize, &&str)| {
         let param = format!("input[{index}]");
         check_text(text, &param)?;
         let vectors = embedder.text(text, Priority::Interactive).await;
@@ -250,14 +274,16 @@ async fn media(
     state: &AppState,
     embedder: &Embedder,
     asked: &Asked,
-    inputs: Vec<String>,
+    inputs: Vec<GivenMedia>,
 ) -> Result<Vec<EmbeddingView>, ApiError> {
     let mut data = Vec::new();
     for (index, input) in inputs.into_iter().enumerate() {
         let param = format!("input[{index}]");
         let named = |error: ApiError| error.with_param(param.clone());
-        if input.starts_with('/') {
-            let path = state.library.allowed_path(&PathBuf::from(input)).map_err(|e| named(e.into()))?;
+        if let GivenMedia::Written(path) = &input
+            && path.starts_with('/')
+        {
+            let path = state.library.allowed_path(&PathBuf::from(path)).map_err(|e| named(e.into()))?;
             of_file(embedder, asked, index, &path, &mut data).await.map_err(named)?;
         } else {
             let path = scratch_of(state, input, asked.modality, &param).await?;

@@ -2,36 +2,25 @@
 
 use std::str::FromStr;
 
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
 
+use super::bodies::Parcel;
 use super::error::ApiError;
 
-/// A JSON body.
+/// A JSON body; it has come already (`admission`).
 pub struct ApiJson<T>(pub T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for ApiJson<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        if !is_json(request.headers()) {
-            return Err(unsupported("application/json"));
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        match request.extensions().get::<Parcel>() {
+            Some(parcel) => parcel.parse().await.map(ApiJson),
+            None => Err(unsupported("application/json")),
         }
-        let body = Bytes::from_request(request, state).await.map_err(body_error)?;
-        parse_json(&body).map(ApiJson)
-    }
-}
-
-/// Why a body could not be read.
-pub fn body_error(rejection: BytesRejection) -> ApiError {
-    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        ApiError::of_status(StatusCode::PAYLOAD_TOO_LARGE)
-    } else {
-        ApiError::new(StatusCode::BAD_REQUEST, "incomplete_body", "the body did not arrive whole")
     }
 }
 

@@ -7,6 +7,8 @@ use axum::extract::Request;
 use axum::extract::multipart::{Field, Multipart, MultipartError, MultipartRejection};
 use axum::http::StatusCode;
 
+use super::admission::Ticket;
+use super::bodies::Shares;
 use super::error::ApiError;
 use super::state::AppState;
 use crate::library::Upload;
@@ -63,13 +65,15 @@ pub struct FileRule {
     pub durable: bool,
 }
 
-/// Receives a form with these text fields and a `file`.
+/// Receives a form with these text fields and a `file`, then takes the permit for what follows.
 pub async fn receive(
     state: &AppState,
     request: Request,
     known: &[&str],
     rule: FileRule,
 ) -> Result<Form, ApiError> {
+    let ticket = request.extensions().get::<Ticket>().cloned();
+    let mut shares = Shares::of(&state.bodies);
     let mut multipart =
         request.extract::<Multipart, _>().await.map_err(|rejection: MultipartRejection| {
             ApiError::new(StatusCode::BAD_REQUEST, "invalid_multipart", rejection.body_text())
@@ -82,9 +86,9 @@ pub async fn receive(
                 return Err(ApiError::invalid("file", "send one file a request"));
             }
             let shown = shown_name(field.file_name().unwrap_or(""));
-            form.file = Some((receive_file(state, field, rule).await?, shown));
+            form.file = Some((receive_file(state, field, rule, &mut shares).await?, shown));
         } else if known.contains(&name.as_str()) {
-            let text = receive_text(&name, field).await?;
+            let text = receive_text(&name, field, &mut shares).await?;
             form.fields.insert(name, text);
         } else {
             let shown: String = name.chars().take(80).collect();
@@ -92,21 +96,32 @@ pub async fn receive(
             return Err(ApiError::new(StatusCode::BAD_REQUEST, "unknown_field", message).with_param(shown));
         }
     }
+    if let Some(ticket) = ticket {
+        ticket.keep(shares);
+        ticket.enter().await?;
+    }
     Ok(form)
 }
 
-async fn receive_file(state: &AppState, mut field: Field<'_>, rule: FileRule) -> Result<Upload, ApiError> {
+async fn receive_file(
+    state: &AppState,
+    mut field: Field<'_>,
+    rule: FileRule,
+    shares: &mut Shares,
+) -> Result<Upload, ApiError> {
     let mut writer = state.library.begin_upload(rule.max_bytes)?;
     while let Some(bytes) = field.chunk().await.map_err(broken)? {
+        shares.disk.grow(bytes.len() as u64)?;
         writer.write(&bytes).await?;
     }
     let upload = if rule.durable { writer.finish().await } else { writer.finish_scratch().await };
     Ok(upload?)
 }
 
-async fn receive_text(name: &str, mut field: Field<'_>) -> Result<String, ApiError> {
+async fn receive_text(name: &str, mut field: Field<'_>, shares: &mut Shares) -> Result<String, ApiError> {
     let mut bytes = Vec::new();
     while let Some(chunk) = field.chunk().await.map_err(broken)? {
+        shares.memory.grow(chunk.len() as u64)?;
         bytes.extend_from_slice(&chunk);
         if bytes.len() > MAX_FIELD_BYTES {
             return Err(ApiError::of_status(StatusCode::PAYLOAD_TOO_LARGE).with_param(name));

@@ -1,11 +1,10 @@
 //! A query as it is kept, to be embedded anew for another model.
 
-use axum::http::StatusCode;
-
+use super::bodies::GivenMedia;
 use super::data_uri;
 use super::error::ApiError;
 use super::query::{self, MAX_PARTS, QueryBody, QueryInput};
-use crate::library::{Given, GivenPart};
+use crate::library::{Given, GivenPart, LibraryError, MAX_GIVEN_BYTES, StandingError};
 use crate::types::Modality;
 
 /// The parts as they are kept, each with the name of its field.
@@ -61,15 +60,22 @@ async fn given(body: QueryBody, param: String) -> Result<(Given, String), ApiErr
     }
 }
 
-/// Type and bytes of a `data:` URI.
-async fn decoded(uri: String, modality: Modality, param: &str) -> Result<(String, Vec<u8>), ApiError> {
-    let param = param.to_owned();
-    let work = move || {
-        let bytes = data_uri::decode(&uri, modality, &param)?;
-        let head = uri.strip_prefix("data:").and_then(|rest| rest.split([';', ',']).next()).unwrap_or("");
-        Ok((head.trim().to_ascii_lowercase(), bytes))
-    };
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| ApiError::of_status(StatusCode::INTERNAL_SERVER_ERROR))?
+/// Type and bytes of a `data:` URI; they are kept in the store, and few.
+async fn decoded(media: GivenMedia, modality: Modality, param: &str) -> Result<(String, Vec<u8>), ApiError> {
+    match media {
+        GivenMedia::Written(uri) => {
+            let bytes = data_uri::decode(&uri, modality, param)?;
+            let head = uri.split(',').next().unwrap_or("");
+            Ok((data_uri::check(head, modality, param)?, bytes))
+        }
+        GivenMedia::Large(head, attached) => {
+            let media_type = data_uri::check(&head, modality, param)?;
+            let upload = attached.map_err(|problem| data_uri::not_base64(&problem, param))?;
+            if upload.content.size_bytes > MAX_GIVEN_BYTES as u64 {
+                return Err(LibraryError::from(StandingError::TooLarge).into());
+            }
+            let bytes = tokio::fs::read(&upload.path).await.map_err(LibraryError::from)?;
+            Ok((media_type, bytes))
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Who may ask, and how many at once; decided before a body is read.
+//! Who may ask; decided before a body is read.
 
 use std::time::Duration;
 
@@ -127,21 +127,6 @@ fn too_many_wrong_keys(wait: Duration) -> ApiError {
 
 fn whole_secs(wait: Duration) -> u64 {
     wait.as_secs_f64().ceil().max(1.0) as u64
-}
-
-/// Sheds load: a request beyond the cap is refused at once instead of waiting in a long queue.
-pub async fn limit(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    if is_open(path) || path == "/metrics" {
-        return next.run(request).await;
-    }
-    let Ok(_permit) = state.in_flight.try_acquire() else {
-        let message = "the server is answering as many requests as it takes; try again";
-        return ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message)
-            .retry_after(1)
-            .into_response();
-    };
-    next.run(request).await
 }
 
 #[cfg(test)]

@@ -7,17 +7,17 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use tower_http::timeout::TimeoutBody;
+use tokio::sync::Semaphore;
 
+use super::connections::{Alarm, Conn, Cut};
 use super::error::ApiError;
-use super::state::AppState;
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TOTAL_TIME: HeaderName = HeaderName::from_static("x-total-time-ms");
@@ -42,7 +42,7 @@ pub struct Timing {
 pub struct RequestId(pub String);
 
 /// The outermost layer that answers.
-pub async fn outer(State(state): State<AppState>, request: Request, next: Next) -> Response {
+pub async fn outer(request: Request, next: Next) -> Response {
     let began = Instant::now();
     let id = request_id(request.headers());
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
@@ -53,16 +53,18 @@ pub async fn outer(State(state): State<AppState>, request: Request, next: Next) 
     let expects = request.headers().contains_key(header::EXPECT);
     let (mut parts, body) = request.into_parts();
     parts.extensions.insert(RequestId(id.clone()));
-    let rest = SharedBody::new(body, state.config.body_timeout);
+    let rest = SharedBody::new(body, parts.extensions.get::<Arc<Conn>>().cloned());
     let request = Request::from_parts(parts, Body::new(rest.clone()));
     let caught = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let response =
         caught.unwrap_or_else(|_| ApiError::of_status(StatusCode::INTERNAL_SERVER_ERROR).into_response());
     let refused =
         response.status().is_client_error() || response.status() == StatusCode::INSUFFICIENT_STORAGE;
-    if refused && !(expects && rest.untouched()) {
+    let slow = rest.was_too_slow();
+    if refused && !slow && !(expects && rest.untouched()) {
         rest.drain_in_background();
     }
+    let response = if slow { too_slow() } else { response };
     let mut response = shape_error(response, &id);
     in_flight.decrement(1);
 
@@ -148,20 +150,37 @@ pub(super) fn known_method(method: &Method) -> &'static str {
     }
 }
 
+fn too_slow() -> Response {
+    let mut response = ApiError::of_status(StatusCode::REQUEST_TIMEOUT).into_response();
+    // What may still come of the body is not waited for.
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// What is left of a refused body is taken in if it is no longer than this, whoever sends it.
+const SHORT_REST_BYTES: u64 = 1 << 20;
+/// Longer rests are taken in only so many at a time.
+static LONG_RESTS: Semaphore = Semaphore::const_new(16);
+/// How long the rest of a body is waited for.
+const REST_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// A request's body that outlives the handler: a client that is still sending when it is refused
 /// would otherwise see a reset connection instead of the answer.
 #[derive(Clone)]
 struct SharedBody(Arc<Mutex<Held>>);
 
 struct Held {
-    body: Pin<Box<TimeoutBody<Body>>>,
+    body: Body,
     touched: bool,
+    too_slow: bool,
+    alarm: Alarm,
+    conn: Option<Arc<Conn>>,
 }
 
 impl SharedBody {
-    fn new(body: Body, silence: Duration) -> Self {
-        let body = Box::pin(TimeoutBody::new(silence, body));
-        Self(Arc::new(Mutex::new(Held { body, touched: false })))
+    fn new(body: Body, conn: Option<Arc<Conn>>) -> Self {
+        let held = Held { body, touched: false, too_slow: false, alarm: Alarm::default(), conn };
+        Self(Arc::new(Mutex::new(held)))
     }
 
     fn held(&self) -> std::sync::MutexGuard<'_, Held> {
@@ -172,13 +191,20 @@ impl SharedBody {
         !self.held().touched
     }
 
+    fn was_too_slow(&self) -> bool {
+        self.held().too_slow
+    }
+
     /// Takes in what still comes, for a while.
     fn drain_in_background(mut self) {
         if self.is_end_stream() {
             return;
         }
+        let short = self.size_hint().upper().is_some_and(|left| left <= SHORT_REST_BYTES);
         tokio::spawn(async move {
             let drained = async {
+                // Until its turn comes the client is held up by its own full buffers; the answer is on its way.
+                let _turn = if short { None } else { LONG_RESTS.acquire().await.ok() };
                 let mut left = 64_usize << 20;
                 while let Some(Ok(frame)) = self.frame().await {
                     left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
@@ -187,8 +213,41 @@ impl SharedBody {
                     }
                 }
             };
-            let _ = tokio::time::timeout(Duration::from_secs(3), drained).await;
+            let _ = tokio::time::timeout(REST_TIMEOUT, drained).await;
         });
+    }
+}
+
+impl Held {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
+        self.touched = true;
+        let poll = Pin::new(&mut self.body).poll_frame(context);
+        let Some(conn) = &self.conn else { return poll.map_err(Into::into) };
+        match &poll {
+            Poll::Ready(Some(Ok(frame))) => {
+                conn.body_moved(Instant::now(), frame.data_ref().map_or(0, Bytes::len));
+                if self.body.is_end_stream() {
+                    conn.body_ended(Instant::now());
+                }
+            }
+            Poll::Ready(_) => conn.body_ended(Instant::now()),
+            Poll::Pending => {
+                // Twice: a window that ended well has another one behind it.
+                for _ in 0..2 {
+                    let deadline = conn.wait_for_body(Instant::now());
+                    if !deadline.is_some_and(|deadline| self.alarm.poll(deadline, context)) {
+                        break;
+                    }
+                    if conn.body_is_too_slow(Instant::now()) {
+                        metrics::counter!("triptych_http_slow_clients_total", "waiting_for" => Cut::Body.as_str())
+                            .increment(1);
+                        self.too_slow = true;
+                        return Poll::Ready(Some(Err("the body comes too slowly".into())));
+                    }
+                }
+            }
+        }
+        poll.map_err(Into::into)
     }
 }
 
@@ -200,9 +259,7 @@ impl HttpBody for SharedBody {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
-        let mut held = self.held();
-        held.touched = true;
-        held.body.as_mut().poll_frame(context)
+        self.held().poll(context)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,11 +1,14 @@
 //! The REST API and the page.
 
+mod admission;
 mod assets;
 mod audit;
+mod bodies;
 mod changes;
 mod checks;
 mod client;
 mod compactions;
+mod connections;
 mod content;
 mod data_uri;
 mod deletions;
@@ -78,12 +81,16 @@ pub struct HttpConfig {
     pub max_body_bytes: usize,
     /// Requests answered at once; more get 429.
     pub max_in_flight: usize,
-    /// Connections open at once; more wait.
+    /// Connections open at once; for another one the idlest or slowest goes.
     pub max_connections: usize,
-    /// Longest that the head of a request may take to arrive, and that a connection may idle.
-    pub header_timeout: Duration,
-    /// Longest silence within a body.
-    pub body_timeout: Duration,
+    /// Connections of one address; default: three quarters of all.
+    pub max_connections_per_address: Option<usize>,
+    /// Memory for bodies that are being received or parsed, bytes.
+    pub max_body_memory_bytes: u64,
+    /// Disk for bodies that are being received or worked on, bytes.
+    pub max_body_disk_bytes: u64,
+    /// Limits of slow clients.
+    pub slow: SlowClients,
     /// Longest time for a query.
     pub query_timeout: Duration,
 }
@@ -99,10 +106,58 @@ impl Default for HttpConfig {
             max_body_bytes: 64 << 20,
             max_in_flight: 256,
             max_connections: 1024,
-            header_timeout: Duration::from_secs(30),
-            body_timeout: Duration::from_secs(30),
+            max_connections_per_address: None,
+            max_body_memory_bytes: 256 << 20,
+            max_body_disk_bytes: 8 << 30,
+            slow: SlowClients::default(),
             query_timeout: Duration::from_secs(300),
         }
+    }
+}
+
+/// How slow a client may be.
+#[derive(Debug, Clone, Copy)]
+pub struct SlowClients {
+    /// Longest that the whole head of a request may take to arrive.
+    pub header_timeout: Duration,
+    /// Longest time between two requests of a connection.
+    pub idle_timeout: Duration,
+    /// Longest silence within a body, and within the reading of an answer.
+    pub body_timeout: Duration,
+    /// Fewest bytes per second of a body, and of an answer's reading, while the server waits for them.
+    pub min_bytes_per_sec: f64,
+}
+
+impl Default for SlowClients {
+    fn default() -> Self {
+        Self {
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(30),
+            min_bytes_per_sec: 1024.0,
+        }
+    }
+}
+
+impl SlowClients {
+    /// Rates are averaged over this much waiting.
+    const WINDOW: Duration = Duration::from_secs(15);
+
+    fn patience(self) -> connections::Patience {
+        let rule = connections::Rule {
+            min_bytes_per_sec: self.min_bytes_per_sec,
+            window: Self::WINDOW,
+            silence: self.body_timeout,
+        };
+        connections::Patience { head: self.header_timeout, idle: self.idle_timeout, body: rule, answer: rule }
+    }
+}
+
+impl HttpConfig {
+    /// Room on disk for bodies: the largest upload must fit.
+    fn spool_bytes(&self) -> u64 {
+        let largest = self.max_upload_bytes.max(self.max_body_bytes as u64);
+        self.max_body_disk_bytes.max(largest.saturating_add(4 << 20))
     }
 }
 
@@ -118,9 +173,10 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     models.serving().start_workers();
     let stopping = CancellationToken::new();
-    let app = router::app(state::Server::new(models, config.clone(), stopping.clone()));
-    let uses = tokio::spawn(remember_uses(Arc::clone(&config.access), stopping.clone()));
-    server::run(listener, app, &config, stop, stopping).await;
+    let access = Arc::clone(&config.access);
+    let server = state::Server::new(models, config, stopping.clone());
+    let uses = tokio::spawn(remember_uses(access, stopping.clone()));
+    server::run(listener, router::app(server.clone()), &server, stop, stopping).await;
     let _ = uses.await;
     Ok(())
 }

@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::bodies::GivenMedia;
 use super::data_uri;
 use super::error::ApiError;
 use super::middleware::Timing;
@@ -24,7 +25,7 @@ pub const MAX_PARTS: usize = 16;
 const MAX_WEIGHT: f32 = 1000.0;
 
 /// What to look for: words, one part, or several that count by their weights.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, ToSchema)]
 #[serde(untagged)]
 pub enum QueryInput {
     /// One text.
@@ -62,18 +63,21 @@ impl<'de> Deserialize<'de> for QueryInput {
 }
 
 /// Exactly one of text, image, audio, video or asset.
-#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QueryBody {
     /// Words.
     #[schema(example = "a red circle moving left")]
     pub text: Option<String>,
     /// A picture, as a `data:` URI.
-    pub image: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub image: Option<GivenMedia>,
     /// A sound, as a `data:` URI.
-    pub audio: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub audio: Option<GivenMedia>,
     /// A video, as a `data:` URI.
-    pub video: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub video: Option<GivenMedia>,
     /// A stored asset, or a part of it.
     pub asset: Option<AssetQuery>,
     /// How much this part counts, relative to the others; below 0: what is like it comes last. Default 1.
@@ -88,7 +92,7 @@ impl QueryBody {
 }
 
 /// A stored asset, or a part of it.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AssetQuery {
     /// Which.
@@ -188,14 +192,19 @@ async fn embed_one(state: &AppState, body: QueryBody, param: &str) -> Result<Emb
 /// The bytes of a `data:` URI in a temporary file.
 pub async fn scratch_of(
     state: &AppState,
-    uri: String,
+    media: GivenMedia,
     modality: Modality,
     param: &str,
 ) -> Result<tempfile::TempPath, ApiError> {
-    let owned_param = param.to_owned();
-    // Tens of megabytes of base64 are work for another thread.
-    let decoded = tokio::task::spawn_blocking(move || data_uri::decode(&uri, modality, &owned_param)).await;
-    let bytes = decoded.map_err(|_| ApiError::of_status(axum::http::StatusCode::INTERNAL_SERVER_ERROR))??;
+    let uri = match media {
+        GivenMedia::Written(uri) => uri,
+        GivenMedia::Large(head, attached) => {
+            data_uri::check(&head, modality, param)?;
+            let upload = attached.map_err(|problem| data_uri::not_base64(&problem, param))?;
+            return Ok(upload.path);
+        }
+    };
+    let bytes = data_uri::decode(&uri, modality, param)?;
     let mut writer = state.library.begin_upload(u64::MAX)?;
     writer.write(&bytes).await?;
     Ok(writer.finish_scratch().await?.path)

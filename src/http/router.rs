@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
@@ -10,9 +10,9 @@ use utoipa_axum::routes;
 use super::error::ApiError;
 use super::state::Server;
 use super::{
-    assets, changes, checks, client, compactions, content, deletions, embeddings, evaluations, guard, health,
-    jobs, keys, middleware, models, openapi, pages, retention, search, session, snapshots, standing, stats,
-    thumbnail, timeline, watches, webhooks,
+    admission, assets, changes, checks, client, compactions, content, deletions, embeddings, evaluations,
+    guard, health, jobs, keys, middleware, models, openapi, pages, retention, search, session, snapshots,
+    standing, stats, thumbnail, timeline, watches, webhooks,
 };
 
 /// Every documented call.
@@ -73,9 +73,9 @@ pub fn app(server: Server) -> Router {
         .route("/ui/{*path}", get(pages::file))
         .fallback(|| async { ApiError::of_status(axum::http::StatusCode::NOT_FOUND) })
         .layer(body_limit)
-        .layer(from_fn_with_state(server.clone(), guard::limit))
+        .layer(from_fn_with_state(server.clone(), admission::limit))
         .layer(from_fn_with_state(server.clone(), guard::authenticate))
-        .layer(from_fn_with_state(server.clone(), middleware::outer))
+        .layer(from_fn(middleware::outer))
         .layer(from_fn_with_state(server.clone(), client::identify));
     #[cfg(feature = "otlp")]
     let router = router.layer(axum::middleware::from_fn(super::trace::span));

@@ -1,84 +1,248 @@
 //! The accept loop: bounded connections, slow clients dropped, a graceful end.
 
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::http::{Request, Response};
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tower_http::add_extension::AddExtension;
+use tower_service::Service;
 
-use super::HttpConfig;
 use super::client::PeerAddr;
+use super::connections::{Caps, Conn, Full, Place, Registry, Watched};
+use super::state::Server;
 
 /// How long running requests may take to end once the server stops.
 const GRACE: Duration = Duration::from_secs(15);
 /// How long a peer may leave sent data unacknowledged, or its window closed.
 const PEER_TIMEOUT: Duration = Duration::from_secs(60);
+/// The kernel takes twice as much. Without a limit a client that reads nothing holds megabytes of it, and how
+/// fast an answer is read shows only when these are full.
+const SEND_BUFFER_BYTES: usize = 256 << 10;
+/// How long an accepted connection waits before it is looked again whether another one can go.
+const PLACE_EVERY: Duration = Duration::from_millis(20);
+/// Descriptors of a connection: the socket, and the files of a body or an answer.
+const DESCRIPTORS_EACH: u64 = 3;
+/// Descriptors of everything else: the store, the index, decoders.
+const DESCRIPTORS_KEPT: u64 = 256;
 
 /// Serves until `stop` resolves; `stopping` then tells the long-running responses.
 pub async fn run(
     listener: TcpListener,
     app: Router,
-    config: &HttpConfig,
+    server: &Server,
     stop: impl Future<Output = ()> + Send,
     stopping: CancellationToken,
 ) {
-    let permits = Arc::new(Semaphore::new(config.max_connections.max(1)));
+    let config = server.config();
+    let total = fit_descriptors(config.max_connections.max(1));
+    let per_address = config.max_connections_per_address.unwrap_or((total - total / 4).max(1));
+    let registry = Registry::new(Caps { total, per_address }, config.slow.patience());
     let graceful = GracefulShutdown::new();
     let mut http = http1::Builder::new();
-    // Also the longest that a kept-alive connection may idle.
-    http.timer(TokioTimer::new()).header_read_timeout(config.header_timeout).max_buf_size(64 << 10);
+    // Heads and idle connections have their own limits in `connections`; this is the last resort.
+    let longest = config.slow.header_timeout + config.slow.idle_timeout;
+    http.timer(TokioTimer::new()).header_read_timeout(longest).max_buf_size(64 << 10);
+    let relief = tokio::spawn(relieve(server.clone(), Arc::clone(&registry)));
     tokio::pin!(stop);
     loop {
-        // At the cap new connections wait in the kernel's backlog.
-        let permit = tokio::select! {
-            () = &mut stop => break,
-            permit = Arc::clone(&permits).acquire_owned() => permit,
-        };
         let accepted = tokio::select! {
             () = &mut stop => break,
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listener, &registry) => accepted,
         };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of file descriptors, mostly: a pause lets some close.
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
+        let Some((stream, address)) = accepted else { continue };
+        let place = tokio::select! {
+            () = &mut stop => break,
+            place = find_place(&registry, address) => place,
+        };
+        let Some(place) = place else {
+            refuse(stream);
+            continue;
         };
         set_options(&stream);
-        let service = TowerToHyperService::new(AddExtension::new(app.clone(), PeerAddr(peer)));
-        let connection = graceful.watcher().watch(http.serve_connection(TokioIo::new(stream), service));
+        let conn = Arc::clone(&place.conn);
+        let service = service_fn({
+            let (app, conn) = (app.clone(), Arc::clone(&conn));
+            move |request| answer(app.clone(), Arc::clone(&conn), PeerAddr(address), request)
+        });
+        let stream = TokioIo::new(Watched::new(stream, Arc::clone(&conn)));
+        let connection = graceful.watcher().watch(http.serve_connection(stream, service));
         tokio::spawn(async move {
-            let open = metrics::gauge!("triptych_http_connections");
-            open.increment(1);
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended early");
+            tokio::select! {
+                ended = connection => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "a connection ended early");
+                    }
+                }
+                () = conn.evicted() => {}
             }
-            open.decrement(1);
-            drop(permit);
+            drop(place);
         });
     }
     drop(listener);
+    relief.abort();
     stopping.cancel();
     if tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err() {
         tracing::warn!("some requests did not end in time and were cut off");
     }
 }
 
+async fn accept(listener: &TcpListener, registry: &Registry) -> Option<(TcpStream, SocketAddr)> {
+    match listener.accept().await {
+        Ok(accepted) => Some(accepted),
+        Err(error) => {
+            // Out of file descriptors, mostly: another connection may go for this one.
+            tracing::warn!(%error, "a connection could not be accepted");
+            let pause =
+                if registry.evict_one() { Duration::from_millis(1) } else { Duration::from_millis(100) };
+            tokio::time::sleep(pause).await;
+            None
+        }
+    }
+}
+
+/// Slow bodies hold room that others were refused for: one of them goes each time.
+async fn relieve(server: Server, registry: Arc<Registry>) {
+    loop {
+        server.bodies().pressure().await;
+        registry.evict_body();
+    }
+}
+
+/// A place for a connection; waits for one where all are at work. `None` where they are all of this address.
+async fn find_place(registry: &Arc<Registry>, address: SocketAddr) -> Option<Place> {
+    loop {
+        match registry.admit(address.ip(), Instant::now()) {
+            Ok(place) => return Some(place),
+            Err(Full::Address) => return None,
+            Err(Full::Server) => {
+                let _ = tokio::time::timeout(PLACE_EVERY, registry.freed()).await;
+            }
+        }
+    }
+}
+
+/// Tells an address that all its connections are at work, once it has asked something: an answer before
+/// the question is an error to most clients.
+fn refuse(mut stream: TcpStream) {
+    metrics::counter!("triptych_http_refused_total", "code" => "too_many_connections").increment(1);
+    // Beyond a few at a time the connection is just closed.
+    let Ok(turn) = REFUSALS.try_acquire() else { return };
+    tokio::spawn(async move {
+        let told = async {
+            let mut buffer = [0; 4096];
+            if stream.read(&mut buffer).await? == 0 {
+                return Ok(());
+            }
+            let answer = format!("{TOO_MANY_HEAD}Content-Length: {}\r\n\r\n{TOO_MANY}", TOO_MANY.len());
+            stream.write_all(answer.as_bytes()).await?;
+            stream.shutdown().await?;
+            // Closed with something unread the client would see a reset instead of the answer.
+            while stream.read(&mut buffer).await? > 0 {}
+            std::io::Result::Ok(())
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(1), told).await;
+        drop(turn);
+    });
+}
+
+/// How many refused connections are told so at a time.
+static REFUSALS: Semaphore = Semaphore::const_new(64);
+const TOO_MANY_HEAD: &str = "HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\nRetry-After: 1\r\n\
+    Connection: close\r\n";
+const TOO_MANY: &str = r#"{"error":{"message":"all the connections this address may have are at work; use them again, or try later","type":"rate_limit_error","param":null,"code":"too_many_connections","request_id":""}}"#;
+
+/// Has one request answered, and keeps the connection's record.
+async fn answer(
+    mut app: Router,
+    conn: Arc<Conn>,
+    peer: PeerAddr,
+    request: Request<Incoming>,
+) -> Result<Response<Answer>, Infallible> {
+    let mut request = request.map(Body::new);
+    conn.begin(Instant::now(), !request.body().is_end_stream());
+    request.extensions_mut().insert(Arc::clone(&conn));
+    request.extensions_mut().insert(peer);
+    let response = app.call(request).await?;
+    conn.answering(Instant::now());
+    Ok(response.map(|body| Answer { body, conn }))
+}
+
+/// The body of an answer; when it goes, the connection is free for the next request.
+struct Answer {
+    body: Body,
+    conn: Arc<Conn>,
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.conn.answered(Instant::now());
+    }
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Takes all the file descriptors that the system allows; how many connections they suffice for.
+fn fit_descriptors(wanted: usize) -> usize {
+    let limits = getrlimit(Resource::Nofile);
+    let most = limits.maximum.unwrap_or(u64::MAX);
+    if limits.current.unwrap_or(u64::MAX) < most {
+        let raised = Rlimit { current: limits.maximum, maximum: limits.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%error, "the limit of open files could not be raised");
+        }
+    }
+    let current = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let fits = (current.saturating_sub(DESCRIPTORS_KEPT) / DESCRIPTORS_EACH).max(16);
+    let fits = usize::try_from(fits).unwrap_or(usize::MAX);
+    if fits < wanted {
+        tracing::warn!(
+            max_connections = wanted,
+            open_files = current,
+            "the system allows too few open files for so many connections: {fits} are taken; raise it with ulimit -n"
+        );
+    }
+    fits.min(wanted)
+}
+
 fn set_options(stream: &TcpStream) {
     let timeout = u32::try_from(PEER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
     let set = stream
         .set_nodelay(true)
-        .and_then(|()| Ok(rustix::net::sockopt::set_tcp_user_timeout(stream, timeout)?));
+        .and_then(|()| Ok(rustix::net::sockopt::set_tcp_user_timeout(stream, timeout)?))
+        .and_then(|()| Ok(rustix::net::sockopt::set_socket_send_buffer_size(stream, SEND_BUFFER_BYTES)?));
     if let Err(error) = set {
         tracing::debug!(%error, "a socket option could not be set");
     }

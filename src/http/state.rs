@@ -5,11 +5,12 @@ use std::time::Instant;
 
 use axum::body::Bytes;
 use axum::extract::FromRef;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::HttpConfig;
+use super::admission::Admission;
+use super::bodies::Budget;
 use super::error::ApiError;
 use super::session::MediaSecret;
 use super::thumbnail::ThumbnailCache;
@@ -36,8 +37,10 @@ pub struct Shared {
     pub config: HttpConfig,
     /// When the server came up.
     pub started: Instant,
-    /// Permits of requests in flight.
-    pub in_flight: Arc<Semaphore>,
+    /// Who is taken on.
+    pub admission: Arc<Admission>,
+    /// Room for bodies.
+    pub bodies: Budget,
     /// Stands in for the key where a browser loads media.
     pub media_secret: MediaSecret,
     /// Thumbnails made lately.
@@ -73,12 +76,17 @@ impl AppState {
 impl Server {
     /// A server that starts now.
     pub fn new(models: Arc<Models>, config: HttpConfig, stop: CancellationToken) -> Self {
-        let in_flight = Arc::new(Semaphore::new(config.max_in_flight.max(1)));
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        // One more than there are workers is kept on the way.
+        let towers = models.serving().embedder().towers.clips_in_flight().saturating_sub(1);
+        let admission = Admission::new(config.max_in_flight, cores.max(towers));
+        let bodies = Budget::new(config.max_body_memory_bytes, config.spool_bytes());
         Self(Arc::new(Shared {
             models,
             config,
             started: Instant::now(),
-            in_flight,
+            admission,
+            bodies,
             media_secret: MediaSecret::generate(),
             thumbnails: ThumbnailCache::default(),
             openapi: Bytes::from(super::openapi().to_json().unwrap_or_default()),
@@ -91,6 +99,11 @@ impl Server {
     /// How to serve.
     pub fn config(&self) -> &HttpConfig {
         &self.0.config
+    }
+
+    /// Room for bodies.
+    pub fn bodies(&self) -> &Budget {
+        &self.0.bodies
     }
 }
 

@@ -246,4 +246,7 @@ pub fn remove_leftovers(data_dir: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
+pub(crate) use tests::fuzzed;
+
+#[cfg(test)]
 mod tests;

@@ -58,6 +58,14 @@ impl Library {
         folder: &Path,
         embedder: Embedder,
     ) -> Result<Arc<Self>, LibraryError> {
+        Self::open_locked(config, folder, embedder).await.map_err(LibraryError::at_start)
+    }
+
+    async fn open_locked(
+        config: &LibraryConfig,
+        folder: &Path,
+        embedder: Embedder,
+    ) -> Result<Arc<Self>, LibraryError> {
         make_private_folder(&config.data_dir)?;
         let lock = Arc::new(FolderLock::take(&config.data_dir)?);
         let data_dir = config.data_dir.canonicalize()?;

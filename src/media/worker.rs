@@ -80,6 +80,7 @@ impl Job {
 #[must_use]
 pub fn main() -> ExitCode {
     sandbox::close_inherited();
+    crate::native::work_in_background();
     let Some(mut job) = receive() else {
         eprintln!("decode-worker is started by triptych itself, not by people");
         return ExitCode::from(2);

@@ -150,6 +150,7 @@ fn work(
     queue: &Queue,
     ready: mpsc::Sender<Result<Vec<GoldenResult>, ModelError>>,
 ) {
+    crate::native::work_in_background();
     let built = catch_unwind(AssertUnwindSafe(|| {
         let mut worker = Worker::new(&shared, towers)?;
         let results = shared.goldens.check(&mut worker, towers, &shared.specs, &shared.batching)?;

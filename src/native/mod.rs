@@ -12,6 +12,17 @@ pub use cuda::{CudaLack, CudaProblem, cuda_problem};
 pub use integrity::{verify_cuda_providers, verify_ffmpeg, verify_onnxruntime};
 pub use probe::{OLDEST_ONNXRUNTIME_MINOR, ffmpeg_version, installed_version, onnxruntime_version};
 
+/// How much less of a contended processor such work gets.
+const BACKGROUND_NICE: i32 = 5;
+
+/// Puts the calling thread, and what it starts, behind the threads that talk to clients: a refusal must not
+/// wait for a decoder or a tower. Best effort.
+pub fn work_in_background() {
+    if let Err(error) = rustix::process::setpriority_process(None, BACKGROUND_NICE) {
+        tracing::debug!(%error, "a thread's priority could not be set");
+    }
+}
+
 /// A native part that is missing or unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum NativeError {

@@ -131,10 +131,11 @@ fn caught<T>(work: impl FnOnce() -> Result<T, MediaError>) -> Result<T, MediaErr
 fn spawn(work: impl FnOnce() + Send + 'static) -> Result<(), MediaError> {
     let builder = std::thread::Builder::new().name("triptych-media".into());
     let span = tracing::Span::current();
-    builder
-        .spawn(move || span.in_scope(work))
-        .map(drop)
-        .map_err(|e| MediaError::Worker(format!("no thread: {e}")))
+    let work = move || {
+        crate::native::work_in_background();
+        span.in_scope(work);
+    };
+    builder.spawn(work).map(drop).map_err(|e| MediaError::Worker(format!("no thread: {e}")))
 }
 
 /// Runs blocking media work on a thread of its own.

@@ -1,0 +1,470 @@
+//! How much is worked on at once. A permit is for work: it is taken when a request's body has come, and
+//! given back when the answer's head is ready, so no client holds one by being slow.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use hyper::body::Body as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::bodies::{self, Shares};
+use super::error::ApiError;
+use super::extract::{content_type, is_json};
+use super::state::AppState;
+
+/// Routes whose requests are weighed by what they are expected to cost.
+const QUERIES: &[&str] = &["/v1/search", "/v1/embeddings", "/v1/assets/{id}/timeline"];
+/// Routes that receive forms themselves, and ask for their permit when the form is there.
+const FORMS: &[&str] = &["/v1/search", "/v1/embeddings", "/v1/assets/{id}/timeline", "/v1/assets"];
+/// JSON larger than this holds media, as a rule.
+const MEDIA_FROM_BYTES: u64 = 16 << 10;
+
+/// While requests queue up lastingly, one is taken only if it need not be expected to wait longer than
+/// this, or than [`LASTING_COSTS`] times its own cost.
+const LASTING_WAIT_SECS: f64 = 0.075;
+const LASTING_COSTS: f64 = 4.0;
+/// The same for a burst: what many ask at once is taken if it is done soon.
+const BURST_WAIT_SECS: f64 = 0.5;
+const BURST_COSTS: f64 = 12.0;
+/// Requests queue up lastingly when there were always some waiting for so long.
+const LASTING_AFTER: Duration = Duration::from_millis(300);
+/// A body of more bits than this, a mebibyte, is not refused at once when it has come.
+const LARGE_BITS: u32 = 20;
+const LARGE_WAITS: Duration = Duration::from_secs(20);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Weight of the latest request in what the next one is expected to cost.
+const LEARNING_RATE: f64 = 0.1;
+/// What a request of an unknown class is expected to cost, seconds.
+const FIRST_LIGHT_SECS: f64 = 0.005;
+const FIRST_DEAR_SECS: f64 = 0.1;
+
+/// Requests that cost about the same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Class {
+    route: String,
+    /// Whether media must be decoded for it. Such requests have a lane of their own and leave a quarter
+    /// of the permits to others.
+    dear: bool,
+    /// Bits of the body's length.
+    size: u32,
+}
+
+impl Class {
+    fn of(request: &Request, length: u64) -> Self {
+        let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str).to_owned();
+        let upload = route == "/v1/assets" && request.method() == Method::POST;
+        let form = content_type(request.headers()) == "multipart/form-data";
+        let dear = form || upload || (QUERIES.contains(&&*route) && length > MEDIA_FROM_BYTES);
+        Self { route, dear, size: u64::BITS - length.leading_zeros() }
+    }
+
+    fn is_query(&self) -> bool {
+        QUERIES.contains(&&*self.route)
+    }
+}
+
+/// What requests of a class were seen to cost.
+#[derive(Debug, Default)]
+struct Cost {
+    secs: f64,
+    seen: u32,
+}
+
+impl Cost {
+    fn learn(&mut self, secs: f64) {
+        self.seen = self.seen.saturating_add(1);
+        let rate = LEARNING_RATE.max(1.0 / f64::from(self.seen));
+        self.secs += (secs - self.secs) * rate;
+    }
+}
+
+/// Requests that do not crowd out those of another lane.
+#[derive(Debug)]
+struct Lane {
+    running: HashMap<Class, usize>,
+    count: usize,
+    /// When hardly any request had to wait for another one, last.
+    calm: Instant,
+}
+
+impl Lane {
+    fn new() -> Self {
+        Self { running: HashMap::new(), count: 0, calm: Instant::now() }
+    }
+}
+
+#[derive(Debug)]
+struct Lanes {
+    light: Lane,
+    dear: Lane,
+    costs: HashMap<Class, Cost>,
+}
+
+impl Lanes {
+    fn lane(&mut self, dear: bool) -> &mut Lane {
+        if dear { &mut self.dear } else { &mut self.light }
+    }
+
+    fn cost(&self, class: &Class) -> f64 {
+        let first = if class.dear { FIRST_DEAR_SECS } else { FIRST_LIGHT_SECS };
+        self.costs.get(class).map_or(first, |cost| cost.secs)
+    }
+
+    /// Seconds of work that stand before a request of this cost. Where all share the processors evenly, each
+    /// other request takes no more of them than its own cost, nor than this one's, before this one is done.
+    fn ahead(&self, lane: &Lane, secs: f64) -> f64 {
+        lane.running.iter().map(|(class, count)| self.cost(class).min(secs) * *count as f64).sum()
+    }
+}
+
+/// Decides what is taken on.
+#[derive(Debug)]
+pub struct Admission {
+    permits: Arc<Semaphore>,
+    /// A part of them, for what must be decoded.
+    dear: Arc<Semaphore>,
+    /// Requests that are served side by side without slowing each other down.
+    parallel: f64,
+    lanes: Mutex<Lanes>,
+}
+
+/// A request that is being worked on.
+#[derive(Debug)]
+struct Running {
+    admission: Arc<Admission>,
+    class: Class,
+    began: Instant,
+    others: usize,
+    succeeded: bool,
+    _permits: [Option<OwnedSemaphorePermit>; 2],
+}
+
+impl Admission {
+    /// For so many requests at once, of which `parallel` do not slow each other down.
+    pub fn new(max_in_flight: usize, parallel: usize) -> Arc<Self> {
+        let lanes = Lanes { light: Lane::new(), dear: Lane::new(), costs: HashMap::new() };
+        Arc::new(Self {
+            permits: Arc::new(Semaphore::new(max_in_flight.max(1))),
+            dear: Arc::new(Semaphore::new((max_in_flight - max_in_flight / 4).max(1))),
+            parallel: parallel.max(1) as f64,
+            lanes: Mutex::new(lanes),
+        })
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a request would be taken now; said before its body is read.
+    fn check(&self, class: &Class) -> Result<(), Refusal> {
+        if self.permits.available_permits() == 0 || (class.dear && self.dear.available_permits() == 0) {
+            return Err(Refusal::TooMany);
+        }
+        self.weigh(&self.lanes(), class)
+    }
+
+    /// Refuses a query that would wait too long.
+    fn weigh(&self, lanes: &Lanes, class: &Class) -> Result<(), Refusal> {
+        if !class.is_query() {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let secs = lanes.cost(class);
+        let lane = if class.dear { &lanes.dear } else { &lanes.light };
+        let lasting = now.saturating_duration_since(lane.calm) > LASTING_AFTER;
+        let (wait, costs) =
+            if lasting { (LASTING_WAIT_SECS, LASTING_COSTS) } else { (BURST_WAIT_SECS, BURST_COSTS) };
+        let ahead = lanes.ahead(lane, secs);
+        let most = wait.max(secs * costs);
+        if lane.count > 0 && (ahead + secs) / self.parallel > most {
+            return Err(Refusal::Overloaded { wait_secs: ahead / self.parallel });
+        }
+        Ok(())
+    }
+
+    fn enter(self: &Arc<Self>, class: Class) -> Result<Running, Refusal> {
+        let take =
+            |permits: &Arc<Semaphore>| Arc::clone(permits).try_acquire_owned().map_err(|_| Refusal::TooMany);
+        let permit = take(&self.permits)?;
+        let dear = class.dear.then(|| take(&self.dear)).transpose()?;
+        let mut lanes = self.lanes();
+        self.weigh(&lanes, &class)?;
+        let others = lanes.light.count + lanes.dear.count;
+        if class.is_query() {
+            let lane = lanes.lane(class.dear);
+            if (lane.count as f64) < self.parallel {
+                lane.calm = Instant::now();
+            }
+            lane.count += 1;
+            *lane.running.entry(class.clone()).or_default() += 1;
+        }
+        drop(lanes);
+        Ok(Running {
+            admission: Arc::clone(self),
+            class,
+            began: Instant::now(),
+            others,
+            succeeded: false,
+            _permits: [Some(permit), dear],
+        })
+    }
+}
+
+/// Why a request is not taken on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Refusal {
+    /// All permits are taken.
+    TooMany,
+    /// It would have to wait too long.
+    Overloaded { wait_secs: f64 },
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        let (code, message, retry) = match refusal {
+            Refusal::TooMany => {
+                ("too_many_requests", "the server is answering as many requests as it takes; try again", 1)
+            }
+            Refusal::Overloaded { wait_secs } => {
+                let message = "more is asked than the server can answer in time; try again";
+                ("overloaded", message, wait_secs.ceil().clamp(1.0, 60.0) as u64)
+            }
+        };
+        Self::new(StatusCode::TOO_MANY_REQUESTS, code, message).retry_after(retry)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.class.is_query() {
+            return;
+        }
+        let now = Instant::now();
+        let took = now.saturating_duration_since(self.began).as_secs_f64();
+        let mut lanes = self.admission.lanes();
+        let parallel = self.admission.parallel;
+        // It shared the processors with as many others as there were on average.
+        let beside =
+            1.0 + (self.others + (lanes.light.count + lanes.dear.count).saturating_sub(1)) as f64 / 2.0;
+        if self.succeeded {
+            lanes.costs.entry(self.class.clone()).or_default().learn(took * parallel / beside.max(parallel));
+        }
+        let lane = lanes.lane(self.class.dear);
+        lane.count = lane.count.saturating_sub(1);
+        if let Some(count) = lane.running.get_mut(&self.class) {
+            *count -= 1;
+            if *count == 0 {
+                lane.running.remove(&self.class);
+            }
+        }
+        if lane.count as f64 <= parallel {
+            lane.calm = now;
+        }
+    }
+}
+
+/// What one request holds of the server; a handler that receives its own body asks for the permit by it.
+#[derive(Debug, Clone)]
+pub struct Ticket(Arc<TicketState>);
+
+#[derive(Debug)]
+struct TicketState {
+    admission: Arc<Admission>,
+    class: Class,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    running: Option<Running>,
+    shares: Option<Shares>,
+    parsing: Option<OwnedSemaphorePermit>,
+}
+
+impl Ticket {
+    fn new(admission: &Arc<Admission>, class: Class) -> Self {
+        let admission = Arc::clone(admission);
+        Self(Arc::new(TicketState { admission, class, held: Mutex::default() }))
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the permit: the body is there, work begins. A large body was too dear to send to be refused
+    /// now: it waits for a while.
+    ///
+    /// # Errors
+    /// `too_many_requests`, `overloaded`.
+    pub async fn enter(&self) -> Result<(), ApiError> {
+        let patience = if self.0.class.size > LARGE_BITS { LARGE_WAITS } else { Duration::ZERO };
+        let deadline = Instant::now() + patience;
+        loop {
+            match self.0.admission.enter(self.0.class.clone()) {
+                Ok(running) => {
+                    self.held().running = Some(running);
+                    return Ok(());
+                }
+                Err(refusal) if Instant::now() >= deadline => return Err(refusal.into()),
+                Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
+            }
+        }
+    }
+
+    /// Keeps a share of the budget until the request ends.
+    pub fn keep(&self, shares: Shares) {
+        self.held().shares = Some(shares);
+    }
+
+    fn end(&self, succeeded: bool) {
+        let mut held = std::mem::take(&mut *self.held());
+        if let Some(running) = &mut held.running {
+            running.succeeded = succeeded;
+        }
+    }
+}
+
+/// Takes in the request's body, then its permit, then has it answered.
+pub async fn limit(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if super::guard::is_open(path) || path == "/metrics" {
+        return next.run(request).await;
+    }
+    let declared = request.headers().get(header::CONTENT_LENGTH);
+    let length = declared.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let class = Class::of(&request, length.unwrap_or(0));
+    match prepare(&state, request, class, length).await {
+        Ok((request, ticket)) => {
+            let response = next.run(request).await;
+            ticket.end(response.status().is_success());
+            response
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn prepare(
+    state: &AppState,
+    mut request: Request,
+    mut class: Class,
+    length: Option<u64>,
+) -> Result<(Request, Ticket), ApiError> {
+    state.admission.check(&class)?;
+    let max_bytes = state.config.max_body_bytes;
+    let form = content_type(request.headers()) == "multipart/form-data" && FORMS.contains(&&*class.route);
+    let json = is_json(request.headers());
+    // An upload's own limit is larger, and its handler's affair.
+    if length.is_some_and(|length| length > max_bytes as u64) && !(form && class.route == "/v1/assets") {
+        return Err(ApiError::of_status(StatusCode::PAYLOAD_TOO_LARGE));
+    }
+    if form {
+        state.bodies.check_room(length.unwrap_or(0))?;
+        let ticket = Ticket::new(&state.admission, class);
+        request.extensions_mut().insert(ticket.clone());
+        return Ok((request, ticket));
+    }
+    if !json {
+        let ticket = Ticket::new(&state.admission, class);
+        ticket.enter().await?;
+        return Ok((request, ticket));
+    }
+    if !request.body().is_end_stream() {
+        state.bodies.check_room(length.unwrap_or(0))?;
+    }
+    let body = std::mem::replace(request.body_mut(), Body::empty());
+    let received = bodies::receive(state, body, max_bytes).await?;
+    class.dear |= class.is_query() && received.has_media();
+    let parsing = match received.is_large() {
+        true => state.bodies.parsing(received.json_bytes()).await,
+        false => None,
+    };
+    let (parcel, shares) = received.pack();
+    request.extensions_mut().insert(parcel);
+    let ticket = Ticket::new(&state.admission, class);
+    ticket.keep(shares);
+    ticket.held().parsing = parsing;
+    ticket.enter().await?;
+    Ok((request, ticket))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(dear: bool) -> Class {
+        Class { route: "/v1/search".to_owned(), dear, size: 10 }
+    }
+
+    fn known(admission: &Admission, class: &Class, secs: f64) {
+        admission.lanes().costs.entry(class.clone()).or_default().learn(secs);
+    }
+
+    fn lasting(admission: &Admission, dear: bool) {
+        let past = Instant::now().checked_sub(LASTING_AFTER * 2).unwrap();
+        admission.lanes().lane(dear).calm = past;
+    }
+
+    #[test]
+    fn a_burst_is_taken_and_a_lasting_queue_is_kept_short() {
+        let admission = Admission::new(256, 2);
+        let class = class(true);
+        known(&admission, &class, 0.1);
+        let burst: Vec<_> = (0..100).map_while(|_| admission.enter(class.clone()).ok()).collect();
+        assert_eq!(burst.len(), 24, "twelve costs of wait on two processors");
+        drop(burst);
+        let mut queue = vec![admission.enter(class.clone()).unwrap()];
+        for _ in 0..100 {
+            lasting(&admission, true);
+            queue.extend(admission.enter(class.clone()));
+        }
+        // The two first ones find the lane calm.
+        assert_eq!(queue.len(), 8, "four costs of wait on two processors");
+    }
+
+    #[test]
+    fn dear_requests_leave_room_for_light_ones() {
+        let admission = Admission::new(8, 2);
+        let (dear, light) = (class(true), class(false));
+        known(&admission, &dear, 0.001);
+        let held: Vec<_> = (0..8).map_while(|_| admission.enter(dear.clone()).ok()).collect();
+        assert_eq!(held.len(), 6);
+        assert!(admission.check(&dear).is_err() && admission.check(&light).is_ok());
+        let light: Vec<_> = (0..8).map_while(|_| admission.enter(light.clone()).ok()).collect();
+        assert_eq!(light.len(), 2);
+        drop((held, light));
+        assert_eq!(admission.permits.available_permits(), 8);
+    }
+
+    #[test]
+    fn a_long_request_is_not_counted_whole_against_a_short_one() {
+        let admission = Admission::new(256, 2);
+        let (long, short) = (class(true), Class { size: 5, ..class(true) });
+        known(&admission, &long, 60.0);
+        known(&admission, &short, 0.02);
+        let _running: Vec<_> = (0..4).map(|_| admission.enter(long.clone()).unwrap()).collect();
+        lasting(&admission, true);
+        assert!(admission.enter(short).is_ok());
+    }
+
+    #[test]
+    fn the_only_one_is_taken_whatever_it_costs() {
+        let admission = Admission::new(1, 1);
+        known(&admission, &class(true), 1e6);
+        assert!(admission.enter(class(true)).is_ok());
+    }
+
+    #[test]
+    fn costs_follow_what_is_seen() {
+        let mut cost = Cost::default();
+        cost.learn(0.2);
+        assert!((cost.secs - 0.2).abs() < 1e-9, "the first is all that is known");
+        (0..200).for_each(|_| cost.learn(0.1));
+        assert!((cost.secs - 0.1).abs() < 1e-3);
+    }
+}

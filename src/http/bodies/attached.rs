@@ -1,0 +1,81 @@
+//! Media that came in a JSON body: short ones in the text, large ones beside it, in files.
+
+use std::cell::RefCell;
+
+use serde::de::{Deserialize, Deserializer, Visitor};
+
+use crate::library::Upload;
+
+/// The bytes of a large `data:` URI; or why they are none.
+pub type Attached = Result<Upload, String>;
+
+/// What a field for media holds: a `data:` URI, or (in `/v1/embeddings`) a path or a text.
+#[derive(Debug)]
+pub enum GivenMedia {
+    /// As it was written.
+    Written(String),
+    /// A large URI: the text up to its comma, and what came behind it.
+    Large(String, Attached),
+}
+
+thread_local! {
+    /// What belongs to the text that this thread is parsing. Serde has no other way to hand it to the fields.
+    static ATTACHED: RefCell<Vec<Option<Attached>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Parses with these files at hand; how many of them no field asked for.
+pub fn with_attached<R>(attached: Vec<Attached>, parse: impl FnOnce() -> R) -> (R, usize) {
+    ATTACHED.set(attached.into_iter().map(Some).collect());
+    let parsed = parse();
+    (parsed, ATTACHED.take().into_iter().flatten().count())
+}
+
+/// The file whose marker a text ends with.
+fn claim(text: &str) -> Option<GivenMedia> {
+    let (head, number) = text.split_once(",\u{0}")?;
+    let number: usize = number.parse().ok()?;
+    let attached = ATTACHED.with_borrow_mut(|all| all.get_mut(number)?.take())?;
+    Some(GivenMedia::Large(head.to_owned(), attached))
+}
+
+impl<'de> Deserialize<'de> for GivenMedia {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = GivenMedia;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<GivenMedia, E> {
+                Ok(claim(text).unwrap_or_else(|| GivenMedia::Written(text.to_owned())))
+            }
+            fn visit_string<E>(self, text: String) -> Result<GivenMedia, E> {
+                Ok(claim(&text).unwrap_or(GivenMedia::Written(text)))
+            }
+        }
+        deserializer.deserialize_string(Text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markers_find_their_files_once_and_strays_are_counted() {
+        let text = r#"["data:a/b;base64,\u00001", "data:a/b;base64,\u00001", "x"]"#;
+        let attached = || vec![Err("first".to_owned()), Err("second".to_owned())];
+        let (parsed, strays) = with_attached(attached(), || serde_json::from_str::<Vec<GivenMedia>>(text));
+        let parsed = parsed.unwrap();
+        assert_eq!(strays, 1);
+        assert!(
+            matches!(&parsed[0], GivenMedia::Large(head, Err(why)) if head == "data:a/b;base64" && why == "second")
+        );
+        assert!(matches!(&parsed[1], GivenMedia::Written(text) if text.ends_with("\u{0}1")));
+        assert!(matches!(&parsed[2], GivenMedia::Written(text) if text == "x"));
+        // Another text's markers find nothing.
+        let (parsed, strays) = with_attached(Vec::new(), || serde_json::from_str::<Vec<GivenMedia>>(text));
+        assert!(matches!(&parsed.unwrap()[0], GivenMedia::Written(_)));
+        assert_eq!(strays, 0);
+    }
+}

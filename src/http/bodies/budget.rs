@@ -1,0 +1,190 @@
+//! How many bytes of bodies the whole process holds at a time, in memory and on disk.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::http::StatusCode;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use super::super::error::ApiError;
+
+/// Shares grow by at least so much, so that the count is not touched for every packet.
+const STEP_BYTES: u64 = 64 << 10;
+/// What parsing a JSON text may take in memory, as a multiple of its length: `[0,0,…]` becomes 16 times
+/// as large.
+const PARSED_FACTOR: u64 = 16;
+
+/// A count of bytes with a limit.
+#[derive(Debug)]
+struct Pool {
+    used: AtomicU64,
+    limit: u64,
+    name: &'static str,
+    /// Told when somebody was refused.
+    pressure: Arc<Notify>,
+}
+
+impl Pool {
+    fn take(&self, bytes: u64) -> Result<(), ApiError> {
+        let fits = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.limit);
+        match self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits) {
+            Ok(before) => {
+                self.show(before + bytes);
+                Ok(())
+            }
+            Err(_) => Err(self.exhausted()),
+        }
+    }
+
+    fn give_back(&self, bytes: u64) {
+        let before = self.used.fetch_sub(bytes, Ordering::AcqRel);
+        self.show(before - bytes);
+    }
+
+    fn show(&self, used: u64) {
+        metrics::gauge!("triptych_http_body_bytes", "held_in" => self.name).set(used as f64);
+    }
+
+    fn exhausted(&self) -> ApiError {
+        self.pressure.notify_one();
+        let message = "the bodies of other requests take all the room there is for them; try again";
+        ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_bytes", message).retry_after(2)
+    }
+}
+
+/// The budget of the process.
+#[derive(Debug)]
+pub struct Budget {
+    memory: Arc<Pool>,
+    disk: Arc<Pool>,
+    /// Memory for parsing large JSON texts, in KiB.
+    parsing: Arc<Semaphore>,
+    parsing_kib: u32,
+    pressure: Arc<Notify>,
+}
+
+/// What one body has of a pool; given back when dropped.
+#[derive(Debug)]
+pub struct Share {
+    pool: Arc<Pool>,
+    taken: u64,
+    used: u64,
+}
+
+impl Share {
+    /// Counts further bytes.
+    ///
+    /// # Errors
+    /// `too_many_bytes`.
+    pub fn grow(&mut self, bytes: u64) -> Result<(), ApiError> {
+        self.hold(self.used + bytes)
+    }
+
+    /// Counts this many bytes in all. What was taken for more is kept until the end.
+    ///
+    /// # Errors
+    /// `too_many_bytes`.
+    pub fn hold(&mut self, bytes: u64) -> Result<(), ApiError> {
+        if bytes > self.taken {
+            let more = (bytes - self.taken).max(STEP_BYTES);
+            self.pool.take(more)?;
+            self.taken += more;
+        }
+        self.used = bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.pool.give_back(self.taken);
+    }
+}
+
+impl Budget {
+    /// A budget of so many bytes. What a single body may be must fit.
+    pub fn new(memory_bytes: u64, disk_bytes: u64) -> Self {
+        let pressure = Arc::new(Notify::new());
+        let pool = |limit, name| {
+            Arc::new(Pool { used: AtomicU64::new(0), limit, name, pressure: Arc::clone(&pressure) })
+        };
+        let parsing_kib = u32::try_from(memory_bytes >> 10).unwrap_or(u32::MAX).clamp(1, 1 << 28);
+        Self {
+            memory: pool(memory_bytes, "memory"),
+            disk: pool(disk_bytes, "disk"),
+            parsing: Arc::new(Semaphore::new(parsing_kib as usize)),
+            parsing_kib,
+            pressure,
+        }
+    }
+
+    /// Resolves when somebody was refused for lack of room.
+    pub async fn pressure(&self) {
+        self.pressure.notified().await;
+    }
+
+    /// Refuses a body of a length that there is no room for now. Nothing is taken: who only says that
+    /// much will come must not keep others from sending it.
+    ///
+    /// # Errors
+    /// `too_many_bytes`.
+    pub fn check_room(&self, declared: u64) -> Result<(), ApiError> {
+        let used = self.disk.used.load(Ordering::Acquire);
+        if used.saturating_add(declared) > self.disk.limit { Err(self.disk.exhausted()) } else { Ok(()) }
+    }
+
+    /// A share of the memory, empty.
+    pub fn memory(&self) -> Share {
+        Share { pool: Arc::clone(&self.memory), taken: 0, used: 0 }
+    }
+
+    /// A share of the disk, empty.
+    pub fn disk(&self) -> Share {
+        Share { pool: Arc::clone(&self.disk), taken: 0, used: 0 }
+    }
+
+    /// Waits until a large JSON text may be parsed.
+    pub async fn parsing(&self, json_bytes: u64) -> Option<OwnedSemaphorePermit> {
+        let kib = (json_bytes * PARSED_FACTOR) >> 10;
+        let kib = u32::try_from(kib).unwrap_or(u32::MAX).clamp(1, self.parsing_kib);
+        Arc::clone(&self.parsing).acquire_many_owned(kib).await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_counted_in_steps_and_given_back() {
+        let budget = Budget::new(3 * STEP_BYTES, 1 << 20);
+        let mut first = budget.memory();
+        first.grow(1).unwrap();
+        first.grow(STEP_BYTES - 1).unwrap();
+        assert_eq!(budget.memory.used.load(Ordering::Relaxed), STEP_BYTES);
+        let mut second = budget.memory();
+        second.grow(2 * STEP_BYTES).unwrap();
+        assert!(first.grow(1).is_err());
+        drop(second);
+        first.grow(1).unwrap();
+        drop(first);
+        assert_eq!(budget.memory.used.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_length_is_checked_but_takes_nothing() {
+        let budget = Budget::new(1 << 20, 1000);
+        assert!(budget.check_room(1000).is_ok() && budget.check_room(1000).is_ok());
+        assert!(budget.check_room(1001).is_err() && budget.check_room(u64::MAX).is_err());
+    }
+
+    #[tokio::test]
+    async fn large_texts_are_parsed_one_after_the_other() {
+        let budget = Budget::new(1 << 20, 1 << 30);
+        let first = budget.parsing(1 << 30).await;
+        let waiting = tokio::time::timeout(std::time::Duration::from_millis(20), budget.parsing(1 << 20));
+        assert!(waiting.await.is_err());
+        drop(first);
+        assert!(budget.parsing(1 << 20).await.is_some());
+    }
+}

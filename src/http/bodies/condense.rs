@@ -1,0 +1,423 @@
+//! A JSON text on its way in, its large `data:` URIs taken out of it and decoded as they come: sixty
+//! megabytes of base64 are never held in memory, and what is left to parse is small.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+/// Base64 shorter than this stays where it is; metadata, which may hold pictures of its own, is shorter.
+pub const INLINE_BYTES: usize = 96 << 10;
+/// Longest text between `data:` and the comma.
+const MAX_HEAD_BYTES: usize = 256;
+/// Base64 is decoded in pieces of this length.
+const PIECE_BYTES: usize = 16 << 10;
+
+/// What came out of the text, in order.
+#[derive(Debug, PartialEq)]
+pub enum Event {
+    /// A large `data:` URI begins; its marker is in the JSON.
+    Open,
+    /// Decoded bytes of the URI that was opened last.
+    Bytes(Vec<u8>),
+    /// It ended; or it is no base64, and why.
+    Close(Result<(), String>),
+}
+
+/// Where in the text the condenser is.
+#[derive(Debug, Default)]
+enum Place {
+    /// Outside of strings.
+    #[default]
+    Structure,
+    /// In a string that is passed on.
+    Passed(Escape),
+    /// In a string that may be a `data:` URI: what came of it is held.
+    Held(Escape),
+    /// In the bytes of a large URI.
+    Media(Escape),
+}
+
+/// Where in an escape sequence.
+#[derive(Debug, Clone, Copy, Default)]
+enum Escape {
+    #[default]
+    None,
+    Begun,
+    /// Digits of `\uXXXX` still to come, and what they say so far.
+    Unicode(u8, u32),
+}
+
+impl Escape {
+    /// One byte further: the character it completes, if any. What is beyond ASCII is given as it is.
+    fn next(&mut self, byte: u8) -> Option<u8> {
+        match *self {
+            Self::None if byte == b'\\' => {
+                *self = Self::Begun;
+                None
+            }
+            Self::None => Some(byte),
+            Self::Begun if byte == b'u' => {
+                *self = Self::Unicode(4, 0);
+                None
+            }
+            Self::Begun => {
+                *self = Self::None;
+                Some(match byte {
+                    b'n' => b'\n',
+                    b'r' => b'\r',
+                    b't' => b'\t',
+                    b'b' => 8,
+                    b'f' => 12,
+                    other => other,
+                })
+            }
+            Self::Unicode(left, value) => {
+                let digit = (byte as char).to_digit(16).unwrap_or(0x1_0000);
+                let value = value.saturating_mul(16).saturating_add(digit);
+                *self = if left > 1 { Self::Unicode(left - 1, value) } else { Self::None };
+                (left == 1).then(|| u8::try_from(value).unwrap_or(0xff))
+            }
+        }
+    }
+
+    const fn is_open(self) -> bool {
+        !matches!(self, Self::None)
+    }
+}
+
+/// Takes a JSON text in pieces.
+#[derive(Debug, Default)]
+pub struct Condenser {
+    place: Place,
+    /// JSON that may be passed on.
+    json: Vec<u8>,
+    /// The undecided string as it was written, without its quote.
+    held: Vec<u8>,
+    /// The undecided string's text up to its comma.
+    head: Vec<u8>,
+    /// Whether the head is whole.
+    has_head: bool,
+    base64: Base64,
+    opened: usize,
+}
+
+impl Condenser {
+    /// Takes a piece; what came out of it.
+    pub fn push(&mut self, piece: &[u8]) -> Vec<Event> {
+        let mut events = Vec::new();
+        let mut rest = piece;
+        while let [byte, tail @ ..] = rest {
+            match self.place {
+                // The bulk of a long string, in one go.
+                Place::Media(Escape::None) => {
+                    let run = rest.iter().position(|b| matches!(b, b'"' | b'\\')).unwrap_or(rest.len());
+                    if run > 0 {
+                        self.base64.push(&rest[..run], &mut events);
+                        rest = &rest[run..];
+                        continue;
+                    }
+                    self.media(*byte, &mut events);
+                }
+                Place::Media(_) => self.media(*byte, &mut events),
+                Place::Structure => {
+                    self.json.push(*byte);
+                    if *byte == b'"' {
+                        self.held.clear();
+                        self.head.clear();
+                        self.has_head = false;
+                        self.place = Place::Held(Escape::None);
+                    }
+                }
+                Place::Passed(ref mut escape) => {
+                    let ends = *byte == b'"' && !escape.is_open();
+                    escape.next(*byte);
+                    self.json.push(*byte);
+                    if ends {
+                        self.place = Place::Structure;
+                    }
+                }
+                Place::Held(escape) => self.undecided(escape, *byte, &mut events),
+            }
+            rest = tail;
+        }
+        events
+    }
+
+    /// The JSON that came out since the last call.
+    pub fn take_json(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.json)
+    }
+
+    /// Bytes held back, besides those of [`Condenser::take_json`].
+    pub fn held_bytes(&self) -> usize {
+        self.held.len()
+    }
+
+    /// The text has ended; the JSON that is left. One that ends within a string is no JSON, and stays so.
+    pub fn finish(mut self) -> Vec<u8> {
+        if matches!(self.place, Place::Held(_)) {
+            self.json.append(&mut self.held);
+        }
+        self.json
+    }
+
+    fn undecided(&mut self, mut escape: Escape, byte: u8, events: &mut Vec<Event>) {
+        if byte == b'"' && !escape.is_open() {
+            self.json.append(&mut self.held);
+            self.json.push(byte);
+            self.place = Place::Structure;
+            return;
+        }
+        self.held.push(byte);
+        let character = escape.next(byte);
+        self.place = Place::Held(escape);
+        if self.has_head {
+            if self.held.len() > INLINE_BYTES && !escape.is_open() {
+                self.open(events);
+            }
+            return;
+        }
+        let Some(character) = character else { return };
+        self.head.push(character);
+        let prefix = b"data:";
+        let fits = if self.head.len() <= prefix.len() {
+            prefix.starts_with(&self.head)
+        } else if character == b',' {
+            self.has_head = true;
+            is_plain(&self.head) && says_base64(&self.head)
+        } else {
+            self.head.len() <= MAX_HEAD_BYTES
+        };
+        if !fits {
+            self.json.append(&mut self.held);
+            self.place = Place::Passed(escape);
+        }
+    }
+
+    /// The held string is a large URI: a marker takes its place.
+    fn open(&mut self, events: &mut Vec<Event>) {
+        self.json.extend_from_slice(&self.head);
+        self.json.extend_from_slice(format!("\\u0000{}\"", self.opened).as_bytes());
+        self.opened += 1;
+        events.push(Event::Open);
+        self.base64 = Base64::default();
+        self.place = Place::Media(Escape::None);
+        let held = std::mem::take(&mut self.held);
+        let mut escape = Escape::None;
+        let mut in_head = true;
+        let mut text = Vec::with_capacity(held.len());
+        for byte in held {
+            match escape.next(byte) {
+                Some(b',') if in_head => in_head = false,
+                Some(character) if !in_head => text.push(character),
+                _ => {}
+            }
+        }
+        self.base64.push(&text, events);
+    }
+
+    fn media(&mut self, byte: u8, events: &mut Vec<Event>) {
+        let Place::Media(ref mut escape) = self.place else { return };
+        if byte == b'"' && !escape.is_open() {
+            let closed = self.base64.finish(events);
+            events.push(Event::Close(closed));
+            self.place = Place::Structure;
+        } else if let Some(character) = escape.next(byte) {
+            self.base64.push(&[character], events);
+        }
+    }
+}
+
+/// Whether a head can stand in the JSON as it is.
+fn is_plain(head: &[u8]) -> bool {
+    head.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
+}
+
+fn says_base64(head: &[u8]) -> bool {
+    let parameters = head.strip_suffix(b",").unwrap_or(head).split(|byte| *byte == b';').skip(1);
+    parameters.into_iter().any(|part| part.trim_ascii().eq_ignore_ascii_case(b"base64"))
+}
+
+/// Base64 with its padding, decoded in pieces; white space around it is ignored.
+#[derive(Debug, Default)]
+struct Base64 {
+    text: Vec<u8>,
+    problem: Option<String>,
+}
+
+impl Base64 {
+    fn push(&mut self, text: &[u8], events: &mut Vec<Event>) {
+        if self.problem.is_some() {
+            return;
+        }
+        let mut text = text;
+        if self.text.is_empty() {
+            text = text.trim_ascii_start();
+        }
+        while !text.is_empty() {
+            let room = PIECE_BYTES.saturating_sub(self.text.len()).max(1024).min(text.len());
+            self.text.extend_from_slice(&text[..room]);
+            text = &text[room..];
+            if self.text.len() >= PIECE_BYTES {
+                self.decode(events);
+            }
+        }
+    }
+
+    /// Decodes all whole groups but the last one, the only one that may be padded.
+    fn decode(&mut self, events: &mut Vec<Event>) {
+        // White space may be the end of it; then it waits for that.
+        let solid = self.text.trim_ascii_end().len();
+        let whole = solid.saturating_sub(4) / 4 * 4;
+        if whole == 0 {
+            // Nothing but white space behind the first group.
+            if self.text.len() > 2 * PIECE_BYTES {
+                self.problem = Some("white space within".to_owned());
+                self.text = Vec::new();
+            }
+            return;
+        }
+        if self.text[..whole].contains(&b'=') {
+            self.problem = Some("padding within".to_owned());
+            self.text = Vec::new();
+            return;
+        }
+        match STANDARD.decode(&self.text[..whole]) {
+            Ok(bytes) => {
+                self.text.drain(..whole);
+                events.push(Event::Bytes(bytes));
+            }
+            Err(error) => {
+                self.problem = Some(error.to_string());
+                self.text = Vec::new();
+            }
+        }
+    }
+
+    fn finish(&mut self, events: &mut Vec<Event>) -> Result<(), String> {
+        if let Some(problem) = self.problem.take() {
+            return Err(problem);
+        }
+        let text = std::mem::take(&mut self.text);
+        let bytes = STANDARD.decode(text.trim_ascii_end()).map_err(|error| error.to_string())?;
+        if !bytes.is_empty() {
+            events.push(Event::Bytes(bytes));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The JSON that is left, and each URI's bytes or problem.
+    fn condense(text: &[u8], piece: usize) -> (Vec<u8>, Vec<Result<Vec<u8>, String>>) {
+        let mut condenser = Condenser::default();
+        let (mut json, mut media) = (Vec::new(), Vec::new());
+        for piece in text.chunks(piece) {
+            for event in condenser.push(piece) {
+                match event {
+                    Event::Open => media.push(Ok(Vec::new())),
+                    Event::Bytes(bytes) => {
+                        if let Some(Ok(all)) = media.last_mut() {
+                            all.extend(bytes);
+                        }
+                    }
+                    Event::Close(Ok(())) => {}
+                    Event::Close(Err(problem)) => *media.last_mut().unwrap() = Err(problem),
+                }
+            }
+            json.extend(condenser.take_json());
+        }
+        json.extend(condenser.finish());
+        (json, media)
+    }
+
+    fn bytes(count: usize) -> Vec<u8> {
+        (0..count).map(|n| (n * 31 % 251) as u8).collect()
+    }
+
+    #[test]
+    fn large_uris_leave_and_the_rest_stays() {
+        let large = bytes(150_000);
+        let small = STANDARD.encode(bytes(100));
+        let text = format!(
+            r#"{{"a\"b": "data:image/png;base64,{small}", "query": {{"image":"data:image/png;base64,{}"}},"x":["data:,", "déjà \\", 1e5]}}"#,
+            STANDARD.encode(&large)
+        );
+        for piece in [1, 7, 1000, 1 << 20] {
+            let (json, media) = condense(text.as_bytes(), piece);
+            assert_eq!(media, [Ok(large.clone())], "{piece}");
+            let value: serde_json::Value = serde_json::from_slice(&json).unwrap();
+            assert_eq!(value["query"]["image"], "data:image/png;base64,\u{0}0");
+            assert_eq!(value["a\"b"], format!("data:image/png;base64,{small}"));
+            assert_eq!(value["x"], serde_json::json!(["data:,", "déjà \\", 1e5]));
+        }
+    }
+
+    #[test]
+    fn escapes_and_white_space_are_read_as_json_and_base64_mean_them() {
+        let large = bytes(200_001);
+        let base64 = STANDARD.encode(&large);
+        let escaped = base64.replace('/', "\\/").replace('+', "\\u002b");
+        let text = format!(r#"["d\u0061ta:video\/mp4; BASE64,\n {escaped}\r\n", 2]"#);
+        for piece in [1, 4096, 1 << 20] {
+            let (json, media) = condense(text.as_bytes(), piece);
+            assert_eq!(media, [Ok(large.clone())]);
+            let value: serde_json::Value = serde_json::from_slice(&json).unwrap();
+            assert_eq!(value, serde_json::json!(["data:video/mp4; BASE64,\u{0}0", 2]));
+        }
+    }
+
+    #[test]
+    fn bad_base64_is_told_and_what_follows_is_read() {
+        let good = "QUJD".repeat(40_000);
+        for bad in [
+            format!("{good}!{good}"),
+            format!("{good}QQ=={good}"),
+            format!("{good}A"),
+            format!("{good} {good}"),
+            format!("{good}\\u0100{good}"),
+            format!("{good}{}{good}", " ".repeat(100_000)),
+            format!("{good}=="),
+        ] {
+            let text = format!(r#"["data:a/b;base64,{bad}", "data:a/b;base64,{good}"]"#);
+            for piece in [4093, 1 << 22] {
+                let (json, media) = condense(text.as_bytes(), piece);
+                assert!(media[0].is_err(), "{}", &bad[bad.len() - 20..]);
+                assert_eq!(media[1], Ok(b"ABC".repeat(40_000)));
+                assert!(serde_json::from_slice::<serde_json::Value>(&json).is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_that_breaks_off_stays_broken() {
+        let large = "QUJD".repeat(40_000);
+        for text in [
+            r#"{"a": "data:image/png;base64,QUJD"#.to_owned(),
+            r#"{"a": "da"#.to_owned(),
+            format!(r#"{{"a": "data:image/png;base64,{large}"#),
+        ] {
+            let (json, _) = condense(text.as_bytes(), 100);
+            assert!(serde_json::from_slice::<serde_json::Value>(&json).is_err(), "{text:.60}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_holds_no_large_uri_comes_out_as_it_went_in(text in ".{0,300}", piece in 1_usize..40) {
+            let text = format!("{{\"data:\": [{}, \"data:x;base64,{}\", {text:?}]}}", 1, text.replace(['"', '\\'], ""));
+            prop_assert_eq!(condense(text.as_bytes(), piece), (text.into_bytes(), Vec::new()));
+        }
+
+        #[test]
+        fn any_bytes_come_back(extra in 0_usize..5000, piece in 1_usize..50_000) {
+            let large = bytes(100_000 + extra);
+            let text = format!("\"data:a/b;base64,{}\"", STANDARD.encode(&large));
+            prop_assert_eq!(condense(text.as_bytes(), piece).1, vec![Ok(large)]);
+        }
+    }
+}

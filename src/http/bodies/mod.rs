@@ -1,0 +1,199 @@
+//! JSON bodies as they come in: small ones in memory, large ones in files, before any work is done for them.
+
+mod attached;
+mod budget;
+mod condense;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::body::{Body, Bytes};
+use axum::http::StatusCode;
+use http_body_util::BodyExt;
+use serde::de::DeserializeOwned;
+
+pub use attached::{Attached, GivenMedia, with_attached};
+pub use budget::{Budget, Share};
+
+use super::error::ApiError;
+use super::extract::parse_json;
+use super::state::AppState;
+use crate::library::{LibraryError, Upload, UploadWriter};
+use condense::{Condenser, Event};
+
+/// JSON up to this length stays in memory.
+const SMALL_BYTES: usize = 128 << 10;
+
+/// A JSON body that has come whole.
+#[derive(Debug)]
+pub struct Received {
+    json: Json,
+    media: Vec<Attached>,
+    /// What it holds of the process's budget.
+    pub shares: Shares,
+}
+
+/// A body's part of the budget.
+#[derive(Debug)]
+pub struct Shares {
+    /// Of the memory.
+    pub memory: Share,
+    /// Of the disk.
+    pub disk: Share,
+}
+
+impl Shares {
+    /// Nothing yet.
+    pub fn of(budget: &Budget) -> Self {
+        Self { memory: budget.memory(), disk: budget.disk() }
+    }
+}
+
+#[derive(Debug)]
+enum Json {
+    Memory(Vec<u8>),
+    File(Upload),
+}
+
+/// A body on its way to the handler that parses it; taken once.
+#[derive(Debug, Clone)]
+pub struct Parcel(Arc<Mutex<Option<(Json, Vec<Attached>)>>>);
+
+impl Received {
+    /// Bytes of JSON to be parsed.
+    pub fn json_bytes(&self) -> u64 {
+        match &self.json {
+            Json::Memory(bytes) => bytes.len() as u64,
+            Json::File(upload) => upload.content.size_bytes,
+        }
+    }
+
+    /// Whether it is so long that its parsing needs room of its own.
+    pub const fn is_large(&self) -> bool {
+        matches!(self.json, Json::File(_))
+    }
+
+    /// Whether media came along, so that there is something to decode.
+    pub fn has_media(&self) -> bool {
+        let marks = |bytes: &[u8]| bytes.windows(6).any(|window| window == b"\"data:");
+        !self.media.is_empty() || matches!(&self.json, Json::Memory(bytes) if marks(bytes))
+    }
+
+    /// For the handler; the shares stay with whoever counts them.
+    pub fn pack(self) -> (Parcel, Shares) {
+        (Parcel(Arc::new(Mutex::new(Some((self.json, self.media))))), self.shares)
+    }
+}
+
+impl Parcel {
+    /// Parses the body.
+    ///
+    /// # Errors
+    /// 400 with the field's name.
+    pub async fn parse<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+        let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (json, media) = taken.ok_or_else(|| ApiError::of_status(StatusCode::INTERNAL_SERVER_ERROR))?;
+        let json = match json {
+            Json::Memory(bytes) => bytes,
+            Json::File(upload) => tokio::fs::read(&upload.path).await.map_err(LibraryError::from)?,
+        };
+        let (parsed, strays) = with_attached(media, || parse_json(&json));
+        let parsed = parsed?;
+        if strays > 0 {
+            let message = "a large data: URI stands where no media is expected";
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, "invalid_value", message));
+        }
+        Ok(parsed)
+    }
+}
+
+/// Takes in a JSON body of at most `max_bytes`.
+///
+/// # Errors
+/// 413, `too_many_bytes`, `incomplete_body`, and those of a full disk.
+pub async fn receive(state: &AppState, mut body: Body, max_bytes: usize) -> Result<Received, ApiError> {
+    let mut intake = Intake {
+        state,
+        json: Vec::new(),
+        json_file: None,
+        media: Vec::new(),
+        media_file: None,
+        shares: Shares::of(&state.bodies),
+    };
+    let mut condenser = Condenser::default();
+    let mut left = max_bytes;
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| incomplete())?.into_data() else { continue };
+        left =
+            left.checked_sub(data.len()).ok_or_else(|| ApiError::of_status(StatusCode::PAYLOAD_TOO_LARGE))?;
+        intake.take(&mut condenser, &data).await?;
+    }
+    intake.finish(condenser).await
+}
+
+/// What a client gets whose body broke off.
+fn incomplete() -> ApiError {
+    ApiError::new(StatusCode::BAD_REQUEST, "incomplete_body", "the body did not arrive whole")
+}
+
+/// A body that is coming in.
+struct Intake<'a> {
+    state: &'a AppState,
+    json: Vec<u8>,
+    json_file: Option<UploadWriter>,
+    media: Vec<Attached>,
+    media_file: Option<UploadWriter>,
+    shares: Shares,
+}
+
+impl Intake<'_> {
+    async fn take(&mut self, condenser: &mut Condenser, data: &Bytes) -> Result<(), ApiError> {
+        for event in condenser.push(data) {
+            match event {
+                Event::Open => self.media_file = Some(self.state.library.begin_upload(u64::MAX)?),
+                Event::Bytes(bytes) => {
+                    self.shares.disk.grow(bytes.len() as u64)?;
+                    if let Some(file) = &mut self.media_file {
+                        file.write(&bytes).await?;
+                    }
+                }
+                Event::Close(outcome) => {
+                    let Some(file) = self.media_file.take() else { continue };
+                    self.media.push(match outcome {
+                        Ok(()) => Ok(file.finish_scratch().await?),
+                        Err(problem) => Err(problem),
+                    });
+                }
+            }
+        }
+        let json = condenser.take_json();
+        self.add_json(json, condenser.held_bytes()).await
+    }
+
+    async fn add_json(&mut self, json: Vec<u8>, held_bytes: usize) -> Result<(), ApiError> {
+        if self.json_file.is_none() && self.json.len() + json.len() > SMALL_BYTES {
+            let mut file = self.state.library.begin_upload(u64::MAX)?;
+            self.shares.disk.grow(self.json.len() as u64)?;
+            file.write(&self.json).await?;
+            self.json = Vec::new();
+            self.json_file = Some(file);
+        }
+        if let Some(file) = &mut self.json_file {
+            self.shares.disk.grow(json.len() as u64)?;
+            file.write(&json).await?;
+        } else {
+            self.json.extend_from_slice(&json);
+        }
+        let held = (self.json.len() + held_bytes) as u64;
+        self.shares.memory.hold(held)
+    }
+
+    async fn finish(mut self, condenser: Condenser) -> Result<Received, ApiError> {
+        let rest = condenser.finish();
+        self.add_json(rest, 0).await?;
+        let json = match self.json_file {
+            Some(file) => Json::File(file.finish_scratch().await?),
+            None => Json::Memory(self.json),
+        };
+        Ok(Received { json, media: self.media, shares: self.shares })
+    }
+}

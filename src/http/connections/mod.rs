@@ -1,0 +1,11 @@
+//! Open connections: what each one waits for, how long it may, and which one goes where there is no room.
+
+mod conn;
+mod pace;
+mod registry;
+mod stream;
+
+pub use conn::{Conn, Cut, Patience};
+pub use pace::Rule;
+pub use registry::{Caps, Full, Place, Registry};
+pub use stream::{Alarm, Watched};

@@ -1,0 +1,156 @@
+//! More queries than the server can answer.
+
+use std::time::Duration;
+
+use reqwest::multipart;
+use serde_json::json;
+
+use crate::common::{Options, Server, media, video};
+use crate::honest::{Figures, client, closed_loop, ok, steady};
+
+/// A sound of 410 KB.
+fn dear_sound() -> bytes::Bytes {
+    let file = media(
+        "dear.wav",
+        &["-f", "lavfi", "-i", "sine=frequency=700:duration=4.27:sample_rate=48000", "-ac", "1"],
+    );
+    std::fs::read(file).unwrap().into()
+}
+
+/// One kind of query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Query {
+    /// A sound of 410 KB in a form.
+    Sound,
+    /// Words.
+    Text,
+}
+
+struct Asking {
+    client: reqwest::Client,
+    url: String,
+    sound: bytes::Bytes,
+}
+
+impl Asking {
+    fn new(server: &Server) -> Self {
+        Self { client: client(), url: format!("{}/v1/search", server.url()), sound: dear_sound() }
+    }
+
+    fn ask(&self, query: Query) -> reqwest::RequestBuilder {
+        let request = self.client.post(&self.url);
+        match query {
+            Query::Text => request.json(&json!({"query": "a red circle", "targets": ["video"]})),
+            Query::Sound => {
+                let length = self.sound.len() as u64;
+                let part = multipart::Part::stream_with_length(self.sound.clone(), length).file_name("a.wav");
+                request.multipart(
+                    multipart::Form::new()
+                        .text("modality", "audio")
+                        .text("request", r#"{"targets":["audio"]}"#)
+                        .part("file", part),
+                )
+            }
+        }
+    }
+}
+
+fn refused(status: u16) -> bool {
+    status == 429 || status == 503
+}
+
+/// Capacity, what 80 % of it feels like, and what ten times as much does.
+struct Curve {
+    capacity: f64,
+    at_80: Figures,
+    overloaded: Figures,
+    overloaded_secs: f64,
+}
+
+fn measure(server: &Server, query: Query, secs: u64) -> Curve {
+    let asking = Asking::new(server);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let how_long = Duration::from_secs(secs);
+    runtime.block_on(async {
+        let make = |_| asking.ask(query);
+        closed_loop(2, Duration::from_secs(2), make).await;
+        let closed = closed_loop(4, how_long, make).await;
+        let capacity = closed.count(ok) as f64 / how_long.as_secs_f64();
+        let at_80 = steady(capacity * 0.8, how_long, make).await;
+        let began = std::time::Instant::now();
+        let overloaded = steady(capacity * 10.0, how_long, make).await;
+        Curve { capacity, at_80, overloaded, overloaded_secs: began.elapsed().as_secs_f64() }
+    })
+}
+
+impl Curve {
+    fn share(&self) -> f64 {
+        self.overloaded.count(ok) as f64 / self.overloaded_secs / self.capacity
+    }
+
+    fn print(&self, query: Query) {
+        println!("{query:?}: capacity {:.1} a second", self.capacity);
+        println!("{}", self.at_80.line("  at 80 %"));
+        let accepted = (self.overloaded.millis(0.5, ok), self.overloaded.millis(0.99, ok));
+        println!(
+            "  at 10x: {} of {} accepted = {:.0} % of capacity, p50 {:.0} ms, p99 {:.0} ms (x{:.2} of 80 %)",
+            self.overloaded.count(ok),
+            self.overloaded.0.len(),
+            self.share() * 100.0,
+            accepted.0,
+            accepted.1,
+            accepted.1 / self.at_80.millis(0.99, ok)
+        );
+        println!(
+            "  refusals {}: p50 {:.1} ms, p99 {:.1} ms; neither: {}",
+            self.overloaded.count(refused),
+            self.overloaded.millis(0.5, refused),
+            self.overloaded.millis(0.99, refused),
+            self.overloaded.count(|status| !ok(status) && !refused(status))
+        );
+    }
+}
+
+fn library() -> Server {
+    let server = Server::start(Options::default());
+    server.add(&video("overload.mp4", 19.2, 300));
+    server
+}
+
+#[test]
+fn too_many_dear_queries_are_refused_and_cheap_ones_are_answered() {
+    let server = library();
+    let asking = Asking::new(&server);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (dear, text) = runtime.block_on(async {
+        let secs = Duration::from_secs(4);
+        closed_loop(2, Duration::from_secs(1), |_| asking.ask(Query::Sound)).await;
+        let dear = steady(100.0, secs, |_| asking.ask(Query::Sound));
+        let text = steady(5.0, secs, |_| asking.ask(Query::Text));
+        tokio::join!(dear, text)
+    });
+    println!("{}\n{}", dear.line("sounds"), text.line("texts"));
+    println!("refusals p50 {:.1} ms, p99 {:.1} ms", dear.millis(0.5, refused), dear.millis(0.99, refused));
+    assert_eq!(text.failed(), 0, "{}", text.line("texts"));
+    assert!(dear.count(ok) > 0, "{}", dear.line("sounds"));
+    assert!(dear.count(refused) > 0, "{}", dear.line("sounds"));
+    assert_eq!(dear.count(|status| !ok(status) && !refused(status)), 0, "{}", dear.line("sounds"));
+}
+
+#[test]
+#[ignore = "minutes; make test-overload"]
+fn ten_times_as_many_queries_as_can_be_answered() {
+    let server = library();
+    let curves = [Query::Sound, Query::Text].map(|query| (query, measure(&server, query, 30)));
+    for (query, curve) in &curves {
+        curve.print(*query);
+    }
+    for (query, curve) in &curves {
+        assert!(curve.share() >= 0.9, "{query:?}: {:.2} of capacity", curve.share());
+        let (loaded, accepted) = (curve.at_80.millis(0.99, ok), curve.overloaded.millis(0.99, ok));
+        assert!(accepted <= 3.0 * loaded, "{query:?}: accepted p99 {accepted} ms, {loaded} ms at 80 %");
+        let refusal = curve.overloaded.millis(0.99, refused);
+        assert!(refusal <= 50.0, "{query:?}: refusal p99 {refusal} ms");
+        assert_eq!(curve.overloaded.count(|status| !ok(status) && !refused(status)), 0);
+    }
+}
