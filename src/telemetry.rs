@@ -176,6 +176,13 @@ fn describe() {
     describe_gauge!("triptych_ingest_active", "Files queued or being indexed");
     describe_gauge!("triptych_ingest_queued", "Uploads waiting to be indexed");
     describe_gauge!("triptych_jobs", "Jobs, by state");
+    describe_counter!("triptych_storage_full_total", "Writes refused because the disk takes no more bytes");
+    describe_gauge!("triptych_disk_writable", "Whether the disk of the data folder takes bytes: 1, or 0");
+    describe_gauge!("triptych_disk_free_bytes", Unit::Bytes, "Free bytes on the disk of the data folder");
+    describe_gauge!("triptych_ready_part", "How a part of the server does: 1 ok, 0.5 degraded, 0 failed");
+    describe_gauge!("triptych_damaged", "What is known to be damaged: rows of the store, clips, assets");
+    describe_counter!("triptych_damaged_rows_total", "Rows of the store that could not be read, by table");
+    describe_counter!("triptych_content_damaged_total", "Requests for bytes that are damaged");
     describe_gauge!("triptych_process_resident_bytes", Unit::Bytes, "Resident memory of the server");
 }
 

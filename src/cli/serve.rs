@@ -113,6 +113,9 @@ pub async fn run(args: ServeArgs) -> Result<ExitCode, CliError> {
         match models.load_resolved(bundle.canonicalize()?, false).await {
             // Since an earlier start.
             Ok(_) | Err(LibraryError::ModelLoaded(_)) => {}
+            Err(error) if error.storage_full().is_some() => {
+                tracing::warn!(%error, bundle = %bundle.display(), "a model is not loaded beside");
+            }
             Err(error) => return Err(error.into()),
         }
     }
@@ -130,6 +133,10 @@ async fn watch(library: &Arc<Library>, folder: &Path) -> Result<(), CliError> {
     };
     match library.create_watch(http::default_watch(path)).await {
         Ok(_) | Err(LibraryError::WatchExists(_)) => Ok(()),
+        Err(error) if error.storage_full().is_some() => {
+            tracing::warn!(%error, folder = %folder.display(), "a folder is not watched");
+            Ok(())
+        }
         Err(error) => Err(error.into()),
     }
 }

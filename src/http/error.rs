@@ -25,7 +25,7 @@ pub struct ApiError {
     param: Option<String>,
     retry_after_secs: Option<u64>,
     /// Further fields of the answer, beside `error`.
-    more: Option<serde_json::Value>,
+    more: Option<Box<serde_json::Value>>,
 }
 
 /// Codes of 403 that are a matter of the request, not of who sends it.
@@ -38,7 +38,7 @@ pub struct ErrorBody {
     pub error: ErrorDetail,
     #[serde(flatten)]
     #[schema(ignore)]
-    more: Option<serde_json::Value>,
+    more: Option<Box<serde_json::Value>>,
 }
 
 /// What went wrong.
@@ -90,7 +90,7 @@ impl ApiError {
     /// Adds fields of an object to the answer.
     #[must_use]
     pub fn with_more(mut self, more: serde_json::Value) -> Self {
-        self.more = Some(more);
+        self.more = Some(Box::new(more));
         self
     }
 

@@ -20,8 +20,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often it is tried to write while the disk refuses.
 const TRY_EVERY: Duration = Duration::from_millis(500);
 /// And where writing failed again soon after it went on.
-const RELAPSE_WAIT: Duration = Duration::from_secs(3);
+const RELAPSE_WAIT: Duration = Duration::from_secs(2);
 const RELAPSE_WITHIN: Duration = Duration::from_secs(10);
+/// How long it holds that a disk took bytes which says that it has no inodes.
+const TRIED_HOLDS: Duration = Duration::from_secs(30);
 /// A disk that does not answer for so long counts as one that refuses.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// What is written to try; more than any file system keeps inside an inode.
@@ -57,16 +59,14 @@ impl Room {
         })
     }
 
-    /// Why nothing should be written, if so. A disk that was full has to have the whole reserve again.
-    const fn refusal(&self, was_full: bool) -> Option<StorageFull> {
-        let least = if was_full { self.reserve_bytes } else { self.reserve_bytes / 2 };
-        if self.read_only {
-            Some(StorageFull::ReadOnly)
-        } else if self.free_bytes < least || !self.free_inodes {
-            Some(StorageFull::NoSpace)
-        } else {
-            None
-        }
+    /// Whether too little is left. A disk that was full has to have the whole reserve again.
+    const fn is_short(&self, was_full: bool) -> bool {
+        self.free_bytes < if was_full { self.reserve_bytes } else { self.reserve_bytes / 2 }
+    }
+
+    /// Whether it is to be tried: not every file system counts its inodes as one would think.
+    const fn is_doubtful(&self) -> bool {
+        self.read_only || !self.free_inodes
     }
 }
 
@@ -83,6 +83,8 @@ pub(super) struct Disk {
     /// Assets that nobody wants any more, and that could not be taken away.
     unwanted: Mutex<Vec<(Claim, AssetRecord)>>,
     went_on: Mutex<Option<Instant>>,
+    /// When it last took what was written only to try.
+    tried: Mutex<Option<Instant>>,
 }
 
 impl Disk {
@@ -96,11 +98,19 @@ impl Disk {
             start_owed: AtomicBool::new(false),
             unwanted: Mutex::default(),
             went_on: Mutex::new(None),
+            tried: Mutex::new(None),
         };
         if let Ok(room) = Room::of(folder) {
             disk.note(&room);
-            if let Some(refusal) = room.refusal(false) {
-                disk.refuse(refusal);
+            if room.is_short(false) {
+                disk.refuse(StorageFull::NoSpace);
+            } else if room.is_doubtful() {
+                let tried = try_to_write(&folder.join("tmp"));
+                tried
+                    .err()
+                    .and_then(|error| StorageFull::of_io(&error))
+                    .into_iter()
+                    .for_each(|full| disk.refuse(full));
             }
         }
         disk
@@ -180,6 +190,14 @@ impl Disk {
         Some(unwanted.swap_remove(at))
     }
 
+    fn was_tried_lately(&self) -> bool {
+        lock(&self.tried).is_some_and(|at| at.elapsed() < TRIED_HOLDS)
+    }
+
+    fn note_try(&self, good: bool) {
+        *lock(&self.tried) = good.then(Instant::now);
+    }
+
     fn any_unwanted(&self) -> Option<AssetId> {
         lock(&self.unwanted).first().map(|(_, record)| record.id)
     }
@@ -236,20 +254,21 @@ impl Library {
         let was_full = self.disk.refusal().is_some();
         let folder = self.disk.folder.clone();
         let room = answer(super::blocking(move || Ok(Room::of(&folder)?))).await;
-        let refusal = match room {
-            Ok(room) => {
-                self.disk.note(&room);
-                room.refusal(was_full)
-            }
-            Err(full) => Some(full),
+        let room = match room {
+            Ok(room) => room,
+            Err(full) => return self.disk.refuse(full),
         };
-        if let Some(refusal) = refusal {
-            return self.disk.refuse(refusal);
+        self.disk.note(&room);
+        if room.is_short(was_full) {
+            return self.disk.refuse(StorageFull::NoSpace);
         }
-        if !was_full && !failed {
+        let doubtful = room.is_doubtful() && !self.disk.was_tried_lately();
+        if !was_full && !failed && !doubtful {
             return;
         }
-        match answer(self.try_disk()).await {
+        let tried = answer(self.try_disk()).await;
+        self.disk.note_try(tried.is_ok());
+        match tried {
             Err(full) => self.disk.refuse(full),
             Ok(()) if was_full => match self.pay_debts().await {
                 Ok(()) => self.disk.go_on(),
@@ -338,5 +357,46 @@ async fn answer<T>(work: impl Future<Output = Result<T, LibraryError>>) -> Resul
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(error.storage_full().unwrap_or(StorageFull::WriteFailed)),
         Err(_) => Err(StorageFull::WriteFailed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room(free_bytes: u64) -> Room {
+        Room { free_bytes, reserve_bytes: 1000, free_inodes: true, read_only: false }
+    }
+
+    #[test]
+    fn a_disk_that_was_full_has_to_have_the_whole_reserve_again() {
+        let short = |free, was_full| room(free).is_short(was_full);
+        assert!(short(499, false) && !short(500, false));
+        assert!(short(999, true) && !short(1000, true));
+        assert!(!room(0).is_doubtful() && Room { read_only: true, ..room(0) }.is_doubtful());
+    }
+
+    #[tokio::test]
+    async fn work_waits_until_there_is_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Arc::new(Disk::of(dir.path()));
+        let stop = CancellationToken::new();
+        disk.note(&room(5000));
+        assert!(disk.check_room(4000).is_ok());
+        assert_eq!(disk.check_room(4001), Err(StorageFull::NoSpace), "the reserve is left alone");
+        assert!(disk.writable(&stop).await);
+
+        disk.refuse(StorageFull::Quota);
+        assert_eq!((disk.refusal(), disk.check_room(0)), (Some(StorageFull::Quota), Err(StorageFull::Quota)));
+        let (waiting, stopped) = (Arc::clone(&disk), stop.clone());
+        let waiter = tokio::spawn(async move { waiting.writable(&stopped).await });
+        tokio::task::yield_now().await;
+        assert!(!waiter.is_finished());
+        disk.go_on();
+        assert!(waiter.await.unwrap());
+        disk.refuse(StorageFull::NoSpace);
+        assert_eq!(disk.wait(), RELAPSE_WAIT, "what fails at once is not tried all the time");
+        stop.cancel();
+        assert!(!disk.writable(&stop).await);
     }
 }

@@ -157,6 +157,15 @@ impl LibraryError {
         }
     }
 
+    /// At a start: what is to be done is told where pages of the database are damaged.
+    pub(super) fn at_start(self) -> Self {
+        match self {
+            Self::Store(StoreError::Malformed(why))
+            | Self::Index(IndexError::Store(StoreError::Malformed(why))) => Self::StoreUnreadable(why),
+            other => other,
+        }
+    }
+
     /// Stable code.
     #[must_use]
     pub const fn code(&self) -> &'static str {
@@ -171,6 +180,8 @@ impl LibraryError {
             Self::Store(StoreError::StorageFull(_))
             | Self::Index(IndexError::Store(StoreError::StorageFull(_))) => StorageFull::CODE,
             Self::Store(error @ StoreError::DamagedRow(_)) => error.code(),
+            Self::Store(StoreError::Malformed(_))
+            | Self::Index(IndexError::Store(StoreError::Malformed(_))) => "store_unreadable",
             Self::Store(_) => "store_failed",
             Self::Index(_) => "index_failed",
             Self::Embed(error) => error.code(),

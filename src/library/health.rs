@@ -15,6 +15,8 @@ use crate::types::Modality;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long it holds what the towers answered: asking them costs time that queries want.
 const TOWERS_HOLD: Duration = Duration::from_secs(5);
+/// A decoder that is late counts as good for so long after it was.
+const DECODER_HOLDS: Duration = Duration::from_secs(60);
 /// The sender of webhooks looks twice a second; after so long without a look it stands still.
 const SENDER_PATIENCE_MS: i64 = 30_000;
 
@@ -45,6 +47,7 @@ pub struct PartHealth {
 #[derive(Debug, Default)]
 pub(super) struct Pulse {
     towers: Mutex<Option<(Instant, Found)>>,
+    decoder: Mutex<Option<Instant>>,
     sender_unix_ms: AtomicI64,
 }
 
@@ -52,6 +55,16 @@ impl Pulse {
     /// The sender of webhooks is at work.
     pub(super) fn sender_looks(&self) {
         self.sender_unix_ms.store(now_unix_ms(), Ordering::Relaxed);
+    }
+
+    /// What it means where the decoder does not answer in time: it starts programs, which takes a while on a
+    /// machine that is busy.
+    fn decoder_is_late(&self) -> Found {
+        let last_good = *self.decoder.lock().unwrap_or_else(PoisonError::into_inner);
+        if last_good.is_some_and(|at| at.elapsed() < DECODER_HOLDS) {
+            return OK;
+        }
+        degraded("the decoder does not answer within a second")
     }
 }
 
@@ -78,7 +91,7 @@ impl Library {
             in_time(failed("the store does not answer in time"), self.store_health()),
             in_time(OK, self.content_health()),
             in_time(degraded("the model does not answer within a second"), self.towers_health()),
-            in_time(degraded("the decoder does not answer within a second"), self.decoder_part()),
+            in_time(self.pulse.decoder_is_late(), self.decoder_part()),
         );
         let found = [
             ("store", store),
@@ -182,6 +195,7 @@ impl Library {
     /// Whether files can be decoded. The reason is in the log: it may name paths.
     async fn decoder_part(&self) -> Found {
         if self.decoder_health().await.ok {
+            *self.pulse.decoder.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
             OK
         } else {
             failed("files cannot be decoded: ffmpeg or the decode-worker does not start")

@@ -119,8 +119,12 @@ impl Models {
         });
         let waiting = models.registry.lock().await.beside.clone();
         for known in waiting {
-            if let Err(error) = models.attach(known.clone()).await {
-                tracing::error!(bundle = %known.bundle.display(), %error, "a model beside could not be loaded");
+            match models.attach(known.clone()).await {
+                Err(error) if error.storage_full().is_some() => {
+                    tokio::spawn(Arc::clone(&models).attach_once_there_is_room(known));
+                }
+                Err(error) => not_attached(&known, &error),
+                Ok(()) => {}
             }
         }
         Ok(models)
@@ -221,6 +225,19 @@ impl Models {
         let digest = &beside.known.digest;
         let entry = |entry: &ModelEntry| entry.library.embedder().bundle().id().to_string() == *digest;
         self.list().into_iter().find(entry).ok_or_else(|| LibraryError::UnknownModel(digest.clone()))
+    }
+
+    /// What a model beside has to write first could not be written.
+    async fn attach_once_there_is_room(self: Arc<Self>, known: Known) {
+        let serving = self.serving();
+        if !serving.disk.writable(&serving.stop).await {
+            return;
+        }
+        drop(serving);
+        let _registry = self.registry.lock().await;
+        if let Err(error) = self.attach(known.clone()).await {
+            not_attached(&known, &error);
+        }
     }
 
     async fn attach(self: &Arc<Self>, known: Known) -> Result<(), LibraryError> {
@@ -358,6 +375,10 @@ impl Models {
     async fn open_bundle(&self, path: &Path) -> Result<Embedder, LibraryError> {
         open_bundle(&self.config.open, path).await
     }
+}
+
+fn not_attached(known: &Known, error: &LibraryError) {
+    tracing::error!(bundle = %known.bundle.display(), %error, "a model beside could not be loaded");
 }
 
 async fn promote_when_caught_up(models: Arc<Models>, beside: Arc<Beside>) {

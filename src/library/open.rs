@@ -58,6 +58,14 @@ impl Library {
         folder: &Path,
         embedder: Embedder,
     ) -> Result<Arc<Self>, LibraryError> {
+        Self::open_locked(config, folder, embedder).await.map_err(LibraryError::at_start)
+    }
+
+    async fn open_locked(
+        config: &LibraryConfig,
+        folder: &Path,
+        embedder: Embedder,
+    ) -> Result<Arc<Self>, LibraryError> {
         make_private_folder(&config.data_dir)?;
         let lock = Arc::new(FolderLock::take(&config.data_dir)?);
         let data_dir = config.data_dir.canonicalize()?;
@@ -284,7 +292,10 @@ async fn begin(store: &dyn Store, uploads: &uploads::Uploads, disk: &disk::Disk)
     };
     match begun.await {
         Err(error) => match error.storage_full() {
-            Some(full) => Ok(disk.owe_start(full)),
+            Some(full) => {
+                disk.owe_start(full);
+                Ok(())
+            }
             None => Err(error),
         },
         Ok(()) => Ok(()),

@@ -10,7 +10,7 @@ use super::uploads::{Uploads, kept_name};
 use super::{Library, LibraryConfig, LibraryError, open, rebuild};
 use crate::embed::Embedder;
 use crate::ledger::{AssetEntry, Entry, LEDGER, Ledger, Replay, Ticket, WorkKind};
-use crate::store::{AssetRecord, SqliteStore, Store, StoreError};
+use crate::store::{AssetRecord, Checks, SqliteStore, Store, StoreError};
 use crate::types::AssetId;
 
 /// Assets read at a time.
@@ -184,15 +184,26 @@ impl Rebuild<'_> {
     async fn open(&self, replay: &Replay, uploads: &Uploads) -> Result<SqliteStore, LibraryError> {
         let store = match open::open_store(self.folder, self.embedder).await {
             Ok(store) => store,
-            Err(LibraryError::Store(StoreError::Database(why))) if self.wanted => {
+            Err(LibraryError::Store(StoreError::Database(why) | StoreError::Malformed(why)))
+                if self.wanted =>
+            {
                 tracing::error!(why, "the store cannot be opened");
                 return self.start_over(replay, uploads).await;
             }
-            Err(LibraryError::Store(StoreError::Database(why))) => {
+            Err(LibraryError::Store(StoreError::Database(why) | StoreError::Malformed(why))) => {
                 return Err(LibraryError::StoreUnreadable(why));
             }
             Err(error) => return Err(error),
         };
+        if self.wanted {
+            // What refused to serve may have found damaged pages only later.
+            let problems = store.integrity().await.unwrap_or_else(|error| vec![error.to_string()]);
+            if let Some(first) = problems.first() {
+                tracing::error!(problems = problems.len(), first, "the database is damaged");
+                store.close().await?;
+                return self.start_over(replay, uploads).await;
+            }
+        }
         let census = Census::of(&store, replay).await?;
         let holds_uploads = !uploads.kept_names()?.is_empty();
         match compare(&store, replay, &census, holds_uploads).await? {

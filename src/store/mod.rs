@@ -37,6 +37,9 @@ pub enum StoreError {
     /// The disk takes no more bytes.
     #[error(transparent)]
     StorageFull(#[from] StorageFull),
+    /// Pages of the database are damaged, or it is none.
+    #[error("the database is damaged: {0}")]
+    Malformed(String),
     /// The database failed.
     #[error("the store failed: {0}")]
     Database(String),
@@ -77,6 +80,7 @@ impl StoreError {
         match self {
             Self::NotFound(_) => "not_found",
             Self::StorageFull(_) => StorageFull::CODE,
+            Self::Malformed(_) => "store_unreadable",
             Self::Database(_) => "store_failed",
             Self::DamagedRow(_) => "damaged_row",
             Self::DamagedVector(_) => "damaged_vector",

@@ -167,7 +167,7 @@ fn end(report: &Shared, outcome: &Result<(), LibraryError>) {
 async fn check_store(store: &dyn Store, report: &Shared) -> Result<DamagedVectors, LibraryError> {
     let mut problems = store.integrity().await?;
     let unread = |problems: &mut Vec<String>, error: StoreError| match error {
-        StoreError::Database(problem) | StoreError::DamagedRow(problem) => {
+        StoreError::Database(problem) | StoreError::Malformed(problem) | StoreError::DamagedRow(problem) => {
             if !problems.contains(&problem) {
                 problems.push(problem);
             }

@@ -92,8 +92,8 @@ impl Damaged {
 fn key_of(row: &SqliteRow) -> String {
     let number = |column| row.try_get::<i64, _>(column).ok().map(|n| n.to_string());
     let text = |column| row.try_get::<String, _>(column).ok();
-    number("n")
-        .or_else(|| text("id"))
+    text("id")
+        .or_else(|| number("n"))
         .or_else(|| number("id"))
         .or_else(|| number("seq"))
         .unwrap_or_else(|| "?".to_owned())

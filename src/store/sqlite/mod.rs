@@ -43,8 +43,14 @@ use crate::types::{AssetId, ClipId, Embedding, JobId, ModelId, Space, Track, Wat
 pub const DATABASE: &str = "triptych.db";
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
+        // Damaged pages; no database at all.
+        const MALFORMED: [i32; 2] = [11, 26];
+        let code = error.as_database_error().and_then(sqlite_code);
+        if code.is_some_and(|code| MALFORMED.contains(&(code & 0xff))) {
+            return Self::Malformed(error.to_string());
+        }
         let full = match &error {
-            sqlx::Error::Database(inner) => sqlite_code(inner.as_ref()).and_then(StorageFull::of_sqlite),
+            sqlx::Error::Database(_) => code.and_then(StorageFull::of_sqlite),
             sqlx::Error::Io(inner) => StorageFull::of_io(inner),
             _ => None,
         };
