@@ -57,12 +57,22 @@ pub fn limit_resources(address_space_bytes: u64, cpu_secs: u64) -> Result<(), Sa
 /// Stack of each of ffmpeg's threads: the default would count as eight MiB of memory each.
 const THREAD_STACK_BYTES: u64 = 2 << 20;
 
-/// Caps what the process may allocate; the parent may lower it further. `most` is the hard cap.
+/// Caps what the process may allocate; the parent may lower it further. `most` is the hard cap. Where the
+/// system allows less than that, less it is.
 pub fn limit_data(bytes: u64, most: u64) -> Result<(), SandboxError> {
-    let data = Rlimit { current: Some(bytes.min(most)), maximum: Some(most) };
-    setrlimit(Resource::Data, data).map_err(|e| format!("rlimit Data: {e}"))?;
-    let stack = Rlimit { current: Some(THREAD_STACK_BYTES), ..rustix::process::getrlimit(Resource::Stack) };
-    setrlimit(Resource::Stack, stack).map_err(|e| format!("rlimit Stack: {e}"))
+    lower(Resource::Data, bytes.min(most), most)?;
+    lower(Resource::Stack, THREAD_STACK_BYTES, u64::MAX)
+}
+
+/// Sets a soft and a hard limit, neither above the present hard limit.
+fn lower(resource: Resource, soft: u64, hard: u64) -> Result<(), SandboxError> {
+    let now = rustix::process::getrlimit(resource).maximum;
+    let maximum = now.map_or(hard, |now| now.min(hard));
+    let limit = Rlimit {
+        current: Some(soft.min(maximum)),
+        maximum: if maximum == u64::MAX { None } else { Some(maximum) },
+    };
+    setrlimit(resource, limit).map_err(|e| format!("rlimit {resource:?}: {e}"))
 }
 
 /// Takes away the file system (but for `executable` and its libraries), TCP, and signals to others.
