@@ -25,6 +25,9 @@ const FORMS: &[&str] = &["/v1/search", "/v1/embeddings", "/v1/assets/{id}/timeli
 /// JSON larger than this holds media, as a rule.
 const MEDIA_FROM_BYTES: u64 = 16 << 10;
 
+/// So many queries without media are taken side by side for each one that the server answers at a time, whatever
+/// they seem to cost: where the whole machine stands still for a moment, that is no reason to refuse them.
+const LIGHT_ALWAYS: f64 = 16.0;
 /// While requests queue up lastingly, one is taken only if it need not be expected to wait longer than
 /// this, or than [`LASTING_COSTS`] times its own cost.
 const LASTING_WAIT_SECS: f64 = 0.075;
@@ -38,8 +41,13 @@ const LASTING_AFTER: Duration = Duration::from_millis(300);
 const LARGE_BITS: u32 = 20;
 const LARGE_WAITS: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// Weight of the latest request in what the next one is expected to cost.
+/// What a class is expected to cost is the quantile of what its requests were seen to cost, so that a moment in
+/// which the machine stood still does not make all of them dear.
+const COST_QUANTILE: f64 = 0.3;
+/// How far one request moves the estimate.
 const LEARNING_RATE: f64 = 0.1;
+/// The first requests of a class move it further.
+const FIRST_SEEN: u32 = 8;
 /// What a request of an unknown class is expected to cost, seconds.
 const FIRST_LIGHT_SECS: f64 = 0.005;
 const FIRST_DEAR_SECS: f64 = 0.1;
@@ -48,8 +56,7 @@ const FIRST_DEAR_SECS: f64 = 0.1;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Class {
     route: String,
-    /// Whether media must be decoded for it. Such requests have a lane of their own and leave a quarter
-    /// of the permits to others.
+    /// Whether media must be decoded for it. Such queries have a lane of their own.
     dear: bool,
     /// Bits of the body's length.
     size: u32,
@@ -67,6 +74,11 @@ impl Class {
     fn is_query(&self) -> bool {
         QUERIES.contains(&&*self.route)
     }
+
+    /// A query without media. A quarter of the permits is for such alone.
+    fn is_light_query(&self) -> bool {
+        self.is_query() && !self.dear
+    }
 }
 
 /// What requests of a class were seen to cost.
@@ -79,8 +91,14 @@ struct Cost {
 impl Cost {
     fn learn(&mut self, secs: f64) {
         self.seen = self.seen.saturating_add(1);
-        let rate = LEARNING_RATE.max(1.0 / f64::from(self.seen));
-        self.secs += (secs - self.secs) * rate;
+        if self.seen <= FIRST_SEEN {
+            // Their mean.
+            self.secs += (secs - self.secs) / f64::from(self.seen);
+        } else if secs > self.secs {
+            self.secs *= 1.0 + LEARNING_RATE * COST_QUANTILE;
+        } else {
+            self.secs *= 1.0 - LEARNING_RATE * (1.0 - COST_QUANTILE);
+        }
     }
 }
 
@@ -127,8 +145,8 @@ impl Lanes {
 #[derive(Debug)]
 pub struct Admission {
     permits: Arc<Semaphore>,
-    /// A part of them, for what must be decoded.
-    dear: Arc<Semaphore>,
+    /// Three quarters of them, for all but light queries.
+    others: Arc<Semaphore>,
     /// Requests that are served side by side without slowing each other down.
     parallel: f64,
     lanes: Mutex<Lanes>,
@@ -151,7 +169,7 @@ impl Admission {
         let lanes = Lanes { light: Lane::new(), dear: Lane::new(), costs: HashMap::new() };
         Arc::new(Self {
             permits: Arc::new(Semaphore::new(max_in_flight.max(1))),
-            dear: Arc::new(Semaphore::new((max_in_flight - max_in_flight / 4).max(1))),
+            others: Arc::new(Semaphore::new((max_in_flight - max_in_flight / 4).max(1))),
             parallel: parallel.max(1) as f64,
             lanes: Mutex::new(lanes),
         })
@@ -163,7 +181,8 @@ impl Admission {
 
     /// Whether a request would be taken now; said before its body is read.
     fn check(&self, class: &Class) -> Result<(), Refusal> {
-        if self.permits.available_permits() == 0 || (class.dear && self.dear.available_permits() == 0) {
+        let taken = |permits: &Semaphore| permits.available_permits() == 0;
+        if taken(&self.permits) || (!class.is_light_query() && taken(&self.others)) {
             return Err(Refusal::TooMany);
         }
         self.weigh(&self.lanes(), class)
@@ -182,7 +201,8 @@ impl Admission {
             if lasting { (LASTING_WAIT_SECS, LASTING_COSTS) } else { (BURST_WAIT_SECS, BURST_COSTS) };
         let ahead = lanes.ahead(lane, secs);
         let most = wait.max(secs * costs);
-        if lane.count > 0 && (ahead + secs) / self.parallel > most {
+        let always = if class.dear { 1.0 } else { self.parallel * LIGHT_ALWAYS };
+        if lane.count as f64 >= always && (ahead + secs) / self.parallel > most {
             return Err(Refusal::Overloaded { wait_secs: ahead / self.parallel });
         }
         Ok(())
@@ -192,7 +212,7 @@ impl Admission {
         let take =
             |permits: &Arc<Semaphore>| Arc::clone(permits).try_acquire_owned().map_err(|_| Refusal::TooMany);
         let permit = take(&self.permits)?;
-        let dear = class.dear.then(|| take(&self.dear)).transpose()?;
+        let other = (!class.is_light_query()).then(|| take(&self.others)).transpose()?;
         let mut lanes = self.lanes();
         self.weigh(&lanes, &class)?;
         let others = lanes.light.count + lanes.dear.count;
@@ -211,7 +231,7 @@ impl Admission {
             began: Instant::now(),
             others,
             succeeded: false,
-            _permits: [Some(permit), dear],
+            _permits: [Some(permit), other],
         })
     }
 }
@@ -464,7 +484,15 @@ mod tests {
         let mut cost = Cost::default();
         cost.learn(0.2);
         assert!((cost.secs - 0.2).abs() < 1e-9, "the first is all that is known");
-        (0..200).for_each(|_| cost.learn(0.1));
-        assert!((cost.secs - 0.1).abs() < 1e-3);
+        let mut learn = |secs: f64, times: usize| {
+            (0..times).for_each(|_| cost.learn(secs));
+            cost.secs
+        };
+        let settled = learn(0.1, 500);
+        assert!((0.09..0.11).contains(&settled), "{settled}");
+        let stalled = learn(5.0, 20);
+        assert!(stalled < 0.2, "twenty requests of a moment that stood still: {stalled}");
+        let dearer = learn(5.0, 500);
+        assert!(dearer > 4.0, "{dearer}");
     }
 }

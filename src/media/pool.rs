@@ -61,7 +61,7 @@ pub struct PoolLimits {
 impl Default for PoolLimits {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let memory_bytes = (1 << 30).max(cores as u64 * (128 << 20));
+        let memory_bytes = (1 << 30).max(cores as u64 * (256 << 20));
         Self { workers: (cores * 2).max(4), memory_bytes, wait: Duration::from_secs(10) }
     }
 }

@@ -40,10 +40,14 @@ impl Figures {
 
     pub fn line(&self, what: &str) -> String {
         let (p50, p99) = (self.millis(0.5, ok), self.millis(0.99, ok));
+        let mut failed = std::collections::BTreeMap::<u16, usize>::new();
+        for seen in self.0.iter().filter(|seen| !ok(seen.status)) {
+            *failed.entry(seen.status).or_default() += 1;
+        }
+        let (count, refused) = (self.0.len(), self.failed());
+        let why = if refused > 0 { format!("   by status {failed:?}") } else { String::new() };
         format!(
-            "{what:<32} {:>6} requests {:>4} refused   p50 {p50:>7.1} ms   p99 {p99:>7.1} ms",
-            self.0.len(),
-            self.failed()
+            "{what:<32} {count:>6} requests {refused:>4} refused   p50 {p50:>7.1} ms   p99 {p99:>7.1} ms{why}"
         )
     }
 }
