@@ -86,6 +86,31 @@ pub async fn steady(
     Figures(seen)
 }
 
+/// Offers requests at a rate on at most so many connections: one that is late sends at once, one that has no
+/// answer yet cannot send the next. An open loop without that bound would measure how sockets run out.
+pub async fn offered(
+    per_sec: f64,
+    connections: usize,
+    how_long: Duration,
+    make: impl Fn(usize) -> RequestBuilder + Send + Sync,
+) -> Figures {
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let begin = tokio::time::Instant::now();
+    let one = |_| async {
+        let mut seen = Vec::new();
+        loop {
+            let number = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let at = Duration::from_secs_f64(number as f64 / per_sec);
+            if at >= how_long || begin.elapsed() >= how_long {
+                return seen;
+            }
+            tokio::time::sleep_until(begin + at).await;
+            seen.push(once(make(number)).await);
+        }
+    };
+    Figures(futures::future::join_all((0..connections).map(one)).await.into_iter().flatten().collect())
+}
+
 /// So many clients, each with one request at a time, without a pause.
 pub async fn closed_loop(
     clients: usize,
