@@ -165,7 +165,8 @@ fn an_older_database_put_back_by_hand_is_noticed() {
     add(&server, 1);
     server.stop();
     let older = fs::read(data.join(DATABASE)).unwrap();
-    let changes: [(&str, fn(&Server)); 4] = [
+    type Change = fn(&Server);
+    let changes: [(&str, Change); 4] = [
         ("an upload", |server| drop(add(server, 2))),
         ("a deletion", |server| {
             let id = assets(server).into_keys().next_back().unwrap();

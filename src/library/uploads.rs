@@ -292,7 +292,7 @@ mod tests {
 
         let name = kept_name(&kept).unwrap();
         assert_eq!((uploads.kept_file(&name), uploads.kept_file("../x")), (Some(kept.clone()), None));
-        assert_eq!(uploads.kept_names().unwrap(), [name.clone()]);
+        assert_eq!(uploads.kept_names().unwrap(), std::slice::from_ref(&name));
         let in_quarantine = || crate::library::quarantined(&data).unwrap().len();
         let (nobody, none) = (HashSet::new(), BTreeSet::new());
         uploads.clear_unowned(&HashSet::from([name.clone()]), &none, &quarantine).unwrap();

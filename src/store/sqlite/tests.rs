@@ -419,26 +419,23 @@ async fn writers_side_by_side_never_see_busy() {
 /// SQLite ends a transaction by itself where there is no room, and the driver goes on counting it.
 #[tokio::test]
 async fn a_store_that_was_full_takes_changes_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(dir.path(), &ModelId("m".into())).await.unwrap();
-    let rules = |n: usize| {
-        let rule = |n| crate::store::RetentionRule {
-            name: format!("{n}"),
-            filter: serde_json::json!({ "filling": "x".repeat(100_000) }),
-            older_than_secs: 1,
-            by: "created".into(),
-        };
-        (0..n).map(rule).collect::<Vec<_>>()
-    };
-    for _ in 0..3 {
-        // No page more than there are.
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).await;
+    let asset = store.begin_asset(new_asset("full")).await.unwrap().0.id;
+    let many: Vec<_> = (0..2000).map(clip).collect();
+    for round in 0..3 {
+        // No page more than there are. A connection that stays is given room again.
         sqlx::query("PRAGMA max_page_count = 1").execute(&mut *store.writer().await.unwrap()).await.unwrap();
-        let full = crate::store::Upkeep::set_retention_rules(&store, &rules(50)).await.unwrap_err();
+        let full = store.add_clips(asset, &many).await.unwrap_err();
         assert_eq!(full.code(), "storage_full");
         assert!(store.sequence().await.is_ok(), "reads go on");
-        crate::store::Upkeep::set_retention_rules(&store, &rules(3)).await.unwrap();
+        let mut writer = store.writer().await.unwrap();
+        sqlx::query("PRAGMA max_page_count = 1000000").execute(&mut *writer).await.unwrap();
+        drop(writer);
+        assert!(store.clips_of(asset).await.unwrap().is_empty(), "{round}: all or nothing");
+        store.add_clips(asset, &many[..3]).await.unwrap();
         crate::store::Upkeep::try_write(&store).await.unwrap();
-        crate::store::Upkeep::set_retention_rules(&store, &[]).await.unwrap();
+        assert_eq!(store.reset_asset(asset).await.unwrap().len(), 3);
     }
     assert!(crate::store::Checks::integrity(&store).await.unwrap().is_empty());
 }
