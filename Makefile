@@ -4,7 +4,7 @@ VENV ?= .venv
 MODEL ?= models/small-world
 export TRIPTYCH_NATIVE_DIR ?= $(CURDIR)/.triptych/native
 
-.PHONY: demo test native native-cuda build test-server venv lint test-rust test-trainer test-full test-kill test-crash test-damage test-full-disk test-hostile test-fuzz test-otlp test-slow-clients test-overload test-memory test-page small-world bench deny clean
+.PHONY: demo test native native-cuda build test-server venv lint test-rust test-trainer test-full test-kill test-crash test-damage test-full-disk test-hostile test-fuzz test-otlp test-slow-clients test-overload test-memory test-decoding test-page small-world bench deny clean
 
 demo: native build
 	target/release/triptych demo --model $(MODEL) --data .triptych/demo
@@ -86,6 +86,10 @@ test-slow-clients test-overload test-memory: test-%: native
 LOAD_slow-clients = slow::
 LOAD_overload = overload::
 LOAD_memory = memory::
+
+# Pictures and videos of full size, dozens at once, and what their decoders take; minutes.
+test-decoding: native
+	cargo test --locked --test decoding_limits -- --include-ignored --nocapture --test-threads 1
 
 # Skips, and says so, where there is no Chromium with its chromedriver.
 test-page: venv native test-server

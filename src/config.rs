@@ -57,7 +57,7 @@ pub struct LimitArgs {
     /// Decoders running at once, whatever asked for them; 0: two per core, and at least four.
     #[arg(long, env = "TRIPTYCH_DECODE_WORKERS", default_value_t = 0)]
     pub decode_workers: usize,
-    /// Memory of all decoders, bytes; 0: 1 GiB, or 128 MiB per core where that is more.
+    /// Memory of all decoders, bytes; 0: 1 GiB, or 256 MiB per core where that is more.
     #[arg(long, env = "TRIPTYCH_DECODE_MEMORY_BYTES", default_value_t = 0)]
     pub decode_memory_bytes: u64,
     /// Longest that a query, a thumbnail or an embedding waits for a decoder, seconds; then it is told to

@@ -313,7 +313,10 @@ fn retention_killed_half_way_leaves_whole_assets_and_goes_on() {
     }
     // Cut off or not: by itself what was begun is brought to its end.
     eventually("all are gone", || (server.get_json("/v1/stats")["assets"] == 0).then_some(()));
-    let runs = server.get_json("/v1/retention")["runs"].as_array().unwrap().clone();
+    let runs = eventually("the run has ended", || {
+        let runs = server.get_json("/v1/retention")["runs"].as_array().unwrap().clone();
+        runs.first().is_some_and(|run| !run["ended_at"].is_null()).then_some(runs)
+    });
     let deleted: u64 = runs.iter().map(|run| run["assets"].as_u64().unwrap()).sum();
     // A transaction that was not noted any more is not counted.
     assert!((130 - 64..=130).contains(&deleted), "{runs:?}");

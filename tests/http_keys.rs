@@ -210,6 +210,25 @@ fn a_damaged_or_missing_file_of_keys_opens_nothing() {
 }
 
 #[test]
+fn a_killed_command_leaves_whole_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut told = Vec::new();
+    for n in 0..40 {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_triptych"));
+        command.args(["key", "create", "--name", "k", "--role", "read", "--json", "--data"]).arg(dir.path());
+        let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(n % 20 * 4));
+        child.kill().unwrap();
+        let output = child.wait_with_output().unwrap();
+        told.extend(serde_json::from_slice::<Value>(&output.stdout).map(|made| made["id"].clone()));
+        let listed = key_json(dir.path(), &["list"]);
+        let ids: Vec<&Value> = listed["data"].as_array().unwrap().iter().map(|row| &row["id"]).collect();
+        assert!(told.iter().all(|id| ids.contains(&id)), "a key that was told is lost");
+    }
+    assert!((1..40).contains(&told.len()), "{} of 40 came to an end: the times say nothing", told.len());
+}
+
+#[test]
 fn a_limited_key_is_refused_before_its_body_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
@@ -269,6 +288,14 @@ fn wrong_keys_are_slowed_and_right_ones_are_not() {
         let (status, took) = ask(right);
         assert!(status == 200 && took < Duration::from_millis(300), "{status} {took:?}");
     }
+    // Whoever does not wait for the answer waits nevertheless.
+    for n in 0..10 {
+        let mut stream = TcpStream::connect(server.address()).unwrap();
+        let head = format!("GET /v1/assets HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer gone-{n}\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(ask("another").0, 429);
     // Side by side, too: most are told to come later, and right ones still pass.
     std::thread::scope(|scope| {
         let ask = &ask;

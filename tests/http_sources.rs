@@ -7,7 +7,7 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::s3::{self, S3};
+use common::s3::{self, Endless, S3};
 use common::web::{Page, Web};
 use common::{
     Options, Server, error_of, eventually, manifest_dir, native_dir, ok_json, picture, tone, video,
@@ -256,6 +256,31 @@ fn bucket() -> S3 {
     s3.put("films/new/broken.mp4", b"x".to_vec());
     s3.put("films/newer/tone.wav", b"x".to_vec());
     s3
+}
+
+#[test]
+fn keys_that_cannot_be_read_fail_alone_and_endless_listings_end() {
+    let s3 = S3::start();
+    let sound = std::fs::read(tone("tone-0.wav", 4.0, 200)).unwrap();
+    for key in ["good.wav", "a//b.wav", "a/../c.wav", "a/line\nbreak.wav", "a//notes.txt"] {
+        s3.put(&format!("films/{key}"), sound.clone());
+    }
+    let options = Options::default()
+        .args(&["--allow-bucket", "s3://films", "--s3-endpoint", &s3.endpoint()])
+        .env("AWS_ACCESS_KEY_ID", s3::KEY_ID)
+        .env("AWS_SECRET_ACCESS_KEY", s3::SECRET);
+    let server = Server::start(options);
+    let (job, items) = run(&server, json!({"bucket": "s3://films"}));
+    assert_eq!(
+        (&job["items_done"], &job["items_failed"], &job["state"]),
+        (&json!(1), &json!(3), &json!("done"))
+    );
+    let mut codes = codes(&items);
+    codes.sort_unstable();
+    assert_eq!(codes, ["", "url_not_allowed", "url_not_allowed", "url_not_allowed"]);
+    s3.list_without_end(Endless::SameToken);
+    let answer = server.post("/v1/jobs", &json!({"type": "index", "bucket": "s3://films"}));
+    assert_eq!(error_of(answer), (422, "url_refused".to_owned()));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use triptych::media::{Decoder, DecoderConfig, Limits, MediaError};
+use triptych::media::{Decoder, DecoderConfig, Limits, MediaError, WorkLimits};
 use triptych::preprocess::{AssetSummary, ClipReader, ClipSpec, ClipTensors, probe, thumbnail};
 use triptych::types::{AssetKind, TimeSpan};
 
@@ -723,6 +723,39 @@ async fn dropping_a_reader_ends_its_child() {
         assert!(begun.elapsed() < Duration::from_secs(5), "the child outlives its reader");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+#[tokio::test]
+async fn work_is_bounded_by_the_size_of_a_file() {
+    let tight = |work| decoder_with(Limits { wall_clock_secs: 120, work, ..Limits::default() });
+    let Some(little_cpu) =
+        tight(WorkLimits { cpu_secs: 0.3, cpu_secs_per_mib: 0.0, ..WorkLimits::default() })
+    else {
+        return;
+    };
+    // All of it decoded takes seconds, and no clip is whole before them at this rate.
+    let dear = make("dear.mp4", &format!("-f lavfi -i testsrc2=s=1920x1080:r=60:d=10 {H264}"));
+    let slow = ClipSpec { fps: 0.5, stride_secs: 16.0, ..small() };
+    assert_eq!(code(read(&little_cpu, &dear, &slow, None).await), "work_limit");
+
+    let few = tight(WorkLimits { clips: 2, clips_per_mib: 0, ..WorkLimits::default() }).unwrap();
+    let path = make("twenty.mp4", &format!("-f lavfi -i testsrc2=s=64x64:r=25:d=20 {H264}"));
+    let mut reader = ClipReader::open(&few, &path, &small(), None).await.unwrap();
+    let mut given = 0;
+    let error = loop {
+        match reader.next().await {
+            Ok(Some(_)) => given += 1,
+            Ok(None) => panic!("all of it was given"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((given, error.code()), (2, "work_limit"));
+    assert!(error.to_string().contains("--max-clips-per-mib"), "{error}");
+    // A picture that stays is one clip, with any number of windows.
+    let still = make("still.mp4", &format!("-f lavfi -i color=red:s=64x64:r=5:d=60 {H264} -g 999"));
+    let (clips, summary) = read(&few, &still, &small(), None).await.unwrap();
+    assert_eq!((spans(&clips), summary.partial), (vec![(0.0, 60.0)], None));
+    assert_eq!(clips[0].windows, 19);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -17,7 +17,7 @@ pub use file::KeyFile;
 pub use host::{Host, HostName, allowed_name};
 pub use key::{KeyRecord, MAX_NAME_CHARS, NewKey, Rate, Role};
 pub use keys::{Caller, Found, Holder, Keys, KnownKey};
-pub use wrong::{WrongAnswer, WrongKeys};
+pub use wrong::{WrongAnswer, WrongKeys, network_of};
 
 /// How access to a server is decided and written down.
 #[derive(Debug, Clone, Default)]

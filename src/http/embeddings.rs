@@ -250,7 +250,7 @@ fn words_of(inputs: &[GivenMedia]) -> Result<Vec<&str>, ApiError> {
     fn text((index, input): (usize, &GivenMedia)) -> Result<&str, ApiError> {
         match input {
             GivenMedia::Written(text) => Ok(text),
-            GivenMedia::Large(..) => {
+            GivenMedia::Large(_) => {
                 let message = "this is a data: URI, not a text; say its modality";
                 Err(ApiError::invalid(format!("input[{index}]"), message))
             }

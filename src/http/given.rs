@@ -68,9 +68,9 @@ async fn decoded(media: GivenMedia, modality: Modality, param: &str) -> Result<(
             let head = uri.split(',').next().unwrap_or("");
             Ok((data_uri::check(head, modality, param)?, bytes))
         }
-        GivenMedia::Large(head, attached) => {
-            let media_type = data_uri::check(&head, modality, param)?;
-            let upload = attached.map_err(|problem| data_uri::not_base64(&problem, param))?;
+        GivenMedia::Large(large) => {
+            let media_type = data_uri::check(&large.head, modality, param)?;
+            let upload = large.bytes.map_err(|problem| data_uri::not_base64(&problem, param))?;
             if upload.content.size_bytes > MAX_GIVEN_BYTES as u64 {
                 return Err(LibraryError::from(StandingError::TooLarge).into());
             }

@@ -108,7 +108,14 @@ async fn by_key(state: &AppState, request: &Parts) -> Result<Caller, ApiError> {
     }
     match address.map(|address| access.wrong.wrong(address)) {
         Some(WrongAnswer::TooMany(wait)) => return Err(too_many_wrong_keys(wait)),
-        Some(WrongAnswer::After(delay, _place)) => tokio::time::sleep(delay).await,
+        Some(WrongAnswer::After(delay, place)) => {
+            // A task of its own: whoever hangs up and tries the next key has not got rid of the wait.
+            let wait = tokio::spawn(async move {
+                let _place = place;
+                tokio::time::sleep(delay).await;
+            });
+            let _ = wait.await;
+        }
         Some(WrongAnswer::Now) | None => {}
     }
     refused("invalid_api_key", "this is not a key of this server; send one as `Authorization: Bearer KEY`")

@@ -198,9 +198,9 @@ pub async fn scratch_of(
 ) -> Result<tempfile::TempPath, ApiError> {
     let uri = match media {
         GivenMedia::Written(uri) => uri,
-        GivenMedia::Large(head, attached) => {
-            data_uri::check(&head, modality, param)?;
-            let upload = attached.map_err(|problem| data_uri::not_base64(&problem, param))?;
+        GivenMedia::Large(large) => {
+            data_uri::check(&large.head, modality, param)?;
+            let upload = large.bytes.map_err(|problem| data_uri::not_base64(&problem, param))?;
             return Ok(upload.path);
         }
     };

@@ -14,7 +14,7 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 use super::client::PeerAddr;
-use super::connections::{Caps, Conn, Full, Place, Registry, Watched};
+use super::connections::{Caps, Conn, Place, Registry, Watched};
 use super::state::Server;
 
 /// How long running requests may take to end once the server stops.
@@ -33,8 +33,13 @@ const PEER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The kernel takes twice as much. Without a limit a client that reads nothing holds megabytes of it, and how
 /// fast an answer is read shows only when these are full.
 const SEND_BUFFER_BYTES: usize = 256 << 10;
-/// How long an accepted connection waits before it is looked again whether another one can go.
-const PLACE_EVERY: Duration = Duration::from_millis(20);
+/// How long an accepted connection waits for a place where all others are at work, and how many do.
+const PLACE_TIMEOUT: Duration = Duration::from_secs(2);
+static WAITING: Semaphore = Semaphore::const_new(256);
+/// How often it is looked whether another one can go meanwhile.
+const PLACE_EVERY: Duration = Duration::from_millis(200);
+/// How often it is looked whether the last request of an evicted connection has been answered.
+const LAST_REQUEST_EVERY: Duration = Duration::from_millis(50);
 /// Descriptors of a connection: the socket, and the files of a body or an answer.
 const DESCRIPTORS_EACH: u64 = 3;
 /// Descriptors of everything else: the store, the index, decoders.
@@ -65,33 +70,15 @@ pub async fn run(
             accepted = accept(&listener, &registry) => accepted,
         };
         let Some((stream, address)) = accepted else { continue };
-        let place = tokio::select! {
-            () = &mut stop => break,
-            place = find_place(&registry, address) => place,
+        let server = Connections {
+            http: http.clone(),
+            app: app.clone(),
+            registry: Arc::clone(&registry),
+            watcher: graceful.watcher(),
         };
-        let Some(place) = place else {
-            refuse(stream);
-            continue;
-        };
-        set_options(&stream);
-        let conn = Arc::clone(&place.conn);
-        let service = service_fn({
-            let (app, conn) = (app.clone(), Arc::clone(&conn));
-            move |request| answer(app.clone(), Arc::clone(&conn), PeerAddr(address), request)
-        });
-        let stream = TokioIo::new(Watched::new(stream, Arc::clone(&conn)));
-        let connection = graceful.watcher().watch(http.serve_connection(stream, service));
-        tokio::spawn(async move {
-            tokio::select! {
-                ended = connection => {
-                    if let Err(error) = ended {
-                        tracing::debug!(%error, "a connection ended early");
-                    }
-                }
-                () = conn.evicted() => {}
-            }
-            drop(place);
-        });
+        server.take(stream, address);
+        // Whatever has come from others meanwhile is seen before one of them goes for the next newcomer.
+        tokio::task::yield_now().await;
     }
     drop(listener);
     relief.abort();
@@ -123,20 +110,73 @@ async fn relieve(server: Server, registry: Arc<Registry>) {
     }
 }
 
-/// A place for a connection; waits for one where all are at work. `None` where they are all of this address.
-async fn find_place(registry: &Arc<Registry>, address: SocketAddr) -> Option<Place> {
-    loop {
-        match registry.admit(address.ip(), Instant::now()) {
-            Ok(place) => return Some(place),
-            Err(Full::Address) => return None,
-            Err(Full::Server) => {
-                let _ = tokio::time::timeout(PLACE_EVERY, registry.freed()).await;
+/// What serves an accepted connection.
+struct Connections {
+    http: http1::Builder,
+    app: Router,
+    registry: Arc<Registry>,
+    watcher: Watcher,
+}
+
+impl Connections {
+    /// Serves a connection if there is a place for it; some may wait a moment for one.
+    fn take(self, stream: TcpStream, address: SocketAddr) {
+        if let Ok(place) = self.registry.admit(address.ip(), Instant::now()) {
+            tokio::spawn(self.serve(stream, place, PeerAddr(address)));
+            return;
+        }
+        let Ok(turn) = WAITING.try_acquire() else { return refuse(stream) };
+        tokio::spawn(async move {
+            let place = tokio::time::timeout(PLACE_TIMEOUT, find_place(&self.registry, address)).await;
+            drop(turn);
+            match place {
+                Ok(place) => self.serve(stream, place, PeerAddr(address)).await,
+                Err(_) => refuse(stream),
             }
+        });
+    }
+
+    async fn serve(self, stream: TcpStream, place: Place, peer: PeerAddr) {
+        set_options(&stream);
+        let conn = Arc::clone(&place.conn);
+        let service = service_fn({
+            let (app, conn) = (self.app, Arc::clone(&conn));
+            move |request| answer(app.clone(), Arc::clone(&conn), peer, request)
+        });
+        let stream = TokioIo::new(Watched::new(stream, Arc::clone(&conn)));
+        let connection = self.watcher.watch(self.http.serve_connection(stream, service));
+        tokio::pin!(connection);
+        let mut evicted = false;
+        let ended = loop {
+            // The connection first: a request that came just in time is not thrown away.
+            tokio::select! {
+                biased;
+                ended = &mut connection => break ended,
+                () = conn.evicted(), if !evicted => evicted = true,
+                () = tokio::time::sleep(LAST_REQUEST_EVERY), if evicted => {}
+            }
+            if evicted && conn.rank(Instant::now()).is_some() {
+                break Ok(());
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection ended early");
+        }
+        drop(place);
+    }
+}
+
+/// A place for a connection, waited for where all are at work.
+async fn find_place(registry: &Arc<Registry>, address: SocketAddr) -> Place {
+    loop {
+        let _ = tokio::time::timeout(PLACE_EVERY, registry.freed()).await;
+        if let Ok(place) = registry.admit(address.ip(), Instant::now()) {
+            return place;
         }
     }
 }
 
-/// Tells an address that all its connections are at work, once it has asked something: an answer before
+/// Tells a client that all connections are at work, once it has asked something: an answer before
 /// the question is an error to most clients.
 fn refuse(mut stream: TcpStream) {
     metrics::counter!("triptych_http_refused_total", "code" => "too_many_connections").increment(1);
@@ -164,7 +204,7 @@ fn refuse(mut stream: TcpStream) {
 static REFUSALS: Semaphore = Semaphore::const_new(64);
 const TOO_MANY_HEAD: &str = "HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\nRetry-After: 1\r\n\
     Connection: close\r\n";
-const TOO_MANY: &str = r#"{"error":{"message":"all the connections this address may have are at work; use them again, or try later","type":"rate_limit_error","param":null,"code":"too_many_connections","request_id":""}}"#;
+const TOO_MANY: &str = r#"{"error":{"message":"all the connections that this address or the server may have are at work; use them again, or try later","type":"rate_limit_error","param":null,"code":"too_many_connections","request_id":""}}"#;
 
 /// Has one request answered, and keeps the connection's record.
 async fn answer(

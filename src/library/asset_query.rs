@@ -29,7 +29,8 @@ impl Library {
         let spec = self.embedder.bundle().clip_spec(self.embedder.stride_secs);
         let mut sums: BTreeMap<Track, Sums> = BTreeMap::new();
         for clip in touched {
-            let windows = windows_of(clip.span, spec.frames as f64 / spec.fps, spec.stride_secs);
+            let secs = span.map_or(clip.span.duration_secs(), |span| common_secs(clip.span, span));
+            let windows = windows_of(secs, spec.frames as f64 / spec.fps, spec.stride_secs);
             for (track, space, vector) in self.store.clip_vectors(clip.id).await? {
                 add(sums.entry(track).or_default().entry(space).or_default(), &vector, windows);
             }
@@ -48,9 +49,9 @@ impl Library {
 
 type Sums = BTreeMap<Space, Vec<f32>>;
 
-/// How many windows a clip stands for: one, but for stretches that do not change.
-fn windows_of(span: TimeSpan, window_secs: f64, stride_secs: f64) -> f32 {
-    let more = (span.duration_secs() - window_secs) / stride_secs;
+/// How many windows so many seconds of a clip stand for: one, but for stretches that do not change.
+fn windows_of(secs: f64, window_secs: f64, stride_secs: f64) -> f32 {
+    let more = (secs - window_secs) / stride_secs;
     if more.is_finite() { 1.0 + more.round().max(0.0) as f32 } else { 1.0 }
 }
 
@@ -61,8 +62,12 @@ fn add(sum: &mut Vec<f32>, vector: &Embedding, times: f32) {
     sum.iter_mut().zip(vector.as_slice()).for_each(|(s, v)| *s += v * times);
 }
 
+fn common_secs(a: TimeSpan, b: TimeSpan) -> f64 {
+    a.end_secs.min(b.end_secs) - a.start_secs.max(b.start_secs)
+}
+
 fn overlaps(clip: TimeSpan, span: TimeSpan) -> bool {
-    let common = clip.end_secs.min(span.end_secs) - clip.start_secs.max(span.start_secs);
+    let common = common_secs(clip, span);
     common > 0.0 && common >= 0.5 * clip.duration_secs().min(span.duration_secs()) - 1e-9
 }
 
@@ -72,9 +77,9 @@ mod tests {
 
     #[test]
     fn a_clip_of_many_windows_counts_as_these() {
-        let windows = |end| windows_of(TimeSpan::new(0.0, end).unwrap(), 3.2, 3.2);
+        let windows = |secs| windows_of(secs, 3.2, 3.2);
         assert_eq!([windows(1.0), windows(3.2), windows(6.4), windows(320.0)], [1.0, 1.0, 2.0, 100.0]);
-        assert_eq!(windows_of(TimeSpan::new(0.0, 9.6).unwrap(), 3.2, 0.8), 9.0);
+        assert_eq!(windows_of(9.6, 3.2, 0.8), 9.0);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::active::{Active, Claim};
-use super::faults::Tries;
+use super::retries::Tries;
 use super::uploads::hash_file;
 use super::{IngestReport, IngestSource, Library, LibraryError, StageSecs};
 use crate::catalog::ClipEntry;
@@ -476,7 +476,7 @@ fn outcome(ended: Ended, clips: u64) -> AssetOutcome {
             // the same bytes must be taken again.
             let partial = clips > 0 && matches!(&error, EmbedError::Media(error) if !error.is_ours());
             let state = if partial { AssetState::Partial } else { AssetState::Failed };
-            (state, Some(super::faults::last_word(&error)), summary)
+            (state, Some(super::retries::last_word(&error)), summary)
         }
         Ended::Damaged(error) => {
             (AssetState::Failed, Some((error.code().to_owned(), error.to_string())), None)

@@ -32,10 +32,10 @@ pub fn decode(job: &mut Job, head: &[u8]) -> Result<Decoded, Refusal> {
     if !RATES_HZ.contains(&source.rate) {
         return Err(Refusal::new(Failure::Corrupt, format!("a sample rate of {} Hz", source.rate)));
     }
-    if let Task::Clips { sample_rate_hz, .. } = job.request.task {
-        if !resamples_quickly(source.rate, sample_rate_hz) {
-            return Ok(Decoded::TryFfmpeg(""));
-        }
+    if let Task::Clips { sample_rate_hz, .. } = job.request.task
+        && !resamples_quickly(source.rate, sample_rate_hz)
+    {
+        return Ok(Decoded::TryFfmpeg(""));
     }
     // A RIFF header written before its length was known.
     let open_ended =

@@ -33,61 +33,80 @@ pub struct DecoderHealth {
 
 /// The last answer, shared by all clones of a [`Decoder`].
 #[derive(Debug, Clone, Default)]
-pub(super) struct HealthCache(Arc<Mutex<Known>>);
+pub(super) struct HealthCache(Arc<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    last: Option<(Instant, DecoderHealth)>,
-    /// ffmpeg as it was when its bytes were last looked at.
-    looked_at: Option<Identity>,
+    last: Mutex<Option<(Instant, DecoderHealth)>>,
+    /// Whose turn it is to check; and ffmpeg as it was when its bytes were last looked at.
+    turn: Mutex<Option<Identity>>,
+}
+
+impl Known {
+    fn last(&self) -> Option<(Instant, DecoderHealth)> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The last answer, if it is younger than `age`; a bad one holds only for a moment.
+    fn fresh(&self, age: Duration) -> Option<DecoderHealth> {
+        let (when, health) = self.last()?;
+        let age = if health.ok { age } else { age.min(BAD_FOR) };
+        (when.elapsed() < age).then_some(health)
+    }
 }
 
 /// What tells that a file is the one it was.
 type Identity = (PathBuf, u64, u64, u64, i64, i64);
 
 impl Decoder {
+    /// Whether files can be decoded, where that is known: of the last two seconds, or while it is being found
+    /// out, of before. Does not block.
+    #[must_use]
+    pub fn known_health(&self) -> Option<DecoderHealth> {
+        let known = &self.health.0;
+        let checking = || known.turn.try_lock().is_err();
+        known.fresh(GOOD_FOR).or_else(|| known.last().filter(|_| checking()).map(|(_, health)| health))
+    }
+
     /// Whether files can be decoded, as of at most two seconds ago. Starts a decode-worker, and ffmpeg inside
     /// its sandbox; no more than one at a time. Blocks; run it on a thread of its own.
     #[must_use]
     pub fn health(&self) -> DecoderHealth {
-        self.health_within(GOOD_FOR)
+        self.health_within(|| GOOD_FOR)
     }
 
     /// The same, but never of before the failure that made somebody ask.
     pub(super) fn health_now(&self, failed_at: Instant) -> DecoderHealth {
-        self.health_within(failed_at.elapsed())
+        self.health_within(|| failed_at.elapsed())
     }
 
-    fn health_within(&self, age: Duration) -> DecoderHealth {
-        let mut known = self.health.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((when, health)) = &known.last {
-            let age = if health.ok { age } else { age.min(BAD_FOR) };
-            if when.elapsed() < age {
-                return health.clone();
-            }
+    fn health_within(&self, age: impl Fn() -> Duration) -> DecoderHealth {
+        let known = &self.health.0;
+        let mut looked_at = known.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(health) = known.fresh(age()) {
+            return health;
         }
-        let checked = self.check(&mut known);
-        let health = match checked {
+        let health = match self.check(&mut looked_at) {
             Ok(version) => DecoderHealth { ok: true, detail: version },
             Err(detail) => DecoderHealth { ok: false, detail },
         };
-        let before = known.last.as_ref().is_none_or(|(_, before)| before.ok);
+        let before = known.last().is_none_or(|(_, before)| before.ok);
         if before && !health.ok {
             tracing::error!(reason = health.detail, "files cannot be decoded");
         } else if !before && health.ok {
             tracing::info!("files can be decoded again");
         }
         metrics::gauge!("triptych_decoder_ok").set(if health.ok { 1.0 } else { 0.0 });
-        known.last = Some((Instant::now(), health.clone()));
+        *known.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), health.clone()));
         health
     }
 
-    fn check(&self, known: &mut Known) -> Result<String, String> {
+    fn check(&self, looked_at: &mut Option<Identity>) -> Result<String, String> {
         let ffmpeg = &self.config.ffmpeg;
         let identity = identity(ffmpeg).map_err(|error| format!("{}: {error}", ffmpeg.display()))?;
-        if known.looked_at.as_ref() != Some(&identity) {
+        if looked_at.as_ref() != Some(&identity) {
             native::verify_ffmpeg(ffmpeg).map_err(|error| error.to_string())?;
-            known.looked_at = Some(identity);
+            *looked_at = Some(identity);
         }
         self.say_version().map_err(|error| error.detail().map_or_else(|| error.to_string(), str::to_owned))
     }

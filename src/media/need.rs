@@ -9,8 +9,6 @@ const MIB: u64 = 1 << 20;
 pub const FFMPEG_FIRST: u64 = 256 * MIB;
 /// ffmpeg's own data and its threads' stacks.
 const FFMPEG_BASE: u64 = 64 * MIB;
-/// A container's index is a part of the file, and grows when it is unpacked; no larger than this.
-const LARGEST_INDEX: u64 = 256 * MIB;
 /// Frames of a video that ffmpeg holds at once: references (16 at most, and then small ones), the queue
 /// before the filters and the frames in them.
 const FFMPEG_FRAMES: f64 = 20.0;
@@ -26,7 +24,9 @@ const PICTURE_BASE: u64 = 24 * MIB;
 pub fn ffmpeg(width: u32, height: u32, pixel_format: &str, file_bytes: u64) -> u64 {
     let pixels = f64::from(width) * f64::from(height);
     let frames = pixels * bytes_per_pixel(pixel_format) * FFMPEG_FRAMES;
-    FFMPEG_BASE + (file_bytes / 8).min(LARGEST_INDEX) + (frames + pixels * 3.0 * FFMPEG_PICTURES) as u64
+    // A container's index, unpacked: some 48 bytes a packet. Small packets are sound's, whose files are small.
+    let index = (file_bytes / 8).min(32 * MIB + file_bytes / 64);
+    FFMPEG_BASE + index + (frames + pixels * 3.0 * FFMPEG_PICTURES) as u64
 }
 
 /// Bytes of one pixel, by the name ffmpeg gives its format: generous where the name is not known.
@@ -126,6 +126,7 @@ mod tests {
     fn ordinary_videos_need_no_more_than_they_are_given_first() {
         assert!(ffmpeg(1920, 1088, "yuv420p10le", 0) <= FFMPEG_FIRST);
         assert!(ffmpeg(640, 360, "yuv420p", 0) < 80 * MIB);
+        assert!(ffmpeg(1920, 1080, "yuv420p", 4096 * MIB) < 260 * MIB + 10 * MIB);
         assert!(ffmpeg(7680, 4320, "yuv420p", 0) > 1000 * MIB);
     }
 

@@ -69,7 +69,8 @@ fn within(wanted: Rlimit, inherited: Rlimit) -> Rlimit {
 /// Stack of each of ffmpeg's threads: the default would count as eight MiB of memory each.
 const THREAD_STACK_BYTES: u64 = 2 << 20;
 
-/// Caps what the process may allocate; the parent may lower it further. `most` is the hard cap.
+/// Caps what the process may allocate; the parent may lower it further. `most` is the hard cap. Where the
+/// system allows less than that, less it is.
 pub fn limit_data(bytes: u64, most: u64) -> Result<(), SandboxError> {
     let data = Rlimit { current: Some(bytes.min(most)), maximum: Some(most) };
     let data = within(data, getrlimit(Resource::Data));

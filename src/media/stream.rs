@@ -9,19 +9,17 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::MediaError;
 use super::ffmpeg_log::FfmpegLog;
-use super::need;
 use super::pipe::{FrameReader, SoundReader};
 use super::pool::{Memory, Seat, WORKER_BYTES};
 use super::process::{Exit, Worker};
 use super::protocol::{Engine, Failure, MAX_LINE_BYTES, Reply, Started, Streams};
-use super::work::{process_cpu, thread_cpu};
 use crate::types::AssetKind;
+
+mod budget;
 
 /// Longer is for ever, and an `Instant` cannot hold it.
 const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// How often it is looked what CPU time a decode has taken.
-const LOOK_AT_CPU: Duration = Duration::from_millis(200);
 /// Largest finished picture, bytes.
 const MAX_PICTURE: usize = 16 << 20;
 
@@ -285,49 +283,6 @@ impl<'a> Pump<'a> {
         }
         self.drain_talk(worker, cancel)?;
         Ok(Flow::More)
-    }
-
-    /// Answers a child that has read its file's header: memory first.
-    fn give_memory(&mut self, worker: &Worker, cancel: Option<&Cancel>, need: u64) -> Result<(), MediaError> {
-        let begun = Instant::now();
-        let most = self.caps.address_space_bytes;
-        if need > most {
-            return Err(MediaError::DecodeLimit("memory"));
-        }
-        self.memory = None;
-        let memory = self.seat.reserve(need, &mut || cancel.is_some_and(Cancel::fired))?;
-        self.ended.granted = memory.bytes;
-        self.memory = Some(memory);
-        self.deadline += begun.elapsed();
-        worker.go()
-    }
-
-    /// Once ffmpeg has described its input: gives back what it does not need, or ends it if it needs more.
-    fn fit_memory(&mut self, worker: &Worker) {
-        let log = &self.ended.log;
-        if self.fitted || !log.mapped {
-            return;
-        }
-        self.fitted = true;
-        let Some(memory) = &mut self.memory else { return };
-        let (width, height) = log.size.unwrap_or_default();
-        let need = need::ffmpeg(width, height, &log.pixel_format, self.caps.file_bytes);
-        if need > memory.bytes && memory.bytes < self.caps.address_space_bytes {
-            self.ended.wants = Some(need);
-        } else if need < memory.bytes {
-            worker.limit_data(need, self.caps.address_space_bytes);
-            memory.shrink(need);
-        }
-    }
-
-    fn look_at_cpu(&mut self, worker: &Worker) {
-        if self.cpu_looked_at.elapsed() < LOOK_AT_CPU {
-            return;
-        }
-        self.cpu_looked_at = Instant::now();
-        let here = thread_cpu().saturating_sub(self.caps.thread_began);
-        let child = process_cpu(worker.pid()).unwrap_or_default();
-        self.ended.spent = here + child > self.caps.cpu;
     }
 
     /// Waits until something can be read; says whether frames and sound are among it.

@@ -20,7 +20,11 @@ pub fn arguments(request: &Request, demuxers: &str, media: RawFd, sound: RawFd) 
             args.input(media);
         }
         Task::Thumbnail { at_secs, max_side_px } => {
-            args.word("-ss").word(secs(at_secs)).input(media);
+            // Some demuxers (animated WebP) cannot even seek to the beginning.
+            if at_secs > 0.0 {
+                args.word("-ss").word(secs(at_secs));
+            }
+            args.input(media);
             args.thumbnail(max_side_px);
         }
         Task::Clips { fps, sample_rate_hz, start_secs, duration_secs, streams } => {
@@ -87,7 +91,7 @@ impl Args {
     }
 
     fn first_frame(&mut self) -> &mut Self {
-        self.words("-map 0:V:0 -frames:v 1 -vf format=rgb24 -c:v ppm -pix_fmt rgb24 -threads 1");
+        self.words("-map 0:V:0 -frames:v 1 -fps_mode passthrough -vf format=rgb24 -c:v ppm -pix_fmt rgb24 -threads 1");
         self.words("-f image2pipe pipe:1")
     }
 
@@ -100,7 +104,7 @@ impl Args {
         let fit = format!(
             "scale=w=min({max_side_px}\\,iw):h=min({max_side_px}\\,ih):force_original_aspect_ratio=decrease:out_range=pc"
         );
-        self.words("-map 0:V:0 -frames:v 1 -vf").word(format!("{fit},format=yuv420p"));
+        self.words("-map 0:V:0 -frames:v 1 -fps_mode passthrough -vf").word(format!("{fit},format=yuv420p"));
         self.words("-c:v mjpeg -q:v 3 -strict unofficial -threads 1 -f mjpeg pipe:1")
     }
 }

@@ -229,6 +229,12 @@ impl SampleStore {
         self.base += count;
     }
 
+    /// How many of the `len` samples from `start` there are.
+    #[must_use]
+    pub fn real(&self, start: u64, len: usize) -> usize {
+        self.total().saturating_sub(start).min(len as u64) as usize
+    }
+
     /// `len` samples from `start`, zeros behind the end, and how many of them are real.
     #[must_use]
     pub fn slice(&self, start: u64, len: usize) -> (Arc<[f32]>, usize) {

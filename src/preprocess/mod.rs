@@ -122,6 +122,9 @@ pub async fn probe(decoder: &Decoder, path: &Path) -> Result<crate::media::Probe
 
 /// Whether files can be decoded here, as of at most two seconds ago.
 pub async fn decoder_health(decoder: &Decoder) -> DecoderHealth {
+    if let Some(known) = decoder.known_health() {
+        return known;
+    }
     let decoder = decoder.clone();
     let asked = reader::on_own_thread(move || Ok(decoder.health())).await;
     asked.unwrap_or_else(|error| DecoderHealth {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use reqwest::blocking::multipart;
 use serde_json::{Value, json};
 
 use crate::common::{self, Options, Server, error_of, eventually, ok_json};
@@ -289,5 +290,45 @@ fn sockets_and_pipes_under_an_allowed_root_are_refused_at_every_door() {
     // Beside them a folder is indexed.
     let job = server.post_json("/v1/jobs", &json!({"type": "index", "path": root}));
     assert_eq!(server.finished_job(job["id"].as_str().unwrap())["state"], "done");
+    server.stop();
+}
+
+/// Samples beyond any sound are refused in every container that holds floats, and no sound is refused that is only
+/// loud or next to silent.
+#[test]
+fn samples_that_no_sound_has_are_refused_in_every_container() {
+    let server = Server::start(Options::default());
+    let sound = |value: &str, name: &str, encoder: &str| {
+        let source = format!("aevalsrc=if(eq(n\\,9000)\\,{value}\\,0.2*sin(2*PI*440*t)):s=16000:d=2");
+        let args: Vec<&str> = ["-f", "lavfi", "-i", &source].into_iter().chain(encoder.split(' ')).collect();
+        let name = format!("{}-{name}", value.replace(['/', '*', '-'], "m"));
+        std::fs::read(common::media(&name, &args)).unwrap()
+    };
+    let ask = |bytes: &[u8]| {
+        let part = multipart::Part::bytes(bytes.to_vec()).file_name("a");
+        server.post_form("/v1/search", multipart::Form::new().text("modality", "audio").part("file", part))
+    };
+    let containers = [
+        ("f32.wav", "-c:a pcm_f32le"),
+        ("f64.wav", "-c:a pcm_f64le"),
+        ("f32.aiff", "-c:a pcm_f32be"),
+        ("f32.caf", "-c:a pcm_f32le"),
+        ("f32.w64", "-c:a pcm_f32le"),
+        ("f32.au", "-c:a pcm_f32be"),
+        ("f64.mkv", "-c:a pcm_f64le"),
+        ("stereo.wav", "-c:a pcm_f32le -ac 2"),
+    ];
+    for (name, encoder) in containers {
+        for value in ["1e20", "-3e38", "1e300", "0/0"] {
+            let bytes = sound(value, name, encoder);
+            let (status, code) = error_of(ask(&bytes));
+            assert_eq!((status, code.as_str()), (422, "bad_samples"), "{value} in {name}");
+            let (status, code) = error_of(server.upload_bytes(name, bytes, "?wait=true"));
+            assert_eq!((status, code.as_str()), (422, "bad_samples"), "{value} in {name}");
+        }
+        for value in ["32768", "-65000", "1e-40", "1e-20"] {
+            assert_eq!(ask(&sound(value, name, encoder)).status(), 200, "{value} in {name}");
+        }
+    }
     server.stop();
 }

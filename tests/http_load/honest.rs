@@ -40,10 +40,14 @@ impl Figures {
 
     pub fn line(&self, what: &str) -> String {
         let (p50, p99) = (self.millis(0.5, ok), self.millis(0.99, ok));
+        let mut failed = std::collections::BTreeMap::<u16, usize>::new();
+        for seen in self.0.iter().filter(|seen| !ok(seen.status)) {
+            *failed.entry(seen.status).or_default() += 1;
+        }
+        let (count, refused) = (self.0.len(), self.failed());
+        let why = if refused > 0 { format!("   by status {failed:?}") } else { String::new() };
         format!(
-            "{what:<32} {:>6} requests {:>4} refused   p50 {p50:>7.1} ms   p99 {p99:>7.1} ms",
-            self.0.len(),
-            self.failed()
+            "{what:<32} {count:>6} requests {refused:>4} refused   p50 {p50:>7.1} ms   p99 {p99:>7.1} ms{why}"
         )
     }
 }
@@ -80,6 +84,31 @@ pub async fn steady(
     tasks.join_all().await;
     let seen = seen.lock().unwrap().clone();
     Figures(seen)
+}
+
+/// Offers requests at a rate on at most so many connections: one that is late sends at once, one that has no
+/// answer yet cannot send the next. An open loop without that bound would measure how sockets run out.
+pub async fn offered(
+    per_sec: f64,
+    connections: usize,
+    how_long: Duration,
+    make: impl Fn(usize) -> RequestBuilder + Send + Sync,
+) -> Figures {
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let begin = tokio::time::Instant::now();
+    let one = |_| async {
+        let mut seen = Vec::new();
+        loop {
+            let number = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let at = Duration::from_secs_f64(number as f64 / per_sec);
+            if at >= how_long || begin.elapsed() >= how_long {
+                return seen;
+            }
+            tokio::time::sleep_until(begin + at).await;
+            seen.push(once(make(number)).await);
+        }
+    };
+    Figures(futures::future::join_all((0..connections).map(one)).await.into_iter().flatten().collect())
 }
 
 /// So many clients, each with one request at a time, without a pause.

@@ -6,7 +6,7 @@ use reqwest::multipart;
 use serde_json::json;
 
 use crate::common::{Options, Server, media, video};
-use crate::honest::{Figures, client, closed_loop, ok, steady};
+use crate::honest::{Figures, client, closed_loop, offered, ok, steady};
 
 /// A sound of 410 KB.
 fn dear_sound() -> bytes::Bytes {
@@ -55,6 +55,9 @@ impl Asking {
     }
 }
 
+/// Connections that ten times as much comes on.
+const CONNECTIONS: usize = 512;
+
 fn refused(status: u16) -> bool {
     status == 429 || status == 503
 }
@@ -78,7 +81,7 @@ fn measure(server: &Server, query: Query, secs: u64) -> Curve {
         let capacity = closed.count(ok) as f64 / how_long.as_secs_f64();
         let at_80 = steady(capacity * 0.8, how_long, make).await;
         let began = std::time::Instant::now();
-        let overloaded = steady(capacity * 10.0, how_long, make).await;
+        let overloaded = offered(capacity * 10.0, CONNECTIONS, how_long, make).await;
         Curve { capacity, at_80, overloaded, overloaded_secs: began.elapsed().as_secs_f64() }
     })
 }
@@ -93,7 +96,8 @@ impl Curve {
         println!("{}", self.at_80.line("  at 80 %"));
         let accepted = (self.overloaded.millis(0.5, ok), self.overloaded.millis(0.99, ok));
         println!(
-            "  at 10x: {} of {} accepted = {:.0} % of capacity, p50 {:.0} ms, p99 {:.0} ms (x{:.2} of 80 %)",
+            "  offered x{:.1}: {} of {} accepted = {:.0} % of capacity, p50 {:.0} ms, p99 {:.0} ms (x{:.2} of 80 %)",
+            self.overloaded.0.len() as f64 / self.overloaded_secs / self.capacity,
             self.overloaded.count(ok),
             self.overloaded.0.len(),
             self.share() * 100.0,

@@ -148,11 +148,16 @@ fn slow_clients_of_every_kind_do_not_starve_honest_ones() {
     let args = ["--max-connections", "200", "--max-in-flight", "8"];
     let server = Server::start(Options::default().args(&args));
     let (every, how_long) = (Duration::from_millis(700), Duration::from_secs(2));
-    for (what, figures) in measure(&server, &Plan { count: 150, per_sec: 20.0, how_long, every }) {
+    let figures = measure(&server, &Plan { count: 150, per_sec: 20.0, how_long, every });
+    let metrics = server.get("/metrics").text().unwrap();
+    metrics
+        .lines()
+        .filter(|line| line.starts_with("triptych_http_refused_total"))
+        .for_each(|line| println!("{line}"));
+    for (what, figures) in figures {
         println!("{}", figures.line(&what));
         assert_eq!(figures.failed(), 0, "{}", figures.line(&what));
     }
-    let metrics = server.get("/metrics").text().unwrap();
     for waiting_for in ["head", "body", "answer"] {
         let line = format!("triptych_http_connections_evicted_total{{waiting_for=\"{waiting_for}\"}}");
         assert!(metrics.contains(&line), "{line}: {metrics}");
@@ -172,8 +177,8 @@ fn a_thousand_slow_clients_of_each_kind() {
         println!("{}   x{:.2}", figures.line(what), figures.millis(0.99, crate::honest::ok) / alone);
     }
     let metrics = server.get("/metrics").text().unwrap();
-    for line in metrics.lines().filter(|line| line.starts_with("triptych_http_connections_evicted_total{")) {
-        println!("{line}");
+    for counter in ["triptych_http_connections_evicted_total{", "triptych_http_refused_total{"] {
+        metrics.lines().filter(|line| line.starts_with(counter)).for_each(|line| println!("{line}"));
     }
     for (what, figures) in &figures {
         assert_eq!(figures.failed(), 0, "{what}");

@@ -14,8 +14,17 @@ pub type Attached = Result<Upload, String>;
 pub enum GivenMedia {
     /// As it was written.
     Written(String),
-    /// A large URI: the text up to its comma, and what came behind it.
-    Large(String, Attached),
+    /// A large URI.
+    Large(Box<LargeMedia>),
+}
+
+/// A large `data:` URI.
+#[derive(Debug)]
+pub struct LargeMedia {
+    /// The text up to its comma.
+    pub head: String,
+    /// What came behind it.
+    pub bytes: Attached,
 }
 
 thread_local! {
@@ -34,8 +43,8 @@ pub fn with_attached<R>(attached: Vec<Attached>, parse: impl FnOnce() -> R) -> (
 fn claim(text: &str) -> Option<GivenMedia> {
     let (head, number) = text.split_once(",\u{0}")?;
     let number: usize = number.parse().ok()?;
-    let attached = ATTACHED.with_borrow_mut(|all| all.get_mut(number)?.take())?;
-    Some(GivenMedia::Large(head.to_owned(), attached))
+    let bytes = ATTACHED.with_borrow_mut(|all| all.get_mut(number)?.take())?;
+    Some(GivenMedia::Large(Box::new(LargeMedia { head: head.to_owned(), bytes })))
 }
 
 impl<'de> Deserialize<'de> for GivenMedia {
@@ -68,8 +77,10 @@ mod tests {
         let (parsed, strays) = with_attached(attached(), || serde_json::from_str::<Vec<GivenMedia>>(text));
         let parsed = parsed.unwrap();
         assert_eq!(strays, 1);
-        assert!(
-            matches!(&parsed[0], GivenMedia::Large(head, Err(why)) if head == "data:a/b;base64" && why == "second")
+        let GivenMedia::Large(large) = &parsed[0] else { panic!("{:?}", parsed[0]) };
+        assert_eq!(
+            (large.head.as_str(), large.bytes.as_ref().unwrap_err().as_str()),
+            ("data:a/b;base64", "second")
         );
         assert!(matches!(&parsed[1], GivenMedia::Written(text) if text.ends_with("\u{0}1")));
         assert!(matches!(&parsed[2], GivenMedia::Written(text) if text == "x"));

@@ -56,7 +56,10 @@ enum Json {
 
 /// A body on its way to the handler that parses it; taken once.
 #[derive(Debug, Clone)]
-pub struct Parcel(Arc<Mutex<Option<(Json, Vec<Attached>)>>>);
+pub struct Parcel(Arc<Mutex<Option<Contents>>>);
+
+/// JSON, and the media that came out of it.
+type Contents = (Json, Vec<Attached>);
 
 impl Received {
     /// Bytes of JSON to be parsed.

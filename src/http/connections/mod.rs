@@ -7,5 +7,5 @@ mod stream;
 
 pub use conn::{Conn, Cut, Patience};
 pub use pace::Rule;
-pub use registry::{Caps, Full, Place, Registry};
+pub use registry::{Caps, Place, Registry};
 pub use stream::{Alarm, Watched};

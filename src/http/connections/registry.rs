@@ -8,6 +8,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use super::conn::{Conn, Cut, Patience, Rank};
+use crate::access::network_of;
 
 /// How many connections there may be.
 #[derive(Debug, Clone, Copy)]
@@ -18,14 +19,9 @@ pub struct Caps {
     pub per_address: usize,
 }
 
-/// Why a connection was not taken: everything that is open is at work.
+/// Every connection that could make room is at work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Full {
-    /// All connections of this address.
-    Address,
-    /// All connections.
-    Server,
-}
+pub struct Full;
 
 #[derive(Debug, Default)]
 struct Open {
@@ -105,10 +101,10 @@ impl Registry {
         let mut open = self.open();
         let own = open.by_address.get(&peer).copied().unwrap_or(0);
         if own >= self.caps.per_address && !open.evict(|conn, _, _| conn.peer == peer, now) {
-            return Err(Full::Address);
+            return Err(Full);
         }
         if open.by_id.len() >= self.caps.total && !open.evict(|_, _, _| true, now) {
-            return Err(Full::Server);
+            return Err(Full);
         }
         open.next += 1;
         let conn = Arc::new(Conn::new(open.next, peer, self.patience, now));
@@ -131,14 +127,6 @@ impl Registry {
     /// Resolves when a place was given back.
     pub async fn freed(&self) {
         self.freed.notified().await;
-    }
-}
-
-/// Whoever has one IPv6 address has its whole /64.
-fn network_of(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6((address.to_bits() & !u128::from(u64::MAX)).into()),
-        address @ IpAddr::V4(_) => address,
     }
 }
 
@@ -174,7 +162,7 @@ mod tests {
         for place in [&newer, &another] {
             place.conn.begin(at(3), false);
         }
-        assert_eq!(registry.admit(address(5), at(9)).unwrap_err(), Full::Server);
+        assert_eq!(registry.admit(address(5), at(9)).unwrap_err(), Full);
         drop(another);
         registry.freed().await;
         assert!(registry.admit(address(5), at(9)).is_ok());
@@ -196,7 +184,7 @@ mod tests {
         first.conn.evicted().await;
         assert_eq!(foreign.conn.read_deadline(), Some((begin + Duration::from_secs(10), Cut::Head)));
         third.conn.begin(later, false);
-        assert_eq!(registry.admit(address(2), later).unwrap_err(), Full::Address);
+        assert_eq!(registry.admit(address(2), later).unwrap_err(), Full);
         drop((foreign, first, second, third));
         let open = registry.open();
         assert!(open.by_id.is_empty() && open.by_address.is_empty());

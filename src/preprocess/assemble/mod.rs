@@ -243,8 +243,9 @@ impl Assembler {
             let Some((start, frames)) = self.waiting.pop_front() else { break };
             let same = self.waiting.front().is_some_and(|(_, next)| Arc::ptr_eq(next, &frames));
             self.waiting_apart -= usize::from(!same);
-            let (pcm, real) = self.sound.slice(sample, self.spec.samples);
-            let pcm = (real * 10 >= self.spec.samples && real > 0).then_some(pcm);
+            let real = self.sound.real(sample, self.spec.samples);
+            let heard = real * 10 >= self.spec.samples && real > 0;
+            let pcm = heard.then(|| self.sound.slice(sample, self.spec.samples).0);
             let span = self.frame_span(start, self.spec.frames as u64);
             self.send(ClipTensors { span, frames: Some(frames), pcm, windows: 1 })?;
         }

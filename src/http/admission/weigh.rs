@@ -1,30 +1,24 @@
-//! How much is worked on at once. A permit is for work: it is taken when a request's body has come, and
-//! given back when the answer's head is ready, so no client holds one by being slow.
+//! What requests are expected to cost, and which are taken on.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::body::Body;
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::{Method, StatusCode, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
-use hyper::body::Body as _;
+use axum::extract::{MatchedPath, Request};
+use axum::http::{Method, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::bodies::{self, Shares};
-use super::error::ApiError;
-use super::extract::{content_type, is_json};
-use super::state::AppState;
+use super::super::error::ApiError;
+use super::super::extract::content_type;
 
 /// Routes whose requests are weighed by what they are expected to cost.
 const QUERIES: &[&str] = &["/v1/search", "/v1/embeddings", "/v1/assets/{id}/timeline"];
-/// Routes that receive forms themselves, and ask for their permit when the form is there.
-const FORMS: &[&str] = &["/v1/search", "/v1/embeddings", "/v1/assets/{id}/timeline", "/v1/assets"];
 /// JSON larger than this holds media, as a rule.
 const MEDIA_FROM_BYTES: u64 = 16 << 10;
 
+/// So many queries without media are taken side by side for each one that the server answers at a time, whatever
+/// they seem to cost: where the whole machine stands still for a moment, that is no reason to refuse them.
+const LIGHT_ALWAYS: f64 = 16.0;
 /// While requests queue up lastingly, one is taken only if it need not be expected to wait longer than
 /// this, or than [`LASTING_COSTS`] times its own cost.
 const LASTING_WAIT_SECS: f64 = 0.075;
@@ -34,12 +28,13 @@ const BURST_WAIT_SECS: f64 = 0.5;
 const BURST_COSTS: f64 = 12.0;
 /// Requests queue up lastingly when there were always some waiting for so long.
 const LASTING_AFTER: Duration = Duration::from_millis(300);
-/// A body of more bits than this, a mebibyte, is not refused at once when it has come.
-const LARGE_BITS: u32 = 20;
-const LARGE_WAITS: Duration = Duration::from_secs(20);
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// Weight of the latest request in what the next one is expected to cost.
+/// What a class is expected to cost is the quantile of what its requests were seen to cost, so that a moment in
+/// which the machine stood still does not make all of them dear.
+const COST_QUANTILE: f64 = 0.3;
+/// How far one request moves the estimate.
 const LEARNING_RATE: f64 = 0.1;
+/// The first requests of a class move it further.
+const FIRST_SEEN: u32 = 8;
 /// What a request of an unknown class is expected to cost, seconds.
 const FIRST_LIGHT_SECS: f64 = 0.005;
 const FIRST_DEAR_SECS: f64 = 0.1;
@@ -47,16 +42,15 @@ const FIRST_DEAR_SECS: f64 = 0.1;
 /// Requests that cost about the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Class {
-    route: String,
-    /// Whether media must be decoded for it. Such requests have a lane of their own and leave a quarter
-    /// of the permits to others.
-    dear: bool,
+    pub route: String,
+    /// Whether media must be decoded for it. Such queries have a lane of their own.
+    pub dear: bool,
     /// Bits of the body's length.
-    size: u32,
+    pub size: u32,
 }
 
 impl Class {
-    fn of(request: &Request, length: u64) -> Self {
+    pub fn of(request: &Request, length: u64) -> Self {
         let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str).to_owned();
         let upload = route == "/v1/assets" && request.method() == Method::POST;
         let form = content_type(request.headers()) == "multipart/form-data";
@@ -64,8 +58,13 @@ impl Class {
         Self { route, dear, size: u64::BITS - length.leading_zeros() }
     }
 
-    fn is_query(&self) -> bool {
+    pub fn is_query(&self) -> bool {
         QUERIES.contains(&&*self.route)
+    }
+
+    /// A query without media. A quarter of the permits is for such alone.
+    fn is_light_query(&self) -> bool {
+        self.is_query() && !self.dear
     }
 }
 
@@ -79,8 +78,14 @@ struct Cost {
 impl Cost {
     fn learn(&mut self, secs: f64) {
         self.seen = self.seen.saturating_add(1);
-        let rate = LEARNING_RATE.max(1.0 / f64::from(self.seen));
-        self.secs += (secs - self.secs) * rate;
+        if self.seen <= FIRST_SEEN {
+            // Their mean.
+            self.secs += (secs - self.secs) / f64::from(self.seen);
+        } else if secs > self.secs {
+            self.secs *= 1.0 + LEARNING_RATE * COST_QUANTILE;
+        } else {
+            self.secs *= 1.0 - LEARNING_RATE * (1.0 - COST_QUANTILE);
+        }
     }
 }
 
@@ -127,8 +132,8 @@ impl Lanes {
 #[derive(Debug)]
 pub struct Admission {
     permits: Arc<Semaphore>,
-    /// A part of them, for what must be decoded.
-    dear: Arc<Semaphore>,
+    /// Three quarters of them, for all but light queries.
+    others: Arc<Semaphore>,
     /// Requests that are served side by side without slowing each other down.
     parallel: f64,
     lanes: Mutex<Lanes>,
@@ -136,12 +141,12 @@ pub struct Admission {
 
 /// A request that is being worked on.
 #[derive(Debug)]
-struct Running {
+pub struct Running {
     admission: Arc<Admission>,
     class: Class,
     began: Instant,
     others: usize,
-    succeeded: bool,
+    pub succeeded: bool,
     _permits: [Option<OwnedSemaphorePermit>; 2],
 }
 
@@ -151,7 +156,7 @@ impl Admission {
         let lanes = Lanes { light: Lane::new(), dear: Lane::new(), costs: HashMap::new() };
         Arc::new(Self {
             permits: Arc::new(Semaphore::new(max_in_flight.max(1))),
-            dear: Arc::new(Semaphore::new((max_in_flight - max_in_flight / 4).max(1))),
+            others: Arc::new(Semaphore::new((max_in_flight - max_in_flight / 4).max(1))),
             parallel: parallel.max(1) as f64,
             lanes: Mutex::new(lanes),
         })
@@ -162,8 +167,9 @@ impl Admission {
     }
 
     /// Whether a request would be taken now; said before its body is read.
-    fn check(&self, class: &Class) -> Result<(), Refusal> {
-        if self.permits.available_permits() == 0 || (class.dear && self.dear.available_permits() == 0) {
+    pub fn check(&self, class: &Class) -> Result<(), Refusal> {
+        let taken = |permits: &Semaphore| permits.available_permits() == 0;
+        if taken(&self.permits) || (!class.is_light_query() && taken(&self.others)) {
             return Err(Refusal::TooMany);
         }
         self.weigh(&self.lanes(), class)
@@ -182,17 +188,18 @@ impl Admission {
             if lasting { (LASTING_WAIT_SECS, LASTING_COSTS) } else { (BURST_WAIT_SECS, BURST_COSTS) };
         let ahead = lanes.ahead(lane, secs);
         let most = wait.max(secs * costs);
-        if lane.count > 0 && (ahead + secs) / self.parallel > most {
+        let always = if class.dear { 1.0 } else { self.parallel * LIGHT_ALWAYS };
+        if lane.count as f64 >= always && (ahead + secs) / self.parallel > most {
             return Err(Refusal::Overloaded { wait_secs: ahead / self.parallel });
         }
         Ok(())
     }
 
-    fn enter(self: &Arc<Self>, class: Class) -> Result<Running, Refusal> {
+    pub fn enter(self: &Arc<Self>, class: Class) -> Result<Running, Refusal> {
         let take =
             |permits: &Arc<Semaphore>| Arc::clone(permits).try_acquire_owned().map_err(|_| Refusal::TooMany);
         let permit = take(&self.permits)?;
-        let dear = class.dear.then(|| take(&self.dear)).transpose()?;
+        let other = (!class.is_light_query()).then(|| take(&self.others)).transpose()?;
         let mut lanes = self.lanes();
         self.weigh(&lanes, &class)?;
         let others = lanes.light.count + lanes.dear.count;
@@ -211,14 +218,14 @@ impl Admission {
             began: Instant::now(),
             others,
             succeeded: false,
-            _permits: [Some(permit), dear],
+            _permits: [Some(permit), other],
         })
     }
 }
 
 /// Why a request is not taken on.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Refusal {
+pub enum Refusal {
     /// All permits are taken.
     TooMany,
     /// It would have to wait too long.
@@ -267,130 +274,6 @@ impl Drop for Running {
             lane.calm = now;
         }
     }
-}
-
-/// What one request holds of the server; a handler that receives its own body asks for the permit by it.
-#[derive(Debug, Clone)]
-pub struct Ticket(Arc<TicketState>);
-
-#[derive(Debug)]
-struct TicketState {
-    admission: Arc<Admission>,
-    class: Class,
-    held: Mutex<Held>,
-}
-
-#[derive(Debug, Default)]
-struct Held {
-    running: Option<Running>,
-    shares: Option<Shares>,
-    parsing: Option<OwnedSemaphorePermit>,
-}
-
-impl Ticket {
-    fn new(admission: &Arc<Admission>, class: Class) -> Self {
-        let admission = Arc::clone(admission);
-        Self(Arc::new(TicketState { admission, class, held: Mutex::default() }))
-    }
-
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes the permit: the body is there, work begins. A large body was too dear to send to be refused
-    /// now: it waits for a while.
-    ///
-    /// # Errors
-    /// `too_many_requests`, `overloaded`.
-    pub async fn enter(&self) -> Result<(), ApiError> {
-        let patience = if self.0.class.size > LARGE_BITS { LARGE_WAITS } else { Duration::ZERO };
-        let deadline = Instant::now() + patience;
-        loop {
-            match self.0.admission.enter(self.0.class.clone()) {
-                Ok(running) => {
-                    self.held().running = Some(running);
-                    return Ok(());
-                }
-                Err(refusal) if Instant::now() >= deadline => return Err(refusal.into()),
-                Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
-            }
-        }
-    }
-
-    /// Keeps a share of the budget until the request ends.
-    pub fn keep(&self, shares: Shares) {
-        self.held().shares = Some(shares);
-    }
-
-    fn end(&self, succeeded: bool) {
-        let mut held = std::mem::take(&mut *self.held());
-        if let Some(running) = &mut held.running {
-            running.succeeded = succeeded;
-        }
-    }
-}
-
-/// Takes in the request's body, then its permit, then has it answered.
-pub async fn limit(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    if super::guard::is_open(path) || path == "/metrics" {
-        return next.run(request).await;
-    }
-    let declared = request.headers().get(header::CONTENT_LENGTH);
-    let length = declared.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let class = Class::of(&request, length.unwrap_or(0));
-    match prepare(&state, request, class, length).await {
-        Ok((request, ticket)) => {
-            let response = next.run(request).await;
-            ticket.end(response.status().is_success());
-            response
-        }
-        Err(error) => error.into_response(),
-    }
-}
-
-async fn prepare(
-    state: &AppState,
-    mut request: Request,
-    mut class: Class,
-    length: Option<u64>,
-) -> Result<(Request, Ticket), ApiError> {
-    state.admission.check(&class)?;
-    let max_bytes = state.config.max_body_bytes;
-    let form = content_type(request.headers()) == "multipart/form-data" && FORMS.contains(&&*class.route);
-    let json = is_json(request.headers());
-    // An upload's own limit is larger, and its handler's affair.
-    if length.is_some_and(|length| length > max_bytes as u64) && !(form && class.route == "/v1/assets") {
-        return Err(ApiError::of_status(StatusCode::PAYLOAD_TOO_LARGE));
-    }
-    if form {
-        state.bodies.check_room(length.unwrap_or(0))?;
-        let ticket = Ticket::new(&state.admission, class);
-        request.extensions_mut().insert(ticket.clone());
-        return Ok((request, ticket));
-    }
-    if !json {
-        let ticket = Ticket::new(&state.admission, class);
-        ticket.enter().await?;
-        return Ok((request, ticket));
-    }
-    if !request.body().is_end_stream() {
-        state.bodies.check_room(length.unwrap_or(0))?;
-    }
-    let body = std::mem::replace(request.body_mut(), Body::empty());
-    let received = bodies::receive(state, body, max_bytes).await?;
-    class.dear |= class.is_query() && received.has_media();
-    let parsing = match received.is_large() {
-        true => state.bodies.parsing(received.json_bytes()).await,
-        false => None,
-    };
-    let (parcel, shares) = received.pack();
-    request.extensions_mut().insert(parcel);
-    let ticket = Ticket::new(&state.admission, class);
-    ticket.keep(shares);
-    ticket.held().parsing = parsing;
-    ticket.enter().await?;
-    Ok((request, ticket))
 }
 
 #[cfg(test)]
@@ -464,7 +347,15 @@ mod tests {
         let mut cost = Cost::default();
         cost.learn(0.2);
         assert!((cost.secs - 0.2).abs() < 1e-9, "the first is all that is known");
-        (0..200).for_each(|_| cost.learn(0.1));
-        assert!((cost.secs - 0.1).abs() < 1e-3);
+        let mut learn = |secs: f64, times: usize| {
+            (0..times).for_each(|_| cost.learn(secs));
+            cost.secs
+        };
+        let settled = learn(0.1, 500);
+        assert!((0.09..0.11).contains(&settled), "{settled}");
+        let stalled = learn(5.0, 20);
+        assert!(stalled < 0.2, "twenty requests of a moment that stood still: {stalled}");
+        let dearer = learn(5.0, 500);
+        assert!(dearer > 4.0, "{dearer}");
     }
 }

@@ -49,7 +49,8 @@ impl Library {
             return true;
         }
         // A command that indexes a folder has nobody to wait for.
-        self.started.is_completed() && (tries.failed + 1 < MAX_TRIES || self.cannot_decode(error).await)
+        let lives = self.started.is_completed() || !self.serves();
+        lives && (tries.failed + 1 < MAX_TRIES || self.cannot_decode(error).await)
     }
 
     /// Whether it failed because nothing can be decoded at present.

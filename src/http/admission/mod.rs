@@ -1,0 +1,154 @@
+//! How much is worked on at once. A permit is for work: it is taken when a request's body has come, and
+//! given back when the answer's head is ready, so no client holds one by being slow.
+
+mod weigh;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use hyper::body::Body as _;
+use tokio::sync::OwnedSemaphorePermit;
+
+pub use weigh::Admission;
+
+use super::bodies::{self, Shares};
+use super::error::ApiError;
+use super::extract::{content_type, is_json};
+use super::state::AppState;
+use weigh::{Class, Running};
+
+/// Routes that receive forms themselves, and ask for their permit when the form is there.
+const FORMS: &[&str] = &["/v1/search", "/v1/embeddings", "/v1/assets/{id}/timeline", "/v1/assets"];
+/// A body of more bits than this, a mebibyte, is not refused at once when it has come.
+const LARGE_BITS: u32 = 20;
+const LARGE_WAITS: Duration = Duration::from_secs(20);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// What one request holds of the server; a handler that receives its own body asks for the permit by it.
+#[derive(Debug, Clone)]
+pub struct Ticket(Arc<TicketState>);
+
+#[derive(Debug)]
+struct TicketState {
+    admission: Arc<Admission>,
+    class: Class,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    running: Option<Running>,
+    shares: Option<Shares>,
+    parsing: Option<OwnedSemaphorePermit>,
+}
+
+impl Ticket {
+    fn new(admission: &Arc<Admission>, class: Class) -> Self {
+        let admission = Arc::clone(admission);
+        Self(Arc::new(TicketState { admission, class, held: Mutex::default() }))
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the permit: the body is there, work begins. A large body was too dear to send to be refused
+    /// now: it waits for a while.
+    ///
+    /// # Errors
+    /// `too_many_requests`, `overloaded`.
+    pub async fn enter(&self) -> Result<(), ApiError> {
+        let patience = if self.0.class.size > LARGE_BITS { LARGE_WAITS } else { Duration::ZERO };
+        let deadline = Instant::now() + patience;
+        loop {
+            match self.0.admission.enter(self.0.class.clone()) {
+                Ok(running) => {
+                    self.held().running = Some(running);
+                    return Ok(());
+                }
+                Err(refusal) if Instant::now() >= deadline => return Err(refusal.into()),
+                Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
+            }
+        }
+    }
+
+    /// Keeps a share of the budget until the request ends.
+    pub fn keep(&self, shares: Shares) {
+        self.held().shares = Some(shares);
+    }
+
+    fn end(&self, succeeded: bool) {
+        let mut held = std::mem::take(&mut *self.held());
+        if let Some(running) = &mut held.running {
+            running.succeeded = succeeded;
+        }
+    }
+}
+
+/// Takes in the request's body, then its permit, then has it answered.
+pub async fn limit(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if super::guard::is_open(path) || path == "/metrics" {
+        return next.run(request).await;
+    }
+    let declared = request.headers().get(header::CONTENT_LENGTH);
+    let length = declared.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let class = Class::of(&request, length.unwrap_or(0));
+    match prepare(&state, request, class, length).await {
+        Ok((request, ticket)) => {
+            let response = next.run(request).await;
+            ticket.end(response.status().is_success());
+            response
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn prepare(
+    state: &AppState,
+    mut request: Request,
+    mut class: Class,
+    length: Option<u64>,
+) -> Result<(Request, Ticket), ApiError> {
+    state.admission.check(&class)?;
+    let max_bytes = state.config.max_body_bytes;
+    let form = content_type(request.headers()) == "multipart/form-data" && FORMS.contains(&&*class.route);
+    let json = is_json(request.headers());
+    // An upload's own limit is larger, and its handler's affair.
+    if length.is_some_and(|length| length > max_bytes as u64) && !(form && class.route == "/v1/assets") {
+        return Err(ApiError::of_status(StatusCode::PAYLOAD_TOO_LARGE));
+    }
+    if form {
+        state.bodies.check_room(length.unwrap_or(0))?;
+        let ticket = Ticket::new(&state.admission, class);
+        request.extensions_mut().insert(ticket.clone());
+        return Ok((request, ticket));
+    }
+    if !json {
+        let ticket = Ticket::new(&state.admission, class);
+        ticket.enter().await?;
+        return Ok((request, ticket));
+    }
+    if !request.body().is_end_stream() {
+        state.bodies.check_room(length.unwrap_or(0))?;
+    }
+    let body = std::mem::replace(request.body_mut(), Body::empty());
+    let received = bodies::receive(state, body, max_bytes).await?;
+    class.dear |= class.is_query() && received.has_media();
+    let parsing = match received.is_large() {
+        true => state.bodies.parsing(received.json_bytes()).await,
+        false => None,
+    };
+    let (parcel, shares) = received.pack();
+    request.extensions_mut().insert(parcel);
+    let ticket = Ticket::new(&state.admission, class);
+    ticket.keep(shares);
+    ticket.held().parsing = parsing;
+    ticket.enter().await?;
+    Ok((request, ticket))
+}
