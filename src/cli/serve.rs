@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use super::{CliError, Doors};
 use crate::config::{DataArgs, KeepArgs, LimitArgs, ModelArgs, ServerArgs, SourceArgs, WebhookArgs};
@@ -126,6 +126,10 @@ async fn watch(library: &Arc<Library>, folder: &Path) -> Result<(), CliError> {
     }
 }
 
+/// Connections that the kernel keeps until they are accepted. A client that finds no room tries again only after a
+/// second. Linux takes no more than net.core.somaxconn, 4096 by default.
+const BACKLOG: u32 = 4096;
+
 /// Binds before the model loads, so that a taken port is told at once.
 pub async fn bind(args: &ListenArgs) -> Result<TcpListener, CliError> {
     if !args.listen.ip().is_loopback() && args.api_key.is_none() {
@@ -133,7 +137,13 @@ pub async fn bind(args: &ListenArgs) -> Result<TcpListener, CliError> {
             format!("{} can be reached by others: set --api-key, or listen on 127.0.0.1", args.listen);
         return Err(CliError::input("api_key_required", message));
     }
-    TcpListener::bind(args.listen).await.map_err(|error| {
+    let listening = || {
+        let socket = if args.listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(args.listen)?;
+        socket.listen(BACKLOG)
+    };
+    listening().map_err(|error: std::io::Error| {
         let message = format!("cannot listen on {}: {error}; choose another with --listen", args.listen);
         CliError::other("listen_failed", message)
     })
