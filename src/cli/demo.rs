@@ -47,7 +47,7 @@ pub async fn run(args: DemoArgs) -> Result<ExitCode, CliError> {
         CliError::input("path_missing", format!("this bundle ships no samples: {}: {error}", clips.display()))
     })?;
     let queries = read_queries(&args.model.model)?;
-    let door = serve::Door::open(&args.listen, &args.data.data).await?;
+    let door = serve::Door::open(&args.listen, &args.data.data)?;
     let doors = Doors { allowed_roots: vec![clips.clone()], ..Doors::default() };
     let config = super::models_config(&args.model, &args.data, &args.limits, doors)?;
     let models = Models::open(config, &args.model.model).await?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use super::{CliError, Doors};
 use crate::access::Access;
@@ -97,7 +97,7 @@ pub struct ServeArgs {
 
 /// Runs `serve` until Ctrl-C or SIGTERM.
 pub async fn run(args: ServeArgs) -> Result<ExitCode, CliError> {
-    let door = Door::open(&args.listen, &args.data.data).await?;
+    let door = Door::open(&args.listen, &args.data.data)?;
     let doors = Doors {
         allowed_roots: args.allow_roots.iter().chain(&args.watch).cloned().collect(),
         model_roots: args.model_roots,
@@ -141,6 +141,10 @@ async fn watch(library: &Arc<Library>, folder: &Path) -> Result<(), CliError> {
     }
 }
 
+/// Connections that the kernel keeps until they are accepted. A client that finds no room tries again only after a
+/// second. Linux takes no more than net.core.somaxconn, 4096 by default.
+const BACKLOG: u32 = 4096;
+
 /// Where requests come in, and who may send them.
 pub struct Door {
     listener: TcpListener,
@@ -149,7 +153,7 @@ pub struct Door {
 
 impl Door {
     /// Reads the keys and binds before the model loads, so that a taken port is told at once.
-    pub async fn open(args: &ListenArgs, data_dir: &Path) -> Result<Self, CliError> {
+    pub fn open(args: &ListenArgs, data_dir: &Path) -> Result<Self, CliError> {
         let access = Access::open(args.access.config(data_dir))?;
         if !args.listen.ip().is_loopback() && !access.keys.required() {
             let message = format!(
@@ -160,7 +164,13 @@ impl Door {
             );
             return Err(CliError::input("api_key_required", message));
         }
-        let listener = TcpListener::bind(args.listen).await.map_err(|error| {
+        let listening = || {
+            let socket = if args.listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            socket.set_reuseaddr(true)?;
+            socket.bind(args.listen)?;
+            socket.listen(BACKLOG)
+        };
+        let listener = listening().map_err(|error: std::io::Error| {
             let message = format!("cannot listen on {}: {error}; choose another with --listen", args.listen);
             CliError::other("listen_failed", message)
         })?;

@@ -58,13 +58,16 @@ pub async fn outer(request: Request, next: Next) -> Response {
     let caught = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let response =
         caught.unwrap_or_else(|_| ApiError::of_status(StatusCode::INTERNAL_SERVER_ERROR).into_response());
-    let refused =
-        response.status().is_client_error() || response.status() == StatusCode::INSUFFICIENT_STORAGE;
-    let slow = rest.was_too_slow();
-    if refused && !slow && !(expects && rest.untouched()) {
-        rest.drain_in_background();
-    }
-    let response = if slow { too_slow() } else { response };
+    let refused = response.status().is_client_error() || response.status().is_server_error();
+    let response = if rest.was_too_slow() {
+        // Whatever the handler made of a body that broke off.
+        ApiError::of_status(StatusCode::REQUEST_TIMEOUT).into_response()
+    } else {
+        if refused && !(expects && rest.untouched()) {
+            rest.drain_in_background();
+        }
+        response
+    };
     let mut response = shape_error(response, &id);
     in_flight.decrement(1);
 
@@ -148,13 +151,6 @@ pub(super) fn known_method(method: &Method) -> &'static str {
         Method::OPTIONS => "OPTIONS",
         _ => "OTHER",
     }
-}
-
-fn too_slow() -> Response {
-    let mut response = ApiError::of_status(StatusCode::REQUEST_TIMEOUT).into_response();
-    // What may still come of the body is not waited for.
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    response
 }
 
 /// What is left of a refused body is taken in if it is no longer than this, whoever sends it.

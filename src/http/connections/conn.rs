@@ -8,8 +8,9 @@ use tokio::sync::Notify;
 
 use super::pace::{Pace, Progress, Rule};
 
-/// An idle connection is spared for so long: its client may be about to use it.
-const YOUNG_IDLE: Duration = Duration::from_secs(1);
+/// An idle connection is spared for so long: its client has behaved so far, and may be about to use it. One that
+/// is closed just then loses a request.
+const YOUNG_IDLE: Duration = Duration::from_secs(5);
 /// A head usually comes in one piece, right behind the handshake.
 const YOUNG_HEAD: Duration = Duration::from_millis(250);
 /// A body usually comes right behind its head.
