@@ -128,8 +128,10 @@ fn too_many_dear_queries_are_refused_and_cheap_ones_are_answered() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (dear, text) = runtime.block_on(async {
         let secs = Duration::from_secs(4);
-        closed_loop(2, Duration::from_secs(1), |_| asking.ask(Query::Sound)).await;
-        let dear = steady(100.0, secs, |_| asking.ask(Query::Sound));
+        // However fast the machine is: six times what it can answer.
+        let learned = closed_loop(4, Duration::from_secs(2), |_| asking.ask(Query::Sound)).await;
+        let capacity = learned.count(ok) as f64 / 2.0;
+        let dear = steady(6.0 * capacity, secs, |_| asking.ask(Query::Sound));
         let text = steady(5.0, secs, |_| asking.ask(Query::Text));
         tokio::join!(dear, text)
     });
