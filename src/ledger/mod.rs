@@ -183,6 +183,13 @@ impl Ledger {
     /// Writes the ledger anew from what it holds.
     fn rewrite(&self, writer: &mut Writer) -> io::Result<()> {
         let replay = replay::read(&self.path)?;
+        if replay.damaged_lines > 0 {
+            // What cannot be read is kept for whoever can.
+            let aside =
+                self.path.with_file_name(format!("ledger-damaged-{}.log", uuid::Uuid::now_v7().simple()));
+            fs::hard_link(&self.path, &aside)?;
+            tracing::error!(lines = replay.damaged_lines, kept = %aside.display(), "lines of the ledger are damaged");
+        }
         let (file, len_bytes) = write_whole(&self.path, replay.acknowledged, &replay.entries())?;
         writer.file = file;
         (writer.len_bytes, writer.len_at_rewrite_bytes, writer.suspect) = (len_bytes, len_bytes, false);

@@ -46,7 +46,9 @@ impl Quarantine {
             (path.parent().unwrap_or(&self.data_dir), to.parent().unwrap_or(&self.folder));
         DirBuilder::new().recursive(true).mode(0o700).create(to_folder).map_err(named)?;
         fs::rename(path, &to).map_err(named)?;
-        for folder in [to_folder, &self.folder, &self.data_dir.join(FOLDER), &self.data_dir, from_folder] {
+        // Each folder on the way may be new; that it has left its old place comes last.
+        let new = to_folder.ancestors().take_while(|folder| folder.starts_with(&self.data_dir));
+        for folder in new.chain([from_folder]) {
             File::open(folder).and_then(|folder| folder.sync_all()).map_err(named)?;
         }
         metrics::counter!("triptych_quarantined_total").increment(1);

@@ -39,24 +39,17 @@ impl std::fmt::Display for Shortfall {
     }
 }
 
-/// Which assets a store has, and which uploaded files are theirs.
+/// Which assets a store has, beside what the ledger says of them.
 #[derive(Debug, Default)]
 pub(super) struct Census {
     ids: HashSet<AssetId>,
     /// Assets that the ledger describes otherwise than the store.
     altered: Vec<AssetEntry>,
-    /// By their names beneath `uploads/`.
-    pub(super) uploads: HashSet<String>,
 }
 
 impl Census {
     pub(super) async fn of(store: &dyn Store, replay: &Replay) -> Result<Self, LibraryError> {
         let (mut census, mut after) = (Self::default(), None);
-        // Of rows that cannot be read too, and of those whose path is damaged.
-        census
-            .uploads
-            .extend(store.owned_paths().await?.iter().filter_map(|(path, _)| kept_name(path.as_ref())));
-        census.uploads.extend(replay.live.values().filter_map(|asset| asset.upload.clone()));
         loop {
             let page = store.list_assets(after, PAGE).await?;
             let Some(last) = page.last() else { return Ok(census) };
@@ -68,6 +61,14 @@ impl Census {
             }
         }
     }
+}
+
+/// The uploaded files that assets own, by their names beneath `uploads/`: also those of rows that cannot be
+/// read, and of rows whose path is damaged.
+async fn owned_uploads(store: &dyn Store, replay: &Replay) -> Result<HashSet<String>, LibraryError> {
+    let stored = store.owned_paths().await?;
+    let stored = stored.iter().filter_map(|(path, _)| kept_name(path.as_ref()));
+    Ok(stored.chain(replay.live.values().filter_map(|asset| asset.upload.clone())).collect())
 }
 
 /// Whether a row says something else than what was acknowledged. The folder of uploads may have moved.
@@ -151,12 +152,12 @@ pub(super) async fn open_store(
     };
     let rebuild = Rebuild { wanted: config.rebuild_from_uploads, folder, embedder, quarantine };
     let store: Arc<dyn Store> = Arc::new(rebuild.open(&replay, &uploads).await?);
-    let census = Census::of(store.as_ref(), &replay).await?;
+    let owned = owned_uploads(store.as_ref(), &replay).await?;
     let uploads = Arc::new(uploads);
     {
         let (uploads, deleted, quarantine) =
             (Arc::clone(&uploads), replay.deleted_uploads.clone(), quarantine.clone());
-        super::blocking(move || Ok(uploads.clear_unowned(&census.uploads, &deleted, &quarantine)?)).await?;
+        super::blocking(move || Ok(uploads.clear_unowned(&owned, &deleted, &quarantine)?)).await?;
     }
     let ledger = match settle(store.as_ref(), &replay, data_dir, quarantine).await {
         Err(error) => match error.storage_full() {
