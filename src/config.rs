@@ -154,7 +154,7 @@ pub struct KeepArgs {
     /// How often the rules of retention are applied, seconds.
     #[arg(long, env = "TRIPTYCH_RETENTION_EVERY_SECS", default_value_t = 900.0, value_parser = positive_secs)]
     pub retention_every_secs: f64,
-    /// How often it is looked whether deleted clips left space to give back, seconds.
+    /// How often to check whether deleted clips left space to give back, seconds.
     #[arg(long, env = "TRIPTYCH_COMPACT_EVERY_SECS", default_value_t = 60.0, value_parser = positive_secs)]
     pub compact_every_secs: f64,
     /// How fast the bytes of uploads are read, again every week, to tell whether they are damaged; 0: only when asked for.

@@ -16,7 +16,7 @@ use super::{AccessError, KeyFile, KeyRecord, NewKey, Role};
 use crate::jobs::now_unix_ms;
 use crate::types::KeyId;
 
-/// How often it is looked whether the command line has changed the keys.
+/// How often to check whether the command line has changed the keys.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// What the key of the command line is called in the audit log.
 const FIXED_NAME: &str = "--api-key";

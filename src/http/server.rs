@@ -36,9 +36,9 @@ const SEND_BUFFER_BYTES: usize = 256 << 10;
 /// How long an accepted connection waits for a place where all others are at work, and how many do.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(2);
 static WAITING: Semaphore = Semaphore::const_new(256);
-/// How often it is looked whether another one can go meanwhile.
+/// How often to check whether another connection can go meanwhile.
 const PLACE_EVERY: Duration = Duration::from_millis(200);
-/// How often it is looked whether the last request of an evicted connection has been answered.
+/// How often to check whether the last request of an evicted connection has been answered.
 const LAST_REQUEST_EVERY: Duration = Duration::from_millis(50);
 /// Descriptors of a connection: the socket, and the files of a body or an answer.
 const DESCRIPTORS_EACH: u64 = 3;

@@ -18,7 +18,7 @@ use crate::store::{AssetRecord, StoreError};
 const MAX_TRIES: u32 = 4;
 /// The wait before the second try; each later one is four times as long.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
-/// How often it is looked whether files can be decoded again.
+/// How often to check whether files can be decoded again.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// How often one file was tried.

@@ -8,7 +8,7 @@ use crate::media::need;
 use crate::media::process::Worker;
 use crate::media::work::{process_cpu, thread_cpu};
 
-/// How often it is looked what CPU time a decode has taken.
+/// How often to check how much CPU time a decode has taken.
 const LOOK_AT_CPU: Duration = Duration::from_millis(200);
 
 impl Pump<'_> {
