@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{Options, Server, eventually, ok_json, run, wav};
+use common::{Options, Server, copy, eventually, ok_json, run, wav};
 use reqwest::blocking::multipart;
 use serde_json::{Value, json};
 
@@ -37,19 +37,6 @@ fn all_ready(server: &Server) {
         let page = server.get_json("/v1/assets?limit=1000");
         page["data"].as_array().unwrap().iter().all(|asset| asset["state"] == "ready").then_some(())
     });
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), to).unwrap();
-        }
-    }
 }
 
 /// Every file beneath a folder.

@@ -12,7 +12,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use common::{Options, Server, eventually, manifest_dir, ok_json, picture, video, wav};
+use common::{Options, Server, copy, eventually, manifest_dir, ok_json, picture, video, wav};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -72,20 +72,6 @@ fn change(file: &Path, with: impl FnOnce(&mut [u8])) {
     if !bytes.is_empty() {
         with(&mut bytes);
         fs::write(file, bytes).unwrap();
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        // A link to a file of the bundle becomes the file, so that damage stays in the copy.
-        if entry.path().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), to).unwrap();
-        }
     }
 }
 

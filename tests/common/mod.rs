@@ -452,3 +452,18 @@ pub fn other_bundle(dir: &Path) -> PathBuf {
     std::fs::write(to.join("manifest.json"), manifest.to_string()).unwrap();
     to
 }
+
+/// Copies a folder with all that is in it.
+pub fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        // A link to a file of the bundle becomes the file, so that damage stays in the copy.
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
