@@ -5,11 +5,12 @@
 pub use fail::{FailScenario, has_failpoints};
 
 /// Every fail point, in the order in which an upload, a snapshot and a change of models pass them.
-pub const ALL: [&str; 12] = [
+pub const ALL: [&str; 13] = [
     "upload-received",
     "upload-rename",
     "upload-renamed",
     "upload-committed",
+    "standing-committed",
     "ledger-write",
     "ledger-written",
     "ledger-rename",

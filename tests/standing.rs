@@ -194,6 +194,24 @@ fn pauses_thresholds_filters_and_what_was_there_before() {
     assert_eq!((list["data"].as_array().unwrap().len(), list["next"].is_string()), (3, true));
 }
 
+/// The store knows a query before memory does. What is asked in between waits for memory.
+#[test]
+fn a_query_just_made_misses_nothing() {
+    let server = Server::start(Options::default().env("FAILPOINTS", "standing-committed=sleep(400)"));
+    add_with(&server, "clip-11.mp4", &json!({}));
+    // Its making wakes nobody in time: the next upload does, while the query is half made.
+    let asked = json!({"query": {"text": "a star"}, "min_score": -1, "backfill": true});
+    let query = std::thread::scope(|scope| {
+        let query = scope.spawn(|| create(&server, asked));
+        for name in ["clip-09.mp4", "clip-12.mp4"] {
+            add_with(&server, name, &json!({}));
+        }
+        query.join().unwrap()
+    });
+    let all = ["clip-09.mp4", "clip-11.mp4", "clip-12.mp4"].map(str::to_owned).into();
+    eventually("it was asked about everything", || (matched(&server, &query) == all).then_some(()));
+}
+
 #[test]
 fn bad_standing_queries_are_refused() {
     let server = Server::start(Options::default());

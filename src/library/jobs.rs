@@ -140,9 +140,9 @@ impl Library {
                 (job, new.then_some(given))
             }
         };
-        self.note_work(WorkKind::Job, job.id, true).await?;
         self.start_workers();
         self.work.wake.notify_one();
+        self.note_work(WorkKind::Job, job.id, true).await?;
         Ok((job, given))
     }
 
@@ -183,11 +183,11 @@ impl Library {
     /// [`LibraryError`].
     pub async fn cancel_job(&self, id: JobId) -> Result<JobRecord, LibraryError> {
         self.store.cancel_job(id).await?;
-        self.note_work(WorkKind::Job, id, false).await?;
         let began = Instant::now();
         while self.work.cancel(id) && began.elapsed() < Duration::from_secs(2) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        self.note_work(WorkKind::Job, id, false).await?;
         Ok(self.store.job(id).await?)
     }
 
@@ -209,11 +209,11 @@ impl Library {
     pub async fn resume_job(&self, id: JobId) -> Result<JobRecord, LibraryError> {
         let paused = self.store.job(id).await?.state == WorkState::Paused;
         let job = self.store.pause_job(id, false).await?;
-        self.note_work(WorkKind::Job, id, true).await?;
         if paused {
             self.baselines.set(&job);
             self.work.wake.notify_one();
         }
+        self.note_work(WorkKind::Job, id, true).await?;
         Ok(job)
     }
 
@@ -224,10 +224,10 @@ impl Library {
     pub async fn retry_job(self: &Arc<Self>, id: JobId) -> Result<JobRecord, LibraryError> {
         let (job, queued) = self.store.retry_failed(id).await?;
         if queued > 0 {
-            self.note_work(WorkKind::Job, id, true).await?;
             self.baselines.set(&job);
             self.start_workers();
             self.work.wake.notify_one();
+            self.note_work(WorkKind::Job, id, true).await?;
         }
         Ok(job)
     }

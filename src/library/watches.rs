@@ -51,8 +51,8 @@ impl Library {
             return Err(LibraryError::TooManyWatches(MAX_WATCHES));
         }
         let watch = self.store.create_watch(&spec).await?;
-        self.note_work(WorkKind::Watch, watch.id, true).await?;
         self.watch_wake.notify_one();
+        self.note_work(WorkKind::Watch, watch.id, true).await?;
         Ok(watch)
     }
 

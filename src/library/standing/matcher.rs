@@ -84,7 +84,8 @@ async fn round(library: &Arc<Library>) -> Result<Round, LibraryError> {
     if pending.is_empty() {
         return Ok(Round { unready, ..Round::default() });
     }
-    let entries = library.standing.now();
+    // After the list, not before: what the list names is in the store, and may not be in memory yet.
+    let entries = library.standing.settled().await;
     let (corpus, measured) = (library.corpus(), library.is_measured());
     let settled: Vec<Settled> = blocking(move || {
         Ok(pending.into_iter().map(|pending| settle(&corpus, &entries, pending, measured)).collect())

@@ -14,6 +14,7 @@ pub use spec::{Given, GivenPart, StandingSpec};
 use super::webhooks::{WebhookGiven, WebhookRequest};
 use super::{Library, LibraryError};
 use crate::catalog::Filter;
+use crate::fail_points::crash_point;
 use crate::ledger::WorkKind;
 use crate::model::{Bundle, Priority};
 use crate::search::{Comparable, Fuse, Least, QueryPart, Standing};
@@ -217,6 +218,12 @@ impl StandingQueries {
         Arc::clone(&self.entries.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// All of them once no change is half made: whatever the store knew before this call is among them.
+    async fn settled(&self) -> Arc<Vec<Arc<Entry>>> {
+        let _change = self.change.lock().await;
+        self.now()
+    }
+
     fn find(&self, id: StandingId) -> Option<Arc<Entry>> {
         self.now().iter().find(|entry| entry.id == id).cloned()
     }
@@ -274,10 +281,11 @@ impl Library {
             return Err(StandingError::TooMany.into());
         }
         let record = self.store.create_standing(&stored).await?;
-        self.note_work(WorkKind::StandingQuery, record.id, true).await?;
+        crash_point!("standing-committed");
         let entry = Entry { query: Some(query), ..Entry::without_query(&record, spec) };
         self.standing.put(Arc::new(entry));
         self.standing.wake();
+        self.note_work(WorkKind::StandingQuery, record.id, true).await?;
         Ok((self.standing_view(record)?, given))
     }
 
@@ -326,9 +334,10 @@ impl Library {
             backfill: patch.backfill,
         };
         let record = self.store.update_standing(id, &change).await?;
-        self.note_work(WorkKind::StandingQuery, id, true).await?;
+        crash_point!("standing-committed");
         self.standing.put(Arc::new(Entry { query, ..Entry::without_query(&record, spec) }));
         self.standing.wake();
+        self.note_work(WorkKind::StandingQuery, id, true).await?;
         self.standing_view(record)
     }
 
@@ -339,9 +348,8 @@ impl Library {
     pub async fn delete_standing_query(&self, id: StandingId) -> Result<(), LibraryError> {
         let _change = self.standing.change.lock().await;
         self.store.delete_standing(id).await?;
-        self.note_work(WorkKind::StandingQuery, id, false).await?;
         self.standing.remove(id);
-        Ok(())
+        self.note_work(WorkKind::StandingQuery, id, false).await
     }
 
     /// Matches of a standing query newest first; `after` = last id of the previous page.
