@@ -205,7 +205,7 @@ pub async fn scratch_of(
         }
     };
     let bytes = data_uri::decode(&uri, modality, param)?;
-    let mut writer = state.library.begin_upload(u64::MAX)?;
+    let mut writer = state.library.begin_upload(u64::MAX);
     writer.write(&bytes).await?;
     Ok(writer.finish_scratch().await?.path)
 }

@@ -250,15 +250,12 @@ impl Library {
     }
 
     /// Begins to receive an upload of at most `max_bytes`.
-    ///
-    /// # Errors
-    /// [`LibraryError::Io`].
-    pub fn begin_upload(&self, max_bytes: u64) -> Result<UploadWriter, LibraryError> {
+    pub fn begin_upload(&self, max_bytes: u64) -> UploadWriter {
         // While the disk takes no bytes, nothing that is to be kept comes here: a query's file does.
         if self.disk.refusal().is_some() {
-            return Ok(UploadWriter::elsewhere(max_bytes)?);
+            return UploadWriter::elsewhere(max_bytes);
         }
-        Ok(UploadWriter::new(&self.uploads, max_bytes)?)
+        UploadWriter::new(&self.uploads, max_bytes)
     }
 
     /// Refuses early where the queue of uploads is full, before a body is read.

@@ -67,7 +67,7 @@ impl Library {
     async fn receive(&self, mut download: Download) -> Result<Upload, LibraryError> {
         let max_bytes = self.sources.max_fetch_bytes;
         self.check_disk(0)?;
-        let mut writer = self.begin_upload(max_bytes)?;
+        let mut writer = self.begin_upload(max_bytes);
         while let Some(bytes) = download.next().await? {
             writer.write(&bytes).await?;
         }

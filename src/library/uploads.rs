@@ -98,11 +98,6 @@ impl Uploads {
         &self.temporary
     }
 
-    /// A temporary file that goes when its guard does.
-    pub(super) fn temporary_file(&self) -> io::Result<(File, TempPath)> {
-        tempfile::Builder::new().prefix("upload-").tempfile_in(&self.temporary).map(|file| file.into_parts())
-    }
-
     /// Where bytes of this hash are kept. The segmentation is part of it as it is part of an
     /// asset's identity: every asset has a file of its own to delete.
     pub(super) fn path_of(&self, sha256: &str, segmentation: &str) -> PathBuf {
@@ -158,6 +153,11 @@ impl Uploads {
     }
 }
 
+/// A file that goes when its guard does.
+fn temporary_file(folder: &Path) -> io::Result<(File, TempPath)> {
+    tempfile::Builder::new().prefix("upload-").tempfile_in(folder).map(|file| file.into_parts())
+}
+
 /// A folder that file systems make at their root.
 const LOST_AND_FOUND: &str = "lost+found";
 
@@ -196,11 +196,18 @@ fn move_away(quarantine: &Quarantine, path: &Path, reason: &str) {
     }
 }
 
+/// So much of an upload is held in memory before a file is made for it: whoever connects and sends next to
+/// nothing costs no file. Bytes.
+const HEAD_BYTES: usize = 16 << 10;
+
 /// An upload that is being received.
 #[derive(Debug)]
 pub struct UploadWriter {
-    file: tokio::fs::File,
-    path: TempPath,
+    /// Where its file will be; `None`: in the system's folder for temporary files.
+    folder: Option<PathBuf>,
+    file: Option<(tokio::fs::File, TempPath)>,
+    /// What came before there was a file.
+    head: Vec<u8>,
     hasher: Sha256,
     size_bytes: u64,
     max_bytes: u64,
@@ -216,18 +223,17 @@ pub struct Upload {
 }
 
 impl UploadWriter {
-    pub(super) fn new(uploads: &Uploads, max_bytes: u64) -> io::Result<Self> {
-        Ok(Self::into_file(uploads.temporary_file()?, max_bytes))
+    pub(super) fn new(uploads: &Uploads, max_bytes: u64) -> Self {
+        Self::inside(Some(uploads.temporary.clone()), max_bytes)
     }
 
     /// Outside the data folder, for bytes that live for one request.
-    pub(super) fn elsewhere(max_bytes: u64) -> io::Result<Self> {
-        let file = tempfile::Builder::new().prefix("triptych-").tempfile()?;
-        Ok(Self::into_file(file.into_parts(), max_bytes))
+    pub(super) fn elsewhere(max_bytes: u64) -> Self {
+        Self::inside(None, max_bytes)
     }
 
-    fn into_file((file, path): (File, TempPath), max_bytes: u64) -> Self {
-        Self { file: tokio::fs::File::from_std(file), path, hasher: Sha256::new(), size_bytes: 0, max_bytes }
+    fn inside(folder: Option<PathBuf>, max_bytes: u64) -> Self {
+        Self { folder, file: None, head: Vec::new(), hasher: Sha256::new(), size_bytes: 0, max_bytes }
     }
 
     /// Adds bytes.
@@ -240,8 +246,32 @@ impl UploadWriter {
             return Err(LibraryError::UploadTooLarge { max_bytes: self.max_bytes });
         }
         self.hasher.update(bytes);
-        self.file.write_all(bytes).await?;
+        if self.file.is_none() && self.head.len() + bytes.len() <= HEAD_BYTES {
+            self.head.extend_from_slice(bytes);
+            return Ok(());
+        }
+        let (mut file, path) = self.take_file().await?;
+        file.write_all(bytes).await?;
+        self.file = Some((file, path));
         Ok(())
+    }
+
+    /// The file with all that has come; made now if there is none.
+    async fn take_file(&mut self) -> Result<(tokio::fs::File, TempPath), LibraryError> {
+        if let Some(made) = self.file.take() {
+            return Ok(made);
+        }
+        let folder = self.folder.clone();
+        let made = super::blocking(move || {
+            Ok(match folder {
+                Some(folder) => temporary_file(&folder)?,
+                None => tempfile::Builder::new().prefix("triptych-").tempfile()?.into_parts(),
+            })
+        });
+        let (file, path) = made.await?;
+        let mut file = tokio::fs::File::from_std(file);
+        file.write_all(&std::mem::take(&mut self.head)).await?;
+        Ok((file, path))
     }
 
     /// Ends the upload; its bytes are on disk when this returns.
@@ -249,10 +279,11 @@ impl UploadWriter {
     /// # Errors
     /// [`LibraryError::Io`].
     pub async fn finish(mut self) -> Result<Upload, LibraryError> {
-        self.file.flush().await?;
+        let (mut file, path) = self.take_file().await?;
+        file.flush().await?;
         crash_point!("upload-received");
-        self.file.sync_all().await?;
-        self.hashed()
+        file.sync_all().await?;
+        Ok(self.hashed(path))
     }
 
     /// Ends an upload that only lives for one request: nothing need survive a crash.
@@ -260,13 +291,14 @@ impl UploadWriter {
     /// # Errors
     /// [`LibraryError::Io`].
     pub async fn finish_scratch(mut self) -> Result<Upload, LibraryError> {
-        self.file.flush().await?;
-        self.hashed()
+        let (mut file, path) = self.take_file().await?;
+        file.flush().await?;
+        Ok(self.hashed(path))
     }
 
-    fn hashed(self) -> Result<Upload, LibraryError> {
+    fn hashed(self, path: TempPath) -> Upload {
         let content = Content { sha256: hex::encode(self.hasher.finalize()), size_bytes: self.size_bytes };
-        Ok(Upload { path: self.path, content })
+        Upload { path, content }
     }
 }
 
@@ -280,7 +312,7 @@ mod tests {
         let data = dir.path().canonicalize().unwrap();
         let quarantine = Quarantine::of(&data);
         let uploads = Uploads::open(&data, &quarantine).unwrap();
-        let mut writer = UploadWriter::new(&uploads, 5).unwrap();
+        let mut writer = UploadWriter::new(&uploads, 5);
         writer.write(b"abc").await.unwrap();
         let upload = writer.finish().await.unwrap();
         assert_eq!(upload.content.sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
@@ -312,9 +344,16 @@ mod tests {
         );
         assert!(data.join("uploads/lost+found").is_dir());
 
-        let mut writer = UploadWriter::new(&uploads, 5).unwrap();
-        assert_eq!(writer.write(b"abcdef").await.unwrap_err().code(), "payload_too_large");
-        std::mem::forget(writer);
+        let most = HEAD_BYTES as u64 + 9;
+        let mut writer = UploadWriter::new(&uploads, most);
+        let halves = (vec![1; HEAD_BYTES], vec![2; 9]);
+        writer.write(&halves.0).await.unwrap();
+        assert_eq!(fs::read_dir(data.join("tmp")).unwrap().count(), 0, "a little is held in memory");
+        writer.write(&halves.1).await.unwrap();
+        assert_eq!(writer.write(b"a").await.unwrap_err().code(), "payload_too_large");
+        let upload = writer.finish_scratch().await.unwrap();
+        assert_eq!(fs::read(&upload.path).unwrap(), [halves.0, halves.1].concat());
+        std::mem::forget(upload);
         assert_eq!(fs::read_dir(data.join("tmp")).unwrap().count(), 1);
         fs::create_dir_all(data.join("tmp/folder")).unwrap();
         fs::write(data.join("tmp/notes"), b"mine").unwrap();

@@ -68,6 +68,32 @@ struct Curve {
     at_80: Figures,
     overloaded: Figures,
     overloaded_secs: f64,
+    /// Processor time of the server and its decoders for each answer: at capacity, and overloaded.
+    cpu_secs: [f64; 2],
+    /// Processor time that the clients took meanwhile.
+    clients_cpu_secs: f64,
+}
+
+/// The server has one half of the processors, the clients the other one: what the clients take would count
+/// as the server's otherwise, and ten times as many queries of 410 KB are work for them too.
+fn halves() -> Option<(String, rustix::thread::CpuSet)> {
+    let all: Vec<usize> = {
+        let allowed = rustix::thread::sched_getaffinity(None).unwrap();
+        (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect()
+    };
+    let (server, clients) = all.split_at(all.len() / 2);
+    let list = server.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let mut set = rustix::thread::CpuSet::new();
+    clients.iter().for_each(|cpu| set.set(*cpu));
+    (!server.is_empty()).then_some((list, set))
+}
+
+/// Processor time of a process and of the children it has waited for.
+fn cpu_secs(pid: &str) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks: f64 = fields[11..15].iter().map(|field| field.parse::<f64>().unwrap()).sum();
+    ticks / rustix::param::clock_ticks_per_second() as f64
 }
 
 fn measure(server: &Server, query: Query, secs: u64) -> Curve {
@@ -77,12 +103,22 @@ fn measure(server: &Server, query: Query, secs: u64) -> Curve {
     runtime.block_on(async {
         let make = |_| asking.ask(query);
         closed_loop(2, Duration::from_secs(2), make).await;
+        let pid = server.pid().to_string();
+        let start = cpu_secs(&pid);
         let closed = closed_loop(4, how_long, make).await;
+        let at_capacity = (cpu_secs(&pid) - start) / closed.count(ok) as f64;
         let capacity = closed.count(ok) as f64 / how_long.as_secs_f64();
         let at_80 = steady(capacity * 0.8, how_long, make).await;
-        let began = std::time::Instant::now();
+        let (start, clients, began) = (cpu_secs(&pid), cpu_secs("self"), std::time::Instant::now());
         let overloaded = offered(capacity * 10.0, CONNECTIONS, how_long, make).await;
-        Curve { capacity, at_80, overloaded, overloaded_secs: began.elapsed().as_secs_f64() }
+        Curve {
+            capacity,
+            at_80,
+            overloaded_secs: began.elapsed().as_secs_f64(),
+            cpu_secs: [at_capacity, (cpu_secs(&pid) - start) / overloaded.count(ok) as f64],
+            clients_cpu_secs: cpu_secs("self") - clients,
+            overloaded,
+        }
     })
 }
 
@@ -112,18 +148,24 @@ impl Curve {
             self.overloaded.millis(0.99, refused),
             self.overloaded.count(|status| !ok(status) && !refused(status))
         );
+        println!(
+            "  processor time for each answer: {:.1} ms at capacity, {:.1} ms overloaded; the clients took {:.0} %",
+            self.cpu_secs[0] * 1e3,
+            self.cpu_secs[1] * 1e3,
+            self.clients_cpu_secs / self.overloaded_secs * 100.0
+        );
     }
 }
 
-fn library() -> Server {
-    let server = Server::start(Options::default());
+fn library(options: Options) -> Server {
+    let server = Server::start(options);
     server.add(&video("overload.mp4", 19.2, 300));
     server
 }
 
 #[test]
 fn too_many_dear_queries_are_refused_and_cheap_ones_are_answered() {
-    let server = library();
+    let server = library(Options::default());
     let asking = Asking::new(&server);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (dear, text) = runtime.block_on(async {
@@ -146,7 +188,13 @@ fn too_many_dear_queries_are_refused_and_cheap_ones_are_answered() {
 #[test]
 #[ignore = "minutes; make test-overload"]
 fn ten_times_as_many_queries_as_can_be_answered() {
-    let server = library();
+    let server = match halves() {
+        Some((server, clients)) => {
+            rustix::thread::sched_setaffinity(None, &clients).unwrap();
+            library(Options::default().prefix(&["taskset".to_owned(), "-c".to_owned(), server]))
+        }
+        None => library(Options::default()),
+    };
     let curves = [Query::Sound, Query::Text].map(|query| (query, measure(&server, query, 30)));
     for (query, curve) in &curves {
         curve.print(*query);

@@ -1,8 +1,10 @@
 //! How much is worked on at once. A permit is for work: it is taken when a request's body has come, and
 //! given back when the answer's head is ready, so no client holds one by being slow.
 
+mod coming;
 mod weigh;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,10 +19,11 @@ use tokio::sync::OwnedSemaphorePermit;
 pub use weigh::Admission;
 
 use super::bodies::{self, Shares};
+use super::client::Client;
 use super::error::ApiError;
 use super::extract::{content_type, is_json};
 use super::state::AppState;
-use weigh::{Class, Running};
+use weigh::{Class, Expected, Running};
 
 /// Routes that receive forms themselves, and ask for their permit when the form is there.
 const FORMS: &[&str] = &["/v1/search", "/v1/embeddings", "/v1/assets/{id}/timeline", "/v1/assets"];
@@ -42,15 +45,17 @@ struct TicketState {
 
 #[derive(Debug, Default)]
 struct Held {
+    expected: Option<Expected>,
     running: Option<Running>,
     shares: Option<Shares>,
     parsing: Option<OwnedSemaphorePermit>,
 }
 
 impl Ticket {
-    fn new(admission: &Arc<Admission>, class: Class) -> Self {
+    fn new(admission: &Arc<Admission>, class: Class, expected: Option<Expected>) -> Self {
         let admission = Arc::clone(admission);
-        Self(Arc::new(TicketState { admission, class, held: Mutex::default() }))
+        let held = Mutex::new(Held { expected, ..Held::default() });
+        Self(Arc::new(TicketState { admission, class, held }))
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -66,7 +71,8 @@ impl Ticket {
         let patience = if self.0.class.size > LARGE_BITS { LARGE_WAITS } else { Duration::ZERO };
         let deadline = Instant::now() + patience;
         loop {
-            match self.0.admission.enter(self.0.class.clone()) {
+            let expected = self.held().expected.take();
+            match self.0.admission.enter(self.0.class.clone(), expected) {
                 Ok(running) => {
                     self.held().running = Some(running);
                     return Ok(());
@@ -115,7 +121,9 @@ async fn prepare(
     mut class: Class,
     length: Option<u64>,
 ) -> Result<(Request, Ticket), ApiError> {
-    state.admission.check(&class)?;
+    let from =
+        request.extensions().get::<Client>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |one| one.address);
+    let expected = state.admission.expect(&class, from)?;
     let max_bytes = state.config.max_body_bytes;
     let form = content_type(request.headers()) == "multipart/form-data" && FORMS.contains(&&*class.route);
     let json = is_json(request.headers());
@@ -125,12 +133,12 @@ async fn prepare(
     }
     if form {
         state.bodies.check_room(length.unwrap_or(0))?;
-        let ticket = Ticket::new(&state.admission, class);
+        let ticket = Ticket::new(&state.admission, class, expected);
         request.extensions_mut().insert(ticket.clone());
         return Ok((request, ticket));
     }
     if !json {
-        let ticket = Ticket::new(&state.admission, class);
+        let ticket = Ticket::new(&state.admission, class, expected);
         ticket.enter().await?;
         return Ok((request, ticket));
     }
@@ -146,7 +154,7 @@ async fn prepare(
     };
     let (parcel, shares) = received.pack();
     request.extensions_mut().insert(parcel);
-    let ticket = Ticket::new(&state.admission, class);
+    let ticket = Ticket::new(&state.admission, class, expected);
     ticket.keep(shares);
     ticket.held().parsing = parsing;
     ticket.enter().await?;

@@ -1,6 +1,7 @@
 //! What requests are expected to cost, and which are taken on.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::super::error::ApiError;
 use super::super::extract::content_type;
+use super::coming::Coming;
 
 /// Routes whose requests are weighed by what they are expected to cost.
 const QUERIES: &[&str] = &["/v1/search", "/v1/embeddings", "/v1/assets/{id}/timeline"];
@@ -19,15 +21,16 @@ const MEDIA_FROM_BYTES: u64 = 16 << 10;
 /// So many queries without media are taken side by side for each one that the server answers at a time, whatever
 /// they seem to cost: where the whole machine stands still for a moment, that is no reason to refuse them.
 const LIGHT_ALWAYS: f64 = 16.0;
-/// While requests queue up lastingly, one is taken only if it need not be expected to wait longer than
-/// this, or than [`LASTING_COSTS`] times its own cost.
-const LASTING_WAIT_SECS: f64 = 0.075;
-const LASTING_COSTS: f64 = 4.0;
+/// While queries had to be refused lately, one is taken only if it is done after this many times its own cost:
+/// a queue that never empties makes everybody wait and serves nobody sooner.
+const LASTING_COSTS: f64 = 2.5;
+/// Those without media may wait so long in any case, seconds.
+const LASTING_LIGHT_SECS: f64 = 0.01;
 /// The same for a burst: what many ask at once is taken if it is done soon.
-const BURST_WAIT_SECS: f64 = 0.5;
-const BURST_COSTS: f64 = 12.0;
-/// Requests queue up lastingly when there were always some waiting for so long.
-const LASTING_AFTER: Duration = Duration::from_millis(300);
+const BURST_SECS: f64 = 0.2;
+const BURST_COSTS: f64 = 6.0;
+/// What comes so long after the last refusal is a burst.
+const CALM_AFTER: Duration = Duration::from_secs(1);
 /// What a class is expected to cost is the quantile of what its requests were seen to cost, so that a moment in
 /// which the machine stood still does not make all of them dear.
 const COST_QUANTILE: f64 = 0.3;
@@ -90,25 +93,20 @@ impl Cost {
 }
 
 /// Requests that do not crowd out those of another lane.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Lane {
     running: HashMap<Class, usize>,
     count: usize,
-    /// When hardly any request had to wait for another one, last.
-    calm: Instant,
+    /// When one was refused because others stood before it, last.
+    refused: Option<Instant>,
 }
 
-impl Lane {
-    fn new() -> Self {
-        Self { running: HashMap::new(), count: 0, calm: Instant::now() }
-    }
-}
-
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Lanes {
     light: Lane,
     dear: Lane,
     costs: HashMap<Class, Cost>,
+    coming: Coming,
 }
 
 impl Lanes {
@@ -125,6 +123,12 @@ impl Lanes {
     /// other request takes no more of them than its own cost, nor than this one's, before this one is done.
     fn ahead(&self, lane: &Lane, secs: f64) -> f64 {
         lane.running.iter().map(|(class, count)| self.cost(class).min(secs) * *count as f64).sum()
+    }
+
+    /// The same for those whose bodies are on their way, and how many they are.
+    fn coming(&self, dear: bool, secs: f64, now: Instant) -> (f64, usize) {
+        let classes = self.coming.classes(now).filter(|_| dear);
+        classes.fold((0.0, 0), |(ahead, count), class| (ahead + self.cost(class).min(secs), count + 1))
     }
 }
 
@@ -153,12 +157,11 @@ pub struct Running {
 impl Admission {
     /// For so many requests at once, of which `parallel` do not slow each other down.
     pub fn new(max_in_flight: usize, parallel: usize) -> Arc<Self> {
-        let lanes = Lanes { light: Lane::new(), dear: Lane::new(), costs: HashMap::new() };
         Arc::new(Self {
             permits: Arc::new(Semaphore::new(max_in_flight.max(1))),
             others: Arc::new(Semaphore::new((max_in_flight - max_in_flight / 4).max(1))),
             parallel: parallel.max(1) as f64,
-            lanes: Mutex::new(lanes),
+            lanes: Mutex::default(),
         })
     }
 
@@ -166,48 +169,65 @@ impl Admission {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a request would be taken now; said before its body is read.
-    pub fn check(&self, class: &Class) -> Result<(), Refusal> {
+    /// Whether a request would be taken now; said before its body is read. A query with media gets a place that
+    /// it keeps if its body comes soon, so that no more are received than can be answered.
+    pub fn expect(self: &Arc<Self>, class: &Class, from: IpAddr) -> Result<Option<Expected>, Refusal> {
         let taken = |permits: &Semaphore| permits.available_permits() == 0;
         if taken(&self.permits) || (!class.is_light_query() && taken(&self.others)) {
             return Err(Refusal::TooMany);
         }
-        self.weigh(&self.lanes(), class)
+        if !class.is_query() {
+            return Ok(None);
+        }
+        let now = Instant::now();
+        let mut lanes = self.lanes();
+        let coming = lanes.coming(class.dear, lanes.cost(class), now);
+        self.weigh(&mut lanes, class, coming, now)?;
+        let place = if class.dear { lanes.coming.add(class, from, now) } else { None };
+        drop(lanes);
+        Ok(place.map(|place| Expected { admission: Arc::clone(self), place: Some(place) }))
     }
 
     /// Refuses a query that would wait too long.
-    fn weigh(&self, lanes: &Lanes, class: &Class) -> Result<(), Refusal> {
-        if !class.is_query() {
-            return Ok(());
-        }
-        let now = Instant::now();
+    fn weigh(
+        &self,
+        lanes: &mut Lanes,
+        class: &Class,
+        coming: (f64, usize),
+        now: Instant,
+    ) -> Result<(), Refusal> {
         let secs = lanes.cost(class);
         let lane = if class.dear { &lanes.dear } else { &lanes.light };
-        let lasting = now.saturating_duration_since(lane.calm) > LASTING_AFTER;
-        let (wait, costs) =
-            if lasting { (LASTING_WAIT_SECS, LASTING_COSTS) } else { (BURST_WAIT_SECS, BURST_COSTS) };
-        let ahead = lanes.ahead(lane, secs);
-        let most = wait.max(secs * costs);
-        let always = if class.dear { 1.0 } else { self.parallel * LIGHT_ALWAYS };
-        if lane.count as f64 >= always && (ahead + secs) / self.parallel > most {
+        let lasting = lane.refused.is_some_and(|last| now.saturating_duration_since(last) < CALM_AFTER);
+        let most = match (lasting, class.dear) {
+            (true, true) => secs * LASTING_COSTS,
+            (true, false) => LASTING_LIGHT_SECS.max(secs * LASTING_COSTS),
+            (false, _) => BURST_SECS.max(secs * BURST_COSTS),
+        };
+        let (ahead, count) = (lanes.ahead(lane, secs) + coming.0, lane.count + coming.1);
+        // One more than are answered at a time: the next one is there when one is done.
+        let always = if class.dear { self.parallel + 1.0 } else { self.parallel * LIGHT_ALWAYS };
+        if count as f64 >= always && (ahead + secs) / self.parallel > most {
+            lanes.lane(class.dear).refused = Some(now);
             return Err(Refusal::Overloaded { wait_secs: ahead / self.parallel });
         }
         Ok(())
     }
 
-    pub fn enter(self: &Arc<Self>, class: Class) -> Result<Running, Refusal> {
+    /// Takes a request on, or not; one that was expected has its place already.
+    pub fn enter(self: &Arc<Self>, class: Class, expected: Option<Expected>) -> Result<Running, Refusal> {
         let take =
             |permits: &Arc<Semaphore>| Arc::clone(permits).try_acquire_owned().map_err(|_| Refusal::TooMany);
         let permit = take(&self.permits)?;
         let other = (!class.is_light_query()).then(|| take(&self.others)).transpose()?;
+        let has_place = expected.is_some_and(Expected::came_in_time);
         let mut lanes = self.lanes();
-        self.weigh(&lanes, &class)?;
         let others = lanes.light.count + lanes.dear.count;
         if class.is_query() {
-            let lane = lanes.lane(class.dear);
-            if (lane.count as f64) < self.parallel {
-                lane.calm = Instant::now();
+            if !has_place {
+                self.weigh(&mut lanes, &class, (0.0, 0), Instant::now())?;
             }
+            let lane = lanes.lane(class.dear);
             lane.count += 1;
             *lane.running.entry(class.clone()).or_default() += 1;
         }
@@ -220,6 +240,29 @@ impl Admission {
             succeeded: false,
             _permits: [Some(permit), other],
         })
+    }
+}
+
+/// A query whose body is on its way.
+#[derive(Debug)]
+pub struct Expected {
+    admission: Arc<Admission>,
+    place: Option<u64>,
+}
+
+impl Expected {
+    /// Its body is there: whether its place was kept so long.
+    fn came_in_time(mut self) -> bool {
+        let place = self.place.take();
+        place.is_some_and(|place| self.admission.lanes().coming.take(place, Instant::now()))
+    }
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.admission.lanes().coming.take(place, Instant::now());
+        }
     }
 }
 
@@ -270,9 +313,6 @@ impl Drop for Running {
                 lane.running.remove(&self.class);
             }
         }
-        if lane.count as f64 <= parallel {
-            lane.calm = now;
-        }
     }
 }
 
@@ -289,25 +329,48 @@ mod tests {
     }
 
     fn lasting(admission: &Admission, dear: bool) {
-        let past = Instant::now().checked_sub(LASTING_AFTER * 2).unwrap();
-        admission.lanes().lane(dear).calm = past;
+        admission.lanes().lane(dear).refused = Some(Instant::now());
     }
+
+    fn enter(admission: &Arc<Admission>, class: &Class) -> Result<Running, Refusal> {
+        admission.enter(class.clone(), None)
+    }
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     #[test]
     fn a_burst_is_taken_and_a_lasting_queue_is_kept_short() {
         let admission = Admission::new(256, 2);
         let class = class(true);
         known(&admission, &class, 0.1);
-        let burst: Vec<_> = (0..100).map_while(|_| admission.enter(class.clone()).ok()).collect();
-        assert_eq!(burst.len(), 24, "twelve costs of wait on two processors");
+        let burst: Vec<_> = (0..100).map_while(|_| enter(&admission, &class).ok()).collect();
+        assert_eq!(burst.len(), 12, "six costs of wait on two processors");
         drop(burst);
-        let mut queue = vec![admission.enter(class.clone()).unwrap()];
-        for _ in 0..100 {
-            lasting(&admission, true);
-            queue.extend(admission.enter(class.clone()));
-        }
-        // The two first ones find the lane calm.
-        assert_eq!(queue.len(), 8, "four costs of wait on two processors");
+        lasting(&admission, true);
+        let queue: Vec<_> = (0..100).map_while(|_| enter(&admission, &class).ok()).collect();
+        assert_eq!(queue.len(), 5, "two and a half costs of wait on two processors");
+    }
+
+    #[test]
+    fn bodies_on_their_way_have_places_and_slow_ones_lose_them() {
+        let admission = Admission::new(256, 2);
+        let class = class(true);
+        known(&admission, &class, 0.1);
+        lasting(&admission, true);
+        let mut coming: Vec<_> =
+            (0..100).map_while(|_| admission.expect(&class, HERE).ok()).map(Option::unwrap).collect();
+        assert_eq!(coming.len(), 5, "as many as are taken");
+        // Whoever has come is weighed against those that are there.
+        let came = enter(&admission, &class).unwrap();
+        drop(came);
+        let running = admission.enter(class.clone(), coming.pop()).unwrap();
+        assert!(admission.expect(&class, HERE).is_err(), "it changed its place for another one");
+        drop(running);
+        std::thread::sleep(super::super::coming::IN_TIME * 2);
+        assert!(!coming.pop().unwrap().came_in_time());
+        assert!(admission.expect(&class, HERE).unwrap().is_none(), "it was late, and is given none");
+        let elsewhere = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+        assert!(admission.expect(&class, elsewhere).unwrap().is_some());
     }
 
     #[test]
@@ -315,10 +378,10 @@ mod tests {
         let admission = Admission::new(8, 2);
         let (dear, light) = (class(true), class(false));
         known(&admission, &dear, 0.001);
-        let held: Vec<_> = (0..8).map_while(|_| admission.enter(dear.clone()).ok()).collect();
+        let held: Vec<_> = (0..8).map_while(|_| enter(&admission, &dear).ok()).collect();
         assert_eq!(held.len(), 6);
-        assert!(admission.check(&dear).is_err() && admission.check(&light).is_ok());
-        let light: Vec<_> = (0..8).map_while(|_| admission.enter(light.clone()).ok()).collect();
+        assert!(admission.expect(&dear, HERE).is_err() && admission.expect(&light, HERE).is_ok());
+        let light: Vec<_> = (0..8).map_while(|_| enter(&admission, &light).ok()).collect();
         assert_eq!(light.len(), 2);
         drop((held, light));
         assert_eq!(admission.permits.available_permits(), 8);
@@ -330,16 +393,16 @@ mod tests {
         let (long, short) = (class(true), Class { size: 5, ..class(true) });
         known(&admission, &long, 60.0);
         known(&admission, &short, 0.02);
-        let _running: Vec<_> = (0..4).map(|_| admission.enter(long.clone()).unwrap()).collect();
+        let _running: Vec<_> = (0..4).map(|_| enter(&admission, &long).unwrap()).collect();
         lasting(&admission, true);
-        assert!(admission.enter(short).is_ok());
+        assert!(enter(&admission, &short).is_ok());
     }
 
     #[test]
     fn the_only_one_is_taken_whatever_it_costs() {
         let admission = Admission::new(1, 1);
         known(&admission, &class(true), 1e6);
-        assert!(admission.enter(class(true)).is_ok());
+        assert!(enter(&admission, &class(true)).is_ok());
     }
 
     #[test]

@@ -34,7 +34,7 @@ impl Library {
                 Ok(QueryPart { modality: crate::types::Modality::Text, vectors, weight: 1.0, words })
             }
             Given::Media { modality, bytes, .. } => {
-                let mut writer = self.begin_upload(u64::MAX)?;
+                let mut writer = self.begin_upload(u64::MAX);
                 writer.write(bytes).await?;
                 let file = writer.finish_scratch().await?;
                 let vectors = self.embedder.query_media(&file.path, *modality, None).await?;
