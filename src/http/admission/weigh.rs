@@ -30,7 +30,7 @@ const LASTING_LIGHT_SECS: f64 = 0.01;
 const BURST_SECS: f64 = 0.2;
 const BURST_COSTS: f64 = 6.0;
 /// What comes so long after the last refusal is a burst.
-const CALM_AFTER: Duration = Duration::from_secs(1);
+const CALM_AFTER: Duration = Duration::from_millis(300);
 /// What a class is expected to cost is the quantile of what its requests were seen to cost, so that a moment in
 /// which the machine stood still does not make all of them dear.
 const COST_QUANTILE: f64 = 0.3;
