@@ -51,6 +51,9 @@ pub enum LibraryError {
     /// More watches than a library takes.
     #[error("there are {0} watches already; watch a folder above some of them instead")]
     TooManyWatches(usize),
+    /// A file that was found in a listing and is not to be indexed.
+    #[error("{}", .0.reason)]
+    LeftOut(crate::jobs::LeftOut),
     /// Too much work is queued.
     #[error("too much work is queued; try again in {retry_after_secs} s")]
     Busy {
@@ -195,6 +198,7 @@ impl LibraryError {
             Self::BadManifest(_) => "invalid_manifest",
             Self::WatchExists(_) => "watch_exists",
             Self::TooManyWatches(_) => "too_many_watches",
+            Self::LeftOut(left_out) => left_out.code,
             Self::Busy { .. } => "busy",
             Self::UploadTooLarge { .. } => "payload_too_large",
             Self::UnknownAsset(..) => "asset_unknown",

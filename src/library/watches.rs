@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{Library, LibraryError};
-use crate::jobs::{ListError, NameFilter, SeenFile, list_seen};
+use crate::jobs::{LeftOut, ListError, NameFilter, SeenFile, examine_seen, list_seen};
 use crate::ledger::WorkKind;
 use crate::store::{JobRecord, NewItem, StoreError, WatchRecord, WatchSpec, WatchedFile, WorkState};
 use crate::types::{AssetId, WatchId};
@@ -216,9 +216,19 @@ impl Library {
         if ready.is_empty() {
             return Ok(());
         }
-        let spec = &watch.spec;
-        let item = |path| NewItem { path, name: None, metadata: spec.metadata.clone() };
-        let items: Vec<NewItem> = ready.into_iter().map(item).collect();
+        let (spec, roots) = (&watch.spec, self.roots.clone());
+        let examined = super::blocking(move || {
+            let inside = |path: &Path| roots.holds(path);
+            Ok(ready.into_iter().map(|path| (examine_seen(&path, &inside).err(), path)).collect::<Vec<_>>())
+        });
+        let examined = examined.await?;
+        if self.left_out_before(watch.id, &examined).await? {
+            return Ok(());
+        }
+        let items: Vec<NewItem> = examined
+            .into_iter()
+            .map(|(left_out, path)| super::jobs::item_of(path, left_out, &spec.metadata))
+            .collect();
         let request =
             json!({"type": "index", "path": spec.path, "metadata": spec.metadata, "watch": watch.id});
         // A crash before the job is noted gives the same job back, not a second one. No request can send a
@@ -230,6 +240,26 @@ impl Library {
         self.work.wake.notify_one();
         self.watch_wake.notify_one();
         Ok(())
+    }
+
+    /// Whether these are all files that an earlier job left out, and that have changed and are no media still (a
+    /// log, say): noted, and told once only.
+    async fn left_out_before(
+        &self,
+        id: WatchId,
+        examined: &[(Option<LeftOut>, String)],
+    ) -> Result<bool, LibraryError> {
+        if examined.iter().any(|(left_out, _)| left_out.is_none()) {
+            return Ok(false);
+        }
+        let paths: Vec<String> = examined.iter().map(|(_, path)| path.clone()).collect();
+        let mut files = self.store.watch_files_named(id, &paths).await?;
+        if files.iter().any(|file| file.taken.is_none() || file.asset.is_some()) {
+            return Ok(false);
+        }
+        files.iter_mut().for_each(|file| file.taken = Some((file.size_bytes, file.mtime_ns)));
+        self.store.put_watch_files(id, &files).await?;
+        Ok(true)
     }
 
     /// Whether the newest job of a watch has not been dealt with.

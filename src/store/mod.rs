@@ -14,7 +14,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-pub use checks::{AssetFacts, Checks, ContentNote, Damage, DamagedRow, DamagedVectors, mtime_ns};
+pub use checks::{AssetFacts, Checks, ContentNote, Damage, DamagedRow, DamagedVectors, changed_ns, mtime_ns};
 pub use full::StorageFull;
 pub use lock::FolderLock;
 pub use sqlite::{CopiedAsset, CopyFacts, DATABASE, SqliteStore, StoreCopy};
@@ -251,17 +251,19 @@ pub enum WorkState {
     Cancelled,
     /// Paused by a user (jobs only): what runs ends, nothing new is begun.
     Paused,
+    /// Left out (items only); `error` says why.
+    Skipped,
 }
 
 impl WorkState {
     /// Every state.
-    pub const ALL: [Self; 6] =
-        [Self::Queued, Self::Running, Self::Done, Self::Failed, Self::Cancelled, Self::Paused];
+    pub const ALL: [Self; 7] =
+        [Self::Queued, Self::Running, Self::Done, Self::Failed, Self::Cancelled, Self::Paused, Self::Skipped];
 
     /// Whether nothing more will happen by itself or by resuming.
     #[must_use]
     pub const fn has_ended(self) -> bool {
-        matches!(self, Self::Done | Self::Failed | Self::Cancelled)
+        matches!(self, Self::Done | Self::Failed | Self::Cancelled | Self::Skipped)
     }
 
     /// The name used in JSON and in the store.
@@ -274,6 +276,7 @@ impl WorkState {
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
             Self::Paused => "paused",
+            Self::Skipped => "skipped",
         }
     }
 
@@ -301,6 +304,10 @@ pub struct JobRecord {
     pub items_done: u64,
     /// Items failed.
     pub items_failed: u64,
+    /// Items left out.
+    pub items_skipped: u64,
+    /// Items done of which only a part could be read.
+    pub items_partial: u64,
     /// Clips made so far.
     pub clips: u64,
     /// Seconds of media indexed so far.
@@ -324,6 +331,16 @@ pub struct NewItem {
     pub name: Option<String>,
     /// The user's JSON object for it.
     pub metadata: serde_json::Value,
+    /// Code and sentence where it is left out.
+    pub skipped: Option<(String, String)>,
+}
+
+impl NewItem {
+    /// One that is to be indexed.
+    #[must_use]
+    pub const fn new(path: String, metadata: serde_json::Value) -> Self {
+        Self { path, name: None, metadata, skipped: None }
+    }
 }
 
 /// One item (file) of a job.
@@ -345,7 +362,7 @@ pub struct JobItem {
     pub clips: u64,
     /// Seconds of media.
     pub media_secs: f64,
-    /// Code and sentence where it failed, or why it is tried again.
+    /// Code and sentence where it failed or was left out, or why it is tried again.
     pub error: Option<(String, String)>,
     /// How often it was tried and put off.
     pub attempts: u32,

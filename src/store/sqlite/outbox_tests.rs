@@ -160,7 +160,7 @@ async fn every_way_a_job_ends_is_told_once() {
     let dir = TempDir::new().unwrap();
     let store = open(&dir).await;
     let none: &[NewItem] = &[];
-    let one = &[NewItem { path: "/f".to_owned(), name: None, metadata: json!({}) }];
+    let one = &[NewItem::new("/f".to_owned(), json!({}))];
     let (hook, request) = (webhook("h:1"), json!({"path": "/p", "metadata": {"k": 1}}));
     let (empty, new) =
         store.create_job_with_webhook("index", &request, none, Some("key"), &hook).await.unwrap();

@@ -241,7 +241,7 @@ async fn a_thousand_assets_page_newest_first() {
 }
 
 fn items(n: usize) -> Vec<NewItem> {
-    (0..n).map(|i| NewItem { path: format!("/f{i}"), name: None, metadata: json!({ "i": i }) }).collect()
+    (0..n).map(|i| NewItem::new(format!("/f{i}"), json!({ "i": i }))).collect()
 }
 
 #[tokio::test]

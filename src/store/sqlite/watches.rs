@@ -314,7 +314,7 @@ mod tests {
         assert_eq!(store.watch_files_gone(watch.id, 3, 9).await.unwrap(), std::slice::from_ref(&gone));
         assert_eq!(store.watch(watch.id).await.unwrap().files, 3);
 
-        let items = ["/in/a"].map(|path| NewItem { path: path.into(), name: None, metadata: json!({}) });
+        let items = ["/in/a"].map(|path| NewItem::new(path.into(), json!({})));
         let job = store.create_job("index", &json!({}), &items, None).await.unwrap().id;
         store.begin_watch_job(watch.id, job).await.unwrap();
         assert_eq!(store.watch_files_ready(watch.id, 9).await.unwrap(), ["/in/b"]);
