@@ -268,5 +268,7 @@ pub(super) fn is_passing(code: &str) -> bool {
             | "decode_worker_killed"
             | "url_failed"
             | "url_timeout"
+            // A file that was written to while it was indexed.
+            | "content_damaged"
     )
 }

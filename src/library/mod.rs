@@ -302,8 +302,12 @@ impl Library {
             recall.offer(&corpus.index, &request, &response.space);
             Ok(response)
         };
-        let response = self.off_thread(answer).await?;
+        let mut response = self.off_thread(answer).await?;
         metrics::searched(response.index_secs);
+        let damaged = self.damage_of(response.hits.iter().map(|hit| hit.asset_id).collect()).await?;
+        for hit in &mut response.hits {
+            hit.damage = damaged.get(&hit.asset_id).copied();
+        }
         Ok(response)
     }
 

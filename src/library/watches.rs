@@ -157,13 +157,17 @@ impl Library {
             let items = self.store.job_items(job.id, after, PAGE).await?;
             let Some(last) = items.last() else { break };
             after = last.seq;
-            let done = items.into_iter().filter(|item| item.state == WorkState::Done);
-            let made: HashMap<String, AssetId> =
-                done.filter_map(|item| item.asset.map(|asset| (item.path, asset))).collect();
+            let ended =
+                items.into_iter().filter(|item| item.state.has_ended() && item.state != WorkState::Cancelled);
+            let made: HashMap<String, Option<AssetId>> =
+                ended.map(|item| (item.path, item.asset.filter(|_| item.state == WorkState::Done))).collect();
             let paths: Vec<String> = made.keys().cloned().collect();
             let mut first_time = Vec::new();
             for mut file in self.store.watch_files_named(watch.id, &paths).await? {
-                let new = made.get(&file.path).copied();
+                let new = made.get(&file.path).copied().flatten();
+                if new.is_none() && !self.is_replaced(&file).await? {
+                    continue;
+                }
                 let before = std::mem::replace(&mut file.asset, new);
                 match before {
                     _ if before == new => {}
@@ -177,6 +181,19 @@ impl Library {
             self.store.put_watch_files(watch.id, &first_time).await?;
         }
         Ok(self.store.settle_watch(watch.id, job.ended_unix_ms).await?)
+    }
+
+    /// Whether what a watched file became is known not to be what it is now.
+    async fn is_replaced(&self, file: &WatchedFile) -> Result<bool, LibraryError> {
+        let Some(asset) = file.asset else { return Ok(false) };
+        match self.store.asset(asset).await {
+            Err(StoreError::NotFound(_)) => Ok(true),
+            asset => {
+                let asset = asset?;
+                Ok(asset.path == file.path
+                    && matches!(self.open_content(&asset).await, Err(LibraryError::ContentDamaged { .. })))
+            }
+        }
     }
 
     async fn remove_gone(&self, watch: &WatchRecord) -> Result<(), LibraryError> {

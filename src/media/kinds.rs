@@ -18,8 +18,8 @@ const MEDIA: &[&str] = &[
     "spx", "m4a", "m4b", "m4r", "aac", "adts", "aif", "aiff", "aifc", "wma", "caf", "au", "snd", "amr",
     "awb", "3ga", "ac3", "eac3", "ec3", "dts", "ape", "wv", "tta", "dsf", "voc", "mka", "weba", "ra", "isma",
     "cmfa", // Pictures.
-    "jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "bmp", "dib", "avif", "avifs", "heic", "heif",
-    "hif", "tif", "tiff",
+    "jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "bmp", "dib", "avif", "avifs", "heic",
+    "heif", "hif", "tif", "tiff",
 ];
 
 /// Extensions of media that are also those of something else: TypeScript, a Go module, a log. A text is none.

@@ -165,7 +165,8 @@ pub struct AssetRecord {
     pub created_unix_ms: i64,
     /// Unix milliseconds.
     pub updated_unix_ms: i64,
-    /// When its file was last written to, as far as was noted; nanoseconds since 1970.
+    /// When its file was last written to (our own copy) or last changed (a file of a user), as far as was noted;
+    /// nanoseconds since 1970.
     pub file_mtime_ns: Option<i64>,
     /// What is known to be wrong with it.
     pub damage: Option<Damage>,
@@ -387,6 +388,10 @@ pub trait Store: StandingStore + WebhookStore + Upkeep + Checks {
     async fn assets(&self, ids: &[AssetId]) -> Result<Vec<AssetRecord>, StoreError>;
     /// Assets newest first; `after` = last id of the previous page.
     async fn list_assets(&self, after: Option<AssetId>, limit: u32) -> Result<Vec<AssetRecord>, StoreError>;
+    /// Assets of files of users that lie at this path, whatever their bytes.
+    async fn assets_at(&self, path: &str) -> Result<Vec<AssetRecord>, StoreError>;
+    /// Some of the paths at which jobs and watches found the bytes of an asset.
+    async fn asset_paths(&self, id: AssetId) -> Result<Vec<String>, StoreError>;
     /// Assets left in `indexing` by a crash.
     async fn unfinished_assets(&self) -> Result<Vec<AssetRecord>, StoreError>;
     /// Writes where the bytes of assets lie, whose they are, their names and metadata as these records say,

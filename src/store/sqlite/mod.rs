@@ -290,6 +290,12 @@ impl Store for SqliteStore {
     async fn list_assets(&self, after: Option<AssetId>, limit: u32) -> Result<Vec<AssetRecord>, StoreError> {
         assets::list(self, after, limit).await
     }
+    async fn assets_at(&self, path: &str) -> Result<Vec<AssetRecord>, StoreError> {
+        assets::at_path(self, path).await
+    }
+    async fn asset_paths(&self, id: AssetId) -> Result<Vec<String>, StoreError> {
+        assets::paths_of(self, id).await
+    }
     async fn unfinished_assets(&self) -> Result<Vec<AssetRecord>, StoreError> {
         assets::unfinished(self).await
     }

@@ -164,7 +164,7 @@ async fn every_way_a_job_ends_is_told_once() {
     let (hook, request) = (webhook("h:1"), json!({"path": "/p", "metadata": {"k": 1}}));
     let (empty, new) =
         store.create_job_with_webhook("index", &request, none, Some("key"), &hook).await.unwrap();
-    assert!(new && empty.state == WorkState::Done);
+    assert!(new && empty.state == WorkState::Failed);
     let (same, new) =
         store.create_job_with_webhook("index", &request, one, Some("key"), &hook).await.unwrap();
     assert!(!new && same.id == empty.id);

@@ -170,7 +170,9 @@ pub async fn files_ready(store: &SqliteStore, id: WatchId, limit: u32) -> Result
     Ok(sqlx::query_scalar(
         "SELECT path FROM watch_files WHERE watch = (SELECT n FROM watches WHERE id = ?)
              AND stable AND missing_looks = 0
-             AND (taken_size_bytes IS NOT size_bytes OR taken_mtime_ns IS NOT mtime_ns)
+             AND (taken_size_bytes IS NOT size_bytes OR taken_mtime_ns IS NOT mtime_ns
+                  -- Changed without another size or time.
+                  OR asset IN (SELECT id FROM assets WHERE damage = 'changed' AND owned = 0))
          ORDER BY path LIMIT ?",
     )
     .bind(id.to_string())
