@@ -41,7 +41,7 @@ const KINDS: &[(&str, &[&[&str]], &[&str])] = &[
     ("mxf", &[LARGE, SOUND], VIDEO_48K),
     ("gxf", &[LARGE, SOUND], &["-c:v", "mpeg2video", "-c:a", "pcm_s16le", "-ac", "1"]),
     ("dv", &[LARGE, SOUND], &["-target", "pal-dv"]),
-    ("rm", &[FILM, SOUND], &["-c:v", "rv10", "-c:a", "ac3"]),
+    ("rm", &[FILM, SOUND], &["-s", "96x80", "-c:v", "rv10", "-c:a", "ac3"]),
     ("ivf", &[FILM], &["-c:v", "libvpx", "-deadline", "realtime"]),
     ("y4m", &[FILM], &["-pix_fmt", "yuv420p", "-strict", "-1"]),
     ("h264", &[FILM], &["-c:v", "libx264", "-preset", "ultrafast"]),

@@ -108,8 +108,8 @@ impl AssetEntry {
         if let Some(inner) = &condition.filter {
             return self.passes(inner, clip);
         }
-        let key = condition.key.as_deref().unwrap_or_default();
-        let own = match key {
+        let key = condition.compared_key();
+        let own = match &*key {
             "start_secs" => Some(Some(clip.span.start_secs)),
             "end_secs" => Some(Some(clip.span.end_secs)),
             "agreement" => Some(clip.agreement.map(f64::from)),
@@ -121,8 +121,8 @@ impl AssetEntry {
                 None => own.is_some_and(|value| condition.admits(&Scalar::number(value))),
             };
         }
-        let from = self.entries.partition_point(|(name, _)| name.as_str() < key);
-        let mut values = self.entries[from..].iter().take_while(|(name, _)| name == key);
+        let from = self.entries.partition_point(|(name, _)| name.as_str() < &*key);
+        let mut values = self.entries[from..].iter().take_while(|(name, _)| **name == *key);
         match condition.exists {
             Some(exists) => values.next().is_some() == exists,
             None => values.any(|(_, value)| value.as_ref().is_some_and(|value| condition.admits(value))),

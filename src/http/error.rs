@@ -223,6 +223,7 @@ impl From<LibraryError> for ApiError {
             | LibraryError::StoreUnreadable(_)
             | LibraryError::Index(_)
             | LibraryError::Io(_)
+            | LibraryError::Export(_)
             | LibraryError::Panicked => {
                 return internal(error.code(), &error);
             }

@@ -8,6 +8,7 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::media::{HEAD_BYTES, NameSays, head_is_media, name_says};
 use crate::store::mtime_ns;
+use crate::types::nfc;
 
 /// Which of a folder's files are wanted: globs over their paths relative to the folder. `*` stays
 /// within a name, `**` crosses folders; a pattern without `/` is looked for in every folder. Upper
@@ -31,6 +32,8 @@ impl NameFilter {
     /// Whether a file or object is wanted, by its path after the folder.
     #[must_use]
     pub fn wants(&self, relative: &Path) -> bool {
+        let composed = relative.to_str().map(nfc);
+        let relative = composed.as_deref().map_or(relative, Path::new);
         self.include.as_ref().is_none_or(|include| include.is_match(relative))
             && !self.exclude.is_match(relative)
     }
@@ -40,7 +43,7 @@ fn globs(patterns: &[String]) -> Result<GlobSet, String> {
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {
         let anywhere = if pattern.contains('/') { pattern.clone() } else { format!("**/{pattern}") };
-        let glob = GlobBuilder::new(&anywhere).literal_separator(true).case_insensitive(true).build();
+        let glob = GlobBuilder::new(&nfc(&anywhere)).literal_separator(true).case_insensitive(true).build();
         set.add(glob.map_err(|error| format!("`{pattern}`: {}", error.kind()))?);
     }
     set.build().map_err(|error| error.to_string())
@@ -425,6 +428,9 @@ mod tests {
         };
         assert_eq!(chosen(&["*.mp4"], &[]), ["a.mp4", "b/c.MP4", "b/raw/e.mp4", "raw/f.mp4"]);
         assert_eq!(chosen(&["b/*.mp4"], &[]), ["b/c.MP4"]);
+        // Composed and not, either way round; the file keeps its name as it is.
+        let all = NameFilter::new(&["gr\u{fc}n*".to_owned(), "ro\u{302}t*".to_owned()], &[]).unwrap();
+        assert!(all.wants(Path::new("a/gru\u{308}n.mp4")) && all.wants(Path::new("r\u{f4}t.mp4")));
         assert_eq!(chosen(&["*.mp4", "*.wav"], &["**/raw/**"]), ["a.mp4", "b/c.MP4", "b/d.wav"]);
         assert_eq!(chosen(&[], &["*.mp4"]), ["b/d.wav"]);
         assert!(NameFilter::new(&["[".to_owned()], &[]).unwrap_err().starts_with("`[`: "));

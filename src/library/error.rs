@@ -54,6 +54,9 @@ pub enum LibraryError {
     /// A file that was found in a listing and is not to be indexed.
     #[error("{}", .0.reason)]
     LeftOut(crate::jobs::LeftOut),
+    /// An export that could not be written.
+    #[error("the export could not be written: {0}")]
+    Export(String),
     /// Too much work is queued.
     #[error("too much work is queued; try again in {retry_after_secs} s")]
     Busy {
@@ -199,6 +202,7 @@ impl LibraryError {
             Self::WatchExists(_) => "watch_exists",
             Self::TooManyWatches(_) => "too_many_watches",
             Self::LeftOut(left_out) => left_out.code,
+            Self::Export(_) => "export_failed",
             Self::Busy { .. } => "busy",
             Self::UploadTooLarge { .. } => "payload_too_large",
             Self::UnknownAsset(..) => "asset_unknown",

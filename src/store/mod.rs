@@ -1,6 +1,7 @@
 //! The store of record: assets, clips, vectors, jobs. The index is derived from it.
 
 mod checks;
+mod export;
 mod full;
 mod lock;
 mod sqlite;
@@ -15,6 +16,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use checks::{AssetFacts, Checks, ContentNote, Damage, DamagedRow, DamagedVectors, changed_ns, mtime_ns};
+pub use export::{ClipCursor, ExportedClip};
 pub use full::StorageFull;
 pub use lock::FolderLock;
 pub use sqlite::{CopiedAsset, CopyFacts, DATABASE, SqliteStore, StoreCopy};
@@ -423,6 +425,8 @@ pub trait Store: StandingStore + WebhookStore + Upkeep + Checks {
         after: ClipId,
         limit: u32,
     ) -> Result<(Vec<(ClipId, Embedding)>, Vec<ClipId>), StoreError>;
+    /// Clips of finished assets with their vectors, of all or of one, with ids > `after`.
+    async fn export(&self, asset: Option<AssetId>, after: ClipId) -> Result<Box<dyn ClipCursor>, StoreError>;
     /// How many clips have a vector of this track and space, and the sum of their ids: tells
     /// whether an index holds what the store does without reading vectors.
     async fn vector_census(&self, track: Track, space: &Space) -> Result<(u64, i64), StoreError>;
