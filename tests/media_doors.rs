@@ -16,8 +16,11 @@ const LARGE: &[&str] = &["-f", "lavfi", "-i", "testsrc2=size=720x576:rate=25:dur
 const SOUND: &[&str] = &["-f", "lavfi", "-i", "aevalsrc=0.4*sin(2*PI*440*t):s=48000:d=1.2"];
 const VIDEO_48K: &[&str] = &["-c:v", "mpeg2video", "-c:a", "pcm_s16le", "-ac", "2"];
 
-/// Extension, inputs, codecs and muxer of a file of every kind that the pinned ffmpeg writes and the server reads.
-const KINDS: &[(&str, &[&[&str]], &[&str])] = &[
+/// Extension, inputs, and codecs and muxer.
+type Kind = (&'static str, &'static [&'static [&'static str]], &'static [&'static str]);
+
+/// A file of every kind that the pinned ffmpeg writes and the server reads.
+const KINDS: &[Kind] = &[
     ("mp4", &[FILM, SOUND], &["-c:v", "libx264", "-preset", "ultrafast", "-c:a", "aac"]),
     ("mov", &[FILM, SOUND], &["-c:v", "mpeg4", "-c:a", "pcm_s16le"]),
     ("m4v", &[FILM], &["-c:v", "mpeg4", "-f", "mp4"]),
