@@ -195,7 +195,7 @@ async fn every_way_a_job_ends_is_told_once() {
         .collect();
     let wanted: Vec<(String, String)> = jobs
         .iter()
-        .zip(["job.done", "job.done", "job.failed", "job.cancelled"])
+        .zip(["job.failed", "job.done", "job.failed", "job.cancelled"])
         .map(|(id, event)| (id.to_string(), event.to_owned()))
         .collect();
     assert_eq!(told, wanted);
