@@ -1,10 +1,12 @@
 //! The vocabulary every layer shares: identifiers, modalities, spaces, time spans, embeddings.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use unicode_normalization::UnicodeNormalization;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -345,6 +347,16 @@ impl fmt::Debug for Embedding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Embedding({} values)", self.0.len())
     }
+}
+
+/// A text in Unicode's composed form (NFC), in which names and metadata are compared: `ü` may be stored as one
+/// character or as two, as file systems differ, and is the same to people.
+#[must_use]
+pub fn nfc(text: &str) -> Cow<'_, str> {
+    if text.is_ascii() || unicode_normalization::is_nfc(text) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.nfc().collect())
 }
 
 /// Unix milliseconds as RFC 3339 in UTC, as every date of the API is written.

@@ -48,12 +48,12 @@ fn a_folder_is_indexed_with_a_result_for_each_file() {
     let job = start(&server, &root);
     assert_eq!(
         (&job["object"], &job["type"], &job["items_total"]),
-        (&json!("job"), &json!("index"), &json!(7))
+        (&json!("job"), &json!("index"), &json!(9))
     );
     let job = server.finished_job(id(&job));
     assert_eq!(
-        (&job["state"], &job["items_done"], &job["items_failed"]),
-        (&json!("done"), &json!(5), &json!(2))
+        (&job["state"], &job["items_done"], &job["items_failed"], &job["items_skipped"]),
+        (&json!("done"), &json!(5), &json!(2), &json!(2))
     );
     assert!(
         job["media_secs"].as_f64().unwrap() > 18.0 && job["hours_of_media_per_hour"].as_f64().unwrap() > 0.0,
@@ -75,9 +75,14 @@ fn a_folder_is_indexed_with_a_result_for_each_file() {
             "link.mp4",
             "tone-0.wav",
             "tone-1.wav",
-            "tone-2.wav"
+            "tone-2.wav",
+            "deep/.hidden",
+            "notes.txt"
         ]
     );
+    let codes: Vec<_> = items.iter().skip(7).map(|item| (&item["state"], &item["error"]["code"])).collect();
+    let skipped = json!("skipped");
+    assert_eq!(codes, [(&skipped, &json!("hidden")), (&skipped, &json!("not_media"))]);
     assert_eq!(
         (&items[0]["state"], &items[0]["error"]["code"]),
         (&json!("failed"), &json!("unsupported_media"))
@@ -111,7 +116,7 @@ fn a_folder_is_indexed_with_a_result_for_each_file() {
         ok_json(server.request("POST", "/v1/jobs").header("idempotency-key", key).json(&body).send().unwrap())
     };
     let first = keyed("k1");
-    assert_eq!((&first["items_total"], &keyed("k1")["id"]), (&json!(4), &first["id"]));
+    assert_eq!((&first["items_total"], &keyed("k1")["id"]), (&json!(5), &first["id"]));
     assert_ne!(keyed("k2")["id"], first["id"]);
     let events = server.get(&format!("/v1/jobs/{}/events", id(&first)));
     assert_eq!(events.headers()["content-type"], "text/event-stream");
@@ -149,7 +154,7 @@ fn a_cancelled_job_stops_at_once_and_leaves_nothing_half_done() {
     assert!(
         items
             .iter()
-            .all(|item| item["state"] == "cancelled" || item["state"] == "done" || item["state"] == "failed"),
+            .all(|item| ["cancelled", "done", "failed", "skipped"].contains(&item["state"].as_str().unwrap())),
         "{items:?}"
     );
     assert_eq!(items[0]["state"], "cancelled");

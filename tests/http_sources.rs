@@ -273,11 +273,11 @@ fn keys_that_cannot_be_read_fail_alone_and_endless_listings_end() {
     let (job, items) = run(&server, json!({"bucket": "s3://films"}));
     assert_eq!(
         (&job["items_done"], &job["items_failed"], &job["state"]),
-        (&json!(1), &json!(3), &json!("done"))
+        (&json!(1), &json!(4), &json!("done"))
     );
     let mut codes = codes(&items);
     codes.sort_unstable();
-    assert_eq!(codes, ["", "url_not_allowed", "url_not_allowed", "url_not_allowed"]);
+    assert_eq!(codes, ["", "url_not_allowed", "url_not_allowed", "url_not_allowed", "url_not_allowed"]);
     s3.list_without_end(Endless::SameToken);
     let answer = server.post("/v1/jobs", &json!({"type": "index", "bucket": "s3://films"}));
     assert_eq!(error_of(answer), (422, "url_refused".to_owned()));
@@ -296,22 +296,28 @@ fn a_bucket_is_indexed_object_by_object() {
     assert_eq!(
         paths,
         [
+            "s3://films/new/.hidden.wav",
             "s3://films/new/broken.mp4",
             "s3://films/new/deep/a b.png",
+            "s3://films/new/notes.txt",
             "s3://films/new/tone-0.wav",
             "s3://films/new/tone-1.wav",
             "s3://films/new/tone-2.wav"
         ]
     );
-    assert_eq!((&job["items_done"], &job["items_failed"]), (&json!(4), &json!(1)));
-    assert_eq!((&job["path"], codes(&items)[0]), (&json!("s3://films/new"), "unsupported_media"));
-    let shown = server.get_json(&format!("/v1/assets/{}", items[1]["asset_id"].as_str().unwrap()));
+    assert_eq!(
+        (&job["items_done"], &job["items_failed"], &job["items_skipped"]),
+        (&json!(4), &json!(1), &json!(2))
+    );
+    assert_eq!(job["path"], "s3://films/new");
+    assert_eq!(codes(&items), ["hidden", "unsupported_media", "", "not_media", "", "", ""]);
+    let shown = server.get_json(&format!("/v1/assets/{}", items[2]["asset_id"].as_str().unwrap()));
     assert_eq!((&shown["name"], &shown["metadata"]), (&json!("a b.png"), &json!({"from": "bucket"})));
     assert_eq!(server.get(shown["content_url"].as_str().unwrap()).status(), 200);
 
     let some = json!({"bucket": "s3://films/new/", "include": ["*.wav", "*.txt"], "exclude": ["tone-1*"]});
     let (_, items) = run(&server, some);
-    assert_eq!(codes(&items), ["unsupported_media", "", ""]);
+    assert_eq!(codes(&items), ["hidden", "not_media", "", ""]);
     for (place, status, code) in [
         ("s3://films", 403, "bucket_not_allowed"),
         ("s3://films/newer", 403, "bucket_not_allowed"),

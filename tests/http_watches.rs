@@ -93,7 +93,7 @@ fn what_is_new_or_changed_is_indexed_once_it_has_stopped_growing() {
     let assets = wait_for(&server, &["first.wav", "second.wav"]);
     assert_eq!(assets[0]["metadata"], json!({"from": "inbox"}));
     let seen = now(&server, &watched);
-    assert_eq!((&seen["files"], &seen["error"], &seen["poll_secs"]), (&json!(2), &Value::Null, &json!(1)));
+    assert_eq!((&seen["files"], &seen["error"], &seen["poll_secs"]), (&json!(3), &Value::Null, &json!(1)));
     let job = server.get_json(&format!("/v1/jobs/{}", seen["job_id"].as_str().unwrap()));
     assert_eq!((&job["type"], &job["path"], &job["items_done"]), (&json!("index"), &json!(inbox), &json!(2)));
 

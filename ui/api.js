@@ -47,6 +47,8 @@ import { call, callJson, jsonBody, sendFile } from "./http.js";
  * @property {number} items_total
  * @property {number} items_done
  * @property {number} items_failed
+ * @property {number} items_skipped
+ * @property {number} items_partial
  * @property {number} clips
  * @property {number} media_secs
  * @property {number} hours_of_media_per_hour
@@ -203,9 +205,11 @@ export function steerJob(id, what) {
  * @param {string} id
  * @returns {Promise<{path: string, error: {message: string} | null}[]>}
  */
-export async function failedItems(id) {
-  const path = `/v1/jobs/${encodeURIComponent(id)}/items?state=failed&limit=100`;
-  return (await callJson(path, { quiet: true })).data;
+export async function itemsNotIndexed(id) {
+  const of = (/** @type {string} */ state) =>
+    callJson(`/v1/jobs/${encodeURIComponent(id)}/items?state=${state}&limit=100`, { quiet: true });
+  const [failed, skipped] = await Promise.all([of("failed"), of("skipped")]);
+  return [...failed.data, ...skipped.data];
 }
 
 /**

@@ -2,7 +2,7 @@
 // Folders on the server that are being indexed: start, live progress, failures, pause, cancel, retry.
 
 import { acts } from "./acts.js";
-import { cancelJob, failedItems, job, jobEvents, listJobs, startJob, steerJob } from "./api.js";
+import { cancelJob, itemsNotIndexed, job, jobEvents, listJobs, startJob, steerJob } from "./api.js";
 import { byId, el, lasting, plural, sleep } from "./dom.js";
 
 /** @typedef {import("./api.js").Job} Job */
@@ -85,11 +85,11 @@ function card(begun) {
     steer.textContent = { pause: "Pause", resume: "Resume", retry: "Try again" }[next];
     steer.hidden = next === "retry" && (!now.items_failed || now.state === "cancelled");
     bar.hidden = !live(now);
-    if (now.items_total) bar.value = (now.items_done + now.items_failed) / now.items_total;
+    if (now.items_total) bar.value = (now.items_done + now.items_failed + now.items_skipped) / now.items_total;
     say.textContent = progress(now);
-    details.hidden = !now.items_failed;
-    summary.textContent = `${plural(now.items_failed, "file")} failed`;
-    if (now.items_failed && (details.open || !live(now))) listFailures(now.id, failures);
+    details.hidden = !now.items_failed && !now.items_skipped;
+    summary.textContent = notIndexed(now);
+    if (!details.hidden && (details.open || !live(now))) listFailures(now.id, failures);
   }
   onClick(cancel, async () => draw(await cancelJob(begun.id)));
   onClick(steer, async () => {
@@ -104,9 +104,18 @@ function card(begun) {
 }
 
 /** @param {Job} now */
+function notIndexed(now) {
+  const parts = [];
+  if (now.items_failed) parts.push(`${plural(now.items_failed, "file")} failed`);
+  if (now.items_skipped) parts.push(`${plural(now.items_skipped, "file")} left out`);
+  return parts.join(", ");
+}
+
+/** @param {Job} now */
 function progress(now) {
-  const ended = now.items_done + now.items_failed;
+  const ended = now.items_done + now.items_failed + now.items_skipped;
   const parts = [`${ended} of ${plural(now.items_total, "file")}`, plural(now.clips, "moment")];
+  if (now.items_partial) parts.push(`${plural(now.items_partial, "file")} only in part`);
   const rate = now.hours_of_media_per_hour;
   if (rate > 0) parts.push(`${rate < 10 ? rate.toFixed(1) : Math.round(rate)}× real time`);
   if (live(now) && now.eta_secs !== null && now.eta_secs !== undefined) parts.push(`about ${lasting(now.eta_secs)} left`);
@@ -119,7 +128,7 @@ function progress(now) {
  * @param {HTMLElement} box
  */
 async function listFailures(id, box) {
-  const items = await failedItems(id).catch(() => []);
+  const items = await itemsNotIndexed(id).catch(() => []);
   box.replaceChildren(
     ...items.map((item) =>
       el("li", {}, el("span", { class: "name" }, item.path), ` ${item.error?.message ?? "could not be read"}`),

@@ -7,6 +7,7 @@ use super::column::Column;
 use super::filter::{Bounds, Condition, Filter, METADATA, Number, Scalar, lies_within, time_of};
 use super::posting::{Bits, Ordinal, Posting};
 use crate::store::AssetRecord;
+use crate::types::nfc;
 
 /// Longest key that can be filtered by, bytes, and most values of one asset: whoever may upload must
 /// not be able to fill the memory with a small file.
@@ -81,7 +82,7 @@ pub(super) fn entries_of(asset: &AssetRecord) -> Entries {
     let mut entries = Vec::new();
     let mut own = |key: &str, value: Scalar| entries.push((key.to_owned(), Some(value)));
     own("asset_id", Scalar::Text(asset.id.to_string().into()));
-    own("name", Scalar::Text(asset.name.as_str().into()));
+    own("name", Scalar::text(&asset.name));
     if let Some(kind) = asset.kind {
         own("kind", Scalar::Text(kind.as_str().into()));
     }
@@ -102,7 +103,7 @@ pub(super) fn entries_of(asset: &AssetRecord) -> Entries {
 fn collect(key: &mut String, name: &str, value: &serde_json::Value, entries: &mut Entries) {
     let parent = key.len();
     key.push('.');
-    key.push_str(name);
+    key.push_str(&nfc(name));
     if key.len() <= MAX_KEY_BYTES && entries.len() < MAX_VALUES_PER_ASSET && !value.is_null() {
         entries.push((key.clone(), None));
         add_values(key, value, entries);
@@ -185,7 +186,8 @@ impl Fields {
         let mut kept = kept.unwrap_or_else(|| live.sized(assets));
         for condition in filter.must_not.iter().filter(|condition| !condition.of_clips()) {
             if let Some(values) = names(condition) {
-                self.postings(key_of(condition), values).for_each(|posting| posting.drop_from(&mut kept));
+                self.postings(&condition.compared_key(), values)
+                    .for_each(|posting| posting.drop_from(&mut kept));
             } else {
                 let mut met = Bits::none(assets);
                 self.add_met(condition, live, &mut met);
@@ -201,9 +203,9 @@ impl Fields {
             return met.or(&self.select(inner, live, met.room()));
         }
         if let Some(values) = names(condition) {
-            return self.postings(key_of(condition), values).for_each(|posting| posting.add_to(met));
+            return self.postings(&condition.compared_key(), values).for_each(|posting| posting.add_to(met));
         }
-        let field = self.0.get(key_of(condition));
+        let field = self.0.get(&*condition.compared_key());
         match condition.exists {
             Some(true) => field.into_iter().for_each(|field| field.present.add_to(met)),
             Some(false) => {
@@ -228,10 +230,6 @@ impl Fields {
         let field = self.0.get(key);
         values.into_iter().filter_map(move |value| field?.values.get(&value))
     }
-}
-
-fn key_of(condition: &Condition) -> &str {
-    condition.key.as_deref().unwrap_or_default()
 }
 
 /// The values that meet a condition, where it names them.

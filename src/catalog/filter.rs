@@ -1,9 +1,11 @@
 //! Filters as users write them, and what their values mean.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::types::AssetId;
+use crate::types::{AssetId, nfc};
 
 /// Most conditions of one filter, nested ones included.
 const MAX_CONDITIONS: usize = 1000;
@@ -160,13 +162,19 @@ impl Scalar {
         Self::Number(Number(value + 0.0))
     }
 
+    /// A text, in the form in which texts are compared.
+    #[must_use]
+    pub fn text(text: &str) -> Self {
+        Self::Text(nfc(text).as_ref().into())
+    }
+
     /// What a JSON value is to `eq`: a text, a number or a boolean.
     #[must_use]
     pub fn of(value: &serde_json::Value) -> Option<Self> {
         match value {
             serde_json::Value::Bool(value) => Some(Self::Bool(*value)),
             serde_json::Value::Number(value) => value.as_f64().map(Self::number),
-            serde_json::Value::String(text) => Some(Self::Text(text.as_str().into())),
+            serde_json::Value::String(text) => Some(Self::text(text)),
             _ => None,
         }
     }
@@ -299,6 +307,11 @@ impl Condition {
             }
         }
         Ok(())
+    }
+
+    /// Its key, in the form in which keys are compared.
+    pub(super) fn compared_key(&self) -> Cow<'_, str> {
+        nfc(self.key.as_deref().unwrap_or_default())
     }
 
     pub(super) fn of_clips(&self) -> bool {

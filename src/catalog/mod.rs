@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 pub use filter::{Condition, Filter, FilterError, Scalar};
 pub use id_map::IdMap;
 
-use crate::store::{AssetRecord, ClipRecord, Store, StoreError};
+use crate::store::{AssetRecord, ClipRecord, Damage, Store, StoreError};
 use crate::types::{AssetId, AssetKind, ClipId, TimeSpan};
 use fields::{Entries, Fields};
 use posting::{Bits, Ordinal};
@@ -39,6 +39,24 @@ pub struct ClipEntry {
     pub agreement: Option<f32>,
 }
 
+/// A file that is not ours: it may have changed since it was indexed.
+#[derive(Debug)]
+pub struct UserFile {
+    /// Where it lies.
+    pub path: Box<str>,
+    /// Bytes.
+    pub size_bytes: u64,
+    /// When it last changed, nanoseconds since 1970; `None` where that is not known, or it is known to be another.
+    pub changed_ns: Option<i64>,
+}
+
+impl UserFile {
+    fn of(record: &AssetRecord) -> Self {
+        let changed_ns = record.file_mtime_ns.filter(|_| record.damage != Some(Damage::Changed));
+        Self { path: record.path.as_str().into(), size_bytes: record.size_bytes, changed_ns }
+    }
+}
+
 /// One asset with its clips.
 #[derive(Debug, Clone)]
 pub struct AssetEntry {
@@ -52,6 +70,8 @@ pub struct AssetEntry {
     pub metadata: Arc<serde_json::Value>,
     /// Its clips, ids ascending.
     pub clips: Vec<ClipEntry>,
+    /// Where its file lies, if that is a user's.
+    pub file: Option<Arc<UserFile>>,
     entries: Arc<Entries>,
 }
 
@@ -63,6 +83,7 @@ impl AssetEntry {
             kind: record.kind,
             metadata: Arc::new(record.metadata.clone()),
             clips,
+            file: (!record.owned).then(|| Arc::new(UserFile::of(record))),
             entries: Arc::new(fields::entries_of(record)),
         }
     }
@@ -87,8 +108,8 @@ impl AssetEntry {
         if let Some(inner) = &condition.filter {
             return self.passes(inner, clip);
         }
-        let key = condition.key.as_deref().unwrap_or_default();
-        let own = match key {
+        let key = condition.compared_key();
+        let own = match &*key {
             "start_secs" => Some(Some(clip.span.start_secs)),
             "end_secs" => Some(Some(clip.span.end_secs)),
             "agreement" => Some(clip.agreement.map(f64::from)),
@@ -100,8 +121,8 @@ impl AssetEntry {
                 None => own.is_some_and(|value| condition.admits(&Scalar::number(value))),
             };
         }
-        let from = self.entries.partition_point(|(name, _)| name.as_str() < key);
-        let mut values = self.entries[from..].iter().take_while(|(name, _)| name == key);
+        let from = self.entries.partition_point(|(name, _)| name.as_str() < &*key);
+        let mut values = self.entries[from..].iter().take_while(|(name, _)| **name == *key);
         match condition.exists {
             Some(exists) => values.next().is_some() == exists,
             None => values.any(|(_, value)| value.as_ref().is_some_and(|value| condition.admits(value))),

@@ -45,7 +45,10 @@ pub struct IndexArgs {
     json: bool,
 }
 
-/// Runs `index`. Exit status 0 also where some files failed: they are listed; 2 where all did.
+/// Most files that the summary lists of a kind.
+const MOST_LISTED: usize = 100;
+
+/// Runs `index`. Exit status 0 also where some files failed: they are listed; 2 where none was indexed.
 pub async fn run(args: IndexArgs) -> Result<ExitCode, CliError> {
     let (source, roots) = source_of(&args)?;
     let mut sources = args.sources.sources(u64::MAX);
@@ -68,8 +71,7 @@ pub async fn run(args: IndexArgs) -> Result<ExitCode, CliError> {
     } else {
         say!("{}", summary(&view, &items));
     }
-    let all_failed = job.items_total > 0 && job.items_failed == job.items_total;
-    Ok(ExitCode::from(if all_failed { 2 } else { 0 }))
+    Ok(ExitCode::from(if job.state == WorkState::Failed { 2 } else { 0 }))
 }
 
 /// What to index, and beneath which folders it may lie.
@@ -110,13 +112,14 @@ pub async fn follow(library: &Arc<Library>, job: JobRecord, bar: bool) -> Result
     loop {
         let now = library.store().job(job.id).await.map_err(crate::library::LibraryError::from)?;
         let view = JobView::from(&now);
-        progress.set_position(now.items_done + now.items_failed);
+        progress.set_position(now.items_done + now.items_failed + now.items_skipped);
         progress.set_message(format!(
-            "{} clips  {:.1} h of media/h  ETA {}  failed {}",
+            "{} clips  {:.1} h of media/h  ETA {}  failed {}  skipped {}",
             now.clips,
             view.hours_of_media_per_hour,
             view.eta_secs.map_or_else(|| "-".to_owned(), table::clock),
-            now.items_failed
+            now.items_failed,
+            now.items_skipped
         ));
         if now.state.has_ended() {
             progress.finish_and_clear();
@@ -142,10 +145,22 @@ fn summary(view: &JobView, items: &[JobItem]) -> String {
         table::clock(view.media_secs),
         view.hours_of_media_per_hour
     );
-    for item in items {
-        if let Some((code, message)) = &item.error {
-            let state = if item.state == WorkState::Failed { "failed" } else { "partial" };
-            text += &format!("\n{state}: {} [{code}] {message}", table::printable(&item.path));
+    if let Some(error) = &view.error {
+        text += &format!("\nerror[{}]: {}", error.code, error.message);
+    }
+    for (state, what) in
+        [(WorkState::Failed, "failed"), (WorkState::Done, "partial"), (WorkState::Skipped, "skipped")]
+    {
+        let told = items.iter().filter(|item| item.state == state);
+        let told: Vec<_> = told.filter_map(|item| Some((&item.path, item.error.as_ref()?))).collect();
+        if !told.is_empty() {
+            text += &format!("\n{} {what}:", told.len());
+        }
+        for (path, (code, message)) in told.iter().take(MOST_LISTED) {
+            text += &format!("\n{what}: {} [{code}] {message}", table::printable(path));
+        }
+        if told.len() > MOST_LISTED {
+            text += &format!("\n… and {} more; --json lists all", told.len() - MOST_LISTED);
         }
     }
     text

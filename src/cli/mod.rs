@@ -10,6 +10,7 @@ mod demo;
 mod doctor;
 mod embed;
 mod eval;
+mod export;
 mod index;
 mod key;
 mod model;
@@ -63,6 +64,8 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Print the embeddings of a text or a file.
     Embed(embed::EmbedArgs),
+    /// Write all vectors of the library to a Parquet file.
+    Export(export::ExportArgs),
     /// Verify or show a model bundle.
     Model(model::ModelCommand),
     /// Take, list, verify, restore and delete snapshots of a library.
@@ -211,6 +214,7 @@ pub fn main() -> ExitCode {
             Command::Search(args) => search::run(args).await,
             Command::Embed(args) => embed::run(args).await,
             Command::Eval(args) => eval::run(args).await,
+            Command::Export(args) => export::run(args).await,
             Command::Model(command) => model::run(command).await,
             Command::Snapshot(command) => snapshot::run(command).await,
             Command::Key(command) => key::run(command),

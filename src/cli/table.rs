@@ -3,6 +3,7 @@
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use crate::search::Hit;
+use crate::store::Damage;
 
 /// Hits as a table: rank, file, start-end, score, track.
 pub fn hits(hits: &[Hit]) -> String {
@@ -13,7 +14,7 @@ pub fn hits(hits: &[Hit]) -> String {
     for hit in hits {
         table.add_row([
             hit.rank.to_string(),
-            printable(&hit.asset_name),
+            printable(&hit.asset_name) + hit.damage.map_or("", of_damage),
             format!("{} - {}", clock(hit.span.start_secs), clock(hit.span.end_secs)),
             format!("{:.3}", hit.score),
             hit.matched.as_str().to_owned(),
@@ -23,6 +24,14 @@ pub fn hits(hits: &[Hit]) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table.to_string()
+}
+
+fn of_damage(damage: Damage) -> &'static str {
+    match damage {
+        Damage::Missing => " (the file is gone)",
+        Damage::Changed => " (the file has changed)",
+        Damage::Metadata => "",
+    }
 }
 
 /// Seconds as `m:ss.s` or `h:mm:ss.s`.

@@ -222,7 +222,16 @@ pub async fn list(
     let more = page.len() > limit as usize;
     page.truncate(limit as usize);
     let next = if more { page.last().map(|asset| asset.id.to_string()) } else { None };
+    looked_at(&state.library, &mut page).await;
     Ok(Json(List::new(page.into_iter().map(AssetView::from).collect(), next)))
+}
+
+/// Says of files of users what is wrong with them now.
+async fn looked_at(library: &Library, assets: &mut [AssetRecord]) {
+    let damaged = library.damage_now(assets).await;
+    for asset in assets {
+        asset.damage = damaged.get(&asset.id).copied();
+    }
 }
 
 /// A page's length, 1 to 1000.
@@ -253,7 +262,9 @@ pub async fn get(
     IdPath(id): IdPath<AssetId>,
     ApiQuery(query): ApiQuery<GetQuery>,
 ) -> Result<Json<AssetView>, ApiError> {
-    let asset = state.library.store().asset(id).await?;
+    let mut asset = [state.library.store().asset(id).await?];
+    looked_at(&state.library, &mut asset).await;
+    let [asset] = asset;
     let view = if query.clips { with_clips(&state.library, asset).await? } else { asset.into() };
     Ok(Json(view))
 }

@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
@@ -34,16 +35,18 @@ pub async fn content(
 ) -> Result<Response, ApiError> {
     let asset = state.library.store().asset(id).await?;
     let etag = format!("\"{}\"", asset.sha256);
-    if matches_etag(&headers, header::IF_NONE_MATCH.as_str(), &etag) {
-        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
-    }
-    let (file, length) = match state.library.open_content(&asset).await {
+    // Looked at first: of a file that has changed, what a client has kept is old.
+    let opened = match state.library.open_content(&asset).await {
         Err(LibraryError::PathMissing(_)) => {
             let message = "the file is no longer where it was when it was indexed";
             return Err(ApiError::new(StatusCode::NOT_FOUND, "content_missing", message));
         }
         opened => opened?,
     };
+    if matches_etag(&headers, header::IF_NONE_MATCH.as_str(), &etag) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
+    }
+    let length = opened.size_bytes;
     let whole = !headers.contains_key(header::RANGE) || !if_range_holds(&headers, &etag);
     let range = if whole { Range::Whole } else { parse_range(headers.get(header::RANGE), length) };
     let (status, start, count) = match range {
@@ -54,9 +57,13 @@ pub async fn content(
             return Ok(([(header::CONTENT_RANGE, format!("bytes */{length}"))], error).into_response());
         }
     };
-    let mut file = tokio::fs::File::from_std(file);
+    let mut file = tokio::fs::File::from_std(opened.file.try_clone().map_err(LibraryError::from)?);
     file.seek(std::io::SeekFrom::Start(start)).await.map_err(LibraryError::from)?;
-    let body = Body::from_stream(ReaderStream::with_capacity(file.take(count), CHUNK_BYTES));
+    let chunks = ReaderStream::with_capacity(file.take(count), CHUNK_BYTES);
+    let body = Body::from_stream(chunks.map(move |chunk| {
+        // A file that is written to meanwhile breaks the answer off: no byte of another content is given.
+        if opened.is_unchanged() { chunk } else { Err(std::io::Error::other("the file has changed")) }
+    }));
     let mut response = (status, body).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_LENGTH, count.into());

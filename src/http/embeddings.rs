@@ -337,19 +337,22 @@ fn view(
     Ok(EmbeddingView {
         object: "embedding",
         index,
-        embedding: encoded(vector, asked.encoding),
+        embedding: VectorView::of(vector, asked.encoding),
         space: asked.space.clone(),
         start_secs: span.map(|span| span.start_secs),
         end_secs: span.map(|span| span.end_secs),
     })
 }
 
-fn encoded(vector: &Embedding, encoding: Encoding) -> VectorView {
-    match encoding {
-        Encoding::Float => VectorView::Float(vector.as_slice().to_vec()),
-        Encoding::Base64 => {
-            let bytes: Vec<u8> = vector.as_slice().iter().flat_map(|value| value.to_le_bytes()).collect();
-            VectorView::Base64(STANDARD.encode(bytes))
+impl VectorView {
+    /// A vector as it was asked for.
+    pub fn of(vector: &Embedding, encoding: Encoding) -> Self {
+        match encoding {
+            Encoding::Float => Self::Float(vector.as_slice().to_vec()),
+            Encoding::Base64 => {
+                let bytes: Vec<u8> = vector.as_slice().iter().flat_map(|value| value.to_le_bytes()).collect();
+                Self::Base64(STANDARD.encode(bytes))
+            }
         }
     }
 }
@@ -361,7 +364,7 @@ mod tests {
     #[test]
     fn base64_is_little_endian_f32() {
         let vector = Embedding::new(vec![0.6, 0.8], 2).unwrap();
-        let VectorView::Base64(text) = encoded(&vector, Encoding::Base64) else { panic!("base64") };
+        let VectorView::Base64(text) = VectorView::of(&vector, Encoding::Base64) else { panic!("base64") };
         let bytes = STANDARD.decode(text).unwrap();
         assert_eq!(bytes, [0.6_f32.to_le_bytes(), 0.8_f32.to_le_bytes()].concat());
     }

@@ -175,7 +175,7 @@ impl From<LibraryError> for ApiError {
                 StatusCode::NOT_FOUND
             }
             LibraryError::Embed(error) => return embed_error(error),
-            LibraryError::NoSuchTrack(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            LibraryError::NoSuchTrack(_) | LibraryError::LeftOut(_) => StatusCode::UNPROCESSABLE_ENTITY,
             // They were here once, and will not come back by asking again.
             LibraryError::ContentDamaged { .. } => StatusCode::GONE,
             LibraryError::UnknownAsset(..) => {
@@ -223,6 +223,7 @@ impl From<LibraryError> for ApiError {
             | LibraryError::StoreUnreadable(_)
             | LibraryError::Index(_)
             | LibraryError::Io(_)
+            | LibraryError::Export(_)
             | LibraryError::Panicked => {
                 return internal(error.code(), &error);
             }

@@ -60,8 +60,8 @@ pub struct JobBody {
     files: Option<Vec<ManifestItem>>,
     /// URLs to be fetched, at most 10,000: each a string, or `{"url": …, "name": …, "metadata": {…}}`.
     urls: Option<Vec<UrlItem>>,
-    /// `s3://bucket` or `s3://bucket/folder`, of those that this server may read: everything in it with a
-    /// name of media, or what `include` names.
+    /// `s3://bucket` or `s3://bucket/folder`, of those that this server may read: what has a name of media, or
+    /// where the name says nothing, first bytes of media.
     bucket: Option<String>,
     /// Any JSON object, given to every asset; an item's own keys win.
     #[schema(value_type = Option<Object>)]
@@ -354,7 +354,7 @@ pub async fn events(
 struct Watch {
     state: AppState,
     id: JobId,
-    last: Option<(WorkState, u64, u64, u64)>,
+    last: Option<(WorkState, u64, u64, u64, u64)>,
     ended: bool,
 }
 
@@ -367,7 +367,7 @@ impl Watch {
             // Whichever model serves by now.
             let library = self.state.models.serving();
             let job = library.store().job(self.id).await.ok()?;
-            let now = (job.state, job.items_done, job.items_failed, job.clips);
+            let now = (job.state, job.items_done, job.items_failed, job.items_skipped, job.clips);
             if self.last != Some(now) {
                 self.last = Some(now);
                 self.ended = job.state.has_ended();

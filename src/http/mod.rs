@@ -15,6 +15,7 @@ mod deletions;
 mod embeddings;
 mod error;
 mod evaluations;
+mod export;
 mod extract;
 mod form;
 mod given;

@@ -11,8 +11,8 @@ use super::error::ApiError;
 use super::state::Server;
 use super::{
     admission, assets, changes, checks, client, compactions, content, deletions, embeddings, evaluations,
-    guard, health, jobs, keys, middleware, models, openapi, pages, retention, search, session, snapshots,
-    standing, stats, thumbnail, timeline, watches, webhooks,
+    export, guard, health, jobs, keys, middleware, models, openapi, pages, retention, search, session,
+    snapshots, standing, stats, thumbnail, timeline, watches, webhooks,
 };
 
 /// Every documented call.
@@ -29,6 +29,8 @@ pub fn api() -> OpenApiRouter<Server> {
         .routes(routes!(timeline::by_text, timeline::by_query))
         .routes(routes!(embeddings::embeddings))
         .routes(routes!(evaluations::evaluate))
+        .routes(routes!(export::of_asset))
+        .routes(routes!(export::export))
         .routes(routes!(jobs::start, jobs::list))
         .routes(routes!(jobs::get, jobs::cancel))
         .routes(routes!(jobs::pause))

@@ -19,6 +19,7 @@ use crate::catalog::Filter;
 use crate::index::SearchParams;
 use crate::library::LibraryError;
 use crate::search::{Fuse, GroupBy, Hit, HubCorrection, MAX_LIMIT, MAX_OFFSET, SearchError, SearchRequest};
+use crate::store::Damage;
 use crate::types::{AssetId, AssetKind, Modality, Space, TimeSpan, Track};
 
 /// Broadest graph search.
@@ -135,6 +136,8 @@ pub struct HitView {
     /// The asset's metadata.
     #[schema(value_type = Object)]
     metadata: Arc<serde_json::Value>,
+    /// The file, indexed where it lies, is not what was indexed any more: it is `missing`, or has `changed`.
+    damage: Option<Damage>,
 }
 
 /// Moments, best first.
@@ -174,6 +177,7 @@ impl From<Hit> for HitView {
             space: hit.space,
             matched: hit.matched,
             metadata: hit.metadata,
+            damage: hit.damage,
         }
     }
 }

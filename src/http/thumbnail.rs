@@ -134,6 +134,10 @@ impl ThumbnailCache {
     }
 }
 
+fn of_media(error: MediaError) -> LibraryError {
+    crate::embed::EmbedError::from(error).into()
+}
+
 /// Query string of a thumbnail.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -174,20 +178,29 @@ pub async fn thumbnail(
     // Past the end is the end; the last frame begins a little before it.
     let tenths = (at.min((asset.duration_secs - 0.1).max(0.0)) * 10.0).round() as u64;
     let etag = format!("\"{}-{tenths}-{size}\"", &asset.sha256[..16.min(asset.sha256.len())]);
-    let cached = [(header::ETAG, etag.clone()), (header::CACHE_CONTROL, "private, max-age=86400".to_owned())];
+    // A file of a user may change: what was kept of it is asked for again each time.
+    let keep = if asset.owned { "private, max-age=86400" } else { "private, no-cache" };
+    let cached = [(header::ETAG, etag.clone()), (header::CACHE_CONTROL, keep.to_owned())];
+    let opened = match state.library.open_content(&asset).await {
+        Ok(opened) => Some(opened),
+        // The decoder says so in its own words.
+        Err(LibraryError::PathMissing(_)) => None,
+        Err(error) => return Err(error.into()),
+    };
     if matches_etag(&headers, header::IF_NONE_MATCH.as_str(), &etag) {
         return Ok((StatusCode::NOT_MODIFIED, cached).into_response());
     }
-    match state.library.open_content(&asset).await {
-        // The decoder says so in its own words.
-        Ok(_) | Err(LibraryError::PathMissing(_)) => {}
-        Err(error) => return Err(error.into()),
-    }
     let decoder = state.library.embedder().decoder.on(Lane::Interactive);
-    let make = preprocess::thumbnail(&decoder, asset.path.as_ref(), tenths as f64 / 10.0, size);
-    let busy = MediaError::Overloaded { retry_after_secs: 5 };
-    let bytes = state.thumbnails.get_or_make((id, tenths, size), busy, make).await;
-    let bytes = bytes.map_err(crate::embed::EmbedError::from)?;
+    let make = async {
+        let made = preprocess::thumbnail(&decoder, asset.path.as_ref(), tenths as f64 / 10.0, size).await;
+        if opened.is_some_and(|opened| !opened.is_unchanged()) {
+            // It was made of whichever bytes were there.
+            state.library.open_content(&asset).await?;
+        }
+        made.map_err(of_media)
+    };
+    let busy = of_media(MediaError::Overloaded { retry_after_secs: 5 });
+    let bytes = state.thumbnails.get_or_make((id, tenths, size), busy, make).await?;
     Ok((cached, [(header::CONTENT_TYPE, "image/jpeg")], bytes).into_response())
 }
 

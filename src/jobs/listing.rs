@@ -2,16 +2,13 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
-/// Names that are taken without a look inside.
-const MEDIA_EXTENSIONS: &[&str] = &[
-    "mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "m2ts", "mts", "flv", "wmv", "3gp",
-    "ogv", "wav", "mp3", "flac", "ogg", "oga", "opus", "m4a", "aac", "aif", "aiff", "wma", "jpg", "jpeg",
-    "png", "webp", "gif", "bmp",
-];
+use crate::media::{HEAD_BYTES, NameSays, head_is_media, name_says};
+use crate::store::mtime_ns;
+use crate::types::nfc;
 
 /// Which of a folder's files are wanted: globs over their paths relative to the folder. `*` stays
 /// within a name, `**` crosses folders; a pattern without `/` is looked for in every folder. Upper
@@ -32,16 +29,11 @@ impl NameFilter {
         Ok(Self { include, exclude: globs(exclude)? })
     }
 
-    /// Whether an object of a bucket is wanted, by its key after the folder: what a glob names, else what
-    /// has a name of media; hidden names never. Nothing looks inside.
+    /// Whether a file or object is wanted, by its path after the folder.
     #[must_use]
-    pub fn wants_object(&self, relative: &str) -> bool {
-        let hidden = relative.split('/').any(|part| part.starts_with('.'));
-        let path = Path::new(relative);
-        !hidden && self.wants(path) && (self.include.is_some() || named_media(path))
-    }
-
-    fn wants(&self, relative: &Path) -> bool {
+    pub fn wants(&self, relative: &Path) -> bool {
+        let composed = relative.to_str().map(nfc);
+        let relative = composed.as_deref().map_or(relative, Path::new);
         self.include.as_ref().is_none_or(|include| include.is_match(relative))
             && !self.exclude.is_match(relative)
     }
@@ -51,7 +43,7 @@ fn globs(patterns: &[String]) -> Result<GlobSet, String> {
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {
         let anywhere = if pattern.contains('/') { pattern.clone() } else { format!("**/{pattern}") };
-        let glob = GlobBuilder::new(&anywhere).literal_separator(true).case_insensitive(true).build();
+        let glob = GlobBuilder::new(&nfc(&anywhere)).literal_separator(true).case_insensitive(true).build();
         set.add(glob.map_err(|error| format!("`{pattern}`: {}", error.kind()))?);
     }
     set.build().map_err(|error| error.to_string())
@@ -68,43 +60,137 @@ pub enum ListError {
     Io(#[from] io::Error),
 }
 
-/// The media files of a folder, sorted by path, or the one file given. Hidden names are left out,
-/// and so is what neither its name nor its first bytes call media. A link to a file is listed as
-/// it stands and checked when it is indexed; links to folders are not followed, so there are no
-/// cycles. `filter` leaves out files, not the one file given. `inside` says whether a resolved path may be read. Blocking.
+/// Why a file is left out: a stable code and a sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Stable snake_case code.
+    pub code: &'static str,
+    /// A sentence.
+    pub reason: String,
+}
+
+impl LeftOut {
+    fn new(code: &'static str, reason: impl Into<String>) -> Self {
+        Self { code, reason: reason.into() }
+    }
+
+    fn of_io(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                Self::new("path_unreadable", "it cannot be read: this server has no permission to")
+            }
+            io::ErrorKind::NotFound => Self::new("path_missing", "it was gone before it could be read"),
+            _ => Self::new("io", "it could not be read"),
+        }
+    }
+
+    /// Neither its name nor its first bytes call it media.
+    #[must_use]
+    pub fn not_media() -> Self {
+        Self::new(
+            "not_media",
+            "neither its name nor its first bytes are those of a video, a sound or a picture",
+        )
+    }
+
+    /// A name with a dot before it.
+    #[must_use]
+    pub fn hidden() -> Self {
+        Self::new("hidden", "its name begins with a dot")
+    }
+
+    /// The name says that somebody is still writing it.
+    #[must_use]
+    pub fn unfinished() -> Self {
+        Self::new("unfinished", "its name is that of a file that is still being written or downloaded")
+    }
+}
+
+/// What a folder holds.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Paths of files to be indexed, sorted.
+    pub media: Vec<String>,
+    /// What is left out and why, sorted by path. A name that is not UTF-8 is written with `\xNN` for its odd bytes.
+    pub left_out: Vec<(String, LeftOut)>,
+}
+
+impl Listing {
+    fn len(&self) -> usize {
+        self.media.len() + self.left_out.len()
+    }
+}
+
+/// The media files of a folder, or the one file given, and what is left out: hidden names, what neither its
+/// name nor its first bytes call media, what cannot be read. What `filter` does not want is not listed at all;
+/// the one file given is always media. A link to a file with a name of media is listed as it stands and checked
+/// when it is indexed; links to folders are not followed, so there are no cycles. `inside` says whether a
+/// resolved path may be read. Blocking.
 ///
 /// # Errors
-/// [`ListError`].
+/// [`ListError`]: more than `most` files, of either kind.
 pub fn list_media(
     root: &Path,
     recursive: bool,
     filter: &NameFilter,
     most: usize,
     inside: impl Fn(&Path) -> bool,
-) -> Result<Vec<String>, ListError> {
+) -> Result<Listing, ListError> {
+    let mut listing = Listing::default();
     if root.is_file() {
-        return Ok(root.to_str().map(str::to_owned).into_iter().collect());
+        listing.media.extend(root.to_str().map(str::to_owned));
+        return Ok(listing);
     }
-    let mut found = Vec::new();
-    walk(root, recursive, |path, link| {
-        let wanted = filter.wants(path.strip_prefix(root).unwrap_or(path)) && is_media(path, link, &inside);
-        match path.to_str().filter(|_| wanted) {
-            Some(text) => found.push(text.to_owned()),
-            None if wanted => tracing::warn!(path = ?path, "a name that is not UTF-8 is left out"),
-            None => {}
+    walk(root, recursive, |path, met| {
+        if !matches!(met, Met::Folder(_)) && !filter.wants(path.strip_prefix(root).unwrap_or(path)) {
+            return Ok(());
         }
-        if found.len() > most { Err(ListError::TooMany(most)) } else { Ok(()) }
+        let verdict = match met {
+            Met::File { link } => examine(path, link, &inside),
+            Met::Hidden => Err(LeftOut::hidden()),
+            Met::Folder(left_out) => Err(left_out),
+        };
+        match (path.to_str(), verdict) {
+            (Some(text), Ok(())) => listing.media.push(text.to_owned()),
+            (None, Ok(())) => {
+                let left_out =
+                    LeftOut::new("name_not_utf8", "its name, or that of a folder above it, is not UTF-8");
+                listing.left_out.push((escaped(path), left_out));
+            }
+            (_, Err(left_out)) => listing.left_out.push((escaped(path), left_out)),
+        }
+        if listing.len() > most { Err(ListError::TooMany(most)) } else { Ok(()) }
     })?;
-    found.sort_unstable();
-    Ok(found)
+    listing.media.sort_unstable();
+    listing.left_out.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    Ok(listing)
 }
 
-/// Shows every file and link of a folder that is not hidden, in no order, and whether it is a link;
-/// whether every folder could be read.
+/// A path as text, `\xNN` for bytes that are not UTF-8.
+fn escaped(path: &Path) -> String {
+    let mut text = String::new();
+    for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+    }
+    text
+}
+
+/// What is met in a folder.
+enum Met {
+    /// A file that is not hidden.
+    File { link: bool },
+    /// A hidden file or folder.
+    Hidden,
+    /// A folder that is not looked into, and why.
+    Folder(LeftOut),
+}
+
+/// Shows everything in a folder, in no order; whether every folder could be read.
 fn walk(
     root: &Path,
     recursive: bool,
-    mut each: impl FnMut(&Path, bool) -> Result<(), ListError>,
+    mut each: impl FnMut(&Path, Met) -> Result<(), ListError>,
 ) -> Result<bool, ListError> {
     let mut whole = true;
     let mut folders = vec![root.to_owned()];
@@ -115,21 +201,28 @@ fn walk(
             Err(error) if folder != root => {
                 tracing::warn!(folder = ?folder, %error, "a folder could not be read and is left out");
                 whole = false;
+                each(&folder, Met::Folder(LeftOut::of_io(&error)))?;
                 continue;
             }
             Err(error) => return Err(error.into()),
         };
         for entry in entries {
             let entry = entry?;
-            if entry.file_name().as_encoded_bytes().starts_with(b".") {
-                continue;
-            }
             let kind = entry.file_type()?;
             let path = entry.path();
-            if !kind.is_dir() {
-                each(&path, kind.is_symlink())?;
-            } else if recursive {
+            if kind.is_dir() && !recursive {
+                continue;
+            }
+            if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                each(&path, Met::Hidden)?;
+            } else if kind.is_dir() {
                 folders.push(path);
+            } else if kind.is_symlink() && path.is_dir() {
+                let left_out =
+                    LeftOut::new("link_to_folder", "it is a link to a folder, which is not followed");
+                each(&path, Met::Folder(left_out))?;
+            } else {
+                each(&path, Met::File { link: kind.is_symlink() })?;
             }
         }
     }
@@ -148,7 +241,8 @@ pub struct SeenFile {
 }
 
 /// The wanted files of a folder with their sizes and times, sorted by path, and whether every folder in
-/// it could be read. Names decide, nothing is opened; links that lead outside are left out. Blocking.
+/// it could be read. Nothing is opened, and hidden names are passed over: programs that copy files there give
+/// them such names until they are whole. Blocking.
 ///
 /// # Errors
 /// [`ListError`].
@@ -159,21 +253,18 @@ pub fn list_seen(
     most: usize,
     inside: impl Fn(&Path) -> bool,
 ) -> Result<(Vec<SeenFile>, bool), ListError> {
-    use std::os::unix::fs::MetadataExt;
     let mut found = Vec::new();
-    let whole = walk(root, recursive, |path, link| {
-        let relative = path.strip_prefix(root).unwrap_or(path).to_str();
-        let (Some(text), true) = (path.to_str(), relative.is_some_and(|name| filter.wants_object(name)))
-        else {
-            return Ok(());
-        };
-        if link && !path.canonicalize().is_ok_and(|real| inside(&real)) {
+    let whole = walk(root, recursive, |path, met| {
+        let Met::File { link } = met else { return Ok(()) };
+        if !filter.wants(path.strip_prefix(root).unwrap_or(path)) {
             return Ok(());
         }
+        // Of what lies outside only the link itself is looked at.
+        let outside = link && !path.canonicalize().is_ok_and(|real| inside(&real));
+        let meta = if outside { fs::symlink_metadata(path) } else { fs::metadata(path) };
         // What went away meanwhile was not seen.
-        if let Some(meta) = fs::metadata(path).ok().filter(fs::Metadata::is_file) {
-            let mtime_ns = meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec());
-            found.push(SeenFile { path: text.to_owned(), size_bytes: meta.len(), mtime_ns });
+        if let Some(meta) = meta.ok().filter(|meta| meta.is_file() || meta.is_symlink()) {
+            found.push(SeenFile { path: escaped(path), size_bytes: meta.len(), mtime_ns: mtime_ns(&meta) });
         }
         if found.len() > most { Err(ListError::TooMany(most)) } else { Ok(()) }
     })?;
@@ -181,57 +272,66 @@ pub fn list_seen(
     Ok((found, whole))
 }
 
-fn is_media(path: &Path, link: bool, inside: &impl Fn(&Path) -> bool) -> bool {
-    if named_media(path) {
-        // A link is listed even where it leads outside: its item then says that it is refused.
-        return link || path.is_file();
+/// Whether a file that [`list_seen`] saw is media, or why it is left out. Blocking.
+///
+/// # Errors
+/// [`LeftOut`].
+pub fn examine_seen(path: &str, inside: &impl Fn(&Path) -> bool) -> Result<(), LeftOut> {
+    let file = Path::new(path);
+    match fs::symlink_metadata(file) {
+        Ok(meta) => examine(file, meta.is_symlink(), inside),
+        // Its name was written otherwise than it is.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && path.contains("\\x") => {
+            Err(LeftOut::new("name_not_utf8", "its name, or that of a folder above it, is not UTF-8"))
+        }
+        Err(error) => Err(LeftOut::of_io(&error)),
     }
-    let Ok(real) = path.canonicalize() else { return false };
-    inside(&real) && real.is_file() && sniffs_as_media(&real)
 }
 
-fn named_media(path: &Path) -> bool {
-    let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
-    extension.is_some_and(|e| MEDIA_EXTENSIONS.contains(&e.as_str()))
-}
-
-fn sniffs_as_media(path: &PathBuf) -> bool {
-    let mut head = Vec::with_capacity(64);
-    fs::File::open(path).is_ok_and(|file| file.take(64).read_to_end(&mut head).is_ok())
-        && looks_like_media(&head)
-}
-
-/// Whether a file's first bytes are those of a container or picture that is known.
-fn looks_like_media(head: &[u8]) -> bool {
-    let at = |offset: usize, magic: &[u8]| head.get(offset..).is_some_and(|rest| rest.starts_with(magic));
-    at(4, b"ftyp")
-        || at(0, &[0x1a, 0x45, 0xdf, 0xa3])
-        || (at(0, b"RIFF") && (at(8, b"WAVE") || at(8, b"AVI ") || at(8, b"WEBP")))
-        || at(0, b"fLaC")
-        || at(0, b"OggS")
-        || at(0, b"ID3")
-        || at(0, &[0xff, 0xd8, 0xff])
-        || at(0, b"\x89PNG\r\n\x1a\n")
-        || at(0, b"GIF8")
-        || at(0, b"FLV\x01")
-        || (at(0, b"FORM") && (at(8, b"AIFF") || at(8, b"AIFC")))
+/// Whether a file is media by its name, or else by its first bytes.
+fn examine(path: &Path, link: bool, inside: &impl Fn(&Path) -> bool) -> Result<(), LeftOut> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    match name_says(&name) {
+        // A link is listed even where it leads outside: its item then says that it is refused.
+        NameSays::Media if link || path.is_file() => return Ok(()),
+        NameSays::Media | NameSays::Nothing => {}
+        NameSays::Unfinished => return Err(LeftOut::unfinished()),
+    }
+    let real = path.canonicalize().map_err(|error| LeftOut::of_io(&error))?;
+    if !inside(&real) {
+        return Err(LeftOut::new("path_not_allowed", "it is a link that leads out of the allowed folders"));
+    }
+    if !real.metadata().map_err(|error| LeftOut::of_io(&error))?.is_file() {
+        return Err(LeftOut::new("path_kind", "it is not a regular file"));
+    }
+    let mut head = Vec::with_capacity(HEAD_BYTES);
+    let file = fs::File::open(&real).map_err(|error| LeftOut::of_io(&error))?;
+    file.take(HEAD_BYTES as u64).read_to_end(&mut head).map_err(|error| LeftOut::of_io(&error))?;
+    if head.is_empty() {
+        return Err(LeftOut::new("empty_file", "the file is empty"));
+    }
+    if head_is_media(&name, &head) { Ok(()) } else { Err(LeftOut::not_media()) }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::symlink;
 
     use super::*;
 
-    fn names(root: &Path, recursive: bool) -> Vec<String> {
+    fn listed(root: &Path, recursive: bool) -> (Vec<String>, Vec<(String, &'static str)>) {
         let base = root.to_owned();
         let all = NameFilter::default();
-        let listed = list_media(root, recursive, &all, 100, |path| path.starts_with(&base)).unwrap();
-        listed.iter().map(|p| p.strip_prefix(root.to_str().unwrap()).unwrap()[1..].to_owned()).collect()
+        let listing = list_media(root, recursive, &all, 100, |path| path.starts_with(&base)).unwrap();
+        let short = |path: &str| path.strip_prefix(root.to_str().unwrap()).unwrap()[1..].to_owned();
+        let left_out = listing.left_out.iter().map(|(path, why)| (short(path), why.code)).collect();
+        (listing.media.iter().map(|path| short(path)).collect(), left_out)
     }
 
     #[test]
-    fn a_folder_gives_its_media_sorted() {
+    fn a_folder_gives_its_media_and_says_what_is_left_out() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap().join("root");
         fs::create_dir_all(root.join("b/deep")).unwrap();
@@ -239,29 +339,57 @@ mod tests {
         for name in ["z.mp4", "a.WAV", "b/c.jpg", "b/deep/d.webm", ".x.mp4", ".hidden/e.mp4", "notes.txt"] {
             fs::write(root.join(name), "x").unwrap();
         }
-        fs::write(root.join("no-extension"), b"\0\0\0\x18ftypisom").unwrap();
+        for (name, bytes) in [
+            ("no-extension", &b"\0\0\0\x18ftypisom"[..]),
+            ("film.mp4.part", b"\0\0\0\x18ftypisom"),
+            ("app.ts", b"export const a = 1;"),
+            ("nothing", b""),
+        ] {
+            fs::write(root.join(name), bytes).unwrap();
+        }
+        let odd = root.join(OsStr::from_bytes(b"caf\xe9.mp4"));
+        fs::write(&odd, "x").unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, root.join("pipe.mp4"), rustix::fs::Mode::RUSR).unwrap();
         fs::write(dir.path().join("outside.bin"), b"fLaC").unwrap();
         symlink(dir.path().join("outside.bin"), root.join("out.bin")).unwrap();
         symlink(dir.path().join("outside.bin"), root.join("out.mp4")).unwrap();
         symlink(&root, root.join("loop")).unwrap();
+        let (media, left_out) = listed(&root, true);
+        assert_eq!(media, ["a.WAV", "b/c.jpg", "b/deep/d.webm", "no-extension", "out.mp4", "z.mp4"]);
+        let wanted = [
+            (".hidden", "hidden"),
+            (".x.mp4", "hidden"),
+            ("app.ts", "not_media"),
+            ("caf\\xe9.mp4", "name_not_utf8"),
+            ("film.mp4.part", "unfinished"),
+            ("loop", "link_to_folder"),
+            ("notes.txt", "not_media"),
+            ("nothing", "empty_file"),
+            ("out.bin", "path_not_allowed"),
+            ("pipe.mp4", "path_kind"),
+        ];
+        assert_eq!(left_out, wanted.map(|(path, code)| (path.to_owned(), code)));
+        assert_eq!(listed(&root, false).0, ["a.WAV", "no-extension", "out.mp4", "z.mp4"]);
         let all = NameFilter::default();
-        assert_eq!(
-            names(&root, true),
-            ["a.WAV", "b/c.jpg", "b/deep/d.webm", "no-extension", "out.mp4", "z.mp4"]
-        );
-        assert_eq!(names(&root, false), ["a.WAV", "no-extension", "out.mp4", "z.mp4"]);
         assert!(matches!(list_media(&root, true, &all, 2, |_| true), Err(ListError::TooMany(2))));
-        assert_eq!(list_media(&root.join("z.mp4"), true, &all, 2, |_| true).unwrap().len(), 1);
+        assert_eq!(list_media(&root.join("notes.txt"), true, &all, 2, |_| true).unwrap().media.len(), 1);
         assert!(list_media(&root.join("none"), true, &all, 2, |_| true).is_err());
+        let inside = |path: &Path| path.starts_with(&root);
+        let why =
+            |name: &str| examine_seen(root.join(name).to_str().unwrap(), &inside).map_err(|why| why.code);
+        assert_eq!(why("no-extension"), Ok(()));
+        assert_eq!(why("notes.txt"), Err("not_media"));
+        assert_eq!(why("caf\\xe9.mp4"), Err("name_not_utf8"));
+        assert_eq!(why("gone"), Err("path_missing"));
     }
 
     #[test]
-    fn a_look_sees_names_sizes_and_times_and_nothing_outside() {
+    fn a_look_sees_names_sizes_and_times_whatever_they_are_called() {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().canonicalize().unwrap();
         let root = base.join("root");
         fs::create_dir_all(root.join("b")).unwrap();
-        for (name, bytes) in [("z.mp4", 3), ("b/c.wav", 2), ("b.wav", 1), (".h.mp4", 1), ("x.part", 1)] {
+        for (name, bytes) in [("z.mp4", 3), ("b/c.wav", 2), ("b.wav", 1), (".h.mp4", 1), ("x", 1)] {
             fs::write(root.join(name), vec![0; bytes]).unwrap();
         }
         fs::write(base.join("out.mp4"), "x").unwrap();
@@ -269,13 +397,12 @@ mod tests {
         symlink(root.join("z.mp4"), root.join("in.mp4")).unwrap();
         let all = NameFilter::default();
         let (seen, whole) = list_seen(&root, true, &all, 9, |path| path.starts_with(&root)).unwrap();
-        let sizes: Vec<_> = seen
+        let names: Vec<_> = seen
             .iter()
-            .map(|file| {
-                (Path::new(&file.path).strip_prefix(&root).unwrap().to_str().unwrap(), file.size_bytes)
-            })
+            .map(|file| Path::new(&file.path).strip_prefix(&root).unwrap().to_str().unwrap())
             .collect();
-        assert_eq!(sizes, [("b.wav", 1), ("b/c.wav", 2), ("in.mp4", 3), ("z.mp4", 3)]);
+        assert_eq!(names, ["b.wav", "b/c.wav", "in.mp4", "out.mp4", "x", "z.mp4"]);
+        assert_eq!((seen[1].size_bytes, seen[2].size_bytes), (2, 3));
         assert!(whole && seen.iter().all(|file| file.mtime_ns > 1_700_000_000_000_000_000));
         assert!(matches!(list_seen(&root, true, &all, 3, |_| true), Err(ListError::TooMany(3))));
     }
@@ -292,17 +419,20 @@ mod tests {
             let owned = |globs: &[&str]| globs.iter().map(|g| (*g).to_owned()).collect::<Vec<_>>();
             let filter = NameFilter::new(&owned(include), &owned(exclude)).unwrap();
             let listed = list_media(root, true, &filter, 100, |_| true).unwrap();
-            let names =
-                listed.iter().map(|p| Path::new(p).strip_prefix(root).unwrap().to_str().unwrap().to_owned());
+            assert!(listed.left_out.is_empty());
+            let names = listed
+                .media
+                .iter()
+                .map(|p| Path::new(p).strip_prefix(root).unwrap().to_str().unwrap().to_owned());
             names.collect::<Vec<_>>()
         };
         assert_eq!(chosen(&["*.mp4"], &[]), ["a.mp4", "b/c.MP4", "b/raw/e.mp4", "raw/f.mp4"]);
         assert_eq!(chosen(&["b/*.mp4"], &[]), ["b/c.MP4"]);
+        // Composed and not, either way round; the file keeps its name as it is.
+        let all = NameFilter::new(&["gr\u{fc}n*".to_owned(), "ro\u{302}t*".to_owned()], &[]).unwrap();
+        assert!(all.wants(Path::new("a/gru\u{308}n.mp4")) && all.wants(Path::new("r\u{f4}t.mp4")));
         assert_eq!(chosen(&["*.mp4", "*.wav"], &["**/raw/**"]), ["a.mp4", "b/c.MP4", "b/d.wav"]);
         assert_eq!(chosen(&[], &["*.mp4"]), ["b/d.wav"]);
-        let (all, wav) = (NameFilter::default(), NameFilter::new(&["*.raw".to_owned()], &[]).unwrap());
-        assert!(all.wants_object("a/b.MP4") && !all.wants_object("a/.b.mp4") && !all.wants_object("a/b.txt"));
-        assert!(wav.wants_object("a/b.raw") && !wav.wants_object("a/b.mp4") && !wav.wants_object(".a/b.raw"));
         assert!(NameFilter::new(&["[".to_owned()], &[]).unwrap_err().starts_with("`[`: "));
     }
 }

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-pub use listing::{ListError, NameFilter, SeenFile, list_media, list_seen};
+pub use listing::{LeftOut, ListError, Listing, NameFilter, SeenFile, examine_seen, list_media, list_seen};
 pub use manifest::{ManifestError, ManifestItem, read_manifest};
 pub use place::Place;
 
@@ -69,6 +69,10 @@ pub struct JobView {
     pub items_done: u64,
     /// Items failed.
     pub items_failed: u64,
+    /// Items left out: no media, or not to be read; each says why.
+    pub items_skipped: u64,
+    /// Items done of which only a part could be read; each says why.
+    pub items_partial: u64,
     /// Clips made so far.
     pub clips: u64,
     /// Seconds of media indexed so far.
@@ -111,7 +115,8 @@ impl JobView {
             0.0
         };
         let over = job.items_done + job.items_failed;
-        let (here, left) = (over.saturating_sub(since.items), job.items_total.saturating_sub(over));
+        let left = job.items_total.saturating_sub(over + job.items_skipped);
+        let here = over.saturating_sub(since.items);
         let eta_secs = match (ended || job.state == WorkState::Paused, here) {
             (true, _) | (false, 0) => None,
             _ => Some(running_secs / here as f64 * left as f64),
@@ -130,6 +135,8 @@ impl JobView {
             items_total: job.items_total,
             items_done: job.items_done,
             items_failed: job.items_failed,
+            items_skipped: job.items_skipped,
+            items_partial: job.items_partial,
             clips: job.clips,
             media_secs: job.media_secs,
             hours_of_media_per_hour: rate,
@@ -157,7 +164,7 @@ pub struct ItemView {
     pub clips: u64,
     /// Seconds of media.
     pub media_secs: f64,
-    /// Why it failed, why only a part could be read, or why it is tried again.
+    /// Why it failed or was left out, why only a part could be read, or why it is tried again.
     pub error: Option<WorkError>,
     /// How often it was tried and put off.
     pub attempts: u32,
@@ -201,6 +208,8 @@ mod tests {
             items_total: 10,
             items_done: 3,
             items_failed: 1,
+            items_skipped: 0,
+            items_partial: 0,
             clips: 40,
             media_secs: 360.0,
             error: None,

@@ -51,6 +51,12 @@ pub enum LibraryError {
     /// More watches than a library takes.
     #[error("there are {0} watches already; watch a folder above some of them instead")]
     TooManyWatches(usize),
+    /// A file that was found in a listing and is not to be indexed.
+    #[error("{}", .0.reason)]
+    LeftOut(crate::jobs::LeftOut),
+    /// An export that could not be written.
+    #[error("the export could not be written: {0}")]
+    Export(String),
     /// Too much work is queued.
     #[error("too much work is queued; try again in {retry_after_secs} s")]
     Busy {
@@ -195,6 +201,8 @@ impl LibraryError {
             Self::BadManifest(_) => "invalid_manifest",
             Self::WatchExists(_) => "watch_exists",
             Self::TooManyWatches(_) => "too_many_watches",
+            Self::LeftOut(left_out) => left_out.code,
+            Self::Export(_) => "export_failed",
             Self::Busy { .. } => "busy",
             Self::UploadTooLarge { .. } => "payload_too_large",
             Self::UnknownAsset(..) => "asset_unknown",
@@ -264,5 +272,7 @@ pub(super) fn is_passing(code: &str) -> bool {
             | "decode_worker_killed"
             | "url_failed"
             | "url_timeout"
+            // A file that was written to while it was indexed.
+            | "content_damaged"
     )
 }

@@ -12,7 +12,7 @@ use crate::catalog::Filter;
 use crate::index::SearchParams;
 use crate::model::Priority;
 use crate::search::{GroupBy, HubCorrection, MAX_LIMIT, MAX_OFFSET, QueryPart, SearchRequest};
-use crate::types::{AssetId, Modality, Space, Track};
+use crate::types::{AssetId, Modality, Space, Track, nfc};
 
 /// Most pairs of one evaluation.
 pub const MAX_PAIRS: usize = 20_000;
@@ -85,7 +85,7 @@ impl Library {
     pub fn resolve_pairs(&self, named: &[(String, String)]) -> Result<Vec<Pair>, LibraryError> {
         let mut names: HashMap<String, Vec<AssetId>> = HashMap::new();
         for asset in self.catalog.assets() {
-            let name = asset.name.as_str();
+            let name = &*nfc(&asset.name);
             let stem = name.rsplit_once('.').map(|(stem, _)| stem).filter(|stem| !stem.is_empty());
             for known in stem.into_iter().chain([name]) {
                 names.entry(known.to_owned()).or_default().push(asset.id);
@@ -93,7 +93,7 @@ impl Library {
         }
         let resolve = |(text, name): &(String, String)| {
             let by_id = name.parse::<AssetId>().ok().filter(|id| self.catalog.asset(*id).is_some());
-            let asset = match (by_id, names.get(name).map(Vec::as_slice)) {
+            let asset = match (by_id, names.get(&*nfc(name)).map(Vec::as_slice)) {
                 (Some(id), _) | (None, Some(&[id])) => id,
                 (None, Some(_)) => {
                     return Err(LibraryError::UnknownAsset(name.clone(), "several assets are"));

@@ -188,7 +188,7 @@ impl Library {
             Err(error) => return Err(error.into()),
         }
         // What was damaged since it was indexed must not be embedded as if it had come so.
-        let damaged = if theirs.owned { primary.open_content(&theirs).await.err() } else { None };
+        let damaged = primary.open_content(&theirs).await.err();
         let Some((claim, record)) = self.accept_from(&theirs).await? else { return Ok(()) };
         if let Some(error @ LibraryError::ContentDamaged { .. }) = damaged {
             self.give_up(record.id, &error).await;

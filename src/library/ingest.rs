@@ -55,6 +55,11 @@ impl Library {
         let (accepted, ticket) = self.accept_in_turn(source, promise, claimed).await?;
         // Outside the lock: those who wait for the disk share one sync.
         self.noted(ticket).await?;
+        if let Accepted::Known(record) = &accepted
+            && !source.owned
+        {
+            self.retire_replaced(&source.path, record.id).await?;
+        }
         Ok(accepted)
     }
 
@@ -67,11 +72,12 @@ impl Library {
         if self.stop.is_cancelled() {
             return Err(LibraryError::Stopping);
         }
-        let content = match &source.content {
-            Some(content) => content.clone(),
+        let (content, changed) = match &source.content {
+            Some(content) => (content.clone(), None),
             None => {
                 let path = source.path.clone();
-                super::blocking(move || hash_file(&path)).await?
+                let (content, changed) = super::blocking(move || hash_file(&path)).await?;
+                (content, Some(changed))
             }
         };
         let kept = source.owned.then(|| self.uploads.path_of(&content.sha256, &self.segmentation));
@@ -120,7 +126,10 @@ impl Library {
             super::blocking(move || Ok(uploads.keep(&from, &to)?)).await?;
             self.keeper.pins.needed_again(kept);
         }
-        let (record, is_new) = self.store.begin_asset(new).await?;
+        let (mut record, is_new) = self.store.begin_asset(new).await?;
+        if let Some(changed) = changed {
+            self.content_seen(&mut record, &source.path, changed).await;
+        }
         crash_point!("upload-committed");
         if is_new {
             // Of the same bytes a failed asset may be left, under the same id.
@@ -156,7 +165,8 @@ impl Library {
         source: &IngestSource,
     ) -> Result<AssetRecord, LibraryError> {
         let path = super::utf8(&source.path)?;
-        if record.owned || source.owned || record.path == path || tokio::fs::try_exists(&record.path).await? {
+        // What lies at the old place may be something else by now.
+        if record.owned || source.owned || record.path == path || self.open_content(&record).await.is_ok() {
             return Ok(record);
         }
         if record.name == Place::of(&record.path).name() {
@@ -164,7 +174,11 @@ impl Library {
         }
         record.path = path;
         self.describe(std::slice::from_ref(&record)).await?;
-        Ok(record)
+        // Its file is another one now: to be looked at before it is given out.
+        if let Err(error) = self.open_content(&record).await {
+            tracing::debug!(asset = %record.id, %error, "a moved file cannot be read");
+        }
+        Ok(self.store.asset(record.id).await?)
     }
 
     /// Accepts, embeds, stores and indexes one file; returns when it is searchable. A file that
@@ -305,6 +319,9 @@ impl Library {
         if self.serves() {
             super::metrics::ingested(&asset, &stages);
         }
+        if !asset.owned && self.serves() && matches!(asset.state, AssetState::Ready | AssetState::Partial) {
+            self.retire_replaced(asset.path.as_ref(), asset.id).await?;
+        }
         Ok(IngestReport { asset, new: true, stages })
     }
 
@@ -317,9 +334,7 @@ impl Library {
         clips: &mut u64,
         stages: &mut StageSecs,
     ) -> Result<Ended, LibraryError> {
-        if record.owned
-            && let Err(error @ LibraryError::ContentDamaged { .. }) = self.open_content(record).await
-        {
+        if let Err(error @ LibraryError::ContentDamaged { .. }) = self.open_content(record).await {
             return Ok(Ended::Damaged(error));
         }
         // Only waiting is cut short: a commit that has begun runs to its end, index included, or what
@@ -348,6 +363,13 @@ impl Library {
                 Ok(None) => {
                     *clips += self.commit(record.id, &mut batch, stages).await?;
                     let summary = finish_stages(&stream, stages);
+                    // A file of a user may have been written to while it was read.
+                    if !record.owned
+                        && let Err(error @ LibraryError::ContentDamaged { .. }) =
+                            self.open_content(record).await
+                    {
+                        return Ok(Ended::Damaged(error));
+                    }
                     return Ok(Ended::Complete(summary));
                 }
                 Err(error) => {

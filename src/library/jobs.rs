@@ -12,9 +12,10 @@ use serde_json::Value;
 use super::paths::AllowedRoots;
 use super::{Library, LibraryError, WebhookGiven, WebhookRequest, open_resolved};
 use crate::jobs::{
-    Baseline, JobView, ListError, ManifestError, ManifestItem, NameFilter, Place, now_unix_ms,
+    Baseline, JobView, LeftOut, ListError, ManifestError, ManifestItem, NameFilter, Place, now_unix_ms,
 };
 use crate::ledger::WorkKind;
+use crate::media::{NameSays, name_says};
 use crate::outbound::bucket::BucketUrl;
 use crate::store::{JobRecord, NewItem, Store, WorkState};
 use crate::types::JobId;
@@ -159,20 +160,15 @@ impl Library {
         while let Some(object) = listing.next().await {
             let key = object?.key;
             let relative = key.strip_prefix(&place.key).unwrap_or(&key).trim_start_matches('/');
-            let wanted = if BucketUrl::is_key(&key) {
-                filter.wants_object(relative)
-            } else {
-                // Its item fails and says why.
-                filter.wants_object(relative.rsplit('/').next().unwrap_or(relative))
-            };
-            if !wanted {
+            if !filter.wants(relative.as_ref()) {
                 continue;
             }
             if items.len() == MAX_FILES {
                 return Err(LibraryError::TooManyFiles(MAX_FILES));
             }
+            let left_out = left_out(relative);
             let path = BucketUrl { bucket: place.bucket.clone(), key }.to_string();
-            items.push(NewItem { path, name: None, metadata: metadata.clone() });
+            items.push(item_of(path, left_out, metadata));
         }
         Ok(items)
     }
@@ -250,11 +246,10 @@ fn items_of(
         (JobSource::Folder { recursive, filter, .. }, Some(folder)) => {
             let listed =
                 crate::jobs::list_media(folder, recursive, &filter, MAX_FILES, |path| roots.holds(path));
-            return Ok(listed
-                .map_err(list_error)?
-                .into_iter()
-                .map(|path| NewItem { path, name: None, metadata: metadata.clone() })
-                .collect());
+            let listed = listed.map_err(list_error)?;
+            let left_out = listed.left_out.into_iter().map(|(path, left_out)| (path, Some(left_out)));
+            let all = listed.media.into_iter().map(|path| (path, None)).chain(left_out);
+            return Ok(all.map(|(path, left_out)| item_of(path, left_out, metadata)).collect());
         }
         (JobSource::Manifest(_), Some(path)) => {
             let file = BufReader::new(open_resolved(path)?);
@@ -266,9 +261,27 @@ fn items_of(
     };
     let item = |file: ManifestItem| {
         let path = file.path.or(file.url).unwrap_or_default();
-        NewItem { path, name: file.name, metadata: merged(metadata, file.metadata) }
+        NewItem { path, name: file.name, metadata: merged(metadata, file.metadata), skipped: None }
     };
     Ok(files.into_iter().map(item).collect())
+}
+
+/// An item for a file that was found rather than named.
+pub(super) fn item_of(path: String, left_out: Option<LeftOut>, metadata: &Value) -> NewItem {
+    // The metadata are of what is indexed.
+    let metadata = if left_out.is_some() { Value::Object(serde_json::Map::new()) } else { metadata.clone() };
+    let skipped = left_out.map(|left_out| (left_out.code.to_owned(), left_out.reason));
+    NewItem { skipped, ..NewItem::new(path, metadata) }
+}
+
+/// Why an object is left out whatever it holds, by its key after the folder. Where the name says nothing the
+/// first bytes decide, once it is fetched.
+fn left_out(relative: &str) -> Option<LeftOut> {
+    if relative.split('/').any(|part| part.starts_with('.') && part != "..") {
+        return Some(LeftOut::hidden());
+    }
+    let unfinished = name_says(relative.rsplit('/').next().unwrap_or(relative)) == NameSays::Unfinished;
+    unfinished.then(LeftOut::unfinished)
 }
 
 fn merged(metadata: &Value, own: serde_json::Map<String, Value>) -> Value {

@@ -12,6 +12,7 @@ mod describe;
 mod disk;
 mod error;
 mod evaluate;
+mod export;
 mod follow;
 mod hand_over;
 mod health;
@@ -56,6 +57,7 @@ pub use compact::{Compaction, compact_folder};
 pub use describe::{AssetPatch, MAX_METADATA_BYTES};
 pub use error::LibraryError;
 pub use evaluate::{Evaluation, Figure, MAX_PAIRS, Measured, Pair};
+pub use export::{ExportReport, ExportWanted, export_folder};
 pub use follow::Progress;
 pub use health::{PartHealth, PartState};
 pub use jobs::JobSource;
@@ -299,8 +301,12 @@ impl Library {
             recall.offer(&corpus.index, &request, &response.space);
             Ok(response)
         };
-        let response = self.off_thread(answer).await?;
+        let mut response = self.off_thread(answer).await?;
         metrics::searched(response.index_secs);
+        let damaged = self.damage_of(response.hits.iter().map(|hit| hit.asset_id).collect()).await?;
+        for hit in &mut response.hits {
+            hit.damage = damaged.get(&hit.asset_id).copied();
+        }
         Ok(response)
     }
 

@@ -3,7 +3,8 @@
 use tokio_util::sync::CancellationToken;
 
 use super::{IngestSource, Library, LibraryError, Upload};
-use crate::jobs::Place;
+use crate::jobs::{LeftOut, Place};
+use crate::media::{HEAD_BYTES, NameSays, head_is_media, name_says};
 use crate::outbound::bucket::{BucketConfig, BucketUrl, Buckets};
 use crate::outbound::{Download, Outbound, OutboundConfig, OutboundError};
 use crate::store::JobItem;
@@ -55,19 +56,35 @@ impl Library {
     pub async fn fetch_url(&self, url: &str) -> Result<Upload, LibraryError> {
         let outbound = &self.sources.outbound;
         let url = outbound.check(url)?;
-        self.receive(outbound.get(&url, self.sources.max_fetch_bytes).await?).await
+        self.receive(outbound.get(&url, self.sources.max_fetch_bytes).await?, None).await
     }
 
     async fn fetch_object(&self, place: &str) -> Result<Upload, LibraryError> {
         let BucketUrl { bucket, key } = self.sources.buckets.check_object(place)?;
         let bucket = self.sources.buckets.open(&bucket)?;
-        self.receive(bucket.get(&key, self.sources.max_fetch_bytes).await?).await
+        // Found in a listing, not named by anybody: where its name does not say media its first bytes must.
+        let name = Place::Object(place).name();
+        let unsaid = (name_says(&name) != NameSays::Media).then_some(name.as_str());
+        self.receive(bucket.get(&key, self.sources.max_fetch_bytes).await?, unsaid).await
     }
 
-    async fn receive(&self, mut download: Download) -> Result<Upload, LibraryError> {
+    /// Receives a file; of one with a name that says nothing no more than the first bytes, unless those are media.
+    async fn receive(&self, mut download: Download, unsaid: Option<&str>) -> Result<Upload, LibraryError> {
         let max_bytes = self.sources.max_fetch_bytes;
         self.check_disk(0)?;
+        let mut head = Vec::new();
+        if let Some(name) = unsaid {
+            while head.len() < HEAD_BYTES
+                && let Some(bytes) = download.next().await?
+            {
+                head.extend_from_slice(&bytes);
+            }
+            if !head_is_media(name, head.get(..HEAD_BYTES).unwrap_or(&head)) {
+                return Err(LibraryError::LeftOut(LeftOut::not_media()));
+            }
+        }
         let mut writer = self.begin_upload(max_bytes);
+        writer.write(&head).await?;
         while let Some(bytes) = download.next().await? {
             writer.write(&bytes).await?;
         }

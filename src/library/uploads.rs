@@ -5,6 +5,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use tempfile::TempPath;
@@ -13,6 +14,7 @@ use tokio::io::AsyncWriteExt;
 use super::quarantine::Quarantine;
 use super::{LibraryError, open_resolved};
 use crate::fail_points::crash_point;
+use crate::store::changed_ns;
 
 /// What bytes are: their SHA-256 and their number.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,20 +25,38 @@ pub struct Content {
     pub size_bytes: u64,
 }
 
-/// Hashes a file of a user. Blocking.
-pub(super) fn hash_file(path: &Path) -> Result<Content, LibraryError> {
+/// Hashes a file of a user; with it when the file last changed. Blocking.
+pub(super) fn hash_file(path: &Path) -> Result<(Content, i64), LibraryError> {
     let mut file = open_resolved(path)?;
+    let before = let_settle(&file)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 18];
     let mut size_bytes = 0;
     loop {
         let read = file.read(&mut buffer)?;
         if read == 0 {
-            return Ok(Content { sha256: hex::encode(hasher.finalize()), size_bytes });
+            let after = file.metadata()?;
+            if changed_ns(&after) != before || after.len() != size_bytes {
+                return Err(LibraryError::ContentDamaged { owned: false });
+            }
+            return Ok((Content { sha256: hex::encode(hasher.finalize()), size_bytes }, before));
         }
         hasher.update(&buffer[..read]);
         size_bytes += read as u64;
     }
+}
+
+/// A change within one tick of the kernel's clock does not show in a file's times.
+const TICK: Duration = Duration::from_millis(20);
+
+/// When a file last changed; waits until a later change would show. Blocking.
+pub(super) fn let_settle(file: &File) -> io::Result<i64> {
+    let changed = changed_ns(&file.metadata()?);
+    let now = chrono::Utc::now().timestamp_nanos_opt().unwrap_or(i64::MAX);
+    if now.saturating_sub(changed) < TICK.as_nanos() as i64 {
+        std::thread::sleep(TICK);
+    }
+    Ok(changed)
 }
 
 /// The folders of uploaded bytes inside the data folder.
@@ -316,7 +336,7 @@ mod tests {
         writer.write(b"abc").await.unwrap();
         let upload = writer.finish().await.unwrap();
         assert_eq!(upload.content.sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-        assert_eq!(hash_file(&upload.path.canonicalize().unwrap()).unwrap(), upload.content);
+        assert_eq!(hash_file(&upload.path.canonicalize().unwrap()).unwrap().0, upload.content);
         let kept = uploads.path_of(&upload.content.sha256, "w3.2/s3.2");
         assert_ne!(kept, uploads.path_of(&upload.content.sha256, "w3.2/s1.6"));
         uploads.keep(&upload.path, &kept).unwrap();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{Library, LibraryError};
-use crate::jobs::{ListError, NameFilter, SeenFile, list_seen};
+use crate::jobs::{LeftOut, ListError, NameFilter, SeenFile, examine_seen, list_seen};
 use crate::ledger::WorkKind;
 use crate::store::{JobRecord, NewItem, StoreError, WatchRecord, WatchSpec, WatchedFile, WorkState};
 use crate::types::{AssetId, WatchId};
@@ -157,13 +157,17 @@ impl Library {
             let items = self.store.job_items(job.id, after, PAGE).await?;
             let Some(last) = items.last() else { break };
             after = last.seq;
-            let done = items.into_iter().filter(|item| item.state == WorkState::Done);
-            let made: HashMap<String, AssetId> =
-                done.filter_map(|item| item.asset.map(|asset| (item.path, asset))).collect();
+            let ended =
+                items.into_iter().filter(|item| item.state.has_ended() && item.state != WorkState::Cancelled);
+            let made: HashMap<String, Option<AssetId>> =
+                ended.map(|item| (item.path, item.asset.filter(|_| item.state == WorkState::Done))).collect();
             let paths: Vec<String> = made.keys().cloned().collect();
             let mut first_time = Vec::new();
             for mut file in self.store.watch_files_named(watch.id, &paths).await? {
-                let new = made.get(&file.path).copied();
+                let new = made.get(&file.path).copied().flatten();
+                if new.is_none() && !self.is_replaced(&file).await? {
+                    continue;
+                }
                 let before = std::mem::replace(&mut file.asset, new);
                 match before {
                     _ if before == new => {}
@@ -177,6 +181,19 @@ impl Library {
             self.store.put_watch_files(watch.id, &first_time).await?;
         }
         Ok(self.store.settle_watch(watch.id, job.ended_unix_ms).await?)
+    }
+
+    /// Whether what a watched file became is known not to be what it is now.
+    async fn is_replaced(&self, file: &WatchedFile) -> Result<bool, LibraryError> {
+        let Some(asset) = file.asset else { return Ok(false) };
+        match self.store.asset(asset).await {
+            Err(StoreError::NotFound(_)) => Ok(true),
+            asset => {
+                let asset = asset?;
+                Ok(asset.path == file.path
+                    && matches!(self.open_content(&asset).await, Err(LibraryError::ContentDamaged { .. })))
+            }
+        }
     }
 
     async fn remove_gone(&self, watch: &WatchRecord) -> Result<(), LibraryError> {
@@ -216,9 +233,19 @@ impl Library {
         if ready.is_empty() {
             return Ok(());
         }
-        let spec = &watch.spec;
-        let item = |path| NewItem { path, name: None, metadata: spec.metadata.clone() };
-        let items: Vec<NewItem> = ready.into_iter().map(item).collect();
+        let (spec, roots) = (&watch.spec, self.roots.clone());
+        let examined = super::blocking(move || {
+            let inside = |path: &Path| roots.holds(path);
+            Ok(ready.into_iter().map(|path| (examine_seen(&path, &inside).err(), path)).collect::<Vec<_>>())
+        });
+        let examined = examined.await?;
+        if self.left_out_before(watch.id, &examined).await? {
+            return Ok(());
+        }
+        let items: Vec<NewItem> = examined
+            .into_iter()
+            .map(|(left_out, path)| super::jobs::item_of(path, left_out, &spec.metadata))
+            .collect();
         let request =
             json!({"type": "index", "path": spec.path, "metadata": spec.metadata, "watch": watch.id});
         // A crash before the job is noted gives the same job back, not a second one. No request can send a
@@ -230,6 +257,26 @@ impl Library {
         self.work.wake.notify_one();
         self.watch_wake.notify_one();
         Ok(())
+    }
+
+    /// Whether these are all files that an earlier job left out, and that have changed and are no media still (a
+    /// log, say): noted, and told once only.
+    async fn left_out_before(
+        &self,
+        id: WatchId,
+        examined: &[(Option<LeftOut>, String)],
+    ) -> Result<bool, LibraryError> {
+        if examined.iter().any(|(left_out, _)| left_out.is_none()) {
+            return Ok(false);
+        }
+        let paths: Vec<String> = examined.iter().map(|(_, path)| path.clone()).collect();
+        let mut files = self.store.watch_files_named(id, &paths).await?;
+        if files.iter().any(|file| file.taken.is_none() || file.asset.is_some()) {
+            return Ok(false);
+        }
+        files.iter_mut().for_each(|file| file.taken = Some((file.size_bytes, file.mtime_ns)));
+        self.store.put_watch_files(id, &files).await?;
+        Ok(true)
     }
 
     /// Whether the newest job of a watch has not been dealt with.

@@ -169,6 +169,10 @@ async fn run_item(library: &Arc<Library>, job: JobId, mut item: JobItem) {
         Some(Err(LibraryError::Stopping)) => item.state = WorkState::Queued,
         Some(Err(_)) if library.stop.is_cancelled() => item.state = WorkState::Queued,
         Some(Err(LibraryError::Cancelled)) => item.state = WorkState::Cancelled,
+        Some(Err(LibraryError::LeftOut(left_out))) => {
+            item.state = WorkState::Skipped;
+            item.error = Some((left_out.code.to_owned(), left_out.reason));
+        }
         Some(Err(error)) => {
             tracing::warn!(%job, seq = item.seq, code = error.code(), %error, "an item of a job failed");
             fail(&mut item, error.code(), error.told());

@@ -20,7 +20,7 @@ pub const SNIFF_BYTES: usize = 4096;
 
 /// Every demuxer ffmpeg may use when the first bytes say nothing: real containers and elementary
 /// streams. None of them opens another file: no hls, dash, concat, image2, sdp or subtitle pairs.
-const ANY_CONTAINER: &str = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,ogg,mpegts,mpeg,mpegvideo,\
+pub(super) const ANY_CONTAINER: &str = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,ogg,mpegts,mpeg,mpegvideo,\
 h264,hevc,m4v,mp3,aac,ac3,eac3,dts,flac,wav,w64,aiff,caf,au,amr,wv,ape,tta,dsf,mxf,gxf,dv,ivf,obu,gif,apng,\
 webp_anim,yuv4mpegpipe,rm,voc,mjpeg";
 

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::{Catalog, Filter, FilterError};
 use crate::embed::Vectors;
 use crate::index::{IndexError, IndexSet, SearchParams};
+use crate::store::Damage;
 use crate::types::{AssetId, AssetKind, Modality, Space, TimeSpan, Track};
 
 pub use background::{Background, Backgrounds, BankQuery, Distributions, Lane, MOST_WORDS, background};
@@ -211,6 +212,8 @@ pub struct Hit {
     pub agreement: Option<f32>,
     /// The asset's metadata.
     pub metadata: Arc<serde_json::Value>,
+    /// What is wrong with the file, if it is a user's: it is gone, or has changed since it was indexed.
+    pub damage: Option<Damage>,
 }
 
 /// Ranked hits.

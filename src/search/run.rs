@@ -159,6 +159,7 @@ fn hit(rank: usize, found: Found, look: &Lookup<'_>) -> Hit {
         matched: found.matched.track,
         agreement: clip.and_then(|clip| clip.agreement),
         metadata: Arc::clone(&found.asset.metadata),
+        damage: None,
     }
 }
 

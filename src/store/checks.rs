@@ -73,6 +73,14 @@ pub struct ContentNote {
     pub damage: Option<Damage>,
 }
 
+/// When a file last changed, nanoseconds since 1970: its status change time, which unlike the time of the last
+/// write nobody can set back; where the file system keeps none, that of the last write.
+#[must_use]
+pub fn changed_ns(meta: &std::fs::Metadata) -> i64 {
+    let changed = meta.ctime().saturating_mul(1_000_000_000).saturating_add(meta.ctime_nsec());
+    if changed == 0 { mtime_ns(meta) } else { changed }
+}
+
 /// A row that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
 pub struct DamagedRow {

@@ -1,6 +1,7 @@
 //! The store of record: assets, clips, vectors, jobs. The index is derived from it.
 
 mod checks;
+mod export;
 mod full;
 mod lock;
 mod sqlite;
@@ -14,7 +15,8 @@ use std::path::Path;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-pub use checks::{AssetFacts, Checks, ContentNote, Damage, DamagedRow, DamagedVectors, mtime_ns};
+pub use checks::{AssetFacts, Checks, ContentNote, Damage, DamagedRow, DamagedVectors, changed_ns, mtime_ns};
+pub use export::{ClipCursor, ExportedClip};
 pub use full::StorageFull;
 pub use lock::FolderLock;
 pub use sqlite::{CopiedAsset, CopyFacts, DATABASE, SqliteStore, StoreCopy};
@@ -165,7 +167,8 @@ pub struct AssetRecord {
     pub created_unix_ms: i64,
     /// Unix milliseconds.
     pub updated_unix_ms: i64,
-    /// When its file was last written to, as far as was noted; nanoseconds since 1970.
+    /// When its file was last written to (our own copy) or last changed (a file of a user), as far as was noted;
+    /// nanoseconds since 1970.
     pub file_mtime_ns: Option<i64>,
     /// What is known to be wrong with it.
     pub damage: Option<Damage>,
@@ -251,17 +254,19 @@ pub enum WorkState {
     Cancelled,
     /// Paused by a user (jobs only): what runs ends, nothing new is begun.
     Paused,
+    /// Left out (items only); `error` says why.
+    Skipped,
 }
 
 impl WorkState {
     /// Every state.
-    pub const ALL: [Self; 6] =
-        [Self::Queued, Self::Running, Self::Done, Self::Failed, Self::Cancelled, Self::Paused];
+    pub const ALL: [Self; 7] =
+        [Self::Queued, Self::Running, Self::Done, Self::Failed, Self::Cancelled, Self::Paused, Self::Skipped];
 
     /// Whether nothing more will happen by itself or by resuming.
     #[must_use]
     pub const fn has_ended(self) -> bool {
-        matches!(self, Self::Done | Self::Failed | Self::Cancelled)
+        matches!(self, Self::Done | Self::Failed | Self::Cancelled | Self::Skipped)
     }
 
     /// The name used in JSON and in the store.
@@ -274,6 +279,7 @@ impl WorkState {
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
             Self::Paused => "paused",
+            Self::Skipped => "skipped",
         }
     }
 
@@ -301,6 +307,10 @@ pub struct JobRecord {
     pub items_done: u64,
     /// Items failed.
     pub items_failed: u64,
+    /// Items left out.
+    pub items_skipped: u64,
+    /// Items done of which only a part could be read.
+    pub items_partial: u64,
     /// Clips made so far.
     pub clips: u64,
     /// Seconds of media indexed so far.
@@ -324,6 +334,16 @@ pub struct NewItem {
     pub name: Option<String>,
     /// The user's JSON object for it.
     pub metadata: serde_json::Value,
+    /// Code and sentence where it is left out.
+    pub skipped: Option<(String, String)>,
+}
+
+impl NewItem {
+    /// One that is to be indexed.
+    #[must_use]
+    pub const fn new(path: String, metadata: serde_json::Value) -> Self {
+        Self { path, name: None, metadata, skipped: None }
+    }
 }
 
 /// One item (file) of a job.
@@ -345,7 +365,7 @@ pub struct JobItem {
     pub clips: u64,
     /// Seconds of media.
     pub media_secs: f64,
-    /// Code and sentence where it failed, or why it is tried again.
+    /// Code and sentence where it failed or was left out, or why it is tried again.
     pub error: Option<(String, String)>,
     /// How often it was tried and put off.
     pub attempts: u32,
@@ -370,6 +390,10 @@ pub trait Store: StandingStore + WebhookStore + Upkeep + Checks {
     async fn assets(&self, ids: &[AssetId]) -> Result<Vec<AssetRecord>, StoreError>;
     /// Assets newest first; `after` = last id of the previous page.
     async fn list_assets(&self, after: Option<AssetId>, limit: u32) -> Result<Vec<AssetRecord>, StoreError>;
+    /// Assets of files of users that lie at this path, whatever their bytes.
+    async fn assets_at(&self, path: &str) -> Result<Vec<AssetRecord>, StoreError>;
+    /// Some of the paths at which jobs and watches found the bytes of an asset.
+    async fn asset_paths(&self, id: AssetId) -> Result<Vec<String>, StoreError>;
     /// Assets left in `indexing` by a crash.
     async fn unfinished_assets(&self) -> Result<Vec<AssetRecord>, StoreError>;
     /// Writes where the bytes of assets lie, whose they are, their names and metadata as these records say,
@@ -401,6 +425,8 @@ pub trait Store: StandingStore + WebhookStore + Upkeep + Checks {
         after: ClipId,
         limit: u32,
     ) -> Result<(Vec<(ClipId, Embedding)>, Vec<ClipId>), StoreError>;
+    /// Clips of finished assets with their vectors, of all or of one, with ids > `after`.
+    async fn export(&self, asset: Option<AssetId>, after: ClipId) -> Result<Box<dyn ClipCursor>, StoreError>;
     /// How many clips have a vector of this track and space, and the sum of their ids: tells
     /// whether an index holds what the store does without reading vectors.
     async fn vector_census(&self, track: Track, space: &Space) -> Result<(u64, i64), StoreError>;

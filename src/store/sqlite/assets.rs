@@ -7,7 +7,9 @@ use super::{
     SqliteStore, begin, blob, bump_sequence, damaged, error_columns, from_json, id_list, now_unix_ms,
     standing, to_json,
 };
-use crate::store::{AssetOutcome, AssetRecord, AssetState, Damage, NewAsset, StoreError, mtime_ns};
+use crate::store::{
+    AssetOutcome, AssetRecord, AssetState, Damage, NewAsset, StoreError, changed_ns, mtime_ns,
+};
 use crate::types::{AssetId, ClipId};
 
 pub(super) fn record(row: &SqliteRow) -> Result<AssetRecord, StoreError> {
@@ -92,7 +94,8 @@ pub async fn begin_asset(store: &SqliteStore, new: &NewAsset) -> Result<(AssetRe
         None => new.given.map_or_else(AssetId::generate, |(id, _)| id).to_string(),
     };
     let created = new.given.map_or(now, |(_, created)| created);
-    let file_mtime_ns = std::fs::metadata(&new.path).ok().map(|file| mtime_ns(&file));
+    let stamp = |file| if new.owned { mtime_ns(&file) } else { changed_ns(&file) };
+    let file_mtime_ns = std::fs::metadata(&new.path).ok().map(stamp);
     sqlx::query(
         "INSERT INTO assets (id, sha256, model, segmentation, name, path, owned, size_bytes, state, metadata,
                              created_unix_ms, updated_unix_ms, file_mtime_ns, checked_unix_ms)
@@ -222,6 +225,28 @@ pub async fn describe(store: &SqliteStore, assets: &[AssetRecord]) -> Result<Vec
     }
     tx.commit().await?;
     Ok(described)
+}
+
+pub async fn at_path(store: &SqliteStore, path: &str) -> Result<Vec<AssetRecord>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM assets WHERE path = ? AND owned = 0 ORDER BY n")
+        .bind(path)
+        .fetch_all(&store.readers())
+        .await?;
+    Ok(store.readable("assets", &rows, record))
+}
+
+/// Most of the places of one asset that are looked at.
+const MOST_PATHS: u32 = 64;
+
+pub async fn paths_of(store: &SqliteStore, id: AssetId) -> Result<Vec<String>, StoreError> {
+    Ok(sqlx::query_scalar(
+        "SELECT path FROM watch_files WHERE asset = ?1 AND missing_looks = 0
+         UNION SELECT path FROM job_items WHERE asset = ?1 AND state = 'done' LIMIT ?2",
+    )
+    .bind(id.to_string())
+    .bind(MOST_PATHS)
+    .fetch_all(&store.readers())
+    .await?)
 }
 
 pub async fn unfinished(store: &SqliteStore) -> Result<Vec<AssetRecord>, StoreError> {

@@ -173,13 +173,15 @@ impl Checks for SqliteStore {
     }
 
     async fn damaged_assets(&self, limit: u32) -> Result<(Vec<AssetRecord>, u64), StoreError> {
-        let rows = sqlx::query("SELECT * FROM assets WHERE damage IS NOT NULL ORDER BY n LIMIT ?")
-            .bind(limit)
-            .fetch_all(&self.readers())
-            .await?;
-        let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM assets WHERE damage IS NOT NULL")
-            .fetch_one(&self.readers())
-            .await?;
+        let rows =
+            sqlx::query("SELECT * FROM assets WHERE damage IS NOT NULL AND owned = 1 ORDER BY n LIMIT ?")
+                .bind(limit)
+                .fetch_all(&self.readers())
+                .await?;
+        let count: i64 =
+            sqlx::query_scalar("SELECT COUNT(*) FROM assets WHERE damage IS NOT NULL AND owned = 1")
+                .fetch_one(&self.readers())
+                .await?;
         Ok((self.readable("assets", &rows, assets::record), u64::try_from(count).unwrap_or(0)))
     }
 

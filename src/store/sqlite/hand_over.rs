@@ -104,9 +104,7 @@ mod tests {
         let model = |name: &str| ModelId(Arc::from(name));
         let old = SqliteStore::open(old_dir.path(), &model("old")).await.unwrap();
         let new = SqliteStore::open(new_dir.path(), &model("new")).await.unwrap();
-        let items: Vec<_> = (0..3)
-            .map(|n| NewItem { path: format!("/{n}"), name: None, metadata: serde_json::json!({}) })
-            .collect();
+        let items: Vec<_> = (0..3).map(|n| NewItem::new(format!("/{n}"), serde_json::json!({}))).collect();
         let request = serde_json::json!({});
         let stale = new.create_job("index", &request, &items[..1], Some("key")).await.unwrap();
         let job = old.create_job("index", &request, &items, Some("key")).await.unwrap();

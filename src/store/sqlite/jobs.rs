@@ -10,6 +10,12 @@ use crate::types::JobId;
 
 const ITEMS_PER_INSERT: usize = 200;
 const READ_AT_ONCE: u32 = 4096;
+/// Why a job failed of which nothing was indexed.
+const ALL_FAILED: (&str, &str) =
+    ("all_items_failed", "none of the files could be indexed; the items say why");
+/// Why a job failed that had nothing to index.
+const NO_MEDIA: (&str, &str) =
+    ("no_media", "there are no videos, sounds or pictures here; what was left out is listed among the items");
 
 pub(super) fn job_record(row: &SqliteRow) -> Result<JobRecord, StoreError> {
     let id: &str = row.try_get("id")?;
@@ -21,6 +27,8 @@ pub(super) fn job_record(row: &SqliteRow) -> Result<JobRecord, StoreError> {
         items_total: unsigned(row, "items_total")?,
         items_done: unsigned(row, "items_done")?,
         items_failed: unsigned(row, "items_failed")?,
+        items_skipped: unsigned(row, "items_skipped")?,
+        items_partial: unsigned(row, "items_partial")?,
         clips: unsigned(row, "clips")?,
         media_secs: row.try_get("media_secs")?,
         error: error_columns(row)?,
@@ -93,16 +101,23 @@ pub async fn create(
         }
     }
     let now = now_unix_ms();
-    let (state, ended) = if items.is_empty() { (WorkState::Done, now) } else { (WorkState::Queued, 0) };
+    let skipped = items.iter().filter(|item| item.skipped.is_some()).count();
+    let nothing = skipped == items.len();
+    let (state, ended) = if nothing { (WorkState::Failed, now) } else { (WorkState::Queued, 0) };
+    let (code, message) = nothing.then_some(NO_MEDIA).unzip();
     let n: i64 = sqlx::query_scalar(
-        "INSERT INTO jobs (id, kind, request, state, items_total, created_unix_ms, ended_unix_ms, idempotency_key)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING n",
+        "INSERT INTO jobs (id, kind, request, state, items_total, items_skipped, error_code, error_message,
+             created_unix_ms, ended_unix_ms, idempotency_key)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING n",
     )
     .bind(JobId::generate().to_string())
     .bind(kind)
     .bind(to_json(request))
     .bind(state.as_str())
     .bind(i64::try_from(items.len()).unwrap_or(i64::MAX))
+    .bind(i64::try_from(skipped).unwrap_or(i64::MAX))
+    .bind(code)
+    .bind(message)
     .bind(now)
     .bind(ended)
     .bind(idempotency_key)
@@ -110,15 +125,21 @@ pub async fn create(
     .await?;
     let numbered: Vec<_> = (0_i64..).zip(items).collect();
     for part in numbered.chunks(ITEMS_PER_INSERT) {
-        let mut insert = QueryBuilder::new("INSERT INTO job_items (job, seq, path, name, metadata, state) ");
+        let mut insert = QueryBuilder::new(
+            "INSERT INTO job_items (job, seq, path, name, metadata, state, error_code, error_message) ",
+        );
         insert.push_values(part, |mut values, (seq, item)| {
+            let state = if item.skipped.is_some() { WorkState::Skipped } else { WorkState::Queued };
+            let (code, message) = item.skipped.as_ref().map(|(c, m)| (c.as_str(), m.as_str())).unzip();
             values
                 .push_bind(n)
                 .push_bind(*seq)
                 .push_bind(&item.path)
                 .push_bind(&item.name)
                 .push_bind(to_json(&item.metadata))
-                .push_bind("queued");
+                .push_bind(state.as_str())
+                .push_bind(code)
+                .push_bind(message);
         });
         insert.build().execute(&mut *tx).await?;
     }
@@ -291,13 +312,16 @@ pub async fn finish_item(store: &SqliteStore, job: JobId, item: &JobItem) -> Res
     if changed > 0 && !matches!(item.state, WorkState::Queued | WorkState::Running) {
         sqlx::query(
             "UPDATE jobs SET items_done = items_done + ?2, items_failed = items_failed + ?3, clips = clips + ?4,
-                 media_secs = media_secs + ?5 WHERE n = ?1",
+                 media_secs = media_secs + ?5, items_skipped = items_skipped + ?6,
+                 items_partial = items_partial + ?7 WHERE n = ?1",
         )
         .bind(n)
         .bind(i64::from(item.state == WorkState::Done))
         .bind(i64::from(item.state == WorkState::Failed))
         .bind(i64::try_from(item.clips).unwrap_or(i64::MAX))
         .bind(item.media_secs)
+        .bind(i64::from(item.state == WorkState::Skipped))
+        .bind(i64::from(item.state == WorkState::Done && item.error.is_some()))
         .execute(&mut *tx)
         .await?;
         end_if_last(&mut tx, n).await?;
@@ -326,16 +350,20 @@ async fn end_if_last(tx: &mut Transaction<'_, Sqlite>, n: i64) -> Result<(), Sto
     }
     let ended = sqlx::query(
         "UPDATE jobs SET ended_unix_ms = ?2,
-             error_code = CASE WHEN state <> 'cancelled' AND items_failed = items_total
-                 THEN 'all_items_failed' ELSE error_code END,
-             error_message = CASE WHEN state <> 'cancelled' AND items_failed = items_total
-                 THEN 'none of the files could be indexed; the items say why' ELSE error_message END,
+             error_code = CASE WHEN state = 'cancelled' OR items_done > 0 THEN error_code
+                 WHEN items_failed > 0 THEN ?3 ELSE ?5 END,
+             error_message = CASE WHEN state = 'cancelled' OR items_done > 0 THEN error_message
+                 WHEN items_failed > 0 THEN ?4 ELSE ?6 END,
              state = CASE WHEN state = 'cancelled' THEN 'cancelled'
-                 WHEN items_failed = items_total THEN 'failed' ELSE 'done' END
+                 WHEN items_done = 0 THEN 'failed' ELSE 'done' END
          WHERE n = ?1 AND ended_unix_ms = 0",
     )
     .bind(n)
     .bind(now_unix_ms())
+    .bind(ALL_FAILED.0)
+    .bind(ALL_FAILED.1)
+    .bind(NO_MEDIA.0)
+    .bind(NO_MEDIA.1)
     .execute(&mut **tx)
     .await?;
     if ended.rows_affected() > 0 {

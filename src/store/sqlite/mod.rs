@@ -6,6 +6,7 @@ mod checks;
 mod clips;
 mod connect;
 mod copy;
+mod export;
 mod hand_over;
 mod jobs;
 #[cfg(test)]
@@ -34,8 +35,8 @@ use connect::{Opener, Readers};
 
 use super::lock::FolderLock;
 use super::{
-    AssetOutcome, AssetRecord, ClipRecord, JobItem, JobRecord, NewAsset, NewClip, NewItem, StorageFull,
-    Store, StoreError, WatchRecord, WatchSpec, WatchedFile,
+    AssetOutcome, AssetRecord, ClipCursor, ClipRecord, JobItem, JobRecord, NewAsset, NewClip, NewItem,
+    StorageFull, Store, StoreError, WatchRecord, WatchSpec, WatchedFile,
 };
 use crate::types::{AssetId, ClipId, Embedding, JobId, ModelId, Space, Track, WatchId};
 
@@ -290,6 +291,12 @@ impl Store for SqliteStore {
     async fn list_assets(&self, after: Option<AssetId>, limit: u32) -> Result<Vec<AssetRecord>, StoreError> {
         assets::list(self, after, limit).await
     }
+    async fn assets_at(&self, path: &str) -> Result<Vec<AssetRecord>, StoreError> {
+        assets::at_path(self, path).await
+    }
+    async fn asset_paths(&self, id: AssetId) -> Result<Vec<String>, StoreError> {
+        assets::paths_of(self, id).await
+    }
     async fn unfinished_assets(&self) -> Result<Vec<AssetRecord>, StoreError> {
         assets::unfinished(self).await
     }
@@ -328,6 +335,9 @@ impl Store for SqliteStore {
         limit: u32,
     ) -> Result<(Vec<(ClipId, Embedding)>, Vec<ClipId>), StoreError> {
         clips::scan(self, track, space, after, limit).await
+    }
+    async fn export(&self, asset: Option<AssetId>, after: ClipId) -> Result<Box<dyn ClipCursor>, StoreError> {
+        export::open(self, asset, after).await
     }
     async fn vector_census(&self, track: Track, space: &Space) -> Result<(u64, i64), StoreError> {
         clips::census(self, track, space).await

@@ -160,11 +160,11 @@ async fn every_way_a_job_ends_is_told_once() {
     let dir = TempDir::new().unwrap();
     let store = open(&dir).await;
     let none: &[NewItem] = &[];
-    let one = &[NewItem { path: "/f".to_owned(), name: None, metadata: json!({}) }];
+    let one = &[NewItem::new("/f".to_owned(), json!({}))];
     let (hook, request) = (webhook("h:1"), json!({"path": "/p", "metadata": {"k": 1}}));
     let (empty, new) =
         store.create_job_with_webhook("index", &request, none, Some("key"), &hook).await.unwrap();
-    assert!(new && empty.state == WorkState::Done);
+    assert!(new && empty.state == WorkState::Failed);
     let (same, new) =
         store.create_job_with_webhook("index", &request, one, Some("key"), &hook).await.unwrap();
     assert!(!new && same.id == empty.id);
@@ -195,7 +195,7 @@ async fn every_way_a_job_ends_is_told_once() {
         .collect();
     let wanted: Vec<(String, String)> = jobs
         .iter()
-        .zip(["job.done", "job.done", "job.failed", "job.cancelled"])
+        .zip(["job.failed", "job.done", "job.failed", "job.cancelled"])
         .map(|(id, event)| (id.to_string(), event.to_owned()))
         .collect();
     assert_eq!(told, wanted);

@@ -241,7 +241,7 @@ async fn a_thousand_assets_page_newest_first() {
 }
 
 fn items(n: usize) -> Vec<NewItem> {
-    (0..n).map(|i| NewItem { path: format!("/f{i}"), name: None, metadata: json!({ "i": i }) }).collect()
+    (0..n).map(|i| NewItem::new(format!("/f{i}"), json!({ "i": i }))).collect()
 }
 
 #[tokio::test]
@@ -285,7 +285,19 @@ async fn jobs_are_claimed_in_order_counted_once_and_end_with_their_last_item() {
     let failed = store.finish_item(job, &item).await.unwrap();
     assert_eq!((failed.state, failed.error.unwrap().0.as_str()), (WorkState::Failed, "all_items_failed"));
     assert!(store.claim_item().await.unwrap().is_none());
-    assert_eq!(store.create_job("index", &request, &[], None).await.unwrap().state, WorkState::Done);
+    let left_out =
+        NewItem { skipped: Some(("hidden".into(), "x".into())), ..NewItem::new("/.h".into(), json!({})) };
+    let nothing = store.create_job("index", &request, std::slice::from_ref(&left_out), None).await.unwrap();
+    assert_eq!((nothing.state, nothing.items_total, nothing.items_skipped), (WorkState::Failed, 1, 1));
+    assert_eq!(nothing.error.unwrap().0, "no_media");
+    let some = store.create_job("index", &request, &[items(1), vec![left_out]].concat(), None).await.unwrap();
+    let (job, mut item) = store.claim_item().await.unwrap().unwrap();
+    (item.state, item.error) = (WorkState::Done, Some(("truncated".into(), "x".into())));
+    let ended = store.finish_item(job, &item).await.unwrap();
+    assert_eq!((ended.id, ended.state), (some.id, WorkState::Done));
+    assert_eq!((ended.items_done, ended.items_skipped, ended.items_partial), (1, 1, 1));
+    let told = &store.job_items(some.id, 0, 9).await.unwrap()[0];
+    assert_eq!((told.state, told.error.as_ref().unwrap().0.as_str()), (WorkState::Skipped, "hidden"));
 }
 
 #[tokio::test]

@@ -170,7 +170,9 @@ pub async fn files_ready(store: &SqliteStore, id: WatchId, limit: u32) -> Result
     Ok(sqlx::query_scalar(
         "SELECT path FROM watch_files WHERE watch = (SELECT n FROM watches WHERE id = ?)
              AND stable AND missing_looks = 0
-             AND (taken_size_bytes IS NOT size_bytes OR taken_mtime_ns IS NOT mtime_ns)
+             AND (taken_size_bytes IS NOT size_bytes OR taken_mtime_ns IS NOT mtime_ns
+                  -- Changed without another size or time.
+                  OR asset IN (SELECT id FROM assets WHERE damage = 'changed' AND owned = 0))
          ORDER BY path LIMIT ?",
     )
     .bind(id.to_string())
@@ -314,7 +316,7 @@ mod tests {
         assert_eq!(store.watch_files_gone(watch.id, 3, 9).await.unwrap(), std::slice::from_ref(&gone));
         assert_eq!(store.watch(watch.id).await.unwrap().files, 3);
 
-        let items = ["/in/a"].map(|path| NewItem { path: path.into(), name: None, metadata: json!({}) });
+        let items = ["/in/a"].map(|path| NewItem::new(path.into(), json!({})));
         let job = store.create_job("index", &json!({}), &items, None).await.unwrap().id;
         store.begin_watch_job(watch.id, job).await.unwrap();
         assert_eq!(store.watch_files_ready(watch.id, 9).await.unwrap(), ["/in/b"]);

@@ -72,6 +72,8 @@ pub(super) async fn tell_end(tx: &mut Transaction<'_, Sqlite>, job: &JobRecord) 
             "items_total": job.items_total,
             "items_done": job.items_done,
             "items_failed": job.items_failed,
+            "items_skipped": job.items_skipped,
+            "items_partial": job.items_partial,
             "clips": job.clips,
             "media_secs": job.media_secs,
             "error": error.map(|(code, message)| serde_json::json!({ "code": code, "message": message })),

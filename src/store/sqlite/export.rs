@@ -1,0 +1,211 @@
+//! Clips and vectors read out in bulk, in one transaction on a connection of its own.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{ConnectOptions, Row};
+
+use super::blob::{self, NamedVector};
+use super::{SqliteStore, clips, damaged};
+use crate::store::{ClipCursor, ExportedClip, StoreError};
+use crate::types::{AssetId, ClipId, Space};
+
+/// See [`ClipCursor`].
+struct Cursor {
+    /// In a transaction that only reads: with a write-ahead log it sees one state and holds nobody up.
+    connection: SqliteConnection,
+    model: String,
+    spaces: HashMap<i64, Space>,
+    asset: Option<String>,
+    after: i64,
+    left_out: u64,
+}
+
+pub async fn open(
+    store: &SqliteStore,
+    asset: Option<AssetId>,
+    after: ClipId,
+) -> Result<Box<dyn ClipCursor>, StoreError> {
+    let mut connection = store.reader_options().connect().await?;
+    sqlx::query("BEGIN").execute(&mut connection).await?;
+    let model: Option<String> =
+        sqlx::query_scalar("SELECT model FROM library WHERE one = 1").fetch_optional(&mut connection).await?;
+    let spaces: Vec<(i64, String)> =
+        sqlx::query_as("SELECT idx, name FROM spaces").fetch_all(&mut connection).await?;
+    Ok(Box::new(Cursor {
+        connection,
+        model: model.unwrap_or_default(),
+        spaces: spaces.into_iter().map(|(index, name)| (index, Space::new(&name))).collect(),
+        asset: asset.map(|id| id.to_string()),
+        after: after.0,
+        left_out: 0,
+    }))
+}
+
+#[async_trait]
+impl ClipCursor for Cursor {
+    async fn next(&mut self, limit: u32) -> Result<Vec<ExportedClip>, StoreError> {
+        loop {
+            let rows = sqlx::query(
+                "SELECT clips.id, assets.id AS asset_id, clips.asset, start_secs, end_secs, agreement, clips.crc,
+                     assets.name, assets.sha256, assets.kind
+                 FROM clips JOIN assets ON assets.n = clips.asset
+                 WHERE clips.id > ?1 AND assets.state IN ('ready', 'partial')
+                     AND (?3 IS NULL OR clips.asset = (SELECT n FROM assets WHERE id = ?3))
+                 ORDER BY clips.id LIMIT ?2",
+            )
+            .bind(self.after)
+            .bind(limit)
+            .bind(self.asset.as_deref())
+            .fetch_all(&mut self.connection)
+            .await?;
+            let Some(last) = rows.last() else { return Ok(Vec::new()) };
+            self.after = last.try_get("id")?;
+            let mut found = Vec::with_capacity(rows.len());
+            for row in &rows {
+                match exported(row) {
+                    Ok(clip) => found.push(clip),
+                    Err(StoreError::DamagedRow(_)) => self.left_out += 1,
+                    Err(error) => return Err(error),
+                }
+            }
+            self.add_vectors(&mut found).await?;
+            // A page of damaged rows alone is not the end.
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+    }
+
+    fn model(&self) -> &str {
+        &self.model
+    }
+
+    fn left_out(&self) -> u64 {
+        self.left_out
+    }
+}
+
+fn exported(row: &sqlx::sqlite::SqliteRow) -> Result<ExportedClip, StoreError> {
+    let kind: Option<&str> = row.try_get("kind")?;
+    Ok(ExportedClip {
+        clip: clips::record(row)?,
+        asset_name: row.try_get("name")?,
+        asset_sha256: row.try_get("sha256")?,
+        asset_kind: kind.map(|kind| kind.parse().map_err(|_| damaged("asset kind", kind))).transpose()?,
+        vectors: Vec::new(),
+    })
+}
+
+impl Cursor {
+    async fn add_vectors(&mut self, clips: &mut [ExportedClip]) -> Result<(), StoreError> {
+        // Ids mostly lie side by side, and so do the rows of their vectors.
+        for run in clips.chunk_by_mut(|a, b| a.clip.id.0 + 1 == b.clip.id.0) {
+            let (Some(first), Some(last)) = (run.first().map(|c| c.clip.id), run.last().map(|c| c.clip.id))
+            else {
+                continue;
+            };
+            let rows = sqlx::query("SELECT id, crc, data FROM vectors WHERE id >= ? AND id < ? ORDER BY id")
+                .bind(blob::row_id(first, 0))
+                .bind(blob::row_id(last, blob::LANES))
+                .fetch_all(&mut self.connection)
+                .await?;
+            for row in &rows {
+                let id: i64 = row.try_get("id")?;
+                let at = usize::try_from(id / blob::LANES - first.0).unwrap_or(usize::MAX);
+                match (run.get_mut(at), self.named(id, row)) {
+                    (Some(clip), Some(vector)) => clip.vectors.push(vector),
+                    _ => self.left_out += 1,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn named(&self, id: i64, row: &sqlx::sqlite::SqliteRow) -> Option<NamedVector> {
+        let (track, space) = blob::of_lane(id % blob::LANES);
+        Some((track, self.spaces.get(&space)?.clone(), blob::of_row(row)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{AssetOutcome, AssetState, NewAsset, NewClip, Store};
+    use crate::types::{Embedding, ModelId, TimeSpan, Track};
+
+    async fn asset(store: &SqliteStore, sha: &str, clips: usize) -> AssetId {
+        let new = NewAsset {
+            given: None,
+            sha256: sha.to_owned(),
+            model: ModelId("m".into()),
+            segmentation: "w".into(),
+            name: format!("{sha}.mp4"),
+            path: format!("/{sha}"),
+            owned: false,
+            size_bytes: 1,
+            metadata: serde_json::json!({}),
+        };
+        let id = store.begin_asset(new).await.unwrap().0.id;
+        let vector = |n: usize| Embedding::new(vec![n as f32 + 1.0, 1.0], 2).unwrap();
+        let clip = |n: usize| NewClip {
+            span: TimeSpan { start_secs: n as f64, end_secs: n as f64 + 1.0 },
+            vectors: vec![
+                (Track::Video, Space::new("fine"), vector(n)),
+                (Track::Audio, Space::new("fine"), vector(0)),
+            ],
+            agreement: None,
+        };
+        store.add_clips(id, &(0..clips).map(clip).collect::<Vec<_>>()).await.unwrap();
+        id
+    }
+
+    async fn finish(store: &SqliteStore, id: AssetId) {
+        let outcome = AssetOutcome {
+            state: AssetState::Ready,
+            kind: None,
+            duration_secs: 1.0,
+            width: 0,
+            height: 0,
+            error: None,
+        };
+        store.finish_asset(id, outcome).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_export_is_of_one_moment() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(dir.path(), &ModelId("m".into())).await.unwrap();
+        let a = asset(&store, "a", 5).await;
+        let unfinished = asset(&store, "b", 3).await;
+        let c = asset(&store, "c", 2).await;
+        finish(&store, a).await;
+        finish(&store, c).await;
+        let mut cursor = store.export(None, ClipId(0)).await.unwrap();
+        let first = cursor.next(4).await.unwrap();
+        assert_eq!(first.len(), 4);
+        // Deleted, added and finished meanwhile: not seen.
+        store.delete_asset(a).await.unwrap();
+        finish(&store, unfinished).await;
+        let late = asset(&store, "d", 2).await;
+        finish(&store, late).await;
+        let mut all = first;
+        loop {
+            let page = cursor.next(4).await.unwrap();
+            if page.is_empty() {
+                break;
+            }
+            all.extend(page);
+        }
+        let of: Vec<_> =
+            all.iter().map(|clip| (clip.clip.asset, clip.clip.span.start_secs as usize)).collect();
+        assert_eq!(of, [(a, 0), (a, 1), (a, 2), (a, 3), (a, 4), (c, 0), (c, 1)]);
+        assert!(all.iter().all(|clip| clip.vectors.len() == 2 && clip.vectors[0].0 == Track::Video));
+        assert_eq!((cursor.model(), cursor.left_out()), ("m", 0));
+        drop(cursor);
+        let mut one = store.export(Some(c), all[5].clip.id).await.unwrap();
+        assert_eq!(one.next(9).await.unwrap().len(), 1);
+        assert_eq!(store.export(None, ClipId(0)).await.unwrap().next(99).await.unwrap().len(), 7);
+    }
+}
