@@ -19,6 +19,7 @@ mod sandbox;
 mod sniff;
 mod still;
 mod stream;
+mod timing;
 mod upright;
 mod video;
 mod work;
