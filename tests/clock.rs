@@ -63,7 +63,14 @@ fn try_forms(mut forms: Vec<Form>) {
     let clock = Clock::write(&ffmpeg, folder.path());
     let decoder = decoder(&ffmpeg);
     let faults = each(&forms, |runtime, form| match clock.make(form.name, &form.args) {
-        Ok(path) => runtime.block_on(check::faults(&decoder, &path, &form.truth)),
+        Ok(path) => {
+            let began = std::time::Instant::now();
+            let faults = runtime.block_on(check::faults(&decoder, &path, &form.truth));
+            if std::env::var_os("CLOCK_ONLY").is_some() {
+                eprintln!("{}: {:.1} s", form.name, began.elapsed().as_secs_f64());
+            }
+            faults
+        }
         Err(error) => vec![format!("not made: {error}")],
     });
     let mut faulty = 0;

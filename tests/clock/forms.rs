@@ -20,7 +20,7 @@ const X264_B: &str = "-c:v libx264 -preset veryfast -bf 3 -b_strategy 0 -pix_fmt
 const X265: &str = "-c:v libx265 -preset ultrafast -x265-params log-level=none -pix_fmt yuv420p";
 const VP8: &str = "-c:v libvpx -deadline realtime -cpu-used 8 -b:v 1M";
 const VP9: &str = "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -b:v 1M";
-const AV1: &str = "-c:v libsvtav1 -preset 12 -svtav1-params log_level=0";
+const AV1: &str = "-c:v libsvtav1 -preset 10 -crf 15 -svtav1-params log_level=0";
 /// One picture each ten seconds, one after half a second and one at the end.
 const SLIDES: &str = "-vf select='eq(n\\,0)+eq(n\\,13)+eq(n\\,238)+eq(n\\,299)' -fps_mode passthrough";
 /// Two seconds as they are, then two pictures a second.

@@ -50,7 +50,8 @@ impl Pump<'_> {
 
     /// Whether it is not known yet if the child is in the right place.
     pub(super) fn placing(&self) -> bool {
-        self.caps.sought.is_some() && self.ended.log.first.is_none() && self.pictures_wanted()
+        let unknown = self.ended.log.first.is_none() && self.frames_open;
+        unknown && self.caps.sought.is_some() && self.pictures_wanted()
     }
 
     /// Keeps sound until it is known whether the child is in the right place: were it left in the pipe, the
