@@ -60,7 +60,8 @@ pub fn decode(
 ) -> Result<Outcome, MediaError> {
     let budget = Budget::of(&decoder.config.limits, media)?;
     let places = places_to_seek(request.start_secs).collect();
-    let mut run = Run { decoder, seat, media, request, sink, cancel, budget, cpu: Duration::ZERO, places, place: 0 };
+    let mut run =
+        Run { decoder, seat, media, request, sink, cancel, budget, cpu: Duration::ZERO, places, place: 0 };
     // Most videos have sound, and ffmpeg says at once when a track is missing: guess, then correct.
     let first = run.attempt(Streams::Both)?;
     let engine = first.started.as_ref().map(|started| started.engine);
@@ -408,8 +409,15 @@ impl Ended {
         if self.exit.signal.is_some() || self.exit.code != Some(0) {
             return Some(format!("decoding stopped early after {decoded:.1} s: {}", self.log.main_error()));
         }
-        if self.damaged > 0 {
-            return Some(format!("damaged: {} packets could not be decoded", self.damaged));
+        if let Some(why) =
+            self.started.as_ref().and_then(|started| started.cut_short.as_ref()).filter(|_| whole)
+        {
+            return Some(format!("truncated: {why}, {decoded:.1} s could be decoded"));
+        }
+        // A part of a film may begin between pictures that others are made from.
+        let damaged = self.damaged + if whole { self.log.damaged } else { 0 };
+        if damaged > 0 {
+            return Some(format!("damaged: {damaged} packets could not be decoded"));
         }
         let silent = frames > 0 && samples == 0 && self.log.audio_streams > 0;
         (silent && whole && !self.log.errors.is_empty())

@@ -18,6 +18,18 @@ const FIRST_BASE: i64 = 2_000_000_000_000_000;
 /// No time in the log is as much.
 const FAR: i64 = 500_000_000_000_000;
 
+/// What decoders and demuxers say of what they cannot make sense of.
+const DAMAGE: [&str; 8] = [
+    "Error submitting packet to decoder",
+    "corrupt decoded frame",
+    "corrupt input packet in stream",
+    "as first byte of an EBML number",
+    "exceeds containing master element",
+    "LZW decode failed",
+    "Invalid chunk size",
+    "DTS discontinuity in stream",
+];
+
 /// What was said so far.
 #[derive(Debug, Default)]
 pub struct FfmpegLog {
@@ -43,6 +55,9 @@ pub struct FfmpegLog {
     pub first: Option<i64>,
     /// The container's name: `matroska,webm`.
     pub format: String,
+    /// Packets that were damaged or did not decode, once the first picture was there: a stream that was joined
+    /// in the middle begins with some that nobody could decode.
+    pub damaged: u64,
     /// ffmpeg noticed the file ends early.
     pub cut_short: bool,
     /// ffmpeg was asked to end by this signal, and did.
@@ -81,6 +96,10 @@ impl FfmpegLog {
     fn take_line(&mut self, line: &str) {
         if line.contains("partial file") || line.contains("File ended prematurely") {
             self.cut_short = true;
+        }
+        if (self.first.is_some() || self.video_streams == 0) && DAMAGE.iter().any(|text| line.contains(text))
+        {
+            self.damaged += 1;
         }
         if let Some(rest) = line.strip_prefix("[info] Exiting normally, received signal ") {
             self.ended_by_signal = rest.trim_end_matches('.').parse().ok();

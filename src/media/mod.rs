@@ -22,6 +22,7 @@ mod stream;
 mod timing;
 mod upright;
 mod video;
+mod whole;
 mod work;
 mod worker;
 

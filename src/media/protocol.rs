@@ -120,6 +120,8 @@ pub struct Started {
     pub estimated: bool,
     pub width: u32,
     pub height: u32,
+    /// Why the file cannot be all there, by the lengths that it tells: half a sentence.
+    pub cut_short: Option<String>,
     /// Whether the kernel enforces the Landlock rules.
     pub landlock: bool,
 }

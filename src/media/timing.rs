@@ -70,7 +70,8 @@ pub fn sampling(fps: f64, first: u64, end: Option<u64>) -> String {
     let part = match (first, end) {
         (0, None) => String::new(),
         (_, end) => {
-            let end = end.map_or_else(String::new, |end| format!(",trim=end_pts={}", end.saturating_sub(first)));
+            let end =
+                end.map_or_else(String::new, |end| format!(",trim=end_pts={}", end.saturating_sub(first)));
             format!("setpts=PTS-{first}{end},")
         }
     };

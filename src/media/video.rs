@@ -84,7 +84,8 @@ impl Args {
             "scale=w=min({max_side_px}\\,iw):h=min({max_side_px}\\,ih):force_original_aspect_ratio=decrease:out_range=pc"
         );
         let one = timing::on_screen(at_secs);
-        self.words("-map 0:V:0 -frames:v 1 -fps_mode passthrough -vf").word(format!("{one},{fit},format=yuv420p"));
+        self.words("-map 0:V:0 -frames:v 1 -fps_mode passthrough -vf")
+            .word(format!("{one},{fit},format=yuv420p"));
         self.words("-c:v mjpeg -q:v 3 -strict unofficial -threads 1 -f mjpeg pipe:1")
     }
 }

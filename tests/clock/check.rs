@@ -176,7 +176,9 @@ async fn wrong_span(
             faults.push(format!("at {} s picture {number:?}, of the whole {wanted:?}", period as f64 / 10.0));
         }
     }
-    let sounds = |clips: &[ClipTensors]| clips.iter().any(|c| c.pcm.is_some() && c.span.start_secs < span.1 && c.span.end_secs > span.0);
+    let sounds = |clips: &[ClipTensors]| {
+        clips.iter().any(|c| c.pcm.is_some() && c.span.start_secs < span.1 && c.span.end_secs > span.0)
+    };
     if sounds(clips) != sounds(&part) && truth.sounds((span.0 + span.1) / 2.0).is_some() {
         faults.push("no sound".to_owned());
     }

@@ -26,6 +26,9 @@ const SLIDES: &str = "-vf select='eq(n\\,0)+eq(n\\,13)+eq(n\\,238)+eq(n\\,299)' 
 /// Two seconds as they are, then two pictures a second.
 const VARIABLE: &str = "-vf select='lt(n\\,50)+not(mod(n\\,13))' -fps_mode passthrough";
 
+/// ffmpeg's encoder begins with a block of 2,048 samples of which the file says nothing, seconds.
+const WMA: f64 = 2048.0 / 48_000.0;
+
 fn slide(number: u32) -> bool {
     [0, 13, 238, 299].contains(&number)
 }
@@ -72,13 +75,16 @@ fn films() -> Vec<Form> {
         plain("h264.3gp", &format!("{X264} -c:a aac")),
         form(
             "h263.3gp",
-            "PICTURES SOUND -vf scale=176:144:flags=neighbor -c:v h263 -q:v 3 -c:a libopencore_amrnb -ar 8000 -ac 1",
+            "PICTURES SOUND -vf scale=176:144:flags=neighbor -c:v h263 -q:v 3 -c:a libopencore_amrnb -b:a 12.2k -ar 8000 -ac 1",
             Truth::plain(),
         ),
         plain("h264.mov", &format!("{X264_B} -c:a pcm_s16le")),
         plain("prores.mov", "-c:v prores_ks -profile:v 0 -c:a pcm_s24le"),
         plain("qtrle.mov", "-c:v qtrle -c:a alac"),
-        plain("dnxhr.mov", "-vf scale=320:240:flags=neighbor -c:v dnxhd -profile:v dnxhr_lb -pix_fmt yuv422p -c:a pcm_s16be"),
+        plain(
+            "dnxhr.mov",
+            "-vf scale=320:240:flags=neighbor -c:v dnxhd -profile:v dnxhr_lb -pix_fmt yuv422p -c:a pcm_s16be",
+        ),
         plain("cineform.mov", "-c:v cfhd -pix_fmt yuv422p10le -c:a pcm_s16le"),
         plain("png.mov", "-c:v png -c:a pcm_s16le"),
         plain("raw.mov", "-c:v rawvideo -pix_fmt yuyv422 -c:a pcm_f32le"),
@@ -114,13 +120,21 @@ fn films() -> Vec<Form> {
         plain("h264.flv", &format!("{X264_B} -c:a aac")),
         plain("flv1.flv", "-c:v flv -q:v 3 -c:a libmp3lame -ar 44100"),
         plain("screen.flv", "-c:v flashsv -c:a libmp3lame -ar 44100"),
-        plain("wmv2.wmv", "-c:v wmv2 -q:v 3 -c:a wmav2"),
-        plain("wmv1.asf", "-c:v wmv1 -q:v 3 -c:a wmav1"),
+        form("wmv2.wmv", &both("-c:v wmv2 -q:v 3 -c:a wmav2"), Truth::plain().sound_later(WMA)),
+        form("wmv1.asf", &both("-c:v wmv1 -q:v 3 -c:a wmav1"), Truth::plain().sound_later(WMA)),
         plain("theora.ogv", "-c:v libtheora -q:v 8 -c:a libvorbis"),
         plain("theora-opus.ogv", "-c:v libtheora -q:v 8 -c:a libopus"),
-        plain("mpeg2.mxf", &format!("-vf scale=720:576:flags=neighbor -c:v mpeg2video -q:v 5 -c:a pcm_s16le -ar 48000")),
-        plain("h264.mxf", &format!("{X264} -c:a pcm_s16le")),
-        plain("mpeg2.gxf", "-vf scale=720:576:flags=neighbor -c:v mpeg2video -q:v 5 -c:a pcm_s16le"),
+        plain(
+            "mpeg2.mxf",
+            &format!("-vf scale=720:576:flags=neighbor -c:v mpeg2video -q:v 5 -c:a pcm_s16le -ar 48000"),
+        ),
+        plain("h264.mxf", &format!("{X264} -g 60 -c:a pcm_s16le")),
+        // Its sound is stored in blocks of 32,768 samples.
+        form(
+            "mpeg2.gxf",
+            &both("-vf scale=720:576:flags=neighbor -c:v mpeg2video -q:v 5 -c:a pcm_s16le"),
+            Truth { sound: Some((0.0, 18.0 * 32_768.0 / 48_000.0)), ..Truth::plain() },
+        ),
         plain("pal.dv", &format!("{pal} -c:v dvvideo -pix_fmt yuv420p -c:a pcm_s16le")),
         plain("rv20.rm", "-c:v rv20 -q:v 3 -c:a ac3"),
     ]
@@ -128,38 +142,69 @@ fn films() -> Vec<Form> {
 
 /// Offsets, edit lists, missing indexes, late tracks.
 fn times() -> Vec<Form> {
-    let cut_by_copy = "PICTURES SOUND -c:v libx264 -preset ultrafast -g 100 -pix_fmt yuv420p -c:a pcm_s16le TO.mkv";
+    let cut_by_copy =
+        "PICTURES SOUND -c:v libx264 -preset ultrafast -g 100 -pix_fmt yuv420p -c:a pcm_s16le TO.mkv";
     let live = format!("PICTURES SOUND {VP9} -c:a libopus -live 1");
     vec![
         often(
             "fragments.mp4",
-            &format!("PICTURES SOUND {X264_B} -c:a aac -movflags frag_keyframe+empty_moov"),
+            &format!("PICTURES SOUND {X264_B} -c:a aac -movflags frag_keyframe+delay_moov"),
             Truth::plain(),
         ),
-        form("cmaf.mp4", &format!("PICTURES SOUND {X264} -c:a aac -movflags cmaf+frag_every_frame"), Truth::plain()),
+        form(
+            "cmaf.mp4",
+            &format!("PICTURES SOUND {X264} -c:a aac -movflags cmaf+frag_keyframe+delay_moov"),
+            Truth::plain(),
+        ),
         form("ismv.ismv", &format!("PICTURES SOUND {X264} -c:a aac"), Truth::plain()),
-        form("timescale.mp4", &format!("PICTURES SOUND {X264} -video_track_timescale 1000 -c:a aac"), Truth::plain()),
+        form(
+            "timescale.mp4",
+            &format!("PICTURES SOUND {X264} -video_track_timescale 1000 -c:a aac"),
+            Truth::plain(),
+        ),
         form("offset.mp4", &format!("PICTURES SOUND {X264_B} -c:a aac -output_ts_offset 5"), Truth::plain()),
         form("offset.mkv", &format!("PICTURES SOUND {X264_B} -c:a flac -output_ts_offset 5"), Truth::plain()),
         often(
             "offset-long-gop.ts",
-            &format!("PICTURES SOUND {X264_B} -g 250 -keyint_min 250 -sc_threshold 0 -c:a aac -output_ts_offset 4000"),
+            &format!(
+                "PICTURES SOUND {X264_B} -g 250 -keyint_min 250 -sc_threshold 0 -c:a aac -output_ts_offset 4000"
+            ),
             Truth::plain(),
         ),
-        form("long-gop.ts", "PICTURES SOUND -c:v mpeg2video -g 250 -q:v 3 -sc_threshold 1000000000 -c:a mp2", Truth::plain()),
-        form("long-gop.mpg", "PICTURES SOUND -c:v mpeg2video -g 250 -q:v 3 -sc_threshold 1000000000 -c:a mp2", Truth::plain()),
-        form("long-gop.mp4", &format!("PICTURES SOUND {X264_B} -g 999 -sc_threshold 0 -c:a aac"), Truth::plain()),
-        form("long-gop.mkv", &format!("PICTURES SOUND {X264_B} -g 999 -sc_threshold 0 -c:a flac"), Truth::plain()),
-        form("long-gop.avi", "PICTURES SOUND -c:v mpeg4 -g 300 -q:v 3 -c:a libmp3lame", Truth::plain()),
-        form("long-gop.flv", &format!("PICTURES SOUND {X264} -g 999 -sc_threshold 0 -c:a aac"), Truth::plain()),
-        // A copy that begins between two key frames: an edit list hides what comes before.
-        often("edit-list.mp4", &format!("{cut_by_copy};-ss 2.8 LAST -c copy -c:a aac"), Truth::plain().from(2.8)),
-        form("edit-list.mov", &format!("{cut_by_copy};-ss 2.8 LAST -c copy"), Truth::plain().from(2.8)),
-        often(
-            "late-sound.mp4",
-            &format!("PICTURES -itsoffset 3 SOUND {X264} -c:a aac -t 12"),
-            late_sound(),
+        form(
+            "long-gop.ts",
+            "PICTURES SOUND -c:v mpeg2video -g 250 -q:v 3 -sc_threshold 1000000000 -c:a mp2",
+            Truth::plain(),
         ),
+        form(
+            "long-gop.mpg",
+            "PICTURES SOUND -c:v mpeg2video -g 250 -q:v 3 -sc_threshold 1000000000 -c:a mp2",
+            Truth::plain(),
+        ),
+        form(
+            "long-gop.mp4",
+            &format!("PICTURES SOUND {X264_B} -g 999 -sc_threshold 0 -c:a aac"),
+            Truth::plain(),
+        ),
+        form(
+            "long-gop.mkv",
+            &format!("PICTURES SOUND {X264_B} -g 999 -sc_threshold 0 -c:a flac"),
+            Truth::plain(),
+        ),
+        form("long-gop.avi", "PICTURES SOUND -c:v mpeg4 -g 300 -q:v 3 -c:a libmp3lame", Truth::plain()),
+        form(
+            "long-gop.flv",
+            &format!("PICTURES SOUND {X264} -g 999 -sc_threshold 0 -c:a aac"),
+            Truth::plain(),
+        ),
+        // A copy that begins between two key frames: an edit list hides what comes before.
+        often(
+            "edit-list.mp4",
+            &format!("{cut_by_copy};-ss 2.8 LAST -c copy -c:a aac"),
+            Truth::plain().from(2.8),
+        ),
+        form("edit-list.mov", &format!("{cut_by_copy};-ss 2.8 LAST -c copy"), Truth::plain().from(2.8)),
+        often("late-sound.mp4", &format!("PICTURES -itsoffset 3 SOUND {X264} -c:a aac -t 12"), late_sound()),
         form("late-sound.mkv", &format!("PICTURES -itsoffset 3 SOUND {X264} -c:a flac -t 12"), late_sound()),
         form("late-sound.ts", &format!("PICTURES -itsoffset 3 SOUND {X264} -c:a aac -t 12"), late_sound()),
         form("late-pictures.mkv", &format!("-itsoffset 2 PICTURES SOUND {X264} -c:a flac"), late_pictures()),
@@ -201,11 +246,11 @@ fn brief_sound() -> Truth {
     Truth { sound: Some((0.0, 5.0)), ..Truth::plain() }
 }
 
-/// Pictures that come when they like.
+/// Pictures that come when they like. How long the last one stays is for ffmpeg's writers to say.
 fn rates() -> Vec<Form> {
     let slides = || Truth::plain().only(slide);
     let variable = || Truth::plain().only(variable);
-    let ends_early = |truth: Truth| Truth { pictures_end: 299.0 / 25.0, ..truth.silent() };
+    let ends = |truth: Truth, end| Truth { pictures_end: end, ..truth.silent() };
     vec![
         often("variable.mkv", &format!("PICTURES SOUND {VARIABLE} {X264_B} -c:a flac"), variable()),
         form("variable.mp4", &format!("PICTURES SOUND {VARIABLE} {X264_B} -c:a aac"), variable()),
@@ -213,10 +258,14 @@ fn rates() -> Vec<Form> {
         form("variable.webm", &format!("PICTURES SOUND {VARIABLE} {VP8} -c:a libopus"), variable()),
         often("slides.mp4", &format!("PICTURES SOUND {SLIDES} {X264_B} -c:a aac"), slides()),
         form("slides.webm", &format!("PICTURES SOUND {SLIDES} {VP9} -c:a libopus"), slides()),
-        form("slides.mkv", &format!("PICTURES {SLIDES} -c:v mjpeg -pix_fmt yuvj420p"), ends_early(slides())),
-        often("slides.gif", &format!("PICTURES {SLIDES}"), ends_early(slides())),
-        form("slides.apng", &format!("PICTURES {SLIDES} -f apng"), ends_early(slides())),
-        often("slides.webp", &format!("PICTURES {SLIDES} -c:v libwebp_anim -lossless 1 -loop 0"), ends_early(slides())),
+        form("slides.mkv", &format!("PICTURES {SLIDES} -c:v mjpeg -pix_fmt yuvj420p"), ends(slides(), 11.96)),
+        often("slides.gif", &format!("PICTURES {SLIDES}"), ends(slides(), 11.96)),
+        form("slides.apng", &format!("PICTURES {SLIDES} -f apng"), ends(slides(), 14.4)),
+        often(
+            "slides.webp",
+            &format!("PICTURES {SLIDES} -c:v libwebp_anim -lossless 1 -loop 0"),
+            ends(slides(), 15.9),
+        ),
     ]
 }
 
@@ -236,7 +285,6 @@ fn bare_pictures() -> Vec<Form> {
         form("bare.hevc", &format!("PICTURES {X265}"), silent()),
         form("bare.m4v", "PICTURES -c:v mpeg4 -q:v 3 -f m4v", silent()),
         form("bare.m2v", "PICTURES -c:v mpeg2video -q:v 3", silent()),
-        form("bare.mjpeg", "PICTURES -c:v mjpeg -pix_fmt yuvj420p", silent()),
     ]
 }
 
@@ -261,15 +309,11 @@ fn sounds() -> Vec<Form> {
         sound("sound.w64", ""),
         sound("sound.wv", ""),
         sound("sound.tta", ""),
-        sound("sound.wma", "-c:a wmav2"),
-        sound("sound.amr", "-c:a libopencore_amrnb -ar 8000 -ac 1"),
+        form("sound.wma", "SOUND -c:a wmav2", Truth::plain().unseen().sound_later(WMA)),
+        sound("sound.amr", "-c:a libopencore_amrnb -b:a 12.2k -ar 8000 -ac 1"),
         sound("sound.mp2", "-c:a mp2"),
-        sound("sound.voc", "-c:a pcm_u8"),
+        sound("sound.voc", "-c:a pcm_s16le"),
         sound("sound.dts", "-c:a dca -strict -2 -ac 2"),
-        form(
-            "offset-sound.ts",
-            "SOUND -c:a mp2 -output_ts_offset 700",
-            Truth::plain().unseen(),
-        ),
+        form("offset-sound.ts", "SOUND -c:a mp2 -output_ts_offset 700", Truth::plain().unseen()),
     ]
 }

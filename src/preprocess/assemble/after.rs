@@ -73,7 +73,9 @@ impl Assembler {
         let Some(after) = self.after.as_mut().filter(|after| !after.late_pictures) else { return };
         after.late_pictures = true;
         if self.mode == Mode::Video {
-            self.notes.push(format!("pictures were left out after {at:.1} s: they are stored too far behind their sound"));
+            self.notes.push(format!(
+                "pictures were left out after {at:.1} s: they are stored too far behind their sound"
+            ));
         }
     }
 }

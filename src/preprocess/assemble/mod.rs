@@ -20,8 +20,8 @@ use super::{AssetSummary, ClipSpec, ClipTensors};
 use crate::media::{Flow, MediaError, Outcome, WorkLimits};
 use crate::types::{AssetKind, TimeSpan};
 
-pub(super) use self::cut::Cut;
 use self::after::After;
+pub(super) use self::cut::Cut;
 use self::merge::Merger;
 
 /// Sound that may wait for its pictures, samples: 5.8 minutes at 48 kHz.

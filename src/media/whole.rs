@@ -1,0 +1,123 @@
+//! Whether a file is all there, by the lengths and end marks of its own: what ffmpeg does not mind.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+/// Bytes of a packet of a transport stream, plain or with a time code before it.
+const TS_PACKET: [u64; 2] = [188, 192];
+/// Chunks of a file looked at: one a gigabyte is usual.
+const MOST_CHUNKS: usize = 4096;
+/// How much of a GIF's end may be padding, bytes.
+const PADDING: u64 = 4096;
+
+/// What is missing, where something is; nothing where that cannot be told.
+pub fn cut_short(file: &File) -> Option<&'static str> {
+    let bytes = file.metadata().ok()?.len();
+    let head = read(file, 0, 1024);
+    if head.starts_with(b"RIFF") {
+        return riff(file, bytes).then_some("a chunk at its end is cut off");
+    }
+    if head.starts_with(b"GIF8") {
+        let tail = read(file, bytes.saturating_sub(PADDING), PADDING);
+        let end = tail.iter().rfind(|byte| **byte != 0);
+        return (end != Some(&b';')).then_some("its end mark is missing");
+    }
+    if head.get(4..8) == Some(b"ftyp") {
+        return boxes(file, bytes).then_some("a box at its end is cut off");
+    }
+    let packet = TS_PACKET.into_iter().find(|size| transport_stream(&head, *size))?;
+    (bytes % packet != 0).then_some("its last packet is cut off")
+}
+
+fn read(file: &File, at: u64, most: u64) -> Vec<u8> {
+    let mut bytes = vec![0; most as usize];
+    let mut filled = 0;
+    while let Ok(count) = file.read_at(&mut bytes[filled..], at + filled as u64) {
+        if count == 0 {
+            break;
+        }
+        filled += count;
+    }
+    bytes.truncate(filled);
+    bytes
+}
+
+fn transport_stream(head: &[u8], packet: u64) -> bool {
+    // The time code comes first.
+    let first = (packet - TS_PACKET[0]) as usize;
+    (0..4).all(|i| head.get(first + i * packet as usize) == Some(&0x47))
+}
+
+/// Whether the last of the outermost chunks goes on behind the end. A recording that was never finished says 0.
+fn riff(file: &File, bytes: u64) -> bool {
+    let mut at = 0;
+    for _ in 0..MOST_CHUNKS {
+        let head = read(file, at, 8);
+        let Some(size) = head.get(4..8).and_then(|size| <[u8; 4]>::try_from(size).ok()) else { return false };
+        let size = u64::from(u32::from_le_bytes(size));
+        if !head.starts_with(b"RIFF") || size == 0 || size >= u64::from(u32::MAX >> 1) {
+            return false;
+        }
+        at += 8 + size;
+        // The byte that makes it even may be missing.
+        if at > bytes {
+            return true;
+        }
+        at += size % 2;
+    }
+    false
+}
+
+/// Whether the last of the outermost boxes of an MP4 goes on behind the end.
+fn boxes(file: &File, bytes: u64) -> bool {
+    let mut at = 0_u64;
+    for _ in 0..MOST_CHUNKS {
+        let head = read(file, at, 16);
+        let Some(size) = head.get(..4).and_then(|size| <[u8; 4]>::try_from(size).ok()) else { return false };
+        let known =
+            head.get(4..8).is_some_and(|name| name.iter().all(|c| c.is_ascii_graphic() || *c == b' '));
+        let size = match u32::from_be_bytes(size) {
+            1 => head.get(8..16).and_then(|size| size.try_into().ok()).map_or(0, u64::from_be_bytes),
+            size => u64::from(size),
+        };
+        // 0: to the end of the file. What is not a box is none of ours to judge.
+        if !known || size < 8 {
+            return false;
+        }
+        let Some(end) = at.checked_add(size) else { return true };
+        if end > bytes {
+            return true;
+        }
+        at = end;
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn of(bytes: &[u8]) -> Option<&'static str> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        cut_short(&file)
+    }
+
+    #[test]
+    fn whole_files_are_whole_and_cut_ones_are_not() {
+        let riff = [&b"RIFF\x0c\0\0\0AVI LIST\0\0\0\0"[..], b"RIFF\x04\0\0\0AVIX"].concat();
+        let gif = b"GIF89a, and so on;\0\0".to_vec();
+        let mp4 = [&b"\0\0\0\x0cftypisom"[..], b"\0\0\0\x10mdat12345678"].concat();
+        let ts = [[0x47; 188]; 7].concat();
+        for (name, whole, left) in [("riff", riff, 3), ("gif", gif, 4), ("mp4", mp4, 1), ("ts", ts, 100)] {
+            assert_eq!(of(&whole), None, "{name}");
+            assert!(of(&whole[..whole.len() - left]).is_some(), "{name}");
+        }
+        // Not finished, to the end, something else, nothing.
+        for whole in [&b"RIFF\0\0\0\0AVI "[..], b"\0\0\0\x0cftypisom\0\0\0\0mdat", b"any text", b""] {
+            assert_eq!(of(whole), None);
+        }
+    }
+}
