@@ -3,6 +3,8 @@
 
 #[path = "clock/check.rs"]
 mod check;
+#[path = "clock/damage.rs"]
+mod damage;
 #[path = "clock/film.rs"]
 mod film;
 #[path = "clock/forms.rs"]
@@ -92,4 +94,46 @@ fn common_files_are_true_to_their_time_stamps() {
 #[ignore = "minutes: `make test-clock`"]
 fn every_form_is_true_to_its_time_stamps() {
     try_forms(forms());
+}
+
+/// Files in which damage can be seen: what tells neither its length nor whether a packet is sound is not among them.
+const TELLING: [&str; 9] = [
+    "h264-faststart.mp4",
+    "fragments.mp4",
+    "h264.mkv",
+    "vp8.webm",
+    "mpeg4.avi",
+    "h264.ts",
+    "h264.flv",
+    "film.gif",
+    "film.webp",
+];
+
+/// A file of which something is lost is refused or partial, never whole.
+#[test]
+#[ignore = "minutes: `make test-clock`"]
+fn what_is_lost_is_told() {
+    let Some(ffmpeg) = ffmpeg() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::write(&ffmpeg, folder.path());
+    let decoder = decoder(&ffmpeg);
+    let telling: Vec<_> = forms().into_iter().filter(|form| TELLING.contains(&form.name)).collect();
+    assert_eq!(telling.len(), TELLING.len());
+    let tables = each(&telling, |runtime, form| {
+        let whole = std::fs::read(clock.make(form.name, &form.args).unwrap()).unwrap();
+        let outcome = |(damage, percent): (damage::Damage, usize)| {
+            let path = clock.path(&format!("{damage:?}-{percent}-{}", form.name));
+            std::fs::write(&path, damage.done_to(&whole, percent)).unwrap();
+            let outcome = match runtime.block_on(check::read(&decoder, &path, None)) {
+                Err(error) => error.code().to_owned(),
+                Ok((_, summary)) => summary.partial.map_or("READY".to_owned(), |_| "partial".to_owned()),
+            };
+            format!("{damage:?} {percent}: {outcome}")
+        };
+        damage::all().map(outcome).collect::<Vec<_>>()
+    });
+    for (form, table) in telling.iter().zip(&tables) {
+        eprintln!("{}: {}", form.name, table.join(", "));
+    }
+    assert!(!tables.concat().iter().any(|row| row.ends_with("READY")));
 }

@@ -75,7 +75,7 @@ fn films() -> Vec<Form> {
         plain("h264.3gp", &format!("{X264} -c:a aac")),
         form(
             "h263.3gp",
-            "PICTURES SOUND -vf scale=176:144:flags=neighbor -c:v h263 -q:v 3 -c:a libopencore_amrnb -b:a 12.2k -ar 8000 -ac 1",
+            "PICTURES SOUND -vf scale=176:144:flags=neighbor -c:v h263 -q:v 3 -c:a aac",
             Truth::plain(),
         ),
         plain("h264.mov", &format!("{X264_B} -c:a pcm_s16le")),
@@ -310,7 +310,6 @@ fn sounds() -> Vec<Form> {
         sound("sound.wv", ""),
         sound("sound.tta", ""),
         form("sound.wma", "SOUND -c:a wmav2", Truth::plain().unseen().sound_later(WMA)),
-        sound("sound.amr", "-c:a libopencore_amrnb -b:a 12.2k -ar 8000 -ac 1"),
         sound("sound.mp2", "-c:a mp2"),
         sound("sound.voc", "-c:a pcm_s16le"),
         sound("sound.dts", "-c:a dca -strict -2 -ac 2"),
