@@ -7,20 +7,24 @@ use std::os::unix::fs::FileExt;
 const TS_PACKET: [u64; 2] = [188, 192];
 /// Chunks of a file looked at: one a gigabyte is usual.
 const MOST_CHUNKS: usize = 4096;
-/// How much of a GIF's end may be padding, bytes.
-const PADDING: u64 = 4096;
+/// Bytes read at once by what goes through a whole file.
+const WALK_BYTES: u64 = 1 << 16;
 
 /// What is missing, where something is; nothing where that cannot be told.
 pub fn cut_short(file: &File) -> Option<&'static str> {
     let bytes = file.metadata().ok()?.len();
     let head = read(file, 0, 1024);
+    if head.starts_with(b"RIFF") && head.get(8..12) == Some(b"WEBP") {
+        return (!Walk::new(file).webp(bytes)).then_some("what follows is not a chunk");
+    }
     if head.starts_with(b"RIFF") {
         return riff(file, bytes).then_some("a chunk at its end is cut off");
     }
     if head.starts_with(b"GIF8") {
-        let tail = read(file, bytes.saturating_sub(PADDING), PADDING);
-        let end = tail.iter().rfind(|byte| **byte != 0);
-        return (end != Some(&b';')).then_some("its end mark is missing");
+        return Walk::new(file).gif().is_none().then_some("its end mark is missing");
+    }
+    if head.starts_with(b"FLV\x01") {
+        return (!Walk::new(file).flv(bytes)).then_some("what follows is not a tag");
     }
     if head.get(4..8) == Some(b"ftyp") {
         return boxes(file, bytes).then_some("a box at its end is cut off");
@@ -93,6 +97,92 @@ fn boxes(file: &File, bytes: u64) -> bool {
     false
 }
 
+/// Goes through a file from part to part.
+struct Walk<'a> {
+    file: &'a File,
+    at: u64,
+    buffer: Vec<u8>,
+    buffer_at: u64,
+}
+
+impl<'a> Walk<'a> {
+    const fn new(file: &'a File) -> Self {
+        Self { file, at: 0, buffer: Vec::new(), buffer_at: 0 }
+    }
+
+    /// The next bytes, where there are so many.
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let within = |walk: &Self| {
+            let from = usize::try_from(walk.at.checked_sub(walk.buffer_at)?).ok()?;
+            <[u8; N]>::try_from(walk.buffer.get(from..from.checked_add(N)?)?).ok()
+        };
+        let bytes = within(self).or_else(|| {
+            (self.buffer, self.buffer_at) = (read(self.file, self.at, WALK_BYTES), self.at);
+            within(self)
+        })?;
+        self.at += N as u64;
+        Some(bytes)
+    }
+
+    /// To the end mark of a GIF, if nothing but its blocks lies before it.
+    fn gif(&mut self) -> Option<()> {
+        let colours = |flags: u8| if flags & 0x80 == 0 { 0 } else { 3 << ((flags & 7) + 1) };
+        let [.., flags, _, _] = self.take::<13>()?;
+        self.at += colours(flags);
+        loop {
+            match self.take::<1>()? {
+                [b';'] => return Some(()),
+                [b'!'] => self.at += 1,
+                [b','] => {
+                    let [.., flags] = self.take::<9>()?;
+                    self.at += colours(flags) + 1;
+                }
+                _ => return None,
+            }
+            loop {
+                let [length] = self.take()?;
+                if length == 0 {
+                    break;
+                }
+                self.at += u64::from(length);
+            }
+        }
+    }
+
+    /// Whether a WebP is made of named chunks to its end.
+    fn webp(&mut self, bytes: u64) -> bool {
+        let Some([_, _, _, _, a, b, c, d, ..]) = self.take::<12>() else { return false };
+        let end = 8 + u64::from(u32::from_le_bytes([a, b, c, d]));
+        while self.at < end.min(bytes) {
+            let Some([name @ .., a, b, c, d]) = self.take::<8>() else { return false };
+            let name: [u8; 4] = name;
+            if !name.iter().all(|c| c.is_ascii_graphic() || *c == b' ') {
+                return false;
+            }
+            let size = u64::from(u32::from_le_bytes([a, b, c, d]));
+            self.at += size + size % 2;
+        }
+        // The byte that makes the last one even may be missing.
+        end <= bytes && self.at <= end + 1
+    }
+
+    /// Whether a Flash video is made of tags, each of which says at its end how long it was.
+    fn flv(&mut self, bytes: u64) -> bool {
+        self.at = 13;
+        while self.at < bytes {
+            let Some([_, a, b, c, ..]) = self.take::<11>() else { return false };
+            let size = u64::from(u32::from_be_bytes([0, a, b, c]));
+            self.at += size;
+            let Some(length) = self.take::<4>().map(u32::from_be_bytes) else { return false };
+            // Some writers leave it 0.
+            if length != 0 && u64::from(length) != size + 11 {
+                return false;
+            }
+        }
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -108,10 +198,20 @@ mod tests {
     #[test]
     fn whole_files_are_whole_and_cut_ones_are_not() {
         let riff = [&b"RIFF\x0c\0\0\0AVI LIST\0\0\0\0"[..], b"RIFF\x04\0\0\0AVIX"].concat();
-        let gif = b"GIF89a, and so on;\0\0".to_vec();
+        let gif =
+            b"GIF89a\x01\0\x01\0\0\0\0!\xf9\x01\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x02\x4c\x01\0;\0\0".to_vec();
+        let webp = b"RIFF\x10\0\0\0WEBPVP8 \x04\0\0\0abcd".to_vec();
+        let flv = [&b"FLV\x01\x05\0\0\0\x09\0\0\0\0"[..], b"\x09\0\0\x02\0\0\0\0\0\0\0AB\0\0\0\x0d"].concat();
         let mp4 = [&b"\0\0\0\x0cftypisom"[..], b"\0\0\0\x10mdat12345678"].concat();
         let ts = [[0x47; 188]; 7].concat();
-        for (name, whole, left) in [("riff", riff, 3), ("gif", gif, 4), ("mp4", mp4, 1), ("ts", ts, 100)] {
+        for (name, whole, left) in [
+            ("riff", riff, 3),
+            ("gif", gif, 4),
+            ("webp", webp, 1),
+            ("flv", flv, 5),
+            ("mp4", mp4, 1),
+            ("ts", ts, 100),
+        ] {
             assert_eq!(of(&whole), None, "{name}");
             assert!(of(&whole[..whole.len() - left]).is_some(), "{name}");
         }

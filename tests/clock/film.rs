@@ -239,6 +239,6 @@ impl Truth {
     /// The second of the clock that sounds at a time.
     pub fn sounds(&self, at: f64) -> Option<u32> {
         let heard = self.sound.is_some_and(|(from, to)| at >= from && at < to);
-        heard.then(|| (at - self.sound_at) as u32).filter(|second| *second < SECS)
+        heard.then_some((at - self.sound_at) as u32).filter(|second| *second < SECS)
     }
 }

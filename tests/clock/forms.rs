@@ -116,7 +116,8 @@ fn films() -> Vec<Form> {
         plain("h264.m2ts", &format!("{X264} -c:a ac3")),
         often("mpeg2.mpg", &both("-c:v mpeg2video -bf 2 -q:v 3 -c:a mp2"), Truth::plain()),
         plain("mpeg1.mpg", "-c:v mpeg1video -bf 2 -q:v 3 -c:a mp2"),
-        plain("mpeg2.vob", "-c:v mpeg2video -bf 2 -q:v 3 -c:a ac3 -f vob"),
+        // Frames larger than a pack, as on a DVD: of those that share one, only the first has a time stamp.
+        plain("mpeg2.vob", "-vf scale=720:576:flags=neighbor -c:v mpeg2video -bf 2 -q:v 3 -c:a ac3 -f vob"),
         plain("h264.flv", &format!("{X264_B} -c:a aac")),
         plain("flv1.flv", "-c:v flv -q:v 3 -c:a libmp3lame -ar 44100"),
         plain("screen.flv", "-c:v flashsv -c:a libmp3lame -ar 44100"),
@@ -126,7 +127,7 @@ fn films() -> Vec<Form> {
         plain("theora-opus.ogv", "-c:v libtheora -q:v 8 -c:a libopus"),
         plain(
             "mpeg2.mxf",
-            &format!("-vf scale=720:576:flags=neighbor -c:v mpeg2video -q:v 5 -c:a pcm_s16le -ar 48000"),
+            "-vf scale=720:576:flags=neighbor -c:v mpeg2video -q:v 5 -c:a pcm_s16le -ar 48000",
         ),
         plain("h264.mxf", &format!("{X264} -g 60 -c:a pcm_s16le")),
         // Its sound is stored in blocks of 32,768 samples.
