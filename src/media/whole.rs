@@ -29,6 +29,10 @@ pub fn cut_short(file: &File) -> Option<&'static str> {
     if head.get(4..8) == Some(b"ftyp") {
         return boxes(file, bytes).then_some("a box at its end is cut off");
     }
+    if head.starts_with(b"\x1a\x45\xdf\xa3") {
+        let end = segment_end(&head);
+        return end.is_some_and(|end| end > bytes).then_some("it is shorter than it says");
+    }
     let packet = TS_PACKET.into_iter().find(|size| transport_stream(&head, *size))?;
     (bytes % packet != 0).then_some("its last packet is cut off")
 }
@@ -50,6 +54,29 @@ fn transport_stream(head: &[u8], packet: u64) -> bool {
     // The time code comes first.
     let first = (packet - TS_PACKET[0]) as usize;
     (0..4).all(|i| head.get(first + i * packet as usize) == Some(&0x47))
+}
+
+/// Where the segment of a Matroska file ends, if it says so.
+fn segment_end(head: &[u8]) -> Option<u64> {
+    let (header, body) = ebml_number(head, 4)?;
+    let segment = body.checked_add(header?)?;
+    let at = usize::try_from(segment).ok()?;
+    if head.get(at..at.checked_add(4)?) != Some(b"\x18\x53\x80\x67") {
+        return None;
+    }
+    let (size, body) = ebml_number(head, at + 4)?;
+    body.checked_add(size?)
+}
+
+/// A number as EBML writes sizes, none where it means that nobody knows; and where it ends.
+fn ebml_number(head: &[u8], at: usize) -> Option<(Option<u64>, u64)> {
+    let first = *head.get(at)?;
+    let length = first.leading_zeros() as usize + 1;
+    let rest = head.get(at + 1..at + length).filter(|_| length <= 8)?;
+    let start = u64::from(first) & ((1 << (8 - length)) - 1);
+    let value = rest.iter().fold(start, |value, byte| value << 8 | u64::from(*byte));
+    let unknown = (1_u64 << (7 * length)) - 1;
+    Some(((value != unknown).then_some(value), (at + length) as u64))
 }
 
 /// Whether the last of the outermost chunks goes on behind the end. A recording that was never finished says 0.
@@ -204,11 +231,15 @@ mod tests {
         let flv = [&b"FLV\x01\x05\0\0\0\x09\0\0\0\0"[..], b"\x09\0\0\x02\0\0\0\0\0\0\0AB\0\0\0\x0d"].concat();
         let mp4 = [&b"\0\0\0\x0cftypisom"[..], b"\0\0\0\x10mdat12345678"].concat();
         let ts = [[0x47; 188]; 7].concat();
+        let mkv = b"\x1a\x45\xdf\xa3\x82AB\x18\x53\x80\x67\x40\x03abc".to_vec();
+        let live = b"\x1a\x45\xdf\xa3\x82AB\x18\x53\x80\x67\x01\xff\xff\xff\xff\xff\xff\xffabc";
+        assert_eq!(of(live), None);
         for (name, whole, left) in [
             ("riff", riff, 3),
             ("gif", gif, 4),
             ("webp", webp, 1),
             ("flv", flv, 5),
+            ("mkv", mkv, 1),
             ("mp4", mp4, 1),
             ("ts", ts, 100),
         ] {
