@@ -4,7 +4,7 @@ VENV ?= .venv
 MODEL ?= models/small-world
 export TRIPTYCH_NATIVE_DIR ?= $(CURDIR)/.triptych/native
 
-.PHONY: demo test native native-cuda build test-server venv lint test-rust test-trainer test-full test-kill test-crash test-damage test-full-disk test-hostile test-fuzz test-otlp test-slow-clients test-overload test-memory test-decoding test-page small-world bench deny clean
+.PHONY: demo test native native-cuda build test-server venv lint test-rust test-trainer test-full test-kill test-crash test-damage test-full-disk test-hostile test-fuzz test-otlp test-slow-clients test-overload test-memory test-decoding test-clock test-page small-world bench deny clean
 
 demo: native build
 	target/release/triptych demo --model $(MODEL) --data .triptych/demo
@@ -90,6 +90,10 @@ LOAD_memory = memory::
 # Pictures and videos of full size, dozens at once, and what their decoders take; minutes.
 test-decoding: native
 	cargo test --locked --test decoding_limits -- --include-ignored --nocapture --test-threads 1
+
+# A film that shows its frame numbers, in every container and codec, whole and damaged; minutes.
+test-clock: native
+	cargo test --locked --test clock -- --include-ignored --nocapture --test-threads 1
 
 # Skips, and says so, where there is no Chromium with its chromedriver.
 test-page: venv native test-server

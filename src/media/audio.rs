@@ -54,6 +54,7 @@ pub fn decode(job: &mut Job, head: &[u8]) -> Result<Decoded, Refusal> {
         estimated: source.estimated,
         width: 0,
         height: 0,
+        cut_short: None,
         landlock: false,
     })?;
     let (start_secs, duration_secs) = match job.request.task {

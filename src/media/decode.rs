@@ -7,7 +7,8 @@ use super::attempt::{Bounds, with_memory};
 use super::pool::Seat;
 use super::process::Worker;
 use super::protocol::{Engine, Failure, Request, Streams, Task};
-use super::stream::{Cancel, Caps, Ended, MediaInfo, Sink, pump};
+use super::stream::{Cancel, Caps, Ended, MediaInfo, Sink, Sought, pump};
+use super::timing::places_to_seek;
 use super::work::thread_cpu;
 use super::{Decoder, Limits, MediaError};
 
@@ -20,6 +21,8 @@ pub struct DecodeRequest {
     pub sample_rate_hz: u32,
     /// Where to begin, seconds.
     pub start_secs: f64,
+    /// From here on the right pictures must be on the screen; what comes before may be left out.
+    pub wanted_secs: f64,
     /// How much to decode, seconds; all if absent.
     pub duration_secs: Option<f64>,
 }
@@ -56,7 +59,9 @@ pub fn decode(
     cancel: Option<&Cancel>,
 ) -> Result<Outcome, MediaError> {
     let budget = Budget::of(&decoder.config.limits, media)?;
-    let mut run = Run { decoder, seat, media, request, sink, cancel, budget, cpu: Duration::ZERO };
+    let places = places_to_seek(request.start_secs).collect();
+    let mut run =
+        Run { decoder, seat, media, request, sink, cancel, budget, cpu: Duration::ZERO, places, place: 0 };
     // Most videos have sound, and ffmpeg says at once when a track is missing: guess, then correct.
     let first = run.attempt(Streams::Both)?;
     let engine = first.started.as_ref().map(|started| started.engine);
@@ -96,24 +101,41 @@ struct Run<'a> {
     cancel: Option<&'a Cancel>,
     budget: Budget,
     cpu: Duration,
+    /// Where to seek, and which of these is tried.
+    places: Vec<f64>,
+    place: usize,
 }
 
 impl Run<'_> {
     fn attempt(&mut self, streams: Streams) -> Result<Ended, MediaError> {
-        let DecodeRequest { fps, sample_rate_hz, start_secs, duration_secs } = self.request;
-        let task = Task::Clips { fps, sample_rate_hz, start_secs, duration_secs, streams };
+        loop {
+            let ended = self.attempt_from(self.places[self.place], streams)?;
+            match ended.next_place(self.place, self.places.len()) {
+                Some(next) => self.place = next,
+                None => {
+                    ended.check(self.decoder, self.budget)?;
+                    return Ok(ended);
+                }
+            }
+        }
+    }
+
+    fn attempt_from(&mut self, seek_secs: f64, streams: Streams) -> Result<Ended, MediaError> {
+        let DecodeRequest { fps, sample_rate_hz, start_secs, wanted_secs, duration_secs } = self.request;
+        let task = Task::Clips { fps, sample_rate_hz, seek_secs, start_secs, duration_secs, streams };
+        let latest = ((wanted_secs - start_secs) * fps).round() as i64;
+        let sought = (seek_secs > 0.0).then_some(Sought { latest, start_secs });
         let config = &self.decoder.config;
         let limits = &config.limits;
         let ((), ended) = with_memory(limits, |bounds| {
             let left = self.budget.without(self.cpu);
             let worker = Worker::start(config, self.media, &request(self.decoder, task, bounds, left))?;
-            let caps = caps(limits, fps, streams, left);
+            let caps = Caps { sought, ..caps(limits, fps, streams, left) };
             let ended = pump(worker, self.seat, self.sink, self.cancel, caps)?;
             self.cpu += ended.exit.cpu;
             Ok(((), ended))
         })?;
         warn_without_landlock(&ended);
-        ended.check(self.decoder, self.budget)?;
         Ok(ended)
     }
 
@@ -238,6 +260,7 @@ pub fn caps(limits: &Limits, fps: f64, streams: Streams, budget: Budget) -> Caps
         max_duration_secs: limits.max_duration_secs,
         fps,
         streams,
+        sought: None,
         address_space_bytes: limits.address_space_bytes,
         file_bytes: budget.file_bytes,
         cpu: budget.cpu,
@@ -386,8 +409,15 @@ impl Ended {
         if self.exit.signal.is_some() || self.exit.code != Some(0) {
             return Some(format!("decoding stopped early after {decoded:.1} s: {}", self.log.main_error()));
         }
-        if self.damaged > 0 {
-            return Some(format!("damaged: {} packets could not be decoded", self.damaged));
+        if let Some(why) =
+            self.started.as_ref().and_then(|started| started.cut_short.as_ref()).filter(|_| whole)
+        {
+            return Some(format!("truncated: {why}, {decoded:.1} s could be decoded"));
+        }
+        // A part of a film may begin between pictures that others are made from.
+        let damaged = self.damaged + if whole { self.log.damaged } else { 0 };
+        if damaged > 0 {
+            return Some(format!("damaged: {damaged} packets could not be decoded"));
         }
         let silent = frames > 0 && samples == 0 && self.log.audio_streams > 0;
         (silent && whole && !self.log.errors.is_empty())

@@ -12,7 +12,20 @@ const MAX_ERRORS: usize = 12;
 /// Ends of frames that may be known before the frames have been read: more than ffmpeg's queues hold.
 const MAX_ENDS: usize = 4096;
 /// What is added to them in the log.
-const END_BASE: u64 = 1_000_000_000_000_000;
+const END_BASE: i64 = 1_000_000_000_000_000;
+/// What is added to the first frame's time.
+const FIRST_BASE: i64 = 2_000_000_000_000_000;
+/// No time in the log is as much.
+const FAR: i64 = 500_000_000_000_000;
+
+/// What decoders and demuxers say of what they cannot make sense of.
+const DAMAGE: [&str; 5] = [
+    "Error submitting packet to decoder",
+    "corrupt decoded frame",
+    "as first byte of an EBML number",
+    "exceeds containing master element",
+    "LZW decode failed",
+];
 
 /// What was said so far.
 #[derive(Debug, Default)]
@@ -32,8 +45,16 @@ pub struct FfmpegLog {
     pub pixel_format: String,
     /// The whole input has been described.
     pub mapped: bool,
-    /// Where each frame ends, in sampling periods, in the order of the frames (see `video::sampling`).
+    /// Where each frame ends, in sampling periods, in the order of the frames (see `timing::sampling`).
     pub ends: VecDeque<u64>,
+    /// When the first frame begins, in the same unit (of a thumbnail, in milliseconds) after the start of the part
+    /// that is wanted: below 0, where it began before.
+    pub first: Option<i64>,
+    /// The container's name: `matroska,webm`.
+    pub format: String,
+    /// Packets that were damaged or did not decode, once the first picture was there: a stream that was joined
+    /// in the middle begins with some that nobody could decode.
+    pub damaged: u64,
     /// ffmpeg noticed the file ends early.
     pub cut_short: bool,
     /// ffmpeg was asked to end by this signal, and did.
@@ -73,15 +94,16 @@ impl FfmpegLog {
         if line.contains("partial file") || line.contains("File ended prematurely") {
             self.cut_short = true;
         }
+        if (self.first.is_some() || self.video_streams == 0) && DAMAGE.iter().any(|text| line.contains(text))
+        {
+            self.damaged += 1;
+        }
         if let Some(rest) = line.strip_prefix("[info] Exiting normally, received signal ") {
             self.ended_by_signal = rest.trim_end_matches('.').parse().ok();
             return;
         }
-        if let Some(end) = end_of_frame(line).filter(|_| self.mapped) {
-            // Past the bound nobody reads frames, and a frame without its end is refused.
-            if self.ends.len() < MAX_ENDS {
-                self.ends.push_back(end);
-            }
+        if let Some(number) = printed_number(line).filter(|_| self.mapped) {
+            self.take_time(number);
             return;
         }
         if let Some(rest) = line.strip_prefix("[info] ") {
@@ -103,10 +125,22 @@ impl FfmpegLog {
         }
     }
 
+    fn take_time(&mut self, number: i64) {
+        if (number - FIRST_BASE).abs() < FAR {
+            self.first = self.first.or(Some(number - FIRST_BASE));
+        } else if let Some(end) = u64::try_from(number - END_BASE).ok().filter(|end| *end < FAR as u64)
+            // Past the bound nobody reads frames, and a frame without its end is refused.
+            && self.ends.len() < MAX_ENDS
+        {
+            self.ends.push_back(end);
+        }
+    }
+
     fn take_info(&mut self, line: &str) {
-        if line.starts_with("Input #0") {
+        if let Some(rest) = line.strip_prefix("Input #0, ") {
             self.in_input = true;
             self.opened = true;
+            self.format = rest.split(", from ").next().unwrap_or_default().to_owned();
         } else if !line.starts_with(' ') {
             self.in_input = false;
             self.mapped |= line.starts_with("Stream mapping:");
@@ -116,6 +150,11 @@ impl FfmpegLog {
         }
         if let Some(rest) = line.strip_prefix("  Duration: ") {
             self.duration_secs = rest.split(',').next().and_then(clock_secs);
+            // Matroska says when its last track ends, others how long they last.
+            let start = rest.split(", start: ").nth(1).and_then(|rest| rest.split(',').next()?.parse().ok());
+            if let Some(start) = start.filter(|start: &f64| self.format == "matroska,webm" && *start > 0.0) {
+                self.duration_secs = self.duration_secs.map(|end| (end - start).max(0.0));
+            }
         } else if line.starts_with("  Stream #0:") {
             self.take_stream(line);
         }
@@ -139,12 +178,11 @@ impl FfmpegLog {
     }
 }
 
-/// The end of a frame, as `video::sampling` has it printed: 1e15 more, at the end of a line.
-fn end_of_frame(line: &str) -> Option<u64> {
+/// A time, as `timing::sampling` has it printed: a number of 16 digits at the end of a line.
+fn printed_number(line: &str) -> Option<i64> {
     let whole = line.strip_suffix(".000000")?;
     let digits = whole.get(whole.len().checked_sub(16)?..)?;
-    let number = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<u64>().ok())??;
-    number.checked_sub(END_BASE).filter(|end| *end < END_BASE)
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
 /// `00:01:02.50` to 62.5.
@@ -180,6 +218,7 @@ mod tests {
 [info]   Stream #0:2: Video: mjpeg, yuvj420p, 300x300 (attached pic)
 [info] Stream mapping:
 [info]   Stream #0:0 -> #0:0 (h264 (native) -> ppm (native))
+[Eval @ 0x7f] [info] 1999999999999980.000000
 [Eval @ 0x7f] [info] 1000000000000004.000000
 [info]   Stream #0:01000000000054000.000000
 [info] (und): Video: ppm, rgb24, 320x240
@@ -197,7 +236,8 @@ mod tests {
             assert_eq!((log.video_streams, log.audio_streams), (1, 1));
             assert_eq!(log.size, Some((640, 360)));
             assert_eq!((log.pixel_format.as_str(), log.mapped), ("yuv420p", true));
-            assert_eq!(log.ends, [4, 54_000]);
+            assert_eq!((&log.ends, log.first), (&[4, 54_000].into(), Some(-20)));
+            assert_eq!(log.format, "mov,mp4,m4a,3gp,3g2,mj2");
             assert!(log.opened && log.cut_short && log.has_error("max pixel count"));
             assert_eq!(log.errors.len(), 2);
         }

@@ -51,6 +51,7 @@ pub fn decode(job: &mut Job, format: ImageFormat) -> Result<Decoded, Refusal> {
         estimated: false,
         width,
         height,
+        cut_short: None,
         landlock: false,
     })?;
     write(&job.request.task, picture, orientation)?;

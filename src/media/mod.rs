@@ -20,8 +20,10 @@ mod sandbox;
 mod sniff;
 mod still;
 mod stream;
+mod timing;
 mod upright;
 mod video;
+mod whole;
 mod work;
 mod worker;
 
@@ -154,11 +156,13 @@ pub(crate) mod fuzzed {
         let clips = Task::Clips {
             fps: 10.0,
             sample_rate_hz: 48_000,
+            seek_secs: 1.5,
             start_secs: 1.5,
             duration_secs: Some(3.2),
             streams: Streams::Both,
         };
-        let tasks = [clips, Task::Thumbnail { at_secs: 2.0, max_side_px: 320 }, Task::Probe, Task::Health];
+        let thumbnail = Task::Thumbnail { at_secs: 2.0, seek_secs: 2.0, max_side_px: 320 };
+        let tasks = [clips, thumbnail, Task::Probe, Task::Health];
         let line = |task| {
             serde_json::to_vec(&Request {
                 task,
@@ -192,6 +196,7 @@ pub(crate) mod fuzzed {
             estimated: false,
             width: 0,
             height: 0,
+            cut_short: None,
             landlock: true,
         };
         let failure = super::protocol::Failure::Corrupt;

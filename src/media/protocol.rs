@@ -37,10 +37,11 @@ impl Request {
         let request: Self = serde_json::from_slice(line).ok()?;
         let sane = |secs: f64| secs.is_finite() && secs >= 0.0;
         let task = match request.task {
-            Task::Clips { fps, start_secs, duration_secs, .. } => {
-                sane(fps) && fps > 0.0 && sane(start_secs) && duration_secs.is_none_or(sane)
+            Task::Clips { fps, seek_secs, start_secs, duration_secs, .. } => {
+                let part = sane(seek_secs) && sane(start_secs) && duration_secs.is_none_or(sane);
+                sane(fps) && fps > 0.0 && part
             }
-            Task::Thumbnail { at_secs, .. } => sane(at_secs),
+            Task::Thumbnail { at_secs, seek_secs, .. } => sane(at_secs) && sane(seek_secs),
             Task::Probe | Task::Health => true,
         };
         task.then_some(request)
@@ -51,9 +52,22 @@ impl Request {
 #[serde(rename_all = "snake_case")]
 pub enum Task {
     /// Everything, as frames and samples.
-    Clips { fps: f64, sample_rate_hz: u32, start_secs: f64, duration_secs: Option<f64>, streams: Streams },
+    Clips {
+        fps: f64,
+        sample_rate_hz: u32,
+        /// Where ffmpeg is to look for a place to begin, at or before the start.
+        seek_secs: f64,
+        start_secs: f64,
+        duration_secs: Option<f64>,
+        streams: Streams,
+    },
     /// One JPEG picture on the frame pipe.
-    Thumbnail { at_secs: f64, max_side_px: u32 },
+    Thumbnail {
+        at_secs: f64,
+        /// See `Clips`.
+        seek_secs: f64,
+        max_side_px: u32,
+    },
     /// Only what the file is.
     Probe,
     /// Only whether ffmpeg starts inside the sandbox: it prints its version on the frame pipe.
@@ -106,6 +120,8 @@ pub struct Started {
     pub estimated: bool,
     pub width: u32,
     pub height: u32,
+    /// Why the file cannot be all there, by the lengths that it tells: half a sentence.
+    pub cut_short: Option<String>,
     /// Whether the kernel enforces the Landlock rules.
     pub landlock: bool,
 }

@@ -7,7 +7,8 @@ use super::decode::{Budget, caps, request};
 use super::pool::Seat;
 use super::process::Worker;
 use super::protocol::{Engine, Streams, Task};
-use super::stream::{Ended, collect};
+use super::stream::{Caps, Ended, Sought, collect};
+use super::timing::places_to_seek;
 use super::{Decoder, Limits, MediaError};
 use crate::types::AssetKind;
 
@@ -42,13 +43,16 @@ fn run(
     media: &File,
     limits: &Limits,
     task: Task,
+    sought: Option<Sought>,
 ) -> Result<(Vec<u8>, Ended), MediaError> {
     let budget = Budget::of(limits, media)?;
     let done = with_memory(limits, |bounds| {
         let worker = Worker::start(&decoder.config, media, &request(decoder, task, bounds, budget))?;
-        collect(worker, seat, caps(limits, 1.0, Streams::Both, budget))
+        collect(worker, seat, Caps { sought, ..caps(limits, 1.0, Streams::Both, budget) })
     })?;
-    done.1.check(decoder, budget)?;
+    if done.1.misplaced.is_none() {
+        done.1.check(decoder, budget)?;
+    }
     Ok(done)
 }
 
@@ -58,7 +62,7 @@ fn run(
 /// [`MediaError`] where the file is refused.
 pub fn probe(decoder: &Decoder, seat: &Seat, media: &File) -> Result<Probe, MediaError> {
     let limits = quick(&decoder.config.limits);
-    let (_, ended) = run(decoder, seat, media, &limits, Task::Probe)?;
+    let (_, ended) = run(decoder, seat, media, &limits, Task::Probe, None)?;
     let info = ended.describe().ok_or_else(|| MediaError::Worker(ended.last_words()))?;
     let ffmpeg = ended.started.as_ref().is_some_and(|started| started.engine == Engine::Ffmpeg);
     if ffmpeg && !ended.log.opened {
@@ -81,7 +85,7 @@ pub fn probe(decoder: &Decoder, seat: &Seat, media: &File) -> Result<Probe, Medi
 }
 
 /// A JPEG of a video at a second, or of a picture, at most `max_side_px` wide and high. Behind the end
-/// of a video it is its first frame. Blocks.
+/// of a video it is its last frame. Blocks.
 ///
 /// # Errors
 /// [`MediaError`] where the file has no picture or is refused.
@@ -94,18 +98,21 @@ pub fn thumbnail_jpeg(
 ) -> Result<Vec<u8>, MediaError> {
     let limits = quick(&decoder.config.limits);
     let at_secs = if at_secs.is_finite() { at_secs.max(0.0) } else { 0.0 };
-    for at_secs in [at_secs, 0.0] {
-        let task = Task::Thumbnail { at_secs, max_side_px: max_side_px.clamp(16, 4096) };
-        let (jpeg, ended) = run(decoder, seat, media, &limits, task)?;
-        if !jpeg.is_empty() {
+    let places: Vec<f64> = places_to_seek(at_secs).collect();
+    let mut place = 0;
+    loop {
+        let seek_secs = places[place];
+        let task = Task::Thumbnail { at_secs, seek_secs, max_side_px: max_side_px.clamp(16, 4096) };
+        let sought = (seek_secs > 0.0).then_some(Sought { latest: 0, start_secs: at_secs });
+        let (jpeg, ended) = run(decoder, seat, media, &limits, task, sought)?;
+        if let Some(next) = ended.next_place(place, places.len()) {
+            place = next;
+        } else if !jpeg.is_empty() {
             return Ok(jpeg);
-        }
-        if ended.log.opened && ended.log.video_streams == 0 {
+        } else if ended.log.opened && ended.log.video_streams == 0 {
             return Err(MediaError::NoStreams("picture"));
-        }
-        if at_secs == 0.0 || ended.exit.code != Some(0) && !ended.log.opened {
+        } else {
             return Err(ended.complaint(&limits));
         }
     }
-    Err(MediaError::NoStreams("picture"))
 }

@@ -1,5 +1,6 @@
 //! Reads a child's pipes side by side, without ever blocking on one while another is full.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,10 @@ use super::protocol::{Engine, Failure, MAX_LINE_BYTES, Reply, Started, Streams};
 use crate::types::AssetKind;
 
 mod budget;
+mod flow;
+mod place;
+
+pub use place::{Misplaced, Sought};
 
 /// Longer is for ever, and an `Instant` cannot hold it.
 const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -111,6 +116,8 @@ pub struct Caps {
     pub max_duration_secs: f64,
     pub fps: f64,
     pub streams: Streams,
+    /// It was told to seek.
+    pub sought: Option<Sought>,
     pub address_space_bytes: u64,
     pub file_bytes: u64,
     /// CPU time the child, and this thread since `thread_began`, may take together.
@@ -131,6 +138,8 @@ pub struct Ended {
     pub failed: Option<(Failure, String)>,
     /// It was ended, before it gave anything, because it needs so many bytes.
     pub wants: Option<u64>,
+    /// It was ended, before it gave anything, because it must seek elsewhere.
+    pub misplaced: Option<Misplaced>,
     /// Memory it had, bytes.
     pub granted: u64,
     /// Its CPU time was used up.
@@ -161,7 +170,7 @@ pub fn pump(
     }
     pump.ended.exit = worker.wait();
     pump.ended.at = Instant::now();
-    pump.ended.stopped = result? == Flow::Stop && pump.ended.wants.is_none() && !pump.ended.spent;
+    pump.ended.stopped = result? == Flow::Stop && !pump.ended.cut_off();
     Ok(pump.ended)
 }
 
@@ -213,6 +222,9 @@ struct Pump<'a> {
     sound: SoundReader,
     frames_open: bool,
     sound_open: bool,
+    /// Sound that came before it was known where the child is, and whether that is all of it.
+    held: VecDeque<u8>,
+    sound_done: bool,
     log_open: bool,
     control_open: bool,
     exited: bool,
@@ -227,6 +239,7 @@ impl<'a> Pump<'a> {
             info: None,
             failed: None,
             wants: None,
+            misplaced: None,
             granted: 0,
             spent: false,
             damaged: 0,
@@ -251,6 +264,8 @@ impl<'a> Pump<'a> {
             sound: SoundReader::default(),
             frames_open: true,
             sound_open: true,
+            held: VecDeque::new(),
+            sound_done: false,
             log_open: true,
             control_open: true,
             exited: false,
@@ -269,7 +284,7 @@ impl<'a> Pump<'a> {
             self.drain_talk(worker, cancel)?;
             self.fit_memory(worker);
             self.look_at_cpu(worker);
-            if self.ended.wants.is_some() || self.ended.spent {
+            if self.ended.cut_off() || self.look_at_place() {
                 return Ok(Flow::Stop);
             }
             if frames && self.raw.is_some() {
@@ -277,8 +292,19 @@ impl<'a> Pump<'a> {
             } else if frames && self.read_frames(worker, sink, cancel)? == Flow::Stop {
                 return Ok(Flow::Stop);
             }
+            if self.placing() {
+                if sound {
+                    self.hold_sound(worker)?;
+                }
+                continue;
+            }
             if sound && self.read_sound(worker, sink)? == Flow::Stop {
                 return Ok(Flow::Stop);
+            }
+            while self.sound_is_held() {
+                if self.read_sound(worker, sink)? == Flow::Stop {
+                    return Ok(Flow::Stop);
+                }
             }
         }
         self.drain_talk(worker, cancel)?;
@@ -296,7 +322,7 @@ impl<'a> Pump<'a> {
             (self.control_open, worker.control.as_fd()),
             (self.log_open, worker.log.as_fd()),
             (self.frames_open, worker.frames.as_fd()),
-            (self.sound_open, worker.sound.as_fd()),
+            (self.sound_open && !self.sound_done, worker.sound.as_fd()),
         ];
         let mut fds = Vec::with_capacity(6);
         let mut slots = [None; 5];
@@ -401,100 +427,14 @@ impl<'a> Pump<'a> {
     fn too_long(&self, secs: f64) -> MediaError {
         MediaError::TooLong { secs, limit_secs: self.caps.max_duration_secs }
     }
-
-    fn read_raw(&mut self, worker: &Worker) -> Result<(), MediaError> {
-        let mut bytes = [0u8; 1 << 14];
-        let Some(raw) = &mut self.raw else { return Ok(()) };
-        match read(&worker.frames, &mut bytes)? {
-            None => {}
-            Some(0) => self.frames_open = false,
-            Some(n) if raw.len() + n <= MAX_PICTURE => raw.extend_from_slice(&bytes[..n]),
-            Some(_) => return Err(MediaError::Worker("its picture is too large".into())),
-        }
-        Ok(())
-    }
-
-    /// How many sampling periods the frame lasts that has just been read. ffmpeg wrote its end to the log
-    /// before it let go of the frame.
-    fn periods(&mut self, worker: &Worker, cancel: Option<&Cancel>) -> Result<u64, MediaError> {
-        let ffmpeg = self.ended.started.as_ref().is_some_and(|started| started.engine == Engine::Ffmpeg);
-        if !ffmpeg || self.caps.streams == Streams::FirstFrame {
-            return Ok(1);
-        }
-        if self.ended.log.ends.is_empty() {
-            self.drain_talk(worker, cancel)?;
-        }
-        let end = self.ended.log.ends.pop_front();
-        let end = end.ok_or_else(|| MediaError::Worker("it sent a frame without its end".into()))?;
-        Ok(end.saturating_sub(self.ended.frames))
-    }
-
-    fn read_frames(
-        &mut self,
-        worker: &Worker,
-        sink: &mut dyn Sink,
-        cancel: Option<&Cancel>,
-    ) -> Result<Flow, MediaError> {
-        // One frame a turn, so that the sound is not left waiting.
-        loop {
-            match read(&worker.frames, self.frame.space())? {
-                None => return Ok(Flow::More),
-                Some(0) => {
-                    self.frames_open = false;
-                    return Ok(Flow::More);
-                }
-                Some(n) => self.frame.filled(n),
-            }
-            if !self.frame.complete()? {
-                continue;
-            }
-            self.announce(sink)?;
-            let periods = self.periods(worker, cancel)?;
-            if periods == 0 {
-                // Of a graph set up anew: it begins before the end of the last one.
-                self.frame.next();
-                return Ok(Flow::More);
-            }
-            self.ended.frames += periods;
-            let secs = self.ended.frames as f64 / self.caps.fps;
-            if secs > self.caps.max_duration_secs + 1.0 {
-                return Err(self.too_long(secs));
-            }
-            let begun = Instant::now();
-            let flow = sink.frame(self.frame.width, self.frame.height, self.frame.pixels(), periods)?;
-            self.deadline += begun.elapsed();
-            self.frame.next();
-            return Ok(flow);
-        }
-    }
-
-    fn read_sound(&mut self, worker: &Worker, sink: &mut dyn Sink) -> Result<Flow, MediaError> {
-        match read(&worker.sound, self.sound.space())? {
-            None => Ok(Flow::More),
-            Some(0) => {
-                self.sound_open = false;
-                // Before the announcement the sink knows of no sound; it is told then.
-                if self.ended.info.is_some() { sink.sound_ended() } else { Ok(Flow::More) }
-            }
-            Some(n) => {
-                self.announce(sink)?;
-                let rate = self.ended.info.as_ref().map_or(0, |info| info.sample_rate_hz);
-                let samples = self.sound.take(n, rate)?;
-                self.ended.samples += samples.len() as u64;
-                let secs = self.ended.samples as f64 / f64::from(rate.max(1));
-                if secs > self.caps.max_duration_secs + 1.0 {
-                    return Err(self.too_long(secs));
-                }
-                let begun = Instant::now();
-                let flow = sink.sound(samples)?;
-                self.deadline += begun.elapsed();
-                Ok(flow)
-            }
-        }
-    }
 }
 
 impl Ended {
+    /// The pump ended the child, for a reason that is neither the sink's nor an error.
+    fn cut_off(&self) -> bool {
+        self.wants.is_some() || self.misplaced.is_some() || self.spent
+    }
+
     /// What the file is, from the child's greeting and ffmpeg's description.
     pub fn describe(&self) -> Option<MediaInfo> {
         let started = self.started.as_ref()?;

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::fd::RawFd;
 
 use super::protocol::{Request, Streams, Task};
+use super::timing;
 
 /// Arguments for one request. `media` is the file's descriptor, `sound` the sound pipe's.
 pub fn arguments(request: &Request, demuxers: &str, media: RawFd, sound: RawFd) -> Vec<OsString> {
@@ -19,51 +20,26 @@ pub fn arguments(request: &Request, demuxers: &str, media: RawFd, sound: RawFd) 
         Task::Probe | Task::Health => {
             args.input(media);
         }
-        Task::Thumbnail { at_secs, max_side_px } => {
-            // Some demuxers (animated WebP) cannot even seek to the beginning.
-            if at_secs > 0.0 {
-                args.word("-ss").word(secs(at_secs));
-            }
-            args.input(media);
-            args.thumbnail(max_side_px);
+        Task::Thumbnail { at_secs, seek_secs, max_side_px } => {
+            args.words(&timing::seek(seek_secs)).input(media);
+            args.thumbnail(at_secs, max_side_px);
         }
-        Task::Clips { fps, sample_rate_hz, start_secs, duration_secs, streams } => {
-            if start_secs > 0.0 {
-                args.word("-ss").word(secs(start_secs));
-            }
-            if let Some(duration) = duration_secs {
-                args.word("-t").word(secs(duration));
-            }
-            args.input(media);
+        Task::Clips { fps, sample_rate_hz, seek_secs, start_secs, duration_secs, streams } => {
+            args.words(&timing::seek(seek_secs)).input(media);
+            // Parts begin and end on the grid of sampling periods.
+            let first = (start_secs * fps).round() as u64;
+            let end = duration_secs.map(|secs| first.saturating_add((secs * fps).round() as u64));
+            let pictures = timing::sampling(fps, first, end);
+            let samples = timing::part_of_sound(start_secs, duration_secs);
             match streams {
-                Streams::Both => args.frames(fps).sound(sample_rate_hz, sound),
-                Streams::Video => args.frames(fps),
-                Streams::Audio => args.sound(sample_rate_hz, sound),
+                Streams::Both => args.frames(&pictures).sound(&samples, sample_rate_hz, sound),
+                Streams::Video => args.frames(&pictures),
+                Streams::Audio => args.sound(&samples, sample_rate_hz, sound),
                 Streams::FirstFrame => args.first_frame(),
             };
         }
     }
     args.0
-}
-
-/// The filter `fps=fps=FPS:start_time=0`, but that each frame leaves it once, however long it lasts.
-///
-/// `settb` rounds time stamps to sampling periods as `fps` does. `setpts` then numbers frames so that one
-/// that begins no later period than any before it gets its predecessor's number, and any other the next:
-/// `fps` drops and emits the same frames as ever, and has no gap to fill. Each time the number goes up,
-/// `print` writes the period to the log: it is where the frame emitted for the number before ends (the
-/// expression is evaluated for the end of the stream too). So the n-th period in the log is the end of
-/// the n-th frame. A log line may begin with half a line of another thread: `ffmpeg_log::end_of_frame` knows a
-/// number by its 1e15. A graph set up anew, for pictures of another size, counts from its own first frame.
-fn sampling(fps: f64) -> String {
-    format!(
-        "settb=expr=1/{fps},setpts='if(N*gt(PTS,ld(1)),st(1,print(PTS+1e15,32)-1e15);st(0,ld(0)+1));ld(0)',\
-         fps=fps={fps}:start_time=0,format=rgb24"
-    )
-}
-
-fn secs(value: f64) -> String {
-    format!("{value:.6}")
 }
 
 #[derive(Default)]
@@ -80,13 +56,15 @@ impl Args {
         self
     }
 
+    /// Filters that are set up anew, as for pictures of another size, would forget the frame that they hold and
+    /// how far they are: they stay, and `scale`, which knows such changes, makes all pictures like the first.
     fn input(&mut self, media: RawFd) -> &mut Self {
-        self.word("-fd").word(media.to_string()).words("-i fd:")
+        self.words("-reinit_filter:v 0 -fd").word(media.to_string()).words("-i fd:")
     }
 
     /// PPM rather than bare rgb24: every frame says its size.
-    fn frames(&mut self, fps: f64) -> &mut Self {
-        self.words("-map 0:V:0 -fps_mode passthrough -vf").word(sampling(fps));
+    fn frames(&mut self, sampling: &str) -> &mut Self {
+        self.words("-map 0:V:0 -fps_mode passthrough -vf").word(format!("{sampling},scale,format=rgb24"));
         self.words("-c:v ppm -pix_fmt rgb24 -threads 1 -thread_queue_size 1 -f image2pipe pipe:1")
     }
 
@@ -95,16 +73,19 @@ impl Args {
         self.words("-f image2pipe pipe:1")
     }
 
-    fn sound(&mut self, sample_rate_hz: u32, pipe: RawFd) -> &mut Self {
-        self.words("-map 0:a:0 -af aresample=async=1:first_pts=0 -ac 1 -ar").word(sample_rate_hz.to_string());
+    fn sound(&mut self, part: &str, sample_rate_hz: u32, pipe: RawFd) -> &mut Self {
+        self.words("-map 0:a:0 -af").word(format!("{part}aresample=async=1:first_pts=0"));
+        self.words("-ac 1 -ar").word(sample_rate_hz.to_string());
         self.words("-f f32le").word(format!("pipe:{pipe}"))
     }
 
-    fn thumbnail(&mut self, max_side_px: u32) -> &mut Self {
+    fn thumbnail(&mut self, at_secs: f64, max_side_px: u32) -> &mut Self {
         let fit = format!(
             "scale=w=min({max_side_px}\\,iw):h=min({max_side_px}\\,ih):force_original_aspect_ratio=decrease:out_range=pc"
         );
-        self.words("-map 0:V:0 -frames:v 1 -fps_mode passthrough -vf").word(format!("{fit},format=yuv420p"));
+        let one = timing::on_screen(at_secs);
+        self.words("-map 0:V:0 -frames:v 1 -fps_mode passthrough -vf")
+            .word(format!("{one},{fit},format=yuv420p"));
         self.words("-c:v mjpeg -q:v 3 -strict unofficial -threads 1 -f mjpeg pipe:1")
     }
 }

@@ -14,7 +14,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use super::need;
 use super::protocol::{Engine, Failure, GO, MAX_LINE_BYTES, Reply, Request, Started, Streams, Task};
 use super::sniff::{SNIFF_BYTES, Sniffed, sniff};
-use super::{audio, image, sandbox, video};
+use super::{audio, image, sandbox, video, whole};
 
 /// Demuxers for a sound file that symphonia does not take.
 const SOUND_FALLBACK: &str = "mp3,wav,flac,ogg,aiff,aac";
@@ -187,6 +187,7 @@ fn run_ffmpeg(job: &mut Job, demuxers: &str, picture: bool) -> Refusal {
         estimated: false,
         width: 0,
         height: 0,
+        cut_short: whole::cut_short(&job.media).map(str::to_owned),
         landlock: false,
     };
     let mut prepare = || -> std::io::Result<Vec<std::ffi::OsString>> {

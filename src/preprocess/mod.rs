@@ -87,7 +87,7 @@ impl AssetSummary {
 }
 
 /// A JPEG picture of a video at a second (or of an image), its longer side at most `max_side_px`.
-/// Behind the end of a video it is its first frame.
+/// Behind the end of a video it is its last frame.
 ///
 /// # Errors
 /// [`MediaError`] where the file has no picture or cannot be read.

@@ -37,7 +37,9 @@ impl Cut {
         let start_secs = self.decode_start_secs();
         // One frame more: the last one wanted is then never the decoder's rounded end.
         let duration_secs = self.end_frame.map(|end| (end + 1) as f64 / self.fps - start_secs);
-        DecodeRequest { fps: self.fps, sample_rate_hz: self.sample_rate_hz, start_secs, duration_secs }
+        let wanted_secs = self.first_frame as f64 / self.fps;
+        let (fps, sample_rate_hz) = (self.fps, self.sample_rate_hz);
+        DecodeRequest { fps, sample_rate_hz, start_secs, wanted_secs, duration_secs }
     }
 
     /// The decoder knows where it began, not where the span does.

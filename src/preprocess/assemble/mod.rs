@@ -1,5 +1,6 @@
 //! Puts frames and sound together to clips, holding back no more than it must.
 
+mod after;
 mod cut;
 mod merge;
 mod sink;
@@ -19,6 +20,7 @@ use super::{AssetSummary, ClipSpec, ClipTensors};
 use crate::media::{Flow, MediaError, Outcome, WorkLimits};
 use crate::types::{AssetKind, TimeSpan};
 
+use self::after::After;
 pub(super) use self::cut::Cut;
 use self::merge::Merger;
 
@@ -26,6 +28,9 @@ use self::merge::Merger;
 const MAX_WAITING_SAMPLES: usize = 16 << 20;
 /// Pictures that may wait for their sound, bytes.
 const MAX_WAITING_BYTES: usize = 64 << 20;
+
+/// A container's length and the decoded one mean the same end where they differ by less, seconds.
+const SAME_END_SECS: f64 = 1.0;
 
 /// From the reading thread to the caller.
 pub(super) enum Message {
@@ -65,7 +70,11 @@ pub(super) struct Assembler {
     waiting_apart: usize,
     /// Only the clip anchored at the end is still to come.
     at_end: bool,
+    /// Where the last clip ends.
+    last_end_secs: f64,
     sound: SampleStore,
+    /// The sound after the last picture, once there are no more.
+    after: Option<After>,
     has_sound: bool,
     notes: Vec<String>,
     preprocess: std::time::Duration,
@@ -93,7 +102,9 @@ impl Assembler {
             waiting: VecDeque::new(),
             waiting_apart: 0,
             at_end: false,
+            last_end_secs: 0.0,
             sound: SampleStore::default(),
+            after: None,
             has_sound: false,
             notes: Vec::new(),
             preprocess: std::time::Duration::ZERO,
@@ -118,11 +129,14 @@ impl Assembler {
     /// After the decode: the last clips, and the summary.
     pub fn finish(&mut self, outcome: &Outcome) -> Result<(), MediaError> {
         self.end_sound()?;
-        if self.mode == Mode::Video && self.blocks.count == 0 {
+        if self.mode == Mode::Video && self.blocks.count == 0 && self.cut.span.is_none() {
             self.become_sound();
         }
         match self.mode {
-            Mode::Video => self.finish_video()?,
+            Mode::Video => {
+                self.leave_pictures()?;
+                self.finish_after()?;
+            }
             Mode::Sound => self.finish_sound()?,
             Mode::Picture | Mode::Unknown => {}
         }
@@ -147,8 +161,10 @@ impl Assembler {
             _ if self.estimated => false,
             // Counted samples are exact; a container's length is that of its longest track.
             (Mode::Sound, None) => false,
-            (_, None) => notes.is_empty() && decoded < declared + 1.0,
+            (_, None) => notes.is_empty() && decoded < declared + SAME_END_SECS,
         });
+        // The declared length may be that of another track.
+        let declared = declared.map(|declared| declared.max(self.last_end_secs));
         let mut summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
         summary.kind = match self.mode {
             Mode::Sound => AssetKind::Audio,
@@ -318,19 +334,26 @@ impl Assembler {
         let (pcm, _) = self.sound.slice(start, count as usize);
         let pcm = if (count as usize) < self.spec.samples { looped(&pcm, self.spec.samples) } else { pcm };
         let secs = |sample: u64| self.start_secs() + sample as f64 / f64::from(self.spec.sample_rate_hz);
-        let span = TimeSpan { start_secs: secs(start), end_secs: secs(start + count) };
+        let span = self.within(secs(start), secs(start + count));
         self.send(ClipTensors { span, frames: None, pcm: Some(pcm), windows: 1 })
     }
 
     fn frame_span(&self, start: u64, count: u64) -> TimeSpan {
         let secs = |frame: u64| (self.cut.first_frame + frame) as f64 / self.cut.fps;
         let (start_secs, end_secs) = (secs(start), secs(start + count));
-        // Sampling may round the last frame's end up, by less than a frame.
-        let declared = self.declared_secs.filter(|d| *d > start_secs && end_secs - d < 1.0 / self.cut.fps);
-        TimeSpan { start_secs, end_secs: declared.map_or(end_secs, |d| end_secs.min(d)) }
+        self.within(start_secs, end_secs)
+    }
+
+    /// A span of a video that does not end behind it: sampling rounds the last frame's end up, codecs pad their
+    /// last block, and a container may say that the last of uneven frames lasts as long as the one before it.
+    fn within(&self, start_secs: f64, end_secs: f64) -> TimeSpan {
+        let end = |declared: &f64| *declared > start_secs && end_secs - declared < SAME_END_SECS;
+        let declared = self.declared_secs.filter(end).filter(|_| self.mode == Mode::Video);
+        TimeSpan { start_secs, end_secs: declared.map_or(end_secs, |declared| end_secs.min(declared)) }
     }
 
     fn send(&mut self, clip: ClipTensors) -> Result<(), MediaError> {
+        self.last_end_secs = self.last_end_secs.max(clip.span.end_secs);
         self.out.send(clip, self.at_end)
     }
 
@@ -344,8 +367,9 @@ impl Assembler {
             samples = &samples[..samples.len().min(left as usize)];
         }
         self.sound.push(samples);
-        match self.mode {
-            Mode::Sound => return self.emit_sound(),
+        match (self.mode, &self.after) {
+            (Mode::Sound, _) => return self.emit_sound(),
+            (_, Some(_)) => return self.emit_after(),
             _ => self.emit()?,
         }
         if self.sound.kept() <= MAX_WAITING_SAMPLES {
@@ -356,8 +380,8 @@ impl Assembler {
             self.become_sound();
             return self.emit_sound();
         }
-        self.drop_sound("its pictures are stored too far behind");
-        self.emit()
+        self.leave_pictures()?;
+        self.emit_after()
     }
 
     fn end_sound(&mut self) -> Result<(), MediaError> {
@@ -367,6 +391,6 @@ impl Assembler {
             self.take_sound(&rest)?;
         }
         self.sound.ended = true;
-        if self.mode == Mode::Video { self.emit() } else { Ok(()) }
+        if self.mode == Mode::Video && self.after.is_none() { self.emit() } else { Ok(()) }
     }
 }

@@ -18,11 +18,6 @@ impl Sink for Assembler {
                 _ => Mode::Sound,
             };
             (self.declared_secs, self.estimated) = (info.declared_secs, info.estimated);
-            // Some demuxers answer a seek behind the end with the last packet.
-            let end = info.declared_secs.filter(|_| !info.estimated).unwrap_or(f64::INFINITY);
-            if let Some(span) = self.cut.span.filter(|span| span.start_secs >= end) {
-                return Err(MediaError::SpanOutOfRange { start_secs: span.start_secs });
-            }
             self.has_sound = info.has_audio;
             if self.mode == Mode::Sound {
                 self.become_sound();
@@ -54,6 +49,10 @@ impl Sink for Assembler {
         let wanted = self.cut.end_frame.map_or(u64::MAX, |end| end - self.cut.first_frame);
         let periods = (periods - skipped).min(wanted.saturating_sub(self.blocks.count));
         if self.mode == Mode::Sound || periods == 0 {
+            return Ok(Flow::More);
+        }
+        if self.after.is_some() {
+            self.note_late_pictures();
             return Ok(Flow::More);
         }
         if self.blocks.count == 0 {

@@ -1,0 +1,101 @@
+//! What comes through a child's pipes, on its way to the sink.
+
+use std::time::Instant;
+
+use super::{Cancel, Flow, MAX_PICTURE, Pump, Sink, read};
+use crate::media::MediaError;
+use crate::media::process::Worker;
+use crate::media::protocol::{Engine, Streams};
+
+impl Pump<'_> {
+    pub(super) fn read_raw(&mut self, worker: &Worker) -> Result<(), MediaError> {
+        let mut bytes = [0u8; 1 << 14];
+        let Some(raw) = &mut self.raw else { return Ok(()) };
+        match read(&worker.frames, &mut bytes)? {
+            None => {}
+            Some(0) => self.frames_open = false,
+            Some(n) if raw.len() + n <= MAX_PICTURE => raw.extend_from_slice(&bytes[..n]),
+            Some(_) => return Err(MediaError::Worker("its picture is too large".into())),
+        }
+        Ok(())
+    }
+
+    /// How many sampling periods the frame lasts that has just been read. ffmpeg wrote its end to the log
+    /// before it let go of the frame.
+    fn periods(&mut self, worker: &Worker, cancel: Option<&Cancel>) -> Result<u64, MediaError> {
+        let ffmpeg = self.ended.started.as_ref().is_some_and(|started| started.engine == Engine::Ffmpeg);
+        if !ffmpeg || self.caps.streams == Streams::FirstFrame {
+            return Ok(1);
+        }
+        if self.ended.log.ends.is_empty() {
+            self.drain_talk(worker, cancel)?;
+        }
+        let end = self.ended.log.ends.pop_front();
+        let end = end.ok_or_else(|| MediaError::Worker("it sent a frame without its end".into()))?;
+        Ok(end.saturating_sub(self.ended.frames))
+    }
+
+    pub(super) fn read_frames(
+        &mut self,
+        worker: &Worker,
+        sink: &mut dyn Sink,
+        cancel: Option<&Cancel>,
+    ) -> Result<Flow, MediaError> {
+        // One frame a turn, so that the sound is not left waiting.
+        loop {
+            match read(&worker.frames, self.frame.space())? {
+                None => return Ok(Flow::More),
+                Some(0) => {
+                    self.frames_open = false;
+                    return Ok(Flow::More);
+                }
+                Some(n) => self.frame.filled(n),
+            }
+            if !self.frame.complete()? {
+                continue;
+            }
+            self.announce(sink)?;
+            let periods = self.periods(worker, cancel)?;
+            if periods == 0 {
+                // Of a graph set up anew: it begins before the end of the last one.
+                self.frame.next();
+                return Ok(Flow::More);
+            }
+            self.ended.frames += periods;
+            let secs = self.ended.frames as f64 / self.caps.fps;
+            if secs > self.caps.max_duration_secs + 1.0 {
+                return Err(self.too_long(secs));
+            }
+            let begun = Instant::now();
+            let flow = sink.frame(self.frame.width, self.frame.height, self.frame.pixels(), periods)?;
+            self.deadline += begun.elapsed();
+            self.frame.next();
+            return Ok(flow);
+        }
+    }
+
+    pub(super) fn read_sound(&mut self, worker: &Worker, sink: &mut dyn Sink) -> Result<Flow, MediaError> {
+        match self.sound_bytes(worker)? {
+            None => Ok(Flow::More),
+            Some(0) => {
+                self.sound_open = false;
+                // Before the announcement the sink knows of no sound; it is told then.
+                if self.ended.info.is_some() { sink.sound_ended() } else { Ok(Flow::More) }
+            }
+            Some(n) => {
+                self.announce(sink)?;
+                let rate = self.ended.info.as_ref().map_or(0, |info| info.sample_rate_hz);
+                let samples = self.sound.take(n, rate)?;
+                self.ended.samples += samples.len() as u64;
+                let secs = self.ended.samples as f64 / f64::from(rate.max(1));
+                if secs > self.caps.max_duration_secs + 1.0 {
+                    return Err(self.too_long(secs));
+                }
+                let begun = Instant::now();
+                let flow = sink.sound(samples)?;
+                self.deadline += begun.elapsed();
+                Ok(flow)
+            }
+        }
+    }
+}

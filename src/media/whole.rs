@@ -1,0 +1,254 @@
+//! Whether a file is all there, by the lengths and end marks of its own: what ffmpeg does not mind.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+/// Bytes of a packet of a transport stream, plain or with a time code before it.
+const TS_PACKET: [u64; 2] = [188, 192];
+/// Chunks of a file looked at: one a gigabyte is usual.
+const MOST_CHUNKS: usize = 4096;
+/// Bytes read at once by what goes through a whole file.
+const WALK_BYTES: u64 = 1 << 16;
+
+/// What is missing, where something is; nothing where that cannot be told.
+pub fn cut_short(file: &File) -> Option<&'static str> {
+    let bytes = file.metadata().ok()?.len();
+    let head = read(file, 0, 1024);
+    if head.starts_with(b"RIFF") && head.get(8..12) == Some(b"WEBP") {
+        return (!Walk::new(file).webp(bytes)).then_some("what follows is not a chunk");
+    }
+    if head.starts_with(b"RIFF") {
+        return riff(file, bytes).then_some("a chunk at its end is cut off");
+    }
+    if head.starts_with(b"GIF8") {
+        return Walk::new(file).gif().is_none().then_some("its end mark is missing");
+    }
+    if head.starts_with(b"FLV\x01") {
+        return (!Walk::new(file).flv(bytes)).then_some("what follows is not a tag");
+    }
+    if head.get(4..8) == Some(b"ftyp") {
+        return boxes(file, bytes).then_some("a box at its end is cut off");
+    }
+    if head.starts_with(b"\x1a\x45\xdf\xa3") {
+        let end = segment_end(&head);
+        return end.is_some_and(|end| end > bytes).then_some("it is shorter than it says");
+    }
+    let packet = TS_PACKET.into_iter().find(|size| transport_stream(&head, *size))?;
+    (bytes % packet != 0).then_some("its last packet is cut off")
+}
+
+fn read(file: &File, at: u64, most: u64) -> Vec<u8> {
+    let mut bytes = vec![0; most as usize];
+    let mut filled = 0;
+    while let Ok(count) = file.read_at(&mut bytes[filled..], at + filled as u64) {
+        if count == 0 {
+            break;
+        }
+        filled += count;
+    }
+    bytes.truncate(filled);
+    bytes
+}
+
+fn transport_stream(head: &[u8], packet: u64) -> bool {
+    // The time code comes first.
+    let first = (packet - TS_PACKET[0]) as usize;
+    (0..4).all(|i| head.get(first + i * packet as usize) == Some(&0x47))
+}
+
+/// Where the segment of a Matroska file ends, if it says so.
+fn segment_end(head: &[u8]) -> Option<u64> {
+    let (header, body) = ebml_number(head, 4)?;
+    let segment = body.checked_add(header?)?;
+    let at = usize::try_from(segment).ok()?;
+    if head.get(at..at.checked_add(4)?) != Some(b"\x18\x53\x80\x67") {
+        return None;
+    }
+    let (size, body) = ebml_number(head, at + 4)?;
+    body.checked_add(size?)
+}
+
+/// A number as EBML writes sizes, none where it means that nobody knows; and where it ends.
+fn ebml_number(head: &[u8], at: usize) -> Option<(Option<u64>, u64)> {
+    let first = *head.get(at)?;
+    let length = first.leading_zeros() as usize + 1;
+    let rest = head.get(at + 1..at + length).filter(|_| length <= 8)?;
+    let start = u64::from(first) & ((1 << (8 - length)) - 1);
+    let value = rest.iter().fold(start, |value, byte| value << 8 | u64::from(*byte));
+    let unknown = (1_u64 << (7 * length)) - 1;
+    Some(((value != unknown).then_some(value), (at + length) as u64))
+}
+
+/// Whether the last of the outermost chunks goes on behind the end. A recording that was never finished says 0.
+fn riff(file: &File, bytes: u64) -> bool {
+    let mut at = 0;
+    for _ in 0..MOST_CHUNKS {
+        let head = read(file, at, 8);
+        let Some(size) = head.get(4..8).and_then(|size| <[u8; 4]>::try_from(size).ok()) else { return false };
+        let size = u64::from(u32::from_le_bytes(size));
+        if !head.starts_with(b"RIFF") || size == 0 || size >= u64::from(u32::MAX >> 1) {
+            return false;
+        }
+        at += 8 + size;
+        // The byte that makes it even may be missing.
+        if at > bytes {
+            return true;
+        }
+        at += size % 2;
+    }
+    false
+}
+
+/// Whether the last of the outermost boxes of an MP4 goes on behind the end.
+fn boxes(file: &File, bytes: u64) -> bool {
+    let mut at = 0_u64;
+    for _ in 0..MOST_CHUNKS {
+        let head = read(file, at, 16);
+        let Some(size) = head.get(..4).and_then(|size| <[u8; 4]>::try_from(size).ok()) else { return false };
+        let known =
+            head.get(4..8).is_some_and(|name| name.iter().all(|c| c.is_ascii_graphic() || *c == b' '));
+        let size = match u32::from_be_bytes(size) {
+            1 => head.get(8..16).and_then(|size| size.try_into().ok()).map_or(0, u64::from_be_bytes),
+            size => u64::from(size),
+        };
+        // 0: to the end of the file. What is not a box is none of ours to judge.
+        if !known || size < 8 {
+            return false;
+        }
+        let Some(end) = at.checked_add(size) else { return true };
+        if end > bytes {
+            return true;
+        }
+        at = end;
+    }
+    false
+}
+
+/// Goes through a file from part to part.
+struct Walk<'a> {
+    file: &'a File,
+    at: u64,
+    buffer: Vec<u8>,
+    buffer_at: u64,
+}
+
+impl<'a> Walk<'a> {
+    const fn new(file: &'a File) -> Self {
+        Self { file, at: 0, buffer: Vec::new(), buffer_at: 0 }
+    }
+
+    /// The next bytes, where there are so many.
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let within = |walk: &Self| {
+            let from = usize::try_from(walk.at.checked_sub(walk.buffer_at)?).ok()?;
+            <[u8; N]>::try_from(walk.buffer.get(from..from.checked_add(N)?)?).ok()
+        };
+        let bytes = within(self).or_else(|| {
+            (self.buffer, self.buffer_at) = (read(self.file, self.at, WALK_BYTES), self.at);
+            within(self)
+        })?;
+        self.at += N as u64;
+        Some(bytes)
+    }
+
+    /// To the end mark of a GIF, if nothing but its blocks lies before it.
+    fn gif(&mut self) -> Option<()> {
+        let colours = |flags: u8| if flags & 0x80 == 0 { 0 } else { 3 << ((flags & 7) + 1) };
+        let [.., flags, _, _] = self.take::<13>()?;
+        self.at += colours(flags);
+        loop {
+            match self.take::<1>()? {
+                [b';'] => return Some(()),
+                [b'!'] => self.at += 1,
+                [b','] => {
+                    let [.., flags] = self.take::<9>()?;
+                    self.at += colours(flags) + 1;
+                }
+                _ => return None,
+            }
+            loop {
+                let [length] = self.take()?;
+                if length == 0 {
+                    break;
+                }
+                self.at += u64::from(length);
+            }
+        }
+    }
+
+    /// Whether a WebP is made of named chunks to its end.
+    fn webp(&mut self, bytes: u64) -> bool {
+        let Some([_, _, _, _, a, b, c, d, ..]) = self.take::<12>() else { return false };
+        let end = 8 + u64::from(u32::from_le_bytes([a, b, c, d]));
+        while self.at < end.min(bytes) {
+            let Some([name @ .., a, b, c, d]) = self.take::<8>() else { return false };
+            let name: [u8; 4] = name;
+            if !name.iter().all(|c| c.is_ascii_graphic() || *c == b' ') {
+                return false;
+            }
+            let size = u64::from(u32::from_le_bytes([a, b, c, d]));
+            self.at += size + size % 2;
+        }
+        // The byte that makes the last one even may be missing.
+        end <= bytes && self.at <= end + 1
+    }
+
+    /// Whether a Flash video is made of tags, each of which says at its end how long it was.
+    fn flv(&mut self, bytes: u64) -> bool {
+        self.at = 13;
+        while self.at < bytes {
+            let Some([_, a, b, c, ..]) = self.take::<11>() else { return false };
+            let size = u64::from(u32::from_be_bytes([0, a, b, c]));
+            self.at += size;
+            let Some(length) = self.take::<4>().map(u32::from_be_bytes) else { return false };
+            // Some writers leave it 0.
+            if length != 0 && u64::from(length) != size + 11 {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn of(bytes: &[u8]) -> Option<&'static str> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        cut_short(&file)
+    }
+
+    #[test]
+    fn whole_files_are_whole_and_cut_ones_are_not() {
+        let riff = [&b"RIFF\x0c\0\0\0AVI LIST\0\0\0\0"[..], b"RIFF\x04\0\0\0AVIX"].concat();
+        let gif =
+            b"GIF89a\x01\0\x01\0\0\0\0!\xf9\x01\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x02\x4c\x01\0;\0\0".to_vec();
+        let webp = b"RIFF\x10\0\0\0WEBPVP8 \x04\0\0\0abcd".to_vec();
+        let flv = [&b"FLV\x01\x05\0\0\0\x09\0\0\0\0"[..], b"\x09\0\0\x02\0\0\0\0\0\0\0AB\0\0\0\x0d"].concat();
+        let mp4 = [&b"\0\0\0\x0cftypisom"[..], b"\0\0\0\x10mdat12345678"].concat();
+        let ts = [[0x47; 188]; 7].concat();
+        let mkv = b"\x1a\x45\xdf\xa3\x82AB\x18\x53\x80\x67\x40\x03abc".to_vec();
+        let live = b"\x1a\x45\xdf\xa3\x82AB\x18\x53\x80\x67\x01\xff\xff\xff\xff\xff\xff\xffabc";
+        assert_eq!(of(live), None);
+        for (name, whole, left) in [
+            ("riff", riff, 3),
+            ("gif", gif, 4),
+            ("webp", webp, 1),
+            ("flv", flv, 5),
+            ("mkv", mkv, 1),
+            ("mp4", mp4, 1),
+            ("ts", ts, 100),
+        ] {
+            assert_eq!(of(&whole), None, "{name}");
+            assert!(of(&whole[..whole.len() - left]).is_some(), "{name}");
+        }
+        // Not finished, to the end, something else, nothing.
+        for whole in [&b"RIFF\0\0\0\0AVI "[..], b"\0\0\0\x0cftypisom\0\0\0\0mdat", b"any text", b""] {
+            assert_eq!(of(whole), None);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Clocks in every container and codec: pictures and sound lie where the file says.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
+#[path = "clock/check.rs"]
+mod check;
+#[path = "clock/damage.rs"]
+mod damage;
+#[path = "clock/film.rs"]
+mod film;
+#[path = "clock/forms.rs"]
+mod forms;
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use triptych::media::{Decoder, DecoderConfig, Limits};
+
+use film::Clock;
+use forms::{Form, forms};
+
+/// ffmpeg, or a word on why the test does nothing.
+fn ffmpeg() -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let named = std::env::var_os("TRIPTYCH_FFMPEG").map(PathBuf::from);
+    let native = std::env::var_os("TRIPTYCH_NATIVE_DIR").map(|dir| Path::new(&dir).join("ffmpeg/ffmpeg"));
+    let found = named.or(native).unwrap_or_else(|| root.join(".triptych/native/ffmpeg/ffmpeg"));
+    if found.is_file() {
+        return Some(found);
+    }
+    eprintln!("SKIPPED: no ffmpeg at {}; run `make native`", found.display());
+    None
+}
+
+fn decoder(ffmpeg: &Path) -> Decoder {
+    let worker_exe = PathBuf::from(env!("CARGO_BIN_EXE_triptych"));
+    let limits = Limits { wall_clock_secs: 120, ..Limits::default() };
+    Decoder::new(DecoderConfig { worker_exe, ffmpeg: ffmpeg.to_owned(), limits })
+}
+
+/// Does some work for each item, on two threads; gives the results in the items' order.
+fn each<T: Sync, R: Send>(items: &[T], work: impl Fn(&tokio::runtime::Runtime, &T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let results: Vec<Mutex<Option<R>>> = items.iter().map(|_| Mutex::new(None)).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                while let Some(i) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|i| *i < items.len()) {
+                    *results[i].lock().unwrap() = Some(work(&runtime, &items[i]));
+                }
+            });
+        }
+    });
+    results.into_iter().map(|result| result.into_inner().unwrap().unwrap()).collect()
+}
+
+/// Checks forms; a table of the faulty ones where there are some.
+fn try_forms(mut forms: Vec<Form>) {
+    let Some(ffmpeg) = ffmpeg() else { return };
+    if let Ok(only) = std::env::var("CLOCK_ONLY") {
+        forms.retain(|form| form.name.contains(&only));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::write(&ffmpeg, folder.path());
+    let decoder = decoder(&ffmpeg);
+    let faults = each(&forms, |runtime, form| match clock.make(form.name, &form.args) {
+        Ok(path) => {
+            let began = std::time::Instant::now();
+            let faults = runtime.block_on(check::faults(&decoder, &path, &form.truth));
+            if std::env::var_os("CLOCK_ONLY").is_some() {
+                eprintln!("{}: {:.1} s", form.name, began.elapsed().as_secs_f64());
+            }
+            faults
+        }
+        Err(error) => vec![format!("not made: {error}")],
+    });
+    let mut faulty = 0;
+    for (form, faults) in forms.iter().zip(&faults).filter(|(_, faults)| !faults.is_empty()) {
+        faulty += 1;
+        eprintln!("{}: {} faults", form.name, faults.len());
+        faults.iter().take(6).for_each(|fault| eprintln!("    {fault}"));
+    }
+    eprintln!("{} forms of the clock, {faulty} with faults", forms.len());
+    assert_eq!(faulty, 0);
+}
+
+#[test]
+fn common_files_are_true_to_their_time_stamps() {
+    try_forms(forms().into_iter().filter(|form| form.often).collect());
+}
+
+#[test]
+#[ignore = "minutes: `make test-clock`"]
+fn every_form_is_true_to_its_time_stamps() {
+    try_forms(forms());
+}
+
+/// Files in which damage can be seen: what tells neither its length nor whether a packet is sound is not among them.
+const TELLING: [&str; 9] = [
+    "h264-faststart.mp4",
+    "fragments.mp4",
+    "h264.mkv",
+    "vp8.webm",
+    "mpeg4.avi",
+    "h264.ts",
+    "h264.flv",
+    "film.gif",
+    "film.webp",
+];
+
+/// A file of which something is lost is refused or partial, never whole.
+#[test]
+#[ignore = "minutes: `make test-clock`"]
+fn what_is_lost_is_told() {
+    let Some(ffmpeg) = ffmpeg() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::write(&ffmpeg, folder.path());
+    let decoder = decoder(&ffmpeg);
+    let telling: Vec<_> = forms().into_iter().filter(|form| TELLING.contains(&form.name)).collect();
+    assert_eq!(telling.len(), TELLING.len());
+    let tables = each(&telling, |runtime, form| {
+        let whole = std::fs::read(clock.make(form.name, &form.args).unwrap()).unwrap();
+        let outcome = |(damage, percent): (damage::Damage, usize)| {
+            let path = clock.path(&format!("{damage:?}-{percent}-{}", form.name));
+            std::fs::write(&path, damage.done_to(&whole, percent)).unwrap();
+            let outcome = match runtime.block_on(check::read(&decoder, &path, None)) {
+                Err(error) => error.code().to_owned(),
+                Ok((_, summary)) => summary.partial.map_or("READY".to_owned(), |_| "partial".to_owned()),
+            };
+            format!("{damage:?} {percent}: {outcome}")
+        };
+        damage::all().map(outcome).collect::<Vec<_>>()
+    });
+    for (form, table) in telling.iter().zip(&tables) {
+        eprintln!("{}: {}", form.name, table.join(", "));
+    }
+    assert!(!tables.concat().iter().any(|row| row.ends_with("READY")));
+}
