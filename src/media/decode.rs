@@ -16,7 +16,7 @@ use super::{Decoder, Limits, MediaError};
 pub struct DecodeRequest {
     /// Frames per second to sample.
     pub fps: f64,
-    /// Sample rate ffmpeg is to give, Hz. Sound files read without ffmpeg keep their own rate.
+    /// Sample rate to give, Hz.
     pub sample_rate_hz: u32,
     /// Where to begin, seconds.
     pub start_secs: f64,
@@ -107,7 +107,7 @@ impl Run<'_> {
         let ((), ended) = with_memory(limits, |bounds| {
             let left = self.budget.without(self.cpu);
             let worker = Worker::start(config, self.media, &request(self.decoder, task, bounds, left))?;
-            let caps = caps(limits, fps, streams, left);
+            let caps = Caps { start_secs, ..caps(limits, fps, streams, left) };
             let ended = pump(worker, self.seat, self.sink, self.cancel, caps)?;
             self.cpu += ended.exit.cpu;
             Ok(((), ended))
@@ -237,6 +237,7 @@ pub fn caps(limits: &Limits, fps: f64, streams: Streams, budget: Budget) -> Caps
         max_pixels: limits.max_pixels,
         max_duration_secs: limits.max_duration_secs,
         fps,
+        start_secs: 0.0,
         streams,
         address_space_bytes: limits.address_space_bytes,
         file_bytes: budget.file_bytes,
@@ -369,25 +370,36 @@ impl Ended {
         let info = self.info.as_ref()?;
         let rate = f64::from(info.sample_rate_hz.max(1));
         let decoded = (frames as f64 / request.fps).max(samples as f64 / rate);
-        let sound_file = self.started.as_ref().is_some_and(|started| started.engine == Engine::Sound);
-        let tolerance = |declared: f64| match (sound_file, info.estimated) {
-            (true, true) => declared * 0.1,
-            (true, false) => (declared * 0.01).max(0.25),
+        let sound_file = self.log.video_streams == 0;
+        let tolerance = |declared: f64| {
             // The container's length is that of its longest track, which may be another one.
-            (false, _) => (declared * 0.05).max(1.0),
+            if sound_file { (declared * 0.01).max(0.25) } else { (declared * 0.05).max(1.0) }
         };
-        let short = info.declared_secs.filter(|declared| whole && decoded + tolerance(*declared) < *declared);
+        // What was guessed from a bit rate is no promise.
+        let declared = info.declared_secs.filter(|_| whole && !info.estimated);
+        let short = declared.filter(|declared| decoded + tolerance(*declared) < *declared);
         if let Some(declared) = short {
             return Some(format!("truncated: {decoded:.1} s of {declared:.1} s could be decoded"));
         }
         if whole && self.log.cut_short {
             return Some(format!("truncated: the file ends early, {decoded:.1} s could be decoded"));
         }
-        if self.exit.signal.is_some() || self.exit.code != Some(0) {
+        if self.exit.signal.is_some() || self.exit.code != Some(0) || self.log.gave_up {
             return Some(format!("decoding stopped early after {decoded:.1} s: {}", self.log.main_error()));
         }
-        if self.damaged > 0 {
-            return Some(format!("damaged: {} packets could not be decoded", self.damaged));
+        let sound = self.started.as_ref().map(|started| &started.sound);
+        if whole && sound.is_some_and(|sound| sound.cut) {
+            return Some(format!(
+                "truncated: the file ends within a packet, {decoded:.1} s could be decoded"
+            ));
+        }
+        // What lies between the packets of a stream may look like one.
+        let strays = sound.map_or(0, |sound| sound.strays);
+        let missing = sound.map_or(0, |sound| sound.damaged);
+        let damaged = self.damaged + missing + self.log.sound_errors.saturating_sub(strays);
+        if damaged > 0 {
+            let packets = if damaged == 1 { "1 packet".to_owned() } else { format!("{damaged} packets") };
+            return Some(format!("damaged: {packets} of sound could not be decoded"));
         }
         let silent = frames > 0 && samples == 0 && self.log.audio_streams > 0;
         (silent && whole && !self.log.errors.is_empty())

@@ -5,6 +5,8 @@
 
 use std::collections::VecDeque;
 
+use super::sound::Places;
+
 /// Longest line looked at, bytes; the rest of a line is dropped.
 const MAX_LINE: usize = 2048;
 /// Error lines kept, the first ones.
@@ -34,6 +36,14 @@ pub struct FfmpegLog {
     pub mapped: bool,
     /// Where each frame ends, in sampling periods, in the order of the frames (see `video::sampling`).
     pub ends: VecDeque<u64>,
+    /// Where each frame of sound begins, in the order of the frames (see `sound::filter`).
+    pub places: Places,
+    /// The container could not be read to its end.
+    pub gave_up: bool,
+    /// Packets of sound that could not be decoded.
+    pub sound_errors: u64,
+    /// The length is a guess of ffmpeg's from the bit rate.
+    pub estimated: bool,
     /// ffmpeg noticed the file ends early.
     pub cut_short: bool,
     /// ffmpeg was asked to end by this signal, and did.
@@ -70,6 +80,11 @@ impl FfmpegLog {
     }
 
     fn take_line(&mut self, line: &str) {
+        self.estimated |= line.contains("[warning] Estimating duration from bitrate");
+        self.gave_up |= line.contains("[error] Error during demuxing");
+        let refused = ["[error] Error submitting packet to decoder", "[error] Decoding error"];
+        let failed = line.starts_with("[aist#") && refused.iter().any(|text| line.contains(text));
+        self.sound_errors += u64::from(failed || line.ends_with("CRC mismatch!"));
         if line.contains("partial file") || line.contains("File ended prematurely") {
             self.cut_short = true;
         }
@@ -77,7 +92,11 @@ impl FfmpegLog {
             self.ended_by_signal = rest.trim_end_matches('.').parse().ok();
             return;
         }
-        if let Some(end) = end_of_frame(line).filter(|_| self.mapped) {
+        if let Some(number) = printed_number(line).filter(|_| self.mapped) {
+            let Some(end) = number.checked_sub(END_BASE).filter(|end| *end < END_BASE) else {
+                self.places.take(number);
+                return;
+            };
             // Past the bound nobody reads frames, and a frame without its end is refused.
             if self.ends.len() < MAX_ENDS {
                 self.ends.push_back(end);
@@ -139,12 +158,11 @@ impl FfmpegLog {
     }
 }
 
-/// The end of a frame, as `video::sampling` has it printed: 1e15 more, at the end of a line.
-fn end_of_frame(line: &str) -> Option<u64> {
+/// What `video::sampling` and `sound::filter` have printed: a number of 16 digits at the end of a line.
+fn printed_number(line: &str) -> Option<u64> {
     let whole = line.strip_suffix(".000000")?;
     let digits = whole.get(whole.len().checked_sub(16)?..)?;
-    let number = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<u64>().ok())??;
-    number.checked_sub(END_BASE).filter(|end| *end < END_BASE)
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<u64>().ok())?
 }
 
 /// `00:01:02.50` to 62.5.
@@ -167,6 +185,7 @@ fn size(word: &str) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::media::sound::Place;
 
     const CHAPLIN: &str = "\
 [info] Input #0, mov,mp4,m4a,3gp,3g2,mj2, from 'fd:':
@@ -184,6 +203,11 @@ mod tests {
 [info]   Stream #0:01000000000054000.000000
 [info] (und): Video: ppm, rgb24, 320x240
 [Eval @ 0x7f] [info] nan
+[Eval @ 0x7f] [info] 3000000003146752.000000
+[Eval @ 0x7f] [info] 2999999999935512.000000
+[Eval @ 0x7f] [info] 3000000003211263.000000
+[Eval @ 0x7f] [info] 5000000000123456.000000
+[Eval @ 0x7f] [info] 4500000000000021.000000
 [h264 @ 0x55] [IMGUTILS @ 0x7ff] [error] Picture size 8192x8192 exceeds specified max pixel count 100
 [in#0/mov @ 0x55] [error] stream 0, offset 0xaa71: partial file
 ";
@@ -198,6 +222,10 @@ mod tests {
             assert_eq!(log.size, Some((640, 360)));
             assert_eq!((log.pixel_format.as_str(), log.mapped), ("yuv420p", true));
             assert_eq!(log.ends, [4, 54_000]);
+            let places = [(Some(48), 1024), (Some(-1), 1048), (Some(48), 123_456), (None, 21)];
+            for (first, count) in places {
+                assert_eq!(log.places.next(), Some(Place::new(first, count)));
+            }
             assert!(log.opened && log.cut_short && log.has_error("max pixel count"));
             assert_eq!(log.errors.len(), 2);
         }

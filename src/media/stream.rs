@@ -13,9 +13,11 @@ use super::pipe::{FrameReader, SoundReader};
 use super::pool::{Memory, Seat, WORKER_BYTES};
 use super::process::{Exit, Worker};
 use super::protocol::{Engine, Failure, MAX_LINE_BYTES, Reply, Started, Streams};
+use super::sound::Placer;
 use crate::types::AssetKind;
 
 mod budget;
+mod sound;
 
 /// Longer is for ever, and an `Instant` cannot hold it.
 const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -110,6 +112,8 @@ pub struct Caps {
     pub max_pixels: u64,
     pub max_duration_secs: f64,
     pub fps: f64,
+    /// Where decoding is to begin, seconds.
+    pub start_secs: f64,
     pub streams: Streams,
     pub address_space_bytes: u64,
     pub file_bytes: u64,
@@ -211,6 +215,7 @@ struct Pump<'a> {
     raw: Option<Vec<u8>>,
     frame: FrameReader,
     sound: SoundReader,
+    placer: Placer,
     frames_open: bool,
     sound_open: bool,
     log_open: bool,
@@ -249,6 +254,7 @@ impl<'a> Pump<'a> {
             raw: None,
             frame: FrameReader::new(caps.max_pixels),
             sound: SoundReader::default(),
+            placer: Placer::default(),
             frames_open: true,
             sound_open: true,
             log_open: true,
@@ -277,7 +283,7 @@ impl<'a> Pump<'a> {
             } else if frames && self.read_frames(worker, sink, cancel)? == Flow::Stop {
                 return Ok(Flow::Stop);
             }
-            if sound && self.read_sound(worker, sink)? == Flow::Stop {
+            if sound && self.read_sound(worker, sink, cancel)? == Flow::Stop {
                 return Ok(Flow::Stop);
             }
         }
@@ -370,7 +376,12 @@ impl<'a> Pump<'a> {
                     let need = child_bytes.saturating_add(server_bytes).saturating_add(WORKER_BYTES);
                     self.give_memory(worker, cancel, need)?;
                 }
-                Reply::Started(started) => self.ended.started = Some(started),
+                Reply::Started(started) => {
+                    let from = Some(self.caps.start_secs).filter(|_| started.sound.untimed);
+                    let rate = started.sample_rate_hz;
+                    self.placer = Placer::new(from.unwrap_or(0.0), &started.sound, rate);
+                    self.ended.started = Some(started);
+                }
                 Reply::Finished { damaged } => self.ended.damaged = damaged,
                 Reply::Failed { failure, detail } => self.ended.failed = Some((failure, detail)),
             }
@@ -467,31 +478,6 @@ impl<'a> Pump<'a> {
             return Ok(flow);
         }
     }
-
-    fn read_sound(&mut self, worker: &Worker, sink: &mut dyn Sink) -> Result<Flow, MediaError> {
-        match read(&worker.sound, self.sound.space())? {
-            None => Ok(Flow::More),
-            Some(0) => {
-                self.sound_open = false;
-                // Before the announcement the sink knows of no sound; it is told then.
-                if self.ended.info.is_some() { sink.sound_ended() } else { Ok(Flow::More) }
-            }
-            Some(n) => {
-                self.announce(sink)?;
-                let rate = self.ended.info.as_ref().map_or(0, |info| info.sample_rate_hz);
-                let samples = self.sound.take(n, rate)?;
-                self.ended.samples += samples.len() as u64;
-                let secs = self.ended.samples as f64 / f64::from(rate.max(1));
-                if secs > self.caps.max_duration_secs + 1.0 {
-                    return Err(self.too_long(secs));
-                }
-                let begun = Instant::now();
-                let flow = sink.sound(samples)?;
-                self.deadline += begun.elapsed();
-                Ok(flow)
-            }
-        }
-    }
 }
 
 impl Ended {
@@ -504,22 +490,27 @@ impl Ended {
         Some(MediaInfo {
             kind: started.kind,
             sample_rate_hz: started.sample_rate_hz,
-            declared_secs: if ffmpeg { self.log.duration_secs } else { started.declared_secs }
+            declared_secs: if ffmpeg { self.declared_secs(started) } else { started.declared_secs }
                 .filter(|secs| secs.is_finite() && *secs >= 0.0),
-            estimated: started.estimated,
+            estimated: self.log.estimated && started.sound.declared_secs.is_none(),
             width,
             height,
             has_video: match started.engine {
                 Engine::Ffmpeg => self.log.video_streams > 0 && self.streams != Streams::Audio,
                 engine => engine == Engine::Picture,
             },
-            has_audio: match started.engine {
-                Engine::Ffmpeg => {
-                    self.log.audio_streams > 0 && matches!(self.streams, Streams::Both | Streams::Audio)
-                }
-                engine => engine == Engine::Sound,
-            },
+            has_audio: ffmpeg
+                && self.log.audio_streams > 0
+                && matches!(self.streams, Streams::Both | Streams::Audio),
         })
+    }
+}
+
+impl Ended {
+    /// ffmpeg's word, unless the bytes say more.
+    fn declared_secs(&self, started: &Started) -> Option<f64> {
+        let sound = &started.sound;
+        sound.declared_secs.or(self.log.duration_secs.filter(|_| !sound.open_ended))
     }
 }
 

@@ -4,9 +4,17 @@ use std::ffi::OsString;
 use std::os::fd::RawFd;
 
 use super::protocol::{Request, Streams, Task};
+use super::sound;
 
-/// Arguments for one request. `media` is the file's descriptor, `sound` the sound pipe's.
-pub fn arguments(request: &Request, demuxers: &str, media: RawFd, sound: RawFd) -> Vec<OsString> {
+/// Arguments for one request. `media` is the file's descriptor, `sound` the sound pipe's. Time stamps of a file
+/// that is `untimed` are made of the samples that come out of it.
+pub fn arguments(
+    request: &Request,
+    demuxers: &str,
+    untimed: bool,
+    media: RawFd,
+    sound: RawFd,
+) -> Vec<OsString> {
     let mut args = Args::default();
     if matches!(request.task, Task::Health) {
         args.words("-hide_banner -version");
@@ -15,6 +23,9 @@ pub fn arguments(request: &Request, demuxers: &str, media: RawFd, sound: RawFd) 
     args.words("-nostdin -hide_banner -nostats -v repeat+level+info -filter_threads 1 -threads 1");
     args.words("-protocol_whitelist fd -format_whitelist").word(demuxers);
     args.word("-max_pixels").word(request.max_pixels.to_string());
+    if untimed {
+        args.words("-fflags +nofillin");
+    }
     match request.task {
         Task::Probe | Task::Health => {
             args.input(media);
@@ -96,8 +107,8 @@ impl Args {
     }
 
     fn sound(&mut self, sample_rate_hz: u32, pipe: RawFd) -> &mut Self {
-        self.words("-map 0:a:0 -af aresample=async=1:first_pts=0 -ac 1 -ar").word(sample_rate_hz.to_string());
-        self.words("-f f32le").word(format!("pipe:{pipe}"))
+        self.words("-map 0:a:0 -af").word(sound::filter(sample_rate_hz));
+        self.words("-c:a pcm_f32le -f f32le").word(format!("pipe:{pipe}"))
     }
 
     fn thumbnail(&mut self, max_side_px: u32) -> &mut Self {

@@ -14,7 +14,6 @@ use tokio::sync::mpsc;
 
 use super::clips::{FrameBlocks, Plan, SampleStore, Tail, looped};
 use super::frames::Resizer;
-use super::resample::Resampler;
 use super::{AssetSummary, ClipSpec, ClipTensors};
 use crate::media::{Flow, MediaError, Outcome, WorkLimits};
 use crate::types::{AssetKind, TimeSpan};
@@ -53,8 +52,6 @@ pub(super) struct Assembler {
     /// The declared length is a guess.
     estimated: bool,
     resizer: Option<Resizer>,
-    resampler: Option<Resampler>,
-    resampled: Vec<f32>,
     /// Frames and samples before the span that are still to be dropped.
     skip_frames: u64,
     skip_samples: u64,
@@ -84,8 +81,6 @@ impl Assembler {
             declared_secs: None,
             estimated: false,
             resizer: None,
-            resampler: None,
-            resampled: Vec::new(),
             skip_frames: cut.run_up,
             skip_samples: 0,
             blocks: FrameBlocks::new(spec.frames, frame_bytes),
@@ -361,11 +356,6 @@ impl Assembler {
     }
 
     fn end_sound(&mut self) -> Result<(), MediaError> {
-        if let Some(mut resampler) = self.resampler.take().filter(|_| !self.sound.ended) {
-            let mut rest = Vec::new();
-            resampler.finish(&mut rest).map_err(MediaError::Worker)?;
-            self.take_sound(&rest)?;
-        }
         self.sound.ended = true;
         if self.mode == Mode::Video { self.emit() } else { Ok(()) }
     }
