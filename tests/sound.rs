@@ -393,3 +393,19 @@ async fn lengths_are_those_of_the_bytes() {
         assert_eq!(heard(&samples, 5), [true; 5], "{name}");
     }
 }
+
+#[tokio::test]
+async fn encrypted_files_are_called_so() {
+    let Some(bench) = Bench::new() else { return };
+    let key = "-encryption_scheme cenc-aes-ctr -encryption_key 76a6c65c5ea762046bd749a2e632ccbb \
+               -encryption_kid a7e61c373e219033c21091fa607bf3b8";
+    for (name, sources) in [
+        ("film.mp4", "-f lavfi -i testsrc2=s=64x64:r=10:d=2 -f lavfi -i sine=d=2 -c:v libx264 -c:a aac"),
+        ("sound.m4a", "-f lavfi -i sine=d=2 -c:a aac -f mp4"),
+        ("late.mov", "-f lavfi -i testsrc2=s=64x64:r=10:d=2 -c:v libx264 -f mp4 -movflags +frag_keyframe"),
+    ] {
+        let path = bench.make(name, &format!("{sources} {key}"));
+        let error = ClipReader::open(&bench.decoder, &path, &SPEC, None).await.err().expect(name);
+        assert_eq!(error.code(), "encrypted_media", "{name}: {error}");
+    }
+}

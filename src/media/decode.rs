@@ -411,6 +411,7 @@ fn refusal(failure: Failure, detail: &str, limits: &Limits) -> MediaError {
     let detail: String = detail.chars().filter(|c| !c.is_control()).take(200).collect();
     match failure {
         Failure::Unsupported => MediaError::Unsupported(detail),
+        Failure::Encrypted => MediaError::Encrypted(detail),
         Failure::Corrupt => MediaError::Corrupt(detail),
         Failure::TooManyPixels => MediaError::TooManyPixels { limit: limits.max_pixels, detail },
         Failure::TooLong => {

@@ -5,6 +5,7 @@
 
 mod attempt;
 mod decode;
+mod encrypted;
 mod error;
 mod ffmpeg_log;
 mod health;
@@ -21,6 +22,7 @@ mod still;
 mod stream;
 mod upright;
 mod video;
+mod window;
 mod work;
 mod worker;
 

@@ -122,6 +122,7 @@ pub enum Engine {
 #[serde(rename_all = "snake_case")]
 pub enum Failure {
     Unsupported,
+    Encrypted,
     Corrupt,
     TooManyPixels,
     TooLong,

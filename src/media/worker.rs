@@ -14,7 +14,8 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use super::protocol::{Engine, Failure, GO, MAX_LINE_BYTES, Reply, Request, Started, Streams, Task};
 use super::sniff::{SNIFF_BYTES, Sniffed, sniff};
 use super::sound::{self, Examined};
-use super::{image, sandbox, video};
+use super::window::Window;
+use super::{encrypted, image, sandbox, video};
 use crate::types::AssetKind;
 
 /// Why the child stops without an output.
@@ -169,6 +170,10 @@ fn serve(job: &mut Job) -> Result<u64, Refusal> {
                 Sniffed::Sound(_) => Some(AssetKind::Audio),
                 _ => None,
             };
+            if let Some(way) = Window::new(&job.media).ok().and_then(|mut window| encrypted::by(&mut window))
+            {
+                return Err(Refusal::new(Failure::Encrypted, way));
+            }
             // What is no bare stream of frames is looked at no further than its header.
             let found = sound::examine(&job.media, kind == Some(AssetKind::Audio))
                 .map_err(|e| Refusal::new(Failure::Corrupt, e))?;

@@ -72,17 +72,20 @@ def decode(
         video, audio = Path(folder) / "frames.rgb", Path(folder) / "sound.f32"
         # The lines of `_PLACES` are of the level info.
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-nostats"]
-        command += ["-v", "repeat+level+info", "-threads", "1", *part, "-i", str(path)]
+        command += ["-v", "repeat+level+info", "-threads", "1"]
+        command += [*_untimed(path), *part, "-i", str(path)]
         if "Video" in kinds:
             graph = f"fps=fps={fps:g}:start_time=0,format=rgb24"
             command += ["-map", "0:v:0", "-vf", graph, "-f", "rawvideo", "-pix_fmt", "rgb24"]
             command += [str(video)]
         if "Audio" in kinds:
             graph = f"{_MEAN},aresample={sample_rate_hz},{_PLACES}"
-            command += ["-map", "0:a:0", "-af", graph, "-c:a", "pcm_f32le", "-f", "f32le", str(audio)]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+            command += ["-map", "0:a:0", "-af", graph, "-c:a", "pcm_f32le"]
+            command += ["-f", "f32le", str(audio)]
+        done = subprocess.run(command, capture_output=True, check=False)
+        told = done.stderr.decode(errors="replace")
         if done.returncode != 0:
-            said = [line for line in done.stderr.splitlines() if "[error]" in line or "[fatal]" in line]
+            said = [line for line in told.splitlines() if re.search(r"\[(error|fatal)\]", line)]
             raise MediaError(f"{name}: {' '.join(said)}")
         frames = pcm = None
         if "Video" in kinds:
@@ -91,8 +94,18 @@ def decode(
             if not len(frames):
                 frames = _first_picture(path, width, height, part)
         if "Audio" in kinds:
-            pcm = placed(np.fromfile(audio, "<f4"), places_told(done.stderr), sample_rate_hz)
+            pcm = placed(np.fromfile(audio, "<f4"), places_told(told), sample_rate_hz)
     return Decoded(frames, pcm, duration_secs)
+
+
+def _untimed(path: Path | str) -> list[str]:
+    """ADTS has no time stamps, and those made up are wrong once its rate changes."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(2)
+    except OSError:
+        return []
+    return ["-fflags", "+nofillin"] if head[:1] == b"\xff" and head[1] & 0xF6 == 0xF0 else []
 
 
 def places_told(log: str) -> list[tuple[int | None, int]]:

@@ -1,7 +1,7 @@
 //! How long an uncompressed file says it is, and whether it knows: who records to a pipe writes the header
 //! before the length is known.
 
-use super::window::Window;
+use crate::media::window::Window;
 
 /// Chunks looked at; the sound's is one of the first.
 const MAX_CHUNKS: usize = 1000;

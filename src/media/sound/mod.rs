@@ -4,7 +4,6 @@ mod header;
 mod ogg;
 mod place;
 mod scan;
-mod window;
 
 use std::fs::File;
 
@@ -12,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use self::header::Length;
 pub use self::place::{Piece, Place, Placer, Places};
-use self::window::Window;
+use super::window::Window;
 
 /// What a look at the bytes says that ffmpeg does not.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

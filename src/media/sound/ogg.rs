@@ -1,6 +1,6 @@
 //! Ogg's pages: whether the last one is whole, and whether one stream follows another.
 
-use super::window::Window;
+use crate::media::window::Window;
 
 /// What the pages of a file say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Streams of frames without time stamps (MPEG audio, ADTS): where frames are missing, and whether the last one
 //! is whole. ffmpeg looks for the next frame and says nothing of how far it had to look.
 
-use super::window::Window;
+use crate::media::window::Window;
 
 /// Holes told; later ones are only counted.
 const MAX_HOLES: usize = 150;
