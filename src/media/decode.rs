@@ -17,7 +17,7 @@ use super::{Decoder, Limits, MediaError};
 pub struct DecodeRequest {
     /// Frames per second to sample.
     pub fps: f64,
-    /// Sample rate ffmpeg is to give, Hz. Sound files read without ffmpeg keep their own rate.
+    /// Sample rate to give, Hz.
     pub sample_rate_hz: u32,
     /// Where to begin, seconds.
     pub start_secs: f64,
@@ -130,7 +130,7 @@ impl Run<'_> {
         let ((), ended) = with_memory(limits, |bounds| {
             let left = self.budget.without(self.cpu);
             let worker = Worker::start(config, self.media, &request(self.decoder, task, bounds, left))?;
-            let caps = Caps { sought, ..caps(limits, fps, streams, left) };
+            let caps = Caps { sought, start_secs, ..caps(limits, fps, streams, left) };
             let ended = pump(worker, self.seat, self.sink, self.cancel, caps)?;
             self.cpu += ended.exit.cpu;
             Ok(((), ended))
@@ -259,6 +259,7 @@ pub fn caps(limits: &Limits, fps: f64, streams: Streams, budget: Budget) -> Caps
         max_pixels: limits.max_pixels,
         max_duration_secs: limits.max_duration_secs,
         fps,
+        start_secs: 0.0,
         streams,
         sought: None,
         address_space_bytes: limits.address_space_bytes,
@@ -383,6 +384,22 @@ impl Ended {
         MediaError::Corrupt(main)
     }
 
+    /// What the file's own structure says is missing.
+    fn cut_short(&self) -> Option<&str> {
+        let started = self.started.as_ref()?;
+        // Who did not know the length of the sound did not know that of the file.
+        let said = started.cut_short.as_deref().filter(|_| !started.sound.open_ended);
+        said.or(started.sound.cut.then_some("it ends within a packet"))
+    }
+
+    /// Packets that did not decode or are missing.
+    fn packets_lost(&self) -> u64 {
+        let sound = self.started.as_ref().map(|started| &started.sound);
+        let (missing, strays) = sound.map_or((0, 0), |sound| (sound.damaged, sound.strays));
+        // What lies between the packets of a stream may look like one.
+        self.log.damaged + missing + self.log.sound_errors.saturating_sub(strays)
+    }
+
     /// Why a decode that gave something did not give everything.
     fn note(&self, request: DecodeRequest, frames: u64, samples: u64) -> Option<String> {
         if self.stopped || frames + samples == 0 {
@@ -392,32 +409,31 @@ impl Ended {
         let info = self.info.as_ref()?;
         let rate = f64::from(info.sample_rate_hz.max(1));
         let decoded = (frames as f64 / request.fps).max(samples as f64 / rate);
-        let sound_file = self.started.as_ref().is_some_and(|started| started.engine == Engine::Sound);
-        let tolerance = |declared: f64| match (sound_file, info.estimated) {
-            (true, true) => declared * 0.1,
-            (true, false) => (declared * 0.01).max(0.25),
+        let sound_file = self.log.video_streams == 0;
+        let tolerance = |declared: f64| {
             // The container's length is that of its longest track, which may be another one.
-            (false, _) => (declared * 0.05).max(1.0),
+            if sound_file { (declared * 0.01).max(0.25) } else { (declared * 0.05).max(1.0) }
         };
-        let short = info.declared_secs.filter(|declared| whole && decoded + tolerance(*declared) < *declared);
+        // What was guessed from a bit rate is no promise.
+        let declared = info.declared_secs.filter(|_| whole && !info.estimated);
+        let short = declared.filter(|declared| decoded + tolerance(*declared) < *declared);
         if let Some(declared) = short {
             return Some(format!("truncated: {decoded:.1} s of {declared:.1} s could be decoded"));
         }
         if whole && self.log.cut_short {
             return Some(format!("truncated: the file ends early, {decoded:.1} s could be decoded"));
         }
-        if self.exit.signal.is_some() || self.exit.code != Some(0) {
+        if self.exit.signal.is_some() || self.exit.code != Some(0) || self.log.gave_up {
             return Some(format!("decoding stopped early after {decoded:.1} s: {}", self.log.main_error()));
         }
-        if let Some(why) =
-            self.started.as_ref().and_then(|started| started.cut_short.as_ref()).filter(|_| whole)
-        {
+        if let Some(why) = self.cut_short().filter(|_| whole) {
             return Some(format!("truncated: {why}, {decoded:.1} s could be decoded"));
         }
         // A part of a film may begin between pictures that others are made from.
-        let damaged = self.damaged + if whole { self.log.damaged } else { 0 };
+        let damaged = self.damaged + if whole { self.packets_lost() } else { 0 };
         if damaged > 0 {
-            return Some(format!("damaged: {damaged} packets could not be decoded"));
+            let packets = if damaged == 1 { "1 packet".to_owned() } else { format!("{damaged} packets") };
+            return Some(format!("damaged: {packets} could not be decoded"));
         }
         let silent = frames > 0 && samples == 0 && self.log.audio_streams > 0;
         (silent && whole && !self.log.errors.is_empty())
@@ -429,6 +445,7 @@ fn refusal(failure: Failure, detail: &str, limits: &Limits) -> MediaError {
     let detail: String = detail.chars().filter(|c| !c.is_control()).take(200).collect();
     match failure {
         Failure::Unsupported => MediaError::Unsupported(detail),
+        Failure::Encrypted => MediaError::Encrypted(detail),
         Failure::Corrupt => MediaError::Corrupt(detail),
         Failure::TooManyPixels => MediaError::TooManyPixels { limit: limits.max_pixels, detail },
         Failure::TooLong => {

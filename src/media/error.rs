@@ -15,6 +15,9 @@ pub enum MediaError {
     /// No video, sound or picture format that is accepted.
     #[error("not a video, sound or picture in a format that is accepted ({0})")]
     Unsupported(String),
+    /// Its tracks can only be read with a key.
+    #[error("the file is encrypted ({0}); give one without encryption")]
+    Encrypted(String),
     /// A known format, but nothing of it can be decoded.
     #[error("the file is damaged: {0}")]
     Corrupt(String),
@@ -95,6 +98,7 @@ impl MediaError {
             Self::NotAFile => "not_a_file",
             Self::Open(_) => "cannot_open",
             Self::Unsupported(_) => "unsupported_media",
+            Self::Encrypted(_) => "encrypted_media",
             Self::Corrupt(_) => "corrupt_media",
             Self::NoStreams(_) => "no_media_streams",
             Self::TooManyPixels { .. } => "too_many_pixels",

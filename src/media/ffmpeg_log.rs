@@ -5,6 +5,8 @@
 
 use std::collections::VecDeque;
 
+use super::sound::Places;
+
 /// Longest line looked at, bytes; the rest of a line is dropped.
 const MAX_LINE: usize = 2048;
 /// Error lines kept, the first ones.
@@ -52,9 +54,17 @@ pub struct FfmpegLog {
     pub first: Option<i64>,
     /// The container's name: `matroska,webm`.
     pub format: String,
-    /// Packets that were damaged or did not decode, once the first picture was there: a stream that was joined
+    /// Packets that were damaged or did not decode, but for those of sound, once the first picture was there: a stream that was joined
     /// in the middle begins with some that nobody could decode.
     pub damaged: u64,
+    /// Where each frame of sound begins, in the order of the frames (see `sound::filter`).
+    pub places: Places,
+    /// The container could not be read to its end.
+    pub gave_up: bool,
+    /// The same of sound.
+    pub sound_errors: u64,
+    /// The length is a guess of ffmpeg's from the bit rate.
+    pub estimated: bool,
     /// ffmpeg noticed the file ends early.
     pub cut_short: bool,
     /// ffmpeg was asked to end by this signal, and did.
@@ -91,12 +101,13 @@ impl FfmpegLog {
     }
 
     fn take_line(&mut self, line: &str) {
+        self.estimated |= line.contains("[warning] Estimating duration from bitrate");
+        self.gave_up |= line.contains("[error] Error during demuxing");
         if line.contains("partial file") || line.contains("File ended prematurely") {
             self.cut_short = true;
         }
-        if (self.first.is_some() || self.video_streams == 0) && DAMAGE.iter().any(|text| line.contains(text))
-        {
-            self.damaged += 1;
+        if self.first.is_some() || self.video_streams == 0 {
+            self.take_damage(line);
         }
         if let Some(rest) = line.strip_prefix("[info] Exiting normally, received signal ") {
             self.ended_by_signal = rest.trim_end_matches('.').parse().ok();
@@ -125,6 +136,16 @@ impl FfmpegLog {
         }
     }
 
+    fn take_damage(&mut self, line: &str) {
+        let refused = ["[error] Error submitting packet to decoder", "[error] Decoding error"];
+        let of_sound = line.starts_with("[aist#") && refused.iter().any(|text| line.contains(text));
+        if of_sound || line.ends_with("CRC mismatch!") {
+            self.sound_errors += 1;
+        } else if DAMAGE.iter().any(|text| line.contains(text)) {
+            self.damaged += 1;
+        }
+    }
+
     fn take_time(&mut self, number: i64) {
         if (number - FIRST_BASE).abs() < FAR {
             self.first = self.first.or(Some(number - FIRST_BASE));
@@ -133,6 +154,8 @@ impl FfmpegLog {
             && self.ends.len() < MAX_ENDS
         {
             self.ends.push_back(end);
+        } else if let Ok(number) = u64::try_from(number) {
+            self.places.take(number);
         }
     }
 
@@ -178,7 +201,7 @@ impl FfmpegLog {
     }
 }
 
-/// A time, as `timing::sampling` has it printed: a number of 16 digits at the end of a line.
+/// What `timing` and `sound::filter` have printed: a number of 16 digits at the end of a line.
 fn printed_number(line: &str) -> Option<i64> {
     let whole = line.strip_suffix(".000000")?;
     let digits = whole.get(whole.len().checked_sub(16)?..)?;
@@ -205,6 +228,7 @@ fn size(word: &str) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::media::sound::Place;
 
     const CHAPLIN: &str = "\
 [info] Input #0, mov,mp4,m4a,3gp,3g2,mj2, from 'fd:':
@@ -223,6 +247,11 @@ mod tests {
 [info]   Stream #0:01000000000054000.000000
 [info] (und): Video: ppm, rgb24, 320x240
 [Eval @ 0x7f] [info] nan
+[Eval @ 0x7f] [info] 3000000003146752.000000
+[Eval @ 0x7f] [info] 2999999999935512.000000
+[Eval @ 0x7f] [info] 3000000003211263.000000
+[Eval @ 0x7f] [info] 5000000000123456.000000
+[Eval @ 0x7f] [info] 4500000000000021.000000
 [h264 @ 0x55] [IMGUTILS @ 0x7ff] [error] Picture size 8192x8192 exceeds specified max pixel count 100
 [in#0/mov @ 0x55] [error] stream 0, offset 0xaa71: partial file
 ";
@@ -238,6 +267,10 @@ mod tests {
             assert_eq!((log.pixel_format.as_str(), log.mapped), ("yuv420p", true));
             assert_eq!((&log.ends, log.first), (&[4, 54_000].into(), Some(-20)));
             assert_eq!(log.format, "mov,mp4,m4a,3gp,3g2,mj2");
+            let places = [(Some(48), 1024), (Some(-1), 1048), (Some(48), 123_456), (None, 21)];
+            for (first, count) in places {
+                assert_eq!(log.places.next(), Some(Place::new(first, count)));
+            }
             assert!(log.opened && log.cut_short && log.has_error("max pixel count"));
             assert_eq!(log.errors.len(), 2);
         }

@@ -48,7 +48,7 @@ pub fn decode(job: &mut Job, format: ImageFormat) -> Result<Decoded, Refusal> {
         kind: Some(AssetKind::Image),
         sample_rate_hz: 0,
         declared_secs: None,
-        estimated: false,
+        sound: Default::default(),
         width,
         height,
         cut_short: None,

@@ -14,8 +14,6 @@ const FFMPEG_BASE: u64 = 64 * MIB;
 const FFMPEG_FRAMES: f64 = 20.0;
 /// RGB pictures on their way out of ffmpeg, and the one that the server reads.
 const FFMPEG_PICTURES: f64 = 6.0;
-/// Sound read without ffmpeg: packets, and the largest cover art.
-pub const SOUND: u64 = 64 * MIB;
 /// Decoders' tables, buffers and the process itself.
 const PICTURE_BASE: u64 = 24 * MIB;
 

@@ -94,9 +94,15 @@ fn ppm_size(header: &[u8]) -> Option<(u32, u32)> {
 pub(super) struct SoundReader {
     bytes: Vec<u8>,
     carried: usize,
-    /// Samples given so far.
-    given: u64,
     samples: Vec<f32>,
+}
+
+/// A sample that no arithmetic can bear.
+#[derive(Debug, PartialEq)]
+pub(super) struct BadSample {
+    /// Which of those that were taken.
+    pub(super) at: usize,
+    pub(super) value: f32,
 }
 
 impl SoundReader {
@@ -106,7 +112,7 @@ impl SoundReader {
     }
 
     /// The samples that are whole after `read` more bytes, each a number that arithmetic can bear.
-    pub(super) fn take(&mut self, read: usize, rate_hz: u32) -> Result<&[f32], MediaError> {
+    pub(super) fn take(&mut self, read: usize) -> Result<&[f32], BadSample> {
         let filled = self.carried + read;
         let (words, rest) = self.bytes[..filled].as_chunks::<4>();
         self.samples.clear();
@@ -116,10 +122,8 @@ impl SoundReader {
         // NaN is not within any range.
         let wrong = self.samples.iter().position(|sample| !(-MAX_SAMPLE..=MAX_SAMPLE).contains(sample));
         if let Some(at) = wrong {
-            let at_secs = (self.given + at as u64) as f64 / f64::from(rate_hz.max(1));
-            return Err(MediaError::BadSamples { at_secs, value: self.samples[at] });
+            return Err(BadSample { at, value: self.samples[at] });
         }
-        self.given += self.samples.len() as u64;
         Ok(&self.samples)
     }
 }
@@ -149,25 +153,23 @@ mod tests {
             let (mut reader, mut got) = (SoundReader::default(), Vec::new());
             for chunk in bytes.chunks(step) {
                 reader.space()[..chunk.len()].copy_from_slice(chunk);
-                got.extend_from_slice(reader.take(chunk.len(), 8000).unwrap());
+                got.extend_from_slice(reader.take(chunk.len()).unwrap());
             }
             assert_eq!(got, wanted);
         }
     }
 
     #[test]
-    fn what_no_sound_holds_is_refused_with_its_second_and_what_nobody_hears_is_silence() {
+    fn what_no_sound_holds_is_refused_and_what_nobody_hears_is_silence() {
         let of = |samples: &[f32]| {
             let mut reader = SoundReader::default();
             let bytes: Vec<u8> = samples.iter().flat_map(|s| s.to_le_bytes()).collect();
             reader.space()[..bytes.len()].copy_from_slice(&bytes);
-            reader.take(bytes.len(), 2).map(<[f32]>::to_vec)
+            reader.take(bytes.len()).map(<[f32]>::to_vec)
         };
         for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3e38, -3e38, 1e20, 65_537.0] {
             match of(&[0.0, 0.5, 1.0, bad]) {
-                Err(MediaError::BadSamples { at_secs, value }) => {
-                    assert_eq!((at_secs, value.to_bits()), (1.5, bad.to_bits()));
-                }
+                Err(BadSample { at, value }) => assert_eq!((at, value.to_bits()), (3, bad.to_bits())),
                 other => panic!("{bad}: {other:?}"),
             }
         }

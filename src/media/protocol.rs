@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::sound::Examined;
 use crate::types::AssetKind;
 
 /// Longest line either side accepts, bytes.
@@ -116,8 +117,8 @@ pub struct Started {
     /// Of the sound that follows.
     pub sample_rate_hz: u32,
     pub declared_secs: Option<f64>,
-    /// The declared length is a guess from the bit rate.
-    pub estimated: bool,
+    /// Of a file that may be sound alone.
+    pub sound: Examined,
     pub width: u32,
     pub height: u32,
     /// Why the file cannot be all there, by the lengths that it tells: half a sentence.
@@ -129,7 +130,6 @@ pub struct Started {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Engine {
-    Sound,
     Picture,
     Ffmpeg,
 }
@@ -138,6 +138,7 @@ pub enum Engine {
 #[serde(rename_all = "snake_case")]
 pub enum Failure {
     Unsupported,
+    Encrypted,
     Corrupt,
     TooManyPixels,
     TooLong,

@@ -5,8 +5,8 @@
 pub enum Sniffed {
     /// A still picture for the `image` crate.
     Picture(image::ImageFormat),
-    /// A sound format symphonia reads well.
-    Sound,
+    /// Sound alone, read by ffmpeg with these demuxers.
+    Sound(&'static str),
     /// For ffmpeg, which may only use these demuxers.
     Ffmpeg(&'static str),
     /// A picture inside a video container, read by ffmpeg.
@@ -23,6 +23,9 @@ pub const SNIFF_BYTES: usize = 4096;
 pub(super) const ANY_CONTAINER: &str = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,ogg,mpegts,mpeg,mpegvideo,\
 h264,hevc,m4v,mp3,aac,ac3,eac3,dts,flac,wav,w64,aiff,caf,au,amr,wv,ape,tta,dsf,mxf,gxf,dv,ivf,obu,gif,apng,\
 webp_anim,yuv4mpegpipe,rm,voc,mjpeg";
+
+/// What may follow an ID3 tag.
+const TAGGED_SOUND: &str = "mp3,aac,flac,wav,aiff,tta,ape,wv,ac3,eac3,dts";
 
 const MOV: &str = "mov,mp4,m4a,3gp,3g2,mj2";
 
@@ -72,23 +75,23 @@ fn sound(head: &[u8]) -> Option<Sniffed> {
     let riff = at(head, 0, b"RIFF") && at(head, 8, b"WAVE");
     let aiff = at(head, 0, b"FORM") && (at(head, 8, b"AIFF") || at(head, 8, b"AIFC"));
     if riff || aiff || at(head, 0, b"fLaC") {
-        return Some(Sniffed::Sound);
+        return Some(Sniffed::Sound("wav,aiff,flac"));
     }
     if at(head, 0, b"OggS") {
         let others: [&[u8]; 4] = [b"OpusHead", b"theora", b"Speex", b"fishead"];
         let vorbis = contains(head, b"\x01vorbis") && !others.iter().any(|codec| contains(head, codec));
-        return Some(if vorbis { Sniffed::Sound } else { Sniffed::Ffmpeg("ogg") });
+        return Some(if vorbis { Sniffed::Sound("ogg") } else { Sniffed::Ffmpeg("ogg") });
     }
     if at(head, 0, b"ID3") {
-        return Some(Sniffed::Sound);
+        return Some(Sniffed::Sound(TAGGED_SOUND));
     }
     match head {
-        // MPEG audio: sync, version not reserved, layer III, bit rate and sample rate not reserved.
-        [0xff, b, c, ..] if b & 0xe0 == 0xe0 && b & 0x18 != 0x08 && b & 0x06 == 0x02 => {
-            (c & 0xf0 != 0xf0 && c & 0x0c != 0x0c).then_some(Sniffed::Sound)
+        // MPEG audio: sync, version not reserved, layer II or III, bit rate and sample rate not reserved.
+        [0xff, b, c, ..] if b & 0xe0 == 0xe0 && b & 0x18 != 0x08 && matches!(b & 0x06, 2 | 4) => {
+            (c & 0xf0 != 0xf0 && c & 0x0c != 0x0c).then_some(Sniffed::Sound("mp3"))
         }
-        // ADTS: symphonia knows neither HE-AAC nor the encoder delay.
-        [0xff, b, ..] if b & 0xf6 == 0xf0 => Some(Sniffed::Ffmpeg("aac")),
+        // ADTS.
+        [0xff, b, ..] if b & 0xf6 == 0xf0 => Some(Sniffed::Sound("aac")),
         _ => None,
     }
 }
@@ -149,15 +152,15 @@ mod tests {
     #[test]
     fn names_do_not_matter_and_bytes_do() {
         assert_eq!(sniff(b"\xff\xd8\xff\xe0"), Sniffed::Picture(image::ImageFormat::Jpeg));
-        assert_eq!(sniff(b"RIFF\0\0\0\0WAVEfmt "), Sniffed::Sound);
+        assert_eq!(sniff(b"RIFF\0\0\0\0WAVEfmt "), Sniffed::Sound("wav,aiff,flac"));
         assert_eq!(sniff(b"RIFF\0\0\0\0AVI LIST"), Sniffed::Ffmpeg("avi"));
         assert_eq!(sniff(b"\0\0\0\x20ftypisom"), Sniffed::Ffmpeg(MOV));
         assert_eq!(sniff(b"\0\0\0\x20ftypavif"), Sniffed::FfmpegPicture(MOV));
         assert!(matches!(sniff(b"\0\0\0\x20ftypheic"), Sniffed::Refused(_)));
-        assert_eq!(sniff(b"OggS\0\x02...\x01vorbis"), Sniffed::Sound);
+        assert_eq!(sniff(b"OggS\0\x02...\x01vorbis"), Sniffed::Sound("ogg"));
         assert_eq!(sniff(b"OggS\0\x02...OpusHead"), Sniffed::Ffmpeg("ogg"));
-        assert_eq!(sniff(&[0xff, 0xfb, 0x90, 0x64]), Sniffed::Sound);
-        assert_eq!(sniff(&[0xff, 0xf1, 0x50, 0x80]), Sniffed::Ffmpeg("aac"));
+        assert_eq!(sniff(&[0xff, 0xfb, 0x90, 0x64]), Sniffed::Sound("mp3"));
+        assert_eq!(sniff(&[0xff, 0xf1, 0x50, 0x80]), Sniffed::Sound("aac"));
         assert_eq!(sniff(b"hello"), Sniffed::Ffmpeg(ANY_CONTAINER));
         assert_eq!(sniff(b""), Sniffed::Ffmpeg(ANY_CONTAINER));
     }

@@ -14,11 +14,13 @@ use super::pipe::{FrameReader, SoundReader};
 use super::pool::{Memory, Seat, WORKER_BYTES};
 use super::process::{Exit, Worker};
 use super::protocol::{Engine, Failure, MAX_LINE_BYTES, Reply, Started, Streams};
+use super::sound::Placer;
 use crate::types::AssetKind;
 
 mod budget;
 mod flow;
 mod place;
+mod sound;
 
 pub use place::{Misplaced, Sought};
 
@@ -115,6 +117,8 @@ pub struct Caps {
     pub max_pixels: u64,
     pub max_duration_secs: f64,
     pub fps: f64,
+    /// Where decoding is to begin, seconds.
+    pub start_secs: f64,
     pub streams: Streams,
     /// It was told to seek.
     pub sought: Option<Sought>,
@@ -220,6 +224,7 @@ struct Pump<'a> {
     raw: Option<Vec<u8>>,
     frame: FrameReader,
     sound: SoundReader,
+    placer: Placer,
     frames_open: bool,
     sound_open: bool,
     /// Sound that came before it was known where the child is, and whether that is all of it.
@@ -262,6 +267,7 @@ impl<'a> Pump<'a> {
             raw: None,
             frame: FrameReader::new(caps.max_pixels),
             sound: SoundReader::default(),
+            placer: Placer::default(),
             frames_open: true,
             sound_open: true,
             held: VecDeque::new(),
@@ -298,11 +304,11 @@ impl<'a> Pump<'a> {
                 }
                 continue;
             }
-            if sound && self.read_sound(worker, sink)? == Flow::Stop {
+            if sound && self.read_sound(worker, sink, cancel)? == Flow::Stop {
                 return Ok(Flow::Stop);
             }
             while self.sound_is_held() {
-                if self.read_sound(worker, sink)? == Flow::Stop {
+                if self.read_sound(worker, sink, cancel)? == Flow::Stop {
                     return Ok(Flow::Stop);
                 }
             }
@@ -396,7 +402,12 @@ impl<'a> Pump<'a> {
                     let need = child_bytes.saturating_add(server_bytes).saturating_add(WORKER_BYTES);
                     self.give_memory(worker, cancel, need)?;
                 }
-                Reply::Started(started) => self.ended.started = Some(started),
+                Reply::Started(started) => {
+                    let from = Some(self.caps.start_secs).filter(|_| started.sound.untimed);
+                    let rate = started.sample_rate_hz;
+                    self.placer = Placer::new(from.unwrap_or(0.0), &started.sound, rate);
+                    self.ended.started = Some(started);
+                }
                 Reply::Finished { damaged } => self.ended.damaged = damaged,
                 Reply::Failed { failure, detail } => self.ended.failed = Some((failure, detail)),
             }
@@ -444,22 +455,27 @@ impl Ended {
         Some(MediaInfo {
             kind: started.kind,
             sample_rate_hz: started.sample_rate_hz,
-            declared_secs: if ffmpeg { self.log.duration_secs } else { started.declared_secs }
+            declared_secs: if ffmpeg { self.declared_secs(started) } else { started.declared_secs }
                 .filter(|secs| secs.is_finite() && *secs >= 0.0),
-            estimated: started.estimated,
+            estimated: self.log.estimated && started.sound.declared_secs.is_none(),
             width,
             height,
             has_video: match started.engine {
                 Engine::Ffmpeg => self.log.video_streams > 0 && self.streams != Streams::Audio,
                 engine => engine == Engine::Picture,
             },
-            has_audio: match started.engine {
-                Engine::Ffmpeg => {
-                    self.log.audio_streams > 0 && matches!(self.streams, Streams::Both | Streams::Audio)
-                }
-                engine => engine == Engine::Sound,
-            },
+            has_audio: ffmpeg
+                && self.log.audio_streams > 0
+                && matches!(self.streams, Streams::Both | Streams::Audio),
         })
+    }
+}
+
+impl Ended {
+    /// ffmpeg's word, unless the bytes say more.
+    fn declared_secs(&self, started: &Started) -> Option<f64> {
+        let sound = &started.sound;
+        sound.declared_secs.or(self.log.duration_secs.filter(|_| !sound.open_ended))
     }
 }
 

@@ -4,10 +4,17 @@ use std::ffi::OsString;
 use std::os::fd::RawFd;
 
 use super::protocol::{Request, Streams, Task};
-use super::timing;
+use super::{sound, timing};
 
-/// Arguments for one request. `media` is the file's descriptor, `sound` the sound pipe's.
-pub fn arguments(request: &Request, demuxers: &str, media: RawFd, sound: RawFd) -> Vec<OsString> {
+/// Arguments for one request. `media` is the file's descriptor, `sound` the sound pipe's. Time stamps of a file
+/// that is `untimed` are made of the samples that come out of it.
+pub fn arguments(
+    request: &Request,
+    demuxers: &str,
+    untimed: bool,
+    media: RawFd,
+    sound: RawFd,
+) -> Vec<OsString> {
     let mut args = Args::default();
     if matches!(request.task, Task::Health) {
         args.words("-hide_banner -version");
@@ -16,6 +23,9 @@ pub fn arguments(request: &Request, demuxers: &str, media: RawFd, sound: RawFd) 
     args.words("-nostdin -hide_banner -nostats -v repeat+level+info -filter_threads 1 -threads 1");
     args.words("-protocol_whitelist fd -format_whitelist").word(demuxers);
     args.word("-max_pixels").word(request.max_pixels.to_string());
+    if untimed {
+        args.words("-fflags +nofillin");
+    }
     match request.task {
         Task::Probe | Task::Health => {
             args.input(media);
@@ -25,12 +35,17 @@ pub fn arguments(request: &Request, demuxers: &str, media: RawFd, sound: RawFd) 
             args.thumbnail(at_secs, max_side_px);
         }
         Task::Clips { fps, sample_rate_hz, seek_secs, start_secs, duration_secs, streams } => {
-            args.words(&timing::seek(seek_secs)).input(media);
+            // Where samples must be counted, all are; the parent drops what comes before: see `Placer::new`.
+            args.words(&timing::seek(if untimed { 0.0 } else { seek_secs })).input(media);
             // Parts begin and end on the grid of sampling periods.
             let first = (start_secs * fps).round() as u64;
             let end = duration_secs.map(|secs| first.saturating_add((secs * fps).round() as u64));
             let pictures = timing::sampling(fps, first, end);
-            let samples = timing::part_of_sound(start_secs, duration_secs);
+            let samples = if untimed {
+                timing::part_of_sound(0.0, duration_secs.map(|secs| start_secs + secs))
+            } else {
+                timing::part_of_sound(start_secs, duration_secs)
+            };
             match streams {
                 Streams::Both => args.frames(&pictures).sound(&samples, sample_rate_hz, sound),
                 Streams::Video => args.frames(&pictures),
@@ -74,9 +89,8 @@ impl Args {
     }
 
     fn sound(&mut self, part: &str, sample_rate_hz: u32, pipe: RawFd) -> &mut Self {
-        self.words("-map 0:a:0 -af").word(format!("{part}aresample=async=1:first_pts=0"));
-        self.words("-ac 1 -ar").word(sample_rate_hz.to_string());
-        self.words("-f f32le").word(format!("pipe:{pipe}"))
+        self.words("-map 0:a:0 -af").word(format!("{part}{}", sound::filter(sample_rate_hz)));
+        self.words("-c:a pcm_f32le -f f32le").word(format!("pipe:{pipe}"))
     }
 
     fn thumbnail(&mut self, at_secs: f64, max_side_px: u32) -> &mut Self {

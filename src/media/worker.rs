@@ -11,13 +11,12 @@ use std::process::{Command, ExitCode};
 use rustix::io::FdFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use super::need;
 use super::protocol::{Engine, Failure, GO, MAX_LINE_BYTES, Reply, Request, Started, Streams, Task};
 use super::sniff::{SNIFF_BYTES, Sniffed, sniff};
-use super::{audio, image, sandbox, video, whole};
-
-/// Demuxers for a sound file that symphonia does not take.
-const SOUND_FALLBACK: &str = "mp3,wav,flac,ogg,aiff,aac";
+use super::sound::{self, Examined};
+use super::window::Window;
+use super::{encrypted, image, sandbox, video, whole};
+use crate::types::AssetKind;
 
 /// Why the child stops without an output.
 #[derive(Debug)]
@@ -136,7 +135,7 @@ fn serve(job: &mut Job) -> Result<u64, Refusal> {
     job.landlock = sandbox::landlock(Some(&job.request.ffmpeg)).unwrap_or(false);
     sandbox::seccomp().map_err(internal)?;
     if matches!(job.request.task, Task::Health) {
-        return Err(run_ffmpeg(job, "", false));
+        return Err(run_ffmpeg(job, "", None, Examined::default()));
     }
     job.say(&Reply::Reading)?;
 
@@ -151,40 +150,51 @@ fn serve(job: &mut Job) -> Result<u64, Refusal> {
             sandbox::refuse_exec_unless(format == ::image::ImageFormat::Gif).map_err(internal)?;
             image::decode(job, format)?
         }
-        Sniffed::Sound if matches!(job.request.task, Task::Thumbnail { .. }) => {
+        Sniffed::Sound(_) if matches!(job.request.task, Task::Thumbnail { .. }) => {
             return Err(Refusal::new(Failure::NoPicture, "a sound has no picture"));
         }
-        Sniffed::Sound => {
-            job.reserve(need::SOUND * job.request.memory_factor, 0)?;
-            audio::decode(job, &head)?
+        Sniffed::Sound(demuxers) => {
+            // ffmpeg would refuse to start without a picture to give.
+            if let Task::Clips { streams, .. } = &mut job.request.task {
+                *streams = Streams::Audio;
+            }
+            Decoded::TryFfmpeg(demuxers)
         }
         Sniffed::Ffmpeg(demuxers) | Sniffed::FfmpegPicture(demuxers) => Decoded::TryFfmpeg(demuxers),
     };
     match decoded {
         Decoded::Done { damaged } => Ok(damaged),
         Decoded::TryFfmpeg(demuxers) => {
-            let picture = matches!(sniffed, Sniffed::FfmpegPicture(_));
-            Err(run_ffmpeg(
-                job,
-                if matches!(sniffed, Sniffed::Sound) { SOUND_FALLBACK } else { demuxers },
-                picture,
-            ))
+            let kind = match sniffed {
+                Sniffed::FfmpegPicture(_) => Some(AssetKind::Image),
+                Sniffed::Sound(_) => Some(AssetKind::Audio),
+                _ => None,
+            };
+            if let Some(way) = Window::new(&job.media).ok().and_then(|mut window| encrypted::by(&mut window))
+            {
+                return Err(Refusal::new(Failure::Encrypted, way));
+            }
+            // What is no bare stream of frames is looked at no further than its header.
+            let found = sound::examine(&job.media, kind == Some(AssetKind::Audio))
+                .map_err(|e| Refusal::new(Failure::Corrupt, e))?;
+            Err(run_ffmpeg(job, demuxers, kind, found))
         }
     }
 }
 
 /// Becomes ffmpeg; returns only if that fails.
-fn run_ffmpeg(job: &mut Job, demuxers: &str, picture: bool) -> Refusal {
+fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, found: Examined) -> Refusal {
     let sample_rate_hz = match job.request.task {
         Task::Clips { sample_rate_hz, .. } => sample_rate_hz,
         _ => 0,
     };
+    let untimed = found.untimed;
     let started = Started {
         engine: Engine::Ffmpeg,
-        kind: picture.then_some(crate::types::AssetKind::Image),
+        kind,
         sample_rate_hz,
         declared_secs: None,
-        estimated: false,
+        sound: found,
         width: 0,
         height: 0,
         cut_short: whole::cut_short(&job.media).map(str::to_owned),
@@ -199,7 +209,7 @@ fn run_ffmpeg(job: &mut Job, demuxers: &str, picture: bool) -> Refusal {
         if let Some(pipe) = job.sound.as_ref().filter(|_| wanted) {
             rustix::io::fcntl_setfd(pipe, FdFlags::empty())?;
         }
-        Ok(video::arguments(&job.request, demuxers, job.media.as_raw_fd(), sound))
+        Ok(video::arguments(&job.request, demuxers, untimed, job.media.as_raw_fd(), sound))
     };
     let arguments = match prepare() {
         Ok(arguments) => arguments,

@@ -4,7 +4,6 @@ mod assemble;
 mod clips;
 pub mod frames;
 mod reader;
-pub mod resample;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,14 +1,16 @@
 """Scenes written to real files and read back by the bundle's rule."""
 
+import subprocess
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
 
 from triptych_trainer.config import SMALL_WORLD
 from triptych_trainer.heldout import held_out_set, tensors
-from triptych_trainer.media import MediaError, clips_of, decode
+from triptych_trainer.media import MediaError, clips_of, decode, placed, places_told
 from triptych_trainer.models.audio_frontend import LogMel
 from triptych_trainer.world.files import write_video, write_wav
 from triptych_trainer.world.render import render
@@ -83,3 +85,46 @@ def test_held_out_tensors_through_files(tmp_path: Path) -> None:
     assert straight[0].shape == by_file[0].shape == (3, 8, 64, 64, 3)
     assert straight[1].shape == by_file[1].shape == (3, 153_600)
     assert not list(tmp_path.iterdir())
+
+
+def _ffmpeg(*args: str) -> None:
+    subprocess.run(
+        [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-y", *args], check=True
+    )
+
+
+@pytest.mark.parametrize("channels", range(1, 9))
+def test_sound_is_the_mean_of_all_channels(tmp_path: Path, channels: int) -> None:
+    layout = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")[channels - 1]
+    random = np.random.default_rng(channels)
+    samples = random.integers(-20_000, 20_000, (48_000, channels)).astype("<i2")
+    (tmp_path / "raw").write_bytes(samples.tobytes())
+    source = ["-f", "s16le", "-ar", "48000", "-ch_layout", layout, "-i", str(tmp_path / "raw")]
+    mean = samples.astype(np.float64).mean(1) / 32_768
+    for name in ("a.wav", "a.flac", "a.mov", "a.mkv"):
+        codec = [] if name == "a.flac" else ["-c:a", "pcm_s16le"]
+        _ffmpeg(*source, *codec, str(tmp_path / name))
+        assert np.abs(decode(tmp_path / name, 2.5).pcm - mean).max() < 1e-6
+
+
+def test_sound_lies_where_its_time_stamp_says(tmp_path: Path) -> None:
+    ramp = np.arange(1, 101, dtype=np.float32)
+    told = [(0, 50), (80, 30), (None, 20)]
+    out = placed(ramp, told, 1000)
+    assert np.array_equal(out, np.concatenate([ramp[:50], np.zeros(30), ramp[50:]]))
+    assert np.array_equal(placed(ramp, [(-60, 50), (-10, 50)], 1000), ramp[60:])
+    assert np.array_equal(placed(ramp, [(0, 50), (69, 50)], 1000), ramp)
+    told = ("3000000003211263", "5000000000123456", "2999999999935512")
+    log = "".join(f"[Eval @ 0x1] [info] {number}.000000\n" for number in told)
+    assert places_told(log) == [(48, 123_456), (-1, 1048)]
+
+    # Two ADTS streams of different rate and channels, one after the other.
+    for name, rate, channels in (("a.aac", 48_000, 2), ("b.aac", 22_050, 1)):
+        tone = f"sine=f=440:r={rate}:d=6"
+        _ffmpeg("-f", "lavfi", "-i", tone, "-ac", str(channels), str(tmp_path / name))
+    both = (tmp_path / "a.aac").read_bytes() + (tmp_path / "b.aac").read_bytes()
+    (tmp_path / "both.aac").write_bytes(both)
+    pcm = decode(tmp_path / "both.aac", 2.5).pcm
+    assert abs(len(pcm) / 48_000 - 12) < 0.15
+    loud = np.abs(pcm[: 48_000 * 12].reshape(120, -1)).max(1)
+    assert loud.min() > 0.05

@@ -13,6 +13,17 @@ from .clips import Span, cut_frames, cut_sound, spans
 from .config import ModelConfig
 from .frames import preprocess
 
+_MEAN = "aformat=sample_fmts=fltp,pan=mono|c0<" + "+".join(f"c{i}" for i in range(64))
+"""The mean of a track's channels, whatever their number and layout."""
+
+_PLACES = (
+    "asetpts=print(if(isnan(PTS)\\,4.5e15+S\\,3e15+PTS*65536+min(S\\,65535))\\,32)\\;"
+    "if(isnan(PTS)+lt(S\\,65535)\\,0\\,print(5e15+S\\,32))\\;PTS"
+)
+"""Has ffmpeg say at which sample each frame of sound begins and how many samples it has."""
+
+_TOLERANCE_SECS = 0.02
+
 
 class MediaError(RuntimeError):
     """A file that cannot be decoded."""
@@ -59,18 +70,23 @@ def decode(
     part = [] if span is None else ["-ss", f"{span[0]:.6f}", "-t", f"{span[1]:.6f}"]
     with tempfile.TemporaryDirectory() as folder:
         video, audio = Path(folder) / "frames.rgb", Path(folder) / "sound.f32"
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-threads", "1"]
-        command += [*part, "-i", str(path)]
+        # The lines of `_PLACES` are of the level info.
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-nostats"]
+        command += ["-v", "repeat+level+info", "-threads", "1"]
+        command += [*_untimed(path), *part, "-i", str(path)]
         if "Video" in kinds:
             graph = f"fps=fps={fps:g}:start_time=0,format=rgb24"
             command += ["-map", "0:v:0", "-vf", graph, "-f", "rawvideo", "-pix_fmt", "rgb24"]
             command += [str(video)]
         if "Audio" in kinds:
-            command += ["-map", "0:a:0", "-af", "aresample=async=1:first_pts=0", "-ac", "1"]
-            command += ["-ar", str(sample_rate_hz), "-f", "f32le", str(audio)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+            graph = f"{_MEAN},aresample={sample_rate_hz},{_PLACES}"
+            command += ["-map", "0:a:0", "-af", graph, "-c:a", "pcm_f32le"]
+            command += ["-f", "f32le", str(audio)]
+        done = subprocess.run(command, capture_output=True, check=False)
+        told = done.stderr.decode(errors="replace")
         if done.returncode != 0:
-            raise MediaError(f"{name}: {done.stderr.strip()}")
+            said = [line for line in told.splitlines() if re.search(r"\[(error|fatal)\]", line)]
+            raise MediaError(f"{name}: {' '.join(said)}")
         frames = pcm = None
         if "Video" in kinds:
             width, height = kinds["Video"]
@@ -78,8 +94,56 @@ def decode(
             if not len(frames):
                 frames = _first_picture(path, width, height, part)
         if "Audio" in kinds:
-            pcm = np.fromfile(audio, "<f4")
+            pcm = placed(np.fromfile(audio, "<f4"), places_told(told), sample_rate_hz)
     return Decoded(frames, pcm, duration_secs)
+
+
+def _untimed(path: Path | str) -> list[str]:
+    """ADTS has no time stamps, and those made up are wrong once its rate changes."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(2)
+    except OSError:
+        return []
+    return ["-fflags", "+nofillin"] if head[:1] == b"\xff" and head[1] & 0xF6 == 0xF0 else []
+
+
+def places_told(log: str) -> list[tuple[int | None, int]]:
+    """(first sample, samples) of each frame of sound, in order, as `_PLACES` had them printed."""
+    places: list[tuple[int | None, int]] = []
+    for digits in re.findall(r"(?<!\d)([345]\d{15}|2\d{15})\.000000$", log, re.MULTILINE):
+        number = int(digits)
+        if number >= 5 * 10**15:
+            places[-1] = (places[-1][0], number - 5 * 10**15)
+        elif number >= 45 * 10**14:
+            places.append((None, number - 45 * 10**14))
+        else:
+            packed = number - 3 * 10**15
+            places.append((packed >> 16, packed & 0xFFFF))
+    return places
+
+
+def placed(pcm: np.ndarray, places: list[tuple[int | None, int]], rate_hz: int) -> np.ndarray:
+    """Samples at their time: gaps are silent, and what lies before the beginning or where other
+    sound is already is dropped. Frames that are off by 20 ms or less follow the one before."""
+    pieces: list[np.ndarray] = []
+    given = at = 0
+    begun = False
+    for first, count in places:
+        frame = pcm[at : at + count]
+        at += count
+        off = 0 if first is None else first - given
+        tolerance = _TOLERANCE_SECS * rate_hz if begun else 0
+        begun = begun or (first is not None and first + count > 0)
+        if count > 0 and abs(off) > tolerance:
+            if off > 0:
+                pieces.append(np.zeros(off, pcm.dtype))
+            else:
+                frame = frame[-off:]
+            given += max(off, 0)
+        pieces.append(frame)
+        given += len(frame)
+    return np.concatenate(pieces) if pieces else pcm
 
 
 def _first_picture(path: Path | str, width: int, height: int, part: list[str]) -> np.ndarray:

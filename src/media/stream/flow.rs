@@ -73,29 +73,4 @@ impl Pump<'_> {
             return Ok(flow);
         }
     }
-
-    pub(super) fn read_sound(&mut self, worker: &Worker, sink: &mut dyn Sink) -> Result<Flow, MediaError> {
-        match self.sound_bytes(worker)? {
-            None => Ok(Flow::More),
-            Some(0) => {
-                self.sound_open = false;
-                // Before the announcement the sink knows of no sound; it is told then.
-                if self.ended.info.is_some() { sink.sound_ended() } else { Ok(Flow::More) }
-            }
-            Some(n) => {
-                self.announce(sink)?;
-                let rate = self.ended.info.as_ref().map_or(0, |info| info.sample_rate_hz);
-                let samples = self.sound.take(n, rate)?;
-                self.ended.samples += samples.len() as u64;
-                let secs = self.ended.samples as f64 / f64::from(rate.max(1));
-                if secs > self.caps.max_duration_secs + 1.0 {
-                    return Err(self.too_long(secs));
-                }
-                let begun = Instant::now();
-                let flow = sink.sound(samples)?;
-                self.deadline += begun.elapsed();
-                Ok(flow)
-            }
-        }
-    }
 }

@@ -5,6 +5,7 @@ use crate::media::MediaError;
 use crate::media::process::Worker;
 use crate::media::protocol::Streams;
 use crate::media::timing::must_begin_at_the_beginning;
+use crate::types::AssetKind;
 
 /// Sound that may come before the first picture does, bytes: a minute and a half.
 const MAX_HELD: usize = 16 << 20;
@@ -31,6 +32,10 @@ impl Pump<'_> {
     /// Ends a child that is in the wrong place; gives whether it is.
     pub(super) fn look_at_place(&mut self) -> bool {
         let Some(sought) = self.caps.sought.filter(|_| self.ended.log.mapped) else { return false };
+        // It counts, and has begun at the beginning.
+        if self.ended.started.as_ref().is_some_and(|started| started.sound.untimed) {
+            return false;
+        }
         let log = &self.ended.log;
         let behind_the_end = log.duration_secs.is_some_and(|secs| sought.start_secs >= secs);
         if must_begin_at_the_beginning(&log.format, self.caps.file_bytes) || behind_the_end {
@@ -45,7 +50,8 @@ impl Pump<'_> {
     }
 
     fn pictures_wanted(&self) -> bool {
-        self.raw.is_some() || matches!(self.caps.streams, Streams::Both | Streams::Video)
+        let sound = self.ended.started.as_ref().is_some_and(|started| started.kind == Some(AssetKind::Audio));
+        !sound && (self.raw.is_some() || matches!(self.caps.streams, Streams::Both | Streams::Video))
     }
 
     /// Whether it is not known yet if the child is in the right place.

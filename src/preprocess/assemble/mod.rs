@@ -15,7 +15,6 @@ use tokio::sync::mpsc;
 
 use super::clips::{FrameBlocks, Plan, SampleStore, Tail, looped};
 use super::frames::Resizer;
-use super::resample::Resampler;
 use super::{AssetSummary, ClipSpec, ClipTensors};
 use crate::media::{Flow, MediaError, Outcome, WorkLimits};
 use crate::types::{AssetKind, TimeSpan};
@@ -58,8 +57,6 @@ pub(super) struct Assembler {
     /// The declared length is a guess.
     estimated: bool,
     resizer: Option<Resizer>,
-    resampler: Option<Resampler>,
-    resampled: Vec<f32>,
     /// Frames and samples before the span that are still to be dropped.
     skip_frames: u64,
     skip_samples: u64,
@@ -93,8 +90,6 @@ impl Assembler {
             declared_secs: None,
             estimated: false,
             resizer: None,
-            resampler: None,
-            resampled: Vec::new(),
             skip_frames: cut.run_up,
             skip_samples: 0,
             blocks: FrameBlocks::new(spec.frames, frame_bytes),
@@ -385,11 +380,6 @@ impl Assembler {
     }
 
     fn end_sound(&mut self) -> Result<(), MediaError> {
-        if let Some(mut resampler) = self.resampler.take().filter(|_| !self.sound.ended) {
-            let mut rest = Vec::new();
-            resampler.finish(&mut rest).map_err(MediaError::Worker)?;
-            self.take_sound(&rest)?;
-        }
         self.sound.ended = true;
         if self.mode == Mode::Video && self.after.is_none() { self.emit() } else { Ok(()) }
     }

@@ -1,11 +1,9 @@
 //! What the decoder tells the assembler.
 
 use std::sync::PoisonError;
-use std::time::Instant;
 
 use super::{Assembler, Mode};
 use crate::media::{Flow, MediaError, MediaInfo, Sink};
-use crate::preprocess::resample::Resampler;
 use crate::types::AssetKind;
 
 impl Sink for Assembler {
@@ -25,10 +23,6 @@ impl Sink for Assembler {
             let rate = f64::from(self.spec.sample_rate_hz);
             let skip_secs = self.start_secs() - self.cut.decode_start_secs();
             self.skip_samples = (skip_secs * rate).round() as u64;
-            if info.has_audio {
-                let resampler = Resampler::new(info.sample_rate_hz, self.spec.sample_rate_hz);
-                self.resampler = Some(resampler.map_err(MediaError::Corrupt)?);
-            }
         }
         let mut summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
         summary.kind = match self.mode {
@@ -66,16 +60,7 @@ impl Sink for Assembler {
         if self.sound.ended {
             return Ok(Flow::More);
         }
-        let begun = Instant::now();
-        let mut resampled = std::mem::take(&mut self.resampled);
-        resampled.clear();
-        if let Some(resampler) = &mut self.resampler {
-            resampler.push(samples, &mut resampled).map_err(MediaError::Worker)?;
-        }
-        self.preprocess += begun.elapsed();
-        let taken = self.take_sound(&resampled);
-        self.resampled = resampled;
-        taken.map(|()| Flow::More)
+        self.take_sound(samples).map(|()| Flow::More)
     }
 
     fn sound_ended(&mut self) -> Result<Flow, MediaError> {

@@ -1,0 +1,185 @@
+//! How long an uncompressed file says it is, and whether it knows: who records to a pipe writes the header
+//! before the length is known.
+
+use crate::media::window::Window;
+
+/// Chunks looked at; the sound's is one of the first.
+const MAX_CHUNKS: usize = 1000;
+
+/// What a header says of the length.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Length {
+    /// Seconds.
+    Secs(f64),
+    /// It was written before the length was known: the sound goes to the end of the file.
+    Unknown,
+}
+
+/// What the header of a WAV (RIFF, RF64, BW64), W64, AU, CAF or AIFF file says; `None` for others, and where it
+/// says nothing that can be used.
+pub fn length(window: &mut Window<'_>) -> Option<Length> {
+    let head = window.at(0, 16).to_vec();
+    match head.get(..4)? {
+        b"RIFF" | b"RF64" | b"BW64" if head.get(8..12)? == b"WAVE" => riff(window),
+        b"riff" => w64(window),
+        b".snd" => au(window),
+        b"caff" => caf(window),
+        b"FORM" if matches!(head.get(8..12)?, b"AIFF" | b"AIFC") => aiff(window),
+        _ => None,
+    }
+}
+
+/// What programs write that do not know yet: nothing, or next to the largest number (of either sign) that still
+/// leaves room for the header or is a whole number of blocks.
+const fn is_placeholder(size: u32) -> bool {
+    matches!(size, 0 | 0x7fff_f000..=0x7fff_ffff | 0xffff_f000..=u32::MAX)
+}
+
+/// The same for sizes of eight bytes.
+const fn is_long_placeholder(size: u64) -> bool {
+    size == 0 || size >= i64::MAX as u64 - 0xfff || (size <= u32::MAX as u64 && size >= 0xffff_f000)
+}
+
+fn secs(bytes: u64, bytes_a_second: u64) -> Option<Length> {
+    (bytes_a_second > 0).then(|| Length::Secs(bytes as f64 / bytes_a_second as f64))
+}
+
+fn riff(window: &mut Window<'_>) -> Option<Length> {
+    let (mut at, mut rate, mut long) = (12, 0, None);
+    for _ in 0..MAX_CHUNKS {
+        let id = window.at(at, 4).to_vec();
+        let size = window.number(at + 4, 4, true)?;
+        match &id[..] {
+            b"fmt " => rate = window.number(at + 16, 4, true)?,
+            b"ds64" => long = window.number(at + 16, 8, true),
+            b"data" => {
+                let left = window.len.saturating_sub(at + 8);
+                return match (u32::try_from(size).ok()?, long) {
+                    (u32::MAX, Some(long)) if is_long_placeholder(long) => Some(Length::Unknown),
+                    (u32::MAX, Some(long)) => secs(long, rate),
+                    (small, _) if is_placeholder(small) && left != size => Some(Length::Unknown),
+                    _ => secs(size, rate),
+                };
+            }
+            _ => {}
+        }
+        at = at.checked_add(8 + size + size % 2)?;
+    }
+    None
+}
+
+fn w64(window: &mut Window<'_>) -> Option<Length> {
+    // Each chunk: a GUID that begins with four letters, and a size that counts these 24 bytes too.
+    let (mut at, mut rate) = (40, 0);
+    for _ in 0..MAX_CHUNKS {
+        let id = window.at(at, 4).to_vec();
+        let size = window.number(at + 16, 8, true)?;
+        match &id[..] {
+            b"fmt " => rate = window.number(at + 32, 4, true)?,
+            b"data" if is_long_placeholder(size) || size == 24 => return Some(Length::Unknown),
+            b"data" => return secs(size.checked_sub(24)?, rate),
+            _ => {}
+        }
+        at = at.checked_add(size.checked_next_multiple_of(8)?.max(24))?;
+    }
+    None
+}
+
+fn au(window: &mut Window<'_>) -> Option<Length> {
+    let size = u32::try_from(window.number(8, 4, false)?).ok()?;
+    let encoding = window.number(12, 4, false)?;
+    let (rate, channels) = (window.number(16, 4, false)?, window.number(20, 4, false)?);
+    let bytes = match encoding {
+        1 | 2 | 27 => 1,
+        3 => 2,
+        4 => 3,
+        5 | 6 => 4,
+        7 => 8,
+        _ => 0,
+    };
+    if is_placeholder(size) { Some(Length::Unknown) } else { secs(u64::from(size), rate * channels * bytes) }
+}
+
+fn caf(window: &mut Window<'_>) -> Option<Length> {
+    let (mut at, mut rate) = (8, 0.0);
+    let mut packet = (0, 0);
+    for _ in 0..MAX_CHUNKS {
+        let id = window.at(at, 4).to_vec();
+        let size = window.number(at + 4, 8, false)?;
+        match &id[..] {
+            b"desc" => {
+                rate = f64::from_bits(window.number(at + 12, 8, false)?);
+                packet = (window.number(at + 28, 4, false)?, window.number(at + 32, 4, false)?);
+            }
+            b"data" if is_long_placeholder(size) => return Some(Length::Unknown),
+            b"data" => {
+                let packets = size.saturating_sub(4).checked_div(packet.0)?;
+                let secs = (packets * packet.1) as f64 / rate;
+                return secs.is_finite().then_some(Length::Secs(secs));
+            }
+            _ => {}
+        }
+        at = at.checked_add(size)?.checked_add(12)?;
+    }
+    None
+}
+
+fn aiff(window: &mut Window<'_>) -> Option<Length> {
+    let (mut at, mut blocks) = (12, (0, 0));
+    for _ in 0..MAX_CHUNKS {
+        let id = window.at(at, 4).to_vec();
+        let size = window.number(at + 4, 4, false)?;
+        match &id[..] {
+            b"COMM" => {
+                let exponent = window.number(at + 16, 2, false)?;
+                let mantissa = window.number(at + 18, 8, false)? as f64;
+                let rate = mantissa * 2f64.powi(i32::try_from(exponent & 0x7fff).ok()? - 16_383 - 63);
+                let frames = window.number(at + 10, 4, false)?;
+                blocks = (u32::try_from(frames).ok()?, rate.round().max(0.0) as u64);
+            }
+            b"SSND" if is_placeholder(blocks.0) => return Some(Length::Unknown),
+            b"SSND" => return secs(u64::from(blocks.0), blocks.1),
+            _ => {}
+        }
+        at = at.checked_add(8 + size + size % 2)?;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn of(bytes: &[u8]) -> Option<Length> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        length(&mut Window::new(&file).unwrap())
+    }
+
+    fn wav(size: u32) -> Vec<u8> {
+        let mut bytes = b"RIFF\0\0\0\0WAVELIST\x03\0\0\0abc\0fmt \x10\0\0\0\x01\0\x01\0".to_vec();
+        bytes.extend([8000_u32, 16_000].map(u32::to_le_bytes).concat());
+        bytes.extend(b"\x02\0\x10\0data");
+        bytes.extend(size.to_le_bytes());
+        bytes.extend([0; 32_000]);
+        bytes
+    }
+
+    #[test]
+    fn a_size_that_nobody_knew_is_no_length() {
+        for size in [0, 0x7fff_ff00, 0x7fff_ffff, 0x7fff_f000, u32::MAX, u32::MAX - 36] {
+            assert_eq!(of(&wav(size)), Some(Length::Unknown), "{size:x}");
+        }
+        assert_eq!(of(&wav(32_000)), Some(Length::Secs(2.0)));
+        assert_eq!(of(&wav(64_000)), Some(Length::Secs(4.0)), "cut");
+        assert_eq!(of(&wav(0x7f00_0000)), Some(Length::Secs(133_169.152)), "a size, though a large one");
+        assert_eq!(of(b"RIFF"), None);
+        assert_eq!(of(b"ID3"), None);
+        let au = |size: u32| {
+            [b".snd\0\0\0\x18".to_vec(), [size, 3, 8000, 1, 0].map(u32::to_be_bytes).concat()].concat()
+        };
+        assert_eq!((of(&au(u32::MAX)), of(&au(16_000))), (Some(Length::Unknown), Some(Length::Secs(1.0))));
+    }
+}

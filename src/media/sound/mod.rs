@@ -1,0 +1,79 @@
+//! Sound: what ffmpeg is asked for, and where each of its samples belongs. The rule is in `docs/bundle.md`.
+
+mod header;
+mod ogg;
+mod place;
+mod scan;
+
+use std::fs::File;
+
+use serde::{Deserialize, Serialize};
+
+use self::header::Length;
+pub use self::place::{Piece, Place, Placer, Places};
+use super::window::Window;
+
+/// What a look at the bytes says that ffmpeg does not.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Examined {
+    /// Length by the header, or by the frames there are, seconds.
+    pub declared_secs: Option<f64>,
+    /// The header was written before the length was known: what ffmpeg makes of it is no length.
+    pub open_ended: bool,
+    /// Where frames are missing: seconds of the frames before, seconds that are missing.
+    pub holes: Vec<(f64, f64)>,
+    /// Places where something is missing.
+    pub damaged: u64,
+    /// Tags and the like between frames: they may fail to decode.
+    pub strays: u64,
+    /// The last frame is not whole.
+    pub cut: bool,
+    /// Frames have no time stamps, and those that ffmpeg makes up would be wrong (once the rate changes, or behind
+    /// a hole): it is to count samples, and cannot look for a place in the file.
+    pub untimed: bool,
+    /// ffmpeg's time stamps are not to be looked at: those of a second Ogg stream are read as if it had the first
+    /// one's sample rate.
+    pub counted: bool,
+}
+
+/// Looks at a file that may be sound alone; `frames` for one that may be a bare stream of frames.
+pub fn examine(file: &File, frames: bool) -> std::io::Result<Examined> {
+    let mut window = Window::new(file)?;
+    let mut found = Examined::default();
+    match header::length(&mut window) {
+        Some(Length::Secs(secs)) => found.declared_secs = Some(secs),
+        Some(Length::Unknown) => found.open_ended = true,
+        None => {}
+    }
+    if let Some(scan) = Some(()).filter(|()| frames).and_then(|()| scan::scan(&mut window)) {
+        let missing: f64 = scan.holes.iter().map(|(_, missing)| missing).sum();
+        found.declared_secs = Some(scan.secs + missing);
+        // ffmpeg takes some of what is in a hole for frames, and counts them.
+        found.untimed = scan.adts || !scan.holes.is_empty();
+        (found.holes, found.damaged, found.strays) = (scan.holes, scan.damaged, scan.strays);
+        found.cut = scan.cut;
+    }
+    let pages = ogg::pages(&mut window);
+    found.cut |= pages.cut;
+    (found.counted, found.untimed) = (pages.chained, found.untimed || pages.chained);
+    Ok(found)
+}
+
+/// Most channels of a track that ffmpeg mixes.
+const MAX_CHANNELS: usize = 64;
+
+/// What a track becomes: the mean of its channels, at one rate, with a line in the log for each frame.
+///
+/// `c0<c0+c1+…` weighs the channels that there are equally, with weights whose sum is one, whatever their number
+/// and whether their layout is known. Floats first: integers would be rounded to their own precision.
+///
+/// `print` says for each frame at which sample it begins and how many it has, see [`Places`]. A track that
+/// changes its rate or channels gets a filter graph set up anew; a place told for each frame outlasts that.
+pub fn filter(sample_rate_hz: u32) -> String {
+    let channels: Vec<_> = (0..MAX_CHANNELS).map(|channel| format!("c{channel}")).collect();
+    format!(
+        "aformat=sample_fmts=fltp,pan=mono|c0<{},aresample={sample_rate_hz},asetpts='{}'",
+        channels.join("+"),
+        place::EXPRESSION
+    )
+}

@@ -1,0 +1,239 @@
+//! Sound at its time: ffmpeg says in its log where each frame of sound begins, and gaps become silence.
+
+use std::collections::VecDeque;
+
+use super::Examined;
+
+/// Frames this near to where the last one ended follow it without a gap: time stamps of whole milliseconds are
+/// not exact, and those of recorders drift.
+const TOLERANCE_SECS: f64 = 0.02;
+
+/// Frames of sound that may be told before their samples have been read: more than the pipe holds.
+const MAX_PLACES: usize = 1 << 17;
+
+/// What `asetpts` prints, in the units of the output's samples: `3e15 + first * 2^16 + count`; a `count` of
+/// 65535 is followed by a line `5e15 + count`. Without a time stamp `4.5e15 + count`, where `count` is of any size.
+pub(super) const EXPRESSION: &str = "print(if(isnan(PTS),4.5e15+S,3e15+PTS*65536+min(S,65535)),32);\
+    if(isnan(PTS)+lt(S,65535),0,print(5e15+S,32));PTS";
+
+const PLACE_BASE: i64 = 3_000_000_000_000_000;
+const UNKNOWN_BASE: i64 = 4_500_000_000_000_000;
+const COUNT_BASE: i64 = 5_000_000_000_000_000;
+/// The count of a frame whose count is told by a line of its own.
+const LONG: i64 = 65_535;
+/// Lower numbers are of pictures.
+const LEAST: i64 = 2_500_000_000_000_000;
+
+/// One frame of sound on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Sample of the asset at which it begins; absent where nobody knows.
+    first: Option<i64>,
+    count: u64,
+}
+
+#[cfg(test)]
+impl Place {
+    pub const fn new(first: Option<i64>, count: u64) -> Self {
+        Self { first, count }
+    }
+}
+
+/// The frames of sound that the log has told of, in their order.
+#[derive(Debug, Default)]
+pub struct Places {
+    told: VecDeque<Place>,
+    /// Its count is still to come.
+    unfinished: Option<Place>,
+}
+
+impl Places {
+    /// Takes a number of the log, if it is about sound.
+    pub fn take(&mut self, number: u64) -> bool {
+        let Some(number) = i64::try_from(number).ok().filter(|number| *number >= LEAST) else { return false };
+        let place = if number >= COUNT_BASE {
+            let count = number.abs_diff(COUNT_BASE);
+            self.unfinished.take().map(|place| Place { count, ..place })
+        } else if number >= UNKNOWN_BASE {
+            Some(Place { first: None, count: number.abs_diff(UNKNOWN_BASE) })
+        } else {
+            let packed = number - PLACE_BASE;
+            let place = Place { first: Some(packed >> 16), count: (packed & LONG) as u64 };
+            self.unfinished = Some(place).filter(|_| packed & LONG == LONG);
+            Some(place).filter(|_| self.unfinished.is_none())
+        };
+        // Past the bound nobody reads samples, and one without a place is refused.
+        if self.told.len() < MAX_PLACES {
+            self.told.extend(place);
+        }
+        true
+    }
+
+    /// Of the samples that come next, if it is known yet.
+    pub fn next(&mut self) -> Option<Place> {
+        self.told.pop_front()
+    }
+}
+
+/// What to do with the samples that come next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece {
+    /// So many are given on.
+    Samples(usize),
+    /// So many lie before the beginning, or where other sound is already.
+    Dropped(usize),
+}
+
+/// A hole is noticed this long before it, seconds: what an encoder's delay takes from the first frame.
+const DELAY_SECS: f64 = 0.03;
+
+/// Where the stream of samples is.
+#[derive(Debug, Default)]
+pub struct Placer {
+    /// Where frames are missing, in the file's order: samples of ffmpeg before it, samples missing.
+    holes: VecDeque<(i64, i64)>,
+    /// Samples so far, where these say the time.
+    counted: Option<i64>,
+    /// What is to be added to ffmpeg's time.
+    shift: i64,
+    /// Samples given, silence among them.
+    given: u64,
+    /// Of the present frame: to be dropped, and left after that.
+    drop: u64,
+    left: u64,
+    begun: bool,
+}
+
+impl Placer {
+    /// For a file of sound; what lies before `start_secs` is not wanted.
+    pub fn new(start_secs: f64, file: &Examined, rate_hz: u32) -> Self {
+        let Examined { holes, counted, .. } = file;
+        let samples = |secs: f64| (secs * f64::from(rate_hz)).round() as i64;
+        let holes = holes.iter().map(|(at, missing)| (samples(at - DELAY_SECS), samples(*missing))).collect();
+        Self { holes, counted: counted.then_some(0), shift: -samples(start_secs), ..Self::default() }
+    }
+
+    /// Samples given so far: where the next one goes.
+    pub fn given(&self) -> u64 {
+        self.given
+    }
+
+    /// Whether the next sample needs a [`Place`] first.
+    pub fn needs_place(&self) -> bool {
+        self.drop + self.left == 0
+    }
+
+    /// Takes the place of the frame that comes next; gives the samples of silence before it.
+    pub fn enter(&mut self, place: Place, rate_hz: u32) -> u64 {
+        (self.drop, self.left) = (0, place.count);
+        let counted = self.counted;
+        self.counted = counted.map(|count| count.saturating_add_unsigned(place.count));
+        let Some(first) = counted.or(place.first) else { return 0 };
+        while let Some((_, missing)) = self.holes.pop_front_if(|(at, _)| *at <= first) {
+            self.shift = self.shift.saturating_add(missing);
+        }
+        let first = first.saturating_add(self.shift);
+        let off = i128::from(first) - i128::from(self.given);
+        let tolerance = if self.begun { (TOLERANCE_SECS * f64::from(rate_hz)) as u128 } else { 0 };
+        // What lies before the beginning says nothing of how exact time stamps are.
+        self.begun |= i128::from(first) + i128::from(place.count) > 0;
+        if off.unsigned_abs() <= tolerance || place.count == 0 {
+            return 0;
+        }
+        if off > 0 {
+            return u64::try_from(off).unwrap_or(u64::MAX);
+        }
+        self.drop = u64::try_from(off.unsigned_abs()).unwrap_or(u64::MAX).min(place.count);
+        self.left = place.count - self.drop;
+        0
+    }
+
+    /// How many of `samples` to treat alike; call [`Self::enter`] first where a place is needed.
+    pub fn next(&mut self, samples: usize) -> Piece {
+        let part = |of: u64| samples.min(usize::try_from(of).unwrap_or(usize::MAX));
+        if self.drop > 0 {
+            let dropped = part(self.drop);
+            self.drop -= dropped as u64;
+            return Piece::Dropped(dropped);
+        }
+        let given = part(self.left);
+        self.left -= given as u64;
+        self.given += given as u64;
+        Piece::Samples(given)
+    }
+
+    /// So many samples of silence were given.
+    pub fn was_silent(&mut self, samples: u64) {
+        self.given += samples;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What becomes of frames whose samples are 1, 2, 3 …: zeros are silence.
+    fn placed(places: &[(Option<i64>, u64)], step: usize) -> Vec<u64> {
+        let (mut placer, mut out, mut next) = (Placer::default(), Vec::new(), 0u64);
+        let total: u64 = places.iter().map(|place| place.1).sum();
+        let mut places = places.iter();
+        while next < total {
+            if placer.needs_place() {
+                let (first, count) = places.next().unwrap();
+                let silence = placer.enter(Place { first: *first, count: *count }, 1000);
+                out.extend(std::iter::repeat_n(0, silence as usize));
+                placer.was_silent(silence);
+                continue;
+            }
+            match placer.next(step.min((total - next) as usize)) {
+                Piece::Dropped(count) => next += count as u64,
+                Piece::Samples(count) => {
+                    out.extend(next + 1..=next + count as u64);
+                    next += count as u64;
+                }
+            }
+            assert_eq!(placer.given(), out.len() as u64);
+        }
+        out
+    }
+
+    #[test]
+    fn sound_is_where_its_time_stamp_says() {
+        for step in [1, 7, 1000] {
+            let to = |count: u64| (1..=count).collect::<Vec<_>>();
+            assert_eq!(placed(&[(Some(0), 50), (Some(50), 50)], step), to(100));
+            assert_eq!(placed(&[(Some(3), 2)], step), [0, 0, 0, 1, 2], "the first one exactly");
+            assert_eq!(placed(&[(Some(-3), 5)], step), [4, 5], "what is before the beginning is not heard");
+            assert_eq!(placed(&[(Some(-9), 5), (Some(-4), 5)], step), [10]);
+            assert_eq!(placed(&[(Some(0), 50), (Some(69), 50)], step), to(100), "a wrong time stamp");
+            let file = Examined { holes: vec![(0.08, 0.3)], ..Examined::default() };
+            let mut placer = Placer::new(0.1, &file, 1000);
+            assert_eq!(placer.enter(Place::new(Some(0), 50), 1000), 0);
+            assert_eq!(placer.next(step.min(50)), Piece::Dropped(step.min(50)), "before the span");
+            assert_eq!(placer.enter(Place::new(Some(50), 50), 1000), 250);
+            let gap = placed(&[(Some(0), 50), (Some(80), 50), (None, 20), (Some(150), 1)], step);
+            assert_eq!(gap, [to(50), vec![0; 30], (51..=121).collect()].concat());
+            let overlap = placed(&[(Some(0), 50), (Some(20), 40), (Some(60), 5)], step);
+            assert_eq!(overlap, [to(50), (81..=95).collect()].concat());
+        }
+    }
+
+    #[test]
+    fn no_number_of_the_log_is_taken_for_more_than_it_is() {
+        let mut places = Places::default();
+        assert!(!places.take(1_000_000_000_000_004) && !places.take(u64::MAX));
+        assert!(places.take(9_999_999_999_999_999) && places.next().is_none());
+        for number in (LEAST as u64..6_000_000_000_000_000).step_by(1_234_567_891) {
+            assert!(places.take(number));
+            while let Some(place) = places.next() {
+                let mut placer = Placer::default();
+                placer.enter(place, 48_000);
+                assert_eq!(placer.drop + placer.left, place.count);
+            }
+        }
+        // The samples of a long frame may be there before the line with their number has been read.
+        assert!(places.take(PLACE_BASE as u64 + 65_535) && places.next().is_none());
+        assert!(places.take(COUNT_BASE as u64 + 70_000));
+        assert_eq!(places.next(), Some(Place::new(Some(0), 70_000)));
+    }
+}

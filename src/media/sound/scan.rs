@@ -1,0 +1,268 @@
+//! Streams of frames without time stamps (MPEG audio, ADTS): where frames are missing, and whether the last one
+//! is whole. ffmpeg looks for the next frame and says nothing of how far it had to look.
+
+use crate::media::window::Window;
+
+/// Holes told; later ones are only counted.
+const MAX_HOLES: usize = 150;
+/// Frames whose mean says how long the bytes of a hole were.
+const RECENT: f64 = 32.0;
+/// Bytes behind the last frame that may be anything, as seconds of sound.
+const TRAILER_SECS: f64 = 0.5;
+
+/// Bytes before the first frame that may be anything.
+const LEADING_BYTES: u64 = 1 << 16;
+
+/// What a stream is made of.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Scan {
+    /// Second of the frames before it, and seconds that are missing there.
+    pub holes: Vec<(f64, f64)>,
+    /// Places where something is missing.
+    pub damaged: u64,
+    /// Tags and other things between frames, which ffmpeg may take for frames.
+    pub strays: u64,
+    /// The last frame is not whole.
+    pub cut: bool,
+    /// Length of all frames, seconds.
+    pub secs: f64,
+    /// ADTS rather than MPEG audio.
+    pub adts: bool,
+}
+
+/// One frame's header.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Frame {
+    bytes: u64,
+    secs: f64,
+    adts: bool,
+}
+
+/// The frames of a stream; `None` for a file that does not begin with one, but for tags.
+pub fn scan(window: &mut Window<'_>) -> Option<Scan> {
+    let (mut scan, mut at) = (Scan::default(), 0);
+    while let Some(tag) = tag(window, at) {
+        at += tag;
+    }
+    let (first, _) = next_frame(window, at, None)?;
+    let other = window.at(at, 4).iter().all(|byte| (0x20..0x7f).contains(byte));
+    if first > at + LEADING_BYTES || (other && first > at) {
+        return None;
+    }
+    let (mut bytes, mut secs, mut last) = (0.0, 0.0, None);
+    while at < window.len {
+        if let Some(tag) = tag(window, at) {
+            scan.strays += u64::from(last.is_some());
+            at += tag;
+            continue;
+        }
+        let Some((found, frame)) = next_frame(window, at, last) else {
+            // What follows the last frame.
+            let left = (window.len - at) as f64 / f64::max(bytes / f64::max(secs, 1e-9), 1.0);
+            scan.damaged += u64::from(left > TRAILER_SECS);
+            scan.strays += 1;
+            break;
+        };
+        let Some(before) = last else {
+            // Whatever comes before the first frame was never sound; one with an index in it is silent.
+            let head = window.at(found, 64);
+            let index = [&b"Xing"[..], b"Info", b"VBRI"].iter().any(|name| contains(head, name));
+            at = if index && !frame.adts { found + frame.bytes } else { found };
+            (last, scan.adts) = (Some(frame), frame.adts);
+            continue;
+        };
+        if found > at {
+            scan.hole((found - at) as f64 * secs / bytes, before.secs);
+        }
+        if found + frame.bytes > window.len {
+            scan.cut = true;
+            break;
+        }
+        scan.secs += frame.secs;
+        bytes += frame.bytes as f64 - bytes / RECENT;
+        secs += frame.secs - secs / RECENT;
+        last = Some(frame);
+        at = found + frame.bytes;
+    }
+    last.map(|_| scan)
+}
+
+impl Scan {
+    fn hole(&mut self, secs: f64, frame_secs: f64) {
+        self.strays += 1;
+        let frames = (secs / frame_secs).round();
+        // A few bytes between two frames hide no frame.
+        if frames.is_nan() || frames < 1.0 {
+            return;
+        }
+        self.damaged += 1;
+        if self.holes.len() < MAX_HOLES {
+            self.holes.push((self.secs, frames * frame_secs));
+        }
+    }
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+/// The first frame at or behind `at`. One that is not where it should be must be followed by another, or by the end.
+fn next_frame(window: &mut Window<'_>, at: u64, last: Option<Frame>) -> Option<(u64, Frame)> {
+    let alike = |frame: &Frame| last.is_none_or(|last| last.adts == frame.adts);
+    if let Some(frame) = frame(window.at(at, 7)).filter(|frame| last.is_some() && alike(frame)) {
+        return Some((at, frame));
+    }
+    let mut from = at;
+    while from < window.len {
+        let block = window.at(from, 1 << 15);
+        let Some(sync) = block.iter().position(|byte| *byte == 0xff) else {
+            from += block.len().max(1) as u64;
+            continue;
+        };
+        from += sync as u64;
+        if let Some(found) = frame(window.at(from, 7)).filter(alike) {
+            let next = from + found.bytes;
+            let followed = frame(window.at(next, 7)).is_some_and(|next| next.adts == found.adts);
+            if followed || next == window.len || tag(window, next).is_some() {
+                return Some((from, found));
+            }
+        }
+        from += 1;
+    }
+    None
+}
+
+/// Length of a tag at this place, if there is one.
+fn tag(window: &mut Window<'_>, at: u64) -> Option<u64> {
+    let head = window.at(at, 32).to_vec();
+    if head.starts_with(b"ID3") || head.starts_with(b"3DI") {
+        let size = head.get(6..10)?.iter().fold(0, |sum, byte| sum << 7 | u64::from(byte & 0x7f));
+        let footer = if head.get(5)? & 0x10 != 0 { 10 } else { 0 };
+        return Some(10 + size + footer);
+    }
+    if head.starts_with(b"TAG+") {
+        return Some(227);
+    }
+    if head.starts_with(b"TAG") {
+        return Some(128);
+    }
+    if head.starts_with(b"APETAGEX") {
+        let size = head.get(12..16)?.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        let is_header = head.get(23)? & 0x20 != 0;
+        return Some(if is_header { size + 32 } else { 32 });
+    }
+    if head.starts_with(b"LYRICSBEGIN") {
+        let text = window.at(at, 1 << 16);
+        let end = text.windows(9).position(|nine| nine == b"LYRICS200" || nine == b"LYRICSEND")?;
+        return Some(end as u64 + 9);
+    }
+    None
+}
+
+const MPEG_RATES_HZ: [u32; 3] = [44_100, 48_000, 32_000];
+const ADTS_RATES_HZ: [u32; 13] =
+    [96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8000, 7350];
+/// By version (1; 2 and 2.5) and layer (I, II, III), kbit/s.
+const MPEG_KBITS: [[[u32; 14]; 3]; 2] = [
+    [
+        [32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448],
+        [32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384],
+        [32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320],
+    ],
+    [
+        [32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256],
+        [8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160],
+        [8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160],
+    ],
+];
+
+/// Reads a header of seven bytes.
+fn frame(head: &[u8]) -> Option<Frame> {
+    let [0xff, b, c, d, e, f, _] = *head else { return None };
+    if b & 0xf6 == 0xf0 {
+        let rate = *ADTS_RATES_HZ.get(usize::from(c >> 2 & 15))?;
+        let bytes = u64::from(d & 3) << 11 | u64::from(e) << 3 | u64::from(f >> 5);
+        let blocks = u32::from(head.get(6)? & 3) + 1;
+        let frame = Frame { bytes, secs: f64::from(1024 * blocks) / f64::from(rate), adts: true };
+        return (bytes >= 7).then_some(frame);
+    }
+    let (version, layer) = (b >> 3 & 3, 3_usize.checked_sub(usize::from(b >> 1 & 3))?);
+    if b & 0xe0 != 0xe0 || version == 1 {
+        return None;
+    }
+    let first = version == 3;
+    let kbits = MPEG_KBITS.get(usize::from(!first))?.get(layer)?.get(usize::from(c >> 4).checked_sub(1)?)?;
+    let divisor = [4, 0, 2, 1].get(usize::from(version)).copied().filter(|divisor| *divisor > 0)?;
+    let rate = MPEG_RATES_HZ.get(usize::from(c >> 2 & 3))? / divisor;
+    let samples = match (layer, first) {
+        (0, _) => 384,
+        (2, false) => 576,
+        _ => 1152,
+    };
+    // Layer I counts in slots of four bytes.
+    let slot = if layer == 0 { 4 } else { 1 };
+    let slots = samples / 8 * kbits * 1000 / rate / slot + u32::from(c >> 1 & 1);
+    Some(Frame { bytes: u64::from(slots * slot), secs: f64::from(samples) / f64::from(rate), adts: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// MPEG-1 layer III, 128 kbit/s, 48 kHz: 384 bytes and 24 ms.
+    fn mp3(frames: usize) -> Vec<u8> {
+        let mut frame = b"\xff\xfb\x94\0".to_vec();
+        frame.resize(384, 0x55);
+        frame.repeat(frames)
+    }
+
+    fn of(bytes: &[u8]) -> Option<Scan> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        scan(&mut Window::new(&file).unwrap())
+    }
+
+    #[test]
+    fn headers_say_how_long_a_frame_is() {
+        let of = |head: [u8; 4]| frame(&[&head[..], &[0; 3]].concat()).map(|frame| (frame.bytes, frame.secs));
+        assert_eq!(of([0xff, 0xfb, 0x90, 0]), Some((417, 1152.0 / 44_100.0)));
+        assert_eq!(of([0xff, 0xfb, 0x92, 0]), Some((418, 1152.0 / 44_100.0)));
+        assert_eq!(of([0xff, 0xf3, 0x80, 0]), Some((208, 576.0 / 22_050.0)), "MPEG-2");
+        assert_eq!(of([0xff, 0xfd, 0xa4, 0]), Some((576, 0.024)), "layer II");
+        assert_eq!(of([0xff, 0xff, 0xc4, 0]), Some((384, 0.008)), "layer I");
+        for bad in
+            [[0xff, 0xfb, 0xf0, 0], [0xff, 0xfb, 0x9c, 0], [0xff, 0xeb, 0x90, 0], [0xfe, 0xfb, 0x90, 0]]
+        {
+            assert_eq!(of(bad), None);
+        }
+    }
+
+    #[test]
+    fn holes_are_told_and_tags_are_none() {
+        let whole = of(&mp3(100)).unwrap();
+        assert!((whole.secs - 2.4).abs() < 1e-9 && (whole.damaged, whole.cut) == (0, false), "{whole:?}");
+        let tagged = [b"ID3\x04\0\0\0\0\0\x05hello".to_vec(), mp3(100), b"APETAGEX\xd0\x07\0\0".to_vec()];
+        let tagged = [tagged.concat(), [0; 20].to_vec(), b"TAG".to_vec(), vec![0; 125]].concat();
+        let trailing = [mp3(100), b"some bytes".to_vec()].concat();
+        let leading = [vec![0; 5000], mp3(100)].concat();
+        let joined = [mp3(60), b"ID3\x04\0\0\0\0\0\x05hello".to_vec(), mp3(40)].concat();
+        for bytes in [tagged, trailing, leading, joined, [mp3(50), vec![0; 3], mp3(50)].concat()] {
+            let scan = of(&bytes).unwrap();
+            assert_eq!((scan.damaged, scan.cut, scan.holes.len()), (0, false, 0), "{scan:?}");
+            assert!((scan.secs - 2.4).abs() < 1e-9, "{scan:?}");
+        }
+        let mut holed = mp3(100);
+        holed[384 * 40 + 100..384 * 50 + 200].fill(0);
+        let scan = of(&holed).unwrap();
+        // The frame in which it begins is damaged, ten are missing.
+        assert_eq!((scan.damaged, scan.holes.len()), (1, 1));
+        assert!((scan.holes[0].0 - 0.984).abs() < 1e-9 && (scan.holes[0].1 - 0.24).abs() < 1e-9, "{scan:?}");
+        assert!(of(&mp3(100)[..384 * 50 + 7]).unwrap().cut);
+        let no_end = [mp3(100), vec![0; 384 * 30]].concat();
+        assert_eq!(of(&no_end).unwrap().damaged, 1);
+        assert_eq!(of(&[0xff; 4000]), None);
+        assert_eq!(of(&[0; 4000]), None);
+    }
+}

@@ -1,0 +1,52 @@
+//! A file's bytes at any place, read in blocks.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+const BLOCK: usize = 1 << 16;
+
+/// Reads around in a file.
+pub struct Window<'a> {
+    file: &'a File,
+    start: u64,
+    bytes: Vec<u8>,
+    /// The file's length.
+    pub len: u64,
+}
+
+impl<'a> Window<'a> {
+    pub fn new(file: &'a File) -> std::io::Result<Self> {
+        Ok(Self { file, start: 0, bytes: Vec::new(), len: file.metadata()?.len() })
+    }
+
+    /// The bytes from `at` on: `count` of them, at most a block, or fewer where the file ends.
+    pub fn at(&mut self, at: u64, count: usize) -> &[u8] {
+        let inside = at >= self.start && at + count as u64 <= self.start + self.bytes.len() as u64;
+        if !inside {
+            self.bytes.resize(BLOCK, 0);
+            let mut filled = 0;
+            while let Some(space) = self.bytes.get_mut(filled..).filter(|space| !space.is_empty()) {
+                match self.file.read_at(space, at + filled as u64) {
+                    Ok(0) => break,
+                    Ok(read) => filled += read,
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                    // ffmpeg will find the same, and say so.
+                    Err(_) => break,
+                }
+            }
+            self.bytes.truncate(filled);
+            self.start = at;
+        }
+        let from = usize::try_from(at - self.start).unwrap_or(usize::MAX).min(self.bytes.len());
+        let to = from.saturating_add(count).min(self.bytes.len());
+        self.bytes.get(from..to).unwrap_or_default()
+    }
+
+    /// A number of up to eight bytes.
+    pub fn number(&mut self, at: u64, bytes: usize, little_endian: bool) -> Option<u64> {
+        let found = self.at(at, bytes);
+        let add = |sum: u64, byte: &u8| sum << 8 | u64::from(*byte);
+        let whole = found.len() == bytes;
+        whole.then(|| if little_endian { found.iter().rev().fold(0, add) } else { found.iter().fold(0, add) })
+    }
+}
