@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use triptych::media::{Decoder, DecoderConfig, Limits, MediaError, WorkLimits};
-use triptych::preprocess::{AssetSummary, ClipReader, ClipSpec, ClipTensors, probe, thumbnail};
+use triptych::preprocess::{AssetSummary, ClipReader, ClipSpec, ClipTensors, PictureRule, probe, thumbnail};
 use triptych::types::{AssetKind, TimeSpan};
 
 /// The window of the published models.
@@ -20,6 +20,7 @@ fn large() -> ClipSpec {
         sample_rate_hz: 48_000,
         samples: 153_600,
         stride_secs: 3.2,
+        picture: PictureRule { shown: true, crop_bars: false },
     }
 }
 

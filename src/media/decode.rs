@@ -3,7 +3,8 @@
 use std::fs::File;
 use std::time::Duration;
 
-use super::attempt::{Bounds, with_memory};
+use super::attempt::{Bounds, with_bounds};
+use super::filters::Shape;
 use super::pool::Seat;
 use super::process::Worker;
 use super::protocol::{Engine, Failure, Request, Streams, Task};
@@ -22,6 +23,8 @@ pub struct DecodeRequest {
     pub start_secs: f64,
     /// How much to decode, seconds; all if absent.
     pub duration_secs: Option<f64>,
+    /// Frames as they are meant to be shown, or as they are stored (`docs/bundle.md`).
+    pub shown: bool,
 }
 
 /// How a decode ended.
@@ -56,7 +59,8 @@ pub fn decode(
     cancel: Option<&Cancel>,
 ) -> Result<Outcome, MediaError> {
     let budget = Budget::of(&decoder.config.limits, media)?;
-    let mut run = Run { decoder, seat, media, request, sink, cancel, budget, cpu: Duration::ZERO };
+    let (shape, cpu) = (Shape::default(), Duration::ZERO);
+    let mut run = Run { decoder, seat, media, request, sink, cancel, budget, shape, cpu };
     // Most videos have sound, and ffmpeg says at once when a track is missing: guess, then correct.
     let first = run.attempt(Streams::Both)?;
     let engine = first.started.as_ref().map(|started| started.engine);
@@ -95,24 +99,27 @@ struct Run<'a> {
     sink: &'a mut dyn Sink,
     cancel: Option<&'a Cancel>,
     budget: Budget,
+    /// What the file's frames need, as far as it is known.
+    shape: Shape,
     cpu: Duration,
 }
 
 impl Run<'_> {
     fn attempt(&mut self, streams: Streams) -> Result<Ended, MediaError> {
-        let DecodeRequest { fps, sample_rate_hz, start_secs, duration_secs } = self.request;
+        let DecodeRequest { fps, sample_rate_hz, start_secs, duration_secs, shown } = self.request;
         let task = Task::Clips { fps, sample_rate_hz, start_secs, duration_secs, streams };
         let config = &self.decoder.config;
         let limits = &config.limits;
-        let ((), ended) = with_memory(limits, |bounds| {
+        let ((), ended) = with_bounds(limits, self.shape, |bounds| {
             let left = self.budget.without(self.cpu);
             let worker = Worker::start(config, self.media, &request(self.decoder, task, bounds, left))?;
-            let caps = caps(limits, fps, streams, left);
+            let caps = Caps { fps, shape: bounds.shape, shown, ..caps(limits, streams, left) };
             let ended = pump(worker, self.seat, self.sink, self.cancel, caps)?;
             self.cpu += ended.exit.cpu;
             Ok(((), ended))
         })?;
         warn_without_landlock(&ended);
+        self.shape = ended.shape(shown);
         ended.check(self.decoder, self.budget)?;
         Ok(ended)
     }
@@ -226,18 +233,22 @@ pub fn request(decoder: &Decoder, task: Task, bounds: Bounds, budget: Budget) ->
         address_space_bytes: limits.address_space_bytes,
         max_pixels: limits.max_pixels,
         max_duration_secs: limits.max_duration_secs,
+        shape: bounds.shape,
         ffmpeg_bytes: bounds.ffmpeg_bytes,
         memory_factor: bounds.factor,
     }
 }
 
-pub fn caps(limits: &Limits, fps: f64, streams: Streams, budget: Budget) -> Caps {
+/// For one frame a second, as shown.
+pub fn caps(limits: &Limits, streams: Streams, budget: Budget) -> Caps {
     Caps {
         wall_clock: Duration::from_secs(limits.wall_clock_secs),
         max_pixels: limits.max_pixels,
         max_duration_secs: limits.max_duration_secs,
-        fps,
+        fps: 1.0,
         streams,
+        shape: Shape::default(),
+        shown: true,
         address_space_bytes: limits.address_space_bytes,
         file_bytes: budget.file_bytes,
         cpu: budget.cpu,

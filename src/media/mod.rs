@@ -8,6 +8,7 @@ mod audio;
 mod decode;
 mod error;
 mod ffmpeg_log;
+mod filters;
 mod health;
 mod image;
 mod need;
@@ -165,6 +166,7 @@ pub(crate) mod fuzzed {
                 address_space_bytes: 4 << 30,
                 max_pixels: 8192 * 4320,
                 max_duration_secs: 86_400.0,
+                shape: Default::default(),
                 ffmpeg_bytes: 1 << 28,
                 memory_factor: 1,
             })

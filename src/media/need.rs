@@ -12,6 +12,8 @@ const FFMPEG_BASE: u64 = 64 * MIB;
 /// Frames of a video that ffmpeg holds at once: references (16 at most, and then small ones), the queue
 /// before the filters and the frames in them.
 const FFMPEG_FRAMES: f64 = 20.0;
+/// The same for one picture inside a container, in tiles or whole.
+const FFMPEG_STILLS: f64 = 6.0;
 /// RGB pictures on their way out of ffmpeg, and the one that the server reads.
 const FFMPEG_PICTURES: f64 = 6.0;
 /// Sound read without ffmpeg: packets, and the largest cover art.
@@ -21,9 +23,9 @@ const PICTURE_BASE: u64 = 24 * MIB;
 
 /// What ffmpeg, and the server for what it sends, need for a video of this size and pixel format; without
 /// one for sound.
-pub fn ffmpeg(width: u32, height: u32, pixel_format: &str, file_bytes: u64) -> u64 {
+pub fn ffmpeg(width: u32, height: u32, pixel_format: &str, picture: bool, file_bytes: u64) -> u64 {
     let pixels = f64::from(width) * f64::from(height);
-    let frames = pixels * bytes_per_pixel(pixel_format) * FFMPEG_FRAMES;
+    let frames = pixels * bytes_per_pixel(pixel_format) * if picture { FFMPEG_STILLS } else { FFMPEG_FRAMES };
     // A container's index, unpacked: some 48 bytes a packet. Small packets are sound's, whose files are small.
     let index = (file_bytes / 8).min(32 * MIB + file_bytes / 64);
     FFMPEG_BASE + index + (frames + pixels * 3.0 * FFMPEG_PICTURES) as u64
@@ -124,10 +126,10 @@ mod tests {
 
     #[test]
     fn ordinary_videos_need_no_more_than_they_are_given_first() {
-        assert!(ffmpeg(1920, 1088, "yuv420p10le", 0) <= FFMPEG_FIRST);
-        assert!(ffmpeg(640, 360, "yuv420p", 0) < 80 * MIB);
-        assert!(ffmpeg(1920, 1080, "yuv420p", 4096 * MIB) < 260 * MIB + 10 * MIB);
-        assert!(ffmpeg(7680, 4320, "yuv420p", 0) > 1000 * MIB);
+        assert!(ffmpeg(1920, 1088, "yuv420p10le", false, 0) <= FFMPEG_FIRST);
+        assert!(ffmpeg(640, 360, "yuv420p", false, 0) < 80 * MIB);
+        assert!(ffmpeg(1920, 1080, "yuv420p", false, 4096 * MIB) < 260 * MIB + 10 * MIB);
+        assert!(ffmpeg(7680, 4320, "yuv420p", false, 0) > 1000 * MIB);
     }
 
     #[test]

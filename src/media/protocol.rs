@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::filters::Shape;
 use crate::types::AssetKind;
 
 /// Longest line either side accepts, bytes.
@@ -25,6 +26,9 @@ pub struct Request {
     pub address_space_bytes: u64,
     pub max_pixels: u64,
     pub max_duration_secs: f64,
+    /// What ffmpeg is to do to its frames.
+    #[serde(default)]
+    pub shape: Shape,
     /// What ffmpeg may use, should it be needed, bytes.
     pub ffmpeg_bytes: u64,
     /// By how much other estimates of memory are multiplied: 1, or more where that was too little.

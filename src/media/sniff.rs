@@ -97,10 +97,9 @@ fn container(head: &[u8]) -> Option<Sniffed> {
     if at(head, 4, b"ftyp") {
         let brand = head.get(8..12).unwrap_or_default();
         return Some(match brand {
-            b"avif" | b"avis" => Sniffed::FfmpegPicture(MOV),
-            b"heic" | b"heix" | b"heim" | b"heis" | b"mif1" | b"msf1" => {
-                Sniffed::Refused("HEIC pictures are not read; convert to JPEG, PNG, WebP or AVIF")
-            }
+            b"avif" | b"avis" | b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" | b"hevm"
+            | b"hevs" | b"mif1" | b"mif2" | b"msf1" | b"miaf" | b"MA1A" | b"MA1B" | b"MiHE" | b"MiHA"
+            | b"MiHB" => Sniffed::FfmpegPicture(MOV),
             _ => Sniffed::Ffmpeg(MOV),
         });
     }
@@ -153,7 +152,8 @@ mod tests {
         assert_eq!(sniff(b"RIFF\0\0\0\0AVI LIST"), Sniffed::Ffmpeg("avi"));
         assert_eq!(sniff(b"\0\0\0\x20ftypisom"), Sniffed::Ffmpeg(MOV));
         assert_eq!(sniff(b"\0\0\0\x20ftypavif"), Sniffed::FfmpegPicture(MOV));
-        assert!(matches!(sniff(b"\0\0\0\x20ftypheic"), Sniffed::Refused(_)));
+        assert_eq!(sniff(b"\0\0\0\x20ftypheic"), Sniffed::FfmpegPicture(MOV));
+        assert_eq!(sniff(b"\0\0\0\x20ftypmif1"), Sniffed::FfmpegPicture(MOV));
         assert_eq!(sniff(b"OggS\0\x02...\x01vorbis"), Sniffed::Sound);
         assert_eq!(sniff(b"OggS\0\x02...OpusHead"), Sniffed::Ffmpeg("ogg"));
         assert_eq!(sniff(&[0xff, 0xfb, 0x90, 0x64]), Sniffed::Sound);

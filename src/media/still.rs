@@ -2,12 +2,13 @@
 
 use std::fs::File;
 
-use super::attempt::with_memory;
+use super::attempt::with_bounds;
 use super::decode::{Budget, caps, request};
+use super::filters::Shape;
 use super::pool::Seat;
 use super::process::Worker;
 use super::protocol::{Engine, Streams, Task};
-use super::stream::{Ended, collect};
+use super::stream::{Caps, Ended, collect};
 use super::{Decoder, Limits, MediaError};
 use crate::types::AssetKind;
 
@@ -44,9 +45,9 @@ fn run(
     task: Task,
 ) -> Result<(Vec<u8>, Ended), MediaError> {
     let budget = Budget::of(limits, media)?;
-    let done = with_memory(limits, |bounds| {
+    let done = with_bounds(limits, Shape::default(), |bounds| {
         let worker = Worker::start(&decoder.config, media, &request(decoder, task, bounds, budget))?;
-        collect(worker, seat, caps(limits, 1.0, Streams::Both, budget))
+        collect(worker, seat, Caps { shape: bounds.shape, ..caps(limits, Streams::Both, budget) })
     })?;
     done.1.check(decoder, budget)?;
     Ok(done)

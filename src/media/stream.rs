@@ -9,6 +9,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::MediaError;
 use super::ffmpeg_log::FfmpegLog;
+use super::filters::{Shape, VideoLine};
 use super::pipe::{FrameReader, SoundReader};
 use super::pool::{Memory, Seat, WORKER_BYTES};
 use super::process::{Exit, Worker};
@@ -111,6 +112,10 @@ pub struct Caps {
     pub max_duration_secs: f64,
     pub fps: f64,
     pub streams: Streams,
+    /// What the child was asked to do to its frames.
+    pub shape: Shape,
+    /// Whether frames are wanted as they are meant to be shown, or as they are stored.
+    pub shown: bool,
     pub address_space_bytes: u64,
     pub file_bytes: u64,
     /// CPU time the child, and this thread since `thread_began`, may take together.
@@ -131,6 +136,8 @@ pub struct Ended {
     pub failed: Option<(Failure, String)>,
     /// It was ended, before it gave anything, because it needs so many bytes.
     pub wants: Option<u64>,
+    /// It was ended, before it gave anything, because its frames need these filters.
+    pub wants_shape: Option<Shape>,
     /// Memory it had, bytes.
     pub granted: u64,
     /// Its CPU time was used up.
@@ -161,7 +168,7 @@ pub fn pump(
     }
     pump.ended.exit = worker.wait();
     pump.ended.at = Instant::now();
-    pump.ended.stopped = result? == Flow::Stop && pump.ended.wants.is_none() && !pump.ended.spent;
+    pump.ended.stopped = result? == Flow::Stop && !pump.ended.cut_off();
     Ok(pump.ended)
 }
 
@@ -227,6 +234,7 @@ impl<'a> Pump<'a> {
             info: None,
             failed: None,
             wants: None,
+            wants_shape: None,
             granted: 0,
             spent: false,
             damaged: 0,
@@ -269,7 +277,7 @@ impl<'a> Pump<'a> {
             self.drain_talk(worker, cancel)?;
             self.fit_memory(worker);
             self.look_at_cpu(worker);
-            if self.ended.wants.is_some() || self.ended.spent {
+            if self.ended.cut_off() {
                 return Ok(Flow::Stop);
             }
             if frames && self.raw.is_some() {
@@ -418,7 +426,7 @@ impl<'a> Pump<'a> {
     /// before it let go of the frame.
     fn periods(&mut self, worker: &Worker, cancel: Option<&Cancel>) -> Result<u64, MediaError> {
         let ffmpeg = self.ended.started.as_ref().is_some_and(|started| started.engine == Engine::Ffmpeg);
-        if !ffmpeg || self.caps.streams == Streams::FirstFrame {
+        if !ffmpeg || self.caps.streams == Streams::FirstFrame || self.ended.is_picture() {
             return Ok(1);
         }
         if self.ended.log.ends.is_empty() {
@@ -495,12 +503,37 @@ impl<'a> Pump<'a> {
 }
 
 impl Ended {
+    /// The pump ended the child, for a reason that is neither the sink's nor an error.
+    fn cut_off(&self) -> bool {
+        self.wants.is_some() || self.wants_shape.is_some() || self.spent || self.failed.is_some()
+    }
+
+    /// A picture inside a container.
+    pub fn is_picture(&self) -> bool {
+        self.started.as_ref().is_some_and(|started| started.kind == Some(AssetKind::Image))
+    }
+
+    /// What ffmpeg is to do to the frames it described.
+    pub fn shape(&self, shown: bool) -> Shape {
+        match self.log.video(self.is_picture()) {
+            None => Shape::default(),
+            Some(video) if self.is_picture() && shown => Shape::picture(video),
+            Some(video) if self.is_picture() => Shape { source: video.source, ..Shape::default() },
+            Some(video) if shown => Shape::film(video),
+            Some(_) => Shape::default(),
+        }
+    }
+
     /// What the file is, from the child's greeting and ffmpeg's description.
     pub fn describe(&self) -> Option<MediaInfo> {
         let started = self.started.as_ref()?;
         let ffmpeg = started.engine == Engine::Ffmpeg;
-        let (width, height) =
-            if ffmpeg { self.log.size.unwrap_or_default() } else { (started.width, started.height) };
+        let (width, height) = if ffmpeg {
+            let video = self.log.video(self.is_picture());
+            video.and_then(VideoLine::shown_size).unwrap_or_default()
+        } else {
+            (started.width, started.height)
+        };
         Some(MediaInfo {
             kind: started.kind,
             sample_rate_hz: started.sample_rate_hz,
@@ -539,7 +572,7 @@ pub(super) fn hear(bytes: &[u8]) {
     let Ok(media) = std::fs::File::open("/dev/null") else { return };
     let Ok(budget) = super::decode::Budget::of(&limits, &media) else { return };
     let seat = Seat::of_no_pool();
-    let mut pump = Pump::new(super::decode::caps(&limits, 10.0, Streams::Both, budget), &seat);
+    let mut pump = Pump::new(super::decode::caps(&limits, Streams::Both, budget), &seat);
     for byte in bytes {
         match pump.next_reply(*byte) {
             Ok(Some(Reply::Started(started))) => pump.ended.started = Some(started),

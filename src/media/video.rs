@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 
+use super::filters::{Shape, Source};
 use super::protocol::{Request, Streams, Task};
 
 /// Arguments for one request. `media` is the file's descriptor, `sound` the sound pipe's.
@@ -25,7 +26,7 @@ pub fn arguments(request: &Request, demuxers: &str, media: RawFd, sound: RawFd) 
                 args.word("-ss").word(secs(at_secs));
             }
             args.input(media);
-            args.thumbnail(max_side_px);
+            args.thumbnail(max_side_px, request.shape);
         }
         Task::Clips { fps, sample_rate_hz, start_secs, duration_secs, streams } => {
             if start_secs > 0.0 {
@@ -36,10 +37,10 @@ pub fn arguments(request: &Request, demuxers: &str, media: RawFd, sound: RawFd) 
             }
             args.input(media);
             match streams {
-                Streams::Both => args.frames(fps).sound(sample_rate_hz, sound),
-                Streams::Video => args.frames(fps),
+                Streams::Both => args.frames(fps, request.shape).sound(sample_rate_hz, sound),
+                Streams::Video => args.frames(fps, request.shape),
                 Streams::Audio => args.sound(sample_rate_hz, sound),
-                Streams::FirstFrame => args.first_frame(),
+                Streams::FirstFrame => args.first_frame(request.shape),
             };
         }
     }
@@ -58,7 +59,7 @@ pub fn arguments(request: &Request, demuxers: &str, media: RawFd, sound: RawFd) 
 fn sampling(fps: f64) -> String {
     format!(
         "settb=expr=1/{fps},setpts='if(N*gt(PTS,ld(1)),st(1,print(PTS+1e15,32)-1e15);st(0,ld(0)+1));ld(0)',\
-         fps=fps={fps}:start_time=0,format=rgb24"
+         fps=fps={fps}:start_time=0"
     )
 }
 
@@ -85,14 +86,26 @@ impl Args {
     }
 
     /// PPM rather than bare rgb24: every frame says its size.
-    fn frames(&mut self, fps: f64) -> &mut Self {
-        self.words("-map 0:V:0 -fps_mode passthrough -vf").word(sampling(fps));
+    fn frames(&mut self, fps: f64, shape: Shape) -> &mut Self {
+        self.filtered(shape, format!("{},format=rgb24", shape.chain(Some(&sampling(fps)))));
         self.words("-c:v ppm -pix_fmt rgb24 -threads 1 -thread_queue_size 1 -f image2pipe pipe:1")
     }
 
-    fn first_frame(&mut self) -> &mut Self {
-        self.words("-map 0:V:0 -frames:v 1 -fps_mode passthrough -vf format=rgb24 -c:v ppm -pix_fmt rgb24 -threads 1");
-        self.words("-f image2pipe pipe:1")
+    fn first_frame(&mut self, shape: Shape) -> &mut Self {
+        self.filtered(shape, format!("{},format=rgb24", shape.chain(None)));
+        self.words("-frames:v 1 -c:v ppm -pix_fmt rgb24 -threads 1 -f image2pipe pipe:1")
+    }
+
+    /// The pictures of the one stream, or of the tiles, through a chain of filters.
+    fn filtered(&mut self, shape: Shape, chain: String) -> &mut Self {
+        match shape.source {
+            Source::Film => self.words("-map 0:V:0 -vf").word(chain),
+            Source::Stream(number) => self.word("-map").word(format!("0:{number}")).word("-vf").word(chain),
+            Source::Tiles(group) => {
+                self.word("-filter_complex").word(format!("[0:g:{group}]{chain}[v]")).words("-map [v]")
+            }
+        };
+        self.words("-fps_mode passthrough")
     }
 
     fn sound(&mut self, sample_rate_hz: u32, pipe: RawFd) -> &mut Self {
@@ -100,11 +113,12 @@ impl Args {
         self.words("-f f32le").word(format!("pipe:{pipe}"))
     }
 
-    fn thumbnail(&mut self, max_side_px: u32) -> &mut Self {
+    /// JPEG files have the matrix of BT.601 and the full range, whatever the film has.
+    fn thumbnail(&mut self, max_side_px: u32, shape: Shape) -> &mut Self {
         let fit = format!(
-            "scale=w=min({max_side_px}\\,iw):h=min({max_side_px}\\,ih):force_original_aspect_ratio=decrease:out_range=pc"
+            "scale=w=min({max_side_px}\\,iw):h=min({max_side_px}\\,ih):force_original_aspect_ratio=decrease:out_range=pc:out_color_matrix=bt601"
         );
-        self.words("-map 0:V:0 -frames:v 1 -fps_mode passthrough -vf").word(format!("{fit},format=yuv420p"));
-        self.words("-c:v mjpeg -q:v 3 -strict unofficial -threads 1 -f mjpeg pipe:1")
+        self.filtered(shape, format!("{},{fit},format=yuv420p", shape.chain(None)));
+        self.words("-frames:v 1 -c:v mjpeg -q:v 3 -strict unofficial -threads 1 -f mjpeg pipe:1")
     }
 }

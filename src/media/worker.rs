@@ -175,8 +175,13 @@ fn serve(job: &mut Job) -> Result<u64, Refusal> {
 
 /// Becomes ffmpeg; returns only if that fails.
 fn run_ffmpeg(job: &mut Job, demuxers: &str, picture: bool) -> Refusal {
-    let sample_rate_hz = match job.request.task {
-        Task::Clips { sample_rate_hz, .. } => sample_rate_hz,
+    let sample_rate_hz = match &mut job.request.task {
+        Task::Clips { sample_rate_hz, streams, .. } => {
+            if picture {
+                *streams = Streams::FirstFrame;
+            }
+            *sample_rate_hz
+        }
         _ => 0,
     };
     let started = Started {
