@@ -153,7 +153,7 @@ struct Real {
 #[rustfmt::skip]
 const REAL: &[Real] = &[
     // 100 and 25 frames.
-    Real { name: "arm_wrestling.mp4", kind: AssetKind::Video, secs: 10.0, size: (340, 256), sound: false,
+    Real { name: "arm_wrestling.mp4", kind: AssetKind::Video, secs: 10.0, size: (427, 256), sound: false,
            large: (&[0.0, 3.2, 6.4, 6.8], 10.0), small: (&[0.0, 3.2, 6.4, 6.8], 10.0) },
     // 50 and 13 frames; 13 / 2.5 lies behind the end.
     Real { name: "av1_video.mkv", kind: AssetKind::Video, secs: 5.0, size: (640, 360), sound: false,
@@ -525,7 +525,7 @@ async fn what_is_not_media_is_refused() {
             "unsupported_media",
         ),
         (file("script.sh", b"#!/bin/sh\necho\n"), "unsupported_media"),
-        (file("heic.jpg", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"), "unsupported_media"),
+        (file("cut.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"), "corrupt_media"),
         (MEDIA.path().to_owned(), "not_a_file"),
         (PathBuf::from("/dev/zero"), "not_a_file"),
         (MEDIA.path().join("absent.mp4"), "cannot_open"),

@@ -55,6 +55,7 @@ pub fn decode(job: &mut Job, head: &[u8]) -> Result<Decoded, Refusal> {
         width: 0,
         height: 0,
         landlock: false,
+        reduced: false,
     })?;
     let (start_secs, duration_secs) = match job.request.task {
         Task::Clips { start_secs, duration_secs, .. } => (start_secs, duration_secs),

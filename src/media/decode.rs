@@ -11,6 +11,7 @@ use super::protocol::{Engine, Failure, Request, Streams, Task};
 use super::stream::{Cancel, Caps, Ended, MediaInfo, Sink, pump};
 use super::work::thread_cpu;
 use super::{Decoder, Limits, MediaError};
+use crate::types::AssetKind;
 
 /// What to decode.
 #[derive(Debug, Clone, Copy)]
@@ -130,6 +131,9 @@ impl Run<'_> {
         let log = &first.log;
         let (video, audio) = (log.video_streams > 0, log.audio_streams > 0);
         let mut complaint = match (log.opened, video, audio) {
+            (true, false, false) if first.is_picture() => {
+                return Err(MediaError::Corrupt("its picture is missing, so it was cut off".into()));
+            }
             (true, false, false) => return Err(MediaError::NoStreams("picture or sound track")),
             (true, true, true) if first.exit.code == Some(0) => return Ok(first),
             (true, ..) => first.complaint(limits),
@@ -232,6 +236,7 @@ pub fn request(decoder: &Decoder, task: Task, bounds: Bounds, budget: Budget) ->
         cpu_secs: cpu_cap_secs(limits, budget),
         address_space_bytes: limits.address_space_bytes,
         max_pixels: limits.max_pixels,
+        max_picture_pixels: limits.max_picture_pixels,
         max_duration_secs: limits.max_duration_secs,
         shape: bounds.shape,
         ffmpeg_bytes: bounds.ffmpeg_bytes,
@@ -244,6 +249,7 @@ pub fn caps(limits: &Limits, streams: Streams, budget: Budget) -> Caps {
     Caps {
         wall_clock: Duration::from_secs(limits.wall_clock_secs),
         max_pixels: limits.max_pixels,
+        max_picture_pixels: limits.max_picture_pixels,
         max_duration_secs: limits.max_duration_secs,
         fps: 1.0,
         streams,
@@ -268,7 +274,7 @@ impl Ended {
             return Err(limits.work.too_much_cpu(budget.file_bytes));
         }
         if let Some((failure, detail)) = &self.failed {
-            return Err(refusal(*failure, detail, limits));
+            return Err(refusal(*failure, detail, limits, self.max_pixels(limits)));
         }
         if self.stopped {
             return Ok(());
@@ -345,12 +351,18 @@ impl Ended {
         }
     }
 
+    /// The cap on pixels that held for it.
+    fn max_pixels(&self, limits: &Limits) -> u64 {
+        let film = self.started.as_ref().is_some_and(|started| started.engine == Engine::Ffmpeg);
+        if film && !self.is_picture() { limits.max_pixels } else { limits.max_picture_pixels }
+    }
+
     /// Why ffmpeg gave nothing.
     pub fn complaint(&self, limits: &Limits) -> MediaError {
         let log = &self.log;
         let main = log.main_error().to_owned();
         if log.has_error("max pixel count") {
-            return MediaError::TooManyPixels { limit: limits.max_pixels, detail: main };
+            return MediaError::TooManyPixels { limit: self.max_pixels(limits), detail: main };
         }
         if self.starved() {
             return MediaError::DecodeLimit("memory");
@@ -378,6 +390,9 @@ impl Ended {
         }
         let whole = request.start_secs == 0.0 && request.duration_secs.is_none();
         let info = self.info.as_ref()?;
+        if info.kind == Some(AssetKind::Image) {
+            return self.note_of_picture();
+        }
         let rate = f64::from(info.sample_rate_hz.max(1));
         let decoded = (frames as f64 / request.fps).max(samples as f64 / rate);
         let sound_file = self.started.as_ref().is_some_and(|started| started.engine == Engine::Sound);
@@ -406,12 +421,26 @@ impl Ended {
     }
 }
 
-fn refusal(failure: Failure, detail: &str, limits: &Limits) -> MediaError {
+impl Ended {
+    /// Why a picture is not whole.
+    fn note_of_picture(&self) -> Option<String> {
+        let cut = self.damaged > 0 || self.log.cut_short || self.exit.signal.is_some();
+        if cut {
+            return Some("truncated: the file ends before its picture does".to_owned());
+        }
+        let said = !self.log.errors.is_empty();
+        said.then(|| {
+            format!("damaged: a part of the picture could not be decoded ({})", self.log.main_error())
+        })
+    }
+}
+
+fn refusal(failure: Failure, detail: &str, limits: &Limits, max_pixels: u64) -> MediaError {
     let detail: String = detail.chars().filter(|c| !c.is_control()).take(200).collect();
     match failure {
         Failure::Unsupported => MediaError::Unsupported(detail),
         Failure::Corrupt => MediaError::Corrupt(detail),
-        Failure::TooManyPixels => MediaError::TooManyPixels { limit: limits.max_pixels, detail },
+        Failure::TooManyPixels => MediaError::TooManyPixels { limit: max_pixels, detail },
         Failure::TooLong => {
             let secs = detail.parse().unwrap_or(limits.max_duration_secs);
             MediaError::TooLong { secs, limit_secs: limits.max_duration_secs }

@@ -7,6 +7,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::reduce::divisor;
+
 /// A sample aspect ratio beyond this, either way, is taken for a mistake.
 const MOST_STRETCH: f64 = 8.0;
 /// From this size on, pictures that do not say their matrix are BT.709, as players have it.
@@ -28,7 +30,7 @@ const FIELDS_BYTES: u64 = 16;
 const KNEE: f64 = 0.5;
 
 /// What to do to the frames of a stream. The default is what most films need: nothing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shape {
     /// Which stream, for a picture inside a container.
     pub source: Source,
@@ -36,6 +38,8 @@ pub struct Shape {
     pub deinterlace: bool,
     /// Its pixels are not square.
     pub stretch: bool,
+    /// It has more pixels than a frame may have, and is divided by this.
+    pub divisor: u32,
     /// Its colours, where they are no screen's.
     pub colour: Option<Colour>,
 }
@@ -92,6 +96,12 @@ pub enum Matrix {
     Ictcp,
 }
 
+impl Default for Shape {
+    fn default() -> Self {
+        Self { source: Source::Film, deinterlace: false, stretch: false, divisor: 1, colour: None }
+    }
+}
+
 impl Shape {
     /// What the frames of a film need to be shown as they are meant.
     pub fn film(video: &VideoLine) -> Self {
@@ -104,13 +114,17 @@ impl Shape {
             source: Source::Film,
             deinterlace,
             stretch: video.stretch().is_some(),
+            divisor: 1,
             colour: Colour::needed(video),
         }
     }
 
     /// What a picture inside a container needs: it has no fields.
-    pub fn picture(video: &VideoLine) -> Self {
-        Self { source: video.source, deinterlace: false, ..Self::film(video) }
+    pub fn picture(video: &VideoLine, max_pixels: u64, shown: bool) -> Self {
+        let (width, height) = video.size.unwrap_or_default();
+        let divisor = divisor(width, height, max_pixels);
+        let shown = if shown { Self::film(video) } else { Self::default() };
+        Self { source: video.source, deinterlace: false, divisor, ..shown }
     }
 
     /// The filters, with what drops frames, if anything does, in its place: deinterlacing looks at neighbouring
@@ -121,10 +135,15 @@ impl Shape {
             filters.push("bwdif=mode=send_frame:deint=interlaced".into());
         }
         filters.extend(sampling.map(str::to_owned));
+        if self.divisor > 1 {
+            let by = self.divisor;
+            filters.push(format!("scale=w=ceil(iw/{by}):h=ceil(ih/{by}):flags=area"));
+        }
         filters.extend(self.colour.map(Colour::filter));
         if self.stretch {
+            let real = format!("between(sar,1/{MOST_STRETCH},{MOST_STRETCH})");
             filters.push(format!(
-                "scale=w='if(between(sar,1/{MOST_STRETCH},{MOST_STRETCH}),max(1,round(iw*sar)),iw)':h=ih,setsar=1"
+                "scale=w='if({real}*gt(sar,1),round(iw*sar),iw)':h='if({real}*lt(sar,1),round(ih/sar),ih)',setsar=1"
             ));
         }
         if filters.is_empty() { "null".into() } else { filters.join(",") }
@@ -294,12 +313,15 @@ impl VideoLine {
         (1.0 / MOST_STRETCH..=MOST_STRETCH).contains(&ratio).then_some(ratio)
     }
 
-    /// Size with square pixels.
+    /// Size with square pixels: the side that is too short grows, as in browsers, so nothing is lost.
     pub fn shown_size(&self) -> Option<(u32, u32)> {
         let (width, height) = self.size?;
-        let stretched =
-            self.stretch().map_or(width, |ratio| (f64::from(width) * ratio).round().max(1.0) as u32);
-        Some((stretched, height))
+        let longer = |side: u32, by: f64| (f64::from(side) * by).round() as u32;
+        Some(match self.stretch() {
+            Some(ratio) if ratio > 1.0 => (longer(width, ratio), height),
+            Some(ratio) => (width, longer(height, 1.0 / ratio)),
+            None => (width, height),
+        })
     }
 }
 

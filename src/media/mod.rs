@@ -9,6 +9,7 @@ mod decode;
 mod error;
 mod ffmpeg_log;
 mod filters;
+mod headers;
 mod health;
 mod image;
 mod need;
@@ -16,6 +17,7 @@ mod pipe;
 mod pool;
 mod process;
 mod protocol;
+mod reduce;
 mod sandbox;
 mod sniff;
 mod still;
@@ -49,8 +51,10 @@ pub struct Limits {
     pub wall_clock_secs: u64,
     /// Address space of the child, bytes.
     pub address_space_bytes: u64,
-    /// Pixels of one frame or picture.
+    /// Pixels of one frame of a film. A picture of more is made smaller by a power of two while it is decoded.
     pub max_pixels: u64,
+    /// Pixels of one picture, as stored.
+    pub max_picture_pixels: u64,
     /// Longest asset, seconds.
     pub max_duration_secs: f64,
     /// What one file may cost, by its size.
@@ -65,6 +69,7 @@ impl Default for Limits {
             wall_clock_secs: 4 * 3600,
             address_space_bytes: 4 << 30,
             max_pixels: 8192 * 4320,
+            max_picture_pixels: 1 << 28,
             max_duration_secs: 24.0 * 3600.0,
             work: WorkLimits::default(),
             pool: PoolLimits::default(),
@@ -165,6 +170,7 @@ pub(crate) mod fuzzed {
                 cpu_secs: 60,
                 address_space_bytes: 4 << 30,
                 max_pixels: 8192 * 4320,
+                max_picture_pixels: 1 << 28,
                 max_duration_secs: 86_400.0,
                 shape: Default::default(),
                 ffmpeg_bytes: 1 << 28,
@@ -178,7 +184,7 @@ pub(crate) mod fuzzed {
     /// What the child takes for a request makes a command line.
     pub(crate) fn request(bytes: &[u8]) {
         if let Some(request) = Request::read(bytes) {
-            let arguments = video::arguments(&request, "wav", 3, 4);
+            let arguments = video::arguments(&request, "wav", false, 3, 4);
             assert!(!arguments.is_empty());
         }
     }
@@ -193,6 +199,7 @@ pub(crate) mod fuzzed {
             width: 0,
             height: 0,
             landlock: true,
+            reduced: false,
         };
         let failure = super::protocol::Failure::Corrupt;
         let replies = [

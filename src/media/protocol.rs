@@ -25,6 +25,7 @@ pub struct Request {
     pub cpu_secs: u64,
     pub address_space_bytes: u64,
     pub max_pixels: u64,
+    pub max_picture_pixels: u64,
     pub max_duration_secs: f64,
     /// What ffmpeg is to do to its frames.
     #[serde(default)]
@@ -110,6 +111,8 @@ pub struct Started {
     pub estimated: bool,
     pub width: u32,
     pub height: u32,
+    /// Frames are smaller than the picture, whose size this is.
+    pub reduced: bool,
     /// Whether the kernel enforces the Landlock rules.
     pub landlock: bool,
 }

@@ -26,7 +26,8 @@ webp_anim,yuv4mpegpipe,rm,voc,mjpeg";
 
 const MOV: &str = "mov,mp4,m4a,3gp,3g2,mj2";
 
-/// Looks at the first bytes of a file, up to [`SNIFF_BYTES`].
+/// Looks at the first bytes of a file, up to [`SNIFF_BYTES`]. Whether a picture moves is for its headers to say
+/// (`headers::look`).
 pub fn sniff(head: &[u8]) -> Sniffed {
     picture(head)
         .or_else(|| sound(head))
@@ -48,10 +49,7 @@ fn picture(head: &[u8]) -> Option<Sniffed> {
         return Some(Sniffed::Picture(ImageFormat::Jpeg));
     }
     if at(head, 0, b"\x89PNG\r\n\x1a\n") {
-        // The animation chunk must come before the image data.
-        let end = head.windows(4).position(|w| w == b"IDAT").unwrap_or(head.len());
-        let animated = contains(&head[..end], b"acTL");
-        return Some(if animated { Sniffed::Ffmpeg("apng") } else { Sniffed::Picture(ImageFormat::Png) });
+        return Some(Sniffed::Picture(ImageFormat::Png));
     }
     if at(head, 0, b"GIF87a") || at(head, 0, b"GIF89a") {
         return Some(Sniffed::Picture(ImageFormat::Gif));
@@ -63,6 +61,9 @@ fn picture(head: &[u8]) -> Option<Sniffed> {
         } else {
             Sniffed::Picture(ImageFormat::WebP)
         });
+    }
+    if [&b"II*\0"[..], b"MM\0*", b"II+\0", b"MM\0+"].iter().any(|magic| at(head, 0, magic)) {
+        return Some(Sniffed::Picture(ImageFormat::Tiff));
     }
     // "BM" alone is too little: the reserved words must be zero too.
     (at(head, 0, b"BM") && at(head, 6, &[0; 4])).then_some(Sniffed::Picture(ImageFormat::Bmp))

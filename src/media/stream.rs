@@ -39,6 +39,8 @@ pub struct MediaInfo {
     pub width: u32,
     /// See `width`.
     pub height: u32,
+    /// The picture is larger than its frame.
+    pub reduced: bool,
     /// Whether the file has a picture track.
     pub has_video: bool,
     /// Whether the file has a sound track.
@@ -109,6 +111,7 @@ impl Cancel {
 pub struct Caps {
     pub wall_clock: Duration,
     pub max_pixels: u64,
+    pub max_picture_pixels: u64,
     pub max_duration_secs: f64,
     pub fps: f64,
     pub streams: Streams,
@@ -140,6 +143,8 @@ pub struct Ended {
     pub wants_shape: Option<Shape>,
     /// Memory it had, bytes.
     pub granted: u64,
+    /// Pixels that a frame may have.
+    max_pixels: u64,
     /// Its CPU time was used up.
     pub spent: bool,
     pub damaged: u64,
@@ -236,6 +241,7 @@ impl<'a> Pump<'a> {
             wants: None,
             wants_shape: None,
             granted: 0,
+            max_pixels: caps.max_pixels,
             spent: false,
             damaged: 0,
             frames: 0,
@@ -516,11 +522,9 @@ impl Ended {
     /// What ffmpeg is to do to the frames it described.
     pub fn shape(&self, shown: bool) -> Shape {
         match self.log.video(self.is_picture()) {
-            None => Shape::default(),
-            Some(video) if self.is_picture() && shown => Shape::picture(video),
-            Some(video) if self.is_picture() => Shape { source: video.source, ..Shape::default() },
+            Some(video) if self.is_picture() => Shape::picture(video, self.max_pixels, shown),
             Some(video) if shown => Shape::film(video),
-            Some(_) => Shape::default(),
+            _ => Shape::default(),
         }
     }
 
@@ -542,6 +546,7 @@ impl Ended {
             estimated: started.estimated,
             width,
             height,
+            reduced: started.reduced || self.shape(true).divisor > 1,
             has_video: match started.engine {
                 Engine::Ffmpeg => self.log.video_streams > 0 && self.streams != Streams::Audio,
                 engine => engine == Engine::Picture,

@@ -7,7 +7,13 @@ use super::filters::{Shape, Source};
 use super::protocol::{Request, Streams, Task};
 
 /// Arguments for one request. `media` is the file's descriptor, `sound` the sound pipe's.
-pub fn arguments(request: &Request, demuxers: &str, media: RawFd, sound: RawFd) -> Vec<OsString> {
+pub fn arguments(
+    request: &Request,
+    demuxers: &str,
+    picture: bool,
+    media: RawFd,
+    sound: RawFd,
+) -> Vec<OsString> {
     let mut args = Args::default();
     if matches!(request.task, Task::Health) {
         args.words("-hide_banner -version");
@@ -15,7 +21,12 @@ pub fn arguments(request: &Request, demuxers: &str, media: RawFd, sound: RawFd) 
     }
     args.words("-nostdin -hide_banner -nostats -v repeat+level+info -filter_threads 1 -threads 1");
     args.words("-protocol_whitelist fd -format_whitelist").word(demuxers);
-    args.word("-max_pixels").word(request.max_pixels.to_string());
+    // What their headers say is known already, and ffmpeg would not look as far.
+    if ["apng", "mjpeg", "tiff_pipe"].contains(&demuxers) {
+        args.word("-f").word(demuxers);
+    }
+    let max_pixels = if picture { request.max_picture_pixels } else { request.max_pixels };
+    args.word("-max_pixels").word(max_pixels.to_string());
     match request.task {
         Task::Probe | Task::Health => {
             args.input(media);

@@ -14,7 +14,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use super::need;
 use super::protocol::{Engine, Failure, GO, MAX_LINE_BYTES, Reply, Request, Started, Streams, Task};
 use super::sniff::{SNIFF_BYTES, Sniffed, sniff};
-use super::{audio, image, sandbox, video};
+use super::{audio, headers, image, sandbox, video};
 
 /// Demuxers for a sound file that symphonia does not take.
 const SOUND_FALLBACK: &str = "mp3,wav,flac,ogg,aiff,aac";
@@ -144,12 +144,14 @@ fn serve(job: &mut Job) -> Result<u64, Refusal> {
     // The parent's descriptor shares its position with ours, and with an earlier attempt's.
     let read = job.media.rewind().and_then(|()| (&job.media).take(SNIFF_BYTES as u64).read_to_end(&mut head));
     read.and_then(|_| job.media.rewind()).map_err(|e| Refusal::new(Failure::Corrupt, e))?;
-    let sniffed = sniff(&head);
+    let corrupt = |e: std::io::Error| Refusal::new(Failure::Corrupt, e);
+    let (sniffed, jpeg) = headers::look(sniff(&head), &job.media).map_err(corrupt)?;
     let decoded = match sniffed {
         Sniffed::Refused(why) => return Err(Refusal::new(Failure::Unsupported, why)),
         Sniffed::Picture(format) => {
-            sandbox::refuse_exec_unless(format == ::image::ImageFormat::Gif).map_err(internal)?;
-            image::decode(job, format)?
+            let may_need_ffmpeg = matches!(format, ::image::ImageFormat::Gif | ::image::ImageFormat::Tiff);
+            sandbox::refuse_exec_unless(may_need_ffmpeg).map_err(internal)?;
+            image::decode(job, format, jpeg)?
         }
         Sniffed::Sound if matches!(job.request.task, Task::Thumbnail { .. }) => {
             return Err(Refusal::new(Failure::NoPicture, "a sound has no picture"));
@@ -163,7 +165,7 @@ fn serve(job: &mut Job) -> Result<u64, Refusal> {
     match decoded {
         Decoded::Done { damaged } => Ok(damaged),
         Decoded::TryFfmpeg(demuxers) => {
-            let picture = matches!(sniffed, Sniffed::FfmpegPicture(_));
+            let picture = matches!(sniffed, Sniffed::FfmpegPicture(_)) || demuxers == image::TIFF_DEMUXER;
             Err(run_ffmpeg(
                 job,
                 if matches!(sniffed, Sniffed::Sound) { SOUND_FALLBACK } else { demuxers },
@@ -193,6 +195,7 @@ fn run_ffmpeg(job: &mut Job, demuxers: &str, picture: bool) -> Refusal {
         width: 0,
         height: 0,
         landlock: false,
+        reduced: false,
     };
     let mut prepare = || -> std::io::Result<Vec<std::ffi::OsString>> {
         job.media.seek(SeekFrom::Start(0))?;
@@ -203,7 +206,7 @@ fn run_ffmpeg(job: &mut Job, demuxers: &str, picture: bool) -> Refusal {
         if let Some(pipe) = job.sound.as_ref().filter(|_| wanted) {
             rustix::io::fcntl_setfd(pipe, FdFlags::empty())?;
         }
-        Ok(video::arguments(&job.request, demuxers, job.media.as_raw_fd(), sound))
+        Ok(video::arguments(&job.request, demuxers, picture, job.media.as_raw_fd(), sound))
     };
     let arguments = match prepare() {
         Ok(arguments) => arguments,

@@ -45,7 +45,8 @@ impl Pump<'_> {
         let picture = self.ended.is_picture();
         let video = log.video(picture);
         let (width, height) = video.and_then(VideoLine::shown_size).unwrap_or_default();
-        if u64::from(width) * u64::from(height) > self.caps.max_pixels {
+        let most = if picture { self.caps.max_picture_pixels } else { self.caps.max_pixels };
+        if u64::from(width) * u64::from(height) > most {
             let detail = format!("{width} x {height}");
             self.ended.failed = Some((Failure::TooManyPixels, detail));
         }

@@ -52,6 +52,8 @@ pub(super) struct Assembler {
     declared_secs: Option<f64>,
     /// The declared length is a guess.
     estimated: bool,
+    /// The picture is larger than the frame that comes of it.
+    reduced: bool,
     resizer: Option<Resizer>,
     resampler: Option<Resampler>,
     resampled: Vec<f32>,
@@ -83,6 +85,7 @@ impl Assembler {
             mode: Mode::Unknown,
             declared_secs: None,
             estimated: false,
+            reduced: false,
             resizer: None,
             resampler: None,
             resampled: Vec::new(),
@@ -202,7 +205,8 @@ impl Assembler {
             self.preprocess += begun.elapsed();
             let span = TimeSpan { start_secs: 0.0, end_secs: 1.0 / self.cut.fps };
             self.send(ClipTensors { span, frames: Some(out.into()), pcm: None, windows: 1 })?;
-            return Ok(Flow::Stop);
+            // To the end, which says whether the picture is whole.
+            return Ok(Flow::More);
         }
         self.blocks.push(|out| {
             resizer.run(rgb, out);

@@ -17,6 +17,7 @@ impl Sink for Assembler {
                 _ if info.has_video => Mode::Video,
                 _ => Mode::Sound,
             };
+            self.reduced = info.reduced;
             (self.declared_secs, self.estimated) = (info.declared_secs, info.estimated);
             // Some demuxers answer a seek behind the end with the last packet.
             let end = info.declared_secs.filter(|_| !info.estimated).unwrap_or(f64::INFINITY);
@@ -58,7 +59,13 @@ impl Sink for Assembler {
         }
         if self.blocks.count == 0 {
             let mut summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
-            (summary.width, summary.height) = (width, height);
+            let stored = (summary.width, summary.height);
+            let turned = (stored.0 > stored.1) != (width > height);
+            (summary.width, summary.height) = match (self.reduced, turned) {
+                (false, _) => (width, height),
+                (true, false) => stored,
+                (true, true) => (stored.1, stored.0),
+            };
         }
         self.take_frame(width, height, rgb, periods)
     }

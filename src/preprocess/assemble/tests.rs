@@ -14,6 +14,7 @@ fn assembler(spec: &ClipSpec) -> (Assembler, mpsc::Receiver<Message>) {
         estimated: false,
         width: 8,
         height: 8,
+        reduced: false,
         has_video: true,
         has_audio: true,
     };
