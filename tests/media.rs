@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use triptych::media::{Decoder, DecoderConfig, Limits, MediaError, WorkLimits};
-use triptych::preprocess::{AssetSummary, ClipReader, ClipSpec, ClipTensors, PictureRule, probe, thumbnail};
+use triptych::preprocess::{AssetSummary, ClipReader, ClipSpec, ClipTensors, probe, thumbnail};
 use triptych::types::{AssetKind, TimeSpan};
 
 /// The window of the published models.
@@ -20,7 +20,7 @@ fn large() -> ClipSpec {
         sample_rate_hz: 48_000,
         samples: 153_600,
         stride_secs: 3.2,
-        picture: PictureRule { shown: true, crop_bars: false },
+        shown: true,
     }
 }
 
@@ -622,7 +622,7 @@ async fn limits_hold() {
     };
     let video = av("limits.mp4", &format!("{H264} -c:a aac"));
     let picture = make("limits.png", "-f lavfi -i testsrc2=s=320x240 -frames:v 1");
-    let few_pixels = with(|limits| limits.max_pixels = 10_000);
+    let few_pixels = with(|limits| (limits.max_pixels, limits.max_picture_pixels) = (10_000, 10_000));
     assert_eq!(code(read(&few_pixels, &video, &small(), None).await), "too_many_pixels");
     assert_eq!(code(read(&few_pixels, &picture, &small(), None).await), "too_many_pixels");
     assert_eq!(thumbnail(&few_pixels, &video, 0.0, 100).await.unwrap_err().code(), "too_many_pixels");

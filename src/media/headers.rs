@@ -19,8 +19,9 @@ pub struct JpegLook {
     pub width: u16,
     /// See `width`.
     pub height: u16,
-    /// Its coefficients are held whole while it is decoded.
-    pub progressive: bool,
+    /// Its coefficients are held whole while it is decoded: they come in several scans.
+    pub in_scans: bool,
+    components: u8,
     /// Coefficients for each pixel, of all components.
     pub samples_per_pixel: f64,
     /// The end mark is there: nothing is cut off.
@@ -172,12 +173,13 @@ fn segment(reader: &mut (impl BufRead + Seek), kind: u8, look: &mut JpegLook) ->
     reader.read_exact(&mut length)?;
     let mut left = u16::from_be_bytes(length).saturating_sub(2);
     let is_frame = matches!(kind, 0xc0..=0xcf) && !matches!(kind, 0xc4 | 0xc8 | 0xcc);
-    if is_frame || kind == 0xe2 {
+    if is_frame || matches!(kind, 0xe2 | 0xda) {
         let mut head = Vec::with_capacity(32);
         left -= reader.by_ref().take(u64::from(left.min(32))).read_to_end(&mut head)? as u16;
         if is_frame {
             look.frame(kind, &head);
         }
+        look.in_scans |= kind == 0xda && head.first().is_some_and(|count| *count < look.components);
         look.has_companions |= kind == 0xe2 && head.starts_with(b"MPF\0");
     }
     reader.seek_relative(i64::from(left))
@@ -186,9 +188,10 @@ fn segment(reader: &mut (impl BufRead + Seek), kind: u8, look: &mut JpegLook) ->
 impl JpegLook {
     /// Takes a frame header: precision, size, and for each component its place and sampling.
     fn frame(&mut self, kind: u8, head: &[u8]) {
-        let [_, a, b, c, d, _, components @ ..] = head else { return };
+        let [_, a, b, c, d, count, components @ ..] = head else { return };
+        self.components = *count;
         (self.height, self.width) = (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]));
-        self.progressive = matches!(kind, 0xc2 | 0xc6 | 0xca | 0xce);
+        self.in_scans = matches!(kind, 0xc2 | 0xc6 | 0xca | 0xce);
         let sampling = components.chunks_exact(3).map(|c| (f64::from(c[1] >> 4), f64::from(c[1] & 15)));
         let most = sampling.clone().fold((1.0_f64, 1.0_f64), |most, s| (most.0.max(s.0), most.1.max(s.1)));
         self.samples_per_pixel = sampling.map(|s| s.0 * s.1 / (most.0 * most.1)).sum();
@@ -213,7 +216,7 @@ mod tests {
         let preview = [&[0xff, 0xe1, 0, 8][..], &[0xff, 0xd8, 0xff, 0xd9, 1, 2]].concat();
         let bytes = jpeg_of(9, &preview);
         let look = jpeg(&mut Cursor::new(&bytes)).unwrap();
-        assert!(look.whole && look.progressive && !look.has_companions, "{look:?}");
+        assert!(look.whole && look.in_scans && !look.has_companions, "{look:?}");
         assert_eq!((look.width, look.height, look.samples_per_pixel), (9, 9, 1.5));
         for end in 0..bytes.len() - 1 {
             assert!(!jpeg(&mut Cursor::new(&bytes[..end])).unwrap().whole, "{end}");

@@ -77,7 +77,7 @@ pub fn picture(
     let pixels = u64::from(width) * u64::from(height);
     let (small_width, small_height) = divided(width, height, divisor);
     let small = u64::from(small_width) * u64::from(small_height);
-    let coefficients = jpeg.filter(|jpeg| jpeg.progressive).map_or(0.0, |jpeg| jpeg.samples_per_pixel * 2.0);
+    let coefficients = jpeg.filter(|jpeg| jpeg.in_scans).map_or(0.0, |jpeg| jpeg.samples_per_pixel * 2.0);
     if format == ImageFormat::Jpeg && divisor > 1 {
         // Line by line, into the picture; four inks become three colours.
         let planes = small * (u64::from(color.bytes_per_pixel()) + 4) + 8 * MIB;

@@ -35,10 +35,15 @@ pub fn jpeg(mut media: &File, by: u32) -> Result<DynamicImage, Refusal> {
     let decoded = catch_unwind(AssertUnwindSafe(|| scaled(media, by.min(8))));
     let picture = match decoded {
         Ok(Ok(picture)) => picture,
+        Ok(Err(error)) if error.kind() == io::ErrorKind::OutOfMemory => {
+            return Err(Refusal::new(Failure::Memory, error));
+        }
         Ok(Err(error)) => return Err(Refusal::new(Failure::Corrupt, error)),
         Err(said) => {
-            let said = said.downcast_ref::<String>().map_or("its JPEG data cannot be decoded", String::as_str);
-            return Err(Refusal::new(Failure::Corrupt, said));
+            let said =
+                said.downcast_ref::<String>().map_or("its JPEG data cannot be decoded", String::as_str);
+            let starved = said.contains("Insufficient memory");
+            return Err(Refusal::new(if starved { Failure::Memory } else { Failure::Corrupt }, said));
         }
     };
     let picture = picture.ok_or_else(|| Refusal::new(Failure::Corrupt, "fewer pixels than its size says"))?;
@@ -53,7 +58,8 @@ fn scaled(media: &File, by: u32) -> io::Result<Option<DynamicImage>> {
     Ok(match decoder.image()? {
         Format::Gray(mut started) => {
             let (width, height) = size(&started);
-            ImageBuffer::from_raw(width, height, started.read_scanlines::<u8>()?).map(DynamicImage::ImageLuma8)
+            ImageBuffer::from_raw(width, height, started.read_scanlines::<u8>()?)
+                .map(DynamicImage::ImageLuma8)
         }
         Format::RGB(mut started) => {
             let (width, height) = size(&started);

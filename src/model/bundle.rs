@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::ModelError;
 use super::manifest::{Manifest, Picture, TowerSpec};
-use crate::preprocess::{ClipSpec, PictureRule};
+use crate::preprocess::ClipSpec;
 use crate::types::{Modality, ModelId, Space};
 
 const MAX_MANIFEST_BYTES: u64 = 16 << 20;
@@ -201,10 +201,7 @@ impl Bundle {
             sample_rate_hz,
             samples: audio.map_or(samples, |audio| audio.samples),
             stride_secs: stride_secs.unwrap_or(window_secs),
-            picture: picture.map_or(PictureRule::default(), |picture| PictureRule {
-                shown: picture.picture == Picture::Shown,
-                crop_bars: picture.crop_bars,
-            }),
+            shown: picture.is_some_and(|picture| picture.picture == Picture::Shown),
         }
     }
 

@@ -98,8 +98,6 @@ pub(super) struct VideoPreprocessing {
     pub crop: usize,
     #[serde(default)]
     pub picture: Picture,
-    #[serde(default)]
-    pub crop_bars: bool,
 }
 
 /// Which picture of a frame the towers were trained on. Bundles that do not say it were made before there was
@@ -119,19 +117,12 @@ pub(super) struct ImagePreprocessing {
     pub crop: usize,
     #[serde(default)]
     pub picture: Picture,
-    #[serde(default)]
-    pub crop_bars: bool,
 }
 
 impl ImagePreprocessing {
     /// What a frame goes through.
     fn of(video: &VideoPreprocessing) -> Self {
-        Self {
-            resize_shorter_side: video.resize_shorter_side,
-            crop: video.crop,
-            picture: video.picture,
-            crop_bars: video.crop_bars,
-        }
+        Self { resize_shorter_side: video.resize_shorter_side, crop: video.crop, picture: video.picture }
     }
 }
 

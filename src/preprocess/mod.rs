@@ -31,17 +31,8 @@ pub struct ClipSpec {
     pub samples: usize,
     /// Seconds from one clip's start to the next one's.
     pub stride_secs: f64,
-    /// Which picture is taken of a frame.
-    pub picture: PictureRule,
-}
-
-/// What a frame's picture is, before it is resized and cropped (`docs/bundle.md`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PictureRule {
-    /// As it is meant to be shown rather than as it is stored.
+    /// Frames as they are meant to be shown, rather than as they are stored (`docs/bundle.md`).
     pub shown: bool,
-    /// Without the black bars around it.
-    pub crop_bars: bool,
 }
 
 /// One clip's tensors.

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::sync::LazyLock;
 
 use triptych::media::{Decoder, DecoderConfig, Limits, MediaError};
-use triptych::preprocess::{AssetSummary, ClipReader, ClipSpec, PictureRule, thumbnail};
+use triptych::preprocess::{AssetSummary, ClipReader, ClipSpec, thumbnail};
 
 /// A picture whose every place can be told: colours that run along both axes, a block in one corner.
 #[derive(Clone)]
@@ -121,7 +121,7 @@ fn spec() -> ClipSpec {
         sample_rate_hz: 48_000,
         samples: 38_400,
         stride_secs: 0.8,
-        picture: PictureRule { shown: true, crop_bars: false },
+        shown: true,
     }
 }
 

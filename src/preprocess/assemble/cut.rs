@@ -33,7 +33,7 @@ impl Cut {
         Self {
             fps,
             sample_rate_hz: spec.sample_rate_hz,
-            shown: spec.picture.shown,
+            shown: spec.shown,
             first_frame,
             end_frame,
             run_up,
@@ -84,7 +84,7 @@ mod tests {
             sample_rate_hz: 48_000,
             samples: 48_000,
             stride_secs: 1.0,
-            picture: Default::default(),
+            shown: true,
         }
     }
 

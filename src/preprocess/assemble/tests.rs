@@ -37,7 +37,7 @@ fn spec(crop: usize) -> ClipSpec {
         sample_rate_hz: 48_000,
         samples: 153_600,
         stride_secs: 3.2,
-        picture: Default::default(),
+        shown: true,
     }
 }
 
