@@ -350,6 +350,24 @@ mod tests {
     }
 
     #[test]
+    fn trainer_and_server_choose_the_same_filters() {
+        #[derive(Deserialize)]
+        struct Row {
+            line: String,
+            size: (u32, u32),
+            filters: String,
+        }
+        let rows: Vec<Row> = serde_json::from_str(include_str!("../../tests/pictures/shown.json")).unwrap();
+        assert!(rows.len() > 10);
+        for row in rows {
+            let video = line(&row.line);
+            assert_eq!(video.shown_size(), Some(row.size), "{}", row.line);
+            let filters = Shape::film(&video).chain(Some("fps=fps=10:start_time=0"));
+            assert_eq!(filters, row.filters, "{}", row.line);
+        }
+    }
+
+    #[test]
     fn most_films_need_nothing() {
         for text in [
             "h264 (High) (avc1 / 0x31637661), yuv420p(progressive), 640x360, 495 kb/s, 25 fps (default)",
