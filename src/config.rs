@@ -51,6 +51,9 @@ pub struct LimitArgs {
     /// Longest asset, seconds.
     #[arg(long, env = "TRIPTYCH_MAX_DURATION_SECS", value_parser = positive_secs)]
     pub max_duration_secs: Option<f64>,
+    /// Most pixels of a picture, as stored; one of more than 8192 x 4320 is made smaller while it is decoded.
+    #[arg(long, env = "TRIPTYCH_MAX_PICTURE_PIXELS", default_value_t = 1 << 28, value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_picture_pixels: u64,
     /// Wall-clock cap of one decode, seconds.
     #[arg(long, env = "TRIPTYCH_DECODE_TIMEOUT_SECS", value_parser = clap::value_parser!(u64).range(1..))]
     pub decode_timeout_secs: Option<u64>,
@@ -93,6 +96,7 @@ impl LimitArgs {
         if let Some(secs) = self.decode_timeout_secs {
             limits.wall_clock_secs = secs;
         }
+        limits.max_picture_pixels = self.max_picture_pixels;
         limits.work.cpu_secs_per_mib = self.decode_cpu_secs_per_mib;
         limits.work.clips_per_mib = self.max_clips_per_mib;
         limits.pool = self.pool();

@@ -20,6 +20,7 @@ fn large() -> ClipSpec {
         sample_rate_hz: 48_000,
         samples: 153_600,
         stride_secs: 3.2,
+        shown: true,
     }
 }
 
@@ -152,7 +153,7 @@ struct Real {
 #[rustfmt::skip]
 const REAL: &[Real] = &[
     // 100 and 25 frames.
-    Real { name: "arm_wrestling.mp4", kind: AssetKind::Video, secs: 10.0, size: (340, 256), sound: false,
+    Real { name: "arm_wrestling.mp4", kind: AssetKind::Video, secs: 10.0, size: (427, 256), sound: false,
            large: (&[0.0, 3.2, 6.4, 6.8], 10.0), small: (&[0.0, 3.2, 6.4, 6.8], 10.0) },
     // 50 and 13 frames; 13 / 2.5 lies behind the end.
     Real { name: "av1_video.mkv", kind: AssetKind::Video, secs: 5.0, size: (640, 360), sound: false,
@@ -525,7 +526,7 @@ async fn what_is_not_media_is_refused() {
             "unsupported_media",
         ),
         (file("script.sh", b"#!/bin/sh\necho\n"), "unsupported_media"),
-        (file("heic.jpg", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"), "unsupported_media"),
+        (file("cut.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"), "corrupt_media"),
         (MEDIA.path().to_owned(), "not_a_file"),
         (PathBuf::from("/dev/zero"), "not_a_file"),
         (MEDIA.path().join("absent.mp4"), "cannot_open"),
@@ -622,7 +623,7 @@ async fn limits_hold() {
     };
     let video = av("limits.mp4", &format!("{H264} -c:a aac"));
     let picture = make("limits.png", "-f lavfi -i testsrc2=s=320x240 -frames:v 1");
-    let few_pixels = with(|limits| limits.max_pixels = 10_000);
+    let few_pixels = with(|limits| (limits.max_pixels, limits.max_picture_pixels) = (10_000, 10_000));
     assert_eq!(code(read(&few_pixels, &video, &small(), None).await), "too_many_pixels");
     assert_eq!(code(read(&few_pixels, &picture, &small(), None).await), "too_many_pixels");
     assert_eq!(thumbnail(&few_pixels, &video, 0.0, 100).await.unwrap_err().code(), "too_many_pixels");

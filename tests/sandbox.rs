@@ -84,6 +84,7 @@ fn decode_with(ffmpeg: PathBuf) -> String {
         sample_rate_hz: 48_000,
         samples: 38_400,
         stride_secs: 0.8,
+        shown: true,
     };
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("any.mp4");

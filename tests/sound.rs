@@ -18,6 +18,7 @@ const SPEC: ClipSpec = ClipSpec {
     sample_rate_hz: RATE as u32,
     samples: RATE / 10,
     stride_secs: 0.1,
+    shown: true,
 };
 
 fn native() -> PathBuf {

@@ -1,5 +1,6 @@
-//! A child, and a second one with more memory where the first one's bounds turned out too narrow.
+//! A child, and a second one where the first showed that it needs more memory, or other filters.
 
+use super::filters::Shape;
 use super::need::FFMPEG_FIRST;
 use super::stream::Ended;
 use super::{Limits, MediaError};
@@ -14,21 +15,26 @@ pub struct Bounds {
     pub ffmpeg_bytes: u64,
     /// By how much the child's own estimates are multiplied.
     pub factor: u64,
+    /// What ffmpeg is to do to its frames.
+    pub shape: Shape,
 }
 
-/// Runs children until one had memory enough, or what a file may use at most.
-pub fn with_memory<T>(
+/// Runs children until one had memory enough, or what a file may use at most, and the filters its file needs.
+pub fn with_bounds<T>(
     limits: &Limits,
+    shape: Shape,
     mut run: impl FnMut(Bounds) -> Result<(T, Ended), MediaError>,
 ) -> Result<(T, Ended), MediaError> {
     let most = limits.address_space_bytes;
-    let mut bounds = Bounds { ffmpeg_bytes: FFMPEG_FIRST.min(most), factor: 1 };
-    let (mut told, mut starved) = (false, false);
+    let mut bounds = Bounds { ffmpeg_bytes: FFMPEG_FIRST.min(most), factor: 1, shape };
+    let (mut told, mut starved, mut shaped) = (false, false, false);
     loop {
         let (value, ended) = run(bounds)?;
-        if let Some(bytes) = ended.wants.filter(|_| !told) {
-            told = true;
-            bounds.ffmpeg_bytes = bytes.min(most);
+        let (bytes, shape) = (ended.wants.filter(|_| !told), ended.wants_shape.filter(|_| !shaped));
+        if bytes.is_some() || shape.is_some() {
+            (told, shaped) = (told || bytes.is_some(), shaped || shape.is_some());
+            bounds.ffmpeg_bytes = bytes.map_or(bounds.ffmpeg_bytes, |bytes| bytes.min(most));
+            bounds.shape = shape.unwrap_or(bounds.shape);
         } else if ended.starved() && ended.frames + ended.samples == 0 && !starved {
             starved = true;
             bounds.factor = MORE;

@@ -3,7 +3,8 @@
 use std::fs::File;
 use std::time::Duration;
 
-use super::attempt::{Bounds, with_memory};
+use super::attempt::{Bounds, with_bounds};
+use super::filters::Shape;
 use super::pool::Seat;
 use super::process::Worker;
 use super::protocol::{Engine, Failure, Request, Streams, Task};
@@ -11,6 +12,7 @@ use super::stream::{Cancel, Caps, Ended, MediaInfo, Sink, Sought, pump};
 use super::timing::places_to_seek;
 use super::work::thread_cpu;
 use super::{Decoder, Limits, MediaError};
+use crate::types::AssetKind;
 
 /// What to decode.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +27,8 @@ pub struct DecodeRequest {
     pub wanted_secs: f64,
     /// How much to decode, seconds; all if absent.
     pub duration_secs: Option<f64>,
+    /// Frames as they are meant to be shown, or as they are stored (`docs/bundle.md`).
+    pub shown: bool,
 }
 
 /// How a decode ended.
@@ -59,9 +63,9 @@ pub fn decode(
     cancel: Option<&Cancel>,
 ) -> Result<Outcome, MediaError> {
     let budget = Budget::of(&decoder.config.limits, media)?;
-    let places = places_to_seek(request.start_secs).collect();
-    let mut run =
-        Run { decoder, seat, media, request, sink, cancel, budget, cpu: Duration::ZERO, places, place: 0 };
+    let (places, shape, cpu) =
+        (places_to_seek(request.start_secs).collect(), Shape::default(), Duration::ZERO);
+    let mut run = Run { decoder, seat, media, request, sink, cancel, budget, shape, cpu, places, place: 0 };
     // Most videos have sound, and ffmpeg says at once when a track is missing: guess, then correct.
     let first = run.attempt(Streams::Both)?;
     let engine = first.started.as_ref().map(|started| started.engine);
@@ -100,6 +104,8 @@ struct Run<'a> {
     sink: &'a mut dyn Sink,
     cancel: Option<&'a Cancel>,
     budget: Budget,
+    /// What the file's frames need, as far as it is known.
+    shape: Shape,
     cpu: Duration,
     /// Where to seek, and which of these is tried.
     places: Vec<f64>,
@@ -110,6 +116,7 @@ impl Run<'_> {
     fn attempt(&mut self, streams: Streams) -> Result<Ended, MediaError> {
         loop {
             let ended = self.attempt_from(self.places[self.place], streams)?;
+            self.shape = ended.shape(self.request.shown);
             match ended.next_place(self.place, self.places.len()) {
                 Some(next) => self.place = next,
                 None => {
@@ -121,16 +128,18 @@ impl Run<'_> {
     }
 
     fn attempt_from(&mut self, seek_secs: f64, streams: Streams) -> Result<Ended, MediaError> {
-        let DecodeRequest { fps, sample_rate_hz, start_secs, wanted_secs, duration_secs } = self.request;
+        let DecodeRequest { fps, sample_rate_hz, start_secs, wanted_secs, duration_secs, shown } =
+            self.request;
         let task = Task::Clips { fps, sample_rate_hz, seek_secs, start_secs, duration_secs, streams };
         let latest = ((wanted_secs - start_secs) * fps).round() as i64;
         let sought = (seek_secs > 0.0).then_some(Sought { latest, start_secs });
         let config = &self.decoder.config;
         let limits = &config.limits;
-        let ((), ended) = with_memory(limits, |bounds| {
+        let ((), ended) = with_bounds(limits, self.shape, |bounds| {
             let left = self.budget.without(self.cpu);
             let worker = Worker::start(config, self.media, &request(self.decoder, task, bounds, left))?;
-            let caps = Caps { sought, start_secs, ..caps(limits, fps, streams, left) };
+            let caps =
+                Caps { fps, sought, start_secs, shape: bounds.shape, shown, ..caps(limits, streams, left) };
             let ended = pump(worker, self.seat, self.sink, self.cancel, caps)?;
             self.cpu += ended.exit.cpu;
             Ok(((), ended))
@@ -145,6 +154,9 @@ impl Run<'_> {
         let log = &first.log;
         let (video, audio) = (log.video_streams > 0, log.audio_streams > 0);
         let mut complaint = match (log.opened, video, audio) {
+            (true, false, false) if first.is_picture() => {
+                return Err(MediaError::Corrupt("its picture is missing, so it was cut off".into()));
+            }
             (true, false, false) => return Err(MediaError::NoStreams("picture or sound track")),
             (true, true, true) if first.exit.code == Some(0) => return Ok(first),
             (true, ..) => first.complaint(limits),
@@ -247,21 +259,27 @@ pub fn request(decoder: &Decoder, task: Task, bounds: Bounds, budget: Budget) ->
         cpu_secs: cpu_cap_secs(limits, budget),
         address_space_bytes: limits.address_space_bytes,
         max_pixels: limits.max_pixels,
+        max_picture_pixels: limits.max_picture_pixels,
         max_duration_secs: limits.max_duration_secs,
+        shape: bounds.shape,
         ffmpeg_bytes: bounds.ffmpeg_bytes,
         memory_factor: bounds.factor,
     }
 }
 
-pub fn caps(limits: &Limits, fps: f64, streams: Streams, budget: Budget) -> Caps {
+/// For one frame a second, as shown.
+pub fn caps(limits: &Limits, streams: Streams, budget: Budget) -> Caps {
     Caps {
         wall_clock: Duration::from_secs(limits.wall_clock_secs),
         max_pixels: limits.max_pixels,
+        max_picture_pixels: limits.max_picture_pixels,
         max_duration_secs: limits.max_duration_secs,
-        fps,
+        fps: 1.0,
         start_secs: 0.0,
         streams,
         sought: None,
+        shape: Shape::default(),
+        shown: true,
         address_space_bytes: limits.address_space_bytes,
         file_bytes: budget.file_bytes,
         cpu: budget.cpu,
@@ -281,7 +299,7 @@ impl Ended {
             return Err(limits.work.too_much_cpu(budget.file_bytes));
         }
         if let Some((failure, detail)) = &self.failed {
-            return Err(refusal(*failure, detail, limits));
+            return Err(refusal(*failure, detail, limits, self.max_pixels(limits)));
         }
         if self.stopped {
             return Ok(());
@@ -358,12 +376,18 @@ impl Ended {
         }
     }
 
+    /// The cap on pixels that held for it.
+    fn max_pixels(&self, limits: &Limits) -> u64 {
+        let film = self.started.as_ref().is_some_and(|started| started.engine == Engine::Ffmpeg);
+        if film && !self.is_picture() { limits.max_pixels } else { limits.max_picture_pixels }
+    }
+
     /// Why ffmpeg gave nothing.
     pub fn complaint(&self, limits: &Limits) -> MediaError {
         let log = &self.log;
         let main = log.main_error().to_owned();
         if log.has_error("max pixel count") {
-            return MediaError::TooManyPixels { limit: limits.max_pixels, detail: main };
+            return MediaError::TooManyPixels { limit: self.max_pixels(limits), detail: main };
         }
         if self.starved() {
             return MediaError::DecodeLimit("memory");
@@ -407,6 +431,9 @@ impl Ended {
         }
         let whole = request.start_secs == 0.0 && request.duration_secs.is_none();
         let info = self.info.as_ref()?;
+        if info.kind == Some(AssetKind::Image) {
+            return self.note_of_picture();
+        }
         let rate = f64::from(info.sample_rate_hz.max(1));
         let decoded = (frames as f64 / request.fps).max(samples as f64 / rate);
         let sound_file = self.log.video_streams == 0;
@@ -441,13 +468,27 @@ impl Ended {
     }
 }
 
-fn refusal(failure: Failure, detail: &str, limits: &Limits) -> MediaError {
+impl Ended {
+    /// Why a picture is not whole.
+    fn note_of_picture(&self) -> Option<String> {
+        let cut = self.damaged > 0 || self.log.cut_short || self.exit.signal.is_some();
+        if cut {
+            return Some("truncated: the file ends before its picture does".to_owned());
+        }
+        let said = !self.log.errors.is_empty();
+        said.then(|| {
+            format!("damaged: a part of the picture could not be decoded ({})", self.log.main_error())
+        })
+    }
+}
+
+fn refusal(failure: Failure, detail: &str, limits: &Limits, max_pixels: u64) -> MediaError {
     let detail: String = detail.chars().filter(|c| !c.is_control()).take(200).collect();
     match failure {
         Failure::Unsupported => MediaError::Unsupported(detail),
         Failure::Encrypted => MediaError::Encrypted(detail),
         Failure::Corrupt => MediaError::Corrupt(detail),
-        Failure::TooManyPixels => MediaError::TooManyPixels { limit: limits.max_pixels, detail },
+        Failure::TooManyPixels => MediaError::TooManyPixels { limit: max_pixels, detail },
         Failure::TooLong => {
             let secs = detail.parse().unwrap_or(limits.max_duration_secs);
             MediaError::TooLong { secs, limit_secs: limits.max_duration_secs }

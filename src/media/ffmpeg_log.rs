@@ -5,10 +5,13 @@
 
 use std::collections::VecDeque;
 
+use super::filters::VideoLine;
 use super::sound::Places;
 
 /// Longest line looked at, bytes; the rest of a line is dropped.
 const MAX_LINE: usize = 2048;
+/// Video streams looked at: pictures and thumbnails of one file.
+const MAX_VIDEOS: usize = 64;
 /// Error lines kept, the first ones.
 const MAX_ERRORS: usize = 12;
 /// Ends of frames that may be known before the frames have been read: more than ffmpeg's queues hold.
@@ -41,10 +44,8 @@ pub struct FfmpegLog {
     pub duration_secs: Option<f64>,
     pub video_streams: usize,
     pub audio_streams: usize,
-    /// Of the first video stream as coded; the picture may still be turned.
-    pub size: Option<(u32, u32)>,
-    /// Of the first video stream: `yuv420p`.
-    pub pixel_format: String,
+    /// The video streams and groups of tiles as described, the first ones.
+    pub videos: Vec<VideoLine>,
     /// The whole input has been described.
     pub mapped: bool,
     /// Where each frame ends, in sampling periods, in the order of the frames (see `timing::sampling`).
@@ -86,6 +87,12 @@ impl FfmpegLog {
                 self.line.push(byte);
             }
         }
+    }
+
+    /// The stream that is read: a film's first, a container of pictures' preferred one.
+    pub fn video(&self, picture: bool) -> Option<&VideoLine> {
+        let preferred = self.videos.iter().find(|video| picture && video.default);
+        preferred.or(self.videos.first())
     }
 
     /// Whether any error holds the text.
@@ -178,23 +185,19 @@ impl FfmpegLog {
             if let Some(start) = start.filter(|start: &f64| self.format == "matroska,webm" && *start > 0.0) {
                 self.duration_secs = self.duration_secs.map(|end| (end - start).max(0.0));
             }
-        } else if line.starts_with("  Stream #0:") {
+        } else if line.starts_with("  Stream #0:") || line.starts_with("  Stream group #0:") {
             self.take_stream(line);
         }
     }
 
     fn take_stream(&mut self, line: &str) {
-        if line.contains(": Video: ") {
+        if line.contains(": Video: ") || line.contains(": Tile Grid: ") {
             // Cover art and chapter pictures are no video: ffmpeg's specifier `V` leaves them out.
             if ["(attached pic)", "(timed thumbnails)"].iter().any(|mark| line.contains(mark)) {
                 return;
             }
             self.video_streams += 1;
-            if self.size.is_none() {
-                self.size = line.split([',', ' ']).find_map(size);
-                let format = line.split(", ").nth(1).unwrap_or_default();
-                self.pixel_format = format.split('(').next().unwrap_or_default().to_owned();
-            }
+            self.videos.extend(VideoLine::read(line).filter(|_| self.videos.len() < MAX_VIDEOS));
         } else if line.contains(": Audio: ") {
             self.audio_streams += 1;
         }
@@ -216,13 +219,6 @@ fn clock_secs(text: &str) -> Option<f64> {
         + minutes.parse::<f64>().ok()? * 60.0
         + secs.parse::<f64>().ok()?;
     (total.is_finite() && total > 0.0).then_some(total)
-}
-
-/// `640x360` to its numbers.
-fn size(word: &str) -> Option<(u32, u32)> {
-    let (width, height) = word.split_once('x')?;
-    let (width, height) = (width.parse().ok()?, height.parse().ok()?);
-    (width > 0 && height > 0).then_some((width, height))
 }
 
 #[cfg(test)]
@@ -263,8 +259,8 @@ mod tests {
             CHAPLIN.as_bytes().chunks(step).for_each(|chunk| log.feed(chunk));
             assert_eq!(log.duration_secs, Some(69.64));
             assert_eq!((log.video_streams, log.audio_streams), (1, 1));
-            assert_eq!(log.size, Some((640, 360)));
-            assert_eq!((log.pixel_format.as_str(), log.mapped), ("yuv420p", true));
+            assert_eq!((log.videos.len(), log.videos[0].size), (1, Some((640, 360))));
+            assert_eq!((log.videos[0].pixel_format.as_str(), log.mapped), ("yuv420p", true));
             assert_eq!((&log.ends, log.first), (&[4, 54_000].into(), Some(-20)));
             assert_eq!(log.format, "mov,mp4,m4a,3gp,3g2,mj2");
             let places = [(Some(48), 1024), (Some(-1), 1048), (Some(48), 123_456), (None, 21)];

@@ -116,11 +116,11 @@ impl Decoder {
         let nothing = std::fs::File::open("/dev/null").map_err(|e| MediaError::Worker(e.to_string()))?;
         let limits = Limits { wall_clock_secs: CHECK_SECS, ..self.config.limits.clone() };
         let budget = Budget::of(&limits, &nothing)?;
-        let bounds = Bounds { ffmpeg_bytes: FFMPEG_FIRST, factor: 1 };
+        let bounds = Bounds { ffmpeg_bytes: FFMPEG_FIRST, factor: 1, shape: Default::default() };
         let worker = Worker::start(&self.config, &nothing, &request(self, Task::Health, bounds, budget))?;
         // Not one of the pool's: that it is busy says nothing about health.
         let seat = Seat::of_no_pool();
-        let (said, ended) = collect(worker, &seat, caps(&limits, 1.0, Streams::Both, budget))?;
+        let (said, ended) = collect(worker, &seat, caps(&limits, Streams::Both, budget))?;
         if let Some((_, detail)) = &ended.failed {
             return Err(MediaError::Worker(detail.clone()));
         }

@@ -1,48 +1,57 @@
 //! Still pictures inside the worker, through the `image` crate.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Seek, Write};
+use std::io::{BufReader, BufWriter, Seek, Write};
 
 use image::codecs::jpeg::JpegEncoder;
 use image::metadata::Orientation;
 use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
-use super::need;
+use super::headers::JpegLook;
 use super::protocol::{Engine, Failure, Started, Task};
-use super::upright::{upright_size, write_rgb};
+use super::upright::{is_sideways, upright_size, write_rgb};
 use super::worker::{Decoded, Job, Refusal};
+use super::{need, reduce};
 use crate::types::AssetKind;
 
 /// Quality of thumbnails, 1-100.
 const JPEG_QUALITY: u8 = 85;
-/// Where a JPEG's frame header lies, behind what cameras write before it.
-const JPEG_HEAD_BYTES: u64 = 1 << 20;
+/// What ffmpeg calls its reader of TIFF.
+pub const TIFF_DEMUXER: &str = "tiff_pipe";
 
 /// Decodes the job's picture to standard output, upright, as PPM (or JPEG for a thumbnail).
-pub fn decode(job: &mut Job, format: ImageFormat) -> Result<Decoded, Refusal> {
-    let bad = |e: ImageError| refusal(&e);
+pub fn decode(job: &mut Job, format: ImageFormat, jpeg: Option<JpegLook>) -> Result<Decoded, Refusal> {
     let mut limits = Limits::default();
     limits.max_alloc = Some(job.request.address_space_bytes / 2);
-    let decoder = open(&job.media, format, &limits)?;
+    let mut decoder = match open(&job.media, format, &limits) {
+        Err(refusal) if needs_ffmpeg(format, &refusal) => return Ok(Decoded::TryFfmpeg(TIFF_DEMUXER)),
+        opened => opened?,
+    };
     let (size, color) = (decoder.dimensions(), decoder.color_type());
-    let (width, height) = size;
+    let orientation = decoder.orientation().map_err(|e| refusal(&e))?;
     drop(decoder);
-    if u64::from(width) * u64::from(height) > job.request.max_pixels {
+    let (width, height) = size;
+    if u64::from(width) * u64::from(height) > job.request.max_picture_pixels {
         return Err(Refusal::new(Failure::TooManyPixels, format!("{width} x {height}")));
     }
     let file_bytes = job.media.metadata().map_err(|e| Refusal::new(Failure::Internal, e))?.len();
-    let progressive = format == ImageFormat::Jpeg && progressive(&job.media)?;
-    let need = need::picture(format, size, color, file_bytes, progressive);
+    let by = reduce::divisor(width, height, job.request.max_pixels);
+    let need = need::picture(format, size, color, file_bytes, jpeg, by);
     let child_bytes = need.child.saturating_mul(job.request.memory_factor);
     job.reserve(child_bytes, need.server)?;
     limits.max_alloc = Some(child_bytes);
-    if format == ImageFormat::Gif && animated_gif(&job.media, &limits)? {
-        return Ok(Decoded::TryFfmpeg("gif"));
+    let mut whole = jpeg.is_none_or(|jpeg| jpeg.whole);
+    if format == ImageFormat::Gif {
+        match gif(&job.media, &limits)? {
+            Gif::Moves => return Ok(Decoded::TryFfmpeg("gif")),
+            Gif::Still { whole: to_its_end } => whole = to_its_end,
+        }
     }
-    let mut decoder = open(&job.media, format, &limits)?;
-    let orientation = decoder.orientation().map_err(bad)?;
-    let picture = DynamicImage::from_decoder(decoder).map_err(bad)?;
-    let (width, height) = upright_size(&picture, orientation);
+    let picture = match pixels(&job.media, format, &limits, by) {
+        Err(refusal) if needs_ffmpeg(format, &refusal) => return Ok(Decoded::TryFfmpeg(TIFF_DEMUXER)),
+        decoded => decoded?,
+    };
+    let (width, height) = if is_sideways(orientation) { (height, width) } else { size };
     job.start(Started {
         engine: Engine::Picture,
         kind: Some(AssetKind::Image),
@@ -52,10 +61,25 @@ pub fn decode(job: &mut Job, format: ImageFormat) -> Result<Decoded, Refusal> {
         width,
         height,
         cut_short: None,
+        reduced: by > 1,
         landlock: false,
     })?;
     write(&job.request.task, picture, orientation)?;
-    Ok(Decoded::Done { damaged: 0 })
+    Ok(Decoded::Done { damaged: u64::from(!whole) })
+}
+
+/// The picture as it is stored, divided.
+fn pixels(media: &File, format: ImageFormat, limits: &Limits, by: u32) -> Result<DynamicImage, Refusal> {
+    if format == ImageFormat::Jpeg && by > 1 {
+        return reduce::jpeg(media, by);
+    }
+    let picture = DynamicImage::from_decoder(open(media, format, limits)?).map_err(|e| refusal(&e))?;
+    Ok(if by > 1 { reduce::mean(&picture, by) } else { picture })
+}
+
+/// TIFF is many formats in one; ffmpeg knows some that the `image` crate does not.
+fn needs_ffmpeg(format: ImageFormat, refusal: &Refusal) -> bool {
+    format == ImageFormat::Tiff && refusal.failure == Failure::Unsupported
 }
 
 fn write(task: &Task, picture: DynamicImage, orientation: Orientation) -> Result<(), Refusal> {
@@ -90,23 +114,23 @@ fn open(mut media: &File, format: ImageFormat, limits: &Limits) -> Result<impl I
     reader.into_decoder().map_err(|e| refusal(&e))
 }
 
-/// Whether a JPEG's coefficients are held whole while it is decoded.
-fn progressive(mut media: &File) -> Result<bool, Refusal> {
-    let mut head = Vec::new();
-    media
-        .rewind()
-        .and_then(|()| media.take(JPEG_HEAD_BYTES).read_to_end(&mut head))
-        .map_err(|e| Refusal::new(Failure::Internal, e))?;
-    Ok(need::jpeg_is_progressive(&head))
+enum Gif {
+    Moves,
+    Still { whole: bool },
 }
 
-/// Whether there is a second frame.
-fn animated_gif(mut media: &File, limits: &Limits) -> Result<bool, Refusal> {
-    let mut two = || -> Result<bool, ImageError> {
+/// Whether there is a second frame; a file that ends before it says so is cut.
+fn gif(mut media: &File, limits: &Limits) -> Result<Gif, Refusal> {
+    let mut two = || -> Result<Gif, ImageError> {
         media.rewind()?;
         let mut decoder = image::codecs::gif::GifDecoder::new(BufReader::new(media))?;
         decoder.set_limits(limits.clone())?;
-        Ok(decoder.into_frames().take(2).filter(Result::is_ok).count() == 2)
+        let mut frames = decoder.into_frames();
+        Ok(match (frames.next(), frames.next()) {
+            (Some(Ok(_)), Some(Ok(_))) => Gif::Moves,
+            (_, None) => Gif::Still { whole: true },
+            _ => Gif::Still { whole: false },
+        })
     };
     two().map_err(|e| refusal(&e))
 }

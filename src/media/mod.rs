@@ -8,6 +8,8 @@ mod decode;
 mod encrypted;
 mod error;
 mod ffmpeg_log;
+mod filters;
+mod headers;
 mod health;
 mod image;
 mod kinds;
@@ -16,6 +18,7 @@ mod pipe;
 mod pool;
 mod process;
 mod protocol;
+mod reduce;
 mod sandbox;
 mod sniff;
 mod sound;
@@ -54,8 +57,10 @@ pub struct Limits {
     pub wall_clock_secs: u64,
     /// Address space of the child, bytes.
     pub address_space_bytes: u64,
-    /// Pixels of one frame or picture.
+    /// Pixels of one frame of a film. A picture of more is made smaller by a power of two while it is decoded.
     pub max_pixels: u64,
+    /// Pixels of one picture, as stored.
+    pub max_picture_pixels: u64,
     /// Longest asset, seconds.
     pub max_duration_secs: f64,
     /// What one file may cost, by its size.
@@ -70,6 +75,7 @@ impl Default for Limits {
             wall_clock_secs: 4 * 3600,
             address_space_bytes: 4 << 30,
             max_pixels: 8192 * 4320,
+            max_picture_pixels: 1 << 28,
             max_duration_secs: 24.0 * 3600.0,
             work: WorkLimits::default(),
             pool: PoolLimits::default(),
@@ -172,7 +178,9 @@ pub(crate) mod fuzzed {
                 cpu_secs: 60,
                 address_space_bytes: 4 << 30,
                 max_pixels: 8192 * 4320,
+                max_picture_pixels: 1 << 28,
                 max_duration_secs: 86_400.0,
+                shape: Default::default(),
                 ffmpeg_bytes: 1 << 28,
                 memory_factor: 1,
             })
@@ -184,7 +192,8 @@ pub(crate) mod fuzzed {
     /// What the child takes for a request makes a command line.
     pub(crate) fn request(bytes: &[u8]) {
         if let Some(request) = Request::read(bytes) {
-            let arguments = video::arguments(&request, "wav", false, 3, 4);
+            let known = video::Known { demuxers: "wav", picture: false, untimed: false };
+            let arguments = video::arguments(&request, known, 3, 4);
             assert!(!arguments.is_empty());
         }
     }
@@ -200,6 +209,7 @@ pub(crate) mod fuzzed {
             height: 0,
             cut_short: None,
             landlock: true,
+            reduced: false,
         };
         let failure = super::protocol::Failure::Corrupt;
         let replies = [

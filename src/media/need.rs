@@ -3,6 +3,9 @@
 
 use image::{ColorType, ImageFormat};
 
+use super::headers::JpegLook;
+use super::reduce::divided;
+
 const MIB: u64 = 1 << 20;
 
 /// ffmpeg before it knows its file: pictures up to 1080p of 10 bits fit.
@@ -12,6 +15,8 @@ const FFMPEG_BASE: u64 = 64 * MIB;
 /// Frames of a video that ffmpeg holds at once: references (16 at most, and then small ones), the queue
 /// before the filters and the frames in them.
 const FFMPEG_FRAMES: f64 = 20.0;
+/// The same for one picture inside a container, in tiles or whole.
+const FFMPEG_STILLS: f64 = 6.0;
 /// RGB pictures on their way out of ffmpeg, and the one that the server reads.
 const FFMPEG_PICTURES: f64 = 6.0;
 /// Decoders' tables, buffers and the process itself.
@@ -19,9 +24,9 @@ const PICTURE_BASE: u64 = 24 * MIB;
 
 /// What ffmpeg, and the server for what it sends, need for a video of this size and pixel format; without
 /// one for sound.
-pub fn ffmpeg(width: u32, height: u32, pixel_format: &str, file_bytes: u64) -> u64 {
+pub fn ffmpeg(width: u32, height: u32, pixel_format: &str, picture: bool, file_bytes: u64) -> u64 {
     let pixels = f64::from(width) * f64::from(height);
-    let frames = pixels * bytes_per_pixel(pixel_format) * FFMPEG_FRAMES;
+    let frames = pixels * bytes_per_pixel(pixel_format) * if picture { FFMPEG_STILLS } else { FFMPEG_FRAMES };
     // A container's index, unpacked: some 48 bytes a packet. Small packets are sound's, whose files are small.
     let index = (file_bytes / 8).min(32 * MIB + file_bytes / 64);
     FFMPEG_BASE + index + (frames + pixels * 3.0 * FFMPEG_PICTURES) as u64
@@ -58,41 +63,37 @@ pub struct PictureNeed {
     pub server: u64,
 }
 
-/// What decoding a picture needs. `progressive` is of a JPEG, whose coefficients are then held whole.
+/// What decoding a picture needs that is made smaller by `divisor`.
 pub fn picture(
     format: ImageFormat,
     (width, height): (u32, u32),
     color: ColorType,
     file_bytes: u64,
-    progressive: bool,
+    jpeg: Option<JpegLook>,
+    divisor: u32,
 ) -> PictureNeed {
     let pixels = u64::from(width) * u64::from(height);
+    let (small_width, small_height) = divided(width, height, divisor);
+    let small = u64::from(small_width) * u64::from(small_height);
+    let coefficients = jpeg.filter(|jpeg| jpeg.in_scans).map_or(0.0, |jpeg| jpeg.samples_per_pixel * 2.0);
+    if format == ImageFormat::Jpeg && divisor > 1 {
+        // Line by line, into the picture; four inks become three colours.
+        let planes = small * (u64::from(color.bytes_per_pixel()) + 4) + 8 * MIB;
+        let child = PICTURE_BASE + planes + (pixels as f64 * coefficients) as u64;
+        return PictureNeed { child, server: small * 3 };
+    }
     let decoded = pixels * u64::from(color.bytes_per_pixel());
     // Beyond the decoded picture itself.
     let extra = match format {
-        ImageFormat::Jpeg => file_bytes + pixels * if progressive { 8 } else { 1 },
+        ImageFormat::Jpeg => file_bytes + pixels + (pixels as f64 * coefficients * 1.25) as u64,
         // The planes of a lossy one and its transparency, or the pixels of a lossless one.
         ImageFormat::WebP => file_bytes + pixels * 6,
         // Two canvases while it is seen whether it moves.
         ImageFormat::Gif => pixels * 12,
         _ => pixels / 4,
     };
-    PictureNeed { child: PICTURE_BASE + decoded + extra, server: pixels * 3 }
-}
-
-/// Whether the head of a JPEG says that it is progressive; also where its frame header lies further on.
-pub fn jpeg_is_progressive(head: &[u8]) -> bool {
-    let mut at = 2;
-    while let Some([0xff, marker, high, low]) = head.get(at..at + 4) {
-        match marker {
-            0xc0 | 0xc1 => return false,
-            0xc2 | 0xda => return true,
-            0xff => at += 1,
-            0x01 | 0xd0..=0xd8 => at += 2,
-            _ => at += 2 + usize::from(u16::from_be_bytes([*high, *low])),
-        }
-    }
-    true
+    let reduced = if divisor > 1 { small * u64::from(color.bytes_per_pixel()) } else { 0 };
+    PictureNeed { child: PICTURE_BASE + decoded + extra + reduced, server: small * 3 }
 }
 
 #[cfg(test)]
@@ -122,17 +123,9 @@ mod tests {
 
     #[test]
     fn ordinary_videos_need_no_more_than_they_are_given_first() {
-        assert!(ffmpeg(1920, 1088, "yuv420p10le", 0) <= FFMPEG_FIRST);
-        assert!(ffmpeg(640, 360, "yuv420p", 0) < 80 * MIB);
-        assert!(ffmpeg(1920, 1080, "yuv420p", 4096 * MIB) < 260 * MIB + 10 * MIB);
-        assert!(ffmpeg(7680, 4320, "yuv420p", 0) > 1000 * MIB);
-    }
-
-    #[test]
-    fn a_jpeg_says_how_it_is_stored() {
-        let head = |marker| [&[0xff, 0xd8, 0xff, 0xe0, 0, 4, 1, 2, 0xff, marker][..], &[0, 17, 8]].concat();
-        assert!(!jpeg_is_progressive(&head(0xc0)));
-        assert!(jpeg_is_progressive(&head(0xc2)));
-        assert!(jpeg_is_progressive(b"\xff\xd8"), "not known is the dearer one");
+        assert!(ffmpeg(1920, 1088, "yuv420p10le", false, 0) <= FFMPEG_FIRST);
+        assert!(ffmpeg(640, 360, "yuv420p", false, 0) < 80 * MIB);
+        assert!(ffmpeg(1920, 1080, "yuv420p", false, 4096 * MIB) < 260 * MIB + 10 * MIB);
+        assert!(ffmpeg(7680, 4320, "yuv420p", false, 0) > 1000 * MIB);
     }
 }

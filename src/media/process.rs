@@ -56,11 +56,13 @@ impl Worker {
         let (control, control_end) = UnixStream::pair().map_err(|e| failed("socket", e))?;
         // Best effort: an unprivileged user has a quota of pipe memory.
         let _ = fcntl_setpipe_size(&frames, PIPE_BYTES);
-        // No environment: the server's holds its secrets. No pre_exec: it would fork a large process.
+        // None of the server's environment, which holds its secrets. The allocator would take a GiB at once, which
+        // the cap on memory counts: it is to take what is used. No pre_exec: it would fork a large process.
         let child = Command::new(&config.worker_exe)
             .arg0("triptych")
             .arg("decode-worker")
             .env_clear()
+            .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
             .stdin(OwnedFd::from(control_end))
             .stdout(Stdio::from(frames_end))
             .stderr(Stdio::from(log_end))

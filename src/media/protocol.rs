@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::filters::Shape;
 use super::sound::Examined;
 use crate::types::AssetKind;
 
@@ -25,7 +26,11 @@ pub struct Request {
     pub cpu_secs: u64,
     pub address_space_bytes: u64,
     pub max_pixels: u64,
+    pub max_picture_pixels: u64,
     pub max_duration_secs: f64,
+    /// What ffmpeg is to do to its frames.
+    #[serde(default)]
+    pub shape: Shape,
     /// What ffmpeg may use, should it be needed, bytes.
     pub ffmpeg_bytes: u64,
     /// By how much other estimates of memory are multiplied: 1, or more where that was too little.
@@ -123,6 +128,8 @@ pub struct Started {
     pub height: u32,
     /// Why the file cannot be all there, by the lengths that it tells: half a sentence.
     pub cut_short: Option<String>,
+    /// Frames are smaller than the picture, whose size this is.
+    pub reduced: bool,
     /// Whether the kernel enforces the Landlock rules.
     pub landlock: bool,
 }

@@ -29,7 +29,8 @@ const TAGGED_SOUND: &str = "mp3,aac,flac,wav,aiff,tta,ape,wv,ac3,eac3,dts";
 
 const MOV: &str = "mov,mp4,m4a,3gp,3g2,mj2";
 
-/// Looks at the first bytes of a file, up to [`SNIFF_BYTES`].
+/// Looks at the first bytes of a file, up to [`SNIFF_BYTES`]. Whether a picture moves is for its headers to say
+/// (`headers::look`).
 pub fn sniff(head: &[u8]) -> Sniffed {
     picture(head)
         .or_else(|| sound(head))
@@ -51,10 +52,7 @@ fn picture(head: &[u8]) -> Option<Sniffed> {
         return Some(Sniffed::Picture(ImageFormat::Jpeg));
     }
     if at(head, 0, b"\x89PNG\r\n\x1a\n") {
-        // The animation chunk must come before the image data.
-        let end = head.windows(4).position(|w| w == b"IDAT").unwrap_or(head.len());
-        let animated = contains(&head[..end], b"acTL");
-        return Some(if animated { Sniffed::Ffmpeg("apng") } else { Sniffed::Picture(ImageFormat::Png) });
+        return Some(Sniffed::Picture(ImageFormat::Png));
     }
     if at(head, 0, b"GIF87a") || at(head, 0, b"GIF89a") {
         return Some(Sniffed::Picture(ImageFormat::Gif));
@@ -66,6 +64,9 @@ fn picture(head: &[u8]) -> Option<Sniffed> {
         } else {
             Sniffed::Picture(ImageFormat::WebP)
         });
+    }
+    if [&b"II*\0"[..], b"MM\0*", b"II+\0", b"MM\0+"].iter().any(|magic| at(head, 0, magic)) {
+        return Some(Sniffed::Picture(ImageFormat::Tiff));
     }
     // "BM" alone is too little: the reserved words must be zero too.
     (at(head, 0, b"BM") && at(head, 6, &[0; 4])).then_some(Sniffed::Picture(ImageFormat::Bmp))
@@ -100,10 +101,9 @@ fn container(head: &[u8]) -> Option<Sniffed> {
     if at(head, 4, b"ftyp") {
         let brand = head.get(8..12).unwrap_or_default();
         return Some(match brand {
-            b"avif" | b"avis" => Sniffed::FfmpegPicture(MOV),
-            b"heic" | b"heix" | b"heim" | b"heis" | b"mif1" | b"msf1" => {
-                Sniffed::Refused("HEIC pictures are not read; convert to JPEG, PNG, WebP or AVIF")
-            }
+            b"avif" | b"avis" | b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" | b"hevm"
+            | b"hevs" | b"mif1" | b"mif2" | b"msf1" | b"miaf" | b"MA1A" | b"MA1B" | b"MiHE" | b"MiHA"
+            | b"MiHB" => Sniffed::FfmpegPicture(MOV),
             _ => Sniffed::Ffmpeg(MOV),
         });
     }
@@ -156,7 +156,8 @@ mod tests {
         assert_eq!(sniff(b"RIFF\0\0\0\0AVI LIST"), Sniffed::Ffmpeg("avi"));
         assert_eq!(sniff(b"\0\0\0\x20ftypisom"), Sniffed::Ffmpeg(MOV));
         assert_eq!(sniff(b"\0\0\0\x20ftypavif"), Sniffed::FfmpegPicture(MOV));
-        assert!(matches!(sniff(b"\0\0\0\x20ftypheic"), Sniffed::Refused(_)));
+        assert_eq!(sniff(b"\0\0\0\x20ftypheic"), Sniffed::FfmpegPicture(MOV));
+        assert_eq!(sniff(b"\0\0\0\x20ftypmif1"), Sniffed::FfmpegPicture(MOV));
         assert_eq!(sniff(b"OggS\0\x02...\x01vorbis"), Sniffed::Sound("ogg"));
         assert_eq!(sniff(b"OggS\0\x02...OpusHead"), Sniffed::Ffmpeg("ogg"));
         assert_eq!(sniff(&[0xff, 0xfb, 0x90, 0x64]), Sniffed::Sound("mp3"));

@@ -2,8 +2,9 @@
 
 use std::fs::File;
 
-use super::attempt::with_memory;
+use super::attempt::with_bounds;
 use super::decode::{Budget, caps, request};
+use super::filters::Shape;
 use super::pool::Seat;
 use super::process::Worker;
 use super::protocol::{Engine, Streams, Task};
@@ -46,9 +47,10 @@ fn run(
     sought: Option<Sought>,
 ) -> Result<(Vec<u8>, Ended), MediaError> {
     let budget = Budget::of(limits, media)?;
-    let done = with_memory(limits, |bounds| {
+    let done = with_bounds(limits, Shape::default(), |bounds| {
         let worker = Worker::start(&decoder.config, media, &request(decoder, task, bounds, budget))?;
-        collect(worker, seat, Caps { sought, ..caps(limits, 1.0, Streams::Both, budget) })
+        let shape = bounds.shape;
+        collect(worker, seat, Caps { sought, shape, ..caps(limits, Streams::Both, budget) })
     })?;
     if done.1.misplaced.is_none() {
         done.1.check(decoder, budget)?;

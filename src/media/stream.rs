@@ -10,6 +10,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::MediaError;
 use super::ffmpeg_log::FfmpegLog;
+use super::filters::{Shape, VideoLine};
 use super::pipe::{FrameReader, SoundReader};
 use super::pool::{Memory, Seat, WORKER_BYTES};
 use super::process::{Exit, Worker};
@@ -45,6 +46,8 @@ pub struct MediaInfo {
     pub width: u32,
     /// See `width`.
     pub height: u32,
+    /// The picture is larger than its frame.
+    pub reduced: bool,
     /// Whether the file has a picture track.
     pub has_video: bool,
     /// Whether the file has a sound track.
@@ -115,6 +118,7 @@ impl Cancel {
 pub struct Caps {
     pub wall_clock: Duration,
     pub max_pixels: u64,
+    pub max_picture_pixels: u64,
     pub max_duration_secs: f64,
     pub fps: f64,
     /// Where decoding is to begin, seconds.
@@ -122,6 +126,10 @@ pub struct Caps {
     pub streams: Streams,
     /// It was told to seek.
     pub sought: Option<Sought>,
+    /// What the child was asked to do to its frames.
+    pub shape: Shape,
+    /// Whether frames are wanted as they are meant to be shown, or as they are stored.
+    pub shown: bool,
     pub address_space_bytes: u64,
     pub file_bytes: u64,
     /// CPU time the child, and this thread since `thread_began`, may take together.
@@ -144,8 +152,12 @@ pub struct Ended {
     pub wants: Option<u64>,
     /// It was ended, before it gave anything, because it must seek elsewhere.
     pub misplaced: Option<Misplaced>,
+    /// It was ended, before it gave anything, because its frames need these filters.
+    pub wants_shape: Option<Shape>,
     /// Memory it had, bytes.
     pub granted: u64,
+    /// Pixels that a frame may have.
+    max_pixels: u64,
     /// Its CPU time was used up.
     pub spent: bool,
     pub damaged: u64,
@@ -245,7 +257,9 @@ impl<'a> Pump<'a> {
             failed: None,
             wants: None,
             misplaced: None,
+            wants_shape: None,
             granted: 0,
+            max_pixels: caps.max_pixels,
             spent: false,
             damaged: 0,
             frames: 0,
@@ -443,15 +457,34 @@ impl<'a> Pump<'a> {
 impl Ended {
     /// The pump ended the child, for a reason that is neither the sink's nor an error.
     fn cut_off(&self) -> bool {
-        self.wants.is_some() || self.misplaced.is_some() || self.spent
+        let restarted = self.wants.is_some() || self.wants_shape.is_some() || self.misplaced.is_some();
+        restarted || self.spent || self.failed.is_some()
+    }
+
+    /// A picture inside a container.
+    pub fn is_picture(&self) -> bool {
+        self.started.as_ref().is_some_and(|started| started.kind == Some(AssetKind::Image))
+    }
+
+    /// What ffmpeg is to do to the frames it described.
+    pub fn shape(&self, shown: bool) -> Shape {
+        match self.log.video(self.is_picture()) {
+            Some(video) if self.is_picture() => Shape::picture(video, self.max_pixels, shown),
+            Some(video) if shown => Shape::film(video),
+            _ => Shape::default(),
+        }
     }
 
     /// What the file is, from the child's greeting and ffmpeg's description.
     pub fn describe(&self) -> Option<MediaInfo> {
         let started = self.started.as_ref()?;
         let ffmpeg = started.engine == Engine::Ffmpeg;
-        let (width, height) =
-            if ffmpeg { self.log.size.unwrap_or_default() } else { (started.width, started.height) };
+        let (width, height) = if ffmpeg {
+            let video = self.log.video(self.is_picture());
+            video.and_then(VideoLine::shown_size).unwrap_or_default()
+        } else {
+            (started.width, started.height)
+        };
         Some(MediaInfo {
             kind: started.kind,
             sample_rate_hz: started.sample_rate_hz,
@@ -460,6 +493,7 @@ impl Ended {
             estimated: self.log.estimated && started.sound.declared_secs.is_none(),
             width,
             height,
+            reduced: started.reduced || self.shape(true).divisor > 1,
             has_video: match started.engine {
                 Engine::Ffmpeg => self.log.video_streams > 0 && self.streams != Streams::Audio,
                 engine => engine == Engine::Picture,
@@ -495,7 +529,7 @@ pub(super) fn hear(bytes: &[u8]) {
     let Ok(media) = std::fs::File::open("/dev/null") else { return };
     let Ok(budget) = super::decode::Budget::of(&limits, &media) else { return };
     let seat = Seat::of_no_pool();
-    let mut pump = Pump::new(super::decode::caps(&limits, 10.0, Streams::Both, budget), &seat);
+    let mut pump = Pump::new(super::decode::caps(&limits, Streams::Both, budget), &seat);
     for byte in bytes {
         match pump.next_reply(*byte) {
             Ok(Some(Reply::Started(started))) => pump.ended.started = Some(started),

@@ -41,7 +41,8 @@ pub fn upright_size(picture: &DynamicImage, orientation: Orientation) -> (u32, u
     if is_sideways(orientation) { (height, width) } else { (width, height) }
 }
 
-fn is_sideways(orientation: Orientation) -> bool {
+/// Whether width and height change places.
+pub fn is_sideways(orientation: Orientation) -> bool {
     use Orientation as O;
     matches!(orientation, O::Rotate90 | O::Rotate270 | O::Rotate90FlipH | O::Rotate270FlipH)
 }

@@ -3,18 +3,24 @@
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 
+use super::filters::{Shape, Source};
 use super::protocol::{Request, Streams, Task};
 use super::{sound, timing};
 
-/// Arguments for one request. `media` is the file's descriptor, `sound` the sound pipe's. Time stamps of a file
-/// that is `untimed` are made of the samples that come out of it.
-pub fn arguments(
-    request: &Request,
-    demuxers: &str,
-    untimed: bool,
-    media: RawFd,
-    sound: RawFd,
-) -> Vec<OsString> {
+/// What is known of a file before ffmpeg looks at it.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    /// What it may be.
+    pub demuxers: &'a str,
+    /// A picture inside a container.
+    pub picture: bool,
+    /// Its time stamps are to be made of the samples that come out of it.
+    pub untimed: bool,
+}
+
+/// Arguments for one request. `media` is the file's descriptor, `sound` the sound pipe's.
+pub fn arguments(request: &Request, known: Known<'_>, media: RawFd, sound: RawFd) -> Vec<OsString> {
+    let Known { demuxers, picture, untimed } = known;
     let mut args = Args::default();
     if matches!(request.task, Task::Health) {
         args.words("-hide_banner -version");
@@ -22,7 +28,12 @@ pub fn arguments(
     }
     args.words("-nostdin -hide_banner -nostats -v repeat+level+info -filter_threads 1 -threads 1");
     args.words("-protocol_whitelist fd -format_whitelist").word(demuxers);
-    args.word("-max_pixels").word(request.max_pixels.to_string());
+    // What their headers say is known already, and ffmpeg would not look as far.
+    if ["apng", "mjpeg", "tiff_pipe"].contains(&demuxers) {
+        args.word("-f").word(demuxers);
+    }
+    let max_pixels = if picture { request.max_picture_pixels } else { request.max_pixels };
+    args.word("-max_pixels").word(max_pixels.to_string());
     if untimed {
         args.words("-fflags +nofillin");
     }
@@ -30,9 +41,12 @@ pub fn arguments(
         Task::Probe | Task::Health => {
             args.input(media);
         }
+        Task::Thumbnail { max_side_px, .. } if picture => {
+            args.input(media).thumbnail(None, max_side_px, request.shape);
+        }
         Task::Thumbnail { at_secs, seek_secs, max_side_px } => {
             args.words(&timing::seek(seek_secs)).input(media);
-            args.thumbnail(at_secs, max_side_px);
+            args.thumbnail(Some(&timing::on_screen(at_secs)), max_side_px, request.shape);
         }
         Task::Clips { fps, sample_rate_hz, seek_secs, start_secs, duration_secs, streams } => {
             // Where samples must be counted, all are; the parent drops what comes before: see `Placer::new`.
@@ -47,10 +61,10 @@ pub fn arguments(
                 timing::part_of_sound(start_secs, duration_secs)
             };
             match streams {
-                Streams::Both => args.frames(&pictures).sound(&samples, sample_rate_hz, sound),
-                Streams::Video => args.frames(&pictures),
+                Streams::Both => args.frames(&pictures, request.shape).sound(&samples, sample_rate_hz, sound),
+                Streams::Video => args.frames(&pictures, request.shape),
                 Streams::Audio => args.sound(&samples, sample_rate_hz, sound),
-                Streams::FirstFrame => args.first_frame(),
+                Streams::FirstFrame => args.first_frame(request.shape),
             };
         }
     }
@@ -78,14 +92,28 @@ impl Args {
     }
 
     /// PPM rather than bare rgb24: every frame says its size.
-    fn frames(&mut self, sampling: &str) -> &mut Self {
-        self.words("-map 0:V:0 -fps_mode passthrough -vf").word(format!("{sampling},scale,format=rgb24"));
+    fn frames(&mut self, sampling: &str, shape: Shape) -> &mut Self {
+        // Behind the filters all pictures are like the first, and what looks at neighbours needs them alike before.
+        let alike = if shape == Shape::default() { "" } else { "scale," };
+        self.filtered(shape, format!("{alike}{},scale,format=rgb24", shape.chain(Some(sampling))));
         self.words("-c:v ppm -pix_fmt rgb24 -threads 1 -thread_queue_size 1 -f image2pipe pipe:1")
     }
 
-    fn first_frame(&mut self) -> &mut Self {
-        self.words("-map 0:V:0 -frames:v 1 -fps_mode passthrough -vf format=rgb24 -c:v ppm -pix_fmt rgb24 -threads 1");
-        self.words("-f image2pipe pipe:1")
+    fn first_frame(&mut self, shape: Shape) -> &mut Self {
+        self.filtered(shape, format!("{},format=rgb24", shape.chain(None)));
+        self.words("-frames:v 1 -c:v ppm -pix_fmt rgb24 -threads 1 -f image2pipe pipe:1")
+    }
+
+    /// The pictures of the one stream, or of the tiles, through a chain of filters.
+    fn filtered(&mut self, shape: Shape, chain: String) -> &mut Self {
+        match shape.source {
+            Source::Film => self.words("-map 0:V:0 -vf").word(chain),
+            Source::Stream(number) => self.word("-map").word(format!("0:{number}")).word("-vf").word(chain),
+            Source::Tiles(group) => {
+                self.word("-filter_complex").word(format!("[0:g:{group}]{chain}[v]")).words("-map [v]")
+            }
+        };
+        self.words("-fps_mode passthrough")
     }
 
     fn sound(&mut self, part: &str, sample_rate_hz: u32, pipe: RawFd) -> &mut Self {
@@ -93,13 +121,14 @@ impl Args {
         self.words("-c:a pcm_f32le -f f32le").word(format!("pipe:{pipe}"))
     }
 
-    fn thumbnail(&mut self, at_secs: f64, max_side_px: u32) -> &mut Self {
+    /// JPEG files have the matrix of BT.601 and the full range, whatever the film has. `choice` picks the one
+    /// frame; without it, it is the first.
+    fn thumbnail(&mut self, choice: Option<&str>, max_side_px: u32, shape: Shape) -> &mut Self {
         let fit = format!(
-            "scale=w=min({max_side_px}\\,iw):h=min({max_side_px}\\,ih):force_original_aspect_ratio=decrease:out_range=pc"
+            "scale=w=min({max_side_px}\\,iw):h=min({max_side_px}\\,ih):force_original_aspect_ratio=decrease:out_range=pc:out_color_matrix=bt601"
         );
-        let one = timing::on_screen(at_secs);
-        self.words("-map 0:V:0 -frames:v 1 -fps_mode passthrough -vf")
-            .word(format!("{one},{fit},format=yuv420p"));
-        self.words("-c:v mjpeg -q:v 3 -strict unofficial -threads 1 -f mjpeg pipe:1")
+        let alike = if shape == Shape::default() { "" } else { "scale," };
+        self.filtered(shape, format!("{alike}{},{fit},format=yuv420p", shape.chain(choice)));
+        self.words("-frames:v 1 -c:v mjpeg -q:v 3 -strict unofficial -threads 1 -f mjpeg pipe:1")
     }
 }

@@ -14,8 +14,9 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use super::protocol::{Engine, Failure, GO, MAX_LINE_BYTES, Reply, Request, Started, Streams, Task};
 use super::sniff::{SNIFF_BYTES, Sniffed, sniff};
 use super::sound::{self, Examined};
+use super::video::{self, Known};
 use super::window::Window;
-use super::{encrypted, image, sandbox, video, whole};
+use super::{encrypted, headers, image, sandbox, whole};
 use crate::types::AssetKind;
 
 /// Why the child stops without an output.
@@ -143,12 +144,14 @@ fn serve(job: &mut Job) -> Result<u64, Refusal> {
     // The parent's descriptor shares its position with ours, and with an earlier attempt's.
     let read = job.media.rewind().and_then(|()| (&job.media).take(SNIFF_BYTES as u64).read_to_end(&mut head));
     read.and_then(|_| job.media.rewind()).map_err(|e| Refusal::new(Failure::Corrupt, e))?;
-    let sniffed = sniff(&head);
+    let corrupt = |e: std::io::Error| Refusal::new(Failure::Corrupt, e);
+    let (sniffed, jpeg) = headers::look(sniff(&head), &job.media).map_err(corrupt)?;
     let decoded = match sniffed {
         Sniffed::Refused(why) => return Err(Refusal::new(Failure::Unsupported, why)),
         Sniffed::Picture(format) => {
-            sandbox::refuse_exec_unless(format == ::image::ImageFormat::Gif).map_err(internal)?;
-            image::decode(job, format)?
+            let may_need_ffmpeg = matches!(format, ::image::ImageFormat::Gif | ::image::ImageFormat::Tiff);
+            sandbox::refuse_exec_unless(may_need_ffmpeg).map_err(internal)?;
+            image::decode(job, format, jpeg)?
         }
         Sniffed::Sound(_) if matches!(job.request.task, Task::Thumbnail { .. }) => {
             return Err(Refusal::new(Failure::NoPicture, "a sound has no picture"));
@@ -166,6 +169,7 @@ fn serve(job: &mut Job) -> Result<u64, Refusal> {
         Decoded::Done { damaged } => Ok(damaged),
         Decoded::TryFfmpeg(demuxers) => {
             let kind = match sniffed {
+                _ if demuxers == image::TIFF_DEMUXER => Some(AssetKind::Image),
                 Sniffed::FfmpegPicture(_) => Some(AssetKind::Image),
                 Sniffed::Sound(_) => Some(AssetKind::Audio),
                 _ => None,
@@ -184,8 +188,14 @@ fn serve(job: &mut Job) -> Result<u64, Refusal> {
 
 /// Becomes ffmpeg; returns only if that fails.
 fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, found: Examined) -> Refusal {
-    let sample_rate_hz = match job.request.task {
-        Task::Clips { sample_rate_hz, .. } => sample_rate_hz,
+    let picture = kind == Some(AssetKind::Image);
+    let sample_rate_hz = match &mut job.request.task {
+        Task::Clips { sample_rate_hz, streams, .. } => {
+            if picture {
+                *streams = Streams::FirstFrame;
+            }
+            *sample_rate_hz
+        }
         _ => 0,
     };
     let untimed = found.untimed;
@@ -199,6 +209,7 @@ fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, found: Exa
         height: 0,
         cut_short: whole::cut_short(&job.media).map(str::to_owned),
         landlock: false,
+        reduced: false,
     };
     let mut prepare = || -> std::io::Result<Vec<std::ffi::OsString>> {
         job.media.seek(SeekFrom::Start(0))?;
@@ -209,7 +220,8 @@ fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, found: Exa
         if let Some(pipe) = job.sound.as_ref().filter(|_| wanted) {
             rustix::io::fcntl_setfd(pipe, FdFlags::empty())?;
         }
-        Ok(video::arguments(&job.request, demuxers, untimed, job.media.as_raw_fd(), sound))
+        let known = Known { demuxers, picture, untimed };
+        Ok(video::arguments(&job.request, known, job.media.as_raw_fd(), sound))
     };
     let arguments = match prepare() {
         Ok(arguments) => arguments,

@@ -96,6 +96,18 @@ pub(super) struct VideoPreprocessing {
     pub frames: usize,
     pub resize_shorter_side: usize,
     pub crop: usize,
+    #[serde(default)]
+    pub picture: Picture,
+}
+
+/// Which picture of a frame the towers were trained on. Bundles that do not say it were made before there was
+/// a choice.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Picture {
+    #[default]
+    Stored,
+    Shown,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -103,6 +115,15 @@ pub(super) struct VideoPreprocessing {
 pub(super) struct ImagePreprocessing {
     pub resize_shorter_side: usize,
     pub crop: usize,
+    #[serde(default)]
+    pub picture: Picture,
+}
+
+impl ImagePreprocessing {
+    /// What a frame goes through.
+    fn of(video: &VideoPreprocessing) -> Self {
+        Self { resize_shorter_side: video.resize_shorter_side, crop: video.crop, picture: video.picture }
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -233,9 +254,8 @@ impl Manifest {
         }
         if let Some(image) = &self.preprocessing.image {
             picture("image", image.resize_shorter_side, image.crop)?;
-            let agree = self.preprocessing.video.as_ref().is_none_or(|video| {
-                (video.resize_shorter_side, video.crop) == (image.resize_shorter_side, image.crop)
-            });
+            let agree =
+                self.preprocessing.video.as_ref().is_none_or(|video| ImagePreprocessing::of(video) == *image);
             ensure(agree, || "preprocessing.image and preprocessing.video differ".into())?;
         }
         if let Some(audio) = &self.preprocessing.audio {
@@ -257,12 +277,10 @@ impl Manifest {
 
     /// Side of the square pictures the towers take, if any takes pictures.
     pub fn picture(&self) -> Option<ImagePreprocessing> {
-        self.preprocessing.image.clone().or_else(|| {
-            self.preprocessing.video.as_ref().map(|video| ImagePreprocessing {
-                resize_shorter_side: video.resize_shorter_side,
-                crop: video.crop,
-            })
-        })
+        self.preprocessing
+            .image
+            .clone()
+            .or_else(|| self.preprocessing.video.as_ref().map(ImagePreprocessing::of))
     }
 
     fn spaces_of(&self, modality: Modality) -> impl Iterator<Item = &SpaceEntry> {

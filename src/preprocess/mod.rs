@@ -30,6 +30,8 @@ pub struct ClipSpec {
     pub samples: usize,
     /// Seconds from one clip's start to the next one's.
     pub stride_secs: f64,
+    /// Frames as they are meant to be shown, rather than as they are stored (`docs/bundle.md`).
+    pub shown: bool,
 }
 
 /// One clip's tensors.

@@ -30,6 +30,7 @@ pub fn spec() -> ClipSpec {
         sample_rate_hz: 48_000,
         samples: 38_400,
         stride_secs: 0.8,
+        shown: true,
     }
 }
 

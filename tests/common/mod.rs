@@ -400,7 +400,8 @@ pub fn sound_of(name: &str, file: &Path, start: f64, end: f64) -> PathBuf {
 
 /// A tone as WAV, of few samples: long ones stay small.
 pub fn tone(name: &str, secs: f64, hz: u32) -> PathBuf {
-    let sound = format!("sine=frequency={hz}:duration={secs}:sample_rate=8000");
+    // Not quite that pitch: whole periods would make all windows equal, and equal clips are one.
+    let sound = format!("sine=frequency={hz}.37:duration={secs}:sample_rate=8000");
     media(name, &["-f", "lavfi", "-i", &sound])
 }
 

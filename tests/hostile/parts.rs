@@ -288,6 +288,7 @@ fn sockets_and_pipes_under_an_allowed_root_are_refused_at_every_door() {
         assert!(answer.status().is_client_error(), "{path}: {}", answer.status());
     }
     // Beside them a folder is indexed.
+    std::fs::copy(common::video("part-a.mp4", 2.0, 300), root.join("beside.mp4")).unwrap();
     let job = server.post_json("/v1/jobs", &json!({"type": "index", "path": root}));
     assert_eq!(server.finished_job(job["id"].as_str().unwrap())["state"], "done");
     server.stop();

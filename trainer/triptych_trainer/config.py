@@ -23,6 +23,8 @@ class ModelConfig:
     """Shorter side after the resize, pixels."""
     crop: int = 200
     """Side of the square crop, pixels; even."""
+    picture: str = "shown"
+    """`shown`: frames as they are meant to be shown; `stored`: as they are coded."""
     sample_rate_hz: int = 48_000
     samples: int = 153_600
     """PCM samples per clip: frames / fps seconds."""
@@ -52,6 +54,8 @@ class ModelConfig:
             raise ValueError("frames and crop must be even")
         if abs(self.frames / self.fps - self.samples / self.sample_rate_hz) > 1e-6:
             raise ValueError("frames / fps and samples / sample_rate_hz must be the same seconds")
+        if self.picture not in ("shown", "stored"):
+            raise ValueError(f"unknown picture {self.picture!r}")
         if self.stem not in ("s2d", "rgb"):
             raise ValueError(f"unknown stem {self.stem!r}")
         if self.backbone not in ("s3d", "tsm"):

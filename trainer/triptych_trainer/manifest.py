@@ -85,6 +85,7 @@ def preprocessing(cfg: ModelConfig, content: Content, towers: list[str]) -> dict
             "frames": cfg.frames,
             "resize_shorter_side": cfg.resize,
             "crop": cfg.crop,
+            "picture": cfg.picture,
         },
         "audio": {"sample_rate_hz": cfg.sample_rate_hz, "samples": cfg.samples},
         "text": {

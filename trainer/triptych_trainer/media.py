@@ -5,6 +5,7 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import imageio_ffmpeg
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from .clips import Span, cut_frames, cut_sound, spans
 from .config import ModelConfig
 from .frames import preprocess
+from .shown import VideoLine
 
 _MEAN = "aformat=sample_fmts=fltp,pan=mono|c0<" + "+".join(f"c{i}" for i in range(64))
 """The mean of a track's channels, whatever their number and layout."""
@@ -27,6 +29,22 @@ _TOLERANCE_SECS = 0.02
 
 class MediaError(RuntimeError):
     """A file that cannot be decoded."""
+
+
+class Track(NamedTuple):
+    """A track that `probe` found; for pictures with their size as ffmpeg turns them."""
+
+    width: int = 0
+    height: int = 0
+    line: VideoLine | None = None
+
+    def shown(self) -> "Track":
+        """The same with square pixels."""
+        if self.line is None:
+            return self
+        width, height = self.line.shown_size()
+        turned = (self.width, self.height) != (self.line.width, self.line.height)
+        return Track(*((height, width) if turned else (width, height)), self.line)
 
 
 @dataclass(frozen=True)
@@ -58,10 +76,12 @@ def decode(
     *,
     span: tuple[float, float] | None = None,
     probed: tuple[dict, float | None] | None = None,
+    shown: bool = True,
 ) -> Decoded:
     """The first video and the first audio stream of a file, or of anything else ffmpeg opens.
 
-    `span`: (start, length) in seconds; `probed`: what `probe` said, if it was asked already.
+    `span`: (start, length) in seconds; `probed`: what `probe` said, if it was asked already;
+    `shown`: frames as they are meant to be shown, or as they are stored.
     """
     kinds, duration_secs = probe(path) if probed is None else probed
     name = Path(path).name
@@ -75,7 +95,10 @@ def decode(
         command += ["-v", "repeat+level+info", "-threads", "1"]
         command += [*_untimed(path), *part, "-i", str(path)]
         if "Video" in kinds:
-            graph = f"fps=fps={fps:g}:start_time=0,format=rgb24"
+            track, graph = kinds["Video"], f"fps=fps={fps:g}:start_time=0"
+            if shown and track.line is not None:
+                track, graph = track.shown(), track.line.filters(graph)
+            graph += ",format=rgb24"
             command += ["-map", "0:v:0", "-vf", graph, "-f", "rawvideo", "-pix_fmt", "rgb24"]
             command += [str(video)]
         if "Audio" in kinds:
@@ -89,10 +112,9 @@ def decode(
             raise MediaError(f"{name}: {' '.join(said)}")
         frames = pcm = None
         if "Video" in kinds:
-            width, height = kinds["Video"]
-            frames = np.fromfile(video, np.uint8).reshape(-1, height, width, 3)
+            frames = np.fromfile(video, np.uint8).reshape(-1, track.height, track.width, 3)
             if not len(frames):
-                frames = _first_picture(path, width, height, part)
+                frames = _first_picture(path, track, part, shown=shown)
         if "Audio" in kinds:
             pcm = placed(np.fromfile(audio, "<f4"), places_told(told), sample_rate_hz)
     return Decoded(frames, pcm, duration_secs)
@@ -146,20 +168,22 @@ def placed(pcm: np.ndarray, places: list[tuple[int | None, int]], rate_hz: int) 
     return np.concatenate(pieces) if pieces else pcm
 
 
-def _first_picture(path: Path | str, width: int, height: int, part: list[str]) -> np.ndarray:
+def _first_picture(path: Path | str, track: Track, part: list[str], *, shown: bool) -> np.ndarray:
     """u8 [1, H, W, 3] (or none) of a video too short for the sampling to give a frame."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", *part, "-i", str(path)]
-    command += ["-map", "0:v:0", "-frames:v", "1", "-vf", "format=rgb24", "-f", "rawvideo", "-"]
+    graph = track.line.filters("null") if shown and track.line is not None else "null"
+    command += ["-map", "0:v:0", "-frames:v", "1", "-vf", f"{graph},format=rgb24"]
+    command += ["-f", "rawvideo", "-"]
     raw = subprocess.run(command, capture_output=True, check=True).stdout
-    return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
+    return np.frombuffer(raw, np.uint8).reshape(-1, track.height, track.width, 3)
 
 
-def probe(path: Path | str) -> tuple[dict[str, tuple[int, int]], float | None]:
-    """({"Video": (width, height), "Audio": (0, 0)}, seconds): what ffmpeg says it finds in a file,
+def probe(path: Path | str) -> tuple[dict[str, Track], float | None]:
+    """({"Video": a track, "Audio": a track}, seconds): what ffmpeg says it finds in a file,
     the size as ffmpeg turns the frames before it hands them out."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-i", str(path)]
     told = subprocess.run(command, capture_output=True, text=True, check=False).stderr
-    kinds: dict[str, tuple[int, int]] = {}
+    kinds: dict[str, Track] = {}
     for line in told.splitlines():
         found = re.match(r"\s*Stream #0:\d+.*?: (Video|Audio): ", line)
         if found is None or found[1] in kinds:
@@ -167,9 +191,11 @@ def probe(path: Path | str) -> tuple[dict[str, tuple[int, int]], float | None]:
         size = re.search(r"[ ,](\d{2,5})x(\d{2,5})[ ,]", line) if found[1] == "Video" else None
         if found[1] == "Video" and size is None:
             continue
-        kinds[found[1]] = (int(size[1]), int(size[2])) if size else (0, 0)
+        line_read = VideoLine.read(line) if size else None
+        kinds[found[1]] = Track(int(size[1]), int(size[2]), line_read) if size else Track()
     if "Video" in kinds and re.search(r"rotation of -?(90|270)", told):
-        kinds["Video"] = kinds["Video"][::-1]
+        width, height, read = kinds["Video"]
+        kinds["Video"] = Track(height, width, read)
     duration = re.search(r"Duration: (\d+):(\d+):(\d+\.\d+)", told)
     if duration is None:
         return kinds, None
@@ -179,7 +205,7 @@ def probe(path: Path | str) -> tuple[dict[str, tuple[int, int]], float | None]:
 
 def clips_of(path: Path, cfg: ModelConfig, stride_secs: float | None = None) -> list[FileClip]:
     """Every clip of a file with its tensors, in order; the stride defaults to the window."""
-    decoded = decode(path, cfg.fps, cfg.sample_rate_hz)
+    decoded = decode(path, cfg.fps, cfg.sample_rate_hz, shown=cfg.picture == "shown")
     frames, pcm = decoded.frames, decoded.pcm
     stride = cfg.frames if stride_secs is None else stride_secs * cfg.fps
     if frames is None:

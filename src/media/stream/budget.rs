@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use super::{Cancel, Pump};
 use crate::media::MediaError;
+use crate::media::filters::VideoLine;
 use crate::media::need;
 use crate::media::process::Worker;
+use crate::media::protocol::{Failure, Streams};
 use crate::media::work::{process_cpu, thread_cpu};
 
 /// How often to check how much CPU time a decode has taken.
@@ -40,8 +42,21 @@ impl Pump<'_> {
         }
         self.fitted = true;
         let Some(memory) = &mut self.memory else { return };
-        let (width, height) = log.size.unwrap_or_default();
-        let need = need::ffmpeg(width, height, &log.pixel_format, self.caps.file_bytes);
+        let picture = self.ended.is_picture();
+        let video = log.video(picture);
+        let (width, height) = video.and_then(VideoLine::shown_size).unwrap_or_default();
+        let most = if picture { self.caps.max_picture_pixels } else { self.caps.max_pixels };
+        if u64::from(width) * u64::from(height) > most {
+            let detail = format!("{width} x {height}");
+            self.ended.failed = Some((Failure::TooManyPixels, detail));
+        }
+        let shape = self.ended.shape(self.caps.shown);
+        if self.caps.streams != Streams::Audio && shape != self.caps.shape {
+            self.ended.wants_shape = Some(shape);
+        }
+        let format = video.map_or("", |video| &video.pixel_format);
+        let need = need::ffmpeg(width, height, format, picture, self.caps.file_bytes)
+            + shape.extra_bytes(width, height);
         if need > memory.bytes && memory.bytes < self.caps.address_space_bytes {
             self.ended.wants = Some(need);
         } else if need < memory.bytes {

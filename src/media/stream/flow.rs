@@ -24,7 +24,7 @@ impl Pump<'_> {
     /// before it let go of the frame.
     fn periods(&mut self, worker: &Worker, cancel: Option<&Cancel>) -> Result<u64, MediaError> {
         let ffmpeg = self.ended.started.as_ref().is_some_and(|started| started.engine == Engine::Ffmpeg);
-        if !ffmpeg || self.caps.streams == Streams::FirstFrame {
+        if !ffmpeg || self.caps.streams == Streams::FirstFrame || self.ended.is_picture() {
             return Ok(1);
         }
         if self.ended.log.ends.is_empty() {

@@ -3,7 +3,7 @@
 use super::{Ended, Pump, read};
 use crate::media::MediaError;
 use crate::media::process::Worker;
-use crate::media::protocol::Streams;
+use crate::media::protocol::{Started, Streams};
 use crate::media::timing::must_begin_at_the_beginning;
 use crate::types::AssetKind;
 
@@ -32,8 +32,9 @@ impl Pump<'_> {
     /// Ends a child that is in the wrong place; gives whether it is.
     pub(super) fn look_at_place(&mut self) -> bool {
         let Some(sought) = self.caps.sought.filter(|_| self.ended.log.mapped) else { return false };
-        // It counts, and has begun at the beginning.
-        if self.ended.started.as_ref().is_some_and(|started| started.sound.untimed) {
+        // What counts samples has begun at the beginning, as has what is no film.
+        let began = |started: &Started| started.sound.untimed || started.kind == Some(AssetKind::Image);
+        if self.ended.started.as_ref().is_some_and(began) {
             return false;
         }
         let log = &self.ended.log;
@@ -50,8 +51,8 @@ impl Pump<'_> {
     }
 
     fn pictures_wanted(&self) -> bool {
-        let sound = self.ended.started.as_ref().is_some_and(|started| started.kind == Some(AssetKind::Audio));
-        !sound && (self.raw.is_some() || matches!(self.caps.streams, Streams::Both | Streams::Video))
+        let film = self.ended.started.as_ref().is_none_or(|started| started.kind.is_none());
+        film && (self.raw.is_some() || matches!(self.caps.streams, Streams::Both | Streams::Video))
     }
 
     /// Whether it is not known yet if the child is in the right place.

@@ -12,6 +12,7 @@ const MOST_FRAMES: u64 = 1 << 40;
 pub struct Cut {
     pub fps: f64,
     sample_rate_hz: u32,
+    shown: bool,
     /// First frame wanted.
     pub first_frame: u64,
     /// Frame after the last.
@@ -29,7 +30,15 @@ impl Cut {
         let end_frame = span.map(|s| ((s.end_secs * fps - 1e-6).ceil() as u64).max(first_frame + 1));
         let end_frame = end_frame.filter(|end| *end < MOST_FRAMES);
         let run_up = (fps.ceil() as u64).min(first_frame);
-        Self { fps, sample_rate_hz: spec.sample_rate_hz, first_frame, end_frame, run_up, span }
+        Self {
+            fps,
+            sample_rate_hz: spec.sample_rate_hz,
+            shown: spec.shown,
+            first_frame,
+            end_frame,
+            run_up,
+            span,
+        }
     }
 
     /// What to ask the decoder for.
@@ -38,8 +47,8 @@ impl Cut {
         // One frame more: the last one wanted is then never the decoder's rounded end.
         let duration_secs = self.end_frame.map(|end| (end + 1) as f64 / self.fps - start_secs);
         let wanted_secs = self.first_frame as f64 / self.fps;
-        let (fps, sample_rate_hz) = (self.fps, self.sample_rate_hz);
-        DecodeRequest { fps, sample_rate_hz, start_secs, wanted_secs, duration_secs }
+        let (fps, sample_rate_hz, shown) = (self.fps, self.sample_rate_hz, self.shown);
+        DecodeRequest { fps, sample_rate_hz, start_secs, wanted_secs, duration_secs, shown }
     }
 
     /// The decoder knows where it began, not where the span does.
@@ -76,6 +85,7 @@ mod tests {
             sample_rate_hz: 48_000,
             samples: 48_000,
             stride_secs: 1.0,
+            shown: true,
         }
     }
 

@@ -56,6 +56,8 @@ pub(super) struct Assembler {
     declared_secs: Option<f64>,
     /// The declared length is a guess.
     estimated: bool,
+    /// The picture is larger than the frame that comes of it.
+    reduced: bool,
     resizer: Option<Resizer>,
     /// Frames and samples before the span that are still to be dropped.
     skip_frames: u64,
@@ -89,6 +91,7 @@ impl Assembler {
             mode: Mode::Unknown,
             declared_secs: None,
             estimated: false,
+            reduced: false,
             resizer: None,
             skip_frames: cut.run_up,
             skip_samples: 0,
@@ -213,7 +216,8 @@ impl Assembler {
             self.preprocess += begun.elapsed();
             let span = TimeSpan { start_secs: 0.0, end_secs: 1.0 / self.cut.fps };
             self.send(ClipTensors { span, frames: Some(out.into()), pcm: None, windows: 1 })?;
-            return Ok(Flow::Stop);
+            // To the end, which says whether the picture is whole.
+            return Ok(Flow::More);
         }
         self.blocks.push(|out| {
             resizer.run(rgb, out);

@@ -15,6 +15,7 @@ impl Sink for Assembler {
                 _ if info.has_video => Mode::Video,
                 _ => Mode::Sound,
             };
+            self.reduced = info.reduced;
             (self.declared_secs, self.estimated) = (info.declared_secs, info.estimated);
             self.has_sound = info.has_audio;
             if self.mode == Mode::Sound {
@@ -51,7 +52,13 @@ impl Sink for Assembler {
         }
         if self.blocks.count == 0 {
             let mut summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
-            (summary.width, summary.height) = (width, height);
+            let stored = (summary.width, summary.height);
+            let turned = (stored.0 > stored.1) != (width > height);
+            (summary.width, summary.height) = match (self.reduced, turned) {
+                (false, _) => (width, height),
+                (true, false) => stored,
+                (true, true) => (stored.1, stored.0),
+            };
         }
         self.take_frame(width, height, rgb, periods)
     }

@@ -14,6 +14,7 @@ fn assembler(spec: &ClipSpec) -> (Assembler, mpsc::Receiver<Message>) {
         estimated: false,
         width: 8,
         height: 8,
+        reduced: false,
         has_video: true,
         has_audio: true,
     };
@@ -36,6 +37,7 @@ fn spec(crop: usize) -> ClipSpec {
         sample_rate_hz: 48_000,
         samples: 153_600,
         stride_secs: 3.2,
+        shown: true,
     }
 }
 

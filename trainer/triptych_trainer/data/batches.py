@@ -127,7 +127,12 @@ class RealBatches(Dataset):
         wanted = {k: v for k, v in kinds.items() if audible or k == "Video"}
         length = (start, model.window_secs)
         found = decode(
-            item.url, model.fps, model.sample_rate_hz, span=length, probed=(wanted, duration_secs)
+            item.url,
+            model.fps,
+            model.sample_rate_hz,
+            span=length,
+            probed=(wanted, duration_secs),
+            shown=model.picture == "shown",
         )
         if found.frames is None or not len(found.frames):
             raise MediaError(f"{item.name}: no frame at {start:.1f} s")

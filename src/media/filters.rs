@@ -1,0 +1,442 @@
+//! Which filters turn stored pictures into the ones a viewer sees: fields woven into one frame taken apart,
+//! light brighter than a screen's brought into its range, pixels made square. The rule is in `docs/bundle.md`,
+//! "Pictures as shown", and the trainer holds to the same.
+//!
+//! What a film needs is read from ffmpeg's description of it. Only words of fixed lists are taken from there,
+//! never a file's own text.
+
+use serde::{Deserialize, Serialize};
+
+use super::reduce::divisor;
+
+/// A sample aspect ratio beyond this, either way, is taken for a mistake.
+const MOST_STRETCH: f64 = 8.0;
+/// From this size on, pictures that do not say their matrix are BT.709, as players have it.
+const HD: (u32, u32) = (1280, 577);
+/// Codecs whose frames are never interlaced, or whose missing matrix is BT.601 by their own rules.
+const PROGRESSIVE: [&str; 10] =
+    ["vp8", "vp9", "av1", "theora", "gif", "png", "apng", "webp", "webp_anim", "qtrle"];
+const ALWAYS_601: [&str; 4] = ["vp8", "theora", "mjpeg", "webp"];
+/// The light of a white sheet of paper in HDR, cd/m2 (BT.2408): it becomes a screen's white but for the
+/// room that highlights need.
+const WHITE: u32 = 203;
+/// Brightest highlight that keeps its shade, in whites.
+const PEAK: u32 = 10;
+/// What the filters hold of one pixel, bytes: two frames of floats, and their ends in 8 bits.
+const WIDE_BYTES: u64 = 36;
+/// See `WIDE_BYTES`: three frames and the one made of them.
+const FIELDS_BYTES: u64 = 16;
+/// Up to this share of white, tones stay as they are.
+const KNEE: f64 = 0.5;
+
+/// What to do to the frames of a stream. The default is what most films need: nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    /// Which stream, for a picture inside a container.
+    pub source: Source,
+    /// It is, or may be, interlaced; frames that are not flagged so are left as they are.
+    pub deinterlace: bool,
+    /// Its pixels are not square.
+    pub stretch: bool,
+    /// It has more pixels than a frame may have, and is divided by this.
+    pub divisor: u32,
+    /// Its colours, where they are no screen's.
+    pub colour: Option<Colour>,
+}
+
+/// Where the pictures come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The first video stream that is no cover art.
+    #[default]
+    Film,
+    /// This stream.
+    Stream(u16),
+    /// The tiles of this group, put together.
+    Tiles(u16),
+}
+
+/// Colours that must be converted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Colour {
+    /// It does not say its matrix and is large: BT.709.
+    AssumedBt709,
+    /// It has another range of light or of colours than a screen.
+    Wide { light: Light, primaries: Primaries, matrix: Matrix, full_range: bool },
+}
+
+/// How numbers become light.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Light {
+    Sdr,
+    Pq,
+    Hlg,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Primaries {
+    Bt709,
+    Bt2020,
+    Smpte431,
+    Smpte432,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Matrix {
+    Rgb,
+    Bt601,
+    Bt709,
+    Bt2020,
+    Bt2020Constant,
+    Ictcp,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { source: Source::Film, deinterlace: false, stretch: false, divisor: 1, colour: None }
+    }
+}
+
+impl Shape {
+    /// What the frames of a film need to be shown as they are meant.
+    pub fn film(video: &VideoLine) -> Self {
+        let deinterlace = match video.fields {
+            Fields::Interlaced => true,
+            Fields::Progressive => false,
+            Fields::Unsaid => !PROGRESSIVE.contains(&video.codec.as_str()),
+        };
+        Self {
+            source: Source::Film,
+            deinterlace,
+            stretch: video.stretch().is_some(),
+            divisor: 1,
+            colour: Colour::needed(video),
+        }
+    }
+
+    /// What a picture inside a container needs: it has no fields.
+    pub fn picture(video: &VideoLine, max_pixels: u64, shown: bool) -> Self {
+        let (width, height) = video.size.unwrap_or_default();
+        let divisor = divisor(width, height, max_pixels);
+        let shown = if shown { Self::film(video) } else { Self::default() };
+        Self { source: video.source, deinterlace: false, divisor, ..shown }
+    }
+
+    /// The filters, with what drops frames, if anything does, in its place: deinterlacing looks at neighbouring
+    /// frames and comes first, the rest is for frames that are kept.
+    pub fn chain(self, sampling: Option<&str>) -> String {
+        let mut filters: Vec<String> = Vec::new();
+        if self.deinterlace {
+            filters.push("bwdif=mode=send_frame:deint=interlaced".into());
+        }
+        filters.extend(sampling.map(str::to_owned));
+        if self.divisor > 1 {
+            let by = self.divisor;
+            filters.push(format!("scale=w=ceil(iw/{by}):h=ceil(ih/{by}):flags=area"));
+        }
+        filters.extend(self.colour.map(Colour::filter));
+        if self.stretch {
+            let real = format!("between(sar,1/{MOST_STRETCH},{MOST_STRETCH})");
+            filters.push(format!(
+                "scale=w='if({real}*gt(sar,1),round(iw*sar),iw)':h='if({real}*lt(sar,1),round(ih/sar),ih)',setsar=1"
+            ));
+        }
+        if filters.is_empty() { "null".into() } else { filters.join(",") }
+    }
+
+    /// Memory the filters take for frames of so many pixels, bytes.
+    pub fn extra_bytes(self, width: u32, height: u32) -> u64 {
+        let wide = if matches!(self.colour, Some(Colour::Wide { .. })) { WIDE_BYTES } else { 0 };
+        let fields = if self.deinterlace { FIELDS_BYTES } else { 0 };
+        u64::from(width) * u64::from(height) * (wide + fields)
+    }
+}
+
+impl Colour {
+    fn needed(video: &VideoLine) -> Option<Self> {
+        let rgb =
+            ["rgb", "bgr", "gbr", "pal8", "gray", "mono"].iter().any(|f| video.pixel_format.contains(f));
+        let light = match video.transfer.as_str() {
+            "smpte2084" => Light::Pq,
+            "arib-std-b67" => Light::Hlg,
+            _ => Light::Sdr,
+        };
+        let primaries = match video.primaries.as_str() {
+            "bt2020" => Primaries::Bt2020,
+            "smpte431" => Primaries::Smpte431,
+            "smpte432" => Primaries::Smpte432,
+            // HDR that does not say its primaries has BT.2020's.
+            "unknown" | "" if light != Light::Sdr => Primaries::Bt2020,
+            _ => Primaries::Bt709,
+        };
+        let (width, height) = video.size.unwrap_or_default();
+        let hd = width >= HD.0 || height >= HD.1;
+        let unsaid = matches!(video.matrix.as_str(), "" | "unknown");
+        let matrix = match video.matrix.as_str() {
+            _ if rgb => Matrix::Rgb,
+            "gbr" => Matrix::Rgb,
+            "bt709" => Matrix::Bt709,
+            "bt2020nc" => Matrix::Bt2020,
+            "bt2020c" => Matrix::Bt2020Constant,
+            "ictcp" => Matrix::Ictcp,
+            "" | "unknown" if light != Light::Sdr => Matrix::Bt2020,
+            "" | "unknown" if hd => Matrix::Bt709,
+            _ => Matrix::Bt601,
+        };
+        if light != Light::Sdr || primaries != Primaries::Bt709 {
+            return Some(Self::Wide { light, primaries, matrix, full_range: video.full_range || rgb });
+        }
+        let by_size = unsaid && hd && !rgb && !ALWAYS_601.contains(&video.codec.as_str());
+        by_size.then_some(Self::AssumedBt709)
+    }
+
+    fn filter(self) -> String {
+        let Self::Wide { light, primaries, matrix, full_range } = self else {
+            return "setparams=colorspace=bt709".into();
+        };
+        let primaries = match primaries {
+            Primaries::Bt709 => "bt709",
+            Primaries::Bt2020 => "bt2020",
+            Primaries::Smpte431 => "smpte431",
+            Primaries::Smpte432 => "smpte432",
+        };
+        let matrix = match matrix {
+            Matrix::Rgb => "gbr",
+            Matrix::Bt601 => "170m",
+            Matrix::Bt709 => "bt709",
+            Matrix::Bt2020 => "bt2020nc",
+            Matrix::Bt2020Constant => "bt2020c",
+            Matrix::Ictcp => "ictcp",
+        };
+        let range = if full_range { "full" } else { "limited" };
+        let input = |transfer| format!("zscale=tin={transfer}:pin={primaries}:min={matrix}:rin={range}");
+        let transfer = match light {
+            Light::Sdr => return input("bt709") + ":t=bt709:p=bt709:m=gbr:r=full,format=gbrp",
+            Light::Pq => "smpte2084",
+            Light::Hlg => "arib-std-b67",
+        };
+        input(transfer)
+            + &format!(
+                ":t=linear:p=bt709:m=gbr:r=full:npl={WHITE},format=gbrpf32le,\
+                 tonemap=tonemap=mobius:param={KNEE}:peak={PEAK}:desat=0,zscale=t=bt709:m=gbr:r=full,format=gbrp"
+            )
+    }
+}
+
+/// Whether a stream says how its frames were scanned.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Fields {
+    #[default]
+    Unsaid,
+    Progressive,
+    Interlaced,
+}
+
+/// What ffmpeg says of a video stream, or of a group of tiles.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct VideoLine {
+    pub source: Source,
+    /// The container prefers it.
+    pub default: bool,
+    pub codec: String,
+    /// `yuv420p`.
+    pub pixel_format: String,
+    pub full_range: bool,
+    matrix: String,
+    primaries: String,
+    transfer: String,
+    pub fields: Fields,
+    /// As coded; the picture may still be turned.
+    pub size: Option<(u32, u32)>,
+    sar: Option<(u32, u32)>,
+}
+
+impl VideoLine {
+    /// Reads `  Stream #0:1[0x2](und): Video: h264 …` and `  Stream group #0:0[0x7]: Tile Grid: hevc …`.
+    pub fn read(line: &str) -> Option<Self> {
+        let (number, what, text) = line
+            .split_once(": Video: ")
+            .map(|(head, text)| (head.split_once("Stream #0:"), Source::Stream as fn(u16) -> Source, text))
+            .or_else(|| {
+                let (head, text) = line.split_once(": Tile Grid: ")?;
+                Some((head.split_once("Stream group #0:"), Source::Tiles as fn(u16) -> Source, text))
+            })?;
+        let number = number?.1;
+        let digits = number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len());
+        let source = what(number[..digits].parse().ok()?);
+        let (codec, rest) = text.split_once(", ").unwrap_or((text, ""));
+        let codec = codec.split(' ').next().unwrap_or_default();
+        let mut found = Self {
+            source,
+            default: text.ends_with("(default)") || text.contains(" (default) "),
+            codec: codec.to_owned(),
+            size: text.split([',', ' ']).find_map(size),
+            sar: text.rsplit("SAR ").next().filter(|_| text.contains("SAR ")).and_then(ratio),
+            ..Self::default()
+        };
+        let end = rest.find(['(', ',']).unwrap_or(rest.len());
+        found.pixel_format = rest[..end].to_owned();
+        if let Some(inside) = rest[end..].strip_prefix('(') {
+            // The words end where the size begins: a field order may hold brackets of its own.
+            let inside = inside.split("), ").next().unwrap_or_default();
+            inside.trim_end_matches(')').split(", ").for_each(|word| found.take_word(word));
+        }
+        Some(found)
+    }
+
+    fn take_word(&mut self, word: &str) {
+        match word {
+            "tv" => {}
+            "pc" => self.full_range = true,
+            "progressive" => self.fields = Fields::Progressive,
+            _ if word.contains(" first") => self.fields = Fields::Interlaced,
+            _ => {
+                // One word where all three are the same.
+                let mut parts = word.split('/');
+                let matrix = parts.next().unwrap_or_default();
+                self.matrix = matrix.to_owned();
+                self.primaries = parts.next().unwrap_or(matrix).to_owned();
+                self.transfer = parts.next().unwrap_or(matrix).to_owned();
+            }
+        }
+    }
+
+    /// Width of a pixel by its height, where it is neither 1 nor a mistake.
+    fn stretch(&self) -> Option<f64> {
+        let (width, height) = self.sar.filter(|(width, height)| width != height)?;
+        let ratio = f64::from(width) / f64::from(height);
+        (1.0 / MOST_STRETCH..=MOST_STRETCH).contains(&ratio).then_some(ratio)
+    }
+
+    /// Size with square pixels: the side that is too short grows, as in browsers, so nothing is lost.
+    pub fn shown_size(&self) -> Option<(u32, u32)> {
+        let (width, height) = self.size?;
+        let longer = |side: u32, by: f64| (f64::from(side) * by).round() as u32;
+        Some(match self.stretch() {
+            Some(ratio) if ratio > 1.0 => (longer(width, ratio), height),
+            Some(ratio) => (width, longer(height, 1.0 / ratio)),
+            None => (width, height),
+        })
+    }
+}
+
+/// `640x360` to its numbers.
+fn size(word: &str) -> Option<(u32, u32)> {
+    pair(word, 'x')
+}
+
+/// `64:51 DAR …` to its numbers.
+fn ratio(text: &str) -> Option<(u32, u32)> {
+    pair(text.split([' ', ',', ']']).next()?, ':')
+}
+
+fn pair(word: &str, between: char) -> Option<(u32, u32)> {
+    let (width, height) = word.split_once(between)?;
+    let (width, height) = (width.parse().ok()?, height.parse().ok()?);
+    (width > 0 && height > 0).then_some((width, height))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(text: &str) -> VideoLine {
+        VideoLine::read(&format!("  Stream #0:2[0x3](und): Video: {text}")).unwrap()
+    }
+
+    #[test]
+    fn trainer_and_server_choose_the_same_filters() {
+        #[derive(Deserialize)]
+        struct Row {
+            line: String,
+            size: (u32, u32),
+            filters: String,
+        }
+        let rows: Vec<Row> = serde_json::from_str(include_str!("../../tests/pictures/shown.json")).unwrap();
+        assert!(rows.len() > 10);
+        for row in rows {
+            let video = line(&row.line);
+            assert_eq!(video.shown_size(), Some(row.size), "{}", row.line);
+            let filters = Shape::film(&video).chain(Some("fps=fps=10:start_time=0"));
+            assert_eq!(filters, row.filters, "{}", row.line);
+        }
+    }
+
+    #[test]
+    fn most_films_need_nothing() {
+        for text in [
+            "h264 (High) (avc1 / 0x31637661), yuv420p(progressive), 640x360, 495 kb/s, 25 fps (default)",
+            "h264 (High) (avc1 / 0x31637661), yuv420p(tv, bt709, progressive), 1920x1080 [SAR 1:1 DAR 16:9], 25 fps",
+            "vp8, yuv420p(progressive), 1280x720, SAR 1:1 DAR 16:9, 24 fps, 24 tbr, 1k tbn, start 0.003000 (default)",
+            "av1 (libdav1d) (Main), yuv420p(tv, bt709/unknown/unknown), 640x360 [SAR 1:1 DAR 16:9], 25 fps",
+            "mjpeg (Baseline), yuvj420p(pc, bt470bg/unknown/unknown, progressive), 4000x3000 [SAR 72:72 DAR 4:3]",
+            "hevc (Main) (hvc1 / 0x31637668), yuvj420p(pc, smpte170m/bt709/iec61966-2-1, progressive), 4032x3024",
+            "rawvideo (RGB[24] / 0x18424752), rgb24(progressive), 1920x1080, 25 fps",
+        ] {
+            assert_eq!(Shape::film(&line(text)), Shape::default(), "{text}");
+        }
+        assert_eq!(Shape::default().chain(None), "null");
+    }
+
+    #[test]
+    fn what_a_film_says_of_itself_decides() {
+        let dvd = line("mpeg2video (Main), yuv420p(tv, top first), 720x576 [SAR 64:45 DAR 16:9], 25 fps");
+        let shape = Shape::film(&dvd);
+        assert!(shape.deinterlace && shape.stretch && shape.colour.is_none());
+        assert_eq!((dvd.source, dvd.shown_size()), (Source::Stream(2), Some((1024, 576))));
+        assert!(
+            shape.chain(Some("fps=1")).starts_with("bwdif=mode=send_frame:deint=interlaced,fps=1,scale=")
+        );
+
+        let swapped =
+            line("prores (apcn / 0x6E637061), yuv422p10le(tv, bt709, top coded first (swapped)), 1920x1080");
+        assert_eq!((swapped.fields, swapped.matrix.as_str()), (Fields::Interlaced, "bt709"));
+        // The container's ratio comes after the stream's own, and is what ffmpeg goes by.
+        let mkv =
+            line("h264 (Main), yuv420p(progressive), 720x480 [SAR 1:1 DAR 3:2], SAR 32:27 DAR 16:9, 30 fps");
+        assert_eq!(mkv.shown_size(), Some((853, 480)));
+        assert_eq!(
+            line("h264 (Main), yuv420p(progressive), 64x64 [SAR 9999:1 DAR 9999:1]").shown_size(),
+            Some((64, 64))
+        );
+
+        let unsaid = line("h264 (Main) (avc1 / 0x31637661), yuv420p(tv, progressive), 1920x1080, 25 fps");
+        assert_eq!(Shape::film(&unsaid).colour, Some(Colour::AssumedBt709));
+    }
+
+    #[test]
+    fn light_beyond_a_screen_is_mapped_and_says_how() {
+        let pq = line(
+            "hevc (Main 10) (hev1 / 0x31766568), yuv420p10le(tv, bt2020nc/bt2020/smpte2084, progressive), 3840x2160",
+        );
+        let Some(Colour::Wide { light, primaries, matrix, full_range }) = Shape::film(&pq).colour else {
+            panic!("{pq:?}")
+        };
+        assert_eq!((light, primaries, matrix), (Light::Pq, Primaries::Bt2020, Matrix::Bt2020));
+        assert!(!full_range);
+        let hlg = line("vp9 (Profile 2), yuv420p10le(pc, unknown/unknown/arib-std-b67), 1280x720");
+        assert!(
+            Shape::film(&hlg)
+                .chain(Some("fps=1"))
+                .contains("tin=arib-std-b67:pin=bt2020:min=bt2020nc:rin=full")
+        );
+        let wide =
+            line("hevc (Main) (hvc1 / 0x31637668), yuv420p(tv, bt709/smpte432/bt709, progressive), 64x64");
+        assert!(Shape::film(&wide).chain(None).contains("pin=smpte432:min=bt709"));
+    }
+
+    #[test]
+    fn tiles_are_one_picture() {
+        let text = "  Stream group #0:0[0x7]: Tile Grid: hevc (Main) (hvc1 / 0x31637668), \
+                    yuvj420p(pc, smpte170m/unknown/unknown), 600x440 (default)";
+        let grid = VideoLine::read(text).unwrap();
+        assert_eq!((grid.source, grid.size, grid.default), (Source::Tiles(0), Some((600, 440)), true));
+        assert!(VideoLine::read("  Stream #0:0: Audio: aac").is_none());
+        assert!(VideoLine::read("  Stream #0:: Video: ").is_none());
+    }
+}

@@ -1,0 +1,102 @@
+//! Pictures of more pixels than a frame may have, made smaller by a power of two on their way.
+//!
+//! A JPEG's coefficients give the smaller picture directly, without the large one ever being in memory; of
+//! other formats, blocks of pixels become their mean.
+
+use std::fs::File;
+use std::io::{self, BufReader, Seek};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use image::{DynamicImage, ImageBuffer};
+use mozjpeg::Decompress;
+use mozjpeg::decompress::{DecompressStarted, Format};
+
+use super::protocol::Failure;
+use super::worker::Refusal;
+
+/// The smallest of 1, 2, 4 … by which a picture must be divided to have at most `max_pixels`.
+pub fn divisor(width: u32, height: u32, max_pixels: u64) -> u32 {
+    let fits = |by: &u32| {
+        let (width, height) = divided(width, height, *by);
+        u64::from(width) * u64::from(height) <= max_pixels.max(1)
+    };
+    [1, 2, 4, 8, 16, 32].into_iter().find(fits).unwrap_or(64)
+}
+
+/// A size divided, rounded up.
+pub fn divided(width: u32, height: u32, by: u32) -> (u32, u32) {
+    (width.div_ceil(by), height.div_ceil(by))
+}
+
+/// A JPEG at half, a quarter or an eighth of its size. Where its data end early the rest is grey.
+pub fn jpeg(mut media: &File, by: u32) -> Result<DynamicImage, Refusal> {
+    media.rewind().map_err(|e| Refusal::new(Failure::Internal, e))?;
+    // libjpeg's way out of an error is a panic, which says nothing on its way.
+    let decoded = catch_unwind(AssertUnwindSafe(|| scaled(media, by.min(8))));
+    let picture = match decoded {
+        Ok(Ok(picture)) => picture,
+        Ok(Err(error)) if error.kind() == io::ErrorKind::OutOfMemory => {
+            return Err(Refusal::new(Failure::Memory, error));
+        }
+        Ok(Err(error)) => return Err(Refusal::new(Failure::Corrupt, error)),
+        Err(said) => {
+            let said =
+                said.downcast_ref::<String>().map_or("its JPEG data cannot be decoded", String::as_str);
+            let starved = said.contains("Insufficient memory");
+            return Err(Refusal::new(if starved { Failure::Memory } else { Failure::Corrupt }, said));
+        }
+    };
+    let picture = picture.ok_or_else(|| Refusal::new(Failure::Corrupt, "fewer pixels than its size says"))?;
+    Ok(if by > 8 { mean(&picture, by / 8) } else { picture })
+}
+
+fn scaled(media: &File, by: u32) -> io::Result<Option<DynamicImage>> {
+    let mut decoder = Decompress::new_reader(BufReader::with_capacity(1 << 16, media))?;
+    // In eighths.
+    decoder.scale((8 / by) as u8);
+    let size = |started: &DecompressStarted<_>| (started.width() as u32, started.height() as u32);
+    Ok(match decoder.image()? {
+        Format::Gray(mut started) => {
+            let (width, height) = size(&started);
+            ImageBuffer::from_raw(width, height, started.read_scanlines::<u8>()?)
+                .map(DynamicImage::ImageLuma8)
+        }
+        Format::RGB(mut started) => {
+            let (width, height) = size(&started);
+            ImageBuffer::from_raw(width, height, started.read_scanlines::<u8>()?).map(DynamicImage::ImageRgb8)
+        }
+        Format::CMYK(mut started) => {
+            let (width, height) = size(&started);
+            let light = printed(&started.read_scanlines::<u8>()?);
+            ImageBuffer::from_raw(width, height, light).map(DynamicImage::ImageRgb8)
+        }
+    })
+}
+
+/// Blocks of pixels become their mean.
+pub fn mean(picture: &DynamicImage, by: u32) -> DynamicImage {
+    let (width, height) = divided(picture.width(), picture.height(), by);
+    picture.thumbnail_exact(width, height)
+}
+
+/// Four inks, stored as what they leave of the light.
+fn printed(pixels: &[u8]) -> Vec<u8> {
+    let light = |ink: u8, black: u8| (u16::from(ink) * u16::from(black) / 255) as u8;
+    let (inks, _) = pixels.as_chunks::<4>();
+    inks.iter().flat_map(|[c, m, y, k]| [light(*c, *k), light(*m, *k), light(*y, *k)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picture_is_divided_until_it_fits() {
+        let frame = 8192 * 4320;
+        assert_eq!(divisor(8192, 4320, frame), 1);
+        assert_eq!(divisor(8193, 4320, frame), 2);
+        assert_eq!(divisor(12_000, 9000, frame), 2);
+        assert_eq!(divisor(16_320, 12_240, frame), 4);
+        assert_eq!(divided(12_001, 9000, 2), (6001, 4500));
+    }
+}
