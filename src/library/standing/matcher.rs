@@ -26,6 +26,9 @@ const SOON: Duration = Duration::from_millis(20);
 /// The pause after a failure of the store.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// A library of fewer clips may just be too small to tell what scores mean: its assets wait until it can.
+const YOUNG_CLIPS: usize = 1000;
+
 /// What one round came to.
 #[derive(Default)]
 struct Round {
@@ -44,10 +47,13 @@ pub(in super::super) async fn run(library: Arc<Library>) {
     }
     // Of those that waited when the process ended nobody knows here.
     let mut waiting = true;
+    // Clips of the measurement after which those that wait were last asked about.
+    let mut asked_at = None;
     while library.disk.writable(&library.stop).await {
-        if waiting && library.is_measured() {
+        let measured = Some(library.calibrated_clips()).filter(|_| library.is_measured());
+        if waiting && measured.is_some() && measured != asked_at {
             match library.store.wake_pending().await {
-                Ok(_) => waiting = false,
+                Ok(_) => (waiting, asked_at) = (false, measured),
                 Err(StoreError::StorageFull(full)) => library.disk.refuse(full),
                 Err(error) => tracing::error!(%error, "waiting assets could not be taken up again"),
             }
@@ -86,9 +92,11 @@ async fn round(library: &Arc<Library>) -> Result<Round, LibraryError> {
     }
     // After the list, not before: what the list names is in the store, and may not be in memory yet.
     let entries = library.standing.settled().await;
-    let (corpus, measured) = (library.corpus(), library.is_measured());
+    // Before the corpus, whose measurement is then that one or a later one.
+    let hopeless = library.is_measured() && library.catalog.len().1 >= YOUNG_CLIPS;
+    let corpus = library.corpus();
     let settled: Vec<Settled> = blocking(move || {
-        Ok(pending.into_iter().map(|pending| settle(&corpus, &entries, pending, measured)).collect())
+        Ok(pending.into_iter().map(|pending| settle(&corpus, &entries, pending, hopeless)).collect())
     })
     .await?;
     let count = settled.len();
@@ -131,8 +139,8 @@ impl Library {
     }
 }
 
-/// One asset; `measured`: nothing more will become known of what scores mean.
-fn settle(corpus: &Corpus, entries: &[Arc<Entry>], pending: PendingAsset, measured: bool) -> Settled {
+/// One asset; `hopeless`: what scores mean will not become known.
+fn settle(corpus: &Corpus, entries: &[Arc<Entry>], pending: PendingAsset, hopeless: bool) -> Settled {
     let (ticket, asset) = (pending.ticket, pending.asset);
     let mut settled = Settled { ticket, asset, matches: Vec::new(), end: PendingEnd::Done };
     let Some(asset) = corpus.catalog.asset(pending.asset) else { return settled };
@@ -153,7 +161,7 @@ fn settle(corpus: &Corpus, entries: &[Arc<Entry>], pending: PendingAsset, measur
                 settled.matches.push(NewMatch { id, query: entry.id, space, moments, body });
             }
             Verdict::No => {}
-            Verdict::Unknown if measured => {}
+            Verdict::Unknown if hopeless => {}
             Verdict::Unknown => settled.end = PendingEnd::Waits,
         }
     }
