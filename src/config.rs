@@ -255,6 +255,13 @@ pub struct AccessArgs {
     /// Mark the page's cookie as one for TLS alone, also where no trusted proxy says that there is TLS.
     #[arg(long, env = "TRIPTYCH_SECURE_COOKIE")]
     pub secure_cookie: bool,
+    #[command(flatten)]
+    pub audit: AuditArgs,
+}
+
+/// Where changes are written down.
+#[derive(Debug, Clone, Args)]
+pub struct AuditArgs {
     /// Folder of the audit log, or `off`; default: `audit` in the data folder.
     #[arg(long, env = "TRIPTYCH_AUDIT_LOG", value_name = "FOLDER")]
     pub audit_log: Option<PathBuf>,
@@ -270,11 +277,21 @@ impl AccessArgs {
     /// As the server takes it.
     #[must_use]
     pub fn config(&self, data_dir: &Path) -> AccessConfig {
+        AccessConfig {
+            data_dir: Some(data_dir.to_owned()),
+            fixed_key: self.api_key.clone(),
+            audit: self.audit.config(data_dir),
+        }
+    }
+}
+
+impl AuditArgs {
+    /// As the log takes it; nothing where it is off.
+    #[must_use]
+    pub fn config(&self, data_dir: &Path) -> Option<AuditConfig> {
         let folder = self.audit_log.clone().unwrap_or_else(|| data_dir.join("audit"));
         let off = folder.as_os_str() == "off";
-        let audit = AuditConfig { folder, max_bytes: self.audit_max_bytes, kept: self.audit_files };
-        let audit = if off { None } else { Some(audit) };
-        AccessConfig { data_dir: Some(data_dir.to_owned()), fixed_key: self.api_key.clone(), audit }
+        (!off).then_some(AuditConfig { folder, max_bytes: self.audit_max_bytes, kept: self.audit_files })
     }
 }
 

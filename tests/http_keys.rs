@@ -166,7 +166,12 @@ fn keys_are_made_listed_and_revoked_in_two_ways() {
     assert_eq!(error_of(with(text(&short, "key"))), (401, "expired_api_key".to_owned()));
 
     let lines = audit_lines(&data);
-    let changes: Vec<_> = lines.iter().filter(|line| line["status"].as_u64().unwrap() < 400).collect();
+    let asked = |line: &&Value| line["status"].as_u64().is_some_and(|status| status < 400);
+    let changes: Vec<_> = lines.iter().filter(asked).collect();
+    let commands: Vec<_> =
+        lines.iter().filter_map(|line| Some((line.get("command")?, &line["target"]))).collect();
+    assert!(commands.iter().any(|(command, _)| **command == "key create"), "{commands:?}");
+    assert!(commands.contains(&(&json!("key revoke"), &json!(made_id))), "{commands:?}");
     assert_eq!(changes[0]["target"], admin["id"]);
     assert_eq!((&changes[0]["key_id"], &changes[1]["key_id"]), (&Value::Null, &admin["id"]));
     assert_eq!(changes[1]["target"], read["id"]);

@@ -7,10 +7,11 @@ use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
 
 use super::{CliError, table};
-use crate::access::{KeyFile, NewKey, Rate, Role};
+use crate::access::{AuditLog, KeyFile, NewKey, Rate, Role};
+use crate::config::AuditArgs;
 use crate::http::{CreatedKey, KeyView};
 use crate::jobs::now_unix_ms;
-use crate::types::KeyId;
+use crate::types::{KeyId, rfc3339_millis};
 
 /// What to do with keys.
 #[derive(Debug, Args)]
@@ -61,6 +62,8 @@ struct CreateArgs {
     burst: Option<u32>,
     #[command(flatten)]
     place: PlaceArgs,
+    #[command(flatten)]
+    audit: AuditArgs,
 }
 
 #[derive(Debug, Args)]
@@ -69,6 +72,8 @@ struct RevokeArgs {
     id: KeyId,
     #[command(flatten)]
     place: PlaceArgs,
+    #[command(flatten)]
+    audit: AuditArgs,
 }
 
 /// Runs `key`.
@@ -78,6 +83,7 @@ pub fn run(command: KeyCommand) -> Result<ExitCode, CliError> {
         Action::List(place) => list(&place)?,
         Action::Revoke(args) => {
             let record = KeyFile::new(&args.place.data).revoke(args.id)?;
+            write_down(&args.audit, &args.place, "key revoke", record.id);
             if args.place.json {
                 say!("{:#}", serde_json::json!(KeyView::new(&record, None)));
             } else {
@@ -94,6 +100,7 @@ fn create(args: CreateArgs) -> Result<(), CliError> {
     let rate = args.rate_per_sec.map(|per_sec| Rate::new(per_sec, args.burst)).transpose()?;
     let new = NewKey { name: args.name, role: args.role, expires_unix_ms, rate };
     let (key, record) = KeyFile::new(&args.place.data).create(new)?;
+    write_down(&args.audit, &args.place, "key create", record.id);
     if args.place.json {
         say!("{:#}", serde_json::json!(CreatedKey { key, view: KeyView::new(&record, None) }));
     } else {
@@ -101,6 +108,17 @@ fn create(args: CreateArgs) -> Result<(), CliError> {
         say!("{key}");
     }
     Ok(())
+}
+
+/// As the server writes down what its API is asked for.
+fn write_down(audit: &AuditArgs, place: &PlaceArgs, command: &str, target: KeyId) {
+    let Some(config) = audit.config(&place.data) else { return };
+    AuditLog::new(config).write(&serde_json::json!({
+        "time": rfc3339_millis(now_unix_ms()),
+        "command": command,
+        "user_id": rustix::process::getuid().as_raw(),
+        "target": target,
+    }));
 }
 
 fn list(place: &PlaceArgs) -> Result<(), CliError> {

@@ -234,7 +234,7 @@ impl From<LibraryError> for ApiError {
 
 fn backup_error(error: &BackupError) -> ApiError {
     let status = match error {
-        BackupError::Off | BackupError::Running | BackupError::Locked(_) | BackupError::Cancelled => {
+        BackupError::Off | BackupError::Running | BackupError::Locked | BackupError::Cancelled => {
             StatusCode::CONFLICT
         }
         BackupError::NotFound(_) => StatusCode::NOT_FOUND,

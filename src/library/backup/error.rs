@@ -12,8 +12,8 @@ pub enum BackupError {
     #[error("a snapshot is being taken or deleted, or the store compacted; try again when that has ended")]
     Running,
     /// Another process works in the same place.
-    #[error("another process is changing the snapshots in {0}; try again when it has ended")]
-    Locked(String),
+    #[error("another process is changing the snapshots in this place; try again when it has ended")]
+    Locked,
     /// Nothing of that id.
     #[error("there is no snapshot {0} in this place")]
     NotFound(String),
@@ -69,7 +69,7 @@ impl BackupError {
         match self {
             Self::Off => "snapshots_off",
             Self::Running => "snapshot_running",
-            Self::Locked(_) => "snapshots_locked",
+            Self::Locked => "snapshots_locked",
             Self::NotFound(_) => "not_found",
             Self::Damaged { .. } => "snapshot_damaged",
             Self::Format(_) => "snapshot_format",
@@ -80,6 +80,17 @@ impl BackupError {
             Self::Destination(_) => "destination_failed",
             Self::Store(error) => error.code(),
             Self::Io(_) => "io",
+        }
+    }
+
+    /// For whoever may ask the server: what lies where on its disks is no concern of theirs.
+    pub(super) fn without_paths(&self) -> String {
+        match self {
+            Self::Destination(_) => {
+                "snapshots cannot be written or read in their place; the server's log has more".to_owned()
+            }
+            Self::Io(_) => "the data folder cannot be read or written; the server's log has more".to_owned(),
+            other => other.to_string(),
         }
     }
 

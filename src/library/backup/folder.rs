@@ -156,7 +156,7 @@ impl Destination for Folder {
             let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
-                Err(rustix::io::Errno::WOULDBLOCK) => return Err(BackupError::Locked(folder.shown())),
+                Err(rustix::io::Errno::WOULDBLOCK) => return Err(BackupError::Locked),
                 Err(error) => return Err(io::Error::from(error).into()),
             }
             make_folder(&folder.temporary)?;

@@ -145,7 +145,7 @@ impl SnapshotView {
 }
 
 fn problem(error: &BackupError) -> SnapshotProblem {
-    SnapshotProblem { code: error.code(), message: error.to_string() }
+    SnapshotProblem { code: error.code(), message: error.without_paths() }
 }
 
 /// A snapshot that is being taken, or that could not be.
