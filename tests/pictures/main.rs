@@ -122,6 +122,7 @@ fn spec() -> ClipSpec {
         samples: 38_400,
         stride_secs: 0.8,
         shown: true,
+        unbarred: false,
     }
 }
 

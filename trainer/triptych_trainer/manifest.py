@@ -86,6 +86,7 @@ def preprocessing(cfg: ModelConfig, content: Content, towers: list[str]) -> dict
             "resize_shorter_side": cfg.resize,
             "crop": cfg.crop,
             "picture": cfg.picture,
+            "bars": cfg.bars,
         },
         "audio": {"sample_rate_hz": cfg.sample_rate_hz, "samples": cfg.samples},
         "text": {

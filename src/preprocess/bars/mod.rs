@@ -1,0 +1,155 @@
+//! Black bars: which part of a clip's frames is the picture. The rule is in `docs/bundle.md`, "Black bars"; the
+//! trainer has it too, and `tests/pictures/bars.json` holds both to it.
+
+mod held;
+
+use std::sync::Arc;
+
+pub use held::Held;
+
+/// What each channel of a black pixel is at most.
+const BLACK: u8 = 24;
+
+/// A part of a frame, in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Columns left of it.
+    pub left: usize,
+    /// Rows above it.
+    pub top: usize,
+    /// Its width.
+    pub width: usize,
+    /// Its height.
+    pub height: usize,
+}
+
+/// How many pixels of each row and column are not black; over several frames, the most in any of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lit {
+    width: usize,
+    height: usize,
+    /// None where the first or the last row is lit: there is no bar above and below.
+    rows: Option<Vec<u32>>,
+    /// None where the first or the last column is lit.
+    columns: Option<Vec<u32>>,
+}
+
+impl Lit {
+    /// Of one frame, u8 [height, width, 3], not empty; None where no clip that it is in has bars. In most films
+    /// a few pixels tell.
+    #[must_use]
+    pub fn of(rgb: &[u8], width: usize, height: usize) -> Option<Self> {
+        let (pixels, rest) = rgb.as_chunks::<3>();
+        if !rest.is_empty() || pixels.len() != width * height || pixels.is_empty() {
+            return None;
+        }
+        let row = |y: usize| dark(pixels[y * width..(y + 1) * width].iter(), width);
+        let column = |x: usize| dark(pixels[x..].iter().step_by(width), height);
+        let rows = row(0) && row(height - 1);
+        let columns = column(0) && column(width - 1);
+        if !rows && !columns {
+            return None;
+        }
+        let by_row = |line: &[[u8; 3]]| line.iter().map(|pixel| u32::from(lit(pixel))).sum();
+        let rows = rows.then(|| pixels.chunks_exact(width).map(by_row).collect());
+        let columns = columns.then(|| by_column(pixels, width));
+        Some(Self { width, height, rows, columns })
+    }
+
+    /// Takes in another frame of the clip; false where it has another size.
+    #[must_use]
+    pub fn join(&mut self, other: &Self) -> bool {
+        let most = |mine: &mut Option<Vec<u32>>, other: &Option<Vec<u32>>| match (mine.as_mut(), other) {
+            (Some(mine), Some(other)) => mine.iter_mut().zip(other).for_each(|(a, b)| *a = (*a).max(*b)),
+            _ => *mine = None,
+        };
+        most(&mut self.rows, &other.rows);
+        most(&mut self.columns, &other.columns);
+        (self.width, self.height) == (other.width, other.height)
+    }
+
+    /// The picture between the bars, if there are any.
+    #[must_use]
+    pub fn picture(&self) -> Option<Part> {
+        let (width, height) = (self.width, self.height);
+        let across = extent(self.columns.as_deref(), width, height);
+        let down = extent(self.rows.as_deref(), height, width);
+        let beside = self.columns.as_ref().and_then(|lit| bars(lit, height, down));
+        let above = self.rows.as_ref().and_then(|lit| bars(lit, width, across));
+        if beside.is_none() && above.is_none() {
+            return None;
+        }
+        let ((left, right), (top, bottom)) = (beside.unwrap_or((0, 0)), above.unwrap_or((0, 0)));
+        Some(Part { left, top, width: width - left - right, height: height - top - bottom })
+    }
+}
+
+/// What a tower gets of a still picture with bars; None where it has none.
+#[must_use]
+pub fn still(rgb: &[u8], width: usize, height: usize, shorter_side: usize, crop: usize) -> Option<Arc<[u8]>> {
+    let mut held = Held::new(1, shorter_side, crop);
+    held.push(rgb, width, height);
+    held.window(1)
+}
+
+fn lit(pixel: &[u8; 3]) -> bool {
+    pixel[0] > BLACK || pixel[1] > BLACK || pixel[2] > BLACK
+}
+
+/// So many of a line's pixels may be lit by noise.
+const fn noise(pixels: usize) -> usize {
+    pixels / 100
+}
+
+/// Whether a line of so many pixels is black; looks no further than it must.
+fn dark<'a>(line: impl Iterator<Item = &'a [u8; 3]>, pixels: usize) -> bool {
+    line.filter(|pixel| lit(pixel)).nth(noise(pixels)).is_none()
+}
+
+fn by_column(pixels: &[[u8; 3]], width: usize) -> Vec<u32> {
+    let mut counts = vec![0; width];
+    for line in pixels.chunks_exact(width) {
+        for (count, pixel) in counts.iter_mut().zip(line) {
+            *count += u32::from(lit(pixel));
+        }
+    }
+    counts
+}
+
+/// From the first to the last line that is not black, if there are black ones on both sides; otherwise all.
+/// Lines have `pixels` each.
+fn extent(lit: Option<&[u32]>, lines: usize, pixels: usize) -> usize {
+    let Some(lit) = lit else { return lines };
+    let seen = |count: &u32| *count as usize > noise(pixels);
+    match (lit.iter().position(seen), lit.iter().rposition(seen)) {
+        (Some(first), Some(last)) => last + 1 - first,
+        _ => 0,
+    }
+}
+
+/// The bars on both ends of an axis, in lines of `pixels`, of which the picture covers `covered` or less.
+fn bars(lit: &[u32], pixels: usize, covered: usize) -> Option<(usize, usize)> {
+    let lines = lit.len();
+    // A line of the picture is lit over half of its width: text, a moon and a face on black are not.
+    let picture = |count: &u32| *count > 0 && *count as usize * 2 >= covered;
+    let first = lit.iter().position(picture)?;
+    let last = lit.iter().rposition(picture)?;
+    let (low, high) = (first, lines - 1 - last);
+    // Compression leaves traces of the picture beside it.
+    let traces = 2 + lines / 100;
+    let large = low.min(high) > traces && (low + high) * 32 >= lines;
+    let alike = low.abs_diff(high) <= (lines / 50).max(2);
+    let enough = (last + 1 - first) * 5 >= lines;
+    if !(large && alike && enough) {
+        return None;
+    }
+    let black = |bar: &[u32]| bar.iter().filter(|count| **count as usize <= noise(pixels)).count();
+    let (low_black, high_black) = (black(&lit[..low - traces]), black(&lit[lines - high + traces..]));
+    let clean = [low_black == low - traces, high_black == high - traces];
+    // In one of the bars there may be subtitles or a logo.
+    let partly = low_black * 4 >= low && high_black * 4 >= high;
+    (clean[0] && clean[1] || partly && (clean[0] || clean[1])).then_some((low, high))
+}
+
+#[cfg(test)]
+mod tests;
