@@ -24,8 +24,13 @@ def picture(frames: Array) -> tuple[slice, slice] | None:
         lit = (frame > BLACK).any(axis=-1)
         rows = np.maximum(rows, lit.sum(axis=1))
         columns = np.maximum(columns, lit.sum(axis=0))
+    # Lines are those of the picture, which may itself be narrower than the frame.
     above = _bars(rows, width, _extent(columns, height))
     beside = _bars(columns, height, _extent(rows, width))
+    if above is None or beside is None:
+        above, beside = _bars(rows, width, width), None
+    if above is None:
+        beside = _bars(columns, height, height)
     if above is None and beside is None:
         return None
     (top, bottom), (left, right) = above or (0, 0), beside or (0, 0)

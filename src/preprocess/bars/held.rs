@@ -215,3 +215,21 @@ impl Area {
         Resizer::of_part(Part { left, top, width, height }, self.part, shorter_side, crop)
     }
 }
+
+/// Whether all that a tower gets of a picture lies in what is held of its frame.
+#[cfg(test)]
+pub fn enough(
+    width: usize,
+    height: usize,
+    picture: Part,
+    shorter_side: usize,
+    crop: usize,
+    window: usize,
+) -> bool {
+    let area = Area::new(width, height, shorter_side.max(crop), crop, window);
+    // A picture of no pixel is none.
+    area.is_some_and(|area| {
+        let none = picture.width < 2 * area.divisor || picture.height < 2 * area.divisor;
+        none || area.resizer(picture, shorter_side.max(crop), crop).is_some()
+    })
+}

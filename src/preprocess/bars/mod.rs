@@ -72,14 +72,18 @@ impl Lit {
     #[must_use]
     pub fn picture(&self) -> Option<Part> {
         let (width, height) = (self.width, self.height);
+        let rows = |covered| self.rows.as_ref().and_then(|lit| bars(lit, width, covered));
+        let columns = |covered| self.columns.as_ref().and_then(|lit| bars(lit, height, covered));
+        // Lines are those of the picture, which may itself be narrower than the frame.
         let across = extent(self.columns.as_deref(), width, height);
         let down = extent(self.rows.as_deref(), height, width);
-        let beside = self.columns.as_ref().and_then(|lit| bars(lit, height, down));
-        let above = self.rows.as_ref().and_then(|lit| bars(lit, width, across));
-        if beside.is_none() && above.is_none() {
-            return None;
-        }
-        let ((left, right), (top, bottom)) = (beside.unwrap_or((0, 0)), above.unwrap_or((0, 0)));
+        let ((left, right), (top, bottom)) = match (columns(down), rows(across)) {
+            (Some(beside), Some(above)) => (beside, above),
+            _ => match rows(width) {
+                Some(above) => ((0, 0), above),
+                None => (columns(height)?, (0, 0)),
+            },
+        };
         Some(Part { left, top, width: width - left - right, height: height - top - bottom })
     }
 }
