@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from triptych_trainer.config import TINY
 
 from triptych_trainer.bars import divided, divisor, picture, without_bars
+from triptych_trainer.config import TINY
 from triptych_trainer.frames import preprocess
 from triptych_trainer.media import clips_of
 from triptych_trainer.world.files import encode

@@ -6,7 +6,7 @@ The server computes the same in Rust; both are held to the clips in `tests/pictu
 import numpy as np
 
 Array = np.ndarray
-BLACK = 24
+BLACK = 16
 """What each channel of a black pixel is at most."""
 WINDOW_BYTES = 128 << 20
 """What the middle squares of one window's frames may take; larger frames are divided first."""

@@ -193,16 +193,18 @@ def serve_eval(
     sets: int = 4,
     clips: int = 500,
     first_set: int = 0,
+    bars: Literal["none", "letterbox", "pillarbox", "windowbox"] = "none",
 ) -> None:
     """Measures the same through a real server that indexes MP4 files and answers searches.
 
     Args:
         bin: the server's program.
         first_set: number of the first held-out set.
+        bars: black bars around the picture of every clip.
     """
     from .serve_eval import serve_eval as run
 
-    record = run(bin.resolve(), model.resolve(), sets, clips, first_set)
+    record = run(bin.resolve(), model.resolve(), sets, clips, first_set, bars)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(record, indent=2) + "\n")
 

@@ -47,7 +47,10 @@ def file_images(
         frames = decode(path, fps=1.0).frames
         if frames is not None:
             # As still pictures, each for itself.
-            cut = (without_bars(f, 1) if cfg.bars == "crop" else f for f in np.split(frames, len(frames)))
+            cut = (
+                without_bars(f, 1) if cfg.bars == "crop" else f
+                for f in np.split(frames, len(frames))
+            )
             held += [preprocess(frame, cfg.resize, cfg.crop)[0] for frame in cut]
         if len(held) >= limit:
             break

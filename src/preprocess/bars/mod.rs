@@ -8,7 +8,7 @@ use std::sync::Arc;
 pub use held::Held;
 
 /// What each channel of a black pixel is at most.
-const BLACK: u8 = 24;
+const BLACK: u8 = 16;
 
 /// A part of a frame, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -73,7 +73,7 @@ fn the_picture_is_that_of_the_trainer() {
 /// The lines of a clip that are lit by so many pixels at most, all of them counted.
 fn slow_lines(frames: &[&[u8]], width: usize, lines: usize, at: impl Fn(usize, usize) -> usize) -> Vec<u32> {
     let pixels = frames.first().map_or(0, |rgb| rgb.len() / 3 / lines);
-    let lit = |rgb: &[u8], place: usize| rgb[place * 3..place * 3 + 3].iter().any(|value| *value > 24);
+    let lit = |rgb: &[u8], place: usize| rgb[place * 3..place * 3 + 3].iter().any(|value| *value > 16);
     let count = |rgb: &[u8], line| (0..pixels).filter(|i| lit(rgb, at(line, *i))).count() as u32;
     assert!(width > 0);
     (0..lines).map(|line| frames.iter().map(|rgb| count(rgb, line)).max().unwrap_or(0)).collect()
@@ -110,7 +110,7 @@ fn boxed(width: usize, height: usize, [left, right, top, bottom]: [usize; 4], mu
         if x >= left && x + right < width && y >= top && y + bottom < height {
             for value in pixel {
                 seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                *value = (seed >> 57) as u8 + 20;
+                *value = (seed >> 57) as u8 + 12;
             }
         }
     }
