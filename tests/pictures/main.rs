@@ -2,6 +2,7 @@
 //! the thumbnails is what a viewer sees.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, missing_docs)]
 
+mod bars;
 mod films;
 mod heif;
 mod stills;

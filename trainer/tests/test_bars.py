@@ -1,6 +1,7 @@
 """Black bars: the server cuts the same clips in the same way."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 from triptych_trainer.bars import divided, divisor, picture, without_bars
-from triptych_trainer.config import TINY
+from triptych_trainer.cli import main
+from triptych_trainer.config import SMALL_WORLD, TINY
 from triptych_trainer.frames import preprocess
 from triptych_trainer.media import clips_of
 from triptych_trainer.world.files import encode
@@ -17,6 +19,7 @@ from triptych_trainer.world.files import encode
 FIXTURE = Path(__file__).parents[2] / "tests/pictures/bars.json"
 CASES = json.loads(FIXTURE.read_text())
 SIDE, CROP = 6, 4
+BUNDLE = FIXTURE.parents[2] / "models/small-world"
 
 
 def painted(case: dict) -> np.ndarray:
@@ -72,6 +75,28 @@ def test_a_boxed_film_gives_the_tensors_of_the_film(tmp_path: Path) -> None:
         return float(np.abs(clip.frames.astype(float) - want).mean())
 
     assert away("crop") < 4 < 20 < away("keep")
+
+
+def test_a_bundle_can_be_told_what_to_do_with_bars(tmp_path: Path) -> None:
+    shutil.copy(BUNDLE / "manifest.json", tmp_path)
+    before = json.loads((tmp_path / "manifest.json").read_text())
+    main(["bars", str(tmp_path), "keep"])
+    after = json.loads((tmp_path / "manifest.json").read_text())
+    assert after["preprocessing"]["video"].pop("bars") == "keep"
+    before["preprocessing"]["video"].pop("bars", None)
+    assert before == after
+    main(["bars", str(tmp_path), "crop"])
+    assert (tmp_path / "manifest.json").read_text() == (BUNDLE / "manifest.json").read_text()
+
+
+def test_the_samples_have_no_bars() -> None:
+    """So their golden vectors hold, whatever becomes of bars."""
+    keep, crop = (replace(SMALL_WORLD, bars=bars) for bars in ("keep", "crop"))
+    files = sorted((BUNDLE / "samples/clips").iterdir())
+    assert len(files) > 10
+    for path in files:
+        for kept, cropped in zip(clips_of(path, keep), clips_of(path, crop), strict=True):
+            assert np.array_equal(kept.frames, cropped.frames), path.name
 
 
 if __name__ == "__main__":

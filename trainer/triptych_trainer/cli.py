@@ -186,6 +186,19 @@ def evaluate(
     out.write_text(json.dumps(record, indent=2) + "\n")
 
 
+def bars(
+    bundle: tyro.conf.Positional[Path], choice: tyro.conf.Positional[Literal["crop", "keep"]]
+) -> None:
+    """Has a bundle crop black bars around pictures, or keep them. Its ModelId changes, so a library
+    has to be indexed anew."""
+    from .manifest import choose_bars
+
+    try:
+        choose_bars(bundle, choice)
+    except (OSError, ValueError, KeyError) as error:
+        sys.exit(f"triptych-trainer bars: {error}")
+
+
 def serve_eval(
     bin: Path = Path("../target/release/triptych"),
     model: Path = Path("../models/small-world"),
@@ -326,6 +339,7 @@ COMMANDS = {
     "evaluate": evaluate,
     "export": export,
     "samples": samples,
+    "bars": bars,
     "serve-eval": serve_eval,
     "deflate": deflate,
     "evaluate-deflation": evaluate_deflation,

@@ -18,6 +18,8 @@ pub struct Held {
     runs: VecDeque<Run>,
     count: u64,
     next_id: u64,
+    /// Room of frames that have been: fresh memory costs more than what is written to it.
+    spare: Vec<Vec<u8>>,
     resizer: Option<(Part, Area, Resizer)>,
     /// A window of one frame, and which frame it is.
     still: Option<(u64, Arc<[u8]>)>,
@@ -30,7 +32,7 @@ struct Run {
     times: u64,
     lit: Lit,
     area: Area,
-    rgb: Box<[u8]>,
+    rgb: Vec<u8>,
     /// What the tower gets of it if this is the picture.
     resized: Option<(Part, Box<[u8]>)>,
 }
@@ -53,6 +55,7 @@ impl Held {
             runs: VecDeque::new(),
             count: 0,
             next_id: 0,
+            spare: Vec::new(),
             resizer: None,
             still: None,
         }
@@ -64,11 +67,13 @@ impl Held {
         let held = Lit::of(rgb, width, height).and_then(|lit| Some((lit, area?)));
         let Some((lit, area)) = held else {
             // Every clip to come that has one of the frames before has this one too.
-            self.runs.clear();
+            self.spare.extend(self.runs.drain(..).map(|run| run.rgb));
             self.count = 0;
             return;
         };
-        let run = Run { id: self.next_id, times: 1, lit, area, rgb: area.cut_out(rgb, width), resized: None };
+        let mut room = self.spare.pop().unwrap_or_default();
+        area.cut_out(rgb, width, &mut room);
+        let run = Run { id: self.next_id, times: 1, lit, area, rgb: room, resized: None };
         self.next_id += 1;
         self.runs.push_back(run);
         self.count += 1;
@@ -93,7 +98,7 @@ impl Held {
     fn forget(&mut self) {
         while let Some(run) = self.runs.front().filter(|run| self.count - run.times >= self.window as u64) {
             self.count -= run.times;
-            self.runs.pop_front();
+            self.spare.extend(self.runs.pop_front().map(|run| run.rgb));
         }
     }
 
@@ -176,15 +181,16 @@ impl Area {
     }
 
     /// The pixels of it, the means of blocks where it is divided.
-    fn cut_out(&self, rgb: &[u8], frame_width: usize) -> Box<[u8]> {
+    fn cut_out(&self, rgb: &[u8], frame_width: usize, out: &mut Vec<u8>) {
         let Self { divisor, part: Part { left, top, width, height } } = *self;
-        let mut out = Vec::with_capacity(width * height * 3);
+        out.clear();
+        out.reserve_exact(width * height * 3);
         if divisor == 1 {
             for y in top..top + height {
                 let at = (y * frame_width + left) * 3;
                 out.extend_from_slice(&rgb[at..at + width * 3]);
             }
-            return out.into();
+            return;
         }
         let block = (divisor * divisor) as u32;
         let mut sums = vec![0_u32; width * 3];
@@ -201,7 +207,6 @@ impl Area {
             }
             out.extend(sums.iter().map(|sum| (sum / block) as u8));
         }
-        out.into()
     }
 
     /// From what is held of a frame to what the tower gets of its picture.

@@ -50,10 +50,40 @@ impl Lit {
         if !rows && !columns {
             return None;
         }
-        let by_row = |line: &[[u8; 3]]| line.iter().map(|pixel| u32::from(lit(pixel))).sum();
-        let rows = rows.then(|| pixels.chunks_exact(width).map(by_row).collect());
-        let columns = columns.then(|| by_column(pixels, width));
-        Some(Self { width, height, rows, columns })
+        let mut found = Self {
+            width,
+            height,
+            rows: rows.then(|| vec![0; height]),
+            columns: columns.then(|| vec![0; width]),
+        };
+        found.count(rgb);
+        Some(found)
+    }
+
+    /// Counts the lit pixels of a frame, byte by byte, as a processor does many at once: a pixel is three bytes
+    /// of which any may be the one. Most lines of a dark frame, and of bars, have none, which is seen first.
+    fn count(&mut self, rgb: &[u8]) {
+        let line_bytes = self.width * 3;
+        let first_of_pixel: Vec<u8> = [1, 0, 0].repeat(self.width);
+        let (mut bright, mut lit) = (vec![0_u8; line_bytes + 2], vec![0_u8; line_bytes]);
+        let mut by_byte = vec![0_u32; if self.columns.is_some() { line_bytes } else { 0 }];
+        for (y, line) in rgb.chunks_exact(line_bytes).enumerate() {
+            if line.iter().fold(0, |most, value| (*value).max(most)) <= BLACK {
+                continue;
+            }
+            bright.iter_mut().zip(line).for_each(|(bright, value)| *bright = u8::from(*value > BLACK));
+            let shifted = bright.iter().zip(&bright[1..]).zip(&bright[2..]);
+            lit.iter_mut().zip(&first_of_pixel).zip(shifted).for_each(|((lit, first), ((a, b), c))| {
+                *lit = (a | b | c) & first;
+            });
+            if let Some(count) = self.rows.as_mut().and_then(|rows| rows.get_mut(y)) {
+                *count = lit.iter().map(|lit| u32::from(*lit)).sum();
+            }
+            by_byte.iter_mut().zip(&lit).for_each(|(count, lit)| *count += u32::from(*lit));
+        }
+        if let Some(columns) = &mut self.columns {
+            columns.iter_mut().zip(by_byte.iter().step_by(3)).for_each(|(count, lit)| *count = *lit);
+        }
     }
 
     /// Takes in another frame of the clip; false where it has another size.
@@ -108,16 +138,6 @@ const fn noise(pixels: usize) -> usize {
 /// Whether a line of so many pixels is black; looks no further than it must.
 fn dark<'a>(line: impl Iterator<Item = &'a [u8; 3]>, pixels: usize) -> bool {
     line.filter(|pixel| lit(pixel)).nth(noise(pixels)).is_none()
-}
-
-fn by_column(pixels: &[[u8; 3]], width: usize) -> Vec<u32> {
-    let mut counts = vec![0; width];
-    for line in pixels.chunks_exact(width) {
-        for (count, pixel) in counts.iter_mut().zip(line) {
-            *count += u32::from(lit(pixel));
-        }
-    }
-    counts
 }
 
 /// From the first to the last line that is not black, if there are black ones on both sides; otherwise all.
