@@ -74,7 +74,7 @@ async fn a_boxed_film_gives_the_tensors_of_the_film() {
 async fn each_clip_has_its_own_bars() {
     let folder = folder("changing");
     let pattern = Pattern::new(320, 240);
-    let boxes = "drawbox=0:0:320:30:black:fill:enable='lt(mod(t,3.2),1.6)',drawbox=0:210:320:30:black:fill:enable='lt(mod(t,3.2),1.6)',drawbox=0:30:320:180:black:fill:enable='between(t,4,4.3)'";
+    let boxes = "loop=5:50:0,setpts=N/25/TB,drawbox=0:0:320:30:black:fill:enable='lt(mod(t,3.2),1.6)',drawbox=0:210:320:30:black:fill:enable='lt(mod(t,3.2),1.6)',drawbox=0:30:320:180:black:fill:enable='between(t,4,4.3)'";
     let path = ffmpeg_to(&folder, "film.mkv", Some(&pattern), &format!("-vf {boxes} {EXACT}"));
     let bare = ffmpeg_to(&folder, "bare.png", Some(&pattern.part(0, 30, 320, 180)), "");
     let whole = ffmpeg_to(&folder, "whole.png", Some(&pattern), "");
