@@ -2,6 +2,9 @@
 //!
 //! The two do not compute the same: the reference's rule has no antialias, which `image` always has,
 //! so its pixels would not do. `image` has one more way, `thumbnail_exact`, its fastest.
+//!
+//! Then what it costs a frame to look for black bars: in a film without any, in a dark one that might have some
+//! until its frame's middle is looked at, and in one that has them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::print_stdout)]
@@ -11,9 +14,12 @@ use std::time::{Duration, Instant};
 
 use image::RgbImage;
 use image::imageops::{self, FilterType};
+use triptych::preprocess::bars::Held;
 use triptych::preprocess::frames::{Resizer, resized};
 
 const ROUNDS: usize = 15;
+/// Frames of a window.
+const WINDOW: usize = 32;
 
 struct Case {
     width: usize,
@@ -31,6 +37,38 @@ fn timed(work: impl FnOnce()) -> Duration {
     let begun = Instant::now();
     work();
     begun.elapsed()
+}
+
+/// Milliseconds a frame of the least disturbed window: every frame taken, and the window asked for at its end.
+fn bars_ms(width: usize, height: usize, side: usize, crop: usize, lit: impl Fn(usize, usize) -> bool) -> f64 {
+    let value = |i: usize| if lit(i % width, i / width) { (i * 7 % 200) as u8 + 50 } else { 0 };
+    let rgb: Vec<u8> = (0..width * height).flat_map(|i| [value(i); 3]).collect();
+    let mut held = Held::new(WINDOW, side, crop);
+    let times: Vec<_> = (0..ROUNDS)
+        .map(|_| {
+            timed(|| {
+                (0..WINDOW).for_each(|_| held.push(black_box(&rgb), width, height));
+                black_box(held.window(WINDOW));
+            })
+        })
+        .collect();
+    best(&times).as_secs_f64() * 1e3 / WINDOW as f64
+}
+
+fn bars() {
+    println!("\n{:<26} {:>12} {:>12} {:>12}", "bars, ms a frame", "none", "dark", "bars");
+    for (width, height, side, crop) in
+        [(1920, 1080, 224, 200), (1280, 720, 224, 200), (640, 360, 224, 200), (640, 360, 64, 64)]
+    {
+        let none = bars_ms(width, height, side, crop, |_, _| true);
+        let middle = |at: usize, all: usize| at > all * 2 / 5 && at < all * 3 / 5;
+        let dark = bars_ms(width, height, side, crop, |x, y| middle(x, width) && middle(y, height));
+        let boxed = bars_ms(width, height, side, crop, |_, y| y > height / 8 && y < height * 7 / 8);
+        println!(
+            "{:<26} {none:>12.4} {dark:>12.3} {boxed:>12.3}",
+            format!("{width}x{height} -> {side}/{crop}")
+        );
+    }
 }
 
 fn main() {
@@ -79,4 +117,5 @@ fn main() {
             ratio(thumbnail),
         );
     }
+    bars();
 }

@@ -21,6 +21,7 @@ fn large() -> ClipSpec {
         samples: 153_600,
         stride_secs: 3.2,
         shown: true,
+        unbarred: false,
     }
 }
 

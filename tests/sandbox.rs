@@ -85,6 +85,7 @@ fn decode_with(ffmpeg: PathBuf) -> String {
         samples: 38_400,
         stride_secs: 0.8,
         shown: true,
+        unbarred: false,
     };
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("any.mp4");

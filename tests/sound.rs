@@ -19,6 +19,7 @@ const SPEC: ClipSpec = ClipSpec {
     samples: RATE / 10,
     stride_secs: 0.1,
     shown: true,
+    unbarred: false,
 };
 
 fn native() -> PathBuf {

@@ -10,7 +10,7 @@ use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use sha2::{Digest, Sha256};
 
 use super::ModelError;
-use super::manifest::{Manifest, Picture, TowerSpec};
+use super::manifest::{Bars, Manifest, Picture, TowerSpec};
 use crate::preprocess::ClipSpec;
 use crate::types::{Modality, ModelId, Space};
 
@@ -201,7 +201,8 @@ impl Bundle {
             sample_rate_hz,
             samples: audio.map_or(samples, |audio| audio.samples),
             stride_secs: stride_secs.unwrap_or(window_secs),
-            shown: picture.is_some_and(|picture| picture.picture == Picture::Shown),
+            shown: picture.as_ref().is_some_and(|picture| picture.picture == Picture::Shown),
+            unbarred: picture.is_some_and(|picture| picture.bars == Bars::Crop),
         }
     }
 

@@ -98,6 +98,8 @@ pub(super) struct VideoPreprocessing {
     pub crop: usize,
     #[serde(default)]
     pub picture: Picture,
+    #[serde(default)]
+    pub bars: Bars,
 }
 
 /// Which picture of a frame the towers were trained on. Bundles that do not say it were made before there was
@@ -110,6 +112,15 @@ pub(super) enum Picture {
     Shown,
 }
 
+/// What becomes of black bars around a picture. Bundles that do not say it were made before there was a choice.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Bars {
+    #[default]
+    Keep,
+    Crop,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ImagePreprocessing {
@@ -117,12 +128,15 @@ pub(super) struct ImagePreprocessing {
     pub crop: usize,
     #[serde(default)]
     pub picture: Picture,
+    #[serde(default)]
+    pub bars: Bars,
 }
 
 impl ImagePreprocessing {
     /// What a frame goes through.
     fn of(video: &VideoPreprocessing) -> Self {
-        Self { resize_shorter_side: video.resize_shorter_side, crop: video.crop, picture: video.picture }
+        let VideoPreprocessing { resize_shorter_side, crop, picture, bars, .. } = *video;
+        Self { resize_shorter_side, crop, picture, bars }
     }
 }
 

@@ -2,6 +2,8 @@
 //! clamped, f32, truncated to u8; then the centre crop. Byte for byte the reference's rule, so no
 //! library's resize will do. Only what the crop keeps is computed.
 
+use super::bars::Part;
+
 /// A prepared resize and crop for frames of one size.
 #[derive(Debug, Clone)]
 pub struct Resizer {
@@ -40,6 +42,17 @@ impl Resizer {
             rows: taps(height, resized_height, crop),
             lines: [(NO_ROW, vec![[0.0; 4]; crop]), (NO_ROW, vec![[0.0; 4]; crop])],
         }
+    }
+
+    /// The same for the part `picture` of a frame, as if it were the whole, where no more is there of the frame
+    /// than the part `area`, which [`Self::run`] is given. None where that is too little.
+    #[must_use]
+    pub fn of_part(picture: Part, area: Part, shorter_side: usize, crop: usize) -> Option<Self> {
+        let mut resizer = Self::new(picture.width, picture.height, shorter_side, crop);
+        (resizer.width, resizer.height) = (area.width, area.height);
+        let moved = moved(&mut resizer.columns, picture.left, area.left, area.width)
+            && moved(&mut resizer.rows, picture.top, area.top, area.height);
+        moved.then_some(resizer)
     }
 
     /// Whether it is for frames of this size.
@@ -132,6 +145,17 @@ fn taps(from: usize, to: usize, crop: usize) -> Vec<Tap> {
             Tap { low: low.min(from - 1), high: high.min(from - 1), weight: place - floor }
         })
         .collect()
+}
+
+/// Moves taps from a part of an axis that begins at `from` into one of `len` pixels that begins at `to`; false
+/// where some lie outside.
+fn moved(taps: &mut [Tap], from: usize, to: usize, len: usize) -> bool {
+    taps.iter_mut().all(|tap| {
+        let (low, high) = ((tap.low + from).checked_sub(to), (tap.high + from).checked_sub(to));
+        let (Some(low), Some(high)) = (low, high) else { return false };
+        (tap.low, tap.high) = (low, high);
+        high < len
+    })
 }
 
 #[cfg(test)]

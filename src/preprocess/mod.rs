@@ -1,6 +1,7 @@
 //! Raw frames and samples to the tensors the towers take.
 
 mod assemble;
+pub mod bars;
 mod clips;
 pub mod frames;
 mod reader;
@@ -32,6 +33,8 @@ pub struct ClipSpec {
     pub stride_secs: f64,
     /// Frames as they are meant to be shown, rather than as they are stored (`docs/bundle.md`).
     pub shown: bool,
+    /// Pictures without the black bars around them (`docs/bundle.md`).
+    pub unbarred: bool,
 }
 
 /// One clip's tensors.

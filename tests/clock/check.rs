@@ -31,6 +31,7 @@ pub fn spec() -> ClipSpec {
         samples: 38_400,
         stride_secs: 0.8,
         shown: true,
+        unbarred: false,
     }
 }
 

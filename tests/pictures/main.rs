@@ -2,6 +2,7 @@
 //! the thumbnails is what a viewer sees.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, missing_docs)]
 
+mod bars;
 mod films;
 mod heif;
 mod stills;
@@ -122,6 +123,7 @@ fn spec() -> ClipSpec {
         samples: 38_400,
         stride_secs: 0.8,
         shown: true,
+        unbarred: false,
     }
 }
 

@@ -87,6 +87,7 @@ def test_ucf101(root: Path, made, checkpoint: Path, tmp_path: Path, capsys) -> N
         "frames": 4,
         "resize": 36,
         "crop": 32,
+        "bars": "crop",
         "max_secs": 20.0,
     }
     assert "91.5" in capsys.readouterr().out

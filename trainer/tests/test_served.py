@@ -1,5 +1,6 @@
 """Imported checkpoints behind a real server: the vectors that come back over HTTP."""
 
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,12 @@ from public_mmv import PublicMmv
 from serving import check_served, write_clip, write_png, write_wav
 from support import SMALL, WORDS, golden_model
 
+from triptych_trainer.bars import without_bars
 from triptych_trainer.config import ModelConfig
 from triptych_trainer.deflate import inflate
+from triptych_trainer.frames import preprocess
 from triptych_trainer.importer.commands import import_deepmind, sizes
+from triptych_trainer.manifest import choose_bars
 from triptych_trainer.media import clips_of
 from triptych_trainer.models.audio_frontend import FFT, HOP, mel_matrix
 from triptych_trainer.server import Client
@@ -112,6 +116,29 @@ def test_a_real_file_over_http(made_up: tuple, serve) -> None:
     path = max(SAMPLES.glob("*.mp4"), key=lambda p: p.stat().st_size)
     with serve(bundle, SAMPLES) as client:
         assert compare_file(client, public, cfg, path) > 2
+
+
+def test_a_boxed_film_and_picture_over_http(made_up: tuple, serve, tmp_path: Path) -> None:
+    """A bundle that crops black bars, by the trainer's rule and by the server's."""
+    public, cfg, bundle = made_up
+    cfg, cropping = replace(cfg, bars="crop"), tmp_path / "bundle"
+    shutil.copytree(bundle, cropping)
+    choose_bars(cropping, "crop")
+    rng = np.random.default_rng(4)
+    shape, bar = (cfg.frames, cfg.resize, 2 * cfg.resize, 3), cfg.resize // 3
+    boxed = np.pad(rng.integers(40, 256, shape, np.uint8), [(0, 0), (bar, bar), (0, 0), (0, 0)])
+    media = tmp_path / "media"
+    media.mkdir()
+    path = write_clip(media / "boxed.mkv", boxed, cfg.fps)
+    (kept,), (cropped,) = (clips_of(path, replace(cfg, bars=bars)) for bars in ("keep", "crop"))
+    assert not np.array_equal(kept.frames, cropped.frames)
+    still = preprocess(without_bars(boxed[:1], 1), cfg.resize, cfg.crop)
+    want = public.video(inflate(torch.from_numpy(still).double() / 255, cfg.frames))
+    picture = write_png(media / "boxed.png", boxed[0])
+    with serve(cropping, media) as client:
+        compare_file(client, public, cfg, path)
+        for space in ("fine", "coarse"):
+            check_served(client.embed_file("image", picture, space), want[space], "image")
 
 
 def compare_file(client: Client, public: PublicMmv, cfg: ModelConfig, path: Path) -> int:

@@ -186,6 +186,19 @@ def evaluate(
     out.write_text(json.dumps(record, indent=2) + "\n")
 
 
+def bars(
+    bundle: tyro.conf.Positional[Path], choice: tyro.conf.Positional[Literal["crop", "keep"]]
+) -> None:
+    """Has a bundle crop black bars around pictures, or keep them. Its ModelId changes, so a library
+    has to be indexed anew."""
+    from .manifest import choose_bars
+
+    try:
+        choose_bars(bundle, choice)
+    except (OSError, ValueError, KeyError) as error:
+        sys.exit(f"triptych-trainer bars: {error}")
+
+
 def serve_eval(
     bin: Path = Path("../target/release/triptych"),
     model: Path = Path("../models/small-world"),
@@ -193,16 +206,18 @@ def serve_eval(
     sets: int = 4,
     clips: int = 500,
     first_set: int = 0,
+    bars: Literal["none", "letterbox", "pillarbox", "windowbox"] = "none",
 ) -> None:
     """Measures the same through a real server that indexes MP4 files and answers searches.
 
     Args:
         bin: the server's program.
         first_set: number of the first held-out set.
+        bars: black bars around the picture of every clip.
     """
     from .serve_eval import serve_eval as run
 
-    record = run(bin.resolve(), model.resolve(), sets, clips, first_set)
+    record = run(bin.resolve(), model.resolve(), sets, clips, first_set, bars)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(record, indent=2) + "\n")
 
@@ -324,6 +339,7 @@ COMMANDS = {
     "evaluate": evaluate,
     "export": export,
     "samples": samples,
+    "bars": bars,
     "serve-eval": serve_eval,
     "deflate": deflate,
     "evaluate-deflation": evaluate_deflation,

@@ -25,6 +25,8 @@ class ModelConfig:
     """Side of the square crop, pixels; even."""
     picture: str = "shown"
     """`shown`: frames as they are meant to be shown; `stored`: as they are coded."""
+    bars: str = "crop"
+    """`crop`: pictures without black bars around them; `keep`: with them."""
     sample_rate_hz: int = 48_000
     samples: int = 153_600
     """PCM samples per clip: frames / fps seconds."""
@@ -56,6 +58,8 @@ class ModelConfig:
             raise ValueError("frames / fps and samples / sample_rate_hz must be the same seconds")
         if self.picture not in ("shown", "stored"):
             raise ValueError(f"unknown picture {self.picture!r}")
+        if self.bars not in ("crop", "keep"):
+            raise ValueError(f"unknown bars {self.bars!r}")
         if self.stem not in ("s2d", "rgb"):
             raise ValueError(f"unknown stem {self.stem!r}")
         if self.backbone not in ("s3d", "tsm"):

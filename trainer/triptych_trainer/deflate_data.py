@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .bars import without_bars
 from .config import ModelConfig
 from .dataset import _compressed as compressed
 from .dataset import batch_scenes
@@ -45,7 +46,12 @@ def file_images(
     for path in paths:
         frames = decode(path, fps=1.0).frames
         if frames is not None:
-            held += list(preprocess(frames, cfg.resize, cfg.crop))
+            # As still pictures, each for itself.
+            cut = (
+                without_bars(f, 1) if cfg.bars == "crop" else f
+                for f in np.split(frames, len(frames))
+            )
+            held += [preprocess(frame, cfg.resize, cfg.crop)[0] for frame in cut]
         if len(held) >= limit:
             break
     if not held:

@@ -15,6 +15,9 @@ from .world.scene import ATTRIBUTES, MOTIONS, Scene, scene_of
 EVALUATION_SEED = 500
 # Widths and heights of the files; the model sees the centre square, scaled to its own size.
 SIZES = ((128, 128), (176, 144), (144, 176), (192, 192), (240, 180))
+# Frames of 16:9 and the picture inside: a wide film, an upright one, and a wide film in 4:3.
+FRAME = (256, 144)
+BARS = {"letterbox": (256, 108), "pillarbox": (82, 144), "windowbox": (192, 108)}
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,13 @@ def held_out_set(number: int, count: int) -> HeldOut:
     return HeldOut(scenes, [evaluation_caption(scene) for scene in scenes])
 
 
-def write_file(scene: Scene, index: int, path: Path, secs: float) -> None:
-    """One clip as a file; sizes and frame rates take turns."""
-    size, fps = SIZES[index % len(SIZES)], 25 if index % 3 else 30
-    write_video(path, [scene], secs_each=secs, size=size, fps=fps)
+def write_file(scene: Scene, index: int, path: Path, secs: float, bars: str = "none") -> None:
+    """One clip as a file; frame rates take turns, and sizes where `bars` is none of `BARS`."""
+    size, fps = BARS.get(bars, SIZES[index % len(SIZES)]), 25 if index % 3 else 30
+    around = (0, 0)
+    if bars in BARS:
+        around = ((FRAME[1] - size[1]) // 2, (FRAME[0] - size[0]) // 2)
+    write_video(path, [scene], secs_each=secs, size=size, fps=fps, bars=around)
 
 
 def tensors(

@@ -1,6 +1,7 @@
 """`manifest.json` of a bundle (`docs/bundle.md`)."""
 
 import hashlib
+import json
 from pathlib import Path
 
 from .config import ModelConfig
@@ -77,6 +78,19 @@ def spaces_of(graph: str, dims: dict[str, int], towers: list[str]) -> list[dict]
     return spaces
 
 
+def choose_bars(bundle: Path, bars: str) -> None:
+    """Has a bundle that is there crop black bars, or keep them: towers and goldens stay, its
+    ModelId changes."""
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    sections = [manifest["preprocessing"].get(name) for name in ("video", "image")]
+    if not any(sections):
+        raise ValueError(f"{bundle} has no tower for pictures")
+    for section in filter(None, sections):
+        section["bars"] = bars
+    path.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def preprocessing(cfg: ModelConfig, content: Content, towers: list[str]) -> dict:
     """A missing section means that there is no such tower."""
     every = {
@@ -86,6 +100,7 @@ def preprocessing(cfg: ModelConfig, content: Content, towers: list[str]) -> dict
             "resize_shorter_side": cfg.resize,
             "crop": cfg.crop,
             "picture": cfg.picture,
+            "bars": cfg.bars,
         },
         "audio": {"sample_rate_hz": cfg.sample_rate_hz, "samples": cfg.samples},
         "text": {

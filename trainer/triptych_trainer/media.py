@@ -10,7 +10,8 @@ from typing import NamedTuple
 import imageio_ffmpeg
 import numpy as np
 
-from .clips import Span, cut_frames, cut_sound, spans
+from .bars import without_bars
+from .clips import Span, cut_sound, loop, spans
 from .config import ModelConfig
 from .frames import preprocess
 from .shown import VideoLine
@@ -210,11 +211,13 @@ def clips_of(path: Path, cfg: ModelConfig, stride_secs: float | None = None) -> 
     stride = cfg.frames if stride_secs is None else stride_secs * cfg.fps
     if frames is None:
         return _sound_clips(pcm, cfg, stride)
-    frames = preprocess(frames, cfg.resize, cfg.crop)
     found = []
     for span in spans(len(frames), cfg.frames, stride):
         sound = None if pcm is None else cut_sound(pcm, span, cfg.frames, cfg.samples)
-        picture = cut_frames(frames, span, cfg.frames)
+        picture = frames[span.start : span.end]
+        if cfg.bars == "crop":
+            picture = without_bars(picture, cfg.frames)
+        picture = loop(preprocess(picture, cfg.resize, cfg.crop), cfg.frames)
         end_secs = span.end / cfg.fps
         if decoded.duration_secs is not None:
             end_secs = min(end_secs, decoded.duration_secs)

@@ -32,10 +32,10 @@ def summary(ranks: Sequence[int]) -> dict[str, float]:
     return recalls | {"median_rank": float(np.median(found) + 1)}
 
 
-def write_set(held_out: HeldOut, folder: Path) -> list[Path]:
+def write_set(held_out: HeldOut, folder: Path, bars: str = "none") -> list[Path]:
     paths = [folder / f"{i:05}.mp4" for i in range(len(held_out.scenes))]
     for index, (scene, path) in enumerate(zip(held_out.scenes, paths, strict=True)):
-        write_file(scene, index, path, SECS)
+        write_file(scene, index, path, SECS, bars)
     return paths
 
 
@@ -86,13 +86,13 @@ def attributes(client: Client, held_out: HeldOut, paths: list[Path]) -> dict[str
     return report
 
 
-def evaluate_set(binary: Path, model: Path, number: int, clips: int) -> dict:
+def evaluate_set(binary: Path, model: Path, number: int, clips: int, bars: str = "none") -> dict:
     """One held-out set in a fresh library."""
     held_out = held_out_set(number, clips)
     with tempfile.TemporaryDirectory() as folder:
         media, data = Path(folder) / "media", Path(folder) / "data"
         media.mkdir()
-        paths = write_set(held_out, media)
+        paths = write_set(held_out, media, bars)
         with running_server(binary, model, data, media) as client:
             started = time.monotonic()
             job = client.index_folder(media)
@@ -111,10 +111,12 @@ def evaluate_set(binary: Path, model: Path, number: int, clips: int) -> dict:
     return report
 
 
-def serve_eval(binary: Path, model: Path, sets: int, clips: int, first_set: int = 0) -> dict:
-    record: dict = {"clips_per_set": clips, "served_by": binary.name, "sets": []}
+def serve_eval(
+    binary: Path, model: Path, sets: int, clips: int, first_set: int = 0, bars: str = "none"
+) -> dict:
+    record: dict = {"clips_per_set": clips, "served_by": binary.name, "bars": bars, "sets": []}
     for number in range(first_set, first_set + sets):
-        record["sets"].append(evaluate_set(binary, model, number, clips))
+        record["sets"].append(evaluate_set(binary, model, number, clips, bars))
         print(f"held-out set {number}\n{table(record['sets'][-1])}", flush=True)
     record["mean"] = mean_of_sets(record["sets"])
     return record

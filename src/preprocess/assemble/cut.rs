@@ -86,6 +86,7 @@ mod tests {
             samples: 48_000,
             stride_secs: 1.0,
             shown: true,
+            unbarred: false,
         }
     }
 

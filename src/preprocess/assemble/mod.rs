@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
+use super::bars::{self, Held};
 use super::clips::{FrameBlocks, Plan, SampleStore, Tail, looped};
 use super::frames::Resizer;
 use super::{AssetSummary, ClipSpec, ClipTensors};
@@ -63,6 +64,8 @@ pub(super) struct Assembler {
     skip_frames: u64,
     skip_samples: u64,
     blocks: FrameBlocks,
+    /// Frames that may have bars, where these are to be left out.
+    held: Option<Held>,
     plan: Plan,
     waiting: VecDeque<(u64, Arc<[u8]>)>,
     /// Windows among these that are not the one before.
@@ -96,6 +99,7 @@ impl Assembler {
             skip_frames: cut.run_up,
             skip_samples: 0,
             blocks: FrameBlocks::new(spec.frames, frame_bytes),
+            held: spec.unbarred.then(|| Held::new(spec.frames, spec.resize_shorter_side, spec.crop)),
             plan: Plan::new(spec.frames as u64, spec.stride_secs * cut.fps),
             waiting: VecDeque::new(),
             waiting_apart: 0,
@@ -211,31 +215,57 @@ impl Assembler {
             slot => slot.insert(fresh()),
         };
         if self.mode == Mode::Picture {
-            let mut out = vec![0; spec.crop * spec.crop * 3];
-            resizer.run(rgb, &mut out);
+            let unbarred =
+                spec.unbarred.then(|| bars::still(rgb, width, height, spec.resize_shorter_side, spec.crop));
+            let out = unbarred.flatten().unwrap_or_else(|| {
+                let mut out = vec![0; spec.crop * spec.crop * 3];
+                resizer.run(rgb, &mut out);
+                out.into()
+            });
             self.preprocess += begun.elapsed();
             let span = TimeSpan { start_secs: 0.0, end_secs: 1.0 / self.cut.fps };
-            self.send(ClipTensors { span, frames: Some(out.into()), pcm: None, windows: 1 })?;
+            self.send(ClipTensors { span, frames: Some(out), pcm: None, windows: 1 })?;
             // To the end, which says whether the picture is whole.
             return Ok(Flow::More);
         }
         self.blocks.push(|out| {
             resizer.run(rgb, out);
         });
+        if let Some(held) = &mut self.held {
+            held.push(rgb, width, height);
+        }
         self.preprocess += begun.elapsed();
         self.take_windows()?;
-        let mut left = periods - 1;
-        while left > 0 {
-            left -= self.blocks.repeat(left);
+        self.repeat_frame(periods - 1)?;
+        Ok(Flow::More)
+    }
+
+    /// Takes the latest frame so many times more.
+    fn repeat_frame(&mut self, mut times: u64) -> Result<(), MediaError> {
+        while times > 0 {
+            let steady = self.held.as_ref().is_none_or(Held::steady);
+            let taken = self.blocks.repeat(if steady { times } else { 1 });
+            if let Some(held) = &mut self.held {
+                held.repeat(taken);
+            }
+            times -= taken;
             self.take_windows()?;
         }
-        Ok(Flow::More)
+        Ok(())
+    }
+
+    /// The window that begins at frame `start`, the latest frames.
+    fn window(&mut self, start: u64) -> Arc<[u8]> {
+        let begun = Instant::now();
+        let unbarred = self.held.as_mut().and_then(|held| held.window(self.spec.frames));
+        self.preprocess += begun.elapsed();
+        unbarred.unwrap_or_else(|| self.blocks.window(start))
     }
 
     /// Takes the windows that have become whole.
     fn take_windows(&mut self) -> Result<(), MediaError> {
         while let Some(start) = self.plan.next(self.blocks.count) {
-            let window = self.blocks.window(start);
+            let window = self.window(start);
             self.wait_for_sound(start, window);
         }
         self.emit()?;
@@ -293,12 +323,16 @@ impl Assembler {
             Tail::None => Ok(()),
             Tail::Anchored(start) => {
                 self.at_end = true;
-                let window = self.blocks.window(start);
+                let window = self.window(start);
                 self.wait_for_sound(start, window);
                 self.emit()
             }
             Tail::Looped(count) => {
-                let frames = self.blocks.looped(count);
+                let unbarred = self.held.as_mut().and_then(|held| held.window(count as usize));
+                let frames = match unbarred {
+                    Some(frames) => looped(&frames, self.spec.frames * self.spec.crop * self.spec.crop * 3),
+                    None => self.blocks.looped(count),
+                };
                 let unit = self.sample_of(count) as usize;
                 let (sound, real) = self.sound.slice(0, unit);
                 let pcm = (real * 10 >= unit && real > 0).then(|| looped(&sound, self.spec.samples));

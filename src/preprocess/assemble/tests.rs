@@ -38,6 +38,7 @@ fn spec(crop: usize) -> ClipSpec {
         samples: 153_600,
         stride_secs: 3.2,
         shown: true,
+        unbarred: false,
     }
 }
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from ..bars import without_bars
 from ..clips import Span, cut_frames, cut_sound
 from ..config import TrainConfig
 from ..distributed import rank, world_size
@@ -137,7 +138,10 @@ class RealBatches(Dataset):
         if found.frames is None or not len(found.frames):
             raise MediaError(f"{item.name}: no frame at {start:.1f} s")
         span = Span(0, min(len(found.frames), model.frames))
-        frames = augment(found.frames[: model.frames], model.resize, model.crop, data.augment, rng)
+        frames = found.frames[: model.frames]
+        if model.bars == "crop":
+            frames = without_bars(frames, model.frames)
+        frames = augment(frames, model.resize, model.crop, data.augment, rng)
         pcm = None
         if found.pcm is not None:
             pcm = cut_sound(found.pcm, span, model.frames, model.samples)

@@ -30,6 +30,8 @@ def sizes(frames: int, fps: float, resize: int, crop: int) -> ModelConfig:
         fps=fps,
         resize=resize,
         crop=crop,
+        # As the published weights were made.
+        bars="keep",
         samples=round(frames / fps * 48_000),
     )
 

@@ -48,7 +48,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 def config_of(checkpoint: Checkpoint, base: ModelConfig | None = None) -> ModelConfig:
     """The model a checkpoint's shapes describe; sizes of the input come from `base`."""
     params = checkpoint.params
-    base = base or ModelConfig()
+    base = base or ModelConfig(bars="keep")
     heads = f"{ROOT}/~_get_pair_embedding_heads"
     vocab, word_dim = params[WORDS]["embeddings"].shape
     common = {

@@ -32,7 +32,7 @@ def config_of(weights: dict[str, Tensor], base: ModelConfig | None = None) -> Mo
             "(64, 24, 2, 4, 4) is imported"
         )
     rows, word_dim = weights["text_module.word_embd.weight"].shape
-    fields = (base or ModelConfig(resize=224, crop=224)).to_dict() | {
+    fields = (base or ModelConfig(resize=224, crop=224, bars="keep")).to_dict() | {
         "vocab_size": rows,
         "word_dim": word_dim,
         "text_hidden": weights["text_module.fc1.weight"].shape[0],

@@ -17,13 +17,13 @@ from .windows import VideoRule
 def ucf101_rule(cfg: ModelConfig) -> VideoRule:
     """The published evaluation: every second frame at 25 fps, 224 pixels, the first 20 s. A model
     of another crop keeps its own sizes."""
-    rule = VideoRule(25.0, 2, cfg.frames, cfg.resize, cfg.crop, max_secs=20.0)
+    rule = VideoRule(25.0, 2, cfg.frames, cfg.resize, cfg.crop, cfg.bars, max_secs=20.0)
     return replace(rule, resize=224, crop=224) if cfg.crop in (200, 224) else rule
 
 
 def own_rule(cfg: ModelConfig) -> VideoRule:
     """As the model was trained."""
-    return VideoRule(cfg.fps, 1, cfg.frames, cfg.resize, cfg.crop)
+    return VideoRule(cfg.fps, 1, cfg.frames, cfg.resize, cfg.crop, cfg.bars)
 
 
 HMDB51_C = {("s3d", 1.0): 3e-4, ("tsm", 1.0): 1e-4, ("tsm", 2.0): 3e-4}

@@ -73,7 +73,7 @@ def zero_shot(
     space = shared_space(cfg.spaces, "text", "video")
     if space is None:
         raise ValueError(f"{cfg.spaces} spaces have none that texts and videos share")
-    rule = VideoRule(cfg.fps, 1, cfg.frames, cfg.resize, cfg.crop)
+    rule = VideoRule(cfg.fps, 1, cfg.frames, cfg.resize, cfg.crop, cfg.bars)
     videos, kept = extractor.spread([p.media for p in pairs], rule, windows, space).of(
         range(len(pairs))
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..bars import without_bars
 from ..data.augment import augment
 from ..data.config import Augment
 from ..frames import linspace_windows, preprocess
@@ -26,8 +27,14 @@ class VideoRule:
     frames: int
     resize: int
     crop: int
+    bars: str = "keep"
+    """`crop`: windows without black bars around their picture."""
     max_secs: float | None = None
     """Only so much of the beginning."""
+
+    def window(self, frames: np.ndarray) -> np.ndarray:
+        """The frames of one window, without bars where they are to be left out."""
+        return without_bars(frames, self.frames) if self.bars == "crop" else frames
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,8 @@ def spread_windows(media: Media, rule: VideoRule, count: int) -> np.ndarray:
     """u8 [count, T, crop, crop, 3]: evenly spread, centre crop; a short video starts over."""
     frames = frames_of(media, rule)
     chosen = linspace_windows(len(frames), count, rule.frames, rule.stride)
-    return np.stack([preprocess(frames[rows], rule.resize, rule.crop) for rows in chosen])
+    cut = (rule.window(frames[rows]) for rows in chosen)
+    return np.stack([preprocess(window, rule.resize, rule.crop) for window in cut])
 
 
 def random_windows(
@@ -74,7 +82,7 @@ def random_windows(
     for _ in range(count):
         start = int(rng.integers(room + 1))
         rows = (start + np.arange(rule.frames) * rule.stride) % len(frames)
-        found.append(augment(frames[rows], rule.resize, rule.crop, how, rng))
+        found.append(augment(rule.window(frames[rows]), rule.resize, rule.crop, how, rng))
     return np.stack(found)
 
 

@@ -41,11 +41,13 @@ def write_video(
     fps: int = 25,
     extra_secs: float = 0.0,
     sound: bool = True,
+    bars: tuple[int, int] = (0, 0),
 ) -> None:
     """Scenes one after the other in one file; the suffix (.mp4, .webm) chooses the codecs.
 
     `start_secs`: where in each scene's own time to begin. `size` is (width, height), both even;
-    the scene fills the centre square. The last scene goes on for `extra_secs`.
+    the scene fills the centre square. The last scene goes on for `extra_secs`. `bars`: black rows
+    above and below, and columns on both sides, around the picture.
     """
     width, height = size
     begins = [0.0] * len(scenes) if start_secs is None else start_secs
@@ -58,7 +60,10 @@ def write_video(
         samples = round(last / fps * SAMPLE_RATE_HZ) - round(frame / fps * SAMPLE_RATE_HZ)
         pcm.append(synthesise(scene, begin, samples))
         frame = last
-    encode(path, np.concatenate(frames), np.concatenate(pcm) if sound else None, fps)
+    around = [(0, 0), (bars[0], bars[0]), (bars[1], bars[1]), (0, 0)]
+    encode(
+        path, np.pad(np.concatenate(frames), around), np.concatenate(pcm) if sound else None, fps
+    )
 
 
 def encode(path: Path, frames: np.ndarray, pcm: np.ndarray | None, fps: int) -> None:
