@@ -312,6 +312,10 @@ impl<'a> Pump<'a> {
             } else if frames && self.read_frames(worker, sink, cancel)? == Flow::Stop {
                 return Ok(Flow::Stop);
             }
+            // That no picture will come is known now, and sound of a wrong place must not be given on.
+            if self.look_at_place() {
+                return Ok(Flow::Stop);
+            }
             if self.placing() {
                 if sound {
                     self.hold_sound(worker)?;
@@ -328,7 +332,7 @@ impl<'a> Pump<'a> {
             }
         }
         self.drain_talk(worker, cancel)?;
-        Ok(Flow::More)
+        Ok(if self.look_at_place() { Flow::Stop } else { Flow::More })
     }
 
     /// Waits until something can be read; says whether frames and sound are among it.
