@@ -238,6 +238,8 @@ struct Pump<'a> {
     sound: SoundReader,
     placer: Placer,
     frames_open: bool,
+    /// A picture has come.
+    pictured: bool,
     sound_open: bool,
     /// Sound that came before it was known where the child is, and whether that is all of it.
     held: VecDeque<u8>,
@@ -283,6 +285,7 @@ impl<'a> Pump<'a> {
             sound: SoundReader::default(),
             placer: Placer::default(),
             frames_open: true,
+            pictured: false,
             sound_open: true,
             held: VecDeque::new(),
             sound_done: false,

@@ -44,10 +44,12 @@ pub fn arguments(request: &Request, known: Known<'_>, media: RawFd, sound: RawFd
         Task::Thumbnail { max_side_px, .. } if picture => {
             args.input(media).thumbnail(None, max_side_px, request.shape);
         }
-        Task::Thumbnail { at_secs, seek_secs, max_side_px } => {
+        Task::Thumbnail { at_secs, seek_secs, max_side_px, with_sound } => {
             args.words(&timing::seek(seek_secs)).input(media);
             args.thumbnail(Some(&timing::on_screen(at_secs)), max_side_px, request.shape);
-            args.unheard(demuxers);
+            if with_sound {
+                args.unheard(demuxers);
+            }
         }
         Task::Clips { fps, sample_rate_hz, seek_secs, start_secs, duration_secs, streams } => {
             // Where samples must be counted, all are; the parent drops what comes before: see `Placer::new`.
