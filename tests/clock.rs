@@ -105,7 +105,8 @@ fn a_picture_that_stays_for_hours_is_one_clip() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Clock::write(&ffmpeg, folder.path());
     let decoder = decoder(&ffmpeg);
-    let apart = "PICTURES -vf select='lt(n\\,3)',setpts='if(eq(N\\,2)\\,21602\\,N*21600)/TB' -fps_mode passthrough";
+    let apart =
+        "PICTURES -vf select='lt(n\\,3)',setpts='if(eq(N\\,2)\\,21602\\,N*21600)/TB' -fps_mode passthrough";
     let files = [("hours.mp4", "-c:v mpeg4"), ("hours.mkv", "-c:v mjpeg"), ("hours.webm", "-c:v libvpx")];
     each(&files, |runtime, (name, codec)| {
         let path = clock.make(name, &format!("{apart} {codec}")).unwrap();
@@ -141,17 +142,28 @@ const DAMAGED: [(&str, &[&str]); 28] = [
     ("theora.ogv", &[]),
     ("theora-opus.ogv", &[]),
     ("mpeg2.mxf", &[]),
-    ("pal.dv", &[]),
+    (
+        "pal.dv",
+        // Whole frames, each like any other.
+        &[
+            "Cut 10",
+            "Cut 50",
+            "Cut 90",
+            "Robbed 10",
+            "Robbed 50",
+            "Robbed 90",
+            "Spliced 10",
+            "Spliced 50",
+            "Spliced 90",
+        ],
+    ),
     ("film.gif", &[]),
     ("film.apng", &[]),
     ("film.webp", &[]),
     ("bare.h264", &[]),
     ("sound.flac", &[]),
     ("sound.mp3", &[]),
-    (
-        "sound.wav",
-        &["Zeroed 10", "Zeroed 50", "Zeroed 90", "Spliced 10", "Spliced 50", "Spliced 90"],
-    ),
+    ("sound.wav", &["Zeroed 10", "Zeroed 50", "Zeroed 90", "Spliced 10", "Spliced 50", "Spliced 90"]),
     ("sound.aac", &[]),
     ("sound.ac3", &[]),
     ("sound.ogg", &[]),

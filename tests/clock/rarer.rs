@@ -36,11 +36,7 @@ fn fragments() -> Vec<Form> {
         plain("empty-moov-plain.mp4", &aac(X264, "frag_keyframe+empty_moov")),
         form("hybrid.mp4", &format!("PICTURES SOUND {}", aac(X264_B, "hybrid_fragmented")), reordered()),
         form("dash.mp4", &format!("PICTURES SOUND {}", aac(X264_B, "dash+global_sidx")), reordered()),
-        form(
-            "no-edit-list.mp4",
-            &format!("PICTURES SOUND {X264_B} -c:a aac -use_editlist 0"),
-            reordered(),
-        ),
+        form("no-edit-list.mp4", &format!("PICTURES SOUND {X264_B} -c:a aac -use_editlist 0"), reordered()),
         plain("negative-offsets.mp4", &aac(X264_B, "negative_cts_offsets")),
     ]
 }
@@ -49,8 +45,16 @@ fn films() -> Vec<Form> {
     let pal = "-vf scale=720:576:flags=neighbor,setsar=1";
     let small = "-vf scale=176:144:flags=neighbor";
     vec![
-        plain("h263-amr.3gp", &format!("{small} -c:v h263 -q:v 3 -af volume=3 -c:a libopencore_amrnb -b:a 12.2k -ar 8000 -ac 1")),
-        plain("h264-amr.3g2", &format!("{X264} -af volume=3 -c:a libopencore_amrnb -b:a 12.2k -ar 8000 -ac 1")),
+        plain(
+            "h263-amr.3gp",
+            &format!(
+                "{small} -c:v h263 -q:v 3 -af volume=3 -c:a libopencore_amrnb -b:a 12.2k -ar 8000 -ac 1"
+            ),
+        ),
+        plain(
+            "h264-amr.3g2",
+            &format!("{X264} -af volume=3 -c:a libopencore_amrnb -b:a 12.2k -ar 8000 -ac 1"),
+        ),
         // Without B-frames: of small ones, many share a pack and only the first of them has a time stamp.
         plain("small.vob", "-c:v mpeg2video -q:v 3 -c:a ac3 -f vob"),
         plain("dvd.vob", &format!("{pal} -c:v mpeg2video -bf 2 -q:v 3 -c:a pcm_dvd -f dvd")),
@@ -168,7 +172,10 @@ fn late() -> Vec<Form> {
         late_sound_in("late-sound.webm", "-c:v libvpx -deadline realtime -cpu-used 8 -b:v 1M -c:a libopus"),
         late_sound_in("late-sound.mpg", "-c:v mpeg2video -q:v 3 -c:a mp2"),
         late_sound_in("late-sound.ogv", "-c:v libtheora -q:v 8 -c:a libvorbis"),
-        late_sound_in("late-sound-fragments.mp4", &format!("{X264} -c:a aac -movflags frag_keyframe+empty_moov")),
+        late_sound_in(
+            "late-sound-fragments.mp4",
+            &format!("{X264} -c:a aac -movflags frag_keyframe+empty_moov"),
+        ),
         late_pictures_in("late-pictures.mov", &format!("{X264_B} -c:a pcm_s16le")),
         late_pictures_in("late-pictures.ts", &format!("{X264_B} -c:a aac")),
         late_pictures_in("late-pictures.flv", &format!("{X264} -c:a aac")),
