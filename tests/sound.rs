@@ -399,7 +399,7 @@ async fn lengths_are_those_of_the_bytes() {
     for bytes in refused {
         let path = bench.file("refused.wav", &bytes);
         let error = ClipReader::open(&bench.decoder, &path, &SPEC, None).await.err().unwrap();
-        assert_eq!(error.code(), "corrupt_media", "{error}");
+        assert!(["corrupt_media", "unsupported_media"].contains(&error.code()), "{error}");
     }
     for (name, bytes) in [("x.w64", w64), ("x.au", au), ("x.caf", caf)] {
         let (samples, summary) = bench.read(&bench.file(name, &bytes)).await;
