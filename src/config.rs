@@ -255,6 +255,7 @@ pub struct AccessArgs {
     /// Mark the page's cookie as one for TLS alone, also where no trusted proxy says that there is TLS.
     #[arg(long, env = "TRIPTYCH_SECURE_COOKIE")]
     pub secure_cookie: bool,
+    /// The audit log.
     #[command(flatten)]
     pub audit: AuditArgs,
 }

@@ -381,13 +381,27 @@ async fn lengths_are_those_of_the_bytes() {
     };
     let at = |bytes: &[u8], name: &[u8]| bytes.windows(name.len()).position(|part| part == name).unwrap();
     let mut w64 = whole("l.w64", "");
-    let data = at(&w64, b"data");
-    w64[data + 16..data + 24].copy_from_slice(&(i64::MAX - 0xfff).to_le_bytes());
+    let data_of_w64 = at(&w64, b"data");
+    w64[data_of_w64 + 16..data_of_w64 + 24].copy_from_slice(&(i64::MAX - 0xfff).to_le_bytes());
     let mut au = whole("l.au", "");
     au[8..12].fill(0xff);
     let mut caf = whole("l.caf", "");
     let data = at(&caf, b"data");
     caf[data + 4..data + 12].fill(0xff);
+    // What ffmpeg does not read is refused, and not taken for silence.
+    let mut refused = vec![w64.clone()];
+    refused[0][data_of_w64 + 16..data_of_w64 + 24].copy_from_slice(&i64::MAX.to_le_bytes());
+    for size in [0, -1_i64] {
+        let mut rf64 = whole("l.rf64.wav", "-rf64 always");
+        let long = at(&rf64, b"ds64");
+        rf64[long + 16..long + 24].copy_from_slice(&size.to_le_bytes());
+        refused.push(rf64);
+    }
+    for bytes in refused {
+        let path = bench.file("refused.wav", &bytes);
+        let error = ClipReader::open(&bench.decoder, &path, &SPEC, None).await.err().unwrap();
+        assert!(["corrupt_media", "unsupported_media"].contains(&error.code()), "{error}");
+    }
     for (name, bytes) in [("x.w64", w64), ("x.au", au), ("x.caf", caf)] {
         let (samples, summary) = bench.read(&bench.file(name, &bytes)).await;
         assert!(summary.partial.is_none(), "{name}: {summary:?}");

@@ -450,7 +450,8 @@ impl Ended {
         if whole && self.log.cut_short {
             return Some(format!("truncated: the file ends early, {decoded:.1} s could be decoded"));
         }
-        if self.exit.signal.is_some() || self.exit.code != Some(0) || self.log.gave_up {
+        let failed = self.exit.code != Some(0) && !self.only_misses_sound(samples);
+        if self.exit.signal.is_some() || failed || self.log.gave_up {
             return Some(format!("decoding stopped early after {decoded:.1} s: {}", self.log.main_error()));
         }
         if let Some(why) = self.cut_short().filter(|_| whole) {
@@ -463,12 +464,18 @@ impl Ended {
             return Some(format!("damaged: {packets} could not be decoded"));
         }
         let silent = frames > 0 && samples == 0 && self.log.audio_streams > 0;
+        let silent = silent && !self.only_misses_sound(samples);
         (silent && whole && !self.log.errors.is_empty())
             .then(|| format!("the sound could not be decoded ({})", self.log.main_error()))
     }
 }
 
 impl Ended {
+    /// Whether all that went wrong is that a track was declared of which nothing ever came.
+    fn only_misses_sound(&self, samples: u64) -> bool {
+        samples == 0 && self.log.has_error("Neither number of channels nor channel layout specified")
+    }
+
     /// Why a picture is not whole.
     fn note_of_picture(&self) -> Option<String> {
         let cut = self.damaged > 0 || self.log.cut_short || self.exit.signal.is_some();

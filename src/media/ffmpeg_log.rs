@@ -109,7 +109,8 @@ impl FfmpegLog {
 
     fn take_line(&mut self, line: &str) {
         self.estimated |= line.contains("[warning] Estimating duration from bitrate");
-        self.gave_up |= line.contains("[error] Error during demuxing");
+        // GXF's demuxer knows no other end.
+        self.gave_up |= self.format != "gxf" && line.contains("[error] Error during demuxing");
         if line.contains("partial file") || line.contains("File ended prematurely") {
             self.cut_short = true;
         }

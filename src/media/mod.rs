@@ -169,7 +169,7 @@ pub(crate) mod fuzzed {
             duration_secs: Some(3.2),
             streams: Streams::Both,
         };
-        let thumbnail = Task::Thumbnail { at_secs: 2.0, seek_secs: 2.0, max_side_px: 320 };
+        let thumbnail = Task::Thumbnail { at_secs: 2.0, seek_secs: 2.0, max_side_px: 320, with_sound: true };
         let tasks = [clips, thumbnail, Task::Probe, Task::Health];
         let line = |task| {
             serde_json::to_vec(&Request {

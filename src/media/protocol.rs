@@ -73,6 +73,8 @@ pub enum Task {
         /// See `Clips`.
         seek_secs: f64,
         max_side_px: u32,
+        /// The sound's beginning counts for that of the file, see `video::arguments`.
+        with_sound: bool,
     },
     /// Only what the file is.
     Probe,

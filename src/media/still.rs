@@ -101,10 +101,11 @@ pub fn thumbnail_jpeg(
     let limits = quick(&decoder.config.limits);
     let at_secs = if at_secs.is_finite() { at_secs.max(0.0) } else { 0.0 };
     let places: Vec<f64> = places_to_seek(at_secs).collect();
-    let mut place = 0;
+    let (mut place, mut with_sound) = (0, true);
     loop {
         let seek_secs = places[place];
-        let task = Task::Thumbnail { at_secs, seek_secs, max_side_px: max_side_px.clamp(16, 4096) };
+        let max_side_px = max_side_px.clamp(16, 4096);
+        let task = Task::Thumbnail { at_secs, seek_secs, max_side_px, with_sound };
         let sought = (seek_secs > 0.0).then_some(Sought { latest: 0, start_secs: at_secs });
         let (jpeg, ended) = run(decoder, seat, media, &limits, task, sought)?;
         if let Some(next) = ended.next_place(place, places.len()) {
@@ -113,6 +114,9 @@ pub fn thumbnail_jpeg(
             return Ok(jpeg);
         } else if ended.log.opened && ended.log.video_streams == 0 {
             return Err(MediaError::NoStreams("picture"));
+        } else if with_sound && ended.log.opened {
+            // A track that is declared and not there cannot be written.
+            with_sound = false;
         } else {
             return Err(ended.complaint(&limits));
         }

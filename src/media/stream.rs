@@ -238,6 +238,8 @@ struct Pump<'a> {
     sound: SoundReader,
     placer: Placer,
     frames_open: bool,
+    /// A picture has come.
+    pictured: bool,
     sound_open: bool,
     /// Sound that came before it was known where the child is, and whether that is all of it.
     held: VecDeque<u8>,
@@ -283,6 +285,7 @@ impl<'a> Pump<'a> {
             sound: SoundReader::default(),
             placer: Placer::default(),
             frames_open: true,
+            pictured: false,
             sound_open: true,
             held: VecDeque::new(),
             sound_done: false,
@@ -312,6 +315,10 @@ impl<'a> Pump<'a> {
             } else if frames && self.read_frames(worker, sink, cancel)? == Flow::Stop {
                 return Ok(Flow::Stop);
             }
+            // That no picture will come is known now, and sound of a wrong place must not be given on.
+            if self.look_at_place() {
+                return Ok(Flow::Stop);
+            }
             if self.placing() {
                 if sound {
                     self.hold_sound(worker)?;
@@ -328,7 +335,7 @@ impl<'a> Pump<'a> {
             }
         }
         self.drain_talk(worker, cancel)?;
-        Ok(Flow::More)
+        Ok(if self.look_at_place() { Flow::Stop } else { Flow::More })
     }
 
     /// Waits until something can be read; says whether frames and sound are among it.

@@ -7,6 +7,8 @@
 
 /// Steps of a second in which thumbnails are told apart.
 const THUMBNAIL_HZ: u32 = 1000;
+/// Steps in which no frame is too short to last at all.
+const TICKS_HZ: u32 = 1_000_000;
 
 /// Containers in which ffmpeg finds a place by its time stamp: it lands at or before it, or says a later first
 /// time stamp. What is not listed is read from its beginning.
@@ -83,13 +85,15 @@ pub fn sampling(fps: f64, first: u64, end: Option<u64>) -> String {
 
 /// Filters that give the frame on the screen at a second first: the last one whose time stamp is not later, or
 /// the very first. It is known when a later one comes, and `tpad` adds one at the end,
-/// as much later as frames of this film are, which may be hours: it too is put right behind. The first frame's time
+/// as much later as frames of this film are, which may be hours or, where nobody knows, the shortest of moments: it too
+/// is put right behind. The first frame's time
 /// is written to the log as in [`sampling`], in milliseconds after the second asked for.
 pub fn on_screen(at_secs: f64) -> String {
     let at = (at_secs * f64::from(THUMBNAIL_HZ)).round();
     format!(
         "settb=expr=1/{THUMBNAIL_HZ},setpts='if(N,0,print(PTS-{at}+2e15,32));gt(PTS,{at})',\
-         tpad=stop=1:stop_mode=clone,setpts='gt(PTS,0)',fps=fps={THUMBNAIL_HZ}:start_time=0"
+         settb=expr=1/{TICKS_HZ},tpad=stop=1:stop_mode=clone,setpts='gt(PTS,0)*{TICKS_HZ}/{THUMBNAIL_HZ}',\
+         fps=fps={THUMBNAIL_HZ}:start_time=0"
     )
 }
 

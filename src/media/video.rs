@@ -44,9 +44,12 @@ pub fn arguments(request: &Request, known: Known<'_>, media: RawFd, sound: RawFd
         Task::Thumbnail { max_side_px, .. } if picture => {
             args.input(media).thumbnail(None, max_side_px, request.shape);
         }
-        Task::Thumbnail { at_secs, seek_secs, max_side_px } => {
+        Task::Thumbnail { at_secs, seek_secs, max_side_px, with_sound } => {
             args.words(&timing::seek(seek_secs)).input(media);
             args.thumbnail(Some(&timing::on_screen(at_secs)), max_side_px, request.shape);
+            if with_sound {
+                args.unheard(demuxers);
+            }
         }
         Task::Clips { fps, sample_rate_hz, seek_secs, start_secs, duration_secs, streams } => {
             // Where samples must be counted, all are; the parent drops what comes before: see `Placer::new`.
@@ -119,6 +122,16 @@ impl Args {
     fn sound(&mut self, part: &str, sample_rate_hz: u32, pipe: RawFd) -> &mut Self {
         self.words("-map 0:a:0 -af").word(format!("{part}{}", sound::filter(sample_rate_hz)));
         self.words("-c:a pcm_f32le -f f32le").word(format!("pipe:{pipe}"))
+    }
+
+    /// Takes the first packet of the sound too, where ffmpeg would else take the first picture for the beginning of
+    /// the file: in these formats it looks at those tracks only that it reads.
+    fn unheard(&mut self, demuxers: &str) -> &mut Self {
+        let by_tracks = demuxers.split(',').any(|name| ["mpegts", "mpeg", "ogg"].contains(&name));
+        if by_tracks {
+            self.words("-map 0:V:0 -map 0:a:0? -c copy -t 0 -f null -");
+        }
+        self
     }
 
     /// JPEG files have the matrix of BT.601 and the full range, whatever the film has. `choice` picks the one

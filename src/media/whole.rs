@@ -1,14 +1,16 @@
 //! Whether a file is all there, by the lengths and end marks of its own: what ffmpeg does not mind.
 
+mod walk;
+
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+
+use self::walk::Walk;
 
 /// Bytes of a packet of a transport stream, plain or with a time code before it.
 const TS_PACKET: [u64; 2] = [188, 192];
 /// Chunks of a file looked at: one a gigabyte is usual.
 const MOST_CHUNKS: usize = 4096;
-/// Bytes read at once by what goes through a whole file.
-const WALK_BYTES: u64 = 1 << 16;
 
 /// What is missing, where something is; nothing where that cannot be told.
 pub fn cut_short(file: &File) -> Option<&'static str> {
@@ -16,6 +18,9 @@ pub fn cut_short(file: &File) -> Option<&'static str> {
     let head = read(file, 0, 1024);
     if head.starts_with(b"RIFF") && head.get(8..12) == Some(b"WEBP") {
         return (!Walk::new(file).webp(bytes)).then_some("what follows is not a chunk");
+    }
+    if head.starts_with(b"RIFF") && head.get(8..12) == Some(b"AVI ") && !Walk::new(file).avi(bytes) {
+        return Some("what follows is not a chunk");
     }
     if head.starts_with(b"RIFF") {
         return riff(file, bytes).then_some("a chunk at its end is cut off");
@@ -25,6 +30,15 @@ pub fn cut_short(file: &File) -> Option<&'static str> {
     }
     if head.starts_with(b"FLV\x01") {
         return (!Walk::new(file).flv(bytes)).then_some("what follows is not a tag");
+    }
+    if head.starts_with(b"\x30\x26\xb2\x75\x8e\x66\xcf\x11") {
+        return (Walk::new(file).asf(bytes) == Some(false)).then_some("what follows is not a packet");
+    }
+    if head.starts_with(b"\x06\x0e\x2b\x34") {
+        return (!Walk::new(file).mxf(bytes)).then_some("what follows is not a packet");
+    }
+    if head.starts_with(b"\x1f\x07\x00") {
+        return (!Walk::new(file).dv(bytes)).then_some("what follows is not a frame");
     }
     if head.get(4..8) == Some(b"ftyp") {
         return boxes(file, bytes).then_some("a box at its end is cut off");
@@ -124,92 +138,6 @@ fn boxes(file: &File, bytes: u64) -> bool {
     false
 }
 
-/// Goes through a file from part to part.
-struct Walk<'a> {
-    file: &'a File,
-    at: u64,
-    buffer: Vec<u8>,
-    buffer_at: u64,
-}
-
-impl<'a> Walk<'a> {
-    const fn new(file: &'a File) -> Self {
-        Self { file, at: 0, buffer: Vec::new(), buffer_at: 0 }
-    }
-
-    /// The next bytes, where there are so many.
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let within = |walk: &Self| {
-            let from = usize::try_from(walk.at.checked_sub(walk.buffer_at)?).ok()?;
-            <[u8; N]>::try_from(walk.buffer.get(from..from.checked_add(N)?)?).ok()
-        };
-        let bytes = within(self).or_else(|| {
-            (self.buffer, self.buffer_at) = (read(self.file, self.at, WALK_BYTES), self.at);
-            within(self)
-        })?;
-        self.at += N as u64;
-        Some(bytes)
-    }
-
-    /// To the end mark of a GIF, if nothing but its blocks lies before it.
-    fn gif(&mut self) -> Option<()> {
-        let colours = |flags: u8| if flags & 0x80 == 0 { 0 } else { 3 << ((flags & 7) + 1) };
-        let [.., flags, _, _] = self.take::<13>()?;
-        self.at += colours(flags);
-        loop {
-            match self.take::<1>()? {
-                [b';'] => return Some(()),
-                [b'!'] => self.at += 1,
-                [b','] => {
-                    let [.., flags] = self.take::<9>()?;
-                    self.at += colours(flags) + 1;
-                }
-                _ => return None,
-            }
-            loop {
-                let [length] = self.take()?;
-                if length == 0 {
-                    break;
-                }
-                self.at += u64::from(length);
-            }
-        }
-    }
-
-    /// Whether a WebP is made of named chunks to its end.
-    fn webp(&mut self, bytes: u64) -> bool {
-        let Some([_, _, _, _, a, b, c, d, ..]) = self.take::<12>() else { return false };
-        let end = 8 + u64::from(u32::from_le_bytes([a, b, c, d]));
-        while self.at < end.min(bytes) {
-            let Some([name @ .., a, b, c, d]) = self.take::<8>() else { return false };
-            let name: [u8; 4] = name;
-            if !name.iter().all(|c| c.is_ascii_graphic() || *c == b' ') {
-                return false;
-            }
-            let size = u64::from(u32::from_le_bytes([a, b, c, d]));
-            self.at += size + size % 2;
-        }
-        // The byte that makes the last one even may be missing.
-        end <= bytes && self.at <= end + 1
-    }
-
-    /// Whether a Flash video is made of tags, each of which says at its end how long it was.
-    fn flv(&mut self, bytes: u64) -> bool {
-        self.at = 13;
-        while self.at < bytes {
-            let Some([_, a, b, c, ..]) = self.take::<11>() else { return false };
-            let size = u64::from(u32::from_be_bytes([0, a, b, c]));
-            self.at += size;
-            let Some(length) = self.take::<4>().map(u32::from_be_bytes) else { return false };
-            // Some writers leave it 0.
-            if length != 0 && u64::from(length) != size + 11 {
-                return false;
-            }
-        }
-        true
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -231,6 +159,17 @@ mod tests {
         let flv = [&b"FLV\x01\x05\0\0\0\x09\0\0\0\0"[..], b"\x09\0\0\x02\0\0\0\0\0\0\0AB\0\0\0\x0d"].concat();
         let mp4 = [&b"\0\0\0\x0cftypisom"[..], b"\0\0\0\x10mdat12345678"].concat();
         let ts = [[0x47; 188]; 7].concat();
+        let avi = [
+            &b"RIFF\x2c\0\0\0AVI LIST\x16\0\0\0movi00dc\x01\0\0\0a\x0001wb"[..],
+            b"\0\0\0\0idx1\x02\0\0\0ab",
+        ]
+        .concat();
+        let key = |last: u8, size: u8| {
+            [&b"\x06\x0e\x2b\x34"[..], &[last; 12], &[size], &vec![9; size.into()]].concat()
+        };
+        let mxf = [key(1, 100), key(2, 0), key(3, 50)].concat();
+        let frame = |first: &[u8]| [first, &[7; 143_996]].concat();
+        let dv = [frame(b"\x1f\x07\x00\xbf"), frame(b"\x1f\x07\x00\xbf")].concat();
         let mkv = b"\x1a\x45\xdf\xa3\x82AB\x18\x53\x80\x67\x40\x03abc".to_vec();
         let live = b"\x1a\x45\xdf\xa3\x82AB\x18\x53\x80\x67\x01\xff\xff\xff\xff\xff\xff\xffabc";
         assert_eq!(of(live), None);
@@ -242,9 +181,17 @@ mod tests {
             ("mkv", mkv, 1),
             ("mp4", mp4, 1),
             ("ts", ts, 100),
+            ("avi", avi, 3),
+            ("mxf", mxf, 5),
+            ("dv", dv, 7),
         ] {
             assert_eq!(of(&whole), None, "{name}");
             assert!(of(&whole[..whole.len() - left]).is_some(), "{name}");
+            if ["avi", "mxf", "dv"].contains(&name) {
+                // A few bytes more, in the middle.
+                let more = [&whole[..whole.len() / 2], &[0; 3], &whole[whole.len() / 2..]].concat();
+                assert!(of(&more).is_some(), "{name}");
+            }
         }
         // Not finished, to the end, something else, nothing.
         for whole in [&b"RIFF\0\0\0\0AVI "[..], b"\0\0\0\x0cftypisom\0\0\0\0mdat", b"any text", b""] {

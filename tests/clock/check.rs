@@ -78,13 +78,16 @@ pub async fn faults(decoder: &Decoder, path: &Path, truth: &Truth) -> Vec<String
     let whole = numbers(&clips);
     faults.extend(wrong_pictures(&whole, truth));
     faults.extend(clips.iter().flat_map(|clip| wrong_sound(clip, truth)));
-    for span in [(0.5, 1.3), (3.3, 4.9), (7.04, 7.9), (9.5, 11.86)] {
+    for span in [(0.5, 1.3), (3.3, 4.9), (7.04, 7.9), (9.5, 11.86), (30.5, 32.9), (58.2, 59.9)] {
         if span.1 < truth.secs() {
             faults.extend(wrong_span(decoder, path, span, (&whole, &clips), truth).await);
         }
     }
     if !truth.pictures.is_empty() {
-        for at in [0.0, 0.5, 2.9, 3.31, 6.02, 9.5, 10.9, 11.9] {
+        for at in [0.0, 0.5, 2.9, 3.31, 6.02, 9.5, 10.9, 11.9, 31.0, 59.0] {
+            if at > truth.secs() {
+                break;
+            }
             faults.extend(wrong_thumbnail(decoder, path, at, truth).await);
         }
     }

@@ -9,12 +9,14 @@ pub enum Damage {
     /// A quarter of it is zero from there on.
     Zeroed,
     /// A twentieth of it is missing there.
+    Robbed,
+    /// A twentieth of it, from another place, is put in there.
     Spliced,
 }
 
 /// All of them, where they happen in hundredths.
 pub fn all() -> impl Iterator<Item = (Damage, usize)> {
-    let kinds = [Damage::Cut, Damage::Zeroed, Damage::Spliced];
+    let kinds = [Damage::Cut, Damage::Zeroed, Damage::Robbed, Damage::Spliced];
     kinds.into_iter().flat_map(|kind| [10, 50, 90].map(|percent| (kind, percent)))
 }
 
@@ -30,6 +32,10 @@ impl Damage {
                 bytes[at..end].fill(0);
             }
             Self::Spliced => {
+                let from = if percent < 50 { whole.len() * 7 / 10 } else { whole.len() / 5 };
+                bytes.splice(at..at, whole[from..from + whole.len() / 20].iter().copied());
+            }
+            Self::Robbed => {
                 bytes.drain(at..(at + whole.len() / 20).min(whole.len()));
             }
         }

@@ -236,9 +236,17 @@ impl Truth {
         })
     }
 
-    /// The second of the clock that sounds at a time.
+    /// The sound again and again, for so many seconds.
+    pub fn talk(self, secs: f64) -> Self {
+        Self { sound: Some((0.0, secs)), ..self }
+    }
+
+    /// The second of the clock that sounds at a time; the clock starts over where it is repeated.
     pub fn sounds(&self, at: f64) -> Option<u32> {
         let heard = self.sound.is_some_and(|(from, to)| at >= from && at < to);
-        heard.then_some((at - self.sound_at) as u32).filter(|second| *second < SECS)
+        let second = (at - self.sound_at) as u32;
+        // What is a little longer is a codec's last block.
+        let repeated = self.secs() > f64::from(2 * SECS);
+        heard.then_some(second % SECS).filter(|_| second < SECS || repeated)
     }
 }

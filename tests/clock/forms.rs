@@ -14,10 +14,10 @@ pub struct Form {
     pub often: bool,
 }
 
-const X264: &str = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p";
+pub const X264: &str = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p";
 /// With pictures that are stored in another order than they are shown in.
-const X264_B: &str = "-c:v libx264 -preset veryfast -bf 3 -b_strategy 0 -pix_fmt yuv420p";
-const X265: &str = "-c:v libx265 -preset ultrafast -x265-params log-level=none -pix_fmt yuv420p";
+pub const X264_B: &str = "-c:v libx264 -preset veryfast -bf 3 -b_strategy 0 -pix_fmt yuv420p";
+pub const X265: &str = "-c:v libx265 -preset ultrafast -x265-params log-level=none -pix_fmt yuv420p";
 const VP8: &str = "-c:v libvpx -deadline realtime -cpu-used 8 -b:v 1M";
 const VP9: &str = "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -b:v 1M";
 const AV1: &str = "-c:v libsvtav1 -preset 10 -crf 15 -svtav1-params log_level=0";
@@ -27,7 +27,7 @@ const SLIDES: &str = "-vf select='eq(n\\,0)+eq(n\\,13)+eq(n\\,238)+eq(n\\,299)' 
 const VARIABLE: &str = "-vf select='lt(n\\,50)+not(mod(n\\,13))' -fps_mode passthrough";
 
 /// ffmpeg's encoder begins with a block of 2,048 samples of which the file says nothing, seconds.
-const WMA: f64 = 2048.0 / 48_000.0;
+pub const WMA: f64 = 2048.0 / 48_000.0;
 
 fn slide(number: u32) -> bool {
     [0, 13, 238, 299].contains(&number)
@@ -45,14 +45,15 @@ pub fn forms() -> Vec<Form> {
     all.extend(rates());
     all.extend(bare_pictures());
     all.extend(sounds());
+    all.extend(super::rarer::rarer());
     all
 }
 
-fn form(name: &'static str, args: &str, truth: Truth) -> Form {
+pub fn form(name: &'static str, args: &str, truth: Truth) -> Form {
     Form { name, args: args.to_owned(), truth, often: false }
 }
 
-fn often(name: &'static str, args: &str, truth: Truth) -> Form {
+pub fn often(name: &'static str, args: &str, truth: Truth) -> Form {
     Form { often: true, ..form(name, args, truth) }
 }
 
@@ -229,17 +230,17 @@ fn times() -> Vec<Form> {
     ]
 }
 
-fn late_sound() -> Truth {
+pub fn late_sound() -> Truth {
     let mut truth = Truth::plain().sound_later(3.0);
     truth.sound = Some((3.0, f64::from(SECS)));
     truth
 }
 
-fn late_pictures() -> Truth {
+pub fn late_pictures() -> Truth {
     Truth::plain().pictures_later(2.0)
 }
 
-fn brief_pictures() -> Truth {
+pub fn brief_pictures() -> Truth {
     Truth { pictures_end: 3.0, ..Truth::plain().only(|number| number < 75) }
 }
 

@@ -73,6 +73,29 @@ def test_short_tail_mute_and_sound_alone(tmp_path: Path) -> None:
     assert np.abs(clips[1].pcm - sound[-153_600:]).max() < 1e-4
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
+@pytest.mark.parametrize("picture_secs", [0.4, 2.0, 4.0])
+def test_sound_behind_the_last_picture(tmp_path: Path, suffix: str, picture_secs: float) -> None:
+    sound = synthesise(scene_of(8, 3), 0.0, 10 * 48_000)
+    write_wav(tmp_path / "sound.wav", sound)
+    path = tmp_path / f"brief{suffix}"
+    picture = f"testsrc2=size=64x64:rate=25:duration={picture_secs}"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-f", "lavfi", "-i", picture]
+    codec = "flac" if suffix == ".mp4" else "pcm_s16le"
+    command += ["-i", str(tmp_path / "sound.wav"), "-c:a", codec, str(path)]
+    subprocess.run(command, check=True)
+    clips = clips_of(path, SMALL_WORLD)
+    films = [(0, 3.2), (0.8, 4.0)] if picture_secs == 4.0 else [(0, picture_secs)]
+    rest = [(at, at + 3.2) for at in (picture_secs, picture_secs + 3.2)]
+    rest = [(start, end) for start, end in rest if end <= 10] + [(6.8, 10)]
+    got = [(c.start_secs, c.end_secs) for c in clips]
+    assert np.allclose(got, films + rest, atol=1e-3), got
+    for clip in clips[len(films) :]:
+        start = round(clip.start_secs * 48_000)
+        assert clip.frames is None
+        assert np.abs(clip.pcm - sound[start : start + 153_600]).max() < 1e-3
+
+
 def test_no_media(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_text("not a film")
     with pytest.raises(MediaError, match="no video and no audio"):
@@ -117,6 +140,7 @@ def test_sound_lies_where_its_time_stamp_says(tmp_path: Path) -> None:
     told = ("3000000003211263", "5000000000123456", "2999999999935512")
     log = "".join(f"[Eval @ 0x1] [info] {number}.000000\n" for number in told)
     assert places_told(log) == [(48, 123_456), (-1, 1048)]
+    assert places_told("  Stream #0:03000000003146752.000000\n") == [(48, 1024)]
 
     # Two ADTS streams of different rate and channels, one after the other.
     for name, rate, channels in (("a.aac", 48_000, 2), ("b.aac", 22_050, 1)):

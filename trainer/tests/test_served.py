@@ -5,6 +5,7 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
@@ -141,13 +142,32 @@ def test_a_boxed_film_and_picture_over_http(made_up: tuple, serve, tmp_path: Pat
             check_served(client.embed_file("image", picture, space), want[space], "image")
 
 
+def test_sound_behind_the_pictures_over_http(made_up: tuple, serve, tmp_path: Path) -> None:
+    """A film that is brief, and sound that goes on: both cut the rest into clips of sound."""
+    public, cfg, bundle = made_up
+    window_secs = cfg.frames / cfg.fps
+    rng = np.random.default_rng(4)
+    sound = rng.uniform(-0.5, 0.5, int(3.4 * cfg.samples)).astype(np.float32)
+    write_wav(tmp_path / "talk.wav", sound)
+    path = tmp_path / "brief.mkv"
+    picture = f"testsrc2=size=96x80:rate=25:duration={window_secs / 2}"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-f", "lavfi", "-i", picture]
+    command += ["-i", str(tmp_path / "talk.wav"), "-c:v", "ffv1", "-c:a", "pcm_s16le", str(path)]
+    subprocess.run(command, check=True)
+    assert [c.frames is None for c in clips_of(path, cfg)] == [False, True, True, True]
+    with serve(bundle, tmp_path) as client:
+        assert compare_file(client, public, cfg, path) == 4
+
+
 def compare_file(client: Client, public: PublicMmv, cfg: ModelConfig, path: Path) -> int:
     """Every clip of both tracks in both spaces; how many there are."""
     clips = clips_of(path, cfg)
     wanted = {
-        "video": [public.video(torch.from_numpy(c.frames)[None].double() / 255) for c in clips]
-        if clips[0].frames is not None
-        else [],
+        "video": [
+            public.video(torch.from_numpy(c.frames)[None].double() / 255)
+            for c in clips
+            if c.frames is not None
+        ],
         "audio": [public.audio(log_mel(c.pcm)) for c in clips if c.pcm is not None],
     }
     for track, vectors in wanted.items():

@@ -3,7 +3,7 @@
 import re
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ import imageio_ffmpeg
 import numpy as np
 
 from .bars import without_bars
-from .clips import Span, cut_sound, loop, spans
+from .clips import cut_sound, loop, round_half_away, spans
 from .config import ModelConfig
 from .frames import preprocess
 from .shown import VideoLine
@@ -26,6 +26,9 @@ _PLACES = (
 """Has ffmpeg say at which sample each frame of sound begins and how many samples it has."""
 
 _TOLERANCE_SECS = 0.02
+
+_SAME_END_SECS = 1.0
+"""A container's length and the decoded one mean the same end where they differ by less."""
 
 
 class MediaError(RuntimeError):
@@ -134,7 +137,8 @@ def _untimed(path: Path | str) -> list[str]:
 def places_told(log: str) -> list[tuple[int | None, int]]:
     """(first sample, samples) of each frame of sound, in order, as `_PLACES` had them printed."""
     places: list[tuple[int | None, int]] = []
-    for digits in re.findall(r"(?<!\d)([345]\d{15}|2\d{15})\.000000$", log, re.MULTILINE):
+    # A line may begin with half a line of another thread, and that may end with a digit.
+    for digits in re.findall(r"([2345]\d{15})\.000000$", log, re.MULTILINE):
         number = int(digits)
         if number >= 5 * 10**15:
             places[-1] = (places[-1][0], number - 5 * 10**15)
@@ -218,18 +222,32 @@ def clips_of(path: Path, cfg: ModelConfig, stride_secs: float | None = None) -> 
         if cfg.bars == "crop":
             picture = without_bars(picture, cfg.frames)
         picture = loop(preprocess(picture, cfg.resize, cfg.crop), cfg.frames)
-        end_secs = span.end / cfg.fps
-        if decoded.duration_secs is not None:
-            end_secs = min(end_secs, decoded.duration_secs)
+        end_secs = _within(span.start / cfg.fps, span.end / cfg.fps, decoded.duration_secs)
         found.append(FileClip(span.start / cfg.fps, end_secs, picture, sound))
+    if pcm is None:
+        return found
+    after = round_half_away(len(frames) / cfg.fps * cfg.sample_rate_hz)
+    if len(pcm) - after < cfg.samples / 10:
+        return found
+    for clip in _sound_clips(pcm[after:], cfg, stride):
+        start_secs = after / cfg.sample_rate_hz + clip.start_secs
+        end_secs = after / cfg.sample_rate_hz + clip.end_secs
+        end_secs = _within(start_secs, end_secs, decoded.duration_secs)
+        found.append(replace(clip, start_secs=start_secs, end_secs=end_secs))
     return found
 
 
+def _within(start_secs: float, end_secs: float, declared: float | None) -> float:
+    """Where a clip of a film ends: not behind the declared end, if that means the same end."""
+    same = declared is not None and start_secs < declared and end_secs - declared < _SAME_END_SECS
+    return min(end_secs, declared) if same else end_secs
+
+
 def _sound_clips(pcm: np.ndarray, cfg: ModelConfig, stride_frames: float) -> list[FileClip]:
-    """A sound file: the same windows, counted in samples."""
+    """Sound without pictures: the same windows, counted in samples."""
     rate = cfg.sample_rate_hz
     found = []
     for span in spans(len(pcm), cfg.samples, stride_frames / cfg.fps * rate):
-        sound = cut_sound(pcm, Span(span.start, span.end), cfg.samples, cfg.samples)
+        sound = cut_sound(pcm, span, cfg.samples, cfg.samples)
         found.append(FileClip(span.start / rate, span.end / rate, None, sound))
     return found

@@ -14,7 +14,10 @@ impl Pump<'_> {
         match read(&worker.frames, &mut bytes)? {
             None => {}
             Some(0) => self.frames_open = false,
-            Some(n) if raw.len() + n <= MAX_PICTURE => raw.extend_from_slice(&bytes[..n]),
+            Some(n) if raw.len() + n <= MAX_PICTURE => {
+                raw.extend_from_slice(&bytes[..n]);
+                self.pictured = true;
+            }
             Some(_) => return Err(MediaError::Worker("its picture is too large".into())),
         }
         Ok(())
@@ -54,6 +57,7 @@ impl Pump<'_> {
             if !self.frame.complete()? {
                 continue;
             }
+            self.pictured = true;
             self.announce(sink)?;
             let periods = self.periods(worker, cancel)?;
             if periods == 0 {

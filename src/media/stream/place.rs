@@ -42,7 +42,12 @@ impl Pump<'_> {
         if must_begin_at_the_beginning(&log.format, self.caps.file_bytes) || behind_the_end {
             self.ended.misplaced = Some(Misplaced::Unfindable);
         } else if self.pictures_wanted() {
-            let nothing = log.first.is_none() && (!self.frames_open || self.held.len() > MAX_HELD);
+            // At the end of pictures of which there were none, the filter tells of a first one all the same.
+            let nothing = if self.frames_open {
+                log.first.is_none() && self.held.len() > MAX_HELD
+            } else {
+                !self.pictured
+            };
             if nothing || log.first.is_some_and(|first| first > sought.latest) {
                 self.ended.misplaced = Some(Misplaced::Late);
             }
@@ -57,7 +62,7 @@ impl Pump<'_> {
 
     /// Whether it is not known yet if the child is in the right place.
     pub(super) fn placing(&self) -> bool {
-        let unknown = self.ended.log.first.is_none() && self.frames_open;
+        let unknown = !self.pictured && self.frames_open && self.held.len() <= MAX_HELD;
         unknown && self.caps.sought.is_some() && self.pictures_wanted()
     }
 

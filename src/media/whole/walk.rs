@@ -1,0 +1,228 @@
+//! Files that are gone through from part to part, to their ends.
+
+use std::fs::File;
+
+use super::read;
+
+/// Bytes read at once.
+const WALK_BYTES: u64 = 1 << 16;
+
+/// Goes through a file from part to part.
+pub(super) struct Walk<'a> {
+    file: &'a File,
+    at: u64,
+    buffer: Vec<u8>,
+    buffer_at: u64,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) const fn new(file: &'a File) -> Self {
+        Self { file, at: 0, buffer: Vec::new(), buffer_at: 0 }
+    }
+
+    /// The next bytes, where there are so many.
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let within = |walk: &Self| {
+            let from = usize::try_from(walk.at.checked_sub(walk.buffer_at)?).ok()?;
+            <[u8; N]>::try_from(walk.buffer.get(from..from.checked_add(N)?)?).ok()
+        };
+        let bytes = within(self).or_else(|| {
+            (self.buffer, self.buffer_at) = (read(self.file, self.at, WALK_BYTES), self.at);
+            within(self)
+        })?;
+        self.at += N as u64;
+        Some(bytes)
+    }
+
+    /// To the end mark of a GIF, if nothing but its blocks lies before it.
+    pub(super) fn gif(&mut self) -> Option<()> {
+        let colours = |flags: u8| if flags & 0x80 == 0 { 0 } else { 3 << ((flags & 7) + 1) };
+        let [.., flags, _, _] = self.take::<13>()?;
+        self.at += colours(flags);
+        loop {
+            match self.take::<1>()? {
+                [b';'] => return Some(()),
+                [b'!'] => self.at += 1,
+                [b','] => {
+                    let [.., flags] = self.take::<9>()?;
+                    self.at += colours(flags) + 1;
+                }
+                _ => return None,
+            }
+            loop {
+                let [length] = self.take()?;
+                if length == 0 {
+                    break;
+                }
+                self.at += u64::from(length);
+            }
+        }
+    }
+
+    /// Whether a WebP is made of named chunks to its end.
+    pub(super) fn webp(&mut self, bytes: u64) -> bool {
+        let Some([_, _, _, _, a, b, c, d, ..]) = self.take::<12>() else { return false };
+        let end = 8 + u64::from(u32::from_le_bytes([a, b, c, d]));
+        while self.at < end.min(bytes) {
+            let Some([name @ .., a, b, c, d]) = self.take::<8>() else { return false };
+            let name: [u8; 4] = name;
+            if !name.iter().all(|c| c.is_ascii_graphic() || *c == b' ') {
+                return false;
+            }
+            let size = u64::from(u32::from_le_bytes([a, b, c, d]));
+            self.at += size + size % 2;
+        }
+        // The byte that makes the last one even may be missing.
+        end <= bytes && self.at <= end + 1
+    }
+
+    /// Whether a Flash video is made of tags, each of which says at its end how long it was.
+    pub(super) fn flv(&mut self, bytes: u64) -> bool {
+        self.at = 13;
+        while self.at < bytes {
+            let Some([_, a, b, c, ..]) = self.take::<11>() else { return false };
+            let size = u64::from(u32::from_be_bytes([0, a, b, c]));
+            self.at += size;
+            let Some(length) = self.take::<4>().map(u32::from_be_bytes) else { return false };
+            // Some writers leave it 0.
+            if length != 0 && u64::from(length) != size + 11 {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Whether an AVI is made of named chunks, its pictures and sounds among them. What was never finished
+    /// does not know its lengths.
+    pub(super) fn avi(&mut self, bytes: u64) -> bool {
+        let mut at = 0;
+        while at < bytes {
+            self.at = at;
+            let Some([name @ .., a, b, c, d]) = self.take::<8>() else { return true };
+            let end = self.at + u64::from(u32::from_le_bytes([a, b, c, d]));
+            let name: [u8; 4] = name;
+            // Whatever follows the last part is none of the file's.
+            if name != *b"RIFF" || end == self.at || end > bytes {
+                return true;
+            }
+            self.at += 4;
+            if !self.chunks(end) {
+                return false;
+            }
+            at = end + end % 2;
+        }
+        true
+    }
+
+    /// Whether there is nothing but chunks up to `end`, and the lists that hold the film hold chunks.
+    fn chunks(&mut self, end: u64) -> bool {
+        while self.at + 8 <= end {
+            let Some([name @ .., a, b, c, d]) = self.take::<8>() else { return false };
+            let (name, size): ([u8; 4], u64) = (name, u64::from(u32::from_le_bytes([a, b, c, d])));
+            if !name.iter().all(|c| c.is_ascii_graphic() || *c == b' ') {
+                return false;
+            }
+            let body = self.at;
+            let film = name == *b"LIST" && matches!(self.take::<4>().as_ref(), Some(b"movi" | b"rec "));
+            if !film || size < 4 {
+                self.at = body + size;
+                // Some writers forget the byte that makes it even.
+                let named = |walk: &mut Self, at: u64| {
+                    walk.at = at;
+                    let name = walk.take::<4>();
+                    walk.at = at;
+                    name.is_none_or(|name| name.iter().all(|c| c.is_ascii_graphic() || *c == b' '))
+                };
+                let (after, even) = (self.at, self.at + size % 2);
+                if after != even && !named(self, even) {
+                    self.at = after;
+                } else {
+                    self.at = even;
+                }
+            }
+        }
+        true
+    }
+
+    /// Whether the packets of an ASF file, which are of one length, begin as the first one does; nothing where it has
+    /// no packets.
+    pub(super) fn asf(&mut self, bytes: u64) -> Option<bool> {
+        const PROPERTIES: [u8; 16] = *b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x20\x53\x65";
+        self.at = 16;
+        let header = u64::from_le_bytes(self.take()?);
+        self.at = 30;
+        let mut packet = 0;
+        while self.at < header.min(bytes) {
+            let at = self.at;
+            let id = self.take::<16>()?;
+            let size = u64::from_le_bytes(self.take()?);
+            if id == PROPERTIES {
+                self.at = at + 92;
+                packet = u64::from(u32::from_le_bytes(self.take()?));
+            }
+            self.at = at.checked_add(size.max(24))?;
+        }
+        self.at = header.checked_add(16)?;
+        let data = u64::from_le_bytes(self.take()?);
+        let first = header.checked_add(50)?;
+        // A broadcast does not know how long it will be.
+        let end = if data > 50 { header.checked_add(data)?.min(bytes) } else { bytes };
+        self.at = first;
+        let beginning = self.take::<3>()?;
+        if packet == 0 || beginning[0] & 0x80 == 0 {
+            return None;
+        }
+        while self.at - 3 + packet <= end {
+            self.at = self.at - 3 + packet;
+            if self.at + 3 > end {
+                break;
+            }
+            if self.take::<3>()? != beginning {
+                return Some(false);
+            }
+        }
+        Some(true)
+    }
+
+    /// Whether an MXF file is made of keys and what they are for.
+    pub(super) fn mxf(&mut self, bytes: u64) -> bool {
+        const LAST: [u8; 10] = [0x02, 0x05, 0x01, 0x01, 0x0d, 0x01, 0x02, 0x01, 0x01, 0x11];
+        while self.at < bytes {
+            let Some([0x06, 0x0e, 0x2b, 0x34, key @ .., first]) = self.take::<17>() else { return false };
+            let key: [u8; 12] = key;
+            let size = if first < 0x80 {
+                u64::from(first)
+            } else {
+                let mut size = 0_u64;
+                for _ in 0..(first & 0x7f).min(8) {
+                    let Some([byte]) = self.take() else { return false };
+                    size = size << 8 | u64::from(byte);
+                }
+                size
+            };
+            let Some(next) = self.at.checked_add(size) else { return false };
+            self.at = next;
+            if key.starts_with(&LAST) {
+                break;
+            }
+        }
+        self.at <= bytes
+    }
+
+    /// Whether a DV film is made of whole frames.
+    pub(super) fn dv(&mut self, bytes: u64) -> bool {
+        self.at = 3;
+        let Some([lines]) = self.take() else { return false };
+        let frame = if lines & 0x80 == 0 { 120_000 } else { 144_000 };
+        let mut at = 0;
+        while at < bytes {
+            self.at = at;
+            // The second byte says which of the frame's channels it is.
+            if !matches!(self.take(), Some([0x1f, 0x07 | 0x0f])) {
+                return false;
+            }
+            at += frame;
+        }
+        at == bytes
+    }
+}
