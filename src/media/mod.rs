@@ -6,6 +6,7 @@
 mod attempt;
 mod decode;
 mod encrypted;
+mod ending;
 mod error;
 mod ffmpeg_log;
 mod filters;
