@@ -8,10 +8,12 @@ use super::filters::Shape;
 use super::pool::Seat;
 use super::process::Worker;
 use super::protocol::{Engine, Request, Streams, Task};
-use super::stream::{Cancel, Caps, Ended, MediaInfo, Sink, Sought, pump};
+use super::stream::{Cancel, Caps, Ended, MediaInfo, Sink, Sought, collect, pump};
 use super::timing::places_to_seek;
+use super::tracks::{self, Picks, Wanted};
 use super::work::thread_cpu;
 use super::{Decoder, Limits, MediaError};
+use crate::types::{TrackChoice, TrackKind};
 
 /// What to decode.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +30,8 @@ pub struct DecodeRequest {
     pub duration_secs: Option<f64>,
     /// Frames as they are meant to be shown, or as they are stored (`docs/bundle.md`).
     pub shown: bool,
+    /// The tracks that somebody asked for.
+    pub choice: TrackChoice,
 }
 
 /// How a decode ended.
@@ -64,7 +68,9 @@ pub fn decode(
     let budget = Budget::of(&decoder.config.limits, media)?;
     let (places, shape, cpu) =
         (places_to_seek(request.start_secs).collect(), Shape::default(), Duration::ZERO);
-    let mut run = Run { decoder, seat, media, request, sink, cancel, budget, shape, cpu, places, place: 0 };
+    let picks = None;
+    let mut run =
+        Run { decoder, seat, media, request, sink, cancel, budget, shape, picks, cpu, places, place: 0 };
     // Most videos have sound, and ffmpeg says at once when a track is missing: guess, then correct.
     let first = run.attempt(Streams::Both)?;
     let engine = first.started.as_ref().map(|started| started.engine);
@@ -82,7 +88,10 @@ pub fn decode(
     let (frames, samples) = (frames.max(ended.frames), samples.max(ended.samples));
     notes.extend(ended.note(request, frames, samples));
     let info = ended.info.clone().or_else(|| ended.describe());
-    let info = info.ok_or_else(|| MediaError::Worker(ended.last_words()))?;
+    let mut info = info.ok_or_else(|| MediaError::Worker(ended.last_words()))?;
+    if !info.tracks.is_empty() {
+        info.tracks = run.picks.unwrap_or_else(|| ended.picks()).list(&ended.log, frames > 0, samples > 0);
+    }
     if frames + samples == 0 && !ended.stopped {
         return Err(if request.start_secs > 0.0 {
             MediaError::SpanOutOfRange { start_secs: request.start_secs }
@@ -105,6 +114,8 @@ struct Run<'a> {
     budget: Budget,
     /// What the file's frames need, as far as it is known.
     shape: Shape,
+    /// The tracks to read, once that is known.
+    picks: Option<Picks>,
     cpu: Duration,
     /// Where to seek, and which of these is tried.
     places: Vec<f64>,
@@ -127,8 +138,24 @@ impl Run<'_> {
     }
 
     fn attempt_from(&mut self, seek_secs: f64, streams: Streams) -> Result<Ended, MediaError> {
-        let DecodeRequest { fps, sample_rate_hz, start_secs, wanted_secs, duration_secs, shown } =
+        let mut ended = self.attempt_once(seek_secs, streams)?;
+        let Some(masks) = ended.wants_survey else {
+            self.picks = self.picks.or(ended.picks);
+            return Ok(ended);
+        };
+        let left = self.budget.without(self.cpu);
+        let (picks, cpu) = survey(self.decoder, self.seat, self.media, left, (self.request.choice, masks))?;
+        self.cpu += cpu;
+        self.picks = Some(picks);
+        ended.picks = self.picks;
+        self.shape = ended.shape(self.request.shown);
+        self.attempt_once(seek_secs, streams)
+    }
+
+    fn attempt_once(&mut self, seek_secs: f64, streams: Streams) -> Result<Ended, MediaError> {
+        let DecodeRequest { fps, sample_rate_hz, start_secs, wanted_secs, duration_secs, shown, choice } =
             self.request;
+        let picks = self.picks;
         let task = Task::Clips { fps, sample_rate_hz, seek_secs, start_secs, duration_secs, streams };
         let latest = ((wanted_secs - start_secs) * fps).round() as i64;
         let sought = (seek_secs > 0.0).then_some(Sought { latest, start_secs });
@@ -137,8 +164,8 @@ impl Run<'_> {
         let ((), ended) = with_bounds(limits, self.shape, |bounds| {
             let left = self.budget.without(self.cpu);
             let worker = Worker::start(config, self.media, &request(self.decoder, task, bounds, left))?;
-            let caps =
-                Caps { fps, sought, start_secs, shape: bounds.shape, shown, ..caps(limits, streams, left) };
+            let caps = caps(limits, streams, left);
+            let caps = Caps { fps, sought, start_secs, shape: bounds.shape, shown, choice, picks, ..caps };
             let ended = pump(worker, self.seat, self.sink, self.cancel, caps)?;
             self.cpu += ended.exit.cpu;
             Ok(((), ended))
@@ -161,7 +188,7 @@ impl Run<'_> {
             (true, ..) => first.complaint(limits),
             (false, ..) => return Err(first.complaint(limits)),
         };
-        if matches!(complaint, MediaError::TooManyPixels { .. } | MediaError::DecodeLimit(_)) {
+        if matches!(complaint, MediaError::TooManyPixels { .. } | MediaError::DecodeLimit { .. }) {
             return Err(complaint);
         }
         if video {
@@ -169,7 +196,10 @@ impl Run<'_> {
             let quiet = ended.frames == 0 && ended.exit.code == Some(0) && !audio;
             if ended.frames > 0 || ended.stopped || quiet {
                 if audio {
-                    notes.push(format!("the sound could not be decoded ({})", first.log.main_error()));
+                    notes.push(format!(
+                        "the sound could not be decoded ({})",
+                        first.why_not(TrackKind::Audio)
+                    ));
                 }
                 return Ok(ended);
             }
@@ -182,7 +212,10 @@ impl Run<'_> {
             let ended = self.attempt(Streams::Audio)?;
             if ended.samples > 0 || ended.stopped || ended.exit.code == Some(0) {
                 if video {
-                    notes.push(format!("the picture could not be decoded ({})", first.log.main_error()));
+                    notes.push(format!(
+                        "the picture could not be decoded ({})",
+                        first.why_not(TrackKind::Video)
+                    ));
                 }
                 return Ok(ended);
             }
@@ -203,12 +236,33 @@ impl Run<'_> {
             return Err(found.complaint(&self.decoder.config.limits));
         }
         if found.frames == 0 {
-            notes.push(format!("the picture could not be decoded ({})", found.log.main_error()));
+            notes.push(format!("the picture could not be decoded ({})", found.why_not(TrackKind::Video)));
         }
         let frames = found.frames;
         // The sound's end is in the log of the first run, if the sound is all there is.
         Ok((if before.samples > 0 { before } else { found }, frames))
     }
+}
+
+/// Asks which of these streams, of pictures and of sound, are to be read; with the CPU time that took. A survey is
+/// held to a part of what the file may take, and then decides by what it has seen.
+pub fn survey(
+    decoder: &Decoder,
+    seat: &Seat,
+    media: &File,
+    budget: Budget,
+    (choice, (pictures, sounds)): (TrackChoice, (u64, u64)),
+) -> Result<(Picks, Duration), MediaError> {
+    let limits = &decoder.config.limits;
+    let budget = Budget { cpu: budget.cpu / SURVEY_SHARE, ..budget };
+    let (_, ended) = with_bounds(limits, Shape::default(), |bounds| {
+        let task = Task::Survey { pictures, sounds };
+        let worker = Worker::start(&decoder.config, media, &request(decoder, task, bounds, budget))?;
+        let survey = Some((pictures, sounds));
+        collect(worker, seat, Caps { survey, choice, ..caps(limits, Streams::Both, budget) })
+    })?;
+    let wanted = Wanted { choice, sound: true };
+    Ok((tracks::guess(&ended.log, wanted), ended.exit.cpu))
 }
 
 /// Says once that files are shielded by less than they should be.
@@ -224,11 +278,14 @@ fn warn_without_landlock(ended: &Ended) {
     }
 }
 
+/// A survey may take one part in so many of a file's CPU time.
+const SURVEY_SHARE: u32 = 4;
+
 /// CPU time that is left to a file.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
     pub file_bytes: u64,
-    cpu: Duration,
+    pub cpu: Duration,
     thread_began: Duration,
 }
 
@@ -244,10 +301,10 @@ impl Budget {
     }
 }
 
-/// CPU seconds after which the kernel ends a child: a little later than the parent does, which knows how to
-/// say why.
+/// CPU seconds after which the kernel ends a child: a little later than the parent does, for the time on the clock
+/// or for CPU time, which knows how to say why.
 pub fn cpu_cap_secs(limits: &Limits, budget: Budget) -> u64 {
-    limits.wall_clock_secs.max(1).min(budget.cpu.as_secs().saturating_add(2))
+    limits.wall_clock_secs.min(budget.cpu.as_secs()).saturating_add(2)
 }
 
 pub fn request(decoder: &Decoder, task: Task, bounds: Bounds, budget: Budget) -> Request {
@@ -278,6 +335,10 @@ pub fn caps(limits: &Limits, streams: Streams, budget: Budget) -> Caps {
         streams,
         sought: None,
         shape: Shape::default(),
+        choice: TrackChoice::default(),
+        picks: None,
+        survey: None,
+        quick: false,
         shown: true,
         address_space_bytes: limits.address_space_bytes,
         file_bytes: budget.file_bytes,

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::decode::{Budget, DecodeRequest, cpu_cap_secs};
 use super::protocol::{Engine, Failure};
 use super::stream::Ended;
-use super::{Decoder, Limits, MediaError};
-use crate::types::AssetKind;
+use super::{Decoder, Limits, MediaError, tracks};
+use crate::types::{AssetKind, TrackKind};
 
 /// Codecs say no more than this when an allocation fails.
 const STARVED: [&str; 3] = ["Cannot allocate memory", "get_buffer() failed", "pthread_create() failed"];
@@ -22,12 +22,16 @@ impl Ended {
         if let Some((failure, detail)) = &self.failed {
             return Err(refusal(*failure, detail, limits, self.max_pixels(limits)));
         }
+        if let Some((kind, index)) = self.unknown_track {
+            let has = self.tracks_there(kind);
+            return Err(MediaError::UnknownTrack { kind, index, has });
+        }
         if self.stopped {
             return Ok(());
         }
-        self.check_signals(Duration::from_secs(cpu_cap_secs(limits, budget)))?;
+        self.check_signals(limits, budget)?;
         if self.out_of_memory() {
-            return Err(MediaError::DecodeLimit("memory"));
+            return Err(self.too_little_memory(limits));
         }
         if self.started.is_none() && !self.reading {
             return Err(MediaError::Worker(self.last_words()));
@@ -49,11 +53,21 @@ impl Ended {
 
     /// Ends that were not the child's own: our cap on CPU time, or a signal from outside, such as the kernel's
     /// when the machine runs out of memory.
-    fn check_signals(&self, cpu_cap: Duration) -> Result<(), MediaError> {
+    fn check_signals(&self, limits: &Limits, budget: Budget) -> Result<(), MediaError> {
+        let cpu_cap = Duration::from_secs(cpu_cap_secs(limits, budget));
         let ended_by = self.exit.signal.or(self.log.ended_by_signal);
+        let wall_clock = Duration::from_secs(limits.wall_clock_secs);
         match ended_by {
-            Some(libc::SIGXCPU) => Err(MediaError::DecodeLimit("CPU time")),
-            Some(libc::SIGKILL) if self.exit.cpu >= cpu_cap => Err(MediaError::DecodeLimit("CPU time")),
+            // The cap is the lesser of two.
+            Some(signal @ (libc::SIGXCPU | libc::SIGKILL))
+                if signal == libc::SIGXCPU || self.exit.cpu >= cpu_cap =>
+            {
+                Err(if budget.cpu < wall_clock {
+                    limits.work.too_much_cpu(budget.file_bytes)
+                } else {
+                    MediaError::Timeout { secs: limits.wall_clock_secs, quick: false }
+                })
+            }
             Some(
                 signal @ (libc::SIGKILL
                 | libc::SIGTERM
@@ -67,6 +81,24 @@ impl Ended {
             ) => Err(MediaError::Killed(signal)),
             _ => Ok(()),
         }
+    }
+
+    /// The tracks of a kind, for a person.
+    fn tracks_there(&self, kind: &str) -> String {
+        let wanted = if kind == "video" { TrackKind::Video } else { TrackKind::Audio };
+        let of_kind = self.log.streams.iter().filter(|stream| stream.info.kind == wanted);
+        let indexes: Vec<_> = of_kind.map(|stream| stream.info.index.to_string()).collect();
+        if indexes.is_empty() { "it has none".to_owned() } else { format!("it has {}", indexes.join(", ")) }
+    }
+
+    fn too_little_memory(&self, limits: &Limits) -> MediaError {
+        MediaError::DecodeLimit { limit_bytes: self.granted.max(limits.address_space_bytes) }
+    }
+
+    /// Why a track was not decoded, for a person: the codec that is missing, or what ffmpeg says.
+    pub fn why_not(&self, kind: TrackKind) -> String {
+        let lacking = tracks::undecodable(&self.log, self.picks(), kind);
+        lacking.unwrap_or_else(|| self.log.main_error().to_owned())
     }
 
     /// Failed, and ffmpeg did not say a word of why.
@@ -111,14 +143,16 @@ impl Ended {
             return MediaError::TooManyPixels { limit: self.max_pixels(limits), detail: main };
         }
         if self.starved() {
-            return MediaError::DecodeLimit("memory");
+            return self.too_little_memory(limits);
         }
         if log.has_error("not on whitelist") || log.has_error("m3u8") {
             return MediaError::Unsupported("a playlist, or a format that is not on the list".into());
         }
         if ["no decoder found", "Decoder not found", "Unknown decoder"].iter().any(|text| log.has_error(text))
         {
-            return MediaError::Unsupported(main);
+            let kinds = [TrackKind::Video, TrackKind::Audio];
+            let lacking = kinds.iter().find_map(|kind| tracks::undecodable(log, self.picks(), *kind));
+            return MediaError::Unsupported(lacking.unwrap_or(main));
         }
         if log.has_error("moov atom not found") {
             return MediaError::Corrupt("its index is missing, so it was cut off or never finished".into());
@@ -185,7 +219,7 @@ impl Ended {
         }
         let silent = frames > 0 && samples == 0 && self.log.audio_streams > 0;
         (silent && whole && !self.log.errors.is_empty())
-            .then(|| format!("the sound could not be decoded ({})", self.log.main_error()))
+            .then(|| format!("the sound could not be decoded ({})", self.why_not(TrackKind::Audio)))
     }
 }
 
@@ -215,7 +249,7 @@ fn refusal(failure: Failure, detail: &str, limits: &Limits, max_pixels: u64) -> 
             MediaError::TooLong { secs, limit_secs: limits.max_duration_secs }
         }
         Failure::NoPicture => MediaError::NoStreams("picture"),
-        Failure::Memory => MediaError::DecodeLimit("memory"),
+        Failure::Memory => MediaError::DecodeLimit { limit_bytes: limits.address_space_bytes },
         Failure::Internal => MediaError::Worker(detail),
     }
 }

@@ -26,6 +26,7 @@ mod sound;
 mod still;
 mod stream;
 mod timing;
+mod tracks;
 mod upright;
 mod video;
 mod whole;

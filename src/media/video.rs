@@ -5,6 +5,7 @@ use std::os::fd::RawFd;
 
 use super::filters::{Shape, Source};
 use super::protocol::{Request, Streams, Task};
+use super::tracks::{self, Heard};
 use super::{sound, timing};
 
 /// What is known of a file before ffmpeg looks at it.
@@ -41,6 +42,11 @@ pub fn arguments(request: &Request, known: Known<'_>, media: RawFd, sound: RawFd
         Task::Probe | Task::Health => {
             args.input(media);
         }
+        Task::Survey { pictures, sounds } => {
+            args.input(media)
+                .0
+                .extend(tracks::survey_words(pictures, sounds).into_iter().map(OsString::from));
+        }
         Task::Thumbnail { max_side_px, .. } if picture => {
             args.input(media).thumbnail(None, max_side_px, request.shape);
         }
@@ -61,9 +67,12 @@ pub fn arguments(request: &Request, known: Known<'_>, media: RawFd, sound: RawFd
                 timing::part_of_sound(start_secs, duration_secs)
             };
             match streams {
-                Streams::Both => args.frames(&pictures, request.shape).sound(&samples, sample_rate_hz, sound),
+                Streams::Both => {
+                    let args = args.frames(&pictures, request.shape);
+                    args.sound(request.shape.sound, &samples, sample_rate_hz, sound)
+                }
                 Streams::Video => args.frames(&pictures, request.shape),
-                Streams::Audio => args.sound(&samples, sample_rate_hz, sound),
+                Streams::Audio => args.sound(request.shape.sound, &samples, sample_rate_hz, sound),
                 Streams::FirstFrame => args.first_frame(request.shape),
             };
         }
@@ -94,7 +103,7 @@ impl Args {
     /// PPM rather than bare rgb24: every frame says its size.
     fn frames(&mut self, sampling: &str, shape: Shape) -> &mut Self {
         // Behind the filters all pictures are like the first, and what looks at neighbours needs them alike before.
-        let alike = if shape == Shape::default() { "" } else { "scale," };
+        let alike = if shape.leaves_frames() { "" } else { "scale," };
         self.filtered(shape, format!("{alike}{},scale,format=rgb24", shape.chain(Some(sampling))));
         self.words("-c:v ppm -pix_fmt rgb24 -threads 1 -thread_queue_size 1 -f image2pipe pipe:1")
     }
@@ -116,8 +125,17 @@ impl Args {
         self.words("-fps_mode passthrough")
     }
 
-    fn sound(&mut self, part: &str, sample_rate_hz: u32, pipe: RawFd) -> &mut Self {
-        self.words("-map 0:a:0 -af").word(format!("{part}{}", sound::filter(sample_rate_hz)));
+    fn sound(&mut self, heard: Heard, part: &str, sample_rate_hz: u32, pipe: RawFd) -> &mut Self {
+        let chain = || format!("{part}{}", sound::filter(sample_rate_hz));
+        match heard {
+            Heard::First => self.words("-map 0:a:0 -af").word(chain()),
+            Heard::Stream(index) => self.word("-map").word(format!("0:{index}")).word("-af").word(chain()),
+            Heard::Mean(mask) => {
+                let streams: Vec<_> = tracks::streams_of(mask).collect();
+                let graph = sound::mean_of_streams(&streams, part, sample_rate_hz);
+                self.word("-filter_complex").word(graph).words("-map [mean]")
+            }
+        };
         self.words("-c:a pcm_f32le -f f32le").word(format!("pipe:{pipe}"))
     }
 
@@ -127,7 +145,7 @@ impl Args {
         let fit = format!(
             "scale=w=min({max_side_px}\\,iw):h=min({max_side_px}\\,ih):force_original_aspect_ratio=decrease:out_range=pc:out_color_matrix=bt601"
         );
-        let alike = if shape == Shape::default() { "" } else { "scale," };
+        let alike = if shape.leaves_frames() { "" } else { "scale," };
         self.filtered(shape, format!("{alike}{},{fit},format=yuv420p", shape.chain(choice)));
         self.words("-frames:v 1 -c:v mjpeg -q:v 3 -strict unofficial -threads 1 -f mjpeg pipe:1")
     }
