@@ -70,6 +70,16 @@ fn tracks_are_listed_and_chosen_at_every_door() {
     assert_eq!(used(&fourth), [0, 2]);
     assert_eq!(items[1]["error"]["code"], json!("unknown_track"), "{items:?}");
 
+    // A query may be of other tracks too.
+    let query = |fields: &[(&str, &str)]| {
+        let form = form(&path, fields).text("modality", "audio").text("request", r#"{"targets":["audio"]}"#);
+        server.post_form("/v1/search", form)
+    };
+    let nearest = |fields| ok_json(query(fields))["data"][0]["asset_id"].clone();
+    assert!([&plain["id"], &fourth["id"]].contains(&&nearest(&[])));
+    assert!([&other["id"], &third["id"]].contains(&&nearest(&[("audio_track", "3")])));
+    assert_eq!(error_of(query(&[("audio_track", "9")])).1, "unknown_track");
+
     // What is no track is refused, and said.
     for (fields, code) in [
         (&[("audio_track", "1")][..], "unknown_track"),
