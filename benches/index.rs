@@ -205,6 +205,7 @@ async fn whole_searches(clips: usize) {
             owned: false,
             size_bytes: 1,
             metadata: serde_json::json!({"year": 2000 + n % 25, "tags": ["a", "b"]}),
+            choice: Default::default(),
         };
         let asset = store.begin_asset(new).await.unwrap().0.id;
         let part: Vec<NewClip> = (0..20)

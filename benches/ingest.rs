@@ -62,6 +62,7 @@ async fn ours(embedder: &Embedder, file: &Path) -> (f64, f64, IngestReport) {
         owned: false,
         content: None,
         metadata: serde_json::json!({}),
+        choice: Default::default(),
     };
     let (begun, cpu) = (Instant::now(), ProcessTime::now());
     let report = library.ingest(source, Priority::Bulk).await.unwrap();

@@ -123,6 +123,7 @@ async fn fill(model: &Path, data: &Path, clips: usize) -> Result<Vec<Vec<f32>>, 
             width: 640,
             height: 360,
             error: None,
+            tracks: Vec::new(),
         };
         store.finish_asset(record.id, outcome).await?;
     }
@@ -140,6 +141,7 @@ fn new_asset(bundle: &Bundle, n: usize) -> NewAsset {
         owned: false,
         size_bytes: 1,
         metadata: json!({}),
+        choice: Default::default(),
     }
 }
 

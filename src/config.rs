@@ -63,6 +63,9 @@ pub struct LimitArgs {
     /// Memory of all decoders, bytes; 0: 1 GiB, or 256 MiB per core where that is more.
     #[arg(long, env = "TRIPTYCH_DECODE_MEMORY_BYTES", default_value_t = 0)]
     pub decode_memory_bytes: u64,
+    /// Most memory of the decoder of one file, bytes; beyond it `decode_limit`.
+    #[arg(long, env = "TRIPTYCH_DECODE_FILE_MEMORY_BYTES", default_value_t = 4 << 30, value_parser = clap::value_parser!(u64).range(1 << 26..))]
+    pub decode_file_memory_bytes: u64,
     /// Longest that a query, a thumbnail or an embedding waits for a decoder, seconds; then it is told to
     /// come again (429).
     #[arg(long, env = "TRIPTYCH_DECODE_WAIT_SECS", default_value_t = 10.0, value_parser = positive_secs)]
@@ -96,6 +99,7 @@ impl LimitArgs {
         if let Some(secs) = self.decode_timeout_secs {
             limits.wall_clock_secs = secs;
         }
+        limits.address_space_bytes = self.decode_file_memory_bytes;
         limits.max_picture_pixels = self.max_picture_pixels;
         limits.work.cpu_secs_per_mib = self.decode_cpu_secs_per_mib;
         limits.work.clips_per_mib = self.max_clips_per_mib;

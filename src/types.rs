@@ -213,6 +213,82 @@ pub enum AssetKind {
     Image,
 }
 
+/// Which tracks of a file are to be read, by their `index` as the asset lists them; absent where the server chooses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrackChoice {
+    /// The track of pictures.
+    #[serde(rename = "video_track", skip_serializing_if = "Option::is_none")]
+    pub video: Option<u16>,
+    /// The sound track.
+    #[serde(rename = "audio_track", skip_serializing_if = "Option::is_none")]
+    pub audio: Option<u16>,
+}
+
+impl TrackChoice {
+    /// Nothing was chosen.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        self.video.is_none() && self.audio.is_none()
+    }
+
+    /// What is added to an asset's identity: the same bytes with other tracks are another asset. Empty where
+    /// nothing was chosen.
+    #[must_use]
+    pub fn key(&self) -> String {
+        let part =
+            |name, index: Option<u16>| index.map_or_else(String::new, |index| format!("/{name}{index}"));
+        part("v", self.video) + &part("a", self.audio)
+    }
+}
+
+/// Kind of a track of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TrackKind {
+    /// Moving pictures.
+    Video,
+    /// Sound.
+    Audio,
+    /// Cover art and chapter pictures: never read.
+    Cover,
+    /// Subtitles: never read.
+    Subtitle,
+    /// Anything else: never read.
+    Data,
+}
+
+/// A track of a file, as its container describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TrackInfo {
+    /// Names it within its file.
+    pub index: u16,
+    /// Kind.
+    pub kind: TrackKind,
+    /// Codec, as ffmpeg names it: `h264`, `aac`; `none` where it knows none.
+    pub codec: String,
+    /// Language, mostly of three letters.
+    pub language: Option<String>,
+    /// Title.
+    pub title: Option<String>,
+    /// Channels of sound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channels: Option<u16>,
+    /// Of sound, Hz.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample_rate_hz: Option<u32>,
+    /// Pixels, square ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<u32>,
+    /// Pixels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub height: Option<u32>,
+    /// The container prefers it.
+    pub default: bool,
+    /// It was read; sound tracks of one channel each may be read together.
+    pub used: bool,
+}
+
 impl AssetKind {
     /// The name used in JSON and in the store.
     #[must_use]

@@ -9,6 +9,8 @@ use triptych::types::{AssetId, AssetKind, ClipId, TimeSpan};
 
 fn asset(n: usize, metadata: &Value) -> AssetRecord {
     AssetRecord {
+        choice: Default::default(),
+        tracks: Vec::new(),
         id: AssetId::generate(),
         sha256: n.to_string(),
         name: format!("asset {}", n % 3),

@@ -46,6 +46,7 @@ async fn asset(store: &SqliteStore, name: &str) -> AssetId {
         owned: false,
         size_bytes: 1,
         metadata: serde_json::Value::Null,
+        choice: Default::default(),
     };
     store.begin_asset(new).await.unwrap().0.id
 }

@@ -642,7 +642,15 @@ async fn limits_hold() {
 
     let poor = with(|limits| limits.address_space_bytes = 260 << 20);
     let wide = make("wide.mp4", &format!("-f lavfi -i testsrc2=s=7680x4320:r=5:d=0.4 {H264}"));
-    assert_eq!(code(read(&poor, &wide, &small(), None).await), "decode_limit");
+    let refused = read(&poor, &wide, &small(), None).await.unwrap_err();
+    assert_eq!(refused.code(), "decode_limit");
+    let said = refused.to_string();
+    assert!(said.contains("260 MiB") && said.contains("--decode-file-memory-bytes"), "{said}");
+    let hurried = with(|limits| limits.wall_clock_secs = 0);
+    let refused = read(&hurried, &video, &small(), None).await.unwrap_err();
+    assert_eq!(refused.code(), "decode_timeout");
+    assert!(refused.to_string().contains("longer than 0 s"), "{refused}");
+    assert!(refused.to_string().contains("--decode-timeout-secs"), "{refused}");
 }
 
 /// A decoder whose worker is a shell script.
@@ -672,6 +680,18 @@ async fn workers_that_misbehave() {
         assert_eq!(code(read(&scripted(name, script), &path, &small(), None).await), wanted, "{name}");
     }
     assert!(begun.elapsed() < Duration::from_secs(20));
+    // The kernel's cap on CPU time stands for the lesser of two caps of ours.
+    let mut spent = scripted("spent", "read request; kill -XCPU $$");
+    let refused = read(&spent, &path, &small(), None).await.unwrap_err();
+    assert_eq!(refused.code(), "decode_timeout");
+    assert!(
+        refused.to_string().contains("longer than 1 s")
+            && refused.to_string().contains("--decode-timeout-secs")
+    );
+    spent.config.limits.wall_clock_secs = 600;
+    let refused = read(&spent, &path, &small(), None).await.unwrap_err();
+    assert_eq!(refused.code(), "work_limit");
+    assert!(refused.to_string().contains("--decode-cpu-secs-per-mib"), "{refused}");
     let mut absent = scripted("absent", "");
     absent.config.worker_exe = PathBuf::from("/nonexistent/triptych");
     assert_eq!(code(read(&absent, &path, &small(), None).await), "decode_worker_failed");

@@ -58,6 +58,7 @@ async fn bench(assets: usize) -> Bench {
             owned: false,
             size_bytes: 1,
             metadata: json!({ "a": a }),
+            choice: Default::default(),
         };
         let asset = store.begin_asset(new).await.unwrap().0.id;
         let clips: Vec<NewClip> = (0..5).map(|c| clip(a * 5 + c, c, assets * 5)).collect();

@@ -39,6 +39,7 @@ async fn write_until_killed() {
         owned: false,
         size_bytes: 1,
         metadata: serde_json::Value::Null,
+        choice: Default::default(),
     };
     let asset = store.begin_asset(new).await.unwrap().0.id;
     for n in (0..).step_by(3) {

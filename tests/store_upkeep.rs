@@ -34,6 +34,7 @@ async fn asset(store: &SqliteStore, n: usize, clips: usize, dim: usize) -> Asset
     let sha256 = format!("{n:064x}");
     let new = NewAsset {
         given: None,
+        choice: Default::default(),
         path: format!("/old/uploads/{}/{sha256}-0011aabb", &sha256[..2]),
         sha256,
         model: model(),

@@ -29,6 +29,8 @@ pub fn vector(rng: &mut StdRng) -> Embedding {
 #[allow(dead_code)]
 pub fn film(n: usize, metadata: Value) -> AssetRecord {
     AssetRecord {
+        choice: Default::default(),
+        tracks: Vec::new(),
         id: AssetId::generate(),
         sha256: String::new(),
         name: format!("film-{n}.mp4"),

@@ -430,6 +430,8 @@ pub(crate) mod fuzzed {
             let record = AssetRecord {
                 id: AssetId::generate(),
                 sha256: String::new(),
+                choice: Default::default(),
+                tracks: Vec::new(),
                 name: format!("film {n}.mp4"),
                 path: String::new(),
                 owned: true,

@@ -15,7 +15,7 @@ use crate::config::{DataArgs, LimitArgs, ModelArgs};
 use crate::jobs::NameFilter;
 use crate::library::{JobSource, Library, Models};
 use crate::search::SearchRequest;
-use crate::types::Modality;
+use crate::types::{Modality, TrackChoice};
 
 /// Flags of `demo`.
 #[derive(Debug, Args)]
@@ -52,7 +52,12 @@ pub async fn run(args: DemoArgs) -> Result<ExitCode, CliError> {
     let config = super::models_config(&args.model, &args.data, &args.limits, doors)?;
     let models = Models::open(config, &args.model.model).await?;
     let library = models.serving();
-    let source = JobSource::Folder { path: clips, recursive: true, filter: NameFilter::default() };
+    let source = JobSource::Folder {
+        path: clips,
+        recursive: true,
+        filter: NameFilter::default(),
+        choice: TrackChoice::default(),
+    };
     let job = library.start_index_job(source, serde_json::json!({}), None).await?;
     let job = index::follow(&library, job, true).await?;
     say!("{} sample files are searchable\n", job.items_done);

@@ -11,7 +11,7 @@ use super::{CliError, table};
 use crate::config::{LimitArgs, ModelArgs};
 use crate::embed::{Embedder, Vectors};
 use crate::model::Priority;
-use crate::types::{Modality, Space, TimeSpan};
+use crate::types::{Modality, Space, TimeSpan, TrackChoice};
 
 /// Flags of `embed`.
 #[derive(Debug, Args)]
@@ -107,7 +107,8 @@ async fn clips(
     if modality == Modality::Image {
         return Ok(vec![(None, embedder.query_media(path, modality, span).await?)]);
     }
-    let mut stream = embedder.open_track(path, modality, span, Priority::Interactive).await?;
+    let mut stream =
+        embedder.open_track(path, modality, span, TrackChoice::default(), Priority::Interactive).await?;
     let mut vectors = Vec::new();
     while let Some(clip) = stream.next().await? {
         let track = if modality == Modality::Audio { clip.audio } else { clip.video };

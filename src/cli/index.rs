@@ -13,6 +13,7 @@ use crate::config::{DataArgs, LimitArgs, ModelArgs, SourceArgs};
 use crate::jobs::{JobView, NameFilter};
 use crate::library::{JobSource, Library};
 use crate::store::{JobItem, JobRecord, WorkState};
+use crate::types::TrackChoice;
 
 /// Flags of `index`.
 #[derive(Debug, Args)]
@@ -40,6 +41,12 @@ pub struct IndexArgs {
     /// Instead of a folder: a JSONL file with one {"path" or "url": …, "metadata": {…}} a line.
     #[arg(long, value_name = "FILE", conflicts_with = "folder")]
     manifest: Option<PathBuf>,
+    /// Read this picture track of each file, by its index as the asset lists it; default: the best one.
+    #[arg(long, value_name = "INDEX", conflicts_with = "manifest")]
+    video_track: Option<u16>,
+    /// Read this sound track of each file, by its index.
+    #[arg(long, value_name = "INDEX", conflicts_with = "manifest")]
+    audio_track: Option<u16>,
     /// Print the finished job and its items as JSON.
     #[arg(long)]
     json: bool,
@@ -89,14 +96,19 @@ fn source_of(args: &IndexArgs) -> Result<(JobSource, Vec<PathBuf>), CliError> {
     };
     let filter = NameFilter::new(&args.include, &args.exclude)
         .map_err(|reason| CliError::input("invalid_value", reason))?;
+    let choice = TrackChoice { video: args.video_track, audio: args.audio_track };
     if let Some(place) = folder.to_str().filter(|text| text.starts_with("s3://")) {
+        if !choice.is_open() {
+            let message = "tracks can be chosen of files and folders, or in a manifest; not of a bucket";
+            return Err(CliError::input("invalid_value", message));
+        }
         return Ok((JobSource::Bucket { place: place.to_owned(), filter }, Vec::new()));
     }
     let path = resolve(folder)?;
     // One file is allowed by its folder.
     let root =
         if path.is_file() { path.parent().map_or_else(|| path.clone(), PathBuf::from) } else { path.clone() };
-    Ok((JobSource::Folder { path, recursive: !args.flat, filter }, vec![root]))
+    Ok((JobSource::Folder { path, recursive: !args.flat, filter, choice }, vec![root]))
 }
 
 /// Waits for a job with a progress bar; Ctrl-C cancels it and keeps what is done.

@@ -11,7 +11,7 @@ pub use stream::AssetStream;
 use crate::media::{Decoder, Lane, MediaError};
 use crate::model::{Bundle, ModelError, Priority, SpaceVectors, Timings, Towers};
 use crate::preprocess::ClipReader;
-use crate::types::{AssetKind, Embedding, Modality, Space, TimeSpan, TypeError};
+use crate::types::{AssetKind, Embedding, Modality, Space, TimeSpan, TrackChoice, TypeError};
 
 /// Unit vectors of one input, one per space its tower serves.
 pub type Vectors = BTreeMap<Space, Embedding>;
@@ -139,7 +139,21 @@ impl Embedder {
         modality: Modality,
         span: Option<TimeSpan>,
     ) -> Result<Vectors, EmbedError> {
-        let mut clips = self.open_track(path, modality, span, Priority::Interactive).await?;
+        self.query_tracks(path, modality, span, TrackChoice::default()).await
+    }
+
+    /// The same of chosen tracks.
+    ///
+    /// # Errors
+    /// As [`Embedder::query_media`]; `unknown_track`.
+    pub async fn query_tracks(
+        &self,
+        path: &Path,
+        modality: Modality,
+        span: Option<TimeSpan>,
+        tracks: TrackChoice,
+    ) -> Result<Vectors, EmbedError> {
+        let mut clips = self.open_track(path, modality, span, tracks, Priority::Interactive).await?;
         let mut mean = Mean::default();
         while let Some(clip) = clips.next().await? {
             let track = if modality == Modality::Audio { clip.audio } else { clip.video };
@@ -158,12 +172,13 @@ impl Embedder {
         path: &Path,
         modality: Modality,
         span: Option<TimeSpan>,
+        tracks: TrackChoice,
         priority: Priority,
     ) -> Result<AssetStream, EmbedError> {
         if modality == Modality::Text || !self.bundle().has_tower(modality) {
             return Err(EmbedError::NoTower(modality));
         }
-        self.read(path, span, priority, lane_of(priority), Some(modality)).await
+        self.read(path, span, tracks, priority, lane_of(priority), Some(modality)).await
     }
 
     /// Opens an asset (video, sound or picture; what it is is sniffed from its bytes).
@@ -176,8 +191,22 @@ impl Embedder {
         span: Option<TimeSpan>,
         priority: Priority,
     ) -> Result<AssetStream, EmbedError> {
+        self.open_tracks(path, span, TrackChoice::default(), priority).await
+    }
+
+    /// The same of chosen tracks.
+    ///
+    /// # Errors
+    /// As [`Embedder::open`]; `unknown_track`.
+    pub async fn open_tracks(
+        &self,
+        path: &Path,
+        span: Option<TimeSpan>,
+        tracks: TrackChoice,
+        priority: Priority,
+    ) -> Result<AssetStream, EmbedError> {
         self.refuse_without_media_tower()?;
-        self.read(path, span, priority, lane_of(priority), None).await
+        self.read(path, span, tracks, priority, lane_of(priority), None).await
     }
 
     /// Opens an asset that has been accepted: as [`Embedder::open`], but whatever its priority it waits for
@@ -185,9 +214,14 @@ impl Embedder {
     ///
     /// # Errors
     /// As [`Embedder::open`].
-    pub async fn open_accepted(&self, path: &Path, priority: Priority) -> Result<AssetStream, EmbedError> {
+    pub async fn open_accepted(
+        &self,
+        path: &Path,
+        tracks: TrackChoice,
+        priority: Priority,
+    ) -> Result<AssetStream, EmbedError> {
         self.refuse_without_media_tower()?;
-        self.read(path, None, priority, Lane::Bulk, None).await
+        self.read(path, None, tracks, priority, Lane::Bulk, None).await
     }
 
     fn refuse_without_media_tower(&self) -> Result<(), EmbedError> {
@@ -202,12 +236,13 @@ impl Embedder {
         &self,
         path: &Path,
         span: Option<TimeSpan>,
+        tracks: TrackChoice,
         priority: Priority,
         lane: Lane,
         only: Option<Modality>,
     ) -> Result<AssetStream, EmbedError> {
         let spec = self.bundle().clip_spec(self.stride_secs);
-        let reader = ClipReader::open(&self.decoder.on(lane), path, &spec, span).await?;
+        let reader = ClipReader::open_tracks(&self.decoder.on(lane), path, &spec, span, tracks).await?;
         Ok(AssetStream::start(self.towers.clone(), reader, priority, only))
     }
 }

@@ -19,7 +19,7 @@ use crate::jobs::Place;
 use crate::library::{IngestSource, Library, LibraryError, MAX_METADATA_BYTES, Upload};
 use crate::model::Priority;
 use crate::store::{AssetRecord, AssetState, StoreError};
-use crate::types::{AssetId, Track};
+use crate::types::{AssetId, Track, TrackChoice};
 
 /// A file on the server's disk, or one to be fetched: exactly one of `path` and `url`.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -34,6 +34,10 @@ pub struct AssetByPlace {
     /// Any JSON object.
     #[schema(value_type = Option<Object>)]
     metadata: Option<Value>,
+    /// Index of the picture track to read, as the asset lists them; default: the server chooses.
+    video_track: Option<u16>,
+    /// Index of the sound track to read.
+    audio_track: Option<u16>,
 }
 
 /// A file that is sent along.
@@ -48,6 +52,10 @@ pub struct AssetForm {
     /// A JSON object.
     #[schema(value_type = Option<Object>)]
     metadata: Option<Value>,
+    /// Index of the picture track to read, as the asset lists them; default: the server chooses.
+    video_track: Option<u16>,
+    /// Index of the sound track to read.
+    audio_track: Option<u16>,
 }
 
 /// Query string of adding.
@@ -102,7 +110,8 @@ async fn by_form(state: &AppState, request: Request) -> Result<(IngestSource, Op
     }
     state.library.check_disk(declared.unwrap_or(0))?;
     let rule = FileRule { max_bytes, durable: true };
-    let mut form = form::receive(state, request, &["name", "metadata"], rule).await?;
+    let mut form =
+        form::receive(state, request, &["name", "metadata", "video_track", "audio_track"], rule).await?;
     let (upload, file_name) = form.require_file()?;
     if upload.content.size_bytes == 0 {
         return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "empty_file", "the file is empty")
@@ -120,6 +129,7 @@ async fn by_form(state: &AppState, request: Request) -> Result<(IngestSource, Op
         owned: true,
         content: Some(upload.content.clone()),
         metadata: checked_metadata(metadata)?,
+        choice: form.choice()?,
     };
     Ok((source, Some(upload)))
 }
@@ -127,15 +137,19 @@ async fn by_form(state: &AppState, request: Request) -> Result<(IngestSource, Op
 async fn by_place(state: &AppState, request: Request) -> Result<(IngestSource, Option<Upload>), ApiError> {
     let ApiJson(body) = ApiJson::<AssetByPlace>::from_request(request, state).await?;
     let metadata = checked_metadata(body.metadata.unwrap_or(Value::Null))?;
+    let choice = TrackChoice { video: body.video_track, audio: body.audio_track };
     let named = |place: &str| form::shown_name(&body.name.clone().unwrap_or_else(|| Place::of(place).name()));
     match (body.path.as_deref(), body.url.as_deref()) {
         (Some(given), None) => {
             let path = state.library.allowed_path(&PathBuf::from(given))?;
-            Ok((IngestSource { path, name: named(given), owned: false, content: None, metadata }, None))
+            Ok((
+                IngestSource { path, name: named(given), owned: false, content: None, metadata, choice },
+                None,
+            ))
         }
         (None, Some(url)) => {
             let upload = state.library.fetch_url(url).await?;
-            Ok((upload.source(named(url), metadata), Some(upload)))
+            Ok((upload.source(named(url), metadata, choice), Some(upload)))
         }
         (None, None) => {
             let message = "missing field `path`, or `url`";

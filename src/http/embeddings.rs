@@ -23,7 +23,7 @@ use crate::embed::{Embedder, Vectors};
 use crate::library::LibraryError;
 use crate::model::{Priority, Timings};
 use crate::search::SearchError;
-use crate::types::{Embedding, Modality, Space, TimeSpan};
+use crate::types::{Embedding, Modality, Space, TimeSpan, TrackChoice};
 
 /// Most inputs a request.
 const MAX_INPUTS: usize = 256;
@@ -99,6 +99,10 @@ pub struct EmbeddingsForm {
     encoding_format: Option<String>,
     /// Name of the model that is expected to answer.
     model: Option<String>,
+    /// Index of the file's picture track to read; default: the server chooses.
+    video_track: Option<u16>,
+    /// Index of the file's sound track to read.
+    audio_track: Option<u16>,
 }
 
 /// A vector as numbers or as base64.
@@ -192,7 +196,7 @@ pub async fn embeddings(State(state): State<AppState>, request: Request) -> Resu
         }
         "multipart/form-data" => {
             let rule = FileRule { max_bytes: state.config.max_body_bytes as u64, durable: false };
-            let known = ["modality", "space", "encoding_format", "model"];
+            let known = ["modality", "space", "encoding_format", "model", "video_track", "audio_track"];
             let mut form = form::receive(&state, request, &known, rule).await?;
             let modality = super::search::media_modality(&form.require("modality")?)?;
             let encoding = match form.take("encoding_format").as_deref() {
@@ -205,9 +209,11 @@ pub async fn embeddings(State(state): State<AppState>, request: Request) -> Resu
             let state = state.of_model(form.take("model").as_deref())?;
             let embedder = state.library.embedder().timed(Arc::clone(&timings));
             let asked = asked(&state, modality, form.take("space"), encoding)?;
+            let tracks = form.choice()?;
             let (upload, _) = form.require_file()?;
             let mut data = Vec::new();
-            let embedded = within(&state, of_file(&embedder, &asked, 0, &upload.path, &mut data)).await?;
+            let embedded =
+                within(&state, of_file(&embedder, &asked, (0, tracks), &upload.path, &mut data)).await?;
             embedded.map_err(|error| error.with_param("file"))?;
             (state, data)
         }
@@ -284,10 +290,14 @@ async fn media(
             && path.starts_with('/')
         {
             let path = state.library.allowed_path(&PathBuf::from(path)).map_err(|e| named(e.into()))?;
-            of_file(embedder, asked, index, &path, &mut data).await.map_err(named)?;
+            of_file(embedder, asked, (index, TrackChoice::default()), &path, &mut data)
+                .await
+                .map_err(named)?;
         } else {
             let path = scratch_of(state, input, asked.modality, &param).await?;
-            of_file(embedder, asked, index, &path, &mut data).await.map_err(named)?;
+            of_file(embedder, asked, (index, TrackChoice::default()), &path, &mut data)
+                .await
+                .map_err(named)?;
         }
     }
     Ok(data)
@@ -297,16 +307,16 @@ async fn media(
 async fn of_file(
     embedder: &Embedder,
     asked: &Asked,
-    index: usize,
+    (index, tracks): (usize, TrackChoice),
     path: &Path,
     data: &mut Vec<EmbeddingView>,
 ) -> Result<(), ApiError> {
     if asked.modality == Modality::Image {
-        let vectors = embedder.query_media(path, Modality::Image, None).await?;
+        let vectors = embedder.query_tracks(path, Modality::Image, None, tracks).await?;
         data.push(view(asked, index, None, &vectors)?);
         return Ok(());
     }
-    let mut stream = embedder.open(path, None, Priority::Interactive).await?;
+    let mut stream = embedder.open_tracks(path, None, tracks, Priority::Interactive).await?;
     let before = data.len();
     while let Some(clip) = stream.next().await? {
         let vectors = if asked.modality == Modality::Audio { clip.audio } else { clip.video };

@@ -12,6 +12,7 @@ use super::bodies::Shares;
 use super::error::ApiError;
 use super::state::AppState;
 use crate::library::Upload;
+use crate::types::TrackChoice;
 
 /// Longest text field, bytes.
 const MAX_FIELD_BYTES: usize = 1 << 20;
@@ -43,6 +44,20 @@ impl Form {
             text.trim().parse().map_err(|_| ApiError::invalid(name, format!("`{name}` is not a number")))
         };
         self.take(name).map(parse).transpose()
+    }
+
+    /// Takes a field that is the index of a track.
+    fn index(&mut self, name: &str) -> Result<Option<u16>, ApiError> {
+        let parse = |text: String| {
+            let wanted = format!("`{name}` is not the index of a track: a number from 0 on");
+            text.trim().parse().map_err(|_| ApiError::invalid(name, wanted))
+        };
+        self.take(name).map(parse).transpose()
+    }
+
+    /// Takes the tracks that were chosen.
+    pub fn choice(&mut self) -> Result<TrackChoice, ApiError> {
+        Ok(TrackChoice { video: self.index("video_track")?, audio: self.index("audio_track")? })
     }
 
     /// Takes the file.

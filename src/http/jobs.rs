@@ -22,7 +22,7 @@ use super::webhooks::{WebhookBody, WebhookView};
 use crate::jobs::{ItemView, JobView, ManifestItem, NameFilter};
 use crate::library::{JobSource, WebhookRequest};
 use crate::store::WorkState;
-use crate::types::JobId;
+use crate::types::{JobId, TrackChoice};
 
 /// How often a watched job is looked at.
 const EVENT_EVERY: Duration = Duration::from_millis(300);
@@ -96,7 +96,7 @@ impl JobBody {
         match (self.path, self.manifest, self.files, self.urls, self.bucket) {
             (Some(path), None, None, None, None) => {
                 let recursive = self.recursive.unwrap_or(true);
-                Ok(JobSource::Folder { path: path.into(), recursive, filter })
+                Ok(JobSource::Folder { path: path.into(), recursive, filter, choice: TrackChoice::default() })
             }
             (None, Some(manifest), None, None, None) => Ok(JobSource::Manifest(manifest.into())),
             (None, None, Some(files), None, None) => Ok(JobSource::Files(checked_items("files", files)?)),

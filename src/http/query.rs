@@ -17,7 +17,7 @@ use crate::embed::Vectors;
 use crate::library::Library;
 use crate::model::{Priority, Timings};
 use crate::search::QueryPart;
-use crate::types::{AssetId, Modality, TimeSpan, Track};
+use crate::types::{AssetId, Modality, TimeSpan, Track, TrackChoice};
 
 /// Most parts of a query.
 pub const MAX_PARTS: usize = 16;
@@ -186,7 +186,9 @@ async fn embed_one(state: &AppState, body: QueryBody, param: &str) -> Result<Emb
     };
     let param = format!("{param}.{modality}");
     let path = scratch_of(state, uri, modality, &param).await?;
-    embed_file(state, &path, modality, None).await.map_err(|error| error.with_param(param))
+    embed_file(state, &path, modality, None, TrackChoice::default())
+        .await
+        .map_err(|error| error.with_param(param))
 }
 
 /// The bytes of a `data:` URI in a temporary file.
@@ -236,10 +238,11 @@ pub async fn embed_file(
     path: &Path,
     modality: Modality,
     span: Option<TimeSpan>,
+    tracks: TrackChoice,
 ) -> Result<Embedded, ApiError> {
     let timings = Arc::new(Timings::default());
     let embedder = state.library.embedder().timed(Arc::clone(&timings));
-    let vectors = within(state, embedder.query_media(path, modality, span)).await??;
+    let vectors = within(state, embedder.query_tracks(path, modality, span, tracks)).await??;
     Ok(embedded(modality, vectors, &timings))
 }
 

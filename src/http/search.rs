@@ -102,6 +102,10 @@ pub struct SearchForm {
     end_secs: Option<f64>,
     /// How much the file counts, beside other parts; default 1.
     weight: Option<f32>,
+    /// Index of the file's picture track to read; default: the server chooses.
+    video_track: Option<u16>,
+    /// Index of the file's sound track to read.
+    audio_track: Option<u16>,
 }
 
 /// One moment found.
@@ -230,7 +234,7 @@ pub async fn receive(
 
 async fn by_form(state: AppState, request: Request) -> Result<(AppState, SearchBody, Embedded), ApiError> {
     let rule = FileRule { max_bytes: state.config.max_body_bytes as u64, durable: false };
-    let known = ["request", "modality", "start_secs", "end_secs", "weight"];
+    let known = ["request", "modality", "start_secs", "end_secs", "weight", "video_track", "audio_track"];
     let mut form = form::receive(&state, request, &known, rule).await?;
     let mut body: SearchBody =
         parse_json(form.take("request").unwrap_or_else(|| "{}".to_owned()).as_bytes())?;
@@ -239,8 +243,9 @@ async fn by_form(state: AppState, request: Request) -> Result<(AppState, SearchB
     let modality = media_modality(&form.require("modality")?)?;
     let span = query::span_of(form.number("start_secs")?, form.number("end_secs")?, "start_secs")?;
     let weight = form.number("weight")?.map(|weight| weight as f32);
+    let tracks = form.choice()?;
     let (upload, _) = form.require_file()?;
-    let embedded = query::embed_file(&state, &upload.path, modality, span).await;
+    let embedded = query::embed_file(&state, &upload.path, modality, span, tracks).await;
     let mut embedded = embedded.map_err(|error| error.with_param("file"))?.weighted(weight, "weight")?;
     if let Some(query) = body.query.take() {
         embedded.add(query::embed(&state, query).await?);

@@ -191,8 +191,10 @@ pub async fn thumbnail(
         return Ok((StatusCode::NOT_MODIFIED, cached).into_response());
     }
     let decoder = state.library.embedder().decoder.on(Lane::Interactive);
+    let tracks = asset.tracks_read();
     let make = async {
-        let made = preprocess::thumbnail(&decoder, asset.path.as_ref(), tenths as f64 / 10.0, size).await;
+        let made =
+            preprocess::thumbnail_of(&decoder, asset.path.as_ref(), tenths as f64 / 10.0, size, tracks).await;
         if opened.is_some_and(|opened| !opened.is_unchanged()) {
             // It was made of whichever bytes were there.
             state.library.open_content(&asset).await?;

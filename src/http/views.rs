@@ -4,7 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::store::{AssetRecord, AssetState, Damage};
-use crate::types::{AssetId, AssetKind, TimeSpan, Track, rfc3339_millis};
+use crate::types::{AssetId, AssetKind, TimeSpan, Track, TrackInfo, rfc3339_millis};
 
 /// A page of a list.
 #[derive(Debug, Serialize, ToSchema)]
@@ -72,6 +72,12 @@ pub struct AssetView {
     pub clip_count: u64,
     /// What is known to be wrong with it: its file is `missing` or `changed`, or its `metadata` cannot be read.
     pub damage: Option<Damage>,
+    /// The tracks of its file, and which of them were used; empty until known, and of a picture.
+    pub tracks: Vec<TrackInfo>,
+    /// The picture track that was chosen when it was added; null where the server chose.
+    pub video_track: Option<u16>,
+    /// The sound track that was chosen.
+    pub audio_track: Option<u16>,
     /// The user's JSON object.
     #[schema(value_type = Object)]
     pub metadata: serde_json::Value,
@@ -106,6 +112,9 @@ impl From<AssetRecord> for AssetView {
             sha256: asset.sha256,
             clip_count: asset.clips,
             damage: asset.damage,
+            tracks: asset.tracks,
+            video_track: asset.choice.video,
+            audio_track: asset.choice.audio,
             metadata: asset.metadata,
             created_at: rfc3339_millis(asset.created_unix_ms),
             updated_at: rfc3339_millis(asset.updated_unix_ms),

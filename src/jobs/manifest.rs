@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::Place;
+use crate::types::TrackChoice;
 
 /// Longest line, bytes.
 const MAX_LINE_BYTES: usize = 256 << 10;
@@ -26,9 +27,19 @@ pub struct ManifestItem {
     #[schema(value_type = Option<Object>)]
     #[serde(default)]
     pub metadata: Map<String, Value>,
+    /// Index of the picture track to read, as the asset lists them; default: the server chooses.
+    pub video_track: Option<u16>,
+    /// Index of the sound track to read.
+    pub audio_track: Option<u16>,
 }
 
 impl ManifestItem {
+    /// The tracks that were chosen.
+    #[must_use]
+    pub const fn choice(&self) -> TrackChoice {
+        TrackChoice { video: self.video_track, audio: self.audio_track }
+    }
+
     /// Checks that it names one thing.
     ///
     /// # Errors

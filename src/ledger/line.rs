@@ -5,7 +5,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::types::AssetId;
+use crate::types::{AssetId, TrackChoice};
 
 /// Version of the format that this build writes; it reads this one and earlier ones.
 const VERSION: u32 = 1;
@@ -77,6 +77,9 @@ pub struct AssetEntry {
     pub metadata: Value,
     /// Unix milliseconds.
     pub created_unix_ms: i64,
+    /// The tracks that somebody chose.
+    #[serde(default, skip_serializing_if = "TrackChoice::is_open")]
+    pub choice: TrackChoice,
 }
 
 impl Entry {

@@ -16,6 +16,7 @@ fn asset(name: &str) -> AssetEntry {
         name: name.to_owned(),
         metadata: json!({"who": "me\n", "n": 1.5}),
         created_unix_ms: 12,
+        choice: Default::default(),
     }
 }
 

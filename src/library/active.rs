@@ -13,7 +13,8 @@ use crate::types::AssetId;
 #[derive(Debug)]
 pub(super) struct Active {
     pub(super) id: AssetId,
-    sha256: String,
+    /// See `AssetRecord::content_key`.
+    key: String,
     /// Asks it to stop.
     pub(super) cancel: CancellationToken,
     /// Fires when it has ended, however it ended.
@@ -36,7 +37,7 @@ impl Active {
 #[derive(Debug, Default)]
 struct Maps {
     by_id: HashMap<AssetId, Arc<Active>>,
-    by_sha256: HashMap<String, AssetId>,
+    by_content: HashMap<String, AssetId>,
 }
 
 /// All assets that are queued or running.
@@ -49,16 +50,16 @@ impl ActiveSet {
     }
 
     /// Takes an asset; it is given back when the claim is dropped.
-    pub(super) fn claim(&self, id: AssetId, sha256: &str, stop: &CancellationToken) -> Claim {
+    pub(super) fn claim(&self, id: AssetId, key: &str, stop: &CancellationToken) -> Claim {
         let active = Arc::new(Active {
             id,
-            sha256: sha256.to_owned(),
+            key: key.to_owned(),
             cancel: stop.child_token(),
             done: CancellationToken::new(),
             promised: AtomicBool::new(false),
         });
         let mut maps = self.maps();
-        maps.by_sha256.insert(sha256.to_owned(), id);
+        maps.by_content.insert(key.to_owned(), id);
         maps.by_id.insert(id, Arc::clone(&active));
         Claim { active, set: self.clone() }
     }
@@ -67,9 +68,9 @@ impl ActiveSet {
         self.maps().by_id.get(&id).cloned()
     }
 
-    pub(super) fn by_sha256(&self, sha256: &str) -> Option<Arc<Active>> {
+    pub(super) fn by_content(&self, key: &str) -> Option<Arc<Active>> {
         let maps = self.maps();
-        maps.by_sha256.get(sha256).and_then(|id| maps.by_id.get(id)).cloned()
+        maps.by_content.get(key).and_then(|id| maps.by_id.get(id)).cloned()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -88,7 +89,7 @@ impl Drop for Claim {
     fn drop(&mut self) {
         let mut maps = self.set.maps();
         maps.by_id.remove(&self.active.id);
-        maps.by_sha256.remove(&self.active.sha256);
+        maps.by_content.remove(&self.active.key);
         drop(maps);
         self.active.done.cancel();
     }
@@ -104,12 +105,12 @@ mod tests {
         let stop = CancellationToken::new();
         let id = AssetId::generate();
         let claim = set.claim(id, "ab", &stop);
-        let seen = set.by_sha256("ab").unwrap();
+        let seen = set.by_content("ab").unwrap();
         assert_eq!(seen.id, id);
         stop.cancel();
         assert!(claim.active.cancel.is_cancelled() && !seen.done.is_cancelled());
         drop(claim);
         assert!(seen.done.is_cancelled());
-        assert!(set.by_id(id).is_none() && set.by_sha256("ab").is_none() && set.len() == 0);
+        assert!(set.by_id(id).is_none() && set.by_content("ab").is_none() && set.len() == 0);
     }
 }

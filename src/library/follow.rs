@@ -214,7 +214,8 @@ impl Library {
             given: Some((theirs.id, theirs.created_unix_ms)),
             sha256: theirs.sha256.clone(),
             model: self.embedder.bundle().id().clone(),
-            segmentation: self.segmentation.clone(),
+            segmentation: format!("{}{}", self.segmentation, theirs.choice.key()),
+            choice: theirs.choice,
             name: theirs.name.clone(),
             path: theirs.path.clone(),
             owned: theirs.owned,
@@ -227,7 +228,7 @@ impl Library {
         }
         self.catalog.drop_clips(record.id);
         self.catalog.put_asset(&record);
-        let claim = self.active.claim(record.id, &record.sha256, &self.stop);
+        let claim = self.active.claim(record.id, &record.content_key(), &self.stop);
         Ok(Some((claim, record)))
     }
 }

@@ -15,7 +15,7 @@ use crate::jobs::Place;
 use crate::ledger::Ticket;
 use crate::model::Priority;
 use crate::preprocess::AssetSummary;
-use crate::store::{AssetOutcome, AssetRecord, AssetState, NewAsset, NewClip, StoreError};
+use crate::store::{AssetOutcome, AssetRecord, AssetState, NewAsset, NewClip, StoreError, content_key};
 use crate::types::{AssetId, ClipId, Track};
 
 /// Clips per transaction: each costs one sync of the disk.
@@ -80,13 +80,16 @@ impl Library {
                 (content, Some(changed))
             }
         };
-        let kept = source.owned.then(|| self.uploads.path_of(&content.sha256, &self.segmentation));
+        let segmentation = format!("{}{}", self.segmentation, source.choice.key());
+        let key = content_key(&content.sha256, source.choice);
+        let kept = source.owned.then(|| self.uploads.path_of(&content.sha256, &segmentation));
         let path = kept.as_ref().unwrap_or(&source.path);
         let new = NewAsset {
             given: None,
             sha256: content.sha256.clone(),
             model: self.embedder.bundle().id().clone(),
-            segmentation: self.segmentation.clone(),
+            segmentation,
+            choice: source.choice,
             name: source.name.clone(),
             path: super::utf8(path)?,
             owned: source.owned,
@@ -98,7 +101,7 @@ impl Library {
         // bytes, and a deletion may not remove the file that is being kept.
         let _serial = loop {
             let serial = self.accept_lock.lock().await;
-            let Some(active) = self.active.by_sha256(&content.sha256) else { break serial };
+            let Some(active) = self.active.by_content(&key) else { break serial };
             // It was to be taken away once there is room: now it is wanted again.
             if let Some((claim, record)) = self.disk.take_unwanted(active.id) {
                 return Ok((Accepted::New(claimed(claim, &record), record), None));
@@ -145,7 +148,7 @@ impl Library {
                     return Err(error);
                 }
             };
-            let claim = self.active.claim(record.id, &content.sha256, &self.stop);
+            let claim = self.active.claim(record.id, &key, &self.stop);
             return Ok((Accepted::New(claimed(claim, &record), record), ticket));
         }
         if kept.as_deref().is_some_and(|kept| kept == std::path::Path::new(&record.path)) {
@@ -343,7 +346,7 @@ impl Library {
             biased;
             () = claim.active.cancel.cancelled() => return Ok(Ended::Cancelled),
             () = cancel.cancelled() => return Ok(Ended::Cancelled),
-            opened = self.embedder.open_accepted(record.path.as_ref(), priority) => opened,
+            opened = self.embedder.open_accepted(record.path.as_ref(), record.choice, priority) => opened,
         };
         let mut stream = match opened {
             Ok(stream) => stream,
@@ -433,6 +436,7 @@ impl Library {
             width: 0,
             height: 0,
             error: Some((error.code().to_owned(), error.told())),
+            tracks: Vec::new(),
         };
         let cleaned = match self.drop_clips(id).await {
             Ok(()) => self.store.finish_asset(id, outcome).await.map(|_| ()).map_err(LibraryError::from),
@@ -512,5 +516,6 @@ fn outcome(ended: Ended, clips: u64) -> AssetOutcome {
         width: summary.as_ref().map_or(0, |s| s.width),
         height: summary.as_ref().map_or(0, |s| s.height),
         error,
+        tracks: summary.map_or_else(Vec::new, |s| s.tracks),
     }
 }

@@ -18,7 +18,7 @@ use crate::ledger::WorkKind;
 use crate::media::{NameSays, name_says};
 use crate::outbound::bucket::BucketUrl;
 use crate::store::{JobRecord, NewItem, Store, WorkState};
-use crate::types::JobId;
+use crate::types::{JobId, TrackChoice};
 
 /// Most files one job takes.
 const MAX_FILES: usize = 1_000_000;
@@ -34,6 +34,8 @@ pub enum JobSource {
         recursive: bool,
         /// Which of its files.
         filter: NameFilter,
+        /// The tracks to read of each.
+        choice: TrackChoice,
     },
     /// A JSONL file of files.
     Manifest(PathBuf),
@@ -243,13 +245,14 @@ fn items_of(
     metadata: &Value,
 ) -> Result<Vec<NewItem>, LibraryError> {
     let files = match (source, path) {
-        (JobSource::Folder { recursive, filter, .. }, Some(folder)) => {
+        (JobSource::Folder { recursive, filter, choice, .. }, Some(folder)) => {
             let listed =
                 crate::jobs::list_media(folder, recursive, &filter, MAX_FILES, |path| roots.holds(path));
             let listed = listed.map_err(list_error)?;
             let left_out = listed.left_out.into_iter().map(|(path, left_out)| (path, Some(left_out)));
             let all = listed.media.into_iter().map(|path| (path, None)).chain(left_out);
-            return Ok(all.map(|(path, left_out)| item_of(path, left_out, metadata)).collect());
+            let item = |(path, left_out)| NewItem { choice, ..item_of(path, left_out, metadata) };
+            return Ok(all.map(item).collect());
         }
         (JobSource::Manifest(_), Some(path)) => {
             let file = BufReader::new(open_resolved(path)?);
@@ -260,8 +263,10 @@ fn items_of(
         (_, None) | (JobSource::Bucket { .. }, _) => Vec::new(),
     };
     let item = |file: ManifestItem| {
+        let choice = file.choice();
         let path = file.path.or(file.url).unwrap_or_default();
-        NewItem { path, name: file.name, metadata: merged(metadata, file.metadata), skipped: None }
+        let metadata = merged(metadata, file.metadata);
+        NewItem { name: file.name, choice, ..NewItem::new(path, metadata) }
     };
     Ok(files.into_iter().map(item).collect())
 }

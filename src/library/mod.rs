@@ -81,7 +81,7 @@ use crate::index::IndexSet;
 use crate::ledger::Ledger;
 use crate::search::{self, SearchError, SearchRequest, SearchResponse, Timeline};
 use crate::store::{AssetRecord, FolderLock, Store, StoreError};
-use crate::types::{AssetId, Space, Track};
+use crate::types::{AssetId, Space, Track, TrackChoice};
 
 /// Clips from which on a search leaves the async threads.
 const BLOCKING_FROM: usize = 4096;
@@ -120,6 +120,8 @@ pub struct IngestSource {
     pub content: Option<Content>,
     /// The user's JSON object.
     pub metadata: serde_json::Value,
+    /// The tracks that somebody chose.
+    pub choice: TrackChoice,
 }
 
 /// What indexing one file took.

@@ -336,7 +336,7 @@ pub(super) async fn resume_unfinished(library: Arc<Library>) {
         let taken = library.active.by_id(record.id).is_some();
         let state = library.store.asset(record.id).await.map(|asset| asset.state);
         if !taken && matches!(state, Ok(AssetState::Indexing)) && !library.stop.is_cancelled() {
-            let claim = library.active.claim(record.id, &record.sha256, &library.stop);
+            let claim = library.active.claim(record.id, &record.content_key(), &library.stop);
             library.work.push(claim, record);
         }
         drop(serial);

@@ -9,7 +9,7 @@ use super::uploads::Uploads;
 use crate::embed::Embedder;
 use crate::ledger::{AssetEntry, Replay, WorkKind};
 use crate::store::{AssetFacts, DATABASE, NewAsset, Store, StoreError};
-use crate::types::AssetId;
+use crate::types::{AssetId, TrackChoice};
 
 /// Assets whose bytes are missing that are named in the log; the others are counted.
 const NAMED: usize = 20;
@@ -48,6 +48,7 @@ pub(super) fn entries(replay: &Replay, uploads: &Uploads) -> std::io::Result<Vec
             path: None,
             metadata: serde_json::json!({}),
             created_unix_ms: crate::jobs::now_unix_ms(),
+            choice: TrackChoice::default(),
         });
     }
     Ok(entries)
@@ -73,7 +74,8 @@ pub(super) async fn take_up(
                 given: Some((entry.id, entry.created_unix_ms)),
                 sha256: entry.sha256,
                 model: embedder.bundle().id().clone(),
-                segmentation: segmentation.clone(),
+                segmentation: format!("{segmentation}{}", entry.choice.key()),
+                choice: entry.choice,
                 name: entry.name,
                 path: super::utf8(&path)?,
                 owned: entry.upload.is_some(),

@@ -99,7 +99,7 @@ impl Library {
             // Who waits for it looks again, and finds it in the queue.
             drop(claim);
             if !self.stop.is_cancelled() {
-                let claim = self.active.claim(record.id, &record.sha256, &self.stop);
+                let claim = self.active.claim(record.id, &record.content_key(), &self.stop);
                 self.work.push(claim, record.clone());
             }
             return Ok(());
@@ -116,7 +116,7 @@ pub(super) fn last_word(error: &EmbedError) -> (String, String) {
     match error {
         // Killed again and again where others are not: it needs more memory than there is.
         EmbedError::Media(MediaError::Killed(signal)) => (
-            MediaError::DecodeLimit("memory").code().to_owned(),
+            MediaError::DecodeLimit { limit_bytes: 0 }.code().to_owned(),
             format!(
                 "its decoder was ended by signal {signal} from outside, again and again; most likely it needs more memory than there is"
             ),

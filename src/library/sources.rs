@@ -8,6 +8,7 @@ use crate::media::{HEAD_BYTES, NameSays, head_is_media, name_says};
 use crate::outbound::bucket::{BucketConfig, BucketUrl, Buckets};
 use crate::outbound::{Download, Outbound, OutboundConfig, OutboundError};
 use crate::store::JobItem;
+use crate::types::TrackChoice;
 
 /// What may be fetched from other hosts.
 #[derive(Debug, Clone)]
@@ -103,16 +104,19 @@ impl Library {
         cancel: &CancellationToken,
     ) -> Result<(IngestSource, Option<Upload>), LibraryError> {
         let name = item.name.clone().unwrap_or_else(|| Place::of(&item.path).name());
-        let metadata = item.metadata.clone();
+        let (metadata, choice) = (item.metadata.clone(), item.choice);
         let fetched = match Place::of(&item.path) {
             Place::Path(given) => {
                 let path = self.allowed_path(given)?;
-                return Ok((IngestSource { path, name, owned: false, content: None, metadata }, None));
+                return Ok((
+                    IngestSource { path, name, owned: false, content: None, metadata, choice },
+                    None,
+                ));
             }
             Place::Url(url) => until(cancel, self.fetch_url(url)).await?,
             Place::Object(place) => until(cancel, self.fetch_object(place)).await?,
         };
-        Ok((fetched.source(name, metadata), Some(fetched)))
+        Ok((fetched.source(name, metadata, choice), Some(fetched)))
     }
 }
 
@@ -130,8 +134,8 @@ async fn until<T>(
 impl Upload {
     /// These bytes as something to ingest; the upload must live until they have been accepted.
     #[must_use]
-    pub fn source(&self, name: String, metadata: serde_json::Value) -> IngestSource {
+    pub fn source(&self, name: String, metadata: serde_json::Value, choice: TrackChoice) -> IngestSource {
         let path = self.path.to_path_buf();
-        IngestSource { path, name, owned: true, content: Some(self.content.clone()), metadata }
+        IngestSource { path, name, owned: true, content: Some(self.content.clone()), metadata, choice }
     }
 }

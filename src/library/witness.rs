@@ -317,6 +317,7 @@ pub(super) fn put(asset: &AssetRecord) -> Entry {
         name: asset.name.clone(),
         metadata: asset.metadata.clone(),
         created_unix_ms: asset.created_unix_ms,
+        choice: asset.choice,
     })
 }
 
@@ -389,6 +390,7 @@ mod tests {
             sha256: format!("{n:02x}").repeat(32),
             model: ModelId("m".into()),
             segmentation: "w1/s1".to_owned(),
+            choice: Default::default(),
             name: format!("{n}.wav"),
             path: format!("/media/{n}.wav"),
             owned: false,

@@ -286,6 +286,7 @@ mod tests {
             error: Some(("io".into(), "for now".into())),
             attempts: 0,
             not_before_unix_ms: 0,
+            choice: Default::default(),
         };
         for secs in [1, 4, 16] {
             item.state = WorkState::Failed;

@@ -7,12 +7,13 @@ use super::attempt::{Bounds, with_bounds};
 use super::filters::Shape;
 use super::pool::Seat;
 use super::process::Worker;
-use super::protocol::{Engine, Failure, Request, Streams, Task};
-use super::stream::{Cancel, Caps, Ended, MediaInfo, Sink, Sought, pump};
+use super::protocol::{Engine, Request, Streams, Task};
+use super::stream::{Cancel, Caps, Ended, MediaInfo, Sink, Sought, collect, pump};
 use super::timing::places_to_seek;
+use super::tracks::{self, Picks, Wanted};
 use super::work::thread_cpu;
 use super::{Decoder, Limits, MediaError};
-use crate::types::AssetKind;
+use crate::types::{TrackChoice, TrackKind};
 
 /// What to decode.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +30,8 @@ pub struct DecodeRequest {
     pub duration_secs: Option<f64>,
     /// Frames as they are meant to be shown, or as they are stored (`docs/bundle.md`).
     pub shown: bool,
+    /// The tracks that somebody asked for.
+    pub choice: TrackChoice,
 }
 
 /// How a decode ended.
@@ -65,7 +68,9 @@ pub fn decode(
     let budget = Budget::of(&decoder.config.limits, media)?;
     let (places, shape, cpu) =
         (places_to_seek(request.start_secs).collect(), Shape::default(), Duration::ZERO);
-    let mut run = Run { decoder, seat, media, request, sink, cancel, budget, shape, cpu, places, place: 0 };
+    let picks = None;
+    let mut run =
+        Run { decoder, seat, media, request, sink, cancel, budget, shape, picks, cpu, places, place: 0 };
     // Most videos have sound, and ffmpeg says at once when a track is missing: guess, then correct.
     let first = run.attempt(Streams::Both)?;
     let engine = first.started.as_ref().map(|started| started.engine);
@@ -83,7 +88,10 @@ pub fn decode(
     let (frames, samples) = (frames.max(ended.frames), samples.max(ended.samples));
     notes.extend(ended.note(request, frames, samples));
     let info = ended.info.clone().or_else(|| ended.describe());
-    let info = info.ok_or_else(|| MediaError::Worker(ended.last_words()))?;
+    let mut info = info.ok_or_else(|| MediaError::Worker(ended.last_words()))?;
+    if !info.tracks.is_empty() {
+        info.tracks = run.picks.unwrap_or_else(|| ended.picks()).list(&ended.log, frames > 0, samples > 0);
+    }
     if frames + samples == 0 && !ended.stopped {
         return Err(if request.start_secs > 0.0 {
             MediaError::SpanOutOfRange { start_secs: request.start_secs }
@@ -106,6 +114,8 @@ struct Run<'a> {
     budget: Budget,
     /// What the file's frames need, as far as it is known.
     shape: Shape,
+    /// The tracks to read, once that is known.
+    picks: Option<Picks>,
     cpu: Duration,
     /// Where to seek, and which of these is tried.
     places: Vec<f64>,
@@ -128,8 +138,24 @@ impl Run<'_> {
     }
 
     fn attempt_from(&mut self, seek_secs: f64, streams: Streams) -> Result<Ended, MediaError> {
-        let DecodeRequest { fps, sample_rate_hz, start_secs, wanted_secs, duration_secs, shown } =
+        let mut ended = self.attempt_once(seek_secs, streams)?;
+        let Some(masks) = ended.wants_survey else {
+            self.picks = self.picks.or(ended.picks);
+            return Ok(ended);
+        };
+        let left = self.budget.without(self.cpu);
+        let (picks, cpu) = survey(self.decoder, self.seat, self.media, left, (self.request.choice, masks))?;
+        self.cpu += cpu;
+        self.picks = Some(picks);
+        ended.picks = self.picks;
+        self.shape = ended.shape(self.request.shown);
+        self.attempt_once(seek_secs, streams)
+    }
+
+    fn attempt_once(&mut self, seek_secs: f64, streams: Streams) -> Result<Ended, MediaError> {
+        let DecodeRequest { fps, sample_rate_hz, start_secs, wanted_secs, duration_secs, shown, choice } =
             self.request;
+        let picks = self.picks;
         let task = Task::Clips { fps, sample_rate_hz, seek_secs, start_secs, duration_secs, streams };
         let latest = ((wanted_secs - start_secs) * fps).round() as i64;
         let sought = (seek_secs > 0.0).then_some(Sought { latest, start_secs });
@@ -138,8 +164,8 @@ impl Run<'_> {
         let ((), ended) = with_bounds(limits, self.shape, |bounds| {
             let left = self.budget.without(self.cpu);
             let worker = Worker::start(config, self.media, &request(self.decoder, task, bounds, left))?;
-            let caps =
-                Caps { fps, sought, start_secs, shape: bounds.shape, shown, ..caps(limits, streams, left) };
+            let caps = caps(limits, streams, left);
+            let caps = Caps { fps, sought, start_secs, shape: bounds.shape, shown, choice, picks, ..caps };
             let ended = pump(worker, self.seat, self.sink, self.cancel, caps)?;
             self.cpu += ended.exit.cpu;
             Ok(((), ended))
@@ -162,7 +188,7 @@ impl Run<'_> {
             (true, ..) => first.complaint(limits),
             (false, ..) => return Err(first.complaint(limits)),
         };
-        if matches!(complaint, MediaError::TooManyPixels { .. } | MediaError::DecodeLimit(_)) {
+        if matches!(complaint, MediaError::TooManyPixels { .. } | MediaError::DecodeLimit { .. }) {
             return Err(complaint);
         }
         if video {
@@ -170,7 +196,10 @@ impl Run<'_> {
             let quiet = ended.frames == 0 && ended.exit.code == Some(0) && !audio;
             if ended.frames > 0 || ended.stopped || quiet {
                 if audio {
-                    notes.push(format!("the sound could not be decoded ({})", first.log.main_error()));
+                    notes.push(format!(
+                        "the sound could not be decoded ({})",
+                        first.why_not(TrackKind::Audio)
+                    ));
                 }
                 return Ok(ended);
             }
@@ -183,7 +212,10 @@ impl Run<'_> {
             let ended = self.attempt(Streams::Audio)?;
             if ended.samples > 0 || ended.stopped || ended.exit.code == Some(0) {
                 if video {
-                    notes.push(format!("the picture could not be decoded ({})", first.log.main_error()));
+                    notes.push(format!(
+                        "the picture could not be decoded ({})",
+                        first.why_not(TrackKind::Video)
+                    ));
                 }
                 return Ok(ended);
             }
@@ -204,12 +236,33 @@ impl Run<'_> {
             return Err(found.complaint(&self.decoder.config.limits));
         }
         if found.frames == 0 {
-            notes.push(format!("the picture could not be decoded ({})", found.log.main_error()));
+            notes.push(format!("the picture could not be decoded ({})", found.why_not(TrackKind::Video)));
         }
         let frames = found.frames;
         // The sound's end is in the log of the first run, if the sound is all there is.
         Ok((if before.samples > 0 { before } else { found }, frames))
     }
+}
+
+/// Asks which of these streams, of pictures and of sound, are to be read; with the CPU time that took. A survey is
+/// held to a part of what the file may take, and then decides by what it has seen.
+pub fn survey(
+    decoder: &Decoder,
+    seat: &Seat,
+    media: &File,
+    budget: Budget,
+    (choice, (pictures, sounds)): (TrackChoice, (u64, u64)),
+) -> Result<(Picks, Duration), MediaError> {
+    let limits = &decoder.config.limits;
+    let budget = Budget { cpu: budget.cpu / SURVEY_SHARE, ..budget };
+    let (_, ended) = with_bounds(limits, Shape::default(), |bounds| {
+        let task = Task::Survey { pictures, sounds };
+        let worker = Worker::start(&decoder.config, media, &request(decoder, task, bounds, budget))?;
+        let survey = Some((pictures, sounds));
+        collect(worker, seat, Caps { survey, choice, ..caps(limits, Streams::Both, budget) })
+    })?;
+    let wanted = Wanted { choice, sound: true };
+    Ok((tracks::guess(&ended.log, wanted), ended.exit.cpu))
 }
 
 /// Says once that files are shielded by less than they should be.
@@ -225,11 +278,14 @@ fn warn_without_landlock(ended: &Ended) {
     }
 }
 
+/// A survey may take one part in so many of a file's CPU time.
+const SURVEY_SHARE: u32 = 4;
+
 /// CPU time that is left to a file.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
-    file_bytes: u64,
-    cpu: Duration,
+    pub file_bytes: u64,
+    pub cpu: Duration,
     thread_began: Duration,
 }
 
@@ -245,10 +301,10 @@ impl Budget {
     }
 }
 
-/// CPU seconds after which the kernel ends a child: a little later than the parent does, which knows how to
-/// say why.
-fn cpu_cap_secs(limits: &Limits, budget: Budget) -> u64 {
-    limits.wall_clock_secs.max(1).min(budget.cpu.as_secs().saturating_add(2))
+/// CPU seconds after which the kernel ends a child: a little later than the parent does, for the time on the clock
+/// or for CPU time, which knows how to say why.
+pub fn cpu_cap_secs(limits: &Limits, budget: Budget) -> u64 {
+    limits.wall_clock_secs.min(budget.cpu.as_secs()).saturating_add(2)
 }
 
 pub fn request(decoder: &Decoder, task: Task, bounds: Bounds, budget: Budget) -> Request {
@@ -279,229 +335,14 @@ pub fn caps(limits: &Limits, streams: Streams, budget: Budget) -> Caps {
         streams,
         sought: None,
         shape: Shape::default(),
+        choice: TrackChoice::default(),
+        picks: None,
+        survey: None,
+        quick: false,
         shown: true,
         address_space_bytes: limits.address_space_bytes,
         file_bytes: budget.file_bytes,
         cpu: budget.cpu,
         thread_began: budget.thread_began,
-    }
-}
-
-/// Codecs say no more than this when an allocation fails.
-const STARVED: [&str; 3] = ["Cannot allocate memory", "get_buffer() failed", "pthread_create() failed"];
-
-impl Ended {
-    /// What makes the whole file unusable: a refusal, a cap, a child that never got to work; and what is no
-    /// fault of the file's.
-    pub fn check(&self, decoder: &Decoder, budget: Budget) -> Result<(), MediaError> {
-        let limits = &decoder.config.limits;
-        if self.spent {
-            return Err(limits.work.too_much_cpu(budget.file_bytes));
-        }
-        if let Some((failure, detail)) = &self.failed {
-            return Err(refusal(*failure, detail, limits, self.max_pixels(limits)));
-        }
-        if self.stopped {
-            return Ok(());
-        }
-        self.check_signals(Duration::from_secs(cpu_cap_secs(limits, budget)))?;
-        if self.out_of_memory() {
-            return Err(MediaError::DecodeLimit("memory"));
-        }
-        if self.started.is_none() && !self.reading {
-            return Err(MediaError::Worker(self.last_words()));
-        }
-        let empty = self.frames + self.samples == 0;
-        if empty && self.speechless() {
-            // An ffmpeg that does not start says no more than one that a file made crash.
-            let health = decoder.health_now(self.at);
-            if !health.ok {
-                return Err(MediaError::Worker(health.detail));
-            }
-        }
-        let crashed = self.exit.signal.is_some() || self.exit.code == Some(101);
-        if empty && crashed || self.started.is_none() {
-            return Err(MediaError::Corrupt("its decoder crashed on it".into()));
-        }
-        Ok(())
-    }
-
-    /// Ends that were not the child's own: our cap on CPU time, or a signal from outside, such as the kernel's
-    /// when the machine runs out of memory.
-    fn check_signals(&self, cpu_cap: Duration) -> Result<(), MediaError> {
-        let ended_by = self.exit.signal.or(self.log.ended_by_signal);
-        match ended_by {
-            Some(libc::SIGXCPU) => Err(MediaError::DecodeLimit("CPU time")),
-            Some(libc::SIGKILL) if self.exit.cpu >= cpu_cap => Err(MediaError::DecodeLimit("CPU time")),
-            Some(
-                signal @ (libc::SIGKILL
-                | libc::SIGTERM
-                | libc::SIGINT
-                | libc::SIGHUP
-                | libc::SIGQUIT
-                | libc::SIGUSR1
-                | libc::SIGUSR2
-                | libc::SIGALRM
-                | libc::SIGPIPE),
-            ) => Err(MediaError::Killed(signal)),
-            _ => Ok(()),
-        }
-    }
-
-    /// Failed, and ffmpeg did not say a word of why.
-    fn speechless(&self) -> bool {
-        let ffmpeg = self.started.as_ref().is_some_and(|started| started.engine == Engine::Ffmpeg);
-        ffmpeg && self.exit.code != Some(0) && !self.log.opened && self.log.errors.is_empty()
-    }
-
-    /// Whether more memory would have helped.
-    pub fn starved(&self) -> bool {
-        let said = matches!(self.failed, Some((Failure::Memory, _))) || self.out_of_memory();
-        said || !self.log.has_error("image parameters invalid")
-            && STARVED.iter().any(|text| self.log.has_error(text))
-    }
-
-    fn out_of_memory(&self) -> bool {
-        self.exit.code != Some(0)
-            && (self.log.has_error("Cannot allocate memory") || self.log.has_error("memory allocation of"))
-    }
-
-    /// Why the child says it could not work, for a person.
-    pub fn last_words(&self) -> String {
-        match (self.exit.signal, self.exit.code) {
-            (Some(signal), _) => format!("it was ended by signal {signal}"),
-            (None, code) => {
-                format!("it ended with status {} ({})", code.unwrap_or(-1), self.log.main_error())
-            }
-        }
-    }
-
-    /// The cap on pixels that held for it.
-    fn max_pixels(&self, limits: &Limits) -> u64 {
-        let film = self.started.as_ref().is_some_and(|started| started.engine == Engine::Ffmpeg);
-        if film && !self.is_picture() { limits.max_pixels } else { limits.max_picture_pixels }
-    }
-
-    /// Why ffmpeg gave nothing.
-    pub fn complaint(&self, limits: &Limits) -> MediaError {
-        let log = &self.log;
-        let main = log.main_error().to_owned();
-        if log.has_error("max pixel count") {
-            return MediaError::TooManyPixels { limit: self.max_pixels(limits), detail: main };
-        }
-        if self.starved() {
-            return MediaError::DecodeLimit("memory");
-        }
-        if log.has_error("not on whitelist") || log.has_error("m3u8") {
-            return MediaError::Unsupported("a playlist, or a format that is not on the list".into());
-        }
-        if ["no decoder found", "Decoder not found", "Unknown decoder"].iter().any(|text| log.has_error(text))
-        {
-            return MediaError::Unsupported(main);
-        }
-        if log.has_error("moov atom not found") {
-            return MediaError::Corrupt("its index is missing, so it was cut off or never finished".into());
-        }
-        if !log.opened && main.starts_with("Error opening input") {
-            return MediaError::Unsupported("its bytes are of no known format".into());
-        }
-        MediaError::Corrupt(main)
-    }
-
-    /// What the file's own structure says is missing.
-    fn cut_short(&self) -> Option<&str> {
-        let started = self.started.as_ref()?;
-        // Who did not know the length of the sound did not know that of the file.
-        let said = started.cut_short.as_deref().filter(|_| !started.sound.open_ended);
-        said.or(started.sound.cut.then_some("it ends within a packet"))
-    }
-
-    /// Packets that did not decode or are missing.
-    fn packets_lost(&self) -> u64 {
-        let sound = self.started.as_ref().map(|started| &started.sound);
-        let (missing, strays) = sound.map_or((0, 0), |sound| (sound.damaged, sound.strays));
-        // What lies between the packets of a stream may look like one.
-        self.log.damaged + missing + self.log.sound_errors.saturating_sub(strays)
-    }
-
-    /// Why a decode that gave something did not give everything.
-    fn note(&self, request: DecodeRequest, frames: u64, samples: u64) -> Option<String> {
-        if self.stopped || frames + samples == 0 {
-            return None;
-        }
-        let whole = request.start_secs == 0.0 && request.duration_secs.is_none();
-        let info = self.info.as_ref()?;
-        if info.kind == Some(AssetKind::Image) {
-            return self.note_of_picture();
-        }
-        let rate = f64::from(info.sample_rate_hz.max(1));
-        let decoded = (frames as f64 / request.fps).max(samples as f64 / rate);
-        let sound_file = self.log.video_streams == 0;
-        let tolerance = |declared: f64| {
-            // The container's length is that of its longest track, which may be another one.
-            if sound_file { (declared * 0.01).max(0.25) } else { (declared * 0.05).max(1.0) }
-        };
-        // What was guessed from a bit rate is no promise.
-        let declared = info.declared_secs.filter(|_| whole && !info.estimated);
-        let short = declared.filter(|declared| decoded + tolerance(*declared) < *declared);
-        if let Some(declared) = short {
-            return Some(format!("truncated: {decoded:.1} s of {declared:.1} s could be decoded"));
-        }
-        if whole && self.log.cut_short {
-            return Some(format!("truncated: the file ends early, {decoded:.1} s could be decoded"));
-        }
-        let failed = self.exit.code != Some(0) && !self.only_misses_sound(samples);
-        if self.exit.signal.is_some() || failed || self.log.gave_up {
-            return Some(format!("decoding stopped early after {decoded:.1} s: {}", self.log.main_error()));
-        }
-        if let Some(why) = self.cut_short().filter(|_| whole) {
-            return Some(format!("truncated: {why}, {decoded:.1} s could be decoded"));
-        }
-        // A part of a film may begin between pictures that others are made from.
-        let damaged = self.damaged + if whole { self.packets_lost() } else { 0 };
-        if damaged > 0 {
-            let packets = if damaged == 1 { "1 packet".to_owned() } else { format!("{damaged} packets") };
-            return Some(format!("damaged: {packets} could not be decoded"));
-        }
-        let silent = frames > 0 && samples == 0 && self.log.audio_streams > 0;
-        let silent = silent && !self.only_misses_sound(samples);
-        (silent && whole && !self.log.errors.is_empty())
-            .then(|| format!("the sound could not be decoded ({})", self.log.main_error()))
-    }
-}
-
-impl Ended {
-    /// Whether all that went wrong is that a track was declared of which nothing ever came.
-    fn only_misses_sound(&self, samples: u64) -> bool {
-        samples == 0 && self.log.has_error("Neither number of channels nor channel layout specified")
-    }
-
-    /// Why a picture is not whole.
-    fn note_of_picture(&self) -> Option<String> {
-        let cut = self.damaged > 0 || self.log.cut_short || self.exit.signal.is_some();
-        if cut {
-            return Some("truncated: the file ends before its picture does".to_owned());
-        }
-        let said = !self.log.errors.is_empty();
-        said.then(|| {
-            format!("damaged: a part of the picture could not be decoded ({})", self.log.main_error())
-        })
-    }
-}
-
-fn refusal(failure: Failure, detail: &str, limits: &Limits, max_pixels: u64) -> MediaError {
-    let detail: String = detail.chars().filter(|c| !c.is_control()).take(200).collect();
-    match failure {
-        Failure::Unsupported => MediaError::Unsupported(detail),
-        Failure::Encrypted => MediaError::Encrypted(detail),
-        Failure::Corrupt => MediaError::Corrupt(detail),
-        Failure::TooManyPixels => MediaError::TooManyPixels { limit: max_pixels, detail },
-        Failure::TooLong => {
-            let secs = detail.parse().unwrap_or(limits.max_duration_secs);
-            MediaError::TooLong { secs, limit_secs: limits.max_duration_secs }
-        }
-        Failure::NoPicture => MediaError::NoStreams("picture"),
-        Failure::Memory => MediaError::DecodeLimit("memory"),
-        Failure::Internal => MediaError::Worker(detail),
     }
 }

@@ -161,6 +161,11 @@ mod tests {
         let packets = |flags: u8| [&[b'G', 1, 0, flags][..], &[0; 184]].concat().repeat(20);
         assert_eq!(of(&packets(0x90)), Some("scrambling of the transport stream"));
         assert_eq!(of(&packets(0x10)), None);
+        let guid = b"\x14\xe6\x8a\x29\x22\x26\x17\x4c\xb9\x35\xda\xe0\x7e\xe9\x28\x9c";
+        let head = [&b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"[..], &[0; 16], &[1, 0, 0, 0, 1, 2]].concat();
+        let object = |guid: &[u8]| [guid, &40_u64.to_le_bytes(), &[0; 16]].concat();
+        assert_eq!(of(&[head.clone(), object(guid)].concat()), Some("Windows Media DRM"));
+        assert_eq!(of(&[head, object(&[7; 16])].concat()), None);
         for junk in [&b"\x1a\x45\xdf\xa3"[..], b"\0\0\0\x01moov", b"\x1a\x45\xdf\xa3\xff\x18\x53", b""] {
             assert_eq!(of(junk), None);
         }

@@ -1,5 +1,8 @@
 //! Why a file could not be read.
 
+const WALL_CLOCK: &str = "--decode-timeout-secs";
+const QUICK: &str = "a thumbnail or a look at a file may take no longer";
+
 /// Why a file could not be read. `code()` is the stable snake_case code of the HTTP API.
 #[derive(Debug, thiserror::Error)]
 pub enum MediaError {
@@ -24,6 +27,16 @@ pub enum MediaError {
     /// A container without what was asked for.
     #[error("the file has no {0}")]
     NoStreams(&'static str),
+    /// The track that was chosen is none of the file's.
+    #[error("the file has no {kind} track {index}: {has}")]
+    UnknownTrack {
+        /// `video` or `audio`.
+        kind: &'static str,
+        /// What was asked for.
+        index: u16,
+        /// What there is, in words.
+        has: String,
+    },
     /// A frame or picture with more pixels than allowed.
     #[error("pictures of more than {limit} pixels are refused ({detail})")]
     TooManyPixels {
@@ -47,11 +60,19 @@ pub enum MediaError {
         start_secs: f64,
     },
     /// The wall-clock cap was reached.
-    #[error("decoding took longer than {0} s and was stopped")]
-    Timeout(u64),
-    /// The cap on memory or CPU time was reached.
-    #[error("decoding needed more {0} than a file may use")]
-    DecodeLimit(&'static str),
+    #[error("decoding took longer than {secs} s and was stopped ({})", if *.quick { QUICK } else { WALL_CLOCK })]
+    Timeout {
+        /// The cap.
+        secs: u64,
+        /// It is that of a short question, which no flag raises.
+        quick: bool,
+    },
+    /// The cap on memory was reached.
+    #[error("decoding needs more memory than the {} MiB that one file may use (--decode-file-memory-bytes)", .limit_bytes >> 20)]
+    DecodeLimit {
+        /// The cap.
+        limit_bytes: u64,
+    },
     /// More work than a file of its size may cause.
     #[error("this file asks for more work than one of its size may: {detail}")]
     WorkLimit {
@@ -101,11 +122,12 @@ impl MediaError {
             Self::Encrypted(_) => "encrypted_media",
             Self::Corrupt(_) => "corrupt_media",
             Self::NoStreams(_) => "no_media_streams",
+            Self::UnknownTrack { .. } => "unknown_track",
             Self::TooManyPixels { .. } => "too_many_pixels",
             Self::TooLong { .. } => "too_long",
             Self::SpanOutOfRange { .. } => "span_out_of_range",
-            Self::Timeout(_) => "decode_timeout",
-            Self::DecodeLimit(_) => "decode_limit",
+            Self::Timeout { .. } => "decode_timeout",
+            Self::DecodeLimit { .. } => "decode_limit",
             Self::WorkLimit { .. } => "work_limit",
             Self::Overloaded { .. } => "overloaded",
             Self::BadSamples { .. } => "bad_samples",

@@ -5,8 +5,9 @@
 
 use std::collections::VecDeque;
 
-use super::filters::VideoLine;
+use super::filters::{Source, VideoLine};
 use super::sound::Places;
+use super::tracks::{MAX_STREAMS, Seen, Stream};
 
 /// Longest line looked at, bytes; the rest of a line is dropped.
 const MAX_LINE: usize = 2048;
@@ -46,6 +47,10 @@ pub struct FfmpegLog {
     pub audio_streams: usize,
     /// The video streams and groups of tiles as described, the first ones.
     pub videos: Vec<VideoLine>,
+    /// All streams as described.
+    pub streams: Vec<Stream>,
+    /// What a survey has found of them.
+    pub seen: Seen,
     /// The whole input has been described.
     pub mapped: bool,
     /// Where each frame ends, in sampling periods, in the order of the frames (see `timing::sampling`).
@@ -53,6 +58,8 @@ pub struct FfmpegLog {
     /// When the first frame begins, in the same unit (of a thumbnail, in milliseconds) after the start of the part
     /// that is wanted: below 0, where it began before.
     pub first: Option<i64>,
+    /// What a Matroska file calls a codec that ffmpeg does not know, the first one.
+    pub unknown_codec: Option<String>,
     /// The container's name: `matroska,webm`.
     pub format: String,
     /// Packets that were damaged or did not decode, but for those of sound, once the first picture was there: a stream that was joined
@@ -89,10 +96,17 @@ impl FfmpegLog {
         }
     }
 
-    /// The stream that is read: a film's first, a container of pictures' preferred one.
-    pub fn video(&self, picture: bool) -> Option<&VideoLine> {
-        let preferred = self.videos.iter().find(|video| picture && video.default);
-        preferred.or(self.videos.first())
+    /// The stream of pictures that is read.
+    pub fn video(&self, source: Source) -> Option<&VideoLine> {
+        match source {
+            Source::Film => self.videos.iter().min_by_key(|video| video.source.number()),
+            source => self.videos.iter().find(|video| video.source == source),
+        }
+    }
+
+    /// The picture of a container of pictures: the preferred one.
+    pub fn picture(&self) -> Option<&VideoLine> {
+        self.videos.iter().find(|video| video.default).or(self.videos.first())
     }
 
     /// Whether any error holds the text.
@@ -125,6 +139,10 @@ impl FfmpegLog {
             self.take_time(number);
             return;
         }
+        if let Some((_, codec)) = line.split_once("[info] Unknown/unsupported AVCodecID ") {
+            self.unknown_codec.get_or_insert_with(|| codec.trim_end_matches('.').chars().take(64).collect());
+            return;
+        }
         if let Some(rest) = line.strip_prefix("[info] ") {
             self.take_info(rest);
             return;
@@ -155,6 +173,9 @@ impl FfmpegLog {
     }
 
     fn take_time(&mut self, number: i64) {
+        if self.seen.take(number) {
+            return;
+        }
         if (number - FIRST_BASE).abs() < FAR {
             self.first = self.first.or(Some(number - FIRST_BASE));
         } else if let Some(end) = u64::try_from(number - END_BASE).ok().filter(|end| *end < FAR as u64)
@@ -188,10 +209,19 @@ impl FfmpegLog {
             }
         } else if line.starts_with("  Stream #0:") || line.starts_with("  Stream group #0:") {
             self.take_stream(line);
+        } else if let (Some(word), Some(stream)) = (line.strip_prefix("      "), self.streams.last_mut()) {
+            stream.take_word(word);
         }
     }
 
     fn take_stream(&mut self, line: &str) {
+        if let Some(stream) = Stream::read(line) {
+            // A stream of several programs is described with each of them.
+            if self.streams.iter().any(|known| known.info.index == stream.info.index) {
+                return;
+            }
+            self.streams.extend(Some(stream).filter(|_| self.streams.len() < usize::from(MAX_STREAMS)));
+        }
         if line.contains(": Video: ") || line.contains(": Tile Grid: ") {
             // Cover art and chapter pictures are no video: ffmpeg's specifier `V` leaves them out.
             if ["(attached pic)", "(timed thumbnails)"].iter().any(|mark| line.contains(mark)) {

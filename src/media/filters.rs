@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::reduce::divisor;
+use super::tracks::{Heard, Picks};
 
 /// A sample aspect ratio beyond this, either way, is taken for a mistake.
 const MOST_STRETCH: f64 = 8.0;
@@ -29,11 +30,14 @@ const FIELDS_BYTES: u64 = 16;
 /// Up to this share of white, tones stay as they are.
 const KNEE: f64 = 0.5;
 
-/// What to do to the frames of a stream. The default is what most films need: nothing.
+/// What to read, and what to do to its frames. The default is what most films need: nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shape {
-    /// Which stream, for a picture inside a container.
+    /// Which stream.
     pub source: Source,
+    /// Which sound goes with it.
+    #[serde(default)]
+    pub sound: Heard,
     /// It is, or may be, interlaced; frames that are not flagged so are left as they are.
     pub deinterlace: bool,
     /// Its pixels are not square.
@@ -55,6 +59,16 @@ pub enum Source {
     Stream(u16),
     /// The tiles of this group, put together.
     Tiles(u16),
+}
+
+impl Source {
+    /// Of the stream or group.
+    pub const fn number(self) -> u16 {
+        match self {
+            Self::Film => 0,
+            Self::Stream(number) | Self::Tiles(number) => number,
+        }
+    }
 }
 
 /// Colours that must be converted.
@@ -98,7 +112,14 @@ pub enum Matrix {
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { source: Source::Film, deinterlace: false, stretch: false, divisor: 1, colour: None }
+        Self {
+            source: Source::Film,
+            sound: Heard::First,
+            deinterlace: false,
+            stretch: false,
+            divisor: 1,
+            colour: None,
+        }
     }
 }
 
@@ -112,6 +133,7 @@ impl Shape {
         };
         Self {
             source: Source::Film,
+            sound: Heard::First,
             deinterlace,
             stretch: video.stretch().is_some(),
             divisor: 1,
@@ -125,6 +147,16 @@ impl Shape {
         let divisor = divisor(width, height, max_pixels);
         let shown = if shown { Self::film(video) } else { Self::default() };
         Self { source: video.source, deinterlace: false, divisor, ..shown }
+    }
+
+    /// The same of other tracks.
+    pub const fn of(self, picks: Picks) -> Self {
+        Self { source: picks.picture, sound: picks.sound, ..self }
+    }
+
+    /// Whether frames are left as they are.
+    pub fn leaves_frames(self) -> bool {
+        self.of(Picks::default()) == Self::default()
     }
 
     /// The filters, with what drops frames, if anything does, in its place: deinterlacing looks at neighbouring

@@ -87,7 +87,7 @@ fn write(task: &Task, picture: DynamicImage, orientation: Orientation) -> Result
     // A line of standard output would be flushed at every byte that looks like its end.
     let mut out = BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
     match *task {
-        Task::Probe | Task::Health => return Ok(()),
+        Task::Probe | Task::Survey { .. } | Task::Health => return Ok(()),
         Task::Clips { .. } => {
             let (width, height) = upright_size(&picture, orientation);
             write!(out, "P6\n{width} {height}\n255\n").map_err(internal)?;

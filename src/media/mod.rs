@@ -6,6 +6,7 @@
 mod attempt;
 mod decode;
 mod encrypted;
+mod ending;
 mod error;
 mod ffmpeg_log;
 mod filters;
@@ -25,6 +26,7 @@ mod sound;
 mod still;
 mod stream;
 mod timing;
+mod tracks;
 mod upright;
 mod video;
 mod whole;

@@ -48,7 +48,7 @@ impl Request {
                 sane(fps) && fps > 0.0 && part
             }
             Task::Thumbnail { at_secs, seek_secs, .. } => sane(at_secs) && sane(seek_secs),
-            Task::Probe | Task::Health => true,
+            Task::Probe | Task::Survey { .. } | Task::Health => true,
         };
         task.then_some(request)
     }
@@ -78,6 +78,8 @@ pub enum Task {
     },
     /// Only what the file is.
     Probe,
+    /// Which of these streams, a bit for each, are films and are heard: see `tracks`.
+    Survey { pictures: u64, sounds: u64 },
     /// Only whether ffmpeg starts inside the sandbox: it prints its version on the frame pipe.
     Health,
 }

@@ -3,15 +3,16 @@
 use std::fs::File;
 
 use super::attempt::with_bounds;
-use super::decode::{Budget, caps, request};
+use super::decode::{Budget, caps, request, survey};
 use super::filters::Shape;
 use super::pool::Seat;
 use super::process::Worker;
 use super::protocol::{Engine, Streams, Task};
 use super::stream::{Caps, Ended, Sought, collect};
 use super::timing::places_to_seek;
+use super::tracks::Picks;
 use super::{Decoder, Limits, MediaError};
-use crate::types::AssetKind;
+use crate::types::{AssetKind, TrackChoice};
 
 /// What a file says it is, before anything is decoded.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,18 +45,39 @@ fn run(
     media: &File,
     limits: &Limits,
     task: Task,
+    tracks: &mut Tracks,
     sought: Option<Sought>,
 ) -> Result<(Vec<u8>, Ended), MediaError> {
     let budget = Budget::of(limits, media)?;
-    let done = with_bounds(limits, Shape::default(), |bounds| {
-        let worker = Worker::start(&decoder.config, media, &request(decoder, task, bounds, budget))?;
-        let shape = bounds.shape;
-        collect(worker, seat, Caps { sought, shape, ..caps(limits, Streams::Both, budget) })
-    })?;
+    let choice = tracks.choice;
+    let once = |picks: Option<Picks>, shape: Shape| {
+        with_bounds(limits, shape, |bounds| {
+            let worker = Worker::start(&decoder.config, media, &request(decoder, task, bounds, budget))?;
+            let shape = bounds.shape;
+            let quick = limits.wall_clock_secs < decoder.config.limits.wall_clock_secs;
+            let caps = caps(limits, Streams::Both, budget);
+            collect(worker, seat, Caps { sought, shape, choice, picks, quick, ..caps })
+        })
+    };
+    let mut done = once(tracks.picks, Shape::default())?;
+    if let Some(masks) = done.1.wants_survey {
+        let (picks, _) = survey(decoder, seat, media, budget, (choice, masks))?;
+        tracks.picks = Some(picks);
+        done.1.picks = tracks.picks;
+        let shape = done.1.shape(true);
+        done = once(tracks.picks, shape)?;
+    }
     if done.1.misplaced.is_none() {
         done.1.check(decoder, budget)?;
     }
     Ok(done)
+}
+
+/// The tracks that were asked for, and those that were found to be read.
+#[derive(Default)]
+struct Tracks {
+    choice: TrackChoice,
+    picks: Option<Picks>,
 }
 
 /// Asks what a file is. Blocks.
@@ -64,7 +86,7 @@ fn run(
 /// [`MediaError`] where the file is refused.
 pub fn probe(decoder: &Decoder, seat: &Seat, media: &File) -> Result<Probe, MediaError> {
     let limits = quick(&decoder.config.limits);
-    let (_, ended) = run(decoder, seat, media, &limits, Task::Probe, None)?;
+    let (_, ended) = run(decoder, seat, media, &limits, Task::Probe, &mut Tracks::default(), None)?;
     let info = ended.describe().ok_or_else(|| MediaError::Worker(ended.last_words()))?;
     let ffmpeg = ended.started.as_ref().is_some_and(|started| started.engine == Engine::Ffmpeg);
     if ffmpeg && !ended.log.opened {
@@ -97,17 +119,19 @@ pub fn thumbnail_jpeg(
     media: &File,
     at_secs: f64,
     max_side_px: u32,
+    choice: TrackChoice,
 ) -> Result<Vec<u8>, MediaError> {
     let limits = quick(&decoder.config.limits);
     let at_secs = if at_secs.is_finite() { at_secs.max(0.0) } else { 0.0 };
     let places: Vec<f64> = places_to_seek(at_secs).collect();
     let (mut place, mut with_sound) = (0, true);
+    let mut tracks = Tracks { choice, picks: None };
     loop {
         let seek_secs = places[place];
         let max_side_px = max_side_px.clamp(16, 4096);
         let task = Task::Thumbnail { at_secs, seek_secs, max_side_px, with_sound };
         let sought = (seek_secs > 0.0).then_some(Sought { latest: 0, start_secs: at_secs });
-        let (jpeg, ended) = run(decoder, seat, media, &limits, task, sought)?;
+        let (jpeg, ended) = run(decoder, seat, media, &limits, task, &mut tracks, sought)?;
         if let Some(next) = ended.next_place(place, places.len()) {
             place = next;
         } else if !jpeg.is_empty() {

@@ -16,7 +16,8 @@ use super::pool::{Memory, Seat, WORKER_BYTES};
 use super::process::{Exit, Worker};
 use super::protocol::{Engine, Failure, MAX_LINE_BYTES, Reply, Started, Streams};
 use super::sound::Placer;
-use crate::types::AssetKind;
+use super::tracks::{self, Picks, Wanted};
+use crate::types::{AssetKind, TrackChoice, TrackInfo};
 
 mod budget;
 mod flow;
@@ -52,6 +53,8 @@ pub struct MediaInfo {
     pub has_video: bool,
     /// Whether the file has a sound track.
     pub has_audio: bool,
+    /// All tracks; none of a picture.
+    pub tracks: Vec<TrackInfo>,
 }
 
 /// Whether a sink wants more.
@@ -117,6 +120,8 @@ impl Cancel {
 #[derive(Debug, Clone, Copy)]
 pub struct Caps {
     pub wall_clock: Duration,
+    /// The cap on the time is that of a short question.
+    pub quick: bool,
     pub max_pixels: u64,
     pub max_picture_pixels: u64,
     pub max_duration_secs: f64,
@@ -126,8 +131,14 @@ pub struct Caps {
     pub streams: Streams,
     /// It was told to seek.
     pub sought: Option<Sought>,
-    /// What the child was asked to do to its frames.
+    /// What the child was asked to read, and to do to its frames.
     pub shape: Shape,
+    /// The tracks that somebody asked for.
+    pub choice: TrackChoice,
+    /// The tracks to read, once that is known.
+    pub picks: Option<Picks>,
+    /// The child is asked which tracks to read.
+    pub survey: Option<(u64, u64)>,
     /// Whether frames are wanted as they are meant to be shown, or as they are stored.
     pub shown: bool,
     pub address_space_bytes: u64,
@@ -154,6 +165,14 @@ pub struct Ended {
     pub misplaced: Option<Misplaced>,
     /// It was ended, before it gave anything, because its frames need these filters.
     pub wants_shape: Option<Shape>,
+    /// It was ended, before it gave anything, because these streams of pictures and of sound must be looked at.
+    pub wants_survey: Option<(u64, u64)>,
+    /// Somebody asked for a track that it lacks.
+    pub unknown_track: Option<(&'static str, u16)>,
+    /// The tracks to read.
+    pub picks: Option<Picks>,
+    /// What was asked for.
+    wanted: Wanted,
     /// Memory it had, bytes.
     pub granted: u64,
     /// Pixels that a frame may have.
@@ -260,6 +279,10 @@ impl<'a> Pump<'a> {
             wants: None,
             misplaced: None,
             wants_shape: None,
+            wants_survey: None,
+            unknown_track: None,
+            picks: caps.picks,
+            wanted: Wanted { choice: caps.choice, sound: true },
             granted: 0,
             max_pixels: caps.max_pixels,
             spent: false,
@@ -307,7 +330,7 @@ impl<'a> Pump<'a> {
             self.drain_talk(worker, cancel)?;
             self.fit_memory(worker);
             self.look_at_cpu(worker);
-            if self.ended.cut_off() || self.look_at_place() {
+            if self.ended.cut_off() || self.look_at_place() || self.surveyed() {
                 return Ok(Flow::Stop);
             }
             if frames && self.raw.is_some() {
@@ -342,7 +365,8 @@ impl<'a> Pump<'a> {
     fn wait(&mut self, worker: &Worker, cancel: Option<&Cancel>) -> Result<(bool, bool), MediaError> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(MediaError::Timeout(self.caps.wall_clock.as_secs()));
+            let (secs, quick) = (self.caps.wall_clock.as_secs(), self.caps.quick);
+            return Err(MediaError::Timeout { secs, quick });
         }
         let sources = [
             (!self.exited, worker.pidfd.as_fd()),
@@ -427,6 +451,12 @@ impl<'a> Pump<'a> {
                     let from = Some(self.caps.start_secs).filter(|_| started.sound.untimed);
                     let rate = started.sample_rate_hz;
                     self.placer = Placer::new(from.unwrap_or(0.0), &started.sound, rate);
+                    if started.kind == Some(AssetKind::Image) {
+                        let TrackChoice { video, audio } = self.caps.choice;
+                        let chosen =
+                            video.map(|index| ("video", index)).or(audio.map(|index| ("audio", index)));
+                        self.ended.unknown_track = chosen;
+                    }
                     self.ended.started = Some(started);
                 }
                 Reply::Finished { damaged } => self.ended.damaged = damaged,
@@ -464,8 +494,9 @@ impl<'a> Pump<'a> {
 impl Ended {
     /// The pump ended the child, for a reason that is neither the sink's nor an error.
     fn cut_off(&self) -> bool {
-        let restarted = self.wants.is_some() || self.wants_shape.is_some() || self.misplaced.is_some();
-        restarted || self.spent || self.failed.is_some()
+        let shaped = self.wants_shape.is_some() || self.wants_survey.is_some();
+        let restarted = self.wants.is_some() || shaped || self.misplaced.is_some();
+        restarted || self.spent || self.failed.is_some() || self.unknown_track.is_some()
     }
 
     /// A picture inside a container.
@@ -473,12 +504,22 @@ impl Ended {
         self.started.as_ref().is_some_and(|started| started.kind == Some(AssetKind::Image))
     }
 
-    /// What ffmpeg is to do to the frames it described.
+    /// The tracks to read, as far as is known.
+    pub fn picks(&self) -> Picks {
+        self.picks.unwrap_or_else(|| tracks::guess(&self.log, self.wanted))
+    }
+
+    /// The stream of pictures that is read.
+    pub fn video(&self) -> Option<&VideoLine> {
+        if self.is_picture() { self.log.picture() } else { self.log.video(self.picks().picture) }
+    }
+
+    /// What ffmpeg is to read of what it described, and to do to its frames.
     pub fn shape(&self, shown: bool) -> Shape {
-        match self.log.video(self.is_picture()) {
+        match self.video() {
             Some(video) if self.is_picture() => Shape::picture(video, self.max_pixels, shown),
-            Some(video) if shown => Shape::film(video),
-            _ => Shape::default(),
+            Some(video) if shown => Shape::film(video).of(self.picks()),
+            _ => Shape::default().of(self.picks()),
         }
     }
 
@@ -487,8 +528,7 @@ impl Ended {
         let started = self.started.as_ref()?;
         let ffmpeg = started.engine == Engine::Ffmpeg;
         let (width, height) = if ffmpeg {
-            let video = self.log.video(self.is_picture());
-            video.and_then(VideoLine::shown_size).unwrap_or_default()
+            self.video().and_then(VideoLine::shown_size).unwrap_or_default()
         } else {
             (started.width, started.height)
         };
@@ -508,6 +548,7 @@ impl Ended {
             has_audio: ffmpeg
                 && self.log.audio_streams > 0
                 && matches!(self.streams, Streams::Both | Streams::Audio),
+            tracks: if self.is_picture() { Vec::new() } else { self.picks().list(&self.log, true, true) },
         })
     }
 }

@@ -5,6 +5,7 @@ use std::os::fd::RawFd;
 
 use super::filters::{Shape, Source};
 use super::protocol::{Request, Streams, Task};
+use super::tracks::{self, Heard};
 use super::{sound, timing};
 
 /// What is known of a file before ffmpeg looks at it.
@@ -41,6 +42,11 @@ pub fn arguments(request: &Request, known: Known<'_>, media: RawFd, sound: RawFd
         Task::Probe | Task::Health => {
             args.input(media);
         }
+        Task::Survey { pictures, sounds } => {
+            args.input(media)
+                .0
+                .extend(tracks::survey_words(pictures, sounds).into_iter().map(OsString::from));
+        }
         Task::Thumbnail { max_side_px, .. } if picture => {
             args.input(media).thumbnail(None, max_side_px, request.shape);
         }
@@ -48,7 +54,7 @@ pub fn arguments(request: &Request, known: Known<'_>, media: RawFd, sound: RawFd
             args.words(&timing::seek(seek_secs)).input(media);
             args.thumbnail(Some(&timing::on_screen(at_secs)), max_side_px, request.shape);
             if with_sound {
-                args.unheard(demuxers);
+                args.unheard(demuxers, request.shape);
             }
         }
         Task::Clips { fps, sample_rate_hz, seek_secs, start_secs, duration_secs, streams } => {
@@ -64,9 +70,12 @@ pub fn arguments(request: &Request, known: Known<'_>, media: RawFd, sound: RawFd
                 timing::part_of_sound(start_secs, duration_secs)
             };
             match streams {
-                Streams::Both => args.frames(&pictures, request.shape).sound(&samples, sample_rate_hz, sound),
+                Streams::Both => {
+                    let args = args.frames(&pictures, request.shape);
+                    args.sound(request.shape.sound, &samples, sample_rate_hz, sound)
+                }
                 Streams::Video => args.frames(&pictures, request.shape),
-                Streams::Audio => args.sound(&samples, sample_rate_hz, sound),
+                Streams::Audio => args.sound(request.shape.sound, &samples, sample_rate_hz, sound),
                 Streams::FirstFrame => args.first_frame(request.shape),
             };
         }
@@ -97,7 +106,7 @@ impl Args {
     /// PPM rather than bare rgb24: every frame says its size.
     fn frames(&mut self, sampling: &str, shape: Shape) -> &mut Self {
         // Behind the filters all pictures are like the first, and what looks at neighbours needs them alike before.
-        let alike = if shape == Shape::default() { "" } else { "scale," };
+        let alike = if shape.leaves_frames() { "" } else { "scale," };
         self.filtered(shape, format!("{alike}{},scale,format=rgb24", shape.chain(Some(sampling))));
         self.words("-c:v ppm -pix_fmt rgb24 -threads 1 -thread_queue_size 1 -f image2pipe pipe:1")
     }
@@ -119,19 +128,40 @@ impl Args {
         self.words("-fps_mode passthrough")
     }
 
-    fn sound(&mut self, part: &str, sample_rate_hz: u32, pipe: RawFd) -> &mut Self {
-        self.words("-map 0:a:0 -af").word(format!("{part}{}", sound::filter(sample_rate_hz)));
+    fn sound(&mut self, heard: Heard, part: &str, sample_rate_hz: u32, pipe: RawFd) -> &mut Self {
+        let chain = || format!("{part}{}", sound::filter(sample_rate_hz));
+        match heard {
+            Heard::First => self.words("-map 0:a:0 -af").word(chain()),
+            Heard::Stream(index) => self.word("-map").word(format!("0:{index}")).word("-af").word(chain()),
+            Heard::Mean(mask) => {
+                let streams: Vec<_> = tracks::streams_of(mask).collect();
+                let graph = sound::mean_of_streams(&streams, part, sample_rate_hz);
+                self.word("-filter_complex").word(graph).words("-map [mean]")
+            }
+        };
         self.words("-c:a pcm_f32le -f f32le").word(format!("pipe:{pipe}"))
     }
 
     /// Takes the first packet of the sound too, where ffmpeg would else take the first picture for the beginning of
     /// the file: in these formats it looks at those tracks only that it reads.
-    fn unheard(&mut self, demuxers: &str) -> &mut Self {
+    fn unheard(&mut self, demuxers: &str, shape: Shape) -> &mut Self {
         let by_tracks = demuxers.split(',').any(|name| ["mpegts", "mpeg", "ogg"].contains(&name));
-        if by_tracks {
-            self.words("-map 0:V:0 -map 0:a:0? -c copy -t 0 -f null -");
+        if !by_tracks {
+            return self;
         }
-        self
+        let seen = match shape.source {
+            Source::Stream(number) => format!("0:{number}"),
+            Source::Film | Source::Tiles(_) => "0:V:0".to_owned(),
+        };
+        let heard = match shape.sound {
+            Heard::First => Some("0:a:0?".to_owned()),
+            Heard::Stream(index) => Some(format!("0:{index}?")),
+            Heard::Mean(mask) => tracks::streams_of(mask).next().map(|index| format!("0:{index}?")),
+        };
+        for track in [Some(seen), heard].into_iter().flatten() {
+            self.word("-map").word(track);
+        }
+        self.words("-c copy -t 0 -f null -")
     }
 
     /// JPEG files have the matrix of BT.601 and the full range, whatever the film has. `choice` picks the one
@@ -140,7 +170,7 @@ impl Args {
         let fit = format!(
             "scale=w=min({max_side_px}\\,iw):h=min({max_side_px}\\,ih):force_original_aspect_ratio=decrease:out_range=pc:out_color_matrix=bt601"
         );
-        let alike = if shape == Shape::default() { "" } else { "scale," };
+        let alike = if shape.leaves_frames() { "" } else { "scale," };
         self.filtered(shape, format!("{alike}{},{fit},format=yuv420p", shape.chain(choice)));
         self.words("-frames:v 1 -c:v mjpeg -q:v 3 -strict unofficial -threads 1 -f mjpeg pipe:1")
     }

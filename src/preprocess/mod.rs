@@ -12,7 +12,7 @@ use std::sync::Arc;
 pub use reader::ClipReader;
 
 use crate::media::{Decoder, DecoderHealth, MediaError};
-use crate::types::{AssetKind, TimeSpan};
+use crate::types::{AssetKind, TimeSpan, TrackChoice, TrackInfo};
 
 /// What a bundle's towers take, and how an asset is cut into clips.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,6 +71,8 @@ pub struct AssetSummary {
     pub decode_cpu_secs: f64,
     /// Seconds spent in our own preprocessing.
     pub preprocess_secs: f64,
+    /// Its tracks, and which of them were read; none of a picture.
+    pub tracks: Vec<TrackInfo>,
 }
 
 impl AssetSummary {
@@ -86,6 +88,7 @@ impl AssetSummary {
             partial: None,
             decode_cpu_secs: 0.0,
             preprocess_secs: 0.0,
+            tracks: Vec::new(),
         }
     }
 }
@@ -101,11 +104,25 @@ pub async fn thumbnail(
     at_secs: f64,
     max_side_px: u32,
 ) -> Result<Vec<u8>, MediaError> {
+    thumbnail_of(decoder, path, at_secs, max_side_px, TrackChoice::default()).await
+}
+
+/// The same of a chosen track.
+///
+/// # Errors
+/// As [`thumbnail`]; [`MediaError::UnknownTrack`].
+pub async fn thumbnail_of(
+    decoder: &Decoder,
+    path: &Path,
+    at_secs: f64,
+    max_side_px: u32,
+    tracks: TrackChoice,
+) -> Result<Vec<u8>, MediaError> {
     let seat = decoder.seat().await?;
     let (decoder, path): (Decoder, PathBuf) = (decoder.clone(), path.to_owned());
     reader::on_own_thread(move || {
         let media = crate::media::open_media(&path)?;
-        crate::media::thumbnail_jpeg(&decoder, &seat, &media, at_secs, max_side_px)
+        crate::media::thumbnail_jpeg(&decoder, &seat, &media, at_secs, max_side_px, tracks)
     })
     .await
 }

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::assemble::{Assembler, Cut, Message};
 use super::{AssetSummary, ClipSpec, ClipTensors};
 use crate::media::{Cancel, CancelGuard, Decoder, MediaError, Seat, decode, open_media};
-use crate::types::TimeSpan;
+use crate::types::{TimeSpan, TrackChoice};
 
 /// Finished clips that may wait for the caller.
 const QUEUE: usize = 2;
@@ -35,11 +35,25 @@ impl ClipReader {
         spec: &ClipSpec,
         span: Option<TimeSpan>,
     ) -> Result<Self, MediaError> {
+        Self::open_tracks(decoder, path, spec, span, TrackChoice::default()).await
+    }
+
+    /// The same of these tracks.
+    ///
+    /// # Errors
+    /// As [`ClipReader::open`]; [`MediaError::UnknownTrack`].
+    pub async fn open_tracks(
+        decoder: &Decoder,
+        path: &Path,
+        spec: &ClipSpec,
+        span: Option<TimeSpan>,
+        tracks: TrackChoice,
+    ) -> Result<Self, MediaError> {
         let seat = decoder.seat().await?;
         let (cancel, guard) = Cancel::new().map_err(|e| MediaError::Worker(e.to_string()))?;
         let (sender, messages) = mpsc::channel(QUEUE);
         let summary = Arc::new(Mutex::new(AssetSummary::unknown()));
-        let cut = Cut::new(spec, span);
+        let cut = Cut::new(spec, span, tracks);
         let assembler = Assembler::new(spec.clone(), cut, sender.clone(), summary.clone());
         let job = Job { decoder: decoder.clone(), seat, path: path.to_owned(), cut, assembler };
         spawn(move || {

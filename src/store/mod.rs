@@ -28,7 +28,10 @@ pub use upkeep::{DeletedAsset, RetentionRule, RetentionRun, StoreSpace, Upkeep};
 pub use watches::{WatchRecord, WatchSpec, WatchedFile};
 pub use webhooks::{Attempt, DeliveryRecord, DeliveryState, DueDelivery, NewWebhook, WebhookStore};
 
-use crate::types::{AssetId, AssetKind, ClipId, Embedding, JobId, ModelId, Space, TimeSpan, Track, WatchId};
+use crate::types::{
+    AssetId, AssetKind, ClipId, Embedding, JobId, ModelId, Space, TimeSpan, Track, TrackChoice, TrackInfo,
+    TrackKind, WatchId,
+};
 
 /// Why the store refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -172,6 +175,38 @@ pub struct AssetRecord {
     pub file_mtime_ns: Option<i64>,
     /// What is known to be wrong with it.
     pub damage: Option<Damage>,
+    /// The tracks that somebody chose.
+    pub choice: TrackChoice,
+    /// All tracks, and which of them were read; none until known, and none of a picture.
+    pub tracks: Vec<TrackInfo>,
+}
+
+impl AssetRecord {
+    /// What tells what is indexed of which bytes.
+    #[must_use]
+    pub fn content_key(&self) -> String {
+        content_key(&self.sha256, self.choice)
+    }
+
+    /// The tracks that were read, to be read once more.
+    #[must_use]
+    pub fn tracks_read(&self) -> TrackChoice {
+        let used = |kind: TrackKind| {
+            let mut tracks = self.tracks.iter().filter(move |track| track.used && track.kind == kind);
+            // Several sound tracks that are read together are found again by what they are.
+            tracks.next().filter(|_| tracks.next().is_none()).map(|track| track.index)
+        };
+        TrackChoice {
+            video: used(TrackKind::Video).or(self.choice.video),
+            audio: used(TrackKind::Audio).or(self.choice.audio),
+        }
+    }
+}
+
+/// What tells what is indexed of which bytes: the same bytes with other tracks are another asset.
+#[must_use]
+pub fn content_key(sha256: &str, choice: TrackChoice) -> String {
+    format!("{sha256}{}", choice.key())
 }
 
 /// What is known when an asset is accepted. Identity is (sha256, model, segmentation).
@@ -183,8 +218,10 @@ pub struct NewAsset {
     pub sha256: String,
     /// Which model embeds it.
     pub model: ModelId,
-    /// Segmentation key, e.g. `w3.2/s3.2`.
+    /// Segmentation key, e.g. `w3.2/s3.2`; the tracks that were chosen are part of it, e.g. `w3.2/s3.2/a2`.
     pub segmentation: String,
+    /// The tracks that somebody chose.
+    pub choice: TrackChoice,
     /// Name shown to people.
     pub name: String,
     /// Where the bytes are.
@@ -236,6 +273,8 @@ pub struct AssetOutcome {
     pub height: u32,
     /// Code and sentence for partial and failed.
     pub error: Option<(String, String)>,
+    /// All tracks, and which of them were read.
+    pub tracks: Vec<TrackInfo>,
 }
 
 /// State of a job or of one of its items.
@@ -336,13 +375,15 @@ pub struct NewItem {
     pub metadata: serde_json::Value,
     /// Code and sentence where it is left out.
     pub skipped: Option<(String, String)>,
+    /// The tracks that somebody chose.
+    pub choice: TrackChoice,
 }
 
 impl NewItem {
     /// One that is to be indexed.
     #[must_use]
-    pub const fn new(path: String, metadata: serde_json::Value) -> Self {
-        Self { path, name: None, metadata, skipped: None }
+    pub fn new(path: String, metadata: serde_json::Value) -> Self {
+        Self { path, name: None, metadata, skipped: None, choice: TrackChoice::default() }
     }
 }
 
@@ -371,6 +412,8 @@ pub struct JobItem {
     pub attempts: u32,
     /// Not to be tried again before this, Unix milliseconds; 0: at once.
     pub not_before_unix_ms: i64,
+    /// The tracks that somebody chose.
+    pub choice: TrackChoice,
 }
 
 /// Every query of the store of record. SQLite is the default; Postgres comes behind the same trait.

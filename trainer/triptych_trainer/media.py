@@ -15,6 +15,7 @@ from .clips import cut_sound, loop, round_half_away, spans
 from .config import ModelConfig
 from .frames import preprocess
 from .shown import VideoLine
+from .tracks import Picks, Seen, decide, streams_of
 
 _MEAN = "aformat=sample_fmts=fltp,pan=mono|c0<" + "+".join(f"c{i}" for i in range(64))
 """The mean of a track's channels, whatever their number and layout."""
@@ -36,11 +37,13 @@ class MediaError(RuntimeError):
 
 
 class Track(NamedTuple):
-    """A track that `probe` found; for pictures with their size as ffmpeg turns them."""
+    """A track that `probe` chose; for pictures with their size as ffmpeg turns them."""
 
     width: int = 0
     height: int = 0
     line: VideoLine | None = None
+    streams: tuple[int, ...] = ()
+    """Its stream; of sound the streams whose mean it is."""
 
     def shown(self) -> "Track":
         """The same with square pixels."""
@@ -48,7 +51,7 @@ class Track(NamedTuple):
             return self
         width, height = self.line.shown_size()
         turned = (self.width, self.height) != (self.line.width, self.line.height)
-        return Track(*((height, width) if turned else (width, height)), self.line)
+        return Track(*((height, width) if turned else (width, height)), self.line, self.streams)
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def decode(
     probed: tuple[dict, float | None] | None = None,
     shown: bool = True,
 ) -> Decoded:
-    """The first video and the first audio stream of a file, or of anything else ffmpeg opens.
+    """The pictures and the sound of a file, or of anything else ffmpeg opens.
 
     `span`: (start, length) in seconds; `probed`: what `probe` said, if it was asked already;
     `shown`: frames as they are meant to be shown, or as they are stored.
@@ -103,12 +106,12 @@ def decode(
             if shown and track.line is not None:
                 track, graph = track.shown(), track.line.filters(graph)
             graph += ",format=rgb24"
-            command += ["-map", "0:v:0", "-vf", graph, "-f", "rawvideo", "-pix_fmt", "rgb24"]
+            command += ["-map", f"0:{track.streams[0]}", "-vf", graph, "-f", "rawvideo"]
+            command += ["-pix_fmt", "rgb24"]
             command += [str(video)]
         if "Audio" in kinds:
-            graph = f"{_MEAN},aresample={sample_rate_hz},{_PLACES}"
-            command += ["-map", "0:a:0", "-af", graph, "-c:a", "pcm_f32le"]
-            command += ["-f", "f32le", str(audio)]
+            command += _sound(kinds["Audio"].streams, sample_rate_hz)
+            command += ["-c:a", "pcm_f32le", "-f", "f32le", str(audio)]
         done = subprocess.run(command, capture_output=True, check=False)
         told = done.stderr.decode(errors="replace")
         if done.returncode != 0:
@@ -122,6 +125,19 @@ def decode(
         if "Audio" in kinds:
             pcm = placed(np.fromfile(audio, "<f4"), places_told(told), sample_rate_hz)
     return Decoded(frames, pcm, duration_secs)
+
+
+def _sound(streams: tuple[int, ...], rate_hz: int) -> list[str]:
+    """The mean of a track's channels, or of tracks that are the channels of one sound."""
+    last = f"aresample={rate_hz},{_PLACES}"
+    if len(streams) == 1:
+        return ["-map", f"0:{streams[0]}", "-af", f"{_MEAN},{last}"]
+    filled = f"{_MEAN},aresample=async=1:min_hard_comp=0.02:first_pts=0"
+    graph = "".join(f"[0:{n}]{filled}[s{n}];" for n in streams)
+    graph += "".join(f"[s{n}]" for n in streams)
+    graph += f"amix=inputs={len(streams)}:duration=longest:normalize=0"
+    graph += f",volume=1/{len(streams)}:precision=double,{last}[mean]"
+    return ["-filter_complex", graph, "-map", "[mean]"]
 
 
 def _untimed(path: Path | str) -> list[str]:
@@ -177,35 +193,45 @@ def _first_picture(path: Path | str, track: Track, part: list[str], *, shown: bo
     """u8 [1, H, W, 3] (or none) of a video too short for the sampling to give a frame."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", *part, "-i", str(path)]
     graph = track.line.filters("null") if shown and track.line is not None else "null"
-    command += ["-map", "0:v:0", "-frames:v", "1", "-vf", f"{graph},format=rgb24"]
+    command += ["-map", f"0:{track.streams[0]}", "-frames:v", "1", "-vf", f"{graph},format=rgb24"]
     command += ["-f", "rawvideo", "-"]
     raw = subprocess.run(command, capture_output=True, check=True).stdout
     return np.frombuffer(raw, np.uint8).reshape(-1, track.height, track.width, 3)
 
 
 def probe(path: Path | str) -> tuple[dict[str, Track], float | None]:
-    """({"Video": a track, "Audio": a track}, seconds): what ffmpeg says it finds in a file,
-    the size as ffmpeg turns the frames before it hands them out."""
+    """({"Video": a track, "Audio": a track}, seconds): what is read of a file, the size as ffmpeg
+    turns the frames before it hands them out."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-i", str(path)]
-    told = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    told = subprocess.run(command, capture_output=True, check=False).stderr.decode(errors="replace")
+    picks, lines = _picks(path, told)
     kinds: dict[str, Track] = {}
-    for line in told.splitlines():
-        found = re.match(r"\s*Stream #0:\d+.*?: (Video|Audio): ", line)
-        if found is None or found[1] in kinds:
-            continue
-        size = re.search(r"[ ,](\d{2,5})x(\d{2,5})[ ,]", line) if found[1] == "Video" else None
-        if found[1] == "Video" and size is None:
-            continue
-        line_read = VideoLine.read(line) if size else None
-        kinds[found[1]] = Track(int(size[1]), int(size[2]), line_read) if size else Track()
+    line = "" if picks.video is None else lines[picks.video]
+    if size := re.search(r"[ ,](\d{2,5})x(\d{2,5})[ ,]", line):
+        kinds["Video"] = Track(int(size[1]), int(size[2]), VideoLine.read(line), (picks.video,))
+    if picks.sound:
+        kinds["Audio"] = Track(streams=picks.sound)
     if "Video" in kinds and re.search(r"rotation of -?(90|270)", told):
-        width, height, read = kinds["Video"]
-        kinds["Video"] = Track(height, width, read)
+        width, height, read, streams = kinds["Video"]
+        kinds["Video"] = Track(height, width, read, streams)
     duration = re.search(r"Duration: (\d+):(\d+):(\d+\.\d+)", told)
     if duration is None:
         return kinds, None
     hours, minutes, secs = (float(part) for part in duration.groups())
     return kinds, 3600 * hours + 60 * minutes + secs
+
+
+def _picks(path: Path | str, told: str) -> tuple[Picks, dict[int, str]]:
+    """The tracks to read, by ffmpeg's description and a survey of the file where that leaves a
+    choice; and the descriptions of all."""
+    name, streams = streams_of(told)
+    picks = decide(name, streams)
+    if not isinstance(picks, Picks):
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-nostats"]
+        command += ["-v", "repeat+level+info", "-i", str(path), *picks.words()]
+        log = subprocess.run(command, capture_output=True, check=False).stderr
+        picks = decide(name, streams, Seen.read(log.decode(errors="replace")))
+    return picks, {stream.index: stream.line for stream in streams}
 
 
 def clips_of(path: Path, cfg: ModelConfig, stride_secs: float | None = None) -> list[FileClip]:

@@ -81,10 +81,6 @@ async fn drain(
 
 #[async_trait]
 impl Destination for InBucket {
-    fn shown(&self) -> String {
-        self.place.to_string()
-    }
-
     fn scratch(&self) -> Option<&Path> {
         None
     }

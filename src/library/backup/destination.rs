@@ -39,8 +39,6 @@ pub(super) type Turn = Box<dyn Send>;
 /// durable when the call returns, or not at all.
 #[async_trait]
 pub(super) trait Destination: Send + Sync {
-    /// What people call it.
-    fn shown(&self) -> String;
     /// The folder it is, where it is one.
     fn folder(&self) -> Option<&Path> {
         None

@@ -138,10 +138,6 @@ fn keys_beneath(root: &Path, folder: &Path, keys: &mut Vec<String>) -> io::Resul
 
 #[async_trait]
 impl Destination for Folder {
-    fn shown(&self) -> String {
-        self.root.display().to_string()
-    }
-
     fn folder(&self) -> Option<&Path> {
         Some(&self.root)
     }

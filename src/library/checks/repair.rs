@@ -62,7 +62,10 @@ impl Library {
         mut clips: Vec<ClipRecord>,
     ) -> Result<Vec<ClipRecord>, LibraryError> {
         self.open_content(record).await?;
-        let mut stream = self.embedder.open(record.path.as_ref(), None, Priority::Bulk).await?;
+        let mut stream = self
+            .embedder
+            .open_tracks(record.path.as_ref(), None, record.tracks_read(), Priority::Bulk)
+            .await?;
         while !clips.is_empty() {
             let Some(embedded) = stream.next().await? else { break };
             let new = self.new_clip(embedded);
@@ -93,7 +96,7 @@ impl Library {
         }
         self.drop_clips(id).await?;
         let record = AssetRecord { state: AssetState::Indexing, ..record };
-        let claim = self.active.claim(id, &record.sha256, &self.stop);
+        let claim = self.active.claim(id, &record.content_key(), &self.stop);
         self.work.push(claim, record);
         self.checker.report.change(|report| report.reindexed_assets += 1);
         Ok(())

@@ -70,10 +70,34 @@ const MAX_CHANNELS: usize = 64;
 /// `print` says for each frame at which sample it begins and how many it has, see [`Places`]. A track that
 /// changes its rate or channels gets a filter graph set up anew; a place told for each frame outlasts that.
 pub fn filter(sample_rate_hz: u32) -> String {
+    format!("{},{}", mean_of_channels(), placed(sample_rate_hz))
+}
+
+fn mean_of_channels() -> String {
     let channels: Vec<_> = (0..MAX_CHANNELS).map(|channel| format!("c{channel}")).collect();
-    format!(
-        "aformat=sample_fmts=fltp,pan=mono|c0<{},aresample={sample_rate_hz},asetpts='{}'",
-        channels.join("+"),
-        place::EXPRESSION
-    )
+    format!("aformat=sample_fmts=fltp,pan=mono|c0<{}", channels.join("+"))
+}
+
+fn placed(sample_rate_hz: u32) -> String {
+    format!("aresample={sample_rate_hz},asetpts='{}'", place::EXPRESSION)
+}
+
+/// The same of tracks that are the channels of one sound, as a graph whose output is `[mean]`.
+///
+/// `amix` counts samples and knows no time stamps: each track is filled up before, from 0 on and where it has gaps.
+/// A track that has ended counts as silence.
+pub fn mean_of_streams(streams: &[u16], part: &str, sample_rate_hz: u32) -> String {
+    let mut graph = String::new();
+    for index in streams {
+        let mean = mean_of_channels();
+        let filled = "aresample=async=1:min_hard_comp=0.02:first_pts=0";
+        graph += &format!("[0:{index}]{part}{mean},{filled}[s{index}];");
+    }
+    let inputs: String = streams.iter().map(|index| format!("[s{index}]")).collect();
+    let count = streams.len();
+    let last = placed(sample_rate_hz);
+    graph
+        + &format!(
+            "{inputs}amix=inputs={count}:duration=longest:normalize=0,volume=1/{count}:precision=double,{last}[mean]"
+        )
 }

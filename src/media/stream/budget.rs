@@ -8,7 +8,9 @@ use crate::media::filters::VideoLine;
 use crate::media::need;
 use crate::media::process::Worker;
 use crate::media::protocol::{Failure, Streams};
+use crate::media::tracks::{self, Decision};
 use crate::media::work::{process_cpu, thread_cpu};
+use crate::types::TrackKind;
 
 /// How often to check how much CPU time a decode has taken.
 const LOOK_AT_CPU: Duration = Duration::from_millis(200);
@@ -24,7 +26,7 @@ impl Pump<'_> {
         let begun = Instant::now();
         let most = self.caps.address_space_bytes;
         if need > most {
-            return Err(MediaError::DecodeLimit("memory"));
+            return Err(MediaError::DecodeLimit { limit_bytes: most });
         }
         self.memory = None;
         let memory = self.seat.reserve(need, &mut || cancel.is_some_and(Cancel::fired))?;
@@ -36,33 +38,62 @@ impl Pump<'_> {
 
     /// Once ffmpeg has described its input: gives back what it does not need, or ends it if it needs more.
     pub(super) fn fit_memory(&mut self, worker: &Worker) {
-        let log = &self.ended.log;
-        if self.fitted || !log.mapped {
+        if self.fitted || !self.ended.log.mapped {
             return;
         }
         self.fitted = true;
+        if self.caps.survey.is_some() || !self.pick_tracks() {
+            return;
+        }
         let Some(memory) = &mut self.memory else { return };
         let picture = self.ended.is_picture();
-        let video = log.video(picture);
+        let video = self.ended.video();
         let (width, height) = video.and_then(VideoLine::shown_size).unwrap_or_default();
+        let format = video.map_or("", |video| &video.pixel_format);
+        let shape = self.ended.shape(self.caps.shown);
+        let need = need::ffmpeg(width, height, format, picture, self.caps.file_bytes)
+            + shape.extra_bytes(width, height);
         let most = if picture { self.caps.max_picture_pixels } else { self.caps.max_pixels };
         if u64::from(width) * u64::from(height) > most {
             let detail = format!("{width} x {height}");
             self.ended.failed = Some((Failure::TooManyPixels, detail));
         }
-        let shape = self.ended.shape(self.caps.shown);
-        if self.caps.streams != Streams::Audio && shape != self.caps.shape {
-            self.ended.wants_shape = Some(shape);
-        }
-        let format = video.map_or("", |video| &video.pixel_format);
-        let need = need::ffmpeg(width, height, format, picture, self.caps.file_bytes)
-            + shape.extra_bytes(width, height);
+        // Who is asked for sound alone has no use for what pictures need.
+        let same = match self.caps.streams {
+            Streams::Audio => shape.sound == self.caps.shape.sound,
+            _ => shape == self.caps.shape,
+        };
+        self.ended.wants_shape = Some(shape).filter(|_| !same);
         if need > memory.bytes && memory.bytes < self.caps.address_space_bytes {
             self.ended.wants = Some(need);
         } else if need < memory.bytes {
             worker.limit_data(need, self.caps.address_space_bytes);
             memory.shrink(need);
         }
+    }
+
+    /// Decides which tracks are read; false where that ends the child.
+    fn pick_tracks(&mut self) -> bool {
+        if self.ended.picks.is_some() || self.ended.is_picture() {
+            return true;
+        }
+        // A single picture has no sound.
+        self.ended.wanted.sound = self.raw.is_none();
+        match tracks::decide(&self.ended.log, self.ended.wanted, None) {
+            Decision::Sure(picks) => self.ended.picks = Some(picks),
+            Decision::Survey { pictures, sounds } => self.ended.wants_survey = Some((pictures, sounds)),
+            Decision::NoSuch(kind, index) => {
+                let kind = if kind == TrackKind::Video { "video" } else { "audio" };
+                self.ended.unknown_track = Some((kind, index));
+            }
+        }
+        self.ended.picks.is_some()
+    }
+
+    /// Whether a survey has found out enough.
+    pub(super) fn surveyed(&self) -> bool {
+        let settled = |(pictures, sounds)| tracks::settled(&self.ended.log, pictures, sounds);
+        self.ended.log.mapped && self.caps.survey.is_some_and(settled)
     }
 
     pub(super) fn look_at_cpu(&mut self, worker: &Worker) {

@@ -2,7 +2,7 @@
 
 use crate::media::{DecodeRequest, MediaError};
 use crate::preprocess::ClipSpec;
-use crate::types::TimeSpan;
+use crate::types::{TimeSpan, TrackChoice};
 
 /// No asset has this many frames: what a span says beyond it is as good as the end.
 const MOST_FRAMES: u64 = 1 << 40;
@@ -13,6 +13,7 @@ pub struct Cut {
     pub fps: f64,
     sample_rate_hz: u32,
     shown: bool,
+    tracks: TrackChoice,
     /// First frame wanted.
     pub first_frame: u64,
     /// Frame after the last.
@@ -23,7 +24,7 @@ pub struct Cut {
 }
 
 impl Cut {
-    pub fn new(spec: &ClipSpec, span: Option<TimeSpan>) -> Self {
+    pub fn new(spec: &ClipSpec, span: Option<TimeSpan>, tracks: TrackChoice) -> Self {
         let fps = if spec.fps.is_finite() && spec.fps > 0.0 { spec.fps } else { 1.0 };
         // A span's ends may come from a clip's own seconds: what is a hair off the grid is on it.
         let first_frame = span.map_or(0, |s| (s.start_secs * fps + 1e-6).floor() as u64).min(MOST_FRAMES);
@@ -34,6 +35,7 @@ impl Cut {
             fps,
             sample_rate_hz: spec.sample_rate_hz,
             shown: spec.shown,
+            tracks,
             first_frame,
             end_frame,
             run_up,
@@ -47,8 +49,8 @@ impl Cut {
         // One frame more: the last one wanted is then never the decoder's rounded end.
         let duration_secs = self.end_frame.map(|end| (end + 1) as f64 / self.fps - start_secs);
         let wanted_secs = self.first_frame as f64 / self.fps;
-        let (fps, sample_rate_hz, shown) = (self.fps, self.sample_rate_hz, self.shown);
-        DecodeRequest { fps, sample_rate_hz, start_secs, wanted_secs, duration_secs, shown }
+        let Self { fps, sample_rate_hz, shown, tracks: choice, .. } = *self;
+        DecodeRequest { fps, sample_rate_hz, start_secs, wanted_secs, duration_secs, shown, choice }
     }
 
     /// The decoder knows where it began, not where the span does.
@@ -92,7 +94,11 @@ mod tests {
 
     #[test]
     fn a_span_without_an_end_runs_to_the_end() {
-        let cut = Cut::new(&spec(10.0), Some(TimeSpan { start_secs: 2.0, end_secs: f64::MAX }));
+        let cut = Cut::new(
+            &spec(10.0),
+            Some(TimeSpan { start_secs: 2.0, end_secs: f64::MAX }),
+            TrackChoice::default(),
+        );
         assert_eq!((cut.first_frame, cut.end_frame), (20, None));
         let asked = cut.request();
         assert_eq!((asked.start_secs, asked.duration_secs), (1.0, None));
@@ -107,7 +113,7 @@ mod tests {
         ) {
             let end: f64 = start + length;
             let Ok(span) = TimeSpan::new(start, end.min(f64::MAX)) else { return Ok(()) };
-            let cut = Cut::new(&spec(fps), Some(span));
+            let cut = Cut::new(&spec(fps), Some(span), TrackChoice::default());
             let asked = cut.request();
             prop_assert!(asked.start_secs.is_finite() && asked.start_secs >= 0.0);
             prop_assert!(asked.duration_secs.is_none_or(|secs| secs.is_finite() && secs > 0.0));

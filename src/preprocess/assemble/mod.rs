@@ -177,6 +177,7 @@ impl Assembler {
         summary.has_video = self.mode != Mode::Sound;
         summary.has_audio = self.sound.total() > 0;
         summary.partial = (!notes.is_empty()).then(|| notes.join("; "));
+        summary.tracks.clone_from(&outcome.info.tracks);
         summary.decode_cpu_secs = outcome.cpu_secs;
         summary.preprocess_secs = self.preprocess.as_secs_f64();
     }

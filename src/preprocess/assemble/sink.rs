@@ -35,6 +35,7 @@ impl Sink for Assembler {
         summary.has_audio |= info.has_audio;
         summary.duration_secs = self.declared_secs.unwrap_or(0.0);
         (summary.width, summary.height) = (info.width, info.height);
+        summary.tracks.clone_from(&info.tracks);
         Ok(())
     }
 

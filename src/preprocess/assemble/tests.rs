@@ -5,7 +5,7 @@ use crate::media::{MediaInfo, Sink};
 fn assembler(spec: &ClipSpec) -> (Assembler, mpsc::Receiver<Message>) {
     let (sender, receiver) = mpsc::channel(1000);
     let summary = AssetSummary::unknown();
-    let cut = Cut::new(spec, None);
+    let cut = Cut::new(spec, None, Default::default());
     let mut assembler = Assembler::new(spec.clone(), cut, sender, Arc::new(Mutex::new(summary)));
     let info = MediaInfo {
         kind: None,
@@ -17,6 +17,7 @@ fn assembler(spec: &ClipSpec) -> (Assembler, mpsc::Receiver<Message>) {
         reduced: false,
         has_video: true,
         has_audio: true,
+        tracks: Vec::new(),
     };
     assembler.started(&info).unwrap();
     (assembler, receiver)

@@ -10,7 +10,7 @@ use super::{
 use crate::store::{
     AssetOutcome, AssetRecord, AssetState, Damage, NewAsset, StoreError, changed_ns, mtime_ns,
 };
-use crate::types::{AssetId, ClipId};
+use crate::types::{AssetId, ClipId, TrackChoice};
 
 pub(super) fn record(row: &SqliteRow) -> Result<AssetRecord, StoreError> {
     let id: &str = row.try_get("id")?;
@@ -40,7 +40,18 @@ pub(super) fn record(row: &SqliteRow) -> Result<AssetRecord, StoreError> {
         updated_unix_ms: row.try_get("updated_unix_ms")?,
         file_mtime_ns: row.try_get("file_mtime_ns")?,
         damage: damage.or(metadata_damage),
+        choice: choice(row)?,
+        tracks: row
+            .try_get::<Option<&str>, _>("tracks")?
+            .and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_default(),
     })
+}
+
+/// The tracks that somebody chose, of an asset or of an item.
+pub(super) fn choice(row: &SqliteRow) -> Result<TrackChoice, StoreError> {
+    let column = |name| row.try_get::<Option<u16>, _>(name);
+    Ok(TrackChoice { video: column("video_track")?, audio: column("audio_track")? })
 }
 
 /// Whether what indexing found out is as it was written.
@@ -98,11 +109,12 @@ pub async fn begin_asset(store: &SqliteStore, new: &NewAsset) -> Result<(AssetRe
     let file_mtime_ns = std::fs::metadata(&new.path).ok().map(stamp);
     sqlx::query(
         "INSERT INTO assets (id, sha256, model, segmentation, name, path, owned, size_bytes, state, metadata,
-                             created_unix_ms, updated_unix_ms, file_mtime_ns, checked_unix_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'indexing', ?9, ?11, ?10, ?12, ?10)
+                             created_unix_ms, updated_unix_ms, file_mtime_ns, checked_unix_ms, video_track,
+                             audio_track)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'indexing', ?9, ?11, ?10, ?12, ?10, ?13, ?14)
          ON CONFLICT (id) DO UPDATE SET name = ?5, path = ?6, owned = ?7, size_bytes = ?8, state = 'indexing',
              metadata = ?9, updated_unix_ms = ?10, outcome_crc = NULL, error_code = NULL, error_message = NULL,
-             file_mtime_ns = ?12, checked_unix_ms = ?10, damage = NULL",
+             file_mtime_ns = ?12, checked_unix_ms = ?10, damage = NULL, tracks = NULL",
     )
     .bind(&id)
     .bind(&new.sha256)
@@ -116,6 +128,8 @@ pub async fn begin_asset(store: &SqliteStore, new: &NewAsset) -> Result<(AssetRe
     .bind(now)
     .bind(created)
     .bind(file_mtime_ns)
+    .bind(new.choice.video)
+    .bind(new.choice.audio)
     .execute(&mut *tx)
     .await?;
     let record = in_tx(&mut tx, &id).await?;
@@ -133,7 +147,7 @@ pub async fn finish(
     let (code, message) = outcome.error.as_ref().map(|(c, m)| (c.as_str(), m.as_str())).unzip();
     sqlx::query(
         "UPDATE assets SET state = ?2, kind = ?3, duration_secs = ?4, width = ?5, height = ?6, error_code = ?7,
-             error_message = ?8, updated_unix_ms = ?9, outcome_crc = ?10 WHERE id = ?1",
+             error_message = ?8, updated_unix_ms = ?9, outcome_crc = ?10, tracks = ?11 WHERE id = ?1",
     )
     .bind(id.to_string())
     .bind(outcome.state.as_str())
@@ -150,6 +164,7 @@ pub async fn finish(
         outcome.width,
         outcome.height,
     ))
+    .bind(serde_json::to_string(&outcome.tracks).ok())
     .execute(&mut *tx)
     .await?;
     let record = in_tx(&mut tx, &id.to_string()).await?;

@@ -141,6 +141,7 @@ mod tests {
             sha256: sha.to_owned(),
             model: ModelId("m".into()),
             segmentation: "w".into(),
+            choice: Default::default(),
             name: format!("{sha}.mp4"),
             path: format!("/{sha}"),
             owned: false,
@@ -169,6 +170,7 @@ mod tests {
             width: 0,
             height: 0,
             error: None,
+            tracks: Vec::new(),
         };
         store.finish_asset(id, outcome).await.unwrap();
     }

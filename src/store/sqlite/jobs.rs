@@ -3,7 +3,7 @@
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite, Transaction};
 
-use super::assets::unsigned;
+use super::assets::{choice, unsigned};
 use super::{SqliteStore, begin, damaged, error_columns, from_json, now_unix_ms, to_json, webhooks};
 use crate::store::{JobItem, JobRecord, NewItem, NewWebhook, StoreError, WorkState};
 use crate::types::JobId;
@@ -52,6 +52,7 @@ fn item_record(row: &SqliteRow) -> Result<JobItem, StoreError> {
         error: error_columns(row)?,
         attempts: u32::try_from(unsigned(row, "attempts")?).unwrap_or(u32::MAX),
         not_before_unix_ms: row.try_get("not_before_unix_ms")?,
+        choice: choice(row)?,
     })
 }
 
@@ -126,7 +127,8 @@ pub async fn create(
     let numbered: Vec<_> = (0_i64..).zip(items).collect();
     for part in numbered.chunks(ITEMS_PER_INSERT) {
         let mut insert = QueryBuilder::new(
-            "INSERT INTO job_items (job, seq, path, name, metadata, state, error_code, error_message) ",
+            "INSERT INTO job_items (job, seq, path, name, metadata, state, error_code, error_message, video_track,
+                 audio_track) ",
         );
         insert.push_values(part, |mut values, (seq, item)| {
             let state = if item.skipped.is_some() { WorkState::Skipped } else { WorkState::Queued };
@@ -139,7 +141,9 @@ pub async fn create(
                 .push_bind(to_json(&item.metadata))
                 .push_bind(state.as_str())
                 .push_bind(code)
-                .push_bind(message);
+                .push_bind(message)
+                .push_bind(item.choice.video)
+                .push_bind(item.choice.audio);
         });
         insert.build().execute(&mut *tx).await?;
     }

@@ -20,6 +20,7 @@ async fn asset(store: &SqliteStore, sha256: &str, state: AssetState) -> AssetId 
         sha256: sha256.into(),
         model: ModelId("m1".into()),
         segmentation: "w".into(),
+        choice: Default::default(),
         name: format!("{sha256}.mp4"),
         path: "p".into(),
         owned: false,
@@ -27,7 +28,15 @@ async fn asset(store: &SqliteStore, sha256: &str, state: AssetState) -> AssetId 
         metadata: json!({}),
     };
     let id = store.begin_asset(new).await.unwrap().0.id;
-    let outcome = AssetOutcome { state, kind: None, duration_secs: 1.0, width: 0, height: 0, error: None };
+    let outcome = AssetOutcome {
+        state,
+        kind: None,
+        duration_secs: 1.0,
+        width: 0,
+        height: 0,
+        error: None,
+        tracks: Vec::new(),
+    };
     store.finish_asset(id, outcome).await.unwrap();
     id
 }

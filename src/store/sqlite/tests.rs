@@ -21,6 +21,7 @@ fn new_asset(sha: &str) -> NewAsset {
         sha256: sha.into(),
         model: model("m1"),
         segmentation: "w3.2/s3.2".into(),
+        choice: Default::default(),
         name: format!("{sha}.mp4"),
         path: format!("/media/{sha}"),
         owned: false,
@@ -56,6 +57,7 @@ fn ready() -> AssetOutcome {
         width: 64,
         height: 48,
         error: None,
+        tracks: Vec::new(),
     }
 }
 

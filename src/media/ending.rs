@@ -1,0 +1,262 @@
+//! What a child's end means: a refusal, a complaint, or a part of a file and why it is no more.
+
+use std::time::Duration;
+
+use super::decode::{Budget, DecodeRequest, cpu_cap_secs};
+use super::protocol::{Engine, Failure};
+use super::stream::Ended;
+use super::{Decoder, Limits, MediaError, tracks};
+use crate::types::{AssetKind, TrackKind};
+
+/// Codecs say no more than this when an allocation fails.
+const STARVED: [&str; 3] = ["Cannot allocate memory", "get_buffer() failed", "pthread_create() failed"];
+
+impl Ended {
+    /// What makes the whole file unusable: a refusal, a cap, a child that never got to work; and what is no
+    /// fault of the file's.
+    pub fn check(&self, decoder: &Decoder, budget: Budget) -> Result<(), MediaError> {
+        let limits = &decoder.config.limits;
+        if self.spent {
+            return Err(limits.work.too_much_cpu(budget.file_bytes));
+        }
+        if let Some((failure, detail)) = &self.failed {
+            return Err(refusal(*failure, detail, limits, self.max_pixels(limits)));
+        }
+        if let Some((kind, index)) = self.unknown_track {
+            let has = self.tracks_there(kind);
+            return Err(MediaError::UnknownTrack { kind, index, has });
+        }
+        if self.stopped {
+            return Ok(());
+        }
+        self.check_signals(limits, budget)?;
+        if self.out_of_memory() {
+            return Err(self.too_little_memory(limits));
+        }
+        if self.started.is_none() && !self.reading {
+            return Err(MediaError::Worker(self.last_words()));
+        }
+        let empty = self.frames + self.samples == 0;
+        if empty && self.speechless() {
+            // An ffmpeg that does not start says no more than one that a file made crash.
+            let health = decoder.health_now(self.at);
+            if !health.ok {
+                return Err(MediaError::Worker(health.detail));
+            }
+        }
+        let crashed = self.exit.signal.is_some() || self.exit.code == Some(101);
+        if empty && crashed || self.started.is_none() {
+            return Err(MediaError::Corrupt("its decoder crashed on it".into()));
+        }
+        Ok(())
+    }
+
+    /// Ends that were not the child's own: our cap on CPU time, or a signal from outside, such as the kernel's
+    /// when the machine runs out of memory.
+    fn check_signals(&self, limits: &Limits, budget: Budget) -> Result<(), MediaError> {
+        let cpu_cap = Duration::from_secs(cpu_cap_secs(limits, budget));
+        let ended_by = self.exit.signal.or(self.log.ended_by_signal);
+        let wall_clock = Duration::from_secs(limits.wall_clock_secs);
+        match ended_by {
+            // The cap is the lesser of two.
+            Some(signal @ (libc::SIGXCPU | libc::SIGKILL))
+                if signal == libc::SIGXCPU || self.exit.cpu >= cpu_cap =>
+            {
+                Err(if budget.cpu < wall_clock {
+                    limits.work.too_much_cpu(budget.file_bytes)
+                } else {
+                    MediaError::Timeout { secs: limits.wall_clock_secs, quick: false }
+                })
+            }
+            Some(
+                signal @ (libc::SIGKILL
+                | libc::SIGTERM
+                | libc::SIGINT
+                | libc::SIGHUP
+                | libc::SIGQUIT
+                | libc::SIGUSR1
+                | libc::SIGUSR2
+                | libc::SIGALRM
+                | libc::SIGPIPE),
+            ) => Err(MediaError::Killed(signal)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The tracks of a kind, for a person.
+    fn tracks_there(&self, kind: &str) -> String {
+        let wanted = if kind == "video" { TrackKind::Video } else { TrackKind::Audio };
+        let of_kind = self.log.streams.iter().filter(|stream| stream.info.kind == wanted);
+        let indexes: Vec<_> = of_kind.map(|stream| stream.info.index.to_string()).collect();
+        if indexes.is_empty() { "it has none".to_owned() } else { format!("it has {}", indexes.join(", ")) }
+    }
+
+    fn too_little_memory(&self, limits: &Limits) -> MediaError {
+        MediaError::DecodeLimit { limit_bytes: self.granted.max(limits.address_space_bytes) }
+    }
+
+    /// Why a track was not decoded, for a person: the codec that is missing, or what ffmpeg says.
+    pub fn why_not(&self, kind: TrackKind) -> String {
+        let lacking = tracks::undecodable(&self.log, self.picks(), kind);
+        lacking.unwrap_or_else(|| self.log.main_error().to_owned())
+    }
+
+    /// Failed, and ffmpeg did not say a word of why.
+    fn speechless(&self) -> bool {
+        let ffmpeg = self.started.as_ref().is_some_and(|started| started.engine == Engine::Ffmpeg);
+        ffmpeg && self.exit.code != Some(0) && !self.log.opened && self.log.errors.is_empty()
+    }
+
+    /// Whether more memory would have helped.
+    pub fn starved(&self) -> bool {
+        let said = matches!(self.failed, Some((Failure::Memory, _))) || self.out_of_memory();
+        said || !self.log.has_error("image parameters invalid")
+            && STARVED.iter().any(|text| self.log.has_error(text))
+    }
+
+    fn out_of_memory(&self) -> bool {
+        self.exit.code != Some(0)
+            && (self.log.has_error("Cannot allocate memory") || self.log.has_error("memory allocation of"))
+    }
+
+    /// Why the child says it could not work, for a person.
+    pub fn last_words(&self) -> String {
+        match (self.exit.signal, self.exit.code) {
+            (Some(signal), _) => format!("it was ended by signal {signal}"),
+            (None, code) => {
+                format!("it ended with status {} ({})", code.unwrap_or(-1), self.log.main_error())
+            }
+        }
+    }
+
+    /// The cap on pixels that held for it.
+    fn max_pixels(&self, limits: &Limits) -> u64 {
+        let film = self.started.as_ref().is_some_and(|started| started.engine == Engine::Ffmpeg);
+        if film && !self.is_picture() { limits.max_pixels } else { limits.max_picture_pixels }
+    }
+
+    /// Why ffmpeg gave nothing.
+    pub fn complaint(&self, limits: &Limits) -> MediaError {
+        let log = &self.log;
+        let main = log.main_error().to_owned();
+        if log.has_error("max pixel count") {
+            return MediaError::TooManyPixels { limit: self.max_pixels(limits), detail: main };
+        }
+        if self.starved() {
+            return self.too_little_memory(limits);
+        }
+        if log.has_error("not on whitelist") || log.has_error("m3u8") {
+            return MediaError::Unsupported("a playlist, or a format that is not on the list".into());
+        }
+        if ["no decoder found", "Decoder not found", "Unknown decoder"].iter().any(|text| log.has_error(text))
+        {
+            let kinds = [TrackKind::Video, TrackKind::Audio];
+            let lacking = kinds.iter().find_map(|kind| tracks::undecodable(log, self.picks(), *kind));
+            return MediaError::Unsupported(lacking.unwrap_or(main));
+        }
+        if log.has_error("moov atom not found") {
+            return MediaError::Corrupt("its index is missing, so it was cut off or never finished".into());
+        }
+        if !log.opened && main.starts_with("Error opening input") {
+            return MediaError::Unsupported("its bytes are of no known format".into());
+        }
+        MediaError::Corrupt(main)
+    }
+
+    /// What the file's own structure says is missing.
+    fn cut_short(&self) -> Option<&str> {
+        let started = self.started.as_ref()?;
+        // Who did not know the length of the sound did not know that of the file.
+        let said = started.cut_short.as_deref().filter(|_| !started.sound.open_ended);
+        said.or(started.sound.cut.then_some("it ends within a packet"))
+    }
+
+    /// Packets that did not decode or are missing.
+    fn packets_lost(&self) -> u64 {
+        let sound = self.started.as_ref().map(|started| &started.sound);
+        let (missing, strays) = sound.map_or((0, 0), |sound| (sound.damaged, sound.strays));
+        // What lies between the packets of a stream may look like one.
+        self.log.damaged + missing + self.log.sound_errors.saturating_sub(strays)
+    }
+
+    /// Why a decode that gave something did not give everything.
+    pub fn note(&self, request: DecodeRequest, frames: u64, samples: u64) -> Option<String> {
+        if self.stopped || frames + samples == 0 {
+            return None;
+        }
+        let whole = request.start_secs == 0.0 && request.duration_secs.is_none();
+        let info = self.info.as_ref()?;
+        if info.kind == Some(AssetKind::Image) {
+            return self.note_of_picture();
+        }
+        let rate = f64::from(info.sample_rate_hz.max(1));
+        let decoded = (frames as f64 / request.fps).max(samples as f64 / rate);
+        let sound_file = self.log.video_streams == 0;
+        let tolerance = |declared: f64| {
+            // The container's length is that of its longest track, which may be another one.
+            if sound_file { (declared * 0.01).max(0.25) } else { (declared * 0.05).max(1.0) }
+        };
+        // What was guessed from a bit rate is no promise.
+        let declared = info.declared_secs.filter(|_| whole && !info.estimated);
+        let short = declared.filter(|declared| decoded + tolerance(*declared) < *declared);
+        if let Some(declared) = short {
+            return Some(format!("truncated: {decoded:.1} s of {declared:.1} s could be decoded"));
+        }
+        if whole && self.log.cut_short {
+            return Some(format!("truncated: the file ends early, {decoded:.1} s could be decoded"));
+        }
+        let failed = self.exit.code != Some(0) && !self.only_misses_sound(samples);
+        if self.exit.signal.is_some() || failed || self.log.gave_up {
+            return Some(format!("decoding stopped early after {decoded:.1} s: {}", self.log.main_error()));
+        }
+        if let Some(why) = self.cut_short().filter(|_| whole) {
+            return Some(format!("truncated: {why}, {decoded:.1} s could be decoded"));
+        }
+        // A part of a film may begin between pictures that others are made from.
+        let damaged = self.damaged + if whole { self.packets_lost() } else { 0 };
+        if damaged > 0 {
+            let packets = if damaged == 1 { "1 packet".to_owned() } else { format!("{damaged} packets") };
+            return Some(format!("damaged: {packets} could not be decoded"));
+        }
+        let silent = frames > 0 && samples == 0 && self.log.audio_streams > 0;
+        let silent = silent && !self.only_misses_sound(samples);
+        (silent && whole && !self.log.errors.is_empty())
+            .then(|| format!("the sound could not be decoded ({})", self.why_not(TrackKind::Audio)))
+    }
+}
+
+impl Ended {
+    /// Whether all that went wrong is that a track was declared of which nothing ever came.
+    fn only_misses_sound(&self, samples: u64) -> bool {
+        samples == 0 && self.log.has_error("Neither number of channels nor channel layout specified")
+    }
+
+    /// Why a picture is not whole.
+    fn note_of_picture(&self) -> Option<String> {
+        let cut = self.damaged > 0 || self.log.cut_short || self.exit.signal.is_some();
+        if cut {
+            return Some("truncated: the file ends before its picture does".to_owned());
+        }
+        let said = !self.log.errors.is_empty();
+        said.then(|| {
+            format!("damaged: a part of the picture could not be decoded ({})", self.log.main_error())
+        })
+    }
+}
+
+fn refusal(failure: Failure, detail: &str, limits: &Limits, max_pixels: u64) -> MediaError {
+    let detail: String = detail.chars().filter(|c| !c.is_control()).take(200).collect();
+    match failure {
+        Failure::Unsupported => MediaError::Unsupported(detail),
+        Failure::Encrypted => MediaError::Encrypted(detail),
+        Failure::Corrupt => MediaError::Corrupt(detail),
+        Failure::TooManyPixels => MediaError::TooManyPixels { limit: max_pixels, detail },
+        Failure::TooLong => {
+            let secs = detail.parse().unwrap_or(limits.max_duration_secs);
+            MediaError::TooLong { secs, limit_secs: limits.max_duration_secs }
+        }
+        Failure::NoPicture => MediaError::NoStreams("picture"),
+        Failure::Memory => MediaError::DecodeLimit { limit_bytes: limits.address_space_bytes },
+        Failure::Internal => MediaError::Worker(detail),
+    }
+}
