@@ -339,7 +339,8 @@ fn changes_are_written_down_and_cookies_end_with_their_key() {
     let job = server.post("/v1/jobs", &json!({"type": "index", "path": "/nowhere"}));
     assert_eq!(error_of(job), (403, "path_not_allowed".to_owned()));
 
-    let lines = audit_lines(&data);
+    let mut lines = audit_lines(&data);
+    lines.retain(|line| line.get("command").is_none());
     let brief: Vec<_> = lines
         .iter()
         .map(|line| {
