@@ -195,15 +195,15 @@ pub async fn serve_models(models: Arc<Models>, args: &ListenArgs, door: Door) ->
 /// Resolves when the process is asked to stop; from the call on, not from the first poll.
 fn stop_signal() -> impl Future<Output = ()> + Send + 'static {
     use tokio::signal::unix::{SignalKind, signal};
-    let terminate = signal(SignalKind::terminate());
+    let signals = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
     async move {
-        let Ok(mut terminate) = terminate else {
-            let _ = tokio::signal::ctrl_c().await;
-            return;
-        };
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate.recv() => {}
+        match signals {
+            [Ok(mut interrupt), Ok(mut terminate)] => tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            },
+            // Without a handler the kernel ends the process.
+            _ => std::future::pending().await,
         }
     }
 }

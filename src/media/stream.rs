@@ -1,29 +1,31 @@
 //! Reads a child's pipes side by side, without ever blocking on one while another is full.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::MediaError;
-use super::ffmpeg_log::FfmpegLog;
-use super::filters::{Shape, VideoLine};
+use super::filters::Shape;
 use super::pipe::{FrameReader, SoundReader};
 use super::pool::{Memory, Seat, WORKER_BYTES};
-use super::process::{Exit, Worker};
-use super::protocol::{Engine, Failure, MAX_LINE_BYTES, Reply, Started, Streams};
+use super::process::Worker;
+use super::protocol::{MAX_LINE_BYTES, Reply, Streams};
 use super::sound::Placer;
-use super::tracks::{self, Picks, Wanted};
-use crate::types::{AssetKind, TrackChoice, TrackInfo};
+use super::tracks::Picks;
+use crate::types::{AssetKind, TrackChoice};
 
 mod budget;
+mod cancel;
+mod ended;
 mod flow;
 mod place;
 mod sound;
 
+pub use cancel::{Cancel, CancelGuard};
+pub use ended::{Ended, MediaInfo};
 pub use place::{Misplaced, Sought};
 
 /// Longer is for ever, and an `Instant` cannot hold it.
@@ -31,31 +33,6 @@ const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Largest finished picture, bytes.
 const MAX_PICTURE: usize = 16 << 20;
-
-/// What is known of a file when its first data arrive.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MediaInfo {
-    /// Kind, where it is sure already.
-    pub kind: Option<AssetKind>,
-    /// Rate of the samples that follow, Hz.
-    pub sample_rate_hz: u32,
-    /// Length the container declares, seconds.
-    pub declared_secs: Option<f64>,
-    /// The declared length is a guess.
-    pub estimated: bool,
-    /// Size as coded, pixels; 0 without a picture. The frames themselves are upright.
-    pub width: u32,
-    /// See `width`.
-    pub height: u32,
-    /// The picture is larger than its frame.
-    pub reduced: bool,
-    /// Whether the file has a picture track.
-    pub has_video: bool,
-    /// Whether the file has a sound track.
-    pub has_audio: bool,
-    /// All tracks; none of a picture.
-    pub tracks: Vec<TrackInfo>,
-}
 
 /// Whether a sink wants more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,31 +68,6 @@ pub trait Sink {
     fn sound_ended(&mut self) -> Result<Flow, MediaError>;
 }
 
-/// Watches for the caller's loss of interest.
-#[derive(Debug)]
-pub struct Cancel(OwnedFd);
-
-/// Cancels its [`Cancel`] when dropped.
-#[derive(Debug)]
-pub struct CancelGuard(#[allow(dead_code)] OwnedFd);
-
-impl Cancel {
-    /// A watch and the guard that ends it.
-    ///
-    /// # Errors
-    /// When the process is out of descriptors.
-    pub fn new() -> std::io::Result<(Self, CancelGuard)> {
-        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-        Ok((Self(read), CancelGuard(write)))
-    }
-
-    /// Whether nobody is interested any more.
-    pub(super) fn fired(&self) -> bool {
-        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
-        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
-    }
-}
-
 /// Caps the pump holds by itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Caps {
@@ -147,47 +99,6 @@ pub struct Caps {
     pub cpu: Duration,
     /// See `cpu`.
     pub thread_began: Duration,
-}
-
-/// How one child's output ended.
-#[derive(Debug)]
-pub struct Ended {
-    /// What ffmpeg was asked for.
-    pub streams: Streams,
-    /// The child got as far as to look at the file.
-    pub reading: bool,
-    pub started: Option<Started>,
-    pub info: Option<MediaInfo>,
-    pub failed: Option<(Failure, String)>,
-    /// It was ended, before it gave anything, because it needs so many bytes.
-    pub wants: Option<u64>,
-    /// It was ended, before it gave anything, because it must seek elsewhere.
-    pub misplaced: Option<Misplaced>,
-    /// It was ended, before it gave anything, because its frames need these filters.
-    pub wants_shape: Option<Shape>,
-    /// It was ended, before it gave anything, because these streams of pictures and of sound must be looked at.
-    pub wants_survey: Option<(u64, u64)>,
-    /// Somebody asked for a track that it lacks.
-    pub unknown_track: Option<(&'static str, u16)>,
-    /// The tracks to read.
-    pub picks: Option<Picks>,
-    /// What was asked for.
-    wanted: Wanted,
-    /// Memory it had, bytes.
-    pub granted: u64,
-    /// Pixels that a frame may have.
-    max_pixels: u64,
-    /// Its CPU time was used up.
-    pub spent: bool,
-    pub damaged: u64,
-    pub frames: u64,
-    pub samples: u64,
-    /// The sink had enough.
-    pub stopped: bool,
-    pub log: FfmpegLog,
-    pub exit: Exit,
-    /// When.
-    pub at: Instant,
 }
 
 /// Runs a child's output into a sink until it ends, the sink has enough, or a cap is hit.
@@ -270,30 +181,6 @@ struct Pump<'a> {
 
 impl<'a> Pump<'a> {
     fn new(caps: Caps, seat: &'a Seat) -> Self {
-        let ended = Ended {
-            streams: caps.streams,
-            reading: false,
-            started: None,
-            info: None,
-            failed: None,
-            wants: None,
-            misplaced: None,
-            wants_shape: None,
-            wants_survey: None,
-            unknown_track: None,
-            picks: caps.picks,
-            wanted: Wanted { choice: caps.choice, sound: true },
-            granted: 0,
-            max_pixels: caps.max_pixels,
-            spent: false,
-            damaged: 0,
-            frames: 0,
-            samples: 0,
-            stopped: false,
-            log: FfmpegLog::default(),
-            exit: Exit::default(),
-            at: Instant::now(),
-        };
         Self {
             caps,
             seat,
@@ -301,7 +188,7 @@ impl<'a> Pump<'a> {
             fitted: false,
             cpu_looked_at: Instant::now(),
             deadline: Instant::now() + caps.wall_clock.min(A_YEAR),
-            ended,
+            ended: Ended::new(&caps),
             control_line: Vec::new(),
             raw: None,
             frame: FrameReader::new(caps.max_pixels),
@@ -488,76 +375,6 @@ impl<'a> Pump<'a> {
 
     fn too_long(&self, secs: f64) -> MediaError {
         MediaError::TooLong { secs, limit_secs: self.caps.max_duration_secs }
-    }
-}
-
-impl Ended {
-    /// The pump ended the child, for a reason that is neither the sink's nor an error.
-    fn cut_off(&self) -> bool {
-        let shaped = self.wants_shape.is_some() || self.wants_survey.is_some();
-        let restarted = self.wants.is_some() || shaped || self.misplaced.is_some();
-        restarted || self.spent || self.failed.is_some() || self.unknown_track.is_some()
-    }
-
-    /// A picture inside a container.
-    pub fn is_picture(&self) -> bool {
-        self.started.as_ref().is_some_and(|started| started.kind == Some(AssetKind::Image))
-    }
-
-    /// The tracks to read, as far as is known.
-    pub fn picks(&self) -> Picks {
-        self.picks.unwrap_or_else(|| tracks::guess(&self.log, self.wanted))
-    }
-
-    /// The stream of pictures that is read.
-    pub fn video(&self) -> Option<&VideoLine> {
-        if self.is_picture() { self.log.picture() } else { self.log.video(self.picks().picture) }
-    }
-
-    /// What ffmpeg is to read of what it described, and to do to its frames.
-    pub fn shape(&self, shown: bool) -> Shape {
-        match self.video() {
-            Some(video) if self.is_picture() => Shape::picture(video, self.max_pixels, shown),
-            Some(video) if shown => Shape::film(video).of(self.picks()),
-            _ => Shape::default().of(self.picks()),
-        }
-    }
-
-    /// What the file is, from the child's greeting and ffmpeg's description.
-    pub fn describe(&self) -> Option<MediaInfo> {
-        let started = self.started.as_ref()?;
-        let ffmpeg = started.engine == Engine::Ffmpeg;
-        let (width, height) = if ffmpeg {
-            self.video().and_then(VideoLine::shown_size).unwrap_or_default()
-        } else {
-            (started.width, started.height)
-        };
-        Some(MediaInfo {
-            kind: started.kind,
-            sample_rate_hz: started.sample_rate_hz,
-            declared_secs: if ffmpeg { self.declared_secs(started) } else { started.declared_secs }
-                .filter(|secs| secs.is_finite() && *secs >= 0.0),
-            estimated: self.log.estimated && started.sound.declared_secs.is_none(),
-            width,
-            height,
-            reduced: started.reduced || self.shape(true).divisor > 1,
-            has_video: match started.engine {
-                Engine::Ffmpeg => self.log.video_streams > 0 && self.streams != Streams::Audio,
-                engine => engine == Engine::Picture,
-            },
-            has_audio: ffmpeg
-                && self.log.audio_streams > 0
-                && matches!(self.streams, Streams::Both | Streams::Audio),
-            tracks: if self.is_picture() { Vec::new() } else { self.picks().list(&self.log, true, true) },
-        })
-    }
-}
-
-impl Ended {
-    /// ffmpeg's word, unless the bytes say more.
-    fn declared_secs(&self, started: &Started) -> Option<f64> {
-        let sound = &started.sound;
-        sound.declared_secs.or(self.log.duration_secs.filter(|_| !sound.open_ended))
     }
 }
 

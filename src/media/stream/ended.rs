@@ -1,0 +1,173 @@
+//! What is known of a file from one child's output, and how that ended. What follows from the end is said in
+//! `ending`.
+
+use std::time::Instant;
+
+use super::{Caps, Misplaced};
+use crate::media::ffmpeg_log::FfmpegLog;
+use crate::media::filters::{Shape, VideoLine};
+use crate::media::process::Exit;
+use crate::media::protocol::{Engine, Failure, Started, Streams};
+use crate::media::tracks::{self, Picks, Wanted};
+use crate::types::{AssetKind, TrackInfo};
+
+/// What is known of a file when its first data arrive.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MediaInfo {
+    /// Kind, where it is sure already.
+    pub kind: Option<AssetKind>,
+    /// Rate of the samples that follow, Hz.
+    pub sample_rate_hz: u32,
+    /// Length the container declares, seconds.
+    pub declared_secs: Option<f64>,
+    /// The declared length is a guess.
+    pub estimated: bool,
+    /// Size as coded, pixels; 0 without a picture. The frames themselves are upright.
+    pub width: u32,
+    /// See `width`.
+    pub height: u32,
+    /// The picture is larger than its frame.
+    pub reduced: bool,
+    /// Whether the file has a picture track.
+    pub has_video: bool,
+    /// Whether the file has a sound track.
+    pub has_audio: bool,
+    /// All tracks; none of a picture.
+    pub tracks: Vec<TrackInfo>,
+}
+
+/// How one child's output ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// What ffmpeg was asked for.
+    pub streams: Streams,
+    /// The child got as far as to look at the file.
+    pub reading: bool,
+    pub started: Option<Started>,
+    pub info: Option<MediaInfo>,
+    pub failed: Option<(Failure, String)>,
+    /// It was ended, before it gave anything, because it needs so many bytes.
+    pub wants: Option<u64>,
+    /// It was ended, before it gave anything, because it must seek elsewhere.
+    pub misplaced: Option<Misplaced>,
+    /// It was ended, before it gave anything, because its frames need these filters.
+    pub wants_shape: Option<Shape>,
+    /// It was ended, before it gave anything, because these streams of pictures and of sound must be looked at.
+    pub wants_survey: Option<(u64, u64)>,
+    /// Somebody asked for a track that it lacks.
+    pub unknown_track: Option<(&'static str, u16)>,
+    /// The tracks to read.
+    pub picks: Option<Picks>,
+    /// What was asked for.
+    pub(super) wanted: Wanted,
+    /// Memory it had, bytes.
+    pub granted: u64,
+    /// Pixels that a frame may have.
+    pub(super) max_pixels: u64,
+    /// Its CPU time was used up.
+    pub spent: bool,
+    pub damaged: u64,
+    pub frames: u64,
+    pub samples: u64,
+    /// The sink had enough.
+    pub stopped: bool,
+    pub log: FfmpegLog,
+    pub exit: Exit,
+    /// When.
+    pub at: Instant,
+}
+
+impl Ended {
+    pub(super) fn new(caps: &Caps) -> Self {
+        Self {
+            streams: caps.streams,
+            reading: false,
+            started: None,
+            info: None,
+            failed: None,
+            wants: None,
+            misplaced: None,
+            wants_shape: None,
+            wants_survey: None,
+            unknown_track: None,
+            picks: caps.picks,
+            wanted: Wanted { choice: caps.choice, sound: true },
+            granted: 0,
+            max_pixels: caps.max_pixels,
+            spent: false,
+            damaged: 0,
+            frames: 0,
+            samples: 0,
+            stopped: false,
+            log: FfmpegLog::default(),
+            exit: Exit::default(),
+            at: Instant::now(),
+        }
+    }
+
+    /// The pump ended the child, for a reason that is neither the sink's nor an error.
+    pub(super) fn cut_off(&self) -> bool {
+        let shaped = self.wants_shape.is_some() || self.wants_survey.is_some();
+        let restarted = self.wants.is_some() || shaped || self.misplaced.is_some();
+        restarted || self.spent || self.failed.is_some() || self.unknown_track.is_some()
+    }
+
+    /// A picture inside a container.
+    pub fn is_picture(&self) -> bool {
+        self.started.as_ref().is_some_and(|started| started.kind == Some(AssetKind::Image))
+    }
+
+    /// The tracks to read, as far as is known.
+    pub fn picks(&self) -> Picks {
+        self.picks.unwrap_or_else(|| tracks::guess(&self.log, self.wanted))
+    }
+
+    /// The stream of pictures that is read.
+    pub fn video(&self) -> Option<&VideoLine> {
+        if self.is_picture() { self.log.picture() } else { self.log.video(self.picks().picture) }
+    }
+
+    /// What ffmpeg is to read of what it described, and to do to its frames.
+    pub fn shape(&self, shown: bool) -> Shape {
+        match self.video() {
+            Some(video) if self.is_picture() => Shape::picture(video, self.max_pixels, shown),
+            Some(video) if shown => Shape::film(video).of(self.picks()),
+            _ => Shape::default().of(self.picks()),
+        }
+    }
+
+    /// What the file is, from the child's greeting and ffmpeg's description.
+    pub fn describe(&self) -> Option<MediaInfo> {
+        let started = self.started.as_ref()?;
+        let ffmpeg = started.engine == Engine::Ffmpeg;
+        let (width, height) = if ffmpeg {
+            self.video().and_then(VideoLine::shown_size).unwrap_or_default()
+        } else {
+            (started.width, started.height)
+        };
+        Some(MediaInfo {
+            kind: started.kind,
+            sample_rate_hz: started.sample_rate_hz,
+            declared_secs: if ffmpeg { self.declared_secs(started) } else { started.declared_secs }
+                .filter(|secs| secs.is_finite() && *secs >= 0.0),
+            estimated: self.log.estimated && started.sound.declared_secs.is_none(),
+            width,
+            height,
+            reduced: started.reduced || self.shape(true).divisor > 1,
+            has_video: match started.engine {
+                Engine::Ffmpeg => self.log.video_streams > 0 && self.streams != Streams::Audio,
+                engine => engine == Engine::Picture,
+            },
+            has_audio: ffmpeg
+                && self.log.audio_streams > 0
+                && matches!(self.streams, Streams::Both | Streams::Audio),
+            tracks: if self.is_picture() { Vec::new() } else { self.picks().list(&self.log, true, true) },
+        })
+    }
+
+    /// ffmpeg's word, unless the bytes say more.
+    fn declared_secs(&self, started: &Started) -> Option<f64> {
+        let sound = &started.sound;
+        sound.declared_secs.or(self.log.duration_secs.filter(|_| !sound.open_ended))
+    }
+}
