@@ -194,7 +194,7 @@ pub(crate) mod fuzzed {
     /// What the child takes for a request makes a command line.
     pub(crate) fn request(bytes: &[u8]) {
         if let Some(request) = Request::read(bytes) {
-            let known = video::Known { demuxers: "wav", picture: false, untimed: false };
+            let known = video::Known { demuxers: "wav", picture: false, untimed: false, plain: false };
             let arguments = video::arguments(&request, known, 3, 4);
             assert!(!arguments.is_empty());
         }

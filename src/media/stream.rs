@@ -31,6 +31,10 @@ pub use place::{Misplaced, Sought};
 /// Longer is for ever, and an `Instant` cannot hold it.
 const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// How long log and sound are left alone beside pictures: ffmpeg writes a few words for each packet of sound, and
+/// waking up for each of them costs more than reading them. Their pipes hold several times as much.
+const GATHER: Duration = Duration::from_millis(3);
+
 /// Largest finished picture, bytes.
 const MAX_PICTURE: usize = 16 << 20;
 
@@ -177,6 +181,8 @@ struct Pump<'a> {
     log_open: bool,
     control_open: bool,
     exited: bool,
+    /// See `GATHER`.
+    gather_until: Instant,
 }
 
 impl<'a> Pump<'a> {
@@ -202,6 +208,7 @@ impl<'a> Pump<'a> {
             log_open: true,
             control_open: true,
             exited: false,
+            gather_until: Instant::now(),
         }
     }
 
@@ -255,12 +262,14 @@ impl<'a> Pump<'a> {
             let (secs, quick) = (self.caps.wall_clock.as_secs(), self.caps.quick);
             return Err(MediaError::Timeout { secs, quick });
         }
+        let rest = self.gather_until.saturating_duration_since(Instant::now());
+        let all = rest.is_zero();
         let sources = [
             (!self.exited, worker.pidfd.as_fd()),
             (self.control_open, worker.control.as_fd()),
-            (self.log_open, worker.log.as_fd()),
+            (self.log_open && all, worker.log.as_fd()),
             (self.frames_open, worker.frames.as_fd()),
-            (self.sound_open && !self.sound_done, worker.sound.as_fd()),
+            (self.sound_open && !self.sound_done && all, worker.sound.as_fd()),
         ];
         let mut fds = Vec::with_capacity(6);
         let mut slots = [None; 5];
@@ -274,7 +283,8 @@ impl<'a> Pump<'a> {
             fds.push(PollFd::new(&cancel.0, PollFlags::IN));
             fds.len() - 1
         });
-        let timeout = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 3600, tv_nsec: 0 });
+        let time = if all { left } else { left.min(rest) };
+        let timeout = Timespec::try_from(time).unwrap_or(Timespec { tv_sec: 3600, tv_nsec: 0 });
         match poll(&mut fds, Some(&timeout)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(MediaError::Worker(format!("poll: {errno}"))),
@@ -284,6 +294,9 @@ impl<'a> Pump<'a> {
             return Err(MediaError::Worker("nobody waits for the result any more".into()));
         }
         self.exited |= ready(slots[0]);
+        if all && self.pictured && self.frames_open {
+            self.gather_until = Instant::now() + GATHER;
+        }
         Ok((ready(slots[3]), ready(slots[4])))
     }
 

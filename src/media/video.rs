@@ -17,11 +17,13 @@ pub struct Known<'a> {
     pub picture: bool,
     /// Its time stamps are to be made of the samples that come out of it.
     pub untimed: bool,
+    /// Samples that are nothing else: ffmpeg need not try codecs on them.
+    pub plain: bool,
 }
 
 /// Arguments for one request. `media` is the file's descriptor, `sound` the sound pipe's.
 pub fn arguments(request: &Request, known: Known<'_>, media: RawFd, sound: RawFd) -> Vec<OsString> {
-    let Known { demuxers, picture, untimed } = known;
+    let Known { demuxers, picture, untimed, plain } = known;
     let mut args = Args::default();
     if matches!(request.task, Task::Health) {
         args.words("-hide_banner -version");
@@ -37,6 +39,9 @@ pub fn arguments(request: &Request, known: Known<'_>, media: RawFd, sound: RawFd
     args.word("-max_pixels").word(max_pixels.to_string());
     if untimed {
         args.words("-fflags +nofillin");
+    }
+    if plain {
+        args.words("-max_probe_packets 1");
     }
     match request.task {
         Task::Probe | Task::Health => {

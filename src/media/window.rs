@@ -21,7 +21,9 @@ impl<'a> Window<'a> {
 
     /// The bytes from `at` on: `count` of them, at most a block, or fewer where the file ends.
     pub fn at(&mut self, at: u64, count: usize) -> &[u8] {
-        let inside = at >= self.start && at + count as u64 <= self.start + self.bytes.len() as u64;
+        let held = self.start + self.bytes.len() as u64;
+        // Behind the file's end there is nothing to be read, however much is asked for.
+        let inside = at >= self.start && (at + count as u64 <= held || (held >= self.len && at <= held));
         if !inside {
             self.bytes.resize(BLOCK, 0);
             let mut filled = 0;

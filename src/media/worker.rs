@@ -198,7 +198,7 @@ fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, found: Exa
         }
         _ => 0,
     };
-    let untimed = found.untimed;
+    let (untimed, plain) = (found.untimed, found.plain);
     let started = Started {
         engine: Engine::Ffmpeg,
         kind,
@@ -220,7 +220,7 @@ fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, found: Exa
         if let Some(pipe) = job.sound.as_ref().filter(|_| wanted) {
             rustix::io::fcntl_setfd(pipe, FdFlags::empty())?;
         }
-        let known = Known { demuxers, picture, untimed };
+        let known = Known { demuxers, picture, untimed, plain };
         Ok(video::arguments(&job.request, known, job.media.as_raw_fd(), sound))
     };
     let arguments = match prepare() {

@@ -3,6 +3,7 @@
 mod header;
 mod ogg;
 mod place;
+mod plain;
 mod scan;
 
 use std::fs::File;
@@ -34,6 +35,8 @@ pub struct Examined {
     /// ffmpeg's time stamps are not to be looked at: those of a second Ogg stream are read as if it had the first
     /// one's sample rate.
     pub counted: bool,
+    /// A WAV file of samples that are nothing else: no codec needs to be looked for in it.
+    pub plain: bool,
 }
 
 /// Looks at a file that may be sound alone; `frames` for one that may be a bare stream of frames.
@@ -53,6 +56,7 @@ pub fn examine(file: &File, frames: bool) -> std::io::Result<Examined> {
         (found.holes, found.damaged, found.strays) = (scan.holes, scan.damaged, scan.strays);
         found.cut = scan.cut;
     }
+    found.plain = plain::is_plain(&mut window);
     let pages = ogg::pages(&mut window);
     found.cut |= pages.cut;
     (found.counted, found.untimed) = (pages.chained, found.untimed || pages.chained);

@@ -44,11 +44,10 @@ pub fn scan(window: &mut Window<'_>) -> Option<Scan> {
     while let Some(tag) = tag(window, at) {
         at += tag;
     }
-    let (first, _) = next_frame(window, at, None)?;
-    let other = window.at(at, 4).iter().all(|byte| (0x20..0x7f).contains(byte));
-    if first > at + LEADING_BYTES || (other && first > at) {
-        return None;
-    }
+    // The name of another format.
+    let named = window.at(at, 4).iter().all(|byte| (0x20..0x7f).contains(byte));
+    let leading = if named { 0 } else { LEADING_BYTES };
+    next_frame(window, at, None, at + leading)?;
     let (mut bytes, mut secs, mut last) = (0.0, 0.0, None);
     while at < window.len {
         if let Some(tag) = tag(window, at) {
@@ -56,7 +55,7 @@ pub fn scan(window: &mut Window<'_>) -> Option<Scan> {
             at += tag;
             continue;
         }
-        let Some((found, frame)) = next_frame(window, at, last) else {
+        let Some((found, frame)) = next_frame(window, at, last, u64::MAX) else {
             // What follows the last frame.
             let left = (window.len - at) as f64 / f64::max(bytes / f64::max(secs, 1e-9), 1.0);
             scan.damaged += u64::from(left > TRAILER_SECS);
@@ -106,14 +105,24 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
 
-/// The first frame at or behind `at`. One that is not where it should be must be followed by another, or by the end.
-fn next_frame(window: &mut Window<'_>, at: u64, last: Option<Frame>) -> Option<(u64, Frame)> {
+/// Whether several frames follow each other from this place on.
+pub fn begins_with_frames(window: &mut Window<'_>, mut at: u64) -> bool {
+    for _ in 0..3 {
+        let Some(found) = frame(window.at(at, 7)) else { return false };
+        at += found.bytes;
+    }
+    true
+}
+
+/// The first frame at or behind `at`, but not behind `end`. One that is not where it should be must be followed by
+/// another, or by the file's end.
+fn next_frame(window: &mut Window<'_>, at: u64, last: Option<Frame>, end: u64) -> Option<(u64, Frame)> {
     let alike = |frame: &Frame| last.is_none_or(|last| last.adts == frame.adts);
     if let Some(frame) = frame(window.at(at, 7)).filter(|frame| last.is_some() && alike(frame)) {
         return Some((at, frame));
     }
     let mut from = at;
-    while from < window.len {
+    while from < window.len && from <= end {
         let block = window.at(from, 1 << 15);
         let Some(sync) = block.iter().position(|byte| *byte == 0xff) else {
             from += block.len().max(1) as u64;
@@ -123,7 +132,7 @@ fn next_frame(window: &mut Window<'_>, at: u64, last: Option<Frame>) -> Option<(
         if let Some(found) = frame(window.at(from, 7)).filter(alike) {
             let next = from + found.bytes;
             let followed = frame(window.at(next, 7)).is_some_and(|next| next.adts == found.adts);
-            if followed || next == window.len || tag(window, next).is_some() {
+            if from <= end && (followed || next == window.len || tag(window, next).is_some()) {
                 return Some((from, found));
             }
         }

@@ -1,0 +1,107 @@
+//! Whether a WAV file that says it holds samples holds nothing else. Some hold DTS, AC-3 or MPEG frames under that
+//! label, so ffmpeg tries every codec it knows on the first 128 KiB, which takes longer than reading a short file.
+
+use super::scan;
+use crate::media::window::Window;
+
+/// ffmpeg looks at 32 packets of 4 KiB.
+const LOOKED_AT: usize = 1 << 17;
+/// Chunks before the sound's.
+const MAX_CHUNKS: usize = 1000;
+/// DTS, in 16 and in 14 bits, of both byte orders.
+const DTS: [[u8; 4]; 4] =
+    [[0x7f, 0xfe, 0x80, 0x01], [0xfe, 0x7f, 0x01, 0x80], [0x1f, 0xff, 0xe8, 0x00], [0xff, 0x1f, 0x00, 0xe8]];
+/// ffmpeg takes sound for AC-3 if at least seven frames follow each other. Samples may look like one by chance.
+const AC3_FRAMES: usize = 7;
+
+/// Whether this is a WAV file of plain samples, in which no codec needs to be looked for.
+pub fn is_plain(window: &mut Window<'_>) -> bool {
+    let Some(data) = samples_at(window) else { return false };
+    if scan::begins_with_frames(window, data) {
+        return false;
+    }
+    let mut ac3 = 0;
+    let mut from = data;
+    while from < (data + LOOKED_AT as u64).min(window.len) {
+        let block = window.at(from, 1 << 15);
+        if block.len() < 6 {
+            break;
+        }
+        if block.windows(4).any(|four| DTS.iter().any(|sync| four == sync)) {
+            return false;
+        }
+        ac3 += block.windows(6).filter(|six| is_ac3(six)).count();
+        // What begins at the end of a block is in the next one too.
+        from += (block.len() - 5) as u64;
+    }
+    ac3 < AC3_FRAMES
+}
+
+/// Where the samples begin, if the header says that they are PCM.
+fn samples_at(window: &mut Window<'_>) -> Option<u64> {
+    let head = window.at(0, 12);
+    if !matches!(head.get(..4)?, b"RIFF" | b"RF64" | b"BW64") || head.get(8..12)? != b"WAVE" {
+        return None;
+    }
+    let (mut at, mut pcm) = (12, false);
+    for _ in 0..MAX_CHUNKS {
+        let id = window.at(at, 4).to_vec();
+        let size = window.number(at + 4, 4, true)?;
+        match &id[..] {
+            b"fmt " => {
+                pcm = match window.number(at + 8, 2, true)? {
+                    // The extended form has the old number in front of a GUID.
+                    0xfffe => window.number(at + 8 + 24, 2, true)? == 1,
+                    tag => tag == 1,
+                }
+            }
+            b"data" => return pcm.then_some(at + 8),
+            _ => {}
+        }
+        at = at.checked_add(8 + size + size % 2)?;
+    }
+    None
+}
+
+fn is_ac3(bytes: &[u8]) -> bool {
+    match *bytes {
+        [0x0b, 0x77, _, _, rate, id] | [0x77, 0x0b, _, _, id, rate] => {
+            rate >> 6 != 3 && rate & 63 < 38 && id >> 3 <= 16
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn of(tag: u16, data: &[u8]) -> bool {
+        let mut bytes = b"RIFF\0\0\0\0WAVELIST\x03\0\0\0abc\0fmt \x10\0\0\0".to_vec();
+        bytes.extend([tag, 1].map(u16::to_le_bytes).concat());
+        bytes.extend([44_100_u32, 88_200].map(u32::to_le_bytes).concat());
+        bytes.extend(b"\x02\0\x10\0data\xff\xff\xff\xff");
+        bytes.extend(data);
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        is_plain(&mut Window::new(&file).unwrap())
+    }
+
+    #[test]
+    fn samples_are_plain_and_codecs_under_their_label_are_not() {
+        let noise: Vec<u8> = (0..200_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        assert!(of(1, &noise) && of(1, &[]) && of(1, &[0; 40_000]) && of(1, &[0xff; 40_000]));
+        assert!(!of(3, &noise) && !of(0x2000, &noise), "other formats are ffmpeg's to look at");
+        for sync in DTS {
+            assert!(!of(1, &[&vec![0; 100_001], &sync[..], &noise].concat()), "{sync:x?}");
+        }
+        let ac3 = [&[0x0b, 0x77, 1, 2, 0x14, 0x40][..], &[9; 1530]].concat();
+        let swapped = [&[0x77, 0x0b, 2, 1, 0x40, 0x14][..], &[9; 1530]].concat();
+        assert!(!of(1, &ac3.repeat(9)) && !of(1, &swapped.repeat(9)));
+        assert!(of(1, &ac3.repeat(3)), "by chance");
+        let mp3 = [&b"\xff\xfb\x94\0"[..], &[0x55; 380]].concat();
+        assert!(!of(1, &mp3.repeat(20)));
+    }
+}
