@@ -64,7 +64,7 @@ pub async fn outer(request: Request, next: Next) -> Response {
         ApiError::of_status(StatusCode::REQUEST_TIMEOUT).into_response()
     } else {
         if refused && !(expects && rest.untouched()) {
-            rest.drain_in_background();
+            rest.drain().await;
         }
         response
     };
@@ -157,6 +157,9 @@ pub(super) fn known_method(method: &Method) -> &'static str {
 const SHORT_REST_BYTES: u64 = 1 << 20;
 /// Longer rests are taken in only so many at a time.
 static LONG_RESTS: Semaphore = Semaphore::const_new(16);
+/// How often the rest of a short body is looked for before the answer. As a rule it came with the head, and
+/// connections whose bodies are there need not be closed.
+const LOOKS: usize = 3;
 /// How long the rest of a body is waited for.
 const REST_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -191,12 +194,20 @@ impl SharedBody {
         self.held().too_slow
     }
 
-    /// Takes in what still comes, for a while.
-    fn drain_in_background(mut self) {
-        if self.is_end_stream() {
-            return;
-        }
+    /// Takes in what is there, and what still comes, for a while.
+    async fn drain(mut self) {
         let short = self.size_hint().upper().is_some_and(|left| left <= SHORT_REST_BYTES);
+        for _ in 0..LOOKS {
+            while let Some(Some(Ok(_))) = self.frame().now_or_never() {}
+            if self.is_end_stream() {
+                return;
+            }
+            if !short {
+                break;
+            }
+            // The connection reads on meanwhile.
+            tokio::task::yield_now().await;
+        }
         tokio::spawn(async move {
             let drained = async {
                 // Until its turn comes the client is held up by its own full buffers; the answer is on its way.

@@ -23,7 +23,7 @@ use super::client::Client;
 use super::error::ApiError;
 use super::extract::{content_type, is_json};
 use super::state::AppState;
-use weigh::{Class, Expected, Running};
+use weigh::{Class, Expected, Refusal, Running};
 
 /// Routes that receive forms themselves, and ask for their permit when the form is there.
 const FORMS: &[&str] = &["/v1/search", "/v1/embeddings", "/v1/assets/{id}/timeline", "/v1/assets"];
@@ -31,6 +31,9 @@ const FORMS: &[&str] = &["/v1/search", "/v1/embeddings", "/v1/assets/{id}/timeli
 const LARGE_BITS: u32 = 20;
 const LARGE_WAITS: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How long the refusal of a query without media is held back. Who asks again at once would otherwise be refused
+/// so often that refusing takes the processors from those who are answered.
+const REFUSAL_HELD: Duration = Duration::from_millis(40);
 
 /// What one request holds of the server; a handler that receives its own body asks for the permit by it.
 #[derive(Debug, Clone)]
@@ -77,7 +80,9 @@ impl Ticket {
                     self.held().running = Some(running);
                     return Ok(());
                 }
-                Err(refusal) if Instant::now() >= deadline => return Err(refusal.into()),
+                Err(refusal) if Instant::now() >= deadline => {
+                    return Err(refused(refusal, &self.0.class).await);
+                }
                 Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
             }
         }
@@ -115,6 +120,14 @@ pub async fn limit(State(state): State<AppState>, request: Request, next: Next) 
     }
 }
 
+/// The answer to a refused request, at its time.
+async fn refused(refusal: Refusal, class: &Class) -> ApiError {
+    if class.is_light_query() {
+        tokio::time::sleep(REFUSAL_HELD).await;
+    }
+    refusal.into()
+}
+
 async fn prepare(
     state: &AppState,
     mut request: Request,
@@ -123,7 +136,10 @@ async fn prepare(
 ) -> Result<(Request, Ticket), ApiError> {
     let from =
         request.extensions().get::<Client>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |one| one.address);
-    let expected = state.admission.expect(&class, from)?;
+    let expected = match state.admission.expect(&class, from) {
+        Ok(expected) => expected,
+        Err(refusal) => return Err(refused(refusal, &class).await),
+    };
     let max_bytes = state.config.max_body_bytes;
     let form = content_type(request.headers()) == "multipart/form-data" && FORMS.contains(&&*class.route);
     let json = is_json(request.headers());

@@ -25,12 +25,15 @@ const LIGHT_ALWAYS: f64 = 16.0;
 /// a queue that never empties makes everybody wait and serves nobody sooner.
 const LASTING_COSTS: f64 = 2.5;
 /// Those without media may wait so long in any case, seconds.
-const LASTING_LIGHT_SECS: f64 = 0.01;
+const LASTING_LIGHT_SECS: f64 = 0.002;
 /// The same for a burst: what many ask at once is taken if it is done soon.
 const BURST_SECS: f64 = 0.2;
 const BURST_COSTS: f64 = 6.0;
 /// What comes so long after the last refusal is a burst.
 const CALM_AFTER: Duration = Duration::from_millis(300);
+/// The pace of a lane is taken over so long, and over so many requests.
+const PACE_OVER: Duration = Duration::from_millis(50);
+const PACE_LEAST: u32 = 8;
 /// What a class is expected to cost is the quantile of what its requests were seen to cost, so that a moment in
 /// which the machine stood still does not make all of them dear.
 const COST_QUANTILE: f64 = 0.3;
@@ -66,7 +69,7 @@ impl Class {
     }
 
     /// A query without media. A quarter of the permits is for such alone.
-    fn is_light_query(&self) -> bool {
+    pub fn is_light_query(&self) -> bool {
         self.is_query() && !self.dear
     }
 }
@@ -99,6 +102,38 @@ struct Lane {
     count: usize,
     /// When one was refused because others stood before it, last.
     refused: Option<Instant>,
+    pace: Pace,
+}
+
+impl Lane {
+    fn lasting(&self, now: Instant) -> bool {
+        self.refused.is_some_and(|last| now.saturating_duration_since(last) < CALM_AFTER)
+    }
+}
+
+/// How fast requests leave a lane that is never empty. What one costs says too little there: work that belongs to
+/// no request, refusals above all, takes its part of the processors.
+#[derive(Debug, Default)]
+struct Pace {
+    since: Option<Instant>,
+    left: u32,
+    /// Seconds from one to the next.
+    secs: Option<f64>,
+}
+
+impl Pace {
+    /// One has left; `lasting` if others stood behind it all the time.
+    fn one_left(&mut self, lasting: bool, now: Instant) {
+        let Some(since) = self.since.filter(|_| lasting) else {
+            *self = Self { since: lasting.then_some(now), left: 0, secs: None };
+            return;
+        };
+        self.left += 1;
+        let took = now.saturating_duration_since(since);
+        if took >= PACE_OVER && self.left >= PACE_LEAST {
+            *self = Self { since: Some(now), left: 0, secs: Some(took.as_secs_f64() / f64::from(self.left)) };
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -173,19 +208,27 @@ impl Admission {
     /// it keeps if its body comes soon, so that no more are received than can be answered.
     pub fn expect(self: &Arc<Self>, class: &Class, from: IpAddr) -> Result<Option<Expected>, Refusal> {
         let taken = |permits: &Semaphore| permits.available_permits() == 0;
+        let now = Instant::now();
         if taken(&self.permits) || (!class.is_light_query() && taken(&self.others)) {
-            return Err(Refusal::TooMany);
+            return Err(self.too_many(class, now));
         }
         if !class.is_query() {
             return Ok(None);
         }
-        let now = Instant::now();
         let mut lanes = self.lanes();
         let coming = lanes.coming(class.dear, lanes.cost(class), now);
         self.weigh(&mut lanes, class, coming, now)?;
         let place = if class.dear { lanes.coming.add(class, from, now) } else { None };
         drop(lanes);
         Ok(place.map(|place| Expected { admission: Arc::clone(self), place: Some(place) }))
+    }
+
+    /// Refuses a request because all permits are taken: for a query's lane that is no burst any more.
+    fn too_many(&self, class: &Class, now: Instant) -> Refusal {
+        if class.is_query() {
+            self.lanes().lane(class.dear).refused = Some(now);
+        }
+        Refusal::TooMany
     }
 
     /// Refuses a query that would wait too long.
@@ -198,26 +241,30 @@ impl Admission {
     ) -> Result<(), Refusal> {
         let secs = lanes.cost(class);
         let lane = if class.dear { &lanes.dear } else { &lanes.light };
-        let lasting = lane.refused.is_some_and(|last| now.saturating_duration_since(last) < CALM_AFTER);
+        let lasting = lane.lasting(now);
         let most = match (lasting, class.dear) {
             (true, true) => secs * LASTING_COSTS,
             (true, false) => LASTING_LIGHT_SECS.max(secs * LASTING_COSTS),
             (false, _) => BURST_SECS.max(secs * BURST_COSTS),
         };
         let (ahead, count) = (lanes.ahead(lane, secs) + coming.0, lane.count + coming.1);
+        let by_pace = lane.pace.secs.filter(|_| lasting && !class.dear).unwrap_or(0.0) * count as f64;
         // One more than are answered at a time: the next one is there when one is done.
         let always = if class.dear { self.parallel + 1.0 } else { self.parallel * LIGHT_ALWAYS };
-        if count as f64 >= always && (ahead + secs) / self.parallel > most {
+        let wait_secs = f64::max(ahead / self.parallel, by_pace);
+        if count as f64 >= always && wait_secs + secs / self.parallel > most {
             lanes.lane(class.dear).refused = Some(now);
-            return Err(Refusal::Overloaded { wait_secs: ahead / self.parallel });
+            return Err(Refusal::Overloaded { wait_secs });
         }
         Ok(())
     }
 
     /// Takes a request on, or not; one that was expected has its place already.
     pub fn enter(self: &Arc<Self>, class: Class, expected: Option<Expected>) -> Result<Running, Refusal> {
-        let take =
-            |permits: &Arc<Semaphore>| Arc::clone(permits).try_acquire_owned().map_err(|_| Refusal::TooMany);
+        let take = |permits: &Arc<Semaphore>| {
+            let permit = Arc::clone(permits).try_acquire_owned();
+            permit.map_err(|_| self.too_many(&class, Instant::now()))
+        };
         let permit = take(&self.permits)?;
         let other = (!class.is_light_query()).then(|| take(&self.others)).transpose()?;
         let has_place = expected.is_some_and(Expected::came_in_time);
@@ -306,6 +353,8 @@ impl Drop for Running {
             lanes.costs.entry(self.class.clone()).or_default().learn(took * parallel / beside.max(parallel));
         }
         let lane = lanes.lane(self.class.dear);
+        let lasting = lane.lasting(now);
+        lane.pace.one_left(lasting, now);
         lane.count = lane.count.saturating_sub(1);
         if let Some(count) = lane.running.get_mut(&self.class) {
             *count -= 1;
@@ -349,6 +398,29 @@ mod tests {
         lasting(&admission, true);
         let queue: Vec<_> = (0..100).map_while(|_| enter(&admission, &class).ok()).collect();
         assert_eq!(queue.len(), 5, "two and a half costs of wait on two processors");
+    }
+
+    #[test]
+    fn a_lasting_queue_is_as_long_as_its_pace_allows() {
+        let admission = Admission::new(256, 1);
+        let class = class(false);
+        known(&admission, &class, 1e-6);
+        let all: Vec<_> = (0..300).map_while(|_| enter(&admission, &class).ok()).collect();
+        assert_eq!(all.len(), 256, "they seem to cost nothing");
+        drop(all);
+        assert!(admission.lanes().light.lasting(Instant::now()), "all permits were taken");
+        admission.lanes().light.pace = Pace::default();
+        // One leaves every 50 microseconds, whatever each of them seems to cost.
+        let began = Instant::now();
+        for number in 1..=1001 {
+            let now = began + Duration::from_micros(50 * number);
+            admission.lanes().light.pace.one_left(true, now);
+        }
+        let queue: Vec<_> = (0..300).map_while(|_| enter(&admission, &class).ok()).collect();
+        assert_eq!(queue.len(), 40, "two milliseconds of wait");
+        let mut pace = Pace { secs: Some(1.0), ..Pace::default() };
+        pace.one_left(false, began);
+        assert_eq!(pace.secs, None, "the queue was empty");
     }
 
     #[test]
