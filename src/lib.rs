@@ -2,7 +2,7 @@
 //!
 //! The flow, and the only direction imports may take:
 //! `types, native, telemetry, fail_points → outbound → media → preprocess → model → embed → ledger, store → catalog → index → search → jobs →
-//! library → access → {http, config} → cli → main`. `tests/layers.rs` holds it.
+//! library → access → {http, config} → cli → main`. `tests/layers` holds it.
 
 pub mod access;
 pub mod catalog;

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use super::attempt::{Bounds, with_bounds};
 use super::filters::Shape;
+use super::picks::Picks;
 use super::pool::Seat;
 use super::process::Worker;
 use super::protocol::{Engine, Request, Streams, Task};
 use super::stream::{Cancel, Caps, Ended, MediaInfo, Sink, Sought, collect, pump};
 use super::timing::places_to_seek;
-use super::tracks::{self, Picks, Wanted};
+use super::tracks::{self, Wanted};
 use super::work::thread_cpu;
 use super::{Decoder, Limits, MediaError};
 use crate::types::{TrackChoice, TrackKind};
@@ -90,7 +91,8 @@ pub fn decode(
     let info = ended.info.clone().or_else(|| ended.describe());
     let mut info = info.ok_or_else(|| MediaError::Worker(ended.last_words()))?;
     if !info.tracks.is_empty() {
-        info.tracks = run.picks.unwrap_or_else(|| ended.picks()).list(&ended.log, frames > 0, samples > 0);
+        let picks = run.picks.unwrap_or_else(|| ended.picks());
+        info.tracks = tracks::list(picks, &ended.log, frames > 0, samples > 0);
     }
     if frames + samples == 0 && !ended.stopped {
         return Err(if request.start_secs > 0.0 {

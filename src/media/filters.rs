@@ -7,11 +7,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::reduce::divisor;
-use super::tracks::{Heard, Picks};
+use super::picks::{Heard, Picks, Source};
+use super::said::{Fields, MOST_STRETCH, VideoLine};
+use super::scale::divisor;
 
-/// A sample aspect ratio beyond this, either way, is taken for a mistake.
-const MOST_STRETCH: f64 = 8.0;
 /// From this size on, pictures that do not say their matrix are BT.709, as players have it.
 const HD: (u32, u32) = (1280, 577);
 /// Codecs whose frames are never interlaced, or whose missing matrix is BT.601 by their own rules.
@@ -46,29 +45,6 @@ pub struct Shape {
     pub divisor: u32,
     /// Its colours, where they are no screen's.
     pub colour: Option<Colour>,
-}
-
-/// Where the pictures come from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Source {
-    /// The first video stream that is no cover art.
-    #[default]
-    Film,
-    /// This stream.
-    Stream(u16),
-    /// The tiles of this group, put together.
-    Tiles(u16),
-}
-
-impl Source {
-    /// Of the stream or group.
-    pub const fn number(self) -> u16 {
-        match self {
-            Self::Film => 0,
-            Self::Stream(number) | Self::Tiles(number) => number,
-        }
-    }
 }
 
 /// Colours that must be converted.
@@ -258,119 +234,6 @@ impl Colour {
                  tonemap=tonemap=mobius:param={KNEE}:peak={PEAK}:desat=0,zscale=t=bt709:m=gbr:r=full,format=gbrp"
             )
     }
-}
-
-/// Whether a stream says how its frames were scanned.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Fields {
-    #[default]
-    Unsaid,
-    Progressive,
-    Interlaced,
-}
-
-/// What ffmpeg says of a video stream, or of a group of tiles.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct VideoLine {
-    pub source: Source,
-    /// The container prefers it.
-    pub default: bool,
-    pub codec: String,
-    /// `yuv420p`.
-    pub pixel_format: String,
-    pub full_range: bool,
-    matrix: String,
-    primaries: String,
-    transfer: String,
-    pub fields: Fields,
-    /// As coded; the picture may still be turned.
-    pub size: Option<(u32, u32)>,
-    sar: Option<(u32, u32)>,
-}
-
-impl VideoLine {
-    /// Reads `  Stream #0:1[0x2](und): Video: h264 …` and `  Stream group #0:0[0x7]: Tile Grid: hevc …`.
-    pub fn read(line: &str) -> Option<Self> {
-        let (number, what, text) = line
-            .split_once(": Video: ")
-            .map(|(head, text)| (head.split_once("Stream #0:"), Source::Stream as fn(u16) -> Source, text))
-            .or_else(|| {
-                let (head, text) = line.split_once(": Tile Grid: ")?;
-                Some((head.split_once("Stream group #0:"), Source::Tiles as fn(u16) -> Source, text))
-            })?;
-        let number = number?.1;
-        let digits = number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len());
-        let source = what(number[..digits].parse().ok()?);
-        let (codec, rest) = text.split_once(", ").unwrap_or((text, ""));
-        let codec = codec.split(' ').next().unwrap_or_default();
-        let mut found = Self {
-            source,
-            default: text.ends_with("(default)") || text.contains(" (default) "),
-            codec: codec.to_owned(),
-            size: text.split([',', ' ']).find_map(size),
-            sar: text.rsplit("SAR ").next().filter(|_| text.contains("SAR ")).and_then(ratio),
-            ..Self::default()
-        };
-        let end = rest.find(['(', ',']).unwrap_or(rest.len());
-        found.pixel_format = rest[..end].to_owned();
-        if let Some(inside) = rest[end..].strip_prefix('(') {
-            // The words end where the size begins: a field order may hold brackets of its own.
-            let inside = inside.split("), ").next().unwrap_or_default();
-            inside.trim_end_matches(')').split(", ").for_each(|word| found.take_word(word));
-        }
-        Some(found)
-    }
-
-    fn take_word(&mut self, word: &str) {
-        match word {
-            "tv" => {}
-            "pc" => self.full_range = true,
-            "progressive" => self.fields = Fields::Progressive,
-            _ if word.contains(" first") => self.fields = Fields::Interlaced,
-            _ => {
-                // One word where all three are the same.
-                let mut parts = word.split('/');
-                let matrix = parts.next().unwrap_or_default();
-                self.matrix = matrix.to_owned();
-                self.primaries = parts.next().unwrap_or(matrix).to_owned();
-                self.transfer = parts.next().unwrap_or(matrix).to_owned();
-            }
-        }
-    }
-
-    /// Width of a pixel by its height, where it is neither 1 nor a mistake.
-    fn stretch(&self) -> Option<f64> {
-        let (width, height) = self.sar.filter(|(width, height)| width != height)?;
-        let ratio = f64::from(width) / f64::from(height);
-        (1.0 / MOST_STRETCH..=MOST_STRETCH).contains(&ratio).then_some(ratio)
-    }
-
-    /// Size with square pixels: the side that is too short grows, as in browsers, so nothing is lost.
-    pub fn shown_size(&self) -> Option<(u32, u32)> {
-        let (width, height) = self.size?;
-        let longer = |side: u32, by: f64| (f64::from(side) * by).round() as u32;
-        Some(match self.stretch() {
-            Some(ratio) if ratio > 1.0 => (longer(width, ratio), height),
-            Some(ratio) => (width, longer(height, 1.0 / ratio)),
-            None => (width, height),
-        })
-    }
-}
-
-/// `640x360` to its numbers.
-fn size(word: &str) -> Option<(u32, u32)> {
-    pair(word, 'x')
-}
-
-/// `64:51 DAR …` to its numbers.
-fn ratio(text: &str) -> Option<(u32, u32)> {
-    pair(text.split([' ', ',', ']']).next()?, ':')
-}
-
-fn pair(word: &str, between: char) -> Option<(u32, u32)> {
-    let (width, height) = word.split_once(between)?;
-    let (width, height) = (width.parse().ok()?, height.parse().ok()?);
-    (width > 0 && height > 0).then_some((width, height))
 }
 
 #[cfg(test)]

@@ -4,35 +4,30 @@
 //! looks at its bytes. [`decode`] drives the child and feeds a [`Sink`]; see `docs/media.md`.
 
 mod attempt;
+mod child;
 mod decode;
-mod encrypted;
 mod ending;
 mod error;
-mod ffmpeg_log;
 mod filters;
 mod headers;
 mod health;
-mod image;
 mod kinds;
 mod need;
+mod picks;
 mod pipe;
 mod pool;
 mod process;
 mod protocol;
-mod reduce;
-mod sandbox;
+mod said;
+mod scale;
 mod sniff;
 mod sound;
 mod still;
 mod stream;
 mod timing;
 mod tracks;
-mod upright;
-mod video;
-mod whole;
 mod window;
 mod work;
-mod worker;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -41,6 +36,7 @@ use std::sync::Arc;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+pub use child::main as worker_main;
 pub use decode::{DecodeRequest, Outcome, decode};
 pub use error::{MAX_SAMPLE, MIN_SAMPLE, MediaError};
 pub use health::{DecoderHealth, own_worker};
@@ -49,7 +45,6 @@ pub use pool::{DecodePool, Lane, PoolLimits, Seat};
 pub use still::{Probe, probe, thumbnail_jpeg};
 pub use stream::{Cancel, CancelGuard, Flow, MediaInfo, Sink};
 pub use work::WorkLimits;
-pub use worker::main as worker_main;
 
 /// Caps that hold for every decode.
 #[derive(Debug, Clone)]
@@ -157,10 +152,11 @@ pub fn open_media(path: &Path) -> Result<File, MediaError> {
 /// See [`crate::fuzz`].
 #[cfg(test)]
 pub(crate) mod fuzzed {
-    use super::ffmpeg_log::FfmpegLog;
+    use super::MAX_SAMPLE;
+    use super::child::ffmpeg;
     use super::pipe::{FrameReader, SoundReader};
     use super::protocol::{Engine, Reply, Request, Started, Streams, Task};
-    use super::{MAX_SAMPLE, video};
+    use super::said::FfmpegLog;
 
     pub(crate) fn request_seeds() -> Vec<Vec<u8>> {
         let clips = Task::Clips {
@@ -194,8 +190,8 @@ pub(crate) mod fuzzed {
     /// What the child takes for a request makes a command line.
     pub(crate) fn request(bytes: &[u8]) {
         if let Some(request) = Request::read(bytes) {
-            let known = video::Known { demuxers: "wav", picture: false, untimed: false, plain: false };
-            let arguments = video::arguments(&request, known, 3, 4);
+            let known = ffmpeg::Known { demuxers: "wav", picture: false, untimed: false, plain: false };
+            let arguments = ffmpeg::arguments(&request, known, 3, 4);
             assert!(!arguments.is_empty());
         }
     }

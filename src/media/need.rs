@@ -4,7 +4,7 @@
 use image::{ColorType, ImageFormat};
 
 use super::headers::JpegLook;
-use super::reduce::divided;
+use super::scale::divided;
 
 const MIB: u64 = 1 << 20;
 

@@ -5,12 +5,12 @@ use std::fs::File;
 use super::attempt::with_bounds;
 use super::decode::{Budget, caps, request, survey};
 use super::filters::Shape;
+use super::picks::Picks;
 use super::pool::Seat;
 use super::process::Worker;
 use super::protocol::{Engine, Streams, Task};
 use super::stream::{Caps, Ended, Sought, collect};
 use super::timing::places_to_seek;
-use super::tracks::Picks;
 use super::{Decoder, Limits, MediaError};
 use crate::types::{AssetKind, TrackChoice};
 

@@ -9,12 +9,12 @@ use rustix::io::Errno;
 
 use super::MediaError;
 use super::filters::Shape;
+use super::picks::Picks;
 use super::pipe::{FrameReader, SoundReader};
 use super::pool::{Memory, Seat, WORKER_BYTES};
 use super::process::Worker;
 use super::protocol::{MAX_LINE_BYTES, Reply, Streams};
 use super::sound::Placer;
-use super::tracks::Picks;
 use crate::types::{AssetKind, TrackChoice};
 
 mod budget;

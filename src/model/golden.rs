@@ -10,9 +10,9 @@ use safetensors::{Dtype as StoredType, SafeTensors};
 use super::bundle::Bundle;
 use super::manifest::{Dtype, TowerSpec};
 use super::queue::Batching;
+use super::sessions::Sessions;
 use super::tokenizer::TextTokenizer;
 use super::tower::Input;
-use super::worker::Worker;
 use super::{ModelError, SpaceVectors};
 use crate::types::{Modality, Space};
 
@@ -88,7 +88,7 @@ impl GoldenSet {
     /// Runs a worker's towers on their golden inputs, one by one and in batches as in service.
     pub fn check(
         &self,
-        worker: &mut Worker,
+        worker: &mut Sessions,
         towers: &[usize],
         specs: &[TowerSpec],
         batching: &[Batching],
@@ -122,7 +122,7 @@ impl GoldenSet {
 
     fn check_tower(
         &self,
-        worker: &mut Worker,
+        worker: &mut Sessions,
         tower: usize,
         batch: usize,
         worst: &mut BTreeMap<Space, f64>,

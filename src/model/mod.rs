@@ -7,6 +7,7 @@ mod manifest;
 mod onnx;
 mod queue;
 mod runtime;
+mod sessions;
 mod timings;
 mod tokenizer;
 mod tower;

@@ -5,14 +5,13 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use ort::session::Session;
-
 use super::ModelError;
 use super::golden::{GoldenResult, GoldenSet};
 use super::manifest::TowerSpec;
 use super::queue::{Answer, Batching, Job, Queue};
 use super::runtime::SessionMaker;
-use super::tower::{Input, RowResults, Scratch, run};
+use super::sessions::Sessions;
+use super::tower::Input;
 
 /// Everything the workers share.
 pub(super) struct Shared {
@@ -24,85 +23,28 @@ pub(super) struct Shared {
     pub graphs: Vec<Vec<u8>>,
 }
 
-/// Sessions of one thread.
-pub(super) struct Worker {
-    specs: Arc<[TowerSpec]>,
-    sessions: Vec<Option<Session>>,
-    scratch: Scratch,
-}
-
-impl Worker {
-    /// Builds the sessions of some of the towers.
-    fn new(shared: &Shared, towers: &[usize]) -> Result<Self, ModelError> {
-        let mut sessions: Vec<Option<Session>> = shared.specs.iter().map(|_| None).collect();
-        for &tower in towers {
-            let spec = &shared.specs[tower];
-            sessions[tower] = Some(shared.sessions.session(spec, &shared.graphs[tower])?);
-        }
-        Ok(Self { specs: shared.specs.clone().into(), sessions, scratch: Scratch::default() })
+/// Runs one batch and answers its callers.
+fn serve(towers: &mut Sessions, jobs: Vec<Job>, queue: &Queue) {
+    let begun = Instant::now();
+    let tower = jobs.first().map_or(0, |job| job.tower);
+    let inputs: Vec<&Input> = jobs.iter().map(|job| &job.input).collect();
+    let count = inputs.len();
+    let outcome = towers.run(tower, &inputs);
+    let took = begun.elapsed();
+    queue.ran(tower, count, took);
+    let inference_secs = took.as_secs_f64();
+    let name = towers.specs[tower].modality.as_str();
+    metrics::histogram!("triptych_tower_inference_seconds", "tower" => name).record(inference_secs);
+    metrics::histogram!("triptych_tower_batch_size", "tower" => name).record(count as f64);
+    let rows = outcome.unwrap_or_else(|error| (0..count).map(|_| Err(error.clone())).collect());
+    for (job, row) in jobs.into_iter().zip(rows) {
+        let queue_secs = begun.duration_since(job.queued).as_secs_f64();
+        metrics::histogram!("triptych_tower_queue_seconds", "tower" => name).record(queue_secs);
+        let answer =
+            row.map(|vectors| Answer { vectors, queue_secs, inference_secs: inference_secs / count as f64 });
+        // The caller may have gone meanwhile; then nobody misses the answer.
+        let _ = job.reply.send(answer);
     }
-
-    /// Runs one batch; where memory did not suffice for several inputs, once more in two halves.
-    ///
-    /// # Errors
-    /// [`ModelError::TowerFailed`] where the run as a whole failed.
-    pub fn run(&mut self, tower: usize, inputs: &[&Input]) -> Result<RowResults, ModelError> {
-        match self.run_once(tower, inputs) {
-            Err(ModelError::TowerFailed { reason, .. }) if inputs.len() > 1 && is_out_of_memory(&reason) => {
-                tracing::warn!(batch = inputs.len(), reason, "out of memory in a tower; trying halves");
-                let (first, second) = inputs.split_at(inputs.len() / 2);
-                let mut rows = self.run_once(tower, first)?;
-                rows.extend(self.run_once(tower, second)?);
-                Ok(rows)
-            }
-            outcome => outcome,
-        }
-    }
-
-    fn run_once(&mut self, tower: usize, inputs: &[&Input]) -> Result<RowResults, ModelError> {
-        let spec = &self.specs[tower];
-        let session = self.sessions[tower].as_mut().ok_or(ModelError::NotSupported(spec.modality))?;
-        let scratch = &mut self.scratch;
-        // A panic must fail these callers, not take the worker away from all later ones.
-        let outcome = catch_unwind(AssertUnwindSafe(|| run(session, spec, inputs, scratch)));
-        match outcome {
-            Ok(rows) => rows.map_err(|error| ModelError::tower(spec.modality, error)),
-            Err(_) => Err(ModelError::tower(spec.modality, "it panicked")),
-        }
-    }
-
-    fn serve(&mut self, jobs: Vec<Job>, queue: &Queue) {
-        let begun = Instant::now();
-        let tower = jobs.first().map_or(0, |job| job.tower);
-        let inputs: Vec<&Input> = jobs.iter().map(|job| &job.input).collect();
-        let count = inputs.len();
-        let outcome = self.run(tower, &inputs);
-        let took = begun.elapsed();
-        queue.ran(tower, count, took);
-        let inference_secs = took.as_secs_f64();
-        let name = self.specs[tower].modality.as_str();
-        metrics::histogram!("triptych_tower_inference_seconds", "tower" => name).record(inference_secs);
-        metrics::histogram!("triptych_tower_batch_size", "tower" => name).record(count as f64);
-        let rows = outcome.unwrap_or_else(|error| (0..count).map(|_| Err(error.clone())).collect());
-        for (job, row) in jobs.into_iter().zip(rows) {
-            let queue_secs = begun.duration_since(job.queued).as_secs_f64();
-            metrics::histogram!("triptych_tower_queue_seconds", "tower" => name).record(queue_secs);
-            let answer = row.map(|vectors| Answer {
-                vectors,
-                queue_secs,
-                inference_secs: inference_secs / count as f64,
-            });
-            // The caller may have gone meanwhile; then nobody misses the answer.
-            let _ = job.reply.send(answer);
-        }
-    }
-}
-
-fn is_out_of_memory(reason: &str) -> bool {
-    let reason = reason.to_ascii_lowercase();
-    ["out of memory", "failed to allocate", "alloc_failed", "bad_alloc", "bfcarena"]
-        .iter()
-        .any(|sign| reason.contains(sign))
 }
 
 /// Workers behind one queue; dropping it ends them after their current batch.
@@ -152,7 +94,7 @@ fn work(
 ) {
     crate::native::work_in_background();
     let built = catch_unwind(AssertUnwindSafe(|| {
-        let mut worker = Worker::new(&shared, towers)?;
+        let mut worker = Sessions::new(&shared.sessions, &shared.specs, &shared.graphs, towers)?;
         let results = shared.goldens.check(&mut worker, towers, &shared.specs, &shared.batching)?;
         Ok((worker, results))
     }));
@@ -175,24 +117,6 @@ fn work(
     // Whoever loads the towers waits for the last sender to go; the graphs' bytes have served.
     drop((ready, shared));
     while let Some(jobs) = queue.take(&batching) {
-        worker.serve(jobs, queue);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn messages_about_memory_are_told_from_others() {
-        for message in [
-            "Non-zero status code: /bfc_arena.cc BFCArena::AllocateRawInternal Available memory of 0",
-            "Failed to allocate memory for requested buffer of size 1073741824",
-            "CUDNN failure 4002: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED ALLOC_FAILED",
-            "CUDA failure 2: out of memory",
-        ] {
-            assert!(is_out_of_memory(message), "{message}");
-        }
-        assert!(!is_out_of_memory("Got invalid dimensions for input: frames"));
+        serve(&mut worker, jobs, queue);
     }
 }

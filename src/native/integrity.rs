@@ -11,7 +11,7 @@ use std::path::Path;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::{FFMPEG, NativeError, ONNXRUNTIME, installed_version};
+use super::{FFMPEG, NativeError, ONNXRUNTIME};
 
 /// What `scripts/fetch_native.py` unpacks: package and version, machine, file.
 const PINS: &str = include_str!("../../scripts/native_pins.json");
@@ -78,6 +78,14 @@ fn pin_of(path: &Path) -> Option<Pin> {
     let package = installed_version(path)?;
     let pins: Pins = serde_json::from_str(PINS).ok()?;
     pins.get(&package)?.get(ARCH)?.get(path.file_name()?.to_str()?).cloned()
+}
+
+/// The package a part was installed from, such as `onnxruntime 1.32.0`, if `make native` put it there.
+#[must_use]
+pub fn installed_version(part: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(part.parent()?.join("VERSION")).ok()?;
+    Some(text.trim().chars().filter(|c| !c.is_control()).take(100).collect())
+        .filter(|s: &String| !s.is_empty())
 }
 
 fn sha256(file: &mut File) -> std::io::Result<String> {

@@ -9,8 +9,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 pub use cuda::{CudaLack, CudaProblem, cuda_problem};
-pub use integrity::{verify_cuda_providers, verify_ffmpeg, verify_onnxruntime};
-pub use probe::{OLDEST_ONNXRUNTIME_MINOR, ffmpeg_version, installed_version, onnxruntime_version};
+pub use integrity::{installed_version, verify_cuda_providers, verify_ffmpeg, verify_onnxruntime};
+pub use probe::{OLDEST_ONNXRUNTIME_MINOR, ffmpeg_version, onnxruntime_version};
 
 /// How much less of a contended processor such work gets.
 const BACKGROUND_NICE: i32 = 5;

@@ -130,14 +130,6 @@ fn output_of(path: &Path, argument: &str) -> Result<String, String> {
     }
 }
 
-/// The package a part was installed from, such as `onnxruntime 1.32.0`, if `make native` put it there.
-#[must_use]
-pub fn installed_version(part: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(part.parent()?.join("VERSION")).ok()?;
-    Some(text.trim().chars().filter(|c| !c.is_control()).take(100).collect())
-        .filter(|s: &String| !s.is_empty())
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;

@@ -2,7 +2,18 @@
 //! clamped, f32, truncated to u8; then the centre crop. Byte for byte the reference's rule, so no
 //! library's resize will do. Only what the crop keeps is computed.
 
-use super::bars::Part;
+/// A part of a frame, in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Columns left of it.
+    pub left: usize,
+    /// Rows above it.
+    pub top: usize,
+    /// Its width.
+    pub width: usize,
+    /// Its height.
+    pub height: usize,
+}
 
 /// A prepared resize and crop for frames of one size.
 #[derive(Debug, Clone)]

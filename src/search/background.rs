@@ -13,10 +13,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use serde::{Deserialize, Serialize};
 
 use super::SearchError;
-use super::hubs::Bank;
+use super::bank::{Bank, BankQuery};
 use crate::catalog::Catalog;
 use crate::index::{IndexSet, Neighbour, SearchParams};
-use crate::types::{AssetId, ClipId, Embedding, Modality, Space, Track};
+use crate::types::{AssetId, ClipId, Modality, Space, Track};
 
 /// How near to a clip's best query another one comes that describes it too. Measured, docs/search.md.
 const DESCRIBES: f32 = 0.025;
@@ -38,15 +38,6 @@ pub struct Lane {
     pub space: Space,
     /// Track looked at.
     pub target: Track,
-}
-
-/// One query of a bank.
-#[derive(Debug, Clone, PartialEq)]
-pub struct BankQuery {
-    /// Its vector.
-    pub vector: Embedding,
-    /// The asset it was taken from, whose clips are no answers to it.
-    pub own: Option<AssetId>,
 }
 
 /// What a bank of queries says of a library.

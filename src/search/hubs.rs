@@ -4,14 +4,14 @@
 //! is one, the candidates are ranked by how much more the query says of each than the queries of a
 //! bank do. Only the order changes: scores stay cosines.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::SearchError;
-use super::background::BankQuery;
+use super::bank::Bank;
+use super::found::Found;
 use super::lookup::Lookup;
-use super::run::Found;
 use crate::types::{AssetId, ClipId, Track};
 
 /// Best hits that are ranked anew; what comes after them stays in the order of the scores, whatever
@@ -31,37 +31,26 @@ pub enum HubCorrection {
     Dis,
 }
 
-/// Queries that could be asked, and the clips that come first for them.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Bank {
-    /// The queries.
-    pub queries: Vec<BankQuery>,
-    /// The best clip of each.
-    pub hubs: HashSet<ClipId>,
-}
-
-impl Bank {
-    /// Logarithm of what the bank says of each clip: the mean of the sharpened scores of its queries,
-    /// but for those taken from the clip's own asset.
-    fn pull(
-        &self,
-        look: &Lookup<'_>,
-        track: Track,
-        owners: &HashMap<ClipId, AssetId>,
-    ) -> Result<HashMap<ClipId, f64>, SearchError> {
-        let clips: Vec<ClipId> = owners.keys().copied().collect();
-        let mut sums: HashMap<ClipId, (f64, u32)> = HashMap::with_capacity(clips.len());
-        for query in &self.queries {
-            for found in look.index.scores(track, &look.space, &query.vector, &clips)? {
-                if query.own.is_none() || query.own != owners.get(&found.clip).copied() {
-                    let (sum, count) = sums.entry(found.clip).or_default();
-                    *sum += (SHARPNESS * f64::from(found.score)).exp();
-                    *count += 1;
-                }
+/// Logarithm of what the bank says of each clip: the mean of the sharpened scores of its queries,
+/// but for those taken from the clip's own asset.
+fn pull(
+    bank: &Bank,
+    look: &Lookup<'_>,
+    track: Track,
+    owners: &HashMap<ClipId, AssetId>,
+) -> Result<HashMap<ClipId, f64>, SearchError> {
+    let clips: Vec<ClipId> = owners.keys().copied().collect();
+    let mut sums: HashMap<ClipId, (f64, u32)> = HashMap::with_capacity(clips.len());
+    for query in &bank.queries {
+        for found in look.index.scores(track, &look.space, &query.vector, &clips)? {
+            if query.own.is_none() || query.own != owners.get(&found.clip).copied() {
+                let (sum, count) = sums.entry(found.clip).or_default();
+                *sum += (SHARPNESS * f64::from(found.score)).exp();
+                *count += 1;
             }
         }
-        Ok(sums.into_iter().map(|(clip, (sum, count))| (clip, (sum / f64::from(count)).ln())).collect())
     }
+    Ok(sums.into_iter().map(|(clip, (sum, count))| (clip, (sum / f64::from(count)).ln())).collect())
 }
 
 /// Ranks the best hits anew where the first of them is a hub; whether they were.
@@ -81,8 +70,9 @@ pub(super) fn correct(look: &Lookup<'_>, ranked: &mut [Found]) -> Result<bool, S
         }
         // What one track's bank says cannot be weighed against nothing.
         let Some(bank) = look.bank(*track) else { return Ok(false) };
-        pulls
-            .extend(bank.pull(look, *track, &owners)?.into_iter().map(|(clip, pull)| ((*track, clip), pull)));
+        pulls.extend(
+            pull(bank, look, *track, &owners)?.into_iter().map(|(clip, pull)| ((*track, clip), pull)),
+        );
     }
     let value = |found: &Found| {
         let matched = found.matched;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::background::{Distributions, Lane};
-use super::hubs::Bank;
+use super::bank::Bank;
 use super::query::Combined;
 use super::{Fuse, SearchError};
 use crate::index::{ClipFilter, IndexError, IndexSet, Neighbour, SearchParams};

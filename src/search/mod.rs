@@ -1,6 +1,8 @@
 //! Queries to ranked hits: which space, which tracks, how scores are fused.
 
 mod background;
+mod bank;
+mod found;
 mod hubs;
 mod lookup;
 mod moments;
@@ -20,8 +22,9 @@ use crate::index::{IndexError, IndexSet, SearchParams};
 use crate::store::Damage;
 use crate::types::{AssetId, AssetKind, Modality, Space, TimeSpan, Track};
 
-pub use background::{Background, Backgrounds, BankQuery, Distributions, Lane, MOST_WORDS, background};
-pub use hubs::{Bank, CANDIDATES as HUB_CANDIDATES, HubCorrection};
+pub use background::{Background, Backgrounds, Distributions, Lane, MOST_WORDS, background};
+pub use bank::{Bank, BankQuery};
+pub use hubs::{CANDIDATES as HUB_CANDIDATES, HubCorrection};
 pub use plan::{Comparable, plan};
 pub use query::combined;
 pub use run::{MAX_LIMIT, MAX_OFFSET, run};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::background::MOST_WORDS;
+use super::found::Found;
 use super::hubs::{CANDIDATES, HubCorrection, correct};
 use super::lookup::{Lookup, Match, Meaning};
 use super::moments::{Window, moments};
@@ -13,7 +14,7 @@ use super::query::{Combined, modalities};
 use super::{Corpus, Fuse, GroupBy, Hit, MATCHES_FROM, SearchError, SearchRequest, SearchResponse};
 use crate::catalog::{AssetEntry, Catalog, Selection};
 use crate::index::ClipFilter;
-use crate::types::{AssetId, ClipId, Modality, TimeSpan};
+use crate::types::{AssetId, ClipId, Modality};
 
 /// Most hits of one page.
 pub const MAX_LIMIT: usize = 1000;
@@ -134,13 +135,6 @@ fn filter(catalog: &Catalog, selection: &Selection, excluded: &[AssetId]) -> Opt
         }
         Selection::Except(ids) => Some(ClipFilter::Except([ids.as_slice(), &gone].concat())),
     }
-}
-
-/// What a hit is made of.
-pub(super) struct Found {
-    pub asset: Arc<AssetEntry>,
-    pub matched: Match,
-    span: TimeSpan,
 }
 
 fn hit(rank: usize, found: Found, look: &Lookup<'_>) -> Hit {

@@ -4,7 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use triptych::preprocess::ClipTensors;
-use triptych::preprocess::bars::{Lit, Part};
+use triptych::preprocess::bars::Lit;
+use triptych::preprocess::frames::Part;
 use triptych::types::TimeSpan;
 
 use super::*;

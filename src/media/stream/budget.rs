@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use super::{Cancel, Pump};
 use crate::media::MediaError;
-use crate::media::filters::VideoLine;
 use crate::media::need;
 use crate::media::process::Worker;
 use crate::media::protocol::{Failure, Streams};
+use crate::media::said::VideoLine;
 use crate::media::tracks::{self, Decision};
 use crate::media::work::{process_cpu, thread_cpu};
 use crate::types::TrackKind;

@@ -4,11 +4,13 @@
 use std::time::Instant;
 
 use super::{Caps, Misplaced};
-use crate::media::ffmpeg_log::FfmpegLog;
-use crate::media::filters::{Shape, VideoLine};
+use crate::media::filters::Shape;
+use crate::media::picks::Picks;
 use crate::media::process::Exit;
 use crate::media::protocol::{Engine, Failure, Started, Streams};
-use crate::media::tracks::{self, Picks, Wanted};
+use crate::media::said::FfmpegLog;
+use crate::media::said::VideoLine;
+use crate::media::tracks::{self, Wanted};
 use crate::types::{AssetKind, TrackInfo};
 
 /// What is known of a file when its first data arrive.
@@ -78,6 +80,14 @@ pub struct Ended {
 }
 
 impl Ended {
+    /// Where to seek next, of `places` tries.
+    pub fn next_place(&self, place: usize, places: usize) -> Option<usize> {
+        match self.misplaced? {
+            Misplaced::Late => Some(place + 1).filter(|next| *next < places),
+            Misplaced::Unfindable => Some(places - 1),
+        }
+    }
+
     pub(super) fn new(caps: &Caps) -> Self {
         Self {
             streams: caps.streams,
@@ -161,7 +171,11 @@ impl Ended {
             has_audio: ffmpeg
                 && self.log.audio_streams > 0
                 && matches!(self.streams, Streams::Both | Streams::Audio),
-            tracks: if self.is_picture() { Vec::new() } else { self.picks().list(&self.log, true, true) },
+            tracks: if self.is_picture() {
+                Vec::new()
+            } else {
+                tracks::list(self.picks(), &self.log, true, true)
+            },
         })
     }
 

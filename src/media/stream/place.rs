@@ -1,6 +1,6 @@
 //! Whether a child that was told to seek has come to a place from which the wanted part can be read.
 
-use super::{Ended, Pump, read};
+use super::{Pump, read};
 use crate::media::MediaError;
 use crate::media::process::Worker;
 use crate::media::protocol::{Started, Streams};
@@ -92,15 +92,5 @@ impl Pump<'_> {
     /// Whether sound is there that need not be waited for.
     pub(super) fn sound_is_held(&self) -> bool {
         self.sound_open && (!self.held.is_empty() || self.sound_done)
-    }
-}
-
-impl Ended {
-    /// Where to seek next, of `places` tries.
-    pub fn next_place(&self, place: usize, places: usize) -> Option<usize> {
-        match self.misplaced? {
-            Misplaced::Late => Some(place + 1).filter(|next| *next < places),
-            Misplaced::Unfindable => Some(places - 1),
-        }
     }
 }

@@ -1,52 +1,16 @@
 //! A look at all candidates: which of them are films, and which are heard.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 
-use super::{FfmpegLog, MAX_STREAMS, Stream, TrackKind, bit, of_kind, preferred, sound_rank, streams_of};
+use super::{of_kind, preferred, sound_rank};
+use crate::media::picks::{bit, streams_of};
+use crate::media::said::{FfmpegLog, PICTURE_BASE, SOUND_BASE, STREAM_STEP, Seen, Stream};
+use crate::types::TrackKind;
 
 /// Packets of pictures are told one in so many.
 const PACKETS_STEP: u64 = 16;
 /// Peaks below this are silence, dB of full scale: codecs leave no zeros.
 const SILENCE_DB: &str = "-80dB";
-/// What is added in the log to the numbers that a survey prints, and how far apart streams are.
-pub(super) const PICTURE_BASE: i64 = 6_000_000_000_000_000;
-pub(super) const SOUND_BASE: i64 = 7_000_000_000_000_000;
-pub(super) const STREAM_STEP: i64 = 1_000_000_000_000;
-
-/// What a survey has found so far.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Seen {
-    /// Packets of each stream of pictures, one in so many told.
-    pub(super) packets: BTreeMap<u16, u64>,
-    /// Streams in which something can be heard.
-    pub(super) heard: u64,
-}
-
-impl Seen {
-    /// Takes a number of the log, if it is of a survey.
-    pub fn take(&mut self, number: i64) -> bool {
-        let (base, picture) = if number < SOUND_BASE { (PICTURE_BASE, true) } else { (SOUND_BASE, false) };
-        let Some(offset) = number.checked_sub(base).filter(|offset| *offset >= 0) else { return false };
-        let Some(index) = u16::try_from(offset / STREAM_STEP).ok().filter(|index| *index < MAX_STREAMS)
-        else {
-            return false;
-        };
-        if picture {
-            let packets = (offset % STREAM_STEP).unsigned_abs() + 1;
-            let most = self.packets.entry(index).or_default();
-            *most = packets.max(*most);
-        } else {
-            self.heard |= bit(index);
-        }
-        true
-    }
-
-    pub(super) fn packets(&self, stream: &Stream) -> u64 {
-        self.packets.get(&stream.info.index).copied().unwrap_or(0)
-    }
-}
-
 /// What ffmpeg is asked in a survey: outputs, one for each stream.
 pub fn survey_words(pictures: u64, sounds: u64) -> Vec<String> {
     let mut words = Vec::new();

@@ -2,8 +2,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::survey::{PICTURE_BASE, SOUND_BASE, STREAM_STEP};
 use super::*;
+use crate::media::picks::streams_of;
+use crate::media::said::{PICTURE_BASE, SOUND_BASE, STREAM_STEP};
 
 #[derive(Deserialize)]
 struct Row {
@@ -60,34 +61,6 @@ fn trainer_and_server_choose_the_same_tracks() {
             other @ Decision::NoSuch(..) => panic!("{}: {other:?}", row.name),
         }
     }
-}
-
-#[test]
-fn streams_are_read_whatever_a_file_writes_there() {
-    let line = "  Stream #0:12[0x2](a\u{1b}[2Jb): Audio: opus, 48000 Hz, 5.1(side), fltp (default) (comment)";
-    let stream = Stream::read(line).unwrap();
-    let info = &stream.info;
-    assert_eq!((info.index, info.channels, info.sample_rate_hz), (12, Some(6), Some(48_000)));
-    assert_eq!((info.language.as_deref(), info.default, stream.lesser), (Some("a[2Jb"), true, true));
-    for (layout, count) in [
-        ("mono", Some(1)),
-        ("7.1.4", Some(12)),
-        ("quad(side)", Some(4)),
-        ("24 channels (FL+FR)", Some(24)),
-        ("hexadecagonal", Some(16)),
-        ("fltp", None),
-        ("9.9.999", None),
-    ] {
-        assert_eq!(channels(layout), count, "{layout}");
-    }
-    for junk in
-        ["  Stream #0:: Audio: ", "  Stream #0:64: Audio: aac", "  Stream #0:1", "Stream #0:1: Audio: a"]
-    {
-        assert_eq!(Stream::read(junk), None, "{junk}");
-    }
-    let long = format!("  Stream #0:1({}): Data: {}", "x".repeat(999), "y".repeat(999));
-    let info = Stream::read(&long).unwrap().info;
-    assert_eq!((info.language.unwrap().len(), info.codec.len()), (16, 32));
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::{Lit, Part};
-use crate::preprocess::frames::Resizer;
+use super::Lit;
+use crate::preprocess::frames::{Part, Resizer};
 
 /// What the frames of one window may take, bytes; larger ones are divided first.
 const WINDOW_BYTES: usize = 128 << 20;

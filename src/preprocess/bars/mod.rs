@@ -7,21 +7,10 @@ use std::sync::Arc;
 
 pub use held::Held;
 
+use super::frames::Part;
+
 /// What each channel of a black pixel is at most.
 const BLACK: u8 = 16;
-
-/// A part of a frame, in pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Part {
-    /// Columns left of it.
-    pub left: usize,
-    /// Rows above it.
-    pub top: usize,
-    /// Its width.
-    pub width: usize,
-    /// Its height.
-    pub height: usize,
-}
 
 /// How many pixels of each row and column are not black; over several frames, the most in any of them.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,22 +11,9 @@ use image::{DynamicImage, ImageBuffer};
 use mozjpeg::Decompress;
 use mozjpeg::decompress::{DecompressStarted, Format};
 
-use super::protocol::Failure;
-use super::worker::Refusal;
-
-/// The smallest of 1, 2, 4 … by which a picture must be divided to have at most `max_pixels`.
-pub fn divisor(width: u32, height: u32, max_pixels: u64) -> u32 {
-    let fits = |by: &u32| {
-        let (width, height) = divided(width, height, *by);
-        u64::from(width) * u64::from(height) <= max_pixels.max(1)
-    };
-    [1, 2, 4, 8, 16, 32].into_iter().find(fits).unwrap_or(64)
-}
-
-/// A size divided, rounded up.
-pub fn divided(width: u32, height: u32, by: u32) -> (u32, u32) {
-    (width.div_ceil(by), height.div_ceil(by))
-}
+use super::job::Refusal;
+use crate::media::protocol::Failure;
+use crate::media::scale::divided;
 
 /// A JPEG at half, a quarter or an eighth of its size. Where its data end early the rest is grey.
 pub fn jpeg(mut media: &File, by: u32) -> Result<DynamicImage, Refusal> {
@@ -84,19 +71,4 @@ fn printed(pixels: &[u8]) -> Vec<u8> {
     let light = |ink: u8, black: u8| (u16::from(ink) * u16::from(black) / 255) as u8;
     let (inks, _) = pixels.as_chunks::<4>();
     inks.iter().flat_map(|[c, m, y, k]| [light(*c, *k), light(*m, *k), light(*y, *k)]).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_picture_is_divided_until_it_fits() {
-        let frame = 8192 * 4320;
-        assert_eq!(divisor(8192, 4320, frame), 1);
-        assert_eq!(divisor(8193, 4320, frame), 2);
-        assert_eq!(divisor(12_000, 9000, frame), 2);
-        assert_eq!(divisor(16_320, 12_240, frame), 4);
-        assert_eq!(divided(12_001, 9000, 2), (6001, 4500));
-    }
 }

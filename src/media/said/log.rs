@@ -5,9 +5,9 @@
 
 use std::collections::VecDeque;
 
-use super::filters::{Source, VideoLine};
-use super::sound::Places;
-use super::tracks::{MAX_STREAMS, Seen, Stream};
+use super::{Seen, Stream, VideoLine};
+use crate::media::picks::{MAX_STREAMS, Source};
+use crate::media::sound::Places;
 
 /// Longest line looked at, bytes; the rest of a line is dropped.
 const MAX_LINE: usize = 2048;

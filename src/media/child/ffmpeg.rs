@@ -3,10 +3,10 @@
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 
-use super::filters::{Shape, Source};
-use super::protocol::{Request, Streams, Task};
-use super::tracks::{self, Heard};
-use super::{sound, timing};
+use crate::media::filters::Shape;
+use crate::media::picks::{Heard, Source, streams_of};
+use crate::media::protocol::{Request, Streams, Task};
+use crate::media::{sound, timing, tracks};
 
 /// What is known of a file before ffmpeg looks at it.
 #[derive(Debug, Clone, Copy)]
@@ -139,7 +139,7 @@ impl Args {
             Heard::First => self.words("-map 0:a:0 -af").word(chain()),
             Heard::Stream(index) => self.word("-map").word(format!("0:{index}")).word("-af").word(chain()),
             Heard::Mean(mask) => {
-                let streams: Vec<_> = tracks::streams_of(mask).collect();
+                let streams: Vec<_> = streams_of(mask).collect();
                 let graph = sound::mean_of_streams(&streams, part, sample_rate_hz);
                 self.word("-filter_complex").word(graph).words("-map [mean]")
             }
@@ -161,7 +161,7 @@ impl Args {
         let heard = match shape.sound {
             Heard::First => Some("0:a:0?".to_owned()),
             Heard::Stream(index) => Some(format!("0:{index}?")),
-            Heard::Mean(mask) => tracks::streams_of(mask).next().map(|index| format!("0:{index}?")),
+            Heard::Mean(mask) => streams_of(mask).next().map(|index| format!("0:{index}?")),
         };
         for track in [Some(seen), heard].into_iter().flatten() {
             self.word("-map").word(track);

@@ -1,6 +1,6 @@
 //! Whether a file's tracks are encrypted: ffmpeg would take what it cannot read for damage.
 
-use super::window::Window;
+use crate::media::window::Window;
 
 /// Boxes and elements looked at.
 const MAX_PARTS: u32 = 100_000;

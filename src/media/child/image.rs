@@ -7,11 +7,12 @@ use image::codecs::jpeg::JpegEncoder;
 use image::metadata::Orientation;
 use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
-use super::headers::JpegLook;
-use super::protocol::{Engine, Failure, Started, Task};
+use super::job::{Decoded, Job, Refusal};
+use super::reduce;
 use super::upright::{is_sideways, upright_size, write_rgb};
-use super::worker::{Decoded, Job, Refusal};
-use super::{need, reduce};
+use crate::media::headers::JpegLook;
+use crate::media::protocol::{Engine, Failure, Started, Task};
+use crate::media::{need, scale};
 use crate::types::AssetKind;
 
 /// Quality of thumbnails, 1-100.
@@ -35,7 +36,7 @@ pub fn decode(job: &mut Job, format: ImageFormat, jpeg: Option<JpegLook>) -> Res
         return Err(Refusal::new(Failure::TooManyPixels, format!("{width} x {height}")));
     }
     let file_bytes = job.media.metadata().map_err(|e| Refusal::new(Failure::Internal, e))?.len();
-    let by = reduce::divisor(width, height, job.request.max_pixels);
+    let by = scale::divisor(width, height, job.request.max_pixels);
     let need = need::picture(format, size, color, file_bytes, jpeg, by);
     let child_bytes = need.child.saturating_mul(job.request.memory_factor);
     job.reserve(child_bytes, need.server)?;

@@ -1,7 +1,16 @@
 //! The child's side: take one file and one request, lock the door, decode.
 
+mod encrypted;
+pub mod ffmpeg;
+mod image;
+mod job;
+mod reduce;
+mod sandbox;
+mod upright;
+mod whole;
+
 use std::fs::File;
-use std::io::{IoSliceMut, Read, Seek, SeekFrom, Write};
+use std::io::{IoSliceMut, Read, Seek, SeekFrom};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -11,70 +20,14 @@ use std::process::{Command, ExitCode};
 use rustix::io::FdFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use super::protocol::{Engine, Failure, GO, MAX_LINE_BYTES, Reply, Request, Started, Streams, Task};
+use self::ffmpeg::Known;
+use self::job::{Decoded, Job, Refusal};
+use super::headers;
+use super::protocol::{Engine, Failure, MAX_LINE_BYTES, Reply, Request, Started, Streams, Task};
 use super::sniff::{SNIFF_BYTES, Sniffed, sniff};
 use super::sound::{self, Examined};
-use super::video::{self, Known};
 use super::window::Window;
-use super::{encrypted, headers, image, sandbox, whole};
 use crate::types::AssetKind;
-
-/// Why the child stops without an output.
-#[derive(Debug)]
-pub struct Refusal {
-    pub failure: Failure,
-    pub detail: String,
-}
-
-impl Refusal {
-    pub fn new(failure: Failure, detail: impl std::fmt::Display) -> Self {
-        // Details may quote the file: keep them short.
-        Self { failure, detail: detail.to_string().chars().take(200).collect() }
-    }
-}
-
-/// What an in-process decoder found.
-pub enum Decoded {
-    /// Everything was written; so many packets did not decode.
-    Done { damaged: u64 },
-    /// ffmpeg may know better, with these demuxers.
-    TryFfmpeg(&'static str),
-}
-
-/// One request being served.
-pub struct Job {
-    pub media: File,
-    pub sound: Option<File>,
-    pub control: UnixStream,
-    pub request: Request,
-    landlock: bool,
-}
-
-impl Job {
-    /// Tells the parent that decoding starts.
-    pub fn start(&mut self, mut started: Started) -> Result<(), Refusal> {
-        started.landlock = self.landlock;
-        self.say(&Reply::Started(started))
-    }
-
-    /// Waits until the parent has set memory aside, and is held to it from then on.
-    pub fn reserve(&mut self, child_bytes: u64, server_bytes: u64) -> Result<(), Refusal> {
-        self.say(&Reply::Need { child_bytes, server_bytes })?;
-        let mut answer = [0];
-        let internal = |e: &dyn std::fmt::Display| Refusal::new(Failure::Internal, e);
-        self.control.read_exact(&mut answer).map_err(|e| internal(&e))?;
-        if answer != [GO] {
-            return Err(internal(&"the answer about memory is malformed"));
-        }
-        sandbox::limit_data(child_bytes, self.request.address_space_bytes).map_err(|e| internal(&e))
-    }
-
-    fn say(&mut self, reply: &Reply) -> Result<(), Refusal> {
-        let mut line = serde_json::to_vec(reply).map_err(|e| Refusal::new(Failure::Internal, e))?;
-        line.push(b'\n');
-        self.control.write_all(&line).map_err(|e| Refusal::new(Failure::Internal, e))
-    }
-}
 
 /// Runs the child to its end. Standard input must be the parent's socket.
 #[must_use]
@@ -221,7 +174,7 @@ fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, found: Exa
             rustix::io::fcntl_setfd(pipe, FdFlags::empty())?;
         }
         let known = Known { demuxers, picture, untimed, plain };
-        Ok(video::arguments(&job.request, known, job.media.as_raw_fd(), sound))
+        Ok(ffmpeg::arguments(&job.request, known, job.media.as_raw_fd(), sound))
     };
     let arguments = match prepare() {
         Ok(arguments) => arguments,

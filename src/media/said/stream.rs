@@ -1,0 +1,158 @@
+//! What ffmpeg says of one stream.
+
+use crate::media::picks::MAX_STREAMS;
+use crate::types::{TrackInfo, TrackKind};
+
+/// What ffmpeg says of one stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stream {
+    pub info: TrackInfo,
+    /// Commentary, or made for people who do not see or hear: no choice of ours where there is another one.
+    pub lesser: bool,
+    /// What the container calls a codec that ffmpeg does not know.
+    pub tag: Option<String>,
+}
+
+/// Marks of tracks that are `lesser`.
+const LESSER: [&str; 8] = [
+    "(comment)",
+    "(hearing impaired)",
+    "(visual impaired)",
+    "(descriptions)",
+    "(karaoke)",
+    "(lyrics)",
+    "(clean effects)",
+    "(still image)",
+];
+/// Marks of pictures that are no film.
+const COVERS: [&str; 2] = ["(attached pic)", "(timed thumbnails)"];
+
+impl Stream {
+    /// Reads `  Stream #0:1[0x2](eng): Audio: aac (LC) (mp4a / 0x6134706D), 48000 Hz, stereo, fltp (default)`.
+    pub fn read(line: &str) -> Option<Self> {
+        let rest = line.strip_prefix("  Stream #0:")?;
+        let kinds = [
+            (": Video: ", TrackKind::Video),
+            (": Audio: ", TrackKind::Audio),
+            (": Subtitle: ", TrackKind::Subtitle),
+            (": Data: ", TrackKind::Data),
+            (": Attachment: ", TrackKind::Data),
+            (": Unknown: ", TrackKind::Data),
+        ];
+        let found = kinds.iter().filter_map(|(mark, kind)| Some((rest.find(mark)?, *mark, *kind)));
+        let (at, mark, kind) = found.min_by_key(|(at, ..)| *at)?;
+        let (head, text) = (&rest[..at], &rest[at + mark.len()..]);
+        let digits = head.find(|c: char| !c.is_ascii_digit()).unwrap_or(head.len());
+        let index = head[..digits].parse().ok().filter(|index| *index < MAX_STREAMS)?;
+        let language = head.rsplit_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+        let marked = |marks: &[&str]| marks.iter().any(|mark| text.contains(mark));
+        let kind = if kind == TrackKind::Video && marked(&COVERS) { TrackKind::Cover } else { kind };
+        let codec = text.split([' ', ',']).next().unwrap_or_default();
+        let mut info = TrackInfo {
+            index,
+            kind,
+            codec: cleaned(codec, 32),
+            language: language.map(|text| cleaned(text, 16)).filter(|text| !text.is_empty() && text != "und"),
+            title: None,
+            channels: None,
+            sample_rate_hz: None,
+            width: None,
+            height: None,
+            default: text.contains("(default)"),
+            used: false,
+        };
+        if kind == TrackKind::Audio {
+            let mut parts = text.split(", ");
+            info.sample_rate_hz = parts.find_map(|part| part.strip_suffix(" Hz")?.parse().ok());
+            info.channels = parts.next().and_then(channels);
+        } else if matches!(kind, TrackKind::Video | TrackKind::Cover) {
+            let size = super::VideoLine::read(line).and_then(|video| video.shown_size());
+            (info.width, info.height) = size.unzip();
+        }
+        Some(Self { info, lesser: marked(&LESSER), tag: tag(text) })
+    }
+
+    /// Takes a line of what the container says of the stream.
+    pub fn take_word(&mut self, line: &str) {
+        let Some(("title", value)) = line.split_once(':').map(|(name, value)| (name.trim(), value.trim()))
+        else {
+            return;
+        };
+        self.info.title =
+            self.info.title.take().or_else(|| Some(cleaned(value, 100)).filter(|t| !t.is_empty()));
+    }
+
+    pub fn has_codec(&self) -> bool {
+        !matches!(self.info.codec.as_str(), "none" | "unknown" | "")
+    }
+
+    /// For a person: `track 0, codec h264`, `track 1, unknown codec "XYZW"`.
+    pub fn called(&self) -> String {
+        let index = self.info.index;
+        match (&self.tag, self.has_codec()) {
+            (_, true) => format!("track {index}, codec {}", self.info.codec),
+            (Some(tag), false) => format!("track {index}, unknown codec \"{tag}\""),
+            (None, false) => format!("track {index}, unknown codec"),
+        }
+    }
+}
+
+/// The four characters of `h264 (High) (avc1 / 0x31637661), yuv420p`.
+fn tag(text: &str) -> Option<String> {
+    let (before, _) = text.split_once(" / 0x")?;
+    Some(cleaned(before.rsplit_once('(')?.1, 16)).filter(|tag| !tag.is_empty())
+}
+
+/// A file's text as far as it may be shown.
+pub fn cleaned(text: &str, most: usize) -> String {
+    text.chars().filter(|c| !c.is_control()).take(most).collect::<String>().trim().to_owned()
+}
+
+/// How many channels a layout of this name has.
+fn channels(layout: &str) -> Option<u16> {
+    let word = layout.split([' ', '(', ',']).next().unwrap_or_default();
+    match word {
+        "mono" => Some(1),
+        "stereo" | "downmix" | "binaural" => Some(2),
+        "quad" => Some(4),
+        "hexagonal" => Some(6),
+        "octagonal" | "cube" => Some(8),
+        "hexadecagonal" => Some(16),
+        _ if word.contains('.') => word.split('.').map(|part| part.parse::<u8>().ok().map(u16::from)).sum(),
+        _ => word.parse().ok().filter(|_| layout.contains("channels")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_are_read_whatever_a_file_writes_there() {
+        let line =
+            "  Stream #0:12[0x2](a\u{1b}[2Jb): Audio: opus, 48000 Hz, 5.1(side), fltp (default) (comment)";
+        let stream = Stream::read(line).unwrap();
+        let info = &stream.info;
+        assert_eq!((info.index, info.channels, info.sample_rate_hz), (12, Some(6), Some(48_000)));
+        assert_eq!((info.language.as_deref(), info.default, stream.lesser), (Some("a[2Jb"), true, true));
+        for (layout, count) in [
+            ("mono", Some(1)),
+            ("7.1.4", Some(12)),
+            ("quad(side)", Some(4)),
+            ("24 channels (FL+FR)", Some(24)),
+            ("hexadecagonal", Some(16)),
+            ("fltp", None),
+            ("9.9.999", None),
+        ] {
+            assert_eq!(channels(layout), count, "{layout}");
+        }
+        for junk in
+            ["  Stream #0:: Audio: ", "  Stream #0:64: Audio: aac", "  Stream #0:1", "Stream #0:1: Audio: a"]
+        {
+            assert_eq!(Stream::read(junk), None, "{junk}");
+        }
+        let long = format!("  Stream #0:1({}): Data: {}", "x".repeat(999), "y".repeat(999));
+        let info = Stream::read(&long).unwrap().info;
+        assert_eq!((info.language.unwrap().len(), info.codec.len()), (16, 32));
+    }
+}

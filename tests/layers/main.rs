@@ -1,0 +1,207 @@
+//! Holds the structure of ARCHITECTURE.md: a layer uses only the layers before it, no files import each other in a
+//! circle, the decode child knows nothing of the server, and rooms stay small.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod rules;
+mod source;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use self::rules::{KNOWN_CIRCLES, circles, leaks_of_the_child, upward};
+use self::source::Crate;
+
+/// Lines that a folder of `src/` may have, with the folders in it.
+const MOST_LINES: usize = 13_000;
+
+fn rust_files(dir: &Path, into: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_files(&path, into);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            into.push(path);
+        }
+    }
+}
+
+fn sources() -> Vec<(PathBuf, String)> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    rust_files(&src, &mut files);
+    let relative = |file: &PathBuf| file.strip_prefix(&src).unwrap().to_owned();
+    files.iter().map(|file| (relative(file), fs::read_to_string(file).unwrap())).collect()
+}
+
+fn whole() -> Crate {
+    Crate::new(sources())
+}
+
+#[test]
+fn imports_go_one_way() {
+    let found = upward(&whole());
+    assert!(found.is_empty(), "imports against the direction:\n{}", found.join("\n"));
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let found = circles(&whole());
+    let new: Vec<_> = found.iter().filter(|(folder, _)| !KNOWN_CIRCLES.contains(&folder.as_str())).collect();
+    assert!(
+        new.is_empty(),
+        "circles:\n{}",
+        new.iter().map(|(_, lines)| lines.as_str()).collect::<Vec<_>>().join("\n")
+    );
+    for known in KNOWN_CIRCLES {
+        let count = found.iter().filter(|(folder, _)| folder == known).count();
+        assert_eq!(count, 1, "{known}: the list of known circles is stale, or there is another one");
+    }
+}
+
+#[test]
+fn the_decode_child_knows_nothing_of_the_server() {
+    let found = leaks_of_the_child(&whole());
+    assert!(found.is_empty(), "imports of the server's side in src/media/child:\n{}", found.join("\n"));
+}
+
+#[test]
+fn folders_stay_small() {
+    let mut lines = std::collections::BTreeMap::<String, usize>::new();
+    for (path, text) in sources() {
+        if path.components().count() > 1 {
+            let folder = path.iter().next().unwrap().to_string_lossy().into_owned();
+            *lines.entry(folder).or_default() += text.lines().count();
+        }
+    }
+    lines.retain(|_, lines| *lines > MOST_LINES);
+    assert!(lines.is_empty(), "folders of more than {MOST_LINES} lines: {lines:?}");
+}
+
+mod forms {
+    //! Every form of a bad import is seen.
+
+    use super::*;
+
+    fn tree(files: &[(&str, &str)]) -> Crate {
+        Crate::new(files.iter().map(|(path, text)| (PathBuf::from(path), (*text).to_owned())))
+    }
+
+    fn upward_from_media(text: &str) -> usize {
+        upward(&tree(&[
+            ("lib.rs", "pub mod http; pub mod media; pub mod types;"),
+            ("http/mod.rs", "mod serve; pub use serve::Serve; pub fn start() {}"),
+            ("http/serve.rs", "pub struct Serve;"),
+            ("media/mod.rs", "mod decode;"),
+            ("media/decode.rs", text),
+            ("types.rs", "pub struct Id;"),
+        ]))
+        .len()
+    }
+
+    #[test]
+    fn plain_grouped_renamed_and_glob_imports() {
+        assert_eq!(upward_from_media("use crate::http::Serve;"), 1);
+        assert_eq!(upward_from_media("use crate::{http::start, types::Id};"), 1);
+        assert_eq!(upward_from_media("use crate::{types::Id, http};\nfn f() { http::start() }"), 1);
+        assert_eq!(upward_from_media("use crate::http as other;\nfn f() { other::start() }"), 1);
+        assert_eq!(upward_from_media("use crate::http::*;\nfn f(_: Serve) {}"), 1);
+        assert_eq!(upward_from_media("use crate::http::{self};\nfn f() { http::start() }"), 1);
+        assert_eq!(upward_from_media("use crate::types::Id;"), 0);
+    }
+
+    #[test]
+    fn relative_paths() {
+        assert_eq!(upward_from_media("use super::super::http::start;"), 1);
+        assert_eq!(upward_from_media("fn f() { super::super::http::start() }"), 1);
+        assert_eq!(upward_from_media("mod inner { use super::super::super::http::start; }"), 1);
+    }
+
+    #[test]
+    fn paths_in_code_types_macros_and_attributes() {
+        assert_eq!(upward_from_media("fn f() { crate::http::start() }"), 1);
+        assert_eq!(upward_from_media("struct S { serve: crate::http::Serve }"), 1);
+        assert_eq!(upward_from_media("impl From<crate::http::Serve> for u8 { }"), 1);
+        assert_eq!(upward_from_media("fn f() { println!(\"{:?}\", crate::http::start()) }"), 1);
+        assert_eq!(
+            upward_from_media("#[derive(X)] struct S { #[serde(with = \"crate::http::start\")] a: u8 }"),
+            1
+        );
+    }
+
+    #[test]
+    fn a_name_handed_on_by_another_is_of_its_own_file() {
+        let handed_on = [
+            ("lib.rs", "mod http; mod media; mod types;"),
+            ("http.rs", "pub struct Serve;"),
+            ("types.rs", "pub use crate::http::Serve;"),
+            ("media.rs", "use crate::types::Serve;"),
+        ];
+        let found = upward(&tree(&handed_on));
+        assert_eq!(found.len(), 2, "who hands it on, and who takes it: {found:?}");
+    }
+
+    #[test]
+    fn comments_strings_and_tests_are_no_imports() {
+        assert_eq!(upward_from_media("//! see crate::http::start\n/* crate::http::start() */ fn f() {}"), 0);
+        assert_eq!(upward_from_media("fn f() -> &'static str { \"crate http start\" }"), 0);
+        assert_eq!(upward_from_media("#[cfg(test)] mod tests { use crate::http::start; }"), 0);
+        assert_eq!(upward_from_media("#[cfg(test)] use crate::http::start;"), 0);
+    }
+
+    #[test]
+    fn circles_of_two_and_of_three_and_through_a_parent() {
+        let two = [
+            ("lib.rs", "mod a; mod b;"),
+            ("a.rs", "use crate::b::B; pub struct A;"),
+            ("b.rs", "pub struct B; use super::a::A;"),
+        ];
+        assert_eq!(circles(&tree(&two)).len(), 1);
+        let three = [
+            ("lib.rs", "mod a; mod b; mod c;"),
+            ("a.rs", "use crate::b::B; pub struct A;"),
+            ("b.rs", "pub struct B; fn f() { crate::c::c() }"),
+            ("c.rs", "pub fn c() { let _: crate::a::A; }"),
+        ];
+        assert_eq!(circles(&tree(&three)).len(), 1);
+        let parent = [
+            ("lib.rs", "mod a;"),
+            ("a/mod.rs", "mod b; pub const LIMIT: u8 = 1; fn f() { b::work() }"),
+            ("a/b.rs", "use super::LIMIT; pub fn work() {}"),
+        ];
+        assert_eq!(circles(&tree(&parent)).len(), 0, "what a folder's files share lies in its mod.rs");
+        let cousins = [
+            ("lib.rs", "mod a;"),
+            ("a/mod.rs", "mod b; mod c; pub use b::B; pub use c::C;"),
+            ("a/b.rs", "use super::C; pub struct B(C);"),
+            ("a/c.rs", "use super::B; pub struct C(Option<Box<B>>);"),
+        ];
+        assert_eq!(circles(&tree(&cousins)).len(), 1, "through names that a face hands on");
+        let facade = [
+            ("lib.rs", "mod a;"),
+            ("a/mod.rs", "mod b; mod c; pub use b::B; pub use c::C;"),
+            ("a/b.rs", "pub struct B;"),
+            ("a/c.rs", "use super::B; pub struct C(B);"),
+        ];
+        assert_eq!(circles(&tree(&facade)).len(), 0, "a face that hands names on is no part of a circle");
+    }
+
+    #[test]
+    fn the_child_may_not_use_its_parent() {
+        let files = |text| {
+            [
+                ("lib.rs", "mod media;"),
+                ("media/mod.rs", "mod child; mod pool; mod protocol; pub use pool::Pool;"),
+                ("media/pool.rs", "pub struct Pool;"),
+                ("media/protocol.rs", "pub struct Request;"),
+                ("media/child/mod.rs", text),
+            ]
+        };
+        assert_eq!(leaks_of_the_child(&tree(&files("use super::Pool;"))).len(), 1);
+        assert_eq!(
+            leaks_of_the_child(&tree(&files("use super::{pool, protocol};\nfn f(_: pool::Pool) {}"))).len(),
+            1
+        );
+        assert_eq!(leaks_of_the_child(&tree(&files("use super::protocol::Request;"))).len(), 0);
+    }
+}

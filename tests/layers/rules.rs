@@ -1,0 +1,142 @@
+//! What the structure must hold, as sentences about what does not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::source::{Crate, Module};
+
+/// Layers from the bottom up; modules in one entry may not use each other. `config` holds flags made of lower
+/// layers' types and is read by the outermost ones only.
+const LAYERS: &[&[&str]] = &[
+    &["types", "native", "telemetry", "fail_points"],
+    &["outbound"],
+    &["media"],
+    &["preprocess"],
+    &["model"],
+    &["embed"],
+    &["ledger", "store"],
+    &["catalog"],
+    &["index"],
+    &["search"],
+    &["jobs"],
+    &["library"],
+    &["access"],
+    &["http", "config"],
+    &["cli"],
+];
+/// Above all layers.
+const OUTSIDE: &[&str] = &["lib", "main", "fuzz", ""];
+
+/// What runs in the server's process alone: a decode child that used it would bring it into the sandbox.
+const SERVER_SIDE: &[&str] = &["attempt", "decode", "health", "pipe", "pool", "process", "still", "stream"];
+
+fn layer_of(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|modules| modules.contains(&module))
+}
+
+fn top(module: &Module) -> &str {
+    module.first().map_or("", String::as_str)
+}
+
+/// Imports of a layer above, or beside.
+pub fn upward(tree: &Crate) -> Vec<String> {
+    let mut found = Vec::new();
+    for module in tree.files.keys() {
+        let name = top(module);
+        if layer_of(name).is_none() && !OUTSIDE.contains(&name) {
+            found.push(format!("{}: the module has no layer", tree.path(module).display()));
+        }
+    }
+    for (module, (path, source)) in &tree.files {
+        let Some(own) = layer_of(top(module)) else { continue };
+        // Also what is only handed on.
+        let all = source.imports.iter().map(|import| &import.path).chain(&source.paths);
+        let used: BTreeSet<&str> = BTreeSet::new();
+        let used = all.filter_map(|path| tree.definer(module, path)).fold(used, |mut used, definer| {
+            used.extend(LAYERS.iter().copied().flatten().copied().filter(|layer| *layer == top(&definer)));
+            used
+        });
+        for used in used.into_iter().filter(|used| *used != top(module)) {
+            if layer_of(used).is_some_and(|layer| layer >= own) {
+                found.push(format!("{} uses {used}", path.display()));
+            }
+        }
+    }
+    found
+}
+
+/// Folders whose files still import each other in a circle. None may be added, and one that is open goes.
+pub const KNOWN_CIRCLES: &[&str] = &["http", "library", "store"];
+
+/// Files that import each other in a circle: the folder they are in, and the arrows inside it.
+pub fn circles(tree: &Crate) -> Vec<(String, String)> {
+    let mut arrows = tree.arrows();
+    // A folder's `mod.rs` holds the words that its files share: what they take from it counts for no circle.
+    for (from, to) in &mut arrows {
+        to.retain(|to, _| !from.starts_with(to));
+    }
+    let mut found = Vec::new();
+    for group in strongly_connected(&arrows) {
+        let mut lines = vec![format!("{} files:", group.len())];
+        for from in &group {
+            for (to, names) in arrows.get(from).into_iter().flatten().filter(|(to, _)| group.contains(*to)) {
+                let names: Vec<_> = names.iter().map(String::as_str).collect();
+                lines.push(format!(
+                    "  {} -> {}: {}",
+                    tree.path(from).display(),
+                    tree.path(to).display(),
+                    names.join(", ")
+                ));
+            }
+        }
+        let folder = group.first().map_or("", top).to_owned();
+        found.push((folder, lines.join("\n")));
+    }
+    found
+}
+
+type Arrows = BTreeMap<Module, BTreeMap<Module, BTreeSet<String>>>;
+
+/// Groups of more than one file that reach each other.
+fn strongly_connected(arrows: &Arrows) -> Vec<BTreeSet<Module>> {
+    let reach = |from: &Module| {
+        let (mut seen, mut ahead) = (BTreeSet::new(), vec![from.clone()]);
+        while let Some(at) = ahead.pop() {
+            for next in arrows.get(&at).into_iter().flat_map(BTreeMap::keys) {
+                if seen.insert(next.clone()) {
+                    ahead.push(next.clone());
+                }
+            }
+        }
+        seen
+    };
+    let reached: BTreeMap<Module, BTreeSet<Module>> =
+        arrows.keys().map(|module| (module.clone(), reach(module))).collect();
+    let mut groups: Vec<BTreeSet<Module>> = Vec::new();
+    for (module, seen) in &reached {
+        if seen.contains(module) && !groups.iter().any(|group| group.contains(module)) {
+            let back = |other: &&Module| reached.get(*other).is_some_and(|seen| seen.contains(module));
+            groups.push(seen.iter().filter(back).cloned().collect());
+        }
+    }
+    groups
+}
+
+/// What the code of the decode child takes from the server's side of `media`.
+pub fn leaks_of_the_child(tree: &Crate) -> Vec<String> {
+    let is = |module: &Module, second: &[&str]| {
+        top(module) == "media" && module.get(1).is_some_and(|name| second.contains(&name.as_str()))
+    };
+    let mut found = Vec::new();
+    for (from, to) in tree.arrows() {
+        for (to, names) in to.into_iter().filter(|(to, _)| is(&from, &["child"]) && is(to, SERVER_SIDE)) {
+            let names: Vec<_> = names.into_iter().collect();
+            found.push(format!(
+                "{} -> {}: {}",
+                tree.path(&from).display(),
+                tree.path(&to).display(),
+                names.join(", ")
+            ));
+        }
+    }
+    found
+}
