@@ -32,6 +32,7 @@ lint: venv
 	cargo clippy --locked --all-targets -- -D warnings
 	$(VENV)/bin/ruff check trainer tests scripts
 	$(VENV)/bin/ruff format --check trainer tests scripts
+	$(VENV)/bin/python scripts/check_links.py
 
 test-rust: native
 	cargo test --locked
@@ -45,7 +46,7 @@ test-trainer: venv native test-server
 	cd trainer && OMP_NUM_THREADS=1 TRIPTYCH_BIN=target/debug/triptych \
 		../$(VENV)/bin/python -m pytest -q -rs -n 2 --dist loadfile
 
-# The published networks at their full size; minutes, and gigabytes. Prints the table of docs/mmv.md.
+# The published networks at their full size; minutes, and gigabytes. Prints the table of docs/measurements/models.md.
 test-full: venv native test-server
 	cd trainer && TRIPTYCH_BIN=target/debug/triptych ../$(VENV)/bin/python -m pytest -q -rs -s -m full
 
@@ -80,7 +81,7 @@ test-otlp: native
 	cargo clippy --locked --features otlp --lib --bins -- -D warnings
 	cargo test --locked --features otlp --test http_keys -- traces
 
-# Figures of docs/reliability.md; minutes each. TRIPTYCH_BIN=target/release/triptych measures what people run.
+# Figures of docs/measurements/load.md; minutes each. TRIPTYCH_BIN=target/release/triptych measures what people run.
 test-slow-clients test-overload test-memory: test-%: native
 	cargo test --locked --test http_load $(LOAD_$*) -- --ignored --nocapture --test-threads 1
 LOAD_slow-clients = slow::

@@ -1,5 +1,5 @@
 //! Copies of a store, deletion in bulk and space given back, beside writers and readers. The measured
-//! figures of docs/operations.md: `cargo test --test store_upkeep -- --ignored --nocapture`.
+//! figures of docs/measurements/upkeep.md: `cargo test --test store_upkeep -- --ignored --nocapture`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -248,7 +248,7 @@ async fn measured<T>(what: &str, store: &Arc<SqliteStore>, upkeep: impl Future<O
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "minutes; prints the figures of docs/operations.md"]
+#[ignore = "minutes; prints the figures of docs/measurements/upkeep.md"]
 async fn upkeep_of_a_hundred_thousand_clips() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let store = Arc::new(open(&dir.path().join("data")).await);

@@ -208,12 +208,11 @@ fn a_receiver_that_is_gone_is_not_asked_again() {
     assert_eq!(error_of(server.post(&missing, &json!({}))), (404, "not_found".to_owned()));
 }
 
-/// The receiver that docs/operations.md shows.
+/// The receiver that docs/operations/webhooks.md shows.
 #[test]
 fn the_documented_receiver_verifies() {
-    let docs = std::fs::read_to_string(manifest_dir().join("docs/operations.md")).unwrap();
-    let webhooks = docs.split("\n## Webhooks\n").nth(1).unwrap();
-    let code = webhooks.split("```python\n").nth(1).unwrap().split("```").next().unwrap();
+    let docs = std::fs::read_to_string(manifest_dir().join("docs/operations/webhooks.md")).unwrap();
+    let code = docs.split("```python\n").nth(1).unwrap().split("```").next().unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let run = |secret: &str| {

@@ -1,6 +1,6 @@
 //! What searches need to know of assets and clips besides vectors, in memory: times, names, metadata,
 //! and which assets have which value. Derived from the store and rebuilt from it at start, as an
-//! index is; why it is not asked of the store each time is in docs/index.md.
+//! index is; why it is not asked of the store each time is in docs/storage-and-index.md.
 
 mod column;
 mod fields;

@@ -15,8 +15,8 @@ use super::rows::{Rows, Slot, View};
 use super::{ClipFilter, IndexError, Neighbour, SearchParams, VectorIndex};
 use crate::types::{ClipId, Embedding};
 
-/// Vectors from which on a graph costs less CPU than the scan: measured, see docs/index.md for the
-/// numbers and how to repeat them.
+/// Vectors from which on a graph costs less CPU than the scan: measured, see docs/measurements/index.md for
+/// the numbers and how to repeat them.
 pub const GRAPH_FROM: usize = 25_000;
 
 /// One (track, space) of a library.

@@ -306,7 +306,7 @@ fn explain_cuda(error: ModelError, native: &NativeParts) -> ModelError {
 
 /// Most inputs of one run, where they do not take too long (`Queue::ran`). On the CPU a video gains
 /// nothing from company, sound and text do (benches/towers.rs). On CUDA everything does: eight clips of
-/// the paper's size, which are 128 MiB, reach 85 % of what 32 do (docs/benchmarks.md).
+/// the paper's size, which are 128 MiB, reach 85 % of what 32 do (docs/measurements/gpu.md).
 fn batching(place: Place, spec: &TowerSpec) -> Batching {
     match place {
         Place::Cpu => {

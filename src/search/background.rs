@@ -18,7 +18,7 @@ use crate::catalog::Catalog;
 use crate::index::{IndexSet, Neighbour, SearchParams};
 use crate::types::{AssetId, ClipId, Modality, Space, Track};
 
-/// How near to a clip's best query another one comes that describes it too. Measured, docs/search.md.
+/// How near to a clip's best query another one comes that describes it too. See docs/search.md.
 const DESCRIBES: f32 = 0.025;
 /// Best clips looked at for each query of a bank.
 const DEPTH: usize = 64;

@@ -1,6 +1,6 @@
 """The published networks at their full width, at 200 pixels and at an odd size, in every form:
 PyTorch, ONNX Runtime and a real server against the restatement in f64. `make test-full`; prints the
-agreement table of docs/mmv.md."""
+agreement table of docs/measurements/models.md."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -91,5 +91,5 @@ class Content:
     f16_weights: bool = False
     """Keep in f16 what f16 holds exactly (see `folding.in_f16_values`); computed in f32."""
     form: str = "auto"
-    """How an S3D is written: `2d` is faster on CPUs, `3d` on CUDA (docs/benchmarks.md). `auto`:
-    `3d` in fp16, which is for CUDA, and `2d` otherwise."""
+    """How an S3D is written: `2d` is faster on CPUs, `3d` on CUDA
+    (docs/measurements/gpu.md). `auto`: `3d` in fp16, which is for CUDA, and `2d` otherwise."""

@@ -14,7 +14,7 @@ use crate::store::{StorageFull, StoreError};
 use crate::types::ModelId;
 
 /// Larger than SQLite's default: four vectors of 2 KB share a page instead of one, so the file is
-/// 20 % smaller and scans nearly twice as fast (docs/index.md).
+/// 20 % smaller and scans nearly twice as fast (docs/measurements/index.md).
 const PAGE_BYTES: u32 = 16_384;
 /// Readers side by side; each is a thread of its own.
 const READERS: u32 = 4;
