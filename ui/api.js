@@ -41,7 +41,7 @@ import { call, callJson, jsonBody, sendFile } from "./http.js";
  *
  * @typedef {object} Job
  * @property {string} id
- * @property {"queued"|"running"|"done"|"failed"|"cancelled"} state
+ * @property {"queued"|"running"|"paused"|"done"|"failed"|"cancelled"} state
  * @property {string | null} path
  * @property {{code: string, message: string} | null} error
  * @property {number} items_total

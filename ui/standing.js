@@ -14,7 +14,14 @@ const words = /** @type {HTMLInputElement} */ (byId("standing-words"));
 const heard = /** @type {HTMLInputElement} */ (byId("standing-sounds"));
 const old = /** @type {HTMLInputElement} */ (byId("standing-old"));
 const list = byId("standing");
-/** @type {Map<string, ReturnType<typeof card>>} */
+/**
+ * One query as shown.
+ * @typedef {object} Card
+ * @property {HTMLElement} item
+ * @property {(now: StandingQuery) => void} draw
+ */
+
+/** @type {Map<string, Card>} */
 const cards = new Map();
 const { onClick, onSubmit } = acts(byId("standing-problem"));
 
@@ -49,7 +56,10 @@ function state(now) {
   return now.can_match ? "Watching" : "The library is too small yet to be sure of anything";
 }
 
-/** @param {StandingQuery} begun */
+/**
+ * @param {StandingQuery} begun
+ * @returns {Card}
+ */
 function card(begun) {
   const name = title(begun);
   const say = el("p", { class: "about", role: "status" });
