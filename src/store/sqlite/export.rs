@@ -43,26 +43,35 @@ pub async fn open(
     }))
 }
 
+macro_rules! select {
+    ($of:literal) => {
+        concat!(
+            "SELECT clips.id, assets.id AS asset_id, clips.asset, start_secs, end_secs, agreement, clips.crc,
+                 assets.name, assets.sha256, assets.kind
+             FROM clips JOIN assets ON assets.n = clips.asset
+             WHERE clips.id > ?1 AND assets.state IN ('ready', 'partial') ",
+            $of,
+            " ORDER BY clips.id LIMIT ?2"
+        )
+    };
+}
+
+const OF_ALL: &str = select!("AND ?3 IS NULL");
+/// By the index of an asset's clips: with one statement for both, every clip of the library was walked over.
+pub(super) const OF_ASSET: &str = select!("AND clips.asset = (SELECT n FROM assets WHERE id = ?3)");
+
 #[async_trait]
 impl ClipCursor for Cursor {
     async fn next(&mut self, limit: u32) -> Result<Vec<ExportedClip>, StoreError> {
+        let mut found: Vec<ExportedClip> = Vec::new();
         loop {
-            let rows = sqlx::query(
-                "SELECT clips.id, assets.id AS asset_id, clips.asset, start_secs, end_secs, agreement, clips.crc,
-                     assets.name, assets.sha256, assets.kind
-                 FROM clips JOIN assets ON assets.n = clips.asset
-                 WHERE clips.id > ?1 AND assets.state IN ('ready', 'partial')
-                     AND (?3 IS NULL OR clips.asset = (SELECT n FROM assets WHERE id = ?3))
-                 ORDER BY clips.id LIMIT ?2",
-            )
-            .bind(self.after)
-            .bind(limit)
-            .bind(self.asset.as_deref())
-            .fetch_all(&mut self.connection)
-            .await?;
-            let Some(last) = rows.last() else { return Ok(Vec::new()) };
-            self.after = last.try_get("id")?;
-            let mut found = Vec::with_capacity(rows.len());
+            let wanted = limit.saturating_sub(u32::try_from(found.len()).unwrap_or(limit));
+            let rows = sqlx::query(if self.asset.is_some() { OF_ASSET } else { OF_ALL })
+                .bind(self.after)
+                .bind(wanted)
+                .bind(self.asset.as_deref())
+                .fetch_all(&mut self.connection)
+                .await?;
             for row in &rows {
                 match exported(row) {
                     Ok(clip) => found.push(clip),
@@ -70,9 +79,12 @@ impl ClipCursor for Cursor {
                     Err(error) => return Err(error),
                 }
             }
-            self.add_vectors(&mut found).await?;
-            // A page of damaged rows alone is not the end.
-            if !found.is_empty() {
+            if let Some(last) = rows.last() {
+                self.after = last.try_get("id")?;
+            }
+            // Damaged rows were left out: others take their places.
+            if rows.len() < wanted as usize || found.len() >= limit as usize {
+                self.add_vectors(&mut found).await?;
                 return Ok(found);
             }
         }
