@@ -26,8 +26,9 @@ pub(super) const PAGE_OF_STATE: &str =
     "SELECT * FROM jobs WHERE state = ?3 AND n < ?1 ORDER BY n DESC LIMIT ?2";
 pub(super) const COUNTS: &str = "SELECT state, COUNT(*) FROM jobs GROUP BY state";
 const ITEMS: &str = "SELECT * FROM job_items WHERE job = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
-pub(super) const ITEMS_OF_STATE: &str =
-    "SELECT * FROM job_items WHERE job = ?1 AND state = ?4 AND seq > ?2 ORDER BY seq LIMIT ?3";
+/// INDEXED BY: SQLite would walk the whole job by its key.
+pub(super) const ITEMS_OF_STATE: &str = "SELECT * FROM job_items INDEXED BY job_items_state
+     WHERE job = ?1 AND state = ?4 AND seq > ?2 ORDER BY seq LIMIT ?3";
 /// Takes the next item. CROSS JOIN and INDEXED BY: SQLite keeps this order, live jobs first.
 pub(super) const CLAIM: &str = "UPDATE job_items SET state = 'running'
      WHERE (job, seq) = (
