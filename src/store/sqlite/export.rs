@@ -222,4 +222,23 @@ mod tests {
         assert_eq!(one.next(9).await.unwrap().len(), 1);
         assert_eq!(store.export(None, ClipId(0)).await.unwrap().next(99).await.unwrap().len(), 7);
     }
+
+    #[tokio::test]
+    async fn a_damaged_clip_does_not_end_a_page_early() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(dir.path(), &ModelId("m".into())).await.unwrap();
+        let (a, b) = (asset(&store, "a", 9).await, asset(&store, "b", 2).await);
+        finish(&store, a).await;
+        finish(&store, b).await;
+        {
+            let mut writer = store.writer().await.unwrap();
+            sqlx::query("UPDATE clips SET crc = 1 WHERE id IN (2, 3)").execute(&mut *writer).await.unwrap();
+        }
+        let mut cursor = store.export(Some(a), ClipId(0)).await.unwrap();
+        let first = cursor.next(4).await.unwrap();
+        assert_eq!(first.iter().map(|found| found.clip.id.0).collect::<Vec<_>>(), [1, 4, 5, 6]);
+        assert!(first.iter().all(|found| found.vectors.len() == 2));
+        assert_eq!(cursor.next(4).await.unwrap().len(), 3);
+        assert_eq!((cursor.next(4).await.unwrap().len(), cursor.left_out()), (0, 2));
+    }
 }

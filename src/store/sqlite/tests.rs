@@ -242,6 +242,30 @@ async fn a_thousand_assets_page_newest_first() {
     assert_eq!(every.len(), 999);
 }
 
+#[tokio::test]
+async fn tracks_of_clips_are_told_without_their_vectors() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).await;
+    let (asset, _) = store.begin_asset(new_asset("a")).await.unwrap();
+    let of = |tracks: &[Track], at: usize| {
+        let mut clip = clip(at);
+        clip.vectors.retain(|(track, ..)| tracks.contains(track));
+        clip
+    };
+    let clips = [of(&Track::ALL, 0), of(&[Track::Audio], 1), of(&[Track::Video], 2), of(&[], 3)];
+    store.add_clips(asset.id, &clips).await.unwrap();
+    {
+        // Vectors that cannot be read name their tracks all the same.
+        let mut writer = store.writer().await.unwrap();
+        sqlx::query("UPDATE vectors SET data = x'00'").execute(&mut *writer).await.unwrap();
+    }
+    let found = store.clips_with_tracks(asset.id).await.unwrap();
+    let tracks: Vec<_> =
+        found.iter().map(|(clip, tracks)| (clip.span.start_secs, tracks.as_slice())).collect();
+    let (both, sound, picture) = (&Track::ALL[..], &[Track::Audio][..], &[Track::Video][..]);
+    assert_eq!(tracks, [(0.0, both), (1.0, sound), (2.0, picture), (3.0, &[][..])]);
+}
+
 fn items(n: usize) -> Vec<NewItem> {
     (0..n).map(|i| NewItem::new(format!("/f{i}"), json!({ "i": i }))).collect()
 }
