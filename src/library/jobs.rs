@@ -353,3 +353,25 @@ fn manifest_error(error: ManifestError) -> LibraryError {
         ManifestError::Line { .. } => LibraryError::BadManifest(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::SqliteStore;
+    use crate::types::ModelId;
+
+    #[tokio::test]
+    async fn rates_are_counted_from_the_start_for_every_job_that_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(dir.path(), &ModelId("m".into())).await.unwrap();
+        let item = [NewItem::new("/f".into(), serde_json::json!({}))];
+        let oldest = store.create_job("index", &Value::Null, &item, None).await.unwrap().id;
+        for _ in 0..1000 {
+            store.create_job("index", &Value::Null, &[], None).await.unwrap();
+        }
+        let ended = store.list_jobs(None, None, 1).await.unwrap()[0].id;
+        let baselines = Baselines::of_unfinished(&store).await.unwrap();
+        assert!(baselines.get(oldest).is_some());
+        assert!(baselines.get(ended).is_none());
+    }
+}
