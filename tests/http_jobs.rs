@@ -364,3 +364,73 @@ fn a_failure_that_may_pass_is_put_off_and_tried_again() {
     assert_eq!(ok_json(server.delete(&format!("/v1/jobs/{}", id(&job))))["state"], "cancelled");
     eventually("its item is cancelled", || (server.items(id(&job))[0]["state"] == "cancelled").then_some(()));
 }
+
+/// Jobs and items of another time, put into a data folder beside the server.
+fn add_history(data: &Path, jobs: u32, items: u32) {
+    use sqlx::Connection;
+    let url = format!("sqlite://{}", data.join("triptych.db").display());
+    let statements = [
+        "WITH RECURSIVE many (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM many WHERE i < ?1)
+         INSERT INTO jobs (id, kind, request, state, items_total, created_unix_ms, ended_unix_ms)
+         SELECT printf('job_0190000000007000800000000%07x', i), 'index',
+             json_object('type', 'index', 'path', '/old', 'metadata', json_object('note', printf('%.*c', 400, 'x'))),
+             CASE i % 3 WHEN 0 THEN 'failed' WHEN 1 THEN 'done' ELSE 'cancelled' END, 1, 1, 1 FROM many",
+        "WITH RECURSIVE many (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM many WHERE i < ?1 - 1)
+         INSERT INTO job_items (job, seq, path, metadata, state)
+         SELECT 1, i, '/old/' || i, '{}', CASE WHEN i % 200 = 199 THEN 'failed' ELSE 'done' END FROM many",
+    ];
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let mut db = sqlx::SqliteConnection::connect(&url).await.unwrap();
+        let mut tx = db.begin().await.unwrap();
+        for (sql, count) in statements.into_iter().zip([jobs, items]) {
+            sqlx::query(sql).bind(count).execute(&mut *tx).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        db.close().await.unwrap();
+    });
+}
+
+#[test]
+fn a_long_history_of_jobs_is_counted_whole_and_listed_page_by_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let options = || Options::default().data(&data).root(dir.path());
+    Server::start(options()).stop();
+    add_history(&data, 3000, 20_000);
+    let server = Server::start(options());
+
+    assert_eq!(server.get_json("/v1/stats")["jobs"]["failed"], 1000);
+    let metrics = server.get("/metrics").text().unwrap();
+    for state in ["done", "failed", "cancelled"] {
+        assert!(metrics.contains(&format!("triptych_jobs{{state=\"{state}\"}} 1000\n")), "{metrics}");
+    }
+
+    let first = server.get_json("/v1/jobs");
+    assert_eq!((first["data"].as_array().unwrap().len(), first["next"].is_string()), (50, true));
+    let body = json!({"type": "index", "files": [{"path": dir.path().join("none.mp4")}]});
+    let mut seen = Vec::new();
+    let mut url = "/v1/jobs?limit=400".to_owned();
+    loop {
+        let page = server.get_json(&url);
+        seen.extend(page["data"].as_array().unwrap().iter().map(|job| id(job).to_owned()));
+        // New ones come while pages are read.
+        assert_eq!(server.post("/v1/jobs", &body).status(), 202);
+        let Some(next) = page["next"].as_str() else { break };
+        url = format!("/v1/jobs?limit=400&after={next}");
+    }
+    assert_eq!((seen.len(), seen.iter().collect::<HashSet<_>>().len()), (3000, 3000));
+    assert!(seen.is_sorted_by(|a, b| a > b), "newest first");
+    let failed = server.get_json("/v1/jobs?state=cancelled&limit=1000");
+    assert_eq!((failed["data"].as_array().unwrap().len(), &failed["next"]), (1000, &Value::Null));
+    assert!(failed["data"].as_array().unwrap().iter().all(|job| job["state"] == "cancelled"));
+
+    let oldest = seen.last().unwrap();
+    let page = |query: &str| server.get_json(&format!("/v1/jobs/{oldest}/items?state=failed&{query}"));
+    let items = page("limit=60");
+    assert_eq!((items["data"].as_array().unwrap().len(), &items["next"]), (60, &json!("11999")));
+    let rest = page("limit=60&after=11999");
+    assert_eq!((rest["data"].as_array().unwrap().len(), &rest["next"]), (40, &Value::Null));
+    for bad in ["/v1/jobs?limit=0", "/v1/jobs?limit=1001", "/v1/jobs?after=x", "/v1/jobs?state=lost"] {
+        assert_eq!(error_of(server.get(bad)).0, 400, "{bad}");
+    }
+}

@@ -85,7 +85,7 @@ async fn acknowledged_clips_survive_kill_9() {
         }
         // Transactions are whole: clips come in threes, and each has its vector.
         assert_eq!(found.len() % 3, 0);
-        assert_eq!(store.totals().await.unwrap().1, found.len() as u64);
+        assert_eq!(store.totals().await.unwrap().clips, found.len() as u64);
         assert_eq!(store.unfinished_assets().await.unwrap().len() as i32, round + 1);
         store.close().await.unwrap();
     }

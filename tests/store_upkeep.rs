@@ -111,7 +111,7 @@ async fn assets_go_together_and_their_space_is_given_back() {
     assert!(gone[0].owned_path.as_deref().unwrap().ends_with("-0011aabb") && gone[1].owned_path.is_none());
     assert!(store.sequence().await.unwrap() > sequence);
     store.delete_assets(&ids[2..30]).await.unwrap();
-    assert_eq!(store.totals().await.unwrap().0, 10);
+    assert_eq!(store.totals().await.unwrap().assets, 10);
     assert_eq!(store.vector_census(Track::Video, &Space::new("fine")).await.unwrap().0, 500);
 
     let free = store.space().await.unwrap().free_bytes;
@@ -137,7 +137,7 @@ async fn assets_go_together_and_their_space_is_given_back() {
     assert!(store.asset(ids[31]).await.unwrap().path.starts_with("/old/"));
     store.close().await.unwrap();
     let store = SqliteStore::open_locked(dir.path(), None).await.unwrap();
-    assert_eq!(store.totals().await.unwrap().0, 10);
+    assert_eq!(store.totals().await.unwrap().assets, 10);
 }
 
 #[tokio::test]

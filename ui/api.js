@@ -171,9 +171,13 @@ export function startJob(path, recursive) {
   return callJson("/v1/jobs", { ...init, headers: { ...init.headers, "Idempotency-Key": token } });
 }
 
-/** @returns {Promise<Job[]>} */
-export async function listJobs() {
-  return (await callJson("/v1/jobs?limit=6", { quiet: true })).data;
+/**
+ * @param {string | null} [after] `next` of the page before
+ * @returns {Promise<{data: Job[], next: string | null}>}
+ */
+export function listJobs(after) {
+  const from = after ? `&after=${encodeURIComponent(after)}` : "";
+  return callJson(`/v1/jobs?limit=6${from}`, { quiet: true });
 }
 
 /**

@@ -20,22 +20,45 @@ const form = /** @type {HTMLFormElement} */ (byId("folder-form"));
 const path = /** @type {HTMLInputElement} */ (byId("folder-path"));
 const deep = /** @type {HTMLInputElement} */ (byId("folder-deep"));
 const list = byId("jobs");
+const more = /** @type {HTMLButtonElement} */ (byId("jobs-more"));
+// A browser opens few connections to one server, and the rest of the page needs some of them.
+const MOST_STREAMS = 3;
 
 /** @type {Map<string, ReturnType<typeof card>>} */
 const cards = new Map();
 const { onClick, onSubmit } = acts(byId("folder-problem"));
 let onEnd = () => {};
+let streams = 0;
+/** @type {string | null} where the jobs that are not shown begin; null where all are */
+let older = null;
+let listed = false;
 
 /** @param {() => void} ended called when a job has ended */
 export function startJobs(ended) {
   onEnd = ended;
   onSubmit(form, async () => add(await startJob(path.value.trim(), deep.checked), true));
+  onClick(more, showOlder);
 }
 
 /** Shows jobs begun earlier, or elsewhere. */
 export async function refreshJobs() {
-  const found = await listJobs().catch(() => []);
-  for (const one of found.reverse()) if (!cards.has(one.id)) add(one, false);
+  const page = await listJobs().catch(() => null);
+  if (!page) return;
+  for (const one of page.data.reverse()) add(one, false);
+  if (!listed) showMoreAfter(page.next);
+  listed = true;
+}
+
+async function showOlder() {
+  const page = await listJobs(older);
+  for (const one of page.data) add(one, false, true);
+  showMoreAfter(page.next);
+}
+
+/** @param {string | null} next */
+function showMoreAfter(next) {
+  older = next;
+  more.hidden = !next;
 }
 
 /** @param {Job} shown */
@@ -44,12 +67,14 @@ const live = (shown) => ["queued", "running", "paused"].includes(shown.state);
 /**
  * @param {Job} begun
  * @param {boolean} mine whether it was begun here just now
+ * @param {boolean} [below] whether it goes below the others
  */
-function add(begun, mine) {
+function add(begun, mine, below) {
   if (cards.has(begun.id)) return;
   const made = card(begun);
   cards.set(begun.id, made);
-  list.prepend(made.item);
+  if (below) list.append(made.item);
+  else list.prepend(made.item);
   made.draw(begun);
   if (live(begun)) watch(begun.id, made);
   else if (mine) onEnd();
@@ -144,8 +169,10 @@ async function listFailures(id, box) {
 async function watch(id, { draw }) {
   const stop = new AbortController();
   let last = /** @type {Job | null} */ (null);
+  const streamed = streams < MOST_STREAMS;
+  if (streamed) streams += 1;
   try {
-    for await (const now of jobEvents(id, stop.signal)) {
+    for await (const now of streamed ? jobEvents(id, stop.signal) : []) {
       if (!now.state) continue;
       last = now;
       draw(now);
@@ -154,6 +181,7 @@ async function watch(id, { draw }) {
   } catch {
     // The events broke off; asking goes on below.
   }
+  if (streamed) streams -= 1;
   while (!last || live(last)) {
     last = await job(id).catch(() => last);
     if (last) draw(last);

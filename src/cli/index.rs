@@ -10,10 +10,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{CliError, Doors, table};
 use crate::config::{DataArgs, LimitArgs, ModelArgs, SourceArgs};
-use crate::jobs::{JobView, NameFilter};
+use crate::jobs::{ItemView, JobView, NameFilter};
 use crate::library::{JobSource, Library};
 use crate::store::{JobItem, JobRecord, WorkState};
-use crate::types::TrackChoice;
+use crate::types::{JobId, TrackChoice};
 
 /// Flags of `index`.
 #[derive(Debug, Args)]
@@ -53,7 +53,9 @@ pub struct IndexArgs {
 }
 
 /// Most files that the summary lists of a kind.
-const MOST_LISTED: usize = 100;
+const MOST_LISTED: u64 = 100;
+/// Items that are read at a time.
+const ITEMS_A_PAGE: u32 = 1000;
 
 /// Runs `index`. Exit status 0 also where some files failed: they are listed; 2 where none was indexed.
 pub async fn run(args: IndexArgs) -> Result<ExitCode, CliError> {
@@ -67,17 +69,14 @@ pub async fn run(args: IndexArgs) -> Result<ExitCode, CliError> {
     let library = super::open_library(&args.model, &args.data, &args.limits, doors).await?;
     let job = library.start_index_job(source, serde_json::json!({}), None).await?;
     let job = follow(&library, job, !args.json).await?;
-    let items =
-        library.store().job_items(job.id, -1, u32::MAX).await.map_err(crate::library::LibraryError::from)?;
+    let told = if args.json {
+        say_json(&library, &job).await
+    } else {
+        summary(&library, &job).await.map(|text| say!("{text}"))
+    };
     library.calibrate_if_due().await?;
     library.shutdown().await?;
-    let view = JobView::from(&job);
-    if args.json {
-        let items: Vec<_> = items.iter().map(crate::jobs::ItemView::from).collect();
-        say!("{:#}", serde_json::json!({ "job": view, "items": items }));
-    } else {
-        say!("{}", summary(&view, &items));
-    }
+    told?;
     Ok(ExitCode::from(if job.state == WorkState::Failed { 2 } else { 0 }))
 }
 
@@ -148,7 +147,50 @@ pub async fn follow(library: &Arc<Library>, job: JobRecord, bar: bool) -> Result
     }
 }
 
-fn summary(view: &JobView, items: &[JobItem]) -> String {
+/// The job and its items as one JSON object, written page by page: a job may have a million items.
+async fn say_json(library: &Library, job: &JobRecord) -> Result<(), CliError> {
+    let indented =
+        |value: &serde_json::Value, by: &str| format!("{value:#}").replace('\n', &format!("\n{by}"));
+    say!("{{\n  \"items\": [");
+    let mut items = Items::of(library, job, None);
+    let mut waiting = items.next().await?;
+    while let Some(item) = waiting {
+        waiting = items.next().await?;
+        let item = serde_json::json!(ItemView::from(&item));
+        say!("    {}{}", indented(&item, "    "), if waiting.is_some() { "," } else { "" });
+    }
+    say!("  ],\n  \"job\": {}\n}}", indented(&serde_json::json!(JobView::from(job)), "  "));
+    Ok(())
+}
+
+/// The items of a job, one after another.
+struct Items<'a> {
+    library: &'a Library,
+    job: JobId,
+    state: Option<WorkState>,
+    after: i64,
+    page: std::vec::IntoIter<JobItem>,
+    at_end: bool,
+}
+
+impl<'a> Items<'a> {
+    fn of(library: &'a Library, job: &JobRecord, state: Option<WorkState>) -> Self {
+        Self { library, job: job.id, state, after: -1, page: Vec::new().into_iter(), at_end: false }
+    }
+
+    async fn next(&mut self) -> Result<Option<JobItem>, CliError> {
+        if self.page.len() == 0 && !self.at_end {
+            let page = self.library.job_items(self.job, self.state, self.after, ITEMS_A_PAGE).await?;
+            self.at_end = page.len() < ITEMS_A_PAGE as usize;
+            self.after = page.last().map_or(self.after, |item| item.seq);
+            self.page = page.into_iter();
+        }
+        Ok(self.page.next())
+    }
+}
+
+async fn summary(library: &Library, job: &JobRecord) -> Result<String, CliError> {
+    let view = JobView::from(job);
     let mut text = format!(
         "{} of {} files indexed, {} clips, {} of media, {:.1} hours of media per hour",
         view.items_done,
@@ -160,20 +202,27 @@ fn summary(view: &JobView, items: &[JobItem]) -> String {
     if let Some(error) = &view.error {
         text += &format!("\nerror[{}]: {}", error.code, error.message);
     }
-    for (state, what) in
-        [(WorkState::Failed, "failed"), (WorkState::Done, "partial"), (WorkState::Skipped, "skipped")]
-    {
-        let told = items.iter().filter(|item| item.state == state);
-        let told: Vec<_> = told.filter_map(|item| Some((&item.path, item.error.as_ref()?))).collect();
-        if !told.is_empty() {
-            text += &format!("\n{} {what}:", told.len());
+    for (state, what, count) in [
+        (WorkState::Failed, "failed", view.items_failed),
+        (WorkState::Done, "partial", view.items_partial),
+        (WorkState::Skipped, "skipped", view.items_skipped),
+    ] {
+        if count == 0 {
+            continue;
         }
-        for (path, (code, message)) in told.iter().take(MOST_LISTED) {
-            text += &format!("\n{what}: {} [{code}] {message}", table::printable(path));
+        text += &format!("\n{count} {what}:");
+        let mut items = Items::of(library, job, Some(state));
+        let mut told = 0;
+        while told < MOST_LISTED.min(count)
+            && let Some(item) = items.next().await?
+        {
+            let Some((code, message)) = &item.error else { continue };
+            text += &format!("\n{what}: {} [{code}] {message}", table::printable(&item.path));
+            told += 1;
         }
-        if told.len() > MOST_LISTED {
-            text += &format!("\n… and {} more; --json lists all", told.len() - MOST_LISTED);
+        if count > MOST_LISTED {
+            text += &format!("\n… and {} more; --json lists all", count - MOST_LISTED);
         }
     }
-    text
+    Ok(text)
 }

@@ -13,13 +13,14 @@ use utoipa::{IntoParams, ToSchema};
 use super::error::{ApiError, ErrorBody};
 use super::extract::{ApiJson, ApiQuery, IdPath, content_type, unsupported};
 use super::form::{self, FileRule};
+use super::page::PageSize;
 use super::state::{AppState, detached};
 use super::views::{AssetView, ClipView, List};
 use crate::jobs::Place;
 use crate::library::{IngestSource, Library, LibraryError, MAX_METADATA_BYTES, Upload};
 use crate::model::Priority;
 use crate::store::{AssetRecord, AssetState, StoreError};
-use crate::types::{AssetId, Track, TrackChoice};
+use crate::types::{AssetId, TrackChoice};
 
 /// A file on the server's disk, or one to be fetched: exactly one of `path` and `url`.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -200,12 +201,8 @@ fn answer(status: StatusCode, view: AssetView) -> Response {
 }
 
 async fn with_clips(library: &Library, asset: AssetRecord) -> Result<AssetView, ApiError> {
-    let mut clips = Vec::with_capacity(usize::try_from(asset.clips).unwrap_or(0));
-    for clip in library.store().clips_of(asset.id).await? {
-        let vectors = library.store().clip_vectors(clip.id).await?;
-        let has = |track: &Track| vectors.iter().any(|(of, _, _)| of == track);
-        clips.push(ClipView { span: clip.span, tracks: Track::ALL.into_iter().filter(has).collect() });
-    }
+    let clips = library.store().clips_with_tracks(asset.id).await?.into_iter();
+    let clips = clips.map(|(clip, tracks)| ClipView { span: clip.span, tracks }).collect();
     let mut view = AssetView::from(asset);
     view.clips = Some(clips);
     Ok(view)
@@ -231,13 +228,11 @@ pub async fn list(
     State(state): State<AppState>,
     ApiQuery(query): ApiQuery<ListQuery>,
 ) -> Result<Json<List<AssetView>>, ApiError> {
-    let limit = checked_limit(query.limit, 50)?;
-    let mut page = state.library.store().list_assets(query.after, limit + 1).await?;
-    let more = page.len() > limit as usize;
-    page.truncate(limit as usize);
-    let next = if more { page.last().map(|asset| asset.id.to_string()) } else { None };
-    looked_at(&state.library, &mut page).await;
-    Ok(Json(List::new(page.into_iter().map(AssetView::from).collect(), next)))
+    let size = PageSize::of(query.limit, 50)?;
+    let read = state.library.store().list_assets(query.after, size.to_read()).await?;
+    let mut page = size.cut(read, |asset| asset.id);
+    looked_at(&state.library, &mut page.entries).await;
+    Ok(Json(page.show(AssetView::from)))
 }
 
 /// Says of files of users what is wrong with them now.
@@ -245,14 +240,6 @@ async fn looked_at(library: &Library, assets: &mut [AssetRecord]) {
     let damaged = library.damage_now(assets).await;
     for asset in assets {
         asset.damage = damaged.get(&asset.id).copied();
-    }
-}
-
-/// A page's length, 1 to 1000.
-pub fn checked_limit(limit: Option<u32>, default: u32) -> Result<u32, ApiError> {
-    match limit.unwrap_or(default) {
-        limit @ 1..=1000 => Ok(limit),
-        _ => Err(ApiError::invalid("limit", "`limit` must be from 1 to 1000")),
     }
 }
 

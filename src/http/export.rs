@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc};
 use utoipa::{IntoParams, ToSchema};
 
-use super::assets::checked_limit;
 use super::embeddings::{Encoding, VectorView};
 use super::error::{ApiError, ErrorBody};
 use super::extract::{ApiQuery, IdPath};
+use super::page::PageSize;
 use super::search::known_space;
 use super::state::AppState;
 use crate::library::{ExportWanted, LibraryError};
@@ -97,17 +97,14 @@ pub async fn of_asset(
     ApiQuery(query): ApiQuery<AssetEmbeddingsQuery>,
 ) -> Result<Json<AssetEmbeddings>, ApiError> {
     let state = state.of_model(query.model.as_deref())?;
-    let limit = checked_limit(query.limit, 100)?;
+    let size = PageSize::of(query.limit, 100)?;
     let space = known_space(&state, query.space.as_deref())?;
     let store = state.library.store();
     store.asset(id).await?;
     let mut cursor = store.export(Some(id), ClipId(query.after.unwrap_or(0).max(0))).await?;
-    let clips = cursor.next(limit).await?;
-    let full = clips.len() == limit as usize;
-    let last = clips.last().map(|exported| exported.clip.id);
-    let next = if full && !cursor.next(1).await?.is_empty() { last.map(|id| id.0.to_string()) } else { None };
+    let page = size.cut(cursor.next(size.to_read()).await?, |exported| exported.clip.id.0);
     let mut data = Vec::new();
-    for exported in clips {
+    for exported in page.entries {
         for (track, of, vector) in exported.vectors {
             if query.track.is_none_or(|wanted| wanted == track)
                 && space.as_ref().is_none_or(|space| *space == of)
@@ -125,7 +122,7 @@ pub async fn of_asset(
     }
     let bundle = state.library.embedder().bundle();
     let (model, model_id) = (bundle.name().to_owned(), bundle.id().to_string());
-    Ok(Json(AssetEmbeddings { object: "list", asset_id: id, model, model_id, data, next }))
+    Ok(Json(AssetEmbeddings { object: "list", asset_id: id, model, model_id, data, next: page.next }))
 }
 
 /// Query string of an export.

@@ -13,15 +13,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use super::assets::{checked_limit, checked_metadata};
+use super::assets::checked_metadata;
 use super::error::{ApiError, ErrorBody};
 use super::extract::{ApiJson, ApiQuery, IdPath};
+use super::page::PageSize;
 use super::state::{AppState, detached};
 use super::views::List;
 use super::webhooks::{WebhookBody, WebhookView};
 use crate::jobs::{ItemView, JobView, ManifestItem, NameFilter};
 use crate::library::{JobSource, WebhookRequest};
-use crate::store::WorkState;
+use crate::store::{JobRecord, WorkState};
 use crate::types::{JobId, TrackChoice};
 
 /// How often a watched job is looked at.
@@ -204,21 +205,26 @@ fn checked_key(key: &str) -> Result<String, ApiError> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct JobsQuery {
-    /// Jobs, 1 to 1000; default 50.
+    /// Only jobs in this state.
+    state: Option<WorkState>,
+    /// Jobs a page, 1 to 1000; default 50.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
+    /// The last id of the page before.
+    after: Option<JobId>,
 }
 
-/// Lists the newest jobs.
+/// Lists jobs, newest first.
 #[utoipa::path(get, path = "/v1/jobs", operation_id = "list_jobs", tag = "jobs", params(JobsQuery),
-    responses((status = 200, description = "Newest first", body = List<JobView>),
+    responses((status = 200, description = "A page", body = List<JobView>),
         (status = "4XX", description = "Refused", body = ErrorBody)))]
 pub async fn list(
     State(state): State<AppState>,
     ApiQuery(query): ApiQuery<JobsQuery>,
 ) -> Result<Json<List<JobView>>, ApiError> {
-    let jobs = state.library.store().list_jobs(checked_limit(query.limit, 50)?).await?;
-    Ok(Json(List::new(jobs.iter().map(|job| state.library.job_view(job)).collect(), None)))
+    let size = PageSize::of(query.limit, 50)?;
+    let read = state.library.jobs(query.state, query.after, size.to_read()).await?;
+    Ok(Json(size.cut(read, |job| job.id).show(|job| state.library.job_view(&job))))
 }
 
 /// One job.
@@ -311,28 +317,10 @@ pub async fn items(
     IdPath(id): IdPath<JobId>,
     ApiQuery(query): ApiQuery<ItemsQuery>,
 ) -> Result<Json<List<ItemView>>, ApiError> {
-    let store = state.library.store();
-    store.job(id).await?;
-    let limit = checked_limit(query.limit, 100)? as usize;
-    let mut after = query.after.unwrap_or(-1);
-    let mut found = Vec::new();
-    // One more than asked for tells whether there is a next page.
-    while found.len() <= limit {
-        let page = store.job_items(id, after, 1000).await?;
-        let Some(last) = page.last() else { break };
-        after = last.seq;
-        let short = page.len() < 1000;
-        found.extend(
-            page.iter().filter(|item| query.state.is_none_or(|s| s == item.state)).map(ItemView::from),
-        );
-        if short {
-            break;
-        }
-    }
-    let more = found.len() > limit;
-    found.truncate(limit);
-    let next = if more { found.last().map(|item| item.seq.to_string()) } else { None };
-    Ok(Json(List::new(found, next)))
+    let size = PageSize::of(query.limit, 100)?;
+    let after = query.after.unwrap_or(-1);
+    let read = state.library.job_items(id, query.state, after, size.to_read()).await?;
+    Ok(Json(size.cut(read, |item| item.seq).show(|item| ItemView::from(&item))))
 }
 
 /// The job as server-sent events named `job`, one for each change, until it ends.
@@ -354,8 +342,30 @@ pub async fn events(
 struct Watch {
     state: AppState,
     id: JobId,
-    last: Option<(WorkState, u64, u64, u64, u64)>,
+    last: Option<Progress>,
     ended: bool,
+}
+
+/// What a listener is told of when it changes.
+#[derive(PartialEq)]
+struct Progress {
+    state: WorkState,
+    items_done: u64,
+    items_failed: u64,
+    items_skipped: u64,
+    clips: u64,
+}
+
+impl From<&JobRecord> for Progress {
+    fn from(job: &JobRecord) -> Self {
+        Self {
+            state: job.state,
+            items_done: job.items_done,
+            items_failed: job.items_failed,
+            items_skipped: job.items_skipped,
+            clips: job.clips,
+        }
+    }
 }
 
 impl Watch {
@@ -367,9 +377,9 @@ impl Watch {
             // Whichever model serves by now.
             let library = self.state.models.serving();
             let job = library.store().job(self.id).await.ok()?;
-            let now = (job.state, job.items_done, job.items_failed, job.items_skipped, job.clips);
-            if self.last != Some(now) {
-                self.last = Some(now);
+            let now = Some(Progress::from(&job));
+            if self.last != now {
+                self.last = now;
                 self.ended = job.state.has_ended();
                 let event = Event::default().event("job").json_data(library.job_view(&job)).ok()?;
                 return Some((Ok(event), self));

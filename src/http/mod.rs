@@ -27,6 +27,7 @@ mod keys;
 mod middleware;
 mod models;
 mod openapi;
+mod page;
 mod pages;
 mod query;
 mod retention;

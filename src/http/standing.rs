@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use super::assets::{checked_limit, checked_metadata};
+use super::assets::checked_metadata;
 use super::error::{ApiError, ErrorBody};
 use super::extract::{ApiJson, ApiQuery, IdPath};
+use super::page::PageSize;
 use super::query::{self, QueryInput};
 use super::search::known_space;
 use super::state::{AppState, detached};
@@ -285,12 +286,9 @@ pub async fn list(
     State(state): State<AppState>,
     ApiQuery(query): ApiQuery<StandingPage>,
 ) -> Result<Json<List<StandingView>>, ApiError> {
-    let limit = checked_limit(query.limit, 50)?;
-    let mut page = state.library.standing_queries(query.after, limit + 1).await?;
-    let more = page.len() > limit as usize;
-    page.truncate(limit as usize);
-    let next = if more { page.last().map(|query| query.record.id.to_string()) } else { None };
-    Ok(Json(List::new(page.into_iter().map(|query| StandingView::new(query, None)).collect(), next)))
+    let size = PageSize::of(query.limit, 50)?;
+    let read = state.library.standing_queries(query.after, size.to_read()).await?;
+    Ok(Json(size.cut(read, |query| query.record.id).show(|query| StandingView::new(query, None))))
 }
 
 /// One standing query.
@@ -363,10 +361,7 @@ pub async fn matches(
     IdPath(id): IdPath<StandingId>,
     ApiQuery(query): ApiQuery<MatchPage>,
 ) -> Result<Json<List<MatchView>>, ApiError> {
-    let limit = checked_limit(query.limit, 50)?;
-    let mut page = state.library.standing_matches(id, query.after, limit + 1).await?;
-    let more = page.len() > limit as usize;
-    page.truncate(limit as usize);
-    let next = if more { page.last().map(|found| found.id.to_string()) } else { None };
-    Ok(Json(List::new(page.into_iter().map(MatchView::from).collect(), next)))
+    let size = PageSize::of(query.limit, 50)?;
+    let read = state.library.standing_matches(id, query.after, size.to_read()).await?;
+    Ok(Json(size.cut(read, |found| found.id).show(MatchView::from)))
 }

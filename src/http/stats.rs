@@ -1,5 +1,7 @@
 //! Counts for people and for Prometheus.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::header;
@@ -12,7 +14,7 @@ use super::error::ApiError;
 use super::state::AppState;
 use crate::index::Recall;
 use crate::library::DamageCounts;
-use crate::store::WorkState;
+use crate::store::{Totals, WorkState};
 use crate::types::{Space, Track};
 
 /// One index.
@@ -51,6 +53,48 @@ impl RecallView {
     }
 }
 
+/// How many jobs are in each state.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct JobCounts {
+    /// Waiting.
+    queued: u64,
+    /// Running.
+    running: u64,
+    /// Paused by a user.
+    paused: u64,
+    /// Done.
+    done: u64,
+    /// Failed.
+    failed: u64,
+    /// Cancelled by a user.
+    cancelled: u64,
+}
+
+impl JobCounts {
+    fn of(counts: &BTreeMap<WorkState, u64>) -> Self {
+        let of = |state| counts.get(&state).copied().unwrap_or(0);
+        Self {
+            queued: of(WorkState::Queued),
+            running: of(WorkState::Running),
+            paused: of(WorkState::Paused),
+            done: of(WorkState::Done),
+            failed: of(WorkState::Failed),
+            cancelled: of(WorkState::Cancelled),
+        }
+    }
+
+    const fn by_state(&self) -> [(WorkState, u64); 6] {
+        [
+            (WorkState::Queued, self.queued),
+            (WorkState::Running, self.running),
+            (WorkState::Paused, self.paused),
+            (WorkState::Done, self.done),
+            (WorkState::Failed, self.failed),
+            (WorkState::Cancelled, self.cancelled),
+        ]
+    }
+}
+
 /// Counts of a running server.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Stats {
@@ -74,6 +118,8 @@ pub struct Stats {
     ingest_active: usize,
     /// Uploads waiting among them.
     ingest_queued: usize,
+    /// Jobs in each state.
+    jobs: JobCounts,
     /// What is known to be damaged.
     damaged: DamageCounts,
     /// Indexes.
@@ -81,7 +127,7 @@ pub struct Stats {
 }
 
 async fn collect(state: &AppState) -> Result<Stats, ApiError> {
-    let (assets, clips, media_secs) = state.library.store().totals().await?;
+    let Totals { assets, clips, media_secs } = state.library.store().totals().await?;
     let (ingest_active, ingest_queued) = state.library.in_flight();
     let of = |(track, space, vectors, engine, bytes)| {
         let recall = RecallView::of(state.library.index().recall(track, &space));
@@ -98,6 +144,7 @@ async fn collect(state: &AppState) -> Result<Stats, ApiError> {
         calibrated_clips: state.library.calibrated_clips(),
         ingest_active,
         ingest_queued,
+        jobs: JobCounts::of(&state.library.job_counts().await?),
         damaged: state.library.damage().await?,
         indexes: state.library.index().stats().into_iter().map(of).collect(),
     })
@@ -144,10 +191,8 @@ pub async fn prometheus(State(state): State<AppState>) -> Result<Response, ApiEr
         gauge!("triptych_index_recall_at_10", "space" => space, "target" => track)
             .set(index.recall.at_10.unwrap_or(f64::NAN));
     }
-    let jobs = state.library.store().list_jobs(1000).await?;
-    for wanted in WorkState::ALL {
-        let count = jobs.iter().filter(|job| job.state == wanted).count();
-        gauge!("triptych_jobs", "state" => wanted.as_str()).set(count as f64);
+    for (state, count) in stats.jobs.by_state() {
+        gauge!("triptych_jobs", "state" => state.as_str()).set(count as f64);
     }
     let handle = crate::telemetry::metrics();
     handle.run_upkeep();

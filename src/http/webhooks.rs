@@ -5,9 +5,9 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::assets::checked_limit;
 use super::error::{ApiError, ErrorBody};
 use super::extract::{ApiQuery, IdPath};
+use super::page::PageSize;
 use super::state::AppState;
 use super::views::List;
 use crate::library::{WebhookGiven, WebhookRequest};
@@ -126,12 +126,9 @@ pub async fn deliveries(
     State(state): State<AppState>,
     ApiQuery(query): ApiQuery<DeliveriesQuery>,
 ) -> Result<Json<List<DeliveryView>>, ApiError> {
-    let limit = checked_limit(query.limit, 50)?;
-    let mut page = state.library.deliveries(query.state, query.after, limit + 1).await?;
-    let more = page.len() > limit as usize;
-    page.truncate(limit as usize);
-    let next = if more { page.last().map(|delivery| delivery.id.to_string()) } else { None };
-    Ok(Json(List::new(page.into_iter().map(DeliveryView::from).collect(), next)))
+    let size = PageSize::of(query.limit, 50)?;
+    let read = state.library.deliveries(query.state, query.after, size.to_read()).await?;
+    Ok(Json(size.cut(read, |delivery| delivery.id).show(DeliveryView::from)))
 }
 
 /// Sends a delivery once more, whatever became of it, under the same id.

@@ -1,6 +1,6 @@
 //! Jobs of a library: started, paused, cancelled, tried again, looked at.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ use crate::jobs::{
 use crate::ledger::WorkKind;
 use crate::media::{NameSays, name_says};
 use crate::outbound::bucket::BucketUrl;
-use crate::store::{JobRecord, NewItem, Store, WorkState};
+use crate::store::{JobItem, JobRecord, NewItem, Store, StoreError, WorkState};
 use crate::types::{JobId, TrackChoice};
 
 /// Most files one job takes.
@@ -64,8 +64,14 @@ impl Baselines {
 
     /// Counts all unfinished jobs from here.
     pub(super) async fn refresh(&self, store: &dyn Store) -> Result<(), LibraryError> {
-        let jobs = store.list_jobs(1000).await?;
-        jobs.iter().filter(|job| !job.state.has_ended()).for_each(|job| self.set(job));
+        for id in store.unended_jobs().await? {
+            match store.job(id).await {
+                Ok(job) => self.set(&job),
+                // Reported by the store; the others must not go with it.
+                Err(StoreError::DamagedRow(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
         Ok(())
     }
 
@@ -230,6 +236,41 @@ impl Library {
         Ok(job)
     }
 
+    /// Jobs, newest first, of one state or of all; `after` = last id of the previous page.
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub async fn jobs(
+        &self,
+        state: Option<WorkState>,
+        after: Option<JobId>,
+        limit: u32,
+    ) -> Result<Vec<JobRecord>, LibraryError> {
+        Ok(self.store.list_jobs(state, after, limit).await?)
+    }
+
+    /// How many jobs are in each state; states that no job is in are left out.
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub async fn job_counts(&self) -> Result<BTreeMap<WorkState, u64>, LibraryError> {
+        Ok(self.store.job_counts().await?)
+    }
+
+    /// Items of a job from `after_seq` on (exclusive; -1 for all), of one state or of all.
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub async fn job_items(
+        &self,
+        id: JobId,
+        state: Option<WorkState>,
+        after_seq: i64,
+        limit: u32,
+    ) -> Result<Vec<JobItem>, LibraryError> {
+        Ok(self.store.job_items(id, state, after_seq, limit).await?)
+    }
+
     /// A job as people see it.
     #[must_use]
     pub fn job_view(&self, job: &JobRecord) -> JobView {
@@ -310,5 +351,27 @@ fn manifest_error(error: ManifestError) -> LibraryError {
         ManifestError::TooMany(most) => LibraryError::TooManyFiles(most),
         ManifestError::Io(error) => LibraryError::Io(error),
         ManifestError::Line { .. } => LibraryError::BadManifest(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::SqliteStore;
+    use crate::types::ModelId;
+
+    #[tokio::test]
+    async fn rates_are_counted_from_the_start_for_every_job_that_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(dir.path(), &ModelId("m".into())).await.unwrap();
+        let item = [NewItem::new("/f".into(), serde_json::json!({}))];
+        let oldest = store.create_job("index", &Value::Null, &item, None).await.unwrap().id;
+        for _ in 0..1000 {
+            store.create_job("index", &Value::Null, &[], None).await.unwrap();
+        }
+        let ended = store.list_jobs(None, None, 1).await.unwrap()[0].id;
+        let baselines = Baselines::of_unfinished(&store).await.unwrap();
+        assert!(baselines.get(oldest).is_some());
+        assert!(baselines.get(ended).is_none());
     }
 }

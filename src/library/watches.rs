@@ -154,7 +154,7 @@ impl Library {
     async fn settle(&self, watch: &WatchRecord, job: &JobRecord) -> Result<(), LibraryError> {
         let mut after = -1;
         loop {
-            let items = self.store.job_items(job.id, after, PAGE).await?;
+            let items = self.store.job_items(job.id, None, after, PAGE).await?;
             let Some(last) = items.last() else { break };
             after = last.seq;
             let ended =

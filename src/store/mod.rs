@@ -10,6 +10,7 @@ mod upkeep;
 mod watches;
 mod webhooks;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use async_trait::async_trait;
@@ -277,8 +278,19 @@ pub struct AssetOutcome {
     pub tracks: Vec<TrackInfo>,
 }
 
+/// How much a library holds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Totals {
+    /// Assets in any state.
+    pub assets: u64,
+    /// Clips.
+    pub clips: u64,
+    /// Seconds of media of the assets that can be searched.
+    pub media_secs: f64,
+}
+
 /// State of a job or of one of its items.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkState {
     /// Waiting.
@@ -449,6 +461,8 @@ pub trait Store: StandingStore + WebhookStore + Upkeep + Checks {
     async fn reset_asset(&self, id: AssetId) -> Result<Vec<ClipId>, StoreError>;
     /// The clips of an asset in time order.
     async fn clips_of(&self, asset: AssetId) -> Result<Vec<ClipRecord>, StoreError>;
+    /// The clips of an asset in time order, each with the tracks that it has vectors of.
+    async fn clips_with_tracks(&self, asset: AssetId) -> Result<Vec<(ClipRecord, Vec<Track>)>, StoreError>;
     /// Clips by id; missing ones are left out.
     async fn clips(&self, ids: &[ClipId]) -> Result<Vec<ClipRecord>, StoreError>;
     /// Clips with id > `after` in the order of their ids, at most `limit`.
@@ -478,8 +492,8 @@ pub trait Store: StandingStore + WebhookStore + Upkeep + Checks {
     /// Number that rises with every committed change that somebody is told of: assets, jobs and whatever
     /// else people set up. Never falls, also when another model's store takes over.
     async fn acknowledged(&self) -> Result<i64, StoreError>;
-    /// (assets, clips, seconds of media)
-    async fn totals(&self) -> Result<(u64, u64, f64), StoreError>;
+    /// How much there is.
+    async fn totals(&self) -> Result<Totals, StoreError>;
 
     /// Creates a job with its items, durable when it returns. A known `idempotency_key` gives
     /// back the job made before.
@@ -492,10 +506,23 @@ pub trait Store: StandingStore + WebhookStore + Upkeep + Checks {
     ) -> Result<JobRecord, StoreError>;
     /// One job.
     async fn job(&self, id: JobId) -> Result<JobRecord, StoreError>;
-    /// Jobs newest first.
-    async fn list_jobs(&self, limit: u32) -> Result<Vec<JobRecord>, StoreError>;
-    /// Items of a job from `after_seq` on (exclusive; -1 for all).
-    async fn job_items(&self, id: JobId, after_seq: i64, limit: u32) -> Result<Vec<JobItem>, StoreError>;
+    /// Jobs newest first, of one state or of all; `after` = last id of the previous page.
+    async fn list_jobs(
+        &self,
+        state: Option<WorkState>,
+        after: Option<JobId>,
+        limit: u32,
+    ) -> Result<Vec<JobRecord>, StoreError>;
+    /// How many jobs are in each state; states that no job is in are left out.
+    async fn job_counts(&self) -> Result<BTreeMap<WorkState, u64>, StoreError>;
+    /// Items of a job from `after_seq` on (exclusive; -1 for all), of one state or of all.
+    async fn job_items(
+        &self,
+        id: JobId,
+        state: Option<WorkState>,
+        after_seq: i64,
+        limit: u32,
+    ) -> Result<Vec<JobItem>, StoreError>;
     /// Takes the next item that is due of the oldest live job (marks both running).
     async fn claim_item(&self) -> Result<Option<(JobId, JobItem)>, StoreError>;
     /// Ends an item; ends the job when it was the last. An item that has ended already changes

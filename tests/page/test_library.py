@@ -1,7 +1,7 @@
 """Adding, following and deleting files on the page, and the API key."""
 
 import pytest
-from conftest import Page, start_server, stop_server
+from conftest import SAMPLES, Page, start_server, stop_server
 from selenium.webdriver.common.by import By
 
 HOSTILE = "<img src=x onerror=alert(1)>.mp4"
@@ -69,6 +69,20 @@ def test_a_folder_is_indexed_through_the_page(library, page, server):
         page.find("#assets-more").click()
         page.wait(lambda: len(page.all(".asset")) == min(40, len(assets)), "the next page")
     assert row(page, assets[0]["name"]).find_element(By.CSS_SELECTOR, ".state").text == "Ready"
+
+
+def test_older_jobs_are_shown_page_by_page(library, page, server):
+    clip = str(next((SAMPLES / "clips").iterdir()))
+    for _ in range(8):
+        assert server.api("/v1/jobs", {"type": "index", "files": [{"path": clip}]})[0] == 202
+    jobs = server.api("/v1/jobs?limit=1000")[1]["data"]
+    page.open("/?view=library")
+    page.wait(lambda: len(page.all("#jobs > li")) == 6, "the newest jobs")
+    while page.shown("#jobs-more"):
+        before = len(page.all("#jobs > li"))
+        page.find("#jobs-more").click()
+        page.wait(lambda: len(page.all("#jobs > li")) > before, "the next page")  # noqa: B023
+    assert len(page.all("#jobs > li")) == len(jobs)
 
 
 def test_a_folder_that_is_not_allowed_shows_the_servers_sentence(library, page, server):

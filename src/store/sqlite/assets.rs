@@ -3,12 +3,13 @@
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, Sqlite, Transaction};
 
+use super::page::List;
 use super::{
     SqliteStore, begin, blob, bump_sequence, damaged, error_columns, from_json, id_list, now_unix_ms,
     standing, to_json,
 };
 use crate::store::{
-    AssetOutcome, AssetRecord, AssetState, Damage, NewAsset, StoreError, changed_ns, mtime_ns,
+    AssetOutcome, AssetRecord, AssetState, Damage, NewAsset, StoreError, Totals, changed_ns, mtime_ns,
 };
 use crate::types::{AssetId, ClipId, TrackChoice};
 
@@ -199,23 +200,16 @@ pub async fn list(
 ) -> Result<Vec<AssetRecord>, StoreError> {
     // Ids are time-ordered, so a page can go on after an asset that is gone by now; `b` sorts after
     // every id.
-    let mut after = after.map_or_else(|| "b".to_owned(), |id| id.to_string());
-    let mut page = Vec::new();
-    loop {
-        let wanted = limit - u32::try_from(page.len()).unwrap_or(limit);
-        let rows = sqlx::query("SELECT * FROM assets WHERE id < ? ORDER BY id DESC LIMIT ?")
-            .bind(&after)
-            .bind(wanted)
-            .fetch_all(&store.readers())
-            .await?;
-        page.extend(store.readable("assets", &rows, record));
-        let next = rows.last().and_then(|row| row.try_get::<String, _>("id").ok());
-        match next {
-            // Damaged rows were left out: others take their places.
-            Some(next) if page.len() < limit as usize && next < after => after = next,
-            _ => return Ok(page),
-        }
-    }
+    let after = after.map_or_else(|| "b".to_owned(), |id| id.to_string());
+    let readers = store.readers();
+    store
+        .page(List { table: "assets", cursor: "id", read: record }, after, limit, |after: String, limit| {
+            sqlx::query("SELECT * FROM assets WHERE id < ? ORDER BY id DESC LIMIT ?")
+                .bind(after)
+                .bind(limit)
+                .fetch_all(&readers)
+        })
+        .await
 }
 
 pub async fn describe(store: &SqliteStore, assets: &[AssetRecord]) -> Result<Vec<AssetRecord>, StoreError> {
@@ -331,13 +325,14 @@ pub(super) async fn drop_clips(
     Ok(ids.into_iter().map(ClipId).collect())
 }
 
-pub async fn totals(store: &SqliteStore) -> Result<(u64, u64, f64), StoreError> {
-    let row = sqlx::query(
-        "SELECT COUNT(*) AS assets, (SELECT COUNT(*) FROM clips) AS clips,
-                COALESCE(SUM(duration_secs) FILTER (WHERE state IN ('ready', 'partial')), 0.0) AS secs
-         FROM assets",
-    )
-    .fetch_one(&store.readers())
-    .await?;
-    Ok((unsigned(&row, "assets")?, unsigned(&row, "clips")?, row.try_get("secs")?))
+pub(super) const TOTALS: &str = "SELECT COUNT(*) AS assets, (SELECT COUNT(*) FROM clips) AS clips,
+         COALESCE(SUM(duration_secs) FILTER (WHERE state IN ('ready', 'partial')), 0.0) AS secs FROM assets";
+
+pub async fn totals(store: &SqliteStore) -> Result<Totals, StoreError> {
+    let row = sqlx::query(TOTALS).fetch_one(&store.readers()).await?;
+    Ok(Totals {
+        assets: unsigned(&row, "assets")?,
+        clips: unsigned(&row, "clips")?,
+        media_secs: row.try_get("secs")?,
+    })
 }

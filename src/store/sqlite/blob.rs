@@ -81,5 +81,11 @@ pub fn lane_mask(lanes: impl IntoIterator<Item = i64>) -> i64 {
     lanes.into_iter().fold(0, |mask, lane| mask | (1 << lane))
 }
 
+/// The tracks that a clip has vectors of, by the lanes in its row.
+pub fn tracks_of(lanes: i64) -> Vec<Track> {
+    let has = |track: &Track| (0..LANES).any(|lane| lanes & (1 << lane) != 0 && of_lane(lane).0 == *track);
+    Track::ALL.into_iter().filter(has).collect()
+}
+
 /// A named vector of a clip.
 pub type NamedVector = (Track, Space, Embedding);

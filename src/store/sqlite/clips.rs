@@ -150,6 +150,21 @@ pub async fn of_asset(store: &SqliteStore, asset: AssetId) -> Result<Vec<ClipRec
     Ok(store.readable("clips", &rows, record))
 }
 
+pub async fn with_tracks(
+    store: &SqliteStore,
+    asset: AssetId,
+) -> Result<Vec<(ClipRecord, Vec<Track>)>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT clips.id, assets.id AS asset_id, clips.asset, start_secs, end_secs, agreement, clips.crc, lanes
+         FROM assets JOIN clips ON clips.asset = assets.n WHERE assets.id = ? ORDER BY start_secs, clips.id",
+    )
+    .bind(asset.to_string())
+    .fetch_all(&store.readers())
+    .await?;
+    let read = |row: &SqliteRow| Ok((record(row)?, blob::tracks_of(row.try_get("lanes")?)));
+    Ok(store.readable("clips", &rows, read))
+}
+
 pub async fn by_id(store: &SqliteStore, ids: &[ClipId]) -> Result<Vec<ClipRecord>, StoreError> {
     let rows = sqlx::query(
         "SELECT clips.id, assets.id AS asset_id, clips.asset, start_secs, end_secs, agreement, clips.crc

@@ -43,26 +43,35 @@ pub async fn open(
     }))
 }
 
+macro_rules! select {
+    ($of:literal) => {
+        concat!(
+            "SELECT clips.id, assets.id AS asset_id, clips.asset, start_secs, end_secs, agreement, clips.crc,
+                 assets.name, assets.sha256, assets.kind
+             FROM clips JOIN assets ON assets.n = clips.asset
+             WHERE clips.id > ?1 AND assets.state IN ('ready', 'partial') ",
+            $of,
+            " ORDER BY clips.id LIMIT ?2"
+        )
+    };
+}
+
+const OF_ALL: &str = select!("AND ?3 IS NULL");
+/// By the index of an asset's clips: with one statement for both, every clip of the library was walked over.
+pub(super) const OF_ASSET: &str = select!("AND clips.asset = (SELECT n FROM assets WHERE id = ?3)");
+
 #[async_trait]
 impl ClipCursor for Cursor {
     async fn next(&mut self, limit: u32) -> Result<Vec<ExportedClip>, StoreError> {
+        let mut found: Vec<ExportedClip> = Vec::new();
         loop {
-            let rows = sqlx::query(
-                "SELECT clips.id, assets.id AS asset_id, clips.asset, start_secs, end_secs, agreement, clips.crc,
-                     assets.name, assets.sha256, assets.kind
-                 FROM clips JOIN assets ON assets.n = clips.asset
-                 WHERE clips.id > ?1 AND assets.state IN ('ready', 'partial')
-                     AND (?3 IS NULL OR clips.asset = (SELECT n FROM assets WHERE id = ?3))
-                 ORDER BY clips.id LIMIT ?2",
-            )
-            .bind(self.after)
-            .bind(limit)
-            .bind(self.asset.as_deref())
-            .fetch_all(&mut self.connection)
-            .await?;
-            let Some(last) = rows.last() else { return Ok(Vec::new()) };
-            self.after = last.try_get("id")?;
-            let mut found = Vec::with_capacity(rows.len());
+            let wanted = limit.saturating_sub(u32::try_from(found.len()).unwrap_or(limit));
+            let rows = sqlx::query(if self.asset.is_some() { OF_ASSET } else { OF_ALL })
+                .bind(self.after)
+                .bind(wanted)
+                .bind(self.asset.as_deref())
+                .fetch_all(&mut self.connection)
+                .await?;
             for row in &rows {
                 match exported(row) {
                     Ok(clip) => found.push(clip),
@@ -70,9 +79,12 @@ impl ClipCursor for Cursor {
                     Err(error) => return Err(error),
                 }
             }
-            self.add_vectors(&mut found).await?;
-            // A page of damaged rows alone is not the end.
-            if !found.is_empty() {
+            if let Some(last) = rows.last() {
+                self.after = last.try_get("id")?;
+            }
+            // Damaged rows were left out: others take their places.
+            if rows.len() < wanted as usize || found.len() >= limit as usize {
+                self.add_vectors(&mut found).await?;
                 return Ok(found);
             }
         }
@@ -209,5 +221,24 @@ mod tests {
         let mut one = store.export(Some(c), all[5].clip.id).await.unwrap();
         assert_eq!(one.next(9).await.unwrap().len(), 1);
         assert_eq!(store.export(None, ClipId(0)).await.unwrap().next(99).await.unwrap().len(), 7);
+    }
+
+    #[tokio::test]
+    async fn a_damaged_clip_does_not_end_a_page_early() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(dir.path(), &ModelId("m".into())).await.unwrap();
+        let (a, b) = (asset(&store, "a", 9).await, asset(&store, "b", 2).await);
+        finish(&store, a).await;
+        finish(&store, b).await;
+        {
+            let mut writer = store.writer().await.unwrap();
+            sqlx::query("UPDATE clips SET crc = 1 WHERE id IN (2, 3)").execute(&mut *writer).await.unwrap();
+        }
+        let mut cursor = store.export(Some(a), ClipId(0)).await.unwrap();
+        let first = cursor.next(4).await.unwrap();
+        assert_eq!(first.iter().map(|found| found.clip.id.0).collect::<Vec<_>>(), [1, 4, 5, 6]);
+        assert!(first.iter().all(|found| found.vectors.len() == 2));
+        assert_eq!(cursor.next(4).await.unwrap().len(), 3);
+        assert_eq!((cursor.next(4).await.unwrap().len(), cursor.left_out()), (0, 2));
     }
 }

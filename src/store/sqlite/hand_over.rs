@@ -116,7 +116,10 @@ mod tests {
         let promised = old.acknowledged().await.unwrap();
         new.adopt_work(old_dir.path()).await.unwrap();
         assert!(promised > 0 && new.acknowledged().await.unwrap() >= promised);
-        assert_eq!(new.list_jobs(10).await.unwrap().iter().map(|job| job.id).collect::<Vec<_>>(), [job.id]);
+        assert_eq!(
+            new.list_jobs(None, None, 10).await.unwrap().iter().map(|job| job.id).collect::<Vec<_>>(),
+            [job.id]
+        );
         assert_eq!(new.job(stale.id).await.unwrap_err().code(), "not_found");
         assert_eq!(new.requeue_running().await.unwrap(), 1);
         // The key is known, numbers go on, children still go with their parents.
@@ -124,7 +127,7 @@ mod tests {
         let next = new.create_job("index", &request, &items, None).await.unwrap();
         assert_ne!(next.id, job.id);
         new.clear_work().await.unwrap();
-        assert!(new.list_jobs(10).await.unwrap().is_empty());
+        assert!(new.list_jobs(None, None, 10).await.unwrap().is_empty());
         assert!(new.claim_item().await.unwrap().is_none());
         old.seal(false).await;
         assert!(old.claim_item().await.unwrap().is_some());

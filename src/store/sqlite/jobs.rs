@@ -1,9 +1,12 @@
 //! The durable job queue.
 
+use std::collections::BTreeMap;
+
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite, Transaction};
 
 use super::assets::{choice, unsigned};
+use super::page::List;
 use super::{SqliteStore, begin, damaged, error_columns, from_json, now_unix_ms, to_json, webhooks};
 use crate::store::{JobItem, JobRecord, NewItem, NewWebhook, StoreError, WorkState};
 use crate::types::JobId;
@@ -16,6 +19,24 @@ const ALL_FAILED: (&str, &str) =
 /// Why a job failed that had nothing to index.
 const NO_MEDIA: (&str, &str) =
     ("no_media", "there are no videos, sounds or pictures here; what was left out is listed among the items");
+
+// Lists of one state and of all are two statements each: one with `? IS NULL OR state = ?` could use no index.
+pub(super) const PAGE: &str = "SELECT * FROM jobs WHERE n < ?1 ORDER BY n DESC LIMIT ?2";
+pub(super) const PAGE_OF_STATE: &str =
+    "SELECT * FROM jobs WHERE state = ?3 AND n < ?1 ORDER BY n DESC LIMIT ?2";
+pub(super) const COUNTS: &str = "SELECT state, COUNT(*) FROM jobs GROUP BY state";
+const ITEMS: &str = "SELECT * FROM job_items WHERE job = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
+/// INDEXED BY: SQLite would walk the whole job by its key.
+pub(super) const ITEMS_OF_STATE: &str = "SELECT * FROM job_items INDEXED BY job_items_state
+     WHERE job = ?1 AND state = ?4 AND seq > ?2 ORDER BY seq LIMIT ?3";
+/// Takes the next item. CROSS JOIN and INDEXED BY: SQLite keeps this order, live jobs first.
+pub(super) const CLAIM: &str = "UPDATE job_items SET state = 'running'
+     WHERE (job, seq) = (
+         SELECT i.job, i.seq FROM jobs AS j INDEXED BY jobs_live
+         CROSS JOIN job_items AS i INDEXED BY job_items_queued
+         ON i.job = j.n AND i.state = 'queued' AND i.not_before_unix_ms <= ?
+         WHERE j.state IN ('queued', 'running') ORDER BY j.n, i.seq LIMIT 1)
+     RETURNING *";
 
 pub(super) fn job_record(row: &SqliteRow) -> Result<JobRecord, StoreError> {
     let id: &str = row.try_get("id")?;
@@ -167,40 +188,79 @@ pub async fn get(store: &SqliteStore, id: JobId) -> Result<JobRecord, StoreError
     job_record(&row)
 }
 
-pub async fn list(store: &SqliteStore, limit: u32) -> Result<Vec<JobRecord>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM jobs ORDER BY n DESC LIMIT ?")
-        .bind(limit)
-        .fetch_all(&store.readers())
-        .await?;
-    Ok(store.readable("jobs", &rows, job_record))
+pub async fn list(
+    store: &SqliteStore,
+    state: Option<WorkState>,
+    after: Option<JobId>,
+    limit: u32,
+) -> Result<Vec<JobRecord>, StoreError> {
+    let readers = store.readers();
+    let after = match after {
+        None => i64::MAX,
+        // Ids are time-ordered: the place of a job that is not there any more can still be told.
+        Some(id) => {
+            sqlx::query_scalar(
+                "SELECT COALESCE((SELECT n FROM jobs WHERE id = ?1),
+                    (SELECT n + 1 FROM jobs WHERE id < ?1 ORDER BY id DESC LIMIT 1), 0)",
+            )
+            .bind(id.to_string())
+            .fetch_one(&readers)
+            .await?
+        }
+    };
+    let sql = match state {
+        None => PAGE,
+        Some(_) => PAGE_OF_STATE,
+    };
+    store
+        .page(List { table: "jobs", cursor: "n", read: job_record }, after, limit, |after: i64, limit| {
+            let rows = sqlx::query(sql).bind(after).bind(limit);
+            match state {
+                None => rows,
+                Some(state) => rows.bind(state.as_str()),
+            }
+            .fetch_all(&readers)
+        })
+        .await
+}
+
+pub async fn counts(store: &SqliteStore) -> Result<BTreeMap<WorkState, u64>, StoreError> {
+    let rows: Vec<(String, i64)> = sqlx::query_as(COUNTS).fetch_all(&store.readers()).await?;
+    let known = |(name, count): (String, i64)| {
+        Some((WorkState::from_name(&name)?, u64::try_from(count).unwrap_or(0)))
+    };
+    // A damaged state is reported where its job is read.
+    Ok(rows.into_iter().filter_map(known).collect())
 }
 
 pub async fn items(
     store: &SqliteStore,
     id: JobId,
+    state: Option<WorkState>,
     after_seq: i64,
     limit: u32,
 ) -> Result<Vec<JobItem>, StoreError> {
+    let readers = store.readers();
     let n: i64 = sqlx::query_scalar("SELECT n FROM jobs WHERE id = ?")
         .bind(id.to_string())
-        .fetch_optional(&store.readers())
+        .fetch_optional(&readers)
         .await?
         .ok_or(StoreError::NotFound("job"))?;
-    let mut after_seq = after_seq;
-    loop {
-        let rows = sqlx::query("SELECT * FROM job_items WHERE job = ? AND seq > ? ORDER BY seq LIMIT ?")
-            .bind(n)
-            .bind(after_seq)
-            .bind(limit)
-            .fetch_all(&store.readers())
-            .await?;
-        let items = store.readable("job_items", &rows, item_record);
-        // A page of damaged rows alone is not the end.
-        match rows.last() {
-            Some(last) if items.is_empty() => after_seq = last.try_get("seq")?,
-            _ => return Ok(items),
-        }
-    }
+    let sql = match state {
+        None => ITEMS,
+        Some(_) => ITEMS_OF_STATE,
+    };
+    let list = List { table: "job_items", cursor: "seq", read: item_record };
+    store
+        .page(list, after_seq, limit, |after: i64, limit| {
+            let rows = sqlx::query(sql).bind(n).bind(after).bind(limit);
+            match state {
+                None => rows,
+                Some(state) => rows.bind(state.as_str()),
+            }
+            .fetch_all(&readers)
+        })
+        .await
 }
 
 /// Reads the items of all jobs; the damaged ones are noted.
@@ -209,7 +269,7 @@ pub(super) async fn read_all_items(store: &SqliteStore) -> Result<(), StoreError
         sqlx::query_scalar("SELECT id FROM jobs ORDER BY n").fetch_all(&store.readers()).await?;
     for id in ids.iter().filter_map(|id| id.parse::<JobId>().ok()) {
         let mut after = -1;
-        while let Some(last) = items(store, id, after, READ_AT_ONCE).await?.last() {
+        while let Some(last) = items(store, id, None, after, READ_AT_ONCE).await?.last() {
             after = last.seq;
         }
     }
@@ -254,18 +314,7 @@ async fn fail_damaged(
 async fn claim_next(store: &SqliteStore) -> Result<Option<(JobId, JobItem)>, StoreError> {
     let mut writer = store.writer().await?;
     let mut tx = begin(&mut writer).await?;
-    // CROSS JOIN: SQLite keeps this order, live jobs first.
-    let row = sqlx::query(
-        "UPDATE job_items SET state = 'running'
-         WHERE (job, seq) = (
-             SELECT i.job, i.seq FROM jobs AS j CROSS JOIN job_items AS i
-             ON i.job = j.n AND i.state = 'queued' AND i.not_before_unix_ms <= ?
-             WHERE j.state IN ('queued', 'running') ORDER BY j.n, i.seq LIMIT 1)
-         RETURNING *",
-    )
-    .bind(now_unix_ms())
-    .fetch_optional(&mut *tx)
-    .await?;
+    let row = sqlx::query(CLAIM).bind(now_unix_ms()).fetch_optional(&mut *tx).await?;
     let Some(row) = row else { return Ok(None) };
     let (job, seq) = (row.try_get::<i64, _>("job")?, row.try_get::<i64, _>("seq")?);
     let item = match item_record(&row) {

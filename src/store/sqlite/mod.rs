@@ -10,7 +10,10 @@ mod export;
 mod hand_over;
 mod jobs;
 #[cfg(test)]
+mod list_tests;
+#[cfg(test)]
 mod outbox_tests;
+mod page;
 mod retention;
 mod standing;
 #[cfg(test)]
@@ -19,6 +22,7 @@ mod upkeep;
 mod watches;
 mod webhooks;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,7 +40,7 @@ use connect::{Opener, Readers};
 use super::lock::FolderLock;
 use super::{
     AssetOutcome, AssetRecord, ClipCursor, ClipRecord, JobItem, JobRecord, NewAsset, NewClip, NewItem,
-    StorageFull, Store, StoreError, WatchRecord, WatchSpec, WatchedFile,
+    StorageFull, Store, StoreError, Totals, WatchRecord, WatchSpec, WatchedFile, WorkState,
 };
 use crate::types::{AssetId, ClipId, Embedding, JobId, ModelId, Space, Track, WatchId};
 
@@ -312,6 +316,9 @@ impl Store for SqliteStore {
     async fn clips_of(&self, asset: AssetId) -> Result<Vec<ClipRecord>, StoreError> {
         clips::of_asset(self, asset).await
     }
+    async fn clips_with_tracks(&self, asset: AssetId) -> Result<Vec<(ClipRecord, Vec<Track>)>, StoreError> {
+        clips::with_tracks(self, asset).await
+    }
     async fn clips(&self, ids: &[ClipId]) -> Result<Vec<ClipRecord>, StoreError> {
         clips::by_id(self, ids).await
     }
@@ -352,7 +359,7 @@ impl Store for SqliteStore {
             .fetch_one(&self.readers())
             .await?)
     }
-    async fn totals(&self) -> Result<(u64, u64, f64), StoreError> {
+    async fn totals(&self) -> Result<Totals, StoreError> {
         assets::totals(self).await
     }
     async fn create_job(
@@ -367,11 +374,25 @@ impl Store for SqliteStore {
     async fn job(&self, id: JobId) -> Result<JobRecord, StoreError> {
         jobs::get(self, id).await
     }
-    async fn list_jobs(&self, limit: u32) -> Result<Vec<JobRecord>, StoreError> {
-        jobs::list(self, limit).await
+    async fn list_jobs(
+        &self,
+        state: Option<WorkState>,
+        after: Option<JobId>,
+        limit: u32,
+    ) -> Result<Vec<JobRecord>, StoreError> {
+        jobs::list(self, state, after, limit).await
     }
-    async fn job_items(&self, id: JobId, after_seq: i64, limit: u32) -> Result<Vec<JobItem>, StoreError> {
-        jobs::items(self, id, after_seq, limit).await
+    async fn job_counts(&self) -> Result<BTreeMap<WorkState, u64>, StoreError> {
+        jobs::counts(self).await
+    }
+    async fn job_items(
+        &self,
+        id: JobId,
+        state: Option<WorkState>,
+        after_seq: i64,
+        limit: u32,
+    ) -> Result<Vec<JobItem>, StoreError> {
+        jobs::items(self, id, state, after_seq, limit).await
     }
     async fn claim_item(&self) -> Result<Option<(JobId, JobItem)>, StoreError> {
         jobs::claim(self).await

@@ -5,6 +5,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, Sqlite, Transaction};
 
 use super::assets::unsigned;
+use super::page::List;
 use super::{SqliteStore, begin, damaged, error_columns, from_json, now_unix_ms, to_json, webhooks};
 use crate::store::{
     MatchRecord, NewMatch, NewStanding, PendingAsset, PendingEnd, Settled, StandingChange, StandingRecord,
@@ -180,12 +181,15 @@ impl StandingStore for SqliteStore {
         after: Option<StandingId>,
         limit: u32,
     ) -> Result<Vec<StandingRecord>, StoreError> {
-        let rows = sqlx::query(select!("", "WHERE q.id < ? ORDER BY q.id DESC LIMIT ?"))
-            .bind(before(after))
-            .bind(limit)
-            .fetch_all(&self.readers())
-            .await?;
-        Ok(self.readable("standing_queries", &rows, record))
+        let readers = self.readers();
+        let list = List { table: "standing_queries", cursor: "id", read: record };
+        self.page(list, before(after), limit, |after: String, limit| {
+            sqlx::query(select!("", "WHERE q.id < ? ORDER BY q.id DESC LIMIT ?"))
+                .bind(after)
+                .bind(limit)
+                .fetch_all(&readers)
+        })
+        .await
     }
 
     async fn standing_vectors(
@@ -289,17 +293,21 @@ impl StandingStore for SqliteStore {
             .await?
             .ok_or(StoreError::NotFound("standing query"))?;
         // A match that is gone by now (its asset was deleted) has a place in the order all the same.
-        let rows = sqlx::query(
-            "SELECT m.id, m.asset, a.name AS asset_name, m.space, m.moments, m.matched_unix_ms
-             FROM standing_matches AS m JOIN assets AS a ON a.id = m.asset
-             WHERE m.query = ?1 AND m.id < ?2 ORDER BY m.id DESC LIMIT ?3",
-        )
-        .bind(query)
-        .bind(after.map_or_else(|| "n".to_owned(), |id| id.to_string()))
-        .bind(limit)
-        .fetch_all(&self.readers())
-        .await?;
-        Ok(self.readable("standing_matches", &rows, match_record))
+        let after = after.map_or_else(|| "n".to_owned(), |id| id.to_string());
+        let readers = self.readers();
+        let list = List { table: "standing_matches", cursor: "id", read: match_record };
+        self.page(list, after, limit, |after: String, limit| {
+            sqlx::query(
+                "SELECT m.id, m.asset, a.name AS asset_name, m.space, m.moments, m.matched_unix_ms
+                 FROM standing_matches AS m JOIN assets AS a ON a.id = m.asset
+                 WHERE m.query = ?1 AND m.id < ?2 ORDER BY m.id DESC LIMIT ?3",
+            )
+            .bind(query)
+            .bind(after)
+            .bind(limit)
+            .fetch_all(&readers)
+        })
+        .await
     }
 
     async fn pending_assets(&self, limit: u32) -> Result<Vec<PendingAsset>, StoreError> {

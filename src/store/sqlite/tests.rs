@@ -80,7 +80,7 @@ async fn clips_and_vectors_survive_a_drop_without_close() {
 
     let store = open(&dir).await;
     assert_eq!(store.sequence().await.unwrap(), sequence);
-    assert_eq!(store.totals().await.unwrap(), (1, 3, 6.0));
+    assert_eq!(store.totals().await.unwrap(), Totals { assets: 1, clips: 3, media_secs: 6.0 });
     let clips = store.clips_of(asset.id).await.unwrap();
     assert_eq!(clips.iter().map(|c| c.id).collect::<Vec<_>>(), ids);
     for (at, id) in ids.iter().enumerate() {
@@ -215,7 +215,7 @@ async fn one_process_and_one_model_per_folder() {
         panic!("another model's clips were opened")
     };
     assert_eq!((found.as_str(), wanted.as_str()), ("m1", "m2"));
-    assert_eq!(open(&dir).await.totals().await.unwrap().1, 1);
+    assert_eq!(open(&dir).await.totals().await.unwrap().clips, 1);
 }
 
 #[tokio::test]
@@ -242,6 +242,30 @@ async fn a_thousand_assets_page_newest_first() {
     assert_eq!(every.len(), 999);
 }
 
+#[tokio::test]
+async fn tracks_of_clips_are_told_without_their_vectors() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).await;
+    let (asset, _) = store.begin_asset(new_asset("a")).await.unwrap();
+    let of = |tracks: &[Track], at: usize| {
+        let mut clip = clip(at);
+        clip.vectors.retain(|(track, ..)| tracks.contains(track));
+        clip
+    };
+    let clips = [of(&Track::ALL, 0), of(&[Track::Audio], 1), of(&[Track::Video], 2), of(&[], 3)];
+    store.add_clips(asset.id, &clips).await.unwrap();
+    {
+        // Vectors that cannot be read name their tracks all the same.
+        let mut writer = store.writer().await.unwrap();
+        sqlx::query("UPDATE vectors SET data = x'00'").execute(&mut *writer).await.unwrap();
+    }
+    let found = store.clips_with_tracks(asset.id).await.unwrap();
+    let tracks: Vec<_> =
+        found.iter().map(|(clip, tracks)| (clip.span.start_secs, tracks.as_slice())).collect();
+    let (both, sound, picture) = (&Track::ALL[..], &[Track::Audio][..], &[Track::Video][..]);
+    assert_eq!(tracks, [(0.0, both), (1.0, sound), (2.0, picture), (3.0, &[][..])]);
+}
+
 fn items(n: usize) -> Vec<NewItem> {
     (0..n).map(|i| NewItem::new(format!("/f{i}"), json!({ "i": i }))).collect()
 }
@@ -256,7 +280,7 @@ async fn jobs_are_claimed_in_order_counted_once_and_end_with_their_last_item() {
     assert_eq!((same.id, same.items_total), (first.id, 300));
     let second = store.create_job("index", &request, &items(1), None).await.unwrap();
     assert_eq!(
-        store.list_jobs(9).await.unwrap().iter().map(|j| j.id).collect::<Vec<_>>(),
+        store.list_jobs(None, None, 9).await.unwrap().iter().map(|j| j.id).collect::<Vec<_>>(),
         [second.id, first.id]
     );
     let (asset, _) = asset_with(&store, "a", 1).await;
@@ -275,7 +299,7 @@ async fn jobs_are_claimed_in_order_counted_once_and_end_with_their_last_item() {
     let done = store.job(first.id).await.unwrap();
     assert_eq!((done.items_done, done.items_failed, done.clips), (299, 1, 600));
     assert!((done.media_secs - 1920.0).abs() < 1e-6 && done.ended_unix_ms >= done.started_unix_ms);
-    let page = store.job_items(first.id, 4, 2).await.unwrap();
+    let page = store.job_items(first.id, None, 4, 2).await.unwrap();
     assert_eq!(
         page.iter().map(|i| (i.seq, i.state)).collect::<Vec<_>>(),
         [(5, WorkState::Failed), (6, WorkState::Done)]
@@ -298,7 +322,7 @@ async fn jobs_are_claimed_in_order_counted_once_and_end_with_their_last_item() {
     let ended = store.finish_item(job, &item).await.unwrap();
     assert_eq!((ended.id, ended.state), (some.id, WorkState::Done));
     assert_eq!((ended.items_done, ended.items_skipped, ended.items_partial), (1, 1, 1));
-    let told = &store.job_items(some.id, 0, 9).await.unwrap()[0];
+    let told = &store.job_items(some.id, None, 0, 9).await.unwrap()[0];
     assert_eq!((told.state, told.error.as_ref().unwrap().0.as_str()), (WorkState::Skipped, "hidden"));
 }
 
@@ -427,7 +451,7 @@ async fn writers_side_by_side_never_see_busy() {
     for task in tasks {
         assert_eq!(task.await.unwrap(), 10);
     }
-    assert_eq!(store.totals().await.unwrap(), (8, 80, 48.0));
+    assert_eq!(store.totals().await.unwrap(), Totals { assets: 8, clips: 80, media_secs: 48.0 });
 }
 
 /// SQLite ends a transaction by itself where there is no room, and the driver goes on counting it.

@@ -5,12 +5,19 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, Sqlite, Transaction};
 
 use super::assets::unsigned;
+use super::page::List;
 use super::{SqliteStore, begin, damaged, id_list, jobs, now_unix_ms};
 use crate::store::{
     Attempt, DeliveryRecord, DeliveryState, DueDelivery, JobRecord, NewItem, NewWebhook, StoreError,
     WebhookStore,
 };
 use crate::types::{DeliveryId, rfc3339_millis};
+
+const PAGE: &str = "SELECT d.*, w.owner, w.url FROM deliveries AS d JOIN webhooks AS w ON w.n = d.webhook
+     WHERE d.id < ?1 ORDER BY d.id DESC LIMIT ?2";
+pub(super) const PAGE_OF_STATE: &str =
+    "SELECT d.*, w.owner, w.url FROM deliveries AS d JOIN webhooks AS w ON w.n = d.webhook
+     WHERE d.state = ?3 AND d.id < ?1 ORDER BY d.id DESC LIMIT ?2";
 
 /// Notes where the end of a job, or the matches of a standing query, are to be told.
 pub(super) async fn add(
@@ -184,16 +191,21 @@ impl WebhookStore for SqliteStore {
     ) -> Result<Vec<DeliveryRecord>, StoreError> {
         // Ids are time-ordered; `n` sorts after every one of them.
         let after = after.map_or_else(|| "n".to_owned(), |id| id.to_string());
-        let rows = sqlx::query(
-            "SELECT d.*, w.owner, w.url FROM deliveries AS d JOIN webhooks AS w ON w.n = d.webhook
-             WHERE d.id < ?1 AND (?2 IS NULL OR d.state = ?2) ORDER BY d.id DESC LIMIT ?3",
-        )
-        .bind(after)
-        .bind(state.map(DeliveryState::as_str))
-        .bind(limit)
-        .fetch_all(&self.readers())
-        .await?;
-        Ok(self.readable("deliveries", &rows, record))
+        let readers = self.readers();
+        let sql = match state {
+            None => PAGE,
+            Some(_) => PAGE_OF_STATE,
+        };
+        let list = List { table: "deliveries", cursor: "id", read: record };
+        self.page(list, after, limit, |after: String, limit| {
+            let rows = sqlx::query(sql).bind(after).bind(limit);
+            match state {
+                None => rows,
+                Some(state) => rows.bind(state.as_str()),
+            }
+            .fetch_all(&readers)
+        })
+        .await
     }
 
     async fn retry_delivery(&self, id: DeliveryId) -> Result<DeliveryRecord, StoreError> {

@@ -1,0 +1,44 @@
+//! Pages of lists.
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Decode, Row, Sqlite, Type};
+
+use super::SqliteStore;
+use crate::store::StoreError;
+
+/// A list that is read page by page.
+pub(super) struct List<T> {
+    pub table: &'static str,
+    /// The column that orders the list and names the place where a page ends.
+    pub cursor: &'static str,
+    pub read: fn(&SqliteRow) -> Result<T, StoreError>,
+}
+
+impl SqliteStore {
+    /// The `limit` entries of a list that come after `after`. `rows` reads so many rows after a place.
+    ///
+    /// A damaged row is noted and left out, and the next one takes its place: a short page is the last one.
+    pub(super) async fn page<T, C, F>(
+        &self,
+        list: List<T>,
+        mut after: C,
+        limit: u32,
+        rows: impl Fn(C, u32) -> F,
+    ) -> Result<Vec<T>, StoreError>
+    where
+        C: for<'r> Decode<'r, Sqlite> + Type<Sqlite>,
+        F: Future<Output = Result<Vec<SqliteRow>, sqlx::Error>>,
+    {
+        let mut page = Vec::new();
+        loop {
+            let wanted = limit.saturating_sub(u32::try_from(page.len()).unwrap_or(limit));
+            let found = rows(after, wanted).await?;
+            page.extend(self.readable(list.table, &found, list.read));
+            let more = page.len() < limit as usize && found.len() == wanted as usize;
+            match found.last().map(|last| last.try_get(list.cursor)) {
+                Some(Ok(next)) if more => after = next,
+                _ => return Ok(page),
+            }
+        }
+    }
+}
