@@ -4,6 +4,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, Sqlite, Transaction};
 
 use super::page::List;
+use super::rows::{choice, signed, unsigned};
 use super::{
     SqliteStore, begin, blob, bump_sequence, damaged, error_columns, from_json, id_list, now_unix_ms,
     standing, to_json,
@@ -11,7 +12,7 @@ use super::{
 use crate::store::{
     AssetOutcome, AssetRecord, AssetState, Damage, NewAsset, StoreError, Totals, changed_ns, mtime_ns,
 };
-use crate::types::{AssetId, ClipId, TrackChoice};
+use crate::types::{AssetId, ClipId};
 
 pub(super) fn record(row: &SqliteRow) -> Result<AssetRecord, StoreError> {
     let id: &str = row.try_get("id")?;
@@ -49,12 +50,6 @@ pub(super) fn record(row: &SqliteRow) -> Result<AssetRecord, StoreError> {
     })
 }
 
-/// The tracks that somebody chose, of an asset or of an item.
-pub(super) fn choice(row: &SqliteRow) -> Result<TrackChoice, StoreError> {
-    let column = |name| row.try_get::<Option<u16>, _>(name);
-    Ok(TrackChoice { video: column("video_track")?, audio: column("audio_track")? })
-}
-
 /// Whether what indexing found out is as it was written.
 fn check_outcome(row: &SqliteRow, kind: Option<&str>) -> Result<(), StoreError> {
     let Some(wanted) = row.try_get::<Option<i64>, _>("outcome_crc")? else { return Ok(()) };
@@ -63,14 +58,6 @@ fn check_outcome(row: &SqliteRow, kind: Option<&str>) -> Result<(), StoreError> 
         return Ok(());
     }
     Err(damaged("asset", "its checksum is wrong"))
-}
-
-pub(super) fn unsigned(row: &SqliteRow, column: &str) -> Result<u64, StoreError> {
-    Ok(u64::try_from(row.try_get::<i64, _>(column)?).unwrap_or(0))
-}
-
-pub(super) fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 async fn in_tx(tx: &mut Transaction<'_, Sqlite>, id: &str) -> Result<AssetRecord, StoreError> {

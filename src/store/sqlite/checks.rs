@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{ConnectOptions, Connection, Row};
 
+use super::rows::signed;
 use super::{
     SqliteStore, assets, begin, blob, bump_sequence, clips, jobs, retention, standing, watches, webhooks,
 };
@@ -145,7 +146,7 @@ impl Checks for SqliteStore {
         )
         .bind(facts.id.to_string())
         .bind(&facts.sha256)
-        .bind(assets::signed(facts.size_bytes))
+        .bind(signed(facts.size_bytes))
         .bind(&facts.name)
         .bind(super::to_json(&facts.metadata))
         .bind(facts.created_unix_ms)

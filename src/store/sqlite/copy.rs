@@ -5,7 +5,7 @@ use std::path::Path;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection, Row};
 
-use super::assets::unsigned;
+use super::rows::unsigned;
 use crate::store::StoreError;
 use crate::types::ModelId;
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite, Transaction};
 
-use super::assets::{choice, unsigned};
 use super::page::List;
+use super::rows::{choice, unsigned};
 use super::{SqliteStore, begin, damaged, error_columns, from_json, now_unix_ms, to_json, webhooks};
 use crate::store::{JobItem, JobRecord, NewItem, NewWebhook, StoreError, WorkState};
 use crate::types::JobId;

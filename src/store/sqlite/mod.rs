@@ -11,10 +11,12 @@ mod hand_over;
 mod jobs;
 #[cfg(test)]
 mod list_tests;
+mod outbox;
 #[cfg(test)]
 mod outbox_tests;
 mod page;
 mod retention;
+mod rows;
 mod standing;
 #[cfg(test)]
 mod tests;

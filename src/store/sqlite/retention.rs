@@ -3,7 +3,7 @@
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::assets::unsigned;
+use super::rows::unsigned;
 use super::{SqliteStore, begin, from_json, now_unix_ms, to_json};
 use crate::store::{RetentionRule, RetentionRun, StoreError};
 

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, Sqlite, Transaction};
 
-use super::assets::unsigned;
 use super::page::List;
+use super::rows::unsigned;
 use super::{SqliteStore, begin, damaged, error_columns, from_json, now_unix_ms, to_json, webhooks};
 use crate::store::{
     MatchRecord, NewMatch, NewStanding, PendingAsset, PendingEnd, Settled, StandingChange, StandingRecord,

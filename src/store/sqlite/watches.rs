@@ -3,7 +3,7 @@
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite, Transaction};
 
-use super::assets::{signed, unsigned};
+use super::rows::{signed, unsigned};
 use super::{SqliteStore, begin, damaged, error_columns, now_unix_ms};
 use crate::store::{StoreError, WatchRecord, WatchSpec, WatchedFile};
 use crate::types::{AssetId, JobId, WatchId};
