@@ -14,13 +14,13 @@ use uuid::Uuid;
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum TypeError {
     /// The text is not an identifier of the kind asked for.
-    #[error("`{0}` is not a valid {1} id")]
+    #[error("expected a valid {1} id, got `{0}`")]
     BadId(String, &'static str),
     /// A span that is negative, reversed or not finite.
-    #[error("a time span needs 0 <= start < end in seconds, got {0} - {1}")]
+    #[error("expected a time span with 0 <= start < end in seconds, got {0} - {1}")]
     BadSpan(f64, f64),
     /// The vector has another length than its space.
-    #[error("vector has {got} values, its space has {want}")]
+    #[error("expected a vector of {want} values, got {got}")]
     BadLength {
         /// Length found.
         got: usize,
@@ -28,13 +28,13 @@ pub enum TypeError {
         want: usize,
     },
     /// A NaN or an infinity in a vector.
-    #[error("vector holds a value that is not finite")]
+    #[error("the vector holds a value that is not finite")]
     NotFinite,
     /// A vector without a direction.
-    #[error("vector has no length, so it has no direction")]
+    #[error("the vector has length 0, so it has no direction")]
     ZeroNorm,
     /// An unknown modality, track or device name.
-    #[error("`{0}` is not one of: {1}")]
+    #[error("expected one of {1}, got `{0}`")]
     BadName(String, &'static str),
 }
 

@@ -44,7 +44,7 @@ impl AuditLog {
         match log.append(format!("{entry}\n").as_bytes()) {
             Ok(()) if log.failing => {
                 log.failing = false;
-                tracing::info!("the audit log can be written again");
+                tracing::info!("writing to the audit log works again");
             }
             Ok(()) => {}
             Err(error) => {
@@ -53,7 +53,7 @@ impl AuditLog {
                 log.open = None;
                 if !std::mem::replace(&mut log.failing, true) {
                     let folder = log.config.folder.display().to_string();
-                    tracing::error!(%error, folder, "the audit log cannot be written: changes go on without it");
+                    tracing::error!(%error, folder, "cannot write the audit log; changes continue without it");
                 }
             }
         }

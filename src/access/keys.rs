@@ -271,7 +271,7 @@ impl Keys {
             return;
         }
         if let Err(error) = file.write_last_used(&used) {
-            tracing::debug!(%error, "the times of the keys' last uses could not be written");
+            tracing::debug!(%error, "could not save when the keys were last used");
         }
     }
 
@@ -296,7 +296,7 @@ impl Keys {
         }
         if let Err(error) = self.load(file, &HashMap::new()) {
             // What was known stays: a damaged file neither opens the server nor shuts everybody out.
-            tracing::error!(code = error.code(), %error, "the keys could not be read again");
+            tracing::error!(code = error.code(), %error, "could not reload the keys");
             metrics::counter!("triptych_keys_unreadable_total").increment(1);
             self.state.write().unwrap_or_else(PoisonError::into_inner).stamp = file.stamp();
         }

@@ -236,7 +236,7 @@ impl Filter {
 
     fn check_at(&self, at: &str, conditions: &mut usize) -> Result<(), FilterError> {
         if self.asset_ids.len() > MAX_VALUES {
-            let message = format!("at most {MAX_VALUES} assets can be named");
+            let message = format!("expected at most {MAX_VALUES} assets");
             return Err(FilterError { at: format!("{at}asset_ids"), message });
         }
         for (name, list) in [("must", &self.must), ("should", &self.should), ("must_not", &self.must_not)] {
@@ -244,7 +244,7 @@ impl Filter {
                 *conditions += 1;
                 let at = format!("{at}{name}[{n}]");
                 if *conditions > MAX_CONDITIONS {
-                    let message = format!("a filter has at most {MAX_CONDITIONS} conditions");
+                    let message = format!("expected at most {MAX_CONDITIONS} conditions");
                     return Err(FilterError { at, message });
                 }
                 condition.check_at(&at, conditions)?;
@@ -272,38 +272,44 @@ impl Condition {
             + usize::from(self.exists.is_some());
         if let Some(inner) = &self.filter {
             if self.key.is_some() || tests > 0 {
-                return wrong("filter", "`filter` stands instead of a key and its tests".into());
+                return wrong(
+                    "filter",
+                    "a condition with `filter` cannot have a `key` or tests as well".into(),
+                );
             }
             return inner.check_at(&format!("{at}.filter."), conditions);
         }
         let Some(key) = &self.key else {
-            return wrong("", "a condition needs a `key`, or a `filter`".into());
+            return wrong("", "a condition needs a `key` or a `filter`".into());
         };
         let own = OWN_KEYS.iter().any(|(own, _)| own == key);
         if !own && key.strip_prefix(METADATA).is_none_or(str::is_empty) {
             let known: Vec<&str> = OWN_KEYS.iter().map(|(own, _)| *own).collect();
-            return wrong("key", format!("`key` is metadata.… or one of: {}", known.join(", ")));
+            return wrong("key", format!("`key` must be metadata.… or one of: {}", known.join(", ")));
         }
         if tests != 1 {
             return wrong(
                 "",
-                "a condition needs eq, in, gt, gte, lt or lte; or exists, and then no other".into(),
+                "a condition needs at least one of eq, in, gt, gte, lt and lte, or `exists` alone".into(),
             );
         }
         for (name, value) in ranges {
             if value.as_ref().is_some_and(|value| Scalar::ordered(value).is_none()) {
-                return wrong(name, format!("`{name}` is a number or a date such as 2026-11-25T08:00:00Z"));
+                return wrong(
+                    name,
+                    format!("`{name}` must be a number or a date such as 2026-11-25T08:00:00Z"),
+                );
             }
         }
         if self.eq.as_ref().is_some_and(|value| Scalar::of(value).is_none()) {
-            return wrong("eq", "`eq` is a text, a number or a boolean".into());
+            return wrong("eq", "`eq` must be a string, a number or a boolean".into());
         }
         if let Some(values) = &self.one_of {
             if values.len() > MAX_VALUES {
-                return wrong("in", format!("`in` holds at most {MAX_VALUES} values"));
+                return wrong("in", format!("`in` must hold at most {MAX_VALUES} values"));
             }
             if values.iter().any(|value| Scalar::of(value).is_none()) {
-                return wrong("in", "`in` holds texts, numbers or booleans".into());
+                return wrong("in", "`in` must hold only strings, numbers or booleans".into());
             }
         }
         Ok(())

@@ -27,6 +27,9 @@ pub(super) fn line(what: &Arguments<'_>) {
 pub(super) fn complete() -> Result<(), CliError> {
     match INCOMPLETE.load(Ordering::Relaxed) {
         false => Ok(()),
-        true => Err(CliError::other("output_failed", "the output could not be written in full")),
+        true => Err(CliError::other(
+            "output_failed",
+            "the output could not be written completely; check the disk or pipe it goes to",
+        )),
     }
 }

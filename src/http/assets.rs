@@ -152,7 +152,7 @@ async fn by_place(state: &AppState, request: Request) -> Result<(IngestSource, O
             Ok((upload.source(named(url), metadata, choice), Some(upload)))
         }
         (None, None) => {
-            let message = "missing field `path`, or `url`";
+            let message = "missing field: send `path` or `url`";
             Err(ApiError::new(StatusCode::BAD_REQUEST, "missing_field", message).with_param("path"))
         }
         (Some(_), Some(_)) => Err(ApiError::invalid("url", "send only one of `path` and `url`")),
@@ -166,7 +166,7 @@ pub fn checked_metadata(metadata: Value) -> Result<Value, ApiError> {
         Value::Object(_) if metadata.to_string().len() <= MAX_METADATA_BYTES => Ok(metadata),
         Value::Object(_) => Err(ApiError::invalid(
             "metadata",
-            format!("`metadata` is larger than {MAX_METADATA_BYTES} bytes"),
+            format!("`metadata` must be at most {MAX_METADATA_BYTES} bytes"),
         )),
         _ => Err(ApiError::invalid("metadata", "`metadata` must be a JSON object")),
     }

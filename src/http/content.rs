@@ -38,7 +38,7 @@ pub async fn content(
     // Looked at first: of a file that has changed, what a client has kept is old.
     let opened = match state.library.open_content(&asset).await {
         Err(LibraryError::PathMissing(_)) => {
-            let message = "the file is no longer where it was when it was indexed";
+            let message = "the file is no longer at the path it was indexed from";
             return Err(ApiError::new(StatusCode::NOT_FOUND, "content_missing", message));
         }
         opened => opened?,
@@ -62,7 +62,11 @@ pub async fn content(
     let chunks = ReaderStream::with_capacity(file.take(count), CHUNK_BYTES);
     let body = Body::from_stream(chunks.map(move |chunk| {
         // A file that is written to meanwhile breaks the answer off: no byte of another content is given.
-        if opened.is_unchanged() { chunk } else { Err(std::io::Error::other("the file has changed")) }
+        if opened.is_unchanged() {
+            chunk
+        } else {
+            Err(std::io::Error::other("the file has changed since it was indexed; index it again"))
+        }
     }));
     let mut response = (status, body).into_response();
     let headers = response.headers_mut();

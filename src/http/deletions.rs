@@ -61,8 +61,7 @@ pub fn first_named(ids: &[AssetId]) -> Vec<AssetId> {
 pub fn chosen(state: &AppState, filter: &Filter, all: bool) -> Result<Vec<AssetId>, ApiError> {
     let ids = state.library.matching(filter)?;
     if filter.asks_nothing() && !all {
-        let message =
-            "the filter asks nothing, so it means every asset; say `\"all\": true` if that is meant";
+        let message = "the filter is empty and would match every asset; send `\"all\": true` to confirm";
         return Err(ApiError::new(StatusCode::BAD_REQUEST, "filter_required", message).with_param("filter"));
     }
     Ok(ids)

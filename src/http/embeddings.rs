@@ -182,7 +182,10 @@ pub async fn embeddings(State(state): State<AppState>, request: Request) -> Resu
                 Input::Many(inputs) => inputs,
             };
             if inputs.is_empty() || inputs.len() > MAX_INPUTS {
-                return Err(ApiError::invalid("input", format!("send 1 to {MAX_INPUTS} inputs a request")));
+                return Err(ApiError::invalid(
+                    "input",
+                    format!("expected 1 to {MAX_INPUTS} inputs per request"),
+                ));
             }
             let data = if asked.modality == Modality::Text {
                 let inputs = words_of(&inputs)?;
@@ -203,7 +206,10 @@ pub async fn embeddings(State(state): State<AppState>, request: Request) -> Resu
                 None | Some("float") => Encoding::Float,
                 Some("base64") => Encoding::Base64,
                 Some(_) => {
-                    return Err(ApiError::invalid("encoding_format", "`encoding_format` is float or base64"));
+                    return Err(ApiError::invalid(
+                        "encoding_format",
+                        "`encoding_format` must be float or base64",
+                    ));
                 }
             };
             let state = state.of_model(form.take("model").as_deref())?;
@@ -236,13 +242,13 @@ fn asked(
     let member = |space: &Space| bundle.has(modality, space);
     let space = match space {
         Some(name) => Some(Space::new(&name)).filter(member).ok_or_else(|| {
-            let message = format!("this model has no space `{name}` for {modality}; see /v1/models");
+            let message = format!("this model has no {modality} vectors in space `{name}`; see /v1/models");
             ApiError::new(StatusCode::BAD_REQUEST, "bad_space", message).with_param("space")
         })?,
         None => {
             bundle.spaces().iter().map(|(space, _)| space.clone()).find(|space| member(space)).ok_or_else(
                 || {
-                    let message = format!("this model has no {modality} tower");
+                    let message = format!("this model cannot embed {modality}; see /v1/models");
                     ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "modality_not_supported", message)
                         .with_param("modality")
                 },
@@ -257,7 +263,7 @@ fn words_of(inputs: &[GivenMedia]) -> Result<Vec<&str>, ApiError> {
         match input {
             GivenMedia::Written(text) => Ok(text),
             GivenMedia::Large(_) => {
-                let message = "this is a data: URI, not a text; say its modality";
+                let message = "expected text, got a data: URI; set `modality` to the type of the media";
                 Err(ApiError::invalid(format!("input[{index}]"), message))
             }
         }
@@ -324,7 +330,7 @@ async fn of_file(
             data.push(view(asked, index, Some(clip.span), &vectors)?);
         }
         if data.len() > MAX_CLIPS {
-            let message = format!("the inputs have more than {MAX_CLIPS} clips; index them instead");
+            let message = format!("the inputs have more than {MAX_CLIPS} clips in total; index them instead");
             return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "too_many_clips", message));
         }
     }

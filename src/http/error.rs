@@ -104,23 +104,28 @@ impl ApiError {
     /// What a response without a body of ours becomes.
     pub fn of_status(status: StatusCode) -> Self {
         let (code, message) = match status {
-            StatusCode::NOT_FOUND => ("not_found", "there is nothing at this address; see /docs"),
+            StatusCode::NOT_FOUND => ("not_found", "nothing exists at this path; see /docs"),
             StatusCode::METHOD_NOT_ALLOWED => {
-                ("method_not_allowed", "this address does not take this method; see the Allow header")
+                ("method_not_allowed", "this path does not support this method; see the Allow header")
             }
             StatusCode::PAYLOAD_TOO_LARGE => {
-                ("payload_too_large", "the body is larger than this server takes")
+                ("payload_too_large", "the body is larger than this server accepts")
             }
             StatusCode::UNSUPPORTED_MEDIA_TYPE => {
-                ("unsupported_media_type", "this address does not take a body of this content type")
+                ("unsupported_media_type", "this path does not accept a body of this content type")
             }
-            StatusCode::REQUEST_TIMEOUT => ("request_timeout", "the request took too long to arrive"),
-            StatusCode::RANGE_NOT_SATISFIABLE => {
-                ("range_not_satisfiable", "the range lies outside the file; see the Content-Range header")
+            StatusCode::REQUEST_TIMEOUT => ("request_timeout", "the client sent the request too slowly"),
+            StatusCode::RANGE_NOT_SATISFIABLE => (
+                "range_not_satisfiable",
+                "the requested range is outside the file; see the Content-Range header",
+            ),
+            status if status.is_client_error() => {
+                ("bad_request", "the request is malformed; see /docs for its format")
             }
-            status if status.is_client_error() => ("bad_request", "the request could not be understood"),
-            StatusCode::SERVICE_UNAVAILABLE => ("unavailable", "the server cannot answer now; try again"),
-            _ => ("internal", "the server failed on this request; its log has more under the request id"),
+            StatusCode::SERVICE_UNAVAILABLE => {
+                ("unavailable", "the server cannot answer at the moment; try again")
+            }
+            _ => ("internal", "internal error; the server's log has details under this request id"),
         };
         Self::new(status, code, message)
     }
@@ -340,9 +345,5 @@ fn embed_error(error: &EmbedError) -> ApiError {
 /// 500: the details go to the log, under the code, and not to the client.
 fn internal(code: &'static str, error: &dyn std::error::Error) -> ApiError {
     tracing::error!(code, %error, "a request failed");
-    ApiError::new(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        code,
-        "the server failed on this request; its log has more",
-    )
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, code, "internal error; the server's log has details")
 }

@@ -68,13 +68,13 @@ pub async fn evaluate(
 ) -> Result<Json<EvaluationAnswer>, ApiError> {
     let state = state.of_model(body.model.as_deref())?;
     if !(1..=MAX_PAIRS).contains(&body.pairs.len()) {
-        return Err(ApiError::invalid("pairs", format!("`pairs` holds from 1 to {MAX_PAIRS} pairs")));
+        return Err(ApiError::invalid("pairs", format!("`pairs` must hold 1 to {MAX_PAIRS} pairs")));
     }
     let mut targets = body.targets;
     targets.sort_unstable();
     targets.dedup();
     if targets.is_empty() {
-        return Err(ApiError::invalid("targets", "`targets` needs video, audio or both"));
+        return Err(ApiError::invalid("targets", "`targets` must name video, audio or both"));
     }
     let named: Vec<(String, String)> = body.pairs.into_iter().map(|pair| (pair.text, pair.asset)).collect();
     let pairs = state.library.resolve_pairs(&named)?;

@@ -157,7 +157,8 @@ pub async fn export(
     let state = state.of_model(query.model.as_deref())?;
     let wanted = ExportWanted { space: known_space(&state, query.space.as_deref())?, track: query.track };
     let Ok(permit) = EXPORTS.try_acquire() else {
-        let message = format!("{EXPORTS_AT_ONCE} exports are running; try again when one has ended");
+        let message =
+            format!("{EXPORTS_AT_ONCE} exports are already running; try again when one has finished");
         return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "busy", message).retry_after(30));
     };
     let (chunks, coming) = mpsc::channel(CHUNKS_AHEAD);
@@ -170,11 +171,11 @@ pub async fn export(
         };
         match exported {
             Ok(report) => {
-                tracing::info!(clips = report.clips, vectors = report.vectors, "vectors were exported")
+                tracing::info!(clips = report.clips, vectors = report.vectors, "exported vectors")
             }
             Err(error) => {
-                tracing::warn!(%error, "an export was not ended");
-                let _ = chunks.send(Err(std::io::Error::other("the export was cut short"))).await;
+                tracing::warn!(%error, "an export did not finish");
+                let _ = chunks.send(Err(std::io::Error::other("the export was interrupted"))).await;
             }
         }
     });
@@ -193,7 +194,7 @@ struct ChunkWriter(mpsc::Sender<Result<Bytes, std::io::Error>>);
 impl Write for ChunkWriter {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let part = bytes.get(..CHUNK_BYTES).unwrap_or(bytes);
-        let gone = |_| std::io::Error::new(std::io::ErrorKind::BrokenPipe, "the client has gone");
+        let gone = |_| std::io::Error::new(std::io::ErrorKind::BrokenPipe, "the client disconnected");
         self.0.blocking_send(Ok(Bytes::copy_from_slice(part))).map_err(gone)?;
         Ok(part.len())
     }

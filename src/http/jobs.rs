@@ -40,7 +40,7 @@ const MAX_GLOBS: usize = 100;
 pub struct JobBody {
     /// What to do.
     #[serde(rename = "type")]
-    #[allow(dead_code, reason = "there is one kind of job, and it must be named")]
+    #[allow(dead_code, reason = "`kind` must be `index`")]
     kind: JobKind,
     /// Absolute path of a folder (or one file) beneath an allowed root.
     path: Option<String>,
@@ -85,11 +85,11 @@ pub struct StartedJob {
 impl JobBody {
     fn source(self) -> Result<JobSource, ApiError> {
         if self.recursive.is_some() && self.path.is_none() {
-            return Err(ApiError::invalid("recursive", "`recursive` goes with `path`"));
+            return Err(ApiError::invalid("recursive", "`recursive` can only be used with `path`"));
         }
         let globs = !self.include.is_empty() || !self.exclude.is_empty();
         if globs && self.path.is_none() && self.bucket.is_none() {
-            let message = "`include` and `exclude` go with `path` or `bucket`";
+            let message = "`include` and `exclude` can only be used with `path` or `bucket`";
             return Err(ApiError::invalid("include", message));
         }
         let filter = checked_filter(&self.include, &self.exclude)?;
@@ -119,14 +119,14 @@ const SOURCES: &str = "`path`, `manifest`, `files`, `urls` and `bucket`";
 /// Globs of a request.
 pub fn checked_filter(include: &[String], exclude: &[String]) -> Result<NameFilter, ApiError> {
     if include.len() + exclude.len() > MAX_GLOBS {
-        return Err(ApiError::invalid("include", format!("at most {MAX_GLOBS} globs")));
+        return Err(ApiError::invalid("include", format!("expected at most {MAX_GLOBS} globs")));
     }
     NameFilter::new(include, exclude).map_err(|reason| ApiError::invalid("include", reason))
 }
 
 fn checked_items(param: &str, items: Vec<ManifestItem>) -> Result<Vec<ManifestItem>, ApiError> {
     if items.len() > MAX_FILES {
-        let message = format!("at most {MAX_FILES} of them; more come as a manifest");
+        let message = format!("expected at most {MAX_FILES} files or URLs; send more as a manifest");
         return Err(ApiError::invalid(param, message));
     }
     for (at, item) in items.iter().enumerate() {
@@ -193,7 +193,7 @@ pub async fn start(
 
 fn checked_key(key: &str) -> Result<String, ApiError> {
     if key.is_empty() || key.len() > MAX_KEY_CHARS || !key.bytes().all(|b| b.is_ascii_graphic()) {
-        let message = format!("`Idempotency-Key` takes 1 to {MAX_KEY_CHARS} visible ASCII characters");
+        let message = format!("`Idempotency-Key` must be 1 to {MAX_KEY_CHARS} visible ASCII characters");
         return Err(ApiError::invalid("idempotency-key", message));
     }
     Ok(key.to_owned())

@@ -107,12 +107,12 @@ impl From<AccessError> for ApiError {
                 return Self::new(StatusCode::BAD_REQUEST, error.code(), error.to_string()).with_param(field);
             }
             AccessError::Locked(_) => {
-                let message = "another process is changing the keys; try again";
+                let message = "another process is changing the keys; try again in a moment";
                 return Self::new(StatusCode::SERVICE_UNAVAILABLE, error.code(), message).retry_after(1);
             }
             AccessError::Damaged { .. } | AccessError::Missing(_) => {
-                tracing::error!(code = error.code(), %error, "the keys could not be changed");
-                let message = "the server's file of keys cannot be read; its log has more";
+                tracing::error!(code = error.code(), %error, "could not change the keys");
+                let message = "the server cannot read its keys file; its log has details";
                 return Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.code(), message);
             }
         };
@@ -133,8 +133,7 @@ pub async fn create(
     let new = NewKey { name: body.name, role: body.role, expires_unix_ms, rate };
     let (key, record) = blocking(&state, move |keys| {
         if new.role != Role::Admin && !keys.has_admin() {
-            let message =
-                "make a key of the role `admin` first: without one nobody could change keys here any more";
+            let message = "create a key with the role `admin` first; without one, nobody could manage keys";
             return Err(ApiError::new(StatusCode::CONFLICT, "admin_key_first", message).with_param("role"));
         }
         Ok(keys.create(new)?)

@@ -249,7 +249,7 @@ impl Held {
                         metrics::counter!("triptych_http_slow_clients_total", "waiting_for" => Cut::Body.as_str())
                             .increment(1);
                         self.too_slow = true;
-                        return Poll::Ready(Some(Err("the body comes too slowly".into())));
+                        return Poll::Ready(Some(Err("the client sends the body too slowly".into())));
                     }
                 }
             }

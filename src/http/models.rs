@@ -118,7 +118,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ModelPath {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let path = Path::<String>::from_request_parts(parts, state).await;
         path.map(|Path(model)| Self(model))
-            .map_err(|_| ApiError::invalid("id", "the name in the address is not valid text"))
+            .map_err(|_| ApiError::invalid("id", "the name in the path is not valid UTF-8"))
     }
 }
 

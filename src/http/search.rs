@@ -257,7 +257,7 @@ async fn by_form(state: AppState, request: Request) -> Result<(AppState, SearchB
 pub fn media_modality(text: &str) -> Result<Modality, ApiError> {
     match text.trim().parse() {
         Ok(Modality::Text) | Err(_) => {
-            Err(ApiError::invalid("modality", "`modality` is image, audio or video"))
+            Err(ApiError::invalid("modality", "`modality` must be image, audio or video"))
         }
         Ok(modality) => Ok(modality),
     }
@@ -266,7 +266,7 @@ pub fn media_modality(text: &str) -> Result<Modality, ApiError> {
 /// Looks at everything cheap before anything is embedded.
 fn check(body: &SearchBody) -> Result<(), ApiError> {
     if body.targets.is_empty() {
-        return Err(ApiError::invalid("targets", "`targets` needs video, audio or both"));
+        return Err(ApiError::invalid("targets", "`targets` must name video, audio or both"));
     }
     if !(1..=MAX_LIMIT).contains(&body.limit.unwrap_or(10)) {
         return Err(ApiError::invalid("limit", format!("`limit` must be from 1 to {MAX_LIMIT}")));
@@ -278,10 +278,13 @@ fn check(body: &SearchBody) -> Result<(), ApiError> {
         return Err(ApiError::invalid("params.ef", format!("`ef` must be from 1 to {MAX_EF}")));
     }
     if body.min_confidence.is_some_and(|least| !(0.0..=1.0).contains(&least)) {
-        return Err(ApiError::invalid("min_confidence", "`min_confidence` is from 0 to 1"));
+        return Err(ApiError::invalid("min_confidence", "`min_confidence` must be from 0 to 1"));
     }
     if body.params.recall_target.is_some_and(|target| !(target > 0.0 && target <= 1.0)) {
-        return Err(ApiError::invalid("params.recall_target", "`recall_target` is above 0 and at most 1"));
+        return Err(ApiError::invalid(
+            "params.recall_target",
+            "`recall_target` must be above 0 and at most 1",
+        ));
     }
     body.filter.check().map_err(|error| LibraryError::from(SearchError::from(error)))?;
     Ok(())
@@ -294,7 +297,7 @@ pub fn known_space(state: &AppState, name: Option<&str>) -> Result<Option<Space>
     if state.library.embedder().bundle().spaces().iter().any(|(known, _)| *known == space) {
         return Ok(Some(space));
     }
-    let message = "this model has no such space; see /v1/models";
+    let message = "this model has no space of this name; see /v1/models";
     Err(ApiError::new(axum::http::StatusCode::BAD_REQUEST, "bad_space", message).with_param("space"))
 }
 

@@ -204,12 +204,12 @@ fn least_of(confidence: Option<f32>, score: Option<f32>) -> Result<Option<Least>
     match (confidence, score) {
         (None, None) => Ok(None),
         (Some(_), Some(_)) => {
-            Err(ApiError::invalid("min_score", "give `min_confidence` or `min_score`, not both"))
+            Err(ApiError::invalid("min_score", "send either `min_confidence` or `min_score`, not both"))
         }
         (Some(least), None) if (0.0..=1.0).contains(&least) => Ok(Some(Least::Confidence(least))),
         (None, Some(least)) if (-1.0..=1.0).contains(&least) => Ok(Some(Least::Score(least))),
-        (Some(_), None) => Err(ApiError::invalid("min_confidence", "`min_confidence` is from 0 to 1")),
-        (None, Some(_)) => Err(ApiError::invalid("min_score", "`min_score` is from -1 to 1")),
+        (Some(_), None) => Err(ApiError::invalid("min_confidence", "`min_confidence` must be from 0 to 1")),
+        (None, Some(_)) => Err(ApiError::invalid("min_score", "`min_score` must be from -1 to 1")),
     }
 }
 
@@ -223,7 +223,7 @@ pub async fn create(
     ApiJson(body): ApiJson<StandingBody>,
 ) -> Result<Response, ApiError> {
     if body.targets.is_empty() {
-        return Err(ApiError::invalid("targets", "`targets` needs video, audio or both"));
+        return Err(ApiError::invalid("targets", "`targets` must name video, audio or both"));
     }
     let least = least_of(body.min_confidence, body.min_score)?.unwrap_or(Least::Confidence(MATCHES_FROM));
     let space = known_space(&state, body.space.as_deref())?;

@@ -168,11 +168,11 @@ pub async fn thumbnail(
     }
     let at = query.at.unwrap_or(0.0);
     if !at.is_finite() || at < 0.0 {
-        return Err(ApiError::invalid("at", "`at` must be a second of the video, 0 or more"));
+        return Err(ApiError::invalid("at", "`at` must be a position in the video in seconds, 0 or more"));
     }
     let asset = state.library.store().asset(id).await?;
     if !has_picture(&asset) {
-        let message = "this asset has no picture (a sound, or not indexed yet)";
+        let message = "this asset has no picture: it is an audio file or is not indexed yet";
         return Err(ApiError::new(StatusCode::NOT_FOUND, "no_picture", message));
     }
     // Past the end is the end; the last frame begins a little before it.

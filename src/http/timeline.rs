@@ -124,7 +124,7 @@ fn targets_of(names: Option<&str>) -> Result<Vec<Track>, ApiError> {
     let track = |name: &str| match name.trim() {
         "video" => Ok(Track::Video),
         "audio" => Ok(Track::Audio),
-        _ => Err(ApiError::invalid("targets", "`targets` is video, audio or video,audio")),
+        _ => Err(ApiError::invalid("targets", "`targets` must be video, audio or video,audio")),
     };
     names.unwrap_or("video").split(',').map(track).collect()
 }

@@ -48,14 +48,14 @@ impl ManifestItem {
         match (self.path.as_deref(), self.url.as_deref()) {
             (Some(""), None) => Err("`path` is empty"),
             (None, Some(url)) if !matches!(Place::of(url), Place::Url(_)) => {
-                Err("`url` has to begin with http:// or https://")
+                Err("`url` must begin with http:// or https://")
             }
             (Some(path), None) if !matches!(Place::of(path), Place::Path(_)) => {
-                Err("a URL goes into `url`, not into `path`")
+                Err("`path` must be a path; put a URL into `url`")
             }
             (Some(_), None) | (None, Some(_)) => Ok(()),
-            (Some(_), Some(_)) => Err("it has both `path` and `url`"),
-            (None, None) => Err("it has neither `path` nor `url`"),
+            (Some(_), Some(_)) => Err("expected either `path` or `url`, got both"),
+            (None, None) => Err("expected `path` or `url`, got neither"),
         }
     }
 }
@@ -64,7 +64,7 @@ impl ManifestItem {
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// More files than one job takes.
-    #[error("more than {0} files")]
+    #[error("expected at most {0} files")]
     TooMany(usize),
     /// A line that is not an item.
     #[error("line {line}: {reason}")]
@@ -100,7 +100,7 @@ pub fn read_manifest(
             break;
         }
         if text.len() > MAX_LINE_BYTES {
-            return Err(refused(format!("it is longer than {MAX_LINE_BYTES} bytes")));
+            return Err(refused(format!("expected at most {MAX_LINE_BYTES} bytes in a line")));
         }
         // Editors on Windows put a mark before the first line.
         let line_text = if line == 1 { text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text) } else { &text };
@@ -115,7 +115,8 @@ pub fn read_manifest(
         }
         if let Some(path) = item.path.as_mut().filter(|path| !Path::new(path.as_str()).is_absolute()) {
             let joined = folder.join(&*path);
-            let joined = joined.to_str().ok_or_else(|| refused("its folder's name is not UTF-8".into()))?;
+            let joined =
+                joined.to_str().ok_or_else(|| refused("the name of its folder is not UTF-8".into()))?;
             *path = joined.to_owned();
         }
         items.push(item);
@@ -156,8 +157,8 @@ mod tests {
             ("{\"path\":\"a\",\"meta\":{}}", "line 1: unknown field `meta`"),
             ("{\"path\":\"a\",\"metadata\":[]}", "line 1: invalid type"),
             ("\n\n{\"path\":\"\"}", "line 3: `path` is empty"),
-            ("{}", "line 1: it has neither `path` nor `url`"),
-            ("{\"path\":\"a\",\"url\":\"http://a/b\"}", "line 1: it has both `path` and `url`"),
+            ("{}", "line 1: expected `path` or `url`, got neither"),
+            ("{\"path\":\"a\",\"url\":\"http://a/b\"}", "line 1: expected either `path` or `url`, got both"),
             ("{\"url\":\"a/b.mp4\"}", "line 1: `url` has to begin with"),
             ("{\"path\":\"HTTPS://a/b.mp4\"}", "line 1: a URL goes into `url`"),
             ("{\"path\":\"a\"}\n{\"path\":\"b\"}\n{\"path\":\"c\"}\n{\"path\":\"d\"}", "more than 3 files"),

@@ -124,7 +124,7 @@ pub(super) fn decode(line: &[u8]) -> io::Result<Option<(i64, Entry)>> {
         Err(_) => return Ok(None),
     };
     let newer = || {
-        let text = "a newer version of triptych wrote this ledger; start that version";
+        let text = "this ledger was written by a newer version of triptych; start that version";
         io::Error::new(io::ErrorKind::Unsupported, text)
     };
     // Its checksum is right, so it was written like this: by somebody who knows more than we do.

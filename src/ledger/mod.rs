@@ -188,7 +188,7 @@ impl Ledger {
             let aside =
                 self.path.with_file_name(format!("ledger-damaged-{}.log", uuid::Uuid::now_v7().simple()));
             fs::hard_link(&self.path, &aside)?;
-            tracing::error!(lines = replay.damaged_lines, kept = %aside.display(), "lines of the ledger are damaged");
+            tracing::error!(lines = replay.damaged_lines, kept = %aside.display(), "some lines of the ledger are damaged");
         }
         let (file, len_bytes) = write_whole(&self.path, replay.acknowledged, &replay.entries())?;
         writer.file = file;
@@ -198,7 +198,7 @@ impl Ledger {
 }
 
 fn not_written() -> io::Error {
-    io::Error::new(io::ErrorKind::StorageFull, "the disk had no room for the ledger at start")
+    io::Error::new(io::ErrorKind::StorageFull, "no disk space for the ledger at start")
 }
 
 fn write_lines(file: &mut File, bytes: &[u8]) -> io::Result<()> {

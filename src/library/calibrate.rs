@@ -114,7 +114,7 @@ pub(super) async fn keep_up(library: Arc<Library>) {
                 // It is known in memory all the same.
                 continue;
             }
-            tracing::error!(%error, "the confidence of searches could not be brought up to date");
+            tracing::error!(%error, "could not update the calibration of confidence");
             tokio::time::sleep(LOOK_EVERY * 20).await;
         }
     }

@@ -134,7 +134,7 @@ pub(super) async fn keep_up(library: Arc<Library>) {
             .await
             .or_else(|error| if library.disk.refuses(&error) { Ok(()) } else { Err(error) })
         {
-            tracing::error!(code = error.code(), %error, "free space could not be given back");
+            tracing::error!(code = error.code(), %error, "could not reclaim free space");
         }
     }
 }
@@ -159,7 +159,7 @@ impl Library {
         }
         self.release_free(busy).await?;
         let after = self.store.space().await?.file_bytes;
-        tracing::info!(before_bytes = space.file_bytes, after_bytes = after, "free space was given back");
+        tracing::info!(before_bytes = space.file_bytes, after_bytes = after, "reclaimed free space");
         Ok(())
     }
 }

@@ -44,8 +44,7 @@ impl AssetPatch {
             }
         }
         if record.metadata.to_string().len() > MAX_METADATA_BYTES {
-            let message =
-                format!("the metadata of {} would be larger than {MAX_METADATA_BYTES} bytes", record.id);
+            let message = format!("the metadata of {} would exceed {MAX_METADATA_BYTES} bytes", record.id);
             return Err(LibraryError::BadField { at: "metadata".to_owned(), message });
         }
         Ok(record)

@@ -73,7 +73,7 @@ impl Follower {
             if let Err(error) =
                 outcome.or_else(|error| if primary.disk.refuses(&error) { Ok(()) } else { Err(error) })
             {
-                tracing::warn!(model = side.embedder.bundle().name(), %error, "a model beside cannot keep up");
+                tracing::warn!(model = side.embedder.bundle().name(), %error, "an additional model cannot keep up");
                 tokio::select! {
                     () = stop.cancelled() => {}
                     () = tokio::time::sleep(RETRY) => {}

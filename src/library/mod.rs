@@ -457,7 +457,7 @@ impl Library {
             }
         });
         if patience.await.is_err() {
-            tracing::warn!("some files did not stop in time; they go on at the next start");
+            tracing::warn!("some files did not stop in time; they continue at the next start");
         }
         let _gate = self.commit_gate.write().await;
         let written = self.index.snapshot(self.store.as_ref()).await.map_err(LibraryError::from);
@@ -466,7 +466,7 @@ impl Library {
             match outcome {
                 // The next start builds the indexes from the store, and reads its log.
                 Err(error) if error.storage_full().is_some() => {
-                    tracing::warn!(%error, "not all could be written at the end");
+                    tracing::warn!(%error, "could not write everything on shutdown");
                 }
                 Err(LibraryError::Store(StoreError::Sealed)) => {}
                 outcome => outcome?,

@@ -378,7 +378,7 @@ impl Models {
 }
 
 fn not_attached(known: &Known, error: &LibraryError) {
-    tracing::error!(bundle = %known.bundle.display(), %error, "a model beside could not be loaded");
+    tracing::error!(bundle = %known.bundle.display(), %error, "could not load an additional model");
 }
 
 async fn promote_when_caught_up(models: Arc<Models>, beside: Arc<Beside>) {
@@ -393,7 +393,7 @@ async fn promote_when_caught_up(models: Arc<Models>, beside: Arc<Beside>) {
         match models.promote(&beside.known.digest).await {
             // Something came in between.
             Err(LibraryError::ModelBehind(_) | LibraryError::Backup(BackupError::Running)) => {}
-            Err(error) => return tracing::error!(%error, "a model could not take over"),
+            Err(error) => return tracing::error!(%error, "could not promote a model"),
             Ok(()) => return,
         }
     }
@@ -402,7 +402,7 @@ async fn promote_when_caught_up(models: Arc<Models>, beside: Arc<Beside>) {
 async fn stop_beside(beside: Arc<Beside>) {
     beside.stop_following().await;
     if let Err(error) = beside.library.shutdown().await {
-        tracing::warn!(%error, "the index of a model beside could not be kept");
+        tracing::warn!(%error, "could not keep the index of an additional model");
     }
 }
 
@@ -427,7 +427,7 @@ async fn open_serving(config: &ModelsConfig, given: &Path) -> Result<(Arc<Librar
         }
         Some(registry) if registry.earlier.contains(&digest) => {
             let serving = registry.serving.bundle.display();
-            tracing::warn!(%serving, "another model has taken over from the one given; it serves");
+            tracing::warn!(%serving, "a promoted model serves instead of the one given with --model");
             embedder = open_bundle(&config.open, &registry.serving.bundle).await?;
             registry
         }

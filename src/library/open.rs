@@ -279,7 +279,7 @@ fn make_private_folder(path: &Path) -> std::io::Result<()> {
 pub(super) async fn adopt_uploads(store: &dyn Store, uploads: &uploads::Uploads) -> Result<(), LibraryError> {
     let moved = store.adopt_uploads(uploads.kept_folder()).await?;
     if moved > 0 {
-        tracing::info!(moved, "the data folder has moved: uploads are looked for where it is now");
+        tracing::info!(moved, "the data folder has moved; using its new path for uploads");
     }
     Ok(())
 }
@@ -309,7 +309,7 @@ async fn reconcile(store: &dyn Store) -> Result<(), LibraryError> {
     }
     let requeued = store.requeue_running().await?;
     if requeued > 0 {
-        tracing::info!(requeued, "unfinished items of jobs go on");
+        tracing::info!(requeued, "resuming unfinished items of jobs");
     }
     Ok(())
 }
@@ -323,7 +323,7 @@ pub(super) async fn resume_unfinished(library: Arc<Library>) {
     let unfinished = match library.store.unfinished_assets().await {
         Ok(unfinished) => unfinished,
         Err(error) => {
-            tracing::error!(%error, "unfinished assets could not be read");
+            tracing::error!(%error, "could not read unfinished assets");
             return;
         }
     };
@@ -369,7 +369,7 @@ pub(super) async fn snapshot_when_idle(library: Arc<Library>) {
             Err(error) => {
                 let error = LibraryError::from(error);
                 if !library.disk.refuses(&error) {
-                    tracing::error!(%error, "an index snapshot could not be written");
+                    tracing::error!(%error, "could not save an index");
                 }
             }
         }

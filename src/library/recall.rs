@@ -158,13 +158,13 @@ async fn keep_measuring(library: Arc<Library>, share: f64) {
         .thread_name(|_| "triptych-recall".into())
         .start_handler(|_| {
             if let Err(error) = rustix::process::nice(NICENESS) {
-                tracing::debug!(%error, "recall is measured at normal priority");
+                tracing::debug!(%error, "could not lower the priority of the recall measurement");
             }
         })
         .build();
     let pool = match pool {
         Ok(pool) => Arc::new(pool),
-        Err(error) => return tracing::error!(%error, "no thread to measure recall on"),
+        Err(error) => return tracing::error!(%error, "could not start a thread to measure recall"),
     };
     loop {
         tokio::select! {
@@ -174,7 +174,7 @@ async fn keep_measuring(library: Arc<Library>, share: f64) {
         while let Some(asked) = next_asked(&library).await {
             let begun = Instant::now();
             if let Err(error) = measure_one(&pool, asked).await {
-                tracing::warn!(%error, "a search could not be answered exactly to measure recall");
+                tracing::warn!(%error, "could not repeat a search exactly to measure recall");
             }
             let pause = begun.elapsed().mul_f64(1.0 / share - 1.0);
             tokio::select! {

@@ -70,7 +70,7 @@ impl Library {
     ) {
         let detail = if let EmbedError::Media(media) = error { media.detail() } else { None };
         let asset = claim.active.id;
-        tracing::warn!(%asset, code = error.code(), %error, detail, "a file is tried again later: the fault is ours");
+        tracing::warn!(%asset, code = error.code(), %error, detail, "retrying a file later, because the server failed on it");
         metrics::counter!("triptych_ingest_put_off_total", "code" => error.code()).increment(1);
         let wait = async {
             if self.cannot_decode(error).await {
@@ -118,7 +118,7 @@ pub(super) fn last_word(error: &EmbedError) -> (String, String) {
         EmbedError::Media(MediaError::Killed(signal)) => (
             MediaError::DecodeLimit { limit_bytes: 0 }.code().to_owned(),
             format!(
-                "its decoder was ended by signal {signal} from outside, again and again; most likely it needs more memory than there is"
+                "its decoder was repeatedly killed by signal {signal} from outside; it probably needs more memory than the machine has"
             ),
         ),
         error => (error.code().to_owned(), super::error::told_of_embedding(error)),

@@ -33,7 +33,7 @@ impl std::fmt::Display for Shortfall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "it knows {} of {} acknowledged changes and lacks {} acknowledged assets",
+            "it has {} of {} acknowledged changes and lacks {} acknowledged assets",
             self.stored, self.acknowledged, self.missing_assets
         )
     }
@@ -217,7 +217,7 @@ impl Rebuild<'_> {
                 match mended.await {
                     // The ledger goes on naming them: the next start tries again.
                     Err(error) if error.storage_full().is_some() => {
-                        tracing::warn!(%error, "assets stay missing")
+                        tracing::warn!(%error, "some assets remain missing")
                     }
                     outcome => outcome?,
                 }
@@ -252,7 +252,7 @@ pub(super) async fn settle(
     let stored = store.acknowledged().await?;
     if replay.damaged_lines > 0 {
         let reason =
-            format!("{} of its lines are damaged; a new one is written from the store", replay.damaged_lines);
+            format!("{} of its lines are damaged; writing a new one from the store", replay.damaged_lines);
         quarantine.take(&data_dir.join(LEDGER), &reason)?;
     } else if replay.exists
         && stored == replay.acknowledged
@@ -264,7 +264,8 @@ pub(super) async fn settle(
     }
     let ledger = Arc::new(Ledger::unwritten(data_dir));
     write(store, &ledger).await?;
-    Arc::into_inner(ledger).ok_or_else(|| std::io::Error::other("the ledger is in use").into())
+    Arc::into_inner(ledger)
+        .ok_or_else(|| std::io::Error::other("the ledger is in use by another process").into())
 }
 
 /// Writes the ledger anew from what the store says.

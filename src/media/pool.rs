@@ -227,7 +227,7 @@ impl DecodePool {
                 break Err(self.refuse("no_memory"));
             }
             if gone() {
-                break Err(MediaError::Worker("nobody waits for the result any more".into()));
+                break Err(MediaError::Worker("the caller no longer waits for the result".into()));
             }
             state = self.freed.wait_timeout(state, LOOK_EVERY).unwrap_or_else(PoisonError::into_inner).0;
         };

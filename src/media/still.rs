@@ -96,7 +96,7 @@ pub fn probe(decoder: &Decoder, seat: &Seat, media: &File) -> Result<Probe, Medi
         (Some(kind), ..) => kind,
         (None, true, _) => AssetKind::Video,
         (None, false, true) => AssetKind::Audio,
-        (None, false, false) => return Err(MediaError::NoStreams("picture or sound track")),
+        (None, false, false) => return Err(MediaError::NoStreams("video or audio track")),
     };
     Ok(Probe {
         kind,

@@ -291,7 +291,7 @@ impl<'a> Pump<'a> {
         }
         let ready = |slot: Option<usize>| slot.is_some_and(|i| !fds[i].revents().is_empty());
         if ready(cancel_slot) {
-            return Err(MediaError::Worker("nobody waits for the result any more".into()));
+            return Err(MediaError::Worker("the caller no longer waits for the result".into()));
         }
         self.exited |= ready(slots[0]);
         if all && self.pictured && self.frames_open {
@@ -372,7 +372,7 @@ impl<'a> Pump<'a> {
             return Ok(());
         }
         let Some(info) = self.ended.describe() else {
-            return Err(MediaError::Worker("it sent data without a greeting".into()));
+            return Err(MediaError::Worker("it sent data before its greeting".into()));
         };
         if let Some(secs) = info.declared_secs.filter(|s| !info.estimated && *s > self.caps.max_duration_secs)
         {

@@ -47,8 +47,7 @@ impl WorkLimits {
     pub fn too_many_clips(&self, file_bytes: u64, allowed: u64) -> MediaError {
         MediaError::WorkLimit {
             detail: format!(
-                "it unfolds to more than {allowed} different clips; its {file_bytes} bytes allow no more \
-                 (--max-clips-per-mib)"
+                "it has more than {allowed} distinct clips, the limit for its {file_bytes} bytes (--max-clips-per-mib)"
             ),
         }
     }
@@ -59,8 +58,7 @@ impl WorkLimits {
         let secs = self.cpu(file_bytes).as_secs();
         MediaError::WorkLimit {
             detail: format!(
-                "decoding takes more than {secs} s of CPU time; its {file_bytes} bytes allow no more \
-                 (--decode-cpu-secs-per-mib)"
+                "decoding takes more than {secs} s of CPU time, the limit for its {file_bytes} bytes (--decode-cpu-secs-per-mib)"
             ),
         }
     }

@@ -49,7 +49,11 @@ impl Worker {
     pub fn run(&mut self, tower: usize, inputs: &[&Input]) -> Result<RowResults, ModelError> {
         match self.run_once(tower, inputs) {
             Err(ModelError::TowerFailed { reason, .. }) if inputs.len() > 1 && is_out_of_memory(&reason) => {
-                tracing::warn!(batch = inputs.len(), reason, "out of memory in a tower; trying halves");
+                tracing::warn!(
+                    batch = inputs.len(),
+                    reason,
+                    "a batch ran out of memory; splitting it in half"
+                );
                 let (first, second) = inputs.split_at(inputs.len() / 2);
                 let mut rows = self.run_once(tower, first)?;
                 rows.extend(self.run_once(tower, second)?);

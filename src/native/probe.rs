@@ -41,7 +41,7 @@ pub fn onnxruntime_version(path: &Path) -> Result<String, NativeError> {
             version,
             oldest: format!("1.{OLDEST_ONNXRUNTIME_MINOR}"),
         }),
-        None => Err(unusable(format!("its version `{version}` is not 1.N"))),
+        None => Err(unusable(format!("expected a version 1.N, got `{version}`"))),
     }
 }
 
@@ -60,7 +60,7 @@ fn ask_library(path: &Path) -> Result<(String, bool), String> {
     // SAFETY: the table's functions are valid as long as the library is loaded, which is for ever.
     let version = unsafe { (base.GetVersionString)() };
     if version.is_null() {
-        return Err("it does not say its version".to_owned());
+        return Err("it does not report its version".to_owned());
     }
     // SAFETY: not null, and documented as a static null-terminated string.
     let version = unsafe { CStr::from_ptr(version) }.to_string_lossy().into_owned();
@@ -124,7 +124,7 @@ fn output_of(path: &Path, argument: &str) -> Result<String, String> {
             None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
             None => {
                 child.kill().and_then(|()| child.wait()).map_err(|e| e.to_string())?;
-                return Err(format!("`{argument}` did not end within 10 s"));
+                return Err(format!("`{argument}` did not finish within 10 s"));
             }
         }
     }

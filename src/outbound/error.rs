@@ -7,18 +7,18 @@ use std::error::Error;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OutboundError {
     /// No host is allowed at all.
-    #[error("this server fetches nothing from other hosts; allow a host with --allow-url-host")]
+    #[error("fetching from other hosts is off; allow a host with --allow-url-host")]
     UrlsDisabled,
     /// No bucket is allowed at all.
-    #[error("this server reads no buckets; allow one with --allow-bucket")]
+    #[error("reading buckets is off; allow one with --allow-bucket")]
     BucketsDisabled,
     /// A URL, host, port or address that the rules refuse.
     #[error("{0}")]
     NotAllowed(String),
     /// A bucket or prefix that is not on the list.
-    #[error("the bucket `{0}` is not one that this server may read")]
+    #[error("the bucket `{0}` is not allowed; allow it with --allow-bucket")]
     BucketNotAllowed(String),
-    /// The host could not be reached, or the answer broke off: may pass.
+    /// The host could not be reached, or the connection closed before the end of the answer: may pass.
     #[error("{host}: {reason}")]
     Failed {
         /// Which host.

@@ -35,7 +35,7 @@ pub const MATCHES_FROM: f32 = 0.9;
 #[derive(Debug, thiserror::Error)]
 pub enum SearchError {
     /// The two sides share no space in this model.
-    #[error("this model cannot compare {query} with {target}: they share no space")]
+    #[error("this model cannot compare {query} with {target}: they share no embedding space")]
     NotComparable {
         /// Query's modality.
         query: Modality,
@@ -43,7 +43,7 @@ pub enum SearchError {
         target: Modality,
     },
     /// The space does not exist or does not serve both sides.
-    #[error("space `{0}` does not serve this search")]
+    #[error("space `{0}` cannot be used for this search; see /v1/models")]
     BadSpace(Space),
     /// A field that asks for what is not served.
     #[error("{message}")]

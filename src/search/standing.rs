@@ -97,8 +97,7 @@ impl Standing {
     /// [`SearchError::BadRequest`] where confidence is needed and cannot be told.
     pub fn with_least(self, least: Least) -> Result<Self, SearchError> {
         if matches!(least, Least::Confidence(_)) && self.lanes.is_empty() {
-            let message = "confidence can be told of one query part and of tracks that are not fused; \
-                           give `min_score` instead";
+            let message = "confidence needs a single query part, and one target or `fuse: best`; send `min_score` instead";
             return Err(SearchError::bad("min_confidence", message));
         }
         Ok(Self { least, ..self })

@@ -52,7 +52,7 @@ pub enum StoreError {
     #[error("a stored {0}")]
     DamagedRow(String),
     /// A stored vector's checksum does not match.
-    #[error("stored vector of clip {0} is damaged")]
+    #[error("the stored vector of clip {0} is damaged")]
     DamagedVector(i64),
     /// Another process has the data folder open.
     #[error("the data folder is in use by another process: {0}")]
@@ -62,7 +62,7 @@ pub enum StoreError {
     Sealed,
     /// The data folder holds vectors of another model.
     #[error(
-        "the data folder holds vectors of model {found}, not of {wanted}; use the model it was made with, or another folder"
+        "expected vectors of model {wanted} in the data folder, got vectors of {found}; use that model, or another folder"
     )]
     OtherModel {
         /// ModelId found.

@@ -326,10 +326,10 @@ impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         let (code, message, retry) = match refusal {
             Refusal::TooMany => {
-                ("too_many_requests", "the server is answering as many requests as it takes; try again", 1)
+                ("too_many_requests", "the server is at its limit of concurrent requests; try again", 1)
             }
             Refusal::Overloaded { wait_secs } => {
-                let message = "more is asked than the server can answer in time; try again";
+                let message = "the server is overloaded and cannot answer in time; try again";
                 ("overloaded", message, wait_secs.ceil().clamp(1.0, 60.0) as u64)
             }
         };

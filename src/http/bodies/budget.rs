@@ -47,7 +47,7 @@ impl Pool {
 
     fn exhausted(&self) -> ApiError {
         self.pressure.notify_one();
-        let message = "the bodies of other requests take all the room there is for them; try again";
+        let message = "request bodies already use all the space reserved for them; try again";
         ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_bytes", message).retry_after(2)
     }
 }

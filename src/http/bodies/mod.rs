@@ -102,7 +102,7 @@ impl Parcel {
         let (parsed, strays) = with_attached(media, || parse_json(&json));
         let parsed = parsed?;
         if strays > 0 {
-            let message = "a large data: URI stands where no media is expected";
+            let message = "unexpected large data: URI in a field that takes no media";
             return Err(ApiError::new(StatusCode::BAD_REQUEST, "invalid_value", message));
         }
         Ok(parsed)
@@ -135,7 +135,7 @@ pub async fn receive(state: &AppState, mut body: Body, max_bytes: usize) -> Resu
 
 /// What a client gets whose body broke off.
 fn incomplete() -> ApiError {
-    ApiError::new(StatusCode::BAD_REQUEST, "incomplete_body", "the body did not arrive whole")
+    ApiError::new(StatusCode::BAD_REQUEST, "incomplete_body", "the body is incomplete")
 }
 
 /// A body that is coming in.

@@ -58,7 +58,7 @@ pub struct KeepConfig {
     pub snapshot_every: Option<Duration>,
     /// How many of those are kept.
     pub snapshots_kept: usize,
-    /// How often the rules of retention are applied; `None`: only when asked for.
+    /// How often the retention rules are applied; `None`: only when asked for.
     pub retention_every: Option<Duration>,
     /// How often it is looked whether there is space to give back; `None`: only when asked for.
     pub compact_every: Option<Duration>,
@@ -239,7 +239,7 @@ impl Library {
                 let (assets, clips) = (manifest.assets, manifest.clips);
                 let copied_bytes = manifest.copied_bytes + manifest.file_bytes();
                 let secs = began.elapsed().as_secs_f64();
-                tracing::info!(id = %manifest.id, assets, clips, copied_bytes, secs, "a snapshot was taken");
+                tracing::info!(id = %manifest.id, assets, clips, copied_bytes, secs, "took a snapshot");
                 if options.scheduled {
                     self.drop_old_snapshots(destination).await;
                 }
@@ -248,7 +248,7 @@ impl Library {
             Err(error) => {
                 super::metrics::snapshot_ended("failed");
                 running.fail(&error);
-                tracing::error!(id = %running.id, code = error.code(), %error, "a snapshot could not be taken");
+                tracing::error!(id = %running.id, code = error.code(), %error, "could not take a snapshot");
                 false
             }
         }
@@ -284,7 +284,7 @@ impl Library {
         }
         let _gate = self.commit_gate.write().await;
         if let Err(error) = self.index.snapshot(self.store.as_ref()).await {
-            tracing::warn!(%error, "the indexes are not in the snapshot; they are rebuilt after a restoration");
+            tracing::warn!(%error, "the snapshot lacks the indexes; they are rebuilt after a restore");
         }
     }
 
@@ -294,7 +294,7 @@ impl Library {
         for path in self.keeper.pins.due() {
             match tokio::fs::remove_file(&path).await {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    tracing::error!(%error, path = %path.display(), "a deleted upload could not be removed");
+                    tracing::error!(%error, path = %path.display(), "could not remove a deleted upload");
                 }
                 _ => {}
             }

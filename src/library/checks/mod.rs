@@ -135,12 +135,12 @@ impl Library {
         };
         let outcome: Result<(), LibraryError> = checked.await;
         if let Err(error) = &outcome {
-            tracing::error!(code = error.code(), %error, "a check could not be ended");
+            tracing::error!(code = error.code(), %error, "a check did not finish");
         }
         end(&self.checker.report, &outcome);
         let report = self.check_report();
         let (clean, clips, assets) = (report.is_clean(), report.damaged_clips, report.damaged_assets_total);
-        tracing::info!(clean, clips, assets, "a check has ended");
+        tracing::info!(clean, clips, assets, "finished a check");
     }
 }
 
@@ -228,7 +228,7 @@ async fn check_asset(
     }
     if let Some(damage) = read.note.damage {
         if asset.damage != Some(damage) {
-            tracing::error!(asset = %asset.id, damage = damage.as_str(), "the bytes of an upload are damaged");
+            tracing::error!(asset = %asset.id, damage = damage.as_str(), "an upload is damaged");
         }
         report.damaged(asset, damage);
     }
@@ -266,7 +266,7 @@ pub(super) async fn keep_reading(library: Arc<Library>) {
             let read =
                 check_asset(library.store.as_ref(), &report, &asset, bytes_per_sec, &library.stop).await;
             if let Err(error) = read {
-                tracing::debug!(%error, asset = %asset.id, "the bytes of an upload could not be read");
+                tracing::debug!(%error, asset = %asset.id, "could not read an upload");
                 rest = REST;
             }
         }

@@ -80,11 +80,11 @@ impl Library {
             Ok(parts) => {
                 let model = self.embedder.bundle().id();
                 self.store.set_standing_vectors(id, model, &spec::pack(&parts)).await?;
-                tracing::info!(standing_query = %id, "a standing query has vectors of this model now");
+                tracing::info!(standing_query = %id, "embedded a standing query with this model");
                 self.take_up(id, parts).await?;
             }
             Err(error) => {
-                tracing::warn!(standing_query = %id, %error, "a standing query has no vectors of this model");
+                tracing::warn!(standing_query = %id, %error, "could not embed a standing query with this model");
                 self.store.set_standing_error(id, error.code(), &error.told()).await?;
             }
         }

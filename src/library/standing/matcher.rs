@@ -43,7 +43,7 @@ struct Round {
 pub(in super::super) async fn run(library: Arc<Library>) {
     let renew = || library.renew_standing_queries();
     if let Err(error) = library.once_there_is_room(&library.stop, renew).await {
-        tracing::error!(%error, "the vectors of standing queries could not be brought up to date");
+        tracing::error!(%error, "could not update the vectors of standing queries");
     }
     // Of those that waited when the process ended nobody knows here.
     let mut waiting = true;
@@ -55,7 +55,7 @@ pub(in super::super) async fn run(library: Arc<Library>) {
             match library.store.wake_pending().await {
                 Ok(_) => (waiting, asked_at) = (false, measured),
                 Err(StoreError::StorageFull(full)) => library.disk.refuse(full),
-                Err(error) => tracing::error!(%error, "waiting assets could not be taken up again"),
+                Err(error) => tracing::error!(%error, "could not resume matching of waiting assets"),
             }
         }
         let pause = match round(&library).await {
@@ -69,7 +69,7 @@ pub(in super::super) async fn run(library: Arc<Library>) {
             }
             Err(error) if library.disk.refuses(&error) => Some(PAUSE),
             Err(error) => {
-                tracing::error!(%error, "standing queries could not be asked");
+                tracing::error!(%error, "could not match assets against standing queries");
                 Some(PAUSE)
             }
         };

@@ -34,12 +34,10 @@ const PAGE: u32 = 200;
 #[derive(Debug, thiserror::Error)]
 pub enum StandingError {
     /// There are enough.
-    #[error("there are {MAX_STANDING} standing queries already; delete one first")]
+    #[error("the limit of {MAX_STANDING} standing queries is reached; delete one first")]
     TooMany,
     /// More bytes than are kept.
-    #[error(
-        "the files of a standing query are kept and must not be larger than {MAX_GIVEN_BYTES} bytes in all"
-    )]
+    #[error("the files of a standing query are stored and must not exceed {MAX_GIVEN_BYTES} bytes in total")]
     TooLarge,
     /// A part that cannot be embedded.
     #[error("{error}")]
@@ -50,7 +48,7 @@ pub enum StandingError {
         error: Box<LibraryError>,
     },
     /// The store gave something that is no query.
-    #[error("the stored query is damaged; delete it and give it anew")]
+    #[error("the stored query is damaged; delete it and create it again")]
     Damaged,
 }
 
@@ -207,7 +205,7 @@ impl StandingQueries {
                     Ok(entry) => self.put(Arc::new(entry)),
                     Err(error) => {
                         let id = stored.record.id;
-                        tracing::error!(standing_query = %id, %error, "a standing query cannot be asked");
+                        tracing::error!(standing_query = %id, %error, "cannot run a standing query");
                     }
                 }
             }

@@ -38,13 +38,15 @@ const MAX_URL_BYTES: usize = 2048;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WebhookError {
     /// No host is allowed.
-    #[error("this server sends no webhooks; start it with --allow-webhook-host HOST")]
+    #[error("webhooks are off; start the server with --allow-webhook-host HOST")]
     Disabled,
     /// The URL is not one that may be called.
     #[error("{0}")]
     NotAllowed(String),
     /// Not a secret as the convention has it.
-    #[error("a secret is `whsec_` and then 24 to 64 bytes in base64; leave it out to have one made")]
+    #[error(
+        "`secret` must be `whsec_` followed by 24 to 64 bytes in base64; leave it out to have one generated"
+    )]
     BadSecret,
 }
 

@@ -124,10 +124,10 @@ impl Listing {
             return Ok(());
         };
         if !progress.seen.insert(next.clone()) {
-            return refused("gives the same page of its listing again and again");
+            return refused("keeps returning the same page of its listing");
         }
         if progress.pages >= MAX_PAGES || progress.empty >= MAX_EMPTY_PAGES {
-            return refused("has a listing of too many pages; name a folder in it");
+            return refused("has too many objects to list; name a folder in it");
         }
         progress.token = Some(next);
         Ok(())
@@ -169,11 +169,14 @@ impl Listing {
             return Err(failed(format!("answered {status}")));
         }
         if !status.is_success() {
-            return Err(OutboundError::refused(&self.host, format!("answered {status} to a listing")));
+            return Err(OutboundError::refused(
+                &self.host,
+                format!("answered a listing request with {status}"),
+            ));
         }
         let xml = self.body(response).await?;
         Page::read(&xml)
-            .map_err(|error| OutboundError::refused(&self.host, format!("sent no listing: {error}")))
+            .map_err(|error| OutboundError::refused(&self.host, format!("sent an invalid listing: {error}")))
     }
 
     fn address(&self, token: Option<&str>) -> String {

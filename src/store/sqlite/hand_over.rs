@@ -28,8 +28,9 @@ pub async fn clear(store: &SqliteStore) -> Result<(), StoreError> {
 pub async fn adopt(store: &SqliteStore, from: &Path) -> Result<(), StoreError> {
     let mut writer = store.writer().await?;
     let path = from.join(DATABASE);
-    let path =
-        path.to_str().ok_or_else(|| StoreError::Database("the data folder's path is no text".into()))?;
+    let path = path
+        .to_str()
+        .ok_or_else(|| StoreError::Database("the path of the data folder must be UTF-8".into()))?;
     // Not inside a transaction: SQLite attaches nothing there.
     sqlx::query("ATTACH DATABASE ? AS before").bind(path).execute(&mut *writer).await?;
     let copied = replace(&mut writer, true).await;

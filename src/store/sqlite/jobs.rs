@@ -12,10 +12,10 @@ const ITEMS_PER_INSERT: usize = 200;
 const READ_AT_ONCE: u32 = 4096;
 /// Why a job failed of which nothing was indexed.
 const ALL_FAILED: (&str, &str) =
-    ("all_items_failed", "none of the files could be indexed; the items say why");
+    ("all_items_failed", "none of the files could be indexed; the job's items give the reasons");
 /// Why a job failed that had nothing to index.
 const NO_MEDIA: (&str, &str) =
-    ("no_media", "there are no videos, sounds or pictures here; what was left out is listed among the items");
+    ("no_media", "no video, audio or image files were found; the job's items list what was skipped");
 
 pub(super) fn job_record(row: &SqliteRow) -> Result<JobRecord, StoreError> {
     let id: &str = row.try_get("id")?;
