@@ -18,7 +18,7 @@ pub const MAX_NAME_CHARS: usize = 100;
 /// Requests a second that a limit can allow at most.
 const MAX_PER_SEC: f64 = 1_000_000.0;
 
-/// What a key may do. Each role may do what the ones before it may.
+/// Role of a key. Each role includes the ones before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -104,11 +104,11 @@ impl Rate {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyRecord {
-    /// Its id.
+    /// Id.
     pub id: KeyId,
-    /// What people call it.
+    /// Name of the key.
     pub name: String,
-    /// What it may do.
+    /// Role of the key.
     pub role: Role,
     /// SHA-256 of the key. A fast hash will do: the key is 256 random bits, which nobody can guess through,
     /// unlike a password.
@@ -138,12 +138,12 @@ impl KeyRecord {
     }
 }
 
-/// A key to be made.
+/// A key to create.
 #[derive(Debug, Clone)]
 pub struct NewKey {
-    /// What people call it.
+    /// Name of the key.
     pub name: String,
-    /// What it may do.
+    /// Role of the key.
     pub role: Role,
     /// When it ends, if it does.
     pub expires_unix_ms: Option<i64>,

@@ -48,7 +48,7 @@ impl std::str::FromStr for Holder {
 
 /// A key of the file as the server knows it.
 pub struct KnownKey {
-    /// What is kept of it.
+    /// The stored key.
     pub record: KeyRecord,
     limiter: Option<DefaultDirectRateLimiter>,
     used_unix_ms: AtomicI64,
@@ -88,7 +88,7 @@ impl Caller {
         self.known.as_ref().map_or(FIXED_NAME, |known| &known.record.name)
     }
 
-    /// What it may do.
+    /// Role of the key.
     #[must_use]
     pub fn role(&self) -> Role {
         self.known.as_ref().map_or(Role::Admin, |known| known.record.role)

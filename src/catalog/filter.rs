@@ -27,27 +27,26 @@ const OWN_KEYS: &[(&str, bool)] = &[
 /// Prefix of the keys of an asset's metadata.
 pub(super) const METADATA: &str = "metadata.";
 
-/// Which clips a search looks at. All of `must`, none of `must_not` and, where there are any, at
-/// least one of `should` have to hold.
+/// Which clips to search: those that match all of `must`, none of `must_not` and, if given, at least one of `should`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Filter {
-    /// All of these hold.
+    /// Conditions that must all hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub must: Vec<Condition>,
-    /// At least one of these holds.
+    /// Conditions of which at least one must hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub should: Vec<Condition>,
-    /// None of these holds.
+    /// Conditions of which none may hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub must_not: Vec<Condition>,
-    /// Only in these assets; empty: everywhere.
+    /// Ids of the only assets to search; empty means all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asset_ids: Vec<AssetId>,
 }
 
-/// What one key must be, or a filter within the filter. A key with several values (a list in the
-/// metadata) needs one value that is all of it.
+/// A test of one key, or a nested filter. If a key has several values (a list in the metadata), a single value must
+/// pass all tests.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Condition {
@@ -56,45 +55,45 @@ pub struct Condition {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "metadata.camera")]
     pub key: Option<String>,
-    /// Is this: a text, a number or a boolean.
+    /// The value equals this string, number or boolean.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<FilterValue>)]
     pub eq: Option<serde_json::Value>,
-    /// Is one of these.
+    /// The value equals one of these; at most 10,000 values.
     #[serde(default, rename = "in", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<FilterValue>>)]
     pub one_of: Option<Vec<serde_json::Value>>,
-    /// Is more than this number, or later than this date (RFC 3339).
+    /// The value is greater than this number, or later than this date (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<FilterBound>)]
     pub gt: Option<serde_json::Value>,
-    /// Is at least this number, or not before this date.
+    /// The value is at least this number, or not before this date (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<FilterBound>)]
     pub gte: Option<serde_json::Value>,
-    /// Is less than this number, or before this date.
+    /// The value is less than this number, or before this date (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<FilterBound>)]
     pub lt: Option<serde_json::Value>,
-    /// Is at most this number, or not after this date.
+    /// The value is at most this number, or not after this date (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<FilterBound>)]
     pub lte: Option<serde_json::Value>,
-    /// Whether the key is there at all, with another value than null.
+    /// Whether the key exists with a value other than null.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exists: Option<bool>,
-    /// A filter within the filter, instead of a key.
+    /// A nested filter, instead of a key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(no_recursion)]
     pub filter: Option<Box<Filter>>,
 }
 
-/// What a value is compared with: a text, a number or a boolean.
+/// Value to compare with: a string, a number or a boolean.
 #[derive(Debug, ToSchema)]
 #[serde(untagged)]
 #[allow(dead_code, reason = "documents what is read as any JSON, so that an error can name its place")]
 pub enum FilterValue {
-    /// A text, also an id or a date as it is written.
+    /// A string; also an id or a date in the exact same form.
     Text(String),
     /// A number.
     Number(f64),
@@ -102,7 +101,7 @@ pub enum FilterValue {
     Bool(bool),
 }
 
-/// An end of a range: a number, or a date (RFC 3339).
+/// A bound: a number or a date (RFC 3339).
 #[derive(Debug, ToSchema)]
 #[serde(untagged)]
 #[allow(dead_code, reason = "documents what is read as any JSON, so that an error can name its place")]
@@ -120,7 +119,7 @@ pub enum FilterBound {
 pub struct FilterError {
     /// Where, as `must[0].eq`.
     pub at: String,
-    /// A sentence.
+    /// Message for people.
     pub message: String,
 }
 

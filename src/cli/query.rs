@@ -27,7 +27,7 @@ pub struct QueryArgs {
 /// What was asked for.
 #[derive(Debug, PartialEq)]
 pub enum Query {
-    /// Words.
+    /// Text.
     Text(String),
     /// A file, the modality it stands for, the part of it that counts.
     Media(Modality, PathBuf, Option<TimeSpan>),

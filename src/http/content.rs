@@ -20,14 +20,14 @@ const CHUNK_BYTES: usize = 128 << 10;
 /// RFC 8187: what may stand in an extended header value.
 const ATTR_CHARS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The file of an asset; answers one byte range with 206.
+/// Returns the file of an asset, or a single byte range of it with status 206.
 #[utoipa::path(get, path = "/v1/assets/{id}/content", operation_id = "get_asset_content", tag = "assets",
-    params(("id" = AssetId, Path), ("range" = Option<String>, Header, description = "One byte range")),
+    params(("id" = AssetId, Path), ("range" = Option<String>, Header, description = "A single byte range")),
     responses((status = 200, description = "The file", content(
             ("video/*"), ("audio/*"), ("image/*"), ("application/octet-stream"))),
-        (status = 206, description = "The range asked for"),
-        (status = 304, description = "The client has it already"),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+        (status = 206, description = "The requested byte range"),
+        (status = 304, description = "Not modified: the client's copy is current"),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn content(
     State(state): State<AppState>,
     IdPath(id): IdPath<AssetId>,

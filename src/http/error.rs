@@ -31,7 +31,7 @@ pub struct ApiError {
 /// Codes of 403 that are a matter of the request, not of who sends it.
 const REFUSED_BY_RULE: &[&str] = &["path_not_allowed", "webhooks_disabled", "webhook_not_allowed"];
 
-/// Every error answer.
+/// The body of every error answer.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ErrorBody {
     /// The error.
@@ -44,16 +44,16 @@ pub struct ErrorBody {
 /// What went wrong.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ErrorDetail {
-    /// A sentence a person can act on.
+    /// Message that says what went wrong and what to do.
     pub message: String,
     /// `invalid_request_error`, `authentication_error`, `rate_limit_error` or `server_error`.
     #[serde(rename = "type")]
     pub kind: &'static str,
-    /// The field that is wrong, e.g. `query.text`.
+    /// The field at fault, such as `query.text`; null if no single field is.
     pub param: Option<String>,
-    /// Stable snake_case code.
+    /// Stable error code in snake_case.
     pub code: String,
-    /// The request's id, also in the `x-request-id` header and in the server's log.
+    /// Id of the request, as in the `x-request-id` header and the server's log.
     pub request_id: String,
 }
 

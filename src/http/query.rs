@@ -24,15 +24,15 @@ pub const MAX_PARTS: usize = 16;
 /// Largest weight, by its amount.
 const MAX_WEIGHT: f32 = 1000.0;
 
-/// What to look for: words, one part, or several that count by their weights.
+/// What to search for: text, one query part, or several weighted parts.
 #[derive(Debug, ToSchema)]
 #[serde(untagged)]
 pub enum QueryInput {
-    /// One text.
+    /// A text.
     Words(String),
-    /// One part.
+    /// A single part.
     One(QueryBody),
-    /// Several parts.
+    /// Several weighted parts.
     Several(Vec<QueryBody>),
 }
 
@@ -66,7 +66,7 @@ impl<'de> Deserialize<'de> for QueryInput {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QueryBody {
-    /// Words.
+    /// Text.
     #[schema(example = "a red circle moving left")]
     pub text: Option<String>,
     /// A picture, as a `data:` URI.
@@ -80,7 +80,7 @@ pub struct QueryBody {
     pub video: Option<GivenMedia>,
     /// A stored asset, or a part of it.
     pub asset: Option<AssetQuery>,
-    /// How much this part counts, relative to the others; below 0: what is like it comes last. Default 1.
+    /// Weight of this part relative to the others; a negative weight ranks similar clips last. Default 1.
     pub weight: Option<f32>,
 }
 
@@ -95,13 +95,13 @@ impl QueryBody {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AssetQuery {
-    /// Which.
+    /// Id of the asset.
     pub id: AssetId,
-    /// First second; default: the beginning.
+    /// Start of the part, in seconds; default: the beginning of the asset.
     pub start_secs: Option<f64>,
-    /// Second after the last; default: the end.
+    /// End of the part, in seconds; default: the end of the asset.
     pub end_secs: Option<f64>,
-    /// Its picture or its sound; default: the picture where it has one.
+    /// Track to use, `video` or `audio`; default: video if the asset has it.
     pub track: Option<Track>,
 }
 

@@ -143,19 +143,19 @@ fn of_media(error: MediaError) -> LibraryError {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ThumbnailQuery {
-    /// Second of the video; default 0.
+    /// Position in the video, in seconds; default 0.
     at: Option<f64>,
-    /// Longer side in pixels, 16 to 1024; default 320.
+    /// Length of the longer side in pixels, 16 to 1024; default 320.
     #[param(minimum = 16, maximum = 1024)]
     size: Option<u32>,
 }
 
-/// A JPEG of one second of a video, or of a picture.
+/// Returns a JPEG thumbnail of a picture, or of a video at a given time.
 #[utoipa::path(get, path = "/v1/assets/{id}/thumbnail", operation_id = "get_asset_thumbnail",
     tag = "assets", params(("id" = AssetId, Path), ThumbnailQuery),
     responses((status = 200, description = "The picture", content_type = "image/jpeg"),
-        (status = 304, description = "The client has it already"),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+        (status = 304, description = "Not modified: the client's copy is current"),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn thumbnail(
     State(state): State<AppState>,
     IdPath(id): IdPath<AssetId>,

@@ -53,7 +53,7 @@ impl IndexError {
     }
 }
 
-/// How to search.
+/// Search options.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SearchParams {
     /// Breadth of the graph search; None: chosen from k.

@@ -63,9 +63,9 @@ pub enum ListError {
 /// Why a file is left out: a stable code and a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {
-    /// Stable snake_case code.
+    /// Stable error code in snake_case.
     pub code: &'static str,
-    /// A sentence.
+    /// Message for people.
     pub reason: String,
 }
 

@@ -17,19 +17,19 @@ const MAX_LINE_BYTES: usize = 256 << 10;
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ManifestItem {
-    /// The file; in a manifest, a relative path is relative to the manifest's folder.
+    /// Path of the file; in a manifest, relative paths start at the manifest's folder.
     pub path: Option<String>,
-    /// Where the file is to be fetched from: http or https, a host that this server may ask.
+    /// `http://` or `https://` URL on an allowed host.
     pub url: Option<String>,
-    /// Name shown to people; default: the file's.
+    /// Display name; default: the file's name.
     pub name: Option<String>,
-    /// Any JSON object; its keys win over those of the job's metadata.
+    /// Any JSON object; its keys take precedence over the job's metadata.
     #[schema(value_type = Option<Object>)]
     #[serde(default)]
     pub metadata: Map<String, Value>,
-    /// Index of the picture track to read, as the asset lists them; default: the server chooses.
+    /// Index of the video track to read, as listed in the asset's tracks; default: chosen by the server.
     pub video_track: Option<u16>,
-    /// Index of the sound track to read.
+    /// Index of the audio track to read, as listed in the asset's tracks; default: chosen by the server.
     pub audio_track: Option<u16>,
 }
 

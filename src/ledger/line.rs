@@ -25,7 +25,7 @@ pub enum Entry {
     Put(AssetEntry),
     /// An asset was deleted.
     Gone {
-        /// Which.
+        /// Id of the asset.
         id: AssetId,
         /// Its file beneath `uploads/`, if the bytes were our own copy.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -35,7 +35,7 @@ pub enum Entry {
     Work {
         /// What kind of thing.
         kind: WorkKind,
-        /// Its id.
+        /// Id.
         id: String,
         /// Whether it is there from now on.
         exists: bool,
@@ -59,7 +59,7 @@ pub enum WorkKind {
 /// What is needed to index an asset again from its bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AssetEntry {
-    /// Its id.
+    /// Id.
     pub id: AssetId,
     /// Content SHA-256, lower-case hex.
     pub sha256: String,
@@ -71,9 +71,9 @@ pub struct AssetEntry {
     /// Where the user's file is, if the bytes are not our own copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Name shown to people.
+    /// Display name.
     pub name: String,
-    /// The user's JSON object.
+    /// Your JSON object.
     pub metadata: Value,
     /// Unix milliseconds.
     pub created_unix_ms: i64,

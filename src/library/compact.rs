@@ -18,17 +18,17 @@ const COPIES: u64 = 2;
 /// What a compaction gave back.
 #[derive(Debug, Clone, Copy)]
 pub struct Compaction {
-    /// Whether the store was written anew.
+    /// Whether the whole store was rewritten.
     pub rewritten: bool,
-    /// Bytes of the store's files before.
+    /// Size of the store's files before compaction, in bytes.
     pub store_bytes_before: u64,
-    /// And after.
+    /// The same after compaction, in bytes.
     pub store_bytes_after: u64,
-    /// Memory of the indexes before.
+    /// Memory of the indexes before compaction, in bytes.
     pub index_bytes_before: u64,
     /// And after; a search graph is built anew in the background, if one is due.
     pub index_bytes_after: u64,
-    /// How long it took.
+    /// Duration in seconds.
     pub secs: f64,
 }
 

@@ -11,7 +11,7 @@ pub const MAX_METADATA_BYTES: usize = 64 << 10;
 /// Assets that one transaction changes at most.
 const ASSETS_A_BATCH: usize = 64;
 
-/// What is to change of an asset.
+/// Changes to an asset.
 #[derive(Debug, Clone, Default)]
 pub struct AssetPatch {
     name: Option<String>,

@@ -88,7 +88,7 @@ pub enum LibraryError {
     BadField {
         /// Which field, as `metadata` or `rules[0].by`.
         at: String,
-        /// A sentence.
+        /// Message for people.
         message: String,
     },
     /// Snapshots and compaction.

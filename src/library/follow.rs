@@ -23,14 +23,14 @@ const PAGE: u32 = 1000;
 /// Rest after a failure.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// How far a model beside has come.
+/// Progress of an additional model.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 pub struct Progress {
-    /// Whether it has all that the serving model has.
+    /// Whether it has embedded all assets of the serving model.
     pub caught_up: bool,
-    /// Assets it has.
+    /// Number of assets it has embedded.
     pub assets: usize,
-    /// Assets the serving model has.
+    /// Number of assets of the serving model.
     pub assets_total: usize,
 }
 

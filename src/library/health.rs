@@ -20,7 +20,7 @@ const DECODER_HOLDS: Duration = Duration::from_secs(60);
 /// The sender of webhooks looks twice a second; after so long without a look it stands still.
 const SENDER_PATIENCE_MS: i64 = 30_000;
 
-/// How a part does.
+/// Health of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PartState {
@@ -35,11 +35,11 @@ pub enum PartState {
 /// One part of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartHealth {
-    /// Its name.
+    /// Name.
     pub part: &'static str,
-    /// How it does.
+    /// Health of the part.
     pub state: PartState,
-    /// A sentence, where something is to be said.
+    /// Details for people; null if there are none.
     pub detail: Option<String>,
 }
 

@@ -30,7 +30,7 @@ pub enum JobSource {
     Folder {
         /// Beneath an allowed root.
         path: PathBuf,
-        /// Also the folders in it.
+        /// Whether subfolders are included.
         recursive: bool,
         /// Which of its files.
         filter: NameFilter,

@@ -112,13 +112,13 @@ pub struct LibraryConfig {
 pub struct IngestSource {
     /// Where the bytes are: a path from [`Library::allowed_path`], or an upload's temporary file.
     pub path: PathBuf,
-    /// Name shown to people.
+    /// Display name.
     pub name: String,
     /// Whether the bytes are our own copy (an upload); they are moved to where uploads are kept.
     pub owned: bool,
     /// Hash and size where they are known already; `None`: the file is read for them.
     pub content: Option<Content>,
-    /// The user's JSON object.
+    /// Your JSON object.
     pub metadata: serde_json::Value,
     /// The tracks that somebody chose.
     pub choice: TrackChoice,

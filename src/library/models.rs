@@ -49,9 +49,9 @@ pub enum Role {
 pub struct ModelEntry {
     /// Its library.
     pub library: Arc<Library>,
-    /// What it is for.
+    /// Role of the model.
     pub role: Role,
-    /// How far it has come.
+    /// Progress.
     pub progress: Progress,
     /// Whether it takes over as soon as it has caught up.
     pub promote: bool,

@@ -25,21 +25,21 @@ const BY_CREATED: &str = "created";
 /// Prefix of the keys of an asset's metadata.
 const METADATA: &str = "metadata.";
 
-/// One rule: assets that the filter keeps are deleted once they are older than this.
+/// A retention rule: assets that match the filter are deleted once they are older than the given age.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// Its name, unlike any other's.
+    /// Unique name of the rule.
     #[schema(example = "dashcam")]
     pub name: String,
-    /// Which assets, as in a search; keys of clips cannot be asked for. Empty: all.
+    /// Filter as in a search, but without the keys of clips; empty means all assets.
     #[serde(default)]
     pub filter: Filter,
-    /// How old they get, seconds; at least 1.
+    /// Maximum age in seconds; at least 1.
     #[schema(minimum = 1, maximum = 31536000000i64)]
     pub older_than_secs: u64,
-    /// What the age is counted from: `created` (when it was added; the default), or a key of the
-    /// metadata, `metadata.…`, that holds an RFC 3339 date. Assets without such a date stay.
+    /// Start of the age: `created` (when the asset was added; the default), or a metadata key, `metadata.…`, with an
+    /// RFC 3339 date. Assets without such a date are kept.
     #[serde(default = "by_created")]
     pub by: String,
 }
@@ -102,12 +102,12 @@ impl Rule {
     }
 }
 
-/// How many assets a rule deleted or would delete.
+/// Number of assets that a rule deleted or would delete.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct RuleCount {
     /// The rule.
     pub name: String,
-    /// Assets; one that several rules choose counts for the first.
+    /// Number of assets; an asset that matches several rules counts for the first.
     pub assets: u64,
     /// Their clips.
     pub clips: u64,

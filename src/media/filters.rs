@@ -273,7 +273,7 @@ pub enum Fields {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct VideoLine {
     pub source: Source,
-    /// The container prefers it.
+    /// Whether the container marks it as the default track.
     pub default: bool,
     pub codec: String,
     /// `yuv420p`.

@@ -11,7 +11,7 @@ use libloading::Library;
 pub struct CudaProblem {
     /// What is missing.
     pub lack: CudaLack,
-    /// A sentence.
+    /// Message for people.
     pub reason: String,
 }
 

@@ -20,7 +20,7 @@ pub const CANDIDATES: usize = 200;
 /// Inverse of the temperature, as in the paper.
 const SHARPNESS: f64 = 20.0;
 
-/// Whether clips that answer every query are held back.
+/// Whether to correct for hubs: clips that score high for every query.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HubCorrection {

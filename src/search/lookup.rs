@@ -16,11 +16,11 @@ pub const SAMPLE: usize = 256;
 /// A clip with the track that matched best.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Match {
-    /// Which.
+    /// The clip.
     pub clip: ClipId,
     /// Its score.
     pub score: f32,
-    /// Track that matched best.
+    /// Track with the best score.
     pub track: Track,
 }
 
@@ -32,7 +32,7 @@ pub struct Lookup<'a> {
     pub targets: Vec<Track>,
     /// How the tracks make one score.
     pub fuse: Fuse,
-    /// Space compared in.
+    /// Embedding space.
     pub space: Space,
     /// What is looked for.
     pub query: Combined,

@@ -138,7 +138,7 @@ impl AssetState {
 /// One asset as stored.
 #[derive(Debug, Clone)]
 pub struct AssetRecord {
-    /// Its id.
+    /// Id.
     pub id: AssetId,
     /// Content SHA-256, lower-case hex.
     pub sha256: String,
@@ -162,7 +162,7 @@ pub struct AssetRecord {
     pub state: AssetState,
     /// Stable code and sentence where state is failed or partial.
     pub error: Option<(String, String)>,
-    /// The user's JSON object.
+    /// Your JSON object.
     pub metadata: serde_json::Value,
     /// Number of clips.
     pub clips: u64,
@@ -222,7 +222,7 @@ pub struct NewAsset {
     pub segmentation: String,
     /// The tracks that somebody chose.
     pub choice: TrackChoice,
-    /// Name shown to people.
+    /// Display name.
     pub name: String,
     /// Where the bytes are.
     pub path: String,
@@ -230,7 +230,7 @@ pub struct NewAsset {
     pub owned: bool,
     /// Bytes.
     pub size_bytes: u64,
-    /// The user's JSON object.
+    /// Your JSON object.
     pub metadata: serde_json::Value,
 }
 
@@ -248,7 +248,7 @@ pub struct NewClip {
 /// A stored clip (without vectors).
 #[derive(Debug, Clone)]
 pub struct ClipRecord {
-    /// Its id.
+    /// Id.
     pub id: ClipId,
     /// Its asset.
     pub asset: AssetId,
@@ -332,29 +332,29 @@ impl WorkState {
 /// One job.
 #[derive(Debug, Clone)]
 pub struct JobRecord {
-    /// Its id.
+    /// Id.
     pub id: JobId,
-    /// Kind of job, e.g. `index`.
+    /// Kind of job, such as `index`.
     pub kind: String,
     /// What was asked, as JSON.
     pub request: serde_json::Value,
     /// State.
     pub state: WorkState,
-    /// Items in all.
+    /// Total number of items.
     pub items_total: u64,
-    /// Items done.
+    /// Number of items indexed.
     pub items_done: u64,
-    /// Items failed.
+    /// Number of items that failed.
     pub items_failed: u64,
     /// Items left out.
     pub items_skipped: u64,
     /// Items done of which only a part could be read.
     pub items_partial: u64,
-    /// Clips made so far.
+    /// Number of clips indexed so far.
     pub clips: u64,
     /// Seconds of media indexed so far.
     pub media_secs: f64,
-    /// Why it failed.
+    /// Why it failed; null otherwise.
     pub error: Option<(String, String)>,
     /// Unix milliseconds.
     pub created_unix_ms: i64,
@@ -390,7 +390,7 @@ impl NewItem {
 /// One item (file) of a job.
 #[derive(Debug, Clone)]
 pub struct JobItem {
-    /// Position in the job, from 0.
+    /// Position in the job, counted from 0.
     pub seq: i64,
     /// The file: a path, a URL or `s3://bucket/key`.
     pub path: String,
@@ -400,15 +400,15 @@ pub struct JobItem {
     pub metadata: serde_json::Value,
     /// State.
     pub state: WorkState,
-    /// The asset it became.
+    /// Id of the asset; null until there is one.
     pub asset: Option<AssetId>,
-    /// Clips made.
+    /// Number of clips indexed.
     pub clips: u64,
-    /// Seconds of media.
+    /// Duration of the media in seconds.
     pub media_secs: f64,
     /// Code and sentence where it failed or was left out, or why it is tried again.
     pub error: Option<(String, String)>,
-    /// How often it was tried and put off.
+    /// Number of attempts that were postponed.
     pub attempts: u32,
     /// Not to be tried again before this, Unix milliseconds; 0: at once.
     pub not_before_unix_ms: i64,

@@ -22,7 +22,7 @@ pub struct StoreSpace {
 /// What went with an asset.
 #[derive(Debug, Clone)]
 pub struct DeletedAsset {
-    /// Which.
+    /// Id of the asset.
     pub id: AssetId,
     /// Its clips.
     pub clips: Vec<ClipId>,
@@ -33,7 +33,7 @@ pub struct DeletedAsset {
 /// A rule of retention as stored; what its filter means is for the caller.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetentionRule {
-    /// Its name, unlike any other's.
+    /// Unique name of the rule.
     pub name: String,
     /// Which assets.
     pub filter: serde_json::Value,
@@ -52,9 +52,9 @@ pub struct RetentionRun {
     pub started_unix_ms: i64,
     /// Unix milliseconds; 0 while it runs, and for ever where the process ended before it.
     pub ended_unix_ms: i64,
-    /// Assets deleted.
+    /// Number of assets deleted.
     pub assets: u64,
-    /// Clips deleted with them.
+    /// Number of clips deleted with them.
     pub clips: u64,
     /// Assets deleted by each rule, a JSON object.
     pub by_rule: serde_json::Value,

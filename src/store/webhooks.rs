@@ -63,11 +63,11 @@ impl DeliveryState {
 pub struct DueDelivery {
     /// Its id, the same at every attempt.
     pub id: DeliveryId,
-    /// Where to.
+    /// URL of the receiver.
     pub webhook: NewWebhook,
     /// What is sent.
     pub body: String,
-    /// Attempts so far.
+    /// Number of attempts so far.
     pub attempts: u32,
 }
 
@@ -85,7 +85,7 @@ impl fmt::Debug for DueDelivery {
 pub struct Attempt {
     /// `Pending`: it is tried again.
     pub state: DeliveryState,
-    /// When.
+    /// Time of the next attempt.
     pub next_unix_ms: i64,
     /// What the receiver answered, if it did.
     pub status: Option<u16>,
@@ -96,17 +96,17 @@ pub struct Attempt {
 /// A delivery as people see it.
 #[derive(Debug, Clone)]
 pub struct DeliveryRecord {
-    /// Its id.
+    /// Id.
     pub id: DeliveryId,
     /// What it tells: `job.done` and its like.
     pub event: String,
     /// Of which job or standing query.
     pub owner: String,
-    /// Where to.
+    /// URL of the receiver.
     pub url: String,
     /// State.
     pub state: DeliveryState,
-    /// Attempts so far.
+    /// Number of attempts so far.
     pub attempts: u32,
     /// What the receiver answered last.
     pub status: Option<u16>,

@@ -27,7 +27,7 @@ const READ_AGAIN_AFTER: Duration = Duration::from_secs(7 * 86_400);
 const READ_AT_ONCE: u32 = 16;
 const REST: Duration = Duration::from_secs(60);
 
-/// What a check is to do.
+/// Options for a check.
 #[derive(Debug, Clone, Copy)]
 pub struct CheckOptions {
     /// Read the bytes of every upload.
@@ -55,19 +55,19 @@ impl Checker {
     }
 }
 
-/// How much is known to be damaged.
+/// Counts of known damage.
 #[derive(Debug, Clone, Copy, Default, serde::Serialize, utoipa::ToSchema)]
 pub struct DamageCounts {
-    /// Rows of the store that cannot be read.
+    /// Number of rows of the store that cannot be read.
     pub rows: u64,
-    /// Clips with vectors that are damaged or gone.
+    /// Number of clips with damaged or missing vectors.
     pub clips: u64,
-    /// Uploads whose bytes are damaged or gone.
+    /// Number of damaged or missing uploads.
     pub assets: u64,
 }
 
 impl Library {
-    /// How much is known to be damaged.
+    /// Counts of known damage.
     ///
     /// # Errors
     /// [`LibraryError`].

@@ -65,14 +65,14 @@ impl StandingError {
     }
 }
 
-/// A standing query to be made.
+/// A standing query to create.
 #[derive(Debug)]
 pub struct NewStandingQuery {
-    /// Name shown to people.
+    /// Display name.
     pub name: Option<String>,
     /// What to look for.
     pub parts: Vec<GivenPart>,
-    /// Tracks to look at.
+    /// Tracks to search; default: video.
     pub targets: Vec<Track>,
     /// How they make one score.
     pub fuse: Fuse,
@@ -82,11 +82,11 @@ pub struct NewStandingQuery {
     pub filter: Filter,
     /// What a match needs.
     pub least: Least,
-    /// Where matches are told.
+    /// Webhook for matches.
     pub webhook: Option<WebhookRequest>,
     /// The user's JSON object, sent along with every match.
     pub metadata: serde_json::Value,
-    /// Whether it is asked.
+    /// Whether it is enabled.
     pub enabled: bool,
     /// Ask it about what is there already.
     pub backfill: bool,
@@ -95,7 +95,7 @@ pub struct NewStandingQuery {
 /// What is to change of a standing query; `None`: nothing.
 #[derive(Debug, Default)]
 pub struct StandingPatch {
-    /// Another name.
+    /// New name.
     pub name: Option<String>,
     /// Asked or not.
     pub enabled: Option<bool>,
@@ -110,7 +110,7 @@ pub struct StandingPatch {
 pub struct StandingQuery {
     /// As stored.
     pub record: StandingRecord,
-    /// What is asked.
+    /// Text of the query.
     pub spec: StandingSpec,
     /// Space of its scores; `None` where the model that runs cannot ask it.
     pub space: Option<Space>,

@@ -66,7 +66,7 @@ impl StandingSpec {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Given {
-    /// Words.
+    /// Text.
     Text(String),
     /// A file.
     Media {
@@ -74,17 +74,17 @@ pub enum Given {
         modality: Modality,
         /// What it was said to be.
         media_type: String,
-        /// The bytes.
+        /// The file's contents.
         #[serde(with = "as_base64")]
         bytes: Vec<u8>,
     },
     /// A stored asset, or a part of it.
     Asset {
-        /// Which.
+        /// Id of the asset.
         id: AssetId,
-        /// First second.
+        /// Start, in seconds.
         start_secs: Option<f64>,
-        /// Second after the last.
+        /// End, in seconds.
         end_secs: Option<f64>,
         /// Its picture or its sound.
         track: Option<Track>,

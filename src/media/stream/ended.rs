@@ -73,7 +73,7 @@ pub struct Ended {
     pub stopped: bool,
     pub log: FfmpegLog,
     pub exit: Exit,
-    /// When.
+    /// Time of the event.
     pub at: Instant,
 }
 

@@ -38,7 +38,7 @@ const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 /// A key of the account that owns or may use the buckets.
 #[derive(Clone)]
 pub struct AccessKey {
-    /// Its id.
+    /// Id.
     pub id: String,
     /// Its secret.
     pub secret: String,
