@@ -49,7 +49,7 @@ impl AuditLog {
             Ok(()) => {}
             Err(error) => {
                 metrics::counter!("triptych_audit_failed_total").increment(1);
-                // The next entry opens it anew and mends a torn line.
+                // The next entry reopens it and repairs a torn line.
                 log.open = None;
                 if !std::mem::replace(&mut log.failing, true) {
                     let folder = log.config.folder.display().to_string();

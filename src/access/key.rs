@@ -11,7 +11,7 @@ use super::AccessError;
 use crate::jobs::now_unix_ms;
 use crate::types::KeyId;
 
-/// What every key starts with, so that people and scanners of secrets recognise one.
+/// Prefix of every key, so that people and secret scanners recognize one.
 const PREFIX: &str = "tk_";
 /// Longest name of a key, characters.
 pub const MAX_NAME_CHARS: usize = 100;

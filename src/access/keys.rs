@@ -82,7 +82,7 @@ impl Caller {
         self.known.as_ref().map_or(Holder::Fixed, |known| Holder::Key(known.record.id))
     }
 
-    /// What people call the key.
+    /// Name of the key.
     #[must_use]
     pub fn name(&self) -> &str {
         self.known.as_ref().map_or(FIXED_NAME, |known| &known.record.name)
@@ -303,7 +303,7 @@ impl Keys {
     }
 
     fn load(&self, file: &KeyFile, used: &HashMap<KeyId, i64>) -> Result<(), AccessError> {
-        // Held meanwhile: an older reading must not take the place of a newer one.
+        // Held so that an older reading cannot replace a newer one.
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         // Before the reading: what is replaced in between is then read once more.
         let stamp = file.stamp();

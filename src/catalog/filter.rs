@@ -119,7 +119,7 @@ pub enum FilterBound {
 pub struct FilterError {
     /// Where, as `must[0].eq`.
     pub at: String,
-    /// Message for people.
+    /// Human-readable message.
     pub message: String,
 }
 

@@ -204,8 +204,8 @@ pub fn main() -> ExitCode {
         Err(error) => return fail(&error.into()),
     };
     let outcome = runtime.block_on(async {
-        // With a handler in its place, a file that grows beyond `ulimit -f` is an error that is told, not the
-        // end of the process.
+        // With a handler in its place, a file that grows beyond `ulimit -f` is reported as an error instead of ending
+        // the process.
         let _handler = tokio::signal::unix::signal(SignalKind::from_raw(libc::SIGXFSZ));
         match cli.command {
             Command::Serve(args) => serve::run(*args).await,

@@ -152,7 +152,7 @@ pub struct Door {
 }
 
 impl Door {
-    /// Reads the keys and binds before the model loads, so that a taken port is told at once.
+    /// Reads the keys and binds before the model loads, so that a port in use is reported at once.
     pub fn open(args: &ListenArgs, data_dir: &Path) -> Result<Self, CliError> {
         let access = Access::open(args.access.config(data_dir))?;
         if !args.listen.ip().is_loopback() && !access.keys.required() {

@@ -61,7 +61,8 @@ pub async fn content(
     file.seek(std::io::SeekFrom::Start(start)).await.map_err(LibraryError::from)?;
     let chunks = ReaderStream::with_capacity(file.take(count), CHUNK_BYTES);
     let body = Body::from_stream(chunks.map(move |chunk| {
-        // A file that is written to meanwhile breaks the answer off: no byte of another content is given.
+        // If the file is written to during the answer, the answer is cut off, so that no byte of other content is
+        // sent.
         if opened.is_unchanged() {
             chunk
         } else {

@@ -153,7 +153,7 @@ fn broken(error: MultipartError) -> ApiError {
     ApiError::new(StatusCode::BAD_REQUEST, "invalid_multipart", message)
 }
 
-/// The last part of a name a client gave: for people only, never a path of ours.
+/// The last part of a name a client gave: for display only, never used as a path.
 pub fn shown_name(given: &str) -> String {
     let last = given.rsplit(['/', '\\']).next().unwrap_or("");
     let name: String = last.chars().filter(|c| !c.is_control()).take(MAX_NAME_CHARS).collect();

@@ -1,4 +1,4 @@
-//! A query as it is kept, to be embedded anew for another model.
+//! A query as it is stored, to be embedded again for another model.
 
 use super::bodies::GivenMedia;
 use super::data_uri;

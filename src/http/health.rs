@@ -26,7 +26,7 @@ pub struct Alive {
 pub struct PartView {
     /// Health of the part.
     status: PartState,
-    /// Details for people; null if there are none.
+    /// Human-readable details; null if there are none.
     detail: Option<String>,
 }
 

@@ -205,7 +205,7 @@ impl SharedBody {
             if !short {
                 break;
             }
-            // The connection reads on meanwhile.
+            // The connection continues to read in the background.
             tokio::task::yield_now().await;
         }
         tokio::spawn(async move {

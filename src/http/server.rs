@@ -36,7 +36,7 @@ const SEND_BUFFER_BYTES: usize = 256 << 10;
 /// How long an accepted connection waits for a place where all others are at work, and how many do.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(2);
 static WAITING: Semaphore = Semaphore::const_new(256);
-/// How often to check whether another connection can go meanwhile.
+/// How often to check whether another connection can be closed.
 const PLACE_EVERY: Duration = Duration::from_millis(200);
 /// How often to check whether the last request of an evicted connection has been answered.
 const LAST_REQUEST_EVERY: Duration = Duration::from_millis(50);

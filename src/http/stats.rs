@@ -1,4 +1,4 @@
-//! Counts for people and for Prometheus.
+//! Statistics as JSON and for Prometheus.
 
 use axum::Json;
 use axum::extract::State;

@@ -72,7 +72,7 @@ impl Kept {
         Arc::clone(&entry.cell)
     }
 
-    /// Counts a picture that was made. One that was forgotten meanwhile is nobody's.
+    /// Counts a picture that was made, unless it has been forgotten since.
     fn made(&mut self, key: Key, cell: &Cell, bytes: usize) {
         if let Some(entry) = self.cells.get_mut(&key).filter(|entry| Arc::ptr_eq(&entry.cell, cell)) {
             entry.bytes = bytes;

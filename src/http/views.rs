@@ -29,7 +29,7 @@ impl<T> List<T> {
 pub struct AssetError {
     /// Stable error code in snake_case.
     pub code: String,
-    /// Message for people.
+    /// Human-readable message.
     pub message: String,
 }
 

@@ -122,7 +122,7 @@ impl HybridIndex {
         }
     }
 
-    /// Slots in a graph's stead: (scanned beside it as unreachable, scanned as new).
+    /// Slots that are scanned instead of searched in the graph: (unreachable in it, newer than it).
     #[must_use]
     pub fn scanned_beside_graph(&self) -> (usize, usize) {
         self.shared

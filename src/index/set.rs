@@ -126,7 +126,7 @@ impl IndexSet {
         }
     }
 
-    /// A clip's vectors have been stored anew.
+    /// A clip's vectors were replaced.
     pub fn mended(&self, clip: ClipId) {
         for member in &self.members {
             lock(&member.damaged).retain(|damaged| *damaged != clip);

@@ -65,7 +65,7 @@ pub enum ListError {
 pub struct LeftOut {
     /// Stable error code in snake_case.
     pub code: &'static str,
-    /// Message for people.
+    /// Human-readable message.
     pub reason: String,
 }
 
@@ -259,7 +259,7 @@ pub fn list_seen(
         // Of what lies outside only the link itself is looked at.
         let outside = link && !path.canonicalize().is_ok_and(|real| inside(&real));
         let meta = if outside { fs::symlink_metadata(path) } else { fs::metadata(path) };
-        // What went away meanwhile was not seen.
+        // Files removed during the listing were not seen.
         if let Some(meta) = meta.ok().filter(|meta| meta.is_file() || meta.is_symlink()) {
             found.push(SeenFile { path: escaped(path), size_bytes: meta.len(), mtime_ns: mtime_ns(&meta) });
         }

@@ -21,7 +21,7 @@ use crate::types::{AssetId, JobId, rfc3339_millis};
 pub struct WorkError {
     /// Stable error code in snake_case.
     pub code: String,
-    /// Message for people.
+    /// Human-readable message.
     pub message: String,
 }
 

@@ -31,7 +31,7 @@ pub enum Entry {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         upload: Option<String>,
     },
-    /// Something that people set up was made, changed or removed.
+    /// A user setting was created, changed or removed.
     Work {
         /// What kind of thing.
         kind: WorkKind,
@@ -42,7 +42,7 @@ pub enum Entry {
     },
 }
 
-/// What people set up besides assets.
+/// User settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkKind {

@@ -48,7 +48,7 @@ struct Writer {
     len_bytes: u64,
     len_at_rewrite_bytes: u64,
     lines: u64,
-    /// A write or sync failed: what the file holds is not certain until it is written anew.
+    /// A write or sync failed: the file's contents are uncertain until it is rewritten.
     suspect: bool,
 }
 
@@ -139,8 +139,7 @@ impl Ledger {
 
     /// Returns once the lines of a ticket are on disk. Callers that wait share one sync.
     ///
-    /// # Errors
-    /// Input/output errors; the ledger is then written anew before the next line.
+    /// # Errors Input/output errors; the ledger is then rewritten before the next line.
     pub fn sync(&self, ticket: Ticket) -> io::Result<()> {
         let mut synced = self.synced_lines.lock().unwrap_or_else(PoisonError::into_inner);
         if *synced >= ticket.0 {
@@ -180,7 +179,7 @@ impl Ledger {
         if due { self.rewrite(writer) } else { Ok(()) }
     }
 
-    /// Writes the ledger anew from what it holds.
+    /// Rewrites the ledger from its own contents.
     fn rewrite(&self, writer: &mut Writer) -> io::Result<()> {
         let replay = replay::read(&self.path)?;
         if replay.damaged_lines > 0 {
@@ -235,8 +234,7 @@ fn write_whole(path: &Path, acknowledged: i64, entries: &[Entry]) -> io::Result<
     Ok((file, len_bytes))
 }
 
-/// Removes what a crash left of a ledger that was being written anew. Whoever calls holds the data
-/// folder's lock.
+/// Removes what a crash left of a ledger that was being rewritten. Whoever calls holds the data folder's lock.
 ///
 /// # Errors
 /// Input/output errors.

@@ -137,8 +137,8 @@ impl Library {
         if self.is_background_due() { self.calibrate().await } else { Ok(()) }
     }
 
-    /// Measures anew what queries about something else score here. It happens by itself while the
-    /// workers run; a command that only reads may ask for it.
+    /// Measures again what unrelated queries score here. It happens by itself while the workers run; a command that
+    /// only reads may ask for it.
     ///
     /// # Errors
     /// [`LibraryError`].

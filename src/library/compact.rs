@@ -12,7 +12,7 @@ const PAGES_A_STEP: u32 = 256;
 /// By itself it begins where this share of the store and this many bytes are free.
 const FREE_SHARE: u64 = 5;
 const FREE_BYTES: u64 = 64 << 20;
-/// A store that is written anew is there three times for a while: itself, its copy, the log of both.
+/// While a store is rewritten, it takes three times its size: itself, its copy and the log of both.
 const COPIES: u64 = 2;
 
 /// What a compaction gave back.
@@ -26,7 +26,7 @@ pub struct Compaction {
     pub store_bytes_after: u64,
     /// Memory of the indexes before compaction, in bytes.
     pub index_bytes_before: u64,
-    /// And after; a search graph is built anew in the background, if one is due.
+    /// The same after compaction; a search graph is rebuilt in the background if one is due.
     pub index_bytes_after: u64,
     /// Duration in seconds.
     pub secs: f64,
@@ -100,7 +100,7 @@ async fn rewrite(
     Ok(store.rewrite().await?)
 }
 
-/// Writes the store of a folder anew that no server has open; no model is needed. Bytes before and after.
+/// Rewrites the store of a folder that no server has open; needs no model. Returns its bytes before and after.
 ///
 /// # Errors
 /// [`BackupError::NoLibrary`], [`BackupError::NoRoom`] and others.

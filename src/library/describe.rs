@@ -1,4 +1,4 @@
-//! What people say of assets, changed after they came: names and metadata.
+//! Changes to the names and metadata of existing assets.
 
 use serde_json::Value;
 
@@ -52,7 +52,7 @@ impl AssetPatch {
 }
 
 impl Library {
-    /// Changes what people say of an asset, durably; what is embedded stays. The asset as it then is.
+    /// Changes the name and metadata of an asset, durably; its vectors stay. Returns the updated asset.
     ///
     /// # Errors
     /// [`LibraryError::BadField`] where the metadata would grow too large; others.

@@ -88,7 +88,7 @@ pub enum LibraryError {
     BadField {
         /// Which field, as `metadata` or `rules[0].by`.
         at: String,
-        /// Message for people.
+        /// Human-readable message.
         message: String,
     },
     /// Snapshots and compaction.

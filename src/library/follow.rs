@@ -240,7 +240,7 @@ fn gone(outcome: Result<(), LibraryError>) -> Result<(), LibraryError> {
     }
 }
 
-/// Its file was moved meanwhile, or people say something else of it.
+/// Its file was moved since, or its name or metadata was changed.
 fn is_described_otherwise(mine: &AssetRecord, theirs: &AssetRecord) -> bool {
     mine.path != theirs.path || mine.name != theirs.name || mine.metadata != theirs.metadata
 }

@@ -39,7 +39,7 @@ pub struct PartHealth {
     pub part: &'static str,
     /// Health of the part.
     pub state: PartState,
-    /// Details for people; null if there are none.
+    /// Human-readable details; null if there are none.
     pub detail: Option<String>,
 }
 

@@ -95,8 +95,8 @@ impl Library {
         Ok(self.start_index_job_told(source, metadata, idempotency_key, None).await?.0)
     }
 
-    /// As [`Library::start_index_job`], and its end is told to a webhook. With it what the webhook is, if
-    /// the job is new.
+    /// As [`Library::start_index_job`], and a webhook reports its end. With it what the webhook is, if the job is
+    /// new.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -230,7 +230,7 @@ impl Library {
         Ok(job)
     }
 
-    /// A job as people see it.
+    /// A job for display.
     #[must_use]
     pub fn job_view(&self, job: &JobRecord) -> JobView {
         JobView::new(job, self.baselines.get(job.id))

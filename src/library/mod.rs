@@ -321,7 +321,7 @@ impl Library {
         self.off_thread(move || search::timeline(&corpus, &request, asset)).await
     }
 
-    /// Whether it is the one that people ask; a model beside does everything once more, and is not counted.
+    /// Whether it is the serving model; an additional model repeats all work and is not counted.
     fn serves(&self) -> bool {
         !self.beside.load(Ordering::Acquire)
     }
@@ -425,7 +425,7 @@ impl Library {
         }
     }
 
-    /// Starts what only the serving model does: what people have set up to happen by itself.
+    /// Starts what only the serving model does: the automatic work that users have set up.
     fn start_serving(self: &Arc<Self>) {
         self.serving.call_once(|| {
             self.tasks.spawn(checks::keep_reading(Arc::clone(self)));

@@ -39,7 +39,7 @@ pub struct ModelsConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Answers whatever names no model, and takes work.
+    /// Answers requests that name no model, and takes work.
     Serving,
     /// Has the same assets; answers what names it.
     Beside,
@@ -312,7 +312,7 @@ impl Models {
             revived.start_workers();
             self.serving.send_replace(revived);
             self.take_out(&next);
-            // What it took over meanwhile is dropped when it is loaded again.
+            // What it took over until then is dropped when it is loaded again.
             tokio::spawn(stop_beside(next));
             return Err(error);
         }

@@ -87,7 +87,7 @@ impl Library {
         embedder: Embedder,
     ) -> Result<Arc<Self>, LibraryError> {
         let store: Arc<dyn Store> = Arc::new(open_store(folder, &embedder).await?);
-        // What people set up is the serving model's; what lies here is from before a switch.
+        // User settings belong to the serving model's store; those here are from before a switch.
         store.clear_work().await?;
         adopt_uploads(store.as_ref(), &self.uploads).await?;
         reconcile(store.as_ref()).await?;
@@ -234,7 +234,7 @@ pub(super) fn members_of(bundle: &Bundle, track: Track) -> Vec<(Space, usize)> {
     bundle.spaces().iter().filter(|(space, _)| serves(space)).cloned().collect()
 }
 
-/// The finest space that sound and picture share: where it is told how well a clip's own two agree.
+/// The finest space that audio and video share, in which a clip's own two tracks are compared.
 fn agreement_space(bundle: &Bundle) -> Option<Space> {
     let serves = |space: &Space| Track::ALL.iter().all(|track| bundle.has(track.modality(), space));
     bundle.spaces().iter().map(|(space, _)| space).find(|space| serves(space)).cloned()
@@ -332,7 +332,7 @@ pub(super) async fn resume_unfinished(library: Arc<Library>) {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         let serial = library.accept_lock.lock().await;
-        // A job, or a person who sends the same bytes, may have taken it up meanwhile.
+        // A job, or an upload of the same bytes, may have taken it up since.
         let taken = library.active.by_id(record.id).is_some();
         let state = library.store.asset(record.id).await.map(|asset| asset.state);
         if !taken && matches!(state, Ok(AssetState::Indexing)) && !library.stop.is_cancelled() {

@@ -90,8 +90,8 @@ impl Library {
         }
     }
 
-    /// After a failure of ours on a file that somebody waited for: it is forgotten, for they are told so.
-    /// Where somebody else was promised meanwhile that it will be indexed, it is queued.
+    /// After a failure of ours on a file that somebody waited for: it is forgotten, for they are told so. If someone
+    /// else has been promised since that it will be indexed, it is queued.
     pub(super) async fn hand_back(&self, claim: Claim, record: &AssetRecord) -> Result<(), LibraryError> {
         let _serial = self.accept_lock.lock().await;
         if claim.active.is_promised() || self.stop.is_cancelled() {

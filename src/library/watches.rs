@@ -16,7 +16,7 @@ use crate::types::{AssetId, WatchId};
 
 /// Most watches of a library.
 const MAX_WATCHES: usize = 100;
-/// Most files of one watched folder: about so many times 150 bytes are held during a look.
+/// Maximum number of files in a watched folder; a scan holds about 150 bytes for each.
 const MAX_FILES: usize = 200_000;
 /// Most files of one job; the rest comes with the next.
 const JOB_FILES: u32 = 100_000;

@@ -15,7 +15,7 @@ use crate::types::AssetId;
 
 /// Assets read at a time.
 const PAGE: u32 = 1000;
-/// Things that people set up, ended jobs among them, from which on the ledger is written anew at start.
+/// Number of user settings, finished jobs included, above which the ledger is rewritten at start.
 const MAX_WORK: usize = 1000;
 
 /// How a store falls short of what the server has acknowledged.
@@ -241,8 +241,8 @@ impl Rebuild<'_> {
     }
 }
 
-/// The ledger, open for appending, that says what the store says. It is written anew where it does not:
-/// after a crash, after damage, in a data folder from before there was one.
+/// The ledger, open for appending, that says what the store says. It is rewritten where it does not: after a crash,
+/// after damage, in a data folder from before there was one.
 pub(super) async fn settle(
     store: &dyn Store,
     replay: &Replay,
@@ -268,7 +268,7 @@ pub(super) async fn settle(
         .ok_or_else(|| std::io::Error::other("the ledger is in use by another process").into())
 }
 
-/// Writes the ledger anew from what the store says.
+/// Rewrites the ledger from the store.
 async fn write(store: &dyn Store, ledger: &Arc<Ledger>) -> Result<(), LibraryError> {
     let acknowledged = store.acknowledged().await?;
     let mut entries = Vec::new();
@@ -284,7 +284,7 @@ async fn write(store: &dyn Store, ledger: &Arc<Ledger>) -> Result<(), LibraryErr
     super::blocking(move || Ok(ledger.write(acknowledged, &entries)?)).await
 }
 
-/// What people have set up in a store, besides assets.
+/// User settings in a store: all that users created besides assets.
 async fn work_entries(store: &dyn Store) -> Result<Vec<Entry>, LibraryError> {
     let work = |kind, id: String| Entry::Work { kind, id, exists: true };
     let mut entries = Vec::new();
@@ -350,7 +350,7 @@ impl Library {
         .await
     }
 
-    /// Notes, durably, that something people set up was made, changed or removed.
+    /// Records durably that a user setting was created, changed or removed.
     pub(super) async fn note_work(
         &self,
         kind: WorkKind,

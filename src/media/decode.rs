@@ -272,7 +272,7 @@ fn warn_without_landlock(ended: &Ended) {
     }
 }
 
-/// A survey may take one part in so many of a file's CPU time.
+/// Fraction of a file's CPU time that a survey may take, as a divisor.
 const SURVEY_SHARE: u32 = 4;
 
 /// CPU time that is left to a file.

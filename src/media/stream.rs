@@ -55,7 +55,7 @@ pub trait Sink {
     /// # Errors
     /// Ends the decode.
     fn started(&mut self, info: &MediaInfo) -> Result<(), MediaError>;
-    /// One upright frame, RGB, `width * height * 3` bytes, that lasts so many sampling periods (at least one).
+    /// One upright frame, RGB, `width * height * 3` bytes, that lasts this many sampling periods (at least one).
     ///
     /// # Errors
     /// Ends the decode.

@@ -27,14 +27,14 @@ impl Default for WorkLimits {
 }
 
 impl WorkLimits {
-    /// CPU time for a file of so many bytes.
+    /// CPU time for a file of this size in bytes.
     #[must_use]
     pub fn cpu(&self, file_bytes: u64) -> Duration {
         let secs = self.cpu_secs + self.cpu_secs_per_mib * file_bytes as f64 / MIB;
         Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX)
     }
 
-    /// Clips for a file of so many bytes, where a clip begins every `stride` windows.
+    /// Clips for a file of this size in bytes, where a clip begins every `stride` windows.
     #[must_use]
     pub fn clips(&self, file_bytes: u64, stride: f64) -> u64 {
         let windows = self.clips as f64 + self.clips_per_mib as f64 * file_bytes as f64 / MIB;

@@ -35,7 +35,7 @@ impl Refusal {
 
 /// What an in-process decoder found.
 pub enum Decoded {
-    /// Everything was written; so many packets did not decode.
+    /// Everything was written; this many packets did not decode.
     Done { damaged: u64 },
     /// ffmpeg may know better, with these demuxers.
     TryFfmpeg(&'static str),

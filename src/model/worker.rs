@@ -96,7 +96,7 @@ impl Worker {
                 queue_secs,
                 inference_secs: inference_secs / count as f64,
             });
-            // The caller may have gone meanwhile; then nobody misses the answer.
+            // If the caller has given up, nobody needs the answer.
             let _ = job.reply.send(answer);
         }
     }

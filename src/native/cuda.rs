@@ -11,7 +11,7 @@ use libloading::Library;
 pub struct CudaProblem {
     /// What is missing.
     pub lack: CudaLack,
-    /// Message for people.
+    /// Human-readable message.
     pub reason: String,
 }
 

@@ -97,7 +97,7 @@ impl Outbound {
         Self::keeping(config, 0)
     }
 
-    /// A door that keeps so many idle connections a host, for callers that try again by themselves.
+    /// A door that keeps this many idle connections per host, for callers that retry themselves.
     fn keeping(config: OutboundConfig, idle_connections: usize) -> Result<Self, OutboundError> {
         let rules = Arc::new(Rules::new(config.allow_hosts));
         let guarded = Guarded {
@@ -163,7 +163,7 @@ impl Outbound {
         Err(OutboundError::refused(&host_of(&url), format!("redirects more than {MAX_REDIRECTS} times")))
     }
 
-    /// Posts a body; the status of the answer, whatever it is. Redirects are not followed.
+    /// Posts a body and returns the status of the answer, even an error. Redirects are not followed.
     ///
     /// # Errors
     /// [`OutboundError`].

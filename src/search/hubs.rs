@@ -64,7 +64,7 @@ impl Bank {
     }
 }
 
-/// Ranks the best hits anew where the first of them is a hub; whether they were.
+/// Reranks the best hits if the first of them is a hub; returns whether it did.
 pub(super) fn correct(look: &Lookup<'_>, ranked: &mut [Found]) -> Result<bool, SearchError> {
     let Some(best) = ranked.first().map(|found| found.matched) else { return Ok(false) };
     let is_hub = look.bank(best.track).is_some_and(|bank| bank.hubs.contains(&best.clip));

@@ -10,7 +10,7 @@ use super::{Fuse, SearchError};
 use crate::index::{ClipFilter, IndexError, IndexSet, Neighbour, SearchParams};
 use crate::types::{ClipId, Modality, Space, Track};
 
-/// Clips a query is compared with to learn what it scores on whatever is not meant.
+/// Number of clips a query is compared with to learn what it scores on unrelated ones.
 pub const SAMPLE: usize = 256;
 
 /// A clip with the track that matched best.

@@ -50,7 +50,7 @@ pub enum SearchError {
     BadRequest {
         /// The field, as `limit`.
         param: &'static str,
-        /// Message for people.
+        /// Human-readable message.
         message: String,
     },
     /// The search ended before it had an answer (shutdown).
@@ -225,7 +225,7 @@ pub struct SearchResponse {
     pub no_match: bool,
     /// Space the scores were taken in.
     pub space: Space,
-    /// Whether the best hits were ranked anew because the first was a hub.
+    /// Whether the best hits were reranked because the first was a hub.
     pub hub_corrected: bool,
     /// Seconds inside the search, filter and index included.
     pub index_secs: f64,

@@ -163,7 +163,7 @@ fn hit(rank: usize, found: Found, look: &Lookup<'_>) -> Hit {
     }
 }
 
-/// Matches with their assets, in order; clips that are gone meanwhile are left out.
+/// Matches with their assets, in order; clips deleted since are left out.
 fn with_assets(catalog: &Catalog, matches: &[Match]) -> Vec<Found> {
     let owners = catalog.owners(matches.iter().map(|found| found.clip));
     let mut matches = matches.iter();

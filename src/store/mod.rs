@@ -142,7 +142,7 @@ pub struct AssetRecord {
     pub id: AssetId,
     /// Content SHA-256, lower-case hex.
     pub sha256: String,
-    /// Name shown to people (file name given by the user).
+    /// Display name (the file name given by the user).
     pub name: String,
     /// Where the bytes are.
     pub path: String,
@@ -369,7 +369,7 @@ pub struct JobRecord {
 pub struct NewItem {
     /// The file: a path, a URL or `s3://bucket/key`.
     pub path: String,
-    /// Name shown to people, where it is not the file's.
+    /// Display name, if it is not the file's name.
     pub name: Option<String>,
     /// The user's JSON object for it.
     pub metadata: serde_json::Value,
@@ -394,7 +394,7 @@ pub struct JobItem {
     pub seq: i64,
     /// The file: a path, a URL or `s3://bucket/key`.
     pub path: String,
-    /// Name shown to people, where it is not the file's.
+    /// Display name, if it is not the file's name.
     pub name: Option<String>,
     /// The user's JSON object for it.
     pub metadata: serde_json::Value,
@@ -433,7 +433,7 @@ pub trait Store: StandingStore + WebhookStore + Upkeep + Checks {
     async fn assets(&self, ids: &[AssetId]) -> Result<Vec<AssetRecord>, StoreError>;
     /// Assets newest first; `after` = last id of the previous page.
     async fn list_assets(&self, after: Option<AssetId>, limit: u32) -> Result<Vec<AssetRecord>, StoreError>;
-    /// Assets of files of users that lie at this path, whatever their bytes.
+    /// Assets of users' files at this path, with any contents.
     async fn assets_at(&self, path: &str) -> Result<Vec<AssetRecord>, StoreError>;
     /// Some of the paths at which jobs and watches found the bytes of an asset.
     async fn asset_paths(&self, id: AssetId) -> Result<Vec<String>, StoreError>;
@@ -517,7 +517,7 @@ pub trait Store: StandingStore + WebhookStore + Upkeep + Checks {
     /// From now on (until unsealed) every change is refused with [`StoreError::Sealed`]; what was begun
     /// has ended when this returns.
     async fn seal(&self, sealed: bool);
-    /// Drops everything that is not derived from media by a model: jobs and whatever else people set up.
+    /// Drops everything that a model did not derive from media: jobs and other user settings.
     async fn clear_work(&self) -> Result<(), StoreError>;
     /// Takes all of that over from the sealed store in another folder, in one transaction.
     async fn adopt_work(&self, from: &Path) -> Result<(), StoreError>;
@@ -536,7 +536,7 @@ pub trait Store: StandingStore + WebhookStore + Upkeep + Checks {
     -> Result<Vec<WatchedFile>, StoreError>;
     /// The files of these paths, in no promised order.
     async fn watch_files_named(&self, id: WatchId, paths: &[String]) -> Result<Vec<WatchedFile>, StoreError>;
-    /// Files that were not there for so many looks in turn.
+    /// Files that were missing for this many scans in a row.
     async fn watch_files_gone(
         &self,
         id: WatchId,

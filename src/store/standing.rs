@@ -21,7 +21,7 @@ pub struct NewStanding {
     pub vectors: Vec<u8>,
     /// The model that made them.
     pub model: ModelId,
-    /// What the user gave, to make them anew from.
+    /// What the user gave, to recompute them from.
     pub source: String,
     /// Webhook for matches.
     pub webhook: Option<NewWebhook>,
@@ -104,7 +104,7 @@ pub struct NewMatch {
     pub space: Space,
     /// Hits, best first.
     pub moments: Vec<MatchedMoment>,
-    /// What its webhook is told, if it has one.
+    /// Body of its webhook, if it has one.
     pub body: String,
 }
 

@@ -15,7 +15,7 @@ pub struct StoreSpace {
     pub file_bytes: u64,
     /// Bytes of it that hold nothing any more.
     pub free_bytes: u64,
-    /// Whether they can be given back little by little; else only by writing the store anew.
+    /// Whether they can be given back little by little; else only by rewriting the store.
     pub releases: bool,
 }
 
@@ -74,8 +74,8 @@ pub trait Upkeep: Send + Sync {
     async fn space(&self) -> Result<StoreSpace, StoreError>;
     /// Gives back up to `pages` of what holds nothing, in one short transaction.
     async fn release_pages(&self, pages: u32) -> Result<(), StoreError>;
-    /// Writes the store anew without what holds nothing. Needs room for a copy, twice for a while, and
-    /// whoever writes waits until it is done.
+    /// Rewrites the store without its free pages. Needs room for a copy, twice for a while, and whoever writes waits
+    /// until it is done.
     async fn rewrite(&self) -> Result<(), StoreError>;
     /// Writes something, durably, only to see whether that can be done.
     async fn try_write(&self) -> Result<(), StoreError>;

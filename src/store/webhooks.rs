@@ -93,7 +93,7 @@ pub struct Attempt {
     pub error: Option<String>,
 }
 
-/// A delivery as people see it.
+/// A delivery for display.
 #[derive(Debug, Clone)]
 pub struct DeliveryRecord {
     /// Id.
@@ -123,8 +123,8 @@ pub struct DeliveryRecord {
 /// The outbox.
 #[async_trait]
 pub trait WebhookStore {
-    /// As [`create_job`](super::Store::create_job), and its end is told to a webhook; whether the job is
-    /// new (else the webhook of the one made before stays).
+    /// As [`create_job`](super::Store::create_job), and a webhook reports its end; whether the job is new (else the
+    /// webhook of the one made before stays).
     async fn create_job_with_webhook(
         &self,
         kind: &str,
@@ -150,7 +150,7 @@ pub trait WebhookStore {
         after: Option<DeliveryId>,
         limit: u32,
     ) -> Result<Vec<DeliveryRecord>, StoreError>;
-    /// Makes a delivery pending again, whatever became of it, with all its attempts before it.
+    /// Makes a delivery pending again, whatever its state, with all its attempts before it.
     async fn retry_delivery(&self, id: DeliveryId) -> Result<DeliveryRecord, StoreError>;
     /// Drops what ended before a time; how many.
     async fn prune_deliveries(&self, ended_before_unix_ms: i64) -> Result<u64, StoreError>;

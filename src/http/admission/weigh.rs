@@ -190,7 +190,7 @@ pub struct Running {
 }
 
 impl Admission {
-    /// For so many requests at once, of which `parallel` do not slow each other down.
+    /// For this many requests at once, of which `parallel` do not slow each other down.
     pub fn new(max_in_flight: usize, parallel: usize) -> Arc<Self> {
         Arc::new(Self {
             permits: Arc::new(Semaphore::new(max_in_flight.max(1))),

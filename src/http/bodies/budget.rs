@@ -102,7 +102,7 @@ impl Drop for Share {
 }
 
 impl Budget {
-    /// A budget of so many bytes. What a single body may be must fit.
+    /// A budget in bytes. The largest allowed body must fit.
     pub fn new(memory_bytes: u64, disk_bytes: u64) -> Self {
         let pressure = Arc::new(Notify::new());
         let pool = |limit, name| {

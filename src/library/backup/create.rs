@@ -166,7 +166,7 @@ async fn copy_index(
         let shown = format!("index/{name}");
         match destination.upload(&path, &file_key(running.id, &shown), None, &running.meter).await {
             Ok(content) => files.push(entry(&shown, content)),
-            // Replaced or removed meanwhile: they are only a cache.
+            // Replaced or removed since: they are only a cache.
             Err(BackupError::Destination(error)) if !path.exists() => {
                 tracing::debug!(%error, "an index file was removed before it could be copied");
             }

@@ -35,7 +35,7 @@ pub enum BackupError {
     /// Something is where the library is to be restored to.
     #[error("expected an empty or new folder to restore to; {0} is not empty")]
     NotEmpty(String),
-    /// Too little room to write the store anew.
+    /// Not enough disk space to rewrite the store.
     #[error("rewriting the store needs {needed_bytes} bytes of free disk space; only {room_bytes} are free")]
     NoRoom {
         /// Needed for a while.

@@ -6,9 +6,8 @@
 //! snapshots/<id>/media.jsonl    the uploads it needs
 //! snapshots/<id>/manifest.json  what it is of, every file with size and SHA-256; written last
 //! media/ab/<SHA-256>            uploads, shared by all snapshots
-//! ```
-//! A folder without a manifest is no snapshot: one that was cut off is never taken for one, and the
-//! next one removes it. Why uploads that are deleted meanwhile are not missed is told in `pins`.
+//! ``` A folder without a manifest is no snapshot: one that was cut off is never taken for one, and the next one
+//! removes it. `pins` explains why uploads deleted during a snapshot are not missed.
 
 mod bucket;
 mod clock;
@@ -166,7 +165,7 @@ async fn read_manifests(
             key.strip_prefix("snapshots/").and_then(|rest| rest.strip_suffix(MANIFEST)?.strip_suffix('/'));
         let Some(id) = id.filter(|id| id.parse::<SnapshotId>().is_ok()) else { continue };
         match restore::manifest_of(destination, id).await {
-            // Deleted meanwhile.
+            // Deleted since.
             Err(BackupError::NotFound(_)) => {}
             Err(error @ (BackupError::Damaged { .. } | BackupError::Format(_))) => {
                 found.push((id.to_owned(), Err(error)));

@@ -1,4 +1,4 @@
-//! Snapshots as people see them.
+//! Snapshots for display.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,7 +32,7 @@ pub enum SnapshotState {
 pub struct SnapshotProblem {
     /// Stable error code in snake_case.
     pub code: &'static str,
-    /// Message for people.
+    /// Human-readable message.
     pub message: String,
 }
 

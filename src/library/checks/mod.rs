@@ -32,7 +32,7 @@ const REST: Duration = Duration::from_secs(60);
 pub struct CheckOptions {
     /// Read the bytes of every upload.
     pub bytes: bool,
-    /// Make damaged vectors anew from the bytes.
+    /// Recompute damaged vectors from the files.
     pub repair: bool,
 }
 

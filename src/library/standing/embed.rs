@@ -1,4 +1,4 @@
-//! The vectors of standing queries: made when one is given, and anew for another model.
+//! The vectors of standing queries: computed when a query is created, and again for another model.
 
 use std::sync::Arc;
 
@@ -46,8 +46,8 @@ impl Library {
         }
     }
 
-    /// Makes the vectors of those standing queries anew that have none of the model that runs, from what
-    /// their users gave. One of which none can be made says why, and matches nothing.
+    /// Recomputes the vectors of those standing queries that have none of the serving model, from what their users
+    /// gave. One of which none can be made says why, and matches nothing.
     ///
     /// # Errors
     /// [`LibraryError`] of the store.
@@ -91,7 +91,7 @@ impl Library {
         Ok(())
     }
 
-    /// Asks a query from now on, as the store has it: it may have been changed or deleted meanwhile.
+    /// Starts matching a query as the store has it now: it may have been changed or deleted since.
     async fn take_up(&self, id: StandingId, parts: Vec<QueryPart>) -> Result<(), LibraryError> {
         let _change = self.standing.change.lock().await;
         let record = match self.store.standing(id).await {

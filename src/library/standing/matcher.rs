@@ -168,7 +168,7 @@ fn settle(corpus: &Corpus, entries: &[Arc<Entry>], pending: PendingAsset, hopele
     settled
 }
 
-/// What a webhook is told of a match.
+/// Body of a match's webhook.
 #[derive(Serialize)]
 struct Told<'a> {
     #[serde(rename = "type")]

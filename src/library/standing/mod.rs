@@ -105,7 +105,7 @@ pub struct StandingPatch {
     pub backfill: bool,
 }
 
-/// A standing query as people see it.
+/// A standing query for display.
 #[derive(Debug, Clone)]
 pub struct StandingQuery {
     /// As stored.
@@ -186,7 +186,7 @@ impl StandingQueries {
         Ok(queries)
     }
 
-    /// Reads them anew, in place of those that are known.
+    /// Reads them again, replacing the known ones.
     pub(super) async fn refresh(
         &self,
         store: &dyn Store,

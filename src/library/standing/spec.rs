@@ -29,7 +29,7 @@ pub struct StandingSpec {
     pub min_score: Option<f32>,
     /// The user's JSON object, sent along with every match.
     pub metadata: serde_json::Value,
-    /// The query as people see it: of media their type and size.
+    /// The query for display: for media, their type and size.
     pub query: serde_json::Value,
     /// Assets that the query is made of: no answers to themselves.
     pub(super) exclude_assets: Vec<AssetId>,
@@ -101,7 +101,7 @@ pub struct GivenPart {
 }
 
 impl GivenPart {
-    /// As people see it: of media their type and size.
+    /// For display: for media, their type and size.
     pub(super) fn shown(&self) -> serde_json::Value {
         let mut shown = serde_json::Map::new();
         let (key, value) = match &self.given {
@@ -165,7 +165,7 @@ pub(super) fn pack(parts: &[QueryPart]) -> Vec<u8> {
         words: part.words,
         vectors: part.vectors.iter().map(|(space, vector)| (space.clone(), encode(vector))).collect(),
     };
-    // Nothing in it can fail to be written; were it empty, it would be made anew.
+    // Serializing it cannot fail; if it were empty, it would be created again.
     serde_json::to_vec(&parts.iter().map(stored).collect::<Vec<_>>()).unwrap_or_default()
 }
 

@@ -113,7 +113,7 @@ impl fmt::Debug for WebhookRequest {
     }
 }
 
-/// What is told to whoever asked for a webhook.
+/// What the caller who asked for a webhook gets back.
 #[derive(Clone)]
 pub struct WebhookGiven {
     /// Address.
@@ -150,7 +150,7 @@ impl Library {
         Ok(self.store.deliveries(state, after, limit).await?)
     }
 
-    /// Sends a delivery once more, whatever became of it.
+    /// Sends a delivery again, even if it succeeded.
     ///
     /// # Errors
     /// [`LibraryError`].

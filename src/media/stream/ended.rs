@@ -46,7 +46,7 @@ pub struct Ended {
     pub started: Option<Started>,
     pub info: Option<MediaInfo>,
     pub failed: Option<(Failure, String)>,
-    /// It was ended, before it gave anything, because it needs so many bytes.
+    /// It was stopped before it gave anything, because it needs this many bytes.
     pub wants: Option<u64>,
     /// It was ended, before it gave anything, because it must seek elsewhere.
     pub misplaced: Option<Misplaced>,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{FfmpegLog, MAX_STREAMS, Stream, TrackKind, bit, of_kind, preferred, sound_rank, streams_of};
 
-/// Packets of pictures are told one in so many.
+/// One in this many video packets is logged.
 const PACKETS_STEP: u64 = 16;
 /// Peaks below this are silence, dB of full scale: codecs leave no zeros.
 const SILENCE_DB: &str = "-80dB";

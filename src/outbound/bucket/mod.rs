@@ -29,7 +29,7 @@ use super::{Download, IDLE_CONNECTIONS, Outbound, OutboundConfig, OutboundError}
 
 /// One part of a large object.
 const PART_BYTES: usize = 8 << 20;
-/// Parts that travel at once: what an upload holds in memory is so many times a part.
+/// Parts sent at once: an upload holds this many parts in memory.
 const PARTS_AT_ONCE: usize = 2;
 /// Tries of one call, and for how long.
 const RETRIES: usize = 3;

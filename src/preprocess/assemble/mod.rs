@@ -205,7 +205,7 @@ impl Assembler {
         self.plan = Plan::new(self.spec.samples as u64, self.spec.stride_secs * rate);
     }
 
-    /// Takes a frame that lasts so many sampling periods.
+    /// Takes a frame that lasts this many sampling periods.
     fn take_frame(&mut self, width: u32, height: u32, rgb: &[u8], periods: u64) -> Result<Flow, MediaError> {
         let begun = Instant::now();
         let (width, height) = (width as usize, height as usize);
@@ -241,7 +241,7 @@ impl Assembler {
         Ok(Flow::More)
     }
 
-    /// Takes the latest frame so many times more.
+    /// Takes the latest frame this many times more.
     fn repeat_frame(&mut self, mut times: u64) -> Result<(), MediaError> {
         while times > 0 {
             let steady = self.held.as_ref().is_none_or(Held::steady);

@@ -330,7 +330,7 @@ pub async fn finish_item(store: &SqliteStore, job: JobId, item: &JobItem) -> Res
         .await?;
         end_if_last(&mut tx, n).await?;
     } else if changed > 0 {
-        // Handed back to a job that was cancelled meanwhile: nobody is to take it again.
+        // Handed back to a job that was cancelled since: nobody may take it again.
         settle_cancelled(&mut tx, n).await?;
     }
     let record = in_tx(&mut tx, n).await?;
