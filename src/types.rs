@@ -13,7 +13,7 @@ use uuid::Uuid;
 /// A malformed identifier, span or vector.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum TypeError {
-    /// The text is not an identifier of the kind asked for.
+    /// The text is not an identifier of the expected kind.
     #[error("expected a valid {1} id, got `{0}`")]
     BadId(String, &'static str),
     /// A span that is negative, reversed or not finite.

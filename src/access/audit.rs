@@ -1,4 +1,4 @@
-//! The audit log: one JSON line for each change that somebody asked for.
+//! The audit log: one JSON line for each requested change.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};

@@ -78,7 +78,7 @@ pub async fn run(args: EmbedArgs) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The space asked for, or the finest of the modality.
+/// The requested space, or the finest of the modality.
 fn space(embedder: &Embedder, modality: Modality, asked: Option<&str>) -> Result<Space, CliError> {
     let bundle = embedder.bundle();
     if !bundle.has_tower(modality) {

@@ -24,7 +24,7 @@ pub struct QueryArgs {
     pub video: Option<String>,
 }
 
-/// What was asked for.
+/// What was requested.
 #[derive(Debug, PartialEq)]
 pub enum Query {
     /// Text.

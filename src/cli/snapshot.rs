@@ -203,6 +203,6 @@ fn summary(restored: &Restored, data: &Path) -> String {
             text += &format!("\n  {}", table::printable(path));
         }
     }
-    text + "\nkeys are not part of a snapshot: copy keys.json and keys.lock of the old data folder, or make new ones \
+    text + "\nAPI keys are not part of a snapshot: copy keys.json and keys.lock from the old data folder, or create new keys \
             with `triptych key create`"
 }

@@ -48,7 +48,7 @@ pub struct UpdateBody {
     dry_run: bool,
 }
 
-/// What was changed, or would be.
+/// What was changed or would be changed.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct UpdateView {
     /// Always `update`.

@@ -17,7 +17,7 @@ pub fn decode(uri: &str, modality: Modality, param: &str) -> Result<Vec<u8>, Api
     STANDARD.decode(payload.trim()).map_err(|error| not_base64(&error.to_string(), param))
 }
 
-/// What bytes that are no base64 are answered with.
+/// Answer to bytes that are not base64.
 pub fn not_base64(problem: &str, param: &str) -> ApiError {
     ApiError::invalid(param, format!("the data: URI is not valid base64: {problem}"))
 }

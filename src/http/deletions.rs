@@ -57,7 +57,7 @@ pub fn first_named(ids: &[AssetId]) -> Vec<AssetId> {
     ids.iter().take(NAMED).copied().collect()
 }
 
-/// The assets that a filter keeps; everything has to be asked for by name.
+/// The assets that match a filter; an empty filter needs `all`.
 pub fn chosen(state: &AppState, filter: &Filter, all: bool) -> Result<Vec<AssetId>, ApiError> {
     let ids = state.library.matching(filter)?;
     if filter.asks_nothing() && !all {

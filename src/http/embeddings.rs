@@ -29,7 +29,7 @@ use crate::types::{Embedding, Modality, Space, TimeSpan, TrackChoice};
 const MAX_INPUTS: usize = 256;
 /// Most clips a request: about nine hours of video.
 const MAX_CLIPS: usize = 10_000;
-/// Texts embedded side by side, so that they can share a batch.
+/// Maximum number of texts embedded in parallel, so that they can share a batch.
 const TEXTS_AT_ONCE: usize = 16;
 
 /// Inputs to embed.
@@ -156,7 +156,7 @@ pub struct EmbeddingsAnswer {
     usage: Usage,
 }
 
-/// What all inputs of a request share.
+/// Options shared by all inputs of a request.
 struct Asked {
     modality: Modality,
     space: Space,
@@ -361,7 +361,7 @@ fn view(
 }
 
 impl VectorView {
-    /// A vector as it was asked for.
+    /// A vector in the requested encoding.
     pub fn of(vector: &Embedding, encoding: Encoding) -> Self {
         match encoding {
             Encoding::Float => Self::Float(vector.as_slice().to_vec()),

@@ -36,7 +36,7 @@ pub fn content_type(headers: &HeaderMap) -> String {
     value.split(';').next().unwrap_or("").trim().to_ascii_lowercase()
 }
 
-/// Whether a body says that it is JSON.
+/// Whether a body is declared as JSON.
 pub fn is_json(headers: &HeaderMap) -> bool {
     content_type(headers) == "application/json"
 }
@@ -72,7 +72,7 @@ fn json_error(path: &str, class: serde_json::error::Category, text: &str) -> Api
     }
 }
 
-/// Serde's sentence to one of our codes; the field it quotes belongs to the path.
+/// Maps serde's message to one of our codes; the field it quotes belongs to the path.
 fn field_error(path: &str, text: &str) -> ApiError {
     let quoted = text.split('`').nth(1).unwrap_or("");
     let (code, field) = if text.starts_with("unknown field") {

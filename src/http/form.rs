@@ -33,7 +33,7 @@ impl Form {
         self.fields.remove(name)
     }
 
-    /// Takes a field that must be there.
+    /// Takes a required field.
     pub fn require(&mut self, name: &str) -> Result<String, ApiError> {
         self.take(name).ok_or_else(|| missing(name))
     }
@@ -55,7 +55,7 @@ impl Form {
         self.take(name).map(parse).transpose()
     }
 
-    /// Takes the tracks that were chosen.
+    /// Takes the chosen tracks.
     pub fn choice(&mut self) -> Result<TrackChoice, ApiError> {
         Ok(TrackChoice { video: self.index("video_track")?, audio: self.index("audio_track")? })
     }
@@ -76,7 +76,7 @@ fn missing(name: &str) -> ApiError {
 pub struct FileRule {
     /// Largest file, bytes.
     pub max_bytes: u64,
-    /// Whether it is to outlive the request, so must be on disk before it is accepted.
+    /// Whether it outlives the request and so must be on disk before it is accepted.
     pub durable: bool,
 }
 

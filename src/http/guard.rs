@@ -48,7 +48,7 @@ pub async fn authenticate(State(state): State<AppState>, request: Request, next:
     response
 }
 
-/// Who asks, if the call may be made; nobody where no key is needed.
+/// The key of a request, if the call is allowed; none where no key is needed.
 async fn admit(state: &AppState, request: &Parts, needed: Option<Role>) -> Result<Option<Caller>, ApiError> {
     let Some(needed) = needed else { return Ok(None) };
     if !state.config.access.keys.required() {

@@ -1,4 +1,4 @@
-//! Under which names the server is asked, and from where: against pages of other sites.
+//! Checks the Host and Origin of requests, against pages of other sites.
 
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
 

@@ -316,7 +316,7 @@ pub async fn items(
     let limit = checked_limit(query.limit, 100)? as usize;
     let mut after = query.after.unwrap_or(-1);
     let mut found = Vec::new();
-    // One more than asked for tells whether there is a next page.
+    // One more than requested tells whether there is a next page.
     while found.len() <= limit {
         let page = store.job_items(id, after, 1000).await?;
         let Some(last) = page.last() else { break };

@@ -41,7 +41,7 @@ pub struct Timing {
 #[derive(Clone)]
 pub struct RequestId(pub String);
 
-/// The outermost layer that answers.
+/// The outermost layer that can answer.
 pub async fn outer(request: Request, next: Next) -> Response {
     let began = Instant::now();
     let id = request_id(request.headers());

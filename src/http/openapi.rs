@@ -45,7 +45,7 @@ impl Modify for Key {
     }
 }
 
-/// The document without its paths.
+/// The OpenAPI document without its paths.
 pub fn base() -> OpenApi {
     Base::openapi()
 }

@@ -290,7 +290,7 @@ fn check(body: &SearchBody) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// The space of a name, where the model has it.
+/// The model's space of this name, if any.
 pub fn known_space(state: &AppState, name: Option<&str>) -> Result<Option<Space>, ApiError> {
     let Some(name) = name else { return Ok(None) };
     let space = Space::new(name);

@@ -176,8 +176,8 @@ async fn find_place(registry: &Arc<Registry>, address: SocketAddr) -> Place {
     }
 }
 
-/// Tells a client that all connections are at work, once it has asked something: an answer before
-/// the question is an error to most clients.
+/// Tells a client that all connections are busy, once it has sent a request: an answer before the question is an
+/// error to most clients.
 fn refuse(mut stream: TcpStream) {
     metrics::counter!("triptych_http_refused_total", "code" => "too_many_connections").increment(1);
     // Beyond a few at a time the connection is just closed.

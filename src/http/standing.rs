@@ -199,7 +199,7 @@ impl From<MatchRecord> for MatchView {
     }
 }
 
-/// What a match needs; `None` where neither is given.
+/// Threshold of a match; `None` if none is given.
 fn least_of(confidence: Option<f32>, score: Option<f32>) -> Result<Option<Least>, ApiError> {
     match (confidence, score) {
         (None, None) => Ok(None),

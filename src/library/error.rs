@@ -33,7 +33,7 @@ pub enum LibraryError {
     /// A folder or file that is not there.
     #[error("{0}: no such file or folder")]
     PathMissing(String),
-    /// A path that is of another kind than asked for.
+    /// A path of another kind than expected.
     #[error("expected {1}, but {0} is not")]
     PathKind(String, &'static str),
     /// A path that this process may not read.
@@ -71,7 +71,7 @@ pub enum LibraryError {
         /// The cap.
         max_bytes: u64,
     },
-    /// A stored asset without the track asked for.
+    /// A stored asset without the requested track.
     #[error("the asset has no {0} vectors in this span")]
     NoSuchTrack(Modality),
     /// A name that does not tell one asset.
@@ -83,7 +83,7 @@ pub enum LibraryError {
     /// A standing query that is refused.
     #[error(transparent)]
     Standing(#[from] StandingError),
-    /// A field of what was asked that means nothing, or too much.
+    /// A field of a request that is meaningless or ambiguous.
     #[error("{message}")]
     BadField {
         /// Which field, as `metadata` or `rules[0].by`.

@@ -43,7 +43,7 @@ pub struct PartHealth {
     pub detail: Option<String>,
 }
 
-/// What is known of parts that are not asked every time.
+/// Cached state of the parts that are not checked on every request.
 #[derive(Debug, Default)]
 pub(super) struct Pulse {
     towers: Mutex<Option<(Instant, Found)>>,
@@ -178,7 +178,7 @@ impl Library {
         let found = match self.embedder.text(&word, Priority::Interactive).await {
             Ok(_) => OK,
             Err(EmbedError::Model(ModelError::Overloaded { .. })) => degraded("the model is overloaded"),
-            // It was asked, and knew what to say.
+            // It responded with a valid answer.
             Err(EmbedError::Model(ModelError::NoKnownWords { .. } | ModelError::TextTooLong { .. })) => OK,
             Err(error) => {
                 tracing::debug!(%error, "the model does not answer");

@@ -1,5 +1,4 @@
-//! A live measure of how much of the truth searches find: a few of the queries that are really asked
-//! are answered once more, exactly, in quiet moments.
+//! A live measurement of recall: a few of the actual queries are answered once more, exactly, in quiet moments.
 //!
 //! Only searches without a filter are sampled: a filter that names clips is answered by the scan,
 //! which leaves nothing out. Nothing stands in where nobody asks: stored vectors are no queries.
@@ -47,7 +46,7 @@ impl Asked {
     }
 }
 
-/// Takes a sample of the queries that are asked.
+/// Samples the actual queries.
 #[derive(Debug)]
 pub(super) struct Sampler {
     waiting: Mutex<Waiting>,

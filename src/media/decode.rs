@@ -30,7 +30,7 @@ pub struct DecodeRequest {
     pub duration_secs: Option<f64>,
     /// Frames as they are meant to be shown, or as they are stored (`docs/bundle.md`).
     pub shown: bool,
-    /// The tracks that somebody asked for.
+    /// The requested tracks.
     pub choice: TrackChoice,
 }
 

@@ -24,7 +24,7 @@ pub enum MediaError {
     /// A known format, but nothing of it can be decoded.
     #[error("the file is damaged: {0}")]
     Corrupt(String),
-    /// A container without what was asked for.
+    /// A container without the requested kind of track.
     #[error("the file has no {0}")]
     NoStreams(&'static str),
     /// The track that was chosen is none of the file's.
@@ -32,7 +32,7 @@ pub enum MediaError {
     UnknownTrack {
         /// `video` or `audio`.
         kind: &'static str,
-        /// What was asked for.
+        /// What was requested.
         index: u16,
         /// What there is, in words.
         has: String,

@@ -75,7 +75,7 @@ pub struct FfmpegLog {
     pub estimated: bool,
     /// ffmpeg noticed the file ends early.
     pub cut_short: bool,
-    /// ffmpeg was asked to end by this signal, and did.
+    /// ffmpeg was told to end by this signal, and did.
     pub ended_by_signal: Option<i32>,
     /// The first error and fatal lines, without addresses.
     pub errors: Vec<String>,

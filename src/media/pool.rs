@@ -1,4 +1,4 @@
-//! Who may decode now: one pool for every child of the process, however it was asked for.
+//! Who may decode now: one pool for every child of the process.
 //!
 //! A decode first takes a [`Seat`] (limits the children at once), then, once its child has read the file's header,
 //! [`Memory`] (limits their bytes). Interactive work goes first and waits only for a while; bulk work waits as long

@@ -73,7 +73,7 @@ fn run(
     Ok(done)
 }
 
-/// The tracks that were asked for, and those that were found to be read.
+/// The requested tracks, and those chosen to be read.
 #[derive(Default)]
 struct Tracks {
     choice: TrackChoice,

@@ -87,9 +87,9 @@ pub struct Caps {
     pub streams: Streams,
     /// It was told to seek.
     pub sought: Option<Sought>,
-    /// What the child was asked to read, and to do to its frames.
+    /// What the child must read, and what it does to the frames.
     pub shape: Shape,
-    /// The tracks that somebody asked for.
+    /// The requested tracks.
     pub choice: TrackChoice,
     /// The tracks to read, once that is known.
     pub picks: Option<Picks>,

@@ -56,7 +56,7 @@ pub enum ModelError {
     /// ONNX Runtime is too old.
     #[error("{0}")]
     RuntimeTooOld(String),
-    /// CUDA was asked for and does not work.
+    /// CUDA was requested but does not work.
     #[error("cannot use CUDA: {0}")]
     CudaUnavailable(String),
     /// ONNX Runtime refused a graph or failed to run it.

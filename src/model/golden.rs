@@ -153,7 +153,11 @@ fn read_tower(tensors: &SafeTensors<'_>, spec: &TowerSpec) -> Result<GoldenTower
     let input = tensors.tensor(&name).map_err(|_| format!("tensor `{name}` is missing"))?;
     let count = input.shape().first().copied().unwrap_or(0);
     if count < 2 || input.shape()[1..] != spec.row[..] {
-        return Err(format!("`{name}` is {:?}; [2 or more, {:?}] is due", input.shape(), spec.row));
+        return Err(format!(
+            "expected `{name}` of shape [2 or more, {:?}], got {:?}",
+            spec.row,
+            input.shape()
+        ));
     }
     let inputs = match spec.dtype {
         Dtype::U8 => values::<u8, 1>(&input, StoredType::U8, |b| b[0])
@@ -163,7 +167,8 @@ fn read_tower(tensors: &SafeTensors<'_>, spec: &TowerSpec) -> Result<GoldenTower
         Dtype::I64 => values(&input, StoredType::I64, i64::from_le_bytes)
             .map(|v| v.chunks_exact(spec.row_len()).map(|row| Input::I64(row.into())).collect()),
     };
-    let inputs = inputs.ok_or_else(|| format!("`{name}` is {:?}, {:?} is due", input.dtype(), spec.dtype))?;
+    let inputs = inputs
+        .ok_or_else(|| format!("expected `{name}` of type {:?}, got {:?}", spec.dtype, input.dtype()))?;
     let mut outputs = BTreeMap::new();
     for (space, _, dim) in &spec.outputs {
         let name = format!("{tower}.{space}");

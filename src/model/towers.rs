@@ -1,4 +1,4 @@
-//! The towers of one bundle, loaded, self-checked and ready to be asked.
+//! The towers of one bundle, loaded, self-checked and ready for use.
 
 use std::sync::{Arc, mpsc};
 

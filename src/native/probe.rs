@@ -12,8 +12,8 @@ use super::{FFMPEG, NativeError, ONNXRUNTIME};
 /// The oldest ONNX Runtime (1.N) that offers the API this program was compiled for.
 pub const OLDEST_ONNXRUNTIME_MINOR: u32 = ort::MINOR_VERSION;
 
-/// Version of an ONNX Runtime library, asked of the library itself, such as `1.32.0`. The `ort` crate
-/// panics or hangs on a library that is missing, foreign or too old; this finds out beforehand.
+/// Version of an ONNX Runtime library, as the library itself reports it, such as `1.32.0`. The `ort` crate panics or
+/// hangs on a library that is missing, foreign or too old; this finds out beforehand.
 ///
 /// # Errors
 /// [`NativeError`] where it is missing, not ONNX Runtime, or older than [`OLDEST_ONNXRUNTIME_MINOR`].
@@ -69,7 +69,7 @@ fn ask_library(path: &Path) -> Result<(String, bool), String> {
     Ok((version, !api.is_null()))
 }
 
-/// Version of an ffmpeg executable, asked of the executable itself, such as `9.0.2-static`.
+/// Version of an ffmpeg executable, as the executable itself reports it, such as `9.0.2-static`.
 ///
 /// # Errors
 /// [`NativeError`] where it does not run, does not answer within 10 s, or lacks the `fd:` protocol,

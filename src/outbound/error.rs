@@ -1,9 +1,9 @@
-//! Why another host was not asked, or did not answer as it should.
+//! Why another host was not reached, or did not answer as it should.
 
 use std::error::Error;
 
-/// Why another host was not asked, or did not answer as it should. Sentences name the host, never the
-/// whole address: what follows the host may be a secret.
+/// Why another host was not reached, or did not answer as it should. Sentences name the host, never the whole
+/// address: what follows the host may be a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OutboundError {
     /// No host is allowed at all.
@@ -26,7 +26,7 @@ pub enum OutboundError {
         /// What happened.
         reason: String,
     },
-    /// The host answered, and not with what was asked for: asking again gives the same.
+    /// The host gave another answer than expected; asking again gives the same.
     #[error("{host} {reason}")]
     Refused {
         /// Which host.

@@ -1,8 +1,8 @@
 //! The only door to other hosts: URLs, webhooks and buckets all leave through here.
 //!
-//! Nothing is asked that is not on the list. A name is resolved once, all its addresses are checked, and
-//! one of exactly those is dialled; every redirect is checked again. No proxies, no cookies, no
-//! decompression; caps on size, silence and time.
+//! Only hosts on the list are reached. A name is resolved once, all its addresses are checked, and one of exactly
+//! those is dialled; every redirect is checked again. No proxies, no cookies, no decompression; caps on size, silence
+//! and time.
 
 mod address;
 pub mod bucket;
@@ -48,10 +48,10 @@ const PRODUCT: HeaderValue = HeaderValue::from_static(concat!("triptych/", env!(
 
 type RequestBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
-/// Which hosts may be asked, and for how long.
+/// Which hosts may be reached, and for how long.
 #[derive(Debug, Clone)]
 pub struct OutboundConfig {
-    /// Hosts that may be asked; none: everything is off.
+    /// Hosts that may be reached; none: everything is off.
     pub allow_hosts: Vec<HostRule>,
     /// Longest time to resolve a name, and to connect to one address.
     pub connect_timeout: Duration,
@@ -119,13 +119,13 @@ impl Outbound {
         Ok(Self { rules, client, idle_timeout: config.idle_timeout, total_timeout: config.total_timeout })
     }
 
-    /// Whether any host may be asked.
+    /// Whether any host may be reached.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.client.is_some()
     }
 
-    /// Refuses where no host may be asked.
+    /// Fails if no host may be reached.
     ///
     /// # Errors
     /// [`OutboundError::UrlsDisabled`].

@@ -1,4 +1,4 @@
-//! Which hosts may be asked, and which URLs name one of them.
+//! Which hosts may be reached, and which URLs name one of them.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -16,9 +16,9 @@ const USUAL_PORTS: [u16; 2] = [80, 443];
 /// Marks a host that may lie in a network of one's own.
 const PRIVATE_MARK: &str = "+private";
 
-/// A host that may be asked: `media.example.com`, `*.example.com` (what lies beneath it), or an
-/// address; with `:port` that port instead of 80 and 443; with `+private` at the end it may have an
-/// address in a private network or on this machine.
+/// A host that may be reached: `media.example.com`, `*.example.com` (what lies beneath it), or an address; with
+/// `:port` that port instead of 80 and 443; with `+private` at the end it may have an address in a private network or
+/// on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostRule {
     name: String,
@@ -107,7 +107,7 @@ impl Rules {
         self.0.is_empty()
     }
 
-    /// Whether a host may be asked at a port, and then whether it may have a private address.
+    /// Whether a host may be reached at a port, and if so, whether it may have a private address.
     pub(super) fn find(&self, host: &str, port: u16) -> Result<bool, OutboundError> {
         let host = canonical(host);
         let mut found = self.0.iter().filter(|rule| rule.holds(&host, port)).peekable();

@@ -1,8 +1,8 @@
 //! Hub correction: query-bank normalisation by dynamic inverted softmax (Bogolin et al. 2022).
 //!
-//! Some clips come first for many queries, whatever is asked: hubs. Where the best answer to a query
-//! is one, the candidates are ranked by how much more the query says of each than the queries of a
-//! bank do. Only the order changes: scores stay cosines.
+//! Some clips, called hubs, rank first for many unrelated queries. Where the best answer to a query is one, the
+//! candidates are ranked by how much more the query says of each than the queries of a bank do. Only the order
+//! changes: scores stay cosines.
 
 use std::collections::{HashMap, HashSet};
 
@@ -31,7 +31,7 @@ pub enum HubCorrection {
     Dis,
 }
 
-/// Queries that could be asked, and the clips that come first for them.
+/// Possible queries, and the clips that rank first for them.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Bank {
     /// The queries.

@@ -27,8 +27,8 @@ impl Comparable {
     }
 }
 
-/// The space of a search: the one asked for, or the finest that all parts of the query share with all targets
-/// (scores of different spaces cannot be ranked together).
+/// The space of a search: the requested one, or the finest that all parts of the query share with all targets (scores
+/// of different spaces cannot be ranked together).
 ///
 /// # Errors
 /// [`SearchError::NotComparable`], [`SearchError::BadSpace`], [`SearchError::BadRequest`] without

@@ -29,7 +29,7 @@ pub enum Least {
     Score(f32),
 }
 
-/// A query that is asked about every asset that comes.
+/// A query that is matched against each new asset.
 #[derive(Debug, Clone)]
 pub struct Standing {
     targets: Vec<Track>,
@@ -261,7 +261,7 @@ struct Read {
     sample: Option<Arc<Gathered>>,
 }
 
-/// One asset that is asked about; vectors are read once for all queries.
+/// One asset to match; its vectors are read once for all queries.
 struct Asking<'a> {
     corpus: &'a Corpus,
     distributions: Arc<Distributions>,

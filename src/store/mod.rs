@@ -336,7 +336,7 @@ pub struct JobRecord {
     pub id: JobId,
     /// Kind of job, such as `index`.
     pub kind: String,
-    /// What was asked, as JSON.
+    /// The request as JSON.
     pub request: serde_json::Value,
     /// State.
     pub state: WorkState,

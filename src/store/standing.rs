@@ -13,7 +13,7 @@ pub struct NewStanding {
     pub id: StandingId,
     /// Display name.
     pub name: Option<String>,
-    /// What is asked, as JSON; the store does not look into it.
+    /// The query as JSON; the store does not parse it.
     pub spec: serde_json::Value,
     /// Whether it is enabled.
     pub enabled: bool,
@@ -40,7 +40,7 @@ pub struct StandingRecord {
     pub spec: serde_json::Value,
     /// Whether it is enabled.
     pub enabled: bool,
-    /// Why it cannot be asked of the model that runs.
+    /// Why the serving model cannot run it.
     pub error: Option<(String, String)>,
     /// Webhook for matches.
     pub webhook_url: Option<String>,
@@ -70,7 +70,7 @@ pub struct StandingChange {
     pub name: Option<String>,
     /// Another spec.
     pub spec: Option<serde_json::Value>,
-    /// Asked or not.
+    /// Whether it is enabled.
     pub enabled: Option<bool>,
     /// Ask it about the assets that are there already.
     pub backfill: bool,
@@ -125,7 +125,7 @@ pub struct MatchRecord {
     pub matched_unix_ms: i64,
 }
 
-/// An asset that standing queries are still to be asked about.
+/// An asset still to be matched against standing queries.
 #[derive(Debug, Clone)]
 pub struct PendingAsset {
     /// Names it to [`StandingStore::settle`].
@@ -163,7 +163,7 @@ pub struct Settled {
 /// Standing queries and their matches.
 #[async_trait]
 pub trait StandingStore {
-    /// Stores a standing query, with its webhook and with the assets that it is to be asked about.
+    /// Stores a standing query, with its webhook and the assets to match it against.
     async fn create_standing(&self, new: &NewStanding) -> Result<StandingRecord, StoreError>;
     /// One standing query.
     async fn standing(&self, id: StandingId) -> Result<StandingRecord, StoreError>;
@@ -205,7 +205,7 @@ pub trait StandingStore {
         after: Option<MatchId>,
         limit: u32,
     ) -> Result<Vec<MatchRecord>, StoreError>;
-    /// Assets that standing queries are to be asked about, oldest first, without those that wait.
+    /// Assets to match against standing queries, oldest first, without those that wait.
     async fn pending_assets(&self, limit: u32) -> Result<Vec<PendingAsset>, StoreError>;
     /// Stores matches with what their webhooks are to be told, and takes the assets off the list, all in
     /// one transaction. A match that is known (or whose query is off or gone) changes nothing. How many

@@ -28,7 +28,7 @@ pub struct WatchSpec {
 pub struct WatchRecord {
     /// Id.
     pub id: WatchId,
-    /// What was asked for.
+    /// What was requested.
     pub spec: WatchSpec,
     /// Number of files found by the last scan.
     pub files: u64,

@@ -74,7 +74,7 @@ impl Class {
     }
 }
 
-/// What requests of a class were seen to cost.
+/// Measured cost of the requests of a class.
 #[derive(Debug, Default)]
 struct Cost {
     secs: f64,
@@ -313,7 +313,7 @@ impl Drop for Expected {
     }
 }
 
-/// Why a request is not taken on.
+/// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Refusal {
     /// All permits are taken.

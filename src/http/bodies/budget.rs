@@ -143,7 +143,7 @@ impl Budget {
         Share { pool: Arc::clone(&self.disk), taken: 0, used: 0 }
     }
 
-    /// Waits until a large JSON text may be parsed.
+    /// Waits until there is memory to parse a large JSON text.
     pub async fn parsing(&self, json_bytes: u64) -> Option<OwnedSemaphorePermit> {
         let kib = (json_bytes * PARSED_FACTOR) >> 10;
         let kib = u32::try_from(kib).unwrap_or(u32::MAX).clamp(1, self.parsing_kib);

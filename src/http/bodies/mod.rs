@@ -70,12 +70,12 @@ impl Received {
         }
     }
 
-    /// Whether it is so long that its parsing needs room of its own.
+    /// Whether it is so long that parsing it needs memory of its own.
     pub const fn is_large(&self) -> bool {
         matches!(self.json, Json::File(_))
     }
 
-    /// Whether media came along, so that there is something to decode.
+    /// Whether the request contains media to decode.
     pub fn has_media(&self) -> bool {
         let marks = |bytes: &[u8]| bytes.windows(6).any(|window| window == b"\"data:");
         !self.media.is_empty() || matches!(&self.json, Json::Memory(bytes) if marks(bytes))
@@ -133,7 +133,7 @@ pub async fn receive(state: &AppState, mut body: Body, max_bytes: usize) -> Resu
     intake.finish(condenser).await
 }
 
-/// What a client gets whose body broke off.
+/// Answer to a client whose body broke off.
 fn incomplete() -> ApiError {
     ApiError::new(StatusCode::BAD_REQUEST, "incomplete_body", "the body is incomplete")
 }

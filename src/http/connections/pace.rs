@@ -9,7 +9,7 @@ const MOST_CREDIT_SECS: f64 = 2.0;
 /// Bytes after the first wait from which on there is progress to speak of.
 const PROGRESS_BYTES: u64 = 4 << 10;
 
-/// The slowest that a peer may be.
+/// Minimum rate of a peer.
 #[derive(Debug, Clone, Copy)]
 pub struct Rule {
     /// Bytes per second, averaged over a window of waiting.

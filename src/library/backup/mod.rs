@@ -57,9 +57,9 @@ pub struct KeepConfig {
     pub snapshot_every: Option<Duration>,
     /// How many of those are kept.
     pub snapshots_kept: usize,
-    /// How often the retention rules are applied; `None`: only when asked for.
+    /// How often to apply the retention rules; `None`: only on request.
     pub retention_every: Option<Duration>,
-    /// How often it is looked whether there is space to give back; `None`: only when asked for.
+    /// How often to check whether there is space to reclaim; `None`: only on request.
     pub compact_every: Option<Duration>,
     /// How fast the bytes of uploads are read again and again; 0: not at all.
     pub check_bytes_per_sec: u64,

@@ -15,7 +15,7 @@ const MOST_LISTED: usize = 1000;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckState {
-    /// None was asked for since the start.
+    /// None was requested since the start.
     #[default]
     None,
     /// It runs.

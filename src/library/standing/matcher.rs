@@ -47,7 +47,7 @@ pub(in super::super) async fn run(library: Arc<Library>) {
     }
     // Of those that waited when the process ended nobody knows here.
     let mut waiting = true;
-    // Clips of the measurement after which those that wait were last asked about.
+    // Clips of the calibration after which waiting assets were last matched.
     let mut asked_at = None;
     while library.disk.writable(&library.stop).await {
         let measured = Some(library.calibrated_clips()).filter(|_| library.is_measured());

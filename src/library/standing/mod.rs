@@ -1,4 +1,4 @@
-//! Standing queries: given once, asked about every asset that becomes searchable from then on.
+//! Standing queries: created once, matched against each asset that becomes searchable from then on.
 
 mod embed;
 mod matcher;
@@ -97,7 +97,7 @@ pub struct NewStandingQuery {
 pub struct StandingPatch {
     /// New name.
     pub name: Option<String>,
-    /// Asked or not.
+    /// Whether it is enabled.
     pub enabled: Option<bool>,
     /// What a match needs.
     pub least: Option<Least>,
@@ -164,7 +164,7 @@ fn usable(stored: &StandingVectors, bundle: &Bundle) -> Option<Vec<QueryPart>> {
     spec::unpack(bytes, bundle)
 }
 
-/// All standing queries of a library, ready to be asked.
+/// All standing queries of a library, ready to be matched.
 #[derive(Debug, Default)]
 pub(super) struct StandingQueries {
     entries: RwLock<Arc<Vec<Arc<Entry>>>>,

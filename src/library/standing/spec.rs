@@ -12,14 +12,14 @@ use crate::model::Bundle;
 use crate::search::{Fuse, Least, QueryPart, SearchRequest};
 use crate::types::{AssetId, Embedding, Modality, Space, TimeSpan, Track};
 
-/// What is asked, without the query itself.
+/// Options of a standing query, without the query itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StandingSpec {
     /// Tracks looked at.
     pub targets: Vec<Track>,
     /// How they make one score.
     pub fuse: Fuse,
-    /// Space asked for; `None`: the finest that all sides share.
+    /// Requested space; `None`: the finest that all sides share.
     pub space: Option<Space>,
     /// Which clips count.
     pub filter: Filter,

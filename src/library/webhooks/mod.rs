@@ -92,7 +92,7 @@ impl Deliver for Outbound {
         body: Bytes,
         timeout: Duration,
     ) -> Result<u16, String> {
-        // What was allowed when it was asked for may not be now.
+        // A host allowed at the time of the request may not be allowed now.
         let url = Self::check(self, url).map_err(|error| error.to_string())?;
         Self::post(self, &url, headers, body, timeout).await.map_err(|error| error.to_string())
     }

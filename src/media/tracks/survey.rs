@@ -47,7 +47,7 @@ impl Seen {
     }
 }
 
-/// What ffmpeg is asked in a survey: outputs, one for each stream.
+/// ffmpeg's outputs in a survey, one for each stream.
 pub fn survey_words(pictures: u64, sounds: u64) -> Vec<String> {
     let mut words = Vec::new();
     let mut output = |index: u16, rest: &[&str]| {

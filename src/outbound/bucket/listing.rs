@@ -25,7 +25,7 @@ const MAX_PAGES: usize = 10_000;
 const MAX_EMPTY_PAGES: usize = 100;
 /// Largest page taken, bytes: a thousand of the longest keys, percent-encoded.
 const MAX_PAGE_BYTES: usize = 8 << 20;
-/// The wait before a page is asked for once more; doubled each time.
+/// The wait before a page is requested again; doubled each time.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// What SigV4 leaves as it is.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -97,7 +97,7 @@ struct Progress {
 }
 
 impl Listing {
-    /// The objects, in the order of their keys, page by page as they are asked for.
+    /// The objects in the order of their keys, fetched page by page.
     pub(super) fn run<'a>(self) -> BoxStream<'a, Result<Object, OutboundError>> {
         let begun = Progress { token: None, seen: HashSet::new(), pages: 0, empty: 0, ended: false };
         let pages = stream::try_unfold((self, begun), async |(listing, mut progress)| {

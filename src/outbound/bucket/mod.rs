@@ -1,7 +1,7 @@
-//! S3-compatible buckets, asked through the same door.
+//! S3-compatible buckets, reached through the same door.
 //!
-//! Who may be asked is the operator's choice: the endpoint and the credentials come from the environment,
-//! never from a request, and a request may only name buckets that are on the list.
+//! Which endpoint may be reached is the operator's choice: the endpoint and the credentials come from the
+//! environment, never from a request, and a request may only name buckets that are on the list.
 
 mod listing;
 mod place;
