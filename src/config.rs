@@ -49,14 +49,14 @@ impl ModelArgs {
 /// Limits on what a single media file may cost.
 #[derive(Debug, Clone, Args)]
 pub struct LimitArgs {
-    /// Maximum duration of an asset, in seconds.
+    /// Maximum duration of an asset, in seconds; default: 86400.
     #[arg(long, env = "TRIPTYCH_MAX_DURATION_SECS", value_parser = positive_secs)]
     pub max_duration_secs: Option<f64>,
     /// Maximum number of pixels in a picture, as stored; pictures larger than 8192 x 4320 are scaled down while they
     /// are decoded.
     #[arg(long, env = "TRIPTYCH_MAX_PICTURE_PIXELS", default_value_t = 1 << 28, value_parser = clap::value_parser!(u64).range(1..))]
     pub max_picture_pixels: u64,
-    /// Maximum wall-clock time to decode one file, in seconds.
+    /// Maximum wall-clock time to decode one file, in seconds; default: 14400.
     #[arg(long, env = "TRIPTYCH_DECODE_TIMEOUT_SECS", value_parser = clap::value_parser!(u64).range(1..))]
     pub decode_timeout_secs: Option<u64>,
     /// Maximum number of decoders running at once; 0 means two per core, but at least four.
@@ -125,7 +125,7 @@ pub struct DataArgs {
 #[derive(Debug, Clone, Args)]
 pub struct WebhookArgs {
     /// Allow webhooks to this host: NAME, *.NAME or an address. Append :PORT unless the port is 80 or 443, and
-    /// +private if the host is in a private network. Repeatable.
+    /// +private if the host is in a private network; repeatable.
     #[arg(
         long = "allow-webhook-host",
         env = "TRIPTYCH_ALLOW_WEBHOOK_HOSTS",
@@ -192,7 +192,7 @@ impl KeepArgs {
 #[derive(Debug, Clone, Args)]
 pub struct SourceArgs {
     /// Allow files to be fetched from this host: NAME, *.NAME or an address. Append :PORT unless the port is 80 or
-    /// 443, and +private if the host is in a private network. Repeatable.
+    /// 443, and +private if the host is in a private network; repeatable.
     #[arg(
         long = "allow-url-host",
         env = "TRIPTYCH_ALLOW_URL_HOSTS",
@@ -200,7 +200,7 @@ pub struct SourceArgs {
         value_name = "HOST"
     )]
     pub allow_url_hosts: Vec<HostRule>,
-    /// Allow this bucket, or a folder in it, to be indexed: s3://NAME or s3://NAME/FOLDER. Repeatable.
+    /// Allow this bucket, or a folder in it, to be indexed: s3://NAME or s3://NAME/FOLDER; repeatable.
     #[arg(
         long = "allow-bucket",
         env = "TRIPTYCH_ALLOW_BUCKETS",
@@ -250,7 +250,7 @@ pub struct AccessArgs {
     #[arg(long, env = "TRIPTYCH_API_KEY", hide_env_values = true, value_parser = NonEmptyStringValueParser::new())]
     pub api_key: Option<String>,
     /// Network or address of a trusted proxy, such as 10.0.0.0/8 or 10.1.2.3: its X-Forwarded-For or Forwarded header
-    /// names the client, and its X-Forwarded-Proto says whether the client uses TLS. Repeatable.
+    /// names the client, and its X-Forwarded-Proto says whether the client uses TLS; repeatable.
     #[arg(
         long = "trusted-proxy",
         env = "TRIPTYCH_TRUSTED_PROXIES",
@@ -313,7 +313,7 @@ fn network(text: &str) -> Result<IpNet, String> {
 /// Limits on requests, connections and time.
 #[derive(Debug, Clone, Args)]
 pub struct ServerArgs {
-    /// Host name, besides localhost, that a server without API keys answers to. Repeatable.
+    /// Host name, besides localhost, that a server without API keys answers to; repeatable.
     #[arg(
         long = "allow-host",
         env = "TRIPTYCH_ALLOW_HOSTS",

@@ -32,10 +32,10 @@ pub struct IndexArgs {
     /// Do not descend into subfolders.
     #[arg(long, conflicts_with = "manifest")]
     flat: bool,
-    /// Index only files that match this pattern, such as `*.mp4` or `2024/**`. Repeatable.
+    /// Index only files that match this pattern, such as `*.mp4` or `2024/**`; repeatable.
     #[arg(long, value_name = "GLOB", conflicts_with = "manifest")]
     include: Vec<String>,
-    /// Skip files that match this pattern. Repeatable.
+    /// Skip files that match this pattern; repeatable.
     #[arg(long, value_name = "GLOB", conflicts_with = "manifest")]
     exclude: Vec<String>,
     /// Index the files listed in this JSONL file instead of a folder: one {"path" or "url": …, "metadata": {…}} per

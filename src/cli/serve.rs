@@ -77,20 +77,20 @@ pub struct ServeArgs {
     sources: SourceArgs,
     #[command(flatten)]
     keep: KeepArgs,
-    /// Allow files in this folder to be indexed by path. Repeatable.
+    /// Allow files in this folder to be indexed by path; repeatable.
     #[arg(long = "allow-root", env = "TRIPTYCH_ALLOW_ROOTS", value_delimiter = ':')]
     allow_roots: Vec<PathBuf>,
-    /// Additional model bundle to load. It embeds the same assets; requests select it by name. Repeatable.
+    /// Additional model bundle to load. It embeds the same assets; requests select it by name; repeatable.
     #[arg(long = "also-model", env = "TRIPTYCH_ALSO_MODELS", value_delimiter = ':')]
     also_models: Vec<PathBuf>,
-    /// Allow model bundles in this folder to be loaded while the server runs (POST /v1/models). Repeatable.
+    /// Allow model bundles in this folder to be loaded while the server runs (POST /v1/models); repeatable.
     #[arg(long = "model-root", env = "TRIPTYCH_MODEL_ROOTS", value_delimiter = ':')]
     model_roots: Vec<PathBuf>,
     /// If the store has lost acknowledged data, set it aside and index everything again from the uploaded files and
     /// from the names and metadata in the ledger. An intact store is left unchanged.
     #[arg(long, env = "TRIPTYCH_REBUILD_FROM_UPLOADS")]
     rebuild_from_uploads: bool,
-    /// Watch this folder and index new and changed files. Implies --allow-root for it. Repeatable.
+    /// Watch this folder and index new and changed files. Implies --allow-root for it; repeatable.
     #[arg(long = "watch", env = "TRIPTYCH_WATCH", value_delimiter = ':', value_name = "FOLDER")]
     watch: Vec<PathBuf>,
 }

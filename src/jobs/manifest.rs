@@ -159,15 +159,18 @@ mod tests {
             ("\n\n{\"path\":\"\"}", "line 3: `path` is empty"),
             ("{}", "line 1: expected `path` or `url`, got neither"),
             ("{\"path\":\"a\",\"url\":\"http://a/b\"}", "line 1: expected either `path` or `url`, got both"),
-            ("{\"url\":\"a/b.mp4\"}", "line 1: `url` has to begin with"),
-            ("{\"path\":\"HTTPS://a/b.mp4\"}", "line 1: a URL goes into `url`"),
-            ("{\"path\":\"a\"}\n{\"path\":\"b\"}\n{\"path\":\"c\"}\n{\"path\":\"d\"}", "more than 3 files"),
+            ("{\"url\":\"a/b.mp4\"}", "line 1: `url` must begin with"),
+            ("{\"path\":\"HTTPS://a/b.mp4\"}", "line 1: `path` must be a path"),
+            (
+                "{\"path\":\"a\"}\n{\"path\":\"b\"}\n{\"path\":\"c\"}\n{\"path\":\"d\"}",
+                "expected at most 3 files",
+            ),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.starts_with(says), "{text}: {error}");
         }
         let long = format!("{{\"path\":\"{}\"}}", "x".repeat(MAX_LINE_BYTES));
-        assert!(read(&long).unwrap_err().contains("longer than"));
+        assert!(read(&long).unwrap_err().contains("expected at most"));
         assert!(read_manifest(&b"{\"path\":\"\xff\"}"[..], Path::new("/m"), 3).is_err());
     }
 }

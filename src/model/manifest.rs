@@ -444,13 +444,13 @@ mod tests {
     #[test]
     fn every_deviation_is_named() {
         let cases: &[(&str, Value, &str)] = &[
-            ("/format_version", json!(2), "format_version 2"),
+            ("/format_version", json!(2), "format_version 1, got 2"),
             ("/spaces/0/extra", json!(1), "unknown field"),
             ("/surprise", json!(1), "unknown field"),
             ("/towers/video/input/shape", json!([null, 3, 4, 4, 3]), "towers.video.input"),
             ("/towers/video/outputs", json!({"fine": "fine"}), "towers.video.outputs"),
             ("/towers/image", json!({"inflates": "text"}), "only an image"),
-            ("/towers/image", json!({"inflates": "video", "file": "x.onnx"}), "stands alone"),
+            ("/towers/image", json!({"inflates": "video", "file": "x.onnx"}), "must be the only field"),
             ("/towers/video/file", json!("../video.onnx"), "not a plain path"),
             ("/towers/video/file", json!("/etc/passwd"), "not a plain path"),
             ("/towers/video/file", json!("other.onnx"), "not listed in `files`"),

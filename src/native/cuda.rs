@@ -111,7 +111,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let problem = cuda_problem(&dir.path().join("libonnxruntime.so.1.32.0")).unwrap();
         assert_eq!(problem.lack, CudaLack::Build);
-        assert!(problem.reason.contains("CPU build"), "{}", problem.reason);
+        assert!(problem.reason.contains("built for CPU only"), "{}", problem.reason);
     }
 
     /// A driver of our own making: what its functions return, what it says of an error.
@@ -143,6 +143,6 @@ mod tests {
         assert!(driver_problem("libnothing-of-the-kind.so").unwrap().contains("no NVIDIA driver"));
         let foreign = dir.path().join("foreign.so");
         std::fs::write(&foreign, b"\x7fELF nonsense").unwrap();
-        assert!(driver_problem(&foreign.display().to_string()).unwrap().contains("cannot be loaded"));
+        assert!(driver_problem(&foreign.display().to_string()).unwrap().contains("cannot load"));
     }
 }

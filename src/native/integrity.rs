@@ -175,9 +175,9 @@ mod tests {
         let mut foreign = whole[..4096].to_vec();
         foreign[18] ^= 0x55;
         std::fs::write(&path, &foreign).unwrap();
-        assert!(reason(&path).contains("another machine"));
+        assert!(reason(&path).contains("expected a build for"));
         std::fs::write(&path, [b'x'; 200]).unwrap();
-        assert!(reason(&path).contains("no ELF file"));
+        assert!(reason(&path).contains("not an ELF file"));
     }
 
     #[test]

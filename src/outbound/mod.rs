@@ -160,7 +160,10 @@ impl Outbound {
             }
             return self.download(&url, response, max_bytes, ends);
         }
-        Err(OutboundError::refused(&host_of(&url), format!("redirects more than {MAX_REDIRECTS} times")))
+        Err(OutboundError::refused(
+            &host_of(&url),
+            format!("redirects more than {MAX_REDIRECTS} times; give the final URL"),
+        ))
     }
 
     /// Posts a body and returns the status of the answer, even an error. Redirects are not followed.
@@ -194,7 +197,7 @@ impl Outbound {
         let uri: Uri = url
             .as_str()
             .parse()
-            .map_err(|error| OutboundError::NotAllowed(format!("the URL cannot be asked for: {error}")))?;
+            .map_err(|error| OutboundError::NotAllowed(format!("cannot request the URL: {error}")))?;
         let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = uri;
@@ -218,7 +221,7 @@ impl Outbound {
         match tokio::time::timeout_at(answer_by, client.request(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(OutboundError::within(host, &error)),
-            Err(_) => Err(OutboundError::timeout(host, "no answer in time")),
+            Err(_) => Err(OutboundError::timeout(host, "timed out while waiting for the answer")),
         }
     }
 
@@ -227,15 +230,15 @@ impl Outbound {
         let host = host_of(from);
         let to = location.and_then(|value| value.to_str().ok()).and_then(|text| from.join(text).ok());
         let Some(to) = to else {
-            return Err(OutboundError::refused(&host, "redirects to nowhere"));
+            return Err(OutboundError::refused(&host, "redirects without naming a location"));
         };
         if from.scheme() == "https" && to.scheme() != "https" {
-            let message = format!("{host} redirects from https to {}, which is refused", to.scheme());
+            let message = format!("{host} redirects from https to {}, which is not allowed", to.scheme());
             return Err(OutboundError::NotAllowed(message));
         }
         self.rules.check(to.as_str()).map_err(|error| match error {
             OutboundError::NotAllowed(why) => {
-                OutboundError::NotAllowed(format!("{host} redirects to what is refused: {why}"))
+                OutboundError::NotAllowed(format!("{host} redirects to a URL that is not allowed: {why}"))
             }
             other => other,
         })
@@ -263,7 +266,7 @@ impl Outbound {
         if coded {
             return Err(OutboundError::refused(
                 &host,
-                "answered with a compressed body, which was not asked for",
+                "answered with a compressed body, although none was requested",
             ));
         }
         let length = response.headers().get(CONTENT_LENGTH);
