@@ -35,7 +35,7 @@ pub struct WatchBody {
     /// name, `**` across folders; a glob without `/` matches names in every folder. Case is ignored.
     #[serde(default)]
     include: Vec<String>,
-    /// No files that match one of these globs.
+    /// Skip files that match one of these globs.
     #[serde(default)]
     exclude: Vec<String>,
     /// Any JSON object, copied to each asset.
