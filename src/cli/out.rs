@@ -23,7 +23,7 @@ pub(super) fn line(what: &Arguments<'_>) {
     }
 }
 
-/// Whether all that was said could be written; a full disk must not look like success.
+/// Whether all output could be written; a full disk must not look like success.
 pub(super) fn complete() -> Result<(), CliError> {
     match INCOMPLETE.load(Ordering::Relaxed) {
         false => Ok(()),

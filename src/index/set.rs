@@ -304,7 +304,7 @@ impl IndexSet {
         }
     }
 
-    /// As [`compact`](Self::compact), where there is much to give back.
+    /// As [`compact`](Self::compact), if there is much to free.
     pub fn compact_if_due(&self) {
         for member in &self.members {
             member.index.compact_if_due();

@@ -19,7 +19,7 @@ use crate::model::Priority;
 use crate::search::{Bank, BankQuery, Distributions, Lane, MOST_WORDS, background};
 use crate::types::{AssetId, ClipId, Embedding, Modality, Space, Track};
 
-/// How often it is looked whether the library has changed.
+/// How often to check whether the library has changed.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Share of the clips that must have come or gone for it to be due at once.
 const CHANGED: f64 = 0.1;

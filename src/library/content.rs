@@ -194,7 +194,7 @@ impl Library {
         damaged
     }
 
-    /// What is wrong with the files of users among these assets. Mostly a look at each file's size and time.
+    /// Known damage of the users' files among these assets. Usually checks only each file's size and time.
     pub(super) async fn damage_of(
         &self,
         ids: BTreeSet<AssetId>,

@@ -24,7 +24,7 @@ const RELAPSE_WAIT: Duration = Duration::from_secs(2);
 const RELAPSE_WITHIN: Duration = Duration::from_secs(10);
 /// How long it holds that a disk took bytes which says that it has no inodes.
 const TRIED_HOLDS: Duration = Duration::from_secs(30);
-/// A disk that does not answer for so long counts as one that refuses.
+/// A disk that does not answer for this long counts as not writable.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// What is written to try; more than any file system keeps inside an inode.
 const TRIED_BYTES: usize = 64 << 10;

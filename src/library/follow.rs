@@ -46,7 +46,7 @@ impl Follower {
         self.caught_up.load(Ordering::Acquire)
     }
 
-    /// Why it does not get on, if so.
+    /// Why it is stuck, if it is.
     pub(super) fn error(&self) -> Option<String> {
         self.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const TOWERS_HOLD: Duration = Duration::from_secs(5);
 /// A decoder that is late counts as good for so long after it was.
 const DECODER_HOLDS: Duration = Duration::from_secs(60);
-/// The sender of webhooks looks twice a second; after so long without a look it stands still.
+/// The webhook sender checks twice a second; after this long without a check it counts as stuck.
 const SENDER_PATIENCE_MS: i64 = 30_000;
 
 /// Health of a part.

@@ -18,7 +18,7 @@ use crate::embed::{EmbedError, Embedder};
 use crate::model::ModelError;
 use crate::store::StoreError;
 
-/// How often it is looked whether a model that is to take over can.
+/// How often to check whether a model can be promoted.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Loads and checks the bundle in a folder. Blocking.
@@ -55,7 +55,7 @@ pub struct ModelEntry {
     pub progress: Progress,
     /// Whether it takes over as soon as it has caught up.
     pub promote: bool,
-    /// Why it does not get on.
+    /// Why it is stuck.
     pub error: Option<String>,
 }
 

@@ -23,7 +23,7 @@ const WAITING: usize = 16;
 const QUIET: Duration = Duration::from_millis(250);
 /// A server that is never quiet is measured nevertheless, after this long.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How often it is looked whether it is quiet.
+/// How often to check whether the server is idle enough.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Least priority: only what nobody else wants of the processor.
 const NICENESS: i32 = 19;

@@ -25,7 +25,7 @@ const PAGE: u32 = 1000;
 /// How often in turn a file must not be there before it counts as gone. One more than it takes a file that
 /// was moved to be found again under its new name.
 const GONE_LOOKS: u32 = 3;
-/// How often it is looked whether a job has ended.
+/// How often to check whether a job has ended.
 const JOB_EVERY: Duration = Duration::from_secs(1);
 /// Longest sleep.
 const IDLE: Duration = Duration::from_secs(60);
@@ -286,7 +286,7 @@ impl Library {
     }
 }
 
-/// What a look changes in what is known: a page of each, sorted by path.
+/// Changes found by a scan: a page of each kind, sorted by path.
 fn changes(known: Vec<WatchedFile>, seen: &[SeenFile], whole: bool) -> Vec<WatchedFile> {
     let mut changed = Vec::new();
     let mut seen = seen.iter().peekable();

@@ -33,7 +33,7 @@ const DAMAGE: [&str; 5] = [
     "LZW decode failed",
 ];
 
-/// What was said so far.
+/// Output so far.
 #[derive(Debug, Default)]
 pub struct FfmpegLog {
     line: Vec<u8>,

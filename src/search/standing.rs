@@ -109,7 +109,7 @@ impl Standing {
         &self.space
     }
 
-    /// Whether it can be told now what its scores mean, if that is what it goes by.
+    /// Whether its confidence is calibrated, if it needs one.
     #[must_use]
     pub fn is_tellable(&self, corpus: &Corpus) -> bool {
         let distributions = corpus.backgrounds.now();

@@ -529,7 +529,7 @@ pub trait Store: StandingStore + WebhookStore + Upkeep + Checks {
     async fn list_watches(&self) -> Result<Vec<WatchRecord>, StoreError>;
     /// Ends a watch; assets and jobs stay.
     async fn delete_watch(&self, id: WatchId) -> Result<(), StoreError>;
-    /// Notes that a look was made, and why it did not see all.
+    /// Records that a scan was made, and why it was incomplete.
     async fn note_look(&self, id: WatchId, error: Option<&(String, String)>) -> Result<(), StoreError>;
     /// Files of a watch in the order of their paths, from after this one on.
     async fn watch_files(&self, id: WatchId, after: &str, limit: u32)

@@ -19,9 +19,9 @@ use crate::types::{AssetId, MatchId, Space, StandingId, rfc3339_millis};
 const BATCH: u32 = 64;
 /// Matches of one transaction.
 const MATCHES_AT_ONCE: usize = 256;
-/// How often it is looked whether it is known by now what scores mean.
+/// How often to check whether confidence is calibrated yet.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How soon it is looked again for an asset that is just being finished.
+/// How soon to check again for an asset that is just being finished.
 const SOON: Duration = Duration::from_millis(20);
 /// The pause after a failure of the store.
 const PAUSE: Duration = Duration::from_secs(1);

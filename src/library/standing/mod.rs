@@ -114,7 +114,7 @@ pub struct StandingQuery {
     pub spec: StandingSpec,
     /// Space of its scores; `None` where the model that runs cannot ask it.
     pub space: Option<Space>,
-    /// Whether it can fire now: false where it goes by confidence and that cannot be told yet.
+    /// Whether it can match now: false if it needs a confidence that is not calibrated yet.
     pub is_tellable: bool,
 }
 

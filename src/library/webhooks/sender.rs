@@ -17,7 +17,7 @@ use crate::types::DeliveryId;
 /// Deliveries under way at once, and those of them to one host.
 const AT_ONCE: usize = 16;
 const AT_ONCE_TO_A_HOST: usize = 2;
-/// How often it is looked for what has become due.
+/// How often to check for webhooks that are due.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long a receiver may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -68,7 +68,7 @@ pub(in super::super) async fn run(library: Arc<Library>) {
     }
 }
 
-/// What is due and may be begun.
+/// Webhooks that are due and may be sent.
 async fn due(store: &dyn Store, under_way: &UnderWay) -> Result<Vec<DueDelivery>, StoreError> {
     let mut to_host: HashMap<String, usize> = HashMap::new();
     under_way.values().for_each(|(_, host)| *to_host.entry(host.clone()).or_default() += 1);
