@@ -34,7 +34,7 @@ pub enum EmbedError {
         source: TypeError,
     },
     /// The bundle has no tower for this.
-    #[error("this model cannot embed {0}; see /v1/models")]
+    #[error("this model cannot embed {0}")]
     NoTower(Modality),
     /// The file is of another kind than the query says.
     #[error("this file is {}, not {}; set the query's modality to match", kind_name(*.got), modality_name(*.wanted))]

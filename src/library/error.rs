@@ -28,7 +28,7 @@ pub enum LibraryError {
     #[error(transparent)]
     Outbound(#[from] OutboundError),
     /// A path outside the allowed roots.
-    #[error("{0} is not in an allowed folder; allow its folder with --allow-root")]
+    #[error("{0} is not in an allowed folder")]
     PathNotAllowed(String),
     /// A folder or file that is not there.
     #[error("{0}: no such file or folder")]

@@ -68,7 +68,7 @@ pub enum ModelError {
         reason: String,
     },
     /// The bundle has no tower for this.
-    #[error("this model cannot embed {0}; see /v1/models")]
+    #[error("this model cannot embed {0}")]
     NotSupported(Modality),
     /// No word of the text is in the vocabulary.
     #[error("the model's vocabulary has none of these words: {words}")]

@@ -16,7 +16,7 @@ pub enum OutboundError {
     #[error("{0}")]
     NotAllowed(String),
     /// A bucket or prefix that is not on the list.
-    #[error("the bucket `{0}` is not allowed; allow it with --allow-bucket")]
+    #[error("the bucket `{0}` is not allowed on this server")]
     BucketNotAllowed(String),
     /// The host could not be reached, or the connection closed before the end of the answer: may pass.
     #[error("{host}: {reason}")]

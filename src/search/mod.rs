@@ -43,7 +43,7 @@ pub enum SearchError {
         target: Modality,
     },
     /// The space does not exist or does not serve both sides.
-    #[error("space `{0}` cannot be used for this search; see /v1/models")]
+    #[error("space `{0}` cannot be used for this search")]
     BadSpace(Space),
     /// A field that asks for what is not served.
     #[error("{message}")]
