@@ -23,13 +23,14 @@ pub struct ModelArgs {
     /// Model bundle folder.
     #[arg(long, env = "TRIPTYCH_MODEL", default_value = "models/small-world")]
     pub model: PathBuf,
-    /// Where the towers run: auto, cpu, cuda or cuda:N.
+    /// Device that runs the model: auto, cpu, cuda or cuda:N.
     #[arg(long, env = "TRIPTYCH_DEVICE", default_value = "auto")]
     pub device: Device,
-    /// Threads for the towers; 0: one per core.
+    /// Number of threads for the model; 0 means one per core.
     #[arg(long, env = "TRIPTYCH_THREADS", default_value_t = 0)]
     pub threads: usize,
-    /// Seconds from one clip's start to the next one's; default: one window, so clips do not overlap.
+    /// Seconds from the start of one clip to the start of the next; default: the length of one clip, so that clips do
+    /// not overlap.
     #[arg(long, env = "TRIPTYCH_STRIDE_SECS", value_parser = positive_secs)]
     pub stride_secs: Option<f64>,
 }
@@ -45,35 +46,36 @@ impl ModelArgs {
     }
 }
 
-/// Caps on what a media file may cost.
+/// Limits on what a single media file may cost.
 #[derive(Debug, Clone, Args)]
 pub struct LimitArgs {
-    /// Longest asset, seconds.
+    /// Maximum duration of an asset, in seconds; default: 86400.
     #[arg(long, env = "TRIPTYCH_MAX_DURATION_SECS", value_parser = positive_secs)]
     pub max_duration_secs: Option<f64>,
-    /// Most pixels of a picture, as stored; one of more than 8192 x 4320 is made smaller while it is decoded.
+    /// Maximum number of pixels in a picture, as stored; pictures larger than 8192 x 4320 are scaled down while they
+    /// are decoded.
     #[arg(long, env = "TRIPTYCH_MAX_PICTURE_PIXELS", default_value_t = 1 << 28, value_parser = clap::value_parser!(u64).range(1..))]
     pub max_picture_pixels: u64,
-    /// Wall-clock cap of one decode, seconds.
+    /// Maximum wall-clock time to decode one file, in seconds; default: 14400.
     #[arg(long, env = "TRIPTYCH_DECODE_TIMEOUT_SECS", value_parser = clap::value_parser!(u64).range(1..))]
     pub decode_timeout_secs: Option<u64>,
-    /// Decoders running at once, whatever asked for them; 0: two per core, and at least four.
+    /// Maximum number of decoders running at once; 0 means two per core, but at least four.
     #[arg(long, env = "TRIPTYCH_DECODE_WORKERS", default_value_t = 0)]
     pub decode_workers: usize,
-    /// Memory of all decoders, bytes; 0: 1 GiB, or 256 MiB per core where that is more.
+    /// Memory for all decoders together, in bytes; 0 means 256 MiB per core, but at least 1 GiB.
     #[arg(long, env = "TRIPTYCH_DECODE_MEMORY_BYTES", default_value_t = 0)]
     pub decode_memory_bytes: u64,
-    /// Most memory of the decoder of one file, bytes; beyond it `decode_limit`.
+    /// Maximum memory to decode one file, in bytes; a file that needs more fails with `decode_limit`.
     #[arg(long, env = "TRIPTYCH_DECODE_FILE_MEMORY_BYTES", default_value_t = 4 << 30, value_parser = clap::value_parser!(u64).range(1 << 26..))]
     pub decode_file_memory_bytes: u64,
-    /// Longest that a query, a thumbnail or an embedding waits for a decoder, seconds; then it is told to
-    /// come again (429).
+    /// Maximum time a query, thumbnail or embedding waits for a free decoder, in seconds; after that it gets status
+    /// 429.
     #[arg(long, env = "TRIPTYCH_DECODE_WAIT_SECS", default_value_t = 10.0, value_parser = positive_secs)]
     pub decode_wait_secs: f64,
-    /// CPU seconds that decoding may take for each MiB of a file, besides 10 for the file.
+    /// Maximum CPU seconds to decode a file: this many per MiB of its size, plus 10.
     #[arg(long, env = "TRIPTYCH_DECODE_CPU_SECS_PER_MIB", default_value_t = 120.0, value_parser = positive_secs)]
     pub decode_cpu_secs_per_mib: f64,
-    /// Different clips that a file may unfold to for each of its MiB, besides 64 for the file.
+    /// Maximum number of distinct clips in a file: this many per MiB of its size, plus 64.
     #[arg(long, env = "TRIPTYCH_MAX_CLIPS_PER_MIB", default_value_t = 1200)]
     pub max_clips_per_mib: u64,
 }
@@ -108,22 +110,22 @@ impl LimitArgs {
     }
 }
 
-/// Where the library lives.
+/// Data folder and ingest.
 #[derive(Debug, Clone, Args)]
 pub struct DataArgs {
-    /// Data folder: store, uploads, index snapshots. Made if absent.
+    /// Data folder for the store, uploads and saved indexes; created if it does not exist.
     #[arg(long, env = "TRIPTYCH_DATA", default_value = "data")]
     pub data: PathBuf,
-    /// Files decoded side by side; 0: one per core.
+    /// Number of files to index in parallel; 0 means one per core.
     #[arg(long, env = "TRIPTYCH_INGEST_WORKERS", default_value_t = 0)]
     pub ingest_workers: usize,
 }
 
-/// What may be told to other hosts.
+/// Which hosts webhooks may be sent to.
 #[derive(Debug, Clone, Args)]
 pub struct WebhookArgs {
-    /// Host that webhooks may be sent to: NAME, *.NAME or an address, :PORT unless it is 80 or 443, and
-    /// +private at the end if it lies in a private network; may be given more than once.
+    /// Allow webhooks to this host: NAME, *.NAME or an address. Append :PORT unless the port is 80 or 443, and
+    /// +private if the host is in a private network; repeatable.
     #[arg(
         long = "allow-webhook-host",
         env = "TRIPTYCH_ALLOW_WEBHOOK_HOSTS",
@@ -147,25 +149,26 @@ impl WebhookArgs {
     }
 }
 
-/// How a server keeps its library.
+/// Snapshots, retention, compaction and checks.
 #[derive(Debug, Clone, Args)]
 pub struct KeepArgs {
-    /// Folder for snapshots (made if absent), or s3://BUCKET/FOLDER. Without one there are none.
+    /// Folder for snapshots (created if it does not exist), or s3://BUCKET/FOLDER; without it, snapshots are off.
     #[arg(long, env = "TRIPTYCH_SNAPSHOT_ROOT")]
     pub snapshot_root: Option<String>,
-    /// Take a snapshot this often, seconds.
+    /// Seconds between automatic snapshots; default: take none automatically.
     #[arg(long, env = "TRIPTYCH_SNAPSHOT_EVERY_SECS", value_parser = positive_secs, requires = "snapshot_root")]
     pub snapshot_every_secs: Option<f64>,
-    /// How many of these to keep; the ones somebody asked for are not counted and stay.
+    /// Number of automatic snapshots to keep; snapshots taken on request are not counted and never deleted
+    /// automatically.
     #[arg(long, env = "TRIPTYCH_SNAPSHOTS_KEPT", default_value_t = 7, value_parser = positive_count)]
     pub snapshots_kept: usize,
-    /// How often the rules of retention are applied, seconds.
+    /// Seconds between two runs of the retention rules.
     #[arg(long, env = "TRIPTYCH_RETENTION_EVERY_SECS", default_value_t = 900.0, value_parser = positive_secs)]
     pub retention_every_secs: f64,
-    /// How often to check whether deleted clips left space to give back, seconds.
+    /// How often to check whether deleted clips left space to reclaim, in seconds.
     #[arg(long, env = "TRIPTYCH_COMPACT_EVERY_SECS", default_value_t = 60.0, value_parser = positive_secs)]
     pub compact_every_secs: f64,
-    /// How fast the bytes of uploads are read, again every week, to tell whether they are damaged; 0: only when asked for.
+    /// Read rate of the weekly check of uploads for damage, in bytes per second; 0 means check only on request.
     #[arg(long, env = "TRIPTYCH_CHECK_BYTES_PER_SEC", default_value_t = 4 << 20)]
     pub check_bytes_per_sec: u64,
 }
@@ -185,11 +188,11 @@ impl KeepArgs {
     }
 }
 
-/// What may be fetched from other hosts. The key of buckets comes from the environment alone.
+/// Which hosts and buckets files may be fetched from. Bucket credentials come from the environment only.
 #[derive(Debug, Clone, Args)]
 pub struct SourceArgs {
-    /// Host that files may be fetched from: NAME, *.NAME or an address, :PORT unless it is 80 or 443, and
-    /// +private at the end if it lies in a private network; may be given more than once.
+    /// Allow files to be fetched from this host: NAME, *.NAME or an address. Append :PORT unless the port is 80 or
+    /// 443, and +private if the host is in a private network; repeatable.
     #[arg(
         long = "allow-url-host",
         env = "TRIPTYCH_ALLOW_URL_HOSTS",
@@ -197,7 +200,7 @@ pub struct SourceArgs {
         value_name = "HOST"
     )]
     pub allow_url_hosts: Vec<HostRule>,
-    /// Bucket, or folder in one, that may be indexed: s3://NAME or s3://NAME/FOLDER; may be given more than once.
+    /// Allow this bucket, or a folder in it, to be indexed: s3://NAME or s3://NAME/FOLDER; repeatable.
     #[arg(
         long = "allow-bucket",
         env = "TRIPTYCH_ALLOW_BUCKETS",
@@ -205,13 +208,13 @@ pub struct SourceArgs {
         value_name = "S3_URL"
     )]
     pub allow_buckets: Vec<BucketUrl>,
-    /// Where the buckets are, if not at Amazon: http(s)://HOST:PORT.
+    /// S3 endpoint, unless it is Amazon's: http(s)://HOST:PORT.
     #[arg(long, env = "AWS_ENDPOINT_URL", value_name = "URL")]
     pub s3_endpoint: Option<Url>,
     /// Region of the buckets.
     #[arg(long, env = "AWS_REGION", default_value = "us-east-1", value_name = "REGION")]
     pub s3_region: String,
-    /// Longest time of one download, seconds.
+    /// Maximum time for one download, in seconds.
     #[arg(long, env = "TRIPTYCH_FETCH_TIMEOUT_SECS", default_value_t = 3600.0, value_parser = positive_secs)]
     pub fetch_timeout_secs: f64,
 }
@@ -240,14 +243,14 @@ impl SourceArgs {
     }
 }
 
-/// Who may use a server, and what is written down of it.
+/// Keys, proxies and the audit log.
 #[derive(Debug, Clone, Args)]
 pub struct AccessArgs {
-    /// Key that may do everything; see also `triptych key`, which makes keys of several roles.
+    /// API key with the role admin; use `triptych key` to create keys with other roles.
     #[arg(long, env = "TRIPTYCH_API_KEY", hide_env_values = true, value_parser = NonEmptyStringValueParser::new())]
     pub api_key: Option<String>,
-    /// Network of a proxy, as 10.0.0.0/8 or 10.1.2.3: it is believed when it says for whom it asks
-    /// (X-Forwarded-For or Forwarded) and whether over TLS (X-Forwarded-Proto); may be given more than once.
+    /// Network or address of a trusted proxy, such as 10.0.0.0/8 or 10.1.2.3: its X-Forwarded-For or Forwarded header
+    /// names the client, and its X-Forwarded-Proto says whether the client uses TLS; repeatable.
     #[arg(
         long = "trusted-proxy",
         env = "TRIPTYCH_TRUSTED_PROXIES",
@@ -256,7 +259,7 @@ pub struct AccessArgs {
         value_parser = network
     )]
     pub trusted_proxies: Vec<IpNet>,
-    /// Mark the page's cookie as one for TLS alone, also where no trusted proxy says that there is TLS.
+    /// Always mark the page's cookie as Secure, even if no trusted proxy reports TLS.
     #[arg(long, env = "TRIPTYCH_SECURE_COOKIE")]
     pub secure_cookie: bool,
     /// The audit log.
@@ -264,16 +267,16 @@ pub struct AccessArgs {
     pub audit: AuditArgs,
 }
 
-/// Where changes are written down.
+/// Where changes are logged.
 #[derive(Debug, Clone, Args)]
 pub struct AuditArgs {
-    /// Folder of the audit log, or `off`; default: `audit` in the data folder.
+    /// Folder for the audit log, or `off`; default: `audit` in the data folder.
     #[arg(long, env = "TRIPTYCH_AUDIT_LOG", value_name = "FOLDER")]
     pub audit_log: Option<PathBuf>,
-    /// Bytes after which a new file of the audit log is begun.
+    /// Size at which a new audit log file is started, in bytes.
     #[arg(long, env = "TRIPTYCH_AUDIT_MAX_BYTES", default_value_t = 16 << 20, value_parser = clap::value_parser!(u64).range(1..))]
     pub audit_max_bytes: u64,
-    /// Files of the audit log that are kept.
+    /// Number of audit log files to keep.
     #[arg(long, env = "TRIPTYCH_AUDIT_FILES", default_value_t = 8, value_parser = positive_count)]
     pub audit_files: usize,
 }
@@ -302,15 +305,15 @@ impl AuditArgs {
 
 fn network(text: &str) -> Result<IpNet, String> {
     let single = || text.parse::<IpAddr>().map(IpNet::from);
-    text.parse::<IpNet>()
-        .or_else(|_| single())
-        .map_err(|_| format!("`{text}` is not a network such as 10.0.0.0/8 or an address such as 10.1.2.3"))
+    text.parse::<IpNet>().or_else(|_| single()).map_err(|_| {
+        format!("expected a network such as 10.0.0.0/8 or an address such as 10.1.2.3, got `{text}`")
+    })
 }
 
-/// How much a server takes on, and for how long it waits.
+/// Limits on requests, connections and time.
 #[derive(Debug, Clone, Args)]
 pub struct ServerArgs {
-    /// Host name under which a server without a key may be asked, besides localhost; may be given more than once.
+    /// Host name, besides localhost, that a server without API keys answers to; repeatable.
     #[arg(
         long = "allow-host",
         env = "TRIPTYCH_ALLOW_HOSTS",
@@ -318,40 +321,42 @@ pub struct ServerArgs {
         value_parser = crate::access::allowed_name
     )]
     pub allow_hosts: Vec<String>,
-    /// Largest body of a query, bytes (uploads have --max-upload-bytes).
+    /// Maximum size of a query's body, in bytes (for uploads, see --max-upload-bytes).
     #[arg(long, env = "TRIPTYCH_MAX_BODY_BYTES", default_value_t = 64 << 20)]
     pub max_body_bytes: usize,
-    /// Requests answered at once; more are told to come again (429).
+    /// Maximum number of requests handled at once; further ones get status 429.
     #[arg(long, env = "TRIPTYCH_MAX_IN_FLIGHT", default_value_t = 256, value_parser = positive_count)]
     pub max_in_flight: usize,
-    /// Connections open at once; for another one the idlest or slowest goes.
+    /// Maximum number of open connections; when it is reached, a new connection closes the idlest or slowest one.
     #[arg(long, env = "TRIPTYCH_MAX_CONNECTIONS", default_value_t = 1024, value_parser = positive_count)]
     pub max_connections: usize,
-    /// Connections of one address; default: three quarters of --max-connections.
+    /// Maximum number of connections per client address; default: three quarters of --max-connections.
     #[arg(long, env = "TRIPTYCH_MAX_CONNECTIONS_PER_ADDRESS", value_parser = positive_count)]
     pub max_connections_per_address: Option<usize>,
-    /// Memory for bodies that are being received or parsed, bytes.
+    /// Memory for request bodies that are being received or parsed, in bytes.
     #[arg(long, env = "TRIPTYCH_MAX_BODY_MEMORY_BYTES", default_value_t = 256 << 20)]
     pub max_body_memory_bytes: u64,
-    /// Disk for bodies that are being received or worked on, bytes; never less than one upload needs.
+    /// Disk space for request bodies that are being received or processed, in bytes; never less than one upload
+    /// needs.
     #[arg(long, env = "TRIPTYCH_MAX_BODY_DISK_BYTES", default_value_t = 8 << 30)]
     pub max_body_disk_bytes: u64,
-    /// Longest that the whole head of a request may take to arrive, seconds.
+    /// Maximum time to receive a request's headers, in seconds.
     #[arg(long, env = "TRIPTYCH_HEADER_TIMEOUT_SECS", default_value_t = 10.0, value_parser = positive_secs)]
     pub header_timeout_secs: f64,
-    /// Longest time between two requests of a connection, seconds.
+    /// Maximum idle time between two requests on a connection, in seconds.
     #[arg(long, env = "TRIPTYCH_IDLE_TIMEOUT_SECS", default_value_t = 30.0, value_parser = positive_secs)]
     pub idle_timeout_secs: f64,
-    /// Longest silence within a body, or within the reading of an answer, seconds.
+    /// Maximum pause while a client sends a body or reads an answer, in seconds.
     #[arg(long, env = "TRIPTYCH_BODY_TIMEOUT_SECS", default_value_t = 30.0, value_parser = positive_secs)]
     pub body_timeout_secs: f64,
-    /// Fewest bytes per second that a client must send of a body, or read of an answer, while the server waits.
+    /// Minimum rate at which a client must send a body or read an answer, in bytes per second.
     #[arg(long, env = "TRIPTYCH_MIN_BYTES_PER_SEC", default_value_t = 1024)]
     pub min_bytes_per_sec: u32,
-    /// Longest time for a query, seconds.
+    /// Maximum time for one query, in seconds.
     #[arg(long, env = "TRIPTYCH_QUERY_TIMEOUT_SECS", default_value_t = 300.0, value_parser = positive_secs)]
     pub query_timeout_secs: f64,
-    /// Share of one core for answering some of the searches once more, exactly, to tell how much is found; 0: never.
+    /// Share of one CPU core spent on repeating some searches exactly to measure recall, from 0 to 1; 0 turns this
+    /// off.
     #[arg(long, env = "TRIPTYCH_RECALL_PROBE_SHARE", default_value_t = 0.01, value_parser = share)]
     pub recall_probe_share: f64,
 }
@@ -359,21 +364,21 @@ pub struct ServerArgs {
 fn share(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-        _ => Err(format!("`{text}` is not a share from 0 to 1")),
+        _ => Err(format!("expected a number from 0 to 1, got `{text}`")),
     }
 }
 
 fn positive_count(text: &str) -> Result<usize, String> {
     match text.parse::<usize>() {
         Ok(count) if count > 0 => Ok(count),
-        _ => Err(format!("`{text}` is not a positive number")),
+        _ => Err(format!("expected a whole number of at least 1, got `{text}`")),
     }
 }
 
 fn positive_secs(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(secs) if secs.is_finite() && secs > 0.0 => Ok(secs),
-        _ => Err(format!("`{text}` is not a positive number of seconds")),
+        _ => Err(format!("expected a positive number of seconds, got `{text}`")),
     }
 }
 

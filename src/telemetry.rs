@@ -87,103 +87,131 @@ pub fn metrics() -> &'static PrometheusHandle {
 }
 
 fn describe() {
-    describe_counter!("triptych_http_requests_total", "Requests answered, by route, method and status");
+    describe_counter!(
+        "triptych_http_requests_total",
+        "Number of requests answered, by route, method and status"
+    );
     describe_histogram!(
         "triptych_http_request_seconds",
         Unit::Seconds,
-        "Time to the response's head, by route"
+        "Seconds until the response headers are sent, by route"
     );
-    describe_gauge!("triptych_http_in_flight", "Requests being answered");
-    describe_gauge!("triptych_http_connections", "Open connections");
+    describe_gauge!("triptych_http_in_flight", "Number of requests in progress");
+    describe_gauge!("triptych_http_connections", "Number of open connections");
     describe_counter!(
         "triptych_http_refused_total",
-        "Requests answered with an error, by its code: refused, or failed"
+        "Number of requests answered with an error, by error code"
     );
-    describe_counter!("triptych_wrong_keys_total", "Requests with a key that nobody has");
-    describe_counter!("triptych_keys_unreadable_total", "Changes of the keys' file that could not be read");
-    describe_counter!("triptych_audit_failed_total", "Changes that could not be written into the audit log");
+    describe_counter!("triptych_wrong_keys_total", "Number of requests with an invalid API key");
+    describe_counter!("triptych_keys_unreadable_total", "Number of failed attempts to reload the keys file");
+    describe_counter!(
+        "triptych_audit_failed_total",
+        "Number of changes that could not be written to the audit log"
+    );
     describe_counter!(
         "triptych_http_connections_evicted_total",
-        "Connections given up for others, by what was awaited of them: idle, head, body, answer"
+        "Number of connections closed to make room for others, by what they were waiting for: idle, head, body, answer"
     );
     describe_counter!(
         "triptych_http_slow_clients_total",
-        "Clients cut off because they were too slow, by what was awaited of them: idle, head, body, answer"
+        "Number of clients cut off for being too slow, by what the server was waiting for: idle, head, body, answer"
     );
     describe_gauge!(
         "triptych_http_body_bytes",
         Unit::Bytes,
-        "Bodies being received or worked on, by where they are held: memory, disk"
+        "Bytes of request bodies being received or processed, by where they are held: memory, disk"
     );
-    describe_counter!("triptych_assets_ingested_total", "Files indexed, by the state they ended in");
-    describe_counter!("triptych_clips_ingested_total", "Clips indexed");
-    describe_counter!("triptych_media_ingested_milliseconds_total", "Media indexed");
+    describe_counter!("triptych_assets_ingested_total", "Number of files indexed, by final state");
+    describe_counter!("triptych_clips_ingested_total", "Number of clips indexed");
+    describe_counter!("triptych_media_ingested_milliseconds_total", "Milliseconds of media indexed");
     describe_histogram!(
         "triptych_ingest_stage_seconds",
         Unit::Seconds,
-        "Time of one file's indexing: decode (CPU of the child), preprocess, infer, store, index, total"
+        "Seconds to index one file, by stage: decode (CPU time of the decoder), preprocess, infer, store, index, total"
     );
     describe_histogram!(
         "triptych_query_stage_seconds",
         Unit::Seconds,
-        "Time of a query: queue, infer, search"
+        "Seconds to answer a query, by stage: queue, infer, search"
     );
-    describe_counter!("triptych_job_items_total", "Items of jobs that ended, by state");
-    describe_gauge!("triptych_decodes_running", "Decoders running, by lane: interactive or bulk");
-    describe_gauge!("triptych_decodes_waiting", "Files waiting for a decoder or for its memory, by lane");
+    describe_counter!("triptych_job_items_total", "Number of finished job items, by state");
+    describe_gauge!("triptych_decodes_running", "Number of running decoders, by lane: interactive or bulk");
+    describe_gauge!(
+        "triptych_decodes_waiting",
+        "Number of files waiting for a decoder or for its memory, by lane"
+    );
     describe_gauge!(
         "triptych_decode_memory_reserved_bytes",
         Unit::Bytes,
-        "Memory set aside for the decoders that run"
+        "Bytes of memory reserved for running decoders"
     );
     describe_counter!(
         "triptych_decodes_refused_total",
-        "Files that were not decoded because others were: queue_full, no_worker, no_memory, thumbnails"
+        "Number of files refused because the decoders were busy, by reason: queue_full, no_worker, no_memory, thumbnails"
     );
-    describe_counter!("triptych_standing_matches_total", "Matches of standing queries");
-    describe_counter!("triptych_webhook_deliveries_total", "Attempts to deliver a webhook, by outcome");
-    describe_counter!("triptych_snapshots_total", "Snapshots that ended, ready or failed");
-    describe_counter!("triptych_assets_deleted_total", "Assets deleted, by people and by rules of retention");
-    describe_counter!("triptych_clips_deleted_total", "Clips deleted with them");
-    describe_counter!("triptych_quarantined_total", "Files and folders moved to quarantine since the start");
-    describe_gauge!("triptych_quarantine_files", "Files that were in quarantine at the start");
-    describe_gauge!("triptych_quarantine_bytes", Unit::Bytes, "Bytes that were in quarantine at the start");
+    describe_counter!("triptych_standing_matches_total", "Number of matches of standing queries");
+    describe_counter!(
+        "triptych_webhook_deliveries_total",
+        "Number of attempts to deliver a webhook, by outcome"
+    );
+    describe_counter!("triptych_snapshots_total", "Number of finished snapshots, by state: ready or failed");
+    describe_counter!(
+        "triptych_assets_deleted_total",
+        "Number of assets deleted, by requests and by retention rules"
+    );
+    describe_counter!("triptych_clips_deleted_total", "Number of clips deleted with their assets");
+    describe_counter!(
+        "triptych_quarantined_total",
+        "Number of files and folders moved to quarantine since the start"
+    );
+    describe_gauge!("triptych_quarantine_files", "Number of files in quarantine at the start");
+    describe_gauge!("triptych_quarantine_bytes", Unit::Bytes, "Bytes in quarantine at the start");
     describe_counter!(
         "triptych_ingest_put_off_total",
-        "Files that are tried again because a part of the server failed, by code"
+        "Number of files retried because a part of the server failed, by error code"
     );
     describe_gauge!(
         "triptych_decoder_ok",
         "1 while files can be decoded, 0 while ffmpeg or its sandbox fails"
     );
-    describe_gauge!("triptych_assets", "Assets in the library");
-    describe_gauge!("triptych_clips", "Clips in the library");
+    describe_gauge!("triptych_assets", "Number of assets in the library");
+    describe_gauge!("triptych_clips", "Number of clips in the library");
     describe_gauge!(
         "triptych_calibrated_clips",
-        "Clips the library had when it was last measured what scores mean"
+        "Number of clips in the library at the last calibration of confidence"
     );
     describe_gauge!("triptych_media_seconds", "Seconds of media in the library");
-    describe_gauge!("triptych_index_vectors", "Vectors in an index, by track, space and engine");
-    describe_gauge!("triptych_index_bytes", Unit::Bytes, "Memory of an index");
+    describe_gauge!("triptych_index_vectors", "Number of vectors in an index, by track, space and engine");
+    describe_gauge!("triptych_index_bytes", Unit::Bytes, "Bytes of memory used by an index");
     describe_gauge!(
         "triptych_index_recall_at_10",
-        "Share of the true ten that the last searches found; 1 where the scan answers, NaN where it is not known"
+        "Recall at 10 of the latest searches; 1 where every vector is scanned, NaN while unknown"
     );
     describe_counter!(
         "triptych_index_recall_probes_total",
-        "Searches answered once more, exactly, to measure what is found"
+        "Number of searches repeated exactly to measure recall"
     );
-    describe_gauge!("triptych_ingest_active", "Files queued or being indexed");
-    describe_gauge!("triptych_ingest_queued", "Uploads waiting to be indexed");
-    describe_gauge!("triptych_jobs", "Jobs, by state");
-    describe_counter!("triptych_storage_full_total", "Writes refused because the disk takes no more bytes");
-    describe_gauge!("triptych_disk_writable", "Whether the disk of the data folder takes bytes: 1, or 0");
+    describe_gauge!("triptych_ingest_active", "Number of files queued or being indexed");
+    describe_gauge!("triptych_ingest_queued", "Number of uploads waiting to be indexed");
+    describe_gauge!("triptych_jobs", "Number of jobs, by state");
+    describe_counter!(
+        "triptych_storage_full_total",
+        "Number of writes refused because the disk is full or not writable"
+    );
+    describe_gauge!("triptych_disk_writable", "1 while the disk of the data folder is writable, 0 otherwise");
     describe_gauge!("triptych_disk_free_bytes", Unit::Bytes, "Free bytes on the disk of the data folder");
-    describe_gauge!("triptych_ready_part", "How a part of the server does: 1 ok, 0.5 degraded, 0 failed");
-    describe_gauge!("triptych_damaged", "What is known to be damaged: rows of the store, clips, assets");
-    describe_counter!("triptych_damaged_rows_total", "Rows of the store that could not be read, by table");
-    describe_counter!("triptych_content_damaged_total", "Requests for bytes that are damaged");
-    describe_gauge!("triptych_process_resident_bytes", Unit::Bytes, "Resident memory of the server");
+    describe_gauge!("triptych_ready_part", "Health of a part of the server: 1 ok, 0.5 degraded, 0 failed");
+    describe_gauge!("triptych_damaged", "Number of damaged rows of the store, clips and assets");
+    describe_counter!(
+        "triptych_damaged_rows_total",
+        "Number of rows of the store that could not be read, by table"
+    );
+    describe_counter!("triptych_content_damaged_total", "Number of requests for damaged files");
+    describe_gauge!(
+        "triptych_process_resident_bytes",
+        Unit::Bytes,
+        "Resident memory of the server, in bytes"
+    );
 }
 
 #[cfg(test)]

@@ -13,14 +13,14 @@ use uuid::Uuid;
 /// A malformed identifier, span or vector.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum TypeError {
-    /// The text is not an identifier of the kind asked for.
-    #[error("`{0}` is not a valid {1} id")]
+    /// The text is not an identifier of the expected kind.
+    #[error("expected a valid {1} id, got `{0}`")]
     BadId(String, &'static str),
     /// A span that is negative, reversed or not finite.
-    #[error("a time span needs 0 <= start < end in seconds, got {0} - {1}")]
+    #[error("expected a time span with 0 <= start < end in seconds, got {0} - {1}")]
     BadSpan(f64, f64),
     /// The vector has another length than its space.
-    #[error("vector has {got} values, its space has {want}")]
+    #[error("expected a vector of {want} values, got {got}")]
     BadLength {
         /// Length found.
         got: usize,
@@ -28,13 +28,13 @@ pub enum TypeError {
         want: usize,
     },
     /// A NaN or an infinity in a vector.
-    #[error("vector holds a value that is not finite")]
+    #[error("the vector holds a value that is not finite")]
     NotFinite,
     /// A vector without a direction.
-    #[error("vector has no length, so it has no direction")]
+    #[error("the vector has length 0, so it has no direction")]
     ZeroNorm,
     /// An unknown modality, track or device name.
-    #[error("`{0}` is not one of: {1}")]
+    #[error("expected one of {1}, got `{0}`")]
     BadName(String, &'static str),
 }
 
@@ -125,11 +125,11 @@ impl fmt::Display for ModelId {
     }
 }
 
-/// What a query or an input is made of.
+/// Modality of a query or an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Modality {
-    /// Words.
+    /// Text.
     Text,
     /// A still picture.
     Image,
@@ -258,34 +258,34 @@ pub enum TrackKind {
     Data,
 }
 
-/// A track of a file, as its container describes it.
+/// A track of a file, as described by its container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TrackInfo {
-    /// Names it within its file.
+    /// Index of the track in its file.
     pub index: u16,
     /// Kind.
     pub kind: TrackKind,
-    /// Codec, as ffmpeg names it: `h264`, `aac`; `none` where it knows none.
+    /// Name of the codec in ffmpeg, such as `h264` or `aac`; `none` if unknown.
     pub codec: String,
-    /// Language, mostly of three letters.
+    /// Language code, usually three letters.
     pub language: Option<String>,
     /// Title.
     pub title: Option<String>,
-    /// Channels of sound.
+    /// Number of audio channels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channels: Option<u16>,
-    /// Of sound, Hz.
+    /// Audio sample rate in Hz.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample_rate_hz: Option<u32>,
-    /// Pixels, square ones.
+    /// Width in square pixels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub width: Option<u32>,
     /// Pixels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub height: Option<u32>,
-    /// The container prefers it.
+    /// Whether the container marks it as the default track.
     pub default: bool,
-    /// It was read; sound tracks of one channel each may be read together.
+    /// Whether it is used; several one-channel audio tracks may be used together.
     pub used: bool,
 }
 
@@ -313,7 +313,7 @@ impl FromStr for AssetKind {
     }
 }
 
-/// Name of an embedding space, such as `fine` or `coarse`. Spaces are data: the manifest names them.
+/// Name of an embedding space, such as `fine` or `coarse`, as defined in the model's manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct Space(pub Arc<str>);
@@ -324,7 +324,7 @@ impl Space {
     pub fn new(name: &str) -> Self {
         Self(Arc::from(name))
     }
-    /// Its name.
+    /// Name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -337,12 +337,12 @@ impl fmt::Display for Space {
     }
 }
 
-/// A stretch of an asset in seconds from its beginning, `0 <= start < end`, both finite.
+/// A time span of an asset in seconds from its start: `0 <= start < end`, both finite.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 pub struct TimeSpan {
-    /// First second.
+    /// Start, in seconds.
     pub start_secs: f64,
-    /// Second after the last.
+    /// End, in seconds.
     pub end_secs: f64,
 }
 

@@ -83,7 +83,9 @@ fn each_role_opens_what_is_its_own() {
                 let message = response.text().unwrap();
                 assert_eq!(status, 403, "{role} {method} {path}: {message}");
                 // A sentence that the page can show as it stands.
-                assert!(message.contains("insufficient_role") && message.contains("needs a key of the role"));
+                assert!(
+                    message.contains("insufficient_role") && message.contains("needs a key with the role")
+                );
             } else {
                 assert!(![401, 403].contains(&status.as_u16()), "{role} {method} {path}: {status}");
             }

@@ -21,7 +21,7 @@ export function warmth(score, usual, best) {
  * @param {(secs: number) => void} seek
  */
 export function heatStrip(player, seek) {
-  const strip = el("div", { class: "heat", role: "img", "aria-label": "How well each part answers" });
+  const strip = el("div", { class: "heat", role: "img", "aria-label": "How well each part matches" });
   strip.addEventListener("pointerdown", (event) => {
     const box = strip.getBoundingClientRect();
     if (Number.isFinite(player.duration)) seek(((event.clientX - box.left) / box.width) * player.duration);
@@ -48,7 +48,7 @@ export function heatStrip(player, seek) {
     const first = moments[0];
     if (!first) return;
     const span = `${clock(first.start_secs)} to ${clock(first.end_secs)}`;
-    strip.setAttribute("aria-label", `How well each part answers: best from ${span}, score ${first.score.toFixed(2)}`);
+    strip.setAttribute("aria-label", `How well each part matches: best from ${span}, score ${first.score.toFixed(2)}`);
   }
   return { strip, fill };
 }

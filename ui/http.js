@@ -80,7 +80,7 @@ function errorFrom(status, text, retryAfter) {
   } catch {
     body = undefined;
   }
-  const message = body?.message ?? `The server answered with status ${status} and no explanation.`;
+  const message = body?.message ?? `The server answered with status ${status} and no error message.`;
   return new ApiError(message, { status, code: body?.code, retryAfterSecs: Number(retryAfter) || 0 });
 }
 
@@ -133,7 +133,7 @@ export async function ping() {
 // A server that refuses a body by closing the connection looks like one that is gone.
 function cutOff() {
   return new ApiError(
-    "The connection broke while the file was being sent. The server may be gone, or the file larger than it takes.",
+    "The connection was lost during the upload. The server may be down, or the file may be larger than it accepts.",
     { code: "cut_off" },
   );
 }
@@ -200,7 +200,7 @@ connection.addEventListener("online", () => {
  */
 export async function media(path) {
   const url = new URL(path, location.origin);
-  if (url.origin !== location.origin) throw new ApiError("This file lies on another server.");
+  if (url.origin !== location.origin) throw new ApiError("This file is on another server.");
   if (apiKey()) {
     session ??= call("/v1/session", { method: "POST", quiet: true }).catch((error) => {
       session = null;

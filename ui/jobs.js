@@ -132,7 +132,7 @@ function card(begun) {
 function notIndexed(now) {
   const parts = [];
   if (now.items_failed) parts.push(`${plural(now.items_failed, "file")} failed`);
-  if (now.items_skipped) parts.push(`${plural(now.items_skipped, "file")} left out`);
+  if (now.items_skipped) parts.push(`${plural(now.items_skipped, "file")} skipped`);
   return parts.join(", ");
 }
 
@@ -140,7 +140,7 @@ function notIndexed(now) {
 function progress(now) {
   const ended = now.items_done + now.items_failed + now.items_skipped;
   const parts = [`${ended} of ${plural(now.items_total, "file")}`, plural(now.clips, "moment")];
-  if (now.items_partial) parts.push(`${plural(now.items_partial, "file")} only in part`);
+  if (now.items_partial) parts.push(`${plural(now.items_partial, "file")} only partly`);
   const rate = now.hours_of_media_per_hour;
   if (rate > 0) parts.push(`${rate < 10 ? rate.toFixed(1) : Math.round(rate)}× real time`);
   if (live(now) && now.eta_secs !== null && now.eta_secs !== undefined) parts.push(`about ${lasting(now.eta_secs)} left`);

@@ -141,7 +141,7 @@ function tell(moment, found) {
   if (moment.track) parts.push(`matched by ${moment.track === "video" ? "picture" : "sound"}`);
   if (moment.score !== null) parts.push(`score ${moment.score.toFixed(2)}`);
   if (typeof moment.confidence === "number") parts.push(`confidence ${Math.round(100 * moment.confidence)} %`);
-  if (typeof moment.agreement === "number") parts.push(`picture and sound agree ${moment.agreement.toFixed(2)}`);
+  if (typeof moment.agreement === "number") parts.push(`video and audio agree ${moment.agreement.toFixed(2)}`);
   parts.push(bytes(found.size_bytes));
   for (const [key, value] of Object.entries(found.metadata ?? {})) {
     parts.push(`${key}: ${typeof value === "string" ? value : JSON.stringify(value)}`);

@@ -55,7 +55,7 @@ function previewFile({ file, modality, film }, preview, title, about) {
   const url = URL.createObjectURL(file);
   release = () => URL.revokeObjectURL(url);
   const kind = modality === "image" ? "img" : film ? "video" : "audio";
-  const view = el(kind, kind === "img" ? { alt: "The picture searched with" } : { controls: true, preload: "metadata" });
+  const view = el(kind, kind === "img" ? { alt: "The picture used for the search" } : { controls: true, preload: "metadata" });
   view.addEventListener("error", () => preview.replaceChildren(icon(modality === "audio" ? "sound" : "picture")));
   view.src = url;
   preview.classList.add(kind);
@@ -71,13 +71,13 @@ function previewFile({ file, modality, film }, preview, title, about) {
  * @param {HTMLElement} about
  */
 async function previewAsset(query, preview, title, about) {
-  title.textContent = "A moment of the library";
+  title.textContent = "A moment from the library";
   about.textContent = `${clock(query.start)} – ${clock(query.end)}`;
   const found = await asset(query.id, { quiet: false }).catch(() => null);
   if (!found || shown !== query) return;
   preview.append(thumbnail(found.thumbnail_url, (query.start + query.end) / 2));
   title.textContent = found.name;
-  if (found.kind === "image") about.textContent = "A picture of the library";
+  if (found.kind === "image") about.textContent = "A picture from the library";
 }
 
 /**

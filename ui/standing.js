@@ -53,7 +53,7 @@ function title(shown) {
 function state(now) {
   if (now.error) return now.error.message;
   if (!now.enabled) return "Paused";
-  return now.can_match ? "Watching" : "The library is too small yet to be sure of anything";
+  return now.can_match ? "Watching" : "The library is still too small to find confident matches";
 }
 
 /**

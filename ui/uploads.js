@@ -54,7 +54,7 @@ function end({ item, bar, say, button }, outcome, sentence) {
   item.classList.add(outcome);
   bar.remove();
   say.textContent = sentence;
-  button.setAttribute("aria-label", "Remove this line");
+  button.setAttribute("aria-label", "Remove this entry");
   button.addEventListener("click", () => item.remove());
 }
 
@@ -88,7 +88,7 @@ async function sendPatiently(file, { bar, say, stop }) {
         signal,
         onProgress: (share) => {
           bar.value = share;
-          say.textContent = share < 1 ? `Sending ${Math.floor(100 * share)} %` : "Sent, being checked";
+          say.textContent = share < 1 ? `Sending ${Math.floor(100 * share)} %` : "Uploaded, being checked";
         },
       });
     } catch (error) {
@@ -117,7 +117,7 @@ async function follow(id, line) {
       const found = await asset(id, { fresh: true });
       if (found.state === "indexing") continue;
       line.button.hidden = false;
-      if (found.state === "failed") end(line, "failed", found.error?.message ?? "Nothing could be read.");
+      if (found.state === "failed") end(line, "failed", found.error?.message ?? "No part of the file could be read.");
       else if (found.state === "partial") end(line, "done", `Searchable in part: ${found.error?.message ?? ""}`);
       else end(line, "done", `Searchable: ${plural(found.clip_count, "moment")}`);
       return onChange();

@@ -1,4 +1,4 @@
-//! The audit log: one JSON line for each change that somebody asked for.
+//! The audit log: one JSON line for each requested change.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -44,16 +44,16 @@ impl AuditLog {
         match log.append(format!("{entry}\n").as_bytes()) {
             Ok(()) if log.failing => {
                 log.failing = false;
-                tracing::info!("the audit log can be written again");
+                tracing::info!("writing to the audit log works again");
             }
             Ok(()) => {}
             Err(error) => {
                 metrics::counter!("triptych_audit_failed_total").increment(1);
-                // The next entry opens it anew and mends a torn line.
+                // The next entry reopens it and repairs a torn line.
                 log.open = None;
                 if !std::mem::replace(&mut log.failing, true) {
                     let folder = log.config.folder.display().to_string();
-                    tracing::error!(%error, folder, "the audit log cannot be written: changes go on without it");
+                    tracing::error!(%error, folder, "cannot write the audit log; changes continue without it");
                 }
             }
         }

@@ -6,7 +6,9 @@ use crate::types::KeyId;
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
     /// The file of the keys does not hold what was written.
-    #[error("{path}: {what}; put back a copy of the file, or delete it and keys.lock to start without keys")]
+    #[error(
+        "cannot read the keys in {path}: {what}. Restore a copy of the file, or delete it and keys.lock to start without keys"
+    )]
     Damaged {
         /// The file.
         path: String,
@@ -15,20 +17,20 @@ pub enum AccessError {
     },
     /// The file of the keys is gone although there were keys.
     #[error(
-        "{0} is missing although keys were created; put it back, or delete keys.lock to start without keys"
+        "{0} is missing, but keys were created. Restore the file, or delete keys.lock to start without keys"
     )]
     Missing(String),
     /// Another process is changing the keys and does not end.
-    #[error("another process holds {0}; try again when it has ended")]
+    #[error("another process is using {0}; try again when it has finished")]
     Locked(String),
     /// No key of this id.
-    #[error("there is no key {0}")]
+    #[error("no key has the id {0}")]
     Unknown(KeyId),
     /// All places are taken by keys that still work.
-    #[error("there are {0} keys that work already; revoke some first")]
+    #[error("the limit of {0} active keys is reached; revoke some first")]
     TooMany(usize),
     /// The server was started without a data folder.
-    #[error("this server keeps no keys")]
+    #[error("this server has no data folder to store keys in")]
     Off,
     /// A field of a new key that means nothing.
     #[error("`{field}` {message}")]
@@ -39,7 +41,7 @@ pub enum AccessError {
         message: String,
     },
     /// Input/output on the data folder.
-    #[error("the keys' file: {0}")]
+    #[error("cannot read or write the keys file: {0}")]
     Io(#[from] std::io::Error),
 }
 

@@ -83,11 +83,11 @@ impl KeyFile {
         };
         let written: Written = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
         if written.version != VERSION {
-            let what = format!("version {} is not one that this program reads ({VERSION})", written.version);
+            let what = format!("expected version {VERSION}, got {}", written.version);
             return Err(damaged(what));
         }
         if checksum(&written.keys)? != written.sha256 {
-            return Err(damaged("its checksum does not match what it holds".to_owned()));
+            return Err(damaged("its checksum does not match its contents".to_owned()));
         }
         Ok(written.keys)
     }
@@ -134,7 +134,7 @@ impl KeyFile {
         self.replace(FILE, &bytes, true)?;
         // The keys are on disk already: the next change tries again to say so.
         if let Err(error) = note_keys(&mut lock) {
-            tracing::warn!(%error, "keys.lock could not be written");
+            tracing::warn!(%error, "could not write keys.lock");
         }
         Ok(outcome)
     }

@@ -64,9 +64,9 @@ pub fn allowed_name(text: &str) -> Result<String, String> {
     match Host::parse(text.as_bytes()) {
         Some(Host { name: HostName::Dns(name), port: None }) => Ok(name),
         Some(Host { name: HostName::Address(_), .. }) => {
-            Err("addresses are allowed in any case; give a host name".to_owned())
+            Err("expected a host name; IP addresses are always allowed".to_owned())
         }
-        _ => Err(format!("`{text}` is not a host name such as media.example.com, without a port")),
+        _ => Err(format!("expected a host name without a port, such as media.example.com, got `{text}`")),
     }
 }
 

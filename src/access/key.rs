@@ -11,14 +11,14 @@ use super::AccessError;
 use crate::jobs::now_unix_ms;
 use crate::types::KeyId;
 
-/// What every key starts with, so that people and scanners of secrets recognise one.
+/// Prefix of every key, so that people and secret scanners recognize one.
 const PREFIX: &str = "tk_";
 /// Longest name of a key, characters.
 pub const MAX_NAME_CHARS: usize = 100;
 /// Requests a second that a limit can allow at most.
 const MAX_PER_SEC: f64 = 1_000_000.0;
 
-/// What a key may do. Each role may do what the ones before it may.
+/// Role of a key. Each role includes the ones before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -52,7 +52,7 @@ impl std::str::FromStr for Role {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let named = Self::ALL.into_iter().find(|role| role.as_str() == text);
-        named.ok_or_else(|| format!("`{text}` is not a role: metrics, read, write or admin"))
+        named.ok_or_else(|| format!("expected one of the roles metrics, read, write or admin, got `{text}`"))
     }
 }
 
@@ -73,12 +73,12 @@ impl Rate {
     /// [`AccessError::BadField`].
     pub fn new(per_sec: f64, burst: Option<u32>) -> Result<Self, AccessError> {
         if !(0.001..=MAX_PER_SEC).contains(&per_sec) {
-            let message = format!("must be from 0.001 to {MAX_PER_SEC} requests a second, not {per_sec}");
+            let message = format!("must be from 0.001 to {MAX_PER_SEC} requests per second, got {per_sec}");
             return Err(AccessError::field("rate.per_sec", message));
         }
         let burst = burst.unwrap_or_else(|| per_sec.ceil() as u32);
         let burst = NonZeroU32::new(burst)
-            .ok_or_else(|| AccessError::field("rate.burst", "must be at least 1, not 0"))?;
+            .ok_or_else(|| AccessError::field("rate.burst", "must be at least 1, got 0"))?;
         Ok(Self { per_1000_secs: (per_sec * 1000.0).round() as u32, burst })
     }
 
@@ -104,11 +104,11 @@ impl Rate {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyRecord {
-    /// Its id.
+    /// Id.
     pub id: KeyId,
-    /// What people call it.
+    /// Name of the key.
     pub name: String,
-    /// What it may do.
+    /// Role of the key.
     pub role: Role,
     /// SHA-256 of the key. A fast hash will do: the key is 256 random bits, which nobody can guess through,
     /// unlike a password.
@@ -138,12 +138,12 @@ impl KeyRecord {
     }
 }
 
-/// A key to be made.
+/// A key to create.
 #[derive(Debug, Clone)]
 pub struct NewKey {
-    /// What people call it.
+    /// Name of the key.
     pub name: String,
-    /// What it may do.
+    /// Role of the key.
     pub role: Role,
     /// When it ends, if it does.
     pub expires_unix_ms: Option<i64>,
@@ -158,7 +158,7 @@ impl NewKey {
     /// [`AccessError::BadField`].
     pub fn expiry(text: &str) -> Result<i64, AccessError> {
         let date = chrono::DateTime::parse_from_rfc3339(text).map_err(|_| {
-            let message = format!("must be a date such as 2027-01-31T00:00:00Z, not `{text}`");
+            let message = format!("must be a date such as 2027-01-31T00:00:00Z, got `{text}`");
             AccessError::field("expires_at", message)
         })?;
         Ok(date.timestamp_millis())
@@ -173,7 +173,7 @@ impl NewKey {
             return Err(AccessError::field("name", message));
         }
         if self.expires_unix_ms.is_some_and(|at| at <= now) {
-            return Err(AccessError::field("expires_at", "must lie in the future"));
+            return Err(AccessError::field("expires_at", "must be in the future"));
         }
         let key = format!("{PREFIX}{}", hex::encode(rand::random::<[u8; 32]>()));
         let record = KeyRecord {

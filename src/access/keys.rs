@@ -48,7 +48,7 @@ impl std::str::FromStr for Holder {
 
 /// A key of the file as the server knows it.
 pub struct KnownKey {
-    /// What is kept of it.
+    /// The stored key.
     pub record: KeyRecord,
     limiter: Option<DefaultDirectRateLimiter>,
     used_unix_ms: AtomicI64,
@@ -82,13 +82,13 @@ impl Caller {
         self.known.as_ref().map_or(Holder::Fixed, |known| Holder::Key(known.record.id))
     }
 
-    /// What people call the key.
+    /// Name of the key.
     #[must_use]
     pub fn name(&self) -> &str {
         self.known.as_ref().map_or(FIXED_NAME, |known| &known.record.name)
     }
 
-    /// What it may do.
+    /// Role of the key.
     #[must_use]
     pub fn role(&self) -> Role {
         self.known.as_ref().map_or(Role::Admin, |known| known.record.role)
@@ -271,7 +271,7 @@ impl Keys {
             return;
         }
         if let Err(error) = file.write_last_used(&used) {
-            tracing::debug!(%error, "the times of the keys' last uses could not be written");
+            tracing::debug!(%error, "could not save when the keys were last used");
         }
     }
 
@@ -296,14 +296,14 @@ impl Keys {
         }
         if let Err(error) = self.load(file, &HashMap::new()) {
             // What was known stays: a damaged file neither opens the server nor shuts everybody out.
-            tracing::error!(code = error.code(), %error, "the keys could not be read again");
+            tracing::error!(code = error.code(), %error, "could not reload the keys");
             metrics::counter!("triptych_keys_unreadable_total").increment(1);
             self.state.write().unwrap_or_else(PoisonError::into_inner).stamp = file.stamp();
         }
     }
 
     fn load(&self, file: &KeyFile, used: &HashMap<KeyId, i64>) -> Result<(), AccessError> {
-        // Held meanwhile: an older reading must not take the place of a newer one.
+        // Held so that an older reading cannot replace a newer one.
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         // Before the reading: what is replaced in between is then read once more.
         let stamp = file.stamp();

@@ -43,7 +43,7 @@ struct Seen {
 pub enum WrongAnswer {
     /// At once.
     Now,
-    /// After this time; the place is held meanwhile.
+    /// After this time; the place is held until then.
     After(Duration, Place),
     /// Not at all: too many answers wait already.
     TooMany(Duration),

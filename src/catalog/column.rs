@@ -10,7 +10,7 @@ use super::posting::{Bits, Ordinal};
 const GONE: Ordinal = 1 << 31;
 /// Values that may lie outside of the order, or be gone, before all are put in order.
 const LEAST_UNSORTED: usize = 256;
-/// Of more values, one in so many may.
+/// Above that number of values, one in this many may.
 const SHARE_UNSORTED: usize = 32;
 
 /// Values with their assets.

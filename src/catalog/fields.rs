@@ -159,7 +159,7 @@ impl Fields {
         }
     }
 
-    /// Assets that a filter keeps. Conditions on clips count as met: the caller looks at the clips.
+    /// Assets that match a filter. Conditions on clips count as met: the caller looks at the clips.
     pub fn select(&self, filter: &Filter, live: &Bits, assets: usize) -> Bits {
         // What has a value is there: only what nothing positive is asked of begins with everything.
         let mut kept: Option<Bits> = None;

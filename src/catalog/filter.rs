@@ -27,27 +27,26 @@ const OWN_KEYS: &[(&str, bool)] = &[
 /// Prefix of the keys of an asset's metadata.
 pub(super) const METADATA: &str = "metadata.";
 
-/// Which clips a search looks at. All of `must`, none of `must_not` and, where there are any, at
-/// least one of `should` have to hold.
+/// Which clips to search: those that match all of `must`, none of `must_not` and, if given, at least one of `should`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Filter {
-    /// All of these hold.
+    /// Conditions that must all hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub must: Vec<Condition>,
-    /// At least one of these holds.
+    /// Conditions of which at least one must hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub should: Vec<Condition>,
-    /// None of these holds.
+    /// Conditions of which none may hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub must_not: Vec<Condition>,
-    /// Only in these assets; empty: everywhere.
+    /// Ids of the only assets to search; empty means all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asset_ids: Vec<AssetId>,
 }
 
-/// What one key must be, or a filter within the filter. A key with several values (a list in the
-/// metadata) needs one value that is all of it.
+/// A test of one key, or a nested filter. If a key has several values (a list in the metadata), a single value must
+/// pass all tests.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Condition {
@@ -56,45 +55,45 @@ pub struct Condition {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "metadata.camera")]
     pub key: Option<String>,
-    /// Is this: a text, a number or a boolean.
+    /// The value equals this string, number or boolean.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<FilterValue>)]
     pub eq: Option<serde_json::Value>,
-    /// Is one of these.
+    /// The value equals one of these; at most 10,000 values.
     #[serde(default, rename = "in", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<FilterValue>>)]
     pub one_of: Option<Vec<serde_json::Value>>,
-    /// Is more than this number, or later than this date (RFC 3339).
+    /// The value is greater than this number, or later than this date (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<FilterBound>)]
     pub gt: Option<serde_json::Value>,
-    /// Is at least this number, or not before this date.
+    /// The value is at least this number, or not before this date (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<FilterBound>)]
     pub gte: Option<serde_json::Value>,
-    /// Is less than this number, or before this date.
+    /// The value is less than this number, or before this date (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<FilterBound>)]
     pub lt: Option<serde_json::Value>,
-    /// Is at most this number, or not after this date.
+    /// The value is at most this number, or not after this date (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<FilterBound>)]
     pub lte: Option<serde_json::Value>,
-    /// Whether the key is there at all, with another value than null.
+    /// Whether the key exists with a value other than null.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exists: Option<bool>,
-    /// A filter within the filter, instead of a key.
+    /// A nested filter, instead of a key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(no_recursion)]
     pub filter: Option<Box<Filter>>,
 }
 
-/// What a value is compared with: a text, a number or a boolean.
+/// Value to compare with: a string, a number or a boolean.
 #[derive(Debug, ToSchema)]
 #[serde(untagged)]
 #[allow(dead_code, reason = "documents what is read as any JSON, so that an error can name its place")]
 pub enum FilterValue {
-    /// A text, also an id or a date as it is written.
+    /// A string; also an id or a date in the exact same form.
     Text(String),
     /// A number.
     Number(f64),
@@ -102,7 +101,7 @@ pub enum FilterValue {
     Bool(bool),
 }
 
-/// An end of a range: a number, or a date (RFC 3339).
+/// A bound: a number or a date (RFC 3339).
 #[derive(Debug, ToSchema)]
 #[serde(untagged)]
 #[allow(dead_code, reason = "documents what is read as any JSON, so that an error can name its place")]
@@ -120,7 +119,7 @@ pub enum FilterBound {
 pub struct FilterError {
     /// Where, as `must[0].eq`.
     pub at: String,
-    /// A sentence.
+    /// Human-readable message.
     pub message: String,
 }
 
@@ -236,7 +235,7 @@ impl Filter {
 
     fn check_at(&self, at: &str, conditions: &mut usize) -> Result<(), FilterError> {
         if self.asset_ids.len() > MAX_VALUES {
-            let message = format!("at most {MAX_VALUES} assets can be named");
+            let message = format!("expected at most {MAX_VALUES} assets");
             return Err(FilterError { at: format!("{at}asset_ids"), message });
         }
         for (name, list) in [("must", &self.must), ("should", &self.should), ("must_not", &self.must_not)] {
@@ -244,7 +243,7 @@ impl Filter {
                 *conditions += 1;
                 let at = format!("{at}{name}[{n}]");
                 if *conditions > MAX_CONDITIONS {
-                    let message = format!("a filter has at most {MAX_CONDITIONS} conditions");
+                    let message = format!("expected at most {MAX_CONDITIONS} conditions");
                     return Err(FilterError { at, message });
                 }
                 condition.check_at(&at, conditions)?;
@@ -272,38 +271,44 @@ impl Condition {
             + usize::from(self.exists.is_some());
         if let Some(inner) = &self.filter {
             if self.key.is_some() || tests > 0 {
-                return wrong("filter", "`filter` stands instead of a key and its tests".into());
+                return wrong(
+                    "filter",
+                    "a condition with `filter` cannot have a `key` or tests as well".into(),
+                );
             }
             return inner.check_at(&format!("{at}.filter."), conditions);
         }
         let Some(key) = &self.key else {
-            return wrong("", "a condition needs a `key`, or a `filter`".into());
+            return wrong("", "a condition needs a `key` or a `filter`".into());
         };
         let own = OWN_KEYS.iter().any(|(own, _)| own == key);
         if !own && key.strip_prefix(METADATA).is_none_or(str::is_empty) {
             let known: Vec<&str> = OWN_KEYS.iter().map(|(own, _)| *own).collect();
-            return wrong("key", format!("`key` is metadata.… or one of: {}", known.join(", ")));
+            return wrong("key", format!("`key` must be metadata.… or one of: {}", known.join(", ")));
         }
         if tests != 1 {
             return wrong(
                 "",
-                "a condition needs eq, in, gt, gte, lt or lte; or exists, and then no other".into(),
+                "a condition needs at least one of eq, in, gt, gte, lt and lte, or `exists` alone".into(),
             );
         }
         for (name, value) in ranges {
             if value.as_ref().is_some_and(|value| Scalar::ordered(value).is_none()) {
-                return wrong(name, format!("`{name}` is a number or a date such as 2026-11-25T08:00:00Z"));
+                return wrong(
+                    name,
+                    format!("`{name}` must be a number or a date such as 2026-11-25T08:00:00Z"),
+                );
             }
         }
         if self.eq.as_ref().is_some_and(|value| Scalar::of(value).is_none()) {
-            return wrong("eq", "`eq` is a text, a number or a boolean".into());
+            return wrong("eq", "`eq` must be a string, a number or a boolean".into());
         }
         if let Some(values) = &self.one_of {
             if values.len() > MAX_VALUES {
-                return wrong("in", format!("`in` holds at most {MAX_VALUES} values"));
+                return wrong("in", format!("`in` must hold at most {MAX_VALUES} values"));
             }
             if values.iter().any(|value| Scalar::of(value).is_none()) {
-                return wrong("in", "`in` holds texts, numbers or booleans".into());
+                return wrong("in", "`in` must hold only strings, numbers or booleans".into());
             }
         }
         Ok(())

@@ -31,7 +31,7 @@ const REMEMBERED_IDS: usize = 1 << 20;
 /// One clip.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ClipEntry {
-    /// Its id.
+    /// Id.
     pub id: ClipId,
     /// Where in its asset.
     pub span: TimeSpan,
@@ -60,13 +60,13 @@ impl UserFile {
 /// One asset with its clips.
 #[derive(Debug, Clone)]
 pub struct AssetEntry {
-    /// Its id.
+    /// Id.
     pub id: AssetId,
-    /// Its name.
+    /// Name.
     pub name: String,
     /// What it is; None until known.
     pub kind: Option<AssetKind>,
-    /// The user's JSON object.
+    /// Your JSON object.
     pub metadata: Arc<serde_json::Value>,
     /// Its clips, ids ascending.
     pub clips: Vec<ClipEntry>,

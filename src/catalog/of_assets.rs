@@ -24,7 +24,7 @@ impl Filter {
                 } else if condition.of_clips() {
                     let key = condition.key.as_deref().unwrap_or_default();
                     let message =
-                        format!("`{key}` differs from clip to clip; here a key has to be one of assets");
+                        format!("`{key}` differs from clip to clip; only keys of assets can be used here");
                     return Err(FilterError { at: format!("{at}.key"), message });
                 }
             }

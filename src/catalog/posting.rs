@@ -52,7 +52,7 @@ impl Bits {
         self.0.get((ordinal / WORD) as usize).is_some_and(|word| word & (1 << (ordinal % WORD)) != 0)
     }
 
-    /// The same assets, with room for so many.
+    /// The same assets, with capacity for this many.
     pub fn sized(&self, assets: usize) -> Self {
         let mut bits = self.clone();
         bits.0.resize(assets.div_ceil(WORD as usize), 0);

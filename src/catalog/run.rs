@@ -6,7 +6,7 @@ use crate::types::ClipId;
 /// Clips of one asset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Run {
-    /// So many, with ids one after the other.
+    /// This many, with consecutive ids.
     Of(ClipId, u32),
     /// Their ids have gaps: they are in the asset's entry only.
     Scattered,

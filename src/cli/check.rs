@@ -13,10 +13,10 @@ use crate::library::{CheckOptions, CheckReport};
 pub struct CheckArgs {
     #[command(flatten)]
     data: DataArgs,
-    /// Make damaged vectors anew from the bytes of uploads, under the same ids; needs the model.
+    /// Recompute damaged vectors from the uploaded files, keeping their ids; needs the model.
     #[arg(long)]
     repair: bool,
-    /// Look through the database only; do not read the bytes of uploads.
+    /// Check the database only; do not read the uploaded files.
     #[arg(long)]
     no_bytes: bool,
     /// Print JSON.
@@ -54,8 +54,7 @@ pub async fn run(args: CheckArgs) -> Result<ExitCode, CliError> {
 }
 
 fn text(report: &CheckReport) -> String {
-    let mut lines =
-        vec![format!("{} uploads of {} bytes were read", report.assets_checked, report.bytes_checked)];
+    let mut lines = vec![format!("read {} uploads, {} bytes", report.assets_checked, report.bytes_checked)];
     lines.extend(report.database_problems.iter().map(|problem| format!("database: {problem}")));
     lines.extend(report.damaged_rows.iter().map(|row| format!("row: {row}")));
     let listed = |what: &str, asset: &crate::library::DamagedAsset| {
@@ -64,12 +63,12 @@ fn text(report: &CheckReport) -> String {
     lines.extend(report.damaged_assets.iter().map(|asset| listed("upload", asset)));
     if report.damaged_clips > 0 {
         let (damaged, repaired) = (report.damaged_clips, report.repaired_clips);
-        lines.push(format!("{damaged} clips have damaged vectors, {repaired} of them were made anew"));
+        lines.push(format!("{damaged} clips have damaged vectors; {repaired} were recomputed"));
     }
     if report.reindexed_assets > 0 {
-        lines.push(format!("{} assets lacked clips and were indexed anew", report.reindexed_assets));
+        lines.push(format!("{} assets had missing clips and were indexed again", report.reindexed_assets));
     }
     lines.extend(report.unrepaired_assets.iter().map(|asset| listed("not repaired", asset)));
-    lines.push(if report.is_clean() { "nothing is damaged" } else { "something is damaged" }.to_owned());
+    lines.push(if report.is_clean() { "no damage found" } else { "damage found" }.to_owned());
     lines.join("\n")
 }

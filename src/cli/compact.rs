@@ -10,7 +10,7 @@ use super::CliError;
 /// Flags of `compact`.
 #[derive(Debug, Args)]
 pub struct CompactArgs {
-    /// Data folder; no server may have it open (ask that one with POST /v1/compactions).
+    /// Data folder; no server may have it open (on a running server, use POST /v1/compactions).
     #[arg(long, env = "TRIPTYCH_DATA", default_value = "data")]
     data: PathBuf,
     /// Print JSON.
@@ -25,7 +25,7 @@ pub async fn run(args: CompactArgs) -> Result<ExitCode, CliError> {
         let view = serde_json::json!({ "store_bytes_before": before, "store_bytes_after": after });
         say!("{view:#}");
     } else {
-        say!("the store had {before} bytes and has {after}");
+        say!("the store took {before} bytes and now takes {after}");
     }
     Ok(ExitCode::SUCCESS)
 }

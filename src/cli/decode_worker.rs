@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-/// Runs the child; never called by people. It takes no arguments: the request comes over its
-/// standard input, which is a socket.
+/// Runs the child; never called by a user. It takes no arguments: the request comes over its standard input, which is
+/// a socket.
 #[must_use]
 pub fn main(_args: impl Iterator<Item = OsString>) -> ExitCode {
     crate::media::worker_main()

@@ -44,7 +44,10 @@ struct DemoQueries {
 pub async fn run(args: DemoArgs) -> Result<ExitCode, CliError> {
     let clips = args.model.model.join("samples/clips");
     let clips = clips.canonicalize().map_err(|error| {
-        CliError::input("path_missing", format!("this bundle ships no samples: {}: {error}", clips.display()))
+        CliError::input(
+            "path_missing",
+            format!("expected sample clips in the bundle at {}: {error}", clips.display()),
+        )
     })?;
     let queries = read_queries(&args.model.model)?;
     let door = serve::Door::open(&args.listen, &args.data.data)?;

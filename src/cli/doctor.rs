@@ -15,7 +15,7 @@ use crate::native::{self, NativeError, NativeParts};
 /// Flags of `doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// Model bundle folder to look at.
+    /// Model bundle folder to check.
     #[arg(long, env = "TRIPTYCH_MODEL", default_value = "models/small-world")]
     model: PathBuf,
     /// Print JSON.
@@ -170,8 +170,8 @@ fn landlock_support() -> FeatureReport {
         Ok(Ok(LandlockStatus::Available { effective_abi, .. })) => {
             (true, format!("ABI {}", effective_abi as i32))
         }
-        Ok(Ok(LandlockStatus::NotEnabled)) => (false, "the kernel has it, but it is not enabled".to_owned()),
-        Ok(Ok(LandlockStatus::NotImplemented)) => (false, "the kernel does not have it".to_owned()),
+        Ok(Ok(LandlockStatus::NotEnabled)) => (false, "supported by the kernel, but not enabled".to_owned()),
+        Ok(Ok(LandlockStatus::NotImplemented)) => (false, "not supported by the kernel".to_owned()),
         Ok(Err(error)) => (false, error.to_string()),
         Err(_) => (false, "trying it failed".to_owned()),
     };
@@ -200,7 +200,7 @@ fn print(report: &Report) {
         }
         _ => {}
     }
-    say!("{}", if report.ok { "all that is needed is here" } else { "something is missing, see above" });
+    say!("{}", if report.ok { "everything needed is installed" } else { "something is missing; see above" });
 }
 
 fn print_part(name: &str, part: &PartReport) {

@@ -22,10 +22,10 @@ pub struct EmbedArgs {
     model: ModelArgs,
     #[command(flatten)]
     limits: LimitArgs,
-    /// Space of the vectors; default: the finest this modality has.
+    /// Embedding space of the vectors; default: the finest space of this modality.
     #[arg(long)]
     space: Option<String>,
-    /// Print JSON, in the shape of `POST /v1/embeddings`.
+    /// Print JSON, in the format of `POST /v1/embeddings`.
     #[arg(long)]
     json: bool,
 }
@@ -78,11 +78,12 @@ pub async fn run(args: EmbedArgs) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The space asked for, or the finest of the modality.
+/// The requested space, or the finest of the modality.
 fn space(embedder: &Embedder, modality: Modality, asked: Option<&str>) -> Result<Space, CliError> {
     let bundle = embedder.bundle();
     if !bundle.has_tower(modality) {
-        let message = format!("this model has no {modality} tower");
+        let message =
+            format!("this model cannot embed {modality}; `triptych model show` lists what it can embed");
         return Err(CliError::input("modality_not_supported", message));
     }
     let served: Vec<&Space> =
@@ -93,7 +94,10 @@ fn space(embedder: &Embedder, modality: Modality, asked: Option<&str>) -> Result
     };
     found.map(|space| (*space).clone()).ok_or_else(|| {
         let names: Vec<&str> = served.iter().map(|space| space.as_str()).collect();
-        CliError::input("bad_space", format!("{modality} has vectors in: {}", names.join(", ")))
+        CliError::input(
+            "bad_space",
+            format!("expected one of the spaces of {modality}: {}", names.join(", ")),
+        )
     })
 }
 
@@ -115,7 +119,7 @@ async fn clips(
         vectors.extend(track.map(|track| (Some(clip.span), track)));
     }
     if let Some(reason) = stream.summary().and_then(|summary| summary.partial) {
-        eprintln!("only a part could be read: {}", table::printable(&reason));
+        eprintln!("only part of the file could be read: {}", table::printable(&reason));
     }
     Ok(vectors)
 }

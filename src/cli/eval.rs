@@ -12,7 +12,7 @@ use crate::config::{DataArgs, LimitArgs, ModelArgs};
 use crate::library::{Evaluation, Figure, Measured};
 use crate::search::HubCorrection;
 
-/// Names of the two columns that count, in the files that people have.
+/// Accepted names of the two columns, as they occur in common files.
 const TEXT_COLUMNS: &[&str] = &["text", "sentence", "caption", "query"];
 const ASSET_COLUMNS: &[&str] = &["asset", "asset_id", "video_id", "video", "file", "name"];
 
@@ -25,13 +25,14 @@ pub struct EvalArgs {
     data: DataArgs,
     #[command(flatten)]
     limits: LimitArgs,
-    /// CSV with a header: a column `text` (or sentence, caption, query) and a column `asset` (or
-    /// `video_id`, file, name) with an id or a name, with or without its ending. MSR-VTT's files are such.
+    /// CSV file with a header row: a column `text` (or sentence, caption, query) and a column `asset` (or `video_id`,
+    /// file, name) that holds an asset's id or its name, with or without the extension. The files of MSR-VTT have
+    /// this format.
     pairs: PathBuf,
-    /// What of the library to look at.
+    /// Tracks to search.
     #[arg(long, value_enum, default_value_t = Targets::Video)]
     targets: Targets,
-    /// Measure with hub correction too (dynamic inverted softmax), beside without.
+    /// Also measure with hub correction (dynamic inverted softmax).
     #[arg(long)]
     hub_correction: bool,
     /// Print JSON.
@@ -65,7 +66,10 @@ fn read_pairs(path: &Path) -> Result<Vec<(String, String)>, CliError> {
         let found = names.iter().find_map(|name| header.iter().position(|title| title.trim() == *name));
         found.ok_or_else(|| {
             let names = names.join(", ");
-            CliError::input("invalid_csv", format!("{}: the header names none of: {names}", path.display()))
+            CliError::input(
+                "invalid_csv",
+                format!("{}: expected a header with one of the columns {names}", path.display()),
+            )
         })
     };
     let (text, asset) = (column(TEXT_COLUMNS)?, column(ASSET_COLUMNS)?);
@@ -76,7 +80,10 @@ fn read_pairs(path: &Path) -> Result<Vec<(String, String)>, CliError> {
         pairs.push((cell(text), cell(asset)));
     }
     if pairs.is_empty() {
-        return Err(CliError::input("invalid_csv", format!("{}: no row below the header", path.display())));
+        return Err(CliError::input(
+            "invalid_csv",
+            format!("{}: expected at least one row below the header", path.display()),
+        ));
     }
     Ok(pairs)
 }
@@ -108,7 +115,7 @@ fn table(evaluation: &Evaluation) -> String {
     }
     table.column_iter_mut().skip(3).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
     format!(
-        "{} texts, {} assets to choose from; in brackets the interval of 95 %\n{table}",
+        "{} texts, {} candidate assets; 95 % confidence intervals in parentheses\n{table}",
         evaluation.pairs, evaluation.gallery
     )
 }

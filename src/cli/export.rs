@@ -17,13 +17,13 @@ use crate::types::{Space, Track};
 pub struct ExportArgs {
     #[command(flatten)]
     data: DataArgs,
-    /// The Parquet file to be written, which replaces an older one when it is whole; - for standard output.
+    /// Parquet file to write, or - for standard output. An existing file is replaced once the new one is complete.
     #[arg(long, short, value_name = "FILE")]
     out: PathBuf,
-    /// Only vectors of this space.
+    /// Export only vectors of this embedding space.
     #[arg(long)]
     space: Option<String>,
-    /// Only vectors of this track.
+    /// Export only vectors of this track.
     #[arg(long, value_enum)]
     track: Option<ExportTrack>,
 }
@@ -31,9 +31,9 @@ pub struct ExportArgs {
 /// Tracks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ExportTrack {
-    /// The pictures.
+    /// Video tracks and pictures.
     Video,
-    /// The sounds.
+    /// Audio tracks.
     Audio,
 }
 
@@ -65,7 +65,10 @@ pub async fn run(args: ExportArgs) -> Result<ExitCode, CliError> {
 fn text(report: &ExportReport) -> String {
     let mut text = format!("{} vectors of {} clips, of model {}", report.vectors, report.clips, report.model);
     if report.left_out > 0 {
-        text += &format!("; {} damaged ones are left out, see `triptych check`", report.left_out);
+        text += &format!(
+            "; {} damaged vectors were left out; repair them with `triptych check --repair`",
+            report.left_out
+        );
     }
     text
 }

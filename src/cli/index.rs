@@ -26,25 +26,26 @@ pub struct IndexArgs {
     limits: LimitArgs,
     #[command(flatten)]
     sources: SourceArgs,
-    /// Folder of videos, sounds and pictures, or s3://BUCKET/FOLDER.
+    /// Folder of video, audio and image files, or s3://BUCKET/FOLDER.
     #[arg(required_unless_present = "manifest")]
     folder: Option<PathBuf>,
-    /// Only the folder itself, not the folders in it.
+    /// Do not descend into subfolders.
     #[arg(long, conflicts_with = "manifest")]
     flat: bool,
-    /// Only files of these names, e.g. `*.mp4` or `2024/**`.
+    /// Index only files that match this pattern, such as `*.mp4` or `2024/**`; repeatable.
     #[arg(long, value_name = "GLOB", conflicts_with = "manifest")]
     include: Vec<String>,
-    /// No files of these names.
+    /// Skip files that match this pattern; repeatable.
     #[arg(long, value_name = "GLOB", conflicts_with = "manifest")]
     exclude: Vec<String>,
-    /// Instead of a folder: a JSONL file with one {"path" or "url": …, "metadata": {…}} a line.
+    /// Index the files listed in this JSONL file instead of a folder: one {"path" or "url": …, "metadata": {…}} per
+    /// line.
     #[arg(long, value_name = "FILE", conflicts_with = "folder")]
     manifest: Option<PathBuf>,
-    /// Read this picture track of each file, by its index as the asset lists it; default: the best one.
+    /// Index of the video track to read in each file, as listed in the asset's tracks; default: chosen automatically.
     #[arg(long, value_name = "INDEX", conflicts_with = "manifest")]
     video_track: Option<u16>,
-    /// Read this sound track of each file, by its index.
+    /// Index of the audio track to read in each file; default: chosen automatically.
     #[arg(long, value_name = "INDEX", conflicts_with = "manifest")]
     audio_track: Option<u16>,
     /// Print the finished job and its items as JSON.
@@ -91,7 +92,7 @@ fn source_of(args: &IndexArgs) -> Result<(JobSource, Vec<PathBuf>), CliError> {
         return Ok((JobSource::Manifest(resolve(manifest)?), vec![PathBuf::from("/")]));
     }
     let Some(folder) = &args.folder else {
-        return Err(CliError::input("missing_field", "name a folder or a --manifest"));
+        return Err(CliError::input("missing_field", "expected a folder or --manifest FILE"));
     };
     let filter = NameFilter::new(&args.include, &args.exclude)
         .map_err(|reason| CliError::input("invalid_value", reason))?;

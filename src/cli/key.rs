@@ -22,17 +22,17 @@ pub struct KeyCommand {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Make a key and print it; it is not kept and cannot be shown again.
+    /// Create a key and print it. It is not stored and cannot be shown again.
     Create(CreateArgs),
-    /// List the keys, the newest first.
+    /// List the keys, newest first.
     List(PlaceArgs),
-    /// Revoke a key: it ends at once, also in a running server.
+    /// Revoke a key. It stops working at once, even on a running server.
     Revoke(RevokeArgs),
 }
 
 #[derive(Debug, Args)]
 struct PlaceArgs {
-    /// Data folder. Made if absent, so that a server can be given keys before its first start.
+    /// Data folder; created if it does not exist, so that you can create keys before the first start of the server.
     #[arg(long, env = "TRIPTYCH_DATA", default_value = "data")]
     data: PathBuf,
     /// Print JSON.
@@ -42,22 +42,22 @@ struct PlaceArgs {
 
 #[derive(Debug, Args)]
 struct CreateArgs {
-    /// What people call the key; it is written into the audit log.
+    /// Name of the key, as it appears in the audit log.
     #[arg(long)]
     name: String,
-    /// What it may do: metrics, read, write or admin. Each may do what the ones before it may.
+    /// Role of the key: metrics, read, write or admin. Each role includes the ones before it.
     #[arg(long)]
     role: Role,
-    /// When it ends, such as 2027-01-31T00:00:00Z; default: when it is revoked.
+    /// Date at which the key expires, such as 2027-01-31T00:00:00Z; default: never.
     #[arg(long, value_name = "DATE", conflicts_with = "expires_in_days")]
     expires_at: Option<String>,
-    /// In how many days it ends.
+    /// Number of days until the key expires.
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..))]
     expires_in_days: Option<u32>,
-    /// How many requests a second it may make; default: as many as it likes.
+    /// Maximum number of requests per second; default: no limit.
     #[arg(long, value_name = "RATE")]
     rate_per_sec: Option<f64>,
-    /// How many of them may come at once; default: those of one second.
+    /// Maximum number of requests at once; default: those of one second.
     #[arg(long, value_name = "COUNT", requires = "rate_per_sec")]
     burst: Option<u32>,
     #[command(flatten)]
@@ -68,7 +68,7 @@ struct CreateArgs {
 
 #[derive(Debug, Args)]
 struct RevokeArgs {
-    /// Its id, key_…
+    /// Id of the key: key_…
     id: KeyId,
     #[command(flatten)]
     place: PlaceArgs,

@@ -42,7 +42,7 @@ use crate::outbound::OutboundError;
 use crate::telemetry::Verbosity;
 use tokio::signal::unix::SignalKind;
 
-/// Search video by text, by sound, by image or by another clip.
+/// Search video by text, sound, image or another clip.
 #[derive(Debug, Parser)]
 #[command(name = "triptych", version, about, max_term_width = 110)]
 struct Cli {
@@ -52,40 +52,40 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve the REST API and the page.
+    /// Serve the REST API and the web page.
     Serve(Box<serve::ServeArgs>),
-    /// Index a bundle's sample clips, answer two queries, serve the page.
+    /// Index a bundle's sample clips, run two queries and serve the web page.
     Demo(demo::DemoArgs),
-    /// Index a folder of videos, sounds and pictures.
+    /// Index a folder of video, audio and image files.
     Index(index::IndexArgs),
     /// Search the library.
     Search(search::SearchArgs),
-    /// Measure how well the library answers texts whose answers are known.
+    /// Measure search quality with texts whose correct answers are known.
     Eval(eval::EvalArgs),
-    /// Print the embeddings of a text or a file.
+    /// Print the embedding vectors of a text or a file.
     Embed(embed::EmbedArgs),
-    /// Write all vectors of the library to a Parquet file.
+    /// Export all vectors of the library to a Parquet file.
     Export(export::ExportArgs),
     /// Verify or show a model bundle.
     Model(model::ModelCommand),
-    /// Take, list, verify, restore and delete snapshots of a library.
+    /// Create, list, verify, restore and delete snapshots of a library.
     Snapshot(snapshot::SnapshotCommand),
-    /// Make, list and revoke the API keys of a data folder.
+    /// Create, list and revoke the API keys of a data folder.
     Key(key::KeyCommand),
-    /// Look for damage in the store and in the bytes of uploads; repair what the bytes allow.
+    /// Check the store and the uploaded files for damage; with --repair, recompute damaged vectors.
     Check(check::CheckArgs),
-    /// Write the store anew without the space that deleted clips left.
+    /// Rewrite the store to reclaim the space of deleted clips.
     Compact(compact::CompactArgs),
-    /// List or empty the quarantine, where the server puts files that it does not understand.
+    /// List or empty the quarantine, which holds files the server does not recognize.
     Quarantine(quarantine::QuarantineCommand),
-    /// Say which native parts are found, where, which version, and what is missing.
+    /// Show which native libraries and programs are installed, their versions, and what is missing.
     Doctor(doctor::DoctorArgs),
 }
 
-/// Exit status where a person has to decide what becomes of the data folder.
+/// Exit status when an operator must decide what happens to the data folder.
 const EXIT_DATA_LOST: u8 = 4;
 
-/// A failed command: a sentence for the person, a stable code and an exit status for scripts.
+/// A failed command: a message for the user, a stable code and an exit status for scripts.
 #[derive(Debug)]
 pub struct CliError {
     /// Stable snake_case code, the same as the HTTP API's.
@@ -204,8 +204,8 @@ pub fn main() -> ExitCode {
         Err(error) => return fail(&error.into()),
     };
     let outcome = runtime.block_on(async {
-        // With a handler in its place, a file that grows beyond `ulimit -f` is an error that is told, not the
-        // end of the process.
+        // With a handler in its place, a file that grows beyond `ulimit -f` is reported as an error instead of ending
+        // the process.
         let _handler = tokio::signal::unix::signal(SignalKind::from_raw(libc::SIGXFSZ));
         match cli.command {
             Command::Serve(args) => serve::run(*args).await,

@@ -22,15 +22,15 @@ pub struct ModelCommand {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Check every SHA-256 and run the goldens.
+    /// Check every file's SHA-256 and compare the model's output with its golden vectors.
     Verify {
         /// Bundle folder.
         bundle: PathBuf,
-        /// Where the towers run: auto, cpu, cuda or cuda:N.
+        /// Device that runs the model: auto, cpu, cuda or cuda:N.
         #[arg(long, env = "TRIPTYCH_DEVICE", default_value = "auto")]
         device: Device,
     },
-    /// Print what the manifest says.
+    /// Print the manifest.
     Show {
         /// Bundle folder.
         bundle: PathBuf,
@@ -53,7 +53,7 @@ pub async fn run(command: ModelCommand) -> Result<ExitCode, CliError> {
 fn verify(dir: &Path, device: Device) -> Result<(), CliError> {
     let bundle = Arc::new(Bundle::open(dir)?);
     say!("{} {}", printable(bundle.name()), bundle.id());
-    say!("SHA-256 of {} files: as in the manifest", bundle.files().len());
+    say!("{} files match the SHA-256 in the manifest", bundle.files().len());
     let towers = Towers::load(Arc::clone(&bundle), &NativeParts::find()?, device, 1)?;
     let mut table = table(["tower", "space", "golden vectors", "worst 1 - cosine"]);
     for golden in towers.goldens() {
@@ -64,7 +64,7 @@ fn verify(dir: &Path, device: Device) -> Result<(), CliError> {
             format!("{:.2e}", golden.worst_one_minus_cosine.max(0.0)),
         ]);
     }
-    say!("{table}\nthe model gives its golden vectors on {}", towers.device_name());
+    say!("{table}\nthe model reproduces its golden vectors on {}", towers.device_name());
     Ok(())
 }
 

@@ -23,10 +23,13 @@ pub(super) fn line(what: &Arguments<'_>) {
     }
 }
 
-/// Whether all that was said could be written; a full disk must not look like success.
+/// Whether all output could be written; a full disk must not look like success.
 pub(super) fn complete() -> Result<(), CliError> {
     match INCOMPLETE.load(Ordering::Relaxed) {
         false => Ok(()),
-        true => Err(CliError::other("output_failed", "the output could not be written in full")),
+        true => Err(CliError::other(
+            "output_failed",
+            "the output could not be written completely; check the disk or pipe it goes to",
+        )),
     }
 }

@@ -19,7 +19,7 @@ pub struct QuarantineCommand {
 enum Action {
     /// List the files in quarantine with their sizes in bytes.
     List(Folder),
-    /// Delete the files in quarantine for good.
+    /// Permanently delete the files in quarantine.
     Empty(Folder),
 }
 
@@ -33,7 +33,7 @@ struct Folder {
     json: bool,
 }
 
-/// Runs `quarantine`; a server may run meanwhile.
+/// Runs `quarantine`; a server may be running.
 pub fn run(command: QuarantineCommand) -> Result<ExitCode, CliError> {
     match command.action {
         Action::List(folder) => list(&folder)?,

@@ -11,23 +11,23 @@ use crate::types::{Modality, TimeSpan};
 #[derive(Debug, Clone, Args)]
 #[group(required = true, multiple = false)]
 pub struct QueryArgs {
-    /// Words to look for.
+    /// Text to search for.
     pub text: Option<String>,
-    /// A sound file.
+    /// Sound file, or part of it in seconds: f.wav@12.5-16
     #[arg(long, value_name = "FILE[@START-END]")]
     pub audio: Option<String>,
-    /// A picture file.
+    /// Image file.
     #[arg(long, value_name = "FILE")]
     pub image: Option<PathBuf>,
-    /// A video file, or a part of it in seconds: f.mp4@12.5-16
+    /// Video file, or part of it in seconds: f.mp4@12.5-16
     #[arg(long, value_name = "FILE[@START-END]")]
     pub video: Option<String>,
 }
 
-/// What was asked for.
+/// What was requested.
 #[derive(Debug, PartialEq)]
 pub enum Query {
-    /// Words.
+    /// Text.
     Text(String),
     /// A file, the modality it stands for, the part of it that counts.
     Media(Modality, PathBuf, Option<TimeSpan>),
@@ -46,7 +46,10 @@ impl QueryArgs {
             (Some(argument), _) => (Modality::Audio, argument),
             (None, Some(argument)) => (Modality::Video, argument),
             (None, None) => {
-                return Err(CliError::input("missing_field", "give a text or a file to look for"));
+                return Err(CliError::input(
+                    "missing_field",
+                    "expected a text, or a file given with --audio, --image or --video",
+                ));
             }
         };
         let (path, span) = split_span(argument)?;
@@ -75,7 +78,10 @@ fn split_span(argument: &str) -> Result<(PathBuf, Option<TimeSpan>), CliError> {
         .and_then(|(start, end)| TimeSpan::new(start, end).ok());
     match parsed {
         Some(span) => Ok((Path::new(path).to_owned(), Some(span))),
-        None => Err(CliError::input("invalid_value", format!("`@{span}` is not START-END in seconds"))),
+        None => Err(CliError::input(
+            "invalid_value",
+            format!("expected START-END in seconds after `@`, got `{span}`"),
+        )),
     }
 }
 

@@ -26,19 +26,19 @@ pub struct SearchArgs {
     data: DataArgs,
     #[command(flatten)]
     limits: LimitArgs,
-    /// What of the library to look at.
+    /// Tracks to search.
     #[arg(long, value_enum, default_value_t = Targets::Video)]
     targets: Targets,
-    /// Space to compare in; default: the finest that both sides share.
+    /// Embedding space to compare in; default: the finest space that the query and the tracks share.
     #[arg(long)]
     space: Option<String>,
-    /// Number of hits.
+    /// Maximum number of hits.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
     limit: u16,
-    /// What one hit stands for.
+    /// What each hit represents.
     #[arg(long, value_enum, default_value_t = Group::Clip)]
     group_by: Group,
-    /// Compare with every clip, whatever the size of the library.
+    /// Compare the query with every clip instead of using the approximate index.
     #[arg(long)]
     exact: bool,
     /// Print JSON.
@@ -49,22 +49,22 @@ pub struct SearchArgs {
 /// Tracks to search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Targets {
-    /// The pictures.
+    /// Video tracks and pictures.
     Video,
-    /// The sounds.
+    /// Audio tracks.
     Audio,
-    /// Either; a clip's better track counts.
+    /// Both; each clip counts with its better track.
     Both,
 }
 
-/// What one hit stands for.
+/// What each hit represents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Group {
-    /// A clip.
+    /// One clip.
     Clip,
-    /// Neighbouring clips that answer together.
+    /// Neighbouring clips that match, merged into one moment.
     Moment,
-    /// An asset, by its best clip.
+    /// One asset, represented by its best clip.
     Asset,
 }
 
@@ -132,11 +132,11 @@ pub async fn embed(library: &Arc<Library>, query: &Query) -> Result<QueryPart, C
 
 fn print(response: &SearchResponse, secs: f64) {
     if response.hits.is_empty() {
-        say!("nothing is indexed yet that this query can be compared with; see `triptych index`");
+        say!("the library has no clips to compare this query with; add some with `triptych index`");
     } else {
         say!("{}", table::hits(&response.hits));
         if response.no_match {
-            say!("probably no match: queries about things that are not here score as much");
+            say!("probably no match: queries about unrelated things score just as high");
         }
         say!("{} hits in {:.1} ms", response.hits.len(), secs * 1e3);
     }

@@ -21,12 +21,13 @@ use crate::library::{Library, LibraryError, Models};
 /// Where and how to listen.
 #[derive(Debug, Clone, Args)]
 pub struct ListenArgs {
-    /// Address and port; anything but loopback needs a key (--api-key, or `triptych key create`).
+    /// Address and port to listen on; any address other than loopback requires an API key (--api-key, or `triptych
+    /// key create`).
     #[arg(long, env = "TRIPTYCH_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
     #[command(flatten)]
     access: AccessArgs,
-    /// Largest upload, bytes.
+    /// Maximum size of an upload, in bytes.
     #[arg(long, env = "TRIPTYCH_MAX_UPLOAD_BYTES", default_value_t = 4 << 30)]
     pub max_upload_bytes: u64,
     #[command(flatten)]
@@ -76,21 +77,20 @@ pub struct ServeArgs {
     sources: SourceArgs,
     #[command(flatten)]
     keep: KeepArgs,
-    /// Folder whose files may be indexed by path; may be given more than once.
+    /// Allow files in this folder to be indexed by path; repeatable.
     #[arg(long = "allow-root", env = "TRIPTYCH_ALLOW_ROOTS", value_delimiter = ':')]
     allow_roots: Vec<PathBuf>,
-    /// Bundle to load beside --model: it embeds the same assets, requests name it; may be given more than once.
+    /// Additional model bundle to load. It embeds the same assets; requests select it by name; repeatable.
     #[arg(long = "also-model", env = "TRIPTYCH_ALSO_MODELS", value_delimiter = ':')]
     also_models: Vec<PathBuf>,
-    /// Folder whose bundles may be loaded while running (POST /v1/models); may be given more than once.
+    /// Allow model bundles in this folder to be loaded while the server runs (POST /v1/models); repeatable.
     #[arg(long = "model-root", env = "TRIPTYCH_MODEL_ROOTS", value_delimiter = ':')]
     model_roots: Vec<PathBuf>,
-    /// Where the store has lost what was acknowledged, put it aside and index everything again from the uploaded
-    /// bytes and the names and metadata in the ledger; a store that is whole stays as it is.
+    /// If the store has lost acknowledged data, set it aside and index everything again from the uploaded files and
+    /// from the names and metadata in the ledger. An intact store is left unchanged.
     #[arg(long, env = "TRIPTYCH_REBUILD_FROM_UPLOADS")]
     rebuild_from_uploads: bool,
-    /// Folder to watch: new and changed files in it are indexed. Its files are allowed as with --allow-root;
-    /// may be given more than once.
+    /// Watch this folder and index new and changed files. Implies --allow-root for it; repeatable.
     #[arg(long = "watch", env = "TRIPTYCH_WATCH", value_delimiter = ':', value_name = "FOLDER")]
     watch: Vec<PathBuf>,
 }
@@ -114,7 +114,7 @@ pub async fn run(args: ServeArgs) -> Result<ExitCode, CliError> {
             // Since an earlier start.
             Ok(_) | Err(LibraryError::ModelLoaded(_)) => {}
             Err(error) if error.storage_full().is_some() => {
-                tracing::warn!(%error, bundle = %bundle.display(), "a model is not loaded beside");
+                tracing::warn!(%error, bundle = %bundle.display(), "could not load an additional model");
             }
             Err(error) => return Err(error.into()),
         }
@@ -129,7 +129,7 @@ pub async fn run(args: ServeArgs) -> Result<ExitCode, CliError> {
 async fn watch(library: &Arc<Library>, folder: &Path) -> Result<(), CliError> {
     let path = folder.canonicalize()?;
     let Some(path) = path.to_str().map(str::to_owned) else {
-        return Err(CliError::input("path_kind", format!("{}: a name in UTF-8 is needed", folder.display())));
+        return Err(CliError::input("path_kind", format!("{}: expected a path in UTF-8", folder.display())));
     };
     match library.create_watch(http::default_watch(path)).await {
         Ok(_) | Err(LibraryError::WatchExists(_)) => Ok(()),
@@ -152,13 +152,12 @@ pub struct Door {
 }
 
 impl Door {
-    /// Reads the keys and binds before the model loads, so that a taken port is told at once.
+    /// Reads the keys and binds before the model loads, so that a port in use is reported at once.
     pub fn open(args: &ListenArgs, data_dir: &Path) -> Result<Self, CliError> {
         let access = Access::open(args.access.config(data_dir))?;
         if !args.listen.ip().is_loopback() && !access.keys.required() {
             let message = format!(
-                "{} can be reached by others: make a key with `triptych key create --data {}`, set --api-key, or \
-                 listen on 127.0.0.1",
+                "{} is reachable from other hosts, so an API key is required: create one with `triptych key create --data {}`, set --api-key, or listen on 127.0.0.1",
                 args.listen,
                 data_dir.display()
             );
@@ -171,7 +170,8 @@ impl Door {
             socket.listen(BACKLOG)
         };
         let listener = listening().map_err(|error: std::io::Error| {
-            let message = format!("cannot listen on {}: {error}; choose another with --listen", args.listen);
+            let message =
+                format!("cannot listen on {}: {error}; choose another address with --listen", args.listen);
             CliError::other("listen_failed", message)
         })?;
         Ok(Self { listener, access })

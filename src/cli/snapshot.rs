@@ -20,22 +20,22 @@ pub struct SnapshotCommand {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Take one of a data folder that no server has open (ask that one with POST /v1/snapshots).
+    /// Take a snapshot of a data folder that no server has open (on a running server, use POST /v1/snapshots).
     Create(CreateArgs),
-    /// List them, newest first.
+    /// List snapshots, newest first.
     List(ListArgs),
-    /// Read every byte of one and compare it with what was written.
+    /// Verify a snapshot by reading every byte and checking it against the manifest.
     Verify(OneArgs),
-    /// Restore one as a new data folder.
+    /// Restore a snapshot to a new data folder.
     Restore(RestoreArgs),
-    /// Delete one, with the media that no other one needs.
+    /// Delete a snapshot and the media that no other snapshot needs.
     Delete(OneArgs),
 }
 
 /// Where snapshots are.
 #[derive(Debug, Args)]
 struct PlaceArgs {
-    /// Folder of the snapshots, or s3://BUCKET/FOLDER.
+    /// Folder that holds the snapshots, or s3://BUCKET/FOLDER.
     #[arg(long, env = "TRIPTYCH_SNAPSHOT_ROOT")]
     snapshot_root: Option<String>,
     #[command(flatten)]
@@ -50,7 +50,7 @@ struct CreateArgs {
     /// Data folder.
     #[arg(long, env = "TRIPTYCH_DATA", default_value = "data")]
     data: PathBuf,
-    /// Read the media too that earlier snapshots brought, and replace what is damaged.
+    /// Also read the media copied by earlier snapshots, and replace damaged copies.
     #[arg(long)]
     recheck: bool,
     #[command(flatten)]
@@ -65,7 +65,7 @@ struct ListArgs {
 
 #[derive(Debug, Args)]
 struct OneArgs {
-    /// Its id, or the path of its folder.
+    /// Id of the snapshot, or path of its folder.
     snapshot: String,
     #[command(flatten)]
     place: PlaceArgs,
@@ -73,9 +73,9 @@ struct OneArgs {
 
 #[derive(Debug, Args)]
 struct RestoreArgs {
-    /// Its id, or the path of its folder.
+    /// Id of the snapshot, or path of its folder.
     snapshot: String,
-    /// The new data folder: one that is not there, or is empty.
+    /// Data folder to restore to; must be empty or not exist.
     #[arg(long)]
     data: PathBuf,
     #[command(flatten)]
@@ -86,7 +86,10 @@ impl PlaceArgs {
     fn open(&self) -> Result<SnapshotPlace, CliError> {
         match &self.snapshot_root {
             Some(root) => Ok(SnapshotPlace::open(root, &self.sources.sources(u64::MAX))?),
-            None => Err(CliError::input("missing_field", "say where snapshots are with --snapshot-root")),
+            None => Err(CliError::input(
+                "missing_field",
+                "expected the folder of the snapshots; name it with --snapshot-root",
+            )),
         }
     }
 
@@ -163,7 +166,7 @@ async fn verify(args: OneArgs) -> Result<ExitCode, CliError> {
         let problems: Vec<String> = wrong.iter().map(ToString::to_string).collect();
         say!("{:#}", serde_json::json!({ "id": id, "whole": wrong.is_empty(), "problems": problems }));
     } else if wrong.is_empty() {
-        say!("{id} is whole");
+        say!("{id} is intact");
     }
     let Some(first) = wrong.first() else { return Ok(ExitCode::SUCCESS) };
     let others: Vec<String> = wrong.iter().skip(1).map(|error| format!("\n{error}")).collect();
@@ -195,11 +198,11 @@ fn summary(restored: &Restored, data: &Path) -> String {
             &format!("\n{} uploads were missing or damaged when the snapshot was taken", restored.lacking);
     }
     if restored.missing_by_path > 0 {
-        text += &format!("\n{} files indexed by path are not there:", restored.missing_by_path);
+        text += &format!("\n{} files indexed by path are missing:", restored.missing_by_path);
         for path in &restored.missing_paths {
             text += &format!("\n  {}", table::printable(path));
         }
     }
-    text + "\nkeys are not part of a snapshot: copy keys.json and keys.lock of the old data folder, or make new ones \
+    text + "\nAPI keys are not part of a snapshot: copy keys.json and keys.lock from the old data folder, or create new keys \
             with `triptych key create`"
 }

@@ -1,4 +1,4 @@
-//! Tables and times for people.
+//! Tables and times for the terminal.
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 

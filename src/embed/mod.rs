@@ -26,7 +26,7 @@ pub enum EmbedError {
     #[error(transparent)]
     Model(#[from] ModelError),
     /// A tower gave a vector that cannot be used.
-    #[error("the {modality} tower gave an unusable vector: {source}")]
+    #[error("the model's {modality} encoder returned an invalid vector: {source}")]
     BadVector {
         /// Which tower.
         modality: Modality,
@@ -34,10 +34,10 @@ pub enum EmbedError {
         source: TypeError,
     },
     /// The bundle has no tower for this.
-    #[error("this model has no {0} tower")]
+    #[error("this model cannot embed {0}")]
     NoTower(Modality),
     /// The file is of another kind than the query says.
-    #[error("this file is {}, not {}; say so with the query's modality", kind_name(*.got), modality_name(*.wanted))]
+    #[error("this file is {}, not {}; set the query's modality to match", kind_name(*.got), modality_name(*.wanted))]
     WrongKind {
         /// What the query says.
         wanted: Modality,
@@ -308,7 +308,7 @@ impl Mean {
 
 fn no_track(modality: Modality) -> EmbedError {
     EmbedError::NoTrack(format!(
-        "nothing in this file can be used as {}",
+        "this file has nothing that can be used as {}",
         if modality == Modality::Audio { "sound" } else { modality_name(modality) }
     ))
 }

@@ -22,40 +22,40 @@ use crate::model::Priority;
 use crate::store::{AssetRecord, AssetState, StoreError};
 use crate::types::{AssetId, TrackChoice};
 
-/// A file on the server's disk, or one to be fetched: exactly one of `path` and `url`.
+/// A file on the server's disk or at a URL: exactly one of `path` and `url`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AssetByPlace {
-    /// Absolute path beneath an allowed root.
+    /// Absolute path of a file in an allowed folder.
     path: Option<String>,
-    /// An http or https URL of a host that this server may ask; the file is kept as an upload is.
+    /// `http://` or `https://` URL on an allowed host. The file is stored like an upload.
     url: Option<String>,
-    /// Name shown to people; default: the file's.
+    /// Display name; default: the file's name.
     name: Option<String>,
     /// Any JSON object.
     #[schema(value_type = Option<Object>)]
     metadata: Option<Value>,
-    /// Index of the picture track to read, as the asset lists them; default: the server chooses.
+    /// Index of the video track to read, as listed in the asset's tracks; default: chosen by the server.
     video_track: Option<u16>,
-    /// Index of the sound track to read.
+    /// Index of the audio track to read, as listed in the asset's tracks; default: chosen by the server.
     audio_track: Option<u16>,
 }
 
-/// A file that is sent along.
+/// Form with a file.
 #[derive(Debug, ToSchema)]
 #[allow(dead_code, reason = "documents the multipart form")]
 pub struct AssetForm {
-    /// The bytes.
+    /// The file's contents.
     #[schema(format = Binary, content_media_type = "application/octet-stream")]
     file: String,
-    /// Name shown to people; default: the file's.
+    /// Display name; default: the file's name.
     name: Option<String>,
     /// A JSON object.
     #[schema(value_type = Option<Object>)]
     metadata: Option<Value>,
-    /// Index of the picture track to read, as the asset lists them; default: the server chooses.
+    /// Index of the video track to read, as listed in the asset's tracks; default: chosen by the server.
     video_track: Option<u16>,
-    /// Index of the sound track to read.
+    /// Index of the audio track to read, as listed in the asset's tracks; default: chosen by the server.
     audio_track: Option<u16>,
 }
 
@@ -64,23 +64,23 @@ pub struct AssetForm {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct AddQuery {
-    /// Answer only when the asset is searchable.
+    /// Wait until the asset is searchable before answering; default false.
     #[serde(default)]
     wait: bool,
 }
 
-/// Adds a video, a sound or a picture.
+/// Adds a video, audio or image file.
 ///
-/// Answers 202 at once, or with `wait=true` 201 when the asset is searchable; 200 where the same
-/// bytes were indexed before. With `wait=true` a file that gives nothing is refused and not kept.
-/// A `url` is fetched before the answer; for many or large ones start a job.
+/// Returns 202 at once; with `wait=true`, returns 201 once the asset is searchable. Returns 200 if the same bytes are
+/// already indexed. With `wait=true`, a file that cannot be indexed is rejected and not kept. A `url` is fetched
+/// before the answer; to add many or large files, start a job.
 #[utoipa::path(post, path = "/v1/assets", operation_id = "add_asset", tag = "assets", params(AddQuery),
     request_body(content((AssetForm = "multipart/form-data"), (AssetByPlace = "application/json"))),
     responses(
-        (status = 200, description = "The same bytes were indexed before", body = AssetView),
+        (status = 200, description = "The same bytes are already indexed", body = AssetView),
         (status = 201, description = "Searchable", body = AssetView),
         (status = 202, description = "Accepted; see the Location header", body = AssetView),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn add(
     State(state): State<AppState>,
     ApiQuery(query): ApiQuery<AddQuery>,
@@ -153,7 +153,7 @@ async fn by_place(state: &AppState, request: Request) -> Result<(IngestSource, O
             Ok((upload.source(named(url), metadata, choice), Some(upload)))
         }
         (None, None) => {
-            let message = "missing field `path`, or `url`";
+            let message = "missing field: send `path` or `url`";
             Err(ApiError::new(StatusCode::BAD_REQUEST, "missing_field", message).with_param("path"))
         }
         (Some(_), Some(_)) => Err(ApiError::invalid("url", "send only one of `path` and `url`")),
@@ -167,7 +167,7 @@ pub fn checked_metadata(metadata: Value) -> Result<Value, ApiError> {
         Value::Object(_) if metadata.to_string().len() <= MAX_METADATA_BYTES => Ok(metadata),
         Value::Object(_) => Err(ApiError::invalid(
             "metadata",
-            format!("`metadata` is larger than {MAX_METADATA_BYTES} bytes"),
+            format!("`metadata` must be at most {MAX_METADATA_BYTES} bytes"),
         )),
         _ => Err(ApiError::invalid("metadata", "`metadata` must be a JSON object")),
     }
@@ -213,17 +213,17 @@ async fn with_clips(library: &Library, asset: AssetRecord) -> Result<AssetView, 
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ListQuery {
-    /// Assets a page, 1 to 1000; default 50.
+    /// Maximum number of assets per page, 1 to 1000; default 50.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
-    /// The last id of the page before.
+    /// Return entries after this id: the `next` of the previous page.
     after: Option<AssetId>,
 }
 
 /// Lists assets, newest first.
 #[utoipa::path(get, path = "/v1/assets", operation_id = "list_assets", tag = "assets", params(ListQuery),
-    responses((status = 200, description = "A page", body = List<AssetView>),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 200, description = "One page of results", body = List<AssetView>),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn list(
     State(state): State<AppState>,
     ApiQuery(query): ApiQuery<ListQuery>,
@@ -248,16 +248,16 @@ async fn looked_at(library: &Library, assets: &mut [AssetRecord]) {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct GetQuery {
-    /// With its clips.
+    /// Include the asset's clips; default false.
     #[serde(default)]
     clips: bool,
 }
 
-/// One asset.
+/// Returns an asset.
 #[utoipa::path(get, path = "/v1/assets/{id}", operation_id = "get_asset",
     tag = "assets", params(("id" = AssetId, Path), GetQuery),
     responses((status = 200, description = "The asset", body = AssetView),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn get(
     State(state): State<AppState>,
     IdPath(id): IdPath<AssetId>,
@@ -273,7 +273,7 @@ pub async fn get(
 /// Deletes an asset with its clips and, if it was uploaded, its file.
 #[utoipa::path(delete, path = "/v1/assets/{id}", operation_id = "delete_asset",
     tag = "assets", params(("id" = AssetId, Path)),
-    responses((status = 204, description = "Gone"), (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 204, description = "Deleted"), (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn delete(
     State(state): State<AppState>,
     IdPath(id): IdPath<AssetId>,

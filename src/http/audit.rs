@@ -1,4 +1,4 @@
-//! Entries of the audit log: who asked for which change, and what became of it.
+//! Entries of the audit log: who requested which change, and its outcome.
 
 use axum::extract::MatchedPath;
 use axum::http::header;

@@ -16,48 +16,48 @@ use crate::catalog::Filter;
 use crate::library::AssetPatch;
 use crate::types::AssetId;
 
-/// What is to change of an asset.
+/// Changes to an asset.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AssetChanges {
-    /// Another name.
+    /// New name.
     name: Option<String>,
-    /// Laid over the metadata (RFC 7396): what it names is set, objects are laid over each other, lists
-    /// replaced; null takes a key away, and a null in place of the object everything.
+    /// JSON merge patch (RFC 7396) for the metadata: objects are merged, other values are replaced, and null removes
+    /// a key. A null in place of the object removes all metadata.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<Object>)]
     metadata: Option<Value>,
 }
 
-/// What is to change of many assets.
+/// Changes to several assets.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateBody {
-    /// As in a search; keys of clips (`start_secs`, `end_secs`, `agreement`) cannot be asked for.
+    /// Filter as in a search, but without the keys of clips (`start_secs`, `end_secs`, `agreement`).
     #[serde(default)]
     filter: Filter,
-    /// Has to be true where the filter asks nothing: then every asset is meant.
+    /// Required when the filter is empty, which changes every asset.
     #[serde(default)]
     all: bool,
-    /// Laid over the metadata of each (RFC 7396): what it names is set, objects are laid over each other,
-    /// lists replaced; null takes a key away, and a null in place of the object everything.
+    /// JSON merge patch (RFC 7396) for the metadata of each asset: objects are merged, other values are replaced, and
+    /// null removes a key. A null in place of the object removes all metadata.
     #[schema(value_type = Option<Object>, required)]
     metadata: Value,
-    /// Only tell which are meant.
+    /// Report which assets would change without changing them; default false.
     #[serde(default)]
     dry_run: bool,
 }
 
-/// What was changed, or would be.
+/// What was changed or would be changed.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct UpdateView {
     /// Always `update`.
     object: &'static str,
-    /// Whether nothing was changed.
+    /// Whether this was a dry run that changed nothing.
     dry_run: bool,
     /// Assets.
     assets: u64,
-    /// The first hundred of them.
+    /// Ids of the first 100 of these assets.
     asset_ids: Vec<AssetId>,
 }
 
@@ -66,12 +66,12 @@ fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Val
     Value::deserialize(deserializer).map(Some)
 }
 
-/// Changes an asset's name and metadata; filters go by them at once.
+/// Changes the name and metadata of an asset; filters use the new values at once.
 #[utoipa::path(patch, path = "/v1/assets/{id}", operation_id = "change_asset",
     tag = "assets", params(("id" = AssetId, Path)),
     request_body = AssetChanges,
-    responses((status = 200, description = "The asset as it then is", body = AssetView),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 200, description = "The updated asset", body = AssetView),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn change(
     State(state): State<AppState>,
     IdPath(id): IdPath<AssetId>,
@@ -83,14 +83,14 @@ pub async fn change(
     Ok(Json(asset.into()))
 }
 
-/// Changes the metadata of the assets that a filter keeps.
+/// Changes the metadata of the assets that match a filter.
 ///
-/// They are changed a few at a time, so that searches and uploads go on; the answer comes when all are.
-/// Where it is cut off, the same call changes the rest.
+/// Assets are changed in small batches, so that searches and uploads continue; the answer comes when all are changed.
+/// If the request is interrupted, repeat it to change the rest.
 #[utoipa::path(post, path = "/v1/assets/update", operation_id = "update_assets",
     tag = "assets", request_body = UpdateBody,
-    responses((status = 200, description = "What was changed, or would be", body = UpdateView),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 200, description = "What was changed, or would be changed", body = UpdateView),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn update(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<UpdateBody>,

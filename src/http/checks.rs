@@ -11,14 +11,14 @@ use super::extract::ApiJson;
 use super::state::AppState;
 use crate::library::{CheckOptions, CheckReport};
 
-/// What a check is to do.
+/// Options for a check.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CheckBody {
-    /// Read the bytes of every upload and compare them with their hashes.
+    /// Read each upload and compare it with its SHA-256; default true.
     #[serde(default = "yes")]
     bytes: bool,
-    /// Make damaged vectors anew from the bytes, under the same ids.
+    /// Recompute damaged vectors from the files, keeping their ids; default false.
     #[serde(default)]
     repair: bool,
 }
@@ -27,12 +27,12 @@ const fn yes() -> bool {
     true
 }
 
-/// What a check found, as far as it has come.
+/// Findings of a check so far.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CheckView {
     /// Always `check`.
     object: &'static str,
-    /// Whether it has ended and nothing is damaged, or all was repaired.
+    /// True if the check has finished and all damage, if any, was repaired.
     clean: bool,
     #[serde(flatten)]
     report: CheckReport,
@@ -44,10 +44,10 @@ impl From<CheckReport> for CheckView {
     }
 }
 
-/// Looks for damage in the background: in the database, in every row and vector, in the bytes of uploads.
+/// Starts a background check of the database, of each row and vector, and of the uploaded files.
 #[utoipa::path(post, path = "/v1/checks", operation_id = "start_check", tag = "keeping", request_body = CheckBody,
-    responses((status = 202, description = "It runs; see GET /v1/checks", body = CheckView),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 202, description = "Check started; see GET /v1/checks", body = CheckView),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn start(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<CheckBody>,
@@ -56,9 +56,9 @@ pub async fn start(
     Ok((StatusCode::ACCEPTED, Json(report.into())))
 }
 
-/// The check that runs, or the last one since the start.
+/// Returns the running check, or the last one since the server started.
 #[utoipa::path(get, path = "/v1/checks", operation_id = "get_check", tag = "keeping",
-    responses((status = 200, description = "What it found", body = CheckView)))]
+    responses((status = 200, description = "The check and its findings", body = CheckView)))]
 pub async fn get(State(state): State<AppState>) -> Json<CheckView> {
     Json(state.library.check_report().into())
 }

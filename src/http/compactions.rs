@@ -10,32 +10,32 @@ use super::extract::ApiJson;
 use super::state::{AppState, detached};
 use crate::library::Compaction;
 
-/// How to compact.
+/// Options for compaction.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CompactionBody {
-    /// Write the store anew, which also brings side by side what belongs together; needs room for two
-    /// copies, and uploads wait meanwhile. Else free pages are given back a few at a time.
+    /// Rewrite the whole store, which also defragments it; needs free disk space for two copies, and uploads wait
+    /// until it is done. Otherwise, free pages are released in small batches. Default false.
     #[serde(default)]
     full: bool,
 }
 
-/// What was given back.
+/// Disk space and memory before and after compaction.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CompactionView {
     /// Always `compaction`.
     object: &'static str,
-    /// Whether the store was written anew.
+    /// Whether the whole store was rewritten.
     rewritten: bool,
-    /// Bytes of the store's files before.
+    /// Size of the store's files before compaction, in bytes.
     store_bytes_before: u64,
-    /// And after.
+    /// The same after compaction, in bytes.
     store_bytes_after: u64,
-    /// Memory of the indexes before.
+    /// Memory of the indexes before compaction, in bytes.
     index_bytes_before: u64,
-    /// And after.
+    /// The same after compaction, in bytes.
     index_bytes_after: u64,
-    /// How long it took.
+    /// Duration in seconds.
     secs: f64,
 }
 
@@ -53,11 +53,11 @@ impl From<Compaction> for CompactionView {
     }
 }
 
-/// Gives back the disk and the memory that deleted clips held; answers when it is done.
+/// Reclaims the disk space and memory of deleted clips; the answer comes when it is done.
 #[utoipa::path(post, path = "/v1/compactions", operation_id = "compact",
     tag = "keeping", request_body = CompactionBody,
-    responses((status = 200, description = "What was given back", body = CompactionView),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 200, description = "What was reclaimed", body = CompactionView),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn compact(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<CompactionBody>,

@@ -20,14 +20,14 @@ const CHUNK_BYTES: usize = 128 << 10;
 /// RFC 8187: what may stand in an extended header value.
 const ATTR_CHARS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The file of an asset; answers one byte range with 206.
+/// Returns the file of an asset, or a single byte range of it with status 206.
 #[utoipa::path(get, path = "/v1/assets/{id}/content", operation_id = "get_asset_content", tag = "assets",
-    params(("id" = AssetId, Path), ("range" = Option<String>, Header, description = "One byte range")),
+    params(("id" = AssetId, Path), ("range" = Option<String>, Header, description = "A single byte range")),
     responses((status = 200, description = "The file", content(
             ("video/*"), ("audio/*"), ("image/*"), ("application/octet-stream"))),
-        (status = 206, description = "The range asked for"),
-        (status = 304, description = "The client has it already"),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+        (status = 206, description = "The requested byte range"),
+        (status = 304, description = "Not modified: the client's copy is current"),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn content(
     State(state): State<AppState>,
     IdPath(id): IdPath<AssetId>,
@@ -38,7 +38,7 @@ pub async fn content(
     // Looked at first: of a file that has changed, what a client has kept is old.
     let opened = match state.library.open_content(&asset).await {
         Err(LibraryError::PathMissing(_)) => {
-            let message = "the file is no longer where it was when it was indexed";
+            let message = "the file is no longer at the path it was indexed from";
             return Err(ApiError::new(StatusCode::NOT_FOUND, "content_missing", message));
         }
         opened => opened?,
@@ -61,8 +61,13 @@ pub async fn content(
     file.seek(std::io::SeekFrom::Start(start)).await.map_err(LibraryError::from)?;
     let chunks = ReaderStream::with_capacity(file.take(count), CHUNK_BYTES);
     let body = Body::from_stream(chunks.map(move |chunk| {
-        // A file that is written to meanwhile breaks the answer off: no byte of another content is given.
-        if opened.is_unchanged() { chunk } else { Err(std::io::Error::other("the file has changed")) }
+        // If the file is written to during the answer, the answer is cut off, so that no byte of other content is
+        // sent.
+        if opened.is_unchanged() {
+            chunk
+        } else {
+            Err(std::io::Error::other("the file has changed since it was indexed; index it again"))
+        }
     }));
     let mut response = (status, body).into_response();
     let headers = response.headers_mut();

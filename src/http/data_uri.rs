@@ -11,13 +11,13 @@ use crate::types::Modality;
 pub fn decode(uri: &str, modality: Modality, param: &str) -> Result<Vec<u8>, ApiError> {
     let Some((head, payload)) = uri.split_once(',').filter(|_| uri.starts_with("data:")) else {
         check(uri, modality, param)?;
-        return Err(ApiError::invalid(param, "the data: URI has no comma before its bytes"));
+        return Err(ApiError::invalid(param, "expected a comma before the data of the data: URI"));
     };
     check(head, modality, param)?;
     STANDARD.decode(payload.trim()).map_err(|error| not_base64(&error.to_string(), param))
 }
 
-/// What bytes that are no base64 are answered with.
+/// Answer to bytes that are not base64.
 pub fn not_base64(problem: &str, param: &str) -> ApiError {
     ApiError::invalid(param, format!("the data: URI is not valid base64: {problem}"))
 }
@@ -26,7 +26,7 @@ pub fn not_base64(problem: &str, param: &str) -> ApiError {
 pub fn check(head: &str, modality: Modality, param: &str) -> Result<String, ApiError> {
     let refused = |message: &str| ApiError::invalid(param, message);
     let Some(head) = head.strip_prefix("data:") else {
-        return Err(refused("give the media as a data: URI, e.g. data:audio/wav;base64,UklGR..."));
+        return Err(refused("expected media as a data: URI, such as data:audio/wav;base64,UklGR..."));
     };
     let mut parts = head.split(';');
     let media_type = parts.next().unwrap_or("").trim().to_ascii_lowercase();
@@ -44,7 +44,7 @@ pub fn check(head: &str, modality: Modality, param: &str) -> Result<String, ApiE
     if fits || media_type == "application/octet-stream" {
         return Ok(media_type);
     }
-    let message = format!("the data: URI says that it holds `{media_type}`, not {modality}");
+    let message = format!("expected a data: URI of {modality}, got `{media_type}`");
     Err(ApiError::new(axum::http::StatusCode::BAD_REQUEST, "media_type_mismatch", message).with_param(param))
 }
 

@@ -19,29 +19,29 @@ const NAMED: usize = 100;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeleteBody {
-    /// As in a search; keys of clips (`start_secs`, `end_secs`, `agreement`) cannot be asked for.
+    /// Filter as in a search, but without the keys of clips (`start_secs`, `end_secs`, `agreement`).
     #[serde(default)]
     filter: Filter,
-    /// Has to be true where the filter asks nothing: then everything goes.
+    /// Required when the filter is empty, which deletes everything.
     #[serde(default)]
     all: bool,
-    /// Only tell what would go.
+    /// Report what would be deleted without deleting it; default false.
     #[serde(default)]
     dry_run: bool,
 }
 
-/// What went, or would go.
+/// What was deleted or would be deleted.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct DeletionView {
     /// Always `deletion`.
     object: &'static str,
-    /// Whether nothing was deleted.
+    /// Whether this was a dry run that deleted nothing.
     dry_run: bool,
     /// Assets.
     assets: u64,
     /// Their clips.
     clips: u64,
-    /// The first hundred of them.
+    /// Ids of the first 100 of these assets.
     asset_ids: Vec<AssetId>,
 }
 
@@ -57,25 +57,24 @@ pub fn first_named(ids: &[AssetId]) -> Vec<AssetId> {
     ids.iter().take(NAMED).copied().collect()
 }
 
-/// The assets that a filter keeps; everything has to be asked for by name.
+/// The assets that match a filter; an empty filter needs `all`.
 pub fn chosen(state: &AppState, filter: &Filter, all: bool) -> Result<Vec<AssetId>, ApiError> {
     let ids = state.library.matching(filter)?;
     if filter.asks_nothing() && !all {
-        let message =
-            "the filter asks nothing, so it means every asset; say `\"all\": true` if that is meant";
+        let message = "the filter is empty and would match every asset; send `\"all\": true` to confirm";
         return Err(ApiError::new(StatusCode::BAD_REQUEST, "filter_required", message).with_param("filter"));
     }
     Ok(ids)
 }
 
-/// Deletes the assets that a filter keeps, with their clips and uploaded files.
+/// Deletes the assets that match a filter, with their clips and uploaded files.
 ///
-/// They go a few at a time, so that searches and uploads go on; the answer comes when all are gone.
-/// Where it is cut off, the rest is still there and the same call deletes it.
+/// Assets are deleted in small batches, so that searches and uploads continue; the answer comes when all are deleted.
+/// If the request is interrupted, repeat it to delete the rest.
 #[utoipa::path(post, path = "/v1/assets/delete", operation_id = "delete_assets",
     tag = "assets", request_body = DeleteBody,
-    responses((status = 200, description = "What went, or would go", body = DeletionView),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 200, description = "What was deleted, or would be deleted", body = DeletionView),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn delete(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<DeleteBody>,

@@ -29,50 +29,50 @@ use crate::types::{Embedding, Modality, Space, TimeSpan, TrackChoice};
 const MAX_INPUTS: usize = 256;
 /// Most clips a request: about nine hours of video.
 const MAX_CLIPS: usize = 10_000;
-/// Texts embedded side by side, so that they can share a batch.
+/// Maximum number of texts embedded in parallel, so that they can share a batch.
 const TEXTS_AT_ONCE: usize = 16;
 
-/// Inputs to be embedded.
+/// Inputs to embed.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EmbeddingsBody {
-    /// Name of the model that is expected to answer.
+    /// Name or digest of a loaded model; default: the serving model.
     model: Option<String>,
-    /// What the inputs are.
+    /// Modality of the inputs.
     modality: Modality,
-    /// A text, a `data:` URI, a path beneath an allowed root; or a list of such.
+    /// Text, a `data:` URI or a path in an allowed folder; or a list of these.
     #[schema(value_type = InputTexts)]
     input: Input,
-    /// Space; default: the finest that the modality has.
+    /// Embedding space; default: the finest space of the modality.
     space: Option<String>,
-    /// How numbers are written; default float.
+    /// Encoding of vectors: `float` (the default) or `base64`.
     #[serde(default)]
     encoding_format: Encoding,
 }
 
-/// One input or several.
+/// One or several inputs.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub enum Input {
-    /// One.
+    /// A single input.
     One(GivenMedia),
-    /// Several.
+    /// A list of inputs.
     Many(Vec<GivenMedia>),
 }
 
-/// One input or several.
+/// One or several inputs.
 #[derive(Debug, ToSchema)]
 #[schema(as = Input)]
 #[serde(untagged)]
 #[allow(dead_code, reason = "documents `Input`")]
 pub enum InputTexts {
-    /// One.
+    /// A single input.
     One(String),
-    /// Several.
+    /// A list of inputs.
     Many(Vec<String>),
 }
 
-/// How numbers are written.
+/// Encoding of vectors.
 #[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Encoding {
@@ -83,29 +83,29 @@ pub enum Encoding {
     Base64,
 }
 
-/// A file to be embedded.
+/// Form with a file to embed.
 #[derive(Debug, ToSchema)]
 #[allow(dead_code, reason = "documents the multipart form")]
 pub struct EmbeddingsForm {
-    /// The bytes.
+    /// The file's contents.
     #[schema(format = Binary, content_media_type = "application/octet-stream")]
     file: String,
-    /// What of the file counts: image, audio or video.
+    /// How to read the file: `image`, `audio` or `video`.
     #[schema(value_type = String)]
     modality: Modality,
-    /// Space.
+    /// Embedding space.
     space: Option<String>,
-    /// float or base64.
+    /// `float` (the default) or `base64`.
     encoding_format: Option<String>,
-    /// Name of the model that is expected to answer.
+    /// Name or digest of a loaded model; default: the serving model.
     model: Option<String>,
-    /// Index of the file's picture track to read; default: the server chooses.
+    /// Index of the file's video track to read; default: chosen by the server.
     video_track: Option<u16>,
-    /// Index of the file's sound track to read.
+    /// Index of the file's audio track to read; default: chosen by the server.
     audio_track: Option<u16>,
 }
 
-/// A vector as numbers or as base64.
+/// A vector, as numbers or in base64.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum VectorView {
@@ -120,26 +120,26 @@ pub enum VectorView {
 pub struct EmbeddingView {
     /// Always `embedding`.
     object: &'static str,
-    /// Which input it belongs to; a video's or a sound's clips follow each other.
+    /// Index of the input it belongs to; the clips of an audio or video input follow each other.
     index: usize,
     /// The vector.
     embedding: VectorView,
-    /// Its space.
+    /// Embedding space.
     space: Space,
-    /// Where the clip begins; only of video and audio.
+    /// Start of the clip in seconds; only for video and audio.
     #[serde(skip_serializing_if = "Option::is_none")]
     start_secs: Option<f64>,
-    /// Where the clip ends; only of video and audio.
+    /// End of the clip in seconds; only for video and audio.
     #[serde(skip_serializing_if = "Option::is_none")]
     end_secs: Option<f64>,
 }
 
-/// What the request used.
+/// Token counts of the request.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Usage {
-    /// Words of the texts that reach the tower.
+    /// Number of words of the texts that the model reads.
     prompt_tokens: usize,
-    /// The same.
+    /// Same as `prompt_tokens`.
     total_tokens: usize,
 }
 
@@ -152,22 +152,22 @@ pub struct EmbeddingsAnswer {
     model: String,
     /// In the order of the inputs, clips in time order.
     data: Vec<EmbeddingView>,
-    /// What the request used.
+    /// Token counts of the request.
     usage: Usage,
 }
 
-/// What all inputs of a request share.
+/// Options shared by all inputs of a request.
 struct Asked {
     modality: Modality,
     space: Space,
     encoding: Encoding,
 }
 
-/// Embeds texts, pictures, sounds or videos; of video and sound one vector per clip.
+/// Embeds text, images, audio or video. Audio and video give one vector per clip.
 #[utoipa::path(post, path = "/v1/embeddings", operation_id = "create_embeddings", tag = "embeddings",
     request_body(content((EmbeddingsBody = "application/json"), (EmbeddingsForm = "multipart/form-data"))),
-    responses((status = 200, description = "Vectors", body = EmbeddingsAnswer),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 200, description = "The vectors", body = EmbeddingsAnswer),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn embeddings(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
     let timings = Arc::new(Timings::default());
     let mut words = 0;
@@ -182,7 +182,10 @@ pub async fn embeddings(State(state): State<AppState>, request: Request) -> Resu
                 Input::Many(inputs) => inputs,
             };
             if inputs.is_empty() || inputs.len() > MAX_INPUTS {
-                return Err(ApiError::invalid("input", format!("send 1 to {MAX_INPUTS} inputs a request")));
+                return Err(ApiError::invalid(
+                    "input",
+                    format!("expected 1 to {MAX_INPUTS} inputs per request"),
+                ));
             }
             let data = if asked.modality == Modality::Text {
                 let inputs = words_of(&inputs)?;
@@ -203,7 +206,10 @@ pub async fn embeddings(State(state): State<AppState>, request: Request) -> Resu
                 None | Some("float") => Encoding::Float,
                 Some("base64") => Encoding::Base64,
                 Some(_) => {
-                    return Err(ApiError::invalid("encoding_format", "`encoding_format` is float or base64"));
+                    return Err(ApiError::invalid(
+                        "encoding_format",
+                        "`encoding_format` must be float or base64",
+                    ));
                 }
             };
             let state = state.of_model(form.take("model").as_deref())?;
@@ -236,13 +242,13 @@ fn asked(
     let member = |space: &Space| bundle.has(modality, space);
     let space = match space {
         Some(name) => Some(Space::new(&name)).filter(member).ok_or_else(|| {
-            let message = format!("this model has no space `{name}` for {modality}; see /v1/models");
+            let message = format!("this model has no {modality} vectors in space `{name}`; see /v1/models");
             ApiError::new(StatusCode::BAD_REQUEST, "bad_space", message).with_param("space")
         })?,
         None => {
             bundle.spaces().iter().map(|(space, _)| space.clone()).find(|space| member(space)).ok_or_else(
                 || {
-                    let message = format!("this model has no {modality} tower");
+                    let message = format!("this model cannot embed {modality}; see /v1/models");
                     ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "modality_not_supported", message)
                         .with_param("modality")
                 },
@@ -257,7 +263,7 @@ fn words_of(inputs: &[GivenMedia]) -> Result<Vec<&str>, ApiError> {
         match input {
             GivenMedia::Written(text) => Ok(text),
             GivenMedia::Large(_) => {
-                let message = "this is a data: URI, not a text; say its modality";
+                let message = "expected text, got a data: URI; set `modality` to the type of the media";
                 Err(ApiError::invalid(format!("input[{index}]"), message))
             }
         }
@@ -324,7 +330,7 @@ async fn of_file(
             data.push(view(asked, index, Some(clip.span), &vectors)?);
         }
         if data.len() > MAX_CLIPS {
-            let message = format!("the inputs have more than {MAX_CLIPS} clips; index them instead");
+            let message = format!("the inputs have more than {MAX_CLIPS} clips in total; index them instead");
             return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "too_many_clips", message));
         }
     }
@@ -355,7 +361,7 @@ fn view(
 }
 
 impl VectorView {
-    /// A vector as it was asked for.
+    /// A vector in the requested encoding.
     pub fn of(vector: &Embedding, encoding: Encoding) -> Self {
         match encoding {
             Encoding::Float => Self::Float(vector.as_slice().to_vec()),

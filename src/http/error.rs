@@ -31,7 +31,7 @@ pub struct ApiError {
 /// Codes of 403 that are a matter of the request, not of who sends it.
 const REFUSED_BY_RULE: &[&str] = &["path_not_allowed", "webhooks_disabled", "webhook_not_allowed"];
 
-/// Every error answer.
+/// The body of every error answer.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ErrorBody {
     /// The error.
@@ -44,16 +44,16 @@ pub struct ErrorBody {
 /// What went wrong.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ErrorDetail {
-    /// A sentence a person can act on.
+    /// Message that says what went wrong and what to do.
     pub message: String,
     /// `invalid_request_error`, `authentication_error`, `rate_limit_error` or `server_error`.
     #[serde(rename = "type")]
     pub kind: &'static str,
-    /// The field that is wrong, e.g. `query.text`.
+    /// The field at fault, such as `query.text`; null if no single field is.
     pub param: Option<String>,
-    /// Stable snake_case code.
+    /// Stable error code in snake_case.
     pub code: String,
-    /// The request's id, also in the `x-request-id` header and in the server's log.
+    /// Id of the request, as in the `x-request-id` header and the server's log.
     pub request_id: String,
 }
 
@@ -104,23 +104,28 @@ impl ApiError {
     /// What a response without a body of ours becomes.
     pub fn of_status(status: StatusCode) -> Self {
         let (code, message) = match status {
-            StatusCode::NOT_FOUND => ("not_found", "there is nothing at this address; see /docs"),
+            StatusCode::NOT_FOUND => ("not_found", "nothing exists at this path; see /docs"),
             StatusCode::METHOD_NOT_ALLOWED => {
-                ("method_not_allowed", "this address does not take this method; see the Allow header")
+                ("method_not_allowed", "this path does not support this method; see the Allow header")
             }
             StatusCode::PAYLOAD_TOO_LARGE => {
-                ("payload_too_large", "the body is larger than this server takes")
+                ("payload_too_large", "the body is larger than this server accepts")
             }
             StatusCode::UNSUPPORTED_MEDIA_TYPE => {
-                ("unsupported_media_type", "this address does not take a body of this content type")
+                ("unsupported_media_type", "this path does not accept a body of this content type")
             }
-            StatusCode::REQUEST_TIMEOUT => ("request_timeout", "the request took too long to arrive"),
-            StatusCode::RANGE_NOT_SATISFIABLE => {
-                ("range_not_satisfiable", "the range lies outside the file; see the Content-Range header")
+            StatusCode::REQUEST_TIMEOUT => ("request_timeout", "the client sent the request too slowly"),
+            StatusCode::RANGE_NOT_SATISFIABLE => (
+                "range_not_satisfiable",
+                "the requested range is outside the file; see the Content-Range header",
+            ),
+            status if status.is_client_error() => {
+                ("bad_request", "the request is malformed; see /docs for its format")
             }
-            status if status.is_client_error() => ("bad_request", "the request could not be understood"),
-            StatusCode::SERVICE_UNAVAILABLE => ("unavailable", "the server cannot answer now; try again"),
-            _ => ("internal", "the server failed on this request; its log has more under the request id"),
+            StatusCode::SERVICE_UNAVAILABLE => {
+                ("unavailable", "the server cannot answer at the moment; try again")
+            }
+            _ => ("internal", "internal error; the server's log has details under this request id"),
         };
         Self::new(status, code, message)
     }
@@ -340,9 +345,5 @@ fn embed_error(error: &EmbedError) -> ApiError {
 /// 500: the details go to the log, under the code, and not to the client.
 fn internal(code: &'static str, error: &dyn std::error::Error) -> ApiError {
     tracing::error!(code, %error, "a request failed");
-    ApiError::new(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        code,
-        "the server failed on this request; its log has more",
-    )
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, code, "internal error; the server's log has details")
 }

@@ -13,30 +13,30 @@ use crate::library::{Evaluation, MAX_PAIRS};
 use crate::search::HubCorrection;
 use crate::types::Track;
 
-/// A text and the asset it is about.
+/// A text and the asset it describes.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PairBody {
-    /// What is asked.
+    /// Text of the query.
     text: String,
-    /// The right answer: an asset's id, its name, or its name without the ending.
+    /// The correct asset: its id, or its name with or without the extension.
     asset: String,
 }
 
-/// Queries whose answers are known.
+/// Texts with known answers.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluationBody {
-    /// Pairs, 1 to 20000. The assets they name are what is searched.
+    /// Pairs of text and asset, 1 to 20000. Only the assets named here are searched.
     #[schema(min_items = 1, max_items = 20000)]
     pairs: Vec<PairBody>,
-    /// Tracks to look at, one after another; default: video.
+    /// Tracks to search, one after another; default: video.
     #[serde(default = "video_only")]
     #[schema(min_items = 1)]
     targets: Vec<Track>,
-    /// Name or digest of a model; default: the one that serves.
+    /// Name or digest of a loaded model; default: the serving model.
     model: Option<String>,
-    /// `dis`: measures also with hub correction, beside the figures without it.
+    /// `dis` also measures with hub correction; default: only without.
     #[serde(default)]
     hub_correction: HubCorrection,
 }
@@ -45,36 +45,36 @@ fn video_only() -> Vec<Track> {
     vec![Track::Video]
 }
 
-/// What was measured.
+/// Results of an evaluation.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct EvaluationAnswer {
     /// Always `evaluation`.
     object: &'static str,
     /// Name of the model.
     model: String,
-    /// The figures.
+    /// The results.
     #[serde(flatten)]
     evaluation: Evaluation,
 }
 
-/// Asks for every text and tells where its asset came: R@1, R@5, R@10, median rank, MRR.
+/// Searches for each text and reports how its asset ranks: R@1, R@5, R@10, median rank and MRR.
 #[utoipa::path(post, path = "/v1/evaluations", operation_id = "evaluate",
     tag = "search", request_body = EvaluationBody,
-    responses((status = 200, description = "What was measured", body = EvaluationAnswer),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 200, description = "The results", body = EvaluationAnswer),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn evaluate(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<EvaluationBody>,
 ) -> Result<Json<EvaluationAnswer>, ApiError> {
     let state = state.of_model(body.model.as_deref())?;
     if !(1..=MAX_PAIRS).contains(&body.pairs.len()) {
-        return Err(ApiError::invalid("pairs", format!("`pairs` holds from 1 to {MAX_PAIRS} pairs")));
+        return Err(ApiError::invalid("pairs", format!("`pairs` must hold 1 to {MAX_PAIRS} pairs")));
     }
     let mut targets = body.targets;
     targets.sort_unstable();
     targets.dedup();
     if targets.is_empty() {
-        return Err(ApiError::invalid("targets", "`targets` needs video, audio or both"));
+        return Err(ApiError::invalid("targets", "`targets` must name video, audio or both"));
     }
     let named: Vec<(String, String)> = body.pairs.into_iter().map(|pair| (pair.text, pair.asset)).collect();
     let pairs = state.library.resolve_pairs(&named)?;

@@ -34,20 +34,20 @@ const CHUNKS_AHEAD: usize = 8;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct AssetEmbeddingsQuery {
-    /// Only of this space.
+    /// Return only vectors of this embedding space.
     space: Option<String>,
-    /// Only of this track.
+    /// Return only vectors of this track.
     track: Option<Track>,
-    /// The `next` of the page before.
+    /// Return clips after this one: the `next` of the previous page.
     after: Option<i64>,
-    /// Clips a page, 1 to 1000; default 100.
+    /// Maximum number of clips per page, 1 to 1000; default 100.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
-    /// How numbers are written; default float.
+    /// Encoding of vectors: `float` (the default) or `base64`.
     #[serde(default)]
     #[param(inline)]
     encoding_format: Encoding,
-    /// Name or digest of a loaded model; default: the one that serves.
+    /// Name or digest of a loaded model; default: the serving model.
     model: Option<String>,
 }
 
@@ -56,14 +56,14 @@ pub struct AssetEmbeddingsQuery {
 pub struct StoredEmbedding {
     /// Always `embedding`.
     object: &'static str,
-    /// The clip; they are numbered in the order of time.
+    /// Number of the clip; clips are numbered in time order.
     clip_id: i64,
-    /// When.
+    /// Time span.
     #[serde(flatten)]
     span: TimeSpan,
-    /// Track.
+    /// Track of the clip.
     track: Track,
-    /// Space.
+    /// Embedding space.
     space: Space,
     /// The vector.
     embedding: VectorView,
@@ -78,19 +78,19 @@ pub struct AssetEmbeddings {
     asset_id: AssetId,
     /// Name of the model.
     model: String,
-    /// Its digest.
+    /// Digest of the model.
     model_id: String,
-    /// One for each clip, track and space.
+    /// One entry per clip, track and space.
     data: Vec<StoredEmbedding>,
-    /// Give it as `after` for the next page; null at the end.
+    /// Value of `after` for the next page; null on the last page.
     next: Option<String>,
 }
 
-/// The stored vectors of an asset, clip by clip.
+/// Lists the stored vectors of an asset, clip by clip.
 #[utoipa::path(get, path = "/v1/assets/{id}/embeddings", operation_id = "get_asset_embeddings", tag = "embeddings",
     params(("id" = AssetId, Path), AssetEmbeddingsQuery),
-    responses((status = 200, description = "A page", body = AssetEmbeddings),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 200, description = "One page of results", body = AssetEmbeddings),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn of_asset(
     State(state): State<AppState>,
     IdPath(id): IdPath<AssetId>,
@@ -130,23 +130,23 @@ pub async fn of_asset(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ExportQuery {
-    /// Only of this space.
+    /// Return only vectors of this embedding space.
     space: Option<String>,
-    /// Only of this track.
+    /// Return only vectors of this track.
     track: Option<Track>,
-    /// Name or digest of a loaded model; default: the one that serves.
+    /// Name or digest of a loaded model; default: the serving model.
     model: Option<String>,
 }
 
-/// The vectors of all finished assets as one Parquet file.
+/// Exports the vectors of all indexed assets as one Parquet file.
 ///
-/// The file is of the moment of the request, whatever is written meanwhile, and streamed: an answer that breaks off
-/// has no footer, and no reader takes it for whole.
+/// The file is streamed and shows the library as it was when the request began. An interrupted answer has no footer,
+/// so Parquet readers reject it.
 #[utoipa::path(get, path = "/v1/export", operation_id = "export_embeddings", tag = "embeddings", params(ExportQuery),
-    responses((status = 200, description = "One row for each clip, track and space: asset_id, asset_name, \
+    responses((status = 200, description = "One row per clip, track and space: asset_id, asset_name, \
             asset_sha256, asset_kind, clip_id, start_secs, end_secs, track, space, model, embedding",
             content_type = "application/vnd.apache.parquet"),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn export(
     State(state): State<AppState>,
     ApiQuery(query): ApiQuery<ExportQuery>,
@@ -154,7 +154,8 @@ pub async fn export(
     let state = state.of_model(query.model.as_deref())?;
     let wanted = ExportWanted { space: known_space(&state, query.space.as_deref())?, track: query.track };
     let Ok(permit) = EXPORTS.try_acquire() else {
-        let message = format!("{EXPORTS_AT_ONCE} exports are running; try again when one has ended");
+        let message =
+            format!("{EXPORTS_AT_ONCE} exports are already running; try again when one has finished");
         return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "busy", message).retry_after(30));
     };
     let (chunks, coming) = mpsc::channel(CHUNKS_AHEAD);
@@ -167,11 +168,11 @@ pub async fn export(
         };
         match exported {
             Ok(report) => {
-                tracing::info!(clips = report.clips, vectors = report.vectors, "vectors were exported")
+                tracing::info!(clips = report.clips, vectors = report.vectors, "exported vectors")
             }
             Err(error) => {
-                tracing::warn!(%error, "an export was not ended");
-                let _ = chunks.send(Err(std::io::Error::other("the export was cut short"))).await;
+                tracing::warn!(%error, "an export did not finish");
+                let _ = chunks.send(Err(std::io::Error::other("the export was interrupted"))).await;
             }
         }
     });
@@ -190,7 +191,7 @@ struct ChunkWriter(mpsc::Sender<Result<Bytes, std::io::Error>>);
 impl Write for ChunkWriter {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let part = bytes.get(..CHUNK_BYTES).unwrap_or(bytes);
-        let gone = |_| std::io::Error::new(std::io::ErrorKind::BrokenPipe, "the client has gone");
+        let gone = |_| std::io::Error::new(std::io::ErrorKind::BrokenPipe, "the client disconnected");
         self.0.blocking_send(Ok(Bytes::copy_from_slice(part))).map_err(gone)?;
         Ok(part.len())
     }

@@ -26,7 +26,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for ApiJson<T> {
 
 /// 415 with what would do.
 pub fn unsupported(wanted: &str) -> ApiError {
-    let message = format!("send the body as {wanted} and say so in the Content-Type header");
+    let message = format!("expected a body of type {wanted}; set the Content-Type header to match");
     ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
 }
 
@@ -36,7 +36,7 @@ pub fn content_type(headers: &HeaderMap) -> String {
     value.split(';').next().unwrap_or("").trim().to_ascii_lowercase()
 }
 
-/// Whether a body says that it is JSON.
+/// Whether a body is declared as JSON.
 pub fn is_json(headers: &HeaderMap) -> bool {
     content_type(headers) == "application/json"
 }
@@ -72,7 +72,7 @@ fn json_error(path: &str, class: serde_json::error::Category, text: &str) -> Api
     }
 }
 
-/// Serde's sentence to one of our codes; the field it quotes belongs to the path.
+/// Maps serde's message to one of our codes; the field it quotes belongs to the path.
 fn field_error(path: &str, text: &str) -> ApiError {
     let quoted = text.split('`').nth(1).unwrap_or("");
     let (code, field) = if text.starts_with("unknown field") {
@@ -130,7 +130,7 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let Path(text) = Path::<String>::from_request_parts(parts, state)
             .await
-            .map_err(|_| ApiError::invalid("id", "the id in the address is not valid text"))?;
+            .map_err(|_| ApiError::invalid("id", "the id in the path is not valid UTF-8"))?;
         text.parse()
             .map(Self)
             .map_err(|error: crate::types::TypeError| ApiError::invalid("id", error.to_string()))

@@ -33,7 +33,7 @@ impl Form {
         self.fields.remove(name)
     }
 
-    /// Takes a field that must be there.
+    /// Takes a required field.
     pub fn require(&mut self, name: &str) -> Result<String, ApiError> {
         self.take(name).ok_or_else(|| missing(name))
     }
@@ -41,7 +41,7 @@ impl Form {
     /// Takes a field that is a number.
     pub fn number(&mut self, name: &str) -> Result<Option<f64>, ApiError> {
         let parse = |text: String| {
-            text.trim().parse().map_err(|_| ApiError::invalid(name, format!("`{name}` is not a number")))
+            text.trim().parse().map_err(|_| ApiError::invalid(name, format!("`{name}` must be a number")))
         };
         self.take(name).map(parse).transpose()
     }
@@ -49,13 +49,13 @@ impl Form {
     /// Takes a field that is the index of a track.
     fn index(&mut self, name: &str) -> Result<Option<u16>, ApiError> {
         let parse = |text: String| {
-            let wanted = format!("`{name}` is not the index of a track: a number from 0 on");
+            let wanted = format!("`{name}` must be the index of a track: a whole number of at least 0");
             text.trim().parse().map_err(|_| ApiError::invalid(name, wanted))
         };
         self.take(name).map(parse).transpose()
     }
 
-    /// Takes the tracks that were chosen.
+    /// Takes the chosen tracks.
     pub fn choice(&mut self) -> Result<TrackChoice, ApiError> {
         Ok(TrackChoice { video: self.index("video_track")?, audio: self.index("audio_track")? })
     }
@@ -67,7 +67,7 @@ impl Form {
 }
 
 fn missing(name: &str) -> ApiError {
-    let message = format!("the form needs a field `{name}`");
+    let message = format!("missing field `{name}` in the form");
     ApiError::new(StatusCode::BAD_REQUEST, "missing_field", message).with_param(name)
 }
 
@@ -76,7 +76,7 @@ fn missing(name: &str) -> ApiError {
 pub struct FileRule {
     /// Largest file, bytes.
     pub max_bytes: u64,
-    /// Whether it is to outlive the request, so must be on disk before it is accepted.
+    /// Whether it outlives the request and so must be on disk before it is accepted.
     pub durable: bool,
 }
 
@@ -98,7 +98,7 @@ pub async fn receive(
         let name = field.name().unwrap_or("").to_owned();
         if name == "file" {
             if form.file.is_some() {
-                return Err(ApiError::invalid("file", "send one file a request"));
+                return Err(ApiError::invalid("file", "expected one file per request"));
             }
             let shown = shown_name(field.file_name().unwrap_or(""));
             form.file = Some((receive_file(state, field, rule, &mut shares).await?, shown));
@@ -142,18 +142,18 @@ async fn receive_text(name: &str, mut field: Field<'_>, shares: &mut Shares) -> 
             return Err(ApiError::of_status(StatusCode::PAYLOAD_TOO_LARGE).with_param(name));
         }
     }
-    String::from_utf8(bytes).map_err(|_| ApiError::invalid(name, format!("`{name}` is not UTF-8")))
+    String::from_utf8(bytes).map_err(|_| ApiError::invalid(name, format!("`{name}` must be UTF-8")))
 }
 
 fn broken(error: MultipartError) -> ApiError {
     if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
         return ApiError::of_status(StatusCode::PAYLOAD_TOO_LARGE);
     }
-    let message = format!("the multipart body is broken or did not arrive whole: {}", error.body_text());
+    let message = format!("the multipart body is malformed or incomplete: {}", error.body_text());
     ApiError::new(StatusCode::BAD_REQUEST, "invalid_multipart", message)
 }
 
-/// The last part of a name a client gave: for people only, never a path of ours.
+/// The last part of a name a client gave: for display only, never used as a path.
 pub fn shown_name(given: &str) -> String {
     let last = given.rsplit(['/', '\\']).next().unwrap_or("");
     let name: String = last.chars().filter(|c| !c.is_control()).take(MAX_NAME_CHARS).collect();

@@ -1,4 +1,4 @@
-//! A query as it is kept, to be embedded anew for another model.
+//! A query as it is stored, to be embedded again for another model.
 
 use super::bodies::GivenMedia;
 use super::data_uri;
@@ -21,7 +21,7 @@ pub async fn parts_of(input: QueryInput) -> Result<(Vec<GivenPart>, Vec<String>)
         }
     };
     if bodies.is_empty() || bodies.len() > MAX_PARTS {
-        return Err(ApiError::invalid("query", format!("a query has from 1 to {MAX_PARTS} parts")));
+        return Err(ApiError::invalid("query", format!("expected 1 to {MAX_PARTS} query parts")));
     }
     let (mut parts, mut params) = (Vec::new(), Vec::new());
     for (body, param) in bodies {
@@ -54,7 +54,7 @@ async fn given(body: QueryBody, param: String) -> Result<(Given, String), ApiErr
             Ok((given, format!("{param}.asset")))
         }
         _ => {
-            let message = "a query holds exactly one of text, image, audio, video or asset";
+            let message = "expected exactly one of text, image, audio, video or asset in a query part";
             Err(ApiError::invalid(param, message))
         }
     }

@@ -48,7 +48,7 @@ pub async fn authenticate(State(state): State<AppState>, request: Request, next:
     response
 }
 
-/// Who asks, if the call may be made; nobody where no key is needed.
+/// The key of a request, if the call is allowed; none where no key is needed.
 async fn admit(state: &AppState, request: &Parts, needed: Option<Role>) -> Result<Option<Caller>, ApiError> {
     let Some(needed) = needed else { return Ok(None) };
     if !state.config.access.keys.required() {
@@ -66,13 +66,14 @@ async fn admit(state: &AppState, request: &Parts, needed: Option<Role>) -> Resul
     };
     tracing::Span::current().record("key_id", tracing::field::display(caller.holder()));
     if let Err(wait) = caller.take_turn() {
-        let message = "this key is used more often than it may be; try again later";
+        let message = "the rate limit of this key is exceeded; try again later";
         let refused = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", message);
         return Err(refused.retry_after(whole_secs(wait)));
     }
     if caller.role() < needed {
         let (has, needs) = (caller.role().as_str(), needed.as_str());
-        let message = format!("this call needs a key of the role `{needs}`; this key has the role `{has}`");
+        let message =
+            format!("this request needs a key with the role `{needs}`; this key has the role `{has}`");
         return Err(ApiError::new(StatusCode::FORBIDDEN, "insufficient_role", message));
     }
     Ok(Some(caller))
@@ -84,13 +85,23 @@ async fn by_key(state: &AppState, request: &Parts) -> Result<Caller, ApiError> {
     let address = request.extensions.get::<Client>().map(|client| client.address);
     let mut values = request.headers.get_all(header::AUTHORIZATION).into_iter();
     let Some(value) = values.next() else {
-        return refused("missing_api_key", "this server wants a key: send `Authorization: Bearer KEY`");
+        return refused("missing_api_key", "missing API key; send one as `Authorization: Bearer KEY`");
     };
     if let Some(key) = bearer(value.as_bytes()).filter(|_| values.next().is_none()) {
         match access.keys.find(key) {
             Found::Caller(caller) => return Ok(caller),
-            Found::Expired => return refused("expired_api_key", "this key has expired; ask for a new one"),
-            Found::Revoked => return refused("revoked_api_key", "this key was revoked; ask for a new one"),
+            Found::Expired => {
+                return refused(
+                    "expired_api_key",
+                    "this API key has expired; ask your administrator for a new one",
+                );
+            }
+            Found::Revoked => {
+                return refused(
+                    "revoked_api_key",
+                    "this API key was revoked; ask your administrator for a new one",
+                );
+            }
             Found::Unknown => {}
         }
         // A person may have chosen this one, so it could be guessed; the others are random.
@@ -118,7 +129,7 @@ async fn by_key(state: &AppState, request: &Parts) -> Result<Caller, ApiError> {
         }
         Some(WrongAnswer::Now) | None => {}
     }
-    refused("invalid_api_key", "this is not a key of this server; send one as `Authorization: Bearer KEY`")
+    refused("invalid_api_key", "invalid API key; send a valid one as `Authorization: Bearer KEY`")
 }
 
 /// The key of an `Authorization` header.
@@ -128,7 +139,7 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 }
 
 fn too_many_wrong_keys(wait: Duration) -> ApiError {
-    let message = "too many wrong keys came from this address; try again later";
+    let message = "too many invalid API keys came from this address; try again later";
     ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_wrong_keys", message).retry_after(whole_secs(wait))
 }
 

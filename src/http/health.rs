@@ -12,7 +12,7 @@ use super::error::{ApiError, ErrorBody};
 use super::state::AppState;
 use crate::library::{PartHealth, PartState};
 
-/// The process answers.
+/// Checks that the process is alive.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Alive {
     /// Always `ok`.
@@ -24,36 +24,37 @@ pub struct Alive {
 /// One part of the server.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct PartView {
-    /// How it does.
+    /// Health of the part.
     status: PartState,
-    /// A sentence, where something is to be said.
+    /// Human-readable details; null if there are none.
     detail: Option<String>,
 }
 
 /// The server's health.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Health {
-    /// `ok`, or `degraded`: it answers, and a part of it does not do all that it should. Where a part has
-    /// failed the answer is an error.
+    /// `ok`, or `degraded` if the server works but a part of it is impaired. If a part has failed, the answer is an
+    /// error.
     status: PartState,
     /// Version of the server.
     version: &'static str,
-    /// `store`, `disk`, `towers` (the model), `decoder`, `index`, `webhooks` and `content` (the bytes of uploads).
+    /// Health of `store`, `disk`, `towers` (the model), `decoder`, `index`, `webhooks` and `content` (the uploaded
+    /// files).
     parts: BTreeMap<&'static str, PartView>,
 }
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The process answers.
-#[utoipa::path(get, path = "/livez", tag = "server", responses((status = 200, description = "Alive", body = Alive)))]
+/// Checks that the process is alive.
+#[utoipa::path(get, path = "/livez", tag = "server", responses((status = 200, description = "The process is alive", body = Alive)))]
 pub async fn livez() -> Json<Alive> {
     Json(Alive { status: "ok", version: VERSION })
 }
 
-/// How every part does. An error beside `status` and `parts` where one has failed.
+/// Returns the health of each part of the server. If a part has failed, the answer also has an `error`.
 #[utoipa::path(get, path = "/readyz", tag = "server",
-    responses((status = 200, description = "Ready, or degraded", body = Health),
-        (status = 503, description = "Not ready", body = ErrorBody)))]
+    responses((status = 200, description = "Ready or degraded; see `status`", body = Health),
+        (status = 503, description = "Not ready; see `parts`", body = ErrorBody)))]
 pub async fn readyz(State(state): State<AppState>) -> Result<Json<Health>, ApiError> {
     let not_ready =
         |message: &str| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", message).retry_after(1);
@@ -77,10 +78,10 @@ impl Health {
     }
 }
 
-/// The same as `/readyz`.
+/// Alias of `/readyz`.
 #[utoipa::path(get, path = "/health", tag = "server",
-    responses((status = 200, description = "Ready, or degraded", body = Health),
-        (status = 503, description = "Not ready", body = ErrorBody)))]
+    responses((status = 200, description = "Ready or degraded; see `status`", body = Health),
+        (status = 503, description = "Not ready; see `parts`", body = ErrorBody)))]
 pub async fn health(state: State<AppState>) -> Result<Json<Health>, ApiError> {
     readyz(state).await
 }

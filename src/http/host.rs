@@ -1,4 +1,4 @@
-//! Under which names the server is asked, and from where: against pages of other sites.
+//! Checks the Host and Origin of requests, against pages of other sites.
 
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
 
@@ -26,7 +26,7 @@ pub fn check(uri: &Uri, headers: &HeaderMap, allowed: &[String]) -> Result<(), A
         HostName::Dns(_) => Err(ApiError::new(
             StatusCode::FORBIDDEN,
             "host_not_allowed",
-            "this host name is not this server's: create an API key, or allow the name with --allow-host",
+            "the Host header does not name this server; create an API key, or allow the name with --allow-host",
         )),
     }
 }
@@ -53,7 +53,7 @@ pub fn check_origin(method: &Method, headers: &HeaderMap) -> Result<(), ApiError
     if own() == Some(true) {
         return Ok(());
     }
-    let message = "requests from pages of other sites are refused";
+    let message = "requests from web pages of other sites are not allowed";
     Err(ApiError::new(StatusCode::FORBIDDEN, "cross_origin_refused", message))
 }
 

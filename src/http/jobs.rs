@@ -39,46 +39,46 @@ const MAX_GLOBS: usize = 100;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JobBody {
-    /// What to do.
+    /// Kind of job.
     #[serde(rename = "type")]
-    #[allow(dead_code, reason = "there is one kind of job, and it must be named")]
+    #[allow(dead_code, reason = "`kind` must be `index`")]
     kind: JobKind,
-    /// Absolute path of a folder (or one file) beneath an allowed root.
+    /// Absolute path of a folder or file in an allowed folder.
     path: Option<String>,
-    /// With `path`: also the folders in it; default true.
+    /// With `path`: include subfolders; default true.
     recursive: Option<bool>,
-    /// With `path` or `bucket`: only files that match one of these globs. `*` stays within a name, `**` crosses
-    /// folders; a glob without `/` is looked for in every folder; case does not matter.
+    /// With `path` or `bucket`: index only files that match one of these globs. `*` matches within a name, `**`
+    /// across folders; a glob without `/` matches names in every folder. Case is ignored.
     #[serde(default)]
     include: Vec<String>,
-    /// With `path` or `bucket`: no files that match one of these globs.
+    /// With `path` or `bucket`: skip files that match one of these globs.
     #[serde(default)]
     exclude: Vec<String>,
-    /// Absolute path of a JSONL file beneath an allowed root: one `{"path": …, "metadata": {…}}` or
-    /// `{"url": …}` a line; relative paths are relative to its folder.
+    /// Absolute path of a JSONL file in an allowed folder, with one `{"path": …, "metadata": {…}}` or `{"url": …}`
+    /// per line. Relative paths start at the manifest's folder.
     manifest: Option<String>,
-    /// The files themselves, at most 10,000.
+    /// Files to index, at most 10,000.
     files: Option<Vec<ManifestItem>>,
-    /// URLs to be fetched, at most 10,000: each a string, or `{"url": …, "name": …, "metadata": {…}}`.
+    /// URLs to fetch, at most 10,000: each a string or `{"url": …, "name": …, "metadata": {…}}`.
     urls: Option<Vec<UrlItem>>,
-    /// `s3://bucket` or `s3://bucket/folder`, of those that this server may read: what has a name of media, or
-    /// where the name says nothing, first bytes of media.
+    /// `s3://bucket` or `s3://bucket/folder`, if allowed on this server. Indexes all objects that are media by name
+    /// or, if the name does not tell, by their first bytes.
     bucket: Option<String>,
-    /// Any JSON object, given to every asset; an item's own keys win.
+    /// Any JSON object, copied to each asset; an item's own keys take precedence.
     #[schema(value_type = Option<Object>)]
     metadata: Option<Value>,
-    /// Where the job's end is told, as `job.done`, `job.failed` or `job.cancelled`.
+    /// Webhook for the end of the job: `job.done`, `job.failed` or `job.cancelled`.
     webhook: Option<WebhookBody>,
 }
 
-/// A job that was started.
+/// A newly started job.
 #[derive(Serialize, ToSchema)]
 pub struct StartedJob {
     /// The job.
     #[serde(flatten)]
     job: JobView,
-    /// Where its end is told, with the secret, if one was made; left out where an earlier request with
-    /// the same key started the job.
+    /// Webhook for the end of the job, with its secret if the server generated one; absent if an earlier request with
+    /// the same `Idempotency-Key` started the job.
     #[serde(skip_serializing_if = "Option::is_none")]
     webhook: Option<WebhookView>,
 }
@@ -86,11 +86,11 @@ pub struct StartedJob {
 impl JobBody {
     fn source(self) -> Result<JobSource, ApiError> {
         if self.recursive.is_some() && self.path.is_none() {
-            return Err(ApiError::invalid("recursive", "`recursive` goes with `path`"));
+            return Err(ApiError::invalid("recursive", "`recursive` can only be used with `path`"));
         }
         let globs = !self.include.is_empty() || !self.exclude.is_empty();
         if globs && self.path.is_none() && self.bucket.is_none() {
-            let message = "`include` and `exclude` go with `path` or `bucket`";
+            let message = "`include` and `exclude` can only be used with `path` or `bucket`";
             return Err(ApiError::invalid("include", message));
         }
         let filter = checked_filter(&self.include, &self.exclude)?;
@@ -120,14 +120,14 @@ const SOURCES: &str = "`path`, `manifest`, `files`, `urls` and `bucket`";
 /// Globs of a request.
 pub fn checked_filter(include: &[String], exclude: &[String]) -> Result<NameFilter, ApiError> {
     if include.len() + exclude.len() > MAX_GLOBS {
-        return Err(ApiError::invalid("include", format!("at most {MAX_GLOBS} globs")));
+        return Err(ApiError::invalid("include", format!("expected at most {MAX_GLOBS} globs")));
     }
     NameFilter::new(include, exclude).map_err(|reason| ApiError::invalid("include", reason))
 }
 
 fn checked_items(param: &str, items: Vec<ManifestItem>) -> Result<Vec<ManifestItem>, ApiError> {
     if items.len() > MAX_FILES {
-        let message = format!("at most {MAX_FILES} of them; more come as a manifest");
+        let message = format!("expected at most {MAX_FILES} files or URLs; send more as a manifest");
         return Err(ApiError::invalid(param, message));
     }
     for (at, item) in items.iter().enumerate() {
@@ -136,7 +136,7 @@ fn checked_items(param: &str, items: Vec<ManifestItem>) -> Result<Vec<ManifestIt
     Ok(items)
 }
 
-/// A URL to be fetched.
+/// A URL to fetch.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum UrlItem {
@@ -163,11 +163,11 @@ pub enum JobKind {
     Index,
 }
 
-/// Starts a job. It is durable: it goes on after a restart, and no file is done twice.
+/// Starts a job. Jobs are durable: they resume after a restart, and no file is indexed twice.
 #[utoipa::path(post, path = "/v1/jobs", operation_id = "start_job", tag = "jobs", request_body = JobBody,
-    params(("idempotency-key" = Option<String>, Header, description = "The same key gives the same job back")),
+    params(("idempotency-key" = Option<String>, Header, description = "Repeating a request with the same key returns the same job")),
     responses((status = 202, description = "Started; see the Location header", body = StartedJob),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn start(
     State(state): State<AppState>,
     headers: HeaderMap,
@@ -194,7 +194,7 @@ pub async fn start(
 
 fn checked_key(key: &str) -> Result<String, ApiError> {
     if key.is_empty() || key.len() > MAX_KEY_CHARS || !key.bytes().all(|b| b.is_ascii_graphic()) {
-        let message = format!("`Idempotency-Key` takes 1 to {MAX_KEY_CHARS} visible ASCII characters");
+        let message = format!("`Idempotency-Key` must be 1 to {MAX_KEY_CHARS} visible ASCII characters");
         return Err(ApiError::invalid("idempotency-key", message));
     }
     Ok(key.to_owned())
@@ -207,17 +207,17 @@ fn checked_key(key: &str) -> Result<String, ApiError> {
 pub struct JobsQuery {
     /// Only jobs in this state.
     state: Option<WorkState>,
-    /// Jobs a page, 1 to 1000; default 50.
+    /// Maximum number of jobs per page, 1 to 1000; default 50.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
-    /// The last id of the page before.
+    /// `next` of the previous page.
     after: Option<JobId>,
 }
 
 /// Lists jobs, newest first.
 #[utoipa::path(get, path = "/v1/jobs", operation_id = "list_jobs", tag = "jobs", params(JobsQuery),
-    responses((status = 200, description = "A page", body = List<JobView>),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 200, description = "One page, newest first", body = List<JobView>),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn list(
     State(state): State<AppState>,
     ApiQuery(query): ApiQuery<JobsQuery>,
@@ -227,11 +227,11 @@ pub async fn list(
     Ok(Json(size.cut(read, |job| job.id).show(|job| state.library.job_view(&job))))
 }
 
-/// One job.
+/// Returns a job.
 #[utoipa::path(get, path = "/v1/jobs/{id}", operation_id = "get_job",
     tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, description = "The job", body = JobView),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn get(
     State(state): State<AppState>,
     IdPath(id): IdPath<JobId>,
@@ -240,11 +240,11 @@ pub async fn get(
     Ok(Json(state.library.job_view(&job)))
 }
 
-/// Cancels a job: what waits is not begun, what runs is stopped and leaves nothing behind.
+/// Cancels a job: waiting items are not started, and running items are stopped and leave nothing behind.
 #[utoipa::path(delete, path = "/v1/jobs/{id}", operation_id = "cancel_job",
     tag = "jobs", params(("id" = JobId, Path)),
-    responses((status = 200, description = "The job as it then is", body = JobView),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 200, description = "The updated job", body = JobView),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn cancel(
     State(state): State<AppState>,
     IdPath(id): IdPath<JobId>,
@@ -254,11 +254,11 @@ pub async fn cancel(
     Ok(Json(state.library.job_view(&job)))
 }
 
-/// Pauses a job: what runs ends, nothing new is begun until it is resumed, also after a restart.
+/// Pauses a job: running items finish, and no further item is started until the job is resumed, even after a restart.
 #[utoipa::path(post, path = "/v1/jobs/{id}/pause", operation_id = "pause_job",
     tag = "jobs", params(("id" = JobId, Path)),
-    responses((status = 200, description = "The job as it then is; one that has ended stays so", body = JobView),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 200, description = "The updated job; a finished job is unchanged", body = JobView),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn pause(
     State(state): State<AppState>,
     IdPath(id): IdPath<JobId>,
@@ -267,11 +267,11 @@ pub async fn pause(
     Ok(Json(state.library.job_view(&job)))
 }
 
-/// Lets a paused job go on.
+/// Resumes a paused job.
 #[utoipa::path(post, path = "/v1/jobs/{id}/resume", operation_id = "resume_job",
     tag = "jobs", params(("id" = JobId, Path)),
-    responses((status = 200, description = "The job as it then is", body = JobView),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 200, description = "The updated job", body = JobView),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn resume(
     State(state): State<AppState>,
     IdPath(id): IdPath<JobId>,
@@ -280,11 +280,11 @@ pub async fn resume(
     Ok(Json(state.library.job_view(&job)))
 }
 
-/// Queues the failed items of a job once more, also of one that has ended.
+/// Queues the failed items of a job again, even if the job has ended.
 #[utoipa::path(post, path = "/v1/jobs/{id}/retry", operation_id = "retry_job",
     tag = "jobs", params(("id" = JobId, Path)),
-    responses((status = 200, description = "The job as it then is; a cancelled one stays so", body = JobView),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 200, description = "The updated job; a cancelled job is unchanged", body = JobView),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn retry(
     State(state): State<AppState>,
     IdPath(id): IdPath<JobId>,
@@ -298,20 +298,20 @@ pub async fn retry(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ItemsQuery {
-    /// The `seq` of the last item of the page before.
+    /// Return items after this `seq`: the `next` of the previous page.
     after: Option<i64>,
-    /// Items, 1 to 1000; default 100.
+    /// Maximum number of items per page, 1 to 1000; default 100.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
-    /// Only items in this state.
+    /// Return only items in this state.
     state: Option<WorkState>,
 }
 
-/// The items of a job, in order, with what became of each.
+/// Lists the items of a job, in order, with the outcome of each.
 #[utoipa::path(get, path = "/v1/jobs/{id}/items", operation_id = "list_job_items",
     tag = "jobs", params(("id" = JobId, Path), ItemsQuery),
-    responses((status = 200, description = "A page", body = List<ItemView>),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 200, description = "One page of results", body = List<ItemView>),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn items(
     State(state): State<AppState>,
     IdPath(id): IdPath<JobId>,
@@ -323,12 +323,12 @@ pub async fn items(
     Ok(Json(size.cut(read, |item| item.seq).show(|item| ItemView::from(&item))))
 }
 
-/// The job as server-sent events named `job`, one for each change, until it ends.
+/// Streams a job as server-sent events named `job`, one per change, until it ends.
 #[utoipa::path(get, path = "/v1/jobs/{id}/events", operation_id = "watch_job",
     tag = "jobs", params(("id" = JobId, Path)),
-    responses((status = 200, description = "Events; the data of each is a job as JSON",
+    responses((status = 200, description = "Events whose data is the job as JSON",
             content_type = "text/event-stream", body = String),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn events(
     State(state): State<AppState>,
     IdPath(id): IdPath<JobId>,

@@ -17,62 +17,62 @@ use crate::access::{AccessError, KeyRecord, Keys, KnownKey, NewKey, Rate, Role};
 use crate::library::LibraryError;
 use crate::types::{KeyId, rfc3339_millis};
 
-/// A key to be made.
+/// A key to create.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeyBody {
-    /// What people call it, 1 to 100 characters; it is written into the audit log.
+    /// Name of the key, 1 to 100 characters, as shown in the audit log.
     #[schema(min_length = 1, max_length = 100)]
     name: String,
-    /// What it may do; each role may do what the ones before it may: `metrics`, `read`, `write`, `admin`.
+    /// Role of the key: `metrics`, `read`, `write` or `admin`. Each role includes the ones before it.
     role: Role,
-    /// When it ends, RFC 3339; default: when it is revoked.
+    /// Date at which the key expires, RFC 3339; default: never.
     expires_at: Option<String>,
-    /// How often it may be used; default: as often as one likes.
+    /// Rate limit; default: none.
     rate: Option<RateBody>,
 }
 
-/// How often a key may be used; more gets 429 `rate_limited`.
+/// Rate limit of a key; requests above it get status 429 `rate_limited`.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RateBody {
-    /// Requests a second, 0.001 to 1,000,000.
+    /// Maximum number of requests per second, 0.001 to 1,000,000.
     #[schema(minimum = 0.001, maximum = 1_000_000)]
     per_sec: f64,
-    /// Requests that may come at once; default: those of one second.
+    /// Maximum number of requests at once; default: those of one second.
     #[schema(minimum = 1)]
     burst: Option<u32>,
 }
 
-/// A key, without the key itself.
+/// A key's record, without the key itself.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct KeyView {
     /// Always `key`.
     pub object: &'static str,
-    /// Its id.
+    /// Id.
     pub id: KeyId,
-    /// What people call it.
+    /// Name of the key.
     pub name: String,
-    /// What it may do.
+    /// Role of the key.
     pub role: Role,
-    /// How often it may be used; null: as often as one likes.
+    /// Rate limit; null if there is none.
     pub rate: Option<RateBody>,
     /// RFC 3339, UTC.
     pub created_at: String,
-    /// When it ends; null: when it is revoked.
+    /// Date at which the key expires, RFC 3339; null if it does not expire.
     pub expires_at: Option<String>,
-    /// When it was revoked; null: it was not.
+    /// Time of revocation, RFC 3339 UTC; null if it is not revoked.
     pub revoked_at: Option<String>,
-    /// When it was last used, as far as the server remembers.
+    /// Last known use, RFC 3339 UTC; null if none is known.
     pub last_used_at: Option<String>,
 }
 
-/// A key that was just made.
+/// A newly created key.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CreatedKey {
-    /// The key itself, `tk_` and 64 hexadecimal digits. It is not kept, so it is shown in this one answer only.
+    /// The key itself: `tk_` and 64 hexadecimal digits. It is not stored, so only this answer shows it.
     pub key: String,
-    /// What is kept of it.
+    /// The stored key.
     #[serde(flatten)]
     pub view: KeyView,
 }
@@ -107,12 +107,12 @@ impl From<AccessError> for ApiError {
                 return Self::new(StatusCode::BAD_REQUEST, error.code(), error.to_string()).with_param(field);
             }
             AccessError::Locked(_) => {
-                let message = "another process is changing the keys; try again";
+                let message = "another process is changing the keys; try again in a moment";
                 return Self::new(StatusCode::SERVICE_UNAVAILABLE, error.code(), message).retry_after(1);
             }
             AccessError::Damaged { .. } | AccessError::Missing(_) => {
-                tracing::error!(code = error.code(), %error, "the keys could not be changed");
-                let message = "the server's file of keys cannot be read; its log has more";
+                tracing::error!(code = error.code(), %error, "could not change the keys");
+                let message = "the server cannot read its keys file; its log has details";
                 return Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.code(), message);
             }
         };
@@ -120,10 +120,10 @@ impl From<AccessError> for ApiError {
     }
 }
 
-/// Makes a key. The first one of a server without keys must be an `admin`: from then on every request needs a key.
+/// Creates a key. The first key of a server must have the role `admin`; from then on, every request needs a key.
 #[utoipa::path(post, path = "/v1/keys", operation_id = "create_key", tag = "keys", request_body = KeyBody,
-    responses((status = 201, description = "Made; it works from now on", body = CreatedKey),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 201, description = "Created; the key works at once", body = CreatedKey),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn create(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<KeyBody>,
@@ -133,8 +133,7 @@ pub async fn create(
     let new = NewKey { name: body.name, role: body.role, expires_unix_ms, rate };
     let (key, record) = blocking(&state, move |keys| {
         if new.role != Role::Admin && !keys.has_admin() {
-            let message =
-                "make a key of the role `admin` first: without one nobody could change keys here any more";
+            let message = "create a key with the role `admin` first; without one, nobody could manage keys";
             return Err(ApiError::new(StatusCode::CONFLICT, "admin_key_first", message).with_param("role"));
         }
         Ok(keys.create(new)?)
@@ -144,19 +143,19 @@ pub async fn create(
     Ok((StatusCode::CREATED, made, Json(CreatedKey { key, view: KeyView::new(&record, None) })))
 }
 
-/// Lists the keys, the newest first; revoked and expired ones too.
+/// Lists the keys, newest first, including revoked and expired ones.
 #[utoipa::path(get, path = "/v1/keys", operation_id = "list_keys", tag = "keys",
-    responses((status = 200, description = "All", body = List<KeyView>),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 200, description = "The complete list", body = List<KeyView>),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn list(State(state): State<AppState>) -> Json<List<KeyView>> {
     let view = |known: &Arc<KnownKey>| KeyView::new(&known.record, known.last_used_unix_ms());
     Json(List::new(state.config.access.keys.list().iter().map(view).collect(), None))
 }
 
-/// Revokes a key: it and the cookies it opened end at once. It stays in the list.
+/// Revokes a key. The key and its session cookies stop working at once; the key stays in the list.
 #[utoipa::path(delete, path = "/v1/keys/{id}", operation_id = "revoke_key", tag = "keys",
     params(("id" = KeyId, Path)),
-    responses((status = 204, description = "Revoked"), (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 204, description = "Revoked"), (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn revoke(
     State(state): State<AppState>,
     IdPath(id): IdPath<KeyId>,

@@ -41,7 +41,7 @@ pub struct Timing {
 #[derive(Clone)]
 pub struct RequestId(pub String);
 
-/// The outermost layer that answers.
+/// The outermost layer that can answer.
 pub async fn outer(request: Request, next: Next) -> Response {
     let began = Instant::now();
     let id = request_id(request.headers());
@@ -205,7 +205,7 @@ impl SharedBody {
             if !short {
                 break;
             }
-            // The connection reads on meanwhile.
+            // The connection continues to read in the background.
             tokio::task::yield_now().await;
         }
         tokio::spawn(async move {
@@ -249,7 +249,7 @@ impl Held {
                         metrics::counter!("triptych_http_slow_clients_total", "waiting_for" => Cut::Body.as_str())
                             .increment(1);
                         self.too_slow = true;
-                        return Poll::Ready(Some(Err("the body comes too slowly".into())));
+                        return Poll::Ready(Some(Err("the client sends the body too slowly".into())));
                     }
                 }
             }

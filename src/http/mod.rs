@@ -72,10 +72,10 @@ pub struct HttpConfig {
     pub access: Arc<Access>,
     /// Proxies that are believed when they say for whom they ask.
     pub trusted_proxies: Vec<IpNet>,
-    /// Whether the cookie for media is for TLS alone also where no trusted proxy says that there is TLS.
+    /// Whether the media cookie is always marked as Secure, even if no trusted proxy reports TLS.
     pub secure_cookie: bool,
-    /// Host names under which the server may be asked where there is no key, besides `localhost`
-    /// and IP addresses: a page on another site may otherwise rebind its name to this server.
+    /// Host names, besides `localhost`, that a server without API keys answers to and IP addresses: a page on another
+    /// site may otherwise rebind its name to this server.
     pub allowed_hosts: Vec<String>,
     /// Largest upload, bytes.
     pub max_upload_bytes: u64,
@@ -183,7 +183,7 @@ pub async fn serve(
     Ok(())
 }
 
-/// Writes down when keys were last used, now and then and at the end.
+/// Saves when keys were last used, periodically and at shutdown.
 async fn remember_uses(access: Arc<Access>, stopping: CancellationToken) {
     let mut stopped = false;
     while !stopped {

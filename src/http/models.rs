@@ -17,14 +17,14 @@ use super::views::List;
 use crate::library::{LibraryError, ModelEntry, Progress, Role};
 use crate::types::{Modality, ModelId, Space};
 
-/// One space of a model.
+/// An embedding space of a model.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct SpaceView {
-    /// Its name.
+    /// Name.
     name: Space,
-    /// Length of its vectors.
+    /// Number of dimensions of its vectors.
     dim: usize,
-    /// Modalities that have vectors in it: those can be compared in it.
+    /// Modalities with vectors in this space, which can be compared with each other.
     members: Vec<Modality>,
 }
 
@@ -33,26 +33,26 @@ pub struct SpaceView {
 pub struct ModelView {
     /// Always `model`.
     object: &'static str,
-    /// Its name, as the `model` field of requests takes it.
+    /// Name, as used in the `model` field of requests.
     id: String,
-    /// Digest of its manifest, which holds the digest of every file; `model` takes this too.
+    /// Digest of its manifest, which covers all files; the `model` field of requests accepts it too.
     digest: ModelId,
-    /// What it is for.
+    /// Role of the model.
     role: Role,
-    /// How far it has come.
+    /// Progress.
     #[serde(flatten)]
     progress: Progress,
-    /// Whether it takes over as soon as it has all assets.
+    /// Whether it becomes the serving model once it has embedded all assets.
     promote_when_ready: bool,
-    /// Why it does not get on; null where it does.
+    /// Why it is stuck; null if it is not.
     error: Option<String>,
-    /// Where it runs: `cpu` or `cuda:N`.
+    /// Device: `cpu` or `cuda:N`.
     device: String,
-    /// Its spaces, the finest first.
+    /// Embedding spaces, finest first.
     spaces: Vec<SpaceView>,
-    /// Seconds of one clip.
+    /// Length of a clip in seconds.
     clip_secs: f64,
-    /// Seconds from one clip's start to the next one's.
+    /// Seconds from the start of one clip to the start of the next.
     stride_secs: f64,
     /// Its manifest.
     #[schema(value_type = Object)]
@@ -91,10 +91,10 @@ impl From<ModelEntry> for ModelView {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LoadBody {
-    /// Absolute path of a bundle's folder beneath a model root.
+    /// Absolute path of a bundle in an allowed model folder (--model-root).
     #[schema(value_type = String)]
     path: PathBuf,
-    /// Let it take over as soon as it has all assets.
+    /// Make it the serving model once it has embedded all assets; default false.
     #[serde(default)]
     promote_when_ready: bool,
 }
@@ -104,7 +104,7 @@ pub struct LoadBody {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct UnloadQuery {
-    /// Keep its vectors on disk, for when it is loaded again.
+    /// Keep the model's vectors on disk for the next time it is loaded; default false.
     #[serde(default)]
     keep_vectors: bool,
 }
@@ -118,25 +118,25 @@ impl<S: Send + Sync> FromRequestParts<S> for ModelPath {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let path = Path::<String>::from_request_parts(parts, state).await;
         path.map(|Path(model)| Self(model))
-            .map_err(|_| ApiError::invalid("id", "the name in the address is not valid text"))
+            .map_err(|_| ApiError::invalid("id", "the name in the path is not valid UTF-8"))
     }
 }
 
-/// The loaded models, the one that serves first.
+/// Lists the loaded models, the serving model first.
 #[utoipa::path(get, path = "/v1/models", operation_id = "list_models", tag = "models",
-    responses((status = 200, description = "Every loaded model", body = List<ModelView>)))]
+    responses((status = 200, description = "The loaded models", body = List<ModelView>)))]
 pub async fn list(State(state): State<AppState>) -> Json<List<ModelView>> {
     Json(List::new(state.models.list().into_iter().map(ModelView::from).collect(), None))
 }
 
-/// Loads a bundle beside the model that serves.
+/// Loads an additional model.
 ///
-/// It embeds all assets from their stored bytes and keeps up with what comes and goes; requests reach
-/// it by its name. With `promote_when_ready` it takes over once it has them all.
+/// The model embeds all assets from their stored files and keeps up with additions and deletions. Requests select it
+/// by name. With `promote_when_ready`, it becomes the serving model once it has embedded all assets.
 #[utoipa::path(post, path = "/v1/models", operation_id = "load_model",
     tag = "models", request_body = LoadBody,
-    responses((status = 202, description = "Loaded, catching up; see the Location header", body = ModelView),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 202, description = "Loaded and embedding assets; see the Location header", body = ModelView),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn load(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<LoadBody>,
@@ -158,15 +158,15 @@ pub async fn load(
         .into_response())
 }
 
-/// Lets a model beside take over.
+/// Makes an additional model the serving model.
 ///
-/// Searches go on all the while, each with the model it began with. What would change something is
-/// refused with 503 for the moment it takes. The model before is unloaded; its vectors stay on disk.
+/// Searches continue, each with the model it started with. Requests that change something get status 503 during the
+/// switch. The previous model is unloaded; its vectors stay on disk.
 #[utoipa::path(post, path = "/v1/models/{id}/promote", operation_id = "promote_model",
     tag = "models", params(("id" = String, Path)),
-    responses((status = 200, description = "It serves", body = ModelView),
-        (status = 409, description = "It does not have all assets yet", body = ErrorBody),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 200, description = "The model is serving", body = ModelView),
+        (status = 409, description = "The model has not embedded all assets yet", body = ErrorBody),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn promote(
     State(state): State<AppState>,
     ModelPath(model): ModelPath,
@@ -178,11 +178,11 @@ pub async fn promote(
     serving.map(|entry| Json(ModelView::from(entry))).ok_or_else(gone)
 }
 
-/// Unloads a model beside and removes its vectors.
+/// Unloads an additional model and deletes its vectors.
 #[utoipa::path(delete, path = "/v1/models/{id}", operation_id = "unload_model",
     tag = "models", params(("id" = String, Path), UnloadQuery),
-    responses((status = 204, description = "Unloaded"), (status = 409, description = "It serves", body = ErrorBody),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 204, description = "Unloaded"), (status = 409, description = "The model is serving", body = ErrorBody),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn unload(
     State(state): State<AppState>,
     ModelPath(model): ModelPath,

@@ -14,21 +14,19 @@ use super::state::AppState;
 #[openapi(
     info(
         title = "Triptych",
-        description = "Search video by text, by sound, by image or by another clip. Times are seconds, sizes bytes, \
-            dates RFC 3339 UTC. Unknown fields are refused. Every response carries `x-request-id`, every error has \
-            one shape."
+        description = "Search video by text, sound, image or another clip. Times are in seconds, sizes in bytes, dates in RFC 3339 (UTC). Unknown fields are rejected. Every response has an `x-request-id` header, and all errors have the same format."
     ),
     tags(
         (name = "search", description = "Find moments"),
-        (name = "embeddings", description = "Vectors"),
-        (name = "assets", description = "Videos, sounds and pictures"),
+        (name = "embeddings", description = "The vectors"),
+        (name = "assets", description = "Video, audio and image files"),
         (name = "jobs", description = "Index folders, URLs and buckets; watch folders"),
-        (name = "standing", description = "Queries that wait for what comes"),
-        (name = "webhooks", description = "What others were told"),
-        (name = "models", description = "What is loaded, and which of it serves"),
+        (name = "standing", description = "Saved queries that are matched against new assets"),
+        (name = "webhooks", description = "Webhook deliveries"),
+        (name = "models", description = "Loaded models and the serving model"),
         (name = "keeping", description = "Snapshots, retention, compaction"),
-        (name = "keys", description = "Who may ask for what"),
-        (name = "server", description = "What runs, how it is")
+        (name = "keys", description = "API keys and roles"),
+        (name = "server", description = "Version, health and statistics")
     ),
     modifiers(&Key)
 )]
@@ -47,14 +45,14 @@ impl Modify for Key {
     }
 }
 
-/// The document without its paths.
+/// The OpenAPI document without its paths.
 pub fn base() -> OpenApi {
     Base::openapi()
 }
 
-/// The document.
+/// Returns this OpenAPI document.
 #[utoipa::path(get, path = "/openapi.json", operation_id = "get_openapi", tag = "server",
-    responses((status = 200, description = "This document", content_type = "application/json")))]
+    responses((status = 200, description = "The OpenAPI document", content_type = "application/json")))]
 pub async fn document(State(state): State<AppState>) -> Response {
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-cache")];
     (headers, state.openapi.clone()).into_response()

@@ -24,15 +24,15 @@ pub const MAX_PARTS: usize = 16;
 /// Largest weight, by its amount.
 const MAX_WEIGHT: f32 = 1000.0;
 
-/// What to look for: words, one part, or several that count by their weights.
+/// What to search for: text, one query part, or several weighted parts.
 #[derive(Debug, ToSchema)]
 #[serde(untagged)]
 pub enum QueryInput {
-    /// One text.
+    /// A text.
     Words(String),
-    /// One part.
+    /// A single part.
     One(QueryBody),
-    /// Several parts.
+    /// Several weighted parts.
     Several(Vec<QueryBody>),
 }
 
@@ -66,7 +66,7 @@ impl<'de> Deserialize<'de> for QueryInput {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QueryBody {
-    /// Words.
+    /// Text.
     #[schema(example = "a red circle moving left")]
     pub text: Option<String>,
     /// A picture, as a `data:` URI.
@@ -80,7 +80,7 @@ pub struct QueryBody {
     pub video: Option<GivenMedia>,
     /// A stored asset, or a part of it.
     pub asset: Option<AssetQuery>,
-    /// How much this part counts, relative to the others; below 0: what is like it comes last. Default 1.
+    /// Weight of this part relative to the others; a negative weight ranks similar clips last. Default 1.
     pub weight: Option<f32>,
 }
 
@@ -95,13 +95,13 @@ impl QueryBody {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AssetQuery {
-    /// Which.
+    /// Id of the asset.
     pub id: AssetId,
-    /// First second; default: the beginning.
+    /// Start of the part, in seconds; default: the beginning of the asset.
     pub start_secs: Option<f64>,
-    /// Second after the last; default: the end.
+    /// End of the part, in seconds; default: the end of the asset.
     pub end_secs: Option<f64>,
-    /// Its picture or its sound; default: the picture where it has one.
+    /// Track to use, `video` or `audio`; default: video if the asset has it.
     pub track: Option<Track>,
 }
 
@@ -126,7 +126,7 @@ pub async fn embed(state: &AppState, input: QueryInput) -> Result<Embedded, ApiE
         QueryInput::Several(parts) => parts,
     };
     if parts.is_empty() || parts.len() > MAX_PARTS {
-        return Err(ApiError::invalid("query", format!("a query has from 1 to {MAX_PARTS} parts")));
+        return Err(ApiError::invalid("query", format!("expected 1 to {MAX_PARTS} query parts")));
     }
     let mut whole = Embedded { parts: Vec::new(), assets: Vec::new(), timing: Timing::default() };
     for (n, part) in parts.into_iter().enumerate() {
@@ -156,7 +156,7 @@ impl Embedded {
 /// A weight that means something.
 pub fn checked_weight(weight: f32, param: &str) -> Result<f32, ApiError> {
     if !weight.is_finite() || weight == 0.0 || weight.abs() > MAX_WEIGHT {
-        let message = format!("a weight is a number from -{MAX_WEIGHT} to {MAX_WEIGHT}, and not 0");
+        let message = format!("`weight` must be a number from -{MAX_WEIGHT} to {MAX_WEIGHT} other than 0");
         return Err(ApiError::invalid(param, message));
     }
     Ok(weight)
@@ -172,7 +172,9 @@ async fn embed_one(state: &AppState, body: QueryBody, param: &str) -> Result<Emb
     let mut media: Vec<_> = media.into_iter().filter_map(|(m, uri)| uri.map(|uri| (m, uri))).collect();
     let given = usize::from(body.text.is_some()) + media.len() + usize::from(body.asset.is_some());
     if given != 1 {
-        let message = format!("a query holds exactly one of text, image, audio, video or asset, not {given}");
+        let message = format!(
+            "expected exactly one of text, image, audio, video or asset in a query part, got {given}"
+        );
         return Err(ApiError::invalid(param, message));
     }
     if let Some(text) = body.text {
@@ -182,7 +184,7 @@ async fn embed_one(state: &AppState, body: QueryBody, param: &str) -> Result<Emb
         return of_asset(&state.library, &query, &format!("{param}.asset")).await;
     }
     let Some((modality, uri)) = media.pop() else {
-        return Err(ApiError::invalid(param, "the query is empty"));
+        return Err(ApiError::invalid(param, "the query is empty; send at least one part"));
     };
     let param = format!("{param}.{modality}");
     let path = scratch_of(state, uri, modality, &param).await?;
@@ -215,7 +217,7 @@ pub async fn scratch_of(
 /// Refuses a text without a word; what the model makes of the words it says itself.
 pub fn check_text(text: &str, param: &str) -> Result<(), ApiError> {
     if text.trim().is_empty() {
-        return Err(ApiError::invalid(param, "the text is empty"));
+        return Err(ApiError::invalid(param, "the text is empty; send at least one word"));
     }
     Ok(())
 }
@@ -262,7 +264,8 @@ pub fn timing(timings: &Timings) -> Timing {
 /// Gives up on what takes too long.
 pub async fn within<T>(state: &AppState, work: impl Future<Output = T>) -> Result<T, ApiError> {
     tokio::time::timeout(state.config.query_timeout, work).await.map_err(|_| {
-        let message = "the query took too long; send a shorter file, or try again when less is going on";
+        let message =
+            "the query took too long; send a shorter file, or try again when the server is less busy";
         ApiError::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, "deadline_exceeded", message)
             .retry_after(5)
     })

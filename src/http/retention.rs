@@ -16,26 +16,26 @@ use crate::types::{AssetId, rfc3339_millis};
 /// Runs that are shown.
 const RUNS_SHOWN: u32 = 20;
 
-/// The rules, all of them.
+/// The complete list of rules.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RetentionBody {
-    /// In the order in which they are applied; none: nothing is deleted by itself.
+    /// Rules in the order in which they are applied; an empty list turns retention off.
     rules: Vec<Rule>,
 }
 
-/// One time that rules deleted something.
+/// A run of the retention rules that deleted something.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RunView {
     /// RFC 3339, UTC.
     started_at: String,
-    /// RFC 3339, UTC; null while it runs, and where it was cut off.
+    /// RFC 3339, UTC; null while it runs, or if it was interrupted.
     ended_at: Option<String>,
-    /// Assets deleted.
+    /// Number of assets deleted.
     assets: u64,
-    /// Clips deleted with them.
+    /// Number of clips deleted with them.
     clips: u64,
-    /// Assets deleted by each rule.
+    /// Number of assets deleted per rule.
     #[schema(value_type = Object)]
     by_rule: serde_json::Value,
 }
@@ -52,16 +52,16 @@ impl From<RetentionRun> for RunView {
     }
 }
 
-/// The rules in force and what they do.
+/// The retention rules and their effect.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RetentionView {
     /// Always `retention`.
     object: &'static str,
-    /// In the order in which they are applied.
+    /// Rules in the order in which they are applied.
     rules: Vec<Rule>,
-    /// What each would delete now.
+    /// What each rule would delete now.
     due: Vec<RuleCount>,
-    /// The last times that something was deleted, newest first.
+    /// The last runs that deleted something, newest first.
     runs: Vec<RunView>,
 }
 
@@ -72,19 +72,19 @@ async fn view(library: &Library) -> Result<Json<RetentionView>, ApiError> {
     Ok(Json(RetentionView { object: "retention", rules, due, runs }))
 }
 
-/// The rules in force, what each would delete now, and what they deleted lately.
+/// Returns the retention rules, what each would delete now, and recent deletions.
 #[utoipa::path(get, path = "/v1/retention", operation_id = "get_retention", tag = "keeping",
     responses((status = 200, description = "The rules", body = RetentionView),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn get(State(state): State<AppState>) -> Result<Json<RetentionView>, ApiError> {
     view(&state.library).await
 }
 
-/// Puts rules in the place of all others. They are applied in the background from then on.
+/// Replaces all retention rules. From then on, the new rules are applied in the background.
 #[utoipa::path(put, path = "/v1/retention", operation_id = "set_retention",
     tag = "keeping", request_body = RetentionBody,
-    responses((status = 200, description = "The rules as they are now", body = RetentionView),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 200, description = "The new rules", body = RetentionView),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn set(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<RetentionBody>,
@@ -93,29 +93,29 @@ pub async fn set(
     view(&state.library).await
 }
 
-/// How to apply the rules.
+/// Options for applying the retention rules.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApplyBody {
-    /// Only tell what would go.
+    /// Report what would be deleted without deleting it; default false.
     #[serde(default)]
     dry_run: bool,
 }
 
-/// What applying the rules deleted, or would delete.
+/// What the rules deleted or would delete.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AppliedView {
     /// Always `retention_run`.
     object: &'static str,
-    /// Whether nothing was deleted.
+    /// Whether this was a dry run that deleted nothing.
     dry_run: bool,
     /// Assets.
     assets: u64,
     /// Their clips.
     clips: u64,
-    /// By rule; an asset that several rules choose counts for the first.
+    /// Counts per rule; an asset that matches several rules counts for the first.
     rules: Vec<RuleCount>,
-    /// The first hundred assets.
+    /// Ids of the first 100 assets.
     asset_ids: Vec<AssetId>,
 }
 
@@ -127,11 +127,11 @@ impl AppliedView {
     }
 }
 
-/// Applies the rules now, a few assets at a time; the answer comes when all are gone.
+/// Applies the retention rules now, in small batches; the answer comes when all assets are deleted.
 #[utoipa::path(post, path = "/v1/retention/apply", operation_id = "apply_retention",
     tag = "keeping", request_body = ApplyBody,
-    responses((status = 200, description = "What went, or would go", body = AppliedView),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 200, description = "What was deleted, or would be deleted", body = AppliedView),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn apply(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<ApplyBody>,

@@ -29,36 +29,37 @@ const MAX_EF: usize = 10_000;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SearchBody {
-    /// What to look for; in a form, further parts beside the file.
+    /// What to search for; in a form, additional parts besides the file.
     query: Option<QueryInput>,
-    /// Tracks to look at.
+    /// Tracks to search; default: video.
     #[serde(default = "video_only")]
     #[schema(min_items = 1)]
     targets: Vec<Track>,
-    /// How two tracks make one score.
+    /// How the scores of two tracks are combined.
     #[serde(default)]
     fuse: Fuse,
-    /// Where to look.
+    /// Which assets and clips to search.
     #[serde(default)]
     filter: Filter,
-    /// What one hit stands for.
+    /// What each hit represents.
     #[serde(default)]
     group_by: GroupBy,
-    /// Hits, 1 to 1000; default 10.
+    /// Maximum number of hits, 1 to 1000; default 10.
     #[schema(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
-    /// Hits to skip, at most 1000; default 0.
+    /// Number of hits to skip, at most 1000; default 0.
     #[schema(maximum = 1000)]
     offset: Option<usize>,
-    /// Space to compare in; default: the finest that both sides share.
+    /// Embedding space to compare in; default: the finest space that the query and the tracks share.
     space: Option<String>,
-    /// Leaves out hits that are less sure, 0 to 1; default: none.
+    /// Minimum confidence of a hit, 0 to 1; default: no minimum. Needs a single query part, and one target or `fuse:
+    /// best`.
     #[schema(minimum = 0, maximum = 1)]
     min_confidence: Option<f32>,
-    /// How to search.
+    /// Search options.
     #[serde(default)]
     params: ParamsBody,
-    /// Name of the model that is expected to answer.
+    /// Name or digest of a loaded model; default: the serving model.
     model: Option<String>,
 }
 
@@ -66,81 +67,80 @@ fn video_only() -> Vec<Track> {
     vec![Track::Video]
 }
 
-/// How to search.
+/// Search options.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ParamsBody {
-    /// Breadth of the graph search; more finds more and takes longer.
+    /// Breadth of the graph search, at least 1; higher values find more and take longer.
     ef: Option<usize>,
-    /// Compare with every clip.
+    /// Compare with every clip instead of using the approximate index; default false.
     #[serde(default)]
     exact: bool,
-    /// Share of the true neighbours a graph search must have found when it was measured, above 0 and
-    /// at most 1; the breadth follows from it.
+    /// Target recall of the graph search, above 0 and at most 1; sets the breadth from measured recall.
     recall_target: Option<f32>,
-    /// `dis`: where the best hit is one that comes first for many queries, the first 200 are ranked by
-    /// how much more this query says of them than others do (dynamic inverted softmax). Scores stay cosines.
+    /// `dis` applies dynamic inverted softmax: if the best hit ranks first for many queries, the first 200 hits are
+    /// ranked by how much better this query matches them than other queries do. Scores stay cosine similarities.
     #[serde(default)]
     hub_correction: HubCorrection,
 }
 
-/// A search with a file.
+/// Form for a search with a file.
 #[derive(Debug, ToSchema)]
 #[allow(dead_code, reason = "documents the multipart form")]
 pub struct SearchForm {
-    /// A search as JSON; its `query` holds further parts, if any.
+    /// Search as JSON; its `query` may hold additional parts.
     request: Option<String>,
-    /// What of the file counts: image, audio or video.
+    /// How to read the file: `image`, `audio` or `video`.
     #[schema(value_type = String)]
     modality: Modality,
-    /// The bytes.
+    /// The file's contents.
     #[schema(format = Binary, content_media_type = "application/octet-stream")]
     file: String,
-    /// First second that counts.
+    /// Start of the part of the file to use, in seconds; default: the beginning.
     start_secs: Option<f64>,
-    /// Second after the last that counts.
+    /// End of the part of the file to use, in seconds; default: the end.
     end_secs: Option<f64>,
-    /// How much the file counts, beside other parts; default 1.
+    /// Weight of the file relative to the other parts; default 1.
     weight: Option<f32>,
-    /// Index of the file's picture track to read; default: the server chooses.
+    /// Index of the file's video track to read; default: chosen by the server.
     video_track: Option<u16>,
-    /// Index of the file's sound track to read.
+    /// Index of the file's audio track to read; default: chosen by the server.
     audio_track: Option<u16>,
 }
 
 /// One moment found.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct HitView {
-    /// From 1.
+    /// Rank, counted from 1.
     rank: usize,
-    /// Asset.
+    /// Id of the asset.
     asset_id: AssetId,
-    /// Its name.
+    /// Name.
     asset_name: String,
-    /// When.
+    /// Time span.
     #[serde(flatten)]
     span: TimeSpan,
-    /// Where it is clearest: the middle of the best clip.
+    /// Middle of the best clip, in seconds.
     peak_secs: f64,
-    /// Cosine, -1 to 1; of several parts or fused tracks their weighted mean.
+    /// Cosine similarity from -1 to 1; with several query parts or fused tracks, their weighted mean.
     score: f32,
-    /// Share of queries about something that is not in the library whose best answer scores less; null
-    /// where it cannot be told (several parts, fused tracks, a small or just changed library).
+    /// Confidence from 0 to 1: the share of unrelated queries whose best hit scores lower. Null when unknown: with
+    /// several query parts or fused tracks, or while the library is small or has just changed.
     confidence: Option<f32>,
-    /// Space the score was taken in.
+    /// Embedding space of the score.
     space: Space,
-    /// Track that matched best.
+    /// Track with the best score.
     matched: Track,
-    /// Cosine of the best clip's own sound and picture; null where it lacks one of them.
+    /// Cosine similarity between the audio and video of the best clip; null unless it has both.
     agreement: Option<f32>,
-    /// A picture of where it is clearest; null without one.
+    /// Path of a thumbnail at `peak_secs`; null if the asset has no picture.
     thumbnail_url: Option<String>,
     /// The file.
     content_url: String,
     /// The asset's metadata.
     #[schema(value_type = Object)]
     metadata: Arc<serde_json::Value>,
-    /// The file, indexed where it lies, is not what was indexed any more: it is `missing`, or has `changed`.
+    /// Set if the file, which was indexed by path, is `missing` or has `changed` since; otherwise null.
     damage: Option<Damage>,
 }
 
@@ -149,15 +149,15 @@ pub struct HitView {
 pub struct SearchAnswer {
     /// Always `list`.
     object: &'static str,
-    /// Space of the scores.
+    /// Embedding space of the scores.
     space: Space,
     /// Name of the model.
     model: String,
-    /// Whether nothing deserves an answer: no hit is sure enough (`min_confidence`, or 0.9).
+    /// True if no hit reaches `min_confidence`, or 0.9 by default: the library probably has no match.
     no_match: bool,
-    /// Whether hub correction changed how the best hits are ranked.
+    /// Whether hub correction changed the ranking of the best hits.
     hub_corrected: bool,
-    /// Best first.
+    /// Hits, best first.
     data: Vec<HitView>,
 }
 
@@ -186,11 +186,11 @@ impl From<Hit> for HitView {
     }
 }
 
-/// Finds the moments that are nearest to a text, a picture, a sound, a video or a stored clip.
+/// Finds the moments most similar to a text, image, sound, video or stored clip.
 #[utoipa::path(post, path = "/v1/search", operation_id = "search", tag = "search",
     request_body(content((SearchBody = "application/json"), (SearchForm = "multipart/form-data"))),
-    responses((status = 200, description = "Moments, best first", body = SearchAnswer),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 200, description = "The moments found, best first", body = SearchAnswer),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn search(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
     let (state, request, timing) = receive(state, request).await?;
     let response = query::within(&state, state.library.search(request)).await??;
@@ -257,7 +257,7 @@ async fn by_form(state: AppState, request: Request) -> Result<(AppState, SearchB
 pub fn media_modality(text: &str) -> Result<Modality, ApiError> {
     match text.trim().parse() {
         Ok(Modality::Text) | Err(_) => {
-            Err(ApiError::invalid("modality", "`modality` is image, audio or video"))
+            Err(ApiError::invalid("modality", "`modality` must be image, audio or video"))
         }
         Ok(modality) => Ok(modality),
     }
@@ -266,7 +266,7 @@ pub fn media_modality(text: &str) -> Result<Modality, ApiError> {
 /// Looks at everything cheap before anything is embedded.
 fn check(body: &SearchBody) -> Result<(), ApiError> {
     if body.targets.is_empty() {
-        return Err(ApiError::invalid("targets", "`targets` needs video, audio or both"));
+        return Err(ApiError::invalid("targets", "`targets` must name video, audio or both"));
     }
     if !(1..=MAX_LIMIT).contains(&body.limit.unwrap_or(10)) {
         return Err(ApiError::invalid("limit", format!("`limit` must be from 1 to {MAX_LIMIT}")));
@@ -278,23 +278,26 @@ fn check(body: &SearchBody) -> Result<(), ApiError> {
         return Err(ApiError::invalid("params.ef", format!("`ef` must be from 1 to {MAX_EF}")));
     }
     if body.min_confidence.is_some_and(|least| !(0.0..=1.0).contains(&least)) {
-        return Err(ApiError::invalid("min_confidence", "`min_confidence` is from 0 to 1"));
+        return Err(ApiError::invalid("min_confidence", "`min_confidence` must be from 0 to 1"));
     }
     if body.params.recall_target.is_some_and(|target| !(target > 0.0 && target <= 1.0)) {
-        return Err(ApiError::invalid("params.recall_target", "`recall_target` is above 0 and at most 1"));
+        return Err(ApiError::invalid(
+            "params.recall_target",
+            "`recall_target` must be above 0 and at most 1",
+        ));
     }
     body.filter.check().map_err(|error| LibraryError::from(SearchError::from(error)))?;
     Ok(())
 }
 
-/// The space of a name, where the model has it.
+/// The model's space of this name, if any.
 pub fn known_space(state: &AppState, name: Option<&str>) -> Result<Option<Space>, ApiError> {
     let Some(name) = name else { return Ok(None) };
     let space = Space::new(name);
     if state.library.embedder().bundle().spaces().iter().any(|(known, _)| *known == space) {
         return Ok(Some(space));
     }
-    let message = "this model has no such space; see /v1/models";
+    let message = "this model has no space of this name; see /v1/models";
     Err(ApiError::new(axum::http::StatusCode::BAD_REQUEST, "bad_space", message).with_param("space"))
 }
 

@@ -36,7 +36,7 @@ const SEND_BUFFER_BYTES: usize = 256 << 10;
 /// How long an accepted connection waits for a place where all others are at work, and how many do.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(2);
 static WAITING: Semaphore = Semaphore::const_new(256);
-/// How often to check whether another connection can go meanwhile.
+/// How often to check whether another connection can be closed.
 const PLACE_EVERY: Duration = Duration::from_millis(200);
 /// How often to check whether the last request of an evicted connection has been answered.
 const LAST_REQUEST_EVERY: Duration = Duration::from_millis(50);
@@ -84,7 +84,7 @@ pub async fn run(
     relief.abort();
     stopping.cancel();
     if tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err() {
-        tracing::warn!("some requests did not end in time and were cut off");
+        tracing::warn!("some requests did not finish in time and were cut off");
     }
 }
 
@@ -93,7 +93,7 @@ async fn accept(listener: &TcpListener, registry: &Registry) -> Option<(TcpStrea
         Ok(accepted) => Some(accepted),
         Err(error) => {
             // Out of file descriptors, mostly: another connection may go for this one.
-            tracing::warn!(%error, "a connection could not be accepted");
+            tracing::warn!(%error, "could not accept a connection");
             let pause =
                 if registry.evict_one() { Duration::from_millis(1) } else { Duration::from_millis(100) };
             tokio::time::sleep(pause).await;
@@ -176,8 +176,8 @@ async fn find_place(registry: &Arc<Registry>, address: SocketAddr) -> Place {
     }
 }
 
-/// Tells a client that all connections are at work, once it has asked something: an answer before
-/// the question is an error to most clients.
+/// Tells a client that all connections are busy, once it has sent a request: an answer before the question is an
+/// error to most clients.
 fn refuse(mut stream: TcpStream) {
     metrics::counter!("triptych_http_refused_total", "code" => "too_many_connections").increment(1);
     // Beyond a few at a time the connection is just closed.
@@ -261,7 +261,7 @@ fn fit_descriptors(wanted: usize) -> usize {
     if limits.current.unwrap_or(u64::MAX) < most {
         let raised = Rlimit { current: limits.maximum, maximum: limits.maximum };
         if let Err(error) = setrlimit(Resource::Nofile, raised) {
-            tracing::warn!(%error, "the limit of open files could not be raised");
+            tracing::warn!(%error, "could not raise the limit on open files");
         }
     }
     let current = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
@@ -271,7 +271,7 @@ fn fit_descriptors(wanted: usize) -> usize {
         tracing::warn!(
             max_connections = wanted,
             open_files = current,
-            "the system allows too few open files for so many connections: {fits} are taken; raise it with ulimit -n"
+            "the limit on open files is too low for --max-connections: the server accepts {fits}; raise the limit with ulimit -n"
         );
     }
     fits.min(wanted)
@@ -284,6 +284,6 @@ fn set_options(stream: &TcpStream) {
         .and_then(|()| Ok(rustix::net::sockopt::set_tcp_user_timeout(stream, timeout)?))
         .and_then(|()| Ok(rustix::net::sockopt::set_socket_send_buffer_size(stream, SEND_BUFFER_BYTES)?));
     if let Err(error) = set {
-        tracing::debug!(%error, "a socket option could not be set");
+        tracing::debug!(%error, "could not set a socket option");
     }
 }

@@ -67,12 +67,12 @@ fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     pairs.filter(|(name, _)| *name == COOKIE).map(|(_, value)| value)
 }
 
-/// Gives the browser a cookie with which its elements may load the content and thumbnails of assets
-/// (GET only), for twelve hours or as long as the key is good. The page asks for it; programs send the key
-/// instead. Where no key is needed there is no cookie either.
+/// Sets a cookie that lets the browser load the content and thumbnails of assets (GET only). It is valid for twelve
+/// hours, or until the key ends. The web page uses it; programs send the key instead. A server without keys sets no
+/// cookie.
 #[utoipa::path(post, path = "/v1/session", operation_id = "open_session", tag = "server",
-    responses((status = 204, description = "The cookie is set"),
-        (status = 401, description = "No key, or none of this server", body = ErrorBody)))]
+    responses((status = 204, description = "Cookie set"),
+        (status = 401, description = "Missing or invalid API key", body = ErrorBody)))]
 pub async fn open(
     State(state): State<AppState>,
     Extension(client): Extension<Client>,

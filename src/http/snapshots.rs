@@ -14,21 +14,21 @@ use super::views::List;
 use crate::library::{SnapshotOptions, SnapshotView};
 use crate::types::SnapshotId;
 
-/// How to take a snapshot.
+/// Options for a snapshot.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SnapshotBody {
-    /// Read the media too that earlier snapshots brought, and replace what is damaged; else their names
-    /// and sizes are enough.
+    /// Also read the media copied by earlier snapshots, and replace damaged copies; otherwise only their names and
+    /// sizes are checked. Default false.
     #[serde(default)]
     recheck: bool,
 }
 
-/// Begins to take a snapshot of the library where the server keeps them; one at a time.
+/// Starts a snapshot of the library. Only one can be taken at a time.
 #[utoipa::path(post, path = "/v1/snapshots", operation_id = "take_snapshot",
     tag = "keeping", request_body = SnapshotBody,
-    responses((status = 202, description = "Begun; see the Location header", body = SnapshotView),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 202, description = "Started; see the Location header", body = SnapshotView),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn start(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<SnapshotBody>,
@@ -40,19 +40,19 @@ pub async fn start(
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(view)).into_response())
 }
 
-/// Lists the snapshots, newest first; the one being taken, or the last that failed, among them.
+/// Lists the snapshots, newest first, including the one being taken or the last one that failed.
 #[utoipa::path(get, path = "/v1/snapshots", operation_id = "list_snapshots", tag = "keeping",
-    responses((status = 200, description = "All", body = List<SnapshotView>),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 200, description = "The complete list", body = List<SnapshotView>),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn list(State(state): State<AppState>) -> Result<Json<List<SnapshotView>>, ApiError> {
     Ok(Json(List::new(state.library.snapshots().await?, None)))
 }
 
-/// One snapshot.
+/// Returns a snapshot.
 #[utoipa::path(get, path = "/v1/snapshots/{id}", operation_id = "get_snapshot",
     tag = "keeping", params(("id" = SnapshotId, Path)),
     responses((status = 200, description = "The snapshot", body = SnapshotView),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn get(
     State(state): State<AppState>,
     IdPath(id): IdPath<SnapshotId>,
@@ -60,10 +60,10 @@ pub async fn get(
     Ok(Json(state.library.snapshot(id).await?))
 }
 
-/// Deletes a snapshot with the media that no other one needs; one that is being taken is stopped.
+/// Deletes a snapshot and the media that no other snapshot needs. A snapshot being taken is stopped.
 #[utoipa::path(delete, path = "/v1/snapshots/{id}", operation_id = "delete_snapshot",
     tag = "keeping", params(("id" = SnapshotId, Path)),
-    responses((status = 204, description = "Gone"), (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 204, description = "Deleted"), (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn delete(
     State(state): State<AppState>,
     IdPath(id): IdPath<SnapshotId>,

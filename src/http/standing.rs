@@ -26,41 +26,41 @@ use crate::search::{Fuse, Least, MATCHES_FROM};
 use crate::store::{MatchRecord, MatchedMoment};
 use crate::types::{AssetId, MatchId, Space, StandingId, Track, rfc3339_millis};
 
-/// A standing query to be made.
+/// A standing query to create.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StandingBody {
-    /// Name shown to people.
+    /// Display name.
     name: Option<String>,
-    /// What to look for, as in a search.
+    /// What to search for, as in a search.
     query: QueryInput,
-    /// Tracks to look at.
+    /// Tracks to search; default: video.
     #[serde(default = "video_only")]
     #[schema(min_items = 1)]
     targets: Vec<Track>,
-    /// How two tracks make one score.
+    /// How the scores of two tracks are combined.
     #[serde(default)]
     fuse: Fuse,
-    /// Which assets and clips count.
+    /// Which assets and clips can match.
     #[serde(default)]
     filter: Filter,
-    /// Space to compare in; default: the finest that both sides share.
+    /// Embedding space to compare in; default: the finest space that the query and the tracks share.
     space: Option<String>,
-    /// Confidence that a match needs, 0 to 1; default 0.9. Cannot be told of several parts or fused
-    /// tracks, nor while the library is too small to tell it: then nothing matches.
+    /// Minimum confidence of a match, 0 to 1; default 0.9. Needs a single query part, and one target or `fuse: best`.
+    /// Nothing matches while the library is too small to compute a confidence.
     #[schema(minimum = 0, maximum = 1)]
     min_confidence: Option<f32>,
-    /// Score that a match needs, in place of confidence.
+    /// Minimum score of a match, -1 to 1, instead of a minimum confidence.
     #[schema(minimum = -1, maximum = 1)]
     min_score: Option<f32>,
-    /// Where matches are told, as `query.matched`.
+    /// Webhook for matches: `query.matched`.
     webhook: Option<WebhookBody>,
-    /// Any JSON object, sent along with every match.
+    /// Any JSON object, sent with each match.
     #[schema(value_type = Option<Object>)]
     metadata: Option<Value>,
-    /// Whether it is asked; default true.
+    /// Whether it is enabled; default true.
     enabled: Option<bool>,
-    /// Ask it about what is in the library already, too.
+    /// Also match the assets already in the library; default false.
     #[serde(default)]
     backfill: bool,
 }
@@ -69,21 +69,21 @@ fn video_only() -> Vec<Track> {
     vec![Track::Video]
 }
 
-/// What is to change of a standing query.
+/// Changes to a standing query.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StandingChanges {
-    /// Another name.
+    /// New name.
     name: Option<String>,
-    /// False pauses it: what becomes searchable meanwhile it is not asked about later.
+    /// False pauses the query: it never matches assets that become searchable while it is paused.
     enabled: Option<bool>,
-    /// Confidence that a match needs, in place of a score.
+    /// Minimum confidence of a match, 0 to 1, instead of a minimum score.
     #[schema(minimum = 0, maximum = 1)]
     min_confidence: Option<f32>,
-    /// Score that a match needs, in place of confidence.
+    /// Minimum score of a match, -1 to 1, instead of a minimum confidence.
     #[schema(minimum = -1, maximum = 1)]
     min_score: Option<f32>,
-    /// Ask it about what is in the library already; what it matched before stays matched.
+    /// Also match the assets already in the library; earlier matches are kept.
     #[serde(default)]
     backfill: bool,
 }
@@ -93,39 +93,39 @@ pub struct StandingChanges {
 pub struct StandingView {
     /// Always `standing_query`.
     object: &'static str,
-    /// Its id.
+    /// Id.
     id: StandingId,
-    /// Name shown to people.
+    /// Display name.
     name: Option<String>,
-    /// Its parts; of media their type and size.
+    /// Parts of the query; for media, their type and size.
     #[schema(value_type = Vec<Object>)]
     query: Value,
-    /// Tracks it looks at.
+    /// Tracks to match.
     targets: Vec<Track>,
-    /// How two tracks make one score.
+    /// How the scores of two tracks are combined.
     fuse: Fuse,
-    /// Which assets and clips count.
+    /// Which assets and clips can match.
     filter: Filter,
-    /// Space of its scores; null where the model that runs cannot ask it.
+    /// Embedding space of its scores; null if the serving model cannot run it.
     space: Option<Space>,
-    /// Confidence that a match needs; null where it goes by the score.
+    /// Minimum confidence of a match; null if `min_score` is used.
     #[schema(minimum = 0, maximum = 1)]
     min_confidence: Option<f32>,
-    /// Score that a match needs; null where it goes by confidence.
+    /// Minimum score of a match; null if `min_confidence` is used.
     #[schema(minimum = -1, maximum = 1)]
     min_score: Option<f32>,
-    /// False while it goes by confidence and the library is too small to tell it: then it matches nothing.
+    /// False while the query needs a confidence but the library is too small to compute one; it then matches nothing.
     can_match: bool,
-    /// Whether it is asked.
+    /// Whether it is enabled.
     enabled: bool,
-    /// Why the model that runs cannot ask it.
+    /// Why the serving model cannot run it; null if it can.
     error: Option<AssetError>,
-    /// Where matches are told.
+    /// Webhook for matches.
     webhook: Option<WebhookView>,
-    /// The user's JSON object.
+    /// Your JSON object.
     #[schema(value_type = Object)]
     metadata: Value,
-    /// Assets that matched and are still there.
+    /// Number of matched assets that still exist.
     match_count: u64,
     /// RFC 3339, UTC.
     created_at: String,
@@ -165,22 +165,22 @@ impl StandingView {
 pub struct MatchView {
     /// Always `match`.
     object: &'static str,
-    /// Its id, also in what a webhook is told.
+    /// Id, also sent to the webhook.
     id: MatchId,
-    /// Asset.
+    /// Id of the asset.
     asset_id: AssetId,
-    /// Its name.
+    /// Name.
     asset_name: String,
     /// The best moment.
     #[serde(flatten)]
     best: Option<MatchedMoment>,
-    /// Space of the scores.
+    /// Embedding space of the scores.
     space: Space,
-    /// All moments that match, best first.
+    /// All matching moments, best first.
     moments: Vec<MatchedMoment>,
     /// The file.
     content_url: String,
-    /// When it matched: RFC 3339, UTC.
+    /// Time of the match: RFC 3339, UTC.
     matched_at: String,
 }
 
@@ -200,31 +200,31 @@ impl From<MatchRecord> for MatchView {
     }
 }
 
-/// What a match needs; `None` where neither is given.
+/// Threshold of a match; `None` if none is given.
 fn least_of(confidence: Option<f32>, score: Option<f32>) -> Result<Option<Least>, ApiError> {
     match (confidence, score) {
         (None, None) => Ok(None),
         (Some(_), Some(_)) => {
-            Err(ApiError::invalid("min_score", "give `min_confidence` or `min_score`, not both"))
+            Err(ApiError::invalid("min_score", "send either `min_confidence` or `min_score`, not both"))
         }
         (Some(least), None) if (0.0..=1.0).contains(&least) => Ok(Some(Least::Confidence(least))),
         (None, Some(least)) if (-1.0..=1.0).contains(&least) => Ok(Some(Least::Score(least))),
-        (Some(_), None) => Err(ApiError::invalid("min_confidence", "`min_confidence` is from 0 to 1")),
-        (None, Some(_)) => Err(ApiError::invalid("min_score", "`min_score` is from -1 to 1")),
+        (Some(_), None) => Err(ApiError::invalid("min_confidence", "`min_confidence` must be from 0 to 1")),
+        (None, Some(_)) => Err(ApiError::invalid("min_score", "`min_score` must be from -1 to 1")),
     }
 }
 
-/// Makes a standing query: whatever becomes searchable from now on is compared with it.
+/// Creates a standing query. Each asset that becomes searchable from now on is compared with it.
 #[utoipa::path(post, path = "/v1/standing-queries", operation_id = "create_standing_query",
     tag = "standing", request_body = StandingBody,
-    responses((status = 201, description = "Made; with the webhook's secret, if one was made", body = StandingView),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 201, description = "Created, with the webhook's secret if the server generated one", body = StandingView),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn create(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<StandingBody>,
 ) -> Result<Response, ApiError> {
     if body.targets.is_empty() {
-        return Err(ApiError::invalid("targets", "`targets` needs video, audio or both"));
+        return Err(ApiError::invalid("targets", "`targets` must name video, audio or both"));
     }
     let least = least_of(body.min_confidence, body.min_score)?.unwrap_or(Least::Confidence(MATCHES_FROM));
     let space = known_space(&state, body.space.as_deref())?;
@@ -270,18 +270,18 @@ fn named(error: LibraryError, params: &[String]) -> ApiError {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct StandingPage {
-    /// Standing queries a page, 1 to 1000; default 50.
+    /// Maximum number of standing queries per page, 1 to 1000; default 50.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
-    /// The last id of the page before.
+    /// Return entries after this id: the `next` of the previous page.
     after: Option<StandingId>,
 }
 
 /// Lists standing queries, newest first.
 #[utoipa::path(get, path = "/v1/standing-queries", operation_id = "list_standing_queries",
     tag = "standing", params(StandingPage),
-    responses((status = 200, description = "A page", body = List<StandingView>),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 200, description = "One page of results", body = List<StandingView>),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn list(
     State(state): State<AppState>,
     ApiQuery(query): ApiQuery<StandingPage>,
@@ -291,11 +291,11 @@ pub async fn list(
     Ok(Json(size.cut(read, |query| query.record.id).show(|query| StandingView::new(query, None))))
 }
 
-/// One standing query.
+/// Returns a standing query.
 #[utoipa::path(get, path = "/v1/standing-queries/{id}", operation_id = "get_standing_query",
     tag = "standing", params(("id" = StandingId, Path)),
     responses((status = 200, description = "The standing query", body = StandingView),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn get(
     State(state): State<AppState>,
     IdPath(id): IdPath<StandingId>,
@@ -303,12 +303,12 @@ pub async fn get(
     Ok(Json(StandingView::new(state.library.standing_query(id).await?, None)))
 }
 
-/// Pauses or enables a standing query, changes its name or its threshold.
+/// Pauses or enables a standing query, or changes its name or threshold.
 #[utoipa::path(patch, path = "/v1/standing-queries/{id}", operation_id = "change_standing_query",
     tag = "standing", params(("id" = StandingId, Path)),
     request_body = StandingChanges,
-    responses((status = 200, description = "The standing query as it then is", body = StandingView),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 200, description = "The updated standing query", body = StandingView),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn change(
     State(state): State<AppState>,
     IdPath(id): IdPath<StandingId>,
@@ -325,10 +325,10 @@ pub async fn change(
     Ok(Json(StandingView::new(query, None)))
 }
 
-/// Deletes a standing query with its matches and what was still to be told of them.
+/// Deletes a standing query, its matches and their pending webhooks.
 #[utoipa::path(delete, path = "/v1/standing-queries/{id}", operation_id = "delete_standing_query",
     tag = "standing", params(("id" = StandingId, Path)),
-    responses((status = 204, description = "Gone"), (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 204, description = "Deleted"), (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn delete(
     State(state): State<AppState>,
     IdPath(id): IdPath<StandingId>,
@@ -343,10 +343,10 @@ pub async fn delete(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct MatchPage {
-    /// Matches a page, 1 to 1000; default 50.
+    /// Maximum number of matches per page, 1 to 1000; default 50.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
-    /// The last id of the page before.
+    /// Return entries after this id: the `next` of the previous page.
     after: Option<MatchId>,
 }
 
@@ -354,8 +354,8 @@ pub struct MatchPage {
 #[utoipa::path(get, path = "/v1/standing-queries/{id}/matches", operation_id = "list_standing_query_matches",
     tag = "standing",
     params(("id" = StandingId, Path), MatchPage),
-    responses((status = 200, description = "A page", body = List<MatchView>),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 200, description = "One page of results", body = List<MatchView>),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn matches(
     State(state): State<AppState>,
     IdPath(id): IdPath<StandingId>,

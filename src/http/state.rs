@@ -35,7 +35,7 @@ pub struct Shared {
     pub models: Arc<Models>,
     /// How to serve.
     pub config: HttpConfig,
-    /// When the server came up.
+    /// When the server started.
     pub started: Instant,
     /// Who is taken on.
     pub admission: Arc<Admission>,

@@ -1,4 +1,4 @@
-//! Counts for people and for Prometheus.
+//! Statistics as JSON and for Prometheus.
 
 use std::collections::BTreeMap;
 
@@ -20,28 +20,28 @@ use crate::types::{Space, Track};
 /// One index.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct IndexView {
-    /// Track it serves.
+    /// Track of the index.
     track: Track,
-    /// Space it serves.
+    /// Embedding space of the index.
     space: Space,
-    /// Vectors in it.
+    /// Number of vectors in the index.
     vectors: usize,
-    /// How it searches.
+    /// Search engine of the index.
     engine: &'static str,
-    /// Memory it holds.
+    /// Memory in bytes.
     bytes: usize,
-    /// How much of the truth its searches find.
+    /// Measured recall.
     recall: RecallView,
 }
 
-/// How much of the truth the searches of an index find.
+/// Measured recall of an index.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RecallView {
-    /// `exact`: everything is compared, and nothing is left out; `graph`: measured on searches that were asked.
+    /// `exact`: every vector is compared, so nothing is missed; `graph`: recall is measured on actual searches.
     engine: &'static str,
-    /// Share of the true ten that was found; 1 where the engine is exact, null where nothing was measured yet.
+    /// Recall at 10; 1 if the engine is exact, null if not measured yet.
     at_10: Option<f64>,
-    /// Searches that the share is of: the last 256 at most, without a filter.
+    /// Number of searches measured: the last 256 at most, without a filter.
     probes: usize,
 }
 
@@ -95,32 +95,32 @@ impl JobCounts {
     }
 }
 
-/// Counts of a running server.
+/// Statistics of a running server.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Stats {
     /// Always `stats`.
     object: &'static str,
     /// Version of the server.
     version: &'static str,
-    /// Seconds since it came up.
+    /// Seconds since the server started.
     uptime_secs: f64,
-    /// Resident memory, bytes; 0 where it cannot be told.
+    /// Resident memory in bytes; 0 if unknown.
     resident_bytes: u64,
     /// Assets.
     assets: u64,
     /// Clips.
     clips: u64,
-    /// Seconds of media.
+    /// Duration of the media in seconds.
     media_secs: f64,
-    /// Clips that the library had when it was last measured what scores mean.
+    /// Number of clips in the library at the last calibration of confidence.
     calibrated_clips: usize,
-    /// Files queued or being indexed.
+    /// Number of files queued or being indexed.
     ingest_active: usize,
-    /// Uploads waiting among them.
+    /// Number of these that are waiting uploads.
     ingest_queued: usize,
-    /// Jobs in each state.
+    /// Number of jobs by state.
     jobs: JobCounts,
-    /// What is known to be damaged.
+    /// Known damage.
     damaged: DamageCounts,
     /// Indexes.
     indexes: Vec<IndexView>,
@@ -157,16 +157,16 @@ fn resident_bytes() -> u64 {
     kib.unwrap_or(0) << 10
 }
 
-/// Counts, index engines, memory.
+/// Returns counts, index engines and memory use.
 #[utoipa::path(get, path = "/v1/stats", operation_id = "get_stats", tag = "server",
-    responses((status = 200, description = "Counts", body = Stats)))]
+    responses((status = 200, description = "Statistics", body = Stats)))]
 pub async fn stats(State(state): State<AppState>) -> Result<Json<Stats>, ApiError> {
     Ok(Json(collect(&state).await?))
 }
 
-/// Metrics as Prometheus text.
+/// Returns metrics in the Prometheus text format.
 #[utoipa::path(get, path = "/metrics", operation_id = "get_metrics", tag = "server",
-    responses((status = 200, description = "Prometheus text", content_type = "text/plain")))]
+    responses((status = 200, description = "Metrics in the Prometheus text format", content_type = "text/plain")))]
 pub async fn prometheus(State(state): State<AppState>) -> Result<Response, ApiError> {
     let stats = collect(&state).await?;
     gauge!("triptych_assets").set(stats.assets as f64);

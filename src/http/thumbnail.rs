@@ -72,7 +72,7 @@ impl Kept {
         Arc::clone(&entry.cell)
     }
 
-    /// Counts a picture that was made. One that was forgotten meanwhile is nobody's.
+    /// Counts a picture that was made, unless it has been forgotten since.
     fn made(&mut self, key: Key, cell: &Cell, bytes: usize) {
         if let Some(entry) = self.cells.get_mut(&key).filter(|entry| Arc::ptr_eq(&entry.cell, cell)) {
             entry.bytes = bytes;
@@ -143,19 +143,19 @@ fn of_media(error: MediaError) -> LibraryError {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ThumbnailQuery {
-    /// Second of the video; default 0.
+    /// Position in the video, in seconds; default 0.
     at: Option<f64>,
-    /// Longer side in pixels, 16 to 1024; default 320.
+    /// Length of the longer side in pixels, 16 to 1024; default 320.
     #[param(minimum = 16, maximum = 1024)]
     size: Option<u32>,
 }
 
-/// A JPEG of one second of a video, or of a picture.
+/// Returns a JPEG thumbnail of a picture, or of a video at a given time.
 #[utoipa::path(get, path = "/v1/assets/{id}/thumbnail", operation_id = "get_asset_thumbnail",
     tag = "assets", params(("id" = AssetId, Path), ThumbnailQuery),
     responses((status = 200, description = "The picture", content_type = "image/jpeg"),
-        (status = 304, description = "The client has it already"),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+        (status = 304, description = "Not modified: the client's copy is current"),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn thumbnail(
     State(state): State<AppState>,
     IdPath(id): IdPath<AssetId>,
@@ -168,11 +168,11 @@ pub async fn thumbnail(
     }
     let at = query.at.unwrap_or(0.0);
     if !at.is_finite() || at < 0.0 {
-        return Err(ApiError::invalid("at", "`at` must be a second of the video, 0 or more"));
+        return Err(ApiError::invalid("at", "`at` must be a position in the video in seconds, 0 or more"));
     }
     let asset = state.library.store().asset(id).await?;
     if !has_picture(&asset) {
-        let message = "this asset has no picture (a sound, or not indexed yet)";
+        let message = "this asset has no picture: it is an audio file or is not indexed yet";
         return Err(ApiError::new(StatusCode::NOT_FOUND, "no_picture", message));
     }
     // Past the end is the end; the last frame begins a little before it.

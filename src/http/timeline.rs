@@ -20,43 +20,43 @@ use crate::types::{AssetId, Space, TimeSpan, Track};
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct TimelineQuery {
-    /// Words to look for.
+    /// Text to search for.
     q: String,
-    /// Tracks to look at: video (default), audio, or both with a comma between.
+    /// Tracks to score: `video` (the default), `audio` or `video,audio`.
     targets: Option<String>,
-    /// How two tracks make one score.
+    /// How the scores of two tracks are combined.
     #[serde(default)]
     #[param(inline)]
     fuse: Fuse,
-    /// Space to compare in; default: the finest that all sides share.
+    /// Embedding space to compare in; default: the finest space that the query and the tracks share.
     space: Option<String>,
-    /// Name or digest of a model; default: the one that serves.
+    /// Name or digest of a loaded model; default: the serving model.
     model: Option<String>,
 }
 
-/// One clip, scored.
+/// A clip and its score.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ScoredClip {
-    /// When.
+    /// Time span.
     #[serde(flatten)]
     span: TimeSpan,
-    /// Cosine, -1 to 1.
+    /// Cosine similarity from -1 to 1.
     score: f32,
-    /// Share of queries about something that is not in the library whose best answer scores less.
+    /// Confidence from 0 to 1: the share of unrelated queries whose best hit scores lower; null when unknown.
     confidence: Option<f32>,
-    /// Track that matched best.
+    /// Track with the best score.
     matched: Track,
-    /// Cosine of its own sound and picture; null where it lacks one of them.
+    /// Cosine similarity between the audio and video of the clip; null unless it has both.
     agreement: Option<f32>,
 }
 
-/// Neighbouring clips that answer together.
+/// Neighbouring clips that match, merged into one moment.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct MomentView {
-    /// From when to when.
+    /// Time span.
     #[serde(flatten)]
     span: TimeSpan,
-    /// Middle of its best clip.
+    /// Middle of its best clip, in seconds.
     peak_secs: f64,
     /// Score of its best clip.
     score: f32,
@@ -64,20 +64,20 @@ pub struct MomentView {
     confidence: Option<f32>,
 }
 
-/// Every clip of an asset, scored.
+/// Scores of all clips of an asset.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct TimelineView {
     /// Always `timeline`.
     object: &'static str,
-    /// Asset.
+    /// Id of the asset.
     asset_id: AssetId,
-    /// Space of the scores.
+    /// Embedding space of the scores.
     space: Space,
     /// Name of the model.
     model: String,
-    /// What clips from all over the library score for this query, their median; null for an empty library.
+    /// Median score of a sample of clips from the whole library for this query; null if the library is empty.
     usual_score: Option<f32>,
-    /// Clips in the order of time.
+    /// Clips in time order.
     data: Vec<ScoredClip>,
     /// Moments, best first.
     moments: Vec<MomentView>,
@@ -124,16 +124,16 @@ fn targets_of(names: Option<&str>) -> Result<Vec<Track>, ApiError> {
     let track = |name: &str| match name.trim() {
         "video" => Ok(Track::Video),
         "audio" => Ok(Track::Audio),
-        _ => Err(ApiError::invalid("targets", "`targets` is video, audio or video,audio")),
+        _ => Err(ApiError::invalid("targets", "`targets` must be video, audio or video,audio")),
     };
     names.unwrap_or("video").split(',').map(track).collect()
 }
 
-/// Scores every clip of an asset for a text.
+/// Scores each clip of an asset against a text.
 #[utoipa::path(get, path = "/v1/assets/{id}/timeline", operation_id = "get_asset_timeline",
     tag = "search", params(("id" = AssetId, Path), TimelineQuery),
-    responses((status = 200, description = "Every clip, scored", body = TimelineView),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 200, description = "The score of each clip", body = TimelineView),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn by_text(
     State(state): State<AppState>,
     IdPath(id): IdPath<AssetId>,
@@ -149,12 +149,13 @@ pub async fn by_text(
     answer(&state, id, request, embedded.timing).await
 }
 
-/// Scores every clip of an asset for any query; of the search, `query`, `targets`, `fuse` and `space` count.
+/// Scores each clip of an asset against any query. Only `query`, `targets`, `fuse` and `space` of the search are
+/// used.
 #[utoipa::path(post, path = "/v1/assets/{id}/timeline", operation_id = "query_asset_timeline",
     tag = "search", params(("id" = AssetId, Path)),
     request_body(content((SearchBody = "application/json"), (SearchForm = "multipart/form-data"))),
-    responses((status = 200, description = "Every clip, scored", body = TimelineView),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 200, description = "The score of each clip", body = TimelineView),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn by_query(
     State(state): State<AppState>,
     IdPath(id): IdPath<AssetId>,

@@ -6,14 +6,14 @@ use utoipa::ToSchema;
 use crate::store::{AssetRecord, AssetState, Damage};
 use crate::types::{AssetId, AssetKind, TimeSpan, Track, TrackInfo, rfc3339_millis};
 
-/// A page of a list.
+/// One page of a list.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct List<T> {
     /// Always `list`.
     pub object: &'static str,
-    /// This page.
+    /// The entries of this page.
     pub data: Vec<T>,
-    /// Give it as `after` for the next page; null at the end.
+    /// Value of `after` for the next page; null on the last page.
     pub next: Option<String>,
 }
 
@@ -24,45 +24,45 @@ impl<T> List<T> {
     }
 }
 
-/// Why an asset failed, or why only a part of it could be read.
+/// Why an asset failed, or why only part of it could be read.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AssetError {
-    /// Stable snake_case code.
+    /// Stable error code in snake_case.
     pub code: String,
-    /// A sentence.
+    /// Human-readable message.
     pub message: String,
 }
 
 /// One time window of an asset.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ClipView {
-    /// When.
+    /// Time span.
     #[serde(flatten)]
     pub span: TimeSpan,
-    /// Tracks that have vectors there.
+    /// Tracks with vectors in this clip.
     pub tracks: Vec<Track>,
 }
 
-/// One video, sound or picture file.
+/// A video, audio or image file in the library.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AssetView {
     /// Always `asset`.
     pub object: &'static str,
-    /// Its id.
+    /// Id.
     pub id: AssetId,
-    /// Name shown to people.
+    /// Display name.
     pub name: String,
-    /// What it is; null until known.
+    /// Kind of file; null while unknown.
     pub kind: Option<AssetKind>,
     /// State.
     pub state: AssetState,
-    /// Why it failed, or why only a part of it could be read.
+    /// Why it failed, or why only part of it could be read; null otherwise.
     pub error: Option<AssetError>,
-    /// Seconds; 0 for a picture, and until known.
+    /// Duration in seconds; 0 for a picture, or while unknown.
     pub duration_secs: f64,
-    /// Pixels; 0 without a picture.
+    /// In pixels; 0 without a video track.
     pub width: u32,
-    /// Pixels; 0 without a picture.
+    /// In pixels; 0 without a video track.
     pub height: u32,
     /// Bytes.
     pub size_bytes: u64,
@@ -70,26 +70,26 @@ pub struct AssetView {
     pub sha256: String,
     /// Number of clips.
     pub clip_count: u64,
-    /// What is known to be wrong with it: its file is `missing` or `changed`, or its `metadata` cannot be read.
+    /// Known damage: the file is `missing` or has `changed`, or the `metadata` cannot be read; null if none is known.
     pub damage: Option<Damage>,
-    /// The tracks of its file, and which of them were used; empty until known, and of a picture.
+    /// Tracks of the file and whether they are used; empty for a picture, or while unknown.
     pub tracks: Vec<TrackInfo>,
-    /// The picture track that was chosen when it was added; null where the server chose.
+    /// Index of the video track chosen when the asset was added; null if the server chose.
     pub video_track: Option<u16>,
-    /// The sound track that was chosen.
+    /// Index of the audio track chosen when the asset was added; null if the server chose.
     pub audio_track: Option<u16>,
-    /// The user's JSON object.
+    /// Your JSON object.
     #[schema(value_type = Object)]
     pub metadata: serde_json::Value,
     /// RFC 3339, UTC.
     pub created_at: String,
     /// RFC 3339, UTC.
     pub updated_at: String,
-    /// Where the file itself is.
+    /// Path of the file's contents in this API.
     pub content_url: String,
-    /// Where a picture of it is; null without one.
+    /// Path of its thumbnail in this API; null if it has no picture.
     pub thumbnail_url: Option<String>,
-    /// Its clips in time order, when asked for.
+    /// Clips in time order; only with `clips=true`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clips: Option<Vec<ClipView>>,
 }

@@ -27,24 +27,24 @@ const MAX_POLL_SECS: u64 = 86_400;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WatchBody {
-    /// Absolute path of a folder beneath an allowed root.
+    /// Absolute path of a folder in an allowed folder.
     path: String,
-    /// Also the folders in it; default true.
+    /// Whether to include subfolders; default true.
     recursive: Option<bool>,
-    /// Only files that match one of these globs; without any, files with a name of media. `*` stays within a
-    /// name, `**` crosses folders; a glob without `/` is looked for in every folder; case does not matter.
+    /// Index only files that match one of these globs; default: files with a media extension. `*` matches within a
+    /// name, `**` across folders; a glob without `/` matches names in every folder. Case is ignored.
     #[serde(default)]
     include: Vec<String>,
-    /// No files that match one of these globs.
+    /// Skip files that match one of these globs.
     #[serde(default)]
     exclude: Vec<String>,
-    /// Any JSON object, given to every asset.
+    /// Any JSON object, copied to each asset.
     #[schema(value_type = Option<Object>)]
     metadata: Option<Value>,
-    /// Seconds from one look to the next, 1 to 86400; default 30.
+    /// Seconds between two scans, 1 to 86400; default 30.
     #[schema(minimum = 1, maximum = 86400)]
     poll_secs: Option<u64>,
-    /// Whether the assets of files that are gone go too; default false.
+    /// Whether to delete the assets of files that no longer exist; default false.
     #[serde(default)]
     delete_missing: bool,
 }
@@ -68,27 +68,27 @@ pub fn default_watch(path: String) -> WatchSpec {
 pub struct WatchView {
     /// Always `watch`.
     pub object: &'static str,
-    /// Its id.
+    /// Id.
     pub id: WatchId,
-    /// The folder, with every link resolved.
+    /// Path of the folder, with all symbolic links resolved.
     pub path: String,
-    /// Also the folders in it.
+    /// Whether subfolders are included.
     pub recursive: bool,
-    /// Only files that match one of these globs.
+    /// Only files that match one of these globs are indexed.
     pub include: Vec<String>,
-    /// No files that match one of these.
+    /// Files that match one of these globs are skipped.
     pub exclude: Vec<String>,
-    /// The user's JSON object, given to every asset.
+    /// Your JSON object, copied to each asset.
     pub metadata: Value,
-    /// Seconds from one look to the next.
+    /// Seconds between two scans.
     pub poll_secs: u64,
-    /// Whether the assets of files that are gone go too.
+    /// Whether to delete the assets of files that no longer exist.
     pub delete_missing: bool,
-    /// Files seen at the last look.
+    /// Number of files found by the last scan.
     pub files: u64,
-    /// The newest job it made; the next one waits for its end.
+    /// Id of its newest job; the next job starts only after it ends.
     pub job_id: Option<JobId>,
-    /// Why the last look saw nothing, or not all.
+    /// Why the last scan failed or was incomplete; null otherwise.
     pub error: Option<WorkError>,
     /// RFC 3339, UTC.
     pub created_at: String,
@@ -115,11 +115,11 @@ impl From<WatchRecord> for WatchView {
     }
 }
 
-/// Watches a folder: new and changed files in it are indexed once they have stopped growing.
+/// Watches a folder: new and changed files are indexed once they stop growing.
 #[utoipa::path(post, path = "/v1/watches", operation_id = "create_watch",
     tag = "jobs", request_body = WatchBody,
-    responses((status = 201, description = "Watched; see the Location header", body = WatchView),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 201, description = "Watch created; see the Location header", body = WatchView),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn create(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<WatchBody>,
@@ -146,18 +146,18 @@ pub async fn create(
 
 /// Lists all watched folders.
 #[utoipa::path(get, path = "/v1/watches", operation_id = "list_watches", tag = "jobs",
-    responses((status = 200, description = "Newest first", body = List<WatchView>),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 200, description = "The list, newest first", body = List<WatchView>),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn list(State(state): State<AppState>) -> Result<Json<List<WatchView>>, ApiError> {
     let watches = state.library.store().list_watches().await?;
     Ok(Json(List::new(watches.into_iter().map(WatchView::from).collect(), None)))
 }
 
-/// One watched folder.
+/// Returns a watched folder.
 #[utoipa::path(get, path = "/v1/watches/{id}", operation_id = "get_watch",
     tag = "jobs", params(("id" = WatchId, Path)),
     responses((status = 200, description = "The watch", body = WatchView),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn get(
     State(state): State<AppState>,
     IdPath(id): IdPath<WatchId>,
@@ -165,10 +165,10 @@ pub async fn get(
     Ok(Json(state.library.store().watch(id).await?.into()))
 }
 
-/// Stops watching a folder. What was indexed stays, and so does a job that runs.
+/// Stops watching a folder. Indexed assets stay, and a running job continues.
 #[utoipa::path(delete, path = "/v1/watches/{id}", operation_id = "delete_watch",
     tag = "jobs", params(("id" = WatchId, Path)),
-    responses((status = 204, description = "Gone"), (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 204, description = "Deleted"), (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn delete(
     State(state): State<AppState>,
     IdPath(id): IdPath<WatchId>,

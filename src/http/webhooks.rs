@@ -14,13 +14,13 @@ use crate::library::{WebhookGiven, WebhookRequest};
 use crate::store::{DeliveryRecord, DeliveryState};
 use crate::types::{DeliveryId, rfc3339_millis};
 
-/// Where to tell it.
+/// A webhook.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WebhookBody {
-    /// `http://` or `https://`, of a host that the server may call.
+    /// `http://` or `https://` URL on an allowed host.
     url: String,
-    /// `whsec_` and 24 to 64 bytes in base64; left out, one is made and shown once.
+    /// `whsec_` followed by 24 to 64 bytes in base64; if left out, the server generates one and shows it once.
     secret: Option<String>,
 }
 
@@ -37,12 +37,12 @@ impl From<WebhookBody> for WebhookRequest {
     }
 }
 
-/// Where it is told.
+/// The webhook.
 #[derive(Serialize, ToSchema)]
 pub struct WebhookView {
     /// The URL.
     pub url: String,
-    /// The secret that was made: shown this once, in the answer to the request that made it.
+    /// The generated secret; shown only in the answer to the request that created it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,
 }
@@ -58,27 +58,27 @@ impl From<WebhookGiven> for WebhookView {
 pub struct DeliveryView {
     /// Always `delivery`.
     object: &'static str,
-    /// Its id, sent as `webhook-id` with every attempt.
+    /// Id, sent as `webhook-id` with each attempt.
     id: DeliveryId,
     /// `job.done`, `job.failed`, `job.cancelled` or `query.matched`.
     event: String,
-    /// The job or standing query that it tells of.
+    /// Id of the job or standing query that it reports on.
     owner: String,
-    /// Where to.
+    /// URL of the receiver.
     url: String,
     /// State.
     state: DeliveryState,
-    /// Attempts so far.
+    /// Number of attempts so far.
     attempts: u32,
-    /// What the receiver answered last; null where it did not.
+    /// HTTP status of the receiver's last answer; null if there was none.
     last_status: Option<u16>,
-    /// Why it was not taken.
+    /// Why the last attempt failed.
     last_error: Option<String>,
-    /// RFC 3339, UTC; null unless it is pending.
+    /// RFC 3339, UTC; null unless pending.
     next_attempt_at: Option<String>,
     /// RFC 3339, UTC.
     created_at: String,
-    /// RFC 3339, UTC; null while it is pending.
+    /// RFC 3339, UTC; null while pending.
     ended_at: Option<String>,
 }
 
@@ -107,21 +107,21 @@ impl From<DeliveryRecord> for DeliveryView {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct DeliveriesQuery {
-    /// Only these.
+    /// Return only deliveries in this state.
     #[param(inline)]
     state: Option<DeliveryState>,
-    /// Deliveries a page, 1 to 1000; default 50.
+    /// Maximum number of deliveries per page, 1 to 1000; default 50.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
-    /// The last id of the page before.
+    /// Return entries after this id: the `next` of the previous page.
     after: Option<DeliveryId>,
 }
 
-/// Lists what was sent to webhooks, is to be sent or could not be, newest first, of the last thirty days.
+/// Lists the pending, delivered and failed webhook deliveries of the last 30 days, newest first.
 #[utoipa::path(get, path = "/v1/webhooks/deliveries", operation_id = "list_webhook_deliveries",
     tag = "webhooks", params(DeliveriesQuery),
-    responses((status = 200, description = "A page", body = List<DeliveryView>),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 200, description = "One page of results", body = List<DeliveryView>),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn deliveries(
     State(state): State<AppState>,
     ApiQuery(query): ApiQuery<DeliveriesQuery>,
@@ -131,11 +131,11 @@ pub async fn deliveries(
     Ok(Json(size.cut(read, |delivery| delivery.id).show(DeliveryView::from)))
 }
 
-/// Sends a delivery once more, whatever became of it, under the same id.
+/// Sends a delivery again under the same id, even if it succeeded before.
 #[utoipa::path(post, path = "/v1/webhooks/deliveries/{id}/retry", operation_id = "retry_webhook_delivery",
     tag = "webhooks", params(("id" = DeliveryId, Path)),
-    responses((status = 200, description = "The delivery as it then is", body = DeliveryView),
-        (status = "4XX", description = "Refused", body = ErrorBody)))]
+    responses((status = 200, description = "The updated delivery", body = DeliveryView),
+        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn retry(
     State(state): State<AppState>,
     IdPath(id): IdPath<DeliveryId>,

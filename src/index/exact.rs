@@ -140,7 +140,7 @@ impl TopK {
         }
     }
 
-    /// Best first.
+    /// Hits, best first.
     #[must_use]
     pub fn into_sorted(self) -> Vec<Neighbour> {
         self.worst_first.into_sorted_vec().into_iter().map(|ranked| ranked.0).collect()

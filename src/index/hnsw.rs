@@ -64,7 +64,7 @@ fn write_node(codes: &[i8], node: &mut Vec<i8>) {
 /// Why there is no graph.
 #[derive(Debug, PartialEq, Eq)]
 pub enum NoGraph {
-    /// Asked to stop.
+    /// Told to stop.
     Stopped,
     /// Too many points cannot be reached: this many of that many.
     Useless(usize, usize),

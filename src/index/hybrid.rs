@@ -122,7 +122,7 @@ impl HybridIndex {
         }
     }
 
-    /// Slots in a graph's stead: (scanned beside it as unreachable, scanned as new).
+    /// Slots that are scanned instead of searched in the graph: (unreachable in it, newer than it).
     #[must_use]
     pub fn scanned_beside_graph(&self) -> (usize, usize) {
         self.shared
@@ -348,7 +348,7 @@ impl Shared {
             .name("triptych-graph".into())
             .spawn(move || shared.build(&view))
             .inspect_err(
-                |error| tracing::error!(%error, "no thread to build a search graph; scanning instead"),
+                |error| tracing::error!(%error, "could not start a thread to build a search graph; scanning instead"),
             );
         if spawned.is_err() {
             self.end_build();
@@ -360,7 +360,7 @@ impl Shared {
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = rustix::process::nice(10) {
-            tracing::debug!(%error, "the graph builder keeps its normal priority");
+            tracing::debug!(%error, "could not lower the priority of the graph builder");
         }
         // hnsw_rs asserts on its own invariants; the scan goes on without it.
         let built = std::panic::catch_unwind(|| {
@@ -377,7 +377,11 @@ impl Shared {
             }
             Ok(Err(NoGraph::Stopped)) => None,
             Ok(Err(NoGraph::Useless(lost, of))) => {
-                tracing::warn!(lost, of, "too many vectors cannot be reached in a graph; scanning instead");
+                tracing::warn!(
+                    lost,
+                    of,
+                    "too many vectors are unreachable in the search graph; scanning instead"
+                );
                 self.write(|state| state.useless_at = view.live);
                 None
             }

@@ -22,7 +22,7 @@ pub fn flat(lines: &[Line]) -> &[i8] {
     }
 }
 
-/// Query, rows, number of the first row, rows asked for, their dot products.
+/// Query, rows, number of the first row, requested rows, their dot products.
 type DotPicked = fn(&[i8], &[i8], u32, &[u32], &mut [i32]);
 
 /// The kernels of one instruction set.

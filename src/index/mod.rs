@@ -22,7 +22,7 @@ use crate::types::{ClipId, Embedding, Space, Track};
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
     /// The query has another length.
-    #[error("query vector has {got} values, this index holds {want}")]
+    #[error("expected a query vector of {want} values, got {got}")]
     BadLength {
         /// Length found.
         got: usize,
@@ -36,7 +36,7 @@ pub enum IndexError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A snapshot could not be written.
-    #[error("snapshot failed: {0}")]
+    #[error("could not save or read the index: {0}")]
     Snapshot(String),
 }
 
@@ -53,7 +53,7 @@ impl IndexError {
     }
 }
 
-/// How to search.
+/// Search options.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SearchParams {
     /// Breadth of the graph search; None: chosen from k.

@@ -38,7 +38,7 @@ impl Window {
         self.0.push_back(probed);
     }
 
-    /// The scan is exact whatever was probed before.
+    /// The scan is exact, regardless of earlier probes.
     pub fn recall(&self, exact: bool) -> Recall {
         let (mut found, mut wanted) = (0, 0);
         for probed in &self.0 {

@@ -78,7 +78,7 @@ impl IndexSet {
     ) -> Result<Self, IndexError> {
         if let Err(error) = std::fs::create_dir_all(dir) {
             // Only a cache lies there, and whoever writes it tries again.
-            tracing::warn!(%error, "the folder of the index snapshots could not be made");
+            tracing::warn!(%error, "could not create the folder for saved indexes");
         }
         let sequence = store.sequence().await?;
         let opened = members.iter().map(|(track, space, dim)| async move {
@@ -126,7 +126,7 @@ impl IndexSet {
         }
     }
 
-    /// A clip's vectors have been stored anew.
+    /// A clip's vectors were replaced.
     pub fn mended(&self, clip: ClipId) {
         for member in &self.members {
             lock(&member.damaged).retain(|damaged| *damaged != clip);
@@ -253,7 +253,10 @@ impl IndexSet {
             *lock(&self.saved_sequence) = Some(sequence);
             return Ok(());
         }
-        Err(IndexError::Snapshot("the library kept changing; it will be read from the store at start".into()))
+        Err(IndexError::Snapshot(
+            "the library kept changing, so its index was not saved; the next start reads it from the store"
+                .into(),
+        ))
     }
 
     /// The store's sequence and the views of all indexes, if these hold what the store holds: a
@@ -301,7 +304,7 @@ impl IndexSet {
         }
     }
 
-    /// As [`compact`](Self::compact), where there is much to give back.
+    /// As [`compact`](Self::compact), if there is much to free.
     pub fn compact_if_due(&self) {
         for member in &self.members {
             member.index.compact_if_due();
@@ -364,7 +367,7 @@ async fn rebuild(
         damaged.extend(wrong);
     }
     if !damaged.is_empty() {
-        tracing::error!(count = damaged.len(), ?track, %space, "stored vectors are damaged and left out");
+        tracing::error!(count = damaged.len(), ?track, %space, "left out damaged vectors");
     }
     Ok((rows, damaged))
 }

@@ -53,7 +53,7 @@ fn globs(patterns: &[String]) -> Result<GlobSet, String> {
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
     /// More files than one job takes.
-    #[error("more than {0} files")]
+    #[error("expected at most {0} files")]
     TooMany(usize),
     /// Input/output.
     #[error(transparent)]
@@ -63,9 +63,9 @@ pub enum ListError {
 /// Why a file is left out: a stable code and a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {
-    /// Stable snake_case code.
+    /// Stable error code in snake_case.
     pub code: &'static str,
-    /// A sentence.
+    /// Human-readable message.
     pub reason: String,
 }
 
@@ -79,7 +79,7 @@ impl LeftOut {
             io::ErrorKind::PermissionDenied => {
                 Self::new("path_unreadable", "it cannot be read: this server has no permission to")
             }
-            io::ErrorKind::NotFound => Self::new("path_missing", "it was gone before it could be read"),
+            io::ErrorKind::NotFound => Self::new("path_missing", "it was removed before it could be read"),
             _ => Self::new("io", "it could not be read"),
         }
     }
@@ -87,22 +87,19 @@ impl LeftOut {
     /// Neither its name nor its first bytes call it media.
     #[must_use]
     pub fn not_media() -> Self {
-        Self::new(
-            "not_media",
-            "neither its name nor its first bytes are those of a video, a sound or a picture",
-        )
+        Self::new("not_media", "neither its name nor its first bytes match a video, audio or image file")
     }
 
     /// A name with a dot before it.
     #[must_use]
     pub fn hidden() -> Self {
-        Self::new("hidden", "its name begins with a dot")
+        Self::new("hidden", "hidden file: its name begins with a dot")
     }
 
     /// The name says that somebody is still writing it.
     #[must_use]
     pub fn unfinished() -> Self {
-        Self::new("unfinished", "its name is that of a file that is still being written or downloaded")
+        Self::new("unfinished", "its name marks a file that is still being written or downloaded")
     }
 }
 
@@ -199,7 +196,7 @@ fn walk(
             Ok(entries) => entries,
             // One unreadable folder in a big tree must not stop the rest.
             Err(error) if folder != root => {
-                tracing::warn!(folder = ?folder, %error, "a folder could not be read and is left out");
+                tracing::warn!(folder = ?folder, %error, "skipped a folder that could not be read");
                 whole = false;
                 each(&folder, Met::Folder(LeftOut::of_io(&error)))?;
                 continue;
@@ -219,7 +216,7 @@ fn walk(
                 folders.push(path);
             } else if kind.is_symlink() && path.is_dir() {
                 let left_out =
-                    LeftOut::new("link_to_folder", "it is a link to a folder, which is not followed");
+                    LeftOut::new("link_to_folder", "it is a link to a folder; such links are not followed");
                 each(&path, Met::Folder(left_out))?;
             } else {
                 each(&path, Met::File { link: kind.is_symlink() })?;
@@ -262,7 +259,7 @@ pub fn list_seen(
         // Of what lies outside only the link itself is looked at.
         let outside = link && !path.canonicalize().is_ok_and(|real| inside(&real));
         let meta = if outside { fs::symlink_metadata(path) } else { fs::metadata(path) };
-        // What went away meanwhile was not seen.
+        // Files removed during the listing were not seen.
         if let Some(meta) = meta.ok().filter(|meta| meta.is_file() || meta.is_symlink()) {
             found.push(SeenFile { path: escaped(path), size_bytes: meta.len(), mtime_ns: mtime_ns(&meta) });
         }
@@ -299,7 +296,7 @@ fn examine(path: &Path, link: bool, inside: &impl Fn(&Path) -> bool) -> Result<(
     }
     let real = path.canonicalize().map_err(|error| LeftOut::of_io(&error))?;
     if !inside(&real) {
-        return Err(LeftOut::new("path_not_allowed", "it is a link that leads out of the allowed folders"));
+        return Err(LeftOut::new("path_not_allowed", "it is a link to a file outside the allowed folders"));
     }
     if !real.metadata().map_err(|error| LeftOut::of_io(&error))?.is_file() {
         return Err(LeftOut::new("path_kind", "it is not a regular file"));

@@ -17,19 +17,19 @@ const MAX_LINE_BYTES: usize = 256 << 10;
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ManifestItem {
-    /// The file; in a manifest, a relative path is relative to the manifest's folder.
+    /// Path of the file; in a manifest, relative paths start at the manifest's folder.
     pub path: Option<String>,
-    /// Where the file is to be fetched from: http or https, a host that this server may ask.
+    /// `http://` or `https://` URL on an allowed host.
     pub url: Option<String>,
-    /// Name shown to people; default: the file's.
+    /// Display name; default: the file's name.
     pub name: Option<String>,
-    /// Any JSON object; its keys win over those of the job's metadata.
+    /// Any JSON object; its keys take precedence over the job's metadata.
     #[schema(value_type = Option<Object>)]
     #[serde(default)]
     pub metadata: Map<String, Value>,
-    /// Index of the picture track to read, as the asset lists them; default: the server chooses.
+    /// Index of the video track to read, as listed in the asset's tracks; default: chosen by the server.
     pub video_track: Option<u16>,
-    /// Index of the sound track to read.
+    /// Index of the audio track to read, as listed in the asset's tracks; default: chosen by the server.
     pub audio_track: Option<u16>,
 }
 
@@ -48,14 +48,14 @@ impl ManifestItem {
         match (self.path.as_deref(), self.url.as_deref()) {
             (Some(""), None) => Err("`path` is empty"),
             (None, Some(url)) if !matches!(Place::of(url), Place::Url(_)) => {
-                Err("`url` has to begin with http:// or https://")
+                Err("`url` must begin with http:// or https://")
             }
             (Some(path), None) if !matches!(Place::of(path), Place::Path(_)) => {
-                Err("a URL goes into `url`, not into `path`")
+                Err("`path` must be a path; put a URL into `url`")
             }
             (Some(_), None) | (None, Some(_)) => Ok(()),
-            (Some(_), Some(_)) => Err("it has both `path` and `url`"),
-            (None, None) => Err("it has neither `path` nor `url`"),
+            (Some(_), Some(_)) => Err("expected either `path` or `url`, got both"),
+            (None, None) => Err("expected `path` or `url`, got neither"),
         }
     }
 }
@@ -64,7 +64,7 @@ impl ManifestItem {
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// More files than one job takes.
-    #[error("more than {0} files")]
+    #[error("expected at most {0} files")]
     TooMany(usize),
     /// A line that is not an item.
     #[error("line {line}: {reason}")]
@@ -100,7 +100,7 @@ pub fn read_manifest(
             break;
         }
         if text.len() > MAX_LINE_BYTES {
-            return Err(refused(format!("it is longer than {MAX_LINE_BYTES} bytes")));
+            return Err(refused(format!("expected at most {MAX_LINE_BYTES} bytes in a line")));
         }
         // Editors on Windows put a mark before the first line.
         let line_text = if line == 1 { text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text) } else { &text };
@@ -115,7 +115,8 @@ pub fn read_manifest(
         }
         if let Some(path) = item.path.as_mut().filter(|path| !Path::new(path.as_str()).is_absolute()) {
             let joined = folder.join(&*path);
-            let joined = joined.to_str().ok_or_else(|| refused("its folder's name is not UTF-8".into()))?;
+            let joined =
+                joined.to_str().ok_or_else(|| refused("the name of its folder is not UTF-8".into()))?;
             *path = joined.to_owned();
         }
         items.push(item);
@@ -156,17 +157,20 @@ mod tests {
             ("{\"path\":\"a\",\"meta\":{}}", "line 1: unknown field `meta`"),
             ("{\"path\":\"a\",\"metadata\":[]}", "line 1: invalid type"),
             ("\n\n{\"path\":\"\"}", "line 3: `path` is empty"),
-            ("{}", "line 1: it has neither `path` nor `url`"),
-            ("{\"path\":\"a\",\"url\":\"http://a/b\"}", "line 1: it has both `path` and `url`"),
-            ("{\"url\":\"a/b.mp4\"}", "line 1: `url` has to begin with"),
-            ("{\"path\":\"HTTPS://a/b.mp4\"}", "line 1: a URL goes into `url`"),
-            ("{\"path\":\"a\"}\n{\"path\":\"b\"}\n{\"path\":\"c\"}\n{\"path\":\"d\"}", "more than 3 files"),
+            ("{}", "line 1: expected `path` or `url`, got neither"),
+            ("{\"path\":\"a\",\"url\":\"http://a/b\"}", "line 1: expected either `path` or `url`, got both"),
+            ("{\"url\":\"a/b.mp4\"}", "line 1: `url` must begin with"),
+            ("{\"path\":\"HTTPS://a/b.mp4\"}", "line 1: `path` must be a path"),
+            (
+                "{\"path\":\"a\"}\n{\"path\":\"b\"}\n{\"path\":\"c\"}\n{\"path\":\"d\"}",
+                "expected at most 3 files",
+            ),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.starts_with(says), "{text}: {error}");
         }
         let long = format!("{{\"path\":\"{}\"}}", "x".repeat(MAX_LINE_BYTES));
-        assert!(read(&long).unwrap_err().contains("longer than"));
+        assert!(read(&long).unwrap_err().contains("expected at most"));
         assert!(read_manifest(&b"{\"path\":\"\xff\"}"[..], Path::new("/m"), 3).is_err());
     }
 }

@@ -19,9 +19,9 @@ use crate::types::{AssetId, JobId, rfc3339_millis};
 /// Why a job or an item failed.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct WorkError {
-    /// Stable snake_case code.
+    /// Stable error code in snake_case.
     pub code: String,
-    /// A sentence.
+    /// Human-readable message.
     pub message: String,
 }
 
@@ -47,47 +47,47 @@ impl Baseline {
     }
 }
 
-/// A job as the API and the command line show it.
+/// A job.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct JobView {
     /// Always `job`.
     pub object: &'static str,
-    /// Its id.
+    /// Id.
     pub id: JobId,
-    /// Kind of job, e.g. `index`.
+    /// Kind of job, such as `index`.
     #[serde(rename = "type")]
     pub kind: String,
     /// State.
     pub state: WorkState,
-    /// The folder, file or manifest it was started with; null for a list of files.
+    /// Path of the folder, file or manifest; null for a list of files.
     pub path: Option<String>,
-    /// The user's JSON object, given to every asset.
+    /// Your JSON object, copied to each asset.
     pub metadata: serde_json::Value,
-    /// Items in all.
+    /// Total number of items.
     pub items_total: u64,
-    /// Items done.
+    /// Number of items indexed.
     pub items_done: u64,
-    /// Items failed.
+    /// Number of items that failed.
     pub items_failed: u64,
-    /// Items left out: no media, or not to be read; each says why.
+    /// Number of items skipped because they are not media or cannot be read; each item gives the reason.
     pub items_skipped: u64,
-    /// Items done of which only a part could be read; each says why.
+    /// Number of items that could be read only in part; each item gives the reason.
     pub items_partial: u64,
-    /// Clips made so far.
+    /// Number of clips indexed so far.
     pub clips: u64,
     /// Seconds of media indexed so far.
     pub media_secs: f64,
-    /// Hours of media indexed per hour of running.
+    /// Hours of media indexed per hour of run time.
     pub hours_of_media_per_hour: f64,
-    /// Seconds to the end, when it can be told.
+    /// Estimated seconds until the job ends; null when unknown.
     pub eta_secs: Option<f64>,
-    /// Why it failed.
+    /// Why it failed; null otherwise.
     pub error: Option<WorkError>,
     /// RFC 3339, UTC.
     pub created_at: String,
-    /// RFC 3339, UTC; null until started.
+    /// RFC 3339, UTC; null until it starts.
     pub started_at: Option<String>,
-    /// RFC 3339, UTC; null until ended.
+    /// RFC 3339, UTC; null until it ends.
     pub ended_at: Option<String>,
 }
 
@@ -149,26 +149,26 @@ impl JobView {
     }
 }
 
-/// One item of a job as the API shows it.
+/// An item of a job.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ItemView {
-    /// Position in the job, from 0.
+    /// Position in the job, counted from 0.
     pub seq: i64,
     /// The file.
     pub path: String,
     /// State.
     pub state: WorkState,
-    /// The asset it became.
+    /// Id of the asset; null until there is one.
     pub asset_id: Option<AssetId>,
-    /// Clips made.
+    /// Number of clips indexed.
     pub clips: u64,
-    /// Seconds of media.
+    /// Duration of the media in seconds.
     pub media_secs: f64,
-    /// Why it failed or was left out, why only a part could be read, or why it is tried again.
+    /// Why it failed or was skipped, why only part of it could be read, or why it is retried; null otherwise.
     pub error: Option<WorkError>,
-    /// How often it was tried and put off.
+    /// Number of attempts that were postponed.
     pub attempts: u32,
-    /// When it is tried again: RFC 3339, UTC; null unless it was put off.
+    /// Time of the next attempt: RFC 3339, UTC; null unless it was postponed.
     pub next_attempt_at: Option<String>,
 }
 

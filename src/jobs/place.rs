@@ -30,7 +30,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// The last name in it, as people read it.
+    /// The last name in it, for display.
     #[must_use]
     pub fn name(self) -> String {
         match self {

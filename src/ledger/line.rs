@@ -25,24 +25,24 @@ pub enum Entry {
     Put(AssetEntry),
     /// An asset was deleted.
     Gone {
-        /// Which.
+        /// Id of the asset.
         id: AssetId,
         /// Its file beneath `uploads/`, if the bytes were our own copy.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         upload: Option<String>,
     },
-    /// Something that people set up was made, changed or removed.
+    /// A user setting was created, changed or removed.
     Work {
         /// What kind of thing.
         kind: WorkKind,
-        /// Its id.
+        /// Id.
         id: String,
         /// Whether it is there from now on.
         exists: bool,
     },
 }
 
-/// What people set up besides assets.
+/// User settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkKind {
@@ -59,7 +59,7 @@ pub enum WorkKind {
 /// What is needed to index an asset again from its bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AssetEntry {
-    /// Its id.
+    /// Id.
     pub id: AssetId,
     /// Content SHA-256, lower-case hex.
     pub sha256: String,
@@ -71,9 +71,9 @@ pub struct AssetEntry {
     /// Where the user's file is, if the bytes are not our own copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Name shown to people.
+    /// Display name.
     pub name: String,
-    /// The user's JSON object.
+    /// Your JSON object.
     pub metadata: Value,
     /// Unix milliseconds.
     pub created_unix_ms: i64,
@@ -124,7 +124,7 @@ pub(super) fn decode(line: &[u8]) -> io::Result<Option<(i64, Entry)>> {
         Err(_) => return Ok(None),
     };
     let newer = || {
-        let text = "a newer version of triptych wrote this ledger; start that version";
+        let text = "this ledger was written by a newer version of triptych; start that version";
         io::Error::new(io::ErrorKind::Unsupported, text)
     };
     // Its checksum is right, so it was written like this: by somebody who knows more than we do.

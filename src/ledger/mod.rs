@@ -48,7 +48,7 @@ struct Writer {
     len_bytes: u64,
     len_at_rewrite_bytes: u64,
     lines: u64,
-    /// A write or sync failed: what the file holds is not certain until it is written anew.
+    /// A write or sync failed: the file's contents are uncertain until it is rewritten.
     suspect: bool,
 }
 
@@ -139,8 +139,7 @@ impl Ledger {
 
     /// Returns once the lines of a ticket are on disk. Callers that wait share one sync.
     ///
-    /// # Errors
-    /// Input/output errors; the ledger is then written anew before the next line.
+    /// # Errors Input/output errors; the ledger is then rewritten before the next line.
     pub fn sync(&self, ticket: Ticket) -> io::Result<()> {
         let mut synced = self.synced_lines.lock().unwrap_or_else(PoisonError::into_inner);
         if *synced >= ticket.0 {
@@ -180,7 +179,7 @@ impl Ledger {
         if due { self.rewrite(writer) } else { Ok(()) }
     }
 
-    /// Writes the ledger anew from what it holds.
+    /// Rewrites the ledger from its own contents.
     fn rewrite(&self, writer: &mut Writer) -> io::Result<()> {
         let replay = replay::read(&self.path)?;
         if replay.damaged_lines > 0 {
@@ -188,7 +187,7 @@ impl Ledger {
             let aside =
                 self.path.with_file_name(format!("ledger-damaged-{}.log", uuid::Uuid::now_v7().simple()));
             fs::hard_link(&self.path, &aside)?;
-            tracing::error!(lines = replay.damaged_lines, kept = %aside.display(), "lines of the ledger are damaged");
+            tracing::error!(lines = replay.damaged_lines, kept = %aside.display(), "some lines of the ledger are damaged");
         }
         let (file, len_bytes) = write_whole(&self.path, replay.acknowledged, &replay.entries())?;
         writer.file = file;
@@ -198,7 +197,7 @@ impl Ledger {
 }
 
 fn not_written() -> io::Error {
-    io::Error::new(io::ErrorKind::StorageFull, "the disk had no room for the ledger at start")
+    io::Error::new(io::ErrorKind::StorageFull, "no disk space for the ledger at start")
 }
 
 fn write_lines(file: &mut File, bytes: &[u8]) -> io::Result<()> {
@@ -235,8 +234,7 @@ fn write_whole(path: &Path, acknowledged: i64, entries: &[Entry]) -> io::Result<
     Ok((file, len_bytes))
 }
 
-/// Removes what a crash left of a ledger that was being written anew. Whoever calls holds the data
-/// folder's lock.
+/// Removes what a crash left of a ledger that was being rewritten. Whoever calls holds the data folder's lock.
 ///
 /// # Errors
 /// Input/output errors.

@@ -22,7 +22,7 @@ pub struct Replay {
     pub live: BTreeMap<AssetId, AssetEntry>,
     /// Uploaded files whose assets were deleted, beneath `uploads/`.
     pub deleted_uploads: BTreeSet<String>,
-    /// What people set up besides assets and have not removed.
+    /// User settings that have not been removed.
     pub work: BTreeSet<(WorkKind, String)>,
     /// Lines whose checksum is wrong.
     pub damaged_lines: u64,

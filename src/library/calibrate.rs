@@ -19,7 +19,7 @@ use crate::model::Priority;
 use crate::search::{Bank, BankQuery, Distributions, Lane, MOST_WORDS, background};
 use crate::types::{AssetId, ClipId, Embedding, Modality, Space, Track};
 
-/// How often it is looked whether the library has changed.
+/// How often to check whether the library has changed.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Share of the clips that must have come or gone for it to be due at once.
 const CHANGED: f64 = 0.1;
@@ -114,7 +114,7 @@ pub(super) async fn keep_up(library: Arc<Library>) {
                 // It is known in memory all the same.
                 continue;
             }
-            tracing::error!(%error, "the confidence of searches could not be brought up to date");
+            tracing::error!(%error, "could not update the calibration of confidence");
             tokio::time::sleep(LOOK_EVERY * 20).await;
         }
     }
@@ -137,8 +137,8 @@ impl Library {
         if self.is_background_due() { self.calibrate().await } else { Ok(()) }
     }
 
-    /// Measures anew what queries about something else score here. It happens by itself while the
-    /// workers run; a command that only reads may ask for it.
+    /// Measures again what unrelated queries score here. It happens by itself while the workers run; a command that
+    /// only reads may ask for it.
     ///
     /// # Errors
     /// [`LibraryError`].

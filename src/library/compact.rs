@@ -12,23 +12,23 @@ const PAGES_A_STEP: u32 = 256;
 /// By itself it begins where this share of the store and this many bytes are free.
 const FREE_SHARE: u64 = 5;
 const FREE_BYTES: u64 = 64 << 20;
-/// A store that is written anew is there three times for a while: itself, its copy, the log of both.
+/// While a store is rewritten, it takes three times its size: itself, its copy and the log of both.
 const COPIES: u64 = 2;
 
 /// What a compaction gave back.
 #[derive(Debug, Clone, Copy)]
 pub struct Compaction {
-    /// Whether the store was written anew.
+    /// Whether the whole store was rewritten.
     pub rewritten: bool,
-    /// Bytes of the store's files before.
+    /// Size of the store's files before compaction, in bytes.
     pub store_bytes_before: u64,
-    /// And after.
+    /// The same after compaction, in bytes.
     pub store_bytes_after: u64,
-    /// Memory of the indexes before.
+    /// Memory of the indexes before compaction, in bytes.
     pub index_bytes_before: u64,
-    /// And after; a search graph is built anew in the background, if one is due.
+    /// The same after compaction; a search graph is rebuilt in the background if one is due.
     pub index_bytes_after: u64,
-    /// How long it took.
+    /// Duration in seconds.
     pub secs: f64,
 }
 
@@ -100,7 +100,7 @@ async fn rewrite(
     Ok(store.rewrite().await?)
 }
 
-/// Writes the store of a folder anew that no server has open; no model is needed. Bytes before and after.
+/// Rewrites the store of a folder that no server has open; needs no model. Returns its bytes before and after.
 ///
 /// # Errors
 /// [`BackupError::NoLibrary`], [`BackupError::NoRoom`] and others.
@@ -134,7 +134,7 @@ pub(super) async fn keep_up(library: Arc<Library>) {
             .await
             .or_else(|error| if library.disk.refuses(&error) { Ok(()) } else { Err(error) })
         {
-            tracing::error!(code = error.code(), %error, "free space could not be given back");
+            tracing::error!(code = error.code(), %error, "could not reclaim free space");
         }
     }
 }
@@ -159,7 +159,7 @@ impl Library {
         }
         self.release_free(busy).await?;
         let after = self.store.space().await?.file_bytes;
-        tracing::info!(before_bytes = space.file_bytes, after_bytes = after, "free space was given back");
+        tracing::info!(before_bytes = space.file_bytes, after_bytes = after, "reclaimed free space");
         Ok(())
     }
 }

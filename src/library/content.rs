@@ -194,7 +194,7 @@ impl Library {
         damaged
     }
 
-    /// What is wrong with the files of users among these assets. Mostly a look at each file's size and time.
+    /// Known damage of the users' files among these assets. Usually checks only each file's size and time.
     pub(super) async fn damage_of(
         &self,
         ids: BTreeSet<AssetId>,
@@ -262,7 +262,7 @@ impl Library {
     async fn note_content(&self, asset: &AssetRecord, mtime_ns: Option<i64>, damage: Option<Damage>) {
         match damage {
             Some(damage) if asset.owned => {
-                tracing::error!(asset = %asset.id, damage = damage.as_str(), "the bytes of an upload are damaged");
+                tracing::error!(asset = %asset.id, damage = damage.as_str(), "an upload is damaged");
             }
             Some(_) => {
                 tracing::info!(asset = %asset.id, path = asset.path, "a file has changed since it was indexed")
@@ -273,7 +273,7 @@ impl Library {
         let note = ContentNote { id: asset.id, mtime_ns, checked_unix_ms, damage };
         if let Err(error) = self.store.note_content(&[note]).await {
             // It is found out again.
-            tracing::debug!(%error, "what is known of an asset's bytes could not be noted");
+            tracing::debug!(%error, "could not record the state of an asset's file");
         }
     }
 
@@ -303,7 +303,7 @@ impl Library {
             {
                 continue;
             }
-            tracing::info!(asset = %old.id, by = %by, path, "what was indexed of a file that has changed goes");
+            tracing::info!(asset = %old.id, by = %by, path, "removing the clips of a file that has changed");
             match self.delete_asset(old.id).await {
                 Ok(()) | Err(LibraryError::Store(StoreError::NotFound(_))) => {}
                 Err(error) => return Err(error),
@@ -334,7 +334,7 @@ impl Library {
         let meta = tokio::fs::metadata(&asset.path).await.ok();
         if let Some(meta) = meta.filter(|_| asset.damage.is_some_and(|damage| damage != Damage::Metadata)) {
             self.note_content(asset, Some(mtime_ns(&meta)), None).await;
-            tracing::info!(asset = %asset.id, "the bytes of a damaged upload were sent again");
+            tracing::info!(asset = %asset.id, "a damaged upload was replaced by a new upload of the same file");
         }
     }
 }

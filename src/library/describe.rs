@@ -1,4 +1,4 @@
-//! What people say of assets, changed after they came: names and metadata.
+//! Changes to the names and metadata of existing assets.
 
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ pub const MAX_METADATA_BYTES: usize = 64 << 10;
 /// Assets that one transaction changes at most.
 const ASSETS_A_BATCH: usize = 64;
 
-/// What is to change of an asset.
+/// Changes to an asset.
 #[derive(Debug, Clone, Default)]
 pub struct AssetPatch {
     name: Option<String>,
@@ -44,8 +44,7 @@ impl AssetPatch {
             }
         }
         if record.metadata.to_string().len() > MAX_METADATA_BYTES {
-            let message =
-                format!("the metadata of {} would be larger than {MAX_METADATA_BYTES} bytes", record.id);
+            let message = format!("the metadata of {} would exceed {MAX_METADATA_BYTES} bytes", record.id);
             return Err(LibraryError::BadField { at: "metadata".to_owned(), message });
         }
         Ok(record)
@@ -53,7 +52,7 @@ impl AssetPatch {
 }
 
 impl Library {
-    /// Changes what people say of an asset, durably; what is embedded stays. The asset as it then is.
+    /// Changes the name and metadata of an asset, durably; its vectors stay. Returns the updated asset.
     ///
     /// # Errors
     /// [`LibraryError::BadField`] where the metadata would grow too large; others.

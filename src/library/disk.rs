@@ -24,7 +24,7 @@ const RELAPSE_WAIT: Duration = Duration::from_secs(2);
 const RELAPSE_WITHIN: Duration = Duration::from_secs(10);
 /// How long it holds that a disk took bytes which says that it has no inodes.
 const TRIED_HOLDS: Duration = Duration::from_secs(30);
-/// A disk that does not answer for so long counts as one that refuses.
+/// A disk that does not answer for this long counts as not writable.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// What is written to try; more than any file system keeps inside an inode.
 const TRIED_BYTES: usize = 64 << 10;
@@ -132,7 +132,7 @@ impl Disk {
         let began = self.refusal.send_if_modified(|now| now.replace(why).is_none());
         if began {
             metrics::gauge!("triptych_disk_writable").set(0.0);
-            tracing::warn!(why = %why, "writing pauses");
+            tracing::warn!(why = %why, "disk full: writing is paused");
         }
     }
 
@@ -146,7 +146,7 @@ impl Disk {
     fn go_on(&self) {
         if self.refusal.send_replace(None).is_some() {
             metrics::gauge!("triptych_disk_writable").set(1.0);
-            tracing::info!("there is room on the disk again: writing goes on");
+            tracing::info!("disk space is available again: writing resumes");
         }
         *lock(&self.went_on) = Some(Instant::now());
     }
@@ -274,7 +274,7 @@ impl Library {
                 Ok(()) => self.disk.go_on(),
                 Err(error) if error.storage_full().is_some() => {}
                 Err(error) => {
-                    tracing::error!(code = error.code(), %error, "what the full disk left undone could not be done");
+                    tracing::error!(code = error.code(), %error, "could not catch up on work that the full disk had stopped");
                     self.disk.go_on();
                 }
             },
@@ -289,7 +289,7 @@ impl Library {
             Err(full @ StoreError::StorageFull(_)) => Err(full.into()),
             // Whatever else it is, no room would mend it.
             Err(error) => {
-                tracing::debug!(%error, "the store could not be tried");
+                tracing::debug!(%error, "could not test whether the store is writable");
                 Ok(())
             }
             Ok(()) => Ok(()),
@@ -328,7 +328,7 @@ impl Library {
             }
         }
         let requeued = self.store.requeue_running().await?;
-        tracing::info!(requeued, "what the start could not write has been written");
+        tracing::info!(requeued, "wrote what could not be written at start");
         Ok(())
     }
 

@@ -28,34 +28,36 @@ pub enum LibraryError {
     #[error(transparent)]
     Outbound(#[from] OutboundError),
     /// A path outside the allowed roots.
-    #[error("{0} is not beneath an allowed folder")]
+    #[error("{0} is not in an allowed folder")]
     PathNotAllowed(String),
     /// A folder or file that is not there.
     #[error("{0}: no such file or folder")]
     PathMissing(String),
-    /// A path that is of another kind than asked for.
-    #[error("{0} is not {1}")]
+    /// A path of another kind than expected.
+    #[error("expected {1}, but {0} is not")]
     PathKind(String, &'static str),
     /// A path that this process may not read.
-    #[error("{0} cannot be read: this server has no permission to")]
+    #[error("cannot read {0}: permission denied")]
     PathUnreadable(String),
     /// More files than one job takes.
-    #[error("these are more than {0} files; index them in parts")]
+    #[error("expected at most {0} files; index them in several jobs")]
     TooManyFiles(usize),
     /// A manifest with a line that is no item.
-    #[error("the manifest cannot be read: {0}")]
+    #[error("cannot read the manifest: {0}")]
     BadManifest(String),
     /// A folder that is watched already.
-    #[error("the folder is watched already, as {0}")]
+    #[error("the folder is already watched, as {0}")]
     WatchExists(WatchId),
     /// More watches than a library takes.
-    #[error("there are {0} watches already; watch a folder above some of them instead")]
+    #[error(
+        "the limit of {0} watched folders is reached; delete some, or watch a common parent folder instead"
+    )]
     TooManyWatches(usize),
     /// A file that was found in a listing and is not to be indexed.
     #[error("{}", .0.reason)]
     LeftOut(crate::jobs::LeftOut),
     /// An export that could not be written.
-    #[error("the export could not be written: {0}")]
+    #[error("could not write the export: {0}")]
     Export(String),
     /// Too much work is queued.
     #[error("too much work is queued; try again in {retry_after_secs} s")]
@@ -69,11 +71,11 @@ pub enum LibraryError {
         /// The cap.
         max_bytes: u64,
     },
-    /// A stored asset without the track asked for.
-    #[error("the asset has no {0} vectors there")]
+    /// A stored asset without the requested track.
+    #[error("the asset has no {0} vectors in this span")]
     NoSuchTrack(Modality),
     /// A name that does not tell one asset.
-    #[error("{1} named `{0}`")]
+    #[error("{1} named `{0}`; use its id")]
     UnknownAsset(String, &'static str),
     /// A webhook that is refused.
     #[error(transparent)]
@@ -81,12 +83,12 @@ pub enum LibraryError {
     /// A standing query that is refused.
     #[error(transparent)]
     Standing(#[from] StandingError),
-    /// A field of what was asked that means nothing, or too much.
+    /// A field of a request that is meaningless or ambiguous.
     #[error("{message}")]
     BadField {
         /// Which field, as `metadata` or `rules[0].by`.
         at: String,
-        /// A sentence.
+        /// Human-readable message.
         message: String,
     },
     /// Snapshots and compaction.
@@ -94,21 +96,17 @@ pub enum LibraryError {
     Backup(#[from] super::BackupError),
     /// The store is older than what the ledger says was acknowledged.
     #[error(
-        "the store is behind what this server has acknowledged: {0}. Restore a snapshot (`triptych snapshot \
-         restore`), put the newer database back, or start with --rebuild-from-uploads to index everything again \
-         from the uploaded bytes and the names and metadata in the ledger"
+        "the store has lost acknowledged changes: {0}. Restore a snapshot (`triptych snapshot restore`), restore the newer database, or start with --rebuild-from-uploads to index everything again from the uploaded files and from the names and metadata in the ledger"
     )]
     StoreBehind(super::Shortfall),
     /// The database cannot be opened.
     #[error(
-        "the store cannot be opened: {0}. Restore a snapshot (`triptych snapshot restore`), or start with \
-         --rebuild-from-uploads to index everything again from the uploaded bytes and the names and metadata in \
-         the ledger"
+        "cannot open the store: {0}. Restore a snapshot (`triptych snapshot restore`), or start with --rebuild-from-uploads to index everything again from the uploaded files and from the names and metadata in the ledger"
     )]
     StoreUnreadable(String),
     /// The file of an asset holds other bytes than those that were indexed.
     #[error("{}", if *owned {
-        "the bytes of this upload are damaged; send the same file again, or put it back from a snapshot"
+        "this upload is damaged; upload the same file again, or restore it from a snapshot"
     } else {
         "the file has changed since it was indexed; index it again"
     })]
@@ -117,7 +115,7 @@ pub enum LibraryError {
         owned: bool,
     },
     /// A check is running.
-    #[error("a check is running; see GET /v1/checks")]
+    #[error("a check is already running; see GET /v1/checks")]
     CheckRunning,
     /// The work was cancelled by a user.
     #[error("cancelled")]
@@ -126,22 +124,22 @@ pub enum LibraryError {
     #[error("the server is shutting down")]
     Stopping,
     /// No model of this name or digest.
-    #[error("there is no model `{0}` here; see /v1/models")]
+    #[error("no model named `{0}` is loaded; see /v1/models")]
     UnknownModel(String),
     /// A model that is loaded already.
-    #[error("the model `{0}` is loaded already")]
+    #[error("the model `{0}` is already loaded")]
     ModelLoaded(String),
     /// A model that cannot take over yet.
-    #[error("the model `{0}` does not have all assets yet; see /v1/models")]
+    #[error("the model `{0}` has not embedded all assets yet; see its progress in /v1/models")]
     ModelBehind(String),
     /// The model that serves cannot be unloaded.
-    #[error("the model `{0}` is the one that serves; let another take over first")]
+    #[error("the model `{0}` is serving; promote another model first")]
     ModelServes(String),
     /// A part of ours panicked; the log has the place.
-    #[error("the server failed on this; its log has more")]
+    #[error("internal error; the server's log has details")]
     Panicked,
     /// Input/output on the data folder.
-    #[error("data folder: {0}")]
+    #[error("cannot read or write the data folder: {0}")]
     Io(std::io::Error),
 }
 
@@ -239,7 +237,7 @@ impl LibraryError {
     }
 }
 
-const OUR_FAULT: &str = "the server failed on this; its log has more";
+const OUR_FAULT: &str = "internal error; the server's log has details";
 
 /// [`LibraryError::told`] of an embedding.
 pub(super) fn told_of_embedding(error: &EmbedError) -> String {

@@ -19,40 +19,40 @@ pub const MAX_PAIRS: usize = 20_000;
 /// Draws behind a confidence interval.
 const DRAWS: usize = 1000;
 
-/// A text and the asset it is about.
+/// A text and the asset it describes.
 #[derive(Debug, Clone)]
 pub struct Pair {
-    /// What is asked.
+    /// Text of the query.
     pub text: String,
     /// The right answer.
     pub asset: AssetId,
 }
 
-/// A figure with the interval that holds it in 95 of 100 drawings of the pairs (bootstrap).
+/// A value with its 95 % confidence interval (bootstrap over the pairs).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 pub struct Figure {
     /// Over all pairs.
     pub value: f64,
-    /// Lower end.
+    /// Lower bound.
     pub low: f64,
-    /// Upper end.
+    /// Upper bound.
     pub high: f64,
 }
 
-/// How well one way of searching answers.
+/// Search quality of one search method.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Measured {
-    /// Track looked at.
+    /// Track searched.
     pub target: Track,
-    /// Space compared in.
+    /// Embedding space.
     pub space: Space,
-    /// `served`: as searches are answered; `exact`: everything compared in f32.
+    /// `served`: with the index, as searches are answered; `exact`: comparing all vectors in f32.
     pub search: &'static str,
-    /// Whether clips that answer every query were held back.
+    /// Whether hub correction was used.
     pub hub_correction: HubCorrection,
-    /// What answers in this index: `exact-int8` or `hnsw`.
+    /// Search engine of the index: `exact-int8` or `hnsw`.
     pub engine: String,
-    /// Share of pairs whose asset comes first.
+    /// Share of pairs whose asset ranks first.
     pub r_at_1: Figure,
     /// Share of pairs whose asset is among the first 5.
     pub r_at_5: Figure,
@@ -64,16 +64,16 @@ pub struct Measured {
     pub mrr: Figure,
 }
 
-/// All figures of one evaluation.
+/// Results of an evaluation.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Evaluation {
-    /// Pairs asked.
+    /// Number of pairs.
     pub pairs: usize,
-    /// Assets that could be answers: those that the pairs name.
+    /// Number of candidate assets: those named in the pairs.
     pub gallery: usize,
-    /// Pairs whose text has no word the model knows; their ranks are the last.
+    /// Number of pairs whose text has no word in the model's vocabulary; they rank last.
     pub unknown_texts: usize,
-    /// One entry for each target, space and way of searching.
+    /// One entry per target, space and search method.
     pub results: Vec<Measured>,
 }
 

@@ -121,7 +121,7 @@ async fn export(
                 Step::End { left_out } => return file.end(left_out),
             }
         }
-        Err(ParquetError::General("it was cut short".to_owned()))
+        Err(ParquetError::General("the export was interrupted".to_owned()))
     });
     let reading = async {
         loop {
@@ -262,7 +262,7 @@ fn put<T: DataType, W: Write + Send>(
 ) -> ParquetResult<()> {
     let column = group.next_column()?;
     let mut column =
-        column.ok_or_else(|| ParquetError::General("the schema has no such column".to_owned()))?;
+        column.ok_or_else(|| ParquetError::General("no such column in the schema".to_owned()))?;
     let (definition, repetition) = levels.unzip();
     column.typed::<T>().write_batch(values, definition, repetition)?;
     column.close()

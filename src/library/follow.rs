@@ -23,14 +23,14 @@ const PAGE: u32 = 1000;
 /// Rest after a failure.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// How far a model beside has come.
+/// Progress of an additional model.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 pub struct Progress {
-    /// Whether it has all that the serving model has.
+    /// Whether it has embedded all assets of the serving model.
     pub caught_up: bool,
-    /// Assets it has.
+    /// Number of assets it has embedded.
     pub assets: usize,
-    /// Assets the serving model has.
+    /// Number of assets of the serving model.
     pub assets_total: usize,
 }
 
@@ -46,7 +46,7 @@ impl Follower {
         self.caught_up.load(Ordering::Acquire)
     }
 
-    /// Why it does not get on, if so.
+    /// Why it is stuck, if it is.
     pub(super) fn error(&self) -> Option<String> {
         self.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -73,7 +73,7 @@ impl Follower {
             if let Err(error) =
                 outcome.or_else(|error| if primary.disk.refuses(&error) { Ok(()) } else { Err(error) })
             {
-                tracing::warn!(model = side.embedder.bundle().name(), %error, "a model beside cannot keep up");
+                tracing::warn!(model = side.embedder.bundle().name(), %error, "an additional model cannot keep up");
                 tokio::select! {
                     () = stop.cancelled() => {}
                     () = tokio::time::sleep(RETRY) => {}
@@ -240,7 +240,7 @@ fn gone(outcome: Result<(), LibraryError>) -> Result<(), LibraryError> {
     }
 }
 
-/// Its file was moved meanwhile, or people say something else of it.
+/// Its file was moved since, or its name or metadata was changed.
 fn is_described_otherwise(mine: &AssetRecord, theirs: &AssetRecord) -> bool {
     mine.path != theirs.path || mine.name != theirs.name || mine.metadata != theirs.metadata
 }

@@ -26,7 +26,7 @@ impl Library {
             }
         });
         if ended.await.is_err() {
-            tracing::warn!("some files did not stop in time; the model that takes over begins them anew");
+            tracing::warn!("some files did not stop in time; the model that takes over starts them again");
         }
         self.store.seal(true).await;
     }
@@ -77,7 +77,7 @@ impl Library {
     /// Leaves index snapshots of a library that serves no longer, so that it can be loaded again soon.
     pub(super) async fn leave_snapshots(&self) {
         if let Err(error) = self.index.snapshot(self.store.as_ref()).await {
-            tracing::warn!(%error, "the index of the model before could not be kept");
+            tracing::warn!(%error, "could not keep the index of the previous model");
         }
     }
 }

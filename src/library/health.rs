@@ -17,10 +17,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const TOWERS_HOLD: Duration = Duration::from_secs(5);
 /// A decoder that is late counts as good for so long after it was.
 const DECODER_HOLDS: Duration = Duration::from_secs(60);
-/// The sender of webhooks looks twice a second; after so long without a look it stands still.
+/// The webhook sender checks twice a second; after this long without a check it counts as stuck.
 const SENDER_PATIENCE_MS: i64 = 30_000;
 
-/// How a part does.
+/// Health of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PartState {
@@ -35,15 +35,15 @@ pub enum PartState {
 /// One part of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartHealth {
-    /// Its name.
+    /// Name.
     pub part: &'static str,
-    /// How it does.
+    /// Health of the part.
     pub state: PartState,
-    /// A sentence, where something is to be said.
+    /// Human-readable details; null if there are none.
     pub detail: Option<String>,
 }
 
-/// What is known of parts that are not asked every time.
+/// Cached state of the parts that are not checked on every request.
 #[derive(Debug, Default)]
 pub(super) struct Pulse {
     towers: Mutex<Option<(Instant, Found)>>,
@@ -122,16 +122,16 @@ impl Library {
         match self.store.damaged_rows().len() {
             0 => OK,
             rows => {
-                degraded(format!("{rows} stored rows are damaged and left out; GET /v1/checks lists them"))
+                degraded(format!("{rows} damaged rows of the store are left out; GET /v1/checks lists them"))
             }
         }
     }
 
     async fn content_health(&self) -> Found {
         match self.store.damaged_assets(0).await {
-            Ok((_, assets)) if assets > 0 => degraded(format!(
-                "the bytes of {assets} uploads are damaged or gone; POST /v1/checks lists them"
-            )),
+            Ok((_, assets)) if assets > 0 => {
+                degraded(format!("{assets} uploads are damaged or missing; POST /v1/checks lists them"))
+            }
             // The store tells for itself how it does.
             _ => OK,
         }
@@ -143,7 +143,7 @@ impl Library {
         match clips.len() {
             0 => OK,
             clips => degraded(format!(
-                "{clips} clips have damaged vectors; POST /v1/checks with \"repair\": true makes them anew"
+                "{clips} clips have damaged vectors; POST /v1/checks with \"repair\": true recomputes them"
             )),
         }
     }
@@ -153,11 +153,11 @@ impl Library {
             return OK;
         }
         if self.disk.refusal().is_some() {
-            return degraded("webhooks wait for room on the disk");
+            return degraded("webhooks are waiting for free disk space");
         }
         let last = self.pulse.sender_unix_ms.load(Ordering::Relaxed);
         if last > 0 && now_unix_ms() - last > SENDER_PATIENCE_MS {
-            return degraded("the sender of webhooks stands still");
+            return degraded("the webhook sender is stuck");
         }
         OK
     }
@@ -168,7 +168,7 @@ impl Library {
         if let Some((at, found)) =
             known.filter(|(at, found)| at.elapsed() < TOWERS_HOLD && found.0 == PartState::Ok)
         {
-            tracing::trace!(age_ms = at.elapsed().as_millis(), "the model answered a moment ago");
+            tracing::trace!(age_ms = at.elapsed().as_millis(), "the model answered recently");
             return found;
         }
         if !self.embedder.bundle().has_tower(Modality::Text) {
@@ -177,10 +177,8 @@ impl Library {
         let Some(word) = self.embedder.towers.vocabulary().into_iter().next() else { return OK };
         let found = match self.embedder.text(&word, Priority::Interactive).await {
             Ok(_) => OK,
-            Err(EmbedError::Model(ModelError::Overloaded { .. })) => {
-                degraded("the model has more to do than it can")
-            }
-            // It was asked, and knew what to say.
+            Err(EmbedError::Model(ModelError::Overloaded { .. })) => degraded("the model is overloaded"),
+            // It responded with a valid answer.
             Err(EmbedError::Model(ModelError::NoKnownWords { .. } | ModelError::TextTooLong { .. })) => OK,
             Err(error) => {
                 tracing::debug!(%error, "the model does not answer");
@@ -198,7 +196,7 @@ impl Library {
             *self.pulse.decoder.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
             OK
         } else {
-            failed("files cannot be decoded: ffmpeg or the decode-worker does not start")
+            failed("cannot decode files: ffmpeg or the decode worker does not start")
         }
     }
 }

@@ -179,7 +179,7 @@ impl Library {
         self.describe(std::slice::from_ref(&record)).await?;
         // Its file is another one now: to be looked at before it is given out.
         if let Err(error) = self.open_content(&record).await {
-            tracing::debug!(asset = %record.id, %error, "a moved file cannot be read");
+            tracing::debug!(asset = %record.id, %error, "cannot read a file that was moved");
         }
         Ok(self.store.asset(record.id).await?)
     }
@@ -444,7 +444,7 @@ impl Library {
         };
         if let Err(error) = cleaned {
             // Left in `indexing`: the next start takes it up again.
-            tracing::error!(asset = %id, %error, "an asset could not be cleaned up");
+            tracing::error!(asset = %id, %error, "could not clean up an asset");
         }
     }
 
@@ -490,7 +490,7 @@ fn finish_stages(stream: &AssetStream, stages: &mut StageSecs) -> Option<AssetSu
 fn outcome(ended: Ended, clips: u64) -> AssetOutcome {
     let (state, error, summary) = match ended {
         Ended::Complete(summary) if clips == 0 => {
-            let sentence = "there is nothing in this file that the model can embed".to_owned();
+            let sentence = "this file has no track that the model can embed".to_owned();
             (AssetState::Failed, Some(("nothing_to_index".to_owned(), sentence)), summary)
         }
         Ended::Complete(summary) => match summary.as_ref().and_then(|s| s.partial.clone()) {

@@ -30,7 +30,7 @@ pub enum JobSource {
     Folder {
         /// Beneath an allowed root.
         path: PathBuf,
-        /// Also the folders in it.
+        /// Whether subfolders are included.
         recursive: bool,
         /// Which of its files.
         filter: NameFilter,
@@ -101,8 +101,8 @@ impl Library {
         Ok(self.start_index_job_told(source, metadata, idempotency_key, None).await?.0)
     }
 
-    /// As [`Library::start_index_job`], and its end is told to a webhook. With it what the webhook is, if
-    /// the job is new.
+    /// As [`Library::start_index_job`], and a webhook reports its end. With it what the webhook is, if the job is
+    /// new.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -271,7 +271,7 @@ impl Library {
         Ok(self.store.job_items(id, state, after_seq, limit).await?)
     }
 
-    /// A job as people see it.
+    /// A job for display.
     #[must_use]
     pub fn job_view(&self, job: &JobRecord) -> JobView {
         JobView::new(job, self.baselines.get(job.id))

@@ -112,13 +112,13 @@ pub struct LibraryConfig {
 pub struct IngestSource {
     /// Where the bytes are: a path from [`Library::allowed_path`], or an upload's temporary file.
     pub path: PathBuf,
-    /// Name shown to people.
+    /// Display name.
     pub name: String,
     /// Whether the bytes are our own copy (an upload); they are moved to where uploads are kept.
     pub owned: bool,
     /// Hash and size where they are known already; `None`: the file is read for them.
     pub content: Option<Content>,
-    /// The user's JSON object.
+    /// Your JSON object.
     pub metadata: serde_json::Value,
     /// The tracks that somebody chose.
     pub choice: TrackChoice,
@@ -321,7 +321,7 @@ impl Library {
         self.off_thread(move || search::timeline(&corpus, &request, asset)).await
     }
 
-    /// Whether it is the one that people ask; a model beside does everything once more, and is not counted.
+    /// Whether it is the serving model; an additional model repeats all work and is not counted.
     fn serves(&self) -> bool {
         !self.beside.load(Ordering::Acquire)
     }
@@ -425,7 +425,7 @@ impl Library {
         }
     }
 
-    /// Starts what only the serving model does: what people have set up to happen by itself.
+    /// Starts what only the serving model does: the automatic work that users have set up.
     fn start_serving(self: &Arc<Self>) {
         self.serving.call_once(|| {
             self.tasks.spawn(checks::keep_reading(Arc::clone(self)));
@@ -457,7 +457,7 @@ impl Library {
             }
         });
         if patience.await.is_err() {
-            tracing::warn!("some files did not stop in time; they go on at the next start");
+            tracing::warn!("some files did not stop in time; they continue at the next start");
         }
         let _gate = self.commit_gate.write().await;
         let written = self.index.snapshot(self.store.as_ref()).await.map_err(LibraryError::from);
@@ -466,7 +466,7 @@ impl Library {
             match outcome {
                 // The next start builds the indexes from the store, and reads its log.
                 Err(error) if error.storage_full().is_some() => {
-                    tracing::warn!(%error, "not all could be written at the end");
+                    tracing::warn!(%error, "could not write everything on shutdown");
                 }
                 Err(LibraryError::Store(StoreError::Sealed)) => {}
                 outcome => outcome?,

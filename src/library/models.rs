@@ -18,7 +18,7 @@ use crate::embed::{EmbedError, Embedder};
 use crate::model::ModelError;
 use crate::store::StoreError;
 
-/// How often it is looked whether a model that is to take over can.
+/// How often to check whether a model can be promoted.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Loads and checks the bundle in a folder. Blocking.
@@ -39,7 +39,7 @@ pub struct ModelsConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Answers whatever names no model, and takes work.
+    /// Answers requests that name no model, and takes work.
     Serving,
     /// Has the same assets; answers what names it.
     Beside,
@@ -49,13 +49,13 @@ pub enum Role {
 pub struct ModelEntry {
     /// Its library.
     pub library: Arc<Library>,
-    /// What it is for.
+    /// Role of the model.
     pub role: Role,
-    /// How far it has come.
+    /// Progress.
     pub progress: Progress,
     /// Whether it takes over as soon as it has caught up.
     pub promote: bool,
-    /// Why it does not get on.
+    /// Why it is stuck.
     pub error: Option<String>,
 }
 
@@ -312,7 +312,7 @@ impl Models {
             revived.start_workers();
             self.serving.send_replace(revived);
             self.take_out(&next);
-            // What it took over meanwhile is dropped when it is loaded again.
+            // What it took over until then is dropped when it is loaded again.
             tokio::spawn(stop_beside(next));
             return Err(error);
         }
@@ -378,7 +378,7 @@ impl Models {
 }
 
 fn not_attached(known: &Known, error: &LibraryError) {
-    tracing::error!(bundle = %known.bundle.display(), %error, "a model beside could not be loaded");
+    tracing::error!(bundle = %known.bundle.display(), %error, "could not load an additional model");
 }
 
 async fn promote_when_caught_up(models: Arc<Models>, beside: Arc<Beside>) {
@@ -393,7 +393,7 @@ async fn promote_when_caught_up(models: Arc<Models>, beside: Arc<Beside>) {
         match models.promote(&beside.known.digest).await {
             // Something came in between.
             Err(LibraryError::ModelBehind(_) | LibraryError::Backup(BackupError::Running)) => {}
-            Err(error) => return tracing::error!(%error, "a model could not take over"),
+            Err(error) => return tracing::error!(%error, "could not promote a model"),
             Ok(()) => return,
         }
     }
@@ -402,7 +402,7 @@ async fn promote_when_caught_up(models: Arc<Models>, beside: Arc<Beside>) {
 async fn stop_beside(beside: Arc<Beside>) {
     beside.stop_following().await;
     if let Err(error) = beside.library.shutdown().await {
-        tracing::warn!(%error, "the index of a model beside could not be kept");
+        tracing::warn!(%error, "could not keep the index of an additional model");
     }
 }
 
@@ -427,7 +427,7 @@ async fn open_serving(config: &ModelsConfig, given: &Path) -> Result<(Arc<Librar
         }
         Some(registry) if registry.earlier.contains(&digest) => {
             let serving = registry.serving.bundle.display();
-            tracing::warn!(%serving, "another model has taken over from the one given; it serves");
+            tracing::warn!(%serving, "a promoted model serves instead of the one given with --model");
             embedder = open_bundle(&config.open, &registry.serving.bundle).await?;
             registry
         }

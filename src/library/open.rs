@@ -87,7 +87,7 @@ impl Library {
         embedder: Embedder,
     ) -> Result<Arc<Self>, LibraryError> {
         let store: Arc<dyn Store> = Arc::new(open_store(folder, &embedder).await?);
-        // What people set up is the serving model's; what lies here is from before a switch.
+        // User settings belong to the serving model's store; those here are from before a switch.
         store.clear_work().await?;
         adopt_uploads(store.as_ref(), &self.uploads).await?;
         reconcile(store.as_ref()).await?;
@@ -234,7 +234,7 @@ pub(super) fn members_of(bundle: &Bundle, track: Track) -> Vec<(Space, usize)> {
     bundle.spaces().iter().filter(|(space, _)| serves(space)).cloned().collect()
 }
 
-/// The finest space that sound and picture share: where it is told how well a clip's own two agree.
+/// The finest space that audio and video share, in which a clip's own two tracks are compared.
 fn agreement_space(bundle: &Bundle) -> Option<Space> {
     let serves = |space: &Space| Track::ALL.iter().all(|track| bundle.has(track.modality(), space));
     bundle.spaces().iter().map(|(space, _)| space).find(|space| serves(space)).cloned()
@@ -279,7 +279,7 @@ fn make_private_folder(path: &Path) -> std::io::Result<()> {
 pub(super) async fn adopt_uploads(store: &dyn Store, uploads: &uploads::Uploads) -> Result<(), LibraryError> {
     let moved = store.adopt_uploads(uploads.kept_folder()).await?;
     if moved > 0 {
-        tracing::info!(moved, "the data folder has moved: uploads are looked for where it is now");
+        tracing::info!(moved, "the data folder has moved; using its new path for uploads");
     }
     Ok(())
 }
@@ -309,7 +309,7 @@ async fn reconcile(store: &dyn Store) -> Result<(), LibraryError> {
     }
     let requeued = store.requeue_running().await?;
     if requeued > 0 {
-        tracing::info!(requeued, "unfinished items of jobs go on");
+        tracing::info!(requeued, "resuming unfinished items of jobs");
     }
     Ok(())
 }
@@ -323,7 +323,7 @@ pub(super) async fn resume_unfinished(library: Arc<Library>) {
     let unfinished = match library.store.unfinished_assets().await {
         Ok(unfinished) => unfinished,
         Err(error) => {
-            tracing::error!(%error, "unfinished assets could not be read");
+            tracing::error!(%error, "could not read unfinished assets");
             return;
         }
     };
@@ -332,7 +332,7 @@ pub(super) async fn resume_unfinished(library: Arc<Library>) {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         let serial = library.accept_lock.lock().await;
-        // A job, or a person who sends the same bytes, may have taken it up meanwhile.
+        // A job, or an upload of the same bytes, may have taken it up since.
         let taken = library.active.by_id(record.id).is_some();
         let state = library.store.asset(record.id).await.map(|asset| asset.state);
         if !taken && matches!(state, Ok(AssetState::Indexing)) && !library.stop.is_cancelled() {
@@ -369,7 +369,7 @@ pub(super) async fn snapshot_when_idle(library: Arc<Library>) {
             Err(error) => {
                 let error = LibraryError::from(error);
                 if !library.disk.refuses(&error) {
-                    tracing::error!(%error, "an index snapshot could not be written");
+                    tracing::error!(%error, "could not save an index");
                 }
             }
         }

@@ -55,7 +55,7 @@ impl AllowedRoots {
         self.0.iter().any(|root| real.starts_with(root))
     }
 
-    /// A missing path is told to be missing only where its nearest existing parent is allowed.
+    /// A missing path is reported as missing only if its nearest existing parent is allowed.
     fn lexically_inside(&self, path: &Path) -> bool {
         let dotted = path.components().any(|part| part == std::path::Component::ParentDir);
         let parent = path.ancestors().skip(1).find_map(|parent| parent.canonicalize().ok());

@@ -38,7 +38,7 @@ impl Quarantine {
     /// Moves a file or a folder to quarantine, durably. `reason` is half a sentence for the log.
     pub(super) fn take(&self, path: &Path, reason: &str) -> io::Result<()> {
         let named = |error: io::Error| {
-            io::Error::new(error.kind(), format!("{} cannot be moved to quarantine: {error}", path.display()))
+            io::Error::new(error.kind(), format!("cannot move {} to quarantine: {error}", path.display()))
         };
         let relative = path.strip_prefix(&self.data_dir).unwrap_or(Path::new("unknown"));
         let to = free(self.folder.join(relative));
@@ -117,7 +117,7 @@ pub(super) fn measure(data_dir: &Path) {
             metrics::gauge!("triptych_quarantine_bytes")
                 .set(files.iter().map(|f| f.bytes as f64).sum::<f64>());
         }
-        Err(error) => tracing::warn!(%error, "the quarantine cannot be read"),
+        Err(error) => tracing::warn!(%error, "cannot read the quarantine"),
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) fn put_store_aside(folder: &Path, quarantine: &Quarantine) -> std::io
     for name in [log("-wal"), log("-shm"), log(""), "index".to_owned()] {
         let path = folder.join(name);
         if path.try_exists()? {
-            quarantine.take(&path, "the library is rebuilt from its uploads")?;
+            quarantine.take(&path, "rebuilding the library from its uploads")?;
         }
     }
     Ok(())
@@ -89,20 +89,20 @@ pub(super) async fn take_up(
             Ok((_, false)) => {}
             // A damaged row is in the way: it is reported where it is read.
             Err(StoreError::Database(why)) => {
-                tracing::error!(asset = %id, why, "an asset cannot be indexed again")
+                tracing::error!(asset = %id, why, "cannot index an asset again")
             }
             Err(error) => return Err(error.into()),
         }
     }
     if taken > 0 {
-        tracing::warn!(assets = taken, "assets that the store had lost are indexed again");
+        tracing::warn!(assets = taken, "indexing assets again that the store had lost");
     }
     if !missing.is_empty() {
         let named = missing.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
         tracing::error!(
             assets = missing.len(),
             named,
-            "assets are lost: their bytes are missing or cut short"
+            "some assets are lost: their files are missing or truncated"
         );
     }
     Ok(())
@@ -117,7 +117,7 @@ pub(super) async fn mend(
     for entry in altered {
         let kept = entry.upload.as_deref().and_then(|name| uploads.kept_file(name));
         let Some(path) = kept.or_else(|| entry.path.as_ref().map(PathBuf::from)) else { continue };
-        tracing::warn!(asset = %entry.id, name = entry.name, "a damaged row is mended from the ledger");
+        tracing::warn!(asset = %entry.id, name = entry.name, "repaired a damaged row from the ledger");
         store
             .mend_asset(&AssetFacts {
                 id: entry.id,
@@ -151,10 +151,10 @@ fn place_of(entry: &AssetEntry, uploads: &Uploads) -> Option<PathBuf> {
 /// Says what cannot be rebuilt, because only the store knew it whole.
 pub(super) fn tell_lost_work(replay: &Replay) {
     for (kind, what) in [
-        (WorkKind::Job, "jobs, ended ones among them"),
+        (WorkKind::Job, "jobs, including finished ones"),
         (WorkKind::StandingQuery, "standing queries"),
         (WorkKind::Watch, "watched folders"),
-        (WorkKind::RetentionRules, "rules of retention"),
+        (WorkKind::RetentionRules, "retention rules"),
     ] {
         let ids: Vec<&str> =
             replay.work.iter().filter(|(of, _)| *of == kind).map(|(_, id)| id.as_str()).collect();

@@ -1,5 +1,4 @@
-//! A live measure of how much of the truth searches find: a few of the queries that are really asked
-//! are answered once more, exactly, in quiet moments.
+//! A live measurement of recall: a few of the actual queries are answered once more, exactly, in quiet moments.
 //!
 //! Only searches without a filter are sampled: a filter that names clips is answered by the scan,
 //! which leaves nothing out. Nothing stands in where nobody asks: stored vectors are no queries.
@@ -24,7 +23,7 @@ const WAITING: usize = 16;
 const QUIET: Duration = Duration::from_millis(250);
 /// A server that is never quiet is measured nevertheless, after this long.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How often it is looked whether it is quiet.
+/// How often to check whether the server is idle enough.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Least priority: only what nobody else wants of the processor.
 const NICENESS: i32 = 19;
@@ -47,7 +46,7 @@ impl Asked {
     }
 }
 
-/// Takes a sample of the queries that are asked.
+/// Samples the actual queries.
 #[derive(Debug)]
 pub(super) struct Sampler {
     waiting: Mutex<Waiting>,
@@ -158,13 +157,13 @@ async fn keep_measuring(library: Arc<Library>, share: f64) {
         .thread_name(|_| "triptych-recall".into())
         .start_handler(|_| {
             if let Err(error) = rustix::process::nice(NICENESS) {
-                tracing::debug!(%error, "recall is measured at normal priority");
+                tracing::debug!(%error, "could not lower the priority of the recall measurement");
             }
         })
         .build();
     let pool = match pool {
         Ok(pool) => Arc::new(pool),
-        Err(error) => return tracing::error!(%error, "no thread to measure recall on"),
+        Err(error) => return tracing::error!(%error, "could not start a thread to measure recall"),
     };
     loop {
         tokio::select! {
@@ -174,7 +173,7 @@ async fn keep_measuring(library: Arc<Library>, share: f64) {
         while let Some(asked) = next_asked(&library).await {
             let begun = Instant::now();
             if let Err(error) = measure_one(&pool, asked).await {
-                tracing::warn!(%error, "a search could not be answered exactly to measure recall");
+                tracing::warn!(%error, "could not repeat a search exactly to measure recall");
             }
             let pause = begun.elapsed().mul_f64(1.0 / share - 1.0);
             tokio::select! {

@@ -25,21 +25,21 @@ const BY_CREATED: &str = "created";
 /// Prefix of the keys of an asset's metadata.
 const METADATA: &str = "metadata.";
 
-/// One rule: assets that the filter keeps are deleted once they are older than this.
+/// A retention rule: assets that match the filter are deleted once they are older than the given age.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// Its name, unlike any other's.
+    /// Unique name of the rule.
     #[schema(example = "dashcam")]
     pub name: String,
-    /// Which assets, as in a search; keys of clips cannot be asked for. Empty: all.
+    /// Filter as in a search, but without the keys of clips; empty means all assets.
     #[serde(default)]
     pub filter: Filter,
-    /// How old they get, seconds; at least 1.
+    /// Maximum age in seconds; at least 1.
     #[schema(minimum = 1, maximum = 31536000000i64)]
     pub older_than_secs: u64,
-    /// What the age is counted from: `created` (when it was added; the default), or a key of the
-    /// metadata, `metadata.…`, that holds an RFC 3339 date. Assets without such a date stay.
+    /// Start of the age: `created` (when the asset was added; the default), or a metadata key, `metadata.…`, with an
+    /// RFC 3339 date. Assets without such a date are kept.
     #[serde(default = "by_created")]
     pub by: String,
 }
@@ -55,13 +55,13 @@ impl Rule {
         };
         let chars = self.name.chars().count();
         if chars == 0 || chars > MAX_NAME_CHARS || self.name.chars().any(char::is_control) {
-            return wrong("name", format!("a rule has a name of 1 to {MAX_NAME_CHARS} characters"));
+            return wrong("name", format!("`name` must be 1 to {MAX_NAME_CHARS} characters"));
         }
         if self.older_than_secs == 0 || self.older_than_secs > MAX_AGE_SECS {
-            return wrong("older_than_secs", format!("`older_than_secs` is from 1 to {MAX_AGE_SECS}"));
+            return wrong("older_than_secs", format!("`older_than_secs` must be from 1 to {MAX_AGE_SECS}"));
         }
         if self.by != BY_CREATED && self.by.strip_prefix(METADATA).is_none_or(str::is_empty) {
-            return wrong("by", "`by` is `created` or metadata.…".to_owned());
+            return wrong("by", "`by` must be `created` or metadata.…".to_owned());
         }
         match self.filter.check_of_assets() {
             Ok(()) => Ok(()),
@@ -96,18 +96,18 @@ impl Rule {
         // Never passed over: a filter read wrongly would delete what it was to spare.
         let filter = serde_json::from_value(stored.filter).map_err(|error| LibraryError::BadField {
             at: stored.name.clone(),
-            message: format!("the stored rule `{}` cannot be read: {error}", stored.name),
+            message: format!("cannot read the stored rule `{}`: {error}", stored.name),
         })?;
         Ok(Self { name: stored.name, filter, older_than_secs: stored.older_than_secs, by: stored.by })
     }
 }
 
-/// How many assets a rule deleted or would delete.
+/// Number of assets that a rule deleted or would delete.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct RuleCount {
     /// The rule.
     pub name: String,
-    /// Assets; one that several rules choose counts for the first.
+    /// Number of assets; an asset that matches several rules counts for the first.
     pub assets: u64,
     /// Their clips.
     pub clips: u64,
@@ -139,13 +139,14 @@ impl Library {
     /// [`LibraryError::BadField`] and others.
     pub async fn set_retention(&self, rules: &[Rule]) -> Result<(), LibraryError> {
         if rules.len() > MAX_RULES {
-            let message = format!("at most {MAX_RULES} rules");
+            let message = format!("expected at most {MAX_RULES} rules");
             return Err(LibraryError::BadField { at: "rules".to_owned(), message });
         }
         for (n, rule) in rules.iter().enumerate() {
             rule.check(n)?;
             if rules.iter().take(n).any(|other| other.name == rule.name) {
-                let message = format!("there is another rule named `{}`", rule.name);
+                let message =
+                    format!("expected different names, but several rules are named `{}`", rule.name);
                 return Err(LibraryError::BadField { at: format!("rules[{n}].name"), message });
             }
         }
@@ -154,7 +155,7 @@ impl Library {
         let stored: Vec<_> = rules.iter().map(Rule::stored).collect();
         self.store.set_retention_rules(&stored).await?;
         self.note_work(WorkKind::RetentionRules, "", !rules.is_empty()).await?;
-        tracing::info!(rules = rules.len(), "rules of retention were set");
+        tracing::info!(rules = rules.len(), "set the retention rules");
         Ok(())
     }
 
@@ -211,7 +212,7 @@ impl Library {
             run.ended_unix_ms = now_unix_ms();
             self.store.note_retention_run(&run).await?;
             let (assets, clips) = (run.assets, run.clips);
-            tracing::info!(assets, clips, by_rule = %run.by_rule, "rules of retention were applied");
+            tracing::info!(assets, clips, by_rule = %run.by_rule, "applied the retention rules");
         }
         Ok(report)
     }
@@ -265,7 +266,7 @@ pub(super) async fn keep_up(library: Arc<Library>) {
             // Cut off: taken up again once there is room.
             Err(error) if library.disk.refuses(&error) => wait = Duration::from_secs(1),
             Err(error) => {
-                tracing::error!(code = error.code(), %error, "rules of retention could not be applied");
+                tracing::error!(code = error.code(), %error, "could not apply the retention rules");
             }
         }
     }

@@ -70,7 +70,7 @@ impl Library {
     ) {
         let detail = if let EmbedError::Media(media) = error { media.detail() } else { None };
         let asset = claim.active.id;
-        tracing::warn!(%asset, code = error.code(), %error, detail, "a file is tried again later: the fault is ours");
+        tracing::warn!(%asset, code = error.code(), %error, detail, "retrying a file later, because the server failed on it");
         metrics::counter!("triptych_ingest_put_off_total", "code" => error.code()).increment(1);
         let wait = async {
             if self.cannot_decode(error).await {
@@ -90,8 +90,8 @@ impl Library {
         }
     }
 
-    /// After a failure of ours on a file that somebody waited for: it is forgotten, for they are told so.
-    /// Where somebody else was promised meanwhile that it will be indexed, it is queued.
+    /// After a failure of ours on a file that somebody waited for: it is forgotten, for they are told so. If someone
+    /// else has been promised since that it will be indexed, it is queued.
     pub(super) async fn hand_back(&self, claim: Claim, record: &AssetRecord) -> Result<(), LibraryError> {
         let _serial = self.accept_lock.lock().await;
         if claim.active.is_promised() || self.stop.is_cancelled() {
@@ -118,7 +118,7 @@ pub(super) fn last_word(error: &EmbedError) -> (String, String) {
         EmbedError::Media(MediaError::Killed(signal)) => (
             MediaError::DecodeLimit { limit_bytes: 0 }.code().to_owned(),
             format!(
-                "its decoder was ended by signal {signal} from outside, again and again; most likely it needs more memory than there is"
+                "its decoder was repeatedly killed by signal {signal} from outside; it probably needs more memory than the machine has"
             ),
         ),
         error => (error.code().to_owned(), super::error::told_of_embedding(error)),

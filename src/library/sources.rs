@@ -69,7 +69,7 @@ impl Library {
         self.receive(bucket.get(&key, self.sources.max_fetch_bytes).await?, unsaid).await
     }
 
-    /// Receives a file; of one with a name that says nothing no more than the first bytes, unless those are media.
+    /// Receives a file; if its name does not tell what it is, only the first bytes, unless they are media.
     async fn receive(&self, mut download: Download, unsaid: Option<&str>) -> Result<Upload, LibraryError> {
         let max_bytes = self.sources.max_fetch_bytes;
         self.check_disk(0)?;

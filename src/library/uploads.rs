@@ -83,7 +83,7 @@ impl Uploads {
             if entry.file_type()?.is_file() && is_temporary(&entry.file_name().to_string_lossy()) {
                 fs::remove_file(entry.path())?;
             } else if entry.file_name() != LOST_AND_FOUND {
-                move_away(quarantine, &entry.path(), "it is no upload that was being received");
+                move_away(quarantine, &entry.path(), "it is not an unfinished upload");
             }
         }
         Ok(uploads)
@@ -149,12 +149,12 @@ impl Uploads {
             let entry = folder?;
             let folder = entry.path();
             if !entry.file_type()?.is_dir() {
-                move_away(quarantine, &folder, "uploads are kept in folders");
+                move_away(quarantine, &folder, "only folders are expected here");
                 continue;
             }
             if !is_kept_folder(&entry.file_name().to_string_lossy()) {
                 if entry.file_name() != LOST_AND_FOUND {
-                    move_away(quarantine, &folder, "it is no folder of uploads");
+                    move_away(quarantine, &folder, "it is not a folder of uploads");
                 }
                 continue;
             }
@@ -165,7 +165,7 @@ impl Uploads {
                 match name {
                     Some(name) if owned.contains(&name) => {}
                     Some(name) if deleted.contains(&name) => fs::remove_file(&path)?,
-                    _ => move_away(quarantine, &path, "no asset owns it"),
+                    _ => move_away(quarantine, &path, "no asset refers to it"),
                 }
             }
         }
@@ -212,7 +212,7 @@ pub(super) fn kept_name(path: &Path) -> Option<String> {
 /// fail for it.
 fn move_away(quarantine: &Quarantine, path: &Path, reason: &str) {
     if let Err(error) = quarantine.take(path, reason) {
-        tracing::warn!(%error, reason, "a file that is not understood stays where it is");
+        tracing::warn!(%error, reason, "left an unrecognized file in place");
     }
 }
 

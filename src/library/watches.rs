@@ -16,7 +16,7 @@ use crate::types::{AssetId, WatchId};
 
 /// Most watches of a library.
 const MAX_WATCHES: usize = 100;
-/// Most files of one watched folder: about so many times 150 bytes are held during a look.
+/// Maximum number of files in a watched folder; a scan holds about 150 bytes for each.
 const MAX_FILES: usize = 200_000;
 /// Most files of one job; the rest comes with the next.
 const JOB_FILES: u32 = 100_000;
@@ -25,7 +25,7 @@ const PAGE: u32 = 1000;
 /// How often in turn a file must not be there before it counts as gone. One more than it takes a file that
 /// was moved to be found again under its new name.
 const GONE_LOOKS: u32 = 3;
-/// How often it is looked whether a job has ended.
+/// How often to check whether a job has ended.
 const JOB_EVERY: Duration = Duration::from_secs(1);
 /// Longest sleep.
 const IDLE: Duration = Duration::from_secs(60);
@@ -97,12 +97,12 @@ impl Library {
         let (seen, mut whole) = listed.await?;
         let mut note = None;
         if !whole {
-            note = Some(("io", "a folder in it could not be read; nothing counts as gone until it can"));
+            note = Some(("io", "a subfolder cannot be read; no file is treated as deleted until it can"));
         }
         if seen.is_empty() && watch.files > 0 {
             // A disk that is not mounted looks just so.
             whole = false;
-            note = Some(("folder_empty", "the folder is empty now; its files do not count as gone"));
+            note = Some(("folder_empty", "the folder is now empty; its files are not treated as deleted"));
         }
         self.write_changes(watch.id, &seen, whole).await?;
         Ok(note.map(|(code, message)| (code.to_owned(), message.to_owned())))
@@ -253,7 +253,7 @@ impl Library {
         let key = format!("{} {}", watch.id, watch.jobs_made);
         let job = self.store.create_job("index", &request, &items, Some(&key)).await?;
         self.store.begin_watch_job(watch.id, job.id).await?;
-        tracing::info!(watch = %watch.id, job = %job.id, files = job.items_total, "new files are indexed");
+        tracing::info!(watch = %watch.id, job = %job.id, files = job.items_total, "indexing new files");
         self.work.wake.notify_one();
         self.watch_wake.notify_one();
         Ok(())
@@ -286,7 +286,7 @@ impl Library {
     }
 }
 
-/// What a look changes in what is known: a page of each, sorted by path.
+/// Changes found by a scan: a page of each kind, sorted by path.
 fn changes(known: Vec<WatchedFile>, seen: &[SeenFile], whole: bool) -> Vec<WatchedFile> {
     let mut changed = Vec::new();
     let mut seen = seen.iter().peekable();
@@ -330,7 +330,7 @@ pub(super) async fn keep_watching(library: Arc<Library>) {
         let watches = match library.store.list_watches().await {
             Ok(watches) => watches,
             Err(error) => {
-                tracing::error!(%error, "the watched folders could not be read");
+                tracing::error!(%error, "could not read the list of watched folders");
                 Vec::new()
             }
         };
@@ -351,7 +351,7 @@ pub(super) async fn keep_watching(library: Arc<Library>) {
             let known =
                 |error: &LibraryError| watch.error.as_ref().is_some_and(|(code, _)| code == error.code());
             if let Some(error) = outcome.err().filter(|error| !library.disk.refuses(error) && !known(error)) {
-                tracing::warn!(watch = %watch.id, folder = ?watch.spec.path, %error, "a watched folder could not be looked at");
+                tracing::warn!(watch = %watch.id, folder = ?watch.spec.path, %error, "could not scan a watched folder");
             }
             wait = wait.min(at.saturating_duration_since(Instant::now()));
         }

@@ -15,7 +15,7 @@ use crate::types::AssetId;
 
 /// Assets read at a time.
 const PAGE: u32 = 1000;
-/// Things that people set up, ended jobs among them, from which on the ledger is written anew at start.
+/// Number of user settings, finished jobs included, above which the ledger is rewritten at start.
 const MAX_WORK: usize = 1000;
 
 /// How a store falls short of what the server has acknowledged.
@@ -33,7 +33,7 @@ impl std::fmt::Display for Shortfall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "it knows {} of {} acknowledged changes and lacks {} acknowledged assets",
+            "it has {} of {} acknowledged changes and lacks {} acknowledged assets",
             self.stored, self.acknowledged, self.missing_assets
         )
     }
@@ -217,7 +217,7 @@ impl Rebuild<'_> {
                 match mended.await {
                     // The ledger goes on naming them: the next start tries again.
                     Err(error) if error.storage_full().is_some() => {
-                        tracing::warn!(%error, "assets stay missing")
+                        tracing::warn!(%error, "some assets remain missing")
                     }
                     outcome => outcome?,
                 }
@@ -241,8 +241,8 @@ impl Rebuild<'_> {
     }
 }
 
-/// The ledger, open for appending, that says what the store says. It is written anew where it does not:
-/// after a crash, after damage, in a data folder from before there was one.
+/// The ledger, open for appending, that says what the store says. It is rewritten where it does not: after a crash,
+/// after damage, in a data folder from before there was one.
 pub(super) async fn settle(
     store: &dyn Store,
     replay: &Replay,
@@ -252,7 +252,7 @@ pub(super) async fn settle(
     let stored = store.acknowledged().await?;
     if replay.damaged_lines > 0 {
         let reason =
-            format!("{} of its lines are damaged; a new one is written from the store", replay.damaged_lines);
+            format!("{} of its lines are damaged; writing a new one from the store", replay.damaged_lines);
         quarantine.take(&data_dir.join(LEDGER), &reason)?;
     } else if replay.exists
         && stored == replay.acknowledged
@@ -264,10 +264,11 @@ pub(super) async fn settle(
     }
     let ledger = Arc::new(Ledger::unwritten(data_dir));
     write(store, &ledger).await?;
-    Arc::into_inner(ledger).ok_or_else(|| std::io::Error::other("the ledger is in use").into())
+    Arc::into_inner(ledger)
+        .ok_or_else(|| std::io::Error::other("the ledger is in use by another process").into())
 }
 
-/// Writes the ledger anew from what the store says.
+/// Rewrites the ledger from the store.
 async fn write(store: &dyn Store, ledger: &Arc<Ledger>) -> Result<(), LibraryError> {
     let acknowledged = store.acknowledged().await?;
     let mut entries = Vec::new();
@@ -283,7 +284,7 @@ async fn write(store: &dyn Store, ledger: &Arc<Ledger>) -> Result<(), LibraryErr
     super::blocking(move || Ok(ledger.write(acknowledged, &entries)?)).await
 }
 
-/// What people have set up in a store, besides assets.
+/// User settings in a store: all that users created besides assets.
 async fn work_entries(store: &dyn Store) -> Result<Vec<Entry>, LibraryError> {
     let work = |kind, id: String| Entry::Work { kind, id, exists: true };
     let mut entries = Vec::new();
@@ -349,7 +350,7 @@ impl Library {
         .await
     }
 
-    /// Notes, durably, that something people set up was made, changed or removed.
+    /// Records durably that a user setting was created, changed or removed.
     pub(super) async fn note_work(
         &self,
         kind: WorkKind,

@@ -121,7 +121,7 @@ pub(super) async fn run(library: Arc<Library>) {
                 continue;
             }
             Err(error) => {
-                tracing::error!(%error, "the store did not give the next item of a job");
+                tracing::error!(%error, "could not read the next item of a job");
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
@@ -147,7 +147,7 @@ async fn run_upload(library: &Library, claim: Claim, record: AssetRecord) {
         Ok(_) | Err(LibraryError::Cancelled | LibraryError::Stopping) => {}
         // It is taken away, or taken up again, once there is room.
         Err(error) if error.storage_full().is_some() => {}
-        Err(error) => tracing::error!(asset = %id, %error, "an upload could not be indexed"),
+        Err(error) => tracing::error!(asset = %id, %error, "could not index an upload"),
     }
 }
 
@@ -177,7 +177,7 @@ async fn run_item(library: &Arc<Library>, job: JobId, mut item: JobItem) {
             tracing::warn!(%job, seq = item.seq, code = error.code(), %error, "an item of a job failed");
             fail(&mut item, error.code(), error.told());
         }
-        None => fail(&mut item, "internal", "the worker failed on this file".to_owned()),
+        None => fail(&mut item, "internal", "the server failed on this file".to_owned()),
     }
     let wait = put_off(&mut item);
     finish(library, job, &item).await;
@@ -257,7 +257,7 @@ async fn finish(library: &Library, job: JobId, item: &JobItem) {
                 }
             }
             Err(error) if attempt == 4 => {
-                tracing::error!(%job, seq = item.seq, %error, "the end of a job's item could not be stored");
+                tracing::error!(%job, seq = item.seq, %error, "could not store the outcome of a job's item");
                 return;
             }
             Err(_) => {

@@ -31,7 +31,7 @@ pub struct DecodeRequest {
     pub duration_secs: Option<f64>,
     /// Frames as they are meant to be shown, or as they are stored (`docs/bundle.md`).
     pub shown: bool,
-    /// The tracks that somebody asked for.
+    /// The requested tracks.
     pub choice: TrackChoice,
 }
 
@@ -98,7 +98,7 @@ pub fn decode(
         return Err(if request.start_secs > 0.0 {
             MediaError::SpanOutOfRange { start_secs: request.start_secs }
         } else {
-            MediaError::Corrupt("it holds no frame and no sample".into())
+            MediaError::Corrupt("it holds no video frame and no audio sample".into())
         });
     }
     let partial = (!notes.is_empty()).then(|| notes.join("; "));
@@ -183,9 +183,9 @@ impl Run<'_> {
         let (video, audio) = (log.video_streams > 0, log.audio_streams > 0);
         let mut complaint = match (log.opened, video, audio) {
             (true, false, false) if first.is_picture() => {
-                return Err(MediaError::Corrupt("its picture is missing, so it was cut off".into()));
+                return Err(MediaError::Corrupt("its picture is missing, so the file was cut off".into()));
             }
-            (true, false, false) => return Err(MediaError::NoStreams("picture or sound track")),
+            (true, false, false) => return Err(MediaError::NoStreams("video or audio track")),
             (true, true, true) if first.exit.code == Some(0) => return Ok(first),
             (true, ..) => first.complaint(limits),
             (false, ..) => return Err(first.complaint(limits)),
@@ -198,10 +198,7 @@ impl Run<'_> {
             let quiet = ended.frames == 0 && ended.exit.code == Some(0) && !audio;
             if ended.frames > 0 || ended.stopped || quiet {
                 if audio {
-                    notes.push(format!(
-                        "the sound could not be decoded ({})",
-                        first.why_not(TrackKind::Audio)
-                    ));
+                    notes.push(format!("could not decode the audio ({})", first.why_not(TrackKind::Audio)));
                 }
                 return Ok(ended);
             }
@@ -214,10 +211,7 @@ impl Run<'_> {
             let ended = self.attempt(Streams::Audio)?;
             if ended.samples > 0 || ended.stopped || ended.exit.code == Some(0) {
                 if video {
-                    notes.push(format!(
-                        "the picture could not be decoded ({})",
-                        first.why_not(TrackKind::Video)
-                    ));
+                    notes.push(format!("could not decode the picture ({})", first.why_not(TrackKind::Video)));
                 }
                 return Ok(ended);
             }
@@ -238,7 +232,7 @@ impl Run<'_> {
             return Err(found.complaint(&self.decoder.config.limits));
         }
         if found.frames == 0 {
-            notes.push(format!("the picture could not be decoded ({})", found.why_not(TrackKind::Video)));
+            notes.push(format!("could not decode the picture ({})", found.why_not(TrackKind::Video)));
         }
         let frames = found.frames;
         // The sound's end is in the log of the first run, if the sound is all there is.
@@ -280,7 +274,7 @@ fn warn_without_landlock(ended: &Ended) {
     }
 }
 
-/// A survey may take one part in so many of a file's CPU time.
+/// Fraction of a file's CPU time that a survey may take, as a divisor.
 const SURVEY_SHARE: u32 = 4;
 
 /// CPU time that is left to a file.

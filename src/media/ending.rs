@@ -46,7 +46,7 @@ impl Ended {
         }
         let crashed = self.exit.signal.is_some() || self.exit.code == Some(101);
         if empty && crashed || self.started.is_none() {
-            return Err(MediaError::Corrupt("its decoder crashed on it".into()));
+            return Err(MediaError::Corrupt("the decoder crashed on it".into()));
         }
         Ok(())
     }
@@ -122,7 +122,7 @@ impl Ended {
     /// Why the child says it could not work, for a person.
     pub fn last_words(&self) -> String {
         match (self.exit.signal, self.exit.code) {
-            (Some(signal), _) => format!("it was ended by signal {signal}"),
+            (Some(signal), _) => format!("it was killed by signal {signal}"),
             (None, code) => {
                 format!("it ended with status {} ({})", code.unwrap_or(-1), self.log.main_error())
             }
@@ -146,7 +146,7 @@ impl Ended {
             return self.too_little_memory(limits);
         }
         if log.has_error("not on whitelist") || log.has_error("m3u8") {
-            return MediaError::Unsupported("a playlist, or a format that is not on the list".into());
+            return MediaError::Unsupported("a playlist or an unsupported format".into());
         }
         if ["no decoder found", "Decoder not found", "Unknown decoder"].iter().any(|text| log.has_error(text))
         {
@@ -155,10 +155,12 @@ impl Ended {
             return MediaError::Unsupported(lacking.unwrap_or(main));
         }
         if log.has_error("moov atom not found") {
-            return MediaError::Corrupt("its index is missing, so it was cut off or never finished".into());
+            return MediaError::Corrupt(
+                "its index is missing, so the file was cut off or never finished".into(),
+            );
         }
         if !log.opened && main.starts_with("Error opening input") {
-            return MediaError::Unsupported("its bytes are of no known format".into());
+            return MediaError::Unsupported("its format is unknown".into());
         }
         MediaError::Corrupt(main)
     }
@@ -200,17 +202,17 @@ impl Ended {
         let declared = info.declared_secs.filter(|_| whole && !info.estimated);
         let short = declared.filter(|declared| decoded + tolerance(*declared) < *declared);
         if let Some(declared) = short {
-            return Some(format!("truncated: {decoded:.1} s of {declared:.1} s could be decoded"));
+            return Some(format!("truncated: only {decoded:.1} s of {declared:.1} s could be decoded"));
         }
         if whole && self.log.cut_short {
-            return Some(format!("truncated: the file ends early, {decoded:.1} s could be decoded"));
+            return Some(format!("truncated: the file ends early; only {decoded:.1} s could be decoded"));
         }
         let failed = self.exit.code != Some(0) && !self.only_misses_sound(samples);
         if self.exit.signal.is_some() || failed || self.log.gave_up {
             return Some(format!("decoding stopped early after {decoded:.1} s: {}", self.log.main_error()));
         }
         if let Some(why) = self.cut_short().filter(|_| whole) {
-            return Some(format!("truncated: {why}, {decoded:.1} s could be decoded"));
+            return Some(format!("truncated: {why}; only {decoded:.1} s could be decoded"));
         }
         // A part of a film may begin between pictures that others are made from.
         let damaged = self.damaged + if whole { self.packets_lost() } else { 0 };
@@ -221,7 +223,7 @@ impl Ended {
         let silent = frames > 0 && samples == 0 && self.log.audio_streams > 0;
         let silent = silent && !self.only_misses_sound(samples);
         (silent && whole && !self.log.errors.is_empty())
-            .then(|| format!("the sound could not be decoded ({})", self.why_not(TrackKind::Audio)))
+            .then(|| format!("could not decode the audio ({})", self.why_not(TrackKind::Audio)))
     }
 }
 
@@ -238,9 +240,7 @@ impl Ended {
             return Some("truncated: the file ends before its picture does".to_owned());
         }
         let said = !self.log.errors.is_empty();
-        said.then(|| {
-            format!("damaged: a part of the picture could not be decoded ({})", self.log.main_error())
-        })
+        said.then(|| format!("damaged: part of the picture could not be decoded ({})", self.log.main_error()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Why a file could not be read.
 
 const WALL_CLOCK: &str = "--decode-timeout-secs";
-const QUICK: &str = "a thumbnail or a look at a file may take no longer";
+const QUICK: &str = "the limit for thumbnails and probing";
 
 /// Why a file could not be read. `code()` is the stable snake_case code of the HTTP API.
 #[derive(Debug, thiserror::Error)]
@@ -10,21 +10,21 @@ pub enum MediaError {
     #[error("the file is empty")]
     Empty,
     /// A folder, device, socket or pipe.
-    #[error("not a regular file")]
+    #[error("expected a regular file")]
     NotAFile,
     /// The file could not be opened.
-    #[error("the file cannot be opened: {0}")]
+    #[error("cannot open the file: {0}")]
     Open(std::io::Error),
     /// No video, sound or picture format that is accepted.
-    #[error("not a video, sound or picture in a format that is accepted ({0})")]
+    #[error("expected a video, audio or image file in a supported format ({0})")]
     Unsupported(String),
     /// Its tracks can only be read with a key.
-    #[error("the file is encrypted ({0}); give one without encryption")]
+    #[error("the file is encrypted ({0}); send an unencrypted copy")]
     Encrypted(String),
     /// A known format, but nothing of it can be decoded.
     #[error("the file is damaged: {0}")]
     Corrupt(String),
-    /// A container without what was asked for.
+    /// A container without the requested kind of track.
     #[error("the file has no {0}")]
     NoStreams(&'static str),
     /// The track that was chosen is none of the file's.
@@ -32,13 +32,13 @@ pub enum MediaError {
     UnknownTrack {
         /// `video` or `audio`.
         kind: &'static str,
-        /// What was asked for.
+        /// What was requested.
         index: u16,
         /// What there is, in words.
         has: String,
     },
     /// A frame or picture with more pixels than allowed.
-    #[error("pictures of more than {limit} pixels are refused ({detail})")]
+    #[error("the picture has too many pixels; at most {limit} are accepted ({detail})")]
     TooManyPixels {
         /// Most pixels of one frame.
         limit: u64,
@@ -46,7 +46,7 @@ pub enum MediaError {
         detail: String,
     },
     /// Longer than allowed.
-    #[error("the asset lasts {secs:.1} s or more; at most {limit_secs:.1} s are accepted")]
+    #[error("the asset is at least {secs:.1} s long; at most {limit_secs:.1} s are accepted")]
     TooLong {
         /// Declared, or decoded so far.
         secs: f64,
@@ -54,7 +54,7 @@ pub enum MediaError {
         limit_secs: f64,
     },
     /// The span lies behind the end of the asset.
-    #[error("the span starts at {start_secs} s, behind the end of the asset")]
+    #[error("the span starts at {start_secs} s, after the end of the asset")]
     SpanOutOfRange {
         /// Where the span starts.
         start_secs: f64,
@@ -68,13 +68,13 @@ pub enum MediaError {
         quick: bool,
     },
     /// The cap on memory was reached.
-    #[error("decoding needs more memory than the {} MiB that one file may use (--decode-file-memory-bytes)", .limit_bytes >> 20)]
+    #[error("decoding needs more memory than the limit of {} MiB per file (--decode-file-memory-bytes)", .limit_bytes >> 20)]
     DecodeLimit {
         /// The cap.
         limit_bytes: u64,
     },
     /// More work than a file of its size may cause.
-    #[error("this file asks for more work than one of its size may: {detail}")]
+    #[error("decoding takes more work than allowed for a file of this size: {detail}")]
     WorkLimit {
         /// What there was too much of, and the flag.
         detail: String,
@@ -86,9 +86,7 @@ pub enum MediaError {
         retry_after_secs: u64,
     },
     /// A sample that no sound has: not a number, infinite, or beyond [`MAX_SAMPLE`].
-    #[error(
-        "the sound holds a sample of {value:e} at {at_secs:.3} s; samples are numbers from -65536 to 65536"
-    )]
+    #[error("expected audio samples from -65536 to 65536, got {value:e} at {at_secs:.3} s")]
     BadSamples {
         /// Where it is, seconds.
         at_secs: f64,
@@ -97,10 +95,12 @@ pub enum MediaError {
     },
     /// Decoding does not work here: our fault, not the file's. The reason may name paths of this machine, so
     /// it is not part of the sentence; see [`MediaError::detail`].
-    #[error("this server cannot decode files at the moment; the file is not at fault, try again later")]
+    #[error(
+        "the server cannot decode files at the moment; this is not the fault of the file, so try again later"
+    )]
     Worker(String),
     /// A signal ended the decoder, which neither the file nor our caps sent.
-    #[error("the decoder was ended by signal {0} from outside while it read this file; try again later")]
+    #[error("the decoder was killed by signal {0} from outside while it read this file; try again later")]
     Killed(i32),
 }
 

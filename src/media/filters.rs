@@ -157,7 +157,7 @@ impl Shape {
         if filters.is_empty() { "null".into() } else { filters.join(",") }
     }
 
-    /// Memory the filters take for frames of so many pixels, bytes.
+    /// Memory in bytes that the filters take for frames of this many pixels.
     pub fn extra_bytes(self, width: u32, height: u32) -> u64 {
         let wide = if matches!(self.colour, Some(Colour::Wide { .. })) { WIDE_BYTES } else { 0 };
         let fields = if self.deinterlace { FIELDS_BYTES } else { 0 };

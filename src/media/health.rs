@@ -92,7 +92,7 @@ impl Decoder {
         };
         let before = known.last().is_none_or(|(_, before)| before.ok);
         if before && !health.ok {
-            tracing::error!(reason = health.detail, "files cannot be decoded");
+            tracing::error!(reason = health.detail, "cannot decode files");
         } else if !before && health.ok {
             tracing::info!("files can be decoded again");
         }

@@ -56,7 +56,7 @@ impl FrameReader {
         }
         // ffmpeg scales every later frame to the size of the first.
         if self.buffer[..self.header_len] != self.header[..] {
-            return Err(MediaError::Corrupt("the picture changes its size".into()));
+            return Err(MediaError::Corrupt("the picture size changes".into()));
         }
         Ok(true)
     }

@@ -1,8 +1,8 @@
-//! Who may decode now: one pool for every child of the process, however it was asked for.
+//! Who may decode now: one pool for every child of the process.
 //!
-//! A decode first takes a [`Seat`] (so many children at once), then, once its child has read the file's
-//! header, [`Memory`] (so many bytes at once). Interactive work goes first and waits only for a while;
-//! bulk work waits as long as it must, never takes the last seats and is never starved.
+//! A decode first takes a [`Seat`] (limits the children at once), then, once its child has read the file's header,
+//! [`Memory`] (limits their bytes). Interactive work goes first and waits only for a while; bulk work waits as long
+//! as it must, never takes the last seats and is never starved.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -200,7 +200,7 @@ impl DecodePool {
         }
     }
 
-    /// Waits on this thread until so many bytes are free.
+    /// Blocks this thread until this many bytes are free.
     ///
     /// # Errors
     /// [`MediaError::Overloaded`] for interactive work that has waited too long; [`MediaError::Worker`] once
@@ -227,7 +227,7 @@ impl DecodePool {
                 break Err(self.refuse("no_memory"));
             }
             if gone() {
-                break Err(MediaError::Worker("nobody waits for the result any more".into()));
+                break Err(MediaError::Worker("the caller no longer waits for the result".into()));
             }
             state = self.freed.wait_timeout(state, LOOK_EVERY).unwrap_or_else(PoisonError::into_inner).0;
         };

@@ -84,7 +84,7 @@ pub enum Task {
     Health,
 }
 
-/// Which tracks ffmpeg is asked for; it refuses to start when one is missing.
+/// Tracks requested from ffmpeg; it refuses to start when one is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Streams {

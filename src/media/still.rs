@@ -73,7 +73,7 @@ fn run(
     Ok(done)
 }
 
-/// The tracks that were asked for, and those that were found to be read.
+/// The requested tracks, and those chosen to be read.
 #[derive(Default)]
 struct Tracks {
     choice: TrackChoice,
@@ -96,7 +96,7 @@ pub fn probe(decoder: &Decoder, seat: &Seat, media: &File) -> Result<Probe, Medi
         (Some(kind), ..) => kind,
         (None, true, _) => AssetKind::Video,
         (None, false, true) => AssetKind::Audio,
-        (None, false, false) => return Err(MediaError::NoStreams("picture or sound track")),
+        (None, false, false) => return Err(MediaError::NoStreams("video or audio track")),
     };
     Ok(Probe {
         kind,

@@ -55,7 +55,7 @@ pub trait Sink {
     /// # Errors
     /// Ends the decode.
     fn started(&mut self, info: &MediaInfo) -> Result<(), MediaError>;
-    /// One upright frame, RGB, `width * height * 3` bytes, that lasts so many sampling periods (at least one).
+    /// One upright frame, RGB, `width * height * 3` bytes, that lasts this many sampling periods (at least one).
     ///
     /// # Errors
     /// Ends the decode.
@@ -87,9 +87,9 @@ pub struct Caps {
     pub streams: Streams,
     /// It was told to seek.
     pub sought: Option<Sought>,
-    /// What the child was asked to read, and to do to its frames.
+    /// What the child must read, and what it does to the frames.
     pub shape: Shape,
-    /// The tracks that somebody asked for.
+    /// The requested tracks.
     pub choice: TrackChoice,
     /// The tracks to read, once that is known.
     pub picks: Option<Picks>,
@@ -291,7 +291,7 @@ impl<'a> Pump<'a> {
         }
         let ready = |slot: Option<usize>| slot.is_some_and(|i| !fds[i].revents().is_empty());
         if ready(cancel_slot) {
-            return Err(MediaError::Worker("nobody waits for the result any more".into()));
+            return Err(MediaError::Worker("the caller no longer waits for the result".into()));
         }
         self.exited |= ready(slots[0]);
         if all && self.pictured && self.frames_open {
@@ -372,7 +372,7 @@ impl<'a> Pump<'a> {
             return Ok(());
         }
         let Some(info) = self.ended.describe() else {
-            return Err(MediaError::Worker("it sent data without a greeting".into()));
+            return Err(MediaError::Worker("it sent data before its greeting".into()));
         };
         if let Some(secs) = info.declared_secs.filter(|s| !info.estimated && *s > self.caps.max_duration_secs)
         {

@@ -83,11 +83,10 @@ pub fn sampling(fps: f64, first: u64, end: Option<u64>) -> String {
     )
 }
 
-/// Filters that give the frame on the screen at a second first: the last one whose time stamp is not later, or
-/// the very first. It is known when a later one comes, and `tpad` adds one at the end,
-/// as much later as frames of this film are, which may be hours or, where nobody knows, the shortest of moments: it too
-/// is put right behind. The first frame's time
-/// is written to the log as in [`sampling`], in milliseconds after the second asked for.
+/// Filters that give the frame on the screen at a second first: the last one whose time stamp is not later, or the
+/// very first. It is known when a later one comes, and `tpad` adds one at the end, as much later as frames of this
+/// film are, which may be hours or, where nobody knows, the shortest of moments: it too is put right behind. The
+/// first frame's time is written to the log as in [`sampling`], in milliseconds after the requested second.
 pub fn on_screen(at_secs: f64) -> String {
     let at = (at_secs * f64::from(THUMBNAIL_HZ)).round();
     format!(

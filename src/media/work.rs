@@ -27,14 +27,14 @@ impl Default for WorkLimits {
 }
 
 impl WorkLimits {
-    /// CPU time for a file of so many bytes.
+    /// CPU time for a file of this size in bytes.
     #[must_use]
     pub fn cpu(&self, file_bytes: u64) -> Duration {
         let secs = self.cpu_secs + self.cpu_secs_per_mib * file_bytes as f64 / MIB;
         Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX)
     }
 
-    /// Clips for a file of so many bytes, where a clip begins every `stride` windows.
+    /// Clips for a file of this size in bytes, where a clip begins every `stride` windows.
     #[must_use]
     pub fn clips(&self, file_bytes: u64, stride: f64) -> u64 {
         let windows = self.clips as f64 + self.clips_per_mib as f64 * file_bytes as f64 / MIB;
@@ -47,8 +47,7 @@ impl WorkLimits {
     pub fn too_many_clips(&self, file_bytes: u64, allowed: u64) -> MediaError {
         MediaError::WorkLimit {
             detail: format!(
-                "it unfolds to more than {allowed} different clips; its {file_bytes} bytes allow no more \
-                 (--max-clips-per-mib)"
+                "it has more than {allowed} distinct clips, the limit for its {file_bytes} bytes (--max-clips-per-mib)"
             ),
         }
     }
@@ -59,8 +58,7 @@ impl WorkLimits {
         let secs = self.cpu(file_bytes).as_secs();
         MediaError::WorkLimit {
             detail: format!(
-                "decoding takes more than {secs} s of CPU time; its {file_bytes} bytes allow no more \
-                 (--decode-cpu-secs-per-mib)"
+                "decoding takes more than {secs} s of CPU time, the limit for its {file_bytes} bytes (--decode-cpu-secs-per-mib)"
             ),
         }
     }

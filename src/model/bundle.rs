@@ -225,7 +225,7 @@ fn open_regular(path: &Path, max_bytes: u64) -> Result<File, ModelError> {
         return Err(refuse("it is not a file".to_owned()));
     }
     if before.len() > max_bytes {
-        return Err(refuse(format!("it has {} bytes, at most {max_bytes} are taken", before.len())));
+        return Err(refuse(format!("expected at most {max_bytes} bytes, got {}", before.len())));
     }
     File::open(path).map_err(|error| unreadable(path, &error))
 }

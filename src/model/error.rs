@@ -9,7 +9,7 @@ use crate::types::{Modality, Space};
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ModelError {
     /// No bundle at this path.
-    #[error("{0}: there is no model bundle here (no manifest.json)")]
+    #[error("{0}: expected a model bundle, but there is no manifest.json")]
     Missing(PathBuf),
     /// The manifest, or an ONNX file against it, is not as docs/bundle.md says.
     #[error("{file}: {reason}")]
@@ -20,7 +20,7 @@ pub enum ModelError {
         reason: String,
     },
     /// A file the manifest lists cannot be read.
-    #[error("{file} of the model is missing or cannot be read: {reason}")]
+    #[error("cannot read {file} of the model: {reason}")]
     FileMissing {
         /// File with its folder.
         file: String,
@@ -28,7 +28,7 @@ pub enum ModelError {
         reason: String,
     },
     /// A file differs from what the manifest says.
-    #[error("{file} of the model is damaged: its SHA-256 is {actual}, the manifest says {expected}")]
+    #[error("{file} of the model is damaged: expected SHA-256 {expected}, got {actual}")]
     FileDamaged {
         /// File with its folder.
         file: String,
@@ -38,7 +38,7 @@ pub enum ModelError {
         actual: String,
     },
     /// A tower or the tokenizer does not give what it gave when the bundle was made.
-    #[error("{file} does not give its golden values ({what}); this model must not be used: {reason}")]
+    #[error("{file} does not reproduce its golden values ({what}), so this model must not be used: {reason}")]
     GoldenMismatch {
         /// File with its folder.
         file: String,
@@ -56,11 +56,11 @@ pub enum ModelError {
     /// ONNX Runtime is too old.
     #[error("{0}")]
     RuntimeTooOld(String),
-    /// CUDA was asked for and does not work.
-    #[error("CUDA cannot be used: {0}")]
+    /// CUDA was requested but does not work.
+    #[error("cannot use CUDA: {0}")]
     CudaUnavailable(String),
     /// ONNX Runtime refused a graph or failed to run it.
-    #[error("the {tower} tower failed: {reason}")]
+    #[error("the model's {tower} encoder failed: {reason}")]
     TowerFailed {
         /// Which tower.
         tower: Modality,
@@ -68,25 +68,25 @@ pub enum ModelError {
         reason: String,
     },
     /// The bundle has no tower for this.
-    #[error("this model has no {0} tower")]
+    #[error("this model cannot embed {0}")]
     NotSupported(Modality),
     /// No word of the text is in the vocabulary.
-    #[error("this model knows none of the words: {words}")]
+    #[error("the model's vocabulary has none of these words: {words}")]
     NoKnownWords {
         /// The words, comma-separated, shortened.
         words: String,
     },
     /// The text has too many characters.
-    #[error("the text is longer than {max_chars} characters")]
+    #[error("the text must be at most {max_chars} characters")]
     TextTooLong {
         /// Limit, characters.
         max_chars: usize,
     },
     /// Samples that are not finite.
-    #[error("the sound holds a sample that is not a finite number")]
+    #[error("expected finite audio samples, got NaN or infinity")]
     BadSamples,
     /// Too much waits already.
-    #[error("the towers are busy; try again in {retry_after_secs} s")]
+    #[error("the model is busy; try again in {retry_after_secs} s")]
     Overloaded {
         /// When to try again, seconds.
         retry_after_secs: u64,
@@ -133,7 +133,7 @@ impl ModelError {
             file,
             what: format!("{tower} tower, space `{space}`"),
             reason: format!(
-                "cosine {cosine:.9}, 1 - cosine {one_minus_cosine:.3e} where {allowed:.1e} is allowed"
+                "expected 1 - cosine of at most {allowed:.1e}, got {one_minus_cosine:.3e} (cosine {cosine:.9})"
             ),
         }
     }

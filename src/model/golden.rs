@@ -67,7 +67,7 @@ impl GoldenSet {
         };
         let rows = &self.towers[index].inputs;
         if texts.len() != rows.len() {
-            let reason = format!("{} golden texts, but {} rows of text.input", texts.len(), rows.len());
+            let reason = format!("got {} golden texts, but {} rows of text.input", texts.len(), rows.len());
             return Err(bundle.invalid("manifest.json", reason));
         }
         for (text, row) in texts.iter().zip(rows) {
@@ -78,7 +78,7 @@ impl GoldenSet {
                         bundle.manifest.preprocessing.text.as_ref().map_or("", |text| &text.tokenizer),
                     ),
                     what: "tokenizer".to_owned(),
-                    reason: format!("`{text}` becomes {ids:?}, its golden token ids are {row:?}"),
+                    reason: format!("expected the token ids {row:?} for `{text}`, got {ids:?}"),
                 });
             }
         }
@@ -150,10 +150,14 @@ impl GoldenSet {
 fn read_tower(tensors: &SafeTensors<'_>, spec: &TowerSpec) -> Result<GoldenTower, String> {
     let tower = spec.modality;
     let name = format!("{tower}.input");
-    let input = tensors.tensor(&name).map_err(|_| format!("there is no tensor `{name}`"))?;
+    let input = tensors.tensor(&name).map_err(|_| format!("tensor `{name}` is missing"))?;
     let count = input.shape().first().copied().unwrap_or(0);
     if count < 2 || input.shape()[1..] != spec.row[..] {
-        return Err(format!("`{name}` is {:?}; [2 or more, {:?}] is due", input.shape(), spec.row));
+        return Err(format!(
+            "expected `{name}` of shape [2 or more, {:?}], got {:?}",
+            spec.row,
+            input.shape()
+        ));
     }
     let inputs = match spec.dtype {
         Dtype::U8 => values::<u8, 1>(&input, StoredType::U8, |b| b[0])
@@ -163,15 +167,16 @@ fn read_tower(tensors: &SafeTensors<'_>, spec: &TowerSpec) -> Result<GoldenTower
         Dtype::I64 => values(&input, StoredType::I64, i64::from_le_bytes)
             .map(|v| v.chunks_exact(spec.row_len()).map(|row| Input::I64(row.into())).collect()),
     };
-    let inputs = inputs.ok_or_else(|| format!("`{name}` is {:?}, {:?} is due", input.dtype(), spec.dtype))?;
+    let inputs = inputs
+        .ok_or_else(|| format!("expected `{name}` of type {:?}, got {:?}", spec.dtype, input.dtype()))?;
     let mut outputs = BTreeMap::new();
     for (space, _, dim) in &spec.outputs {
         let name = format!("{tower}.{space}");
-        let tensor = tensors.tensor(&name).map_err(|_| format!("there is no tensor `{name}`"))?;
+        let tensor = tensors.tensor(&name).map_err(|_| format!("tensor `{name}` is missing"))?;
         let values = (tensor.shape() == [count, *dim])
             .then(|| values(&tensor, StoredType::F32, f32::from_le_bytes))
             .flatten()
-            .ok_or_else(|| format!("`{name}` is not f32 [{count}, {dim}]"))?;
+            .ok_or_else(|| format!("expected `{name}` to be f32 [{count}, {dim}]"))?;
         outputs.insert(space.clone(), values.chunks_exact(*dim).map(<[f32]>::to_vec).collect());
     }
     Ok(GoldenTower { inputs, outputs })

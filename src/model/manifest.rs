@@ -193,7 +193,7 @@ impl Manifest {
         match json.get("format_version").and_then(serde_json::Value::as_u64) {
             Some(FORMAT_VERSION) => {}
             Some(other) => {
-                return Err(format!("format_version {other}; this program reads {FORMAT_VERSION}"));
+                return Err(format!("expected format_version {FORMAT_VERSION}, got {other}"));
             }
             None => return Err("no format_version".to_owned()),
         }
@@ -213,7 +213,7 @@ impl Manifest {
         }
         let bound = self.goldens.max_one_minus_cosine;
         ensure(bound > 0.0 && bound <= 0.01, || {
-            format!("goldens.max_one_minus_cosine is {bound}; it must be above 0 and at most 0.01")
+            format!("goldens.max_one_minus_cosine must be above 0 and at most 0.01, got {bound}")
         })?;
         self.check_files()
     }
@@ -244,7 +244,7 @@ impl Manifest {
             ensure(!space.members.is_empty(), || format!("space `{name}` has no members"))?;
             for member in &space.members {
                 ensure(self.towers.contains_key(member), || {
-                    format!("space `{name}` has {member} for a member, but there is no {member} tower")
+                    format!("space `{name}` has {member} as a member, but there is no {member} tower")
                 })?;
             }
         }
@@ -326,17 +326,17 @@ impl Manifest {
             && entry.input.is_none()
             && entry.outputs.is_none()
             && entry.precision.is_none();
-        ensure(bare, || format!("towers.{modality}: `inflates` stands alone"))?;
+        ensure(bare, || format!("towers.{modality}: `inflates` must be the only field"))?;
         ensure(modality == Modality::Image && inflated == Modality::Video, || {
             format!("towers.{modality}: only an image can inflate the video tower")
         })?;
         ensure(self.towers.get(&inflated).is_some_and(|tower| tower.inflates.is_none()), || {
-            format!("towers.{modality} inflates {inflated}, which is not there")
+            format!("towers.{modality} inflates {inflated}, which does not exist")
         })?;
         for space in self.spaces_of(modality) {
             ensure(space.members.contains(&inflated), || {
                 format!(
-                    "space `{}` has image for a member but not video, which makes its vectors",
+                    "space `{}` has image as a member but not video, which computes its vectors",
                     space.name
                 )
             })?;
@@ -444,13 +444,13 @@ mod tests {
     #[test]
     fn every_deviation_is_named() {
         let cases: &[(&str, Value, &str)] = &[
-            ("/format_version", json!(2), "format_version 2"),
+            ("/format_version", json!(2), "format_version 1, got 2"),
             ("/spaces/0/extra", json!(1), "unknown field"),
             ("/surprise", json!(1), "unknown field"),
             ("/towers/video/input/shape", json!([null, 3, 4, 4, 3]), "towers.video.input"),
             ("/towers/video/outputs", json!({"fine": "fine"}), "towers.video.outputs"),
             ("/towers/image", json!({"inflates": "text"}), "only an image"),
-            ("/towers/image", json!({"inflates": "video", "file": "x.onnx"}), "stands alone"),
+            ("/towers/image", json!({"inflates": "video", "file": "x.onnx"}), "must be the only field"),
             ("/towers/video/file", json!("../video.onnx"), "not a plain path"),
             ("/towers/video/file", json!("/etc/passwd"), "not a plain path"),
             ("/towers/video/file", json!("other.onnx"), "not listed in `files`"),

@@ -49,7 +49,7 @@ impl FromStr for Device {
                 .strip_prefix("cuda:")
                 .and_then(|n| n.parse().ok())
                 .map(Self::Cuda)
-                .ok_or_else(|| format!("`{other}` is not auto, cpu, cuda or cuda:N")),
+                .ok_or_else(|| format!("expected auto, cpu, cuda or cuda:N, got `{other}`")),
         }
     }
 }

@@ -41,14 +41,14 @@ const TENSOR_DATA_LOCATION: u64 = 14;
 /// Refuses a file that is not a self-contained ONNX model; the error is a sentence.
 pub(super) fn refuse_external_data(bytes: &[u8]) -> Result<(), String> {
     if bytes.get(4..8) == Some(b"ORTM") {
-        return Err("it is in the .ort format; only ONNX files are taken".to_owned());
+        return Err("expected an ONNX file, got the .ort format".to_owned());
     }
     walk(bytes, Message::Model, 0)
 }
 
 fn walk(bytes: &[u8], message: Message, depth: usize) -> Result<(), String> {
     if depth > MAX_DEPTH {
-        return Err("its graphs are nested too deep".to_owned());
+        return Err("its graphs are nested too deeply".to_owned());
     }
     let mut reader = Reader { rest: bytes };
     while !reader.rest.is_empty() {
@@ -60,7 +60,7 @@ fn walk(bytes: &[u8], message: Message, depth: usize) -> Result<(), String> {
                 _ => false,
             };
             if external {
-                return Err("a tensor has its data outside the file, which is refused".to_owned());
+                return Err("a tensor has its data outside the file, which is not supported".to_owned());
             }
         }
         if let (Some(child), Value::Bytes(inner)) = (message.child(field), value) {

@@ -40,7 +40,7 @@ pub(super) struct Job {
 pub(super) struct Batching {
     /// Most inputs of one run.
     pub max: usize,
-    /// Only 1, 2, 4, 8, …: CUDA plans a convolution anew for every batch size it has not met.
+    /// Only 1, 2, 4, 8, …: CUDA plans a convolution again for each new batch size.
     pub powers_of_two: bool,
 }
 
@@ -80,7 +80,7 @@ fn lane(priority: Priority) -> usize {
 }
 
 impl Queue {
-    /// A queue of so many places per lane, emptied by so many workers.
+    /// A queue with this capacity per lane and this number of workers.
     pub fn new(interactive_places: usize, bulk_places: usize, workers: usize) -> Self {
         Self {
             state: Mutex::default(),
@@ -95,7 +95,7 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues one input. A person is told at once that the queue is full; bulk work waits for a place.
+    /// Queues one input. An interactive caller learns at once that the queue is full; bulk work waits for a place.
     ///
     /// # Errors
     /// [`ModelError::Overloaded`].

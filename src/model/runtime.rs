@@ -109,14 +109,14 @@ impl SessionMaker {
 fn check_signature(session: &Session, spec: &TowerSpec) -> Result<(), String> {
     let names: Vec<&str> = session.inputs().iter().map(ort::value::Outlet::name).collect();
     if names != [spec.input.as_str()] {
-        return Err(format!("the graph's inputs are {names:?}, the manifest says `{}`", spec.input));
+        return Err(format!("the graph's inputs are {names:?}, but the manifest names `{}`", spec.input));
     }
     for (space, name, dim) in &spec.outputs {
         let output = session.outputs().iter().find(|output| output.name() == name);
         let output = output.ok_or_else(|| format!("the graph has no output `{name}` for space `{space}`"))?;
         let last = output.dtype().tensor_shape().and_then(|shape| shape.last().copied());
         if last.is_some_and(|last| last >= 0 && last != *dim as i64) {
-            return Err(format!("output `{name}` has {last:?} values, space `{space}` has {dim}"));
+            return Err(format!("output `{name}` has {last:?} values, but space `{space}` has {dim}"));
         }
     }
     Ok(())

@@ -28,7 +28,7 @@ impl TextTokenizer {
         tokenizer.with_truncation(None).map_err(|e| e.to_string())?;
         tokenizer.with_padding(None);
         for id in [spec.pad_id, spec.unknown_id] {
-            tokenizer.id_to_token(id).ok_or_else(|| format!("it has no token with the id {id}"))?;
+            tokenizer.id_to_token(id).ok_or_else(|| format!("no token has the id {id}"))?;
         }
         Ok(Self { tokenizer, max_words: spec.max_words, pad_id: spec.pad_id, unknown_id: spec.unknown_id })
     }

@@ -41,7 +41,7 @@ impl Input {
     pub fn check(&self, spec: &TowerSpec) -> Result<(), ModelError> {
         if self.dtype() != spec.dtype || self.len() != spec.row_len() {
             let reason = format!(
-                "it takes {:?} [{}], got {:?} [{}]",
+                "expected {:?} [{}], got {:?} [{}]",
                 spec.dtype,
                 spec.row_len(),
                 self.dtype(),
@@ -103,7 +103,7 @@ pub(super) fn run(
         let value = outputs.get(name).ok_or_else(|| ort::Error::new(format!("no output `{name}`")))?;
         let (shape, values) = value.try_extract_tensor::<f32>()?;
         if **shape != [inputs.len() as i64, *dim as i64] {
-            let reason = format!("output `{name}` has the shape {shape}, [{}, {dim}] is due", inputs.len());
+            let reason = format!("output `{name}` has the shape {shape}, expected [{}, {dim}]", inputs.len());
             return Err(ort::Error::new(reason));
         }
         for (row, values) in rows.iter_mut().zip(values.chunks_exact(*dim)) {

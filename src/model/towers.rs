@@ -1,4 +1,4 @@
-//! The towers of one bundle, loaded, self-checked and ready to be asked.
+//! The towers of one bundle, loaded, self-checked and ready for use.
 
 use std::sync::{Arc, mpsc};
 
@@ -54,7 +54,7 @@ impl Pending {
     /// [`ModelError`].
     #[tracing::instrument(level = "debug", name = "infer", skip_all, fields(modality = %self.modality, queue_secs, inference_secs))]
     pub async fn vectors(self) -> Result<SpaceVectors, ModelError> {
-        let stopped = |_| ModelError::tower(self.modality, "the towers are shutting down");
+        let stopped = |_| ModelError::tower(self.modality, "the model is shutting down");
         let answer = self.answer.await.map_err(stopped)??;
         let span = tracing::Span::current();
         span.record("queue_secs", answer.queue_secs).record("inference_secs", answer.inference_secs);
@@ -92,18 +92,18 @@ impl Towers {
             Device::Auto => {
                 match native::cuda_problem(&native.onnxruntime) {
                     Some(CudaProblem { lack: CudaLack::Build, reason }) => {
-                        tracing::info!("the towers run on the CPU: {reason}");
+                        tracing::info!("the model runs on the CPU: {reason}");
                         return on(Place::Cpu);
                     }
                     Some(CudaProblem { lack: CudaLack::Device, reason }) => {
-                        tracing::warn!("the towers run on the CPU: {reason}");
+                        tracing::warn!("the model runs on the CPU: {reason}");
                         return on(Place::Cpu);
                     }
                     _ => {}
                 }
                 match on(Place::Cuda(0)).map_err(|error| explain_cuda(error, native)) {
                     Err(ModelError::CudaUnavailable(reason)) => {
-                        tracing::warn!("the towers run on the CPU: {reason}");
+                        tracing::warn!("the model runs on the CPU: {reason}");
                         on(Place::Cpu)
                     }
                     outcome => outcome,
@@ -345,7 +345,7 @@ fn start(shared: &Arc<Shared>, place: Place, threads: usize) -> Result<Started, 
         let pool = Pool::start(shared, group, workers, &ready);
         pools.push(pool.map_err(|error| {
             let tower = group.first().map_or(Modality::Text, |tower| shared.specs[*tower].modality);
-            ModelError::tower(tower, format!("no thread for it: {error}"))
+            ModelError::tower(tower, format!("could not start its thread: {error}"))
         })?);
     }
     drop(ready);

@@ -11,7 +11,7 @@ use libloading::Library;
 pub struct CudaProblem {
     /// What is missing.
     pub lack: CudaLack,
-    /// A sentence.
+    /// Human-readable message.
     pub reason: String,
 }
 
@@ -35,8 +35,9 @@ pub(super) const PROVIDERS: [&str; 2] =
 pub fn cuda_problem(onnxruntime: &Path) -> Option<CudaProblem> {
     let folder = onnxruntime.parent().unwrap_or(Path::new("."));
     if let Some(absent) = PROVIDERS.iter().find(|name| !folder.join(name).is_file()) {
-        let reason =
-            format!("this ONNX Runtime is a CPU build ({absent} is not beside it); see `make native-cuda`");
+        let reason = format!(
+            "this ONNX Runtime is built for CPU only ({absent} is missing beside it); see `make native-cuda`"
+        );
         return Some(CudaProblem { lack: CudaLack::Build, reason });
     }
     if let Some(reason) = driver_problem("libcuda.so.1") {
@@ -46,7 +47,7 @@ pub fn cuda_problem(onnxruntime: &Path) -> Option<CudaProblem> {
     let absent: Vec<&str> = wanted.copied().filter(|name| load(name).is_none()).collect();
     (!absent.is_empty()).then(|| CudaProblem {
         lack: CudaLack::Libraries,
-        reason: format!("these CUDA libraries cannot be loaded (see LD_LIBRARY_PATH): {}", absent.join(", ")),
+        reason: format!("cannot load these CUDA libraries (see LD_LIBRARY_PATH): {}", absent.join(", ")),
     })
 }
 
@@ -65,7 +66,7 @@ type GetErrorString = unsafe extern "C" fn(error: c_int, text: *mut *const c_cha
 #[allow(unsafe_code)]
 fn driver_problem(library: &str) -> Option<String> {
     let Some(driver) = load(library) else {
-        return Some(format!("no NVIDIA driver: {library} cannot be loaded"));
+        return Some(format!("no NVIDIA driver: cannot load {library}"));
     };
     let mut count: c_int = 0;
     // SAFETY: the types are those of cuda.h, whose driver API keeps them; cuInit may be called again.
@@ -73,7 +74,7 @@ fn driver_problem(library: &str) -> Option<String> {
         let (Ok(init), Ok(device_count)) =
             (driver.get::<Init>(b"cuInit\0"), driver.get::<DeviceGetCount>(b"cuDeviceGetCount\0"))
         else {
-            return Some(format!("{library} is no CUDA driver"));
+            return Some(format!("{library} is not a CUDA driver"));
         };
         match init(0) {
             0 => device_count(&raw mut count),
@@ -82,7 +83,7 @@ fn driver_problem(library: &str) -> Option<String> {
     };
     match (status, count) {
         (0, 1..) => None,
-        (0, _) => Some("the NVIDIA driver sees no device".to_owned()),
+        (0, _) => Some("the NVIDIA driver finds no device".to_owned()),
         (failed, _) => {
             let said = error_text(&driver, failed).map(|text| format!("{text}, ")).unwrap_or_default();
             Some(format!("the NVIDIA driver does not start: {said}CUDA error {failed}"))
@@ -110,7 +111,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let problem = cuda_problem(&dir.path().join("libonnxruntime.so.1.32.0")).unwrap();
         assert_eq!(problem.lack, CudaLack::Build);
-        assert!(problem.reason.contains("CPU build"), "{}", problem.reason);
+        assert!(problem.reason.contains("built for CPU only"), "{}", problem.reason);
     }
 
     /// A driver of our own making: what its functions return, what it says of an error.
@@ -135,13 +136,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let of = |init, devices| driver_problem(&driver(dir.path(), init, devices));
         assert_eq!(of(0, 1), None);
-        assert_eq!(of(0, 0).unwrap(), "the NVIDIA driver sees no device");
+        assert_eq!(of(0, 0).unwrap(), "the NVIDIA driver finds no device");
         let told = "the NVIDIA driver does not start: unsupported display driver, CUDA error 803";
         assert_eq!(of(803, 1).unwrap(), told);
         assert_eq!(of(100, 1).unwrap(), "the NVIDIA driver does not start: CUDA error 100");
         assert!(driver_problem("libnothing-of-the-kind.so").unwrap().contains("no NVIDIA driver"));
         let foreign = dir.path().join("foreign.so");
         std::fs::write(&foreign, b"\x7fELF nonsense").unwrap();
-        assert!(driver_problem(&foreign.display().to_string()).unwrap().contains("cannot be loaded"));
+        assert!(driver_problem(&foreign.display().to_string()).unwrap().contains("cannot load"));
     }
 }

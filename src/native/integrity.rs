@@ -53,7 +53,7 @@ pub fn verify_ffmpeg(executable: &Path) -> Result<(), NativeError> {
 
 fn verify(part: &'static str, path: &Path, may_be_script: bool) -> Result<(), NativeError> {
     let damaged = |reason: String| NativeError::Damaged { part, path: path.display().to_string(), reason };
-    let unreadable = |error: std::io::Error| damaged(format!("it cannot be read: {error}"));
+    let unreadable = |error: std::io::Error| damaged(format!("cannot read it: {error}"));
     let mut file = File::open(path).map_err(unreadable)?;
     let bytes = file.metadata().map_err(unreadable)?.len();
     if let Some(pin) = pin_of(path) {
@@ -108,11 +108,11 @@ fn whole_elf(file: &File, bytes: u64) -> Result<(), String> {
     let mut head = [0; 64];
     file.read_exact_at(&mut head, 0).map_err(|_| cut())?;
     if &head[..4] != b"\x7fELF" {
-        return Err("it is no ELF file".to_owned());
+        return Err("it is not an ELF file".to_owned());
     }
     // 64 bit, little endian: all that Triptych runs on.
     if head[4..6] != [2, 1] {
-        return Err("it is no 64-bit little-endian ELF file".to_owned());
+        return Err("it is not a 64-bit little-endian ELF file".to_owned());
     }
     let machine = u16_at(&head, 18);
     let wanted = match ARCH {
@@ -121,7 +121,7 @@ fn whole_elf(file: &File, bytes: u64) -> Result<(), String> {
         _ => machine,
     };
     if machine != wanted {
-        return Err(format!("it is built for another machine than {ARCH} (ELF machine {machine})"));
+        return Err(format!("expected a build for {ARCH}, got ELF machine {machine}"));
     }
     let (table, sections) = (u64_at(&head, 32), u64_at(&head, 40));
     let (entry_bytes, entries) = (u16_at(&head, 54), u16_at(&head, 56));
@@ -183,9 +183,9 @@ mod tests {
         let mut foreign = whole[..4096].to_vec();
         foreign[18] ^= 0x55;
         std::fs::write(&path, &foreign).unwrap();
-        assert!(reason(&path).contains("another machine"));
+        assert!(reason(&path).contains("expected a build for"));
         std::fs::write(&path, [b'x'; 200]).unwrap();
-        assert!(reason(&path).contains("no ELF file"));
+        assert!(reason(&path).contains("not an ELF file"));
     }
 
     #[test]

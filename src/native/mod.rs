@@ -19,7 +19,7 @@ const BACKGROUND_NICE: i32 = 5;
 /// wait for a decoder or a tower. Best effort.
 pub fn work_in_background() {
     if let Err(error) = rustix::process::setpriority_process(None, BACKGROUND_NICE) {
-        tracing::debug!(%error, "a thread's priority could not be set");
+        tracing::debug!(%error, "could not set the priority of a thread");
     }
 }
 
@@ -27,7 +27,7 @@ pub fn work_in_background() {
 #[derive(Debug, thiserror::Error)]
 pub enum NativeError {
     /// Not found anywhere that was looked at.
-    #[error("{part} was not found; looked at {looked}; run `make native` or set {variable}")]
+    #[error("{part} was not found in {looked}; run `make native` or set {variable}")]
     Missing {
         /// Which part.
         part: &'static str,
@@ -59,7 +59,7 @@ pub enum NativeError {
         reason: String,
     },
     /// Found, but older than what Triptych was built for.
-    #[error("{part} at {path} is version {version}, {oldest} or newer is needed; run `make native`")]
+    #[error("{part} at {path} is version {version}, but {oldest} or newer is required; run `make native`")]
     TooOld {
         /// Which part.
         part: &'static str,

@@ -12,8 +12,8 @@ use super::{FFMPEG, NativeError, ONNXRUNTIME};
 /// The oldest ONNX Runtime (1.N) that offers the API this program was compiled for.
 pub const OLDEST_ONNXRUNTIME_MINOR: u32 = ort::MINOR_VERSION;
 
-/// Version of an ONNX Runtime library, asked of the library itself, such as `1.32.0`. The `ort` crate
-/// panics or hangs on a library that is missing, foreign or too old; this finds out beforehand.
+/// Version of an ONNX Runtime library, as the library itself reports it, such as `1.32.0`. The `ort` crate panics or
+/// hangs on a library that is missing, foreign or too old; this finds out beforehand.
 ///
 /// # Errors
 /// [`NativeError`] where it is missing, not ONNX Runtime, or older than [`OLDEST_ONNXRUNTIME_MINOR`].
@@ -41,7 +41,7 @@ pub fn onnxruntime_version(path: &Path) -> Result<String, NativeError> {
             version,
             oldest: format!("1.{OLDEST_ONNXRUNTIME_MINOR}"),
         }),
-        None => Err(unusable(format!("its version `{version}` is not 1.N"))),
+        None => Err(unusable(format!("expected a version 1.N, got `{version}`"))),
     }
 }
 
@@ -60,7 +60,7 @@ fn ask_library(path: &Path) -> Result<(String, bool), String> {
     // SAFETY: the table's functions are valid as long as the library is loaded, which is for ever.
     let version = unsafe { (base.GetVersionString)() };
     if version.is_null() {
-        return Err("it does not say its version".to_owned());
+        return Err("it does not report its version".to_owned());
     }
     // SAFETY: not null, and documented as a static null-terminated string.
     let version = unsafe { CStr::from_ptr(version) }.to_string_lossy().into_owned();
@@ -69,7 +69,7 @@ fn ask_library(path: &Path) -> Result<(String, bool), String> {
     Ok((version, !api.is_null()))
 }
 
-/// Version of an ffmpeg executable, asked of the executable itself, such as `9.0.2-static`.
+/// Version of an ffmpeg executable, as the executable itself reports it, such as `9.0.2-static`.
 ///
 /// # Errors
 /// [`NativeError`] where it does not run, does not answer within 10 s, or lacks the `fd:` protocol,
@@ -124,7 +124,7 @@ fn output_of(path: &Path, argument: &str) -> Result<String, String> {
             None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
             None => {
                 child.kill().and_then(|()| child.wait()).map_err(|e| e.to_string())?;
-                return Err(format!("`{argument}` did not end within 10 s"));
+                return Err(format!("`{argument}` did not finish within 10 s"));
             }
         }
     }

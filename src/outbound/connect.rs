@@ -76,8 +76,8 @@ impl Guarded {
             let dialled = self.dialer.dial(SocketAddr::new(address, port));
             match tokio::time::timeout(self.connect_timeout, dialled).await {
                 Ok(Ok(stream)) => return Ok(TokioIo::new(stream)),
-                Ok(Err(error)) => last = OutboundError::failed(host, format!("no connection: {error}")),
-                Err(_) => last = OutboundError::timeout(host, "no connection in time"),
+                Ok(Err(error)) => last = OutboundError::failed(host, format!("could not connect: {error}")),
+                Err(_) => last = OutboundError::timeout(host, "timed out while connecting"),
             }
         }
         Err(last)
@@ -91,9 +91,9 @@ impl Guarded {
         match tokio::time::timeout(self.connect_timeout, self.resolver.resolve(host)).await {
             Ok(Ok(addresses)) => Ok(addresses),
             Ok(Err(error)) => {
-                Err(OutboundError::failed(host, format!("the name could not be resolved: {error}")))
+                Err(OutboundError::failed(host, format!("could not resolve the name: {error}")))
             }
-            Err(_) => Err(OutboundError::timeout(host, "the name was not resolved in time")),
+            Err(_) => Err(OutboundError::timeout(host, "timed out while resolving the name")),
         }
     }
 }

@@ -74,7 +74,7 @@ impl Download {
             Err(_) if Instant::now() >= self.ends => {
                 Err(OutboundError::timeout(&self.host, "the download took too long"))
             }
-            Err(_) => Err(OutboundError::timeout(&self.host, "the download stood still for too long")),
+            Err(_) => Err(OutboundError::timeout(&self.host, "the download stalled for too long")),
         }
     }
 }
@@ -82,8 +82,11 @@ impl Download {
 /// The data of a body that comes over HTTP.
 pub(super) fn body_of(host: String, body: Incoming) -> BoxStream<'static, Result<Bytes, OutboundError>> {
     let cut = move |error: hyper::Error| {
-        let reason =
-            if error.is_incomplete_message() { "the answer broke off".to_owned() } else { error.to_string() };
+        let reason = if error.is_incomplete_message() {
+            "the connection closed before the end of the answer".to_owned()
+        } else {
+            error.to_string()
+        };
         OutboundError::failed(&host, reason)
     };
     body.into_data_stream().map(move |chunk| chunk.map_err(&cut)).boxed()

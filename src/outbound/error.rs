@@ -1,24 +1,24 @@
-//! Why another host was not asked, or did not answer as it should.
+//! Why another host was not reached, or did not answer as it should.
 
 use std::error::Error;
 
-/// Why another host was not asked, or did not answer as it should. Sentences name the host, never the
-/// whole address: what follows the host may be a secret.
+/// Why another host was not reached, or did not answer as it should. Sentences name the host, never the whole
+/// address: what follows the host may be a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OutboundError {
     /// No host is allowed at all.
-    #[error("this server fetches nothing from other hosts; allow a host with --allow-url-host")]
+    #[error("fetching from other hosts is off; allow a host with --allow-url-host")]
     UrlsDisabled,
     /// No bucket is allowed at all.
-    #[error("this server reads no buckets; allow one with --allow-bucket")]
+    #[error("reading buckets is off; allow one with --allow-bucket")]
     BucketsDisabled,
     /// A URL, host, port or address that the rules refuse.
     #[error("{0}")]
     NotAllowed(String),
     /// A bucket or prefix that is not on the list.
-    #[error("the bucket `{0}` is not one that this server may read")]
+    #[error("the bucket `{0}` is not allowed on this server")]
     BucketNotAllowed(String),
-    /// The host could not be reached, or the answer broke off: may pass.
+    /// The host could not be reached, or the connection closed before the end of the answer: may pass.
     #[error("{host}: {reason}")]
     Failed {
         /// Which host.
@@ -26,7 +26,7 @@ pub enum OutboundError {
         /// What happened.
         reason: String,
     },
-    /// The host answered, and not with what was asked for: asking again gives the same.
+    /// The host gave another answer than expected; asking again gives the same.
     #[error("{host} {reason}")]
     Refused {
         /// Which host.

@@ -1,8 +1,8 @@
 //! The only door to other hosts: URLs, webhooks and buckets all leave through here.
 //!
-//! Nothing is asked that is not on the list. A name is resolved once, all its addresses are checked, and
-//! one of exactly those is dialled; every redirect is checked again. No proxies, no cookies, no
-//! decompression; caps on size, silence and time.
+//! Only hosts on the list are reached. A name is resolved once, all its addresses are checked, and one of exactly
+//! those is dialled; every redirect is checked again. No proxies, no cookies, no decompression; caps on size, silence
+//! and time.
 
 mod address;
 pub mod bucket;
@@ -48,10 +48,10 @@ const PRODUCT: HeaderValue = HeaderValue::from_static(concat!("triptych/", env!(
 
 type RequestBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
-/// Which hosts may be asked, and for how long.
+/// Which hosts may be reached, and for how long.
 #[derive(Debug, Clone)]
 pub struct OutboundConfig {
-    /// Hosts that may be asked; none: everything is off.
+    /// Hosts that may be reached; none: everything is off.
     pub allow_hosts: Vec<HostRule>,
     /// Longest time to resolve a name, and to connect to one address.
     pub connect_timeout: Duration,
@@ -97,7 +97,7 @@ impl Outbound {
         Self::keeping(config, 0)
     }
 
-    /// A door that keeps so many idle connections a host, for callers that try again by themselves.
+    /// A door that keeps this many idle connections per host, for callers that retry themselves.
     fn keeping(config: OutboundConfig, idle_connections: usize) -> Result<Self, OutboundError> {
         let rules = Arc::new(Rules::new(config.allow_hosts));
         let guarded = Guarded {
@@ -119,13 +119,13 @@ impl Outbound {
         Ok(Self { rules, client, idle_timeout: config.idle_timeout, total_timeout: config.total_timeout })
     }
 
-    /// Whether any host may be asked.
+    /// Whether any host may be reached.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.client.is_some()
     }
 
-    /// Refuses where no host may be asked.
+    /// Fails if no host may be reached.
     ///
     /// # Errors
     /// [`OutboundError::UrlsDisabled`].
@@ -160,10 +160,13 @@ impl Outbound {
             }
             return self.download(&url, response, max_bytes, ends);
         }
-        Err(OutboundError::refused(&host_of(&url), format!("redirects more than {MAX_REDIRECTS} times")))
+        Err(OutboundError::refused(
+            &host_of(&url),
+            format!("redirects more than {MAX_REDIRECTS} times; give the final URL"),
+        ))
     }
 
-    /// Posts a body; the status of the answer, whatever it is. Redirects are not followed.
+    /// Posts a body and returns the status of the answer, even an error. Redirects are not followed.
     ///
     /// # Errors
     /// [`OutboundError`].
@@ -194,7 +197,7 @@ impl Outbound {
         let uri: Uri = url
             .as_str()
             .parse()
-            .map_err(|error| OutboundError::NotAllowed(format!("the URL cannot be asked for: {error}")))?;
+            .map_err(|error| OutboundError::NotAllowed(format!("cannot request the URL: {error}")))?;
         let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = uri;
@@ -218,7 +221,7 @@ impl Outbound {
         match tokio::time::timeout_at(answer_by, client.request(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(OutboundError::within(host, &error)),
-            Err(_) => Err(OutboundError::timeout(host, "no answer in time")),
+            Err(_) => Err(OutboundError::timeout(host, "timed out while waiting for the answer")),
         }
     }
 
@@ -227,15 +230,15 @@ impl Outbound {
         let host = host_of(from);
         let to = location.and_then(|value| value.to_str().ok()).and_then(|text| from.join(text).ok());
         let Some(to) = to else {
-            return Err(OutboundError::refused(&host, "redirects to nowhere"));
+            return Err(OutboundError::refused(&host, "redirects without naming a location"));
         };
         if from.scheme() == "https" && to.scheme() != "https" {
-            let message = format!("{host} redirects from https to {}, which is refused", to.scheme());
+            let message = format!("{host} redirects from https to {}, which is not allowed", to.scheme());
             return Err(OutboundError::NotAllowed(message));
         }
         self.rules.check(to.as_str()).map_err(|error| match error {
             OutboundError::NotAllowed(why) => {
-                OutboundError::NotAllowed(format!("{host} redirects to what is refused: {why}"))
+                OutboundError::NotAllowed(format!("{host} redirects to a URL that is not allowed: {why}"))
             }
             other => other,
         })
@@ -263,7 +266,7 @@ impl Outbound {
         if coded {
             return Err(OutboundError::refused(
                 &host,
-                "answered with a compressed body, which was not asked for",
+                "answered with a compressed body, although none was requested",
             ));
         }
         let length = response.headers().get(CONTENT_LENGTH);

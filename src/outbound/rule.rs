@@ -1,4 +1,4 @@
-//! Which hosts may be asked, and which URLs name one of them.
+//! Which hosts may be reached, and which URLs name one of them.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -16,9 +16,9 @@ const USUAL_PORTS: [u16; 2] = [80, 443];
 /// Marks a host that may lie in a network of one's own.
 const PRIVATE_MARK: &str = "+private";
 
-/// A host that may be asked: `media.example.com`, `*.example.com` (what lies beneath it), or an
-/// address; with `:port` that port instead of 80 and 443; with `+private` at the end it may have an
-/// address in a private network or on this machine.
+/// A host that may be reached: `media.example.com`, `*.example.com` (what lies beneath it), or an address; with
+/// `:port` that port instead of 80 and 443; with `+private` at the end it may have an address in a private network or
+/// on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostRule {
     name: String,
@@ -48,7 +48,7 @@ impl FromStr for HostRule {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = |why: &str| format!("`{text}` is no host: {why}");
+        let wrong = |why: &str| format!("`{text}` is not a host: {why}");
         let (rest, private) = match text.trim().strip_suffix(PRIVATE_MARK) {
             Some(rest) => (rest, true),
             None => (text.trim(), false),
@@ -64,11 +64,11 @@ impl FromStr for HostRule {
         let parsed = Url::parse(&format!("http://{rest}/")).map_err(|error| wrong(&error.to_string()))?;
         let more = parsed.path() != "/" || parsed.query().is_some() || parsed.fragment().is_some();
         if rest.is_empty() || !plain || more || !parsed.username().is_empty() {
-            return Err(wrong("write a name or an address, with :port if it is not 80 or 443"));
+            return Err(wrong("expected a name or an address, with :PORT unless the port is 80 or 443"));
         }
         let is_address = !matches!(parsed.host(), Some(Host::Domain(_)));
         if beneath && is_address {
-            return Err(wrong("`*.` goes with a name"));
+            return Err(wrong("`*.` must be followed by a name"));
         }
         let name = canonical(parsed.host_str().unwrap_or(""));
         if name.is_empty() {
@@ -107,14 +107,12 @@ impl Rules {
         self.0.is_empty()
     }
 
-    /// Whether a host may be asked at a port, and then whether it may have a private address.
+    /// Whether a host may be reached at a port, and if so, whether it may have a private address.
     pub(super) fn find(&self, host: &str, port: u16) -> Result<bool, OutboundError> {
         let host = canonical(host);
         let mut found = self.0.iter().filter(|rule| rule.holds(&host, port)).peekable();
         if found.peek().is_none() {
-            return Err(OutboundError::NotAllowed(format!(
-                "{host}, port {port}, is not a host that this server may ask"
-            )));
+            return Err(OutboundError::NotAllowed(format!("{host}, port {port}, is not an allowed host")));
         }
         Ok(found.any(|rule| rule.private))
     }
@@ -128,7 +126,7 @@ impl Rules {
         if text.len() > MAX_URL_BYTES {
             return Err(refused(format!("the URL is longer than {MAX_URL_BYTES} bytes")));
         }
-        let mut url = Url::parse(text).map_err(|error| refused(format!("this is not a URL: {error}")))?;
+        let mut url = Url::parse(text).map_err(|error| refused(format!("expected a URL: {error}")))?;
         url.set_fragment(None);
         self.check_parsed(&url)?;
         Ok(url)
@@ -137,10 +135,10 @@ impl Rules {
     pub(super) fn check_parsed(&self, url: &Url) -> Result<(), OutboundError> {
         let refused = |why: &str| Err(OutboundError::NotAllowed(why.to_owned()));
         if !matches!(url.scheme(), "http" | "https") {
-            return refused("a URL has to begin with http:// or https://");
+            return refused("the URL must begin with http:// or https://");
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return refused("a URL must not hold a user name or a password");
+            return refused("the URL must not contain a user name or password");
         }
         let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) else {
             return refused("the URL names no host");
@@ -160,10 +158,10 @@ pub(super) fn check_address(host: &str, address: IpAddr, private: bool) -> Resul
         AddressClass::Public => Ok(()),
         AddressClass::Private if private => Ok(()),
         AddressClass::Private => Err(OutboundError::NotAllowed(format!(
-            "{host} has an address in a private network; if that is meant, allow it as `{host}{PRIVATE_MARK}`"
+            "{host} has an address in a private network; if that is intended, allow it as `{host}{PRIVATE_MARK}`"
         ))),
         AddressClass::Never => {
-            Err(OutboundError::NotAllowed(format!("{host} has an address that no file can come from")))
+            Err(OutboundError::NotAllowed(format!("{host} has an address that files cannot be fetched from")))
         }
     }
 }

@@ -271,7 +271,7 @@ async fn a_name_nobody_knows_says_so() {
     let network = staged("127.0.0.1:9".parse().unwrap(), &[]);
     let error =
         fetch(&door(&network, &["media.example"]), "http://media.example/?secret", 1).await.unwrap_err();
-    assert_eq!(error.to_string(), "media.example: the name could not be resolved: no such name");
+    assert_eq!(error.to_string(), "media.example: could not resolve the name: no such name");
 }
 
 #[tokio::test]

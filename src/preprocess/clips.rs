@@ -23,7 +23,7 @@ pub enum Tail {
     None,
     /// One more whole clip begins here.
     Anchored(u64),
-    /// So many units only: they are repeated until the window is full.
+    /// This many units only: they are repeated until the window is full.
     Looped(u64),
 }
 

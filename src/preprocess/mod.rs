@@ -29,7 +29,7 @@ pub struct ClipSpec {
     pub sample_rate_hz: u32,
     /// Samples per clip.
     pub samples: usize,
-    /// Seconds from one clip's start to the next one's.
+    /// Seconds from the start of one clip to the start of the next.
     pub stride_secs: f64,
     /// Frames as they are meant to be shown, rather than as they are stored (`docs/bundle.md`).
     pub shown: bool,

@@ -34,9 +34,9 @@ pub struct Lane {
     pub query: Modality,
     /// Known words of a text, 1 to [`MOST_WORDS`]; 0 for all else. Long texts score higher.
     pub words: usize,
-    /// Space compared in.
+    /// Embedding space.
     pub space: Space,
-    /// Track looked at.
+    /// Track searched.
     pub target: Track,
 }
 

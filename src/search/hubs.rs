@@ -1,8 +1,8 @@
 //! Hub correction: query-bank normalisation by dynamic inverted softmax (Bogolin et al. 2022).
 //!
-//! Some clips come first for many queries, whatever is asked: hubs. Where the best answer to a query
-//! is one, the candidates are ranked by how much more the query says of each than the queries of a
-//! bank do. Only the order changes: scores stay cosines.
+//! Some clips, called hubs, rank first for many unrelated queries. Where the best answer to a query is one, the
+//! candidates are ranked by how much more the query says of each than the queries of a bank do. Only the order
+//! changes: scores stay cosines.
 
 use std::collections::HashMap;
 
@@ -20,7 +20,7 @@ pub const CANDIDATES: usize = 200;
 /// Inverse of the temperature, as in the paper.
 const SHARPNESS: f64 = 20.0;
 
-/// Whether clips that answer every query are held back.
+/// Whether to correct for hubs: clips that score high for every query.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HubCorrection {
@@ -53,7 +53,7 @@ fn pull(
     Ok(sums.into_iter().map(|(clip, (sum, count))| (clip, (sum / f64::from(count)).ln())).collect())
 }
 
-/// Ranks the best hits anew where the first of them is a hub; whether they were.
+/// Reranks the best hits if the first of them is a hub; returns whether it did.
 pub(super) fn correct(look: &Lookup<'_>, ranked: &mut [Found]) -> Result<bool, SearchError> {
     let Some(best) = ranked.first().map(|found| found.matched) else { return Ok(false) };
     let is_hub = look.bank(best.track).is_some_and(|bank| bank.hubs.contains(&best.clip));

@@ -10,17 +10,17 @@ use super::{Fuse, SearchError};
 use crate::index::{ClipFilter, IndexError, IndexSet, Neighbour, SearchParams};
 use crate::types::{ClipId, Modality, Space, Track};
 
-/// Clips a query is compared with to learn what it scores on whatever is not meant.
+/// Number of clips a query is compared with to learn what it scores on unrelated ones.
 pub const SAMPLE: usize = 256;
 
 /// A clip with the track that matched best.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Match {
-    /// Which.
+    /// The clip.
     pub clip: ClipId,
     /// Its score.
     pub score: f32,
-    /// Track that matched best.
+    /// Track with the best score.
     pub track: Track,
 }
 
@@ -32,7 +32,7 @@ pub struct Lookup<'a> {
     pub targets: Vec<Track>,
     /// How the tracks make one score.
     pub fuse: Fuse,
-    /// Space compared in.
+    /// Embedding space.
     pub space: Space,
     /// What is looked for.
     pub query: Combined,
@@ -62,7 +62,7 @@ impl Lookup<'_> {
         self.meaning.distributions.as_ref()?.confidence(&self.lane(track), score, self.targets.len())
     }
 
-    /// Queries that could be asked instead of this one.
+    /// Queries that could be sent instead of this one.
     pub fn bank(&self, track: Track) -> Option<&Bank> {
         self.meaning.distributions.as_ref()?.banks.get(&self.lane(track)).map(Arc::as_ref)
     }
@@ -176,7 +176,7 @@ fn merge(found: Vec<(Track, Vec<Neighbour>)>, k: usize) -> Vec<Match> {
     ranked
 }
 
-/// A clip's mean over all tracks asked for, 0 for one it lacks; it matched by the better one.
+/// A clip's mean score over all requested tracks, 0 for one it lacks; its best track is the one that matched.
 fn means(lists: Vec<(Track, Vec<Neighbour>)>) -> Vec<Match> {
     let share = 1.0 / lists.len() as f32;
     let mut sums: HashMap<ClipId, (Match, f32)> = HashMap::new();

@@ -38,7 +38,7 @@ pub const MATCHES_FROM: f32 = 0.9;
 #[derive(Debug, thiserror::Error)]
 pub enum SearchError {
     /// The two sides share no space in this model.
-    #[error("this model cannot compare {query} with {target}: they share no space")]
+    #[error("this model cannot compare {query} with {target}: they share no embedding space")]
     NotComparable {
         /// Query's modality.
         query: Modality,
@@ -46,14 +46,14 @@ pub enum SearchError {
         target: Modality,
     },
     /// The space does not exist or does not serve both sides.
-    #[error("space `{0}` does not serve this search")]
+    #[error("space `{0}` cannot be used for this search")]
     BadSpace(Space),
     /// A field that asks for what is not served.
     #[error("{message}")]
     BadRequest {
         /// The field, as `limit`.
         param: &'static str,
-        /// A sentence.
+        /// Human-readable message.
         message: String,
     },
     /// The search ended before it had an answer (shutdown).
@@ -85,7 +85,7 @@ impl SearchError {
     }
 }
 
-/// What one hit stands for.
+/// What each hit represents.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GroupBy {
@@ -98,7 +98,7 @@ pub enum GroupBy {
     Asset,
 }
 
-/// How a clip's tracks make one score where several are looked at.
+/// How the scores of a clip's tracks are combined when several are searched.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Fuse {
@@ -140,7 +140,7 @@ pub struct QueryPart {
 pub struct SearchRequest {
     /// What to look for.
     pub query: Vec<QueryPart>,
-    /// Tracks to look at.
+    /// Tracks to search; default: video.
     pub targets: Vec<Track>,
     /// How they make one score.
     pub fuse: Fuse,
@@ -150,7 +150,7 @@ pub struct SearchRequest {
     pub exclude_assets: Vec<AssetId>,
     /// Space to use; None: the finest that all sides share.
     pub space: Option<Space>,
-    /// What one hit stands for.
+    /// What each hit represents.
     pub group_by: GroupBy,
     /// Hits to skip, 0 to 1000.
     pub offset: usize,
@@ -160,7 +160,7 @@ pub struct SearchRequest {
     pub params: SearchParams,
     /// Leaves out what is less sure; None: nothing.
     pub min_confidence: Option<f32>,
-    /// Whether clips that answer every query are held back.
+    /// Whether to correct for hubs: clips that score high for every query.
     pub hub_correction: HubCorrection,
 }
 
@@ -188,11 +188,11 @@ impl SearchRequest {
 /// One hit.
 #[derive(Debug, Clone, Serialize)]
 pub struct Hit {
-    /// From 1.
+    /// Rank, counted from 1.
     pub rank: usize,
     /// Asset found.
     pub asset_id: AssetId,
-    /// Its name.
+    /// Name.
     pub asset_name: String,
     /// What it is: tells whether there is a picture of the moment.
     #[serde(skip)]
@@ -200,16 +200,16 @@ pub struct Hit {
     /// The moment.
     #[serde(flatten)]
     pub span: TimeSpan,
-    /// Where it is clearest: the middle of the best clip.
+    /// Middle of the best clip, in seconds.
     pub peak_secs: f64,
-    /// Cosine, -1 to 1; of several parts or fused tracks their weighted mean.
+    /// Cosine similarity from -1 to 1; with several query parts or fused tracks, their weighted mean.
     pub score: f32,
     /// Share of queries about something that is not here whose best answer scores less. None where
     /// there is nothing to tell it by.
     pub confidence: Option<f32>,
-    /// Space the score was taken in.
+    /// Embedding space of the score.
     pub space: Space,
-    /// Track that matched best.
+    /// Track with the best score.
     pub matched: Track,
     /// Cosine of the best clip's own sound and picture; None where it lacks one of them.
     pub agreement: Option<f32>,
@@ -222,13 +222,13 @@ pub struct Hit {
 /// Ranked hits.
 #[derive(Debug, Clone)]
 pub struct SearchResponse {
-    /// Best first.
+    /// Hits, best first.
     pub hits: Vec<Hit>,
     /// Whether no hit of the whole answer deserves to be one.
     pub no_match: bool,
     /// Space the scores were taken in.
     pub space: Space,
-    /// Whether the best hits were ranked anew because the first was a hub.
+    /// Whether the best hits were reranked because the first was a hub.
     pub hub_corrected: bool,
     /// Seconds inside the search, filter and index included.
     pub index_secs: f64,

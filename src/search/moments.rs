@@ -29,7 +29,7 @@ const TOUCHING_SECS: f64 = 0.05;
 pub struct Window {
     /// Its clip.
     pub clip: ClipId,
-    /// When.
+    /// Time span.
     pub span: TimeSpan,
     /// Its score.
     pub score: f32,
@@ -44,7 +44,7 @@ impl Window {
 /// A stretch of an asset that answers a query.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Moment {
-    /// From when to when.
+    /// Time span.
     pub span: TimeSpan,
     /// The best window.
     pub peak: Window,

@@ -27,8 +27,8 @@ impl Comparable {
     }
 }
 
-/// The space of a search: the one asked for, or the finest that all parts of the query share with all targets
-/// (scores of different spaces cannot be ranked together).
+/// The space of a search: the requested one, or the finest that all parts of the query share with all targets (scores
+/// of different spaces cannot be ranked together).
 ///
 /// # Errors
 /// [`SearchError::NotComparable`], [`SearchError::BadSpace`], [`SearchError::BadRequest`] without
@@ -40,7 +40,7 @@ pub fn plan(
     asked: Option<&Space>,
 ) -> Result<Space, SearchError> {
     if targets.is_empty() {
-        return Err(SearchError::bad("targets", "`targets` needs at least one of: video, audio"));
+        return Err(SearchError::bad("targets", "`targets` must name at least one of: video, audio"));
     }
     let sides: Vec<Modality> =
         query.iter().copied().chain(targets.iter().map(|track| track.modality())).collect();
@@ -57,7 +57,7 @@ pub fn plan(
     let alone = pairs.clone().find(|(query, target)| comparable.finest(&[*query, *target]).is_none());
     match alone.or(pairs.last()) {
         Some((query, target)) => Err(SearchError::NotComparable { query, target }),
-        None => Err(SearchError::bad("query", "the query has no part")),
+        None => Err(SearchError::bad("query", "the query has no parts; send at least one")),
     }
 }
 

@@ -31,7 +31,10 @@ impl Combined {
             })
             .collect::<Result<_, SearchError>>()?;
         if !vectors.iter().any(|(_, weight)| *weight > 0.0) {
-            return Err(SearchError::bad("query", "a query needs a part with a weight above 0"));
+            return Err(SearchError::bad(
+                "query",
+                "at least one part of the query must have a weight above 0",
+            ));
         }
         // A stored vector finds itself with a score of 1, whatever its weight.
         if let [(vector, _)] = vectors[..] {
@@ -48,7 +51,10 @@ impl Combined {
         let direction = mean.into_iter().map(|m| (m / norm.max(LEAST_NORM)) as f32).collect();
         match Embedding::new(direction, dim) {
             Ok(vector) if norm > LEAST_NORM => Ok(Self { vector, scale: norm as f32 }),
-            _ => Err(SearchError::bad("query", "the parts of the query cancel each other out")),
+            _ => Err(SearchError::bad(
+                "query",
+                "the parts of the query cancel each other out; change their weights",
+            )),
         }
     }
 }

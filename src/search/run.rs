@@ -69,19 +69,19 @@ fn no_match(look: &Lookup<'_>, ranked: &[Found], least: Option<f32>) -> bool {
 
 fn check_page(request: &SearchRequest) -> Result<(), SearchError> {
     if !(1..=MAX_LIMIT).contains(&request.limit) {
-        return Err(SearchError::bad("limit", format!("`limit` must be 1 to {MAX_LIMIT}")));
+        return Err(SearchError::bad("limit", format!("`limit` must be from 1 to {MAX_LIMIT}")));
     }
     let tellable = request.query.len() == 1 && (request.fuse == Fuse::Best || request.targets.len() < 2);
     if request.min_confidence.is_some() && !tellable {
-        let message = "`min_confidence` can be told of one query part and of tracks that are not fused";
+        let message = "`min_confidence` needs a single query part, and one target or `fuse: best`";
         return Err(SearchError::bad("min_confidence", message));
     }
     if request.hub_correction != HubCorrection::Off && !tellable {
-        let message = "`hub_correction` needs one query part and tracks that are not fused";
+        let message = "`hub_correction` needs a single query part, and one target or `fuse: best`";
         return Err(SearchError::bad("params.hub_correction", message));
     }
     if request.offset > MAX_OFFSET {
-        return Err(SearchError::bad("offset", format!("`offset` must be 0 to {MAX_OFFSET}")));
+        return Err(SearchError::bad("offset", format!("`offset` must be from 0 to {MAX_OFFSET}")));
     }
     Ok(())
 }
@@ -157,7 +157,7 @@ fn hit(rank: usize, found: Found, look: &Lookup<'_>) -> Hit {
     }
 }
 
-/// Matches with their assets, in order; clips that are gone meanwhile are left out.
+/// Matches with their assets, in order; clips deleted since are left out.
 fn with_assets(catalog: &Catalog, matches: &[Match]) -> Vec<Found> {
     let owners = catalog.owners(matches.iter().map(|found| found.clip));
     let mut matches = matches.iter();

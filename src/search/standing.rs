@@ -29,7 +29,7 @@ pub enum Least {
     Score(f32),
 }
 
-/// A query that is asked about every asset that comes.
+/// A query that is matched against each new asset.
 #[derive(Debug, Clone)]
 pub struct Standing {
     targets: Vec<Track>,
@@ -97,8 +97,7 @@ impl Standing {
     /// [`SearchError::BadRequest`] where confidence is needed and cannot be told.
     pub fn with_least(self, least: Least) -> Result<Self, SearchError> {
         if matches!(least, Least::Confidence(_)) && self.lanes.is_empty() {
-            let message = "confidence can be told of one query part and of tracks that are not fused; \
-                           give `min_score` instead";
+            let message = "confidence needs a single query part, and one target or `fuse: best`; send `min_score` instead";
             return Err(SearchError::bad("min_confidence", message));
         }
         Ok(Self { least, ..self })
@@ -110,7 +109,7 @@ impl Standing {
         &self.space
     }
 
-    /// Whether it can be told now what its scores mean, if that is what it goes by.
+    /// Whether its confidence is calibrated, if it needs one.
     #[must_use]
     pub fn is_tellable(&self, corpus: &Corpus) -> bool {
         let distributions = corpus.backgrounds.now();
@@ -262,7 +261,7 @@ struct Read {
     sample: Option<Arc<Gathered>>,
 }
 
-/// One asset that is asked about; vectors are read once for all queries.
+/// One asset to match; its vectors are read once for all queries.
 struct Asking<'a> {
     corpus: &'a Corpus,
     distributions: Arc<Distributions>,

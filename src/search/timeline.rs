@@ -12,13 +12,13 @@ use crate::types::{AssetId, ClipId, Space, TimeSpan, Track};
 /// One clip of a timeline.
 #[derive(Debug, Clone)]
 pub struct TimelineClip {
-    /// When.
+    /// Time span.
     pub span: TimeSpan,
     /// Its score.
     pub score: f32,
     /// How sure it is that it is no accident.
     pub confidence: Option<f32>,
-    /// Track that matched best.
+    /// Track with the best score.
     pub matched: Track,
     /// Cosine of its own sound and picture.
     pub agreement: Option<f32>,
@@ -27,9 +27,9 @@ pub struct TimelineClip {
 /// One moment of a timeline.
 #[derive(Debug, Clone)]
 pub struct TimelineMoment {
-    /// From when to when.
+    /// Time span.
     pub span: TimeSpan,
-    /// Middle of its best clip.
+    /// Middle of its best clip, in seconds.
     pub peak_secs: f64,
     /// Score of its best clip.
     pub score: f32,
@@ -40,7 +40,7 @@ pub struct TimelineMoment {
 /// How well every clip of one asset answers a query.
 #[derive(Debug, Clone)]
 pub struct Timeline {
-    /// Clips in the order of time.
+    /// Clips in time order.
     pub clips: Vec<TimelineClip>,
     /// Moments, best first.
     pub moments: Vec<TimelineMoment>,

@@ -42,7 +42,7 @@ impl Damage {
 /// What was known of an asset when it was accepted, or last changed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AssetFacts {
-    /// Which.
+    /// Id of the asset.
     pub id: AssetId,
     /// Content SHA-256, lower-case hex.
     pub sha256: String,
@@ -52,9 +52,9 @@ pub struct AssetFacts {
     pub path: String,
     /// Whether they are our own copy.
     pub owned: bool,
-    /// Name shown to people.
+    /// Display name.
     pub name: String,
-    /// The user's JSON object.
+    /// Your JSON object.
     pub metadata: serde_json::Value,
     /// Unix milliseconds.
     pub created_unix_ms: i64,
@@ -63,7 +63,7 @@ pub struct AssetFacts {
 /// What was found out about the bytes of an asset.
 #[derive(Debug, Clone, Copy)]
 pub struct ContentNote {
-    /// Which.
+    /// Id of the asset.
     pub id: AssetId,
     /// When its file was last written to, if it is there; nanoseconds since 1970.
     pub mtime_ns: Option<i64>,
@@ -84,9 +84,9 @@ pub fn changed_ns(meta: &std::fs::Metadata) -> i64 {
 /// A row that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
 pub struct DamagedRow {
-    /// Its table.
+    /// Table of the row.
     pub table: &'static str,
-    /// Its number or id, as far as that can be read.
+    /// Number or id of the row, if it can be read.
     pub key: String,
     /// What is wrong with it.
     pub problem: String,

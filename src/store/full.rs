@@ -18,7 +18,7 @@ pub enum StorageFull {
     #[error("the file system is read-only{}", ADVICE)]
     ReadOnly,
     /// A file would grow beyond what the process may write (`ulimit -f`) or the file system holds.
-    #[error("a file would grow beyond the largest size allowed{}", ADVICE)]
+    #[error("a file would exceed the maximum file size{}", ADVICE)]
     FileSize,
     /// The disk failed to write or to sync.
     #[error("the disk failed to write{}", ADVICE)]
@@ -26,7 +26,7 @@ pub enum StorageFull {
 }
 
 const ADVICE: &str =
-    "; nothing was changed, searches go on, and writing resumes by itself once there is room";
+    "; nothing was changed, searches continue, and writing resumes automatically once there is space";
 
 /// How often it was met; whoever watches a disk looks at it then.
 static MET: LazyLock<watch::Sender<u64>> = LazyLock::new(|| watch::Sender::new(0));

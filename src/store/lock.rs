@@ -53,7 +53,7 @@ impl FolderLock {
             .and_then(|()| file.stream_position())
             .and_then(|end| file.set_len(end));
         if let Err(error) = named {
-            tracing::debug!(%error, path = %path.display(), "the lock does not name its holder");
+            tracing::debug!(%error, path = %path.display(), "the lock does not name its owner");
         }
         Ok(Self { _file: file })
     }

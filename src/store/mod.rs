@@ -53,7 +53,7 @@ pub enum StoreError {
     #[error("a stored {0}")]
     DamagedRow(String),
     /// A stored vector's checksum does not match.
-    #[error("stored vector of clip {0} is damaged")]
+    #[error("the stored vector of clip {0} is damaged")]
     DamagedVector(i64),
     /// Another process has the data folder open.
     #[error("the data folder is in use by another process: {0}")]
@@ -63,7 +63,7 @@ pub enum StoreError {
     Sealed,
     /// The data folder holds vectors of another model.
     #[error(
-        "the data folder holds vectors of model {found}, not of {wanted}; use the model it was made with, or another folder"
+        "expected vectors of model {wanted} in the data folder, got vectors of {found}; use that model, or another folder"
     )]
     OtherModel {
         /// ModelId found.
@@ -139,11 +139,11 @@ impl AssetState {
 /// One asset as stored.
 #[derive(Debug, Clone)]
 pub struct AssetRecord {
-    /// Its id.
+    /// Id.
     pub id: AssetId,
     /// Content SHA-256, lower-case hex.
     pub sha256: String,
-    /// Name shown to people (file name given by the user).
+    /// Display name (the file name given by the user).
     pub name: String,
     /// Where the bytes are.
     pub path: String,
@@ -163,7 +163,7 @@ pub struct AssetRecord {
     pub state: AssetState,
     /// Stable code and sentence where state is failed or partial.
     pub error: Option<(String, String)>,
-    /// The user's JSON object.
+    /// Your JSON object.
     pub metadata: serde_json::Value,
     /// Number of clips.
     pub clips: u64,
@@ -223,7 +223,7 @@ pub struct NewAsset {
     pub segmentation: String,
     /// The tracks that somebody chose.
     pub choice: TrackChoice,
-    /// Name shown to people.
+    /// Display name.
     pub name: String,
     /// Where the bytes are.
     pub path: String,
@@ -231,7 +231,7 @@ pub struct NewAsset {
     pub owned: bool,
     /// Bytes.
     pub size_bytes: u64,
-    /// The user's JSON object.
+    /// Your JSON object.
     pub metadata: serde_json::Value,
 }
 
@@ -249,7 +249,7 @@ pub struct NewClip {
 /// A stored clip (without vectors).
 #[derive(Debug, Clone)]
 pub struct ClipRecord {
-    /// Its id.
+    /// Id.
     pub id: ClipId,
     /// Its asset.
     pub asset: AssetId,
@@ -344,29 +344,29 @@ impl WorkState {
 /// One job.
 #[derive(Debug, Clone)]
 pub struct JobRecord {
-    /// Its id.
+    /// Id.
     pub id: JobId,
-    /// Kind of job, e.g. `index`.
+    /// Kind of job, such as `index`.
     pub kind: String,
-    /// What was asked, as JSON.
+    /// The request as JSON.
     pub request: serde_json::Value,
     /// State.
     pub state: WorkState,
-    /// Items in all.
+    /// Total number of items.
     pub items_total: u64,
-    /// Items done.
+    /// Number of items indexed.
     pub items_done: u64,
-    /// Items failed.
+    /// Number of items that failed.
     pub items_failed: u64,
     /// Items left out.
     pub items_skipped: u64,
     /// Items done of which only a part could be read.
     pub items_partial: u64,
-    /// Clips made so far.
+    /// Number of clips indexed so far.
     pub clips: u64,
     /// Seconds of media indexed so far.
     pub media_secs: f64,
-    /// Why it failed.
+    /// Why it failed; null otherwise.
     pub error: Option<(String, String)>,
     /// Unix milliseconds.
     pub created_unix_ms: i64,
@@ -381,7 +381,7 @@ pub struct JobRecord {
 pub struct NewItem {
     /// The file: a path, a URL or `s3://bucket/key`.
     pub path: String,
-    /// Name shown to people, where it is not the file's.
+    /// Display name, if it is not the file's name.
     pub name: Option<String>,
     /// The user's JSON object for it.
     pub metadata: serde_json::Value,
@@ -402,25 +402,25 @@ impl NewItem {
 /// One item (file) of a job.
 #[derive(Debug, Clone)]
 pub struct JobItem {
-    /// Position in the job, from 0.
+    /// Position in the job, counted from 0.
     pub seq: i64,
     /// The file: a path, a URL or `s3://bucket/key`.
     pub path: String,
-    /// Name shown to people, where it is not the file's.
+    /// Display name, if it is not the file's name.
     pub name: Option<String>,
     /// The user's JSON object for it.
     pub metadata: serde_json::Value,
     /// State.
     pub state: WorkState,
-    /// The asset it became.
+    /// Id of the asset; null until there is one.
     pub asset: Option<AssetId>,
-    /// Clips made.
+    /// Number of clips indexed.
     pub clips: u64,
-    /// Seconds of media.
+    /// Duration of the media in seconds.
     pub media_secs: f64,
     /// Code and sentence where it failed or was left out, or why it is tried again.
     pub error: Option<(String, String)>,
-    /// How often it was tried and put off.
+    /// Number of attempts that were postponed.
     pub attempts: u32,
     /// Not to be tried again before this, Unix milliseconds; 0: at once.
     pub not_before_unix_ms: i64,
@@ -445,7 +445,7 @@ pub trait Store: StandingStore + WebhookStore + Upkeep + Checks {
     async fn assets(&self, ids: &[AssetId]) -> Result<Vec<AssetRecord>, StoreError>;
     /// Assets newest first; `after` = last id of the previous page.
     async fn list_assets(&self, after: Option<AssetId>, limit: u32) -> Result<Vec<AssetRecord>, StoreError>;
-    /// Assets of files of users that lie at this path, whatever their bytes.
+    /// Assets of users' files at this path, with any contents.
     async fn assets_at(&self, path: &str) -> Result<Vec<AssetRecord>, StoreError>;
     /// Some of the paths at which jobs and watches found the bytes of an asset.
     async fn asset_paths(&self, id: AssetId) -> Result<Vec<String>, StoreError>;
@@ -544,7 +544,7 @@ pub trait Store: StandingStore + WebhookStore + Upkeep + Checks {
     /// From now on (until unsealed) every change is refused with [`StoreError::Sealed`]; what was begun
     /// has ended when this returns.
     async fn seal(&self, sealed: bool);
-    /// Drops everything that is not derived from media by a model: jobs and whatever else people set up.
+    /// Drops everything that a model did not derive from media: jobs and other user settings.
     async fn clear_work(&self) -> Result<(), StoreError>;
     /// Takes all of that over from the sealed store in another folder, in one transaction.
     async fn adopt_work(&self, from: &Path) -> Result<(), StoreError>;
@@ -556,14 +556,14 @@ pub trait Store: StandingStore + WebhookStore + Upkeep + Checks {
     async fn list_watches(&self) -> Result<Vec<WatchRecord>, StoreError>;
     /// Ends a watch; assets and jobs stay.
     async fn delete_watch(&self, id: WatchId) -> Result<(), StoreError>;
-    /// Notes that a look was made, and why it did not see all.
+    /// Records that a scan was made, and why it was incomplete.
     async fn note_look(&self, id: WatchId, error: Option<&(String, String)>) -> Result<(), StoreError>;
     /// Files of a watch in the order of their paths, from after this one on.
     async fn watch_files(&self, id: WatchId, after: &str, limit: u32)
     -> Result<Vec<WatchedFile>, StoreError>;
     /// The files of these paths, in no promised order.
     async fn watch_files_named(&self, id: WatchId, paths: &[String]) -> Result<Vec<WatchedFile>, StoreError>;
-    /// Files that were not there for so many looks in turn.
+    /// Files that were missing for this many scans in a row.
     async fn watch_files_gone(
         &self,
         id: WatchId,

@@ -9,21 +9,21 @@ use crate::types::{AssetId, MatchId, ModelId, Space, StandingId, Track};
 /// A standing query to be stored.
 #[derive(Debug, Clone)]
 pub struct NewStanding {
-    /// Its id.
+    /// Id.
     pub id: StandingId,
-    /// Name shown to people.
+    /// Display name.
     pub name: Option<String>,
-    /// What is asked, as JSON; the store does not look into it.
+    /// The query as JSON; the store does not parse it.
     pub spec: serde_json::Value,
-    /// Whether it is asked.
+    /// Whether it is enabled.
     pub enabled: bool,
     /// Its vectors; the store does not look into them.
     pub vectors: Vec<u8>,
     /// The model that made them.
     pub model: ModelId,
-    /// What the user gave, to make them anew from.
+    /// What the user gave, to recompute them from.
     pub source: String,
-    /// Where matches are told.
+    /// Webhook for matches.
     pub webhook: Option<NewWebhook>,
     /// Ask it about the assets that are there already.
     pub backfill: bool,
@@ -32,19 +32,19 @@ pub struct NewStanding {
 /// A standing query without what it is made of.
 #[derive(Debug, Clone)]
 pub struct StandingRecord {
-    /// Its id.
+    /// Id.
     pub id: StandingId,
-    /// Name shown to people.
+    /// Display name.
     pub name: Option<String>,
-    /// What is asked.
+    /// Text of the query.
     pub spec: serde_json::Value,
-    /// Whether it is asked.
+    /// Whether it is enabled.
     pub enabled: bool,
-    /// Why it cannot be asked of the model that runs.
+    /// Why the serving model cannot run it.
     pub error: Option<(String, String)>,
-    /// Where matches are told.
+    /// Webhook for matches.
     pub webhook_url: Option<String>,
-    /// Assets that matched and are still there.
+    /// Number of matched assets that still exist.
     pub matches: u64,
     /// Unix milliseconds.
     pub created_unix_ms: i64,
@@ -66,71 +66,71 @@ pub struct StandingVectors {
 /// What changes of a standing query; `None`: nothing.
 #[derive(Debug, Clone, Default)]
 pub struct StandingChange {
-    /// Another name.
+    /// New name.
     pub name: Option<String>,
     /// Another spec.
     pub spec: Option<serde_json::Value>,
-    /// Asked or not.
+    /// Whether it is enabled.
     pub enabled: Option<bool>,
     /// Ask it about the assets that are there already.
     pub backfill: bool,
 }
 
-/// A stretch of an asset that matched.
+/// A matching part of an asset.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct MatchedMoment {
-    /// First second.
+    /// Start, in seconds.
     pub start_secs: f64,
-    /// Second after the last.
+    /// End, in seconds.
     pub end_secs: f64,
-    /// Middle of its best clip.
+    /// Middle of its best clip, in seconds.
     pub peak_secs: f64,
     /// Score of its best clip.
     pub score: f32,
-    /// How sure it is that it is no accident; null where that cannot be told.
+    /// Confidence from 0 to 1 that the match is not accidental; null when unknown.
     pub confidence: Option<f32>,
-    /// Track that matched best.
+    /// Track with the best score.
     pub matched: Track,
 }
 
 /// A match to be stored.
 #[derive(Debug, Clone)]
 pub struct NewMatch {
-    /// Its id.
+    /// Id.
     pub id: MatchId,
     /// Which query.
     pub query: StandingId,
-    /// Space of the scores.
+    /// Embedding space of the scores.
     pub space: Space,
-    /// Best first.
+    /// Hits, best first.
     pub moments: Vec<MatchedMoment>,
-    /// What its webhook is told, if it has one.
+    /// Body of its webhook, if it has one.
     pub body: String,
 }
 
 /// A stored match.
 #[derive(Debug, Clone)]
 pub struct MatchRecord {
-    /// Its id.
+    /// Id.
     pub id: MatchId,
     /// Which asset.
     pub asset: AssetId,
     /// The asset's name.
     pub asset_name: String,
-    /// Space of the scores.
+    /// Embedding space of the scores.
     pub space: Space,
-    /// Best first.
+    /// Hits, best first.
     pub moments: Vec<MatchedMoment>,
     /// Unix milliseconds.
     pub matched_unix_ms: i64,
 }
 
-/// An asset that standing queries are still to be asked about.
+/// An asset still to be matched against standing queries.
 #[derive(Debug, Clone)]
 pub struct PendingAsset {
     /// Names it to [`StandingStore::settle`].
     pub ticket: i64,
-    /// Which.
+    /// Id of the asset.
     pub asset: AssetId,
     /// Only this query; `None`: all.
     pub query: Option<StandingId>,
@@ -163,9 +163,9 @@ pub struct Settled {
 /// Standing queries and their matches.
 #[async_trait]
 pub trait StandingStore {
-    /// Stores a standing query, with its webhook and with the assets that it is to be asked about.
+    /// Stores a standing query, with its webhook and the assets to match it against.
     async fn create_standing(&self, new: &NewStanding) -> Result<StandingRecord, StoreError>;
-    /// One.
+    /// One standing query.
     async fn standing(&self, id: StandingId) -> Result<StandingRecord, StoreError>;
     /// Newest first; `after` = last id of the previous page.
     async fn list_standing(
@@ -205,7 +205,7 @@ pub trait StandingStore {
         after: Option<MatchId>,
         limit: u32,
     ) -> Result<Vec<MatchRecord>, StoreError>;
-    /// Assets that standing queries are to be asked about, oldest first, without those that wait.
+    /// Assets to match against standing queries, oldest first, without those that wait.
     async fn pending_assets(&self, limit: u32) -> Result<Vec<PendingAsset>, StoreError>;
     /// Stores matches with what their webhooks are to be told, and takes the assets off the list, all in
     /// one transaction. A match that is known (or whose query is off or gone) changes nothing. How many

@@ -15,14 +15,14 @@ pub struct StoreSpace {
     pub file_bytes: u64,
     /// Bytes of it that hold nothing any more.
     pub free_bytes: u64,
-    /// Whether they can be given back little by little; else only by writing the store anew.
+    /// Whether they can be given back little by little; else only by rewriting the store.
     pub releases: bool,
 }
 
 /// What went with an asset.
 #[derive(Debug, Clone)]
 pub struct DeletedAsset {
-    /// Which.
+    /// Id of the asset.
     pub id: AssetId,
     /// Its clips.
     pub clips: Vec<ClipId>,
@@ -33,7 +33,7 @@ pub struct DeletedAsset {
 /// A rule of retention as stored; what its filter means is for the caller.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetentionRule {
-    /// Its name, unlike any other's.
+    /// Unique name of the rule.
     pub name: String,
     /// Which assets.
     pub filter: serde_json::Value,
@@ -52,9 +52,9 @@ pub struct RetentionRun {
     pub started_unix_ms: i64,
     /// Unix milliseconds; 0 while it runs, and for ever where the process ended before it.
     pub ended_unix_ms: i64,
-    /// Assets deleted.
+    /// Number of assets deleted.
     pub assets: u64,
-    /// Clips deleted with them.
+    /// Number of clips deleted with them.
     pub clips: u64,
     /// Assets deleted by each rule, a JSON object.
     pub by_rule: serde_json::Value,
@@ -74,8 +74,8 @@ pub trait Upkeep: Send + Sync {
     async fn space(&self) -> Result<StoreSpace, StoreError>;
     /// Gives back up to `pages` of what holds nothing, in one short transaction.
     async fn release_pages(&self, pages: u32) -> Result<(), StoreError>;
-    /// Writes the store anew without what holds nothing. Needs room for a copy, twice for a while, and
-    /// whoever writes waits until it is done.
+    /// Rewrites the store without its free pages. Needs room for a copy, twice for a while, and whoever writes waits
+    /// until it is done.
     async fn rewrite(&self) -> Result<(), StoreError>;
     /// Writes something, durably, only to see whether that can be done.
     async fn try_write(&self) -> Result<(), StoreError>;

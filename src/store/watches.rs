@@ -9,28 +9,28 @@ use crate::types::{AssetId, JobId, WatchId};
 pub struct WatchSpec {
     /// The folder, resolved.
     pub path: String,
-    /// Also the folders in it.
+    /// Whether subfolders are included.
     pub recursive: bool,
-    /// Only files that match one of these globs.
+    /// Only files that match one of these globs are indexed.
     pub include: Vec<String>,
-    /// No files that match one of these.
+    /// Files that match one of these globs are skipped.
     pub exclude: Vec<String>,
-    /// The user's JSON object, given to every asset.
+    /// Your JSON object, copied to each asset.
     pub metadata: serde_json::Value,
-    /// Seconds from one look to the next.
+    /// Seconds between two scans.
     pub poll_secs: u64,
-    /// Whether the assets of files that are gone go too.
+    /// Whether to delete the assets of files that no longer exist.
     pub delete_missing: bool,
 }
 
 /// One watched folder.
 #[derive(Debug, Clone)]
 pub struct WatchRecord {
-    /// Its id.
+    /// Id.
     pub id: WatchId,
-    /// What was asked for.
+    /// What was requested.
     pub spec: WatchSpec,
-    /// Files seen at the last look.
+    /// Number of files found by the last scan.
     pub files: u64,
     /// The newest job it made.
     pub job: Option<JobId>,
@@ -38,9 +38,9 @@ pub struct WatchRecord {
     pub settled_unix_ms: i64,
     /// Jobs it has made.
     pub jobs_made: u64,
-    /// Unix milliseconds; 0: not yet.
+    /// Time in Unix milliseconds; 0 if not yet.
     pub last_look_unix_ms: i64,
-    /// Why the last look saw nothing, or not all.
+    /// Why the last scan failed or was incomplete; null otherwise.
     pub error: Option<(String, String)>,
     /// Unix milliseconds.
     pub created_unix_ms: i64,

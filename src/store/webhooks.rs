@@ -63,11 +63,11 @@ impl DeliveryState {
 pub struct DueDelivery {
     /// Its id, the same at every attempt.
     pub id: DeliveryId,
-    /// Where to.
+    /// URL of the receiver.
     pub webhook: NewWebhook,
     /// What is sent.
     pub body: String,
-    /// Attempts so far.
+    /// Number of attempts so far.
     pub attempts: u32,
 }
 
@@ -85,7 +85,7 @@ impl fmt::Debug for DueDelivery {
 pub struct Attempt {
     /// `Pending`: it is tried again.
     pub state: DeliveryState,
-    /// When.
+    /// Time of the next attempt.
     pub next_unix_ms: i64,
     /// What the receiver answered, if it did.
     pub status: Option<u16>,
@@ -93,20 +93,20 @@ pub struct Attempt {
     pub error: Option<String>,
 }
 
-/// A delivery as people see it.
+/// A delivery for display.
 #[derive(Debug, Clone)]
 pub struct DeliveryRecord {
-    /// Its id.
+    /// Id.
     pub id: DeliveryId,
     /// What it tells: `job.done` and its like.
     pub event: String,
     /// Of which job or standing query.
     pub owner: String,
-    /// Where to.
+    /// URL of the receiver.
     pub url: String,
     /// State.
     pub state: DeliveryState,
-    /// Attempts so far.
+    /// Number of attempts so far.
     pub attempts: u32,
     /// What the receiver answered last.
     pub status: Option<u16>,
@@ -123,8 +123,8 @@ pub struct DeliveryRecord {
 /// The outbox.
 #[async_trait]
 pub trait WebhookStore {
-    /// As [`create_job`](super::Store::create_job), and its end is told to a webhook; whether the job is
-    /// new (else the webhook of the one made before stays).
+    /// As [`create_job`](super::Store::create_job), and a webhook reports its end; whether the job is new (else the
+    /// webhook of the one made before stays).
     async fn create_job_with_webhook(
         &self,
         kind: &str,
@@ -150,7 +150,7 @@ pub trait WebhookStore {
         after: Option<DeliveryId>,
         limit: u32,
     ) -> Result<Vec<DeliveryRecord>, StoreError>;
-    /// Makes a delivery pending again, whatever became of it, with all its attempts before it.
+    /// Makes a delivery pending again, whatever its state, with all its attempts before it.
     async fn retry_delivery(&self, id: DeliveryId) -> Result<DeliveryRecord, StoreError>;
     /// Drops what ended before a time; how many.
     async fn prune_deliveries(&self, ended_before_unix_ms: i64) -> Result<u64, StoreError>;

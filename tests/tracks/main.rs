@@ -327,8 +327,7 @@ async fn codecs_without_a_decoder_are_named() {
         std::fs::write(&path, odd).unwrap();
         let got = open(&path).await;
         let said = got.summary.partial.clone().unwrap();
-        let wanted =
-            format!("the picture could not be decoded (no decoder for track 0, unknown codec \"{to}\")");
+        let wanted = format!("could not decode the picture (no decoder for track 0, unknown codec \"{to}\")");
         assert_eq!(said, wanted);
         assert!(got.hears(400.0) && got.used() == [1], "{extension}: {:?}", got.summary.tracks);
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::weigh::Class;
 
-/// So long a place is kept for a body.
+/// How long a place is kept for a body.
 pub const IN_TIME: Duration = Duration::from_millis(100);
 /// An address whose body came late is given no places for so long: its queries are weighed when they are there.
 const LATE_FOR: Duration = Duration::from_secs(60);

@@ -74,7 +74,7 @@ impl Class {
     }
 }
 
-/// What requests of a class were seen to cost.
+/// Measured cost of the requests of a class.
 #[derive(Debug, Default)]
 struct Cost {
     secs: f64,
@@ -190,7 +190,7 @@ pub struct Running {
 }
 
 impl Admission {
-    /// For so many requests at once, of which `parallel` do not slow each other down.
+    /// For this many requests at once, of which `parallel` do not slow each other down.
     pub fn new(max_in_flight: usize, parallel: usize) -> Arc<Self> {
         Arc::new(Self {
             permits: Arc::new(Semaphore::new(max_in_flight.max(1))),
@@ -313,7 +313,7 @@ impl Drop for Expected {
     }
 }
 
-/// Why a request is not taken on.
+/// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Refusal {
     /// All permits are taken.
@@ -326,10 +326,10 @@ impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         let (code, message, retry) = match refusal {
             Refusal::TooMany => {
-                ("too_many_requests", "the server is answering as many requests as it takes; try again", 1)
+                ("too_many_requests", "the server is at its limit of concurrent requests; try again", 1)
             }
             Refusal::Overloaded { wait_secs } => {
-                let message = "more is asked than the server can answer in time; try again";
+                let message = "the server is overloaded and cannot answer in time; try again";
                 ("overloaded", message, wait_secs.ceil().clamp(1.0, 60.0) as u64)
             }
         };

@@ -47,7 +47,7 @@ impl Pool {
 
     fn exhausted(&self) -> ApiError {
         self.pressure.notify_one();
-        let message = "the bodies of other requests take all the room there is for them; try again";
+        let message = "request bodies already use all the space reserved for them; try again";
         ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_bytes", message).retry_after(2)
     }
 }
@@ -102,7 +102,7 @@ impl Drop for Share {
 }
 
 impl Budget {
-    /// A budget of so many bytes. What a single body may be must fit.
+    /// A budget in bytes. The largest allowed body must fit.
     pub fn new(memory_bytes: u64, disk_bytes: u64) -> Self {
         let pressure = Arc::new(Notify::new());
         let pool = |limit, name| {
@@ -143,7 +143,7 @@ impl Budget {
         Share { pool: Arc::clone(&self.disk), taken: 0, used: 0 }
     }
 
-    /// Waits until a large JSON text may be parsed.
+    /// Waits until there is memory to parse a large JSON text.
     pub async fn parsing(&self, json_bytes: u64) -> Option<OwnedSemaphorePermit> {
         let kib = (json_bytes * PARSED_FACTOR) >> 10;
         let kib = u32::try_from(kib).unwrap_or(u32::MAX).clamp(1, self.parsing_kib);

@@ -70,12 +70,12 @@ impl Received {
         }
     }
 
-    /// Whether it is so long that its parsing needs room of its own.
+    /// Whether it is so long that parsing it needs memory of its own.
     pub const fn is_large(&self) -> bool {
         matches!(self.json, Json::File(_))
     }
 
-    /// Whether media came along, so that there is something to decode.
+    /// Whether the request contains media to decode.
     pub fn has_media(&self) -> bool {
         let marks = |bytes: &[u8]| bytes.windows(6).any(|window| window == b"\"data:");
         !self.media.is_empty() || matches!(&self.json, Json::Memory(bytes) if marks(bytes))
@@ -102,7 +102,7 @@ impl Parcel {
         let (parsed, strays) = with_attached(media, || parse_json(&json));
         let parsed = parsed?;
         if strays > 0 {
-            let message = "a large data: URI stands where no media is expected";
+            let message = "unexpected large data: URI in a field that takes no media";
             return Err(ApiError::new(StatusCode::BAD_REQUEST, "invalid_value", message));
         }
         Ok(parsed)
@@ -133,9 +133,9 @@ pub async fn receive(state: &AppState, mut body: Body, max_bytes: usize) -> Resu
     intake.finish(condenser).await
 }
 
-/// What a client gets whose body broke off.
+/// Answer to a client whose body broke off.
 fn incomplete() -> ApiError {
-    ApiError::new(StatusCode::BAD_REQUEST, "incomplete_body", "the body did not arrive whole")
+    ApiError::new(StatusCode::BAD_REQUEST, "incomplete_body", "the body is incomplete")
 }
 
 /// A body that is coming in.

@@ -18,20 +18,20 @@ const BODY_GRACE: Duration = Duration::from_millis(250);
 /// The kernel asks for more of an answer only when a part of its buffer has been read.
 const ANSWER_GRACE: Duration = Duration::from_secs(2);
 
-/// What slow peers are allowed.
+/// Limits for slow peers.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
     /// Longest time for a whole head.
     pub head: Duration,
     /// Longest time between two requests.
     pub idle: Duration,
-    /// The slowest that a body may come.
+    /// Minimum rate at which a body must arrive.
     pub body: Rule,
-    /// The slowest that an answer may be read.
+    /// Minimum rate at which an answer must be read.
     pub answer: Rule,
 }
 
-/// Where a connection stands.
+/// State of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// A head is awaited on a new connection, or has begun.
@@ -186,7 +186,7 @@ impl Conn {
         state.answer.deadline(&self.patience.answer)
     }
 
-    /// Whether the peer does not read what was sent.
+    /// Whether the peer has stopped reading.
     pub fn waits_for_reader(&self) -> bool {
         self.state().answer.is_waiting()
     }

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 /// A peer this many times faster than it must be makes good progress.
 const GOOD_PROGRESS: f64 = 16.0;
-/// Good progress of so many seconds can be saved up.
+/// Seconds of good progress that can be saved up.
 const MOST_CREDIT_SECS: f64 = 2.0;
 /// Bytes after the first wait from which on there is progress to speak of.
 const PROGRESS_BYTES: u64 = 4 << 10;
 
-/// The slowest that a peer may be.
+/// Minimum rate of a peer.
 #[derive(Debug, Clone, Copy)]
 pub struct Rule {
     /// Bytes per second, averaged over a window of waiting.
@@ -27,7 +27,7 @@ pub enum Progress {
     Unknown,
     /// It gets on well.
     Good,
-    /// It is so many seconds behind good progress.
+    /// It is this many seconds behind good progress.
     Behind(f64),
 }
 
@@ -61,7 +61,7 @@ impl Pace {
         self.after_wait.get_or_insert(0);
     }
 
-    /// The peer sent or took so many bytes.
+    /// The peer sent or took this many bytes.
     pub fn moved(&mut self, now: Instant, bytes: usize, rule: &Rule) {
         if let Some(since) = self.since.take() {
             let wait = now.saturating_duration_since(since);

@@ -77,7 +77,7 @@ impl Open {
         let (id, conn) = (conn.id, Arc::clone(conn));
         metrics::counter!("triptych_http_connections_evicted_total", "waiting_for" => cut.as_str())
             .increment(1);
-        tracing::debug!(peer = %conn.peer, waiting_for = cut.as_str(), "a connection made room for another");
+        tracing::debug!(peer = %conn.peer, waiting_for = cut.as_str(), "closed a connection to make room for another");
         // Its place is free now; its task ends a moment later.
         self.remove(id);
         conn.evict();

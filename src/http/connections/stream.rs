@@ -48,7 +48,7 @@ impl Watched {
 
     fn cut(cut: Cut) -> io::Error {
         metrics::counter!("triptych_http_slow_clients_total", "waiting_for" => cut.as_str()).increment(1);
-        io::Error::new(io::ErrorKind::TimedOut, "the peer is too slow")
+        io::Error::new(io::ErrorKind::TimedOut, "the client is too slow")
     }
 
     fn written(
@@ -83,7 +83,7 @@ impl Drop for Watched {
             return;
         }
         if let Err(error) = rustix::net::sockopt::set_socket_linger(&self.inner, Some(Duration::ZERO)) {
-            tracing::debug!(%error, "a socket option could not be set");
+            tracing::debug!(%error, "could not set a socket option");
         }
     }
 }

@@ -11,15 +11,15 @@ use crate::types::ClipId;
 const UNUSED_FROM: usize = 4 * CHUNK_ROWS;
 
 impl HybridIndex {
-    /// As [`compact`](Self::compact), where there is much to give back.
+    /// As [`compact`](Self::compact), if there is much to free.
     pub fn compact_if_due(&self) -> bool {
         let view = self.view();
         let unused = view.slots() - view.live;
         unused >= UNUSED_FROM && unused >= view.live && self.compact()
     }
 
-    /// Moves all rows together and gives back what is left over; whether there was anything. Searches
-    /// and writers go on meanwhile. A graph knows rows by their slots, so it is built anew.
+    /// Compacts the rows and frees the rest; returns whether there was anything to free. Searches and writers go on
+    /// meanwhile. A graph knows rows by their slots, so it is rebuilt.
     pub fn compact(&self) -> bool {
         let view = self.view();
         if view.slots() == view.live || !self.begin() {
@@ -42,7 +42,7 @@ impl HybridIndex {
         true
     }
 
-    /// Keeps graphs from being built meanwhile; false where one is in the making.
+    /// Keeps graphs from being built until it is dropped; false if one is being built.
     fn begin(&self) -> bool {
         let mut building = self.shared.building.lock().unwrap_or_else(PoisonError::into_inner);
         !std::mem::replace(&mut *building, true)

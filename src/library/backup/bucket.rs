@@ -138,7 +138,7 @@ impl Destination for InBucket {
         if size_bytes == content.size_bytes {
             Ok(content)
         } else {
-            Err(BackupError::Destination(format!("{}: changed while it was read", from.display())))
+            Err(BackupError::Destination(format!("{} changed while it was being read", from.display())))
         }
     }
 

@@ -29,7 +29,7 @@ pub(in crate::library) async fn take_by_the_clock(library: Arc<Library>) {
             // Somebody's is being taken: a moment later.
             Err(LibraryError::Backup(BackupError::Running)) | Err(LibraryError::Stopping) => {}
             Err(error) => {
-                tracing::error!(code = error.code(), %error, "a scheduled snapshot could not be begun");
+                tracing::error!(code = error.code(), %error, "could not start a scheduled snapshot");
                 last_unix_ms = now_unix_ms();
             }
         }
@@ -44,12 +44,12 @@ impl Library {
             let surplus = scheduled.len().saturating_sub(self.keeper.config.snapshots_kept.max(1));
             for (id, _) in scheduled.into_iter().take(surplus) {
                 create::delete(destination, &id).await?;
-                tracing::info!(id, "an old snapshot was deleted");
+                tracing::info!(id, "deleted an old snapshot");
             }
             Ok::<_, BackupError>(())
         };
         if let Err(error) = dropped.await {
-            tracing::error!(code = error.code(), %error, "old snapshots could not be deleted");
+            tracing::error!(code = error.code(), %error, "could not delete old snapshots");
         }
     }
 

@@ -166,9 +166,9 @@ async fn copy_index(
         let shown = format!("index/{name}");
         match destination.upload(&path, &file_key(running.id, &shown), None, &running.meter).await {
             Ok(content) => files.push(entry(&shown, content)),
-            // Replaced or removed meanwhile: they are only a cache.
+            // Replaced or removed since: they are only a cache.
             Err(BackupError::Destination(error)) if !path.exists() => {
-                tracing::debug!(%error, "an index file went before it was copied");
+                tracing::debug!(%error, "an index file was removed before it could be copied");
             }
             Err(error) => return Err(error),
         }
@@ -230,7 +230,7 @@ async fn copy_media(
             None => media.bytes += file.size_bytes,
             Some(reason) => {
                 media.lacking += 1;
-                tracing::warn!(sha256 = file.sha256, reason, "an upload is not in the snapshot");
+                tracing::warn!(sha256 = file.sha256, reason, "the snapshot lacks an upload");
             }
         }
         running.one_done();
@@ -287,7 +287,7 @@ pub(super) async fn delete(destination: &dyn Destination, id: &str) -> Result<()
         destination.delete(&key).await?;
     }
     let Some(needed) = needed? else {
-        tracing::warn!("another snapshot cannot be read, so no media are removed");
+        tracing::warn!("cannot read another snapshot, so no media is deleted");
         return Ok(());
     };
     for key in destination.list("media/").await? {

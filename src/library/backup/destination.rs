@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::BackupError;
 use crate::library::Content;
 
-/// Counts bytes as they are moved, and stops the moving when asked to.
+/// Counts bytes as they are copied, and stops the copying on request.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
     pub(super) bytes_done: AtomicU64,

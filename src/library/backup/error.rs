@@ -1,23 +1,27 @@
-//! Why a snapshot could not be taken, read or put back.
+//! Why could not take a snapshot, read or put back.
 
 use crate::store::{StorageFull, StoreError};
 
-/// Why a snapshot could not be taken, read or put back.
+/// Why could not take a snapshot, read or put back.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     /// No place for snapshots was named.
-    #[error("snapshots are off: start with --snapshot-root FOLDER (or s3://BUCKET/FOLDER)")]
+    #[error("snapshots are off; start the server with --snapshot-root FOLDER (or s3://BUCKET/FOLDER)")]
     Off,
     /// One thing at a time.
-    #[error("a snapshot is being taken or deleted, or the store compacted; try again when that has ended")]
+    #[error(
+        "a snapshot is being taken or deleted, or the store is being compacted; try again when that has finished"
+    )]
     Running,
     /// Another process works in the same place.
-    #[error("another process is changing the snapshots in this place; try again when it has ended")]
+    #[error(
+        "another process is changing the snapshots in this folder or bucket; try again when it has finished"
+    )]
     Locked,
     /// Nothing of that id.
-    #[error("there is no snapshot {0} in this place")]
+    #[error("snapshot {0} was not found")]
     NotFound(String),
-    /// A file of a snapshot is not as it was written.
+    /// A file of a snapshot does not match its checksum.
     #[error("the snapshot is damaged: {file} {reason}")]
     Damaged {
         /// Which file.
@@ -26,13 +30,13 @@ pub enum BackupError {
         reason: &'static str,
     },
     /// Written by a later version.
-    #[error("the snapshot is of format {0}, which this version does not know")]
+    #[error("the snapshot has format {0}, which this version cannot read; use a newer version")]
     Format(u64),
     /// Something is where the library is to be restored to.
-    #[error("{0} is not empty; a snapshot is restored to a new folder")]
+    #[error("expected an empty or new folder to restore to; {0} is not empty")]
     NotEmpty(String),
-    /// Too little room to write the store anew.
-    #[error("writing the store anew needs {needed_bytes} bytes on its disk, and {room_bytes} are free")]
+    /// Not enough disk space to rewrite the store.
+    #[error("rewriting the store needs {needed_bytes} bytes of free disk space; only {room_bytes} are free")]
     NoRoom {
         /// Needed for a while.
         needed_bytes: u64,
@@ -40,7 +44,7 @@ pub enum BackupError {
         room_bytes: u64,
     },
     /// A folder without a library.
-    #[error("{0} holds no library")]
+    #[error("{0} does not contain a library")]
     NoLibrary(String),
     /// Stopped by a user or by the end of the process.
     #[error("the snapshot was cancelled")]
@@ -52,7 +56,7 @@ pub enum BackupError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// Input/output on the data folder.
-    #[error("data folder: {0}")]
+    #[error("cannot read or write the data folder: {0}")]
     Io(std::io::Error),
 }
 
@@ -87,9 +91,9 @@ impl BackupError {
     pub(super) fn without_paths(&self) -> String {
         match self {
             Self::Destination(_) => {
-                "snapshots cannot be written or read in their place; the server's log has more".to_owned()
+                "cannot read or write the snapshot folder or bucket; the server's log has details".to_owned()
             }
-            Self::Io(_) => "the data folder cannot be read or written; the server's log has more".to_owned(),
+            Self::Io(_) => "cannot read or write the data folder; the server's log has details".to_owned(),
             other => other.to_string(),
         }
     }

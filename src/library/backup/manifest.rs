@@ -83,7 +83,7 @@ impl Manifest {
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, BackupError> {
-        let damaged = || BackupError::damaged(MANIFEST, "is not as it was written");
+        let damaged = || BackupError::damaged(MANIFEST, "does not match its checksum");
         let json = checked_json(bytes).ok_or_else(damaged)?;
         let value: serde_json::Value = serde_json::from_str(json).map_err(|_| damaged())?;
         match value.get("format").and_then(serde_json::Value::as_u64) {

@@ -6,9 +6,8 @@
 //! snapshots/<id>/media.jsonl    the uploads it needs
 //! snapshots/<id>/manifest.json  what it is of, every file with size and SHA-256; written last
 //! media/ab/<SHA-256>            uploads, shared by all snapshots
-//! ```
-//! A folder without a manifest is no snapshot: one that was cut off is never taken for one, and the
-//! next one removes it. Why uploads that are deleted meanwhile are not missed is told in `pins`.
+//! ``` A folder without a manifest is no snapshot: one that was cut off is never taken for one, and the next one
+//! removes it. `pins` explains why uploads deleted during a snapshot are not missed.
 
 mod bucket;
 mod clock;
@@ -58,9 +57,9 @@ pub struct KeepConfig {
     pub snapshot_every: Option<Duration>,
     /// How many of those are kept.
     pub snapshots_kept: usize,
-    /// How often the rules of retention are applied; `None`: only when asked for.
+    /// How often to apply the retention rules; `None`: only on request.
     pub retention_every: Option<Duration>,
-    /// How often it is looked whether there is space to give back; `None`: only when asked for.
+    /// How often to check whether there is space to reclaim; `None`: only on request.
     pub compact_every: Option<Duration>,
     /// How fast the bytes of uploads are read again and again; 0: not at all.
     pub check_bytes_per_sec: u64,
@@ -166,7 +165,7 @@ async fn read_manifests(
             key.strip_prefix("snapshots/").and_then(|rest| rest.strip_suffix(MANIFEST)?.strip_suffix('/'));
         let Some(id) = id.filter(|id| id.parse::<SnapshotId>().is_ok()) else { continue };
         match restore::manifest_of(destination, id).await {
-            // Deleted meanwhile.
+            // Deleted since.
             Err(BackupError::NotFound(_)) => {}
             Err(error @ (BackupError::Damaged { .. } | BackupError::Format(_))) => {
                 found.push((id.to_owned(), Err(error)));
@@ -239,7 +238,7 @@ impl Library {
                 let (assets, clips) = (manifest.assets, manifest.clips);
                 let copied_bytes = manifest.copied_bytes + manifest.file_bytes();
                 let secs = began.elapsed().as_secs_f64();
-                tracing::info!(id = %manifest.id, assets, clips, copied_bytes, secs, "a snapshot was taken");
+                tracing::info!(id = %manifest.id, assets, clips, copied_bytes, secs, "took a snapshot");
                 if options.scheduled {
                     self.drop_old_snapshots(destination).await;
                 }
@@ -248,7 +247,7 @@ impl Library {
             Err(error) => {
                 super::metrics::snapshot_ended("failed");
                 running.fail(&error);
-                tracing::error!(id = %running.id, code = error.code(), %error, "a snapshot could not be taken");
+                tracing::error!(id = %running.id, code = error.code(), %error, "could not take a snapshot");
                 false
             }
         }
@@ -284,7 +283,7 @@ impl Library {
         }
         let _gate = self.commit_gate.write().await;
         if let Err(error) = self.index.snapshot(self.store.as_ref()).await {
-            tracing::warn!(%error, "the indexes are not in the snapshot; they are rebuilt after a restoration");
+            tracing::warn!(%error, "the snapshot lacks the indexes; they are rebuilt after a restore");
         }
     }
 
@@ -294,7 +293,7 @@ impl Library {
         for path in self.keeper.pins.due() {
             match tokio::fs::remove_file(&path).await {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    tracing::error!(%error, path = %path.display(), "a deleted upload could not be removed");
+                    tracing::error!(%error, path = %path.display(), "could not remove a deleted upload");
                 }
                 _ => {}
             }

@@ -42,7 +42,8 @@ pub(super) fn refuse_within(root: &str, data_dir: &Path) -> Result<(), BackupErr
         }
     };
     if real(&root).starts_with(real(&data_dir)) {
-        let message = format!("{} lies in the data folder: keep snapshots elsewhere", root.display());
+        let message =
+            format!("{} is inside the data folder; choose a folder outside it for snapshots", root.display());
         return Err(BackupError::Destination(message));
     }
     Ok(())
@@ -113,7 +114,7 @@ impl SnapshotPlace {
         Ok(SnapshotView::ready(&manifest?))
     }
 
-    /// Reads every byte of a snapshot; what is not as it was written.
+    /// Reads every byte of a snapshot; what does not match its checksum.
     ///
     /// # Errors
     /// [`BackupError::NotFound`], [`BackupError::Damaged`] where the manifest itself is, and others.

@@ -49,14 +49,14 @@ pub(super) async fn manifest_of(destination: &dyn Destination, id: &str) -> Resu
     let key = format!("snapshots/{id}/{MANIFEST}");
     let missing = || BackupError::NotFound(id.to_owned());
     if destination.size(&key).await?.ok_or_else(missing)? > MAX_MANIFEST_BYTES {
-        return Err(BackupError::damaged(MANIFEST, "has another size than it was written with"));
+        return Err(BackupError::damaged(MANIFEST, "does not have the size given in the manifest"));
     }
     let bytes = destination.read(&key, MAX_MANIFEST_BYTES).await?.ok_or_else(missing)?;
     let manifest = Manifest::decode(&bytes)?;
     if manifest.id.to_string() == id {
         Ok(manifest)
     } else {
-        Err(BackupError::damaged(MANIFEST, "is another snapshot's"))
+        Err(BackupError::damaged(MANIFEST, "belongs to another snapshot"))
     }
 }
 
@@ -92,16 +92,16 @@ fn compare(file: &str, found: Option<Content>, sha256: &str, size_bytes: u64) ->
     match found {
         None => Err(BackupError::damaged(file, "is missing")),
         Some(found) if found.size_bytes != size_bytes => {
-            Err(BackupError::damaged(file, "has another size than it was written with"))
+            Err(BackupError::damaged(file, "does not have the size given in the manifest"))
         }
         Some(found) if found.sha256 != sha256 => {
-            Err(BackupError::damaged(file, "holds other bytes than were written"))
+            Err(BackupError::damaged(file, "does not match its checksum"))
         }
         Some(_) => Ok(()),
     }
 }
 
-/// Reads every byte of a snapshot; the error of each file that is not as it was written.
+/// Reads every byte of a snapshot; the error of each file that does not match its checksum.
 pub(super) async fn verify(
     destination: &dyn Destination,
     manifest: &Manifest,
@@ -235,13 +235,13 @@ async fn put_media(
                 continue;
             }
             let Some(entry) = known.get(asset.sha256.as_str()) else {
-                return Err(BackupError::damaged(MEDIA, "does not name an upload of the store"));
+                return Err(BackupError::damaged(MEDIA, "does not name an upload"));
             };
             if entry.lacking.is_some() {
                 continue;
             }
             let place =
-                kept_name(&asset).ok_or_else(|| BackupError::damaged(STORE, "names a strange file"))?;
+                kept_name(&asset).ok_or_else(|| BackupError::damaged(STORE, "names an unexpected file"))?;
             let to = root.join("uploads").join(place);
             make_folder(to.parent().unwrap_or(root))?;
             let key = media_key(&entry.sha256);

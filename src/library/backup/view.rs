@@ -1,4 +1,4 @@
-//! Snapshots as people see them.
+//! Snapshots for display.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,54 +30,54 @@ pub enum SnapshotState {
 /// Why a snapshot failed or is damaged.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct SnapshotProblem {
-    /// Stable snake_case code.
+    /// Stable error code in snake_case.
     pub code: &'static str,
-    /// A sentence.
+    /// Human-readable message.
     pub message: String,
 }
 
-/// How far one is that is being taken.
+/// Progress of a snapshot that is being taken.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 pub struct SnapshotProgress {
-    /// Uploads looked at.
+    /// Number of uploads processed.
     pub media_done: u64,
-    /// Uploads in all; 0 until the store is copied.
+    /// Total number of uploads; 0 until the store is copied.
     pub media_total: u64,
-    /// Bytes that are there, found or copied.
+    /// Number of bytes copied or already present.
     pub bytes_done: u64,
-    /// Bytes in all; 0 until the store is copied.
+    /// Total number of bytes; 0 until the store is copied.
     pub bytes_total: u64,
 }
 
-/// What a snapshot holds.
+/// Contents of a snapshot.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct SnapshotContents {
-    /// Model whose vectors these are: it is needed to open the library again.
+    /// Model of the vectors; it is needed to open the restored library.
     #[schema(value_type = String)]
     pub model: ModelId,
-    /// The store's number at that moment; it rises with every change of clips.
+    /// Sequence number of the store; it increases with each change of clips.
     pub sequence: i64,
     /// Assets.
     pub assets: u64,
     /// Clips.
     pub clips: u64,
-    /// Seconds of media.
+    /// Duration of the media in seconds.
     pub media_secs: f64,
-    /// Files of its own: the store, the indexes.
+    /// Number of its own files: the store and the indexes.
     pub files: u64,
-    /// Their bytes.
+    /// Their size in bytes.
     pub file_bytes: u64,
-    /// Uploads it needs, shared with other snapshots.
+    /// Number of uploads it needs, shared with other snapshots.
     pub media_files: u64,
-    /// Their bytes.
+    /// Their size in bytes.
     pub media_bytes: u64,
-    /// Uploads that no earlier snapshot had brought.
+    /// Number of uploads copied because no earlier snapshot had them.
     pub copied_files: u64,
-    /// Their bytes.
+    /// Their size in bytes.
     pub copied_bytes: u64,
-    /// Uploads that are not in it because they were missing or damaged in the data folder.
+    /// Number of uploads left out because they were missing or damaged in the data folder.
     pub lacking: u64,
-    /// Assets indexed by path, whose files are not in it.
+    /// Number of assets indexed by path, whose files are not included.
     pub by_path: u64,
 }
 
@@ -86,19 +86,19 @@ pub struct SnapshotContents {
 pub struct SnapshotView {
     /// Always `snapshot`.
     pub object: &'static str,
-    /// Its id.
+    /// Id.
     pub id: SnapshotId,
     /// State.
     pub state: SnapshotState,
-    /// Why it failed or is damaged.
+    /// Why it failed or is damaged; null otherwise.
     pub error: Option<SnapshotProblem>,
-    /// When it was begun, RFC 3339 UTC; null where its manifest is damaged.
+    /// When it was started, RFC 3339 UTC; null if its manifest is damaged.
     pub created_at: Option<String>,
-    /// Taken by the clock rather than by somebody; such ones are deleted by the clock too.
+    /// Whether it was taken automatically; automatic snapshots are also deleted automatically.
     pub scheduled: bool,
-    /// While it is being taken.
+    /// Progress while it is being taken; null otherwise.
     pub progress: Option<SnapshotProgress>,
-    /// Once it is ready.
+    /// What it contains; null until it is ready.
     pub contents: Option<SnapshotContents>,
 }
 

@@ -27,12 +27,12 @@ const READ_AGAIN_AFTER: Duration = Duration::from_secs(7 * 86_400);
 const READ_AT_ONCE: u32 = 16;
 const REST: Duration = Duration::from_secs(60);
 
-/// What a check is to do.
+/// Options for a check.
 #[derive(Debug, Clone, Copy)]
 pub struct CheckOptions {
     /// Read the bytes of every upload.
     pub bytes: bool,
-    /// Make damaged vectors anew from the bytes.
+    /// Recompute damaged vectors from the files.
     pub repair: bool,
 }
 
@@ -55,19 +55,19 @@ impl Checker {
     }
 }
 
-/// How much is known to be damaged.
+/// Counts of known damage.
 #[derive(Debug, Clone, Copy, Default, serde::Serialize, utoipa::ToSchema)]
 pub struct DamageCounts {
-    /// Rows of the store that cannot be read.
+    /// Number of rows of the store that cannot be read.
     pub rows: u64,
-    /// Clips with vectors that are damaged or gone.
+    /// Number of clips with damaged or missing vectors.
     pub clips: u64,
-    /// Uploads whose bytes are damaged or gone.
+    /// Number of damaged or missing uploads.
     pub assets: u64,
 }
 
 impl Library {
-    /// How much is known to be damaged.
+    /// Counts of known damage.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -135,12 +135,12 @@ impl Library {
         };
         let outcome: Result<(), LibraryError> = checked.await;
         if let Err(error) = &outcome {
-            tracing::error!(code = error.code(), %error, "a check could not be ended");
+            tracing::error!(code = error.code(), %error, "a check did not finish");
         }
         end(&self.checker.report, &outcome);
         let report = self.check_report();
         let (clean, clips, assets) = (report.is_clean(), report.damaged_clips, report.damaged_assets_total);
-        tracing::info!(clean, clips, assets, "a check has ended");
+        tracing::info!(clean, clips, assets, "finished a check");
     }
 }
 
@@ -228,7 +228,7 @@ async fn check_asset(
     }
     if let Some(damage) = read.note.damage {
         if asset.damage != Some(damage) {
-            tracing::error!(asset = %asset.id, damage = damage.as_str(), "the bytes of an upload are damaged");
+            tracing::error!(asset = %asset.id, damage = damage.as_str(), "an upload is damaged");
         }
         report.damaged(asset, damage);
     }
@@ -266,7 +266,7 @@ pub(super) async fn keep_reading(library: Arc<Library>) {
             let read =
                 check_asset(library.store.as_ref(), &report, &asset, bytes_per_sec, &library.stop).await;
             if let Err(error) = read {
-                tracing::debug!(%error, asset = %asset.id, "the bytes of an upload could not be read");
+                tracing::debug!(%error, asset = %asset.id, "could not read an upload");
                 rest = REST;
             }
         }

@@ -1,4 +1,4 @@
-//! Vectors made anew from the bytes.
+//! Recomputes damaged vectors from the files.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::types::{AssetId, TimeSpan};
 const SAME_SECS: f64 = 1e-6;
 
 impl Library {
-    /// Makes damaged vectors anew from the bytes, under the same ids; assets that lack clips are indexed anew.
+    /// Recomputes damaged vectors from the files, keeping their ids; assets with missing clips are indexed again.
     pub(super) async fn repair(&self, damaged: &DamagedVectors) -> Result<(), LibraryError> {
         for id in &damaged.assets {
             self.index_anew(*id).await?;
@@ -80,7 +80,7 @@ impl Library {
         Ok(clips)
     }
 
-    /// Indexes an asset anew under its id, in the background.
+    /// Indexes an asset again under its id, in the background.
     async fn index_anew(&self, id: AssetId) -> Result<(), LibraryError> {
         let _serial = self.accept_lock.lock().await;
         let record = match self.store.asset(id).await {

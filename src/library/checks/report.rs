@@ -11,11 +11,11 @@ use crate::types::AssetId;
 /// Entries of each list of a report; the counts beside them are of all.
 const MOST_LISTED: usize = 1000;
 
-/// Where a check is.
+/// State of a check.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckState {
-    /// None was asked for since the start.
+    /// None was requested since the start.
     #[default]
     None,
     /// It runs.
@@ -29,11 +29,11 @@ pub enum CheckState {
 /// An asset that is damaged, or that could not be repaired.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct DamagedAsset {
-    /// Which.
+    /// Id of the asset.
     pub id: AssetId,
-    /// Name shown to people.
+    /// Display name.
     pub name: String,
-    /// `missing`, `changed`, `metadata`, or the code of what kept it from being repaired.
+    /// `missing`, `changed`, `metadata`, or the error code that prevented the repair.
     pub problem: String,
 }
 
@@ -43,36 +43,36 @@ impl DamagedAsset {
     }
 }
 
-/// What a check found, as far as it has come.
+/// Findings of a check so far.
 #[derive(Debug, Clone, Default, Serialize, ToSchema)]
 pub struct CheckReport {
-    /// Where it is.
+    /// State of the check.
     pub state: CheckState,
-    /// Whether damaged vectors are made anew.
+    /// Whether damaged vectors are recomputed.
     pub repair: bool,
-    /// Unix milliseconds; 0: not yet.
+    /// Time in Unix milliseconds; 0 if not yet.
     pub started_unix_ms: i64,
-    /// Unix milliseconds; 0: not yet.
+    /// Time in Unix milliseconds; 0 if not yet.
     pub ended_unix_ms: i64,
-    /// What SQLite finds wrong with the database; nothing where it is whole.
+    /// Problems that SQLite reports; empty if the database is intact.
     pub database_problems: Vec<String>,
-    /// Rows that cannot be read; the first thousand.
+    /// Rows of the store that cannot be read; the first 1000.
     pub damaged_rows: Vec<DamagedRow>,
-    /// Clips with vectors that are damaged or gone.
+    /// Number of clips with damaged or missing vectors.
     pub damaged_clips: u64,
-    /// And of those the ones that were made anew.
+    /// Number of clips with recomputed vectors.
     pub repaired_clips: u64,
-    /// Uploads whose bytes were read.
+    /// Number of uploads read.
     pub assets_checked: u64,
-    /// Their bytes.
+    /// Their size in bytes.
     pub bytes_checked: u64,
-    /// Uploads that are damaged or gone; the first thousand.
+    /// Damaged or missing uploads; the first 1000.
     pub damaged_assets: Vec<DamagedAsset>,
-    /// How many there are in all.
+    /// Total number of damaged or missing uploads.
     pub damaged_assets_total: u64,
-    /// Assets that are indexed anew, since they lack clips.
+    /// Number of assets indexed again because clips were missing.
     pub reindexed_assets: u64,
-    /// Assets that could not be repaired, and why; the first thousand.
+    /// Assets that could not be repaired, with the reason; the first 1000.
     pub unrepaired_assets: Vec<DamagedAsset>,
     /// Why the check failed.
     pub error: Option<String>,

@@ -1,4 +1,4 @@
-//! The vectors of standing queries: made when one is given, and anew for another model.
+//! The vectors of standing queries: computed when a query is created, and again for another model.
 
 use std::sync::Arc;
 
@@ -46,8 +46,8 @@ impl Library {
         }
     }
 
-    /// Makes the vectors of those standing queries anew that have none of the model that runs, from what
-    /// their users gave. One of which none can be made says why, and matches nothing.
+    /// Recomputes the vectors of those standing queries that have none of the serving model, from what their users
+    /// gave. One of which none can be made says why, and matches nothing.
     ///
     /// # Errors
     /// [`LibraryError`] of the store.
@@ -80,18 +80,18 @@ impl Library {
             Ok(parts) => {
                 let model = self.embedder.bundle().id();
                 self.store.set_standing_vectors(id, model, &spec::pack(&parts)).await?;
-                tracing::info!(standing_query = %id, "a standing query has vectors of this model now");
+                tracing::info!(standing_query = %id, "embedded a standing query with this model");
                 self.take_up(id, parts).await?;
             }
             Err(error) => {
-                tracing::warn!(standing_query = %id, %error, "a standing query has no vectors of this model");
+                tracing::warn!(standing_query = %id, %error, "could not embed a standing query with this model");
                 self.store.set_standing_error(id, error.code(), &error.told()).await?;
             }
         }
         Ok(())
     }
 
-    /// Asks a query from now on, as the store has it: it may have been changed or deleted meanwhile.
+    /// Starts matching a query as the store has it now: it may have been changed or deleted since.
     async fn take_up(&self, id: StandingId, parts: Vec<QueryPart>) -> Result<(), LibraryError> {
         let _change = self.standing.change.lock().await;
         let record = match self.store.standing(id).await {

@@ -19,9 +19,9 @@ use crate::types::{AssetId, MatchId, Space, StandingId, rfc3339_millis};
 const BATCH: u32 = 64;
 /// Matches of one transaction.
 const MATCHES_AT_ONCE: usize = 256;
-/// How often it is looked whether it is known by now what scores mean.
+/// How often to check whether confidence is calibrated yet.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How soon it is looked again for an asset that is just being finished.
+/// How soon to check again for an asset that is just being finished.
 const SOON: Duration = Duration::from_millis(20);
 /// The pause after a failure of the store.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -43,11 +43,11 @@ struct Round {
 pub(in super::super) async fn run(library: Arc<Library>) {
     let renew = || library.renew_standing_queries();
     if let Err(error) = library.once_there_is_room(&library.stop, renew).await {
-        tracing::error!(%error, "the vectors of standing queries could not be brought up to date");
+        tracing::error!(%error, "could not update the vectors of standing queries");
     }
     // Of those that waited when the process ended nobody knows here.
     let mut waiting = true;
-    // Clips of the measurement after which those that wait were last asked about.
+    // Clips of the calibration after which waiting assets were last matched.
     let mut asked_at = None;
     while library.disk.writable(&library.stop).await {
         let measured = Some(library.calibrated_clips()).filter(|_| library.is_measured());
@@ -55,7 +55,7 @@ pub(in super::super) async fn run(library: Arc<Library>) {
             match library.store.wake_pending().await {
                 Ok(_) => (waiting, asked_at) = (false, measured),
                 Err(StoreError::StorageFull(full)) => library.disk.refuse(full),
-                Err(error) => tracing::error!(%error, "waiting assets could not be taken up again"),
+                Err(error) => tracing::error!(%error, "could not resume matching of waiting assets"),
             }
         }
         let pause = match round(&library).await {
@@ -69,7 +69,7 @@ pub(in super::super) async fn run(library: Arc<Library>) {
             }
             Err(error) if library.disk.refuses(&error) => Some(PAUSE),
             Err(error) => {
-                tracing::error!(%error, "standing queries could not be asked");
+                tracing::error!(%error, "could not match assets against standing queries");
                 Some(PAUSE)
             }
         };
@@ -168,7 +168,7 @@ fn settle(corpus: &Corpus, entries: &[Arc<Entry>], pending: PendingAsset, hopele
     settled
 }
 
-/// What a webhook is told of a match.
+/// Body of a match's webhook.
 #[derive(Serialize)]
 struct Told<'a> {
     #[serde(rename = "type")]

@@ -1,4 +1,4 @@
-//! Standing queries: given once, asked about every asset that becomes searchable from then on.
+//! Standing queries: created once, matched against each asset that becomes searchable from then on.
 
 mod embed;
 mod matcher;
@@ -34,12 +34,10 @@ const PAGE: u32 = 200;
 #[derive(Debug, thiserror::Error)]
 pub enum StandingError {
     /// There are enough.
-    #[error("there are {MAX_STANDING} standing queries already; delete one first")]
+    #[error("the limit of {MAX_STANDING} standing queries is reached; delete one first")]
     TooMany,
     /// More bytes than are kept.
-    #[error(
-        "the files of a standing query are kept and must not be larger than {MAX_GIVEN_BYTES} bytes in all"
-    )]
+    #[error("the files of a standing query are stored and must not exceed {MAX_GIVEN_BYTES} bytes in total")]
     TooLarge,
     /// A part that cannot be embedded.
     #[error("{error}")]
@@ -50,7 +48,7 @@ pub enum StandingError {
         error: Box<LibraryError>,
     },
     /// The store gave something that is no query.
-    #[error("the stored query is damaged; delete it and give it anew")]
+    #[error("the stored query is damaged; delete it and create it again")]
     Damaged,
 }
 
@@ -67,14 +65,14 @@ impl StandingError {
     }
 }
 
-/// A standing query to be made.
+/// A standing query to create.
 #[derive(Debug)]
 pub struct NewStandingQuery {
-    /// Name shown to people.
+    /// Display name.
     pub name: Option<String>,
     /// What to look for.
     pub parts: Vec<GivenPart>,
-    /// Tracks to look at.
+    /// Tracks to search; default: video.
     pub targets: Vec<Track>,
     /// How they make one score.
     pub fuse: Fuse,
@@ -84,11 +82,11 @@ pub struct NewStandingQuery {
     pub filter: Filter,
     /// What a match needs.
     pub least: Least,
-    /// Where matches are told.
+    /// Webhook for matches.
     pub webhook: Option<WebhookRequest>,
     /// The user's JSON object, sent along with every match.
     pub metadata: serde_json::Value,
-    /// Whether it is asked.
+    /// Whether it is enabled.
     pub enabled: bool,
     /// Ask it about what is there already.
     pub backfill: bool,
@@ -97,9 +95,9 @@ pub struct NewStandingQuery {
 /// What is to change of a standing query; `None`: nothing.
 #[derive(Debug, Default)]
 pub struct StandingPatch {
-    /// Another name.
+    /// New name.
     pub name: Option<String>,
-    /// Asked or not.
+    /// Whether it is enabled.
     pub enabled: Option<bool>,
     /// What a match needs.
     pub least: Option<Least>,
@@ -107,16 +105,16 @@ pub struct StandingPatch {
     pub backfill: bool,
 }
 
-/// A standing query as people see it.
+/// A standing query for display.
 #[derive(Debug, Clone)]
 pub struct StandingQuery {
     /// As stored.
     pub record: StandingRecord,
-    /// What is asked.
+    /// Text of the query.
     pub spec: StandingSpec,
     /// Space of its scores; `None` where the model that runs cannot ask it.
     pub space: Option<Space>,
-    /// Whether it can fire now: false where it goes by confidence and that cannot be told yet.
+    /// Whether it can match now: false if it needs a confidence that is not calibrated yet.
     pub is_tellable: bool,
 }
 
@@ -166,7 +164,7 @@ fn usable(stored: &StandingVectors, bundle: &Bundle) -> Option<Vec<QueryPart>> {
     spec::unpack(bytes, bundle)
 }
 
-/// All standing queries of a library, ready to be asked.
+/// All standing queries of a library, ready to be matched.
 #[derive(Debug, Default)]
 pub(super) struct StandingQueries {
     entries: RwLock<Arc<Vec<Arc<Entry>>>>,
@@ -188,7 +186,7 @@ impl StandingQueries {
         Ok(queries)
     }
 
-    /// Reads them anew, in place of those that are known.
+    /// Reads them again, replacing the known ones.
     pub(super) async fn refresh(
         &self,
         store: &dyn Store,
@@ -207,7 +205,7 @@ impl StandingQueries {
                     Ok(entry) => self.put(Arc::new(entry)),
                     Err(error) => {
                         let id = stored.record.id;
-                        tracing::error!(standing_query = %id, %error, "a standing query cannot be asked");
+                        tracing::error!(standing_query = %id, %error, "cannot run a standing query");
                     }
                 }
             }

@@ -12,14 +12,14 @@ use crate::model::Bundle;
 use crate::search::{Fuse, Least, QueryPart, SearchRequest};
 use crate::types::{AssetId, Embedding, Modality, Space, TimeSpan, Track};
 
-/// What is asked, without the query itself.
+/// Options of a standing query, without the query itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StandingSpec {
     /// Tracks looked at.
     pub targets: Vec<Track>,
     /// How they make one score.
     pub fuse: Fuse,
-    /// Space asked for; `None`: the finest that all sides share.
+    /// Requested space; `None`: the finest that all sides share.
     pub space: Option<Space>,
     /// Which clips count.
     pub filter: Filter,
@@ -29,7 +29,7 @@ pub struct StandingSpec {
     pub min_score: Option<f32>,
     /// The user's JSON object, sent along with every match.
     pub metadata: serde_json::Value,
-    /// The query as people see it: of media their type and size.
+    /// The query for display: for media, their type and size.
     pub query: serde_json::Value,
     /// Assets that the query is made of: no answers to themselves.
     pub(super) exclude_assets: Vec<AssetId>,
@@ -66,7 +66,7 @@ impl StandingSpec {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Given {
-    /// Words.
+    /// Text.
     Text(String),
     /// A file.
     Media {
@@ -74,17 +74,17 @@ pub enum Given {
         modality: Modality,
         /// What it was said to be.
         media_type: String,
-        /// The bytes.
+        /// The file's contents.
         #[serde(with = "as_base64")]
         bytes: Vec<u8>,
     },
     /// A stored asset, or a part of it.
     Asset {
-        /// Which.
+        /// Id of the asset.
         id: AssetId,
-        /// First second.
+        /// Start, in seconds.
         start_secs: Option<f64>,
-        /// Second after the last.
+        /// End, in seconds.
         end_secs: Option<f64>,
         /// Its picture or its sound.
         track: Option<Track>,
@@ -101,7 +101,7 @@ pub struct GivenPart {
 }
 
 impl GivenPart {
-    /// As people see it: of media their type and size.
+    /// For display: for media, their type and size.
     pub(super) fn shown(&self) -> serde_json::Value {
         let mut shown = serde_json::Map::new();
         let (key, value) = match &self.given {
@@ -165,7 +165,7 @@ pub(super) fn pack(parts: &[QueryPart]) -> Vec<u8> {
         words: part.words,
         vectors: part.vectors.iter().map(|(space, vector)| (space.clone(), encode(vector))).collect(),
     };
-    // Nothing in it can fail to be written; were it empty, it would be made anew.
+    // Serializing it cannot fail; if it were empty, it would be created again.
     serde_json::to_vec(&parts.iter().map(stored).collect::<Vec<_>>()).unwrap_or_default()
 }
 

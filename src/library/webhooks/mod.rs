@@ -38,13 +38,15 @@ const MAX_URL_BYTES: usize = 2048;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WebhookError {
     /// No host is allowed.
-    #[error("this server sends no webhooks; start it with --allow-webhook-host HOST")]
+    #[error("webhooks are off; start the server with --allow-webhook-host HOST")]
     Disabled,
     /// The URL is not one that may be called.
     #[error("{0}")]
     NotAllowed(String),
     /// Not a secret as the convention has it.
-    #[error("a secret is `whsec_` and then 24 to 64 bytes in base64; leave it out to have one made")]
+    #[error(
+        "`secret` must be `whsec_` followed by 24 to 64 bytes in base64; leave it out to have one generated"
+    )]
     BadSecret,
 }
 
@@ -90,7 +92,7 @@ impl Deliver for Outbound {
         body: Bytes,
         timeout: Duration,
     ) -> Result<u16, String> {
-        // What was allowed when it was asked for may not be now.
+        // A host allowed at the time of the request may not be allowed now.
         let url = Self::check(self, url).map_err(|error| error.to_string())?;
         Self::post(self, &url, headers, body, timeout).await.map_err(|error| error.to_string())
     }
@@ -111,7 +113,7 @@ impl fmt::Debug for WebhookRequest {
     }
 }
 
-/// What is told to whoever asked for a webhook.
+/// What the caller who asked for a webhook gets back.
 #[derive(Clone)]
 pub struct WebhookGiven {
     /// Address.
@@ -148,7 +150,7 @@ impl Library {
         Ok(self.store.deliveries(state, after, limit).await?)
     }
 
-    /// Sends a delivery once more, whatever became of it.
+    /// Sends a delivery again, even if it succeeded.
     ///
     /// # Errors
     /// [`LibraryError`].

@@ -17,7 +17,7 @@ use crate::types::DeliveryId;
 /// Deliveries under way at once, and those of them to one host.
 const AT_ONCE: usize = 16;
 const AT_ONCE_TO_A_HOST: usize = 2;
-/// How often it is looked for what has become due.
+/// How often to check for webhooks that are due.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long a receiver may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -56,7 +56,7 @@ pub(in super::super) async fn run(library: Arc<Library>) {
                     under_way.insert(task.id(), what);
                 }
             }
-            Err(error) => tracing::error!(%error, "the store did not give the webhooks that are due"),
+            Err(error) => tracing::error!(%error, "could not read the webhooks that are due"),
         }
         tokio::select! {
             () = library.stop.cancelled() => return,
@@ -68,7 +68,7 @@ pub(in super::super) async fn run(library: Arc<Library>) {
     }
 }
 
-/// What is due and may be begun.
+/// Webhooks that are due and may be sent.
 async fn due(store: &dyn Store, under_way: &UnderWay) -> Result<Vec<DueDelivery>, StoreError> {
     let mut to_host: HashMap<String, usize> = HashMap::new();
     under_way.values().for_each(|(_, host)| *to_host.entry(host.clone()).or_default() += 1);
@@ -112,12 +112,12 @@ async fn send(door: &dyn Deliver, library: &Library, delivery: DueDelivery) {
     });
     if attempt.state == DeliveryState::Failed {
         let (host, error) = (webhook.host.as_str(), attempt.error.as_deref().unwrap_or_default());
-        tracing::warn!(delivery = %delivery.id, host, error, "a webhook is given up");
+        tracing::warn!(delivery = %delivery.id, host, error, "gave up on a webhook");
     }
     // Under way until then: were it not noted, it would be sent once more.
     let note = || async { Ok(library.store.note_attempt(delivery.id, &attempt).await?) };
     if let Err(error) = library.once_there_is_room(&library.stop, note).await {
-        tracing::error!(delivery = %delivery.id, %error, "what became of a webhook could not be stored");
+        tracing::error!(delivery = %delivery.id, %error, "could not store the outcome of a webhook");
     }
 }
 
@@ -128,7 +128,7 @@ fn attempt(before: u32, answer: Result<u16, String>, now: i64) -> Attempt {
             let state = DeliveryState::Delivered;
             return Attempt { state, next_unix_ms: now, status: Some(status), error: None };
         }
-        Ok(status) => (Some(status), format!("the receiver answered {status}")),
+        Ok(status) => (Some(status), format!("the receiver answered with status {status}")),
         Err(why) => (None, why.chars().take(MAX_ERROR_CHARS).collect()),
     };
     // "Gone" asks for no more of it.
@@ -148,7 +148,7 @@ async fn prune(store: &dyn Store) {
     match store.prune_deliveries(now_unix_ms() - kept_ms).await {
         // The disk is full: an hour later is early enough.
         Ok(_) | Err(StoreError::StorageFull(_)) => {}
-        Err(error) => tracing::error!(%error, "old webhook deliveries could not be dropped"),
+        Err(error) => tracing::error!(%error, "could not delete old webhook deliveries"),
     }
 }
 

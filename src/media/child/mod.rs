@@ -35,7 +35,7 @@ pub fn main() -> ExitCode {
     sandbox::close_inherited();
     crate::native::work_in_background();
     let Some(mut job) = receive() else {
-        eprintln!("decode-worker is started by triptych itself, not by people");
+        eprintln!("decode-worker is an internal command that triptych starts itself");
         return ExitCode::from(2);
     };
     let outcome = serve(&mut job);
@@ -107,7 +107,7 @@ fn serve(job: &mut Job) -> Result<u64, Refusal> {
             image::decode(job, format, jpeg)?
         }
         Sniffed::Sound(_) if matches!(job.request.task, Task::Thumbnail { .. }) => {
-            return Err(Refusal::new(Failure::NoPicture, "a sound has no picture"));
+            return Err(Refusal::new(Failure::NoPicture, "an audio file has no picture"));
         }
         Sniffed::Sound(demuxers) => {
             // ffmpeg would refuse to start without a picture to give.

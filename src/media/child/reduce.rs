@@ -27,13 +27,13 @@ pub fn jpeg(mut media: &File, by: u32) -> Result<DynamicImage, Refusal> {
         }
         Ok(Err(error)) => return Err(Refusal::new(Failure::Corrupt, error)),
         Err(said) => {
-            let said =
-                said.downcast_ref::<String>().map_or("its JPEG data cannot be decoded", String::as_str);
+            let said = said.downcast_ref::<String>().map_or("cannot decode its JPEG data", String::as_str);
             let starved = said.contains("Insufficient memory");
             return Err(Refusal::new(if starved { Failure::Memory } else { Failure::Corrupt }, said));
         }
     };
-    let picture = picture.ok_or_else(|| Refusal::new(Failure::Corrupt, "fewer pixels than its size says"))?;
+    let picture =
+        picture.ok_or_else(|| Refusal::new(Failure::Corrupt, "fewer pixels than its declared size"))?;
     Ok(if by > 8 { mean(&picture, by / 8) } else { picture })
 }
 

@@ -45,7 +45,7 @@ pub fn cut_short(file: &File) -> Option<&'static str> {
     }
     if head.starts_with(b"\x1a\x45\xdf\xa3") {
         let end = segment_end(&head);
-        return end.is_some_and(|end| end > bytes).then_some("it is shorter than it says");
+        return end.is_some_and(|end| end > bytes).then_some("it is shorter than its declared size");
     }
     let packet = TS_PACKET.into_iter().find(|size| transport_stream(&head, *size))?;
     (bytes % packet != 0).then_some("its last packet is cut off")

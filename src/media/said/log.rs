@@ -33,7 +33,7 @@ const DAMAGE: [&str; 5] = [
     "LZW decode failed",
 ];
 
-/// What was said so far.
+/// Output so far.
 #[derive(Debug, Default)]
 pub struct FfmpegLog {
     line: Vec<u8>,
@@ -75,7 +75,7 @@ pub struct FfmpegLog {
     pub estimated: bool,
     /// ffmpeg noticed the file ends early.
     pub cut_short: bool,
-    /// ffmpeg was asked to end by this signal, and did.
+    /// ffmpeg was told to end by this signal, and did.
     pub ended_by_signal: Option<i32>,
     /// The first error and fatal lines, without addresses.
     pub errors: Vec<String>,

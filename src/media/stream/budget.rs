@@ -36,7 +36,7 @@ impl Pump<'_> {
         worker.go()
     }
 
-    /// Once ffmpeg has described its input: gives back what it does not need, or ends it if it needs more.
+    /// Once ffmpeg has described its input: releases the memory it does not need, or ends it if it needs more.
     pub(super) fn fit_memory(&mut self, worker: &Worker) {
         if self.fitted || !self.ended.log.mapped {
             return;

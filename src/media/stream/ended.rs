@@ -41,14 +41,14 @@ pub struct MediaInfo {
 /// How one child's output ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// What ffmpeg was asked for.
+    /// What was requested from ffmpeg.
     pub streams: Streams,
     /// The child got as far as to look at the file.
     pub reading: bool,
     pub started: Option<Started>,
     pub info: Option<MediaInfo>,
     pub failed: Option<(Failure, String)>,
-    /// It was ended, before it gave anything, because it needs so many bytes.
+    /// It was stopped before it gave anything, because it needs this many bytes.
     pub wants: Option<u64>,
     /// It was ended, before it gave anything, because it must seek elsewhere.
     pub misplaced: Option<Misplaced>,
@@ -56,11 +56,11 @@ pub struct Ended {
     pub wants_shape: Option<Shape>,
     /// It was ended, before it gave anything, because these streams of pictures and of sound must be looked at.
     pub wants_survey: Option<(u64, u64)>,
-    /// Somebody asked for a track that it lacks.
+    /// The requested track is missing.
     pub unknown_track: Option<(&'static str, u16)>,
     /// The tracks to read.
     pub picks: Option<Picks>,
-    /// What was asked for.
+    /// What was requested.
     pub(super) wanted: Wanted,
     /// Memory it had, bytes.
     pub granted: u64,
@@ -75,7 +75,7 @@ pub struct Ended {
     pub stopped: bool,
     pub log: FfmpegLog,
     pub exit: Exit,
-    /// When.
+    /// Time of the event.
     pub at: Instant,
 }
 

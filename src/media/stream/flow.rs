@@ -34,7 +34,7 @@ impl Pump<'_> {
             self.drain_talk(worker, cancel)?;
         }
         let end = self.ended.log.ends.pop_front();
-        let end = end.ok_or_else(|| MediaError::Worker("it sent a frame without its end".into()))?;
+        let end = end.ok_or_else(|| MediaError::Worker("it sent an incomplete frame".into()))?;
         Ok(end.saturating_sub(self.ended.frames))
     }
 

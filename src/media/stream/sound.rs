@@ -80,7 +80,7 @@ impl Pump<'_> {
             self.drain_talk(worker, cancel)?;
             place = self.ended.log.places.next();
         }
-        place.ok_or_else(|| MediaError::Worker("it sent sound without its place".into()))
+        place.ok_or_else(|| MediaError::Worker("it sent audio without its position".into()))
     }
 
     /// A gap in the file is a gap in what is heard.

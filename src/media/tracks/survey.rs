@@ -7,7 +7,7 @@ use crate::media::picks::{bit, streams_of};
 use crate::media::said::{FfmpegLog, PICTURE_BASE, SOUND_BASE, STREAM_STEP, Seen, Stream};
 use crate::types::TrackKind;
 
-/// Packets of pictures are told one in so many.
+/// One in this many video packets is logged.
 const PACKETS_STEP: u64 = 16;
 /// Peaks below this are silence, dB of full scale: codecs leave no zeros.
 const SILENCE_DB: &str = "-80dB";

@@ -25,7 +25,7 @@ const MAX_PAGES: usize = 10_000;
 const MAX_EMPTY_PAGES: usize = 100;
 /// Largest page taken, bytes: a thousand of the longest keys, percent-encoded.
 const MAX_PAGE_BYTES: usize = 8 << 20;
-/// The wait before a page is asked for once more; doubled each time.
+/// The wait before a page is requested again; doubled each time.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// What SigV4 leaves as it is.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -97,7 +97,7 @@ struct Progress {
 }
 
 impl Listing {
-    /// The objects, in the order of their keys, page by page as they are asked for.
+    /// The objects in the order of their keys, fetched page by page.
     pub(super) fn run<'a>(self) -> BoxStream<'a, Result<Object, OutboundError>> {
         let begun = Progress { token: None, seen: HashSet::new(), pages: 0, empty: 0, ended: false };
         let pages = stream::try_unfold((self, begun), async |(listing, mut progress)| {
@@ -124,10 +124,10 @@ impl Listing {
             return Ok(());
         };
         if !progress.seen.insert(next.clone()) {
-            return refused("gives the same page of its listing again and again");
+            return refused("keeps returning the same page of its listing");
         }
         if progress.pages >= MAX_PAGES || progress.empty >= MAX_EMPTY_PAGES {
-            return refused("has a listing of too many pages; name a folder in it");
+            return refused("has too many objects to list; name a folder in it");
         }
         progress.token = Some(next);
         Ok(())
@@ -169,11 +169,14 @@ impl Listing {
             return Err(failed(format!("answered {status}")));
         }
         if !status.is_success() {
-            return Err(OutboundError::refused(&self.host, format!("answered {status} to a listing")));
+            return Err(OutboundError::refused(
+                &self.host,
+                format!("answered a listing request with {status}"),
+            ));
         }
         let xml = self.body(response).await?;
         Page::read(&xml)
-            .map_err(|error| OutboundError::refused(&self.host, format!("sent no listing: {error}")))
+            .map_err(|error| OutboundError::refused(&self.host, format!("sent an invalid listing: {error}")))
     }
 
     fn address(&self, token: Option<&str>) -> String {

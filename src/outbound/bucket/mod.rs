@@ -1,7 +1,7 @@
-//! S3-compatible buckets, asked through the same door.
+//! S3-compatible buckets, reached through the same door.
 //!
-//! Who may be asked is the operator's choice: the endpoint and the credentials come from the environment,
-//! never from a request, and a request may only name buckets that are on the list.
+//! Which endpoint may be reached is the operator's choice: the endpoint and the credentials come from the
+//! environment, never from a request, and a request may only name buckets that are on the list.
 
 mod listing;
 mod place;
@@ -29,7 +29,7 @@ use super::{Download, IDLE_CONNECTIONS, Outbound, OutboundConfig, OutboundError}
 
 /// One part of a large object.
 const PART_BYTES: usize = 8 << 20;
-/// Parts that travel at once: what an upload holds in memory is so many times a part.
+/// Parts sent at once: an upload holds this many parts in memory.
 const PARTS_AT_ONCE: usize = 2;
 /// Tries of one call, and for how long.
 const RETRIES: usize = 3;
@@ -38,7 +38,7 @@ const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 /// A key of the account that owns or may use the buckets.
 #[derive(Clone)]
 pub struct AccessKey {
-    /// Its id.
+    /// Id.
     pub id: String,
     /// Its secret.
     pub secret: String,
@@ -152,7 +152,7 @@ impl Buckets {
         let mut url = endpoint.clone();
         match url.path_segments_mut() {
             Ok(mut segments) => segments.pop_if_empty().push(bucket),
-            Err(()) => return Err(OutboundError::NotAllowed("the endpoint has no path".to_owned())),
+            Err(()) => return Err(OutboundError::NotAllowed("the endpoint must not have a path".to_owned())),
         };
         let (region, access) = (self.config.region.clone(), self.config.access.clone());
         Ok(Bucket { store, host, outbound: self.outbound.clone(), url, region, access })
@@ -165,9 +165,7 @@ fn endpoint_of(config: &BucketConfig) -> Result<Url, OutboundError> {
         if plain && endpoint.host().is_some() {
             return Ok(endpoint.clone());
         }
-        return Err(OutboundError::NotAllowed(
-            "the endpoint of the buckets is not http(s)://host".to_owned(),
-        ));
+        return Err(OutboundError::NotAllowed("the S3 endpoint must be http(s)://host".to_owned()));
     }
     let end = if config.region.starts_with("cn-") { ".cn" } else { "" };
     let text = format!("https://s3.{}.amazonaws.com{end}", config.region);
@@ -320,8 +318,9 @@ impl Bucket {
     }
 
     fn path(&self, key: &str) -> Result<Path, OutboundError> {
-        Path::parse(key)
-            .map_err(|error| OutboundError::refused(&self.host, format!("cannot hold this key: {error}")))
+        Path::parse(key).map_err(|error| {
+            OutboundError::refused(&self.host, format!("cannot hold an object with this key: {error}"))
+        })
     }
 
     fn failure(&self, error: &object_store::Error) -> OutboundError {
@@ -333,11 +332,12 @@ fn failure(host: &str, error: &object_store::Error) -> OutboundError {
     use object_store::Error;
     match error {
         Error::NotFound { .. } => OutboundError::refused(host, "has no such object"),
-        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
-            OutboundError::refused(host, "does not let this server in; see AWS_ACCESS_KEY_ID")
-        }
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => OutboundError::refused(
+            host,
+            "denies access to this server; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        ),
         Error::InvalidPath { .. } => {
-            OutboundError::refused(host, format!("holds a key that cannot be read: {error}"))
+            OutboundError::refused(host, format!("holds an object with an invalid key: {error}"))
         }
         other => OutboundError::within(host, other),
     }

@@ -24,7 +24,7 @@ impl FromStr for BucketUrl {
     type Err = OutboundError;
 
     fn from_str(text: &str) -> Result<Self, OutboundError> {
-        let refused = |why: &str| OutboundError::NotAllowed(format!("this is no s3://bucket/key: {why}"));
+        let refused = |why: &str| OutboundError::NotAllowed(format!("expected s3://BUCKET/KEY: {why}"));
         let rest = text.strip_prefix("s3://").ok_or_else(|| refused("it does not begin with s3://"))?;
         let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
         let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.' | b'_');
@@ -65,7 +65,7 @@ impl BucketUrl {
         if Self::is_key(key) {
             return text.parse();
         }
-        Err(OutboundError::NotAllowed(format!("this object cannot be read: {BAD_KEY}")))
+        Err(OutboundError::NotAllowed(format!("cannot read this object: {BAD_KEY}")))
     }
 
     /// Whether another place is this one or lies in it.

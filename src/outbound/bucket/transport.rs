@@ -40,9 +40,11 @@ impl HttpService for Transport {
         // Told here: of a listing the store would keep the status to itself, and try again.
         let listing = uri.query().is_some_and(|query| query.contains("list-type="));
         let reason = match parts.status.as_u16() {
-            401 | 403 => Some("does not let this server in; see AWS_ACCESS_KEY_ID"),
+            401 | 403 => {
+                Some("denies access to this server; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+            }
             404 if listing => Some("has no such bucket"),
-            301 | 302 | 307 | 308 => Some("says that the bucket is elsewhere; see AWS_REGION"),
+            301 | 302 | 307 | 308 => Some("reports that the bucket is in another region; check AWS_REGION"),
             _ => None,
         };
         if let Some(reason) = reason {

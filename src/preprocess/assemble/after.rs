@@ -74,7 +74,7 @@ impl Assembler {
         after.late_pictures = true;
         if self.mode == Mode::Video {
             self.notes.push(format!(
-                "pictures were left out after {at:.1} s: they are stored too far behind their sound"
+                "pictures after {at:.1} s were left out: they are stored too far behind their audio"
             ));
         }
     }

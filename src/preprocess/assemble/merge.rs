@@ -65,7 +65,7 @@ impl Merger {
         self.sent += 1;
         self.out
             .blocking_send(Message::Clip(clip))
-            .map_err(|_| MediaError::Worker("nobody waits for the clips any more".into()))
+            .map_err(|_| MediaError::Worker("the caller no longer waits for the clips".into()))
     }
 }
 

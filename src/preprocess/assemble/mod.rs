@@ -205,7 +205,7 @@ impl Assembler {
         self.plan = Plan::new(self.spec.samples as u64, self.spec.stride_secs * rate);
     }
 
-    /// Takes a frame that lasts so many sampling periods.
+    /// Takes a frame that lasts this many sampling periods.
     fn take_frame(&mut self, width: u32, height: u32, rgb: &[u8], periods: u64) -> Result<Flow, MediaError> {
         let begun = Instant::now();
         let (width, height) = (width as usize, height as usize);
@@ -241,7 +241,7 @@ impl Assembler {
         Ok(Flow::More)
     }
 
-    /// Takes the latest frame so many times more.
+    /// Takes the latest frame this many times more.
     fn repeat_frame(&mut self, mut times: u64) -> Result<(), MediaError> {
         while times > 0 {
             let steady = self.held.as_ref().is_none_or(Held::steady);
@@ -307,13 +307,13 @@ impl Assembler {
         if bytes <= MAX_WAITING_BYTES || self.waiting_apart <= 2 {
             return Ok(());
         }
-        self.drop_sound("its sound is stored too far behind its pictures");
+        self.drop_sound("its audio is stored too far behind its pictures");
         self.emit()
     }
 
     fn drop_sound(&mut self, why: &str) {
         let at = self.sound_secs();
-        self.notes.push(format!("sound was left out after {at:.1} s: {why}"));
+        self.notes.push(format!("audio after {at:.1} s was left out: {why}"));
         self.sound.ended = true;
     }
 
@@ -410,7 +410,10 @@ impl Assembler {
             return Ok(());
         }
         if self.blocks.count == 0 {
-            self.notes.push("no picture came with the first minutes of sound: read as sound alone".into());
+            self.notes.push(
+                "no picture was found in the first minutes of audio, so the file was read as audio only"
+                    .into(),
+            );
             self.become_sound();
             return self.emit_sound();
         }

@@ -45,7 +45,7 @@ struct Area {
 }
 
 impl Held {
-    /// For windows of so many frames, resized as by [`Resizer::new`].
+    /// For windows of this many frames, resized as by [`Resizer::new`].
     #[must_use]
     pub fn new(window: usize, shorter_side: usize, crop: usize) -> Self {
         Self {

@@ -78,7 +78,7 @@ impl Damaged {
                 table = row.table,
                 key = row.key,
                 problem = row.problem,
-                "a stored row is damaged and left out"
+                "left out a damaged row of the store"
             );
             noted.insert((row.table, row.key), row.problem);
         }

@@ -60,8 +60,8 @@ impl Opener {
     /// A connection that writes, to a database of this version and of this model.
     pub(super) async fn writer(&self) -> Result<SqliteConnection, StoreError> {
         let mut writing = self.options.clone().create_if_missing(true);
-        // Only a new file takes it; an old one takes it when it is written anew. To say it to a file that has it
-        // already would be a write, which a full disk refuses.
+        // Only a new file takes it; an old one takes it when it is rewritten. To say it to a file that has it already
+        // would be a write, which a full disk refuses.
         if !self.file.exists() {
             writing = writing.auto_vacuum(SqliteAutoVacuum::Incremental);
         }

@@ -20,7 +20,7 @@ pub struct CopyFacts {
     pub assets: u64,
     /// Clips.
     pub clips: u64,
-    /// Seconds of media.
+    /// Duration of the media in seconds.
     pub media_secs: f64,
     /// Assets whose bytes are the user's, named by path.
     pub by_path: u64,

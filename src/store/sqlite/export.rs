@@ -199,7 +199,7 @@ mod tests {
         let mut cursor = store.export(None, ClipId(0)).await.unwrap();
         let first = cursor.next(4).await.unwrap();
         assert_eq!(first.len(), 4);
-        // Deleted, added and finished meanwhile: not seen.
+        // Deleted, added or finished since: not seen.
         store.delete_asset(a).await.unwrap();
         finish(&store, unfinished).await;
         let late = asset(&store, "d", 2).await;

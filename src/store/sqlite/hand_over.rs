@@ -1,4 +1,4 @@
-//! What people set up (jobs and the like) from one model's store to another's.
+//! Copies user settings (jobs and the like) from one model's store to another's.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use sqlx::{Sqlite, Transaction};
 
 use super::{DATABASE, SqliteStore, StoreError, begin};
 
-/// What a model made of media, and what a store knows of itself. All else is people's.
+/// What a model made of media, and what a store knows of itself. All else is user settings.
 const DERIVED: [&str; 6] = ["library", "spaces", "assets", "clips", "vectors", "_sqlx_migrations"];
 
-/// Tables of people's, whatever migrations have added.
+/// Tables of user settings, including those added by migrations.
 async fn tables(connection: &mut SqliteConnection) -> Result<Vec<String>, StoreError> {
     let names: Vec<String> = sqlx::query_scalar(
         "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name",
@@ -28,8 +28,9 @@ pub async fn clear(store: &SqliteStore) -> Result<(), StoreError> {
 pub async fn adopt(store: &SqliteStore, from: &Path) -> Result<(), StoreError> {
     let mut writer = store.writer().await?;
     let path = from.join(DATABASE);
-    let path =
-        path.to_str().ok_or_else(|| StoreError::Database("the data folder's path is no text".into()))?;
+    let path = path
+        .to_str()
+        .ok_or_else(|| StoreError::Database("the path of the data folder must be UTF-8".into()))?;
     // Not inside a transaction: SQLite attaches nothing there.
     sqlx::query("ATTACH DATABASE ? AS before").bind(path).execute(&mut *writer).await?;
     let copied = replace(&mut writer, true).await;
@@ -39,7 +40,7 @@ pub async fn adopt(store: &SqliteStore, from: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Drops people's tables' rows, and copies those of `before`.
+/// Drops the rows of user settings, and copies those of `before`.
 async fn replace(writer: &mut SqliteConnection, copy: bool) -> Result<(), StoreError> {
     // A deferred check does not see parents that come after their children; and inside a transaction
     // checks cannot be turned off.

@@ -15,10 +15,10 @@ const ITEMS_PER_INSERT: usize = 200;
 const READ_AT_ONCE: u32 = 4096;
 /// Why a job failed of which nothing was indexed.
 const ALL_FAILED: (&str, &str) =
-    ("all_items_failed", "none of the files could be indexed; the items say why");
+    ("all_items_failed", "none of the files could be indexed; the job's items give the reasons");
 /// Why a job failed that had nothing to index.
 const NO_MEDIA: (&str, &str) =
-    ("no_media", "there are no videos, sounds or pictures here; what was left out is listed among the items");
+    ("no_media", "no video, audio or image files were found; the job's items list what was skipped");
 
 // Lists of one state and of all are two statements each: one with `? IS NULL OR state = ?` could use no index.
 pub(super) const PAGE: &str = "SELECT * FROM jobs WHERE n < ?1 ORDER BY n DESC LIMIT ?2";
@@ -379,7 +379,7 @@ pub async fn finish_item(store: &SqliteStore, job: JobId, item: &JobItem) -> Res
         .await?;
         end_if_last(&mut tx, n).await?;
     } else if changed > 0 {
-        // Handed back to a job that was cancelled meanwhile: nobody is to take it again.
+        // Handed back to a job that was cancelled since: nobody may take it again.
         settle_cancelled(&mut tx, n).await?;
     }
     let record = in_tx(&mut tx, n).await?;

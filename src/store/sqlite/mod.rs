@@ -69,7 +69,7 @@ impl From<sqlx::migrate::MigrateError> for StoreError {
     fn from(error: sqlx::migrate::MigrateError) -> Self {
         match error {
             sqlx::migrate::MigrateError::Execute(error) => error.into(),
-            error => Self::Database(format!("the database cannot be brought to this version: {error}")),
+            error => Self::Database(format!("cannot migrate the database to this version: {error}")),
         }
     }
 }
@@ -185,7 +185,7 @@ impl SqliteStore {
                 if let Some(Err(error)) =
                     futures::future::OptionFuture::from(broken.map(Connection::close)).await
                 {
-                    tracing::debug!(%error, "a connection that had to be given up was not closed cleanly");
+                    tracing::debug!(%error, "an abandoned connection was not closed cleanly");
                 }
             }
         }
@@ -194,7 +194,7 @@ impl SqliteStore {
             self.thaw().await?;
         }
         MutexGuard::try_map(slot, Option::as_mut)
-            .map_err(|_| StoreError::Database("the connection that writes is gone".to_owned()))
+            .map_err(|_| StoreError::Database("the writing connection is closed".to_owned()))
     }
 
     /// Readers that saw a file which did not change see changes from now on.

@@ -17,7 +17,7 @@ impl Upkeep for SqliteStore {
     async fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
         let to = to
             .to_str()
-            .ok_or_else(|| StoreError::Database(format!("{}: a name in UTF-8 is needed", to.display())))?;
+            .ok_or_else(|| StoreError::Database(format!("{}: expected a path in UTF-8", to.display())))?;
         // A connection of its own: the copy takes long, and searches share the others.
         let mut connection = self.reader_options().connect().await?;
         let copied = sqlx::query("VACUUM INTO ?").bind(to).execute(&mut connection).await;
@@ -50,7 +50,7 @@ impl Upkeep for SqliteStore {
     async fn adopt_uploads(&self, kept: &Path) -> Result<u64, StoreError> {
         let kept = kept
             .to_str()
-            .ok_or_else(|| StoreError::Database(format!("{}: a name in UTF-8 is needed", kept.display())))?;
+            .ok_or_else(|| StoreError::Database(format!("{}: expected a path in UTF-8", kept.display())))?;
         let mut writer = self.writer().await?;
         let moved = sqlx::query(
             "UPDATE assets SET path = ?1 || '/' || substr(path, -?2)

@@ -20,7 +20,7 @@ impl<'a> Walk<'a> {
         Self { file, at: 0, buffer: Vec::new(), buffer_at: 0 }
     }
 
-    /// The next bytes, where there are so many.
+    /// The next bytes, if there are this many.
     fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let within = |walk: &Self| {
             let from = usize::try_from(walk.at.checked_sub(walk.buffer_at)?).ok()?;
