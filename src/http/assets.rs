@@ -11,8 +11,9 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::{ApiError, ErrorBody};
-use super::extract::{ApiJson, ApiQuery, IdPath, content_type, unsupported};
+use super::extract::{ApiJson, ApiQuery, IdPath};
 use super::form::{self, FileRule};
+use super::media_type::{content_type, unsupported};
 use super::page::PageSize;
 use super::state::{AppState, detached};
 use super::views::{AssetView, ClipView, List};

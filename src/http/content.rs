@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
 use super::error::{ApiError, ErrorBody};
+use super::etag::matches_etag;
 use super::extract::IdPath;
 use super::state::AppState;
 use crate::library::LibraryError;
@@ -86,15 +87,6 @@ pub async fn content(
         set(header::CONTENT_RANGE, format!("bytes {start}-{}/{length}", start + count - 1));
     }
     Ok(response)
-}
-
-/// Whether a header lists the tag, or `*`.
-pub fn matches_etag(headers: &HeaderMap, name: &str, etag: &str) -> bool {
-    let listed = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    listed.flat_map(|value| value.split(',')).any(|tag| {
-        let tag = tag.trim();
-        tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag
-    })
 }
 
 fn if_range_holds(headers: &HeaderMap, etag: &str) -> bool {

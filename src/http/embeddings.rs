@@ -15,8 +15,9 @@ use utoipa::ToSchema;
 
 use super::bodies::GivenMedia;
 use super::error::{ApiError, ErrorBody};
-use super::extract::{ApiJson, content_type, unsupported};
+use super::extract::ApiJson;
 use super::form::{self, FileRule};
+use super::media_type::{content_type, unsupported};
 use super::query::{check_text, scratch_of, timing, within};
 use super::state::AppState;
 use crate::embed::{Embedder, Vectors};

@@ -210,7 +210,7 @@ pub struct JobsQuery {
     /// Maximum number of jobs per page, 1 to 1000; default 50.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
-    /// `next` of the previous page.
+    /// Return entries after this id: the `next` of the previous page.
     after: Option<JobId>,
 }
 

@@ -5,8 +5,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use rust_embed::{EmbeddedFile, RustEmbed};
 
-use super::content::matches_etag;
 use super::error::ApiError;
+use super::etag::matches_etag;
 
 #[derive(RustEmbed)]
 #[folder = "ui/"]

@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::error::{ApiError, ErrorBody};
-use super::extract::{ApiJson, content_type, parse_json, unsupported};
+use super::extract::ApiJson;
 use super::form::{self, FileRule};
+use super::json::parse_json;
+use super::media_type::{content_type, unsupported};
 use super::middleware::Timing;
 use super::query::{self, Embedded, QueryInput};
 use super::state::AppState;

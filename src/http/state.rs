@@ -12,8 +12,8 @@ use super::HttpConfig;
 use super::admission::Admission;
 use super::bodies::Budget;
 use super::error::ApiError;
-use super::session::MediaSecret;
-use super::thumbnail::ThumbnailCache;
+use super::media_secret::MediaSecret;
+use super::thumbnail_cache::ThumbnailCache;
 use crate::library::{Library, LibraryError, Models};
 
 /// The running server; cheap to clone.

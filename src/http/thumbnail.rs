@@ -1,19 +1,13 @@
 //! Pictures of a moment, made once and kept in memory for a while.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use tokio::sync::{OnceCell, Semaphore};
 use utoipa::IntoParams;
 
-use super::content::matches_etag;
 use super::error::{ApiError, ErrorBody};
+use super::etag::matches_etag;
 use super::extract::{ApiQuery, IdPath};
 use super::state::AppState;
 use super::views::has_picture;
@@ -21,118 +15,6 @@ use crate::library::LibraryError;
 use crate::media::{Lane, MediaError};
 use crate::preprocess;
 use crate::types::AssetId;
-
-const CACHE_BYTES: usize = 32 << 20;
-/// A thumbnail starts a decoder; a page of results must not start fifty.
-const DECODES_AT_ONCE: usize = 2;
-/// Longest that one waits for the others; the decode pool may let it wait a little more.
-const WAITS_AT_MOST: Duration = Duration::from_secs(20);
-
-/// Asset, tenth of a second, longer side.
-type Key = (AssetId, u64, u32);
-type Cell = Arc<OnceCell<Bytes>>;
-
-/// Least recently used pictures go first; the same picture is made once however many ask for it.
-#[derive(Debug)]
-pub struct ThumbnailCache {
-    kept: Mutex<Kept>,
-    decodes: Semaphore,
-}
-
-#[derive(Debug, Default)]
-struct Kept {
-    cells: HashMap<Key, Entry>,
-    by_use: BTreeMap<u64, Key>,
-    clock: u64,
-    bytes: usize,
-}
-
-#[derive(Debug)]
-struct Entry {
-    cell: Cell,
-    used: u64,
-    /// What it counts towards the total; 0 until it is made.
-    bytes: usize,
-}
-
-impl Default for ThumbnailCache {
-    fn default() -> Self {
-        Self { kept: Mutex::default(), decodes: Semaphore::new(DECODES_AT_ONCE) }
-    }
-}
-
-impl Kept {
-    fn touch(&mut self, key: Key) -> Cell {
-        self.clock += 1;
-        let used = self.clock;
-        let entry = self.cells.entry(key).or_insert_with(|| Entry { cell: Cell::default(), used, bytes: 0 });
-        self.by_use.remove(&entry.used);
-        entry.used = used;
-        self.by_use.insert(used, key);
-        Arc::clone(&entry.cell)
-    }
-
-    /// Counts a picture that was made, unless it has been forgotten since.
-    fn made(&mut self, key: Key, cell: &Cell, bytes: usize) {
-        if let Some(entry) = self.cells.get_mut(&key).filter(|entry| Arc::ptr_eq(&entry.cell, cell)) {
-            entry.bytes = bytes;
-            self.bytes += bytes;
-        }
-        while self.bytes > CACHE_BYTES {
-            let Some((_, oldest)) = self.by_use.first_key_value() else { return };
-            self.remove(*oldest);
-        }
-    }
-
-    fn remove(&mut self, key: Key) {
-        if let Some(entry) = self.cells.remove(&key) {
-            self.by_use.remove(&entry.used);
-            self.bytes -= entry.bytes;
-        }
-    }
-}
-
-impl ThumbnailCache {
-    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Drops the pictures of an asset that is gone.
-    pub fn forget(&self, id: AssetId) {
-        let mut kept = self.kept();
-        let keys: Vec<_> = kept.cells.keys().filter(|(of, _, _)| *of == id).copied().collect();
-        keys.into_iter().for_each(|key| kept.remove(key));
-    }
-
-    async fn get_or_make<E>(
-        &self,
-        key: Key,
-        busy: E,
-        make: impl Future<Output = Result<Vec<u8>, E>>,
-    ) -> Result<Bytes, E> {
-        let cell = self.kept().touch(key);
-        let mut made = false;
-        let outcome = cell
-            .get_or_try_init(|| async {
-                let Ok(_permit) = tokio::time::timeout(WAITS_AT_MOST, self.decodes.acquire()).await else {
-                    metrics::counter!("triptych_decodes_refused_total", "reason" => "thumbnails")
-                        .increment(1);
-                    return Err(busy);
-                };
-                let bytes = Bytes::from(make.await?);
-                made = true;
-                Ok(bytes)
-            })
-            .await
-            .cloned();
-        match &outcome {
-            Ok(bytes) if made => self.kept().made(key, &cell, bytes.len()),
-            Err(_) if cell.get().is_none() => self.kept().remove(key),
-            _ => {}
-        }
-        outcome
-    }
-}
 
 fn of_media(error: MediaError) -> LibraryError {
     crate::embed::EmbedError::from(error).into()
@@ -204,28 +86,4 @@ pub async fn thumbnail(
     let busy = of_media(MediaError::Overloaded { retry_after_secs: 5 });
     let bytes = state.thumbnails.get_or_make((id, tenths, size), busy, make).await?;
     Ok((cached, [(header::CONTENT_TYPE, "image/jpeg")], bytes).into_response())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn pictures_are_made_once_and_old_ones_go() {
-        let cache = ThumbnailCache::default();
-        let id = AssetId::generate();
-        let big = CACHE_BYTES / 2 - 10;
-        for tenth in 0..3 {
-            let made =
-                cache.get_or_make((id, tenth, 1), (), async { Ok::<_, ()>(vec![7; big]) }).await.unwrap();
-            assert_eq!(made.len(), big);
-        }
-        let again = async { Err::<Vec<u8>, ()>(()) };
-        assert!(cache.get_or_make((id, 2, 1), (), again).await.is_ok(), "kept");
-        let again = async { Err::<Vec<u8>, ()>(()) };
-        assert!(cache.get_or_make((id, 0, 1), (), again).await.is_err(), "the oldest went");
-        cache.forget(id);
-        let kept = cache.kept();
-        assert_eq!((kept.bytes, kept.cells.len(), kept.by_use.len()), (0, 0, 0));
-    }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::weigh::Class;
+use super::class::Class;
 
 /// How long a place is kept for a body.
 pub const IN_TIME: Duration = Duration::from_millis(100);

@@ -1,6 +1,7 @@
 //! How much is worked on at once. A permit is for work: it is taken when a request's body has come, and
 //! given back when the answer's head is ready, so no client holds one by being slow.
 
+mod class;
 mod coming;
 mod weigh;
 
@@ -21,9 +22,10 @@ pub use weigh::Admission;
 use super::bodies::{self, Shares};
 use super::client::Client;
 use super::error::ApiError;
-use super::extract::{content_type, is_json};
+use super::media_type::{content_type, is_json};
 use super::state::AppState;
-use weigh::{Class, Expected, Refusal, Running};
+use class::Class;
+use weigh::{Expected, Refusal, Running};
 
 /// Routes that receive forms themselves, and ask for their permit when the form is there.
 const FORMS: &[&str] = &["/v1/search", "/v1/embeddings", "/v1/assets/{id}/timeline", "/v1/assets"];

@@ -5,18 +5,12 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::extract::{MatchedPath, Request};
-use axum::http::{Method, StatusCode};
+use axum::http::StatusCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::super::error::ApiError;
-use super::super::extract::content_type;
+use super::class::Class;
 use super::coming::Coming;
-
-/// Routes whose requests are weighed by what they are expected to cost.
-const QUERIES: &[&str] = &["/v1/search", "/v1/embeddings", "/v1/assets/{id}/timeline"];
-/// JSON larger than this holds media, as a rule.
-const MEDIA_FROM_BYTES: u64 = 16 << 10;
 
 /// So many queries without media are taken side by side for each one that the server answers at a time, whatever
 /// they seem to cost: where the whole machine stands still for a moment, that is no reason to refuse them.
@@ -44,35 +38,6 @@ const FIRST_SEEN: u32 = 8;
 /// What a request of an unknown class is expected to cost, seconds.
 const FIRST_LIGHT_SECS: f64 = 0.005;
 const FIRST_DEAR_SECS: f64 = 0.1;
-
-/// Requests that cost about the same.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Class {
-    pub route: String,
-    /// Whether media must be decoded for it. Such queries have a lane of their own.
-    pub dear: bool,
-    /// Bits of the body's length.
-    pub size: u32,
-}
-
-impl Class {
-    pub fn of(request: &Request, length: u64) -> Self {
-        let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str).to_owned();
-        let upload = route == "/v1/assets" && request.method() == Method::POST;
-        let form = content_type(request.headers()) == "multipart/form-data";
-        let dear = form || upload || (QUERIES.contains(&&*route) && length > MEDIA_FROM_BYTES);
-        Self { route, dear, size: u64::BITS - length.leading_zeros() }
-    }
-
-    pub fn is_query(&self) -> bool {
-        QUERIES.contains(&&*self.route)
-    }
-
-    /// A query without media. A quarter of the permits is for such alone.
-    pub fn is_light_query(&self) -> bool {
-        self.is_query() && !self.dear
-    }
-}
 
 /// Measured cost of the requests of a class.
 #[derive(Debug, Default)]

@@ -15,7 +15,7 @@ pub use attached::{Attached, GivenMedia, with_attached};
 pub use budget::{Budget, Share};
 
 use super::error::ApiError;
-use super::extract::parse_json;
+use super::json::parse_json;
 use super::state::AppState;
 use crate::library::{LibraryError, Upload, UploadWriter};
 use condense::{Condenser, Event};
