@@ -19,12 +19,12 @@ pub enum TypeError {
     /// A span that is negative, reversed or not finite.
     #[error("expected a time span with 0 <= start < end in seconds, got {0} - {1}")]
     BadSpan(f64, f64),
-    /// The vector has another length than its space.
+    /// The vector's length differs from the dimension of its space.
     #[error("expected a vector of {want} values, got {got}")]
     BadLength {
-        /// Length found.
+        /// Number of values found.
         got: usize,
-        /// Length of the space.
+        /// Dimension of the space.
         want: usize,
     },
     /// A NaN or an infinity in a vector.
@@ -45,7 +45,7 @@ macro_rules! uuid_id {
         pub struct $name(Uuid);
 
         impl $name {
-            /// A new, time-ordered identifier.
+            /// Generates a new, time-ordered identifier (UUID version 7).
             #[must_use]
             pub fn generate() -> Self {
                 Self(Uuid::now_v7())
@@ -213,26 +213,26 @@ pub enum AssetKind {
     Image,
 }
 
-/// Which tracks of a file are to be read, by their `index` as the asset lists them; absent where the server chooses.
+/// The file tracks that a client chose, by `index` as the asset lists them. `None` lets the server choose.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrackChoice {
-    /// The track of pictures.
+    /// Index of the file track to read pictures from.
     #[serde(rename = "video_track", skip_serializing_if = "Option::is_none")]
     pub video: Option<u16>,
-    /// The sound track.
+    /// Index of the file track to read sound from.
     #[serde(rename = "audio_track", skip_serializing_if = "Option::is_none")]
     pub audio: Option<u16>,
 }
 
 impl TrackChoice {
-    /// Nothing was chosen.
+    /// Whether the client chose no track.
     #[must_use]
     pub const fn is_open(&self) -> bool {
         self.video.is_none() && self.audio.is_none()
     }
 
-    /// What is added to an asset's identity: the same bytes with other tracks are another asset. Empty where
+    /// Suffix for an asset's identity: the same bytes read with other tracks are another asset. Empty if
     /// nothing was chosen.
     #[must_use]
     pub fn key(&self) -> String {
@@ -324,7 +324,7 @@ impl Space {
     pub fn new(name: &str) -> Self {
         Self(Arc::from(name))
     }
-    /// Name.
+    /// Name of the space, as in the manifest.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -383,12 +383,12 @@ impl Embedding {
         if values.iter().any(|v| !v.is_finite()) {
             return Err(TypeError::NotFinite);
         }
-        // f64: a tower's raw output may be large enough for the squares to overflow f32.
+        // Sum in f64: the raw output of a tower can be so large that its squares overflow f32.
         let norm = values.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>().sqrt();
         if norm < 1e-12 {
             return Err(TypeError::ZeroNorm);
         }
-        // A stored vector is already of unit length: dividing again would change its last bits.
+        // A stored vector already has unit length; dividing again would change its last bits.
         if (norm - 1.0).abs() > 1e-6 {
             for v in &mut values {
                 *v = (f64::from(*v) / norm) as f32;
@@ -397,7 +397,7 @@ impl Embedding {
         Ok(Self(values.into()))
     }
 
-    /// The values.
+    /// The values, with norm 1.
     #[must_use]
     pub fn as_slice(&self) -> &[f32] {
         &self.0
@@ -425,8 +425,8 @@ impl fmt::Debug for Embedding {
     }
 }
 
-/// A text in Unicode's composed form (NFC), in which names and metadata are compared: `ü` may be stored as one
-/// character or as two, as file systems differ, and is the same to people.
+/// Converts a text to Unicode's composed form (NFC), in which names and metadata are compared. File systems
+/// store `ü` as one character or as two; to people the two are the same.
 #[must_use]
 pub fn nfc(text: &str) -> Cow<'_, str> {
     if text.is_ascii() || unicode_normalization::is_nfc(text) {
@@ -435,7 +435,7 @@ pub fn nfc(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.nfc().collect())
 }
 
-/// Unix milliseconds as RFC 3339 in UTC, as every date of the API is written.
+/// Formats Unix milliseconds as RFC 3339 in UTC, the form of every date in the API.
 #[must_use]
 pub fn rfc3339_millis(unix_ms: i64) -> String {
     chrono::DateTime::from_timestamp_millis(unix_ms)

@@ -1,27 +1,28 @@
-//! The numbers or dates of one key in their order, side by side, so that a range of them is read in one go:
-//! in a tree every few values are elsewhere in memory, and a range of thousands waits for each.
+//! The numbers or dates of one key, stored contiguously in ascending order, so that a range is one sequential
+//! read. In a tree, every few values are in another node, and reading a range of thousands waits for each.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use super::posting::{Bits, Ordinal};
 
-/// Marks a value that is gone; no set has room for such an asset.
+/// Marks an entry whose value was removed. No set has room for an ordinal this high.
 const GONE: Ordinal = 1 << 31;
-/// Values that may lie outside of the order, or be gone, before all are put in order.
+/// Entries that may be unsorted or removed before the column is sorted again.
 const LEAST_UNSORTED: usize = 256;
-/// Above that number of values, one in this many may.
+/// In larger columns, one entry in this many may be unsorted or removed.
 const SHARE_UNSORTED: usize = 32;
 
-/// Values with their assets.
+/// Values with the assets that have them.
 #[derive(Debug)]
 pub(super) struct Column<V> {
-    /// Ascending; of equal ones that of the lower asset first.
+    /// Ascending. Equal values are in ascending order of their assets.
     values: Vec<V>,
-    /// The asset of each, maybe marked. By themselves, since of a range only they are read.
+    /// Asset of each value, possibly marked [`GONE`]. A separate vector, since reading a range needs only the
+    /// assets.
     assets: Vec<Ordinal>,
     gone: usize,
-    /// What came since and does not belong at the end.
+    /// Values added since the last sort that do not belong at the end.
     recent: BTreeSet<(V, Ordinal)>,
 }
 
@@ -66,7 +67,7 @@ impl<V: Ord + Copy> Column<V> {
         }
     }
 
-    /// Adds the assets with a value between two bounds, the lower one first, to a set.
+    /// Adds the assets with a value between the lower and the upper bound to a set.
     pub fn add_range(&self, (low, high): (Bound<V>, Bound<V>), set: &mut Bits) {
         let from = match low {
             Bound::Included(low) => self.values.partition_point(|value| *value < low),
@@ -108,7 +109,7 @@ impl<V: Ord + Copy> Column<V> {
         let held = std::mem::take(&mut self.values).into_iter().zip(std::mem::take(&mut self.assets));
         let mut all: Vec<(V, Ordinal)> = held.filter(|(_, asset)| asset & GONE == 0).collect();
         all.extend(std::mem::take(&mut self.recent));
-        // Two ascending runs, which the standard sort only merges.
+        // These are two ascending runs, which the standard sort merges in one pass.
         all.sort();
         (self.values, self.assets) = all.into_iter().unzip();
         self.gone = 0;
@@ -149,7 +150,7 @@ mod tests {
             }
             for (low, high) in ranges {
                 let (low, high) = (made(low), made(high));
-                // As filters do, which refuse a range that is none.
+                // Filters refuse an empty range, so skip it here as well.
                 let none = match (low, high) {
                     (Included(a), Included(b)) => a > b,
                     (Included(a) | Excluded(a), Included(b) | Excluded(b)) => a >= b,

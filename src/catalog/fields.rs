@@ -1,4 +1,5 @@
-//! Which assets have which value of which key, so that a filter reads only what it keeps.
+//! Index from each key's values to the assets that have them, so that a filter reads only the matching
+//! assets.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -9,17 +10,17 @@ use super::posting::{Bits, Ordinal, Posting};
 use crate::store::AssetRecord;
 use crate::types::nfc;
 
-/// Longest key that can be filtered by, bytes, and most values of one asset: whoever may upload must
-/// not be able to fill the memory with a small file.
+/// Longest key that can be filtered by, in bytes, and most values of one asset. The limits keep anyone who
+/// may upload from filling the memory with a small file.
 const MAX_KEY_BYTES: usize = 256;
 const MAX_VALUES_PER_ASSET: usize = 4096;
 
 /// Assets by the values of one key.
 #[derive(Debug, Default)]
 struct Field {
-    /// Assets with any value, an object or an empty list included.
+    /// Assets that have the key with any value, including an object or an empty list.
     present: Posting,
-    /// Assets by value; dates, which nobody names as such, only by their order.
+    /// Assets by exact value. Dates are only in `dates`: `eq` and `in` compare them as text.
     values: BTreeMap<Scalar, Posting>,
     numbers: Column<Number>,
     dates: Column<i64>,
@@ -49,7 +50,7 @@ impl Field {
         }
     }
 
-    /// Adds the assets with a value in a range, of numbers or of dates, to a set.
+    /// Adds the assets with a value in a range of numbers or of dates to a set.
     fn add_range(&self, (low, high): &Bounds, set: &mut Bits) {
         let number = |value: &Scalar| if let Scalar::Number(number) = value { Some(*number) } else { None };
         let date = |value: &Scalar| if let Scalar::Time(date) = value { Some(*date) } else { None };
@@ -61,7 +62,7 @@ impl Field {
     }
 }
 
-/// A bound of values of one kind; `None` where it is of another.
+/// Converts a bound to one kind of value. `None` if its value is of another kind.
 fn bound_of<V>(bound: &Bound<Scalar>, of: impl Fn(&Scalar) -> Option<V>) -> Option<Bound<V>> {
     Some(match bound {
         Bound::Included(value) => Bound::Included(of(value)?),
@@ -74,10 +75,10 @@ fn bound_of<V>(bound: &Bound<Scalar>, of: impl Fn(&Scalar) -> Option<V>) -> Opti
 #[derive(Debug, Default)]
 pub(super) struct Fields(HashMap<String, Field>);
 
-/// What one asset has: (key, value), or (key, none) for what is there but cannot be compared.
+/// The (key, value) pairs of one asset; the value is `None` if it exists but cannot be compared.
 pub(super) type Entries = Vec<(String, Option<Scalar>)>;
 
-/// Everything of an asset that a filter can ask for.
+/// Everything in an asset that a filter can test.
 pub(super) fn entries_of(asset: &AssetRecord) -> Entries {
     let mut entries = Vec::new();
     let mut own = |key: &str, value: Scalar| entries.push((key.to_owned(), Some(value)));
@@ -159,9 +160,9 @@ impl Fields {
         }
     }
 
-    /// Assets that match a filter. Conditions on clips count as met: the caller looks at the clips.
+    /// Assets that match a filter. Conditions on clips count as met; the caller tests the clips.
     pub fn select(&self, filter: &Filter, live: &Bits, assets: usize) -> Bits {
-        // What has a value is there: only what nothing positive is asked of begins with everything.
+        // An asset with a value exists, so only a filter without a positive condition starts from all assets.
         let mut kept: Option<Bits> = None;
         let mut keep = |met: Bits| match &mut kept {
             Some(kept) => kept.and(&met),
@@ -221,7 +222,7 @@ impl Fields {
         }
     }
 
-    /// The assets of each of these values.
+    /// The posting list of each of these values.
     fn postings(
         &self,
         key: &str,
@@ -232,7 +233,7 @@ impl Fields {
     }
 }
 
-/// The values that meet a condition, where it names them.
+/// The values that meet a condition; `None` if it does not list its values.
 fn names(condition: &Condition) -> Option<Vec<Scalar>> {
     if condition.filter.is_some() || condition.exists.is_some() {
         return None;

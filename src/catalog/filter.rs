@@ -1,4 +1,4 @@
-//! Filters as users write them, and what their values mean.
+//! The filter language of the API: conditions, their checks, and how values are compared.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,8 @@ const MAX_CONDITIONS: usize = 1000;
 /// Most values of one list.
 const MAX_VALUES: usize = 10_000;
 
-/// Keys that are not the user's: what they name, and whether it differs from clip to clip.
+/// Keys that do not come from the user's metadata, and whether their value differs between the clips of an
+/// asset.
 const OWN_KEYS: &[(&str, bool)] = &[
     ("asset_id", false),
     ("name", false),
@@ -113,11 +114,11 @@ pub enum FilterBound {
     Number(f64),
 }
 
-/// A filter that means nothing.
+/// Why a filter is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct FilterError {
-    /// Where, as `must[0].eq`.
+    /// Path to the invalid part, such as `must[0].eq`.
     pub at: String,
     /// Human-readable message.
     pub message: String,
@@ -126,13 +127,13 @@ pub struct FilterError {
 /// A value that can be compared.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scalar {
-    /// true, false.
+    /// `true` or `false`.
     Bool(bool),
     /// Any number.
     Number(Number),
-    /// A date, microseconds since 1970.
+    /// A date in microseconds since 1970.
     Time(i64),
-    /// Text.
+    /// Text in NFC.
     Text(std::sync::Arc<str>),
 }
 
@@ -155,19 +156,19 @@ impl PartialOrd for Number {
 }
 
 impl Scalar {
-    /// A number; -0 and 0 are one.
+    /// A number. -0 and 0 become the same value.
     #[must_use]
     pub fn number(value: f64) -> Self {
         Self::Number(Number(value + 0.0))
     }
 
-    /// A text, in the form in which texts are compared.
+    /// A text in NFC, the form in which texts are compared.
     #[must_use]
     pub fn text(text: &str) -> Self {
         Self::Text(nfc(text).as_ref().into())
     }
 
-    /// What a JSON value is to `eq`: a text, a number or a boolean.
+    /// The value of a JSON string, number or boolean for `eq` and `in`; `None` for other types.
     #[must_use]
     pub fn of(value: &serde_json::Value) -> Option<Self> {
         match value {
@@ -178,7 +179,7 @@ impl Scalar {
         }
     }
 
-    /// What a JSON value is to `gte` and its like: a number or a date.
+    /// The value of a JSON number or date string for `gt`, `gte`, `lt` and `lte`; `None` for anything else.
     #[must_use]
     pub fn ordered(value: &serde_json::Value) -> Option<Self> {
         match value {
@@ -189,7 +190,7 @@ impl Scalar {
     }
 }
 
-/// `2026-11-25` or `2026-11-25T01:30:00Z`, microseconds since 1970.
+/// Parses `2026-11-25` or `2026-11-25T01:30:00Z` to microseconds since 1970.
 pub(super) fn time_of(text: &str) -> Option<i64> {
     let first = text.as_bytes().first()?;
     if !first.is_ascii_digit() || text.len() < 10 {
@@ -205,7 +206,7 @@ pub(super) fn time_of(text: &str) -> Option<i64> {
 /// Lower and upper end of a range.
 pub(super) type Bounds = (std::ops::Bound<Scalar>, std::ops::Bound<Scalar>);
 
-/// Whether a value that was named lies in a range; a text by the date it stands for.
+/// Whether a value from `eq` or `in` lies in a range. A text is compared as the date it stands for.
 pub(super) fn lies_within(value: &Scalar, bounds: &Bounds) -> bool {
     let ordered = match value {
         Scalar::Text(text) => time_of(text).map(Scalar::Time),
@@ -215,7 +216,7 @@ pub(super) fn lies_within(value: &Scalar, bounds: &Bounds) -> bool {
 }
 
 impl Filter {
-    /// Whether it lets everything through.
+    /// Whether the filter has no condition.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.must.is_empty()
@@ -224,7 +225,7 @@ impl Filter {
             && self.asset_ids.is_empty()
     }
 
-    /// Refuses what means nothing.
+    /// Refuses an invalid filter.
     ///
     /// # Errors
     /// [`FilterError`].
@@ -252,7 +253,7 @@ impl Filter {
         Ok(())
     }
 
-    /// Whether it asks for something that differs between the clips of an asset.
+    /// Whether a condition tests something that differs between the clips of an asset.
     #[must_use]
     pub fn of_clips(&self) -> bool {
         [&self.must, &self.should, &self.must_not].into_iter().flatten().any(Condition::of_clips)
@@ -314,7 +315,7 @@ impl Condition {
         Ok(())
     }
 
-    /// Its key, in the form in which keys are compared.
+    /// The key in NFC, the form in which keys are compared.
     pub(super) fn compared_key(&self) -> Cow<'_, str> {
         nfc(self.key.as_deref().unwrap_or_default())
     }
@@ -324,7 +325,7 @@ impl Condition {
         self.key.as_ref().is_some_and(clips) || self.filter.as_ref().is_some_and(|inner| inner.of_clips())
     }
 
-    /// The values that `eq` and `in` name; `None` where neither is given.
+    /// The values that `eq` and `in` list; `None` if neither is given.
     pub(super) fn named(&self) -> Option<Vec<Scalar>> {
         let eq = self.eq.as_ref().map(|value| Scalar::of(value).into_iter().collect::<Vec<_>>());
         let one_of: Option<Vec<Scalar>> =
@@ -335,7 +336,7 @@ impl Condition {
         }
     }
 
-    /// Whether one value meets `eq`, `in` and the range, whichever are given.
+    /// Whether one value meets those of `eq`, `in` and the range that are given.
     pub(super) fn admits(&self, value: &Scalar) -> bool {
         let within = |bounds: Option<Bounds>| {
             bounds.is_some_and(|bounds| std::ops::RangeBounds::contains(&bounds, value))
@@ -343,14 +344,14 @@ impl Condition {
         match (self.named(), self.bounds()) {
             (Some(names), None) => names.contains(value),
             (None, Some(bounds)) => within(bounds),
-            // A date is named as a text and compared as a date.
+            // A date is listed as text but ordered as a date.
             (Some(names), Some(Some(bounds))) => names.contains(value) && lies_within(value, &bounds),
             _ => false,
         }
     }
 
-    /// The range that gt, gte, lt and lte name; `None` without any of them. A number and a date name a
-    /// range in which nothing lies.
+    /// The range that `gt`, `gte`, `lt` and `lte` describe; `None` without any of them. A mix of numbers and
+    /// dates, or a lower bound above the upper one, is `Some(None)`: no value lies in it.
     pub(super) fn bounds(&self) -> Option<Option<Bounds>> {
         use std::ops::Bound::{Excluded, Included, Unbounded};
         let of = |value: &Option<serde_json::Value>| value.as_ref().and_then(Scalar::ordered);
@@ -360,7 +361,7 @@ impl Condition {
         if dates.iter().flatten().any(|other| *other != date) {
             return Some(None);
         }
-        // What is of the other kind lies outside of every range.
+        // Close the open end within the kind, so that values of the other kind lie outside.
         let (least, most) = if date {
             (Scalar::Time(i64::MIN), Scalar::Time(i64::MAX))
         } else {
@@ -394,7 +395,7 @@ impl Condition {
         };
         let both_excluded = matches!((&low, &high), (Excluded(_), Excluded(_)));
         match (value(&low), value(&high)) {
-            // `BTreeMap::range` panics on these.
+            // `BTreeMap::range` panics on these bounds.
             (Some(a), Some(b)) if a > b || (a == b && both_excluded) => Some(None),
             _ => Some(Some((low, high))),
         }

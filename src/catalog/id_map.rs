@@ -1,7 +1,7 @@
-//! A small value for each clip id: pages of neighbouring ids, since a library's ids are dense.
+//! Maps clip ids to small values, in pages of neighbouring ids, since the ids of a library are dense.
 //!
-//! A hash map needs four times the memory, and reading a thousand ids in order from one costs as
-//! much as comparing a thousand vectors.
+//! A hash map needs four times the memory, and reading a thousand ids in order from one costs as much as
+//! comparing a thousand vectors.
 
 use crate::types::ClipId;
 
@@ -13,10 +13,10 @@ struct Page {
     held: usize,
 }
 
-/// Values below `u32::MAX` by clip id.
+/// Values below `u32::MAX`, by clip id.
 #[derive(Debug, Default)]
 pub struct IdMap {
-    /// By number, ascending: ids are read in their order, and new ones come at the end.
+    /// Ascending by page number: ids are read in order, and new ones come at the end.
     pages: Vec<(i64, Box<Page>)>,
     len: usize,
 }
@@ -40,7 +40,7 @@ impl IdMap {
         self.len == 0
     }
 
-    /// The value of an id.
+    /// The value of an id, if it has one.
     #[must_use]
     pub fn get(&self, id: ClipId) -> Option<u32> {
         let (page, at) = place(id);
@@ -56,11 +56,11 @@ impl IdMap {
         }
     }
 
-    /// The values of those ids that have one, in the order of the ids; fastest where they ascend.
+    /// The values of the ids that have one, in the order of the ids. Fastest if the ids ascend.
     #[must_use]
     pub fn values_of(&self, ids: &[ClipId]) -> Vec<u32> {
         let mut values = Vec::with_capacity(ids.len());
-        // Of the page that was needed last: the next one is mostly behind it.
+        // The page of the previous id: the next id is usually in the same page or the following one.
         let mut place = 0;
         for id in ids {
             let (number, at) = self::place(*id);
@@ -76,7 +76,7 @@ impl IdMap {
         values
     }
 
-    /// Sets the value of an id; the one it had.
+    /// Sets the value of an id and returns its previous value.
     pub fn insert(&mut self, id: ClipId, value: u32) -> Option<u32> {
         let (page, at) = place(id);
         let place = self.find(page).unwrap_or_else(|place| {
@@ -93,7 +93,7 @@ impl IdMap {
         None
     }
 
-    /// Takes the value of an id away.
+    /// Removes the value of an id and returns it.
     pub fn remove(&mut self, id: ClipId) -> Option<u32> {
         let (number, at) = place(id);
         let place = self.find(number).ok()?;
@@ -110,20 +110,20 @@ impl IdMap {
         Some(old)
     }
 
-    /// Sum of the ids that have a value.
+    /// Sum of the ids that have a value, modulo 2^64.
     #[must_use]
     pub fn sum_of_ids(&self) -> i64 {
         let mut sum = 0_i64;
         for (number, page) in &self.pages {
             let held = (0_i64..).zip(&page.values).filter(|(_, value)| **value != NONE);
-            // Wraps as it pleases: it is only compared, and ids out of a damaged file may be anything.
+            // Wrapping is fine: the sum is only compared, and ids from a damaged file can be any number.
             let first = number.wrapping_mul(PAGE_IDS as i64);
             sum = held.fold(sum, |sum, (at, _)| sum.wrapping_add(first.wrapping_add(at)));
         }
         sum
     }
 
-    /// Bytes held.
+    /// Memory used, in bytes.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.pages.len() * (size_of::<Page>() + size_of::<(i64, Box<Page>)>())

@@ -1,6 +1,6 @@
-//! What searches need to know of assets and clips besides vectors, in memory: times, names, metadata,
-//! and which assets have which value. Derived from the store and rebuilt from it at start, as an
-//! index is; why it is not asked of the store each time is in docs/storage-and-index.md.
+//! What searches need to know about assets and clips besides vectors, in memory: times, names, metadata, and
+//! which assets have which value. Derived from the store and rebuilt from it at start, like an index;
+//! docs/storage-and-index.md explains why searches do not query the store instead.
 
 mod column;
 mod fields;
@@ -24,29 +24,30 @@ use run::Run;
 
 /// Rows read from the store at a time.
 const PAGE: u32 = 4096;
-/// Filters remembered with what they kept, and clip ids of all of them together.
+/// Number of remembered filter results, and limit on the clip ids in all of them together.
 const REMEMBERED: usize = 32;
 const REMEMBERED_IDS: usize = 1 << 20;
 
-/// One clip.
+/// A clip with the values that filters and results use.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ClipEntry {
-    /// Id.
+    /// Row id in the store.
     pub id: ClipId,
-    /// Where in its asset.
+    /// Time span within its asset.
     pub span: TimeSpan,
-    /// Cosine of its own sound and picture; None where it lacks one of them.
+    /// Cosine between the clip's own sound and picture; `None` if it lacks one of them.
     pub agreement: Option<f32>,
 }
 
-/// A file that is not ours: it may have changed since it was indexed.
+/// A file indexed by path. It may have changed since it was indexed.
 #[derive(Debug)]
 pub struct UserFile {
-    /// Where it lies.
+    /// Path on this machine.
     pub path: Box<str>,
-    /// Bytes.
+    /// Size when it was indexed.
     pub size_bytes: u64,
-    /// When it last changed, nanoseconds since 1970; `None` where that is not known, or it is known to be another.
+    /// Modification time in nanoseconds since 1970; `None` if it is unknown or the file is known to have
+    /// changed.
     pub changed_ns: Option<i64>,
 }
 
@@ -60,17 +61,17 @@ impl UserFile {
 /// One asset with its clips.
 #[derive(Debug, Clone)]
 pub struct AssetEntry {
-    /// Id.
+    /// Id of the asset.
     pub id: AssetId,
-    /// Name.
+    /// Display name.
     pub name: String,
-    /// What it is; None until known.
+    /// Kind of the file; `None` until it has been decoded.
     pub kind: Option<AssetKind>,
-    /// Your JSON object.
+    /// The client's JSON object.
     pub metadata: Arc<serde_json::Value>,
-    /// Its clips, ids ascending.
+    /// Clips, in ascending order of ids.
     pub clips: Vec<ClipEntry>,
-    /// Where its file lies, if that is a user's.
+    /// The file, if it was indexed by path.
     pub file: Option<Arc<UserFile>>,
     entries: Arc<Entries>,
 }
@@ -88,7 +89,7 @@ impl AssetEntry {
         }
     }
 
-    /// One of its clips.
+    /// The clip of this id, if it belongs to the asset.
     #[must_use]
     pub fn clip(&self, id: ClipId) -> Option<&ClipEntry> {
         self.clips.binary_search_by_key(&id, |clip| clip.id).ok().map(|at| &self.clips[at])
@@ -133,11 +134,11 @@ impl AssetEntry {
 /// Which clips pass a filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selection {
-    /// All.
+    /// All clips.
     All,
-    /// Only these, ids ascending.
+    /// Only these clips; ids ascending.
     Only(Vec<ClipId>),
-    /// All but these, ids ascending: there are fewer of them.
+    /// All clips but these; ids ascending. Used if this list is the shorter one.
     Except(Vec<ClipId>),
 }
 
@@ -149,7 +150,7 @@ impl Selection {
         }
     }
 
-    /// Whether a clip is among them.
+    /// Whether a clip is selected.
     #[must_use]
     pub fn has(&self, clip: ClipId) -> bool {
         match self {
@@ -160,14 +161,14 @@ impl Selection {
     }
 }
 
-/// See the module.
+/// Thread-safe catalog; see the module.
 #[derive(Debug, Default)]
 pub struct Catalog {
     state: RwLock<State>,
     lately: Mutex<VecDeque<Remembered>>,
 }
 
-/// What a filter kept at one state of the catalog: the same filters come again and again.
+/// Result of a filter at one version of the catalog. Clients repeat the same filters.
 #[derive(Debug)]
 struct Remembered {
     version: u64,
@@ -178,21 +179,21 @@ struct Remembered {
 #[derive(Debug, Default)]
 struct State {
     assets: Vec<Option<Arc<AssetEntry>>>,
-    /// The clips of each asset once more, so that a filter over many small assets need not look into
-    /// each of them.
+    /// Ids of each asset's clips in compact form, so that a filter over many small assets need not
+    /// dereference every entry.
     runs: Vec<Run>,
     ordinals: HashMap<AssetId, Ordinal>,
-    /// Assets that are there.
+    /// Assets that exist.
     live: Bits,
-    /// Asset of each clip.
+    /// Ordinal of the asset of each clip.
     clips: IdMap,
     fields: Fields,
-    /// Rises with every change.
+    /// Incremented by every change.
     version: u64,
 }
 
 impl Catalog {
-    /// Reads everything from the store.
+    /// Builds the catalog from the store.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -230,7 +231,7 @@ impl Catalog {
         change(&mut state)
     }
 
-    /// Adds an asset, or brings it to what the store says of it; its clips stay.
+    /// Adds an asset or updates it to the store's record. Its clips stay.
     pub fn put_asset(&self, record: &AssetRecord) {
         self.write(|state| {
             let known = state.ordinals.get(&record.id).copied();
@@ -251,7 +252,7 @@ impl Catalog {
         });
     }
 
-    /// Adds clips, ids ascending, to an asset that is there.
+    /// Adds clips, in ascending order of ids, to an existing asset.
     pub fn add_clips(&self, asset: AssetId, clips: &[ClipEntry]) {
         self.write(|state| {
             let Some(ordinal) = state.ordinals.get(&asset).copied() else { return };
@@ -303,13 +304,13 @@ impl Catalog {
         self.read(|state| state.asset(*state.ordinals.get(&id)?).cloned())
     }
 
-    /// All assets, in the order they came.
+    /// All assets, in the order in which they were added.
     #[must_use]
     pub fn assets(&self) -> Vec<Arc<AssetEntry>> {
         self.read(|state| state.assets.iter().flatten().cloned().collect())
     }
 
-    /// The assets of clips, each with the clip; clips that are gone are left out.
+    /// The given clips with their assets. Clips that no longer exist are left out.
     #[must_use]
     pub fn owners(&self, clips: impl IntoIterator<Item = ClipId>) -> Vec<(ClipId, Arc<AssetEntry>)> {
         self.read(|state| {
@@ -318,7 +319,7 @@ impl Catalog {
         })
     }
 
-    /// (assets, clips)
+    /// Number of assets and number of clips.
     #[must_use]
     pub fn len(&self) -> (usize, usize) {
         self.read(|state| (state.ordinals.len(), state.clips.len()))
@@ -341,7 +342,7 @@ impl Catalog {
         lately.retain(|known| known.version == version);
         lately.push_front(Remembered { version, filter: filter.clone(), selection: Arc::clone(&selection) });
         let mut ids = 0;
-        // The newest first.
+        // From the newest to the oldest.
         let fits = |known: &&Remembered| {
             ids += known.selection.listed();
             ids <= REMEMBERED_IDS
@@ -390,7 +391,7 @@ impl State {
         Selection::Except(except)
     }
 
-    /// All clips of an asset.
+    /// Appends the ids of all clips of an asset.
     fn clips_of(&self, ordinal: Ordinal, ids: &mut Vec<ClipId>) {
         match self.runs.get(ordinal as usize) {
             Some(Run::Of(only, 1)) => ids.push(*only),
@@ -399,7 +400,7 @@ impl State {
         }
     }
 
-    /// The clips of an asset that a filter keeps, or the others.
+    /// Appends the clips of an asset that pass a filter, or with `wanted` false, those that do not.
     fn passing(&self, ordinal: Ordinal, filter: &Filter, wanted: bool, ids: &mut Vec<ClipId>) {
         let Some(asset) = self.asset(ordinal) else { return };
         let passing = asset.clips.iter().filter(|clip| asset.passes(filter, clip) == wanted);
@@ -407,7 +408,7 @@ impl State {
     }
 }
 
-/// What the catalog keeps of a stored clip.
+/// The catalog's entry for a stored clip.
 #[must_use]
 pub const fn entry(clip: &ClipRecord) -> ClipEntry {
     ClipEntry { id: clip.id, span: clip.span, agreement: clip.agreement }
@@ -475,7 +476,7 @@ pub(crate) mod fuzzed {
         .to_vec()
     }
 
-    /// A filter is refused or chooses, and the ways to choose agree.
+    /// A filter is either refused, or `select` and `passes` agree on every clip.
     pub(crate) fn run(bytes: &[u8]) {
         let Ok(filter) = serde_json::from_slice::<Filter>(bytes) else { return };
         if let Err(error) = filter.check() {

@@ -1,12 +1,12 @@
-//! Filters that choose whole assets: for what is done to assets rather than looked for in them.
+//! Filters that select whole assets, for operations on assets rather than searches.
 
 use super::Catalog;
 use super::filter::{Condition, Filter, FilterError};
 use crate::types::AssetId;
 
 impl Filter {
-    /// Refuses what means nothing, and what differs between the clips of an asset: whether an asset is
-    /// meant of which some clips pass cannot be told.
+    /// Refuses an invalid filter, and conditions on clip keys: if only some clips of an asset pass, it is
+    /// undefined whether the asset passes.
     ///
     /// # Errors
     /// [`FilterError`].
@@ -32,7 +32,7 @@ impl Filter {
         Ok(())
     }
 
-    /// Whether it lets everything through because nothing is asked, filters within it included.
+    /// Whether the filter lets everything through because it and its nested filters have no conditions.
     #[must_use]
     pub fn asks_nothing(&self) -> bool {
         let empty =
@@ -45,7 +45,8 @@ impl Filter {
 }
 
 impl Catalog {
-    /// The assets that a filter keeps, in the order they came. Conditions on clips count as met.
+    /// The assets that pass a filter, in the order in which they were added. Conditions on clips count as
+    /// met.
     #[must_use]
     pub fn select_assets(&self, filter: &Filter) -> Vec<AssetId> {
         self.read(|state| {

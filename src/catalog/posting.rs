@@ -1,18 +1,19 @@
-//! Sets of assets: as a whole, and as the assets of one value.
+//! Sets of asset ordinals: bit sets, and posting lists for the assets of one value.
 
-/// Number of an asset within this process; never used twice.
+/// Number of an asset within this process. Never reused.
 pub(super) type Ordinal = u32;
 
 const WORD: Ordinal = u64::BITS;
-/// Assets that lie closer than this, on average, share words. Where they lie in no order, looking for a
-/// word that the last one wrote costs more than it spares (`benches/filters.rs`, the range in no order).
+/// Average distance below which neighbouring assets are likely to share a word. If they are unordered,
+/// checking for the word of the previous asset costs more than it saves (`benches/filters.rs`, the unordered
+/// range).
 const FEW_A_WORD: Ordinal = 32;
-/// Assets of one value from which on a set of bits may take the place of a list.
+/// Minimum number of assets for which a bit set may replace a list.
 const BITS_FROM: usize = 16;
-/// Bits to an asset that a set of bits may have before a list is smaller.
+/// Most bits per asset at which a bit set is still no larger than a list.
 const BITS_AN_ASSET: usize = 32;
 
-/// A set of assets, one bit for each.
+/// A set of assets, one bit each.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Bits(Vec<u64>);
 
@@ -21,19 +22,19 @@ impl Bits {
         Self(vec![0; assets.div_ceil(WORD as usize)])
     }
 
-    /// Assets that there is room for.
+    /// Number of assets that fit.
     pub const fn room(&self) -> usize {
         self.0.len() * WORD as usize
     }
 
-    /// Adds an asset that there is room for.
+    /// Adds an asset. Ignored if it does not fit.
     pub fn set(&mut self, ordinal: Ordinal) {
         if let Some(word) = self.0.get_mut((ordinal / WORD) as usize) {
             *word |= 1 << (ordinal % WORD);
         }
     }
 
-    /// Adds an asset, making room.
+    /// Adds an asset, growing the set if needed.
     pub fn put(&mut self, ordinal: Ordinal) {
         let words = (ordinal / WORD) as usize + 1;
         if self.0.len() < words {
@@ -52,31 +53,31 @@ impl Bits {
         self.0.get((ordinal / WORD) as usize).is_some_and(|word| word & (1 << (ordinal % WORD)) != 0)
     }
 
-    /// The same assets, with capacity for this many.
+    /// A copy with room for this many assets.
     pub fn sized(&self, assets: usize) -> Self {
         let mut bits = self.clone();
         bits.0.resize(assets.div_ceil(WORD as usize), 0);
         bits
     }
 
-    /// Keeps what the other has, too. What the other has no room for it does not have.
+    /// Intersects with another set. Assets beyond the other's room count as absent.
     pub fn and(&mut self, other: &Self) {
         self.0.iter_mut().zip(&other.0).for_each(|(mine, theirs)| *mine &= theirs);
         self.0.iter_mut().skip(other.0.len()).for_each(|mine| *mine = 0);
     }
 
-    /// Adds what the other has; what lies beyond the room is left out.
+    /// Adds the other set's assets that fit.
     pub fn or(&mut self, other: &Self) {
         self.0.iter_mut().zip(&other.0).for_each(|(mine, theirs)| *mine |= theirs);
     }
 
-    /// Drops what the other has.
+    /// Removes the other set's assets.
     pub fn and_not(&mut self, other: &Self) {
         self.0.iter_mut().zip(&other.0).for_each(|(mine, theirs)| *mine &= !theirs);
     }
 
-    /// Adds assets that there is room for. What came in a row often lies in a row (dates, names with
-    /// numbers), and is then put in together.
+    /// Adds the assets that fit. Assets ingested one after the other often have consecutive values (dates,
+    /// numbered names); a run of them is added as a whole.
     pub fn add(&mut self, ordinals: &[Ordinal]) {
         for ordinals in ordinals.chunks(WORD as usize) {
             let [first, .., last] = *ordinals else {
@@ -95,8 +96,8 @@ impl Bits {
         }
     }
 
-    /// Those of one word are put in together: one after the other each would wait for the word the last
-    /// one wrote.
+    /// Combines the assets of one word before writing it. Written one at a time, each would wait for the
+    /// previous write to the same word.
     fn add_close(&mut self, ordinals: &[Ordinal]) {
         let (mut at, mut word) = (0, 0_u64);
         for ordinal in ordinals {
@@ -110,7 +111,7 @@ impl Bits {
         self.or_word(at, word);
     }
 
-    /// Adds so many assets, a word's at most, from this one on.
+    /// Adds `count` consecutive assets, at most one word's worth, starting with `first`.
     fn add_run(&mut self, first: Ordinal, count: Ordinal) {
         let (at, shift) = ((first / WORD) as usize, first % WORD);
         let run = u64::MAX >> (WORD - count.clamp(1, WORD));
@@ -126,7 +127,7 @@ impl Bits {
         }
     }
 
-    /// Looks at the assets, ascending.
+    /// Calls `look` with each asset, ascending.
     pub fn for_each(&self, mut look: impl FnMut(Ordinal)) {
         for (at, word) in self.0.iter().enumerate() {
             let mut left = *word;
@@ -149,9 +150,9 @@ impl Bits {
     }
 }
 
-/// The assets of one value. Most values have one asset (an id, a name, a date), some have a good
-/// part of all; each is kept in the least room, and the rare ones beside their value, so that a
-/// range of them is read without a jump for each.
+/// The assets of one value. Most values have one asset (an id, a name, a date); some have a large share of
+/// all assets. Each shape takes the least memory for its case. Small ones are inline, so that reading a range
+/// of values needs no jump for each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Posting {
     One(Ordinal),
@@ -160,7 +161,7 @@ pub(super) enum Posting {
     Bits(Box<Counted>),
 }
 
-/// Bits, and how many are set.
+/// A bit set with the number of bits set.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Counted {
     bits: Bits,
@@ -212,7 +213,7 @@ impl Posting {
                     *self = Self::bits(list);
                 }
             }
-            // A late straggler would need as many bits as there are assets before it.
+            // One late, far ordinal would need bits for all the assets before it.
             Self::Bits(counted) if !counted.bits.has(ordinal) && !fits(ordinal, 2 * counted.held) => {
                 let mut list: Vec<Ordinal> = counted.bits.iter().collect();
                 insert(&mut list, ordinal);
@@ -251,7 +252,7 @@ impl Posting {
     }
 }
 
-/// Whether bits up to this asset are no more than a list of so many takes.
+/// Whether a bit set up to this asset is no larger than a list of `held` assets.
 const fn fits(last: Ordinal, held: usize) -> bool {
     last as usize <= held * BITS_AN_ASSET
 }
@@ -292,7 +293,7 @@ mod tests {
         ) {
             let (mut posting, mut slow) = (Posting::default(), BTreeSet::new());
             for (add, ordinal) in steps {
-                // Mostly added at first, so that all shapes are met; then taken away.
+                // Insert more than remove at first, so that every shape occurs.
                 if add || ordinal % 3 == 0 {
                     posting.insert(ordinal);
                     slow.insert(ordinal);

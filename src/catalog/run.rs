@@ -1,21 +1,21 @@
-//! The clips of an asset in two numbers.
+//! Compact form of the clip ids of an asset: first id and count.
 
 use super::ClipEntry;
 use crate::types::ClipId;
 
-/// Clips of one asset.
+/// Clip ids of one asset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Run {
-    /// This many, with consecutive ids.
+    /// First id and number of consecutive ids.
     Of(ClipId, u32),
-    /// Their ids have gaps: they are in the asset's entry only.
+    /// The ids have gaps; only the asset's entry lists them.
     Scattered,
 }
 
 impl Run {
     pub const NONE: Self = Self::Of(ClipId(0), 0);
 
-    /// With further clips behind its own.
+    /// The run with more clips appended.
     pub fn with(self, clips: &[ClipEntry]) -> Self {
         let (Some(new), Ok(more)) = (clips.first(), u32::try_from(clips.len())) else { return self };
         let in_a_row = clips.is_sorted_by(|a, b| a.id.0 + 1 == b.id.0);

@@ -1,4 +1,4 @@
-//! Scans that give exactly the f32 answer: over int8 codes with proven bounds, and over f32.
+//! Scans that return exactly the f32 answer: over int8 codes with proven bounds, and over f32.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -12,15 +12,15 @@ use super::quantize::{Codes, ROUNDING, bound, quantize};
 use super::rows::{CHUNK_ROWS, CodeScale, Slot, View, place};
 use crate::types::ClipId;
 
-/// Rows from which on a scan is shared among the cores; below, handing out work costs more.
+/// Rows from which a scan is split among the cores. Below, distributing the work costs more than it saves.
 const PARALLEL_ROWS: usize = 32 * CHUNK_ROWS;
 
-/// Which rows a scan looks at; slots ascending.
+/// The rows that a scan compares; slots ascending.
 #[derive(Debug, Clone, Copy)]
 pub enum Scope<'a> {
-    /// All but these.
+    /// All rows but these.
     AllBut(&'a [Slot]),
-    /// Only these.
+    /// Only these rows.
     Only(&'a [Slot]),
 }
 
@@ -32,7 +32,7 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// The rows, cut where chunks are.
+    /// The rows, split at chunk boundaries.
     fn stretches(&self, view: &View) -> Vec<Stretch<'a>> {
         match self {
             Self::AllBut(_) => {
@@ -53,9 +53,9 @@ impl<'a> Scope<'a> {
 /// Rows of one chunk.
 #[derive(Debug, Clone)]
 enum Stretch<'a> {
-    /// One after the other.
+    /// Consecutive rows.
     Run(Range<Slot>),
-    /// Here and there.
+    /// Scattered rows.
     Picked(&'a [Slot]),
 }
 
@@ -88,7 +88,7 @@ impl<'a> Stretch<'a> {
     }
 }
 
-/// The k best neighbours so far: higher score first, ties by lower clip id.
+/// The k best neighbours so far, by descending score, then ascending clip id.
 #[derive(Debug)]
 pub struct TopK {
     k: usize,
@@ -113,13 +113,13 @@ impl PartialOrd for Ranked {
 }
 
 impl TopK {
-    /// Nothing yet.
+    /// An empty list of up to `k` neighbours.
     #[must_use]
     pub fn new(k: usize) -> Self {
         Self { k, worst_first: BinaryHeap::with_capacity(k.min(4096) + 1) }
     }
 
-    /// Score to beat; minus infinity until there are k.
+    /// The score to beat: that of the worst of the k best, or minus infinity while there are fewer than k.
     #[must_use]
     pub fn threshold(&self) -> f32 {
         if self.worst_first.len() < self.k {
@@ -128,7 +128,7 @@ impl TopK {
         self.worst_first.peek().map_or(f32::INFINITY, |worst| worst.0.score)
     }
 
-    /// Takes a neighbour if it is among the k best.
+    /// Inserts a neighbour if it is among the k best.
     pub fn offer(&mut self, clip: ClipId, score: f32) {
         let ranked = Ranked(Neighbour { clip, score });
         if self.worst_first.len() < self.k {
@@ -140,21 +140,21 @@ impl TopK {
         }
     }
 
-    /// Hits, best first.
+    /// The neighbours, best first.
     #[must_use]
     pub fn into_sorted(self) -> Vec<Neighbour> {
         self.worst_first.into_sorted_vec().into_iter().map(|ranked| ranked.0).collect()
     }
 }
 
-/// The score every search reports: the f32 dot product of unit vectors, clamped. Adding 0.0 makes
-/// -0.0 and 0.0 one score, so that ties are broken by clip id.
+/// The score that every search reports: the f32 dot product of unit vectors, clamped to -1..=1. Adding 0.0
+/// turns -0.0 into 0.0, so that such ties are broken by clip id.
 #[must_use]
 pub fn score(query: &[f32], values: &[f32]) -> f32 {
     kernels().dot_f32(query, values).clamp(-1.0, 1.0) + 0.0
 }
 
-/// Compares with every row in f32: the oracle.
+/// Compares with every row in f32: the reference for all other searches.
 #[must_use]
 pub fn scan_f32(view: &View, query: &[f32], k: usize, scope: Scope<'_>) -> Vec<Neighbour> {
     let scan = |stretches: &[Stretch<'_>]| {
@@ -176,7 +176,7 @@ pub fn scan_f32(view: &View, query: &[f32], k: usize, scope: Scope<'_>) -> Vec<N
     top.into_sorted()
 }
 
-/// Scans all at once or, where they are many, shared among the cores.
+/// Scans all stretches in one call or, if there are many rows, in parallel parts.
 fn in_parts<T: Send>(stretches: &[Stretch<'_>], scan: impl Fn(&[Stretch<'_>]) -> T + Send + Sync) -> Vec<T> {
     let rows: usize = stretches.iter().map(Stretch::len).sum();
     if rows < PARALLEL_ROWS {
@@ -186,8 +186,8 @@ fn in_parts<T: Send>(stretches: &[Stretch<'_>], scan: impl Fn(&[Stretch<'_>]) ->
     stretches.par_chunks(a_part.max(1)).map(scan).collect()
 }
 
-/// Compares with every row's int8 codes, then with the f32 values of those rows that could belong
-/// to the k best by the proven error bound. Gives what [`scan_f32`] gives.
+/// Compares with the int8 codes of every row, then rescores in f32 only the rows that can be among the k best
+/// by the proven error bound. Returns the same as [`scan_f32`].
 #[must_use]
 pub fn scan_int8(view: &View, query: &[f32], k: usize, scope: Scope<'_>) -> Vec<Neighbour> {
     let mut found = in_parts(&scope.stretches(view), |part| scan_codes(view, query, k, scope, part));
@@ -210,8 +210,8 @@ pub fn scan_int8(view: &View, query: &[f32], k: usize, scope: Scope<'_>) -> Vec<
     top.into_sorted()
 }
 
-/// A floor under the k-th best score of these rows, and every row whose score could reach it, with
-/// the most its score could be.
+/// Returns a lower bound on the k-th best score of these rows, and every row whose score can reach it, with
+/// the upper bound of its score.
 fn scan_codes(
     view: &View,
     query: &[f32],
@@ -248,7 +248,7 @@ fn scan_codes(
     (sieve.floors.lowest, sieve.candidates)
 }
 
-/// Keeps the rows that could be among the k best.
+/// Collects the rows that can be among the k best.
 struct Sieve<'a> {
     scale: f32,
     constant: f32,
@@ -265,12 +265,12 @@ impl<'a> Sieve<'a> {
         Self { scale: query.scale, constant, factor, scope, floors: Floors::new(k), candidates }
     }
 
-    /// In every row's way, so only what most rows end with is in line.
+    /// Runs for every row, so only the comparison that rejects most rows is inlined.
     #[inline(always)]
     fn offer(&mut self, dot: i32, row: CodeScale, slot: Slot) {
         let about = dot as f32 * (row.scale * self.scale);
         let slack = self.constant + self.factor * row.error;
-        // Strictly: a removed row's ceiling is minus infinity, as the first floor is.
+        // Strictly greater: a removed row's ceiling is minus infinity, and so is the initial floor.
         if about + slack > self.floors.lowest {
             self.take(about, slack, slot);
         }
@@ -285,7 +285,7 @@ impl<'a> Sieve<'a> {
     }
 }
 
-/// The k highest lower bounds; the lowest of them is under the k-th best score.
+/// The k highest lower bounds. The lowest of them is a lower bound on the k-th best score.
 struct Floors {
     k: usize,
     lowest: f32,

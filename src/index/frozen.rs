@@ -1,4 +1,4 @@
-//! One search of an index: the scan or the graph, over everything as it was at one moment.
+//! One search of an index, by scan or graph, over a frozen state.
 
 use std::sync::Arc;
 
@@ -12,23 +12,23 @@ use super::rows::{Slot, View};
 use super::{Neighbour, SearchParams};
 use crate::types::Embedding;
 
-/// Breadth of the graph search that [`GRAPH_FROM`](super::GRAPH_FROM) was measured with.
+/// Breadth of the graph search at which [`GRAPH_FROM`](super::GRAPH_FROM) was measured.
 const BREADTH_AT_GRAPH_FROM: usize = 64;
 
-/// Breadths whose recall is measured once a graph is built, for `recall_target`, and on how many queries.
+/// Breadths at which recall is measured after a build, for `recall_target`, and the number of queries.
 const MEASURED_BREADTHS: [usize; 7] = [LEAST_BREADTH, 64, 96, 128, 192, 256, 512];
 const MEASURED_QUERIES: usize = 64;
 
-/// Breadth of a graph search for k neighbours when the caller does not say.
+/// Default breadth of a graph search for k neighbours.
 const fn default_breadth(k: usize) -> usize {
     if k < 32 { 64 } else { 2 * k }
 }
 
-/// What answers a search: everything as it was at one moment.
+/// The state of an index at one moment, on which a search runs without locks.
 pub(super) struct Frozen {
     pub view: View,
     pub graph: Option<Arc<Graph>>,
-    /// Slots the graph does not know, ascending.
+    /// Slots that the graph does not contain, ascending.
     pub fresh: Arc<Vec<Slot>>,
     pub graph_from: usize,
 }
@@ -46,7 +46,7 @@ impl Frozen {
         by_graph.unwrap_or_else(|| scan_int8(&self.view, query, k, scope))
     }
 
-    /// The graph's answer, where there is one, it is the cheaper way and it found enough.
+    /// The graph's answer; `None` if there is no graph, the scan is cheaper, or the graph found too few.
     fn by_graph(
         &self,
         query: &[f32],
@@ -68,15 +68,15 @@ impl Frozen {
         (found.len() >= k.min(self.view.live - skipped.len())).then_some(found)
     }
 
-    /// How many of the k true neighbours an unfiltered search finds, compared in f32; a clip that scores
-    /// as much as the last of them is as good. `None` without a vector.
+    /// Counts how many of the k true neighbours (by f32 scan) an unfiltered search finds. Any clip that
+    /// scores at least as high as the last true one counts. `None` if the index is empty.
     pub fn probe(&self, query: &[f32], k: usize, params: SearchParams) -> Option<Probed> {
         let k = k.min(self.view.live);
         if k == 0 {
             return None;
         }
         let Some(served) = self.by_graph(query, k, params, Scope::AllBut(&[])) else {
-            // The scan proves its answer.
+            // The scan is used, and its answer is proven.
             return Some(Probed { found: k, wanted: k });
         };
         let truth = scan_f32(&self.view, query, k, Scope::AllBut(&[]));
@@ -86,14 +86,14 @@ impl Frozen {
     }
 }
 
-/// The cost of a graph search grows with its breadth, a scan's with the rows: a broad search of
-/// the graph costs more than the scan, and the scan leaves nothing out.
+/// The cost of a graph search grows with its breadth, that of a scan with the rows. A graph search that is
+/// broader than this costs more than the scan, which misses nothing.
 const fn graph_pays(breadth: usize, live: usize, graph_from: usize) -> bool {
     breadth.saturating_mul(graph_from) <= live.saturating_mul(BREADTH_AT_GRAPH_FROM)
 }
 
-/// Recall@10 at several breadths, on stored vectors moved away from where they are stored, as
-/// queries of another modality are.
+/// Measures recall@10 at several breadths. The queries are stored vectors plus noise, since queries of
+/// another modality do not coincide with stored vectors either.
 pub(super) fn measure(view: &View, graph: &Graph) -> Vec<(usize, f32)> {
     let mut rng = StdRng::seed_from_u64(MEASURED_QUERIES as u64);
     let step = (view.live / MEASURED_QUERIES).max(1);
@@ -121,7 +121,7 @@ pub(super) fn measure(view: &View, graph: &Graph) -> Vec<(usize, f32)> {
     MEASURED_BREADTHS.iter().map(|breadth| (*breadth, recall(*breadth))).collect()
 }
 
-/// Graph, orphans and new rows together.
+/// Searches the graph, and scans the orphans and the rows that are newer than the graph.
 fn search_graph(
     view: &View,
     graph: &Graph,

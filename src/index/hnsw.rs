@@ -1,10 +1,9 @@
-//! A graph over the codes of one frozen view, for libraries too large to scan.
+//! An HNSW graph over the codes of one frozen view, for libraries too large to scan.
 //!
-//! `hnsw_rs` can neither delete nor promise that a point can be reached, and panics on hostile
-//! vectors. So: it only ever sees our own codes; equal codes are one node; a graph is never changed
-//! after it was built; and every node that a search for its own codes does not find is kept in
-//! `orphans`, which every search scans as well. That is the promise "every stored clip finds
-//! itself".
+//! `hnsw_rs` cannot delete, does not guarantee that every point can be reached, and panics on hostile
+//! vectors. So it only ever sees our own codes; equal codes share one node; a graph never changes after it is
+//! built; and every node that a search for its own codes does not find is put in `orphans`, which every
+//! search also scans. This keeps the promise that every stored clip finds itself.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,20 +17,20 @@ use super::kernels::{Kernels, flat, kernels};
 use super::quantize::quantize;
 use super::rows::{Slot, View};
 
-/// Links of a node per layer, twice as many in the lowest.
+/// Links per node and layer; twice as many in the lowest layer.
 const LINKS: usize = 16;
-/// Breadth of the search that links a new node.
+/// Breadth of the search that finds the links of a new node.
 const BUILD_BREADTH: usize = 200;
 const LAYERS: usize = 16;
-/// Breadth at which every node must find itself. No search is narrower, and a broader one visits
-/// whatever a narrower one does.
+/// Breadth at which every node must find itself. No search is narrower, and a broader search visits every
+/// node that a narrower one does.
 pub const LEAST_BREADTH: usize = 48;
-/// Share of nodes that may be orphans; beyond it the graph is no help.
+/// Largest share of orphans. With more, the graph does not pay.
 const MOST_ORPHANS: f64 = 0.2;
-/// Insert order and levels depend on nothing else, so the same rows give the same graph.
+/// The only source of randomness for insertion order and levels, so the same rows give the same graph.
 const SEED: u64 = 0x7472_6970;
 
-/// Bytes behind a node's codes: the inverse of their Euclidean norm, f64.
+/// Bytes after a node's codes: the inverse of their Euclidean norm, as f64.
 const TAIL: usize = 8;
 
 /// 1 - cosine of two nodes.
@@ -40,7 +39,7 @@ struct CodeDistance(&'static Kernels);
 impl Distance<i8> for CodeDistance {
     fn eval(&self, a: &[i8], b: &[i8]) -> f32 {
         let dot = self.0.dot_i8(a, b);
-        // In f64: near-duplicates differ by less than f32 can tell near 1.
+        // In f64: near-duplicates differ by less than f32 can resolve near 1.
         (1.0 - f64::from(dot) * inverse_norm(a) * inverse_norm(b)).max(0.0) as f32
     }
 }
@@ -61,30 +60,31 @@ fn write_node(codes: &[i8], node: &mut Vec<i8>) {
     node.extend(inverse.to_ne_bytes().map(u8::cast_signed));
 }
 
-/// Why there is no graph.
+/// Why a build gave no graph.
 #[derive(Debug, PartialEq, Eq)]
 pub enum NoGraph {
-    /// Told to stop.
+    /// The build was stopped.
     Stopped,
-    /// Too many points cannot be reached: this many of that many.
+    /// Too many nodes are unreachable: (unreachable, all).
     Useless(usize, usize),
 }
 
-/// See the module.
+/// A built graph; see the module.
 pub struct Graph {
     hnsw: Hnsw<'static, i8, CodeDistance>,
-    /// Slots of each node; more than one where codes are equal.
+    /// Slots of each node; several if their codes are equal.
     nodes: Vec<Vec<Slot>>,
-    /// Slots no search finds by itself, ascending.
+    /// Slots of nodes that a search does not find, ascending.
     orphans: Vec<Slot>,
     covered: usize,
     node_bytes: usize,
-    /// Recall by breadth, breadths ascending.
+    /// Recall by breadth, in ascending order of breadth.
     recalls: Vec<(usize, f32)>,
 }
 
 impl Graph {
-    /// Links all live rows of a view on this thread; minutes for 100,000. `stop` ends it early.
+    /// Builds a graph of all live rows of a view on this thread; takes minutes for 100,000 rows. Setting
+    /// `stop` ends it early.
     ///
     /// # Errors
     /// [`NoGraph`].
@@ -99,7 +99,8 @@ impl Graph {
             }
         }
         drop(by_codes);
-        // Neighbouring clips arrive together; linked in that order they close up among themselves.
+        // Neighbouring clips arrive together. Inserted in that order, they would link mostly among
+        // themselves.
         nodes.shuffle(&mut StdRng::seed_from_u64(SEED));
         let distance = CodeDistance(kernels());
         let mut hnsw = Hnsw::new(LINKS, nodes.len().max(1), LAYERS, BUILD_BREADTH, distance);
@@ -148,8 +149,8 @@ impl Graph {
         Ok(())
     }
 
-    /// Slots near a query; their rows may have changed since the graph was built. The orphans are
-    /// not among them: scan [`orphans`](Self::orphans) too.
+    /// Slots near a query. Their rows may have changed since the graph was built. Orphans are not included:
+    /// scan [`orphans`](Self::orphans) as well.
     #[must_use]
     pub fn candidates(&self, query: &[f32], breadth: usize) -> Vec<Slot> {
         let mut payload = Vec::new();
@@ -159,31 +160,32 @@ impl Graph {
         found.iter().flat_map(|neighbour| &self.nodes[neighbour.d_id]).copied().collect()
     }
 
-    /// Notes what was measured of it: recall by breadth, breadths ascending.
+    /// Stores measured recalls, in ascending order of breadth.
     pub fn note_recalls(&mut self, recalls: Vec<(usize, f32)>) {
         self.recalls = recalls;
     }
 
-    /// The least breadth that found this share of the true neighbours when it was measured.
+    /// The smallest breadth whose measured recall reaches `recall`; `None` if none does, or if `recall` is 1
+    /// or more.
     #[must_use]
     pub fn breadth_for(&self, recall: f32) -> Option<usize> {
         let enough = |(_, measured): &&(usize, f32)| *measured >= recall;
         if recall >= 1.0 { None } else { self.recalls.iter().find(enough).map(|(breadth, _)| *breadth) }
     }
 
-    /// Slots every search has to scan, ascending.
+    /// Slots that every search must scan, ascending.
     #[must_use]
     pub fn orphans(&self) -> &[Slot] {
         &self.orphans
     }
 
-    /// Rows the graph was built from.
+    /// Number of rows that the graph was built from.
     #[must_use]
     pub const fn covered(&self) -> usize {
         self.covered
     }
 
-    /// Bytes held, about: codes, links (a shared pointer and its target each), layer tables.
+    /// Approximate memory in bytes: codes, links (a shared pointer and its target each) and layer tables.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.nodes.len() * (self.node_bytes + 16 * 24 + 2 * LINKS * 40 + 96) + self.orphans.len() * 4

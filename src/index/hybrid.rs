@@ -1,5 +1,5 @@
-//! The index that answers searches: scans while the collection is small, a graph beside the scan
-//! when it is large, whichever suits the question.
+//! The index that answers searches. It scans while the collection is small, and adds a graph when it is
+//! large; each search uses the cheaper one.
 
 mod compact;
 
@@ -15,14 +15,14 @@ use super::rows::{Rows, Slot, View};
 use super::{ClipFilter, IndexError, Neighbour, SearchParams, VectorIndex};
 use crate::types::{ClipId, Embedding};
 
-/// Vectors from which on a graph costs less CPU than the scan: measured, see docs/measurements/index.md for
-/// the numbers and how to repeat them.
+/// Number of vectors from which a graph search costs less CPU than the scan. Measured:
+/// docs/measurements/index.md has the numbers and how to repeat them.
 pub const GRAPH_FROM: usize = 25_000;
 
-/// One (track, space) of a library.
+/// The index of one (track, space) pair of a library.
 ///
-/// New vectors are scanned until the next graph takes them in, removed ones are skipped, and
-/// every answer is scored in f32. Graphs are built in the background, one at a time in a process.
+/// New vectors are scanned until the next graph contains them, removed ones are skipped, and every answer is
+/// scored in f32. Graphs are built in the background, one at a time per process.
 pub struct HybridIndex {
     shared: Arc<Shared>,
 }
@@ -39,13 +39,13 @@ struct Shared {
 struct State {
     rows: Rows,
     graph: Option<Arc<Graph>>,
-    /// Slots written since the graph's view was taken, ascending. The graph does not know them.
+    /// Slots written since the graph's view was taken, ascending. The graph does not contain them.
     fresh: Arc<Vec<Slot>>,
-    /// Rows of the graph's view removed or replaced since.
+    /// Rows of the graph's view that were removed or replaced since.
     stale: usize,
-    /// Slots written and rows gone since the view of the graph in the making was taken.
+    /// Slots written and rows removed since the view of the graph under construction was taken.
     since_build: Option<(Vec<Slot>, usize)>,
-    /// Size at which a graph proved useless; not tried again until the size has doubled.
+    /// Size at which the graph proved useless. The next attempt waits until the size has doubled.
     useless_at: usize,
 }
 
@@ -56,7 +56,7 @@ impl HybridIndex {
         Self::with_rows(Rows::new(dim), GRAPH_FROM)
     }
 
-    /// An index of these rows that builds graphs from `graph_from` vectors on; `usize::MAX`: never.
+    /// An index of these rows that builds graphs from `graph_from` vectors on; `usize::MAX` disables graphs.
     #[must_use]
     pub fn with_rows(rows: Rows, graph_from: usize) -> Self {
         let state =
@@ -76,13 +76,13 @@ impl HybridIndex {
         index
     }
 
-    /// Values of a vector.
+    /// Number of values of a vector.
     #[must_use]
     pub fn dim(&self) -> usize {
         self.shared.dim
     }
 
-    /// What answers an unfiltered search now: `exact-int8` or `hnsw`.
+    /// The engine that answers unfiltered searches now: `exact-int8` or `hnsw`.
     #[must_use]
     pub fn engine(&self) -> &'static str {
         if self.has_graph() { "hnsw" } else { "exact-int8" }
@@ -94,13 +94,13 @@ impl HybridIndex {
         self.shared.read(|state| state.graph.is_some())
     }
 
-    /// The vectors as they are now, frozen.
+    /// A frozen view of the current vectors.
     #[must_use]
     pub fn view(&self) -> View {
         self.shared.read(|state| state.rows.view().clone())
     }
 
-    /// Number of clips and the sum of their ids, and the vectors these are of.
+    /// Number of clips and sum of their ids, with the view that both describe.
     #[must_use]
     pub fn census(&self) -> ((u64, i64), View) {
         self.shared.read(|state| (state.rows.census(), state.rows.view().clone()))
@@ -114,7 +114,7 @@ impl HybridIndex {
                 building = self.shared.built.wait(building).unwrap_or_else(PoisonError::into_inner);
             }
             drop(building);
-            // A graph may be out of date when it is done; the next one begins a moment later.
+            // A new graph can already be out of date; the next build then starts a moment later.
             if !self.shared.read(|state| state.graph_is_due(self.shared.graph_from)) {
                 return;
             }
@@ -122,14 +122,14 @@ impl HybridIndex {
         }
     }
 
-    /// Slots that are scanned instead of searched in the graph: (unreachable in it, newer than it).
+    /// Numbers of slots that are scanned beside the graph: (orphans, newer than the graph).
     #[must_use]
     pub fn scanned_beside_graph(&self) -> (usize, usize) {
         self.shared
             .read(|state| (state.graph.as_ref().map_or(0, |graph| graph.orphans().len()), state.fresh.len()))
     }
 
-    /// Scores of these clips, in f32; clips that are not here are left out.
+    /// Scores of these clips in f32. Clips that are not in the index are left out.
     ///
     /// # Errors
     /// [`IndexError::BadLength`].
@@ -143,7 +143,7 @@ impl HybridIndex {
         Ok(slots.into_iter().filter_map(scored).collect())
     }
 
-    /// The vectors of these clips, in no promised order; clips that are not here are left out.
+    /// The vectors of these clips, in no particular order. Clips that are not in the index are left out.
     #[must_use]
     pub fn vectors(&self, clips: &[ClipId]) -> Vec<(ClipId, Embedding)> {
         let (view, slots) = self.shared.read(|state| (state.rows.view().clone(), state.rows.slots_of(clips)));
@@ -154,7 +154,7 @@ impl HybridIndex {
         slots.into_iter().filter_map(stored).collect()
     }
 
-    /// Up to `count` clips with their vectors, spread over the whole collection.
+    /// Up to `count` clips with their vectors, spread evenly over the collection.
     #[must_use]
     pub fn sample(&self, count: usize) -> Vec<(ClipId, Embedding)> {
         let view = self.view();
@@ -165,8 +165,8 @@ impl HybridIndex {
         view.live_slots().step_by(step).filter_map(stored).collect()
     }
 
-    /// How many of the k true neighbours an unfiltered search finds now, compared in f32 over the same
-    /// rows; a clip that scores as much as the last of them is as good. `None` without a vector.
+    /// Counts how many of the k true neighbours (by f32 scan of the same rows) an unfiltered search finds
+    /// now. Any clip that scores at least as high as the last true one counts. `None` if the index is empty.
     ///
     /// # Errors
     /// [`IndexError::BadLength`].
@@ -231,7 +231,7 @@ impl VectorIndex for HybridIndex {
         filter: Option<&ClipFilter>,
     ) -> Result<Vec<Neighbour>, IndexError> {
         self.check(query)?;
-        // Everything below works on frozen rows, without a lock.
+        // Everything after this works on frozen rows, without a lock.
         let (frozen, listed) = self.shared.read(|state| {
             let listed = filter.map(|filter| match filter {
                 ClipFilter::Only(ids) | ClipFilter::Except(ids) => state.rows.slots_of(ids),
@@ -326,7 +326,7 @@ impl Shared {
                 state.fresh = Arc::default();
                 state.graph.take()
             });
-            // Outside the lock: taking a graph apart is slow.
+            // Drop outside the lock: freeing a graph is slow.
             drop(graph);
         }
         if !due {
@@ -356,13 +356,13 @@ impl Shared {
     }
 
     fn build(self: &Arc<Self>, view: &View) {
-        // One graph at a time, at low priority: the towers need the cores more.
+        // One build at a time, at low priority: the towers need the cores more.
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = rustix::process::nice(10) {
             tracing::debug!(%error, "could not lower the priority of the graph builder");
         }
-        // hnsw_rs asserts on its own invariants; the scan goes on without it.
+        // `hnsw_rs` asserts its own invariants. If one fails, searches keep using the scan.
         let built = std::panic::catch_unwind(|| {
             let mut graph = Graph::build(view, &self.stop)?;
             let recalls = measure(view, &graph);

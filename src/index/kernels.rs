@@ -1,9 +1,9 @@
-//! Dot products, chosen once for the processor at hand. Every kernel gives what the scalar one
-//! gives: exactly for int8, within rounding for f32.
+//! Dot products, with the implementation chosen once for the processor. Every kernel matches the scalar one:
+//! exactly for int8, within rounding for f32.
 
 use std::sync::OnceLock;
 
-/// Codes come in lines of this many bytes, padded with zeros: one AVX-512 register.
+/// Codes are stored in lines of this many bytes, padded with zeros. A line fills one AVX-512 register.
 pub const LINE: usize = 64;
 
 /// One line of int8 codes, aligned so that no load crosses a cache line.
@@ -11,7 +11,7 @@ pub const LINE: usize = 64;
 #[repr(C, align(64))]
 pub struct Line(pub [i8; LINE]);
 
-/// The codes of some lines as one slice.
+/// The codes of the lines as one slice.
 #[must_use]
 pub fn flat(lines: &[Line]) -> &[i8] {
     // SAFETY: `Line` is `repr(C)` around `[i8; 64]` without padding (size 64, align 64), so `n`
@@ -22,7 +22,7 @@ pub fn flat(lines: &[Line]) -> &[i8] {
     }
 }
 
-/// Query, rows, number of the first row, requested rows, their dot products.
+/// Arguments: query, rows, number of the first row, picked rows, output dot products.
 type DotPicked = fn(&[i8], &[i8], u32, &[u32], &mut [i32]);
 
 /// The kernels of one instruction set.
@@ -37,27 +37,27 @@ pub struct Kernels {
 }
 
 impl Kernels {
-    /// Dot product of two rows of codes in -127..=127; whole lines of the shorter one count.
+    /// Dot product of two rows of codes in -127..=127, over the whole lines of the shorter row.
     #[inline]
     #[must_use]
     pub fn dot_i8(&self, a: &[i8], b: &[i8]) -> i32 {
         (self.dot_i8)(a, b)
     }
 
-    /// `out[i]` = dot product of `query` and the i-th row of `rows`, all of `query`'s length.
+    /// Sets `out[i]` to the dot product of `query` and the i-th row of `rows`. Rows have `query`'s length.
     #[inline]
     pub fn dot_i8_rows(&self, query: &[i8], rows: &[i8], out: &mut [i32]) {
         (self.dot_i8_rows)(query, rows, out);
     }
 
-    /// `out[i]` = dot product of `query` and row `picked[i] - first` of `rows`, all of `query`'s length.
-    /// Rows that are not there give 0.
+    /// Sets `out[i]` to the dot product of `query` and row `picked[i] - first` of `rows`. Rows have `query`'s
+    /// length. Rows beyond the end give 0.
     #[inline]
     pub fn dot_i8_picked(&self, query: &[i8], rows: &[i8], first: u32, picked: &[u32], out: &mut [i32]) {
         (self.dot_i8_picked)(query, rows, first, picked, out);
     }
 
-    /// Dot product; the shorter one's length counts.
+    /// Dot product over the length of the shorter slice.
     #[inline]
     #[must_use]
     pub fn dot_f32(&self, a: &[f32], b: &[f32]) -> f32 {
@@ -65,14 +65,14 @@ impl Kernels {
     }
 }
 
-/// The fastest kernels this processor has.
+/// The fastest kernels that this processor supports.
 #[must_use]
 pub fn kernels() -> &'static Kernels {
     static BEST: OnceLock<Kernels> = OnceLock::new();
     BEST.get_or_init(|| available()[0])
 }
 
-/// All kernels this processor has, fastest first; the last is the scalar one.
+/// All kernels that this processor supports, fastest first. The last one is scalar.
 #[must_use]
 pub fn available() -> Vec<Kernels> {
     let mut found = Vec::new();
@@ -96,7 +96,7 @@ pub fn available() -> Vec<Kernels> {
     found
 }
 
-/// Works everywhere; the twin the others are tested against.
+/// Portable kernels, against which the others are tested.
 pub const SCALAR: Kernels = Kernels {
     name: "scalar",
     dot_i8: scalar_i8,
@@ -114,7 +114,7 @@ fn each_row(query: &[i8], rows: &[i8], out: &mut [i32], dot: impl Fn(&[i8], &[i8
     }
 }
 
-/// Rows to look ahead: what is here and there in memory no processor foresees.
+/// Rows to prefetch ahead: no processor predicts scattered reads.
 const AHEAD: usize = 8;
 
 #[inline(always)]
@@ -188,8 +188,8 @@ mod x86 {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     fn avx512_i8(a: &[i8], b: &[i8]) -> i32 {
-        // The instruction multiplies unsigned by signed: a + 128 is unsigned, and 128 * b is
-        // taken off again.
+        // The instruction multiplies unsigned by signed bytes. a + 128 is unsigned; 128 * b is subtracted at
+        // the end.
         let offset = _mm512_set1_epi8(-128);
         let (mut sum, mut excess) = (_mm512_setzero_si512(), _mm512_setzero_si512());
         for (a, b) in a.chunks_exact(LINE).zip(b.chunks_exact(LINE)) {
@@ -254,7 +254,7 @@ mod x86 {
             #[allow(unsafe_code)]
             let (a, b) =
                 unsafe { (_mm256_loadu_si256(a.as_ptr().cast()), _mm256_loadu_si256(b.as_ptr().cast())) };
-            // |a| * (b with a's sign): 2 * 127 * 127 fits the 16 bits that maddubs adds up in.
+            // |a| * (b with a's sign): 2 * 127 * 127 fits in the 16-bit sums of `maddubs`.
             let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(b, a));
             sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
         }

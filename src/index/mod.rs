@@ -21,27 +21,27 @@ use crate::types::{ClipId, Embedding, Space, Track};
 /// Why an index refused or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
-    /// The query has another length.
+    /// The query has the wrong number of values.
     #[error("expected a query vector of {want} values, got {got}")]
     BadLength {
-        /// Length found.
+        /// Number of values found.
         got: usize,
-        /// Length of the space.
+        /// Dimension of the space.
         want: usize,
     },
-    /// No index for this track and space.
+    /// There is no index for this track and space.
     #[error("nothing is indexed for {0:?} in space {1}")]
     NoSuchIndex(Track, Space),
-    /// The store behind failed.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A snapshot could not be written.
+    /// An index file could not be written or read.
     #[error("could not save or read the index: {0}")]
     Snapshot(String),
 }
 
 impl IndexError {
-    /// Stable code.
+    /// Stable error code.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -53,52 +53,52 @@ impl IndexError {
     }
 }
 
-/// Search options.
+/// Options of one search.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SearchParams {
-    /// Breadth of the graph search; None: chosen from k.
+    /// Breadth of the graph search; `None` chooses it from k.
     pub ef: Option<usize>,
-    /// Compare with every vector.
+    /// Compare with every vector in f32.
     pub exact: bool,
-    /// Share of the true neighbours that a graph search must have found when it was measured; the
-    /// breadth follows from it where `ef` is not given. At 1 the graph is left aside.
+    /// Recall that the graph must have reached when it was measured. Sets the breadth if `ef` is not given.
+    /// At 1 the graph is not used.
     pub recall_target: Option<f32>,
 }
 
-/// One neighbour.
+/// One result of an index search.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Neighbour {
-    /// Which clip.
+    /// Id of the clip.
     pub clip: ClipId,
-    /// Cosine, -1 to 1 (f32 rescored).
+    /// Cosine, -1 to 1, computed in f32.
     pub score: f32,
 }
 
-/// Restricts a search to some clips; quickest where the ids ascend.
+/// Restricts a search to some clips. Fastest if the ids ascend.
 #[derive(Debug, Clone)]
 pub enum ClipFilter {
-    /// Only these.
+    /// Only these clips.
     Only(Vec<ClipId>),
-    /// All but these.
+    /// All clips but these.
     Except(Vec<ClipId>),
 }
 
-/// One searchable set of unit vectors of one length.
+/// A searchable set of unit vectors of one length.
 pub trait VectorIndex: Send + Sync {
     /// Number of live vectors.
     fn len(&self) -> usize;
-    /// Whether there are none.
+    /// Whether there are no live vectors.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// Adds or replaces.
+    /// Adds a vector or replaces the clip's previous one.
     ///
     /// # Errors
     /// [`IndexError::BadLength`].
     fn upsert(&self, clip: ClipId, vector: &Embedding) -> Result<(), IndexError>;
-    /// Removes; whether it was there.
+    /// Removes a clip's vector. Returns whether there was one.
     fn remove(&self, clip: ClipId) -> bool;
-    /// The k nearest by cosine, best first; ties by clip id.
+    /// The k nearest neighbours by cosine, best first; ties by clip id.
     ///
     /// # Errors
     /// [`IndexError::BadLength`].
@@ -109,6 +109,6 @@ pub trait VectorIndex: Send + Sync {
         params: SearchParams,
         filter: Option<&ClipFilter>,
     ) -> Result<Vec<Neighbour>, IndexError>;
-    /// Bytes held.
+    /// Memory used, in bytes.
     fn memory_bytes(&self) -> usize;
 }

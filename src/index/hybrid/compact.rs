@@ -1,5 +1,5 @@
-//! Gives back the memory of removed rows. Their slots are used again by new rows, so this is only for
-//! collections that have shrunk.
+//! Frees the memory of removed rows. New rows reuse their slots, so this matters only for collections that
+//! have shrunk.
 
 use std::sync::{Arc, PoisonError};
 
@@ -7,19 +7,19 @@ use super::HybridIndex;
 use crate::index::rows::{CHUNK_ROWS, Rows, Slot, View};
 use crate::types::ClipId;
 
-/// Unused slots from which on it is worth the while by itself; there must be as many as used ones, too.
+/// Least number of unused slots for an automatic compaction. They must also be no fewer than the used ones.
 const UNUSED_FROM: usize = 4 * CHUNK_ROWS;
 
 impl HybridIndex {
-    /// As [`compact`](Self::compact), if there is much to free.
+    /// Runs [`compact`](Self::compact) if there is enough memory to free.
     pub fn compact_if_due(&self) -> bool {
         let view = self.view();
         let unused = view.slots() - view.live;
         unused >= UNUSED_FROM && unused >= view.live && self.compact()
     }
 
-    /// Compacts the rows and frees the rest; returns whether there was anything to free. Searches and writers go on
-    /// meanwhile. A graph knows rows by their slots, so it is rebuilt.
+    /// Compacts the rows and frees the unused memory. Returns false if there was nothing to free or a graph
+    /// is being built. Searches and writes continue meanwhile. The graph refers to slots, so it is rebuilt.
     pub fn compact(&self) -> bool {
         let view = self.view();
         if view.slots() == view.live || !self.begin() {
@@ -35,21 +35,21 @@ impl HybridIndex {
             state.stale = 0;
             (std::mem::replace(&mut state.rows, rows), state.graph.take())
         });
-        // Outside the lock: taking a graph apart is slow.
+        // Drop outside the lock: freeing a graph is slow.
         drop(old);
         self.shared.end_build();
         self.shared.rebuild_if_due();
         true
     }
 
-    /// Keeps graphs from being built until it is dropped; false if one is being built.
+    /// Blocks graph builds until `end_build` is called. Returns false if one is running.
     fn begin(&self) -> bool {
         let mut building = self.shared.building.lock().unwrap_or_else(PoisonError::into_inner);
         !std::mem::replace(&mut *building, true)
     }
 }
 
-/// Brings rows made of one view to another one. Chunks that nobody wrote to are shared by both views.
+/// Applies the changes between two views to rows built from the first one. Both views share unchanged chunks.
 fn catch_up(rows: &mut Rows, from: &View, to: &View) {
     let (mut gone, mut written): (Vec<ClipId>, Vec<(ClipId, Slot)>) = Default::default();
     for n in 0..from.chunks.len().max(to.chunks.len()) {
@@ -67,7 +67,7 @@ fn catch_up(rows: &mut Rows, from: &View, to: &View) {
             written.extend(is.map(|clip| (clip, slot)));
         }
     }
-    // All first: a clip may be gone from one slot and come back in another.
+    // Remove all first: a clip can move from one slot to another.
     for clip in gone {
         rows.remove(clip);
     }
@@ -100,7 +100,7 @@ mod tests {
         let mut compacted = Rows::new(8);
         before.live_slots().for_each(|(_, id)| put(&mut compacted, id.0));
         assert_eq!(compacted.view().slots(), 3000);
-        // Removed, replaced, new, and gone from one slot to another.
+        // Removed, replaced, new, and moved to another slot.
         assert!((2000..2100).all(|id| rows.remove(ClipId(id)).is_some()));
         rows.insert(ClipId(4000), vector(-1).as_slice());
         (7000..9500).for_each(|id| put(&mut rows, id));
