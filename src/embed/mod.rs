@@ -1,4 +1,4 @@
-//! Assets and queries to embeddings: the only place that knows both media and towers.
+//! Turns assets and queries into embeddings. The only module that knows both media and towers.
 
 mod stream;
 
@@ -25,26 +25,26 @@ pub enum EmbedError {
     /// A tower failed.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// A tower gave a vector that cannot be used.
+    /// A tower returned an invalid vector.
     #[error("the model's {modality} encoder returned an invalid vector: {source}")]
     BadVector {
-        /// Which tower.
+        /// Modality of the tower.
         modality: Modality,
-        /// Why.
+        /// What is wrong with the vector.
         source: TypeError,
     },
-    /// The bundle has no tower for this.
+    /// The bundle has no tower for this modality.
     #[error("this model cannot embed {0}")]
     NoTower(Modality),
-    /// The file is of another kind than the query says.
+    /// The file is of another kind than the query's modality.
     #[error("this file is {}, not {}; set the query's modality to match", kind_name(*.got), modality_name(*.wanted))]
     WrongKind {
-        /// What the query says.
+        /// Modality of the query.
         wanted: Modality,
-        /// What the file is.
+        /// Kind of the file.
         got: AssetKind,
     },
-    /// The file has nothing a tower could take.
+    /// The file has no track that the tower accepts.
     #[error("{0}")]
     NoTrack(String),
 }
@@ -67,7 +67,7 @@ const fn modality_name(modality: Modality) -> &'static str {
 }
 
 impl EmbedError {
-    /// Stable code.
+    /// Stable error code.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -81,44 +81,44 @@ impl EmbedError {
     }
 }
 
-/// One clip's embeddings; at least one of the two is there.
+/// Embeddings of one clip; at least one track has some.
 #[derive(Debug, Clone)]
 pub struct ClipVectors {
-    /// Where in the asset, seconds.
+    /// Time span within the asset.
     pub span: TimeSpan,
-    /// Windows with these same vectors that it stands for, one after the other; 1 for most.
+    /// Number of consecutive windows with these same vectors that the clip stands for; 1 for most clips.
     pub windows: u64,
-    /// Of the picture.
+    /// Embeddings of the picture.
     pub video: Option<Vectors>,
-    /// Of the sound.
+    /// Embeddings of the sound.
     pub audio: Option<Vectors>,
 }
 
-/// Embeds queries and assets with one bundle.
+/// Embeds queries and assets with the towers of one bundle.
 #[derive(Clone)]
 pub struct Embedder {
-    /// The towers.
+    /// Towers of the bundle.
     pub towers: Towers,
-    /// The decoder.
+    /// Decoder for media files.
     pub decoder: Decoder,
-    /// Seconds from one clip's start to the next one's; None: one window.
+    /// Seconds between the starts of successive clips; `None` means the length of one window.
     pub stride_secs: Option<f64>,
 }
 
 impl Embedder {
-    /// The bundle behind.
+    /// The bundle of the towers.
     #[must_use]
     pub fn bundle(&self) -> &Arc<Bundle> {
         self.towers.bundle()
     }
 
-    /// The same embedder, but what its towers do for this handle is added to `timings` as well.
+    /// The same embedder, which also adds its towers' work to `timings`.
     #[must_use]
     pub fn timed(&self, timings: Arc<Timings>) -> Self {
         Self { towers: self.towers.timed(timings), ..self.clone() }
     }
 
-    /// A text query.
+    /// Embeds a text query.
     ///
     /// # Errors
     /// [`EmbedError`].
@@ -127,12 +127,12 @@ impl Embedder {
         unit_vectors(self.bundle(), Modality::Text, raw)
     }
 
-    /// A query made of a file: `modality` says what of it counts (a video's sound is `Audio`).
-    /// A file longer than one window gives the mean of its clips' unit vectors.
+    /// Embeds a file as a query. `modality` selects what is embedded (a video's sound is `Audio`). A file
+    /// longer than one window gives the mean of its clips' unit vectors.
     ///
     /// # Errors
-    /// [`EmbedError`]; `wrong_media_kind` where a picture is given for a video or the reverse,
-    /// `no_usable_track` where the file has no such track.
+    /// [`EmbedError`]; `wrong_media_kind` if a picture is given for a video or the reverse, `no_usable_track`
+    /// if the file has no such track.
     pub async fn query_media(
         &self,
         path: &Path,
@@ -142,7 +142,7 @@ impl Embedder {
         self.query_tracks(path, modality, span, TrackChoice::default()).await
     }
 
-    /// The same of chosen tracks.
+    /// Like [`Embedder::query_media`], for chosen file tracks.
     ///
     /// # Errors
     /// As [`Embedder::query_media`]; `unknown_track`.
@@ -162,8 +162,8 @@ impl Embedder {
         mean.finish(self.bundle(), modality)
     }
 
-    /// Opens the one track of a file that a query or `/v1/embeddings` asks for: of a video its
-    /// picture (`Video`) or its sound (`Audio`), a sound, a picture. Other tracks are not embedded.
+    /// Opens the one track of a file that a query or `/v1/embeddings` needs: the picture (`Video`) or sound
+    /// (`Audio`) of a video, a sound, or a picture. Other tracks are not embedded.
     ///
     /// # Errors
     /// As [`Embedder::query_media`].
@@ -181,7 +181,7 @@ impl Embedder {
         self.read(path, span, tracks, priority, lane_of(priority), Some(modality)).await
     }
 
-    /// Opens an asset (video, sound or picture; what it is is sniffed from its bytes).
+    /// Opens an asset for embedding: a video, sound or picture, detected from its bytes.
     ///
     /// # Errors
     /// [`EmbedError`].
@@ -194,7 +194,7 @@ impl Embedder {
         self.open_tracks(path, span, TrackChoice::default(), priority).await
     }
 
-    /// The same of chosen tracks.
+    /// Like [`Embedder::open`], for chosen file tracks.
     ///
     /// # Errors
     /// As [`Embedder::open`]; `unknown_track`.
@@ -209,8 +209,8 @@ impl Embedder {
         self.read(path, span, tracks, priority, lane_of(priority), None).await
     }
 
-    /// Opens an asset that has been accepted: as [`Embedder::open`], but whatever its priority it waits for
-    /// a decoder as long as it must.
+    /// Opens an asset that has been accepted for ingest. Like [`Embedder::open`], but it waits in the bulk
+    /// queue of the decoder for as long as necessary, whatever its priority.
     ///
     /// # Errors
     /// As [`Embedder::open`].
@@ -254,7 +254,7 @@ const fn lane_of(priority: Priority) -> Lane {
     }
 }
 
-/// A tower's raw output to unit vectors.
+/// Normalises a tower's raw output to unit vectors.
 fn unit_vectors(bundle: &Bundle, modality: Modality, raw: SpaceVectors) -> Result<Vectors, EmbedError> {
     raw.into_iter()
         .map(|(space, values)| {
@@ -266,7 +266,7 @@ fn unit_vectors(bundle: &Bundle, modality: Modality, raw: SpaceVectors) -> Resul
         .collect()
 }
 
-/// The mean of several clips' unit vectors, per space.
+/// Mean of the unit vectors of several clips, per space.
 #[derive(Default)]
 struct Mean {
     clips: usize,
@@ -276,7 +276,7 @@ struct Mean {
 }
 
 impl Mean {
-    /// A clip counts once for each of its windows.
+    /// Adds a clip, weighted by its number of windows.
     fn add(&mut self, vectors: &Vectors, windows: u64) {
         self.clips += 1;
         self.windows += windows;
@@ -293,7 +293,7 @@ impl Mean {
 
     fn finish(self, bundle: &Bundle, modality: Modality) -> Result<Vectors, EmbedError> {
         match (self.clips, self.first) {
-            // One clip's vector as it is: a query clip finds its stored self with cosine 1.
+            // Return a single clip's vector unchanged: a query clip then finds its stored self with cosine 1.
             (1, Some(vectors)) => Ok(vectors),
             (0, _) | (_, None) => Err(no_track(modality)),
             _ => {

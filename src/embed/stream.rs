@@ -1,4 +1,4 @@
-//! An asset's clips as embeddings: decoding runs ahead of the towers, the towers ahead of the caller.
+//! Embeds an asset's clips as a stream: decoding runs ahead of the towers, the towers ahead of the caller.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,20 +10,20 @@ use crate::model::{Pending, Priority, Timings, Towers};
 use crate::preprocess::{AssetSummary, ClipReader, ClipTensors};
 use crate::types::{AssetKind, Modality, TimeSpan};
 
-/// Streams an asset's clips as embeddings, in order; decoding, towers and the caller overlap. Dropping
-/// it ends the decoder and takes its work out of the towers' queue.
+/// Streams an asset's clips as embeddings, in order. Decoding, towers and the caller work in parallel.
+/// Dropping the stream ends the decoder and removes its work from the towers' queue.
 pub struct AssetStream {
     clips: mpsc::Receiver<Result<InFlight, EmbedError>>,
     reader: JoinHandle<()>,
     summary: Arc<Mutex<Option<AssetSummary>>>,
     timings: Arc<Timings>,
     towers: Towers,
-    /// Of the latest clip that had one.
+    /// Vectors of the latest clip that had each track.
     video: Option<Vectors>,
     audio: Option<Vectors>,
 }
 
-/// A clip whose tensors are in the towers' queue or beyond it.
+/// A clip whose tensors are queued for the towers or already processed.
 struct InFlight {
     span: TimeSpan,
     windows: u64,
@@ -34,14 +34,13 @@ struct InFlight {
 /// One track of a clip.
 enum Track {
     Absent,
-    /// Its tensors are those of the latest clip that had this track: so are its vectors.
+    /// The tensors equal those of the latest clip with this track, so the vectors do, too.
     AsBefore,
     Asked(Modality, Pending),
 }
 
 impl AssetStream {
-    /// Starts reading. With `only`, work on other tracks is left out, and a file of another kind is
-    /// refused.
+    /// Starts reading. With `only`, other tracks are skipped and files of another kind are refused.
     pub(super) fn start(
         towers: Towers,
         reader: ClipReader,
@@ -50,8 +49,8 @@ impl AssetStream {
     ) -> Self {
         let timings = Arc::new(Timings::default());
         let towers = towers.timed(Arc::clone(&timings));
-        // Enough clips to keep every worker busy while the next one is decoded, and no more: a clip's
-        // tensors are megabytes.
+        // Enough clips to keep every worker busy while the next one is decoded, and no more, since a clip's
+        // tensors take megabytes.
         let (sender, clips) = mpsc::channel(towers.clips_in_flight());
         let summary = Arc::new(Mutex::new(Some(reader.summary())));
         let feeder = Feeder {
@@ -70,7 +69,7 @@ impl AssetStream {
     /// The next clip, or `None` at the end.
     ///
     /// # Errors
-    /// [`EmbedError`]; `no_usable_track` where no clip of the asset had anything for a tower.
+    /// [`EmbedError`]; `no_usable_track` if no clip of the asset had input for a tower.
     pub async fn next(&mut self) -> Result<Option<ClipVectors>, EmbedError> {
         let Some(clip) = self.clips.recv().await else { return Ok(None) };
         let InFlight { span, windows, video, audio } = clip?;
@@ -79,7 +78,7 @@ impl AssetStream {
         Ok(Some(ClipVectors { span, windows, video, audio }))
     }
 
-    /// What is known of the asset; complete after the end.
+    /// Properties of the asset so far; complete after the end.
     #[must_use]
     pub fn summary(&self) -> Option<AssetSummary> {
         self.summary.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -120,7 +119,7 @@ struct Feeder {
     priority: Priority,
     only: Option<Modality>,
     summary: Arc<Mutex<Option<AssetSummary>>>,
-    /// What the towers were last asked about.
+    /// The last tensors submitted to the towers, for detecting repeats.
     frames: Option<Arc<[u8]>>,
     pcm: Option<Arc<[f32]>>,
 }

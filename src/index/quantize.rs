@@ -1,9 +1,9 @@
-//! f32 to int8 with a proven error: how far the codes are from the vector is kept beside them, so
-//! a scan over codes knows which rows could still belong to the answer.
+//! Quantises f32 vectors to int8 with a proven error bound. The distance between a vector and its codes is
+//! stored with the codes, so that a scan of the codes knows which rows can still belong to the answer.
 
 use super::kernels::{LINE, Line};
 
-/// What f32 rounding may add to any score or bound.
+/// Upper bound on the f32 rounding error of a score or a bound.
 pub const ROUNDING: f32 = 1e-5;
 
 /// A vector as int8 codes: `value[i] ≈ scale * code[i]`.
@@ -11,29 +11,30 @@ pub const ROUNDING: f32 = 1e-5;
 pub struct Codes {
     /// Codes in -127..=127, padded with zeros to whole lines.
     pub lines: Vec<Line>,
-    /// What a code of 1 is worth.
+    /// Value of a code of 1.
     pub scale: f32,
     /// Euclidean distance between the vector and `scale * codes`.
     pub error: f32,
 }
 
-/// Lines that hold `dim` codes.
+/// Number of lines for `dim` codes.
 #[must_use]
 pub const fn lines_for(dim: usize) -> usize {
     dim.div_ceil(LINE)
 }
 
-/// Adding and taking it off rounds a small f32 to an integer, ties to even: unlike
-/// `f32::round_ties_even` without a call per value where the processor's baseline has no rounding.
+/// Adding and then subtracting this number rounds a small f32 to an integer, ties to even. Unlike
+/// `f32::round_ties_even`, it needs no function call per value on processors without a rounding instruction
+/// in the baseline.
 const ROUNDER: f32 = 12_582_912.0;
 
-/// Values whose largest is looked for side by side.
+/// Number of maxima that are computed in parallel.
 const LANES: usize = 16;
 
-/// Quantises with one scale for the whole vector: its largest value becomes 127.
+/// Quantises with one scale for the whole vector: the largest magnitude becomes 127.
 #[must_use]
 pub fn quantize(values: &[f32]) -> Codes {
-    // Side by side: one sum alone waits for each of its additions.
+    // Independent maxima: with a single one, every step would wait for the previous one.
     let mut largest = [0.0_f32; LANES];
     for values in values.chunks(LANES) {
         largest.iter_mut().zip(values).for_each(|(max, value)| *max = max.max(value.abs()));
@@ -46,7 +47,7 @@ pub fn quantize(values: &[f32]) -> Codes {
     for (line, values) in lines.iter_mut().zip(values.chunks(LINE)) {
         for ((code, value), squares) in line.0.iter_mut().zip(values).zip(&mut squares) {
             let rounded = (value * inverse).clamp(-127.0, 127.0) + ROUNDER;
-            // Its lowest byte is the code: a conversion that minds what does not fit is done one by one.
+            // The lowest byte is the code. A checked conversion would not be vectorised.
             *code = rounded.to_bits() as i8;
             let off = value - (rounded - ROUNDER) * scale;
             *squares += off * off;
@@ -57,7 +58,7 @@ pub fn quantize(values: &[f32]) -> Codes {
 
 /// For unit vectors a and b with codes â and b̂: `|a·b - â·b̂| <= ea + (1 + ea) eb`, with
 /// `ea = |a - â|`, `eb = |b - b̂|`, because a·b - â·b̂ = (a - â)·b + â·(b - b̂).
-/// Returns (constant, factor of eb) for a query, rounding included.
+/// Returns (constant, factor of eb) for a query; both include the rounding error.
 #[must_use]
 pub fn bound(query: &Codes) -> (f32, f32) {
     (query.error + ROUNDING, 1.0 + query.error + ROUNDING)

@@ -1,32 +1,32 @@
-//! How much of the truth an index finds: the last probes of it.
+//! Recall of an index over its last probes.
 
 use std::collections::VecDeque;
 
-/// Probes that the figure is of.
+/// Number of probes over which recall is computed.
 pub const WINDOW: usize = 256;
 
-/// One query answered as it is served and exactly.
+/// Result of one query answered both normally and exactly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probed {
-    /// True neighbours that were found.
+    /// Number of true neighbours found.
     pub found: usize,
-    /// True neighbours that there are: k, or all of a small collection.
+    /// Number of true neighbours: k, or the size of a smaller collection.
     pub wanted: usize,
 }
 
-/// How much of the truth an index finds.
+/// Recall of an index.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Recall {
-    /// Whether searches are answered by the scan, which leaves nothing out.
+    /// Whether the scan answers searches, which misses nothing.
     pub exact: bool,
-    /// Share of the true ten that the last probes found; 1 where the scan answers, `None` where a graph
-    /// does and none was probed.
+    /// Share of the ten true neighbours that the last probes found. 1 if the scan answers; `None` if a graph
+    /// answers and has not been probed.
     pub at_10: Option<f64>,
-    /// Probes that the share is of, at most [`WINDOW`].
+    /// Number of probes behind the share, at most [`WINDOW`].
     pub probes: usize,
 }
 
-/// The last probes.
+/// The last probes, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Window(VecDeque<Probed>);
 
@@ -38,7 +38,7 @@ impl Window {
         self.0.push_back(probed);
     }
 
-    /// The scan is exact, regardless of earlier probes.
+    /// Recall over these probes; `exact` overrides it, since the scan misses nothing.
     pub fn recall(&self, exact: bool) -> Recall {
         let (mut found, mut wanted) = (0, 0);
         for probed in &self.0 {

@@ -1,6 +1,6 @@
-//! The vectors of one index in memory: f32 and int8 side by side, in chunks that readers share and
-//! a writer copies only while a reader holds them. A search works on a frozen [`View`] and holds no
-//! lock; writers never wait for it.
+//! The vectors of one index in memory, as f32 and int8, in chunks that readers share. A writer copies a chunk
+//! only while a reader holds it. A search works on a frozen [`View`] without a lock, and writers never wait
+//! for it.
 
 use std::sync::Arc;
 
@@ -9,27 +9,27 @@ use super::quantize::{Codes, lines_for, quantize};
 use crate::catalog::IdMap;
 use crate::types::ClipId;
 
-/// Rows of a chunk: what a writer copies at most when it meets a reader (1.3 MB at 256 values).
+/// Rows per chunk: the most that a writer copies because of a reader (1.3 MB at 256 values).
 pub const CHUNK_ROWS: usize = 1024;
 
-/// Position of a row; the slot of a removed row is used again.
+/// Position of a row. Slots of removed rows are reused.
 pub type Slot = u32;
 
-/// What the codes of a row are worth. Side by side: of rows here and there each costs a line of cache.
+/// Scale and error of a row's codes. Stored together, since each scattered row costs a cache line.
 #[derive(Debug, Clone, Copy)]
 pub struct CodeScale {
-    /// What a code of 1 is worth.
+    /// Value of a code of 1.
     pub scale: f32,
-    /// Quantisation error; minus infinity for removed rows, whose upper bound is then never enough.
+    /// Quantisation error; minus infinity for removed rows, whose upper bound then never suffices.
     pub error: f32,
 }
 
 /// Up to [`CHUNK_ROWS`] rows.
 #[derive(Debug, Default)]
 pub struct Chunk {
-    /// Clip of each row; `None` where it was removed.
+    /// Clip of each row; `None` if the row was removed.
     pub ids: Vec<Option<ClipId>>,
-    /// What the codes of each row are worth.
+    /// Scale and error of each row's codes.
     pub scales: Vec<CodeScale>,
     lines: Vec<Line>,
     values: Vec<f32>,
@@ -37,7 +37,7 @@ pub struct Chunk {
 
 impl Clone for Chunk {
     fn clone(&self) -> Self {
-        // Full capacity: the copy is the one that will be written to.
+        // Allocate full capacity: the copy is the one that grows.
         fn copy<T: Clone>(from: &[T], per_row: usize) -> Vec<T> {
             let mut to = Vec::with_capacity(per_row * CHUNK_ROWS);
             to.extend_from_slice(from);
@@ -54,7 +54,7 @@ impl Clone for Chunk {
 }
 
 impl Chunk {
-    /// int8 codes of rows `from..to`, `lines` lines each.
+    /// The int8 codes of rows `from..to`, `lines` lines each.
     #[must_use]
     pub fn codes(&self, from: usize, to: usize, lines: usize) -> &[i8] {
         flat(&self.lines[from * lines..to * lines])
@@ -82,65 +82,65 @@ impl Chunk {
     }
 }
 
-/// All rows as they were at one moment. Cheap to clone.
+/// All rows at one moment. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct View {
-    /// Values of a vector.
+    /// Number of values of a vector.
     pub dim: usize,
     /// The chunks; all but the last are full.
     pub chunks: Arc<Vec<Arc<Chunk>>>,
-    /// Rows that hold a vector.
+    /// Number of rows that contain a vector.
     pub live: usize,
 }
 
 impl View {
-    /// Slots in use, removed rows included.
+    /// Number of slots in use, including those of removed rows.
     #[must_use]
     pub fn slots(&self) -> usize {
         self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * CHUNK_ROWS + last.ids.len())
     }
 
-    /// Lines of one row's codes.
+    /// Lines per row of codes.
     #[must_use]
     pub const fn lines(&self) -> usize {
         lines_for(self.dim)
     }
 
-    /// Clip in a slot.
+    /// The clip in a slot; `None` if the slot is empty.
     #[must_use]
     pub fn id(&self, slot: Slot) -> Option<ClipId> {
         let (chunk, row) = place(slot);
         self.chunks.get(chunk).and_then(|c| c.ids.get(row).copied().flatten())
     }
 
-    /// Vector in a slot.
+    /// The f32 vector in a slot.
     #[must_use]
     pub fn values(&self, slot: Slot) -> &[f32] {
         let (chunk, row) = place(slot);
         &self.chunks[chunk].values[row * self.dim..(row + 1) * self.dim]
     }
 
-    /// Codes in a slot.
+    /// The int8 codes in a slot.
     #[must_use]
     pub fn codes(&self, slot: Slot) -> &[i8] {
         let (chunk, row) = place(slot);
         self.chunks[chunk].codes(row, row + 1, self.lines())
     }
 
-    /// Slots that hold a vector, ascending.
+    /// Slots that contain a vector, with their clips, in ascending order.
     pub fn live_slots(&self) -> impl Iterator<Item = (Slot, ClipId)> + '_ {
         let ids = self.chunks.iter().flat_map(|chunk| chunk.ids.iter());
         (0..).zip(ids).filter_map(|(slot, id)| id.map(|id| (slot, id)))
     }
 }
 
-/// Chunk and row of a slot.
+/// Splits a slot into chunk and row.
 #[must_use]
 pub const fn place(slot: Slot) -> (usize, usize) {
     (slot as usize / CHUNK_ROWS, slot as usize % CHUNK_ROWS)
 }
 
-/// The writer's side: the current view, and which clip is where.
+/// The writer's side: the current view and the slot of each clip.
 #[derive(Debug)]
 pub struct Rows {
     view: View,
@@ -149,7 +149,7 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// No rows of `dim` values.
+    /// An empty collection of vectors of `dim` values.
     #[must_use]
     pub fn new(dim: usize) -> Self {
         Self {
@@ -159,19 +159,19 @@ impl Rows {
         }
     }
 
-    /// The rows as they are now.
+    /// The current rows.
     #[must_use]
     pub const fn view(&self) -> &View {
         &self.view
     }
 
-    /// Slot of a clip.
+    /// The slot of a clip, if it has one.
     #[must_use]
     pub fn slot(&self, id: ClipId) -> Option<Slot> {
         self.slots.get(id)
     }
 
-    /// Slots of those clips that are here, ascending, each once.
+    /// Slots of the clips that have one, ascending, without duplicates.
     #[must_use]
     pub fn slots_of(&self, ids: &[ClipId]) -> Vec<Slot> {
         let mut slots = self.slots.values_of(ids);
@@ -186,7 +186,7 @@ impl Rows {
         (self.slots.len() as u64, self.slots.sum_of_ids())
     }
 
-    /// Adds or replaces a vector of the right length; its slot.
+    /// Adds or replaces a vector of the right length. Returns its slot.
     pub fn put(&mut self, id: ClipId, values: &[f32], codes: &Codes) -> Slot {
         let (slot, new) = match self.slots.get(id) {
             Some(slot) => (slot, false),
@@ -205,12 +205,12 @@ impl Rows {
         slot
     }
 
-    /// As [`put`](Self::put), codes included.
+    /// Like [`put`](Self::put), but computes the codes.
     pub fn insert(&mut self, id: ClipId, values: &[f32]) -> Slot {
         self.put(id, values, &quantize(values))
     }
 
-    /// Removes a clip; the slot it had.
+    /// Removes a clip and returns its former slot.
     pub fn remove(&mut self, id: ClipId) -> Option<Slot> {
         let slot = self.slots.remove(id)?;
         let (chunk, row) = place(slot);
@@ -220,7 +220,7 @@ impl Rows {
         Some(slot)
     }
 
-    /// Bytes held.
+    /// Memory used, in bytes.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         let row = self.view.dim * 4 + self.view.lines() * 64 + 24;
@@ -249,7 +249,7 @@ mod tests {
         assert_eq!((rows.view().slots(), rows.view().live), (2000, 2000));
         assert_eq!((before.id(slot), before.values(8)), (Some(ClipId(7)), &[8.0, 1.0][..]));
         assert_eq!((rows.view().id(slot), rows.view().values(8)), (Some(ClipId(5000)), &[-2.0, 0.0][..]));
-        // The chunk nobody wrote to is still shared.
+        // The chunk without writes is still shared.
         assert!(Arc::ptr_eq(&before.chunks[1], &rows.view().chunks[1]));
         assert_eq!(rows.census(), (2000, (0..2000).sum::<i64>() - 7 + 5000));
     }

@@ -1,4 +1,4 @@
-//! All indexes of a library.
+//! All indexes of a library, with their saving and loading.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,11 +12,11 @@ use super::{ClipFilter, IndexError, Neighbour, SearchParams, VectorIndex};
 use crate::store::Store;
 use crate::types::{ClipId, Embedding, ModelId, Space, Track};
 
-/// Vectors read from the store at a time.
+/// Number of vectors read from the store at a time.
 const SCAN_PAGE: u32 = 2048;
-/// Neighbours of a probe.
+/// Neighbours that a probe asks for.
 const PROBE_K: usize = 10;
-/// How often [`IndexSet::snapshot`] looks again while the library is being changed.
+/// How often [`IndexSet::snapshot`] retries while the library is changing.
 const SNAPSHOT_TRIES: u32 = 20;
 const SNAPSHOT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -32,7 +32,7 @@ struct Member {
     track: Track,
     space: Space,
     index: HybridIndex,
-    /// Clips whose vector in the store is damaged.
+    /// Clips whose stored vector is damaged.
     damaged: Mutex<Vec<ClipId>>,
     probes: Mutex<Window>,
 }
@@ -43,7 +43,8 @@ impl Member {
     }
 }
 
-/// A space's name comes from a manifest: only its letters and digits are used as they are.
+/// A space's name comes from a manifest, so only lower-case letters and digits go into the file name
+/// unencoded.
 fn snapshot_path(dir: &Path, track: Track, space: &Space) -> PathBuf {
     let plain = space.as_str().chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     let name = if plain { space.as_str().to_owned() } else { format!("x{}", hex::encode(space.as_str())) };
@@ -51,8 +52,8 @@ fn snapshot_path(dir: &Path, track: Track, space: &Space) -> PathBuf {
 }
 
 impl IndexSet {
-    /// Loads verified snapshots from `dir` where they match the model and the store's sequence,
-    /// rebuilds from the store otherwise. `members` are (track, space, values of a vector).
+    /// Loads index files from `dir` if they are intact and match the model and the store's sequence, and
+    /// rebuilds the other indexes from the store. `members` are (track, space, number of values).
     ///
     /// # Errors
     /// [`IndexError`].
@@ -65,7 +66,7 @@ impl IndexSet {
         Self::open_with_graphs_from(GRAPH_FROM, dir, model, members, store).await
     }
 
-    /// As [`open`](Self::open), with graphs from this many vectors on.
+    /// Like [`open`](Self::open), with graphs from this many vectors on.
     ///
     /// # Errors
     /// [`IndexError`].
@@ -77,7 +78,7 @@ impl IndexSet {
         store: &dyn Store,
     ) -> Result<Self, IndexError> {
         if let Err(error) = std::fs::create_dir_all(dir) {
-            // Only a cache lies there, and whoever writes it tries again.
+            // The folder only holds a cache, and saving creates it again.
             tracing::warn!(%error, "could not create the folder for saved indexes");
         }
         let sequence = store.sequence().await?;
@@ -106,7 +107,7 @@ impl IndexSet {
             .ok_or_else(|| IndexError::NoSuchIndex(track, space.clone()))
     }
 
-    /// Adds a clip's vectors to their indexes.
+    /// Adds or replaces a clip's vectors in their indexes.
     ///
     /// # Errors
     /// [`IndexError`].
@@ -116,7 +117,7 @@ impl IndexSet {
             .try_for_each(|(track, space, vector)| self.member(*track, space)?.index.upsert(clip, vector))
     }
 
-    /// Removes clips everywhere.
+    /// Removes clips from all indexes.
     pub fn remove(&self, clips: &[ClipId]) {
         for member in &self.members {
             for clip in clips {
@@ -126,14 +127,14 @@ impl IndexSet {
         }
     }
 
-    /// A clip's vectors were replaced.
+    /// Notes that the vectors of a clip were repaired.
     pub fn mended(&self, clip: ClipId) {
         for member in &self.members {
             lock(&member.damaged).retain(|damaged| *damaged != clip);
         }
     }
 
-    /// Searches one index. CPU-bound: call from a blocking thread for large collections.
+    /// Searches one index. CPU-bound: call it from a blocking thread for large collections.
     ///
     /// # Errors
     /// [`IndexError`].
@@ -149,8 +150,8 @@ impl IndexSet {
         self.member(track, space)?.index.search(query, k, params, filter)
     }
 
-    /// Answers an unfiltered query as it is served and exactly, and notes how much of the true ten was
-    /// found. CPU-bound, and as dear as comparing with everything.
+    /// Answers an unfiltered query both normally and exactly, and records how many of the true ten were
+    /// found. CPU-bound, and as expensive as a full scan.
     ///
     /// # Errors
     /// [`IndexError`].
@@ -169,14 +170,14 @@ impl IndexSet {
         Ok(probed)
     }
 
-    /// How much of the true ten the last probes of an index found; `None` where there is no such index.
+    /// Recall@10 over the last probes of an index; `None` if there is no such index.
     #[must_use]
     pub fn recall(&self, track: Track, space: &Space) -> Option<Recall> {
         let member = self.member(track, space).ok()?;
         Some(lock(&member.probes).recall(!member.index.has_graph()))
     }
 
-    /// Whether a graph answers there, so that there is something to probe.
+    /// Whether a graph answers searches of this index, so that probing makes sense.
     #[must_use]
     pub fn has_graph(&self, track: Track, space: &Space) -> bool {
         self.member(track, space).is_ok_and(|member| member.index.has_graph())
@@ -187,7 +188,7 @@ impl IndexSet {
         self.members.iter().for_each(|member| member.index.wait_for_graph());
     }
 
-    /// Scores of these clips, in f32; clips without such a vector are left out.
+    /// Scores of these clips in f32. Clips without a vector in this index are left out.
     ///
     /// # Errors
     /// [`IndexError`].
@@ -201,31 +202,31 @@ impl IndexSet {
         self.member(track, space)?.index.scores(query, clips)
     }
 
-    /// The vectors of these clips, in no promised order; none where there is no such index.
+    /// The vectors of these clips, in no particular order. Empty if there is no such index.
     #[must_use]
     pub fn vectors(&self, track: Track, space: &Space, clips: &[ClipId]) -> Vec<(ClipId, Embedding)> {
         self.member(track, space).map_or_else(|_| Vec::new(), |member| member.index.vectors(clips))
     }
 
-    /// Up to `count` clips with their vectors, spread over the whole index; none where there is no such index.
+    /// Up to `count` clips with their vectors, spread evenly over the index. Empty if there is no such index.
     #[must_use]
     pub fn sample(&self, track: Track, space: &Space, count: usize) -> Vec<(ClipId, Embedding)> {
         self.member(track, space).map_or_else(|_| Vec::new(), |member| member.index.sample(count))
     }
 
-    /// Number of vectors of one track and space; 0 where there is no such index.
+    /// Number of vectors of one track and space; 0 if there is no such index.
     #[must_use]
     pub fn len(&self, track: Track, space: &Space) -> usize {
         self.member(track, space).map_or(0, |member| member.index.len())
     }
 
-    /// Whether no index holds a vector.
+    /// Whether all indexes are empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.members.iter().all(|member| member.index.is_empty())
     }
 
-    /// Clips with a vector whose stored bytes are damaged: to be indexed again.
+    /// Clips with a damaged vector in the store. They must be indexed again.
     #[must_use]
     pub fn damaged(&self) -> Vec<ClipId> {
         let mut all: Vec<ClipId> =
@@ -235,8 +236,8 @@ impl IndexSet {
         all
     }
 
-    /// Writes snapshots (temporary file, sync, rename), stamped with the store's sequence. Waits up
-    /// to a second for a moment in which the indexes hold exactly what the store does.
+    /// Writes index files (temporary file, sync, rename), stamped with the store's sequence. Waits up to a
+    /// second for a moment at which indexes and store have the same vectors.
     ///
     /// # Errors
     /// [`IndexError`].
@@ -259,8 +260,8 @@ impl IndexSet {
         ))
     }
 
-    /// The store's sequence and the views of all indexes, if these hold what the store holds: a
-    /// clip may be committed and not yet indexed, and such a snapshot would lose it.
+    /// The store's sequence and the views of all indexes, if they have the vectors that the store has. A clip
+    /// can be committed but not yet indexed, and an index file written then would lack it.
     async fn settled(&self, store: &dyn Store) -> Result<Option<(i64, Vec<View>)>, IndexError> {
         let sequence = store.sequence().await?;
         let mut views = Vec::with_capacity(self.members.len());
@@ -297,21 +298,21 @@ impl IndexSet {
         Ok(())
     }
 
-    /// Gives back the memory of removed vectors. Long for large collections: call from a blocking thread.
+    /// Frees the memory of removed vectors. Slow for large collections: call it from a blocking thread.
     pub fn compact(&self) {
         for member in &self.members {
             member.index.compact();
         }
     }
 
-    /// As [`compact`](Self::compact), if there is much to free.
+    /// Runs [`compact`](Self::compact) on each index with enough memory to free.
     pub fn compact_if_due(&self) {
         for member in &self.members {
             member.index.compact_if_due();
         }
     }
 
-    /// (track, space, vectors, engine name, bytes) of each.
+    /// (track, space, vectors, engine name, bytes) of each index.
     #[must_use]
     pub fn stats(&self) -> Vec<(Track, Space, usize, &'static str, usize)> {
         let one =
@@ -372,7 +373,7 @@ async fn rebuild(
     Ok((rows, damaged))
 }
 
-/// Indexes are shared between the library and its workers.
+/// Compile-time check: the library and its workers share the indexes between threads.
 const _: fn() = || {
     fn shared<T: Send + Sync>() {}
     shared::<Arc<IndexSet>>();

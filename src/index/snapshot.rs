@@ -1,4 +1,4 @@
-//! One index on disk: vectors and ids, verified as a whole before a byte of it is believed.
+//! The index file: vectors and ids of one index, used only after the whole file is verified.
 //!
 //! ```text
 //! "TRIPIDX1" | u32 header length | header (JSON) | count x i64 clip id | count x dim x f32 | u32 CRC-32 of all before
@@ -19,31 +19,31 @@ use crate::types::{ClipId, ModelId, Space, Track};
 
 const MAGIC: &[u8; 8] = b"TRIPIDX1";
 const CRC_BYTES: usize = 4;
-/// Longest vector, as manifests allow it.
+/// Longest vector that a manifest allows.
 const MAX_DIM: usize = 1 << 16;
 
-/// What a snapshot is of. It is loaded only where all of it is as expected.
+/// Describes the contents of an index file. The file is loaded only if all of this matches.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Header {
-    /// Whose vectors.
+    /// The model that made the vectors.
     pub model: ModelId,
-    /// Of which track.
+    /// Track of the vectors.
     pub track: Track,
-    /// Of which space.
+    /// Space of the vectors.
     pub space: Space,
-    /// Values of a vector.
+    /// Number of values of a vector.
     pub dim: usize,
-    /// Vectors.
+    /// Number of vectors.
     pub count: usize,
-    /// The store's sequence they are of.
+    /// The store's sequence when the file was written.
     pub sequence: i64,
-    /// Clips whose vector in the store is damaged, which are therefore not here.
+    /// Clips whose stored vector is damaged; the file does not contain them.
     pub damaged: Vec<ClipId>,
 }
 
-/// Writes to a temporary file, syncs it, renames it, syncs the folder: there is always a whole
-/// snapshot or none.
+/// Writes a temporary file, syncs it, renames it and syncs the folder, so that there is always a complete
+/// file or none.
 ///
 /// # Errors
 /// [`IndexError::Snapshot`].
@@ -95,8 +95,7 @@ impl<W: Write> Summed<W> {
     }
 }
 
-/// The header of a snapshot, read without a look at the rest: for a copy of the file, whose reader
-/// verifies it as a whole.
+/// Reads only the header of an index file, for a copy of the file whose reader verifies the whole.
 #[must_use]
 pub fn peek(path: &Path) -> Option<Header> {
     use std::io::Read;
@@ -113,8 +112,8 @@ pub fn peek(path: &Path) -> Option<Header> {
     serde_json::from_slice(&json).ok()
 }
 
-/// The rows of a snapshot and its header; `None` where there is no whole one. What it is of is
-/// for the caller to compare.
+/// Header and rows of an index file; `None` if it is missing or damaged. The caller checks whether the header
+/// matches.
 #[must_use]
 pub fn load(path: &Path) -> Option<(Header, Rows)> {
     read(&std::fs::read(path).ok()?)
@@ -203,7 +202,7 @@ mod tests {
             std::fs::write(&path, &good[..at]).unwrap();
             assert!(load(&path).is_none(), "cut to {at} bytes");
         }
-        // A right checksum over nonsense.
+        // A valid checksum over invalid contents.
         for body in [&b""[..], b"TRIPIDX1", b"TRIPIDX1\xff\xff\xff\xff", b"TRIPIDX1\x02\x00\x00\x00{}"] {
             std::fs::write(&path, [body, &crc32fast::hash(body).to_le_bytes()].concat()).unwrap();
             assert!(load(&path).is_none());
@@ -236,7 +235,8 @@ pub(crate) mod fuzzed {
         vec![std::fs::read(&path).unwrap()]
     }
 
-    /// With a right checksum, for a wrong one is found at once: what is taken is as long as it says.
+    /// Also tries with a valid checksum, since a wrong one is detected at once. Whatever is accepted has the
+    /// size that its header states.
     pub(crate) fn run(bytes: &[u8]) {
         assert!(read(bytes).is_none_or(|(header, rows)| rows.census().0 <= header.count as u64));
         let body = &bytes[..bytes.len().saturating_sub(CRC_BYTES)];

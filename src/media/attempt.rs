@@ -1,27 +1,28 @@
-//! A child, and a second one where the first showed that it needs more memory, or other filters.
+//! Runs a decode child, and another one if the first showed that the file needs more memory or other filters.
 
 use super::filters::Shape;
 use super::need::FFMPEG_FIRST;
 use super::stream::Ended;
 use super::{Limits, MediaError};
 
-/// How much more a child gets that ran out of memory before it gave anything: its estimate was wrong.
+/// Factor by which memory grows for a child that ran out of it before any output: its estimate was wrong.
 const MORE: u64 = 4;
-/// How often: up to what one file may use, where that is as much as it is by default.
+/// Most such retries. With the default limits, they reach what one file may use.
 const TRIES: u32 = 2;
 
-/// What a child may use.
+/// Memory and filters of one child.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// ffmpeg, bytes.
+    /// Memory for ffmpeg, in bytes.
     pub ffmpeg_bytes: u64,
-    /// By how much the child's own estimates are multiplied.
+    /// Factor for the child's own estimates.
     pub factor: u64,
-    /// What ffmpeg is to do to its frames.
+    /// How ffmpeg transforms its frames.
     pub shape: Shape,
 }
 
-/// Runs children until one had memory enough, or what a file may use at most, and the filters its file needs.
+/// Runs children until one had enough memory, or the most that a file may use, and the filters that its file
+/// needs.
 pub fn with_bounds<T>(
     limits: &Limits,
     shape: Shape,

@@ -1,4 +1,4 @@
-//! Whether ONNX Runtime could use CUDA here, and if not, what is missing.
+//! Checks whether ONNX Runtime can use CUDA on this machine and, if not, what is missing.
 
 use std::ffi::{CStr, c_char, c_int, c_uint};
 use std::mem::ManuallyDrop;
@@ -15,22 +15,22 @@ pub struct CudaProblem {
     pub reason: String,
 }
 
-/// What CUDA lacks here.
+/// The part of a CUDA installation that is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CudaLack {
-    /// ONNX Runtime is a build for CPUs.
+    /// ONNX Runtime is a build for CPU only.
     Build,
-    /// There is no driver, it does not start, or it sees no device.
+    /// There is no driver, it does not start, or it finds no device.
     Device,
-    /// Libraries of CUDA or cuDNN that are looked for by name; ONNX Runtime may find them elsewhere.
+    /// CUDA or cuDNN libraries that do not load by name. ONNX Runtime may find them elsewhere.
     Libraries,
 }
 
 pub(super) const PROVIDERS: [&str; 2] =
     ["libonnxruntime_providers_shared.so", "libonnxruntime_providers_cuda.so"];
 
-/// Looks for the CUDA provider beside an ONNX Runtime library, starts the driver, looks for the CUDA and
-/// cuDNN libraries the pinned build needs; `None` where all are there. Nothing runs on a device.
+/// Looks for the CUDA provider beside an ONNX Runtime library, initialises the driver, and loads the CUDA and
+/// cuDNN libraries that the pinned build needs. `None` if all are present. Nothing runs on a device.
 #[must_use]
 pub fn cuda_problem(onnxruntime: &Path) -> Option<CudaProblem> {
     let folder = onnxruntime.parent().unwrap_or(Path::new("."));
@@ -53,7 +53,7 @@ pub fn cuda_problem(onnxruntime: &Path) -> Option<CudaProblem> {
 
 #[allow(unsafe_code)]
 fn load(name: &str) -> Option<ManuallyDrop<Library>> {
-    // SAFETY: these are NVIDIA's own libraries, which ONNX Runtime would load just so. They stay
+    // SAFETY: these are NVIDIA's own libraries, which ONNX Runtime would load in the same way. They stay
     // loaded: they keep process-wide state that does not survive unloading.
     unsafe { Library::new(name) }.ok().map(ManuallyDrop::new)
 }
@@ -62,14 +62,14 @@ type Init = unsafe extern "C" fn(flags: c_uint) -> c_int;
 type DeviceGetCount = unsafe extern "C" fn(count: *mut c_int) -> c_int;
 type GetErrorString = unsafe extern "C" fn(error: c_int, text: *mut *const c_char) -> c_int;
 
-/// What keeps the driver from serving a device. ONNX Runtime would say it in half a page.
+/// Why the driver does not serve a device, in one line: ONNX Runtime's own message takes half a page.
 #[allow(unsafe_code)]
 fn driver_problem(library: &str) -> Option<String> {
     let Some(driver) = load(library) else {
         return Some(format!("no NVIDIA driver: cannot load {library}"));
     };
     let mut count: c_int = 0;
-    // SAFETY: the types are those of cuda.h, whose driver API keeps them; cuInit may be called again.
+    // SAFETY: the types match cuda.h, whose driver API is stable; `cuInit` may be called repeatedly.
     let status = unsafe {
         let (Ok(init), Ok(device_count)) =
             (driver.get::<Init>(b"cuInit\0"), driver.get::<DeviceGetCount>(b"cuDeviceGetCount\0"))
@@ -94,7 +94,7 @@ fn driver_problem(library: &str) -> Option<String> {
 #[allow(unsafe_code)]
 fn error_text(driver: &Library, error: c_int) -> Option<String> {
     let mut text: *const c_char = std::ptr::null();
-    // SAFETY: the type is that of cuda.h; the text it gives is static and ends with a NUL.
+    // SAFETY: the type matches cuda.h; the text it returns is static and ends with a NUL.
     unsafe {
         let error_string = driver.get::<GetErrorString>(b"cuGetErrorString\0").ok()?;
         let known = error_string(error, &raw mut text) == 0 && !text.is_null();
@@ -114,7 +114,7 @@ mod tests {
         assert!(problem.reason.contains("built for CPU only"), "{}", problem.reason);
     }
 
-    /// A driver of our own making: what its functions return, what it says of an error.
+    /// Builds a driver with given return values, which knows the text of one error.
     fn driver(folder: &Path, init: i32, devices: i32) -> String {
         let (source, library) = (folder.join("driver.c"), folder.join(format!("driver-{init}-{devices}.so")));
         let code = format!(

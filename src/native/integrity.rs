@@ -1,5 +1,5 @@
-//! Whether a native part is whole, found out before any of it is run: a library that was cut off ends the
-//! process with SIGBUS, and nobody learns why.
+//! Checks that a native part is complete before any of it runs. A truncated library would end the process
+//! with SIGBUS, without an explanation.
 
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::{FFMPEG, NativeError, ONNXRUNTIME};
 
-/// What `scripts/fetch_native.py` unpacks: package and version, machine, file.
+/// Files that `scripts/fetch_native.py` unpacks, by package and version, machine, and file name.
 const PINS: &str = include_str!("../../scripts/native_pins.json");
 
 type Pins = BTreeMap<String, BTreeMap<String, BTreeMap<String, Pin>>>;
@@ -24,8 +24,8 @@ struct Pin {
     sha256: String,
 }
 
-/// Checks an ONNX Runtime library: against its pin where `make native` put it there, else only that it is a
-/// whole ELF file for this machine.
+/// Checks an ONNX Runtime library: against its pin if `make native` installed it, otherwise only that it is a
+/// complete ELF file for this machine.
 ///
 /// # Errors
 /// [`NativeError::Damaged`].
@@ -33,7 +33,7 @@ pub fn verify_onnxruntime(library: &Path) -> Result<(), NativeError> {
     verify(ONNXRUNTIME, library, false)
 }
 
-/// Checks the libraries that ONNX Runtime loads for CUDA, as [`verify_onnxruntime`].
+/// Checks the libraries that ONNX Runtime loads for CUDA, like [`verify_onnxruntime`].
 ///
 /// # Errors
 /// [`NativeError::Damaged`].
@@ -43,7 +43,7 @@ pub fn verify_cuda_providers(library: &Path) -> Result<(), NativeError> {
     providers.filter(|path| path.is_file()).try_for_each(|path| verify(ONNXRUNTIME, &path, false))
 }
 
-/// Checks an ffmpeg executable, as [`verify_onnxruntime`]. A script of the user's may stand in for it.
+/// Checks an ffmpeg executable, like [`verify_onnxruntime`]. The user may provide a script instead.
 ///
 /// # Errors
 /// [`NativeError::Damaged`].
@@ -73,14 +73,14 @@ fn verify(part: &'static str, path: &Path, may_be_script: bool) -> Result<(), Na
     whole_elf(&file, bytes).map_err(damaged)
 }
 
-/// The pin of a file in a folder that `make native` made.
+/// The pin of a file that `make native` installed, if it is one.
 fn pin_of(path: &Path) -> Option<Pin> {
     let package = installed_version(path)?;
     let pins: Pins = serde_json::from_str(PINS).ok()?;
     pins.get(&package)?.get(ARCH)?.get(path.file_name()?.to_str()?).cloned()
 }
 
-/// The package a part was installed from, such as `onnxruntime 1.32.0`, if `make native` put it there.
+/// Package and version of a part, such as `onnxruntime 1.32.0`, if `make native` installed it.
 #[must_use]
 pub fn installed_version(part: &Path) -> Option<String> {
     let text = std::fs::read_to_string(part.parent()?.join("VERSION")).ok()?;
@@ -99,10 +99,10 @@ fn sha256(file: &mut File) -> std::io::Result<String> {
     }
 }
 
-/// A program header with something to be mapped from the file.
+/// Type of a program header whose segment is mapped from the file.
 const PT_LOAD: u32 = 1;
 
-/// Checks that a file is ELF for this machine and long enough for all that would be mapped of it.
+/// Checks that a file is ELF for this machine and long enough for everything that the loader maps from it.
 fn whole_elf(file: &File, bytes: u64) -> Result<(), String> {
     let cut = || format!("it is cut off: {bytes} bytes are too few");
     let mut head = [0; 64];
@@ -110,7 +110,7 @@ fn whole_elf(file: &File, bytes: u64) -> Result<(), String> {
     if &head[..4] != b"\x7fELF" {
         return Err("it is not an ELF file".to_owned());
     }
-    // 64 bit, little endian: all that Triptych runs on.
+    // Class 64-bit, data little-endian: the only kind that Triptych supports.
     if head[4..6] != [2, 1] {
         return Err("it is not a 64-bit little-endian ELF file".to_owned());
     }

@@ -1,4 +1,4 @@
-//! The native parts Triptych runs on: ONNX Runtime and ffmpeg, where they are, which version.
+//! The native parts of Triptych, ONNX Runtime and ffmpeg: where they are and which versions they have.
 
 mod cuda;
 mod integrity;
@@ -12,11 +12,11 @@ pub use cuda::{CudaLack, CudaProblem, cuda_problem};
 pub use integrity::{installed_version, verify_cuda_providers, verify_ffmpeg, verify_onnxruntime};
 pub use probe::{OLDEST_ONNXRUNTIME_MINOR, ffmpeg_version, onnxruntime_version};
 
-/// How much less of a contended processor such work gets.
+/// Niceness of background work, which gets a smaller share of a contended processor.
 const BACKGROUND_NICE: i32 = 5;
 
-/// Puts the calling thread, and what it starts, behind the threads that talk to clients: a refusal must not
-/// wait for a decoder or a tower. Best effort.
+/// Gives the calling thread and its children lower priority than the threads that talk to clients, since a
+/// refusal must not wait for a decoder or a tower. Best effort.
 pub fn work_in_background() {
     if let Err(error) = rustix::process::setpriority_process(None, BACKGROUND_NICE) {
         tracing::debug!(%error, "could not set the priority of a thread");
@@ -26,44 +26,44 @@ pub fn work_in_background() {
 /// A native part that is missing or unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum NativeError {
-    /// Not found anywhere that was looked at.
+    /// Not found in any of the places searched.
     #[error("{part} was not found in {looked}; run `make native` or set {variable}")]
     Missing {
-        /// Which part.
+        /// Name of the part.
         part: &'static str,
-        /// Places, comma-separated.
+        /// Places searched, comma-separated.
         looked: String,
-        /// Environment variable that names it.
+        /// Environment variable that sets the path.
         variable: &'static str,
     },
-    /// Found, but it is not what it should be.
+    /// Found, but it cannot be used.
     #[error("{part} at {path} cannot be used: {reason}")]
     Unusable {
-        /// Which part.
+        /// Name of the part.
         part: &'static str,
-        /// Where.
+        /// Path of the file.
         path: String,
-        /// Why.
+        /// What is wrong with it.
         reason: String,
     },
-    /// Found, but not whole, or not the bytes that were installed.
+    /// Found, but incomplete, or different from the bytes that were installed.
     #[error(
         "{part} at {path} is damaged: {reason}; run `make native` to fetch it again, or name another copy"
     )]
     Damaged {
-        /// Which part.
+        /// Name of the part.
         part: &'static str,
-        /// Where.
+        /// Path of the file.
         path: String,
         /// What is wrong.
         reason: String,
     },
-    /// Found, but older than what Triptych was built for.
+    /// Found, but older than Triptych requires.
     #[error("{part} at {path} is version {version}, but {oldest} or newer is required; run `make native`")]
     TooOld {
-        /// Which part.
+        /// Name of the part.
         part: &'static str,
-        /// Where.
+        /// Path of the file.
         path: String,
         /// The version found.
         version: String,
@@ -73,7 +73,7 @@ pub enum NativeError {
 }
 
 impl NativeError {
-    /// Stable code.
+    /// Stable error code.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -88,20 +88,20 @@ impl NativeError {
 const ONNXRUNTIME: &str = "ONNX Runtime";
 const FFMPEG: &str = "ffmpeg";
 
-/// Where the native parts were found.
+/// Paths of the native parts.
 #[derive(Debug, Clone)]
 pub struct NativeParts {
-    /// `libonnxruntime.so.*`
+    /// The library, `libonnxruntime.so.*`.
     pub onnxruntime: PathBuf,
     /// The ffmpeg executable.
     pub ffmpeg: PathBuf,
 }
 
 impl NativeParts {
-    /// Finds both parts: `ORT_DYLIB_PATH` and `TRIPTYCH_FFMPEG` first, then `TRIPTYCH_NATIVE_DIR`, then
-    /// `.triptych/native` under the working folder and beside the executable and its ancestors; a copy of
-    /// the system's only with `TRIPTYCH_NATIVE=system`. A variable that is set is binding: where it
-    /// points at nothing, that is an error and no other copy is taken instead.
+    /// Finds both parts: first `ORT_DYLIB_PATH` and `TRIPTYCH_FFMPEG`, then `TRIPTYCH_NATIVE_DIR`, then
+    /// `.triptych/native` in the working folder and beside the executable and its ancestors. The system's
+    /// copies are used only with `TRIPTYCH_NATIVE=system`. A variable that is set is binding: if its path
+    /// does not exist, that is an error, and no other copy is used instead.
     ///
     /// # Errors
     /// [`NativeError`].
@@ -109,7 +109,7 @@ impl NativeParts {
         Ok(Self { onnxruntime: Self::find_onnxruntime()?, ffmpeg: Self::find_ffmpeg()? })
     }
 
-    /// Finds `libonnxruntime.so.*` alone.
+    /// Finds only `libonnxruntime.so.*`.
     ///
     /// # Errors
     /// [`NativeError`].
@@ -117,7 +117,7 @@ impl NativeParts {
         Surroundings::of_this_process().find(&ONNXRUNTIME_PART)
     }
 
-    /// Finds the ffmpeg executable alone.
+    /// Finds only the ffmpeg executable.
     ///
     /// # Errors
     /// [`NativeError`].
@@ -126,13 +126,13 @@ impl NativeParts {
     }
 }
 
-/// How one part is looked for.
+/// How to search for one part.
 struct Part {
     name: &'static str,
     variable: &'static str,
-    /// The file inside a native folder, if it is there.
+    /// The file in a native folder, if it exists.
     in_folder: fn(&Path) -> Option<PathBuf>,
-    /// The system's own copy, if there is one, given `PATH`.
+    /// The system's own copy, if there is one. The argument is `PATH`.
     in_system: fn(Option<&OsString>) -> Option<PathBuf>,
 }
 
@@ -150,7 +150,7 @@ const FFMPEG_PART: Part = Part {
     in_system: |path| env::split_paths(path?).map(|dir| dir.join("ffmpeg")).find(|file| file.is_file()),
 };
 
-/// What the search depends on, apart from the file system.
+/// Everything that the search depends on, apart from the file system.
 struct Surroundings {
     variable: fn(&str) -> Option<OsString>,
     working_dir: Option<PathBuf>,
@@ -204,12 +204,12 @@ impl Surroundings {
     }
 }
 
-/// dlopen takes a path without a slash for a name to search, so paths are made absolute.
+/// `dlopen` treats a path without a slash as a name to search for, so paths are made absolute.
 fn absolute(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path)
 }
 
-/// The newest `libonnxruntime.so*` of a folder; its provider libraries do not count.
+/// The newest `libonnxruntime.so*` in a folder, ignoring provider libraries.
 fn newest_library(folder: &Path) -> Option<PathBuf> {
     let version = |name: &str| -> Option<Vec<u32>> {
         let rest = name.strip_prefix("libonnxruntime.so")?;

@@ -1,4 +1,4 @@
-//! Asks the native parts for their versions, without ever trusting that they are what they seem.
+//! Asks the native parts for their versions, without assuming that they are what they seem to be.
 
 use std::ffi::CStr;
 use std::io::Read;
@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use super::{FFMPEG, NativeError, ONNXRUNTIME};
 
-/// The oldest ONNX Runtime (1.N) that offers the API this program was compiled for.
+/// The oldest ONNX Runtime (1.N) with the API that this program was compiled for.
 pub const OLDEST_ONNXRUNTIME_MINOR: u32 = ort::MINOR_VERSION;
 
-/// Version of an ONNX Runtime library, as the library itself reports it, such as `1.32.0`. The `ort` crate panics or
-/// hangs on a library that is missing, foreign or too old; this finds out beforehand.
+/// Version of an ONNX Runtime library as the library reports it, such as `1.32.0`. The `ort` crate panics or
+/// hangs on a library that is missing, foreign or too old, so this check comes first.
 ///
 /// # Errors
-/// [`NativeError`] where it is missing, not ONNX Runtime, or older than [`OLDEST_ONNXRUNTIME_MINOR`].
+/// [`NativeError`] if it is missing, not ONNX Runtime, or older than [`OLDEST_ONNXRUNTIME_MINOR`].
 pub fn onnxruntime_version(path: &Path) -> Result<String, NativeError> {
     if !path.is_file() {
         return Err(NativeError::Missing {
@@ -45,12 +45,12 @@ pub fn onnxruntime_version(path: &Path) -> Result<String, NativeError> {
     }
 }
 
-/// The version string, and whether the library offers the API version compiled against.
+/// Returns the version string, and whether the library offers the API version that was compiled against.
 #[allow(unsafe_code)]
 fn ask_library(path: &Path) -> Result<(String, bool), String> {
     type GetApiBase = unsafe extern "C" fn() -> *const ort::sys::OrtApiBase;
-    // SAFETY: loading runs the library's initialisers; the path comes from the operator, who also
-    // chooses the program to run. It is never unloaded, since ONNX Runtime keeps thread-local state.
+    // SAFETY: loading runs the library's initialisers; the path comes from the operator, who also chooses the
+    // program to run. The library is never unloaded, since ONNX Runtime keeps thread-local state.
     let library = ManuallyDrop::new(unsafe { libloading::Library::new(path) }.map_err(|e| e.to_string())?);
     // SAFETY: the symbol has this type in every release of ONNX Runtime.
     let get_base = unsafe { library.get::<GetApiBase>(c"OrtGetApiBase") }
@@ -69,11 +69,11 @@ fn ask_library(path: &Path) -> Result<(String, bool), String> {
     Ok((version, !api.is_null()))
 }
 
-/// Version of an ffmpeg executable, as the executable itself reports it, such as `9.0.2-static`.
+/// Version of an ffmpeg executable as the executable reports it, such as `9.0.2-static`.
 ///
 /// # Errors
-/// [`NativeError`] where it does not run, does not answer within 10 s, or lacks the `fd:` protocol,
-/// through which the sandboxed decoder gets its input.
+/// [`NativeError`] if it does not run, does not answer within 10 s, or lacks the `fd:` protocol, through
+/// which the sandboxed decode worker gets its input.
 pub fn ffmpeg_version(path: &Path) -> Result<String, NativeError> {
     let unusable =
         |reason: String| NativeError::Unusable { part: FFMPEG, path: path.display().to_string(), reason };
@@ -98,7 +98,7 @@ pub fn ffmpeg_version(path: &Path) -> Result<String, NativeError> {
     }
 }
 
-/// Runs a command that prints little and takes no time; kills it if it does not end.
+/// Runs a command with little output; kills it if it does not finish within 10 s.
 fn output_of(path: &Path, argument: &str) -> Result<String, String> {
     let mut child = Command::new(path)
         .args(["-hide_banner", argument])
@@ -110,7 +110,7 @@ fn output_of(path: &Path, argument: &str) -> Result<String, String> {
     let stdout = child.stdout.take();
     let reader = std::thread::spawn(move || {
         let mut text = String::new();
-        // Bytes that are not UTF-8 leave what was read so far, which then is not an ffmpeg's answer.
+        // Invalid UTF-8 ends the reading. The text read so far is then not a valid answer of ffmpeg.
         stdout.map(|mut pipe| pipe.by_ref().take(1 << 20).read_to_string(&mut text));
         text
     });

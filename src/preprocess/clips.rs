@@ -1,12 +1,12 @@
-//! Frames and samples to clips, as they come. The rule is in `docs/bundle.md`.
+//! Cuts frames and samples into clips as they arrive. The rule is in `docs/bundle.md`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Where clips of `window` units begin in a stream of unknown length.
+/// Computes where clips of `window` units begin in a stream of unknown length.
 ///
-/// Clip k begins at `round(k * stride)` for as long as it is whole; what is left after the last one is
-/// covered by one more, anchored at the end.
+/// Clip k begins at `round(k * stride)` as long as it is complete. One more clip, anchored at the end, covers
+/// what is left after the last one.
 #[derive(Debug, Clone)]
 pub struct Plan {
     window: u64,
@@ -16,14 +16,14 @@ pub struct Plan {
     covered: u64,
 }
 
-/// The clip of an asset shorter than a window, or its last one.
+/// How the end of an asset is covered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tail {
-    /// Everything is covered.
+    /// Everything is covered already.
     None,
-    /// One more whole clip begins here.
+    /// One more complete clip begins at this unit.
     Anchored(u64),
-    /// This many units only: they are repeated until the window is full.
+    /// There are only this many units, which are repeated to fill the window.
     Looped(u64),
 }
 
@@ -35,7 +35,7 @@ impl Plan {
         Self { window: window.max(1), stride, next: 0, next_start: 0, covered: 0 }
     }
 
-    /// The next clip's start, once `total` units are there to hold all of it.
+    /// Start of the next clip, once all of it lies within `total` units.
     pub fn next(&mut self, total: u64) -> Option<u64> {
         let start = self.next_start;
         if start.saturating_add(self.window) > total {
@@ -47,13 +47,14 @@ impl Plan {
         Some(start)
     }
 
-    /// The first unit any later clip may need, with `total` units so far.
+    /// The first unit that a later clip may need, with `total` units so far.
     #[must_use]
     pub fn needed_from(&self, total: u64) -> u64 {
         self.next_start.min(total.saturating_sub(self.window))
     }
 
-    /// What is left to do when the stream has ended after `total` units; call `next` until `None` first.
+    /// How to cover the rest of a stream that ended after `total` units. Call `next` until it returns `None`
+    /// first.
     #[must_use]
     pub fn tail(&self, total: u64) -> Tail {
         if total == 0 || self.covered >= total {
@@ -66,18 +67,18 @@ impl Plan {
     }
 }
 
-/// Resized frames, written in place, in blocks of one window; the last two blocks are kept.
+/// Resized frames, written in place into blocks of one window. Only the last two blocks are stored.
 #[derive(Debug)]
 pub struct FrameBlocks {
     frame_bytes: usize,
     window: usize,
     previous: Arc<[u8]>,
     current: Arc<[u8]>,
-    /// How many of the latest frames are equal.
+    /// Number of equal frames at the end.
     run: u64,
-    /// A window of these.
+    /// A window of these frames, once one was requested.
     still: Option<Arc<[u8]>>,
-    /// Frames so far.
+    /// Number of frames so far.
     pub count: u64,
 }
 
@@ -90,7 +91,7 @@ impl FrameBlocks {
         Self { frame_bytes, window, previous: none.clone(), current: none, run: 0, still: None, count: 0 }
     }
 
-    /// Appends a frame: `fill` writes it where it will stay.
+    /// Appends a frame, which `fill` writes in place.
     pub fn push(&mut self, fill: impl FnOnce(&mut [u8])) {
         let slot = (self.count % self.window as u64) as usize;
         if slot == 0 {
@@ -98,7 +99,7 @@ impl FrameBlocks {
             self.previous = std::mem::replace(&mut self.current, fresh);
         }
         let at = slot * self.frame_bytes;
-        // A block is shared only once it is full, so there is always exclusive access here.
+        // A block is shared only once it is full, so access here is always exclusive.
         if let Some(block) = Arc::get_mut(&mut self.current) {
             fill(&mut block[at..at + self.frame_bytes]);
         }
@@ -115,12 +116,12 @@ impl FrameBlocks {
         self.count += 1;
     }
 
-    /// Appends the latest frame once more, or a whole window of times where that changes nothing else;
-    /// gives how often, at most `times`.
+    /// Appends the latest frame again: once, or for a whole window if that changes nothing else. Returns the
+    /// number of frames appended, at most `times`.
     pub fn repeat(&mut self, times: u64) -> u64 {
         let window = self.window as u64;
         if self.run >= 2 * window && times >= window {
-            // Both blocks hold nothing else, and each place in them keeps its meaning.
+            // Both blocks contain only this frame, and each slot in them keeps its meaning.
             self.count += window;
             self.run += window;
             return window;
@@ -132,7 +133,7 @@ impl FrameBlocks {
         1
     }
 
-    /// The window that begins at frame `start`; it must end within the last two blocks.
+    /// The window that begins at frame `start`. It must lie within the last two blocks.
     #[must_use]
     pub fn window(&mut self, start: u64) -> Arc<[u8]> {
         if self.run >= self.count - start {
@@ -158,7 +159,7 @@ impl FrameBlocks {
         })
     }
 
-    /// A window of equal frames: always the same one as long as they go on.
+    /// A window of equal frames. Returns the same allocation for as long as they continue.
     fn still(&mut self) -> Arc<[u8]> {
         if let Some(still) = &self.still {
             return still.clone();
@@ -175,7 +176,7 @@ impl FrameBlocks {
     }
 }
 
-/// `unit` repeated from its beginning until there are `len` values; not for an empty unit.
+/// Repeats `unit` from its beginning up to `len` values. `unit` must not be empty.
 #[must_use]
 pub fn looped<T: Copy + Default>(unit: &[T], len: usize) -> Arc<[T]> {
     filled(len, |whole| {
@@ -185,7 +186,7 @@ pub fn looped<T: Copy + Default>(unit: &[T], len: usize) -> Arc<[T]> {
     })
 }
 
-/// A shared slice made in one allocation: collecting into an `Arc` would copy.
+/// A shared slice, filled in a single allocation: collecting into an `Arc` would copy.
 fn filled<T: Copy + Default>(len: usize, fill: impl FnOnce(&mut [T])) -> Arc<[T]> {
     let mut slice: Arc<[T]> = std::iter::repeat_n(T::default(), len).collect();
     if let Some(values) = Arc::get_mut(&mut slice) {
@@ -194,48 +195,48 @@ fn filled<T: Copy + Default>(len: usize, fill: impl FnOnce(&mut [T])) -> Arc<[T]
     slice
 }
 
-/// The samples that clips to come may need.
+/// The samples that later clips may need.
 #[derive(Debug, Default)]
 pub struct SampleStore {
-    /// Index of the first sample kept.
+    /// Index of the first sample in memory.
     base: u64,
     samples: VecDeque<f32>,
-    /// No more will come.
+    /// Whether no more samples will arrive.
     pub ended: bool,
 }
 
 impl SampleStore {
-    /// Appends.
+    /// Appends samples.
     pub fn push(&mut self, samples: &[f32]) {
         self.samples.extend(samples);
     }
 
-    /// Samples so far.
+    /// Number of samples so far, including dropped ones.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.base + self.samples.len() as u64
     }
 
-    /// Samples in memory.
+    /// Number of samples in memory.
     #[must_use]
     pub fn kept(&self) -> usize {
         self.samples.len()
     }
 
-    /// Drops what lies before sample `index`.
+    /// Drops the samples before `index`.
     pub fn forget_before(&mut self, index: u64) {
         let count = index.saturating_sub(self.base).min(self.samples.len() as u64);
         self.samples.drain(..count as usize);
         self.base += count;
     }
 
-    /// How many of the `len` samples from `start` there are.
+    /// How many of the `len` samples from `start` exist.
     #[must_use]
     pub fn real(&self, start: u64, len: usize) -> usize {
         self.total().saturating_sub(start).min(len as u64) as usize
     }
 
-    /// `len` samples from `start`, zeros behind the end, and how many of them are real.
+    /// `len` samples from `start`, with zeros after the end, and the number of real ones.
     #[must_use]
     pub fn slice(&self, start: u64, len: usize) -> (Arc<[f32]>, usize) {
         let from = (start.saturating_sub(self.base)).min(self.samples.len() as u64) as usize;
@@ -257,7 +258,7 @@ mod tests {
 
     use super::*;
 
-    /// The rule as `docs/bundle.md` says it, with the length known beforehand.
+    /// The rule of `docs/bundle.md`, with the length known in advance.
     fn starts(total: u64, window: u64, stride: f64) -> Vec<u64> {
         let mut starts: Vec<u64> = (0..)
             .map(|k| (f64::from(k) * stride).round() as u64)

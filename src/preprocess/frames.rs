@@ -1,17 +1,17 @@
-//! Frames to the tower's size: shorter side to N, bilinear, half-pixel centres, no antialias, edges
-//! clamped, f32, truncated to u8; then the centre crop. Byte for byte the reference's rule, so no
-//! library's resize will do. Only what the crop keeps is computed.
+//! Resizes frames for a tower: shorter side to N, bilinear, half-pixel centres, no antialiasing, clamped
+//! edges, f32, truncated to u8; then the centre crop. The result must equal the reference's byte for byte, so
+//! a library's resize will not do. Only the pixels that the crop keeps are computed.
 
 /// A part of a frame, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
-    /// Columns left of it.
+    /// Number of columns to its left.
     pub left: usize,
-    /// Rows above it.
+    /// Number of rows above it.
     pub top: usize,
-    /// Its width.
+    /// Width of the part.
     pub width: usize,
-    /// Its height.
+    /// Height of the part.
     pub height: usize,
 }
 
@@ -23,11 +23,11 @@ pub struct Resizer {
     crop: usize,
     columns: Vec<Tap>,
     rows: Vec<Tap>,
-    /// The two source rows last interpolated along x, 4 values a pixel, and which rows they are.
+    /// The two source rows that were last interpolated along x (4 values per pixel), with their numbers.
     lines: [(usize, Vec<[f32; 4]>); 2],
 }
 
-/// Where an output pixel falls between two input pixels along one axis.
+/// Position of an output pixel between two input pixels along one axis.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Tap {
     low: usize,
@@ -35,7 +35,7 @@ struct Tap {
     weight: f32,
 }
 
-/// No source row yet.
+/// Marks a buffer that contains no source row yet.
 const NO_ROW: usize = usize::MAX;
 
 impl Resizer {
@@ -55,8 +55,8 @@ impl Resizer {
         }
     }
 
-    /// The same for the part `picture` of a frame, as if it were the whole, where no more is there of the frame
-    /// than the part `area`, which [`Self::run`] is given. None where that is too little.
+    /// Like [`Self::new`] for the part `picture` of a frame, as if it were the whole frame, when
+    /// [`Self::run`] is given only the part `area`. `None` if `area` is too small.
     #[must_use]
     pub fn of_part(picture: Part, area: Part, shorter_side: usize, crop: usize) -> Option<Self> {
         let mut resizer = Self::new(picture.width, picture.height, shorter_side, crop);
@@ -66,14 +66,14 @@ impl Resizer {
         moved.then_some(resizer)
     }
 
-    /// Whether it is for frames of this size.
+    /// Whether it resizes frames of this size.
     #[must_use]
     pub fn fits(&self, width: usize, height: usize) -> bool {
         self.width == width && self.height == height
     }
 
-    /// Resizes and crops one frame: `rgb` is u8 [height, width, 3], `out` u8 [crop, crop, 3]. A slice
-    /// of another length leaves `out` as it is and gives false.
+    /// Resizes and crops one frame: `rgb` is u8 [height, width, 3], `out` u8 [crop, crop, 3]. If a slice has
+    /// another length, leaves `out` unchanged and returns false.
     pub fn run(&mut self, rgb: &[u8], out: &mut [u8]) -> bool {
         let (stride, line) = (self.width * 3, self.crop * 3);
         if rgb.len() != self.height * stride || out.len() != self.crop * line || line == 0 {
@@ -82,7 +82,7 @@ impl Resizer {
         self.lines.iter_mut().for_each(|line| line.0 = NO_ROW);
         let Self { columns, rows, lines, .. } = self;
         for (tap, out) in rows.iter().zip(out.chunks_exact_mut(line)) {
-            // Going down, the lower row of the last output is often the upper row of this one.
+            // Going down, the lower row of the previous output is often the upper row of this one.
             if lines[0].0 != tap.low {
                 lines.swap(0, 1);
             }
@@ -98,8 +98,8 @@ impl Resizer {
     }
 }
 
-/// Interpolates one source row at every output column. Four bytes are read at once, the fourth is
-/// the next pixel's and is ignored.
+/// Interpolates one source row at every output column. Reads four bytes at once; the fourth belongs to the
+/// next pixel and is ignored.
 fn along_x(rgb: &[u8], row: usize, columns: &[Tap], line: &mut [[f32; 4]]) {
     for (tap, value) in columns.iter().zip(line) {
         let low = pixel(rgb, row + tap.low * 3);
@@ -118,7 +118,7 @@ fn pixel(rgb: &[u8], at: usize) -> [f32; 4] {
     bytes.map(f32::from)
 }
 
-/// Interpolates between two prepared rows, truncating.
+/// Interpolates between two prepared rows and truncates.
 fn between(upper: &[[f32; 4]], lower: &[[f32; 4]], weight: f32, out: &mut [u8]) {
     let (pixels, _) = out.as_chunks_mut::<3>();
     for ((out, a), b) in pixels.iter_mut().zip(upper).zip(lower) {
@@ -127,13 +127,13 @@ fn between(upper: &[[f32; 4]], lower: &[[f32; 4]], weight: f32, out: &mut [u8]) 
     }
 }
 
-/// Values lie between two bytes, so an i32 holds them; it converts in one instruction, u8 does not.
+/// Values lie between two bytes, so an i32 holds them. It converts in one instruction; u8 does not.
 #[inline]
 fn truncate(value: f32) -> i32 {
     value as i32
 }
 
-/// Size after the shorter side became `shorter_side`.
+/// Size after resizing the shorter side to `shorter_side`.
 #[must_use]
 pub fn resized(width: usize, height: usize, shorter_side: usize) -> (usize, usize) {
     if width <= height {
@@ -158,8 +158,8 @@ fn taps(from: usize, to: usize, crop: usize) -> Vec<Tap> {
         .collect()
 }
 
-/// Moves taps from a part of an axis that begins at `from` into one of `len` pixels that begins at `to`; false
-/// where some lie outside.
+/// Moves taps from a part of an axis that begins at `from` to one of `len` pixels that begins at `to`.
+/// Returns false if any lies outside.
 fn moved(taps: &mut [Tap], from: usize, to: usize, len: usize) -> bool {
     taps.iter_mut().all(|tap| {
         let (low, high) = ((tap.low + from).checked_sub(to), (tap.high + from).checked_sub(to));
@@ -248,7 +248,7 @@ mod tests {
         found
     }
 
-    /// A u8 array [N, H, W, 3] of numpy's format, version 1.
+    /// Reads a u8 array [N, H, W, 3] in numpy's format, version 1.
     fn npy(path: &Path) -> (Vec<usize>, Vec<u8>) {
         let bytes = std::fs::read(path).unwrap();
         assert!(bytes.starts_with(b"\x93NUMPY\x01"));

@@ -1,4 +1,4 @@
-//! Raw frames and samples to the tensors the towers take.
+//! Turns raw frames and samples into the tensors that the towers take.
 
 mod assemble;
 pub mod bars;
@@ -14,10 +14,10 @@ pub use reader::ClipReader;
 use crate::media::{Decoder, DecoderHealth, MediaError};
 use crate::types::{AssetKind, TimeSpan, TrackChoice, TrackInfo};
 
-/// What a bundle's towers take, and how an asset is cut into clips.
+/// The input that a bundle's towers take, and how an asset is cut into clips.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClipSpec {
-    /// Frames per second the tower sees.
+    /// Frames per second of a clip.
     pub fps: f64,
     /// Frames per clip (T).
     pub frames: usize,
@@ -25,58 +25,58 @@ pub struct ClipSpec {
     pub resize_shorter_side: usize,
     /// Side of the centre crop, pixels (H = W).
     pub crop: usize,
-    /// Sample rate the audio tower takes, Hz.
+    /// Sample rate of the audio tower, in Hz.
     pub sample_rate_hz: u32,
     /// Samples per clip.
     pub samples: usize,
     /// Seconds from the start of one clip to the start of the next.
     pub stride_secs: f64,
-    /// Frames as they are meant to be shown, rather than as they are stored (`docs/bundle.md`).
+    /// Whether frames are prepared as they are meant to be shown, rather than as stored (`docs/bundle.md`).
     pub shown: bool,
-    /// Pictures without the black bars around them (`docs/bundle.md`).
+    /// Whether black bars around pictures are removed (`docs/bundle.md`).
     pub unbarred: bool,
 }
 
-/// One clip's tensors.
+/// Tensors of one clip.
 #[derive(Debug, Clone)]
 pub struct ClipTensors {
-    /// Where in the asset, seconds. A picture's is one frame period long.
+    /// Time span within the asset, in seconds. That of a picture is one frame period long.
     pub span: TimeSpan,
     /// u8 [T, H, W, 3] RGB, absent for sound-only assets. A picture gives T = 1.
     pub frames: Option<Arc<[u8]>>,
-    /// f32 [samples] in [-1, 1], absent where the asset has no sound there.
+    /// f32 [samples] in [-1, 1], absent if the asset has no sound there.
     pub pcm: Option<Arc<[f32]>>,
-    /// Windows of equal tensors that this clip stands for, one after the other; 1 for most.
+    /// Number of consecutive windows with equal tensors that this clip stands for; 1 for most clips.
     pub windows: u64,
 }
 
-/// What was learnt about an asset; complete once the reader has returned `None`.
+/// What is known about an asset; complete once the reader has returned `None`.
 #[derive(Debug, Clone)]
 pub struct AssetSummary {
     /// Kind of file.
     pub kind: AssetKind,
     /// Length in seconds; 0 for a picture.
     pub duration_secs: f64,
-    /// Width of the picture in pixels, 0 without one.
+    /// Width of the picture in pixels; 0 without one.
     pub width: u32,
-    /// Height in pixels, 0 without one.
+    /// Height of the picture in pixels; 0 without one.
     pub height: u32,
     /// Whether it has a picture track.
     pub has_video: bool,
     /// Whether it has a sound track.
     pub has_audio: bool,
-    /// Why only a part could be read (`truncated`, …), if so: a sentence.
+    /// If only a part could be read, a sentence that says why.
     pub partial: Option<String>,
-    /// CPU seconds of the decode child.
+    /// CPU seconds of the decode worker.
     pub decode_cpu_secs: f64,
-    /// Seconds spent in our own preprocessing.
+    /// Seconds spent in preprocessing after the decode.
     pub preprocess_secs: f64,
-    /// Its tracks, and which of them were read; none of a picture.
+    /// File tracks, and which of them were read; empty for a picture.
     pub tracks: Vec<TrackInfo>,
 }
 
 impl AssetSummary {
-    /// Before anything was learnt.
+    /// The summary before anything is known.
     const fn unknown() -> Self {
         Self {
             kind: AssetKind::Video,
@@ -93,11 +93,11 @@ impl AssetSummary {
     }
 }
 
-/// A JPEG picture of a video at a second (or of an image), its longer side at most `max_side_px`.
-/// Behind the end of a video it is its last frame.
+/// A JPEG of a video at a given second, or of an image, with a longer side of at most `max_side_px`. After
+/// the end of a video it shows the last frame.
 ///
 /// # Errors
-/// [`MediaError`] where the file has no picture or cannot be read.
+/// [`MediaError`] if the file has no picture or cannot be read.
 pub async fn thumbnail(
     decoder: &Decoder,
     path: &Path,
@@ -107,7 +107,7 @@ pub async fn thumbnail(
     thumbnail_of(decoder, path, at_secs, max_side_px, TrackChoice::default()).await
 }
 
-/// The same of a chosen track.
+/// Like [`thumbnail`], for chosen file tracks.
 ///
 /// # Errors
 /// As [`thumbnail`]; [`MediaError::UnknownTrack`].
@@ -127,10 +127,10 @@ pub async fn thumbnail_of(
     .await
 }
 
-/// What a file says it is, before anything is decoded.
+/// Reads what a file declares about itself, without decoding it.
 ///
 /// # Errors
-/// [`MediaError`] where the file is refused.
+/// [`MediaError`] if the file is refused.
 pub async fn probe(decoder: &Decoder, path: &Path) -> Result<crate::media::Probe, MediaError> {
     let seat = decoder.seat().await?;
     let (decoder, path): (Decoder, PathBuf) = (decoder.clone(), path.to_owned());
@@ -141,7 +141,7 @@ pub async fn probe(decoder: &Decoder, path: &Path) -> Result<crate::media::Probe
     .await
 }
 
-/// Whether files can be decoded here, as of at most two seconds ago.
+/// Whether files can be decoded. The result is at most two seconds old.
 pub async fn decoder_health(decoder: &Decoder) -> DecoderHealth {
     if let Some(known) = decoder.known_health() {
         return known;

@@ -1,4 +1,4 @@
-//! The asynchronous face of a decode: one thread per asset reads the child and makes the clips.
+//! The asynchronous interface of a decode: one thread per asset reads the child's output and makes the clips.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -11,10 +11,11 @@ use super::{AssetSummary, ClipSpec, ClipTensors};
 use crate::media::{Cancel, CancelGuard, Decoder, MediaError, Seat, decode, open_media};
 use crate::types::{TimeSpan, TrackChoice};
 
-/// Finished clips that may wait for the caller.
+/// Most finished clips that wait for the caller.
 const QUEUE: usize = 2;
 
-/// Streams an asset's clips; memory stays flat however long the asset is. Dropping it ends the child.
+/// Streams an asset's clips. Memory use does not grow with the asset's length. Dropping the reader ends the
+/// child.
 pub struct ClipReader {
     messages: mpsc::Receiver<Message>,
     first: Option<ClipTensors>,
@@ -24,11 +25,11 @@ pub struct ClipReader {
 }
 
 impl ClipReader {
-    /// Opens a file and starts decoding. `span` limits the work to a part of the asset; frames then
-    /// begin on the grid of the sampling rate, at or before the span's start.
+    /// Opens a file and starts decoding. `span` limits the work to a part of the asset; frames then begin on
+    /// the grid of the sampling rate, at or before the start of the span.
     ///
     /// # Errors
-    /// [`MediaError`] where the file is refused before its first clip.
+    /// [`MediaError`] if the file is refused before its first clip.
     pub async fn open(
         decoder: &Decoder,
         path: &Path,
@@ -38,7 +39,7 @@ impl ClipReader {
         Self::open_tracks(decoder, path, spec, span, TrackChoice::default()).await
     }
 
-    /// The same of these tracks.
+    /// Like [`ClipReader::open`], for chosen file tracks.
     ///
     /// # Errors
     /// As [`ClipReader::open`]; [`MediaError::UnknownTrack`].
@@ -61,7 +62,7 @@ impl ClipReader {
                 Ok(()) => Message::End,
                 Err(error) => Message::Failed(error),
             };
-            // A reader that was dropped wants no last word.
+            // The reader may have been dropped.
             let _ = sender.blocking_send(last);
         })?;
         let mut reader = Self { messages, first: None, done: false, summary, _cancel: guard };
@@ -72,7 +73,7 @@ impl ClipReader {
     /// The next clip, or `None` at the end.
     ///
     /// # Errors
-    /// [`MediaError`] where decoding fails and nothing further can come.
+    /// [`MediaError`] if decoding fails and no more clips can follow.
     pub async fn next(&mut self) -> Result<Option<ClipTensors>, MediaError> {
         match self.first.take() {
             Some(clip) => Ok(Some(clip)),
@@ -101,7 +102,7 @@ impl ClipReader {
         }
     }
 
-    /// What is known of the asset so far.
+    /// What is known about the asset so far.
     #[must_use]
     pub fn summary(&self) -> AssetSummary {
         self.summary.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -126,7 +127,7 @@ impl Job {
         match outcome {
             Ok(outcome) => self.assembler.finish(&outcome),
             Err(error) => {
-                // What came before is good.
+                // The clips before the error are valid.
                 self.assembler.release()?;
                 Err(self.cut.explain(error))
             }
@@ -134,14 +135,14 @@ impl Job {
     }
 }
 
-/// A panic of ours on what a file holds is an error like others: nobody else may be hurt by it.
+/// Turns a panic over a file's contents into an error, so that other files are not affected.
 fn caught<T>(work: impl FnOnce() -> Result<T, MediaError>) -> Result<T, MediaError> {
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err(MediaError::Worker("its thread panicked".to_owned())))
 }
 
-/// A thread of its own, not one of the runtime's pool: the kernel kills the child when the thread
-/// that started it ends, and the runtime ends idle threads when it likes.
+/// Uses a thread of its own rather than the runtime's pool: the kernel kills the child when the thread that
+/// started it ends, and the runtime ends idle threads at any time.
 fn spawn(work: impl FnOnce() + Send + 'static) -> Result<(), MediaError> {
     let builder = std::thread::Builder::new().name("triptych-media".into());
     let span = tracing::Span::current();
@@ -158,7 +159,7 @@ pub(super) async fn on_own_thread<T: Send + 'static>(
 ) -> Result<T, MediaError> {
     let (sender, receiver) = oneshot::channel();
     spawn(move || {
-        // The caller may have gone away.
+        // The caller may be gone.
         let _ = sender.send(caught(work));
     })?;
     receiver.await.unwrap_or_else(|_| Err(MediaError::Worker("its thread ended without a word".into())))

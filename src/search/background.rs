@@ -1,11 +1,10 @@
-//! What the best score of a query means: how often a query about something that is not in the library
-//! scores as much.
+//! Meaning of a query's best score: how often a query about something absent from the library scores as high.
 //!
-//! Nobody says which queries are about something else. So there is a bank of queries that could be
-//! asked (for texts: what the model itself would say of clips of this library; for sounds and
-//! pictures: the library's own), and for each of them the clips it describes are put aside: those of
-//! which hardly another query of the bank says more. The best score of what is left is what the query
-//! would have got, were the thing it asks for not here.
+//! Queries do not say whether the library contains their subject. So the library has a bank of plausible
+//! queries (for texts: what the model itself would say about clips of this library; for sounds and pictures:
+//! the library's own). For each of them, the clips that it describes are put aside: those for which hardly
+//! any other query of the bank scores higher. The best score among the remaining clips is what the query
+//! would score if its subject were absent.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -18,40 +17,41 @@ use crate::catalog::Catalog;
 use crate::index::{IndexSet, Neighbour, SearchParams};
 use crate::types::{AssetId, ClipId, Modality, Space, Track};
 
-/// How near to a clip's best query another one comes that describes it too. See docs/search.md.
+/// A query also describes a clip if it scores within this margin of the clip's best query. See
+/// docs/search.md.
 const DESCRIBES: f32 = 0.025;
-/// Best clips looked at for each query of a bank.
+/// Best clips considered per query of a bank.
 const DEPTH: usize = 64;
-/// Fewer queries than this make no distribution.
+/// Fewest queries that make a distribution.
 const LEAST_QUERIES: usize = 12;
-/// Texts with more known words count as if they had this many.
+/// Texts with more known words are treated as having this many.
 pub const MOST_WORDS: usize = 3;
 
-/// What a distribution is of.
+/// Identifies a distribution: the queries and vectors it applies to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Lane {
-    /// What queries are made of.
+    /// Modality of the queries.
     pub query: Modality,
-    /// Known words of a text, 1 to [`MOST_WORDS`]; 0 for all else. Long texts score higher.
+    /// Known words of a text, 1 to [`MOST_WORDS`]; 0 for other modalities. Longer texts score higher.
     pub words: usize,
     /// Embedding space.
     pub space: Space,
-    /// Track searched.
+    /// Track that is searched.
     pub target: Track,
 }
 
-/// What a bank of queries says of a library.
+/// Result of running a bank of queries against a library.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Background {
-    /// The best scores, ascending; empty where there are too few.
+    /// The best scores, ascending; empty if there are too few.
     pub scores: Vec<f32>,
-    /// The clips that come first for a query of the bank, its own asset's aside.
+    /// The clips that rank first for a query of the bank, other than clips of the query's own asset.
     pub hubs: HashSet<ClipId>,
 }
 
-/// The best scores, ascending, that the queries of a bank get once the clips they describe are put
-/// aside. Empty where there are too few. `same_track`: the queries are vectors of the track looked at,
-/// so that what one says of its own clip says nothing.
+/// Runs a bank of queries and returns the best score of each, ascending, after putting aside the clips that
+/// it describes. Empty if there are too few. `same_track` means that the queries are vectors of the searched
+/// track: a query's score for its own asset then counts for nothing.
 ///
 /// # Errors
 /// [`SearchError`].
@@ -75,7 +75,7 @@ pub fn background(
         catalog.owners(clips.iter().copied()).into_iter().map(|(clip, asset)| (clip, asset.id)).collect();
     let own =
         |query: &BankQuery, clip: ClipId| query.own.is_some() && query.own == owners.get(&clip).copied();
-    // What the bank says at most of each clip.
+    // The highest score of any query of the bank, for each clip.
     let mut most: HashMap<ClipId, f32> = HashMap::with_capacity(clips.len());
     for query in bank {
         for found in index.scores(target, space, &query.vector, &clips)? {
@@ -91,7 +91,7 @@ pub fn background(
         let described =
             |clip: ClipId, score: f32| most.get(&clip).is_some_and(|most| score >= most - DESCRIBES);
         let left = foreign().find(|found| !described(found.clip, found.score));
-        // All of them described: whatever is left scores no more than the last.
+        // If it describes all of them, the remaining clips score no more than the last one.
         scores.extend(left.or(foreign().next_back()).map(|found| found.score));
     }
     if scores.len() < LEAST_QUERIES {
@@ -105,8 +105,8 @@ pub fn background(
     Ok(Background { scores, hubs })
 }
 
-/// Share of a distribution that lies below a score; never quite 0 or 1, since more may be asked than
-/// a bank holds. Between two values it rises evenly.
+/// Share of a distribution below a score, interpolated between neighbouring values. Never quite 0 or 1, since
+/// users can ask more than a bank contains.
 #[must_use]
 pub fn share_below(sorted: &[f32], score: f32) -> f32 {
     let count = sorted.len() as f32;
@@ -122,10 +122,10 @@ pub fn share_below(sorted: &[f32], score: f32) -> f32 {
 #[derive(Debug, Default)]
 pub struct Backgrounds(RwLock<Arc<Distributions>>);
 
-/// The distributions of one moment, and what they were made of.
+/// The distributions at one moment, with the banks they came from.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Distributions {
-    /// Clips the library had.
+    /// Number of clips in the library when they were measured.
     pub clips: usize,
     /// Best scores by lane, ascending.
     pub lanes: BTreeMap<Lane, Vec<f32>>,
@@ -134,22 +134,22 @@ pub struct Distributions {
 }
 
 impl Backgrounds {
-    /// As they are now.
+    /// The current distributions.
     #[must_use]
     pub fn now(&self) -> Arc<Distributions> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Puts others in their place.
+    /// Replaces all distributions.
     pub fn replace(&self, distributions: Distributions) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(distributions);
     }
 }
 
 impl Distributions {
-    /// How sure it is that a score is no accident: the share of queries about something else whose best
-    /// answer scores less. The better of several tracks had as many chances. None where there is no
-    /// distribution.
+    /// Confidence of a score: the share of queries about something absent whose best answer scores lower.
+    /// With several tracks the best of them counts, so an absent thing had as many chances. `None` if there
+    /// is no distribution.
     #[must_use]
     pub fn confidence(&self, lane: &Lane, score: f32, tracks: usize) -> Option<f32> {
         let sorted = self.lanes.get(lane)?;

@@ -1,4 +1,4 @@
-//! A bank of queries that could be asked of a library.
+//! Made-up queries for calibration and hub correction.
 
 use std::collections::HashSet;
 
@@ -7,17 +7,17 @@ use crate::types::{AssetId, ClipId, Embedding};
 /// One query of a bank.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BankQuery {
-    /// Its vector.
+    /// Embedding of the query.
     pub vector: Embedding,
-    /// The asset it was taken from, whose clips are no answers to it.
+    /// Asset that the query was taken from. Its clips do not count as answers.
     pub own: Option<AssetId>,
 }
 
-/// Queries that could be asked, and the clips that come first for them.
+/// Queries of one lane, and the clips that rank first for them.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Bank {
-    /// The queries.
+    /// All queries of the bank.
     pub queries: Vec<BankQuery>,
-    /// The best clip of each.
+    /// The best clip of each query.
     pub hubs: HashSet<ClipId>,
 }

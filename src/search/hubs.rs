@@ -1,8 +1,8 @@
 //! Hub correction: query-bank normalisation by dynamic inverted softmax (Bogolin et al. 2022).
 //!
-//! Some clips, called hubs, rank first for many unrelated queries. Where the best answer to a query is one, the
-//! candidates are ranked by how much more the query says of each than the queries of a bank do. Only the order
-//! changes: scores stay cosines.
+//! Some clips, called hubs, rank first for many unrelated queries. If the best answer to a query is a hub,
+//! the candidates are reranked by how much higher the query scores on each than the queries of a bank do.
+//! Only the order changes: scores stay cosines.
 
 use std::collections::HashMap;
 
@@ -14,8 +14,8 @@ use super::found::Found;
 use super::lookup::Lookup;
 use crate::types::{AssetId, ClipId, Track};
 
-/// Best hits that are ranked anew; what comes after them stays in the order of the scores, whatever
-/// page is asked for.
+/// Number of best hits that are reranked. Later hits stay in the order of their scores, whichever page is
+/// requested.
 pub const CANDIDATES: usize = 200;
 /// Inverse of the temperature, as in the paper.
 const SHARPNESS: f64 = 20.0;
@@ -31,8 +31,8 @@ pub enum HubCorrection {
     Dis,
 }
 
-/// Logarithm of what the bank says of each clip: the mean of the sharpened scores of its queries,
-/// but for those taken from the clip's own asset.
+/// Logarithm of each clip's mean sharpened score over the queries of the bank, without those that were taken
+/// from the clip's own asset.
 fn pull(
     bank: &Bank,
     look: &Lookup<'_>,
@@ -53,7 +53,7 @@ fn pull(
     Ok(sums.into_iter().map(|(clip, (sum, count))| (clip, (sum / f64::from(count)).ln())).collect())
 }
 
-/// Reranks the best hits if the first of them is a hub; returns whether it did.
+/// Reranks the best hits if the first one is a hub. Returns whether it did.
 pub(super) fn correct(look: &Lookup<'_>, ranked: &mut [Found]) -> Result<bool, SearchError> {
     let Some(best) = ranked.first().map(|found| found.matched) else { return Ok(false) };
     let is_hub = look.bank(best.track).is_some_and(|bank| bank.hubs.contains(&best.clip));
@@ -68,7 +68,7 @@ pub(super) fn correct(look: &Lookup<'_>, ranked: &mut [Found]) -> Result<bool, S
         if owners.is_empty() {
             continue;
         }
-        // What one track's bank says cannot be weighed against nothing.
+        // Without a bank for each track, their clips cannot be compared.
         let Some(bank) = look.bank(*track) else { return Ok(false) };
         pulls.extend(
             pull(bank, look, *track, &owners)?.into_iter().map(|(clip, pull)| ((*track, clip), pull)),
@@ -79,12 +79,12 @@ pub(super) fn correct(look: &Lookup<'_>, ranked: &mut [Found]) -> Result<bool, S
         let pull = pulls.get(&(matched.track, matched.clip))?;
         Some(SHARPNESS * f64::from(matched.score) - pull)
     };
-    // A clip of which the bank says nothing (all of it is the clip's own asset's) cannot be compared.
+    // A clip without a pull (all queries of the bank come from its own asset) cannot be compared.
     if ranked.iter().any(|found| value(found).is_none()) {
         return Ok(false);
     }
     let worth = |found: &Found| value(found).unwrap_or(f64::NEG_INFINITY);
-    // Stable: what is worth the same stays in the order of the scores.
+    // The sort is stable: equal clips stay in the order of their scores.
     ranked.sort_by(|a, b| worth(b).total_cmp(&worth(a)));
     Ok(true)
 }

@@ -10,15 +10,15 @@ use super::{Fuse, SearchError};
 use crate::index::{ClipFilter, IndexError, IndexSet, Neighbour, SearchParams};
 use crate::types::{ClipId, Modality, Space, Track};
 
-/// Number of clips a query is compared with to learn what it scores on unrelated ones.
+/// Number of clips sampled to find out how a query scores on unrelated clips.
 pub const SAMPLE: usize = 256;
 
-/// A clip with the track that matched best.
+/// A clip with its score and the track that matched best.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Match {
-    /// The clip.
+    /// Id of the clip.
     pub clip: ClipId,
-    /// Its score.
+    /// Cosine times the scale of the query; with [`Fuse::Mean`], the mean over the tracks.
     pub score: f32,
     /// Track with the best score.
     pub track: Track,
@@ -26,43 +26,43 @@ pub struct Match {
 
 /// One query against the indexes of its targets.
 pub struct Lookup<'a> {
-    /// Indexes.
+    /// The indexes to search.
     pub index: &'a IndexSet,
-    /// Tracks looked at, each once.
+    /// Tracks to search, without duplicates.
     pub targets: Vec<Track>,
-    /// How the tracks make one score.
+    /// How the scores of several tracks are combined.
     pub fuse: Fuse,
     /// Embedding space.
     pub space: Space,
-    /// What is looked for.
+    /// The query's vector and scale.
     pub query: Combined,
-    /// Index parameters.
+    /// Options of the index search.
     pub params: SearchParams,
-    /// Which clips count.
+    /// The clips to search; `None` means all.
     pub filter: Option<ClipFilter>,
-    /// What scores mean.
+    /// Data for turning scores into confidence.
     pub meaning: Meaning,
 }
 
-/// What the scores of a query mean.
+/// Which distributions apply to the scores of a query.
 #[derive(Debug, Clone)]
 pub struct Meaning {
-    /// Distributions to compare with; None where the query has several parts or the tracks one mean,
-    /// whose scores no distribution is of.
+    /// Distributions to compare with; `None` if the query has several parts or the tracks are fused to a
+    /// mean, since no distribution describes such scores.
     pub distributions: Option<Arc<Distributions>>,
-    /// What the query is made of.
+    /// Modality of the query.
     pub query: Modality,
-    /// Known words of a text.
+    /// Number of known words, if the query is a text.
     pub words: usize,
 }
 
 impl Lookup<'_> {
-    /// How sure it is that a score is no accident.
+    /// Confidence of a score on a track; `None` without a distribution.
     pub fn confidence(&self, score: f32, track: Track) -> Option<f32> {
         self.meaning.distributions.as_ref()?.confidence(&self.lane(track), score, self.targets.len())
     }
 
-    /// Queries that could be sent instead of this one.
+    /// Bank of queries that are comparable to this one.
     pub fn bank(&self, track: Track) -> Option<&Bank> {
         self.meaning.distributions.as_ref()?.banks.get(&self.lane(track)).map(Arc::as_ref)
     }
@@ -72,7 +72,7 @@ impl Lookup<'_> {
         Lane { query, words, space: self.space.clone(), target: track }
     }
 
-    /// The k best clips, best first; fewer only where there are no more.
+    /// The k best clips, best first. Fewer only if no more exist.
     pub fn best(&self, k: usize) -> Result<Vec<Match>, SearchError> {
         match self.fuse {
             Fuse::Mean if self.targets.len() > 1 => self.best_of_means(k),
@@ -80,7 +80,7 @@ impl Lookup<'_> {
         }
     }
 
-    /// Scores of these clips, in no promised order; those without a vector on any target are left out.
+    /// Scores of these clips, in no particular order. Clips without a vector on any target are left out.
     pub fn scores(&self, clips: &[ClipId]) -> Result<Vec<Match>, SearchError> {
         let scored = |track: &Track| -> Result<_, IndexError> {
             let found = self.index.scores(*track, &self.space, &self.query.vector, clips)?;
@@ -93,7 +93,7 @@ impl Lookup<'_> {
         })
     }
 
-    /// The median score of clips from all over the library: what is not meant scores so.
+    /// Median score of clips sampled from the whole library, which is what unrelated clips score.
     pub fn usual_score(&self) -> Result<Option<f32>, SearchError> {
         let mut clips: Vec<ClipId> = Vec::new();
         for track in &self.targets {
@@ -126,8 +126,8 @@ impl Lookup<'_> {
         self.targets.iter().map(one).collect()
     }
 
-    /// Threshold algorithm (Fagin, Lotem and Naor 2001): what is in none of the lists so far scores at
-    /// most the mean of their ends, so once k clips score more than that, they are the best.
+    /// Threshold algorithm (Fagin, Lotem and Naor 2001). A clip in none of the lists scores at most the mean
+    /// of their last scores, so once k clips reach that mean, they are the best.
     fn best_of_means(&self, k: usize) -> Result<Vec<Match>, SearchError> {
         let mut depth = k.max(16);
         loop {
@@ -137,7 +137,7 @@ impl Lookup<'_> {
             clips.sort_unstable();
             clips.dedup();
             let ends = lists.iter().map(|(_, list)| match list.last() {
-                // A clip that lacks the track counts 0 there.
+                // A clip without the track counts as 0 there.
                 Some(last) if list.len() >= depth => last.score.max(0.0),
                 _ => 0.0,
             });
@@ -154,12 +154,12 @@ impl Lookup<'_> {
     }
 }
 
-/// Best first, ties by clip id.
+/// Sorts by descending score, then by clip id.
 pub fn sort(matches: &mut [Match]) {
     matches.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.clip.cmp(&b.clip)));
 }
 
-/// A clip's better track counts; on a tie the earlier target.
+/// Merges the lists by the better track of each clip. On a tie the earlier target wins.
 fn merge(found: Vec<(Track, Vec<Neighbour>)>, k: usize) -> Vec<Match> {
     let mut best: HashMap<ClipId, Match> = HashMap::with_capacity(k.min(4096));
     for (track, neighbours) in found {
@@ -176,7 +176,8 @@ fn merge(found: Vec<(Track, Vec<Neighbour>)>, k: usize) -> Vec<Match> {
     ranked
 }
 
-/// A clip's mean score over all requested tracks, 0 for one it lacks; its best track is the one that matched.
+/// A clip's mean score over all requested tracks, with 0 for a missing one. `track` is the one with the best
+/// score.
 fn means(lists: Vec<(Track, Vec<Neighbour>)>) -> Vec<Match> {
     let share = 1.0 / lists.len() as f32;
     let mut sums: HashMap<ClipId, (Match, f32)> = HashMap::new();

@@ -1,4 +1,4 @@
-//! Queries to ranked hits: which space, which tracks, how scores are fused.
+//! From queries to ranked hits: which space, which tracks, and how scores are fused.
 
 mod background;
 mod bank;
@@ -31,35 +31,35 @@ pub use run::{MAX_LIMIT, MAX_OFFSET, run};
 pub use standing::{Least, Standing, Verdict, ask};
 pub use timeline::{Timeline, TimelineClip, TimelineMoment, timeline};
 
-/// Confidence that the best hit needs, or the answer says `no_match`.
+/// Confidence that the best hit needs; below it, the answer says `no_match`.
 pub const MATCHES_FROM: f32 = 0.9;
 
 /// Why a search was refused or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SearchError {
-    /// The two sides share no space in this model.
+    /// Query and target share no space in this model.
     #[error("this model cannot compare {query} with {target}: they share no embedding space")]
     NotComparable {
-        /// Query's modality.
+        /// Modality of the query.
         query: Modality,
-        /// Target track's modality.
+        /// Modality of the target track.
         target: Modality,
     },
     /// The space does not exist or does not serve both sides.
     #[error("space `{0}` cannot be used for this search")]
     BadSpace(Space),
-    /// A field that asks for what is not served.
+    /// A field has an unsupported value.
     #[error("{message}")]
     BadRequest {
-        /// The field, as `limit`.
+        /// Name of the field, such as `limit`.
         param: &'static str,
         /// Human-readable message.
         message: String,
     },
-    /// The search ended before it had an answer (shutdown).
+    /// The search was aborted before it had an answer (shutdown).
     #[error("the search was cut off: {0}")]
     CutOff(String),
-    /// The filter means nothing.
+    /// The filter is invalid.
     #[error("`filter.{}`: {}", .0.at, .0.message)]
     BadFilter(#[from] FilterError),
     /// The index failed.
@@ -72,7 +72,7 @@ impl SearchError {
         Self::BadRequest { param, message: message.into() }
     }
 
-    /// Stable code.
+    /// Stable error code.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -109,46 +109,46 @@ pub enum Fuse {
     Mean,
 }
 
-/// What is searched.
+/// The data that a search runs on.
 #[derive(Clone)]
 pub struct Corpus {
     /// Assets and clips.
     pub catalog: Arc<Catalog>,
-    /// Their vectors.
+    /// The clips' vectors.
     pub index: Arc<IndexSet>,
-    /// Which modalities meet in which space.
+    /// Which modalities share which space.
     pub comparable: Arc<Comparable>,
-    /// What scores mean.
+    /// Score distributions, for confidence.
     pub backgrounds: Arc<Backgrounds>,
 }
 
 /// One part of a query, already embedded.
 #[derive(Debug, Clone)]
 pub struct QueryPart {
-    /// What it was made of.
+    /// Modality of the part.
     pub modality: Modality,
-    /// Its vectors, one per space.
+    /// Its embeddings, one per space.
     pub vectors: Vectors,
-    /// How much it counts, relative to the other parts; below 0: what is like it comes last.
+    /// Weight relative to the other parts. A negative weight ranks similar clips last.
     pub weight: f32,
-    /// Known words of a text; 0 for all else.
+    /// Number of known words of a text; 0 for other modalities.
     pub words: usize,
 }
 
 /// A search over the library.
 #[derive(Debug, Clone)]
 pub struct SearchRequest {
-    /// What to look for.
+    /// Parts of the query, already embedded.
     pub query: Vec<QueryPart>,
-    /// Tracks to search; default: video.
+    /// Tracks to search; video by default.
     pub targets: Vec<Track>,
-    /// How they make one score.
+    /// How the scores of several tracks are combined.
     pub fuse: Fuse,
-    /// Which clips count.
+    /// The clips to search.
     pub filter: Filter,
-    /// Never these assets (a query made of a stored asset).
+    /// Assets to leave out, such as the one that the query was made from.
     pub exclude_assets: Vec<AssetId>,
-    /// Space to use; None: the finest that all sides share.
+    /// Space to search in; `None` means the finest that all sides share.
     pub space: Option<Space>,
     /// What each hit represents.
     pub group_by: GroupBy,
@@ -156,16 +156,16 @@ pub struct SearchRequest {
     pub offset: usize,
     /// Hits to return, 1 to 1000.
     pub limit: usize,
-    /// Index parameters.
+    /// Options of the index search.
     pub params: SearchParams,
-    /// Leaves out what is less sure; None: nothing.
+    /// Leaves out hits with less confidence; `None` leaves out nothing.
     pub min_confidence: Option<f32>,
     /// Whether to correct for hubs: clips that score high for every query.
     pub hub_correction: HubCorrection,
 }
 
 impl SearchRequest {
-    /// The first ten clips of the whole library whose pictures are like these parts.
+    /// A request for the ten clips of the whole library whose pictures match these parts best.
     #[must_use]
     pub fn new(query: Vec<QueryPart>) -> Self {
         Self {
@@ -192,44 +192,43 @@ pub struct Hit {
     pub rank: usize,
     /// Asset found.
     pub asset_id: AssetId,
-    /// Name.
+    /// Name of the asset.
     pub asset_name: String,
-    /// What it is: tells whether there is a picture of the moment.
+    /// Kind of the asset, which determines whether there can be a thumbnail.
     #[serde(skip)]
     pub asset_kind: Option<AssetKind>,
-    /// The moment.
+    /// Time span of the hit.
     #[serde(flatten)]
     pub span: TimeSpan,
     /// Middle of the best clip, in seconds.
     pub peak_secs: f64,
     /// Cosine similarity from -1 to 1; with several query parts or fused tracks, their weighted mean.
     pub score: f32,
-    /// Share of queries about something that is not here whose best answer scores less. None where
-    /// there is nothing to tell it by.
+    /// Share of queries about absent things whose best answer scores lower. `None` if it cannot be computed.
     pub confidence: Option<f32>,
     /// Embedding space of the score.
     pub space: Space,
     /// Track with the best score.
     pub matched: Track,
-    /// Cosine of the best clip's own sound and picture; None where it lacks one of them.
+    /// Cosine between the best clip's own sound and picture; `None` if it lacks one of them.
     pub agreement: Option<f32>,
     /// The asset's metadata.
     pub metadata: Arc<serde_json::Value>,
-    /// What is wrong with the file, if it is a user's: it is gone, or has changed since it was indexed.
+    /// Damage of a file indexed by path: it is missing, or has changed since it was indexed.
     pub damage: Option<Damage>,
 }
 
-/// Ranked hits.
+/// Ranked hits with what was decided about them.
 #[derive(Debug, Clone)]
 pub struct SearchResponse {
     /// Hits, best first.
     pub hits: Vec<Hit>,
-    /// Whether no hit of the whole answer deserves to be one.
+    /// Whether no hit has enough confidence.
     pub no_match: bool,
-    /// Space the scores were taken in.
+    /// Space of the scores.
     pub space: Space,
     /// Whether the best hits were reranked because the first was a hub.
     pub hub_corrected: bool,
-    /// Seconds inside the search, filter and index included.
+    /// Seconds spent in the search, including filter and index.
     pub index_secs: f64,
 }

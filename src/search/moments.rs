@@ -1,37 +1,36 @@
-//! Scored windows of one asset to moments: where something begins, where it ends, where it is clearest.
+//! Groups the scored windows of one asset into moments: where a scene begins, ends and matches best.
 //!
-//! A window that lies half inside a scene scores about half-way between a window within and one
-//! outside. So a moment ends where its windows' scores have fallen half of the way from its peak to
-//! what comes after it, and a window stands for the time around its middle, not for all it covers.
-//! How far the scores at the end have fallen also tells how much of each of these windows lies in
-//! the scene, so an end may lie within a window.
+//! A window that lies half in a scene scores about half-way between a window inside it and one outside. So a
+//! moment ends where the scores have fallen half the way from its peak to the level beyond, and a window
+//! stands for the time around its middle rather than for all that it covers. The fall of the scores at an end
+//! also tells how much of each window lies in the scene, so that an end can lie within a window.
 
 use std::collections::HashMap;
 
 use crate::types::{ClipId, TimeSpan};
 
-/// How much of the way from the usual score to a peak a window needs to belong to the peak's moment.
+/// Share of the way from the usual score to the peak that a window must reach to belong to the peak's moment.
 const BELONGS: f32 = 0.8;
-/// How much of a window may lie in a better moment before it is no moment of its own.
+/// Share of a window that may overlap a better moment. With more, the window starts no moment of its own.
 const MAY_OVERLAP: f64 = 0.3;
-/// How far from the last window of a moment it is looked what is outside of it, in windows: a scene may end
-/// in the next window, and then only the one after it is outside.
+/// How far beyond the last window of a moment the level outside is measured, in windows. A scene can end
+/// within the next window, and then only the one after it is outside.
 const OUTSIDE_WITHIN: f64 = 2.0;
-/// How much longer, on each side, a moment may be than what its windows stand for. A window that scores
-/// half as much may lie half in the scene, or wholly in another that is half like it; grown by a
-/// fifth, a moment overlaps its scene by more than 0.7 in both cases.
+/// How far a moment may extend beyond the time of its windows on each side, as a share of that time. A window
+/// that scores half as high can lie half in the scene, or wholly in another scene that is half similar. With
+/// a fifth, a moment overlaps its scene by more than 0.7 in both cases.
 const MAY_GROW: f64 = 0.2;
-/// Seconds by which windows that touch may be apart.
+/// Largest gap between windows that count as touching, in seconds.
 const TOUCHING_SECS: f64 = 0.05;
 
 /// One scored window.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Window {
-    /// Its clip.
+    /// Clip that the window belongs to.
     pub clip: ClipId,
     /// Time span.
     pub span: TimeSpan,
-    /// Its score.
+    /// Score of the clip.
     pub score: f32,
 }
 
@@ -41,17 +40,17 @@ impl Window {
     }
 }
 
-/// A stretch of an asset that answers a query.
+/// A stretch of an asset that matches a query.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Moment {
     /// Time span.
     pub span: TimeSpan,
-    /// The best window.
+    /// The window with the best score.
     pub peak: Window,
 }
 
-/// The moments of an asset, best first; every window is in one, or too much in the way of one.
-/// `usual` is what windows of no interest score.
+/// The moments of an asset, best first. Every window either belongs to a moment or overlaps one too much.
+/// `usual` is the score of unrelated windows.
 #[must_use]
 pub fn moments(windows: Vec<Window>, usual: f32) -> Vec<Moment> {
     let long: HashMap<ClipId, TimeSpan> = windows.iter().map(|window| (window.clip, window.span)).collect();
@@ -62,8 +61,8 @@ pub fn moments(windows: Vec<Window>, usual: f32) -> Vec<Moment> {
     found
 }
 
-/// A clip that stands for many equal windows, as its first window, its last, and what lies between: where
-/// it meets its neighbours it is then as long as they are.
+/// Splits a clip that stands for many equal windows into its first window, its last one and the stretch
+/// between, so that it is as long as its neighbours where it meets them.
 fn in_pieces(windows: Vec<Window>) -> Vec<Window> {
     let length = windows.iter().map(|window| window.span.duration_secs()).fold(f64::INFINITY, f64::min);
     let cut = |window: Window| {
@@ -107,12 +106,12 @@ fn moments_of_pieces(mut windows: Vec<Window>, usual: f32) -> Vec<Moment> {
     found
 }
 
-/// Sums of lengths like 0.1 would give 8.959999999999999 to people.
+/// Rounds to microseconds: sums of lengths like 0.1 would be shown as 8.959999999999999.
 fn in_micros(secs: f64) -> f64 {
     (secs * 1e6).round() / 1e6
 }
 
-/// What better moments leave of a span around `middle`.
+/// Cuts a span around `middle` to what better moments leave free.
 fn beside(found: &[Moment], middle: f64, mut start: f64, mut end: f64) -> (f64, f64) {
     for better in found.iter().map(|moment| moment.span) {
         if better.end_secs <= middle {
@@ -129,7 +128,7 @@ fn in_the_way(window: &Window, span: TimeSpan) -> bool {
     common > MAY_OVERLAP * window.span.duration_secs()
 }
 
-/// The window `step` further, if it touches this one and nobody has it.
+/// The window one `step` further, if it touches this one and is not taken.
 fn next(windows: &[Window], taken: &[bool], at: usize, step: isize) -> Option<usize> {
     let other = at.checked_add_signed(step).filter(|other| *other < windows.len())?;
     touch(&windows[at.min(other)], &windows[at.max(other)]).then_some(other).filter(|other| !taken[*other])
@@ -139,7 +138,7 @@ fn touch(earlier: &Window, later: &Window) -> bool {
     later.span.start_secs <= earlier.span.end_secs + TOUCHING_SECS
 }
 
-/// The last window on one side of a peak that belongs to its moment.
+/// The last window on one side of a peak that belongs to the peak's moment.
 fn reach(windows: &[Window], taken: &[bool], peak: usize, usual: f32, step: isize) -> usize {
     let top = windows[peak].score;
     let belongs = usual.min(top) + BELONGS * (top - usual).max(0.0);
@@ -147,7 +146,7 @@ fn reach(windows: &[Window], taken: &[bool], peak: usize, usual: f32, step: isiz
     while let Some(other) = next(windows, taken, at, step).filter(|other| windows[*other].score >= belongs) {
         at = other;
     }
-    // What follows within a window's length: how far the score falls there.
+    // Find the lowest score within one window's length beyond.
     let mut valley = f32::INFINITY;
     let mut beyond = at;
     while let Some(other) = next(windows, taken, beyond, step) {
@@ -165,8 +164,8 @@ fn reach(windows: &[Window], taken: &[bool], peak: usize, usual: f32, step: isiz
     at
 }
 
-/// Where a moment ends on one side, whose last window there is `at`: each window from there on counts
-/// as much as its score says it lies in the scene. `whole` is how long its windows stand for.
+/// The end of a moment on one side, where `at` is its last window. Each window from `at` on adds the share of
+/// its time that its score places in the scene. `whole` is the time that the moment's windows stand for.
 fn edge(windows: &[Window], taken: &[bool], (peak, at): (usize, usize), whole: f64, step: isize) -> f64 {
     let window = &windows[at];
     let away = |other: usize| (windows[other].middle() - window.middle()).abs();
@@ -178,7 +177,7 @@ fn edge(windows: &[Window], taken: &[bool], (peak, at): (usize, usize), whole: f
     let outside = beyond.iter().map(|other| windows[*other].score).fold(f32::INFINITY, f32::min);
     let before = if at == peak { at } else { at.saturating_add_signed(-step) };
     let inside = windows[before].score.max(window.score);
-    // The side of the window towards the peak, from which on is counted, and the one away from it.
+    // The side of the window towards the peak, from which time is counted, and the side away from it.
     let (near, far) = (stands_until(windows, at, -step), stands_until(windows, at, step));
     if inside <= outside {
         return far;
@@ -187,7 +186,7 @@ fn edge(windows: &[Window], taken: &[bool], (peak, at): (usize, usize), whole: f
     let mut secs = 0.0;
     for other in std::iter::once(at).chain(beyond).take_while(|other| away(*other) <= length + TOUCHING_SECS)
     {
-        // What follows lies in the scene no more than what came before.
+        // A window further out lies in the scene no more than the one before it.
         least = least.min(((windows[other].score - outside) / (inside - outside)).clamp(0.0, 1.0));
         let stands_for = stands_until(windows, other, 1) - stands_until(windows, other, -1);
         secs += f64::from(least) * stands_for;
@@ -197,8 +196,8 @@ fn edge(windows: &[Window], taken: &[bool], (peak, at): (usize, usize), whole: f
     if step < 0 { (near - secs).min(middle) } else { (near + secs).max(middle) }
 }
 
-/// Where the time that a window stands for ends on one side: half-way to the next window's middle, or
-/// where the window itself ends if none follows.
+/// Where the time that a window stands for ends on one side: half-way to the middle of the next window, or at
+/// the window's own end if none follows.
 fn stands_until(windows: &[Window], at: usize, step: isize) -> f64 {
     let window = &windows[at];
     let other = at.checked_add_signed(step).and_then(|other| windows.get(other));
@@ -235,14 +234,14 @@ mod tests {
         let best = moments(windows.clone(), 0.1)[0];
         assert_eq!((best.span.start_secs, best.span.end_secs), (6.4, 326.4));
         assert_eq!(best.peak, windows[2]);
-        // A short one beside it keeps its own length.
+        // A short clip beside it keeps its own length.
         let other = vec![window(0.0, 3.2, 0.1), window(3.2, 6.4, 0.9), window(6.4, 326.4, 0.1)];
         let best = moments(other.clone(), 0.1)[0];
         assert_eq!((best.span.start_secs, best.span.end_secs), (3.2, 6.4));
         assert_eq!(best.peak, other[1]);
     }
 
-    /// Windows over scenes (start, end, how well it answers): a window scores the scenes in it by
+    /// Windows over scenes (start, end, score): a window scores the sum of the scenes in it, weighted by
     /// their shares.
     fn watch(scenes: &[(f64, f64, f32)], window: f64, stride: f64) -> Vec<Window> {
         let end = scenes.iter().map(|(_, end, _)| *end).fold(0.0, f64::max);
@@ -268,7 +267,7 @@ mod tests {
     fn windows_side_by_side_become_one_moment_or_several() {
         let scenes = [(0.0, 3.2, 0.1), (3.2, 9.6, 0.8), (9.6, 12.8, 0.2), (12.8, 16.0, 0.75)];
         assert_eq!(spans(watch(&scenes, 3.2, 3.2)), [(3.2, 9.6), (12.8, 16.0), (9.6, 12.8), (0.0, 3.2)]);
-        // Scenes that share something with what is meant are not it.
+        // Scenes that are only similar to the best one do not belong to it.
         let alike = [(0.0, 3.2, 0.5), (3.2, 6.4, 0.8), (6.4, 9.6, 0.55)];
         assert_eq!(spans(watch(&alike, 3.2, 3.2)), [(3.2, 6.4), (6.4, 9.6), (0.0, 3.2)]);
     }

@@ -1,17 +1,18 @@
-//! Which space a search happens in.
+//! Chooses the space of a search.
 
 use super::SearchError;
 use crate::types::{Modality, Space, Track};
 
-/// Which modalities have vectors in which space: all that planning needs to know of a model.
+/// Which modalities have vectors in which space, which is all that planning needs of a model.
 #[derive(Debug, Clone)]
 pub struct Comparable {
-    /// From the finest to the coarsest.
+    /// Ordered from the finest to the coarsest.
     spaces: Vec<(Space, Vec<Modality>)>,
 }
 
 impl Comparable {
-    /// `spaces` from the finest to the coarsest; `has` tells whether a modality has vectors there.
+    /// `spaces` are ordered from the finest to the coarsest. `has` returns whether a modality has vectors in
+    /// a space.
     pub fn new<'a>(
         spaces: impl IntoIterator<Item = &'a Space>,
         has: impl Fn(Modality, &Space) -> bool,
@@ -27,8 +28,8 @@ impl Comparable {
     }
 }
 
-/// The space of a search: the requested one, or the finest that all parts of the query share with all targets (scores
-/// of different spaces cannot be ranked together).
+/// The space of a search: the requested one, or the finest that all parts of the query share with all
+/// targets. Scores of different spaces cannot be ranked together.
 ///
 /// # Errors
 /// [`SearchError::NotComparable`], [`SearchError::BadSpace`], [`SearchError::BadRequest`] without
@@ -52,7 +53,7 @@ pub fn plan(
     if let Some(space) = comparable.finest(&sides) {
         return Ok(space.clone());
     }
-    // Name two sides that share no space; failing that, the first and the one that spoils the set.
+    // Name two sides that share no space or, if every pair shares one, the last pair.
     let pairs = query.iter().flat_map(|query| sides.iter().map(move |target| (*query, *target)));
     let alone = pairs.clone().find(|(query, target)| comparable.finest(&[*query, *target]).is_none());
     match alone.or(pairs.last()) {

@@ -1,27 +1,27 @@
-//! Several parts with weights to one vector.
+//! Combines several weighted parts into one vector.
 
 use super::{QueryPart, SearchError};
 use crate::types::{Embedding, Modality, Space};
 
-/// Shortest weighted mean that still has a direction.
+/// Shortest weighted mean whose direction is still meaningful.
 const LEAST_NORM: f64 = 1e-3;
 
-/// A query in one space. The weighted mean of several cosines is the cosine with the weighted mean of
-/// the vectors, times its length: one search answers any number of parts.
+/// A query in one space. The weighted mean of several cosines equals the cosine with the weighted mean of the
+/// vectors, times the length of that mean, so one search answers any number of parts.
 #[derive(Debug, Clone)]
 pub struct Combined {
-    /// Direction.
+    /// Direction of the weighted mean.
     pub vector: Embedding,
-    /// Length: what a cosine is multiplied by.
+    /// Length of the weighted mean, by which cosines are multiplied.
     pub scale: f32,
 }
 
 impl Combined {
-    /// The parts in one space.
+    /// Combines the parts in one space.
     ///
     /// # Errors
-    /// [`SearchError::BadSpace`] where a part has no vector there; [`SearchError::BadRequest`] where no
-    /// part counts for the answer, or the parts cancel out.
+    /// [`SearchError::BadSpace`] if a part has no vector in the space; [`SearchError::BadRequest`] if no part
+    /// has a weight above 0, or the parts cancel out.
     pub fn new(parts: &[QueryPart], space: &Space) -> Result<Self, SearchError> {
         let vectors: Vec<(&Embedding, f64)> = parts
             .iter()
@@ -36,7 +36,7 @@ impl Combined {
                 "at least one part of the query must have a weight above 0",
             ));
         }
-        // A stored vector finds itself with a score of 1, whatever its weight.
+        // A single stored vector finds itself with a score of 1, whatever its weight.
         if let [(vector, _)] = vectors[..] {
             return Ok(Self { vector: vector.clone(), scale: 1.0 });
         }
@@ -59,7 +59,7 @@ impl Combined {
     }
 }
 
-/// The direction that a query of these parts is looked for in.
+/// The unit vector that a query of these parts searches with.
 ///
 /// # Errors
 /// As [`Combined::new`].
@@ -67,7 +67,7 @@ pub fn combined(parts: &[QueryPart], space: &Space) -> Result<Embedding, SearchE
     Combined::new(parts, space).map(|combined| combined.vector)
 }
 
-/// What the parts are made of, each once; the ones that count most first.
+/// Modalities of the parts, without duplicates, in descending order of weight.
 #[must_use]
 pub fn modalities(parts: &[QueryPart]) -> Vec<Modality> {
     let mut parts: Vec<&QueryPart> = parts.iter().collect();

@@ -1,4 +1,4 @@
-//! From a request to hits.
+//! Runs a search request.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use crate::types::{AssetId, ClipId, Modality};
 
 /// Most hits of one page.
 pub const MAX_LIMIT: usize = 1000;
-/// Most hits skipped.
+/// Most hits that can be skipped.
 pub const MAX_OFFSET: usize = 1000;
-/// Clips fetched per asset or moment wanted, to begin with.
+/// Clips fetched at first for each asset or moment wanted.
 const CLIPS_PER_GROUP: usize = 4;
 
-/// Answers a request. The query's vectors may be of more spaces than the search uses. CPU-bound: call
-/// from a blocking thread for large collections.
+/// Answers a request. The query may have vectors of more spaces than the search uses. CPU-bound: call it from
+/// a blocking thread for large collections.
 ///
 /// # Errors
 /// [`SearchError`].
@@ -59,10 +59,10 @@ fn sure(look: &Lookup<'_>, found: &Found) -> Option<f32> {
     look.confidence(found.matched.score, found.matched.track)
 }
 
-/// Whether nothing deserves an answer. Where confidence cannot be told, an answer is given.
+/// Whether no hit has enough confidence. If confidence cannot be computed, the hits count as matches.
 fn no_match(look: &Lookup<'_>, ranked: &[Found], least: Option<f32>) -> bool {
     let wanted = least.unwrap_or(MATCHES_FROM);
-    // Of two tracks the less good score may be the surer one.
+    // With two tracks, the lower score can have the higher confidence.
     let unsure = |found: &Found| sure(look, found).is_some_and(|confidence| confidence < wanted);
     ranked.is_empty() || ranked.iter().all(unsure)
 }
@@ -86,7 +86,7 @@ fn check_page(request: &SearchRequest) -> Result<(), SearchError> {
     Ok(())
 }
 
-/// The query of a request, ready to be looked up among the selected clips.
+/// Prepares the query of a request for lookups among the selected clips.
 pub(super) fn lookup<'a>(
     corpus: &'a Corpus,
     request: &SearchRequest,
@@ -157,7 +157,7 @@ fn hit(rank: usize, found: Found, look: &Lookup<'_>) -> Hit {
     }
 }
 
-/// Matches with their assets, in order; clips deleted since are left out.
+/// Matches with their assets, in the same order. Clips that were deleted since are left out.
 fn with_assets(catalog: &Catalog, matches: &[Match]) -> Vec<Found> {
     let owners = catalog.owners(matches.iter().map(|found| found.clip));
     let mut matches = matches.iter();
@@ -181,7 +181,7 @@ fn clips(catalog: &Catalog, look: &Lookup<'_>, wanted: usize) -> Result<Vec<Foun
     }
 }
 
-/// The best clip of each asset; fetches more clips until there are assets enough or no more clips.
+/// The best clip of each asset. Fetches more clips until there are enough assets or no more clips.
 fn by_asset(catalog: &Catalog, look: &Lookup<'_>, wanted: usize) -> Result<Vec<Found>, SearchError> {
     let mut k = wanted.saturating_mul(CLIPS_PER_GROUP);
     loop {
@@ -196,8 +196,8 @@ fn by_asset(catalog: &Catalog, look: &Lookup<'_>, wanted: usize) -> Result<Vec<F
     }
 }
 
-/// The best moments. Those of the assets seen so far are complete; one of another asset is no better
-/// than the last clip fetched.
+/// The best moments. All moments of the assets seen so far are known; a moment of another asset scores no
+/// higher than the last clip fetched.
 fn by_moment(
     catalog: &Catalog,
     look: &Lookup<'_>,

@@ -1,7 +1,7 @@
-//! The other way round: one asset, and every query that waits for something like it.
+//! Reverse search: matches one asset against all standing queries.
 //!
-//! An asset's vectors are read once; then each query costs one dot product a clip, and only one that
-//! matches is looked at more closely.
+//! The asset's vectors are read once. Then each query costs one dot product per clip and track, and only
+//! queries that match are examined further.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::index::exact::score;
 use crate::store::MatchedMoment;
 use crate::types::{AssetId, ClipId, Embedding, Space, Track};
 
-/// Most moments kept of a match.
+/// Most moments stored per match.
 const MAX_MOMENTS: usize = 100;
 
-/// What a clip needs to be a match.
+/// The minimum that a clip must reach to match.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Least {
     /// At least this confidence.
@@ -29,7 +29,7 @@ pub enum Least {
     Score(f32),
 }
 
-/// A query that is matched against each new asset.
+/// A standing query, prepared for matching against assets.
 #[derive(Debug, Clone)]
 pub struct Standing {
     targets: Vec<Track>,
@@ -39,27 +39,28 @@ pub struct Standing {
     filter: Filter,
     exclude_assets: Vec<AssetId>,
     least: Least,
-    /// For each target what its scores are compared with; none where confidence cannot be told of it at all.
+    /// The distribution lane of each target; empty if confidence is undefined for the query.
     lanes: Vec<Lane>,
 }
 
-/// What an asset is to a query.
+/// Result of matching an asset against a standing query.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
-    /// It matches; these moments, best first.
+    /// The asset matches with these moments, best first.
     Matches(Vec<MatchedMoment>),
-    /// It does not.
+    /// The asset does not match.
     No,
-    /// It cannot be told what its scores mean.
+    /// The query needs a confidence, and its scores are not calibrated yet.
     Unknown,
 }
 
 impl Standing {
-    /// Of a search: the query, the targets, how they are fused, the filter, the space and the assets left
-    /// out count.
+    /// Prepares a search as a standing query. Only the query, targets, fusion, filter, space and excluded
+    /// assets of the request are used.
     ///
     /// # Errors
-    /// [`SearchError`], as a search; [`SearchError::BadRequest`] where confidence is needed and cannot be told.
+    /// [`SearchError`], as for a search; [`SearchError::BadRequest`] if `least` is a confidence and it is
+    /// undefined.
     pub fn new(comparable: &Comparable, request: SearchRequest, least: Least) -> Result<Self, SearchError> {
         request.filter.check()?;
         let mut targets = request.targets;
@@ -91,10 +92,10 @@ impl Standing {
         standing.with_least(least)
     }
 
-    /// The same with another threshold.
+    /// The same query with another minimum.
     ///
     /// # Errors
-    /// [`SearchError::BadRequest`] where confidence is needed and cannot be told.
+    /// [`SearchError::BadRequest`] if `least` is a confidence and it is undefined.
     pub fn with_least(self, least: Least) -> Result<Self, SearchError> {
         if matches!(least, Least::Confidence(_)) && self.lanes.is_empty() {
             let message = "confidence needs a single query part, and one target or `fuse: best`; send `min_score` instead";
@@ -103,13 +104,13 @@ impl Standing {
         Ok(Self { least, ..self })
     }
 
-    /// Space of its scores.
+    /// Space of the scores.
     #[must_use]
     pub const fn space(&self) -> &Space {
         &self.space
     }
 
-    /// Whether its confidence is calibrated, if it needs one.
+    /// Whether the query needs no confidence, or its confidence is calibrated on all targets.
     #[must_use]
     pub fn is_tellable(&self, corpus: &Corpus) -> bool {
         let distributions = corpus.backgrounds.now();
@@ -143,7 +144,7 @@ impl Standing {
         if by_clip {
             scored.retain(|found| asset.clip(found.clip).is_some_and(passes));
         }
-        // The best of each track stands for all: what is enough for another is enough for it.
+        // The best match of each track stands for the others: if any of the track is enough, so is the best.
         let mut tops: [Option<Match>; 2] = [None; 2];
         for found in &scored {
             let top = &mut tops[usize::from(found.track == Track::Audio)];
@@ -161,14 +162,14 @@ impl Standing {
         if by_confidence && tops.iter().flatten().any(untold) { Verdict::Unknown } else { Verdict::No }
     }
 
-    /// What clips from all over the library score, their median.
+    /// Median score of clips sampled from the whole library.
     fn usual_score(&self, sample: &Gathered) -> f32 {
         let mut scores: Vec<f32> = self.scores(sample).into_iter().map(|found| found.score).collect();
         scores.sort_unstable_by(f32::total_cmp);
         scores.get(scores.len() / 2).copied().unwrap_or(0.0)
     }
 
-    /// Scores of clips; those without a vector on any target are left out.
+    /// Scores of clips. Clips without a vector on any target are left out.
     fn scores(&self, clips: &Gathered) -> Vec<Match> {
         let share = if self.fuse == Fuse::Mean { 1.0 / self.targets.len() as f32 } else { 1.0 };
         let mut scored = Vec::with_capacity(clips.ids.len());
@@ -190,7 +191,8 @@ impl Standing {
         scored
     }
 
-    /// The moments that are enough, as a search by moments finds them; `top` is one clip that is.
+    /// The moments that reach the minimum, found as a search by moments does; `top` is a clip that reaches
+    /// it.
     fn moments(
         &self,
         distributions: &Distributions,
@@ -222,14 +224,15 @@ impl Standing {
             .map(|(moment, found)| view(moment.span, &moment.peak, found))
             .collect();
         if kept.is_empty() {
-            // Of two tracks the less good score may be the surer one, and its clip lie in another's moment.
+            // With two tracks, the lower score can have the higher confidence, and its clip can lie in
+            // another clip's moment.
             kept.extend(alone.map(|window| view(window.span, &window, top)));
         }
         kept
     }
 }
 
-/// Clips with their vectors in one space: for each target in turn, in the order of the clips.
+/// Clips with their vectors in one space: one lane per target, each in the order of the clips.
 #[derive(Debug)]
 struct Gathered {
     ids: Vec<ClipId>,
@@ -237,7 +240,7 @@ struct Gathered {
 }
 
 impl Gathered {
-    /// `ids` ascending.
+    /// `ids` must be ascending.
     fn new(corpus: &Corpus, ids: Vec<ClipId>, targets: &[Track], space: &Space) -> Self {
         let lane = |track: &Track| {
             let mut lane = vec![None; ids.len()];
@@ -253,7 +256,7 @@ impl Gathered {
     }
 }
 
-/// What was read for queries of some targets and space.
+/// Vectors read for the queries of one set of targets and one space.
 struct Read {
     targets: Vec<Track>,
     space: Space,
@@ -261,7 +264,7 @@ struct Read {
     sample: Option<Arc<Gathered>>,
 }
 
-/// One asset to match; its vectors are read once for all queries.
+/// One asset to match. Its vectors are read once for all queries.
 struct Asking<'a> {
     corpus: &'a Corpus,
     distributions: Arc<Distributions>,
@@ -287,7 +290,7 @@ impl Asking<'_> {
         Arc::clone(&self.read[at].own)
     }
 
-    /// Clips from all over the library, as a search takes them.
+    /// Clips sampled from the whole library, as a search samples them.
     fn sample(&mut self, query: &Standing) -> Arc<Gathered> {
         let at = self.place(query);
         let corpus = self.corpus;
@@ -302,7 +305,7 @@ impl Asking<'_> {
     }
 }
 
-/// What an asset is to each of these queries, in their order. CPU-bound.
+/// Matches an asset against each of these queries, in their order. CPU-bound.
 pub fn ask<'a>(
     corpus: &Corpus,
     asset: &AssetEntry,

@@ -1,4 +1,4 @@
-//! How well every clip of one asset answers a query.
+//! Scores of every clip of one asset for a query.
 
 use std::collections::HashMap;
 
@@ -14,13 +14,13 @@ use crate::types::{AssetId, ClipId, Space, TimeSpan, Track};
 pub struct TimelineClip {
     /// Time span.
     pub span: TimeSpan,
-    /// Its score.
+    /// Score of the clip.
     pub score: f32,
-    /// How sure it is that it is no accident.
+    /// Confidence of the score; `None` if it cannot be computed.
     pub confidence: Option<f32>,
     /// Track with the best score.
     pub matched: Track,
-    /// Cosine of its own sound and picture.
+    /// Cosine between the clip's own sound and picture; `None` if it lacks one of them.
     pub agreement: Option<f32>,
 }
 
@@ -29,29 +29,28 @@ pub struct TimelineClip {
 pub struct TimelineMoment {
     /// Time span.
     pub span: TimeSpan,
-    /// Middle of its best clip, in seconds.
+    /// Middle of the best clip, in seconds.
     pub peak_secs: f64,
-    /// Score of its best clip.
+    /// Score of the best clip.
     pub score: f32,
-    /// How sure it is that it is no accident.
+    /// Confidence of the score; `None` if it cannot be computed.
     pub confidence: Option<f32>,
 }
 
-/// How well every clip of one asset answers a query.
+/// Scores of every clip of one asset for a query.
 #[derive(Debug, Clone)]
 pub struct Timeline {
     /// Clips in time order.
     pub clips: Vec<TimelineClip>,
     /// Moments, best first.
     pub moments: Vec<TimelineMoment>,
-    /// Space the scores were taken in.
+    /// Space of the scores.
     pub space: Space,
-    /// What clips from all over the library score for this query, their median.
+    /// Median score of clips sampled from the whole library.
     pub usual_score: Option<f32>,
 }
 
-/// Scores every clip of an asset; of the request the query, the targets, how they are fused and the
-/// space count.
+/// Scores every clip of an asset. Only the query, targets, fusion and space of the request are used.
 ///
 /// # Errors
 /// [`SearchError`].

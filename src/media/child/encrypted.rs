@@ -1,11 +1,11 @@
-//! Whether a file's tracks are encrypted: ffmpeg would take what it cannot read for damage.
+//! Detects encrypted tracks, which ffmpeg would report as damage.
 
 use crate::media::window::Window;
 
-/// Boxes and elements looked at.
+/// Most boxes and elements that are examined.
 const MAX_PARTS: u32 = 100_000;
 
-/// What the file is encrypted by, if it is.
+/// Encryption scheme of the file, if it is encrypted.
 pub fn by(window: &mut Window<'_>) -> Option<&'static str> {
     let head = window.at(0, 16).to_vec();
     let mut left = MAX_PARTS;
@@ -27,7 +27,7 @@ pub fn by(window: &mut Window<'_>) -> Option<&'static str> {
     None
 }
 
-/// Looks into the boxes on the way to the sample descriptions.
+/// Descends into the boxes that lead to the sample descriptions.
 fn mov(window: &mut Window<'_>, mut at: u64, end: u64, left: &mut u32) -> Option<&'static str> {
     while at + 8 <= end {
         *left = left.checked_sub(1)?;
@@ -56,7 +56,7 @@ fn mov(window: &mut Window<'_>, mut at: u64, end: u64, left: &mut u32) -> Option
     None
 }
 
-/// An element's id, the length of its payload and that of its head; the length is the largest where unknown.
+/// An element's id, payload length and header length. An unknown payload length is `u64::MAX`.
 fn element(window: &mut Window<'_>, at: u64) -> Option<(u64, u64, u64)> {
     let id_len = u64::from(window.at(at, 1).first()?.leading_zeros()) + 1;
     let id = window.number(at, usize::try_from(id_len).ok().filter(|len| *len <= 4)?, false)?;
@@ -81,7 +81,7 @@ fn matroska(window: &mut Window<'_>, mut at: u64, end: u64, left: &mut u32) -> b
             0x1853_8067 | 0x1654_ae6b | 0xae | 0x6d80 | 0x6240 if matroska(window, at + head, next, left) => {
                 return true;
             }
-            // Nothing is said of tracks after the first cluster.
+            // Tracks are described before the first cluster.
             0x1f43_b675 => return false,
             _ => {}
         }
@@ -108,13 +108,13 @@ fn asf(window: &mut Window<'_>) -> bool {
     false
 }
 
-/// Most of the first packets with a payload say that it is scrambled.
+/// Whether most of the first packets with a payload are marked as scrambled.
 fn transport_stream(window: &mut Window<'_>) -> bool {
     let (mut scrambled, mut all) = (0_u32, 0_u32);
     for packet in 0..2000 {
         let [b'G', high, low, flags] = *window.at(packet * 188, 4) else { break };
         let id = u16::from_be_bytes([high & 0x1f, low]);
-        // Tables, and padding, are in the clear.
+        // Tables and padding are not scrambled.
         if flags & 0x10 != 0 && id >= 0x20 && id != 0x1fff {
             all += 1;
             scrambled += u32::from(flags & 0x80 != 0);

@@ -1,4 +1,4 @@
-//! The command line of ffmpeg. The rule is in `docs/bundle.md`.
+//! Builds the command line of ffmpeg. The rule is in `docs/bundle.md`.
 
 use std::ffi::OsString;
 use std::os::fd::RawFd;
@@ -8,20 +8,20 @@ use crate::media::picks::{Heard, Source, streams_of};
 use crate::media::protocol::{Request, Streams, Task};
 use crate::media::{sound, timing, tracks};
 
-/// What is known of a file before ffmpeg looks at it.
+/// What is known about a file before ffmpeg reads it.
 #[derive(Debug, Clone, Copy)]
 pub struct Known<'a> {
-    /// What it may be.
+    /// Demuxers that may read it, comma-separated.
     pub demuxers: &'a str,
-    /// A picture inside a container.
+    /// Whether it is a picture inside a container.
     pub picture: bool,
-    /// Its time stamps are to be made of the samples that come out of it.
+    /// Whether its timestamps must be computed from the decoded samples.
     pub untimed: bool,
-    /// Samples that are nothing else: ffmpeg need not try codecs on them.
+    /// Whether it is plain PCM, so that ffmpeg need not probe for codecs.
     pub plain: bool,
 }
 
-/// Arguments for one request. `media` is the file's descriptor, `sound` the sound pipe's.
+/// Arguments for one request. `media` is the descriptor of the file, `sound` that of the sound pipe.
 pub fn arguments(request: &Request, known: Known<'_>, media: RawFd, sound: RawFd) -> Vec<OsString> {
     let Known { demuxers, picture, untimed, plain } = known;
     let mut args = Args::default();
@@ -31,7 +31,7 @@ pub fn arguments(request: &Request, known: Known<'_>, media: RawFd, sound: RawFd
     }
     args.words("-nostdin -hide_banner -nostats -v repeat+level+info -filter_threads 1 -threads 1");
     args.words("-protocol_whitelist fd -format_whitelist").word(demuxers);
-    // What their headers say is known already, and ffmpeg would not look as far.
+    // Their headers have been read already, further than ffmpeg would probe.
     if ["apng", "mjpeg", "tiff_pipe"].contains(&demuxers) {
         args.word("-f").word(demuxers);
     }
@@ -63,7 +63,8 @@ pub fn arguments(request: &Request, known: Known<'_>, media: RawFd, sound: RawFd
             }
         }
         Task::Clips { fps, sample_rate_hz, seek_secs, start_secs, duration_secs, streams } => {
-            // Where samples must be counted, all are; the parent drops what comes before: see `Placer::new`.
+            // If samples must be counted, all are decoded; the parent drops those before the start: see
+            // `Placer::new`.
             args.words(&timing::seek(if untimed { 0.0 } else { seek_secs })).input(media);
             // Parts begin and end on the grid of sampling periods.
             let first = (start_secs * fps).round() as u64;
@@ -102,15 +103,17 @@ impl Args {
         self
     }
 
-    /// Filters that are set up anew, as for pictures of another size, would forget the frame that they hold and
-    /// how far they are: they stay, and `scale`, which knows such changes, makes all pictures like the first.
+    /// Filters that are re-initialised, for example for pictures of another size, would lose the frame that
+    /// they hold and their position. So they are not, and `scale`, which handles such changes, makes all
+    /// pictures like the first.
     fn input(&mut self, media: RawFd) -> &mut Self {
         self.words("-reinit_filter:v 0 -fd").word(media.to_string()).words("-i fd:")
     }
 
-    /// PPM rather than bare rgb24: every frame says its size.
+    /// PPM rather than bare rgb24, since every frame then states its size.
     fn frames(&mut self, sampling: &str, shape: Shape) -> &mut Self {
-        // Behind the filters all pictures are like the first, and what looks at neighbours needs them alike before.
+        // After the filters all pictures are like the first. Filters that compare neighbours need that before
+        // them.
         let alike = if shape.leaves_frames() { "" } else { "scale," };
         self.filtered(shape, format!("{alike}{},scale,format=rgb24", shape.chain(Some(sampling))));
         self.words("-c:v ppm -pix_fmt rgb24 -threads 1 -thread_queue_size 1 -f image2pipe pipe:1")
@@ -121,7 +124,7 @@ impl Args {
         self.words("-frames:v 1 -c:v ppm -pix_fmt rgb24 -threads 1 -f image2pipe pipe:1")
     }
 
-    /// The pictures of the one stream, or of the tiles, through a chain of filters.
+    /// Passes the pictures of the one stream, or of the tiles, through a chain of filters.
     fn filtered(&mut self, shape: Shape, chain: String) -> &mut Self {
         match shape.source {
             Source::Film => self.words("-map 0:V:0 -vf").word(chain),
@@ -147,8 +150,8 @@ impl Args {
         self.words("-c:a pcm_f32le -f f32le").word(format!("pipe:{pipe}"))
     }
 
-    /// Takes the first packet of the sound too, where ffmpeg would else take the first picture for the beginning of
-    /// the file: in these formats it looks at those tracks only that it reads.
+    /// Also reads the first packet of the sound. Without it, ffmpeg would take the first picture for the
+    /// beginning of the file: in these formats it considers only the tracks that it reads.
     fn unheard(&mut self, demuxers: &str, shape: Shape) -> &mut Self {
         let by_tracks = demuxers.split(',').any(|name| ["mpegts", "mpeg", "ogg"].contains(&name));
         if !by_tracks {
@@ -169,8 +172,8 @@ impl Args {
         self.words("-c copy -t 0 -f null -")
     }
 
-    /// JPEG files have the matrix of BT.601 and the full range, whatever the film has. `choice` picks the one
-    /// frame; without it, it is the first.
+    /// JPEG files use the BT.601 matrix and the full range, whatever the film uses. `choice` selects the
+    /// frame; without it, the first one is taken.
     fn thumbnail(&mut self, choice: Option<&str>, max_side_px: u32, shape: Shape) -> &mut Self {
         let fit = format!(
             "scale=w=min({max_side_px}\\,iw):h=min({max_side_px}\\,ih):force_original_aspect_ratio=decrease:out_range=pc:out_color_matrix=bt601"

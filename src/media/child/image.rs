@@ -1,4 +1,4 @@
-//! Still pictures inside the worker, through the `image` crate.
+//! Decodes still pictures inside the decode worker, with the `image` crate.
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Seek, Write};
@@ -17,10 +17,10 @@ use crate::types::AssetKind;
 
 /// Quality of thumbnails, 1-100.
 const JPEG_QUALITY: u8 = 85;
-/// What ffmpeg calls its reader of TIFF.
+/// Name of ffmpeg's demuxer for TIFF.
 pub const TIFF_DEMUXER: &str = "tiff_pipe";
 
-/// Decodes the job's picture to standard output, upright, as PPM (or JPEG for a thumbnail).
+/// Decodes the request's picture to standard output, upright, as PPM (or as JPEG for a thumbnail).
 pub fn decode(job: &mut Job, format: ImageFormat, jpeg: Option<JpegLook>) -> Result<Decoded, Refusal> {
     let mut limits = Limits::default();
     limits.max_alloc = Some(job.request.address_space_bytes / 2);
@@ -69,7 +69,7 @@ pub fn decode(job: &mut Job, format: ImageFormat, jpeg: Option<JpegLook>) -> Res
     Ok(Decoded::Done { damaged: u64::from(!whole) })
 }
 
-/// The picture as it is stored, divided.
+/// The picture as stored, with its size divided by `by`.
 fn pixels(media: &File, format: ImageFormat, limits: &Limits, by: u32) -> Result<DynamicImage, Refusal> {
     if format == ImageFormat::Jpeg && by > 1 {
         return reduce::jpeg(media, by);
@@ -78,14 +78,14 @@ fn pixels(media: &File, format: ImageFormat, limits: &Limits, by: u32) -> Result
     Ok(if by > 1 { reduce::mean(&picture, by) } else { picture })
 }
 
-/// TIFF is many formats in one; ffmpeg knows some that the `image` crate does not.
+/// TIFF is a family of formats; ffmpeg supports some that the `image` crate does not.
 fn needs_ffmpeg(format: ImageFormat, refusal: &Refusal) -> bool {
     format == ImageFormat::Tiff && refusal.failure == Failure::Unsupported
 }
 
 fn write(task: &Task, picture: DynamicImage, orientation: Orientation) -> Result<(), Refusal> {
     let internal = |e: std::io::Error| Refusal::new(Failure::Internal, e);
-    // A line of standard output would be flushed at every byte that looks like its end.
+    // Standard output is line-buffered and would be flushed at every byte that looks like a newline.
     let mut out = BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
     match *task {
         Task::Probe | Task::Survey { .. } | Task::Health => return Ok(()),
@@ -105,7 +105,7 @@ fn write(task: &Task, picture: DynamicImage, orientation: Orientation) -> Result
     out.flush().map_err(internal)
 }
 
-/// A decoder at the beginning of the file; all clones of the descriptor share one position.
+/// A decoder at the beginning of the file. Rewinds, since all clones of the descriptor share one position.
 fn open(mut media: &File, format: ImageFormat, limits: &Limits) -> Result<impl ImageDecoder, Refusal> {
     let internal = |e: std::io::Error| Refusal::new(Failure::Internal, e);
     media.rewind().map_err(internal)?;
@@ -120,7 +120,7 @@ enum Gif {
     Still { whole: bool },
 }
 
-/// Whether there is a second frame; a file that ends before it says so is cut.
+/// Whether there is a second frame. If reading it fails, the file is incomplete.
 fn gif(mut media: &File, limits: &Limits) -> Result<Gif, Refusal> {
     let mut two = || -> Result<Gif, ImageError> {
         media.rewind()?;

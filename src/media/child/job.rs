@@ -1,4 +1,4 @@
-//! One request being served by the child, and what may become of it.
+//! One request served by the child, and its possible outcomes.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use super::sandbox;
 use crate::media::protocol::{Failure, GO, Reply, Request, Started};
 
-/// Why the child stops without an output.
+/// Why the child stops without output.
 #[derive(Debug)]
 pub struct Refusal {
     pub failure: Failure,
@@ -16,20 +16,20 @@ pub struct Refusal {
 
 impl Refusal {
     pub fn new(failure: Failure, detail: impl std::fmt::Display) -> Self {
-        // Details may quote the file: keep them short.
+        // Details may quote the file, so they are kept short.
         Self { failure, detail: detail.to_string().chars().take(200).collect() }
     }
 }
 
-/// What an in-process decoder found.
+/// Result of an in-process decoder.
 pub enum Decoded {
-    /// Everything was written; so many packets did not decode.
+    /// Everything was written; `damaged` packets did not decode.
     Done { damaged: u64 },
-    /// ffmpeg may know better, with these demuxers.
+    /// ffmpeg may be able to decode the file, with these demuxers.
     TryFfmpeg(&'static str),
 }
 
-/// One request being served.
+/// One request with its files and its connection to the parent.
 pub struct Job {
     pub media: File,
     pub sound: Option<File>,
@@ -39,13 +39,13 @@ pub struct Job {
 }
 
 impl Job {
-    /// Tells the parent that decoding starts.
+    /// Reports to the parent that decoding starts.
     pub fn start(&mut self, mut started: Started) -> Result<(), Refusal> {
         started.landlock = self.landlock;
         self.say(&Reply::Started(started))
     }
 
-    /// Waits until the parent has set memory aside, and is held to it from then on.
+    /// Waits until the parent has reserved memory, then limits this process to it.
     pub fn reserve(&mut self, child_bytes: u64, server_bytes: u64) -> Result<(), Refusal> {
         self.say(&Reply::Need { child_bytes, server_bytes })?;
         let mut answer = [0];

@@ -1,23 +1,24 @@
-//! Sound after the last picture of a video: clips of sound alone, cut as a sound file is.
+//! Sound after the last picture of a video. It is cut into sound-only clips, like a sound file.
 
 use super::{Assembler, Mode, Plan, Tail};
 use crate::media::MediaError;
 
-/// Where the sound after the last picture is.
+/// The sound after the last picture.
 #[derive(Debug)]
 pub(super) struct After {
-    /// Its first sample.
+    /// Index of its first sample.
     base: u64,
-    /// Behind its last sample, where less than all of it is wanted.
+    /// Index after its last wanted sample; `None` if all of it is wanted.
     end: Option<u64>,
     plan: Plan,
-    /// Pictures came after it had begun.
+    /// Whether pictures arrived after it had begun.
     late_pictures: bool,
 }
 
 impl Assembler {
-    /// The last clips with pictures; what is heard from here on is cut into clips of its own. Pictures may be known
-    /// to be the last ones only at the end of the file, or when more sound has come than can wait for others.
+    /// Sends the last clips with pictures; later sound is cut into clips of its own. That no more pictures
+    /// follow is known only at the end of the file, and assumed when more sound has arrived than may wait for
+    /// pictures.
     pub(super) fn leave_pictures(&mut self) -> Result<(), MediaError> {
         if self.after.is_some() {
             return Ok(());
@@ -32,7 +33,7 @@ impl Assembler {
         Ok(())
     }
 
-    /// The clips of it that are complete.
+    /// Sends the clips that are complete.
     pub(super) fn emit_after(&mut self) -> Result<(), MediaError> {
         while let Some(start) = self.next_after() {
             self.send_sound(start, self.spec.samples as u64)?;
@@ -51,7 +52,7 @@ impl Assembler {
         Some(after.base + start)
     }
 
-    /// The last ones. What is less than a tenth of a window is no clip.
+    /// Sends the last clips. Sound shorter than a tenth of a window gives no clip.
     pub(super) fn finish_after(&mut self) -> Result<(), MediaError> {
         self.emit_after()?;
         let Some(after) = &self.after else { return Ok(()) };
@@ -67,7 +68,7 @@ impl Assembler {
         }
     }
 
-    /// Pictures that came too late for their sound, which had to go on without them.
+    /// Notes pictures that arrived too late for their sound, which has been sent without them.
     pub(super) fn note_late_pictures(&mut self) {
         let at = self.blocks.count as f64 / self.cut.fps;
         let Some(after) = self.after.as_mut().filter(|after| !after.late_pictures) else { return };
@@ -81,7 +82,7 @@ impl Assembler {
 }
 
 impl After {
-    /// How much of it there is, of so many samples in all.
+    /// Number of its samples among the first `total` samples.
     fn there(&self, total: u64) -> u64 {
         self.end.map_or(total, |end| total.min(end)).saturating_sub(self.base)
     }

@@ -1,24 +1,24 @@
-//! A span of an asset on the grid of frames.
+//! Maps the span of an asset to the grid of frames.
 
 use crate::media::{DecodeRequest, MediaError};
 use crate::preprocess::ClipSpec;
 use crate::types::{TimeSpan, TrackChoice};
 
-/// No asset has this many frames: what a span says beyond it is as good as the end.
+/// More frames than any asset has. A span that ends beyond it has no end.
 const MOST_FRAMES: u64 = 1 << 40;
 
-/// Which part of the asset is wanted, in frames and in seconds.
+/// The wanted part of an asset, in frames and in seconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Cut {
     pub fps: f64,
     sample_rate_hz: u32,
     shown: bool,
     tracks: TrackChoice,
-    /// First frame wanted.
+    /// First wanted frame.
     pub first_frame: u64,
-    /// Frame after the last.
+    /// Frame after the last wanted one; `None` means to the end.
     pub end_frame: Option<u64>,
-    /// Frames decoded before the first, so that a picture that began earlier is there.
+    /// Number of frames decoded before the first one, so that a picture that began earlier is available.
     pub run_up: u64,
     pub span: Option<TimeSpan>,
 }
@@ -26,7 +26,8 @@ pub struct Cut {
 impl Cut {
     pub fn new(spec: &ClipSpec, span: Option<TimeSpan>, tracks: TrackChoice) -> Self {
         let fps = if spec.fps.is_finite() && spec.fps > 0.0 { spec.fps } else { 1.0 };
-        // A span's ends may come from a clip's own seconds: what is a hair off the grid is on it.
+        // The ends of a span may be rounded positions of a clip, so a value very close to the grid counts as
+        // on it.
         let first_frame = span.map_or(0, |s| (s.start_secs * fps + 1e-6).floor() as u64).min(MOST_FRAMES);
         let end_frame = span.map(|s| ((s.end_secs * fps - 1e-6).ceil() as u64).max(first_frame + 1));
         let end_frame = end_frame.filter(|end| *end < MOST_FRAMES);
@@ -43,17 +44,17 @@ impl Cut {
         }
     }
 
-    /// What to ask the decoder for.
+    /// The request to the decoder.
     pub fn request(&self) -> DecodeRequest {
         let start_secs = self.decode_start_secs();
-        // One frame more: the last one wanted is then never the decoder's rounded end.
+        // Ask for one frame more, so that the last wanted one is never the rounded end of the decode.
         let duration_secs = self.end_frame.map(|end| (end + 1) as f64 / self.fps - start_secs);
         let wanted_secs = self.first_frame as f64 / self.fps;
         let Self { fps, sample_rate_hz, shown, tracks: choice, .. } = *self;
         DecodeRequest { fps, sample_rate_hz, start_secs, wanted_secs, duration_secs, shown, choice }
     }
 
-    /// The decoder knows where it began, not where the span does.
+    /// Corrects positions in an error: the decoder only knows where decoding began, not where the span does.
     pub fn explain(&self, error: MediaError) -> MediaError {
         match (error, self.span) {
             (MediaError::SpanOutOfRange { .. }, Some(span)) => {
@@ -66,7 +67,7 @@ impl Cut {
         }
     }
 
-    /// Where decoding begins, seconds.
+    /// Where decoding begins, in seconds.
     pub fn decode_start_secs(&self) -> f64 {
         (self.first_frame - self.run_up) as f64 / self.fps
     }

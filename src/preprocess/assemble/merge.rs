@@ -1,5 +1,5 @@
-//! Clips on their way out: neighbours whose tensors are equal become one, and a file gets no more than one
-//! of its size may.
+//! Output of the assembler. Merges neighbouring clips with equal tensors, and limits the number of clips by
+//! the size of the file.
 
 use std::sync::Arc;
 
@@ -9,13 +9,13 @@ use super::Message;
 use crate::media::{MediaError, WorkLimits};
 use crate::preprocess::ClipTensors;
 
-/// Seconds by which windows that touch may be apart.
+/// Largest gap between windows that count as touching, in seconds.
 const TOUCHING_SECS: f64 = 1e-6;
 
-/// The way out of an assembler.
+/// Merges clips and sends them to the caller.
 pub struct Merger {
     out: mpsc::Sender<Message>,
-    /// The last clip: the next one may be a part of it.
+    /// The last clip, with which the next one may be merged.
     held: Option<ClipTensors>,
     sent: u64,
     bound: Option<Bound>,
@@ -32,13 +32,14 @@ impl Merger {
         Self { out, held: None, sent: 0, bound: None }
     }
 
-    /// Bounds the clips by the size of the file; `stride` is in windows.
+    /// Limits the number of clips by the size of the file; `stride` is in windows.
     pub fn allow(&mut self, work: WorkLimits, file_bytes: u64, stride: f64) {
         self.bound = Some(Bound { work, file_bytes, clips: work.clips(file_bytes, stride) });
     }
 
-    /// Takes a clip; sends the one before it unless they are one. The one anchored at the end overlaps the
-    /// one before: it joins only where that stands for several windows already.
+    /// Takes a clip and merges it with the previous one, or else sends the previous one. The clip anchored at
+    /// the end overlaps the previous one, so it is merged only if that one already stands for several
+    /// windows.
     pub fn send(&mut self, clip: ClipTensors, anchored: bool) -> Result<(), MediaError> {
         match &mut self.held {
             Some(held) if (!anchored || held.windows > 1) && continues(held, &clip) => {
@@ -69,7 +70,7 @@ impl Merger {
     }
 }
 
-/// Whether a clip shows and sounds like the one before, and nothing lies between them.
+/// Whether a clip has the same tensors as the previous one and touches it.
 fn continues(before: &ClipTensors, clip: &ClipTensors) -> bool {
     clip.span.start_secs <= before.span.end_secs + TOUCHING_SECS
         && clip.same_frames(before.frames.as_ref())
@@ -77,7 +78,7 @@ fn continues(before: &ClipTensors, clip: &ClipTensors) -> bool {
 }
 
 impl ClipTensors {
-    /// Whether the pictures are those of another clip, byte for byte.
+    /// Whether the pictures equal those of another clip, byte for byte.
     #[must_use]
     pub fn same_frames(&self, other: Option<&Arc<[u8]>>) -> bool {
         match (&self.frames, other) {
@@ -86,7 +87,7 @@ impl ClipTensors {
         }
     }
 
-    /// Whether the sound is that of another clip, bit for bit.
+    /// Whether the sound equals that of another clip, bit for bit.
     #[must_use]
     pub fn same_pcm(&self, other: Option<&Arc<[f32]>>) -> bool {
         match (&self.pcm, other) {

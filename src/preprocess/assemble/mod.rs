@@ -1,4 +1,4 @@
-//! Puts frames and sound together to clips, holding back no more than it must.
+//! Assembles frames and sound into clips, buffering no more than necessary.
 
 mod after;
 mod cut;
@@ -24,15 +24,15 @@ use self::after::After;
 pub(super) use self::cut::Cut;
 use self::merge::Merger;
 
-/// Sound that may wait for its pictures, samples: 5.8 minutes at 48 kHz.
+/// Most samples that wait for their pictures: 5.8 minutes at 48 kHz.
 const MAX_WAITING_SAMPLES: usize = 16 << 20;
-/// Pictures that may wait for their sound, bytes.
+/// Most bytes of pictures that wait for their sound.
 const MAX_WAITING_BYTES: usize = 64 << 20;
 
-/// A container's length and the decoded one mean the same end where they differ by less, seconds.
+/// Declared and decoded lengths that differ by less than this, in seconds, mean the same end.
 const SAME_END_SECS: f64 = 1.0;
 
-/// From the reading thread to the caller.
+/// Message from the reading thread to the caller.
 pub(super) enum Message {
     Clip(ClipTensors),
     Failed(MediaError),
@@ -47,7 +47,7 @@ enum Mode {
     Picture,
 }
 
-/// The sink of one asset's decode.
+/// Sink of the decode of one asset.
 pub(super) struct Assembler {
     spec: ClipSpec,
     cut: Cut,
@@ -55,27 +55,27 @@ pub(super) struct Assembler {
     summary: Arc<Mutex<AssetSummary>>,
     mode: Mode,
     declared_secs: Option<f64>,
-    /// The declared length is a guess.
+    /// Whether the declared length is an estimate.
     estimated: bool,
-    /// The picture is larger than the frame that comes of it.
+    /// Whether the stored picture is larger than the decoded frame.
     reduced: bool,
     resizer: Option<Resizer>,
-    /// Frames and samples before the span that are still to be dropped.
+    /// Number of frames and samples before the span that are still to be dropped.
     skip_frames: u64,
     skip_samples: u64,
     blocks: FrameBlocks,
-    /// Frames that may have bars, where these are to be left out.
+    /// Frames that may have bars, if bars are to be removed.
     held: Option<Held>,
     plan: Plan,
     waiting: VecDeque<(u64, Arc<[u8]>)>,
-    /// Windows among these that are not the one before.
+    /// Number of waiting windows that do not share memory with the one before.
     waiting_apart: usize,
-    /// Only the clip anchored at the end is still to come.
+    /// Only the clip anchored at the end is still to be sent.
     at_end: bool,
-    /// Where the last clip ends.
+    /// End of the last clip, in seconds.
     last_end_secs: f64,
     sound: SampleStore,
-    /// The sound after the last picture, once there are no more.
+    /// The sound after the last picture, once no more pictures are expected.
     after: Option<After>,
     has_sound: bool,
     notes: Vec<String>,
@@ -117,18 +117,18 @@ impl Assembler {
         }
     }
 
-    /// Holds the asset to what a file of its size may unfold to.
+    /// Limits the clips to what a file of this size may expand to.
     pub fn allow_for(&mut self, work: WorkLimits, file_bytes: u64) {
         let window_secs = self.spec.frames as f64 / self.cut.fps;
         self.out.allow(work, file_bytes, self.spec.stride_secs / window_secs);
     }
 
-    /// Sends what is held back.
+    /// Sends the clip that was held back.
     pub fn release(&mut self) -> Result<(), MediaError> {
         self.out.release()
     }
 
-    /// After the decode: the last clips, and the summary.
+    /// Called after the decode: sends the last clips and completes the summary.
     pub fn finish(&mut self, outcome: &Outcome) -> Result<(), MediaError> {
         self.end_sound()?;
         if self.mode == Mode::Video && self.blocks.count == 0 && self.cut.span.is_none() {
@@ -161,11 +161,11 @@ impl Assembler {
         let declared = self.declared_secs.filter(|declared| match (self.mode, self.cut.span) {
             (_, Some(_)) => true,
             _ if self.estimated => false,
-            // Counted samples are exact; a container's length is that of its longest track.
+            // Counted samples are exact; a container declares the length of its longest track.
             (Mode::Sound, None) => false,
             (_, None) => notes.is_empty() && decoded < declared + SAME_END_SECS,
         });
-        // The declared length may be that of another track.
+        // The declared length can be that of another track.
         let declared = declared.map(|declared| declared.max(self.last_end_secs));
         let mut summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
         summary.kind = match self.mode {
@@ -182,7 +182,7 @@ impl Assembler {
         summary.preprocess_secs = self.preprocess.as_secs_f64();
     }
 
-    /// Where the first wanted frame or sample lies in the asset.
+    /// Position of the first wanted frame or sample in the asset, in seconds.
     fn start_secs(&self) -> f64 {
         match self.mode {
             Mode::Sound => self.cut.span.map_or(0.0, |span| span.start_secs),
@@ -194,7 +194,7 @@ impl Assembler {
         self.sound.total() as f64 / f64::from(self.spec.sample_rate_hz.max(1))
     }
 
-    /// The first sample of a frame.
+    /// Index of the first sample of a frame.
     fn sample_of(&self, frame: u64) -> u64 {
         (frame as f64 / self.cut.fps * f64::from(self.spec.sample_rate_hz)).round() as u64
     }
@@ -205,7 +205,7 @@ impl Assembler {
         self.plan = Plan::new(self.spec.samples as u64, self.spec.stride_secs * rate);
     }
 
-    /// Takes a frame that lasts this many sampling periods.
+    /// Takes a frame that lasts for `periods` sampling periods.
     fn take_frame(&mut self, width: u32, height: u32, rgb: &[u8], periods: u64) -> Result<Flow, MediaError> {
         let begun = Instant::now();
         let (width, height) = (width as usize, height as usize);
@@ -226,7 +226,7 @@ impl Assembler {
             self.preprocess += begun.elapsed();
             let span = TimeSpan { start_secs: 0.0, end_secs: 1.0 / self.cut.fps };
             self.send(ClipTensors { span, frames: Some(out), pcm: None, windows: 1 })?;
-            // To the end, which says whether the picture is whole.
+            // Read on to the end, which shows whether the picture is complete.
             return Ok(Flow::More);
         }
         self.blocks.push(|out| {
@@ -241,7 +241,7 @@ impl Assembler {
         Ok(Flow::More)
     }
 
-    /// Takes the latest frame this many times more.
+    /// Repeats the latest frame this many times.
     fn repeat_frame(&mut self, mut times: u64) -> Result<(), MediaError> {
         while times > 0 {
             let steady = self.held.as_ref().is_none_or(Held::steady);
@@ -255,7 +255,8 @@ impl Assembler {
         Ok(())
     }
 
-    /// The window that begins at frame `start`, the latest frames.
+    /// The window of the latest frames, which begins at frame `start`; without bars, if they are to be
+    /// removed.
     fn window(&mut self, start: u64) -> Arc<[u8]> {
         let begun = Instant::now();
         let unbarred = self.held.as_mut().and_then(|held| held.window(self.spec.frames));
@@ -263,7 +264,7 @@ impl Assembler {
         unbarred.unwrap_or_else(|| self.blocks.window(start))
     }
 
-    /// Takes the windows that have become whole.
+    /// Queues the windows that have become complete.
     fn take_windows(&mut self) -> Result<(), MediaError> {
         while let Some(start) = self.plan.next(self.blocks.count) {
             let window = self.window(start);
@@ -301,7 +302,8 @@ impl Assembler {
         Ok(())
     }
 
-    /// Pictures cannot wait for ever: a file whose sound lies far behind loses it from there on.
+    /// Pictures cannot wait for ever. If the sound of a file lies too far behind, the rest of the sound is
+    /// dropped.
     fn give_up_sound_if_late(&mut self) -> Result<(), MediaError> {
         let bytes = self.waiting_apart * self.spec.frames * self.spec.crop * self.spec.crop * 3;
         if bytes <= MAX_WAITING_BYTES || self.waiting_apart <= 2 {
@@ -343,7 +345,7 @@ impl Assembler {
         }
     }
 
-    /// The clips of a sound file that are complete.
+    /// Sends the clips of a sound file that are complete.
     fn emit_sound(&mut self) -> Result<(), MediaError> {
         while let Some(start) = self.plan.next(self.sound.total()) {
             self.send_sound(start, self.spec.samples as u64)?;
@@ -378,8 +380,9 @@ impl Assembler {
         self.within(start_secs, end_secs)
     }
 
-    /// A span of a video that does not end behind it: sampling rounds the last frame's end up, codecs pad their
-    /// last block, and a container may say that the last of uneven frames lasts as long as the one before it.
+    /// A span of a video, cut at the declared end if it slightly exceeds that: sampling rounds the end of the
+    /// last frame up, codecs pad their last block, and a container may give the last of uneven frames the
+    /// duration of the one before.
     fn within(&self, start_secs: f64, end_secs: f64) -> TimeSpan {
         let end = |declared: &f64| *declared > start_secs && end_secs - declared < SAME_END_SECS;
         let declared = self.declared_secs.filter(end).filter(|_| self.mode == Mode::Video);

@@ -1,4 +1,4 @@
-//! What the decoder tells the assembler.
+//! Receives the decoder's output for the assembler.
 
 use std::sync::PoisonError;
 

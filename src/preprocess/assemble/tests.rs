@@ -89,7 +89,7 @@ fn pictures_do_not_wait_for_ever_for_their_sound() {
     assert!(clips(receiver).iter().all(|clip| clip.pcm.is_none()));
 }
 
-/// The spans of clips, the windows each stands for, and its first byte.
+/// Spans of clips, number of windows of each, and first byte of its frames.
 fn shape(clips: &[ClipTensors]) -> Vec<(f64, f64, u64, u8)> {
     let first = |clip: &ClipTensors| clip.frames.as_ref().map_or(0, |frames| frames[0]);
     let of = |clip: &ClipTensors| (clip.span.start_secs, clip.span.end_secs, clip.windows, first(clip));
@@ -104,7 +104,7 @@ fn a_picture_that_stays_for_hours_is_one_clip() {
     assembler.frame(8, 8, &[9; 192], 40).unwrap();
     assembler.finish_video().unwrap();
     assembler.release().unwrap();
-    // The last one is anchored at the end.
+    // The last clip is anchored at the end.
     let clips = shape(&clips(receiver));
     assert_eq!(clips, [(0.0, 21_600.0, 6750, 7), (21_600.0, 21_603.2, 1, 9), (21_600.8, 21_604.0, 1, 9)]);
 }

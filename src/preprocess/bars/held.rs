@@ -1,4 +1,5 @@
-//! Frames that may have bars, held until their clip is whole: only all of its frames together tell.
+//! Frames that may have bars, held until their clip is complete: only all of its frames together show its
+//! bars.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,10 +7,10 @@ use std::sync::Arc;
 use super::Lit;
 use crate::preprocess::frames::{Part, Resizer};
 
-/// What the frames of one window may take, bytes; larger ones are divided first.
+/// Most bytes for the frames of one window. Larger frames are first divided by a whole number.
 const WINDOW_BYTES: usize = 128 << 20;
 
-/// The latest frames, as far back as none is without bars, at most a window of them.
+/// The latest frames since the last one without bars, as many as a window needs.
 #[derive(Debug)]
 pub struct Held {
     window: usize,
@@ -18,10 +19,10 @@ pub struct Held {
     runs: VecDeque<Run>,
     count: u64,
     next_id: u64,
-    /// Room of frames that have been: fresh memory costs more than what is written to it.
+    /// Buffers of dropped frames for reuse: allocating fresh memory costs more than writing to it.
     spare: Vec<Vec<u8>>,
     resizer: Option<(Part, Area, Resizer)>,
-    /// A window of one frame, and which frame it is.
+    /// A window that repeats a single frame, with the id of that frame.
     still: Option<(u64, Arc<[u8]>)>,
 }
 
@@ -33,11 +34,11 @@ struct Run {
     lit: Lit,
     area: Area,
     rgb: Vec<u8>,
-    /// What the tower gets of it if this is the picture.
+    /// Input of the tower from this frame, if the picture is this part of it.
     resized: Option<(Part, Box<[u8]>)>,
 }
 
-/// What is held of a frame: the part in its middle that the tower may get to see, divided by a whole number.
+/// The held area of a frame: the part in the middle that the tower may see, divided by a whole number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Area {
     divisor: usize,
@@ -45,7 +46,7 @@ struct Area {
 }
 
 impl Held {
-    /// For windows of this many frames, resized as by [`Resizer::new`].
+    /// For windows of `window` frames, resized as by [`Resizer::new`].
     #[must_use]
     pub fn new(window: usize, shorter_side: usize, crop: usize) -> Self {
         Self {
@@ -66,7 +67,7 @@ impl Held {
         let area = Area::new(width, height, self.shorter_side, self.crop, self.window);
         let held = Lit::of(rgb, width, height).and_then(|lit| Some((lit, area?)));
         let Some((lit, area)) = held else {
-            // Every clip to come that has one of the frames before has this one too.
+            // All later clips with one of the previous frames contain this one, too, and so have no bars.
             self.spare.extend(self.runs.drain(..).map(|run| run.rgb));
             self.count = 0;
             return;
@@ -80,7 +81,7 @@ impl Held {
         self.forget();
     }
 
-    /// Takes the latest frame again.
+    /// Repeats the latest frame `times` times.
     pub fn repeat(&mut self, times: u64) {
         if let Some(run) = self.runs.back_mut() {
             run.times += times;
@@ -89,7 +90,7 @@ impl Held {
         }
     }
 
-    /// Whether the last two windows are nothing but the latest frame, or it has no bars.
+    /// Whether the last two windows consist only of the latest frame, or it has no bars.
     #[must_use]
     pub fn steady(&self) -> bool {
         self.runs.back().is_none_or(|run| run.times >= 2 * self.window as u64)
@@ -102,7 +103,7 @@ impl Held {
         }
     }
 
-    /// The latest `frames` frames without their bars, or None where they have none.
+    /// The latest `frames` frames without their bars; `None` if they have no bars.
     pub fn window(&mut self, frames: usize) -> Option<Arc<[u8]>> {
         let before = usize::try_from(self.count.checked_sub(frames as u64)?).unwrap_or(usize::MAX);
         let picture = self.picture()?;
@@ -161,15 +162,15 @@ impl Run {
 }
 
 impl Area {
-    /// Of a frame of this size; None where it is too small.
+    /// The area of a frame of this size; `None` if the frame is too small.
     fn new(width: usize, height: usize, shorter_side: usize, crop: usize, window: usize) -> Option<Self> {
         let short = width.min(height);
         let room = WINDOW_BYTES / 3 / window;
         let divisor = (1..=short).find(|by| (short / by).pow(2) <= room)?;
         let (width, height) = (width / divisor, height / divisor);
         let short = width.min(height);
-        // What the crop keeps of the largest picture, half an output pixel more on each side, and what two bars
-        // may differ by.
+        // The crop of the largest picture, half an output pixel more on each side, and the largest difference
+        // between two bars.
         let reach = match shorter_side {
             0 | 1 => usize::MAX,
             side => (crop + 1) * short / (side - 1) + 8,
@@ -180,7 +181,7 @@ impl Area {
         Some(Self { divisor, part: Part { left, top, width: across, height: down } })
     }
 
-    /// The pixels of it, the means of blocks where it is divided.
+    /// Copies the area's pixels, as means of blocks if it is divided.
     fn cut_out(&self, rgb: &[u8], frame_width: usize, out: &mut Vec<u8>) {
         let Self { divisor, part: Part { left, top, width, height } } = *self;
         out.clear();
@@ -209,7 +210,7 @@ impl Area {
         }
     }
 
-    /// From what is held of a frame to what the tower gets of its picture.
+    /// A resizer from the held area to the tower's input for this picture.
     fn resizer(&self, picture: Part, shorter_side: usize, crop: usize) -> Option<Resizer> {
         let by = self.divisor;
         let (left, top) = (picture.left.div_ceil(by), picture.top.div_ceil(by));
@@ -221,7 +222,7 @@ impl Area {
     }
 }
 
-/// Whether all that a tower gets of a picture lies in what is held of its frame.
+/// Whether the held area of a frame contains everything that a tower gets of a picture.
 #[cfg(test)]
 pub fn enough(
     width: usize,
@@ -232,7 +233,7 @@ pub fn enough(
     window: usize,
 ) -> bool {
     let area = Area::new(width, height, shorter_side.max(crop), crop, window);
-    // A picture of no pixel is none.
+    // A picture without any pixel does not count.
     area.is_some_and(|area| {
         let none = picture.width < 2 * area.divisor || picture.height < 2 * area.divisor;
         none || area.resizer(picture, shorter_side.max(crop), crop).is_some()

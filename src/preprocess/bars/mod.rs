@@ -1,5 +1,5 @@
-//! Black bars: which part of a clip's frames is the picture. The rule is in `docs/bundle.md`, "Black bars"; the
-//! trainer has it too, and `tests/pictures/bars.json` holds both to it.
+//! Black bars: which part of a clip's frames is the picture. The rule is in `docs/bundle.md`, "Black bars".
+//! The trainer implements it, too, and `tests/pictures/bars.json` tests both.
 
 mod held;
 
@@ -9,23 +9,24 @@ pub use held::Held;
 
 use super::frames::Part;
 
-/// What each channel of a black pixel is at most.
+/// Highest channel value of a black pixel.
 const BLACK: u8 = 16;
 
-/// How many pixels of each row and column are not black; over several frames, the most in any of them.
+/// Number of pixels in each row and column that are not black; over several frames, the highest in any of
+/// them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lit {
     width: usize,
     height: usize,
-    /// None where the first or the last row is lit: there is no bar above and below.
+    /// `None` if the first or the last row is lit, so that there is no bar above or below.
     rows: Option<Vec<u32>>,
-    /// None where the first or the last column is lit.
+    /// `None` if the first or the last column is lit, so that there is no bar at the sides.
     columns: Option<Vec<u32>>,
 }
 
 impl Lit {
-    /// Of one frame, u8 [height, width, 3], not empty; None where no clip that it is in has bars. In most films
-    /// a few pixels tell.
+    /// Counts of one frame, u8 [height, width, 3], not empty. `None` if no clip that contains it can have
+    /// bars, which in most films is clear after a few pixels.
     #[must_use]
     pub fn of(rgb: &[u8], width: usize, height: usize) -> Option<Self> {
         let (pixels, rest) = rgb.as_chunks::<3>();
@@ -49,8 +50,8 @@ impl Lit {
         Some(found)
     }
 
-    /// Counts the lit pixels of a frame, byte by byte, as a processor does many at once: a pixel is three bytes
-    /// of which any may be the one. Most lines of a dark frame, and of bars, have none, which is seen first.
+    /// Counts the lit pixels of a frame byte by byte, which the compiler vectorises: a pixel is lit if any of
+    /// its three bytes is. Most lines of bars and of dark frames have no lit byte, so that is checked first.
     fn count(&mut self, rgb: &[u8]) {
         let line_bytes = self.width * 3;
         let first_of_pixel: Vec<u8> = [1, 0, 0].repeat(self.width);
@@ -75,7 +76,7 @@ impl Lit {
         }
     }
 
-    /// Takes in another frame of the clip; false where it has another size.
+    /// Combines the counts with those of another frame of the clip. Returns false if its size differs.
     #[must_use]
     pub fn join(&mut self, other: &Self) -> bool {
         let most = |mine: &mut Option<Vec<u32>>, other: &Option<Vec<u32>>| match (mine.as_mut(), other) {
@@ -93,7 +94,7 @@ impl Lit {
         let (width, height) = (self.width, self.height);
         let rows = |covered| self.rows.as_ref().and_then(|lit| bars(lit, width, covered));
         let columns = |covered| self.columns.as_ref().and_then(|lit| bars(lit, height, covered));
-        // Lines are those of the picture, which may itself be narrower than the frame.
+        // Lines are compared with the picture, which can itself be narrower than the frame.
         let across = extent(self.columns.as_deref(), width, height);
         let down = extent(self.rows.as_deref(), height, width);
         let ((left, right), (top, bottom)) = match (columns(down), rows(across)) {
@@ -107,7 +108,7 @@ impl Lit {
     }
 }
 
-/// What a tower gets of a still picture with bars; None where it has none.
+/// Input of a tower from a still picture without its bars; `None` if it has none.
 #[must_use]
 pub fn still(rgb: &[u8], width: usize, height: usize, shorter_side: usize, crop: usize) -> Option<Arc<[u8]>> {
     let mut held = Held::new(1, shorter_side, crop);
@@ -119,18 +120,18 @@ fn lit(pixel: &[u8; 3]) -> bool {
     pixel[0] > BLACK || pixel[1] > BLACK || pixel[2] > BLACK
 }
 
-/// So many of a line's pixels may be lit by noise.
+/// Number of pixels of a line that may be lit by noise.
 const fn noise(pixels: usize) -> usize {
     pixels / 100
 }
 
-/// Whether a line of so many pixels is black; looks no further than it must.
+/// Whether a line of `pixels` pixels is black. Stops at the first pixel that decides it.
 fn dark<'a>(line: impl Iterator<Item = &'a [u8; 3]>, pixels: usize) -> bool {
     line.filter(|pixel| lit(pixel)).nth(noise(pixels)).is_none()
 }
 
-/// From the first to the last line that is not black, if there are black ones on both sides; otherwise all.
-/// Lines have `pixels` each.
+/// Number of lines from the first to the last that is not black, if the frame has black lines on both sides;
+/// otherwise all. Lines have `pixels` pixels each.
 fn extent(lit: Option<&[u32]>, lines: usize, pixels: usize) -> usize {
     let Some(lit) = lit else { return lines };
     let seen = |count: &u32| *count as usize > noise(pixels);
@@ -140,15 +141,16 @@ fn extent(lit: Option<&[u32]>, lines: usize, pixels: usize) -> usize {
     }
 }
 
-/// The bars on both ends of an axis, in lines of `pixels`, of which the picture covers `covered` or less.
+/// Sizes of the bars at both ends of an axis. Lines have `pixels` pixels, of which the picture covers at most
+/// `covered`.
 fn bars(lit: &[u32], pixels: usize, covered: usize) -> Option<(usize, usize)> {
     let lines = lit.len();
-    // A line of the picture is lit over half of its width: text, a moon and a face on black are not.
+    // A line of the picture is lit over at least half of its width. Text, a moon or a face on black is not.
     let picture = |count: &u32| *count > 0 && *count as usize * 2 >= covered;
     let first = lit.iter().position(picture)?;
     let last = lit.iter().rposition(picture)?;
     let (low, high) = (first, lines - 1 - last);
-    // Compression leaves traces of the picture beside it.
+    // Compression leaves traces of the picture next to its edge.
     let traces = 2 + lines / 100;
     let large = low.min(high) > traces && (low + high) * 32 >= lines;
     let alike = low.abs_diff(high) <= (lines / 50).max(2);
@@ -159,7 +161,7 @@ fn bars(lit: &[u32], pixels: usize, covered: usize) -> Option<(usize, usize)> {
     let black = |bar: &[u32]| bar.iter().filter(|count| **count as usize <= noise(pixels)).count();
     let (low_black, high_black) = (black(&lit[..low - traces]), black(&lit[lines - high + traces..]));
     let clean = [low_black == low - traces, high_black == high - traces];
-    // In one of the bars there may be subtitles or a logo.
+    // One of the bars may contain subtitles or a logo.
     let partly = low_black * 4 >= low && high_black * 4 >= high;
     (clean[0] && clean[1] || partly && (clean[0] || clean[1])).then_some((low, high))
 }

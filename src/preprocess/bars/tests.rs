@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::*;
 use crate::preprocess::frames::Resizer;
 
-/// A clip that the trainer is held to as well.
+/// A test clip that the trainer is tested with as well.
 #[derive(Deserialize)]
 struct Case {
     what: String,
@@ -19,7 +19,8 @@ struct Case {
 }
 
 impl Case {
-    /// Rectangles one over the other on black; a colour grows by one a row and by two a column.
+    /// Rectangles painted over each other on black. Their colour grows by one step per row and two per
+    /// column.
     fn painted(&self) -> Vec<Vec<u8>> {
         let [width, height] = self.size;
         let paint = |rectangles: &Vec<[usize; 7]>| {
@@ -70,7 +71,7 @@ fn the_picture_is_that_of_the_trainer() {
     }
 }
 
-/// The lines of a clip that are lit by so many pixels at most, all of them counted.
+/// For each line, the highest number of lit pixels in any frame, counted in full.
 fn slow_lines(frames: &[&[u8]], width: usize, lines: usize, at: impl Fn(usize, usize) -> usize) -> Vec<u32> {
     let pixels = frames.first().map_or(0, |rgb| rgb.len() / 3 / lines);
     let lit = |rgb: &[u8], place: usize| rgb[place * 3..place * 3 + 3].iter().any(|value| *value > 16);
@@ -79,7 +80,7 @@ fn slow_lines(frames: &[&[u8]], width: usize, lines: usize, at: impl Fn(usize, u
     (0..lines).map(|line| frames.iter().map(|rgb| count(rgb, line)).max().unwrap_or(0)).collect()
 }
 
-/// The rule with all frames there: the picture cut out of every frame as if it were the whole.
+/// The rule with all frames available: the picture is cut out of every frame as if it were the whole.
 fn slow(frames: &[&[u8]], width: usize, height: usize, side: usize, crop: usize) -> Vec<u8> {
     let rows = slow_lines(frames, width, height, |y, x| y * width + x);
     let columns = slow_lines(frames, width, width, |x, y| y * width + x);
@@ -102,7 +103,7 @@ fn slow(frames: &[&[u8]], width: usize, height: usize, side: usize, crop: usize)
     out
 }
 
-/// A frame with bars of these sizes, full of noise inside.
+/// A frame with bars of these sizes and noise between them.
 fn boxed(width: usize, height: usize, [left, right, top, bottom]: [usize; 4], mut seed: u64) -> Vec<u8> {
     let mut rgb = vec![0; width * height * 3];
     for (place, pixel) in rgb.chunks_exact_mut(3).enumerate() {
@@ -163,14 +164,14 @@ proptest! {
         }
     }
 
-    /// What is held of a frame is enough for every picture that a clip may have.
+    /// The held area of a frame is enough for every picture that a clip can have.
     #[test]
     fn the_middle_of_a_frame_is_all_that_a_tower_sees(
         width in 1_usize..3000, height in 1_usize..3000, side in 1_usize..300, cut in 0_usize..100,
         window in 1_usize..1025, bars in (0_usize..1600, 0_usize..1600, -60_isize..60, -60_isize..60),
     ) {
         let crop = side - cut.min(side - 1);
-        // As large, and as far from the middle, as the rule has them.
+        // Bars as large and as unequal as the rule allows.
         let ends = |lines: usize, low: usize, more: isize| {
             let low = low % (lines * 2 / 5).max(1);
             let most = (lines / 50).max(2) as isize;
