@@ -1,4 +1,4 @@
-//! One file through one child, or two: what to ask ffmpeg for, and what its end means.
+//! Decodes one file with one or more children: what to ask ffmpeg for, and what its end means.
 
 use std::fs::File;
 use std::time::Duration;
@@ -16,47 +16,47 @@ use super::work::thread_cpu;
 use super::{Decoder, Limits, MediaError};
 use crate::types::{TrackChoice, TrackKind};
 
-/// What to decode.
+/// What to decode of a file, and in which form.
 #[derive(Debug, Clone, Copy)]
 pub struct DecodeRequest {
     /// Frames per second to sample.
     pub fps: f64,
-    /// Sample rate to give, Hz.
+    /// Sample rate of the output, in Hz.
     pub sample_rate_hz: u32,
-    /// Where to begin, seconds.
+    /// Where to begin, in seconds.
     pub start_secs: f64,
-    /// From here on the right pictures must be on the screen; what comes before may be left out.
+    /// Time from which the right pictures must be on the screen, in seconds. Earlier ones may be left out.
     pub wanted_secs: f64,
-    /// How much to decode, seconds; all if absent.
+    /// How much to decode, in seconds; `None` means to the end.
     pub duration_secs: Option<f64>,
-    /// Frames as they are meant to be shown, or as they are stored (`docs/bundle.md`).
+    /// Whether frames are prepared as they are meant to be shown, rather than as stored (`docs/bundle.md`).
     pub shown: bool,
-    /// The requested tracks.
+    /// The file tracks that the client chose.
     pub choice: TrackChoice,
 }
 
-/// How a decode ended.
+/// Result of a decode.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// What the file is.
+    /// Properties of the file.
     pub info: MediaInfo,
-    /// Frames given to the sink.
+    /// Number of frames passed to the sink.
     pub frames: u64,
-    /// Samples given to the sink.
+    /// Number of samples passed to the sink.
     pub samples: u64,
-    /// The sink had enough before the end.
+    /// Whether the sink stopped the decode before the end.
     pub stopped: bool,
-    /// Why only a part could be read: a sentence.
+    /// If only a part could be read, a sentence that says why.
     pub partial: Option<String>,
-    /// User and system time of the children.
+    /// User and system time of the children, in seconds.
     pub cpu_secs: f64,
 }
 
-/// Decodes a file (see [`super::open_media`]) into a sink. Blocks; run it on a thread of its own that
-/// lives until it returns.
+/// Decodes a file (see [`super::open_media`]) into a sink. Blocks: run it on a thread of its own that lives
+/// until it returns.
 ///
 /// # Errors
-/// [`MediaError`] where nothing could be read, a cap was hit, the sink failed or `cancel` fired.
+/// [`MediaError`] if nothing could be read, a limit was reached, the sink failed or `cancel` fired.
 #[tracing::instrument(level = "debug", skip_all)]
 pub fn decode(
     decoder: &Decoder,
@@ -72,7 +72,7 @@ pub fn decode(
     let picks = None;
     let mut run =
         Run { decoder, seat, media, request, sink, cancel, budget, shape, picks, cpu, places, place: 0 };
-    // Most videos have sound, and ffmpeg says at once when a track is missing: guess, then correct.
+    // Most videos have sound, and ffmpeg reports a missing track at once. So try both, then correct.
     let first = run.attempt(Streams::Both)?;
     let engine = first.started.as_ref().map(|started| started.engine);
     let mut notes = Vec::new();
@@ -114,12 +114,12 @@ struct Run<'a> {
     sink: &'a mut dyn Sink,
     cancel: Option<&'a Cancel>,
     budget: Budget,
-    /// What the file's frames need, as far as it is known.
+    /// What the file's frames need, as known so far.
     shape: Shape,
-    /// The tracks to read, once that is known.
+    /// The tracks to read, once they are known.
     picks: Option<Picks>,
     cpu: Duration,
-    /// Where to seek, and which of these is tried.
+    /// Positions to seek to, and the index of the current one.
     places: Vec<f64>,
     place: usize,
 }
@@ -176,7 +176,7 @@ impl Run<'_> {
         Ok(ended)
     }
 
-    /// After an attempt without any output: the tracks that are there, one by one.
+    /// Called after an attempt without any output. Tries the existing tracks one by one.
     fn retry(&mut self, first: Ended, notes: &mut Vec<String>) -> Result<Ended, MediaError> {
         let limits = &self.decoder.config.limits;
         let log = &first.log;
@@ -202,7 +202,7 @@ impl Run<'_> {
                 }
                 return Ok(ended);
             }
-            // With one kind of track the first attempt only missed the other.
+            // With one kind of track, the first attempt only complained that the other is missing.
             if !audio {
                 complaint = ended.complaint(&self.decoder.config.limits);
             }
@@ -222,7 +222,7 @@ impl Run<'_> {
         Err(complaint)
     }
 
-    /// A video shorter than half a frame period gives no frame at the sampling rate: take its first.
+    /// A video shorter than half a frame period gives no frame at the sampling rate, so take its first.
     fn first_frame(&mut self, before: Ended, notes: &mut Vec<String>) -> Result<(Ended, u64), MediaError> {
         if self.request.start_secs > 0.0 || !notes.is_empty() {
             return Ok((before, 0));
@@ -235,13 +235,13 @@ impl Run<'_> {
             notes.push(format!("could not decode the picture ({})", found.why_not(TrackKind::Video)));
         }
         let frames = found.frames;
-        // The sound's end is in the log of the first run, if the sound is all there is.
+        // If there is only sound, its end is in the log of the first run.
         Ok((if before.samples > 0 { before } else { found }, frames))
     }
 }
 
-/// Asks which of these streams, of pictures and of sound, are to be read; with the CPU time that took. A survey is
-/// held to a part of what the file may take, and then decides by what it has seen.
+/// Surveys these streams of pictures and of sound to choose which to read. Also returns the CPU time used. A
+/// survey may use only a part of the file's CPU time, and then decides by what it has seen.
 pub fn survey(
     decoder: &Decoder,
     seat: &Seat,
@@ -261,7 +261,7 @@ pub fn survey(
     Ok((tracks::guess(&ended.log, wanted), ended.exit.cpu))
 }
 
-/// Says once that files are shielded by less than they should be.
+/// Warns once if the sandbox is weaker than it should be.
 fn warn_without_landlock(ended: &Ended) {
     static SAID: std::sync::Once = std::sync::Once::new();
     if ended.started.as_ref().is_some_and(|started| !started.landlock) {
@@ -277,7 +277,7 @@ fn warn_without_landlock(ended: &Ended) {
 /// Fraction of a file's CPU time that a survey may take, as a divisor.
 const SURVEY_SHARE: u32 = 4;
 
-/// CPU time that is left to a file.
+/// CPU time that a file may still use.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
     pub file_bytes: u64,
@@ -286,7 +286,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// What a file may take, from now on and on this thread.
+    /// The budget of a file, from now on and on this thread.
     pub fn of(limits: &Limits, media: &File) -> Result<Self, MediaError> {
         let file_bytes = media.metadata().map_err(MediaError::Open)?.len();
         Ok(Self { file_bytes, cpu: limits.work.cpu(file_bytes), thread_began: thread_cpu() })
@@ -297,8 +297,8 @@ impl Budget {
     }
 }
 
-/// CPU seconds after which the kernel ends a child: a little later than the parent does, for the time on the clock
-/// or for CPU time, which knows how to say why.
+/// CPU seconds after which the kernel ends a child. A little later than the parent does for wall-clock or CPU
+/// time, since the parent can report the reason.
 pub fn cpu_cap_secs(limits: &Limits, budget: Budget) -> u64 {
     limits.wall_clock_secs.min(budget.cpu.as_secs()).saturating_add(2)
 }
@@ -319,7 +319,7 @@ pub fn request(decoder: &Decoder, task: Task, bounds: Bounds, budget: Budget) ->
     }
 }
 
-/// For one frame a second, as shown.
+/// Limits for sampling one frame per second, as shown.
 pub fn caps(limits: &Limits, streams: Streams, budget: Budget) -> Caps {
     Caps {
         wall_clock: Duration::from_secs(limits.wall_clock_secs),

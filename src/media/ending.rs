@@ -1,4 +1,4 @@
-//! What a child's end means: a refusal, a complaint, or a part of a file and why it is no more.
+//! Interprets the end of a child: a refusal, a failure, or a partial decode with its reason.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use super::stream::Ended;
 use super::{Decoder, Limits, MediaError, tracks};
 use crate::types::{AssetKind, TrackKind};
 
-/// Codecs say no more than this when an allocation fails.
+/// The only messages that codecs print when an allocation fails.
 const STARVED: [&str; 3] = ["Cannot allocate memory", "get_buffer() failed", "pthread_create() failed"];
 
 impl Ended {
-    /// What makes the whole file unusable: a refusal, a cap, a child that never got to work; and what is no
-    /// fault of the file's.
+    /// Fails if the whole file is unusable: after a refusal, a reached limit, or a child that never started
+    /// to work, and after failures that are not the file's fault.
     pub fn check(&self, decoder: &Decoder, budget: Budget) -> Result<(), MediaError> {
         let limits = &decoder.config.limits;
         if self.spent {
@@ -38,7 +38,7 @@ impl Ended {
         }
         let empty = self.frames + self.samples == 0;
         if empty && self.speechless() {
-            // An ffmpeg that does not start says no more than one that a file made crash.
+            // An ffmpeg that cannot start prints as little as one that crashed on a file.
             let health = decoder.health_now(self.at);
             if !health.ok {
                 return Err(MediaError::Worker(health.detail));
@@ -51,14 +51,14 @@ impl Ended {
         Ok(())
     }
 
-    /// Ends that were not the child's own: our cap on CPU time, or a signal from outside, such as the kernel's
-    /// when the machine runs out of memory.
+    /// Checks for ends that the child did not choose: our limit on CPU time, or a signal from outside, such
+    /// as the kernel's when the machine runs out of memory.
     fn check_signals(&self, limits: &Limits, budget: Budget) -> Result<(), MediaError> {
         let cpu_cap = Duration::from_secs(cpu_cap_secs(limits, budget));
         let ended_by = self.exit.signal.or(self.log.ended_by_signal);
         let wall_clock = Duration::from_secs(limits.wall_clock_secs);
         match ended_by {
-            // The cap is the lesser of two.
+            // The limit is the lower of two.
             Some(signal @ (libc::SIGXCPU | libc::SIGKILL))
                 if signal == libc::SIGXCPU || self.exit.cpu >= cpu_cap =>
             {
@@ -83,7 +83,7 @@ impl Ended {
         }
     }
 
-    /// The tracks of a kind, for a person.
+    /// The indexes of the file's tracks of a kind, as a phrase for people.
     fn tracks_there(&self, kind: &str) -> String {
         let wanted = if kind == "video" { TrackKind::Video } else { TrackKind::Audio };
         let of_kind = self.log.streams.iter().filter(|stream| stream.info.kind == wanted);
@@ -95,13 +95,13 @@ impl Ended {
         MediaError::DecodeLimit { limit_bytes: self.granted.max(limits.address_space_bytes) }
     }
 
-    /// Why a track was not decoded, for a person: the codec that is missing, or what ffmpeg says.
+    /// Why a track was not decoded, for people: the missing codec, or ffmpeg's message.
     pub fn why_not(&self, kind: TrackKind) -> String {
         let lacking = tracks::undecodable(&self.log, self.picks(), kind);
         lacking.unwrap_or_else(|| self.log.main_error().to_owned())
     }
 
-    /// Failed, and ffmpeg did not say a word of why.
+    /// Whether ffmpeg failed without printing a reason.
     fn speechless(&self) -> bool {
         let ffmpeg = self.started.as_ref().is_some_and(|started| started.engine == Engine::Ffmpeg);
         ffmpeg && self.exit.code != Some(0) && !self.log.opened && self.log.errors.is_empty()
@@ -119,7 +119,7 @@ impl Ended {
             && (self.log.has_error("Cannot allocate memory") || self.log.has_error("memory allocation of"))
     }
 
-    /// Why the child says it could not work, for a person.
+    /// Why the child could not work, for people.
     pub fn last_words(&self) -> String {
         match (self.exit.signal, self.exit.code) {
             (Some(signal), _) => format!("it was killed by signal {signal}"),
@@ -129,13 +129,13 @@ impl Ended {
         }
     }
 
-    /// The cap on pixels that held for it.
+    /// The limit on pixels that applied to the file.
     fn max_pixels(&self, limits: &Limits) -> u64 {
         let film = self.started.as_ref().is_some_and(|started| started.engine == Engine::Ffmpeg);
         if film && !self.is_picture() { limits.max_pixels } else { limits.max_picture_pixels }
     }
 
-    /// Why ffmpeg gave nothing.
+    /// Why ffmpeg gave no output.
     pub fn complaint(&self, limits: &Limits) -> MediaError {
         let log = &self.log;
         let main = log.main_error().to_owned();
@@ -165,23 +165,23 @@ impl Ended {
         MediaError::Corrupt(main)
     }
 
-    /// What the file's own structure says is missing.
+    /// What is missing according to the file's own structure.
     fn cut_short(&self) -> Option<&str> {
         let started = self.started.as_ref()?;
-        // Who did not know the length of the sound did not know that of the file.
+        // A writer that did not know the length of the sound did not know that of the file.
         let said = started.cut_short.as_deref().filter(|_| !started.sound.open_ended);
         said.or(started.sound.cut.then_some("it ends within a packet"))
     }
 
-    /// Packets that did not decode or are missing.
+    /// Number of packets that did not decode or are missing.
     fn packets_lost(&self) -> u64 {
         let sound = self.started.as_ref().map(|started| &started.sound);
         let (missing, strays) = sound.map_or((0, 0), |sound| (sound.damaged, sound.strays));
-        // What lies between the packets of a stream may look like one.
+        // Bytes between the packets of a stream may look like a packet.
         self.log.damaged + missing + self.log.sound_errors.saturating_sub(strays)
     }
 
-    /// Why a decode that gave something did not give everything.
+    /// Why a decode with some output is incomplete.
     pub fn note(&self, request: DecodeRequest, frames: u64, samples: u64) -> Option<String> {
         if self.stopped || frames + samples == 0 {
             return None;
@@ -195,10 +195,10 @@ impl Ended {
         let decoded = (frames as f64 / request.fps).max(samples as f64 / rate);
         let sound_file = self.log.video_streams == 0;
         let tolerance = |declared: f64| {
-            // The container's length is that of its longest track, which may be another one.
+            // The container declares the length of its longest track, which may be another one.
             if sound_file { (declared * 0.01).max(0.25) } else { (declared * 0.05).max(1.0) }
         };
-        // What was guessed from a bit rate is no promise.
+        // A length that was estimated from a bit rate is not reliable.
         let declared = info.declared_secs.filter(|_| whole && !info.estimated);
         let short = declared.filter(|declared| decoded + tolerance(*declared) < *declared);
         if let Some(declared) = short {
@@ -214,7 +214,7 @@ impl Ended {
         if let Some(why) = self.cut_short().filter(|_| whole) {
             return Some(format!("truncated: {why}; only {decoded:.1} s could be decoded"));
         }
-        // A part of a film may begin between pictures that others are made from.
+        // A part of a film may begin after pictures that its first ones depend on.
         let damaged = self.damaged + if whole { self.packets_lost() } else { 0 };
         if damaged > 0 {
             let packets = if damaged == 1 { "1 packet".to_owned() } else { format!("{damaged} packets") };
@@ -228,12 +228,12 @@ impl Ended {
 }
 
 impl Ended {
-    /// Whether all that went wrong is that a track was declared of which nothing ever came.
+    /// Whether the only problem is a declared track without any data.
     fn only_misses_sound(&self, samples: u64) -> bool {
         samples == 0 && self.log.has_error("Neither number of channels nor channel layout specified")
     }
 
-    /// Why a picture is not whole.
+    /// Why a picture is incomplete.
     fn note_of_picture(&self) -> Option<String> {
         let cut = self.damaged > 0 || self.log.cut_short || self.exit.signal.is_some();
         if cut {

@@ -1,9 +1,9 @@
-//! Which filters turn stored pictures into the ones a viewer sees: fields woven into one frame taken apart,
-//! light brighter than a screen's brought into its range, pixels made square. The rule is in `docs/bundle.md`,
-//! "Pictures as shown", and the trainer holds to the same.
+//! Chooses the filters that turn stored pictures into the ones a viewer sees: deinterlacing, tone mapping of
+//! light that is brighter than a screen's, square pixels. The rule is in `docs/bundle.md`, "Pictures as
+//! shown"; the trainer implements it, too.
 //!
-//! What a film needs is read from ffmpeg's description of it. Only words of fixed lists are taken from there,
-//! never a file's own text.
+//! ffmpeg's description of a film shows what it needs. Only words of fixed lists are taken from it, never
+//! text from the file.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,39 +11,40 @@ use super::picks::{Heard, Picks, Source};
 use super::said::{Fields, MOST_STRETCH, VideoLine};
 use super::scale::divisor;
 
-/// From this size on, pictures that do not say their matrix are BT.709, as players have it.
+/// From this size on, pictures without a declared matrix are BT.709, as in players.
 const HD: (u32, u32) = (1280, 577);
-/// Codecs whose frames are never interlaced, or whose missing matrix is BT.601 by their own rules.
+/// Codecs whose frames are never interlaced, and codecs whose missing matrix is BT.601 by their own rules.
 const PROGRESSIVE: [&str; 10] =
     ["vp8", "vp9", "av1", "theora", "gif", "png", "apng", "webp", "webp_anim", "qtrle"];
 const ALWAYS_601: [&str; 4] = ["vp8", "theora", "mjpeg", "webp"];
-/// The light of a white sheet of paper in HDR, cd/m2 (BT.2408): it becomes a screen's white but for the
-/// room that highlights need.
+/// Luminance of a white sheet of paper in HDR, cd/m2 (BT.2408). It becomes a screen's white, less the room
+/// that highlights need.
 const WHITE: u32 = 203;
-/// Brightest highlight that keeps its shade, in whites.
+/// Brightest highlight that keeps its shade, as a multiple of `WHITE`.
 const PEAK: u32 = 10;
-/// What the filters hold of one pixel, bytes: two frames of floats, and their ends in 8 bits.
+/// Memory of the colour filters per pixel, in bytes: two frames of floats, and 8-bit input and output.
 const WIDE_BYTES: u64 = 36;
-/// See `WIDE_BYTES`: three frames and the one made of them.
+/// Memory of the deinterlacer per pixel, in bytes: three frames and the one made from them.
 const FIELDS_BYTES: u64 = 16;
-/// Up to this share of white, tones stay as they are.
+/// Tones up to this share of white stay as they are.
 const KNEE: f64 = 0.5;
 
-/// What to read, and what to do to its frames. The default is what most films need: nothing.
+/// Which streams to read, and how to transform their frames. By default, as for most films, frames stay as
+/// they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shape {
-    /// Which stream.
+    /// Source of the pictures.
     pub source: Source,
-    /// Which sound goes with it.
+    /// Source of the sound.
     #[serde(default)]
     pub sound: Heard,
-    /// It is, or may be, interlaced; frames that are not flagged so are left as they are.
+    /// Whether it is or may be interlaced. Frames that are not flagged as such are left as they are.
     pub deinterlace: bool,
-    /// Its pixels are not square.
+    /// Whether its pixels are not square.
     pub stretch: bool,
-    /// It has more pixels than a frame may have, and is divided by this.
+    /// Divisor of the size, for pictures with more pixels than a frame may have; otherwise 1.
     pub divisor: u32,
-    /// Its colours, where they are no screen's.
+    /// Conversion of its colours, if they are not those of a screen.
     pub colour: Option<Colour>,
 }
 
@@ -51,13 +52,13 @@ pub struct Shape {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Colour {
-    /// It does not say its matrix and is large: BT.709.
+    /// No declared matrix, but a large picture: BT.709.
     AssumedBt709,
-    /// It has another range of light or of colours than a screen.
+    /// Its range of light or of colours differs from a screen's.
     Wide { light: Light, primaries: Primaries, matrix: Matrix, full_range: bool },
 }
 
-/// How numbers become light.
+/// Transfer function from stored values to light.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Light {
@@ -100,7 +101,7 @@ impl Default for Shape {
 }
 
 impl Shape {
-    /// What the frames of a film need to be shown as they are meant.
+    /// The shape that shows the frames of a film as intended.
     pub fn film(video: &VideoLine) -> Self {
         let deinterlace = match video.fields {
             Fields::Interlaced => true,
@@ -117,7 +118,7 @@ impl Shape {
         }
     }
 
-    /// What a picture inside a container needs: it has no fields.
+    /// The shape for a picture inside a container, which has no fields.
     pub fn picture(video: &VideoLine, max_pixels: u64, shown: bool) -> Self {
         let (width, height) = video.size.unwrap_or_default();
         let divisor = divisor(width, height, max_pixels);
@@ -125,7 +126,7 @@ impl Shape {
         Self { source: video.source, deinterlace: false, divisor, ..shown }
     }
 
-    /// The same of other tracks.
+    /// The same shape for other tracks.
     pub const fn of(self, picks: Picks) -> Self {
         Self { source: picks.picture, sound: picks.sound, ..self }
     }
@@ -135,8 +136,8 @@ impl Shape {
         self.of(Picks::default()) == Self::default()
     }
 
-    /// The filters, with what drops frames, if anything does, in its place: deinterlacing looks at neighbouring
-    /// frames and comes first, the rest is for frames that are kept.
+    /// The chain of filters. `sampling`, which drops frames, comes after deinterlacing, which looks at
+    /// neighbouring frames, and before the filters that only the remaining frames need.
     pub fn chain(self, sampling: Option<&str>) -> String {
         let mut filters: Vec<String> = Vec::new();
         if self.deinterlace {
@@ -157,7 +158,7 @@ impl Shape {
         if filters.is_empty() { "null".into() } else { filters.join(",") }
     }
 
-    /// Memory in bytes that the filters take for frames of this many pixels.
+    /// Memory that the filters need for frames of this size, in bytes.
     pub fn extra_bytes(self, width: u32, height: u32) -> u64 {
         let wide = if matches!(self.colour, Some(Colour::Wide { .. })) { WIDE_BYTES } else { 0 };
         let fields = if self.deinterlace { FIELDS_BYTES } else { 0 };
@@ -178,7 +179,7 @@ impl Colour {
             "bt2020" => Primaries::Bt2020,
             "smpte431" => Primaries::Smpte431,
             "smpte432" => Primaries::Smpte432,
-            // HDR that does not say its primaries has BT.2020's.
+            // HDR without declared primaries has those of BT.2020.
             "unknown" | "" if light != Light::Sdr => Primaries::Bt2020,
             _ => Primaries::Bt709,
         };
@@ -291,7 +292,7 @@ mod tests {
         let swapped =
             line("prores (apcn / 0x6E637061), yuv422p10le(tv, bt709, top coded first (swapped)), 1920x1080");
         assert_eq!((swapped.fields, swapped.matrix.as_str()), (Fields::Interlaced, "bt709"));
-        // The container's ratio comes after the stream's own, and is what ffmpeg goes by.
+        // The container's ratio comes after the stream's own, and ffmpeg uses it.
         let mkv =
             line("h264 (Main), yuv420p(progressive), 720x480 [SAR 1:1 DAR 3:2], SAR 32:27 DAR 16:9, 30 fps");
         assert_eq!(mkv.shown_size(), Some((853, 480)));

@@ -1,4 +1,4 @@
-//! What the first bytes of a picture file leave open: its headers are walked, whatever lies between them.
+//! Walks the headers of a picture file for what its first bytes leave open.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
@@ -7,30 +7,31 @@ use image::ImageFormat;
 
 use super::sniff::Sniffed;
 
-/// Headers looked at; a file of more of them is no picture of a camera's.
+/// Most headers that are examined. No picture from a camera has more.
 const MOST_HEADERS: usize = 10_000;
-/// Bytes read at once.
+/// Bytes per read.
 const BUFFER_BYTES: usize = 1 << 16;
 
-/// How a JPEG file is made up.
+/// Structure of a JPEG file.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct JpegLook {
-    /// Of the frame header; 0 where there is none.
+    /// Width in the frame header; 0 without one.
     pub width: u16,
-    /// See `width`.
+    /// Height in the frame header; 0 without one.
     pub height: u16,
-    /// Its coefficients are held whole while it is decoded: they come in several scans.
+    /// Whether decoding holds all coefficients in memory, because they come in several scans.
     pub in_scans: bool,
     components: u8,
-    /// Coefficients for each pixel, of all components.
+    /// Coefficients per pixel, over all components.
     pub samples_per_pixel: f64,
-    /// The end mark is there: nothing is cut off.
+    /// Whether the end mark was found, so that nothing is cut off.
     pub whole: bool,
-    /// It says that other pictures follow, made for viewers that know of them: depth, brightness, a preview.
+    /// Whether further pictures are declared, for viewers that know them: depth, brightness, a preview.
     has_companions: bool,
 }
 
-/// Looks at the headers of a picture before anything is decoded: what it really is, and how a JPEG is made up.
+/// Examines the headers of a picture before anything is decoded: its real format, and the structure of a
+/// JPEG.
 pub fn look(sniffed: Sniffed, media: &File) -> io::Result<(Sniffed, Option<JpegLook>)> {
     let mut reader = BufReader::with_capacity(BUFFER_BYTES, media);
     reader.rewind()?;
@@ -44,7 +45,7 @@ pub fn look(sniffed: Sniffed, media: &File) -> io::Result<(Sniffed, Option<JpegL
             let first = jpeg(&mut reader)?;
             let next =
                 if first.whole && !first.has_companions { jpeg(&mut reader)? } else { JpegLook::default() };
-            // Pictures of one size that follow each other are a film.
+            // Consecutive pictures of one size are a film.
             let film = next.width > 0 && (next.width, next.height) == (first.width, first.height);
             if film { (Sniffed::Ffmpeg("mjpeg"), None) } else { (sniffed, Some(first)) }
         }
@@ -54,7 +55,7 @@ pub fn look(sniffed: Sniffed, media: &File) -> io::Result<(Sniffed, Option<JpegL
     Ok(looked)
 }
 
-/// Whether a PNG has its animation chunk, which comes before the first image data, however far that is.
+/// Whether a PNG has an animation chunk, which comes before the first image data, at any distance.
 fn animated_png(reader: &mut (impl Read + Seek)) -> io::Result<bool> {
     reader.seek(SeekFrom::Start(8))?;
     for _ in 0..MOST_HEADERS {
@@ -75,7 +76,7 @@ fn animated_png(reader: &mut (impl Read + Seek)) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Whether the first picture of a TIFF is said to be a small copy of another, as in cameras' raw files.
+/// Whether the first picture of a TIFF is declared to be a small copy of another, as in raw files of cameras.
 fn is_preview(reader: &mut (impl Read + Seek)) -> io::Result<bool> {
     let mut head = [0; 12];
     if reader.read_exact(&mut head).is_err() {
@@ -89,7 +90,7 @@ fn is_preview(reader: &mut (impl Read + Seek)) -> io::Result<bool> {
     if raw.starts_with(b"CR") {
         return Ok(true);
     }
-    // BigTIFF is no camera's.
+    // Cameras do not write BigTIFF.
     if version == 43 {
         return Ok(false);
     }
@@ -115,7 +116,7 @@ fn is_preview(reader: &mut (impl Read + Seek)) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Walks one JPEG from its start mark; the reader stays behind its end.
+/// Walks one JPEG from its start mark, and leaves the reader after its end.
 fn jpeg(reader: &mut (impl BufRead + Seek)) -> io::Result<JpegLook> {
     let mut look = JpegLook::default();
     match walk(reader, &mut look) {
@@ -143,8 +144,8 @@ fn walk(reader: &mut (impl BufRead + Seek), look: &mut JpegLook) -> io::Result<(
     Ok(())
 }
 
-/// The next mark, past whatever is none: the coded picture, in which a 0xff is followed by 0 or by the number of
-/// a restart.
+/// The next marker. Skips anything else, such as the coded picture, in which a 0xff is followed by 0 or by
+/// the number of a restart.
 fn marker(reader: &mut impl BufRead) -> io::Result<u8> {
     loop {
         let buffer = reader.fill_buf()?;
@@ -186,7 +187,7 @@ fn segment(reader: &mut (impl BufRead + Seek), kind: u8, look: &mut JpegLook) ->
 }
 
 impl JpegLook {
-    /// Takes a frame header: precision, size, and for each component its place and sampling.
+    /// Reads a frame header: precision, size, and the id and sampling of each component.
     fn frame(&mut self, kind: u8, head: &[u8]) {
         let [_, a, b, c, d, count, components @ ..] = head else { return };
         self.components = *count;

@@ -1,5 +1,5 @@
-//! Whether files can be decoded here at all: what `/readyz` asks, and what tells our fault from a file's
-//! where a decoder ended without a word.
+//! Checks whether files can be decoded on this server at all. `/readyz` reports it, and after a decoder that
+//! ended without a message it shows whether the server or the file is at fault.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -16,29 +16,30 @@ use super::stream::collect;
 use super::{Decoder, Limits, MediaError};
 use crate::native;
 
-/// How long an answer holds: `/readyz` may be asked by everybody, and a check starts two programs.
+/// How long a result is valid. Anyone may request `/readyz`, and a check starts two programs.
 const GOOD_FOR: Duration = Duration::from_secs(2);
 const BAD_FOR: Duration = Duration::from_millis(500);
-/// A check may take this long; then the decoder counts as broken.
+/// Longest duration of a check. After that, the decoder counts as broken.
 const CHECK_SECS: u64 = 10;
 
-/// Whether files can be decoded.
+/// Result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecoderHealth {
-    /// They can.
+    /// Whether files can be decoded.
     pub ok: bool,
-    /// The version of ffmpeg, or what is wrong: for the log and for administrators, since it may name paths.
+    /// Version of ffmpeg, or what is wrong. For the log and for administrators, since it may name paths.
     pub detail: String,
 }
 
-/// The last answer, shared by all clones of a [`Decoder`].
+/// The last result, shared by all clones of a [`Decoder`].
 #[derive(Debug, Clone, Default)]
 pub(super) struct HealthCache(Arc<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
     last: Mutex<Option<(Instant, DecoderHealth)>>,
-    /// Whose turn it is to check; and ffmpeg as it was when its bytes were last looked at.
+    /// Locked during a check, so that only one runs; holds the identity of ffmpeg when its bytes were last
+    /// verified.
     turn: Mutex<Option<Identity>>,
 }
 
@@ -47,7 +48,7 @@ impl Known {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The last answer, if it is younger than `age`; a bad one holds only for a moment.
+    /// The last result, if it is younger than `age`. A bad one is valid only for a moment.
     fn fresh(&self, age: Duration) -> Option<DecoderHealth> {
         let (when, health) = self.last()?;
         let age = if health.ok { age } else { age.min(BAD_FOR) };
@@ -55,12 +56,12 @@ impl Known {
     }
 }
 
-/// What tells that a file is the one it was.
+/// Path, device, inode, size and modification time, by which a changed file is detected.
 type Identity = (PathBuf, u64, u64, u64, i64, i64);
 
 impl Decoder {
-    /// Whether files can be decoded, where that is known: of the last two seconds, or while it is being found
-    /// out, of before. Does not block.
+    /// The result of a check in the last two seconds or, during a check, the previous result. `None` without
+    /// one. Does not block.
     #[must_use]
     pub fn known_health(&self) -> Option<DecoderHealth> {
         let known = &self.health.0;
@@ -68,14 +69,14 @@ impl Decoder {
         known.fresh(GOOD_FOR).or_else(|| known.last().filter(|_| checking()).map(|(_, health)| health))
     }
 
-    /// Whether files can be decoded, as of at most two seconds ago. Starts a decode-worker, and ffmpeg inside
-    /// its sandbox; no more than one at a time. Blocks; run it on a thread of its own.
+    /// Whether files can be decoded; the result is at most two seconds old. Starts a decode worker, and
+    /// ffmpeg inside its sandbox, only one at a time. Blocks: run it on a thread of its own.
     #[must_use]
     pub fn health(&self) -> DecoderHealth {
         self.health_within(|| GOOD_FOR)
     }
 
-    /// The same, but never of before the failure that made somebody ask.
+    /// Like [`Self::health`], but with a result from after the failure in question.
     pub(super) fn health_now(&self, failed_at: Instant) -> DecoderHealth {
         self.health_within(|| failed_at.elapsed())
     }
@@ -111,14 +112,14 @@ impl Decoder {
         self.say_version().map_err(|error| error.detail().map_or_else(|| error.to_string(), str::to_owned))
     }
 
-    /// What ffmpeg says of itself inside the sandbox.
+    /// Asks ffmpeg for its version inside the sandbox.
     fn say_version(&self) -> Result<String, MediaError> {
         let nothing = std::fs::File::open("/dev/null").map_err(|e| MediaError::Worker(e.to_string()))?;
         let limits = Limits { wall_clock_secs: CHECK_SECS, ..self.config.limits.clone() };
         let budget = Budget::of(&limits, &nothing)?;
         let bounds = Bounds { ffmpeg_bytes: FFMPEG_FIRST, factor: 1, shape: Default::default() };
         let worker = Worker::start(&self.config, &nothing, &request(self, Task::Health, bounds, budget))?;
-        // Not one of the pool's: that it is busy says nothing about health.
+        // Not a seat of the pool: a busy pool says nothing about health.
         let seat = Seat::of_no_pool();
         let (said, ended) = collect(worker, &seat, caps(&limits, Streams::Both, budget))?;
         if let Some((_, detail)) = &ended.failed {
@@ -140,10 +141,10 @@ fn identity(path: &Path) -> std::io::Result<Identity> {
     Ok((path.to_owned(), meta.dev(), meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
 }
 
-/// What to start as decode-worker: this program, also after another one has been put in its place on disk.
+/// The program to start as decode worker: this one, even if its file on disk has been replaced.
 ///
 /// # Errors
-/// Where `/proc` is not mounted and the program's own path is not known either.
+/// If `/proc` is not mounted and the program's own path is unknown.
 pub fn own_worker() -> std::io::Result<PathBuf> {
     let running = PathBuf::from("/proc/self/exe");
     if running.exists() { Ok(running) } else { std::env::current_exe() }

@@ -1,14 +1,14 @@
-//! What counts as media when a folder, a watch or a bucket is listed: one list for all of them. A name may say
-//! so; where it says nothing, the first bytes decide.
+//! What counts as media when a folder, a watch or a bucket is listed: one list for all of them. The name can
+//! decide; if it does not, the first bytes do.
 
 use super::sniff::{ANY_CONTAINER, SNIFF_BYTES, Sniffed, sniff};
 
-/// How many of a file's first bytes [`head_is_media`] wants to see.
+/// Number of first bytes that [`head_is_media`] needs.
 pub const HEAD_BYTES: usize = SNIFF_BYTES;
 
-/// Extensions of files that are read, lower case.
+/// Extensions of supported files, lower-case.
 const MEDIA: &[&str] = &[
-    // Containers of film, and raw streams of pictures.
+    // Containers of film, and raw video streams.
     "mp4", "m4v", "mp4v", "f4v", "mov", "qt", "3gp", "3g2", "3gpp", "3gp2", "mj2", "mkv", "mk3d", "webm",
     "avi", "divx", "mpg", "mpeg", "mpe", "m1v", "m2v", "mpv", "vob", "ts", "m2ts", "m2t", "mts", "tp", "trp",
     "flv", "wmv", "asf", "wm", "ogv", "ogm", "ogx", "mxf", "gxf", "dv", "dif", "ivf", "obu", "y4m", "rm",
@@ -22,10 +22,11 @@ const MEDIA: &[&str] = &[
     "heif", "hif", "tif", "tiff",
 ];
 
-/// Extensions of media that are also those of something else: TypeScript, a Go module, a log. A text is none.
+/// Media extensions with other meanings, too: TypeScript, a Go module, a log. Such a file is not media if it
+/// is text.
 const ALSO_OTHERS: &[&str] = &["ts", "mts", "mod", "tod", "rm", "ra", "tp", "wm", "snd", "dif", "au"];
 
-/// Extensions of files that somebody is still writing.
+/// Extensions of files that are still being written.
 const UNFINISHED: &[&str] = &[
     "part",
     "partial",
@@ -41,18 +42,18 @@ const UNFINISHED: &[&str] = &[
     "!qb",
 ];
 
-/// What a name says of a file.
+/// What a file's name says about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NameSays {
-    /// It is media.
+    /// The file is media.
     Media,
-    /// It is still being written.
+    /// The file is still being written.
     Unfinished,
-    /// Nothing: its first bytes decide.
+    /// Nothing, so the first bytes decide.
     Nothing,
 }
 
-/// What a file's name, the last part of its path, says.
+/// Classifies a file by its name, the last part of its path.
 #[must_use]
 pub fn name_says(name: &str) -> NameSays {
     let Some((_, extension)) = name.rsplit_once('.') else { return NameSays::Nothing };
@@ -67,8 +68,8 @@ pub fn name_says(name: &str) -> NameSays {
     }
 }
 
-/// Whether a file's first bytes, up to [`HEAD_BYTES`], are those of something that is read; with its name, since
-/// some kinds of media cannot be told by their first bytes alone.
+/// Whether a file's first bytes, up to [`HEAD_BYTES`], are those of a supported format. The name is needed,
+/// too, since some formats cannot be recognised by their first bytes alone.
 #[must_use]
 pub fn head_is_media(name: &str, head: &[u8]) -> bool {
     if head.is_empty() || is_text(head) {
@@ -80,7 +81,7 @@ pub fn head_is_media(name: &str, head: &[u8]) -> bool {
         || is_stream(head)
 }
 
-/// Readable text all through, as no media begins with: some of its marks are words.
+/// Whether all of the head is readable text, which no media begins with: some format marks are words.
 fn is_text(head: &[u8]) -> bool {
     let control = |byte: &u8| *byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r' | 0x0c | 0x1b);
     if head.iter().any(control) {
@@ -88,12 +89,12 @@ fn is_text(head: &[u8]) -> bool {
     }
     match std::str::from_utf8(head) {
         Ok(_) => true,
-        // A character that is cut at the end.
+        // A character that was cut off at the end.
         Err(error) => error.error_len().is_none(),
     }
 }
 
-/// Kinds that ffmpeg tells by looking at more than a mark, so that `sniff` leaves them to it.
+/// Formats that ffmpeg recognises by more than a mark, so that `sniff` leaves them to it.
 fn is_stream(head: &[u8]) -> bool {
     let starts = |mark: &[u8]| head.starts_with(mark);
     let boxed = |name: &[u8; 4]| head.get(4..8) == Some(name.as_slice());
@@ -113,13 +114,13 @@ fn is_stream(head: &[u8]) -> bool {
         || is_transport_stream(head)
 }
 
-/// MPEG audio, layer II, with a bit rate and a sample rate.
+/// MPEG audio, layer II, with a valid bit rate and sample rate.
 fn is_mpeg_layer_two(head: &[u8]) -> bool {
     matches!(head, [0xff, b, c, ..] if b & 0xe0 == 0xe0 && b & 0x18 != 0x08 && b & 0x06 == 0x04
         && c & 0xf0 != 0xf0 && c & 0x0c != 0x0c)
 }
 
-/// A start code, and behind it what H.264, H.265 or MPEG-4 part 2 begin with.
+/// A start code, followed by a unit that begins an H.264, H.265 or MPEG-4 part 2 stream.
 fn is_elementary_video(head: &[u8]) -> bool {
     let rest = head.strip_prefix(&[0]).filter(|rest| rest.starts_with(&[0, 0, 1])).unwrap_or(head);
     match rest {
@@ -133,7 +134,7 @@ fn is_elementary_video(head: &[u8]) -> bool {
     }
 }
 
-/// MPEG-TS with packets of 188, 192 or 204 bytes, wherever the first one begins.
+/// MPEG-TS with packets of 188, 192 or 204 bytes, at any position of the first one.
 fn is_transport_stream(head: &[u8]) -> bool {
     const PACKETS: usize = 5;
     [188, 192, 204].into_iter().any(|packet| {

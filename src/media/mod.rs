@@ -1,7 +1,7 @@
-//! Files to raw frames and samples, decoded in a sandboxed child process.
+//! Decodes files to raw frames and samples in a sandboxed child process.
 //!
-//! The parent opens the file and hands its descriptor to a `decode-worker`, the only process that
-//! looks at its bytes. [`decode`] drives the child and feeds a [`Sink`]; see `docs/media.md`.
+//! The parent opens the file and passes its descriptor to a `decode-worker`, the only process that looks at
+//! its bytes. [`decode`] drives the child and feeds a [`Sink`]; see `docs/media.md`.
 
 mod attempt;
 mod child;
@@ -46,23 +46,23 @@ pub use still::{Probe, probe, thumbnail_jpeg};
 pub use stream::{Cancel, CancelGuard, Flow, MediaInfo, Sink};
 pub use work::WorkLimits;
 
-/// Caps that hold for every decode.
+/// Limits for every decode.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Wall-clock cap for one decode, seconds, waiting for a slow consumer not counted. The child's CPU
-    /// seconds have the same cap.
+    /// Limit on the wall-clock time of one decode, in seconds, without the time spent waiting for a slow
+    /// consumer. The child's CPU seconds have the same limit.
     pub wall_clock_secs: u64,
-    /// Address space of the child, bytes.
+    /// Address space of the child, in bytes.
     pub address_space_bytes: u64,
-    /// Pixels of one frame of a film. A picture of more is made smaller by a power of two while it is decoded.
+    /// Most pixels of one frame of a film. A larger picture is reduced by a power of two while it is decoded.
     pub max_pixels: u64,
-    /// Pixels of one picture, as stored.
+    /// Most pixels of one picture, as stored.
     pub max_picture_pixels: u64,
-    /// Longest asset, seconds.
+    /// Longest asset, in seconds.
     pub max_duration_secs: f64,
-    /// What one file may cost, by its size.
+    /// Work that one file may cause, by its size.
     pub work: WorkLimits,
-    /// What all decodes together may take.
+    /// Resources of all decodes together.
     pub pool: PoolLimits,
 }
 
@@ -80,21 +80,21 @@ impl Default for Limits {
     }
 }
 
-/// How to start a decode-worker.
+/// How to start a decode worker.
 #[derive(Debug, Clone)]
 pub struct DecoderConfig {
     /// Executable that understands `decode-worker` (the triptych binary itself).
     pub worker_exe: PathBuf,
-    /// ffmpeg executable.
+    /// The ffmpeg executable.
     pub ffmpeg: PathBuf,
-    /// Caps.
+    /// Limits for every decode.
     pub limits: Limits,
 }
 
-/// Starts decode-workers. Clones share one pool.
+/// Starts decode workers. Clones share one pool.
 #[derive(Debug, Clone)]
 pub struct Decoder {
-    /// How.
+    /// Programs and limits.
     pub config: DecoderConfig,
     health: health::HealthCache,
     pool: Arc<DecodePool>,
@@ -102,20 +102,20 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// A decoder with a pool of its own, for interactive work; starts nothing yet.
+    /// A decoder with its own pool, for interactive work. Starts no process yet.
     #[must_use]
     pub fn new(config: DecoderConfig) -> Self {
         let pool = DecodePool::new(config.limits.pool.clone());
         Self { config, health: health::HealthCache::default(), pool, lane: Lane::Interactive }
     }
 
-    /// The same decoder and pool, for work of another urgency.
+    /// The same decoder and pool, for work of the given class.
     #[must_use]
     pub fn on(&self, lane: Lane) -> Self {
         Self { lane, ..self.clone() }
     }
 
-    /// Waits for the right to decode one file.
+    /// Waits for a seat to decode one file.
     ///
     /// # Errors
     /// [`MediaError::Overloaded`] for interactive work that would wait too long.
@@ -124,10 +124,10 @@ impl Decoder {
     }
 }
 
-/// Opens a file for decoding: a regular file with something in it. Blocking.
+/// Opens a file for decoding, which must be regular and not empty. Blocks.
 ///
 /// # Errors
-/// [`MediaError::Open`], [`MediaError::NotAFile`], [`MediaError::Empty`]; [`MediaError::Worker`] where this
+/// [`MediaError::Open`], [`MediaError::NotAFile`], [`MediaError::Empty`]; [`MediaError::Worker`] if this
 /// process has no descriptor left.
 pub fn open_media(path: &Path) -> Result<File, MediaError> {
     // NONBLOCK: opening a FIFO must not wait for a writer. It has no effect on a regular file.
@@ -187,7 +187,7 @@ pub(crate) mod fuzzed {
         tasks.map(line).to_vec()
     }
 
-    /// What the child takes for a request makes a command line.
+    /// Any request that the child accepts gives a command line.
     pub(crate) fn request(bytes: &[u8]) {
         if let Some(request) = Request::read(bytes) {
             let known = ffmpeg::Known { demuxers: "wav", picture: false, untimed: false, plain: false };
@@ -222,7 +222,7 @@ pub(crate) mod fuzzed {
         replies.iter().map(line).chain([all]).collect()
     }
 
-    /// What a child says, in pieces of any size.
+    /// Replies of a child, in pieces of any size.
     pub(crate) fn reply(bytes: &[u8]) {
         super::stream::hear(bytes);
     }
@@ -238,7 +238,7 @@ pub(crate) mod fuzzed {
         ]
     }
 
-    /// What ffmpeg says stays bounded, and its numbers are numbers.
+    /// What is stored of ffmpeg's log stays bounded, and its numbers are finite.
     pub(crate) fn log(bytes: &[u8]) {
         let (mut whole, mut pieces) = (FfmpegLog::default(), FfmpegLog::default());
         whole.feed(bytes);
@@ -254,7 +254,7 @@ pub(crate) mod fuzzed {
         vec![[&b"P6\n2 2\n255\n"[..], &[7; 12], b"P6\n2 2\n255\n", &[8; 12]].concat(), sound]
     }
 
-    /// Frames are of the size they say and within the cap; samples are within theirs.
+    /// Frames have the size that they declare, within the limit; samples are within theirs.
     pub(crate) fn pipes(bytes: &[u8]) {
         const MAX_PIXELS: u64 = 10_000;
         let (mut frames, mut rest) = (FrameReader::new(MAX_PIXELS), bytes);

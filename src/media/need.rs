@@ -1,5 +1,5 @@
-//! How much memory a decode needs, estimated from a header. The child is held to it by its rlimit, so a
-//! header that lies makes its own file fail.
+//! Estimates from a header how much memory a decode needs. The child's rlimit enforces the estimate, so a
+//! false header makes only its own file fail.
 
 use image::{ColorType, ImageFormat};
 
@@ -8,31 +8,32 @@ use super::scale::divided;
 
 const MIB: u64 = 1 << 20;
 
-/// ffmpeg before it knows its file: pictures up to 1080p of 10 bits fit.
+/// Memory of ffmpeg before it knows its file. Enough for 10-bit pictures up to 1080p.
 pub const FFMPEG_FIRST: u64 = 256 * MIB;
-/// ffmpeg's own data and its threads' stacks.
+/// Memory of ffmpeg's own data and its threads' stacks.
 const FFMPEG_BASE: u64 = 64 * MIB;
-/// Frames of a video that ffmpeg holds at once: references (16 at most, and then small ones), the queue
+/// Frames of a video that ffmpeg holds at once: reference frames (at most 16, and then small ones), the queue
 /// before the filters and the frames in them.
 const FFMPEG_FRAMES: f64 = 20.0;
-/// The same for one picture inside a container, in tiles or whole.
+/// Like `FFMPEG_FRAMES`, for one picture inside a container, in tiles or whole.
 const FFMPEG_STILLS: f64 = 6.0;
 /// RGB pictures on their way out of ffmpeg, and the one that the server reads.
 const FFMPEG_PICTURES: f64 = 6.0;
-/// Decoders' tables, buffers and the process itself.
+/// Memory of decoders' tables, buffers and the process itself.
 const PICTURE_BASE: u64 = 24 * MIB;
 
-/// What ffmpeg, and the server for what it sends, need for a video of this size and pixel format; without
-/// one for sound.
+/// Bytes that ffmpeg, and the server for its output, need for a video of this size and pixel format. The size
+/// is 0 for sound.
 pub fn ffmpeg(width: u32, height: u32, pixel_format: &str, picture: bool, file_bytes: u64) -> u64 {
     let pixels = f64::from(width) * f64::from(height);
     let frames = pixels * bytes_per_pixel(pixel_format) * if picture { FFMPEG_STILLS } else { FFMPEG_FRAMES };
-    // A container's index, unpacked: some 48 bytes a packet. Small packets are sound's, whose files are small.
+    // A container's index, unpacked: about 48 bytes per packet. Small packets are sound, whose files are
+    // small.
     let index = (file_bytes / 8).min(32 * MIB + file_bytes / 64);
     FFMPEG_BASE + index + (frames + pixels * 3.0 * FFMPEG_PICTURES) as u64
 }
 
-/// Bytes of one pixel, by the name ffmpeg gives its format: generous where the name is not known.
+/// Bytes per pixel of a format, by ffmpeg's name for it. Generous if the name is unknown.
 fn bytes_per_pixel(name: &str) -> f64 {
     let has = |texts: &[&str]| texts.iter().any(|text| name.contains(text));
     let samples = if name.starts_with("gray") || name.starts_with("pal8") || name.starts_with("mono") {
@@ -56,14 +57,14 @@ fn bytes_per_pixel(name: &str) -> f64 {
     samples * depth
 }
 
-/// What a picture takes: in the child, and as RGB in the server.
+/// Bytes for a picture: in the child, and as RGB in the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PictureNeed {
     pub child: u64,
     pub server: u64,
 }
 
-/// What decoding a picture needs that is made smaller by `divisor`.
+/// Memory for decoding a picture whose size is divided by `divisor`.
 pub fn picture(
     format: ImageFormat,
     (width, height): (u32, u32),
@@ -77,18 +78,18 @@ pub fn picture(
     let small = u64::from(small_width) * u64::from(small_height);
     let coefficients = jpeg.filter(|jpeg| jpeg.in_scans).map_or(0.0, |jpeg| jpeg.samples_per_pixel * 2.0);
     if format == ImageFormat::Jpeg && divisor > 1 {
-        // Line by line, into the picture; four inks become three colours.
+        // Decoded line by line into the picture; four inks become three colours.
         let planes = small * (u64::from(color.bytes_per_pixel()) + 4) + 8 * MIB;
         let child = PICTURE_BASE + planes + (pixels as f64 * coefficients) as u64;
         return PictureNeed { child, server: small * 3 };
     }
     let decoded = pixels * u64::from(color.bytes_per_pixel());
-    // Beyond the decoded picture itself.
+    // Memory beyond the decoded picture itself.
     let extra = match format {
         ImageFormat::Jpeg => file_bytes + pixels + (pixels as f64 * coefficients * 1.25) as u64,
-        // The planes of a lossy one and its transparency, or the pixels of a lossless one.
+        // The planes of a lossy picture and its transparency, or the pixels of a lossless one.
         ImageFormat::WebP => file_bytes + pixels * 6,
-        // Two canvases while it is seen whether it moves.
+        // Two canvases while checking for a second frame.
         ImageFormat::Gif => pixels * 12,
         _ => pixels / 4,
     };

@@ -1,25 +1,25 @@
-//! Which tracks of a file pictures and sound come from.
+//! The streams that pictures and sound are read from.
 
 use serde::{Deserialize, Serialize};
 
-/// Streams looked at, by their index: masks have as many bits.
+/// Number of streams considered, by index; masks have this many bits.
 pub const MAX_STREAMS: u16 = 64;
 
-/// Where the pictures come from.
+/// Source of the pictures.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
-    /// The first video stream that is no cover art.
+    /// The first video stream that is not cover art.
     #[default]
     Film,
-    /// This stream.
+    /// The stream of this index.
     Stream(u16),
-    /// The tiles of this group, put together.
+    /// The tiles of this stream group, assembled.
     Tiles(u16),
 }
 
 impl Source {
-    /// Of the stream or group.
+    /// Number of the stream or group; 0 for [`Self::Film`].
     pub const fn number(self) -> u16 {
         match self {
             Self::Film => 0,
@@ -28,20 +28,20 @@ impl Source {
     }
 }
 
-/// Which sound is read.
+/// Source of the sound.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Heard {
     /// The first sound track.
     #[default]
     First,
-    /// This stream.
+    /// The stream of this index.
     Stream(u16),
-    /// The mean of these streams, a bit for each.
+    /// The mean of these streams, one bit each.
     Mean(u64),
 }
 
-/// Where pictures and sound come from.
+/// Sources of pictures and sound.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Picks {
     pub picture: Source,
@@ -52,7 +52,7 @@ pub const fn bit(index: u16) -> u64 {
     if index < MAX_STREAMS { 1 << index } else { 0 }
 }
 
-/// The streams of a mask, from the first on.
+/// Indexes of the streams in a mask, ascending.
 pub fn streams_of(mask: u64) -> impl Iterator<Item = u16> {
     (0..MAX_STREAMS).filter(move |index| mask & bit(*index) != 0)
 }

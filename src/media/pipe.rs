@@ -1,14 +1,14 @@
-//! What a child's pipes carry, put together again: frames as PPM pictures, sound as f32 samples.
+//! Parses the contents of a child's pipes: frames as PPM pictures, sound as f32 samples.
 
 use super::MediaError;
 use super::error::{MAX_SAMPLE, MIN_SAMPLE};
 
-/// Bytes of sound read at once.
+/// Bytes of sound per read.
 const SOUND_CHUNK: usize = 1 << 16;
 /// Longest PPM header: `P6`, two numbers, `255`.
 const MAX_HEADER: usize = 40;
 
-/// Collects PPM pictures in one reused buffer.
+/// Reads PPM pictures into one reused buffer.
 pub(super) struct FrameReader {
     buffer: Vec<u8>,
     filled: usize,
@@ -25,28 +25,28 @@ impl FrameReader {
         Self { buffer, filled: 0, header_len: 0, width: 0, height: 0, max_pixels, header: Vec::new() }
     }
 
-    /// Where the next bytes go. A first header is read byte by byte, for its length is not known.
+    /// Space for the next bytes. The first header is read byte by byte, since its length is unknown.
     pub(super) fn space(&mut self) -> &mut [u8] {
         let end = if self.header_len == 0 { self.filled + 1 } else { self.buffer.len() };
         &mut self.buffer[self.filled..end]
     }
 
-    /// Bytes have been read into `space`.
+    /// Notes that bytes were read into `space`.
     pub(super) fn filled(&mut self, bytes: usize) {
         self.filled += bytes;
     }
 
-    /// The frame has been used; the next one goes into its place.
+    /// Marks the frame as used; the next one takes its place.
     pub(super) fn next(&mut self) {
         self.filled = 0;
     }
 
-    /// The whole frame, RGB.
+    /// The complete frame as RGB.
     pub(super) fn pixels(&self) -> &[u8] {
         &self.buffer[self.header_len..]
     }
 
-    /// Whether a whole frame is there.
+    /// Whether the frame is complete.
     pub(super) fn complete(&mut self) -> Result<bool, MediaError> {
         if self.header_len == 0 {
             return self.first_header().map(|()| false);
@@ -54,7 +54,7 @@ impl FrameReader {
         if self.filled < self.buffer.len() {
             return Ok(false);
         }
-        // ffmpeg scales every later frame to the size of the first.
+        // ffmpeg scales every later frame to the size of the first, so all headers are equal.
         if self.buffer[..self.header_len] != self.header[..] {
             return Err(MediaError::Corrupt("the picture size changes".into()));
         }
@@ -89,7 +89,7 @@ fn ppm_size(header: &[u8]) -> Option<(u32, u32)> {
     (width > 0 && height > 0).then_some((width, height))
 }
 
-/// Turns bytes into samples, keeping what is left of a sample for the next time.
+/// Turns bytes into samples, and carries an incomplete sample over to the next call.
 #[derive(Default)]
 pub(super) struct SoundReader {
     bytes: Vec<u8>,
@@ -97,10 +97,10 @@ pub(super) struct SoundReader {
     samples: Vec<f32>,
 }
 
-/// A sample that no arithmetic can bear.
+/// A sample that is unusable for arithmetic.
 #[derive(Debug, PartialEq)]
 pub(super) struct BadSample {
-    /// Which of those that were taken.
+    /// Index among the samples that were just taken.
     pub(super) at: usize,
     pub(super) value: f32,
 }
@@ -111,7 +111,8 @@ impl SoundReader {
         &mut self.bytes[self.carried..]
     }
 
-    /// The samples that are whole after `read` more bytes, each a number that arithmetic can bear.
+    /// The samples that are complete after `read` more bytes. Fails if one of them is unusable for
+    /// arithmetic.
     pub(super) fn take(&mut self, read: usize) -> Result<&[f32], BadSample> {
         let filled = self.carried + read;
         let (words, rest) = self.bytes[..filled].as_chunks::<4>();
@@ -128,7 +129,7 @@ impl SoundReader {
     }
 }
 
-/// The sample itself, or silence for one that is next to nothing.
+/// The sample, or silence if it is below [`MIN_SAMPLE`].
 fn audible(sample: f32) -> f32 {
     if sample.abs() < MIN_SAMPLE { 0.0 } else { sample }
 }

@@ -1,8 +1,8 @@
-//! Who may decode now: one pool for every child of the process.
+//! Decides which decodes may run: one pool for all children of the process.
 //!
-//! A decode first takes a [`Seat`] (limits the children at once), then, once its child has read the file's header,
-//! [`Memory`] (limits their bytes). Interactive work goes first and waits only for a while; bulk work waits as long
-//! as it must, never takes the last seats and is never starved.
+//! A decode first takes a [`Seat`] (limits the number of children), then, once its child has read the file's
+//! header, [`Memory`] (limits their bytes). Interactive work goes first and waits only for a limited time;
+//! bulk work waits as long as necessary, never takes the last seats and is never starved.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,19 +13,19 @@ use tokio::sync::oneshot;
 
 use super::MediaError;
 
-/// A file that waits this long while no other bulk work is running goes before interactive work.
+/// A bulk decode that has waited this long while no other one is running goes before interactive work.
 const BULK_WAITS_AT_MOST: Duration = Duration::from_secs(2);
-/// How often a decode that waits for memory looks whether its caller is still there.
+/// How often a decode that waits for memory checks whether its caller is still there.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Interactive decodes that may wait for each that may run; more are refused at once.
+/// Interactive decodes that may wait per seat. More are refused at once.
 const WAITING_PER_WORKER: usize = 32;
-/// Bytes a worker process takes before it has been granted any.
+/// Memory of a worker process before it has been granted any, in bytes.
 pub const WORKER_BYTES: u64 = 16 << 20;
 
-/// How urgent a decode is.
+/// Class of a decode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
-    /// Somebody waits for the answer: queries, thumbnails, embeddings.
+    /// Work that a user waits for: queries, thumbnails, embeddings.
     Interactive,
     /// Files being indexed.
     Bulk,
@@ -47,14 +47,14 @@ impl Lane {
     }
 }
 
-/// Bounds of the pool.
+/// Limits of the pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolLimits {
-    /// Children at once.
+    /// Most children at once.
     pub workers: usize,
-    /// Memory of all children, and of the raw frames the server holds for them, bytes.
+    /// Memory of all children, and of the raw frames that the server holds for them, in bytes.
     pub memory_bytes: u64,
-    /// Longest an interactive decode waits for a seat, and then for memory.
+    /// Longest wait of an interactive decode for a seat, and then again for memory.
     pub wait: Duration,
 }
 
@@ -67,7 +67,7 @@ impl Default for PoolLimits {
 }
 
 impl PoolLimits {
-    /// Seats that files being indexed may take: a quarter, and at least one, stays free of them.
+    /// Seats that bulk decodes may take. A quarter of all, at least one, stays free of them.
     fn bulk_workers(&self) -> usize {
         (self.workers - (self.workers / 4).max(1).min(self.workers.saturating_sub(1))).max(1)
     }
@@ -82,7 +82,7 @@ impl PoolLimits {
     }
 }
 
-/// The pool.
+/// Hands out seats and memory to decodes.
 #[derive(Debug)]
 pub struct DecodePool {
     limits: PoolLimits,
@@ -95,7 +95,7 @@ struct State {
     running: [usize; 2],
     waiting: [VecDeque<Waiter>; 2],
     reserved: [u64; 2],
-    /// Decodes waiting for memory, by lane, in the order in which they came.
+    /// Decodes waiting for memory, by lane, in order of arrival.
     tickets: [VecDeque<(u64, Instant)>; 2],
     next_ticket: u64,
 }
@@ -106,20 +106,20 @@ struct Waiter {
     seat: oneshot::Sender<Seat>,
 }
 
-/// The right to run one child at a time. Dropping it gives it back.
+/// The right to run one child at a time. Dropping it returns the seat.
 #[derive(Debug)]
 pub struct Seat {
     pool: Option<Arc<DecodePool>>,
     lane: Lane,
 }
 
-/// Bytes set aside for one child. Dropping it gives them back.
+/// Memory reserved for one child. Dropping it returns the memory.
 #[derive(Debug)]
 pub struct Memory {
     pool: Arc<DecodePool>,
     lane: Lane,
     charged: u64,
-    /// What the child may use, bytes; more than is charged for a file larger than the budget.
+    /// Bytes that the child may use. For a file larger than the budget, more than is charged.
     pub bytes: u64,
 }
 
@@ -132,7 +132,7 @@ impl DecodePool {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change leaves the state whole, so a panic elsewhere does not spoil it.
+        // Every change leaves the state consistent, so a panic elsewhere does no harm.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -161,7 +161,7 @@ impl DecodePool {
                 Err(_) => return Err(self.refuse("no_worker")),
             },
         };
-        // The sender lives in the pool, which lives as long as this call.
+        // The sender lives in the pool, which outlives this call.
         seat.map_err(|_| MediaError::Worker("the decode pool is gone".into()))
     }
 
@@ -176,7 +176,7 @@ impl DecodePool {
             state.running[lane.index()] += 1;
             let seat = Seat { pool: Some(Arc::clone(self)), lane };
             if let Err(mut unwanted) = waiter.seat.send(seat) {
-                // Not by its drop, which would lock once more.
+                // Do not return the seat by dropping it, which would lock again.
                 unwanted.pool = None;
                 state.running[lane.index()] -= 1;
             }
@@ -184,7 +184,7 @@ impl DecodePool {
         state.tell();
     }
 
-    /// Whose turn it is, if there is a free seat for anybody who waits.
+    /// The lane whose turn it is, if a seat is free and somebody waits.
     fn next_lane(&self, state: &State) -> Option<Lane> {
         let [interactive, bulk] = state.running;
         if interactive + bulk >= self.limits.workers {
@@ -204,7 +204,7 @@ impl DecodePool {
     ///
     /// # Errors
     /// [`MediaError::Overloaded`] for interactive work that has waited too long; [`MediaError::Worker`] once
-    /// `gone` says that nobody waits any more.
+    /// `gone` returns true.
     pub fn reserve(
         self: &Arc<Self>,
         lane: Lane,
@@ -234,7 +234,7 @@ impl DecodePool {
         state.tickets[lane.index()].retain(|(of, _)| *of != ticket);
         state.tell();
         drop(state);
-        // Whoever stood behind may be served now.
+        // The next in line may be served now.
         self.freed.notify_all();
         outcome.map(|()| Memory { pool: Arc::clone(self), lane, charged, bytes })
     }
@@ -274,13 +274,13 @@ impl State {
 }
 
 impl Seat {
-    /// For a child that needs no memory worth counting; it cannot reserve any.
+    /// For a child that needs hardly any memory. It cannot reserve any.
     #[must_use]
     pub const fn of_no_pool() -> Self {
         Self { pool: None, lane: Lane::Interactive }
     }
 
-    /// How urgent its decode is.
+    /// Class of the decode.
     #[must_use]
     pub const fn lane(&self) -> Lane {
         self.lane
@@ -309,7 +309,7 @@ impl Drop for Seat {
 }
 
 impl Memory {
-    /// Gives back what turned out not to be needed.
+    /// Returns memory that is not needed after all.
     pub fn shrink(&mut self, bytes: u64) {
         if bytes >= self.bytes {
             return;

@@ -1,4 +1,4 @@
-//! The child's side: take one file and one request, lock the door, decode.
+//! The child's side: receives one file and one request, enters the sandbox and decodes.
 
 mod encrypted;
 pub mod ffmpeg;
@@ -43,13 +43,13 @@ pub fn main() -> ExitCode {
         Ok(damaged) => Reply::Finished { damaged },
         Err(refusal) => Reply::Failed { failure: refusal.failure, detail: refusal.detail },
     };
-    // The parent may be gone; then nobody is left to tell.
+    // The parent may be gone; then nobody reads the reply.
     let _ = job.say(&reply);
     ExitCode::SUCCESS
 }
 
 fn receive() -> Option<Job> {
-    // It was started as /proc/self/exe, and would be called `exe` in every list of processes.
+    // The worker is started as /proc/self/exe, so lists of processes would show it as `exe`.
     let _ = rustix::thread::set_name(c"triptych-decode");
     sandbox::bind_to_parent().ok()?;
     let control = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned().ok()?);
@@ -85,7 +85,7 @@ fn receive() -> Option<Job> {
 fn serve(job: &mut Job) -> Result<u64, Refusal> {
     let internal = |e| Refusal::new(Failure::Internal, e);
     sandbox::limit_resources(job.request.address_space_bytes, job.request.cpu_secs).map_err(internal)?;
-    // A kernel without Landlock refuses the call: rlimits and seccomp still hold, the parent warns.
+    // A kernel without Landlock refuses the call. Rlimits and seccomp still apply, and the parent warns.
     job.landlock = sandbox::landlock(Some(&job.request.ffmpeg)).unwrap_or(false);
     sandbox::seccomp().map_err(internal)?;
     if matches!(job.request.task, Task::Health) {
@@ -94,7 +94,7 @@ fn serve(job: &mut Job) -> Result<u64, Refusal> {
     job.say(&Reply::Reading)?;
 
     let mut head = Vec::with_capacity(SNIFF_BYTES);
-    // The parent's descriptor shares its position with ours, and with an earlier attempt's.
+    // The parent's descriptor shares its position with this one and with that of an earlier attempt.
     let read = job.media.rewind().and_then(|()| (&job.media).take(SNIFF_BYTES as u64).read_to_end(&mut head));
     read.and_then(|_| job.media.rewind()).map_err(|e| Refusal::new(Failure::Corrupt, e))?;
     let corrupt = |e: std::io::Error| Refusal::new(Failure::Corrupt, e);
@@ -110,7 +110,7 @@ fn serve(job: &mut Job) -> Result<u64, Refusal> {
             return Err(Refusal::new(Failure::NoPicture, "an audio file has no picture"));
         }
         Sniffed::Sound(demuxers) => {
-            // ffmpeg would refuse to start without a picture to give.
+            // ffmpeg would refuse to start if a requested picture stream did not exist.
             if let Task::Clips { streams, .. } = &mut job.request.task {
                 *streams = Streams::Audio;
             }
@@ -131,7 +131,7 @@ fn serve(job: &mut Job) -> Result<u64, Refusal> {
             {
                 return Err(Refusal::new(Failure::Encrypted, way));
             }
-            // What is no bare stream of frames is looked at no further than its header.
+            // Files other than bare streams of frames are examined only up to their header.
             let found = sound::examine(&job.media, kind == Some(AssetKind::Audio))
                 .map_err(|e| Refusal::new(Failure::Corrupt, e))?;
             Err(run_ffmpeg(job, demuxers, kind, found))
@@ -139,7 +139,7 @@ fn serve(job: &mut Job) -> Result<u64, Refusal> {
     }
 }
 
-/// Becomes ffmpeg; returns only if that fails.
+/// Replaces this process with ffmpeg. Returns only if that fails.
 fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, found: Examined) -> Refusal {
     let picture = kind == Some(AssetKind::Image);
     let sample_rate_hz = match &mut job.request.task {
@@ -169,7 +169,7 @@ fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, found: Exa
         rustix::io::fcntl_setfd(&job.media, FdFlags::empty())?;
         let sound = job.sound.as_ref().map_or(-1, AsRawFd::as_raw_fd);
         let wanted = matches!(job.request.task, Task::Clips { streams: Streams::Both | Streams::Audio, .. });
-        // Kept back otherwise, so that the parent sees its end at once.
+        // Otherwise the pipe stays close-on-exec, so that the parent sees its end at once.
         if let Some(pipe) = job.sound.as_ref().filter(|_| wanted) {
             rustix::io::fcntl_setfd(pipe, FdFlags::empty())?;
         }
@@ -182,7 +182,7 @@ fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, found: Exa
     };
     let bytes = job.request.ffmpeg_bytes;
     let reserved = match job.request.task {
-        // A question to ffmpeg alone, which takes no seat and next to no memory.
+        // This only asks ffmpeg for its version, which takes no seat and next to no memory.
         Task::Health => sandbox::limit_data(bytes, job.request.address_space_bytes)
             .map_err(|e| Refusal::new(Failure::Internal, e)),
         _ => job.reserve(bytes, 0),

@@ -1,7 +1,7 @@
-//! Pictures of more pixels than a frame may have, made smaller by a power of two on their way.
+//! Reduces pictures with more pixels than a frame may have by a power of two while they are decoded.
 //!
-//! A JPEG's coefficients give the smaller picture directly, without the large one ever being in memory; of
-//! other formats, blocks of pixels become their mean.
+//! A JPEG's coefficients give the smaller picture directly, so that the large one is never in memory. In
+//! other formats, blocks of pixels are replaced by their mean.
 
 use std::fs::File;
 use std::io::{self, BufReader, Seek};
@@ -15,10 +15,11 @@ use super::job::Refusal;
 use crate::media::protocol::Failure;
 use crate::media::scale::divided;
 
-/// A JPEG at half, a quarter or an eighth of its size. Where its data end early the rest is grey.
+/// Decodes a JPEG at a fraction of its size, which is a power of two. If its data ends early, the rest is
+/// grey.
 pub fn jpeg(mut media: &File, by: u32) -> Result<DynamicImage, Refusal> {
     media.rewind().map_err(|e| Refusal::new(Failure::Internal, e))?;
-    // libjpeg's way out of an error is a panic, which says nothing on its way.
+    // libjpeg's errors leave its code as a panic that prints no message.
     let decoded = catch_unwind(AssertUnwindSafe(|| scaled(media, by.min(8))));
     let picture = match decoded {
         Ok(Ok(picture)) => picture,
@@ -39,7 +40,7 @@ pub fn jpeg(mut media: &File, by: u32) -> Result<DynamicImage, Refusal> {
 
 fn scaled(media: &File, by: u32) -> io::Result<Option<DynamicImage>> {
     let mut decoder = Decompress::new_reader(BufReader::with_capacity(1 << 16, media))?;
-    // In eighths.
+    // The scale is in eighths.
     decoder.scale((8 / by) as u8);
     let size = |started: &DecompressStarted<_>| (started.width() as u32, started.height() as u32);
     Ok(match decoder.image()? {
@@ -60,13 +61,13 @@ fn scaled(media: &File, by: u32) -> io::Result<Option<DynamicImage>> {
     })
 }
 
-/// Blocks of pixels become their mean.
+/// Replaces blocks of pixels by their mean.
 pub fn mean(picture: &DynamicImage, by: u32) -> DynamicImage {
     let (width, height) = divided(picture.width(), picture.height(), by);
     picture.thumbnail_exact(width, height)
 }
 
-/// Four inks, stored as what they leave of the light.
+/// Converts four inks to RGB. The inks are stored inverted, as the light that they leave.
 fn printed(pixels: &[u8]) -> Vec<u8> {
     let light = |ink: u8, black: u8| (u16::from(ink) * u16::from(black) / 255) as u8;
     let (inks, _) = pixels.as_chunks::<4>();

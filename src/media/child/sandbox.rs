@@ -1,4 +1,4 @@
-//! What the decode-worker may still do: nothing but read, compute and write to its pipes.
+//! Restricts the decode worker to reading, computing and writing to its pipes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
-/// The sandbox could not be built: a sentence.
+/// A sentence that says why the sandbox could not be built.
 pub type SandboxError = String;
 
-/// Where ffmpeg's shared libraries and their loader live; absent folders are skipped.
+/// Folders of ffmpeg's shared libraries and their loader. Missing ones are skipped.
 const LIBRARY_PATHS: [&str; 6] =
     ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache"];
 
@@ -26,19 +26,19 @@ pub fn bind_to_parent() -> Result<(), SandboxError> {
     rustix::thread::set_no_new_privs(true).map_err(|e| format!("no_new_privs: {e}"))
 }
 
-/// Closes every descriptor but standard input, output and error: whatever the server had open
-/// without close-on-exec must not be in reach of a decoder.
+/// Closes every descriptor except standard input, output and error. A decoder must not reach anything that
+/// the server opened without close-on-exec.
 #[allow(unsafe_code)]
 pub fn close_inherited() {
-    // SAFETY: called first thing in a fresh single-threaded process, so no object owns a descriptor
-    // above 2 yet and none can be used after this.
+    // SAFETY: called first in a fresh single-threaded process, so no object owns a descriptor above 2 yet,
+    // and none can be used after this.
     unsafe {
         libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32);
     }
 }
 
-/// Caps on memory, CPU, open files; no core dumps and no writing of files. Where the server runs under
-/// lower caps itself (`ulimit`), those hold: no process may raise them.
+/// Limits memory, CPU time and open files; forbids core dumps and writing to files. If the server itself runs
+/// under lower limits (`ulimit`), those apply: no process may raise them.
 pub fn limit_resources(address_space_bytes: u64, cpu_secs: u64) -> Result<(), SandboxError> {
     let hard = |value: u64| Rlimit { current: Some(value), maximum: Some(value) };
     let cpu = Rlimit { current: Some(cpu_secs), maximum: Some(cpu_secs.saturating_add(1)) };
@@ -56,7 +56,7 @@ pub fn limit_resources(address_space_bytes: u64, cpu_secs: u64) -> Result<(), Sa
     Ok(())
 }
 
-/// The wanted caps, or the inherited ones where these are lower.
+/// The lower of the wanted and the inherited limits.
 fn within(wanted: Rlimit, inherited: Rlimit) -> Rlimit {
     let lower = |a: Option<u64>, b: Option<u64>| match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
@@ -66,11 +66,11 @@ fn within(wanted: Rlimit, inherited: Rlimit) -> Rlimit {
     Rlimit { current: lower(lower(wanted.current, inherited.current), maximum), maximum }
 }
 
-/// Stack of each of ffmpeg's threads: the default would count as eight MiB of memory each.
+/// Stack of each ffmpeg thread. The default would count as 8 MiB of memory each.
 const THREAD_STACK_BYTES: u64 = 2 << 20;
 
-/// Caps what the process may allocate; the parent may lower it further. `most` is the hard cap. Where the
-/// system allows less than that, less it is.
+/// Limits what the process may allocate; the parent may lower the limit further. `most` is the hard limit.
+/// Lower inherited limits apply.
 pub fn limit_data(bytes: u64, most: u64) -> Result<(), SandboxError> {
     let data = Rlimit { current: Some(bytes.min(most)), maximum: Some(most) };
     let data = within(data, getrlimit(Resource::Data));
@@ -80,8 +80,8 @@ pub fn limit_data(bytes: u64, most: u64) -> Result<(), SandboxError> {
     setrlimit(Resource::Stack, stack).map_err(|e| format!("rlimit Stack: {e}"))
 }
 
-/// Takes away the file system (but for `executable` and its libraries), TCP, and signals to others.
-/// Survives exec; may be called again to take away more. Says whether the kernel enforces it.
+/// Removes access to the file system (except `executable` and its libraries), to TCP, and signals to other
+/// processes. Survives exec; may be called again to remove more. Returns whether the kernel enforces it.
 pub fn landlock(executable: Option<&Path>) -> Result<bool, SandboxError> {
     let say = |e: &dyn std::fmt::Display| format!("landlock: {e}");
     let mut ruleset = Ruleset::default()
@@ -94,7 +94,7 @@ pub fn landlock(executable: Option<&Path>) -> Result<bool, SandboxError> {
         let allowed: BitFlags<AccessFs> = AccessFs::Execute | AccessFs::ReadFile;
         let libraries = LIBRARY_PATHS.iter().map(PathBuf::from);
         for path in libraries.chain([executable.to_owned()]) {
-            // A path that is not there needs no rule.
+            // A path that does not exist needs no rule.
             let Ok(fd) = PathFd::new(&path) else { continue };
             ruleset = ruleset.add_rule(PathBeneath::new(fd, allowed)).map_err(|e| say(&e))?;
         }
@@ -103,7 +103,7 @@ pub fn landlock(executable: Option<&Path>) -> Result<bool, SandboxError> {
     Ok(status.ruleset != RulesetStatus::NotEnforced)
 }
 
-/// System calls no decoder needs, answered with EPERM.
+/// System calls that no decoder needs. They fail with EPERM.
 #[rustfmt::skip]
 const REFUSED_CALLS: &[libc::c_long] = &[
     libc::SYS_socket, libc::SYS_socketpair, libc::SYS_connect, libc::SYS_bind, libc::SYS_listen,
@@ -130,29 +130,29 @@ const FORK_CALLS: &[libc::c_long] = &[libc::SYS_fork, libc::SYS_vfork];
 #[cfg(not(target_arch = "x86_64"))]
 const FORK_CALLS: &[libc::c_long] = &[];
 
-/// Refuses sockets, processes, tracing and administration. Threads stay possible. Survives exec.
+/// Refuses sockets, new processes, tracing and administration. Threads stay possible. Survives exec.
 pub fn seccomp() -> Result<(), SandboxError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         REFUSED_CALLS.iter().chain(FORK_CALLS).map(|call| (*call, Vec::new())).collect();
     rules.insert(libc::SYS_clone, vec![new_process()?]);
     install(rules, libc::EPERM)?;
-    // clone3 hides its flags behind a pointer; without it the C library falls back to clone.
+    // clone3 hides its flags behind a pointer. Without it, the C library falls back to clone.
     install(BTreeMap::from([(libc::SYS_clone3, Vec::new())]), libc::ENOSYS)
 }
 
-/// Takes away exec and the last readable paths, for decoders that run inside the worker, unless
-/// ffmpeg may still be needed.
+/// Removes exec and the last readable paths, for decoders that run inside the worker, unless ffmpeg may still
+/// be needed.
 pub fn refuse_exec_unless(needed: bool) -> Result<(), SandboxError> {
     if needed {
         return Ok(());
     }
-    // Where the kernel has no Landlock the first call already said so.
+    // If the kernel lacks Landlock, the first call has already reported it.
     let _ = landlock(None);
     let calls = [libc::SYS_execve, libc::SYS_execveat];
     install(calls.into_iter().map(|call| (call, Vec::new())).collect(), libc::EPERM)
 }
 
-/// Matches a clone without CLONE_THREAD.
+/// Matches a clone without CLONE_THREAD, which creates a process.
 fn new_process() -> Result<SeccompRule, SandboxError> {
     let thread = libc::CLONE_THREAD as u64;
     let flag = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(thread), 0);

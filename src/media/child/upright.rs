@@ -1,14 +1,15 @@
-//! A decoded picture written upright as RGB, strip by strip: never a second picture of its size.
+//! Writes a decoded picture upright as RGB, strip by strip, so that memory never holds a second picture of
+//! its size.
 
 use std::io::Write;
 
 use image::DynamicImage;
 use image::metadata::Orientation;
 
-/// Lines of the upright picture written at once.
+/// Lines of the upright picture per strip.
 const STRIP: u32 = 64;
 
-/// Writes the pixels, 8-bit RGB without transparency, as `apply_orientation` and `into_rgb8` would give them.
+/// Writes the pixels as 8-bit RGB without transparency, like `apply_orientation` followed by `into_rgb8`.
 pub fn write_rgb(
     picture: &DynamicImage,
     orientation: Orientation,
@@ -35,13 +36,13 @@ pub fn write_rgb(
     Ok(())
 }
 
-/// Width and height after turning.
+/// Width and height after applying the orientation.
 pub fn upright_size(picture: &DynamicImage, orientation: Orientation) -> (u32, u32) {
     let (width, height) = (picture.width(), picture.height());
     if is_sideways(orientation) { (height, width) } else { (width, height) }
 }
 
-/// Whether width and height change places.
+/// Whether the orientation swaps width and height.
 pub fn is_sideways(orientation: Orientation) -> bool {
     use Orientation as O;
     matches!(orientation, O::Rotate90 | O::Rotate270 | O::Rotate90FlipH | O::Rotate270FlipH)

@@ -1,4 +1,4 @@
-//! Whether a file is all there, by the lengths and end marks of its own: what ffmpeg does not mind.
+//! Checks by a file's own lengths and end marks whether it is complete, which ffmpeg does not.
 
 mod walk;
 
@@ -7,12 +7,12 @@ use std::os::unix::fs::FileExt;
 
 use self::walk::Walk;
 
-/// Bytes of a packet of a transport stream, plain or with a time code before it.
+/// Packet sizes of a transport stream in bytes: plain, or with a timecode before each packet.
 const TS_PACKET: [u64; 2] = [188, 192];
-/// Chunks of a file looked at: one a gigabyte is usual.
+/// Most chunks of a file that are examined. One per gigabyte is usual.
 const MOST_CHUNKS: usize = 4096;
 
-/// What is missing, where something is; nothing where that cannot be told.
+/// What is missing from a file. `None` if nothing is, or if that cannot be determined.
 pub fn cut_short(file: &File) -> Option<&'static str> {
     let bytes = file.metadata().ok()?.len();
     let head = read(file, 0, 1024);
@@ -65,12 +65,12 @@ fn read(file: &File, at: u64, most: u64) -> Vec<u8> {
 }
 
 fn transport_stream(head: &[u8], packet: u64) -> bool {
-    // The time code comes first.
+    // The timecode precedes the packet.
     let first = (packet - TS_PACKET[0]) as usize;
     (0..4).all(|i| head.get(first + i * packet as usize) == Some(&0x47))
 }
 
-/// Where the segment of a Matroska file ends, if it says so.
+/// Where the segment of a Matroska file ends, if it is declared.
 fn segment_end(head: &[u8]) -> Option<u64> {
     let (header, body) = ebml_number(head, 4)?;
     let segment = body.checked_add(header?)?;
@@ -82,7 +82,7 @@ fn segment_end(head: &[u8]) -> Option<u64> {
     body.checked_add(size?)
 }
 
-/// A number as EBML writes sizes, none where it means that nobody knows; and where it ends.
+/// A size in EBML's encoding, which is `None` if it is marked as unknown, and the position after it.
 fn ebml_number(head: &[u8], at: usize) -> Option<(Option<u64>, u64)> {
     let first = *head.get(at)?;
     let length = first.leading_zeros() as usize + 1;
@@ -93,7 +93,8 @@ fn ebml_number(head: &[u8], at: usize) -> Option<(Option<u64>, u64)> {
     Some(((value != unknown).then_some(value), (at + length) as u64))
 }
 
-/// Whether the last of the outermost chunks goes on behind the end. A recording that was never finished says 0.
+/// Whether the last of the outermost chunks extends past the end. A recording that was never finished
+/// declares 0.
 fn riff(file: &File, bytes: u64) -> bool {
     let mut at = 0;
     for _ in 0..MOST_CHUNKS {
@@ -104,7 +105,7 @@ fn riff(file: &File, bytes: u64) -> bool {
             return false;
         }
         at += 8 + size;
-        // The byte that makes it even may be missing.
+        // The padding byte may be missing.
         if at > bytes {
             return true;
         }
@@ -113,7 +114,7 @@ fn riff(file: &File, bytes: u64) -> bool {
     false
 }
 
-/// Whether the last of the outermost boxes of an MP4 goes on behind the end.
+/// Whether the last of the outermost boxes of an MP4 extends past the end.
 fn boxes(file: &File, bytes: u64) -> bool {
     let mut at = 0_u64;
     for _ in 0..MOST_CHUNKS {
@@ -125,7 +126,7 @@ fn boxes(file: &File, bytes: u64) -> bool {
             1 => head.get(8..16).and_then(|size| size.try_into().ok()).map_or(0, u64::from_be_bytes),
             size => u64::from(size),
         };
-        // 0: to the end of the file. What is not a box is none of ours to judge.
+        // Size 0 means to the end of the file. Anything that is not a box is not judged.
         if !known || size < 8 {
             return false;
         }
@@ -188,12 +189,12 @@ mod tests {
             assert_eq!(of(&whole), None, "{name}");
             assert!(of(&whole[..whole.len() - left]).is_some(), "{name}");
             if ["avi", "mxf", "dv"].contains(&name) {
-                // A few bytes more, in the middle.
+                // A few extra bytes in the middle.
                 let more = [&whole[..whole.len() / 2], &[0; 3], &whole[whole.len() / 2..]].concat();
                 assert!(of(&more).is_some(), "{name}");
             }
         }
-        // Not finished, to the end, something else, nothing.
+        // Unfinished, to the end of the file, another format, empty.
         for whole in [&b"RIFF\0\0\0\0AVI "[..], b"\0\0\0\x0cftypisom\0\0\0\0mdat", b"any text", b""] {
             assert_eq!(of(whole), None);
         }

@@ -1,13 +1,13 @@
-//! Files that are gone through from part to part, to their ends.
+//! Walks through files from part to part, to their ends.
 
 use std::fs::File;
 
 use super::read;
 
-/// Bytes read at once.
+/// Bytes per read.
 const WALK_BYTES: u64 = 1 << 16;
 
-/// Goes through a file from part to part.
+/// Walks through a file from part to part.
 pub(super) struct Walk<'a> {
     file: &'a File,
     at: u64,
@@ -20,7 +20,7 @@ impl<'a> Walk<'a> {
         Self { file, at: 0, buffer: Vec::new(), buffer_at: 0 }
     }
 
-    /// The next bytes, if there are this many.
+    /// The next `N` bytes, if there are that many.
     fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let within = |walk: &Self| {
             let from = usize::try_from(walk.at.checked_sub(walk.buffer_at)?).ok()?;
@@ -34,7 +34,7 @@ impl<'a> Walk<'a> {
         Some(bytes)
     }
 
-    /// To the end mark of a GIF, if nothing but its blocks lies before it.
+    /// Walks to the end mark of a GIF, if only blocks precede it.
     pub(super) fn gif(&mut self) -> Option<()> {
         let colours = |flags: u8| if flags & 0x80 == 0 { 0 } else { 3 << ((flags & 7) + 1) };
         let [.., flags, _, _] = self.take::<13>()?;
@@ -59,7 +59,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Whether a WebP is made of named chunks to its end.
+    /// Whether a WebP consists of named chunks to its end.
     pub(super) fn webp(&mut self, bytes: u64) -> bool {
         let Some([_, _, _, _, a, b, c, d, ..]) = self.take::<12>() else { return false };
         let end = 8 + u64::from(u32::from_le_bytes([a, b, c, d]));
@@ -72,11 +72,11 @@ impl<'a> Walk<'a> {
             let size = u64::from(u32::from_le_bytes([a, b, c, d]));
             self.at += size + size % 2;
         }
-        // The byte that makes the last one even may be missing.
+        // The padding byte of the last chunk may be missing.
         end <= bytes && self.at <= end + 1
     }
 
-    /// Whether a Flash video is made of tags, each of which says at its end how long it was.
+    /// Whether a Flash video consists of tags, each of which is followed by its length.
     pub(super) fn flv(&mut self, bytes: u64) -> bool {
         self.at = 13;
         while self.at < bytes {
@@ -92,8 +92,8 @@ impl<'a> Walk<'a> {
         true
     }
 
-    /// Whether an AVI is made of named chunks, its pictures and sounds among them. What was never finished
-    /// does not know its lengths.
+    /// Whether an AVI consists of named chunks, including those of its pictures and sound. A recording that
+    /// was never finished does not know its lengths, so it passes.
     pub(super) fn avi(&mut self, bytes: u64) -> bool {
         let mut at = 0;
         while at < bytes {
@@ -101,7 +101,7 @@ impl<'a> Walk<'a> {
             let Some([name @ .., a, b, c, d]) = self.take::<8>() else { return true };
             let end = self.at + u64::from(u32::from_le_bytes([a, b, c, d]));
             let name: [u8; 4] = name;
-            // Whatever follows the last part is none of the file's.
+            // Whatever follows the last part does not belong to the file.
             if name != *b"RIFF" || end == self.at || end > bytes {
                 return true;
             }
@@ -114,7 +114,7 @@ impl<'a> Walk<'a> {
         true
     }
 
-    /// Whether there is nothing but chunks up to `end`, and the lists that hold the film hold chunks.
+    /// Whether there are only chunks up to `end`, including those in the lists of pictures and sound.
     fn chunks(&mut self, end: u64) -> bool {
         while self.at + 8 <= end {
             let Some([name @ .., a, b, c, d]) = self.take::<8>() else { return false };
@@ -126,7 +126,7 @@ impl<'a> Walk<'a> {
             let film = name == *b"LIST" && matches!(self.take::<4>().as_ref(), Some(b"movi" | b"rec "));
             if !film || size < 4 {
                 self.at = body + size;
-                // Some writers forget the byte that makes it even.
+                // Some writers omit the padding byte.
                 let named = |walk: &mut Self, at: u64| {
                     walk.at = at;
                     let name = walk.take::<4>();
@@ -144,8 +144,8 @@ impl<'a> Walk<'a> {
         true
     }
 
-    /// Whether the packets of an ASF file, which are of one length, begin as the first one does; nothing where it has
-    /// no packets.
+    /// Whether the packets of an ASF file, which have the same length, begin like the first one. `None` if it
+    /// has no packets.
     pub(super) fn asf(&mut self, bytes: u64) -> Option<bool> {
         const PROPERTIES: [u8; 16] = *b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x20\x53\x65";
         self.at = 16;
@@ -165,7 +165,7 @@ impl<'a> Walk<'a> {
         self.at = header.checked_add(16)?;
         let data = u64::from_le_bytes(self.take()?);
         let first = header.checked_add(50)?;
-        // A broadcast does not know how long it will be.
+        // A broadcast does not declare its length.
         let end = if data > 50 { header.checked_add(data)?.min(bytes) } else { bytes };
         self.at = first;
         let beginning = self.take::<3>()?;
@@ -184,7 +184,7 @@ impl<'a> Walk<'a> {
         Some(true)
     }
 
-    /// Whether an MXF file is made of keys and what they are for.
+    /// Whether an MXF file consists of keys with their values.
     pub(super) fn mxf(&mut self, bytes: u64) -> bool {
         const LAST: [u8; 10] = [0x02, 0x05, 0x01, 0x01, 0x0d, 0x01, 0x02, 0x01, 0x01, 0x11];
         while self.at < bytes {
@@ -209,7 +209,7 @@ impl<'a> Walk<'a> {
         self.at <= bytes
     }
 
-    /// Whether a DV film is made of whole frames.
+    /// Whether a DV film consists of complete frames.
     pub(super) fn dv(&mut self, bytes: u64) -> bool {
         self.at = 3;
         let Some([lines]) = self.take() else { return false };
