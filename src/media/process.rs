@@ -1,4 +1,4 @@
-//! The parent's side of one decode-worker process: start, kill, reap.
+//! The parent's side of one decode worker process: start, kill, reap.
 
 use std::fs::File;
 use std::io::IoSlice;
@@ -16,7 +16,8 @@ use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, kill_process_gr
 use super::protocol::{GO, Request};
 use super::{DecoderConfig, MediaError};
 
-/// Larger pipes: fewer switches between the two processes. The default limit of Linux.
+/// Size of the pipes in bytes, by default the most that Linux allows. Larger pipes mean fewer context
+/// switches.
 const PIPE_BYTES: usize = 1 << 20;
 
 /// How a child ended.
@@ -30,8 +31,8 @@ pub struct Exit {
 
 /// A running child. Dropping it kills its process group and reaps it.
 ///
-/// PDEATHSIG follows the *thread* that started the child, so a `Worker` must end on the thread it
-/// was started on: the type is used by one function of one thread only.
+/// PDEATHSIG follows the *thread* that started the child, so a `Worker` must end on that thread. It is used
+/// by one function of one thread only.
 pub struct Worker {
     pid: Pid,
     reaped: bool,
@@ -44,7 +45,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts a child and hands it the file and the request.
+    /// Starts a child and passes it the file and the request.
     pub fn start(config: &DecoderConfig, media: &File, request: &Request) -> Result<Self, MediaError> {
         let failed = |what: &str, e: std::io::Error| MediaError::Worker(format!("{what}: {e}"));
         let pipes = || -> std::io::Result<[(OwnedFd, OwnedFd); 3]> {
@@ -56,8 +57,9 @@ impl Worker {
         let (control, control_end) = UnixStream::pair().map_err(|e| failed("socket", e))?;
         // Best effort: an unprivileged user has a quota of pipe memory.
         let _ = fcntl_setpipe_size(&frames, PIPE_BYTES);
-        // None of the server's environment, which holds its secrets. The allocator would take a GiB at once, which
-        // the cap on memory counts: it is to take what is used. No pre_exec: it would fork a large process.
+        // The child gets none of the server's environment, which holds its secrets. The allocator would
+        // commit a GiB at once, which the memory limit counts, so it must commit only what is used. No
+        // `pre_exec`, which would fork a large process.
         let child = Command::new(&config.worker_exe)
             .arg0("triptych")
             .arg("decode-worker")
@@ -89,29 +91,29 @@ impl Worker {
         if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
             return Err(std::io::Error::other("no room for the descriptors"));
         }
-        // A socket buffer takes a whole request at once: it is far smaller.
+        // A request is far smaller than the socket's buffer, so it is sent at once.
         let sent = sendmsg(&self.control, &[IoSlice::new(&line)], &mut ancillary, SendFlags::NOSIGNAL)?;
         if sent == line.len() { Ok(()) } else { Err(std::io::Error::other("request too long")) }
     }
 
-    /// Its process id.
+    /// Process id of the child.
     pub fn pid(&self) -> i32 {
         self.pid.as_raw_nonzero().get()
     }
 
-    /// Lets a child go on that waits for memory.
+    /// Lets a child that waits for memory continue.
     pub fn go(&self) -> Result<(), MediaError> {
-        // A child that is gone says so by its end.
+        // If the child is gone, its end shows that.
         match rustix::net::send(&self.control, &[GO], SendFlags::NOSIGNAL) {
             Ok(_) | Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => Ok(()),
             Err(errno) => Err(MediaError::Worker(format!("answer: {errno}"))),
         }
     }
 
-    /// Holds the running child to less memory than it was given at first.
+    /// Lowers the memory limit of the running child.
     pub fn limit_data(&self, bytes: u64, most: u64) {
         let limit = Rlimit { current: Some(bytes), maximum: Some(most) };
-        // It keeps what it had where that fails.
+        // If this fails, the child keeps its limit.
         let _ = prlimit(Some(self.pid), Resource::Data, limit);
     }
 

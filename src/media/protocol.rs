@@ -1,4 +1,4 @@
-//! What parent and decode-worker say to each other, over the socket that is the child's stdin.
+//! Messages between parent and decode worker, over the socket that is the child's stdin.
 //!
 //! The parent sends one line of JSON with two descriptors: the media file and the write end of the
 //! sound pipe. The child answers with lines of JSON. Frames leave through its stdout as PPM pictures
@@ -12,13 +12,13 @@ use super::filters::Shape;
 use super::sound::Examined;
 use crate::types::AssetKind;
 
-/// Longest line either side accepts, bytes.
+/// Longest line that either side accepts, in bytes.
 pub const MAX_LINE_BYTES: usize = 16 * 1024;
 
-/// What the parent answers to [`Reply::Need`] once the memory is there.
+/// The parent's answer to [`Reply::Need`] once the memory is reserved.
 pub const GO: u8 = b'g';
 
-/// What the child is to do.
+/// A task for the child, with its limits.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Request {
     pub task: Task,
@@ -28,17 +28,17 @@ pub struct Request {
     pub max_pixels: u64,
     pub max_picture_pixels: u64,
     pub max_duration_secs: f64,
-    /// What ffmpeg is to do to its frames.
+    /// How ffmpeg transforms its frames.
     #[serde(default)]
     pub shape: Shape,
-    /// What ffmpeg may use, should it be needed, bytes.
+    /// Memory that ffmpeg may use if it is needed, in bytes.
     pub ffmpeg_bytes: u64,
-    /// By how much other estimates of memory are multiplied: 1, or more where that was too little.
+    /// Factor for other estimates of memory: 1, or more after that was too little.
     pub memory_factor: u64,
 }
 
 impl Request {
-    /// Reads a request's line; `None` for anything else.
+    /// Parses the line of a request; `None` for anything else.
     pub fn read(line: &[u8]) -> Option<Self> {
         let request: Self = serde_json::from_slice(line).ok()?;
         let sane = |secs: f64| secs.is_finite() && secs >= 0.0;
@@ -57,34 +57,34 @@ impl Request {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Task {
-    /// Everything, as frames and samples.
+    /// Decode everything to frames and samples.
     Clips {
         fps: f64,
         sample_rate_hz: u32,
-        /// Where ffmpeg is to look for a place to begin, at or before the start.
+        /// Where ffmpeg seeks to, at or before the start.
         seek_secs: f64,
         start_secs: f64,
         duration_secs: Option<f64>,
         streams: Streams,
     },
-    /// One JPEG picture on the frame pipe.
+    /// Send one JPEG on the frame pipe.
     Thumbnail {
         at_secs: f64,
         /// See `Clips`.
         seek_secs: f64,
         max_side_px: u32,
-        /// The sound's beginning counts for that of the file, see `video::arguments`.
+        /// Whether to read the first packet of the sound, too: see `Args::unheard` in `child/ffmpeg.rs`.
         with_sound: bool,
     },
-    /// Only what the file is.
+    /// Only find out what the file is.
     Probe,
-    /// Which of these streams, a bit for each, are films and are heard: see `tracks`.
+    /// Find out which of these streams (one bit each) are films and which are audible: see `tracks`.
     Survey { pictures: u64, sounds: u64 },
-    /// Only whether ffmpeg starts inside the sandbox: it prints its version on the frame pipe.
+    /// Only check that ffmpeg starts inside the sandbox. It prints its version on the frame pipe.
     Health,
 }
 
-/// Tracks requested from ffmpeg; it refuses to start when one is missing.
+/// Tracks requested from ffmpeg, which refuses to start if one is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Streams {
@@ -95,16 +95,16 @@ pub enum Streams {
     FirstFrame,
 }
 
-/// What the child says.
+/// A message from the child.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
-    /// The sandbox stands; what goes wrong from here on is the file's doing.
+    /// The sandbox is set up. Any failure from here on is caused by the file.
     Reading,
-    /// The header was read: how much memory the child needs, and how much the server will for what it sends.
-    /// The child waits for [`GO`].
+    /// The header was read: memory that the child needs, and memory that the server needs for its output. The
+    /// child waits for [`GO`].
     Need { child_bytes: u64, server_bytes: u64 },
-    /// The file was recognised and decoding starts. For `Engine::Ffmpeg` it is the last reply.
+    /// The file was recognised and decoding starts. With `Engine::Ffmpeg`, this is the last reply.
     Started(Started),
     /// An in-process decoder reached the end; `damaged` counts packets that did not decode.
     Finished { damaged: u64 },
@@ -113,7 +113,7 @@ pub enum Reply {
 }
 
 impl Reply {
-    /// Reads a line of the child's, which a file may have taken over.
+    /// Parses a line from the child, which a malicious file may control.
     pub fn read(line: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(line)
     }
@@ -123,16 +123,16 @@ impl Reply {
 pub struct Started {
     pub engine: Engine,
     pub kind: Option<AssetKind>,
-    /// Of the sound that follows.
+    /// Sample rate of the sound that follows, in Hz.
     pub sample_rate_hz: u32,
     pub declared_secs: Option<f64>,
-    /// Of a file that may be sound alone.
+    /// What the bytes of a file show that may be sound alone.
     pub sound: Examined,
     pub width: u32,
     pub height: u32,
-    /// Why the file cannot be all there, by the lengths that it tells: half a sentence.
+    /// Why the file cannot be complete, by the lengths that it declares: half a sentence.
     pub cut_short: Option<String>,
-    /// Frames are smaller than the picture, whose size this is.
+    /// Whether frames are smaller than the picture. `width` and `height` are those of the picture.
     pub reduced: bool,
     /// Whether the kernel enforces the Landlock rules.
     pub landlock: bool,

@@ -1,6 +1,6 @@
-//! By how much a picture of too many pixels is divided.
+//! How far to reduce a picture with too many pixels.
 
-/// The smallest of 1, 2, 4 … by which a picture must be divided to have at most `max_pixels`.
+/// The smallest power of two by which a picture must be divided to have at most `max_pixels`; at most 64.
 pub fn divisor(width: u32, height: u32, max_pixels: u64) -> u32 {
     let fits = |by: &u32| {
         let (width, height) = divided(width, height, *by);
@@ -9,7 +9,7 @@ pub fn divisor(width: u32, height: u32, max_pixels: u64) -> u32 {
     [1, 2, 4, 8, 16, 32].into_iter().find(fits).unwrap_or(64)
 }
 
-/// A size divided, rounded up.
+/// A size divided by `by`, rounded up.
 pub fn divided(width: u32, height: u32, by: u32) -> (u32, u32) {
     (width.div_ceil(by), height.div_ceil(by))
 }

@@ -1,36 +1,36 @@
-//! What a file is, by its first bytes. File names are never trusted.
+//! Detects the format of a file by its first bytes. File names are never trusted.
 
-/// Which decoder takes the file.
+/// Which decoder reads the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sniffed {
     /// A still picture for the `image` crate.
     Picture(image::ImageFormat),
-    /// Sound alone, read by ffmpeg with these demuxers.
+    /// Sound without pictures, read by ffmpeg with these demuxers.
     Sound(&'static str),
-    /// For ffmpeg, which may only use these demuxers.
+    /// Any file for ffmpeg, which may only use these demuxers.
     Ffmpeg(&'static str),
     /// A picture inside a video container, read by ffmpeg.
     FfmpegPicture(&'static str),
-    /// Known, and not accepted.
+    /// A known format that is not accepted, with the reason.
     Refused(&'static str),
 }
 
-/// How many bytes [`sniff`] wants to see.
+/// Number of first bytes that [`sniff`] needs.
 pub const SNIFF_BYTES: usize = 4096;
 
-/// Every demuxer ffmpeg may use when the first bytes say nothing: real containers and elementary
-/// streams. None of them opens another file: no hls, dash, concat, image2, sdp or subtitle pairs.
+/// Every demuxer that ffmpeg may use if the first bytes show nothing: real containers and elementary streams.
+/// None of them opens another file: no hls, dash, concat, image2, sdp or subtitle pairs.
 pub(super) const ANY_CONTAINER: &str = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,ogg,mpegts,mpeg,mpegvideo,\
 h264,hevc,m4v,mp3,aac,ac3,eac3,dts,flac,wav,w64,aiff,caf,au,amr,wv,ape,tta,dsf,mxf,gxf,dv,ivf,obu,gif,apng,\
 webp_anim,yuv4mpegpipe,rm,voc,mjpeg";
 
-/// What may follow an ID3 tag.
+/// Formats that may follow an ID3 tag.
 const TAGGED_SOUND: &str = "mp3,aac,flac,wav,aiff,tta,ape,wv,ac3,eac3,dts";
 
 const MOV: &str = "mov,mp4,m4a,3gp,3g2,mj2";
 
-/// Looks at the first bytes of a file, up to [`SNIFF_BYTES`]. Whether a picture moves is for its headers to say
-/// (`headers::look`).
+/// Examines the first bytes of a file, up to [`SNIFF_BYTES`]. The headers of a picture show whether it is
+/// animated (`headers::look`).
 pub fn sniff(head: &[u8]) -> Sniffed {
     picture(head)
         .or_else(|| sound(head))
@@ -68,7 +68,7 @@ fn picture(head: &[u8]) -> Option<Sniffed> {
     if [&b"II*\0"[..], b"MM\0*", b"II+\0", b"MM\0+"].iter().any(|magic| at(head, 0, magic)) {
         return Some(Sniffed::Picture(ImageFormat::Tiff));
     }
-    // "BM" alone is too little: the reserved words must be zero too.
+    // "BM" alone is too weak a mark: the reserved words must be zero, too.
     (at(head, 0, b"BM") && at(head, 6, &[0; 4])).then_some(Sniffed::Picture(ImageFormat::Bmp))
 }
 

@@ -1,4 +1,4 @@
-//! Short questions to a file: what is it, and one picture of it.
+//! Quick tasks on a file: probe it, or take one picture of it.
 
 use std::fs::File;
 
@@ -14,16 +14,16 @@ use super::timing::places_to_seek;
 use super::{Decoder, Limits, MediaError};
 use crate::types::{AssetKind, TrackChoice};
 
-/// What a file says it is, before anything is decoded.
+/// What a file declares about itself, before anything is decoded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Probe {
-    /// Kind.
+    /// Kind of the file.
     pub kind: AssetKind,
-    /// Declared length in seconds, where the container has one.
+    /// Declared length in seconds, if the container has one.
     pub duration_secs: Option<f64>,
-    /// Width as coded, pixels; 0 without a picture.
+    /// Width as coded, in pixels; 0 without a picture.
     pub width: u32,
-    /// Height as coded, pixels.
+    /// Height as coded, in pixels; 0 without a picture.
     pub height: u32,
     /// Whether it has a picture track; cover art does not count.
     pub has_video: bool,
@@ -31,14 +31,14 @@ pub struct Probe {
     pub has_audio: bool,
 }
 
-/// A quick question must not take as long as a whole decode.
+/// Most seconds for a quick task, which must not take as long as a whole decode.
 const QUICK_SECS: u64 = 60;
 
 fn quick(limits: &Limits) -> Limits {
     Limits { wall_clock_secs: limits.wall_clock_secs.min(QUICK_SECS), ..limits.clone() }
 }
 
-/// One task whose output is at most one picture.
+/// Runs one task whose output is at most one picture.
 fn run(
     decoder: &Decoder,
     seat: &Seat,
@@ -73,17 +73,17 @@ fn run(
     Ok(done)
 }
 
-/// The requested tracks, and those chosen to be read.
+/// The file tracks that the client chose, and those selected for reading.
 #[derive(Default)]
 struct Tracks {
     choice: TrackChoice,
     picks: Option<Picks>,
 }
 
-/// Asks what a file is. Blocks.
+/// Reads what a file declares about itself. Blocks.
 ///
 /// # Errors
-/// [`MediaError`] where the file is refused.
+/// [`MediaError`] if the file is refused.
 pub fn probe(decoder: &Decoder, seat: &Seat, media: &File) -> Result<Probe, MediaError> {
     let limits = quick(&decoder.config.limits);
     let (_, ended) = run(decoder, seat, media, &limits, Task::Probe, &mut Tracks::default(), None)?;
@@ -108,11 +108,11 @@ pub fn probe(decoder: &Decoder, seat: &Seat, media: &File) -> Result<Probe, Medi
     })
 }
 
-/// A JPEG of a video at a second, or of a picture, at most `max_side_px` wide and high. Behind the end
-/// of a video it is its last frame. Blocks.
+/// A JPEG of a video at a given second, or of a picture, at most `max_side_px` wide and high. After the end
+/// of a video it shows the last frame. Blocks.
 ///
 /// # Errors
-/// [`MediaError`] where the file has no picture or is refused.
+/// [`MediaError`] if the file has no picture or is refused.
 pub fn thumbnail_jpeg(
     decoder: &Decoder,
     seat: &Seat,
@@ -139,7 +139,7 @@ pub fn thumbnail_jpeg(
         } else if ended.log.opened && ended.log.video_streams == 0 {
             return Err(MediaError::NoStreams("picture"));
         } else if with_sound && ended.log.opened {
-            // A track that is declared and not there cannot be written.
+            // A track that is declared but has no data cannot be written.
             with_sound = false;
         } else {
             return Err(ended.complaint(&limits));

@@ -1,4 +1,4 @@
-//! Reads a child's pipes side by side, without ever blocking on one while another is full.
+//! Reads a child's pipes side by side, without blocking on one while another is full.
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
@@ -28,84 +28,86 @@ pub use cancel::{Cancel, CancelGuard};
 pub use ended::{Ended, MediaInfo};
 pub use place::{Misplaced, Sought};
 
-/// Longer is for ever, and an `Instant` cannot hold it.
+/// Longest timeout. An `Instant` cannot hold arbitrarily long ones.
 const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// How long log and sound are left alone beside pictures: ffmpeg writes a few words for each packet of sound, and
-/// waking up for each of them costs more than reading them. Their pipes hold several times as much.
+/// How long log and sound are left unread while pictures arrive. ffmpeg writes a few words for each packet of
+/// sound, and waking up for each of them costs more than reading them. Their pipes hold several times as
+/// much.
 const GATHER: Duration = Duration::from_millis(3);
 
-/// Largest finished picture, bytes.
+/// Largest finished picture, in bytes.
 const MAX_PICTURE: usize = 16 << 20;
 
 /// Whether a sink wants more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flow {
-    /// Go on.
+    /// Yes: go on.
     More,
-    /// Enough: end the child.
+    /// No: end the child.
     Stop,
 }
 
-/// Takes what is decoded. Frames and sound come in no fixed order: a sink that needs both holds back one
-/// and bounds what it holds. Calls may block; the time is not charged to the file.
+/// Receives the decoded data. Frames and sound arrive in no fixed order: a sink that needs both must buffer
+/// one of them and bound the buffer. Calls may block; their time is not charged to the file.
 pub trait Sink {
-    /// Before the first data, and again if another child is needed for the picture.
+    /// Called before the first data, and again if another child is needed for the picture.
     ///
     /// # Errors
-    /// Ends the decode.
+    /// An error ends the decode.
     fn started(&mut self, info: &MediaInfo) -> Result<(), MediaError>;
-    /// One upright frame, RGB, `width * height * 3` bytes, that lasts this many sampling periods (at least one).
+    /// Takes one upright frame as RGB, `width * height * 3` bytes, that lasts this many sampling periods (at
+    /// least one).
     ///
     /// # Errors
-    /// Ends the decode.
+    /// An error ends the decode.
     fn frame(&mut self, width: u32, height: u32, rgb: &[u8], periods: u64) -> Result<Flow, MediaError>;
-    /// Some samples, all finite.
+    /// Takes some samples, all finite.
     ///
     /// # Errors
-    /// Ends the decode.
+    /// An error ends the decode.
     fn sound(&mut self, samples: &[f32]) -> Result<Flow, MediaError>;
-    /// No more sound will come.
+    /// Called when no more sound will follow.
     ///
     /// # Errors
-    /// Ends the decode.
+    /// An error ends the decode.
     fn sound_ended(&mut self) -> Result<Flow, MediaError>;
 }
 
-/// Caps the pump holds by itself.
+/// Settings of one child's run, and the limits that the pump enforces itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Caps {
     pub wall_clock: Duration,
-    /// The cap on the time is that of a short question.
+    /// Whether `wall_clock` is the limit of a quick task.
     pub quick: bool,
     pub max_pixels: u64,
     pub max_picture_pixels: u64,
     pub max_duration_secs: f64,
     pub fps: f64,
-    /// Where decoding is to begin, seconds.
+    /// Where decoding begins, in seconds.
     pub start_secs: f64,
     pub streams: Streams,
-    /// It was told to seek.
+    /// Set if the child was told to seek.
     pub sought: Option<Sought>,
-    /// What the child must read, and what it does to the frames.
+    /// Which streams the child reads, and how it transforms the frames.
     pub shape: Shape,
-    /// The requested tracks.
+    /// The file tracks that the client chose.
     pub choice: TrackChoice,
-    /// The tracks to read, once that is known.
+    /// The tracks to read, once they are known.
     pub picks: Option<Picks>,
-    /// The child is asked which tracks to read.
+    /// Set if the child surveys streams: those of pictures and of sound, one bit each.
     pub survey: Option<(u64, u64)>,
-    /// Whether frames are wanted as they are meant to be shown, or as they are stored.
+    /// Whether frames are prepared as they are meant to be shown, rather than as stored.
     pub shown: bool,
     pub address_space_bytes: u64,
     pub file_bytes: u64,
-    /// CPU time the child, and this thread since `thread_began`, may take together.
+    /// CPU time that the child, and this thread since `thread_began`, may use together.
     pub cpu: Duration,
-    /// See `cpu`.
+    /// CPU time of this thread when it began with the file.
     pub thread_began: Duration,
 }
 
-/// Runs a child's output into a sink until it ends, the sink has enough, or a cap is hit.
+/// Passes a child's output to a sink until it ends, the sink has enough, or a limit is reached.
 pub fn pump(
     worker: Worker,
     seat: &Seat,
@@ -124,7 +126,7 @@ pub fn pump(
     Ok(pump.ended)
 }
 
-/// Runs a child whose frame pipe carries one finished picture; gives its bytes.
+/// Runs a child that sends one finished picture on its frame pipe. Returns the picture's bytes.
 pub fn collect(worker: Worker, seat: &Seat, caps: Caps) -> Result<(Vec<u8>, Ended), MediaError> {
     let mut pump = Pump::new(caps, seat);
     pump.raw = Some(Vec::new());
@@ -159,29 +161,29 @@ impl Sink for Nothing {
 struct Pump<'a> {
     caps: Caps,
     seat: &'a Seat,
-    /// The child's, once it has asked for it; given back after the child is gone.
+    /// Memory of the child, once it has asked for some. Returned after the child is gone.
     memory: Option<Memory>,
     fitted: bool,
     cpu_looked_at: Instant,
     deadline: Instant,
     ended: Ended,
     control_line: Vec<u8>,
-    /// Collects a finished picture instead of frames.
+    /// Bytes of a finished picture, if one is collected instead of frames.
     raw: Option<Vec<u8>>,
     frame: FrameReader,
     sound: SoundReader,
     placer: Placer,
     frames_open: bool,
-    /// A picture has come.
+    /// Whether a picture has arrived.
     pictured: bool,
     sound_open: bool,
-    /// Sound that came before it was known where the child is, and whether that is all of it.
+    /// Sound that arrived before the child's position was known, and whether that is all of it.
     held: VecDeque<u8>,
     sound_done: bool,
     log_open: bool,
     control_open: bool,
     exited: bool,
-    /// See `GATHER`.
+    /// Until when log and sound are left unread: see `GATHER`.
     gather_until: Instant,
 }
 
@@ -220,7 +222,7 @@ impl<'a> Pump<'a> {
     ) -> Result<Flow, MediaError> {
         while self.frames_open || self.sound_open || !self.exited {
             let (frames, sound) = self.wait(worker, cancel)?;
-            // What the child said before it sent data must be known before the data are looked at.
+            // Messages that the child sent before its data must be known before the data is examined.
             self.drain_talk(worker, cancel)?;
             self.fit_memory(worker);
             self.look_at_cpu(worker);
@@ -232,7 +234,8 @@ impl<'a> Pump<'a> {
             } else if frames && self.read_frames(worker, sink, cancel)? == Flow::Stop {
                 return Ok(Flow::Stop);
             }
-            // That no picture will come is known now, and sound of a wrong place must not be given on.
+            // It is known now whether a picture will come, and sound from a wrong position must not be passed
+            // on.
             if self.look_at_place() {
                 return Ok(Flow::Stop);
             }
@@ -255,7 +258,7 @@ impl<'a> Pump<'a> {
         Ok(if self.look_at_place() { Flow::Stop } else { Flow::More })
     }
 
-    /// Waits until something can be read; says whether frames and sound are among it.
+    /// Waits until something can be read. Returns whether there are frames, and whether there is sound.
     fn wait(&mut self, worker: &Worker, cancel: Option<&Cancel>) -> Result<(bool, bool), MediaError> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -319,7 +322,7 @@ impl<'a> Pump<'a> {
         Ok(())
     }
 
-    /// The reply that a byte completes.
+    /// The reply that a byte completes, if it does.
     fn next_reply(&mut self, byte: u8) -> Result<Option<Reply>, MediaError> {
         if byte != b'\n' {
             self.control_line.push(byte);
@@ -366,7 +369,7 @@ impl<'a> Pump<'a> {
         Ok(())
     }
 
-    /// Tells the sink what is coming, once.
+    /// Tells the sink once what will follow.
     fn announce(&mut self, sink: &mut dyn Sink) -> Result<(), MediaError> {
         if self.ended.info.is_some() {
             return Ok(());
@@ -391,7 +394,7 @@ impl<'a> Pump<'a> {
     }
 }
 
-/// Reads without blocking: `None` where nothing is there yet.
+/// Reads without blocking; `None` if there is no data yet.
 fn read(fd: impl AsFd, buffer: &mut [u8]) -> Result<Option<usize>, MediaError> {
     match rustix::io::read(fd, buffer) {
         Ok(n) => Ok(Some(n)),
@@ -400,7 +403,7 @@ fn read(fd: impl AsFd, buffer: &mut [u8]) -> Result<Option<usize>, MediaError> {
     }
 }
 
-/// Hears what a child says on its socket and makes of it what can be made.
+/// Parses what a child says on its socket, and checks the description that results.
 #[cfg(test)]
 pub(super) fn hear(bytes: &[u8]) {
     let limits = super::Limits::default();

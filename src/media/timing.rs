@@ -1,17 +1,17 @@
-//! When pictures are shown: what ffmpeg is told to seek to, to leave out and to say of its frames' times.
+//! When pictures are shown: how ffmpeg seeks, which frames it drops, and what it logs about their times.
 //!
-//! A frame is on the screen from its time stamp to the next frame's. Where only a part of a file is wanted, the
-//! frame on the screen at its beginning may have begun long before, so ffmpeg seeks to a key frame at or before
-//! it and everything from there on goes through these filters. Time stamps are left as the file has them
-//! (`-copyts`): shifted by a place in the middle they would be rounded in another way than in a whole decode.
+//! A frame is on the screen from its timestamp to the next frame's. If only a part of a file is wanted, the
+//! frame on the screen at its start may have begun long before. So ffmpeg seeks to a key frame at or before
+//! it, and everything from there on passes through these filters. Timestamps stay as in the file (`-copyts`):
+//! shifted to a position in the middle, they would be rounded differently from those of a whole decode.
 
-/// Steps of a second in which thumbnails are told apart.
+/// Time steps per second for thumbnails.
 const THUMBNAIL_HZ: u32 = 1000;
-/// Steps in which no frame is too short to last at all.
+/// Time steps per second in which every frame lasts for at least one step.
 const TICKS_HZ: u32 = 1_000_000;
 
-/// Containers in which ffmpeg finds a place by its time stamp: it lands at or before it, or says a later first
-/// time stamp. What is not listed is read from its beginning.
+/// Containers in which ffmpeg seeks by timestamp: it lands at or before the position, or reports a later
+/// first timestamp. Other files are read from the beginning.
 const SEEKABLE: [&str; 16] = [
     "mov,mp4,m4a,3gp,3g2,mj2",
     "matroska,webm",
@@ -30,44 +30,45 @@ const SEEKABLE: [&str; 16] = [
     "caf",
     "au",
 ];
-/// Streams of broadcasts, which can be joined end to end: their time stamps may begin anew, and then the
-/// same one is in several places.
+/// Broadcast streams, which can be joined end to end. Their timestamps may restart, so that the same one
+/// occurs in several places.
 const JOINABLE: [&str; 2] = ["mpegts", "mpeg"];
-/// A joinable file this small is read from its beginning, bytes.
+/// A joinable file of at most this many bytes is read from the beginning.
 const JOINABLE_BYTES: u64 = 16 << 20;
 
-/// Where to begin to read for a part that begins at a second, the cheapest first; the last one is the beginning.
+/// Positions to seek to for a part that starts at a given second, the cheapest first. The last one is the
+/// beginning.
 pub fn places_to_seek(start_secs: f64) -> impl Iterator<Item = f64> {
     let places = [start_secs, (start_secs - 30.0).max(0.0), 0.0];
     places.into_iter().enumerate().filter(move |(i, at)| *i == 2 || *at > 0.0).map(|(_, at)| at)
 }
 
-/// Whether a place found by its time stamp can be the wrong one.
+/// Whether seeking by timestamp can find a wrong position.
 pub fn must_begin_at_the_beginning(format: &str, file_bytes: u64) -> bool {
     !SEEKABLE.contains(&format) || JOINABLE.contains(&format) && file_bytes <= JOINABLE_BYTES
 }
 
-/// What to put before the input: seek there, and give whatever comes from there on with its own time stamp.
+/// Options before the input: seek, and pass on everything from there with its own timestamp.
 pub fn seek(to_secs: f64) -> String {
     if to_secs > 0.0 {
         format!("-copyts -start_at_zero -noaccurate_seek -ss {to_secs:.6}")
     } else {
-        // A gap of up to an hour is a gap. What is longer is the join of two broadcasts.
+        // A jump of up to an hour is a gap. A longer one is the join of two broadcasts.
         "-dts_delta_threshold 3600".to_owned()
     }
 }
 
-/// The filter `fps=fps=FPS:start_time=0`, for the periods from `first` to `end`, but that each frame leaves it
-/// once, however long it lasts.
+/// The filter `fps=fps=FPS:start_time=0` for the periods from `first` to `end`, except that it emits each
+/// frame once, however long it lasts.
 ///
-/// `settb` rounds time stamps to sampling periods as `fps` does. `setpts` then numbers frames so that one
-/// that begins no later period than any before it gets its predecessor's number, and any other the next:
-/// `fps` drops and emits the same frames as ever, and has no gap to fill. Each time the number goes up,
-/// `print` writes the period to the log: it is where the frame emitted for the number before ends (the
-/// expression is evaluated for the end of the stream too). So the n-th period in the log is the end of
-/// the n-th frame. Of the very first frame its own period is written, which is below 0 where it began before
-/// the part that is wanted. A log line may begin with half a line of another thread: `ffmpeg_log` knows
-/// a number by its 1e15 or 2e15.
+/// `settb` rounds timestamps to sampling periods, as `fps` does. `setpts` then numbers the frames: one that
+/// begins in no later period than those before it gets its predecessor's number, and any other gets the next
+/// number. So `fps` drops and emits the same frames as usual, and has no gap to fill. Each time the number
+/// increases, `print` logs the period, which is the end of the frame emitted for the previous number (the
+/// expression is evaluated for the end of the stream, too). So the n-th period in the log is the end of the
+/// n-th frame. For the very first frame its own period is logged, which is negative if it began before the
+/// wanted part. A log line may begin with half a line of another thread, so `FfmpegLog` recognises a number
+/// by its 1e15 or 2e15.
 pub fn sampling(fps: f64, first: u64, end: Option<u64>) -> String {
     let part = match (first, end) {
         (0, None) => String::new(),
@@ -83,10 +84,11 @@ pub fn sampling(fps: f64, first: u64, end: Option<u64>) -> String {
     )
 }
 
-/// Filters that give the frame on the screen at a second first: the last one whose time stamp is not later, or the
-/// very first. It is known when a later one comes, and `tpad` adds one at the end, as much later as frames of this
-/// film are, which may be hours or, where nobody knows, the shortest of moments: it too is put right behind. The
-/// first frame's time is written to the log as in [`sampling`], in milliseconds after the requested second.
+/// Filters whose first output is the frame on the screen at a given second: the last one whose timestamp is
+/// not later, or the very first. It is known once a later one arrives, and `tpad` adds one at the end. That
+/// one is later by the duration of the film's frames, which can be hours or, if unknown, the shortest of
+/// moments, so it is moved to directly after the wanted one, too. The first frame's time is logged as in
+/// [`sampling`], in milliseconds after the requested second.
 pub fn on_screen(at_secs: f64) -> String {
     let at = (at_secs * f64::from(THUMBNAIL_HZ)).round();
     format!(
@@ -96,7 +98,7 @@ pub fn on_screen(at_secs: f64) -> String {
     )
 }
 
-/// Samples of a part of a file, the first of them at 0.
+/// Filters for the samples of a part of a file, with the first sample at 0.
 pub fn part_of_sound(start_secs: f64, duration_secs: Option<f64>) -> String {
     if start_secs == 0.0 && duration_secs.is_none() {
         return String::new();

@@ -1,8 +1,8 @@
-//! Which of a file's tracks are read: those that its container prefers, else the best ones; and no still picture
-//! before a film, no silence before sound. The rule is in `docs/media.md`.
+//! Chooses which tracks of a file are read: those that its container prefers, otherwise the best ones; but no
+//! still picture before a film, and no silence before sound. The rule is in `docs/media.md`.
 //!
-//! What ffmpeg says of a file's streams mostly decides. Where it leaves a choice, a survey of the file does: it counts
-//! packets of pictures without decoding them, and decodes sound until some is heard.
+//! ffmpeg's description of the streams mostly decides. If it leaves a choice, a survey of the file decides:
+//! it counts packets of pictures without decoding them, and decodes sound until some is audible.
 
 mod survey;
 
@@ -12,12 +12,12 @@ use super::picks::{Heard, Picks, Source, bit};
 use super::said::{FfmpegLog, Seen, Stream, cleaned};
 use crate::types::{TrackChoice, TrackInfo, TrackKind};
 
-/// Mono tracks that are mixed, at most.
+/// Most mono tracks that are mixed.
 const MOST_MONO: usize = 16;
-/// Containers of broadcast and of cameras, in which one channel a track is usual.
+/// Containers of broadcasting and of cameras, in which one channel per track is common.
 const CHANNELS_APART: [&str; 3] = ["mxf", "gxf", "mov,mp4,m4a,3gp,3g2,mj2"];
 
-/// The asset's tracks, and which of them were picked.
+/// The file tracks, with a mark on those that were read.
 pub fn list(picks: Picks, log: &FfmpegLog, frames: bool, samples: bool) -> Vec<TrackInfo> {
     let (picture, sound) = (picture_index(log, picks.picture), sound_mask(log, picks.sound));
     let used = |stream: &Stream| match stream.info.kind {
@@ -31,7 +31,7 @@ pub fn list(picks: Picks, log: &FfmpegLog, frames: bool, samples: bool) -> Vec<T
     tracks
 }
 
-/// The track that was to be read and for whose codec there is no decoder, for a person.
+/// The track that was to be read but has no decoder, described for people.
 pub fn undecodable(log: &FfmpegLog, picks: Picks, kind: TrackKind) -> Option<String> {
     let mask = match kind {
         TrackKind::Video => picture_index(log, picks.picture).map_or(0, bit),
@@ -71,28 +71,28 @@ fn mask_of<'a>(streams: impl Iterator<Item = &'a &'a Stream>) -> u64 {
     streams.fold(0, |mask, stream| mask | bit(stream.info.index))
 }
 
-/// What is wanted of a file.
+/// What is wanted from a file.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted {
     pub choice: TrackChoice,
-    /// Sound too.
+    /// Whether sound is wanted, too.
     pub sound: bool,
 }
 
-/// What is known of the tracks to read.
+/// Result of choosing tracks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     Sure(Picks),
-    /// These streams, a bit for each, must be looked at.
+    /// These streams, one bit each, must be surveyed first.
     Survey {
         pictures: u64,
         sounds: u64,
     },
-    /// There is no such track.
+    /// The chosen track does not exist.
     NoSuch(TrackKind, u16),
 }
 
-/// Chooses tracks by what is known.
+/// Chooses tracks by what is known so far.
 pub fn decide(log: &FfmpegLog, wanted: Wanted, seen: Option<&Seen>) -> Decision {
     let pictures: Vec<_> = of_kind(log, TrackKind::Video).collect();
     let sounds: Vec<_> = of_kind(log, TrackKind::Audio).filter(|_| wanted.sound).collect();
@@ -126,7 +126,7 @@ pub fn decide(log: &FfmpegLog, wanted: Wanted, seen: Option<&Seen>) -> Decision 
     })
 }
 
-/// The same without a survey.
+/// Like [`decide`], but never asks for a survey.
 pub fn guess(log: &FfmpegLog, wanted: Wanted) -> Picks {
     match decide(log, wanted, Some(&log.seen)) {
         Decision::Sure(picks) => picks,
@@ -138,13 +138,13 @@ fn of_kind(log: &FfmpegLog, kind: TrackKind) -> impl Iterator<Item = &Stream> {
     log.streams.iter().filter(move |stream| stream.info.kind == kind)
 }
 
-/// What a container says for a track.
+/// How much the container's description favours a track.
 fn preferred(stream: &Stream) -> (bool, bool, bool) {
     (stream.has_codec(), !stream.lesser, stream.info.default)
 }
 
-/// Films before stills; the first that the container prefers; if it prefers none, the one with most pixels in all its
-/// frames; the first.
+/// Films rank before stills. Among them, the first track that the container prefers ranks highest; if it
+/// prefers none, the one with the most pixels over all its frames; then the first one.
 fn picture_rank(stream: &Stream, seen: &Seen) -> impl Ord + use<> {
     let packets = seen.packets(stream);
     let side = |side: Option<u32>| u64::from(side.unwrap_or(0));
@@ -153,8 +153,9 @@ fn picture_rank(stream: &Stream, seen: &Seen) -> impl Ord + use<> {
     (packets > 1, preferred(stream), size, std::cmp::Reverse(stream.info.index))
 }
 
-/// What is heard before silence; the first that the container prefers; if it prefers none, the one with most channels,
-/// then the highest sample rate; the first.
+/// Audible tracks rank before silent ones. Among them, the first track that the container prefers ranks
+/// highest; if it prefers none, the one with the most channels, then the highest sample rate; then the first
+/// one.
 fn sound_rank(stream: &Stream, seen: &Seen) -> impl Ord + use<> {
     let heard = seen.heard & bit(stream.info.index) != 0;
     let best = !stream.info.default;
@@ -162,7 +163,7 @@ fn sound_rank(stream: &Stream, seen: &Seen) -> impl Ord + use<> {
     (heard, preferred(stream), size, std::cmp::Reverse(stream.info.index))
 }
 
-/// The streams that are the channels of one sound, where they are.
+/// The streams that are the channels of one sound, one bit each; `None` if they are not.
 fn channels_apart(log: &FfmpegLog, sounds: &[&Stream]) -> Option<u64> {
     let (first, others) = sounds.split_first()?;
     let alike = |stream: &&Stream| {

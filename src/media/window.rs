@@ -1,16 +1,16 @@
-//! A file's bytes at any place, read in blocks.
+//! Reads the bytes of a file at any position, in blocks.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 const BLOCK: usize = 1 << 16;
 
-/// Reads around in a file.
+/// A buffered block of a file, for reads at any position.
 pub struct Window<'a> {
     file: &'a File,
     start: u64,
     bytes: Vec<u8>,
-    /// The file's length.
+    /// Length of the file, in bytes.
     pub len: u64,
 }
 
@@ -19,10 +19,10 @@ impl<'a> Window<'a> {
         Ok(Self { file, start: 0, bytes: Vec::new(), len: file.metadata()?.len() })
     }
 
-    /// The bytes from `at` on: `count` of them, at most a block, or fewer where the file ends.
+    /// Up to `count` bytes from `at` on: at most a block, and fewer at the end of the file.
     pub fn at(&mut self, at: u64, count: usize) -> &[u8] {
         let held = self.start + self.bytes.len() as u64;
-        // Behind the file's end there is nothing to be read, however much is asked for.
+        // After the end of the file there is nothing to read, whatever the count.
         let inside = at >= self.start && (at + count as u64 <= held || (held >= self.len && at <= held));
         if !inside {
             self.bytes.resize(BLOCK, 0);
@@ -32,7 +32,7 @@ impl<'a> Window<'a> {
                     Ok(0) => break,
                     Ok(read) => filled += read,
                     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                    // ffmpeg will find the same, and say so.
+                    // ffmpeg will hit the same error and report it.
                     Err(_) => break,
                 }
             }
@@ -44,7 +44,7 @@ impl<'a> Window<'a> {
         self.bytes.get(from..to).unwrap_or_default()
     }
 
-    /// A number of up to eight bytes.
+    /// A number of up to eight bytes; `None` if the file ends before.
     pub fn number(&mut self, at: u64, bytes: usize, little_endian: bool) -> Option<u64> {
         let found = self.at(at, bytes);
         let add = |sum: u64, byte: &u8| sum << 8 | u64::from(*byte);

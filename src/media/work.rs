@@ -1,4 +1,5 @@
-//! How much work a file may cause, by its size: a small file that unfolds to hours must not cost minutes.
+//! Limits the work that a file may cause, by its size: a small file that expands to hours must not cost
+//! minutes.
 
 use rustix::time::{ClockId, clock_gettime};
 use std::time::Duration;
@@ -7,16 +8,16 @@ use super::MediaError;
 
 const MIB: f64 = (1 << 20) as f64;
 
-/// What a file may cost: so much whatever its size, and so much more for each MiB.
+/// Work that a file may cause: a fixed amount, and more for each MiB.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WorkLimits {
-    /// CPU seconds of decoding and preprocessing that every file may take.
+    /// CPU seconds of decoding and preprocessing that any file may use.
     pub cpu_secs: f64,
-    /// More CPU seconds for each MiB.
+    /// Additional CPU seconds per MiB.
     pub cpu_secs_per_mib: f64,
-    /// Clips of a window each, unlike their neighbours, that every file may have.
+    /// Clips of one window each, different from their neighbours, that any file may have.
     pub clips: u64,
-    /// More clips for each MiB.
+    /// Additional clips per MiB.
     pub clips_per_mib: u64,
 }
 
@@ -34,7 +35,7 @@ impl WorkLimits {
         Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX)
     }
 
-    /// Clips for a file of this size in bytes, where a clip begins every `stride` windows.
+    /// Clips for a file of this size in bytes, if a clip begins every `stride` windows.
     #[must_use]
     pub fn clips(&self, file_bytes: u64, stride: f64) -> u64 {
         let windows = self.clips as f64 + self.clips_per_mib as f64 * file_bytes as f64 / MIB;
@@ -42,7 +43,7 @@ impl WorkLimits {
         (windows * overlap) as u64
     }
 
-    /// More clips than a file may have.
+    /// The error for more clips than a file may have.
     #[must_use]
     pub fn too_many_clips(&self, file_bytes: u64, allowed: u64) -> MediaError {
         MediaError::WorkLimit {
@@ -52,7 +53,7 @@ impl WorkLimits {
         }
     }
 
-    /// More CPU time than a file may take.
+    /// The error for more CPU time than a file may use.
     #[must_use]
     pub fn too_much_cpu(&self, file_bytes: u64) -> MediaError {
         let secs = self.cpu(file_bytes).as_secs();
@@ -71,10 +72,10 @@ pub fn thread_cpu() -> Duration {
     Duration::new(secs, u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// CPU time of another process so far, as far as the kernel tells.
+/// CPU time of another process so far; `None` if the kernel does not report it.
 pub fn process_cpu(pid: i32) -> Option<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything.
+    // The name in parentheses may contain any characters.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
     let ticks = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
     Some(Duration::from_millis(ticks.saturating_mul(1000) / rustix::param::clock_ticks_per_second().max(1)))

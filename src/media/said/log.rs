@@ -1,7 +1,7 @@
-//! What ffmpeg says on standard error, as far as it matters: the tracks, the length, the errors.
+//! Reads from ffmpeg's standard error what is needed: the tracks, the length, the errors.
 //!
-//! The text is untrusted (a file's metadata may look like anything): everything is bounded, and a
-//! forged line can at worst make its own file fail.
+//! The text is untrusted, since a file's metadata may look like anything. Everything is bounded, and a forged
+//! line can at worst make its own file fail.
 
 use std::collections::VecDeque;
 
@@ -9,22 +9,22 @@ use super::{Seen, Stream, VideoLine};
 use crate::media::picks::{MAX_STREAMS, Source};
 use crate::media::sound::Places;
 
-/// Longest line looked at, bytes; the rest of a line is dropped.
+/// Longest line that is examined, in bytes. The rest of a line is dropped.
 const MAX_LINE: usize = 2048;
-/// Video streams looked at: pictures and thumbnails of one file.
+/// Most video streams stored: pictures and thumbnails of one file.
 const MAX_VIDEOS: usize = 64;
-/// Error lines kept, the first ones.
+/// Most error lines stored, which are the first ones.
 const MAX_ERRORS: usize = 12;
-/// Ends of frames that may be known before the frames have been read: more than ffmpeg's queues hold.
+/// Most ends of frames that are stored before the frames are read: more than ffmpeg's queues hold.
 const MAX_ENDS: usize = 4096;
-/// What is added to them in the log.
+/// Offset of these ends in the log.
 const END_BASE: i64 = 1_000_000_000_000_000;
-/// What is added to the first frame's time.
+/// Offset of the first frame's time in the log.
 const FIRST_BASE: i64 = 2_000_000_000_000_000;
-/// No time in the log is as much.
+/// No time in the log is this large.
 const FAR: i64 = 500_000_000_000_000;
 
-/// What decoders and demuxers say of what they cannot make sense of.
+/// Messages of decoders and demuxers about damaged data.
 const DAMAGE: [&str; 5] = [
     "Error submitting packet to decoder",
     "corrupt decoded frame",
@@ -33,51 +33,52 @@ const DAMAGE: [&str; 5] = [
     "LZW decode failed",
 ];
 
-/// Output so far.
+/// What is known from the log so far.
 #[derive(Debug, Default)]
 pub struct FfmpegLog {
     line: Vec<u8>,
-    /// Inside the description of the input.
+    /// Whether the current lines describe the input.
     in_input: bool,
-    /// The container was recognised.
+    /// Whether the container was recognised.
     pub opened: bool,
-    /// Length of the container, seconds.
+    /// Length of the container, in seconds.
     pub duration_secs: Option<f64>,
     pub video_streams: usize,
     pub audio_streams: usize,
-    /// The video streams and groups of tiles as described, the first ones.
+    /// The first video streams and groups of tiles, as described.
     pub videos: Vec<VideoLine>,
     /// All streams as described.
     pub streams: Vec<Stream>,
-    /// What a survey has found of them.
+    /// Findings of a survey.
     pub seen: Seen,
-    /// The whole input has been described.
+    /// Whether the whole input has been described.
     pub mapped: bool,
-    /// Where each frame ends, in sampling periods, in the order of the frames (see `timing::sampling`).
+    /// End of each frame in sampling periods, in the order of the frames (see `timing::sampling`).
     pub ends: VecDeque<u64>,
-    /// When the first frame begins, in the same unit (of a thumbnail, in milliseconds) after the start of the part
-    /// that is wanted: below 0, where it began before.
+    /// Start of the first frame, in sampling periods (for a thumbnail, in milliseconds) after the start of
+    /// the wanted part; negative if it began earlier.
     pub first: Option<i64>,
-    /// What a Matroska file calls a codec that ffmpeg does not know, the first one.
+    /// A Matroska file's name for the first codec that ffmpeg does not know.
     pub unknown_codec: Option<String>,
-    /// The container's name: `matroska,webm`.
+    /// Name of the container format, such as `matroska,webm`.
     pub format: String,
-    /// Packets that were damaged or did not decode, but for those of sound, once the first picture was there: a stream that was joined
-    /// in the middle begins with some that nobody could decode.
+    /// Number of packets that were damaged or did not decode, without those of sound. If there are pictures,
+    /// counted from the first one on, since a recording that joined a broadcast in the middle begins with
+    /// packets that cannot be decoded.
     pub damaged: u64,
-    /// Where each frame of sound begins, in the order of the frames (see `sound::filter`).
+    /// Start of each frame of sound, in the order of the frames (see `sound::filter`).
     pub places: Places,
-    /// The container could not be read to its end.
+    /// Whether the container could not be read to its end.
     pub gave_up: bool,
-    /// The same of sound.
+    /// Like `damaged`, for sound.
     pub sound_errors: u64,
-    /// The length is a guess of ffmpeg's from the bit rate.
+    /// Whether ffmpeg estimated the length from the bit rate.
     pub estimated: bool,
-    /// ffmpeg noticed the file ends early.
+    /// Whether ffmpeg noticed that the file ends early.
     pub cut_short: bool,
-    /// ffmpeg was told to end by this signal, and did.
+    /// The signal that asked ffmpeg to end, if one did.
     pub ended_by_signal: Option<i32>,
-    /// The first error and fatal lines, without addresses.
+    /// The first error and fatal messages, without addresses.
     pub errors: Vec<String>,
 }
 
@@ -96,7 +97,7 @@ impl FfmpegLog {
         }
     }
 
-    /// The stream of pictures that is read.
+    /// The description of the stream of pictures that is read.
     pub fn video(&self, source: Source) -> Option<&VideoLine> {
         match source {
             Source::Film => self.videos.iter().min_by_key(|video| video.source.number()),
@@ -104,17 +105,17 @@ impl FfmpegLog {
         }
     }
 
-    /// The picture of a container of pictures: the preferred one.
+    /// The preferred picture in a container of pictures.
     pub fn picture(&self) -> Option<&VideoLine> {
         self.videos.iter().find(|video| video.default).or(self.videos.first())
     }
 
-    /// Whether any error holds the text.
+    /// Whether any error contains the text.
     pub fn has_error(&self, text: &str) -> bool {
         self.errors.iter().any(|error| error.contains(text))
     }
 
-    /// The error that says most.
+    /// The most informative error.
     pub fn main_error(&self) -> &str {
         let dull = ["Error opening", "Error parsing", "To ignore this"];
         let telling = self.errors.iter().find(|e| !dull.iter().any(|d| e.starts_with(d)));
@@ -123,7 +124,7 @@ impl FfmpegLog {
 
     fn take_line(&mut self, line: &str) {
         self.estimated |= line.contains("[warning] Estimating duration from bitrate");
-        // GXF's demuxer knows no other end.
+        // GXF's demuxer always ends like this.
         self.gave_up |= self.format != "gxf" && line.contains("[error] Error during demuxing");
         if line.contains("partial file") || line.contains("File ended prematurely") {
             self.cut_short = true;
@@ -179,7 +180,7 @@ impl FfmpegLog {
         if (number - FIRST_BASE).abs() < FAR {
             self.first = self.first.or(Some(number - FIRST_BASE));
         } else if let Some(end) = u64::try_from(number - END_BASE).ok().filter(|end| *end < FAR as u64)
-            // Past the bound nobody reads frames, and a frame without its end is refused.
+            // Ends beyond the bound are dropped; a frame without its end is refused.
             && self.ends.len() < MAX_ENDS
         {
             self.ends.push_back(end);
@@ -202,7 +203,7 @@ impl FfmpegLog {
         }
         if let Some(rest) = line.strip_prefix("  Duration: ") {
             self.duration_secs = rest.split(',').next().and_then(clock_secs);
-            // Matroska says when its last track ends, others how long they last.
+            // Matroska declares when its last track ends, other formats how long they last.
             let start = rest.split(", start: ").nth(1).and_then(|rest| rest.split(',').next()?.parse().ok());
             if let Some(start) = start.filter(|start: &f64| self.format == "matroska,webm" && *start > 0.0) {
                 self.duration_secs = self.duration_secs.map(|end| (end - start).max(0.0));
@@ -216,14 +217,14 @@ impl FfmpegLog {
 
     fn take_stream(&mut self, line: &str) {
         if let Some(stream) = Stream::read(line) {
-            // A stream of several programs is described with each of them.
+            // A stream that belongs to several programs is described with each of them.
             if self.streams.iter().any(|known| known.info.index == stream.info.index) {
                 return;
             }
             self.streams.extend(Some(stream).filter(|_| self.streams.len() < usize::from(MAX_STREAMS)));
         }
         if line.contains(": Video: ") || line.contains(": Tile Grid: ") {
-            // Cover art and chapter pictures are no video: ffmpeg's specifier `V` leaves them out.
+            // Cover art and chapter pictures are not video; ffmpeg's specifier `V` excludes them, too.
             if ["(attached pic)", "(timed thumbnails)"].iter().any(|mark| line.contains(mark)) {
                 return;
             }
@@ -235,14 +236,14 @@ impl FfmpegLog {
     }
 }
 
-/// What `timing` and `sound::filter` have printed: a number of 16 digits at the end of a line.
+/// A number printed by `timing` or `sound::filter`: 16 digits at the end of a line.
 fn printed_number(line: &str) -> Option<i64> {
     let whole = line.strip_suffix(".000000")?;
     let digits = whole.get(whole.len().checked_sub(16)?..)?;
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
-/// `00:01:02.50` to 62.5.
+/// Parses `00:01:02.50` to 62.5.
 fn clock_secs(text: &str) -> Option<f64> {
     let mut parts = text.trim().split(':');
     let (hours, minutes, secs) = (parts.next()?, parts.next()?, parts.next()?);

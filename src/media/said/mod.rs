@@ -1,4 +1,4 @@
-//! What ffmpeg says of a file, in its log.
+//! ffmpeg's description of a file in its log.
 
 mod log;
 mod seen;

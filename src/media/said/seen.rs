@@ -1,26 +1,26 @@
-//! What the numbers say that a survey prints to the log.
+//! Interprets the numbers that a survey prints to the log.
 
 use std::collections::BTreeMap;
 
 use super::Stream;
 use crate::media::picks::{MAX_STREAMS, bit};
 
-/// What is added in the log to the numbers that a survey prints, and how far apart streams are.
+/// Offsets of the numbers that a survey prints to the log, and the distance between streams.
 pub const PICTURE_BASE: i64 = 6_000_000_000_000_000;
 pub const SOUND_BASE: i64 = 7_000_000_000_000_000;
 pub const STREAM_STEP: i64 = 1_000_000_000_000;
 
-/// What a survey has found so far.
+/// Findings of a survey so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// Packets of each stream of pictures, one in so many told.
+    /// Number of packets of each stream of pictures; only some packets are logged.
     pub packets: BTreeMap<u16, u64>,
-    /// Streams in which something can be heard.
+    /// Streams with audible sound, one bit each.
     pub heard: u64,
 }
 
 impl Seen {
-    /// Takes a number of the log, if it is of a survey.
+    /// Takes a number from the log. Returns whether it belongs to a survey.
     pub fn take(&mut self, number: i64) -> bool {
         let (base, picture) = if number < SOUND_BASE { (PICTURE_BASE, true) } else { (SOUND_BASE, false) };
         let Some(offset) = number.checked_sub(base).filter(|offset| *offset >= 0) else { return false };

@@ -1,19 +1,20 @@
-//! What ffmpeg says of one stream.
+//! ffmpeg's description of one stream.
 
 use crate::media::picks::MAX_STREAMS;
 use crate::types::{TrackInfo, TrackKind};
 
-/// What ffmpeg says of one stream.
+/// ffmpeg's description of one stream.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stream {
     pub info: TrackInfo,
-    /// Commentary, or made for people who do not see or hear: no choice of ours where there is another one.
+    /// Whether it is commentary, made for people with impaired sight or hearing, or the like. Such a track is
+    /// chosen only if there is no other.
     pub lesser: bool,
-    /// What the container calls a codec that ffmpeg does not know.
+    /// The container's name for a codec that ffmpeg does not know.
     pub tag: Option<String>,
 }
 
-/// Marks of tracks that are `lesser`.
+/// Marks of `lesser` tracks.
 const LESSER: [&str; 8] = [
     "(comment)",
     "(hearing impaired)",
@@ -24,7 +25,7 @@ const LESSER: [&str; 8] = [
     "(clean effects)",
     "(still image)",
 ];
-/// Marks of pictures that are no film.
+/// Marks of pictures that are not films.
 const COVERS: [&str; 2] = ["(attached pic)", "(timed thumbnails)"];
 
 impl Stream {
@@ -72,7 +73,7 @@ impl Stream {
         Some(Self { info, lesser: marked(&LESSER), tag: tag(text) })
     }
 
-    /// Takes a line of what the container says of the stream.
+    /// Takes a line of the stream's metadata.
     pub fn take_word(&mut self, line: &str) {
         let Some(("title", value)) = line.split_once(':').map(|(name, value)| (name.trim(), value.trim()))
         else {
@@ -86,7 +87,7 @@ impl Stream {
         !matches!(self.info.codec.as_str(), "none" | "unknown" | "")
     }
 
-    /// For a person: `track 0, codec h264`, `track 1, unknown codec "XYZW"`.
+    /// Description for people: `track 0, codec h264`, `track 1, unknown codec "XYZW"`.
     pub fn called(&self) -> String {
         let index = self.info.index;
         match (&self.tag, self.has_codec()) {
@@ -97,18 +98,18 @@ impl Stream {
     }
 }
 
-/// The four characters of `h264 (High) (avc1 / 0x31637661), yuv420p`.
+/// The four characters `avc1` in `h264 (High) (avc1 / 0x31637661), yuv420p`.
 fn tag(text: &str) -> Option<String> {
     let (before, _) = text.split_once(" / 0x")?;
     Some(cleaned(before.rsplit_once('(')?.1, 16)).filter(|tag| !tag.is_empty())
 }
 
-/// A file's text as far as it may be shown.
+/// Text from a file, made safe to show: without control characters, and at most `most` characters long.
 pub fn cleaned(text: &str, most: usize) -> String {
     text.chars().filter(|c| !c.is_control()).take(most).collect::<String>().trim().to_owned()
 }
 
-/// How many channels a layout of this name has.
+/// Number of channels of a layout with this name.
 fn channels(layout: &str) -> Option<u16> {
     let word = layout.split([' ', '(', ',']).next().unwrap_or_default();
     match word {

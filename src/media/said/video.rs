@@ -1,12 +1,12 @@
-//! What ffmpeg says of one video stream, or of a group of tiles. Only words of fixed lists are taken from there,
-//! never a file's own text.
+//! ffmpeg's description of one video stream, or of a group of tiles. Only words of fixed lists are taken from
+//! it, never text from the file.
 
 use crate::media::picks::Source;
 
-/// A sample aspect ratio beyond this, either way, is taken for a mistake.
+/// A sample aspect ratio beyond this, in either direction, is considered a mistake.
 pub const MOST_STRETCH: f64 = 8.0;
 
-/// Whether a stream says how its frames were scanned.
+/// How frames were scanned, if the stream declares it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Fields {
     #[default]
@@ -15,21 +15,21 @@ pub enum Fields {
     Interlaced,
 }
 
-/// What ffmpeg says of a video stream, or of a group of tiles.
+/// ffmpeg's description of a video stream, or of a group of tiles.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct VideoLine {
     pub source: Source,
-    /// The container prefers it.
+    /// Whether the container prefers it.
     pub default: bool,
     pub codec: String,
-    /// `yuv420p`.
+    /// ffmpeg's name of the pixel format, such as `yuv420p`.
     pub pixel_format: String,
     pub full_range: bool,
     pub matrix: String,
     pub primaries: String,
     pub transfer: String,
     pub fields: Fields,
-    /// As coded; the picture may still be turned.
+    /// Size as coded; the picture may still be rotated.
     pub size: Option<(u32, u32)>,
     sar: Option<(u32, u32)>,
 }
@@ -60,7 +60,7 @@ impl VideoLine {
         let end = rest.find(['(', ',']).unwrap_or(rest.len());
         found.pixel_format = rest[..end].to_owned();
         if let Some(inside) = rest[end..].strip_prefix('(') {
-            // The words end where the size begins: a field order may hold brackets of its own.
+            // The words end where the size begins: a field order may itself contain parentheses.
             let inside = inside.split("), ").next().unwrap_or_default();
             inside.trim_end_matches(')').split(", ").for_each(|word| found.take_word(word));
         }
@@ -74,7 +74,7 @@ impl VideoLine {
             "progressive" => self.fields = Fields::Progressive,
             _ if word.contains(" first") => self.fields = Fields::Interlaced,
             _ => {
-                // One word where all three are the same.
+                // There is a single word if all three are the same.
                 let mut parts = word.split('/');
                 let matrix = parts.next().unwrap_or_default();
                 self.matrix = matrix.to_owned();
@@ -84,14 +84,14 @@ impl VideoLine {
         }
     }
 
-    /// Width of a pixel by its height, where it is neither 1 nor a mistake.
+    /// Width of a pixel divided by its height, if it is neither 1 nor a mistake.
     pub fn stretch(&self) -> Option<f64> {
         let (width, height) = self.sar.filter(|(width, height)| width != height)?;
         let ratio = f64::from(width) / f64::from(height);
         (1.0 / MOST_STRETCH..=MOST_STRETCH).contains(&ratio).then_some(ratio)
     }
 
-    /// Size with square pixels: the side that is too short grows, as in browsers, so nothing is lost.
+    /// Size with square pixels. The side that is too short grows, as in browsers, so that nothing is lost.
     pub fn shown_size(&self) -> Option<(u32, u32)> {
         let (width, height) = self.size?;
         let longer = |side: u32, by: f64| (f64::from(side) * by).round() as u32;
@@ -103,12 +103,12 @@ impl VideoLine {
     }
 }
 
-/// `640x360` to its numbers.
+/// Parses `640x360`.
 fn size(word: &str) -> Option<(u32, u32)> {
     pair(word, 'x')
 }
 
-/// `64:51 DAR …` to its numbers.
+/// Parses `64:51 DAR …`.
 fn ratio(text: &str) -> Option<(u32, u32)> {
     pair(text.split([' ', ',', ']']).next()?, ':')
 }

@@ -1,22 +1,22 @@
-//! How long an uncompressed file says it is, and whether it knows: who records to a pipe writes the header
-//! before the length is known.
+//! The length that an uncompressed file declares, and whether it is valid: a program that records to a pipe
+//! writes the header before it knows the length.
 
 use crate::media::window::Window;
 
-/// Chunks looked at; the sound's is one of the first.
+/// Most chunks that are examined. That of the sound is among the first.
 const MAX_CHUNKS: usize = 1000;
 
-/// What a header says of the length.
+/// The length in a header.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Length {
-    /// Seconds.
+    /// Length in seconds.
     Secs(f64),
-    /// It was written before the length was known: the sound goes to the end of the file.
+    /// The header was written before the length was known. The sound goes on to the end of the file.
     Unknown,
 }
 
-/// What the header of a WAV (RIFF, RF64, BW64), W64, AU, CAF or AIFF file says; `None` for others, and where it
-/// says nothing that can be used.
+/// Length in the header of a WAV (RIFF, RF64, BW64), W64, AU, CAF or AIFF file; `None` for others, and if the
+/// header is unusable.
 pub fn length(window: &mut Window<'_>) -> Option<Length> {
     let head = window.at(0, 16).to_vec();
     match head.get(..4)? {
@@ -29,13 +29,13 @@ pub fn length(window: &mut Window<'_>) -> Option<Length> {
     }
 }
 
-/// What programs write that do not know yet: nothing, or next to the largest number (of either sign) that still
-/// leaves room for the header or is a whole number of blocks.
+/// Values that programs write while the size is unknown: 0, or the largest number (signed or unsigned),
+/// possibly less the header or rounded down to whole blocks.
 const fn is_placeholder(size: u32) -> bool {
     matches!(size, 0 | 0x7fff_f000..=0x7fff_ffff | 0xffff_f000..=u32::MAX)
 }
 
-/// The same for sizes of eight bytes.
+/// Like [`is_placeholder`], for sizes of eight bytes.
 const fn is_long_placeholder(size: u64) -> bool {
     size == 0 || size >= i64::MAX as u64 - 0xfff || (size <= u32::MAX as u64 && size >= 0xffff_f000)
 }
@@ -69,7 +69,7 @@ fn riff(window: &mut Window<'_>) -> Option<Length> {
 }
 
 fn w64(window: &mut Window<'_>) -> Option<Length> {
-    // Each chunk: a GUID that begins with four letters, and a size that counts these 24 bytes too.
+    // Each chunk has a GUID that begins with four letters, and a size that includes these 24 bytes.
     let (mut at, mut rate) = (40, 0);
     for _ in 0..MAX_CHUNKS {
         let id = window.at(at, 4).to_vec();

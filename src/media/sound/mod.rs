@@ -1,4 +1,4 @@
-//! Sound: what ffmpeg is asked for, and where each of its samples belongs. The rule is in `docs/bundle.md`.
+//! Sound: ffmpeg's filters for it, and where each of its samples belongs. The rule is in `docs/bundle.md`.
 
 mod header;
 mod ogg;
@@ -14,32 +14,32 @@ use self::header::Length;
 pub use self::place::{Piece, Place, Placer, Places};
 use super::window::Window;
 
-/// What a look at the bytes says that ffmpeg does not.
+/// What the bytes of a file show that ffmpeg does not report.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Examined {
-    /// Length by the header, or by the frames there are, seconds.
+    /// Length by the header, or by the existing frames, in seconds.
     pub declared_secs: Option<f64>,
-    /// The header was written before the length was known: what ffmpeg makes of it is no length.
+    /// Whether the header was written before the length was known. ffmpeg's length is then not valid.
     pub open_ended: bool,
-    /// Where frames are missing: seconds of the frames before, seconds that are missing.
+    /// Where frames are missing: seconds of the frames before, seconds missing.
     pub holes: Vec<(f64, f64)>,
-    /// Places where something is missing.
+    /// Number of places where something is missing.
     pub damaged: u64,
-    /// Tags and the like between frames: they may fail to decode.
+    /// Number of tags and the like between frames, which may fail to decode.
     pub strays: u64,
-    /// The last frame is not whole.
+    /// Whether the last frame is incomplete.
     pub cut: bool,
-    /// Frames have no time stamps, and those that ffmpeg makes up would be wrong (once the rate changes, or behind
-    /// a hole): it is to count samples, and cannot look for a place in the file.
+    /// Whether frames lack timestamps and those that ffmpeg makes up would be wrong (after a change of rate,
+    /// or after a hole). ffmpeg must then count samples, and cannot seek.
     pub untimed: bool,
-    /// ffmpeg's time stamps are not to be looked at: those of a second Ogg stream are read as if it had the first
-    /// one's sample rate.
+    /// Whether ffmpeg's timestamps must be ignored: it reads those of a second Ogg stream as if it had the
+    /// first one's sample rate.
     pub counted: bool,
-    /// A WAV file of samples that are nothing else: no codec needs to be looked for in it.
+    /// Whether it is a WAV file of samples and nothing else, so that ffmpeg need not probe for codecs.
     pub plain: bool,
 }
 
-/// Looks at a file that may be sound alone; `frames` for one that may be a bare stream of frames.
+/// Examines a file that may be sound alone; `frames` if it may be a bare stream of frames.
 pub fn examine(file: &File, frames: bool) -> std::io::Result<Examined> {
     let mut window = Window::new(file)?;
     let mut found = Examined::default();
@@ -51,7 +51,7 @@ pub fn examine(file: &File, frames: bool) -> std::io::Result<Examined> {
     if let Some(scan) = Some(()).filter(|()| frames).and_then(|()| scan::scan(&mut window)) {
         let missing: f64 = scan.holes.iter().map(|(_, missing)| missing).sum();
         found.declared_secs = Some(scan.secs + missing);
-        // ffmpeg takes some of what is in a hole for frames, and counts them.
+        // ffmpeg takes some of the bytes in a hole for frames, and counts them.
         found.untimed = scan.adts || !scan.holes.is_empty();
         (found.holes, found.damaged, found.strays) = (scan.holes, scan.damaged, scan.strays);
         found.cut = scan.cut;
@@ -66,13 +66,15 @@ pub fn examine(file: &File, frames: bool) -> std::io::Result<Examined> {
 /// Most channels of a track that ffmpeg mixes.
 const MAX_CHANNELS: usize = 64;
 
-/// What a track becomes: the mean of its channels, at one rate, with a line in the log for each frame.
+/// Filters for a track: the mean of its channels, at one rate, with a log line per frame.
 ///
-/// `c0<c0+c1+…` weighs the channels that there are equally, with weights whose sum is one, whatever their number
-/// and whether their layout is known. Floats first: integers would be rounded to their own precision.
+/// `c0<c0+c1+…` weights the existing channels equally, with weights that sum to one, whatever their number
+/// and whether or not their layout is known. Floats come first: integers would be rounded to their own
+/// precision.
 ///
-/// `print` says for each frame at which sample it begins and how many it has, see [`Places`]. A track that
-/// changes its rate or channels gets a filter graph set up anew; a place told for each frame outlasts that.
+/// `print` logs for each frame the sample at which it begins and its number of samples, see [`Places`]. A
+/// track that changes its rate or channels gets a new filter graph; a place logged for each frame stays valid
+/// across that.
 pub fn filter(sample_rate_hz: u32) -> String {
     format!("{},{}", mean_of_channels(), placed(sample_rate_hz))
 }
@@ -86,10 +88,10 @@ fn placed(sample_rate_hz: u32) -> String {
     format!("aresample={sample_rate_hz},asetpts='{}'", place::EXPRESSION)
 }
 
-/// The same of tracks that are the channels of one sound, as a graph whose output is `[mean]`.
+/// Like [`filter`], for tracks that are the channels of one sound, as a graph whose output is `[mean]`.
 ///
-/// `amix` counts samples and knows no time stamps: each track is filled up before, from 0 on and where it has gaps.
-/// A track that has ended counts as silence.
+/// `amix` counts samples and ignores timestamps, so each track is first filled with silence, from 0 on and in
+/// its gaps. A track that has ended counts as silence.
 pub fn mean_of_streams(streams: &[u16], part: &str, sample_rate_hz: u32) -> String {
     let mut graph = String::new();
     for index in streams {

@@ -1,17 +1,18 @@
-//! Ogg's pages: whether the last one is whole, and whether one stream follows another.
+//! Checks Ogg's pages: whether the last one is complete, and whether one stream follows another.
 
 use crate::media::window::Window;
 
-/// What the pages of a file say.
+/// What the pages of a file show.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pages {
-    /// The last page is not whole. A stream may well end without saying so: it may have been recorded from a broadcast.
+    /// Whether the last page is incomplete. A missing end mark is no sign of that: the stream may be a
+    /// recorded broadcast.
     pub cut: bool,
-    /// One stream follows another, and there are never two at a time.
+    /// Whether one stream follows another, and there are never two at a time.
     pub chained: bool,
 }
 
-/// Goes through the pages of an Ogg file; nothing is known of any other.
+/// Walks the pages of an Ogg file. Other files give the default.
 pub fn pages(window: &mut Window<'_>) -> Pages {
     let (mut found, mut at) = (Pages::default(), 0);
     if window.at(0, 4) != b"OggS" {
@@ -34,14 +35,14 @@ pub fn pages(window: &mut Window<'_>) -> Pages {
     found
 }
 
-/// Where the first page at or behind `at` begins.
+/// Start of the first page at or after `at`.
 fn next(window: &mut Window<'_>, mut at: u64) -> Option<u64> {
     while at < window.len {
         let block = window.at(at, 1 << 15);
         if let Some(found) = block.windows(5).position(|five| five == b"OggS\0") {
             return Some(at + found as u64);
         }
-        // A page may begin with the last bytes of the block.
+        // A page may begin in the last bytes of the block.
         at += block.len().saturating_sub(4).max(1) as u64;
     }
     None

@@ -1,33 +1,33 @@
-//! Sound at its time: ffmpeg says in its log where each frame of sound begins, and gaps become silence.
+//! Puts sound at its time: ffmpeg logs where each frame of sound begins, and gaps become silence.
 
 use std::collections::VecDeque;
 
 use super::Examined;
 
-/// Frames this near to where the last one ended follow it without a gap: time stamps of whole milliseconds are
-/// not exact, and those of recorders drift.
+/// Frames that begin this close to the end of the last one follow it without a gap. Timestamps of whole
+/// milliseconds are inexact, and those of recorders drift.
 const TOLERANCE_SECS: f64 = 0.02;
 
-/// Frames of sound that may be told before their samples have been read: more than the pipe holds.
+/// Most frames of sound that are stored before their samples are read: more than the pipe holds.
 const MAX_PLACES: usize = 1 << 17;
 
-/// What `asetpts` prints, in the units of the output's samples: `3e15 + first * 2^16 + count`; a `count` of
-/// 65535 is followed by a line `5e15 + count`. Without a time stamp `4.5e15 + count`, where `count` is of any size.
+/// What `asetpts` prints, in samples of the output: `3e15 + first * 2^16 + count`. A `count` of 65535 is
+/// followed by a line `5e15 + count`. Without a timestamp it is `4.5e15 + count`, with a `count` of any size.
 pub(super) const EXPRESSION: &str = "print(if(isnan(PTS),4.5e15+S,3e15+PTS*65536+min(S,65535)),32);\
     if(isnan(PTS)+lt(S,65535),0,print(5e15+S,32));PTS";
 
 const PLACE_BASE: i64 = 3_000_000_000_000_000;
 const UNKNOWN_BASE: i64 = 4_500_000_000_000_000;
 const COUNT_BASE: i64 = 5_000_000_000_000_000;
-/// The count of a frame whose count is told by a line of its own.
+/// Marks a frame whose count follows in a line of its own.
 const LONG: i64 = 65_535;
-/// Lower numbers are of pictures.
+/// Lower numbers belong to pictures.
 const LEAST: i64 = 2_500_000_000_000_000;
 
-/// One frame of sound on its way.
+/// Position and length of one frame of sound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// Sample of the asset at which it begins; absent where nobody knows.
+    /// Sample of the asset at which it begins; `None` if that is unknown.
     first: Option<i64>,
     count: u64,
 }
@@ -39,16 +39,16 @@ impl Place {
     }
 }
 
-/// The frames of sound that the log has told of, in their order.
+/// The frames of sound that were logged, in order.
 #[derive(Debug, Default)]
 pub struct Places {
     told: VecDeque<Place>,
-    /// Its count is still to come.
+    /// A frame whose count is still to come.
     unfinished: Option<Place>,
 }
 
 impl Places {
-    /// Takes a number of the log, if it is about sound.
+    /// Takes a number from the log. Returns whether it is about sound.
     pub fn take(&mut self, number: u64) -> bool {
         let Some(number) = i64::try_from(number).ok().filter(|number| *number >= LEAST) else { return false };
         let place = if number >= COUNT_BASE {
@@ -62,50 +62,51 @@ impl Places {
             self.unfinished = Some(place).filter(|_| packed & LONG == LONG);
             Some(place).filter(|_| self.unfinished.is_none())
         };
-        // Past the bound nobody reads samples, and one without a place is refused.
+        // Places beyond the bound are dropped; samples without a place are refused.
         if self.told.len() < MAX_PLACES {
             self.told.extend(place);
         }
         true
     }
 
-    /// Of the samples that come next, if it is known yet.
+    /// Place of the next samples, if it is known yet.
     pub fn next(&mut self) -> Option<Place> {
         self.told.pop_front()
     }
 }
 
-/// What to do with the samples that come next.
+/// What to do with the next samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece {
-    /// So many are given on.
+    /// Pass on this many.
     Samples(usize),
-    /// So many lie before the beginning, or where other sound is already.
+    /// Drop this many: they lie before the beginning, or where there is other sound already.
     Dropped(usize),
 }
 
-/// A hole is noticed this long before it, seconds: what an encoder's delay takes from the first frame.
+/// A hole counts from this long before its position, in seconds: an encoder's delay is cut from the first
+/// frame.
 const DELAY_SECS: f64 = 0.03;
 
-/// Where the stream of samples is.
+/// Position in the stream of samples.
 #[derive(Debug, Default)]
 pub struct Placer {
-    /// Where frames are missing, in the file's order: samples of ffmpeg before it, samples missing.
+    /// Where frames are missing, in the file's order: ffmpeg's samples before, samples missing.
     holes: VecDeque<(i64, i64)>,
-    /// Samples so far, where these say the time.
+    /// Number of samples so far, if they determine the time.
     counted: Option<i64>,
-    /// What is to be added to ffmpeg's time.
+    /// Samples to add to ffmpeg's time.
     shift: i64,
-    /// Samples given, silence among them.
+    /// Number of samples passed on, including silence.
     given: u64,
-    /// Of the present frame: to be dropped, and left after that.
+    /// Number of samples of the current frame to drop, and to pass on after that.
     drop: u64,
     left: u64,
     begun: bool,
 }
 
 impl Placer {
-    /// For a file of sound; what lies before `start_secs` is not wanted.
+    /// For a file of sound; samples before `start_secs` are dropped.
     pub fn new(start_secs: f64, file: &Examined, rate_hz: u32) -> Self {
         let Examined { holes, counted, .. } = file;
         let samples = |secs: f64| (secs * f64::from(rate_hz)).round() as i64;
@@ -113,7 +114,7 @@ impl Placer {
         Self { holes, counted: counted.then_some(0), shift: -samples(start_secs), ..Self::default() }
     }
 
-    /// Samples given so far: where the next one goes.
+    /// Number of samples passed on so far, which is the position of the next one.
     pub fn given(&self) -> u64 {
         self.given
     }
@@ -123,7 +124,7 @@ impl Placer {
         self.drop + self.left == 0
     }
 
-    /// Takes the place of the frame that comes next; gives the samples of silence before it.
+    /// Takes the place of the next frame. Returns the number of samples of silence before it.
     pub fn enter(&mut self, place: Place, rate_hz: u32) -> u64 {
         (self.drop, self.left) = (0, place.count);
         let counted = self.counted;
@@ -135,7 +136,7 @@ impl Placer {
         let first = first.saturating_add(self.shift);
         let off = i128::from(first) - i128::from(self.given);
         let tolerance = if self.begun { (TOLERANCE_SECS * f64::from(rate_hz)) as u128 } else { 0 };
-        // What lies before the beginning says nothing of how exact time stamps are.
+        // Frames before the beginning do not show how exact timestamps are.
         self.begun |= i128::from(first) + i128::from(place.count) > 0;
         if off.unsigned_abs() <= tolerance || place.count == 0 {
             return 0;
@@ -148,7 +149,7 @@ impl Placer {
         0
     }
 
-    /// How many of `samples` to treat alike; call [`Self::enter`] first where a place is needed.
+    /// What to do with the next of `samples`. Call [`Self::enter`] first if a place is needed.
     pub fn next(&mut self, samples: usize) -> Piece {
         let part = |of: u64| samples.min(usize::try_from(of).unwrap_or(usize::MAX));
         if self.drop > 0 {
@@ -162,7 +163,7 @@ impl Placer {
         Piece::Samples(given)
     }
 
-    /// So many samples of silence were given.
+    /// Notes that this many samples of silence were passed on.
     pub fn was_silent(&mut self, samples: u64) {
         self.given += samples;
     }
@@ -172,7 +173,7 @@ impl Placer {
 mod tests {
     use super::*;
 
-    /// What becomes of frames whose samples are 1, 2, 3 …: zeros are silence.
+    /// Output for frames whose samples are 1, 2, 3 …; zeros are silence.
     fn placed(places: &[(Option<i64>, u64)], step: usize) -> Vec<u64> {
         let (mut placer, mut out, mut next) = (Placer::default(), Vec::new(), 0u64);
         let total: u64 = places.iter().map(|place| place.1).sum();
@@ -231,7 +232,7 @@ mod tests {
                 assert_eq!(placer.drop + placer.left, place.count);
             }
         }
-        // The samples of a long frame may be there before the line with their number has been read.
+        // The samples of a long frame may arrive before the line with their number has been read.
         assert!(places.take(PLACE_BASE as u64 + 65_535) && places.next().is_none());
         assert!(places.take(COUNT_BASE as u64 + 70_000));
         assert_eq!(places.next(), Some(Place::new(Some(0), 70_000)));

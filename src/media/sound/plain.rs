@@ -1,20 +1,22 @@
-//! Whether a WAV file that says it holds samples holds nothing else. Some hold DTS, AC-3 or MPEG frames under that
-//! label, so ffmpeg tries every codec it knows on the first 128 KiB, which takes longer than reading a short file.
+//! Checks whether a WAV file that declares samples contains nothing else. Some contain DTS, AC-3 or MPEG
+//! frames under that label, so ffmpeg tries every codec on the first 128 KiB, which takes longer than reading
+//! a short file.
 
 use super::scan;
 use crate::media::window::Window;
 
-/// ffmpeg looks at 32 packets of 4 KiB.
+/// ffmpeg examines 32 packets of 4 KiB.
 const LOOKED_AT: usize = 1 << 17;
-/// Chunks before the sound's.
+/// Most chunks before that of the sound.
 const MAX_CHUNKS: usize = 1000;
-/// DTS, in 16 and in 14 bits, of both byte orders.
+/// Sync words of DTS in 16 and in 14 bits, in both byte orders.
 const DTS: [[u8; 4]; 4] =
     [[0x7f, 0xfe, 0x80, 0x01], [0xfe, 0x7f, 0x01, 0x80], [0x1f, 0xff, 0xe8, 0x00], [0xff, 0x1f, 0x00, 0xe8]];
-/// ffmpeg takes sound for AC-3 if at least seven frames follow each other. Samples may look like one by chance.
+/// ffmpeg takes sound for AC-3 if at least seven frames follow each other. Samples can look like one by
+/// chance.
 const AC3_FRAMES: usize = 7;
 
-/// Whether this is a WAV file of plain samples, in which no codec needs to be looked for.
+/// Whether this is a WAV file of plain samples, so that ffmpeg need not probe for codecs.
 pub fn is_plain(window: &mut Window<'_>) -> bool {
     let Some(data) = samples_at(window) else { return false };
     if scan::begins_with_frames(window, data) {
@@ -31,13 +33,13 @@ pub fn is_plain(window: &mut Window<'_>) -> bool {
             return false;
         }
         ac3 += block.windows(6).filter(|six| is_ac3(six)).count();
-        // What begins at the end of a block is in the next one too.
+        // Anything that begins at the end of a block is in the next one, too.
         from += (block.len() - 5) as u64;
     }
     ac3 < AC3_FRAMES
 }
 
-/// Where the samples begin, if the header says that they are PCM.
+/// Where the samples begin, if the header declares PCM.
 fn samples_at(window: &mut Window<'_>) -> Option<u64> {
     let head = window.at(0, 12);
     if !matches!(head.get(..4)?, b"RIFF" | b"RF64" | b"BW64") || head.get(8..12)? != b"WAVE" {
@@ -50,7 +52,7 @@ fn samples_at(window: &mut Window<'_>) -> Option<u64> {
         match &id[..] {
             b"fmt " => {
                 pcm = match window.number(at + 8, 2, true)? {
-                    // The extended form has the old number in front of a GUID.
+                    // The extended form has the old number at the start of a GUID.
                     0xfffe => window.number(at + 8 + 24, 2, true)? == 1,
                     tag => tag == 1,
                 }

@@ -1,36 +1,36 @@
-//! Streams of frames without time stamps (MPEG audio, ADTS): where frames are missing, and whether the last one
-//! is whole. ffmpeg looks for the next frame and says nothing of how far it had to look.
+//! Scans streams of frames without timestamps (MPEG audio, ADTS): where frames are missing, and whether the
+//! last one is complete. ffmpeg searches for the next frame without reporting how far it had to search.
 
 use crate::media::window::Window;
 
-/// Holes told; later ones are only counted.
+/// Most holes stored; later ones are only counted.
 const MAX_HOLES: usize = 150;
-/// Frames whose mean says how long the bytes of a hole were.
+/// Number of recent frames whose mean gives the duration of a hole from its bytes.
 const RECENT: f64 = 32.0;
-/// Bytes behind the last frame that may be anything, as seconds of sound.
+/// Length of the bytes after the last frame that may be anything, as seconds of sound.
 const TRAILER_SECS: f64 = 0.5;
 
-/// Bytes before the first frame that may be anything.
+/// Number of bytes before the first frame that may be anything.
 const LEADING_BYTES: u64 = 1 << 16;
 
-/// What a stream is made of.
+/// Structure of a stream.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Scan {
-    /// Second of the frames before it, and seconds that are missing there.
+    /// Holes: seconds of the frames before, seconds missing.
     pub holes: Vec<(f64, f64)>,
-    /// Places where something is missing.
+    /// Number of places where something is missing.
     pub damaged: u64,
-    /// Tags and other things between frames, which ffmpeg may take for frames.
+    /// Number of tags and other things between frames, which ffmpeg may take for frames.
     pub strays: u64,
-    /// The last frame is not whole.
+    /// Whether the last frame is incomplete.
     pub cut: bool,
-    /// Length of all frames, seconds.
+    /// Length of all frames, in seconds.
     pub secs: f64,
-    /// ADTS rather than MPEG audio.
+    /// Whether it is ADTS rather than MPEG audio.
     pub adts: bool,
 }
 
-/// One frame's header.
+/// Contents of a frame header.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Frame {
     bytes: u64,
@@ -38,13 +38,13 @@ struct Frame {
     adts: bool,
 }
 
-/// The frames of a stream; `None` for a file that does not begin with one, but for tags.
+/// Scans the frames of a stream. `None` if the file does not begin with one, apart from tags.
 pub fn scan(window: &mut Window<'_>) -> Option<Scan> {
     let (mut scan, mut at) = (Scan::default(), 0);
     while let Some(tag) = tag(window, at) {
         at += tag;
     }
-    // The name of another format.
+    // Four printable characters are the mark of another format.
     let named = window.at(at, 4).iter().all(|byte| (0x20..0x7f).contains(byte));
     let leading = if named { 0 } else { LEADING_BYTES };
     next_frame(window, at, None, at + leading)?;
@@ -56,14 +56,14 @@ pub fn scan(window: &mut Window<'_>) -> Option<Scan> {
             continue;
         }
         let Some((found, frame)) = next_frame(window, at, last, u64::MAX) else {
-            // What follows the last frame.
+            // Whatever follows the last frame.
             let left = (window.len - at) as f64 / f64::max(bytes / f64::max(secs, 1e-9), 1.0);
             scan.damaged += u64::from(left > TRAILER_SECS);
             scan.strays += 1;
             break;
         };
         let Some(before) = last else {
-            // Whatever comes before the first frame was never sound; one with an index in it is silent.
+            // Whatever comes before the first frame was never sound; a frame with an index in it is silent.
             let head = window.at(found, 64);
             let index = [&b"Xing"[..], b"Info", b"VBRI"].iter().any(|name| contains(head, name));
             at = if index && !frame.adts { found + frame.bytes } else { found };
@@ -90,7 +90,7 @@ impl Scan {
     fn hole(&mut self, secs: f64, frame_secs: f64) {
         self.strays += 1;
         let frames = (secs / frame_secs).round();
-        // A few bytes between two frames hide no frame.
+        // A few bytes between two frames cannot hide a frame.
         if frames.is_nan() || frames < 1.0 {
             return;
         }
@@ -105,7 +105,7 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
 
-/// Whether several frames follow each other from this place on.
+/// Whether several frames follow each other from this position on.
 pub fn begins_with_frames(window: &mut Window<'_>, mut at: u64) -> bool {
     for _ in 0..3 {
         let Some(found) = frame(window.at(at, 7)) else { return false };
@@ -114,8 +114,8 @@ pub fn begins_with_frames(window: &mut Window<'_>, mut at: u64) -> bool {
     true
 }
 
-/// The first frame at or behind `at`, but not behind `end`. One that is not where it should be must be followed by
-/// another, or by the file's end.
+/// The first frame at or after `at`, but not after `end`. One that is not where it should be must be followed
+/// by another, by a tag, or by the end of the file.
 fn next_frame(window: &mut Window<'_>, at: u64, last: Option<Frame>, end: u64) -> Option<(u64, Frame)> {
     let alike = |frame: &Frame| last.is_none_or(|last| last.adts == frame.adts);
     if let Some(frame) = frame(window.at(at, 7)).filter(|frame| last.is_some() && alike(frame)) {
@@ -141,7 +141,7 @@ fn next_frame(window: &mut Window<'_>, at: u64, last: Option<Frame>, end: u64) -
     None
 }
 
-/// Length of a tag at this place, if there is one.
+/// Length of a tag at this position, if there is one.
 fn tag(window: &mut Window<'_>, at: u64) -> Option<u64> {
     let head = window.at(at, 32).to_vec();
     if head.starts_with(b"ID3") || head.starts_with(b"3DI") {
@@ -171,7 +171,7 @@ fn tag(window: &mut Window<'_>, at: u64) -> Option<u64> {
 const MPEG_RATES_HZ: [u32; 3] = [44_100, 48_000, 32_000];
 const ADTS_RATES_HZ: [u32; 13] =
     [96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8000, 7350];
-/// By version (1; 2 and 2.5) and layer (I, II, III), kbit/s.
+/// Bit rates in kbit/s, by version (1; 2 and 2.5) and layer (I, II, III).
 const MPEG_KBITS: [[[u32; 14]; 3]; 2] = [
     [
         [32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448],
@@ -185,7 +185,7 @@ const MPEG_KBITS: [[[u32; 14]; 3]; 2] = [
     ],
 ];
 
-/// Reads a header of seven bytes.
+/// Parses the header of a frame from seven bytes.
 fn frame(head: &[u8]) -> Option<Frame> {
     let [0xff, b, c, d, e, f, _] = *head else { return None };
     if b & 0xf6 == 0xf0 {
@@ -265,7 +265,7 @@ mod tests {
         let mut holed = mp3(100);
         holed[384 * 40 + 100..384 * 50 + 200].fill(0);
         let scan = of(&holed).unwrap();
-        // The frame in which it begins is damaged, ten are missing.
+        // The frame in which the hole begins is damaged; ten are missing.
         assert_eq!((scan.damaged, scan.holes.len()), (1, 1));
         assert!((scan.holes[0].0 - 0.984).abs() < 1e-9 && (scan.holes[0].1 - 0.24).abs() < 1e-9, "{scan:?}");
         assert!(of(&mp3(100)[..384 * 50 + 7]).unwrap().cut);

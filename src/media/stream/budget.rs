@@ -1,4 +1,4 @@
-//! A running child held to memory and CPU time.
+//! Holds a running child to its memory and CPU time.
 
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,11 @@ use crate::media::tracks::{self, Decision};
 use crate::media::work::{process_cpu, thread_cpu};
 use crate::types::TrackKind;
 
-/// How often to check how much CPU time a decode has taken.
+/// How often to check the CPU time of a decode.
 const LOOK_AT_CPU: Duration = Duration::from_millis(200);
 
 impl Pump<'_> {
-    /// Answers a child that has read its file's header: memory first.
+    /// Answers a child that has read its file's header, after reserving its memory.
     pub(super) fn give_memory(
         &mut self,
         worker: &Worker,
@@ -58,7 +58,7 @@ impl Pump<'_> {
             let detail = format!("{width} x {height}");
             self.ended.failed = Some((Failure::TooManyPixels, detail));
         }
-        // Who is asked for sound alone has no use for what pictures need.
+        // A run for sound alone does not use the filters for pictures.
         let same = match self.caps.streams {
             Streams::Audio => shape.sound == self.caps.shape.sound,
             _ => shape == self.caps.shape,
@@ -72,7 +72,7 @@ impl Pump<'_> {
         }
     }
 
-    /// Decides which tracks are read; false where that ends the child.
+    /// Decides which tracks are read. Returns false if that ends the child.
     fn pick_tracks(&mut self) -> bool {
         if self.ended.picks.is_some() || self.ended.is_picture() {
             return true;
@@ -90,7 +90,7 @@ impl Pump<'_> {
         self.ended.picks.is_some()
     }
 
-    /// Whether a survey has found out enough.
+    /// Whether a survey has found enough.
     pub(super) fn surveyed(&self) -> bool {
         let settled = |(pictures, sounds)| tracks::settled(&self.ended.log, pictures, sounds);
         self.ended.log.mapped && self.caps.survey.is_some_and(settled)

@@ -1,11 +1,11 @@
-//! Whether anybody still waits for a decode.
+//! Tells a decode that nobody waits for its result any more.
 
 use std::os::fd::OwnedFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-/// Watches for the caller's loss of interest.
+/// Receiving end: shows whether its guard has been dropped.
 #[derive(Debug)]
 pub struct Cancel(pub(super) OwnedFd);
 
@@ -14,16 +14,16 @@ pub struct Cancel(pub(super) OwnedFd);
 pub struct CancelGuard(#[allow(dead_code)] OwnedFd);
 
 impl Cancel {
-    /// A watch and the guard that ends it.
+    /// A receiving end and the guard that fires it.
     ///
     /// # Errors
-    /// When the process is out of descriptors.
+    /// If the process has no descriptors left.
     pub fn new() -> std::io::Result<(Self, CancelGuard)> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
         Ok((Self(read), CancelGuard(write)))
     }
 
-    /// Whether nobody is interested any more.
+    /// Whether the guard has been dropped.
     pub(in crate::media) fn fired(&self) -> bool {
         let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
         poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)

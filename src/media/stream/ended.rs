@@ -1,5 +1,4 @@
-//! What is known of a file from one child's output, and how that ended. What follows from the end is said in
-//! `ending`.
+//! What one child's output shows about a file, and how it ended. The module `ending` draws the conclusions.
 
 use std::time::Instant;
 
@@ -13,74 +12,75 @@ use crate::media::said::VideoLine;
 use crate::media::tracks::{self, Wanted};
 use crate::types::{AssetKind, TrackInfo};
 
-/// What is known of a file when its first data arrive.
+/// Properties of a file, as known when its first data arrives.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MediaInfo {
-    /// Kind, where it is sure already.
+    /// Kind, if it is certain already.
     pub kind: Option<AssetKind>,
-    /// Rate of the samples that follow, Hz.
+    /// Sample rate of the sound that follows, in Hz.
     pub sample_rate_hz: u32,
-    /// Length the container declares, seconds.
+    /// Length that the container declares, in seconds.
     pub declared_secs: Option<f64>,
-    /// The declared length is a guess.
+    /// Whether the declared length is an estimate.
     pub estimated: bool,
-    /// Size as coded, pixels; 0 without a picture. The frames themselves are upright.
+    /// Width as coded, in pixels; 0 without a picture. The frames themselves are upright.
     pub width: u32,
-    /// See `width`.
+    /// Height as coded, in pixels; 0 without a picture.
     pub height: u32,
-    /// The picture is larger than its frame.
+    /// Whether the picture is larger than its frame.
     pub reduced: bool,
     /// Whether the file has a picture track.
     pub has_video: bool,
     /// Whether the file has a sound track.
     pub has_audio: bool,
-    /// All tracks; none of a picture.
+    /// All file tracks; empty for a picture.
     pub tracks: Vec<TrackInfo>,
 }
 
-/// How one child's output ended.
+/// What one child's output gave, and how it ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// What was requested from ffmpeg.
+    /// Tracks requested from ffmpeg.
     pub streams: Streams,
-    /// The child got as far as to look at the file.
+    /// Whether the child got as far as reading the file.
     pub reading: bool,
     pub started: Option<Started>,
     pub info: Option<MediaInfo>,
     pub failed: Option<(Failure, String)>,
-    /// It was stopped before it gave anything, because it needs this many bytes.
+    /// Set if it was stopped before any output because it needs this many bytes.
     pub wants: Option<u64>,
-    /// It was ended, before it gave anything, because it must seek elsewhere.
+    /// Set if it was stopped before any output because it must seek elsewhere.
     pub misplaced: Option<Misplaced>,
-    /// It was ended, before it gave anything, because its frames need these filters.
+    /// Set if it was stopped before any output because its frames need these filters.
     pub wants_shape: Option<Shape>,
-    /// It was ended, before it gave anything, because these streams of pictures and of sound must be looked at.
+    /// Set if it was stopped before any output because these streams of pictures and of sound must be
+    /// surveyed.
     pub wants_survey: Option<(u64, u64)>,
-    /// The requested track is missing.
+    /// The requested track, if it does not exist.
     pub unknown_track: Option<(&'static str, u16)>,
-    /// The tracks to read.
+    /// The tracks to read, once they are known.
     pub picks: Option<Picks>,
-    /// What was requested.
+    /// The tracks that the client chose, and whether sound is wanted.
     pub(super) wanted: Wanted,
-    /// Memory it had, bytes.
+    /// Memory that was reserved for it, in bytes.
     pub granted: u64,
-    /// Pixels that a frame may have.
+    /// Most pixels of a frame.
     pub(super) max_pixels: u64,
-    /// Its CPU time was used up.
+    /// Whether its CPU time was used up.
     pub spent: bool,
     pub damaged: u64,
     pub frames: u64,
     pub samples: u64,
-    /// The sink had enough.
+    /// Whether the sink had enough.
     pub stopped: bool,
     pub log: FfmpegLog,
     pub exit: Exit,
-    /// Time of the event.
+    /// When it ended.
     pub at: Instant,
 }
 
 impl Ended {
-    /// Where to seek next, of `places` tries.
+    /// Index of the next position to seek to, of `places` positions.
     pub fn next_place(&self, place: usize, places: usize) -> Option<usize> {
         match self.misplaced? {
             Misplaced::Late => Some(place + 1).filter(|next| *next < places),
@@ -115,29 +115,29 @@ impl Ended {
         }
     }
 
-    /// The pump ended the child, for a reason that is neither the sink's nor an error.
+    /// Whether the pump ended the child for a reason that is neither the sink's nor an error.
     pub(super) fn cut_off(&self) -> bool {
         let shaped = self.wants_shape.is_some() || self.wants_survey.is_some();
         let restarted = self.wants.is_some() || shaped || self.misplaced.is_some();
         restarted || self.spent || self.failed.is_some() || self.unknown_track.is_some()
     }
 
-    /// A picture inside a container.
+    /// Whether the file is a picture, such as one inside a container.
     pub fn is_picture(&self) -> bool {
         self.started.as_ref().is_some_and(|started| started.kind == Some(AssetKind::Image))
     }
 
-    /// The tracks to read, as far as is known.
+    /// The tracks to read, or a guess while they are not known.
     pub fn picks(&self) -> Picks {
         self.picks.unwrap_or_else(|| tracks::guess(&self.log, self.wanted))
     }
 
-    /// The stream of pictures that is read.
+    /// The description of the stream of pictures that is read.
     pub fn video(&self) -> Option<&VideoLine> {
         if self.is_picture() { self.log.picture() } else { self.log.video(self.picks().picture) }
     }
 
-    /// What ffmpeg is to read of what it described, and to do to its frames.
+    /// Which of the described streams ffmpeg must read, and how it must transform their frames.
     pub fn shape(&self, shown: bool) -> Shape {
         match self.video() {
             Some(video) if self.is_picture() => Shape::picture(video, self.max_pixels, shown),
@@ -146,7 +146,7 @@ impl Ended {
         }
     }
 
-    /// What the file is, from the child's greeting and ffmpeg's description.
+    /// Properties of the file, from the child's greeting and ffmpeg's description.
     pub fn describe(&self) -> Option<MediaInfo> {
         let started = self.started.as_ref()?;
         let ffmpeg = started.engine == Engine::Ffmpeg;
@@ -179,7 +179,7 @@ impl Ended {
         })
     }
 
-    /// ffmpeg's word, unless the bytes say more.
+    /// The length that the bytes of the file show or, failing that, ffmpeg's.
     fn declared_secs(&self, started: &Started) -> Option<f64> {
         let sound = &started.sound;
         sound.declared_secs.or(self.log.duration_secs.filter(|_| !sound.open_ended))

@@ -1,4 +1,4 @@
-//! What comes through a child's pipes, on its way to the sink.
+//! Passes pictures from a child's pipe to the sink.
 
 use std::time::Instant;
 
@@ -23,8 +23,8 @@ impl Pump<'_> {
         Ok(())
     }
 
-    /// How many sampling periods the frame lasts that has just been read. ffmpeg wrote its end to the log
-    /// before it let go of the frame.
+    /// Number of sampling periods that the frame just read lasts. ffmpeg writes the end of a frame to the log
+    /// before it sends the frame.
     fn periods(&mut self, worker: &Worker, cancel: Option<&Cancel>) -> Result<u64, MediaError> {
         let ffmpeg = self.ended.started.as_ref().is_some_and(|started| started.engine == Engine::Ffmpeg);
         if !ffmpeg || self.caps.streams == Streams::FirstFrame || self.ended.is_picture() {
@@ -44,7 +44,7 @@ impl Pump<'_> {
         sink: &mut dyn Sink,
         cancel: Option<&Cancel>,
     ) -> Result<Flow, MediaError> {
-        // One frame a turn, so that the sound is not left waiting.
+        // One frame per turn, so that the sound is not left waiting.
         loop {
             match read(&worker.frames, self.frame.space())? {
                 None => return Ok(Flow::More),
@@ -61,7 +61,7 @@ impl Pump<'_> {
             self.announce(sink)?;
             let periods = self.periods(worker, cancel)?;
             if periods == 0 {
-                // Of a graph set up anew: it begins before the end of the last one.
+                // A frame from a re-initialised filter graph, which begins before the end of the last one.
                 self.frame.next();
                 return Ok(Flow::More);
             }

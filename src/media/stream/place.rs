@@ -1,4 +1,4 @@
-//! Whether a child that was told to seek has come to a place from which the wanted part can be read.
+//! Checks whether a child that was told to seek is at a position from which the wanted part can be read.
 
 use super::{Pump, read};
 use crate::media::MediaError;
@@ -7,32 +7,32 @@ use crate::media::protocol::{Started, Streams};
 use crate::media::timing::must_begin_at_the_beginning;
 use crate::types::AssetKind;
 
-/// Sound that may come before the first picture does, bytes: a minute and a half.
+/// Most sound before the first picture, in bytes: a minute and a half.
 const MAX_HELD: usize = 16 << 20;
 
-/// A child that was told to seek.
+/// What a child that was told to seek must reach.
 #[derive(Debug, Clone, Copy)]
 pub struct Sought {
-    /// Its first picture must not begin later, in the unit of the times in its log.
+    /// Latest start of its first picture, in the unit of the times in its log.
     pub latest: i64,
-    /// Where the wanted part begins, seconds.
+    /// Start of the wanted part, in seconds.
     pub start_secs: f64,
 }
 
-/// Why the child was ended, and must seek elsewhere.
+/// Why the child was ended and must seek elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Misplaced {
-    /// Its first picture came later than the part begins.
+    /// Its first picture is later than the start of the part.
     Late,
-    /// No place in this file can be found but its beginning.
+    /// In this file, no position can be found but the beginning.
     Unfindable,
 }
 
 impl Pump<'_> {
-    /// Ends a child that is in the wrong place; gives whether it is.
+    /// Checks the child's position. Returns whether it is wrong, so that the child must end.
     pub(super) fn look_at_place(&mut self) -> bool {
         let Some(sought) = self.caps.sought.filter(|_| self.ended.log.mapped) else { return false };
-        // What counts samples has begun at the beginning, as has what is no film.
+        // A child that counts samples has begun at the beginning, and so has one whose file is not a film.
         let began = |started: &Started| started.sound.untimed || started.kind == Some(AssetKind::Image);
         if self.ended.started.as_ref().is_some_and(began) {
             return false;
@@ -42,7 +42,7 @@ impl Pump<'_> {
         if must_begin_at_the_beginning(&log.format, self.caps.file_bytes) || behind_the_end {
             self.ended.misplaced = Some(Misplaced::Unfindable);
         } else if self.pictures_wanted() {
-            // At the end of pictures of which there were none, the filter tells of a first one all the same.
+            // At the end of a stream without pictures, the filter logs a first one all the same.
             let nothing = if self.frames_open {
                 log.first.is_none() && self.held.len() > MAX_HELD
             } else {
@@ -60,14 +60,14 @@ impl Pump<'_> {
         film && (self.raw.is_some() || matches!(self.caps.streams, Streams::Both | Streams::Video))
     }
 
-    /// Whether it is not known yet if the child is in the right place.
+    /// Whether it is still unknown if the child is at the right position.
     pub(super) fn placing(&self) -> bool {
         let unknown = !self.pictured && self.frames_open && self.held.len() <= MAX_HELD;
         unknown && self.caps.sought.is_some() && self.pictures_wanted()
     }
 
-    /// Keeps sound until it is known whether the child is in the right place: were it left in the pipe, the
-    /// child would wait and no picture come.
+    /// Buffers sound until it is known whether the child is at the right position. If it stayed in the pipe,
+    /// the child would block and no picture would come.
     pub(super) fn hold_sound(&mut self, worker: &Worker) -> Result<(), MediaError> {
         let mut bytes = [0; 1 << 14];
         match read(&worker.sound, &mut bytes)? {
@@ -78,7 +78,7 @@ impl Pump<'_> {
         Ok(())
     }
 
-    /// Reads sound into its place: what was held first. 0 is the end.
+    /// Reads sound into its buffer, held sound first. 0 means the end.
     pub(super) fn sound_bytes(&mut self, worker: &Worker) -> Result<Option<usize>, MediaError> {
         if self.held.is_empty() {
             return if self.sound_done { Ok(Some(0)) } else { read(&worker.sound, self.sound.space()) };
@@ -89,7 +89,7 @@ impl Pump<'_> {
         Ok(Some(count))
     }
 
-    /// Whether sound is there that need not be waited for.
+    /// Whether there is sound that can be read without waiting.
     pub(super) fn sound_is_held(&self) -> bool {
         self.sound_open && (!self.held.is_empty() || self.sound_done)
     }

@@ -1,4 +1,4 @@
-//! The samples of a running child, each given on at its time.
+//! Passes on the samples of a running child, each at its time.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use crate::media::pipe::SoundReader;
 use crate::media::process::Worker;
 use crate::media::sound::{Piece, Place};
 
-/// Samples of silence given at once.
+/// Block of silence, of the size that is passed on at once.
 static SILENCE: [f32; 1 << 14] = [0.0; 1 << 14];
 
 impl Pump<'_> {
@@ -22,7 +22,7 @@ impl Pump<'_> {
             None => Ok(Flow::More),
             Some(0) => {
                 self.sound_open = false;
-                // Before the announcement the sink knows of no sound; it is told then.
+                // Before the announcement the sink knows of no sound; `announce` reports the end then.
                 if self.ended.info.is_some() { sink.sound_ended() } else { Ok(Flow::More) }
             }
             Some(bytes) => {
@@ -73,7 +73,7 @@ impl Pump<'_> {
         f64::from(self.ended.info.as_ref().map_or(1, |info| info.sample_rate_hz.max(1)))
     }
 
-    /// ffmpeg wrote to the log where a frame begins before it let go of its samples.
+    /// Place of the next frame. ffmpeg logs it before it sends the samples.
     fn next_place(&mut self, worker: &Worker, cancel: Option<&Cancel>) -> Result<Place, MediaError> {
         let mut place = self.ended.log.places.next();
         if place.is_none() {
@@ -83,7 +83,7 @@ impl Pump<'_> {
         place.ok_or_else(|| MediaError::Worker("it sent audio without its position".into()))
     }
 
-    /// A gap in the file is a gap in what is heard.
+    /// Fills a gap in the file with silence.
     fn give_silence(
         &mut self,
         worker: &Worker,

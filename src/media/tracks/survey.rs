@@ -1,4 +1,4 @@
-//! A look at all candidates: which of them are films, and which are heard.
+//! Surveys all candidate streams: which of them are films, and which are audible.
 
 use std::cmp::Reverse;
 
@@ -9,9 +9,9 @@ use crate::types::TrackKind;
 
 /// One in this many video packets is logged.
 const PACKETS_STEP: u64 = 16;
-/// Peaks below this are silence, dB of full scale: codecs leave no zeros.
+/// Peaks below this level, in dB of full scale, are silence: codecs do not give exact zeros.
 const SILENCE_DB: &str = "-80dB";
-/// What ffmpeg is asked in a survey: outputs, one for each stream.
+/// ffmpeg's arguments for a survey: one output per stream.
 pub fn survey_words(pictures: u64, sounds: u64) -> Vec<String> {
     let mut words = Vec::new();
     let mut output = |index: u16, rest: &[&str]| {
@@ -25,7 +25,7 @@ pub fn survey_words(pictures: u64, sounds: u64) -> Vec<String> {
         output(index, &["-c:v", "copy", "-bsf:v", &told]);
     }
     for index in streams_of(sounds) {
-        // The expression is evaluated once more for the end of the stream, which has no samples.
+        // The expression is evaluated for the end of the stream, too, which has no samples.
         let number = SOUND_BASE + i64::from(index) * STREAM_STEP;
         let told = format!(
             "silenceremove=start_periods=1:start_threshold={SILENCE_DB}:detection=peak,asetpts='if(N+not(S),0,print({number},32));PTS'"
@@ -35,7 +35,7 @@ pub fn survey_words(pictures: u64, sounds: u64) -> Vec<String> {
     words
 }
 
-/// Whether a survey need not go on: the tracks that come first are no stills, and are heard.
+/// Whether a survey can stop: the tracks that rank first are not stills, and are audible.
 pub fn settled(log: &FfmpegLog, pictures: u64, sounds: u64) -> bool {
     let of = |kind, mask: u64| of_kind(log, kind).filter(move |stream| mask & bit(stream.info.index) != 0);
     let by_index = |stream: &&Stream| (preferred(stream), Reverse(stream.info.index));
