@@ -71,7 +71,7 @@ fn bound_of<V>(bound: &Bound<Scalar>, of: impl Fn(&Scalar) -> Option<V>) -> Opti
     })
 }
 
-/// All keys.
+/// All keys with their values.
 #[derive(Debug, Default)]
 pub(super) struct Fields(HashMap<String, Field>);
 

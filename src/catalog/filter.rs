@@ -129,7 +129,7 @@ pub struct FilterError {
 pub enum Scalar {
     /// `true` or `false`.
     Bool(bool),
-    /// Any number.
+    /// A finite number.
     Number(Number),
     /// A date in microseconds since 1970.
     Time(i64),

@@ -156,7 +156,7 @@ impl Bits {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Posting {
     One(Ordinal),
-    /// Ascending.
+    /// Ordinals in ascending order.
     List(Vec<Ordinal>),
     Bits(Box<Counted>),
 }

@@ -88,9 +88,9 @@ pub struct ClipVectors {
     pub span: TimeSpan,
     /// Number of consecutive windows with these same vectors that the clip stands for; 1 for most clips.
     pub windows: u64,
-    /// Embeddings of the picture.
+    /// Embeddings of the picture, if the clip has one.
     pub video: Option<Vectors>,
-    /// Embeddings of the sound.
+    /// Embeddings of the sound, if the clip has some.
     pub audio: Option<Vectors>,
 }
 

@@ -84,7 +84,7 @@ impl AssetStream {
         self.summary.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Seconds spent inside the towers so far.
+    /// Seconds that the towers have spent on this asset so far.
     #[must_use]
     pub fn inference_secs(&self) -> f64 {
         self.timings.inference_secs()

@@ -47,7 +47,7 @@ pub fn quantize(values: &[f32]) -> Codes {
     for (line, values) in lines.iter_mut().zip(values.chunks(LINE)) {
         for ((code, value), squares) in line.0.iter_mut().zip(values).zip(&mut squares) {
             let rounded = (value * inverse).clamp(-127.0, 127.0) + ROUNDER;
-            // The lowest byte is the code. A checked conversion would not be vectorised.
+            // The lowest byte is the code. A saturating conversion would not be vectorised.
             *code = rounded.to_bits() as i8;
             let off = value - (rounded - ROUNDER) * scale;
             *squares += off * off;

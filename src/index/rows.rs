@@ -87,7 +87,7 @@ impl Chunk {
 pub struct View {
     /// Number of values of a vector.
     pub dim: usize,
-    /// The chunks; all but the last are full.
+    /// Chunks of rows; all but the last are full.
     pub chunks: Arc<Vec<Arc<Chunk>>>,
     /// Number of rows that contain a vector.
     pub live: usize,

@@ -274,7 +274,7 @@ fn warn_without_landlock(ended: &Ended) {
     }
 }
 
-/// Fraction of a file's CPU time that a survey may take, as a divisor.
+/// A survey may use this fraction of a file's CPU time, given as a divisor.
 const SURVEY_SHARE: u32 = 4;
 
 /// CPU time that a file may still use.

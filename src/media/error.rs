@@ -1,4 +1,4 @@
-//! Why a file could not be read.
+//! Errors of reading a file, with their stable codes.
 
 const WALL_CLOCK: &str = "--decode-timeout-secs";
 const QUICK: &str = "the limit for thumbnails and probing";

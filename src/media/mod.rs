@@ -83,7 +83,7 @@ impl Default for Limits {
 /// How to start a decode worker.
 #[derive(Debug, Clone)]
 pub struct DecoderConfig {
-    /// Executable that understands `decode-worker` (the triptych binary itself).
+    /// Executable with the `decode-worker` command, normally the triptych binary itself.
     pub worker_exe: PathBuf,
     /// The ffmpeg executable.
     pub ffmpeg: PathBuf,
@@ -133,7 +133,7 @@ pub fn open_media(path: &Path) -> Result<File, MediaError> {
     // NONBLOCK: opening a FIFO must not wait for a writer. It has no effect on a regular file.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let fd = rustix::fs::open(path, flags, rustix::fs::Mode::empty()).map_err(|errno| match errno {
-        // Sockets, and devices without a driver.
+        // A socket, or a device without a driver.
         Errno::NXIO | Errno::NODEV => MediaError::NotAFile,
         Errno::MFILE | Errno::NFILE | Errno::NOMEM => MediaError::Worker(format!("open: {errno}")),
         errno => MediaError::Open(errno.into()),

@@ -2,7 +2,7 @@
 //!
 //! The parent sends one line of JSON with two descriptors: the media file and the write end of the
 //! sound pipe. The child answers with lines of JSON. Frames leave through its stdout as PPM pictures
-//! (`P6`, each with its own size), sound through the pipe as f32 little endian, one channel.
+//! (`P6`, each with its own size), sound through the pipe as f32 little-endian, one channel.
 
 use std::path::PathBuf;
 
@@ -70,7 +70,7 @@ pub enum Task {
     /// Send one JPEG on the frame pipe.
     Thumbnail {
         at_secs: f64,
-        /// See `Clips`.
+        /// Where ffmpeg seeks to, as in `Clips`.
         seek_secs: f64,
         max_side_px: u32,
         /// Whether to read the first packet of the sound, too: see `Args::unheard` in `child/ffmpeg.rs`.
@@ -126,7 +126,7 @@ pub struct Started {
     /// Sample rate of the sound that follows, in Hz.
     pub sample_rate_hz: u32,
     pub declared_secs: Option<f64>,
-    /// What the bytes of a file show that may be sound alone.
+    /// Findings in the bytes of a file that may be sound alone.
     pub sound: Examined,
     pub width: u32,
     pub height: u32,

@@ -91,7 +91,7 @@ fn sound(head: &[u8]) -> Option<Sniffed> {
         [0xff, b, c, ..] if b & 0xe0 == 0xe0 && b & 0x18 != 0x08 && matches!(b & 0x06, 2 | 4) => {
             (c & 0xf0 != 0xf0 && c & 0x0c != 0x0c).then_some(Sniffed::Sound("mp3"))
         }
-        // ADTS.
+        // AAC in ADTS frames.
         [0xff, b, ..] if b & 0xf6 == 0xf0 => Some(Sniffed::Sound("aac")),
         _ => None,
     }

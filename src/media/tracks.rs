@@ -71,7 +71,7 @@ fn mask_of<'a>(streams: impl Iterator<Item = &'a &'a Stream>) -> u64 {
     streams.fold(0, |mask, stream| mask | bit(stream.info.index))
 }
 
-/// What is wanted from a file.
+/// Requirements for choosing tracks.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted {
     pub choice: TrackChoice,

@@ -55,7 +55,7 @@ pub enum NativeError {
         part: &'static str,
         /// Path of the file.
         path: String,
-        /// What is wrong.
+        /// How the file is damaged.
         reason: String,
     },
     /// Found, but older than Triptych requires.

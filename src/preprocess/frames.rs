@@ -112,7 +112,7 @@ fn along_x(rgb: &[u8], row: usize, columns: &[Tap], line: &mut [[f32; 4]]) {
 fn pixel(rgb: &[u8], at: usize) -> [f32; 4] {
     let bytes: [u8; 4] = match rgb.get(at..at + 4) {
         Some(four) => [four[0], four[1], four[2], four[3]],
-        // The very last pixel of a frame.
+        // The last pixel of a frame has no fourth byte after it.
         None => [rgb[at], rgb[at + 1], rgb[at + 2], 0],
     };
     bytes.map(f32::from)

@@ -2,9 +2,9 @@
 //!
 //! Queries do not say whether the library contains their subject. So the library has a bank of plausible
 //! queries (for texts: what the model itself would say about clips of this library; for sounds and pictures:
-//! the library's own). For each of them, the clips that it describes are put aside: those for which hardly
-//! any other query of the bank scores higher. The best score among the remaining clips is what the query
-//! would score if its subject were absent.
+//! the library's own). For each of them, the clips that it describes are put aside: those for which no query
+//! of the bank scores much higher. The best score among the remaining clips is what the query would score if
+//! its subject were absent.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};

@@ -1,4 +1,4 @@
-//! A hit on its way through ranking.
+//! A match while it is ranked, before it becomes a hit.
 
 use std::sync::Arc;
 

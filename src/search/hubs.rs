@@ -17,7 +17,7 @@ use crate::types::{AssetId, ClipId, Track};
 /// Number of best hits that are reranked. Later hits stay in the order of their scores, whichever page is
 /// requested.
 pub const CANDIDATES: usize = 200;
-/// Inverse of the temperature, as in the paper.
+/// Inverse temperature of the softmax, as in the paper.
 const SHARPNESS: f64 = 20.0;
 
 /// Whether to correct for hubs: clips that score high for every query.

@@ -112,7 +112,7 @@ pub enum Fuse {
 /// The data that a search runs on.
 #[derive(Clone)]
 pub struct Corpus {
-    /// Assets and clips.
+    /// Assets and clips, for filters and names.
     pub catalog: Arc<Catalog>,
     /// The clips' vectors.
     pub index: Arc<IndexSet>,
@@ -190,7 +190,7 @@ impl SearchRequest {
 pub struct Hit {
     /// Rank, counted from 1.
     pub rank: usize,
-    /// Asset found.
+    /// Id of the asset.
     pub asset_id: AssetId,
     /// Name of the asset.
     pub asset_name: String,
@@ -218,7 +218,7 @@ pub struct Hit {
     pub damage: Option<Damage>,
 }
 
-/// Ranked hits with what was decided about them.
+/// Ranked hits, with properties of the whole answer.
 #[derive(Debug, Clone)]
 pub struct SearchResponse {
     /// Hits, best first.

@@ -28,7 +28,7 @@ const TOUCHING_SECS: f64 = 0.05;
 pub struct Window {
     /// Clip that the window belongs to.
     pub clip: ClipId,
-    /// Time span.
+    /// Time span within the asset.
     pub span: TimeSpan,
     /// Score of the clip.
     pub score: f32,
@@ -43,7 +43,7 @@ impl Window {
 /// A stretch of an asset that matches a query.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Moment {
-    /// Time span.
+    /// Time span within the asset.
     pub span: TimeSpan,
     /// The window with the best score.
     pub peak: Window,

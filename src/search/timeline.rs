@@ -12,7 +12,7 @@ use crate::types::{AssetId, ClipId, Space, TimeSpan, Track};
 /// One clip of a timeline.
 #[derive(Debug, Clone)]
 pub struct TimelineClip {
-    /// Time span.
+    /// Time span within the asset.
     pub span: TimeSpan,
     /// Score of the clip.
     pub score: f32,
@@ -27,7 +27,7 @@ pub struct TimelineClip {
 /// One moment of a timeline.
 #[derive(Debug, Clone)]
 pub struct TimelineMoment {
-    /// Time span.
+    /// Time span within the asset.
     pub span: TimeSpan,
     /// Middle of the best clip, in seconds.
     pub peak_secs: f64,

@@ -15,7 +15,7 @@ use crate::media::protocol::{Engine, Failure, Started, Task};
 use crate::media::{need, scale};
 use crate::types::AssetKind;
 
-/// Quality of thumbnails, 1-100.
+/// JPEG quality of thumbnails, 1 to 100.
 const JPEG_QUALITY: u8 = 85;
 /// Name of ffmpeg's demuxer for TIFF.
 pub const TIFF_DEMUXER: &str = "tiff_pipe";

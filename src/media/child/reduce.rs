@@ -15,11 +15,10 @@ use super::job::Refusal;
 use crate::media::protocol::Failure;
 use crate::media::scale::divided;
 
-/// Decodes a JPEG at a fraction of its size, which is a power of two. If its data ends early, the rest is
-/// grey.
+/// Decodes a JPEG at 1/`by` of its size, a power of two. If its data ends early, the rest is grey.
 pub fn jpeg(mut media: &File, by: u32) -> Result<DynamicImage, Refusal> {
     media.rewind().map_err(|e| Refusal::new(Failure::Internal, e))?;
-    // libjpeg's errors leave its code as a panic that prints no message.
+    // libjpeg's error handler unwinds like a panic, without printing a message.
     let decoded = catch_unwind(AssertUnwindSafe(|| scaled(media, by.min(8))));
     let picture = match decoded {
         Ok(Ok(picture)) => picture,

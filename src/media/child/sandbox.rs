@@ -19,7 +19,7 @@ pub type SandboxError = String;
 const LIBRARY_PATHS: [&str; 6] =
     ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache"];
 
-/// Ends this process when the thread that started it ends, and gives up setuid programs for good.
+/// Makes the kernel kill this process when the thread that started it ends, and rules out setuid programs.
 pub fn bind_to_parent() -> Result<(), SandboxError> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|e| format!("pdeathsig: {e}"))?;

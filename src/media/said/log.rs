@@ -47,7 +47,7 @@ pub struct FfmpegLog {
     pub audio_streams: usize,
     /// The first video streams and groups of tiles, as described.
     pub videos: Vec<VideoLine>,
-    /// All streams as described.
+    /// All streams, as described; at most `MAX_STREAMS`.
     pub streams: Vec<Stream>,
     /// Findings of a survey.
     pub seen: Seen,
@@ -83,7 +83,7 @@ pub struct FfmpegLog {
 }
 
 impl FfmpegLog {
-    /// Takes more bytes.
+    /// Takes the next bytes of the log, which may end within a line.
     pub fn feed(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             if byte == b'\n' || byte == b'\r' {

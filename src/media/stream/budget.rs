@@ -1,4 +1,4 @@
-//! Holds a running child to its memory and CPU time.
+//! Keeps a running child within its memory and CPU time.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,8 @@ impl Pump<'_> {
         worker.go()
     }
 
-    /// Once ffmpeg has described its input: releases the memory it does not need, or ends it if it needs more.
+    /// Once ffmpeg has described its input, releases memory that it does not need, or ends it if it needs
+    /// more.
     pub(super) fn fit_memory(&mut self, worker: &Worker) {
         if self.fitted || !self.ended.log.mapped {
             return;
@@ -77,7 +78,7 @@ impl Pump<'_> {
         if self.ended.picks.is_some() || self.ended.is_picture() {
             return true;
         }
-        // A single picture has no sound.
+        // A single picture (a thumbnail) needs no sound.
         self.ended.wanted.sound = self.raw.is_none();
         match tracks::decide(&self.ended.log, self.ended.wanted, None) {
             Decision::Sure(picks) => self.ended.picks = Some(picks),

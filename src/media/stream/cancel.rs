@@ -9,7 +9,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 #[derive(Debug)]
 pub struct Cancel(pub(super) OwnedFd);
 
-/// Cancels its [`Cancel`] when dropped.
+/// Fires its [`Cancel`] when dropped.
 #[derive(Debug)]
 pub struct CancelGuard(#[allow(dead_code)] OwnedFd);
 

@@ -10,7 +10,7 @@ use crate::types::AssetKind;
 /// Most sound before the first picture, in bytes: a minute and a half.
 const MAX_HELD: usize = 16 << 20;
 
-/// What a child that was told to seek must reach.
+/// The position that a child must reach after a seek.
 #[derive(Debug, Clone, Copy)]
 pub struct Sought {
     /// Latest start of its first picture, in the unit of the times in its log.
@@ -60,7 +60,7 @@ impl Pump<'_> {
         film && (self.raw.is_some() || matches!(self.caps.streams, Streams::Both | Streams::Video))
     }
 
-    /// Whether it is still unknown if the child is at the right position.
+    /// Whether the child's position is still to be determined.
     pub(super) fn placing(&self) -> bool {
         let unknown = !self.pictured && self.frames_open && self.held.len() <= MAX_HELD;
         unknown && self.caps.sought.is_some() && self.pictures_wanted()

@@ -26,7 +26,7 @@ pub struct Held {
     still: Option<(u64, Arc<[u8]>)>,
 }
 
-/// A frame that lasts for some sampling periods.
+/// A frame with the number of sampling periods that it lasts.
 #[derive(Debug)]
 struct Run {
     id: u64,

@@ -84,7 +84,7 @@ impl<'a> Walk<'a> {
             let size = u64::from(u32::from_be_bytes([0, a, b, c]));
             self.at += size;
             let Some(length) = self.take::<4>().map(u32::from_be_bytes) else { return false };
-            // Some writers leave it 0.
+            // Some writers leave the length 0.
             if length != 0 && u64::from(length) != size + 11 {
                 return false;
             }
@@ -217,7 +217,7 @@ impl<'a> Walk<'a> {
         let mut at = 0;
         while at < bytes {
             self.at = at;
-            // The second byte says which of the frame's channels it is.
+            // The second byte identifies the channel within the frame.
             if !matches!(self.take(), Some([0x1f, 0x07 | 0x0f])) {
                 return false;
             }
