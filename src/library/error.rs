@@ -222,8 +222,8 @@ impl LibraryError {
 }
 
 impl LibraryError {
-    /// The message for users, which items and assets store: the error's own text, unless the fault is ours, as
-    /// that text may name paths of this machine. The log has the full text.
+    /// The message for users, which items and assets store: the error's own text, unless the fault is ours,
+    /// as that text may name paths of this machine. The log has the full text.
     #[must_use]
     pub fn told(&self) -> String {
         match self {

@@ -1,5 +1,5 @@
-//! The door against servers that mean ill. Names resolve to what a test says, and every checked address
-//! is dialled on loopback, so that nothing here reaches a foreign host.
+//! The client against malicious servers. Names resolve to what a test says, and every checked address is
+//! dialled on loopback, so that no test reaches a real host.
 
 use std::collections::HashMap;
 use std::io;

@@ -4,8 +4,8 @@
 //! pin is taken before the copy. Deleting an asset removes its row first and asks to remove the file
 //! afterwards: without a pin, the row was gone before the copy began, so no copy names the file; with a pin,
 //! the file stays until the pin goes. An upload is in its place before its row is committed, so whatever the
-//! copy names exists. After a crash in between, the next start clears out the files without a row, as after any
-//! other crash.
+//! copy names exists. After a crash in between, the next start clears out the files without a row, as after
+//! any other crash.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
