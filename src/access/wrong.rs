@@ -90,7 +90,7 @@ impl WrongKeys {
         }
     }
 
-    /// Counts a wrong key.
+    /// Counts a wrong key; returns how to answer it.
     #[must_use]
     pub fn wrong(&self, address: IpAddr) -> WrongAnswer {
         metrics::counter!("triptych_wrong_keys_total").increment(1);

@@ -52,7 +52,7 @@ impl Verified {
 /// The file of an asset, as it was when opened.
 #[derive(Debug)]
 pub struct Opened {
-    /// The file.
+    /// The file, open for reading.
     pub file: File,
     /// Its size in bytes.
     pub size_bytes: u64,
@@ -147,7 +147,6 @@ impl Library {
     ///
     /// # Errors
     /// [`LibraryError::ContentDamaged`] if it holds other bytes, [`LibraryError::PathMissing`].
-    /// [`LibraryError::ContentDamaged`] where it holds other bytes, [`LibraryError::PathMissing`].
     pub async fn open_content(&self, asset: &AssetRecord) -> Result<Opened, LibraryError> {
         let (path, owned) = (asset.path.clone(), asset.owned);
         let opened = match super::blocking(move || open(&path, owned)).await {

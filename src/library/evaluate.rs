@@ -24,7 +24,7 @@ const DRAWS: usize = 1000;
 pub struct Pair {
     /// Text of the query.
     pub text: String,
-    /// The right answer.
+    /// The asset that should be found.
     pub asset: AssetId,
 }
 

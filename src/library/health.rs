@@ -35,7 +35,7 @@ pub enum PartState {
 /// One part of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartHealth {
-    /// Name.
+    /// Name of the part, such as `store`.
     pub part: &'static str,
     /// Health of the part.
     pub state: PartState,

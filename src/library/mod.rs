@@ -1,5 +1,5 @@
 //! One opened library: a data folder, a bundle, the store, the indexes, the workers.
-//! HTTP and the command line are thin shells around it.
+//! The HTTP API and the command line are thin shells around it.
 
 mod active;
 mod asset_query;

@@ -55,7 +55,7 @@ pub struct ModelEntry {
     pub progress: Progress,
     /// Whether it is promoted as soon as it has caught up.
     pub promote: bool,
-    /// Why it is stuck.
+    /// Why it cannot keep up, if so.
     pub error: Option<String>,
 }
 

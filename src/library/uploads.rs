@@ -174,15 +174,15 @@ impl Uploads {
     }
 }
 
-/// A file that goes when its guard does.
+/// Creates a temporary file, removed when its guard is dropped.
 fn temporary_file(folder: &Path) -> io::Result<(File, TempPath)> {
     tempfile::Builder::new().prefix("upload-").tempfile_in(folder).map(|file| file.into_parts())
 }
 
-/// A folder that file systems make at their root.
+/// A folder that some file systems create at their root.
 const LOST_AND_FOUND: &str = "lost+found";
 
-/// Names of files that are being received, and of copies of the store that are being made.
+/// Whether this is the name of a file being received, or of a copy of the store being made.
 fn is_temporary(name: &str) -> bool {
     name.starts_with("upload-") || (name.starts_with("snp_") && name.contains(".db"))
 }
@@ -195,30 +195,30 @@ fn is_kept_folder(name: &str) -> bool {
     is_hex(name, 2)
 }
 
-/// `ab/<64 hex digits>-<8 hex digits>`
+/// Whether a name has the form `ab/<64 hex digits>-<8 hex digits>`.
 fn is_kept_name(name: &str) -> bool {
     let Some((folder, file)) = name.split_once('/') else { return false };
     let Some((sha256, tail)) = file.split_once('-') else { return false };
     is_kept_folder(folder) && is_hex(sha256, 64) && is_hex(tail, 8) && sha256.starts_with(folder)
 }
 
-/// The name of a kept file by the end of its path, wherever the data folder was then.
+/// The name of a stored file, from the end of its path, wherever the data folder was at the time.
 pub(super) fn kept_name(path: &Path) -> Option<String> {
     let (file, folder) = (path.file_name()?.to_str()?, path.parent()?.file_name()?.to_str()?);
     let name = format!("{folder}/{file}");
     is_kept_name(&name).then_some(name)
 }
 
-/// What cannot be moved (a full disk, a folder that belongs to somebody else) stays: a start does not
-/// fail for it.
+/// Moves a file to quarantine. One that cannot be moved (full disk, another owner's folder) stays: that must
+/// not make a start fail.
 fn move_away(quarantine: &Quarantine, path: &Path, reason: &str) {
     if let Err(error) = quarantine.take(path, reason) {
         tracing::warn!(%error, reason, "left an unrecognized file in place");
     }
 }
 
-/// So much of an upload is held in memory before a file is made for it: whoever connects and sends next to
-/// nothing costs no file. Bytes.
+/// Bytes of an upload held in memory before a file is created for it, so that clients that send next to
+/// nothing cost no file.
 const HEAD_BYTES: usize = 16 << 10;
 
 /// An upload being received.

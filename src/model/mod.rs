@@ -32,7 +32,7 @@ use crate::types::Space;
 pub enum Device {
     /// CUDA if it works, otherwise the CPU; the log says which.
     Auto,
-    /// The CPU.
+    /// Always the CPU.
     Cpu,
     /// CUDA device N; an error if it does not work.
     Cuda(u32),

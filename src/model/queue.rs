@@ -49,7 +49,7 @@ struct State {
     lanes: [VecDeque<Job>; 2],
     /// Time per input in the latest run, by tower; absent until a tower has run.
     per_input: HashMap<usize, Duration>,
-    /// When bulk work was last taken.
+    /// When a bulk batch was last taken.
     bulk_taken: Option<Instant>,
     closed: bool,
 }

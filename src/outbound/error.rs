@@ -24,7 +24,7 @@ pub enum OutboundError {
     Failed {
         /// Name of the host.
         host: String,
-        /// What happened.
+        /// What happened, as text.
         reason: String,
     },
     /// The host gave an unexpected answer; a retry gives the same.
@@ -32,7 +32,7 @@ pub enum OutboundError {
     Refused {
         /// Name of the host.
         host: String,
-        /// What it answered.
+        /// What the host answered, as text.
         reason: String,
     },
     /// The file is larger than allowed.

@@ -1,7 +1,7 @@
 //! What a snapshot says about itself, written so that any damage to it is noticed.
 //!
 //! ```text
-//! {"sha256":"<of what follows, without the last two bytes>","manifest":<JSON>}\n
+//! {"sha256":"<hash of the JSON>","manifest":<JSON>}\n
 //! ```
 
 use serde::{Deserialize, Serialize};

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! snapshots/<id>/store.db       the store at one moment
-//! snapshots/<id>/index/…        indexes of that very moment, what scores mean
+//! snapshots/<id>/index/…        indexes of the same moment, calibration of confidence
 //! snapshots/<id>/media.jsonl    the uploads it needs
-//! snapshots/<id>/manifest.json  what it is of, every file with size and SHA-256; written last
+//! snapshots/<id>/manifest.json  its contents, every file with size and SHA-256; written last
 //! media/ab/<SHA-256>            uploads, shared by all snapshots
 //! ```
 //!
