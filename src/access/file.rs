@@ -23,7 +23,8 @@ const LOCK: &str = "keys.lock";
 /// Times of last use; losing them does no harm.
 const USED: &str = "keys-used.json";
 const VERSION: u32 = 1;
-/// Most active keys. Every request is compared with each of them, so that all take the same time.
+/// Maximum number of active keys. Every request is compared with each of them, so that all take the same
+/// time.
 const MAX_KEYS: usize = 1000;
 /// The lock is held only while one small file is written.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);

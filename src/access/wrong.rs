@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Most addresses remembered.
+/// Maximum number of addresses remembered.
 const MAX_ADDRESSES: usize = 4096;
 /// Wrong keys of an address that are answered at once, as people mistype.
 const FREE: f64 = 5.0;
@@ -15,7 +15,7 @@ const FORGIVEN_SECS: f64 = 10.0;
 const WORST: f64 = 60.0;
 const FIRST_DELAY: Duration = Duration::from_millis(50);
 const LONGEST_DELAY: Duration = Duration::from_secs(2);
-/// Most delayed answers at a time, per address and in total.
+/// Maximum number of delayed answers at a time, per address and in total.
 const WAITING: usize = 8;
 const WAITING_IN_ALL: usize = 256;
 /// How long an address is trusted after it sent a right key.

@@ -53,7 +53,7 @@ pub struct IndexArgs {
     json: bool,
 }
 
-/// Most files listed per section of the summary.
+/// Maximum number of files listed per section of the summary.
 const MOST_LISTED: u64 = 100;
 /// Items read per page.
 const ITEMS_A_PAGE: u32 = 1000;

@@ -8,7 +8,7 @@ use crate::types::AssetId;
 
 /// Largest metadata of one asset, in bytes of JSON.
 pub const MAX_METADATA_BYTES: usize = 64 << 10;
-/// Most assets that one transaction changes.
+/// Maximum number of assets that one transaction changes.
 const ASSETS_A_BATCH: usize = 64;
 
 /// Changes to an asset's name and metadata.

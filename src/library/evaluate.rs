@@ -14,7 +14,7 @@ use crate::model::Priority;
 use crate::search::{GroupBy, HubCorrection, MAX_LIMIT, MAX_OFFSET, QueryPart, SearchRequest};
 use crate::types::{AssetId, Modality, Space, Track, nfc};
 
-/// Most pairs per evaluation.
+/// Maximum number of pairs per evaluation.
 pub const MAX_PAIRS: usize = 20_000;
 /// Bootstrap samples behind a confidence interval.
 const DRAWS: usize = 1000;

@@ -20,7 +20,7 @@ use crate::outbound::bucket::BucketUrl;
 use crate::store::{JobItem, JobRecord, NewItem, Store, StoreError, WorkState};
 use crate::types::{JobId, TrackChoice};
 
-/// Most files per job.
+/// Maximum number of files per job.
 const MAX_FILES: usize = 1_000_000;
 
 /// Where the files of a job come from.

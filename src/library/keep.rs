@@ -9,8 +9,8 @@ use crate::search::SearchError;
 use crate::store::{DeletedAsset, StoreError};
 use crate::types::{AssetId, ClipId};
 
-/// Most clips that one transaction deletes, unless a single asset has more: it takes some tens of
-/// milliseconds, and between transactions waiting writers go first.
+/// Maximum numbers of clips and assets that one transaction deletes, unless a single asset has more clips. A
+/// transaction takes some tens of milliseconds, and waiting writers go first between two of them.
 const CLIPS_A_BATCH: usize = 512;
 const ASSETS_A_BATCH: usize = 64;
 

@@ -41,8 +41,8 @@ pub(super) struct Common {
 
 impl Library {
     /// Opens or creates the data folder: takes its lock, migrates, compares the store with the ledger,
-    /// reconciles after a crash (drops clips of unfinished assets, clears out files that no asset owns), loads
-    /// or rebuilds the indexes. [`Library::start_workers`] resumes unfinished work.
+    /// reconciles after a crash (drops clips of unfinished assets, clears out files that no asset owns),
+    /// loads or rebuilds the indexes. [`Library::start_workers`] resumes unfinished work.
     ///
     /// # Errors
     /// [`LibraryError::StoreBehind`] or [`LibraryError::StoreUnreadable`] if the store has lost what was

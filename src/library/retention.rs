@@ -14,7 +14,7 @@ use crate::ledger::WorkKind;
 use crate::store::{RetentionRule, RetentionRun};
 use crate::types::{AssetId, rfc3339_millis};
 
-/// Most rules allowed.
+/// Maximum number of rules.
 const MAX_RULES: usize = 100;
 /// Longest name of a rule, in characters.
 const MAX_NAME_CHARS: usize = 100;

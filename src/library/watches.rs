@@ -14,11 +14,11 @@ use crate::ledger::WorkKind;
 use crate::store::{JobRecord, NewItem, StoreError, WatchRecord, WatchSpec, WatchedFile, WorkState};
 use crate::types::{AssetId, WatchId};
 
-/// Most watches per library.
+/// Maximum number of watches per library.
 const MAX_WATCHES: usize = 100;
-/// Most files in a watched folder; a poll holds about 150 bytes for each.
+/// Maximum number of files in a watched folder; a poll holds about 150 bytes for each.
 const MAX_FILES: usize = 200_000;
-/// Most files per job; the rest comes with the next one.
+/// Maximum number of files per job; the rest comes with the next one.
 const JOB_FILES: u32 = 100_000;
 /// Files compared per page.
 const PAGE: u32 = 1000;

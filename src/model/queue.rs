@@ -38,7 +38,7 @@ pub(super) struct Job {
 /// How the inputs of one tower are batched.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Batching {
-    /// Most inputs per run.
+    /// Maximum number of inputs per run.
     pub max: usize,
     /// Only sizes 1, 2, 4, 8, …: CUDA plans a convolution again for each new batch size.
     pub powers_of_two: bool,

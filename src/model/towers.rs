@@ -304,9 +304,10 @@ fn explain_cuda(error: ModelError, native: &NativeParts) -> ModelError {
     }
 }
 
-/// Most inputs per run, unless they take too long (`Queue::ran`). On the CPU, batches do not speed up video,
-/// but they do speed up sound and text (benches/towers.rs). On CUDA they speed up everything: eight clips of
-/// the paper's size, which are 128 MiB, reach 85 % of the rate of 32 (docs/measurements/gpu.md).
+/// Maximum number of inputs per run, unless they take too long (`Queue::ran`). On the CPU, batches do not
+/// speed up video, but they do speed up sound and text (benches/towers.rs). On CUDA they speed up everything:
+/// eight clips of the paper's size, which are 128 MiB, reach 85 % of the rate of 32
+/// (docs/measurements/gpu.md).
 fn batching(place: Place, spec: &TowerSpec) -> Batching {
     match place {
         Place::Cpu => {

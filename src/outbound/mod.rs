@@ -39,7 +39,7 @@ pub use url::Url;
 use connect::Guarded;
 use rule::Rules;
 
-/// Most redirects followed.
+/// Maximum number of redirects followed.
 const MAX_REDIRECTS: usize = 5;
 /// Idle connections kept per bucket host, and for how long.
 const IDLE_CONNECTIONS: usize = 4;

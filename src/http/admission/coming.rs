@@ -10,7 +10,7 @@ use super::class::Class;
 pub const IN_TIME: Duration = Duration::from_millis(100);
 /// How long an address whose body came late gets no places; its queries are weighed when the body is there.
 const LATE_FOR: Duration = Duration::from_secs(60);
-/// Most addresses remembered as late.
+/// Maximum number of addresses remembered as late.
 const MAX_LATE: usize = 4096;
 
 /// Places of bodies that are expected within [`IN_TIME`].

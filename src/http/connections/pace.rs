@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// A peer that is this many times faster than the minimum rate makes good progress.
 const GOOD_PROGRESS: f64 = 16.0;
-/// Most seconds of good progress that count in advance.
+/// Maximum credit for good progress, in seconds.
 const MOST_CREDIT_SECS: f64 = 2.0;
 /// Bytes after the first wait that allow a judgement of the peer.
 const PROGRESS_BYTES: u64 = 4 << 10;

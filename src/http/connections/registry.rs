@@ -13,9 +13,9 @@ use crate::access::network_of;
 /// Limits on the number of connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Caps {
-    /// In total.
+    /// Open connections in total.
     pub total: usize,
-    /// From one address.
+    /// Open connections from one address.
     pub per_address: usize,
 }
 

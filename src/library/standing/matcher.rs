@@ -17,7 +17,7 @@ use crate::types::{AssetId, MatchId, Space, StandingId, rfc3339_millis};
 
 /// Assets read per round.
 const BATCH: u32 = 64;
-/// Most matches per transaction.
+/// Maximum number of matches per transaction.
 const MATCHES_AT_ONCE: usize = 256;
 /// How often to check whether confidence is calibrated yet.
 const LOOK_EVERY: Duration = Duration::from_millis(500);

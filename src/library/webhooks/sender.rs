@@ -14,7 +14,7 @@ use crate::jobs::now_unix_ms;
 use crate::store::{Attempt, DeliveryState, DueDelivery, Store, StoreError};
 use crate::types::DeliveryId;
 
-/// Most concurrent deliveries, and most of them to one host.
+/// Maximum number of concurrent deliveries, in total and to one host.
 const AT_ONCE: usize = 16;
 const AT_ONCE_TO_A_HOST: usize = 2;
 /// How often to check for webhooks that are due.

@@ -19,9 +19,9 @@ use super::transport::Transport;
 use super::{AccessKey, Object, RETRIES};
 use crate::outbound::OutboundError;
 
-/// Most pages of one listing: ten times what a million objects need.
+/// Maximum number of pages of one listing: ten times what a million objects need.
 const MAX_PAGES: usize = 10_000;
-/// Most consecutive pages without an object.
+/// Maximum number of consecutive pages without an object.
 const MAX_EMPTY_PAGES: usize = 100;
 /// Largest page accepted, in bytes: a thousand of the longest keys, percent-encoded.
 const MAX_PAGE_BYTES: usize = 8 << 20;

@@ -230,7 +230,7 @@ pub async fn at_path(store: &SqliteStore, path: &str) -> Result<Vec<AssetRecord>
     Ok(store.readable("assets", &rows, record))
 }
 
-/// Most paths of one asset that are returned.
+/// Maximum number of paths of one asset that are returned.
 const MOST_PATHS: u32 = 64;
 
 pub async fn paths_of(store: &SqliteStore, id: AssetId) -> Result<Vec<String>, StoreError> {

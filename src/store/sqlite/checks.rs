@@ -20,7 +20,7 @@ use crate::types::{AssetId, ClipId, Embedding, Space, Track};
 const PAGE: i64 = 4096;
 /// Damaged rows remembered; beyond it, only the fact that there are more.
 const MOST_NOTED: usize = 10_000;
-/// Most lines of SQLite's own check.
+/// Maximum number of lines read from SQLite's own check.
 const MOST_PROBLEMS: u32 = 100;
 
 /// A table, the statement that selects its rows after a row number, and the function that reads one of them.

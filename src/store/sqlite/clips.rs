@@ -10,7 +10,7 @@ use crate::types::{AssetId, ClipId, Embedding, Space, TimeSpan, Track};
 
 /// Rows per INSERT: enough to make the round trip to SQLite's thread cheap.
 const ROWS_PER_INSERT: usize = 64;
-/// Most spaces in a library.
+/// Maximum number of spaces in a library.
 const MAX_SPACES: i64 = blob::LANES / 2;
 
 pub(super) fn record(row: &SqliteRow) -> Result<ClipRecord, StoreError> {
