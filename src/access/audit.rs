@@ -8,18 +8,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 const FILE: &str = "audit.jsonl";
 
-/// Where the log is and how large it may become.
+/// Where the audit log is and how large it may become.
 #[derive(Debug, Clone)]
 pub struct AuditConfig {
-    /// Its folder; made if absent.
+    /// Folder of the log; created if absent.
     pub folder: PathBuf,
-    /// Bytes of one file; a new one is begun then.
+    /// Size limit of one file in bytes; a new file is begun before it is exceeded.
     pub max_bytes: u64,
-    /// Files that are kept, the newest included.
+    /// Number of files to keep, including the newest.
     pub kept: usize,
 }
 
-/// The log. A line is in the kernel's hands when it is written, so it survives the end of the process.
+/// The audit log. A line is in the kernel's hands when `write` returns, so it survives the end of the
+/// process.
 #[derive(Clone)]
 pub struct AuditLog(Arc<Mutex<Log>>);
 
@@ -30,17 +31,17 @@ struct Log {
 }
 
 impl AuditLog {
-    /// Opens nothing yet: a folder that cannot be written must not stop a server from reading.
+    /// Opens no file yet: an unwritable folder must not stop a server that is only read from.
     #[must_use]
     pub fn new(config: AuditConfig) -> Self {
         Self(Arc::new(Mutex::new(Log { config, open: None, failing: false })))
     }
 
-    /// Writes one entry. A failure is counted and told once in the log of the server; whoever asked for the
-    /// change does not suffer from it. Waits for the disk.
+    /// Writes one entry. A failure is counted and logged once in the server's log; the caller's change goes
+    /// ahead all the same. Waits for the disk.
     pub fn write(&self, entry: &serde_json::Value) {
         let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // JSON escapes what could break the line.
+        // JSON escapes anything that could break the line.
         match log.append(format!("{entry}\n").as_bytes()) {
             Ok(()) if log.failing => {
                 log.failing = false;
@@ -49,7 +50,7 @@ impl AuditLog {
             Ok(()) => {}
             Err(error) => {
                 metrics::counter!("triptych_audit_failed_total").increment(1);
-                // The next entry reopens it and repairs a torn line.
+                // The next entry reopens the file and completes a torn line.
                 log.open = None;
                 if !std::mem::replace(&mut log.failing, true) {
                     let folder = log.config.folder.display().to_string();
@@ -69,7 +70,7 @@ impl Log {
     fn append(&mut self, line: &[u8]) -> std::io::Result<()> {
         let path = self.path(0);
         if self.open.as_ref().is_some_and(|file| !is_at(file, &path)) {
-            // Somebody else has moved it away.
+            // Another program has moved the file away.
             self.open = None;
         }
         if self.open.is_none() {
@@ -104,7 +105,7 @@ fn is_at(file: &File, path: &Path) -> bool {
     file.metadata().and_then(|open| Ok(same(open, fs::metadata(path)?))).unwrap_or(false)
 }
 
-/// Opens the log at its end; a line that was cut off there is ended first.
+/// Opens the log at its end, and terminates a line that was cut off there.
 fn open(folder: &Path, path: &Path) -> std::io::Result<File> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;

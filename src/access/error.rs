@@ -1,52 +1,52 @@
-//! Why keys could not be read or changed.
+//! Errors of reading or changing keys.
 
 use crate::types::KeyId;
 
 /// Why keys could not be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
-    /// The file of the keys does not hold what was written.
+    /// The keys file is damaged.
     #[error(
         "cannot read the keys in {path}: {what}. Restore a copy of the file, or delete it and keys.lock to start without keys"
     )]
     Damaged {
-        /// The file.
+        /// Path of the keys file.
         path: String,
         /// What is wrong with it.
         what: String,
     },
-    /// The file of the keys is gone although there were keys.
+    /// The keys file is missing although keys were created.
     #[error(
         "{0} is missing, but keys were created. Restore the file, or delete keys.lock to start without keys"
     )]
     Missing(String),
-    /// Another process is changing the keys and does not end.
+    /// Another process is changing the keys and holds the lock too long.
     #[error("another process is using {0}; try again when it has finished")]
     Locked(String),
-    /// No key of this id.
+    /// No key has this id.
     #[error("no key has the id {0}")]
     Unknown(KeyId),
-    /// All places are taken by keys that still work.
+    /// The limit of active keys is reached.
     #[error("the limit of {0} active keys is reached; revoke some first")]
     TooMany(usize),
     /// The server was started without a data folder.
     #[error("this server has no data folder to store keys in")]
     Off,
-    /// A field of a new key that means nothing.
+    /// A field of a new key is invalid.
     #[error("`{field}` {message}")]
     BadField {
-        /// Which field.
+        /// Name of the field.
         field: &'static str,
-        /// What is expected, and what came.
+        /// What is expected, and what was given.
         message: String,
     },
-    /// Input/output on the data folder.
+    /// Input or output on the data folder failed.
     #[error("cannot read or write the keys file: {0}")]
     Io(#[from] std::io::Error),
 }
 
 impl AccessError {
-    /// Stable code.
+    /// Stable error code.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {

@@ -17,15 +17,16 @@ use crate::jobs::now_unix_ms;
 use crate::types::KeyId;
 
 const FILE: &str = "keys.json";
-/// Held while keys are changed. Not empty once there were keys: a missing `keys.json` is then told from one
-/// that never was, and does not open the server to everybody.
+/// The lock for changes of the keys. Not empty once keys exist: then a missing `keys.json` is an error,
+/// rather than a server open to everybody.
 const LOCK: &str = "keys.lock";
-/// Times of the last uses; losing them harms nobody.
+/// Times of last use; losing them does no harm.
 const USED: &str = "keys-used.json";
 const VERSION: u32 = 1;
-/// Keys that work at one time. Every request is compared with each, to take the same time for all.
+/// Maximum number of active keys. Every request is compared with each of them, so that all take the same
+/// time.
 const MAX_KEYS: usize = 1000;
-/// Nobody holds the lock for longer than it takes to write one small file.
+/// The lock is held only while one small file is written.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Serialize, Deserialize)]
@@ -33,22 +34,22 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 struct Written {
     version: u32,
     keys: Vec<KeyRecord>,
-    /// Of the keys as compact JSON: a flipped bit must not turn one role into another.
+    /// SHA-256 of the keys as compact JSON: a flipped bit must not turn one role into another.
     sha256: String,
 }
 
-/// Tells whether the file was replaced since it was read.
+/// Tells whether the file was replaced since it was last read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp(u64, i64, u64);
 
-/// The keys of a data folder.
+/// The keys file of a data folder.
 #[derive(Debug, Clone)]
 pub struct KeyFile {
     dir: PathBuf,
 }
 
 impl KeyFile {
-    /// The keys of this data folder.
+    /// The keys file of this data folder.
     #[must_use]
     pub fn new(data_dir: &Path) -> Self {
         Self { dir: data_dir.to_owned() }
@@ -63,7 +64,7 @@ impl KeyFile {
         Some(Stamp(found.ino(), found.mtime_nsec().wrapping_add(found.mtime() << 20), found.len()))
     }
 
-    /// All keys, the oldest first; revoked and ended ones too.
+    /// All keys, oldest first, including revoked and expired ones.
     ///
     /// # Errors
     /// [`AccessError::Damaged`], [`AccessError::Missing`], [`AccessError::Io`].
@@ -92,7 +93,7 @@ impl KeyFile {
         Ok(written.keys)
     }
 
-    /// Makes a key: the key itself, which nobody can read again, and what is kept of it.
+    /// Creates a key. Returns the key itself, which cannot be read again, and its record.
     ///
     /// # Errors
     /// [`AccessError`].
@@ -107,7 +108,7 @@ impl KeyFile {
         Ok((key, record))
     }
 
-    /// Ends a key for good; one that was revoked before stays as it is.
+    /// Revokes a key for good; a key revoked earlier does not change.
     ///
     /// # Errors
     /// [`AccessError::Unknown`] and others.
@@ -119,7 +120,7 @@ impl KeyFile {
         })
     }
 
-    /// On disk when this returns, or nothing has changed.
+    /// Changes the keys under the lock. On disk when this returns; on failure, nothing has changed.
     fn change<T>(
         &self,
         change: impl FnOnce(&mut Vec<KeyRecord>) -> Result<T, AccessError>,
@@ -132,7 +133,7 @@ impl KeyFile {
         let bytes = serde_json::to_vec_pretty(&Written { version: VERSION, keys, sha256 })
             .map_err(std::io::Error::other)?;
         self.replace(FILE, &bytes, true)?;
-        // The keys are on disk already: the next change tries again to say so.
+        // The keys are on disk already; the next change tries again to mark the lock.
         if let Err(error) = note_keys(&mut lock) {
             tracing::warn!(%error, "could not write keys.lock");
         }
@@ -158,9 +159,9 @@ impl KeyFile {
         }
     }
 
-    /// Whole or not at all; readable by the owner alone.
+    /// Replaces a file as a whole; only the owner can read it.
     fn replace(&self, name: &str, bytes: &[u8], durable: bool) -> std::io::Result<()> {
-        // One name, so that what a crash leaves is overwritten.
+        // Always the same name, so that leftovers of a crash are overwritten.
         let new = self.dir.join(format!("{name}.new"));
         let mut options = OpenOptions::new();
         let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
@@ -172,7 +173,7 @@ impl KeyFile {
         if durable { File::open(&self.dir)?.sync_all() } else { Ok(()) }
     }
 
-    /// When each key was last used, Unix milliseconds, as far as a server has written it down.
+    /// When each key was last used, in Unix milliseconds, as far as a server has recorded it.
     #[must_use]
     pub fn last_used(&self) -> HashMap<KeyId, i64> {
         let bytes = fs::read(self.dir.join(USED)).unwrap_or_default();
@@ -185,7 +186,7 @@ impl KeyFile {
     }
 }
 
-/// Says in the lock's file that there are keys.
+/// Marks in the lock file that keys exist.
 fn note_keys(lock: &mut File) -> std::io::Result<()> {
     if lock.metadata()?.len() == 0 {
         lock.write_all(b"keys.json has been written\n")?;
@@ -199,7 +200,7 @@ fn checksum(keys: &[KeyRecord]) -> Result<String, AccessError> {
     Ok(hex::encode(digest(&compact)))
 }
 
-/// The oldest key that does not work any more goes where there are too many; the file stays small.
+/// If there are too many keys, removes the oldest inactive one, so that the file stays small.
 fn make_room(keys: &mut Vec<KeyRecord>) -> Result<(), AccessError> {
     if keys.len() < MAX_KEYS {
         return Ok(());
@@ -251,7 +252,7 @@ mod tests {
                 let mut bad = good.clone();
                 bad[at] ^= 1 << bit;
                 fs::write(file.path(), &bad).unwrap();
-                // White space may change; what the keys are may not.
+                // White space may change, but not the keys.
                 assert!(file.read().is_err() || file.read().unwrap() == keys, "byte {at}, bit {bit}");
             }
             fs::write(file.path(), &good[..at]).unwrap();

@@ -1,30 +1,30 @@
-//! Host names and addresses as requests name them, read strictly.
+//! Parses host names and addresses in requests, strictly.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use axum::http::uri::Authority;
 
-/// A host and its port, in the only spelling that is taken for one.
+/// A host and its port, in the only accepted spelling.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
-    /// Its name or address.
+    /// Name or address.
     pub name: HostName,
-    /// Its port, if it names one.
+    /// The port, if given.
     pub port: Option<u16>,
 }
 
-/// What is before the port.
+/// The part before the port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostName {
-    /// An IP address, the only spelling of it that is taken.
+    /// An IP address, in its only accepted spelling.
     Address(IpAddr),
     /// A DNS name, in lower case.
     Dns(String),
 }
 
 impl Host {
-    /// `NAME`, `NAME:PORT`, `ADDRESS`, `ADDRESS:PORT`, `[V6]` or `[V6]:PORT`, and nothing else: no user, no
-    /// zone, no dot at the end, no empty or impossible port, none of the other spellings of an address.
+    /// Parses `NAME`, `NAME:PORT`, `ADDRESS`, `ADDRESS:PORT`, `[V6]` or `[V6]:PORT`, and nothing else: no
+    /// user, no zone, no trailing dot, no empty or impossible port, no other spelling of an address.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let authority = Authority::try_from(bytes).ok()?;
@@ -49,17 +49,17 @@ impl Host {
         Some(Self { name, port })
     }
 
-    /// Whether it is the same place as another, where `default` is the port of one that names none.
+    /// Whether both mean the same host and port; `default` is the port if one names none.
     #[must_use]
     pub fn is(&self, other: &Self, default: Option<u16>) -> bool {
         self.name == other.name && self.port.or(default) == other.port.or(default)
     }
 }
 
-/// A host name as `--allow-host` takes it: without a port.
+/// A host name as `--allow-host` accepts it: without a port.
 ///
 /// # Errors
-/// A sentence.
+/// A message.
 pub fn allowed_name(text: &str) -> Result<String, String> {
     match Host::parse(text.as_bytes()) {
         Some(Host { name: HostName::Dns(name), port: None }) => Ok(name),

@@ -1,4 +1,4 @@
-//! One key: what is kept of it, how it is made.
+//! API keys: creation and stored form.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use super::AccessError;
 use crate::jobs::now_unix_ms;
 use crate::types::KeyId;
 
-/// Prefix of every key, so that people and secret scanners recognize one.
+/// Prefix of every key, so that people and secret scanners recognise it.
 const PREFIX: &str = "tk_";
-/// Longest name of a key, characters.
+/// Longest name of a key, in characters.
 pub const MAX_NAME_CHARS: usize = 100;
-/// Requests a second that a limit can allow at most.
+/// Highest rate limit, in requests per second.
 const MAX_PER_SEC: f64 = 1_000_000.0;
 
 /// Role of a key. Each role includes the ones before it.
@@ -56,18 +56,18 @@ impl std::str::FromStr for Role {
     }
 }
 
-/// How often a key may be used. Kept in whole thousandths, so that what is written is what is read.
+/// Rate limit of a key, stored in whole thousandths so that it is read exactly as written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rate {
-    /// Requests in 1,000 seconds.
+    /// Requests per 1,000 seconds.
     per_1000_secs: u32,
-    /// Requests that may come at once.
+    /// Number of requests that may come at once.
     burst: NonZeroU32,
 }
 
 impl Rate {
-    /// So many requests a second, `burst` of them at once.
+    /// A limit of this many requests per second, with at most `burst` at once.
     ///
     /// # Errors
     /// [`AccessError::BadField`].
@@ -82,56 +82,55 @@ impl Rate {
         Ok(Self { per_1000_secs: (per_sec * 1000.0).round() as u32, burst })
     }
 
-    /// Requests a second.
+    /// Requests per second.
     #[must_use]
     pub fn per_sec(self) -> f64 {
         f64::from(self.per_1000_secs) / 1000.0
     }
 
-    /// Requests at once.
+    /// Number of requests that may come at once.
     #[must_use]
     pub const fn burst(self) -> NonZeroU32 {
         self.burst
     }
 
-    /// From one request to the next.
+    /// Time between two requests at this rate.
     pub(super) fn period(self) -> Duration {
         Duration::from_secs(1000) / self.per_1000_secs.max(1)
     }
 }
 
-/// What is kept of a key. The key itself is not.
+/// The stored record of a key; the key itself is not stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyRecord {
-    /// Id.
+    /// Id of the key.
     pub id: KeyId,
     /// Name of the key.
     pub name: String,
     /// Role of the key.
     pub role: Role,
-    /// SHA-256 of the key. A fast hash will do: the key is 256 random bits, which nobody can guess through,
-    /// unlike a password.
+    /// SHA-256 of the key. A fast hash is enough: unlike a password, 256 random bits cannot be guessed.
     #[serde(with = "hex")]
     pub(super) sha256: [u8; 32],
-    /// When it was made, Unix milliseconds.
+    /// When it was created, in Unix milliseconds.
     pub created_unix_ms: i64,
-    /// When it ends, if it does.
+    /// When it expires, in Unix milliseconds; `None`: never.
     pub expires_unix_ms: Option<i64>,
-    /// When it was revoked, if it was.
+    /// When it was revoked, in Unix milliseconds; `None`: it was not.
     pub revoked_unix_ms: Option<i64>,
-    /// How often it may be used, if that is limited.
+    /// Rate limit; `None`: unlimited.
     pub rate: Option<Rate>,
 }
 
 impl KeyRecord {
-    /// Whether it neither was revoked nor has ended.
+    /// Whether the key is neither revoked nor expired.
     #[must_use]
     pub fn works(&self, now_unix_ms: i64) -> bool {
         self.revoked_unix_ms.is_none() && !self.has_expired(now_unix_ms)
     }
 
-    /// Whether its time is over.
+    /// Whether the key has expired.
     #[must_use]
     pub fn has_expired(&self, now_unix_ms: i64) -> bool {
         self.expires_unix_ms.is_some_and(|at| at <= now_unix_ms)
@@ -145,14 +144,14 @@ pub struct NewKey {
     pub name: String,
     /// Role of the key.
     pub role: Role,
-    /// When it ends, if it does.
+    /// When it expires, in Unix milliseconds; `None`: never.
     pub expires_unix_ms: Option<i64>,
-    /// How often it may be used, if that is limited.
+    /// Rate limit; `None`: unlimited.
     pub rate: Option<Rate>,
 }
 
 impl NewKey {
-    /// The time of an RFC 3339 date, Unix milliseconds.
+    /// Parses an RFC 3339 date as an expiry time, in Unix milliseconds.
     ///
     /// # Errors
     /// [`AccessError::BadField`].
@@ -164,7 +163,7 @@ impl NewKey {
         Ok(date.timestamp_millis())
     }
 
-    /// The key itself, to be shown once, and what is kept of it.
+    /// Generates the key, to be shown once, and its record.
     pub(super) fn make(self) -> Result<(String, KeyRecord), AccessError> {
         let now = now_unix_ms();
         let chars = self.name.chars().count();
@@ -190,7 +189,7 @@ impl NewKey {
     }
 }
 
-/// What keys are compared by: the time taken tells nothing of a key, nor of its length.
+/// The digest by which keys are compared: the time of the comparison reveals neither the key nor its length.
 pub(super) fn digest(key: &[u8]) -> [u8; 32] {
     Sha256::digest(key).into()
 }

@@ -1,4 +1,4 @@
-//! The keys of a running server: found by what a request carries, read again when the file changes.
+//! The keys of a running server: looked up for each request, and reloaded when the file changes.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,15 +18,15 @@ use crate::types::KeyId;
 
 /// How often to check whether the command line has changed the keys.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// What the key of the command line is called in the audit log.
+/// Name of the command line's key in the audit log.
 const FIXED_NAME: &str = "--api-key";
 
-/// Which key somebody holds.
+/// Identifies a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
-    /// The one of the command line.
+    /// The key of the command line.
     Fixed,
-    /// One of the file.
+    /// A key of the keys file.
     Key(KeyId),
 }
 
@@ -46,7 +46,7 @@ impl std::str::FromStr for Holder {
     }
 }
 
-/// A key of the file as the server knows it.
+/// A key of the keys file, as a running server knows it.
 pub struct KnownKey {
     /// The stored key.
     pub record: KeyRecord,
@@ -62,21 +62,21 @@ impl KnownKey {
         Self { record, limiter: quota.map(RateLimiter::direct), used_unix_ms: AtomicI64::new(used_unix_ms) }
     }
 
-    /// When it was last used, Unix milliseconds.
+    /// When it was last used, in Unix milliseconds; `None` if never.
     #[must_use]
     pub fn last_used_unix_ms(&self) -> Option<i64> {
         Some(self.used_unix_ms.load(Ordering::Relaxed)).filter(|at| *at > 0)
     }
 }
 
-/// Who asks, once the key is known.
+/// The sender of a request, after its key was found.
 #[derive(Clone)]
 pub struct Caller {
     known: Option<Arc<KnownKey>>,
 }
 
 impl Caller {
-    /// Which key it is.
+    /// Which key it has.
     #[must_use]
     pub fn holder(&self) -> Holder {
         self.known.as_ref().map_or(Holder::Fixed, |known| Holder::Key(known.record.id))
@@ -94,16 +94,16 @@ impl Caller {
         self.known.as_ref().map_or(Role::Admin, |known| known.record.role)
     }
 
-    /// When it ends, if it does, Unix milliseconds.
+    /// When the key expires, in Unix milliseconds; `None`: never.
     #[must_use]
     pub fn expires_unix_ms(&self) -> Option<i64> {
         self.known.as_ref().and_then(|known| known.record.expires_unix_ms)
     }
 
-    /// Notes a use of the key.
+    /// Counts a use of the key.
     ///
     /// # Errors
-    /// How long to wait, where the key is used more often than it may be.
+    /// How long to wait, if the key has reached its rate limit.
     pub fn take_turn(&self) -> Result<(), Duration> {
         let Some(known) = &self.known else { return Ok(()) };
         known.used_unix_ms.store(now_unix_ms(), Ordering::Relaxed);
@@ -112,15 +112,15 @@ impl Caller {
     }
 }
 
-/// What became of looking for a key.
+/// The result of looking for a key.
 pub enum Found {
-    /// It works.
+    /// The key is active.
     Caller(Caller),
-    /// It worked until its time was over.
+    /// The key has expired.
     Expired,
-    /// It worked until it was revoked.
+    /// The key was revoked.
     Revoked,
-    /// Nobody has this key.
+    /// There is no such key.
     Unknown,
 }
 
@@ -130,7 +130,7 @@ pub struct Keys {
     fixed: Option<[u8; 32]>,
     state: RwLock<State>,
     next_look: Mutex<Instant>,
-    /// Once a key was needed it stays so, whatever happens to the file.
+    /// Once keys are required, they stay required, whatever happens to the file.
     required: AtomicBool,
 }
 
@@ -153,7 +153,7 @@ impl Default for Keys {
 }
 
 impl Keys {
-    /// Reads the keys of a data folder; `fixed` is the one of the command line.
+    /// Reads the keys of a data folder; `fixed` is the key of the command line.
     ///
     /// # Errors
     /// [`AccessError`].
@@ -183,7 +183,7 @@ impl Keys {
         self.fixed.is_some()
     }
 
-    /// The key of the file with these bytes. All keys are compared, so the time tells nothing.
+    /// Looks up a key of the keys file. All keys are compared, so the time reveals nothing.
     #[must_use]
     pub fn find(&self, key: &[u8]) -> Found {
         self.refresh();
@@ -207,7 +207,7 @@ impl Keys {
         }
     }
 
-    /// The key that somebody was given something in place of.
+    /// Looks up the key for which a session cookie was issued.
     #[must_use]
     pub fn of(&self, holder: Holder) -> Found {
         self.refresh();
@@ -222,14 +222,14 @@ impl Keys {
         }
     }
 
-    /// All keys of the file, the newest first.
+    /// All keys of the file, newest first.
     #[must_use]
     pub fn list(&self) -> Vec<Arc<KnownKey>> {
         self.refresh();
         self.known().iter().rev().cloned().collect()
     }
 
-    /// Whether somebody could still change the keys over the API.
+    /// Whether an active admin key remains, which can change the keys through the API.
     #[must_use]
     pub fn has_admin(&self) -> bool {
         let now = now_unix_ms();
@@ -237,7 +237,7 @@ impl Keys {
         self.fixed.is_some() || self.known().iter().any(admin)
     }
 
-    /// Makes a key; it works when this returns. Waits for the disk.
+    /// Creates a key, which works when this returns. Waits for the disk.
     ///
     /// # Errors
     /// [`AccessError`].
@@ -248,7 +248,7 @@ impl Keys {
         Ok(made)
     }
 
-    /// Ends a key; it does not work any more when this returns. Waits for the disk.
+    /// Revokes a key, which no longer works when this returns. Waits for the disk.
     ///
     /// # Errors
     /// [`AccessError`].
@@ -259,7 +259,7 @@ impl Keys {
         Ok(revoked)
     }
 
-    /// Writes down when keys were last used. Waits for the disk.
+    /// Stores when keys were last used. Waits for the disk.
     pub fn save_last_used(&self) {
         let Some(file) = &self.file else { return };
         let used: HashMap<KeyId, i64> = self
@@ -279,7 +279,7 @@ impl Keys {
         Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner).known)
     }
 
-    /// Reads the file again where somebody has replaced it.
+    /// Reloads the file if it was replaced.
     fn refresh(&self) {
         let Some(file) = &self.file else { return };
         {
@@ -295,7 +295,7 @@ impl Keys {
             return;
         }
         if let Err(error) = self.load(file, &HashMap::new()) {
-            // What was known stays: a damaged file neither opens the server nor shuts everybody out.
+            // Keep the known keys: a damaged file neither opens the server nor locks everybody out.
             tracing::error!(code = error.code(), %error, "could not reload the keys");
             metrics::counter!("triptych_keys_unreadable_total").increment(1);
             self.state.write().unwrap_or_else(PoisonError::into_inner).stamp = file.stamp();
@@ -303,15 +303,15 @@ impl Keys {
     }
 
     fn load(&self, file: &KeyFile, used: &HashMap<KeyId, i64>) -> Result<(), AccessError> {
-        // Held so that an older reading cannot replace a newer one.
+        // Take the lock first, so that an older reading cannot replace a newer one.
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        // Before the reading: what is replaced in between is then read once more.
+        // Read before the file: if the file is replaced in between, it is read again.
         let stamp = file.stamp();
         let records = file.read()?;
         let before: HashMap<KeyId, Arc<KnownKey>> =
             state.known.iter().map(|known| (known.record.id, Arc::clone(known))).collect();
         let keep = |record: KeyRecord| match before.get(&record.id) {
-            // With the state of its limit.
+            // Keep the known key, with the state of its rate limit.
             Some(known) if known.record == record => Arc::clone(known),
             known => {
                 let last = known.and_then(|known| known.last_used_unix_ms());
@@ -362,7 +362,7 @@ mod tests {
         for wrong in ["", "tk_", &first[..66], &format!("{first}0"), &first.to_uppercase()] {
             assert!(matches!(keys.find(wrong.as_bytes()), Found::Unknown), "{wrong}");
         }
-        // What another process writes is noticed.
+        // Changes of another process are noticed.
         let (second, _) = KeyFile::new(dir.path()).create(new(Role::Read, None)).unwrap();
         KeyFile::new(dir.path()).revoke(record.id).unwrap();
         std::thread::sleep(LOOK_EVERY);
@@ -370,7 +370,7 @@ mod tests {
         assert!(matches!(keys.find(first.as_bytes()), Found::Revoked));
         assert!(matches!(keys.of(Holder::Key(record.id)), Found::Revoked));
         assert!(!keys.has_admin() && keys.required());
-        // A damaged or missing file changes nothing for a server that runs, and stops one that starts.
+        // A damaged or missing file changes nothing for a running server, and stops one that starts.
         std::fs::write(dir.path().join("keys.json"), "{").unwrap();
         std::thread::sleep(LOOK_EVERY);
         assert_eq!(role(&keys.find(second.as_bytes())), Some(Role::Read));

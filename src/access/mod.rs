@@ -1,4 +1,4 @@
-//! Who may ask for what: keys and their roles, the slowing of wrong keys, the audit log of changes.
+//! Access control: keys and their roles, delays after wrong keys, the audit log of changes.
 
 mod audit;
 mod error;
@@ -19,18 +19,18 @@ pub use key::{KeyRecord, MAX_NAME_CHARS, NewKey, Rate, Role};
 pub use keys::{Caller, Found, Holder, Keys, KnownKey};
 pub use wrong::{WrongAnswer, WrongKeys, network_of};
 
-/// How access to a server is decided and written down.
+/// Settings for access control and the audit log.
 #[derive(Debug, Clone, Default)]
 pub struct AccessConfig {
-    /// Data folder with the keys; `None`: there are none.
+    /// Data folder with the keys; `None`: there is no keys file.
     pub data_dir: Option<PathBuf>,
-    /// The one key of the command line, an admin key.
+    /// The key of the command line, an admin key.
     pub fixed_key: Option<String>,
-    /// The audit log; `None`: nothing is written down.
+    /// The audit log; `None`: off.
     pub audit: Option<AuditConfig>,
 }
 
-/// Everything that decides on access, for the life of a server.
+/// Everything that decides on access, for the lifetime of a server.
 #[derive(Default)]
 pub struct Access {
     /// The keys.
@@ -45,7 +45,7 @@ impl Access {
     /// Reads the keys of a data folder.
     ///
     /// # Errors
-    /// [`AccessError`] where the keys cannot be read: serving without them would let anybody in.
+    /// [`AccessError`] if the keys cannot be read: serving without them would let anybody in.
     pub fn open(config: AccessConfig) -> Result<Self, AccessError> {
         let keys = Keys::open(config.data_dir.as_deref(), config.fixed_key.as_deref())?;
         Ok(Self { keys, wrong: WrongKeys::default(), audit: config.audit.map(AuditLog::new) })

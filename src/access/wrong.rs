@@ -1,27 +1,27 @@
-//! Wrong keys are answered ever more slowly, by address.
+//! Delays answers to wrong keys, increasingly, per address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Addresses remembered at one time.
+/// Maximum number of addresses remembered.
 const MAX_ADDRESSES: usize = 4096;
-/// Wrong keys of an address that are answered at once: people mistype.
+/// Wrong keys of an address that are answered at once, as people mistype.
 const FREE: f64 = 5.0;
-/// One wrong key is forgiven in this time.
+/// One wrong key is forgiven per this many seconds.
 const FORGIVEN_SECS: f64 = 10.0;
-/// No address is remembered to be worse than this.
+/// Upper limit of an address's score.
 const WORST: f64 = 60.0;
 const FIRST_DELAY: Duration = Duration::from_millis(50);
 const LONGEST_DELAY: Duration = Duration::from_secs(2);
-/// Answers that wait at one time, of one address and of all.
+/// Maximum number of delayed answers at a time, per address and in total.
 const WAITING: usize = 8;
 const WAITING_IN_ALL: usize = 256;
-/// For how long an address that sent the right key is known to have it.
+/// How long an address is trusted after it sent a right key.
 const TRUSTED_FOR: Duration = Duration::from_secs(3600);
 
-/// Addresses that sent wrong keys.
+/// The addresses that sent wrong keys.
 #[derive(Clone, Default)]
 pub struct WrongKeys(Arc<Mutex<Table>>);
 
@@ -32,7 +32,7 @@ struct Table {
 }
 
 struct Seen {
-    /// Wrong keys, less those forgiven.
+    /// Number of wrong keys, minus those forgiven.
     score: f64,
     at: Instant,
     waiting: usize,
@@ -43,13 +43,13 @@ struct Seen {
 pub enum WrongAnswer {
     /// At once.
     Now,
-    /// After this time; the place is held until then.
+    /// After this delay, during which the place is held.
     After(Duration, Place),
-    /// Not at all: too many answers wait already.
+    /// Not at all: too many answers are delayed already. Gives the time after which to retry.
     TooMany(Duration),
 }
 
-/// One answer that waits.
+/// The place of a delayed answer; released on drop.
 pub struct Place {
     of: WrongKeys,
     address: IpAddr,
@@ -70,8 +70,8 @@ impl WrongKeys {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a key that could be guessed is compared at all. Not while so many wrong ones of this address
-    /// wait that the answer's speed would tell which; an address that had the right one lately always is.
+    /// Whether to compare a guessable key at all. Not while so many wrong keys of this address are delayed
+    /// that a quick answer would reveal a right one; an address with a recent right key is always allowed.
     #[must_use]
     pub fn may_compare(&self, address: IpAddr) -> bool {
         let table = self.table();
@@ -82,7 +82,7 @@ impl WrongKeys {
         trusted || (seen.waiting < WAITING && table.waiting < WAITING_IN_ALL)
     }
 
-    /// Remembers that an address has the right key.
+    /// Remembers that an address sent a right key.
     pub fn right(&self, address: IpAddr) {
         let mut table = self.table();
         if let Some(seen) = table.seen(network_of(address)) {
@@ -90,7 +90,7 @@ impl WrongKeys {
         }
     }
 
-    /// Counts a wrong key.
+    /// Counts a wrong key; returns how to answer it.
     #[must_use]
     pub fn wrong(&self, address: IpAddr) -> WrongAnswer {
         metrics::counter!("triptych_wrong_keys_total").increment(1);
@@ -120,7 +120,7 @@ impl Seen {
 }
 
 impl Table {
-    /// What is known of an address; where all places are taken, the least of the others is forgotten.
+    /// The entry of an address. If the table is full, forgets the least suspicious other address.
     fn seen(&mut self, address: IpAddr) -> Option<&mut Seen> {
         if self.addresses.len() >= MAX_ADDRESSES && !self.addresses.contains_key(&address) {
             let idle = self.addresses.iter().filter(|(_, seen)| seen.waiting == 0);
@@ -141,7 +141,7 @@ fn delay(score: f64) -> Duration {
     FIRST_DELAY.mul_f64((over - 1.0).exp2().min(1e6)).min(LONGEST_DELAY)
 }
 
-/// What counts as one client: whoever has one IPv6 address has its whole /64.
+/// The network that counts as one client: whoever has one IPv6 address has its whole /64.
 #[must_use]
 pub fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {

@@ -1,4 +1,4 @@
-//! `triptych check`: is anything damaged, and can it be repaired?
+//! `triptych check`: finds damage and, on request, repairs it.
 
 use std::process::ExitCode;
 
@@ -28,7 +28,7 @@ pub struct CheckArgs {
     limits: LimitArgs,
 }
 
-/// Runs `check`. Exits with 1 where something is damaged still.
+/// Runs `check`. Exits with 1 if damage remains.
 pub async fn run(args: CheckArgs) -> Result<ExitCode, CliError> {
     let options = CheckOptions { bytes: !args.no_bytes, repair: args.repair };
     let report = if args.repair {

@@ -1,4 +1,4 @@
-//! `triptych compact`: the store without the space that deleted clips left.
+//! `triptych compact`: rewrites the store without the space of deleted clips.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! `triptych demo`: the whole way on a bundle's own sample clips, then the page.
+//! `triptych demo`: indexes a bundle's own sample clips, runs its queries, and serves the page.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -30,13 +30,13 @@ pub struct DemoArgs {
     listen: ListenArgs,
 }
 
-/// `samples/demo.json` of a bundle: the two queries that show it off.
+/// `samples/demo.json` of a bundle: the two queries that demonstrate it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DemoQueries {
-    /// A text.
+    /// Text of the first query.
     text: String,
-    /// A sound file beside `demo.json`.
+    /// Sound file of the second query, beside `demo.json`.
     audio: String,
 }
 

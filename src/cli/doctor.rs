@@ -1,4 +1,4 @@
-//! `triptych doctor`: what is found, where, which version, and what is missing.
+//! `triptych doctor`: which native parts are installed, where, in which version, and what is missing.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,10 +23,10 @@ pub struct DoctorArgs {
     json: bool,
 }
 
-/// Everything `doctor` says.
+/// The report of `doctor`.
 #[derive(Debug, Serialize)]
 struct Report {
-    /// Whether all that is needed is there.
+    /// Whether everything necessary is there.
     ok: bool,
     triptych: &'static str,
     onnxruntime: PartReport,
@@ -40,9 +40,9 @@ struct Report {
 #[derive(Debug, Default, Serialize)]
 struct PartReport {
     path: Option<PathBuf>,
-    /// What the part itself says.
+    /// Version that the part itself reports.
     version: Option<String>,
-    /// The package it was installed from.
+    /// Package that it was installed from.
     package: Option<String>,
     error: Option<ErrorReport>,
 }
@@ -159,7 +159,7 @@ fn cpu() -> CpuReport {
     CpuReport { arch: std::env::consts::ARCH, cores, features }
 }
 
-/// Restricts a thread of its own, which then ends: the one sure way to know that it works.
+/// Tests Landlock by restricting a thread that then ends, the only sure way to know that it works.
 fn landlock_support() -> FeatureReport {
     let restrict = || -> Result<LandlockStatus, RulesetError> {
         let ruleset = Ruleset::default().handle_access(AccessFs::from_all(ABI::V1))?.create()?;

@@ -1,4 +1,4 @@
-//! `triptych embed`: the vectors of a text or a file.
+//! `triptych embed`: prints the vectors of a text or a file.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -30,7 +30,7 @@ pub struct EmbedArgs {
     json: bool,
 }
 
-/// One vector as `POST /v1/embeddings` gives it.
+/// A vector in the format of `POST /v1/embeddings`.
 #[derive(Debug, Serialize)]
 struct Entry {
     object: &'static str,
@@ -101,7 +101,7 @@ fn space(embedder: &Embedder, modality: Modality, asked: Option<&str>) -> Result
     })
 }
 
-/// One vector per clip; a picture has no seconds.
+/// One vector per clip; a picture has no times.
 async fn clips(
     embedder: &Embedder,
     modality: Modality,

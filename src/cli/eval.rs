@@ -1,4 +1,4 @@
-//! `triptych eval`: retrieval measured on a file of texts and the files they are about.
+//! `triptych eval`: measures retrieval on a file of texts and the files that they describe.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use crate::config::{DataArgs, LimitArgs, ModelArgs};
 use crate::library::{Evaluation, Figure, Measured};
 use crate::search::HubCorrection;
 
-/// Accepted names of the two columns, as they occur in common files.
+/// Accepted names of the two columns, as common data sets use them.
 const TEXT_COLUMNS: &[&str] = &["text", "sentence", "caption", "query"];
 const ASSET_COLUMNS: &[&str] = &["asset", "asset_id", "video_id", "video", "file", "name"];
 
@@ -88,7 +88,7 @@ fn read_pairs(path: &Path) -> Result<Vec<(String, String)>, CliError> {
     Ok(pairs)
 }
 
-/// How it was searched, in a cell.
+/// The search method, as text for a table cell.
 fn way(row: &Measured) -> String {
     let hubs = if row.hub_correction == HubCorrection::Dis { ", hub correction" } else { "" };
     let engine = if row.search == "served" { format!(" ({})", row.engine) } else { String::new() };

@@ -1,4 +1,4 @@
-//! `triptych export`: all vectors of a library as a Parquet file.
+//! `triptych export`: writes all vectors of a library to a Parquet file.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;

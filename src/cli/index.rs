@@ -1,4 +1,4 @@
-//! `triptych index`: a folder into the library, with progress.
+//! `triptych index`: indexes a folder, with progress.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,9 +53,9 @@ pub struct IndexArgs {
     json: bool,
 }
 
-/// Most files that the summary lists of a kind.
+/// Maximum number of files listed per section of the summary.
 const MOST_LISTED: u64 = 100;
-/// Items that are read at a time.
+/// Items read per page.
 const ITEMS_A_PAGE: u32 = 1000;
 
 /// Runs `index`. Exit status 0 also where some files failed: they are listed; 2 where none was indexed.
@@ -63,7 +63,7 @@ pub async fn run(args: IndexArgs) -> Result<ExitCode, CliError> {
     let (source, roots) = source_of(&args)?;
     let mut sources = args.sources.sources(u64::MAX);
     if let JobSource::Bucket { place, .. } = &source {
-        // Whoever runs the command may read what they name, with the key they have.
+        // The person who runs the command may read what they name, with their own key.
         sources.buckets.allow.push(place.parse().map_err(crate::library::LibraryError::from)?);
     }
     let doors = Doors { allowed_roots: roots, sources, ..Doors::default() };
@@ -81,14 +81,14 @@ pub async fn run(args: IndexArgs) -> Result<ExitCode, CliError> {
     Ok(ExitCode::from(if job.state == WorkState::Failed { 2 } else { 0 }))
 }
 
-/// What to index, and beneath which folders it may lie.
+/// What to index, and the folders in which it may lie.
 fn source_of(args: &IndexArgs) -> Result<(JobSource, Vec<PathBuf>), CliError> {
     let resolve = |path: &PathBuf| {
         path.canonicalize()
             .map_err(|error| CliError::input("path_missing", format!("{}: {error}", path.display())))
     };
     if let Some(manifest) = &args.manifest {
-        // Whoever runs the command may read what they name, wherever it lies.
+        // The person who runs the command may read whatever the manifest names.
         return Ok((JobSource::Manifest(resolve(manifest)?), vec![PathBuf::from("/")]));
     }
     let Some(folder) = &args.folder else {
@@ -105,13 +105,13 @@ fn source_of(args: &IndexArgs) -> Result<(JobSource, Vec<PathBuf>), CliError> {
         return Ok((JobSource::Bucket { place: place.to_owned(), filter }, Vec::new()));
     }
     let path = resolve(folder)?;
-    // One file is allowed by its folder.
+    // A single file is allowed through its folder.
     let root =
         if path.is_file() { path.parent().map_or_else(|| path.clone(), PathBuf::from) } else { path.clone() };
     Ok((JobSource::Folder { path, recursive: !args.flat, filter, choice }, vec![root]))
 }
 
-/// Waits for a job with a progress bar; Ctrl-C cancels it and keeps what is done.
+/// Follows a job with a progress bar; Ctrl-C cancels the job, and finished items stay indexed.
 pub async fn follow(library: &Arc<Library>, job: JobRecord, bar: bool) -> Result<JobRecord, CliError> {
     let progress = if bar { ProgressBar::new(job.items_total) } else { ProgressBar::hidden() };
     let style = ProgressStyle::with_template("{bar:24} {pos}/{len} files  {msg}")
@@ -148,7 +148,7 @@ pub async fn follow(library: &Arc<Library>, job: JobRecord, bar: bool) -> Result
     }
 }
 
-/// The job and its items as one JSON object, written page by page: a job may have a million items.
+/// Prints the job and its items as one JSON object, page by page: a job may have a million items.
 async fn say_json(library: &Library, job: &JobRecord) -> Result<(), CliError> {
     let indented =
         |value: &serde_json::Value, by: &str| format!("{value:#}").replace('\n', &format!("\n{by}"));
@@ -164,7 +164,7 @@ async fn say_json(library: &Library, job: &JobRecord) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The items of a job, one after another.
+/// The items of a job, one after another, read page by page.
 struct Items<'a> {
     library: &'a Library,
     job: JobId,

@@ -1,4 +1,4 @@
-//! `triptych key`: who may use the server of a data folder. Works beside a running server, which notices.
+//! `triptych key`: manages the keys of a data folder. A running server notices the changes.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -110,7 +110,7 @@ fn create(args: CreateArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// As the server writes down what its API is asked for.
+/// Writes the change to the audit log, like a change through the API.
 fn write_down(audit: &AuditArgs, place: &PlaceArgs, command: &str, target: KeyId) {
     let Some(config) = audit.config(&place.data) else { return };
     AuditLog::new(config).write(&serde_json::json!({

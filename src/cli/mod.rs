@@ -82,28 +82,28 @@ enum Command {
     Doctor(doctor::DoctorArgs),
 }
 
-/// Exit status when an operator must decide what happens to the data folder.
+/// Exit status if an operator must decide what happens to the data folder.
 const EXIT_DATA_LOST: u8 = 4;
 
-/// A failed command: a message for the user, a stable code and an exit status for scripts.
+/// A failed command: a message for the user; an error code and an exit status for scripts.
 #[derive(Debug)]
 pub struct CliError {
-    /// Stable snake_case code, the same as the HTTP API's.
+    /// Stable error code in snake_case, the same as in the HTTP API.
     pub code: &'static str,
     /// What went wrong and what to do.
     pub message: String,
-    /// Process exit status: 2 bad input, 3 missing or broken model or native part, 4 the store has lost
-    /// what was acknowledged, 1 anything else.
+    /// Exit status of the process: 2 invalid input, 3 missing or damaged model or native part, 4 the store
+    /// has lost acknowledged changes, 1 anything else.
     pub exit: u8,
 }
 
 impl CliError {
-    /// Bad input from the user.
+    /// An error in the user's input.
     #[must_use]
     pub fn input(code: &'static str, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), exit: 2 }
     }
-    /// A failure that is not the user's.
+    /// Any other failure.
     #[must_use]
     pub fn other(code: &'static str, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), exit: 1 }
@@ -183,7 +183,7 @@ impl From<std::io::Error> for CliError {
     }
 }
 
-/// Runs the command line; the whole program but the decode-worker.
+/// Runs the command line: every command except the decode worker.
 #[must_use]
 pub fn main() -> ExitCode {
     let matches = without_empty_variables(Cli::command()).get_matches();
@@ -191,12 +191,12 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
-    // Fail points exist in test builds alone.
+    // Only test builds have fail points.
     let _fail_points = crate::fail_points::has_failpoints().then(crate::fail_points::FailScenario::setup);
     let serves = matches!(cli.command, Command::Serve(_) | Command::Demo(_));
     crate::telemetry::init_logging(if serves { Verbosity::Notices } else { Verbosity::Warnings });
     if serves {
-        // Before the data folder is opened: what a start puts aside is counted too.
+        // Before the data folder is opened, so that files quarantined at start are counted too.
         let _ = crate::telemetry::metrics();
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -204,7 +204,7 @@ pub fn main() -> ExitCode {
         Err(error) => return fail(&error.into()),
     };
     let outcome = runtime.block_on(async {
-        // With a handler in its place, a file that grows beyond `ulimit -f` is reported as an error instead of ending
+        // With a handler, a file that grows beyond `ulimit -f` gives an error; without one, the signal ends
         // the process.
         let _handler = tokio::signal::unix::signal(SignalKind::from_raw(libc::SIGXFSZ));
         match cli.command {
@@ -233,7 +233,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// A variable that is set but empty says nothing, like one that is not set.
+/// Treats an environment variable that is set but empty like one that is not set.
 fn without_empty_variables(command: clap::Command) -> clap::Command {
     let keep_if_said = |arg: clap::Arg| {
         let value = arg.get_env().and_then(std::env::var_os);
@@ -247,7 +247,7 @@ fn fail(error: &CliError) -> ExitCode {
     ExitCode::from(error.exit)
 }
 
-/// What loads bundles, with the native parts found already.
+/// Finds the native parts; returns a function that loads bundles with them.
 fn embedder_opener(model: &ModelArgs, limits: &LimitArgs) -> Result<OpenEmbedder, CliError> {
     let native = NativeParts::find()?;
     let decoder = Decoder::new(DecoderConfig {
@@ -262,27 +262,27 @@ fn embedder_opener(model: &ModelArgs, limits: &LimitArgs) -> Result<OpenEmbedder
     }))
 }
 
-/// Finds the native parts, loads and checks the bundle.
+/// Finds the native parts; loads and verifies the bundle.
 fn open_embedder(model: &ModelArgs, limits: &LimitArgs) -> Result<Embedder, CliError> {
     Ok(embedder_opener(model, limits)?(&model.model)?)
 }
 
-/// What a command opens a library with, besides model and data folder.
+/// Settings of a library besides model and data folder.
 #[derive(Default)]
 struct Doors {
     /// Folders whose files may be indexed by path.
     allowed_roots: Vec<PathBuf>,
-    /// Folders whose bundles may be loaded while running.
+    /// Folders whose bundles may be loaded at run time.
     model_roots: Vec<PathBuf>,
-    /// Sends webhooks.
+    /// Sends webhooks; `None`: webhooks are off.
     webhooks: Option<Arc<dyn Deliver>>,
     /// What may be fetched from other hosts.
     sources: SourcesConfig,
-    /// Snapshots, retention, compaction.
+    /// Settings for snapshots, retention and compaction.
     keep: KeepConfig,
-    /// Whether a store that has lost something is rebuilt.
+    /// Whether to rebuild a store that has lost something.
     rebuild_from_uploads: bool,
-    /// Share of a core that measures recall.
+    /// Largest share of one core for measuring recall.
     recall_probe_share: f64,
 }
 
@@ -309,7 +309,7 @@ fn models_config(
     Ok(ModelsConfig { library, model_roots: doors.model_roots, open: embedder_opener(model, limits)? })
 }
 
-/// Opens the library of a data folder with the model that serves it.
+/// Opens the library of a data folder with its serving model.
 async fn open_library(
     model: &ModelArgs,
     data: &DataArgs,

@@ -1,4 +1,4 @@
-//! `triptych model`: verify or show a bundle.
+//! `triptych model`: verifies or shows a bundle.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -102,7 +102,7 @@ fn show(dir: &Path, json: bool) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Which modality has vectors in which space.
+/// A table of modalities and the spaces in which they have vectors.
 fn spaces(bundle: &Bundle) -> Table {
     let modalities = [Modality::Text, Modality::Image, Modality::Audio, Modality::Video];
     let mut table = table(["space", "values", "text", "image", "audio", "video"]);
@@ -125,7 +125,7 @@ fn object(value: &serde_json::Value) -> Vec<(&String, &serde_json::Value)> {
     value.as_object().into_iter().flatten().collect()
 }
 
-/// A flat object as `key value, key value`; anything else as JSON, cut short.
+/// A flat object as `key value, key value`; any other value as shortened JSON.
 fn pairs(value: &serde_json::Value) -> String {
     let text = match value {
         serde_json::Value::Object(map) if map.values().all(|value| !value.is_object()) => {

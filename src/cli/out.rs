@@ -1,4 +1,4 @@
-//! What commands print. `println!` panics where the reader has gone, as in `triptych search … | head`.
+//! Output of commands. `println!` would panic if the reader has gone, as in `triptych search … | head`.
 
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write};
@@ -8,8 +8,7 @@ use super::CliError;
 
 static INCOMPLETE: AtomicBool = AtomicBool::new(false);
 
-/// Prints a line. A reader that has gone misses nothing; any other failure is remembered, see
-/// [`complete`].
+/// Prints a line. If the reader has gone, nothing is lost; any other failure is remembered for [`complete`].
 macro_rules! say {
     ($($what:tt)*) => { $crate::cli::out::line(&format_args!($($what)*)) };
 }
@@ -23,7 +22,7 @@ pub(super) fn line(what: &Arguments<'_>) {
     }
 }
 
-/// Whether all output could be written; a full disk must not look like success.
+/// Fails if some output could not be written: a full disk must not look like success.
 pub(super) fn complete() -> Result<(), CliError> {
     match INCOMPLETE.load(Ordering::Relaxed) {
         false => Ok(()),

@@ -1,4 +1,4 @@
-//! `triptych quarantine`: what the server put aside because it did not understand it.
+//! `triptych quarantine`: lists or deletes the files that the server did not recognise.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,7 +33,7 @@ struct Folder {
     json: bool,
 }
 
-/// Runs `quarantine`; a server may be running.
+/// Runs `quarantine`, even while a server runs.
 pub fn run(command: QuarantineCommand) -> Result<ExitCode, CliError> {
     match command.action {
         Action::List(folder) => list(&folder)?,

@@ -24,17 +24,17 @@ pub struct QueryArgs {
     pub video: Option<String>,
 }
 
-/// What was requested.
+/// The query that was requested.
 #[derive(Debug, PartialEq)]
 pub enum Query {
     /// Text.
     Text(String),
-    /// A file, the modality it stands for, the part of it that counts.
+    /// A file, the modality to embed it as, and the span that counts.
     Media(Modality, PathBuf, Option<TimeSpan>),
 }
 
 impl QueryArgs {
-    /// The one query given.
+    /// The single query given.
     pub fn query(&self) -> Result<Query, CliError> {
         if let Some(text) = &self.text {
             return Ok(Query::Text(text.clone()));
@@ -65,7 +65,7 @@ fn media(modality: Modality, path: PathBuf, span: Option<TimeSpan>) -> Result<Qu
     }
 }
 
-/// `f.mp4@12.5-16` to the file and its span. A file whose own name ends so is taken as it is.
+/// Splits `f.mp4@12.5-16` into file and span. If a file has that very name, the whole argument is the file.
 fn split_span(argument: &str) -> Result<(PathBuf, Option<TimeSpan>), CliError> {
     let whole = PathBuf::from(argument);
     if whole.exists() {

@@ -1,4 +1,4 @@
-//! `triptych search`: one query against the library.
+//! `triptych search`: searches the library with one query.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -79,7 +79,7 @@ impl From<Group> for GroupBy {
 }
 
 impl Targets {
-    /// The tracks, video first.
+    /// The tracks to search, video first.
     pub fn tracks(self) -> Vec<Track> {
         match self {
             Self::Video => vec![Track::Video],
@@ -114,7 +114,7 @@ pub async fn run(args: SearchArgs) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Embeds a query of the command line.
+/// Embeds a query from the command line.
 pub async fn embed(library: &Arc<Library>, query: &Query) -> Result<QueryPart, CliError> {
     let embedder = library.embedder();
     Ok(match query {

@@ -1,4 +1,4 @@
-//! `triptych serve`: the REST API and the page.
+//! `triptych serve`: serves the REST API and the page.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -111,7 +111,7 @@ pub async fn run(args: ServeArgs) -> Result<ExitCode, CliError> {
     let models = Models::open(config, &args.model.model).await?;
     for bundle in args.also_models {
         match models.load_resolved(bundle.canonicalize()?, false).await {
-            // Since an earlier start.
+            // Loaded since an earlier start.
             Ok(_) | Err(LibraryError::ModelLoaded(_)) => {}
             Err(error) if error.storage_full().is_some() => {
                 tracing::warn!(%error, bundle = %bundle.display(), "could not load an additional model");
@@ -125,7 +125,7 @@ pub async fn run(args: ServeArgs) -> Result<ExitCode, CliError> {
     serve_models(models, &args.listen, door).await
 }
 
-/// Watches a folder as a request without options would; one that is watched already stays as it is.
+/// Watches a folder with the default options; an existing watch does not change.
 async fn watch(library: &Arc<Library>, folder: &Path) -> Result<(), CliError> {
     let path = folder.canonicalize()?;
     let Some(path) = path.to_str().map(str::to_owned) else {
@@ -141,18 +141,18 @@ async fn watch(library: &Arc<Library>, folder: &Path) -> Result<(), CliError> {
     }
 }
 
-/// Connections that the kernel keeps until they are accepted. A client that finds no room tries again only after a
-/// second. Linux takes no more than net.core.somaxconn, 4096 by default.
+/// Connections that the kernel queues before they are accepted. A client that finds the queue full retries
+/// only after a second. Linux limits this to net.core.somaxconn, 4096 by default.
 const BACKLOG: u32 = 4096;
 
-/// Where requests come in, and who may send them.
+/// The listening socket, and who may send requests.
 pub struct Door {
     listener: TcpListener,
     access: Access,
 }
 
 impl Door {
-    /// Reads the keys and binds before the model loads, so that a port in use is reported at once.
+    /// Reads the keys and binds before the model is loaded, so that a port in use is reported at once.
     pub fn open(args: &ListenArgs, data_dir: &Path) -> Result<Self, CliError> {
         let access = Access::open(args.access.config(data_dir))?;
         if !args.listen.ip().is_loopback() && !access.keys.required() {
@@ -178,13 +178,13 @@ impl Door {
     }
 }
 
-/// Serves opened models until a signal, then stops cleanly.
+/// Serves the opened models until a signal, then stops cleanly.
 pub async fn serve_models(models: Arc<Models>, args: &ListenArgs, door: Door) -> Result<ExitCode, CliError> {
     let address = door.listener.local_addr()?;
     say!("listening on http://{address}");
     std::io::stdout().flush()?;
     http::serve(Arc::clone(&models), args.http_config(door.access), door.listener, stop_signal()).await?;
-    // Running clips are finished, but a stuck decode must not hold the process.
+    // Running clips may finish, but a stuck decode must not block the exit.
     match tokio::time::timeout(Duration::from_secs(20), models.shutdown()).await {
         Ok(outcome) => outcome?,
         Err(_) => tracing::warn!("shutdown took too long; unfinished work goes on at the next start"),
@@ -192,7 +192,7 @@ pub async fn serve_models(models: Arc<Models>, args: &ListenArgs, door: Door) ->
     Ok(ExitCode::SUCCESS)
 }
 
-/// Resolves when the process is asked to stop; from the call on, not from the first poll.
+/// Resolves when the process is asked to stop, counting from the call rather than from the first poll.
 fn stop_signal() -> impl Future<Output = ()> + Send + 'static {
     use tokio::signal::unix::{SignalKind, signal};
     let signals = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
@@ -202,7 +202,7 @@ fn stop_signal() -> impl Future<Output = ()> + Send + 'static {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             },
-            // Without a handler the kernel ends the process.
+            // Without a handler, the kernel ends the process.
             _ => std::future::pending().await,
         }
     }

@@ -93,7 +93,7 @@ impl PlaceArgs {
         }
     }
 
-    /// The snapshot that an id or a path names, and where it is.
+    /// Finds the snapshot that an id or a path names, and its destination.
     fn find(&self, named: &str) -> Result<(SnapshotPlace, SnapshotId), CliError> {
         match named.parse() {
             Ok(id) => Ok((self.open()?, id)),

@@ -1,11 +1,11 @@
-//! Tables and times for the terminal.
+//! Tables and times for terminal output.
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use crate::search::Hit;
 use crate::store::Damage;
 
-/// Hits as a table: rank, file, start-end, score, track.
+/// A table of hits: rank, file, start-end, score, track.
 pub fn hits(hits: &[Hit]) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
@@ -34,7 +34,7 @@ fn of_damage(damage: Damage) -> &'static str {
     }
 }
 
-/// Seconds as `m:ss.s` or `h:mm:ss.s`.
+/// Formats seconds as `m:ss.s` or `h:mm:ss.s`.
 pub fn clock(secs: f64) -> String {
     let tenths = (secs.max(0.0) * 10.0).round() as u64;
     let (hours, minutes, rest) = (tenths / 36_000, tenths / 600 % 60, tenths % 600);
@@ -46,7 +46,7 @@ pub fn clock(secs: f64) -> String {
     }
 }
 
-/// A name from a user with control characters escaped, so that it cannot drive the terminal.
+/// A user's name with control characters escaped, so that it cannot control the terminal.
 pub fn printable(name: &str) -> String {
     name.chars()
         .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })

@@ -1,4 +1,4 @@
-//! Which files of a folder become items of a job.
+//! Lists the files of a folder that become items of a job.
 
 use std::fs;
 use std::io::{self, Read};
@@ -10,9 +10,8 @@ use crate::media::{HEAD_BYTES, NameSays, head_is_media, name_says};
 use crate::store::mtime_ns;
 use crate::types::nfc;
 
-/// Which of a folder's files are wanted: globs over their paths relative to the folder. `*` stays
-/// within a name, `**` crosses folders; a pattern without `/` is looked for in every folder. Upper
-/// and lower case are the same.
+/// Selects files by globs over their paths relative to the folder. `*` stays within a name, `**` crosses
+/// folders; a pattern without `/` applies in every folder. Case does not matter.
 #[derive(Debug, Clone, Default)]
 pub struct NameFilter {
     include: Option<GlobSet>,
@@ -20,16 +19,16 @@ pub struct NameFilter {
 }
 
 impl NameFilter {
-    /// A filter; without `include` everything is wanted that `exclude` does not name.
+    /// A filter; without `include`, everything that `exclude` does not match is selected.
     ///
     /// # Errors
-    /// A sentence that names the pattern that is none.
+    /// A message that names the invalid pattern.
     pub fn new(include: &[String], exclude: &[String]) -> Result<Self, String> {
         let include = if include.is_empty() { None } else { Some(globs(include)?) };
         Ok(Self { include, exclude: globs(exclude)? })
     }
 
-    /// Whether a file or object is wanted, by its path after the folder.
+    /// Whether a file or object is selected, by its path relative to the folder.
     #[must_use]
     pub fn wants(&self, relative: &Path) -> bool {
         let composed = relative.to_str().map(nfc);
@@ -55,12 +54,12 @@ pub enum ListError {
     /// More files than one job takes.
     #[error("expected at most {0} files")]
     TooMany(usize),
-    /// Input/output.
+    /// Input or output failed.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// Why a file is left out: a stable code and a sentence.
+/// Why a file is left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {
     /// Stable error code in snake_case.
@@ -84,31 +83,32 @@ impl LeftOut {
         }
     }
 
-    /// Neither its name nor its first bytes call it media.
+    /// Neither the name nor the first bytes are those of media.
     #[must_use]
     pub fn not_media() -> Self {
         Self::new("not_media", "neither its name nor its first bytes match a video, audio or image file")
     }
 
-    /// A name with a dot before it.
+    /// The name begins with a dot.
     #[must_use]
     pub fn hidden() -> Self {
         Self::new("hidden", "hidden file: its name begins with a dot")
     }
 
-    /// The name says that somebody is still writing it.
+    /// The name is that of a file that is still being written.
     #[must_use]
     pub fn unfinished() -> Self {
         Self::new("unfinished", "its name marks a file that is still being written or downloaded")
     }
 }
 
-/// What a folder holds.
+/// The contents of a folder.
 #[derive(Debug, Default)]
 pub struct Listing {
-    /// Paths of files to be indexed, sorted.
+    /// Paths of the files to index, sorted.
     pub media: Vec<String>,
-    /// What is left out and why, sorted by path. A name that is not UTF-8 is written with `\xNN` for its odd bytes.
+    /// Files left out, with the reason, sorted by path. In a name that is not UTF-8, `\xNN` stands for the
+    /// odd bytes.
     pub left_out: Vec<(String, LeftOut)>,
 }
 
@@ -118,11 +118,11 @@ impl Listing {
     }
 }
 
-/// The media files of a folder, or the one file given, and what is left out: hidden names, what neither its
-/// name nor its first bytes call media, what cannot be read. What `filter` does not want is not listed at all;
-/// the one file given is always media. A link to a file with a name of media is listed as it stands and checked
-/// when it is indexed; links to folders are not followed, so there are no cycles. `inside` says whether a
-/// resolved path may be read. Blocking.
+/// The media files of a folder, or the single file given, and the files left out: hidden ones, those that
+/// neither name nor first bytes mark as media, those that cannot be read. Files that `filter` does not select
+/// are not listed at all; a single file always counts as media. A link to a file with a media name is listed
+/// as it is and checked when it is indexed; links to folders are not followed, so there are no cycles.
+/// `inside` decides whether a resolved path may be read. Blocking.
 ///
 /// # Errors
 /// [`ListError`]: more than `most` files, of either kind.
@@ -163,7 +163,7 @@ pub fn list_media(
     Ok(listing)
 }
 
-/// A path as text, `\xNN` for bytes that are not UTF-8.
+/// A path as text, with `\xNN` for bytes that are not UTF-8.
 fn escaped(path: &Path) -> String {
     let mut text = String::new();
     for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
@@ -173,17 +173,17 @@ fn escaped(path: &Path) -> String {
     text
 }
 
-/// What is met in a folder.
+/// An entry found in a folder.
 enum Met {
     /// A file that is not hidden.
     File { link: bool },
     /// A hidden file or folder.
     Hidden,
-    /// A folder that is not looked into, and why.
+    /// A folder that is not entered, and why.
     Folder(LeftOut),
 }
 
-/// Shows everything in a folder, in no order; whether every folder could be read.
+/// Passes everything in a folder to `each`, in no order; returns whether every folder could be read.
 fn walk(
     root: &Path,
     recursive: bool,
@@ -194,7 +194,7 @@ fn walk(
     while let Some(folder) = folders.pop() {
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
-            // One unreadable folder in a big tree must not stop the rest.
+            // One unreadable folder in a large tree must not stop the rest.
             Err(error) if folder != root => {
                 tracing::warn!(folder = ?folder, %error, "skipped a folder that could not be read");
                 whole = false;
@@ -226,20 +226,20 @@ fn walk(
     Ok(whole)
 }
 
-/// One file of a folder that is looked at again and again.
+/// A file seen in one poll of a watched folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeenFile {
-    /// Its path.
+    /// Path of the file.
     pub path: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size_bytes: u64,
-    /// When it was last written, nanoseconds since 1970.
+    /// Time of the last write, in nanoseconds since 1970.
     pub mtime_ns: i64,
 }
 
-/// The wanted files of a folder with their sizes and times, sorted by path, and whether every folder in
-/// it could be read. Nothing is opened, and hidden names are passed over: programs that copy files there give
-/// them such names until they are whole. Blocking.
+/// The selected files of a folder with their sizes and times, sorted by path, and whether every folder in it
+/// could be read. Opens no file, and skips hidden names: programs that copy files into a folder use them
+/// until a file is complete. Blocking.
 ///
 /// # Errors
 /// [`ListError`].
@@ -256,10 +256,10 @@ pub fn list_seen(
         if !filter.wants(path.strip_prefix(root).unwrap_or(path)) {
             return Ok(());
         }
-        // Of what lies outside only the link itself is looked at.
+        // Of a link that leads outside, look only at the link itself.
         let outside = link && !path.canonicalize().is_ok_and(|real| inside(&real));
         let meta = if outside { fs::symlink_metadata(path) } else { fs::metadata(path) };
-        // Files removed during the listing were not seen.
+        // Skip files removed during the listing.
         if let Some(meta) = meta.ok().filter(|meta| meta.is_file() || meta.is_symlink()) {
             found.push(SeenFile { path: escaped(path), size_bytes: meta.len(), mtime_ns: mtime_ns(&meta) });
         }
@@ -269,7 +269,7 @@ pub fn list_seen(
     Ok((found, whole))
 }
 
-/// Whether a file that [`list_seen`] saw is media, or why it is left out. Blocking.
+/// Whether a file that [`list_seen`] found is media, or why it is left out. Blocking.
 ///
 /// # Errors
 /// [`LeftOut`].
@@ -277,7 +277,7 @@ pub fn examine_seen(path: &str, inside: &impl Fn(&Path) -> bool) -> Result<(), L
     let file = Path::new(path);
     match fs::symlink_metadata(file) {
         Ok(meta) => examine(file, meta.is_symlink(), inside),
-        // Its name was written otherwise than it is.
+        // The path is escaped text, not the real name.
         Err(error) if error.kind() == io::ErrorKind::NotFound && path.contains("\\x") => {
             Err(LeftOut::new("name_not_utf8", "its name, or that of a folder above it, is not UTF-8"))
         }
@@ -285,11 +285,11 @@ pub fn examine_seen(path: &str, inside: &impl Fn(&Path) -> bool) -> Result<(), L
     }
 }
 
-/// Whether a file is media by its name, or else by its first bytes.
+/// Whether a file is media by its name or, if that does not tell, by its first bytes.
 fn examine(path: &Path, link: bool, inside: &impl Fn(&Path) -> bool) -> Result<(), LeftOut> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     match name_says(&name) {
-        // A link is listed even where it leads outside: its item then says that it is refused.
+        // A link is listed even if it leads outside: its item then reports the refusal.
         NameSays::Media if link || path.is_file() => return Ok(()),
         NameSays::Media | NameSays::Nothing => {}
         NameSays::Unfinished => return Err(LeftOut::unfinished()),
@@ -425,7 +425,7 @@ mod tests {
         };
         assert_eq!(chosen(&["*.mp4"], &[]), ["a.mp4", "b/c.MP4", "b/raw/e.mp4", "raw/f.mp4"]);
         assert_eq!(chosen(&["b/*.mp4"], &[]), ["b/c.MP4"]);
-        // Composed and not, either way round; the file keeps its name as it is.
+        // Composed and decomposed, either way round; the file keeps its name as it is.
         let all = NameFilter::new(&["gr\u{fc}n*".to_owned(), "ro\u{302}t*".to_owned()], &[]).unwrap();
         assert!(all.wants(Path::new("a/gru\u{308}n.mp4")) && all.wants(Path::new("r\u{f4}t.mp4")));
         assert_eq!(chosen(&["*.mp4", "*.wav"], &["**/raw/**"]), ["a.mp4", "b/c.MP4", "b/d.wav"]);

@@ -1,4 +1,4 @@
-//! A JSONL manifest: one file or URL a line, with metadata of its own.
+//! A JSONL manifest: one file or URL per line, each with its own metadata.
 
 use std::io::BufRead;
 use std::path::Path;
@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::Place;
 use crate::types::TrackChoice;
 
-/// Longest line, bytes.
+/// Longest line in bytes.
 const MAX_LINE_BYTES: usize = 256 << 10;
 
 /// One file to index: exactly one of `path` and `url`.
@@ -34,16 +34,16 @@ pub struct ManifestItem {
 }
 
 impl ManifestItem {
-    /// The tracks that were chosen.
+    /// The chosen tracks.
     #[must_use]
     pub const fn choice(&self) -> TrackChoice {
         TrackChoice { video: self.video_track, audio: self.audio_track }
     }
 
-    /// Checks that it names one thing.
+    /// Checks that the item has exactly one source.
     ///
     /// # Errors
-    /// A sentence.
+    /// A message.
     pub fn check(&self) -> Result<(), &'static str> {
         match (self.path.as_deref(), self.url.as_deref()) {
             (Some(""), None) => Err("`path` is empty"),
@@ -66,21 +66,21 @@ pub enum ManifestError {
     /// More files than one job takes.
     #[error("expected at most {0} files")]
     TooMany(usize),
-    /// A line that is not an item.
+    /// A line is not a valid item.
     #[error("line {line}: {reason}")]
     Line {
-        /// Counted from 1.
+        /// Line number, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// What is wrong with the line.
         reason: String,
     },
-    /// Input/output.
+    /// Input or output failed.
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
 
-/// Reads a manifest that lies in `folder`: empty lines are skipped, anything else that is not
-/// `{"path" or "url": …, "name": …, "metadata": {…}}` is refused with its line. Blocking.
+/// Reads a manifest that lies in `folder`. Skips empty lines; refuses anything else that is not
+/// `{"path" or "url": …, "name": …, "metadata": {…}}`, with the line number. Blocking.
 ///
 /// # Errors
 /// [`ManifestError`].
@@ -94,7 +94,7 @@ pub fn read_manifest(
     for line in 1.. {
         text.clear();
         let refused = |reason: String| ManifestError::Line { line, reason };
-        // One byte more than is allowed tells a line that is too long.
+        // One byte more than allowed, to detect a line that is too long.
         let mut limited = std::io::Read::take(&mut reader, MAX_LINE_BYTES as u64 + 1);
         if limited.read_until(b'\n', &mut text)? == 0 {
             break;
@@ -102,7 +102,7 @@ pub fn read_manifest(
         if text.len() > MAX_LINE_BYTES {
             return Err(refused(format!("expected at most {MAX_LINE_BYTES} bytes in a line")));
         }
-        // Editors on Windows put a mark before the first line.
+        // Editors on Windows write a byte order mark before the first line.
         let line_text = if line == 1 { text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text) } else { &text };
         if line_text.trim_ascii().is_empty() {
             continue;

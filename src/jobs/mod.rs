@@ -1,4 +1,4 @@
-//! Durable batch jobs: what a person sees of them, and which files a folder gives them.
+//! Durable batch jobs: how the API shows them, and which files of a folder they contain.
 
 mod listing;
 mod manifest;
@@ -31,7 +31,7 @@ impl WorkError {
     }
 }
 
-/// What a job had done at some moment; rates are counted from there.
+/// Progress of a job at some moment; rates are measured from there.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Baseline {
     unix_ms: i64,
@@ -40,7 +40,7 @@ pub struct Baseline {
 }
 
 impl Baseline {
-    /// What the job has done by now.
+    /// The job's progress at this moment.
     #[must_use]
     pub fn of(job: &JobRecord, now_unix_ms: i64) -> Self {
         Self { unix_ms: now_unix_ms, items: job.items_done + job.items_failed, media_secs: job.media_secs }
@@ -98,7 +98,7 @@ impl From<&JobRecord> for JobView {
 }
 
 impl JobView {
-    /// The view of a job now; its rate is counted from the baseline, else from its start.
+    /// The view of a job now; its rate is measured from the baseline or, without one, from its start.
     #[must_use]
     pub fn new(job: &JobRecord, baseline: Option<Baseline>) -> Self {
         Self::at(job, baseline, now_unix_ms())
@@ -189,7 +189,7 @@ impl From<&JobItem> for ItemView {
     }
 }
 
-/// Milliseconds since 1970.
+/// The current time in milliseconds since 1970.
 #[must_use]
 pub fn now_unix_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)

@@ -1,17 +1,17 @@
-//! Where the bytes of an item lie.
+//! Where the bytes of an item are.
 
 use std::path::Path;
 
 use percent_encoding::percent_decode_str;
 
-/// Where the bytes of an item lie, told by how its text begins: paths are absolute.
+/// Where the bytes of an item are, recognised by how the text begins; paths are absolute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place<'a> {
-    /// On this machine.
+    /// A path on this machine.
     Path(&'a Path),
-    /// At an http or https URL.
+    /// An http or https URL.
     Url(&'a str),
-    /// In a bucket, as `s3://bucket/key`.
+    /// An object in a bucket, as `s3://bucket/key`.
     Object(&'a str),
 }
 
@@ -30,7 +30,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// The last name in it, for display.
+    /// The last part of the name, for display.
     #[must_use]
     pub fn name(self) -> String {
         match self {

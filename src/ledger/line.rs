@@ -9,40 +9,40 @@ use crate::types::{AssetId, TrackChoice};
 
 /// Version of the format that this build writes; it reads this one and earlier ones.
 const VERSION: u32 = 1;
-/// Length of the CRC and the space behind it.
+/// Length of the CRC and the space after it.
 const PREFIX_BYTES: usize = 9;
 
-/// What was acknowledged.
+/// An acknowledged change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Entry {
-    /// First line of every ledger.
+    /// The first line of every ledger.
     Ledger {
         /// Version of the format.
         version: u32,
     },
-    /// An asset was accepted, or its name, metadata or place changed.
+    /// An asset was accepted, or its name, metadata or path changed.
     Put(AssetEntry),
     /// An asset was deleted.
     Gone {
         /// Id of the asset.
         id: AssetId,
-        /// Its file beneath `uploads/`, if the bytes were our own copy.
+        /// Its file beneath `uploads/`, if it was an upload.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         upload: Option<String>,
     },
     /// A user setting was created, changed or removed.
     Work {
-        /// What kind of thing.
+        /// Kind of the setting.
         kind: WorkKind,
-        /// Id.
+        /// Id of the setting.
         id: String,
-        /// Whether it is there from now on.
+        /// Whether it exists from now on.
         exists: bool,
     },
 }
 
-/// User settings.
+/// Kinds of user settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkKind {
@@ -52,32 +52,32 @@ pub enum WorkKind {
     StandingQuery,
     /// A watched folder.
     Watch,
-    /// The rules of retention, as a whole.
+    /// The retention rules as a whole.
     RetentionRules,
 }
 
-/// What is needed to index an asset again from its bytes.
+/// Everything needed to index an asset again from its bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AssetEntry {
-    /// Id.
+    /// Id of the asset.
     pub id: AssetId,
-    /// Content SHA-256, lower-case hex.
+    /// SHA-256 of the content in lower-case hex.
     pub sha256: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size_bytes: u64,
-    /// Its file beneath `uploads/`, if the bytes are our own copy.
+    /// Its file beneath `uploads/`, if it is an upload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload: Option<String>,
-    /// Where the user's file is, if the bytes are not our own copy.
+    /// Path of the user's file, if it is not an upload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// Display name.
     pub name: String,
-    /// Your JSON object.
+    /// The user's JSON object.
     pub metadata: Value,
-    /// Unix milliseconds.
+    /// When it was accepted, in Unix milliseconds.
     pub created_unix_ms: i64,
-    /// The tracks that somebody chose.
+    /// The tracks that the user chose.
     #[serde(default, skip_serializing_if = "TrackChoice::is_open")]
     pub choice: TrackChoice,
 }
@@ -99,7 +99,7 @@ struct Numbered<E> {
     entry: E,
 }
 
-/// Appends one line to `out`.
+/// Appends an encoded line to `out`.
 pub(super) fn encode(out: &mut Vec<u8>, acknowledged: i64, entry: &Entry) -> io::Result<()> {
     let json = serde_json::to_vec(&Numbered { n: acknowledged, entry })?;
     out.extend_from_slice(format!("{:08x} ", crc32fast::hash(&json)).as_bytes());
@@ -108,10 +108,10 @@ pub(super) fn encode(out: &mut Vec<u8>, acknowledged: i64, entry: &Entry) -> io:
     Ok(())
 }
 
-/// Reads a line without its newline; `None` where it is not as it was written.
+/// Decodes a line without its newline; `None` if it is damaged.
 ///
 /// # Errors
-/// [`io::ErrorKind::Unsupported`] where a newer version wrote it.
+/// [`io::ErrorKind::Unsupported`] if a newer version wrote it.
 pub(super) fn decode(line: &[u8]) -> io::Result<Option<(i64, Entry)>> {
     let Some((prefix, json)) = line.split_at_checked(PREFIX_BYTES) else { return Ok(None) };
     let crc = std::str::from_utf8(prefix).ok().and_then(|text| text.strip_suffix(' '));
@@ -127,7 +127,7 @@ pub(super) fn decode(line: &[u8]) -> io::Result<Option<(i64, Entry)>> {
         let text = "this ledger was written by a newer version of triptych; start that version";
         io::Error::new(io::ErrorKind::Unsupported, text)
     };
-    // Its checksum is right, so it was written like this: by somebody who knows more than we do.
+    // The checksum is right, so the line was written like this: by a newer version.
     let entry: Entry = serde_json::from_value(numbered.entry).map_err(|_| newer())?;
     if matches!(entry, Entry::Ledger { version } if version > VERSION) {
         return Err(newer());

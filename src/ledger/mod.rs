@@ -1,10 +1,10 @@
-//! The ledger: a second witness, outside the database, of what this server has acknowledged.
+//! The ledger: a second record, outside the database, of what this server has acknowledged.
 //!
-//! `<data folder>/ledger.log` holds one line for each acknowledged change, appended and synced after
-//! the store's commit and before the answer. Each line carries a CRC-32 and the store's count of
-//! acknowledged changes at that moment, so a store that is older than what was promised shows itself
-//! at the next start. The lines name every asset that is alive, with its name and metadata, which is
-//! enough to index everything again from the uploaded bytes.
+//! `<data folder>/ledger.log` holds one line for each acknowledged change, appended and synced after the
+//! store's commit and before the answer. Each line carries a CRC-32 and the store's count of acknowledged
+//! changes at that moment, so the next start recognises a store that is older than what was acknowledged. The
+//! lines name every existing asset, with its name and metadata, which is enough to index everything again
+//! from the uploads.
 
 mod line;
 mod replay;
@@ -22,8 +22,8 @@ use line::encode;
 
 /// Name of the ledger in the data folder.
 pub const LEDGER: &str = "ledger.log";
-/// The ledger is rewritten while the server runs once it is this large and has grown this many times
-/// over since the last time it was rewritten.
+/// A running server rewrites the ledger once it is this large and has grown to this many times the size after
+/// the last rewrite.
 const COMPACT_FROM_BYTES: u64 = 16 << 20;
 const COMPACT_GROWTH: u64 = 4;
 
@@ -36,9 +36,9 @@ pub struct Ticket(u64);
 #[derive(Debug)]
 pub struct Ledger {
     path: PathBuf,
-    /// `None` until it can be written.
+    /// `None` until the ledger can be written.
     writer: Mutex<Option<Writer>>,
-    /// Lines known to be on disk. Whoever holds it syncs for everybody who waits behind.
+    /// Number of lines known to be on disk. The holder of this lock syncs for everybody who waits for it.
     synced_lines: Mutex<u64>,
 }
 
@@ -48,7 +48,7 @@ struct Writer {
     len_bytes: u64,
     len_at_rewrite_bytes: u64,
     lines: u64,
-    /// A write or sync failed: the file's contents are uncertain until it is rewritten.
+    /// A write or sync has failed: the file's contents are uncertain until it is rewritten.
     suspect: bool,
 }
 
@@ -59,28 +59,28 @@ impl Writer {
 }
 
 impl Ledger {
-    /// Reads the ledger of a data folder; an absent one is an empty replay that says so.
+    /// Reads the ledger of a data folder; a missing one gives an empty replay with `exists` false.
     ///
     /// # Errors
-    /// Input/output errors, and [`io::ErrorKind::Unsupported`] where a newer version wrote it.
+    /// Input/output errors, and [`io::ErrorKind::Unsupported`] if a newer version wrote it.
     pub fn read(data_dir: &Path) -> io::Result<Replay> {
         replay::read(&data_dir.join(LEDGER))
     }
 
-    /// A ledger that cannot be written yet: whoever appends is told that storage is full.
+    /// A ledger that cannot be written yet: appending fails because storage is full.
     #[must_use]
     pub fn unwritten(data_dir: &Path) -> Self {
         Self { path: data_dir.join(LEDGER), writer: Mutex::new(None), synced_lines: Mutex::new(0) }
     }
 
-    /// Opens the ledger that [`Ledger::read`] gave `replay` of, behind its last whole line.
+    /// Opens the ledger from which [`Ledger::read`] made `replay`, at the end of its last whole line.
     ///
     /// # Errors
     /// Input/output errors.
     pub fn open(data_dir: &Path, replay: &Replay) -> io::Result<Self> {
         let path = data_dir.join(LEDGER);
         let file = OpenOptions::new().append(true).open(&path)?;
-        // A crash may leave the beginning of a line that nobody was told of.
+        // A crash may leave the beginning of a line that was never acknowledged.
         if file.metadata()?.len() > replay.whole_bytes {
             file.set_len(replay.whole_bytes)?;
             file.sync_data()?;
@@ -92,7 +92,7 @@ impl Ledger {
     /// Replaces the ledger by these entries, durably.
     ///
     /// # Errors
-    /// Input/output errors; the ledger is then as it was.
+    /// Input/output errors; the ledger is then unchanged.
     pub fn write(&self, acknowledged: i64, entries: &[Entry]) -> io::Result<()> {
         let mut writer = self.writer();
         let (file, len_bytes) = write_whole(&self.path, acknowledged, entries)?;
@@ -101,7 +101,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Whether it can be appended to.
+    /// Whether lines can be appended.
     #[must_use]
     pub fn is_written(&self) -> bool {
         self.writer().is_some()
@@ -111,11 +111,11 @@ impl Ledger {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes entries that the store has committed. `acknowledged` is the store's count after the
-    /// commit. Entries about one asset must be appended in the order of their commits.
+    /// Appends entries that the store has committed. `acknowledged` is the store's count after the commit.
+    /// Entries about one asset must be appended in the order of their commits.
     ///
     /// # Errors
-    /// Input/output errors; nothing is left half-written.
+    /// Input/output errors; no entry is left half-written.
     pub fn append(&self, acknowledged: i64, entries: &[Entry]) -> io::Result<Ticket> {
         let mut bytes = Vec::new();
         for entry in entries {
@@ -127,7 +127,7 @@ impl Ledger {
             self.rewrite(writer)?;
         }
         if let Err(error) = write_lines(&mut writer.file, &bytes) {
-            // A torn line in the middle would hide what follows it.
+            // A torn line in the middle would hide the next one.
             let whole = writer.len_bytes;
             writer.suspect = writer.file.set_len(whole).is_err();
             return Err(error);
@@ -137,9 +137,10 @@ impl Ledger {
         Ok(Ticket(writer.lines))
     }
 
-    /// Returns once the lines of a ticket are on disk. Callers that wait share one sync.
+    /// Returns once the lines of a ticket are on disk. Waiting callers share one sync.
     ///
-    /// # Errors Input/output errors; the ledger is then rewritten before the next line.
+    /// # Errors
+    /// Input/output errors; the ledger is then rewritten before the next line.
     pub fn sync(&self, ticket: Ticket) -> io::Result<()> {
         let mut synced = self.synced_lines.lock().unwrap_or_else(PoisonError::into_inner);
         if *synced >= ticket.0 {
@@ -156,7 +157,7 @@ impl Ledger {
             (writer.file.try_clone(), writer.lines)
         };
         if let Err(error) = file.and_then(|file| sync_data(&file)) {
-            // After a failed sync the kernel may have dropped what it could not write, and a second
+            // After a failed sync, the kernel may have dropped the data that it could not write, and a second
             // sync would succeed without it.
             if let Some(writer) = self.writer().as_mut() {
                 writer.suspect = true;
@@ -167,10 +168,10 @@ impl Ledger {
         Ok(())
     }
 
-    /// Drops lines that later lines have made obsolete, where they are most of the ledger.
+    /// Rewrites the ledger if most of its lines are obsolete.
     ///
     /// # Errors
-    /// Input/output errors; the ledger is then as it was.
+    /// Input/output errors; the ledger is then unchanged.
     pub fn compact_if_due(&self) -> io::Result<()> {
         let mut writer = self.writer();
         let writer = writer.as_mut().ok_or_else(not_written)?;
@@ -183,7 +184,7 @@ impl Ledger {
     fn rewrite(&self, writer: &mut Writer) -> io::Result<()> {
         let replay = replay::read(&self.path)?;
         if replay.damaged_lines > 0 {
-            // What cannot be read is kept for whoever can.
+            // Lines that cannot be read are saved for a program that can.
             let aside =
                 self.path.with_file_name(format!("ledger-damaged-{}.log", uuid::Uuid::now_v7().simple()));
             fs::hard_link(&self.path, &aside)?;
@@ -210,7 +211,7 @@ fn sync_data(file: &File) -> io::Result<()> {
     file.sync_data()
 }
 
-/// A new file under the ledger's name, on disk when this returns; the file, open behind its end.
+/// Writes a new file under the ledger's name, durably; returns the file, open at its end, and its length.
 fn write_whole(path: &Path, acknowledged: i64, entries: &[Entry]) -> io::Result<(File, u64)> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let temporary = tempfile::Builder::new().prefix("ledger-").suffix(".tmp").tempfile_in(folder)?;
@@ -234,7 +235,7 @@ fn write_whole(path: &Path, acknowledged: i64, entries: &[Entry]) -> io::Result<
     Ok((file, len_bytes))
 }
 
-/// Removes what a crash left of a ledger that was being rewritten. Whoever calls holds the data folder's lock.
+/// Removes leftovers of an interrupted rewrite. The caller holds the data folder's lock.
 ///
 /// # Errors
 /// Input/output errors.

@@ -1,4 +1,4 @@
-//! What a ledger amounts to.
+//! The result of reading a ledger.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -11,22 +11,22 @@ use crate::types::AssetId;
 /// Longest line that is read: metadata is at most 64 KiB, which JSON may write six times as long.
 const MAX_LINE_BYTES: usize = 1 << 20;
 
-/// What a ledger amounts to, read from its first line to its last.
+/// The result of reading a ledger from its first line to its last.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Replay {
-    /// Whether there is a ledger at all.
+    /// Whether a ledger exists.
     pub exists: bool,
-    /// Highest count of acknowledged changes that the store has had.
+    /// Highest count of acknowledged changes in the store.
     pub acknowledged: i64,
-    /// Assets that are alive.
+    /// Assets that exist.
     pub live: BTreeMap<AssetId, AssetEntry>,
-    /// Uploaded files whose assets were deleted, beneath `uploads/`.
+    /// Files beneath `uploads/` whose assets were deleted.
     pub deleted_uploads: BTreeSet<String>,
     /// User settings that have not been removed.
     pub work: BTreeSet<(WorkKind, String)>,
-    /// Lines whose checksum is wrong.
+    /// Number of lines with a wrong checksum.
     pub damaged_lines: u64,
-    /// Bytes up to the end of the last whole line.
+    /// Position of the end of the last whole line, in bytes.
     pub whole_bytes: u64,
 }
 
@@ -54,11 +54,11 @@ impl Replay {
         }
     }
 
-    /// The shortest list of entries that amounts to the same. Deleted uploads stay named, because
-    /// their files may not be gone yet.
+    /// The shortest list of entries with the same result. Deleted uploads are included, because their files
+    /// may still be there.
     pub(super) fn entries(&self) -> Vec<Entry> {
         let gone = self.deleted_uploads.iter().map(|upload| Entry::Gone {
-            // Whose it was does not matter any more.
+            // The asset's real id no longer matters.
             id: AssetId::generate(),
             upload: Some(upload.clone()),
         });
@@ -77,7 +77,7 @@ pub(super) fn read(path: &Path) -> io::Result<Replay> {
     }
 }
 
-/// Reads any bytes without trusting them.
+/// Reads any bytes; none of them is trusted.
 pub(super) fn read_from(mut input: impl BufRead) -> io::Result<Replay> {
     let mut replay = Replay { exists: true, ..Replay::default() };
     let mut line = Vec::new();
@@ -88,7 +88,7 @@ pub(super) fn read_from(mut input: impl BufRead) -> io::Result<Replay> {
             return Ok(replay);
         }
         if !whole {
-            // The beginning of a line that was being written: nobody was told of it.
+            // The beginning of a line that was being written and was never acknowledged.
             return Ok(replay);
         }
         replay.whole_bytes += read;
@@ -99,8 +99,8 @@ pub(super) fn read_from(mut input: impl BufRead) -> io::Result<Replay> {
     }
 }
 
-/// Reads up to and including a newline, keeping no more than [`MAX_LINE_BYTES`] of it: bytes read,
-/// and whether the newline was there.
+/// Reads up to and including a newline, keeping no more than [`MAX_LINE_BYTES`]. Returns the number of bytes
+/// read, and whether there was a newline.
 fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<(u64, bool)> {
     let mut read = 0;
     loop {

@@ -123,7 +123,7 @@ fn callers_side_by_side_all_get_their_lines_to_disk() {
     assert_eq!((replay.live.len(), replay.damaged_lines, replay.acknowledged), (160, 0, 159));
 }
 
-/// For the table of fuzz targets.
+/// Fuzz target for reading a ledger.
 pub(crate) mod fuzzed {
     use super::*;
 
@@ -139,7 +139,7 @@ pub(crate) mod fuzzed {
         vec![whole[second..].to_vec(), whole, Vec::new()]
     }
 
-    /// Whatever the bytes, reading ends, and what it makes of them can be written and read again.
+    /// Whatever the bytes, reading ends, and the result can be written and read again.
     pub fn run(bytes: &[u8]) {
         let Ok(replay) = replay::read_from(bytes) else { return };
         assert!(replay.whole_bytes <= bytes.len() as u64);
@@ -155,8 +155,8 @@ pub(crate) mod fuzzed {
 }
 
 proptest! {
-    /// One changed byte never turns an entry into another one: its line is damaged, or two lines are
-    /// one, or one is two.
+    /// One changed byte never turns an entry into another one: its line is damaged, or two lines become one,
+    /// or one becomes two.
     #[test]
     fn a_changed_byte_loses_lines_but_invents_none(at in any::<prop::sample::Index>(), to in any::<u8>()) {
         let entries: Vec<Entry> = (0..5).map(|n| Entry::Put(asset(&n.to_string()))).collect();
@@ -165,7 +165,7 @@ proptest! {
         let whole = replay::read_from(&bytes[..]).unwrap();
         let at = at.index(bytes.len());
         bytes[at] = to;
-        // A line that says it is of a newer version cannot come of one changed byte: the checksum fails first.
+        // One changed byte cannot make a line of a newer version: the checksum fails first.
         let found = replay::read_from(&bytes[..]).unwrap();
         prop_assert!(found.live.iter().all(|(id, entry)| whole.live.get(id) == Some(entry)));
         prop_assert!(found.live.len() + 2 >= whole.live.len());

@@ -1,5 +1,5 @@
-//! Which assets are being indexed right now, so that the same bytes are never embedded twice at
-//! once and a running one can be stopped.
+//! The assets being indexed right now, so that the same bytes are never embedded twice at the same time and
+//! running work can be cancelled.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,22 +9,22 @@ use tokio_util::sync::CancellationToken;
 
 use crate::types::AssetId;
 
-/// One asset that is queued or running.
+/// An asset that is queued or being indexed.
 #[derive(Debug)]
 pub(super) struct Active {
     pub(super) id: AssetId,
     /// See `AssetRecord::content_key`.
     key: String,
-    /// Asks it to stop.
+    /// Cancels the work.
     pub(super) cancel: CancellationToken,
-    /// Fires when it has ended, however it ended.
+    /// Fires when the work has ended, whatever the outcome.
     pub(super) done: CancellationToken,
-    /// Somebody was told that it will be indexed, besides whoever waits for it.
+    /// Set once a caller besides the current waiter was promised that this asset will be indexed.
     promised: AtomicBool,
 }
 
 impl Active {
-    /// Notes that somebody is told so; under the lock under which bytes are taken in.
+    /// Records such a promise. The caller holds the lock under which bytes are accepted.
     pub(super) fn promise(&self) {
         self.promised.store(true, Ordering::SeqCst);
     }
@@ -40,7 +40,7 @@ struct Maps {
     by_content: HashMap<String, AssetId>,
 }
 
-/// All assets that are queued or running.
+/// All assets that are queued or being indexed.
 #[derive(Debug, Default, Clone)]
 pub(super) struct ActiveSet(Arc<Mutex<Maps>>);
 
@@ -49,7 +49,7 @@ impl ActiveSet {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes an asset; it is given back when the claim is dropped.
+    /// Claims an asset; dropping the claim releases it.
     pub(super) fn claim(&self, id: AssetId, key: &str, stop: &CancellationToken) -> Claim {
         let active = Arc::new(Active {
             id,
@@ -78,7 +78,7 @@ impl ActiveSet {
     }
 }
 
-/// The right to index one asset, held by one worker or by the queue.
+/// The exclusive right to index one asset, held by one worker or by the queue.
 #[derive(Debug)]
 pub(super) struct Claim {
     pub(super) active: Arc<Active>,

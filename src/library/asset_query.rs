@@ -1,4 +1,4 @@
-//! A stored asset, or a part of it, as a query.
+//! A stored asset, or a part of it, used as a query.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,11 @@ use crate::search::QueryPart;
 use crate::types::{AssetId, Embedding, Space, TimeSpan, Track};
 
 impl Library {
-    /// The stored vectors of an asset's clips: the mean of those within the span, per space. Without a
-    /// track, those of its picture where it has one.
+    /// Returns, per space, the mean of the stored vectors of an asset's clips, or of those within the span.
+    /// Without a track, it uses the picture if the asset has one.
     ///
     /// # Errors
-    /// [`LibraryError`]; [`LibraryError::NoSuchTrack`] where it has no such vectors there.
+    /// [`LibraryError`]; [`LibraryError::NoSuchTrack`] if the asset has no such vectors there.
     pub async fn query_of_asset(
         &self,
         id: AssetId,
@@ -23,7 +23,7 @@ impl Library {
         let clips = self.store.clips_of(id).await?;
         let touched: Vec<_> = match span {
             None => clips,
-            // A clip counts where at least half of it, or of the span, lies inside: its neighbours do not.
+            // A clip counts if at least half of it, or of the span, lies inside; its neighbours do not.
             Some(span) => clips.into_iter().filter(|clip| overlaps(clip.span, span)).collect(),
         };
         let spec = self.embedder.bundle().clip_spec(self.embedder.stride_secs);
@@ -49,7 +49,7 @@ impl Library {
 
 type Sums = BTreeMap<Space, Vec<f32>>;
 
-/// How many windows so many seconds of a clip stand for: one, but for stretches that do not change.
+/// How many windows a clip of `secs` stands for: one, except for stretches that do not change.
 fn windows_of(secs: f64, window_secs: f64, stride_secs: f64) -> f32 {
     let more = (secs - window_secs) / stride_secs;
     if more.is_finite() { 1.0 + more.round().max(0.0) as f32 } else { 1.0 }

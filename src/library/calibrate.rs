@@ -1,4 +1,4 @@
-//! Keeps the background distributions of searches up to date with what the library holds.
+//! Keeps the background distributions of searches in step with what the library holds.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
@@ -21,19 +21,19 @@ use crate::types::{AssetId, ClipId, Embedding, Modality, Space, Track};
 
 /// How often to check whether the library has changed.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Share of the clips that must have come or gone for it to be due at once.
+/// Share of the clips that must have been added or removed for a calibration to be due at once.
 const CHANGED: f64 = 0.1;
-/// How long a smaller change must have been the last.
+/// After a smaller change, how long the library must be unchanged first.
 const SETTLED: Duration = Duration::from_secs(5);
-/// Clips described, or taken as queries themselves.
+/// Number of clips that are described, or that serve as queries themselves.
 const BANK: usize = 96;
-/// Words of the model's vocabulary that descriptions are made of; of a larger one as many at random.
+/// Number of words for the descriptions; from a larger vocabulary this many are drawn at random.
 const WORDS: usize = 128;
-/// Texts in the towers' queue at once; interactive work goes before each.
+/// Texts in the tower queue at the same time; interactive work goes before each.
 const TEXTS_AT_ONCE: usize = 8;
 const FILE: &str = "backgrounds.json";
 
-/// What is written beside the indexes.
+/// The file that is written beside the indexes.
 #[derive(Serialize, Deserialize)]
 struct Saved {
     model: String,
@@ -62,7 +62,7 @@ impl SavedBank {
         Self { lane: lane.clone(), queries: bank.queries.iter().map(saved).collect(), hubs }
     }
 
-    /// None where a query is no vector.
+    /// `None` if a query is not a valid vector.
     fn bank(self) -> Option<(Lane, Arc<Bank>)> {
         let query = |(own, values): (Option<AssetId>, String)| {
             let bytes = BASE64.decode(values).ok()?;
@@ -75,7 +75,7 @@ impl SavedBank {
     }
 }
 
-/// Distributions written before, if they are of this model.
+/// Loads saved distributions; empty unless they were saved for this model.
 pub(super) fn load(dir: &std::path::Path, model: &str) -> Distributions {
     let saved = std::fs::read(dir.join(FILE)).ok();
     let saved: Option<Saved> = saved.and_then(|bytes| serde_json::from_slice(&bytes).ok());
@@ -89,7 +89,7 @@ pub(super) fn load(dir: &std::path::Path, model: &str) -> Distributions {
     }
 }
 
-/// Runs while the library is open: whenever it has changed and nothing is being indexed.
+/// Calibrates while the library is open, whenever it has changed and nothing is being indexed.
 pub(super) async fn keep_up(library: Arc<Library>) {
     let mut seen = (library.catalog.len().1, Instant::now());
     loop {
@@ -111,7 +111,7 @@ pub(super) async fn keep_up(library: Arc<Library>) {
         };
         if let Err(error) = made {
             if library.disk.refuses(&error) {
-                // It is known in memory all the same.
+                // The new values are in memory all the same.
                 continue;
             }
             tracing::error!(%error, "could not update the calibration of confidence");
@@ -123,13 +123,13 @@ pub(super) async fn keep_up(library: Arc<Library>) {
 impl Library {
     fn is_background_due(&self) -> bool {
         let known = self.backgrounds.now();
-        // Written by a version that did not keep the banks.
+        // Written by a version that did not save the banks.
         let incomplete = known.banks.len() < known.lanes.len();
         let (before, now) = (known.clips as f64, self.catalog.len().1 as f64);
         incomplete || (now - before).abs() > CHANGED * before
     }
 
-    /// As [`Library::calibrate`], where the library has changed since.
+    /// Calibrates if the library has changed enough since the last time; see [`Library::calibrate`].
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -137,8 +137,8 @@ impl Library {
         if self.is_background_due() { self.calibrate().await } else { Ok(()) }
     }
 
-    /// Measures again what unrelated queries score here. It happens by itself while the workers run; a command that
-    /// only reads may ask for it.
+    /// Measures again how unrelated queries score here. The workers do so automatically; commands that only
+    /// read may request it.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -170,7 +170,7 @@ impl Library {
             let file = tempfile::NamedTempFile::new_in(folder)?;
             let mut out = std::io::BufWriter::new(&file);
             serde_json::to_writer(&mut out, &saved).map_err(std::io::Error::from)?;
-            // What is left in the buffer may be what finds the disk full.
+            // The bytes left in the buffer may be the ones that find the disk full.
             out.flush()?;
             drop(out);
             file.persist(path).map_err(|error| error.error)?;
@@ -179,7 +179,7 @@ impl Library {
         .await
     }
 
-    /// The distributions of one index, by what queries are made of.
+    /// The distributions of one index, one per kind of query.
     async fn lanes_of(
         &self,
         space: &Space,
@@ -228,8 +228,8 @@ impl Library {
     }
 }
 
-/// What the model would say of clips, in one word, in two and so on: from each description the best
-/// one that is a word longer. One bank for each length.
+/// Describes clips as the model would, in one word, in two, and so on: each description is extended by the
+/// word that scores best. Returns one bank per length.
 async fn describe(
     embedder: &Embedder,
     space: &Space,
@@ -260,7 +260,7 @@ async fn describe(
             }
         }
         known.clear();
-        // Said of several clips it is one query.
+        // The same description of several clips is one query.
         bank.sort_by(|a, b| a.0.cmp(&b.0));
         bank.dedup_by(|a, b| a.0 == b.0);
         banks.push(bank.into_iter().map(|(_, vector)| BankQuery { vector, own: None }).collect());
@@ -268,7 +268,7 @@ async fn describe(
     Ok(banks)
 }
 
-/// Every text that is one word longer, by that word.
+/// Embeds every text that extends the prefix by one word; returns each with that word's number.
 async fn longer(
     embedder: &Embedder,
     space: &Space,

@@ -1,4 +1,4 @@
-//! Gives back what deleted clips held: pages of the store, rows of the indexes.
+//! Gives back the space of deleted clips: pages of the store, rows of the indexes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,15 +7,16 @@ use super::registry::Registry;
 use super::{BackupError, Library, LibraryError};
 use crate::store::{FolderLock, SqliteStore, StoreSpace, Upkeep};
 
-/// Pages given back in one transaction: 4 MiB, some milliseconds.
+/// Pages freed per transaction: 4 MiB, a few milliseconds.
 const PAGES_A_STEP: u32 = 256;
-/// By itself it begins where this share of the store and this many bytes are free.
+/// Automatic compaction starts if at least one part in this many, and this many bytes, are free.
 const FREE_SHARE: u64 = 5;
 const FREE_BYTES: u64 = 64 << 20;
-/// While a store is rewritten, it takes three times its size: itself, its copy and the log of both.
+/// Disk space of a rewrite, in sizes of the store besides the store itself: the copy, and the write-ahead
+/// log.
 const COPIES: u64 = 2;
 
-/// What a compaction gave back.
+/// The result of a compaction.
 #[derive(Debug, Clone, Copy)]
 pub struct Compaction {
     /// Whether the whole store was rewritten.
@@ -33,9 +34,9 @@ pub struct Compaction {
 }
 
 impl Library {
-    /// Gives back what holds nothing any more. `full`: the store is written anew, which also brings what
-    /// belongs together side by side; whoever writes waits for it. A store from before it could give
-    /// space back little by little is always written anew.
+    /// Gives back unused space. With `full`, the store is rewritten, which also brings related rows close
+    /// together; writers wait meanwhile. A store of a version that could not free pages step by step is
+    /// always rewritten.
     ///
     /// # Errors
     /// [`BackupError::Running`], [`BackupError::NoRoom`] and others.
@@ -71,7 +72,7 @@ impl Library {
         self.index.stats().iter().map(|(.., bytes)| *bytes as u64).sum()
     }
 
-    /// Gives back free pages step by step until there are none or somebody says to stop.
+    /// Frees pages step by step until none are left or `stop` says so.
     async fn release_free(&self, stop: impl Fn() -> bool) -> Result<(), LibraryError> {
         let mut last = u64::MAX;
         loop {
@@ -100,7 +101,8 @@ async fn rewrite(
     Ok(store.rewrite().await?)
 }
 
-/// Rewrites the store of a folder that no server has open; needs no model. Returns its bytes before and after.
+/// Rewrites the store of a folder that no server has open; needs no model. Returns its size in bytes before
+/// and after.
 ///
 /// # Errors
 /// [`BackupError::NoLibrary`], [`BackupError::NoRoom`] and others.
@@ -118,7 +120,7 @@ pub async fn compact_folder(data_dir: &std::path::Path) -> Result<(u64, u64), Li
     Ok((before.file_bytes, after))
 }
 
-/// Gives space back while nothing is being indexed and there is enough of it.
+/// Compacts automatically while nothing is being indexed and enough space is free.
 pub(super) async fn keep_up(library: Arc<Library>) {
     let Some(every) = library.keeper.config.compact_every else { return };
     loop {

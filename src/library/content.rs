@@ -1,4 +1,4 @@
-//! The bytes of assets: opened only while they are those that were indexed.
+//! Access to the bytes of assets: a file is opened only while it holds the bytes that were indexed.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -19,19 +19,19 @@ use crate::types::AssetId;
 
 /// Bytes hashed at a time.
 const CHUNK_BYTES: usize = 1 << 18;
-/// Files whose state is remembered besides what the store knows of them.
+/// Number of files whose state is remembered in memory, beyond what the store knows.
 const MOST_REMEMBERED: usize = 16_384;
-/// Longest that files which may have changed are read before an answer is given without.
+/// Time limit for reading files that may have changed, before the answer goes out without the result.
 const LOOKS_AT_MOST: Duration = Duration::from_secs(2);
 
-/// Size and time of a file, and whether its bytes are right.
+/// Size in bytes and time stamp of a file, and whether its bytes are right.
 type Seen = (u64, i64, bool);
 
-/// What is known of files that the store does not know, or not yet.
+/// The state of files that the store does not know, or not yet.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Verified {
     seen: Arc<Mutex<HashMap<AssetId, Seen>>>,
-    /// One file is hashed at a time, however many ask for it.
+    /// Only one file is hashed at a time, however many requests need it.
     hashing: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -49,19 +49,19 @@ impl Verified {
     }
 }
 
-/// The file of an asset as it was opened.
+/// The file of an asset, as it was when opened.
 #[derive(Debug)]
 pub struct Opened {
-    /// The file.
+    /// The file, open for reading.
     pub file: File,
-    /// Bytes.
+    /// Its size in bytes.
     pub size_bytes: u64,
     stamp_ns: i64,
     owned: bool,
 }
 
 impl Opened {
-    /// Whether the file is as it was when it was opened: what was read of it meanwhile is of the same bytes.
+    /// Whether the file is as it was when opened, so what was read in between is of the same bytes.
     #[must_use]
     pub fn is_unchanged(&self) -> bool {
         self.file
@@ -70,8 +70,8 @@ impl Opened {
     }
 }
 
-/// What tells that a file was written to. Nobody but the server writes to its own copies, and their times of
-/// change do not outlive a restored snapshot; the time of the last write of a user's file can be set back.
+/// The time stamp that reveals a write. Nobody but the server writes to uploads, and their change times do
+/// not survive the restoration of a snapshot; the modification time of a user's file can be set back.
 fn stamp_ns(meta: &std::fs::Metadata, owned: bool) -> i64 {
     if owned { mtime_ns(meta) } else { changed_ns(meta) }
 }
@@ -82,8 +82,7 @@ fn open(path: &str, owned: bool) -> Result<Opened, LibraryError> {
     Ok(Opened { size_bytes: meta.len(), stamp_ns: stamp_ns(&meta, owned), file, owned })
 }
 
-/// Whether a file has this hash; `None` where that was cut short. Blocking; at `bytes_per_sec`, 0 being as
-/// fast as it goes.
+/// Whether a file has this hash; `None` if cancelled. Blocking. Reads at `bytes_per_sec`; 0: at full speed.
 pub(super) fn has_hash(
     mut file: &File,
     sha256: &str,
@@ -110,13 +109,13 @@ pub(super) fn has_hash(
     Ok(Some(hex::encode(hasher.finalize()) == sha256))
 }
 
-/// What reading all bytes of an asset came to; `None` where that was cut short.
+/// The result of reading all bytes of an asset.
 pub(super) struct WholeRead {
     pub(super) note: ContentNote,
     pub(super) size_bytes: u64,
 }
 
-/// Reads all bytes of an asset. Blocking.
+/// Reads all bytes of an asset; `None` if cancelled. Blocking.
 pub(super) fn read_whole(
     asset: &AssetRecord,
     bytes_per_sec: u64,
@@ -143,16 +142,16 @@ pub(super) fn read_whole(
 }
 
 impl Library {
-    /// Opens the file of an asset. Size and time tell whether it is the one that was indexed; where they do not,
-    /// it is read as a whole.
+    /// Opens the file of an asset. Size and time tell whether it is the one that was indexed; if they do not,
+    /// the whole file is read.
     ///
     /// # Errors
-    /// [`LibraryError::ContentDamaged`] where it holds other bytes, [`LibraryError::PathMissing`].
+    /// [`LibraryError::ContentDamaged`] if it holds other bytes, [`LibraryError::PathMissing`].
     pub async fn open_content(&self, asset: &AssetRecord) -> Result<Opened, LibraryError> {
         let (path, owned) = (asset.path.clone(), asset.owned);
         let opened = match super::blocking(move || open(&path, owned)).await {
             Err(error @ LibraryError::PathMissing(_)) => {
-                // A user's disk that is not mounted looks just so.
+                // A user's file may only be on a disk that is not mounted.
                 if owned && asset.damage != Some(Damage::Missing) {
                     self.note_content(asset, None, Some(Damage::Missing)).await;
                 }
@@ -174,8 +173,8 @@ impl Library {
         Err(LibraryError::ContentDamaged { owned })
     }
 
-    /// What is wrong with the files of these assets now; of a user's file the file itself is asked, and one that
-    /// cannot be told from a changed one in a moment counts as changed.
+    /// Current damage of these assets. Files of users are checked on the disk; one that cannot be verified in
+    /// time counts as changed.
     pub async fn damage_now(&self, assets: &[AssetRecord]) -> HashMap<AssetId, Damage> {
         let ends = tokio::time::Instant::now() + LOOKS_AT_MOST;
         let mut damaged = HashMap::new();
@@ -194,7 +193,7 @@ impl Library {
         damaged
     }
 
-    /// Known damage of the users' files among these assets. Usually checks only each file's size and time.
+    /// Damage of the users' files among these assets. Usually checks only each file's size and time.
     pub(super) async fn damage_of(
         &self,
         ids: BTreeSet<AssetId>,
@@ -219,7 +218,7 @@ impl Library {
         Ok(self.damage_now(&self.store.assets(&doubtful).await?).await)
     }
 
-    /// Whether the bytes are right, where that is known without reading them.
+    /// Whether the bytes are right, if that is known without reading them.
     fn known(&self, asset: &AssetRecord, opened: &Opened) -> Option<bool> {
         if opened.size_bytes != asset.size_bytes {
             return Some(false);
@@ -237,13 +236,13 @@ impl Library {
 
     async fn verify(&self, asset: &AssetRecord, opened: &Opened) -> Result<bool, LibraryError> {
         let turn = Arc::clone(&self.verified.hashing).lock_owned().await;
-        // Somebody may just have read it.
+        // Another request may just have read it.
         if let Some(right) = self.known(asset, opened) {
             return Ok(right);
         }
         let (file, sha256, stop) = (opened.file.try_clone()?, asset.sha256.clone(), self.stop.clone());
         let (verified, id, owned) = (self.verified.clone(), asset.id, asset.owned);
-        // Goes on, and is remembered, also where nobody waits for it any more.
+        // Continues, and is remembered, even if the request that started it has gone.
         let read = super::blocking(move || {
             let _turn = turn;
             let_settle(&file)?;
@@ -258,7 +257,7 @@ impl Library {
         Ok(right)
     }
 
-    /// Notes what is known of the bytes of an asset.
+    /// Records what is known about the bytes of an asset.
     async fn note_content(&self, asset: &AssetRecord, mtime_ns: Option<i64>, damage: Option<Damage>) {
         match damage {
             Some(damage) if asset.owned => {
@@ -272,12 +271,12 @@ impl Library {
         let checked_unix_ms = mtime_ns.map(|_| now_unix_ms());
         let note = ContentNote { id: asset.id, mtime_ns, checked_unix_ms, damage };
         if let Err(error) = self.store.note_content(&[note]).await {
-            // It is found out again.
+            // The next access finds it out again.
             tracing::debug!(%error, "could not record the state of an asset's file");
         }
     }
 
-    /// The file of a user was just read as a whole and found to hold the bytes of this asset.
+    /// Notes that a user's file was just read as a whole and holds the bytes of this asset.
     pub(super) async fn content_seen(&self, asset: &mut AssetRecord, path: &Path, changed_ns: i64) {
         if asset.owned || asset.path.as_bytes() != path.as_os_str().as_encoded_bytes() {
             return;
@@ -290,13 +289,14 @@ impl Library {
         }
     }
 
-    /// Takes away what was indexed of a path before, now that other bytes of it are. Where the older bytes lie
-    /// elsewhere too, their asset is found there from now on.
+    /// Removes what was indexed from a path whose bytes have since been replaced. If the older bytes also lie
+    /// elsewhere, their asset moves to that path.
     pub(super) async fn retire_replaced(&self, path: &Path, by: AssetId) -> Result<(), LibraryError> {
         let path = super::utf8(path)?;
         for old in self.store.assets_at(&path).await?.into_iter().filter(|old| old.id != by) {
             let new = self.store.asset(by).await?;
-            // The same bytes, cut into clips in another way; or somebody works on it, and sees to it then.
+            // The same bytes, cut into clips differently; or another task works on the asset and handles it
+            // then.
             if old.sha256 == new.sha256
                 || self.active.by_id(old.id).is_some()
                 || self.moved_elsewhere(&old).await?
@@ -329,7 +329,7 @@ impl Library {
         Ok(false)
     }
 
-    /// Bytes that were sent once more have taken the place of those that were damaged.
+    /// Clears the damage of an upload after the same file was uploaded again.
     pub(super) async fn content_renewed(&self, asset: &AssetRecord) {
         let meta = tokio::fs::metadata(&asset.path).await.ok();
         if let Some(meta) = meta.filter(|_| asset.damage.is_some_and(|damage| damage != Damage::Metadata)) {

@@ -6,12 +6,12 @@ use super::{Library, LibraryError};
 use crate::store::AssetRecord;
 use crate::types::AssetId;
 
-/// Largest metadata of one asset, bytes of JSON.
+/// Largest metadata of one asset, in bytes of JSON.
 pub const MAX_METADATA_BYTES: usize = 64 << 10;
-/// Assets that one transaction changes at most.
+/// Maximum number of assets that one transaction changes.
 const ASSETS_A_BATCH: usize = 64;
 
-/// Changes to an asset.
+/// Changes to an asset's name and metadata.
 #[derive(Debug, Clone, Default)]
 pub struct AssetPatch {
     name: Option<String>,
@@ -19,11 +19,11 @@ pub struct AssetPatch {
 }
 
 impl AssetPatch {
-    /// Another name, and what is laid over the metadata as RFC 7396 says: what it names is set, objects are
-    /// laid over each other, null takes a key away, and a null in place of the object everything.
+    /// A new name, and a merge patch for the metadata as in RFC 7396: keys that it names are set, objects are
+    /// merged, null removes a key, and a null in place of the object removes everything.
     ///
     /// # Errors
-    /// [`LibraryError::BadField`] where the metadata would not be an object any more.
+    /// [`LibraryError::BadField`] if the metadata would no longer be an object.
     pub fn new(name: Option<String>, metadata: Option<Value>) -> Result<Self, LibraryError> {
         if metadata.as_ref().is_some_and(|metadata| !metadata.is_object() && !metadata.is_null()) {
             let message = "`metadata` must be a JSON object or null".to_owned();
@@ -55,14 +55,14 @@ impl Library {
     /// Changes the name and metadata of an asset, durably; its vectors stay. Returns the updated asset.
     ///
     /// # Errors
-    /// [`LibraryError::BadField`] where the metadata would grow too large; others.
+    /// [`LibraryError::BadField`] if the metadata would grow too large; others.
     pub async fn patch_asset(&self, id: AssetId, patch: &AssetPatch) -> Result<AssetRecord, LibraryError> {
         self.patch_batch(&[id], patch).await?;
         Ok(self.store.asset(id).await?)
     }
 
-    /// Changes what people say of many assets, a few at a time; those that are gone by then are passed
-    /// over. Where it ends early, what is changed stays changed. Those that are there, in their order.
+    /// Changes the names and metadata of many assets, a few per transaction, and skips those that no longer
+    /// exist. If it ends early, the changes made so far stay. Returns the existing assets, in order.
     ///
     /// # Errors
     /// As [`Library::patch_asset`].
@@ -82,7 +82,7 @@ impl Library {
     }
 
     async fn patch_batch(&self, ids: &[AssetId], patch: &AssetPatch) -> Result<Vec<AssetId>, LibraryError> {
-        // Nobody else may write between the look and the change, nor take an asset away.
+        // Nobody else may write, or delete an asset, between the read and the change.
         let _serial = self.accept_lock.lock().await;
         let before = self.store.assets(ids).await?;
         let mut changed = Vec::new();
@@ -96,8 +96,8 @@ impl Library {
         Ok(ids.iter().copied().filter(|id| before.iter().any(|asset| asset.id == *id)).collect())
     }
 
-    /// Writes where the bytes of assets lie and what people say of them. The caller holds the lock under
-    /// which bytes are taken in.
+    /// Writes the paths, names and metadata of assets. The caller holds the lock under which bytes are
+    /// accepted.
     pub(super) async fn describe(&self, records: &[AssetRecord]) -> Result<(), LibraryError> {
         if records.is_empty() {
             return Ok(());

@@ -1,5 +1,5 @@
-//! Whether the disk of the data folder takes bytes. While it does not, work in the background waits instead
-//! of failing; it goes on by itself once there is room.
+//! Watches whether the disk of the data folder accepts writes. While it does not, background work waits
+//! instead of failing, and resumes by itself once there is room.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,25 +15,25 @@ use super::{Library, LibraryError};
 use crate::store::{AssetRecord, StorageFull, StoreError};
 use crate::types::AssetId;
 
-/// How often free space is looked at, which costs the disk nothing.
+/// How often to check free space, which costs the disk nothing.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often it is tried to write while the disk refuses.
+/// How often to try a write while the disk refuses.
 const TRY_EVERY: Duration = Duration::from_millis(500);
-/// And where writing failed again soon after it went on.
+/// The same, if writing failed again soon after it resumed.
 const RELAPSE_WAIT: Duration = Duration::from_secs(2);
 const RELAPSE_WITHIN: Duration = Duration::from_secs(10);
-/// How long it holds that a disk took bytes which says that it has no inodes.
+/// How long a successful trial write counts on a file system that reports no free inodes.
 const TRIED_HOLDS: Duration = Duration::from_secs(30);
 /// A disk that does not answer for this long counts as not writable.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// What is written to try; more than any file system keeps inside an inode.
+/// Size of a trial write; more than any file system stores inside an inode.
 const TRIED_BYTES: usize = 64 << 10;
-/// Free bytes that uploads leave alone, so that assets can still be deleted: this share of the disk, and at
-/// most so many.
+/// Free space that uploads must leave so that assets can still be deleted: one part in this many of the disk,
+/// up to the maximum below.
 const RESERVE_SHARE: u64 = 64;
 const MOST_RESERVE_BYTES: u64 = 16 << 20;
 
-/// Free space.
+/// Free space of a file system.
 #[derive(Debug, Clone, Copy)]
 struct Room {
     free_bytes: u64,
@@ -43,52 +43,52 @@ struct Room {
 }
 
 impl Room {
-    /// Blocking.
+    /// Reads the free space. Blocking.
     fn of(folder: &Path) -> std::io::Result<Self> {
         let disk = rustix::fs::statvfs(folder)?;
-        // Some blocks are for the superuser alone.
+        // Some blocks are reserved for the superuser.
         let free = if rustix::process::geteuid().is_root() { disk.f_bfree } else { disk.f_bavail };
         let reserve_bytes =
             (disk.f_blocks.saturating_mul(disk.f_frsize) / RESERVE_SHARE).min(MOST_RESERVE_BYTES);
         Ok(Self {
             free_bytes: free.saturating_mul(disk.f_frsize),
             reserve_bytes,
-            // A file system that does not count them has none at all.
+            // A file system that does not count inodes reports a total of 0.
             free_inodes: disk.f_files == 0 || disk.f_ffree > 0,
             read_only: disk.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY),
         })
     }
 
-    /// Whether too little is left. A disk that was full has to have the whole reserve again.
+    /// Whether too little is left. A disk that was full must have the whole reserve again.
     const fn is_short(&self, was_full: bool) -> bool {
         self.free_bytes < if was_full { self.reserve_bytes } else { self.reserve_bytes / 2 }
     }
 
-    /// Whether it is to be tried: not every file system counts its inodes as one would think.
+    /// Whether only a trial write can tell: some file systems report no free inodes although they take files.
     const fn is_doubtful(&self) -> bool {
         self.read_only || !self.free_inodes
     }
 }
 
-/// Whether the disk of a data folder takes bytes.
+/// Whether the disk of a data folder accepts writes.
 #[derive(Debug)]
 pub(super) struct Disk {
     folder: PathBuf,
     refusal: watch::Sender<Option<StorageFull>>,
-    /// As they were last looked at.
+    /// Values of the last check.
     free_bytes: AtomicU64,
     reserve_bytes: AtomicU64,
-    /// What a start has to write before anything else, and could not.
+    /// Set if the start could not write what must be written before anything else.
     start_owed: AtomicBool,
-    /// Assets that nobody wants any more, and that could not be taken away.
+    /// Abandoned assets whose removal failed because the disk was full.
     unwanted: Mutex<Vec<(Claim, AssetRecord)>>,
     went_on: Mutex<Option<Instant>>,
-    /// When it last took what was written only to try.
+    /// When the last trial write succeeded.
     tried: Mutex<Option<Instant>>,
 }
 
 impl Disk {
-    /// Looks at the disk of a folder. Blocking.
+    /// Checks the disk of a folder. Blocking.
     pub(super) fn of(folder: &Path) -> Self {
         let disk = Self {
             folder: folder.to_owned(),
@@ -122,12 +122,12 @@ impl Disk {
         metrics::gauge!("triptych_disk_free_bytes").set(room.free_bytes as f64);
     }
 
-    /// Why it takes no bytes, if so.
+    /// Why the disk refuses writes, if it does.
     pub(super) fn refusal(&self) -> Option<StorageFull> {
         *self.refusal.borrow()
     }
 
-    /// From now on whatever writes in the background waits.
+    /// From now on, background writers wait.
     pub(super) fn refuse(&self, why: StorageFull) {
         let began = self.refusal.send_if_modified(|now| now.replace(why).is_none());
         if began {
@@ -136,7 +136,7 @@ impl Disk {
         }
     }
 
-    /// As [`refuse`](Self::refuse), where an error says so; whether it does.
+    /// Calls [`refuse`](Self::refuse) if the error says that the disk is full; returns whether it does.
     pub(super) fn refuses(&self, error: &LibraryError) -> bool {
         let full = error.storage_full();
         full.into_iter().for_each(|full| self.refuse(full));
@@ -151,7 +151,7 @@ impl Disk {
         *lock(&self.went_on) = Some(Instant::now());
     }
 
-    /// Waits until it takes bytes; false where that is cut short.
+    /// Waits until the disk accepts writes; false if cancelled first.
     pub(super) async fn writable(&self, stop: &CancellationToken) -> bool {
         let mut refusal = self.refusal.subscribe();
         tokio::select! {
@@ -172,18 +172,19 @@ impl Disk {
         })
     }
 
-    /// What a start has to write first is written as soon as that is possible.
+    /// Writes what the start owes as soon as the disk allows.
     pub(super) fn owe_start(&self, why: StorageFull) {
         self.start_owed.store(true, Ordering::Release);
         self.refuse(why);
     }
 
-    /// An asset is taken away as soon as that is possible.
+    /// Removes an asset as soon as the disk allows.
     pub(super) fn owe_removal(&self, claim: Claim, record: AssetRecord) {
         lock(&self.unwanted).push((claim, record));
     }
 
-    /// Somebody wants an asset after all. The caller holds the lock under which bytes are taken in.
+    /// Takes back an abandoned asset that is wanted after all. The caller holds the lock under which bytes
+    /// are accepted.
     pub(super) fn take_unwanted(&self, id: AssetId) -> Option<(Claim, AssetRecord)> {
         let mut unwanted = lock(&self.unwanted);
         let at = unwanted.iter().position(|(_, record)| record.id == id)?;
@@ -215,21 +216,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Writes and syncs a small file. Blocking.
+/// Writes and syncs a small file, then removes it. Blocking.
 fn try_to_write(folder: &Path) -> std::io::Result<()> {
     let mut file = tempfile::Builder::new().prefix(".room-").tempfile_in(folder)?;
     file.write_all(&[0x5a; TRIED_BYTES])?;
     file.as_file().sync_all()
 }
 
-/// Looks at the disk while the library is open.
+/// Watches the disk while the library is open.
 pub(super) async fn keep_watch(library: Arc<Library>) {
     let mut met = StorageFull::watch();
     loop {
         let failed = tokio::select! {
             () = library.stop.cancelled() => return,
             () = tokio::time::sleep(library.disk.wait()) => false,
-            // Somebody could not write, here or elsewhere. What comes within a moment is looked at once.
+            // A write failed, here or elsewhere. Failures within a moment of each other lead to one check.
             changed = met.changed(), if library.disk.refusal().is_none() => {
                 tokio::time::sleep(TRY_EVERY / 5).await;
                 changed.is_ok()
@@ -249,7 +250,7 @@ impl Library {
         Ok(self.disk.check_room(bytes).map_err(StoreError::from)?)
     }
 
-    /// Looks at free space; tries to write where that failed before.
+    /// Checks free space, and tries a write if one failed before.
     async fn look_at_disk(&self, failed: bool) {
         let was_full = self.disk.refusal().is_some();
         let folder = self.disk.folder.clone();
@@ -287,7 +288,7 @@ impl Library {
         super::blocking(move || Ok(try_to_write(&folder)?)).await?;
         match self.store.try_write().await {
             Err(full @ StoreError::StorageFull(_)) => Err(full.into()),
-            // Whatever else it is, no room would mend it.
+            // Whatever the error is, more room would not fix it.
             Err(error) => {
                 tracing::debug!(%error, "could not test whether the store is writable");
                 Ok(())
@@ -296,7 +297,7 @@ impl Library {
         }
     }
 
-    /// Does what could not be written, before anything else is.
+    /// Does the overdue writes, before anything else is written.
     async fn pay_debts(&self) -> Result<(), LibraryError> {
         if self.disk.start_owed.load(Ordering::Acquire) {
             self.settle_start().await?;
@@ -316,13 +317,13 @@ impl Library {
         Ok(())
     }
 
-    /// Brings the store to what was acknowledged, after a start that could not write. Nothing is being
+    /// Brings the store up to what was acknowledged, after a start that could not write. Nothing is being
     /// indexed yet.
     async fn settle_start(&self) -> Result<(), LibraryError> {
         super::open::adopt_uploads(self.store.as_ref(), &self.uploads).await?;
         self.settle_ledger().await?;
         for asset in self.store.unfinished_assets().await? {
-            // Somebody who asked for it in the meantime may be waiting for the disk.
+            // A request may have claimed the asset in the meantime and be waiting for the disk.
             if self.active.by_id(asset.id).is_none() {
                 self.drop_clips(asset.id).await?;
             }
@@ -332,7 +333,7 @@ impl Library {
         Ok(())
     }
 
-    /// Does something that writes, again and again until the disk takes it.
+    /// Retries a write until the disk accepts it.
     pub(super) async fn once_there_is_room<T, F: Future<Output = Result<T, LibraryError>>>(
         &self,
         cancel: &CancellationToken,
@@ -351,7 +352,7 @@ impl Library {
     }
 }
 
-/// A disk that cannot be tried, or does not answer in time, takes no bytes.
+/// Runs a trial with a time limit: a disk that fails or does not answer in time counts as not writable.
 async fn answer<T>(work: impl Future<Output = Result<T, LibraryError>>) -> Result<T, StorageFull> {
     match tokio::time::timeout(PATIENCE, work).await {
         Ok(Ok(value)) => Ok(value),

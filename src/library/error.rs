@@ -1,4 +1,4 @@
-//! Why the library refused or failed.
+//! The error type of the library.
 
 use super::{StandingError, WebhookError};
 use crate::embed::EmbedError;
@@ -9,89 +9,89 @@ use crate::search::SearchError;
 use crate::store::{StorageFull, StoreError};
 use crate::types::{Modality, WatchId};
 
-/// Why the library refused or failed.
+/// Why the library refused a request or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LibraryError {
-    /// The store.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The index.
+    /// The index failed.
     #[error(transparent)]
     Index(#[from] IndexError),
-    /// Embedding.
+    /// Embedding failed.
     #[error(transparent)]
     Embed(#[from] EmbedError),
-    /// Search.
+    /// The search failed.
     #[error(transparent)]
     Search(#[from] SearchError),
-    /// Another host.
+    /// A request to another host failed.
     #[error(transparent)]
     Outbound(#[from] OutboundError),
-    /// A path outside the allowed roots.
+    /// The path is outside the allowed roots.
     #[error("{0} is not in an allowed folder")]
     PathNotAllowed(String),
-    /// A folder or file that is not there.
+    /// The folder or file does not exist.
     #[error("{0}: no such file or folder")]
     PathMissing(String),
-    /// A path of another kind than expected.
+    /// The path is of another kind than expected (second field).
     #[error("expected {1}, but {0} is not")]
     PathKind(String, &'static str),
-    /// A path that this process may not read.
+    /// This process may not read the path.
     #[error("cannot read {0}: permission denied")]
     PathUnreadable(String),
-    /// More files than one job takes.
+    /// A job would have more files than the maximum (the field).
     #[error("expected at most {0} files; index them in several jobs")]
     TooManyFiles(usize),
-    /// A manifest with a line that is no item.
+    /// A line of the manifest is not a valid item.
     #[error("cannot read the manifest: {0}")]
     BadManifest(String),
-    /// A folder that is watched already.
+    /// The folder is already watched.
     #[error("the folder is already watched, as {0}")]
     WatchExists(WatchId),
-    /// More watches than a library takes.
+    /// The limit of watches is reached.
     #[error(
         "the limit of {0} watched folders is reached; delete some, or watch a common parent folder instead"
     )]
     TooManyWatches(usize),
-    /// A file that was found in a listing and is not to be indexed.
+    /// A file was listed but must not be indexed.
     #[error("{}", .0.reason)]
     LeftOut(crate::jobs::LeftOut),
-    /// An export that could not be written.
+    /// The export could not be written.
     #[error("could not write the export: {0}")]
     Export(String),
     /// Too much work is queued.
     #[error("too much work is queued; try again in {retry_after_secs} s")]
     Busy {
-        /// When to try again.
+        /// When to try again, in seconds.
         retry_after_secs: u64,
     },
-    /// An upload larger than the server takes.
+    /// The upload is larger than the server accepts.
     #[error("the file is larger than {max_bytes} bytes")]
     UploadTooLarge {
-        /// The cap.
+        /// Largest upload in bytes.
         max_bytes: u64,
     },
-    /// A stored asset without the requested track.
+    /// The stored asset does not have the requested track.
     #[error("the asset has no {0} vectors in this span")]
     NoSuchTrack(Modality),
-    /// A name that does not tell one asset.
+    /// A name that does not identify one asset.
     #[error("{1} named `{0}`; use its id")]
     UnknownAsset(String, &'static str),
-    /// A webhook that is refused.
+    /// The webhook was refused.
     #[error(transparent)]
     Webhook(#[from] WebhookError),
-    /// A standing query that is refused.
+    /// The standing query was refused.
     #[error(transparent)]
     Standing(#[from] StandingError),
-    /// A field of a request that is meaningless or ambiguous.
+    /// A field of the request is meaningless or ambiguous.
     #[error("{message}")]
     BadField {
-        /// Which field, as `metadata` or `rules[0].by`.
+        /// The field, such as `metadata` or `rules[0].by`.
         at: String,
         /// Human-readable message.
         message: String,
     },
-    /// Snapshots and compaction.
+    /// A snapshot or compaction failed.
     #[error(transparent)]
     Backup(#[from] super::BackupError),
     /// The store is older than what the ledger says was acknowledged.
@@ -104,41 +104,41 @@ pub enum LibraryError {
         "cannot open the store: {0}. Restore a snapshot (`triptych snapshot restore`), or start with --rebuild-from-uploads to index everything again from the uploaded files and from the names and metadata in the ledger"
     )]
     StoreUnreadable(String),
-    /// The file of an asset holds other bytes than those that were indexed.
+    /// The asset's file holds other bytes than those that were indexed.
     #[error("{}", if *owned {
         "this upload is damaged; upload the same file again, or restore it from a snapshot"
     } else {
         "the file has changed since it was indexed; index it again"
     })]
     ContentDamaged {
-        /// Whether the bytes are our own copy.
+        /// Whether the file is an upload, not a file indexed by path.
         owned: bool,
     },
-    /// A check is running.
+    /// A check is already running.
     #[error("a check is already running; see GET /v1/checks")]
     CheckRunning,
-    /// The work was cancelled by a user.
+    /// A user cancelled the work.
     #[error("cancelled")]
     Cancelled,
-    /// The server is going down; the work goes on at the next start.
+    /// The server is shutting down; the work resumes at the next start.
     #[error("the server is shutting down")]
     Stopping,
-    /// No model of this name or digest.
+    /// No loaded model has this name or digest.
     #[error("no model named `{0}` is loaded; see /v1/models")]
     UnknownModel(String),
-    /// A model that is loaded already.
+    /// The model is already loaded.
     #[error("the model `{0}` is already loaded")]
     ModelLoaded(String),
-    /// A model that cannot take over yet.
+    /// The model cannot be promoted yet.
     #[error("the model `{0}` has not embedded all assets yet; see its progress in /v1/models")]
     ModelBehind(String),
-    /// The model that serves cannot be unloaded.
+    /// The serving model cannot be unloaded.
     #[error("the model `{0}` is serving; promote another model first")]
     ModelServes(String),
-    /// A part of ours panicked; the log has the place.
+    /// Our code panicked; the log names the place.
     #[error("internal error; the server's log has details")]
     Panicked,
-    /// Input/output on the data folder.
+    /// Input or output on the data folder failed.
     #[error("cannot read or write the data folder: {0}")]
     Io(std::io::Error),
 }
@@ -150,7 +150,7 @@ impl From<std::io::Error> for LibraryError {
 }
 
 impl LibraryError {
-    /// Why the disk takes no more bytes, where that is what failed.
+    /// Why the disk accepts no more bytes, if that is the cause.
     #[must_use]
     pub const fn storage_full(&self) -> Option<StorageFull> {
         match self {
@@ -161,7 +161,7 @@ impl LibraryError {
         }
     }
 
-    /// At a start: what is to be done is told where pages of the database are damaged.
+    /// Adds advice for a start that fails because pages of the database are damaged.
     pub(super) fn at_start(self) -> Self {
         match self {
             Self::Store(StoreError::Malformed(why))
@@ -170,7 +170,7 @@ impl LibraryError {
         }
     }
 
-    /// Stable code.
+    /// Stable error code.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -222,8 +222,8 @@ impl LibraryError {
 }
 
 impl LibraryError {
-    /// What people may be told, and items and assets keep: the error's own sentence, but where the fault is
-    /// ours, for then it may name paths of this machine. The log has it whole.
+    /// The message for users, which items and assets store: the error's own text, unless the fault is ours,
+    /// as that text may name paths of this machine. The log has the full text.
     #[must_use]
     pub fn told(&self) -> String {
         match self {
@@ -239,7 +239,7 @@ impl LibraryError {
 
 const OUR_FAULT: &str = "internal error; the server's log has details";
 
-/// [`LibraryError::told`] of an embedding.
+/// Like [`LibraryError::told`], for an embedding error.
 pub(super) fn told_of_embedding(error: &EmbedError) -> String {
     let clean = match error {
         EmbedError::Model(error) => matches!(
@@ -255,8 +255,7 @@ pub(super) fn told_of_embedding(error: &EmbedError) -> String {
     if clean { error.to_string() } else { OUR_FAULT.to_owned() }
 }
 
-/// Whether the same may well succeed a little later, by an error's code: what failed is ours, not the
-/// file's.
+/// Whether the error code stands for a passing fault: ours, not the file's, so a later retry may succeed.
 pub(super) fn is_passing(code: &str) -> bool {
     matches!(
         code,
@@ -270,7 +269,7 @@ pub(super) fn is_passing(code: &str) -> bool {
             | "decode_worker_killed"
             | "url_failed"
             | "url_timeout"
-            // A file that was written to while it was indexed.
+            // The file was written to while it was indexed.
             | "content_damaged"
     )
 }

@@ -1,4 +1,4 @@
-//! How well a library answers queries whose answers are known, by the way that serves them.
+//! Measures how well a library answers queries whose answers are known, with the search that serves users.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,17 +14,17 @@ use crate::model::Priority;
 use crate::search::{GroupBy, HubCorrection, MAX_LIMIT, MAX_OFFSET, QueryPart, SearchRequest};
 use crate::types::{AssetId, Modality, Space, Track, nfc};
 
-/// Most pairs of one evaluation.
+/// Maximum number of pairs per evaluation.
 pub const MAX_PAIRS: usize = 20_000;
-/// Draws behind a confidence interval.
+/// Bootstrap samples behind a confidence interval.
 const DRAWS: usize = 1000;
 
-/// A text and the asset it describes.
+/// A text and the asset that it describes.
 #[derive(Debug, Clone)]
 pub struct Pair {
     /// Text of the query.
     pub text: String,
-    /// The right answer.
+    /// The asset that should be found.
     pub asset: AssetId,
 }
 
@@ -78,10 +78,10 @@ pub struct Evaluation {
 }
 
 impl Library {
-    /// Texts with names or ids of assets, as pairs.
+    /// Resolves texts with names or ids of assets to pairs.
     ///
     /// # Errors
-    /// [`LibraryError::UnknownAsset`], also where a name is of several assets.
+    /// [`LibraryError::UnknownAsset`], also if several assets have the name.
     pub fn resolve_pairs(&self, named: &[(String, String)]) -> Result<Vec<Pair>, LibraryError> {
         let mut names: HashMap<String, Vec<AssetId>> = HashMap::new();
         for asset in self.catalog.assets() {
@@ -105,8 +105,8 @@ impl Library {
         named.iter().map(resolve).collect()
     }
 
-    /// Asks every pair's text for assets, among those the pairs name; with hub correction, once without
-    /// it and once with. An asset that ties with the right one comes before it.
+    /// Searches with every pair's text among the assets that the pairs name; with hub correction, both with
+    /// and without it. An asset that ties with the right one ranks before it.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -180,7 +180,7 @@ impl Library {
         found.map_or_else(String::new, |(.., engine, _)| (*engine).to_owned())
     }
 
-    /// Rank of an asset from 1; the last where it is not found on the pages that are served.
+    /// Rank of an asset, from 1; `last` if it is not on the pages that a client can reach.
     async fn rank_of(
         &self,
         request: SearchRequest,
@@ -208,7 +208,7 @@ impl Library {
     }
 }
 
-/// One way of searching.
+/// One way of searching, which gives one entry of the results.
 struct Way<'a> {
     target: Track,
     space: &'a Space,

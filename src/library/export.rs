@@ -1,4 +1,4 @@
-//! All vectors as one Parquet file, written as they are read.
+//! Exports all vectors as one Parquet file, written while they are read.
 
 use std::io::Write;
 use std::path::Path;
@@ -20,11 +20,11 @@ use super::{BackupError, Library, LibraryError};
 use crate::store::{ExportedClip, FolderLock, SqliteStore, Store};
 use crate::types::{AssetKind, ClipId, Space, Track};
 
-/// Clips read at a time.
+/// Clips read per page.
 const PAGE: u32 = 256;
-/// Pages between the reader and the writer.
+/// Pages buffered between the reader and the writer.
 const PAGES_AHEAD: usize = 2;
-/// Bytes of vectors of one row group: what is held in memory is a small multiple of it.
+/// Bytes of vectors per row group; memory use is a small multiple of it.
 const GROUP_BYTES: usize = 8 << 20;
 
 const SCHEMA: &str = "message embeddings {
@@ -41,39 +41,39 @@ const SCHEMA: &str = "message embeddings {
     required group embedding (LIST) { repeated group list { required float element; } }
 }";
 
-/// Which vectors; `None`: all.
+/// Which vectors to export; `None`: all.
 #[derive(Debug, Clone, Default)]
 pub struct ExportWanted {
-    /// Of this space.
+    /// Only vectors of this space.
     pub space: Option<Space>,
-    /// Of this track.
+    /// Only vectors of this track.
     pub track: Option<Track>,
 }
 
-/// What was exported.
+/// The result of an export.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct ExportReport {
     /// Digest of the model.
     pub model: String,
-    /// Clips.
+    /// Number of clips.
     pub clips: u64,
-    /// Vectors: rows of the file.
+    /// Number of vectors, which is the number of rows.
     pub vectors: u64,
-    /// Damaged clips and vectors that are not in it.
+    /// Number of damaged clips and vectors left out.
     pub left_out: u64,
 }
 
-/// What the reader tells the writer. Without an end the file is not ended either.
+/// A message from the reader to the writer. Without a final one, the writer does not finish the file.
 enum Step {
     Page(Vec<ExportedClip>),
     End { left_out: u64 },
 }
 
 impl Library {
-    /// Writes the vectors of all finished assets, as they are at this moment, to `out`.
+    /// Writes the vectors of all finished assets, as of this moment, to `out`.
     ///
     /// # Errors
-    /// [`LibraryError::Export`], and those of the store; what was written then has no end and cannot be read.
+    /// [`LibraryError::Export`], and those of the store; the output is then incomplete and cannot be read.
     pub async fn export(
         &self,
         wanted: ExportWanted,
@@ -84,7 +84,7 @@ impl Library {
     }
 }
 
-/// Exports the library of a folder that no server has open; no model is needed.
+/// Exports the library of a folder that no server has open; needs no model.
 ///
 /// # Errors
 /// [`BackupError::NoLibrary`] and those of [`Library::export`].
@@ -129,7 +129,7 @@ async fn export(
             let step =
                 if page.is_empty() { Step::End { left_out: cursor.left_out() } } else { Step::Page(page) };
             let ended = matches!(step, Step::End { .. });
-            // Whoever writes has failed and says why.
+            // The writer has failed and reports why.
             if pages.send(step).await.is_err() || ended {
                 return Ok::<_, LibraryError>(());
             }
@@ -142,7 +142,7 @@ async fn export(
     written.map_err(|error| LibraryError::Export(error.to_string()))
 }
 
-/// Rows that wait to be written, by column.
+/// Rows to be written, by column.
 #[derive(Default)]
 struct Rows {
     asset_id: Vec<ByteArray>,
@@ -156,7 +156,7 @@ struct Rows {
     space: Vec<ByteArray>,
     model: Vec<ByteArray>,
     values: Vec<f32>,
-    /// 0 where a vector begins.
+    /// Parquet's repetition level: 0 where a vector begins.
     repetition: Vec<i16>,
 }
 
@@ -174,7 +174,7 @@ impl<W: Write + Send> Vectors<W> {
         let model_id = KeyValue::new("triptych.model".to_owned(), model.to_owned());
         let properties = WriterProperties::builder()
             .set_created_by(concat!("triptych ", env!("CARGO_PKG_VERSION")).to_owned())
-            // Vectors do not get smaller, and names are in dictionaries.
+            // Vectors do not compress, and names are in dictionaries.
             .set_compression(Compression::UNCOMPRESSED)
             .set_statistics_enabled(EnabledStatistics::Chunk)
             .set_offset_index_disabled(true)
@@ -254,7 +254,7 @@ impl<W: Write + Send> Vectors<W> {
     }
 }
 
-/// Writes the next column of a row group; of a list with the levels that say where its values belong.
+/// Writes the next column of a row group; for a list, also the levels that say where its values belong.
 fn put<T: DataType, W: Write + Send>(
     group: &mut SerializedRowGroupWriter<'_, W>,
     values: &[T::T],

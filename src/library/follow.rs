@@ -1,5 +1,5 @@
-//! A model beside the one that serves: it embeds the same assets from the same bytes, under the same
-//! ids, and keeps up with what changes.
+//! A model beside the serving one: it embeds the same assets from the same bytes, under the same ids, and
+//! follows every change.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,9 +18,9 @@ use crate::model::Priority;
 use crate::store::{AssetRecord, AssetState, NewAsset, StoreError};
 use crate::types::AssetId;
 
-/// Assets a page when all are looked through.
+/// Assets per page of a full comparison.
 const PAGE: u32 = 1000;
-/// Rest after a failure.
+/// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(2);
 
 /// Progress of an additional model.
@@ -34,7 +34,7 @@ pub struct Progress {
     pub assets_total: usize,
 }
 
-/// What one follower has done.
+/// How far a follower has got.
 #[derive(Debug, Default)]
 pub(super) struct Follower {
     caught_up: AtomicBool,
@@ -46,7 +46,7 @@ impl Follower {
         self.caught_up.load(Ordering::Acquire)
     }
 
-    /// Why it is stuck, if it is.
+    /// Why the follower is stuck, if it is.
     pub(super) fn error(&self) -> Option<String> {
         self.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -56,7 +56,7 @@ impl Follower {
         *self.error.lock().unwrap_or_else(PoisonError::into_inner) = text;
     }
 
-    /// Follows whichever library serves until stopped.
+    /// Follows whichever library serves, until stopped.
     pub(super) async fn run(
         &self,
         side: Arc<Library>,
@@ -65,7 +65,7 @@ impl Follower {
     ) {
         while side.disk.writable(&stop).await {
             let primary = Arc::clone(&serving.borrow_and_update());
-            // Listened to before the look: nothing falls between.
+            // Subscribe before comparing, so that no change is missed in between.
             let changes = primary.changes.subscribe();
             let outcome = self.keep_up(&side, &primary, changes, &mut serving, &stop).await;
             self.caught_up.store(false, Ordering::Release);
@@ -82,7 +82,8 @@ impl Follower {
         }
     }
 
-    /// Until stopped, until another library serves, or until too much was missed.
+    /// Follows one library until stopped, until another library serves, or until too many changes were
+    /// missed.
     async fn keep_up(
         &self,
         side: &Arc<Library>,
@@ -101,7 +102,7 @@ impl Follower {
                 changed = serving.changed() => { let _ = changed; return Ok(()) },
                 change = changes.recv() => match change {
                     Ok(id) => id,
-                    // Too far behind, or the library has gone: everything is looked through again.
+                    // Too far behind, or the library has gone: compare everything again.
                     Err(_) => return Ok(()),
                 },
             };
@@ -116,7 +117,8 @@ impl Follower {
 }
 
 impl Library {
-    /// Assets that `primary` has and this one lacks or failed on, and those that `primary` lacks.
+    /// Assets that `primary` has and this library lacks, failed on or describes differently, and those that
+    /// `primary` lacks.
     pub(super) async fn differing(&self, primary: &Self) -> Result<Vec<AssetId>, LibraryError> {
         let mut gone: HashSet<AssetId> = self.catalog.assets().iter().map(|asset| asset.id).collect();
         let mut differing = Vec::new();
@@ -139,7 +141,7 @@ impl Library {
         Ok(differing)
     }
 
-    /// Brings assets to what they are in `primary`, several side by side.
+    /// Brings assets to their state in `primary`, several in parallel.
     pub(super) async fn mirror_all(
         self: &Arc<Self>,
         primary: &Arc<Self>,
@@ -172,7 +174,7 @@ impl Library {
             Err(StoreError::NotFound(_)) => return gone(self.delete_asset(id).await),
             Err(error) => return Err(error.into()),
         };
-        // It tells once more when it is done.
+        // A change follows when it is done.
         if theirs.state == AssetState::Indexing {
             return Ok(());
         }
@@ -187,7 +189,7 @@ impl Library {
             Ok(_) | Err(StoreError::NotFound(_)) => {}
             Err(error) => return Err(error.into()),
         }
-        // What was damaged since it was indexed must not be embedded as if it had come so.
+        // A file damaged since it was indexed must not be embedded as if it were intact.
         let damaged = primary.open_content(&theirs).await.err();
         let Some((claim, record)) = self.accept_from(&theirs).await? else { return Ok(()) };
         if let Some(error @ LibraryError::ContentDamaged { .. }) = damaged {
@@ -201,7 +203,7 @@ impl Library {
         }
     }
 
-    /// Accepts another model's asset under its own id; None where it is known or being indexed.
+    /// Accepts another model's asset under the same id; `None` if it is known or being indexed.
     pub(super) async fn accept_from(
         &self,
         theirs: &AssetRecord,
@@ -240,12 +242,12 @@ fn gone(outcome: Result<(), LibraryError>) -> Result<(), LibraryError> {
     }
 }
 
-/// Its file was moved since, or its name or metadata was changed.
+/// Whether its file has moved, or its name or metadata have changed.
 fn is_described_otherwise(mine: &AssetRecord, theirs: &AssetRecord) -> bool {
     mine.path != theirs.path || mine.name != theirs.name || mine.metadata != theirs.metadata
 }
 
-/// Not finished, or failed before the other was tried again.
+/// Whether mine is unfinished, or failed before theirs was retried.
 fn is_behind(mine: &AssetRecord, theirs: &AssetRecord) -> bool {
     match mine.state {
         AssetState::Indexing => true,

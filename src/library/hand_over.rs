@@ -1,5 +1,5 @@
-//! One model takes over from another: what was accepted and what people set up goes along, and at no
-//! moment do both take work.
+//! Hands over from one model to another: accepted work and users' settings go along, and at no moment do both
+//! models take work.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,11 +10,12 @@ use tokio_util::sync::CancellationToken;
 use super::{Library, LibraryError};
 use crate::store::AssetState;
 
-/// How long running files may take to stop at their next clip.
+/// Time limit for running files to stop at their next clip.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Library {
-    /// Stops taking work and seals the store; searches go on. What ran waits in the store.
+    /// Stops taking work and seals the store; searches continue. Running work stays in the store as
+    /// unfinished.
     async fn stop_and_seal(&self) {
         self.stop.cancel();
         self.work.clear();
@@ -31,8 +32,8 @@ impl Library {
         self.store.seal(true).await;
     }
 
-    /// Hands everything over to `to`, which has followed this library. `commit` makes it durable that
-    /// `to` serves from now on. On failure this library is still sealed and stopped: see [`Self::revive`].
+    /// Hands everything over to `to`, which has followed this library. `commit` durably records that `to` now
+    /// serves. After a failure this library is still sealed and stopped: see [`Self::revive`].
     pub(super) async fn hand_over(
         self: &Arc<Self>,
         to: &Arc<Self>,
@@ -42,7 +43,7 @@ impl Library {
         let never = CancellationToken::new();
         for id in to.differing(self).await? {
             match self.store.asset(id).await {
-                // Accepted, and promised: it is indexed by the one that takes over.
+                // Accepted and promised: the library that takes over indexes it.
                 Ok(theirs) if theirs.state == AssetState::Indexing => {
                     if let Some((claim, record)) = to.accept_from(&theirs).await? {
                         to.work.push(claim, record);
@@ -55,7 +56,7 @@ impl Library {
         to.store.requeue_running().await?;
         to.baselines.refresh(to.store.as_ref()).await?;
         to.standing.refresh(to.store.as_ref(), to.embedder.bundle(), &to.comparable).await?;
-        // Before anything is matched: a query without vectors of this model would miss it.
+        // Before any matching: a query without vectors of this model would miss new assets.
         to.renew_standing_queries().await?;
         commit()?;
         to.beside.store(false, Ordering::Release);
@@ -64,7 +65,7 @@ impl Library {
         Ok(())
     }
 
-    /// This library once more, taking work, after it could not be handed over.
+    /// Returns this library working again, after a failed handover.
     pub(super) async fn revive(&self) -> Arc<Self> {
         self.store.seal(false).await;
         let revived = self.revived();
@@ -74,7 +75,7 @@ impl Library {
         revived
     }
 
-    /// Leaves index snapshots of a library that serves no longer, so that it can be loaded again soon.
+    /// Saves the indexes of a library that no longer serves, so that it can be loaded quickly again.
     pub(super) async fn leave_snapshots(&self) {
         if let Err(error) = self.index.snapshot(self.store.as_ref()).await {
             tracing::warn!(%error, "could not keep the index of the previous model");

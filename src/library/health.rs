@@ -1,5 +1,5 @@
-//! Whether each part of the server does its work: found out side by side, each within a moment, so that one
-//! that hangs does not hold up the answer.
+//! Health of each part of the server. The parts are checked in parallel, each with a short time limit, so
+//! that a hanging part does not hold up the answer.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -11,11 +11,11 @@ use crate::jobs::now_unix_ms;
 use crate::model::{ModelError, Priority};
 use crate::types::Modality;
 
-/// How long a part may take to answer.
+/// Time limit for one part.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long it holds what the towers answered: asking them costs time that queries want.
+/// How long the towers' answer stays valid: checking them costs time that queries need.
 const TOWERS_HOLD: Duration = Duration::from_secs(5);
-/// A decoder that is late counts as good for so long after it was.
+/// A decoder that answers late counts as healthy for this long after its last good answer.
 const DECODER_HOLDS: Duration = Duration::from_secs(60);
 /// The webhook sender checks twice a second; after this long without a check it counts as stuck.
 const SENDER_PATIENCE_MS: i64 = 30_000;
@@ -35,7 +35,7 @@ pub enum PartState {
 /// One part of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartHealth {
-    /// Name.
+    /// Name of the part, such as `store`.
     pub part: &'static str,
     /// Health of the part.
     pub state: PartState,
@@ -52,13 +52,13 @@ pub(super) struct Pulse {
 }
 
 impl Pulse {
-    /// The sender of webhooks is at work.
+    /// Notes that the webhook sender is at work.
     pub(super) fn sender_looks(&self) {
         self.sender_unix_ms.store(now_unix_ms(), Ordering::Relaxed);
     }
 
-    /// What it means where the decoder does not answer in time: it starts programs, which takes a while on a
-    /// machine that is busy.
+    /// The finding if the decoder does not answer in time: it starts programs, which takes a while on a busy
+    /// machine.
     fn decoder_is_late(&self) -> Found {
         let last_good = *self.decoder.lock().unwrap_or_else(PoisonError::into_inner);
         if last_good.is_some_and(|at| at.elapsed() < DECODER_HOLDS) {
@@ -85,7 +85,7 @@ async fn in_time(late: Found, look: impl Future<Output = Found>) -> Found {
 }
 
 impl Library {
-    /// How every part does. Tells Prometheus, too.
+    /// Checks every part, and updates the metrics.
     pub async fn health(&self) -> Vec<PartHealth> {
         let (store, content, towers, decoder) = tokio::join!(
             in_time(failed("the store does not answer in time"), self.store_health()),
@@ -132,7 +132,7 @@ impl Library {
             Ok((_, assets)) if assets > 0 => {
                 degraded(format!("{assets} uploads are damaged or missing; POST /v1/checks lists them"))
             }
-            // The store tells for itself how it does.
+            // The check of the store reports its own failures.
             _ => OK,
         }
     }
@@ -162,7 +162,7 @@ impl Library {
         OK
     }
 
-    /// Whether the model answers a word of its own.
+    /// Whether the model embeds a word of its own vocabulary.
     async fn towers_health(&self) -> Found {
         let known = self.pulse.towers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((at, found)) =
@@ -190,7 +190,7 @@ impl Library {
         found
     }
 
-    /// Whether files can be decoded. The reason is in the log: it may name paths.
+    /// Whether files can be decoded. The reason goes to the log only, as it may name paths.
     async fn decoder_part(&self) -> Found {
         if self.decoder_health().await.ok {
             *self.pulse.decoder.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());

@@ -1,4 +1,4 @@
-//! One file in: accepted, embedded clip by clip, committed, indexed.
+//! Ingests one file: accepts it, embeds it clip by clip, commits the clips, and adds them to the index.
 
 use std::time::{Duration, Instant};
 
@@ -18,18 +18,18 @@ use crate::preprocess::AssetSummary;
 use crate::store::{AssetOutcome, AssetRecord, AssetState, NewAsset, NewClip, StoreError, content_key};
 use crate::types::{AssetId, ClipId, Track};
 
-/// Clips per transaction: each costs one sync of the disk.
+/// Clips per transaction; each transaction costs one sync of the disk.
 const BATCH_CLIPS: usize = 64;
-/// Oldest a clip gets before it is committed, so that long files become searchable as they go.
+/// Greatest age of a clip before it is committed, so that long files become searchable step by step.
 const BATCH_AGE: Duration = Duration::from_millis(750);
 
 /// What `accept` found.
 pub(super) enum Accepted<C> {
-    /// New bytes, and what became of the right to index them.
+    /// New bytes, with what `claimed` made of the claim.
     New(C, AssetRecord),
-    /// Being indexed by somebody else.
+    /// Another task is indexing these bytes.
     Running(std::sync::Arc<Active>, AssetRecord),
-    /// Indexed before.
+    /// The bytes were indexed before.
     Known(AssetRecord),
 }
 
@@ -37,15 +37,15 @@ pub(super) enum Accepted<C> {
 enum Ended {
     Complete(Option<AssetSummary>),
     Broken(EmbedError, Option<AssetSummary>),
-    /// The bytes are not those that were accepted.
+    /// The file does not hold the accepted bytes.
     Damaged(LibraryError),
     Cancelled,
 }
 
 impl Library {
-    /// Accepts a file durably (hash, kept bytes, store row) without embedding it yet. `claimed` gets the
-    /// right to index new bytes while nobody else can look. `promise` where the caller does not wait, but
-    /// says that the file will be indexed.
+    /// Accepts a file durably (hash, stored bytes, store row) without embedding it yet. For new bytes,
+    /// `claimed` receives the claim while the lock is still held. Set `promise` if the caller does not wait
+    /// but has promised that the file will be indexed.
     pub(super) async fn accept<C>(
         &self,
         source: &IngestSource,
@@ -53,7 +53,7 @@ impl Library {
         claimed: impl FnOnce(Claim, &AssetRecord) -> C,
     ) -> Result<Accepted<C>, LibraryError> {
         let (accepted, ticket) = self.accept_in_turn(source, promise, claimed).await?;
-        // Outside the lock: those who wait for the disk share one sync.
+        // Outside the lock: callers that wait for the disk share one sync.
         self.noted(ticket).await?;
         if let Accepted::Known(record) = &accepted
             && !source.owned
@@ -97,12 +97,12 @@ impl Library {
             metadata: source.metadata.clone(),
         };
 
-        // Serialised: between the look at what runs and the claim nobody else may take the same
-        // bytes, and a deletion may not remove the file that is being kept.
+        // Serialised: between checking what runs and the claim, nobody else may claim the same bytes, and no
+        // deletion may remove the file that is being stored.
         let _serial = loop {
             let serial = self.accept_lock.lock().await;
             let Some(active) = self.active.by_content(&key) else { break serial };
-            // It was to be taken away once there is room: now it is wanted again.
+            // Its removal was waiting for disk space; now it is wanted again.
             if let Some((claim, record)) = self.disk.take_unwanted(active.id) {
                 return Ok((Accepted::New(claimed(claim, &record), record), None));
             }
@@ -113,7 +113,7 @@ impl Library {
                     }
                     return Ok((Accepted::Running(active, record), None));
                 }
-                // Cancelled and just taken away: a moment later these bytes are new.
+                // Cancelled and just removed: in a moment these bytes are new.
                 Err(StoreError::NotFound(_)) => {
                     drop(serial);
                     active.done.cancelled().await;
@@ -135,14 +135,14 @@ impl Library {
         }
         crash_point!("upload-committed");
         if is_new {
-            // Of the same bytes a failed asset may be left, under the same id.
+            // A failed asset of the same bytes may remain, under the same id.
             self.catalog.drop_clips(record.id);
             self.catalog.put_asset(&record);
             let ticket = match self.note_put(std::slice::from_ref(&record)).await {
                 Ok(ticket) => ticket,
                 Err(error) => {
-                    // Nobody is told that it was accepted; if it cannot be taken away either, the next
-                    // start indexes it.
+                    // The caller gets an error. If the asset cannot be removed either, the next start indexes
+                    // it.
                     let _ = self.store.delete_asset(record.id).await;
                     self.catalog.remove_asset(record.id);
                     return Err(error);
@@ -155,20 +155,20 @@ impl Library {
             self.content_renewed(&record).await;
         }
         if let Some(kept) = kept.filter(|kept| record.path.as_str() != kept.as_os_str()) {
-            // The library holds these bytes under a path of the user's: our copy is not needed.
+            // The library has these bytes under a user's path, so it does not need its own copy.
             self.remove_kept(&kept).await?;
         }
         Ok((Accepted::Known(self.relocated(record, source).await?), None))
     }
 
-    /// A file that was moved is found again by its bytes: from now on its asset is where it lies now.
+    /// Recognises a moved file by its bytes: its asset gets the new path.
     async fn relocated(
         &self,
         mut record: AssetRecord,
         source: &IngestSource,
     ) -> Result<AssetRecord, LibraryError> {
         let path = super::utf8(&source.path)?;
-        // What lies at the old place may be something else by now.
+        // The old path may hold another file by now.
         if record.owned || source.owned || record.path == path || self.open_content(&record).await.is_ok() {
             return Ok(record);
         }
@@ -177,18 +177,18 @@ impl Library {
         }
         record.path = path;
         self.describe(std::slice::from_ref(&record)).await?;
-        // Its file is another one now: to be looked at before it is given out.
+        // The asset has another file now: check it before it is served.
         if let Err(error) = self.open_content(&record).await {
             tracing::debug!(asset = %record.id, %error, "cannot read a file that was moved");
         }
         Ok(self.store.asset(record.id).await?)
     }
 
-    /// Accepts, embeds, stores and indexes one file; returns when it is searchable. A file that
-    /// cannot be decoded gives a report whose asset is `failed` with code and sentence.
+    /// Accepts, embeds, stores and indexes one file; returns when it is searchable. For a file that cannot be
+    /// decoded, the report has an asset with the state `failed`, an error code and a message.
     ///
     /// # Errors
-    /// [`LibraryError`] for failures of ours, not the file's.
+    /// [`LibraryError`] for faults of the server, not of the file.
     pub async fn ingest(
         &self,
         source: IngestSource,
@@ -197,7 +197,7 @@ impl Library {
         self.ingest_until(source, priority, &CancellationToken::new()).await
     }
 
-    /// `ingest` that another may stop.
+    /// Like `ingest`, with a token that cancels it.
     pub(super) async fn ingest_until(
         &self,
         source: IngestSource,
@@ -211,8 +211,8 @@ impl Library {
                 }
                 Accepted::Known(record) => record,
                 Accepted::Running(active, _) => {
-                    // What only waits is done here: were every worker to wait for the queue, nobody
-                    // would be left to work it off.
+                    // Index a queued asset here: if every worker waited for the queue, no worker would be
+                    // left to process it.
                     if let Some((claim, record)) = self.work.take(active.id) {
                         return self.embed_asset(claim, record, priority, cancel).await;
                     }
@@ -225,11 +225,11 @@ impl Library {
                             if self.stop.is_cancelled() {
                                 return Err(LibraryError::Stopping);
                             }
-                            // Whoever indexed it could not, and put it back into the queue.
+                            // The other worker failed and put it back into the queue.
                             continue;
                         }
                         Ok(record) => record,
-                        // Whoever indexed it was cancelled and took it away: our turn.
+                        // The other worker was cancelled and removed the asset: now it is our turn.
                         Err(StoreError::NotFound(_)) => continue,
                         Err(error) => return Err(error.into()),
                     }
@@ -239,9 +239,9 @@ impl Library {
         }
     }
 
-    /// Indexes a claimed asset to its end, whatever the end is. Where the disk is full, or where what decodes or
-    /// embeds fails and not the file, bulk work waits and begins anew; who is waited for is told, and what they
-    /// sent is taken away.
+    /// Indexes a claimed asset until it is finished or given up. If the disk is full, or the decoder or the
+    /// towers fail rather than the file, bulk work waits and starts over; an interactive caller gets the
+    /// error, and its file is removed.
     pub(super) async fn embed_asset(
         &self,
         claim: Claim,
@@ -263,7 +263,7 @@ impl Library {
                     _ = self.disk.writable(cancel) => {}
                     () = claim.active.cancel.cancelled() => {}
                 }
-                // Where that fails the disk is full again, and the same follows.
+                // If this fails, the disk is full again and the next round handles it.
                 match self.drop_clips(record.id).await {
                     Err(error) if !self.disk.refuses(&error) => return Err(error),
                     _ => {}
@@ -311,7 +311,7 @@ impl Library {
         if outcome.state == AssetState::Failed {
             self.drop_clips(record.id).await?;
         }
-        // Under the lock under which assets are described: the catalog must not get the older record last.
+        // Take the lock that guards descriptions: otherwise the catalog might get the older record last.
         let serial = self.accept_lock.lock().await;
         let asset = self.store.finish_asset(record.id, outcome).await?;
         self.catalog.put_asset(&asset);
@@ -340,8 +340,8 @@ impl Library {
         if let Err(error @ LibraryError::ContentDamaged { .. }) = self.open_content(record).await {
             return Ok(Ended::Damaged(error));
         }
-        // Only waiting is cut short: a commit that has begun runs to its end, index included, or what
-        // is withdrawn afterwards could come back.
+        // Cancel only while waiting: a commit that has begun runs to its end, index included. Otherwise its
+        // clips could reappear after they were withdrawn.
         let opened = tokio::select! {
             biased;
             () = claim.active.cancel.cancelled() => return Ok(Ended::Cancelled),
@@ -366,7 +366,7 @@ impl Library {
                 Ok(None) => {
                     *clips += self.commit(record.id, &mut batch, stages).await?;
                     let summary = finish_stages(&stream, stages);
-                    // A file of a user may have been written to while it was read.
+                    // A user's file may have been written to while it was read.
                     if !record.owned
                         && let Err(error @ LibraryError::ContentDamaged { .. }) =
                             self.open_content(record).await
@@ -413,7 +413,7 @@ impl Library {
             span: clip.span,
             agreement: clip.agreement,
         };
-        // Before the vectors: whatever the index finds is known.
+        // Before the vectors: the catalog must know whatever the index finds.
         self.catalog.add_clips(asset, &ids.iter().zip(&clips).map(entry).collect::<Vec<_>>());
         super::blocking(move || {
             for (id, clip) in ids.into_iter().zip(&clips) {
@@ -427,7 +427,8 @@ impl Library {
         Ok(count)
     }
 
-    /// A failure of ours: nothing half-done may stay searchable, and the same bytes may be sent again.
+    /// Ends an asset after a fault of the server: nothing partial stays searchable, and the same bytes may be
+    /// sent again.
     pub(super) async fn give_up(&self, id: AssetId, error: &LibraryError) {
         let outcome = AssetOutcome {
             state: AssetState::Failed,
@@ -443,12 +444,13 @@ impl Library {
             Err(error) => Err(error),
         };
         if let Err(error) = cleaned {
-            // Left in `indexing`: the next start takes it up again.
+            // It stays in `indexing`, and the next start resumes it.
             tracing::error!(asset = %id, %error, "could not clean up an asset");
         }
     }
 
-    /// After a cancellation: at shutdown the asset waits without clips for the next start, else it goes.
+    /// Ends a cancelled asset. At a shutdown, it waits without clips for the next start; otherwise it is
+    /// removed.
     async fn withdraw(&self, record: &AssetRecord) -> Result<LibraryError, LibraryError> {
         if self.stop.is_cancelled() {
             self.drop_clips(record.id).await?;
@@ -498,8 +500,8 @@ fn outcome(ended: Ended, clips: u64) -> AssetOutcome {
             None => (AssetState::Ready, None, summary),
         },
         Ended::Broken(error, summary) => {
-            // What a damaged file gave before the damage is good; after a failure of the towers
-            // the same bytes must be taken again.
+            // The clips before damage in the file are good; after a failure of the towers, the same bytes
+            // must be accepted again.
             let partial = clips > 0 && matches!(&error, EmbedError::Media(error) if !error.is_ours());
             let state = if partial { AssetState::Partial } else { AssetState::Failed };
             (state, Some(super::retries::last_word(&error)), summary)

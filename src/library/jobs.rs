@@ -1,4 +1,4 @@
-//! Jobs of a library: started, paused, cancelled, tried again, looked at.
+//! Jobs of a library: starts, pauses, resumes, cancels, retries and lists them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::BufReader;
@@ -20,38 +20,38 @@ use crate::outbound::bucket::BucketUrl;
 use crate::store::{JobItem, JobRecord, NewItem, Store, StoreError, WorkState};
 use crate::types::{JobId, TrackChoice};
 
-/// Most files one job takes.
+/// Maximum number of files per job.
 const MAX_FILES: usize = 1_000_000;
 
 /// Where the files of a job come from.
 #[derive(Debug, Clone)]
 pub enum JobSource {
-    /// A folder, or one file.
+    /// A folder or a single file.
     Folder {
-        /// Beneath an allowed root.
+        /// A path beneath an allowed root.
         path: PathBuf,
         /// Whether subfolders are included.
         recursive: bool,
-        /// Which of its files.
+        /// Which of its files to index.
         filter: NameFilter,
-        /// The tracks to read of each.
+        /// The tracks to read from each file.
         choice: TrackChoice,
     },
-    /// A JSONL file of files.
+    /// A JSONL file that lists the files.
     Manifest(PathBuf),
     /// The files or URLs themselves.
     Files(Vec<ManifestItem>),
     /// The objects of a bucket, or of a folder in it.
     Bucket {
-        /// `s3://bucket/folder`, of those that are allowed.
+        /// An allowed `s3://bucket/folder`.
         place: String,
-        /// Which of its objects.
+        /// Which of its objects to index.
         filter: NameFilter,
     },
 }
 
-/// What jobs had done when this process began, so that a rate after a restart is not diluted by
-/// the time the server was down.
+/// Progress of jobs when this process started, so that the time that the server was down does not lower the
+/// rates.
 #[derive(Debug, Default)]
 pub(super) struct Baselines(Mutex<HashMap<JobId, Baseline>>);
 
@@ -62,12 +62,12 @@ impl Baselines {
         Ok(baselines)
     }
 
-    /// Counts all unfinished jobs from here.
+    /// Sets the baselines of all unfinished jobs to their present progress.
     pub(super) async fn refresh(&self, store: &dyn Store) -> Result<(), LibraryError> {
         for id in store.unended_jobs().await? {
             match store.job(id).await {
                 Ok(job) => self.set(&job),
-                // Reported by the store; the others must not go with it.
+                // The store reports it; the other jobs must not suffer.
                 Err(StoreError::DamagedRow(_)) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -75,7 +75,7 @@ impl Baselines {
         Ok(())
     }
 
-    /// From now on rates of this job are counted from here.
+    /// Measures the rates of this job from now on.
     fn set(&self, job: &JobRecord) {
         let baseline = Baseline::of(job, now_unix_ms());
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(job.id, baseline);
@@ -87,8 +87,8 @@ impl Baselines {
 }
 
 impl Library {
-    /// Starts a durable job that indexes files. `metadata` (an object) is given to every asset; an
-    /// item's own keys win.
+    /// Starts a durable job that indexes files. Every asset gets `metadata` (an object); an item's own keys
+    /// take precedence.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -101,8 +101,8 @@ impl Library {
         Ok(self.start_index_job_told(source, metadata, idempotency_key, None).await?.0)
     }
 
-    /// As [`Library::start_index_job`], and a webhook reports its end. With it what the webhook is, if the job is
-    /// new.
+    /// Like [`Library::start_index_job`], with a webhook that reports the job's end. Also returns the
+    /// webhook, if the job is new.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -155,7 +155,7 @@ impl Library {
         Ok((job, given))
     }
 
-    /// The wanted objects of a bucket, as items.
+    /// The selected objects of a bucket, as items.
     async fn objects_of(
         &self,
         place: &BucketUrl,
@@ -181,7 +181,7 @@ impl Library {
         Ok(items)
     }
 
-    /// Cancels a job; running items are stopped and leave nothing behind. Waits for them shortly.
+    /// Cancels a job; running items stop and leave nothing behind. Waits briefly for them.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -195,8 +195,8 @@ impl Library {
         Ok(self.store.job(id).await?)
     }
 
-    /// Pauses a live job: what runs ends, nothing new is begun, also after a restart. Any other job
-    /// stays as it is.
+    /// Pauses an unfinished job: running items finish, and no new ones start, even after a restart. A job in
+    /// any other state does not change.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -206,7 +206,7 @@ impl Library {
         Ok(job)
     }
 
-    /// Lets a paused job go on. Any other job stays as it is.
+    /// Resumes a paused job. A job in any other state does not change.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -221,7 +221,7 @@ impl Library {
         Ok(job)
     }
 
-    /// Queues the failed items of a job once more. A cancelled job stays as it is.
+    /// Queues the failed items of a job again. A cancelled job does not change.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -236,7 +236,7 @@ impl Library {
         Ok(job)
     }
 
-    /// Jobs, newest first, of one state or of all; `after` = last id of the previous page.
+    /// Jobs, newest first, of one state or of all; `after` is the last id of the previous page.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -249,7 +249,7 @@ impl Library {
         Ok(self.store.list_jobs(state, after, limit).await?)
     }
 
-    /// How many jobs are in each state; states that no job is in are left out.
+    /// Number of jobs per state; states without jobs are left out.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -257,7 +257,7 @@ impl Library {
         Ok(self.store.job_counts().await?)
     }
 
-    /// Items of a job from `after_seq` on (exclusive; -1 for all), of one state or of all.
+    /// Items of a job after `after_seq` (exclusive; -1 for all), of one state or of all.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -271,14 +271,14 @@ impl Library {
         Ok(self.store.job_items(id, state, after_seq, limit).await?)
     }
 
-    /// A job for display.
+    /// A job as the API shows it.
     #[must_use]
     pub fn job_view(&self, job: &JobRecord) -> JobView {
         JobView::new(job, self.baselines.get(job.id))
     }
 }
 
-/// The paths and metadata of a source whose `path` was resolved. Blocking.
+/// The items of a source whose `path` was resolved. Blocking.
 fn items_of(
     source: JobSource,
     path: Option<&Path>,
@@ -312,16 +312,16 @@ fn items_of(
     Ok(files.into_iter().map(item).collect())
 }
 
-/// An item for a file that was found rather than named.
+/// An item for a file that was found in a folder or bucket rather than named.
 pub(super) fn item_of(path: String, left_out: Option<LeftOut>, metadata: &Value) -> NewItem {
-    // The metadata are of what is indexed.
+    // Only indexed files get the metadata.
     let metadata = if left_out.is_some() { Value::Object(serde_json::Map::new()) } else { metadata.clone() };
     let skipped = left_out.map(|left_out| (left_out.code.to_owned(), left_out.reason));
     NewItem { skipped, ..NewItem::new(path, metadata) }
 }
 
-/// Why an object is left out whatever it holds, by its key after the folder. Where the name says nothing the
-/// first bytes decide, once it is fetched.
+/// Whether an object is left out regardless of its content, by its key relative to the folder. If the name
+/// does not tell, the first bytes decide after the fetch.
 fn left_out(relative: &str) -> Option<LeftOut> {
     if relative.split('/').any(|part| part.starts_with('.') && part != "..") {
         return Some(LeftOut::hidden());

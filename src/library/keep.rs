@@ -1,4 +1,4 @@
-//! Deletion of many assets at once.
+//! Deletes many assets at once.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,31 +9,31 @@ use crate::search::SearchError;
 use crate::store::{DeletedAsset, StoreError};
 use crate::types::{AssetId, ClipId};
 
-/// What one transaction deletes at most, unless a single asset has more clips: it lasts some tens of
-/// milliseconds, and between two of them whoever waits to write goes first.
+/// Maximum numbers of clips and assets that one transaction deletes, unless a single asset has more clips. A
+/// transaction takes some tens of milliseconds, and waiting writers go first between two of them.
 const CLIPS_A_BATCH: usize = 512;
 const ASSETS_A_BATCH: usize = 64;
 
-/// What a deletion took away.
+/// The result of a deletion.
 #[derive(Debug, Clone, Default)]
 pub struct Deletion {
-    /// Assets, in the order they went.
+    /// Deleted assets, in order of deletion.
     pub assets: Vec<AssetId>,
-    /// Clips that went with them.
+    /// Number of clips deleted with them.
     pub clips: u64,
 }
 
 impl Library {
-    /// The assets that a filter keeps.
+    /// The assets that match a filter.
     ///
     /// # Errors
-    /// [`SearchError::BadFilter`], also where the filter asks for what differs between an asset's clips.
+    /// [`SearchError::BadFilter`], also if the filter has conditions on clips.
     pub fn matching(&self, filter: &Filter) -> Result<Vec<AssetId>, LibraryError> {
         filter.check_of_assets().map_err(SearchError::BadFilter)?;
         Ok(self.catalog.select_assets(filter))
     }
 
-    /// Clips of these assets, as far as they are there.
+    /// Number of clips of those of these assets that exist.
     #[must_use]
     pub fn clips_among(&self, ids: &[AssetId]) -> u64 {
         ids.iter().map(|id| self.clip_count(*id) as u64).sum()
@@ -43,8 +43,8 @@ impl Library {
         self.catalog.asset(id).map_or(0, |asset| asset.clips.len())
     }
 
-    /// Deletes assets, a few at a time; those that are gone by then are passed over. A running indexing
-    /// of one is stopped first. Where it ends early, what is deleted stays deleted.
+    /// Deletes assets, a few per transaction, and skips those that no longer exist. Indexing that is still
+    /// running is stopped first. If it ends early, the deletions made so far stay.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -59,7 +59,7 @@ impl Library {
         Ok(deletion)
     }
 
-    /// Parts of a list that are each deleted in one transaction.
+    /// Splits a list into parts that are each deleted in one transaction.
     pub(super) fn batches<'a>(&self, ids: &'a [AssetId]) -> Vec<&'a [AssetId]> {
         let (mut batches, mut rest) = (Vec::new(), ids);
         while !rest.is_empty() {
@@ -100,7 +100,7 @@ impl Library {
         Ok(())
     }
 
-    /// Deletes those assets of a batch that nobody is indexing: what went, and the others.
+    /// Deletes those assets of a batch that are not being indexed; returns the deleted ones and the others.
     async fn delete_idle(&self, ids: &[AssetId]) -> Result<(Vec<DeletedAsset>, Vec<AssetId>), LibraryError> {
         let _serial = self.accept_lock.lock().await;
         let (busy, idle): (Vec<AssetId>, Vec<AssetId>) =
@@ -134,10 +134,10 @@ impl Library {
         Ok((gone, busy))
     }
 
-    /// Removes an uploaded file that nobody needs any more; while a snapshot is taken, after that. The
-    /// caller holds the lock under which bytes are taken in.
+    /// Removes an uploaded file that no row needs any more; during a snapshot, puts the removal off. The
+    /// caller holds the lock under which bytes are accepted.
     pub(super) async fn remove_kept(&self, path: &Path) -> Result<(), LibraryError> {
-        // They are the serving model's.
+        // Uploads belong to the serving model.
         if !self.serves() || !self.keeper.pins.lets_go(path) {
             return Ok(());
         }

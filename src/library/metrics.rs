@@ -1,4 +1,4 @@
-//! What the library tells Prometheus.
+//! Prometheus metrics of the library.
 
 use metrics::{counter, histogram};
 

@@ -1,5 +1,5 @@
 //! One opened library: a data folder, a bundle, the store, the indexes, the workers.
-//! HTTP and the command line are thin shells around it.
+//! The HTTP API and the command line are thin shells around it.
 
 mod active;
 mod asset_query;
@@ -83,120 +83,121 @@ use crate::search::{self, SearchError, SearchRequest, SearchResponse, Timeline};
 use crate::store::{AssetRecord, FolderLock, Store, StoreError};
 use crate::types::{AssetId, Space, Track, TrackChoice};
 
-/// Clips from which on a search leaves the async threads.
+/// Number of clips from which a search leaves the async threads.
 const BLOCKING_FROM: usize = 4096;
 
 /// How to open a library.
 #[derive(Debug, Clone)]
 pub struct LibraryConfig {
-    /// Data folder (store, uploads, snapshots); made if absent.
+    /// The data folder (store, uploads, index files); created if absent.
     pub data_dir: PathBuf,
     /// Folders whose files may be indexed by path.
     pub allowed_roots: Vec<PathBuf>,
-    /// Files decoded side by side.
+    /// Number of files decoded in parallel.
     pub ingest_workers: usize,
-    /// Sends webhooks; `None`: none are sent.
+    /// Sends webhooks; `None`: webhooks are off.
     pub webhooks: Option<Arc<dyn Deliver>>,
-    /// Snapshots, retention, compaction.
+    /// Settings for snapshots, retention and compaction.
     pub keep: KeepConfig,
     /// What may be fetched from other hosts.
     pub sources: SourcesConfig,
-    /// Where the store has lost what was acknowledged, index it again from the uploaded bytes and the ledger.
+    /// If the store has lost acknowledged changes, index again from the uploads and the ledger.
     pub rebuild_from_uploads: bool,
-    /// Largest share of one core on which it is measured how much of the truth searches find; 0: never.
+    /// Largest share of one core for measuring recall; 0: off.
     pub recall_probe_share: f64,
 }
 
-/// One file to be indexed.
+/// One file to index.
 #[derive(Debug, Clone)]
 pub struct IngestSource {
-    /// Where the bytes are: a path from [`Library::allowed_path`], or an upload's temporary file.
+    /// Path of the bytes: from [`Library::allowed_path`], or an upload's temporary file.
     pub path: PathBuf,
     /// Display name.
     pub name: String,
-    /// Whether the bytes are our own copy (an upload); they are moved to where uploads are kept.
+    /// Whether the file is an upload; it is then moved to where uploads are stored.
     pub owned: bool,
-    /// Hash and size where they are known already; `None`: the file is read for them.
+    /// Hash and size, if already known; `None`: the file is read to find them.
     pub content: Option<Content>,
-    /// Your JSON object.
+    /// The user's metadata, a JSON object.
     pub metadata: serde_json::Value,
-    /// The tracks that somebody chose.
+    /// The tracks that the user chose.
     pub choice: TrackChoice,
 }
 
-/// What indexing one file took.
+/// The result of indexing one file.
 #[derive(Debug, Clone)]
 pub struct IngestReport {
-    /// The asset.
+    /// The asset as stored.
     pub asset: AssetRecord,
-    /// False where the same bytes were indexed before.
+    /// False if the same bytes were indexed before.
     pub new: bool,
-    /// Where the time went.
+    /// How long each stage took.
     pub stages: StageSecs,
 }
 
-/// Where the time of one ingest went, seconds.
+/// Times of the stages of one ingest, in seconds.
 #[derive(Debug, Clone, Copy, Default, serde::Serialize)]
 pub struct StageSecs {
-    /// Wall clock.
+    /// Wall-clock time of the whole ingest.
     pub total: f64,
-    /// CPU of the decode child.
+    /// CPU time of the decode worker.
     pub decode: f64,
-    /// Resize, windows.
+    /// Resizing and cutting into windows.
     pub preprocess: f64,
-    /// Towers.
+    /// Running the towers.
     pub inference: f64,
-    /// Store commits.
+    /// Committing to the store.
     pub store: f64,
-    /// Index inserts.
+    /// Adding to the index.
     pub index: f64,
 }
 
 /// An opened library.
 pub struct Library {
     config: LibraryConfig,
-    /// Where this model's store and indexes lie.
+    /// Folder of this model's store and indexes.
     folder: PathBuf,
     embedder: Embedder,
     store: Arc<dyn Store>,
     index: Arc<IndexSet>,
     catalog: Arc<Catalog>,
     roots: paths::AllowedRoots,
-    /// The data folder's, as long as any of its models is open.
+    /// The lock of the data folder, held while any of its models is open.
     lock: Arc<FolderLock>,
-    /// Second witness of what was acknowledged.
+    /// The second record of what was acknowledged.
     ledger: Arc<Ledger>,
     sources: Arc<sources::Sources>,
     uploads: Arc<uploads::Uploads>,
-    /// That of the data folder.
+    /// The disk of the data folder.
     disk: Arc<disk::Disk>,
     verified: content::Verified,
     checker: checks::Checker,
     pulse: health::Pulse,
-    /// Follows another library, whose bytes it must not remove.
+    /// Whether this library follows another one, whose files it must not remove.
     beside: AtomicBool,
-    /// Assets that have become searchable, have failed or are gone.
+    /// Announces assets that have become searchable, failed or been removed.
     changes: broadcast::Sender<AssetId>,
     segmentation: String,
     comparable: Arc<search::Comparable>,
     backgrounds: Arc<search::Backgrounds>,
     recall: Arc<recall::Sampler>,
     index_dir: PathBuf,
-    /// Finest space that sound and picture share, where there is one.
+    /// The finest space that sound and picture share, if there is one.
     agreement_space: Option<Space>,
     active: active::ActiveSet,
     work: worker::Work,
-    /// Held while bytes are taken in or removed, and while what is said of assets changes.
+    /// Held while bytes are accepted or removed, and while names, paths or metadata of assets change.
     accept_lock: Mutex<()>,
-    /// Read: a change of clips and of the index after it. Write: a snapshot, which must see both or neither.
+    /// Read: a change of clips with its change of the index. Write: saving the indexes, which must see both
+    /// or neither.
     commit_gate: RwLock<()>,
     baselines: jobs::Baselines,
     standing: Arc<standing::StandingQueries>,
     webhooks: Option<Arc<dyn Deliver>>,
     keeper: Arc<backup::Keeper>,
-    /// Rules of retention are changed and applied one after another.
+    /// Retention rules are changed and applied one at a time.
     retention_turn: Mutex<()>,
-    /// A watched folder wants to be looked at.
+    /// Wakes the watcher because a watched folder is due for a poll.
     watch_wake: Notify,
     started: Once,
     serving: Once,
@@ -205,13 +206,13 @@ pub struct Library {
 }
 
 impl Library {
-    /// Embeds queries and files.
+    /// The embedder of queries and files.
     #[must_use]
     pub fn embedder(&self) -> &Embedder {
         &self.embedder
     }
 
-    /// The store of record.
+    /// The store.
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
@@ -223,7 +224,7 @@ impl Library {
         &self.index
     }
 
-    /// What is known of assets and clips in memory.
+    /// Assets and clips in memory.
     #[must_use]
     pub const fn catalog(&self) -> &Arc<Catalog> {
         &self.catalog
@@ -238,14 +239,14 @@ impl Library {
             .collect()
     }
 
-    /// (assets queued or being indexed, uploads waiting among them)
+    /// Number of assets queued or being indexed, and of those how many wait in the queue.
     #[must_use]
     pub fn in_flight(&self) -> (usize, usize) {
         (self.active.len(), self.work.queued())
     }
 
-    /// Checks that a path given by a user lies beneath an allowed root; the path with every link
-    /// resolved, to be opened with [`open_resolved`].
+    /// Checks that a user's path lies beneath an allowed root; returns it with all links resolved, to be
+    /// opened with [`open_resolved`].
     ///
     /// # Errors
     /// [`LibraryError::PathNotAllowed`], [`LibraryError::PathMissing`].
@@ -253,16 +254,16 @@ impl Library {
         self.roots.resolve(path)
     }
 
-    /// Begins to receive an upload of at most `max_bytes`.
+    /// Starts receiving an upload of at most `max_bytes`.
     pub fn begin_upload(&self, max_bytes: u64) -> UploadWriter {
-        // While the disk takes no bytes, nothing that is to be kept comes here: a query's file does.
+        // While the disk refuses writes, only files of queries come here, none that would be stored.
         if self.disk.refusal().is_some() {
             return UploadWriter::elsewhere(max_bytes);
         }
         UploadWriter::new(&self.uploads, max_bytes)
     }
 
-    /// Refuses early where the queue of uploads is full, before a body is read.
+    /// Refuses an upload before its body is read if the queue is full.
     ///
     /// # Errors
     /// [`LibraryError::Busy`], [`LibraryError::Stopping`].
@@ -273,7 +274,8 @@ impl Library {
         if self.work.has_room() { Ok(()) } else { Err(LibraryError::Busy { retry_after_secs: 10 }) }
     }
 
-    /// Accepts a file durably and indexes it in the background: (record, whether its bytes are new).
+    /// Accepts a file durably and indexes it in the background. Returns the record and whether its bytes are
+    /// new.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -283,7 +285,7 @@ impl Library {
     ) -> Result<(AssetRecord, bool), LibraryError> {
         self.check_room()?;
         self.start_workers();
-        // Queued before the lock is given back: whoever sees the claim finds it in the queue or at a worker.
+        // Queue it before the lock is released: whoever sees the claim finds it in the queue or at a worker.
         let queue = |claim, record: &AssetRecord| self.work.push(claim, record.clone());
         match self.accept(source, true, queue).await? {
             ingest::Accepted::New((), record) => Ok((record, true)),
@@ -291,7 +293,7 @@ impl Library {
         }
     }
 
-    /// Searches.
+    /// Searches the library.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -312,7 +314,7 @@ impl Library {
         Ok(response)
     }
 
-    /// How well every clip of an asset answers a query.
+    /// Scores every clip of an asset against a query.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -321,14 +323,15 @@ impl Library {
         self.off_thread(move || search::timeline(&corpus, &request, asset)).await
     }
 
-    /// Whether it is the serving model; an additional model repeats all work and is not counted.
+    /// Whether this is the serving model; a model beside repeats all work, which metrics must not count
+    /// twice.
     fn serves(&self) -> bool {
         !self.beside.load(Ordering::Acquire)
     }
 
-    /// Tells whoever follows that an asset has changed.
+    /// Tells followers that an asset has changed.
     fn tell(&self, id: AssetId) {
-        // Nobody may listen.
+        // There may be no followers.
         let _ = self.changes.send(id);
     }
 
@@ -341,14 +344,14 @@ impl Library {
         }
     }
 
-    /// Clips that the library had when the confidence of searches was last measured.
+    /// Number of clips when the confidence of searches was last calibrated.
     #[must_use]
     pub fn calibrated_clips(&self) -> usize {
         self.backgrounds.now().clips
     }
 
-    /// Searches of large libraries leave the async threads; for small ones the way there takes longer
-    /// than the search.
+    /// Runs searches of large libraries off the async threads; for small ones the switch takes longer than
+    /// the search.
     async fn off_thread<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, SearchError> + Send + 'static,
@@ -362,7 +365,7 @@ impl Library {
         }
     }
 
-    /// Deletes an asset from store, index and (if owned) disk; a running indexing of it is stopped first.
+    /// Deletes an asset from store, index and (if owned) disk; stops its indexing first if it is running.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -370,7 +373,7 @@ impl Library {
         let record = self.store.asset(id).await?;
         if let Some(active) = self.active.by_id(id) {
             if let Some(refusal) = self.disk.refusal() {
-                // Whoever indexes it waits for the disk, and so would this.
+                // The indexing waits for the disk, and so would the deletion.
                 return Err(StoreError::from(refusal).into());
             }
             active.cancel.cancel();
@@ -378,7 +381,7 @@ impl Library {
             active.done.cancelled().await;
         }
         match self.remove_asset(&record).await {
-            // The stopped indexing took it away itself.
+            // The stopped indexing removed it itself.
             Err(LibraryError::Store(StoreError::NotFound(_))) => Ok(()),
             outcome => outcome,
         }
@@ -389,7 +392,7 @@ impl Library {
         self.remove_accepted(record).await
     }
 
-    /// The caller holds the lock under which bytes are taken in.
+    /// Like `remove_asset`; the caller holds the lock under which bytes are accepted.
     async fn remove_accepted(&self, record: &AssetRecord) -> Result<(), LibraryError> {
         let gate = self.commit_gate.read().await;
         let clips = self.store.delete_asset(record.id).await?;
@@ -409,8 +412,8 @@ impl Library {
         Ok(())
     }
 
-    /// Starts the workers, the snapshots and what a crash or a shutdown left unfinished. A server
-    /// calls it once; a command that only reads never does.
+    /// Starts the workers and background tasks, and resumes what a crash or a shutdown left unfinished. A
+    /// server calls it; a command that only reads never does.
     pub fn start_workers(self: &Arc<Self>) {
         self.started.call_once(|| {
             for _ in 0..self.config.ingest_workers.max(1) {
@@ -425,7 +428,7 @@ impl Library {
         }
     }
 
-    /// Starts what only the serving model does: the automatic work that users have set up.
+    /// Starts what only the serving model does, such as the scheduled work that users have set up.
     fn start_serving(self: &Arc<Self>) {
         self.serving.call_once(|| {
             self.tasks.spawn(checks::keep_reading(Arc::clone(self)));
@@ -440,8 +443,8 @@ impl Library {
         });
     }
 
-    /// Stops taking work, stops running files at the next clip (they go on at the next start),
-    /// writes snapshots.
+    /// Stops taking work, stops running files at the next clip (the next start resumes them), and saves the
+    /// indexes.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -450,7 +453,7 @@ impl Library {
         self.work.clear();
         self.tasks.close();
         self.tasks.wait().await;
-        // Interactive ingests run in their callers' tasks.
+        // Interactive ingests run in their callers' tasks, so the task tracker does not cover them.
         let patience = tokio::time::timeout(Duration::from_secs(10), async {
             while self.active.len() > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -464,7 +467,7 @@ impl Library {
         let moved = self.store.checkpoint().await.map_err(LibraryError::from);
         for outcome in [written, moved] {
             match outcome {
-                // The next start builds the indexes from the store, and reads its log.
+                // The next start rebuilds the indexes from the store, and reads the write-ahead log.
                 Err(error) if error.storage_full().is_some() => {
                     tracing::warn!(%error, "could not write everything on shutdown");
                 }
@@ -487,7 +490,7 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-/// The store keeps paths as text.
+/// Converts a path to text, as the store holds paths.
 fn utf8(path: &Path) -> Result<String, LibraryError> {
     let text = path.to_str().map(str::to_owned);
     text.ok_or_else(|| LibraryError::PathKind(path.display().to_string(), "a name in UTF-8"))

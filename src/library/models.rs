@@ -1,6 +1,6 @@
-//! The models of a data folder: one serves, others are kept up to date beside it, and one of those can
-//! take over while searches go on. Vectors of two models never meet: each has a store, indexes and a
-//! catalog of its own, and a request holds one library from its beginning to its end.
+//! The models of a data folder: one serves, others are kept up to date beside it, and one of those can take
+//! over while searches continue. Vectors of two models never meet: each has its own store, indexes and
+//! catalog, and a request uses one library from beginning to end.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -21,17 +21,17 @@ use crate::store::StoreError;
 /// How often to check whether a model can be promoted.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Loads and checks the bundle in a folder. Blocking.
+/// Loads and verifies the bundle in a folder. Blocking.
 pub type OpenEmbedder = Arc<dyn Fn(&Path) -> Result<Embedder, ModelError> + Send + Sync>;
 
 /// How to open the models of a data folder.
 #[derive(Clone)]
 pub struct ModelsConfig {
-    /// The library's.
+    /// Settings of each library.
     pub library: LibraryConfig,
-    /// Folders beneath which bundles may be loaded while running.
+    /// Folders beneath which bundles may be loaded at run time.
     pub model_roots: Vec<PathBuf>,
-    /// Loads a bundle.
+    /// Opens a bundle.
     pub open: OpenEmbedder,
 }
 
@@ -45,17 +45,17 @@ pub enum Role {
     Beside,
 }
 
-/// One loaded model.
+/// A loaded model, for display.
 pub struct ModelEntry {
     /// Its library.
     pub library: Arc<Library>,
     /// Role of the model.
     pub role: Role,
-    /// Progress.
+    /// How far it has caught up with the serving model.
     pub progress: Progress,
-    /// Whether it takes over as soon as it has caught up.
+    /// Whether it is promoted as soon as it has caught up.
     pub promote: bool,
-    /// Why it is stuck.
+    /// Why it cannot keep up, if so.
     pub error: Option<String>,
 }
 
@@ -75,7 +75,7 @@ impl Beside {
     async fn stop_following(&self) {
         self.stop.cancel();
         if let Some(task) = self.task.lock().await.take() {
-            // It ends at the next clip; a panic in it was printed by the hook.
+            // It ends at the next clip; the hook has already printed a panic in it.
             let _ = task.await;
         }
     }
@@ -96,15 +96,15 @@ pub struct Models {
     roots: AllowedRoots,
     serving: watch::Sender<Arc<Library>>,
     beside: RwLock<Vec<Arc<Beside>>>,
-    /// Held while models are loaded, unloaded or take over.
+    /// Held while a model is loaded, unloaded or promoted.
     registry: Mutex<Registry>,
 }
 
 impl Models {
-    /// Opens the serving model of a data folder, and those beside it.
+    /// Opens the serving model of a data folder, and the models beside it.
     ///
-    /// `given` is the bundle that the user named. Where another has taken over from it, that one is
-    /// opened instead; a bundle that the data folder has never had is refused.
+    /// `given` is the bundle that the user named. If another one has taken over from it, that one is opened
+    /// instead; a bundle that the data folder has never had is refused.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -130,7 +130,7 @@ impl Models {
         Ok(models)
     }
 
-    /// Opens the serving model alone, as a command does that ends soon.
+    /// Opens only the serving model, for a short-lived command.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -144,7 +144,7 @@ impl Models {
         Arc::clone(&self.serving.borrow())
     }
 
-    /// The library of a model, by its name or its digest; where names are alike, the serving one's.
+    /// The library of a model, by name or digest; if names are equal, the serving one's.
     ///
     /// # Errors
     /// [`LibraryError::UnknownModel`].
@@ -183,8 +183,8 @@ impl Models {
         std::iter::once(first).chain(self.all_beside().iter().map(of)).collect()
     }
 
-    /// Loads a bundle beside the serving model; it embeds all assets and keeps up. With `promote` it
-    /// takes over once it has them all.
+    /// Loads a bundle beside the serving model; it embeds all assets and follows changes. With `promote` it
+    /// takes over once it has caught up.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -193,7 +193,7 @@ impl Models {
         self.load_resolved(bundle, promote).await
     }
 
-    /// `load` of a bundle that whoever started the server named.
+    /// Like `load`, for a bundle that the operator named at start.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -214,7 +214,7 @@ impl Models {
         changed.forget(&known.digest);
         changed.beside.push(known.clone());
         let beside = Arc::clone(self).attach_embedder(known, embedder).await?;
-        // Only now: what could not be opened is not tried again at every start.
+        // Only now: a bundle that could not be opened must not be tried at every start.
         if let Err(error) = changed.write(data_dir) {
             self.take_out(&beside);
             stop_beside(beside).await;
@@ -227,7 +227,7 @@ impl Models {
         self.list().into_iter().find(entry).ok_or_else(|| LibraryError::UnknownModel(digest.clone()))
     }
 
-    /// What a model beside has to write first could not be written.
+    /// Retries attaching a model beside whose first writes found the disk full.
     async fn attach_once_there_is_room(self: Arc<Self>, known: Known) {
         let serving = self.serving();
         if !serving.disk.writable(&serving.stop).await {
@@ -256,7 +256,7 @@ impl Models {
     ) -> Result<Arc<Beside>, LibraryError> {
         let folder = self.config.library.data_dir.join(&known.folder);
         let serving = self.serving();
-        // It may have to build an index.
+        // Opening may build an index.
         let library = super::blocking(move || {
             tokio::runtime::Handle::current().block_on(serving.open_beside(&folder, embedder))
         })
@@ -285,11 +285,11 @@ impl Models {
         *beside.task.lock().await = Some(task);
     }
 
-    /// Lets a model take over: searches go on all the while; what would change something is told to come
-    /// again for the moment it takes. The model before is unloaded, its vectors stay on disk.
+    /// Promotes a model beside. Searches continue; for the moment that it takes, changes are refused with a
+    /// request to retry. The previous model is unloaded, and its vectors stay on disk.
     ///
     /// # Errors
-    /// [`LibraryError`]; the model before serves on then.
+    /// [`LibraryError`]; the previous model then still serves.
     pub async fn promote(self: &Arc<Self>, model: &str) -> Result<(), LibraryError> {
         let mut registry = self.registry.lock().await;
         let next = self.beside_named(model)?;
@@ -297,7 +297,7 @@ impl Models {
             return Err(LibraryError::ModelBehind(model.to_owned()));
         }
         let old = self.serving();
-        // A snapshot that is being taken would be cut off.
+        // A running snapshot would be cut off.
         let turn = old.keeper.take_turn().await?;
         next.stop_following().await;
         let mut changed = registry.clone();
@@ -312,7 +312,7 @@ impl Models {
             revived.start_workers();
             self.serving.send_replace(revived);
             self.take_out(&next);
-            // What it took over until then is dropped when it is loaded again.
+            // What it has taken over so far is dropped when it is loaded again.
             tokio::spawn(stop_beside(next));
             return Err(error);
         }
@@ -325,7 +325,7 @@ impl Models {
         Ok(())
     }
 
-    /// Unloads a model beside; its vectors are removed unless `keep`.
+    /// Unloads a model beside; removes its vectors unless `keep`.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -347,7 +347,7 @@ impl Models {
         if keep { Ok(()) } else { remove_vectors(&self.config.library.data_dir, &beside.known) }
     }
 
-    /// Stops all models; what is unfinished goes on at the next start.
+    /// Stops all models; the next start resumes unfinished work.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -391,7 +391,7 @@ async fn promote_when_caught_up(models: Arc<Models>, beside: Arc<Beside>) {
             continue;
         }
         match models.promote(&beside.known.digest).await {
-            // Something came in between.
+            // Something got in between; try again.
             Err(LibraryError::ModelBehind(_) | LibraryError::Backup(BackupError::Running)) => {}
             Err(error) => return tracing::error!(%error, "could not promote a model"),
             Ok(()) => return,
@@ -441,7 +441,7 @@ async fn open_serving(config: &ModelsConfig, given: &Path) -> Result<(Arc<Librar
     Ok((library, registry))
 }
 
-/// The store and the indexes of one model; never the media.
+/// Removes the store and the indexes of one model, never the media.
 fn remove_vectors(data_dir: &Path, known: &Known) -> Result<(), LibraryError> {
     let folder = data_dir.join(&known.folder);
     let gone = |outcome: std::io::Result<()>| match outcome {

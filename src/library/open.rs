@@ -1,4 +1,4 @@
-//! Opening a data folder: lock, store, what a crash left behind, indexes.
+//! Opens a data folder: takes the lock, opens the store, cleans up after a crash, loads the indexes.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -23,14 +23,14 @@ use crate::search::{Backgrounds, Comparable};
 use crate::store::{AssetState, FolderLock, SqliteStore, Store};
 use crate::types::{ClipId, Embedding, Space, Track};
 
-/// How often changes are looked for.
+/// How often to check for changes to save.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(30);
-/// Under steady load a snapshot is written nevertheless after this long.
+/// Under steady load, the indexes are saved nevertheless after this long.
 const SNAPSHOT_AT_LATEST: Duration = Duration::from_secs(900);
-/// Changes of assets that a model beside may lag behind; beyond it looks through everything.
+/// How many changes of assets a model beside may lag behind; beyond it, it compares everything.
 const CHANGES: usize = 1024;
 
-/// What the models of one data folder have in common.
+/// What the models of one data folder share.
 pub(super) struct Common {
     pub(super) lock: Arc<FolderLock>,
     pub(super) ledger: Arc<Ledger>,
@@ -41,18 +41,18 @@ pub(super) struct Common {
 
 impl Library {
     /// Opens or creates the data folder: takes its lock, migrates, compares the store with the ledger,
-    /// reconciles after a crash (clips of unfinished assets are dropped, files that no asset owns are put
-    /// aside), loads or rebuilds the indexes. Unfinished work goes on with [`Library::start_workers`].
+    /// reconciles after a crash (drops clips of unfinished assets, clears out files that no asset owns),
+    /// loads or rebuilds the indexes. [`Library::start_workers`] resumes unfinished work.
     ///
     /// # Errors
-    /// [`LibraryError::StoreBehind`] or [`LibraryError::StoreUnreadable`] where the store has lost what was
-    /// acknowledged and the configuration does not say to rebuild it; others.
+    /// [`LibraryError::StoreBehind`] or [`LibraryError::StoreUnreadable`] if the store has lost what was
+    /// acknowledged and the configuration does not allow rebuilding it; others.
     pub async fn open(config: LibraryConfig, embedder: Embedder) -> Result<Arc<Self>, LibraryError> {
         let folder = config.data_dir.clone();
         Self::open_in(&config, &folder, embedder).await
     }
 
-    /// `open` where the store and the indexes lie in `folder`, within the data folder.
+    /// Like `open`, with the store and the indexes in `folder`, within the data folder.
     pub(super) async fn open_in(
         config: &LibraryConfig,
         folder: &Path,
@@ -80,14 +80,14 @@ impl Library {
         Self::assemble(config, folder, embedder, store, common, false).await
     }
 
-    /// Opens the vectors of another model beside this library: the same media, none of the work.
+    /// Opens another model's vectors beside this library: the same media, but none of the users' settings.
     pub(super) async fn open_beside(
         self: &Arc<Self>,
         folder: &Path,
         embedder: Embedder,
     ) -> Result<Arc<Self>, LibraryError> {
         let store: Arc<dyn Store> = Arc::new(open_store(folder, &embedder).await?);
-        // User settings belong to the serving model's store; those here are from before a switch.
+        // Users' settings belong to the serving model's store; any here are from before a promotion.
         store.clear_work().await?;
         adopt_uploads(store.as_ref(), &self.uploads).await?;
         reconcile(store.as_ref()).await?;
@@ -123,7 +123,7 @@ impl Library {
         let agreement_space = agreement_space(&bundle);
         if let Some(space) = &agreement_space {
             match note_agreements(store.as_ref(), space).await {
-                // The next start that can does it.
+                // The next start that can will do it.
                 Err(error) if common.disk.refuses(&error) => {}
                 noted => noted?,
             }
@@ -176,7 +176,7 @@ impl Library {
         }))
     }
 
-    /// A library over the same store and indexes that works again, where this one has been stopped.
+    /// A working library over the same store and indexes, after this one was stopped.
     pub(super) fn revived(&self) -> Arc<Self> {
         Arc::new(Self {
             config: self.config.clone(),
@@ -225,7 +225,8 @@ pub(super) async fn open_store(folder: &Path, embedder: &Embedder) -> Result<Sql
     Ok(SqliteStore::open_locked(folder, Some(embedder.bundle().id())).await?)
 }
 
-/// The spaces (with their lengths) a track has vectors in. A picture's vectors are on the video track.
+/// The spaces (with their dimensions) in which a track has vectors. Vectors of pictures are on the video
+/// track.
 pub(super) fn members_of(bundle: &Bundle, track: Track) -> Vec<(Space, usize)> {
     use crate::types::Modality;
     let serves = |space: &Space| {
@@ -234,13 +235,13 @@ pub(super) fn members_of(bundle: &Bundle, track: Track) -> Vec<(Space, usize)> {
     bundle.spaces().iter().filter(|(space, _)| serves(space)).cloned().collect()
 }
 
-/// The finest space that audio and video share, in which a clip's own two tracks are compared.
+/// The finest space that audio and video share, used to compare a clip's own two tracks.
 fn agreement_space(bundle: &Bundle) -> Option<Space> {
     let serves = |space: &Space| Track::ALL.iter().all(|track| bundle.has(track.modality(), space));
     bundle.spaces().iter().map(|(space, _)| space).find(|space| serves(space)).cloned()
 }
 
-/// Notes the agreements of clips from before they were noted.
+/// Computes the missing agreements of clips stored by an earlier version.
 async fn note_agreements(store: &dyn Store, space: &Space) -> Result<(), LibraryError> {
     let mut after = ClipId(0);
     loop {
@@ -249,7 +250,7 @@ async fn note_agreements(store: &dyn Store, space: &Space) -> Result<(), Library
         after = *last;
         let mut found = Vec::with_capacity(clips.len());
         for clip in clips {
-            // A damaged vector is reported where the index is opened.
+            // The opening of the index reports damaged vectors.
             let vectors = store.clip_vectors(clip).await.unwrap_or_default();
             found.extend(agreement(&vectors, space).map(|agreement| (clip, agreement)));
         }
@@ -263,7 +264,7 @@ pub(super) fn agreement(vectors: &[(Track, Space, Embedding)], space: &Space) ->
     Some(of(Track::Video)?.cosine(of(Track::Audio)?))
 }
 
-/// How assets are cut is part of their identity.
+/// How assets are cut into clips, as text; it is part of their identity.
 pub(super) fn segmentation(embedder: &Embedder) -> String {
     let spec = embedder.bundle().clip_spec(embedder.stride_secs);
     let window = if spec.fps > 0.0 { spec.frames as f64 / spec.fps } else { 0.0 };
@@ -275,7 +276,8 @@ fn make_private_folder(path: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// The folder may have been moved, or restored from a snapshot of one that lay elsewhere.
+/// Updates the paths of uploads: the folder may have been moved, or restored from a snapshot of one
+/// elsewhere.
 pub(super) async fn adopt_uploads(store: &dyn Store, uploads: &uploads::Uploads) -> Result<(), LibraryError> {
     let moved = store.adopt_uploads(uploads.kept_folder()).await?;
     if moved > 0 {
@@ -284,7 +286,7 @@ pub(super) async fn adopt_uploads(store: &dyn Store, uploads: &uploads::Uploads)
     Ok(())
 }
 
-/// Writes what a start has to write first; where the disk takes no bytes, once it does.
+/// Does the first writes of a start; if the disk refuses, puts them off.
 async fn begin(store: &dyn Store, uploads: &uploads::Uploads, disk: &disk::Disk) -> Result<(), LibraryError> {
     let begun = async {
         adopt_uploads(store, uploads).await?;
@@ -314,9 +316,9 @@ async fn reconcile(store: &dyn Store) -> Result<(), LibraryError> {
     Ok(())
 }
 
-/// Queues what was accepted but not finished, as room comes.
+/// Queues assets that were accepted but not finished, as the queue has room.
 pub(super) async fn resume_unfinished(library: Arc<Library>) {
-    // Only then is it known that nothing of them is left.
+    // Only a writable disk guarantees that their clips are gone.
     if !library.disk.writable(&library.stop).await {
         return;
     }
@@ -332,7 +334,7 @@ pub(super) async fn resume_unfinished(library: Arc<Library>) {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         let serial = library.accept_lock.lock().await;
-        // A job, or an upload of the same bytes, may have taken it up since.
+        // A job, or an upload of the same bytes, may have claimed it in the meantime.
         let taken = library.active.by_id(record.id).is_some();
         let state = library.store.asset(record.id).await.map(|asset| asset.state);
         if !taken && matches!(state, Ok(AssetState::Indexing)) && !library.stop.is_cancelled() {
@@ -343,7 +345,7 @@ pub(super) async fn resume_unfinished(library: Arc<Library>) {
     }
 }
 
-/// Writes snapshots when nothing is being indexed, so that the next start need not rebuild.
+/// Saves the indexes when nothing is being indexed, so that the next start need not rebuild them.
 pub(super) async fn snapshot_when_idle(library: Arc<Library>) {
     let mut written = library.store.sequence().await.ok();
     let mut last = Instant::now();

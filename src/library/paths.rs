@@ -1,4 +1,4 @@
-//! Paths given by users: only beneath allowed roots, and opened so that a link swapped in later
+//! Paths given by users: allowed only beneath allowed roots, and opened so that a link swapped in later
 //! cannot lead elsewhere.
 
 use std::fs::File;
@@ -15,7 +15,7 @@ use super::LibraryError;
 pub(super) struct AllowedRoots(Vec<PathBuf>);
 
 impl AllowedRoots {
-    /// Resolves the roots once; one that is not there is an error at start, not a surprise later.
+    /// Resolves the roots once; a missing one is an error at start, not a surprise later.
     pub(super) fn new(roots: &[PathBuf]) -> Result<Self, LibraryError> {
         let resolve = |root: &PathBuf| {
             let path = root
@@ -30,8 +30,8 @@ impl AllowedRoots {
         roots.iter().map(resolve).collect::<Result<_, _>>().map(Self)
     }
 
-    /// The path with every link resolved, if it lies beneath a root. A path outside says the same
-    /// whether it exists or not, so that nobody can feel their way around the disk.
+    /// The path with every link resolved, if it lies beneath a root. A path outside gets the same error
+    /// whether it exists or not, so that nobody can probe the disk.
     pub(super) fn resolve(&self, path: &Path) -> Result<PathBuf, LibraryError> {
         let refused = || LibraryError::PathNotAllowed(path.display().to_string());
         if !path.is_absolute() {
@@ -63,9 +63,9 @@ impl AllowedRoots {
     }
 }
 
-/// Opens a resolved path for reading without following any link, and refuses anything but a
-/// regular file (a FIFO would block, a device would not end). What is refused is not opened: for some devices
-/// that alone does something.
+/// Opens a resolved path for reading without following any link, and refuses anything but a regular file (a
+/// FIFO would block, a device would not end). A refused file is never opened: opening alone has effects on
+/// some devices.
 ///
 /// # Errors
 /// [`LibraryError::PathMissing`], [`LibraryError::PathNotAllowed`], [`LibraryError::PathKind`],
@@ -77,7 +77,7 @@ pub fn open_resolved(path: &Path) -> Result<File, LibraryError> {
         return Err(LibraryError::PathKind(name(), "a regular file"));
     }
     drop(file);
-    // Another may have taken its place: looked at once more.
+    // The file may have been replaced in between: check the opened one.
     let file = open_named(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(LibraryError::PathKind(name(), "a regular file")) }
 }

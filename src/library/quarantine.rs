@@ -1,5 +1,5 @@
-//! Where files go that the server does not understand. It deletes none of them: whoever runs it looks
-//! at them and empties the folder with `triptych quarantine empty`.
+//! The folder for files that the server does not recognise. It deletes none of them: the operator inspects
+//! them and empties the folder with `triptych quarantine empty`.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -8,34 +8,34 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-/// The folder's name in the data folder.
+/// Name of the folder in the data folder.
 const FOLDER: &str = "quarantine";
 
 /// The quarantine of a data folder. All calls block.
 #[derive(Debug, Clone)]
 pub(super) struct Quarantine {
     data_dir: PathBuf,
-    /// This start's own folder, made when the first file comes.
+    /// The subfolder of this start, created for the first file.
     folder: PathBuf,
 }
 
-/// One file in quarantine.
+/// A file in quarantine.
 #[derive(Debug, Clone, Serialize)]
 pub struct Quarantined {
-    /// Where it is, beneath `quarantine/`: the time it was moved, then where it was in the data folder.
+    /// Path beneath `quarantine/`: the time of the move, then the original path in the data folder.
     pub path: PathBuf,
-    /// Its size.
+    /// Its size in bytes.
     pub bytes: u64,
 }
 
 impl Quarantine {
-    /// `data_dir` must be resolved: what is moved is named relative to it.
+    /// `data_dir` must be resolved: quarantined files are named relative to it.
     pub(super) fn of(data_dir: &Path) -> Self {
         let stamp = chrono::Utc::now().format("%Y%m%dT%H%M%S%.3fZ").to_string();
         Self { data_dir: data_dir.to_owned(), folder: data_dir.join(FOLDER).join(stamp) }
     }
 
-    /// Moves a file or a folder to quarantine, durably. `reason` is half a sentence for the log.
+    /// Moves a file or folder to quarantine, durably. `reason` is a phrase for the log.
     pub(super) fn take(&self, path: &Path, reason: &str) -> io::Result<()> {
         let named = |error: io::Error| {
             io::Error::new(error.kind(), format!("cannot move {} to quarantine: {error}", path.display()))
@@ -46,7 +46,7 @@ impl Quarantine {
             (path.parent().unwrap_or(&self.data_dir), to.parent().unwrap_or(&self.folder));
         DirBuilder::new().recursive(true).mode(0o700).create(to_folder).map_err(named)?;
         fs::rename(path, &to).map_err(named)?;
-        // Each folder on the way may be new; that it has left its old place comes last.
+        // Each folder on the way may be new; sync the old place last.
         let new = to_folder.ancestors().take_while(|folder| folder.starts_with(&self.data_dir));
         for folder in new.chain([from_folder]) {
             File::open(folder).and_then(|folder| folder.sync_all()).map_err(named)?;
@@ -57,7 +57,7 @@ impl Quarantine {
     }
 }
 
-/// A path that nothing has, for what came to quarantine from the same place twice.
+/// An unused path, as two files from the same place may come to quarantine.
 fn free(path: PathBuf) -> PathBuf {
     let numbered = |n: u32| match n {
         0 => path.clone(),
@@ -66,7 +66,7 @@ fn free(path: PathBuf) -> PathBuf {
     (0..).map(numbered).find(|path| path.symlink_metadata().is_err()).unwrap_or(path)
 }
 
-/// The files in quarantine, in the order of their paths. Blocking.
+/// The files in quarantine, ordered by path. Blocking.
 ///
 /// # Errors
 /// Input/output errors.
@@ -96,7 +96,7 @@ pub fn quarantined(data_dir: &Path) -> io::Result<Vec<Quarantined>> {
     Ok(found)
 }
 
-/// Deletes what is in quarantine, for good: how many files and bytes that were. Blocking.
+/// Deletes the files in quarantine for good; returns how many files and bytes there were. Blocking.
 ///
 /// # Errors
 /// Input/output errors.
@@ -109,7 +109,7 @@ pub fn empty_quarantine(data_dir: &Path) -> io::Result<(usize, u64)> {
     Ok((files.len(), files.iter().map(|file| file.bytes).sum()))
 }
 
-/// Tells the metrics how much is in quarantine.
+/// Updates the metrics of the quarantine.
 pub(super) fn measure(data_dir: &Path) {
     match quarantined(data_dir) {
         Ok(files) => {

@@ -1,5 +1,5 @@
-//! A library whose store has lost what was acknowledged, from the uploaded bytes and the ledger: every
-//! asset gets its id, name and metadata back and is indexed again.
+//! Rebuilds a library whose store has lost acknowledged changes, from the uploads and the ledger: every asset
+//! gets its id, name and metadata back and is indexed again.
 
 use std::path::{Path, PathBuf};
 
@@ -11,14 +11,14 @@ use crate::ledger::{AssetEntry, Replay, WorkKind};
 use crate::store::{AssetFacts, DATABASE, NewAsset, Store, StoreError};
 use crate::types::{AssetId, TrackChoice};
 
-/// Assets whose bytes are missing that are named in the log; the others are counted.
+/// How many lost assets the log names; the rest are only counted.
 const NAMED: usize = 20;
-/// Hex digits of the content that name an asset whose name is lost.
+/// Hex digits of the content hash that name an asset whose name is lost.
 const NAME_DIGITS: usize = 12;
 
-/// Puts the store and its indexes aside, which must not be open.
+/// Moves the store and its indexes to quarantine. They must not be open.
 pub(super) fn put_store_aside(folder: &Path, quarantine: &Quarantine) -> std::io::Result<()> {
-    // Clip ids start again from 1: an index of the old store would name other clips by the same ids.
+    // Clip ids restart from 1, so an index of the old store would mean other clips by the same ids.
     let log = |suffix: &str| format!("{DATABASE}{suffix}");
     for name in [log("-wal"), log("-shm"), log(""), "index".to_owned()] {
         let path = folder.join(name);
@@ -29,7 +29,7 @@ pub(super) fn put_store_aside(folder: &Path, quarantine: &Quarantine) -> std::io
     Ok(())
 }
 
-/// The assets that a ledger names; where there is no ledger, those that the uploaded files are.
+/// The assets that the ledger names; without a ledger, one per uploaded file.
 pub(super) fn entries(replay: &Replay, uploads: &Uploads) -> std::io::Result<Vec<AssetEntry>> {
     if replay.exists {
         return Ok(replay.live.values().cloned().collect());
@@ -54,7 +54,7 @@ pub(super) fn entries(replay: &Replay, uploads: &Uploads) -> std::io::Result<Vec
     Ok(entries)
 }
 
-/// Accepts assets once more under their own ids. They are indexed when the workers start.
+/// Accepts assets again under their own ids. The workers index them when they start.
 pub(super) async fn take_up(
     store: &dyn Store,
     entries: Vec<AssetEntry>,
@@ -85,9 +85,9 @@ pub(super) async fn take_up(
             .await;
         match accepted {
             Ok((_, true)) => taken += 1,
-            // The same bytes are there under another id.
+            // The same bytes exist under another id.
             Ok((_, false)) => {}
-            // A damaged row is in the way: it is reported where it is read.
+            // A damaged row is in the way; reading it reports it.
             Err(StoreError::Database(why)) => {
                 tracing::error!(asset = %id, why, "cannot index an asset again")
             }
@@ -108,7 +108,7 @@ pub(super) async fn take_up(
     Ok(())
 }
 
-/// Writes down what was acknowledged of assets whose rows say something else.
+/// Restores acknowledged values to assets whose rows differ from the ledger.
 pub(super) async fn mend(
     store: &dyn Store,
     altered: &[AssetEntry],
@@ -134,7 +134,7 @@ pub(super) async fn mend(
     Ok(())
 }
 
-/// Where the bytes of an asset are; `None` where they are not as they were.
+/// Path of an asset's bytes; `None` if they are missing or have another size.
 fn place_of(entry: &AssetEntry, uploads: &Uploads) -> Option<PathBuf> {
     match (&entry.upload, &entry.path) {
         (Some(name), _) => {
@@ -142,13 +142,13 @@ fn place_of(entry: &AssetEntry, uploads: &Uploads) -> Option<PathBuf> {
             let whole = path.metadata().is_ok_and(|file| file.is_file() && file.len() == entry.size_bytes);
             whole.then_some(path)
         }
-        // Whether the user's file is there is told when it is indexed.
+        // Indexing reports whether the user's file exists.
         (None, Some(path)) => Some(PathBuf::from(path)),
         (None, None) => None,
     }
 }
 
-/// Says what cannot be rebuilt, because only the store knew it whole.
+/// Logs what cannot be rebuilt because only the store had all of it.
 pub(super) fn tell_lost_work(replay: &Replay) {
     for (kind, what) in [
         (WorkKind::Job, "jobs, including finished ones"),

@@ -1,8 +1,8 @@
-//! A live measurement of recall: a few of the actual queries are answered once more, exactly, in quiet moments.
+//! Measures recall live: in quiet moments, it answers a few of the real queries again, exactly.
 //!
-//! Only searches without a filter are sampled: a filter that names clips is answered by the scan,
-//! which leaves nothing out. Nothing stands in where nobody asks: stored vectors are no queries.
-//! What is kept of a query is its vector, in memory, until it is answered.
+//! Only searches without a filter are sampled: a filter that names clips is answered by the scan, which
+//! misses nothing. Without real queries nothing is measured: stored vectors are no substitute for them. Only
+//! the vector of a query is held, in memory, until it is answered.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -17,21 +17,21 @@ use crate::index::{IndexError, IndexSet, Probed, SearchParams};
 use crate::search::{SearchError, SearchRequest, combined};
 use crate::types::{Embedding, Space, Track};
 
-/// Queries that wait. Of more, as many at random.
+/// Queries that may wait; of more, a random sample of this size.
 const WAITING: usize = 16;
-/// How long nobody must have searched for a moment to be quiet.
+/// Time without a search after which the server counts as quiet.
 const QUIET: Duration = Duration::from_millis(250);
 /// A server that is never quiet is measured nevertheless, after this long.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How often to check whether the server is idle enough.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Least priority: only what nobody else wants of the processor.
+/// Lowest CPU priority: the measurement uses only idle time.
 const NICENESS: i32 = 19;
 
-/// A query that is to be answered once more.
+/// A query to answer again.
 #[derive(Debug)]
 pub(super) struct Asked {
-    /// Weak: an index that is not served any more need not be measured.
+    /// Weak: an index that no longer serves need not be measured.
     index: Weak<IndexSet>,
     target: Track,
     space: Space,
@@ -46,12 +46,12 @@ impl Asked {
     }
 }
 
-/// Samples the actual queries.
+/// Samples the real queries.
 #[derive(Debug)]
 pub(super) struct Sampler {
     waiting: Mutex<Waiting>,
     began: Instant,
-    /// When somebody last searched, milliseconds since `began`.
+    /// Time of the last search, in milliseconds since `began`.
     searched_ms: AtomicU64,
     wake: Notify,
 }
@@ -60,7 +60,7 @@ pub(super) struct Sampler {
 struct Waiting {
     on: bool,
     asked: Vec<Asked>,
-    /// Queries that could have been among them.
+    /// Number of queries considered for the sample.
     offered: usize,
     rng: StdRng,
 }
@@ -83,7 +83,7 @@ impl Sampler {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins to sample; whether it had not begun.
+    /// Starts sampling; returns whether it was off.
     fn switch_on(&self) -> bool {
         !std::mem::replace(&mut self.waiting().on, true)
     }
@@ -121,7 +121,7 @@ impl Sampler {
 }
 
 impl Waiting {
-    /// Where the next query goes, as if all that were offered had been shuffled (reservoir sampling).
+    /// The slot of the next query, as if all queries offered had been shuffled (reservoir sampling).
     fn place(&mut self) -> Option<usize> {
         if !self.on {
             return None;
@@ -141,8 +141,7 @@ impl Waiting {
 }
 
 impl Library {
-    /// Measures from now on how much of the truth searches find, with at most this share of one core;
-    /// 0: never.
+    /// Measures recall from now on, with at most this share of one core; 0: never.
     pub(super) fn measure_recall(self: &Arc<Self>, share: f64) {
         if share > 0.0 && self.recall.switch_on() {
             self.tasks.spawn(keep_measuring(Arc::clone(self), share.min(1.0)));
@@ -151,7 +150,7 @@ impl Library {
 }
 
 async fn keep_measuring(library: Arc<Library>, share: f64) {
-    // One thread of its own, so that the exact scan is not shared among the cores.
+    // A thread of its own, so that the exact scan is not spread over the cores.
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(1)
         .thread_name(|_| "triptych-recall".into())
@@ -184,7 +183,7 @@ async fn keep_measuring(library: Arc<Library>, share: f64) {
     }
 }
 
-/// A query, in a moment in which nobody waits for anything.
+/// Waits for a quiet moment, then takes a query.
 async fn next_asked(library: &Library) -> Option<Asked> {
     let begun = Instant::now();
     while !(library.recall.is_quiet() && library.active.len() == 0) && begun.elapsed() < PATIENCE {
@@ -222,7 +221,7 @@ mod tests {
     const CLIPS: usize = 1200;
     const PROBES: usize = 100;
 
-    /// Values that change independently: all of them in noise, few in what has a structure.
+    /// Number of values that vary independently: all of them in noise, few in structured data.
     #[derive(Clone, Copy)]
     struct Free(usize);
 
@@ -235,7 +234,7 @@ mod tests {
     fn request(free: Free, rng: &mut StdRng) -> SearchRequest {
         let vectors = BTreeMap::from([(Space::new("s"), vector(free, rng))]);
         let part = QueryPart { modality: Modality::Text, vectors, weight: 1.0, words: 1 };
-        // Raised to the least that a graph is searched with.
+        // A graph search raises this to its minimum.
         let params = SearchParams { ef: Some(1), ..SearchParams::default() };
         SearchRequest { params, ..SearchRequest::new(vec![part]) }
     }
@@ -270,7 +269,7 @@ mod tests {
     async fn a_graph_that_misses_is_told_from_one_that_does_not() {
         let space = Space::new("s");
         let mut shares = Vec::new();
-        // A narrow search loses its way in noise, which has no structure that a graph could follow.
+        // A narrow search gets lost in noise, which has no structure for a graph to follow.
         for free in [Free(DIM), Free(3)] {
             let (index, _dir) = index_of(free, CLIPS).await;
             let (sampler, mut rng) = (Sampler::default(), StdRng::seed_from_u64(4));
@@ -313,7 +312,7 @@ mod tests {
             sampler.offer(&graph, &left_out, &space);
             assert_eq!(drain(&sampler), 0, "{left_out:?}");
         }
-        // However many are asked, a bounded number waits; an index that is gone is not measured.
+        // Any number of queries leaves a bounded number waiting; a dropped index is not measured.
         for _ in 0..10 * WAITING {
             sampler.offer(&graph, &asked, &space);
         }

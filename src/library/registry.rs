@@ -1,4 +1,4 @@
-//! Which models a data folder has, and which of them serves: `models.json`, replaced as a whole.
+//! Which models a data folder has and which of them serves: `models.json`, always replaced as a whole.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -14,13 +14,13 @@ const FILE: &str = "models.json";
 /// One model of a data folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Known {
-    /// Digest of its manifest.
+    /// Digest of the model's manifest.
     pub(super) digest: String,
-    /// Where its vectors are, relative to the data folder; empty: the data folder itself.
+    /// Folder of its vectors, relative to the data folder; empty: the data folder itself.
     pub(super) folder: PathBuf,
-    /// Where its bundle is.
+    /// Folder of its bundle.
     pub(super) bundle: PathBuf,
-    /// Takes over as soon as it can.
+    /// Whether it takes over as soon as it has caught up.
     #[serde(default)]
     pub(super) promote: bool,
 }
@@ -29,19 +29,19 @@ pub(super) struct Known {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Registry {
     pub(super) serving: Known,
-    /// Loaded beside it.
+    /// Models loaded beside the serving one.
     #[serde(default)]
     pub(super) beside: Vec<Known>,
-    /// Not loaded, with vectors on disk.
+    /// Models not loaded whose vectors are still on disk.
     #[serde(default)]
     pub(super) kept: Vec<Known>,
-    /// Digests of those that have served.
+    /// Digests of the models that have served before.
     #[serde(default)]
     pub(super) earlier: Vec<String>,
 }
 
 impl Registry {
-    /// None where the data folder has only ever had one model.
+    /// `None` if the data folder has only ever had one model.
     pub(super) fn read(data_dir: &Path) -> std::io::Result<Option<Self>> {
         let path = data_dir.join(FILE);
         match fs::read(&path) {
@@ -54,13 +54,13 @@ impl Registry {
         }
     }
 
-    /// Where the store and the indexes of the model that serves are.
+    /// Folder of the serving model's store and indexes.
     pub(super) fn serving_folder(data_dir: &Path) -> std::io::Result<PathBuf> {
         let folder = Self::read(data_dir)?.map(|registry| registry.serving.folder);
         Ok(data_dir.join(folder.unwrap_or_default()))
     }
 
-    /// On disk when this returns, or nothing has changed.
+    /// Writes the file; on failure, the old one remains.
     pub(super) fn write(&self, data_dir: &Path) -> Result<(), LibraryError> {
         let bytes = serde_json::to_vec_pretty(self).map_err(std::io::Error::other)?;
         let mut file = tempfile::NamedTempFile::new_in(data_dir)?;
@@ -73,9 +73,9 @@ impl Registry {
         Ok(())
     }
 
-    /// Where the vectors of a model are, or are to be.
+    /// Folder of a model's vectors, whether it exists yet or not.
     ///
-    /// A folder whose vectors were removed is never used again: a request that still runs may have its
+    /// A folder whose vectors were removed is never reused: a request that is still running may have its
     /// database open.
     pub(super) fn folder_of(&self, digest: &str, data_dir: &Path) -> PathBuf {
         let all = std::iter::once(&self.serving).chain(&self.beside).chain(&self.kept);
@@ -91,7 +91,7 @@ impl Registry {
         (stamp..).find_map(|n| free(&n)).unwrap_or_default()
     }
 
-    /// Takes a model out of the lists of those that do not serve.
+    /// Removes a model from the lists of those that do not serve.
     pub(super) fn forget(&mut self, digest: &str) {
         self.beside.retain(|known| known.digest != digest);
         self.kept.retain(|known| known.digest != digest);

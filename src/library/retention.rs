@@ -1,4 +1,4 @@
-//! Rules of retention: which assets go when they are old enough.
+//! Retention rules, which delete assets once they are old enough.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,15 +14,15 @@ use crate::ledger::WorkKind;
 use crate::store::{RetentionRule, RetentionRun};
 use crate::types::{AssetId, rfc3339_millis};
 
-/// Most rules.
+/// Maximum number of rules.
 const MAX_RULES: usize = 100;
-/// Longest name, characters.
+/// Longest name of a rule, in characters.
 const MAX_NAME_CHARS: usize = 100;
-/// Oldest age a rule can ask for: a thousand years.
+/// Greatest age that a rule may name: a thousand years.
 const MAX_AGE_SECS: u64 = 1000 * 365 * 86_400;
-/// `by`: since it was added.
+/// Value of `by` for an age counted from when the asset was added.
 const BY_CREATED: &str = "created";
-/// Prefix of the keys of an asset's metadata.
+/// Prefix of metadata keys in `by`.
 const METADATA: &str = "metadata.";
 
 /// A retention rule: assets that match the filter are deleted once they are older than the given age.
@@ -69,7 +69,7 @@ impl Rule {
         }
     }
 
-    /// What it deletes at a moment.
+    /// The filter for the assets that the rule deletes at this moment.
     fn filter_at(&self, now_unix_ms: i64) -> Filter {
         let age_ms = i64::try_from(self.older_than_secs).unwrap_or(i64::MAX).saturating_mul(1000);
         let before = rfc3339_millis(now_unix_ms.saturating_sub(age_ms));
@@ -93,7 +93,7 @@ impl Rule {
     }
 
     fn of(stored: RetentionRule) -> Result<Self, LibraryError> {
-        // Never passed over: a filter read wrongly would delete what it was to spare.
+        // Never skip one: a filter that is read wrongly would delete what it was meant to spare.
         let filter = serde_json::from_value(stored.filter).map_err(|error| LibraryError::BadField {
             at: stored.name.clone(),
             message: format!("cannot read the stored rule `{}`: {error}", stored.name),
@@ -116,11 +116,11 @@ pub struct RuleCount {
 /// What applying the rules deleted or would delete.
 #[derive(Debug, Clone, Default)]
 pub struct RetentionReport {
-    /// By rule, in their order.
+    /// Counts per rule, in the order of the rules.
     pub rules: Vec<RuleCount>,
     /// The assets.
     pub assets: Vec<AssetId>,
-    /// Their clips.
+    /// Number of their clips.
     pub clips: u64,
 }
 
@@ -133,7 +133,7 @@ impl Library {
         self.store.retention_rules().await?.into_iter().map(Rule::of).collect()
     }
 
-    /// Puts these rules in the place of all others; they are durable when this returns.
+    /// Replaces all rules; the new ones are durable when this returns.
     ///
     /// # Errors
     /// [`LibraryError::BadField`] and others.
@@ -150,7 +150,7 @@ impl Library {
                 return Err(LibraryError::BadField { at: format!("rules[{n}].name"), message });
             }
         }
-        // While they are applied they stay as they are.
+        // The rules must not change while they are applied.
         let _turn = self.retention_turn.lock().await;
         let stored: Vec<_> = rules.iter().map(Rule::stored).collect();
         self.store.set_retention_rules(&stored).await?;
@@ -186,8 +186,8 @@ impl Library {
         Ok(report)
     }
 
-    /// Deletes what the rules choose now, in short transactions. A run that is cut off leaves the rest
-    /// for the next one.
+    /// Deletes what the rules select now, in short transactions. An interrupted run leaves the rest to the
+    /// next one.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -246,7 +246,7 @@ impl Library {
     }
 }
 
-/// Applies the rules while the library is open. A run that a crash cut off is taken up at once.
+/// Applies the rules while the library is open. Resumes a run that a crash interrupted at once.
 pub(super) async fn keep_up(library: Arc<Library>) {
     let Some(every) = library.keeper.config.retention_every else { return };
     let last = library.store.retention_runs(1).await.unwrap_or_default();
@@ -263,7 +263,7 @@ pub(super) async fn keep_up(library: Arc<Library>) {
         }
         match library.apply_retention().await {
             Ok(_) | Err(LibraryError::Stopping) => {}
-            // Cut off: taken up again once there is room.
+            // Interrupted: resume once there is room.
             Err(error) if library.disk.refuses(&error) => wait = Duration::from_secs(1),
             Err(error) => {
                 tracing::error!(code = error.code(), %error, "could not apply the retention rules");

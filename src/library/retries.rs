@@ -1,5 +1,5 @@
-//! What becomes of a file where our own parts fail on it: ffmpeg is gone, memory has run out, a tower breaks.
-//! What was accepted stays accepted.
+//! Retries files when the server's own parts fail: ffmpeg is missing, memory runs out, a tower breaks. What
+//! was accepted stays accepted.
 
 use std::time::Duration;
 
@@ -14,21 +14,21 @@ use crate::model::Priority;
 use crate::preprocess;
 use crate::store::{AssetRecord, StoreError};
 
-/// How often a file is tried on which our parts fail although they work.
+/// How often to try a file on which our parts fail although they work for others.
 const MAX_TRIES: u32 = 4;
-/// The wait before the second try; each later one is four times as long.
+/// Wait before the second try; each later wait is four times as long.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// How often to check whether files can be decoded again.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// How often one file was tried.
+/// Counts the failed tries of one file.
 pub(super) struct Tries {
     patient: bool,
     failed: u32,
 }
 
 impl Tries {
-    /// Bulk work waits; nobody lets a person wait for an administrator.
+    /// Only bulk work waits: a user must not wait until an administrator fixes the server.
     pub(super) fn new(priority: Priority) -> Self {
         Self { patient: priority == Priority::Bulk, failed: 0 }
     }
@@ -40,7 +40,7 @@ impl Library {
         preprocess::decoder_health(&self.embedder.decoder).await
     }
 
-    /// Whether a failure is one after which the same file is tried again.
+    /// Whether to try the same file again after this failure.
     pub(super) async fn tries_again(&self, error: &EmbedError, tries: &Tries) -> bool {
         if !is_passing(error.code()) {
             return false;
@@ -48,7 +48,7 @@ impl Library {
         if !tries.patient {
             return true;
         }
-        // A command that indexes a folder has nobody to wait for.
+        // A command that indexes a folder does not run long enough to wait.
         let lives = self.started.is_completed() || !self.serves();
         lives && (tries.failed + 1 < MAX_TRIES || self.cannot_decode(error).await)
     }
@@ -59,7 +59,7 @@ impl Library {
         ours && !self.decoder_health().await.ok
     }
 
-    /// Waits after a failure of ours: until files can be decoded again where none can, else a little longer
+    /// Waits after a fault of the server: if no file can be decoded, until that works again; otherwise longer
     /// each time.
     pub(super) async fn wait_after(
         &self,
@@ -90,13 +90,13 @@ impl Library {
         }
     }
 
-    /// After a failure of ours on a file that somebody waited for: it is forgotten, for they are told so. If someone
-    /// else has been promised since that it will be indexed, it is queued.
+    /// After a fault of the server on a file with an interactive caller: removes the asset, as the caller
+    /// gets the error. If another caller has been promised since that it will be indexed, queues it instead.
     pub(super) async fn hand_back(&self, claim: Claim, record: &AssetRecord) -> Result<(), LibraryError> {
         let _serial = self.accept_lock.lock().await;
         if claim.active.is_promised() || self.stop.is_cancelled() {
             self.drop_clips(record.id).await?;
-            // Who waits for it looks again, and finds it in the queue.
+            // Waiting callers check again and find it in the queue.
             drop(claim);
             if !self.stop.is_cancelled() {
                 let claim = self.active.claim(record.id, &record.content_key(), &self.stop);
@@ -111,10 +111,10 @@ impl Library {
     }
 }
 
-/// Code and sentence of a failure that is the end.
+/// Code and message of a final failure.
 pub(super) fn last_word(error: &EmbedError) -> (String, String) {
     match error {
-        // Killed again and again where others are not: it needs more memory than there is.
+        // Killed again and again while others are not: it needs more memory than the machine has.
         EmbedError::Media(MediaError::Killed(signal)) => (
             MediaError::DecodeLimit { limit_bytes: 0 }.code().to_owned(),
             format!(

@@ -1,4 +1,4 @@
-//! Files that are not on this machine: fetched from URLs and buckets, then kept as uploads are.
+//! Files on other hosts: fetched from URLs and buckets, then stored like uploads.
 
 use tokio_util::sync::CancellationToken;
 
@@ -13,11 +13,11 @@ use crate::types::TrackChoice;
 /// What may be fetched from other hosts.
 #[derive(Debug, Clone)]
 pub struct SourcesConfig {
-    /// Hosts of URLs, timeouts, the network.
+    /// Rules for URLs and the network: hosts and timeouts.
     pub network: OutboundConfig,
-    /// Buckets.
+    /// Access to buckets.
     pub buckets: BucketConfig,
-    /// Largest file that is fetched, bytes.
+    /// Largest file to fetch, in bytes.
     pub max_fetch_bytes: u64,
 }
 
@@ -31,7 +31,7 @@ impl Default for SourcesConfig {
     }
 }
 
-/// The doors to other hosts.
+/// Clients for other hosts.
 #[derive(Debug)]
 pub(super) struct Sources {
     pub(super) outbound: Outbound,
@@ -50,7 +50,7 @@ impl Sources {
 }
 
 impl Library {
-    /// Fetches a URL to a temporary file of our own, synced, to be ingested as an upload.
+    /// Fetches a URL to a temporary, synced file, to be ingested like an upload.
     ///
     /// # Errors
     /// [`LibraryError::Outbound`], [`LibraryError::Io`].
@@ -63,13 +63,13 @@ impl Library {
     async fn fetch_object(&self, place: &str) -> Result<Upload, LibraryError> {
         let BucketUrl { bucket, key } = self.sources.buckets.check_object(place)?;
         let bucket = self.sources.buckets.open(&bucket)?;
-        // Found in a listing, not named by anybody: where its name does not say media its first bytes must.
+        // Found in a listing, not named by a user: unless its name says media, its first bytes must.
         let name = Place::Object(place).name();
         let unsaid = (name_says(&name) != NameSays::Media).then_some(name.as_str());
         self.receive(bucket.get(&key, self.sources.max_fetch_bytes).await?, unsaid).await
     }
 
-    /// Receives a file; if its name does not tell what it is, only the first bytes, unless they are media.
+    /// Receives a file. If the name does not tell the type, reads only the first bytes unless they are media.
     async fn receive(&self, mut download: Download, unsaid: Option<&str>) -> Result<Upload, LibraryError> {
         let max_bytes = self.sources.max_fetch_bytes;
         self.check_disk(0)?;
@@ -97,7 +97,7 @@ impl Library {
         Ok(upload)
     }
 
-    /// What an item of a job names, fetched where it is elsewhere; the guard of what was fetched.
+    /// The source that an item of a job names, fetched if it is remote, and the guard of the fetched file.
     pub(super) async fn source_of(
         &self,
         item: &JobItem,
@@ -132,7 +132,7 @@ async fn until<T>(
 }
 
 impl Upload {
-    /// These bytes as something to ingest; the upload must live until they have been accepted.
+    /// A source of these bytes; the upload must live until they have been accepted.
     #[must_use]
     pub fn source(&self, name: String, metadata: serde_json::Value, choice: TrackChoice) -> IngestSource {
         let path = self.path.to_path_buf();

@@ -1,4 +1,4 @@
-//! Uploaded bytes: streamed to a temporary file, synced, then kept under their own hash.
+//! Uploaded bytes: streamed to a temporary file, synced, then stored under their hash.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, DirBuilder, File};
@@ -16,16 +16,16 @@ use super::{LibraryError, open_resolved};
 use crate::fail_points::crash_point;
 use crate::store::changed_ns;
 
-/// What bytes are: their SHA-256 and their number.
+/// The identity of bytes: SHA-256 and size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {
-    /// SHA-256, lower-case hex.
+    /// SHA-256 in lower-case hex.
     pub sha256: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size_bytes: u64,
 }
 
-/// Hashes a file of a user; with it when the file last changed. Blocking.
+/// Hashes a user's file; also returns when it last changed. Blocking.
 pub(super) fn hash_file(path: &Path) -> Result<(Content, i64), LibraryError> {
     let mut file = open_resolved(path)?;
     let before = let_settle(&file)?;
@@ -46,10 +46,11 @@ pub(super) fn hash_file(path: &Path) -> Result<(Content, i64), LibraryError> {
     }
 }
 
-/// A change within one tick of the kernel's clock does not show in a file's times.
+/// Two changes within one tick of the kernel's clock have the same time stamp.
 const TICK: Duration = Duration::from_millis(20);
 
-/// When a file last changed; waits until a later change would show. Blocking.
+/// When a file last changed, in nanoseconds; waits until a later change would get another time stamp.
+/// Blocking.
 pub(super) fn let_settle(file: &File) -> io::Result<i64> {
     let changed = changed_ns(&file.metadata()?);
     let now = chrono::Utc::now().timestamp_nanos_opt().unwrap_or(i64::MAX);
@@ -59,7 +60,7 @@ pub(super) fn let_settle(file: &File) -> io::Result<i64> {
     Ok(changed)
 }
 
-/// The folders of uploaded bytes inside the data folder.
+/// The folders of uploads within the data folder.
 #[derive(Debug)]
 pub(super) struct Uploads {
     kept: PathBuf,
@@ -67,8 +68,8 @@ pub(super) struct Uploads {
 }
 
 impl Uploads {
-    /// Makes the folders, readable by their owner only, and drops what a crash left half-written.
-    /// What is not ours goes to quarantine.
+    /// Creates the folders, readable by their owner only, and removes half-written files of a crash. Unknown
+    /// files go to quarantine.
     pub(super) fn open(data_dir: &Path, quarantine: &Quarantine) -> io::Result<Self> {
         let data_dir = data_dir.canonicalize()?;
         let uploads = Self { kept: data_dir.join("uploads"), temporary: data_dir.join("tmp") };
@@ -89,12 +90,12 @@ impl Uploads {
         Ok(uploads)
     }
 
-    /// Where a kept file of this name is; `None` where it would lie elsewhere.
+    /// Path of the stored file of this name; `None` if the name is not one of a stored file.
     pub(super) fn kept_file(&self, name: &str) -> Option<PathBuf> {
         is_kept_name(name).then(|| self.kept.join(name))
     }
 
-    /// Names of all kept files.
+    /// Names of all stored files.
     pub(super) fn kept_names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for folder in fs::read_dir(&self.kept)? {
@@ -108,24 +109,24 @@ impl Uploads {
         Ok(names)
     }
 
-    /// Where kept bytes lie.
+    /// The folder of stored files.
     pub(super) fn kept_folder(&self) -> &Path {
         &self.kept
     }
 
-    /// Where files lie that are being received; emptied at start.
+    /// The folder of files being received; emptied at start.
     pub(super) fn temporary_folder(&self) -> &Path {
         &self.temporary
     }
 
-    /// Where bytes of this hash are kept. The segmentation is part of it as it is part of an
-    /// asset's identity: every asset has a file of its own to delete.
+    /// Path for the bytes of this hash. It depends on the segmentation, as an asset's identity does: every
+    /// asset has its own file to delete.
     pub(super) fn path_of(&self, sha256: &str, segmentation: &str) -> PathBuf {
         let tail = hex::encode(&Sha256::digest(segmentation)[..4]);
         self.kept.join(&sha256[..2]).join(format!("{sha256}-{tail}"))
     }
 
-    /// Moves a synced temporary file to where it is kept, durably. Blocking.
+    /// Moves a synced temporary file to its place, durably. Blocking.
     pub(super) fn keep(&self, temporary: &Path, kept: &Path) -> io::Result<()> {
         let folder = kept.parent().unwrap_or(&self.kept);
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
@@ -136,9 +137,9 @@ impl Uploads {
         File::open(&self.kept)?.sync_all()
     }
 
-    /// Clears out what no asset owns. A file whose asset is known to be deleted is removed; anything
-    /// else goes to quarantine: a crash between the rename and the store's commit leaves a file that
-    /// nobody was told was accepted, but a file may also be there because something was lost. Blocking.
+    /// Clears out files that no asset owns. A file whose asset is known to be deleted is removed; all others
+    /// go to quarantine: a crash between the rename and the store's commit leaves a file that was never
+    /// acknowledged, but a file may also be there because something was lost. Blocking.
     pub(super) fn clear_unowned(
         &self,
         owned: &HashSet<String>,
@@ -173,15 +174,15 @@ impl Uploads {
     }
 }
 
-/// A file that goes when its guard does.
+/// Creates a temporary file, removed when its guard is dropped.
 fn temporary_file(folder: &Path) -> io::Result<(File, TempPath)> {
     tempfile::Builder::new().prefix("upload-").tempfile_in(folder).map(|file| file.into_parts())
 }
 
-/// A folder that file systems make at their root.
+/// A folder that some file systems create at their root.
 const LOST_AND_FOUND: &str = "lost+found";
 
-/// Names of files that are being received, and of copies of the store that are being made.
+/// Whether this is the name of a file being received, or of a copy of the store being made.
 fn is_temporary(name: &str) -> bool {
     name.starts_with("upload-") || (name.starts_with("snp_") && name.contains(".db"))
 }
@@ -194,39 +195,39 @@ fn is_kept_folder(name: &str) -> bool {
     is_hex(name, 2)
 }
 
-/// `ab/<64 hex digits>-<8 hex digits>`
+/// Whether a name has the form `ab/<64 hex digits>-<8 hex digits>`.
 fn is_kept_name(name: &str) -> bool {
     let Some((folder, file)) = name.split_once('/') else { return false };
     let Some((sha256, tail)) = file.split_once('-') else { return false };
     is_kept_folder(folder) && is_hex(sha256, 64) && is_hex(tail, 8) && sha256.starts_with(folder)
 }
 
-/// The name of a kept file by the end of its path, wherever the data folder was then.
+/// The name of a stored file, from the end of its path, wherever the data folder was at the time.
 pub(super) fn kept_name(path: &Path) -> Option<String> {
     let (file, folder) = (path.file_name()?.to_str()?, path.parent()?.file_name()?.to_str()?);
     let name = format!("{folder}/{file}");
     is_kept_name(&name).then_some(name)
 }
 
-/// What cannot be moved (a full disk, a folder that belongs to somebody else) stays: a start does not
-/// fail for it.
+/// Moves a file to quarantine. One that cannot be moved (full disk, another owner's folder) stays: that must
+/// not make a start fail.
 fn move_away(quarantine: &Quarantine, path: &Path, reason: &str) {
     if let Err(error) = quarantine.take(path, reason) {
         tracing::warn!(%error, reason, "left an unrecognized file in place");
     }
 }
 
-/// So much of an upload is held in memory before a file is made for it: whoever connects and sends next to
-/// nothing costs no file. Bytes.
+/// Bytes of an upload held in memory before a file is created for it, so that clients that send next to
+/// nothing cost no file.
 const HEAD_BYTES: usize = 16 << 10;
 
-/// An upload that is being received.
+/// An upload being received.
 #[derive(Debug)]
 pub struct UploadWriter {
-    /// Where its file will be; `None`: in the system's folder for temporary files.
+    /// Folder of its temporary file; `None`: the system's folder for temporary files.
     folder: Option<PathBuf>,
     file: Option<(tokio::fs::File, TempPath)>,
-    /// What came before there was a file.
+    /// Bytes received before there was a file.
     head: Vec<u8>,
     hasher: Sha256,
     size_bytes: u64,
@@ -236,9 +237,9 @@ pub struct UploadWriter {
 /// Received and synced bytes, in a temporary file until they are accepted.
 #[derive(Debug)]
 pub struct Upload {
-    /// The file; removed with this unless accepted.
+    /// The file; removed on drop unless accepted.
     pub path: TempPath,
-    /// What it holds.
+    /// Hash and size of the file.
     pub content: Content,
 }
 
@@ -247,7 +248,7 @@ impl UploadWriter {
         Self::inside(Some(uploads.temporary.clone()), max_bytes)
     }
 
-    /// Outside the data folder, for bytes that live for one request.
+    /// An upload outside the data folder, for bytes that live for one request.
     pub(super) fn elsewhere(max_bytes: u64) -> Self {
         Self::inside(None, max_bytes)
     }
@@ -256,7 +257,7 @@ impl UploadWriter {
         Self { folder, file: None, head: Vec::new(), hasher: Sha256::new(), size_bytes: 0, max_bytes }
     }
 
-    /// Adds bytes.
+    /// Appends bytes.
     ///
     /// # Errors
     /// [`LibraryError::UploadTooLarge`], [`LibraryError::Io`].
@@ -276,7 +277,7 @@ impl UploadWriter {
         Ok(())
     }
 
-    /// The file with all that has come; made now if there is none.
+    /// The file with all bytes so far; created now if there is none.
     async fn take_file(&mut self) -> Result<(tokio::fs::File, TempPath), LibraryError> {
         if let Some(made) = self.file.take() {
             return Ok(made);
@@ -294,7 +295,7 @@ impl UploadWriter {
         Ok((file, path))
     }
 
-    /// Ends the upload; its bytes are on disk when this returns.
+    /// Finishes the upload; its bytes are on disk when this returns.
     ///
     /// # Errors
     /// [`LibraryError::Io`].
@@ -306,7 +307,7 @@ impl UploadWriter {
         Ok(self.hashed(path))
     }
 
-    /// Ends an upload that only lives for one request: nothing need survive a crash.
+    /// Finishes an upload that lives only for one request: it need not survive a crash.
     ///
     /// # Errors
     /// [`LibraryError::Io`].

@@ -1,5 +1,5 @@
-//! Watched folders: looked at again and again, on any file system; what is new or changed and has stopped
-//! growing becomes an ordinary job.
+//! Watched folders: polled, so they work on any file system; files that are new or changed and have stopped
+//! growing become an ordinary job.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -14,34 +14,34 @@ use crate::ledger::WorkKind;
 use crate::store::{JobRecord, NewItem, StoreError, WatchRecord, WatchSpec, WatchedFile, WorkState};
 use crate::types::{AssetId, WatchId};
 
-/// Most watches of a library.
+/// Maximum number of watches per library.
 const MAX_WATCHES: usize = 100;
-/// Maximum number of files in a watched folder; a scan holds about 150 bytes for each.
+/// Maximum number of files in a watched folder; a poll holds about 150 bytes for each.
 const MAX_FILES: usize = 200_000;
-/// Most files of one job; the rest comes with the next.
+/// Maximum number of files per job; the rest comes with the next one.
 const JOB_FILES: u32 = 100_000;
-/// Files compared at a time.
+/// Files compared per page.
 const PAGE: u32 = 1000;
-/// How often in turn a file must not be there before it counts as gone. One more than it takes a file that
-/// was moved to be found again under its new name.
+/// Number of consecutive polls that must miss a file before it counts as gone. One more than it takes to find
+/// a moved file under its new name.
 const GONE_LOOKS: u32 = 3;
 /// How often to check whether a job has ended.
 const JOB_EVERY: Duration = Duration::from_secs(1);
-/// Longest sleep.
+/// Longest sleep between two polls.
 const IDLE: Duration = Duration::from_secs(60);
 
 impl Library {
     /// Watches a folder beneath an allowed root, durably.
     ///
     /// # Errors
-    /// [`LibraryError`]; [`LibraryError::WatchExists`] where the folder is watched already.
+    /// [`LibraryError`]; [`LibraryError::WatchExists`] if the folder is already watched.
     pub async fn create_watch(self: &Arc<Self>, mut spec: WatchSpec) -> Result<WatchRecord, LibraryError> {
         let path = self.allowed_path(Path::new(&spec.path))?;
         if !path.is_dir() {
             return Err(LibraryError::PathKind(spec.path, "a folder"));
         }
         spec.path = super::utf8(&path)?;
-        // Two at once must not both find that there is none.
+        // Two concurrent requests must not both find the folder unwatched.
         let _serial = self.accept_lock.lock().await;
         let watches = self.store.list_watches().await?;
         if let Some(known) = watches.iter().find(|watch| watch.spec.path == spec.path) {
@@ -56,7 +56,7 @@ impl Library {
         Ok(watch)
     }
 
-    /// Ends a watch. Its assets and a running job of it stay.
+    /// Ends a watch. Its assets and a running job stay.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -65,14 +65,14 @@ impl Library {
         self.note_work(WorkKind::Watch, id, false).await
     }
 
-    /// Looks once, and does what follows from it.
+    /// Polls the folder once and acts on the result.
     async fn look(&self, watch: &WatchRecord) -> Result<(), LibraryError> {
         let seen = self.compare(watch).await;
         let error = match &seen {
             Ok(note) => note.clone(),
             Err(error) => Some((error.code().to_owned(), error.told())),
         };
-        // Written only where it says something new: a folder at rest costs the disk nothing.
+        // Write only news: a folder at rest costs the disk nothing.
         if error.is_some() || watch.error.is_some() || watch.last_look_unix_ms == 0 {
             self.store.note_look(watch.id, error.as_ref()).await?;
         }
@@ -80,7 +80,7 @@ impl Library {
         self.tend(watch).await
     }
 
-    /// Compares the folder with what was seen before; what a person should know of it.
+    /// Compares the folder with the last poll; returns a note for the user, if any.
     async fn compare(&self, watch: &WatchRecord) -> Result<Option<(String, String)>, LibraryError> {
         let spec = &watch.spec;
         let root = self.allowed_path(Path::new(&spec.path))?;
@@ -100,7 +100,7 @@ impl Library {
             note = Some(("io", "a subfolder cannot be read; no file is treated as deleted until it can"));
         }
         if seen.is_empty() && watch.files > 0 {
-            // A disk that is not mounted looks just so.
+            // The disk may only be unmounted.
             whole = false;
             note = Some(("folder_empty", "the folder is now empty; its files are not treated as deleted"));
         }
@@ -132,7 +132,7 @@ impl Library {
         }
     }
 
-    /// Notes what the newest job made, takes away what is gone, and starts the next job.
+    /// Records the results of the newest job, removes assets of files that are gone, and starts the next job.
     async fn tend(&self, watch: &WatchRecord) -> Result<(), LibraryError> {
         let watch = &self.store.watch(watch.id).await?;
         if let Some(job) = watch.job {
@@ -150,7 +150,7 @@ impl Library {
         self.start_watch_job(watch).await
     }
 
-    /// Notes what the items of an ended job became. What the same path was before goes.
+    /// Records the results of an ended job. Removes the assets that the same paths had before.
     async fn settle(&self, watch: &WatchRecord, job: &JobRecord) -> Result<(), LibraryError> {
         let mut after = -1;
         loop {
@@ -183,7 +183,7 @@ impl Library {
         Ok(self.store.settle_watch(watch.id, job.ended_unix_ms).await?)
     }
 
-    /// Whether what a watched file became is known not to be what it is now.
+    /// Whether a watched file is known to have replaced the one that its asset was indexed from.
     async fn is_replaced(&self, file: &WatchedFile) -> Result<bool, LibraryError> {
         let Some(asset) = file.asset else { return Ok(false) };
         match self.store.asset(asset).await {
@@ -211,8 +211,8 @@ impl Library {
         }
     }
 
-    /// Deletes the asset that a watched file was, unless something else still stands for it: another
-    /// watched file, an upload, or a file elsewhere with the same bytes.
+    /// Deletes the asset of a watched file, unless it has another source: another watched file, an upload, or
+    /// a file elsewhere with the same bytes.
     async fn retire(&self, asset: AssetId, watch: WatchId, path: &str) -> Result<(), LibraryError> {
         let record = match self.store.asset(asset).await {
             Err(StoreError::NotFound(_)) => return Ok(()),
@@ -248,8 +248,8 @@ impl Library {
             .collect();
         let request =
             json!({"type": "index", "path": spec.path, "metadata": spec.metadata, "watch": watch.id});
-        // A crash before the job is noted gives the same job back, not a second one. No request can send a
-        // key with a space.
+        // After a crash before the job is recorded, the same key returns the same job rather than a second
+        // one. No request can send a key with a space.
         let key = format!("{} {}", watch.id, watch.jobs_made);
         let job = self.store.create_job("index", &request, &items, Some(&key)).await?;
         self.store.begin_watch_job(watch.id, job.id).await?;
@@ -259,8 +259,8 @@ impl Library {
         Ok(())
     }
 
-    /// Whether these are all files that an earlier job left out, and that have changed and are no media still (a
-    /// log, say): noted, and told once only.
+    /// Whether all these files were left out by an earlier job and have changed but are still not media (a
+    /// log, say): they are recorded, and reported only once.
     async fn left_out_before(
         &self,
         id: WatchId,
@@ -279,14 +279,14 @@ impl Library {
         Ok(true)
     }
 
-    /// Whether the newest job of a watch has not been dealt with.
+    /// Whether the newest job of a watch still runs, or its results are not recorded yet.
     async fn is_unsettled(&self, watch: &WatchRecord) -> bool {
         let Some(job) = watch.job else { return false };
         self.store.job(job).await.is_ok_and(|job| job.ended_unix_ms != watch.settled_unix_ms)
     }
 }
 
-/// Changes found by a scan: a page of each kind, sorted by path.
+/// Changes found by a poll: one page of known and of seen files, both sorted by path.
 fn changes(known: Vec<WatchedFile>, seen: &[SeenFile], whole: bool) -> Vec<WatchedFile> {
     let mut changed = Vec::new();
     let mut seen = seen.iter().peekable();
@@ -323,7 +323,7 @@ fn changes(known: Vec<WatchedFile>, seen: &[SeenFile], whole: bool) -> Vec<Watch
     changed
 }
 
-/// Runs while the library is open.
+/// Polls the watched folders while the library is open.
 pub(super) async fn keep_watching(library: Arc<Library>) {
     let mut due: HashMap<WatchId, Instant> = HashMap::new();
     while library.disk.writable(&library.stop).await {
@@ -347,7 +347,7 @@ pub(super) async fn keep_watching(library: Arc<Library>) {
             } else {
                 Ok(())
             };
-            // Said once; the watch itself shows that it is still so.
+            // Log it once; the watch itself shows that it continues.
             let known =
                 |error: &LibraryError| watch.error.as_ref().is_some_and(|(code, _)| code == error.code());
             if let Some(error) = outcome.err().filter(|error| !library.disk.refuses(error) && !known(error)) {
@@ -371,7 +371,7 @@ mod tests {
         SeenFile { path: path.to_owned(), size_bytes, mtime_ns: 1 }
     }
 
-    /// Looks at so many states of a folder in turn; what is known after the last one.
+    /// Polls these states of a folder in turn; returns what is known after the last one.
     fn looks(states: &[(&[SeenFile], bool)]) -> Vec<WatchedFile> {
         let mut known: Vec<WatchedFile> = Vec::new();
         for (files, whole) in states {

@@ -1,4 +1,4 @@
-//! The store and the ledger: what is acknowledged is noted in both, and they are compared at start.
+//! Store and ledger: acknowledged changes are recorded in both, and a start compares them.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -13,19 +13,19 @@ use crate::ledger::{AssetEntry, Entry, LEDGER, Ledger, Replay, Ticket, WorkKind}
 use crate::store::{AssetRecord, Checks, SqliteStore, Store, StoreError};
 use crate::types::AssetId;
 
-/// Assets read at a time.
+/// Assets read per page.
 const PAGE: u32 = 1000;
 /// Number of user settings, finished jobs included, above which the ledger is rewritten at start.
 const MAX_WORK: usize = 1000;
 
-/// How a store falls short of what the server has acknowledged.
+/// How far a store falls short of what the server has acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shortfall {
-    /// Changes that were acknowledged.
+    /// Number of acknowledged changes.
     pub acknowledged: i64,
-    /// Changes that the store knows of.
+    /// Number of changes that the store has.
     pub stored: i64,
-    /// Acknowledged assets that the store lacks.
+    /// Number of acknowledged assets that the store lacks.
     pub missing_assets: usize,
 }
 
@@ -39,11 +39,11 @@ impl std::fmt::Display for Shortfall {
     }
 }
 
-/// Which assets a store has, beside what the ledger says of them.
+/// The assets of a store, compared with the ledger.
 #[derive(Debug, Default)]
 pub(super) struct Census {
     ids: HashSet<AssetId>,
-    /// Assets that the ledger describes otherwise than the store.
+    /// Assets that the ledger describes differently, as in the ledger.
     altered: Vec<AssetEntry>,
 }
 
@@ -63,15 +63,15 @@ impl Census {
     }
 }
 
-/// The uploaded files that assets own, by their names beneath `uploads/`: also those of rows that cannot be
-/// read, and of rows whose path is damaged.
+/// Names, beneath `uploads/`, of the files that assets own. Includes files of rows that cannot be read, or
+/// whose path is damaged.
 async fn owned_uploads(store: &dyn Store, replay: &Replay) -> Result<HashSet<String>, LibraryError> {
     let stored = store.owned_paths().await?;
     let stored = stored.iter().filter_map(|(path, _)| kept_name(path.as_ref()));
     Ok(stored.chain(replay.live.values().filter_map(|asset| asset.upload.clone())).collect())
 }
 
-/// Whether a row says something else than what was acknowledged. The folder of uploads may have moved.
+/// Whether a row differs from what was acknowledged. The folder of uploads may have moved.
 fn is_altered(asset: &AssetRecord, noted: &AssetEntry) -> bool {
     let upload = asset.owned.then(|| kept_name(asset.path.as_ref())).flatten();
     asset.owned != noted.upload.is_some()
@@ -84,23 +84,23 @@ fn is_altered(asset: &AssetRecord, noted: &AssetEntry) -> bool {
         || asset.created_unix_ms != noted.created_unix_ms
 }
 
-/// What the ledger says of a store.
+/// The verdict on a store after the comparison with the ledger.
 #[derive(Debug, PartialEq)]
 pub(super) enum Verdict {
     /// The store has all that was acknowledged.
     Whole,
-    /// The store has what came last, but rows that came earlier are lost or altered by damage.
+    /// The store has the latest changes, but earlier rows were lost or altered by damage.
     Damaged {
-        /// Assets that it lacks.
+        /// Assets that the store lacks.
         missing: Vec<AssetEntry>,
-        /// Assets as they were acknowledged.
+        /// Altered assets, as they were acknowledged.
         altered: Vec<AssetEntry>,
     },
     /// The store is older than what was acknowledged.
     Behind(Shortfall),
 }
 
-/// Compares a store with the ledger. `holds_uploads`: there are uploaded files.
+/// Compares a store with the ledger. `holds_uploads`: whether there are uploaded files.
 pub(super) async fn compare(
     store: &dyn Store,
     replay: &Replay,
@@ -111,29 +111,29 @@ pub(super) async fn compare(
     let missing: Vec<_> =
         replay.live.values().filter(|asset| !census.ids.contains(&asset.id)).cloned().collect();
     let shortfall = Shortfall { acknowledged: replay.acknowledged, stored, missing_assets: missing.len() };
-    // A new database beside uploads that no ledger knows of: the old database is gone.
+    // A new database beside uploads without a ledger: the old database is gone.
     if !replay.exists && stored == 0 && census.ids.is_empty() && holds_uploads {
         return Ok(Verdict::Behind(shortfall));
     }
     if stored < replay.acknowledged {
         return Ok(Verdict::Behind(shortfall));
     }
-    // A store that is ahead has committed a deletion that a crash kept out of the ledger.
+    // A store that is ahead committed a deletion that a crash kept out of the ledger.
     if stored > replay.acknowledged || (missing.is_empty() && census.altered.is_empty()) {
         return Ok(Verdict::Whole);
     }
     Ok(Verdict::Damaged { missing, altered: census.altered.clone() })
 }
 
-/// What is true of a data folder.
+/// The parts of an opened data folder.
 pub(super) struct Opened {
     pub(super) store: Arc<dyn Store>,
     pub(super) uploads: Arc<Uploads>,
     pub(super) ledger: Arc<Ledger>,
 }
 
-/// Opens the store in `folder`, compares it with the ledger, rebuilds it where that is wanted and due,
-/// and puts aside what nobody owns. The caller holds the data folder's lock.
+/// Opens the store in `folder`, compares it with the ledger, rebuilds it if that is allowed and necessary,
+/// and clears out files that no asset owns. The caller holds the data folder's lock.
 pub(super) async fn open_store(
     config: &LibraryConfig,
     data_dir: &Path,
@@ -172,7 +172,7 @@ pub(super) async fn open_store(
     Ok(Opened { store, uploads, ledger: Arc::new(ledger) })
 }
 
-/// How a store that has lost something is made good.
+/// Repairs or rebuilds a store that has lost something.
 struct Rebuild<'a> {
     wanted: bool,
     folder: &'a Path,
@@ -181,7 +181,7 @@ struct Rebuild<'a> {
 }
 
 impl Rebuild<'_> {
-    /// A store that has all that was acknowledged.
+    /// Opens a store that has everything acknowledged.
     async fn open(&self, replay: &Replay, uploads: &Uploads) -> Result<SqliteStore, LibraryError> {
         let store = match open::open_store(self.folder, self.embedder).await {
             Ok(store) => store,
@@ -197,7 +197,7 @@ impl Rebuild<'_> {
             Err(error) => return Err(error),
         };
         if self.wanted {
-            // What refused to serve may have found damaged pages only later.
+            // A server may have found the damaged pages only while it ran.
             let problems = store.integrity().await.unwrap_or_else(|error| vec![error.to_string()]);
             if let Some(first) = problems.first() {
                 tracing::error!(problems = problems.len(), first, "the database is damaged");
@@ -215,7 +215,7 @@ impl Rebuild<'_> {
                     rebuild::take_up(&store, missing, uploads, self.embedder).await
                 };
                 match mended.await {
-                    // The ledger goes on naming them: the next start tries again.
+                    // The ledger still names them, so the next start tries again.
                     Err(error) if error.storage_full().is_some() => {
                         tracing::warn!(%error, "some assets remain missing")
                     }
@@ -241,8 +241,8 @@ impl Rebuild<'_> {
     }
 }
 
-/// The ledger, open for appending, that says what the store says. It is rewritten where it does not: after a crash,
-/// after damage, in a data folder from before there was one.
+/// Opens the ledger for appending, in agreement with the store. It is rewritten if it disagrees: after a
+/// crash, after damage, or in a data folder of a version without a ledger.
 pub(super) async fn settle(
     store: &dyn Store,
     replay: &Replay,
@@ -284,11 +284,11 @@ async fn write(store: &dyn Store, ledger: &Arc<Ledger>) -> Result<(), LibraryErr
     super::blocking(move || Ok(ledger.write(acknowledged, &entries)?)).await
 }
 
-/// User settings in a store: all that users created besides assets.
+/// User settings in a store: everything that users created besides assets.
 async fn work_entries(store: &dyn Store) -> Result<Vec<Entry>, LibraryError> {
     let work = |kind, id: String| Entry::Work { kind, id, exists: true };
     let mut entries = Vec::new();
-    // Ended jobs are history; those that are not are owed.
+    // Ended jobs are history; the others must still be done.
     entries.extend(store.unended_jobs().await?.into_iter().map(|id| work(WorkKind::Job, id.to_string())));
     entries
         .extend(store.list_watches().await?.iter().map(|watch| work(WorkKind::Watch, watch.id.to_string())));
@@ -305,7 +305,7 @@ async fn work_entries(store: &dyn Store) -> Result<Vec<Entry>, LibraryError> {
     Ok(entries)
 }
 
-/// What the ledger says of an asset.
+/// The ledger entry of an asset.
 pub(super) fn put(asset: &AssetRecord) -> Entry {
     let upload = asset.owned.then(|| kept_name(asset.path.as_ref())).flatten();
     let path = (!asset.owned).then(|| asset.path.clone());
@@ -323,13 +323,13 @@ pub(super) fn put(asset: &AssetRecord) -> Entry {
 }
 
 impl Library {
-    /// Writes the ledger, where a start could not. Nothing is being accepted yet.
+    /// Writes the ledger, if the start could not. Nothing is being accepted yet.
     pub(super) async fn settle_ledger(&self) -> Result<(), LibraryError> {
         if self.ledger.is_written() { Ok(()) } else { write(self.store.as_ref(), &self.ledger).await }
     }
 
-    /// Writes to the ledger what the store has committed; [`Self::noted`] makes it durable. A model
-    /// beside notes nothing: its assets are the serving model's.
+    /// Appends to the ledger what the store has committed; [`Self::noted`] makes it durable. A model beside
+    /// appends nothing: its assets are the serving model's.
     pub(super) async fn note(&self, entries: Vec<Entry>) -> Result<Option<Ticket>, LibraryError> {
         if entries.is_empty() || !self.serves() {
             return Ok(None);
@@ -339,7 +339,7 @@ impl Library {
         super::blocking(move || Ok(Some(ledger.append(acknowledged, &entries)?))).await
     }
 
-    /// Returns once what was noted is on disk.
+    /// Returns once the appended entries are on disk.
     pub(super) async fn noted(&self, ticket: Option<Ticket>) -> Result<(), LibraryError> {
         let Some(ticket) = ticket else { return Ok(()) };
         let ledger = Arc::clone(&self.ledger);
@@ -350,7 +350,7 @@ impl Library {
         .await
     }
 
-    /// Records durably that a user setting was created, changed or removed.
+    /// Durably records that a user setting was created, changed or removed.
     pub(super) async fn note_work(
         &self,
         kind: WorkKind,
@@ -361,12 +361,12 @@ impl Library {
         self.noted(ticket).await
     }
 
-    /// Writes to the ledger that assets are as these records say.
+    /// Appends assets to the ledger as these records describe them.
     pub(super) async fn note_put(&self, assets: &[AssetRecord]) -> Result<Option<Ticket>, LibraryError> {
         self.note(assets.iter().map(put).collect()).await
     }
 
-    /// Writes to the ledger that assets are gone, each with the path of its file if it was an upload.
+    /// Appends the removal of assets to the ledger, each with the path of its file if it was an upload.
     pub(super) async fn note_gone<'a>(
         &self,
         assets: impl IntoIterator<Item = (AssetId, Option<&'a Path>)>,
@@ -432,7 +432,7 @@ mod tests {
         // A deletion that a crash kept out of the ledger.
         store.delete_asset(second.id).await.unwrap();
         assert_eq!(verdict(&store, &replay, true).await, Verdict::Whole);
-        // The same count, but a row less.
+        // The same count, but one row fewer.
         let damaged = Replay { acknowledged: store.acknowledged().await.unwrap(), ..replay.clone() };
         let mut renamed = entry(&first);
         renamed.name = "as it was".to_owned();
@@ -459,13 +459,13 @@ mod tests {
         let replay = Ledger::read(&data).unwrap();
         assert_eq!((replay.acknowledged, replay.live.len()), (1, 1));
 
-        // Deleted, but not noted: a crash.
+        // Deleted but not in the ledger: a crash.
         store.delete_asset(first.id).await.unwrap();
         drop(settle(&store, &replay, &data, &quarantine).await.unwrap());
         let replay = Ledger::read(&data).unwrap();
         assert_eq!((replay.acknowledged, replay.live.len()), (2, 0));
 
-        // A damaged ledger is kept aside.
+        // A damaged ledger is quarantined.
         let path = data.join(LEDGER);
         let mut bytes = std::fs::read(&path).unwrap();
         bytes[12] ^= 1;

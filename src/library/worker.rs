@@ -1,5 +1,5 @@
-//! The background: a bounded queue of accepted uploads and the durable jobs, worked off by a fixed
-//! number of workers, each decoding one file at a time.
+//! Background work: a bounded queue of accepted uploads and the durable jobs, processed by a fixed number of
+//! workers, each decoding one file at a time.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -17,16 +17,16 @@ use crate::model::Priority;
 use crate::store::{AssetRecord, AssetState, JobItem, StoreError, WorkState};
 use crate::types::{AssetId, JobId};
 
-/// Uploads that wait. Each is durable already, so the bound protects the disk and the patience of
-/// whoever waits, not memory.
+/// Capacity of the queue of uploads. Queued uploads are durable already, so the bound protects the disk and
+/// limits the wait, not memory.
 const QUEUE_CAPACITY: usize = 1024;
 
-/// How often an item is tried when what fails is ours, not the file's.
+/// How often to try an item if the fault is ours, not the file's.
 const MAX_ATTEMPTS: u32 = 4;
-/// The wait before the second try; each later one is four times as long.
+/// Wait before the second try; each later wait is four times as long.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 
-/// What waits and what runs.
+/// The queue, and the running items.
 #[derive(Debug, Default)]
 pub(super) struct Work {
     uploads: Mutex<VecDeque<(Claim, AssetRecord)>>,
@@ -51,8 +51,8 @@ impl Work {
         self.queued() < QUEUE_CAPACITY
     }
 
-    /// Queues accepted bytes. The caller looked for room before it accepted them; a few more than
-    /// the bound under a race are better than dropping what was accepted.
+    /// Queues accepted bytes. The caller checked for room before accepting them; exceeding the bound slightly
+    /// in a race is better than dropping accepted work.
     pub(super) fn push(&self, claim: Claim, record: AssetRecord) {
         self.queue().push_back((claim, record));
         self.wake.notify_one();
@@ -62,14 +62,14 @@ impl Work {
         self.queue().pop_front()
     }
 
-    /// Takes one asset out of the queue; `None` where it does not wait there.
+    /// Takes one asset out of the queue; `None` if it is not there.
     pub(super) fn take(&self, id: AssetId) -> Option<(Claim, AssetRecord)> {
         let mut queue = self.queue();
         let at = queue.iter().position(|(claim, _)| claim.active.id == id)?;
         queue.remove(at)
     }
 
-    /// Gives back everything that waits; the store still knows it as unfinished.
+    /// Drops everything queued; the store still has it as unfinished.
     pub(super) fn clear(&self) {
         self.queue().clear();
     }
@@ -90,7 +90,7 @@ impl Work {
         }
     }
 
-    /// Stops the running items of a job; whether there were any.
+    /// Cancels the running items of a job; returns whether there were any.
     pub(super) fn cancel(&self, job: JobId) -> bool {
         let running = self.running();
         let items = running.get(&job);
@@ -99,7 +99,7 @@ impl Work {
     }
 }
 
-/// One worker: uploads first (somebody waits), then the items of jobs.
+/// Runs one worker: uploads first, as users wait for them, then items of jobs.
 pub(super) async fn run(library: Arc<Library>) {
     while library.disk.writable(&library.stop).await {
         if let Some((claim, record)) = library.work.pop() {
@@ -132,7 +132,7 @@ pub(super) async fn run(library: Arc<Library>) {
     }
 }
 
-/// A panic in one file must not take the worker with it.
+/// Contains a panic in one file, so that the worker survives.
 async fn guarded<T>(what: &str, future: impl Future<Output = T>) -> Option<T> {
     let outcome = AssertUnwindSafe(future).catch_unwind().await;
     if outcome.is_err() {
@@ -145,7 +145,7 @@ async fn run_upload(library: &Library, claim: Claim, record: AssetRecord) {
     let id = record.id;
     match library.embed_asset(claim, record, Priority::Bulk, &CancellationToken::new()).await {
         Ok(_) | Err(LibraryError::Cancelled | LibraryError::Stopping) => {}
-        // It is taken away, or taken up again, once there is room.
+        // It is removed or resumed once there is room.
         Err(error) if error.storage_full().is_some() => {}
         Err(error) => tracing::error!(asset = %id, %error, "could not index an upload"),
     }
@@ -193,7 +193,7 @@ fn fail(item: &mut JobItem, code: &str, message: String) {
     item.error = Some((code.to_owned(), message));
 }
 
-/// Queues an item once more whose failure may pass; how long it is to wait.
+/// Queues an item again if its failure may pass; returns how long it must wait.
 fn put_off(item: &mut JobItem) -> Option<Duration> {
     let code = item.error.as_ref().map(|(code, _)| code.as_str());
     let passing = item.state == WorkState::Failed && code.is_some_and(super::error::is_passing);
@@ -230,11 +230,11 @@ async fn ingest_item(
     if record.state == WorkState::Cancelled {
         return Err(LibraryError::Cancelled);
     }
-    // The bytes of a URL are kept until they have been moved to their place.
+    // The guard keeps a fetched file until it has been moved to its place.
     let (source, _upload) = library.source_of(item, cancel).await?;
     let report = library.ingest_until(source, Priority::Bulk, cancel).await?;
     item.asset = Some(report.asset.id);
-    // Only what this job made counts towards its rate; what it made before a crash counts too.
+    // Only what this job indexed counts towards its rate, including what it indexed before a crash.
     if report.new || report.asset.created_unix_ms >= record.created_unix_ms {
         item.clips = report.asset.clips;
         item.media_secs = report.asset.duration_secs;
@@ -244,7 +244,7 @@ async fn ingest_item(
     Ok(())
 }
 
-/// An item whose end could not be written stays `running` and is taken again at the next start.
+/// Stores the outcome of an item. If that fails, the item stays `running` and the next start takes it again.
 async fn finish(library: &Library, job: JobId, item: &JobItem) {
     let mut attempt = 0_u32;
     loop {

@@ -1,4 +1,4 @@
-//! A bundle folder whose every file is what its manifest says.
+//! A bundle folder whose files all match its manifest.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,7 +15,7 @@ use crate::preprocess::ClipSpec;
 use crate::types::{Modality, ModelId, Space};
 
 const MAX_MANIFEST_BYTES: u64 = 16 << 20;
-/// protobuf, and so ONNX without external data, ends here.
+/// Limit of protobuf, and so of ONNX files without external data.
 const MAX_FILE_BYTES: u64 = 2 << 30;
 const MAX_FILES: usize = 1000;
 
@@ -31,7 +31,7 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Reads the manifest and verifies every SHA-256.
+    /// Reads the manifest and verifies the SHA-256 of every file.
     ///
     /// # Errors
     /// [`ModelError`] naming the file that is missing or differs.
@@ -62,7 +62,7 @@ impl Bundle {
         Ok(bundle)
     }
 
-    /// Hashes one listed file as a stream; its size in bytes.
+    /// Hashes a listed file in a stream; returns its size in bytes.
     fn verify(&self, name: &str) -> Result<u64, ModelError> {
         let path = self.dir.join(name);
         let mut file = open_regular(&path, MAX_FILE_BYTES)?;
@@ -90,7 +90,7 @@ impl Bundle {
         }
     }
 
-    /// Reads a listed file. The bytes returned are those hashed, whatever happened to the file since
+    /// Reads a listed file. Verifies the very bytes that it returns, whatever happened to the file since
     /// [`Bundle::open`].
     pub(super) fn read(&self, name: &str) -> Result<Vec<u8>, ModelError> {
         let bytes = read_whole(&self.dir.join(name), MAX_FILE_BYTES)?;
@@ -98,7 +98,7 @@ impl Bundle {
         Ok(bytes)
     }
 
-    /// A listed file with the bundle's folder, for messages.
+    /// Path of a listed file including the bundle's folder, for messages.
     pub(super) fn file_name(&self, name: &str) -> String {
         self.dir.join(name).display().to_string()
     }
@@ -111,25 +111,25 @@ impl Bundle {
         ModelError::ManifestInvalid { file: self.file_name(file), reason: reason.to_string() }
     }
 
-    /// Digest of manifest and files.
+    /// Digest of the manifest, which covers all files.
     #[must_use]
     pub fn id(&self) -> &ModelId {
         &self.id
     }
 
-    /// The folder.
+    /// The bundle's folder.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Name in the manifest.
+    /// Name of the model, from the manifest.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.manifest.name
     }
 
-    /// One sentence about the model, or nothing.
+    /// One sentence about the model; may be empty.
     #[must_use]
     pub fn description(&self) -> &str {
         &self.manifest.description
@@ -141,19 +141,19 @@ impl Bundle {
         &self.manifest.license
     }
 
-    /// Spaces and their dimensions, in the manifest's order from finest to coarsest.
+    /// Spaces and their dimensions, from finest to coarsest, in the order of the manifest.
     #[must_use]
     pub fn spaces(&self) -> &[(Space, usize)] {
         &self.spaces
     }
 
-    /// Dimension of a space.
+    /// Dimension of a space; `None` if the model does not have it.
     #[must_use]
     pub fn dim(&self, space: &Space) -> Option<usize> {
         self.spaces.iter().find(|(name, _)| name == space).map(|(_, dim)| *dim)
     }
 
-    /// Whether there is a tower for a modality.
+    /// Whether the model has a tower for a modality.
     #[must_use]
     pub fn has_tower(&self, modality: Modality) -> bool {
         self.manifest.towers.contains_key(&modality)
@@ -165,7 +165,7 @@ impl Bundle {
         self.manifest.spaces.iter().any(|entry| entry.name == *space && entry.members.contains(&modality))
     }
 
-    /// The finest space both sides share, if any.
+    /// The finest space that both modalities share, if any.
     #[must_use]
     pub fn shared_space(&self, a: Modality, b: Modality) -> Option<Space> {
         let both = self.manifest.spaces.iter().find(|e| e.members.contains(&a) && e.members.contains(&b));
@@ -178,9 +178,9 @@ impl Bundle {
         &self.sizes
     }
 
-    /// How assets are cut and what the towers take. `stride_secs` None: one window. Where the bundle
-    /// has no tower for pictures or for sound, the clips are cut just the same, and the tensors that
-    /// nothing will take are as small as can be.
+    /// How assets are cut into clips, and what the towers take. `stride_secs` is the distance between the
+    /// starts of two clips; `None`: one window. If the bundle has no tower for pictures or for sound, clips
+    /// are cut in the same way, and the unused tensors are as small as possible.
     #[must_use]
     pub fn clip_spec(&self, stride_secs: Option<f64>) -> ClipSpec {
         let video = self.manifest.preprocessing.video.as_ref();
@@ -217,7 +217,7 @@ fn unreadable(path: &Path, error: &std::io::Error) -> ModelError {
     ModelError::FileMissing { file: path.display().to_string(), reason: error.to_string() }
 }
 
-/// Opens a plain file of bounded size; a pipe or a device would block or never end.
+/// Opens a regular file of limited size; a pipe or a device would block or never end.
 fn open_regular(path: &Path, max_bytes: u64) -> Result<File, ModelError> {
     let refuse = |reason: String| ModelError::FileMissing { file: path.display().to_string(), reason };
     let before = std::fs::metadata(path).map_err(|error| unreadable(path, &error))?;

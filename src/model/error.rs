@@ -1,4 +1,4 @@
-//! Why a bundle or a tower failed.
+//! Errors of bundles and towers.
 
 use std::path::PathBuf;
 
@@ -8,39 +8,39 @@ use crate::types::{Modality, Space};
 /// Why a bundle or a tower failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ModelError {
-    /// No bundle at this path.
+    /// There is no bundle at this path.
     #[error("{0}: expected a model bundle, but there is no manifest.json")]
     Missing(PathBuf),
-    /// The manifest, or an ONNX file against it, is not as docs/bundle.md says.
+    /// The manifest is invalid, or an ONNX file contradicts it; docs/bundle.md describes the format.
     #[error("{file}: {reason}")]
     ManifestInvalid {
-        /// File with its folder.
+        /// Path of the file with its folder.
         file: String,
-        /// What is wrong.
+        /// What is wrong with it.
         reason: String,
     },
-    /// A file the manifest lists cannot be read.
+    /// A file listed in the manifest cannot be read.
     #[error("cannot read {file} of the model: {reason}")]
     FileMissing {
-        /// File with its folder.
+        /// Path of the file with its folder.
         file: String,
-        /// Why.
+        /// Why it cannot be read.
         reason: String,
     },
-    /// A file differs from what the manifest says.
+    /// A file differs from its SHA-256 in the manifest.
     #[error("{file} of the model is damaged: expected SHA-256 {expected}, got {actual}")]
     FileDamaged {
-        /// File with its folder.
+        /// Path of the file with its folder.
         file: String,
         /// SHA-256 in the manifest, hex.
         expected: String,
         /// SHA-256 of the file, hex.
         actual: String,
     },
-    /// A tower or the tokenizer does not give what it gave when the bundle was made.
+    /// A tower or the tokenizer does not reproduce the golden values of the bundle.
     #[error("{file} does not reproduce its golden values ({what}), so this model must not be used: {reason}")]
     GoldenMismatch {
-        /// File with its folder.
+        /// Path of the file with its folder.
         file: String,
         /// Tower and space, or the tokenizer.
         what: String,
@@ -50,7 +50,7 @@ pub enum ModelError {
     /// ONNX Runtime is missing or cannot be loaded.
     #[error("{0}")]
     RuntimeMissing(String),
-    /// ONNX Runtime is there, but not whole.
+    /// ONNX Runtime is installed, but damaged.
     #[error("{0}")]
     RuntimeDamaged(String),
     /// ONNX Runtime is too old.
@@ -62,12 +62,12 @@ pub enum ModelError {
     /// ONNX Runtime refused a graph or failed to run it.
     #[error("the model's {tower} encoder failed: {reason}")]
     TowerFailed {
-        /// Which tower.
+        /// Modality of the tower.
         tower: Modality,
         /// ONNX Runtime's message.
         reason: String,
     },
-    /// The bundle has no tower for this.
+    /// The bundle has no tower for this modality.
     #[error("this model cannot embed {0}")]
     NotSupported(Modality),
     /// No word of the text is in the vocabulary.
@@ -79,22 +79,22 @@ pub enum ModelError {
     /// The text has too many characters.
     #[error("the text must be at most {max_chars} characters")]
     TextTooLong {
-        /// Limit, characters.
+        /// Longest text in characters.
         max_chars: usize,
     },
-    /// Samples that are not finite.
+    /// The audio samples contain NaN or infinity.
     #[error("expected finite audio samples, got NaN or infinity")]
     BadSamples,
-    /// Too much waits already.
+    /// The queue is full.
     #[error("the model is busy; try again in {retry_after_secs} s")]
     Overloaded {
-        /// When to try again, seconds.
+        /// When to try again, in seconds.
         retry_after_secs: u64,
     },
 }
 
 impl ModelError {
-    /// Stable code.
+    /// Stable error code.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -120,7 +120,7 @@ impl ModelError {
         Self::TowerFailed { tower, reason: reason.to_string() }
     }
 
-    /// A golden value that is off: `one_minus_cosine` is NaN where the output has no direction.
+    /// A mismatch with a golden value: `one_minus_cosine` is NaN if the output has no direction.
     pub(super) fn golden(
         file: String,
         tower: Modality,

@@ -1,6 +1,5 @@
-//! The self-check: goldens.safetensors holds inputs and what PyTorch gave for them; the towers of this
-//! process must give the same. A hash finds a damaged file, this finds a wrong export, a wrong runtime,
-//! a wrong device.
+//! The self-check: `goldens.safetensors` holds inputs with the outputs that PyTorch gave; the towers of this
+//! process must reproduce them. A hash finds a damaged file; this finds a wrong export, runtime or device.
 
 use std::collections::BTreeMap;
 
@@ -16,27 +15,27 @@ use super::tower::Input;
 use super::{ModelError, SpaceVectors};
 use crate::types::{Modality, Space};
 
-/// How well one tower's output in one space agrees with its golden vectors.
+/// How well a tower's output in one space agrees with its golden vectors.
 #[derive(Debug, Clone)]
 pub struct GoldenResult {
-    /// The tower.
+    /// Modality of the tower.
     pub tower: Modality,
-    /// The space.
+    /// Space of the output.
     pub space: Space,
-    /// Golden vectors compared.
+    /// Number of golden vectors compared.
     pub vectors: usize,
-    /// The largest 1 - cosine among them, 0 to 2.
+    /// The largest 1 - cosine among them, from 0 to 2.
     pub worst_one_minus_cosine: f64,
 }
 
 /// Golden inputs and outputs of one tower.
 struct GoldenTower {
     inputs: Vec<Input>,
-    /// Per space, one vector per input.
+    /// Per space, one vector for each input.
     outputs: BTreeMap<Space, Vec<Vec<f32>>>,
 }
 
-/// The goldens of all towers, in their order.
+/// The goldens of all towers, in the towers' order.
 pub(super) struct GoldenSet {
     towers: Vec<GoldenTower>,
     files: Vec<String>,
@@ -44,7 +43,7 @@ pub(super) struct GoldenSet {
 }
 
 impl GoldenSet {
-    /// Reads the goldens of a bundle. `allowed`: the largest 1 - cosine that passes.
+    /// Reads the goldens of a bundle. `allowed` is the largest 1 - cosine that passes.
     pub fn read(bundle: &Bundle, specs: &[TowerSpec], allowed: f64) -> Result<Self, ModelError> {
         let name = &bundle.manifest.goldens.file;
         let bytes = bundle.read(name)?;
@@ -54,7 +53,7 @@ impl GoldenSet {
         Ok(Self { towers: towers.map_err(|reason| bundle.invalid(name, reason))?, files, allowed })
     }
 
-    /// Holds the tokenizer to the golden token ids.
+    /// Compares the tokenizer with the golden token ids.
     pub fn check_tokenizer(
         &self,
         bundle: &Bundle,
@@ -85,7 +84,7 @@ impl GoldenSet {
         Ok(())
     }
 
-    /// Runs a worker's towers on their golden inputs, one by one and in batches as in service.
+    /// Runs a worker's towers on their golden inputs, one by one and in batches, as in service.
     pub fn check(
         &self,
         worker: &mut Sessions,
@@ -101,7 +100,7 @@ impl GoldenSet {
             }
             for (space, worst_one_minus_cosine) in worst {
                 let modality = specs[tower].modality;
-                // NaN is no agreement, so the comparison is for what passes.
+                // NaN must fail, so the comparison tests for passing.
                 let passes = worst_one_minus_cosine <= self.allowed;
                 if !passes {
                     let file = self.files[tower].clone();
@@ -137,7 +136,7 @@ impl GoldenSet {
             for (row, expected) in rows.iter().zip(expected) {
                 let difference = row.get(space).map_or(f64::NAN, |got| one_minus_cosine(got, expected));
                 let slot = worst.entry(space.clone()).or_insert(0.0);
-                // Not f64::max, which would let a NaN pass.
+                // Not f64::max, which would ignore a NaN.
                 if difference.is_nan() || difference > *slot {
                     *slot = difference;
                 }
@@ -182,7 +181,7 @@ fn read_tower(tensors: &SafeTensors<'_>, spec: &TowerSpec) -> Result<GoldenTower
     Ok(GoldenTower { inputs, outputs })
 }
 
-/// A tensor's values, if it is of this type.
+/// A tensor's values, if it has this type.
 fn values<T, const N: usize>(
     tensor: &TensorView<'_>,
     stored: StoredType,
@@ -192,7 +191,7 @@ fn values<T, const N: usize>(
         .then(|| tensor.data().as_chunks::<N>().0.iter().map(|bytes| from_bytes(*bytes)).collect())
 }
 
-/// 1 - cosine in f64; NaN where either has no direction.
+/// 1 - cosine in f64; NaN if either vector has no direction.
 fn one_minus_cosine(a: &[f32], b: &[f32]) -> f64 {
     let (mut ab, mut aa, mut bb) = (0.0, 0.0, 0.0);
     for (a, b) in a.iter().zip(b) {

@@ -1,5 +1,5 @@
-//! `manifest.json`, format version 1, read strictly: an unknown field is an error, and every number is
-//! checked before anything relies on it. docs/bundle.md is the contract.
+//! Parses `manifest.json`, format version 1, strictly: an unknown field is an error, and every number is
+//! checked before use. docs/bundle.md defines the format.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::types::{Modality, Space};
 
-/// The one format version this program reads.
+/// The only format version that this program reads.
 const FORMAT_VERSION: u64 = 1;
 
 #[derive(Debug, Clone, Deserialize)]
@@ -24,11 +24,11 @@ pub(super) struct Manifest {
     pub preprocessing: Preprocessing,
     pub goldens: Goldens,
     pub files: BTreeMap<String, String>,
-    /// Free form.
+    /// Free-form notes; not used.
     #[serde(default)]
     #[allow(dead_code)]
     training: serde_json::Value,
-    /// Free form.
+    /// Free-form notes; not used.
     #[serde(default)]
     #[allow(dead_code)]
     evaluation: serde_json::Value,
@@ -42,7 +42,7 @@ pub(super) struct SpaceEntry {
     pub members: BTreeSet<Modality>,
 }
 
-/// Either `inflates` alone, or everything else.
+/// Has either only `inflates`, or all the other fields.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TowerEntry {
@@ -85,7 +85,7 @@ pub(super) struct Preprocessing {
     pub video: Option<VideoPreprocessing>,
     pub audio: Option<AudioPreprocessing>,
     pub text: Option<TextPreprocessing>,
-    /// For an image tower of its own in a bundle without a video tower.
+    /// For a separate image tower in a bundle without a video tower.
     pub image: Option<ImagePreprocessing>,
 }
 
@@ -102,8 +102,8 @@ pub(super) struct VideoPreprocessing {
     pub bars: Bars,
 }
 
-/// Which picture of a frame the towers were trained on. Bundles that do not say it were made before there was
-/// a choice.
+/// Which picture of a frame the towers were trained on. Manifests without this field are older than the
+/// choice.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Picture {
@@ -112,7 +112,7 @@ pub(super) enum Picture {
     Shown,
 }
 
-/// What becomes of black bars around a picture. Bundles that do not say it were made before there was a choice.
+/// What to do with black bars around a picture. Manifests without this field are older than the choice.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Bars {
@@ -133,7 +133,7 @@ pub(super) struct ImagePreprocessing {
 }
 
 impl ImagePreprocessing {
-    /// What a frame goes through.
+    /// Preprocessing of one frame.
     fn of(video: &VideoPreprocessing) -> Self {
         let VideoPreprocessing { resize_shorter_side, crop, picture, bars, .. } = *video;
         Self { resize_shorter_side, crop, picture, bars }
@@ -165,31 +165,31 @@ pub(super) struct Goldens {
     pub texts: Vec<String>,
 }
 
-/// A tower with a graph of its own, every part of it checked.
+/// A tower with its own graph, completely validated.
 #[derive(Debug, Clone)]
 pub(super) struct TowerSpec {
     pub modality: Modality,
     pub file: String,
     pub input: String,
     pub dtype: Dtype,
-    /// Shape of one input, without the batch.
+    /// Shape of one input, without the batch dimension.
     pub row: Vec<usize>,
-    /// Space, name of the graph's output, dimension; in the order of the manifest's spaces.
+    /// Space, name of the graph's output, and dimension, in the order of the manifest's spaces.
     pub outputs: Vec<(Space, String, usize)>,
 }
 
 impl TowerSpec {
-    /// Values of one input.
+    /// Number of values in one input.
     pub fn row_len(&self) -> usize {
         self.row.iter().product()
     }
 }
 
 impl Manifest {
-    /// Reads and checks a manifest; the error is a sentence.
+    /// Parses and validates a manifest; the error is a message.
     pub fn parse(bytes: &[u8]) -> Result<(Self, serde_json::Value), String> {
         let json: serde_json::Value = serde_json::from_slice(bytes).map_err(|e| format!("not JSON: {e}"))?;
-        // First of all, so that a newer format is not reported as an unknown field.
+        // Check this first, so that a newer format is not reported as an unknown field.
         match json.get("format_version").and_then(serde_json::Value::as_u64) {
             Some(FORMAT_VERSION) => {}
             Some(other) => {
@@ -289,7 +289,7 @@ impl Manifest {
         Ok(())
     }
 
-    /// Side of the square pictures the towers take, if any takes pictures.
+    /// Preprocessing of pictures, if any tower takes pictures.
     pub fn picture(&self) -> Option<ImagePreprocessing> {
         self.preprocessing
             .image
@@ -301,7 +301,7 @@ impl Manifest {
         self.spaces.iter().filter(move |space| space.members.contains(&modality))
     }
 
-    /// The input one item of a modality must have: element type and shape without the batch.
+    /// Element type and shape, without the batch dimension, that an input of a modality must have.
     fn expected_input(&self, modality: Modality) -> Option<(Dtype, Vec<usize>)> {
         Some(match modality {
             Modality::Video => {
@@ -373,7 +373,7 @@ impl Manifest {
         Ok(TowerSpec { modality, file, input: input.name, dtype, row, outputs })
     }
 
-    /// The towers that have a graph of their own.
+    /// The towers that have their own graph.
     pub fn tower_specs(&self) -> Result<Vec<TowerSpec>, String> {
         let own = self.towers.iter().filter(|(_, tower)| tower.inflates.is_none());
         own.map(|(modality, _)| self.spec(*modality)).collect()
@@ -388,7 +388,7 @@ fn is_plain_name(name: &str) -> bool {
     (1..=128).contains(&name.chars().count()) && !name.chars().any(char::is_control)
 }
 
-/// A relative path of plain names: nothing absolute, no `..`, nothing another system reads otherwise.
+/// A relative path of plain names: not absolute, no `..`, nothing that other systems interpret differently.
 fn is_inside(name: &str) -> bool {
     name.len() <= 512
         && !name.contains(['\\', '\0', ':'])

@@ -1,4 +1,4 @@
-//! Model bundles and the towers that run them in ONNX Runtime. docs/model-runtime.md has the reasons.
+//! Model bundles, and their towers in ONNX Runtime. docs/model-runtime.md gives the reasons for the design.
 
 mod bundle;
 mod error;
@@ -30,11 +30,11 @@ use crate::types::Space;
 /// Where the towers run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Device {
-    /// CUDA where it works, else the CPU, with one line saying so.
+    /// CUDA if it works, otherwise the CPU; the log says which.
     Auto,
-    /// The CPU.
+    /// Always the CPU.
     Cpu,
-    /// CUDA device N; an error where it does not work.
+    /// CUDA device N; an error if it does not work.
     Cuda(u32),
 }
 
@@ -54,16 +54,16 @@ impl FromStr for Device {
     }
 }
 
-/// Interactive work goes before bulk indexing.
+/// The two classes of work; interactive work goes before bulk work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
-    /// A person waits.
+    /// A user waits for it.
     Interactive,
-    /// A job waits.
+    /// Work in the background, such as jobs.
     Bulk,
 }
 
-/// A tower's raw (un-normalised) output per space, for one input.
+/// A tower's raw (not normalised) output per space, for one input.
 pub type SpaceVectors = BTreeMap<Space, Vec<f32>>;
 
 /// See [`crate::fuzz`].
@@ -80,7 +80,8 @@ pub(crate) mod fuzzed {
     }
 
     pub(crate) fn manifest_seeds() -> Vec<Vec<u8>> {
-        // Without the free part, which is most of it: edits are to hit what counts.
+        // Without the free-form part, which is most of the manifest: mutations should hit the fields that
+        // count.
         let mut json: serde_json::Value = serde_json::from_slice(&bundle("manifest.json")).unwrap();
         for free in ["training", "evaluation"] {
             json.as_object_mut().unwrap().remove(free);
@@ -88,7 +89,7 @@ pub(crate) mod fuzzed {
         vec![serde_json::to_vec(&json).unwrap(), serde_json::to_vec_pretty(&json).unwrap()]
     }
 
-    /// What is taken makes towers of bounded size.
+    /// Accepted manifests describe towers of limited size.
     pub(crate) fn manifest(bytes: &[u8]) {
         let Ok((manifest, _)) = Manifest::parse(bytes) else { return };
         for spec in manifest.tower_specs().unwrap() {
@@ -114,7 +115,7 @@ pub(crate) mod fuzzed {
         texts.map(|text| text.as_bytes().to_vec()).into_iter().chain([b"red ".repeat(3000)]).collect()
     }
 
-    /// A text becomes ids of the one length, or is refused.
+    /// A text becomes ids of the fixed length, or is refused.
     pub(crate) fn tokenizer(bytes: &[u8]) {
         let text = String::from_utf8_lossy(bytes);
         match TOKENIZER.encode(&text) {

@@ -1,13 +1,12 @@
-//! Looks through an ONNX file for tensors whose data lie elsewhere. ONNX Runtime would read such a
-//! file, or even an address in memory, that no hash of the manifest covers; so such a graph is refused
-//! before it is loaded.
+//! Searches an ONNX file for tensors with external data. ONNX Runtime would read such a file, or even an
+//! address in memory, which no hash in the manifest covers; so such a graph is refused before it is loaded.
 //!
-//! Only the protobuf wire format and the handful of messages on the way to a tensor are known here.
+//! This parser knows only the protobuf wire format and the few messages on the way to a tensor.
 
-/// Deeper nesting than any real graph's.
+/// Deeper than the nesting of any real graph.
 const MAX_DEPTH: usize = 64;
 
-/// The messages in which a tensor can be found.
+/// The messages that can contain a tensor.
 #[derive(Clone, Copy)]
 enum Message {
     Model,
@@ -38,7 +37,7 @@ impl Message {
 const TENSOR_EXTERNAL_DATA: u64 = 13;
 const TENSOR_DATA_LOCATION: u64 = 14;
 
-/// Refuses a file that is not a self-contained ONNX model; the error is a sentence.
+/// Refuses a file that is not a self-contained ONNX model; the error is a message.
 pub(super) fn refuse_external_data(bytes: &[u8]) -> Result<(), String> {
     if bytes.get(4..8) == Some(b"ORTM") {
         return Err("expected an ONNX file, got the .ort format".to_owned());

@@ -1,4 +1,4 @@
-//! The bounded queue before the towers: interactive work goes before bulk work (but for a batch a
+//! The bounded queue before the towers: interactive work goes before bulk work (except for one batch per
 //! second), and work whose caller has gone is dropped.
 
 use std::collections::{HashMap, VecDeque};
@@ -10,13 +10,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::tower::Input;
 use super::{ModelError, Priority, SpaceVectors};
 
-/// A batch should not hold its worker much longer than this: a person's query may come behind it.
+/// A batch should not occupy its worker much longer than this: a user's query may be waiting behind it.
 const LONGEST_RUN: Duration = Duration::from_millis(60);
-/// Bulk work gets a batch this often, however many people ask: a job must come to its end. It costs
-/// them at most [`LONGEST_RUN`] a second.
+/// Bulk work gets a batch this often, however many interactive queries come, so that jobs make progress. It
+/// costs queries at most [`LONGEST_RUN`] per second.
 const BULK_WAITS_AT_MOST: Duration = Duration::from_secs(1);
 
-/// What a tower gave for one input, and what it took.
+/// A tower's output for one input, and its times.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub vectors: SpaceVectors,
@@ -31,31 +31,31 @@ pub(super) struct Job {
     pub input: Input,
     pub reply: oneshot::Sender<Result<Answer, ModelError>>,
     pub queued: Instant,
-    /// Its place in the queue; given back when the job is done or dropped.
+    /// Its permit for a place in the queue; released when the job is done or dropped.
     _place: OwnedSemaphorePermit,
 }
 
-/// How jobs of one tower are put together.
+/// How the inputs of one tower are batched.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Batching {
-    /// Most inputs of one run.
+    /// Maximum number of inputs per run.
     pub max: usize,
-    /// Only 1, 2, 4, 8, …: CUDA plans a convolution again for each new batch size.
+    /// Only sizes 1, 2, 4, 8, …: CUDA plans a convolution again for each new batch size.
     pub powers_of_two: bool,
 }
 
 #[derive(Default)]
 struct State {
     lanes: [VecDeque<Job>; 2],
-    /// What one input took in the latest run, by tower; absent until a tower has run.
+    /// Time per input in the latest run, by tower; absent until a tower has run.
     per_input: HashMap<usize, Duration>,
-    /// When bulk work was last taken.
+    /// When a bulk batch was last taken.
     bulk_taken: Option<Instant>,
     closed: bool,
 }
 
 impl State {
-    /// The lanes in the order in which work is taken from them.
+    /// The lanes in the order in which work is taken.
     fn order(&self) -> [usize; 2] {
         let bulk = lane(Priority::Bulk);
         let since =
@@ -80,7 +80,7 @@ fn lane(priority: Priority) -> usize {
 }
 
 impl Queue {
-    /// A queue with this capacity per lane and this number of workers.
+    /// A queue with these capacities and this number of workers.
     pub fn new(interactive_places: usize, bulk_places: usize, workers: usize) -> Self {
         Self {
             state: Mutex::default(),
@@ -91,11 +91,12 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // The state is whole between any two statements, so a panic elsewhere does not spoil it.
+        // The state is consistent between any two statements, so a panic elsewhere does not spoil it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues one input. An interactive caller learns at once that the queue is full; bulk work waits for a place.
+    /// Queues one input. If the queue is full, interactive work fails at once, and bulk work waits for a
+    /// place.
     ///
     /// # Errors
     /// [`ModelError::Overloaded`].
@@ -121,7 +122,8 @@ impl Queue {
         Ok(answer)
     }
 
-    /// Waits for work and takes the next batch, all of one tower and one lane; `None` once closed.
+    /// Waits for work and takes the next batch, all of one tower and one lane; `None` once the queue is
+    /// closed.
     pub fn take(&self, batching: &[Batching]) -> Option<Vec<Job>> {
         let mut state = self.lock();
         loop {
@@ -143,13 +145,13 @@ impl Queue {
         }
     }
 
-    /// Remembers what a run took; the next batches of this tower follow it.
+    /// Records the time of a run; it limits the next batches of this tower.
     pub fn ran(&self, tower: usize, inputs: usize, took: Duration) {
         let inputs = u32::try_from(inputs.max(1)).unwrap_or(u32::MAX);
         self.lock().per_input.insert(tower, took / inputs);
     }
 
-    /// Ends every worker after its current batch; what waits is dropped.
+    /// Ends every worker after its current batch; queued work is dropped.
     pub fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
@@ -158,14 +160,14 @@ impl Queue {
     }
 }
 
-/// As many inputs as fit [`LONGEST_RUN`], at least one, at most the tower's batch.
+/// As many inputs as fit into [`LONGEST_RUN`], at least one, at most the tower's batch.
 fn most_inputs(max: usize, per_input: Option<Duration>) -> usize {
     let fit = |each: Duration| (LONGEST_RUN.as_nanos() / each.as_nanos().max(1)).max(1);
     per_input.map_or(max, |each| max.min(usize::try_from(fit(each)).unwrap_or(usize::MAX)))
 }
 
-/// The first job with as many of the same tower behind it as one worker should take: never what
-/// another worker could run at the same time, never more than `most` of that tower.
+/// The first job, and as many jobs of the same tower as one worker should take: no more than its share among
+/// all workers, and at most `most` of that tower.
 fn next_batch(
     lane: &mut VecDeque<Job>,
     batching: &[Batching],
@@ -220,7 +222,7 @@ mod tests {
         }
         let take = || values(&queue.take(&[SINGLE]).unwrap());
         std::thread::sleep(BULK_WAITS_AT_MOST);
-        // One batch only, though the second has waited as long.
+        // Only one batch, although the second has waited as long.
         assert_eq!([take(), take()], [[1], [3]]);
         std::thread::sleep(BULK_WAITS_AT_MOST);
         assert_eq!([take(), take()], [[2], [4]]);

@@ -1,4 +1,4 @@
-//! ONNX Runtime: loading the library once, and sessions on a device.
+//! ONNX Runtime: loads the library once, and creates sessions on a device.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -13,14 +13,14 @@ use super::manifest::TowerSpec;
 use crate::native;
 use crate::types::Modality;
 
-/// The one environment of this process, and the library it came from. It lives as long as the process.
+/// The only environment of this process, and the library that it came from. It lives as long as the process.
 static ENVIRONMENT: Mutex<Option<(PathBuf, Environment)>> = Mutex::new(None);
 
-/// The one ONNX Runtime environment of this process, made from this library on the first call: no
-/// telemetry, warnings and worse go to the log.
+/// The only ONNX Runtime environment of this process, created from this library on the first call: no
+/// telemetry; warnings and errors go to the log.
 ///
 /// # Errors
-/// [`ModelError`] `onnxruntime_missing` (also where another library was loaded before) and
+/// [`ModelError`] `onnxruntime_missing` (also if another library was loaded before) and
 /// `onnxruntime_too_old`.
 pub fn environment(library: &Path) -> Result<Environment, ModelError> {
     let mut slot = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -34,7 +34,7 @@ pub fn environment(library: &Path) -> Result<Environment, ModelError> {
             library.display()
         )));
     }
-    // Before `ort` touches it: `ort` panics or hangs on a library that is not what it should be.
+    // Check this before `ort` loads the library: `ort` panics or hangs on a wrong one.
     let version = native::onnxruntime_version(library)?;
     let environment = ort::init_from(library)
         .map_err(|error| ModelError::RuntimeMissing(error.to_string()))?
@@ -48,14 +48,14 @@ pub fn environment(library: &Path) -> Result<Environment, ModelError> {
     Ok(environment)
 }
 
-/// Where sessions run.
+/// The device that sessions run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Cpu,
     Cuda(u32),
 }
 
-/// What sessions are made from; shared by the workers.
+/// Creates sessions; shared by the workers.
 pub(super) struct SessionMaker {
     environment: Environment,
     place: Place,
@@ -69,7 +69,7 @@ impl SessionMaker {
         Ok(Self { environment: environment(library)?, place })
     }
 
-    /// A session of one tower, its inputs and outputs compared with the manifest.
+    /// Creates the session of one tower, and compares its inputs and outputs with the manifest.
     pub fn session(&self, spec: &TowerSpec, bytes: &[u8]) -> Result<Session, ModelError> {
         let mut builder = self.builder(spec.modality)?;
         let session = builder.commit_from_memory(bytes).map_err(|e| ModelError::tower(spec.modality, e))?;
@@ -84,13 +84,13 @@ impl SessionMaker {
         let builder = builder.with_optimization_level(GraphOptimizationLevel::All).map_err(|e| failed(&e))?;
         let builder = builder.with_log_level(LogLevel::Warning).map_err(|e| failed(&e))?;
         let builder = builder.with_inter_threads(1).map_err(|e| failed(&e))?;
-        // One thread a session: the workers are the parallelism (benches/towers.rs has the ratio).
+        // One thread per session: the workers provide the parallelism (benches/towers.rs has the ratio).
         let builder = builder.with_intra_threads(1).map_err(|e| failed(&e))?;
         match self.place {
             Place::Cpu => Ok(builder),
             Place::Cuda(device) => {
-                // Heuristic: an exhaustive search would run again for every batch size. No TF32: it is
-                // beyond what the golden vectors allow.
+                // Heuristic: an exhaustive search would run again for every batch size. No TF32: its errors
+                // exceed what the golden vectors allow.
                 let provider = ort::ep::CUDA::default()
                     .with_device_id(i32::try_from(device).unwrap_or(i32::MAX))
                     .with_conv_algorithm_search(ort::ep::cuda::ConvAlgorithmSearch::Heuristic)
@@ -105,7 +105,7 @@ impl SessionMaker {
     }
 }
 
-/// Holds the graph to the manifest: names, and the dimension of each output where the graph says it.
+/// Compares the graph with the manifest: names and, if the graph states it, the dimension of each output.
 fn check_signature(session: &Session, spec: &TowerSpec) -> Result<(), String> {
     let names: Vec<&str> = session.inputs().iter().map(ort::value::Outlet::name).collect();
     if names != [spec.input.as_str()] {

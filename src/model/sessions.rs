@@ -1,4 +1,4 @@
-//! The sessions of one worker, and how a batch runs in them.
+//! The sessions of one worker; runs batches in them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::manifest::TowerSpec;
 use super::runtime::SessionMaker;
 use super::tower::{Input, RowResults, Scratch, run};
 
-/// Sessions of one thread.
+/// The sessions of one thread.
 pub(super) struct Sessions {
     pub specs: Arc<[TowerSpec]>,
     sessions: Vec<Option<Session>>,
@@ -18,7 +18,7 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
-    /// Builds the sessions of some of the towers.
+    /// Creates the sessions of some of the towers.
     pub fn new(
         maker: &SessionMaker,
         specs: &[TowerSpec],
@@ -33,10 +33,10 @@ impl Sessions {
         Ok(Self { specs: specs.into(), sessions, scratch: Scratch::default() })
     }
 
-    /// Runs one batch; where memory did not suffice for several inputs, once more in two halves.
+    /// Runs one batch; if memory did not suffice for several inputs, runs it again in two halves.
     ///
     /// # Errors
-    /// [`ModelError::TowerFailed`] where the run as a whole failed.
+    /// [`ModelError::TowerFailed`] if the run as a whole failed.
     pub fn run(&mut self, tower: usize, inputs: &[&Input]) -> Result<RowResults, ModelError> {
         match self.run_once(tower, inputs) {
             Err(ModelError::TowerFailed { reason, .. }) if inputs.len() > 1 && is_out_of_memory(&reason) => {
@@ -54,7 +54,7 @@ impl Sessions {
         let spec = &self.specs[tower];
         let session = self.sessions[tower].as_mut().ok_or(ModelError::NotSupported(spec.modality))?;
         let scratch = &mut self.scratch;
-        // A panic must fail these callers, not take the worker away from all later ones.
+        // A panic must fail these callers, but not end the worker, which later ones need.
         let outcome = catch_unwind(AssertUnwindSafe(|| run(session, spec, inputs, scratch)));
         match outcome {
             Ok(rows) => rows.map_err(|error| ModelError::tower(spec.modality, error)),

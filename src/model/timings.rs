@@ -1,8 +1,8 @@
-//! Where the time of a request went.
+//! Time that a request spent in the towers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Adds up what towers spent on the work of one request or one asset; see `Towers::timed`.
+/// Sums the time that towers spent on one request or one asset; see `Towers::timed`.
 #[derive(Debug, Default)]
 pub struct Timings {
     queue_nanos: AtomicU64,
@@ -10,13 +10,13 @@ pub struct Timings {
 }
 
 impl Timings {
-    /// Seconds its inputs waited for a worker, added up.
+    /// Total time that its inputs waited for a worker, in seconds.
     #[must_use]
     pub fn queue_secs(&self) -> f64 {
         secs(&self.queue_nanos)
     }
 
-    /// Seconds of a worker spent on its inputs, added up; of a batch, each input bears its share.
+    /// Total time that workers spent on its inputs, in seconds; each input of a batch counts with its share.
     #[must_use]
     pub fn inference_secs(&self) -> f64 {
         secs(&self.inference_nanos)

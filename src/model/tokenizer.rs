@@ -1,14 +1,14 @@
-//! Texts to token ids, as docs/bundle.md says: unknown words go first, then the cut, then the padding.
+//! Converts texts to token ids, as in docs/bundle.md: drops unknown words first, then truncates, then pads.
 
 use tokenizers::Tokenizer;
 
 use super::ModelError;
 use super::manifest::TextPreprocessing;
 
-/// Longest text taken, in characters. Only the first words count anyway; this bounds the work.
+/// Longest text in characters. Only the first words count anyway; this limits the work.
 pub const MAX_TEXT_CHARS: usize = 8192;
 
-/// How many unknown words an error names, and how much of each.
+/// How many unknown words an error names, and how many characters of each.
 const NAMED_WORDS: usize = 10;
 const NAMED_CHARS: usize = 40;
 
@@ -21,10 +21,10 @@ pub(super) struct TextTokenizer {
 }
 
 impl TextTokenizer {
-    /// Reads `tokenizer.json`; the error is a sentence.
+    /// Reads `tokenizer.json`; the error is a message.
     pub fn new(bytes: &[u8], spec: &TextPreprocessing) -> Result<Self, String> {
         let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| e.to_string())?;
-        // Cutting and padding come after the unknown words are gone, so they are done here.
+        // Truncation and padding must come after the removal of unknown words, so they are done here.
         tokenizer.with_truncation(None).map_err(|e| e.to_string())?;
         tokenizer.with_padding(None);
         for id in [spec.pad_id, spec.unknown_id] {
@@ -33,12 +33,12 @@ impl TextTokenizer {
         Ok(Self { tokenizer, max_words: spec.max_words, pad_id: spec.pad_id, unknown_id: spec.unknown_id })
     }
 
-    /// Token ids `[max_words]` and how many of them are words of the text.
+    /// The token ids, `[max_words]`, and how many of them are words of the text.
     ///
     /// # Errors
     /// `text_too_long`, `no_known_words`.
     pub fn encode(&self, text: &str) -> Result<(Box<[i64]>, usize), ModelError> {
-        // Four bytes are the longest character, so most texts need no counting.
+        // A text has at least as many bytes as characters, so most texts need no counting.
         if text.len() > MAX_TEXT_CHARS && text.chars().count() > MAX_TEXT_CHARS {
             return Err(ModelError::TextTooLong { max_chars: MAX_TEXT_CHARS });
         }
@@ -59,7 +59,7 @@ impl TextTokenizer {
 }
 
 impl TextTokenizer {
-    /// Every word that reaches the tower when it stands alone, in the order of the ids.
+    /// Every word that reaches the tower as a text of its own, in the order of the ids.
     pub fn vocabulary(&self) -> Vec<String> {
         let mut words: Vec<(u32, String)> =
             self.tokenizer.get_vocab(false).into_iter().map(|(word, id)| (id, word)).collect();

@@ -1,4 +1,4 @@
-//! One run of a tower: inputs to a tensor, outputs checked and split by space.
+//! One run of a tower: copies inputs to a tensor, checks the outputs and splits them by space.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use ort::value::TensorRef;
 use super::manifest::{Dtype, TowerSpec};
 use super::{ModelError, SpaceVectors};
 
-/// One input of a tower, without the batch dimension.
+/// An input of a tower, without the batch dimension.
 #[derive(Debug, Clone)]
 pub(super) enum Input {
     U8(Arc<[u8]>),
@@ -34,7 +34,7 @@ impl Input {
         }
     }
 
-    /// Refuses an input a tower must not see.
+    /// Refuses an input that the tower must not get.
     ///
     /// # Errors
     /// [`ModelError::BadSamples`], [`ModelError::TowerFailed`] for a wrong length or element type.
@@ -58,7 +58,7 @@ impl Input {
     }
 }
 
-/// Buffers in which a worker lays out batches; a single input is passed where it is.
+/// A worker's buffers for batches; a single input needs no copy.
 #[derive(Default)]
 pub(super) struct Scratch {
     u8: Vec<u8>,
@@ -66,13 +66,13 @@ pub(super) struct Scratch {
     i64: Vec<i64>,
 }
 
-/// What one run gave: a result per input, in order.
+/// The results of one run, one per input, in order.
 pub(super) type RowResults = Vec<Result<SpaceVectors, ModelError>>;
 
 /// Runs one batch of checked inputs of one tower.
 ///
 /// # Errors
-/// What ONNX Runtime says, where the whole run failed.
+/// The message of ONNX Runtime, if the run as a whole failed.
 pub(super) fn run(
     session: &mut Session,
     spec: &TowerSpec,
@@ -118,7 +118,7 @@ pub(super) fn run(
     Ok(rows)
 }
 
-/// The rows as one slice: a single row as it is, several copied side by side.
+/// The rows as one slice: a single row without a copy, several copied one after another.
 fn together<'a, T: Copy>(rows: impl Iterator<Item = &'a [T]>, scratch: &'a mut Vec<T>) -> &'a [T] {
     let mut rows = rows.peekable();
     let first = rows.next().unwrap_or(&[]);

@@ -17,10 +17,10 @@ use super::{Device, ModelError, Priority, SpaceVectors, onnx};
 use crate::native::{self, CudaLack, CudaProblem, NativeParts};
 use crate::types::Modality;
 
-/// On CUDA, convolutions may sum in another order than on the CPU.
+/// Tolerance on CUDA, where convolutions may sum in another order than on the CPU.
 const CUDA_ONE_MINUS_COSINE: f64 = 1e-4;
 
-/// The towers of one bundle, loaded and self-checked. Cheap to clone, safe to share. The worker threads
+/// The towers of one bundle, loaded and self-checked. Cheap to clone, and safe to share. The worker threads
 /// end with the last clone.
 #[derive(Clone)]
 pub struct Towers {
@@ -40,7 +40,7 @@ struct Inner {
     clips_in_flight: usize,
 }
 
-/// An input on its way through its tower; dropping it takes it out of the queue.
+/// An input on its way through its tower; dropping it removes it from the queue.
 pub struct Pending {
     answer: oneshot::Receiver<Result<Answer, ModelError>>,
     modality: Modality,
@@ -62,15 +62,15 @@ impl Pending {
             timings.add(answer.queue_secs, answer.inference_secs);
         }
         let mut vectors = answer.vectors;
-        // A picture goes through the video tower, which may serve spaces a picture is no member of.
+        // A picture goes through the video tower, which may serve spaces without pictures.
         vectors.retain(|space, _| self.towers.bundle().has(self.modality, space));
         Ok(vectors)
     }
 }
 
 impl Towers {
-    /// Loads every tower, runs the goldens, warms up. Blocks for as long as that takes. `threads`:
-    /// inputs computed side by side on the CPU; CUDA has one worker per tower.
+    /// Loads every tower, checks the goldens, and warms up; blocks meanwhile. `threads` is the number of
+    /// inputs computed in parallel on the CPU; on CUDA, each tower has one worker.
     ///
     /// # Errors
     /// [`ModelError`]: runtime library missing or too old, CUDA missing under `cuda`, goldens differ.
@@ -153,7 +153,7 @@ impl Towers {
         Ok(Self { inner: Arc::new(inner), timings: Vec::new() })
     }
 
-    /// The same towers, but what they do for this handle is added to `timings` as well.
+    /// The same towers, but the times of work through this handle are also added to `timings`.
     #[must_use]
     pub fn timed(&self, timings: Arc<Timings>) -> Self {
         let mut timed = self.clone();
@@ -161,13 +161,13 @@ impl Towers {
         timed
     }
 
-    /// The bundle.
+    /// The bundle of these towers.
     #[must_use]
     pub fn bundle(&self) -> &Arc<Bundle> {
         &self.inner.bundle
     }
 
-    /// `cpu` or `cuda:N`.
+    /// Name of the device: `cpu` or `cuda:N`.
     #[must_use]
     pub fn device_name(&self) -> String {
         match self.inner.place {
@@ -176,13 +176,13 @@ impl Towers {
         }
     }
 
-    /// How the towers did on their golden vectors when they were loaded: the worst of all workers.
+    /// The agreement with the golden vectors at load time: the worst of all workers.
     #[must_use]
     pub fn goldens(&self) -> &[GoldenResult] {
         &self.inner.goldens
     }
 
-    /// How many clips a reader should have on the way, so that no worker runs out of work.
+    /// How many clips a reader should have in flight to keep all workers busy.
     #[must_use]
     pub fn clips_in_flight(&self) -> usize {
         self.inner.clips_in_flight
@@ -211,8 +211,8 @@ impl Towers {
         Ok(Pending { answer, modality, towers: self.clone() })
     }
 
-    /// Queues frames u8 [T, H, W, 3] of one clip, without waiting for the vectors. Bulk work waits
-    /// for a place in the queue.
+    /// Queues frames u8 [T, H, W, 3] of one clip, without waiting for the vectors. Bulk work waits for a
+    /// place in the queue.
     ///
     /// # Errors
     /// [`ModelError`] `modality_not_supported`, `tower_failed` for a wrong length, `overloaded`.
@@ -220,7 +220,7 @@ impl Towers {
         self.submit(Modality::Video, Input::U8(frames), priority).await
     }
 
-    /// Queues one picture u8 [H, W, 3], as [`Towers::submit_video`].
+    /// Queues one picture u8 [H, W, 3], like [`Towers::submit_video`].
     ///
     /// # Errors
     /// As [`Towers::submit_video`].
@@ -228,7 +228,7 @@ impl Towers {
         self.submit(Modality::Image, Input::U8(pixels), priority).await
     }
 
-    /// Queues PCM f32 [samples], as [`Towers::submit_video`].
+    /// Queues PCM f32 [samples], like [`Towers::submit_video`].
     ///
     /// # Errors
     /// As [`Towers::submit_video`], and `bad_samples` for a sample that is not finite.
@@ -236,7 +236,7 @@ impl Towers {
         self.submit(Modality::Audio, Input::F32(pcm), priority).await
     }
 
-    /// Frames u8 [T, H, W, 3] of one clip.
+    /// Embeds frames u8 [T, H, W, 3] of one clip.
     ///
     /// # Errors
     /// As [`Towers::submit_video`].
@@ -244,7 +244,7 @@ impl Towers {
         self.submit_video(frames, priority).await?.vectors().await
     }
 
-    /// One picture u8 [H, W, 3].
+    /// Embeds one picture u8 [H, W, 3].
     ///
     /// # Errors
     /// As [`Towers::submit_video`].
@@ -252,7 +252,7 @@ impl Towers {
         self.submit_image(pixels, priority).await?.vectors().await
     }
 
-    /// PCM f32 [samples].
+    /// Embeds PCM f32 [samples].
     ///
     /// # Errors
     /// As [`Towers::submit_audio`].
@@ -260,7 +260,7 @@ impl Towers {
         self.submit_audio(pcm, priority).await?.vectors().await
     }
 
-    /// A text (tokenised inside).
+    /// Embeds a text, including its tokenization.
     ///
     /// # Errors
     /// [`ModelError`] `no_known_words`, `text_too_long`, `overloaded`, `modality_not_supported`.
@@ -270,13 +270,13 @@ impl Towers {
         self.submit(Modality::Text, Input::I64(ids), priority).await?.vectors().await
     }
 
-    /// The words a text tower knows, in the order of their ids; none without one.
+    /// The words that a text tower knows, in the order of their ids; empty without a text tower.
     #[must_use]
     pub fn vocabulary(&self) -> Vec<String> {
         self.inner.tokenizer.as_ref().map_or_else(Vec::new, TextTokenizer::vocabulary)
     }
 
-    /// How many words of a text reach the tower.
+    /// Number of words of a text that reach the tower.
     ///
     /// # Errors
     /// As [`Towers::text`].
@@ -286,14 +286,14 @@ impl Towers {
     }
 }
 
-/// A graph's verified bytes, free of data elsewhere.
+/// The verified bytes of a graph, which has no external data.
 fn read_graph(bundle: &Bundle, spec: &TowerSpec) -> Result<Vec<u8>, ModelError> {
     let bytes = bundle.read(&spec.file)?;
     onnx::refuse_external_data(&bytes).map_err(|reason| bundle.invalid(&spec.file, reason))?;
     Ok(bytes)
 }
 
-/// Adds what is missing to what ONNX Runtime says about CUDA.
+/// Adds the likely cause to an error of ONNX Runtime about CUDA.
 fn explain_cuda(error: ModelError, native: &NativeParts) -> ModelError {
     match error {
         ModelError::CudaUnavailable(message) => {
@@ -304,9 +304,10 @@ fn explain_cuda(error: ModelError, native: &NativeParts) -> ModelError {
     }
 }
 
-/// Most inputs of one run, where they do not take too long (`Queue::ran`). On the CPU a video gains
-/// nothing from company, sound and text do (benches/towers.rs). On CUDA everything does: eight clips of
-/// the paper's size, which are 128 MiB, reach 85 % of what 32 do (docs/measurements/gpu.md).
+/// Maximum number of inputs per run, unless they take too long (`Queue::ran`). On the CPU, batches do not
+/// speed up video, but they do speed up sound and text (benches/towers.rs). On CUDA they speed up everything:
+/// eight clips of the paper's size, which are 128 MiB, reach 85 % of the rate of 32
+/// (docs/measurements/gpu.md).
 fn batching(place: Place, spec: &TowerSpec) -> Batching {
     match place {
         Place::Cpu => {
@@ -330,11 +331,11 @@ fn inflate(pixels: &[u8], frames: usize) -> Arc<[u8]> {
 
 type Started = (Vec<Pool>, Vec<usize>, Vec<GoldenResult>);
 
-/// Starts the workers and waits until all have proved themselves.
+/// Starts the workers and waits until all have passed the goldens.
 fn start(shared: &Arc<Shared>, place: Place, threads: usize) -> Result<Started, ModelError> {
     let towers: Vec<usize> = (0..shared.specs.len()).collect();
-    // The CPU's workers serve every tower, so that all cores work whatever comes; on CUDA each tower
-    // has a thread that feeds the device.
+    // On the CPU, each worker serves every tower, so that all cores work whatever the mix; on CUDA, each
+    // tower has one thread that feeds the device.
     let (groups, workers, pool_of) = match place {
         Place::Cpu => (vec![towers.clone()], threads, vec![0; towers.len()]),
         Place::Cuda(_) => (towers.iter().map(|tower| vec![*tower]).collect(), 1, towers.clone()),

@@ -1,4 +1,4 @@
-//! Worker threads: each owns one session per tower, proves it against the goldens, then serves the queue.
+//! Worker threads: each owns one session per tower, checks it against the goldens, then serves the queue.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
@@ -19,7 +19,7 @@ pub(super) struct Shared {
     pub batching: Vec<Batching>,
     pub sessions: SessionMaker,
     pub goldens: GoldenSet,
-    /// The ONNX files, by tower.
+    /// The ONNX files, indexed by tower.
     pub graphs: Vec<Vec<u8>>,
 }
 
@@ -42,19 +42,19 @@ fn serve(towers: &mut Sessions, jobs: Vec<Job>, queue: &Queue) {
         metrics::histogram!("triptych_tower_queue_seconds", "tower" => name).record(queue_secs);
         let answer =
             row.map(|vectors| Answer { vectors, queue_secs, inference_secs: inference_secs / count as f64 });
-        // The caller may have gone meanwhile; then nobody misses the answer.
+        // The caller may have gone in the meantime; then nobody misses the answer.
         let _ = job.reply.send(answer);
     }
 }
 
-/// Workers behind one queue; dropping it ends them after their current batch.
+/// Workers with a common queue; dropping the pool ends them after their current batch.
 pub(super) struct Pool {
     pub queue: Arc<Queue>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Pool {
-    /// Starts workers for some of the towers. Each sends what its goldens gave once it is ready.
+    /// Starts workers for some of the towers. Each sends the results of its goldens once it is ready.
     pub fn start(
         shared: &Arc<Shared>,
         towers: &[usize],
@@ -62,8 +62,8 @@ impl Pool {
         ready: &mpsc::Sender<Result<Vec<GoldenResult>, ModelError>>,
     ) -> std::io::Result<Self> {
         let largest = towers.iter().map(|tower| shared.batching[*tower].max).max().unwrap_or(1);
-        // Bulk: a batch in every worker and one behind it. Interactive: what is served in a second or
-        // two; beyond that, a person is better told to come back.
+        // Bulk: one batch in every worker, and one waiting behind it. Interactive: what can be served in a
+        // second or two; beyond that, it is better to ask the user to retry.
         let queue = Arc::new(Queue::new(128, workers * largest * 2, workers));
         let mut pool = Self { queue, threads: Vec::new() };
         for number in 0..workers {
@@ -80,7 +80,7 @@ impl Drop for Pool {
     fn drop(&mut self) {
         self.queue.close();
         for thread in self.threads.drain(..) {
-            // A session must not be running while the process unloads ONNX Runtime.
+            // No session may run while the process unloads ONNX Runtime.
             let _ = thread.join();
         }
     }
@@ -114,7 +114,7 @@ fn work(
         }
     };
     let batching = shared.batching.clone();
-    // Whoever loads the towers waits for the last sender to go; the graphs' bytes have served.
+    // `Towers::load` waits until the last sender is dropped; the graphs' bytes are no longer needed.
     drop((ready, shared));
     while let Some(jobs) = queue.take(&batching) {
         serve(&mut worker, jobs, queue);

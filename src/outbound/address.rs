@@ -1,17 +1,17 @@
-//! Which addresses belong to the public internet, which to a network of one's own, and which to nobody.
+//! Classifies addresses: public internet, private networks, and addresses never to be dialled.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// What kind of place an address is.
+/// The kind of network that an address belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddressClass {
     /// A host of the public internet.
     Public,
-    /// A network of one's own (RFC 1918, unique local, shared by a carrier), or this machine: only for
-    /// hosts that are marked so.
+    /// A private network (RFC 1918, unique local, shared by a carrier), or this machine: allowed only for
+    /// hosts marked as private.
     Private,
-    /// Never dialled: link-local (the metadata service of clouds), multicast, unspecified, reserved,
-    /// for documentation, or a detour to an address that is not public.
+    /// Never dialled: link-local (cloud metadata services), multicast, unspecified, reserved, documentation,
+    /// or a tunnel to an address that is not public.
     Never,
 }
 
@@ -49,14 +49,14 @@ const fn class_of_v6(address: Ipv6Addr) -> AddressClass {
     match [a, b, c, d, e, f, g, h] {
         [0, 0, 0, 0, 0, 0, 0, 1] => Private,
         [0, 0, 0, 0, 0, 0xffff, ..] => class_of_v4(embedded(g, h)),
-        // NAT64 and 6to4 lead to the IPv4 address inside.
+        // NAT64 and 6to4 lead to the embedded IPv4 address.
         [0x64, 0xff9b, 0, 0, 0, 0, ..] => detour(g, h),
         [0x2002, ..] => detour(b, c),
         [0xfc00..=0xfdff, ..] => Private,
         // Teredo, ORCHID and the other protocol assignments; documentation.
         [0x2001, 0..=0x1ff, ..] | [0x2001, 0x0db8, ..] | [0x3fff, 0..=0x0fff, ..] => Never,
         [0x2000..=0x3fff, ..] => AddressClass::Public,
-        // Unspecified, IPv4-compatible, discard, link-local, site-local, multicast, not assigned.
+        // Unspecified, IPv4-compatible, discard, link-local, site-local, multicast, unassigned.
         _ => Never,
     }
 }
@@ -167,7 +167,7 @@ mod tests {
             if local {
                 prop_assert_ne!(class_of(v4.into()), AddressClass::Public);
             }
-            // However an address is wrapped, it gets no better.
+            // However an address is wrapped, its class does not improve.
             let plain = class_of(v4.into());
             prop_assert_eq!(class_of(v4.to_ipv6_mapped().into()), plain);
             let [a, b, c, d] = v4.octets();

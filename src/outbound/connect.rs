@@ -1,4 +1,4 @@
-//! From a host's name to a connection: resolved once, all addresses checked, and no other dialled.
+//! Connects to hosts: a name is resolved once, all its addresses are checked, and no others are dialled.
 
 use std::fmt;
 use std::io;
@@ -19,17 +19,17 @@ use tower_service::Service;
 use super::OutboundError;
 use super::rule::{Rules, check_address};
 
-/// Finds the addresses of a name.
+/// Resolves host names.
 #[async_trait]
 pub trait Resolve: fmt::Debug + Send + Sync {
     /// All addresses of a name.
     async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>>;
 }
 
-/// Opens a connection to an address that was checked.
+/// Opens connections to checked addresses.
 #[async_trait]
 pub trait Dial: fmt::Debug + Send + Sync {
-    /// Connects.
+    /// Connects to the address.
     async fn dial(&self, address: SocketAddr) -> io::Result<TcpStream>;
 }
 
@@ -53,7 +53,7 @@ impl Dial for SystemNetwork {
     }
 }
 
-/// Makes every connection to another host.
+/// Makes every connection to another host, with all checks.
 #[derive(Debug, Clone)]
 pub(super) struct Guarded {
     pub(super) rules: Arc<Rules>,
@@ -66,10 +66,10 @@ impl Guarded {
     async fn connect(self, uri: Uri) -> Result<TokioIo<TcpStream>, OutboundError> {
         let host = uri.host().unwrap_or("");
         let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
-        // Asked here too: nothing above this can be forgotten or talked round.
+        // Check here too: no layer above can then forget it or be tricked.
         let private = self.rules.find(host, port)?;
         let addresses = self.addresses(host).await?;
-        // One bad address refuses the name: which of them is dialled must not be a matter of luck.
+        // One bad address refuses the name: which one is dialled must not depend on luck.
         addresses.iter().try_for_each(|address| check_address(host, *address, private))?;
         let mut last = OutboundError::failed(host, "the name has no address");
         for address in addresses {
@@ -112,8 +112,8 @@ impl Service<Uri> for Guarded {
     }
 }
 
-/// With TLS where the URL asks for it, checked against the system's certificates, or against those of
-/// Mozilla where the system has none (small containers).
+/// Adds TLS for `https` URLs, verified against the system's certificates, or against Mozilla's if the system
+/// has none (small containers).
 pub(super) fn with_tls(guarded: Guarded) -> Result<HttpsConnector<Guarded>, OutboundError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

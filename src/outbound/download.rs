@@ -1,4 +1,4 @@
-//! A body that is being received, within its caps.
+//! A body being received, within its limits.
 
 use std::fmt;
 use std::time::Duration;
@@ -43,13 +43,13 @@ impl Download {
         Ok(Self { host, size_bytes, body, received_bytes: 0, max_bytes, idle_timeout, ends })
     }
 
-    /// Who sends it.
+    /// The host that sends it.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// Bytes, where the host told their number.
+    /// Size in bytes, if the host declared it.
     #[must_use]
     pub const fn size_bytes(&self) -> Option<u64> {
         self.size_bytes
@@ -58,7 +58,7 @@ impl Download {
     /// The next bytes; `None` at the end.
     ///
     /// # Errors
-    /// [`OutboundError`]; what was received before is not whole then.
+    /// [`OutboundError`]; what was received before is then incomplete.
     pub async fn next(&mut self) -> Result<Option<Bytes>, OutboundError> {
         let patience = self.ends.min(Instant::now() + self.idle_timeout);
         match tokio::time::timeout_at(patience, self.body.next()).await {
@@ -79,7 +79,7 @@ impl Download {
     }
 }
 
-/// The data of a body that comes over HTTP.
+/// The data of a body received over HTTP.
 pub(super) fn body_of(host: String, body: Incoming) -> BoxStream<'static, Result<Bytes, OutboundError>> {
     let cut = move |error: hyper::Error| {
         let reason = if error.is_incomplete_message() {

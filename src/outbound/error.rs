@@ -1,9 +1,9 @@
-//! Why another host was not reached, or did not answer as it should.
+//! Errors of requests to other hosts.
 
 use std::error::Error;
 
-/// Why another host was not reached, or did not answer as it should. Sentences name the host, never the whole
-/// address: what follows the host may be a secret.
+/// Why another host was not reached, or did not answer as expected. Messages name the host, never the whole
+/// URL: the rest of it may be a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OutboundError {
     /// No host is allowed at all.
@@ -12,46 +12,47 @@ pub enum OutboundError {
     /// No bucket is allowed at all.
     #[error("reading buckets is off; allow one with --allow-bucket")]
     BucketsDisabled,
-    /// A URL, host, port or address that the rules refuse.
+    /// The rules refuse the URL, host, port or address.
     #[error("{0}")]
     NotAllowed(String),
-    /// A bucket or prefix that is not on the list.
+    /// The bucket or prefix is not allowed.
     #[error("the bucket `{0}` is not allowed on this server")]
     BucketNotAllowed(String),
-    /// The host could not be reached, or the connection closed before the end of the answer: may pass.
+    /// The host could not be reached, or the connection closed before the end of the answer; a retry may
+    /// help.
     #[error("{host}: {reason}")]
     Failed {
-        /// Which host.
+        /// Name of the host.
         host: String,
-        /// What happened.
+        /// What happened, as text.
         reason: String,
     },
-    /// The host gave another answer than expected; asking again gives the same.
+    /// The host gave an unexpected answer; a retry gives the same.
     #[error("{host} {reason}")]
     Refused {
-        /// Which host.
+        /// Name of the host.
         host: String,
-        /// What it answered.
+        /// What the host answered, as text.
         reason: String,
     },
-    /// More bytes than are taken.
+    /// The file is larger than allowed.
     #[error("the file is larger than {max_bytes} bytes")]
     TooLarge {
-        /// The cap.
+        /// Largest size in bytes.
         max_bytes: u64,
     },
-    /// Too slow: may pass.
+    /// The host was too slow; a retry may help.
     #[error("{host}: {reason}")]
     Timeout {
-        /// Which host.
+        /// Name of the host.
         host: String,
-        /// Which cap was reached.
+        /// Which limit was exceeded.
         reason: String,
     },
 }
 
 impl OutboundError {
-    /// Stable code.
+    /// Stable error code.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -78,14 +79,15 @@ impl OutboundError {
         Self::Timeout { host: host.to_owned(), reason: reason.into() }
     }
 
-    /// The error of ours inside another library's, or a failure with the innermost reason.
+    /// Our own error inside another library's error or, if there is none, a failure with the innermost
+    /// reason.
     pub(super) fn within(host: &str, error: &(dyn Error + 'static)) -> Self {
         let mut innermost: &(dyn Error + 'static) = error;
         loop {
             if let Some(ours) = innermost.downcast_ref::<Self>() {
                 return ours.clone();
             }
-            // An I/O error hides what it was made of from `source`.
+            // `source` of an I/O error skips the error that it was made from.
             let hidden = innermost.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
             let next = match hidden {
                 Some(inner) => Some(inner as &(dyn Error + 'static)),

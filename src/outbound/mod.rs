@@ -1,8 +1,8 @@
-//! The only door to other hosts: URLs, webhooks and buckets all leave through here.
+//! The only way to other hosts: URLs, webhooks and buckets all go through this client.
 //!
-//! Only hosts on the list are reached. A name is resolved once, all its addresses are checked, and one of exactly
-//! those is dialled; every redirect is checked again. No proxies, no cookies, no decompression; caps on size, silence
-//! and time.
+//! Only allowed hosts are reached. A name is resolved once, all its addresses are checked, and one of exactly
+//! those is dialled; every redirect is checked again. No proxies, no cookies, no decompression; limits on
+//! size, silence and time.
 
 mod address;
 pub mod bucket;
@@ -39,27 +39,27 @@ pub use url::Url;
 use connect::Guarded;
 use rule::Rules;
 
-/// Redirects that are followed.
+/// Maximum number of redirects followed.
 const MAX_REDIRECTS: usize = 5;
-/// Idle connections to a bucket kept for the next request, and for how long.
+/// Idle connections kept per bucket host, and for how long.
 const IDLE_CONNECTIONS: usize = 4;
 const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 const PRODUCT: HeaderValue = HeaderValue::from_static(concat!("triptych/", env!("CARGO_PKG_VERSION")));
 
 type RequestBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
-/// Which hosts may be reached, and for how long.
+/// Which hosts may be reached, and the time limits.
 #[derive(Debug, Clone)]
 pub struct OutboundConfig {
-    /// Hosts that may be reached; none: everything is off.
+    /// Hosts that may be reached; empty: fetching is off.
     pub allow_hosts: Vec<HostRule>,
-    /// Longest time to resolve a name, and to connect to one address.
+    /// Time limit for resolving a name, and for connecting to one address.
     pub connect_timeout: Duration,
-    /// Longest silence: until the head of an answer, and within its body.
+    /// Longest silence: before the head of an answer, and within its body.
     pub idle_timeout: Duration,
-    /// Longest time of one download, redirects included.
+    /// Time limit for a download, redirects included.
     pub total_timeout: Duration,
-    /// Finds addresses.
+    /// Resolves names.
     pub resolver: Arc<dyn Resolve>,
     /// Opens connections.
     pub dialer: Arc<dyn Dial>,
@@ -78,7 +78,7 @@ impl Default for OutboundConfig {
     }
 }
 
-/// Asks other hosts. Cheap to clone.
+/// A client for other hosts. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Outbound {
     rules: Arc<Rules>,
@@ -88,16 +88,16 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    /// A door of these rules.
+    /// A client with these rules.
     ///
     /// # Errors
-    /// [`OutboundError::Failed`] where TLS cannot be set up.
+    /// [`OutboundError::Failed`] if TLS cannot be set up.
     pub fn new(config: OutboundConfig) -> Result<Self, OutboundError> {
-        // A connection that its host closes just when it is used again would look like a failure.
+        // A reused connection that its host just closes would look like a failure.
         Self::keeping(config, 0)
     }
 
-    /// A door that keeps this many idle connections per host, for callers that retry themselves.
+    /// A client that keeps this many idle connections per host, for callers that retry themselves.
     fn keeping(config: OutboundConfig, idle_connections: usize) -> Result<Self, OutboundError> {
         let rules = Arc::new(Rules::new(config.allow_hosts));
         let guarded = Guarded {
@@ -133,8 +133,8 @@ impl Outbound {
         if self.is_on() { Ok(()) } else { Err(OutboundError::UrlsDisabled) }
     }
 
-    /// Reads a URL and checks all of it that can be told without asking anybody: scheme, host, port, no
-    /// user name. Its addresses are checked when it is asked.
+    /// Parses a URL and checks everything that needs no network access: scheme, host, port, no user name. Its
+    /// addresses are checked on connecting.
     ///
     /// # Errors
     /// [`OutboundError::UrlsDisabled`], [`OutboundError::NotAllowed`].
@@ -142,7 +142,8 @@ impl Outbound {
         self.rules.check(url)
     }
 
-    /// Begins a download of at most `max_bytes`. Redirects are followed, each checked as the first was.
+    /// Starts a download of at most `max_bytes`. Redirects are followed, and each is checked like the first
+    /// URL.
     ///
     /// # Errors
     /// [`OutboundError`].
@@ -205,7 +206,7 @@ impl Outbound {
         let headers = request.headers_mut();
         headers.entry(USER_AGENT).or_insert(PRODUCT);
         headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
-        // A small compressed answer may become a large one.
+        // A small compressed answer could expand to a large one.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         Ok(request)
     }
@@ -225,7 +226,7 @@ impl Outbound {
         }
     }
 
-    /// Where a redirect leads, if it may be followed there.
+    /// The target of a redirect, if it may be followed.
     fn next_hop(&self, from: &Url, location: Option<&HeaderValue>) -> Result<Url, OutboundError> {
         let host = host_of(from);
         let to = location.and_then(|value| value.to_str().ok()).and_then(|text| from.join(text).ok());

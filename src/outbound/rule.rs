@@ -9,16 +9,16 @@ use url::{Host, Url};
 use super::OutboundError;
 use super::address::{AddressClass, class_of};
 
-/// Longest URL, bytes.
+/// Longest URL in bytes.
 const MAX_URL_BYTES: usize = 8 << 10;
-/// Ports of a host whose rule names none.
+/// Ports of a host whose rule names no port.
 const USUAL_PORTS: [u16; 2] = [80, 443];
-/// Marks a host that may lie in a network of one's own.
+/// Marks a host that may have private addresses.
 const PRIVATE_MARK: &str = "+private";
 
-/// A host that may be reached: `media.example.com`, `*.example.com` (what lies beneath it), or an address; with
-/// `:port` that port instead of 80 and 443; with `+private` at the end it may have an address in a private network or
-/// on this machine.
+/// A host that may be reached: `media.example.com`, `*.example.com` (any name beneath it), or an address;
+/// with `:port`, only that port instead of 80 and 443; with `+private` at the end, it may have an address in
+/// a private network or on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostRule {
     name: String,
@@ -37,7 +37,7 @@ impl HostRule {
         named && self.port.map_or_else(|| USUAL_PORTS.contains(&port), |only| only == port)
     }
 
-    /// The rule for one host of the operator's own choice, such as the endpoint of a store.
+    /// The rule for one host of the operator's own choice, such as the endpoint of a bucket.
     pub(super) fn of_endpoint(endpoint: &Url) -> Option<Self> {
         let port = endpoint.port_or_known_default();
         Some(Self { name: canonical(endpoint.host_str()?), beneath: false, port, private: true })
@@ -57,7 +57,7 @@ impl FromStr for HostRule {
             Some(rest) => (rest, true),
             None => (rest, false),
         };
-        // Read as a part of a URL, so that both are written in the same way.
+        // Parse it as a part of a URL, so that rules and URLs are normalised in the same way.
         let url = Url::parse(&format!("none://{rest}")).ok();
         let plain =
             rest.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]_".contains(&b)) || !rest.is_ascii();
@@ -89,12 +89,12 @@ impl fmt::Display for HostRule {
     }
 }
 
-/// A name as rules and URLs are compared: a dot at the end means nothing here.
+/// Normalises a name for comparison: a trailing dot means nothing here.
 fn canonical(host: &str) -> String {
     host.trim_end_matches('.').to_ascii_lowercase()
 }
 
-/// All the rules.
+/// All rules.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rules(Vec<HostRule>);
 
@@ -107,7 +107,7 @@ impl Rules {
         self.0.is_empty()
     }
 
-    /// Whether a host may be reached at a port, and if so, whether it may have a private address.
+    /// Whether a host may be reached at a port and, if so, whether it may have a private address.
     pub(super) fn find(&self, host: &str, port: u16) -> Result<bool, OutboundError> {
         let host = canonical(host);
         let mut found = self.0.iter().filter(|rule| rule.holds(&host, port)).peekable();
@@ -117,7 +117,7 @@ impl Rules {
         Ok(found.any(|rule| rule.private))
     }
 
-    /// Reads a URL and checks all of it that can be checked without a look at addresses.
+    /// Parses a URL and checks everything that needs no addresses.
     pub(super) fn check(&self, text: &str) -> Result<Url, OutboundError> {
         if self.is_empty() {
             return Err(OutboundError::UrlsDisabled);
@@ -152,7 +152,7 @@ impl Rules {
     }
 }
 
-/// Refuses an address that a host must not have.
+/// Refuses an address that the host must not have.
 pub(super) fn check_address(host: &str, address: IpAddr, private: bool) -> Result<(), OutboundError> {
     match class_of(address) {
         AddressClass::Public => Ok(()),

@@ -1,5 +1,5 @@
-//! The door against servers that mean ill. Names resolve to what a test says, and every checked address
-//! is dialled on loopback, so that nothing here reaches a foreign host.
+//! The client against malicious servers. Names resolve to what a test says, and every checked address is
+//! dialled on loopback, so that no test reaches a real host.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
-/// A network of a test: answers of the resolver in turn, and where all connections really go.
+/// A staged network: the resolver's answers in turn, and the address that all connections really use.
 #[derive(Debug)]
 struct Staged {
     names: Mutex<HashMap<&'static str, Vec<Vec<IpAddr>>>>,
@@ -41,7 +41,7 @@ impl Dial for Staged {
     }
 }
 
-/// A server that answers a path with raw bytes, then holds the connection or not.
+/// A server that answers each path with raw bytes, and then closes the connection or holds it open.
 async fn server(answers: &'static [(&'static str, &'static str, bool)]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -150,7 +150,7 @@ async fn a_name_with_a_bad_address_among_good_ones_is_refused_and_nothing_dialle
         );
         assert!(network.dialled.lock().unwrap().is_empty(), "{address}");
     }
-    // Marked, a network of one's own may be asked; what is never a host may not.
+    // A marked host may have a private address, but never one that no host may have.
     let network = staged(at, &[("nas.lan", &[&["10.0.0.1"]]), ("metadata", &[&["169.254.169.254"]])]);
     let marked = door(&network, &["nas.lan+private", "metadata+private"]);
     assert_eq!(code(&marked, "http://nas.lan/a").await, "ok");

@@ -1,4 +1,4 @@
-//! What is known of damage: to rows of the store, and to the bytes of assets.
+//! Known damage: to rows of the store, and to the bytes of assets.
 
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
@@ -32,49 +32,49 @@ impl Damage {
         }
     }
 
-    /// The damage of this name.
+    /// The damage with this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::Missing, Self::Changed, Self::Metadata].into_iter().find(|damage| damage.as_str() == name)
     }
 }
 
-/// What was known of an asset when it was accepted, or last changed.
+/// Values of an asset as they were acknowledged, to repair its row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AssetFacts {
     /// Id of the asset.
     pub id: AssetId,
-    /// Content SHA-256, lower-case hex.
+    /// SHA-256 of the content in lower-case hex.
     pub sha256: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size_bytes: u64,
-    /// Where the bytes are.
+    /// Path of the bytes.
     pub path: String,
-    /// Whether they are our own copy.
+    /// Whether the file is an upload.
     pub owned: bool,
     /// Display name.
     pub name: String,
-    /// Your JSON object.
+    /// The user's JSON object.
     pub metadata: serde_json::Value,
-    /// Unix milliseconds.
+    /// When the asset was accepted, in Unix milliseconds.
     pub created_unix_ms: i64,
 }
 
-/// What was found out about the bytes of an asset.
+/// Findings about the bytes of an asset.
 #[derive(Debug, Clone, Copy)]
 pub struct ContentNote {
     /// Id of the asset.
     pub id: AssetId,
-    /// When its file was last written to, if it is there; nanoseconds since 1970.
+    /// Time of the last write to its file, in nanoseconds since 1970; `None` if the file is missing.
     pub mtime_ns: Option<i64>,
-    /// When all of its bytes were read, Unix milliseconds; `None`: they were not.
+    /// When all of its bytes were read, in Unix milliseconds; `None`: they were not.
     pub checked_unix_ms: Option<i64>,
-    /// What is wrong with them.
+    /// What is wrong with the bytes; `None`: nothing.
     pub damage: Option<Damage>,
 }
 
-/// When a file last changed, nanoseconds since 1970: its status change time, which unlike the time of the last
-/// write nobody can set back; where the file system keeps none, that of the last write.
+/// When a file last changed, in nanoseconds since 1970: the time of its status change, which nobody can set
+/// back, unlike the time of the last write. File systems without it give the time of the last write.
 #[must_use]
 pub fn changed_ns(meta: &std::fs::Metadata) -> i64 {
     let changed = meta.ctime().saturating_mul(1_000_000_000).saturating_add(meta.ctime_nsec());
@@ -92,10 +92,10 @@ pub struct DamagedRow {
     pub problem: String,
 }
 
-/// Vectors that are not as they were stored, and assets whose clips are not all there.
+/// Damaged vectors, and assets with missing clips.
 #[derive(Debug, Clone, Default)]
 pub struct DamagedVectors {
-    /// Clips with a vector that is damaged or gone, in order.
+    /// Clips with a damaged or missing vector, in order.
     pub clips: Vec<ClipId>,
     /// Assets that lack clips.
     pub assets: Vec<AssetId>,
@@ -107,35 +107,35 @@ impl fmt::Display for DamagedRow {
     }
 }
 
-/// When a file was last written to, nanoseconds since 1970.
+/// Time of the last write to a file, in nanoseconds since 1970.
 #[must_use]
 pub fn mtime_ns(file: &std::fs::Metadata) -> i64 {
     file.mtime().saturating_mul(1_000_000_000).saturating_add(file.mtime_nsec())
 }
 
-/// The part of a store that is about damage.
+/// The part of a store that handles damage.
 #[async_trait]
 pub trait Checks: Send + Sync {
-    /// Notes what was found out about the bytes of assets.
+    /// Records findings about the bytes of assets.
     async fn note_content(&self, notes: &[ContentNote]) -> Result<(), StoreError>;
-    /// Writes down once more what is known of an asset whose row is damaged.
+    /// Rewrites the damaged row of an asset with these values.
     async fn mend_asset(&self, facts: &AssetFacts) -> Result<(), StoreError>;
-    /// Assets whose bytes are ours and were last read before this, the longest ago first.
+    /// Assets with uploads that were last read before this time, the longest ago first.
     async fn unchecked_assets(&self, before_unix_ms: i64, limit: u32)
     -> Result<Vec<AssetRecord>, StoreError>;
-    /// Assets whose bytes are known to be damaged or gone, oldest first, and how many there are.
+    /// Assets whose bytes are known to be damaged or missing, oldest first, and their total number.
     async fn damaged_assets(&self, limit: u32) -> Result<(Vec<AssetRecord>, u64), StoreError>;
-    /// Where the bytes are that are ours, with the ids of their assets: of damaged rows, too.
+    /// Paths of uploads with the ids of their assets, including those of damaged rows.
     async fn owned_paths(&self) -> Result<Vec<(String, String)>, StoreError>;
-    /// Rows that could not be read since the store was opened.
+    /// Rows found unreadable since the store was opened.
     fn damaged_rows(&self) -> Vec<DamagedRow>;
-    /// What is wrong with the file itself, by SQLite's own check; nothing where it is whole.
+    /// Problems that SQLite's own check finds in the database; empty if it is intact.
     async fn integrity(&self) -> Result<Vec<String>, StoreError>;
     /// Reads every row, and notes those that cannot be read.
     async fn read_all_rows(&self) -> Result<(), StoreError>;
-    /// Reads every vector.
+    /// Reads every vector and compares it with its checksum.
     async fn check_vectors(&self) -> Result<DamagedVectors, StoreError>;
-    /// Puts other vectors in the place of all those of a clip.
+    /// Replaces all vectors of a clip.
     async fn put_vectors(
         &self,
         clip: ClipId,

@@ -1,33 +1,32 @@
-//! Vectors read out in bulk.
+//! Reads clips and vectors in bulk.
 
 use async_trait::async_trait;
 
 use super::{ClipRecord, StoreError};
 use crate::types::{AssetKind, Embedding, Space, Track};
 
-/// A clip with everything that belongs to it.
+/// A clip with its vectors and the facts about its asset.
 #[derive(Debug, Clone)]
 pub struct ExportedClip {
     /// The clip.
     pub clip: ClipRecord,
     /// Name of its asset.
     pub asset_name: String,
-    /// SHA-256 of its asset's bytes, lower-case hex.
+    /// SHA-256 of its asset's content, in lower-case hex.
     pub asset_sha256: String,
-    /// What its asset is.
+    /// Kind of its asset.
     pub asset_kind: Option<AssetKind>,
     /// Its vectors.
     pub vectors: Vec<(Track, Space, Embedding)>,
 }
 
-/// Reads clips of finished assets in the order of their ids, all as they were at one moment, whatever is written
-/// meanwhile.
+/// Reads the clips of finished assets, ordered by id, as of one moment; later writes do not show.
 #[async_trait]
 pub trait ClipCursor: Send {
-    /// The next clips, at most `limit`; none: that was all.
+    /// The next clips, at most `limit`; empty: the end.
     async fn next(&mut self, limit: u32) -> Result<Vec<ExportedClip>, StoreError>;
-    /// Whose vectors they are: the model's digest.
+    /// Digest of the model that made the vectors.
     fn model(&self) -> &str;
-    /// Clips and vectors that could not be read and were left out so far.
+    /// Number of clips and vectors left out so far because they cannot be read.
     fn left_out(&self) -> u64;
 }

@@ -1,11 +1,11 @@
-//! Storage that takes no more bytes: one error, whoever meets it.
+//! Storage that accepts no more bytes: one error type for every place that meets it.
 
 use std::io;
 use std::sync::LazyLock;
 
 use tokio::sync::watch;
 
-/// Why storage takes no more bytes. What was stored before is untouched.
+/// Why storage accepts no more bytes. Data stored before is untouched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StorageFull {
     /// No free bytes, or no free inodes.
@@ -17,7 +17,7 @@ pub enum StorageFull {
     /// The file system is mounted read-only.
     #[error("the file system is read-only{}", ADVICE)]
     ReadOnly,
-    /// A file would grow beyond what the process may write (`ulimit -f`) or the file system holds.
+    /// A file would exceed the limit of the process (`ulimit -f`) or of the file system.
     #[error("a file would exceed the maximum file size{}", ADVICE)]
     FileSize,
     /// The disk failed to write or to sync.
@@ -28,14 +28,14 @@ pub enum StorageFull {
 const ADVICE: &str =
     "; nothing was changed, searches continue, and writing resumes automatically once there is space";
 
-/// How often it was met; whoever watches a disk looks at it then.
+/// Counts these errors; the watcher of the disk checks it after each one.
 static MET: LazyLock<watch::Sender<u64>> = LazyLock::new(|| watch::Sender::new(0));
 
 impl StorageFull {
-    /// The code of every such error.
+    /// The error code of all variants.
     pub const CODE: &str = "storage_full";
 
-    /// Whether an error of input/output means this.
+    /// Recognises this condition in an I/O error.
     #[must_use]
     pub fn of_io(error: &io::Error) -> Option<Self> {
         match error.kind() {
@@ -47,10 +47,10 @@ impl StorageFull {
         }
     }
 
-    /// Whether an extended result code of SQLite means this.
+    /// Recognises this condition in an extended result code of SQLite.
     pub(super) fn of_sqlite(code: i32) -> Option<Self> {
         const READONLY_DBMOVED: i32 = 8 | (4 << 8);
-        // Write, sync, sync of the folder, truncate, size and creation of the shared index.
+        // Write, sync, sync of the folder, truncate, size and creation of the shared-memory index.
         const WRITING: [i32; 6] = [3, 4, 5, 6, 19, 18];
         match (code, code & 0xff) {
             (READONLY_DBMOVED, _) => None,
@@ -61,14 +61,14 @@ impl StorageFull {
         }
     }
 
-    /// Tells whoever watches the disk.
+    /// Notifies the watcher of the disk.
     fn met(self) -> Self {
         metrics::counter!("triptych_storage_full_total").increment(1);
         MET.send_modify(|count| *count = count.wrapping_add(1));
         self
     }
 
-    /// Changes whenever one is met anywhere in the process.
+    /// A receiver that changes whenever this error occurs anywhere in the process.
     #[must_use]
     pub fn watch() -> watch::Receiver<u64> {
         MET.subscribe()
@@ -94,7 +94,7 @@ mod tests {
         for full in [13, 8, 8 | (1 << 8), 778, 1034, 1290, 1546, 4874] {
             assert!(StorageFull::of_sqlite(full).is_some(), "{full}");
         }
-        // A busy, a damaged or a moved database, and a read that failed, are something else.
+        // A busy, damaged or moved database, and a failed read, are other conditions.
         for other in [5, 11, 8 | (4 << 8), 266, 522] {
             assert!(StorageFull::of_sqlite(other).is_none(), "{other}");
         }

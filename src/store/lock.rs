@@ -1,4 +1,4 @@
-//! One process per data folder.
+//! Makes sure that only one process uses a data folder.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
@@ -8,7 +8,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::StoreError;
 
-/// Holds `<data folder>/lock` until dropped; the kernel lets go of it when the process dies.
+/// Holds a lock on `<data folder>/lock` until dropped; the kernel releases it if the process dies.
 #[derive(Debug)]
 pub struct FolderLock {
     _file: File,
@@ -23,10 +23,10 @@ impl FolderLock {
         std::fs::create_dir_all(dir).map_err(|error| StoreError::of_io(dir, &error))?;
         let path = dir.join("lock");
         let failed = |error: std::io::Error| StoreError::of_io(&path, &error);
-        // Not truncated: until the lock is ours, the file tells who holds it.
+        // Do not truncate: until the lock is ours, the file names its holder.
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = match opened {
-            // A lock needs no right to write.
+            // A lock needs no write permission.
             Err(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => File::open(&path),
             opened => opened,
         }
@@ -35,7 +35,7 @@ impl FolderLock {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let mut holder = String::new();
-                // Only to name the holder: a lock file that cannot be read is still a lock.
+                // Only to name the holder: if the file cannot be read, it is locked all the same.
                 let _ = (&mut file).take(20).read_to_string(&mut holder);
                 let holder: String = holder.chars().filter(char::is_ascii_digit).collect();
                 return Err(StoreError::Locked(format!(
@@ -46,7 +46,7 @@ impl FolderLock {
             }
             Err(error) => return Err(failed(error.into())),
         }
-        // Only to name the holder: the lock holds without it, also on a full or read-only disk.
+        // Only to name the holder: the lock works without it, even on a full or read-only disk.
         let named = file
             .rewind()
             .and_then(|()| write!(file, "{}", std::process::id()))

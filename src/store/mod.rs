@@ -1,4 +1,4 @@
-//! The store of record: assets, clips, vectors, jobs. The index is derived from it.
+//! The store: assets, clips, vectors, jobs. The indexes are derived from it.
 
 mod checks;
 mod export;
@@ -34,16 +34,16 @@ use crate::types::{
     TrackKind, WatchId,
 };
 
-/// Why the store refused or failed.
+/// Why the store refused a request or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Nothing of that id.
+    /// Nothing has this id.
     #[error("no {0} with this id")]
     NotFound(&'static str),
-    /// The disk takes no more bytes.
+    /// The disk accepts no more bytes.
     #[error(transparent)]
     StorageFull(#[from] StorageFull),
-    /// Pages of the database are damaged, or it is none.
+    /// Pages of the database are damaged, or the file is not a database.
     #[error("the database is damaged: {0}")]
     Malformed(String),
     /// The database failed.
@@ -58,7 +58,7 @@ pub enum StoreError {
     /// Another process has the data folder open.
     #[error("the data folder is in use by another process: {0}")]
     Locked(String),
-    /// Another model has taken over.
+    /// Another model has taken over from this store.
     #[error("another model is taking over; try again in a moment")]
     Sealed,
     /// The data folder holds vectors of another model.
@@ -66,21 +66,21 @@ pub enum StoreError {
         "expected vectors of model {wanted} in the data folder, got vectors of {found}; use that model, or another folder"
     )]
     OtherModel {
-        /// ModelId found.
+        /// Model of the stored vectors.
         found: String,
-        /// ModelId wanted.
+        /// Model that was to be used.
         wanted: String,
     },
 }
 
 impl StoreError {
-    /// A failure of input/output on a file of the data folder.
+    /// An input/output error on a file of the data folder.
     pub(crate) fn of_io(path: &Path, error: &std::io::Error) -> Self {
         let failed = || Self::Database(format!("{}: {error}", path.display()));
         StorageFull::of_io(error).map_or_else(failed, Self::StorageFull)
     }
 
-    /// Stable code.
+    /// Stable error code.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -123,7 +123,7 @@ impl AssetState {
         }
     }
 
-    /// The state of this name.
+    /// The state with this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
@@ -136,65 +136,65 @@ impl AssetState {
     }
 }
 
-/// One asset as stored.
+/// An asset as stored.
 #[derive(Debug, Clone)]
 pub struct AssetRecord {
-    /// Id.
+    /// Id of the asset.
     pub id: AssetId,
-    /// Content SHA-256, lower-case hex.
+    /// SHA-256 of the content in lower-case hex.
     pub sha256: String,
     /// Display name (the file name given by the user).
     pub name: String,
-    /// Where the bytes are.
+    /// Path of the bytes.
     pub path: String,
-    /// Whether the bytes are our own copy (an upload), to be deleted with the asset.
+    /// Whether the file is an upload, to be deleted with the asset.
     pub owned: bool,
-    /// Bytes.
+    /// Size in bytes.
     pub size_bytes: u64,
-    /// Kind; None until known.
+    /// Kind; `None` until known.
     pub kind: Option<AssetKind>,
-    /// Seconds.
+    /// Duration in seconds.
     pub duration_secs: f64,
-    /// Pixels.
+    /// Width in pixels.
     pub width: u32,
-    /// Pixels.
+    /// Height in pixels.
     pub height: u32,
-    /// State.
+    /// State of the asset.
     pub state: AssetState,
-    /// Stable code and sentence where state is failed or partial.
+    /// Error code and message if the state is failed or partial.
     pub error: Option<(String, String)>,
-    /// Your JSON object.
+    /// The user's JSON object.
     pub metadata: serde_json::Value,
     /// Number of clips.
     pub clips: u64,
-    /// Unix milliseconds.
+    /// When it was accepted, in Unix milliseconds.
     pub created_unix_ms: i64,
-    /// Unix milliseconds.
+    /// When it was last changed, in Unix milliseconds.
     pub updated_unix_ms: i64,
-    /// When its file was last written to (our own copy) or last changed (a file of a user), as far as was noted;
-    /// nanoseconds since 1970.
+    /// When its file was last written to (an upload) or last changed (a user's file), in nanoseconds since
+    /// 1970; `None` if not noted yet.
     pub file_mtime_ns: Option<i64>,
-    /// What is known to be wrong with it.
+    /// Known damage; `None` if there is none.
     pub damage: Option<Damage>,
-    /// The tracks that somebody chose.
+    /// The tracks that the user chose.
     pub choice: TrackChoice,
-    /// All tracks, and which of them were read; none until known, and none of a picture.
+    /// All file tracks, and which of them were read; empty until known, and for pictures.
     pub tracks: Vec<TrackInfo>,
 }
 
 impl AssetRecord {
-    /// What tells what is indexed of which bytes.
+    /// See [`content_key`].
     #[must_use]
     pub fn content_key(&self) -> String {
         content_key(&self.sha256, self.choice)
     }
 
-    /// The tracks that were read, to be read once more.
+    /// The tracks that were read, as a choice to read them again.
     #[must_use]
     pub fn tracks_read(&self) -> TrackChoice {
         let used = |kind: TrackKind| {
             let mut tracks = self.tracks.iter().filter(move |track| track.used && track.kind == kind);
-            // Several sound tracks that are read together are found again by what they are.
+            // Several sound tracks read together are found again by their properties.
             tracks.next().filter(|_| tracks.next().is_none()).map(|track| track.index)
         };
         TrackChoice {
@@ -204,88 +204,88 @@ impl AssetRecord {
     }
 }
 
-/// What tells what is indexed of which bytes: the same bytes with other tracks are another asset.
+/// Key of what is indexed: the same bytes with other tracks are another asset.
 #[must_use]
 pub fn content_key(sha256: &str, choice: TrackChoice) -> String {
     format!("{sha256}{}", choice.key())
 }
 
-/// What is known when an asset is accepted. Identity is (sha256, model, segmentation).
+/// What is known about an asset when it is accepted. Its identity is (sha256, model, segmentation).
 #[derive(Debug, Clone)]
 pub struct NewAsset {
-    /// The id and the time it was created at, where another model's store gave it them.
+    /// Id and creation time, if another model's store has assigned them.
     pub given: Option<(AssetId, i64)>,
-    /// Content SHA-256, lower-case hex.
+    /// SHA-256 of the content in lower-case hex.
     pub sha256: String,
-    /// Which model embeds it.
+    /// The model that embeds it.
     pub model: ModelId,
-    /// Segmentation key, e.g. `w3.2/s3.2`; the tracks that were chosen are part of it, e.g. `w3.2/s3.2/a2`.
+    /// Segmentation key, such as `w3.2/s3.2`; includes the chosen tracks, as in `w3.2/s3.2/a2`.
     pub segmentation: String,
-    /// The tracks that somebody chose.
+    /// The tracks that the user chose.
     pub choice: TrackChoice,
     /// Display name.
     pub name: String,
-    /// Where the bytes are.
+    /// Path of the bytes.
     pub path: String,
-    /// Our own copy?
+    /// Whether the file is an upload.
     pub owned: bool,
-    /// Bytes.
+    /// Size in bytes.
     pub size_bytes: u64,
-    /// Your JSON object.
+    /// The user's JSON object.
     pub metadata: serde_json::Value,
 }
 
-/// A clip to be stored with its vectors.
+/// A clip to store, with its vectors.
 #[derive(Debug, Clone)]
 pub struct NewClip {
-    /// Where in the asset.
+    /// Its span within the asset.
     pub span: TimeSpan,
-    /// One per (track, space).
+    /// One vector per track and space.
     pub vectors: Vec<(Track, Space, Embedding)>,
-    /// Cosine of its own sound and picture; None where it lacks one of them.
+    /// Cosine of its own sound and picture; `None` if it lacks one of them.
     pub agreement: Option<f32>,
 }
 
-/// A stored clip (without vectors).
+/// A stored clip, without vectors.
 #[derive(Debug, Clone)]
 pub struct ClipRecord {
-    /// Id.
+    /// Id of the clip.
     pub id: ClipId,
-    /// Its asset.
+    /// Id of its asset.
     pub asset: AssetId,
-    /// Where.
+    /// Its span within the asset.
     pub span: TimeSpan,
-    /// Cosine of its own sound and picture; None where it lacks one of them.
+    /// Cosine of its own sound and picture; `None` if it lacks one of them.
     pub agreement: Option<f32>,
 }
 
-/// How an asset ended.
+/// The outcome of indexing an asset.
 #[derive(Debug, Clone)]
 pub struct AssetOutcome {
-    /// ready | partial | failed
+    /// Ready, partial or failed.
     pub state: AssetState,
     /// Kind, if known.
     pub kind: Option<AssetKind>,
-    /// Seconds.
+    /// Duration in seconds.
     pub duration_secs: f64,
-    /// Pixels.
+    /// Width in pixels.
     pub width: u32,
-    /// Pixels.
+    /// Height in pixels.
     pub height: u32,
-    /// Code and sentence for partial and failed.
+    /// Error code and message for partial and failed.
     pub error: Option<(String, String)>,
-    /// All tracks, and which of them were read.
+    /// All file tracks, and which of them were read.
     pub tracks: Vec<TrackInfo>,
 }
 
-/// How much a library holds.
+/// Size of a library.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Totals {
-    /// Assets in any state.
+    /// Number of assets in any state.
     pub assets: u64,
-    /// Clips.
+    /// Number of clips.
     pub clips: u64,
-    /// Seconds of media of the assets that can be searched.
+    /// Total duration of the searchable assets, in seconds.
     pub media_secs: f64,
 }
 
@@ -310,11 +310,11 @@ pub enum WorkState {
 }
 
 impl WorkState {
-    /// Every state.
+    /// All states.
     pub const ALL: [Self; 7] =
         [Self::Queued, Self::Running, Self::Done, Self::Failed, Self::Cancelled, Self::Paused, Self::Skipped];
 
-    /// Whether nothing more will happen by itself or by resuming.
+    /// Whether the work has ended: it changes no more, unless a user retries it.
     #[must_use]
     pub const fn has_ended(self) -> bool {
         matches!(self, Self::Done | Self::Failed | Self::Cancelled | Self::Skipped)
@@ -334,23 +334,23 @@ impl WorkState {
         }
     }
 
-    /// The state of this name.
+    /// The state with this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == name)
     }
 }
 
-/// One job.
+/// A job as stored.
 #[derive(Debug, Clone)]
 pub struct JobRecord {
-    /// Id.
+    /// Id of the job.
     pub id: JobId,
     /// Kind of job, such as `index`.
     pub kind: String,
     /// The request as JSON.
     pub request: serde_json::Value,
-    /// State.
+    /// State of the job.
     pub state: WorkState,
     /// Total number of items.
     pub items_total: u64,
@@ -358,48 +358,48 @@ pub struct JobRecord {
     pub items_done: u64,
     /// Number of items that failed.
     pub items_failed: u64,
-    /// Items left out.
+    /// Number of items left out.
     pub items_skipped: u64,
-    /// Items done of which only a part could be read.
+    /// Number of items done that could be read only in part.
     pub items_partial: u64,
     /// Number of clips indexed so far.
     pub clips: u64,
     /// Seconds of media indexed so far.
     pub media_secs: f64,
-    /// Why it failed; null otherwise.
+    /// Error code and message if it failed.
     pub error: Option<(String, String)>,
-    /// Unix milliseconds.
+    /// When it was created, in Unix milliseconds.
     pub created_unix_ms: i64,
-    /// Unix milliseconds; 0 until started.
+    /// When it started, in Unix milliseconds; 0 until then.
     pub started_unix_ms: i64,
-    /// Unix milliseconds; 0 until ended.
+    /// When it ended, in Unix milliseconds; 0 until then.
     pub ended_unix_ms: i64,
 }
 
-/// One item to be put into a job.
+/// An item for a new job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewItem {
     /// The file: a path, a URL or `s3://bucket/key`.
     pub path: String,
     /// Display name, if it is not the file's name.
     pub name: Option<String>,
-    /// The user's JSON object for it.
+    /// The user's JSON object for this item.
     pub metadata: serde_json::Value,
-    /// Code and sentence where it is left out.
+    /// Code and message if the item is left out.
     pub skipped: Option<(String, String)>,
-    /// The tracks that somebody chose.
+    /// The tracks that the user chose.
     pub choice: TrackChoice,
 }
 
 impl NewItem {
-    /// One that is to be indexed.
+    /// An item to index.
     #[must_use]
     pub fn new(path: String, metadata: serde_json::Value) -> Self {
         Self { path, name: None, metadata, skipped: None, choice: TrackChoice::default() }
     }
 }
 
-/// One item (file) of a job.
+/// An item (file) of a job, as stored.
 #[derive(Debug, Clone)]
 pub struct JobItem {
     /// Position in the job, counted from 0.
@@ -408,73 +408,73 @@ pub struct JobItem {
     pub path: String,
     /// Display name, if it is not the file's name.
     pub name: Option<String>,
-    /// The user's JSON object for it.
+    /// The user's JSON object for this item.
     pub metadata: serde_json::Value,
-    /// State.
+    /// State of the item.
     pub state: WorkState,
-    /// Id of the asset; null until there is one.
+    /// Id of the asset; `None` until there is one.
     pub asset: Option<AssetId>,
     /// Number of clips indexed.
     pub clips: u64,
     /// Duration of the media in seconds.
     pub media_secs: f64,
-    /// Code and sentence where it failed or was left out, or why it is tried again.
+    /// Code and message if it failed or was left out, or why it is retried.
     pub error: Option<(String, String)>,
     /// Number of attempts that were postponed.
     pub attempts: u32,
-    /// Not to be tried again before this, Unix milliseconds; 0: at once.
+    /// Earliest time of the next attempt, in Unix milliseconds; 0: at once.
     pub not_before_unix_ms: i64,
-    /// The tracks that somebody chose.
+    /// The tracks that the user chose.
     pub choice: TrackChoice,
 }
 
-/// Every query of the store of record. SQLite is the default; Postgres comes behind the same trait.
+/// All queries and changes of the store. SQLite is the default; Postgres can implement the same trait.
 #[async_trait]
 pub trait Store: StandingStore + WebhookStore + Upkeep + Checks {
-    /// Accepts an asset; returns (record, true) if new, (existing record, false) if its identity
-    /// is stored already. A failed or unfinished asset of the same identity is reset to indexing
-    /// (its clips dropped) and returned as new.
+    /// Accepts an asset. Returns (record, true) if it is new, (existing record, false) if its identity is
+    /// already stored. A failed or unfinished asset of the same identity is reset to indexing (its clips are
+    /// dropped) and returned as new.
     async fn begin_asset(&self, new: NewAsset) -> Result<(AssetRecord, bool), StoreError>;
-    /// Commits clips with their vectors in one transaction; ids in order.
+    /// Commits clips with their vectors in one transaction; returns their ids in order.
     async fn add_clips(&self, asset: AssetId, clips: &[NewClip]) -> Result<Vec<ClipId>, StoreError>;
-    /// Ends an asset.
+    /// Records the outcome of an asset.
     async fn finish_asset(&self, asset: AssetId, outcome: AssetOutcome) -> Result<AssetRecord, StoreError>;
-    /// One asset.
+    /// Looks up one asset.
     async fn asset(&self, id: AssetId) -> Result<AssetRecord, StoreError>;
-    /// Assets by id, in one query and in no promised order; missing ones are left out.
+    /// Assets by id, in one query and in no particular order; missing ones are left out.
     async fn assets(&self, ids: &[AssetId]) -> Result<Vec<AssetRecord>, StoreError>;
-    /// Assets newest first; `after` = last id of the previous page.
+    /// Assets, newest first; `after` is the last id of the previous page.
     async fn list_assets(&self, after: Option<AssetId>, limit: u32) -> Result<Vec<AssetRecord>, StoreError>;
-    /// Assets of users' files at this path, with any contents.
+    /// Assets indexed from a user's file at this path, whatever its content.
     async fn assets_at(&self, path: &str) -> Result<Vec<AssetRecord>, StoreError>;
-    /// Some of the paths at which jobs and watches found the bytes of an asset.
+    /// Some of the paths at which jobs and watches found an asset's bytes.
     async fn asset_paths(&self, id: AssetId) -> Result<Vec<String>, StoreError>;
-    /// Assets left in `indexing` by a crash.
+    /// Assets that a crash left in `indexing`.
     async fn unfinished_assets(&self) -> Result<Vec<AssetRecord>, StoreError>;
-    /// Writes where the bytes of assets lie, whose they are, their names and metadata as these records say,
-    /// in one transaction; all else stays. The records as they then are.
+    /// Writes path, ownership, name and metadata of assets in one transaction and changes nothing else.
+    /// Returns the new records.
     async fn describe_assets(&self, records: &[AssetRecord]) -> Result<Vec<AssetRecord>, StoreError>;
-    /// Deletes an asset with its clips and vectors; the clip ids that went.
+    /// Deletes an asset with its clips and vectors; returns the ids of the clips.
     async fn delete_asset(&self, id: AssetId) -> Result<Vec<ClipId>, StoreError>;
-    /// Drops the clips of an asset that is to be indexed again and sets it to `indexing`; the clip
-    /// ids that went. For assets a crash left unfinished, whose clips an index may hold.
+    /// Drops the clips of an asset that is to be indexed again and sets it to `indexing`; returns the ids of
+    /// the clips. Also for assets that a crash left unfinished, whose clips may be in an index.
     async fn reset_asset(&self, id: AssetId) -> Result<Vec<ClipId>, StoreError>;
-    /// The clips of an asset in time order.
+    /// The clips of an asset, ordered by time.
     async fn clips_of(&self, asset: AssetId) -> Result<Vec<ClipRecord>, StoreError>;
-    /// The clips of an asset in time order, each with the tracks that it has vectors of.
+    /// The clips of an asset, ordered by time, each with the tracks for which it has vectors.
     async fn clips_with_tracks(&self, asset: AssetId) -> Result<Vec<(ClipRecord, Vec<Track>)>, StoreError>;
     /// Clips by id; missing ones are left out.
     async fn clips(&self, ids: &[ClipId]) -> Result<Vec<ClipRecord>, StoreError>;
-    /// Clips with id > `after` in the order of their ids, at most `limit`.
+    /// Clips with an id > `after`, ordered by id, at most `limit`.
     async fn scan_clips(&self, after: ClipId, limit: u32) -> Result<Vec<ClipRecord>, StoreError>;
-    /// Clips with an id > `after` that have no agreement yet, in order, at most `limit`.
+    /// Clips with an id > `after` that have no agreement yet, ordered by id, at most `limit`.
     async fn clips_without_agreement(&self, after: ClipId, limit: u32) -> Result<Vec<ClipId>, StoreError>;
-    /// Notes agreements of clips.
+    /// Stores agreements of clips.
     async fn set_agreements(&self, agreements: &[(ClipId, f32)]) -> Result<(), StoreError>;
     /// The vectors of one clip.
     async fn clip_vectors(&self, id: ClipId) -> Result<Vec<(Track, Space, Embedding)>, StoreError>;
-    /// Clip ids (ascending) and vectors of one track and space with id > `after`, at most `limit`,
-    /// whatever their asset's state. Damaged rows are reported in the second list, not returned.
+    /// Clip ids (ascending) and vectors of one track and space, with an id > `after`, at most `limit`,
+    /// whatever the state of their assets. The second list has the damaged rows.
     async fn scan_vectors(
         &self,
         track: Track,
@@ -482,21 +482,21 @@ pub trait Store: StandingStore + WebhookStore + Upkeep + Checks {
         after: ClipId,
         limit: u32,
     ) -> Result<(Vec<(ClipId, Embedding)>, Vec<ClipId>), StoreError>;
-    /// Clips of finished assets with their vectors, of all or of one, with ids > `after`.
+    /// Clips of finished assets with their vectors, of all assets or of one, with an id > `after`.
     async fn export(&self, asset: Option<AssetId>, after: ClipId) -> Result<Box<dyn ClipCursor>, StoreError>;
-    /// How many clips have a vector of this track and space, and the sum of their ids: tells
-    /// whether an index holds what the store does without reading vectors.
+    /// How many clips have a vector of this track and space, and the sum of their ids: enough to tell whether
+    /// an index holds what the store does, without reading vectors.
     async fn vector_census(&self, track: Track, space: &Space) -> Result<(u64, i64), StoreError>;
     /// Monotonic number that changes with every committed change of clips.
     async fn sequence(&self) -> Result<i64, StoreError>;
-    /// Number that rises with every committed change that somebody is told of: assets, jobs and whatever
-    /// else people set up. Never falls, also when another model's store takes over.
+    /// Monotonic number that rises with every committed change that is acknowledged: of assets, jobs and
+    /// other user settings. It never falls, even when another model's store takes over.
     async fn acknowledged(&self) -> Result<i64, StoreError>;
-    /// How much there is.
+    /// The size of the library.
     async fn totals(&self) -> Result<Totals, StoreError>;
 
-    /// Creates a job with its items, durable when it returns. A known `idempotency_key` gives
-    /// back the job made before.
+    /// Creates a job with its items; it is durable on return. A known `idempotency_key` returns the earlier
+    /// job.
     async fn create_job(
         &self,
         kind: &str,
@@ -504,18 +504,18 @@ pub trait Store: StandingStore + WebhookStore + Upkeep + Checks {
         items: &[NewItem],
         idempotency_key: Option<&str>,
     ) -> Result<JobRecord, StoreError>;
-    /// One job.
+    /// Looks up one job.
     async fn job(&self, id: JobId) -> Result<JobRecord, StoreError>;
-    /// Jobs newest first, of one state or of all; `after` = last id of the previous page.
+    /// Jobs, newest first, of one state or of all; `after` is the last id of the previous page.
     async fn list_jobs(
         &self,
         state: Option<WorkState>,
         after: Option<JobId>,
         limit: u32,
     ) -> Result<Vec<JobRecord>, StoreError>;
-    /// How many jobs are in each state; states that no job is in are left out.
+    /// Number of jobs per state; states without jobs are left out.
     async fn job_counts(&self) -> Result<BTreeMap<WorkState, u64>, StoreError>;
-    /// Items of a job from `after_seq` on (exclusive; -1 for all), of one state or of all.
+    /// Items of a job after `after_seq` (exclusive; -1 for all), of one state or of all.
     async fn job_items(
         &self,
         id: JobId,
@@ -523,64 +523,64 @@ pub trait Store: StandingStore + WebhookStore + Upkeep + Checks {
         after_seq: i64,
         limit: u32,
     ) -> Result<Vec<JobItem>, StoreError>;
-    /// Takes the next item that is due of the oldest live job (marks both running).
+    /// Claims the next due item of the oldest active job, and marks both as running.
     async fn claim_item(&self) -> Result<Option<(JobId, JobItem)>, StoreError>;
-    /// Ends an item; ends the job when it was the last. An item that has ended already changes
-    /// nothing; one handed back as `queued` waits again.
+    /// Records the outcome of an item, and ends the job after its last item. An item that has already ended
+    /// changes nothing; one handed back as `queued` waits again.
     async fn finish_item(&self, job: JobId, item: &JobItem) -> Result<JobRecord, StoreError>;
-    /// Jobs that have not ended, oldest first.
+    /// Unfinished jobs, oldest first.
     async fn unended_jobs(&self) -> Result<Vec<JobId>, StoreError>;
-    /// Cancels a job: queued items become cancelled.
+    /// Cancels a job and its queued items.
     async fn cancel_job(&self, id: JobId) -> Result<JobRecord, StoreError>;
-    /// Pauses a live job, or lets a paused one go on; any other one stays as it is.
+    /// Pauses an active job, or resumes a paused one; any other job does not change.
     async fn pause_job(&self, id: JobId, paused: bool) -> Result<JobRecord, StoreError>;
-    /// Queues the failed items of a job once more, and the job with them if it had ended; the job
-    /// and how many items. A cancelled job stays as it is.
+    /// Queues the failed items of a job again, and resumes the job if it had ended. Returns the job and the
+    /// number of items. A cancelled job does not change.
     async fn retry_failed(&self, id: JobId) -> Result<(JobRecord, u64), StoreError>;
-    /// After a start: running items become queued again, and what was put off is due. Returns how
-    /// many had been running.
+    /// For use after a start: queues running items again, and makes postponed items due. Returns how many had
+    /// been running.
     async fn requeue_running(&self) -> Result<u64, StoreError>;
 
-    /// From now on (until unsealed) every change is refused with [`StoreError::Sealed`]; what was begun
-    /// has ended when this returns.
+    /// Until unsealed, every change is refused with [`StoreError::Sealed`]; changes already begun have ended
+    /// when this returns.
     async fn seal(&self, sealed: bool);
-    /// Drops everything that a model did not derive from media: jobs and other user settings.
+    /// Deletes everything that was not derived from media: jobs and other user settings.
     async fn clear_work(&self) -> Result<(), StoreError>;
-    /// Takes all of that over from the sealed store in another folder, in one transaction.
+    /// Copies jobs and other user settings from the sealed store in another folder, in one transaction.
     async fn adopt_work(&self, from: &Path) -> Result<(), StoreError>;
-    /// Begins to watch a folder.
+    /// Starts watching a folder.
     async fn create_watch(&self, spec: &WatchSpec) -> Result<WatchRecord, StoreError>;
-    /// One watch.
+    /// Looks up one watch.
     async fn watch(&self, id: WatchId) -> Result<WatchRecord, StoreError>;
     /// All watches, newest first.
     async fn list_watches(&self) -> Result<Vec<WatchRecord>, StoreError>;
-    /// Ends a watch; assets and jobs stay.
+    /// Ends a watch; its assets and jobs stay.
     async fn delete_watch(&self, id: WatchId) -> Result<(), StoreError>;
-    /// Records that a scan was made, and why it was incomplete.
+    /// Records that a poll was made, and why it was incomplete.
     async fn note_look(&self, id: WatchId, error: Option<&(String, String)>) -> Result<(), StoreError>;
-    /// Files of a watch in the order of their paths, from after this one on.
+    /// Files of a watch after this path, ordered by path.
     async fn watch_files(&self, id: WatchId, after: &str, limit: u32)
     -> Result<Vec<WatchedFile>, StoreError>;
-    /// The files of these paths, in no promised order.
+    /// The files with these paths, in no particular order.
     async fn watch_files_named(&self, id: WatchId, paths: &[String]) -> Result<Vec<WatchedFile>, StoreError>;
-    /// Files that were missing for this many scans in a row.
+    /// Files that were missing in this many consecutive polls.
     async fn watch_files_gone(
         &self,
         id: WatchId,
         looks: u32,
         limit: u32,
     ) -> Result<Vec<WatchedFile>, StoreError>;
-    /// Paths of files that have stopped growing and are not what was last given to a job.
+    /// Paths of files that have stopped growing and differ from what was last given to a job.
     async fn watch_files_ready(&self, id: WatchId, limit: u32) -> Result<Vec<String>, StoreError>;
-    /// Writes what was seen of files.
+    /// Stores what a poll found out about files.
     async fn put_watch_files(&self, id: WatchId, files: &[WatchedFile]) -> Result<(), StoreError>;
-    /// Forgets a file.
+    /// Removes a file from a watch.
     async fn drop_watch_file(&self, id: WatchId, path: &str) -> Result<(), StoreError>;
-    /// Notes the newest job of a watch: what its items name was taken as it was last seen.
+    /// Records the newest job of a watch, and its files, as last seen, as given to a job.
     async fn begin_watch_job(&self, id: WatchId, job: JobId) -> Result<(), StoreError>;
-    /// Notes that the end of the newest job was dealt with.
+    /// Records that the results of the newest job are stored.
     async fn settle_watch(&self, id: WatchId, ended_unix_ms: i64) -> Result<(), StoreError>;
-    /// Whether a watched file other than this one became the same asset.
+    /// Whether another watched file has the same asset.
     async fn asset_has_other_file(&self, asset: AssetId, id: WatchId, path: &str)
     -> Result<bool, StoreError>;
 }

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use super::{NewWebhook, StoreError};
 use crate::types::{AssetId, MatchId, ModelId, Space, StandingId, Track};
 
-/// A standing query to be stored.
+/// A standing query to store.
 #[derive(Debug, Clone)]
 pub struct NewStanding {
-    /// Id.
+    /// Id of the query.
     pub id: StandingId,
     /// Display name.
     pub name: Option<String>,
@@ -17,62 +17,62 @@ pub struct NewStanding {
     pub spec: serde_json::Value,
     /// Whether it is enabled.
     pub enabled: bool,
-    /// Its vectors; the store does not look into them.
+    /// Its encoded vectors; the store does not decode them.
     pub vectors: Vec<u8>,
-    /// The model that made them.
+    /// The model that made the vectors.
     pub model: ModelId,
-    /// What the user gave, to recompute them from.
+    /// The user's input as JSON, to recompute the vectors from.
     pub source: String,
     /// Webhook for matches.
     pub webhook: Option<NewWebhook>,
-    /// Ask it about the assets that are there already.
+    /// Whether to match it against existing assets too.
     pub backfill: bool,
 }
 
-/// A standing query without what it is made of.
+/// A standing query without its vectors and source.
 #[derive(Debug, Clone)]
 pub struct StandingRecord {
-    /// Id.
+    /// Id of the query.
     pub id: StandingId,
     /// Display name.
     pub name: Option<String>,
-    /// Text of the query.
+    /// The query as JSON; the store does not parse it.
     pub spec: serde_json::Value,
     /// Whether it is enabled.
     pub enabled: bool,
-    /// Why the serving model cannot run it.
+    /// Code and message if the serving model cannot run it.
     pub error: Option<(String, String)>,
-    /// Webhook for matches.
+    /// URL of the webhook for matches, if there is one.
     pub webhook_url: Option<String>,
     /// Number of matched assets that still exist.
     pub matches: u64,
-    /// Unix milliseconds.
+    /// When it was created, in Unix milliseconds.
     pub created_unix_ms: i64,
-    /// Unix milliseconds.
+    /// When it was last changed, in Unix milliseconds.
     pub updated_unix_ms: i64,
 }
 
 /// A standing query with its vectors.
 #[derive(Debug, Clone)]
 pub struct StandingVectors {
-    /// The query.
+    /// The query without vectors.
     pub record: StandingRecord,
-    /// The model its vectors are of.
+    /// The model that made the vectors.
     pub model: ModelId,
-    /// `None` where the bytes are not those that were stored.
+    /// Encoded vectors; `None` if they do not match their checksum.
     pub vectors: Option<Vec<u8>>,
 }
 
-/// What changes of a standing query; `None`: nothing.
+/// Changes to a standing query; `None`: no change.
 #[derive(Debug, Clone, Default)]
 pub struct StandingChange {
     /// New name.
     pub name: Option<String>,
-    /// Another spec.
+    /// New definition as JSON.
     pub spec: Option<serde_json::Value>,
     /// Whether it is enabled.
     pub enabled: Option<bool>,
-    /// Ask it about the assets that are there already.
+    /// Whether to match it against existing assets too.
     pub backfill: bool,
 }
 
@@ -93,70 +93,70 @@ pub struct MatchedMoment {
     pub matched: Track,
 }
 
-/// A match to be stored.
+/// A match to store.
 #[derive(Debug, Clone)]
 pub struct NewMatch {
-    /// Id.
+    /// Id of the match.
     pub id: MatchId,
-    /// Which query.
+    /// The query that matches.
     pub query: StandingId,
     /// Embedding space of the scores.
     pub space: Space,
-    /// Hits, best first.
+    /// Matching moments, best first.
     pub moments: Vec<MatchedMoment>,
-    /// Body of its webhook, if it has one.
+    /// Body of its webhook; empty if the query has no webhook.
     pub body: String,
 }
 
 /// A stored match.
 #[derive(Debug, Clone)]
 pub struct MatchRecord {
-    /// Id.
+    /// Id of the match.
     pub id: MatchId,
-    /// Which asset.
+    /// Id of the asset.
     pub asset: AssetId,
     /// The asset's name.
     pub asset_name: String,
     /// Embedding space of the scores.
     pub space: Space,
-    /// Hits, best first.
+    /// Matching moments, best first.
     pub moments: Vec<MatchedMoment>,
-    /// Unix milliseconds.
+    /// When it matched, in Unix milliseconds.
     pub matched_unix_ms: i64,
 }
 
 /// An asset still to be matched against standing queries.
 #[derive(Debug, Clone)]
 pub struct PendingAsset {
-    /// Names it to [`StandingStore::settle`].
+    /// Identifies the entry for [`StandingStore::settle`].
     pub ticket: i64,
     /// Id of the asset.
     pub asset: AssetId,
-    /// Only this query; `None`: all.
+    /// Match only this query; `None`: all.
     pub query: Option<StandingId>,
 }
 
-/// What becomes of a pending asset.
+/// What happens to a pending asset after matching.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PendingEnd {
-    /// It is taken off the list.
+    /// It leaves the list.
     Done,
-    /// It is looked at again once it is known what scores mean.
+    /// It is matched again once confidence is calibrated.
     Waits,
     /// It stays: more of its matches follow.
     Stays,
 }
 
-/// What came of a pending asset, or a part of it.
+/// The result for a pending asset, or a part of it.
 #[derive(Debug, Clone)]
 pub struct Settled {
-    /// Of [`PendingAsset`].
+    /// Ticket of the [`PendingAsset`].
     pub ticket: i64,
-    /// The asset.
+    /// Id of the asset.
     pub asset: AssetId,
-    /// Queries that match.
+    /// Matches found.
     pub matches: Vec<NewMatch>,
-    /// What becomes of it.
+    /// What happens to the pending asset.
     pub end: PendingEnd,
 }
 
@@ -165,52 +165,52 @@ pub struct Settled {
 pub trait StandingStore {
     /// Stores a standing query, with its webhook and the assets to match it against.
     async fn create_standing(&self, new: &NewStanding) -> Result<StandingRecord, StoreError>;
-    /// One standing query.
+    /// Looks up one standing query.
     async fn standing(&self, id: StandingId) -> Result<StandingRecord, StoreError>;
-    /// Newest first; `after` = last id of the previous page.
+    /// Standing queries, newest first; `after` is the last id of the previous page.
     async fn list_standing(
         &self,
         after: Option<StandingId>,
         limit: u32,
     ) -> Result<Vec<StandingRecord>, StoreError>;
-    /// With their vectors, newest first; `after` as in a list.
+    /// The same with their vectors.
     async fn standing_vectors(
         &self,
         after: Option<StandingId>,
         limit: u32,
     ) -> Result<Vec<StandingVectors>, StoreError>;
-    /// What the user gave.
+    /// The user's input, as stored.
     async fn standing_source(&self, id: StandingId) -> Result<String, StoreError>;
-    /// Puts other vectors in the place of a query's, of another model; its error goes.
+    /// Replaces the vectors of a query by those of another model, and clears its error.
     async fn set_standing_vectors(
         &self,
         id: StandingId,
         model: &ModelId,
         vectors: &[u8],
     ) -> Result<(), StoreError>;
-    /// Notes why a query has no vectors of the model that runs.
+    /// Records why a query has no vectors of the serving model.
     async fn set_standing_error(&self, id: StandingId, code: &str, message: &str) -> Result<(), StoreError>;
-    /// Changes one.
+    /// Changes a standing query.
     async fn update_standing(
         &self,
         id: StandingId,
         change: &StandingChange,
     ) -> Result<StandingRecord, StoreError>;
-    /// Deletes one with its matches, its webhook and what that was still to be told.
+    /// Deletes a standing query with its matches, its webhook and its deliveries.
     async fn delete_standing(&self, id: StandingId) -> Result<(), StoreError>;
-    /// Matches newest first; `after` = last id of the previous page.
+    /// Matches, newest first; `after` is the last id of the previous page.
     async fn standing_matches(
         &self,
         id: StandingId,
         after: Option<MatchId>,
         limit: u32,
     ) -> Result<Vec<MatchRecord>, StoreError>;
-    /// Assets to match against standing queries, oldest first, without those that wait.
+    /// Assets to match against standing queries, oldest first, without those that wait for a calibration.
     async fn pending_assets(&self, limit: u32) -> Result<Vec<PendingAsset>, StoreError>;
-    /// Stores matches with what their webhooks are to be told, and takes the assets off the list, all in
-    /// one transaction. A match that is known (or whose query is off or gone) changes nothing. How many
-    /// were new.
+    /// Stores matches with the deliveries to their webhooks, and updates the list of pending assets, all in
+    /// one transaction. A match that is known, or whose query is disabled or gone, changes nothing. Returns
+    /// how many were new.
     async fn settle(&self, settled: &[Settled]) -> Result<u64, StoreError>;
-    /// Ends the waiting of assets; how many waited.
+    /// Ends the waiting of assets; returns how many waited.
     async fn wake_pending(&self) -> Result<u64, StoreError>;
 }

@@ -1,5 +1,4 @@
-//! What keeps a store in shape over the years: copies of it, deletion in bulk, space given back,
-//! rules of retention.
+//! Keeps a store in shape over the years: copies, bulk deletion, freeing space, retention rules.
 
 use std::path::Path;
 
@@ -8,87 +7,87 @@ use async_trait::async_trait;
 use super::StoreError;
 use crate::types::{AssetId, ClipId};
 
-/// Room on disk.
+/// Disk space of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreSpace {
-    /// Bytes of the store's files.
+    /// Size of the store's files in bytes.
     pub file_bytes: u64,
-    /// Bytes of it that hold nothing any more.
+    /// Bytes of them that are free pages.
     pub free_bytes: u64,
-    /// Whether they can be given back little by little; else only by rewriting the store.
+    /// Whether free pages can be released step by step; otherwise only a rewrite frees them.
     pub releases: bool,
 }
 
-/// What went with an asset.
+/// What was deleted with an asset.
 #[derive(Debug, Clone)]
 pub struct DeletedAsset {
     /// Id of the asset.
     pub id: AssetId,
-    /// Its clips.
+    /// Ids of its clips.
     pub clips: Vec<ClipId>,
-    /// Our own copy of its bytes, which nobody needs any more.
+    /// Path of its upload, to be removed; `None` for a file indexed by path.
     pub owned_path: Option<String>,
 }
 
-/// A rule of retention as stored; what its filter means is for the caller.
+/// A retention rule as stored; the store does not interpret its filter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetentionRule {
     /// Unique name of the rule.
     pub name: String,
-    /// Which assets.
+    /// Filter of the assets, as JSON.
     pub filter: serde_json::Value,
-    /// How old they get, seconds.
+    /// Maximum age in seconds.
     pub older_than_secs: u64,
-    /// What their age is counted from.
+    /// What the age is counted from.
     pub by: String,
 }
 
-/// One time that the rules were applied.
+/// A run of the retention rules.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetentionRun {
-    /// Rises from run to run.
+    /// Number of the run; rises from run to run.
     pub n: i64,
-    /// Unix milliseconds.
+    /// When it started, in Unix milliseconds.
     pub started_unix_ms: i64,
-    /// Unix milliseconds; 0 while it runs, and for ever where the process ended before it.
+    /// When it ended, in Unix milliseconds; 0 while it runs, and forever if the process ended first.
     pub ended_unix_ms: i64,
     /// Number of assets deleted.
     pub assets: u64,
     /// Number of clips deleted with them.
     pub clips: u64,
-    /// Assets deleted by each rule, a JSON object.
+    /// Number of assets deleted per rule, a JSON object.
     pub by_rule: serde_json::Value,
 }
 
-/// The part of a store that is about keeping it.
+/// The part of a store for its upkeep.
 #[async_trait]
 pub trait Upkeep: Send + Sync {
-    /// Writes everything as it is at one moment, between two transactions, to a new file. Readers and
-    /// the writer go on meanwhile.
+    /// Writes the state of one moment, between two transactions, to a new file. Readers and the writer
+    /// continue meanwhile.
     async fn copy_to(&self, to: &Path) -> Result<(), StoreError>;
-    /// Deletes assets with their clips and vectors in one transaction; those that are not there are left out.
+    /// Deletes assets with their clips and vectors in one transaction; missing ones are left out.
     async fn delete_assets(&self, ids: &[AssetId]) -> Result<Vec<DeletedAsset>, StoreError>;
-    /// Notes that our own copies lie beneath this folder, wherever they lay before; how many moved.
+    /// Sets the paths of uploads to this folder, wherever they were before; returns how many changed.
     async fn adopt_uploads(&self, kept: &Path) -> Result<u64, StoreError>;
-    /// Room on disk.
+    /// The disk space of the store.
     async fn space(&self) -> Result<StoreSpace, StoreError>;
-    /// Gives back up to `pages` of what holds nothing, in one short transaction.
+    /// Frees up to `pages` unused pages in one short transaction.
     async fn release_pages(&self, pages: u32) -> Result<(), StoreError>;
-    /// Rewrites the store without its free pages. Needs room for a copy, twice for a while, and whoever writes waits
-    /// until it is done.
+    /// Rewrites the store without its free pages. For a while, this needs room for two copies, and writers
+    /// wait until it is done.
     async fn rewrite(&self) -> Result<(), StoreError>;
-    /// Writes something, durably, only to see whether that can be done.
+    /// Writes something durably, only to see whether that works.
     async fn try_write(&self) -> Result<(), StoreError>;
-    /// Moves what is written to the log only into the file, as far as readers let it.
+    /// Moves the write-ahead log into the database file, as far as readers allow (a checkpoint).
     async fn checkpoint(&self) -> Result<(), StoreError>;
 
-    /// The rules of retention, in their order.
+    /// The retention rules, in order.
     async fn retention_rules(&self) -> Result<Vec<RetentionRule>, StoreError>;
-    /// Puts these rules in the place of all others.
+    /// Replaces all retention rules.
     async fn set_retention_rules(&self, rules: &[RetentionRule]) -> Result<(), StoreError>;
-    /// Begins a run of the rules.
+    /// Starts a run of the rules.
     async fn begin_retention_run(&self) -> Result<RetentionRun, StoreError>;
-    /// Notes how far a run has come.
+    /// Records the progress of a run.
     async fn note_retention_run(&self, run: &RetentionRun) -> Result<(), StoreError>;
     /// Runs, newest first.
     async fn retention_runs(&self, limit: u32) -> Result<Vec<RetentionRun>, StoreError>;

@@ -1,10 +1,10 @@
-//! What the store keeps of watched folders.
+//! Watched folders, as stored.
 
 use serde::{Deserialize, Serialize};
 
 use crate::types::{AssetId, JobId, WatchId};
 
-/// What to watch.
+/// The settings of a watch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WatchSpec {
     /// The folder, resolved.
@@ -15,52 +15,52 @@ pub struct WatchSpec {
     pub include: Vec<String>,
     /// Files that match one of these globs are skipped.
     pub exclude: Vec<String>,
-    /// Your JSON object, copied to each asset.
+    /// The user's JSON object, copied to each asset.
     pub metadata: serde_json::Value,
-    /// Seconds between two scans.
+    /// Seconds between two polls.
     pub poll_secs: u64,
     /// Whether to delete the assets of files that no longer exist.
     pub delete_missing: bool,
 }
 
-/// One watched folder.
+/// A watched folder as stored.
 #[derive(Debug, Clone)]
 pub struct WatchRecord {
-    /// Id.
+    /// Id of the watch.
     pub id: WatchId,
-    /// What was requested.
+    /// Its settings.
     pub spec: WatchSpec,
-    /// Number of files found by the last scan.
+    /// Number of files found by the last poll.
     pub files: u64,
-    /// The newest job it made.
+    /// The newest job that it started.
     pub job: Option<JobId>,
-    /// The end of that job that was noted, Unix milliseconds; 0: not yet.
+    /// End of the job whose results were recorded last, in Unix milliseconds; 0 if there is none.
     pub settled_unix_ms: i64,
-    /// Jobs it has made.
+    /// Number of jobs started so far.
     pub jobs_made: u64,
-    /// Time in Unix milliseconds; 0 if not yet.
+    /// Time of the last poll in Unix milliseconds; 0 if there was none.
     pub last_look_unix_ms: i64,
-    /// Why the last scan failed or was incomplete; null otherwise.
+    /// Code and message if the last poll failed or was incomplete.
     pub error: Option<(String, String)>,
-    /// Unix milliseconds.
+    /// When it was created, in Unix milliseconds.
     pub created_unix_ms: i64,
 }
 
-/// One file of a watched folder, as it was at the last look.
+/// A file of a watched folder, as of the last poll.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WatchedFile {
-    /// Its path.
+    /// Path of the file.
     pub path: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size_bytes: u64,
-    /// When it was last written, nanoseconds since 1970.
+    /// Time of the last write, in nanoseconds since 1970.
     pub mtime_ns: i64,
-    /// Whether it was the same at the look before.
+    /// Whether it was unchanged since the poll before.
     pub stable: bool,
-    /// How often in turn it was not there.
+    /// Number of consecutive polls that missed it.
     pub missing_looks: u32,
-    /// Size and time when it was last given to a job.
+    /// Size and time when it was last given to a job; `None` if it never was.
     pub taken: Option<(u64, i64)>,
-    /// What it became.
+    /// The asset indexed from it, if there is one.
     pub asset: Option<AssetId>,
 }

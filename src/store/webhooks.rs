@@ -8,18 +8,18 @@ use serde::{Deserialize, Serialize};
 use super::{JobRecord, NewItem, StoreError};
 use crate::types::DeliveryId;
 
-/// Where something is to be told.
+/// A webhook to store.
 #[derive(Clone)]
 pub struct NewWebhook {
-    /// Address.
+    /// URL of the receiver.
     pub url: String,
-    /// Host and port of it: what a bound on simultaneous deliveries counts by.
+    /// Host and port of the URL; concurrent deliveries are limited per host.
     pub host: String,
-    /// Signs what is sent.
+    /// Secret that signs deliveries.
     pub secret: String,
 }
 
-/// Neither the secret nor the path, which may be one, gets into a log.
+/// Keeps the secret, and the path, which may be one, out of logs.
 impl fmt::Debug for NewWebhook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NewWebhook").field("host", &self.host).finish_non_exhaustive()
@@ -51,21 +51,21 @@ impl DeliveryState {
         }
     }
 
-    /// The state of this name.
+    /// The state with this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == name)
     }
 }
 
-/// A delivery whose time has come, with all it takes to send it.
+/// A due delivery, with everything needed to send it.
 #[derive(Clone)]
 pub struct DueDelivery {
-    /// Its id, the same at every attempt.
+    /// Id of the delivery, the same for every attempt.
     pub id: DeliveryId,
-    /// URL of the receiver.
+    /// The webhook of the receiver.
     pub webhook: NewWebhook,
-    /// What is sent.
+    /// Body to send.
     pub body: String,
     /// Number of attempts so far.
     pub attempts: u32,
@@ -80,51 +80,51 @@ impl fmt::Debug for DueDelivery {
     }
 }
 
-/// How an attempt ended.
+/// The outcome of an attempt.
 #[derive(Debug, Clone)]
 pub struct Attempt {
-    /// `Pending`: it is tried again.
+    /// State of the delivery from now on; `Pending`: it is retried.
     pub state: DeliveryState,
-    /// Time of the next attempt.
+    /// Time of the next attempt, in Unix milliseconds.
     pub next_unix_ms: i64,
-    /// What the receiver answered, if it did.
+    /// Status that the receiver answered, if it did.
     pub status: Option<u16>,
-    /// Why it did not take it.
+    /// Why the attempt failed.
     pub error: Option<String>,
 }
 
 /// A delivery for display.
 #[derive(Debug, Clone)]
 pub struct DeliveryRecord {
-    /// Id.
+    /// Id of the delivery.
     pub id: DeliveryId,
-    /// What it tells: `job.done` and its like.
+    /// Event that it reports, such as `job.done`.
     pub event: String,
-    /// Of which job or standing query.
+    /// Id of the job or standing query.
     pub owner: String,
     /// URL of the receiver.
     pub url: String,
-    /// State.
+    /// State of the delivery.
     pub state: DeliveryState,
     /// Number of attempts so far.
     pub attempts: u32,
-    /// What the receiver answered last.
+    /// Status that the receiver last answered, if it did.
     pub status: Option<u16>,
-    /// Why it did not take it.
+    /// Why the last attempt failed.
     pub error: Option<String>,
-    /// Unix milliseconds.
+    /// When it was created, in Unix milliseconds.
     pub created_unix_ms: i64,
-    /// Next attempt, Unix milliseconds.
+    /// Time of the next attempt, in Unix milliseconds.
     pub next_unix_ms: i64,
-    /// Unix milliseconds; 0 until it ended.
+    /// When it ended, in Unix milliseconds; 0 until then.
     pub ended_unix_ms: i64,
 }
 
 /// The outbox.
 #[async_trait]
 pub trait WebhookStore {
-    /// As [`create_job`](super::Store::create_job), and a webhook reports its end; whether the job is new (else the
-    /// webhook of the one made before stays).
+    /// Like [`create_job`](super::Store::create_job), with a webhook that reports its end. Also returns
+    /// whether the job is new; if not, the earlier job keeps its webhook.
     async fn create_job_with_webhook(
         &self,
         kind: &str,
@@ -133,25 +133,24 @@ pub trait WebhookStore {
         idempotency_key: Option<&str>,
         webhook: &NewWebhook,
     ) -> Result<(JobRecord, bool), StoreError>;
-    /// Pending deliveries that are due, those that waited longest first: none to these hosts, none of
-    /// these.
+    /// Due pending deliveries, the longest due first; leaves out those to `busy_hosts` and those `under_way`.
     async fn due_deliveries(
         &self,
         busy_hosts: &[String],
         under_way: &[DeliveryId],
         limit: u32,
     ) -> Result<Vec<DueDelivery>, StoreError>;
-    /// Notes how an attempt ended. A delivery that is gone changes nothing.
+    /// Records the outcome of an attempt. A deleted delivery changes nothing.
     async fn note_attempt(&self, id: DeliveryId, attempt: &Attempt) -> Result<(), StoreError>;
-    /// Deliveries newest first; `after` = last id of the previous page.
+    /// Deliveries, newest first; `after` is the last id of the previous page.
     async fn deliveries(
         &self,
         state: Option<DeliveryState>,
         after: Option<DeliveryId>,
         limit: u32,
     ) -> Result<Vec<DeliveryRecord>, StoreError>;
-    /// Makes a delivery pending again, whatever its state, with all its attempts before it.
+    /// Makes a delivery pending again, whatever its state, with all its attempts ahead of it.
     async fn retry_delivery(&self, id: DeliveryId) -> Result<DeliveryRecord, StoreError>;
-    /// Drops what ended before a time; how many.
+    /// Deletes deliveries that ended before a time; returns how many.
     async fn prune_deliveries(&self, ended_before_unix_ms: i64) -> Result<u64, StoreError>;
 }

@@ -1,23 +1,23 @@
-//! Requests that cost about the same.
+//! Classes of requests that cost about the same.
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::Method;
 
 use crate::http::media_type::content_type;
 
-/// Routes whose requests are weighed by what they are expected to cost.
+/// Routes whose requests are admitted by their expected cost.
 const QUERIES: &[&str] = &["/v1/search", "/v1/embeddings", "/v1/assets/{id}/timeline"];
 
-/// JSON larger than this holds media, as a rule.
+/// Larger JSON bodies usually hold media.
 const MEDIA_FROM_BYTES: u64 = 16 << 10;
 
-/// Requests that cost about the same.
+/// A class of requests that cost about the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Class {
     pub route: String,
-    /// Whether media must be decoded for it. Such queries have a lane of their own.
+    /// Whether the request needs media decoding. Such queries have their own lane.
     pub dear: bool,
-    /// Bits of the body's length.
+    /// Number of bits in the body's length, a measure of its size.
     pub size: u32,
 }
 
@@ -34,7 +34,7 @@ impl Class {
         QUERIES.contains(&&*self.route)
     }
 
-    /// A query without media. A quarter of the permits is for such alone.
+    /// Whether this is a query without media. A quarter of the permits is reserved for these.
     pub fn is_light_query(&self) -> bool {
         self.is_query() && !self.dear
     }

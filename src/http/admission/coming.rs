@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use super::class::Class;
 
-/// How long a place is kept for a body.
+/// How long a place is reserved for a body.
 pub const IN_TIME: Duration = Duration::from_millis(100);
-/// An address whose body came late is given no places for so long: its queries are weighed when they are there.
+/// How long an address whose body came late gets no places; its queries are weighed when the body is there.
 const LATE_FOR: Duration = Duration::from_secs(60);
-/// Most addresses that are known to be late.
+/// Maximum number of addresses remembered as late.
 const MAX_LATE: usize = 4096;
 
 /// Places of bodies that are expected within [`IN_TIME`].
@@ -35,12 +35,12 @@ impl Place {
 }
 
 impl Coming {
-    /// What is expected.
+    /// Classes of the expected requests.
     pub fn classes(&self, now: Instant) -> impl Iterator<Item = &Class> {
         self.places.values().filter(move |place| place.is_kept(now)).map(|place| &place.class)
     }
 
-    /// A place for a body; `None` for those who were late before.
+    /// Reserves a place for a body; `None` if this address was late recently.
     pub fn add(&mut self, class: &Class, from: IpAddr, now: Instant) -> Option<u64> {
         let is_late = |since: &Instant| now.saturating_duration_since(*since) < LATE_FOR;
         if self.late.get(&from).is_some_and(is_late) {
@@ -51,7 +51,7 @@ impl Coming {
         Some(self.next)
     }
 
-    /// Its body has come, or never will: whether the place was kept until now.
+    /// Releases the place of a body that has come, or never will; returns whether it was still reserved.
     pub fn take(&mut self, place: u64, now: Instant) -> bool {
         let Some(place) = self.places.remove(&place) else { return false };
         let kept = place.is_kept(now);

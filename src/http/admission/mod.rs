@@ -1,5 +1,5 @@
-//! How much is worked on at once. A permit is for work: it is taken when a request's body has come, and
-//! given back when the answer's head is ready, so no client holds one by being slow.
+//! Admission: how many requests are processed at once. A permit is for work: it is taken when a request's
+//! body has arrived, and released when the answer's head is ready, so no client holds one by being slow.
 
 mod class;
 mod coming;
@@ -27,17 +27,17 @@ use super::state::AppState;
 use class::Class;
 use weigh::{Expected, Refusal, Running};
 
-/// Routes that receive forms themselves, and ask for their permit when the form is there.
+/// Routes whose handlers receive forms themselves, and take their permit when the form is there.
 const FORMS: &[&str] = &["/v1/search", "/v1/embeddings", "/v1/assets/{id}/timeline", "/v1/assets"];
-/// A body of more bits than this, a mebibyte, is not refused at once when it has come.
+/// A larger body (more bits than in a mebibyte) is not refused at once after it has arrived.
 const LARGE_BITS: u32 = 20;
 const LARGE_WAITS: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// How long the refusal of a query without media is held back. Who asks again at once would otherwise be refused
-/// so often that refusing takes the processors from those who are answered.
+/// How long to delay the refusal of a query without media. Clients that retry at once would otherwise be
+/// refused so often that refusals take the processors from accepted requests.
 const REFUSAL_HELD: Duration = Duration::from_millis(40);
 
-/// What one request holds of the server; a handler that receives its own body asks for the permit by it.
+/// What one request holds of the server. A handler that receives its own body takes the permit through it.
 #[derive(Debug, Clone)]
 pub struct Ticket(Arc<TicketState>);
 
@@ -67,8 +67,8 @@ impl Ticket {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the permit: the body is there, work begins. A large body was too dear to send to be refused
-    /// now: it waits for a while.
+    /// Takes the permit: the body is there, and work begins. A large body was too expensive to send to be
+    /// refused now, so it waits for a while.
     ///
     /// # Errors
     /// `too_many_requests`, `overloaded`.
@@ -90,7 +90,7 @@ impl Ticket {
         }
     }
 
-    /// Keeps a share of the budget until the request ends.
+    /// Holds a share of the body budget until the request ends.
     pub fn keep(&self, shares: Shares) {
         self.held().shares = Some(shares);
     }
@@ -103,7 +103,7 @@ impl Ticket {
     }
 }
 
-/// Takes in the request's body, then its permit, then has it answered.
+/// Middleware: receives the request's body, then takes its permit, then runs the handler.
 pub async fn limit(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     if super::guard::is_open(path) || path == "/metrics" {
@@ -122,7 +122,7 @@ pub async fn limit(State(state): State<AppState>, request: Request, next: Next) 
     }
 }
 
-/// The answer to a refused request, at its time.
+/// The answer to a refused request, delayed for light queries.
 async fn refused(refusal: Refusal, class: &Class) -> ApiError {
     if class.is_light_query() {
         tokio::time::sleep(REFUSAL_HELD).await;
@@ -145,7 +145,7 @@ async fn prepare(
     let max_bytes = state.config.max_body_bytes;
     let form = content_type(request.headers()) == "multipart/form-data" && FORMS.contains(&&*class.route);
     let json = is_json(request.headers());
-    // An upload's own limit is larger, and its handler's affair.
+    // Uploads have a larger limit, which their handler enforces.
     if length.is_some_and(|length| length > max_bytes as u64) && !(form && class.route == "/v1/assets") {
         return Err(ApiError::of_status(StatusCode::PAYLOAD_TOO_LARGE));
     }

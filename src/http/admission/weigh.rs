@@ -1,4 +1,4 @@
-//! What requests are expected to cost, and which are taken on.
+//! Estimates what requests cost, and decides which are admitted.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,34 +12,35 @@ use super::super::error::ApiError;
 use super::class::Class;
 use super::coming::Coming;
 
-/// So many queries without media are taken side by side for each one that the server answers at a time, whatever
-/// they seem to cost: where the whole machine stands still for a moment, that is no reason to refuse them.
+/// Light queries that are always admitted, per query that the server can process at a time, whatever their
+/// estimated cost: a moment in which the whole machine stalls is no reason to refuse them.
 const LIGHT_ALWAYS: f64 = 16.0;
-/// While queries had to be refused lately, one is taken only if it is done after this many times its own cost:
-/// a queue that never empties makes everybody wait and serves nobody sooner.
+/// While its lane has refused queries lately, a query is admitted only if it will be done after this many
+/// times its own cost: a queue that never empties makes everybody wait and serves nobody sooner.
 const LASTING_COSTS: f64 = 2.5;
-/// Those without media may wait so long in any case, seconds.
+/// Light queries may wait at least this long in any case, in seconds.
 const LASTING_LIGHT_SECS: f64 = 0.002;
-/// The same for a burst: what many ask at once is taken if it is done soon.
+/// The limits for a burst: many simultaneous queries are admitted if they will be done soon. The larger one
+/// counts.
 const BURST_SECS: f64 = 0.2;
 const BURST_COSTS: f64 = 6.0;
-/// What comes so long after the last refusal is a burst.
+/// Time without a refusal after which new queries count as a burst.
 const CALM_AFTER: Duration = Duration::from_millis(300);
-/// The pace of a lane is taken over so long, and over so many requests.
+/// The pace of a lane is averaged over at least this time and this many requests.
 const PACE_OVER: Duration = Duration::from_millis(50);
 const PACE_LEAST: u32 = 8;
-/// What a class is expected to cost is the quantile of what its requests were seen to cost, so that a moment in
-/// which the machine stood still does not make all of them dear.
+/// The estimated cost of a class is this quantile of its measured costs, so that a moment in which the
+/// machine stalls does not make every class look expensive.
 const COST_QUANTILE: f64 = 0.3;
-/// How far one request moves the estimate.
+/// How far one request moves the estimate, as a share of it.
 const LEARNING_RATE: f64 = 0.1;
-/// The first requests of a class move it further.
+/// For this many first requests of a class, the estimate is their mean.
 const FIRST_SEEN: u32 = 8;
-/// What a request of an unknown class is expected to cost, seconds.
+/// Estimated cost of a request of an unknown class, in seconds.
 const FIRST_LIGHT_SECS: f64 = 0.005;
 const FIRST_DEAR_SECS: f64 = 0.1;
 
-/// Measured cost of the requests of a class.
+/// Estimated cost of the requests of a class.
 #[derive(Debug, Default)]
 struct Cost {
     secs: f64,
@@ -50,7 +51,7 @@ impl Cost {
     fn learn(&mut self, secs: f64) {
         self.seen = self.seen.saturating_add(1);
         if self.seen <= FIRST_SEEN {
-            // Their mean.
+            // The mean so far.
             self.secs += (secs - self.secs) / f64::from(self.seen);
         } else if secs > self.secs {
             self.secs *= 1.0 + LEARNING_RATE * COST_QUANTILE;
@@ -60,12 +61,12 @@ impl Cost {
     }
 }
 
-/// Requests that do not crowd out those of another lane.
+/// Queries that compete only among themselves, not with those of the other lane.
 #[derive(Debug, Default)]
 struct Lane {
     running: HashMap<Class, usize>,
     count: usize,
-    /// When one was refused because others stood before it, last.
+    /// Time of the last refusal.
     refused: Option<Instant>,
     pace: Pace,
 }
@@ -76,18 +77,19 @@ impl Lane {
     }
 }
 
-/// How fast requests leave a lane that is never empty. What one costs says too little there: work that belongs to
-/// no request, refusals above all, takes its part of the processors.
+/// How fast requests leave a lane that is never empty. The cost of one says too little there: work that
+/// belongs to no request, above all refusals, also takes processor time.
 #[derive(Debug, Default)]
 struct Pace {
     since: Option<Instant>,
     left: u32,
-    /// Seconds from one to the next.
+    /// Average seconds between two requests leaving.
     secs: Option<f64>,
 }
 
 impl Pace {
-    /// One has left; `lasting` if others stood behind it all the time.
+    /// Notes that a request has left; `lasting` if the lane has refused queries lately, so that it was never
+    /// empty.
     fn one_left(&mut self, lasting: bool, now: Instant) {
         let Some(since) = self.since.filter(|_| lasting) else {
             *self = Self { since: lasting.then_some(now), left: 0, secs: None };
@@ -119,31 +121,31 @@ impl Lanes {
         self.costs.get(class).map_or(first, |cost| cost.secs)
     }
 
-    /// Seconds of work that stand before a request of this cost. Where all share the processors evenly, each
-    /// other request takes no more of them than its own cost, nor than this one's, before this one is done.
+    /// Seconds of work ahead of a request of this cost. As all share the processors evenly, before this
+    /// request is done each other one takes no more of them than its own cost, and no more than this one's.
     fn ahead(&self, lane: &Lane, secs: f64) -> f64 {
         lane.running.iter().map(|(class, count)| self.cost(class).min(secs) * *count as f64).sum()
     }
 
-    /// The same for those whose bodies are on their way, and how many they are.
+    /// The same for queries whose bodies are on their way, and their number.
     fn coming(&self, dear: bool, secs: f64, now: Instant) -> (f64, usize) {
         let classes = self.coming.classes(now).filter(|_| dear);
         classes.fold((0.0, 0), |(ahead, count), class| (ahead + self.cost(class).min(secs), count + 1))
     }
 }
 
-/// Decides what is taken on.
+/// Decides which requests are admitted.
 #[derive(Debug)]
 pub struct Admission {
     permits: Arc<Semaphore>,
-    /// Three quarters of them, for all but light queries.
+    /// Three quarters of the permits, for everything but light queries.
     others: Arc<Semaphore>,
-    /// Requests that are served side by side without slowing each other down.
+    /// Number of requests that can run in parallel without slowing each other down.
     parallel: f64,
     lanes: Mutex<Lanes>,
 }
 
-/// A request that is being worked on.
+/// A request being processed.
 #[derive(Debug)]
 pub struct Running {
     admission: Arc<Admission>,
@@ -155,7 +157,7 @@ pub struct Running {
 }
 
 impl Admission {
-    /// For this many requests at once, of which `parallel` do not slow each other down.
+    /// Admits at most `max_in_flight` requests, of which `parallel` do not slow each other down.
     pub fn new(max_in_flight: usize, parallel: usize) -> Arc<Self> {
         Arc::new(Self {
             permits: Arc::new(Semaphore::new(max_in_flight.max(1))),
@@ -169,8 +171,9 @@ impl Admission {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a request would be taken now; said before its body is read. A query with media gets a place that
-    /// it keeps if its body comes soon, so that no more are received than can be answered.
+    /// Decides, before its body is read, whether a request would be admitted now. A query with media gets a
+    /// place, which it keeps if its body comes soon, so that no more bodies are received than can be
+    /// processed.
     pub fn expect(self: &Arc<Self>, class: &Class, from: IpAddr) -> Result<Option<Expected>, Refusal> {
         let taken = |permits: &Semaphore| permits.available_permits() == 0;
         let now = Instant::now();
@@ -188,7 +191,8 @@ impl Admission {
         Ok(place.map(|place| Expected { admission: Arc::clone(self), place: Some(place) }))
     }
 
-    /// Refuses a request because all permits are taken: for a query's lane that is no burst any more.
+    /// Refuses a request because all permits are taken; its query lane then no longer counts as having a
+    /// burst.
     fn too_many(&self, class: &Class, now: Instant) -> Refusal {
         if class.is_query() {
             self.lanes().lane(class.dear).refused = Some(now);
@@ -196,7 +200,7 @@ impl Admission {
         Refusal::TooMany
     }
 
-    /// Refuses a query that would wait too long.
+    /// Refuses a query that would have to wait too long.
     fn weigh(
         &self,
         lanes: &mut Lanes,
@@ -214,7 +218,7 @@ impl Admission {
         };
         let (ahead, count) = (lanes.ahead(lane, secs) + coming.0, lane.count + coming.1);
         let by_pace = lane.pace.secs.filter(|_| lasting && !class.dear).unwrap_or(0.0) * count as f64;
-        // One more than are answered at a time: the next one is there when one is done.
+        // One more than can be processed at a time: it is ready when one of them finishes.
         let always = if class.dear { self.parallel + 1.0 } else { self.parallel * LIGHT_ALWAYS };
         let wait_secs = f64::max(ahead / self.parallel, by_pace);
         if count as f64 >= always && wait_secs + secs / self.parallel > most {
@@ -224,7 +228,7 @@ impl Admission {
         Ok(())
     }
 
-    /// Takes a request on, or not; one that was expected has its place already.
+    /// Admits a request or refuses it; an expected one already has its place.
     pub fn enter(self: &Arc<Self>, class: Class, expected: Option<Expected>) -> Result<Running, Refusal> {
         let take = |permits: &Arc<Semaphore>| {
             let permit = Arc::clone(permits).try_acquire_owned();
@@ -263,7 +267,7 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// Its body is there: whether its place was kept so long.
+    /// Its body is there; returns whether its place was still reserved.
     fn came_in_time(mut self) -> bool {
         let place = self.place.take();
         place.is_some_and(|place| self.admission.lanes().coming.take(place, Instant::now()))
@@ -278,12 +282,12 @@ impl Drop for Expected {
     }
 }
 
-/// Why a request is refused.
+/// Why a request was refused.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Refusal {
     /// All permits are taken.
     TooMany,
-    /// It would have to wait too long.
+    /// The request would have to wait too long.
     Overloaded { wait_secs: f64 },
 }
 
@@ -311,7 +315,7 @@ impl Drop for Running {
         let took = now.saturating_duration_since(self.began).as_secs_f64();
         let mut lanes = self.admission.lanes();
         let parallel = self.admission.parallel;
-        // It shared the processors with as many others as there were on average.
+        // It shared the processors with the average number of other requests.
         let beside =
             1.0 + (self.others + (lanes.light.count + lanes.dear.count).saturating_sub(1)) as f64 / 2.0;
         if self.succeeded {
@@ -375,7 +379,7 @@ mod tests {
         drop(all);
         assert!(admission.lanes().light.lasting(Instant::now()), "all permits were taken");
         admission.lanes().light.pace = Pace::default();
-        // One leaves every 50 microseconds, whatever each of them seems to cost.
+        // One leaves every 50 microseconds, whatever its estimated cost.
         let began = Instant::now();
         for number in 1..=1001 {
             let now = began + Duration::from_micros(50 * number);
@@ -397,7 +401,7 @@ mod tests {
         let mut coming: Vec<_> =
             (0..100).map_while(|_| admission.expect(&class, HERE).ok()).map(Option::unwrap).collect();
         assert_eq!(coming.len(), 5, "as many as are taken");
-        // Whoever has come is weighed against those that are there.
+        // A new request is weighed against those already there.
         let came = enter(&admission, &class).unwrap();
         drop(came);
         let running = admission.enter(class.clone(), coming.pop()).unwrap();

@@ -1,4 +1,4 @@
-//! Media that came in a JSON body: short ones in the text, large ones beside it, in files.
+//! Media in a JSON body: small files stay in the text, large ones are decoded into files beside it.
 
 use std::cell::RefCell;
 
@@ -6,40 +6,40 @@ use serde::de::{Deserialize, Deserializer, Visitor};
 
 use crate::library::Upload;
 
-/// The bytes of a large `data:` URI; or why they are none.
+/// The decoded bytes of a large `data:` URI, or why it cannot be decoded.
 pub type Attached = Result<Upload, String>;
 
-/// What a field for media holds: a `data:` URI, or (in `/v1/embeddings`) a path or a text.
+/// The content of a field for media: a `data:` URI, or (in `/v1/embeddings`) a path or a text.
 #[derive(Debug)]
 pub enum GivenMedia {
-    /// As it was written.
+    /// The text as it was written.
     Written(String),
-    /// A large URI.
+    /// A large `data:` URI, decoded.
     Large(Box<LargeMedia>),
 }
 
 /// A large `data:` URI.
 #[derive(Debug)]
 pub struct LargeMedia {
-    /// The text up to its comma.
+    /// The URI up to its comma.
     pub head: String,
-    /// What came behind it.
+    /// The data after the comma.
     pub bytes: Attached,
 }
 
 thread_local! {
-    /// What belongs to the text that this thread is parsing. Serde has no other way to hand it to the fields.
+    /// The files of the text that this thread is parsing. Serde has no other way to hand them to the fields.
     static ATTACHED: RefCell<Vec<Option<Attached>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Parses with these files at hand; how many of them no field asked for.
+/// Parses with these files at hand; also returns how many of them no field has claimed.
 pub fn with_attached<R>(attached: Vec<Attached>, parse: impl FnOnce() -> R) -> (R, usize) {
     ATTACHED.set(attached.into_iter().map(Some).collect());
     let parsed = parse();
     (parsed, ATTACHED.take().into_iter().flatten().count())
 }
 
-/// The file whose marker a text ends with.
+/// Claims the file whose marker a text ends with.
 fn claim(text: &str) -> Option<GivenMedia> {
     let (head, number) = text.split_once(",\u{0}")?;
     let number: usize = number.parse().ok()?;
@@ -84,7 +84,7 @@ mod tests {
         );
         assert!(matches!(&parsed[1], GivenMedia::Written(text) if text.ends_with("\u{0}1")));
         assert!(matches!(&parsed[2], GivenMedia::Written(text) if text == "x"));
-        // Another text's markers find nothing.
+        // In another text, the markers claim nothing.
         let (parsed, strays) = with_attached(Vec::new(), || serde_json::from_str::<Vec<GivenMedia>>(text));
         assert!(matches!(&parsed.unwrap()[0], GivenMedia::Written(_)));
         assert_eq!(strays, 0);

@@ -1,4 +1,4 @@
-//! How many bytes of bodies the whole process holds at a time, in memory and on disk.
+//! The budget for request bodies: how many bytes of them the process holds at a time, in memory and on disk.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,10 +8,10 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::super::error::ApiError;
 
-/// Shares grow by at least so much, so that the count is not touched for every packet.
+/// Shares grow by at least this much, so that not every packet changes the shared count.
 const STEP_BYTES: u64 = 64 << 10;
-/// What parsing a JSON text may take in memory, as a multiple of its length: `[0,0,…]` becomes 16 times
-/// as large.
+/// Memory that parsing a JSON text may take, as a multiple of its length: `[0,0,…]` becomes 16 times as
+/// large.
 const PARSED_FACTOR: u64 = 16;
 
 /// A count of bytes with a limit.
@@ -20,7 +20,7 @@ struct Pool {
     used: AtomicU64,
     limit: u64,
     name: &'static str,
-    /// Told when somebody was refused.
+    /// Notified when a request was refused.
     pressure: Arc<Notify>,
 }
 
@@ -63,7 +63,7 @@ pub struct Budget {
     pressure: Arc<Notify>,
 }
 
-/// What one body has of a pool; given back when dropped.
+/// The share of one body in a pool; released on drop.
 #[derive(Debug)]
 pub struct Share {
     pool: Arc<Pool>,
@@ -72,7 +72,7 @@ pub struct Share {
 }
 
 impl Share {
-    /// Counts further bytes.
+    /// Adds this many bytes to the share.
     ///
     /// # Errors
     /// `too_many_bytes`.
@@ -80,7 +80,7 @@ impl Share {
         self.hold(self.used + bytes)
     }
 
-    /// Counts this many bytes in all. What was taken for more is kept until the end.
+    /// Sets the share to this many bytes in all. A share never shrinks before it is dropped.
     ///
     /// # Errors
     /// `too_many_bytes`.
@@ -118,13 +118,13 @@ impl Budget {
         }
     }
 
-    /// Resolves when somebody was refused for lack of room.
+    /// Resolves when a request was refused for lack of room.
     pub async fn pressure(&self) {
         self.pressure.notified().await;
     }
 
-    /// Refuses a body of a length that there is no room for now. Nothing is taken: who only says that
-    /// much will come must not keep others from sending it.
+    /// Refuses a body of a declared length if there is no room for it now. Takes nothing: a client that only
+    /// announces a length must not keep others from sending.
     ///
     /// # Errors
     /// `too_many_bytes`.
@@ -133,12 +133,12 @@ impl Budget {
         if used.saturating_add(declared) > self.disk.limit { Err(self.disk.exhausted()) } else { Ok(()) }
     }
 
-    /// A share of the memory, empty.
+    /// An empty share of the memory.
     pub fn memory(&self) -> Share {
         Share { pool: Arc::clone(&self.memory), taken: 0, used: 0 }
     }
 
-    /// A share of the disk, empty.
+    /// An empty share of the disk.
     pub fn disk(&self) -> Share {
         Share { pool: Arc::clone(&self.disk), taken: 0, used: 0 }
     }

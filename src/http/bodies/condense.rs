@@ -1,28 +1,28 @@
-//! A JSON text on its way in, its large `data:` URIs taken out of it and decoded as they come: sixty
-//! megabytes of base64 are never held in memory, and what is left to parse is small.
+//! Filters a JSON text while it is received: takes large `data:` URIs out of it and decodes them piece by
+//! piece. Sixty megabytes of base64 are never held in memory, and the remaining text is small to parse.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// Base64 shorter than this stays where it is; metadata, which may hold pictures of its own, is shorter.
+/// Shorter base64 stays in the text; metadata, which may contain pictures of its own, is shorter.
 pub const INLINE_BYTES: usize = 96 << 10;
-/// Longest text between `data:` and the comma.
+/// Longest text between `data:` and the comma, in bytes.
 const MAX_HEAD_BYTES: usize = 256;
-/// Base64 is decoded in pieces of this length.
+/// Length of the pieces in which base64 is decoded.
 const PIECE_BYTES: usize = 16 << 10;
 
-/// What came out of the text, in order.
+/// What was taken out of the text, in order.
 #[derive(Debug, PartialEq)]
 pub enum Event {
-    /// A large `data:` URI begins; its marker is in the JSON.
+    /// A large `data:` URI begins; the JSON has a marker in its place.
     Open,
-    /// Decoded bytes of the URI that was opened last.
+    /// Decoded bytes of the URI opened last.
     Bytes(Vec<u8>),
-    /// It ended; or it is no base64, and why.
+    /// The URI has ended, or is not valid base64, with the reason.
     Close(Result<(), String>),
 }
 
-/// Where in the text the condenser is.
+/// Position of the condenser in the text.
 #[derive(Debug, Default)]
 enum Place {
     /// Outside of strings.
@@ -30,24 +30,24 @@ enum Place {
     Structure,
     /// In a string that is passed on.
     Passed(Escape),
-    /// In a string that may be a `data:` URI: what came of it is held.
+    /// In a string that may be a `data:` URI and is held back.
     Held(Escape),
-    /// In the bytes of a large URI.
+    /// In the data of a large URI.
     Media(Escape),
 }
 
-/// Where in an escape sequence.
+/// Position in an escape sequence.
 #[derive(Debug, Clone, Copy, Default)]
 enum Escape {
     #[default]
     None,
     Begun,
-    /// Digits of `\uXXXX` still to come, and what they say so far.
+    /// Hex digits of `\uXXXX` still to come, and the value so far.
     Unicode(u8, u32),
 }
 
 impl Escape {
-    /// One byte further: the character it completes, if any. What is beyond ASCII is given as it is.
+    /// Consumes a byte; returns the character that it completes, if any. Bytes beyond ASCII pass unchanged.
     fn next(&mut self, byte: u8) -> Option<u8> {
         match *self {
             Self::None if byte == b'\\' => {
@@ -84,30 +84,30 @@ impl Escape {
     }
 }
 
-/// Takes a JSON text in pieces.
+/// Processes a JSON text piece by piece.
 #[derive(Debug, Default)]
 pub struct Condenser {
     place: Place,
     /// JSON that may be passed on.
     json: Vec<u8>,
-    /// The undecided string as it was written, without its quote.
+    /// The undecided string as written, without its opening quote.
     held: Vec<u8>,
-    /// The undecided string's text up to its comma.
+    /// The unescaped text of the undecided string, up to its comma.
     head: Vec<u8>,
-    /// Whether the head is whole.
+    /// Whether the head is complete.
     has_head: bool,
     base64: Base64,
     opened: usize,
 }
 
 impl Condenser {
-    /// Takes a piece; what came out of it.
+    /// Processes a piece; returns what was taken out of it.
     pub fn push(&mut self, piece: &[u8]) -> Vec<Event> {
         let mut events = Vec::new();
         let mut rest = piece;
         while let [byte, tail @ ..] = rest {
             match self.place {
-                // The bulk of a long string, in one go.
+                // Takes the bulk of a long string at once.
                 Place::Media(Escape::None) => {
                     let run = rest.iter().position(|b| matches!(b, b'"' | b'\\')).unwrap_or(rest.len());
                     if run > 0 {
@@ -142,17 +142,18 @@ impl Condenser {
         events
     }
 
-    /// The JSON that came out since the last call.
+    /// Takes the JSON that came out since the last call.
     pub fn take_json(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.json)
     }
 
-    /// Bytes held back, besides those of [`Condenser::take_json`].
+    /// Number of bytes held back, besides those of [`Condenser::take_json`].
     pub fn held_bytes(&self) -> usize {
         self.held.len()
     }
 
-    /// The text has ended; the JSON that is left. One that ends within a string is no JSON, and stays so.
+    /// Ends the text and returns the remaining JSON. A text that ends within a string is invalid JSON, and
+    /// stays so.
     pub fn finish(mut self) -> Vec<u8> {
         if matches!(self.place, Place::Held(_)) {
             self.json.append(&mut self.held);
@@ -193,7 +194,7 @@ impl Condenser {
         }
     }
 
-    /// The held string is a large URI: a marker takes its place.
+    /// The string held back is a large URI: replaces it by a marker.
     fn open(&mut self, events: &mut Vec<Event>) {
         self.json.extend_from_slice(&self.head);
         self.json.extend_from_slice(format!("\\u0000{}\"", self.opened).as_bytes());
@@ -227,7 +228,7 @@ impl Condenser {
     }
 }
 
-/// Whether a head can stand in the JSON as it is.
+/// Whether a head can stand in the JSON without escapes.
 fn is_plain(head: &[u8]) -> bool {
     head.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
 }
@@ -237,7 +238,7 @@ fn says_base64(head: &[u8]) -> bool {
     parameters.into_iter().any(|part| part.trim_ascii().eq_ignore_ascii_case(b"base64"))
 }
 
-/// Base64 with its padding, decoded in pieces; white space around it is ignored.
+/// Decodes padded base64 in pieces; ignores white space around it.
 #[derive(Debug, Default)]
 struct Base64 {
     text: Vec<u8>,
@@ -263,13 +264,13 @@ impl Base64 {
         }
     }
 
-    /// Decodes all whole groups but the last one, the only one that may be padded.
+    /// Decodes all complete groups but the last one, the only one that may be padded.
     fn decode(&mut self, events: &mut Vec<Event>) {
-        // White space may be the end of it; then it waits for that.
+        // White space may be the end of the data, so it is not decoded yet.
         let solid = self.text.trim_ascii_end().len();
         let whole = solid.saturating_sub(4) / 4 * 4;
         if whole == 0 {
-            // Nothing but white space behind the first group.
+            // Nothing but white space after the first group.
             if self.text.len() > 2 * PIECE_BYTES {
                 self.problem = Some("white space within".to_owned());
                 self.text = Vec::new();
@@ -312,7 +313,7 @@ mod tests {
 
     use super::*;
 
-    /// The JSON that is left, and each URI's bytes or problem.
+    /// The remaining JSON, and the bytes or the error of each URI.
     fn condense(text: &[u8], piece: usize) -> (Vec<u8>, Vec<Result<Vec<u8>, String>>) {
         let mut condenser = Condenser::default();
         let (mut json, mut media) = (Vec::new(), Vec::new());

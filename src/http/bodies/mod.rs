@@ -1,4 +1,4 @@
-//! JSON bodies as they come in: small ones in memory, large ones in files, before any work is done for them.
+//! Receives JSON bodies before any work is done for them: small ones into memory, large ones into files.
 
 mod attached;
 mod budget;
@@ -20,29 +20,29 @@ use super::state::AppState;
 use crate::library::{LibraryError, Upload, UploadWriter};
 use condense::{Condenser, Event};
 
-/// JSON up to this length stays in memory.
+/// JSON up to this many bytes stays in memory.
 const SMALL_BYTES: usize = 128 << 10;
 
-/// A JSON body that has come whole.
+/// A JSON body that has been received completely.
 #[derive(Debug)]
 pub struct Received {
     json: Json,
     media: Vec<Attached>,
-    /// What it holds of the process's budget.
+    /// Its shares of the process's budget.
     pub shares: Shares,
 }
 
-/// A body's part of the budget.
+/// A body's shares of the budget.
 #[derive(Debug)]
 pub struct Shares {
-    /// Of the memory.
+    /// Share of the memory.
     pub memory: Share,
-    /// Of the disk.
+    /// Share of the disk.
     pub disk: Share,
 }
 
 impl Shares {
-    /// Nothing yet.
+    /// Empty shares.
     pub fn of(budget: &Budget) -> Self {
         Self { memory: budget.memory(), disk: budget.disk() }
     }
@@ -54,15 +54,15 @@ enum Json {
     File(Upload),
 }
 
-/// A body on its way to the handler that parses it; taken once.
+/// A body on its way to the handler that parses it; it can be taken once.
 #[derive(Debug, Clone)]
 pub struct Parcel(Arc<Mutex<Option<Contents>>>);
 
-/// JSON, and the media that came out of it.
+/// The JSON, and the media taken out of it.
 type Contents = (Json, Vec<Attached>);
 
 impl Received {
-    /// Bytes of JSON to be parsed.
+    /// Number of bytes of JSON to parse.
     pub fn json_bytes(&self) -> u64 {
         match &self.json {
             Json::Memory(bytes) => bytes.len() as u64,
@@ -70,7 +70,7 @@ impl Received {
         }
     }
 
-    /// Whether it is so long that parsing it needs memory of its own.
+    /// Whether the JSON is in a file, so that parsing it needs memory of its own.
     pub const fn is_large(&self) -> bool {
         matches!(self.json, Json::File(_))
     }
@@ -81,7 +81,7 @@ impl Received {
         !self.media.is_empty() || matches!(&self.json, Json::Memory(bytes) if marks(bytes))
     }
 
-    /// For the handler; the shares stay with whoever counts them.
+    /// Packs the body for the handler; the shares stay with the caller.
     pub fn pack(self) -> (Parcel, Shares) {
         (Parcel(Arc::new(Mutex::new(Some((self.json, self.media))))), self.shares)
     }
@@ -109,7 +109,7 @@ impl Parcel {
     }
 }
 
-/// Takes in a JSON body of at most `max_bytes`.
+/// Receives a JSON body of at most `max_bytes`.
 ///
 /// # Errors
 /// 413, `too_many_bytes`, `incomplete_body`, and those of a full disk.
@@ -133,12 +133,12 @@ pub async fn receive(state: &AppState, mut body: Body, max_bytes: usize) -> Resu
     intake.finish(condenser).await
 }
 
-/// Answer to a client whose body broke off.
+/// The answer to a client whose body broke off.
 fn incomplete() -> ApiError {
     ApiError::new(StatusCode::BAD_REQUEST, "incomplete_body", "the body is incomplete")
 }
 
-/// A body that is coming in.
+/// A body being received.
 struct Intake<'a> {
     state: &'a AppState,
     json: Vec<u8>,

@@ -1,4 +1,4 @@
-//! What is known of one open connection.
+//! The state of one open connection.
 
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,20 +8,20 @@ use tokio::sync::Notify;
 
 use super::pace::{Pace, Progress, Rule};
 
-/// An idle connection is spared for so long: its client has behaved so far, and may be about to use it. One that
-/// is closed just then loses a request.
+/// How long an idle connection is spared: its client has behaved so far and may be about to use it. Closing
+/// it at that moment would lose a request.
 const YOUNG_IDLE: Duration = Duration::from_secs(5);
-/// A head usually comes in one piece, right behind the handshake.
+/// A request head usually comes in one piece, right after the handshake.
 const YOUNG_HEAD: Duration = Duration::from_millis(250);
-/// A body usually comes right behind its head.
+/// A body usually comes right after its head.
 const BODY_GRACE: Duration = Duration::from_millis(250);
-/// The kernel asks for more of an answer only when a part of its buffer has been read.
+/// The kernel accepts more of an answer only after a part of its buffer has been read.
 const ANSWER_GRACE: Duration = Duration::from_secs(2);
 
 /// Limits for slow peers.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// Longest time for a whole head.
+    /// Time limit for a complete request head.
     pub head: Duration,
     /// Longest time between two requests.
     pub idle: Duration,
@@ -31,25 +31,25 @@ pub struct Patience {
     pub answer: Rule,
 }
 
-/// State of a connection.
+/// What a connection is waiting for or doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// A head is awaited on a new connection, or has begun.
+    /// A request head is awaited on a new connection, or has begun.
     Head,
-    /// The head has come and the body is on its way.
+    /// The head has arrived and the body is on its way.
     Body,
-    /// The request is being answered.
+    /// The request is being processed.
     Working,
     /// The answer is being sent.
     Answering,
-    /// Between two requests.
+    /// The connection is idle between two requests.
     Idle,
 }
 
-/// Why a connection was cut.
+/// Why a connection was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
-    /// Its head did not come in time.
+    /// Its request head did not come in time.
     Head,
     /// No further request came.
     Idle,
@@ -60,7 +60,7 @@ pub enum Cut {
 }
 
 impl Cut {
-    /// As metrics name it.
+    /// The value of the label in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Head => "head",
@@ -71,12 +71,12 @@ impl Cut {
     }
 }
 
-/// How gladly a connection is given up: first by kind, then by how bad it is within the kind.
+/// How readily a connection is closed to make room: first by kind, then by how bad it is within the kind.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct Rank(u8, f64);
 
 impl Rank {
-    /// Whether it is known to be idle or slow, and did not only just begin.
+    /// Whether the connection is known to be idle or slow, rather than just new.
     pub const fn is_known(self) -> bool {
         self.0 > 0
     }
@@ -90,12 +90,12 @@ struct State {
     answer: Pace,
 }
 
-/// One open connection.
+/// An open connection.
 #[derive(Debug)]
 pub struct Conn {
-    /// Its number.
+    /// Number of the connection, unique in the process.
     pub id: u64,
-    /// Who is at the other end; of IPv6 the network.
+    /// Address of the peer; for IPv6, its network.
     pub peer: IpAddr,
     patience: Patience,
     state: Mutex<State>,
@@ -103,7 +103,7 @@ pub struct Conn {
 }
 
 impl Conn {
-    /// A connection that has just been accepted.
+    /// A connection that was just accepted.
     pub fn new(id: u64, peer: IpAddr, patience: Patience, now: Instant) -> Self {
         let state = State {
             phase: Phase::Head,
@@ -118,7 +118,7 @@ impl Conn {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes came in from the peer.
+    /// Notes that bytes came in from the peer.
     pub fn received(&self, now: Instant) {
         let mut state = self.state();
         if state.phase == Phase::Idle {
@@ -126,7 +126,7 @@ impl Conn {
         }
     }
 
-    /// A head has come.
+    /// Notes that a request head has arrived.
     pub fn begin(&self, now: Instant, has_body: bool) {
         let mut state = self.state();
         state.phase = if has_body { Phase::Body } else { Phase::Working };
@@ -134,42 +134,42 @@ impl Conn {
         state.body = Pace::new(BODY_GRACE);
     }
 
-    /// The answer's head is ready.
+    /// Notes that the answer's head is ready.
     pub fn answering(&self, now: Instant) {
         let mut state = self.state();
         (state.phase, state.since) = (Phase::Answering, now);
-        // An earlier answer that is still being read goes on being waited for.
+        // If the peer still reads an earlier answer, its wait continues.
         if !state.answer.is_waiting() {
             state.answer = Pace::new(ANSWER_GRACE);
         }
     }
 
-    /// The answer has been handed over to the connection's buffer.
+    /// Notes that the answer is in the connection's buffer.
     pub fn answered(&self, now: Instant) {
         let mut state = self.state();
         (state.phase, state.since) = (Phase::Idle, now);
     }
 
-    /// The body has come whole, or will not come any more.
+    /// Notes that the body is complete, or will not come any more.
     pub fn body_ended(&self, now: Instant) {
         let mut state = self.state();
         state.phase = match state.phase {
             Phase::Body => Phase::Working,
-            // What came after the answer was the rest of a refused body, not another head.
+            // The bytes after the answer were the rest of a refused body, not another head.
             Phase::Head => Phase::Idle,
             phase => phase,
         };
         state.since = now;
     }
 
-    /// The server waits for the body: until when, at the longest.
+    /// Notes that the server waits for the body; returns the deadline.
     pub fn wait_for_body(&self, now: Instant) -> Option<Instant> {
         let mut state = self.state();
         state.body.wait(now);
         state.body.deadline(&self.patience.body)
     }
 
-    /// A piece of the body came.
+    /// Notes that a piece of the body has arrived.
     pub fn body_moved(&self, now: Instant, bytes: usize) {
         self.state().body.moved(now, bytes, &self.patience.body);
     }
@@ -179,19 +179,19 @@ impl Conn {
         self.state().body.is_too_slow(now, &self.patience.body)
     }
 
-    /// The server waits until the peer has read something: until when, at the longest.
+    /// Notes that the server waits for the peer to read; returns the deadline.
     pub fn wait_for_reader(&self, now: Instant) -> Option<Instant> {
         let mut state = self.state();
         state.answer.wait(now);
         state.answer.deadline(&self.patience.answer)
     }
 
-    /// Whether the peer has stopped reading.
+    /// Whether the server waits for the peer to read.
     pub fn waits_for_reader(&self) -> bool {
         self.state().answer.is_waiting()
     }
 
-    /// The peer, or its kernel, took a piece of the answer.
+    /// Notes that the peer, or its kernel, took a piece of the answer.
     pub fn answer_moved(&self, now: Instant, bytes: usize) {
         self.state().answer.moved(now, bytes, &self.patience.answer);
     }
@@ -201,7 +201,8 @@ impl Conn {
         self.state().answer.is_too_slow(now, &self.patience.answer)
     }
 
-    /// Until when the next bytes must come, where that is the connection's own affair.
+    /// The deadline for the next bytes, if a request head is awaited; bodies and answers have their own
+    /// deadlines.
     pub fn read_deadline(&self) -> Option<(Instant, Cut)> {
         let state = self.state();
         match state.phase {
@@ -211,9 +212,9 @@ impl Conn {
         }
     }
 
-    /// How gladly this connection is given up where there is no room for another one; `None` for one
-    /// whose request is being worked on, or that makes good progress. Of those that have only just begun
-    /// to be waited for nobody can tell; they go last.
+    /// How readily this connection is closed to make room for another; `None` if its request is being
+    /// processed or it makes good progress. A connection that the server has only just begun to wait for
+    /// cannot be judged yet; it goes last.
     pub fn rank(&self, now: Instant) -> Option<(Rank, Cut)> {
         let state = self.state();
         let age = now.saturating_duration_since(state.since);
@@ -234,12 +235,12 @@ impl Conn {
         }
     }
 
-    /// Ends the connection: whoever waits in [`Conn::evicted`] is woken.
+    /// Ends the connection: wakes the task that waits in [`Conn::evicted`].
     pub fn evict(&self) {
         self.evicted.notify_one();
     }
 
-    /// Resolves when the connection must go.
+    /// Resolves when the connection must be closed.
     pub async fn evicted(&self) {
         self.evicted.notified().await;
     }

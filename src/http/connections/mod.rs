@@ -1,4 +1,4 @@
-//! Open connections: what each one waits for, how long it may, and which one goes where there is no room.
+//! Open connections: what each one waits for, how long it may, and which one is closed if there is no room.
 
 mod conn;
 mod pace;

@@ -1,12 +1,12 @@
-//! How fast a peer sends or takes bytes, counting only the time in which the server waited for it.
+//! Measures how fast a peer sends or takes bytes, counting only the time that the server waited for it.
 
 use std::time::{Duration, Instant};
 
-/// A peer this many times faster than it must be makes good progress.
+/// A peer that is this many times faster than the minimum rate makes good progress.
 const GOOD_PROGRESS: f64 = 16.0;
-/// Seconds of good progress that can be saved up.
+/// Maximum credit for good progress, in seconds.
 const MOST_CREDIT_SECS: f64 = 2.0;
-/// Bytes after the first wait from which on there is progress to speak of.
+/// Bytes after the first wait that allow a judgement of the peer.
 const PROGRESS_BYTES: u64 = 4 << 10;
 
 /// Minimum rate of a peer.
@@ -14,54 +14,54 @@ const PROGRESS_BYTES: u64 = 4 << 10;
 pub struct Rule {
     /// Bytes per second, averaged over a window of waiting.
     pub min_bytes_per_sec: f64,
-    /// Waiting time over which the rate is averaged; also the grace at the beginning.
+    /// Waiting time over which the rate is averaged; also the grace period at the beginning.
     pub window: Duration,
     /// Longest wait for a single byte.
     pub silence: Duration,
 }
 
-/// What can be said of a peer where places are short.
+/// How a peer is doing, to decide which connections to close if room is short.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Progress {
-    /// It has only just begun to be waited for.
+    /// The server has only just begun to wait for it.
     Unknown,
-    /// It gets on well.
+    /// It makes good progress.
     Good,
     /// It is this many seconds behind good progress.
     Behind(f64),
 }
 
-/// One direction of one message. A handler that works, or an event stream with nothing to tell, is not
-/// waiting, so neither counts against the peer.
+/// The pace in one direction of one message. A working handler, or an event stream without events, does not
+/// wait for the peer, so neither counts against it.
 #[derive(Debug, Default)]
 pub struct Pace {
-    /// Since when the current wait lasts.
+    /// Start of the current wait.
     since: Option<Instant>,
-    /// How much of the current wait an earlier window has counted.
+    /// The part of the current wait that an earlier window has counted.
     counted: Duration,
     /// Waiting time of this window, without the current wait.
     waited: Duration,
     /// Bytes of this window.
     bytes: u64,
-    /// How far ahead of good progress it was at the end of the last wait, seconds; below 0 behind.
+    /// How far ahead of good progress the peer was after the last wait, in seconds; negative: behind.
     credit_secs: f64,
-    /// Bytes since it was first waited for; `None` before.
+    /// Bytes since the first wait; `None` before it.
     after_wait: Option<u64>,
 }
 
 impl Pace {
-    /// A message of which nothing has come; good progress is expected after so long.
+    /// A message before its first byte; good progress is expected after `grace`.
     pub fn new(grace: Duration) -> Self {
         Self { credit_secs: grace.as_secs_f64(), ..Self::default() }
     }
 
-    /// The server waits for the peer from now on, if it did not already.
+    /// Notes that the server waits for the peer, if it did not already.
     pub fn wait(&mut self, now: Instant) {
         self.since.get_or_insert(now);
         self.after_wait.get_or_insert(0);
     }
 
-    /// The peer sent or took this many bytes.
+    /// Notes that the peer sent or took this many bytes.
     pub fn moved(&mut self, now: Instant, bytes: usize, rule: &Rule) {
         if let Some(since) = self.since.take() {
             let wait = now.saturating_duration_since(since);
@@ -70,7 +70,7 @@ impl Pace {
             self.credit_secs -= wait.as_secs_f64();
         }
         self.bytes += bytes as u64;
-        // What was moved before the first wait went into buffers: it says nothing of the peer.
+        // Bytes before the first wait went into buffers and say nothing about the peer.
         if let Some(after_wait) = &mut self.after_wait {
             *after_wait += bytes as u64;
             let earned = bytes as f64 / (rule.min_bytes_per_sec * GOOD_PROGRESS).max(1.0);
@@ -78,18 +78,18 @@ impl Pace {
         }
     }
 
-    /// Whether the server waits right now.
+    /// Whether the server is waiting now.
     pub const fn is_waiting(&self) -> bool {
         self.since.is_some()
     }
 
-    /// When [`Pace::is_too_slow`] should be asked next, if nothing moves before.
+    /// When to call [`Pace::is_too_slow`] next, if nothing moves before.
     pub fn deadline(&self, rule: &Rule) -> Option<Instant> {
         let left = (rule.window + self.counted).saturating_sub(self.waited);
         self.since.map(|since| since + left.min(rule.silence))
     }
 
-    /// Whether the peer has fallen behind the rule; a window that ended well makes room for the next one.
+    /// Whether the peer has fallen behind the rule. A window that ended well is followed by a new one.
     pub fn is_too_slow(&mut self, now: Instant, rule: &Rule) -> bool {
         let current = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         if current >= rule.silence {
@@ -104,7 +104,7 @@ impl Pace {
         !enough
     }
 
-    /// How the peer gets on.
+    /// How the peer is doing.
     pub fn progress(&self, now: Instant) -> Progress {
         let current = self.since.map_or(0.0, |since| now.saturating_duration_since(since).as_secs_f64());
         let credit_secs = self.credit_secs - current;
@@ -154,7 +154,7 @@ mod tests {
         pace.wait(begin);
         pace.moved(begin + secs(0.5), 10, &RULE);
         assert_eq!(pace.deadline(&RULE), None);
-        // An hour of the handler's own work.
+        // The handler itself works for an hour.
         pace.wait(begin + secs(3600.0));
         assert!(!pace.is_too_slow(begin + secs(3601.0), &RULE));
         assert_eq!(pace.deadline(&RULE), Some(begin + secs(3609.5)));

@@ -1,4 +1,4 @@
-//! All open connections, and who must go where there is no room for another one.
+//! All open connections, and the choice of the one to close if there is no room for another.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,16 +10,16 @@ use tokio::sync::Notify;
 use super::conn::{Conn, Cut, Patience, Rank};
 use crate::access::network_of;
 
-/// How many connections there may be.
+/// Limits on the number of connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Caps {
-    /// In all.
+    /// Open connections in total.
     pub total: usize,
-    /// From one address.
+    /// Open connections from one address.
     pub per_address: usize,
 }
 
-/// Every connection that could make room is at work.
+/// There is no room, and no connection that could be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Full;
 
@@ -39,7 +39,7 @@ pub struct Registry {
     freed: Notify,
 }
 
-/// A connection's place; given back when dropped.
+/// A connection's place; released on drop.
 #[derive(Debug)]
 pub struct Place {
     registry: Arc<Registry>,
@@ -66,7 +66,7 @@ impl Open {
         metrics::gauge!("triptych_http_connections").set(self.by_id.len() as f64);
     }
 
-    /// Gives up the connection among these that is the least loss; whether there was one.
+    /// Closes the most dispensable of these connections; returns whether there was one.
     fn evict(&mut self, among: impl Fn(&Conn, Rank, Cut) -> bool, now: Instant) -> bool {
         let ranked =
             self.by_id.values().filter_map(|conn| conn.rank(now).map(|(rank, cut)| (rank, cut, conn)));
@@ -86,7 +86,7 @@ impl Open {
 }
 
 impl Registry {
-    /// No connections yet.
+    /// An empty registry.
     pub fn new(caps: Caps, patience: Patience) -> Arc<Self> {
         Arc::new(Self { caps, patience, open: Mutex::default(), freed: Notify::new() })
     }
@@ -95,7 +95,7 @@ impl Registry {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a connection from this address, made if need be by giving up another one.
+    /// Reserves a place for a connection from this address, closing another connection if necessary.
     pub fn admit(self: &Arc<Self>, peer: IpAddr, now: Instant) -> Result<Place, Full> {
         let peer = network_of(peer);
         let mut open = self.open();
@@ -114,17 +114,17 @@ impl Registry {
         Ok(Place { registry: Arc::clone(self), conn })
     }
 
-    /// Gives up one connection, e.g. because the process ran out of file descriptors.
+    /// Closes one connection, for example because the process ran out of file descriptors.
     pub fn evict_one(&self) -> bool {
         self.open().evict(|_, _, _| true, Instant::now())
     }
 
-    /// Gives up the slowest body, because there is no room for others; only one that is known to be slow.
+    /// Closes the connection with the slowest body to make room for others, if one is known to be slow.
     pub fn evict_body(&self) -> bool {
         self.open().evict(|_, rank, cut| cut == Cut::Body && rank.is_known(), Instant::now())
     }
 
-    /// Resolves when a place was given back.
+    /// Resolves when a place was released.
     pub async fn freed(&self) {
         self.freed.notified().await;
     }
@@ -166,7 +166,7 @@ mod tests {
         drop(another);
         registry.freed().await;
         assert!(registry.admit(address(5), at(9)).is_ok());
-        // The evicted one's place was given away long ago; dropping it must not free another.
+        // The evicted connection's place is already taken again; dropping it must not free another.
         drop(oldest);
         assert_eq!(registry.open().by_id.len(), 2);
     }

@@ -1,4 +1,4 @@
-//! A TCP stream that ends where its peer is too slow.
+//! A TCP stream that ends if its peer is too slow.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use tokio::time::Sleep;
 
 use super::conn::{Conn, Cut};
 
-/// A timer that is armed where a deadline comes into being and moved where that changes.
+/// A timer that is armed with the first deadline and moved when the deadline changes.
 #[derive(Default)]
 pub struct Alarm {
     sleep: Option<Pin<Box<Sleep>>>,
@@ -20,7 +20,7 @@ pub struct Alarm {
 }
 
 impl Alarm {
-    /// Whether the deadline has passed; wakes the task when it will have.
+    /// Whether the deadline has passed; if not, wakes the task when it does.
     pub fn poll(&mut self, deadline: Instant, context: &mut Context<'_>) -> bool {
         let at = tokio::time::Instant::from_std(deadline);
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
@@ -32,7 +32,7 @@ impl Alarm {
     }
 }
 
-/// The stream of a connection.
+/// The stream of a connection, watched for slowness.
 pub struct Watched {
     inner: TcpStream,
     conn: Arc<Conn>,
@@ -60,7 +60,7 @@ impl Watched {
             Poll::Ready(Ok(bytes)) => self.conn.answer_moved(Instant::now(), *bytes),
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {
-                // Twice: a window that ended well has another one behind it.
+                // Twice: a window that ended well is followed by another one.
                 for _ in 0..2 {
                     let deadline = self.conn.wait_for_reader(Instant::now());
                     if !deadline.is_some_and(|deadline| self.writes.poll(deadline, context)) {
@@ -76,7 +76,7 @@ impl Watched {
     }
 }
 
-/// What the peer does not read must not stay in the kernel's memory after the end.
+/// On close, bytes that the peer does not read must not stay in the kernel's memory.
 impl Drop for Watched {
     fn drop(&mut self) {
         if !self.conn.waits_for_reader() {

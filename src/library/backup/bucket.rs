@@ -1,5 +1,5 @@
-//! Snapshots in an S3-compatible bucket. Nothing there can be locked: one server or command at a time is
-//! the operator's to see to.
+//! Snapshots in an S3-compatible bucket. A bucket cannot be locked: the operator must make sure that only one
+//! server or command works in it at a time.
 
 use std::fs::File;
 use std::io;
@@ -19,7 +19,7 @@ use crate::library::{Content, SourcesConfig};
 use crate::outbound::bucket::{Bucket, BucketUrl, Buckets};
 use crate::outbound::{Download, OutboundConfig, OutboundError};
 
-/// Longest time to read one object: a large store over a slow line.
+/// Timeout for reading one object, long enough for a large store over a slow line.
 const READ_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
 impl From<OutboundError> for BackupError {
@@ -28,7 +28,7 @@ impl From<OutboundError> for BackupError {
     }
 }
 
-/// Snapshots in a bucket, or in a folder of one.
+/// Snapshots in a bucket, or in a folder of a bucket.
 #[derive(Debug)]
 pub(super) struct InBucket {
     place: BucketUrl,
@@ -36,11 +36,11 @@ pub(super) struct InBucket {
 }
 
 impl InBucket {
-    /// Uses the bucket that a setting names, where and with the key that buckets are read with.
+    /// Opens the bucket that the setting names, with the endpoint and key that sources in buckets use.
     pub(super) fn open(root: &str, sources: &SourcesConfig) -> Result<Self, BackupError> {
         let place: BucketUrl = root.parse()?;
         let mut buckets = sources.buckets.clone();
-        // Only the operator names it: requests may read it no more than before.
+        // Only this client may read the place: requests may read no more than before.
         buckets.allow = vec![place.clone()];
         let network = OutboundConfig { total_timeout: READ_TIMEOUT, ..sources.network.clone() };
         let bucket = Buckets::new(buckets, &network)?.open(&place.bucket)?;
@@ -52,7 +52,7 @@ impl InBucket {
         if self.place.key.is_empty() { key.to_owned() } else { format!("{}/{key}", self.place.key) }
     }
 
-    /// Begins to read an object; `None` where there is none.
+    /// Starts reading an object; `None` if it does not exist.
     async fn get(&self, key: &str) -> Result<Option<Download>, BackupError> {
         let key = self.key(key);
         match self.bucket.size(&key).await? {
@@ -62,7 +62,7 @@ impl InBucket {
     }
 }
 
-/// Reads a download to its end; what it held.
+/// Reads a download to its end and returns the size and hash of its content.
 async fn drain(
     mut download: Download,
     to: &mut (impl AsyncWrite + Unpin + Send),
@@ -115,7 +115,7 @@ impl Destination for InBucket {
         expected: Option<&str>,
         meter: &Arc<Meter>,
     ) -> Result<Content, BackupError> {
-        // Read twice: what is in the bucket must not be the first to tell that it is damaged.
+        // Read the file twice: damage must be found before the upload, not only in the bucket.
         let (path, counted) = (from.to_owned(), Arc::clone(meter));
         let hashed =
             tokio::task::spawn_blocking(move || pump(&mut File::open(&path)?, &mut io::sink(), &counted));

@@ -1,4 +1,4 @@
-//! Snapshots by the clock.
+//! Scheduled snapshots.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use super::{BackupError, SnapshotOptions, create, read_manifests};
 use crate::jobs::now_unix_ms;
 use crate::library::{Library, LibraryError};
 
-/// Takes snapshots by the clock, counted from the last that was so taken, also over a restart.
+/// Takes scheduled snapshots. The interval counts from the last scheduled one, also across restarts.
 pub(in crate::library) async fn take_by_the_clock(library: Arc<Library>) {
     let Some(every) = library.keeper.config.snapshot_every else { return };
     let every_ms = i64::try_from(every.as_millis()).unwrap_or(i64::MAX);
@@ -26,7 +26,7 @@ pub(in crate::library) async fn take_by_the_clock(library: Arc<Library>) {
         let options = SnapshotOptions { scheduled: true, recheck: false };
         match library.start_snapshot(options).await {
             Ok(_) => last_unix_ms = now_unix_ms(),
-            // Somebody's is being taken: a moment later.
+            // A requested snapshot is running; try again in a moment.
             Err(LibraryError::Backup(BackupError::Running)) | Err(LibraryError::Stopping) => {}
             Err(error) => {
                 tracing::error!(code = error.code(), %error, "could not start a scheduled snapshot");

@@ -1,4 +1,4 @@
-//! Taking a snapshot: the store at one moment, what it needs, and the manifest last.
+//! Takes a snapshot: the store at one moment, everything it needs, and the manifest last.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -16,28 +16,28 @@ use crate::library::Content;
 use crate::store::{CopyFacts, Store, StoreCopy};
 use crate::types::{ModelId, SnapshotId};
 
-/// Rows of the copy read at a time.
+/// Rows of the store's copy read per page.
 const PAGE: u32 = 4096;
 
-/// What a snapshot is taken of.
+/// What to take a snapshot of.
 pub(super) struct Source {
     pub store: Arc<dyn Store>,
-    /// Snapshots of the indexes, and what else lies beside them.
+    /// The saved indexes, and the other files beside them.
     pub index_dir: PathBuf,
-    /// Where the store's copy is made if the destination has no better place.
+    /// Where to copy the store to if the destination has no better place.
     pub scratch: PathBuf,
 }
 
-/// How one is taken.
+/// How to take a snapshot.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SnapshotOptions {
-    /// Taken by the clock.
+    /// Whether the schedule started it.
     pub scheduled: bool,
-    /// Media that are in the destination already are read, and replaced where they are damaged.
+    /// Whether to read the media that the destination already has, and replace the damaged ones.
     pub recheck: bool,
 }
 
-/// An upload the copy names.
+/// An upload that the store's copy names.
 struct Wanted {
     sha256: String,
     path: PathBuf,
@@ -53,7 +53,7 @@ struct Media {
     lacking: u64,
 }
 
-/// Takes a snapshot. The caller holds the destination's lock, and keeps uploads from being removed.
+/// Takes a snapshot. The caller holds the destination's lock and prevents the removal of uploads.
 pub(super) async fn create(
     source: &Source,
     destination: &dyn Destination,
@@ -90,12 +90,12 @@ pub(super) async fn create(
         by_path: facts.by_path,
     };
     running.meter.check()?;
-    // Last: with it the snapshot exists.
+    // Last: from here on the snapshot exists.
     destination.write(&file_key(running.id, MANIFEST), manifest.encode()?).await?;
     Ok(manifest)
 }
 
-/// Removes what snapshots left that never got their manifest. Their media stay: the next one needs them.
+/// Removes unfinished snapshots, which have no manifest. Their media stay: the next snapshot needs them.
 async fn remove_halves(destination: &dyn Destination) -> Result<(), BackupError> {
     let keys = destination.list("snapshots/").await?;
     let whole: HashSet<&str> = keys.iter().filter_map(|key| key.strip_suffix(MANIFEST)).collect();
@@ -108,7 +108,7 @@ async fn remove_halves(destination: &dyn Destination) -> Result<(), BackupError>
     Ok(())
 }
 
-/// Copies the store as it is at one moment; what it holds, and the uploads it names.
+/// Copies the store as of one moment; returns its contents and the uploads that it names.
 async fn copy_store(
     source: &Source,
     destination: &dyn Destination,
@@ -118,7 +118,7 @@ async fn copy_store(
     let copy = scratch.join(format!("{}.db", running.id));
     let made = copy_and_look(source, destination, running, &copy).await;
     if made.is_err() {
-        // Of no use to anybody; where it cannot be removed, the next snapshot or start does.
+        // The copy is useless now. If it cannot be removed, the next snapshot or start removes it.
         let _ = tokio::fs::remove_file(&copy).await;
     }
     made
@@ -151,8 +151,8 @@ async fn copy_and_look(
     Ok((facts, wanted, entry(STORE, content)))
 }
 
-/// Copies the index files that belong to the copy: those of any other moment would be thrown away by
-/// whoever opens the library, and rebuilt from the store.
+/// Copies the index files that match the store's copy. Whoever opens the library would discard files from any
+/// other moment and rebuild the indexes from the store.
 async fn copy_index(
     source: &Source,
     destination: &dyn Destination,
@@ -166,7 +166,7 @@ async fn copy_index(
         let shown = format!("index/{name}");
         match destination.upload(&path, &file_key(running.id, &shown), None, &running.meter).await {
             Ok(content) => files.push(entry(&shown, content)),
-            // Replaced or removed since: they are only a cache.
+            // Replaced or removed in the meantime: index files are only a cache.
             Err(BackupError::Destination(error)) if !path.exists() => {
                 tracing::debug!(%error, "an index file was removed before it could be copied");
             }
@@ -203,7 +203,7 @@ fn index_files(folder: &Path, model: &ModelId, sequence: i64) -> std::io::Result
     Ok(files)
 }
 
-/// Copies the uploads that the destination does not have.
+/// Copies the uploads that the destination does not have yet.
 async fn copy_media(
     destination: &dyn Destination,
     running: &Running,
@@ -239,7 +239,7 @@ async fn copy_media(
     Ok(media)
 }
 
-/// Copies one upload; why it is lacking, where the data folder has not got it as it came.
+/// Copies one upload. Returns why it is lacking if the data folder does not have its original bytes.
 async fn copy_one(
     destination: &dyn Destination,
     running: &Running,
@@ -264,7 +264,7 @@ fn entry_of(path: &str, bytes: &[u8]) -> FileEntry {
     FileEntry { path: path.to_owned(), size_bytes: bytes.len() as u64, sha256 }
 }
 
-/// Removes what lies in a snapshot's folder, the manifest first: what is left is no snapshot.
+/// Removes a snapshot's folder, the manifest first: what remains is no longer a snapshot.
 pub(super) async fn remove_files(destination: &dyn Destination, id: SnapshotId) -> Result<(), BackupError> {
     destination.delete(&file_key(id, MANIFEST)).await?;
     for key in destination.list(&format!("snapshots/{id}/")).await? {
@@ -273,8 +273,8 @@ pub(super) async fn remove_files(destination: &dyn Destination, id: SnapshotId) 
     Ok(())
 }
 
-/// Deletes a snapshot and the media that only it needed. The manifest goes first: from then on it does
-/// not exist, whatever comes between. The caller holds the destination's lock.
+/// Deletes a snapshot and the media that only it needed. The manifest goes first: from then on the snapshot
+/// does not exist, even if the deletion is interrupted. The caller holds the destination's lock.
 pub(super) async fn delete(destination: &dyn Destination, id: &str) -> Result<(), BackupError> {
     let folder = format!("snapshots/{id}/");
     let manifest = format!("{folder}{MANIFEST}");
@@ -299,7 +299,7 @@ pub(super) async fn delete(destination: &dyn Destination, id: &str) -> Result<()
     Ok(())
 }
 
-/// Hashes of the media that other snapshots need; `None` where that cannot be told.
+/// Hashes of the media that other snapshots need; `None` if that cannot be determined.
 async fn needed_by_others(
     destination: &dyn Destination,
     id: &str,

@@ -1,4 +1,4 @@
-//! Where snapshots are kept: a folder, or anything else that holds whole files by name.
+//! Where snapshots are stored: a folder, or anything else that holds whole files by name.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::BackupError;
 use crate::library::Content;
 
-/// Counts bytes as they are copied, and stops the copying on request.
+/// Counts the bytes copied, and stops the copying on request.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
     pub(super) bytes_done: AtomicU64,
@@ -32,28 +32,29 @@ impl Meter {
     }
 }
 
-/// Held while snapshots are changed.
+/// A lock held while snapshots change.
 pub(super) type Turn = Box<dyn Send>;
 
-/// Whole files by name. A name is of plain parts joined by `/`. What is written is there whole and
-/// durable when the call returns, or not at all.
+/// Stores whole files by name. A name consists of plain parts joined by `/`. When a write returns, the file
+/// is there, complete and durable; after a failed write it is not there at all.
 #[async_trait]
 pub(super) trait Destination: Send + Sync {
-    /// The folder it is, where it is one.
+    /// The folder, if the destination is one.
     fn folder(&self) -> Option<&Path> {
         None
     }
-    /// A folder in which the store's copy may be made, if there is one that is better than ours.
+    /// A folder for the store's copy, if the destination has a better one than the data folder.
     fn scratch(&self) -> Option<&Path>;
-    /// Keeps other processes from changing anything, and removes what a dead one left half-written.
+    /// Locks out other processes, and removes half-written files of dead ones.
     async fn lock(&self) -> Result<Turn, BackupError>;
-    /// Bytes of a file; `None` where there is none.
+    /// Size of a file in bytes; `None` if it does not exist.
     async fn size(&self, key: &str) -> Result<Option<u64>, BackupError>;
-    /// A small file; `None` where there is none, or where it is larger than `most_bytes`.
+    /// Reads a small file; `None` if it does not exist or is larger than `most_bytes`.
     async fn read(&self, key: &str, most_bytes: u64) -> Result<Option<Vec<u8>>, BackupError>;
     /// Writes a small file.
     async fn write(&self, key: &str, bytes: Vec<u8>) -> Result<(), BackupError>;
-    /// Copies a file in; what it held. Where that is not `expected`, nothing is kept.
+    /// Copies a file in and returns the size and hash of its content. If they are not `expected`, nothing is
+    /// stored.
     async fn upload(
         &self,
         from: &Path,
@@ -61,19 +62,19 @@ pub(super) trait Destination: Send + Sync {
         expected: Option<&str>,
         meter: &Arc<Meter>,
     ) -> Result<Content, BackupError>;
-    /// As `upload`, of a file in the scratch folder, which goes.
+    /// Like `upload`, but moves a file out of the scratch folder.
     async fn adopt(&self, from: &Path, key: &str, meter: &Arc<Meter>) -> Result<Content, BackupError>;
-    /// Copies a file out, synced; what it held. `None` where there is none.
+    /// Copies a file out, synced, and returns the size and hash of its content; `None` if it does not exist.
     async fn download(
         &self,
         key: &str,
         to: &Path,
         meter: &Arc<Meter>,
     ) -> Result<Option<Content>, BackupError>;
-    /// Reads a file to its end; what it holds. `None` where there is none.
+    /// Reads a file to its end and returns the size and hash of its content; `None` if it does not exist.
     async fn digest(&self, key: &str, meter: &Arc<Meter>) -> Result<Option<Content>, BackupError>;
-    /// Names of all files whose name begins with `prefix`, which ends with `/`.
+    /// Names of all files that begin with `prefix`, which ends with `/`.
     async fn list(&self, prefix: &str) -> Result<Vec<String>, BackupError>;
-    /// Removes a file; one that is not there is no error.
+    /// Removes a file; a missing one is not an error.
     async fn delete(&self, key: &str) -> Result<(), BackupError>;
 }

@@ -1,61 +1,61 @@
-//! Why could not take a snapshot, read or put back.
+//! Errors of snapshots and compaction.
 
 use crate::store::{StorageFull, StoreError};
 
-/// Why could not take a snapshot, read or put back.
+/// Why a snapshot could not be taken, read or restored, or the store not be compacted.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// No place for snapshots was named.
+    /// No place for snapshots is configured.
     #[error("snapshots are off; start the server with --snapshot-root FOLDER (or s3://BUCKET/FOLDER)")]
     Off,
-    /// One thing at a time.
+    /// A snapshot or compaction is already running.
     #[error(
         "a snapshot is being taken or deleted, or the store is being compacted; try again when that has finished"
     )]
     Running,
-    /// Another process works in the same place.
+    /// Another process is working in the same place.
     #[error(
         "another process is changing the snapshots in this folder or bucket; try again when it has finished"
     )]
     Locked,
-    /// Nothing of that id.
+    /// No snapshot has this id.
     #[error("snapshot {0} was not found")]
     NotFound(String),
     /// A file of a snapshot does not match its checksum.
     #[error("the snapshot is damaged: {file} {reason}")]
     Damaged {
-        /// Which file.
+        /// The damaged file.
         file: String,
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// Written by a later version.
+    /// Written by a newer version.
     #[error("the snapshot has format {0}, which this version cannot read; use a newer version")]
     Format(u64),
-    /// Something is where the library is to be restored to.
+    /// The folder to restore to is not empty.
     #[error("expected an empty or new folder to restore to; {0} is not empty")]
     NotEmpty(String),
     /// Not enough disk space to rewrite the store.
     #[error("rewriting the store needs {needed_bytes} bytes of free disk space; only {room_bytes} are free")]
     NoRoom {
-        /// Needed for a while.
+        /// Free bytes needed during the rewrite.
         needed_bytes: u64,
-        /// Free.
+        /// Free bytes available.
         room_bytes: u64,
     },
-    /// A folder without a library.
+    /// The folder does not contain a library.
     #[error("{0} does not contain a library")]
     NoLibrary(String),
-    /// Stopped by a user or by the end of the process.
+    /// Cancelled by a user or by a shutdown.
     #[error("the snapshot was cancelled")]
     Cancelled,
-    /// The place where snapshots are kept failed.
+    /// The destination of snapshots failed.
     #[error("{0}")]
     Destination(String),
-    /// The store.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Input/output on the data folder.
+    /// Input or output on the data folder failed.
     #[error("cannot read or write the data folder: {0}")]
     Io(std::io::Error),
 }
@@ -67,7 +67,7 @@ impl From<std::io::Error> for BackupError {
 }
 
 impl BackupError {
-    /// Stable code.
+    /// Stable error code.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -87,7 +87,7 @@ impl BackupError {
         }
     }
 
-    /// For whoever may ask the server: what lies where on its disks is no concern of theirs.
+    /// The message for API clients, which must not learn the paths on the server's disks.
     pub(super) fn without_paths(&self) -> String {
         match self {
             Self::Destination(_) => {

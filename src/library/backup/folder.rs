@@ -17,23 +17,23 @@ use crate::library::Content;
 
 const CHUNK_BYTES: usize = 1 << 18;
 
-/// Snapshots in a folder, readable by its owner only.
+/// A folder of snapshots, readable by its owner only.
 #[derive(Debug, Clone)]
 pub(super) struct Folder {
     root: PathBuf,
-    /// Half-written files; on the same file system, so that a rename ends them.
+    /// Half-written files, on the same file system so that a rename completes them.
     temporary: PathBuf,
 }
 
 impl Folder {
-    /// Uses a folder, which is made if absent.
+    /// Opens a folder, creating it if absent.
     pub(super) fn make(root: &Path) -> Result<Self, BackupError> {
         let failed = |error: io::Error| BackupError::Destination(format!("{}: {error}", root.display()));
         make_folder(root).map_err(failed)?;
         Self::at(&root.canonicalize().map_err(failed)?)
     }
 
-    /// Uses a folder that is there.
+    /// Opens an existing folder.
     pub(super) fn at(root: &Path) -> Result<Self, BackupError> {
         if !root.is_dir() {
             return Err(BackupError::Destination(format!("{}: no such folder", root.display())));
@@ -45,7 +45,7 @@ impl Folder {
         self.root.join(key)
     }
 
-    /// Moves a synced file to its name and makes the name durable.
+    /// Moves a synced file to its final name and makes the name durable.
     fn place(&self, from: &Path, key: &str) -> io::Result<()> {
         let to = self.path(key);
         let folder = to.parent().unwrap_or(&self.root);
@@ -53,7 +53,7 @@ impl Folder {
         crash_point!("snapshot-rename");
         fs::rename(from, &to)?;
         crash_point!("snapshot-renamed");
-        // The folders above may be new too.
+        // The parent folders may be new too.
         for folder in folder.ancestors().take_while(|folder| folder.starts_with(&self.root)) {
             File::open(folder)?.sync_all()?;
         }
@@ -83,12 +83,12 @@ impl Folder {
     }
 }
 
-/// Makes a folder and those above it, readable by their owner only.
+/// Creates a folder and its parents, readable by their owner only.
 pub(super) fn make_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Copies to the end; what went by.
+/// Copies to the end; returns the size and hash of what passed.
 pub(super) fn pump(from: &mut impl Read, to: &mut impl Write, meter: &Meter) -> Result<Content, BackupError> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; CHUNK_BYTES];
@@ -114,7 +114,7 @@ fn opened(path: &Path) -> Result<Option<File>, BackupError> {
     }
 }
 
-/// A new file, readable by its owner only.
+/// Creates a file, readable by its owner only.
 pub(super) fn new_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
@@ -271,7 +271,7 @@ impl Destination for Folder {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
                 Err(error) => return Err(error.into()),
             }
-            // Folders that are empty now go too, up to the root.
+            // Remove the folders that are now empty too, up to the root.
             let above = path.ancestors().skip(1).take_while(|above| *above != folder.root);
             for folder in above {
                 if fs::remove_dir(folder).is_err() {

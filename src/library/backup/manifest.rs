@@ -1,7 +1,7 @@
-//! What a snapshot says of itself, and how it is written so that no damage to it goes unnoticed.
+//! What a snapshot says about itself, written so that any damage to it is noticed.
 //!
 //! ```text
-//! {"sha256":"<of what follows, without the last two bytes>","manifest":<JSON>}\n
+//! {"sha256":"<hash of the JSON>","manifest":<JSON>}\n
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -10,16 +10,16 @@ use sha2::{Digest, Sha256};
 use super::BackupError;
 use crate::types::{ModelId, SnapshotId};
 
-/// The format this version writes, and the only one it reads.
+/// The format that this version writes, and the only one that it reads.
 pub(super) const FORMAT: u64 = 1;
-/// Largest manifest: it names a handful of files.
+/// Largest manifest accepted; it names a handful of files.
 pub(super) const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 
-/// Name of the manifest in a snapshot's folder; a snapshot without it does not exist.
+/// File name of the manifest in a snapshot's folder. Without it the snapshot does not exist.
 pub(super) const MANIFEST: &str = "manifest.json";
-/// The store's copy.
+/// File name of the store's copy.
 pub(super) const STORE: &str = "store.db";
-/// The media that the snapshot needs, one a line.
+/// File name of the list of media that the snapshot needs, one per line.
 pub(super) const MEDIA: &str = "media.jsonl";
 
 const HEAD: &str = "{\"sha256\":\"";
@@ -29,36 +29,36 @@ const TAIL: &str = "}\n";
 /// One file of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FileEntry {
-    /// Beneath the snapshot's folder.
+    /// Path relative to the snapshot's folder.
     pub path: String,
     pub size_bytes: u64,
-    /// Lower-case hex.
+    /// Hash of the file, in lower-case hex.
     pub sha256: String,
 }
 
-/// One uploaded file that a snapshot needs, in the media folder that all snapshots share.
+/// An upload that a snapshot needs, in the media folder that all snapshots share.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct MediaEntry {
-    /// Lower-case hex; where it lies follows from it.
+    /// Hash of the file, in lower-case hex; its location follows from it.
     pub sha256: String,
     pub size_bytes: u64,
-    /// Why it is not there: it was missing or damaged in the data folder already.
+    /// Why the file is not there: it was already missing or damaged in the data folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lacking: Option<String>,
 }
 
-/// What a snapshot is of.
+/// What a snapshot contains.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Manifest {
     pub format: u64,
     pub id: SnapshotId,
     pub created_unix_ms: i64,
-    /// Taken by the clock rather than by somebody.
+    /// Whether the schedule took it, rather than a request.
     pub scheduled: bool,
-    /// Of the program that wrote it.
+    /// Version of the program that wrote it.
     pub version: String,
     pub model: ModelId,
-    /// The store's number at that moment.
+    /// The store's sequence at that moment.
     pub sequence: i64,
     pub assets: u64,
     pub clips: u64,
@@ -66,12 +66,12 @@ pub(super) struct Manifest {
     pub files: Vec<FileEntry>,
     pub media_files: u64,
     pub media_bytes: u64,
-    /// Of the media what earlier snapshots had not brought already.
+    /// Media files copied because no earlier snapshot had them.
     pub copied_files: u64,
     pub copied_bytes: u64,
     /// Uploads that were missing or damaged in the data folder.
     pub lacking: u64,
-    /// Assets whose bytes are the user's own files, which are not in it.
+    /// Assets indexed by path, whose files are not included.
     pub by_path: u64,
 }
 
@@ -111,28 +111,29 @@ fn checked_json(bytes: &[u8]) -> Option<&str> {
     (hex::encode(Sha256::digest(json)) == sum).then_some(json)
 }
 
-/// Whether a name stays in its folder: parts of letters, digits, `.`, `_` and `-`, none of them hidden.
+/// Whether a path stays in its folder: its parts consist of letters, digits, `.`, `_` and `-`, and none is
+/// hidden.
 pub(super) fn is_plain(path: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     path.split('/').all(|part| !part.is_empty() && !part.starts_with('.') && part.bytes().all(plain))
 }
 
-/// Whether a text is a SHA-256 as we write it.
+/// Whether a text is a SHA-256 in the form that the manifest uses.
 pub(super) fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'a'..=b'f'))
 }
 
-/// Where a snapshot's file lies.
+/// Location of a file of a snapshot.
 pub(super) fn file_key(id: SnapshotId, path: &str) -> String {
     format!("snapshots/{id}/{path}")
 }
 
-/// Where media of this hash lie.
+/// Location of the media file with this hash.
 pub(super) fn media_key(sha256: &str) -> String {
     format!("media/{}/{sha256}", sha256.get(..2).unwrap_or("00"))
 }
 
-/// The lines of the media list.
+/// Encodes the media list, one line per entry.
 pub(super) fn encode_media(media: &[MediaEntry]) -> Result<Vec<u8>, BackupError> {
     let mut lines = Vec::new();
     for entry in media {
@@ -142,7 +143,7 @@ pub(super) fn encode_media(media: &[MediaEntry]) -> Result<Vec<u8>, BackupError>
     Ok(lines)
 }
 
-/// The media list of a snapshot; its bytes were checked before.
+/// Decodes the media list of a snapshot, whose bytes were verified before.
 pub(super) fn decode_media(bytes: &[u8]) -> Result<Vec<MediaEntry>, BackupError> {
     let damaged = || BackupError::damaged(MEDIA, "cannot be read");
     let line = |line: &[u8]| {
@@ -233,7 +234,8 @@ pub(crate) mod fuzzed {
         vec![manifest.encode().unwrap(), serde_json::to_vec(&manifest).unwrap()]
     }
 
-    /// As it stands, and with a right checksum: what is taken names files in its folder, and is written as it was.
+    /// Parses the input as it stands, and with a right checksum. An accepted manifest names only files in its
+    /// folder, and encodes to the same bytes.
     pub(crate) fn manifest(bytes: &[u8]) {
         let _ = Manifest::decode(bytes);
         let Ok(json) = std::str::from_utf8(bytes) else { return };
@@ -252,7 +254,7 @@ pub(crate) mod fuzzed {
         vec![encode_media(&[entry(None), entry(Some("missing".into()))]).unwrap()]
     }
 
-    /// What is taken lies in the media folder, and is written as it was.
+    /// Accepted entries lie in the media folder, and encode to the same bytes.
     pub(crate) fn media(bytes: &[u8]) {
         let Ok(media) = decode_media(bytes) else { return };
         assert!(

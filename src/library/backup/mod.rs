@@ -1,13 +1,15 @@
-//! Snapshots: the whole library at one moment, somewhere else, and back.
+//! Snapshots: takes the whole library at one moment, stores it elsewhere, and restores it.
 //!
 //! ```text
 //! snapshots/<id>/store.db       the store at one moment
-//! snapshots/<id>/index/…        indexes of that very moment, what scores mean
+//! snapshots/<id>/index/…        indexes of the same moment, calibration of confidence
 //! snapshots/<id>/media.jsonl    the uploads it needs
-//! snapshots/<id>/manifest.json  what it is of, every file with size and SHA-256; written last
+//! snapshots/<id>/manifest.json  its contents, every file with size and SHA-256; written last
 //! media/ab/<SHA-256>            uploads, shared by all snapshots
-//! ``` A folder without a manifest is no snapshot: one that was cut off is never taken for one, and the next one
-//! removes it. `pins` explains why uploads deleted during a snapshot are not missed.
+//! ```
+//!
+//! A folder without a manifest is not a snapshot: an interrupted snapshot is never mistaken for a whole one,
+//! and the next snapshot removes it. `pins` explains why uploads deleted during a snapshot are not missed.
 
 mod bucket;
 mod clock;
@@ -45,35 +47,35 @@ use manifest::{MANIFEST, Manifest};
 pub(super) use pins::Pins;
 use view::Running;
 
-/// How long somebody waits for their turn where no snapshot is being taken.
+/// How long a caller waits for the lock if no snapshot is being taken.
 const TURN_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How a library is kept while it is open.
+/// Upkeep of an open library.
 #[derive(Debug, Clone, Default)]
 pub struct KeepConfig {
-    /// Where snapshots are kept, a folder or `s3://bucket/folder`; `None`: there are none.
+    /// Where snapshots are stored, a folder or `s3://bucket/folder`; `None`: snapshots are off.
     pub snapshot_root: Option<String>,
-    /// How often one is taken by itself; `None`: never.
+    /// How often to take a scheduled snapshot; `None`: never.
     pub snapshot_every: Option<Duration>,
-    /// How many of those are kept.
+    /// Number of scheduled snapshots to keep.
     pub snapshots_kept: usize,
     /// How often to apply the retention rules; `None`: only on request.
     pub retention_every: Option<Duration>,
     /// How often to check whether there is space to reclaim; `None`: only on request.
     pub compact_every: Option<Duration>,
-    /// How fast the bytes of uploads are read again and again; 0: not at all.
+    /// How fast to reread the bytes of uploads in the background; 0: not at all.
     pub check_bytes_per_sec: u64,
 }
 
-/// What a library knows of its snapshots.
+/// The state of a library's snapshots.
 pub(super) struct Keeper {
     pub(super) config: KeepConfig,
     pub(super) pins: Arc<Pins>,
-    /// Snapshots and compactions go one after another.
+    /// Lets only one snapshot or compaction run at a time.
     turn: Arc<tokio::sync::Mutex<()>>,
     waiting: AtomicUsize,
     destination: Option<Arc<dyn Destination>>,
-    /// The one being taken, or the last that could not be.
+    /// The snapshot being taken, or the last one if it failed.
     current: Mutex<Option<Arc<Running>>>,
 }
 
@@ -117,8 +119,8 @@ impl Keeper {
         }
     }
 
-    /// Nobody else's snapshot or compaction may run. One that is about to end is waited for, and one that
-    /// nobody asked for makes room.
+    /// Takes the lock that excludes other snapshots and compactions. Waits for one that is about to end; an
+    /// automatic one makes room.
     pub(super) async fn take_turn(&self) -> Result<OwnedMutexGuard<()>, BackupError> {
         if self.current().is_some_and(|running| running.is_running()) {
             return Err(BackupError::Running);
@@ -128,18 +130,18 @@ impl Keeper {
         turn.map_err(|_| BackupError::Running)
     }
 
-    /// The turn of who does it only where nobody else wants to.
+    /// Takes the lock only if it is free, for work that nobody requested.
     pub(super) fn take_idle_turn(&self) -> Option<OwnedMutexGuard<()>> {
         Arc::clone(&self.turn).try_lock_owned().ok()
     }
 
-    /// Whether somebody waits for their turn.
+    /// Whether a caller is waiting for the lock.
     pub(super) fn is_wanted(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 }
 
-/// Counts who waits.
+/// Counts a waiting caller while it lives.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
@@ -155,7 +157,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Every snapshot of a place by its id, oldest first, with what its manifest says.
+/// Every snapshot of a destination with its id and manifest, oldest first.
 async fn read_manifests(
     destination: &dyn Destination,
 ) -> Result<Vec<(String, Result<Manifest, BackupError>)>, BackupError> {
@@ -165,7 +167,7 @@ async fn read_manifests(
             key.strip_prefix("snapshots/").and_then(|rest| rest.strip_suffix(MANIFEST)?.strip_suffix('/'));
         let Some(id) = id.filter(|id| id.parse::<SnapshotId>().is_ok()) else { continue };
         match restore::manifest_of(destination, id).await {
-            // Deleted since.
+            // Deleted in the meantime.
             Err(BackupError::NotFound(_)) => {}
             Err(error @ (BackupError::Damaged { .. } | BackupError::Format(_))) => {
                 found.push((id.to_owned(), Err(error)));
@@ -177,7 +179,7 @@ async fn read_manifests(
     Ok(found)
 }
 
-/// Every snapshot of a place, newest first.
+/// Every snapshot of a destination, newest first.
 async fn list(destination: &dyn Destination) -> Result<Vec<SnapshotView>, BackupError> {
     let mut views = Vec::new();
     for (id, manifest) in read_manifests(destination).await? {
@@ -192,7 +194,7 @@ async fn list(destination: &dyn Destination) -> Result<Vec<SnapshotView>, Backup
 }
 
 impl Library {
-    /// Begins to take a snapshot in the background.
+    /// Starts taking a snapshot in the background.
     ///
     /// # Errors
     /// [`BackupError::Off`], [`BackupError::Running`] and others.
@@ -211,12 +213,12 @@ impl Library {
         let view = running.view();
         let library = Arc::clone(self);
         self.tasks.spawn(async move {
-            // Also where this panics.
+            // Fires also on a panic.
             let _done = running.done.clone().drop_guard();
             let taken = library.take_snapshot(destination.as_ref(), &running, options).await;
             drop(lock);
             drop(turn);
-            // Only now: whoever sees that it is ready may begin the next one.
+            // Only now: a client that sees this snapshot ready may start the next one.
             if taken {
                 library.keeper.forget(running.id);
             }
@@ -275,8 +277,8 @@ impl Library {
         outcome
     }
 
-    /// While nothing is indexed the indexes on disk can be those of the store's copy, and need not be
-    /// rebuilt after a restoration.
+    /// While nothing is being indexed, the indexes on disk can match the store's copy, so a restored library
+    /// need not rebuild them.
     async fn save_index_if_idle(&self) {
         if self.active.len() > 0 {
             return;
@@ -287,7 +289,7 @@ impl Library {
         }
     }
 
-    /// Removes the files that were kept for a snapshot only.
+    /// Removes the files whose removal was put off for a snapshot.
     async fn remove_put_off(&self) {
         let _serial = self.accept_lock.lock().await;
         for path in self.keeper.pins.due() {
@@ -300,13 +302,13 @@ impl Library {
         }
     }
 
-    /// Snapshots newest first: the one being taken, or the last that could not be, among them.
+    /// Snapshots, newest first, including the one being taken, or the last one if it failed.
     ///
     /// # Errors
     /// [`BackupError::Off`] and others.
     pub async fn snapshots(&self) -> Result<Vec<SnapshotView>, LibraryError> {
         let destination = self.keeper.destination()?;
-        // Looked at first: one that ends in between is told as running once more.
+        // Read this before the list: a snapshot that ends in between is reported as running once more.
         let current = self.keeper.current();
         let mut views = list(destination.as_ref()).await?;
         if let Some(running) = current {
@@ -317,7 +319,7 @@ impl Library {
         Ok(views)
     }
 
-    /// One snapshot.
+    /// Looks up one snapshot.
     ///
     /// # Errors
     /// [`BackupError::Off`], [`BackupError::NotFound`] and others.
@@ -335,7 +337,7 @@ impl Library {
         }
     }
 
-    /// Deletes a snapshot with the media that no other one needs; one that is being taken is stopped.
+    /// Deletes a snapshot and the media that no other snapshot needs; stops one that is being taken.
     ///
     /// # Errors
     /// [`BackupError::Off`], [`BackupError::NotFound`], [`BackupError::Running`] and others.

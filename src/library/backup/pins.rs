@@ -1,11 +1,11 @@
-//! Keeps uploaded files while a snapshot is taken.
+//! Keeps uploaded files from removal while a snapshot is taken.
 //!
-//! The invariant: **a file that a copy of the store names is not removed before the snapshot has it.**
-//! The pin is taken before the copy. Whoever deletes an asset removes its row first and asks for the
-//! file afterwards: without a pin the row was gone before the copy began, so no copy names the file;
-//! with one the file stays until the pin goes. An upload is in its place before its row is committed,
-//! so what the copy names is there. After a crash in between, files without a row are removed at the
-//! next start as those of any other crash.
+//! The invariant: **a file that a copy of the store names is not removed before the snapshot has it.** The
+//! pin is taken before the copy. Deleting an asset removes its row first and asks to remove the file
+//! afterwards: without a pin, the row was gone before the copy began, so no copy names the file; with a pin,
+//! the file stays until the pin goes. An upload is in its place before its row is committed, so whatever the
+//! copy names exists. After a crash in between, the next start clears out the files without a row, as after
+//! any other crash.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ struct State {
     put_off: HashSet<PathBuf>,
 }
 
-/// Which files must stay although nobody needs them any more.
+/// Files that must stay although no row needs them any more.
 #[derive(Debug, Default)]
 pub(in crate::library) struct Pins(Mutex<State>);
 
@@ -26,13 +26,13 @@ impl Pins {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on no file is removed until this is dropped.
+    /// Until the returned pin is dropped, no file is removed.
     pub(in crate::library) fn pin(self: &Arc<Self>) -> Pin {
         self.state().holders += 1;
         Pin(Arc::clone(self))
     }
 
-    /// Whether a file may be removed now; else it is remembered for later.
+    /// Whether a file may be removed now; if not, remembers it for later.
     pub(in crate::library) fn lets_go(&self, path: &Path) -> bool {
         let mut state = self.state();
         if state.holders > 0 {
@@ -41,12 +41,12 @@ impl Pins {
         state.holders == 0
     }
 
-    /// A file that was to be removed is needed again.
+    /// Cancels the removal of a file that is needed again.
     pub(in crate::library) fn needed_again(&self, path: &Path) {
         self.state().put_off.remove(path);
     }
 
-    /// The files that may be removed now.
+    /// Takes the files that may be removed now.
     pub(in crate::library) fn due(&self) -> HashSet<PathBuf> {
         let mut state = self.state();
         if state.holders > 0 { HashSet::new() } else { std::mem::take(&mut state.put_off) }

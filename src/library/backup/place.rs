@@ -1,4 +1,4 @@
-//! A place of snapshots, worked with while no library is open.
+//! A destination of snapshots, used while no library is open.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::library::registry::Registry;
 use crate::store::{DATABASE, FolderLock, SqliteStore, Upkeep};
 use crate::types::SnapshotId;
 
-/// The place that a setting names; a folder is made if absent.
+/// Opens the destination that a setting names, creating a folder if absent.
 pub(super) fn destination_at(
     root: &str,
     sources: &SourcesConfig,
@@ -26,7 +26,8 @@ pub(super) fn destination_at(
     Ok(Arc::new(Folder::make(Path::new(root))?))
 }
 
-/// What lies in the data folder goes with it, and its own folders hold nothing but what they are for.
+/// Refuses a folder in the data folder: it would be lost together with the data, and the data folder's own
+/// folders hold nothing but their own files.
 pub(super) fn refuse_within(root: &str, data_dir: &Path) -> Result<(), BackupError> {
     if root.starts_with("s3://") {
         return Ok(());
@@ -49,11 +50,11 @@ pub(super) fn refuse_within(root: &str, data_dir: &Path) -> Result<(), BackupErr
     Ok(())
 }
 
-/// A place of snapshots.
+/// A destination of snapshots.
 pub struct SnapshotPlace(Arc<dyn Destination>);
 
 impl SnapshotPlace {
-    /// Opens the place that `--snapshot-root` names.
+    /// Opens the destination that `--snapshot-root` names.
     ///
     /// # Errors
     /// [`BackupError::Destination`].
@@ -61,10 +62,10 @@ impl SnapshotPlace {
         Ok(Self(destination_at(root, sources)?))
     }
 
-    /// Opens the place that a snapshot's own folder lies in: the place, and the snapshot's id.
+    /// Finds the destination that contains a snapshot's own folder; returns it and the snapshot's id.
     ///
     /// # Errors
-    /// [`BackupError::NotFound`] where the path names no snapshot's folder.
+    /// [`BackupError::NotFound`] if the path is not a snapshot's folder.
     pub fn of_folder(path: &Path) -> Result<(Self, SnapshotId), BackupError> {
         let missing = || BackupError::NotFound(path.display().to_string());
         let real = path.canonicalize().map_err(|_| missing())?;
@@ -114,16 +115,16 @@ impl SnapshotPlace {
         Ok(SnapshotView::ready(&manifest?))
     }
 
-    /// Reads every byte of a snapshot; what does not match its checksum.
+    /// Reads every byte of a snapshot; returns an error for each file that does not match its checksum.
     ///
     /// # Errors
-    /// [`BackupError::NotFound`], [`BackupError::Damaged`] where the manifest itself is, and others.
+    /// [`BackupError::NotFound`], [`BackupError::Damaged`] if the manifest itself is damaged, and others.
     pub async fn verify(&self, id: SnapshotId) -> Result<Vec<BackupError>, BackupError> {
         let manifest = restore::wanted_manifest(self.0.as_ref(), &id.to_string()).await?;
         restore::verify(self.0.as_ref(), &manifest, &Arc::new(Meter::default())).await
     }
 
-    /// Restores a snapshot as a new data folder, which must not be there or be empty.
+    /// Restores a snapshot as a new data folder; the folder must be empty or not exist.
     ///
     /// # Errors
     /// [`BackupError::NotFound`], [`BackupError::Damaged`], [`BackupError::NotEmpty`] and others.
@@ -131,7 +132,7 @@ impl SnapshotPlace {
         restore::restore(self.0.as_ref(), &id.to_string(), data_dir, &Arc::new(Meter::default())).await
     }
 
-    /// Deletes a snapshot with the media that no other one needs.
+    /// Deletes a snapshot and the media that no other snapshot needs.
     ///
     /// # Errors
     /// [`BackupError::NotFound`] and others.

@@ -1,4 +1,4 @@
-//! Reading a snapshot: verified, and put back.
+//! Reads a snapshot to verify or restore it.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -18,33 +18,33 @@ use super::manifest::{
 use crate::library::Content;
 use crate::store::{CopiedAsset, DATABASE, StoreCopy};
 
-/// Rows of the copy read at a time.
+/// Rows of the store's copy read per page.
 const PAGE: u32 = 4096;
-/// Largest list of media read: 170 bytes an upload.
+/// Largest media list that is read; an entry takes 170 bytes.
 const MAX_LIST_BYTES: u64 = 4 << 30;
-/// Missing files that are named; the others are counted.
+/// How many missing files are named; the rest are only counted.
 const NAMED: usize = 1000;
 
-/// What came of a restoration.
+/// The result of a restoration.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Restored {
-    /// Assets.
+    /// Number of assets.
     pub assets: u64,
-    /// Clips.
+    /// Number of clips.
     pub clips: u64,
-    /// Uploaded files put back.
+    /// Number of uploads restored.
     pub media_files: u64,
     /// Bytes written.
     pub bytes: u64,
-    /// Uploads that were not in the snapshot, because they were missing or damaged when it was taken.
+    /// Uploads that the snapshot lacks because they were missing or damaged when it was taken.
     pub lacking: u64,
-    /// Files of the user's, indexed by path, that are not where they were.
+    /// Number of files indexed by path that are no longer where they were.
     pub missing_by_path: u64,
-    /// The first thousand of them.
+    /// The first thousand of their paths.
     pub missing_paths: Vec<String>,
 }
 
-/// Reads and checks a manifest.
+/// Reads and verifies a manifest.
 pub(super) async fn manifest_of(destination: &dyn Destination, id: &str) -> Result<Manifest, BackupError> {
     let key = format!("snapshots/{id}/{MANIFEST}");
     let missing = || BackupError::NotFound(id.to_owned());
@@ -60,7 +60,7 @@ pub(super) async fn manifest_of(destination: &dyn Destination, id: &str) -> Resu
     }
 }
 
-/// As `manifest_of`, of a snapshot that somebody counts on: what is left of one is not passed over.
+/// Like `manifest_of`, for a snapshot that the caller needs: leftovers of one are an error.
 pub(super) async fn wanted_manifest(
     destination: &dyn Destination,
     id: &str,
@@ -73,7 +73,7 @@ pub(super) async fn wanted_manifest(
     }
 }
 
-/// The list of media, checked.
+/// Reads and verifies the media list.
 pub(super) async fn media_of(
     destination: &dyn Destination,
     manifest: &Manifest,
@@ -101,7 +101,7 @@ fn compare(file: &str, found: Option<Content>, sha256: &str, size_bytes: u64) ->
     }
 }
 
-/// Reads every byte of a snapshot; the error of each file that does not match its checksum.
+/// Reads every byte of a snapshot; returns the error of each file that does not match its checksum.
 pub(super) async fn verify(
     destination: &dyn Destination,
     manifest: &Manifest,
@@ -127,15 +127,15 @@ pub(super) async fn verify(
                 note(compare(&key, found, &entry.sha256, entry.size_bytes))?;
             }
         }
-        // Told above already.
+        // Reported above already.
         Err(BackupError::Damaged { .. }) => {}
         Err(error) => return Err(error),
     }
     Ok(wrong)
 }
 
-/// Puts a snapshot back as a new data folder. Everything is written beside it and checked there;
-/// only a whole library gets the folder's name.
+/// Restores a snapshot as a new data folder. Everything is written and verified next to it; only a complete
+/// library gets the folder's name.
 pub(super) async fn restore(
     destination: &dyn Destination,
     id: &str,
@@ -161,9 +161,9 @@ pub(super) async fn restore(
     put_media(destination, &media, root, meter, &mut restored).await?;
     sync_folders(root)?;
     refuse_full(&data_dir)?;
-    // Over an empty folder, if there is one.
+    // Replaces an empty folder, if there is one.
     std::fs::rename(root, &data_dir)?;
-    // It has moved: there is nothing left to remove.
+    // The folder has moved, so there is nothing left to remove.
     let _ = temporary.keep();
     File::open(&parent)?.sync_all()?;
     Ok(restored)
@@ -181,7 +181,7 @@ fn refuse_full(data_dir: &Path) -> Result<(), BackupError> {
     }
 }
 
-/// Where a snapshot's file lies in a data folder; `None`: nowhere.
+/// Path of a snapshot's file within a data folder; `None` if it does not belong there.
 fn place_of(path: &str) -> Option<PathBuf> {
     match path.split_once('/') {
         None if path == STORE => Some(DATABASE.into()),
@@ -204,7 +204,7 @@ async fn write_files(
         let key = file_key(manifest.id, path);
         let found = match place_of(path) {
             Some(place) => destination.download(&key, &root.join(place), meter).await?,
-            // Checked all the same: a damaged snapshot is refused whole.
+            // Verify it all the same: a damaged snapshot is refused as a whole.
             None => destination.digest(&key, meter).await?,
         };
         compare(path, found, sha256, *size_bytes)?;
@@ -213,7 +213,7 @@ async fn write_files(
     Ok(bytes)
 }
 
-/// Writes the uploads to where the store looks for them, and looks for the user's own files.
+/// Writes the uploads to where the store expects them, and looks for the files indexed by path.
 async fn put_media(
     destination: &dyn Destination,
     media: &[MediaEntry],
@@ -262,7 +262,7 @@ fn note_missing(asset: &CopiedAsset, restored: &mut Restored) {
     }
 }
 
-/// `ab/<hash>-<segmentation>` of an upload's path, where it is one.
+/// The part `ab/<hash>-<segmentation>` of an upload's path, if the path has that form.
 fn kept_name(asset: &CopiedAsset) -> Option<PathBuf> {
     let path = Path::new(&asset.path);
     let name = path.file_name()?.to_str()?;

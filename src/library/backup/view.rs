@@ -1,4 +1,4 @@
-//! Snapshots for display.
+//! Snapshots as the API shows them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -148,14 +148,14 @@ fn problem(error: &BackupError) -> SnapshotProblem {
     SnapshotProblem { code: error.code(), message: error.without_paths() }
 }
 
-/// A snapshot that is being taken, or that could not be.
+/// A snapshot that is being taken, or that failed.
 #[derive(Debug)]
 pub(super) struct Running {
     pub id: SnapshotId,
     pub created_unix_ms: i64,
     pub scheduled: bool,
     pub meter: Arc<Meter>,
-    /// Fires when it has ended, however it ended.
+    /// Fires when the work has ended, whatever the outcome.
     pub done: CancellationToken,
     media_done: AtomicU64,
     media_total: AtomicU64,
@@ -198,14 +198,14 @@ impl Running {
 
     pub fn view(&self) -> SnapshotView {
         let error = self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        // Ended without a word: it panicked.
+        // Ended without an error: it panicked.
         let silent = || SnapshotProblem { code: "internal", message: "the snapshot was cut off".to_owned() };
         let error = error.or_else(|| self.done.is_cancelled().then(silent));
         let of = |number: &AtomicU64| number.load(Ordering::Relaxed);
         let progress = SnapshotProgress {
             media_done: of(&self.media_done),
             media_total: of(&self.media_total),
-            // Small files of the snapshot's own are counted as they come.
+            // The snapshot's own small files are counted as they are written.
             bytes_done: of(&self.meter.bytes_done).min(of(&self.bytes_total)),
             bytes_total: of(&self.bytes_total),
         };

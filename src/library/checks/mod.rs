@@ -1,4 +1,4 @@
-//! Looks for damage, in the store and in the bytes of uploads, and repairs what the bytes allow.
+//! Looks for damage in the store and in the bytes of uploads, and repairs what those bytes allow.
 
 mod repair;
 mod report;
@@ -19,11 +19,11 @@ use crate::types::ClipId;
 use report::Shared;
 pub use report::{CheckReport, CheckState, DamagedAsset};
 
-/// Assets a page.
+/// Assets per page.
 const PAGE: u32 = 1000;
-/// After so long the bytes of an upload are read again.
+/// Age of the last read after which the bytes of an upload are read again.
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(7 * 86_400);
-/// Uploads that are taken in one go, and the rest where there is none to read.
+/// Uploads handled in one go, and the pause when none is due.
 const READ_AT_ONCE: u32 = 16;
 const REST: Duration = Duration::from_secs(60);
 
@@ -36,7 +36,7 @@ pub struct CheckOptions {
     pub repair: bool,
 }
 
-/// What is known of damage.
+/// The check that runs, and the damage found so far.
 #[derive(Debug, Default)]
 pub(super) struct Checker {
     report: Shared,
@@ -81,13 +81,13 @@ impl Library {
         })
     }
 
-    /// The report of the check that runs, or of the last one.
+    /// The report of the running check, or of the last one.
     #[must_use]
     pub fn check_report(&self) -> CheckReport {
         self.checker.report.now()
     }
 
-    /// Begins a check in the background.
+    /// Starts a check in the background.
     ///
     /// # Errors
     /// [`LibraryError::CheckRunning`], [`LibraryError::Stopping`].
@@ -98,7 +98,7 @@ impl Library {
         Ok(report)
     }
 
-    /// Checks, and waits for the end.
+    /// Runs a check to its end.
     ///
     /// # Errors
     /// As [`Library::start_check`].
@@ -162,8 +162,8 @@ fn end(report: &Shared, outcome: &Result<(), LibraryError>) {
     });
 }
 
-/// Looks through the database: the file, every row, every vector. One that is too damaged to be read is told,
-/// and what can be looked at is.
+/// Checks the database: the file, every row, every vector. If the file is too damaged for a part of this, the
+/// report says so, and the rest is checked.
 async fn check_store(store: &dyn Store, report: &Shared) -> Result<DamagedVectors, LibraryError> {
     let mut problems = store.integrity().await?;
     let unread = |problems: &mut Vec<String>, error: StoreError| match error {
@@ -193,7 +193,7 @@ async fn check_store(store: &dyn Store, report: &Shared) -> Result<DamagedVector
     Ok(vectors)
 }
 
-/// Reads the bytes of every upload.
+/// Reads the bytes of every upload and compares them with their hash.
 async fn check_bytes(
     store: &dyn Store,
     report: &Shared,
@@ -220,7 +220,7 @@ async fn check_asset(
     let (read, stopped) = (asset.clone(), stop.clone());
     let read = super::blocking(move || content::read_whole(&read, bytes_per_sec, &stopped)).await?;
     let Some(read) = read else { return Err(LibraryError::Stopping) };
-    // Deleted, or sent again, while it was read: the file is not what it was.
+    // The asset was deleted or uploaded again during the read, so the file may have changed.
     match store.asset(asset.id).await {
         Ok(now) if now.path == asset.path => {}
         Ok(_) | Err(StoreError::NotFound(_)) => return Ok(()),
@@ -237,20 +237,20 @@ async fn check_asset(
         report.bytes_checked += read.size_bytes;
     });
     match store.note_content(&[read.note]).await {
-        // It is in the report.
+        // The report has it.
         Err(StoreError::StorageFull(_) | StoreError::Sealed) => Ok(()),
         noted => Ok(noted?),
     }
 }
 
-/// Reads the bytes of uploads again and again, slowly.
+/// Reads the bytes of uploads over and over, slowly.
 pub(super) async fn keep_reading(library: Arc<Library>) {
     let bytes_per_sec = library.keeper.config.check_bytes_per_sec;
     if bytes_per_sec == 0 {
         return;
     }
     let again_ms = i64::try_from(READ_AGAIN_AFTER.as_millis()).unwrap_or(i64::MAX);
-    // What this finds is noted in the store; the report is that of somebody's check.
+    // Findings go to the store; the public report belongs to requested checks.
     let (report, mut rest) = (Shared::default(), Duration::from_secs(1));
     loop {
         tokio::select! {
@@ -273,7 +273,7 @@ pub(super) async fn keep_reading(library: Arc<Library>) {
     }
 }
 
-/// Checks the store of a folder that no server has open; no model is needed, and nothing is repaired.
+/// Checks the store of a folder that no server has open. Needs no model and repairs nothing.
 ///
 /// # Errors
 /// [`BackupError::NoLibrary`] and others.

@@ -8,11 +8,12 @@ use crate::model::Priority;
 use crate::store::{AssetRecord, AssetState, ClipRecord, DamagedVectors, StoreError};
 use crate::types::{AssetId, TimeSpan};
 
-/// Clips whose bounds differ by less are the same one.
+/// Clips whose bounds differ by less than this are the same clip.
 const SAME_SECS: f64 = 1e-6;
 
 impl Library {
-    /// Recomputes damaged vectors from the files, keeping their ids; assets with missing clips are indexed again.
+    /// Recomputes damaged vectors from the files and keeps their ids; indexes assets with missing clips
+    /// again.
     pub(super) async fn repair(&self, damaged: &DamagedVectors) -> Result<(), LibraryError> {
         for id in &damaged.assets {
             self.index_anew(*id).await?;
@@ -35,7 +36,7 @@ impl Library {
             };
             match self.mend(&record, clips.clone()).await {
                 Ok(rest) if rest.is_empty() => {}
-                // It is cut otherwise than it was.
+                // The file is now cut into other clips.
                 Ok(rest) => {
                     self.index_anew(id).await?;
                     self.count_repaired(&rest);
@@ -55,7 +56,7 @@ impl Library {
         self.checker.report.change(|report| report.repaired_clips += clips.len() as u64);
     }
 
-    /// Embeds an asset once more and puts the vectors of these clips in their places; those that were not met.
+    /// Embeds an asset again and replaces the vectors of these clips; returns the clips that did not turn up.
     async fn mend(
         &self,
         record: &AssetRecord,

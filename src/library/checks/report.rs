@@ -1,4 +1,4 @@
-//! What a check found.
+//! The findings of a check.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use crate::store::{AssetRecord, Damage, DamagedRow};
 use crate::types::AssetId;
 
-/// Entries of each list of a report; the counts beside them are of all.
+/// Entries per list of a report; the counts beside the lists are complete.
 const MOST_LISTED: usize = 1000;
 
 /// State of a check.
@@ -79,7 +79,7 @@ pub struct CheckReport {
 }
 
 impl CheckReport {
-    /// Whether something is damaged still.
+    /// Whether no damage remains.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.database_problems.is_empty()
@@ -91,7 +91,7 @@ impl CheckReport {
     }
 }
 
-/// The report of the check that runs, or of the last one.
+/// The report of the running check, or of the last one.
 #[derive(Debug, Default)]
 pub(in crate::library) struct Shared(Mutex<CheckReport>);
 

@@ -11,7 +11,7 @@ use crate::store::{StandingVectors, StoreError};
 use crate::types::StandingId;
 
 impl Library {
-    /// Embeds the parts of a query; an error names the part.
+    /// Embeds the parts of a query; an error names the part that failed.
     pub(super) async fn embed_given(
         &self,
         parts: &[GivenPart],
@@ -46,8 +46,8 @@ impl Library {
         }
     }
 
-    /// Recomputes the vectors of those standing queries that have none of the serving model, from what their users
-    /// gave. One of which none can be made says why, and matches nothing.
+    /// Recomputes, from what users gave, the vectors of standing queries that have none of the serving model.
+    /// A query that cannot be embedded gets an error and matches nothing.
     ///
     /// # Errors
     /// [`LibraryError`] of the store.
@@ -91,7 +91,7 @@ impl Library {
         Ok(())
     }
 
-    /// Starts matching a query as the store has it now: it may have been changed or deleted since.
+    /// Starts matching a query as stored now: it may have been changed or deleted in the meantime.
     async fn take_up(&self, id: StandingId, parts: Vec<QueryPart>) -> Result<(), LibraryError> {
         let _change = self.standing.change.lock().await;
         let record = match self.store.standing(id).await {

@@ -1,7 +1,7 @@
-//! Asks the standing queries about every asset that has become searchable.
+//! Matches every asset that has become searchable against the standing queries.
 //!
-//! Which assets those are is written by the transaction that makes them searchable, and taken back by the
-//! one that stores their matches: whenever the process ends, none is left out and none is told twice.
+//! The transaction that makes an asset searchable also lists it as pending; the one that stores its matches
+//! removes it from the list. Whenever the process ends, no match is lost and none is reported twice.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,39 +15,39 @@ use crate::search::{Corpus, Verdict, ask};
 use crate::store::{MatchedMoment, NewMatch, PendingAsset, PendingEnd, Settled, StoreError};
 use crate::types::{AssetId, MatchId, Space, StandingId, rfc3339_millis};
 
-/// Assets of one transaction.
+/// Assets read per round.
 const BATCH: u32 = 64;
-/// Matches of one transaction.
+/// Maximum number of matches per transaction.
 const MATCHES_AT_ONCE: usize = 256;
 /// How often to check whether confidence is calibrated yet.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How soon to check again for an asset that is just being finished.
 const SOON: Duration = Duration::from_millis(20);
-/// The pause after a failure of the store.
+/// Pause after a failure of the store.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// A library of fewer clips may just be too small to tell what scores mean: its assets wait until it can.
+/// A library with fewer clips may be too small to calibrate confidence: its assets wait until it can.
 const YOUNG_CLIPS: usize = 1000;
 
-/// What one round came to.
+/// The result of one round.
 #[derive(Default)]
 struct Round {
     settled: usize,
-    /// Assets whose indexing has not quite ended.
+    /// Number of assets whose indexing has not quite ended.
     unready: usize,
-    /// Assets that wait until it is known what scores mean.
+    /// Number of assets that wait for confidence to be calibrated.
     waiting: usize,
 }
 
-/// Runs while the library is open.
+/// Matches assets while the library is open.
 pub(in super::super) async fn run(library: Arc<Library>) {
     let renew = || library.renew_standing_queries();
     if let Err(error) = library.once_there_is_room(&library.stop, renew).await {
         tracing::error!(%error, "could not update the vectors of standing queries");
     }
-    // Of those that waited when the process ended nobody knows here.
+    // Assets may have been waiting since before the start.
     let mut waiting = true;
-    // Clips of the calibration after which waiting assets were last matched.
+    // Number of clips at the calibration after which waiting assets were last matched.
     let mut asked_at = None;
     while library.disk.writable(&library.stop).await {
         let measured = Some(library.calibrated_clips()).filter(|_| library.is_measured());
@@ -84,15 +84,16 @@ pub(in super::super) async fn run(library: Arc<Library>) {
 async fn round(library: &Arc<Library>) -> Result<Round, LibraryError> {
     let mut pending = library.store.pending_assets(BATCH).await?;
     let found = pending.len();
-    // Between the commit that makes an asset searchable and the catalog's word of it.
+    // Such an asset is between the commit that makes it searchable and its update in the catalog.
     pending.retain(|pending| library.active.by_id(pending.asset).is_none());
     let unready = found - pending.len();
     if pending.is_empty() {
         return Ok(Round { unready, ..Round::default() });
     }
-    // After the list, not before: what the list names is in the store, and may not be in memory yet.
+    // After reading the list, not before: every query that the list names is in the store, but may not be in
+    // memory yet.
     let entries = library.standing.settled().await;
-    // Before the corpus, whose measurement is then that one or a later one.
+    // Read this before the corpus, so that the corpus has the same calibration or a later one.
     let hopeless = library.is_measured() && library.catalog.len().1 >= YOUNG_CLIPS;
     let corpus = library.corpus();
     let settled: Vec<Settled> = blocking(move || {
@@ -107,8 +108,8 @@ async fn round(library: &Arc<Library>) -> Result<Round, LibraryError> {
     Ok(Round { settled: count, unready, waiting })
 }
 
-/// In parts with at most so many matches each: whoever else writes to the store need not wait long. An
-/// asset stays on the list until the last part of its matches is stored.
+/// Splits the results into transactions of at most `MATCHES_AT_ONCE` matches, so that other writers need not
+/// wait long. An asset stays on the list until the last part of its matches is stored.
 fn transactions(settled: Vec<Settled>) -> Vec<Vec<Settled>> {
     let (mut parts, mut part) = (Vec::new(), Vec::new());
     let mut room = MATCHES_AT_ONCE;
@@ -133,13 +134,13 @@ fn transactions(settled: Vec<Settled>) -> Vec<Vec<Settled>> {
 }
 
 impl Library {
-    /// Whether what scores mean was measured with what the library holds now.
+    /// Whether confidence was calibrated with the clips that the library holds now.
     fn is_measured(&self) -> bool {
         self.calibrated_clips() == self.catalog.len().1
     }
 }
 
-/// One asset; `hopeless`: what scores mean will not become known.
+/// Matches one asset; `hopeless`: waiting for a calibration is of no use.
 fn settle(corpus: &Corpus, entries: &[Arc<Entry>], pending: PendingAsset, hopeless: bool) -> Settled {
     let (ticket, asset) = (pending.ticket, pending.asset);
     let mut settled = Settled { ticket, asset, matches: Vec::new(), end: PendingEnd::Done };
@@ -168,7 +169,7 @@ fn settle(corpus: &Corpus, entries: &[Arc<Entry>], pending: PendingAsset, hopele
     settled
 }
 
-/// Body of a match's webhook.
+/// Body of the webhook for a match.
 #[derive(Serialize)]
 struct Told<'a> {
     #[serde(rename = "type")]
@@ -188,7 +189,7 @@ struct ToldMatch<'a> {
     asset_metadata: &'a serde_json::Value,
     content_url: String,
     space: &'a Space,
-    /// The best moment.
+    /// The best moment; its fields are inlined.
     #[serde(flatten)]
     best: Option<&'a MatchedMoment>,
     moments: &'a [MatchedMoment],
@@ -212,7 +213,7 @@ fn told(entry: &Entry, asset: &AssetEntry, id: MatchId, space: &Space, moments: 
             moments,
         },
     };
-    // Names, numbers and the user's JSON: nothing in it can fail to be written.
+    // Names, numbers and the user's JSON: serialization cannot fail.
     serde_json::to_string(&told).unwrap_or_default()
 }
 

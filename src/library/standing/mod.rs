@@ -23,37 +23,37 @@ use crate::store::{
 };
 use crate::types::{MatchId, Space, StandingId, Track};
 
-/// Most standing queries of a library.
+/// Maximum number of standing queries per library.
 pub const MAX_STANDING: usize = 10_000;
-/// Largest file of a query that is kept with it; together for all its parts.
+/// Largest total size of a query's files, which are stored with it, in bytes.
 pub const MAX_GIVEN_BYTES: usize = 16 << 20;
 /// Queries read from the store at a time.
 const PAGE: u32 = 200;
 
-/// Why a standing query is refused.
+/// Why a standing query was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum StandingError {
-    /// There are enough.
+    /// The limit of standing queries is reached.
     #[error("the limit of {MAX_STANDING} standing queries is reached; delete one first")]
     TooMany,
-    /// More bytes than are kept.
+    /// The files of the query are too large to be stored.
     #[error("the files of a standing query are stored and must not exceed {MAX_GIVEN_BYTES} bytes in total")]
     TooLarge,
-    /// A part that cannot be embedded.
+    /// A part cannot be embedded.
     #[error("{error}")]
     Part {
-        /// Which, from 0.
+        /// Index of the part, from 0.
         at: usize,
-        /// Why.
+        /// Why it cannot be embedded.
         error: Box<LibraryError>,
     },
-    /// The store gave something that is no query.
+    /// The stored query cannot be decoded.
     #[error("the stored query is damaged; delete it and create it again")]
     Damaged,
 }
 
 impl StandingError {
-    /// Stable code.
+    /// Stable error code.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -72,15 +72,15 @@ pub struct NewStandingQuery {
     pub name: Option<String>,
     /// What to look for.
     pub parts: Vec<GivenPart>,
-    /// Tracks to search; default: video.
+    /// Tracks to search.
     pub targets: Vec<Track>,
-    /// How they make one score.
+    /// How the targets' scores make one score.
     pub fuse: Fuse,
     /// Space to compare in; `None`: the finest that all sides share.
     pub space: Option<Space>,
-    /// Which clips count.
+    /// Which clips may match.
     pub filter: Filter,
-    /// What a match needs.
+    /// Minimum confidence or score of a match.
     pub least: Least,
     /// Webhook for matches.
     pub webhook: Option<WebhookRequest>,
@@ -88,37 +88,37 @@ pub struct NewStandingQuery {
     pub metadata: serde_json::Value,
     /// Whether it is enabled.
     pub enabled: bool,
-    /// Ask it about what is there already.
+    /// Whether to match it against existing assets too.
     pub backfill: bool,
 }
 
-/// What is to change of a standing query; `None`: nothing.
+/// Changes to a standing query; `None`: no change.
 #[derive(Debug, Default)]
 pub struct StandingPatch {
     /// New name.
     pub name: Option<String>,
     /// Whether it is enabled.
     pub enabled: Option<bool>,
-    /// What a match needs.
+    /// New minimum of a match.
     pub least: Option<Least>,
-    /// Ask it about what is there already.
+    /// Whether to match it against existing assets too.
     pub backfill: bool,
 }
 
 /// A standing query for display.
 #[derive(Debug, Clone)]
 pub struct StandingQuery {
-    /// As stored.
+    /// The stored record.
     pub record: StandingRecord,
-    /// Text of the query.
+    /// Its options, and the query for display.
     pub spec: StandingSpec,
-    /// Space of its scores; `None` where the model that runs cannot ask it.
+    /// Space of its scores; `None` if the serving model cannot run the query.
     pub space: Option<Space>,
     /// Whether it can match now: false if it needs a confidence that is not calibrated yet.
     pub is_tellable: bool,
 }
 
-/// One query in memory.
+/// A standing query in memory.
 #[derive(Debug)]
 struct Entry {
     id: StandingId,
@@ -126,7 +126,7 @@ struct Entry {
     metadata: serde_json::Value,
     enabled: bool,
     has_webhook: bool,
-    /// `None` without vectors of the model that runs.
+    /// `None` without vectors of the serving model.
     query: Option<Standing>,
 }
 
@@ -168,14 +168,14 @@ fn usable(stored: &StandingVectors, bundle: &Bundle) -> Option<Vec<QueryPart>> {
 #[derive(Debug, Default)]
 pub(super) struct StandingQueries {
     entries: RwLock<Arc<Vec<Arc<Entry>>>>,
-    /// Held while one is made, changed or deleted: store and memory change in the same order.
+    /// Held while a query is created, changed or deleted, so that store and memory change in the same order.
     change: Mutex<()>,
     wake: Notify,
 }
 
 impl StandingQueries {
-    /// Reads them from the store. What has no vectors of this model is left to
-    /// [`Library::renew_standing_queries`].
+    /// Loads the queries from the store. [`Library::renew_standing_queries`] handles those without vectors of
+    /// this model.
     pub(super) async fn load(
         store: &dyn Store,
         bundle: &Bundle,
@@ -186,7 +186,7 @@ impl StandingQueries {
         Ok(queries)
     }
 
-    /// Reads them again, replacing the known ones.
+    /// Loads the queries again, replacing those in memory.
     pub(super) async fn refresh(
         &self,
         store: &dyn Store,
@@ -216,7 +216,7 @@ impl StandingQueries {
         Arc::clone(&self.entries.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// All of them once no change is half made: whatever the store knew before this call is among them.
+    /// All queries, once no change is in progress: includes whatever the store had before this call.
     async fn settled(&self) -> Arc<Vec<Arc<Entry>>> {
         let _change = self.change.lock().await;
         self.now()
@@ -240,14 +240,14 @@ impl StandingQueries {
         Arc::make_mut(&mut entries).retain(|entry| entry.id != id);
     }
 
-    /// There may be assets to ask about.
+    /// Wakes the matcher, because there may be assets to match.
     pub(super) fn wake(&self) {
         self.wake.notify_one();
     }
 }
 
 impl Library {
-    /// Makes a standing query; with it the webhook's secret, if one was made.
+    /// Creates a standing query. Also returns the webhook, with its secret if the server generated one.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -287,7 +287,7 @@ impl Library {
         Ok((self.standing_view(record)?, given))
     }
 
-    /// One standing query.
+    /// Looks up one standing query.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -295,7 +295,7 @@ impl Library {
         self.standing_view(self.store.standing(id).await?)
     }
 
-    /// Standing queries newest first; `after` = last id of the previous page.
+    /// Standing queries, newest first; `after` is the last id of the previous page.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -339,7 +339,7 @@ impl Library {
         self.standing_view(record)
     }
 
-    /// Deletes a standing query with its matches and what was still to be told of them.
+    /// Deletes a standing query with its matches and its pending deliveries.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -350,7 +350,7 @@ impl Library {
         self.note_work(WorkKind::StandingQuery, id, false).await
     }
 
-    /// Matches of a standing query newest first; `after` = last id of the previous page.
+    /// Matches of a standing query, newest first; `after` is the last id of the previous page.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -387,7 +387,7 @@ fn check_size(parts: &[GivenPart]) -> Result<(), StandingError> {
 
 fn spec_of_new(new: &NewStandingQuery) -> StandingSpec {
     let asset = |part: &GivenPart| match &part.given {
-        // Who names an asset in the filter wants it, even as an answer to itself.
+        // A user who names an asset in the filter wants it even as a match of itself.
         Given::Asset { id, .. } if !new.filter.asset_ids.contains(id) => Some(*id),
         _ => None,
     };

@@ -1,4 +1,4 @@
-//! What a standing query is, as the store keeps it.
+//! The definition of a standing query, as stored.
 
 use std::collections::BTreeMap;
 
@@ -15,23 +15,23 @@ use crate::types::{AssetId, Embedding, Modality, Space, TimeSpan, Track};
 /// Options of a standing query, without the query itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StandingSpec {
-    /// Tracks looked at.
+    /// Tracks to search.
     pub targets: Vec<Track>,
-    /// How they make one score.
+    /// How the targets' scores make one score.
     pub fuse: Fuse,
     /// Requested space; `None`: the finest that all sides share.
     pub space: Option<Space>,
-    /// Which clips count.
+    /// Which clips may match.
     pub filter: Filter,
-    /// Confidence that a match needs.
+    /// Minimum confidence of a match.
     pub min_confidence: Option<f32>,
-    /// Score that a match needs.
+    /// Minimum score of a match.
     pub min_score: Option<f32>,
-    /// The user's JSON object, sent along with every match.
+    /// The user's JSON object, sent with every match.
     pub metadata: serde_json::Value,
     /// The query for display: for media, their type and size.
     pub query: serde_json::Value,
-    /// Assets that the query is made of: no answers to themselves.
+    /// Assets that the query consists of; they do not match it.
     pub(super) exclude_assets: Vec<AssetId>,
 }
 
@@ -62,19 +62,19 @@ impl StandingSpec {
     }
 }
 
-/// What the user gave of one part.
+/// What the user gave for one part.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Given {
-    /// Text.
+    /// A text.
     Text(String),
     /// A file.
     Media {
-        /// What of it counts.
+        /// The modality to embed it as.
         modality: Modality,
-        /// What it was said to be.
+        /// Media type that the user declared.
         media_type: String,
-        /// The file's contents.
+        /// Contents of the file.
         #[serde(with = "as_base64")]
         bytes: Vec<u8>,
     },
@@ -82,11 +82,11 @@ pub enum Given {
     Asset {
         /// Id of the asset.
         id: AssetId,
-        /// Start, in seconds.
+        /// Start of the span in seconds; `None`: from the beginning.
         start_secs: Option<f64>,
-        /// End, in seconds.
+        /// End of the span in seconds; `None`: to the end.
         end_secs: Option<f64>,
-        /// Its picture or its sound.
+        /// Its picture or its sound; `None`: the picture if there is one.
         track: Option<Track>,
     },
 }
@@ -94,14 +94,14 @@ pub enum Given {
 /// One part of a standing query.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GivenPart {
-    /// What it is.
+    /// The text, file or asset.
     pub given: Given,
-    /// How much it counts.
+    /// Weight of the part in the query.
     pub weight: f32,
 }
 
 impl GivenPart {
-    /// For display: for media, their type and size.
+    /// The part for display: for media, type and size.
     pub(super) fn shown(&self) -> serde_json::Value {
         let mut shown = serde_json::Map::new();
         let (key, value) = match &self.given {
@@ -122,7 +122,7 @@ impl GivenPart {
     }
 }
 
-/// The span between two optional ends; `None` without any, and where they are none.
+/// The span between two optional ends; `None` if both are missing or they do not form a span.
 pub(super) fn span_of(start_secs: Option<f64>, end_secs: Option<f64>) -> Option<TimeSpan> {
     if start_secs.is_none() && end_secs.is_none() {
         return None;
@@ -144,17 +144,17 @@ mod as_base64 {
     }
 }
 
-/// One embedded part, as stored.
+/// An embedded part, as stored.
 #[derive(Serialize, Deserialize)]
 struct StoredPart {
     modality: Modality,
     weight: f32,
     words: usize,
-    /// f32, little-endian, in base64.
+    /// Vector per space: f32, little-endian, in base64.
     vectors: BTreeMap<Space, String>,
 }
 
-/// Embedded parts as bytes.
+/// Encodes embedded parts.
 pub(super) fn pack(parts: &[QueryPart]) -> Vec<u8> {
     let encode = |vector: &Embedding| {
         STANDARD.encode(vector.as_slice().iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())
@@ -165,11 +165,11 @@ pub(super) fn pack(parts: &[QueryPart]) -> Vec<u8> {
         words: part.words,
         vectors: part.vectors.iter().map(|(space, vector)| (space.clone(), encode(vector))).collect(),
     };
-    // Serializing it cannot fail; if it were empty, it would be created again.
+    // Serialization cannot fail; if the result were empty, the vectors would be recomputed.
     serde_json::to_vec(&parts.iter().map(stored).collect::<Vec<_>>()).unwrap_or_default()
 }
 
-/// Embedded parts from bytes; `None` where they are not of this model.
+/// Decodes embedded parts; `None` if they do not fit this model.
 pub(super) fn unpack(bytes: &[u8], bundle: &Bundle) -> Option<Vec<QueryPart>> {
     let decode = |(space, text): (Space, String)| {
         let bytes = STANDARD.decode(text).ok()?;

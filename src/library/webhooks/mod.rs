@@ -1,4 +1,4 @@
-//! Webhooks: checked and signed here, sent from the outbox by `sender`.
+//! Webhooks: validated and signed here, sent from the outbox by `sender`.
 //!
 //! The format is that of Standard Webhooks: `webhook-id`, `webhook-timestamp`, and `webhook-signature` with
 //! an HMAC-SHA256 over both and the body.
@@ -25,25 +25,25 @@ use crate::outbound::Outbound;
 use crate::store::{DeliveryRecord, DeliveryState, NewWebhook};
 use crate::types::DeliveryId;
 
-/// What every secret begins with.
+/// Prefix of every secret.
 const SECRET_PREFIX: &str = "whsec_";
-/// Bytes of a secret that is given, by the convention.
+/// Length of a user's secret in bytes, as Standard Webhooks defines it.
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
-/// Bytes of a secret that is made.
+/// Length of a generated secret in bytes.
 const NEW_SECRET_BYTES: usize = 32;
-/// Longest URL of a webhook.
+/// Longest URL of a webhook in bytes.
 const MAX_URL_BYTES: usize = 2048;
 
-/// Why a webhook is refused.
+/// Why a webhook was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WebhookError {
     /// No host is allowed.
     #[error("webhooks are off; start the server with --allow-webhook-host HOST")]
     Disabled,
-    /// The URL is not one that may be called.
+    /// The URL must not be called.
     #[error("{0}")]
     NotAllowed(String),
-    /// Not a secret as the convention has it.
+    /// The secret does not have the format of Standard Webhooks.
     #[error(
         "`secret` must be `whsec_` followed by 24 to 64 bytes in base64; leave it out to have one generated"
     )]
@@ -51,7 +51,7 @@ pub enum WebhookError {
 }
 
 impl WebhookError {
-    /// Stable code.
+    /// Stable error code.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -62,12 +62,12 @@ impl WebhookError {
     }
 }
 
-/// Sends webhooks to hosts that are allowed.
+/// Sends webhooks to allowed hosts.
 #[async_trait]
 pub trait Deliver: fmt::Debug + Send + Sync {
-    /// The host and port of a URL, or a sentence that says why it may not be called.
+    /// The host and port of a URL, or a message that says why it must not be called.
     fn check(&self, url: &str) -> Result<String, String>;
-    /// The status that the receiver answers, or a sentence that says why there is none.
+    /// The status that the receiver answers, or a message that says why there is none.
     async fn post(
         &self,
         url: &str,
@@ -98,12 +98,12 @@ impl Deliver for Outbound {
     }
 }
 
-/// Where somebody wants to be told.
+/// A request for a webhook.
 #[derive(Clone)]
 pub struct WebhookRequest {
-    /// Address.
+    /// URL to call.
     pub url: String,
-    /// `whsec_…`; `None`: one is made.
+    /// `whsec_…`; `None`: one is generated.
     pub secret: Option<String>,
 }
 
@@ -113,12 +113,12 @@ impl fmt::Debug for WebhookRequest {
     }
 }
 
-/// What the caller who asked for a webhook gets back.
+/// The webhook as returned to the caller who requested it.
 #[derive(Clone)]
 pub struct WebhookGiven {
-    /// Address.
+    /// URL to call.
     pub url: String,
-    /// The secret that was made, shown this once; `None` where it was given.
+    /// The generated secret, shown only once; `None` if the caller supplied one.
     pub secret: Option<String>,
 }
 
@@ -129,7 +129,7 @@ impl fmt::Debug for WebhookGiven {
 }
 
 impl Library {
-    /// Checks a webhook before anything is begun that it is to be told of.
+    /// Validates a webhook before the work that it reports on begins.
     pub(super) fn checked_webhook(
         &self,
         asked: &WebhookRequest,
@@ -137,7 +137,8 @@ impl Library {
         checked(self.webhooks.as_ref(), asked)
     }
 
-    /// What was sent, is to be sent or could not be, newest first; `after` = last id of the previous page.
+    /// Deliveries that were sent, are pending or have failed, newest first; `after` is the last id of the
+    /// previous page.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -191,7 +192,7 @@ fn key_of(secret: &str) -> Result<Vec<u8>, WebhookError> {
     if SECRET_BYTES.contains(&key.len()) { Ok(key) } else { Err(WebhookError::BadSecret) }
 }
 
-/// `v1,` and the signature of a delivery.
+/// The signature of a delivery, with its version prefix `v1,`.
 fn signature(secret: &str, id: &str, timestamp_secs: i64, body: &str) -> Result<String, WebhookError> {
     let key = key_of(secret)?;
     let mut mac = Hmac::<Sha256>::new_from_slice(&key).map_err(|_| WebhookError::BadSecret)?;
@@ -201,7 +202,7 @@ fn signature(secret: &str, id: &str, timestamp_secs: i64, body: &str) -> Result<
     Ok(format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes())))
 }
 
-/// The head of one attempt.
+/// The headers of one attempt.
 fn headers(secret: &str, id: &str, timestamp_secs: i64, body: &str) -> Result<HeaderMap, WebhookError> {
     let signature = signature(secret, id, timestamp_secs, body)?;
     let mut headers = HeaderMap::new();
@@ -236,7 +237,7 @@ mod tests {
 
     #[test]
     fn the_signature_is_that_of_the_convention() {
-        // The example of the convention's own reference implementations.
+        // The example from the reference implementations of Standard Webhooks.
         let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
         let (id, body) = ("msg_p5jXN8AQM9LWM0D4loKWxJek", r#"{"test": 2432232314}"#);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Works the outbox off: a few deliveries at once, fewer to one host, each tried for about a day.
+//! Works through the outbox: a few deliveries at a time, fewer to one host, each retried for about a day.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,28 +14,29 @@ use crate::jobs::now_unix_ms;
 use crate::store::{Attempt, DeliveryState, DueDelivery, Store, StoreError};
 use crate::types::DeliveryId;
 
-/// Deliveries under way at once, and those of them to one host.
+/// Maximum number of concurrent deliveries, in total and to one host.
 const AT_ONCE: usize = 16;
 const AT_ONCE_TO_A_HOST: usize = 2;
 /// How often to check for webhooks that are due.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How long a receiver may take.
+/// Time limit for the receiver's answer.
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// Waits after the first, second and so on attempt that failed; after the last one it is given up. A day
-/// in all.
+/// Waits after the first, second and later failed attempts, in seconds; after the last one, the delivery has
+/// failed. About a day in all.
 const WAITS_SECS: [u64; 11] = [1, 5, 30, 120, 600, 1800, 3600, 7200, 14_400, 28_800, 28_800];
-/// A wait is longer or shorter by up to this share, so that what failed together does not come together.
+/// Each wait varies randomly by up to this share, so that deliveries that failed together are not retried
+/// together.
 const JITTER: f64 = 0.1;
-/// How long it can be seen what became of a delivery.
+/// How long deliveries stay listed, and how often to remove old ones.
 const KEPT: Duration = Duration::from_secs(30 * 86_400);
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
-/// Longest reason kept.
+/// Longest stored error message, in characters.
 const MAX_ERROR_CHARS: usize = 500;
 
-/// What is being sent, and to which host, by task.
+/// Running deliveries and their hosts, by task.
 type UnderWay = HashMap<tokio::task::Id, (DeliveryId, String)>;
 
-/// Runs while the library is open. What is under way when it ends is sent again at the next start.
+/// Sends webhooks while the library is open. Deliveries running at shutdown are sent again at the next start.
 pub(in super::super) async fn run(library: Arc<Library>) {
     let Some(door) = library.webhooks.clone() else { return };
     let mut sending = JoinSet::new();
@@ -68,7 +69,7 @@ pub(in super::super) async fn run(library: Arc<Library>) {
     }
 }
 
-/// Webhooks that are due and may be sent.
+/// Deliveries that are due and may be sent now.
 async fn due(store: &dyn Store, under_way: &UnderWay) -> Result<Vec<DueDelivery>, StoreError> {
     let mut to_host: HashMap<String, usize> = HashMap::new();
     under_way.values().for_each(|(_, host)| *to_host.entry(host.clone()).or_default() += 1);
@@ -114,14 +115,14 @@ async fn send(door: &dyn Deliver, library: &Library, delivery: DueDelivery) {
         let (host, error) = (webhook.host.as_str(), attempt.error.as_deref().unwrap_or_default());
         tracing::warn!(delivery = %delivery.id, host, error, "gave up on a webhook");
     }
-    // Under way until then: were it not noted, it would be sent once more.
+    // It counts as running until then: without the record it would be sent again.
     let note = || async { Ok(library.store.note_attempt(delivery.id, &attempt).await?) };
     if let Err(error) = library.once_there_is_room(&library.stop, note).await {
         tracing::error!(delivery = %delivery.id, %error, "could not store the outcome of a webhook");
     }
 }
 
-/// What follows from an answer, after `before` attempts that failed.
+/// The outcome of an answer, after `before` failed attempts.
 fn attempt(before: u32, answer: Result<u16, String>, now: i64) -> Attempt {
     let (status, error) = match answer {
         Ok(status @ 200..=299) => {
@@ -131,7 +132,7 @@ fn attempt(before: u32, answer: Result<u16, String>, now: i64) -> Attempt {
         Ok(status) => (Some(status), format!("the receiver answered with status {status}")),
         Err(why) => (None, why.chars().take(MAX_ERROR_CHARS).collect()),
     };
-    // "Gone" asks for no more of it.
+    // 410 Gone asks for no further deliveries.
     let wait = if status == Some(410) { None } else { WAITS_SECS.get(before as usize) };
     let jitter = rand::rng().random_range(1.0 - JITTER..1.0 + JITTER);
     let wait_ms = wait.map(|secs| (*secs as f64 * 1e3 * jitter) as i64);
@@ -146,7 +147,7 @@ fn attempt(before: u32, answer: Result<u16, String>, now: i64) -> Attempt {
 async fn prune(store: &dyn Store) {
     let kept_ms = i64::try_from(KEPT.as_millis()).unwrap_or(i64::MAX);
     match store.prune_deliveries(now_unix_ms() - kept_ms).await {
-        // The disk is full: an hour later is early enough.
+        // The disk is full; the next run in an hour is early enough.
         Ok(_) | Err(StoreError::StorageFull(_)) => {}
         Err(error) => tracing::error!(%error, "could not delete old webhook deliveries"),
     }

@@ -1,5 +1,5 @@
-//! Listing a bucket. Done here and not by the store's own client, which gives up on a whole page where it
-//! cannot read one key, and asks as long as the service says that there is more.
+//! Lists a bucket. The client of the `object_store` crate is not used here: it gives up on a whole page if it
+//! cannot read one key, and requests pages for as long as the service claims that there are more.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -19,27 +19,27 @@ use super::transport::Transport;
 use super::{AccessKey, Object, RETRIES};
 use crate::outbound::OutboundError;
 
-/// Most pages of one listing: ten times what a million objects need.
+/// Maximum number of pages of one listing: ten times what a million objects need.
 const MAX_PAGES: usize = 10_000;
-/// Most pages in a row without an object.
+/// Maximum number of consecutive pages without an object.
 const MAX_EMPTY_PAGES: usize = 100;
-/// Largest page taken, bytes: a thousand of the longest keys, percent-encoded.
+/// Largest page accepted, in bytes: a thousand of the longest keys, percent-encoded.
 const MAX_PAGE_BYTES: usize = 8 << 20;
-/// The wait before a page is requested again; doubled each time.
+/// Wait before a page is requested again; doubled each time.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
-/// What SigV4 leaves as it is.
+/// Characters that SigV4 does not escape.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// What one listing asks, and how.
+/// The parameters of one listing.
 pub(super) struct Listing {
     pub(super) transport: Transport,
     /// `endpoint/bucket`.
     pub(super) url: Url,
     pub(super) region: String,
     pub(super) access: Option<AccessKey>,
-    /// How the bucket is called in errors.
+    /// Name of the bucket in errors.
     pub(super) host: String,
-    /// What keys begin with.
+    /// Prefix of the keys to list.
     pub(super) prefix: String,
 }
 
@@ -66,7 +66,7 @@ struct Entry {
 }
 
 impl Page {
-    /// Reads a page; the reason where it is none.
+    /// Parses a page; an error is the reason why it is not one.
     fn read(xml: &[u8]) -> Result<Self, String> {
         let mut page: Self = quick_xml::de::from_reader(xml).map_err(|error| error.to_string())?;
         if page.encoding_type.as_deref() == Some("url") {
@@ -87,7 +87,7 @@ impl Entry {
     }
 }
 
-/// How far a listing has come.
+/// Progress of a listing.
 struct Progress {
     token: Option<String>,
     seen: HashSet<String>,
@@ -97,7 +97,7 @@ struct Progress {
 }
 
 impl Listing {
-    /// The objects in the order of their keys, fetched page by page.
+    /// The objects ordered by key, fetched page by page.
     pub(super) fn run<'a>(self) -> BoxStream<'a, Result<Object, OutboundError>> {
         let begun = Progress { token: None, seen: HashSet::new(), pages: 0, empty: 0, ended: false };
         let pages = stream::try_unfold((self, begun), async |(listing, mut progress)| {
@@ -106,7 +106,7 @@ impl Listing {
             }
             let page = listing.page(progress.token.as_deref()).await?;
             listing.advance(&mut progress, &page)?;
-            // A folder's own marker is no object of it.
+            // A folder's own marker is not one of its objects.
             let objects = page.contents.into_iter().filter(|entry| !entry.key.ends_with('/'));
             let objects: Vec<_> = objects.map(|entry| Ok(entry.object())).collect();
             Ok::<_, OutboundError>(Some((stream::iter(objects), (listing, progress))))
@@ -114,7 +114,8 @@ impl Listing {
         pages.try_flatten().boxed()
     }
 
-    /// Holds a service to an end: its next page must be another one, and not one too many.
+    /// Makes sure that the listing ends: each page must differ from the earlier ones, and their number is
+    /// limited.
     fn advance(&self, progress: &mut Progress, page: &Page) -> Result<(), OutboundError> {
         let refused = |why: &str| Err(OutboundError::refused(&self.host, why));
         progress.pages += 1;
@@ -182,7 +183,7 @@ impl Listing {
     fn address(&self, token: Option<&str>) -> String {
         let encoded = |text: &str| utf8_percent_encode(text, QUERY).to_string();
         let mut query = String::new();
-        // In the order of their names, as they are signed.
+        // In alphabetical order, as the signature requires.
         if let Some(token) = token {
             query += &format!("continuation-token={}&", encoded(token));
         }

@@ -1,7 +1,7 @@
-//! S3-compatible buckets, reached through the same door.
+//! S3-compatible buckets, reached through the same guarded client.
 //!
-//! Which endpoint may be reached is the operator's choice: the endpoint and the credentials come from the
-//! environment, never from a request, and a request may only name buckets that are on the list.
+//! The operator chooses the endpoint: it and the credentials come from the environment, never from a request,
+//! and a request may only name allowed buckets.
 
 mod listing;
 mod place;
@@ -27,22 +27,22 @@ use self::transport::Transport;
 use super::rule::HostRule;
 use super::{Download, IDLE_CONNECTIONS, Outbound, OutboundConfig, OutboundError};
 
-/// One part of a large object.
+/// Size of one part of a large object, in bytes.
 const PART_BYTES: usize = 8 << 20;
-/// Parts sent at once: an upload holds this many parts in memory.
+/// Parts sent in parallel: an upload holds this many parts in memory.
 const PARTS_AT_ONCE: usize = 2;
-/// Tries of one call, and for how long.
+/// Number of retries of a call, and their total time limit.
 const RETRIES: usize = 3;
 const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A key of the account that owns or may use the buckets.
+/// An access key of an account that may use the buckets.
 #[derive(Clone)]
 pub struct AccessKey {
-    /// Id.
+    /// Id of the key.
     pub id: String,
     /// Its secret.
     pub secret: String,
-    /// Of a session, where it is a key for a while.
+    /// Session token, for a temporary key.
     pub token: Option<String>,
 }
 
@@ -55,13 +55,13 @@ impl fmt::Debug for AccessKey {
 /// Which buckets may be used, and where they are.
 #[derive(Debug, Clone)]
 pub struct BucketConfig {
-    /// Buckets, or folders in them, that may be used; none: everything is off.
+    /// Buckets, or folders in them, that may be used; empty: buckets are off.
     pub allow: Vec<BucketUrl>,
-    /// Where the service is; `None`: Amazon's own, of the region.
+    /// URL of the service; `None`: Amazon's, in the region.
     pub endpoint: Option<Url>,
-    /// Region.
+    /// Region of the buckets.
     pub region: String,
-    /// Signs requests; `None`: only what anybody may read.
+    /// Key that signs requests; `None`: only public objects can be read.
     pub access: Option<AccessKey>,
 }
 
@@ -80,10 +80,10 @@ pub struct Buckets {
 }
 
 impl Buckets {
-    /// Buckets of this configuration; timeouts, resolver and dialer are those of `network`.
+    /// Opens the buckets of this configuration; timeouts, resolver and dialer come from `network`.
     ///
     /// # Errors
-    /// [`OutboundError`] where the endpoint is none, or TLS cannot be set up.
+    /// [`OutboundError`] if the endpoint is invalid, or TLS cannot be set up.
     pub fn new(config: BucketConfig, network: &OutboundConfig) -> Result<Self, OutboundError> {
         let endpoint = if config.allow.is_empty() { None } else { Some(endpoint_of(&config)?) };
         let allow_hosts = endpoint.iter().filter_map(HostRule::of_endpoint).collect();
@@ -92,7 +92,7 @@ impl Buckets {
         Ok(Self { config: Arc::new(config), endpoint, outbound })
     }
 
-    /// Reads the place that a request names, and checks that it may be read.
+    /// Parses the place that a request names, and checks that it may be read.
     ///
     /// # Errors
     /// [`OutboundError::BucketsDisabled`], [`OutboundError::BucketNotAllowed`], [`OutboundError::NotAllowed`].
@@ -100,7 +100,7 @@ impl Buckets {
         self.allowed(text.parse()?)
     }
 
-    /// The same for one object, whose key is taken as it stands.
+    /// The same for one object, whose key is taken literally.
     ///
     /// # Errors
     /// As [`Buckets::check`].
@@ -118,7 +118,7 @@ impl Buckets {
         Err(OutboundError::BucketNotAllowed(place.bucket))
     }
 
-    /// A bucket of this name.
+    /// Opens a bucket by name.
     ///
     /// # Errors
     /// [`OutboundError::BucketsDisabled`], [`OutboundError::Failed`].
@@ -131,7 +131,7 @@ impl Buckets {
             .with_endpoint(endpoint.as_str().trim_end_matches('/'))
             .with_allow_http(endpoint.scheme() == "http")
             .with_virtual_hosted_style_request(false)
-            // Not every service takes a list of keys to delete.
+            // Not every service accepts a list of keys to delete.
             .with_disable_bulk_delete(true)
             .with_retry(RetryConfig {
                 max_retries: RETRIES,
@@ -172,18 +172,18 @@ fn endpoint_of(config: &BucketConfig) -> Result<Url, OutboundError> {
     Url::parse(&text).map_err(|error| OutboundError::NotAllowed(format!("{text}: {error}")))
 }
 
-/// One object of a listing.
+/// An object of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
-    /// Its whole key.
+    /// Its full key.
     pub key: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size_bytes: u64,
-    /// When it was last written, Unix milliseconds.
+    /// Time of the last write, in Unix milliseconds.
     pub modified_unix_ms: i64,
 }
 
-/// One bucket. All keys are whole, from the bucket's top.
+/// An open bucket. All keys are full keys, from the top of the bucket.
 #[derive(Debug)]
 pub struct Bucket {
     store: AmazonS3,
@@ -196,9 +196,9 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// The objects in a folder and in the folders in it, in the order of their keys, page by page as they
-    /// are asked for; an empty folder name: all. Keys come as they are stored, also those that cannot be read
-    /// (see [`BucketUrl::is_key`]). A service that never comes to an end is refused.
+    /// The objects in a folder and its subfolders, ordered by key, fetched page by page on demand; an empty
+    /// folder name: all objects. Includes keys that cannot be read (see [`BucketUrl::is_key`]), as they are
+    /// stored. A listing that never ends is an error.
     #[must_use]
     pub fn list(&self, folder: &str) -> BoxStream<'_, Result<Object, OutboundError>> {
         let folder = match Path::parse(folder) {
@@ -221,7 +221,7 @@ impl Bucket {
         listing.run()
     }
 
-    /// Bytes of an object; `None` where there is none.
+    /// Size of an object in bytes; `None` if it does not exist.
     ///
     /// # Errors
     /// [`OutboundError`].
@@ -233,7 +233,7 @@ impl Bucket {
         }
     }
 
-    /// Begins to read an object of at most `max_bytes`.
+    /// Starts reading an object of at most `max_bytes`.
     ///
     /// # Errors
     /// [`OutboundError`].
@@ -246,7 +246,7 @@ impl Bucket {
         Download::new(self.host.clone(), Some(size), body, max_bytes, self.outbound.idle_timeout, ends)
     }
 
-    /// Writes an object, in parts where it is large; it is there whole or not at all. Its size.
+    /// Writes an object, in parts if it is large; it is then complete, or not there at all. Returns its size.
     ///
     /// # Errors
     /// [`OutboundError`].
@@ -270,7 +270,7 @@ impl Bucket {
                 Ok(size)
             }
             Err(error) => {
-                // What was sent would be kept, and paid for, until somebody looks.
+                // The service would otherwise keep, and charge for, the parts already sent.
                 let _ = writer.abort().await;
                 Err(error)
             }
@@ -306,7 +306,7 @@ impl Bucket {
         Ok(part.freeze())
     }
 
-    /// Deletes an object; one that is not there is no error.
+    /// Deletes an object; a missing one is not an error.
     ///
     /// # Errors
     /// [`OutboundError`].

@@ -1,4 +1,4 @@
-//! Where something lies in buckets.
+//! Addresses of buckets, folders and objects.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,16 +7,16 @@ use object_store::path::Path;
 
 use crate::outbound::OutboundError;
 
-/// Longest key, bytes.
+/// Longest key in bytes.
 const MAX_KEY_BYTES: usize = 1024;
 
-/// `s3://bucket/key`, the key as it is stored, without escapes. As a folder the key is a prefix of
-/// whole names: `s3://b/films` holds `films/a.mp4` and not `films-old/a.mp4`.
+/// `s3://bucket/key`, with the key as stored, without escapes. As a folder, the key is a prefix of complete
+/// path parts: `s3://b/films` holds `films/a.mp4` but not `films-old/a.mp4`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BucketUrl {
     /// Name of the bucket.
     pub bucket: String,
-    /// Key of an object, or of the folder of some; without a slash at either end, empty for all.
+    /// Key of an object or folder, without a slash at either end; empty for the whole bucket.
     pub key: String,
 }
 
@@ -49,14 +49,14 @@ impl fmt::Display for BucketUrl {
 const BAD_KEY: &str = "its key has an empty part, `.` or `..`, a control character, or more than 1024 bytes";
 
 impl BucketUrl {
-    /// Whether an object of this key can be read: no other key, and no address, means the same.
+    /// Whether an object of this key can be read: no other key or URL must mean the same object.
     #[must_use]
     pub fn is_key(key: &str) -> bool {
         let plain = !key.is_empty() && key.len() <= MAX_KEY_BYTES && !key.chars().any(char::is_control);
         plain && Path::parse(key).is_ok_and(|path| path.as_ref() == key)
     }
 
-    /// The place of one object, its key as it stands: `s3://b//a` is not `s3://b/a`.
+    /// The place of one object, with its key taken literally: `s3://b//a` is not `s3://b/a`.
     ///
     /// # Errors
     /// [`OutboundError::NotAllowed`].
@@ -68,7 +68,7 @@ impl BucketUrl {
         Err(OutboundError::NotAllowed(format!("cannot read this object: {BAD_KEY}")))
     }
 
-    /// Whether another place is this one or lies in it.
+    /// Whether another place is this one or lies within it.
     #[must_use]
     pub fn holds(&self, other: &Self) -> bool {
         let beneath =

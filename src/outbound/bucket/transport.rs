@@ -1,4 +1,4 @@
-//! How the store's requests travel.
+//! HTTP transport for the bucket client.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use tower_http::timeout::TimeoutBody;
 
 use crate::outbound::{Outbound, OutboundError};
 
-/// Longest wait for an answer: it only comes when a part has been sent.
+/// Time limit for an answer; it comes only after a whole part has been sent.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Carries the store's requests through the door.
+/// Sends the bucket client's requests through the guarded client.
 #[derive(Debug, Clone)]
 pub(super) struct Transport(pub(super) Outbound);
 
@@ -37,7 +37,7 @@ impl HttpService for Transport {
         let request = Request::from_parts(parts, body.map_err(Into::into).boxed_unsync());
         let sent = self.0.send(&host, request, Instant::now() + ANSWER_TIMEOUT).await;
         let (parts, body) = sent.map_err(http_error)?.into_parts();
-        // Told here: of a listing the store would keep the status to itself, and try again.
+        // Report these here: for a listing, the bucket client would hide the status and retry.
         let listing = uri.query().is_some_and(|query| query.contains("list-type="));
         let reason = match parts.status.as_u16() {
             401 | 403 => {

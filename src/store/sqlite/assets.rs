@@ -1,4 +1,4 @@
-//! Assets.
+//! Assets in SQLite.
 
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, Sqlite, Transaction};
@@ -50,7 +50,7 @@ pub(super) fn record(row: &SqliteRow) -> Result<AssetRecord, StoreError> {
     })
 }
 
-/// Whether what indexing found out is as it was written.
+/// Compares the indexing outcome in a row with its checksum.
 fn check_outcome(row: &SqliteRow, kind: Option<&str>) -> Result<(), StoreError> {
     let Some(wanted) = row.try_get::<Option<i64>, _>("outcome_crc")? else { return Ok(()) };
     let (width, height) = (row.try_get("width")?, row.try_get("height")?);
@@ -185,8 +185,7 @@ pub async fn list(
     after: Option<AssetId>,
     limit: u32,
 ) -> Result<Vec<AssetRecord>, StoreError> {
-    // Ids are time-ordered, so a page can go on after an asset that is gone by now; `b` sorts after
-    // every id.
+    // Ids are time-ordered, so a page can continue after a deleted asset; `b` sorts after every id.
     let after = after.map_or_else(|| "b".to_owned(), |id| id.to_string());
     let readers = store.readers();
     store
@@ -231,7 +230,7 @@ pub async fn at_path(store: &SqliteStore, path: &str) -> Result<Vec<AssetRecord>
     Ok(store.readable("assets", &rows, record))
 }
 
-/// Most of the places of one asset that are looked at.
+/// Maximum number of paths of one asset that are returned.
 const MOST_PATHS: u32 = 64;
 
 pub async fn paths_of(store: &SqliteStore, id: AssetId) -> Result<Vec<String>, StoreError> {
@@ -281,7 +280,7 @@ pub async fn reset(store: &SqliteStore, id: AssetId) -> Result<Vec<ClipId>, Stor
     Ok(gone)
 }
 
-/// Drops an asset's clips with their vectors; the ids that went.
+/// Drops an asset's clips with their vectors; returns the clips' ids.
 pub(super) async fn drop_clips(
     tx: &mut Transaction<'_, Sqlite>,
     id: &str,
@@ -295,7 +294,7 @@ pub(super) async fn drop_clips(
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    // A clip owns a range of row ids; an asset's clips mostly lie side by side.
+    // Each clip owns a range of row ids, and an asset's clips usually have consecutive ids.
     for run in ids.chunk_by(|a, b| a + 1 == *b) {
         sqlx::query("DELETE FROM vectors WHERE id >= ? AND id < ?")
             .bind(run[0] * blob::LANES)

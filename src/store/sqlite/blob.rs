@@ -1,14 +1,14 @@
-//! Vectors as rows: which row, which bytes, which checksum.
+//! Vectors as rows: row ids, bytes and checksums.
 
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use crate::types::{ClipId, Embedding, Space, TimeSpan, Track};
 
-/// Row ids a clip owns: 16 spaces of two tracks.
+/// Row ids that a clip owns: 16 spaces for each of two tracks.
 pub const LANES: i64 = 32;
 
-/// Which of a clip's rows holds a vector.
+/// The lane that holds a vector: the space's number in the upper bits, the track in bit 0.
 pub const fn lane(track: Track, space: i64) -> i64 {
     space * 2
         + match track {
@@ -17,7 +17,7 @@ pub const fn lane(track: Track, space: i64) -> i64 {
         }
 }
 
-/// Track and space number of a lane.
+/// Track and number of the space of a lane.
 pub const fn of_lane(lane: i64) -> (Track, i64) {
     (if lane % 2 == 0 { Track::Video } else { Track::Audio }, lane / 2)
 }
@@ -27,15 +27,15 @@ pub const fn row_id(clip: ClipId, lane: i64) -> i64 {
     clip.0 * LANES + lane
 }
 
-/// Bytes of a vector (f32, little-endian) and the checksum stored beside them. The row id is in
-/// the sum, so bytes that ended up in another row are noticed too.
+/// Bytes of a vector (f32, little-endian) and the checksum stored with them. The checksum covers the row id,
+/// so that bytes in a wrong row are detected too.
 pub fn encode(row: i64, vector: &Embedding) -> (Vec<u8>, i64) {
     let bytes: Vec<u8> = vector.as_slice().iter().flat_map(|v| v.to_le_bytes()).collect();
     let crc = checksum(row, &bytes);
     (bytes, crc)
 }
 
-/// The vector of a row; `None` where the bytes are not those that were stored.
+/// Decodes the vector of a row; `None` if the bytes do not match the checksum.
 pub fn decode(row: i64, bytes: &[u8], crc: i64) -> Option<Embedding> {
     if crc != checksum(row, bytes) || !bytes.len().is_multiple_of(4) {
         return None;
@@ -46,13 +46,13 @@ pub fn decode(row: i64, bytes: &[u8], crc: i64) -> Option<Embedding> {
     Embedding::new(values, dim).ok()
 }
 
-/// The vector of a row with `id`, `crc` and `data`; `None` where it is damaged.
+/// Decodes the vector of a row with `id`, `crc` and `data`; `None` if it is damaged.
 pub fn of_row(row: &SqliteRow) -> Option<Embedding> {
     let (id, crc) = (row.try_get("id").ok()?, row.try_get("crc").ok()?);
     decode(id, row.try_get("data").ok()?, crc)
 }
 
-/// Checksum of a clip's row, but for its lanes.
+/// Checksum of a clip's row, without its lanes.
 pub fn clip_checksum(id: ClipId, asset: i64, span: &TimeSpan, agreement: Option<f32>) -> i64 {
     let mut bytes = Vec::with_capacity(32);
     bytes.extend(asset.to_le_bytes());
@@ -62,7 +62,7 @@ pub fn clip_checksum(id: ClipId, asset: i64, span: &TimeSpan, agreement: Option<
     checksum(id.0, &bytes)
 }
 
-/// Checksum of what indexing found out of an asset.
+/// Checksum of what indexing found out about an asset.
 pub fn outcome_checksum(kind: Option<&str>, duration_secs: f64, width: u32, height: u32) -> i64 {
     let mut bytes = Vec::from(kind.unwrap_or(""));
     bytes.extend(duration_secs.to_le_bytes());
@@ -76,16 +76,16 @@ fn checksum(row: i64, bytes: &[u8]) -> i64 {
     i64::from(hasher.finalize())
 }
 
-/// A clip's vectors as lanes, for the clip's row.
+/// Bit mask of the lanes in which a clip has vectors, for the clip's row.
 pub fn lane_mask(lanes: impl IntoIterator<Item = i64>) -> i64 {
     lanes.into_iter().fold(0, |mask, lane| mask | (1 << lane))
 }
 
-/// The tracks that a clip has vectors of, by the lanes in its row.
+/// The tracks for which a clip has vectors, from the mask in its row.
 pub fn tracks_of(lanes: i64) -> Vec<Track> {
     let has = |track: &Track| (0..LANES).any(|lane| lanes & (1 << lane) != 0 && of_lane(lane).0 == *track);
     Track::ALL.into_iter().filter(has).collect()
 }
 
-/// A named vector of a clip.
+/// A vector of a clip with its track and space.
 pub type NamedVector = (Track, Space, Embedding);

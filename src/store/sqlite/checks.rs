@@ -1,4 +1,4 @@
-//! Damage: found, noted, mended.
+//! Finds, records and repairs damage.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -16,14 +16,14 @@ use crate::store::{
 };
 use crate::types::{AssetId, ClipId, Embedding, Space, Track};
 
-/// Rows looked at in one go.
+/// Rows read at a time.
 const PAGE: i64 = 4096;
-/// Rows that are remembered as damaged; beyond it only that there are more.
+/// Damaged rows remembered; beyond it, only the fact that there are more.
 const MOST_NOTED: usize = 10_000;
-/// Lines of SQLite's own check.
+/// Maximum number of lines read from SQLite's own check.
 const MOST_PROBLEMS: u32 = 100;
 
-/// A table, what selects its rows after a row number, and what reads one of them.
+/// A table, the statement that selects its rows after a row number, and the function that reads one of them.
 type Reading = (&'static str, &'static str, fn(&SqliteRow) -> Result<(), StoreError>);
 
 const READS: &[Reading] = &[
@@ -89,7 +89,7 @@ impl Damaged {
     }
 }
 
-/// What names a row, as far as it can be read.
+/// The key of a row, as far as it can be read.
 fn key_of(row: &SqliteRow) -> String {
     let number = |column| row.try_get::<i64, _>(column).ok().map(|n| n.to_string());
     let text = |column| row.try_get::<String, _>(column).ok();
@@ -101,7 +101,7 @@ fn key_of(row: &SqliteRow) -> String {
 }
 
 impl SqliteStore {
-    /// The rows that can be read. A damaged one is noted and left out: the others must not go with it.
+    /// The readable rows. A damaged one is noted and left out, so that the others do not suffer.
     pub(super) fn readable<T>(
         &self,
         table: &'static str,
@@ -187,7 +187,7 @@ impl Checks for SqliteStore {
     }
 
     async fn owned_paths(&self) -> Result<Vec<(String, String)>, StoreError> {
-        // As bytes: what is damaged may not be text any more.
+        // Read as bytes: damaged text may not be valid text any more.
         let rows: Vec<(Vec<u8>, Vec<u8>)> = sqlx::query_as(
             "SELECT CAST(path AS BLOB), CAST(id AS BLOB) FROM assets WHERE owned IS NOT 0 ORDER BY n",
         )
@@ -208,7 +208,7 @@ impl Checks for SqliteStore {
     }
 
     async fn integrity(&self) -> Result<Vec<String>, StoreError> {
-        // A connection of its own: it takes long, and searches share the others.
+        // Use a separate connection: the check takes long, and searches share the others.
         let mut connection = self.reader_options().connect().await?;
         let statement = sqlx::AssertSqlSafe(format!("PRAGMA integrity_check({MOST_PROBLEMS})"));
         let found = sqlx::query_scalar(statement).fetch_all(&mut connection).await;
@@ -221,7 +221,7 @@ impl Checks for SqliteStore {
         connection.close().await?;
         let mut problems: Vec<String> = match found {
             Ok(lines) => lines,
-            // So damaged that the check itself fails.
+            // The damage is so severe that the check itself fails.
             Err(error) => vec![error.to_string()],
         };
         problems.retain(|line| line != "ok");
@@ -315,7 +315,7 @@ impl Checks for SqliteStore {
     }
 }
 
-/// An asset with metadata that cannot be read is shown without them, and counts as damaged.
+/// An asset whose metadata cannot be read is shown without them, and counts as damaged.
 fn whole_asset(row: &SqliteRow) -> Result<(), StoreError> {
     assets::record(row)?;
     super::from_json(row.try_get("metadata")?).map(drop)

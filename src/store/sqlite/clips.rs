@@ -1,4 +1,4 @@
-//! Clips and their vectors.
+//! Clips and their vectors in SQLite.
 
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite, Transaction};
@@ -8,9 +8,9 @@ use super::{SqliteStore, begin, bump_sequence, damaged, id_list, now_unix_ms};
 use crate::store::{ClipRecord, NewClip, StoreError};
 use crate::types::{AssetId, ClipId, Embedding, Space, TimeSpan, Track};
 
-/// Rows of one multi-row INSERT: enough to make the round trip to SQLite's thread cheap.
+/// Rows per INSERT: enough to make the round trip to SQLite's thread cheap.
 const ROWS_PER_INSERT: usize = 64;
-/// Spaces a library can tell apart.
+/// Maximum number of spaces in a library.
 const MAX_SPACES: i64 = blob::LANES / 2;
 
 pub(super) fn record(row: &SqliteRow) -> Result<ClipRecord, StoreError> {
@@ -68,14 +68,14 @@ pub async fn add(store: &SqliteStore, asset: AssetId, clips: &[NewClip]) -> Resu
         .await?;
     bump_sequence(&mut tx).await?;
     tx.commit().await?;
-    // Only now: a rolled-back transaction takes its new spaces with it.
+    // Only after the commit: a rolled-back transaction takes its new spaces with it.
     for (space, index) in new_spaces {
         store.remember_space(space, index);
     }
     Ok(ids)
 }
 
-/// The number of a space, given to it on first use.
+/// The number of a space, assigned on first use.
 async fn space_index(
     store: &SqliteStore,
     tx: &mut Transaction<'_, Sqlite>,
@@ -193,7 +193,7 @@ pub async fn scan_records(
         .fetch_all(&store.readers())
         .await?;
         let clips = store.readable("clips", &rows, record);
-        // A page of damaged rows alone is not the end.
+        // A page of only damaged rows is not the end.
         match rows.last() {
             Some(last) if clips.is_empty() => after = last.try_get("id")?,
             _ => return Ok(clips),
@@ -207,7 +207,8 @@ pub async fn without_agreement(
     limit: u32,
 ) -> Result<Vec<ClipId>, StoreError> {
     let ids: Vec<i64> = sqlx::query_scalar(
-        // A clip with vectors on both tracks: bit 0 of a lane's number is its track.
+        // Clips with vectors on both tracks: bit 0 of a lane's number is its track, so each mask has the
+        // lanes of one track.
         "SELECT id FROM clips WHERE agreement IS NULL AND lanes & 0x55555555 <> 0
                  AND lanes & 0xAAAAAAAA <> 0 AND id > ? ORDER BY id LIMIT ?",
     )
@@ -228,7 +229,7 @@ pub async fn set_agreements(store: &SqliteStore, agreements: &[(ClipId, f32)]) -
                 .fetch_optional(&mut *tx)
                 .await?;
         let Some((asset, start, end)) = found else { continue };
-        // One that is damaged stays as it is, and is reported where it is read.
+        // A damaged one does not change; reading it reports the damage.
         let Ok(span) = TimeSpan::new(start, end) else { continue };
         sqlx::query("UPDATE clips SET agreement = ?, crc = ? WHERE id = ?")
             .bind(agreement)

@@ -1,4 +1,4 @@
-//! How the database is opened, for writing and for reading, also where the disk takes no more bytes.
+//! Opens the database for writing and for reading, even if the disk accepts no more bytes.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,12 +16,13 @@ use crate::types::ModelId;
 /// Larger than SQLite's default: four vectors of 2 KB share a page instead of one, so the file is
 /// 20 % smaller and scans nearly twice as fast (docs/measurements/index.md).
 const PAGE_BYTES: u32 = 16_384;
-/// Readers side by side; each is a thread of its own.
+/// Number of parallel readers; each is a thread of its own.
 const READERS: u32 = 4;
-/// One process has the folder, so the connections share the index of the log in memory instead of in a
-/// file beside the database: that file could not be made on a full disk, not even for reading.
+/// Only one process uses the folder, so the connections share the index of the write-ahead log in memory
+/// rather than in a file beside the database: on a full disk, that file could not be created, not even for
+/// reading.
 const VFS: &str = "unix-excl";
-/// SQLite could not open a file.
+/// SQLite's result code for a file that it cannot open.
 const CANTOPEN: i32 = 14;
 
 static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");
@@ -34,13 +35,13 @@ pub(super) struct Opener {
     model: Option<ModelId>,
 }
 
-/// The connections that read.
+/// The pool of reading connections.
 #[derive(Debug, Clone)]
 pub(super) struct Readers {
     pub(super) pool: SqlitePool,
-    /// They see the file as it is now and no change of it: nothing could be opened for writing.
+    /// Whether they see only the present state of the file, because it could not be opened for writing.
     pub(super) frozen: bool,
-    /// How one more is opened.
+    /// How to open another reading connection.
     pub(super) options: SqliteConnectOptions,
 }
 
@@ -57,11 +58,11 @@ impl Opener {
         Self { file, options, model: model.cloned() }
     }
 
-    /// A connection that writes, to a database of this version and of this model.
+    /// Opens a writing connection, after migrating the database and checking its model.
     pub(super) async fn writer(&self) -> Result<SqliteConnection, StoreError> {
         let mut writing = self.options.clone().create_if_missing(true);
-        // Only a new file takes it; an old one takes it when it is rewritten. To say it to a file that has it already
-        // would be a write, which a full disk refuses.
+        // Only a new file accepts this setting; an existing one gets it when it is rewritten. Repeating it
+        // for a file that has it would be a write, which a full disk refuses.
         if !self.file.exists() {
             writing = writing.auto_vacuum(SqliteAutoVacuum::Incremental);
         }
@@ -73,18 +74,18 @@ impl Opener {
         Ok(writer)
     }
 
-    /// Connections that read beside a writer.
+    /// Opens readers beside a writer.
     pub(super) async fn readers(&self) -> Result<Readers, StoreError> {
         self.pool(self.options.clone().read_only(true), false).await
     }
 
-    /// Connections that read where there is no writer: `refused` says why.
+    /// Opens readers without a writer; `refused` says why there is none.
     pub(super) async fn readers_alone(&self, refused: StorageFull) -> Result<Readers, StoreError> {
         let readers = match self.readers().await {
             Ok(readers) => readers,
-            // A log that holds something cannot be passed over: what it holds was acknowledged.
+            // A log with content must not be ignored: what it holds was acknowledged.
             Err(_) if has_log(&self.file) => return Err(refused.into()),
-            // Not the kind above, whose locks need the log.
+            // Unlike the readers above, these need no locks, which would need the log.
             Err(_) => {
                 let alone = SqliteConnectOptions::new().filename(&self.file).read_only(true).immutable(true);
                 self.pool(alone, true).await?
@@ -94,7 +95,7 @@ impl Opener {
             .fetch_one(&readers.pool)
             .await
             .map_err(|_| refused)?;
-        // An older schema cannot be brought to this version now.
+        // An older schema cannot be migrated now.
         if version != MIGRATOR.iter().map(|migration| migration.version).max() {
             return Err(refused.into());
         }
@@ -114,7 +115,7 @@ impl Opener {
     async fn pool(&self, options: SqliteConnectOptions, frozen: bool) -> Result<Readers, StoreError> {
         let options = options.disable_statement_logging();
         let pool = SqlitePoolOptions::new().max_connections(READERS).connect_with(options.clone()).await?;
-        // Nothing of the file is looked at before the first query.
+        // SQLite looks at the file only on the first query.
         sqlx::query("SELECT 1 FROM sqlite_schema LIMIT 1").fetch_optional(&pool).await?;
         Ok(Readers { pool, frozen, options })
     }
@@ -124,7 +125,7 @@ fn has_log(file: &Path) -> bool {
     std::fs::metadata(file.with_extension("db-wal")).is_ok_and(|log| log.len() > 0)
 }
 
-/// A file that is there and cannot be opened for writing: no inode for the log beside it.
+/// An existing file that cannot be opened for writing: there is no inode for the log beside it.
 fn not_opened(error: sqlx::Error) -> StoreError {
     let code = error.as_database_error().and_then(super::sqlite_code);
     match code {

@@ -1,4 +1,4 @@
-//! A copy of a store, looked into without opening it as one: nothing is locked, nothing is written.
+//! Reads a copy of a store without opening it as a store: takes no lock and writes nothing.
 
 use std::path::Path;
 
@@ -9,35 +9,35 @@ use super::rows::unsigned;
 use crate::store::StoreError;
 use crate::types::ModelId;
 
-/// What a copy holds.
+/// Contents of a copy.
 #[derive(Debug, Clone)]
 pub struct CopyFacts {
-    /// Whose vectors.
+    /// Model of the vectors.
     pub model: ModelId,
-    /// Number that changes with every change of clips.
+    /// The sequence, which changes with every change of clips.
     pub sequence: i64,
-    /// Assets.
+    /// Number of assets.
     pub assets: u64,
-    /// Clips.
+    /// Number of clips.
     pub clips: u64,
     /// Duration of the media in seconds.
     pub media_secs: f64,
-    /// Assets whose bytes are the user's, named by path.
+    /// Number of assets indexed by path.
     pub by_path: u64,
 }
 
-/// One asset of a copy.
+/// An asset of a copy.
 #[derive(Debug, Clone)]
 pub struct CopiedAsset {
-    /// Its row.
+    /// Its row number.
     pub n: i64,
-    /// Content SHA-256, lower-case hex.
+    /// SHA-256 of the content in lower-case hex.
     pub sha256: String,
-    /// Where the bytes were.
+    /// Path of the bytes when the copy was made.
     pub path: String,
-    /// Whether they were our own copy.
+    /// Whether the file was an upload.
     pub owned: bool,
-    /// Bytes.
+    /// Size in bytes.
     pub size_bytes: u64,
 }
 
@@ -55,7 +55,7 @@ impl StoreCopy {
         Ok(Self(options.connect().await?))
     }
 
-    /// What it holds.
+    /// Reads what the copy contains.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -103,7 +103,7 @@ impl StoreCopy {
             .collect()
     }
 
-    /// Lets go of the file.
+    /// Closes the file.
     ///
     /// # Errors
     /// [`StoreError::Database`].

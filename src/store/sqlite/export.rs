@@ -1,4 +1,4 @@
-//! Clips and vectors read out in bulk, in one transaction on a connection of its own.
+//! Reads clips and vectors in bulk, in one transaction on a separate connection.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ use crate::types::{AssetId, ClipId, Space};
 
 /// See [`ClipCursor`].
 struct Cursor {
-    /// In a transaction that only reads: with a write-ahead log it sees one state and holds nobody up.
+    /// In a read transaction: with a write-ahead log, it sees one state and blocks nobody.
     connection: SqliteConnection,
     model: String,
     spaces: HashMap<i64, Space>,
@@ -57,7 +57,8 @@ macro_rules! select {
 }
 
 const OF_ALL: &str = select!("AND ?3 IS NULL");
-/// By the index of an asset's clips: with one statement for both, every clip of the library was walked over.
+/// Uses the index of an asset's clips: one statement for both cases would walk over every clip of the
+/// library.
 pub(super) const OF_ASSET: &str = select!("AND clips.asset = (SELECT n FROM assets WHERE id = ?3)");
 
 #[async_trait]
@@ -82,7 +83,7 @@ impl ClipCursor for Cursor {
             if let Some(last) = rows.last() {
                 self.after = last.try_get("id")?;
             }
-            // Damaged rows were left out: others take their places.
+            // Other rows take the places of damaged ones.
             if rows.len() < wanted as usize || found.len() >= limit as usize {
                 self.add_vectors(&mut found).await?;
                 return Ok(found);
@@ -112,7 +113,7 @@ fn exported(row: &sqlx::sqlite::SqliteRow) -> Result<ExportedClip, StoreError> {
 
 impl Cursor {
     async fn add_vectors(&mut self, clips: &mut [ExportedClip]) -> Result<(), StoreError> {
-        // Ids mostly lie side by side, and so do the rows of their vectors.
+        // Ids are usually consecutive, and so are the rows of their vectors.
         for run in clips.chunk_by_mut(|a, b| a.clip.id.0 + 1 == b.clip.id.0) {
             let (Some(first), Some(last)) = (run.first().map(|c| c.clip.id), run.last().map(|c| c.clip.id))
             else {
@@ -199,7 +200,7 @@ mod tests {
         let mut cursor = store.export(None, ClipId(0)).await.unwrap();
         let first = cursor.next(4).await.unwrap();
         assert_eq!(first.len(), 4);
-        // Deleted, added or finished since: not seen.
+        // Deleted, added or finished since then: not visible.
         store.delete_asset(a).await.unwrap();
         finish(&store, unfinished).await;
         let late = asset(&store, "d", 2).await;

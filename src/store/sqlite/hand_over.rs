@@ -7,7 +7,7 @@ use sqlx::{Sqlite, Transaction};
 
 use super::{DATABASE, SqliteStore, StoreError, begin};
 
-/// What a model made of media, and what a store knows of itself. All else is user settings.
+/// Tables derived from media, or about the store itself. All others hold user settings.
 const DERIVED: [&str; 6] = ["library", "spaces", "assets", "clips", "vectors", "_sqlx_migrations"];
 
 /// Tables of user settings, including those added by migrations.
@@ -31,7 +31,7 @@ pub async fn adopt(store: &SqliteStore, from: &Path) -> Result<(), StoreError> {
     let path = path
         .to_str()
         .ok_or_else(|| StoreError::Database("the path of the data folder must be UTF-8".into()))?;
-    // Not inside a transaction: SQLite attaches nothing there.
+    // Not inside a transaction, in which SQLite cannot attach.
     sqlx::query("ATTACH DATABASE ? AS before").bind(path).execute(&mut *writer).await?;
     let copied = replace(&mut writer, true).await;
     let detached = sqlx::query("DETACH DATABASE before").execute(&mut *writer).await;
@@ -40,10 +40,10 @@ pub async fn adopt(store: &SqliteStore, from: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Drops the rows of user settings, and copies those of `before`.
+/// Deletes the rows of user settings and, with `copy`, copies those of `before`.
 async fn replace(writer: &mut SqliteConnection, copy: bool) -> Result<(), StoreError> {
-    // A deferred check does not see parents that come after their children; and inside a transaction
-    // checks cannot be turned off.
+    // Rows may be copied before the rows that they refer to, which even deferred checks do not accept; and
+    // inside a transaction, checks cannot be turned off.
     sqlx::query("PRAGMA foreign_keys = OFF").execute(&mut *writer).await?;
     let replaced = replace_unchecked(writer, copy).await;
     sqlx::query("PRAGMA foreign_keys = ON").execute(&mut *writer).await?;
@@ -62,7 +62,7 @@ async fn replace_unchecked(writer: &mut SqliteConnection, copy: bool) -> Result<
     }
     drop_astray(&mut tx).await?;
     if copy {
-        // What was promised with the other store is promised with this one.
+        // Whatever the other store has acknowledged, this one has now too.
         sqlx::query(
             "UPDATE main.library SET acknowledged = MAX(acknowledged, (SELECT acknowledged FROM before.library))",
         )
@@ -72,7 +72,7 @@ async fn replace_unchecked(writer: &mut SqliteConnection, copy: bool) -> Result<
     Ok(tx.commit().await?)
 }
 
-/// Drops rows that belong to what this store does not have: an asset that its model could not take under
+/// Deletes rows that refer to something missing here, such as an asset that this model could not accept under
 /// the same id.
 async fn drop_astray(tx: &mut Transaction<'_, Sqlite>) -> Result<(), StoreError> {
     loop {
@@ -123,7 +123,7 @@ mod tests {
         );
         assert_eq!(new.job(stale.id).await.unwrap_err().code(), "not_found");
         assert_eq!(new.requeue_running().await.unwrap(), 1);
-        // The key is known, numbers go on, children still go with their parents.
+        // The key is known, numbers continue, and deleting parents still deletes their children.
         assert_eq!(new.create_job("index", &request, &items, Some("key")).await.unwrap().id, job.id);
         let next = new.create_job("index", &request, &items, None).await.unwrap();
         assert_ne!(next.id, job.id);

@@ -1,4 +1,4 @@
-//! The durable job queue.
+//! The durable job queue in SQLite.
 
 use std::collections::BTreeMap;
 
@@ -13,23 +13,24 @@ use crate::types::JobId;
 
 const ITEMS_PER_INSERT: usize = 200;
 const READ_AT_ONCE: u32 = 4096;
-/// Why a job failed of which nothing was indexed.
+/// Error of a job none of whose files could be indexed.
 const ALL_FAILED: (&str, &str) =
     ("all_items_failed", "none of the files could be indexed; the job's items give the reasons");
-/// Why a job failed that had nothing to index.
+/// Error of a job without files to index.
 const NO_MEDIA: (&str, &str) =
     ("no_media", "no video, audio or image files were found; the job's items list what was skipped");
 
-// Lists of one state and of all are two statements each: one with `? IS NULL OR state = ?` could use no index.
+// Lists of one state and of all states have separate statements: `? IS NULL OR state = ?` could not use an
+// index.
 pub(super) const PAGE: &str = "SELECT * FROM jobs WHERE n < ?1 ORDER BY n DESC LIMIT ?2";
 pub(super) const PAGE_OF_STATE: &str =
     "SELECT * FROM jobs WHERE state = ?3 AND n < ?1 ORDER BY n DESC LIMIT ?2";
 pub(super) const COUNTS: &str = "SELECT state, COUNT(*) FROM jobs GROUP BY state";
 const ITEMS: &str = "SELECT * FROM job_items WHERE job = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
-/// INDEXED BY: SQLite would walk the whole job by its key.
+/// INDEXED BY: otherwise SQLite walks over the whole job by its key.
 pub(super) const ITEMS_OF_STATE: &str = "SELECT * FROM job_items INDEXED BY job_items_state
      WHERE job = ?1 AND state = ?4 AND seq > ?2 ORDER BY seq LIMIT ?3";
-/// Takes the next item. CROSS JOIN and INDEXED BY: SQLite keeps this order, live jobs first.
+/// Claims the next item. CROSS JOIN and INDEXED BY make SQLite keep this order, active jobs first.
 pub(super) const CLAIM: &str = "UPDATE job_items SET state = 'running'
      WHERE (job, seq) = (
          SELECT i.job, i.seq FROM jobs AS j INDEXED BY jobs_live
@@ -197,7 +198,7 @@ pub async fn list(
     let readers = store.readers();
     let after = match after {
         None => i64::MAX,
-        // Ids are time-ordered: the place of a job that is not there any more can still be told.
+        // Ids are time-ordered, so the position of a deleted job is still known.
         Some(id) => {
             sqlx::query_scalar(
                 "SELECT COALESCE((SELECT n FROM jobs WHERE id = ?1),
@@ -229,7 +230,7 @@ pub async fn counts(store: &SqliteStore) -> Result<BTreeMap<WorkState, u64>, Sto
     let known = |(name, count): (String, i64)| {
         Some((WorkState::from_name(&name)?, u64::try_from(count).unwrap_or(0)))
     };
-    // A damaged state is reported where its job is read.
+    // Reading the job reports a damaged state.
     Ok(rows.into_iter().filter_map(known).collect())
 }
 
@@ -263,7 +264,7 @@ pub async fn items(
         .await
 }
 
-/// Reads the items of all jobs; the damaged ones are noted.
+/// Reads the items of all jobs, so that damaged ones are noted.
 pub(super) async fn read_all_items(store: &SqliteStore) -> Result<(), StoreError> {
     let ids: Vec<String> =
         sqlx::query_scalar("SELECT id FROM jobs ORDER BY n").fetch_all(&store.readers()).await?;
@@ -279,14 +280,14 @@ pub(super) async fn read_all_items(store: &SqliteStore) -> Result<(), StoreError
 pub async fn claim(store: &SqliteStore) -> Result<Option<(JobId, JobItem)>, StoreError> {
     loop {
         match claim_next(store).await {
-            // It has failed; the others must not wait for it.
+            // The item has failed; the others must not wait for it.
             Err(StoreError::DamagedRow(_)) => {}
             claimed => return claimed,
         }
     }
 }
 
-/// Fails an item that cannot be read: it would be the next one for ever.
+/// Fails an item that cannot be read: otherwise it would be the next one forever.
 async fn fail_damaged(
     mut tx: Transaction<'_, Sqlite>,
     job: i64,
@@ -379,7 +380,7 @@ pub async fn finish_item(store: &SqliteStore, job: JobId, item: &JobItem) -> Res
         .await?;
         end_if_last(&mut tx, n).await?;
     } else if changed > 0 {
-        // Handed back to a job that was cancelled since: nobody may take it again.
+        // Handed back to a job that was cancelled in the meantime: nobody may claim it again.
         settle_cancelled(&mut tx, n).await?;
     }
     let record = in_tx(&mut tx, n).await?;
@@ -426,7 +427,7 @@ async fn end_if_last(tx: &mut Transaction<'_, Sqlite>, n: i64) -> Result<(), Sto
     Ok(())
 }
 
-/// Cancels what waits in job `n` if the job is cancelled; how many items.
+/// Cancels the queued items of job `n` if the job is cancelled; returns how many.
 async fn settle_cancelled(tx: &mut Transaction<'_, Sqlite>, n: i64) -> Result<u64, StoreError> {
     let cancelled = sqlx::query(
         "UPDATE job_items SET state = 'cancelled' WHERE job = ?1 AND state = 'queued'

@@ -1,4 +1,4 @@
-//! Lists of a store with a long history.
+//! Tests of lists in a store with a long history.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -13,7 +13,7 @@ use crate::store::{NewItem, WorkState};
 const JOBS: u64 = 3000;
 const ITEMS: i64 = 20_000;
 
-/// A store with 3,000 jobs, each in a state of its own turn, and 20,000 items in the second of them. A hundred of the
+/// A store with 3,000 jobs whose states alternate, and 20,000 items in the second of them. A hundred of the
 /// items failed, the last one was left out, the others are done.
 async fn store_with_history(dir: &TempDir) -> (SqliteStore, JobId) {
     let store = SqliteStore::open(dir.path(), &ModelId("m1".into())).await.unwrap();
@@ -76,7 +76,7 @@ async fn every_job_is_on_one_page_also_while_new_ones_come() {
     }
     assert_eq!(paused.len(), 500);
     assert!(paused.is_sorted_by(|a, b| a.to_string() > b.to_string()));
-    // A place that no job has: the next older ones follow.
+    // A position that no job has: the next older ones follow.
     let newest = store.list_jobs(None, Some(JobId::generate()), 1).await.unwrap();
     assert_eq!(newest[0].id, store.list_jobs(None, None, 1).await.unwrap()[0].id);
     let before_all: JobId = "job_00000000000070008000000000000000".parse().unwrap();
@@ -126,7 +126,7 @@ async fn damaged_rows_leave_no_gap_and_do_not_end_a_list() {
     assert_eq!((items.len(), items[9].seq, items[10].seq), (50, 9, 301));
 }
 
-/// How SQLite goes about a statement.
+/// SQLite's query plan for a statement.
 async fn plan(store: &SqliteStore, sql: &str) -> String {
     let rows = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")))
         .fetch_all(&store.readers())

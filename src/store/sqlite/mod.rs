@@ -46,11 +46,11 @@ use super::{
 };
 use crate::types::{AssetId, ClipId, Embedding, JobId, ModelId, Space, Track, WatchId};
 
-/// The store's file in the data folder.
+/// Name of the database file in the data folder.
 pub const DATABASE: &str = "triptych.db";
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        // Damaged pages; no database at all.
+        // Damaged pages, and a file that is not a database.
         const MALFORMED: [i32; 2] = [11, 26];
         let code = error.as_database_error().and_then(sqlite_code);
         if code.is_some_and(|code| MALFORMED.contains(&(code & 0xff))) {
@@ -81,10 +81,10 @@ fn sqlite_code(error: &dyn DatabaseError) -> Option<i32> {
 
 /// [`Store`] in `<data folder>/triptych.db`.
 ///
-/// All writes go through one connection, one after another, so SQLite never answers "busy";
-/// readers work beside it on their own snapshots.
+/// All writes go through one connection, one after another, so SQLite never answers "busy"; readers run in
+/// parallel, each on its own state of the database.
 pub struct SqliteStore {
-    /// `None` until it can be opened.
+    /// `None` until the database can be opened for writing.
     writer: Mutex<Option<SqliteConnection>>,
     readers: RwLock<Readers>,
     opener: Opener,
@@ -96,8 +96,7 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens or creates the store of a data folder, takes the folder's lock, brings the schema up
-    /// to date.
+    /// Opens or creates the store of a data folder: takes the folder's lock and migrates the schema.
     ///
     /// # Errors
     /// [`StoreError::Locked`], [`StoreError::OtherModel`] if it holds clips of another model,
@@ -107,11 +106,11 @@ impl SqliteStore {
         Self::open_for(data_dir, Some(model), Some(lock)).await
     }
 
-    /// Opens a store, whatever its model where none is named, in a folder whose lock the caller holds. One
-    /// that is there and cannot be written now is opened for reading, until it can.
+    /// Opens a store in a folder whose lock the caller holds; without `model`, whatever its model. An
+    /// existing store that cannot be written now is opened for reading until it can.
     ///
     /// # Errors
-    /// As [`open`](Self::open), but [`StoreError::Locked`].
+    /// Like [`open`](Self::open), except [`StoreError::Locked`].
     pub async fn open_locked(folder: &Path, model: Option<&ModelId>) -> Result<Self, StoreError> {
         Self::open_for(folder, model, None).await
     }
@@ -159,27 +158,27 @@ impl SqliteStore {
         }
     }
 
-    /// The connections that read.
+    /// The pool of readers.
     fn readers(&self) -> SqlitePool {
         self.readers.read().unwrap_or_else(std::sync::PoisonError::into_inner).pool.clone()
     }
 
-    /// How one more of them is opened.
+    /// How to open another reader.
     fn reader_options(&self) -> SqliteConnectOptions {
         self.readers.read().unwrap_or_else(std::sync::PoisonError::into_inner).options.clone()
     }
 
     async fn writer(&self) -> Result<MappedMutexGuard<'_, SqliteConnection>, StoreError> {
         let mut slot = self.writer.lock().await;
-        // Only now: whoever sealed it has had the writer to itself.
+        // Check only with the lock: sealing waits for the writer before it returns.
         if self.sealed.load(Ordering::Acquire) {
             return Err(StoreError::Sealed);
         }
         if let Some(writer) = slot.as_mut() {
-            // What was given up before is rolled back by the connection's own thread: that is waited for.
+            // The ping waits until the connection's thread has rolled back an abandoned transaction.
             let answers = writer.ping().await.is_ok();
-            // A full disk makes SQLite end a transaction by itself, and the driver goes on counting it:
-            // nothing can be begun on such a connection any more.
+            // On a full disk, SQLite ends a transaction by itself, but the driver still counts it: no
+            // transaction can begin on such a connection.
             if !answers || writer.is_in_transaction() {
                 let broken = slot.take();
                 if let Some(Err(error)) =
@@ -197,7 +196,7 @@ impl SqliteStore {
             .map_err(|_| StoreError::Database("the writing connection is closed".to_owned()))
     }
 
-    /// Readers that saw a file which did not change see changes from now on.
+    /// Replaces readers of a frozen file by readers that see changes.
     async fn thaw(&self) -> Result<(), StoreError> {
         let frozen = self.readers.read().unwrap_or_else(std::sync::PoisonError::into_inner).frozen;
         if frozen {
@@ -229,12 +228,12 @@ impl SqliteStore {
     }
 }
 
-/// Starts a write transaction that holds the write lock from its first statement on.
+/// Begins a write transaction that takes the write lock at once.
 async fn begin(connection: &mut SqliteConnection) -> Result<Transaction<'_, Sqlite>, StoreError> {
     Ok(connection.begin_with("BEGIN IMMEDIATE").await?)
 }
 
-/// To be called by every transaction that adds or drops clips.
+/// Every transaction that adds or drops clips must call this.
 async fn bump_sequence(tx: &mut Transaction<'_, Sqlite>) -> Result<(), StoreError> {
     sqlx::query("UPDATE library SET sequence = sequence + 1 WHERE one = 1").execute(&mut **tx).await?;
     Ok(())
@@ -257,7 +256,7 @@ fn damaged(what: &str, value: &str) -> StoreError {
     StoreError::DamagedRow(format!("{what} is damaged: {}", value.escape_debug()))
 }
 
-/// Ids as a JSON array, the one list type SQLite can take as a parameter.
+/// Ids as a JSON array, the only kind of list that SQLite accepts as a parameter.
 fn id_list<T: std::fmt::Display>(ids: impl IntoIterator<Item = T>, quoted: bool) -> String {
     let mut text = String::from("[");
     for (i, id) in ids.into_iter().enumerate() {

@@ -1,4 +1,4 @@
-//! What the sender of webhooks asks of the store: what is due, and what became of it.
+//! The outbox for the sender of webhooks: due deliveries and their outcomes.
 
 use async_trait::async_trait;
 
@@ -71,7 +71,7 @@ impl WebhookStore for SqliteStore {
         after: Option<DeliveryId>,
         limit: u32,
     ) -> Result<Vec<DeliveryRecord>, StoreError> {
-        // Ids are time-ordered; `n` sorts after every one of them.
+        // Ids are time-ordered; `n` sorts after all of them.
         let after = after.map_or_else(|| "n".to_owned(), |id| id.to_string());
         let readers = self.readers();
         let sql = match state {

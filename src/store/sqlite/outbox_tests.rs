@@ -107,7 +107,7 @@ async fn what_becomes_searchable_is_on_the_list_until_it_is_settled() {
         settled(2, vec![found(told.id)], PendingEnd::Done),
     ];
     assert_eq!(store.settle(&first).await.unwrap(), 3);
-    // Asked again, as after a crash, or because it waited: nothing is stored or told twice.
+    // Settled again, as after a crash or a wait: nothing is stored or reported twice.
     assert_eq!(store.settle(&[settled(1, vec![found(told.id)], PendingEnd::Stays)]).await.unwrap(), 0);
     assert_eq!(store.pending_assets(9).await.unwrap().len(), 1);
     assert_eq!((store.wake_pending().await.unwrap(), store.wake_pending().await.unwrap()), (1, 0));
@@ -124,11 +124,11 @@ async fn what_becomes_searchable_is_on_the_list_until_it_is_settled() {
     let rest = store.standing_matches(told.id, Some(matches[0].id), 9).await.unwrap();
     assert_eq!(rest.iter().map(|found| found.asset).collect::<Vec<_>>(), [ready]);
     assert_eq!(store.standing(told.id).await.unwrap().matches, 2);
-    // An asset takes its matches and its place on the list with it.
+    // Deleting an asset deletes its matches and its pending entry.
     store.delete_asset(ready).await.unwrap();
     assert_eq!(store.standing(told.id).await.unwrap().matches, 1);
     assert_eq!(store.pending_assets(9).await.unwrap().len(), 1);
-    // A query that is off or gone matches nothing.
+    // A disabled or deleted query matches nothing.
     let off = StandingChange { enabled: Some(false), name: Some("n".into()), ..StandingChange::default() };
     let changed = store.update_standing(silent.id, &off).await.unwrap();
     assert_eq!(
@@ -190,7 +190,7 @@ async fn every_way_a_job_ends_is_told_once() {
     store.cancel_job(cancelled.id).await.unwrap();
     store.cancel_job(cancelled.id).await.unwrap();
     jobs.push(cancelled.id);
-    // A job that nobody asked to be told of.
+    // A job without a webhook.
     store.create_job("index", &request, &[], None).await.unwrap();
 
     let due = store.due_deliveries(&[], &[], 99).await.unwrap();

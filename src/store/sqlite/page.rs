@@ -1,4 +1,4 @@
-//! Pages of lists.
+//! Reads lists page by page.
 
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Decode, Row, Sqlite, Type};
@@ -9,15 +9,15 @@ use crate::store::StoreError;
 /// A list that is read page by page.
 pub(super) struct List<T> {
     pub table: &'static str,
-    /// The column that orders the list and names the place where a page ends.
+    /// The column that orders the list and marks the end of a page.
     pub cursor: &'static str,
     pub read: fn(&SqliteRow) -> Result<T, StoreError>,
 }
 
 impl SqliteStore {
-    /// The `limit` entries of a list that come after `after`. `rows` reads so many rows after a place.
+    /// The `limit` entries of a list after `after`. `rows` reads a number of rows after a position.
     ///
-    /// A damaged row is noted and left out, and the next one takes its place: a short page is the last one.
+    /// A damaged row is noted and left out, and the next one takes its place: only the last page is short.
     pub(super) async fn page<T, C, F>(
         &self,
         list: List<T>,

@@ -1,4 +1,4 @@
-//! Rules of retention and what they did.
+//! Retention rules and their runs in SQLite.
 
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
@@ -7,14 +7,14 @@ use super::rows::unsigned;
 use super::{SqliteStore, begin, from_json, now_unix_ms, to_json};
 use crate::store::{RetentionRule, RetentionRun, StoreError};
 
-/// Runs that are remembered.
+/// Number of runs kept in the history.
 const RUNS_KEPT: i64 = 1000;
 
 pub async fn rules(store: &SqliteStore) -> Result<Vec<RetentionRule>, StoreError> {
     let rows = sqlx::query("SELECT name, filter, older_than_secs, by FROM retention_rules ORDER BY position")
         .fetch_all(&store.readers())
         .await?;
-    // None is left out: what a rule was to spare, another one may delete.
+    // Leave out none: other rules may delete what a missing one was to spare.
     rows.iter().map(rule).collect()
 }
 

@@ -1,4 +1,4 @@
-//! Columns that several tables have, read and written the same way.
+//! Columns that several tables share, read and written in the same way.
 
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
@@ -14,7 +14,7 @@ pub(super) fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// The tracks that somebody chose, of an asset or of an item.
+/// The chosen tracks of an asset or an item.
 pub(super) fn choice(row: &SqliteRow) -> Result<TrackChoice, StoreError> {
     let column = |name| row.try_get::<Option<u16>, _>(name);
     Ok(TrackChoice { video: column("video_track")?, audio: column("audio_track")? })

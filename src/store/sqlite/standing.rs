@@ -1,4 +1,4 @@
-//! Standing queries and their matches.
+//! Standing queries and their matches in SQLite.
 
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
@@ -13,7 +13,7 @@ use crate::store::{
 };
 use crate::types::{AssetId, MatchId, ModelId, Space, StandingId};
 
-/// A query that selects all of a standing query but what is large, and what is named besides.
+/// SELECT for a standing query with all its small columns, plus those named.
 macro_rules! select {
     ($besides:literal, $rest:literal) => {
         concat!(
@@ -67,8 +67,8 @@ fn checksum(vectors: &[u8]) -> i64 {
     i64::from(crc32fast::hash(vectors))
 }
 
-/// To be called by the transaction that makes an asset searchable: whoever asks for ever is to be asked
-/// about it, also if the process ends right after.
+/// The transaction that makes an asset searchable must call this: then standing queries are matched against
+/// it even if the process ends right after.
 pub(super) async fn note_searchable(
     tx: &mut Transaction<'_, Sqlite>,
     asset: AssetId,
@@ -92,7 +92,7 @@ async fn in_tx(tx: &mut Transaction<'_, Sqlite>, id: StandingId) -> Result<Stand
     record(&row)
 }
 
-/// Everything that is searchable, for this one query.
+/// Lists every searchable asset as pending for this query.
 async fn backfill(tx: &mut Transaction<'_, Sqlite>, id: StandingId) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO standing_pending (asset, query)
@@ -105,7 +105,7 @@ async fn backfill(tx: &mut Transaction<'_, Sqlite>, id: StandingId) -> Result<()
     Ok(())
 }
 
-/// Stores a match and tells its webhook; false where it is known, or nobody wants to know.
+/// Stores a match and queues its delivery; false if it is known, or its query is disabled or gone.
 async fn add_match(
     tx: &mut Transaction<'_, Sqlite>,
     asset: &str,
@@ -292,7 +292,7 @@ impl StandingStore for SqliteStore {
             .fetch_optional(&self.readers())
             .await?
             .ok_or(StoreError::NotFound("standing query"))?;
-        // A match that is gone by now (its asset was deleted) has a place in the order all the same.
+        // A match deleted with its asset still has a position in the order.
         let after = after.map_or_else(|| "n".to_owned(), |id| id.to_string());
         let readers = self.readers();
         let list = List { table: "standing_matches", cursor: "id", read: match_record };
@@ -360,7 +360,7 @@ impl StandingStore for SqliteStore {
     }
 }
 
-/// Ids are time-ordered, so a page can go on after one that is gone by now; `t` sorts after every id.
+/// Ids are time-ordered, so a page can continue after a deleted one; `t` sorts after every id.
 fn before(after: Option<StandingId>) -> String {
     after.map_or_else(|| "t".to_owned(), |id| id.to_string())
 }

@@ -235,7 +235,7 @@ async fn a_thousand_assets_page_newest_first() {
         seen.extend(page.iter().map(|a| a.id));
     }
     assert_eq!(seen, ids);
-    // The page goes on after an asset that is gone.
+    // The page continues after a deleted asset.
     store.delete_asset(ids[10]).await.unwrap();
     assert_eq!(store.list_assets(Some(ids[10]), 1).await.unwrap()[0].id, ids[11]);
     let every = store.assets(&ids).await.unwrap();
@@ -255,7 +255,7 @@ async fn tracks_of_clips_are_told_without_their_vectors() {
     let clips = [of(&Track::ALL, 0), of(&[Track::Audio], 1), of(&[Track::Video], 2), of(&[], 3)];
     store.add_clips(asset.id, &clips).await.unwrap();
     {
-        // Vectors that cannot be read name their tracks all the same.
+        // Vectors that cannot be read still name their tracks.
         let mut writer = store.writer().await.unwrap();
         sqlx::query("UPDATE vectors SET data = x'00'").execute(&mut *writer).await.unwrap();
     }
@@ -341,7 +341,7 @@ async fn items_that_were_put_off_wait_for_their_time() {
     other.state = WorkState::Done;
     assert_eq!(store.finish_item(job, &other).await.unwrap().state, WorkState::Running);
     assert!(store.claim_item().await.unwrap().is_none());
-    // After a start nobody knows how long it has waited.
+    // After a start, the time already waited is unknown.
     drop(store);
     let store = open(&dir).await;
     assert_eq!(store.requeue_running().await.unwrap(), 0);
@@ -375,7 +375,7 @@ async fn a_paused_job_lets_others_by() {
     assert_eq!(store.pause_job(first, true).await.unwrap().state, WorkState::Paused);
     assert_eq!(store.claim_item().await.unwrap().unwrap().0, second);
     assert!(store.claim_item().await.unwrap().is_none());
-    // What ran ends, and the job stays paused over a restart.
+    // Running items finish, and the job stays paused over a restart.
     running.state = WorkState::Done;
     assert_eq!(store.finish_item(first, &running).await.unwrap().state, WorkState::Paused);
     drop(store);
@@ -409,7 +409,7 @@ async fn cancelled_and_crashed_jobs_settle() {
     assert!(store.claim_item().await.unwrap().is_none());
     a.state = WorkState::Done;
     assert_eq!(store.finish_item(job, &a).await.unwrap().ended_unix_ms, 0);
-    // Handed back to a cancelled job: nobody is to take it again.
+    // Handed back to a cancelled job: nobody may claim it again.
     b.state = WorkState::Queued;
     let ended = store.finish_item(job, &b).await.unwrap();
     assert_eq!((ended.state, ended.items_done), (WorkState::Cancelled, 1));
@@ -454,7 +454,7 @@ async fn writers_side_by_side_never_see_busy() {
     assert_eq!(store.totals().await.unwrap(), Totals { assets: 8, clips: 80, media_secs: 48.0 });
 }
 
-/// SQLite ends a transaction by itself where there is no room, and the driver goes on counting it.
+/// SQLite ends a transaction by itself if there is no room, but the driver still counts it.
 #[tokio::test]
 async fn a_store_that_was_full_takes_changes_again() {
     let dir = TempDir::new().unwrap();
@@ -462,7 +462,7 @@ async fn a_store_that_was_full_takes_changes_again() {
     let asset = store.begin_asset(new_asset("full")).await.unwrap().0.id;
     let many: Vec<_> = (0..2000).map(clip).collect();
     for round in 0..3 {
-        // No page more than there are. A connection that stays is given room again.
+        // Allow no more pages than there are. A connection that stays open gets room again.
         sqlx::query("PRAGMA max_page_count = 1").execute(&mut *store.writer().await.unwrap()).await.unwrap();
         let full = store.add_clips(asset, &many).await.unwrap_err();
         assert_eq!(full.code(), "storage_full");

@@ -1,4 +1,4 @@
-//! Copies, deletion in bulk, space given back.
+//! Copies, bulk deletion and freeing space in SQLite.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::{SqliteStore, assets, begin, retention};
 use crate::store::{DeletedAsset, RetentionRule, RetentionRun, StoreError, StoreSpace, Upkeep};
 use crate::types::AssetId;
 
-/// `ab/<64 hex digits>-<8 hex digits>`: the end of the path of every copy of ours.
+/// Length of `ab/<64 hex digits>-<8 hex digits>`, the end of every upload's path.
 const KEPT_NAME_CHARS: i64 = 2 + 1 + 64 + 1 + 8;
 
 #[async_trait]
@@ -18,7 +18,7 @@ impl Upkeep for SqliteStore {
         let to = to
             .to_str()
             .ok_or_else(|| StoreError::Database(format!("{}: expected a path in UTF-8", to.display())))?;
-        // A connection of its own: the copy takes long, and searches share the others.
+        // Use a separate connection: the copy takes long, and searches share the others.
         let mut connection = self.reader_options().connect().await?;
         let copied = sqlx::query("VACUUM INTO ?").bind(to).execute(&mut connection).await;
         connection.close().await?;
@@ -78,7 +78,7 @@ impl Upkeep for SqliteStore {
 
     async fn release_pages(&self, pages: u32) -> Result<(), StoreError> {
         let mut writer = self.writer().await?;
-        // A pragma takes no parameters.
+        // A pragma accepts no parameters.
         let statement = sqlx::AssertSqlSafe(format!("PRAGMA incremental_vacuum({pages})"));
         sqlx::query(statement).execute(&mut *writer).await?;
         Ok(())
@@ -86,7 +86,7 @@ impl Upkeep for SqliteStore {
 
     async fn rewrite(&self) -> Result<(), StoreError> {
         let mut writer = self.writer().await?;
-        // From then on space can be given back little by little.
+        // From then on, pages can be freed step by step.
         sqlx::query("PRAGMA auto_vacuum = 2").execute(&mut *writer).await?;
         sqlx::query("VACUUM").execute(&mut *writer).await?;
         sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut *writer).await?;

@@ -1,4 +1,4 @@
-//! Watched folders and what was seen in them.
+//! Watched folders and their files in SQLite.
 
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite, Transaction};
@@ -9,7 +9,7 @@ use crate::store::{StoreError, WatchRecord, WatchSpec, WatchedFile};
 use crate::types::{AssetId, JobId, WatchId};
 
 const FILES_PER_INSERT: usize = 200;
-/// A watch with the number of its files that are there.
+/// Selects watches with the number of their existing files.
 const SELECT: &str = "SELECT w.*, (SELECT COUNT(*) FROM watch_files AS f
     WHERE f.watch = w.n AND f.missing_looks = 0) AS files FROM watches AS w";
 
@@ -219,7 +219,7 @@ pub async fn drop_file(store: &SqliteStore, id: WatchId, path: &str) -> Result<(
     Ok(tx.commit().await?)
 }
 
-/// Notes the newest job of a watch: what its items name was taken as it was last seen.
+/// Records the newest job of a watch, and its files, as last seen, as given to a job.
 pub async fn begin_job(store: &SqliteStore, id: WatchId, job: JobId) -> Result<(), StoreError> {
     let mut writer = store.writer().await?;
     let mut tx = begin(&mut writer).await?;
@@ -251,7 +251,7 @@ pub async fn settle(store: &SqliteStore, id: WatchId, ended_unix_ms: i64) -> Res
     Ok(tx.commit().await?)
 }
 
-/// Whether a file other than this one became the same asset.
+/// Whether another watched file has the same asset.
 pub async fn asset_has_other_file(
     store: &SqliteStore,
     asset: AssetId,

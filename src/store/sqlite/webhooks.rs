@@ -1,4 +1,4 @@
-//! Rows of webhooks, and what is owed to them.
+//! Webhooks in SQLite, and adding to their outbox.
 
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, Sqlite, Transaction};
@@ -15,7 +15,7 @@ pub(super) const PAGE_OF_STATE: &str =
     "SELECT d.*, w.owner, w.url FROM deliveries AS d JOIN webhooks AS w ON w.n = d.webhook
      WHERE d.state = ?3 AND d.id < ?1 ORDER BY d.id DESC LIMIT ?2";
 
-/// Notes where the end of a job, or the matches of a standing query, are to be told.
+/// Adds the webhook for the end of a job, or for the matches of a standing query.
 pub(super) async fn add(
     tx: &mut Transaction<'_, Sqlite>,
     owner: &str,
@@ -36,7 +36,7 @@ pub(super) async fn remove(tx: &mut Transaction<'_, Sqlite>, owner: &str) -> Res
     Ok(())
 }
 
-/// Puts what an owner's webhook is to be told into the outbox; nothing where it has none.
+/// Adds a delivery to the outbox of an owner's webhook; nothing if the owner has none.
 pub(super) async fn tell(
     tx: &mut Transaction<'_, Sqlite>,
     owner: &str,
@@ -58,7 +58,7 @@ pub(super) async fn tell(
     Ok(())
 }
 
-/// Puts the end of a job into the outbox.
+/// Adds the end of a job to the outbox.
 pub(super) async fn tell_end(tx: &mut Transaction<'_, Sqlite>, job: &JobRecord) -> Result<(), StoreError> {
     let event = format!("job.{}", job.state.as_str());
     let stamp = |ms: i64| (ms > 0).then(|| rfc3339_millis(ms));
