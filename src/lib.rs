@@ -1,7 +1,7 @@
 //! Triptych: search video by text, by sound, by image or by another clip.
 //!
 //! The flow, and the only direction imports may take:
-//! `types, native, telemetry, fail_points → outbound → media → preprocess → model → embed → ledger, store → catalog → index → search → jobs →
+//! `types, native, telemetry, fail_points → outbound → media → preprocess → model → embed → ledger, store → files → catalog → index → search → jobs →
 //! library → access → {http, config} → cli → main`. `tests/layers` holds it.
 
 pub mod access;
@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod embed;
 pub mod fail_points;
+pub mod files;
 #[cfg(test)]
 mod fuzz;
 pub mod http;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use super::CliError;
-use crate::library;
+use crate::files;
 
 /// `triptych quarantine …`
 #[derive(Debug, Args)]
@@ -38,7 +38,7 @@ pub fn run(command: QuarantineCommand) -> Result<ExitCode, CliError> {
     match command.action {
         Action::List(folder) => list(&folder)?,
         Action::Empty(folder) => {
-            let (files, bytes) = library::empty_quarantine(&existing(&folder)?)?;
+            let (files, bytes) = files::empty_quarantine(&existing(&folder)?)?;
             if folder.json {
                 say!("{}", serde_json::json!({ "files": files, "bytes": bytes }));
             } else {
@@ -50,7 +50,7 @@ pub fn run(command: QuarantineCommand) -> Result<ExitCode, CliError> {
 }
 
 fn list(folder: &Folder) -> Result<(), CliError> {
-    let files = library::quarantined(&existing(folder)?)?;
+    let files = files::quarantined(&existing(folder)?)?;
     if folder.json {
         let listed = serde_json::to_string(&files).map_err(std::io::Error::other)?;
         say!("{listed}");

@@ -17,8 +17,9 @@ use super::media_type::{content_type, unsupported};
 use super::page::PageSize;
 use super::state::{AppState, detached};
 use super::views::{AssetView, ClipView, List};
+use crate::files::{FileError, Upload};
 use crate::jobs::Place;
-use crate::library::{IngestSource, Library, LibraryError, MAX_METADATA_BYTES, Upload};
+use crate::library::{IngestSource, Library, LibraryError, MAX_METADATA_BYTES};
 use crate::model::Priority;
 use crate::store::{AssetRecord, AssetState, StoreError};
 use crate::types::{AssetId, TrackChoice};
@@ -108,7 +109,7 @@ async fn by_form(state: &AppState, request: Request) -> Result<(IngestSource, Op
     let declared =
         request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|bytes| bytes > max_bytes.saturating_add(2 << 20)) {
-        return Err(LibraryError::UploadTooLarge { max_bytes }.into());
+        return Err(LibraryError::File(FileError::TooLarge { max_bytes }).into());
     }
     state.library.check_disk(declared.unwrap_or(0))?;
     let rule = FileRule { max_bytes, durable: true };

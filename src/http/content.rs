@@ -13,6 +13,7 @@ use super::error::{ApiError, ErrorBody};
 use super::etag::matches_etag;
 use super::extract::IdPath;
 use super::state::AppState;
+use crate::files::FileError;
 use crate::library::LibraryError;
 use crate::store::AssetRecord;
 use crate::types::{AssetId, AssetKind};
@@ -38,7 +39,7 @@ pub async fn content(
     let etag = format!("\"{}\"", asset.sha256);
     // Looked at first: of a file that has changed, what a client has kept is old.
     let opened = match state.library.open_content(&asset).await {
-        Err(LibraryError::PathMissing(_)) => {
+        Err(LibraryError::File(FileError::Missing(_))) => {
             let message = "the file is no longer at the path it was indexed from";
             return Err(ApiError::new(StatusCode::NOT_FOUND, "content_missing", message));
         }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::embed::EmbedError;
+use crate::files::FileError;
 use crate::library::{BackupError, LibraryError, StandingError, WebhookError};
 use crate::media::MediaError;
 use crate::model::ModelError;
@@ -176,30 +177,30 @@ impl From<LibraryError> for ApiError {
             return Self::new(StatusCode::INSUFFICIENT_STORAGE, error.code(), error.to_string());
         }
         let status = match &error {
-            LibraryError::Store(StoreError::NotFound(_)) | LibraryError::PathMissing(_) => {
+            LibraryError::Store(StoreError::NotFound(_)) | LibraryError::File(FileError::Missing(_)) => {
                 StatusCode::NOT_FOUND
             }
             LibraryError::Embed(error) => return embed_error(error),
             LibraryError::NoSuchTrack(_) | LibraryError::LeftOut(_) => StatusCode::UNPROCESSABLE_ENTITY,
             // They were here once, and will not come back by asking again.
-            LibraryError::ContentDamaged { .. } => StatusCode::GONE,
+            LibraryError::ContentDamaged { .. } | LibraryError::File(FileError::Changed) => StatusCode::GONE,
             LibraryError::UnknownAsset(..) => {
                 return Self::new(StatusCode::UNPROCESSABLE_ENTITY, error.code(), error.to_string())
                     .with_param("pairs");
             }
             LibraryError::Search(error) => return search_error(error),
             LibraryError::Outbound(error) => return outbound_error(error),
-            LibraryError::PathNotAllowed(_) => {
+            LibraryError::File(FileError::NotAllowed(_)) => {
                 return Self::new(StatusCode::FORBIDDEN, error.code(), error.to_string()).with_param("path");
             }
             LibraryError::Webhook(error) => return webhook_error(error),
             LibraryError::Standing(error) => return standing_error(error),
-            LibraryError::PathKind(..) | LibraryError::PathUnreadable(_) => {
+            LibraryError::File(FileError::Kind(..) | FileError::Unreadable(_)) => {
                 return Self::new(StatusCode::BAD_REQUEST, error.code(), error.to_string())
                     .with_param("path");
             }
             LibraryError::TooManyFiles(_) | LibraryError::BadManifest(_) => StatusCode::BAD_REQUEST,
-            LibraryError::UploadTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            LibraryError::File(FileError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
             LibraryError::Busy { retry_after_secs } => {
                 return Self::new(StatusCode::TOO_MANY_REQUESTS, error.code(), error.to_string())
                     .retry_after(*retry_after_secs);
@@ -228,6 +229,7 @@ impl From<LibraryError> for ApiError {
             | LibraryError::StoreUnreadable(_)
             | LibraryError::Index(_)
             | LibraryError::Io(_)
+            | LibraryError::File(FileError::Io(_))
             | LibraryError::Export(_)
             | LibraryError::Panicked => {
                 return internal(error.code(), &error);
@@ -247,6 +249,12 @@ fn backup_error(error: &BackupError) -> ApiError {
         _ => return internal(error.code(), error),
     };
     ApiError::new(status, error.code(), error.to_string())
+}
+
+impl From<FileError> for ApiError {
+    fn from(error: FileError) -> Self {
+        LibraryError::from(error).into()
+    }
 }
 
 impl From<StoreError> for ApiError {

@@ -11,7 +11,7 @@ use super::admission::Ticket;
 use super::bodies::Shares;
 use super::error::ApiError;
 use super::state::AppState;
-use crate::library::Upload;
+use crate::files::Upload;
 use crate::types::TrackChoice;
 
 /// Longest text field, bytes.

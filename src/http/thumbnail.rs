@@ -11,6 +11,7 @@ use super::etag::matches_etag;
 use super::extract::{ApiQuery, IdPath};
 use super::state::AppState;
 use super::views::has_picture;
+use crate::files::FileError;
 use crate::library::LibraryError;
 use crate::media::{Lane, MediaError};
 use crate::preprocess;
@@ -66,7 +67,7 @@ pub async fn thumbnail(
     let opened = match state.library.open_content(&asset).await {
         Ok(opened) => Some(opened),
         // The decoder says so in its own words.
-        Err(LibraryError::PathMissing(_)) => None,
+        Err(LibraryError::File(FileError::Missing(_))) => None,
         Err(error) => return Err(error.into()),
     };
     if matches_etag(&headers, header::IF_NONE_MATCH.as_str(), &etag) {

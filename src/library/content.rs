@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use super::uploads::let_settle;
-use super::{Library, LibraryError, open_resolved};
+use super::{Library, LibraryError};
 use crate::catalog::UserFile;
+use crate::files::{FileError, let_settle, open_resolved};
 use crate::jobs::now_unix_ms;
 use crate::store::{AssetRecord, ContentNote, Damage, StoreError, changed_ns, mtime_ns};
 use crate::types::AssetId;
@@ -128,7 +128,7 @@ pub(super) fn read_whole(
         damage,
     };
     let opened = match open(&asset.path, asset.owned) {
-        Err(LibraryError::PathMissing(_) | LibraryError::PathKind(..) | LibraryError::PathNotAllowed(_)) => {
+        Err(LibraryError::File(FileError::Missing(_) | FileError::Kind(..) | FileError::NotAllowed(_))) => {
             return Ok(Some(WholeRead { note: note(None, Some(Damage::Missing)), size_bytes: 0 }));
         }
         opened => opened?,
@@ -146,11 +146,11 @@ impl Library {
     /// the whole file is read.
     ///
     /// # Errors
-    /// [`LibraryError::ContentDamaged`] if it holds other bytes, [`LibraryError::PathMissing`].
+    /// [`LibraryError::ContentDamaged`] if it holds other bytes, [`FileError::Missing`].
     pub async fn open_content(&self, asset: &AssetRecord) -> Result<Opened, LibraryError> {
         let (path, owned) = (asset.path.clone(), asset.owned);
         let opened = match super::blocking(move || open(&path, owned)).await {
-            Err(error @ LibraryError::PathMissing(_)) => {
+            Err(error @ LibraryError::File(FileError::Missing(_))) => {
                 // A user's file may only be on a disk that is not mounted.
                 if owned && asset.damage != Some(Damage::Missing) {
                     self.note_content(asset, None, Some(Damage::Missing)).await;

@@ -2,6 +2,7 @@
 
 use super::{StandingError, WebhookError};
 use crate::embed::EmbedError;
+use crate::files::FileError;
 use crate::index::IndexError;
 use crate::model::ModelError;
 use crate::outbound::OutboundError;
@@ -27,18 +28,9 @@ pub enum LibraryError {
     /// A request to another host failed.
     #[error(transparent)]
     Outbound(#[from] OutboundError),
-    /// The path is outside the allowed roots.
-    #[error("{0} is not in an allowed folder")]
-    PathNotAllowed(String),
-    /// The folder or file does not exist.
-    #[error("{0}: no such file or folder")]
-    PathMissing(String),
-    /// The path is of another kind than expected (second field).
-    #[error("expected {1}, but {0} is not")]
-    PathKind(String, &'static str),
-    /// This process may not read the path.
-    #[error("cannot read {0}: permission denied")]
-    PathUnreadable(String),
+    /// A file of a user, or of the data folder.
+    #[error(transparent)]
+    File(FileError),
     /// A job would have more files than the maximum (the field).
     #[error("expected at most {0} files; index them in several jobs")]
     TooManyFiles(usize),
@@ -64,12 +56,6 @@ pub enum LibraryError {
     Busy {
         /// When to try again, in seconds.
         retry_after_secs: u64,
-    },
-    /// The upload is larger than the server accepts.
-    #[error("the file is larger than {max_bytes} bytes")]
-    UploadTooLarge {
-        /// Largest upload in bytes.
-        max_bytes: u64,
     },
     /// The stored asset does not have the requested track.
     #[error("the asset has no {0} vectors in this span")]
@@ -149,6 +135,16 @@ impl From<std::io::Error> for LibraryError {
     }
 }
 
+impl From<FileError> for LibraryError {
+    fn from(error: FileError) -> Self {
+        match error {
+            FileError::Io(error) => error.into(),
+            FileError::Changed => Self::ContentDamaged { owned: false },
+            error => Self::File(error),
+        }
+    }
+}
+
 impl LibraryError {
     /// Why the disk accepts no more bytes, if that is the cause.
     #[must_use]
@@ -191,10 +187,7 @@ impl LibraryError {
             Self::Embed(error) => error.code(),
             Self::Search(error) => error.code(),
             Self::Outbound(error) => error.code(),
-            Self::PathNotAllowed(_) => "path_not_allowed",
-            Self::PathMissing(_) => "path_missing",
-            Self::PathKind(..) => "path_kind",
-            Self::PathUnreadable(_) => "path_unreadable",
+            Self::File(error) => error.code(),
             Self::TooManyFiles(_) => "too_many_files",
             Self::BadManifest(_) => "invalid_manifest",
             Self::WatchExists(_) => "watch_exists",
@@ -202,7 +195,6 @@ impl LibraryError {
             Self::LeftOut(left_out) => left_out.code,
             Self::Export(_) => "export_failed",
             Self::Busy { .. } => "busy",
-            Self::UploadTooLarge { .. } => "payload_too_large",
             Self::UnknownAsset(..) => "asset_unknown",
             Self::NoSuchTrack(_) => "no_such_track",
             Self::Webhook(error) => error.code(),

@@ -6,11 +6,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::active::{Active, Claim};
 use super::retries::Tries;
-use super::uploads::hash_file;
 use super::{IngestReport, IngestSource, Library, LibraryError, StageSecs};
 use crate::catalog::ClipEntry;
 use crate::embed::{AssetStream, ClipVectors, EmbedError};
 use crate::fail_points::crash_point;
+use crate::files::hash_file;
 use crate::jobs::Place;
 use crate::ledger::Ticket;
 use crate::model::Priority;
@@ -76,7 +76,7 @@ impl Library {
             Some(content) => (content.clone(), None),
             None => {
                 let path = source.path.clone();
-                let (content, changed) = super::blocking(move || hash_file(&path)).await?;
+                let (content, changed) = super::blocking(move || Ok(hash_file(&path)?)).await?;
                 (content, Some(changed))
             }
         };

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use serde_json::Value;
 
-use super::paths::AllowedRoots;
-use super::{Library, LibraryError, WebhookGiven, WebhookRequest, open_resolved};
+use super::{Library, LibraryError, WebhookGiven, WebhookRequest};
+use crate::files::{AllowedRoots, FileError, open_resolved};
 use crate::jobs::{
     Baseline, JobView, LeftOut, ListError, ManifestError, ManifestItem, NameFilter, Place, now_unix_ms,
 };
@@ -124,7 +124,10 @@ impl Library {
         if let (JobSource::Folder { .. }, Some(path)) = (&source, &path) {
             let meta = tokio::fs::metadata(path).await?;
             if !meta.is_dir() && !meta.is_file() {
-                return Err(LibraryError::PathKind(path.display().to_string(), "a folder or a regular file"));
+                return Err(LibraryError::File(FileError::Kind(
+                    path.display().to_string(),
+                    "a folder or a regular file",
+                )));
             }
         }
         let mut shown = path.as_deref().map(super::utf8).transpose()?;
@@ -340,7 +343,7 @@ fn list_error(error: ListError) -> LibraryError {
     match error {
         ListError::TooMany(most) => LibraryError::TooManyFiles(most),
         ListError::Io(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            LibraryError::PathUnreadable("the folder".to_owned())
+            LibraryError::File(FileError::Unreadable("the folder".to_owned()))
         }
         ListError::Io(error) => LibraryError::Io(error),
     }

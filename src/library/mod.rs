@@ -22,8 +22,6 @@ mod keep;
 mod metrics;
 mod models;
 mod open;
-mod paths;
-mod quarantine;
 mod rebuild;
 mod recall;
 mod registry;
@@ -31,7 +29,6 @@ mod retention;
 mod retries;
 mod sources;
 mod standing;
-mod uploads;
 mod watches;
 mod webhooks;
 mod witness;
@@ -63,20 +60,18 @@ pub use health::{PartHealth, PartState};
 pub use jobs::JobSource;
 pub use keep::Deletion;
 pub use models::{ModelEntry, Models, ModelsConfig, OpenEmbedder, Role};
-pub use paths::open_resolved;
-pub use quarantine::{Quarantined, empty_quarantine, quarantined};
 pub use retention::{RetentionReport, Rule, RuleCount};
 pub use sources::SourcesConfig;
 pub use standing::{
     Given, GivenPart, MAX_GIVEN_BYTES, MAX_STANDING, NewStandingQuery, StandingError, StandingPatch,
     StandingQuery, StandingSpec,
 };
-pub use uploads::{Content, Upload, UploadWriter};
 pub use webhooks::{Deliver, WebhookError, WebhookGiven, WebhookRequest};
 pub use witness::Shortfall;
 
 use crate::catalog::Catalog;
 use crate::embed::Embedder;
+use crate::files::{AllowedRoots, Content, FileError, UploadWriter, Uploads};
 use crate::index::IndexSet;
 use crate::ledger::Ledger;
 use crate::search::{self, SearchError, SearchRequest, SearchResponse, Timeline};
@@ -161,13 +156,13 @@ pub struct Library {
     store: Arc<dyn Store>,
     index: Arc<IndexSet>,
     catalog: Arc<Catalog>,
-    roots: paths::AllowedRoots,
+    roots: AllowedRoots,
     /// The lock of the data folder, held while any of its models is open.
     lock: Arc<FolderLock>,
     /// The second record of what was acknowledged.
     ledger: Arc<Ledger>,
     sources: Arc<sources::Sources>,
-    uploads: Arc<uploads::Uploads>,
+    uploads: Arc<Uploads>,
     /// The disk of the data folder.
     disk: Arc<disk::Disk>,
     verified: content::Verified,
@@ -246,12 +241,12 @@ impl Library {
     }
 
     /// Checks that a user's path lies beneath an allowed root; returns it with all links resolved, to be
-    /// opened with [`open_resolved`].
+    /// opened with [`crate::files::open_resolved`].
     ///
     /// # Errors
-    /// [`LibraryError::PathNotAllowed`], [`LibraryError::PathMissing`].
+    /// [`FileError::NotAllowed`], [`FileError::Missing`].
     pub fn allowed_path(&self, path: &Path) -> Result<PathBuf, LibraryError> {
-        self.roots.resolve(path)
+        Ok(self.roots.resolve(path)?)
     }
 
     /// Starts receiving an upload of at most `max_bytes`.
@@ -493,5 +488,5 @@ async fn blocking<T: Send + 'static>(
 /// Converts a path to text, as the store holds paths.
 fn utf8(path: &Path) -> Result<String, LibraryError> {
     let text = path.to_str().map(str::to_owned);
-    text.ok_or_else(|| LibraryError::PathKind(path.display().to_string(), "a name in UTF-8"))
+    text.ok_or_else(|| LibraryError::File(FileError::Kind(path.display().to_string(), "a name in UTF-8")))
 }

@@ -11,10 +11,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::follow::Follower;
-use super::paths::AllowedRoots;
 use super::registry::{Known, Registry};
 use super::{BackupError, Library, LibraryConfig, LibraryError, Progress};
 use crate::embed::{EmbedError, Embedder};
+use crate::files::AllowedRoots;
 use crate::model::ModelError;
 use crate::store::StoreError;
 

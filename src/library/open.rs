@@ -9,13 +9,13 @@ use tokio::sync::{Mutex, Notify, RwLock, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::quarantine::Quarantine;
 use super::{
     Library, LibraryConfig, LibraryError, active, backup, calibrate, checks, content, disk, health, jobs,
-    paths, quarantine, sources, standing, uploads, witness, worker,
+    sources, standing, witness, worker,
 };
 use crate::catalog::Catalog;
 use crate::embed::Embedder;
+use crate::files::{AllowedRoots, Quarantine, Uploads, measure};
 use crate::index::IndexSet;
 use crate::ledger::Ledger;
 use crate::model::Bundle;
@@ -34,7 +34,7 @@ const CHANGES: usize = 1024;
 pub(super) struct Common {
     pub(super) lock: Arc<FolderLock>,
     pub(super) ledger: Arc<Ledger>,
-    pub(super) uploads: Arc<uploads::Uploads>,
+    pub(super) uploads: Arc<Uploads>,
     pub(super) keeper: Arc<backup::Keeper>,
     pub(super) disk: Arc<disk::Disk>,
 }
@@ -75,7 +75,7 @@ impl Library {
         let witness::Opened { store, uploads, ledger } = opened;
         let keeper = Arc::new(backup::Keeper::open(config.keep.clone(), &config.sources, &config.data_dir)?);
         begin(store.as_ref(), &uploads, &disk).await?;
-        quarantine::measure(&data_dir);
+        measure(&data_dir);
         let common = Common { lock, ledger, uploads, keeper, disk };
         Self::assemble(config, folder, embedder, store, common, false).await
     }
@@ -148,7 +148,7 @@ impl Library {
             embedder,
             store,
             index: Arc::new(index),
-            roots: paths::AllowedRoots::new(&config.allowed_roots)?,
+            roots: AllowedRoots::new(&config.allowed_roots)?,
             sources: Arc::new(sources::Sources::new(config.sources.clone())?),
             lock: common.lock,
             ledger: common.ledger,
@@ -278,7 +278,7 @@ fn make_private_folder(path: &Path) -> std::io::Result<()> {
 
 /// Updates the paths of uploads: the folder may have been moved, or restored from a snapshot of one
 /// elsewhere.
-pub(super) async fn adopt_uploads(store: &dyn Store, uploads: &uploads::Uploads) -> Result<(), LibraryError> {
+pub(super) async fn adopt_uploads(store: &dyn Store, uploads: &Uploads) -> Result<(), LibraryError> {
     let moved = store.adopt_uploads(uploads.kept_folder()).await?;
     if moved > 0 {
         tracing::info!(moved, "the data folder has moved; using its new path for uploads");
@@ -287,7 +287,7 @@ pub(super) async fn adopt_uploads(store: &dyn Store, uploads: &uploads::Uploads)
 }
 
 /// Does the first writes of a start; if the disk refuses, puts them off.
-async fn begin(store: &dyn Store, uploads: &uploads::Uploads, disk: &disk::Disk) -> Result<(), LibraryError> {
+async fn begin(store: &dyn Store, uploads: &Uploads, disk: &disk::Disk) -> Result<(), LibraryError> {
     let begun = async {
         adopt_uploads(store, uploads).await?;
         reconcile(store).await

@@ -4,9 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use super::LibraryError;
-use super::quarantine::Quarantine;
-use super::uploads::Uploads;
 use crate::embed::Embedder;
+use crate::files::{Quarantine, Uploads};
 use crate::ledger::{AssetEntry, Replay, WorkKind};
 use crate::store::{AssetFacts, DATABASE, NewAsset, Store, StoreError};
 use crate::types::{AssetId, TrackChoice};

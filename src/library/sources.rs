@@ -2,7 +2,8 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::{IngestSource, Library, LibraryError, Upload};
+use super::{IngestSource, Library, LibraryError};
+use crate::files::Upload;
 use crate::jobs::{LeftOut, Place};
 use crate::media::{HEAD_BYTES, NameSays, head_is_media, name_says};
 use crate::outbound::bucket::{BucketConfig, BucketUrl, Buckets};

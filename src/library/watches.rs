@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{Library, LibraryError};
+use crate::files::FileError;
 use crate::jobs::{LeftOut, ListError, NameFilter, SeenFile, examine_seen, list_seen};
 use crate::ledger::WorkKind;
 use crate::store::{JobRecord, NewItem, StoreError, WatchRecord, WatchSpec, WatchedFile, WorkState};
@@ -38,7 +39,7 @@ impl Library {
     pub async fn create_watch(self: &Arc<Self>, mut spec: WatchSpec) -> Result<WatchRecord, LibraryError> {
         let path = self.allowed_path(Path::new(&spec.path))?;
         if !path.is_dir() {
-            return Err(LibraryError::PathKind(spec.path, "a folder"));
+            return Err(LibraryError::File(FileError::Kind(spec.path, "a folder")));
         }
         spec.path = super::utf8(&path)?;
         // Two concurrent requests must not both find the folder unwatched.

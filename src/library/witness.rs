@@ -5,10 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::disk::Disk;
-use super::quarantine::Quarantine;
-use super::uploads::{Uploads, kept_name};
 use super::{Library, LibraryConfig, LibraryError, open, rebuild};
 use crate::embed::Embedder;
+use crate::files::{Quarantine, Uploads, kept_name};
 use crate::ledger::{AssetEntry, Entry, LEDGER, Ledger, Replay, Ticket, WorkKind};
 use crate::store::{AssetRecord, Checks, SqliteStore, Store, StoreError};
 use crate::types::AssetId;
@@ -474,6 +473,6 @@ mod tests {
         assert_eq!(replay.damaged_lines, 1);
         drop(settle(&store, &replay, &data, &quarantine).await.unwrap());
         assert_eq!(Ledger::read(&data).unwrap().damaged_lines, 0);
-        assert_eq!(super::super::quarantined(&data).unwrap().len(), 1);
+        assert_eq!(crate::files::quarantined(&data).unwrap().len(), 1);
     }
 }

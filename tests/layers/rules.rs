@@ -14,6 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["model"],
     &["embed"],
     &["ledger", "store"],
+    &["files"],
     &["catalog"],
     &["index"],
     &["search"],

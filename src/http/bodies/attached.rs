@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use serde::de::{Deserialize, Deserializer, Visitor};
 
-use crate::library::Upload;
+use crate::files::Upload;
 
 /// The decoded bytes of a large `data:` URI, or why it cannot be decoded.
 pub type Attached = Result<Upload, String>;

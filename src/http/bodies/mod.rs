@@ -17,7 +17,8 @@ pub use budget::{Budget, Share};
 use super::error::ApiError;
 use super::json::parse_json;
 use super::state::AppState;
-use crate::library::{LibraryError, Upload, UploadWriter};
+use crate::files::{Upload, UploadWriter};
+use crate::library::LibraryError;
 use condense::{Condenser, Event};
 
 /// JSON up to this many bytes stays in memory.

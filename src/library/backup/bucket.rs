@@ -15,7 +15,8 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use super::BackupError;
 use super::destination::{Destination, Meter, Turn};
 use super::folder::{new_file, pump};
-use crate::library::{Content, SourcesConfig};
+use crate::files::Content;
+use crate::library::SourcesConfig;
 use crate::outbound::bucket::{Bucket, BucketUrl, Buckets};
 use crate::outbound::{Download, OutboundConfig, OutboundError};
 

@@ -11,8 +11,8 @@ use super::manifest::{
 };
 use super::view::Running;
 use super::{BackupError, read_manifests};
+use crate::files::Content;
 use crate::index::snapshot;
-use crate::library::Content;
 use crate::store::{CopyFacts, Store, StoreCopy};
 use crate::types::{ModelId, SnapshotId};
 

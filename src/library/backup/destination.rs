@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use super::BackupError;
-use crate::library::Content;
+use crate::files::Content;
 
 /// Counts the bytes copied, and stops the copying on request.
 #[derive(Debug, Default)]

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::BackupError;
 use super::destination::{Destination, Meter, Turn};
 use crate::fail_points::crash_point;
-use crate::library::Content;
+use crate::files::Content;
 
 const CHUNK_BYTES: usize = 1 << 18;
 

@@ -15,7 +15,7 @@ use super::manifest::{
     FileEntry, MANIFEST, MAX_MANIFEST_BYTES, MEDIA, Manifest, MediaEntry, STORE, decode_media, file_key,
     is_sha256, media_key,
 };
-use crate::library::Content;
+use crate::files::Content;
 use crate::store::{CopiedAsset, DATABASE, StoreCopy};
 
 /// Rows of the store's copy read per page.

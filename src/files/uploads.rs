@@ -11,8 +11,9 @@ use sha2::{Digest, Sha256};
 use tempfile::TempPath;
 use tokio::io::AsyncWriteExt;
 
+use super::error::FileError;
+use super::paths::open_resolved;
 use super::quarantine::Quarantine;
-use super::{LibraryError, open_resolved};
 use crate::fail_points::crash_point;
 use crate::store::changed_ns;
 
@@ -26,7 +27,7 @@ pub struct Content {
 }
 
 /// Hashes a user's file; also returns when it last changed. Blocking.
-pub(super) fn hash_file(path: &Path) -> Result<(Content, i64), LibraryError> {
+pub fn hash_file(path: &Path) -> Result<(Content, i64), FileError> {
     let mut file = open_resolved(path)?;
     let before = let_settle(&file)?;
     let mut hasher = Sha256::new();
@@ -37,7 +38,7 @@ pub(super) fn hash_file(path: &Path) -> Result<(Content, i64), LibraryError> {
         if read == 0 {
             let after = file.metadata()?;
             if changed_ns(&after) != before || after.len() != size_bytes {
-                return Err(LibraryError::ContentDamaged { owned: false });
+                return Err(FileError::Changed);
             }
             return Ok((Content { sha256: hex::encode(hasher.finalize()), size_bytes }, before));
         }
@@ -51,7 +52,7 @@ const TICK: Duration = Duration::from_millis(20);
 
 /// When a file last changed, in nanoseconds; waits until a later change would get another time stamp.
 /// Blocking.
-pub(super) fn let_settle(file: &File) -> io::Result<i64> {
+pub fn let_settle(file: &File) -> io::Result<i64> {
     let changed = changed_ns(&file.metadata()?);
     let now = chrono::Utc::now().timestamp_nanos_opt().unwrap_or(i64::MAX);
     if now.saturating_sub(changed) < TICK.as_nanos() as i64 {
@@ -62,7 +63,7 @@ pub(super) fn let_settle(file: &File) -> io::Result<i64> {
 
 /// The folders of uploads within the data folder.
 #[derive(Debug)]
-pub(super) struct Uploads {
+pub struct Uploads {
     kept: PathBuf,
     temporary: PathBuf,
 }
@@ -70,7 +71,7 @@ pub(super) struct Uploads {
 impl Uploads {
     /// Creates the folders, readable by their owner only, and removes half-written files of a crash. Unknown
     /// files go to quarantine.
-    pub(super) fn open(data_dir: &Path, quarantine: &Quarantine) -> io::Result<Self> {
+    pub fn open(data_dir: &Path, quarantine: &Quarantine) -> io::Result<Self> {
         let data_dir = data_dir.canonicalize()?;
         let uploads = Self { kept: data_dir.join("uploads"), temporary: data_dir.join("tmp") };
         let private = |path: &Path| {
@@ -91,12 +92,12 @@ impl Uploads {
     }
 
     /// Path of the stored file of this name; `None` if the name is not one of a stored file.
-    pub(super) fn kept_file(&self, name: &str) -> Option<PathBuf> {
+    pub fn kept_file(&self, name: &str) -> Option<PathBuf> {
         is_kept_name(name).then(|| self.kept.join(name))
     }
 
     /// Names of all stored files.
-    pub(super) fn kept_names(&self) -> io::Result<Vec<String>> {
+    pub fn kept_names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for folder in fs::read_dir(&self.kept)? {
             let folder = folder?.path();
@@ -110,24 +111,24 @@ impl Uploads {
     }
 
     /// The folder of stored files.
-    pub(super) fn kept_folder(&self) -> &Path {
+    pub fn kept_folder(&self) -> &Path {
         &self.kept
     }
 
     /// The folder of files being received; emptied at start.
-    pub(super) fn temporary_folder(&self) -> &Path {
+    pub fn temporary_folder(&self) -> &Path {
         &self.temporary
     }
 
     /// Path for the bytes of this hash. It depends on the segmentation, as an asset's identity does: every
     /// asset has its own file to delete.
-    pub(super) fn path_of(&self, sha256: &str, segmentation: &str) -> PathBuf {
+    pub fn path_of(&self, sha256: &str, segmentation: &str) -> PathBuf {
         let tail = hex::encode(&Sha256::digest(segmentation)[..4]);
         self.kept.join(&sha256[..2]).join(format!("{sha256}-{tail}"))
     }
 
     /// Moves a synced temporary file to its place, durably. Blocking.
-    pub(super) fn keep(&self, temporary: &Path, kept: &Path) -> io::Result<()> {
+    pub fn keep(&self, temporary: &Path, kept: &Path) -> io::Result<()> {
         let folder = kept.parent().unwrap_or(&self.kept);
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         crash_point!("upload-rename");
@@ -140,7 +141,7 @@ impl Uploads {
     /// Clears out files that no asset owns. A file whose asset is known to be deleted is removed; all others
     /// go to quarantine: a crash between the rename and the store's commit leaves a file that was never
     /// acknowledged, but a file may also be there because something was lost. Blocking.
-    pub(super) fn clear_unowned(
+    pub fn clear_unowned(
         &self,
         owned: &HashSet<String>,
         deleted: &BTreeSet<String>,
@@ -203,7 +204,7 @@ fn is_kept_name(name: &str) -> bool {
 }
 
 /// The name of a stored file, from the end of its path, wherever the data folder was at the time.
-pub(super) fn kept_name(path: &Path) -> Option<String> {
+pub fn kept_name(path: &Path) -> Option<String> {
     let (file, folder) = (path.file_name()?.to_str()?, path.parent()?.file_name()?.to_str()?);
     let name = format!("{folder}/{file}");
     is_kept_name(&name).then_some(name)
@@ -244,12 +245,13 @@ pub struct Upload {
 }
 
 impl UploadWriter {
-    pub(super) fn new(uploads: &Uploads, max_bytes: u64) -> Self {
+    /// An upload of at most `max_bytes` into the data folder.
+    pub fn new(uploads: &Uploads, max_bytes: u64) -> Self {
         Self::inside(Some(uploads.temporary.clone()), max_bytes)
     }
 
     /// An upload outside the data folder, for bytes that live for one request.
-    pub(super) fn elsewhere(max_bytes: u64) -> Self {
+    pub fn elsewhere(max_bytes: u64) -> Self {
         Self::inside(None, max_bytes)
     }
 
@@ -260,11 +262,11 @@ impl UploadWriter {
     /// Appends bytes.
     ///
     /// # Errors
-    /// [`LibraryError::UploadTooLarge`], [`LibraryError::Io`].
-    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), LibraryError> {
+    /// [`FileError::TooLarge`], [`FileError::Io`].
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), FileError> {
         self.size_bytes += bytes.len() as u64;
         if self.size_bytes > self.max_bytes {
-            return Err(LibraryError::UploadTooLarge { max_bytes: self.max_bytes });
+            return Err(FileError::TooLarge { max_bytes: self.max_bytes });
         }
         self.hasher.update(bytes);
         if self.file.is_none() && self.head.len() + bytes.len() <= HEAD_BYTES {
@@ -278,18 +280,18 @@ impl UploadWriter {
     }
 
     /// The file with all bytes so far; created now if there is none.
-    async fn take_file(&mut self) -> Result<(tokio::fs::File, TempPath), LibraryError> {
+    async fn take_file(&mut self) -> Result<(tokio::fs::File, TempPath), FileError> {
         if let Some(made) = self.file.take() {
             return Ok(made);
         }
         let folder = self.folder.clone();
-        let made = super::blocking(move || {
-            Ok(match folder {
+        let made = tokio::task::spawn_blocking(move || {
+            io::Result::Ok(match folder {
                 Some(folder) => temporary_file(&folder)?,
                 None => tempfile::Builder::new().prefix("triptych-").tempfile()?.into_parts(),
             })
         });
-        let (file, path) = made.await?;
+        let (file, path) = made.await.map_err(io::Error::other)??;
         let mut file = tokio::fs::File::from_std(file);
         file.write_all(&std::mem::take(&mut self.head)).await?;
         Ok((file, path))
@@ -298,8 +300,8 @@ impl UploadWriter {
     /// Finishes the upload; its bytes are on disk when this returns.
     ///
     /// # Errors
-    /// [`LibraryError::Io`].
-    pub async fn finish(mut self) -> Result<Upload, LibraryError> {
+    /// [`FileError::Io`].
+    pub async fn finish(mut self) -> Result<Upload, FileError> {
         let (mut file, path) = self.take_file().await?;
         file.flush().await?;
         crash_point!("upload-received");
@@ -310,8 +312,8 @@ impl UploadWriter {
     /// Finishes an upload that lives only for one request: it need not survive a crash.
     ///
     /// # Errors
-    /// [`LibraryError::Io`].
-    pub async fn finish_scratch(mut self) -> Result<Upload, LibraryError> {
+    /// [`FileError::Io`].
+    pub async fn finish_scratch(mut self) -> Result<Upload, FileError> {
         let (mut file, path) = self.take_file().await?;
         file.flush().await?;
         Ok(self.hashed(path))
@@ -346,7 +348,7 @@ mod tests {
         let name = kept_name(&kept).unwrap();
         assert_eq!((uploads.kept_file(&name), uploads.kept_file("../x")), (Some(kept.clone()), None));
         assert_eq!(uploads.kept_names().unwrap(), std::slice::from_ref(&name));
-        let in_quarantine = || crate::library::quarantined(&data).unwrap().len();
+        let in_quarantine = || crate::files::quarantined(&data).unwrap().len();
         let (nobody, none) = (HashSet::new(), BTreeSet::new());
         uploads.clear_unowned(&HashSet::from([name.clone()]), &none, &quarantine).unwrap();
         assert!(kept.exists());

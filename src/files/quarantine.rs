@@ -13,7 +13,7 @@ const FOLDER: &str = "quarantine";
 
 /// The quarantine of a data folder. All calls block.
 #[derive(Debug, Clone)]
-pub(super) struct Quarantine {
+pub struct Quarantine {
     data_dir: PathBuf,
     /// The subfolder of this start, created for the first file.
     folder: PathBuf,
@@ -30,13 +30,13 @@ pub struct Quarantined {
 
 impl Quarantine {
     /// `data_dir` must be resolved: quarantined files are named relative to it.
-    pub(super) fn of(data_dir: &Path) -> Self {
+    pub fn of(data_dir: &Path) -> Self {
         let stamp = chrono::Utc::now().format("%Y%m%dT%H%M%S%.3fZ").to_string();
         Self { data_dir: data_dir.to_owned(), folder: data_dir.join(FOLDER).join(stamp) }
     }
 
     /// Moves a file or folder to quarantine, durably. `reason` is a phrase for the log.
-    pub(super) fn take(&self, path: &Path, reason: &str) -> io::Result<()> {
+    pub fn take(&self, path: &Path, reason: &str) -> io::Result<()> {
         let named = |error: io::Error| {
             io::Error::new(error.kind(), format!("cannot move {} to quarantine: {error}", path.display()))
         };
@@ -110,7 +110,7 @@ pub fn empty_quarantine(data_dir: &Path) -> io::Result<(usize, u64)> {
 }
 
 /// Updates the metrics of the quarantine.
-pub(super) fn measure(data_dir: &Path) {
+pub fn measure(data_dir: &Path) {
     match quarantined(data_dir) {
         Ok(files) => {
             metrics::gauge!("triptych_quarantine_files").set(files.len() as f64);

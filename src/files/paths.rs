@@ -8,23 +8,23 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 
-use super::LibraryError;
+use super::error::FileError;
 
 /// The folders whose files may be indexed by path.
 #[derive(Debug, Clone)]
-pub(super) struct AllowedRoots(Vec<PathBuf>);
+pub struct AllowedRoots(Vec<PathBuf>);
 
 impl AllowedRoots {
     /// Resolves the roots once; a missing one is an error at start, not a surprise later.
-    pub(super) fn new(roots: &[PathBuf]) -> Result<Self, LibraryError> {
+    pub fn new(roots: &[PathBuf]) -> Result<Self, FileError> {
         let resolve = |root: &PathBuf| {
             let path = root
                 .canonicalize()
-                .map_err(|_| LibraryError::PathMissing(format!("allowed root {}", root.display())))?;
+                .map_err(|_| FileError::Missing(format!("allowed root {}", root.display())))?;
             if path.is_dir() {
                 Ok(path)
             } else {
-                Err(LibraryError::PathKind(format!("allowed root {}", root.display()), "a folder"))
+                Err(FileError::Kind(format!("allowed root {}", root.display()), "a folder"))
             }
         };
         roots.iter().map(resolve).collect::<Result<_, _>>().map(Self)
@@ -32,8 +32,8 @@ impl AllowedRoots {
 
     /// The path with every link resolved, if it lies beneath a root. A path outside gets the same error
     /// whether it exists or not, so that nobody can probe the disk.
-    pub(super) fn resolve(&self, path: &Path) -> Result<PathBuf, LibraryError> {
-        let refused = || LibraryError::PathNotAllowed(path.display().to_string());
+    pub fn resolve(&self, path: &Path) -> Result<PathBuf, FileError> {
+        let refused = || FileError::NotAllowed(path.display().to_string());
         if !path.is_absolute() {
             return Err(refused());
         }
@@ -41,17 +41,15 @@ impl AllowedRoots {
             Ok(real) if self.holds(&real) => Ok(real),
             Ok(_) => Err(refused()),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied && self.lexically_inside(path) => {
-                Err(LibraryError::PathUnreadable(path.display().to_string()))
+                Err(FileError::Unreadable(path.display().to_string()))
             }
-            Err(_) if self.lexically_inside(path) => {
-                Err(LibraryError::PathMissing(path.display().to_string()))
-            }
+            Err(_) if self.lexically_inside(path) => Err(FileError::Missing(path.display().to_string())),
             Err(_) => Err(refused()),
         }
     }
 
     /// Whether a resolved path lies beneath a root.
-    pub(super) fn holds(&self, real: &Path) -> bool {
+    pub fn holds(&self, real: &Path) -> bool {
         self.0.iter().any(|root| real.starts_with(root))
     }
 
@@ -68,21 +66,21 @@ impl AllowedRoots {
 /// some devices.
 ///
 /// # Errors
-/// [`LibraryError::PathMissing`], [`LibraryError::PathNotAllowed`], [`LibraryError::PathKind`],
-/// [`LibraryError::PathUnreadable`], [`LibraryError::Io`].
-pub fn open_resolved(path: &Path) -> Result<File, LibraryError> {
+/// [`FileError::Missing`], [`FileError::NotAllowed`], [`FileError::Kind`],
+/// [`FileError::Unreadable`], [`FileError::Io`].
+pub fn open_resolved(path: &Path) -> Result<File, FileError> {
     let name = || path.display().to_string();
     let file = open_named(path, OFlags::PATH)?;
     if !file.metadata()?.is_file() {
-        return Err(LibraryError::PathKind(name(), "a regular file"));
+        return Err(FileError::Kind(name(), "a regular file"));
     }
     drop(file);
     // The file may have been replaced in between: check the opened one.
     let file = open_named(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(LibraryError::PathKind(name(), "a regular file")) }
+    if file.metadata()?.is_file() { Ok(file) } else { Err(FileError::Kind(name(), "a regular file")) }
 }
 
-fn open_named(path: &Path, flags: OFlags) -> Result<File, LibraryError> {
+fn open_named(path: &Path, flags: OFlags) -> Result<File, FileError> {
     let flags = flags | OFlags::CLOEXEC;
     let opened = match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
         Ok(fd) => Ok(File::from(fd)),
@@ -92,12 +90,12 @@ fn open_named(path: &Path, flags: OFlags) -> Result<File, LibraryError> {
     };
     let name = || path.display().to_string();
     opened.map_err(|error: io::Error| match Errno::from_io_error(&error) {
-        Some(Errno::NOENT | Errno::NOTDIR) => LibraryError::PathMissing(name()),
-        Some(Errno::LOOP) => LibraryError::PathNotAllowed(name()),
+        Some(Errno::NOENT | Errno::NOTDIR) => FileError::Missing(name()),
+        Some(Errno::LOOP) => FileError::NotAllowed(name()),
         // Sockets, and devices without a driver.
-        Some(Errno::NXIO | Errno::NODEV) => LibraryError::PathKind(name(), "a regular file"),
-        Some(Errno::ACCESS | Errno::PERM | Errno::NAMETOOLONG) => LibraryError::PathUnreadable(name()),
-        _ => LibraryError::Io(error),
+        Some(Errno::NXIO | Errno::NODEV) => FileError::Kind(name(), "a regular file"),
+        Some(Errno::ACCESS | Errno::PERM | Errno::NAMETOOLONG) => FileError::Unreadable(name()),
+        _ => FileError::Io(error),
     })
 }
 
@@ -114,7 +112,7 @@ mod tests {
 
     use super::*;
 
-    fn code(result: Result<PathBuf, LibraryError>) -> &'static str {
+    fn code(result: Result<PathBuf, FileError>) -> &'static str {
         result.map_or_else(|error| error.code(), |_| "ok")
     }
 
