@@ -269,7 +269,7 @@ fn a_tensor_whose_data_lie_outside_is_refused() {
 fn a_manifest_that_is_not_as_documented_is_refused() {
     type Edit = fn(&mut Value);
     let cases: [(Edit, &str); 5] = [
-        (|json| json["format_version"] = json!(2), "format_version 2"),
+        (|json| json["format_version"] = json!(2), "expected format_version 1, got 2"),
         (|json| json["colour"] = json!("red"), "colour"),
         (|json| json["towers"]["video"]["file"] = json!("../video.onnx"), "../video.onnx"),
         (|json| json["files"]["../../etc/passwd"] = json!("0".repeat(64)), "etc/passwd"),

@@ -374,7 +374,7 @@ async fn lengths_are_those_of_the_bytes() {
             assert_eq!(heard(&samples, 5), [true; 5], "{name}");
         }
         let (_, summary) = bench.read(&bench.file("cut.wav", &whole[..whole.len() / 2])).await;
-        assert!(summary.partial.is_some_and(|note| note.starts_with("truncated: 2.5 s of 5.0 s")));
+        assert!(summary.partial.is_some_and(|note| note.starts_with("truncated: only 2.5 s of 5.0 s")));
     }
     let whole = |name: &str, args: &str| {
         std::fs::read(bench.make(name, &format!("{} {args}", clock(5, 16_000, 2, 0)))).unwrap()
