@@ -36,7 +36,7 @@ def test_disjoint_spaces_do_not_compare_text_with_sound(
         ]:
             status, error = refused(client, "/v1/search", search(query, *targets))
             assert (status, error["code"]) == (422, "not_comparable")
-            assert named in error["message"] and "share no space" in error["message"]
+            assert named in error["message"] and "share no embedding space" in error["message"]
         sound = {"audio": data_uri(wave, "audio/wav")}
         asked = search({"text": TEXT}, "audio") | {"space": "video_audio"}
         status, error = refused(client, "/v1/search", asked)
@@ -67,7 +67,7 @@ def test_a_missing_tower_is_an_error_and_not_a_crash(
         assert refused(client, "/v1/assets", asset)[1]["code"] == "path_not_allowed"
         status, error = refused(client, "/v1/search", search(queries[missing], "video"))
         assert (status, error["code"]) == (422, "modality_not_supported")
-        assert f"no {missing} tower" in error["message"]
+        assert f"cannot embed {missing}" in error["message"]
         body = {"modality": missing, "input": inputs[missing]}
         status, error = refused(client, "/v1/embeddings", body)
         assert (status, error["code"]) == (422, "modality_not_supported")
