@@ -196,14 +196,15 @@ impl SharedBody {
 
     /// Takes in what is there, and what still comes, for a while.
     async fn drain(mut self) {
+        if self.is_end_stream() {
+            return;
+        }
         let short = self.size_hint().upper().is_some_and(|left| left <= SHORT_REST_BYTES);
-        for _ in 0..LOOKS {
+        // A long rest is not for this task: it would keep the answer waiting.
+        for _ in 0..if short { LOOKS } else { 0 } {
             while let Some(Some(Ok(_))) = self.frame().now_or_never() {}
             if self.is_end_stream() {
                 return;
-            }
-            if !short {
-                break;
             }
             // The connection continues to read in the background.
             tokio::task::yield_now().await;

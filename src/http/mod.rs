@@ -181,7 +181,8 @@ pub async fn serve(
     models.serving().start_workers();
     let stopping = CancellationToken::new();
     let access = Arc::clone(&config.access);
-    let server = state::Server::new(models, config, stopping.clone());
+    let document = openapi().to_json().unwrap_or_default().into();
+    let server = state::Server::new(models, config, document, stopping.clone());
     let uses = tokio::spawn(remember_uses(access, stopping.clone()));
     server::run(listener, router::app(server.clone()), &server, stop, stopping).await;
     let _ = uses.await;

@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::HttpConfig;
-use super::admission::Admission;
-use super::bodies::Budget;
+use super::admission::weigh::Admission;
+use super::bodies::budget::Budget;
 use super::error::ApiError;
 use super::media_secret::MediaSecret;
 use super::thumbnail_cache::ThumbnailCache;
@@ -75,7 +75,7 @@ impl AppState {
 
 impl Server {
     /// A server that starts now.
-    pub fn new(models: Arc<Models>, config: HttpConfig, stop: CancellationToken) -> Self {
+    pub fn new(models: Arc<Models>, config: HttpConfig, openapi: Bytes, stop: CancellationToken) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         // One more than there are workers is kept on the way.
         let towers = models.serving().embedder().towers.clips_in_flight().saturating_sub(1);
@@ -89,7 +89,7 @@ impl Server {
             bodies,
             media_secret: MediaSecret::generate(),
             thumbnails: ThumbnailCache::default(),
-            openapi: Bytes::from(super::openapi().to_json().unwrap_or_default()),
+            openapi,
             stop,
         }))
     }

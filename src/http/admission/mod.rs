@@ -3,7 +3,7 @@
 
 mod class;
 mod coming;
-mod weigh;
+pub(super) mod weigh;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,15 +17,13 @@ use axum::response::{IntoResponse, Response};
 use hyper::body::Body as _;
 use tokio::sync::OwnedSemaphorePermit;
 
-pub use weigh::Admission;
-
 use super::bodies::{self, Shares};
 use super::client::Client;
 use super::error::ApiError;
 use super::media_type::{content_type, is_json};
 use super::state::AppState;
 use class::Class;
-use weigh::{Expected, Refusal, Running};
+use weigh::{Admission, Expected, Refusal, Running};
 
 /// Routes whose handlers receive forms themselves, and take their permit when the form is there.
 const FORMS: &[&str] = &["/v1/search", "/v1/embeddings", "/v1/assets/{id}/timeline", "/v1/assets"];

@@ -1,7 +1,7 @@
 //! Receives JSON bodies before any work is done for them: small ones into memory, large ones into files.
 
 mod attached;
-mod budget;
+pub(super) mod budget;
 mod condense;
 
 use std::sync::{Arc, Mutex, PoisonError};

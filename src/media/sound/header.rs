@@ -20,7 +20,7 @@ pub enum Length {
 pub fn length(window: &mut Window<'_>) -> Option<Length> {
     let head = window.at(0, 16).to_vec();
     match head.get(..4)? {
-        b"RIFF" | b"RF64" | b"BW64" if head.get(8..12)? == b"WAVE" => riff(window),
+        b"RIFF" | b"RF64" | b"BW64" => riff(window),
         b"riff" => w64(window),
         b".snd" => au(window),
         b"caff" => caf(window),
@@ -44,28 +44,52 @@ fn secs(bytes: u64, bytes_a_second: u64) -> Option<Length> {
     (bytes_a_second > 0).then(|| Length::Secs(bytes as f64 / bytes_a_second as f64))
 }
 
-fn riff(window: &mut Window<'_>) -> Option<Length> {
-    let (mut at, mut rate, mut long) = (12, 0, None);
+/// Where the parts of a RIFF, RF64 or BW64 file of sound are.
+pub struct Wave {
+    /// Of the `fmt ` chunk, behind its head; `None` if it does not come before the samples.
+    pub format: Option<u64>,
+    /// Of the first sample.
+    pub data: u64,
+    /// Bytes of samples, as the chunk says.
+    size: u64,
+    /// The same in the 64-bit form.
+    long: Option<u64>,
+}
+
+/// Walks the chunks up to the samples; `None` for other files, and without samples.
+pub fn wave(window: &mut Window<'_>) -> Option<Wave> {
+    let head = window.at(0, 12);
+    if !matches!(head.get(..4)?, b"RIFF" | b"RF64" | b"BW64") || head.get(8..12)? != b"WAVE" {
+        return None;
+    }
+    let (mut at, mut format, mut long) = (12, None, None);
     for _ in 0..MAX_CHUNKS {
         let id = window.at(at, 4).to_vec();
         let size = window.number(at + 4, 4, true)?;
         match &id[..] {
-            b"fmt " => rate = window.number(at + 16, 4, true)?,
+            b"fmt " => format = Some(at + 8),
             b"ds64" => long = window.number(at + 16, 8, true),
-            b"data" => {
-                let left = window.len.saturating_sub(at + 8);
-                return match (u32::try_from(size).ok()?, long) {
-                    (u32::MAX, Some(long)) if is_long_placeholder(long) => Some(Length::Unknown),
-                    (u32::MAX, Some(long)) => secs(long, rate),
-                    (small, _) if is_placeholder(small) && left != size => Some(Length::Unknown),
-                    _ => secs(size, rate),
-                };
-            }
+            b"data" => return Some(Wave { format, data: at + 8, size, long }),
             _ => {}
         }
         at = at.checked_add(8 + size + size % 2)?;
     }
     None
+}
+
+fn riff(window: &mut Window<'_>) -> Option<Length> {
+    let Wave { format, data, size, long } = wave(window)?;
+    let rate = match format {
+        Some(format) => window.number(format + 8, 4, true)?,
+        None => 0,
+    };
+    let left = window.len.saturating_sub(data);
+    match (u32::try_from(size).ok()?, long) {
+        (u32::MAX, Some(long)) if is_long_placeholder(long) => Some(Length::Unknown),
+        (u32::MAX, Some(long)) => secs(long, rate),
+        (small, _) if is_placeholder(small) && left != size => Some(Length::Unknown),
+        _ => secs(size, rate),
+    }
 }
 
 fn w64(window: &mut Window<'_>) -> Option<Length> {

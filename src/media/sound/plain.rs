@@ -2,13 +2,12 @@
 //! frames under that label, so ffmpeg tries every codec on the first 128 KiB, which takes longer than reading
 //! a short file.
 
+use super::header::{self, Wave};
 use super::scan;
 use crate::media::window::Window;
 
 /// ffmpeg examines 32 packets of 4 KiB.
 const LOOKED_AT: usize = 1 << 17;
-/// Most chunks before that of the sound.
-const MAX_CHUNKS: usize = 1000;
 /// Sync words of DTS in 16 and in 14 bits, in both byte orders.
 const DTS: [[u8; 4]; 4] =
     [[0x7f, 0xfe, 0x80, 0x01], [0xfe, 0x7f, 0x01, 0x80], [0x1f, 0xff, 0xe8, 0x00], [0xff, 0x1f, 0x00, 0xe8]];
@@ -41,28 +40,13 @@ pub fn is_plain(window: &mut Window<'_>) -> bool {
 
 /// Where the samples begin, if the header declares PCM.
 fn samples_at(window: &mut Window<'_>) -> Option<u64> {
-    let head = window.at(0, 12);
-    if !matches!(head.get(..4)?, b"RIFF" | b"RF64" | b"BW64") || head.get(8..12)? != b"WAVE" {
-        return None;
-    }
-    let (mut at, mut pcm) = (12, false);
-    for _ in 0..MAX_CHUNKS {
-        let id = window.at(at, 4).to_vec();
-        let size = window.number(at + 4, 4, true)?;
-        match &id[..] {
-            b"fmt " => {
-                pcm = match window.number(at + 8, 2, true)? {
-                    // The extended form has the old number at the start of a GUID.
-                    0xfffe => window.number(at + 8 + 24, 2, true)? == 1,
-                    tag => tag == 1,
-                }
-            }
-            b"data" => return pcm.then_some(at + 8),
-            _ => {}
-        }
-        at = at.checked_add(8 + size + size % 2)?;
-    }
-    None
+    let Wave { format: Some(format), data, .. } = header::wave(window)? else { return None };
+    let tag = match window.number(format, 2, true)? {
+        // The extended form has the old number at the start of a GUID.
+        0xfffe => window.number(format + 24, 2, true)?,
+        tag => tag,
+    };
+    (tag == 1).then_some(data)
 }
 
 fn is_ac3(bytes: &[u8]) -> bool {
