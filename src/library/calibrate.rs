@@ -146,7 +146,7 @@ impl Library {
         let clips = self.catalog.len().1;
         let (mut lanes, mut banks) = (BTreeMap::new(), BTreeMap::new());
         for target in self.tracks() {
-            for (space, _) in super::open::members_of(self.embedder.bundle(), target) {
+            for (space, _) in super::tracks::members_of(self.embedder.bundle(), target) {
                 for (lane, scores, bank) in self.lanes_of(&space, target).await? {
                     lanes.insert(lane.clone(), scores);
                     banks.insert(lane, Arc::new(bank));

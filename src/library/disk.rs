@@ -320,7 +320,7 @@ impl Library {
     /// Brings the store up to what was acknowledged, after a start that could not write. Nothing is being
     /// indexed yet.
     async fn settle_start(&self) -> Result<(), LibraryError> {
-        super::open::adopt_uploads(self.store.as_ref(), &self.uploads).await?;
+        super::opened_store::adopt_uploads(self.store.as_ref(), &self.uploads).await?;
         self.settle_ledger().await?;
         for asset in self.store.unfinished_assets().await? {
             // A request may have claimed the asset in the meantime and be waiting for the disk.

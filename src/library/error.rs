@@ -1,6 +1,7 @@
 //! The error type of the library.
 
-use super::{StandingError, WebhookError};
+use super::WebhookError;
+use super::standing::{MAX_GIVEN_BYTES, MAX_STANDING};
 use crate::embed::EmbedError;
 use crate::files::FileError;
 use crate::index::IndexError;
@@ -264,4 +265,39 @@ pub(super) fn is_passing(code: &str) -> bool {
             // The file was written to while it was indexed.
             | "content_damaged"
     )
+}
+
+/// Why a standing query was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum StandingError {
+    /// The limit of standing queries is reached.
+    #[error("the limit of {MAX_STANDING} standing queries is reached; delete one first")]
+    TooMany,
+    /// The files of the query are too large to be stored.
+    #[error("the files of a standing query are stored and must not exceed {MAX_GIVEN_BYTES} bytes in total")]
+    TooLarge,
+    /// A part cannot be embedded.
+    #[error("{error}")]
+    Part {
+        /// Index of the part, from 0.
+        at: usize,
+        /// Why it cannot be embedded.
+        error: Box<LibraryError>,
+    },
+    /// The stored query cannot be decoded.
+    #[error("the stored query is damaged; delete it and create it again")]
+    Damaged,
+}
+
+impl StandingError {
+    /// Stable error code.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::TooMany => "too_many_standing_queries",
+            Self::TooLarge => "payload_too_large",
+            Self::Part { error, .. } => error.code(),
+            Self::Damaged => "standing_query_damaged",
+        }
+    }
 }

@@ -466,7 +466,7 @@ impl Library {
         };
         let vectors: Vec<_> = of(Track::Video, clip.video).chain(of(Track::Audio, clip.audio)).collect();
         let space = self.agreement_space.as_ref();
-        let agreement = space.and_then(|space| super::open::agreement(&vectors, space));
+        let agreement = space.and_then(|space| super::tracks::agreement(&vectors, space));
         NewClip { span: clip.span, vectors, agreement }
     }
 

@@ -22,13 +22,16 @@ mod keep;
 mod metrics;
 mod models;
 mod open;
+mod opened_store;
 mod rebuild;
 mod recall;
 mod registry;
 mod retention;
 mod retries;
+mod shortfall;
 mod sources;
 mod standing;
+mod tracks;
 mod watches;
 mod webhooks;
 mod witness;
@@ -52,7 +55,7 @@ pub use backup::{
 pub use checks::{CheckOptions, CheckReport, CheckState, DamageCounts, DamagedAsset, check_folder};
 pub use compact::{Compaction, compact_folder};
 pub use describe::{AssetPatch, MAX_METADATA_BYTES};
-pub use error::LibraryError;
+pub use error::{LibraryError, StandingError};
 pub use evaluate::{Evaluation, Figure, MAX_PAIRS, Measured, Pair};
 pub use export::{ExportReport, ExportWanted, export_folder};
 pub use follow::Progress;
@@ -61,13 +64,13 @@ pub use jobs::JobSource;
 pub use keep::Deletion;
 pub use models::{ModelEntry, Models, ModelsConfig, OpenEmbedder, Role};
 pub use retention::{RetentionReport, Rule, RuleCount};
+pub use shortfall::Shortfall;
 pub use sources::SourcesConfig;
 pub use standing::{
-    Given, GivenPart, MAX_GIVEN_BYTES, MAX_STANDING, NewStandingQuery, StandingError, StandingPatch,
-    StandingQuery, StandingSpec,
+    Given, GivenPart, MAX_GIVEN_BYTES, MAX_STANDING, NewStandingQuery, StandingPatch, StandingQuery,
+    StandingSpec,
 };
 pub use webhooks::{Deliver, WebhookError, WebhookGiven, WebhookRequest};
-pub use witness::Shortfall;
 
 use crate::catalog::Catalog;
 use crate::embed::Embedder;
@@ -230,7 +233,7 @@ impl Library {
     pub fn tracks(&self) -> Vec<Track> {
         Track::ALL
             .into_iter()
-            .filter(|track| !open::members_of(self.embedder.bundle(), *track).is_empty())
+            .filter(|track| !tracks::members_of(self.embedder.bundle(), *track).is_empty())
             .collect()
     }
 

@@ -9,6 +9,8 @@ use tokio::sync::{Mutex, Notify, RwLock, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::opened_store::{adopt_uploads, make_private_folder, open_store};
+use super::tracks::{agreement, agreement_space, members_of, segmentation};
 use super::{
     Library, LibraryConfig, LibraryError, active, backup, calibrate, checks, content, disk, health, jobs,
     sources, standing, witness, worker,
@@ -18,10 +20,9 @@ use crate::embed::Embedder;
 use crate::files::{AllowedRoots, Quarantine, Uploads, measure};
 use crate::index::IndexSet;
 use crate::ledger::Ledger;
-use crate::model::Bundle;
 use crate::search::{Backgrounds, Comparable};
-use crate::store::{AssetState, FolderLock, SqliteStore, Store};
-use crate::types::{ClipId, Embedding, Space, Track};
+use crate::store::{AssetState, FolderLock, Store};
+use crate::types::{ClipId, Space, Track};
 
 /// How often to check for changes to save.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(30);
@@ -220,27 +221,6 @@ impl Library {
     }
 }
 
-pub(super) async fn open_store(folder: &Path, embedder: &Embedder) -> Result<SqliteStore, LibraryError> {
-    make_private_folder(folder)?;
-    Ok(SqliteStore::open_locked(folder, Some(embedder.bundle().id())).await?)
-}
-
-/// The spaces (with their dimensions) in which a track has vectors. Vectors of pictures are on the video
-/// track.
-pub(super) fn members_of(bundle: &Bundle, track: Track) -> Vec<(Space, usize)> {
-    use crate::types::Modality;
-    let serves = |space: &Space| {
-        bundle.has(track.modality(), space) || (track == Track::Video && bundle.has(Modality::Image, space))
-    };
-    bundle.spaces().iter().filter(|(space, _)| serves(space)).cloned().collect()
-}
-
-/// The finest space that audio and video share, used to compare a clip's own two tracks.
-fn agreement_space(bundle: &Bundle) -> Option<Space> {
-    let serves = |space: &Space| Track::ALL.iter().all(|track| bundle.has(track.modality(), space));
-    bundle.spaces().iter().map(|(space, _)| space).find(|space| serves(space)).cloned()
-}
-
 /// Computes the missing agreements of clips stored by an earlier version.
 async fn note_agreements(store: &dyn Store, space: &Space) -> Result<(), LibraryError> {
     let mut after = ClipId(0);
@@ -256,34 +236,6 @@ async fn note_agreements(store: &dyn Store, space: &Space) -> Result<(), Library
         }
         store.set_agreements(&found).await?;
     }
-}
-
-/// Cosine of a clip's own sound and picture.
-pub(super) fn agreement(vectors: &[(Track, Space, Embedding)], space: &Space) -> Option<f32> {
-    let of = |track| vectors.iter().find(|(t, s, _)| *t == track && s == space).map(|(.., vector)| vector);
-    Some(of(Track::Video)?.cosine(of(Track::Audio)?))
-}
-
-/// How assets are cut into clips, as text; it is part of their identity.
-pub(super) fn segmentation(embedder: &Embedder) -> String {
-    let spec = embedder.bundle().clip_spec(embedder.stride_secs);
-    let window = if spec.fps > 0.0 { spec.frames as f64 / spec.fps } else { 0.0 };
-    format!("w{window}/s{}", spec.stride_secs)
-}
-
-fn make_private_folder(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-/// Updates the paths of uploads: the folder may have been moved, or restored from a snapshot of one
-/// elsewhere.
-pub(super) async fn adopt_uploads(store: &dyn Store, uploads: &Uploads) -> Result<(), LibraryError> {
-    let moved = store.adopt_uploads(uploads.kept_folder()).await?;
-    if moved > 0 {
-        tracing::info!(moved, "the data folder has moved; using its new path for uploads");
-    }
-    Ok(())
 }
 
 /// Does the first writes of a start; if the disk refuses, puts them off.

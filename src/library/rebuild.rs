@@ -60,7 +60,7 @@ pub(super) async fn take_up(
     uploads: &Uploads,
     embedder: &Embedder,
 ) -> Result<(), LibraryError> {
-    let segmentation = super::open::segmentation(embedder);
+    let segmentation = super::tracks::segmentation(embedder);
     let (mut taken, mut missing) = (0_usize, Vec::new());
     for entry in entries {
         let Some(path) = place_of(&entry, uploads) else {

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::disk::Disk;
-use super::{Library, LibraryConfig, LibraryError, open, rebuild};
+use super::opened_store;
+use super::shortfall::Shortfall;
+use super::{Library, LibraryConfig, LibraryError, rebuild};
 use crate::embed::Embedder;
 use crate::files::{Quarantine, Uploads, kept_name};
 use crate::ledger::{AssetEntry, Entry, LEDGER, Ledger, Replay, Ticket, WorkKind};
@@ -16,27 +18,6 @@ use crate::types::AssetId;
 const PAGE: u32 = 1000;
 /// Number of user settings, finished jobs included, above which the ledger is rewritten at start.
 const MAX_WORK: usize = 1000;
-
-/// How far a store falls short of what the server has acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shortfall {
-    /// Number of acknowledged changes.
-    pub acknowledged: i64,
-    /// Number of changes that the store has.
-    pub stored: i64,
-    /// Number of acknowledged assets that the store lacks.
-    pub missing_assets: usize,
-}
-
-impl std::fmt::Display for Shortfall {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "it has {} of {} acknowledged changes and lacks {} acknowledged assets",
-            self.stored, self.acknowledged, self.missing_assets
-        )
-    }
-}
 
 /// The assets of a store, compared with the ledger.
 #[derive(Debug, Default)]
@@ -182,7 +163,7 @@ struct Rebuild<'a> {
 impl Rebuild<'_> {
     /// Opens a store that has everything acknowledged.
     async fn open(&self, replay: &Replay, uploads: &Uploads) -> Result<SqliteStore, LibraryError> {
-        let store = match open::open_store(self.folder, self.embedder).await {
+        let store = match opened_store::open_store(self.folder, self.embedder).await {
             Ok(store) => store,
             Err(LibraryError::Store(StoreError::Database(why) | StoreError::Malformed(why)))
                 if self.wanted =>
@@ -233,7 +214,7 @@ impl Rebuild<'_> {
 
     async fn start_over(&self, replay: &Replay, uploads: &Uploads) -> Result<SqliteStore, LibraryError> {
         rebuild::put_store_aside(self.folder, self.quarantine)?;
-        let store = open::open_store(self.folder, self.embedder).await?;
+        let store = opened_store::open_store(self.folder, self.embedder).await?;
         rebuild::take_up(&store, rebuild::entries(replay, uploads)?, uploads, self.embedder).await?;
         rebuild::tell_lost_work(replay);
         Ok(store)

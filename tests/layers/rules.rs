@@ -65,11 +65,8 @@ pub fn upward(tree: &Crate) -> Vec<String> {
     found
 }
 
-/// Folders whose files still import each other in a circle. None may be added, and one that is open goes.
-pub const KNOWN_CIRCLES: &[&str] = &["library"];
-
-/// Files that import each other in a circle: the folder they are in, and the arrows inside it.
-pub fn circles(tree: &Crate) -> Vec<(String, String)> {
+/// Files that import each other in a circle, each with the arrows inside it.
+pub fn circles(tree: &Crate) -> Vec<String> {
     let mut arrows = tree.arrows();
     // A folder's `mod.rs` holds the words that its files share: what they take from it counts for no circle.
     for (from, to) in &mut arrows {
@@ -89,8 +86,7 @@ pub fn circles(tree: &Crate) -> Vec<(String, String)> {
                 ));
             }
         }
-        let folder = group.first().map_or("", top).to_owned();
-        found.push((folder, lines.join("\n")));
+        found.push(lines.join("\n"));
     }
     found
 }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::super::{Library, LibraryError};
+use super::Entry;
 use super::spec::{self, Given, GivenPart};
-use super::{Entry, StandingError};
+use crate::library::StandingError;
 use crate::model::Priority;
 use crate::search::QueryPart;
 use crate::store::{StandingVectors, StoreError};

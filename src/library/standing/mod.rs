@@ -1,6 +1,7 @@
 //! Standing queries: created once, matched against each asset that becomes searchable from then on.
 
 mod embed;
+mod limits;
 mod matcher;
 mod spec;
 
@@ -8,11 +9,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::{Mutex, Notify};
 
+pub use limits::{MAX_GIVEN_BYTES, MAX_STANDING};
 pub(super) use matcher::run;
 pub use spec::{Given, GivenPart, StandingSpec};
 
 use super::webhooks::{WebhookGiven, WebhookRequest};
-use super::{Library, LibraryError};
+use super::{Library, LibraryError, StandingError};
 use crate::catalog::Filter;
 use crate::fail_points::crash_point;
 use crate::ledger::WorkKind;
@@ -23,47 +25,8 @@ use crate::store::{
 };
 use crate::types::{MatchId, Space, StandingId, Track};
 
-/// Maximum number of standing queries per library.
-pub const MAX_STANDING: usize = 10_000;
-/// Largest total size of a query's files, which are stored with it, in bytes.
-pub const MAX_GIVEN_BYTES: usize = 16 << 20;
 /// Queries read from the store at a time.
 const PAGE: u32 = 200;
-
-/// Why a standing query was refused.
-#[derive(Debug, thiserror::Error)]
-pub enum StandingError {
-    /// The limit of standing queries is reached.
-    #[error("the limit of {MAX_STANDING} standing queries is reached; delete one first")]
-    TooMany,
-    /// The files of the query are too large to be stored.
-    #[error("the files of a standing query are stored and must not exceed {MAX_GIVEN_BYTES} bytes in total")]
-    TooLarge,
-    /// A part cannot be embedded.
-    #[error("{error}")]
-    Part {
-        /// Index of the part, from 0.
-        at: usize,
-        /// Why it cannot be embedded.
-        error: Box<LibraryError>,
-    },
-    /// The stored query cannot be decoded.
-    #[error("the stored query is damaged; delete it and create it again")]
-    Damaged,
-}
-
-impl StandingError {
-    /// Stable error code.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::TooMany => "too_many_standing_queries",
-            Self::TooLarge => "payload_too_large",
-            Self::Part { error, .. } => error.code(),
-            Self::Damaged => "standing_query_damaged",
-        }
-    }
-}
 
 /// A standing query to create.
 #[derive(Debug)]

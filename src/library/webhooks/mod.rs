@@ -3,8 +3,10 @@
 //! The format is that of Standard Webhooks: `webhook-id`, `webhook-timestamp`, and `webhook-signature` with
 //! an HMAC-SHA256 over both and the body.
 
+mod error;
 mod sender;
 
+pub use error::WebhookError;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,34 +35,6 @@ const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 const NEW_SECRET_BYTES: usize = 32;
 /// Longest URL of a webhook in bytes.
 const MAX_URL_BYTES: usize = 2048;
-
-/// Why a webhook was refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WebhookError {
-    /// No host is allowed.
-    #[error("webhooks are off; start the server with --allow-webhook-host HOST")]
-    Disabled,
-    /// The URL must not be called.
-    #[error("{0}")]
-    NotAllowed(String),
-    /// The secret does not have the format of Standard Webhooks.
-    #[error(
-        "`secret` must be `whsec_` followed by 24 to 64 bytes in base64; leave it out to have one generated"
-    )]
-    BadSecret,
-}
-
-impl WebhookError {
-    /// Stable error code.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::Disabled => "webhooks_disabled",
-            Self::NotAllowed(_) => "webhook_not_allowed",
-            Self::BadSecret => "invalid_value",
-        }
-    }
-}
 
 /// Sends webhooks to allowed hosts.
 #[async_trait]
