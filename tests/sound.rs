@@ -388,21 +388,26 @@ async fn lengths_are_those_of_the_bytes() {
     let mut caf = whole("l.caf", "");
     let data = at(&caf, b"data");
     caf[data + 4..data + 12].fill(0xff);
-    // What ffmpeg does not read is refused, and not taken for silence.
-    let mut refused = vec![w64.clone()];
-    refused[0][data_of_w64 + 16..data_of_w64 + 24].copy_from_slice(&i64::MAX.to_le_bytes());
-    for size in [0, -1_i64] {
-        let mut rf64 = whole("l.rf64.wav", "-rf64 always");
-        let long = at(&rf64, b"ds64");
-        rf64[long + 16..long + 24].copy_from_slice(&size.to_le_bytes());
-        refused.push(rf64);
+    let mut openers = vec![("x.w64", w64), ("x.au", au), ("x.caf", caf)];
+    // In these ffmpeg finds no samples by itself.
+    for size in [0, 24, i64::MAX, -1] {
+        let mut w64 = openers[0].1.clone();
+        w64[data_of_w64 + 16..data_of_w64 + 24].copy_from_slice(&size.to_le_bytes());
+        openers.push(("y.w64", w64));
     }
-    for bytes in refused {
-        let path = bench.file("refused.wav", &bytes);
-        let error = ClipReader::open(&bench.decoder, &path, &SPEC, None).await.err().unwrap();
-        assert!(["corrupt_media", "unsupported_media"].contains(&error.code()), "{error}");
+    for codec in
+        ["pcm_u8", "pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_f64le", "pcm_alaw", "pcm_mulaw"]
+    {
+        for size in [0, -1_i64, i64::MAX] {
+            let mut rf64 = whole("l.rf64.wav", &format!("-rf64 always -c:a {codec}"));
+            let long = at(&rf64, b"ds64");
+            rf64[long + 16..long + 24].copy_from_slice(&size.to_le_bytes());
+            openers.push((codec, rf64.clone()));
+            rf64[..4].copy_from_slice(b"BW64");
+            openers.push((codec, rf64));
+        }
     }
-    for (name, bytes) in [("x.w64", w64), ("x.au", au), ("x.caf", caf)] {
+    for (name, bytes) in openers {
         let (samples, summary) = bench.read(&bench.file(name, &bytes)).await;
         assert!(summary.partial.is_none(), "{name}: {summary:?}");
         assert!((summary.duration_secs - 5.0).abs() < 0.01, "{name}: {summary:?}");

@@ -190,7 +190,8 @@ pub(crate) mod fuzzed {
     /// Any request that the child accepts gives a command line.
     pub(crate) fn request(bytes: &[u8]) {
         if let Some(request) = Request::read(bytes) {
-            let known = ffmpeg::Known { demuxers: "wav", picture: false, untimed: false, plain: false };
+            let known =
+                ffmpeg::Known { demuxers: "wav", picture: false, untimed: false, plain: false, raw: None };
             let arguments = ffmpeg::arguments(&request, known, 3, 4);
             assert!(!arguments.is_empty());
         }

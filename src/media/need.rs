@@ -12,6 +12,9 @@ const MIB: u64 = 1 << 20;
 pub const FFMPEG_FIRST: u64 = 256 * MIB;
 /// Memory of ffmpeg's own data and its threads' stacks.
 const FFMPEG_BASE: u64 = 64 * MIB;
+/// Memory that ffmpeg needs for its threads, decoders and queues beyond what it has when it has described its
+/// input. Some streams, such as S302M in MPEG-TS, have by then filled most of `FFMPEG_BASE` with packets.
+const FFMPEG_TO_COME: u64 = 40 * MIB;
 /// Frames of a video that ffmpeg holds at once: reference frames (at most 16, and then small ones), the queue
 /// before the filters and the frames in them.
 const FFMPEG_FRAMES: f64 = 20.0;
@@ -23,14 +26,21 @@ const FFMPEG_PICTURES: f64 = 6.0;
 const PICTURE_BASE: u64 = 24 * MIB;
 
 /// Bytes that ffmpeg, and the server for its output, need for a video of this size and pixel format. The size
-/// is 0 for sound.
-pub fn ffmpeg(width: u32, height: u32, pixel_format: &str, picture: bool, file_bytes: u64) -> u64 {
+/// is 0 for sound. `held` are the bytes that ffmpeg has when it has described its input.
+pub fn ffmpeg(
+    (width, height): (u32, u32),
+    pixel_format: &str,
+    picture: bool,
+    file_bytes: u64,
+    held: u64,
+) -> u64 {
     let pixels = f64::from(width) * f64::from(height);
     let frames = pixels * bytes_per_pixel(pixel_format) * if picture { FFMPEG_STILLS } else { FFMPEG_FRAMES };
     // A container's index, unpacked: about 48 bytes per packet. Small packets are sound, whose files are
     // small.
     let index = (file_bytes / 8).min(32 * MIB + file_bytes / 64);
-    FFMPEG_BASE + index + (frames + pixels * 3.0 * FFMPEG_PICTURES) as u64
+    let base = (FFMPEG_BASE + index).max(held + FFMPEG_TO_COME);
+    base + (frames + pixels * 3.0 * FFMPEG_PICTURES) as u64
 }
 
 /// Bytes per pixel of a format, by ffmpeg's name for it. Generous if the name is unknown.
@@ -124,9 +134,9 @@ mod tests {
 
     #[test]
     fn ordinary_videos_need_no_more_than_they_are_given_first() {
-        assert!(ffmpeg(1920, 1088, "yuv420p10le", false, 0) <= FFMPEG_FIRST);
-        assert!(ffmpeg(640, 360, "yuv420p", false, 0) < 80 * MIB);
-        assert!(ffmpeg(1920, 1080, "yuv420p", false, 4096 * MIB) < 260 * MIB + 10 * MIB);
-        assert!(ffmpeg(7680, 4320, "yuv420p", false, 0) > 1000 * MIB);
+        assert!(ffmpeg((1920, 1088), "yuv420p10le", false, 0, 0) <= FFMPEG_FIRST);
+        assert!(ffmpeg((640, 360), "yuv420p", false, 0, 0) < 80 * MIB);
+        assert!(ffmpeg((1920, 1080), "yuv420p", false, 4096 * MIB, 0) < 260 * MIB + 10 * MIB);
+        assert!(ffmpeg((7680, 4320), "yuv420p", false, 0, 0) > 1000 * MIB);
     }
 }

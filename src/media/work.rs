@@ -81,6 +81,14 @@ pub fn process_cpu(pid: i32) -> Option<Duration> {
     Some(Duration::from_millis(ticks.saturating_mul(1000) / rustix::param::clock_ticks_per_second().max(1)))
 }
 
+/// Private memory that another process has mapped so far, in bytes, which is what `RLIMIT_DATA` counts; `None`
+/// if the kernel does not report it.
+pub fn process_data(pid: i32) -> Option<u64> {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages = statm.split_ascii_whitespace().nth(5)?.parse::<u64>().ok()?;
+    pages.checked_mul(rustix::param::page_size() as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,5 +114,14 @@ mod tests {
         }
         assert!(process_cpu(pid).unwrap() >= Duration::from_millis(40));
         assert_eq!(process_cpu(-1), None);
+    }
+
+    #[test]
+    fn memory_is_measured() {
+        let pid = i32::try_from(std::process::id()).unwrap();
+        let before = process_data(pid).unwrap();
+        let block = std::hint::black_box(vec![1_u8; 64 << 20]);
+        assert!(process_data(pid).unwrap() >= before + block.len() as u64 / 2);
+        assert_eq!(process_data(-1), None);
     }
 }

@@ -117,6 +117,20 @@ fn films() -> Vec<Form> {
         plain("opus.ts", &format!("{X264_B} -c:a libopus")),
         plain("latm.ts", &format!("{X264_B} -c:a aac -mpegts_flags latm")),
         plain("eac3.ts", &format!("{X264_B} -c:a eac3")),
+        // ffmpeg holds most of its memory already when it has described these.
+        Form {
+            often: true,
+            ..plain(
+                "s302m.ts",
+                "-c:v mpeg2video -q:v 3 -af asetnsamples=1024:p=0 -ar 48000 -ac 8 -c:a s302m -strict -2",
+            )
+        },
+        plain(
+            "s302m-24.ts",
+            &format!(
+                "{X264_B} -af asetnsamples=1024:p=0 -ar 48000 -ac 6 -sample_fmt:a s32 -c:a s302m -strict -2"
+            ),
+        ),
         plain("bluray.m2ts", &format!("{X264_B} -c:a pcm_bluray -ac 2")),
     ]
 }
@@ -295,6 +309,7 @@ fn sounds() -> Vec<Form> {
         form("wmav1.wma", "SOUND -c:a wmav1", Truth::plain().unseen().sound_later(WMA)),
         sound("sound.ts", "-c:a ac3"),
         sound("aac.ts", "-c:a aac"),
+        sound("s302m-sound.ts", "-af asetnsamples=1024:p=0 -ar 48000 -ac 2 -c:a s302m -strict -2"),
         sound("sound.mpg", "-c:a mp2 -f mpeg"),
         sound("sound.rm", "-c:a ac3 -f rm"),
         form("offset.mka", "SOUND -c:a flac -output_ts_offset 5", Truth::plain().unseen()),

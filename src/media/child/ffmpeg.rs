@@ -6,6 +6,7 @@ use std::os::fd::RawFd;
 use crate::media::filters::Shape;
 use crate::media::picks::{Heard, Source, streams_of};
 use crate::media::protocol::{Request, Streams, Task};
+use crate::media::sound::Raw;
 use crate::media::{sound, timing, tracks};
 
 /// What is known about a file before ffmpeg reads it.
@@ -19,11 +20,14 @@ pub struct Known<'a> {
     pub untimed: bool,
     /// Whether it is plain PCM, so that ffmpeg need not probe for codecs.
     pub plain: bool,
+    /// Samples that it must read as raw PCM, whatever their header says.
+    pub raw: Option<Raw>,
 }
 
 /// Arguments for one request. `media` is the descriptor of the file, `sound` that of the sound pipe.
 pub fn arguments(request: &Request, known: Known<'_>, media: RawFd, sound: RawFd) -> Vec<OsString> {
-    let Known { demuxers, picture, untimed, plain } = known;
+    let Known { demuxers, picture, untimed, plain, raw } = known;
+    let demuxers = raw.map_or(demuxers, |raw| raw.format);
     let mut args = Args::default();
     if matches!(request.task, Task::Health) {
         args.words("-hide_banner -version");
@@ -34,6 +38,11 @@ pub fn arguments(request: &Request, known: Known<'_>, media: RawFd, sound: RawFd
     // Their headers have been read already, further than ffmpeg would probe.
     if ["apng", "mjpeg", "tiff_pipe"].contains(&demuxers) {
         args.word("-f").word(demuxers);
+    }
+    if let Some(Raw { format, rate_hz, channels, at }) = raw {
+        args.words(&format!(
+            "-f {format} -sample_rate {rate_hz} -ch_layout {channels}c -skip_initial_bytes {at}"
+        ));
     }
     let max_pixels = if picture { request.max_picture_pixels } else { request.max_pixels };
     args.word("-max_pixels").word(max_pixels.to_string());

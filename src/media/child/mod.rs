@@ -152,6 +152,7 @@ fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, found: Exa
         _ => 0,
     };
     let (untimed, plain) = (found.untimed, found.plain);
+    let raw = sound::raw(&job.media);
     let started = Started {
         engine: Engine::Ffmpeg,
         kind,
@@ -173,7 +174,7 @@ fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, found: Exa
         if let Some(pipe) = job.sound.as_ref().filter(|_| wanted) {
             rustix::io::fcntl_setfd(pipe, FdFlags::empty())?;
         }
-        let known = Known { demuxers, picture, untimed, plain };
+        let known = Known { demuxers, picture, untimed, plain, raw };
         Ok(ffmpeg::arguments(&job.request, known, job.media.as_raw_fd(), sound))
     };
     let arguments = match prepare() {

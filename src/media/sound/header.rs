@@ -92,21 +92,71 @@ fn riff(window: &mut Window<'_>) -> Option<Length> {
     }
 }
 
-fn w64(window: &mut Window<'_>) -> Option<Length> {
+/// Like [`wave`], for W64 files.
+fn wave64(window: &mut Window<'_>) -> Option<Wave> {
+    if window.at(0, 4) != b"riff" {
+        return None;
+    }
     // Each chunk has a GUID that begins with four letters, and a size that includes these 24 bytes.
-    let (mut at, mut rate) = (40, 0);
+    let (mut at, mut format) = (40, None);
     for _ in 0..MAX_CHUNKS {
         let id = window.at(at, 4).to_vec();
         let size = window.number(at + 16, 8, true)?;
         match &id[..] {
-            b"fmt " => rate = window.number(at + 32, 4, true)?,
-            b"data" if is_long_placeholder(size) || size == 24 => return Some(Length::Unknown),
-            b"data" => return secs(size.checked_sub(24)?, rate),
+            b"fmt " => format = Some(at + 24),
+            b"data" => return Some(Wave { format, data: at + 24, size, long: None }),
             _ => {}
         }
         at = at.checked_add(size.checked_next_multiple_of(8)?.max(24))?;
     }
     None
+}
+
+/// Whether the chunk of the samples in a W64 file was written before its size was known.
+const fn is_open64(size: u64) -> bool {
+    is_long_placeholder(size) || size == 24
+}
+
+fn w64(window: &mut Window<'_>) -> Option<Length> {
+    let Wave { format, size, .. } = wave64(window)?;
+    if is_open64(size) {
+        return Some(Length::Unknown);
+    }
+    let rate = match format {
+        Some(format) => window.number(format + 8, 4, true)?,
+        None => 0,
+    };
+    secs(size.checked_sub(24)?, rate)
+}
+
+/// Where the samples of a file are that extend to its end.
+pub struct Samples {
+    /// Of the `fmt ` chunk, behind its head.
+    pub format: u64,
+    /// Of the first sample.
+    pub data: u64,
+}
+
+/// Finds the samples of an RF64, BW64 or W64 file that was written before its length was known.
+pub fn open_ended(window: &mut Window<'_>) -> Option<Samples> {
+    let (wave, open) = match window.at(0, 4) {
+        b"riff" => {
+            let wave = wave64(window)?;
+            let open = is_open64(wave.size);
+            (wave, open)
+        }
+        b"RF64" | b"BW64" => {
+            let wave = wave(window)?;
+            let open = match wave.long {
+                Some(long) if wave.size == u64::from(u32::MAX) => is_long_placeholder(long),
+                // A small file whose short size was never written either.
+                _ => wave.size == 0 || wave.size == u64::from(u32::MAX),
+            };
+            (wave, open)
+        }
+        _ => return None,
+    };
+    wave.format.filter(|_| open && window.len > wave.data).map(|format| Samples { format, data: wave.data })
 }
 
 fn au(window: &mut Window<'_>) -> Option<Length> {

@@ -4,6 +4,7 @@ mod header;
 mod ogg;
 mod place;
 mod plain;
+mod raw;
 mod scan;
 
 use std::fs::File;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use self::header::Length;
 pub use self::place::{Piece, Place, Placer, Places};
+pub use self::raw::Raw;
 use super::window::Window;
 
 /// What the bytes of a file show that ffmpeg does not report.
@@ -61,6 +63,11 @@ pub fn examine(file: &File, frames: bool) -> std::io::Result<Examined> {
     found.cut |= pages.cut;
     (found.counted, found.untimed) = (pages.chained, found.untimed || pages.chained);
     Ok(found)
+}
+
+/// The samples of a file that ffmpeg must read as raw PCM, because its header has no usable length.
+pub fn raw(file: &File) -> Option<Raw> {
+    raw::raw(&mut Window::new(file).ok()?)
 }
 
 /// Most channels of a track that ffmpeg mixes.

@@ -9,7 +9,7 @@ use crate::media::process::Worker;
 use crate::media::protocol::{Failure, Streams};
 use crate::media::said::VideoLine;
 use crate::media::tracks::{self, Decision};
-use crate::media::work::{process_cpu, thread_cpu};
+use crate::media::work::{process_cpu, process_data, thread_cpu};
 use crate::types::TrackKind;
 
 /// How often to check the CPU time of a decode.
@@ -52,7 +52,8 @@ impl Pump<'_> {
         let (width, height) = video.and_then(VideoLine::shown_size).unwrap_or_default();
         let format = video.map_or("", |video| &video.pixel_format);
         let shape = self.ended.shape(self.caps.shown);
-        let need = need::ffmpeg(width, height, format, picture, self.caps.file_bytes)
+        let held = process_data(worker.pid()).unwrap_or(0);
+        let need = need::ffmpeg((width, height), format, picture, self.caps.file_bytes, held)
             + shape.extra_bytes(width, height);
         let most = if picture { self.caps.max_picture_pixels } else { self.caps.max_pixels };
         if u64::from(width) * u64::from(height) > most {
