@@ -28,7 +28,7 @@ pub use timings::Timings;
 pub use tokenizer::{MAX_TEXT_CHARS, Role};
 pub use towers::{Pending, Towers};
 
-use crate::types::Space;
+use crate::types::{Embedding, Space};
 
 /// Where the towers run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +98,15 @@ impl From<Arc<[f32]>> for Samples {
     fn from(pcm: Arc<[f32]>) -> Self {
         Self { own: pcm.len(), pcm }
     }
+}
+
+/// A text for calibration, embedded.
+#[derive(Debug, Clone)]
+pub struct BankText {
+    /// Its words.
+    pub words: usize,
+    /// Its unit vectors.
+    pub vectors: BTreeMap<Space, Embedding>,
 }
 
 /// What the text towers make of a text.

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, mpsc};
 
-use tokio::sync::oneshot;
+use tokio::sync::{OnceCell, oneshot};
 
 use super::bundle::Bundle;
 use super::golden::{GoldenResult, GoldenSet};
@@ -14,9 +14,9 @@ use super::timings::Timings;
 use super::tokenizer::{Encoded, Role, TextTokenizer};
 use super::tower::{Input, Tensor, Values};
 use super::worker::{Group, Pool, Shared};
-use super::{Device, ModelError, Pixels, Priority, Samples, SpaceVectors, TextReading};
+use super::{BankText, Device, ModelError, Pixels, Priority, Samples, SpaceVectors, TextReading};
 use crate::native::{self, CudaLack, CudaProblem, NativeParts};
-use crate::types::Modality;
+use crate::types::{Modality, Space};
 
 /// Tolerance on CUDA, where convolutions may sum in another order than on the CPU.
 const CUDA_ONE_MINUS_COSINE: f64 = 1e-4;
@@ -35,8 +35,9 @@ struct Inner {
     specs: Vec<TowerSpec>,
     /// The tokenizers of the text towers, indexed by tower.
     tokenizers: Vec<Option<TextTokenizer>>,
-    /// Texts for calibration, if the bundle has some.
+    /// Texts for calibration, if the bundle has some, and what became of them.
     bank: Vec<String>,
+    bank_cell: OnceCell<Arc<[BankText]>>,
     goldens: Vec<GoldenResult>,
     pools: Vec<Pool>,
     /// Index of each tower's pool.
@@ -171,8 +172,19 @@ impl Towers {
             Place::Cpu => threads,
             Place::Cuda(_) => shared.batching.iter().map(|batching| batching.max).max().unwrap_or(1),
         };
-        let inner =
-            Inner { clips_in_flight, bundle, place, specs, tokenizers, bank, goldens, pools, pool_of };
+        let bank_cell = OnceCell::new();
+        let inner = Inner {
+            clips_in_flight,
+            bundle,
+            place,
+            specs,
+            tokenizers,
+            bank,
+            bank_cell,
+            goldens,
+            pools,
+            pool_of,
+        };
         Ok(Self { inner: Arc::new(inner), timings: Vec::new() })
     }
 
@@ -408,6 +420,26 @@ impl Towers {
     #[must_use]
     pub fn bank(&self) -> &[String] {
         &self.inner.bank
+    }
+
+    /// Where the embedded texts for calibration are kept.
+    pub(crate) fn bank_cell(&self) -> &OnceCell<Arc<[BankText]>> {
+        &self.inner.bank_cell
+    }
+
+    /// The words of the text tower that serves a space; empty without a word list.
+    #[must_use]
+    pub fn vocabulary_in(&self, space: &Space) -> Vec<String> {
+        let mut towers = self.inner.specs.iter().zip(&self.inner.tokenizers);
+        let serving = towers.find_map(|(spec, tokenizer)| tokenizer.as_ref().filter(|_| spec.serves(space)));
+        serving.map_or_else(Vec::new, TextTokenizer::vocabulary)
+    }
+
+    /// A text that the model can embed, for checks; `None` without a text tower.
+    #[must_use]
+    pub fn probe_text(&self) -> Option<String> {
+        let known = self.vocabulary().into_iter().next().or_else(|| self.bank().first().cloned());
+        known.or_else(|| self.inner.tokenizers.iter().flatten().next().map(|_| "a".to_owned()))
     }
 
     /// What the text towers make of a text, without running them.
