@@ -269,7 +269,7 @@ fn a_tensor_whose_data_lie_outside_is_refused() {
 fn a_manifest_that_is_not_as_documented_is_refused() {
     type Edit = fn(&mut Value);
     let cases: [(Edit, &str); 5] = [
-        (|json| json["format_version"] = json!(2), "expected format_version 1, got 2"),
+        (|json| json["format_version"] = json!(3), "expected format_version 1 or 2, got 3"),
         (|json| json["colour"] = json!("red"), "colour"),
         (|json| json["towers"]["video"]["file"] = json!("../video.onnx"), "../video.onnx"),
         (|json| json["files"]["../../etc/passwd"] = json!("0".repeat(64)), "etc/passwd"),
@@ -346,7 +346,7 @@ fn inputs_a_tower_must_not_see_are_refused() {
         let interactive = Priority::Interactive;
         let mut pcm = sound(1, samples).to_vec();
         pcm[samples / 2] = f32::NAN;
-        assert_eq!(code(towers.audio(pcm.into(), interactive).await).0, "bad_samples");
+        assert_eq!(code(towers.audio(Arc::<[f32]>::from(pcm), interactive).await).0, "bad_samples");
         assert_eq!(code(towers.audio(sound(1, samples - 1), interactive).await).0, "tower_failed");
         assert_eq!(code(towers.video(bytes(1, 12), interactive).await).0, "tower_failed");
         let (unknown, message) = code(towers.text("xylophone zebra", interactive).await);

@@ -58,7 +58,7 @@ fn verify(dir: &Path, device: Device) -> Result<(), CliError> {
     let mut table = table(["tower", "space", "golden vectors", "worst 1 - cosine"]);
     for golden in towers.goldens() {
         table.add_row([
-            golden.tower.to_string(),
+            printable(&golden.name),
             printable(golden.space.as_str()),
             golden.vectors.to_string(),
             format!("{:.2e}", golden.worst_one_minus_cosine.max(0.0)),

@@ -6,15 +6,20 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use futures::future::try_join_all;
+
 pub use stream::AssetStream;
 
 use crate::media::{Decoder, Lane, MediaError};
-use crate::model::{Bundle, ModelError, Priority, SpaceVectors, Timings, Towers};
+use crate::model::{BankText, Bundle, ModelError, Priority, Role, SpaceVectors, Timings, Towers};
 use crate::preprocess::ClipReader;
 use crate::types::{AssetKind, Embedding, Modality, Space, TimeSpan, TrackChoice, TypeError};
 
 /// Unit vectors of one input, one per space its tower serves.
 pub type Vectors = BTreeMap<Space, Embedding>;
+
+/// Texts of a bank in the towers' queue at the same time; interactive work goes before each.
+const BANK_AT_ONCE: usize = 8;
 
 /// Why an input could not be embedded.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +130,43 @@ impl Embedder {
     pub async fn text(&self, text: &str, priority: Priority) -> Result<Vectors, EmbedError> {
         let raw = self.towers.text(text, priority).await?;
         unit_vectors(self.bundle(), Modality::Text, raw)
+    }
+
+    /// Embeds a text in a role.
+    ///
+    /// # Errors
+    /// [`EmbedError`].
+    pub async fn text_as(&self, text: &str, role: Role, priority: Priority) -> Result<Vectors, EmbedError> {
+        let raw = self.towers.text_as(text, role, priority).await?;
+        unit_vectors(self.bundle(), Modality::Text, raw)
+    }
+
+    /// The texts for calibration that come with the bundle, embedded in bulk on the first call; empty if it
+    /// has none.
+    ///
+    /// # Errors
+    /// [`EmbedError`].
+    pub async fn bank(&self) -> Result<Arc<[BankText]>, EmbedError> {
+        let made = self.towers.bank_cell().get_or_try_init(async || {
+            let mut bank = Vec::new();
+            for texts in self.towers.bank().chunks(BANK_AT_ONCE) {
+                let asked = texts.iter().map(|text| self.bank_text(text));
+                bank.extend(try_join_all(asked).await?.into_iter().flatten());
+            }
+            Ok::<_, EmbedError>(Arc::from(bank))
+        });
+        made.await.cloned()
+    }
+
+    /// One text of the bank; `None` if no tower knows a word of it.
+    async fn bank_text(&self, text: &str) -> Result<Option<BankText>, EmbedError> {
+        let words = match self.towers.count_words(text) {
+            Ok(words) => words,
+            Err(ModelError::NoKnownWords { .. } | ModelError::TextTooLong { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let raw = self.towers.text(text, Priority::Bulk).await?;
+        Ok(Some(BankText { words, vectors: unit_vectors(self.bundle(), Modality::Text, raw)? }))
     }
 
     /// Embeds a file as a query. `modality` selects what is embedded (a video's sound is `Audio`). A file

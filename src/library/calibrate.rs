@@ -29,6 +29,8 @@ const SETTLED: Duration = Duration::from_secs(5);
 const BANK: usize = 96;
 /// Number of words for the descriptions; from a larger vocabulary this many are drawn at random.
 const WORDS: usize = 128;
+/// Fewest texts of one length in a model's bank that are a bank of their own.
+const LEAST_OF_LENGTH: usize = 48;
 /// Texts in the tower queue at the same time; interactive work goes before each.
 const TEXTS_AT_ONCE: usize = 8;
 const FILE: &str = "backgrounds.json";
@@ -199,7 +201,12 @@ impl Library {
         if bundle.has(Modality::Text, space) {
             let seen: Vec<Embedding> =
                 self.index.sample(target, space, BANK).into_iter().map(|(_, vector)| vector).collect();
-            let by_words = describe(&self.embedder, space, &seen).await?;
+            let words = self.embedder.towers.vocabulary_in(space);
+            let by_words = if words.is_empty() {
+                said(&self.embedder, space).await?
+            } else {
+                describe(&self.embedder, space, &words, &seen).await?
+            };
             banks.extend((1..).zip(by_words).map(|(words, bank)| (Modality::Text, words, false, bank)));
         }
         let (catalog, index) = (Arc::clone(&self.catalog), Arc::clone(&self.index));
@@ -233,10 +240,10 @@ impl Library {
 async fn describe(
     embedder: &Embedder,
     space: &Space,
+    all: &[String],
     clips: &[Embedding],
 ) -> Result<Vec<Vec<BankQuery>>, LibraryError> {
     let mut rng = StdRng::seed_from_u64(clips.len() as u64);
-    let all = embedder.towers.vocabulary();
     let words: Vec<String> = all.sample(&mut rng, WORDS).cloned().collect();
     let mut known: HashMap<Vec<usize>, Vec<(usize, Embedding)>> = HashMap::new();
     let mut said: Vec<Vec<usize>> = vec![Vec::new(); clips.len()];
@@ -266,6 +273,23 @@ async fn describe(
         banks.push(bank.into_iter().map(|(_, vector)| BankQuery { vector, own: None }).collect());
     }
     Ok(banks)
+}
+
+/// The texts that come with a model without a word list, one bank per number of words; all of them where too
+/// few have that number.
+async fn said(embedder: &Embedder, space: &Space) -> Result<Vec<Vec<BankQuery>>, LibraryError> {
+    let texts = embedder.bank().await?;
+    let query = |vector: &Embedding| BankQuery { vector: vector.clone(), own: None };
+    let of = |wanted: Option<usize>| -> Vec<BankQuery> {
+        let counts = |words: usize| wanted.is_none_or(|wanted| words.min(MOST_WORDS) == wanted);
+        let found = texts.iter().filter(|text| counts(text.words));
+        found.filter_map(|text| text.vectors.get(space)).map(query).collect()
+    };
+    let banks = (1..=MOST_WORDS).map(|words| {
+        let bank = of(Some(words));
+        if bank.len() < LEAST_OF_LENGTH { of(None) } else { bank }
+    });
+    Ok(banks.collect())
 }
 
 /// Embeds every text that extends the prefix by one word; returns each with that word's number.

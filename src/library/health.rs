@@ -174,7 +174,7 @@ impl Library {
         if !self.embedder.bundle().has_tower(Modality::Text) {
             return OK;
         }
-        let Some(word) = self.embedder.towers.vocabulary().into_iter().next() else { return OK };
+        let Some(word) = self.embedder.towers.probe_text() else { return OK };
         let found = match self.embedder.text(&word, Priority::Interactive).await {
             Ok(_) => OK,
             Err(EmbedError::Model(ModelError::Overloaded { .. })) => degraded("the model is overloaded"),

@@ -10,13 +10,19 @@ use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use sha2::{Digest, Sha256};
 
 use super::ModelError;
-use super::manifest::{Bars, Manifest, Picture, TowerSpec};
+use super::manifest::{Manifest, Source};
 use crate::preprocess::ClipSpec;
+use crate::preprocess::spec::{
+    self, PictureSpec, Resample, ResizeRule, Sampling, ShortSound, Size, SoundSpec, Take,
+};
 use crate::types::{Modality, ModelId, Space};
 
 const MAX_MANIFEST_BYTES: u64 = 16 << 20;
-/// Limit of protobuf, and so of ONNX files without external data.
-const MAX_FILE_BYTES: u64 = 2 << 30;
+/// Limit of protobuf, and so of graphs.
+const MAX_GRAPH_BYTES: u64 = 2 << 30;
+/// Largest file of any kind; weights beside a graph may be larger than the graph.
+const MAX_FILE_BYTES: u64 = 64 << 30;
+const MAX_BANK_TEXTS: usize = 100_000;
 const MAX_FILES: usize = 1000;
 
 /// A verified bundle folder.
@@ -38,7 +44,9 @@ impl Bundle {
     pub fn open(dir: &Path) -> Result<Self, ModelError> {
         let path = dir.join("manifest.json");
         if !path.is_file() {
-            return Err(ModelError::Missing(dir.to_owned()));
+            let published = dir.join("config.json").is_file();
+            let dir = dir.to_owned();
+            return Err(if published { ModelError::NotImported(dir) } else { ModelError::Missing(dir) });
         }
         let invalid =
             |reason: String| ModelError::ManifestInvalid { file: path.display().to_string(), reason };
@@ -93,7 +101,9 @@ impl Bundle {
     /// Reads a listed file. Verifies the very bytes that it returns, whatever happened to the file since
     /// [`Bundle::open`].
     pub(super) fn read(&self, name: &str) -> Result<Vec<u8>, ModelError> {
-        let bytes = read_whole(&self.dir.join(name), MAX_FILE_BYTES)?;
+        let is_graph = self.manifest.towers.iter().any(|tower| tower.file == name);
+        let limit = if is_graph { MAX_GRAPH_BYTES } else { MAX_FILE_BYTES };
+        let bytes = read_whole(&self.dir.join(name), limit)?;
         self.compare(name, hex::encode(Sha256::digest(&bytes)))?;
         Ok(bytes)
     }
@@ -103,8 +113,28 @@ impl Bundle {
         self.dir.join(name).display().to_string()
     }
 
-    pub(super) fn tower_specs(&self) -> Result<Vec<TowerSpec>, ModelError> {
-        self.manifest.tower_specs().map_err(|reason| self.invalid("manifest.json", reason))
+    /// The texts for calibration, if the bundle has some.
+    pub(super) fn read_bank(&self) -> Result<Vec<String>, ModelError> {
+        #[derive(serde::Deserialize)]
+        struct Stored {
+            texts: Vec<String>,
+        }
+        let Some(bank) = &self.manifest.bank else { return Ok(Vec::new()) };
+        let stored: Stored =
+            serde_json::from_slice(&self.read(&bank.file)?).map_err(|e| self.invalid(&bank.file, e))?;
+        if stored.texts.len() > MAX_BANK_TEXTS {
+            let reason = format!("expected at most {MAX_BANK_TEXTS} texts, got {}", stored.texts.len());
+            return Err(self.invalid(&bank.file, reason));
+        }
+        Ok(stored.texts)
+    }
+
+    /// The towers that compute vectors of a modality, by index: its own, and those that pictures inflate.
+    pub(super) fn towers_for(&self, modality: Modality) -> Vec<usize> {
+        let own = self.manifest.towers.iter().enumerate();
+        let own = own.filter(|(_, tower)| tower.modality == modality).map(|(at, _)| at);
+        let inflating = self.manifest.inflating.iter().filter(|_| modality == Modality::Image);
+        own.chain(inflating.map(|inflating| inflating.tower)).collect()
     }
 
     pub(super) fn invalid(&self, file: &str, reason: impl ToString) -> ModelError {
@@ -141,6 +171,59 @@ impl Bundle {
         &self.manifest.license
     }
 
+    /// Where the weights come from; empty if they were trained for this bundle.
+    #[must_use]
+    pub fn sources(&self) -> &[Source] {
+        &self.manifest.sources
+    }
+
+    /// Languages of the sources, each once.
+    #[must_use]
+    pub fn languages(&self) -> Vec<&str> {
+        let mut languages: Vec<&str> = Vec::new();
+        let named = self.sources().iter().flat_map(|source| source.languages.iter().map(String::as_str));
+        let of_towers =
+            self.manifest.towers.iter().filter_map(|tower| tower.text()).flat_map(|t| t.languages());
+        for language in named.chain(of_towers) {
+            if !languages.contains(&language) {
+                languages.push(language);
+            }
+        }
+        languages
+    }
+
+    /// Where the texts for calibration come from, if the bundle has some.
+    #[must_use]
+    pub fn bank_source(&self) -> Option<&str> {
+        self.manifest.bank.as_ref().map(|bank| bank.source.as_str())
+    }
+
+    /// Every tower: its name, modality, file (none if it inflates another one) and precision.
+    pub fn towers(&self) -> impl Iterator<Item = TowerFacts<'_>> {
+        let own = self.manifest.towers.iter().map(|tower| TowerFacts {
+            name: &tower.name,
+            modality: tower.modality,
+            file: Some(&tower.file),
+            precision: Some(tower.precision.as_str()),
+            spaces: tower.spaces().map(|(space, _)| space.clone()).collect(),
+        });
+        let inflating = self.manifest.inflating.iter().map(|inflating| TowerFacts {
+            name: &inflating.name,
+            modality: Modality::Image,
+            file: None,
+            precision: None,
+            spaces: self
+                .manifest
+                .towers
+                .get(inflating.tower)
+                .into_iter()
+                .flat_map(|tower| tower.spaces().map(|(space, _)| space.clone()))
+                .filter(|space| self.has(Modality::Image, space))
+                .collect(),
+        });
+        own.chain(inflating)
+    }
+
     /// Spaces and their dimensions, from finest to coarsest, in the order of the manifest.
     #[must_use]
     pub fn spaces(&self) -> &[(Space, usize)] {
@@ -156,7 +239,7 @@ impl Bundle {
     /// Whether the model has a tower for a modality.
     #[must_use]
     pub fn has_tower(&self, modality: Modality) -> bool {
-        self.manifest.towers.contains_key(&modality)
+        self.manifest.takes(modality)
     }
 
     /// Whether a modality has vectors in a space.
@@ -179,30 +262,77 @@ impl Bundle {
     }
 
     /// How assets are cut into clips, and what the towers take. `stride_secs` is the distance between the
-    /// starts of two clips; `None`: one window. If the bundle has no tower for pictures or for sound, clips
-    /// are cut in the same way, and the unused tensors are as small as possible.
+    /// starts of two clips; `None`: what the manifest says, else one window. If the bundle has no tower for
+    /// pictures or for sound, clips are cut in the same way, and the unused tensors are as small as possible.
+    #[must_use]
+    pub fn clips(&self, stride_secs: Option<f64>) -> spec::ClipSpec {
+        let (video, sound) = (self.manifest.video(), self.manifest.sound());
+        let small = PictureSpec {
+            resize: ResizeRule::ShorterSide { size: 2 },
+            resample: Resample::Mmv,
+            crop: Some(Size { height: 2, width: 2 }),
+            shown: false,
+            unbarred: false,
+        };
+        let image = self.manifest.picture().copied().unwrap_or(small);
+        let sound_secs = sound.map_or(1.0, |(sound, _)| sound.window_secs());
+        let (picture, sampling, own_stride) = video.map_or_else(
+            || {
+                let sampling = Sampling::Rate { fps: 1.0 / sound_secs, frames: 1, take: Take::Nearest };
+                (image, sampling, sound.and_then(|(_, stride)| stride))
+            },
+            |(picture, sampling, stride)| (*picture, sampling, stride),
+        );
+        let window_secs = match sampling {
+            Sampling::Rate { fps, frames, .. } => frames as f64 / fps,
+            Sampling::Spread { window_secs, .. } => window_secs,
+        };
+        let stride = stride_secs.or(own_stride).unwrap_or(window_secs);
+        let silent = || {
+            let samples = (window_secs * 8000.0).round().max(1.0) as usize;
+            let short = ShortSound::Loop;
+            SoundSpec { sample_rate_hz: 8000, samples, stride_secs: stride, short, loudness: None }
+        };
+        let sound_stride = |own: Option<f64>| stride_secs.or(own).unwrap_or(sound_secs);
+        let sound_spec =
+            sound.map_or_else(silent, |(sound, own)| SoundSpec { stride_secs: sound_stride(own), ..*sound });
+        let differs = |a: f64, b: f64| (a - b).abs() > 1e-6;
+        let sound_apart = sound.is_some()
+            && video.is_some()
+            && (differs(sound_secs, window_secs) || differs(sound_spec.stride_secs, stride));
+        spec::ClipSpec {
+            sampling,
+            stride_secs: stride,
+            video: picture,
+            image,
+            sound: sound_spec,
+            sound_apart,
+        }
+    }
+
+    /// [`Bundle::clips`] in the terms of format version 1.
     #[must_use]
     pub fn clip_spec(&self, stride_secs: Option<f64>) -> ClipSpec {
-        let video = self.manifest.preprocessing.video.as_ref();
-        let audio = self.manifest.preprocessing.audio.as_ref();
-        let picture = self.manifest.picture();
-        let window_secs = match (video, audio) {
-            (Some(video), _) => video.frames as f64 / video.fps,
-            (None, Some(audio)) => audio.samples as f64 / f64::from(audio.sample_rate_hz),
-            (None, None) => 1.0,
+        let spec = self.clips(stride_secs);
+        let (fps, frames) = match spec.sampling {
+            Sampling::Rate { fps, frames, .. } => (fps, frames),
+            Sampling::Spread { frames, window_secs } => (frames as f64 / window_secs, frames),
         };
-        let sample_rate_hz = audio.map_or(8000, |audio| audio.sample_rate_hz);
-        let samples = (window_secs * f64::from(sample_rate_hz)).round().max(1.0) as usize;
+        let crop = spec.video.crop.map_or(2, |crop| crop.height);
+        let resize_shorter_side = match spec.video.resize {
+            ResizeRule::ShorterSide { size } => size,
+            ResizeRule::Exact(_) | ResizeRule::Patches { .. } => crop,
+        };
         ClipSpec {
-            fps: video.map_or(1.0 / window_secs, |video| video.fps),
-            frames: video.map_or(1, |video| video.frames),
-            resize_shorter_side: picture.as_ref().map_or(2, |picture| picture.resize_shorter_side),
-            crop: picture.as_ref().map_or(2, |picture| picture.crop),
-            sample_rate_hz,
-            samples: audio.map_or(samples, |audio| audio.samples),
-            stride_secs: stride_secs.unwrap_or(window_secs),
-            shown: picture.as_ref().is_some_and(|picture| picture.picture == Picture::Shown),
-            unbarred: picture.is_some_and(|picture| picture.bars == Bars::Crop),
+            fps,
+            frames,
+            resize_shorter_side,
+            crop,
+            sample_rate_hz: spec.sound.sample_rate_hz,
+            samples: spec.sound.samples,
+            stride_secs: spec.stride_secs,
+            shown: spec.video.shown,
+            unbarred: spec.video.unbarred,
         }
     }
 
@@ -211,6 +341,21 @@ impl Bundle {
     pub fn manifest_json(&self) -> &serde_json::Value {
         &self.json
     }
+}
+
+/// What a bundle says about one of its towers.
+#[derive(Debug)]
+pub struct TowerFacts<'a> {
+    /// Name.
+    pub name: &'a str,
+    /// Modality.
+    pub modality: Modality,
+    /// Its graph; `None` if it inflates the video tower.
+    pub file: Option<&'a str>,
+    /// Number format of its weights.
+    pub precision: Option<&'static str>,
+    /// Spaces that it computes vectors for.
+    pub spaces: Vec<Space>,
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> ModelError {

@@ -11,6 +11,28 @@ pub enum ModelError {
     /// There is no bundle at this path.
     #[error("{0}: expected a model bundle, but there is no manifest.json")]
     Missing(PathBuf),
+    /// The folder is a published checkpoint rather than a bundle.
+    #[error(
+        "{0}: this is a published checkpoint, not a model bundle; import it first: \
+         triptych-trainer import-hf {0} --out models/NAME"
+    )]
+    NotImported(PathBuf),
+    /// The bundle needs more memory than there is.
+    #[error(
+        "the model {name} needs about {needed_mib} MiB of memory, but only {available_mib} MiB are available; \
+         choose a smaller model, fewer --threads, or give it more memory"
+    )]
+    TooLarge {
+        /// Name of the bundle.
+        name: String,
+        /// Memory for the weights, in MiB.
+        needed_mib: u64,
+        /// Memory that the machine and the process's limits leave, in MiB.
+        available_mib: u64,
+    },
+    /// The bundle's vectors cannot be cut to this size.
+    #[error("{0}")]
+    BadDim(String),
     /// The manifest is invalid, or an ONNX file contradicts it; docs/bundle.md describes the format.
     #[error("{file}: {reason}")]
     ManifestInvalid {
@@ -99,6 +121,9 @@ impl ModelError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Missing(_) => "model_missing",
+            Self::NotImported(_) => "model_not_imported",
+            Self::TooLarge { .. } => "model_too_large",
+            Self::BadDim(_) => "bad_dim",
             Self::ManifestInvalid { .. } => "manifest_invalid",
             Self::FileMissing { .. } => "model_file_missing",
             Self::FileDamaged { .. } => "model_file_damaged",
@@ -123,7 +148,7 @@ impl ModelError {
     /// A mismatch with a golden value: `one_minus_cosine` is NaN if the output has no direction.
     pub(super) fn golden(
         file: String,
-        tower: Modality,
+        tower: &str,
         space: &Space,
         one_minus_cosine: f64,
         allowed: f64,

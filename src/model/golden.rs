@@ -7,11 +7,11 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype as StoredType, SafeTensors};
 
 use super::bundle::Bundle;
-use super::manifest::{Dtype, TowerSpec};
+use super::manifest::{Dtype, InputSpec, TowerSpec};
 use super::queue::Batching;
 use super::sessions::Sessions;
-use super::tokenizer::TextTokenizer;
-use super::tower::Input;
+use super::tokenizer::{Role, TextTokenizer};
+use super::tower::{Input, Tensor, Values};
 use super::{ModelError, SpaceVectors};
 use crate::types::{Modality, Space};
 
@@ -20,6 +20,8 @@ use crate::types::{Modality, Space};
 pub struct GoldenResult {
     /// Modality of the tower.
     pub tower: Modality,
+    /// Name of the tower.
+    pub name: String,
     /// Space of the output.
     pub space: Space,
     /// Number of golden vectors compared.
@@ -53,31 +55,30 @@ impl GoldenSet {
         Ok(Self { towers: towers.map_err(|reason| bundle.invalid(name, reason))?, files, allowed })
     }
 
-    /// Compares the tokenizer with the golden token ids.
+    /// Compares the tokenizer of a tower with the golden token ids.
     pub fn check_tokenizer(
         &self,
         bundle: &Bundle,
         specs: &[TowerSpec],
+        tower: usize,
         tokenizer: &TextTokenizer,
     ) -> Result<(), ModelError> {
         let texts = &bundle.manifest.goldens.texts;
-        let Some(index) = specs.iter().position(|spec| spec.modality == Modality::Text) else {
-            return Ok(());
-        };
-        let rows = &self.towers[index].inputs;
+        let (rows, spec) = (&self.towers[tower].inputs, &specs[tower]);
         if texts.len() != rows.len() {
-            let reason = format!("got {} golden texts, but {} rows of text.input", texts.len(), rows.len());
+            let name = spec.inputs.first().map_or("", |input| &input.golden);
+            let reason = format!("got {} golden texts, but {} rows of {name}", texts.len(), rows.len());
             return Err(bundle.invalid("manifest.json", reason));
         }
         for (text, row) in texts.iter().zip(rows) {
-            let (ids, _) = tokenizer.encode(text)?;
-            if !matches!(row, Input::I64(golden) if *golden == ids) {
+            let got = tokenizer.encode(text, Role::Query)?.input(spec);
+            if *row != got {
+                let ids =
+                    |input: &Input| input.0.iter().map(|t| format!("{:?}", t.values)).collect::<Vec<_>>();
                 return Err(ModelError::GoldenMismatch {
-                    file: bundle.file_name(
-                        bundle.manifest.preprocessing.text.as_ref().map_or("", |text| &text.tokenizer),
-                    ),
+                    file: bundle.file_name(spec.text().map_or("", |text| text.tokenizer())),
                     what: "tokenizer".to_owned(),
-                    reason: format!("expected the token ids {row:?} for `{text}`, got {ids:?}"),
+                    reason: format!("expected {:?} for `{text}`, got {:?}", ids(row), ids(&got)),
                 });
             }
         }
@@ -99,21 +100,22 @@ impl GoldenSet {
                 self.check_tower(worker, tower, batch, &mut worst)?;
             }
             for (space, worst_one_minus_cosine) in worst {
-                let modality = specs[tower].modality;
+                let spec = &specs[tower];
                 // NaN must fail, so the comparison tests for passing.
                 let passes = worst_one_minus_cosine <= self.allowed;
                 if !passes {
                     let file = self.files[tower].clone();
                     return Err(ModelError::golden(
                         file,
-                        modality,
+                        &spec.name,
                         &space,
                         worst_one_minus_cosine,
                         self.allowed,
                     ));
                 }
                 let vectors = self.towers[tower].inputs.len();
-                results.push(GoldenResult { tower: modality, space, vectors, worst_one_minus_cosine });
+                let (tower, name) = (spec.modality, spec.name.clone());
+                results.push(GoldenResult { tower, name, space, vectors, worst_one_minus_cosine });
             }
         }
         Ok(results)
@@ -129,7 +131,7 @@ impl GoldenSet {
         let golden = &self.towers[tower];
         let inputs: Vec<&Input> = golden.inputs.iter().collect();
         let mut rows: Vec<SpaceVectors> = Vec::new();
-        for inputs in inputs.chunks(batch) {
+        for inputs in inputs.chunk_by(|a, b| a.same_shape(b)).flat_map(|alike| alike.chunks(batch)) {
             rows.extend(worker.run(tower, inputs)?.into_iter().collect::<Result<Vec<_>, _>>()?);
         }
         for (space, expected) in &golden.outputs {
@@ -147,38 +149,82 @@ impl GoldenSet {
 }
 
 fn read_tower(tensors: &SafeTensors<'_>, spec: &TowerSpec) -> Result<GoldenTower, String> {
-    let tower = spec.modality;
-    let name = format!("{tower}.input");
-    let input = tensors.tensor(&name).map_err(|_| format!("tensor `{name}` is missing"))?;
-    let count = input.shape().first().copied().unwrap_or(0);
-    if count < 2 || input.shape()[1..] != spec.row[..] {
-        return Err(format!(
-            "expected `{name}` of shape [2 or more, {:?}], got {:?}",
-            spec.row,
-            input.shape()
-        ));
+    let mut golden = GoldenTower { inputs: Vec::new(), outputs: BTreeMap::new() };
+    let numbered = |name: &str, k: usize| format!("{name}.{k}");
+    let first = spec.inputs.first().map_or("", |input| &input.golden);
+    // Inputs of different length are stored one by one.
+    if spec.inputs.iter().any(|input| input.row.contains(&None)) && tensors.tensor(first).is_err() {
+        let sets = (0..).take_while(|k| tensors.tensor(&numbered(first, *k)).is_ok()).count();
+        for k in 0..sets {
+            read_set(tensors, spec, |name| numbered(name, k), &mut golden)?;
+        }
+    } else {
+        read_set(tensors, spec, str::to_owned, &mut golden)?;
     }
-    let inputs = match spec.dtype {
-        Dtype::U8 => values::<u8, 1>(&input, StoredType::U8, |b| b[0])
-            .map(|v| v.chunks_exact(spec.row_len()).map(|row| Input::U8(row.into())).collect()),
-        Dtype::F32 => values(&input, StoredType::F32, f32::from_le_bytes)
-            .map(|v| v.chunks_exact(spec.row_len()).map(|row| Input::F32(row.into())).collect()),
-        Dtype::I64 => values(&input, StoredType::I64, i64::from_le_bytes)
-            .map(|v| v.chunks_exact(spec.row_len()).map(|row| Input::I64(row.into())).collect()),
-    };
-    let inputs = inputs
-        .ok_or_else(|| format!("expected `{name}` of type {:?}, got {:?}", spec.dtype, input.dtype()))?;
-    let mut outputs = BTreeMap::new();
-    for (space, _, dim) in &spec.outputs {
-        let name = format!("{tower}.{space}");
+    if golden.inputs.len() < 2 {
+        return Err(format!("expected two or more rows of `{first}`, got {}", golden.inputs.len()));
+    }
+    Ok(golden)
+}
+
+/// Reads the rows of one shape; `named` makes the names in the file of those in the contract.
+fn read_set(
+    tensors: &SafeTensors<'_>,
+    spec: &TowerSpec,
+    named: impl Fn(&str) -> String,
+    golden: &mut GoldenTower,
+) -> Result<(), String> {
+    let mut rows: Vec<Input> = Vec::new();
+    for input in &spec.inputs {
+        let found = read_input(tensors, input, &named(&input.golden))?;
+        if rows.is_empty() {
+            rows.resize_with(found.len(), || Input(Vec::new()));
+        }
+        if rows.len() != found.len() {
+            let name = named(&input.golden);
+            return Err(format!("expected {} rows of `{name}`, got {}", rows.len(), found.len()));
+        }
+        rows.iter_mut().zip(found).for_each(|(row, tensor)| row.0.push(tensor));
+    }
+    let count = rows.len();
+    for (space, dim) in spec.spaces() {
+        let name = named(&format!("{}.{space}", spec.name));
         let tensor = tensors.tensor(&name).map_err(|_| format!("tensor `{name}` is missing"))?;
-        let values = (tensor.shape() == [count, *dim])
+        let values = (tensor.shape() == [count, dim])
             .then(|| values(&tensor, StoredType::F32, f32::from_le_bytes))
             .flatten()
             .ok_or_else(|| format!("expected `{name}` to be f32 [{count}, {dim}]"))?;
-        outputs.insert(space.clone(), values.chunks_exact(*dim).map(<[f32]>::to_vec).collect());
+        let vectors = values.chunks_exact(dim).map(<[f32]>::to_vec);
+        golden.outputs.entry(space.clone()).or_default().extend(vectors);
     }
-    Ok(GoldenTower { inputs, outputs })
+    golden.inputs.extend(rows);
+    Ok(())
+}
+
+/// One input's rows.
+fn read_input(tensors: &SafeTensors<'_>, input: &InputSpec, name: &str) -> Result<Vec<Tensor>, String> {
+    let stored = tensors.tensor(name).map_err(|_| format!("tensor `{name}` is missing"))?;
+    let row = stored.shape().get(1..).unwrap_or_default();
+    let fits = row.len() == input.row.len()
+        && row.iter().zip(&input.row).all(|(got, want)| want.is_none_or(|want| want == *got) && *got > 0);
+    if stored.shape().is_empty() || !fits {
+        return Err(format!(
+            "expected `{name}` of shape [2 or more, {:?}], got {:?}",
+            input.row,
+            stored.shape()
+        ));
+    }
+    let len = row.iter().product::<usize>().max(1);
+    let tensor = |values: Values| Tensor { values, row: row.into() };
+    let rows: Option<Vec<Tensor>> = match input.dtype() {
+        Dtype::U8 => values::<u8, 1>(&stored, StoredType::U8, |b| b[0])
+            .map(|v| v.chunks_exact(len).map(|row| tensor(Values::U8(row.into()))).collect()),
+        Dtype::F32 => values(&stored, StoredType::F32, f32::from_le_bytes)
+            .map(|v| v.chunks_exact(len).map(|row| tensor(Values::F32(row.into()))).collect()),
+        Dtype::I64 => values(&stored, StoredType::I64, i64::from_le_bytes)
+            .map(|v| v.chunks_exact(len).map(|row| tensor(Values::I64(row.into()))).collect()),
+    };
+    rows.ok_or_else(|| format!("expected `{name}` of type {:?}, got {:?}", input.dtype(), stored.dtype()))
 }
 
 /// A tensor's values, if it has this type.

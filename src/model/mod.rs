@@ -3,6 +3,7 @@
 mod bundle;
 mod error;
 mod golden;
+mod graph;
 mod manifest;
 mod onnx;
 mod queue;
@@ -16,16 +17,18 @@ mod worker;
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
+use std::sync::Arc;
 
-pub use bundle::Bundle;
+pub use bundle::{Bundle, TowerFacts};
 pub use error::ModelError;
 pub use golden::GoldenResult;
+pub use manifest::Source;
 pub use runtime::environment;
 pub use timings::Timings;
-pub use tokenizer::MAX_TEXT_CHARS;
+pub use tokenizer::{MAX_TEXT_CHARS, Role};
 pub use towers::{Pending, Towers};
 
-use crate::types::Space;
+use crate::types::{Embedding, Space};
 
 /// Where the towers run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,12 +69,64 @@ pub enum Priority {
 /// A tower's raw (not normalised) output per space, for one input.
 pub type SpaceVectors = BTreeMap<Space, Vec<f32>>;
 
+/// The frames of a clip, or a picture, as a tower takes them.
+#[derive(Debug, Clone)]
+pub struct Pixels {
+    /// u8 [T, H, W, 3] of a clip and [H, W, 3] of a picture; in patches, [T, P, p * p * 3] and
+    /// [P, p * p * 3].
+    pub values: Arc<[u8]>,
+    /// Rows and columns of patches, if it is cut into patches.
+    pub grid: Option<[u32; 2]>,
+}
+
+impl From<Arc<[u8]>> for Pixels {
+    fn from(values: Arc<[u8]>) -> Self {
+        Self { values, grid: None }
+    }
+}
+
+/// Sound as a tower takes it.
+#[derive(Debug, Clone)]
+pub struct Samples {
+    /// f32 [samples].
+    pub pcm: Arc<[f32]>,
+    /// How many of them are the sound's own, before padding.
+    pub own: usize,
+}
+
+impl From<Arc<[f32]>> for Samples {
+    fn from(pcm: Arc<[f32]>) -> Self {
+        Self { own: pcm.len(), pcm }
+    }
+}
+
+/// A text for calibration, embedded.
+#[derive(Debug, Clone)]
+pub struct BankText {
+    /// Its words.
+    pub words: usize,
+    /// Its unit vectors.
+    pub vectors: BTreeMap<Space, Embedding>,
+}
+
+/// What the text towers make of a text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TextReading {
+    /// Words that count for calibration; of a word list, those that it knows.
+    pub words: usize,
+    /// Ids that a tower sees, without padding.
+    pub tokens: usize,
+    /// Words that no tower sees, shortened.
+    pub ignored: Vec<String>,
+}
+
 /// See [`crate::fuzz`].
 #[cfg(test)]
 pub(crate) mod fuzzed {
     use std::path::Path;
     use std::sync::LazyLock;
 
+    use super::Role;
     use super::manifest::Manifest;
     use super::tokenizer::TextTokenizer;
 
@@ -92,17 +147,17 @@ pub(crate) mod fuzzed {
     /// Accepted manifests describe towers of limited size.
     pub(crate) fn manifest(bytes: &[u8]) {
         let Ok((manifest, _)) = Manifest::parse(bytes) else { return };
-        for spec in manifest.tower_specs().unwrap() {
-            assert!(spec.row_len() > 0 && spec.row_len() < 1 << 36);
-            assert!(spec.outputs.iter().all(|(_, _, dim)| (1..=1 << 16).contains(dim)));
+        for spec in &manifest.towers {
+            assert!(spec.row_len() > 0 && spec.row_len() <= 1 << 37);
+            assert!(spec.spaces().all(|(_, dim)| (1..=1 << 16).contains(&dim)));
         }
         let _ = manifest.picture();
     }
 
     static TOKENIZER: LazyLock<TextTokenizer> = LazyLock::new(|| {
         let (manifest, _) = Manifest::parse(&bundle("manifest.json")).unwrap();
-        let text = manifest.preprocessing.text.unwrap();
-        TextTokenizer::new(&bundle(&text.tokenizer), &text).unwrap()
+        let text = manifest.towers.iter().find_map(|tower| tower.text()).unwrap();
+        TextTokenizer::new(&bundle(text.tokenizer()), text).unwrap()
     });
 
     pub(crate) fn text_seeds() -> Vec<Vec<u8>> {
@@ -118,8 +173,8 @@ pub(crate) mod fuzzed {
     /// A text becomes ids of the fixed length, or is refused.
     pub(crate) fn tokenizer(bytes: &[u8]) {
         let text = String::from_utf8_lossy(bytes);
-        match TOKENIZER.encode(&text) {
-            Ok((ids, words)) => assert!((1..=ids.len()).contains(&words)),
+        match TOKENIZER.encode(&text, Role::Query) {
+            Ok(encoded) => assert!((1..=encoded.ids.len()).contains(&encoded.words)),
             Err(error) => assert!(["no_known_words", "text_too_long"].contains(&error.code()), "{error}"),
         }
     }

@@ -1,7 +1,10 @@
-//! Searches an ONNX file for tensors with external data. ONNX Runtime would read such a file, or even an
-//! address in memory, which no hash in the manifest covers; so such a graph is refused before it is loaded.
+//! Finds the files that an ONNX graph takes its weights from. ONNX Runtime would open any file that a graph
+//! names, which no hash in the manifest covers; so only files that the bundle lists may be named, and only by
+//! the graph's own initializers, which can be handed to ONNX Runtime as verified bytes.
 //!
 //! This parser knows only the protobuf wire format and the few messages on the way to a tensor.
+
+use std::collections::BTreeSet;
 
 /// Deeper than the nesting of any real graph.
 const MAX_DEPTH: usize = 64;
@@ -34,39 +37,95 @@ impl Message {
     }
 }
 
+const GRAPH_INITIALIZER: u64 = 5;
+const MODEL_GRAPH: u64 = 7;
 const TENSOR_EXTERNAL_DATA: u64 = 13;
 const TENSOR_DATA_LOCATION: u64 = 14;
 
-/// Refuses a file that is not a self-contained ONNX model; the error is a message.
-pub(super) fn refuse_external_data(bytes: &[u8]) -> Result<(), String> {
+/// Where a tensor lies in the file.
+#[derive(Clone, Copy)]
+struct Place {
+    depth: usize,
+    /// Whether the way so far is that to an initializer of the main graph.
+    own: bool,
+}
+
+/// The files that an ONNX model's initializers name; the error is a message.
+pub(super) fn external_files(bytes: &[u8]) -> Result<BTreeSet<String>, String> {
     if bytes.get(4..8) == Some(b"ORTM") {
         return Err("expected an ONNX file, got the .ort format".to_owned());
     }
-    walk(bytes, Message::Model, 0)
+    let mut files = BTreeSet::new();
+    walk(bytes, Message::Model, Place { depth: 0, own: true }, &mut files)?;
+    Ok(files)
 }
 
-fn walk(bytes: &[u8], message: Message, depth: usize) -> Result<(), String> {
-    if depth > MAX_DEPTH {
+fn walk(bytes: &[u8], message: Message, place: Place, files: &mut BTreeSet<String>) -> Result<(), String> {
+    if place.depth > MAX_DEPTH {
         return Err("its graphs are nested too deeply".to_owned());
+    }
+    if matches!(message, Message::Tensor) {
+        return tensor(bytes, place.own, files);
     }
     let mut reader = Reader { rest: bytes };
     while !reader.rest.is_empty() {
-        let (field, value) = reader.field().ok_or("it is not an ONNX file (malformed protobuf)")?;
-        if matches!(message, Message::Tensor) {
-            let external = match (field, &value) {
-                (TENSOR_EXTERNAL_DATA, _) => true,
-                (TENSOR_DATA_LOCATION, Value::Number(location)) => *location != 0,
-                _ => false,
-            };
-            if external {
-                return Err("a tensor has its data outside the file, which is not supported".to_owned());
-            }
-        }
+        let (field, value) = reader.field().ok_or(MALFORMED)?;
         if let (Some(child), Value::Bytes(inner)) = (message.child(field), value) {
-            walk(inner, child, depth + 1)?;
+            let leads_on = matches!(
+                (message, field),
+                (Message::Model, MODEL_GRAPH) | (Message::Graph, GRAPH_INITIALIZER)
+            );
+            let place = Place { depth: place.depth + 1, own: place.own && leads_on };
+            walk(inner, child, place, files)?;
         }
     }
     Ok(())
+}
+
+const MALFORMED: &str = "it is not an ONNX file (malformed protobuf)";
+
+fn tensor(bytes: &[u8], own: bool, files: &mut BTreeSet<String>) -> Result<(), String> {
+    let mut reader = Reader { rest: bytes };
+    let (mut external, mut location) = (false, None);
+    while !reader.rest.is_empty() {
+        match reader.field().ok_or(MALFORMED)? {
+            (TENSOR_EXTERNAL_DATA, Value::Bytes(entry)) => {
+                external = true;
+                if let Some(named) = location_of(entry)? {
+                    location = Some(named);
+                }
+            }
+            (TENSOR_EXTERNAL_DATA, _) => external = true,
+            (TENSOR_DATA_LOCATION, Value::Number(place)) => external |= place != 0,
+            _ => {}
+        }
+    }
+    match (external, location) {
+        (false, _) => Ok(()),
+        (true, _) if !own => {
+            Err("a tensor other than the graph's own weights has its data outside the file".to_owned())
+        }
+        (true, Some(location)) => {
+            files.insert(location);
+            Ok(())
+        }
+        (true, None) => Err("a tensor has its data outside the file, but names no file".to_owned()),
+    }
+}
+
+/// The file, if this key and value name it.
+fn location_of(entry: &[u8]) -> Result<Option<String>, String> {
+    let mut reader = Reader { rest: entry };
+    let (mut is_location, mut value) = (false, None);
+    while !reader.rest.is_empty() {
+        match reader.field().ok_or(MALFORMED)? {
+            (1, Value::Bytes(key)) => is_location = key == b"location",
+            (2, Value::Bytes(text)) => value = Some(text),
+            _ => {}
+        }
+    }
+    let named = value.filter(|_| is_location).map(|text| std::str::from_utf8(text).map(str::to_owned));
+    named.transpose().map_err(|_| "a tensor names a file whose name is not text".to_owned())
 }
 
 enum Value<'a> {
@@ -130,33 +189,53 @@ mod tests {
         bytes
     }
 
+    fn external(location: &str) -> Vec<u8> {
+        let entry = [field(1, b"location"), field(2, location.as_bytes())].concat();
+        [&[14 << 3, 1][..], &field(8, b"w"), &field(13, &entry)].concat()
+    }
+
     #[test]
-    fn external_tensors_are_found_wherever_they_hide() {
-        let external = [&[14 << 3, 1][..], &field(8, b"w")].concat();
-        let by_location = field(13, b"x");
+    fn the_weights_of_the_graph_may_lie_in_another_file() {
+        let initializers = [field(5, &external("a.bin")), field(5, &external("b.bin"))].concat();
+        let model = field(7, &initializers);
+        let files: Vec<String> = external_files(&model).unwrap().into_iter().collect();
+        assert_eq!(files, ["a.bin", "b.bin"]);
+        let inline = field(7, &field(5, &field(9, &[0; 16])));
+        assert!(external_files(&inline).unwrap().is_empty());
+    }
+
+    #[test]
+    fn other_external_tensors_are_found_wherever_they_hide() {
+        let unnamed = [&[14 << 3, 1][..], &field(8, b"w")].concat();
+        let by_key_alone = field(13, &field(1, b"location"));
+        let elsewhere = external("a.bin");
         let inline = field(9, &[0; 16]);
-        for (tensor, refused) in [(&external, true), (&by_location, true), (&inline, false)] {
-            let initializer = field(7, &field(5, tensor));
+        for (tensor, refused) in
+            [(&unnamed, true), (&by_key_alone, true), (&elsewhere, true), (&inline, false)]
+        {
             let constant = field(7, &field(1, &field(5, &field(5, tensor))));
             let in_branch = field(7, &field(1, &field(5, &field(6, &field(5, tensor)))));
             let in_function = field(25, &field(7, &field(5, &field(5, tensor))));
             let sparse = field(7, &field(15, &field(1, tensor)));
-            for model in [initializer, constant, in_branch, in_function, sparse] {
-                assert_eq!(refuse_external_data(&model).is_err(), refused, "{model:?}");
+            for model in [constant, in_branch, in_function, sparse] {
+                assert_eq!(external_files(&model).is_err(), refused, "{model:?}");
             }
+        }
+        for nameless in [unnamed, by_key_alone] {
+            assert!(external_files(&field(7, &field(5, &nameless))).is_err());
         }
     }
 
     #[test]
     fn another_format_is_refused() {
-        assert!(refuse_external_data(b"\0\0\0\0ORTM....").is_err());
-        assert!(refuse_external_data(b"<html>").is_err());
+        assert!(external_files(b"\0\0\0\0ORTM....").is_err());
+        assert!(external_files(b"<html>").is_err());
     }
 
     proptest! {
         #[test]
         fn hostile_bytes_end_in_an_answer(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = refuse_external_data(&bytes);
+            let _ = external_files(&bytes);
         }
     }
 }

@@ -166,8 +166,8 @@ fn most_inputs(max: usize, per_input: Option<Duration>) -> usize {
     per_input.map_or(max, |each| max.min(usize::try_from(fit(each)).unwrap_or(usize::MAX)))
 }
 
-/// The first job, and as many jobs of the same tower as one worker should take: no more than its share among
-/// all workers, and at most `most` of that tower.
+/// The first job, and as many jobs of the same tower and shape as one worker should take: no more than its
+/// share among all workers, and at most `most` of that tower.
 fn next_batch(
     lane: &mut VecDeque<Job>,
     batching: &[Batching],
@@ -179,14 +179,15 @@ fn next_batch(
     let (max, powers_of_two) = (most(tower), batching[tower].powers_of_two);
     let mut batch = vec![first];
     if max > 1 {
-        let waiting = 1 + lane.iter().filter(|job| job.tower == tower).count();
+        let alike = |first: &Job, job: &Job| job.tower == tower && job.input.same_shape(&first.input);
+        let waiting = 1 + lane.iter().filter(|job| alike(&batch[0], job)).count();
         let mut size = waiting.div_ceil(workers).min(max);
         if powers_of_two {
             size = 1 << size.ilog2();
         }
         let mut index = 0;
         while batch.len() < size && index < lane.len() {
-            if lane[index].tower == tower {
+            if alike(&batch[0], &lane[index]) {
                 batch.extend(lane.remove(index));
             } else {
                 index += 1;
@@ -198,17 +199,34 @@ fn next_batch(
 
 #[cfg(test)]
 mod tests {
+    use super::super::tower::{Tensor, Values};
     use super::*;
 
     const SINGLE: Batching = Batching { max: 1, powers_of_two: false };
     const EIGHT: Batching = Batching { max: 8, powers_of_two: false };
 
     fn input(value: i64) -> Input {
-        Input::I64(vec![value].into())
+        input_of(value, 1)
+    }
+
+    fn input_of(value: i64, length: usize) -> Input {
+        Input(vec![Tensor::of(Values::I64(vec![value; length].into()), &[None])])
     }
 
     fn values(batch: &[Job]) -> Vec<i64> {
-        batch.iter().map(|job| if let Input::I64(ids) = &job.input { ids[0] } else { -1 }).collect()
+        let value = |job: &Job| if let Values::I64(ids) = &job.input.0[0].values { ids[0] } else { -1 };
+        batch.iter().map(value).collect()
+    }
+
+    #[tokio::test]
+    async fn only_inputs_of_one_length_share_a_batch() {
+        let queue = Queue::new(8, 8, 1);
+        let mut answers = Vec::new();
+        for (value, length) in [(1, 5), (2, 7), (3, 5), (4, 7), (5, 5)] {
+            answers.push(queue.push(0, input_of(value, length), Priority::Bulk).await.unwrap());
+        }
+        assert_eq!(values(&queue.take(&[EIGHT]).unwrap()), [1, 3, 5]);
+        assert_eq!(values(&queue.take(&[EIGHT]).unwrap()), [2, 4]);
     }
 
     #[tokio::test]

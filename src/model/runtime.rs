@@ -1,15 +1,16 @@
 //! ONNX Runtime: loads the library once, and creates sessions on a device.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::value::{Outlet, TensorElementType};
 
 use super::ModelError;
-use super::manifest::TowerSpec;
+use super::manifest::{Dtype, TowerSpec};
 use crate::native;
 use crate::types::Modality;
 
@@ -55,6 +56,13 @@ pub(super) enum Place {
     Cuda(u32),
 }
 
+/// A tower's verified graph, with the files that its weights lie in.
+pub(super) struct Graph {
+    pub bytes: Vec<u8>,
+    /// By the name that the graph gives them.
+    pub weights: Vec<(String, Arc<[u8]>)>,
+}
+
 /// Creates sessions; shared by the workers.
 pub(super) struct SessionMaker {
     environment: Environment,
@@ -69,23 +77,31 @@ impl SessionMaker {
         Ok(Self { environment: environment(library)?, place })
     }
 
-    /// Creates the session of one tower, and compares its inputs and outputs with the manifest.
-    pub fn session(&self, spec: &TowerSpec, bytes: &[u8]) -> Result<Session, ModelError> {
-        let mut builder = self.builder(spec.modality)?;
-        let session = builder.commit_from_memory(bytes).map_err(|e| ModelError::tower(spec.modality, e))?;
+    /// Creates the session of one tower, and compares its inputs and outputs with the manifest. Weights in
+    /// other files are taken from memory: the bytes that were verified, whatever the files hold by now.
+    pub fn session(&self, spec: &TowerSpec, graph: &Graph, threads: usize) -> Result<Session, ModelError> {
+        let mut builder = self.builder(spec.modality, threads)?;
+        for (name, bytes) in &graph.weights {
+            builder = builder
+                .with_external_initializer_file_in_memory(name, Arc::clone(bytes))
+                .map_err(|error| ModelError::tower(spec.modality, error.to_string()))?;
+        }
+        let session =
+            builder.commit_from_memory(&graph.bytes).map_err(|e| ModelError::tower(spec.modality, e))?;
         check_signature(&session, spec)
             .map_err(|reason| ModelError::ManifestInvalid { file: spec.file.clone(), reason })?;
         Ok(session)
     }
 
-    fn builder(&self, tower: Modality) -> Result<SessionBuilder, ModelError> {
+    fn builder(&self, tower: Modality, threads: usize) -> Result<SessionBuilder, ModelError> {
         let failed = |error: &dyn ToString| ModelError::tower(tower, error.to_string());
         let builder = Session::builder(&self.environment).map_err(|e| failed(&e))?;
         let builder = builder.with_optimization_level(GraphOptimizationLevel::All).map_err(|e| failed(&e))?;
         let builder = builder.with_log_level(LogLevel::Warning).map_err(|e| failed(&e))?;
         let builder = builder.with_inter_threads(1).map_err(|e| failed(&e))?;
-        // One thread per session: the workers provide the parallelism (benches/towers.rs has the ratio).
-        let builder = builder.with_intra_threads(1).map_err(|e| failed(&e))?;
+        // One thread per session where weights are small: the workers provide the parallelism
+        // (benches/towers.rs has the ratio).
+        let builder = builder.with_intra_threads(threads).map_err(|e| failed(&e))?;
         match self.place {
             Place::Cpu => Ok(builder),
             Place::Cuda(device) => {
@@ -105,19 +121,68 @@ impl SessionMaker {
     }
 }
 
-/// Compares the graph with the manifest: names and, if the graph states it, the dimension of each output.
+/// Compares the graph with the manifest: names, types and, as far as the graph states them, lengths.
 fn check_signature(session: &Session, spec: &TowerSpec) -> Result<(), String> {
-    let names: Vec<&str> = session.inputs().iter().map(ort::value::Outlet::name).collect();
-    if names != [spec.input.as_str()] {
-        return Err(format!("the graph's inputs are {names:?}, but the manifest names `{}`", spec.input));
+    let names: Vec<&str> = session.inputs().iter().map(Outlet::name).collect();
+    let missing = spec.inputs.iter().find(|input| !names.contains(&input.name.as_str()));
+    if let Some(missing) = missing.filter(|_| spec.inputs.len() > 1 || names.len() > 1) {
+        return Err(format!(
+            "the manifest names the input `{}` for {}, but the graph's inputs are {names:?}",
+            missing.name,
+            missing.supply.as_str()
+        ));
     }
-    for (space, name, dim) in &spec.outputs {
-        let output = session.outputs().iter().find(|output| output.name() == name);
-        let output = output.ok_or_else(|| format!("the graph has no output `{name}` for space `{space}`"))?;
-        let last = output.dtype().tensor_shape().and_then(|shape| shape.last().copied());
-        if last.is_some_and(|last| last >= 0 && last != *dim as i64) {
-            return Err(format!("output `{name}` has {last:?} values, but space `{space}` has {dim}"));
-        }
+    if names.len() != spec.inputs.len() || missing.is_some() {
+        let ours: Vec<&str> = spec.inputs.iter().map(|input| input.name.as_str()).collect();
+        return Err(format!("the graph's inputs are {names:?}, but the manifest names {ours:?}"));
+    }
+    for outlet in session.inputs() {
+        let Some(input) = spec.inputs.iter().find(|input| input.name == outlet.name()) else { continue };
+        let expected = match input.dtype() {
+            Dtype::U8 => TensorElementType::Uint8,
+            Dtype::F32 => TensorElementType::Float32,
+            Dtype::I64 => TensorElementType::Int64,
+        };
+        let lengths: Vec<Option<usize>> = std::iter::once(None).chain(input.row.iter().copied()).collect();
+        check_outlet(outlet, "input", expected, &lengths)?;
+    }
+    for output in &spec.outputs {
+        let name = &output.name;
+        let space = output.spaces.first().map_or("", |space| space.as_str());
+        let outlet = session.outputs().iter().find(|outlet| outlet.name() == name);
+        let outlet = outlet.ok_or_else(|| format!("the graph has no output `{name}` for space `{space}`"))?;
+        check_outlet(outlet, "output", TensorElementType::Float32, &[None, Some(output.dim)])?;
     }
     Ok(())
+}
+
+/// Compares one input or output; `None` accepts any length, and so does the graph where it states none.
+fn check_outlet(
+    outlet: &Outlet,
+    what: &str,
+    expected: TensorElementType,
+    lengths: &[Option<usize>],
+) -> Result<(), String> {
+    let name = outlet.name();
+    let got = outlet.dtype().tensor_type().ok_or_else(|| format!("{what} `{name}` is not a tensor"))?;
+    if got != expected {
+        return Err(format!("{what} `{name}` has values of {got:?}, but the contract says {expected:?}"));
+    }
+    let Some(shape) = outlet.dtype().tensor_shape() else { return Ok(()) };
+    let fits = shape.len() == lengths.len()
+        && shape.iter().zip(lengths).all(|(stated, wanted)| {
+            // The batch, and a length that differs between inputs, must be open in the graph.
+            *stated < 0 || wanted.is_some_and(|wanted| *stated == wanted as i64)
+        });
+    // A graph that states no shape at all has an empty one here.
+    if fits || shape.is_empty() {
+        return Ok(());
+    }
+    let said = |length: &Option<usize>| length.map_or_else(|| "any".to_owned(), |length| length.to_string());
+    let wanted: Vec<String> = lengths.iter().map(said).collect();
+    let stated: Vec<i64> = shape.iter().copied().collect();
+    Err(format!(
+        "{what} `{name}` has the shape {stated:?} in the graph, but the manifest makes it [{}]",
+        wanted.join(", ")
+    ))
 }

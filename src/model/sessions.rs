@@ -7,7 +7,7 @@ use ort::session::Session;
 
 use super::ModelError;
 use super::manifest::TowerSpec;
-use super::runtime::SessionMaker;
+use super::runtime::{Graph, SessionMaker};
 use super::tower::{Input, RowResults, Scratch, run};
 
 /// The sessions of one thread.
@@ -22,13 +22,14 @@ impl Sessions {
     pub fn new(
         maker: &SessionMaker,
         specs: &[TowerSpec],
-        graphs: &[Vec<u8>],
+        graphs: &[Graph],
         towers: &[usize],
+        threads: usize,
     ) -> Result<Self, ModelError> {
         let mut sessions: Vec<Option<Session>> = specs.iter().map(|_| None).collect();
         for &tower in towers {
             let spec = &specs[tower];
-            sessions[tower] = Some(maker.session(spec, &graphs[tower])?);
+            sessions[tower] = Some(maker.session(spec, &graphs[tower], threads)?);
         }
         Ok(Self { specs: specs.into(), sessions, scratch: Scratch::default() })
     }

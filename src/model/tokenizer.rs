@@ -1,88 +1,212 @@
-//! Converts texts to token ids, as in docs/bundle.md: drops unknown words first, then truncates, then pads.
+//! Converts texts to token ids, as in docs/bundle.md.
+//!
+//! A word list knows some words and drops the others, before it cuts and pads. Any other tokenizer can say
+//! everything; its special tokens, truncation and padding are those that the reference implementation applies.
 
-use tokenizers::Tokenizer;
+use tokenizers::normalizers::{Lowercase, Sequence};
+use tokenizers::utils::truncation::{TruncationDirection, TruncationParams, TruncationStrategy};
+use tokenizers::{NormalizerWrapper, PostProcessor, Tokenizer};
 
 use super::ModelError;
-use super::manifest::TextPreprocessing;
+use super::manifest::{Padding, Side, Supply, TextSpec, TokenSpec, TowerSpec, WordSpec};
+use super::tower::{Input, Tensor, Values};
 
 /// Longest text in characters. Only the first words count anyway; this limits the work.
 pub const MAX_TEXT_CHARS: usize = 8192;
 
-/// How many unknown words an error names, and how many characters of each.
+/// How many unknown words an error or an answer names, and how many characters of each.
 const NAMED_WORDS: usize = 10;
 const NAMED_CHARS: usize = 40;
 
-/// The tokenizer of a bundle.
+/// What a text is for; some models are told with a prompt.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Role {
+    /// It is searched with.
+    #[default]
+    Query,
+    /// It is what is found.
+    Document,
+}
+
+/// The tokenizer of one text tower.
 pub(super) struct TextTokenizer {
     tokenizer: Tokenizer,
-    max_words: usize,
-    pad_id: u32,
-    unknown_id: u32,
+    kind: TextSpec,
+}
+
+/// A text as a tower takes it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Encoded {
+    pub ids: Box<[i64]>,
+    /// 1 for the ids of the text, 0 for padding.
+    pub mask: Box<[i64]>,
+    /// Words that count for calibration: of a word list, those that it knows.
+    pub words: usize,
+    /// Words of the text that the tower never sees.
+    pub ignored: Vec<String>,
+}
+
+impl Encoded {
+    /// The input of a text tower.
+    pub fn input(self, spec: &TowerSpec) -> Input {
+        let Self { ids, mask, .. } = self;
+        let tensor = |supply: Supply, row: &[Option<usize>]| {
+            let values = if supply == Supply::AttentionMask { &mask } else { &ids };
+            Tensor::of(Values::I64(values.clone()), row)
+        };
+        Input(spec.inputs.iter().map(|input| tensor(input.supply, &input.row)).collect())
+    }
+
+    /// Number of ids that are not padding.
+    pub fn tokens(&self) -> usize {
+        self.mask.iter().filter(|one| **one == 1).count()
+    }
 }
 
 impl TextTokenizer {
     /// Reads `tokenizer.json`; the error is a message.
-    pub fn new(bytes: &[u8], spec: &TextPreprocessing) -> Result<Self, String> {
+    pub fn new(bytes: &[u8], kind: &TextSpec) -> Result<Self, String> {
         let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| e.to_string())?;
-        // Truncation and padding must come after the removal of unknown words, so they are done here.
-        tokenizer.with_truncation(None).map_err(|e| e.to_string())?;
         tokenizer.with_padding(None);
-        for id in [spec.pad_id, spec.unknown_id] {
-            tokenizer.id_to_token(id).ok_or_else(|| format!("no token has the id {id}"))?;
+        tokenizer.with_truncation(None).map_err(|e| e.to_string())?;
+        match kind {
+            // Truncation must come after the removal of unknown words, so it is done here.
+            TextSpec::Words(words) => {
+                for id in [words.pad_id, words.unknown_id] {
+                    tokenizer.id_to_token(id).ok_or_else(|| format!("no token has the id {id}"))?;
+                }
+            }
+            TextSpec::Tokens(tokens) => prepare(&mut tokenizer, tokens)?,
         }
-        Ok(Self { tokenizer, max_words: spec.max_words, pad_id: spec.pad_id, unknown_id: spec.unknown_id })
+        Ok(Self { tokenizer, kind: kind.clone() })
     }
 
-    /// The token ids, `[max_words]`, and how many of them are words of the text.
+    /// The token ids of a text.
     ///
     /// # Errors
     /// `text_too_long`, `no_known_words`.
-    pub fn encode(&self, text: &str) -> Result<(Box<[i64]>, usize), ModelError> {
+    pub fn encode(&self, text: &str, role: Role) -> Result<Encoded, ModelError> {
         // A text has at least as many bytes as characters, so most texts need no counting.
         if text.len() > MAX_TEXT_CHARS && text.chars().count() > MAX_TEXT_CHARS {
             return Err(ModelError::TextTooLong { max_chars: MAX_TEXT_CHARS });
         }
-        let encoding = self
-            .tokenizer
-            .encode(text, false)
-            .map_err(|e| ModelError::tower(crate::types::Modality::Text, e))?;
-        let known = encoding.get_ids().iter().filter(|id| **id != self.unknown_id);
-        let mut ids: Vec<i64> = known.take(self.max_words).map(|id| i64::from(*id)).collect();
-        let words = ids.len();
-        if words == 0 {
-            let unknown = encoding.get_offsets().iter().filter_map(|(start, end)| text.get(*start..*end));
-            return Err(ModelError::NoKnownWords { words: name_words(unknown) });
+        match &self.kind {
+            TextSpec::Words(words) => self.words(text, words),
+            TextSpec::Tokens(tokens) => self.tokens(text, role, tokens),
         }
-        ids.resize(self.max_words, i64::from(self.pad_id));
-        Ok((ids.into(), words))
     }
-}
 
-impl TextTokenizer {
-    /// Every word that reaches the tower as a text of its own, in the order of the ids.
+    fn words(&self, text: &str, spec: &WordSpec) -> Result<Encoded, ModelError> {
+        let encoding = self.tokenizer.encode(text, false).map_err(failed)?;
+        let known = encoding.get_ids().iter().filter(|id| **id != spec.unknown_id);
+        let mut ids: Vec<i64> = known.take(spec.max_words).map(|id| i64::from(*id)).collect();
+        let words = ids.len();
+        let unknown = encoding.get_ids().iter().zip(encoding.get_offsets());
+        let unknown = unknown
+            .filter(|(id, _)| **id == spec.unknown_id)
+            .filter_map(|(_, (start, end))| text.get(*start..*end));
+        let ignored = shortened(unknown);
+        if words == 0 {
+            let words =
+                if ignored.is_empty() { "the text has no words".to_owned() } else { ignored.join(", ") };
+            return Err(ModelError::NoKnownWords { words });
+        }
+        ids.resize(spec.max_words, i64::from(spec.pad_id));
+        let mask = (0..ids.len()).map(|at| i64::from(at < words)).collect();
+        Ok(Encoded { ids: ids.into(), mask, words, ignored })
+    }
+
+    fn tokens(&self, text: &str, role: Role, spec: &TokenSpec) -> Result<Encoded, ModelError> {
+        let prompt = match role {
+            Role::Query => &spec.prompts.query,
+            Role::Document => &spec.prompts.document,
+        };
+        let said = prompt.as_ref().map(|prompt| prompt.replacen("{text}", text, 1));
+        let said = said.as_deref().unwrap_or(text);
+        let encoding = self.tokenizer.encode(said, spec.special_tokens).map_err(failed)?;
+        let mut ids: Vec<i64> = encoding.get_ids().iter().map(|id| i64::from(*id)).collect();
+        if ids.is_empty() {
+            return Err(ModelError::NoKnownWords { words: "the text has no tokens".to_owned() });
+        }
+        let mut mask = vec![1_i64; ids.len()];
+        if let (Padding::Max, Some(pad)) = (spec.padding, spec.pad_id) {
+            let missing = spec.max_tokens.saturating_sub(ids.len());
+            let at = if spec.side == Side::Left { 0 } else { ids.len() };
+            ids.splice(at..at, std::iter::repeat_n(i64::from(pad), missing));
+            mask.splice(at..at, std::iter::repeat_n(0, missing));
+        }
+        Ok(Encoded { ids: ids.into(), mask: mask.into(), words: count_words(text), ignored: Vec::new() })
+    }
+
+    /// Every word that reaches the tower as a text of its own, in the order of the ids; empty for a
+    /// tokenizer that can say everything.
     pub fn vocabulary(&self) -> Vec<String> {
+        let TextSpec::Words(spec) = &self.kind else { return Vec::new() };
         let mut words: Vec<(u32, String)> =
             self.tokenizer.get_vocab(false).into_iter().map(|(word, id)| (id, word)).collect();
         words.sort_unstable();
-        let special = [self.pad_id, self.unknown_id];
+        let special = [spec.pad_id, spec.unknown_id];
         let stands = |(id, word): &(u32, String)| {
-            !special.contains(id) && self.encode(word).is_ok_and(|(_, words)| words == 1)
+            !special.contains(id) && self.words(word, spec).is_ok_and(|encoded| encoded.words == 1)
         };
         words.into_iter().filter(stands).map(|(_, word)| word).collect()
     }
 }
 
-fn name_words<'a>(words: impl Iterator<Item = &'a str>) -> String {
-    let mut words = words.peekable();
-    if words.peek().is_none() {
-        return "the text has no words".to_owned();
+/// Sets truncation and the lower case; padding is done here, so that the mask is known.
+fn prepare(tokenizer: &mut Tokenizer, spec: &TokenSpec) -> Result<(), String> {
+    if let (Padding::Max, Some(pad)) = (spec.padding, spec.pad_id) {
+        tokenizer.id_to_token(pad).ok_or_else(|| format!("no token has the id {pad}"))?;
     }
-    let shorten = |word: &str| word.chars().filter(|c| !c.is_control()).take(NAMED_CHARS).collect::<String>();
-    let mut named: Vec<String> = words.by_ref().take(NAMED_WORDS).map(shorten).collect();
-    if words.next().is_some() {
-        named.push("…".to_owned());
+    if spec.lowercase {
+        let lower = NormalizerWrapper::Lowercase(Lowercase);
+        let normalizer = match tokenizer.get_normalizer().cloned() {
+            Some(own) => NormalizerWrapper::Sequence(Sequence::new(vec![lower, own])),
+            None => lower,
+        };
+        tokenizer.with_normalizer(Some(normalizer)).map_err(|e| e.to_string())?;
     }
-    named.join(", ")
+    let special = tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
+    if spec.max_tokens <= special {
+        return Err(format!(
+            "max_tokens is {}, but the tokenizer adds {special} special tokens to each text",
+            spec.max_tokens
+        ));
+    }
+    let direction = match spec.truncate {
+        Side::Right => TruncationDirection::Right,
+        Side::Left => TruncationDirection::Left,
+    };
+    let strategy = TruncationStrategy::LongestFirst;
+    let truncation = TruncationParams { direction, max_length: spec.max_tokens, strategy, stride: 0 };
+    tokenizer.with_truncation(Some(truncation)).map_err(|e| e.to_string())?;
+    Ok(())
+}
+
+fn failed(error: impl ToString) -> ModelError {
+    ModelError::tower(crate::types::Modality::Text, error)
+}
+
+/// Number of words of a text in any language: runs of letters and digits.
+fn count_words(text: &str) -> usize {
+    text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).count().max(1)
+}
+
+/// Words to be named to the user: each once, not too many, none too long.
+fn shortened<'a>(words: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut named: Vec<String> = Vec::new();
+    for word in words {
+        let short: String = word.chars().filter(|c| !c.is_control()).take(NAMED_CHARS).collect();
+        if named.contains(&short) {
+            continue;
+        }
+        if named.len() == NAMED_WORDS {
+            named.push("…".to_owned());
+            break;
+        }
+        named.push(short);
+    }
+    named
 }
 
 #[cfg(test)]
@@ -100,12 +224,12 @@ mod tests {
             "model": {"type": "WordLevel", "unk_token": "<unk>",
                       "vocab": {"<pad>": 0, "<unk>": 1, "red": 2, "circle": 3, "child's": 4}}
         });
-        let spec = TextPreprocessing { tokenizer: String::new(), max_words, pad_id: 0, unknown_id: 1 };
-        TextTokenizer::new(json.to_string().as_bytes(), &spec).unwrap()
+        let spec = WordSpec { tokenizer: String::new(), max_words, pad_id: 0, unknown_id: 1 };
+        TextTokenizer::new(json.to_string().as_bytes(), &TextSpec::Words(spec)).unwrap()
     }
 
     fn ids(tokenizer: &TextTokenizer, text: &str) -> Vec<i64> {
-        tokenizer.encode(text).unwrap().0.to_vec()
+        tokenizer.encode(text, Role::Query).unwrap().ids.to_vec()
     }
 
     #[test]
@@ -115,7 +239,14 @@ mod tests {
         assert_eq!(ids(&tokenizer, "one two three four RED, circle!"), [2, 3, 0]);
         assert_eq!(ids(&tokenizer, "red circle red circle"), [2, 3, 2]);
         assert_eq!(ids(&tokenizer, "a child's ｒｅｄ"), [4, 2, 0], "full-width letters are letters");
-        assert_eq!(tokenizer.encode("red zebra").unwrap().1, 1);
+        assert_eq!(tokenizer.encode("red zebra", Role::Query).unwrap().words, 1);
+    }
+
+    #[test]
+    fn dropped_words_are_named_once() {
+        let encoded = tokenizer(3).encode("a red zebra, a red zebra", Role::Query).unwrap();
+        assert_eq!((encoded.words, encoded.tokens()), (2, 2));
+        assert_eq!(encoded.ignored, ["a", "zebra"]);
     }
 
     #[test]
@@ -126,25 +257,29 @@ mod tests {
     #[test]
     fn a_text_without_known_words_names_them() {
         let tokenizer = tokenizer(3);
-        let error = tokenizer.encode("Zebra läuft").unwrap_err();
+        let error = tokenizer.encode("Zebra läuft", Role::Query).unwrap_err();
         assert_eq!(error.code(), "no_known_words");
         assert!(error.to_string().ends_with("Zebra, läuft"), "{error}");
         for text in ["", "  \n", "!?"] {
-            assert_eq!(tokenizer.encode(text).unwrap_err().code(), "no_known_words", "{text:?}");
+            assert_eq!(tokenizer.encode(text, Role::Query).unwrap_err().code(), "no_known_words", "{text:?}");
         }
         for special in ["<pad>", "<unk>"] {
-            assert_eq!(tokenizer.encode(special).unwrap_err().code(), "no_known_words", "{special}");
+            assert_eq!(
+                tokenizer.encode(special, Role::Query).unwrap_err().code(),
+                "no_known_words",
+                "{special}"
+            );
         }
         let many = "zebra ".repeat(1000);
-        assert!(tokenizer.encode(&many).unwrap_err().to_string().len() < 600);
+        assert!(tokenizer.encode(&many, Role::Query).unwrap_err().to_string().len() < 600);
     }
 
     #[test]
     fn length_is_counted_in_characters() {
         let tokenizer = tokenizer(3);
         let filler = "ä".repeat(MAX_TEXT_CHARS - 4);
-        assert!(tokenizer.encode(&format!("red {filler}")).is_ok());
-        let error = tokenizer.encode(&format!("red {filler}ä")).unwrap_err();
+        assert!(tokenizer.encode(&format!("red {filler}"), Role::Query).is_ok());
+        let error = tokenizer.encode(&format!("red {filler}ä"), Role::Query).unwrap_err();
         assert_eq!(error.code(), "text_too_long");
     }
 }

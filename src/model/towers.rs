@@ -2,20 +2,21 @@
 
 use std::sync::{Arc, mpsc};
 
-use tokio::sync::oneshot;
+use tokio::sync::{OnceCell, oneshot};
 
 use super::bundle::Bundle;
 use super::golden::{GoldenResult, GoldenSet};
-use super::manifest::TowerSpec;
+use super::graph::{check_memory, groups, read_graphs, sizes};
+use super::manifest::{Supply, TextSpec, TowerSpec};
 use super::queue::{Answer, Batching};
 use super::runtime::{Place, SessionMaker};
 use super::timings::Timings;
-use super::tokenizer::TextTokenizer;
-use super::tower::Input;
-use super::worker::{Pool, Shared};
-use super::{Device, ModelError, Priority, SpaceVectors, onnx};
+use super::tokenizer::{Encoded, Role, TextTokenizer};
+use super::tower::{Input, Tensor, Values};
+use super::worker::{Group, Pool, Shared};
+use super::{BankText, Device, ModelError, Pixels, Priority, Samples, SpaceVectors, TextReading};
 use crate::native::{self, CudaLack, CudaProblem, NativeParts};
-use crate::types::Modality;
+use crate::types::{Modality, Space};
 
 /// Tolerance on CUDA, where convolutions may sum in another order than on the CPU.
 const CUDA_ONE_MINUS_COSINE: f64 = 1e-4;
@@ -32,7 +33,11 @@ struct Inner {
     bundle: Arc<Bundle>,
     place: Place,
     specs: Vec<TowerSpec>,
-    tokenizer: Option<TextTokenizer>,
+    /// The tokenizers of the text towers, indexed by tower.
+    tokenizers: Vec<Option<TextTokenizer>>,
+    /// Texts for calibration, if the bundle has some, and what became of them.
+    bank: Vec<String>,
+    bank_cell: OnceCell<Arc<[BankText]>>,
     goldens: Vec<GoldenResult>,
     pools: Vec<Pool>,
     /// Index of each tower's pool.
@@ -40,9 +45,9 @@ struct Inner {
     clips_in_flight: usize,
 }
 
-/// An input on its way through its tower; dropping it removes it from the queue.
+/// An input on its way through its towers; dropping it removes it from their queues.
 pub struct Pending {
-    answer: oneshot::Receiver<Result<Answer, ModelError>>,
+    answers: Vec<oneshot::Receiver<Result<Answer, ModelError>>>,
     modality: Modality,
     towers: Towers,
 }
@@ -54,16 +59,26 @@ impl Pending {
     /// [`ModelError`].
     #[tracing::instrument(level = "debug", name = "infer", skip_all, fields(modality = %self.modality, queue_secs, inference_secs))]
     pub async fn vectors(self) -> Result<SpaceVectors, ModelError> {
-        let stopped = |_| ModelError::tower(self.modality, "the model is shutting down");
-        let answer = self.answer.await.map_err(stopped)??;
-        let span = tracing::Span::current();
-        span.record("queue_secs", answer.queue_secs).record("inference_secs", answer.inference_secs);
-        for timings in &self.towers.timings {
-            timings.add(answer.queue_secs, answer.inference_secs);
+        let mut vectors = SpaceVectors::new();
+        let (mut queue_secs, mut inference_secs) = (0.0, 0.0);
+        for answer in self.answers {
+            let stopped = |_| ModelError::tower(self.modality, "the model is shutting down");
+            let answer = answer.await.map_err(stopped)??;
+            queue_secs += answer.queue_secs;
+            inference_secs += answer.inference_secs;
+            vectors.extend(answer.vectors);
         }
-        let mut vectors = answer.vectors;
+        tracing::Span::current().record("queue_secs", queue_secs).record("inference_secs", inference_secs);
+        for timings in &self.towers.timings {
+            timings.add(queue_secs, inference_secs);
+        }
+        let bundle = self.towers.bundle();
         // A picture goes through the video tower, which may serve spaces without pictures.
-        vectors.retain(|space, _| self.towers.bundle().has(self.modality, space));
+        vectors.retain(|space, _| bundle.has(self.modality, space));
+        for (space, vector) in &mut vectors {
+            // The first values of a longer vector; whoever makes an `Embedding` of it normalises it.
+            vector.truncate(bundle.dim(space).unwrap_or(vector.len()));
+        }
         Ok(vectors)
     }
 }
@@ -118,38 +133,58 @@ impl Towers {
         place: Place,
         threads: usize,
     ) -> Result<Self, ModelError> {
-        let specs = bundle.tower_specs()?;
+        let specs = bundle.manifest.towers.clone();
         let allowed = match place {
             Place::Cpu => bundle.manifest.goldens.max_one_minus_cosine,
             Place::Cuda(_) => bundle.manifest.goldens.max_one_minus_cosine.max(CUDA_ONE_MINUS_COSINE),
         };
         let goldens = GoldenSet::read(&bundle, &specs, allowed)?;
-        let tokenizer = match &bundle.manifest.preprocessing.text {
-            Some(text) if bundle.has_tower(Modality::Text) => {
-                let bytes = bundle.read(&text.tokenizer)?;
-                let made = TextTokenizer::new(&bytes, text);
-                Some(made.map_err(|reason| bundle.invalid(&text.tokenizer, reason))?)
+        let mut tokenizers = Vec::with_capacity(specs.len());
+        for (tower, spec) in specs.iter().enumerate() {
+            let tokenizer = spec.text().map(|text| {
+                let made = TextTokenizer::new(&bundle.read(text.tokenizer())?, text);
+                made.map_err(|reason| bundle.invalid(text.tokenizer(), reason))
+            });
+            let tokenizer = tokenizer.transpose()?;
+            if let Some(tokenizer) = &tokenizer {
+                goldens.check_tokenizer(&bundle, &specs, tower, tokenizer)?;
             }
-            _ => None,
-        };
-        if let Some(tokenizer) = &tokenizer {
-            goldens.check_tokenizer(&bundle, &specs, tokenizer)?;
+            tokenizers.push(tokenizer);
         }
-        let graphs: Vec<Vec<u8>> =
-            specs.iter().map(|spec| read_graph(&bundle, spec)).collect::<Result<_, _>>()?;
+        let bank = bundle.read_bank()?;
+        let sizes = sizes(&bundle)?;
+        let groups = groups(place, &sizes, threads);
+        if let Some(available) = native::available_memory_bytes() {
+            check_memory(bundle.name(), &sizes, &groups, available)?;
+        }
         let shared = Arc::new(Shared {
             batching: specs.iter().map(|spec| batching(place, spec)).collect(),
             sessions: SessionMaker::new(&native.onnxruntime, place)?,
             goldens,
-            graphs,
+            graphs: read_graphs(&bundle)?,
             specs: specs.clone(),
         });
-        let (pools, pool_of, goldens) = start(&shared, place, threads)?;
+        let (pools, goldens) = start(&shared, &groups)?;
+        let pool_of = (0..specs.len())
+            .map(|tower| groups.iter().position(|group| group.towers.contains(&tower)).unwrap_or_default());
+        let pool_of = pool_of.collect();
         let clips_in_flight = 1 + match place {
             Place::Cpu => threads,
             Place::Cuda(_) => shared.batching.iter().map(|batching| batching.max).max().unwrap_or(1),
         };
-        let inner = Inner { clips_in_flight, bundle, place, specs, tokenizer, goldens, pools, pool_of };
+        let bank_cell = OnceCell::new();
+        let inner = Inner {
+            clips_in_flight,
+            bundle,
+            place,
+            specs,
+            tokenizers,
+            bank,
+            bank_cell,
+            goldens,
+            pools,
+            pool_of,
+        };
         Ok(Self { inner: Arc::new(inner), timings: Vec::new() })
     }
 
@@ -188,67 +223,134 @@ impl Towers {
         self.inner.clips_in_flight
     }
 
+    /// Queues an input for every tower that computes vectors of its modality.
     async fn submit(
         &self,
         modality: Modality,
-        input: Input,
+        input: impl Fn(&TowerSpec) -> Input,
         priority: Priority,
     ) -> Result<Pending, ModelError> {
         let inner = &self.inner;
-        let own = |wanted| inner.specs.iter().position(|spec| spec.modality == wanted);
-        let tower = own(modality).or_else(|| {
-            let inflates = modality == Modality::Image && inner.bundle.has_tower(Modality::Image);
-            inflates.then(|| own(Modality::Video)).flatten()
-        });
-        let tower = tower.ok_or(ModelError::NotSupported(modality))?;
-        let spec = &inner.specs[tower];
-        let input = match input {
-            Input::U8(pixels) if spec.modality != modality => Input::U8(inflate(&pixels, spec.row[0])),
-            other => other,
-        };
-        input.check(spec)?;
-        let answer = inner.pools[inner.pool_of[tower]].queue.push(tower, input, priority).await?;
-        Ok(Pending { answer, modality, towers: self.clone() })
+        let towers = inner.bundle.towers_for(modality);
+        if towers.is_empty() {
+            return Err(ModelError::NotSupported(modality));
+        }
+        let mut inputs = Vec::with_capacity(towers.len());
+        for tower in towers {
+            let spec = &inner.specs[tower];
+            let input = input(spec);
+            input.check(spec)?;
+            inputs.push((tower, input));
+        }
+        self.queue(modality, inputs, priority).await
     }
 
-    /// Queues frames u8 [T, H, W, 3] of one clip, without waiting for the vectors. Bulk work waits for a
-    /// place in the queue.
+    async fn queue(
+        &self,
+        modality: Modality,
+        inputs: Vec<(usize, Input)>,
+        priority: Priority,
+    ) -> Result<Pending, ModelError> {
+        let inner = &self.inner;
+        let mut answers = Vec::with_capacity(inputs.len());
+        for (tower, input) in inputs {
+            answers.push(inner.pools[inner.pool_of[tower]].queue.push(tower, input, priority).await?);
+        }
+        Ok(Pending { answers, modality, towers: self.clone() })
+    }
+
+    async fn submit_pixels(
+        &self,
+        modality: Modality,
+        pixels: Pixels,
+        priority: Priority,
+    ) -> Result<Pending, ModelError> {
+        let input = |spec: &TowerSpec| {
+            let inflates = modality == Modality::Image && spec.modality == Modality::Video;
+            let frames = if inflates {
+                pixels.values.repeat(spec.frames()).into()
+            } else {
+                Arc::clone(&pixels.values)
+            };
+            let grid: Box<[i64]> = pixels.grid.map_or_else(Box::default, |grid| grid.map(i64::from).into());
+            let tensor = |supply: Supply, row: &[Option<usize>]| match supply {
+                Supply::PatchGrid => Tensor::of(Values::I64(grid.clone()), row),
+                _ => Tensor::of(Values::U8(Arc::clone(&frames)), row),
+            };
+            Input(spec.inputs.iter().map(|input| tensor(input.supply, &input.row)).collect())
+        };
+        self.submit(modality, input, priority).await
+    }
+
+    /// Queues the frames of one clip, u8 [T, H, W, 3] or patches with their grid, without waiting for the
+    /// vectors. Bulk work waits for a place in the queue.
     ///
     /// # Errors
     /// [`ModelError`] `modality_not_supported`, `tower_failed` for a wrong length, `overloaded`.
-    pub async fn submit_video(&self, frames: Arc<[u8]>, priority: Priority) -> Result<Pending, ModelError> {
-        self.submit(Modality::Video, Input::U8(frames), priority).await
+    pub async fn submit_video(
+        &self,
+        frames: impl Into<Pixels>,
+        priority: Priority,
+    ) -> Result<Pending, ModelError> {
+        self.submit_pixels(Modality::Video, frames.into(), priority).await
     }
 
-    /// Queues one picture u8 [H, W, 3], like [`Towers::submit_video`].
+    /// Queues one picture, u8 [H, W, 3] or patches with their grid, like [`Towers::submit_video`].
     ///
     /// # Errors
     /// As [`Towers::submit_video`].
-    pub async fn submit_image(&self, pixels: Arc<[u8]>, priority: Priority) -> Result<Pending, ModelError> {
-        self.submit(Modality::Image, Input::U8(pixels), priority).await
+    pub async fn submit_image(
+        &self,
+        pixels: impl Into<Pixels>,
+        priority: Priority,
+    ) -> Result<Pending, ModelError> {
+        self.submit_pixels(Modality::Image, pixels.into(), priority).await
     }
 
     /// Queues PCM f32 [samples], like [`Towers::submit_video`].
     ///
     /// # Errors
     /// As [`Towers::submit_video`], and `bad_samples` for a sample that is not finite.
-    pub async fn submit_audio(&self, pcm: Arc<[f32]>, priority: Priority) -> Result<Pending, ModelError> {
-        self.submit(Modality::Audio, Input::F32(pcm), priority).await
+    pub async fn submit_audio(
+        &self,
+        pcm: impl Into<Samples>,
+        priority: Priority,
+    ) -> Result<Pending, ModelError> {
+        let Samples { pcm, own } = pcm.into();
+        let input = |spec: &TowerSpec| {
+            let tensor = |supply: Supply, row: &[Option<usize>]| match supply {
+                Supply::PcmSamples => {
+                    let own = i64::try_from(own).unwrap_or(i64::MAX);
+                    Tensor::of(Values::I64(vec![own].into()), row)
+                }
+                _ => Tensor::of(Values::F32(Arc::clone(&pcm)), row),
+            };
+            Input(spec.inputs.iter().map(|input| tensor(input.supply, &input.row)).collect())
+        };
+        self.submit(Modality::Audio, input, priority).await
     }
 
-    /// Embeds frames u8 [T, H, W, 3] of one clip.
+    /// Embeds the frames of one clip.
     ///
     /// # Errors
     /// As [`Towers::submit_video`].
-    pub async fn video(&self, frames: Arc<[u8]>, priority: Priority) -> Result<SpaceVectors, ModelError> {
+    pub async fn video(
+        &self,
+        frames: impl Into<Pixels>,
+        priority: Priority,
+    ) -> Result<SpaceVectors, ModelError> {
         self.submit_video(frames, priority).await?.vectors().await
     }
 
-    /// Embeds one picture u8 [H, W, 3].
+    /// Embeds one picture.
     ///
     /// # Errors
     /// As [`Towers::submit_video`].
-    pub async fn image(&self, pixels: Arc<[u8]>, priority: Priority) -> Result<SpaceVectors, ModelError> {
+    pub async fn image(
+        &self,
+        pixels: impl Into<Pixels>,
+        priority: Priority,
+    ) -> Result<SpaceVectors, ModelError> {
         self.submit_image(pixels, priority).await?.vectors().await
     }
 
@@ -256,41 +358,115 @@ impl Towers {
     ///
     /// # Errors
     /// As [`Towers::submit_audio`].
-    pub async fn audio(&self, pcm: Arc<[f32]>, priority: Priority) -> Result<SpaceVectors, ModelError> {
+    pub async fn audio(
+        &self,
+        pcm: impl Into<Samples>,
+        priority: Priority,
+    ) -> Result<SpaceVectors, ModelError> {
         self.submit_audio(pcm, priority).await?.vectors().await
     }
 
-    /// Embeds a text, including its tokenization.
+    /// Embeds a text as a query, including its tokenization.
     ///
     /// # Errors
     /// [`ModelError`] `no_known_words`, `text_too_long`, `overloaded`, `modality_not_supported`.
     pub async fn text(&self, text: &str, priority: Priority) -> Result<SpaceVectors, ModelError> {
-        let tokenizer = self.inner.tokenizer.as_ref().ok_or(ModelError::NotSupported(Modality::Text))?;
-        let (ids, _) = tokenizer.encode(text)?;
-        self.submit(Modality::Text, Input::I64(ids), priority).await?.vectors().await
+        self.text_as(text, Role::Query, priority).await
     }
 
-    /// The words that a text tower knows, in the order of their ids; empty without a text tower.
+    /// Embeds a text in a role. With several text towers, one that knows no word of it is left out.
+    ///
+    /// # Errors
+    /// As [`Towers::text`].
+    pub async fn text_as(
+        &self,
+        text: &str,
+        role: Role,
+        priority: Priority,
+    ) -> Result<SpaceVectors, ModelError> {
+        let mut inputs = Vec::new();
+        for (tower, encoded) in self.encode(text, role)? {
+            let spec = &self.inner.specs[tower];
+            let input = encoded.input(spec);
+            input.check(spec)?;
+            inputs.push((tower, input));
+        }
+        self.queue(Modality::Text, inputs, priority).await?.vectors().await
+    }
+
+    /// A text as each text tower takes it, without those that know no word of it.
+    fn encode(&self, text: &str, role: Role) -> Result<Vec<(usize, Encoded)>, ModelError> {
+        let mut refused = ModelError::NotSupported(Modality::Text);
+        let mut encoded = Vec::new();
+        for (tower, tokenizer) in self.inner.tokenizers.iter().enumerate() {
+            match tokenizer.as_ref().map(|tokenizer| tokenizer.encode(text, role)) {
+                None => {}
+                Some(Ok(known)) => encoded.push((tower, known)),
+                Some(Err(error @ ModelError::NoKnownWords { .. })) => refused = error,
+                Some(Err(error)) => return Err(error),
+            }
+        }
+        if encoded.is_empty() { Err(refused) } else { Ok(encoded) }
+    }
+
+    /// The words that a text tower knows, in the order of their ids; empty without a word list.
     #[must_use]
     pub fn vocabulary(&self) -> Vec<String> {
-        self.inner.tokenizer.as_ref().map_or_else(Vec::new, TextTokenizer::vocabulary)
+        let mut tokenizers = self.inner.tokenizers.iter().flatten();
+        tokenizers.find_map(|t| Some(t.vocabulary()).filter(|words| !words.is_empty())).unwrap_or_default()
     }
 
-    /// Number of words of a text that reach the tower.
+    /// Texts for calibration that come with the bundle; may be empty.
+    #[must_use]
+    pub fn bank(&self) -> &[String] {
+        &self.inner.bank
+    }
+
+    /// Where the embedded texts for calibration are kept.
+    pub(crate) fn bank_cell(&self) -> &OnceCell<Arc<[BankText]>> {
+        &self.inner.bank_cell
+    }
+
+    /// The words of the text tower that serves a space; empty without a word list.
+    #[must_use]
+    pub fn vocabulary_in(&self, space: &Space) -> Vec<String> {
+        let mut towers = self.inner.specs.iter().zip(&self.inner.tokenizers);
+        let serving = towers.find_map(|(spec, tokenizer)| tokenizer.as_ref().filter(|_| spec.serves(space)));
+        serving.map_or_else(Vec::new, TextTokenizer::vocabulary)
+    }
+
+    /// A text that the model can embed, for checks; `None` without a text tower.
+    #[must_use]
+    pub fn probe_text(&self) -> Option<String> {
+        let known = self.vocabulary().into_iter().next().or_else(|| self.bank().first().cloned());
+        known.or_else(|| self.inner.tokenizers.iter().flatten().next().map(|_| "a".to_owned()))
+    }
+
+    /// What the text towers make of a text, without running them.
+    ///
+    /// # Errors
+    /// As [`Towers::text`].
+    pub fn read_text(&self, text: &str) -> Result<TextReading, ModelError> {
+        let encoded = self.encode(text, Role::Query)?;
+        let lists_words = |tower: usize| matches!(self.inner.specs[tower].text(), Some(TextSpec::Words(_)));
+        let counted = encoded.iter().find(|(tower, _)| lists_words(*tower)).or(encoded.first());
+        // A word counts as dropped only if no tower sees it.
+        let all_lists = encoded.iter().all(|(tower, _)| lists_words(*tower));
+        let ignored = encoded.first().filter(|_| all_lists).map(|(_, encoded)| encoded.ignored.clone());
+        Ok(TextReading {
+            words: counted.map_or(0, |(_, encoded)| encoded.words),
+            tokens: encoded.iter().map(|(_, encoded)| encoded.tokens()).max().unwrap_or(0),
+            ignored: ignored.unwrap_or_default(),
+        })
+    }
+
+    /// Number of words of a text that count for calibration; of a word list, those that it knows.
     ///
     /// # Errors
     /// As [`Towers::text`].
     pub fn count_words(&self, text: &str) -> Result<usize, ModelError> {
-        let tokenizer = self.inner.tokenizer.as_ref().ok_or(ModelError::NotSupported(Modality::Text))?;
-        tokenizer.encode(text).map(|(_, words)| words)
+        self.read_text(text).map(|reading| reading.words)
     }
-}
-
-/// The verified bytes of a graph, which has no external data.
-fn read_graph(bundle: &Bundle, spec: &TowerSpec) -> Result<Vec<u8>, ModelError> {
-    let bytes = bundle.read(&spec.file)?;
-    onnx::refuse_external_data(&bytes).map_err(|reason| bundle.invalid(&spec.file, reason))?;
-    Ok(bytes)
 }
 
 /// Adds the likely cause to an error of ONNX Runtime about CUDA.
@@ -325,27 +501,16 @@ fn batching(place: Place, spec: &TowerSpec) -> Batching {
     }
 }
 
-fn inflate(pixels: &[u8], frames: usize) -> Arc<[u8]> {
-    pixels.repeat(frames).into()
-}
-
-type Started = (Vec<Pool>, Vec<usize>, Vec<GoldenResult>);
+type Started = (Vec<Pool>, Vec<GoldenResult>);
 
 /// Starts the workers and waits until all have passed the goldens.
-fn start(shared: &Arc<Shared>, place: Place, threads: usize) -> Result<Started, ModelError> {
-    let towers: Vec<usize> = (0..shared.specs.len()).collect();
-    // On the CPU, each worker serves every tower, so that all cores work whatever the mix; on CUDA, each
-    // tower has one thread that feeds the device.
-    let (groups, workers, pool_of) = match place {
-        Place::Cpu => (vec![towers.clone()], threads, vec![0; towers.len()]),
-        Place::Cuda(_) => (towers.iter().map(|tower| vec![*tower]).collect(), 1, towers.clone()),
-    };
+fn start(shared: &Arc<Shared>, groups: &[Group]) -> Result<Started, ModelError> {
     let (ready, results) = mpsc::channel();
     let mut pools = Vec::new();
-    for group in &groups {
-        let pool = Pool::start(shared, group, workers, &ready);
+    for group in groups {
+        let pool = Pool::start(shared, group, &ready);
         pools.push(pool.map_err(|error| {
-            let tower = group.first().map_or(Modality::Text, |tower| shared.specs[*tower].modality);
+            let tower = group.towers.first().map_or(Modality::Text, |tower| shared.specs[*tower].modality);
             ModelError::tower(tower, format!("could not start its thread: {error}"))
         })?);
     }
@@ -353,7 +518,7 @@ fn start(shared: &Arc<Shared>, place: Place, threads: usize) -> Result<Started, 
     let mut goldens: Vec<GoldenResult> = Vec::new();
     for result in results {
         for new in result? {
-            match goldens.iter_mut().find(|old| (old.tower, &old.space) == (new.tower, &new.space)) {
+            match goldens.iter_mut().find(|old| (&old.name, &old.space) == (&new.name, &new.space)) {
                 Some(old) => {
                     old.worst_one_minus_cosine = old.worst_one_minus_cosine.max(new.worst_one_minus_cosine);
                 }
@@ -361,5 +526,5 @@ fn start(shared: &Arc<Shared>, place: Place, threads: usize) -> Result<Started, 
             }
         }
     }
-    Ok((pools, pool_of, goldens))
+    Ok((pools, goldens))
 }

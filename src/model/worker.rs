@@ -9,7 +9,7 @@ use super::ModelError;
 use super::golden::{GoldenResult, GoldenSet};
 use super::manifest::TowerSpec;
 use super::queue::{Answer, Batching, Job, Queue};
-use super::runtime::SessionMaker;
+use super::runtime::{Graph, SessionMaker};
 use super::sessions::Sessions;
 use super::tower::Input;
 
@@ -20,7 +20,7 @@ pub(super) struct Shared {
     pub sessions: SessionMaker,
     pub goldens: GoldenSet,
     /// The ONNX files, indexed by tower.
-    pub graphs: Vec<Vec<u8>>,
+    pub graphs: Vec<Graph>,
 }
 
 /// Runs one batch and answers its callers.
@@ -33,18 +33,28 @@ fn serve(towers: &mut Sessions, jobs: Vec<Job>, queue: &Queue) {
     let took = begun.elapsed();
     queue.ran(tower, count, took);
     let inference_secs = took.as_secs_f64();
-    let name = towers.specs[tower].modality.as_str();
-    metrics::histogram!("triptych_tower_inference_seconds", "tower" => name).record(inference_secs);
-    metrics::histogram!("triptych_tower_batch_size", "tower" => name).record(count as f64);
+    let name = towers.specs[tower].name.clone();
+    metrics::histogram!("triptych_tower_inference_seconds", "tower" => name.clone()).record(inference_secs);
+    metrics::histogram!("triptych_tower_batch_size", "tower" => name.clone()).record(count as f64);
     let rows = outcome.unwrap_or_else(|error| (0..count).map(|_| Err(error.clone())).collect());
     for (job, row) in jobs.into_iter().zip(rows) {
         let queue_secs = begun.duration_since(job.queued).as_secs_f64();
-        metrics::histogram!("triptych_tower_queue_seconds", "tower" => name).record(queue_secs);
+        metrics::histogram!("triptych_tower_queue_seconds", "tower" => name.clone()).record(queue_secs);
         let answer =
             row.map(|vectors| Answer { vectors, queue_secs, inference_secs: inference_secs / count as f64 });
         // The caller may have gone in the meantime; then nobody misses the answer.
         let _ = job.reply.send(answer);
     }
+}
+
+/// Towers that share workers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Group {
+    pub towers: Vec<usize>,
+    /// Workers, each with a session per tower and so a copy of its weights.
+    pub workers: usize,
+    /// Threads of one session.
+    pub threads: usize,
 }
 
 /// Workers with a common queue; dropping the pool ends them after their current batch.
@@ -57,20 +67,20 @@ impl Pool {
     /// Starts workers for some of the towers. Each sends the results of its goldens once it is ready.
     pub fn start(
         shared: &Arc<Shared>,
-        towers: &[usize],
-        workers: usize,
+        Group { towers, workers, threads }: &Group,
         ready: &mpsc::Sender<Result<Vec<GoldenResult>, ModelError>>,
     ) -> std::io::Result<Self> {
         let largest = towers.iter().map(|tower| shared.batching[*tower].max).max().unwrap_or(1);
         // Bulk: one batch in every worker, and one waiting behind it. Interactive: what can be served in a
         // second or two; beyond that, it is better to ask the user to retry.
-        let queue = Arc::new(Queue::new(128, workers * largest * 2, workers));
+        let queue = Arc::new(Queue::new(128, workers * largest * 2, *workers));
         let mut pool = Self { queue, threads: Vec::new() };
-        for number in 0..workers {
-            let (shared, towers, ready) = (Arc::clone(shared), towers.to_vec(), ready.clone());
+        for number in 0..*workers {
+            let (shared, towers, ready) = (Arc::clone(shared), towers.clone(), ready.clone());
+            let threads = *threads;
             let queue = Arc::clone(&pool.queue);
             let thread = std::thread::Builder::new().name(format!("tower-{number}"));
-            pool.threads.push(thread.spawn(move || work(shared, &towers, &queue, ready))?);
+            pool.threads.push(thread.spawn(move || work(shared, &towers, threads, &queue, ready))?);
         }
         Ok(pool)
     }
@@ -89,12 +99,13 @@ impl Drop for Pool {
 fn work(
     shared: Arc<Shared>,
     towers: &[usize],
+    threads: usize,
     queue: &Queue,
     ready: mpsc::Sender<Result<Vec<GoldenResult>, ModelError>>,
 ) {
     crate::native::work_in_background();
     let built = catch_unwind(AssertUnwindSafe(|| {
-        let mut worker = Sessions::new(&shared.sessions, &shared.specs, &shared.graphs, towers)?;
+        let mut worker = Sessions::new(&shared.sessions, &shared.specs, &shared.graphs, towers, threads)?;
         let results = shared.goldens.check(&mut worker, towers, &shared.specs, &shared.batching)?;
         Ok((worker, results))
     }));

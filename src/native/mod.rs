@@ -2,6 +2,7 @@
 
 mod cuda;
 mod integrity;
+mod memory;
 mod probe;
 
 use std::env;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 pub use cuda::{CudaLack, CudaProblem, cuda_problem};
 pub use integrity::{installed_version, verify_cuda_providers, verify_ffmpeg, verify_onnxruntime};
+pub use memory::available_memory_bytes;
 pub use probe::{OLDEST_ONNXRUNTIME_MINOR, ffmpeg_version, onnxruntime_version};
 
 /// Niceness of background work, which gets a smaller share of a contended processor.

@@ -5,6 +5,7 @@ pub mod bars;
 mod clips;
 pub mod frames;
 mod reader;
+pub mod spec;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

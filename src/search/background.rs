@@ -155,6 +155,16 @@ impl Distributions {
         let sorted = self.lanes.get(lane)?;
         Some(share_below(sorted, score).powi(i32::try_from(tracks).unwrap_or(1)))
     }
+
+    /// How far a score lies above the median of a distribution, in units of the distance from its median to
+    /// its ninth decile.
+    #[must_use]
+    pub fn excess(&self, lane: &Lane, score: f32) -> Option<f32> {
+        let sorted = self.lanes.get(lane)?;
+        let at = |share: f32| sorted.get(((sorted.len() - 1) as f32 * share).round() as usize).copied();
+        let (median, high) = (at(0.5)?, at(0.9)?);
+        Some((score - median) / (high - median).max(f32::EPSILON))
+    }
 }
 
 #[cfg(test)]

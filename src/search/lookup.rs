@@ -54,12 +54,20 @@ pub struct Meaning {
     pub query: Modality,
     /// Number of known words, if the query is a text.
     pub words: usize,
+    /// Number of tracks among which the best answer is taken, in whichever space.
+    pub chances: usize,
 }
 
 impl Lookup<'_> {
     /// Confidence of a score on a track; `None` without a distribution.
     pub fn confidence(&self, score: f32, track: Track) -> Option<f32> {
-        self.meaning.distributions.as_ref()?.confidence(&self.lane(track), score, self.targets.len())
+        self.meaning.distributions.as_ref()?.confidence(&self.lane(track), score, self.meaning.chances)
+    }
+
+    /// How far a score lies above what absent things score, in spreads of those; `None` without a
+    /// distribution. It tells scores apart that all have the highest confidence.
+    pub fn excess(&self, score: f32, track: Track) -> Option<f32> {
+        self.meaning.distributions.as_ref()?.excess(&self.lane(track), score)
     }
 
     /// Bank of queries that are comparable to this one.

@@ -3,6 +3,7 @@
 mod background;
 mod bank;
 mod found;
+mod fused;
 mod hubs;
 mod lookup;
 mod moments;
@@ -25,7 +26,7 @@ use crate::types::{AssetId, AssetKind, Modality, Space, TimeSpan, Track};
 pub use background::{Background, Backgrounds, Distributions, Lane, MOST_WORDS, background};
 pub use bank::{Bank, BankQuery};
 pub use hubs::{CANDIDATES as HUB_CANDIDATES, HubCorrection};
-pub use plan::{Comparable, plan};
+pub use plan::{Comparable, Route, plan, routes};
 pub use query::combined;
 pub use run::{MAX_LIMIT, MAX_OFFSET, run};
 pub use standing::{Least, Standing, Verdict, ask};
@@ -218,6 +219,16 @@ pub struct Hit {
     pub damage: Option<Damage>,
 }
 
+/// How hits of several spaces, whose scores have no common scale, were ranked together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FusedBy {
+    /// By confidence.
+    Confidence,
+    /// In turn, by the rank in each space: confidence is not calibrated yet.
+    Rank,
+}
+
 /// Ranked hits, with properties of the whole answer.
 #[derive(Debug, Clone)]
 pub struct SearchResponse {
@@ -225,8 +236,12 @@ pub struct SearchResponse {
     pub hits: Vec<Hit>,
     /// Whether no hit has enough confidence.
     pub no_match: bool,
-    /// Space of the scores.
+    /// Space of the scores; of several, that of the first target.
     pub space: Space,
+    /// Spaces that were searched, one for each group of targets; each hit names its own.
+    pub spaces: Vec<Space>,
+    /// How hits of several spaces were ranked together; `None` if there was one space.
+    pub fused_by: Option<FusedBy>,
     /// Whether the best hits were reranked because the first was a hub.
     pub hub_corrected: bool,
     /// Seconds spent in the search, including filter and index.

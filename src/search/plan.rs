@@ -1,7 +1,11 @@
-//! Chooses the space of a search.
+//! Chooses the space of a search, or one space per target where no single one serves all.
 
 use super::SearchError;
 use crate::types::{Modality, Space, Track};
+
+/// Why targets of several spaces cannot be asked together where their scores must be compared directly.
+pub const ONE_AT_A_TIME: &str = "this model compares the query with video and with audio in different spaces, whose scores have no common scale; \
+     name one target";
 
 /// Which modalities have vectors in which space, which is all that planning needs of a model.
 #[derive(Debug, Clone)]
@@ -23,9 +27,59 @@ impl Comparable {
     }
 
     fn finest(&self, modalities: &[Modality]) -> Option<&Space> {
-        let serves = |members: &[Modality]| modalities.iter().all(|modality| members.contains(modality));
-        self.spaces.iter().find(|(_, members)| serves(members)).map(|(space, _)| space)
+        self.finest_of(modalities, &|_| true)
     }
+
+    /// The finest space of these that serves all modalities.
+    fn finest_of(&self, modalities: &[Modality], usable: &dyn Fn(&Space) -> bool) -> Option<&Space> {
+        let serves = |members: &[Modality]| modalities.iter().all(|modality| members.contains(modality));
+        let mut spaces = self.spaces.iter();
+        spaces.find(|(space, members)| serves(members) && usable(space)).map(|(space, _)| space)
+    }
+}
+
+/// Targets that are searched in one space.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Space of the scores.
+    pub space: Space,
+    /// Tracks searched in it.
+    pub targets: Vec<Track>,
+}
+
+/// The spaces of a search: one for all targets, as [`plan`] chooses it, or else the finest for each target.
+/// `usable` tells whether the query has vectors in a space; a word list can know none of its words.
+///
+/// # Errors
+/// As [`plan`].
+pub fn routes(
+    comparable: &Comparable,
+    query: &[Modality],
+    targets: &[Track],
+    asked: Option<&Space>,
+    usable: &dyn Fn(&Space) -> bool,
+) -> Result<Vec<Route>, SearchError> {
+    let of = |targets: &[Track]| -> Vec<Modality> {
+        query.iter().copied().chain(targets.iter().map(|track| track.modality())).collect()
+    };
+    if asked.is_none()
+        && !targets.is_empty()
+        && let Some(space) = comparable.finest_of(&of(targets), usable)
+    {
+        return Ok(vec![Route { space: space.clone(), targets: targets.to_vec() }]);
+    }
+    let mut routes: Vec<Route> = Vec::new();
+    for target in targets {
+        let Some(space) = comparable.finest_of(&of(&[*target]), usable).filter(|_| asked.is_none()) else {
+            let space = plan(comparable, query, targets, asked)?;
+            return Ok(vec![Route { space, targets: targets.to_vec() }]);
+        };
+        match routes.iter_mut().find(|route| route.space == *space) {
+            Some(route) => route.targets.push(*target),
+            None => routes.push(Route { space: space.clone(), targets: vec![*target] }),
+        }
+    }
+    if routes.is_empty() { plan(comparable, query, targets, asked).map(|_| routes) } else { Ok(routes) }
 }
 
 /// The space of a search: the requested one, or the finest that all parts of the query share with all
@@ -53,12 +107,13 @@ pub fn plan(
     if let Some(space) = comparable.finest(&sides) {
         return Ok(space.clone());
     }
-    // Name two sides that share no space or, if every pair shares one, the last pair.
     let pairs = query.iter().flat_map(|query| sides.iter().map(move |target| (*query, *target)));
     let alone = pairs.clone().find(|(query, target)| comparable.finest(&[*query, *target]).is_none());
-    match alone.or(pairs.last()) {
-        Some((query, target)) => Err(SearchError::NotComparable { query, target }),
-        None => Err(SearchError::bad("query", "the query has no parts; send at least one")),
+    match (alone, pairs.last()) {
+        (Some((query, target)), _) => Err(SearchError::NotComparable { query, target }),
+        (None, Some(_)) if targets.len() > 1 => Err(SearchError::bad("targets", ONE_AT_A_TIME)),
+        (None, Some((query, target))) => Err(SearchError::NotComparable { query, target }),
+        (None, None) => Err(SearchError::bad("query", "the query has no parts; send at least one")),
     }
 }
 
@@ -111,6 +166,33 @@ mod tests {
         let split = Comparable::new([&a, &v], |m, space| {
             m == Modality::Text || (m == Modality::Audio) == (space.as_str() == "a")
         });
-        assert_eq!(plan(&split, &[Modality::Text], &Track::ALL, None).unwrap_err().code(), "not_comparable");
+        let error = plan(&split, &[Modality::Text], &Track::ALL, None).unwrap_err();
+        assert_eq!((error.code(), error.to_string().contains("name one target")), ("invalid_value", true));
+    }
+
+    #[test]
+    fn each_target_has_a_space_of_its_own_where_none_serves_all() {
+        let (a, v) = (Space::new("a"), Space::new("v"));
+        let split = Comparable::new([&a, &v], |m, space| {
+            m == Modality::Text || (m == Modality::Audio) == (space.as_str() == "a")
+        });
+        let any = |_: &Space| true;
+        let found = routes(&split, &[Modality::Text], &Track::ALL, None, &any).unwrap();
+        let route = |space: &Space, target| Route { space: space.clone(), targets: vec![target] };
+        assert_eq!(found, [route(&v, Track::Video), route(&a, Track::Audio)]);
+        // A space in which the query has no vector cannot be used.
+        let only_v = |space: &Space| *space == v;
+        assert!(routes(&split, &[Modality::Text], &Track::ALL, None, &only_v).is_err());
+        assert_eq!(routes(&split, &[Modality::Text], &[Track::Video], None, &only_v).unwrap().len(), 1);
+        // Where one space serves all, it is taken; so is the one that was asked for.
+        let whole = routes(&shared(), &[Modality::Text], &Track::ALL, None, &any).unwrap();
+        assert_eq!((whole.len(), whole[0].space.as_str()), (1, "coarse"));
+        assert_eq!(
+            routes(&split, &[Modality::Text], &Track::ALL, Some(&a), &any).unwrap_err().code(),
+            "bad_space"
+        );
+        assert_eq!(routes(&split, &[Modality::Text], &[], None, &any).unwrap_err().code(), "invalid_value");
+        let sound = [Modality::Audio];
+        assert_eq!(routes(&split, &sound, &Track::ALL, None, &any).unwrap_err().code(), "not_comparable");
     }
 }

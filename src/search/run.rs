@@ -6,15 +6,16 @@ use std::time::Instant;
 
 use super::background::MOST_WORDS;
 use super::found::Found;
+use super::fused::fuse;
 use super::hubs::{CANDIDATES, HubCorrection, correct};
 use super::lookup::{Lookup, Match, Meaning};
 use super::moments::{Window, moments};
-use super::plan::plan;
+use super::plan::{Route, plan, routes};
 use super::query::{Combined, modalities};
 use super::{Corpus, Fuse, GroupBy, Hit, MATCHES_FROM, SearchError, SearchRequest, SearchResponse};
 use crate::catalog::{AssetEntry, Catalog, Selection};
 use crate::index::ClipFilter;
-use crate::types::{AssetId, ClipId, Modality};
+use crate::types::{AssetId, ClipId, Modality, Space, Track};
 
 /// Most hits of one page.
 pub const MAX_LIMIT: usize = 1000;
@@ -33,29 +34,57 @@ pub fn run(corpus: &Corpus, request: &SearchRequest) -> Result<SearchResponse, S
     let begun = Instant::now();
     let catalog = &corpus.catalog;
     let selection = catalog.select(&request.filter);
-    let look = lookup(corpus, request, &selection)?;
+    let looks = lookups(corpus, request, &selection)?;
+    let wanted = request.offset + request.limit;
+    let mut lists = Vec::with_capacity(looks.len());
+    for look in &looks {
+        lists.push(ranked(catalog, look, request, &selection)?);
+    }
+    let no_match =
+        looks.iter().zip(&lists).all(|(look, list)| no_match(look, &list.found, request.min_confidence));
+    let hub_corrected = lists.iter().any(|list| list.hub_corrected);
+    if let Some(least) = request.min_confidence {
+        for (look, list) in looks.iter().zip(&mut lists) {
+            list.found.retain(|found| sure(look, found).is_some_and(|confidence| confidence >= least));
+        }
+    }
+    let (mut ranked, fused_by) = fuse(&looks, lists, request.group_by);
+    ranked.truncate(wanted);
+    let page = ranked.split_off(request.offset.min(ranked.len()));
+    let hits = (request.offset + 1..).zip(page).map(|(rank, (look, found))| hit(rank, found, &looks[look]));
+    let hits = hits.collect();
+    let spaces: Vec<Space> = looks.iter().map(|look| look.space.clone()).collect();
+    let space = spaces.first().cloned().unwrap_or_else(|| Space::new(""));
+    let index_secs = begun.elapsed().as_secs_f64();
+    Ok(SearchResponse { hits, no_match, space, spaces, fused_by, hub_corrected, index_secs })
+}
+
+/// The best hits of one space, best first.
+pub(super) struct Ranked {
+    pub found: Vec<Found>,
+    hub_corrected: bool,
+}
+
+fn ranked(
+    catalog: &Catalog,
+    look: &Lookup<'_>,
+    request: &SearchRequest,
+    selection: &Selection,
+) -> Result<Ranked, SearchError> {
     let wanted = request.offset + request.limit;
     let corrects = request.hub_correction == HubCorrection::Dis;
     let fetched = if corrects { wanted.max(CANDIDATES) } else { wanted };
-    let mut ranked = match request.group_by {
-        GroupBy::Clip => clips(catalog, &look, fetched)?,
-        GroupBy::Moment => by_moment(catalog, &look, &selection, fetched)?,
-        GroupBy::Asset => by_asset(catalog, &look, fetched)?,
+    let mut found = match request.group_by {
+        GroupBy::Clip => clips(catalog, look, fetched)?,
+        GroupBy::Moment => by_moment(catalog, look, selection, fetched)?,
+        GroupBy::Asset => by_asset(catalog, look, fetched)?,
     };
-    let no_match = no_match(&look, &ranked, request.min_confidence);
-    let candidates = ranked.len().min(CANDIDATES);
-    let hub_corrected = corrects && correct(&look, &mut ranked[..candidates])?;
-    if let Some(least) = request.min_confidence {
-        ranked.retain(|found| sure(&look, found).is_some_and(|confidence| confidence >= least));
-    }
-    ranked.truncate(wanted);
-    let page = ranked.split_off(request.offset.min(ranked.len()));
-    let hits = (request.offset + 1..).zip(page).map(|(rank, found)| hit(rank, found, &look)).collect();
-    let index_secs = begun.elapsed().as_secs_f64();
-    Ok(SearchResponse { hits, no_match, space: look.space, hub_corrected, index_secs })
+    let candidates = found.len().min(CANDIDATES);
+    let hub_corrected = corrects && correct(look, &mut found[..candidates])?;
+    Ok(Ranked { found, hub_corrected })
 }
 
-fn sure(look: &Lookup<'_>, found: &Found) -> Option<f32> {
+pub(super) fn sure(look: &Lookup<'_>, found: &Found) -> Option<f32> {
     look.confidence(found.matched.score, found.matched.track)
 }
 
@@ -86,25 +115,59 @@ fn check_page(request: &SearchRequest) -> Result<(), SearchError> {
     Ok(())
 }
 
-/// Prepares the query of a request for lookups among the selected clips.
+/// Prepares the query of a request for lookups among the selected clips, in the one space of all targets.
 pub(super) fn lookup<'a>(
     corpus: &'a Corpus,
     request: &SearchRequest,
     selection: &Selection,
 ) -> Result<Lookup<'a>, SearchError> {
-    let mut targets = request.targets.clone();
+    let targets = distinct(&request.targets);
+    let space = plan(&corpus.comparable, &modalities(&request.query), &targets, request.space.as_ref())?;
+    let chances = targets.len();
+    lookup_in(corpus, request, selection, Route { space, targets }, chances)
+}
+
+/// Like [`lookup`], but with one lookup per space if no single one serves all targets.
+fn lookups<'a>(
+    corpus: &'a Corpus,
+    request: &SearchRequest,
+    selection: &Selection,
+) -> Result<Vec<Lookup<'a>>, SearchError> {
+    let targets = distinct(&request.targets);
+    let usable = |space: &Space| request.query.iter().all(|part| part.vectors.contains_key(space));
+    let asked = request.space.as_ref();
+    let routes = routes(&corpus.comparable, &modalities(&request.query), &targets, asked, &usable)?;
+    if routes.len() > 1 && request.fuse == Fuse::Mean {
+        let message =
+            "`fuse: mean` needs one space for all targets, which this model does not have; use `best`";
+        return Err(SearchError::bad("fuse", message));
+    }
+    let chances = targets.len();
+    routes.into_iter().map(|route| lookup_in(corpus, request, selection, route, chances)).collect()
+}
+
+fn distinct(targets: &[Track]) -> Vec<Track> {
+    let mut targets = targets.to_vec();
     targets.sort_unstable();
     targets.dedup();
-    let modalities = modalities(&request.query);
-    let space = plan(&corpus.comparable, &modalities, &targets, request.space.as_ref())?;
+    targets
+}
+
+fn lookup_in<'a>(
+    corpus: &'a Corpus,
+    request: &SearchRequest,
+    selection: &Selection,
+    Route { space, targets }: Route,
+    chances: usize,
+) -> Result<Lookup<'a>, SearchError> {
     let meaning = match request.query.as_slice() {
         [part] => Meaning {
-            distributions: (request.fuse == Fuse::Best || targets.len() < 2)
-                .then(|| corpus.backgrounds.now()),
+            distributions: (request.fuse == Fuse::Best || chances < 2).then(|| corpus.backgrounds.now()),
             query: part.modality,
             words: part.words.min(MOST_WORDS),
+            chances,
         },
-        _ => Meaning { distributions: None, query: Modality::Text, words: 0 },
+        _ => Meaning { distributions: None, query: Modality::Text, words: 0, chances },
     };
     Ok(Lookup {
         index: &corpus.index,

@@ -1,0 +1,219 @@
+//! What a bundle says about the way from a file to the tensors that its towers take. `docs/bundle.md` defines
+//! the terms; `model` reads them from the manifest, and this layer follows them.
+
+/// How an asset is cut into clips, and what the towers take of each.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClipSpec {
+    /// Which frames of a window the video tower takes.
+    pub sampling: Sampling,
+    /// Seconds from the start of one clip to the start of the next.
+    pub stride_secs: f64,
+    /// How a frame of a video becomes an input.
+    pub video: PictureSpec,
+    /// How a still picture becomes an input.
+    pub image: PictureSpec,
+    /// What the audio tower takes.
+    pub sound: SoundSpec,
+    /// Whether sound is cut into clips of its own, with its own window and stride, also where there are
+    /// pictures. Otherwise a clip of a video has the sound of its own seconds.
+    pub sound_apart: bool,
+}
+
+/// Which frames of a window the video tower takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Sampling {
+    /// Frames at a fixed rate.
+    Rate {
+        /// Frames per second.
+        fps: f64,
+        /// Frames per window (T).
+        frames: usize,
+        /// Which frame stands for a moment.
+        take: Take,
+    },
+    /// A fixed number of the window's own frames, evenly spaced, the first and the last included.
+    Spread {
+        /// Frames per window (T).
+        frames: usize,
+        /// Length of a window, in seconds.
+        window_secs: f64,
+    },
+}
+
+/// Which frame stands for a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Take {
+    /// The last of those whose times round to the moment, as ffmpeg's `fps` filter chooses.
+    Nearest,
+    /// The frame that is on the screen at that moment: the last one that began at or before it.
+    OnScreen,
+}
+
+/// How a picture becomes the input of a tower.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PictureSpec {
+    /// Size after the resize.
+    pub resize: ResizeRule,
+    /// How pixels are interpolated.
+    pub resample: Resample,
+    /// The centre that is kept; `None` keeps the whole resized picture.
+    pub crop: Option<Size>,
+    /// Whether frames are prepared as they are meant to be shown, rather than as stored.
+    pub shown: bool,
+    /// Whether black bars around the picture are removed.
+    pub unbarred: bool,
+}
+
+/// Size of a picture after the resize.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResizeRule {
+    /// The shorter side becomes `size`, the other one `floor(long * size / short)`.
+    ShorterSide {
+        /// Pixels of the shorter side.
+        size: usize,
+    },
+    /// Exactly this size, whatever the picture's proportions.
+    Exact(Size),
+    /// The largest size of (about) the picture's proportions that a number of square patches covers.
+    Patches {
+        /// Side of a patch, in pixels.
+        patch: usize,
+        /// Most patches (P).
+        max_patches: usize,
+        /// Sides are multiples of this many pixels, itself a multiple of `patch`.
+        multiple: usize,
+        /// Rule for the size.
+        fit: Fit,
+    },
+}
+
+/// Rule for the size of a picture that is cut into patches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    /// A binary search for the largest scale, both sides rounded up (`get_image_size_for_max_num_patches`).
+    Siglip2,
+    /// The scale of the whole budget, both sides rounded down (`get_aspect_ratio_preserving_size`).
+    Gemma,
+}
+
+/// Interpolation of pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resample {
+    /// Bilinear without antialias, computed in f32 and truncated (MMV).
+    Mmv,
+    /// Pillow's `BILINEAR`.
+    Bilinear,
+    /// Pillow's `BICUBIC`.
+    Bicubic,
+    /// Pillow's `LANCZOS`.
+    Lanczos,
+    /// Pillow's `NEAREST`.
+    Nearest,
+}
+
+/// Height and width in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+/// What the audio tower takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SoundSpec {
+    /// Sample rate, in Hz.
+    pub sample_rate_hz: u32,
+    /// Samples of a window (S).
+    pub samples: usize,
+    /// Seconds from the start of one window to the start of the next. Used where sound is cut by itself.
+    pub stride_secs: f64,
+    /// What becomes of sound shorter than a window.
+    pub short: ShortSound,
+    /// Gain on each window.
+    pub loudness: Option<Loudness>,
+}
+
+/// What becomes of sound shorter than a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShortSound {
+    /// It is repeated from the first sample on until the window is full.
+    Loop,
+    /// Zeros follow it.
+    Zeros,
+    /// It is repeated as often as it fits whole, and zeros follow.
+    RepeatZeros,
+    /// It stays short: S is dynamic.
+    AsIs {
+        /// It is padded to a multiple of this many samples.
+        multiple: usize,
+        /// What the padding is.
+        edge: Edge,
+    },
+}
+
+/// Padding after sound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Edge {
+    /// The last samples backwards, without the very last.
+    Reflect,
+    /// Zeros.
+    Zeros,
+}
+
+/// Gain by the root mean square of a window.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Loudness {
+    /// Level that a window is brought to, in dB below a full-scale constant.
+    pub target_dbfs: f32,
+    /// Most gain, in dB. Attenuation is not limited.
+    pub max_gain_db: f32,
+}
+
+impl ClipSpec {
+    /// Frames per window (T).
+    #[must_use]
+    pub const fn frames(&self) -> usize {
+        match self.sampling {
+            Sampling::Rate { frames, .. } | Sampling::Spread { frames, .. } => frames,
+        }
+    }
+
+    /// Length of a window of pictures, in seconds.
+    #[must_use]
+    pub fn window_secs(&self) -> f64 {
+        match self.sampling {
+            Sampling::Rate { fps, frames, .. } => frames as f64 / fps,
+            Sampling::Spread { window_secs, .. } => window_secs,
+        }
+    }
+}
+
+impl PictureSpec {
+    /// Bytes of one frame's input.
+    #[must_use]
+    pub const fn frame_bytes(&self) -> usize {
+        match (self.crop, self.resize) {
+            (Some(Size { height, width }), _) | (None, ResizeRule::Exact(Size { height, width })) => {
+                height * width * 3
+            }
+            (None, ResizeRule::ShorterSide { size }) => size * size * 3,
+            (None, ResizeRule::Patches { patch, max_patches, .. }) => max_patches * patch * patch * 3,
+        }
+    }
+
+    /// Whether pictures are cut into patches, so that a grid goes with them.
+    #[must_use]
+    pub const fn has_patches(&self) -> bool {
+        matches!(self.resize, ResizeRule::Patches { .. })
+    }
+}
+
+impl SoundSpec {
+    /// Length of a window, in seconds.
+    #[must_use]
+    pub fn window_secs(&self) -> f64 {
+        self.samples as f64 / f64::from(self.sample_rate_hz)
+    }
+}
