@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::ModelError;
 use super::manifest::{Bars, Manifest, Picture, TowerSpec};
 use crate::preprocess::ClipSpec;
+use crate::preprocess::spec::PictureSpec;
 use crate::types::{Modality, ModelId, Space};
 
 const MAX_MANIFEST_BYTES: u64 = 16 << 20;
@@ -193,17 +194,17 @@ impl Bundle {
         };
         let sample_rate_hz = audio.map_or(8000, |audio| audio.sample_rate_hz);
         let samples = (window_secs * f64::from(sample_rate_hz)).round().max(1.0) as usize;
-        ClipSpec {
-            fps: video.map_or(1.0 / window_secs, |video| video.fps),
-            frames: video.map_or(1, |video| video.frames),
-            resize_shorter_side: picture.as_ref().map_or(2, |picture| picture.resize_shorter_side),
-            crop: picture.as_ref().map_or(2, |picture| picture.crop),
-            sample_rate_hz,
-            samples: audio.map_or(samples, |audio| audio.samples),
-            stride_secs: stride_secs.unwrap_or(window_secs),
-            shown: picture.as_ref().is_some_and(|picture| picture.picture == Picture::Shown),
-            unbarred: picture.is_some_and(|picture| picture.bars == Bars::Crop),
-        }
+        let (side, crop) =
+            picture.as_ref().map_or((2, 2), |picture| (picture.resize_shorter_side, picture.crop));
+        let shown = picture.as_ref().is_some_and(|picture| picture.picture == Picture::Shown);
+        let unbarred = picture.is_some_and(|picture| picture.bars == Bars::Crop);
+        ClipSpec::mmv(
+            video.map_or(1.0 / window_secs, |video| video.fps),
+            video.map_or(1, |video| video.frames),
+            PictureSpec::mmv(side, crop, shown, unbarred),
+            (sample_rate_hz, audio.map_or(samples, |audio| audio.samples)),
+            stride_secs.unwrap_or(window_secs),
+        )
     }
 
     /// The manifest as JSON, for `/v1/models` and `model show`.
