@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use image::RgbImage;
 use image::imageops::{self, FilterType};
+use triptych::preprocess::Preparer;
 use triptych::preprocess::bars::Held;
-use triptych::preprocess::frames::{Resizer, resized};
+use triptych::preprocess::spec::{PictureSpec, Size};
 
 const ROUNDS: usize = 15;
 /// Frames of a window.
@@ -43,7 +44,7 @@ fn timed(work: impl FnOnce()) -> Duration {
 fn bars_ms(width: usize, height: usize, side: usize, crop: usize, lit: impl Fn(usize, usize) -> bool) -> f64 {
     let value = |i: usize| if lit(i % width, i / width) { (i * 7 % 200) as u8 + 50 } else { 0 };
     let rgb: Vec<u8> = (0..width * height).flat_map(|i| [value(i); 3]).collect();
-    let mut held = Held::new(WINDOW, side, crop);
+    let mut held = Held::new(WINDOW, PictureSpec::mmv(side, crop, true, true));
     let times: Vec<_> = (0..ROUNDS)
         .map(|_| {
             timed(|| {
@@ -82,10 +83,11 @@ fn main() {
     for Case { width, height, side, crop } in cases {
         let bytes: Vec<u8> = (0..width * height * 3).map(|i| (i * 7 % 251) as u8).collect();
         let Some(picture) = RgbImage::from_raw(width as u32, height as u32, bytes.clone()) else { continue };
-        let (to_width, to_height) = resized(width, height, side);
+        let spec = PictureSpec::mmv(side, crop, true, false);
+        let (Size { height: to_height, width: to_width }, _) = spec.sizes(Size { height, width });
         let (x, y) = ((to_width - crop) as u32 / 2, (to_height - crop) as u32 / 2);
         let cut = |small: RgbImage| imageops::crop_imm(&small, x, y, crop as u32, crop as u32).to_image();
-        let mut resizer = Resizer::new(width, height, side, crop);
+        let mut resizer = Preparer::new(&spec, width, height, None);
         let mut out = vec![0; crop * crop * 3];
         let (mut ours, mut triangle, mut thumbnail) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..ROUNDS {

@@ -80,7 +80,7 @@ impl From<ModelEntry> for ModelView {
             error: entry.error,
             device: embedder.towers.device_name(),
             spaces: spaces.collect(),
-            clip_secs: if spec.fps > 0.0 { spec.frames as f64 / spec.fps } else { 0.0 },
+            clip_secs: spec.window_secs(),
             stride_secs: spec.stride_secs,
             manifest: bundle.manifest_json().clone(),
         }

@@ -14,7 +14,12 @@ use super::*;
 const EXACT: &str = "-c:v ffv1 -pix_fmt bgr0";
 
 fn unbarred() -> ClipSpec {
-    ClipSpec { unbarred: true, ..spec() }
+    let spec = spec();
+    ClipSpec {
+        video: PictureSpec { unbarred: true, ..spec.video },
+        image: PictureSpec { unbarred: true, ..spec.image },
+        ..spec
+    }
 }
 
 async fn clips(path: &Path, spec: &ClipSpec, span: Option<TimeSpan>) -> Vec<ClipTensors> {
