@@ -2,9 +2,10 @@
 //!
 //! The flow, and the only direction imports may take:
 //! `types, native, telemetry, fail_points → outbound → media → preprocess → model → embed → ledger, store → files → catalog → index → search → jobs →
-//! library → access → {http, config} → cli → main`. `tests/layers` holds it.
+//! {webhooks, backup} → library → access → {http, config} → cli → main`. `tests/layers` holds it.
 
 pub mod access;
+pub mod backup;
 pub mod catalog;
 pub mod cli;
 pub mod config;
@@ -27,3 +28,4 @@ pub mod search;
 pub mod store;
 pub mod telemetry;
 pub mod types;
+pub mod webhooks;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::registry::Registry;
 use super::{BackupError, Library, LibraryError};
+use crate::files::Registry;
 use crate::store::{FolderLock, SqliteStore, StoreSpace, Upkeep};
 
 /// Pages freed per transaction: 4 MiB, a few milliseconds.
@@ -122,7 +122,7 @@ pub async fn compact_folder(data_dir: &std::path::Path) -> Result<(u64, u64), Li
 
 /// Compacts automatically while nothing is being indexed and enough space is free.
 pub(super) async fn keep_up(library: Arc<Library>) {
-    let Some(every) = library.keeper.config.compact_every else { return };
+    let Some(every) = library.config.keep.compact_every else { return };
     loop {
         tokio::select! {
             () = library.stop.cancelled() => return,

@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 use super::{Library, LibraryError};
 use crate::catalog::UserFile;
 use crate::files::{FileError, let_settle, open_resolved};
-use crate::jobs::now_unix_ms;
 use crate::store::{AssetRecord, ContentNote, Damage, StoreError, changed_ns, mtime_ns};
 use crate::types::AssetId;
+use crate::types::now_unix_ms;
 
 /// Bytes hashed at a time.
 const CHUNK_BYTES: usize = 1 << 18;

@@ -8,7 +8,7 @@ use crate::index::IndexError;
 use crate::model::ModelError;
 use crate::outbound::OutboundError;
 use crate::search::SearchError;
-use crate::store::{StorageFull, StoreError};
+use crate::store::{StorageFull, StoreError, TellsFull};
 use crate::types::{Modality, WatchId};
 
 /// Why the library refused a request or failed.
@@ -143,6 +143,12 @@ impl From<FileError> for LibraryError {
             FileError::Changed => Self::ContentDamaged { owned: false },
             error => Self::File(error),
         }
+    }
+}
+
+impl TellsFull for LibraryError {
+    fn storage_full(&self) -> Option<StorageFull> {
+        self.storage_full()
     }
 }
 

@@ -15,8 +15,8 @@ use parquet::schema::types::ColumnPath;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::registry::Registry;
 use super::{BackupError, Library, LibraryError};
+use crate::files::Registry;
 use crate::store::{ExportedClip, FolderLock, SqliteStore, Store};
 use crate::types::{AssetKind, ClipId, Space, Track};
 

@@ -1,13 +1,11 @@
 //! Health of each part of the server. The parts are checked in parallel, each with a short time limit, so
 //! that a hanging part does not hold up the answer.
 
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Library;
 use crate::embed::EmbedError;
-use crate::jobs::now_unix_ms;
 use crate::model::{ModelError, Priority};
 use crate::types::Modality;
 
@@ -17,8 +15,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const TOWERS_HOLD: Duration = Duration::from_secs(5);
 /// A decoder that answers late counts as healthy for this long after its last good answer.
 const DECODER_HOLDS: Duration = Duration::from_secs(60);
-/// The webhook sender checks twice a second; after this long without a check it counts as stuck.
-const SENDER_PATIENCE_MS: i64 = 30_000;
 
 /// Health of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, utoipa::ToSchema)]
@@ -48,15 +44,9 @@ pub struct PartHealth {
 pub(super) struct Pulse {
     towers: Mutex<Option<(Instant, Found)>>,
     decoder: Mutex<Option<Instant>>,
-    sender_unix_ms: AtomicI64,
 }
 
 impl Pulse {
-    /// Notes that the webhook sender is at work.
-    pub(super) fn sender_looks(&self) {
-        self.sender_unix_ms.store(now_unix_ms(), Ordering::Relaxed);
-    }
-
     /// The finding if the decoder does not answer in time: it starts programs, which takes a while on a busy
     /// machine.
     fn decoder_is_late(&self) -> Found {
@@ -149,14 +139,13 @@ impl Library {
     }
 
     fn webhooks_health(&self) -> Found {
-        if self.webhooks.is_none() {
+        if !self.webhooks.is_on() {
             return OK;
         }
         if self.disk.refusal().is_some() {
             return degraded("webhooks are waiting for free disk space");
         }
-        let last = self.pulse.sender_unix_ms.load(Ordering::Relaxed);
-        if last > 0 && now_unix_ms() - last > SENDER_PATIENCE_MS {
+        if self.webhooks.is_stuck() {
             return degraded("the webhook sender is stuck");
         }
         OK

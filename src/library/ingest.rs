@@ -103,7 +103,7 @@ impl Library {
             let serial = self.accept_lock.lock().await;
             let Some(active) = self.active.by_content(&key) else { break serial };
             // Its removal was waiting for disk space; now it is wanted again.
-            if let Some((claim, record)) = self.disk.take_unwanted(active.id) {
+            if let Some((claim, record)) = self.unwanted.take(active.id) {
                 return Ok((Accepted::New(claimed(claim, &record), record), None));
             }
             match self.store.asset(active.id).await {
@@ -256,7 +256,7 @@ impl Library {
             if self.disk.refuses(error) && !self.stop.is_cancelled() {
                 let given_up = claim.active.cancel.is_cancelled() || cancel.is_cancelled();
                 if priority == Priority::Interactive || given_up {
-                    self.disk.owe_removal(claim, record);
+                    self.unwanted.push(claim, record);
                     return embedded;
                 }
                 tokio::select! {

@@ -11,13 +11,12 @@ use serde_json::Value;
 
 use super::{Library, LibraryError, WebhookGiven, WebhookRequest};
 use crate::files::{AllowedRoots, FileError, open_resolved};
-use crate::jobs::{
-    Baseline, JobView, LeftOut, ListError, ManifestError, ManifestItem, NameFilter, Place, now_unix_ms,
-};
+use crate::jobs::{Baseline, JobView, LeftOut, ListError, ManifestError, ManifestItem, NameFilter, Place};
 use crate::ledger::WorkKind;
 use crate::media::{NameSays, name_says};
 use crate::outbound::bucket::BucketUrl;
 use crate::store::{JobItem, JobRecord, NewItem, Store, StoreError, WorkState};
+use crate::types::now_unix_ms;
 use crate::types::{JobId, TrackChoice};
 
 /// Maximum number of files per job.
@@ -116,7 +115,7 @@ impl Library {
         if self.stop.is_cancelled() {
             return Err(LibraryError::Stopping);
         }
-        let webhook = webhook.map(|asked| self.checked_webhook(asked)).transpose()?;
+        let webhook = webhook.map(|asked| self.webhooks.checked(asked)).transpose()?;
         let path = match &source {
             JobSource::Folder { path, .. } | JobSource::Manifest(path) => Some(self.allowed_path(path)?),
             JobSource::Files(_) | JobSource::Bucket { .. } => None,

@@ -40,14 +40,6 @@ pub(super) fn matched(matches: u64) {
     counter!("triptych_standing_matches_total").increment(matches);
 }
 
-pub(super) fn delivery_tried(outcome: &'static str) {
-    counter!("triptych_webhook_deliveries_total", "outcome" => outcome).increment(1);
-}
-
-pub(super) fn snapshot_ended(state: &'static str) {
-    counter!("triptych_snapshots_total", "state" => state).increment(1);
-}
-
 pub(super) fn deleted(assets: u64, clips: u64) {
     counter!("triptych_assets_deleted_total").increment(assets);
     counter!("triptych_clips_deleted_total").increment(clips);

@@ -3,13 +3,11 @@
 
 mod active;
 mod asset_query;
-mod backup;
 mod calibrate;
 mod checks;
 mod compact;
 mod content;
 mod describe;
-mod disk;
 mod error;
 mod evaluate;
 mod export;
@@ -25,15 +23,14 @@ mod open;
 mod opened_store;
 mod rebuild;
 mod recall;
-mod registry;
 mod retention;
 mod retries;
 mod shortfall;
 mod sources;
 mod standing;
 mod tracks;
+mod upkeep;
 mod watches;
-mod webhooks;
 mod witness;
 mod worker;
 
@@ -46,12 +43,12 @@ use tokio::sync::{Mutex, Notify, RwLock, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-#[cfg(test)]
-pub(crate) use backup::fuzzed;
-pub use backup::{
-    BackupError, KeepConfig, Restored, SnapshotContents, SnapshotOptions, SnapshotPlace, SnapshotProblem,
+pub use crate::backup::{
+    BackupError, Restored, SnapshotContents, SnapshotOptions, SnapshotPlace, SnapshotProblem,
     SnapshotProgress, SnapshotState, SnapshotView,
 };
+pub use crate::outbound::SourcesConfig;
+pub use crate::webhooks::{Deliver, WebhookError, WebhookGiven, WebhookRequest};
 pub use checks::{CheckOptions, CheckReport, CheckState, DamageCounts, DamagedAsset, check_folder};
 pub use compact::{Compaction, compact_folder};
 pub use describe::{AssetPatch, MAX_METADATA_BYTES};
@@ -65,21 +62,23 @@ pub use keep::Deletion;
 pub use models::{ModelEntry, Models, ModelsConfig, OpenEmbedder, Role};
 pub use retention::{RetentionReport, Rule, RuleCount};
 pub use shortfall::Shortfall;
-pub use sources::SourcesConfig;
 pub use standing::{
     Given, GivenPart, MAX_GIVEN_BYTES, MAX_STANDING, NewStandingQuery, StandingPatch, StandingQuery,
     StandingSpec,
 };
-pub use webhooks::{Deliver, WebhookError, WebhookGiven, WebhookRequest};
+pub use upkeep::snapshots::KeepConfig;
 
+use crate::backup::Keeper;
 use crate::catalog::Catalog;
 use crate::embed::Embedder;
-use crate::files::{AllowedRoots, Content, FileError, UploadWriter, Uploads};
+use crate::files::{AllowedRoots, Content, Disk, FileError, UploadWriter, Uploads};
 use crate::index::IndexSet;
 use crate::ledger::Ledger;
+use crate::outbound::Sources;
 use crate::search::{self, SearchError, SearchRequest, SearchResponse, Timeline};
-use crate::store::{AssetRecord, FolderLock, Store, StoreError};
-use crate::types::{AssetId, Space, Track, TrackChoice};
+use crate::store::{AssetRecord, DeliveryRecord, DeliveryState, FolderLock, Store, StoreError};
+use crate::types::{AssetId, DeliveryId, Space, Track, TrackChoice};
+use crate::webhooks::{Sender, Webhooks};
 
 /// Number of clips from which a search leaves the async threads.
 const BLOCKING_FROM: usize = 4096;
@@ -164,10 +163,10 @@ pub struct Library {
     lock: Arc<FolderLock>,
     /// The second record of what was acknowledged.
     ledger: Arc<Ledger>,
-    sources: Arc<sources::Sources>,
+    sources: Arc<Sources>,
     uploads: Arc<Uploads>,
     /// The disk of the data folder.
-    disk: Arc<disk::Disk>,
+    disk: Arc<Disk>,
     verified: content::Verified,
     checker: checks::Checker,
     pulse: health::Pulse,
@@ -191,8 +190,9 @@ pub struct Library {
     commit_gate: RwLock<()>,
     baselines: jobs::Baselines,
     standing: Arc<standing::StandingQueries>,
-    webhooks: Option<Arc<dyn Deliver>>,
-    keeper: Arc<backup::Keeper>,
+    webhooks: Arc<Webhooks>,
+    keeper: Arc<Keeper>,
+    unwanted: upkeep::disk::Unwanted,
     /// Retention rules are changed and applied one at a time.
     retention_turn: Mutex<()>,
     /// Wakes the watcher because a watched folder is due for a poll.
@@ -363,6 +363,28 @@ impl Library {
         }
     }
 
+    /// Deliveries of webhooks that were sent, are pending or have failed, newest first; `after` is the last id of
+    /// the previous page.
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub async fn deliveries(
+        &self,
+        state: Option<DeliveryState>,
+        after: Option<DeliveryId>,
+        limit: u32,
+    ) -> Result<Vec<DeliveryRecord>, LibraryError> {
+        Ok(self.store.deliveries(state, after, limit).await?)
+    }
+
+    /// Sends a delivery again, even if it succeeded.
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub async fn retry_delivery(&self, id: DeliveryId) -> Result<DeliveryRecord, LibraryError> {
+        Ok(self.store.retry_delivery(id).await?)
+    }
+
     /// Deletes an asset from store, index and (if owned) disk; stops its indexing first if it is running.
     ///
     /// # Errors
@@ -430,11 +452,17 @@ impl Library {
     fn start_serving(self: &Arc<Self>) {
         self.serving.call_once(|| {
             self.tasks.spawn(checks::keep_reading(Arc::clone(self)));
-            self.tasks.spawn(disk::keep_watch(Arc::clone(self)));
+            self.tasks.spawn(upkeep::disk::keep_watch(Arc::clone(self)));
             self.measure_recall(self.config.recall_probe_share);
             self.tasks.spawn(standing::run(Arc::clone(self)));
-            self.tasks.spawn(webhooks::run(Arc::clone(self)));
-            self.tasks.spawn(backup::take_by_the_clock(Arc::clone(self)));
+            let sender = Sender {
+                webhooks: Arc::clone(&self.webhooks),
+                store: Arc::clone(&self.store),
+                disk: Arc::clone(&self.disk),
+                stop: self.stop.clone(),
+            };
+            self.tasks.spawn(sender.run());
+            self.tasks.spawn(upkeep::clock::take_by_the_clock(Arc::clone(self)));
             self.tasks.spawn(retention::keep_up(Arc::clone(self)));
             self.tasks.spawn(compact::keep_up(Arc::clone(self)));
             self.tasks.spawn(watches::keep_watching(Arc::clone(self)));

@@ -11,10 +11,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::follow::Follower;
-use super::registry::{Known, Registry};
 use super::{BackupError, Library, LibraryConfig, LibraryError, Progress};
 use crate::embed::{EmbedError, Embedder};
-use crate::files::AllowedRoots;
+use crate::files::{AllowedRoots, Known, Registry};
 use crate::model::ModelError;
 use crate::store::StoreError;
 
@@ -218,7 +217,7 @@ impl Models {
         if let Err(error) = changed.write(data_dir) {
             self.take_out(&beside);
             stop_beside(beside).await;
-            return Err(error);
+            return Err(error.into());
         }
         *registry = changed;
         drop(registry);
@@ -306,7 +305,7 @@ impl Models {
         changed.earlier.retain(|digest| *digest != before.digest);
         changed.earlier.push(before.digest.clone());
         changed.kept.push(before);
-        let write = || changed.write(&self.config.library.data_dir);
+        let write = || Ok(changed.write(&self.config.library.data_dir)?);
         if let Err(error) = old.hand_over(&next.library, write).await {
             let revived = old.revive().await;
             revived.start_workers();

@@ -12,17 +12,20 @@ use tokio_util::task::TaskTracker;
 use super::opened_store::{adopt_uploads, make_private_folder, open_store};
 use super::tracks::{agreement, agreement_space, members_of, segmentation};
 use super::{
-    Library, LibraryConfig, LibraryError, active, backup, calibrate, checks, content, disk, health, jobs,
-    sources, standing, witness, worker,
+    Library, LibraryConfig, LibraryError, active, calibrate, checks, content, health, jobs, standing, upkeep,
+    witness, worker,
 };
+use crate::backup::{Keeper, KeeperConfig};
 use crate::catalog::Catalog;
 use crate::embed::Embedder;
-use crate::files::{AllowedRoots, Quarantine, Uploads, measure};
+use crate::files::{AllowedRoots, Disk, Quarantine, Uploads, measure};
 use crate::index::IndexSet;
 use crate::ledger::Ledger;
+use crate::outbound::Sources;
 use crate::search::{Backgrounds, Comparable};
 use crate::store::{AssetState, FolderLock, Store};
 use crate::types::{ClipId, Space, Track};
+use crate::webhooks::Webhooks;
 
 /// How often to check for changes to save.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(30);
@@ -36,8 +39,9 @@ pub(super) struct Common {
     pub(super) lock: Arc<FolderLock>,
     pub(super) ledger: Arc<Ledger>,
     pub(super) uploads: Arc<Uploads>,
-    pub(super) keeper: Arc<backup::Keeper>,
-    pub(super) disk: Arc<disk::Disk>,
+    pub(super) keeper: Arc<Keeper>,
+    pub(super) disk: Arc<Disk>,
+    pub(super) webhooks: Arc<Webhooks>,
 }
 
 impl Library {
@@ -71,13 +75,16 @@ impl Library {
         let lock = Arc::new(FolderLock::take(&config.data_dir)?);
         let data_dir = config.data_dir.canonicalize()?;
         let quarantine = Quarantine::of(&data_dir);
-        let disk = Arc::new(disk::Disk::of(&config.data_dir));
+        let disk = Arc::new(Disk::of(&config.data_dir));
         let opened = witness::open_store(config, &data_dir, folder, &embedder, &quarantine, &disk).await?;
         let witness::Opened { store, uploads, ledger } = opened;
-        let keeper = Arc::new(backup::Keeper::open(config.keep.clone(), &config.sources, &config.data_dir)?);
+        let keeper =
+            KeeperConfig { root: config.keep.snapshot_root.clone(), kept: config.keep.snapshots_kept };
+        let keeper = Arc::new(Keeper::open(keeper, &config.sources, &config.data_dir)?);
         begin(store.as_ref(), &uploads, &disk).await?;
         measure(&data_dir);
-        let common = Common { lock, ledger, uploads, keeper, disk };
+        let webhooks = Arc::new(Webhooks::new(config.webhooks.clone()));
+        let common = Common { lock, ledger, uploads, keeper, disk, webhooks };
         Self::assemble(config, folder, embedder, store, common, false).await
     }
 
@@ -98,6 +105,7 @@ impl Library {
             uploads: Arc::clone(&self.uploads),
             keeper: Arc::clone(&self.keeper),
             disk: Arc::clone(&self.disk),
+            webhooks: Arc::clone(&self.webhooks),
         };
         Self::assemble(&self.config, folder, embedder, store, common, true).await
     }
@@ -150,7 +158,7 @@ impl Library {
             store,
             index: Arc::new(index),
             roots: AllowedRoots::new(&config.allowed_roots)?,
-            sources: Arc::new(sources::Sources::new(config.sources.clone())?),
+            sources: Arc::new(Sources::new(config.sources.clone())?),
             lock: common.lock,
             ledger: common.ledger,
             uploads: common.uploads,
@@ -166,8 +174,9 @@ impl Library {
             commit_gate: RwLock::new(()),
             baselines,
             standing: Arc::new(standing),
-            webhooks: config.webhooks.clone(),
+            webhooks: common.webhooks,
             keeper: common.keeper,
+            unwanted: upkeep::disk::Unwanted::default(),
             retention_turn: Mutex::new(()),
             watch_wake: Notify::new(),
             started: Once::new(),
@@ -208,9 +217,10 @@ impl Library {
             commit_gate: RwLock::new(()),
             baselines: jobs::Baselines::default(),
             standing: Arc::clone(&self.standing),
-            webhooks: self.webhooks.clone(),
+            webhooks: Arc::clone(&self.webhooks),
             recall: Arc::default(),
             keeper: Arc::clone(&self.keeper),
+            unwanted: upkeep::disk::Unwanted::default(),
             retention_turn: Mutex::new(()),
             watch_wake: Notify::new(),
             started: Once::new(),
@@ -239,7 +249,7 @@ async fn note_agreements(store: &dyn Store, space: &Space) -> Result<(), Library
 }
 
 /// Does the first writes of a start; if the disk refuses, puts them off.
-async fn begin(store: &dyn Store, uploads: &Uploads, disk: &disk::Disk) -> Result<(), LibraryError> {
+async fn begin(store: &dyn Store, uploads: &Uploads, disk: &Disk) -> Result<(), LibraryError> {
     let begun = async {
         adopt_uploads(store, uploads).await?;
         reconcile(store).await

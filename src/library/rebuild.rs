@@ -46,7 +46,7 @@ pub(super) fn entries(replay: &Replay, uploads: &Uploads) -> std::io::Result<Vec
             upload: Some(name),
             path: None,
             metadata: serde_json::json!({}),
-            created_unix_ms: crate::jobs::now_unix_ms(),
+            created_unix_ms: crate::types::now_unix_ms(),
             choice: TrackChoice::default(),
         });
     }

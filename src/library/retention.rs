@@ -9,9 +9,9 @@ use utoipa::ToSchema;
 use super::keep::Deletion;
 use super::{Library, LibraryError};
 use crate::catalog::{Condition, Filter};
-use crate::jobs::now_unix_ms;
 use crate::ledger::WorkKind;
 use crate::store::{RetentionRule, RetentionRun};
+use crate::types::now_unix_ms;
 use crate::types::{AssetId, rfc3339_millis};
 
 /// Maximum number of rules.
@@ -248,7 +248,7 @@ impl Library {
 
 /// Applies the rules while the library is open. Resumes a run that a crash interrupted at once.
 pub(super) async fn keep_up(library: Arc<Library>) {
-    let Some(every) = library.keeper.config.retention_every else { return };
+    let Some(every) = library.config.keep.retention_every else { return };
     let last = library.store.retention_runs(1).await.unwrap_or_default();
     let cut_off = last.first().is_some_and(|run| run.ended_unix_ms == 0);
     let mut wait = if cut_off { Duration::from_secs(1) } else { every };

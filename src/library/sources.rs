@@ -6,49 +6,10 @@ use super::{IngestSource, Library, LibraryError};
 use crate::files::Upload;
 use crate::jobs::{LeftOut, Place};
 use crate::media::{HEAD_BYTES, NameSays, head_is_media, name_says};
-use crate::outbound::bucket::{BucketConfig, BucketUrl, Buckets};
-use crate::outbound::{Download, Outbound, OutboundConfig, OutboundError};
+use crate::outbound::bucket::BucketUrl;
+use crate::outbound::{Download, OutboundError};
 use crate::store::JobItem;
 use crate::types::TrackChoice;
-
-/// What may be fetched from other hosts.
-#[derive(Debug, Clone)]
-pub struct SourcesConfig {
-    /// Rules for URLs and the network: hosts and timeouts.
-    pub network: OutboundConfig,
-    /// Access to buckets.
-    pub buckets: BucketConfig,
-    /// Largest file to fetch, in bytes.
-    pub max_fetch_bytes: u64,
-}
-
-impl Default for SourcesConfig {
-    fn default() -> Self {
-        Self {
-            network: OutboundConfig::default(),
-            buckets: BucketConfig::default(),
-            max_fetch_bytes: 4 << 30,
-        }
-    }
-}
-
-/// Clients for other hosts.
-#[derive(Debug)]
-pub(super) struct Sources {
-    pub(super) outbound: Outbound,
-    pub(super) buckets: Buckets,
-    max_fetch_bytes: u64,
-}
-
-impl Sources {
-    pub(super) fn new(config: SourcesConfig) -> Result<Self, LibraryError> {
-        Ok(Self {
-            buckets: Buckets::new(config.buckets, &config.network)?,
-            outbound: Outbound::new(config.network)?,
-            max_fetch_bytes: config.max_fetch_bytes,
-        })
-    }
-}
 
 impl Library {
     /// Fetches a URL to a temporary, synced file, to be ingested like an upload.

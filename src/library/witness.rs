@@ -4,12 +4,11 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::disk::Disk;
 use super::opened_store;
 use super::shortfall::Shortfall;
 use super::{Library, LibraryConfig, LibraryError, rebuild};
 use crate::embed::Embedder;
-use crate::files::{Quarantine, Uploads, kept_name};
+use crate::files::{Disk, Quarantine, Uploads, kept_name};
 use crate::ledger::{AssetEntry, Entry, LEDGER, Ledger, Replay, Ticket, WorkKind};
 use crate::store::{AssetRecord, Checks, SqliteStore, Store, StoreError};
 use crate::types::AssetId;

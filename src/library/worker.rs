@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::active::Claim;
 use super::{Library, LibraryError};
-use crate::jobs::now_unix_ms;
 use crate::model::Priority;
 use crate::store::{AssetRecord, AssetState, JobItem, StoreError, WorkState};
+use crate::types::now_unix_ms;
 use crate::types::{AssetId, JobId};
 
 /// Capacity of the queue of uploads. Queued uploads are durable already, so the bound protects the disk and

@@ -19,6 +19,7 @@ const LAYERS: &[&[&str]] = &[
     &["index"],
     &["search"],
     &["jobs"],
+    &["webhooks", "backup"],
     &["library"],
     &["access"],
     &["http", "config"],

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::registry::Registry;
 use super::{BackupError, Library, LibraryError, content};
-use crate::jobs::now_unix_ms;
+use crate::files::Registry;
 use crate::store::{AssetRecord, DamagedVectors, FolderLock, SqliteStore, Store, StoreError};
 use crate::types::ClipId;
+use crate::types::now_unix_ms;
 
 use report::Shared;
 pub use report::{CheckReport, CheckState, DamagedAsset};
@@ -245,7 +245,7 @@ async fn check_asset(
 
 /// Reads the bytes of uploads over and over, slowly.
 pub(super) async fn keep_reading(library: Arc<Library>) {
-    let bytes_per_sec = library.keeper.config.check_bytes_per_sec;
+    let bytes_per_sec = library.config.keep.check_bytes_per_sec;
     if bytes_per_sec == 0 {
         return;
     }

@@ -42,7 +42,7 @@ struct Round {
 /// Matches assets while the library is open.
 pub(in super::super) async fn run(library: Arc<Library>) {
     let renew = || library.renew_standing_queries();
-    if let Err(error) = library.once_there_is_room(&library.stop, renew).await {
+    if let Err(error) = library.disk.once_there_is_room(&library.stop, renew).await {
         tracing::error!(%error, "could not update the vectors of standing queries");
     }
     // Assets may have been waiting since before the start.
@@ -198,7 +198,7 @@ struct ToldMatch<'a> {
 fn told(entry: &Entry, asset: &AssetEntry, id: MatchId, space: &Space, moments: &[MatchedMoment]) -> String {
     let told = Told {
         event: "query.matched",
-        timestamp: rfc3339_millis(crate::jobs::now_unix_ms()),
+        timestamp: rfc3339_millis(crate::types::now_unix_ms()),
         data: ToldMatch {
             id,
             standing_query_id: entry.id,

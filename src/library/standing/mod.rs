@@ -13,7 +13,6 @@ pub use limits::{MAX_GIVEN_BYTES, MAX_STANDING};
 pub(super) use matcher::run;
 pub use spec::{Given, GivenPart, StandingSpec};
 
-use super::webhooks::{WebhookGiven, WebhookRequest};
 use super::{Library, LibraryError, StandingError};
 use crate::catalog::Filter;
 use crate::fail_points::crash_point;
@@ -24,6 +23,7 @@ use crate::store::{
     MatchRecord, NewStanding, StandingChange, StandingRecord, StandingVectors, Store, StoreError,
 };
 use crate::types::{MatchId, Space, StandingId, Track};
+use crate::webhooks::{WebhookGiven, WebhookRequest};
 
 /// Queries read from the store at a time.
 const PAGE: u32 = 200;
@@ -218,7 +218,7 @@ impl Library {
         &self,
         new: NewStandingQuery,
     ) -> Result<(StandingQuery, Option<WebhookGiven>), LibraryError> {
-        let webhook = new.webhook.as_ref().map(|asked| self.checked_webhook(asked)).transpose()?;
+        let webhook = new.webhook.as_ref().map(|asked| self.webhooks.checked(asked)).transpose()?;
         let (webhook, given) = webhook.unzip();
         check_size(&new.parts)?;
         new.filter.check().map_err(crate::search::SearchError::from)?;

@@ -44,6 +44,7 @@ use super::{
     AssetOutcome, AssetRecord, ClipCursor, ClipRecord, JobItem, JobRecord, NewAsset, NewClip, NewItem,
     StorageFull, Store, StoreError, Totals, WatchRecord, WatchSpec, WatchedFile, WorkState,
 };
+use crate::types::now_unix_ms;
 use crate::types::{AssetId, ClipId, Embedding, JobId, ModelId, Space, Track, WatchId};
 
 /// Name of the database file in the data folder.
@@ -237,10 +238,6 @@ async fn begin(connection: &mut SqliteConnection) -> Result<Transaction<'_, Sqli
 async fn bump_sequence(tx: &mut Transaction<'_, Sqlite>) -> Result<(), StoreError> {
     sqlx::query("UPDATE library SET sequence = sequence + 1 WHERE one = 1").execute(&mut **tx).await?;
     Ok(())
-}
-
-fn now_unix_ms() -> i64 {
-    chrono::Utc::now().timestamp_millis()
 }
 
 fn to_json(value: &serde_json::Value) -> String {

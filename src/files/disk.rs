@@ -4,16 +4,13 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::active::Claim;
-use super::{Library, LibraryError};
-use crate::store::{AssetRecord, StorageFull, StoreError};
-use crate::types::AssetId;
+use crate::store::{StorageFull, TellsFull};
 
 /// How often to check free space, which costs the disk nothing.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -72,7 +69,7 @@ impl Room {
 
 /// Whether the disk of a data folder accepts writes.
 #[derive(Debug)]
-pub(super) struct Disk {
+pub struct Disk {
     folder: PathBuf,
     refusal: watch::Sender<Option<StorageFull>>,
     /// Values of the last check.
@@ -80,8 +77,6 @@ pub(super) struct Disk {
     reserve_bytes: AtomicU64,
     /// Set if the start could not write what must be written before anything else.
     start_owed: AtomicBool,
-    /// Abandoned assets whose removal failed because the disk was full.
-    unwanted: Mutex<Vec<(Claim, AssetRecord)>>,
     went_on: Mutex<Option<Instant>>,
     /// When the last trial write succeeded.
     tried: Mutex<Option<Instant>>,
@@ -89,14 +84,14 @@ pub(super) struct Disk {
 
 impl Disk {
     /// Checks the disk of a folder. Blocking.
-    pub(super) fn of(folder: &Path) -> Self {
+    #[must_use]
+    pub fn of(folder: &Path) -> Self {
         let disk = Self {
             folder: folder.to_owned(),
             refusal: watch::Sender::new(None),
             free_bytes: AtomicU64::new(u64::MAX),
             reserve_bytes: AtomicU64::new(0),
             start_owed: AtomicBool::new(false),
-            unwanted: Mutex::default(),
             went_on: Mutex::new(None),
             tried: Mutex::new(None),
         };
@@ -123,12 +118,13 @@ impl Disk {
     }
 
     /// Why the disk refuses writes, if it does.
-    pub(super) fn refusal(&self) -> Option<StorageFull> {
+    #[must_use]
+    pub fn refusal(&self) -> Option<StorageFull> {
         *self.refusal.borrow()
     }
 
     /// From now on, background writers wait.
-    pub(super) fn refuse(&self, why: StorageFull) {
+    pub fn refuse(&self, why: StorageFull) {
         let began = self.refusal.send_if_modified(|now| now.replace(why).is_none());
         if began {
             metrics::gauge!("triptych_disk_writable").set(0.0);
@@ -137,7 +133,7 @@ impl Disk {
     }
 
     /// Calls [`refuse`](Self::refuse) if the error says that the disk is full; returns whether it does.
-    pub(super) fn refuses(&self, error: &LibraryError) -> bool {
+    pub fn refuses(&self, error: &impl TellsFull) -> bool {
         let full = error.storage_full();
         full.into_iter().for_each(|full| self.refuse(full));
         full.is_some()
@@ -152,7 +148,7 @@ impl Disk {
     }
 
     /// Waits until the disk accepts writes; false if cancelled first.
-    pub(super) async fn writable(&self, stop: &CancellationToken) -> bool {
+    pub async fn writable(&self, stop: &CancellationToken) -> bool {
         let mut refusal = self.refusal.subscribe();
         tokio::select! {
             biased;
@@ -162,7 +158,10 @@ impl Disk {
     }
 
     /// Refuses early what would not fit.
-    pub(super) fn check_room(&self, bytes: u64) -> Result<(), StorageFull> {
+    ///
+    /// # Errors
+    /// [`StorageFull`] if it refuses writes, or too little room would be left.
+    pub fn check_room(&self, bytes: u64) -> Result<(), StorageFull> {
         let free = self.free_bytes.load(Ordering::Relaxed);
         let needed = bytes.saturating_add(self.reserve_bytes.load(Ordering::Relaxed));
         let refused = self.refusal().or_else(|| (needed > free).then_some(StorageFull::NoSpace));
@@ -172,23 +171,20 @@ impl Disk {
         })
     }
 
+    /// Whether the start could not write what must be written before anything else.
+    pub(crate) fn is_start_owed(&self) -> bool {
+        self.start_owed.load(Ordering::Acquire)
+    }
+
+    /// Notes that the writes of the start are done.
+    pub(crate) fn start_is_paid(&self) {
+        self.start_owed.store(false, Ordering::Release);
+    }
+
     /// Writes what the start owes as soon as the disk allows.
-    pub(super) fn owe_start(&self, why: StorageFull) {
+    pub fn owe_start(&self, why: StorageFull) {
         self.start_owed.store(true, Ordering::Release);
         self.refuse(why);
-    }
-
-    /// Removes an asset as soon as the disk allows.
-    pub(super) fn owe_removal(&self, claim: Claim, record: AssetRecord) {
-        lock(&self.unwanted).push((claim, record));
-    }
-
-    /// Takes back an abandoned asset that is wanted after all. The caller holds the lock under which bytes
-    /// are accepted.
-    pub(super) fn take_unwanted(&self, id: AssetId) -> Option<(Claim, AssetRecord)> {
-        let mut unwanted = lock(&self.unwanted);
-        let at = unwanted.iter().position(|(_, record)| record.id == id)?;
-        Some(unwanted.swap_remove(at))
     }
 
     fn was_tried_lately(&self) -> bool {
@@ -197,18 +193,6 @@ impl Disk {
 
     fn note_try(&self, good: bool) {
         *lock(&self.tried) = good.then(Instant::now);
-    }
-
-    fn any_unwanted(&self) -> Option<AssetId> {
-        lock(&self.unwanted).first().map(|(_, record)| record.id)
-    }
-
-    fn wait(&self) -> Duration {
-        if self.refusal().is_none() {
-            return LOOK_EVERY;
-        }
-        let relapsed = lock(&self.went_on).is_some_and(|at| at.elapsed() < RELAPSE_WITHIN);
-        if relapsed { RELAPSE_WAIT } else { TRY_EVERY }
     }
 }
 
@@ -223,126 +207,82 @@ fn try_to_write(folder: &Path) -> std::io::Result<()> {
     file.as_file().sync_all()
 }
 
-/// Watches the disk while the library is open.
-pub(super) async fn keep_watch(library: Arc<Library>) {
-    let mut met = StorageFull::watch();
-    loop {
-        let failed = tokio::select! {
-            () = library.stop.cancelled() => return,
-            () = tokio::time::sleep(library.disk.wait()) => false,
-            // A write failed, here or elsewhere. Failures within a moment of each other lead to one check.
-            changed = met.changed(), if library.disk.refusal().is_none() => {
-                tokio::time::sleep(TRY_EVERY / 5).await;
-                changed.is_ok()
-            }
-        };
-        library.look_at_disk(failed).await;
-        met.borrow_and_update();
-    }
-}
-
-impl Library {
-    /// Refuses early what would leave too little room on the disk.
+impl Disk {
+    /// Checks free space, and tries a write if one failed before. `try_write` writes to the folder and to the
+    /// store; `pay_debts` does the overdue writes, before anything else is written.
     ///
     /// # Errors
-    /// [`StoreError::StorageFull`].
-    pub fn check_disk(&self, bytes: u64) -> Result<(), LibraryError> {
-        Ok(self.disk.check_room(bytes).map_err(StoreError::from)?)
-    }
-
-    /// Checks free space, and tries a write if one failed before.
-    async fn look_at_disk(&self, failed: bool) {
-        let was_full = self.disk.refusal().is_some();
-        let folder = self.disk.folder.clone();
-        let room = answer(super::blocking(move || Ok(Room::of(&folder)?))).await;
+    /// What stopped the overdue writes, other than a full disk; new writes go on nevertheless.
+    pub(crate) async fn look<E: TellsFull>(
+        &self,
+        failed: bool,
+        try_write: impl Future<Output = Result<(), E>>,
+        pay_debts: impl Future<Output = Result<(), E>>,
+    ) -> Result<(), E> {
+        let was_full = self.refusal().is_some();
+        let folder = self.folder.clone();
+        let looked = tokio::task::spawn_blocking(move || Room::of(&folder).map_err(|error| full_of(&error)));
+        let room = in_time(async { looked.await.unwrap_or(Err(StorageFull::WriteFailed)) }).await;
         let room = match room {
             Ok(room) => room,
-            Err(full) => return self.disk.refuse(full),
+            Err(full) => {
+                self.refuse(full);
+                return Ok(());
+            }
         };
-        self.disk.note(&room);
+        self.note(&room);
         if room.is_short(was_full) {
-            return self.disk.refuse(StorageFull::NoSpace);
+            self.refuse(StorageFull::NoSpace);
+            return Ok(());
         }
-        let doubtful = room.is_doubtful() && !self.disk.was_tried_lately();
+        let doubtful = room.is_doubtful() && !self.was_tried_lately();
         if !was_full && !failed && !doubtful {
-            return;
+            return Ok(());
         }
-        let tried = answer(self.try_disk()).await;
-        self.disk.note_try(tried.is_ok());
+        let tried = async {
+            let folder = self.folder.join("tmp");
+            let tried = tokio::task::spawn_blocking(move || try_to_write(&folder)).await;
+            tried.unwrap_or(Ok(())).map_err(|error| full_of(&error))?;
+            try_write.await.map_err(|error| error.storage_full().unwrap_or(StorageFull::WriteFailed))
+        };
+        let tried = in_time(tried).await;
+        self.note_try(tried.is_ok());
         match tried {
-            Err(full) => self.disk.refuse(full),
-            Ok(()) if was_full => match self.pay_debts().await {
-                Ok(()) => self.disk.go_on(),
+            Err(full) => self.refuse(full),
+            Ok(()) if was_full => match pay_debts.await {
                 Err(error) if error.storage_full().is_some() => {}
-                Err(error) => {
-                    tracing::error!(code = error.code(), %error, "could not catch up on work that the full disk had stopped");
-                    self.disk.go_on();
+                paid => {
+                    self.go_on();
+                    return paid;
                 }
             },
             Ok(()) => {}
         }
-    }
-
-    async fn try_disk(&self) -> Result<(), LibraryError> {
-        let folder = self.uploads.temporary_folder().to_owned();
-        super::blocking(move || Ok(try_to_write(&folder)?)).await?;
-        match self.store.try_write().await {
-            Err(full @ StoreError::StorageFull(_)) => Err(full.into()),
-            // Whatever the error is, more room would not fix it.
-            Err(error) => {
-                tracing::debug!(%error, "could not test whether the store is writable");
-                Ok(())
-            }
-            Ok(()) => Ok(()),
-        }
-    }
-
-    /// Does the overdue writes, before anything else is written.
-    async fn pay_debts(&self) -> Result<(), LibraryError> {
-        if self.disk.start_owed.load(Ordering::Acquire) {
-            self.settle_start().await?;
-            self.disk.start_owed.store(false, Ordering::Release);
-        }
-        while let Some(id) = self.disk.any_unwanted() {
-            let _serial = self.accept_lock.lock().await;
-            let Some((claim, record)) = self.disk.take_unwanted(id) else { continue };
-            match self.remove_accepted(&record).await {
-                Ok(()) | Err(LibraryError::Store(StoreError::NotFound(_))) => drop(claim),
-                Err(error) => {
-                    self.disk.owe_removal(claim, record);
-                    return Err(error);
-                }
-            }
-        }
         Ok(())
     }
 
-    /// Brings the store up to what was acknowledged, after a start that could not write. Nothing is being
-    /// indexed yet.
-    async fn settle_start(&self) -> Result<(), LibraryError> {
-        super::opened_store::adopt_uploads(self.store.as_ref(), &self.uploads).await?;
-        self.settle_ledger().await?;
-        for asset in self.store.unfinished_assets().await? {
-            // A request may have claimed the asset in the meantime and be waiting for the disk.
-            if self.active.by_id(asset.id).is_none() {
-                self.drop_clips(asset.id).await?;
-            }
+    /// How long to wait until the next check.
+    pub(crate) fn wait(&self) -> Duration {
+        if self.refusal().is_none() {
+            return LOOK_EVERY;
         }
-        let requeued = self.store.requeue_running().await?;
-        tracing::info!(requeued, "wrote what could not be written at start");
-        Ok(())
+        let relapsed = lock(&self.went_on).is_some_and(|at| at.elapsed() < RELAPSE_WITHIN);
+        if relapsed { RELAPSE_WAIT } else { TRY_EVERY }
     }
 
     /// Retries a write until the disk accepts it.
-    pub(super) async fn once_there_is_room<T, F: Future<Output = Result<T, LibraryError>>>(
+    ///
+    /// # Errors
+    /// Any other error of the write, or that the disk is full if cancelled first.
+    pub async fn once_there_is_room<T, E: TellsFull, F: Future<Output = Result<T, E>>>(
         &self,
         cancel: &CancellationToken,
         mut work: impl FnMut() -> F,
-    ) -> Result<T, LibraryError> {
+    ) -> Result<T, E> {
         loop {
             match work().await {
-                Err(error) if self.disk.refuses(&error) => {
-                    if !self.disk.writable(cancel).await {
+                Err(error) if self.refuses(&error) => {
+                    if !self.writable(cancel).await {
                         return Err(error);
                     }
                 }
@@ -352,17 +292,19 @@ impl Library {
     }
 }
 
-/// Runs a trial with a time limit: a disk that fails or does not answer in time counts as not writable.
-async fn answer<T>(work: impl Future<Output = Result<T, LibraryError>>) -> Result<T, StorageFull> {
-    match tokio::time::timeout(PATIENCE, work).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(error.storage_full().unwrap_or(StorageFull::WriteFailed)),
-        Err(_) => Err(StorageFull::WriteFailed),
-    }
+fn full_of(error: &std::io::Error) -> StorageFull {
+    StorageFull::of_io(error).unwrap_or(StorageFull::WriteFailed)
+}
+
+/// Limits the time of a trial: a disk that does not answer counts as not writable.
+async fn in_time<T>(work: impl Future<Output = Result<T, StorageFull>>) -> Result<T, StorageFull> {
+    tokio::time::timeout(PATIENCE, work).await.unwrap_or(Err(StorageFull::WriteFailed))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn room(free_bytes: u64) -> Room {

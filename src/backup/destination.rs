@@ -33,7 +33,7 @@ impl Meter {
 }
 
 /// A lock held while snapshots change.
-pub(super) type Turn = Box<dyn Send>;
+pub(super) type Turn = Box<dyn Send + Sync>;
 
 /// Stores whole files by name. A name consists of plain parts joined by `/`. When a write returns, the file
 /// is there, complete and durable; after a failed write it is not there at all.

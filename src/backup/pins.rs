@@ -19,7 +19,7 @@ struct State {
 
 /// Files that must stay although no row needs them any more.
 #[derive(Debug, Default)]
-pub(in crate::library) struct Pins(Mutex<State>);
+pub struct Pins(Mutex<State>);
 
 impl Pins {
     fn state(&self) -> MutexGuard<'_, State> {
@@ -27,13 +27,13 @@ impl Pins {
     }
 
     /// Until the returned pin is dropped, no file is removed.
-    pub(in crate::library) fn pin(self: &Arc<Self>) -> Pin {
+    pub fn pin(self: &Arc<Self>) -> Pin {
         self.state().holders += 1;
         Pin(Arc::clone(self))
     }
 
     /// Whether a file may be removed now; if not, remembers it for later.
-    pub(in crate::library) fn lets_go(&self, path: &Path) -> bool {
+    pub fn lets_go(&self, path: &Path) -> bool {
         let mut state = self.state();
         if state.holders > 0 {
             state.put_off.insert(path.to_owned());
@@ -42,12 +42,12 @@ impl Pins {
     }
 
     /// Cancels the removal of a file that is needed again.
-    pub(in crate::library) fn needed_again(&self, path: &Path) {
+    pub fn needed_again(&self, path: &Path) {
         self.state().put_off.remove(path);
     }
 
     /// Takes the files that may be removed now.
-    pub(in crate::library) fn due(&self) -> HashSet<PathBuf> {
+    pub fn due(&self) -> HashSet<PathBuf> {
         let mut state = self.state();
         if state.holders > 0 { HashSet::new() } else { std::mem::take(&mut state.put_off) }
     }
@@ -55,7 +55,7 @@ impl Pins {
 
 /// See [`Pins::pin`].
 #[derive(Debug)]
-pub(in crate::library) struct Pin(Arc<Pins>);
+pub struct Pin(Arc<Pins>);
 
 impl Drop for Pin {
     fn drop(&mut self) {

@@ -10,8 +10,8 @@ use super::destination::{Destination, Meter};
 use super::folder::Folder;
 use super::view::{Running, SnapshotView};
 use super::{BackupError, Restored, SnapshotOptions, create, list, restore};
-use crate::library::SourcesConfig;
-use crate::library::registry::Registry;
+use crate::files::Registry;
+use crate::outbound::SourcesConfig;
 use crate::store::{DATABASE, FolderLock, SqliteStore, Upkeep};
 use crate::types::SnapshotId;
 

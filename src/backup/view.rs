@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::BackupError;
 use super::destination::Meter;
 use super::manifest::Manifest;
-use crate::jobs::now_unix_ms;
+use crate::types::now_unix_ms;
 use crate::types::{ModelId, SnapshotId, rfc3339_millis};
 
 /// State of a snapshot.

@@ -20,7 +20,8 @@ use crate::types::{ModelId, SnapshotId};
 const PAGE: u32 = 4096;
 
 /// What to take a snapshot of.
-pub(super) struct Source {
+pub struct Source {
+    /// The store.
     pub store: Arc<dyn Store>,
     /// The saved indexes, and the other files beside them.
     pub index_dir: PathBuf,

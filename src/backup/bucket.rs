@@ -16,9 +16,8 @@ use super::BackupError;
 use super::destination::{Destination, Meter, Turn};
 use super::folder::{new_file, pump};
 use crate::files::Content;
-use crate::library::SourcesConfig;
 use crate::outbound::bucket::{Bucket, BucketUrl, Buckets};
-use crate::outbound::{Download, OutboundConfig, OutboundError};
+use crate::outbound::{Download, OutboundConfig, OutboundError, SourcesConfig};
 
 /// Timeout for reading one object, long enough for a large store over a slow line.
 const READ_TIMEOUT: Duration = Duration::from_secs(24 * 3600);

@@ -2,17 +2,19 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rand::RngExt;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
-use super::super::{Library, metrics};
-use super::{Deliver, headers};
-use crate::jobs::now_unix_ms;
+use super::{Deliver, Webhooks, headers};
+use crate::files::Disk;
 use crate::store::{Attempt, DeliveryState, DueDelivery, Store, StoreError};
 use crate::types::DeliveryId;
+use crate::types::now_unix_ms;
 
 /// Maximum number of concurrent deliveries, in total and to one host.
 const AT_ONCE: usize = 16;
@@ -36,35 +38,78 @@ const MAX_ERROR_CHARS: usize = 500;
 /// Running deliveries and their hosts, by task.
 type UnderWay = HashMap<tokio::task::Id, (DeliveryId, String)>;
 
-/// Sends webhooks while the library is open. Deliveries running at shutdown are sent again at the next start.
-pub(in super::super) async fn run(library: Arc<Library>) {
-    let Some(door) = library.webhooks.clone() else { return };
-    let mut sending = JoinSet::new();
-    let mut under_way: UnderWay = HashMap::new();
-    let mut pruned: Option<Instant> = None;
-    while library.disk.writable(&library.stop).await {
-        library.pulse.sender_looks();
-        if pruned.is_none_or(|at| at.elapsed() >= PRUNE_EVERY) {
-            pruned = Some(Instant::now());
-            prune(library.store.as_ref()).await;
-        }
-        match due(library.store.as_ref(), &under_way).await {
-            Ok(due) => {
-                for delivery in due {
-                    let what = (delivery.id, delivery.webhook.host.clone());
-                    let (door, library) = (Arc::clone(&door), Arc::clone(&library));
-                    let task = sending.spawn(async move { send(door.as_ref(), &library, delivery).await });
-                    under_way.insert(task.id(), what);
+/// Sends the webhooks of one store.
+#[derive(Clone)]
+pub struct Sender {
+    /// The webhooks' settings.
+    pub webhooks: Arc<Webhooks>,
+    /// The store with the outbox.
+    pub store: Arc<dyn Store>,
+    /// The disk, on which the outcomes are noted.
+    pub disk: Arc<Disk>,
+    /// Stops the sender.
+    pub stop: CancellationToken,
+}
+
+impl Sender {
+    /// Sends webhooks until stopped. Deliveries running at shutdown are sent again at the next start.
+    pub async fn run(self) {
+        let Some(door) = self.webhooks.door.clone() else { return };
+        let mut sending = JoinSet::new();
+        let mut under_way: UnderWay = HashMap::new();
+        let mut pruned: Option<Instant> = None;
+        while self.disk.writable(&self.stop).await {
+            self.webhooks.looked_unix_ms.store(now_unix_ms(), Ordering::Relaxed);
+            if pruned.is_none_or(|at| at.elapsed() >= PRUNE_EVERY) {
+                pruned = Some(Instant::now());
+                prune(self.store.as_ref()).await;
+            }
+            match due(self.store.as_ref(), &under_way).await {
+                Ok(due) => {
+                    for delivery in due {
+                        let what = (delivery.id, delivery.webhook.host.clone());
+                        let (door, sender) = (Arc::clone(&door), self.clone());
+                        let task = sending.spawn(async move { sender.send(door.as_ref(), delivery).await });
+                        under_way.insert(task.id(), what);
+                    }
+                }
+                Err(error) => tracing::error!(%error, "could not read the webhooks that are due"),
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                Some(ended) = sending.join_next_with_id() => {
+                    under_way.remove(&ended.map_or_else(|error| error.id(), |(task, ())| task));
                 }
             }
-            Err(error) => tracing::error!(%error, "could not read the webhooks that are due"),
         }
-        tokio::select! {
-            () = library.stop.cancelled() => return,
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-            Some(ended) = sending.join_next_with_id() => {
-                under_way.remove(&ended.map_or_else(|error| error.id(), |(task, ())| task));
+    }
+
+    async fn send(&self, door: &dyn Deliver, delivery: DueDelivery) {
+        let timestamp_secs = now_unix_ms() / 1000;
+        let webhook = &delivery.webhook;
+        let answer = match headers(&webhook.secret, &delivery.id.to_string(), timestamp_secs, &delivery.body)
+        {
+            Ok(headers) => {
+                door.post(&webhook.url, headers, Bytes::from(delivery.body.clone()), TIMEOUT).await
             }
+            Err(error) => Err(error.to_string()),
+        };
+        let attempt = attempt(delivery.attempts, answer, now_unix_ms());
+        let outcome = match attempt.state {
+            DeliveryState::Delivered => "delivered",
+            DeliveryState::Pending => "put_off",
+            DeliveryState::Failed => "failed",
+        };
+        metrics::counter!("triptych_webhook_deliveries_total", "outcome" => outcome).increment(1);
+        if attempt.state == DeliveryState::Failed {
+            let (host, error) = (webhook.host.as_str(), attempt.error.as_deref().unwrap_or_default());
+            tracing::warn!(delivery = %delivery.id, host, error, "gave up on a webhook");
+        }
+        // It counts as running until then: without the record it would be sent again.
+        let note = || self.store.note_attempt(delivery.id, &attempt);
+        if let Err(error) = self.disk.once_there_is_room(&self.stop, note).await {
+            tracing::error!(delivery = %delivery.id, %error, "could not store the outcome of a webhook");
         }
     }
 }
@@ -96,30 +141,6 @@ async fn due(store: &dyn Store, under_way: &UnderWay) -> Result<Vec<DueDelivery>
         }
     }
     Ok(begun)
-}
-
-async fn send(door: &dyn Deliver, library: &Library, delivery: DueDelivery) {
-    let timestamp_secs = now_unix_ms() / 1000;
-    let webhook = &delivery.webhook;
-    let answer = match headers(&webhook.secret, &delivery.id.to_string(), timestamp_secs, &delivery.body) {
-        Ok(headers) => door.post(&webhook.url, headers, Bytes::from(delivery.body.clone()), TIMEOUT).await,
-        Err(error) => Err(error.to_string()),
-    };
-    let attempt = attempt(delivery.attempts, answer, now_unix_ms());
-    metrics::delivery_tried(match attempt.state {
-        DeliveryState::Delivered => "delivered",
-        DeliveryState::Pending => "put_off",
-        DeliveryState::Failed => "failed",
-    });
-    if attempt.state == DeliveryState::Failed {
-        let (host, error) = (webhook.host.as_str(), attempt.error.as_deref().unwrap_or_default());
-        tracing::warn!(delivery = %delivery.id, host, error, "gave up on a webhook");
-    }
-    // It counts as running until then: without the record it would be sent again.
-    let note = || async { Ok(library.store.note_attempt(delivery.id, &attempt).await?) };
-    if let Err(error) = library.once_there_is_room(&library.stop, note).await {
-        tracing::error!(delivery = %delivery.id, %error, "could not store the outcome of a webhook");
-    }
 }
 
 /// The outcome of an answer, after `before` failed attempts.

@@ -9,6 +9,7 @@ mod sender;
 pub use error::WebhookError;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,12 +21,11 @@ use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use sha2::Sha256;
 
-pub(super) use sender::run;
+pub use sender::Sender;
 
-use super::{Library, LibraryError};
 use crate::outbound::Outbound;
-use crate::store::{DeliveryRecord, DeliveryState, NewWebhook};
-use crate::types::DeliveryId;
+use crate::store::NewWebhook;
+use crate::types::now_unix_ms;
 
 /// Prefix of every secret.
 const SECRET_PREFIX: &str = "whsec_";
@@ -33,6 +33,8 @@ const SECRET_PREFIX: &str = "whsec_";
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 /// Length of a generated secret in bytes.
 const NEW_SECRET_BYTES: usize = 32;
+/// The sender checks twice a second; after this long without a check it counts as stuck.
+const SENDER_PATIENCE_MS: i64 = 30_000;
 /// Longest URL of a webhook in bytes.
 const MAX_URL_BYTES: usize = 2048;
 
@@ -102,35 +104,41 @@ impl fmt::Debug for WebhookGiven {
     }
 }
 
-impl Library {
+/// The webhooks of an open library: validates new ones, and sends what the outbox holds.
+#[derive(Debug)]
+pub struct Webhooks {
+    /// `None`: webhooks are off.
+    door: Option<Arc<dyn Deliver>>,
+    /// When the sender last checked the outbox; 0: never.
+    looked_unix_ms: AtomicI64,
+}
+
+impl Webhooks {
+    /// Webhooks that go out through this door; `None`: webhooks are off.
+    #[must_use]
+    pub const fn new(door: Option<Arc<dyn Deliver>>) -> Self {
+        Self { door, looked_unix_ms: AtomicI64::new(0) }
+    }
+
+    /// Whether webhooks are on.
+    #[must_use]
+    pub const fn is_on(&self) -> bool {
+        self.door.is_some()
+    }
+
+    /// Whether the sender has stopped checking the outbox.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        let last = self.looked_unix_ms.load(Ordering::Relaxed);
+        self.is_on() && last > 0 && now_unix_ms() - last > SENDER_PATIENCE_MS
+    }
+
     /// Validates a webhook before the work that it reports on begins.
-    pub(super) fn checked_webhook(
-        &self,
-        asked: &WebhookRequest,
-    ) -> Result<(NewWebhook, WebhookGiven), WebhookError> {
-        checked(self.webhooks.as_ref(), asked)
-    }
-
-    /// Deliveries that were sent, are pending or have failed, newest first; `after` is the last id of the
-    /// previous page.
     ///
     /// # Errors
-    /// [`LibraryError`].
-    pub async fn deliveries(
-        &self,
-        state: Option<DeliveryState>,
-        after: Option<DeliveryId>,
-        limit: u32,
-    ) -> Result<Vec<DeliveryRecord>, LibraryError> {
-        Ok(self.store.deliveries(state, after, limit).await?)
-    }
-
-    /// Sends a delivery again, even if it succeeded.
-    ///
-    /// # Errors
-    /// [`LibraryError`].
-    pub async fn retry_delivery(&self, id: DeliveryId) -> Result<DeliveryRecord, LibraryError> {
-        Ok(self.store.retry_delivery(id).await?)
+    /// [`WebhookError`].
+    pub fn checked(&self, asked: &WebhookRequest) -> Result<(NewWebhook, WebhookGiven), WebhookError> {
+        checked(self.door.as_ref(), asked)
     }
 }
 

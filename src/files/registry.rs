@@ -6,43 +6,42 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::LibraryError;
 use crate::fail_points::crash_point;
 
 const FILE: &str = "models.json";
 
 /// One model of a data folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Known {
+pub(crate) struct Known {
     /// Digest of the model's manifest.
-    pub(super) digest: String,
+    pub(crate) digest: String,
     /// Folder of its vectors, relative to the data folder; empty: the data folder itself.
-    pub(super) folder: PathBuf,
+    pub(crate) folder: PathBuf,
     /// Folder of its bundle.
-    pub(super) bundle: PathBuf,
+    pub(crate) bundle: PathBuf,
     /// Whether it takes over as soon as it has caught up.
     #[serde(default)]
-    pub(super) promote: bool,
+    pub(crate) promote: bool,
 }
 
 /// All models of a data folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Registry {
-    pub(super) serving: Known,
+pub(crate) struct Registry {
+    pub(crate) serving: Known,
     /// Models loaded beside the serving one.
     #[serde(default)]
-    pub(super) beside: Vec<Known>,
+    pub(crate) beside: Vec<Known>,
     /// Models not loaded whose vectors are still on disk.
     #[serde(default)]
-    pub(super) kept: Vec<Known>,
+    pub(crate) kept: Vec<Known>,
     /// Digests of the models that have served before.
     #[serde(default)]
-    pub(super) earlier: Vec<String>,
+    pub(crate) earlier: Vec<String>,
 }
 
 impl Registry {
     /// `None` if the data folder has only ever had one model.
-    pub(super) fn read(data_dir: &Path) -> std::io::Result<Option<Self>> {
+    pub(crate) fn read(data_dir: &Path) -> std::io::Result<Option<Self>> {
         let path = data_dir.join(FILE);
         match fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
@@ -55,13 +54,13 @@ impl Registry {
     }
 
     /// Folder of the serving model's store and indexes.
-    pub(super) fn serving_folder(data_dir: &Path) -> std::io::Result<PathBuf> {
+    pub(crate) fn serving_folder(data_dir: &Path) -> std::io::Result<PathBuf> {
         let folder = Self::read(data_dir)?.map(|registry| registry.serving.folder);
         Ok(data_dir.join(folder.unwrap_or_default()))
     }
 
     /// Writes the file; on failure, the old one remains.
-    pub(super) fn write(&self, data_dir: &Path) -> Result<(), LibraryError> {
+    pub(crate) fn write(&self, data_dir: &Path) -> std::io::Result<()> {
         let bytes = serde_json::to_vec_pretty(self).map_err(std::io::Error::other)?;
         let mut file = tempfile::NamedTempFile::new_in(data_dir)?;
         file.write_all(&bytes)?;
@@ -77,12 +76,12 @@ impl Registry {
     ///
     /// A folder whose vectors were removed is never reused: a request that is still running may have its
     /// database open.
-    pub(super) fn folder_of(&self, digest: &str, data_dir: &Path) -> PathBuf {
+    pub(crate) fn folder_of(&self, digest: &str, data_dir: &Path) -> PathBuf {
         let all = std::iter::once(&self.serving).chain(&self.beside).chain(&self.kept);
         if let Some(known) = all.into_iter().find(|known| known.digest == digest) {
             return known.folder.clone();
         }
-        let stamp = crate::jobs::now_unix_ms();
+        let stamp = crate::types::now_unix_ms();
         let free = |n: &i64| {
             let name = format!("{}-{n:x}", digest.get(..16).unwrap_or(digest));
             let folder = Path::new("models").join(name);
@@ -92,7 +91,7 @@ impl Registry {
     }
 
     /// Removes a model from the lists of those that do not serve.
-    pub(super) fn forget(&mut self, digest: &str) {
+    pub(crate) fn forget(&mut self, digest: &str) {
         self.beside.retain(|known| known.digest != digest);
         self.kept.retain(|known| known.digest != digest);
     }
