@@ -20,7 +20,7 @@ pub use checks::{AssetFacts, Checks, ContentNote, Damage, DamagedRow, DamagedVec
 pub use export::{ClipCursor, ExportedClip};
 pub use full::{StorageFull, TellsFull};
 pub use lock::FolderLock;
-pub use sqlite::{CopiedAsset, CopyFacts, DATABASE, SqliteStore, StoreCopy};
+pub use sqlite::{CopiedAsset, CopyFacts, DATABASE, FILES, SqliteStore, StoreCopy};
 pub use standing::{
     MatchRecord, MatchedMoment, NewMatch, NewStanding, PendingAsset, PendingEnd, Settled, StandingChange,
     StandingRecord, StandingStore, StandingVectors,

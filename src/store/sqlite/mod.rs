@@ -49,6 +49,8 @@ use crate::types::{AssetId, ClipId, Embedding, JobId, ModelId, Space, Track, Wat
 
 /// Name of the database file in the data folder.
 pub const DATABASE: &str = "triptych.db";
+/// All files of a store, the database last.
+pub const FILES: [&str; 3] = ["triptych.db-wal", "triptych.db-shm", DATABASE];
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         // Damaged pages, and a file that is not a database.
