@@ -58,7 +58,7 @@ async fn ours(embedder: &Embedder, file: &Path) -> (f64, f64, IngestReport) {
     };
     let library = Library::open(config, embedder.clone()).await.unwrap();
     let source = IngestSource {
-        path: library.allowed_path(file).unwrap(),
+        path: library.data().allowed_path(file).unwrap(),
         name: "bench".to_owned(),
         owned: false,
         content: None,
@@ -66,7 +66,7 @@ async fn ours(embedder: &Embedder, file: &Path) -> (f64, f64, IngestReport) {
         choice: Default::default(),
     };
     let (begun, cpu) = (Instant::now(), ProcessTime::now());
-    let report = library.ingest(source, Priority::Bulk).await.unwrap();
+    let report = library.ingest().ingest(source, Priority::Bulk).await.unwrap();
     let took = (begun.elapsed().as_secs_f64(), cpu.elapsed().as_secs_f64());
     library.shutdown().await.unwrap();
     (took.0, took.1, report)

@@ -11,11 +11,11 @@ use clap::builder::NonEmptyStringValueParser;
 use ipnet::IpNet;
 
 use crate::access::{AccessConfig, AuditConfig};
-use crate::library::{Deliver, KeepConfig, SourcesConfig};
+use crate::library::{Deliver, KeepConfig};
 use crate::media::{Limits, PoolLimits};
 use crate::model::Device;
 use crate::outbound::bucket::{AccessKey, BucketConfig, BucketUrl};
-use crate::outbound::{HostRule, Outbound, OutboundConfig, OutboundError, Url};
+use crate::outbound::{HostRule, Outbound, OutboundConfig, OutboundError, SourcesConfig, Url};
 
 /// Where the model is and where it runs.
 #[derive(Debug, Clone, Args)]

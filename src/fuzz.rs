@@ -51,13 +51,13 @@ const TARGETS: &[Target] = &[
     Target { name: "ledger", seeds: crate::ledger::fuzzed::seeds, run: crate::ledger::fuzzed::run },
     Target {
         name: "backup_manifest",
-        seeds: crate::library::fuzzed::manifest_seeds,
-        run: crate::library::fuzzed::manifest,
+        seeds: crate::backup::fuzzed::manifest_seeds,
+        run: crate::backup::fuzzed::manifest,
     },
     Target {
         name: "backup_media_list",
-        seeds: crate::library::fuzzed::media_seeds,
-        run: crate::library::fuzzed::media,
+        seeds: crate::backup::fuzzed::media_seeds,
+        run: crate::backup::fuzzed::media,
     },
 ];
 

@@ -2,11 +2,13 @@
 //!
 //! The flow, and the only direction imports may take:
 //! `types, native, telemetry, fail_points → outbound → media → preprocess → model → embed → ledger, store → files → catalog → index → search → jobs →
-//! library → access → {http, config} → cli → main`. `tests/layers` holds it.
+//! {webhooks, backup} → collection → ingest → standing → library → access → {http, config} → cli → main`. `tests/layers` holds it.
 
 pub mod access;
+pub mod backup;
 pub mod catalog;
 pub mod cli;
+pub mod collection;
 pub mod config;
 pub mod embed;
 pub mod fail_points;
@@ -15,6 +17,7 @@ pub mod files;
 mod fuzz;
 pub mod http;
 pub mod index;
+pub mod ingest;
 pub mod jobs;
 pub mod ledger;
 pub mod library;
@@ -24,6 +27,8 @@ pub mod native;
 pub mod outbound;
 pub mod preprocess;
 pub mod search;
+pub mod standing;
 pub mod store;
 pub mod telemetry;
 pub mod types;
+pub mod webhooks;

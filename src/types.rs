@@ -435,6 +435,12 @@ pub fn nfc(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.nfc().collect())
 }
 
+/// The current time in milliseconds since 1970.
+#[must_use]
+pub fn now_unix_ms() -> i64 {
+    chrono::Utc::now().timestamp_millis()
+}
+
 /// Formats Unix milliseconds as RFC 3339 in UTC, the form of every date in the API.
 #[must_use]
 pub fn rfc3339_millis(unix_ms: i64) -> String {

@@ -33,10 +33,10 @@ pub async fn run(args: CheckArgs) -> Result<ExitCode, CliError> {
     let options = CheckOptions { bytes: !args.no_bytes, repair: args.repair };
     let report = if args.repair {
         let library = super::open_library(&args.model, &args.data, &args.limits, Doors::default()).await?;
-        let report = library.check(options).await?;
+        let report = library.upkeep().check(options).await?;
         if report.reindexed_assets > 0 {
             library.start_workers();
-            while library.in_flight().0 > 0 {
+            while library.ingest().in_flight().0 > 0 {
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             }
         }

@@ -44,9 +44,9 @@ pub struct EvalArgs {
 pub async fn run(args: EvalArgs) -> Result<ExitCode, CliError> {
     let named = read_pairs(&args.pairs)?;
     let library = super::open_library(&args.model, &args.data, &args.limits, Doors::default()).await?;
-    let pairs = library.resolve_pairs(&named)?;
+    let pairs = library.collection().resolve_pairs(&named)?;
     let hub_correction = if args.hub_correction { HubCorrection::Dis } else { HubCorrection::Off };
-    let evaluation = library.evaluate(&pairs, &args.targets.tracks(), hub_correction).await?;
+    let evaluation = library.collection().evaluate(&pairs, &args.targets.tracks(), hub_correction).await?;
     if args.json {
         say!("{:#}", serde_json::json!(evaluation));
     } else {

@@ -75,7 +75,7 @@ pub async fn run(args: IndexArgs) -> Result<ExitCode, CliError> {
     } else {
         summary(&library, &job).await.map(|text| say!("{text}"))
     };
-    library.calibrate_if_due().await?;
+    library.collection().calibrate_if_due().await?;
     library.shutdown().await?;
     told?;
     Ok(ExitCode::from(if job.state == WorkState::Failed { 2 } else { 0 }))
@@ -122,7 +122,7 @@ pub async fn follow(library: &Arc<Library>, job: JobRecord, bar: bool) -> Result
     let mut cancelled = false;
     let begun = Instant::now();
     loop {
-        let now = library.store().job(job.id).await.map_err(crate::library::LibraryError::from)?;
+        let now = library.ingest().job(job.id).await.map_err(crate::library::LibraryError::from)?;
         let view = JobView::from(&now);
         progress.set_position(now.items_done + now.items_failed + now.items_skipped);
         progress.set_message(format!(
@@ -142,7 +142,7 @@ pub async fn follow(library: &Arc<Library>, job: JobRecord, bar: bool) -> Result
             () = tokio::time::sleep(Duration::from_millis(pause)) => {}
             _ = &mut interrupted, if !cancelled => {
                 cancelled = true;
-                library.cancel_job(job.id).await?;
+                library.ingest().cancel_job(job.id).await?;
             }
         }
     }
@@ -181,7 +181,8 @@ impl<'a> Items<'a> {
 
     async fn next(&mut self) -> Result<Option<JobItem>, CliError> {
         if self.page.len() == 0 && !self.at_end {
-            let page = self.library.job_items(self.job, self.state, self.after, ITEMS_A_PAGE).await?;
+            let page =
+                self.library.ingest().job_items(self.job, self.state, self.after, ITEMS_A_PAGE).await?;
             self.at_end = page.len() < ITEMS_A_PAGE as usize;
             self.after = page.last().map_or(self.after, |item| item.seq);
             self.page = page.into_iter();

@@ -10,7 +10,7 @@ use super::{CliError, table};
 use crate::access::{AuditLog, KeyFile, NewKey, Rate, Role};
 use crate::config::AuditArgs;
 use crate::http::{CreatedKey, KeyView};
-use crate::jobs::now_unix_ms;
+use crate::types::now_unix_ms;
 use crate::types::{KeyId, rfc3339_millis};
 
 /// What to do with keys.

@@ -131,7 +131,7 @@ async fn watch(library: &Arc<Library>, folder: &Path) -> Result<(), CliError> {
     let Some(path) = path.to_str().map(str::to_owned) else {
         return Err(CliError::input("path_kind", format!("{}: expected a path in UTF-8", folder.display())));
     };
-    match library.create_watch(http::default_watch(path)).await {
+    match library.watches().create(http::default_watch(path)).await {
         Ok(_) | Err(LibraryError::WatchExists(_)) => Ok(()),
         Err(error) if error.storage_full().is_some() => {
             tracing::warn!(%error, folder = %folder.display(), "a folder is not watched");

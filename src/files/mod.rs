@@ -1,11 +1,16 @@
-//! Files of a data folder and of users: paths below allowed roots, uploads, quarantine.
+//! Files of a data folder and of users: paths below allowed roots, uploads, quarantine, free space, and which model
+//! serves.
 
+mod disk;
 mod error;
 mod paths;
 mod quarantine;
+mod registry;
 mod uploads;
 
+pub use disk::Disk;
 pub use error::FileError;
 pub use paths::{AllowedRoots, open_resolved};
 pub use quarantine::{Quarantine, Quarantined, empty_quarantine, measure, quarantined};
+pub(crate) use registry::{Known, Registry};
 pub use uploads::{Content, Upload, UploadWriter, Uploads, hash_file, kept_name, let_settle};

@@ -88,7 +88,7 @@ pub async fn add(
     ApiQuery(query): ApiQuery<AddQuery>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    state.library.check_room()?;
+    state.library.ingest().check_room()?;
     let (source, upload) = match content_type(request.headers()).as_str() {
         "multipart/form-data" => by_form(&state, request).await?,
         "application/json" => by_place(&state, request).await?,
@@ -111,7 +111,7 @@ async fn by_form(state: &AppState, request: Request) -> Result<(IngestSource, Op
     if declared.is_some_and(|bytes| bytes > max_bytes.saturating_add(2 << 20)) {
         return Err(LibraryError::File(FileError::TooLarge { max_bytes }).into());
     }
-    state.library.check_disk(declared.unwrap_or(0))?;
+    state.library.data().check_disk(declared.unwrap_or(0))?;
     let rule = FileRule { max_bytes, durable: true };
     let mut form =
         form::receive(state, request, &["name", "metadata", "video_track", "audio_track"], rule).await?;
@@ -144,14 +144,14 @@ async fn by_place(state: &AppState, request: Request) -> Result<(IngestSource, O
     let named = |place: &str| form::shown_name(&body.name.clone().unwrap_or_else(|| Place::of(place).name()));
     match (body.path.as_deref(), body.url.as_deref()) {
         (Some(given), None) => {
-            let path = state.library.allowed_path(&PathBuf::from(given))?;
+            let path = state.library.data().allowed_path(&PathBuf::from(given))?;
             Ok((
                 IngestSource { path, name: named(given), owned: false, content: None, metadata, choice },
                 None,
             ))
         }
         (None, Some(url)) => {
-            let upload = state.library.fetch_url(url).await?;
+            let upload = state.library.data().fetch_url(url).await?;
             Ok((upload.source(named(url), metadata, choice), Some(upload)))
         }
         (None, None) => {
@@ -182,11 +182,11 @@ async fn add_later(library: &std::sync::Arc<Library>, source: &IngestSource) -> 
 }
 
 async fn add_now(library: &std::sync::Arc<Library>, source: IngestSource) -> Result<Response, ApiError> {
-    let report = library.ingest(source, Priority::Interactive).await?;
+    let report = library.ingest().ingest(source, Priority::Interactive).await?;
     let asset = report.asset;
     if asset.state == AssetState::Failed {
         let (code, message) = asset.error.unwrap_or_default();
-        match library.delete_asset(asset.id).await {
+        match library.ingest().delete_asset(asset.id).await {
             // Somebody else sent the same bytes at the same time and was told the same.
             Ok(()) | Err(LibraryError::Store(StoreError::NotFound(_))) => {}
             Err(error) => return Err(error.into()),
@@ -203,7 +203,7 @@ fn answer(status: StatusCode, view: AssetView) -> Response {
 }
 
 async fn with_clips(library: &Library, asset: AssetRecord) -> Result<AssetView, ApiError> {
-    let clips = library.store().clips_with_tracks(asset.id).await?.into_iter();
+    let clips = library.collection().clips_with_tracks(asset.id).await?.into_iter();
     let clips = clips.map(|(clip, tracks)| ClipView { span: clip.span, tracks }).collect();
     let mut view = AssetView::from(asset);
     view.clips = Some(clips);
@@ -231,7 +231,7 @@ pub async fn list(
     ApiQuery(query): ApiQuery<ListQuery>,
 ) -> Result<Json<List<AssetView>>, ApiError> {
     let size = PageSize::of(query.limit, 50)?;
-    let read = state.library.store().list_assets(query.after, size.to_read()).await?;
+    let read = state.library.collection().assets(query.after, size.to_read()).await?;
     let mut page = size.cut(read, |asset| asset.id);
     looked_at(&state.library, &mut page.entries).await;
     Ok(Json(page.show(AssetView::from)))
@@ -239,7 +239,7 @@ pub async fn list(
 
 /// Says of files of users what is wrong with them now.
 async fn looked_at(library: &Library, assets: &mut [AssetRecord]) {
-    let damaged = library.damage_now(assets).await;
+    let damaged = library.collection().damage_now(assets).await;
     for asset in assets {
         asset.damage = damaged.get(&asset.id).copied();
     }
@@ -265,7 +265,7 @@ pub async fn get(
     IdPath(id): IdPath<AssetId>,
     ApiQuery(query): ApiQuery<GetQuery>,
 ) -> Result<Json<AssetView>, ApiError> {
-    let mut asset = [state.library.store().asset(id).await?];
+    let mut asset = [state.library.collection().asset(id).await?];
     looked_at(&state.library, &mut asset).await;
     let [asset] = asset;
     let view = if query.clips { with_clips(&state.library, asset).await? } else { asset.into() };
@@ -281,7 +281,7 @@ pub async fn delete(
     IdPath(id): IdPath<AssetId>,
 ) -> Result<StatusCode, ApiError> {
     let library = state.library.clone();
-    detached(async move { Ok(library.delete_asset(id).await?) }).await?;
+    detached(async move { Ok(library.ingest().delete_asset(id).await?) }).await?;
     state.thumbnails.forget(id);
     Ok(StatusCode::NO_CONTENT)
 }

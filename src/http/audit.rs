@@ -11,7 +11,7 @@ use super::client::Client;
 use super::error::ApiError;
 use super::middleware::RequestId;
 use crate::access::{AuditLog, Caller, Holder};
-use crate::jobs::now_unix_ms;
+use crate::types::now_unix_ms;
 use crate::types::rfc3339_millis;
 
 /// Longest piece of a path that is written down, bytes.

@@ -79,7 +79,7 @@ pub async fn change(
 ) -> Result<Json<AssetView>, ApiError> {
     let patch = AssetPatch::new(body.name.map(|name| form::shown_name(&name)), body.metadata)?;
     let library = state.library.clone();
-    let asset = detached(async move { Ok(library.patch_asset(id, &patch).await?) }).await?;
+    let asset = detached(async move { Ok(library.ingest().patch_asset(id, &patch).await?) }).await?;
     Ok(Json(asset.into()))
 }
 
@@ -99,7 +99,7 @@ pub async fn update(
     let mut ids = chosen(&state, &body.filter, body.all)?;
     if !body.dry_run {
         let library = state.library.clone();
-        ids = detached(async move { Ok(library.patch_assets(&ids, &patch).await?) }).await?;
+        ids = detached(async move { Ok(library.ingest().patch_assets(&ids, &patch).await?) }).await?;
     }
     let (assets, asset_ids) = (ids.len() as u64, first_named(&ids));
     Ok(Json(UpdateView { object: "update", dry_run: body.dry_run, assets, asset_ids }))

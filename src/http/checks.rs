@@ -52,7 +52,8 @@ pub async fn start(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<CheckBody>,
 ) -> Result<(StatusCode, Json<CheckView>), ApiError> {
-    let report = state.library.start_check(CheckOptions { bytes: body.bytes, repair: body.repair })?;
+    let report =
+        state.library.upkeep().start_check(CheckOptions { bytes: body.bytes, repair: body.repair })?;
     Ok((StatusCode::ACCEPTED, Json(report.into())))
 }
 
@@ -60,5 +61,5 @@ pub async fn start(
 #[utoipa::path(get, path = "/v1/checks", operation_id = "get_check", tag = "keeping",
     responses((status = 200, description = "The check and its findings", body = CheckView)))]
 pub async fn get(State(state): State<AppState>) -> Json<CheckView> {
-    Json(state.library.check_report().into())
+    Json(state.library.upkeep().check_report().into())
 }

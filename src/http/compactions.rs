@@ -63,6 +63,6 @@ pub async fn compact(
     ApiJson(body): ApiJson<CompactionBody>,
 ) -> Result<Json<CompactionView>, ApiError> {
     let library = state.library.clone();
-    let done = detached(async move { Ok(library.compact(body.full).await?) }).await?;
+    let done = detached(async move { Ok(library.collection().compact(body.full).await?) }).await?;
     Ok(Json(done.into()))
 }

@@ -35,10 +35,10 @@ pub async fn content(
     IdPath(id): IdPath<AssetId>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let asset = state.library.store().asset(id).await?;
+    let asset = state.library.collection().asset(id).await?;
     let etag = format!("\"{}\"", asset.sha256);
     // Looked at first: of a file that has changed, what a client has kept is old.
-    let opened = match state.library.open_content(&asset).await {
+    let opened = match state.library.collection().open_content(&asset).await {
         Err(LibraryError::File(FileError::Missing(_))) => {
             let message = "the file is no longer at the path it was indexed from";
             return Err(ApiError::new(StatusCode::NOT_FOUND, "content_missing", message));

@@ -59,7 +59,7 @@ pub fn first_named(ids: &[AssetId]) -> Vec<AssetId> {
 
 /// The assets that match a filter; an empty filter needs `all`.
 pub fn chosen(state: &AppState, filter: &Filter, all: bool) -> Result<Vec<AssetId>, ApiError> {
-    let ids = state.library.matching(filter)?;
+    let ids = state.library.ingest().matching(filter)?;
     if filter.asks_nothing() && !all {
         let message = "the filter is empty and would match every asset; send `\"all\": true` to confirm";
         return Err(ApiError::new(StatusCode::BAD_REQUEST, "filter_required", message).with_param("filter"));
@@ -81,10 +81,10 @@ pub async fn delete(
 ) -> Result<Json<DeletionView>, ApiError> {
     let ids = chosen(&state, &body.filter, body.all)?;
     if body.dry_run {
-        return Ok(Json(DeletionView::new(true, &ids, state.library.clips_among(&ids))));
+        return Ok(Json(DeletionView::new(true, &ids, state.library.ingest().clips_among(&ids))));
     }
     let library = state.library.clone();
-    let deletion = detached(async move { Ok(library.delete_assets(&ids).await?) }).await?;
+    let deletion = detached(async move { Ok(library.ingest().delete_assets(&ids).await?) }).await?;
     deletion.assets.iter().for_each(|id| state.thumbnails.forget(*id));
     Ok(Json(DeletionView::new(false, &deletion.assets, deletion.clips)))
 }

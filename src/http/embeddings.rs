@@ -296,7 +296,8 @@ async fn media(
         if let GivenMedia::Written(path) = &input
             && path.starts_with('/')
         {
-            let path = state.library.allowed_path(&PathBuf::from(path)).map_err(|e| named(e.into()))?;
+            let path =
+                state.library.data().allowed_path(&PathBuf::from(path)).map_err(|e| named(e.into()))?;
             of_file(embedder, asked, (index, TrackChoice::default()), &path, &mut data)
                 .await
                 .map_err(named)?;

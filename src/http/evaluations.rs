@@ -77,9 +77,10 @@ pub async fn evaluate(
         return Err(ApiError::invalid("targets", "`targets` must name video, audio or both"));
     }
     let named: Vec<(String, String)> = body.pairs.into_iter().map(|pair| (pair.text, pair.asset)).collect();
-    let pairs = state.library.resolve_pairs(&named)?;
+    let pairs = state.library.collection().resolve_pairs(&named)?;
     let evaluation =
-        query::within(&state, state.library.evaluate(&pairs, &targets, body.hub_correction)).await??;
+        query::within(&state, state.library.collection().evaluate(&pairs, &targets, body.hub_correction))
+            .await??;
     let model = state.library.embedder().bundle().name().to_owned();
     Ok(Json(EvaluationAnswer { object: "evaluation", model, evaluation }))
 }

@@ -99,10 +99,9 @@ pub async fn of_asset(
     let state = state.of_model(query.model.as_deref())?;
     let size = PageSize::of(query.limit, 100)?;
     let space = known_space(&state, query.space.as_deref())?;
-    let store = state.library.store();
-    store.asset(id).await?;
-    let mut cursor = store.export(Some(id), ClipId(query.after.unwrap_or(0).max(0))).await?;
-    let page = size.cut(cursor.next(size.to_read()).await?, |exported| exported.clip.id.0);
+    let after = ClipId(query.after.unwrap_or(0).max(0));
+    let exported = state.library.collection().export_page(id, after, size.to_read()).await?;
+    let page = size.cut(exported, |exported| exported.clip.id.0);
     let mut data = Vec::new();
     for exported in page.entries {
         for (track, of, vector) in exported.vectors {
@@ -164,7 +163,7 @@ pub async fn export(
         let out = ChunkWriter(chunks.clone());
         let exported = tokio::select! {
             () = state.stop.cancelled() => Err(LibraryError::Stopping),
-            exported = state.library.export(wanted, out) => exported,
+            exported = state.library.collection().export(wanted, out) => exported,
         };
         match exported {
             Ok(report) => {

@@ -124,7 +124,7 @@ async fn receive_file(
     rule: FileRule,
     shares: &mut Shares,
 ) -> Result<Upload, ApiError> {
-    let mut writer = state.library.begin_upload(rule.max_bytes);
+    let mut writer = state.library.data().begin_upload(rule.max_bytes);
     while let Some(bytes) = field.chunk().await.map_err(broken)? {
         shares.disk.grow(bytes.len() as u64)?;
         writer.write(&bytes).await?;

@@ -61,7 +61,7 @@ pub async fn readyz(State(state): State<AppState>) -> Result<Json<Health>, ApiEr
     if state.stop.is_cancelled() {
         return Err(not_ready("the server is shutting down"));
     }
-    let health = Health::of(state.library.health().await);
+    let health = Health::of(state.library.upkeep().health().await);
     if health.status == PartState::Failed {
         let failed = health.parts.values().filter(|part| part.status == PartState::Failed);
         let reasons: Vec<&str> = failed.filter_map(|part| part.detail.as_deref()).collect();

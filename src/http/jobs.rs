@@ -188,7 +188,8 @@ pub async fn start(
     })
     .await?;
     let location = format!("/v1/jobs/{}", job.id);
-    let view = StartedJob { job: state.library.job_view(&job), webhook: given.map(WebhookView::from) };
+    let view =
+        StartedJob { job: state.library.ingest().job_view(&job), webhook: given.map(WebhookView::from) };
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(view)).into_response())
 }
 
@@ -223,8 +224,8 @@ pub async fn list(
     ApiQuery(query): ApiQuery<JobsQuery>,
 ) -> Result<Json<List<JobView>>, ApiError> {
     let size = PageSize::of(query.limit, 50)?;
-    let read = state.library.jobs(query.state, query.after, size.to_read()).await?;
-    Ok(Json(size.cut(read, |job| job.id).show(|job| state.library.job_view(&job))))
+    let read = state.library.ingest().jobs(query.state, query.after, size.to_read()).await?;
+    Ok(Json(size.cut(read, |job| job.id).show(|job| state.library.ingest().job_view(&job))))
 }
 
 /// Returns a job.
@@ -236,8 +237,8 @@ pub async fn get(
     State(state): State<AppState>,
     IdPath(id): IdPath<JobId>,
 ) -> Result<Json<JobView>, ApiError> {
-    let job = state.library.store().job(id).await?;
-    Ok(Json(state.library.job_view(&job)))
+    let job = state.library.ingest().job(id).await?;
+    Ok(Json(state.library.ingest().job_view(&job)))
 }
 
 /// Cancels a job: waiting items are not started, and running items are stopped and leave nothing behind.
@@ -250,8 +251,8 @@ pub async fn cancel(
     IdPath(id): IdPath<JobId>,
 ) -> Result<Json<JobView>, ApiError> {
     let library = state.library.clone();
-    let job = detached(async move { Ok(library.cancel_job(id).await?) }).await?;
-    Ok(Json(state.library.job_view(&job)))
+    let job = detached(async move { Ok(library.ingest().cancel_job(id).await?) }).await?;
+    Ok(Json(state.library.ingest().job_view(&job)))
 }
 
 /// Pauses a job: running items finish, and no further item is started until the job is resumed, even after a restart.
@@ -263,8 +264,8 @@ pub async fn pause(
     State(state): State<AppState>,
     IdPath(id): IdPath<JobId>,
 ) -> Result<Json<JobView>, ApiError> {
-    let job = state.library.pause_job(id).await?;
-    Ok(Json(state.library.job_view(&job)))
+    let job = state.library.ingest().pause_job(id).await?;
+    Ok(Json(state.library.ingest().job_view(&job)))
 }
 
 /// Resumes a paused job.
@@ -276,8 +277,8 @@ pub async fn resume(
     State(state): State<AppState>,
     IdPath(id): IdPath<JobId>,
 ) -> Result<Json<JobView>, ApiError> {
-    let job = state.library.resume_job(id).await?;
-    Ok(Json(state.library.job_view(&job)))
+    let job = state.library.ingest().resume_job(id).await?;
+    Ok(Json(state.library.ingest().job_view(&job)))
 }
 
 /// Queues the failed items of a job again, even if the job has ended.
@@ -290,7 +291,7 @@ pub async fn retry(
     IdPath(id): IdPath<JobId>,
 ) -> Result<Json<JobView>, ApiError> {
     let job = state.library.retry_job(id).await?;
-    Ok(Json(state.library.job_view(&job)))
+    Ok(Json(state.library.ingest().job_view(&job)))
 }
 
 /// Query string of a job's items.
@@ -319,7 +320,7 @@ pub async fn items(
 ) -> Result<Json<List<ItemView>>, ApiError> {
     let size = PageSize::of(query.limit, 100)?;
     let after = query.after.unwrap_or(-1);
-    let read = state.library.job_items(id, query.state, after, size.to_read()).await?;
+    let read = state.library.ingest().job_items(id, query.state, after, size.to_read()).await?;
     Ok(Json(size.cut(read, |item| item.seq).show(|item| ItemView::from(&item))))
 }
 
@@ -333,7 +334,7 @@ pub async fn events(
     State(state): State<AppState>,
     IdPath(id): IdPath<JobId>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
-    state.library.store().job(id).await?;
+    state.library.ingest().job(id).await?;
     let watch = Watch { state, id, last: None, ended: false };
     Ok(Sse::new(stream::unfold(watch, Watch::next)).keep_alive(KeepAlive::default()))
 }
@@ -376,12 +377,12 @@ impl Watch {
         loop {
             // Whichever model serves by now.
             let library = self.state.models.serving();
-            let job = library.store().job(self.id).await.ok()?;
+            let job = library.ingest().job(self.id).await.ok()?;
             let now = Some(Progress::from(&job));
             if self.last != now {
                 self.last = now;
                 self.ended = job.state.has_ended();
-                let event = Event::default().event("job").json_data(library.job_view(&job)).ok()?;
+                let event = Event::default().event("job").json_data(library.ingest().job_view(&job)).ok()?;
                 return Some((Ok(event), self));
             }
             tokio::select! {

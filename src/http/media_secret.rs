@@ -5,7 +5,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use crate::access::Holder;
-use crate::jobs::now_unix_ms;
+use crate::types::now_unix_ms;
 
 /// Its name.
 pub const COOKIE: &str = "triptych_media";

@@ -209,7 +209,7 @@ pub async fn scratch_of(
         }
     };
     let bytes = data_uri::decode(&uri, modality, param)?;
-    let mut writer = state.library.begin_upload(u64::MAX);
+    let mut writer = state.library.data().begin_upload(u64::MAX);
     writer.write(&bytes).await?;
     Ok(writer.finish_scratch().await?.path)
 }
@@ -285,8 +285,8 @@ async fn of_asset(library: &Library, query: &AssetQuery, param: &str) -> Result<
     let span = span_of(query.start_secs, query.end_secs, &format!("{param}.start_secs"))?;
     // Unknown ids answer 404 and say which field.
     let not_found = |error| ApiError::from(error).with_param(format!("{param}.id"));
-    library.store().asset(query.id).await.map_err(not_found)?;
-    let part = library.query_of_asset(query.id, span, query.track).await;
+    library.collection().asset(query.id).await.map_err(not_found)?;
+    let part = library.collection().query_of_asset(query.id, span, query.track).await;
     let part = part.map_err(|error| ApiError::from(error).with_param(param))?;
     Ok(Embedded { parts: vec![part], assets: vec![query.id], timing: Timing::default() })
 }

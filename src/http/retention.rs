@@ -66,9 +66,9 @@ pub struct RetentionView {
 }
 
 async fn view(library: &Library) -> Result<Json<RetentionView>, ApiError> {
-    let rules = library.retention().await?;
-    let due = library.retention_due().await?.rules;
-    let runs = library.retention_runs(RUNS_SHOWN).await?.into_iter().map(RunView::from).collect();
+    let rules = library.upkeep().retention().await?;
+    let due = library.upkeep().retention_due().await?.rules;
+    let runs = library.upkeep().retention_runs(RUNS_SHOWN).await?.into_iter().map(RunView::from).collect();
     Ok(Json(RetentionView { object: "retention", rules, due, runs }))
 }
 
@@ -89,7 +89,7 @@ pub async fn set(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<RetentionBody>,
 ) -> Result<Json<RetentionView>, ApiError> {
-    state.library.set_retention(&body.rules).await?;
+    state.library.upkeep().set_retention(&body.rules).await?;
     view(&state.library).await
 }
 
@@ -137,10 +137,10 @@ pub async fn apply(
     ApiJson(body): ApiJson<ApplyBody>,
 ) -> Result<Json<AppliedView>, ApiError> {
     if body.dry_run {
-        return Ok(Json(AppliedView::new(true, state.library.retention_due().await?)));
+        return Ok(Json(AppliedView::new(true, state.library.upkeep().retention_due().await?)));
     }
     let library = state.library.clone();
-    let report = detached(async move { Ok(library.apply_retention().await?) }).await?;
+    let report = detached(async move { Ok(library.upkeep().apply_retention().await?) }).await?;
     report.assets.iter().for_each(|id| state.thumbnails.forget(*id));
     Ok(Json(AppliedView::new(false, report)))
 }

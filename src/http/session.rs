@@ -10,7 +10,7 @@ use super::error::{ApiError, ErrorBody};
 use super::media_secret::COOKIE;
 use super::state::AppState;
 use crate::access::Caller;
-use crate::jobs::now_unix_ms;
+use crate::types::now_unix_ms;
 
 /// Seconds a browser keeps the cookie; a restart of the server or the end of the key ends it sooner.
 const MAX_AGE_SECS: i64 = 12 * 3600;

@@ -35,7 +35,7 @@ pub async fn start(
 ) -> Result<Response, ApiError> {
     let options = SnapshotOptions { scheduled: false, recheck: body.recheck };
     let library = state.library.clone();
-    let view = detached(async move { Ok(library.start_snapshot(options).await?) }).await?;
+    let view = detached(async move { Ok(library.upkeep().start_snapshot(options).await?) }).await?;
     let location = format!("/v1/snapshots/{}", view.id);
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(view)).into_response())
 }
@@ -45,7 +45,7 @@ pub async fn start(
     responses((status = 200, description = "The complete list", body = List<SnapshotView>),
         (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn list(State(state): State<AppState>) -> Result<Json<List<SnapshotView>>, ApiError> {
-    Ok(Json(List::new(state.library.snapshots().await?, None)))
+    Ok(Json(List::new(state.library.upkeep().snapshots().await?, None)))
 }
 
 /// Returns a snapshot.
@@ -57,7 +57,7 @@ pub async fn get(
     State(state): State<AppState>,
     IdPath(id): IdPath<SnapshotId>,
 ) -> Result<Json<SnapshotView>, ApiError> {
-    Ok(Json(state.library.snapshot(id).await?))
+    Ok(Json(state.library.upkeep().snapshot(id).await?))
 }
 
 /// Deletes a snapshot and the media that no other snapshot needs. A snapshot being taken is stopped.
@@ -69,6 +69,6 @@ pub async fn delete(
     IdPath(id): IdPath<SnapshotId>,
 ) -> Result<StatusCode, ApiError> {
     let library = state.library.clone();
-    detached(async move { Ok(library.delete_snapshot(id).await?) }).await?;
+    detached(async move { Ok(library.upkeep().delete_snapshot(id).await?) }).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -245,9 +245,7 @@ pub async fn create(
     };
     let library = state.library.clone();
     let work =
-        detached(
-            async move { library.create_standing_query(new).await.map_err(|error| named(error, &params)) },
-        );
+        detached(async move { library.standing().create(new).await.map_err(|error| named(error, &params)) });
     let (query, made) = query::within(&state, work).await??;
     let location = format!("/v1/standing-queries/{}", query.record.id);
     let view = StandingView::new(query, made);
@@ -287,7 +285,7 @@ pub async fn list(
     ApiQuery(query): ApiQuery<StandingPage>,
 ) -> Result<Json<List<StandingView>>, ApiError> {
     let size = PageSize::of(query.limit, 50)?;
-    let read = state.library.standing_queries(query.after, size.to_read()).await?;
+    let read = state.library.standing().list(query.after, size.to_read()).await?;
     Ok(Json(size.cut(read, |query| query.record.id).show(|query| StandingView::new(query, None))))
 }
 
@@ -300,7 +298,7 @@ pub async fn get(
     State(state): State<AppState>,
     IdPath(id): IdPath<StandingId>,
 ) -> Result<Json<StandingView>, ApiError> {
-    Ok(Json(StandingView::new(state.library.standing_query(id).await?, None)))
+    Ok(Json(StandingView::new(state.library.standing().find(id).await?, None)))
 }
 
 /// Pauses or enables a standing query, or changes its name or threshold.
@@ -321,7 +319,7 @@ pub async fn change(
         backfill: body.backfill,
     };
     let library = state.library.clone();
-    let query = detached(async move { Ok(library.update_standing_query(id, patch).await?) }).await?;
+    let query = detached(async move { Ok(library.standing().update(id, patch).await?) }).await?;
     Ok(Json(StandingView::new(query, None)))
 }
 
@@ -334,7 +332,7 @@ pub async fn delete(
     IdPath(id): IdPath<StandingId>,
 ) -> Result<StatusCode, ApiError> {
     let library = state.library.clone();
-    detached(async move { Ok(library.delete_standing_query(id).await?) }).await?;
+    detached(async move { Ok(library.standing().delete(id).await?) }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -362,6 +360,6 @@ pub async fn matches(
     ApiQuery(query): ApiQuery<MatchPage>,
 ) -> Result<Json<List<MatchView>>, ApiError> {
     let size = PageSize::of(query.limit, 50)?;
-    let read = state.library.standing_matches(id, query.after, size.to_read()).await?;
+    let read = state.library.standing().matches(id, query.after, size.to_read()).await?;
     Ok(Json(size.cut(read, |found| found.id).show(MatchView::from)))
 }

@@ -127,8 +127,8 @@ pub struct Stats {
 }
 
 async fn collect(state: &AppState) -> Result<Stats, ApiError> {
-    let Totals { assets, clips, media_secs } = state.library.store().totals().await?;
-    let (ingest_active, ingest_queued) = state.library.in_flight();
+    let Totals { assets, clips, media_secs } = state.library.collection().totals().await?;
+    let (ingest_active, ingest_queued) = state.library.ingest().in_flight();
     let of = |(track, space, vectors, engine, bytes)| {
         let recall = RecallView::of(state.library.index().recall(track, &space));
         IndexView { track, space, vectors, engine, bytes, recall }
@@ -141,11 +141,11 @@ async fn collect(state: &AppState) -> Result<Stats, ApiError> {
         assets,
         clips,
         media_secs,
-        calibrated_clips: state.library.calibrated_clips(),
+        calibrated_clips: state.library.collection().calibrated_clips(),
         ingest_active,
         ingest_queued,
-        jobs: JobCounts::of(&state.library.job_counts().await?),
-        damaged: state.library.damage().await?,
+        jobs: JobCounts::of(&state.library.ingest().job_counts().await?),
+        damaged: state.library.upkeep().damage().await?,
         indexes: state.library.index().stats().into_iter().map(of).collect(),
     })
 }
@@ -181,7 +181,7 @@ pub async fn prometheus(State(state): State<AppState>) -> Result<Response, ApiEr
         gauge!("triptych_damaged", "what" => what).set(count as f64);
     }
     // Sets the gauges of the parts.
-    state.library.health().await;
+    state.library.upkeep().health().await;
     for index in &stats.indexes {
         let (track, space, engine) = (index.track.as_str(), index.space.to_string(), index.engine);
         gauge!("triptych_index_vectors", "track" => track, "space" => space.clone(), "engine" => engine)

@@ -53,7 +53,7 @@ pub async fn thumbnail(
     if !at.is_finite() || at < 0.0 {
         return Err(ApiError::invalid("at", "`at` must be a position in the video in seconds, 0 or more"));
     }
-    let asset = state.library.store().asset(id).await?;
+    let asset = state.library.collection().asset(id).await?;
     if !has_picture(&asset) {
         let message = "this asset has no picture: it is an audio file or is not indexed yet";
         return Err(ApiError::new(StatusCode::NOT_FOUND, "no_picture", message));
@@ -64,7 +64,7 @@ pub async fn thumbnail(
     // A file of a user may change: what was kept of it is asked for again each time.
     let keep = if asset.owned { "private, max-age=86400" } else { "private, no-cache" };
     let cached = [(header::ETAG, etag.clone()), (header::CACHE_CONTROL, keep.to_owned())];
-    let opened = match state.library.open_content(&asset).await {
+    let opened = match state.library.collection().open_content(&asset).await {
         Ok(opened) => Some(opened),
         // The decoder says so in its own words.
         Err(LibraryError::File(FileError::Missing(_))) => None,
@@ -80,7 +80,7 @@ pub async fn thumbnail(
             preprocess::thumbnail_of(&decoder, asset.path.as_ref(), tenths as f64 / 10.0, size, tracks).await;
         if opened.is_some_and(|opened| !opened.is_unchanged()) {
             // It was made of whichever bytes were there.
-            state.library.open_content(&asset).await?;
+            state.library.collection().open_content(&asset).await?;
         }
         made.map_err(of_media)
     };

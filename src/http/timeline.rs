@@ -140,7 +140,7 @@ pub async fn by_text(
     ApiQuery(asked): ApiQuery<TimelineQuery>,
 ) -> Result<Response, ApiError> {
     let state = state.of_model(asked.model.as_deref())?;
-    state.library.store().asset(id).await?;
+    state.library.collection().asset(id).await?;
     let targets = targets_of(asked.targets.as_deref())?;
     let space = known_space(&state, asked.space.as_deref())?;
     let embedded =
@@ -161,7 +161,7 @@ pub async fn by_query(
     IdPath(id): IdPath<AssetId>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    state.library.store().asset(id).await?;
+    state.library.collection().asset(id).await?;
     let (state, request, timing) = receive(state, request).await?;
     answer(&state, id, request, timing).await
 }

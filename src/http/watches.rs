@@ -139,7 +139,7 @@ pub async fn create(
         delete_missing: body.delete_missing,
     };
     let library = state.library.clone();
-    let watch = detached(async move { Ok(library.create_watch(spec).await?) }).await?;
+    let watch = detached(async move { Ok(library.watches().create(spec).await?) }).await?;
     let location = format!("/v1/watches/{}", watch.id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(WatchView::from(watch))).into_response())
 }
@@ -149,7 +149,7 @@ pub async fn create(
     responses((status = 200, description = "The list, newest first", body = List<WatchView>),
         (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn list(State(state): State<AppState>) -> Result<Json<List<WatchView>>, ApiError> {
-    let watches = state.library.store().list_watches().await?;
+    let watches = state.library.watches().list().await?;
     Ok(Json(List::new(watches.into_iter().map(WatchView::from).collect(), None)))
 }
 
@@ -162,7 +162,7 @@ pub async fn get(
     State(state): State<AppState>,
     IdPath(id): IdPath<WatchId>,
 ) -> Result<Json<WatchView>, ApiError> {
-    Ok(Json(state.library.store().watch(id).await?.into()))
+    Ok(Json(state.library.watches().find(id).await?.into()))
 }
 
 /// Stops watching a folder. Indexed assets stay, and a running job continues.
@@ -173,6 +173,6 @@ pub async fn delete(
     State(state): State<AppState>,
     IdPath(id): IdPath<WatchId>,
 ) -> Result<StatusCode, ApiError> {
-    state.library.delete_watch(id).await?;
+    state.library.watches().delete(id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

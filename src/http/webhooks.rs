@@ -127,7 +127,7 @@ pub async fn deliveries(
     ApiQuery(query): ApiQuery<DeliveriesQuery>,
 ) -> Result<Json<List<DeliveryView>>, ApiError> {
     let size = PageSize::of(query.limit, 50)?;
-    let read = state.library.deliveries(query.state, query.after, size.to_read()).await?;
+    let read = state.library.collection().deliveries(query.state, query.after, size.to_read()).await?;
     Ok(Json(size.cut(read, |delivery| delivery.id).show(DeliveryView::from)))
 }
 
@@ -140,5 +140,5 @@ pub async fn retry(
     State(state): State<AppState>,
     IdPath(id): IdPath<DeliveryId>,
 ) -> Result<Json<DeliveryView>, ApiError> {
-    Ok(Json(state.library.retry_delivery(id).await?.into()))
+    Ok(Json(state.library.collection().retry_delivery(id).await?.into()))
 }

@@ -4,8 +4,6 @@ mod listing;
 mod manifest;
 mod place;
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -14,7 +12,7 @@ pub use manifest::{ManifestError, ManifestItem, read_manifest};
 pub use place::Place;
 
 use crate::store::{JobItem, JobRecord, WorkState};
-use crate::types::{AssetId, JobId, rfc3339_millis};
+use crate::types::{AssetId, JobId, now_unix_ms, rfc3339_millis};
 
 /// Why a job or an item failed.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -187,12 +185,6 @@ impl From<&JobItem> for ItemView {
                 .then(|| rfc3339_millis(item.not_before_unix_ms)),
         }
     }
-}
-
-/// The current time in milliseconds since 1970.
-#[must_use]
-pub fn now_unix_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 #[cfg(test)]

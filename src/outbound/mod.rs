@@ -10,6 +10,7 @@ mod connect;
 mod download;
 mod error;
 mod rule;
+mod sources;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +35,7 @@ pub use connect::{Dial, Resolve, SystemNetwork};
 pub use download::Download;
 pub use error::OutboundError;
 pub use rule::HostRule;
+pub use sources::{Sources, SourcesConfig};
 pub use url::Url;
 
 use connect::Guarded;

@@ -25,6 +25,12 @@ pub enum StorageFull {
     WriteFailed,
 }
 
+/// An error that may say that storage accepts no more bytes.
+pub trait TellsFull {
+    /// Why storage accepts no more bytes, if that is the cause.
+    fn storage_full(&self) -> Option<StorageFull>;
+}
+
 const ADVICE: &str =
     "; nothing was changed, searches continue, and writing resumes automatically once there is space";
 

@@ -18,9 +18,9 @@ use serde::{Deserialize, Serialize};
 
 pub use checks::{AssetFacts, Checks, ContentNote, Damage, DamagedRow, DamagedVectors, changed_ns, mtime_ns};
 pub use export::{ClipCursor, ExportedClip};
-pub use full::StorageFull;
+pub use full::{StorageFull, TellsFull};
 pub use lock::FolderLock;
-pub use sqlite::{CopiedAsset, CopyFacts, DATABASE, SqliteStore, StoreCopy};
+pub use sqlite::{CopiedAsset, CopyFacts, DATABASE, FILES, SqliteStore, StoreCopy};
 pub use standing::{
     MatchRecord, MatchedMoment, NewMatch, NewStanding, PendingAsset, PendingEnd, Settled, StandingChange,
     StandingRecord, StandingStore, StandingVectors,
@@ -71,6 +71,12 @@ pub enum StoreError {
         /// Model that was to be used.
         wanted: String,
     },
+}
+
+impl TellsFull for StoreError {
+    fn storage_full(&self) -> Option<StorageFull> {
+        if let Self::StorageFull(full) = self { Some(*full) } else { None }
+    }
 }
 
 impl StoreError {

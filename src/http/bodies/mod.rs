@@ -153,7 +153,7 @@ impl Intake<'_> {
     async fn take(&mut self, condenser: &mut Condenser, data: &Bytes) -> Result<(), ApiError> {
         for event in condenser.push(data) {
             match event {
-                Event::Open => self.media_file = Some(self.state.library.begin_upload(u64::MAX)),
+                Event::Open => self.media_file = Some(self.state.library.data().begin_upload(u64::MAX)),
                 Event::Bytes(bytes) => {
                     self.shares.disk.grow(bytes.len() as u64)?;
                     if let Some(file) = &mut self.media_file {
@@ -175,7 +175,7 @@ impl Intake<'_> {
 
     async fn add_json(&mut self, json: Vec<u8>, held_bytes: usize) -> Result<(), ApiError> {
         if self.json_file.is_none() && self.json.len() + json.len() > SMALL_BYTES {
-            let mut file = self.state.library.begin_upload(u64::MAX);
+            let mut file = self.state.library.data().begin_upload(u64::MAX);
             self.shares.disk.grow(self.json.len() as u64)?;
             file.write(&self.json).await?;
             self.json = Vec::new();

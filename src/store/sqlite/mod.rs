@@ -44,10 +44,13 @@ use super::{
     AssetOutcome, AssetRecord, ClipCursor, ClipRecord, JobItem, JobRecord, NewAsset, NewClip, NewItem,
     StorageFull, Store, StoreError, Totals, WatchRecord, WatchSpec, WatchedFile, WorkState,
 };
+use crate::types::now_unix_ms;
 use crate::types::{AssetId, ClipId, Embedding, JobId, ModelId, Space, Track, WatchId};
 
 /// Name of the database file in the data folder.
 pub const DATABASE: &str = "triptych.db";
+/// All files of a store, the database last.
+pub const FILES: [&str; 3] = ["triptych.db-wal", "triptych.db-shm", DATABASE];
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         // Damaged pages, and a file that is not a database.
@@ -237,10 +240,6 @@ async fn begin(connection: &mut SqliteConnection) -> Result<Transaction<'_, Sqli
 async fn bump_sequence(tx: &mut Transaction<'_, Sqlite>) -> Result<(), StoreError> {
     sqlx::query("UPDATE library SET sequence = sequence + 1 WHERE one = 1").execute(&mut **tx).await?;
     Ok(())
-}
-
-fn now_unix_ms() -> i64 {
-    chrono::Utc::now().timestamp_millis()
 }
 
 fn to_json(value: &serde_json::Value) -> String {

@@ -1,0 +1,166 @@
+//! Opens a collection: brings the store up to date, loads or rebuilds the indexes and the catalog.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::clips::Gate;
+use super::content::Verified;
+use super::life::Life;
+use super::recovery::open_model_store;
+use super::tracks::{agreement, agreement_space, members_of};
+use super::{Collection, DataFolder, LibraryConfig, LibraryError, adopt_uploads, calibrate};
+use crate::catalog::Catalog;
+use crate::embed::Embedder;
+use crate::files::{Disk, Uploads, measure};
+use crate::index::IndexSet;
+use crate::search::{Backgrounds, Comparable, Corpus};
+use crate::store::Store;
+use crate::types::{ClipId, Space, Track};
+
+impl Collection {
+    /// Opens or creates the data folder with its serving model, whose store and indexes lie in `folder`: takes its
+    /// lock, migrates, compares the store with the ledger, reconciles after a crash (drops clips of unfinished
+    /// assets, clears out files that no asset owns), loads or rebuilds the indexes.
+    ///
+    /// # Errors
+    /// [`LibraryError::StoreBehind`] or [`LibraryError::StoreUnreadable`] if the store has lost what was
+    /// acknowledged and the configuration does not allow rebuilding it; others.
+    pub(crate) async fn open(
+        config: &LibraryConfig,
+        folder: &Path,
+        embedder: Embedder,
+    ) -> Result<Arc<Self>, LibraryError> {
+        let (data, store) = DataFolder::open(config, folder, &embedder).await?;
+        begin(store.as_ref(), &data.uploads, &data.disk).await?;
+        measure(&config.data_dir.canonicalize()?);
+        Self::assemble(folder, embedder, store, data, false).await
+    }
+
+    /// Opens another model's vectors beside this collection: the same media, but none of the users' settings.
+    pub(crate) async fn open_beside(
+        &self,
+        folder: &Path,
+        embedder: Embedder,
+    ) -> Result<Arc<Self>, LibraryError> {
+        let store: Arc<dyn Store> = Arc::new(open_model_store(folder, &embedder).await?);
+        // Users' settings belong to the serving model's store; any here are from before a promotion.
+        store.clear_work().await?;
+        adopt_uploads(store.as_ref(), &self.data.uploads).await?;
+        reconcile(store.as_ref()).await?;
+        Self::assemble(folder, embedder, store, Arc::clone(&self.data), true).await
+    }
+
+    async fn assemble(
+        folder: &Path,
+        embedder: Embedder,
+        store: Arc<dyn Store>,
+        data: Arc<DataFolder>,
+        beside: bool,
+    ) -> Result<Arc<Self>, LibraryError> {
+        let bundle = Arc::clone(embedder.bundle());
+        let members: Vec<_> = Track::ALL
+            .into_iter()
+            .flat_map(|track| {
+                members_of(&bundle, track).into_iter().map(move |(space, dim)| (track, space, dim))
+            })
+            .collect();
+        let index_dir = super::index_dir(folder);
+        let index = IndexSet::open(&index_dir, bundle.id(), &members, store.as_ref()).await?;
+        let backgrounds = Arc::new(Backgrounds::default());
+        backgrounds.replace(calibrate::load(&index_dir, &bundle.id().to_string()));
+        let agreement_space = agreement_space(&bundle);
+        if let Some(space) = &agreement_space {
+            match note_agreements(store.as_ref(), space).await {
+                // The next start that can will do it.
+                Err(error) if data.disk.refuses(&error) => {}
+                noted => noted?,
+            }
+        }
+        let catalog = Catalog::load(store.as_ref()).await?;
+        let comparable =
+            Comparable::new(bundle.spaces().iter().map(|(space, _)| space), |modality, space| {
+                bundle.has(modality, space)
+            });
+        let searched = Corpus {
+            catalog: Arc::new(catalog),
+            index: Arc::new(index),
+            comparable: Arc::new(comparable),
+            backgrounds,
+        };
+        Ok(Arc::new(Self {
+            data,
+            embedder,
+            store,
+            searched,
+            folder: folder.to_owned(),
+            agreement_space,
+            gate: Gate::default(),
+            verified: Verified::default(),
+            recall: Arc::default(),
+            life: Life::new(beside),
+        }))
+    }
+
+    /// The same store and indexes for new work, after the work on this one was stopped.
+    pub(crate) fn revived(&self) -> Arc<Self> {
+        Arc::new(Self {
+            data: Arc::clone(&self.data),
+            embedder: self.embedder.clone(),
+            store: Arc::clone(&self.store),
+            searched: self.searched.clone(),
+            folder: self.folder.clone(),
+            agreement_space: self.agreement_space.clone(),
+            gate: Gate::default(),
+            verified: Verified::default(),
+            recall: Arc::default(),
+            life: self.life.revived(),
+        })
+    }
+}
+
+/// Computes the missing agreements of clips stored by an earlier version.
+async fn note_agreements(store: &dyn Store, space: &Space) -> Result<(), LibraryError> {
+    let mut after = ClipId(0);
+    loop {
+        let clips = store.clips_without_agreement(after, 1000).await?;
+        let Some(last) = clips.last() else { return Ok(()) };
+        after = *last;
+        let mut found = Vec::with_capacity(clips.len());
+        for clip in clips {
+            // The opening of the index reports damaged vectors.
+            let vectors = store.clip_vectors(clip).await.unwrap_or_default();
+            found.extend(agreement(&vectors, space).map(|agreement| (clip, agreement)));
+        }
+        store.set_agreements(&found).await?;
+    }
+}
+
+/// Does the first writes of a start; if the disk refuses, puts them off.
+async fn begin(store: &dyn Store, uploads: &Uploads, disk: &Disk) -> Result<(), LibraryError> {
+    let begun = async {
+        adopt_uploads(store, uploads).await?;
+        reconcile(store).await
+    };
+    match begun.await {
+        Err(error) => match error.storage_full() {
+            Some(full) => {
+                disk.owe_start(full);
+                Ok(())
+            }
+            None => Err(error),
+        },
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Brings the store to what was acknowledged. Nothing else runs yet.
+async fn reconcile(store: &dyn Store) -> Result<(), LibraryError> {
+    for asset in store.unfinished_assets().await? {
+        store.reset_asset(asset.id).await?;
+    }
+    let requeued = store.requeue_running().await?;
+    if requeued > 0 {
+        tracing::info!(requeued, "resuming unfinished items of jobs");
+    }
+    Ok(())
+}

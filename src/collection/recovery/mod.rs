@@ -1,0 +1,12 @@
+//! Opens the store of a data folder with everything that was acknowledged: compares it with the ledger, and rebuilds
+//! what is lost.
+
+mod opened_store;
+mod rebuild;
+mod shortfall;
+mod witness;
+
+pub(crate) use opened_store::adopt_uploads;
+pub(super) use opened_store::{make_private_folder, open_model_store};
+pub use shortfall::Shortfall;
+pub(super) use witness::{Opened, open_store, put, write};

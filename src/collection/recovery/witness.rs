@@ -1,0 +1,406 @@
+//! Store and ledger: acknowledged changes are recorded in both, and a start compares them.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::shortfall::Shortfall;
+use super::{opened_store, rebuild};
+use crate::collection::{LibraryError, blocking};
+use crate::embed::Embedder;
+use crate::files::{Disk, Quarantine, Uploads, kept_name};
+use crate::ledger::{AssetEntry, Entry, LEDGER, Ledger, Replay, WorkKind};
+use crate::store::{AssetRecord, Checks, SqliteStore, Store, StoreError};
+use crate::types::AssetId;
+
+/// Assets read per page.
+const PAGE: u32 = 1000;
+/// Number of user settings, finished jobs included, above which the ledger is rewritten at start.
+const MAX_WORK: usize = 1000;
+
+/// The assets of a store, compared with the ledger.
+#[derive(Debug, Default)]
+pub(in crate::collection) struct Census {
+    ids: HashSet<AssetId>,
+    /// Assets that the ledger describes differently, as in the ledger.
+    altered: Vec<AssetEntry>,
+}
+
+impl Census {
+    pub(in crate::collection) async fn of(store: &dyn Store, replay: &Replay) -> Result<Self, LibraryError> {
+        let (mut census, mut after) = (Self::default(), None);
+        loop {
+            let page = store.list_assets(after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(census) };
+            after = Some(last.id);
+            for asset in page {
+                census.ids.insert(asset.id);
+                let noted = replay.live.get(&asset.id).filter(|noted| is_altered(&asset, noted));
+                census.altered.extend(noted.cloned());
+            }
+        }
+    }
+}
+
+/// Names, beneath `uploads/`, of the files that assets own. Includes files of rows that cannot be read, or
+/// whose path is damaged.
+async fn owned_uploads(store: &dyn Store, replay: &Replay) -> Result<HashSet<String>, LibraryError> {
+    let stored = store.owned_paths().await?;
+    let stored = stored.iter().filter_map(|(path, _)| kept_name(path.as_ref()));
+    Ok(stored.chain(replay.live.values().filter_map(|asset| asset.upload.clone())).collect())
+}
+
+/// Whether a row differs from what was acknowledged. The folder of uploads may have moved.
+fn is_altered(asset: &AssetRecord, noted: &AssetEntry) -> bool {
+    let upload = asset.owned.then(|| kept_name(asset.path.as_ref())).flatten();
+    asset.owned != noted.upload.is_some()
+        || upload != noted.upload
+        || noted.path.as_ref().is_some_and(|path| *path != asset.path)
+        || asset.sha256 != noted.sha256
+        || asset.size_bytes != noted.size_bytes
+        || asset.name != noted.name
+        || asset.metadata != noted.metadata
+        || asset.created_unix_ms != noted.created_unix_ms
+}
+
+/// The verdict on a store after the comparison with the ledger.
+#[derive(Debug, PartialEq)]
+pub(in crate::collection) enum Verdict {
+    /// The store has all that was acknowledged.
+    Whole,
+    /// The store has the latest changes, but earlier rows were lost or altered by damage.
+    Damaged {
+        /// Assets that the store lacks.
+        missing: Vec<AssetEntry>,
+        /// Altered assets, as they were acknowledged.
+        altered: Vec<AssetEntry>,
+    },
+    /// The store is older than what was acknowledged.
+    Behind(Shortfall),
+}
+
+/// Compares a store with the ledger. `holds_uploads`: whether there are uploaded files.
+pub(in crate::collection) async fn compare(
+    store: &dyn Store,
+    replay: &Replay,
+    census: &Census,
+    holds_uploads: bool,
+) -> Result<Verdict, LibraryError> {
+    let stored = store.acknowledged().await?;
+    let missing: Vec<_> =
+        replay.live.values().filter(|asset| !census.ids.contains(&asset.id)).cloned().collect();
+    let shortfall = Shortfall { acknowledged: replay.acknowledged, stored, missing_assets: missing.len() };
+    // A new database beside uploads without a ledger: the old database is gone.
+    if !replay.exists && stored == 0 && census.ids.is_empty() && holds_uploads {
+        return Ok(Verdict::Behind(shortfall));
+    }
+    if stored < replay.acknowledged {
+        return Ok(Verdict::Behind(shortfall));
+    }
+    // A store that is ahead committed a deletion that a crash kept out of the ledger.
+    if stored > replay.acknowledged || (missing.is_empty() && census.altered.is_empty()) {
+        return Ok(Verdict::Whole);
+    }
+    Ok(Verdict::Damaged { missing, altered: census.altered.clone() })
+}
+
+/// The parts of an opened data folder.
+pub(in crate::collection) struct Opened {
+    pub(in crate::collection) store: Arc<dyn Store>,
+    pub(in crate::collection) uploads: Arc<Uploads>,
+    pub(in crate::collection) ledger: Arc<Ledger>,
+}
+
+/// Opens the store in `folder`, compares it with the ledger, rebuilds it if that is allowed and necessary,
+/// and clears out files that no asset owns. The caller holds the data folder's lock.
+pub(in crate::collection) async fn open_store(
+    rebuild_wanted: bool,
+    data_dir: &Path,
+    folder: &Path,
+    embedder: &Embedder,
+    quarantine: &Quarantine,
+    disk: &Disk,
+) -> Result<Opened, LibraryError> {
+    let (replay, uploads) = {
+        let (data_dir, quarantine) = (data_dir.to_owned(), quarantine.clone());
+        blocking(move || {
+            crate::ledger::remove_leftovers(&data_dir)?;
+            Ok((Ledger::read(&data_dir)?, Uploads::open(&data_dir, &quarantine)?))
+        })
+        .await?
+    };
+    let rebuild = Rebuild { wanted: rebuild_wanted, folder, embedder, quarantine };
+    let store: Arc<dyn Store> = Arc::new(rebuild.open(&replay, &uploads).await?);
+    let owned = owned_uploads(store.as_ref(), &replay).await?;
+    let uploads = Arc::new(uploads);
+    {
+        let (uploads, deleted, quarantine) =
+            (Arc::clone(&uploads), replay.deleted_uploads.clone(), quarantine.clone());
+        blocking(move || Ok(uploads.clear_unowned(&owned, &deleted, &quarantine)?)).await?;
+    }
+    let ledger = match settle(store.as_ref(), &replay, data_dir, quarantine).await {
+        Err(error) => match error.storage_full() {
+            Some(full) => {
+                disk.owe_start(full);
+                Ledger::unwritten(data_dir)
+            }
+            None => return Err(error),
+        },
+        Ok(ledger) => ledger,
+    };
+    Ok(Opened { store, uploads, ledger: Arc::new(ledger) })
+}
+
+/// Repairs or rebuilds a store that has lost something.
+struct Rebuild<'a> {
+    wanted: bool,
+    folder: &'a Path,
+    embedder: &'a Embedder,
+    quarantine: &'a Quarantine,
+}
+
+impl Rebuild<'_> {
+    /// Opens a store that has everything acknowledged.
+    async fn open(&self, replay: &Replay, uploads: &Uploads) -> Result<SqliteStore, LibraryError> {
+        let store = match opened_store::open_model_store(self.folder, self.embedder).await {
+            Ok(store) => store,
+            Err(LibraryError::Store(StoreError::Database(why) | StoreError::Malformed(why)))
+                if self.wanted =>
+            {
+                tracing::error!(why, "the store cannot be opened");
+                return self.start_over(replay, uploads).await;
+            }
+            Err(LibraryError::Store(StoreError::Database(why) | StoreError::Malformed(why))) => {
+                return Err(LibraryError::StoreUnreadable(why));
+            }
+            Err(error) => return Err(error),
+        };
+        if self.wanted {
+            // A server may have found the damaged pages only while it ran.
+            let problems = store.integrity().await.unwrap_or_else(|error| vec![error.to_string()]);
+            if let Some(first) = problems.first() {
+                tracing::error!(problems = problems.len(), first, "the database is damaged");
+                store.close().await?;
+                return self.start_over(replay, uploads).await;
+            }
+        }
+        let census = Census::of(&store, replay).await?;
+        let holds_uploads = !uploads.kept_names()?.is_empty();
+        match compare(&store, replay, &census, holds_uploads).await? {
+            Verdict::Whole => Ok(store),
+            Verdict::Damaged { missing, altered } => {
+                let mended = async {
+                    rebuild::mend(&store, &altered, uploads).await?;
+                    rebuild::take_up(&store, missing, uploads, self.embedder).await
+                };
+                match mended.await {
+                    // The ledger still names them, so the next start tries again.
+                    Err(error) if error.storage_full().is_some() => {
+                        tracing::warn!(%error, "some assets remain missing")
+                    }
+                    outcome => outcome?,
+                }
+                Ok(store)
+            }
+            Verdict::Behind(shortfall) if self.wanted => {
+                tracing::error!(%shortfall, "the store is behind the ledger");
+                store.close().await?;
+                self.start_over(replay, uploads).await
+            }
+            Verdict::Behind(shortfall) => Err(LibraryError::StoreBehind(shortfall)),
+        }
+    }
+
+    async fn start_over(&self, replay: &Replay, uploads: &Uploads) -> Result<SqliteStore, LibraryError> {
+        rebuild::put_store_aside(self.folder, self.quarantine)?;
+        let store = opened_store::open_model_store(self.folder, self.embedder).await?;
+        rebuild::take_up(&store, rebuild::entries(replay, uploads)?, uploads, self.embedder).await?;
+        rebuild::tell_lost_work(replay);
+        Ok(store)
+    }
+}
+
+/// Opens the ledger for appending, in agreement with the store. It is rewritten if it disagrees: after a
+/// crash, after damage, or in a data folder of a version without a ledger.
+pub(in crate::collection) async fn settle(
+    store: &dyn Store,
+    replay: &Replay,
+    data_dir: &Path,
+    quarantine: &Quarantine,
+) -> Result<Ledger, LibraryError> {
+    let stored = store.acknowledged().await?;
+    if replay.damaged_lines > 0 {
+        let reason =
+            format!("{} of its lines are damaged; writing a new one from the store", replay.damaged_lines);
+        quarantine.take(&data_dir.join(LEDGER), &reason)?;
+    } else if replay.exists
+        && stored == replay.acknowledged
+        && replay.deleted_uploads.is_empty()
+        && replay.work.len() <= MAX_WORK
+    {
+        let (data_dir, replay) = (data_dir.to_owned(), replay.clone());
+        return blocking(move || Ok(Ledger::open(&data_dir, &replay)?)).await;
+    }
+    let ledger = Arc::new(Ledger::unwritten(data_dir));
+    write(store, &ledger).await?;
+    Arc::into_inner(ledger)
+        .ok_or_else(|| std::io::Error::other("the ledger is in use by another process").into())
+}
+
+/// Rewrites the ledger from the store.
+pub(in crate::collection) async fn write(
+    store: &dyn Store,
+    ledger: &Arc<Ledger>,
+) -> Result<(), LibraryError> {
+    let acknowledged = store.acknowledged().await?;
+    let mut entries = Vec::new();
+    let mut after = None;
+    loop {
+        let page = store.list_assets(after, PAGE).await?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.id);
+        entries.extend(page.iter().map(put));
+    }
+    entries.extend(work_entries(store).await?);
+    let ledger = Arc::clone(ledger);
+    blocking(move || Ok(ledger.write(acknowledged, &entries)?)).await
+}
+
+/// User settings in a store: everything that users created besides assets.
+async fn work_entries(store: &dyn Store) -> Result<Vec<Entry>, LibraryError> {
+    let work = |kind, id: String| Entry::Work { kind, id, exists: true };
+    let mut entries = Vec::new();
+    // Ended jobs are history; the others must still be done.
+    entries.extend(store.unended_jobs().await?.into_iter().map(|id| work(WorkKind::Job, id.to_string())));
+    entries
+        .extend(store.list_watches().await?.iter().map(|watch| work(WorkKind::Watch, watch.id.to_string())));
+    let mut after = None;
+    loop {
+        let page = store.list_standing(after, PAGE).await?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.id);
+        entries.extend(page.iter().map(|query| work(WorkKind::StandingQuery, query.id.to_string())));
+    }
+    if !store.retention_rules().await?.is_empty() {
+        entries.push(work(WorkKind::RetentionRules, String::new()));
+    }
+    Ok(entries)
+}
+
+/// The ledger entry of an asset.
+pub(in crate::collection) fn put(asset: &AssetRecord) -> Entry {
+    let upload = asset.owned.then(|| kept_name(asset.path.as_ref())).flatten();
+    let path = (!asset.owned).then(|| asset.path.clone());
+    Entry::Put(AssetEntry {
+        id: asset.id,
+        sha256: asset.sha256.clone(),
+        size_bytes: asset.size_bytes,
+        upload,
+        path,
+        name: asset.name.clone(),
+        metadata: asset.metadata.clone(),
+        created_unix_ms: asset.created_unix_ms,
+        choice: asset.choice,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::store::NewAsset;
+    use crate::types::ModelId;
+
+    fn new_asset(n: u8) -> NewAsset {
+        NewAsset {
+            given: None,
+            sha256: format!("{n:02x}").repeat(32),
+            model: ModelId("m".into()),
+            segmentation: "w1/s1".to_owned(),
+            choice: Default::default(),
+            name: format!("{n}.wav"),
+            path: format!("/media/{n}.wav"),
+            owned: false,
+            size_bytes: 3,
+            metadata: serde_json::json!({"n": n}),
+        }
+    }
+
+    async fn verdict(store: &SqliteStore, replay: &Replay, uploads: bool) -> Verdict {
+        compare(store, replay, &Census::of(store, replay).await.unwrap(), uploads).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_store_is_whole_lacking_or_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&dir.path().join("store"), &ModelId("m".into())).await.unwrap();
+        let none = Replay::default();
+        assert_eq!(verdict(&store, &none, false).await, Verdict::Whole);
+        assert!(matches!(verdict(&store, &none, true).await, Verdict::Behind(_)));
+
+        let (first, _) = store.begin_asset(new_asset(1)).await.unwrap();
+        let (second, _) = store.begin_asset(new_asset(2)).await.unwrap();
+        let entry = |asset: &AssetRecord| match put(asset) {
+            Entry::Put(entry) => entry,
+            other => panic!("{other:?}"),
+        };
+        let live = |assets: &[&AssetRecord]| -> BTreeMap<_, _> {
+            assets.iter().map(|asset| (asset.id, entry(asset))).collect()
+        };
+        let acknowledged = store.acknowledged().await.unwrap();
+        assert_eq!(acknowledged, 2);
+        let replay =
+            Replay { exists: true, acknowledged, live: live(&[&first, &second]), ..Replay::default() };
+        assert_eq!(verdict(&store, &replay, true).await, Verdict::Whole);
+        // An older folder, without a ledger.
+        assert_eq!(verdict(&store, &none, true).await, Verdict::Whole);
+
+        // A deletion that a crash kept out of the ledger.
+        store.delete_asset(second.id).await.unwrap();
+        assert_eq!(verdict(&store, &replay, true).await, Verdict::Whole);
+        // The same count, but one row fewer.
+        let damaged = Replay { acknowledged: store.acknowledged().await.unwrap(), ..replay.clone() };
+        let mut renamed = entry(&first);
+        renamed.name = "as it was".to_owned();
+        let mut altered = damaged.clone();
+        altered.live.insert(first.id, renamed.clone());
+        let lacks = |altered: Vec<AssetEntry>| Verdict::Damaged { missing: vec![entry(&second)], altered };
+        assert_eq!(verdict(&store, &damaged, true).await, lacks(vec![]));
+        assert_eq!(verdict(&store, &altered, true).await, lacks(vec![renamed]));
+        let older = Replay { acknowledged: acknowledged + 7, ..replay };
+        let shortfall = Shortfall { acknowledged: 9, stored: 3, missing_assets: 1 };
+        assert_eq!(verdict(&store, &older, true).await, Verdict::Behind(shortfall));
+        assert!(shortfall.to_string().contains("3 of 9"));
+    }
+
+    #[tokio::test]
+    async fn the_ledger_is_brought_to_what_the_store_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().canonicalize().unwrap();
+        let quarantine = Quarantine::of(&data);
+        let store = SqliteStore::open(&data, &ModelId("m".into())).await.unwrap();
+        let (first, _) = store.begin_asset(new_asset(1)).await.unwrap();
+        let replay = Ledger::read(&data).unwrap();
+        drop(settle(&store, &replay, &data, &quarantine).await.unwrap());
+        let replay = Ledger::read(&data).unwrap();
+        assert_eq!((replay.acknowledged, replay.live.len()), (1, 1));
+
+        // Deleted but not in the ledger: a crash.
+        store.delete_asset(first.id).await.unwrap();
+        drop(settle(&store, &replay, &data, &quarantine).await.unwrap());
+        let replay = Ledger::read(&data).unwrap();
+        assert_eq!((replay.acknowledged, replay.live.len()), (2, 0));
+
+        // A damaged ledger is quarantined.
+        let path = data.join(LEDGER);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[12] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let replay = Ledger::read(&data).unwrap();
+        assert_eq!(replay.damaged_lines, 1);
+        drop(settle(&store, &replay, &data, &quarantine).await.unwrap());
+        assert_eq!(Ledger::read(&data).unwrap().damaged_lines, 0);
+        assert_eq!(crate::files::quarantined(&data).unwrap().len(), 1);
+    }
+}

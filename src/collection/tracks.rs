@@ -1,0 +1,33 @@
+//! What a bundle's spaces mean for the tracks of a library.
+
+use crate::embed::Embedder;
+use crate::model::Bundle;
+use crate::types::{Embedding, Space, Track};
+
+/// The spaces (with their dimensions) in which a track has vectors. Vectors of pictures are on the video
+/// track.
+pub(crate) fn members_of(bundle: &Bundle, track: Track) -> Vec<(Space, usize)> {
+    use crate::types::Modality;
+    let serves = |space: &Space| {
+        bundle.has(track.modality(), space) || (track == Track::Video && bundle.has(Modality::Image, space))
+    };
+    bundle.spaces().iter().filter(|(space, _)| serves(space)).cloned().collect()
+}
+
+/// The finest space that audio and video share, used to compare a clip's own two tracks.
+pub(crate) fn agreement_space(bundle: &Bundle) -> Option<Space> {
+    let serves = |space: &Space| Track::ALL.iter().all(|track| bundle.has(track.modality(), space));
+    bundle.spaces().iter().map(|(space, _)| space).find(|space| serves(space)).cloned()
+}
+
+/// Cosine of a clip's own sound and picture.
+pub(crate) fn agreement(vectors: &[(Track, Space, Embedding)], space: &Space) -> Option<f32> {
+    let of = |track| vectors.iter().find(|(t, s, _)| *t == track && s == space).map(|(.., vector)| vector);
+    Some(of(Track::Video)?.cosine(of(Track::Audio)?))
+}
+
+/// How assets are cut into clips, as text; it is part of their identity.
+pub(crate) fn segmentation(embedder: &Embedder) -> String {
+    let spec = embedder.bundle().clip_spec(embedder.stride_secs);
+    format!("w{}/s{}", spec.window_secs(), spec.stride_secs)
+}

@@ -1,0 +1,43 @@
+//! Calibrates confidence whenever the collection has changed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Upkeep;
+
+/// How often to check whether the library has changed.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// After a smaller change, how long the library must be unchanged first.
+const SETTLED: Duration = Duration::from_secs(5);
+
+/// Calibrates while the library is open, whenever it has changed and nothing is being indexed.
+pub(super) async fn keep_up(upkeep: Arc<Upkeep>) {
+    let mut seen = (upkeep.collection.searched.catalog.len().1, Instant::now());
+    loop {
+        tokio::select! {
+            () = upkeep.collection.life.stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        let clips = upkeep.collection.searched.catalog.len().1;
+        if clips != seen.0 {
+            seen = (clips, Instant::now());
+        }
+        let settled = clips != upkeep.collection.calibrated_clips() && seen.1.elapsed() >= SETTLED;
+        if !upkeep.ingest.is_idle() || !(settled || upkeep.collection.is_background_due()) {
+            continue;
+        }
+        let made = tokio::select! {
+            () = upkeep.collection.life.stop.cancelled() => return,
+            made = upkeep.collection.calibrate() => made,
+        };
+        if let Err(error) = made {
+            if upkeep.collection.data.disk.refuses(&error) {
+                // The new values are in memory all the same.
+                continue;
+            }
+            tracing::error!(%error, "could not update the calibration of confidence");
+            tokio::time::sleep(LOOK_EVERY * 20).await;
+        }
+    }
+}

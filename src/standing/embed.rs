@@ -1,0 +1,113 @@
+//! The vectors of standing queries: computed when a query is created, and again for another model.
+
+use std::sync::Arc;
+
+use super::spec::{self, Given, GivenPart};
+use super::{Entry, StandingQueries};
+use crate::collection::{LibraryError, StandingError};
+use crate::model::Priority;
+use crate::search::QueryPart;
+use crate::store::{StandingVectors, StoreError};
+use crate::types::StandingId;
+
+impl StandingQueries {
+    /// Embeds the parts of a query; an error names the part that failed.
+    pub(crate) async fn embed_given(
+        &self,
+        parts: &[GivenPart],
+        priority: Priority,
+    ) -> Result<Vec<QueryPart>, LibraryError> {
+        let mut embedded = Vec::with_capacity(parts.len());
+        for (at, part) in parts.iter().enumerate() {
+            let named = |error| LibraryError::from(StandingError::Part { at, error: Box::new(error) });
+            let found = self.embed_part(&part.given, priority).await.map_err(named)?;
+            embedded.push(QueryPart { weight: part.weight, ..found });
+        }
+        Ok(embedded)
+    }
+
+    async fn embed_part(&self, given: &Given, priority: Priority) -> Result<QueryPart, LibraryError> {
+        match given {
+            Given::Text(text) => {
+                let vectors = self.collection.embedder.text(text, priority).await?;
+                let words = self.collection.embedder.towers.count_words(text).unwrap_or(0);
+                Ok(QueryPart { modality: crate::types::Modality::Text, vectors, weight: 1.0, words })
+            }
+            Given::Media { modality, bytes, .. } => {
+                let mut writer = self.collection.data.begin_upload(u64::MAX);
+                writer.write(bytes).await?;
+                let file = writer.finish_scratch().await?;
+                let vectors = self.collection.embedder.query_media(&file.path, *modality, None).await?;
+                Ok(QueryPart { modality: *modality, vectors, weight: 1.0, words: 0 })
+            }
+            Given::Asset { id, start_secs, end_secs, track } => {
+                self.collection.query_of_asset(*id, spec::span_of(*start_secs, *end_secs), *track).await
+            }
+        }
+    }
+
+    /// Recomputes, from what users gave, the vectors of standing queries that have none of the serving model.
+    /// A query that cannot be embedded gets an error and matches nothing.
+    ///
+    /// # Errors
+    /// [`LibraryError`] of the store.
+    pub async fn renew_all(&self) -> Result<(), LibraryError> {
+        let mut after = None;
+        loop {
+            let page = self.collection.store.standing_vectors(after, super::PAGE).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.record.id);
+            for stored in page {
+                if self.collection.life.stop.is_cancelled() {
+                    return Ok(());
+                }
+                let id = stored.record.id;
+                if self.entries.find(id).is_some_and(|entry| entry.query.is_some()) {
+                    continue;
+                }
+                match super::usable(&stored, self.collection.embedder.bundle()) {
+                    None => self.renew(stored).await?,
+                    // Taken over from another model's store since this library was opened.
+                    Some(parts) => self.take_up(id, parts).await?,
+                }
+            }
+        }
+    }
+
+    async fn renew(&self, stored: StandingVectors) -> Result<(), LibraryError> {
+        let id = stored.record.id;
+        match self.embed_anew(id).await {
+            Ok(parts) => {
+                let model = self.collection.embedder.bundle().id();
+                self.collection.store.set_standing_vectors(id, model, &spec::pack(&parts)).await?;
+                tracing::info!(standing_query = %id, "embedded a standing query with this model");
+                self.take_up(id, parts).await?;
+            }
+            Err(error) => {
+                tracing::warn!(standing_query = %id, %error, "could not embed a standing query with this model");
+                self.collection.store.set_standing_error(id, error.code(), &error.told()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts matching a query as stored now: it may have been changed or deleted in the meantime.
+    async fn take_up(&self, id: StandingId, parts: Vec<QueryPart>) -> Result<(), LibraryError> {
+        let _change = self.entries.change.lock().await;
+        let record = match self.collection.store.standing(id).await {
+            Err(StoreError::NotFound(_)) => return Ok(()),
+            found => found?,
+        };
+        match Entry::new(&record, Some(parts), &self.collection.searched.comparable) {
+            Ok(entry) => self.entries.put(Arc::new(entry)),
+            Err(error) => self.collection.store.set_standing_error(id, error.code(), &error.told()).await?,
+        }
+        Ok(())
+    }
+
+    async fn embed_anew(&self, id: StandingId) -> Result<Vec<QueryPart>, LibraryError> {
+        let source = self.collection.store.standing_source(id).await?;
+        let parts: Vec<GivenPart> = serde_json::from_str(&source).map_err(|_| StandingError::Damaged)?;
+        self.embed_given(&parts, Priority::Bulk).await
+    }
+}
