@@ -206,7 +206,7 @@ fn weights_beside_a_graph_are_verified_and_stay_inside() {
 #[test]
 fn a_graph_that_contradicts_the_manifest_is_named() {
     type Edit = fn(&mut Value);
-    let cases: [(Edit, &str); 7] = [
+    let cases: [(Edit, &str); 8] = [
         (
             |json| json["towers"]["video"]["inputs"]["frames"] = json!("frames"),
             "the manifest names [\"frames\"]",
@@ -227,8 +227,15 @@ fn a_graph_that_contradicts_the_manifest_is_named() {
             |json| json["towers"]["audio"]["preprocessing"]["sound"]["samples"] = json!(8000),
             "expected `audio.pcm` of shape",
         ),
-        (|json| json["spaces"][0]["dim"] = json!(7), "dims"),
-        (|json| json["towers"]["text"]["preprocessing"]["text"]["padding"] = json!("none"), "text"),
+        (|json| json["spaces"][0]["dim"] = json!(7), "expected `text.look` to be f32 [2, 7]"),
+        (
+            |json| json["towers"]["text"]["preprocessing"]["text"]["padding"] = json!("none"),
+            "tokenizer.json does not reproduce",
+        ),
+        (
+            |json| json["towers"]["audio"]["preprocessing"]["sound"]["short"] = json!("as_is"),
+            "has the shape [-1, 16000] in the graph, but the manifest makes it [any, any]",
+        ),
     ];
     for (edit, expected) in cases {
         let copy = Copy::of("two-families");
@@ -236,7 +243,14 @@ fn a_graph_that_contradicts_the_manifest_is_named() {
         let (_, message) = copy.refused();
         assert!(message.contains(expected), "{message}");
     }
-    // A fixed length in the graph where the manifest has another one.
+    // Two inputs that are mistaken for each other.
+    let copy = Copy::of("odd-inputs");
+    copy.edit_manifest(|json| {
+        json["towers"]["audio"]["inputs"] = json!({"pcm": "own", "pcm_samples": "pcm"})
+    });
+    let (_, message) = copy.refused();
+    assert!(message.contains("audio.onnx") && message.contains("but the manifest makes them"), "{message}");
+    // Golden texts without their ids.
     let copy = Copy::of("two-families");
     copy.edit_manifest(|json| json["goldens"]["texts"] = json!(["a dog barking"]));
     let (code, message) = copy.refused();

@@ -70,7 +70,7 @@ fn texts(pieces: &Pieces, specials: &[String]) -> Vec<String> {
                 }
                 16 => draw.of(&pieces.odd).to_owned(),
                 17 => draw.below(1_000_000).to_string(),
-                18 if n % 7 == 0 => draw.of(specials).to_owned(),
+                18 if n.is_multiple_of(7) => draw.of(specials).to_owned(),
                 _ => draw.of(words).to_uppercase(),
             };
             text += &word;
