@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use crate::access::{AccessConfig, AuditConfig};
 use crate::library::{Deliver, KeepConfig};
 use crate::media::{Limits, PoolLimits};
-use crate::model::Device;
+use crate::model::{Cut, Device};
 use crate::outbound::bucket::{AccessKey, BucketConfig, BucketUrl};
 use crate::outbound::{HostRule, Outbound, OutboundConfig, OutboundError, SourcesConfig, Url};
 
@@ -33,6 +33,10 @@ pub struct ModelArgs {
     /// not overlap.
     #[arg(long, env = "TRIPTYCH_STRIDE_SECS", value_parser = positive_secs)]
     pub stride_secs: Option<f64>,
+    /// Cut the vectors of a space to this many values: N or SPACE=N, as the bundle allows; repeatable. Vectors of
+    /// another length belong to another library.
+    #[arg(long = "dim", env = "TRIPTYCH_DIM", value_delimiter = ',', value_name = "N|SPACE=N")]
+    pub dims: Vec<Cut>,
 }
 
 impl ModelArgs {

@@ -256,8 +256,12 @@ fn embedder_opener(model: &ModelArgs, limits: &LimitArgs) -> Result<OpenEmbedder
         limits: limits.limits(),
     });
     let (device, threads, stride_secs) = (model.device, model.thread_count(), model.stride_secs);
+    let (own, dims) = (model.model.clone(), model.dims.clone());
     Ok(Arc::new(move |path| {
-        let towers = Towers::load(Arc::new(Bundle::open(path)?), &native, device, threads)?;
+        let bundle = Bundle::open(path)?;
+        // The lengths are those of the model they were given with.
+        let bundle = if *path == *own { bundle.cut(&dims)? } else { bundle };
+        let towers = Towers::load(Arc::new(bundle), &native, device, threads)?;
         Ok(Embedder { towers, decoder: decoder.clone(), stride_secs })
     }))
 }

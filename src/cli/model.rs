@@ -82,8 +82,23 @@ fn show(dir: &Path, json: bool) -> Result<(), CliError> {
         say!("{}", printable(bundle.description()));
     }
     say!("id {}\n\n{}\n", bundle.id(), spaces(&bundle));
-    for (section, value) in object(&bundle.manifest_json()["preprocessing"]) {
+    show_sources(&bundle);
+    let mut towers = table(["tower", "modality", "weights", "spaces"]);
+    for tower in bundle.towers() {
+        let spaces: Vec<&str> = tower.spaces.iter().map(|space| space.as_str()).collect();
+        let (name, modality) = (printable(tower.name), tower.modality.to_string());
+        let weights = tower.precision.unwrap_or("of the video tower").to_owned();
+        towers.add_row([name, modality, weights, printable(&spaces.join(", "))]);
+    }
+    say!("{towers}\n");
+    let json = bundle.manifest_json();
+    for (section, value) in object(&json["preprocessing"]) {
         say!("{section:<6} takes {}", printable(&pairs(value)));
+    }
+    for (tower, entry) in object(&json["towers"]) {
+        for (section, value) in object(&entry["preprocessing"]) {
+            say!("{} takes {section}: {}", printable(tower), printable(&pairs(value)));
+        }
     }
     let mut files = table(["file", "bytes"]);
     for (name, size) in bundle.files() {
@@ -100,6 +115,31 @@ fn show(dir: &Path, json: bool) -> Result<(), CliError> {
         }
     }
     Ok(())
+}
+
+/// Where the weights come from, their licences and languages.
+fn show_sources(bundle: &Bundle) {
+    for source in bundle.sources() {
+        let repository = source.repository.as_deref().unwrap_or("a local folder");
+        let revision =
+            source.revision.as_ref().map_or_else(String::new, |revision| format!(" at {revision}"));
+        let license = source.license.as_deref().unwrap_or("unknown");
+        let from = format!("from {repository}{revision} ({}), licence {license}", source.family);
+        say!("{}", printable(&from));
+        if let Some(card) = &source.card {
+            say!("  {}", printable(card));
+        }
+    }
+    let languages = bundle.languages();
+    if !languages.is_empty() {
+        say!("languages {}", printable(&languages.join(", ")));
+    }
+    if let Some(bank) = bundle.bank_source() {
+        say!("texts for confidence: {}", printable(bank));
+    }
+    if !bundle.sources().is_empty() {
+        say!("");
+    }
 }
 
 /// A table of modalities and the spaces in which they have vectors.

@@ -22,7 +22,7 @@ use super::query::{check_text, scratch_of, timing, within};
 use super::state::AppState;
 use crate::embed::{Embedder, Vectors};
 use crate::library::LibraryError;
-use crate::model::{Priority, Timings};
+use crate::model::{Priority, Role, Timings};
 use crate::search::SearchError;
 use crate::types::{Embedding, Modality, Space, TimeSpan, TrackChoice};
 
@@ -49,6 +49,29 @@ pub struct EmbeddingsBody {
     /// Encoding of vectors: `float` (the default) or `base64`.
     #[serde(default)]
     encoding_format: Encoding,
+    /// What texts are for; some models prepare queries and documents in different ways. Default: `query`.
+    #[serde(default)]
+    role: TextRole,
+}
+
+/// What texts are for.
+#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TextRole {
+    /// They are searched with.
+    #[default]
+    Query,
+    /// They are what is found.
+    Document,
+}
+
+impl From<TextRole> for Role {
+    fn from(role: TextRole) -> Self {
+        match role {
+            TextRole::Query => Self::Query,
+            TextRole::Document => Self::Document,
+        }
+    }
 }
 
 /// One or several inputs.
@@ -138,7 +161,7 @@ pub struct EmbeddingView {
 /// Token counts of the request.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Usage {
-    /// Number of words of the texts that the model reads.
+    /// Number of tokens of the texts that the model reads: words, if it has a word list.
     prompt_tokens: usize,
     /// Same as `prompt_tokens`.
     total_tokens: usize,
@@ -190,8 +213,9 @@ pub async fn embeddings(State(state): State<AppState>, request: Request) -> Resu
             }
             let data = if asked.modality == Modality::Text {
                 let inputs = words_of(&inputs)?;
-                let data = within(&state, texts(&embedder, &asked, &inputs)).await??;
-                words = inputs.iter().filter_map(|text| embedder.towers.count_words(text).ok()).sum();
+                let data = within(&state, texts(&embedder, &asked, body.role.into(), &inputs)).await??;
+                let readings = inputs.iter().filter_map(|text| embedder.towers.read_text(text).ok());
+                words = readings.map(|reading| reading.tokens).sum();
                 data
             } else {
                 within(&state, media(&state, &embedder, &asked, inputs)).await??
@@ -272,11 +296,16 @@ fn words_of(inputs: &[GivenMedia]) -> Result<Vec<&str>, ApiError> {
     inputs.iter().enumerate().map(text).collect()
 }
 
-async fn texts(embedder: &Embedder, asked: &Asked, inputs: &[&str]) -> Result<Vec<EmbeddingView>, ApiError> {
+async fn texts(
+    embedder: &Embedder,
+    asked: &Asked,
+    role: Role,
+    inputs: &[&str],
+) -> Result<Vec<EmbeddingView>, ApiError> {
     let one = async |(index, text): (usize, &&str)| {
         let param = format!("input[{index}]");
         check_text(text, &param)?;
-        let vectors = embedder.text(text, Priority::Interactive).await;
+        let vectors = embedder.text_as(text, role, Priority::Interactive).await;
         let vectors = vectors.map_err(|error| ApiError::from(error).with_param(param))?;
         view(asked, index, None, &vectors)
     };

@@ -15,6 +15,7 @@ use super::extract::{ApiJson, ApiQuery};
 use super::state::{AppState, detached};
 use super::views::List;
 use crate::library::{LibraryError, ModelEntry, Progress, Role};
+use crate::model::Source;
 use crate::types::{Modality, ModelId, Space};
 
 /// An embedding space of a model.
@@ -26,6 +27,49 @@ pub struct SpaceView {
     dim: usize,
     /// Modalities with vectors in this space, which can be compared with each other.
     members: Vec<Modality>,
+}
+
+/// A part of a model that embeds one modality.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TowerView {
+    /// Name.
+    name: String,
+    /// Modality that it embeds.
+    modality: Modality,
+    /// Number format of its weights: `f32`, `f16`, `bf16` or `int8`; null if it borrows the video tower.
+    precision: Option<String>,
+    /// Spaces in which it has vectors.
+    spaces: Vec<Space>,
+}
+
+/// Where weights come from.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SourceView {
+    /// Family of models, such as `clip`.
+    family: String,
+    /// Name of the published model; null if unknown.
+    repository: Option<String>,
+    /// Its revision; null if unknown.
+    revision: Option<String>,
+    /// Licence of the weights; null if unknown.
+    license: Option<String>,
+    /// What the model card says, in a few sentences.
+    card: Option<String>,
+    /// Languages that it was trained on.
+    languages: Vec<String>,
+}
+
+impl From<&Source> for SourceView {
+    fn from(source: &Source) -> Self {
+        Self {
+            family: source.family.clone(),
+            repository: source.repository.clone(),
+            revision: source.revision.clone(),
+            license: source.license.clone(),
+            card: source.card.clone(),
+            languages: source.languages.clone(),
+        }
+    }
 }
 
 /// A loaded model.
@@ -48,6 +92,16 @@ pub struct ModelView {
     error: Option<String>,
     /// Device: `cpu` or `cuda:N`.
     device: String,
+    /// One sentence about the model; may be empty.
+    description: String,
+    /// Licence of the bundle.
+    license: String,
+    /// Where its weights come from; empty if they were trained for this bundle.
+    sources: Vec<SourceView>,
+    /// Languages of its texts; empty if unknown.
+    languages: Vec<String>,
+    /// Its towers.
+    towers: Vec<TowerView>,
     /// Embedding spaces, finest first.
     spaces: Vec<SpaceView>,
     /// Length of a clip in seconds.
@@ -69,6 +123,12 @@ impl From<ModelEntry> for ModelView {
             dim: *dim,
             members: modalities.into_iter().filter(|modality| bundle.has(*modality, space)).collect(),
         });
+        let towers = bundle.towers().map(|tower| TowerView {
+            name: tower.name.to_owned(),
+            modality: tower.modality,
+            precision: tower.precision.map(str::to_owned),
+            spaces: tower.spaces,
+        });
         let spec = bundle.clip_spec(embedder.stride_secs);
         Self {
             object: "model",
@@ -79,6 +139,11 @@ impl From<ModelEntry> for ModelView {
             promote_when_ready: entry.promote,
             error: entry.error,
             device: embedder.towers.device_name(),
+            description: bundle.description().to_owned(),
+            license: bundle.license().to_owned(),
+            sources: bundle.sources().iter().map(SourceView::from).collect(),
+            languages: bundle.languages().into_iter().map(str::to_owned).collect(),
+            towers: towers.collect(),
             spaces: spaces.collect(),
             clip_secs: spec.window_secs(),
             stride_secs: spec.stride_secs,

@@ -109,6 +109,8 @@ pub struct AssetQuery {
 pub struct Embedded {
     /// For the search.
     pub parts: Vec<QueryPart>,
+    /// Words of its texts that the model left out.
+    pub ignored: Vec<String>,
     /// The stored assets it was made of: no answers to themselves.
     pub assets: Vec<AssetId>,
     /// Where the time went.
@@ -128,7 +130,8 @@ pub async fn embed(state: &AppState, input: QueryInput) -> Result<Embedded, ApiE
     if parts.is_empty() || parts.len() > MAX_PARTS {
         return Err(ApiError::invalid("query", format!("expected 1 to {MAX_PARTS} query parts")));
     }
-    let mut whole = Embedded { parts: Vec::new(), assets: Vec::new(), timing: Timing::default() };
+    let mut whole =
+        Embedded { parts: Vec::new(), ignored: Vec::new(), assets: Vec::new(), timing: Timing::default() };
     for (n, part) in parts.into_iter().enumerate() {
         whole.add(embed_part(state, part, &format!("query[{n}]")).await?);
     }
@@ -140,6 +143,11 @@ impl Embedded {
     pub fn add(&mut self, other: Self) {
         self.parts.extend(other.parts);
         self.assets.extend(other.assets);
+        for word in other.ignored {
+            if !self.ignored.contains(&word) {
+                self.ignored.push(word);
+            }
+        }
         self.timing.queue_secs += other.timing.queue_secs;
         self.timing.inference_secs += other.timing.inference_secs;
     }
@@ -229,8 +237,9 @@ async fn embed_text(state: &AppState, text: &str, param: &str) -> Result<Embedde
     let vectors = within(state, embedder.text(text, Priority::Interactive)).await?;
     let vectors = vectors.map_err(|error| ApiError::from(error).with_param(param))?;
     let mut embedded = embedded(Modality::Text, vectors, &timings);
-    let words = state.library.embedder().towers.count_words(text).unwrap_or(0);
-    embedded.parts.iter_mut().for_each(|part| part.words = words);
+    let reading = state.library.embedder().towers.read_text(text).unwrap_or_default();
+    embedded.parts.iter_mut().for_each(|part| part.words = reading.words);
+    embedded.ignored = reading.ignored;
     Ok(embedded)
 }
 
@@ -250,7 +259,7 @@ pub async fn embed_file(
 
 fn embedded(modality: Modality, vectors: Vectors, timings: &Timings) -> Embedded {
     let part = QueryPart { modality, vectors, weight: 1.0, words: 0 };
-    Embedded { parts: vec![part], assets: Vec::new(), timing: timing(timings) }
+    Embedded { parts: vec![part], ignored: Vec::new(), assets: Vec::new(), timing: timing(timings) }
 }
 
 /// What the towers took, for the response's headers and for Prometheus.
@@ -288,5 +297,5 @@ async fn of_asset(library: &Library, query: &AssetQuery, param: &str) -> Result<
     library.collection().asset(query.id).await.map_err(not_found)?;
     let part = library.collection().query_of_asset(query.id, span, query.track).await;
     let part = part.map_err(|error| ApiError::from(error).with_param(param))?;
-    Ok(Embedded { parts: vec![part], assets: vec![query.id], timing: Timing::default() })
+    Ok(Embedded { parts: vec![part], ignored: Vec::new(), assets: vec![query.id], timing: Timing::default() })
 }

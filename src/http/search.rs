@@ -20,7 +20,9 @@ use super::views::content_url;
 use crate::catalog::Filter;
 use crate::index::SearchParams;
 use crate::library::LibraryError;
-use crate::search::{Fuse, GroupBy, Hit, HubCorrection, MAX_LIMIT, MAX_OFFSET, SearchError, SearchRequest};
+use crate::search::{
+    Fuse, FusedBy, GroupBy, Hit, HubCorrection, MAX_LIMIT, MAX_OFFSET, SearchError, SearchRequest,
+};
 use crate::store::Damage;
 use crate::types::{AssetId, AssetKind, Modality, Space, TimeSpan, Track};
 
@@ -151,12 +153,18 @@ pub struct HitView {
 pub struct SearchAnswer {
     /// Always `list`.
     object: &'static str,
-    /// Embedding space of the scores.
+    /// Embedding space of the scores; of several, that of the first target.
     space: Space,
     /// Name of the model.
     model: String,
     /// True if no hit reaches `min_confidence`, or 0.9 by default: the library probably has no match.
     no_match: bool,
+    /// Spaces that were searched. More than one if no single space serves all targets; each hit names its own.
+    spaces: Vec<Space>,
+    /// How hits of several spaces were ranked together; null if there was one space.
+    fused_by: Option<FusedBy>,
+    /// Words of the query that the model does not know and left out; the hits answer the rest.
+    ignored_words: Vec<String>,
     /// Whether hub correction changed the ranking of the best hits.
     hub_corrected: bool,
     /// Hits, best first.
@@ -194,13 +202,16 @@ impl From<Hit> for HitView {
     responses((status = 200, description = "The moments found, best first", body = SearchAnswer),
         (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn search(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
-    let (state, request, timing) = receive(state, request).await?;
+    let Received { state, request, timing, ignored } = receive(state, request).await?;
     let response = query::within(&state, state.library.search(request)).await??;
     let answer = SearchAnswer {
         object: "list",
         space: response.space,
         model: state.library.embedder().bundle().name().to_owned(),
         no_match: response.no_match,
+        spaces: response.spaces,
+        fused_by: response.fused_by,
+        ignored_words: ignored,
         hub_corrected: response.hub_corrected,
         data: response.hits.into_iter().map(HitView::from).collect(),
     };
@@ -209,11 +220,20 @@ pub async fn search(State(state): State<AppState>, request: Request) -> Result<R
     Ok(response)
 }
 
+/// A search whose query is embedded.
+pub struct Received {
+    /// The state of the model that the search names.
+    pub state: AppState,
+    /// The search.
+    pub request: SearchRequest,
+    /// Where the time went.
+    pub timing: Timing,
+    /// Words of the query that the model left out.
+    pub ignored: Vec<String>,
+}
+
 /// A search as it comes in, its query embedded by the model that it names.
-pub async fn receive(
-    state: AppState,
-    request: Request,
-) -> Result<(AppState, SearchRequest, Timing), ApiError> {
+pub async fn receive(state: AppState, request: Request) -> Result<Received, ApiError> {
     let (state, body, embedded) = match content_type(request.headers()).as_str() {
         "application/json" => {
             let ApiJson(mut body) = ApiJson::<SearchBody>::from_request(request, &state).await?;
@@ -230,8 +250,9 @@ pub async fn receive(
         _ => return Err(unsupported("application/json or multipart/form-data")),
     };
     let timing = embedded.timing;
+    let ignored = embedded.ignored.clone();
     let request = to_request(&state, body, embedded)?;
-    Ok((state, request, timing))
+    Ok(Received { state, request, timing, ignored })
 }
 
 async fn by_form(state: AppState, request: Request) -> Result<(AppState, SearchBody, Embedded), ApiError> {

@@ -10,7 +10,7 @@ use super::error::{ApiError, ErrorBody};
 use super::extract::{ApiQuery, IdPath};
 use super::middleware::Timing;
 use super::query::{self, QueryInput};
-use super::search::{SearchBody, SearchForm, known_space, receive};
+use super::search::{Received, SearchBody, SearchForm, known_space, receive};
 use super::state::AppState;
 use crate::search::{Fuse, SearchRequest, Timeline};
 use crate::types::{AssetId, Space, TimeSpan, Track};
@@ -162,6 +162,6 @@ pub async fn by_query(
     request: Request,
 ) -> Result<Response, ApiError> {
     state.library.collection().asset(id).await?;
-    let (state, request, timing) = receive(state, request).await?;
+    let Received { state, request, timing, .. } = receive(state, request).await?;
     answer(&state, id, request, timing).await
 }

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
 
-pub use bundle::{Bundle, TowerFacts};
+pub use bundle::{Bundle, Cut, TowerFacts};
 pub use error::ModelError;
 pub use golden::GoldenResult;
 pub use manifest::Source;

@@ -166,7 +166,9 @@ fn check_outlet(
     let name = outlet.name();
     let got = outlet.dtype().tensor_type().ok_or_else(|| format!("{what} `{name}` is not a tensor"))?;
     if got != expected {
-        return Err(format!("{what} `{name}` has values of {got:?}, but the contract says {expected:?}"));
+        return Err(format!(
+            "{what} `{name}` has values of {got:?} in the graph, but the manifest makes them {expected:?}"
+        ));
     }
     let Some(shape) = outlet.dtype().tensor_shape() else { return Ok(()) };
     let fits = shape.len() == lengths.len()

@@ -1,6 +1,6 @@
 //! How much memory this process may still take.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Bytes that are free on this machine and within the limits of this process's control groups; `None` where
 /// neither can be read.
@@ -46,7 +46,7 @@ fn left_in_groups(root: &Path, groups: &str) -> Option<u64> {
     least
 }
 
-fn left(folder: &PathBuf, limit: &str, used: &str) -> Option<u64> {
+fn left(folder: &Path, limit: &str, used: &str) -> Option<u64> {
     let number = |name: &str| std::fs::read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
     let (limit, used) = (number(limit)?, number(used)?);
     // The kernel gives up cached file contents when memory runs short.

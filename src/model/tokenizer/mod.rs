@@ -3,6 +3,9 @@
 //! A word list knows some words and drops the others, before it cuts and pads. Any other tokenizer can say
 //! everything; its special tokens, truncation and padding are those that the reference implementation applies.
 
+#[cfg(test)]
+mod reference_tests;
+
 use tokenizers::normalizers::{Lowercase, Sequence};
 use tokenizers::utils::truncation::{TruncationDirection, TruncationParams, TruncationStrategy};
 use tokenizers::{NormalizerWrapper, PostProcessor, Tokenizer};
