@@ -244,8 +244,9 @@ async fn of_uneven_frames_the_one_on_the_screen_counts() {
         let said = String::from_utf8(said).unwrap();
         let stated = said.split(" fps").next().and_then(|text| text.rsplit(", ").next()).unwrap();
         let hundredths = (stated.parse::<f64>().unwrap() * 100.0).round() as u64;
-        let (rate, end) = ((hundredths, 100), 8.0 - 0.04 + 0.5 / 25.0);
-        let len = (end * hundredths as f64 / 100.0).round() as u64;
+        let rate = (hundredths, 100);
+        // The last frame lasts until 8 s.
+        let len = (8.0 * hundredths as f64 / 100.0 - 0.25).ceil() as u64;
         let (clips, _) = bench.read(&path, &spec(spread(7, 3.0), 3.0), None).await.unwrap();
         let on_screen = |period: u64, late: f64| {
             let at = (period as f64 + late) * 100.0 / hundredths as f64;
