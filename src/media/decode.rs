@@ -89,7 +89,12 @@ pub fn decode(
             (ended, frames) = run.first_frame(ended, &mut notes)?;
         }
     }
-    let (frames, samples) = (frames.max(ended.frames), samples.max(ended.samples));
+    let (mut frames, samples) = (frames.max(ended.frames), samples.max(ended.samples));
+    let periods = ended.log.periods;
+    if frames > 0 {
+        // At the end there may be frames that no period needs.
+        frames = frames.max(periods.unwrap_or(0));
+    }
     notes.extend(ended.note(request, frames, samples));
     let info = ended.info.clone().or_else(|| ended.describe());
     let mut info = info.ok_or_else(|| MediaError::Worker(ended.last_words()))?;
@@ -106,7 +111,6 @@ pub fn decode(
     }
     let partial = (!notes.is_empty()).then(|| notes.join("; "));
     let cpu_secs = run.cpu.as_secs_f64();
-    let periods = ended.log.periods;
     Ok(Outcome { info, frames, samples, periods, stopped: ended.stopped, partial, cpu_secs })
 }
 

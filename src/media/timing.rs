@@ -12,9 +12,9 @@ const THUMBNAIL_HZ: u32 = 1000;
 /// Time steps per second in which every frame lasts for at least one step.
 const TICKS_HZ: u32 = 1_000_000;
 
-/// By how many seconds a frame may be late and still be on the screen: containers round times, mostly to
-/// milliseconds.
-const EARLY_SECS: f64 = 0.0005;
+/// By how many seconds a frame may be late and still be on the screen: times are rounded to microseconds here,
+/// and to 1/90,000 s in MPEG streams.
+const EARLY_SECS: f64 = 0.00001;
 
 /// Containers in which ffmpeg seeks by timestamp: it lands at or before the position, or reports a later
 /// first timestamp. Other files are read from the beginning.

@@ -21,13 +21,13 @@ const LISTEN: f64 = 0.02;
 const LENGTH: f64 = 0.15;
 const SIDE: usize = 64;
 
-/// Windows of 0.8 s at 10 frames a second.
 /// Frames per second of clips, and frames of each.
-const FPS: f64 = 10.0;
+const RATE: f64 = 10.0;
 const FRAMES: usize = 8;
 
+/// Windows of 0.8 s at 10 frames a second.
 pub fn spec() -> ClipSpec {
-    ClipSpec::mmv(FPS, FRAMES, PictureSpec::mmv(SIDE, SIDE, true, false), (48_000, 38_400), 0.8)
+    ClipSpec::mmv(RATE, FRAMES, PictureSpec::mmv(SIDE, SIDE, true, false), (48_000, 38_400), 0.8)
 }
 
 /// Reads a file, or a span of it.
@@ -50,8 +50,8 @@ pub fn numbers(clips: &[ClipTensors]) -> BTreeMap<u64, Option<u32>> {
     let mut numbers = BTreeMap::new();
     for clip in clips {
         let Some(frames) = &clip.frames else { continue };
-        let start = (clip.span.start_secs * FPS).round() as u64;
-        let end = (clip.span.end_secs * FPS - 1e-6).ceil() as u64;
+        let start = (clip.span.start_secs * RATE).round() as u64;
+        let end = (clip.span.end_secs * RATE - 1e-6).ceil() as u64;
         for period in start..end.max(start + 1) {
             let at = (period - start) as usize % FRAMES;
             let frame = &frames[at * SIDE * SIDE * 3..][..SIDE * SIDE * 3];
@@ -119,7 +119,7 @@ fn wrong_length(clips: &[ClipTensors], summary: &AssetSummary, truth: &Truth) ->
 fn wrong_pictures(numbers: &BTreeMap<u64, Option<u32>>, truth: &Truth) -> Vec<String> {
     let mut faults = Vec::new();
     for (period, number) in numbers {
-        let at = *period as f64 / FPS;
+        let at = *period as f64 / RATE;
         let right = number.is_some_and(|number| truth.shows(number, at - FRAME, at + FRAME + 0.01));
         if !right {
             faults.push(format!("at {at:.1} s picture {number:?}"));

@@ -24,12 +24,11 @@ impl LastWindow {
         self.cut.request()
     }
 
-    /// The window.
-    pub fn finish(mut self) -> Result<Option<Window>, MediaError> {
+    /// The window, if all of it came.
+    pub fn finish(mut self) -> Option<Window> {
         match self.pictures.last_window(self.periods) {
-            Last::Short(window) => Ok(Some(Window { start: self.start, ..window })),
-            // The first decode found all of its frames.
-            _ => Err(MediaError::Worker("the end of the film differs from one decode to the next".into())),
+            Last::Short(window) => Some(Window { start: self.start, ..window }),
+            Last::Nothing | Last::Anchored(_) | Last::Inexact(_) => None,
         }
     }
 }

@@ -158,17 +158,19 @@ impl Assembler {
         let len = counted.max(self.pictures.count()).min(most);
         self.periods = Some(len);
         match self.pictures.last_window(len) {
-            Last::Undecoded { start, periods } => {
-                Some(LastWindow::new(&self.spec, &self.cut, start, periods))
+            Last::Inexact(window) => {
+                Some(LastWindow::new(&self.spec, &self.cut, window.start, window.periods))
             }
             Last::Nothing | Last::Anchored(_) | Last::Short(_) => None,
         }
     }
 
-    /// Takes the last window, which was decoded once more.
-    pub fn take_last(&mut self, last: LastWindow) -> Result<(), MediaError> {
-        self.last = last.finish()?;
-        Ok(())
+    /// Takes the last window, which was decoded once more. Without it, frames close to its own must do.
+    pub fn take_last(&mut self, last: LastWindow) {
+        self.last = last.finish();
+        if self.last.is_none() {
+            self.notes.push("the frames of its last clip could not be decoded a second time".into());
+        }
     }
 
     /// Called after the decode: sends the last clips and completes the summary.
@@ -198,7 +200,10 @@ impl Assembler {
     fn summarise(&mut self, outcome: &Outcome) {
         let decoded = self.start_secs()
             + match self.mode {
-                Mode::Video => (self.pictures.count() as f64 / self.cut.fps).max(self.sound_secs()),
+                Mode::Video => {
+                    let periods = self.periods.unwrap_or_else(|| self.pictures.count());
+                    (periods as f64 / self.cut.fps).max(self.sound_secs())
+                }
                 _ => self.sound_secs(),
             };
         let notes: Vec<_> = outcome.partial.iter().chain(&self.notes).map(String::as_str).collect();
@@ -357,13 +362,13 @@ impl Assembler {
         };
         self.preprocess += begun.elapsed();
         match last {
-            Last::Nothing | Last::Undecoded { .. } => Ok(()),
+            Last::Nothing => Ok(()),
             Last::Anchored(window) => {
                 self.at_end = true;
                 self.wait_for_sound(window);
                 self.emit()
             }
-            Last::Short(window) => self.send_window(window),
+            Last::Short(window) | Last::Inexact(window) => self.send_window(window),
         }
     }
 

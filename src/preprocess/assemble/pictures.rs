@@ -31,13 +31,9 @@ pub enum Last {
     Anchored(Window),
     /// A window that is not whole.
     Short(Window),
-    /// A window of these periods, which must be decoded once more, since its length is known only now.
-    Undecoded {
-        /// First period.
-        start: u64,
-        /// Number of periods.
-        periods: u64,
-    },
+    /// A window that is not whole and has frames close to its own. They should be decoded once more, since its
+    /// length is known only now.
+    Inexact(Window),
 }
 
 /// Collects pictures into windows.
@@ -169,9 +165,9 @@ impl Pictures {
             },
             Windows::Spread(spread) => match spread.last_window(len) {
                 None => Last::Nothing,
-                Some((start, periods, None)) => Last::Undecoded { start, periods },
-                Some((start, periods, Some((frames, grid)))) => {
-                    Last::Short(Window { start, periods, whole: false, frames, grid })
+                Some((start, periods, (frames, grid), exact)) => {
+                    let window = Window { start, periods, whole: false, frames, grid };
+                    if exact { Last::Short(window) } else { Last::Inexact(window) }
                 }
             },
         }

@@ -26,8 +26,7 @@ impl Assembler {
         if window.whole {
             return self.spec.sound.samples as u64;
         }
-        let samples = self.sample_of(window.start + window.periods) - self.sample_of(window.start);
-        samples.min(self.spec.sound.samples as u64)
+        self.sample_of(window.periods).min(self.spec.sound.samples as u64)
     }
 
     /// The sound of a window's own seconds, and how many of its samples are real; `None` if hardly any are.

@@ -168,11 +168,13 @@ impl SpreadFrames {
     }
 
     /// The last, shorter window of a film of `len` periods, if something is left for it: its first period, its
-    /// length, and its inputs, unless they were not decoded.
-    pub fn last_window(&mut self, len: u64) -> Option<(u64, u64, Option<Inputs>)> {
+    /// length, its inputs, and whether they are exactly its own. If its length was not expected, they are
+    /// frames of other windows that were on the screen shortly before.
+    pub fn last_window(&mut self, len: u64) -> Option<(u64, u64, Inputs, bool)> {
         let (start, rest) = self.plan.last_window(len)?;
-        let known = self.plan.extra.contains(&(start, rest)) && start + rest <= self.count;
-        Some((start, rest, if known { self.inputs(start, rest) } else { None }))
+        let last = start + self.plan.pick(self.plan.frames - 1, rest);
+        let exact = self.plan.extra.contains(&(start, rest)) && last < self.count;
+        Some((start, rest, self.inputs(start, rest)?, exact))
     }
 
     /// Periods of a whole window.
@@ -200,7 +202,7 @@ impl SpreadFrames {
         let mut chosen = Vec::with_capacity(picks.len());
         let mut at = 0;
         for pick in &picks {
-            while runs.get(at)?.end <= start + pick {
+            while at + 1 < runs.len() && runs.get(at)?.end <= start + pick {
                 at += 1;
             }
             chosen.push(at);
