@@ -98,6 +98,9 @@ pub struct GivenPart {
     pub given: Given,
     /// Weight of the part in the query.
     pub weight: f32,
+    /// The field that it came from, for errors, such as `query[0].text`.
+    #[serde(skip)]
+    pub at: String,
 }
 
 impl GivenPart {
