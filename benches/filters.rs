@@ -92,7 +92,7 @@ fn compare(clips_per_asset: usize) {
             // Another query: its hits' names are not in the cache yet.
             let query = vector(&mut rng);
             let vectors = BTreeMap::from([(space.clone(), query.clone())]);
-            let part = QueryPart { modality: Modality::Text, vectors, weight: 1.0, words: 0 };
+            let part = QueryPart::new(Modality::Text, vectors);
             let request = SearchRequest { filter: filter.clone(), ..SearchRequest::new(vec![part]) };
             // A change makes the catalog forget what the filter kept.
             corpus.catalog.put_asset(&other);

@@ -258,7 +258,7 @@ async fn whole_searches(clips: usize) {
         let mut cpu_secs = 0.0;
         for _ in 0..400 {
             let vectors = BTreeMap::from([(coarse.clone(), unit(random(&mut rng, 256)))]);
-            let part = QueryPart { modality: Modality::Text, vectors, weight: 1.0, words: 0 };
+            let part = QueryPart::new(Modality::Text, vectors);
             let request =
                 SearchRequest { targets: targets.clone(), group_by, ..SearchRequest::new(vec![part]) };
             let (begun, cpu) = (Instant::now(), ProcessTime::now());

@@ -52,6 +52,7 @@ async fn ours(embedder: &Embedder, file: &Path) -> (f64, f64, IngestReport) {
         ingest_workers: 1,
         webhooks: None,
         rebuild_from_uploads: false,
+        content_url: |_| String::new(),
         recall_probe_share: 0.0,
         keep: Default::default(),
         sources: SourcesConfig::default(),

@@ -35,12 +35,8 @@ fn main() {
     ] {
         let requests: Vec<SearchRequest> = (0..QUERIES)
             .map(|_| {
-                let part = QueryPart {
-                    modality: Modality::Text,
-                    vectors: BTreeMap::from([(space(), vector(&mut rng))]),
-                    weight: 1.0,
-                    words: 3,
-                };
+                let vectors = BTreeMap::from([(space(), vector(&mut rng))]);
+                let part = QueryPart { words: 3, ..QueryPart::new(Modality::Text, vectors) };
                 let filter = serde_json::from_value(filter.clone()).unwrap();
                 SearchRequest { filter, ..SearchRequest::new(vec![part]) }
             })

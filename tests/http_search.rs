@@ -276,8 +276,13 @@ fn confidence_tells_what_is_here_from_what_is_not() {
     let parts = json!([{"text": "red"}, {"text": "circle"}]);
     let several = answer(json!({"query": parts}));
     assert_eq!((&several["no_match"], &several["data"][0]["confidence"]), (&json!(false), &Value::Null));
+    // A target named twice counts once.
+    let twice = json!({"query": "red", "targets": ["video", "video"], "fuse": "mean", "min_confidence": 0.5});
+    answer(twice);
     for refused in [
         json!({"query": parts, "min_confidence": 0.5}),
+        // Before any part is embedded, or the word that nobody knows would be told first.
+        json!({"query": [{"text": "xyzzy"}, {"text": "red"}], "min_confidence": 0.5}),
         json!({"query": {"text": "red"}, "min_confidence": 1.5}),
     ] {
         let response = server.post("/v1/search", &refused);

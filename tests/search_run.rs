@@ -94,7 +94,7 @@ fn clip(n: usize, at: usize, of: usize) -> NewClip {
 fn request(modality: Modality) -> SearchRequest {
     let vectors =
         BTreeMap::from([(Space::new("coarse"), direction(0.0, 2)), (Space::new("fine"), direction(0.0, 4))]);
-    SearchRequest::new(vec![QueryPart { modality, vectors, weight: 1.0, words: 0 }])
+    SearchRequest::new(vec![QueryPart::new(modality, vectors)])
 }
 
 fn only(assets: &[AssetId]) -> Filter {
@@ -210,7 +210,7 @@ async fn bad_requests_are_refused_with_a_code() {
 /// A query of two numbers in the coarse space.
 fn aimed(angle: f64, weight: f32) -> QueryPart {
     let vectors = BTreeMap::from([(Space::new("coarse"), direction(angle, 2))]);
-    QueryPart { modality: Modality::Text, vectors, weight, words: 0 }
+    QueryPart { weight, ..QueryPart::new(Modality::Text, vectors) }
 }
 
 #[tokio::test]

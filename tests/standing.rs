@@ -213,6 +213,13 @@ fn a_query_just_made_misses_nothing() {
 }
 
 #[test]
+fn a_target_named_twice_counts_once() {
+    let server = Server::start(Options::default());
+    let body = json!({"query": "red", "targets": ["video", "video"], "fuse": "mean", "min_confidence": 0.5});
+    assert_eq!(create(&server, body)["targets"], json!(["video"]));
+}
+
+#[test]
 fn bad_standing_queries_are_refused() {
     let server = Server::start(Options::default());
     for (body, status, code, param) in [
@@ -232,6 +239,13 @@ fn bad_standing_queries_are_refused() {
         (json!({"query": {"image": "data:image/png;base64,aGk="}}), 422, "unsupported_media", "query.image"),
         (json!({"query": {"text": "red", "weight": 0}}), 400, "invalid_value", "query.weight"),
         (json!({"query": {"text": "red"}, "targets": []}), 400, "invalid_value", "targets"),
+        // Before any part is embedded, or the word that nobody knows would be told first.
+        (
+            json!({"query": [{"text": "xyzzy"}, {"text": "red"}], "min_confidence": 0.5}),
+            400,
+            "invalid_value",
+            "min_confidence",
+        ),
         (json!({"query": {"text": "red"}, "space": "x"}), 400, "bad_space", "space"),
         (json!({"query": {"text": "red"}, "min_score": 2}), 400, "invalid_value", "min_score"),
         (json!({"query": {"text": "red"}, "min_confidence": 2}), 400, "invalid_value", "min_confidence"),
@@ -258,7 +272,7 @@ fn bad_standing_queries_are_refused() {
             json!({"query": {"asset": {"id": format!("ast_{}", "0".repeat(32))}}}),
             404,
             "not_found",
-            "query.asset",
+            "query.asset.id",
         ),
     ] {
         let response = server.post(PATH, &body);

@@ -6,7 +6,7 @@ use crate::store::{StorageFull, StoreError};
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     /// No place for snapshots is configured.
-    #[error("snapshots are off; start the server with --snapshot-root FOLDER (or s3://BUCKET/FOLDER)")]
+    #[error("snapshots are off")]
     Off,
     /// A snapshot or compaction is already running.
     #[error(

@@ -54,7 +54,7 @@ pub(super) fn refuse_within(root: &str, data_dir: &Path) -> Result<(), BackupErr
 pub struct SnapshotPlace(Arc<dyn Destination>);
 
 impl SnapshotPlace {
-    /// Opens the destination that `--snapshot-root` names.
+    /// Opens the destination at this root: a folder, or `s3://bucket/folder`.
     ///
     /// # Errors
     /// [`BackupError::Destination`].

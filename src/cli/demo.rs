@@ -11,10 +11,10 @@ use serde::Deserialize;
 use super::query::Query;
 use super::serve::{self, ListenArgs};
 use super::{CliError, Doors, index, search, table};
+use crate::collection::ask::AskOptions;
 use crate::config::{DataArgs, LimitArgs, ModelArgs};
 use crate::jobs::NameFilter;
 use crate::library::{JobSource, Library, Models};
-use crate::search::SearchRequest;
 use crate::types::{Modality, TrackChoice};
 
 /// Flags of `demo`.
@@ -66,10 +66,10 @@ pub async fn run(args: DemoArgs) -> Result<ExitCode, CliError> {
     say!("{} sample files are searchable\n", job.items_done);
 
     say!("Text query: \"{}\"", queries.text);
-    answer(&library, &Query::Text(queries.text)).await?;
+    answer(&library, Query::Text(queries.text)).await?;
     let sound = args.model.model.join("samples").join(&queries.audio);
     say!("Audio query: {}", sound.display());
-    answer(&library, &Query::Media(Modality::Audio, sound, None)).await?;
+    answer(&library, Query::Media(Modality::Audio, sound, None)).await?;
 
     drop(library);
     serve::serve_models(models, &args.listen, door).await
@@ -83,11 +83,9 @@ fn read_queries(bundle: &Path) -> Result<DemoQueries, CliError> {
         .map_err(|error| CliError::input("invalid_json", format!("{}: {error}", path.display())))
 }
 
-async fn answer(library: &Arc<Library>, query: &Query) -> Result<(), CliError> {
+async fn answer(library: &Arc<Library>, query: Query) -> Result<(), CliError> {
     let begun = Instant::now();
-    let request =
-        SearchRequest { limit: 5, ..SearchRequest::new(vec![search::embed(library, query).await?]) };
-    let response = library.search(request).await?;
+    let response = search::answer(library, query, AskOptions { limit: 5, ..AskOptions::default() }).await?;
     say!("{}", table::hits(&response.hits));
     say!("answered in {:.1} ms\n", begun.elapsed().as_secs_f64() * 1e3);
     Ok(())

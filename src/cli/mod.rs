@@ -85,6 +85,10 @@ enum Command {
 /// Exit status if an operator must decide what happens to the data folder.
 const EXIT_DATA_LOST: u8 = 4;
 
+/// What an operator can do about a store that lost something, after the error's text.
+const RESTORE_NEWER: &str = ". Restore a snapshot (`triptych snapshot restore`), restore the newer database, or start with --rebuild-from-uploads to index everything again from the uploaded files and from the names and metadata in the ledger";
+const RESTORE: &str = ". Restore a snapshot (`triptych snapshot restore`), or start with --rebuild-from-uploads to index everything again from the uploaded files and from the names and metadata in the ledger";
+
 /// A failed command: a message for the user; an error code and an exit status for scripts.
 #[derive(Debug)]
 pub struct CliError {
@@ -112,14 +116,25 @@ impl CliError {
 
 impl From<LibraryError> for CliError {
     fn from(error: LibraryError) -> Self {
-        if let LibraryError::Embed(EmbedError::Model(error)) = error {
-            return error.into();
-        }
+        let error = match error {
+            LibraryError::Embed(EmbedError::Model(error)) => return error.into(),
+            LibraryError::Part { error, .. } => match *error {
+                LibraryError::Embed(error) => return error.into(),
+                error => error,
+            },
+            error => error,
+        };
         let exit = match error {
             LibraryError::StoreBehind(_) | LibraryError::StoreUnreadable(_) => EXIT_DATA_LOST,
+            LibraryError::BadField { .. } => 2,
             _ => 1,
         };
-        Self { code: error.code(), message: error.to_string(), exit }
+        let advice = match error {
+            LibraryError::StoreBehind(_) => Some(RESTORE_NEWER),
+            LibraryError::StoreUnreadable(_) => Some(RESTORE),
+            _ => crate::http::advice(&error),
+        };
+        Self { code: error.code(), message: format!("{error}{}", advice.unwrap_or_default()), exit }
     }
 }
 
@@ -173,7 +188,7 @@ impl From<NativeError> for CliError {
 
 impl From<OutboundError> for CliError {
     fn from(error: OutboundError) -> Self {
-        Self::other(error.code(), error.to_string())
+        LibraryError::from(error).into()
     }
 }
 
@@ -307,6 +322,7 @@ fn models_config(
         webhooks: doors.webhooks,
         keep: doors.keep,
         rebuild_from_uploads: doors.rebuild_from_uploads,
+        content_url: crate::http::content_url,
         recall_probe_share: doors.recall_probe_share,
         sources: doors.sources,
     };

@@ -8,12 +8,14 @@ use clap::{Args, ValueEnum};
 
 use super::query::{Query, QueryArgs};
 use super::{CliError, Doors, table};
+use crate::collection::ask::{Ask, AskOptions, AskPart, Source};
 use crate::config::{DataArgs, LimitArgs, ModelArgs};
+use crate::http::SearchAnswer;
 use crate::index::SearchParams;
 use crate::library::Library;
 use crate::model::Priority;
-use crate::search::{GroupBy, QueryPart, SearchRequest, SearchResponse};
-use crate::types::{Modality, Space, Track};
+use crate::search::{GroupBy, SearchResponse};
+use crate::types::{Space, Track, TrackChoice};
 
 /// Flags of `search`.
 #[derive(Debug, Args)]
@@ -94,40 +96,40 @@ pub async fn run(args: SearchArgs) -> Result<ExitCode, CliError> {
     let query = args.query.query()?;
     let library = super::open_library(&args.model, &args.data, &args.limits, Doors::default()).await?;
     let begun = Instant::now();
-    let request = SearchRequest {
+    let options = AskOptions {
         targets: args.targets.tracks(),
         space: args.space.as_deref().map(Space::new),
         group_by: args.group_by.into(),
         limit: usize::from(args.limit),
         params: SearchParams { exact: args.exact, ..SearchParams::default() },
-        ..SearchRequest::new(vec![embed(&library, &query).await?])
+        ..AskOptions::default()
     };
-    let response = library.search(request).await?;
+    let response = answer(&library, query, options).await?;
     if args.json {
-        let space = &response.space;
-        let no_match = response.no_match;
-        let answer = serde_json::json!({ "object": "list", "space": space, "no_match": no_match, "data": response.hits });
-        say!("{answer:#}");
+        let answer = SearchAnswer::new(response, library.embedder().bundle().name());
+        say!("{:#}", serde_json::to_value(answer).map_err(std::io::Error::from)?);
     } else {
         print(&response, begun.elapsed().as_secs_f64());
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Embeds a query from the command line.
-pub async fn embed(library: &Arc<Library>, query: &Query) -> Result<QueryPart, CliError> {
-    let embedder = library.embedder();
-    Ok(match query {
-        Query::Text(text) => {
-            let vectors = embedder.text(text, Priority::Interactive).await?;
-            let words = embedder.towers.count_words(text).unwrap_or(0);
-            QueryPart { modality: Modality::Text, vectors, weight: 1.0, words }
-        }
+/// Answers a query from the command line.
+pub async fn answer(
+    library: &Arc<Library>,
+    query: Query,
+    options: AskOptions,
+) -> Result<SearchResponse, CliError> {
+    let part = match query {
+        Query::Text(text) => AskPart::text(text, "text"),
         Query::Media(modality, path, span) => {
-            let vectors = embedder.query_media(path, *modality, *span).await?;
-            QueryPart { modality: *modality, vectors, weight: 1.0, words: 0 }
+            let source = Source::File { path, modality, span, tracks: TrackChoice::default() };
+            AskPart { source, weight: 1.0, at: "file".to_owned() }
         }
-    })
+    };
+    let ask = Ask::new(vec![part], options)?;
+    let request = library.collection().embed(&ask, Priority::Interactive, &Arc::default()).await?;
+    Ok(library.search(request).await?)
 }
 
 fn print(response: &SearchResponse, secs: f64) {
@@ -137,6 +139,9 @@ fn print(response: &SearchResponse, secs: f64) {
         say!("{}", table::hits(&response.hits));
         if response.no_match {
             say!("probably no match: queries about unrelated things score just as high");
+        }
+        if !response.ignored_words.is_empty() {
+            say!("the model does not know: {}", table::printable(&response.ignored_words.join(", ")));
         }
         say!("{} hits in {:.1} ms", response.hits.len(), secs * 1e3);
     }

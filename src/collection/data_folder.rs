@@ -15,6 +15,7 @@ use crate::media::{HEAD_BYTES, NameSays, head_is_media, name_says};
 use crate::outbound::bucket::BucketUrl;
 use crate::outbound::{Download, OutboundError, Sources, SourcesConfig};
 use crate::store::{FolderLock, Store, StoreError};
+use crate::types::AssetId;
 use crate::webhooks::{Deliver, Webhooks};
 
 /// How to open a library.
@@ -34,6 +35,8 @@ pub struct LibraryConfig {
     pub sources: SourcesConfig,
     /// If the store has lost acknowledged changes, index again from the uploads and the ledger.
     pub rebuild_from_uploads: bool,
+    /// Where clients read the content of an asset, as webhooks tell it.
+    pub content_url: fn(AssetId) -> String,
     /// Largest share of one core for measuring recall; 0: off.
     pub recall_probe_share: f64,
 }

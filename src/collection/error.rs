@@ -79,18 +79,22 @@ pub enum LibraryError {
         /// Human-readable message.
         message: String,
     },
+    /// A part of a query cannot be embedded.
+    #[error("{error}")]
+    Part {
+        /// The field that it came from, such as `query[0].text`.
+        at: String,
+        /// Why it cannot be embedded.
+        error: Box<LibraryError>,
+    },
     /// A snapshot or compaction failed.
     #[error(transparent)]
     Backup(#[from] BackupError),
     /// The store is older than what the ledger says was acknowledged.
-    #[error(
-        "the store has lost acknowledged changes: {0}. Restore a snapshot (`triptych snapshot restore`), restore the newer database, or start with --rebuild-from-uploads to index everything again from the uploaded files and from the names and metadata in the ledger"
-    )]
+    #[error("the store has lost acknowledged changes: {0}")]
     StoreBehind(Shortfall),
     /// The database cannot be opened.
-    #[error(
-        "cannot open the store: {0}. Restore a snapshot (`triptych snapshot restore`), or start with --rebuild-from-uploads to index everything again from the uploaded files and from the names and metadata in the ledger"
-    )]
+    #[error("cannot open the store: {0}")]
     StoreUnreadable(String),
     /// The asset's file holds other bytes than those that were indexed.
     #[error("{}", if *owned {
@@ -103,7 +107,7 @@ pub enum LibraryError {
         owned: bool,
     },
     /// A check is already running.
-    #[error("a check is already running; see GET /v1/checks")]
+    #[error("a check is already running")]
     CheckRunning,
     /// A user cancelled the work.
     #[error("cancelled")]
@@ -112,13 +116,13 @@ pub enum LibraryError {
     #[error("the server is shutting down")]
     Stopping,
     /// No loaded model has this name or digest.
-    #[error("no model named `{0}` is loaded; see /v1/models")]
+    #[error("no model named `{0}` is loaded")]
     UnknownModel(String),
     /// The model is already loaded.
     #[error("the model `{0}` is already loaded")]
     ModelLoaded(String),
     /// The model cannot be promoted yet.
-    #[error("the model `{0}` has not embedded all assets yet; see its progress in /v1/models")]
+    #[error("the model `{0}` has not embedded all assets yet")]
     ModelBehind(String),
     /// The serving model cannot be unloaded.
     #[error("the model `{0}` is serving; promote another model first")]
@@ -161,6 +165,7 @@ impl LibraryError {
             Self::Store(StoreError::StorageFull(full))
             | Self::Index(IndexError::Store(StoreError::StorageFull(full)))
             | Self::Backup(BackupError::Store(StoreError::StorageFull(full))) => Some(*full),
+            Self::Part { error, .. } => error.storage_full(),
             _ => None,
         }
     }
@@ -208,6 +213,7 @@ impl LibraryError {
             Self::Webhook(error) => error.code(),
             Self::Standing(error) => error.code(),
             Self::BadField { .. } => "invalid_value",
+            Self::Part { error, .. } => error.code(),
             Self::Backup(error) => error.code(),
             Self::StoreBehind(_) => "store_behind",
             Self::StoreUnreadable(_) => "store_unreadable",
@@ -232,6 +238,7 @@ impl LibraryError {
                 OUR_FAULT.to_owned()
             }
             Self::Embed(error) => told_of_embedding(error),
+            Self::Part { error, .. } => error.told(),
             other => other.to_string(),
         }
     }
@@ -283,14 +290,6 @@ pub enum StandingError {
     /// The files of the query are too large to be stored.
     #[error("the files of a standing query are stored and must not exceed {MAX_GIVEN_BYTES} bytes in total")]
     TooLarge,
-    /// A part cannot be embedded.
-    #[error("{error}")]
-    Part {
-        /// Index of the part, from 0.
-        at: usize,
-        /// Why it cannot be embedded.
-        error: Box<LibraryError>,
-    },
     /// The stored query cannot be decoded.
     #[error("the stored query is damaged; delete it and create it again")]
     Damaged,
@@ -303,7 +302,6 @@ impl StandingError {
         match self {
             Self::TooMany => "too_many_standing_queries",
             Self::TooLarge => "payload_too_large",
-            Self::Part { error, .. } => error.code(),
             Self::Damaged => "standing_query_damaged",
         }
     }

@@ -1,17 +1,19 @@
 //! Measures how well a library answers queries whose answers are known, with the search that serves users.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::ask::{AskOptions, AskPart};
 use super::{Collection, LibraryError};
 use crate::catalog::Filter;
 use crate::index::SearchParams;
 use crate::model::Priority;
-use crate::search::{GroupBy, HubCorrection, MAX_LIMIT, MAX_OFFSET, QueryPart, SearchRequest};
+use crate::search::{GroupBy, HubCorrection, MAX_LIMIT, MAX_OFFSET, SearchRequest};
 use crate::types::{AssetId, Modality, Space, Track, nfc};
 
 /// Maximum number of pairs per evaluation.
@@ -124,35 +126,38 @@ impl Collection {
         let gallery: HashSet<AssetId> = pairs.iter().map(|pair| pair.asset).collect();
         let filter = Filter { asset_ids: gallery.iter().copied().collect(), ..Filter::default() };
         let mut texts = Vec::with_capacity(pairs.len());
+        let timings = Arc::default();
         for pair in pairs {
-            texts.push(match self.embedder.text(&pair.text, Priority::Bulk).await {
-                Ok(vectors) => {
-                    let words = self.embedder.towers.count_words(&pair.text).unwrap_or(0);
-                    Some(QueryPart { modality: Modality::Text, vectors, weight: 1.0, words })
-                }
+            let part = [AskPart::text(pair.text.as_str(), "pairs")];
+            texts.push(match self.embed_parts(&part, Priority::Bulk, &timings).await {
+                Ok(parts) => Some(parts),
                 Err(error) if error.code() == "no_known_words" => None,
-                Err(error) => return Err(error.into()),
+                Err(LibraryError::Part { error, .. }) => return Err(*error),
+                Err(error) => return Err(error),
             });
         }
         let mut results = Vec::new();
         for (target, space) in self.text_lanes(targets) {
             let kinds = ways.iter().flat_map(|way| [("served", false, *way), ("exact", true, *way)]);
             for (search, exact, hub_correction) in kinds {
-                let request = SearchRequest {
+                let options = AskOptions {
                     targets: vec![target],
                     space: Some(space.clone()),
                     filter: filter.clone(),
+                    group_by: GroupBy::Asset,
+                    limit: MAX_LIMIT,
                     params: SearchParams { exact, ..SearchParams::default() },
                     hub_correction,
-                    ..SearchRequest::new(Vec::new())
+                    ..AskOptions::default()
                 };
+                let options = options.checked(&[1.0])?;
                 let mut ranks = Vec::with_capacity(pairs.len());
-                for (pair, part) in pairs.iter().zip(&texts) {
-                    let Some(part) = part else {
+                for (pair, parts) in pairs.iter().zip(&texts) {
+                    let Some(parts) = parts else {
                         ranks.push(gallery.len());
                         continue;
                     };
-                    let request = SearchRequest { query: vec![part.clone()], ..request.clone() };
+                    let request = options.request(parts.clone(), Vec::new());
                     ranks.push(self.rank_of(request, pair.asset, gallery.len()).await?);
                 }
                 let way = Way { target, space: &space, search, hub_correction };
@@ -189,8 +194,7 @@ impl Collection {
     ) -> Result<usize, LibraryError> {
         let mut seen: Vec<(AssetId, f32)> = Vec::new();
         for offset in (0..=MAX_OFFSET).step_by(MAX_LIMIT) {
-            let page =
-                SearchRequest { group_by: GroupBy::Asset, offset, limit: MAX_LIMIT, ..request.clone() };
+            let page = SearchRequest { offset, ..request.clone() };
             let hits = self.search(page).await?.hits;
             let full = hits.len() == MAX_LIMIT;
             seen.extend(hits.into_iter().map(|hit| (hit.asset_id, hit.score)));

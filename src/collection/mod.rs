@@ -1,6 +1,6 @@
 //! A collection: one model's vectors. The store holds the truth; the indexes and the catalog are made from it.
 
-mod asset_query;
+pub mod ask;
 mod calibrate;
 pub(crate) mod checks;
 mod clips;

@@ -158,7 +158,7 @@ mod tests {
 
     fn request(free: Free, rng: &mut StdRng) -> SearchRequest {
         let vectors = BTreeMap::from([(Space::new("s"), vector(free, rng))]);
-        let part = QueryPart { modality: Modality::Text, vectors, weight: 1.0, words: 1 };
+        let part = QueryPart { words: 1, ..QueryPart::new(Modality::Text, vectors) };
         // A graph search raises this to its minimum.
         let params = SearchParams { ef: Some(1), ..SearchParams::default() };
         SearchRequest { params, ..SearchRequest::new(vec![part]) }

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::advice::advice;
 use crate::embed::EmbedError;
 use crate::files::FileError;
 use crate::library::{BackupError, LibraryError, StandingError, WebhookError};
@@ -173,6 +174,18 @@ impl IntoResponse for ApiError {
 
 impl From<LibraryError> for ApiError {
     fn from(error: LibraryError) -> Self {
+        if let LibraryError::Part { at, error } = error {
+            return Self::from(*error).with_param(at);
+        }
+        let advice = advice(&error);
+        let mut told = Self::of(error);
+        told.message.push_str(advice.unwrap_or_default());
+        told
+    }
+}
+
+impl ApiError {
+    fn of(error: LibraryError) -> Self {
         if error.storage_full().is_some() {
             return Self::new(StatusCode::INSUFFICIENT_STORAGE, error.code(), error.to_string());
         }
@@ -217,6 +230,8 @@ impl From<LibraryError> for ApiError {
             }
             LibraryError::Backup(inner) => return backup_error(inner),
             LibraryError::TooManyWatches(_) => StatusCode::BAD_REQUEST,
+            // Told with its part, above.
+            LibraryError::Part { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             LibraryError::Cancelled
             | LibraryError::CheckRunning
             | LibraryError::WatchExists(_)
@@ -283,7 +298,6 @@ fn standing_error(error: &StandingError) -> ApiError {
     match error {
         StandingError::TooMany => refused(StatusCode::UNPROCESSABLE_ENTITY),
         StandingError::TooLarge => refused(StatusCode::PAYLOAD_TOO_LARGE).with_param("query"),
-        StandingError::Part { .. } => refused(StatusCode::UNPROCESSABLE_ENTITY).with_param("query"),
         StandingError::Damaged => internal(error.code(), error),
     }
 }

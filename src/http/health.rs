@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::advice::advice_on_part;
 use super::error::{ApiError, ErrorBody};
 use super::state::AppState;
 use crate::library::{PartHealth, PartState};
@@ -73,7 +74,11 @@ pub async fn readyz(State(state): State<AppState>) -> Result<Json<Health>, ApiEr
 impl Health {
     fn of(found: Vec<PartHealth>) -> Self {
         let status = found.iter().map(|part| part.state).max().unwrap_or(PartState::Ok);
-        let view = |part: PartHealth| (part.part, PartView { status: part.state, detail: part.detail });
+        let view = |part: PartHealth| {
+            let advice = advice_on_part(part.part).filter(|_| part.state == PartState::Degraded);
+            let detail = part.detail.map(|detail| detail + advice.unwrap_or_default());
+            (part.part, PartView { status: part.state, detail })
+        };
         Self { status, version: VERSION, parts: found.into_iter().map(view).collect() }
     }
 }

@@ -1,6 +1,7 @@
 //! The REST API and the page.
 
 mod admission;
+mod advice;
 mod assets;
 mod audit;
 mod bodies;
@@ -60,8 +61,11 @@ use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub use advice::advice;
 pub use keys::{CreatedKey, KeyView};
 pub use roles::TABLE as ROLES;
+pub use search::{HitView, SearchAnswer};
+pub use views::content_url;
 pub use watches::default_watch;
 
 use crate::access::Access;

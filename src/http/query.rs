@@ -1,6 +1,5 @@
 //! What somebody looks for, from JSON or a form, to vectors.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -13,16 +12,10 @@ use super::data_uri;
 use super::error::ApiError;
 use super::middleware::Timing;
 use super::state::AppState;
-use crate::embed::Vectors;
-use crate::library::Library;
+use crate::collection::ask::{self, Ask, AskOptions, AskPart, Source};
 use crate::model::{Priority, Timings};
-use crate::search::QueryPart;
+use crate::search::SearchRequest;
 use crate::types::{AssetId, Modality, TimeSpan, Track, TrackChoice};
-
-/// Most parts of a query.
-pub const MAX_PARTS: usize = 16;
-/// Largest weight, by its amount.
-const MAX_WEIGHT: f32 = 1000.0;
 
 /// What to search for: text, one query part, or several weighted parts.
 #[derive(Debug, ToSchema)]
@@ -84,13 +77,6 @@ pub struct QueryBody {
     pub weight: Option<f32>,
 }
 
-impl QueryBody {
-    /// A text alone.
-    pub fn text(text: String) -> Self {
-        Self { text: Some(text), ..Self::default() }
-    }
-}
-
 /// A stored asset, or a part of it.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -105,100 +91,110 @@ pub struct AssetQuery {
     pub track: Option<Track>,
 }
 
-/// An embedded query.
-pub struct Embedded {
-    /// For the search.
-    pub parts: Vec<QueryPart>,
-    /// Words of its texts that the model left out.
-    pub ignored: Vec<String>,
-    /// The stored assets it was made of: no answers to themselves.
-    pub assets: Vec<AssetId>,
-    /// Where the time went.
-    pub timing: Timing,
+/// What one part of a query is, as given.
+pub enum Given {
+    /// A text.
+    Text(String),
+    /// Media in a `data:` URI.
+    Media(Modality, GivenMedia),
+    /// A stored asset, or a part of it.
+    Asset(AssetQuery),
 }
 
-/// Embeds a query with all its parts.
-pub async fn embed(state: &AppState, input: QueryInput) -> Result<Embedded, ApiError> {
-    let parts = match input {
+/// One part of a query, as given.
+pub struct Part {
+    /// The text, media or asset.
+    pub given: Given,
+    /// Its weight.
+    pub weight: f32,
+    /// The field that it came from, for errors.
+    pub at: String,
+}
+
+/// The parts of a query.
+pub fn parts_of(input: QueryInput) -> Result<Vec<Part>, ApiError> {
+    match input {
         QueryInput::Words(text) => {
-            let embedded = embed_part(state, QueryBody::text(text), "query").await;
-            return embedded.map_err(|error| error.with_param("query"));
+            Ok(vec![Part { given: Given::Text(text), weight: 1.0, at: "query".to_owned() }])
         }
-        QueryInput::One(part) => return embed_part(state, part, "query").await,
-        QueryInput::Several(parts) => parts,
-    };
-    if parts.is_empty() || parts.len() > MAX_PARTS {
-        return Err(ApiError::invalid("query", format!("expected 1 to {MAX_PARTS} query parts")));
-    }
-    let mut whole =
-        Embedded { parts: Vec::new(), ignored: Vec::new(), assets: Vec::new(), timing: Timing::default() };
-    for (n, part) in parts.into_iter().enumerate() {
-        whole.add(embed_part(state, part, &format!("query[{n}]")).await?);
-    }
-    Ok(whole)
-}
-
-impl Embedded {
-    /// Takes further parts.
-    pub fn add(&mut self, other: Self) {
-        self.parts.extend(other.parts);
-        self.assets.extend(other.assets);
-        for word in other.ignored {
-            if !self.ignored.contains(&word) {
-                self.ignored.push(word);
-            }
+        QueryInput::One(body) => Ok(vec![part_of(body, "query")?]),
+        QueryInput::Several(bodies) => {
+            let part = |(n, body)| part_of(body, &format!("query[{n}]"));
+            bodies.into_iter().enumerate().map(part).collect()
         }
-        self.timing.queue_secs += other.timing.queue_secs;
-        self.timing.inference_secs += other.timing.inference_secs;
-    }
-
-    /// Gives its one part a weight.
-    pub fn weighted(mut self, weight: Option<f32>, param: &str) -> Result<Self, ApiError> {
-        let Some(weight) = weight else { return Ok(self) };
-        let weight = checked_weight(weight, param)?;
-        self.parts.iter_mut().for_each(|part| part.weight = weight);
-        Ok(self)
     }
 }
 
-/// A weight that means something.
-pub fn checked_weight(weight: f32, param: &str) -> Result<f32, ApiError> {
-    if !weight.is_finite() || weight == 0.0 || weight.abs() > MAX_WEIGHT {
-        let message = format!("`weight` must be a number from -{MAX_WEIGHT} to {MAX_WEIGHT} other than 0");
-        return Err(ApiError::invalid(param, message));
-    }
-    Ok(weight)
-}
-
-async fn embed_part(state: &AppState, body: QueryBody, param: &str) -> Result<Embedded, ApiError> {
-    let weight = body.weight;
-    embed_one(state, body, param).await?.weighted(weight, &format!("{param}.weight"))
-}
-
-async fn embed_one(state: &AppState, body: QueryBody, param: &str) -> Result<Embedded, ApiError> {
+fn part_of(body: QueryBody, at: &str) -> Result<Part, ApiError> {
     let media = [(Modality::Image, body.image), (Modality::Audio, body.audio), (Modality::Video, body.video)];
-    let mut media: Vec<_> = media.into_iter().filter_map(|(m, uri)| uri.map(|uri| (m, uri))).collect();
-    let given = usize::from(body.text.is_some()) + media.len() + usize::from(body.asset.is_some());
-    if given != 1 {
+    let media = media.into_iter().filter_map(|(modality, uri)| Some(Given::Media(modality, uri?)));
+    let mut all: Vec<Given> = media.collect();
+    all.extend(body.text.map(Given::Text));
+    all.extend(body.asset.map(Given::Asset));
+    let count = all.len();
+    let Some(given) = all.pop().filter(|_| count == 1) else {
         let message = format!(
-            "expected exactly one of text, image, audio, video or asset in a query part, got {given}"
+            "expected exactly one of text, image, audio, video or asset in a query part, got {count}"
         );
-        return Err(ApiError::invalid(param, message));
-    }
-    if let Some(text) = body.text {
-        return embed_text(state, &text, &format!("{param}.text")).await;
-    }
-    if let Some(query) = body.asset {
-        return of_asset(&state.library, &query, &format!("{param}.asset")).await;
-    }
-    let Some((modality, uri)) = media.pop() else {
-        return Err(ApiError::invalid(param, "the query is empty; send at least one part"));
+        return Err(ApiError::invalid(at, message));
     };
-    let param = format!("{param}.{modality}");
-    let path = scratch_of(state, uri, modality, &param).await?;
-    embed_file(state, &path, modality, None, TrackChoice::default())
-        .await
-        .map_err(|error| error.with_param(param))
+    let weight = ask::checked_weight(body.weight.unwrap_or(1.0), &format!("{at}.weight"))?;
+    let at = match &given {
+        Given::Text(_) => format!("{at}.text"),
+        Given::Media(modality, _) => format!("{at}.{modality}"),
+        Given::Asset(_) => format!("{at}.asset"),
+    };
+    Ok(Part { given, weight, at })
+}
+
+/// The weights of these parts.
+pub fn weights(parts: &[Part]) -> Vec<f32> {
+    parts.iter().map(|part| part.weight).collect()
+}
+
+/// Parts of a question, with the temporary files that they lie in.
+#[derive(Default)]
+pub struct Parts {
+    /// For the question.
+    pub parts: Vec<AskPart>,
+    /// Removed when these go.
+    pub files: Vec<tempfile::TempPath>,
+}
+
+impl Parts {
+    /// Takes further parts.
+    pub async fn add(&mut self, state: &AppState, parts: Vec<Part>) -> Result<(), ApiError> {
+        for Part { given, weight, at } in parts {
+            let source = match given {
+                Given::Text(text) => Source::Text(text),
+                Given::Media(modality, uri) => {
+                    let file = scratch_of(state, uri, modality, &at).await?;
+                    let path = file.to_path_buf();
+                    self.files.push(file);
+                    Source::File { path, modality, span: None, tracks: TrackChoice::default() }
+                }
+                Given::Asset(asset) => {
+                    let span = span_of(asset.start_secs, asset.end_secs, &format!("{at}.start_secs"))?;
+                    Source::Asset { id: asset.id, span, track: asset.track }
+                }
+            };
+            self.parts.push(AskPart { source, weight, at });
+        }
+        Ok(())
+    }
+
+    /// Checks the question as a whole, then embeds it.
+    pub async fn embed(
+        self,
+        state: &AppState,
+        options: AskOptions,
+    ) -> Result<(SearchRequest, Timing), ApiError> {
+        let ask = Ask::new(self.parts, options)?;
+        let timings = Arc::new(Timings::default());
+        let embedding = state.library.collection().embed(&ask, Priority::Interactive, &timings);
+        let request = within(state, embedding).await??;
+        Ok((request, timing(&timings)))
+    }
 }
 
 /// The bytes of a `data:` URI in a temporary file.
@@ -220,46 +216,6 @@ pub async fn scratch_of(
     let mut writer = state.library.data().begin_upload(u64::MAX);
     writer.write(&bytes).await?;
     Ok(writer.finish_scratch().await?.path)
-}
-
-/// Refuses a text without a word; what the model makes of the words it says itself.
-pub fn check_text(text: &str, param: &str) -> Result<(), ApiError> {
-    if text.trim().is_empty() {
-        return Err(ApiError::invalid(param, "the text is empty; send at least one word"));
-    }
-    Ok(())
-}
-
-async fn embed_text(state: &AppState, text: &str, param: &str) -> Result<Embedded, ApiError> {
-    check_text(text, param)?;
-    let timings = Arc::new(Timings::default());
-    let embedder = state.library.embedder().timed(Arc::clone(&timings));
-    let vectors = within(state, embedder.text(text, Priority::Interactive)).await?;
-    let vectors = vectors.map_err(|error| ApiError::from(error).with_param(param))?;
-    let mut embedded = embedded(Modality::Text, vectors, &timings);
-    let reading = state.library.embedder().towers.read_text(text).unwrap_or_default();
-    embedded.parts.iter_mut().for_each(|part| part.words = reading.words);
-    embedded.ignored = reading.ignored;
-    Ok(embedded)
-}
-
-/// Embeds a query that is a file.
-pub async fn embed_file(
-    state: &AppState,
-    path: &Path,
-    modality: Modality,
-    span: Option<TimeSpan>,
-    tracks: TrackChoice,
-) -> Result<Embedded, ApiError> {
-    let timings = Arc::new(Timings::default());
-    let embedder = state.library.embedder().timed(Arc::clone(&timings));
-    let vectors = within(state, embedder.query_tracks(path, modality, span, tracks)).await??;
-    Ok(embedded(modality, vectors, &timings))
-}
-
-fn embedded(modality: Modality, vectors: Vectors, timings: &Timings) -> Embedded {
-    let part = QueryPart { modality, vectors, weight: 1.0, words: 0 };
-    Embedded { parts: vec![part], ignored: Vec::new(), assets: Vec::new(), timing: timing(timings) }
 }
 
 /// What the towers took, for the response's headers and for Prometheus.
@@ -287,15 +243,4 @@ pub fn span_of(start: Option<f64>, end: Option<f64>, param: &str) -> Result<Opti
     }
     let span = TimeSpan::new(start.unwrap_or(0.0), end.unwrap_or(f64::MAX));
     span.map(Some).map_err(|error| ApiError::invalid(param, error.to_string()))
-}
-
-/// A stored asset, or a part of it.
-async fn of_asset(library: &Library, query: &AssetQuery, param: &str) -> Result<Embedded, ApiError> {
-    let span = span_of(query.start_secs, query.end_secs, &format!("{param}.start_secs"))?;
-    // Unknown ids answer 404 and say which field.
-    let not_found = |error| ApiError::from(error).with_param(format!("{param}.id"));
-    library.collection().asset(query.id).await.map_err(not_found)?;
-    let part = library.collection().query_of_asset(query.id, span, query.track).await;
-    let part = part.map_err(|error| ApiError::from(error).with_param(param))?;
-    Ok(Embedded { parts: vec![part], ignored: Vec::new(), assets: vec![query.id], timing: Timing::default() })
 }

@@ -14,20 +14,15 @@ use super::form::{self, FileRule};
 use super::json::parse_json;
 use super::media_type::{content_type, unsupported};
 use super::middleware::Timing;
-use super::query::{self, Embedded, QueryInput};
+use super::query::{self, Parts, QueryInput};
 use super::state::AppState;
 use super::views::content_url;
 use crate::catalog::Filter;
+use crate::collection::ask::{self, AskOptions, AskPart, Source};
 use crate::index::SearchParams;
-use crate::library::LibraryError;
-use crate::search::{
-    Fuse, FusedBy, GroupBy, Hit, HubCorrection, MAX_LIMIT, MAX_OFFSET, SearchError, SearchRequest,
-};
+use crate::search::{Fuse, FusedBy, GroupBy, Hit, HubCorrection, Least, SearchRequest, SearchResponse};
 use crate::store::Damage;
 use crate::types::{AssetId, AssetKind, Modality, Space, TimeSpan, Track};
-
-/// Broadest graph search.
-const MAX_EF: usize = 10_000;
 
 /// A search.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -171,6 +166,23 @@ pub struct SearchAnswer {
     data: Vec<HitView>,
 }
 
+impl SearchAnswer {
+    /// The answer of a model.
+    pub fn new(response: SearchResponse, model: &str) -> Self {
+        Self {
+            object: "list",
+            space: response.space,
+            model: model.to_owned(),
+            no_match: response.no_match,
+            spaces: response.spaces,
+            fused_by: response.fused_by,
+            ignored_words: response.ignored_words,
+            hub_corrected: response.hub_corrected,
+            data: response.hits.into_iter().map(HitView::from).collect(),
+        }
+    }
+}
+
 impl From<Hit> for HitView {
     fn from(hit: Hit) -> Self {
         let pictured = matches!(hit.asset_kind, Some(AssetKind::Video | AssetKind::Image));
@@ -202,78 +214,62 @@ impl From<Hit> for HitView {
     responses((status = 200, description = "The moments found, best first", body = SearchAnswer),
         (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
 pub async fn search(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
-    let Received { state, request, timing, ignored } = receive(state, request).await?;
+    let (state, request, timing) = receive(state, request).await?;
     let response = query::within(&state, state.library.search(request)).await??;
-    let answer = SearchAnswer {
-        object: "list",
-        space: response.space,
-        model: state.library.embedder().bundle().name().to_owned(),
-        no_match: response.no_match,
-        spaces: response.spaces,
-        fused_by: response.fused_by,
-        ignored_words: ignored,
-        hub_corrected: response.hub_corrected,
-        data: response.hits.into_iter().map(HitView::from).collect(),
-    };
+    let answer = SearchAnswer::new(response, state.library.embedder().bundle().name());
     let mut response = Json(answer).into_response();
     response.extensions_mut().insert(timing);
     Ok(response)
 }
 
-/// A search whose query is embedded.
-pub struct Received {
-    /// The state of the model that the search names.
-    pub state: AppState,
-    /// The search.
-    pub request: SearchRequest,
-    /// Where the time went.
-    pub timing: Timing,
-    /// Words of the query that the model left out.
-    pub ignored: Vec<String>,
-}
-
 /// A search as it comes in, its query embedded by the model that it names.
-pub async fn receive(state: AppState, request: Request) -> Result<Received, ApiError> {
-    let (state, body, embedded) = match content_type(request.headers()).as_str() {
+pub async fn receive(
+    state: AppState,
+    request: Request,
+) -> Result<(AppState, SearchRequest, Timing), ApiError> {
+    let (state, body, parts) = match content_type(request.headers()).as_str() {
         "application/json" => {
             let ApiJson(mut body) = ApiJson::<SearchBody>::from_request(request, &state).await?;
             let state = state.of_model(body.model.as_deref())?;
-            check(&body)?;
             let query = body.query.take().ok_or_else(|| {
                 let code = axum::http::StatusCode::BAD_REQUEST;
                 ApiError::new(code, "missing_field", "missing field `query`").with_param("query")
             })?;
-            let embedded = query::embed(&state, query).await?;
-            (state, body, embedded)
+            let query = query::parts_of(query)?;
+            body.options(&state)?.checked(&query::weights(&query))?;
+            let mut parts = Parts::default();
+            parts.add(&state, query).await?;
+            (state, body, parts)
         }
         "multipart/form-data" => by_form(state, request).await?,
         _ => return Err(unsupported("application/json or multipart/form-data")),
     };
-    let timing = embedded.timing;
-    let ignored = embedded.ignored.clone();
-    let request = to_request(&state, body, embedded)?;
-    Ok(Received { state, request, timing, ignored })
+    let options = body.options(&state)?;
+    let (request, timing) = parts.embed(&state, options).await?;
+    Ok((state, request, timing))
 }
 
-async fn by_form(state: AppState, request: Request) -> Result<(AppState, SearchBody, Embedded), ApiError> {
+async fn by_form(state: AppState, request: Request) -> Result<(AppState, SearchBody, Parts), ApiError> {
     let rule = FileRule { max_bytes: state.config.max_body_bytes as u64, durable: false };
     let known = ["request", "modality", "start_secs", "end_secs", "weight", "video_track", "audio_track"];
     let mut form = form::receive(&state, request, &known, rule).await?;
     let mut body: SearchBody =
         parse_json(form.take("request").unwrap_or_else(|| "{}".to_owned()).as_bytes())?;
     let state = state.of_model(body.model.as_deref())?;
-    check(&body)?;
+    let more = body.query.take().map(query::parts_of).transpose()?.unwrap_or_default();
     let modality = media_modality(&form.require("modality")?)?;
     let span = query::span_of(form.number("start_secs")?, form.number("end_secs")?, "start_secs")?;
-    let weight = form.number("weight")?.map(|weight| weight as f32);
+    let weight = form.number("weight")?.map_or(1.0, |weight| weight as f32);
+    let weight = ask::checked_weight(weight, "weight")?;
+    body.options(&state)?.checked(&[&[weight], &query::weights(&more)[..]].concat())?;
     let tracks = form.choice()?;
     let (upload, _) = form.require_file()?;
-    let embedded = query::embed_file(&state, &upload.path, modality, span, tracks).await;
-    let mut embedded = embedded.map_err(|error| error.with_param("file"))?.weighted(weight, "weight")?;
-    if let Some(query) = body.query.take() {
-        embedded.add(query::embed(&state, query).await?);
-    }
-    Ok((state, body, embedded))
+    let source = Source::File { path: upload.path.to_path_buf(), modality, span, tracks };
+    let mut parts = Parts::default();
+    parts.parts.push(AskPart { source, weight, at: "file".to_owned() });
+    parts.files.push(upload.path);
+    parts.add(&state, more).await?;
+    Ok((state, body, parts))
 }
 
 /// image, audio or video.
@@ -284,33 +280,6 @@ pub fn media_modality(text: &str) -> Result<Modality, ApiError> {
         }
         Ok(modality) => Ok(modality),
     }
-}
-
-/// Looks at everything cheap before anything is embedded.
-fn check(body: &SearchBody) -> Result<(), ApiError> {
-    if body.targets.is_empty() {
-        return Err(ApiError::invalid("targets", "`targets` must name video, audio or both"));
-    }
-    if !(1..=MAX_LIMIT).contains(&body.limit.unwrap_or(10)) {
-        return Err(ApiError::invalid("limit", format!("`limit` must be from 1 to {MAX_LIMIT}")));
-    }
-    if body.offset.unwrap_or(0) > MAX_OFFSET {
-        return Err(ApiError::invalid("offset", format!("`offset` must be at most {MAX_OFFSET}")));
-    }
-    if body.params.ef.is_some_and(|ef| !(1..=MAX_EF).contains(&ef)) {
-        return Err(ApiError::invalid("params.ef", format!("`ef` must be from 1 to {MAX_EF}")));
-    }
-    if body.min_confidence.is_some_and(|least| !(0.0..=1.0).contains(&least)) {
-        return Err(ApiError::invalid("min_confidence", "`min_confidence` must be from 0 to 1"));
-    }
-    if body.params.recall_target.is_some_and(|target| !(target > 0.0 && target <= 1.0)) {
-        return Err(ApiError::invalid(
-            "params.recall_target",
-            "`recall_target` must be above 0 and at most 1",
-        ));
-    }
-    body.filter.check().map_err(|error| LibraryError::from(SearchError::from(error)))?;
-    Ok(())
 }
 
 /// The model's space of this name, if any.
@@ -324,27 +293,24 @@ pub fn known_space(state: &AppState, name: Option<&str>) -> Result<Option<Space>
     Err(ApiError::new(axum::http::StatusCode::BAD_REQUEST, "bad_space", message).with_param("space"))
 }
 
-fn to_request(state: &AppState, body: SearchBody, embedded: Embedded) -> Result<SearchRequest, ApiError> {
-    let space = known_space(state, body.space.as_deref())?;
-    // Who asks for an asset by name in the filter wants it, even as an answer to itself.
-    let mut exclude_assets = embedded.assets;
-    exclude_assets.retain(|id| !body.filter.asset_ids.contains(id));
-    Ok(SearchRequest {
-        query: embedded.parts,
-        targets: body.targets,
-        fuse: body.fuse,
-        filter: body.filter,
-        exclude_assets,
-        space,
-        group_by: body.group_by,
-        offset: body.offset.unwrap_or(0),
-        limit: body.limit.unwrap_or(10),
-        min_confidence: body.min_confidence,
-        hub_correction: body.params.hub_correction,
-        params: SearchParams {
-            ef: body.params.ef,
-            exact: body.params.exact,
-            recall_target: body.params.recall_target,
-        },
-    })
+impl SearchBody {
+    /// How to search.
+    fn options(&self, state: &AppState) -> Result<AskOptions, ApiError> {
+        Ok(AskOptions {
+            targets: self.targets.clone(),
+            fuse: self.fuse,
+            space: known_space(state, self.space.as_deref())?,
+            filter: self.filter.clone(),
+            group_by: self.group_by,
+            offset: self.offset.unwrap_or(0),
+            limit: self.limit.unwrap_or(10),
+            params: SearchParams {
+                ef: self.params.ef,
+                exact: self.params.exact,
+                recall_target: self.params.recall_target,
+            },
+            least: self.min_confidence.map(Least::Confidence),
+            hub_correction: self.params.hub_correction,
+        })
+    }
 }

@@ -19,9 +19,8 @@ use super::views::{AssetError, List, content_url};
 use super::webhooks::{WebhookBody, WebhookView};
 use super::{form, given};
 use crate::catalog::Filter;
-use crate::library::{
-    LibraryError, NewStandingQuery, StandingError, StandingPatch, StandingQuery, WebhookGiven,
-};
+use crate::collection::ask::{AskOptions, check_least};
+use crate::library::{NewStandingQuery, StandingPatch, StandingQuery, WebhookGiven};
 use crate::search::{Fuse, Least, MATCHES_FROM};
 use crate::store::{MatchRecord, MatchedMoment};
 use crate::types::{AssetId, MatchId, Space, StandingId, Track, rfc3339_millis};
@@ -202,16 +201,15 @@ impl From<MatchRecord> for MatchView {
 
 /// Threshold of a match; `None` if none is given.
 fn least_of(confidence: Option<f32>, score: Option<f32>) -> Result<Option<Least>, ApiError> {
-    match (confidence, score) {
-        (None, None) => Ok(None),
+    let least = match (confidence, score) {
         (Some(_), Some(_)) => {
-            Err(ApiError::invalid("min_score", "send either `min_confidence` or `min_score`, not both"))
+            let message = "send either `min_confidence` or `min_score`, not both";
+            return Err(ApiError::invalid("min_score", message));
         }
-        (Some(least), None) if (0.0..=1.0).contains(&least) => Ok(Some(Least::Confidence(least))),
-        (None, Some(least)) if (-1.0..=1.0).contains(&least) => Ok(Some(Least::Score(least))),
-        (Some(_), None) => Err(ApiError::invalid("min_confidence", "`min_confidence` must be from 0 to 1")),
-        (None, Some(_)) => Err(ApiError::invalid("min_score", "`min_score` must be from -1 to 1")),
-    }
+        (confidence, score) => confidence.map(Least::Confidence).or(score.map(Least::Score)),
+    };
+    least.map_or(Ok(()), check_least)?;
+    Ok(least)
 }
 
 /// Creates a standing query. Each asset that becomes searchable from now on is compared with it.
@@ -223,44 +221,34 @@ pub async fn create(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<StandingBody>,
 ) -> Result<Response, ApiError> {
-    if body.targets.is_empty() {
-        return Err(ApiError::invalid("targets", "`targets` must name video, audio or both"));
-    }
     let least = least_of(body.min_confidence, body.min_score)?.unwrap_or(Least::Confidence(MATCHES_FROM));
-    let space = known_space(&state, body.space.as_deref())?;
+    let options = AskOptions {
+        targets: body.targets,
+        fuse: body.fuse,
+        space: known_space(&state, body.space.as_deref())?,
+        filter: body.filter,
+        least: Some(least),
+        ..AskOptions::default()
+    };
     let metadata = checked_metadata(body.metadata.unwrap_or(Value::Null))?;
-    let (parts, params) = given::parts_of(body.query).await?;
+    let parts = query::parts_of(body.query)?;
+    let options = options.checked(&query::weights(&parts))?;
+    let parts = given::stored_parts(parts).await?;
     let new = NewStandingQuery {
         name: body.name.map(|name| form::shown_name(&name)),
         parts,
-        targets: body.targets,
-        fuse: body.fuse,
-        space,
-        filter: body.filter,
-        least,
+        options,
         webhook: body.webhook.map(Into::into),
         metadata,
         enabled: body.enabled.unwrap_or(true),
         backfill: body.backfill,
     };
     let library = state.library.clone();
-    let work =
-        detached(async move { library.standing().create(new).await.map_err(|error| named(error, &params)) });
+    let work = detached(async move { Ok(library.standing().create(new).await?) });
     let (query, made) = query::within(&state, work).await??;
     let location = format!("/v1/standing-queries/{}", query.record.id);
     let view = StandingView::new(query, made);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(view)).into_response())
-}
-
-/// The error of a part with the name of its field.
-fn named(error: LibraryError, params: &[String]) -> ApiError {
-    match error {
-        LibraryError::Standing(StandingError::Part { at, error }) => {
-            let named = ApiError::from(*error);
-            params.get(at).cloned().into_iter().fold(named, ApiError::with_param)
-        }
-        error => error.into(),
-    }
 }
 
 /// Query string of the list of standing queries.

@@ -9,9 +9,10 @@ use utoipa::{IntoParams, ToSchema};
 use super::error::{ApiError, ErrorBody};
 use super::extract::{ApiQuery, IdPath};
 use super::middleware::Timing;
-use super::query::{self, QueryInput};
-use super::search::{Received, SearchBody, SearchForm, known_space, receive};
+use super::query::{self, Parts};
+use super::search::{SearchBody, SearchForm, known_space, receive};
 use super::state::AppState;
+use crate::collection::ask::{AskOptions, AskPart};
 use crate::search::{Fuse, SearchRequest, Timeline};
 use crate::types::{AssetId, Space, TimeSpan, Track};
 
@@ -143,10 +144,11 @@ pub async fn by_text(
     state.library.collection().asset(id).await?;
     let targets = targets_of(asked.targets.as_deref())?;
     let space = known_space(&state, asked.space.as_deref())?;
-    let embedded =
-        query::embed(&state, QueryInput::Words(asked.q)).await.map_err(|error| error.with_param("q"))?;
-    let request = SearchRequest { targets, fuse: asked.fuse, space, ..SearchRequest::new(embedded.parts) };
-    answer(&state, id, request, embedded.timing).await
+    let mut parts = Parts::default();
+    parts.parts.push(AskPart::text(asked.q, "q"));
+    let options = AskOptions { targets, fuse: asked.fuse, space, ..AskOptions::default() };
+    let (request, timing) = parts.embed(&state, options).await?;
+    answer(&state, id, request, timing).await
 }
 
 /// Scores each clip of an asset against any query. Only `query`, `targets`, `fuse` and `space` of the search are
@@ -162,6 +164,6 @@ pub async fn by_query(
     request: Request,
 ) -> Result<Response, ApiError> {
     state.library.collection().asset(id).await?;
-    let Received { state, request, timing, .. } = receive(state, request).await?;
+    let (state, request, timing) = receive(state, request).await?;
     answer(&state, id, request, timing).await
 }

@@ -378,14 +378,7 @@ impl Bundle {
         let sound_apart = sound.is_some()
             && video.is_some()
             && (differs(sound_secs, window_secs) || differs(sound_spec.stride_secs, stride));
-        ClipSpec {
-            sampling,
-            stride_secs: stride,
-            video: picture,
-            image,
-            sound: sound_spec,
-            sound_apart,
-        }
+        ClipSpec { sampling, stride_secs: stride, video: picture, image, sound: sound_spec, sound_apart }
     }
 
     /// The manifest as JSON, for `/v1/models` and `model show`.

@@ -7,10 +7,10 @@ use std::error::Error;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OutboundError {
     /// No host is allowed at all.
-    #[error("fetching from other hosts is off; allow a host with --allow-url-host")]
+    #[error("fetching from other hosts is off")]
     UrlsDisabled,
     /// No bucket is allowed at all.
-    #[error("reading buckets is off; allow one with --allow-bucket")]
+    #[error("reading buckets is off")]
     BucketsDisabled,
     /// The rules refuse the URL, host, port or address.
     #[error("{0}")]

@@ -134,6 +134,16 @@ pub struct QueryPart {
     pub weight: f32,
     /// Number of known words of a text; 0 for other modalities.
     pub words: usize,
+    /// Words of a text that the model does not know and left out.
+    pub ignored: Vec<String>,
+}
+
+impl QueryPart {
+    /// A part of weight 1.
+    #[must_use]
+    pub const fn new(modality: Modality, vectors: Vectors) -> Self {
+        Self { modality, vectors, weight: 1.0, words: 0, ignored: Vec::new() }
+    }
 }
 
 /// A search over the library.
@@ -242,6 +252,8 @@ pub struct SearchResponse {
     pub spaces: Vec<Space>,
     /// How hits of several spaces were ranked together; `None` if there was one space.
     pub fused_by: Option<FusedBy>,
+    /// Words of the query that the model does not know and left out, each once.
+    pub ignored_words: Vec<String>,
     /// Whether the best hits were reranked because the first was a hub.
     pub hub_corrected: bool,
     /// Seconds spent in the search, including filter and index.

@@ -91,7 +91,7 @@ mod tests {
 
     fn part(values: [f32; 3], weight: f32) -> QueryPart {
         let vectors = BTreeMap::from([(Space::new("s"), Embedding::new(values.to_vec(), 3).unwrap())]);
-        QueryPart { modality: Modality::Text, vectors, weight, words: 0 }
+        QueryPart { weight, ..QueryPart::new(Modality::Text, vectors) }
     }
 
     #[test]

@@ -12,7 +12,9 @@ use super::lookup::{Lookup, Match, Meaning};
 use super::moments::{Window, moments};
 use super::plan::{Route, plan, routes};
 use super::query::{Combined, modalities};
-use super::{Corpus, Fuse, GroupBy, Hit, MATCHES_FROM, SearchError, SearchRequest, SearchResponse};
+use super::{
+    Corpus, Fuse, GroupBy, Hit, MATCHES_FROM, QueryPart, SearchError, SearchRequest, SearchResponse,
+};
 use crate::catalog::{AssetEntry, Catalog, Selection};
 use crate::index::ClipFilter;
 use crate::types::{AssetId, ClipId, Modality, Space, Track};
@@ -56,7 +58,19 @@ pub fn run(corpus: &Corpus, request: &SearchRequest) -> Result<SearchResponse, S
     let spaces: Vec<Space> = looks.iter().map(|look| look.space.clone()).collect();
     let space = spaces.first().cloned().unwrap_or_else(|| Space::new(""));
     let index_secs = begun.elapsed().as_secs_f64();
-    Ok(SearchResponse { hits, no_match, space, spaces, fused_by, hub_corrected, index_secs })
+    let ignored_words = ignored(&request.query);
+    Ok(SearchResponse { hits, no_match, space, spaces, fused_by, ignored_words, hub_corrected, index_secs })
+}
+
+/// Words that the model left out of the query's texts, each once.
+fn ignored(query: &[QueryPart]) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    for word in query.iter().flat_map(|part| &part.ignored) {
+        if !words.contains(word) {
+            words.push(word.clone());
+        }
+    }
+    words
 }
 
 /// The best hits of one space, best first.

@@ -4,46 +4,43 @@ use std::sync::Arc;
 
 use super::spec::{self, Given, GivenPart};
 use super::{Entry, StandingQueries};
+use crate::collection::ask::{AskPart, Source};
 use crate::collection::{LibraryError, StandingError};
 use crate::model::Priority;
 use crate::search::QueryPart;
 use crate::store::{StandingVectors, StoreError};
-use crate::types::StandingId;
+use crate::types::{StandingId, TrackChoice};
 
 impl StandingQueries {
     /// Embeds the parts of a query; an error names the part that failed.
-    pub(crate) async fn embed_given(
+    pub(super) async fn embed_given(
         &self,
-        parts: &[GivenPart],
+        given: &[GivenPart],
         priority: Priority,
     ) -> Result<Vec<QueryPart>, LibraryError> {
-        let mut embedded = Vec::with_capacity(parts.len());
-        for (at, part) in parts.iter().enumerate() {
-            let named = |error| LibraryError::from(StandingError::Part { at, error: Box::new(error) });
-            let found = self.embed_part(&part.given, priority).await.map_err(named)?;
-            embedded.push(QueryPart { weight: part.weight, ..found });
+        let mut parts = Vec::with_capacity(given.len());
+        // The files are removed when these go.
+        let mut files = Vec::new();
+        for part in given {
+            let source = match &part.given {
+                Given::Text(text) => Source::Text(text.clone()),
+                Given::Media { modality, bytes, .. } => {
+                    let mut writer = self.collection.data.begin_upload(u64::MAX);
+                    writer.write(bytes).await?;
+                    let file = writer.finish_scratch().await?;
+                    let path = file.path.to_path_buf();
+                    files.push(file);
+                    Source::File { path, modality: *modality, span: None, tracks: TrackChoice::default() }
+                }
+                Given::Asset { id, start_secs, end_secs, track } => {
+                    Source::Asset { id: *id, span: spec::span_of(*start_secs, *end_secs), track: *track }
+                }
+            };
+            parts.push(AskPart { source, weight: part.weight, at: part.at.clone() });
         }
-        Ok(embedded)
-    }
-
-    async fn embed_part(&self, given: &Given, priority: Priority) -> Result<QueryPart, LibraryError> {
-        match given {
-            Given::Text(text) => {
-                let vectors = self.collection.embedder.text(text, priority).await?;
-                let words = self.collection.embedder.towers.count_words(text).unwrap_or(0);
-                Ok(QueryPart { modality: crate::types::Modality::Text, vectors, weight: 1.0, words })
-            }
-            Given::Media { modality, bytes, .. } => {
-                let mut writer = self.collection.data.begin_upload(u64::MAX);
-                writer.write(bytes).await?;
-                let file = writer.finish_scratch().await?;
-                let vectors = self.collection.embedder.query_media(&file.path, *modality, None).await?;
-                Ok(QueryPart { modality: *modality, vectors, weight: 1.0, words: 0 })
-            }
-            Given::Asset { id, start_secs, end_secs, track } => {
-                self.collection.query_of_asset(*id, spec::span_of(*start_secs, *end_secs), *track).await
-            }
-        }
+        let embedded = self.collection.embed_parts(&parts, priority, &Arc::default()).await;
+        drop(files);
+        embedded
     }
 
     /// Recomputes, from what users gave, the vectors of standing queries that have none of the serving model.

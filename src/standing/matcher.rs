@@ -98,8 +98,12 @@ async fn round(standing: &Arc<StandingQueries>) -> Result<Round, LibraryError> {
     // Read this before the corpus, so that the corpus has the same calibration or a later one.
     let hopeless = standing.is_measured() && standing.collection.searched.catalog.len().1 >= YOUNG_CLIPS;
     let corpus = standing.collection.searched.clone();
+    let content_url = standing.collection.data.config.content_url;
     let settled: Vec<Settled> = blocking(move || {
-        Ok(pending.into_iter().map(|pending| settle(&corpus, &entries, pending, hopeless)).collect())
+        Ok(pending
+            .into_iter()
+            .map(|pending| settle(&corpus, &entries, pending, hopeless, content_url))
+            .collect())
     })
     .await?;
     let count = settled.len();
@@ -144,7 +148,13 @@ impl StandingQueries {
 }
 
 /// Matches one asset; `hopeless`: waiting for a calibration is of no use.
-fn settle(corpus: &Corpus, entries: &[Arc<Entry>], pending: PendingAsset, hopeless: bool) -> Settled {
+fn settle(
+    corpus: &Corpus,
+    entries: &[Arc<Entry>],
+    pending: PendingAsset,
+    hopeless: bool,
+    content_url: fn(AssetId) -> String,
+) -> Settled {
     let (ticket, asset) = (pending.ticket, pending.asset);
     let mut settled = Settled { ticket, asset, matches: Vec::new(), end: PendingEnd::Done };
     let Some(asset) = corpus.catalog.asset(pending.asset) else { return settled };
@@ -160,8 +170,11 @@ fn settle(corpus: &Corpus, entries: &[Arc<Entry>], pending: PendingAsset, hopele
             Verdict::Matches(moments) => {
                 let id = MatchId::generate();
                 let space = query.space().clone();
-                let body =
-                    if entry.has_webhook { told(entry, &asset, id, &space, &moments) } else { String::new() };
+                let body = if entry.has_webhook {
+                    told(entry, &asset, content_url, id, &space, &moments)
+                } else {
+                    String::new()
+                };
                 settled.matches.push(NewMatch { id, query: entry.id, space, moments, body });
             }
             Verdict::No => {}
@@ -198,7 +211,14 @@ struct ToldMatch<'a> {
     moments: &'a [MatchedMoment],
 }
 
-fn told(entry: &Entry, asset: &AssetEntry, id: MatchId, space: &Space, moments: &[MatchedMoment]) -> String {
+fn told(
+    entry: &Entry,
+    asset: &AssetEntry,
+    content_url: fn(AssetId) -> String,
+    id: MatchId,
+    space: &Space,
+    moments: &[MatchedMoment],
+) -> String {
     let told = Told {
         event: "query.matched",
         timestamp: rfc3339_millis(crate::types::now_unix_ms()),
@@ -210,7 +230,7 @@ fn told(entry: &Entry, asset: &AssetEntry, id: MatchId, space: &Space, moments: 
             asset_id: asset.id,
             asset_name: &asset.name,
             asset_metadata: &asset.metadata,
-            content_url: format!("/v1/assets/{}/content", asset.id),
+            content_url: content_url(asset.id),
             space,
             best: moments.first(),
             moments,

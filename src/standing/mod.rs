@@ -10,17 +10,17 @@ use tokio::sync::Mutex;
 
 pub use spec::{Given, GivenPart, StandingSpec};
 
-use crate::catalog::Filter;
+use crate::collection::ask::AskOptions;
 use crate::collection::{Collection, LibraryError, MAX_GIVEN_BYTES, MAX_STANDING, StandingError};
 use crate::fail_points::crash_point;
 use crate::ingest::Ingest;
 use crate::ledger::WorkKind;
 use crate::model::{Bundle, Priority};
-use crate::search::{Comparable, Fuse, Least, QueryPart, Standing};
+use crate::search::{Comparable, Least, MATCHES_FROM, QueryPart, Standing};
 use crate::store::{
     MatchRecord, NewStanding, StandingChange, StandingRecord, StandingVectors, Store, StoreError,
 };
-use crate::types::{MatchId, Space, StandingId, Track};
+use crate::types::{MatchId, Space, StandingId};
 use crate::webhooks::{WebhookGiven, WebhookRequest};
 
 /// Queries read from the store at a time.
@@ -33,16 +33,8 @@ pub struct NewStandingQuery {
     pub name: Option<String>,
     /// What to look for.
     pub parts: Vec<GivenPart>,
-    /// Tracks to search.
-    pub targets: Vec<Track>,
-    /// How the targets' scores make one score.
-    pub fuse: Fuse,
-    /// Space to compare in; `None`: the finest that all sides share.
-    pub space: Option<Space>,
-    /// Which clips may match.
-    pub filter: Filter,
-    /// Minimum confidence or score of a match.
-    pub least: Least,
+    /// How to look for it; only the targets, their fusion, the space, the filter and the minimum count.
+    pub options: AskOptions,
     /// Webhook for matches.
     pub webhook: Option<WebhookRequest>,
     /// The user's JSON object, sent along with every match.
@@ -234,13 +226,14 @@ impl StandingQueries {
         let webhook =
             new.webhook.as_ref().map(|asked| self.collection.data.webhooks.checked(asked)).transpose()?;
         let (webhook, given) = webhook.unzip();
+        let weights: Vec<f32> = new.parts.iter().map(|part| part.weight).collect();
+        let options = new.options.clone().checked(&weights)?;
         check_size(&new.parts)?;
-        new.filter.check().map_err(crate::search::SearchError::from)?;
-        let mut spec = spec_of_new(&new);
-        spec.set_least(new.least);
+        let least = options.least.unwrap_or(Least::Confidence(MATCHES_FROM));
+        let mut spec = spec_of_new(&new, options);
+        spec.set_least(least);
         let parts = self.embed_given(&new.parts, Priority::Interactive).await?;
-        let query =
-            Standing::new(&self.collection.searched.comparable, spec.request(parts.clone()), new.least)?;
+        let query = Standing::new(&self.collection.searched.comparable, spec.request(parts.clone()), least)?;
         let stored = NewStanding {
             id: StandingId::generate(),
             name: new.name,
@@ -359,22 +352,23 @@ fn check_size(parts: &[GivenPart]) -> Result<(), StandingError> {
     if bytes.sum::<usize>() > MAX_GIVEN_BYTES { Err(StandingError::TooLarge) } else { Ok(()) }
 }
 
-fn spec_of_new(new: &NewStandingQuery) -> StandingSpec {
+fn spec_of_new(new: &NewStandingQuery, options: AskOptions) -> StandingSpec {
     let asset = |part: &GivenPart| match &part.given {
         // A user who names an asset in the filter wants it even as a match of itself.
-        Given::Asset { id, .. } if !new.filter.asset_ids.contains(id) => Some(*id),
+        Given::Asset { id, .. } if !options.filter.asset_ids.contains(id) => Some(*id),
         _ => None,
     };
+    let exclude_assets = new.parts.iter().filter_map(asset).collect();
     StandingSpec {
-        targets: new.targets.clone(),
-        fuse: new.fuse,
-        space: new.space.clone(),
-        filter: new.filter.clone(),
+        targets: options.targets,
+        fuse: options.fuse,
+        space: options.space,
+        filter: options.filter,
         min_confidence: None,
         min_score: None,
         metadata: new.metadata.clone(),
         query: new.parts.iter().map(GivenPart::shown).collect(),
-        exclude_assets: new.parts.iter().filter_map(asset).collect(),
+        exclude_assets,
     }
 }
 

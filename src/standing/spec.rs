@@ -98,6 +98,9 @@ pub struct GivenPart {
     pub given: Given,
     /// Weight of the part in the query.
     pub weight: f32,
+    /// The field that it came from, for errors, such as `query[0].text`.
+    #[serde(skip)]
+    pub at: String,
 }
 
 impl GivenPart {
@@ -181,7 +184,7 @@ pub(crate) fn unpack(bytes: &[u8], bundle: &Bundle) -> Option<Vec<QueryPart>> {
     let stored: Vec<StoredPart> = serde_json::from_slice(bytes).ok()?;
     let part = |part: StoredPart| {
         let vectors = part.vectors.into_iter().map(decode).collect::<Option<Vectors>>()?;
-        Some(QueryPart { modality: part.modality, vectors, weight: part.weight, words: part.words })
+        Some(QueryPart { weight: part.weight, words: part.words, ..QueryPart::new(part.modality, vectors) })
     };
     stored.into_iter().map(part).collect()
 }

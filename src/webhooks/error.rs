@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WebhookError {
     /// No host is allowed.
-    #[error("webhooks are off; start the server with --allow-webhook-host HOST")]
+    #[error("webhooks are off")]
     Disabled,
     /// The URL must not be called.
     #[error("{0}")]

@@ -434,7 +434,7 @@ async fn open_serving(config: &ModelsConfig, given: &Path) -> Result<(Arc<Librar
         }
         Some(registry) if registry.earlier.contains(&digest) => {
             let serving = registry.serving.bundle.display();
-            tracing::warn!(%serving, "a promoted model serves instead of the one given with --model");
+            tracing::warn!(%serving, "a promoted model serves instead of the one given");
             embedder = open_bundle(&config.open, &registry.serving.bundle).await?;
             registry
         }

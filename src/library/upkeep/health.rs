@@ -111,17 +111,13 @@ impl Upkeep {
         }
         match self.collection.store.damaged_rows().len() {
             0 => OK,
-            rows => {
-                degraded(format!("{rows} damaged rows of the store are left out; GET /v1/checks lists them"))
-            }
+            rows => degraded(format!("{rows} damaged rows of the store are left out")),
         }
     }
 
     async fn content_health(&self) -> Found {
         match self.collection.store.damaged_assets(0).await {
-            Ok((_, assets)) if assets > 0 => {
-                degraded(format!("{assets} uploads are damaged or missing; POST /v1/checks lists them"))
-            }
+            Ok((_, assets)) if assets > 0 => degraded(format!("{assets} uploads are damaged or missing")),
             // The check of the store reports its own failures.
             _ => OK,
         }
@@ -132,9 +128,7 @@ impl Upkeep {
         clips.extend(self.collection.searched.index.damaged());
         match clips.len() {
             0 => OK,
-            clips => degraded(format!(
-                "{clips} clips have damaged vectors; POST /v1/checks with \"repair\": true recomputes them"
-            )),
+            clips => degraded(format!("{clips} clips have damaged vectors")),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Collection, LibraryError};
+use crate::collection::{Collection, LibraryError};
 use crate::embed::Vectors;
 use crate::search::QueryPart;
 use crate::types::{AssetId, Embedding, Space, TimeSpan, Track};
@@ -13,7 +13,7 @@ impl Collection {
     ///
     /// # Errors
     /// [`LibraryError`]; [`LibraryError::NoSuchTrack`] if the asset has no such vectors there.
-    pub async fn query_of_asset(
+    pub(super) async fn query_of_asset(
         &self,
         id: AssetId,
         span: Option<TimeSpan>,
@@ -43,7 +43,7 @@ impl Collection {
         };
         let sums = sums.remove(&track).ok_or_else(missing)?;
         let vectors = sums.into_iter().map(mean).collect::<Result<Vectors, _>>()?;
-        Ok(QueryPart { modality: track.modality(), vectors, weight: 1.0, words: 0 })
+        Ok(QueryPart::new(track.modality(), vectors))
     }
 }
 
