@@ -15,13 +15,19 @@ use serde::{Deserialize, Serialize};
 use super::{Collection, LibraryError, blocking, tracks};
 use crate::embed::Embedder;
 use crate::model::Priority;
-use crate::search::{Bank, BankQuery, Distributions, Lane, MOST_WORDS, background};
+use crate::search::{Asked, Bank, BankQuery, Distributions, Lane, MOST_WORDS, background};
 use crate::types::{AssetId, ClipId, Embedding, Modality, Space, Track};
 
 /// Share of the clips that must have been added or removed for a calibration to be due at once.
 const CHANGED: f64 = 0.1;
-/// Number of clips that are described, or that serve as queries themselves.
+/// Number of clips that serve as queries themselves.
 const BANK: usize = 96;
+/// Number of clips that are described. They should show most kinds of thing that the library holds.
+const DESCRIBED: usize = 192;
+/// Fewest descriptions of a length. A small library has fewer, so texts of random words are added.
+const LEAST_DESCRIPTIONS: usize = 48;
+/// Changes whenever distributions of an earlier version mean something else; these are measured again.
+const RULE: u32 = 2;
 /// Number of words for the descriptions; from a larger vocabulary this many are drawn at random.
 const WORDS: usize = 128;
 /// Fewest texts of one length in a model's bank that are a bank of their own.
@@ -34,6 +40,8 @@ const FILE: &str = "backgrounds.json";
 #[derive(Serialize, Deserialize)]
 struct Saved {
     model: String,
+    #[serde(default)]
+    rule: u32,
     clips: usize,
     lanes: Vec<(Lane, Vec<f32>)>,
     #[serde(default)]
@@ -78,7 +86,11 @@ pub(crate) fn load(dir: &std::path::Path, model: &str) -> Distributions {
     let saved: Option<Saved> = saved.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let sorted = |scores: &Vec<f32>| scores.iter().all(|s| s.is_finite()) && scores.is_sorted();
     match saved {
-        Some(saved) if saved.model == model && saved.lanes.iter().all(|(_, scores)| sorted(scores)) => {
+        Some(saved)
+            if saved.model == model
+                && saved.rule == RULE
+                && saved.lanes.iter().all(|(_, scores)| sorted(scores)) =>
+        {
             let banks = saved.banks.into_iter().filter_map(SavedBank::bank).collect();
             Distributions { clips: saved.clips, lanes: saved.lanes.into_iter().collect(), banks }
         }
@@ -121,6 +133,7 @@ impl Collection {
         }
         let saved = Saved {
             model: self.embedder.bundle().id().to_string(),
+            rule: RULE,
             clips,
             lanes: lanes
                 .iter()
@@ -166,7 +179,7 @@ impl Collection {
             let seen: Vec<Embedding> = self
                 .searched
                 .index
-                .sample(target, space, BANK)
+                .sample(target, space, DESCRIBED)
                 .into_iter()
                 .map(|(_, vector)| vector)
                 .collect();
@@ -183,7 +196,8 @@ impl Collection {
         blocking(move || {
             let mut lanes = Vec::new();
             for (query, words, same_track, bank) in banks {
-                let found = background(&catalog, &index, &space, target, &bank, same_track)?;
+                let asked = Asked { modality: query, queries: &bank, same_track };
+                let found = background(&catalog, &index, &space, target, asked)?;
                 if !found.scores.is_empty() {
                     let lane = Lane { query, words, space: space.clone(), target };
                     lanes.push((lane, found.scores, Bank { queries: bank, hubs: found.hubs }));
@@ -217,7 +231,7 @@ async fn describe(
     let mut known: HashMap<Vec<usize>, Vec<(usize, Embedding)>> = HashMap::new();
     let mut said: Vec<Vec<usize>> = vec![Vec::new(); clips.len()];
     let mut banks = Vec::new();
-    for _ in 0..MOST_WORDS.min(words.len()) {
+    for length in 1..=MOST_WORDS.min(words.len()) {
         let mut bank: Vec<(Vec<usize>, Embedding)> = Vec::new();
         for (clip, said) in clips.iter().zip(&mut said) {
             let mut prefix = said.clone();
@@ -239,9 +253,31 @@ async fn describe(
         // The same description of several clips is one query.
         bank.sort_by(|a, b| a.0.cmp(&b.0));
         bank.dedup_by(|a, b| a.0 == b.0);
+        let missing = LEAST_DESCRIPTIONS.saturating_sub(bank.len());
+        bank.extend(at_random(embedder, space, &words, length, missing, &mut rng).await?);
         banks.push(bank.into_iter().map(|(_, vector)| BankQuery { vector, own: None }).collect());
     }
     Ok(banks)
+}
+
+/// Texts of random words, with the numbers of these.
+async fn at_random(
+    embedder: &Embedder,
+    space: &Space,
+    words: &[String],
+    length: usize,
+    count: usize,
+    rng: &mut StdRng,
+) -> Result<Vec<(Vec<usize>, Embedding)>, LibraryError> {
+    let mut found = Vec::with_capacity(count);
+    for _ in 0..count {
+        let mut chosen = rand::seq::index::sample(rng, words.len(), length.min(words.len())).into_vec();
+        chosen.sort_unstable();
+        let text: Vec<&str> = chosen.iter().filter_map(|at| words.get(*at)).map(String::as_str).collect();
+        let vectors = embedder.text(&text.join(" "), Priority::Bulk).await?;
+        found.extend(vectors.get(space).map(|vector| (chosen, vector.clone())));
+    }
+    Ok(found)
 }
 
 /// The texts that come with a model without a word list, one bank per number of words; all of them where too

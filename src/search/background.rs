@@ -17,15 +17,20 @@ use crate::catalog::Catalog;
 use crate::index::{IndexSet, Neighbour, SearchParams};
 use crate::types::{AssetId, ClipId, Modality, Space, Track};
 
-/// A query also describes a clip if it scores within this margin of the clip's best query. See
-/// docs/search.md.
-const DESCRIBES: f32 = 0.025;
+/// A text also describes a clip if it scores within this margin of the clip's best text, in standard deviations
+/// of the bank's scores, for 100 clips. See docs/search.md.
+const TEXT_DESCRIBES: f32 = 0.35;
+/// The same for other queries. They show one thing each, so few of them describe the same clip.
+const MEDIA_DESCRIBES: f32 = 0.085;
+/// The more clips there are, the closer the nearest ones lie that a query does not describe: the margin
+/// shrinks with this power of their number.
+const CROWDING: f32 = 0.1;
 /// Best clips considered per query of a bank.
 const DEPTH: usize = 64;
 /// Fewest queries that make a distribution.
 const LEAST_QUERIES: usize = 12;
 /// Texts with more known words are treated as having this many.
-pub const MOST_WORDS: usize = 3;
+pub const MOST_WORDS: usize = 4;
 
 /// Identifies a distribution: the queries and vectors it applies to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -49,9 +54,21 @@ pub struct Background {
     pub hubs: HashSet<ClipId>,
 }
 
+/// A bank of queries of one kind.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// Modality of the queries.
+    pub modality: Modality,
+    /// The queries.
+    pub queries: &'a [BankQuery],
+    /// Whether they are vectors of the searched track: a query's score for its own asset then counts for
+    /// nothing.
+    pub same_track: bool,
+}
+
 /// Runs a bank of queries and returns the best score of each, ascending, after putting aside the clips that
-/// it describes. Empty if there are too few. `same_track` means that the queries are vectors of the searched
-/// track: a query's score for its own asset then counts for nothing.
+/// it describes. Where that makes too few, the scores of all other clips count, too; empty if these are too
+/// few as well.
 ///
 /// # Errors
 /// [`SearchError`].
@@ -60,10 +77,10 @@ pub fn background(
     index: &IndexSet,
     space: &Space,
     target: Track,
-    bank: &[BankQuery],
-    same_track: bool,
+    asked: Asked<'_>,
 ) -> Result<Background, SearchError> {
     let params = SearchParams::default();
+    let bank = asked.queries;
     let mut tops = Vec::with_capacity(bank.len());
     for query in bank {
         tops.push(index.search(target, space, &query.vector, DEPTH, params, None)?);
@@ -77,22 +94,35 @@ pub fn background(
         |query: &BankQuery, clip: ClipId| query.own.is_some() && query.own == owners.get(&clip).copied();
     // The highest score of any query of the bank, for each clip.
     let mut most: HashMap<ClipId, f32> = HashMap::with_capacity(clips.len());
+    let mut spread = Spread::default();
     for query in bank {
         for found in index.scores(target, space, &query.vector, &clips)? {
-            if !(same_track && own(query, found.clip)) {
+            spread.add(found.score);
+            if !(asked.same_track && own(query, found.clip)) {
                 let most = most.entry(found.clip).or_insert(found.score);
                 *most = most.max(found.score);
             }
         }
     }
-    let mut scores = Vec::with_capacity(bank.len());
+    let margin = margin(asked.modality, spread.deviation(), clips.len());
+    let described =
+        |found: &Neighbour| most.get(&found.clip).is_some_and(|most| found.score >= most - margin);
+    let (mut scores, mut others) = (Vec::with_capacity(bank.len()), Vec::new());
     for (query, top) in bank.iter().zip(&tops) {
         let foreign = || top.iter().filter(|found| !own(query, found.clip));
-        let described =
-            |clip: ClipId, score: f32| most.get(&clip).is_some_and(|most| score >= most - DESCRIBES);
-        let left = foreign().find(|found| !described(found.clip, found.score));
-        // If it describes all of them, the remaining clips score no more than the last one.
-        scores.extend(left.or(foreign().next_back()).map(|found| found.score));
+        let mut left = foreign().filter(|found| !described(found)).map(|found| found.score);
+        match left.next() {
+            Some(best) => {
+                scores.push(best);
+                others.extend(left);
+            }
+            // It describes all of its best clips. Those after them score no more than the last one.
+            None if top.len() == DEPTH => scores.extend(foreign().next_back().map(|found| found.score)),
+            None => {}
+        }
+    }
+    if scores.len() < LEAST_QUERIES {
+        scores.append(&mut others);
     }
     if scores.len() < LEAST_QUERIES {
         return Ok(Background::default());
@@ -103,6 +133,34 @@ pub fn background(
     };
     let hubs = bank.iter().zip(&tops).filter_map(best).collect();
     Ok(Background { scores, hubs })
+}
+
+/// Within how much of a clip's best query another one describes it, too.
+fn margin(modality: Modality, deviation: f32, clips: usize) -> f32 {
+    let share = if modality == Modality::Text { TEXT_DESCRIBES } else { MEDIA_DESCRIBES };
+    share * deviation * (100.0 / clips.max(1) as f32).powf(CROWDING)
+}
+
+/// Running standard deviation.
+#[derive(Default)]
+struct Spread {
+    count: f64,
+    sum: f64,
+    squares: f64,
+}
+
+impl Spread {
+    fn add(&mut self, value: f32) {
+        let value = f64::from(value);
+        self.count += 1.0;
+        self.sum += value;
+        self.squares += value * value;
+    }
+
+    fn deviation(&self) -> f32 {
+        let mean = self.sum / self.count.max(1.0);
+        (self.squares / self.count.max(1.0) - mean * mean).max(0.0).sqrt() as f32
+    }
 }
 
 /// Share of a distribution below a score, interpolated between neighbouring values. Never quite 0 or 1, since
@@ -172,6 +230,17 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[test]
+    fn the_margin_follows_the_scale_of_the_scores_and_shrinks_with_the_library() {
+        let mut spread = Spread::default();
+        [0.1, 0.3, 0.1, 0.3].into_iter().for_each(|score| spread.add(score));
+        assert!((spread.deviation() - 0.1).abs() < 1e-6);
+        assert!((margin(Modality::Text, 0.1, 100) - 0.035).abs() < 1e-6);
+        assert!(margin(Modality::Text, 0.1, 1000) < 0.03);
+        assert!(margin(Modality::Audio, 0.1, 100) < 0.01);
+        assert_eq!((margin(Modality::Text, 0.0, 0), Spread::default().deviation()), (0.0, 0.0));
+    }
 
     #[test]
     fn a_share_rises_evenly_and_stays_within_its_ends() {

@@ -23,7 +23,7 @@ use crate::index::{IndexError, IndexSet, SearchParams};
 use crate::store::Damage;
 use crate::types::{AssetId, AssetKind, Modality, Space, TimeSpan, Track};
 
-pub use background::{Background, Backgrounds, Distributions, Lane, MOST_WORDS, background};
+pub use background::{Asked, Background, Backgrounds, Distributions, Lane, MOST_WORDS, background};
 pub use bank::{Bank, BankQuery};
 pub use hubs::{CANDIDATES as HUB_CANDIDATES, HubCorrection};
 pub use plan::{Comparable, Route, plan, routes};

@@ -51,6 +51,8 @@ pub fn run(corpus: &Corpus, request: &SearchRequest) -> Result<SearchResponse, S
         }
     }
     let (mut ranked, fused_by) = fuse(&looks, lists, request.group_by);
+    // Also where confidence is not known, so that nothing reaches the minimum.
+    let no_match = no_match || ranked.is_empty();
     ranked.truncate(wanted);
     let page = ranked.split_off(request.offset.min(ranked.len()));
     let hits = (request.offset + 1..).zip(page).map(|(rank, (look, found))| hit(rank, found, &looks[look]));

@@ -11,9 +11,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// After a smaller change, how long the library must be unchanged first.
 const SETTLED: Duration = Duration::from_secs(5);
 
+/// After a smaller change, how many times as long as the last calibration took it must be ago: files that come in
+/// one by one must not keep a core busy.
+const REST: u32 = 20;
+
 /// Calibrates while the library is open, whenever it has changed and nothing is being indexed.
 pub(super) async fn keep_up(upkeep: Arc<Upkeep>) {
     let mut seen = (upkeep.collection.searched.catalog.len().1, Instant::now());
+    let mut rested_at = Instant::now();
     loop {
         tokio::select! {
             () = upkeep.collection.life.stop.cancelled() => return,
@@ -23,14 +28,17 @@ pub(super) async fn keep_up(upkeep: Arc<Upkeep>) {
         if clips != seen.0 {
             seen = (clips, Instant::now());
         }
-        let settled = clips != upkeep.collection.calibrated_clips() && seen.1.elapsed() >= SETTLED;
+        let changed = clips != upkeep.collection.calibrated_clips();
+        let settled = changed && seen.1.elapsed() >= SETTLED && Instant::now() >= rested_at;
         if !upkeep.ingest.is_idle() || !(settled || upkeep.collection.is_background_due()) {
             continue;
         }
+        let begun = Instant::now();
         let made = tokio::select! {
             () = upkeep.collection.life.stop.cancelled() => return,
             made = upkeep.collection.calibrate() => made,
         };
+        rested_at = Instant::now() + begun.elapsed() * REST;
         if let Err(error) = made {
             if upkeep.collection.data.disk.refuses(&error) {
                 // The new values are in memory all the same.
