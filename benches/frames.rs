@@ -3,6 +3,9 @@
 //! The two do not compute the same: the reference's rule has no antialias, which `image` always has,
 //! so its pixels would not do. `image` has one more way, `thumbnail_exact`, its fastest.
 //!
+//! Then Pillow's resize, whole frames squashed to a square, against the same filters of `image`, which differ from
+//! Pillow's in the last bits.
+//!
 //! Then what it costs a frame to look for black bars: in a film without any, in a dark one that might have some
 //! until its frame's middle is looked at, and in one that has them.
 
@@ -16,7 +19,7 @@ use image::RgbImage;
 use image::imageops::{self, FilterType};
 use triptych::preprocess::Preparer;
 use triptych::preprocess::bars::Held;
-use triptych::preprocess::spec::{PictureSpec, Size};
+use triptych::preprocess::spec::{PictureSpec, Resample, ResizeRule, Size};
 
 const ROUNDS: usize = 15;
 /// Frames of a window.
@@ -72,6 +75,37 @@ fn bars() {
     }
 }
 
+fn pillow() {
+    println!("\n{:<26} {:>10} {:>16}", "Pillow's resize", "ours", "image");
+    let filters = [
+        (Resample::Bilinear, FilterType::Triangle, "bilinear"),
+        (Resample::Bicubic, FilterType::CatmullRom, "bicubic"),
+        (Resample::Lanczos, FilterType::Lanczos3, "lanczos"),
+    ];
+    for (width, height, side) in [(1280, 720, 336), (1280, 720, 224), (1080, 1920, 384), (640, 360, 224)] {
+        let bytes: Vec<u8> = (0..width * height * 3).map(|i| (i * 7 % 251) as u8).collect();
+        let Some(picture) = RgbImage::from_raw(width as u32, height as u32, bytes.clone()) else { continue };
+        for (resample, theirs, name) in filters {
+            let resize = ResizeRule::Exact(Size { height: side, width: side });
+            let spec = PictureSpec { resize, resample, crop: None, shown: true, unbarred: false };
+            let mut preparer = Preparer::new(&spec, width, height, None);
+            let mut out = vec![0; spec.frame_bytes()];
+            let (mut ours, mut image) = (Vec::new(), Vec::new());
+            for _ in 0..ROUNDS {
+                ours.push(timed(|| {
+                    black_box(preparer.run(black_box(&bytes), &mut out));
+                }));
+                image.push(timed(|| {
+                    black_box(imageops::resize(&picture, side as u32, side as u32, theirs));
+                }));
+            }
+            let (ours, image) = (best(&ours).as_secs_f64(), best(&image).as_secs_f64());
+            let case = format!("{width}x{height} -> {side}, {name}");
+            println!("{case:<26} {:>7.3} ms {:>8.3} ms {:>4.1}x", ours * 1e3, image * 1e3, image / ours);
+        }
+    }
+}
+
 fn main() {
     println!("{:<26} {:>10} {:>16} {:>16}", "frame", "ours", "image triangle", "image thumbnail");
     let cases = [
@@ -119,5 +153,6 @@ fn main() {
             ratio(thumbnail),
         );
     }
+    pillow();
     bars();
 }

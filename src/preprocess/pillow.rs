@@ -12,6 +12,9 @@ use super::spec::{Resample, Size};
 const PRECISION_BITS: u32 = 32 - 8 - 2;
 /// Half, with that many bits after the point: sums begin with it, so that they round.
 const HALF: i32 = 1 << (PRECISION_BITS - 1);
+/// How far a filter reaches, in output pixels, and its values.
+type Filter = (f64, fn(f64) -> f64);
+
 /// Marks a line that contains no source row yet.
 const NO_ROW: usize = usize::MAX;
 
@@ -190,7 +193,7 @@ impl Axis {
 
     /// Adds output pixel `i` of an axis of `from` pixels resized to `to`. The order of every operation is
     /// Pillow's.
-    fn push(&mut self, from: usize, to: usize, i: usize, (support, filter): (f64, fn(f64) -> f64)) {
+    fn push(&mut self, from: usize, to: usize, i: usize, (support, filter): Filter) {
         let scale = from as f64 / to as f64;
         let stretch = scale.max(1.0);
         let support = support * stretch;
@@ -233,8 +236,8 @@ impl Axis {
     }
 }
 
-/// Support of a filter in output pixels, and the filter; `None` for the nearest pixel.
-fn filter_of(resample: Resample) -> Option<(f64, fn(f64) -> f64)> {
+/// The filter; `None` for the nearest pixel.
+const fn filter_of(resample: Resample) -> Option<Filter> {
     match resample {
         Resample::Nearest => None,
         Resample::Bilinear | Resample::Mmv => Some((1.0, bilinear)),

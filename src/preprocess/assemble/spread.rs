@@ -227,3 +227,86 @@ impl SpreadFrames {
         Some(inputs)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::preprocess::spec::{Resample, ResizeRule, Size};
+
+    const SIZE: Size = Size { height: 8, width: 8 };
+
+    fn spec(unbarred: bool) -> PictureSpec {
+        let resample = Resample::Bilinear;
+        PictureSpec { resize: ResizeRule::Exact(SIZE), resample, crop: None, shown: true, unbarred }
+    }
+
+    /// A picture of one colour, in some between bars.
+    fn picture(id: usize) -> Vec<u8> {
+        let bars = if id.is_multiple_of(3) { 0 } else { 10 };
+        let lit = |y: usize| y >= bars && y < 40 - bars;
+        (0..40 * 40).flat_map(|i| [if lit(i / 40) { 40 + (id % 200) as u8 } else { 0 }; 3]).collect()
+    }
+
+    /// The input of one picture in a window of these.
+    fn input(id: usize, window: &[usize], unbarred: bool) -> Vec<u8> {
+        let rgb = picture(id);
+        let barred = unbarred && window.iter().all(|id| !id.is_multiple_of(3));
+        let rows = if barred { &rgb[10 * 40 * 3..30 * 40 * 3] } else { &rgb[..] };
+        let mut out = vec![0; 8 * 8 * 3];
+        assert!(Preparer::new(&spec(false), 40, rows.len() / 120, None).run(rows, &mut out));
+        out
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+        /// Frames that last as long as they like give the windows of the rule.
+        #[test]
+        fn windows_have_the_frames_of_their_periods(
+            frames in 1_usize..6, window in 1_u32..30, stride in 1_u32..40,
+            lasts in proptest::collection::vec(1_u64..9, 1..14), declared in 0_u32..70, unbarred: bool,
+        ) {
+            let len: u64 = lasts.iter().sum();
+            let film = Film { rate: Ratio::new(10, 1), duration_secs: Some(f64::from(declared) / 10.0) };
+            let secs = (f64::from(window) / 10.0, f64::from(stride) / 10.0);
+            let plan = plan(frames, secs, film, 0, None);
+            let picture_spec = spec(unbarred);
+            let mut spread = SpreadFrames::new(plan, &picture_spec);
+            let mut preparer = Preparer::new(&picture_spec, 40, 40, None);
+            let mut got = Vec::new();
+            for (id, lasts) in lasts.iter().enumerate() {
+                spread.push(&mut preparer, &picture(id), 40, 40);
+                got.extend(std::iter::from_fn(|| spread.next_window()));
+                let mut left = lasts - 1;
+                while left > 0 {
+                    left -= spread.extend(left);
+                    got.extend(std::iter::from_fn(|| spread.next_window()));
+                }
+            }
+            let shown: Vec<usize> = (0..lasts.len()).flat_map(|id| vec![id; lasts[id] as usize]).collect();
+            let wanted = |start: u64, len: u64| {
+                let at = |i| shown[(start + plan.pick(i, len)) as usize];
+                let ids: Vec<usize> = (0..frames as u64).map(at).collect();
+                ids.iter().flat_map(|id| input(*id, &ids, unbarred)).collect::<Vec<u8>>()
+            };
+            let starts = (0..).map(|k| k * u64::from(stride)).take_while(|start| start + u64::from(window) <= len);
+            let starts: Vec<u64> = starts.collect();
+            prop_assert_eq!(got.iter().map(|(start, _)| *start).collect::<Vec<_>>(), starts.clone());
+            for (start, (inputs, _)) in &got {
+                prop_assert_eq!(&inputs[..], &wanted(*start, u64::from(window))[..]);
+            }
+            let covered = starts.last().map_or(0, |start| start + u64::from(window));
+            let next = starts.len() as u64 * u64::from(stride);
+            let last = spread.last_window(len);
+            prop_assert_eq!(last.is_some(), covered < len && next < len);
+            if let Some((start, rest, (inputs, _), exact)) = last {
+                prop_assert_eq!((start, start + rest), (next, len));
+                // Every frame is there, so the inputs are right even where they were not planned.
+                prop_assert_eq!(&inputs[..], &wanted(start, rest)[..]);
+                let near = u64::from(declared).saturating_sub(2)..=u64::from(declared);
+                prop_assert_eq!(exact, near.contains(&len));
+            }
+        }
+    }
+}

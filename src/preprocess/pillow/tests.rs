@@ -13,9 +13,12 @@ use crate::preprocess::spec::{Fit, PictureSpec, ResizeRule};
 struct Known {
     resizes: Vec<([usize; 2], [usize; 2], String, String)>,
     crops: Vec<([usize; 2], usize, [usize; 2], String)>,
-    fits: Vec<(String, [usize; 2], usize, usize, usize, [usize; 2])>,
+    fits: Vec<Fitted>,
     patched: Vec<([usize; 2], [usize; 2], String)>,
 }
+
+/// Rule, size of the picture, patch, most patches, multiple, and the size that follows.
+type Fitted = (String, [usize; 2], usize, usize, usize, [usize; 2]);
 
 fn known() -> Known {
     serde_json::from_str(include_str!("../../../tests/pictures/pillow.json")).unwrap()
