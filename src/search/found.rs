@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::lookup::Match;
+use super::lookup::{Lookup, Match};
 use crate::catalog::AssetEntry;
 use crate::types::TimeSpan;
 
@@ -11,4 +11,17 @@ pub(super) struct Found {
     pub asset: Arc<AssetEntry>,
     pub matched: Match,
     pub span: TimeSpan,
+}
+
+/// The best hits of one space, best first.
+pub(super) struct Ranked {
+    pub found: Vec<Found>,
+    pub hub_corrected: bool,
+}
+
+impl Found {
+    /// Confidence of the match; `None` without a distribution.
+    pub fn confidence(&self, look: &Lookup<'_>) -> Option<f32> {
+        look.confidence(self.matched.score, self.matched.track)
+    }
 }

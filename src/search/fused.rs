@@ -3,9 +3,8 @@
 
 use std::collections::HashSet;
 
-use super::found::Found;
+use super::found::{Found, Ranked};
 use super::lookup::Lookup;
-use super::run::{Ranked, sure};
 use super::{FusedBy, GroupBy};
 
 /// Share of the shorter of two moments that both cover if they are the same moment.
@@ -27,7 +26,7 @@ pub(super) fn fuse(
     let meant = |candidate: &Candidate| {
         let (look, found) = (&looks[candidate.look], &candidate.found);
         let excess = look.excess(found.matched.score, found.matched.track)?;
-        Some((sure(look, found)?, excess))
+        Some((found.confidence(look)?, excess))
     };
     let calibrated = all.iter().all(|candidate| meant(candidate).is_some());
     if calibrated {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::background::MOST_WORDS;
-use super::found::Found;
+use super::found::{Found, Ranked};
 use super::fused::fuse;
 use super::hubs::{CANDIDATES, HubCorrection, correct};
 use super::lookup::{Lookup, Match, Meaning};
@@ -47,7 +47,7 @@ pub fn run(corpus: &Corpus, request: &SearchRequest) -> Result<SearchResponse, S
     let hub_corrected = lists.iter().any(|list| list.hub_corrected);
     if let Some(least) = request.min_confidence {
         for (look, list) in looks.iter().zip(&mut lists) {
-            list.found.retain(|found| sure(look, found).is_some_and(|confidence| confidence >= least));
+            list.found.retain(|found| found.confidence(look).is_some_and(|confidence| confidence >= least));
         }
     }
     let (mut ranked, fused_by) = fuse(&looks, lists, request.group_by);
@@ -75,12 +75,6 @@ fn ignored(query: &[QueryPart]) -> Vec<String> {
     words
 }
 
-/// The best hits of one space, best first.
-pub(super) struct Ranked {
-    pub found: Vec<Found>,
-    hub_corrected: bool,
-}
-
 fn ranked(
     catalog: &Catalog,
     look: &Lookup<'_>,
@@ -100,15 +94,11 @@ fn ranked(
     Ok(Ranked { found, hub_corrected })
 }
 
-pub(super) fn sure(look: &Lookup<'_>, found: &Found) -> Option<f32> {
-    look.confidence(found.matched.score, found.matched.track)
-}
-
 /// Whether no hit has enough confidence. If confidence cannot be computed, the hits count as matches.
 fn no_match(look: &Lookup<'_>, ranked: &[Found], least: Option<f32>) -> bool {
     let wanted = least.unwrap_or(MATCHES_FROM);
     // With two tracks, the lower score can have the higher confidence.
-    let unsure = |found: &Found| sure(look, found).is_some_and(|confidence| confidence < wanted);
+    let unsure = |found: &Found| found.confidence(look).is_some_and(|confidence| confidence < wanted);
     ranked.is_empty() || ranked.iter().all(unsure)
 }
 
@@ -227,7 +217,7 @@ fn hit(rank: usize, found: Found, look: &Lookup<'_>) -> Hit {
         span: found.span,
         peak_secs: f64::midpoint(peak.start_secs, peak.end_secs),
         score: found.matched.score,
-        confidence: sure(look, &found),
+        confidence: found.confidence(look),
         space: look.space.clone(),
         matched: found.matched.track,
         agreement: clip.and_then(|clip| clip.agreement),
