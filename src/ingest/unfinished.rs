@@ -41,7 +41,7 @@ pub(crate) enum Again {
     /// It is gone, or being indexed anyway.
     NotNeeded,
     /// Its file cannot be read, or holds other bytes.
-    Unreadable(AssetRecord, LibraryError),
+    Unreadable(Box<AssetRecord>, LibraryError),
 }
 
 impl Ingest {
@@ -68,7 +68,7 @@ impl Ingest {
             return Ok(Again::NotNeeded);
         }
         if let Err(error) = self.collection.open_content(&record).await {
-            return Ok(Again::Unreadable(record, error));
+            return Ok(Again::Unreadable(Box::new(record), error));
         }
         self.collection.drop_clips(id).await?;
         let record = AssetRecord { state: AssetState::Indexing, ..record };
