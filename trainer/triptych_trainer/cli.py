@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from . import cli_protocols, cli_train
+from . import cli_hf, cli_protocols, cli_train
 from .config import TrainConfig
 
 if TYPE_CHECKING:
@@ -345,6 +345,7 @@ COMMANDS = {
     "evaluate-deflation": evaluate_deflation,
     "import-deepmind": import_deepmind,
     "import-milnce": import_milnce,
+    **cli_hf.COMMANDS,
     **cli_protocols.COMMANDS,
 }
 

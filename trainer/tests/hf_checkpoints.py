@@ -1,0 +1,345 @@
+"""Folders in the published layouts with random weights and tokenizers trained on the spot."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Regex
+
+CORPUS = [
+    "a dog barking at the door and a red car driving through rain",
+    "ein Hund bellt laut vor dem Haus, der Zug fährt durch den Regen",
+    "un chien aboie, une voiture rouge passe; il pleut sur la ville",
+    "犬が吠える 夜の街 собака лает на улице كلب ينبح कुत्ता भौंकता है",
+    "The Quick BROWN fox jumps over 13 lazy dogs! Isn't it? (yes: 3.14)",
+    "task: search result | query: title: none | text: a photo of two people",
+] * 4
+README = """---
+license: {license}
+language:
+- en
+pipeline_tag: feature-extraction
+---
+
+# A model
+
+This card says in one paragraph what the model is and what it was trained on, as cards do.
+
+```python
+print("code is no prose")
+```
+"""
+
+
+def seeded(seed: int = 0) -> None:
+    torch.manual_seed(seed)
+
+
+def card(folder: Path, license: str = "apache-2.0") -> None:
+    (folder / "README.md").write_text(README.format(license=license))
+
+
+def shaken(model: torch.nn.Module, scale: float = 1.0) -> torch.nn.Module:
+    """Weights large enough that every layer matters, biases and norms that do something."""
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if not value.is_floating_point():
+                continue
+            if value.ndim < 2:
+                value.add_(0.1 * torch.randn_like(value))
+            else:
+                fan = value[0].numel()
+                value.add_(scale * 0.5 * torch.randn_like(value) / fan**0.5)
+            del name
+    return model.eval()
+
+
+def save(model: torch.nn.Module, folder: Path, **options) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder, **options)
+    card(folder)
+
+
+def write_json(folder: Path, name: str, value: dict) -> None:
+    (folder / name).write_text(json.dumps(value, indent=1))
+
+
+def clip_tokenizer(folder: Path, limit: int = 77) -> int:
+    """CLIP's byte-level BPE with its own specials; returns the size of the vocabulary."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>"))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    pattern = (
+        r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|"
+        r"[^\s\p{L}\p{N}]+"
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(pattern), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=900, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    # As published: every byte also at the end of a word, the specials last.
+    state = json.loads(tokenizer.to_str())
+    vocab = state["model"]["vocab"]
+    for byte in sorted(alphabet):
+        vocab.setdefault(byte + "</w>", len(vocab))
+    for special in ("<|startoftext|>", "<|endoftext|>"):
+        vocab[special] = len(vocab)
+    start, end = vocab["<|startoftext|>"], vocab["<|endoftext|>"]
+    state["added_tokens"] = [
+        {"id": i, "content": c, "single_word": False, "lstrip": False, "rstrip": False,
+         "normalized": True, "special": True}
+        for i, c in ((start, "<|startoftext|>"), (end, "<|endoftext|>"))
+    ]  # fmt: skip
+    tokenizer = Tokenizer.from_str(json.dumps(state))
+    tokenizer.post_processor = processors.RobertaProcessing(
+        ("<|endoftext|>", end), ("<|startoftext|>", start), False, False
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    merges = [" ".join(m) if isinstance(m, list) else m for m in state["model"]["merges"]]
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    write_json(folder, "vocab.json", vocab)
+    specials = {
+        "bos_token": "<|startoftext|>",
+        "eos_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
+    }
+    write_json(
+        folder,
+        "tokenizer_config.json",
+        {"tokenizer_class": "CLIPTokenizer", "model_max_length": limit, **specials},
+    )
+    write_json(folder, "special_tokens_map.json", specials)
+    return len(vocab)
+
+
+def sentencepiece_tokenizer(folder: Path, limit: int = 64) -> int:
+    """A unigram model in SigLIP's manner: lower case, no punctuation, `</s>` at the end and as
+    padding."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.Lowercase(),
+            normalizers.Replace(Regex(r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]"), ""),
+            normalizers.Replace(Regex(r"\s+"), " "),
+            normalizers.Strip(),
+        ]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=300, unk_token="<unk>", special_tokens=["<pad>", "</s>", "<unk>"],
+        show_progress=False,
+    )  # fmt: skip
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    end = tokenizer.token_to_id("</s>")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", end)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    specials = {"eos_token": "</s>", "pad_token": "</s>", "unk_token": "<unk>"}
+    write_json(
+        folder,
+        "tokenizer_config.json",
+        {
+            "tokenizer_class": "SiglipTokenizer",
+            "model_max_length": limit,
+            "model_input_names": ["input_ids"],
+            "do_lower_case": True,
+            **specials,
+        },
+    )
+    write_json(folder, "special_tokens_map.json", specials)
+    return tokenizer.get_vocab_size()
+
+
+def gemma_tokenizer(folder: Path, extra: tuple[str, ...] = (), **config) -> int:
+    """Gemma's BPE with byte fallback; `<bos>` in front and `<eos>` behind, as EmbeddingGemma."""
+    specials = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *extra]
+    byte_tokens = [f"<0x{i:02X}>" for i in range(256)]
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=1000, special_tokens=specials + byte_tokens, show_progress=False
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    state = json.loads(tokenizer.to_str())
+    state["added_tokens"] = [t for t in state["added_tokens"] if t["content"] in specials]
+    tokenizer = Tokenizer.from_str(json.dumps(state))
+    first, last = tokenizer.token_to_id("<bos>"), tokenizer.token_to_id("<eos>")
+    with_start = config.pop("add_bos", True)
+    single = "<bos> $A <eos>" if with_start else "$A <eos>"
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=single, pair=None, special_tokens=[("<bos>", first), ("<eos>", last)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    named = {
+        "bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>",
+        "mask_token": "<mask>",
+    }  # fmt: skip
+    base = {"tokenizer_class": "GemmaTokenizer", "add_bos_token": with_start, "add_eos_token": True}
+    write_json(folder, "tokenizer_config.json", base | named | config)
+    write_json(folder, "special_tokens_map.json", named)
+    return tokenizer.get_vocab_size()
+
+
+def byte_bpe_tokenizer(folder: Path, kind: str, limit: int) -> int:
+    """GPT-2's byte-level BPE with RoBERTa's (`kind` roberta) or ModernBERT's specials."""
+    roberta = kind == "roberta"
+    specials = (
+        ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+        if roberta
+        else ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"]
+    )
+    start, end, pad = ("<s>", "</s>", "<pad>") if roberta else ("[CLS]", "[SEP]", "[PAD]")
+    tokenizer = Tokenizer(models.BPE())
+    if not roberta:
+        tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=700,
+        special_tokens=specials,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    ids = (end, tokenizer.token_to_id(end)), (start, tokenizer.token_to_id(start))
+    if roberta:
+        tokenizer.post_processor = processors.RobertaProcessing(*ids, trim_offsets=True,
+                                                                add_prefix_space=False)  # fmt: skip
+    else:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{start} $A {end}", pair=None, special_tokens=list(ids)
+        )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    state = json.loads(tokenizer.to_str())["model"]
+    write_json(folder, "vocab.json", state["vocab"])
+    merges = [" ".join(m) if isinstance(m, list) else m for m in state["merges"]]
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    unknown, mask = ("<unk>", "<mask>") if roberta else ("[UNK]", "[MASK]")
+    named = {"pad_token": pad, "unk_token": unknown, "mask_token": mask}
+    named |= (
+        {"bos_token": start, "eos_token": end, "cls_token": start, "sep_token": end}
+        if roberta
+        else {"cls_token": start, "sep_token": end}
+    )
+    name = "RobertaTokenizer" if roberta else "PreTrainedTokenizerFast"
+    write_json(
+        folder,
+        "tokenizer_config.json",
+        {"tokenizer_class": name, "model_max_length": limit, **named},
+    )
+    write_json(folder, "special_tokens_map.json", named)
+    return tokenizer.get_vocab_size()
+
+
+SMALL_TEXT = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+
+
+def clip(folder: Path, size: int = 32, crop: bool = True, resize: dict | None = None, **vision):
+    """openai/clip-vit-*: shorter side, centre crop, bicubic."""
+    from transformers import CLIPConfig, CLIPModel
+
+    folder.mkdir(parents=True, exist_ok=True)
+    vocab = clip_tokenizer(folder)
+    seeded()
+    text = SMALL_TEXT | {
+        "vocab_size": vocab, "bos_token_id": vocab - 2, "eos_token_id": vocab - 1,
+        "pad_token_id": 1, "max_position_embeddings": 77,
+    }  # fmt: skip
+    seen = SMALL_TEXT | {"image_size": size, "patch_size": 8} | vision
+    config = CLIPConfig(text_config=text, vision_config=seen, projection_dim=24)
+    save(shaken(CLIPModel(config)), folder)
+    write_json(
+        folder,
+        "preprocessor_config.json",
+        {
+            "image_processor_type": "CLIPImageProcessor",
+            "feature_extractor_type": "CLIPFeatureExtractor",
+            "do_resize": True, "size": resize or {"shortest_edge": size}, "resample": 3,
+            "do_center_crop": crop, "crop_size": {"height": size, "width": size},
+            "do_rescale": True, "rescale_factor": 1 / 255, "do_convert_rgb": True,
+            "do_normalize": True,
+            "image_mean": [0.48145466, 0.4578275, 0.40821073],
+            "image_std": [0.26862954, 0.26130258, 0.27577711],
+        },
+    )  # fmt: skip
+    card(folder, "mit")
+    return folder
+
+
+def siglip(folder: Path, size: int = 32, gemma: bool = False) -> Path:
+    """google/siglip-* and, with Gemma's tokenizer, the fixed resolutions of google/siglip2-*."""
+    from transformers import SiglipConfig, SiglipModel
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if gemma:
+        vocab = gemma_tokenizer(
+            folder, model_max_length=64, model_input_names=["input_ids"], padding_side="right"
+        )
+    else:
+        vocab = sentencepiece_tokenizer(folder)
+    seeded()
+    text = SMALL_TEXT | {"vocab_size": vocab, "max_position_embeddings": 64}
+    seen = SMALL_TEXT | {"image_size": size, "patch_size": 8}
+    save(shaken(SiglipModel(SiglipConfig(text_config=text, vision_config=seen))), folder)
+    write_json(
+        folder,
+        "preprocessor_config.json",
+        {
+            "image_processor_type": "SiglipImageProcessor",
+            "do_resize": True, "size": {"height": size, "width": size}, "resample": 2 if gemma else 3,
+            "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
+            "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
+        },
+    )  # fmt: skip
+    return folder
+
+
+def siglip2(folder: Path, patches: int = 16) -> Path:
+    """google/siglip2-*-naflex."""
+    from transformers import Siglip2Config, Siglip2Model
+
+    folder.mkdir(parents=True, exist_ok=True)
+    vocab = gemma_tokenizer(
+        folder, add_bos=False, tokenizer_class="Siglip2Tokenizer", padding_side="right",
+        model_input_names=["input_ids"],
+    )  # fmt: skip
+    seeded()
+    text = SMALL_TEXT | {"vocab_size": vocab, "max_position_embeddings": 64}
+    seen = SMALL_TEXT | {"num_patches": 16, "patch_size": 8}
+    save(shaken(Siglip2Model(Siglip2Config(text_config=text, vision_config=seen))), folder)
+    write_json(
+        folder,
+        "preprocessor_config.json",
+        {
+            "image_processor_type": "Siglip2ImageProcessor",
+            "do_resize": True, "resample": 2, "patch_size": 8, "max_num_patches": patches,
+            "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
+            "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
+        },
+    )  # fmt: skip
+    return folder
+
+
+MAKERS: dict[str, Callable[..., Path]] = {"clip": clip, "siglip": siglip, "siglip2": siglip2}
