@@ -15,6 +15,7 @@ from torch import nn
 
 from ..export import OPSET, strip
 from .errors import Refused
+from .library import without_checks
 from .loading import first_line
 from .parts import Tower, tensors
 
@@ -93,7 +94,7 @@ def _exported(tower: Tower) -> ir.Model:
         shapes.append({at: dims.setdefault(d, torch.export.Dim.DYNAMIC) for at, d in axes.items()})
     for chatty in ("onnxscript", "torch.onnx"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), without_checks():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             Plain(tower.module).eval(),
@@ -143,8 +144,9 @@ def _fold_layouts(graph: ir.Graph) -> None:
             result.name = f"{folded.name}.was"
             graph.initializers.add(folded)
         graph.remove(node, safe=True)
-        if not source.uses() and not source.is_graph_input():
-            graph.initializers.pop(source.name)
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            graph.initializers.pop(name)
 
 
 def _laid_out(node: ir.Node, values: np.ndarray) -> list[np.ndarray] | None:
