@@ -342,4 +342,44 @@ def siglip2(folder: Path, patches: int = 16) -> Path:
     return folder
 
 
-MAKERS: dict[str, Callable[..., Path]] = {"clip": clip, "siglip": siglip, "siglip2": siglip2}
+def clap(folder: Path, fused: bool = False, secs: int = 2) -> Path:
+    """laion/clap-htsat-unfused and -fused."""
+    from transformers import ClapConfig, ClapModel
+
+    folder.mkdir(parents=True, exist_ok=True)
+    vocab = byte_bpe_tokenizer(folder, "roberta", 512)
+    seeded()
+    text = SMALL_TEXT | {"vocab_size": vocab, "max_position_embeddings": 130, "pad_token_id": 1}
+    heard = {
+        "spec_size": 128, "num_mel_bins": 32, "window_size": 4, "hidden_size": 64,
+        "patch_embeds_hidden_size": 8, "depths": [1, 2, 1, 1], "num_attention_heads": [1, 2, 2, 4],
+        "enable_fusion": fused, "fusion_type": "aff_2d" if fused else None,
+    }  # fmt: skip
+    config = ClapConfig(text_config=text, audio_config=heard, projection_dim=24)
+    model = ClapModel(config)
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.running_mean.normal_(0, 0.2)
+        norm.running_var.uniform_(0.7, 1.4)
+    first = model.audio_model.audio_encoder.batch_norm
+    first.running_mean.fill_(-40.0)
+    first.running_var.fill_(400.0)
+    save(shaken(model), folder)
+    write_json(
+        folder,
+        "preprocessor_config.json",
+        {
+            "feature_extractor_type": "ClapFeatureExtractor", "processor_class": "ClapProcessor",
+            "feature_size": 32, "sampling_rate": 48000, "hop_length": 480, "fft_window_size": 1024,
+            "max_length_s": secs, "nb_max_samples": 48000 * secs, "padding_value": 0.0,
+            "frequency_min": 50, "frequency_max": 14000, "padding_side": "right", "top_db": None,
+            "return_attention_mask": False, "chunk_length_s": secs,
+            "truncation": "fusion" if fused else "rand_trunc", "padding": "repeatpad",
+        },
+    )  # fmt: skip
+    return folder
+
+
+MAKERS: dict[str, Callable[..., Path]] = {
+    "clip": clip, "siglip": siglip, "siglip2": siglip2, "clap": clap,
+}  # fmt: skip
