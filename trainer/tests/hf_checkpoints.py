@@ -380,6 +380,63 @@ def clap(folder: Path, fused: bool = False, secs: int = 2) -> Path:
     return folder
 
 
+def pe_audio_video(folder: Path, frames: int | None = 16, size: int = 32) -> Path:
+    """facebook/pe-av-*: `frames` 16 or, for the checkpoints of all frames, None."""
+    from transformers import PeAudioVideoConfig, PeAudioVideoModel
+
+    folder.mkdir(parents=True, exist_ok=True)
+    vocab = byte_bpe_tokenizer(folder, "modernbert", 8192)
+    seeded()
+    temporal = {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "head_dim": 16,
+    }  # fmt: skip
+    vision = {
+        "architecture": "vit_pe_core_tiny_patch16_384", "num_classes": 24, "do_pooling": True,
+        "model_args": {"img_size": size, "depth": 2, "embed_dim": 48, "num_heads": 3},
+        "global_pool": "map",
+    }  # fmt: skip
+    config = PeAudioVideoConfig(
+        text_config={
+            "model_type": "modernbert", "vocab_size": vocab, "hidden_size": 32,
+            "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
+            "pad_token_id": 3, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1,
+            "sep_token_id": 2, "local_attention": 16,
+        },
+        audio_video_config={
+            **temporal,
+            "audio_config": {
+                **temporal,
+                "dac_config": {"encoder_hidden_size": 4, "codebook_dim": 8, "hidden_size": 64},
+            },
+            "video_config": {**temporal, "vision_config": vision},
+        },
+    )  # fmt: skip
+    save(shaken(PeAudioVideoModel(config), 0.5), folder)
+    write_json(
+        folder,
+        "processor_config.json",
+        {
+            "processor_class": "PeAudioVideoProcessor",
+            "feature_extractor": {
+                "feature_extractor_type": "PeAudioFeatureExtractor", "feature_size": 1,
+                "hop_length": 1920, "padding_side": "right", "padding_value": 0.0,
+                "return_attention_mask": True, "sampling_rate": 48000,
+            },
+            "video_processor": {
+                "video_processor_type": "PeVideoVideoProcessor", "do_resize": True,
+                "size": {"height": size, "width": size}, "resample": 2, "do_rescale": True,
+                "rescale_factor": 1 / 255, "do_normalize": True, "do_convert_rgb": True,
+                "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
+                "do_sample_frames": frames is not None, "num_frames": frames,
+                "return_metadata": False,
+            },
+        },
+    )  # fmt: skip
+    return folder
+
+
 MAKERS: dict[str, Callable[..., Path]] = {
     "clip": clip, "siglip": siglip, "siglip2": siglip2, "clap": clap,
+    "pe_audio_video": pe_audio_video,
 }  # fmt: skip

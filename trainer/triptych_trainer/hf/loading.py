@@ -1,5 +1,8 @@
 """Weights of a folder into transformers' own network, with nothing left to chance."""
 
+import contextlib
+import io
+
 import torch
 from torch import nn
 
@@ -18,14 +21,18 @@ def load(folder: HfFolder, class_name: str, attention: str = "sdpa") -> nn.Modul
             "`pip install --upgrade transformers`"
         )
     try:
-        model, info = module.from_pretrained(
-            str(folder.path),
-            **LOCAL,
-            use_safetensors=True,
-            dtype=torch.float32,
-            attn_implementation=attention,
-            output_loading_info=True,
-        )
+        # Its own remarks about its own code are nothing to the person who imports.
+        with contextlib.redirect_stdout(io.StringIO()):
+            model, info = module.from_pretrained(
+                str(folder.path),
+                **LOCAL,
+                use_safetensors=True,
+                dtype=torch.float32,
+                attn_implementation=attention,
+                output_loading_info=True,
+                # They are refused below, by name.
+                ignore_mismatched_sizes=True,
+            )
     except Exception as error:
         raise Refused(
             f"the weights in {folder.path} do not fit config.json: {first_line(error)}. "
