@@ -1,10 +1,11 @@
 """The command that imports Hugging Face folders. Libraries are imported when it runs."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import tyro
+
+from .errors import TrainerError
 
 
 def import_hf(
@@ -31,25 +32,20 @@ def import_hf(
         bank: texts for confidence, one a line or as bank.json; default: a list of everyday things.
         license: what the manifest says of the weights, where the folder states nothing.
     """
-    from .hf.command import Options, describe, progress, sentence
+    import torch
+
+    from .hf.command import Options, describe
     from .hf.command import import_hf as run
-    from .hf.errors import Refused
+    from .progress import progress
 
     if frames is not None and not 1 <= frames <= 1024:
-        sys.exit(f"triptych-trainer import-hf: --frames is 1 to 1024, not {frames}")
+        raise TrainerError(f"--frames is 1 to 1024, not {frames}")
     if not 0.5 <= window <= 600:
-        sys.exit(f"triptych-trainer import-hf: --window is 0.5 to 600 seconds, not {window}")
-    try:
-        import torch
-
-        torch.set_num_threads(threads)
-        options = Options(frames, window, progress())
-        folders = [folder, *add]
-        errors = run(folders, out, name=name, bank=bank, options=options, license=license)
-    except Refused as error:
-        sys.exit(f"triptych-trainer import-hf: {error}")
-    except Exception as error:
-        sys.exit(f"triptych-trainer import-hf: {sentence(error)}")
+        raise TrainerError(f"--window is 0.5 to 600 seconds, not {window}")
+    torch.set_num_threads(threads)
+    options = Options(frames, window, progress())
+    folders = [folder, *add]
+    errors = run(folders, out, name=name, bank=bank, options=options, license=license)
     for tower, error in errors.items():
         print(f"{tower}: largest 1 - cosine against PyTorch {error:.1e}")
     print(describe(out))

@@ -4,7 +4,6 @@ import importlib
 import json
 import shutil
 import tempfile
-import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -35,8 +34,10 @@ def import_hf(
     bank: Path | None = None,
     options: Options | None = None,
     license: str | None = None,
+    known: dict[Path, dict] | None = None,
 ) -> dict[str, float]:
-    """Writes the bundle; the largest 1 - cosine by tower."""
+    """Writes the bundle; the largest 1 - cosine by tower. `known`: what the manifest says of a
+    folder's source that the folder itself does not."""
     options = options or Options()
     opened = [HfFolder.open(path) for path in folders]
     builders = [_builder(folder) for folder in opened]
@@ -54,6 +55,7 @@ def import_hf(
             family = build(folder, options)
             if license:
                 family.source["license"] = license
+            family.source |= (known or {}).get(folder.path, {})
             bundle.add(family, options.say)
             del family
         bundle.finish(texts, _training(opened))
@@ -84,31 +86,6 @@ def _training(folders: list[HfFolder]) -> dict:
         "imported_from": [folder.path.name for folder in folders],
         "with": {library: version(library) for library in LIBRARIES},
     }
-
-
-def sentence(error: BaseException) -> str:
-    """What is said of a failure that no check foresaw."""
-    if isinstance(error, MemoryError):
-        return "the machine's memory does not hold this model: use one with more, or a smaller model"
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename or 'a file'}"
-    said = " ".join(str(error).split())[:300]
-    return (
-        f"the import failed in a way it should not ({type(error).__name__}: {said}); please report "
-        "it with the model's name"
-    )
-
-
-def progress() -> Callable[[str], None]:
-    """Lines on stderr with the seconds since the start."""
-    import sys
-
-    begun = time.monotonic()
-
-    def say(line: str) -> None:
-        print(f"[{time.monotonic() - begun:6.1f} s] {line}", file=sys.stderr, flush=True)
-
-    return say
 
 
 def describe(out: Path) -> str:
