@@ -320,7 +320,7 @@ def test_no_room(shell: Shell, published: Path) -> None:
 def test_a_disk_that_fills_up(number: int) -> None:
     from triptych_trainer.errors import TrainerError
 
-    with pytest.raises(TrainerError, match="disk is full.*goes on"), explained(PE, None):
+    with pytest.raises(TrainerError, match=r"disk is full.*goes on"), explained(PE, None):
         raise OSError(number, os.strerror(number))
 
 
@@ -374,9 +374,7 @@ def test_folder_in_place_of_the_hub(hub: Hub, shell: Shell, published: Path) -> 
     assert "lacks tokenizer.json" in shell.fails("pe-av-small", "--folder", published)
 
 
-def test_folder_and_hub_are_held_to_the_same_lock(
-    hub: Hub, shell: Shell, published: Path
-) -> None:
+def test_folder_and_hub_are_held_to_the_same_lock(hub: Hub, shell: Shell, published: Path) -> None:
     shell.works("pe-av-small", "--folder", published)
     shell.works("pe-av-small")
     assert shell.lock()["repositories"][PE]["revision"] == hub.revision(PE)

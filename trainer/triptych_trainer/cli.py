@@ -12,6 +12,7 @@ import tyro
 from . import cli_hf, cli_protocols, cli_pull, cli_train
 from .config import TrainConfig
 from .errors import TrainerError, sentence
+from .reading import read_json
 
 if TYPE_CHECKING:
     from .deflate import Deflated
@@ -45,9 +46,9 @@ def export(
     from .train import load_checkpoint
 
     cfg, model, state = load_checkpoint(checkpoint)
-    measured = json.loads(evaluation.read_text()) if evaluation else {}
+    measured = read_json(evaluation, "what `evaluate` wrote") if evaluation else {}
     if deflation:
-        measured["deflation"] = json.loads(deflation.read_text())
+        measured["deflation"] = read_json(deflation, "what `evaluate-deflation` wrote")
     training = training_record(cfg, state["step"], state.get("before"))
     precision = {"video": video_precision, "image": video_precision, "audio": audio_precision}
     image = _load_deflated(model, deflated) if deflated else None
@@ -120,11 +121,9 @@ def evaluate_deflation(
 
 
 def _load_deflated(model: "Mmv", path: Path) -> "Deflated":
-    import torch
-
     from .deflate import Deflated
 
-    return Deflated(model).load_learnt(torch.load(path, weights_only=True))
+    return Deflated(model).load_file(path)
 
 
 def samples(

@@ -15,6 +15,7 @@ _SYSTEM = {
     errno.EACCES: "{file}: permission denied; check who owns it",
     errno.EPERM: "{file}: the system does not permit it; check who owns it",
     errno.EISDIR: "{file} is a folder, and a file is needed",
+    errno.EEXIST: "{file} is there already, and is not what is needed: name another",
     errno.ENOTDIR: "{file} is not a folder, or lies beneath a file: check the path",
     errno.ENOSPC: DISK_FULL + " ({file}): free some space and run the command again",
     errno.EDQUOT: DISK_FULL + " to your quota ({file}): free some space and run the command again",
@@ -75,6 +76,15 @@ def _of_program(error: subprocess.CalledProcessError) -> str:
 def _one_line(error: object) -> str:
     """The message without a traceback that another process put into it."""
     text = str(error)
-    if "Traceback (most recent call last)" in text:
+    if "Traceback (most recent call" in text:
         text = text.strip().splitlines()[-1].partition(": ")[2] or text.strip().splitlines()[-1]
     return " ".join(text.split())[:600]
+
+
+def check_loss(value: float, place: str, advice: str) -> None:
+    """Stops a training whose loss is not a number any more, before the weights learn from it."""
+    if value - value != 0:
+        raise FloatingPointError(f"{place}: the loss is {value}. {advice}")
+
+
+LOWER_RATE = "Lower the learning rate (--lr)"

@@ -12,6 +12,7 @@ from ..deflate import Deflated, Relearning, relearn
 from ..deflate_data import file_images
 from ..export import write_bundle
 from ..models.mmv import Mmv
+from ..reading import of_file
 from ..towers import Content
 from . import audio_probe, deepmind, milnce, vocabulary
 from .content import golden_inputs
@@ -54,13 +55,16 @@ def import_deepmind(
     say=print,
 ) -> dict[str, float]:
     """Writes the bundle of a published MMV checkpoint; see `write_bundle` for what it gives."""
+    what = "a published MMV checkpoint"
     loaded = deepmind.read_checkpoint(checkpoint)
     kind = loaded.kind
-    cfg = deepmind.config_of(loaded, base)
+    with of_file(checkpoint, what):
+        cfg = deepmind.config_of(loaded, base)
     words = _word_list(vocab, saved_model, cfg.vocab_size, vocab_offset)
     if audio_log not in ("auto", *audio_probe.LOGS):
         raise ValueError(f"unknown --audio-log {audio_log!r}")
-    model = deepmind.build_model(loaded, cfg)
+    with of_file(checkpoint, what):
+        model = deepmind.build_model(loaded, cfg)
     found = None
     if audio_log == "auto":
         pcm, sound = _probe_sound(probe_audio, cfg.samples)

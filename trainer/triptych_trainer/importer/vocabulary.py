@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
+from ..reading import read_text
 from ..tokenizer import PAD, UNKNOWN
 from . import restricted
 
@@ -64,7 +65,7 @@ def from_word_file(path: str | Path, table_rows: int, offset: int | None = None)
     A list that does not fit the table gives wrong vectors without a word, so without `offset` it
     must have exactly as many rows.
     """
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    lines = read_text(path).splitlines()
     ids: dict[str, int] = {}
     for row, line in enumerate(lines):
         parts = line.strip().split(" ")

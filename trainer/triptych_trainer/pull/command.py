@@ -82,9 +82,7 @@ def default_cache() -> Path:
     return Path(base).expanduser() / "triptych" / "models"
 
 
-def _locate(
-    known: Known, wishes: Wishes, lock: Lock, say: Callable[[str], None]
-) -> list[Found]:
+def _locate(known: Known, wishes: Wishes, lock: Lock, say: Callable[[str], None]) -> list[Found]:
     if wishes.folders and len(wishes.folders) != len(known.repositories):
         order = ", then ".join(one.repository for one in known.repositories)
         raise TrainerError(
