@@ -436,7 +436,82 @@ def pe_audio_video(folder: Path, frames: int | None = 16, size: int = 32) -> Pat
     return folder
 
 
+GEMMA_TOKENS = {
+    "image_token": "<|image|>", "boi_token": "<|image>", "eoi_token": "<image|>",
+    "audio_token": "<|audio|>", "boa_token": "<|audio>", "eoa_token": "<audio|>",
+}  # fmt: skip
+
+
+def embedding_gemma2(folder: Path, sliding_window: int = 12) -> Path:
+    """google/embeddinggemma-2, in bf16 as published."""
+    from transformers import EmbeddingGemma2Config, EmbeddingGemma2Model
+
+    folder.mkdir(parents=True, exist_ok=True)
+    extra = (*GEMMA_TOKENS.values(), "<|video|>")
+    vocab = gemma_tokenizer(
+        folder, extra, model_max_length=2048, padding_side="right",
+        extra_special_tokens=GEMMA_TOKENS,
+    )  # fmt: skip
+    made = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    seeded()
+    config = EmbeddingGemma2Config(
+        text_config={
+            "vocab_size": vocab, "hidden_size": 32, "intermediate_size": 64,
+            "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "head_dim": 16, "global_head_dim": 32, "num_global_key_value_heads": 1,
+            "sliding_window": sliding_window, "sliding_window_pattern": 2,
+            "hidden_size_per_layer_input": 16, "embedding_dim": 512,
+        },
+        vision_config={
+            "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16,
+            "position_embedding_size": 1024, "patch_size": 4, "standardize": True,
+        },
+        audio_config={
+            "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "subsampling_conv_channels": [128, 8], "output_proj_dims": 24,
+        },
+        boi_token_id=made["<|image>"], eoi_token_id=made["<image|>"],
+        image_token_id=made["<|image|>"], video_token_id=made["<|video|>"],
+        boa_token_id=made["<|audio>"], eoa_token_index=made["<audio|>"],
+        audio_token_id=made["<|audio|>"],
+    )  # fmt: skip
+    model = shaken(EmbeddingGemma2Model(config), 0.5)
+    model.vision_tower.std_bias.normal_(0, 0.1)
+    model.vision_tower.std_scale.uniform_(0.5, 1.5)
+    save(model.to(torch.bfloat16), folder)
+    numbers = {
+        "do_resize": True, "resample": 3, "do_rescale": True, "rescale_factor": 1 / 255,
+        "do_normalize": False, "image_mean": [0.0] * 3, "image_std": [1.0] * 3,
+        "do_convert_rgb": True, "patch_size": 4, "pooling_kernel_size": 3, "max_soft_tokens": 70,
+    }  # fmt: skip
+    write_json(
+        folder,
+        "processor_config.json",
+        {
+            "processor_class": "EmbeddingGemma2Processor",
+            "image_seq_length": 70, "audio_seq_length": 750, "audio_ms_per_token": 40,
+            "image_processor": {"image_processor_type": "Gemma4ImageProcessor", **numbers},
+            "video_processor": {
+                "video_processor_type": "EmbeddingGemma2VideoProcessor", **numbers,
+                "do_sample_frames": True, "fps": 1, "max_frames": 32,
+                "overflow_strategy": "uniform", "add_timestamps": False,
+            },
+            "feature_extractor": {
+                "feature_extractor_type": "Gemma4AudioFeatureExtractor", "feature_size": 128,
+                "sampling_rate": 16000, "padding_value": 0.0, "return_attention_mask": True,
+                "frame_length_ms": 20.0, "hop_length_ms": 10.0, "min_frequency": 0.0,
+                "max_frequency": 8000.0, "preemphasis": 0.0, "mel_floor": 0.001,
+                "fft_overdrive": False, "dither": 0.0, "input_scale_factor": 1.0,
+            },
+        },
+    )  # fmt: skip
+    prompts = {"query": "task: search result | query: ", "document": "title: none | text: "}
+    write_json(folder, "config_sentence_transformers.json", {"prompts": prompts})
+    return folder
+
+
 MAKERS: dict[str, Callable[..., Path]] = {
     "clip": clip, "siglip": siglip, "siglip2": siglip2, "clap": clap,
-    "pe_audio_video": pe_audio_video,
+    "pe_audio_video": pe_audio_video, "embedding_gemma2": embedding_gemma2,
 }  # fmt: skip

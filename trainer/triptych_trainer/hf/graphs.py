@@ -75,7 +75,9 @@ def write_graph(tower: Tower, folder: Path, weights: Weights) -> Path:
             "this version of torch, onnxscript or transformers may be too old or too new for it; "
             "install the versions that trainer/pyproject.toml names"
         ) from error
+    _adopt_constants(model.graph)
     _fold_layouts(model.graph)
+    model.graph.sort()
     _externalise(model, weights)
     proto = ir.to_proto(model)
     strip(proto)
@@ -119,6 +121,18 @@ def _exported(tower: Tower) -> ir.Model:
 
 def _widened(tower: Tower, name: str, rows: torch.Tensor) -> torch.Tensor:
     return rows if len(rows) > 1 else torch.cat([rows, rows])
+
+
+def _adopt_constants(graph: ir.Graph) -> None:
+    """The exporter's rewriting leaves constants behind that belong to no graph."""
+    known = {*graph.initializers, *(value.name for value in graph.inputs)}
+    for node in graph:
+        for value in node.inputs:
+            if value is None or value.producer() is not None or value.name in known:
+                continue
+            if value.const_value is not None:
+                graph.initializers.add(value)
+                known.add(value.name)
 
 
 def _fold_layouts(graph: ir.Graph) -> None:
