@@ -66,7 +66,7 @@ def _always_longer(self, hidden_states: Tensor, is_longer_idx=None) -> Tensor:
     """The patch embedding of a fused network where every row is a long sound: no index of rows."""
     whole = self.proj(hidden_states[:, 0:1])
     parts = hidden_states[:, 1:]
-    batch, channels, height, width = parts.shape
+    _, channels, height, width = parts.shape
     local = self.mel_conv2d(parts.reshape(-1, 1, height, width))
     _, features, height, width = local.shape
     local = local.reshape(-1, channels, features, height, width)
@@ -126,7 +126,8 @@ def build(folder: HfFolder, options: Options, family: str = "clap") -> Family:
         )
     text_config = model.config.text_config
     positions = text_config.max_position_embeddings - POSITIONS_BEFORE
-    text = read_text(folder, "tokenizer.json", positions, "none", with_mask=False)
+    text = read_text(folder, "tokenizer.json", positions, "none", with_mask=False,
+                     words=text_config.vocab_size)  # fmt: skip
     references = _reference(model, extractor)
 
     rows = tones(2, sound.samples, sound.sample_rate_hz)

@@ -1,10 +1,11 @@
 """EmbeddingGemma 2: texts, pictures, videos and sounds through one encoder into one space.
 
-A picture, a video or a sound is a sequence of soft tokens between the tokens that its processor puts
-around them. Their number depends on the aspect ratio or the length, so the graph has a place for each
-that could be, counts positions over those in use, and masks the rest.
+A picture, a video or a sound is a sequence of soft tokens between the tokens that its processor
+puts around them. Their number depends on the aspect ratio or the length, so the graph has a place
+for each that could be, counts positions over those in use, and masks the rest.
 """
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -70,12 +71,19 @@ def _check_modules(folder: HfFolder) -> None:
         raise Refused(f"1_Pooling in {folder.path} does not take the mean of the tokens")
 
 
+def _shorter(dim: int) -> list[int]:
+    """The sizes that vectors may be cut to: powers of two, as the network was trained for."""
+    powers = (1 << n for n in range(dim.bit_length() - 1, 0, -1))
+    return [size for size in powers if SMALLEST_DIM <= size < dim]
+
+
 def build(folder: HfFolder, options: Options, family: str = "gemma") -> Family:
     _check_modules(folder)
     tokenizer = load_tokenizer(folder)
     model = load(folder, "EmbeddingGemma2Model", "eager")
     limit = _text_limit(folder, model)
-    text = read_text(folder, "tokenizer.json", limit, "none", with_mask=False)
+    text = read_text(folder, "tokenizer.json", limit, "none", with_mask=False,
+                     words=model.config.text_config.vocab_size)  # fmt: skip
     towers = [_text(model, text, family)]
     members = ["text"]
     if model.vision_tower is not None:
@@ -85,10 +93,7 @@ def build(folder: HfFolder, options: Options, family: str = "gemma") -> Family:
         towers.append(_audio(folder, model, tokenizer, options, family))
         members.append("audio")
     dim = int(model.config.text_config.embedding_dim)
-    dims = []
-    while (dim := dim // 2 if dim & (dim - 1) == 0 else 1 << (dim.bit_length() - 1)) >= SMALLEST_DIM:
-        dims.append(dim)
-    space = Space(family, int(model.config.text_config.embedding_dim), members, dims)
+    space = Space(family, dim, members, _shorter(dim))
     for tower in towers:
         tower.precisions = list(PRECISIONS)
     what = f"EmbeddingGemma 2 {folder.path.name}: {', '.join(members)} in one space"
@@ -148,8 +153,6 @@ def _audio(folder, model, tokenizer, options: Options, space: str) -> Tower:
 
 def _sounds(sound: Sound) -> Feed:
     """A whole window, and a sound of a third of one."""
-    import numpy as np
-
     pcm = tones(2, sound.samples, sound.sample_rate_hz)
     lengths = np.array([sound.samples, sound.samples // 3], np.int64)
     pcm[1, lengths[1] :] = 0

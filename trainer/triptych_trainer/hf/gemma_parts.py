@@ -1,5 +1,6 @@
 """Sequences of soft tokens for EmbeddingGemma 2: where they come from, and where they stand."""
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -89,8 +90,9 @@ def layout_of(model, tokenizer, names: tuple, slots: int, blocks: int) -> Layout
     at = one.index(stands)
     first, last = one.index(start), one.index(end)
     layout = Layout(
-        one[:first], one[first:at], one[at + 1 : last + 1], one[last + 1 :], int(token), slots, blocks
-    )
+        one[:first], one[first:at], one[at + 1 : last + 1], one[last + 1 :], int(token),
+        slots, blocks,
+    )  # fmt: skip
     if two != replace(layout, token=stands, blocks=2).ids(1):
         raise Refused("the tokenizer joins the tokens around pictures, which a bundle cannot carry")
     return layout
@@ -214,7 +216,8 @@ class AudioSoft(nn.Module):
         self.size, self.hop = int(extractor.frame_length), int(extractor.hop_length)
         self.lead = self.size // 2
         self.frames = (sound.samples + self.lead - self.size - 1) // self.hop + 1
-        self.slots = -(-(-(-self.frames // 2)) // 2)
+        # Two convolutions, each of every second frame.
+        self.slots = math.ceil(math.ceil(self.frames / 2) / 2)
         window = torch.from_numpy(np.asarray(extractor.window, np.float64))
         self.register_buffer("window", window, False)
         filters = torch.from_numpy(np.asarray(extractor.mel_filters, np.float64))
@@ -294,7 +297,9 @@ def read_patches(
     for processor, what in ((image, "picture"), (video, "video")):
         where = f"the {what} rule of {folder.path}"
         if (int(processor.patch_size), int(processor.pooling_kernel_size)) != (patch, pool):
-            raise Refused(f"{where} has other patches or pools than config.json: download both again")
+            raise Refused(
+                f"{where} has other patches or pools than config.json: download both again"
+            )
         resize = {
             "rule": "patches",
             "patch": patch,
@@ -307,7 +312,9 @@ def read_patches(
             raise Refused(f"{where} normalises pixels, which this family does inside its network")
         found.append(Picture(resize, resample_of(processor, where), None, *numbers))
     if video.add_timestamps:
-        raise Refused(f"the video rule of {folder.path} writes times between frames (add_timestamps)")
+        raise Refused(
+            f"the video rule of {folder.path} writes times between frames (add_timestamps)"
+        )
     return found[0], found[1], _sampling(video, options)
 
 

@@ -88,7 +88,7 @@ def write_graph(tower: Tower, folder: Path, weights: Weights) -> Path:
 def _exported(tower: Tower) -> ir.Model:
     feed = tower.feeds[0]
     # The exporter takes a size of 1 for a constant.
-    example = tuple(_widened(tower, name, rows) for name, rows in zip(feed, tensors(feed), strict=True))
+    example = tuple(_widened(rows) for rows in tensors(feed))
     dims: dict[str, object] = {}
     shapes = []
     for name in feed:
@@ -111,15 +111,13 @@ def _exported(tower: Tower) -> ir.Model:
     model = program.model
     for value in model.graph.inputs:
         axes = {0: "batch"} | tower.dynamic.get(value.name, {})
-        value.shape = ir.Shape(
-            [axes.get(at, size) for at, size in enumerate(value.shape)]
-        )
+        value.shape = ir.Shape([axes.get(at, size) for at, size in enumerate(value.shape)])
     for value in model.graph.outputs:
         value.shape = ir.Shape(["batch", *list(value.shape)[1:]])
     return model
 
 
-def _widened(tower: Tower, name: str, rows: torch.Tensor) -> torch.Tensor:
+def _widened(rows: torch.Tensor) -> torch.Tensor:
     return rows if len(rows) > 1 else torch.cat([rows, rows])
 
 
