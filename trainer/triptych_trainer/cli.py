@@ -179,12 +179,14 @@ def evaluate(
     torch.set_num_threads(threads)
     cfg, model, state = load_checkpoint(checkpoint)
     _small_world(cfg, "measure it with the eval- commands")
+    # Before the work of minutes: the file may be a wrong one.
+    image = _load_deflated(model, deflated) if deflated else None
     record = run(cfg, model, sets, clips, through_files=through_files, controls=controls)
     record["steps_done"] = state["step"]
-    if deflated:
+    if image:
         from .deflate_data import evaluate_deflation as run_deflation
 
-        record["deflation"] = run_deflation(model, _load_deflated(model, deflated), clips)
+        record["deflation"] = run_deflation(model, image, clips)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(record, indent=2) + "\n")
 

@@ -233,6 +233,8 @@ def from_dict(kind: type, values: dict[str, Any], base: Any = None) -> Any:
     changed = {}
     for name, value in values.items():
         hint = hints[name]
+        if is_dataclass(hint) and not isinstance(value, dict):
+            raise TrainerError(f"{kind.__name__}.{name} is {value!r}, and has to be a table")
         inner = get_args(hint)[0] if get_args(hint) else None
         if is_dataclass(hint):
             value = from_dict(hint, value, None if base is None else getattr(base, name))

@@ -20,8 +20,10 @@ def of_file(path: Path | str, expected: str) -> Iterator[None]:
         if error.errno is None:
             raise TrainerError(f"{path} is not {expected}, or is damaged ({error})") from error
         raise
-    except TrainerError:
-        raise
+    except TrainerError as error:
+        if str(path) in str(error):
+            raise
+        raise type(error)(f"{path}: {error}") from error
     except MemoryError:
         raise
     except Exception as error:

@@ -249,6 +249,11 @@ def load_checkpoint(path: Path) -> tuple[TrainConfig, Mmv, dict[str, Any]]:
         cfg = from_dict(TrainConfig, state["config"])
         model = build_model(cfg)
     fill(model, state["model"], path, "its own configuration")
+    if broken := [name for name, x in model.state_dict().items() if not torch.isfinite(x).all()]:
+        raise TrainerError(
+            f"{path} has {broken[0]} with nan or infinity: the training diverged or the file is "
+            "damaged; take an earlier checkpoint"
+        )
     return cfg, model.eval(), state
 
 

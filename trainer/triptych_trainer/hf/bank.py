@@ -1,9 +1,10 @@
 """The bank: short texts of common things, against whose scores a query's confidence is measured.
 
-`bank_words.json` is our own list of everyday nouns, actions, scenes and sounds; the texts are made of
-it by fixed patterns, so every bundle has the same ones.
+`bank_words.json` is our own list of everyday nouns, actions, scenes and sounds; the texts are made
+of it by fixed patterns, so every bundle has the same ones.
 """
 
+import itertools
 import json
 from pathlib import Path
 
@@ -21,15 +22,11 @@ def own_bank() -> dict:
     things, actors = words["things"], words["actors"]
     texts = [_article(thing) for thing in things]
     texts += [f"{_article(actor)} {deed}" for actor, deeds in actors.items() for deed in deeds]
-    texts += [f"{_article(t)} {p}" for t, p in zip(things[::3], _cycle(words["places"]), strict=False)]
+    places = itertools.cycle(words["places"])
+    texts += [f"{_article(thing)} {next(places)}" for thing in things[::3]]
     texts += words["scenes"]
     texts += words["sounds"]
     return {"texts": list(dict.fromkeys(texts)), "source": SOURCE, "language": "en"}
-
-
-def _cycle(items: list[str]):
-    while True:
-        yield from items
 
 
 def _article(noun: str) -> str:
@@ -54,7 +51,8 @@ def given_bank(path: Path) -> dict:
         if not isinstance(value, dict) or not isinstance(value.get("texts"), list):
             raise Refused(f'the bank {path} needs {{"texts": ["...", ...]}} or a list of strings')
         lines = value["texts"]
-        more = {k: v for k, v in value.items() if k in ("source", "language") and isinstance(v, str)}
+        facts = {key: value.get(key) for key in ("source", "language")}
+        more = {key: fact for key, fact in facts.items() if isinstance(fact, str)}
     else:
         lines = raw.splitlines()
     if not all(isinstance(line, str) for line in lines):

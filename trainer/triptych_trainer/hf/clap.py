@@ -13,6 +13,7 @@ from .clip import text_tower
 from .errors import Refused
 from .folder import HfFolder
 from .loading import load
+from .mel import framed, power
 from .parts import Family, Feed, Options, Space, Tower
 from .sounds import Sound, feature_extractor, tones
 from .source import family_of
@@ -40,19 +41,8 @@ class LogMel(nn.Module):
     def forward(self, pcm: Tensor) -> Tensor:
         x = functional.pad(pcm[:, None], (self.fft // 2, self.fft // 2), mode="reflect")[:, 0]
         frames = (x.shape[1] - self.fft) // self.hop + 1
-        whole, rest = divmod(self.fft, self.hop)
-        blocks = frames + whole + (rest > 0)
-        x = functional.pad(x, (0, max(0, blocks * self.hop - x.shape[1])))[:, : blocks * self.hop]
-        x = x.reshape(-1, blocks, self.hop)
-        # A frame is some whole hops and the beginning of the next: slices, where an index would be
-        # a table of a million numbers.
-        parts = [x[:, k : k + frames] for k in range(whole)]
-        if rest:
-            parts.append(x[:, whole : whole + frames, :rest])
-        framed = torch.cat(parts, dim=-1).to(torch.float64) * self.window
-        spectrum = torch.view_as_real(torch.fft.rfft(framed, dim=-1))
-        power = spectrum[..., 0] ** 2 + spectrum[..., 1] ** 2
-        mel = (power @ self.filters).clamp_min(FLOOR)
+        spectrum = power(framed(x, self.fft, self.hop, frames), self.window, self.fft)
+        mel = (spectrum @ self.filters).clamp_min(FLOOR)
         decibels = torch.log(mel) * (10.0 / np.log(10.0))
         return decibels.to(torch.float32)[:, None]
 
@@ -76,7 +66,7 @@ def _always_longer(self, hidden_states: Tensor, is_longer_idx=None) -> Tensor:
     """The patch embedding of a fused network where every row is a long sound: no index of rows."""
     whole = self.proj(hidden_states[:, 0:1])
     parts = hidden_states[:, 1:]
-    batch, channels, height, width = parts.shape
+    _, channels, height, width = parts.shape
     local = self.mel_conv2d(parts.reshape(-1, 1, height, width))
     _, features, height, width = local.shape
     local = local.reshape(-1, channels, features, height, width)
@@ -136,7 +126,8 @@ def build(folder: HfFolder, options: Options, family: str = "clap") -> Family:
         )
     text_config = model.config.text_config
     positions = text_config.max_position_embeddings - POSITIONS_BEFORE
-    text = read_text(folder, "tokenizer.json", positions, "none", with_mask=False)
+    text = read_text(folder, "tokenizer.json", positions, "none", with_mask=False,
+                     words=text_config.vocab_size)  # fmt: skip
     references = _reference(model, extractor)
 
     rows = tones(2, sound.samples, sound.sample_rate_hz)

@@ -63,7 +63,8 @@ def build(folder: HfFolder, options: Options, family: str = "clip") -> Family:
     model = load(folder, "CLIPModel")
     check_size(folder, picture, model.config.vision_config)
     positions = model.config.text_config.max_position_embeddings
-    text = read_text(folder, "tokenizer.json", positions, "none", with_mask=False)
+    text = read_text(folder, "tokenizer.json", positions, "none", with_mask=False,
+                     words=model.config.text_config.vocab_size)  # fmt: skip
 
     def embed(pixels: Tensor) -> Tensor:
         return model.get_image_features(pixel_values=pixels).pooler_output

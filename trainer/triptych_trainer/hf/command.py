@@ -13,6 +13,7 @@ from .bundle import Bundle
 from .errors import Refused
 from .folder import HfFolder
 from .parts import Options
+from .source import card_facts
 
 FAMILIES = {
     "clip": "clip",
@@ -42,9 +43,9 @@ def import_hf(
     opened = [HfFolder.open(path) for path in folders]
     builders = [_builder(folder) for folder in opened]
     texts = given_bank(bank) if bank else own_bank()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if not (out / "manifest.json").is_file():
-            raise Refused(f"{out} exists and is no bundle: name another folder with --out")
+    empty = not out.exists() or (out.is_dir() and not any(out.iterdir()))
+    if not empty and not (out / "manifest.json").is_file():
+        raise Refused(f"{out} exists and is no bundle: name another folder with --out")
     out.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target, so that the last step is a rename: a bundle is whole or not there.
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as part:
@@ -83,7 +84,7 @@ def _builder(folder: HfFolder) -> Callable:
 
 def _training(folders: list[HfFolder]) -> dict:
     return {
-        "imported_from": [folder.path.name for folder in folders],
+        "imported_from": [{"folder": f.path.name, **card_facts(f)} for f in folders],
         "with": {library: version(library) for library in LIBRARIES},
     }
 

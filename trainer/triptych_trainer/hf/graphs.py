@@ -75,7 +75,9 @@ def write_graph(tower: Tower, folder: Path, weights: Weights) -> Path:
             "this version of torch, onnxscript or transformers may be too old or too new for it; "
             "install the versions that trainer/pyproject.toml names"
         ) from error
+    _adopt_constants(model.graph)
     _fold_layouts(model.graph)
+    model.graph.sort()
     _externalise(model, weights)
     proto = ir.to_proto(model)
     strip(proto)
@@ -86,7 +88,7 @@ def write_graph(tower: Tower, folder: Path, weights: Weights) -> Path:
 def _exported(tower: Tower) -> ir.Model:
     feed = tower.feeds[0]
     # The exporter takes a size of 1 for a constant.
-    example = tuple(_widened(tower, name, rows) for name, rows in zip(feed, tensors(feed), strict=True))
+    example = tuple(_widened(rows) for rows in tensors(feed))
     dims: dict[str, object] = {}
     shapes = []
     for name in feed:
@@ -109,16 +111,26 @@ def _exported(tower: Tower) -> ir.Model:
     model = program.model
     for value in model.graph.inputs:
         axes = {0: "batch"} | tower.dynamic.get(value.name, {})
-        value.shape = ir.Shape(
-            [axes.get(at, size) for at, size in enumerate(value.shape)]
-        )
+        value.shape = ir.Shape([axes.get(at, size) for at, size in enumerate(value.shape)])
     for value in model.graph.outputs:
         value.shape = ir.Shape(["batch", *list(value.shape)[1:]])
     return model
 
 
-def _widened(tower: Tower, name: str, rows: torch.Tensor) -> torch.Tensor:
+def _widened(rows: torch.Tensor) -> torch.Tensor:
     return rows if len(rows) > 1 else torch.cat([rows, rows])
+
+
+def _adopt_constants(graph: ir.Graph) -> None:
+    """The exporter's rewriting leaves constants behind that belong to no graph."""
+    known = {*graph.initializers, *(value.name for value in graph.inputs)}
+    for node in graph:
+        for value in node.inputs:
+            if value is None or value.producer() is not None or value.name in known:
+                continue
+            if value.const_value is not None:
+                graph.initializers.add(value)
+                known.add(value.name)
 
 
 def _fold_layouts(graph: ir.Graph) -> None:

@@ -72,7 +72,8 @@ class TextHeads(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.encoder = model.text_model
-        self.video, self.audio = model.video_model.text_video_head, model.audio_model.text_audio_head
+        self.video = model.video_model.text_video_head
+        self.audio = model.audio_model.text_audio_head
 
     def forward(self, token_ids: Tensor) -> tuple[Tensor, Tensor]:
         first = self.encoder(input_ids=token_ids).last_hidden_state[:, 0]
@@ -121,7 +122,8 @@ def build(folder: HfFolder, options: Options, family: str = "pe-av") -> Family:
             "download both files of one revision"
         )
     positions = model.config.text_config.max_position_embeddings
-    text = read_text(folder, "tokenizer.json", positions, "none", with_mask=False)
+    text = read_text(folder, "tokenizer.json", positions, "none", with_mask=False,
+                     words=model.config.text_config.vocab_size)  # fmt: skip
     names = ("video-audio", "video-text", "audio-text")
     towers = [
         *_pictures(model, picture, frames, options.window_secs),

@@ -13,18 +13,19 @@ from .still import DEFAULT_FRAMES, picture_towers
 from .texts import Text, load_tokenizer, read_text
 
 
-def padded_text(folder: HfFolder, positions: int) -> Text:
+def padded_text(folder: HfFolder, config) -> Text:
     """Padded to the limit; the mask goes in only where the folder's own tokenizer hands one out,
     as `model(**inputs)` would have it."""
     masked = "attention_mask" in load_tokenizer(folder).model_input_names
-    return read_text(folder, "tokenizer.json", positions, "max", with_mask=masked)
+    positions, words = config.max_position_embeddings, config.vocab_size
+    return read_text(folder, "tokenizer.json", positions, "max", with_mask=masked, words=words)
 
 
 def build(folder: HfFolder, options: Options, family: str = "siglip") -> Family:
     picture = read_picture(folder)
     model = load(folder, "SiglipModel")
     check_size(folder, picture, model.config.vision_config)
-    text = padded_text(folder, model.config.text_config.max_position_embeddings)
+    text = padded_text(folder, model.config.text_config)
 
     def embed(pixels: Tensor) -> Tensor:
         return model.get_image_features(pixel_values=pixels).pooler_output

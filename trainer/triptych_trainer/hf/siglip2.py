@@ -80,7 +80,7 @@ def build(folder: HfFolder, options: Options, family: str = "siglip2") -> Family
     model = load(folder, "Siglip2Model")
     vision = model.config.vision_config
     picture = read_patches(folder, int(vision.patch_size))
-    text = padded_text(folder, model.config.text_config.max_position_embeddings)
+    text = padded_text(folder, model.config.text_config)
     frames = options.frames or DEFAULT_FRAMES
     one = OnePicture(picture, model)
 
@@ -89,7 +89,7 @@ def build(folder: HfFolder, options: Options, family: str = "siglip2") -> Family
         found = []
         for row, grid in zip(feed["frames"], feed["patch_grid"], strict=True):
             used = int(grid.prod())
-            pixels = picture.normalise(torch.from_numpy(row).reshape(1, -1, 3)).reshape(1, len(row), -1)
+            pixels = picture.normalise(torch.from_numpy(row).reshape(1, len(row), -1, 3)).flatten(2)
             pixels[:, used:] = 0
             mask = torch.zeros(1, len(row), dtype=torch.int32)
             mask[:, :used] = 1
@@ -116,6 +116,6 @@ def build(folder: HfFolder, options: Options, family: str = "siglip2") -> Family
         text_tower(model, text, family),
     ]  # fmt: skip
     space = Space(family, vision.hidden_size, ["text", "video", "image"])
-    what = f"SigLIP 2 {folder.path.name}: pictures of any aspect ratio, videos as {frames} frames, texts"
+    what = f"SigLIP 2 {folder.path.name}: pictures of any shape, videos as {frames} frames, texts"
     files = {text.file: text.data()}
     return family_of(folder, "siglip2", family, [space], towers, what, files, options)

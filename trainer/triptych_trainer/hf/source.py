@@ -10,11 +10,6 @@ UNKNOWN_LICENSE = "unknown: the folder has no README.md that states one"
 
 def source_of(folder: HfFolder, family: str, languages: list[str] | None = None) -> dict:
     license_file = folder.license_file()
-    facts = {
-        key: folder.front_matter[key]
-        for key in ("base_model", "pipeline_tag", "library_name")
-        if isinstance(folder.front_matter.get(key), str | list)
-    }
     return {
         "family": family,
         "repository": folder.repository(),
@@ -22,9 +17,17 @@ def source_of(folder: HfFolder, family: str, languages: list[str] | None = None)
         "license": folder.license() or UNKNOWN_LICENSE,
         "license_file": license_file,
         "card": folder.card(),
-        **({"facts": facts} if facts else {}),
         "languages": languages if languages is not None else folder.languages(),
         "files": folder.source_files(),
+    }
+
+
+def card_facts(folder: HfFolder) -> dict:
+    """What else the card's head says of the model's origin and use."""
+    return {
+        key: folder.front_matter[key]
+        for key in ("base_model", "pipeline_tag", "library_name", "datasets")
+        if isinstance(folder.front_matter.get(key), str | list)
     }
 
 

@@ -16,6 +16,9 @@ from .parts import Feed
 ENDLESS = 1_000_000
 """transformers writes 1e30 for a tokenizer without a limit."""
 
+VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",),
+                ("tokenizer.model",))  # fmt: skip
+
 GOLDEN_TEXTS = (
     "a dog barking at the door",
     "A RED car — driving, quickly; through rain!",
@@ -98,7 +101,7 @@ class Text:
     def dynamic(self) -> dict[str, dict[int, str]]:
         if self.padding == "max":
             return {}
-        return {name: {1: "tokens"} for name in ("token_ids", "attention_mask")[: 1 + self.with_mask]}
+        return {"token_ids": {1: "tokens"}}
 
     def data(self) -> bytes:
         self.tokenizer.no_truncation()
@@ -108,6 +111,9 @@ class Text:
 
 def load_tokenizer(folder: HfFolder):
     """transformers' own tokenizer, if it stands on the `tokenizers` library."""
+    # Without any of its files transformers makes an empty one.
+    if not any(all(folder.has(name) for name in names) for names in VOCABULARIES):
+        raise Refused(_no_tokenizer(folder, "nor another vocabulary"))
     try:
         tokenizer = transformers().AutoTokenizer.from_pretrained(str(folder.path), **LOCAL)
         backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -145,9 +151,17 @@ def read_text(
     padding: str,
     *,
     with_mask: bool,
+    words: int,
 ) -> Text:
-    """The tokenizer of a folder. `positions`: how many tokens the network can take."""
+    """The tokenizer of a folder. `positions`: how many tokens the network can take; `words`: rows
+    of its word table."""
     theirs = load_tokenizer(folder)
+    highest = max(theirs.get_vocab().values(), default=0)
+    if highest >= words:
+        raise Refused(
+            f"the tokenizer of {folder.path} gives ids up to {highest}, the network's word table "
+            f"has {words} rows: download tokenizer.json and config.json of one revision"
+        )
     limit = int(min(theirs.model_max_length, ENDLESS))
     if limit >= ENDLESS or limit > positions:
         limit = positions

@@ -56,9 +56,9 @@ def import_deepmind(
 ) -> dict[str, float]:
     """Writes the bundle of a published MMV checkpoint; see `write_bundle` for what it gives."""
     what = "a published MMV checkpoint"
-    loaded = deepmind.read_checkpoint(checkpoint)
-    kind = loaded.kind
     with of_file(checkpoint, what):
+        loaded = deepmind.read_checkpoint(checkpoint)
+        kind = loaded.kind
         cfg = deepmind.config_of(loaded, base)
     words = _word_list(vocab, saved_model, cfg.vocab_size, vocab_offset)
     if audio_log not in ("auto", *audio_probe.LOGS):
@@ -117,9 +117,12 @@ def import_milnce(
 ) -> dict[str, float]:
     """Writes the text-video bundle of the public PyTorch S3D trained with MIL-NCE."""
     tensors = milnce.read_weights(weights)
-    cfg = milnce.config_of(tensors, base)
+    what = "the public S3D of MIL-NCE"
+    with of_file(weights, what):
+        cfg = milnce.config_of(tensors, base)
     words = vocabulary.from_milnce_dictionary(dictionary, cfg.vocab_size)
-    model = milnce.build_model(tensors, cfg)
+    with of_file(weights, what):
+        model = milnce.build_model(tensors, cfg)
     inputs, texts = golden_inputs(cfg, words)
     training = {
         "imported_from": weights.name,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-from ..reading import read_text
+from ..reading import of_file, read_text
 from ..tokenizer import PAD, UNKNOWN
 from . import restricted
 
@@ -111,10 +111,11 @@ def from_milnce_dictionary(path: str | Path, table_rows: int) -> Vocabulary:
     """s3d_dict.npy: an array of words; word i has row i + 1, row 0 is padding. The last of equal
     words counts, as in the public code."""
     raw = Path(path).read_bytes()
-    try:
-        words = np.load(io.BytesIO(raw), allow_pickle=False)
-    except ValueError:
-        words = _object_array(raw, path)
+    with of_file(path, "an array of words in an .npy file"):
+        try:
+            words = np.load(io.BytesIO(raw), allow_pickle=False)
+        except ValueError:
+            words = _object_array(raw, path)
     if words.ndim != 1 or words.dtype.kind != "U":
         raise ValueError(f"{path} is not a list of words")
     if len(words) + 1 != table_rows:

@@ -241,8 +241,8 @@ def _published(path: Path, vocab: Path | None) -> tuple[Mmv, TextRule | None]:
     from ..importer import deepmind
     from ..importer.vocabulary import from_word_file
 
-    loaded = deepmind.read_checkpoint(path)
     with of_file(path, "a published MMV checkpoint"):
+        loaded = deepmind.read_checkpoint(path)
         cfg = deepmind.config_of(loaded)
         model = deepmind.build_model(loaded, cfg)
     if vocab is None:
