@@ -4,7 +4,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -150,6 +150,45 @@ fn verifies_and_shows_the_bundle() {
     let shown = json(&run(&["model", "show", path(&bundle()), "--json"]));
     assert_eq!(shown["manifest"]["name"], "small-world");
     assert!(run(&["doctor"]).status.success());
+}
+
+/// What `demo` prints up to the address that it listens at, and the running process.
+fn demo_of(bundle: &Path, data: &Path) -> (Child, String, String) {
+    let arguments = ["demo", "--model", path(bundle), "--data", path(data), "--listen", "127.0.0.1:0"];
+    let mut child = triptych(&arguments).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut told = String::new();
+    loop {
+        let line = lines.next().expect("the demo ended early").unwrap();
+        if let Some(address) = line.strip_prefix("listening on ") {
+            return (child, told, address.to_owned());
+        }
+        told += &line;
+        told.push('\n');
+    }
+}
+
+#[test]
+fn demo_of_a_bundle_without_samples_serves_it() {
+    let (data, bare) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for entry in std::fs::read_dir(bundle()).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_file() {
+            std::fs::copy(entry.path(), bare.path().join(entry.file_name())).unwrap();
+        }
+    }
+    let (mut child, told, address) = demo_of(bare.path(), data.path());
+    assert!(told.contains("Model small-world") && told.contains("no sample clips"), "{told}");
+    assert!(!told.contains("Text query"), "{told}");
+    let page = reqwest::blocking::get(&address).unwrap();
+    assert_eq!(page.status(), 200);
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    std::fs::create_dir(bare.path().join("samples")).unwrap();
+    let arguments =
+        ["demo", "--model", path(bare.path()), "--data", path(data.path()), "--listen", "127.0.0.1:0"];
+    refused(&arguments, 2, "path_missing");
 }
 
 #[test]

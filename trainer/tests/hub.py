@@ -32,6 +32,10 @@ class Hub:
     """Bytes that are served under a name in place of the file's."""
     revisions: dict[str, str] = field(default_factory=dict)
     """What a repository claims to be at, whatever its files are."""
+    storage: str | None = None
+    """Another address, to which weights are redirected as the real hub does."""
+    tokens: list[str | None] = field(default_factory=list)
+    """What was sent as Authorization."""
     licenses: dict[str, str] = field(default_factory=dict)
     endpoint: str = ""
 
@@ -87,6 +91,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, body: bool) -> None:
         self.hub.requests.append((self.command, self.path, self.headers.get("Range")))
+        self.hub.tokens.append(self.headers.get("Authorization"))
         parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
         if parts[:2] == ["api", "models"]:
             repository, rest = "/".join(parts[2:4]), parts[4:]
@@ -110,6 +115,12 @@ class Handler(BaseHTTPRequestHandler):
         path = self.hub.folders[repository] / rest[2]
         if not path.is_file():
             return self.refuse(404, "EntryNotFound")
+        if self.hub.storage and path.suffix == WEIGHTS:
+            self.send_response(302)
+            self.send_header("Location", self.hub.storage + self.path)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return None
         return self.file(path, revision, body)
 
     def file(self, path: Path, revision: str, body: bool) -> None:

@@ -5,6 +5,7 @@ So files are loaded with the client's own `http_get` into parts that the next at
 """
 
 import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from ..errors import DISK_FULL, TrainerError
 from .known import size
@@ -204,6 +206,7 @@ def _fetch_file(
     part = _part(folder, listing, name, remote)
     part.parent.mkdir(exist_ok=True)
     with explained(listing.repository, listing.revision, name), part.open("ab") as file:
+        _alone(file, name)
         begun = file.tell()
         if remote.bytes is not None and begun > remote.bytes:
             file.truncate(0)
@@ -229,6 +232,20 @@ def _fetch_file(
             "run the command again, and if this repeats, use another mirror or network"
         )
     part.replace(folder / name)
+
+
+def _alone(file: BinaryIO, name: str) -> None:
+    """Two that append to one part would spoil it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise TrainerError(
+            f"another pull is loading {name} at this moment: wait until it is done, then run the "
+            "command again"
+        ) from None
+    except OSError:
+        # A file system without locks.
+        return
 
 
 @contextmanager
