@@ -32,6 +32,8 @@ class Hub:
     """Bytes that are served under a name in place of the file's."""
     revisions: dict[str, str] = field(default_factory=dict)
     """What a repository claims to be at, whatever its files are."""
+    bare: bool = False
+    """A mirror that tells no sizes and no hashes."""
     storage: str | None = None
     """Another address, to which weights are redirected as the real hub does."""
     tokens: list[str | None] = field(default_factory=list)
@@ -108,7 +110,7 @@ class Handler(BaseHTTPRequestHandler):
         if parts[:2] == ["api", "models"]:
             assert not rest or rest[0] == "revision", self.path
             info = self.hub.info(repository)
-            if "blobs" not in parse_qs(urlsplit(self.path).query):
+            if self.hub.bare or "blobs" not in parse_qs(urlsplit(self.path).query):
                 info["siblings"] = [{"rfilename": f["rfilename"]} for f in info["siblings"]]
             return self.send(json.dumps(info).encode(), {"Content-Type": "application/json"}, body)
         assert rest[0] == "resolve", self.path

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import TrainerError, sentence
@@ -58,6 +59,7 @@ class Found:
 def pull(name: str, wishes: Wishes, say: Callable[[str], None]) -> str:
     """Leaves a verified bundle in `wishes.out`; what to say last."""
     known = find(name)
+    _ready(wishes)
     lock = Lock.beside(wishes.out)
     if _there(wishes.out, say):
         _serve(wishes)
@@ -75,6 +77,32 @@ def pull(name: str, wishes: Wishes, say: Callable[[str], None]) -> str:
     _verify(wishes.out, say)
     _serve(wishes)
     return _end(known, found, wishes, lock)
+
+
+def _ready(wishes: Wishes) -> None:
+    """What would stop the import is better known before gigabytes are loaded."""
+    lacking = [name for name in ("torch", "transformers", "timm") if not find_spec(name)]
+    if lacking:
+        raise TrainerError(
+            f"the package {lacking[0]} is not installed: run `make venv`, or "
+            "`pip install -e trainer`"
+        )
+    out = wishes.out
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not _manifest(out).exists())):
+        raise TrainerError(f"{out} exists and is no bundle: name another folder with --out")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(out.parent, os.W_OK):
+        raise TrainerError(f"{out.parent} cannot be written: name another folder with --out")
+    if wishes.bank:
+        from ..hf.bank import given_bank
+
+        given_bank(wishes.bank)
+    if wishes.server and not wishes.server.is_file():
+        raise TrainerError(f"--server: there is no {wishes.server}; `make build` makes it")
+
+
+def _manifest(bundle: Path) -> Path:
+    return bundle / "manifest.json"
 
 
 def default_cache() -> Path:
@@ -250,7 +278,7 @@ def _sources(found: list[Found], lock: Lock) -> dict[Path, dict]:
 
 def _there(bundle: Path, say: Callable[[str], None]) -> bool:
     """Whether a whole bundle is there; a damaged one is made anew."""
-    if not (bundle / "manifest.json").is_file():
+    if not _manifest(bundle).is_file():
         return False
     try:
         _verify(bundle, say)
@@ -264,7 +292,7 @@ def _verify(bundle: Path, say: Callable[[str], None]) -> None:
     """Every file of the bundle has the hash that its manifest says."""
     say(f"{bundle}: checking every file against the manifest")
     try:
-        files = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))["files"]
+        files = json.loads(_manifest(bundle).read_text(encoding="utf-8"))["files"]
         wrong = [
             name
             for name, digest in files.items()
@@ -280,8 +308,6 @@ def _serve(wishes: Wishes) -> None:
     """The server's own verification, where its program is there."""
     if wishes.server is None:
         return
-    if not wishes.server.is_file():
-        raise TrainerError(f"--server: there is no {wishes.server}; `make build` makes it")
     command = [str(wishes.server.resolve()), "model", "verify", str(wishes.out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
