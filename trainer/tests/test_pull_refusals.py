@@ -1,4 +1,4 @@
-"""What `pull` says when it cannot: refusals of the hub and of the person, a full disk, wrong names."""
+"""What `pull` says when it cannot: refusals of the hub and the person, a full disk, wrong names."""
 
 import errno
 import os
