@@ -36,6 +36,7 @@ class Bundle:
 
     def add(self, family: Family, say) -> None:
         """Writes a family's graphs and proves them; the networks are let go in between."""
+        self._check_agreement(family)
         self._rename(family)
         first = not self.sources
         suffix = "" if first else f"-{family.suffix}"
@@ -59,6 +60,19 @@ class Bundle:
             self._tower(family, tower, wanted[tower.name], error)
             gc.collect()
         self._rest(family)
+
+    def _check_agreement(self, family: Family) -> None:
+        """A clip is prepared once, so all towers of a medium take the same."""
+        for tower in family.towers:
+            for name, other in self.towers.items():
+                if tower.modality == "text" or tower.modality != other["modality"]:
+                    continue
+                if tower.preprocessing != other["preprocessing"]:
+                    raise Refused(
+                        f"the {tower.modality} towers of {family.source['family']} and of {name} "
+                        "want differently prepared input, and one bundle can prepare it in one "
+                        "way only: import them as two bundles"
+                    )
 
     def _rename(self, family: Family) -> None:
         """Names of towers, spaces and files that are taken get the family's suffix."""
@@ -107,7 +121,7 @@ class Bundle:
             for space, output in tower.outputs.items():
                 self.goldens[f"{tower.name}.{space}{end}"] = np.ascontiguousarray(want[output])
         self.errors[tower.name] = error
-        self.measured[tower.name] = {
+        self.measured[tower.name] = family.notes.get(tower.modality, {}) | {
             "precision": tower.precision,
             "bytes": (self.out / f"{tower.name}.onnx").stat().st_size,
             "largest_one_minus_cosine": error,
@@ -123,8 +137,6 @@ class Bundle:
         self.spaces += [space.manifest() for space in family.spaces]
         self.sources.append(family.source)
         self.descriptions.append(family.description)
-        if family.notes:
-            self.measured |= family.notes
 
     def finish(self, bank: dict, training: dict) -> Path:
         """Goldens, bank, manifest."""

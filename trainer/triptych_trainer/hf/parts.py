@@ -62,7 +62,8 @@ class Tower:
 
 @dataclass
 class Family:
-    """One imported folder. `files`: further files for the bundle, by name."""
+    """One imported folder. `files`: further files for the bundle, by name; `notes`: what was
+    measured, by modality."""
 
     suffix: str
     spaces: list[Space]
