@@ -14,6 +14,7 @@ from safetensors.numpy import save
 from .errors import Refused
 from .graphs import Weights, proved, write_graph
 from .parts import Family, Tower
+from .reduce import check
 from .texts import GOLDEN_TEXTS
 
 MAX_ONE_MINUS_COSINE = 1e-5
@@ -25,6 +26,7 @@ class Bundle:
 
     out: Path
     name: str
+    precision: str = "f32"
     spaces: list[dict] = field(default_factory=list)
     towers: dict[str, dict] = field(default_factory=dict)
     sources: list[dict] = field(default_factory=list)
@@ -43,6 +45,8 @@ class Bundle:
         weights = Weights(self.out / f"weights{suffix}.bin")
         wanted: dict[str, list[dict[str, np.ndarray]]] = {}
         for tower in family.towers:
+            check(self.precision, tower.precisions, family.source["family"])
+            tower.precision = self.precision
             say(f"{tower.name}: reference vectors from PyTorch")
             with torch.no_grad():
                 wanted[tower.name] = [tower.reference(feed) for feed in tower.feeds]
@@ -127,6 +131,12 @@ class Bundle:
             "largest_one_minus_cosine": error,
         }
 
+    def _bound(self) -> float:
+        """Twice the worst, as reduced towers give other vectors on other processors."""
+        if self.precision == "f32":
+            return MAX_ONE_MINUS_COSINE
+        return min(0.01, max(MAX_ONE_MINUS_COSINE, 2 * max(self.errors.values())))
+
     def _rest(self, family: Family) -> None:
         for name, data in family.files.items():
             (self.out / name).write_bytes(data)
@@ -159,7 +169,7 @@ class Bundle:
             "bank": {"file": "bank.json", "source": bank["source"]},
             "goldens": {
                 "file": "goldens.safetensors",
-                "max_one_minus_cosine": MAX_ONE_MINUS_COSINE,
+                "max_one_minus_cosine": self._bound(),
                 "texts": list(GOLDEN_TEXTS) if has_text else [],
             },
             "files": hashes,

@@ -19,6 +19,7 @@ from .errors import Refused
 from .library import without_checks
 from .loading import first_line
 from .parts import Tower, tensors
+from .reduce import HALVES, MOST_ONE_MINUS_COSINE, halve, int8
 
 ALIGNMENT = 4096
 WORTH_A_SECOND_RUN_SECS = 5.0
@@ -80,11 +81,21 @@ def write_graph(tower: Tower, folder: Path, weights: Weights) -> Path:
     _adopt_constants(model.graph)
     _fold_layouts(model.graph)
     model.graph.sort()
+    if tower.precision in HALVES:
+        halve(model.graph, tower.precision)
+    if tower.precision == "int8":
+        with int8(model) as reduced:
+            _write(reduced, path, weights)
+    else:
+        _write(model, path, weights)
+    return path
+
+
+def _write(model: ir.Model, path: Path, weights: Weights) -> None:
     _externalise(model, weights)
     proto = ir.to_proto(model)
     strip(proto)
     path.write_bytes(proto.SerializeToString(deterministic=True))
-    return path
 
 
 def _exported(tower: Tower) -> ir.Model:
@@ -177,7 +188,11 @@ def _laid_out(node: ir.Node, values: np.ndarray) -> list[np.ndarray] | None:
 def _externalise(model: ir.Model, weights: Weights) -> None:
     for value in list(model.graph.initializers.values()):
         tensor = value.const_value
-        if tensor is None or tensor.nbytes <= INLINE_BYTES:
+        if tensor is None:
+            continue
+        if tensor.nbytes <= INLINE_BYTES:
+            if isinstance(tensor, ir.ExternalTensor):
+                value.const_value = ir.Tensor(tensor.numpy().copy(), name=value.name)
             continue
         at = weights.place(tensor.numpy())
         value.const_value = ir.ExternalTensor(
@@ -246,7 +261,12 @@ def proved(tower: Tower, path: Path, wanted: list[dict[str, np.ndarray]]) -> flo
             f"ONNX Runtime cannot run {path.name}: {first_line(error)}. Report it with the "
             "versions of torch, onnxscript and onnxruntime"
         ) from error
-    if math.isnan(worst) or worst > tower.allowed_error:
+    if tower.precision != "f32" and worst > MOST_ONE_MINUS_COSINE:
+        raise Refused(
+            f"tower {tower.name} loses too much in {tower.precision}: 1 - cosine {worst:.1e} where "
+            f"{MOST_ONE_MINUS_COSINE:g} is allowed; import it in f32"
+        )
+    if math.isnan(worst) or (tower.precision == "f32" and worst > tower.allowed_error):
         raise Refused(
             f"tower {tower.name}: ONNX Runtime and PyTorch disagree, 1 - cosine {worst:.1e} "
             f"where {tower.allowed_error:.0e} is allowed; no bundle is written"
