@@ -11,6 +11,7 @@ from triptych_trainer.hf.folder import HfFolder
 from triptych_trainer.hf.gemma_parts import read_patches, read_sound
 from triptych_trainer.hf.parts import Options
 from triptych_trainer.hf.pictures import gemma_size, patches
+from triptych_trainer.hf.reference import processor_of
 from triptych_trainer.hf.sounds import tones
 from triptych_trainer.hf.texts import GOLDEN_TEXTS, read_text
 
@@ -27,12 +28,12 @@ def gemma(tmp_path_factory: pytest.TempPathFactory) -> Imported:
 @pytest.fixture(scope="module")
 def theirs(gemma: Imported):
     """(vector of processed inputs, processor)."""
-    from transformers import AutoProcessor, EmbeddingGemma2Model
+    from transformers import EmbeddingGemma2Model
 
     model = EmbeddingGemma2Model.from_pretrained(
         gemma.source, dtype=torch.float32, attn_implementation="eager"
     ).eval()
-    processor = AutoProcessor.from_pretrained(gemma.source, backend="pil")
+    processor = processor_of(HfFolder.open(gemma.source))
 
     def vector(**media) -> np.ndarray:
         given = processor(**media, return_tensors="pt")

@@ -11,7 +11,7 @@ from triptych_trainer.hf.folder import HfFolder
 from triptych_trainer.hf.pictures import patches, read_picture
 from triptych_trainer.hf.siglip import padded_text
 from triptych_trainer.hf.siglip2 import read_patches
-from triptych_trainer.hf.texts import GOLDEN_TEXTS
+from triptych_trainer.hf.texts import GOLDEN_TEXTS, load_tokenizer
 
 
 @pytest.fixture(scope="module", params=["siglip", "siglip2"])
@@ -29,7 +29,7 @@ def naflex(tmp_path_factory: pytest.TempPathFactory) -> Imported:
 
 
 def test_a_bundle_of_siglip(siglip: Imported) -> None:
-    from transformers import AutoImageProcessor, AutoTokenizer, SiglipModel
+    from transformers import AutoImageProcessor, SiglipModel
 
     check_bundle(siglip)
     rules = siglip.tower("image")["preprocessing"]["picture"]
@@ -38,7 +38,7 @@ def test_a_bundle_of_siglip(siglip: Imported) -> None:
     folder = HfFolder.open(siglip.source)
     model = SiglipModel.from_pretrained(siglip.source, dtype=torch.float32).eval()
     processor = AutoImageProcessor.from_pretrained(siglip.source, backend="pil")
-    tokenizer = AutoTokenizer.from_pretrained(siglip.source)
+    tokenizer = load_tokenizer(folder)
     shown = pictures(3, [(50, 20), (21, 333)])
     with torch.no_grad():
         want = model.get_image_features(

@@ -1,7 +1,7 @@
 """The command that imports Hugging Face folders. Libraries are imported when it runs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -15,6 +15,7 @@ def import_hf(
     name: str | None = None,
     frames: int | None = None,
     window: float = 10.0,
+    precision: Literal["f32", "f16", "bf16", "int8"] = "f32",
     bank: Path | None = None,
     license: str | None = None,
     threads: int = 2,
@@ -29,6 +30,8 @@ def import_hf(
         name: the bundle's name; default: the last part of OUT.
         frames: frames of a window of video; default: what the folder says, else 8.
         window: seconds of a window of video, and of sound where the model sets none.
+        precision: what the weights are stored in. f16 and bf16 halve the files and are computed in
+            f32; int8 computes products in int8. The loss is measured and written down.
         bank: texts for confidence, one a line or as bank.json; default: a list of everyday things.
         license: what the manifest says of the weights, where the folder states nothing.
     """
@@ -43,7 +46,7 @@ def import_hf(
     if not 0.5 <= window <= 600:
         raise TrainerError(f"--window is 0.5 to 600 seconds, not {window}")
     torch.set_num_threads(threads)
-    options = Options(frames, window, progress())
+    options = Options(frames, window, precision, progress())
     folders = [folder, *add]
     errors = run(folders, out, name=name, bank=bank, options=options, license=license)
     for tower, error in errors.items():

@@ -1,7 +1,7 @@
 """The command that gets known models. Libraries are imported when it runs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -20,6 +20,7 @@ def pull(
     revision: str | None = None,
     frames: int | None = None,
     window: float = 10.0,
+    precision: Literal["f32", "f16", "bf16", "int8"] = "f32",
     bank: Path | None = None,
     threads: int = 2,
     server: Path | None = None,
@@ -38,6 +39,7 @@ def pull(
         revision: a commit, branch or tag of the repository; default: the newest, then the same.
         frames: frames of a window of video; default: what the model says, else 8.
         window: seconds of a window of video, and of sound where the model sets none.
+        precision: what the weights are stored in, as import-hf has it.
         bank: texts for confidence, one a line or as bank.json; default: a list of everyday things.
         server: the server's program, which then verifies the bundle too.
     """
@@ -64,6 +66,7 @@ def pull(
         server=server,
         frames=frames,
         window_secs=window,
+        precision=precision,
         bank=bank,
         threads=threads,
     )

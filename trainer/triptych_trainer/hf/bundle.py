@@ -14,6 +14,7 @@ from safetensors.numpy import save
 from .errors import Refused
 from .graphs import Weights, proved, write_graph
 from .parts import Family, Tower
+from .reduce import check
 from .texts import GOLDEN_TEXTS
 
 MAX_ONE_MINUS_COSINE = 1e-5
@@ -25,6 +26,7 @@ class Bundle:
 
     out: Path
     name: str
+    precision: str = "f32"
     spaces: list[dict] = field(default_factory=list)
     towers: dict[str, dict] = field(default_factory=dict)
     sources: list[dict] = field(default_factory=list)
@@ -36,12 +38,15 @@ class Bundle:
 
     def add(self, family: Family, say) -> None:
         """Writes a family's graphs and proves them; the networks are let go in between."""
+        self._check_agreement(family)
         self._rename(family)
         first = not self.sources
         suffix = "" if first else f"-{family.suffix}"
         weights = Weights(self.out / f"weights{suffix}.bin")
         wanted: dict[str, list[dict[str, np.ndarray]]] = {}
         for tower in family.towers:
+            check(self.precision, tower.precisions, family.source["family"])
+            tower.precision = self.precision
             say(f"{tower.name}: reference vectors from PyTorch")
             with torch.no_grad():
                 wanted[tower.name] = [tower.reference(feed) for feed in tower.feeds]
@@ -59,6 +64,19 @@ class Bundle:
             self._tower(family, tower, wanted[tower.name], error)
             gc.collect()
         self._rest(family)
+
+    def _check_agreement(self, family: Family) -> None:
+        """A clip is prepared once, so all towers of a medium take the same."""
+        for tower in family.towers:
+            for name, other in self.towers.items():
+                if tower.modality == "text" or tower.modality != other["modality"]:
+                    continue
+                if tower.preprocessing != other["preprocessing"]:
+                    raise Refused(
+                        f"the {tower.modality} towers of {family.source['family']} and of {name} "
+                        "want differently prepared input, and one bundle can prepare it in one "
+                        "way only: import them as two bundles"
+                    )
 
     def _rename(self, family: Family) -> None:
         """Names of towers, spaces and files that are taken get the family's suffix."""
@@ -107,11 +125,17 @@ class Bundle:
             for space, output in tower.outputs.items():
                 self.goldens[f"{tower.name}.{space}{end}"] = np.ascontiguousarray(want[output])
         self.errors[tower.name] = error
-        self.measured[tower.name] = {
+        self.measured[tower.name] = family.notes.get(tower.modality, {}) | {
             "precision": tower.precision,
             "bytes": (self.out / f"{tower.name}.onnx").stat().st_size,
             "largest_one_minus_cosine": error,
         }
+
+    def _bound(self) -> float:
+        """Twice the worst, as reduced towers give other vectors on other processors."""
+        if self.precision == "f32":
+            return MAX_ONE_MINUS_COSINE
+        return min(0.01, max(MAX_ONE_MINUS_COSINE, 2 * max(self.errors.values())))
 
     def _rest(self, family: Family) -> None:
         for name, data in family.files.items():
@@ -123,8 +147,6 @@ class Bundle:
         self.spaces += [space.manifest() for space in family.spaces]
         self.sources.append(family.source)
         self.descriptions.append(family.description)
-        if family.notes:
-            self.measured |= family.notes
 
     def finish(self, bank: dict, training: dict) -> Path:
         """Goldens, bank, manifest."""
@@ -147,7 +169,7 @@ class Bundle:
             "bank": {"file": "bank.json", "source": bank["source"]},
             "goldens": {
                 "file": "goldens.safetensors",
-                "max_one_minus_cosine": MAX_ONE_MINUS_COSINE,
+                "max_one_minus_cosine": self._bound(),
                 "texts": list(GOLDEN_TEXTS) if has_text else [],
             },
             "files": hashes,

@@ -49,7 +49,7 @@ def import_hf(
     out.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target, so that the last step is a rename: a bundle is whole or not there.
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as part:
-        bundle = Bundle(Path(part) / "bundle", name or out.resolve().name)
+        bundle = Bundle(Path(part) / "bundle", name or out.resolve().name, options.precision)
         bundle.out.mkdir()
         for folder, build in zip(opened, builders, strict=True):
             options.say(f"{folder.path.name}: reading the weights")

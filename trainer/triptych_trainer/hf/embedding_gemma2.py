@@ -23,6 +23,7 @@ from .gemma_parts import (
 )
 from .loading import load
 from .parts import Family, Feed, Options, Space, Tower
+from .pictures import Picture, torchvision_difference
 from .siglip2 import golden_patches
 from .sounds import Sound, tones
 from .source import family_of
@@ -85,9 +86,11 @@ def build(folder: HfFolder, options: Options, family: str = "gemma") -> Family:
     text = read_text(folder, "tokenizer.json", limit, "none", with_mask=False,
                      words=model.config.text_config.vocab_size)  # fmt: skip
     towers = [_text(model, text, family)]
-    members = ["text"]
+    members, notes = ["text"], {}
     if model.vision_tower is not None:
-        towers += _pictures(folder, model, tokenizer, options, family)
+        pictures, moving = _pictures(folder, model, tokenizer, options, family)
+        towers += pictures
+        notes = {"video": {"torchvision": torchvision_difference(moving)}}
         members += ["image", "video"]
     if model.audio_tower is not None:
         towers.append(_audio(folder, model, tokenizer, options, family))
@@ -98,7 +101,9 @@ def build(folder: HfFolder, options: Options, family: str = "gemma") -> Family:
         tower.precisions = list(PRECISIONS)
     what = f"EmbeddingGemma 2 {folder.path.name}: {', '.join(members)} in one space"
     files = {text.file: text.data()}
-    return family_of(folder, "embedding_gemma2", family, [space], towers, what, files, options)
+    return family_of(
+        folder, "embedding_gemma2", family, [space], towers, what, files, options, notes
+    )
 
 
 def _text(model: nn.Module, text: Text, space: str) -> Tower:
@@ -120,7 +125,9 @@ def _text(model: nn.Module, text: Text, space: str) -> Tower:
     )
 
 
-def _pictures(folder, model, tokenizer, options: Options, space: str) -> list[Tower]:
+def _pictures(
+    folder, model, tokenizer, options: Options, space: str
+) -> tuple[list[Tower], Picture]:
     patch = int(model.config.vision_config.patch_size)
     pool = int(model.config.vision_config.pooling_kernel_size)
     still, moving, sampling = read_patches(folder, patch, pool, options)
@@ -139,7 +146,7 @@ def _pictures(folder, model, tokenizer, options: Options, space: str) -> list[To
             rules["sampling"] = sampling
         feed = golden_patches(picture, frames)
         towers.append(media_tower(name, model, layout, soft, space, rules, feed))
-    return towers
+    return towers, moving
 
 
 def _audio(folder, model, tokenizer, options: Options, space: str) -> Tower:

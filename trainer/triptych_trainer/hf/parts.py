@@ -19,6 +19,7 @@ class Options:
 
     frames: int | None = None
     window_secs: float = 10.0
+    precision: str = "f32"
     say: Callable[[str], None] = lambda _: None
 
 
@@ -47,7 +48,7 @@ class Tower:
     feeds: list[Feed]
     reference: Callable[[Feed], dict[str, np.ndarray]]
     dynamic: dict[str, dict[int, str]] = field(default_factory=dict)
-    precisions: list[str] = field(default_factory=lambda: ["f32", "int8"])
+    precisions: list[str] = field(default_factory=lambda: ["f32", "f16", "bf16", "int8"])
     precision: str = "f32"
     allowed_error: float = 1e-6
 
@@ -62,7 +63,8 @@ class Tower:
 
 @dataclass
 class Family:
-    """One imported folder. `files`: further files for the bundle, by name."""
+    """One imported folder. `files`: further files for the bundle, by name; `notes`: what was
+    measured, by modality."""
 
     suffix: str
     spaces: list[Space]

@@ -9,7 +9,7 @@ from .folder import HfFolder
 from .library import LOCAL, transformers
 from .loading import first_line, load
 from .parts import Family, Feed, Options, Space, Tower
-from .pictures import Picture, read_picture
+from .pictures import Picture, read_picture, torchvision_difference
 from .sounds import GOLDEN_SEED, Sound, feature_extractor, tones
 from .source import family_of
 from .still import Folded, noise
@@ -135,7 +135,8 @@ def build(folder: HfFolder, options: Options, family: str = "pe-av") -> Family:
     spaces = [Space(name, dim, who) for name, who in zip(names, members, strict=True)]
     what = f"PE-AV {folder.path.name}: videos of {frames} frames, sounds and texts, a space a pair"
     files = {text.file: text.data()}
-    return family_of(folder, "pe_audio_video", family, spaces, towers, what, files, options)
+    notes = {"video": {"torchvision": torchvision_difference(picture)}}
+    return family_of(folder, "pe_audio_video", family, spaces, towers, what, files, options, notes)
 
 
 def _pictures(model, picture: Picture, frames: int, window_secs: float) -> list[Tower]:

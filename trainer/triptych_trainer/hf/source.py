@@ -40,10 +40,11 @@ def family_of(
     description: str,
     files: dict[str, bytes],
     options: Options,
+    notes: dict | None = None,
 ) -> Family:
     options.say(f"{folder.path.name}: hashing the source files")
     source = source_of(folder, family)
     copies: dict[str, Path] = {}
     if source["license_file"]:
         copies[source["license_file"]] = folder.path / source["license_file"]
-    return Family(suffix, spaces, towers, source, description, files, copies)
+    return Family(suffix, spaces, towers, source, description, files, copies, notes or {})

@@ -27,6 +27,7 @@ class Wishes:
     server: Path | None = None
     frames: int | None = None
     window_secs: float = 10.0
+    precision: str = "f32"
     bank: Path | None = None
     threads: int = 2
 
@@ -257,7 +258,7 @@ def _import(found: list[Found], wishes: Wishes, lock: Lock, say: Callable[[str],
         [one.folder for one in found],
         wishes.out,
         bank=wishes.bank,
-        options=Options(wishes.frames, wishes.window_secs, say),
+        options=Options(wishes.frames, wishes.window_secs, wishes.precision, say),
         known=_sources(found, lock),
     )
     for tower, error in errors.items():
