@@ -4,7 +4,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -152,16 +152,13 @@ fn verifies_and_shows_the_bundle() {
     assert!(run(&["doctor"]).status.success());
 }
 
-/// What `demo` prints up to the address that it listens at, and the running process.
-fn demo_of(bundle: &Path, data: &Path) -> (Child, String, String) {
-    let arguments = ["demo", "--model", path(bundle), "--data", path(data), "--listen", "127.0.0.1:0"];
-    let mut child = triptych(&arguments).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+/// What `demo` prints up to the address that it listens at, and that address.
+fn until_listening(lines: &mut impl Iterator<Item = std::io::Result<String>>) -> (String, String) {
     let mut told = String::new();
     loop {
         let line = lines.next().expect("the demo ended early").unwrap();
         if let Some(address) = line.strip_prefix("listening on ") {
-            return (child, told, address.to_owned());
+            return (told, address.to_owned());
         }
         told += &line;
         told.push('\n');
@@ -177,7 +174,11 @@ fn demo_of_a_bundle_without_samples_serves_it() {
             std::fs::copy(entry.path(), bare.path().join(entry.file_name())).unwrap();
         }
     }
-    let (mut child, told, address) = demo_of(bare.path(), data.path());
+    let arguments =
+        ["demo", "--model", path(bare.path()), "--data", path(data.path()), "--listen", "127.0.0.1:0"];
+    let mut child = triptych(&arguments).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let (told, address) = until_listening(&mut lines);
     assert!(told.contains("Model small-world") && told.contains("no sample clips"), "{told}");
     assert!(!told.contains("Text query"), "{told}");
     let page = reqwest::blocking::get(&address).unwrap();
@@ -186,8 +187,6 @@ fn demo_of_a_bundle_without_samples_serves_it() {
     child.wait().unwrap();
 
     std::fs::create_dir(bare.path().join("samples")).unwrap();
-    let arguments =
-        ["demo", "--model", path(bare.path()), "--data", path(data.path()), "--listen", "127.0.0.1:0"];
     refused(&arguments, 2, "path_missing");
 }
 
@@ -199,15 +198,7 @@ fn demo_answers_serves_and_stops_on_a_signal() {
         ["demo", "--model", path(&bundle), "--data", path(data.path()), "--listen", "127.0.0.1:0"];
     let mut child = triptych(&arguments).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut told = String::new();
-    let address = loop {
-        let line = lines.next().expect("the demo ended early").unwrap();
-        told += &line;
-        told.push('\n');
-        if let Some(address) = line.strip_prefix("listening on ") {
-            break address.to_owned();
-        }
-    };
+    let (told, address) = until_listening(&mut lines);
     assert!(told.contains("Text query: ") && told.contains("Audio query: "), "{told}");
     assert_eq!(told.matches("start - end").count(), 2, "{told}");
     let page = reqwest::blocking::get(&address).unwrap();

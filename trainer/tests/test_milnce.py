@@ -92,3 +92,15 @@ def test_unknown_forms_are_refused(weights: dict) -> None:
         milnce.config_of(other)
     with pytest.raises(KeyError, match="extra"):
         milnce.build_model(weights | {"extra.weight": torch.zeros(1)}, milnce.config_of(weights))
+
+
+def test_weights_that_are_no_numbers_are_refused(weights: dict, tmp_path: Path) -> None:
+    broken = {name: value.clone() for name, value in weights.items()}
+    broken["fc.weight"][0, 0] = float("nan")
+    torch.save(broken, tmp_path / "s3d.pth")
+    np.save(tmp_path / "dict.npy", np.array(WORDS))
+    with pytest.raises(TrainerError, match=r"s3d\.pth has .* with nan or infinity"):
+        import_milnce(
+            tmp_path / "s3d.pth", tmp_path / "dict.npy", tmp_path / "out", sizes(8, 2.5, 64, 64)
+        )
+    assert not (tmp_path / "out").exists()

@@ -87,6 +87,16 @@ def read_lines(path: Path | str, expected: str, parse: Callable[[str], Any]) -> 
     return found
 
 
+def check_finite(module: Any, path: Path | str) -> None:
+    """Refuses a network whose weights are no numbers."""
+    for name, value in module.state_dict().items():
+        if not bool(value.isfinite().all()):
+            raise TrainerError(
+                f"{path} has {name} with nan or infinity: the training diverged or the file is "
+                "damaged; take an earlier checkpoint, or download it again"
+            )
+
+
 def fill(module: Any, state: Any, path: Path | str, whose: str, **options: Any) -> None:
     """Loads a state dict that has to fit, tensor by tensor."""
     try:

@@ -23,7 +23,7 @@ from .losses import mil_nce_loss, nce_loss
 from .models.heads import shared_space
 from .models.mmv import Mmv
 from .models.norm import use_sync_batch_norm
-from .reading import fill, of_file, read_torch
+from .reading import check_finite, fill, of_file, read_torch
 from .tokenizer import build_tokenizer, encode
 from .world import captions
 from .world.scene import scene_of
@@ -249,11 +249,7 @@ def load_checkpoint(path: Path) -> tuple[TrainConfig, Mmv, dict[str, Any]]:
         cfg = from_dict(TrainConfig, state["config"])
         model = build_model(cfg)
     fill(model, state["model"], path, "its own configuration")
-    if broken := [name for name, x in model.state_dict().items() if not torch.isfinite(x).all()]:
-        raise TrainerError(
-            f"{path} has {broken[0]} with nan or infinity: the training diverged or the file is "
-            "damaged; take an earlier checkpoint"
-        )
+    check_finite(model, path)
     return cfg, model.eval(), state
 
 

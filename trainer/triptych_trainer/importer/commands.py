@@ -12,7 +12,7 @@ from ..deflate import Deflated, Relearning, relearn
 from ..deflate_data import file_images
 from ..export import write_bundle
 from ..models.mmv import Mmv
-from ..reading import of_file
+from ..reading import check_finite, of_file
 from ..towers import Content
 from . import audio_probe, deepmind, milnce, vocabulary
 from .content import golden_inputs
@@ -65,6 +65,7 @@ def import_deepmind(
         raise ValueError(f"unknown --audio-log {audio_log!r}")
     with of_file(checkpoint, what):
         model = deepmind.build_model(loaded, cfg)
+        check_finite(model, checkpoint)
     found = None
     if audio_log == "auto":
         pcm, sound = _probe_sound(probe_audio, cfg.samples)
@@ -123,6 +124,7 @@ def import_milnce(
     words = vocabulary.from_milnce_dictionary(dictionary, cfg.vocab_size)
     with of_file(weights, what):
         model = milnce.build_model(tensors, cfg)
+        check_finite(model, weights)
     inputs, texts = golden_inputs(cfg, words)
     training = {
         "imported_from": weights.name,
