@@ -2,12 +2,20 @@
 PYTHON ?= python3
 VENV ?= .venv
 MODEL ?= models/small-world
+# Vectors of two models do not mix: each has a data folder of its own.
+DEMO_DATA ?= .triptych/demo$(if $(filter-out small-world,$(notdir $(MODEL))),-$(notdir $(MODEL)))
 export TRIPTYCH_NATIVE_DIR ?= $(CURDIR)/.triptych/native
 
-.PHONY: demo test native native-cuda build test-server venv lint test-rust test-trainer test-full test-kill test-crash test-damage test-full-disk test-hostile test-fuzz test-otlp test-slow-clients test-overload test-memory test-decoding test-clock test-page small-world bench deny clean
+.PHONY: demo model test native native-cuda build test-server venv lint test-rust test-trainer test-full test-kill test-crash test-damage test-full-disk test-hostile test-fuzz test-otlp test-slow-clients test-overload test-memory test-decoding test-clock test-page small-world bench deny clean
 
 demo: native build
-	target/release/triptych demo --model $(MODEL) --data .triptych/demo
+	target/release/triptych demo --model $(MODEL) --data $(DEMO_DATA)
+
+# A known model from the hub to a bundle (docs/models.md): make model NAME=pe-av-small. PULL has more options.
+model: venv
+	@test -n "$(NAME)" || { $(VENV)/bin/triptych-trainer pull --list; echo 'make model NAME=… gets one of these'; exit 2; }
+	@$(VENV)/bin/triptych-trainer pull $(NAME) --out models/$(notdir $(NAME)) $(if $(ACCEPT_LICENCE),--accept-licence) \
+		$(if $(wildcard target/release/triptych),--server target/release/triptych) $(PULL)
 
 test: native venv lint test-rust test-trainer test-page
 

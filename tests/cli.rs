@@ -152,6 +152,44 @@ fn verifies_and_shows_the_bundle() {
     assert!(run(&["doctor"]).status.success());
 }
 
+/// What `demo` prints up to the address that it listens at, and that address.
+fn until_listening(lines: &mut impl Iterator<Item = std::io::Result<String>>) -> (String, String) {
+    let mut told = String::new();
+    loop {
+        let line = lines.next().expect("the demo ended early").unwrap();
+        if let Some(address) = line.strip_prefix("listening on ") {
+            return (told, address.to_owned());
+        }
+        told += &line;
+        told.push('\n');
+    }
+}
+
+#[test]
+fn demo_of_a_bundle_without_samples_serves_it() {
+    let (data, bare) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for entry in std::fs::read_dir(bundle()).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_file() {
+            std::fs::copy(entry.path(), bare.path().join(entry.file_name())).unwrap();
+        }
+    }
+    let arguments =
+        ["demo", "--model", path(bare.path()), "--data", path(data.path()), "--listen", "127.0.0.1:0"];
+    let mut child = triptych(&arguments).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let (told, address) = until_listening(&mut lines);
+    assert!(told.contains("Model small-world") && told.contains("no sample clips"), "{told}");
+    assert!(!told.contains("Text query"), "{told}");
+    let page = reqwest::blocking::get(&address).unwrap();
+    assert_eq!(page.status(), 200);
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    std::fs::create_dir(bare.path().join("samples")).unwrap();
+    refused(&arguments, 2, "path_missing");
+}
+
 #[test]
 fn demo_answers_serves_and_stops_on_a_signal() {
     let data = tempfile::tempdir().unwrap();
@@ -160,15 +198,7 @@ fn demo_answers_serves_and_stops_on_a_signal() {
         ["demo", "--model", path(&bundle), "--data", path(data.path()), "--listen", "127.0.0.1:0"];
     let mut child = triptych(&arguments).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut told = String::new();
-    let address = loop {
-        let line = lines.next().expect("the demo ended early").unwrap();
-        told += &line;
-        told.push('\n');
-        if let Some(address) = line.strip_prefix("listening on ") {
-            break address.to_owned();
-        }
-    };
+    let (told, address) = until_listening(&mut lines);
     assert!(told.contains("Text query: ") && told.contains("Audio query: "), "{told}");
     assert_eq!(told.matches("start - end").count(), 2, "{told}");
     let page = reqwest::blocking::get(&address).unwrap();

@@ -1,6 +1,7 @@
-//! `triptych demo`: indexes a bundle's own sample clips, runs its queries, and serves the page.
+//! `triptych demo`: indexes a bundle's own sample clips, runs its queries, and serves the page. A bundle without
+//! sample clips is served as it is, for media of one's own.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -40,43 +41,76 @@ struct DemoQueries {
     audio: String,
 }
 
+/// A bundle's sample clips, and the queries that they answer.
+struct Samples {
+    clips: PathBuf,
+    sound: PathBuf,
+    text: String,
+}
+
 /// Runs `demo` until Ctrl-C.
 pub async fn run(args: DemoArgs) -> Result<ExitCode, CliError> {
-    let clips = args.model.model.join("samples/clips");
-    let clips = clips.canonicalize().map_err(|error| {
-        CliError::input(
-            "path_missing",
-            format!("expected sample clips in the bundle at {}: {error}", clips.display()),
-        )
-    })?;
-    let queries = read_queries(&args.model.model)?;
+    let samples = Samples::of(&args.model.model)?;
     let door = serve::Door::open(&args.listen, &args.data.data)?;
-    let doors = Doors { allowed_roots: vec![clips.clone()], ..Doors::default() };
+    let allowed_roots = samples.iter().map(|samples| samples.clips.clone()).collect();
+    let doors = Doors { allowed_roots, ..Doors::default() };
     let config = super::models_config(&args.model, &args.data, &args.limits, doors)?;
     let models = Models::open(config, &args.model.model).await?;
     let library = models.serving();
+    let bundle = library.embedder().bundle();
+    say!("Model {}, licence {}: {}\n", bundle.name(), bundle.license(), bundle.description());
+    match samples {
+        Some(samples) => show(&library, samples).await?,
+        None => say!(
+            "This model brings no sample clips. Add your own media on the page, or stop the demo, run\n  triptych index \
+             FOLDER --model {} --data {}\nand start it again.\n",
+            args.model.model.display(),
+            args.data.data.display()
+        ),
+    }
+    drop(library);
+    serve::serve_models(models, &args.listen, door).await
+}
+
+/// Indexes the samples and answers their queries.
+async fn show(library: &Arc<Library>, samples: Samples) -> Result<(), CliError> {
     let source = JobSource::Folder {
-        path: clips,
+        path: samples.clips,
         recursive: true,
         filter: NameFilter::default(),
         choice: TrackChoice::default(),
     };
     let job = library.start_index_job(source, serde_json::json!({}), None).await?;
-    let job = index::follow(&library, job, true).await?;
+    let job = index::follow(library, job, true).await?;
     say!("{} sample files are searchable\n", job.items_done);
 
-    say!("Text query: \"{}\"", queries.text);
-    answer(&library, Query::Text(queries.text)).await?;
-    let sound = args.model.model.join("samples").join(&queries.audio);
-    say!("Audio query: {}", sound.display());
-    answer(&library, Query::Media(Modality::Audio, sound, None)).await?;
-
-    drop(library);
-    serve::serve_models(models, &args.listen, door).await
+    say!("Text query: \"{}\"", samples.text);
+    answer(library, Query::Text(samples.text)).await?;
+    say!("Audio query: {}", samples.sound.display());
+    answer(library, Query::Media(Modality::Audio, samples.sound, None)).await
 }
 
-fn read_queries(bundle: &Path) -> Result<DemoQueries, CliError> {
-    let path = bundle.join("samples/demo.json");
+impl Samples {
+    /// None if the bundle has no folder `samples`; an error if what is in it is incomplete.
+    fn of(bundle: &Path) -> Result<Option<Self>, CliError> {
+        let folder = bundle.join("samples");
+        if !folder.exists() && bundle.is_dir() {
+            return Ok(None);
+        }
+        let clips = folder.join("clips");
+        let clips = clips.canonicalize().map_err(|error| {
+            CliError::input(
+                "path_missing",
+                format!("expected sample clips in the bundle at {}: {error}", clips.display()),
+            )
+        })?;
+        let queries = read_queries(&folder)?;
+        Ok(Some(Self { clips, sound: folder.join(queries.audio), text: queries.text }))
+    }
+}
+
+fn read_queries(samples: &Path) -> Result<DemoQueries, CliError> {
+    let path = samples.join("demo.json");
     let text = std::fs::read_to_string(&path)
         .map_err(|error| CliError::input("path_missing", format!("{}: {error}", path.display())))?;
     serde_json::from_str(&text)

@@ -4,12 +4,14 @@ absent."""
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 import torch
+from hub import Hub, running_hub
+from pulling import PE, Shell, publish
 from support import SMALL, WORDS, tiny, tiny_deflated
 
 from triptych_trainer.deflate import Deflated
@@ -113,3 +115,21 @@ def serve(
         return running_server(server_binary, bundle, data, root, *options, start_secs=180)
 
     return start
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with running_hub() as hub:
+        yield hub
+
+
+@pytest.fixture
+def shell(hub: Hub, tmp_path: Path) -> Shell:
+    return Shell(hub, tmp_path)
+
+
+@pytest.fixture
+def published(hub: Hub, tmp_path: Path) -> Path:
+    """The folder that the hub serves as PE-AV small."""
+    hub.folders[PE] = publish(tmp_path / "published")
+    return hub.folders[PE]

@@ -161,7 +161,7 @@ def test_broken_files_are_skipped_and_counted(tmp_path: Path, caplog) -> None:
     assert "vid1.mp4: no video stream" in caplog.text
     assert layouts.same(batches[1], RealBatches(cfg)[1])
     shutil.rmtree(tmp_path / "videos")
-    with pytest.raises(RuntimeError, match="files in a row"):
+    with pytest.raises(ValueError, match="files in a row"):
         RealBatches(cfg)[0]
 
 

@@ -1,6 +1,5 @@
 """The public MIL-NCE weights' import against a restatement of the public model."""
 
-import pickle
 import re
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 from support import check
 
+from triptych_trainer.errors import TrainerError
 from triptych_trainer.importer import milnce, vocabulary
 from triptych_trainer.importer.commands import import_milnce, sizes
 from triptych_trainer.importer.restricted import RefusedError
@@ -78,7 +78,7 @@ def test_hostile_files_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture
     with pytest.raises(RefusedError):
         vocabulary.from_milnce_dictionary(tmp_path / "dict.npy", 3)
     torch.save({"a": Evil()}, tmp_path / "s3d.pth")
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(TrainerError, match="weights"):
         milnce.read_weights(tmp_path / "s3d.pth")
     torch.save({"a": [1, 2]}, tmp_path / "s3d.pth")
     with pytest.raises(ValueError, match="tensors"):
@@ -92,3 +92,15 @@ def test_unknown_forms_are_refused(weights: dict) -> None:
         milnce.config_of(other)
     with pytest.raises(KeyError, match="extra"):
         milnce.build_model(weights | {"extra.weight": torch.zeros(1)}, milnce.config_of(weights))
+
+
+def test_weights_that_are_no_numbers_are_refused(weights: dict, tmp_path: Path) -> None:
+    broken = {name: value.clone() for name, value in weights.items()}
+    broken["fc.weight"][0, 0] = float("nan")
+    torch.save(broken, tmp_path / "s3d.pth")
+    np.save(tmp_path / "dict.npy", np.array(WORDS))
+    with pytest.raises(TrainerError, match=r"s3d\.pth has .* with nan or infinity"):
+        import_milnce(
+            tmp_path / "s3d.pth", tmp_path / "dict.npy", tmp_path / "out", sizes(8, 2.5, 64, 64)
+        )
+    assert not (tmp_path / "out").exists()

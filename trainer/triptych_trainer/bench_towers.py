@@ -17,6 +17,7 @@ from .export import one_minus_cosine, write_onnx
 from .models.folding import folded
 from .models.mmv import Mmv
 from .precision import Half
+from .reading import read_torch
 from .towers import TowerModule, input_shape, tower_of
 
 WORDS = 1000
@@ -59,6 +60,9 @@ def cases(towers: tuple[str, ...], engines: tuple[str, ...]) -> list[Case]:
     ]
 
 
+KEPT = "a network that `bench-towers` wrote"
+
+
 def model_of(tower: str, model: ModelConfig | None = None) -> Mmv:
     """A network with random weights and the statistics that those give on noise: with untouched
     ones a deep network's activations leave the range of fp16."""
@@ -97,7 +101,7 @@ def prepare(folder: Path, towers: tuple[str, ...], model: ModelConfig | None = N
         weights = folder / f"{tower}.pt"
         if not weights.exists():
             torch.save(model_of(tower, model), weights)
-        made = torch.load(weights, weights_only=False)
+        made = read_torch(weights, KEPT, weights_only=False)
         for case in cases((tower,), ("onnxruntime",)):
             path = folder / case.graph
             if path.exists():
@@ -166,7 +170,7 @@ def measure(folder: Path, of: list[Case], batches: tuple[int, ...], device: str)
     networks: dict[str, tuple[Mmv, np.ndarray, list]] = {}
     for case in of:
         if case.tower not in networks:
-            made = torch.load(folder / f"{case.tower}.pt", weights_only=False).eval()
+            made = read_torch(folder / f"{case.tower}.pt", KEPT, weights_only=False).eval()
             rows = noise(case.modality, made.cfg, max(batches))
             plain = replace(case, engine="eager", precision="f32", form="3d")
             networks[case.tower] = made, rows, runner(plain, folder, made, device)(rows[:1])

@@ -1,6 +1,7 @@
 """`triptych-trainer`: train, evaluate, export, deflate, and import public checkpoints."""
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +9,10 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from . import cli_protocols, cli_train
+from . import cli_hf, cli_protocols, cli_pull, cli_train
 from .config import TrainConfig
+from .errors import TrainerError, sentence
+from .reading import read_json
 
 if TYPE_CHECKING:
     from .deflate import Deflated
@@ -43,9 +46,9 @@ def export(
     from .train import load_checkpoint
 
     cfg, model, state = load_checkpoint(checkpoint)
-    measured = json.loads(evaluation.read_text()) if evaluation else {}
+    measured = read_json(evaluation, "what `evaluate` wrote") if evaluation else {}
     if deflation:
-        measured["deflation"] = json.loads(deflation.read_text())
+        measured["deflation"] = read_json(deflation, "what `evaluate-deflation` wrote")
     training = training_record(cfg, state["step"], state.get("before"))
     precision = {"video": video_precision, "image": video_precision, "audio": audio_precision}
     image = _load_deflated(model, deflated) if deflated else None
@@ -118,11 +121,9 @@ def evaluate_deflation(
 
 
 def _load_deflated(model: "Mmv", path: Path) -> "Deflated":
-    import torch
-
     from .deflate import Deflated
 
-    return Deflated(model).load_learnt(torch.load(path, weights_only=True))
+    return Deflated(model).load_file(path)
 
 
 def samples(
@@ -148,7 +149,9 @@ def samples(
 def _small_world(cfg: TrainConfig, instead: str) -> None:
     """Stops where a model that knows other data would be asked about the small world."""
     if cfg.data.sources:
-        sys.exit(f"this is for models of the small world, and {cfg.name} is none: {instead}")
+        raise TrainerError(
+            f"this is for models of the small world, and {cfg.name} is none: {instead}"
+        )
 
 
 def evaluate(
@@ -176,12 +179,14 @@ def evaluate(
     torch.set_num_threads(threads)
     cfg, model, state = load_checkpoint(checkpoint)
     _small_world(cfg, "measure it with the eval- commands")
+    # Before the work of minutes: the file may be a wrong one.
+    image = _load_deflated(model, deflated) if deflated else None
     record = run(cfg, model, sets, clips, through_files=through_files, controls=controls)
     record["steps_done"] = state["step"]
-    if deflated:
+    if image:
         from .deflate_data import evaluate_deflation as run_deflation
 
-        record["deflation"] = run_deflation(model, _load_deflated(model, deflated), clips)
+        record["deflation"] = run_deflation(model, image, clips)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(record, indent=2) + "\n")
 
@@ -193,10 +198,7 @@ def bars(
     has to be indexed anew."""
     from .manifest import choose_bars
 
-    try:
-        choose_bars(bundle, choice)
-    except (OSError, ValueError, KeyError) as error:
-        sys.exit(f"triptych-trainer bars: {error}")
+    choose_bars(bundle, choice)
 
 
 def serve_eval(
@@ -345,20 +347,41 @@ COMMANDS = {
     "evaluate-deflation": evaluate_deflation,
     "import-deepmind": import_deepmind,
     "import-milnce": import_milnce,
+    **cli_pull.COMMANDS,
+    **cli_hf.COMMANDS,
     **cli_protocols.COMMANDS,
 }
 
 
+DEBUG = "--debug"
+ABOUT = f"{__doc__} `{DEBUG}` at any place shows where an error comes from."
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command. What goes wrong is one line on stderr: status 2 for what was typed, 1 for
+    all else, 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands = dict(COMMANDS)
-    if arguments[:1] == ["train"]:
-        try:
-            base = cli_train.named_config(arguments[1:])
-            commands["train"] = cli_train.train_command(base)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            sys.exit(f"triptych-trainer train: {error}")
-    tyro.extras.subcommand_cli_from_dict(commands, args=arguments)
+    debug = DEBUG in arguments or os.environ.get("TRIPTYCH_DEBUG", "") not in ("", "0")
+    arguments = [argument for argument in arguments if argument != DEBUG]
+    name = next((argument for argument in arguments if argument in COMMANDS), "")
+    try:
+        commands = dict(COMMANDS)
+        if arguments[:1] == ["train"]:
+            commands["train"] = cli_train.train_command(cli_train.named_config(arguments[1:]))
+        tyro.extras.subcommand_cli_from_dict(commands, args=arguments, description=ABOUT)
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print(f"triptych-trainer {name}: stopped", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read the output has enough of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        sys.exit(f"triptych-trainer {name}: {sentence(error)}".replace(" :", ":"))
 
 
 if __name__ == "__main__":

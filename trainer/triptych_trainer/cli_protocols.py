@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from .errors import TrainerError
+
 if TYPE_CHECKING:
     from .protocols.features import Extractor
     from .protocols.report import Report
@@ -304,7 +306,7 @@ def _finetune(
 
     towers = common.towers()
     if not isinstance(towers, TorchTowers):
-        raise SystemExit("fine-tuning needs a checkpoint, not exported files")
+        raise TrainerError("fine-tuning needs a checkpoint, not exported files")
     how = FinetuneRecipe(epochs=epochs, batch_size=clips, lr=lr)
     common.report(finetune(towers, name, data, how, splits=splits, workers=common.workers))
 
@@ -329,7 +331,7 @@ def export_features(
 
     made = replace(common, device="cpu").towers()
     if not isinstance(made, TorchTowers):
-        raise SystemExit("these are exported files already")
+        raise TrainerError("these are exported files already")
     names = run(made, to, crop or made.cfg.crop, towers)
     print(f"{to}: {', '.join(names)}")
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from .data.config import DataConfig
+from .errors import TrainerError
+from .reading import of_file
 
 
 @dataclass(frozen=True)
@@ -227,17 +229,33 @@ def from_dict(kind: type, values: dict[str, Any], base: Any = None) -> Any:
     """A dataclass of nested mappings; what they leave out is `base`'s, or the default."""
     hints, known = get_type_hints(kind), {f.name for f in fields(kind)}
     if unknown := sorted(set(values) - known):
-        raise ValueError(f"{kind.__name__} has no setting {', '.join(unknown)}")
+        raise TrainerError(f"{kind.__name__} has no setting {', '.join(unknown)}")
     changed = {}
     for name, value in values.items():
         hint = hints[name]
+        if is_dataclass(hint) and not isinstance(value, dict):
+            raise TrainerError(f"{kind.__name__}.{name} is {value!r}, and has to be a table")
         inner = get_args(hint)[0] if get_args(hint) else None
         if is_dataclass(hint):
             value = from_dict(hint, value, None if base is None else getattr(base, name))
         elif is_dataclass(inner):
             value = tuple(from_dict(inner, one) for one in value)
+        else:
+            _check_kind(f"{kind.__name__}.{name}", value, hint)
         changed[name] = value
     return kind(**changed) if base is None else replace(base, **changed)
+
+
+def _check_kind(name: str, value: Any, hint: Any) -> None:
+    """A value of another kind would fail somewhere in the middle of the work."""
+    kinds = [one for one in (get_args(hint) or (hint,)) if one in (int, float, str, bool)]
+    if not kinds or (value is None and type(None) in get_args(hint)):
+        return
+    # TOML writes 1 for 1.0; Python takes True for 1.
+    allowed = (*kinds, int) if float in kinds else tuple(kinds)
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in kinds):
+        names = " or ".join(one.__name__ for one in kinds)
+        raise TrainerError(f"{name} is {value!r}, and has to be of type {names}")
 
 
 def load_config(name: str) -> TrainConfig:
@@ -246,7 +264,11 @@ def load_config(name: str) -> TrainConfig:
         return PRESETS[name]
     path = Path(name)
     if path.suffix != ".toml":
-        raise ValueError(f"no configuration {name!r}: a TOML file, or one of {', '.join(PRESETS)}")
-    values = tomllib.loads(path.read_text(encoding="utf-8"))
-    base = PRESETS[values.pop("preset", "small-world")]
-    return from_dict(TrainConfig, {"name": path.stem} | values, base)
+        known = ", ".join(PRESETS)
+        raise TrainerError(f"no configuration {name!r}: a TOML file, or one of {known}")
+    with of_file(path, "a TOML file of settings"):
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        preset = values.pop("preset", "small-world")
+        if preset not in PRESETS:
+            raise TrainerError(f"{path}: no preset {preset!r}; there are {', '.join(PRESETS)}")
+        return from_dict(TrainConfig, {"name": path.stem} | values, PRESETS[preset])

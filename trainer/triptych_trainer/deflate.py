@@ -14,15 +14,18 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .errors import LOWER_RATE, TrainerError, check_loss
 from .models.mmv import Mmv
 from .models.norm import BatchNorm
 from .models.resnet import SHIFT_FRACTION, TsmResNet50
 from .models.s3d import Conv, S3dG
+from .reading import of_file, read_torch
 
 
 class ImageS3d(nn.Module):
@@ -98,10 +101,16 @@ class Deflated(nn.Module):
         return {k: v for k, v in self.backbone.state_dict().items() if k in names}
 
     def load_learnt(self, state: dict[str, Tensor]) -> "Deflated":
-        if state.keys() != self.learnt().keys():
-            raise ValueError("these scales and offsets belong to another network")
+        if not isinstance(state, dict) or state.keys() != self.learnt().keys():
+            raise TrainerError("these scales and offsets belong to another network")
         self.backbone.load_state_dict(state, strict=False)
         return self
+
+    def load_file(self, path: Path) -> "Deflated":
+        """What the command `deflate` wrote for this network."""
+        state = read_torch(path, "what `deflate` wrote")
+        with of_file(path, "what `deflate` wrote for this checkpoint"):
+            return self.load_learnt(state)
 
     def _norms(self) -> list[str]:
         return [n for n, m in self.backbone.named_modules() if isinstance(m, BatchNorm)]
@@ -154,8 +163,7 @@ def relearn(
         batch = next(images)
         want = inflated_feature(model, batch)
         loss = (deflated.feature(batch) - want).abs().mean() / want.abs().mean()
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"step {step}: the loss is {loss.item()}")
+        check_loss(loss.item(), f"step {step}", f"{LOWER_RATE}, or look at the pictures")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -18,6 +18,7 @@ from torch import nn
 
 from .config import ModelConfig, TrainConfig, from_dict
 from .dataset import plain_clip
+from .errors import TrainerError
 from .manifest import MAX_ONE_MINUS_COSINE, make_manifest
 from .models.audio_frontend import FFT
 from .models.folding import fold, folded
@@ -121,7 +122,7 @@ def write_bundle(model: Mmv, out: Path, content: Content) -> dict[str, float]:
         and not errors[f"{tower.name}.{space}"] <= MAX_ONE_MINUS_COSINE / 10
     }
     if bad:
-        raise RuntimeError(f"ONNX Runtime and PyTorch disagree: {bad}")
+        raise TrainerError(f"ONNX Runtime and PyTorch disagree, so no bundle is written: {bad}")
 
     (out / "goldens.safetensors").write_bytes(save(goldens))
     if content.tokenizer is not None:
@@ -301,7 +302,7 @@ def run_onnx(path: Path, tower: Tower, rows: np.ndarray) -> dict[str, np.ndarray
     for whole, single in zip(out, one, strict=True):
         loose = MAX_ONE_MINUS_COSINE / 10 if tower.precision == "f32" else 1e-2
         if one_minus_cosine(whole[:1], single) > loose:
-            raise RuntimeError(f"{path.name}: a row's vector depends on the batch around it")
+            raise TrainerError(f"{path.name}: a row's vector depends on the batch around it")
     return dict(zip(tower.outputs, out, strict=True))
 
 

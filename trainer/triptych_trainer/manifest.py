@@ -5,8 +5,10 @@ import json
 from pathlib import Path
 
 from .config import ModelConfig
+from .errors import TrainerError
 from .models.heads import GRAPHS
 from .models.mmv import Mmv
+from .reading import of_file, read_json
 from .towers import Content, Tower, input_shape
 
 MAX_ONE_MINUS_COSINE = 1e-5
@@ -40,7 +42,7 @@ def make_manifest(
     loose = {tower.name for tower in towers if tower.precision != "f32"}
     worst = max((e for key, e in errors.items() if key.split(".")[0] in loose), default=0.0)
     if worst > LOOSEST:
-        raise RuntimeError(
+        raise TrainerError(
             f"{' and '.join(sorted(loose))}: 1 - cosine up to {worst:.3g} against f32, more than "
             f"the {LOOSEST} a server accepts; choose another precision"
         )
@@ -82,13 +84,26 @@ def choose_bars(bundle: Path, bars: str) -> None:
     """Has a bundle that is there crop black bars, or keep them: towers and goldens stay, its
     ModelId changes."""
     path = bundle / "manifest.json"
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    sections = [manifest["preprocessing"].get(name) for name in ("video", "image")]
-    if not any(sections):
-        raise ValueError(f"{bundle} has no tower for pictures")
-    for section in filter(None, sections):
+    if not path.is_file():
+        raise TrainerError(f"{bundle} is no bundle: it has no manifest.json")
+    manifest = read_json(path, "the manifest of a bundle")
+    with of_file(path, "the manifest of a bundle"):
+        sections = _pictures(manifest)
+    if not sections:
+        raise TrainerError(f"{bundle} has no tower for pictures")
+    for section in sections:
         section["bars"] = bars
     path.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _pictures(manifest: dict) -> list[dict]:
+    """What says how pictures are prepared, in either version of the format."""
+    if manifest["format_version"] == 1:
+        found = [manifest["preprocessing"].get(name) for name in ("video", "image")]
+    else:
+        towers = manifest["towers"].values()
+        found = [tower.get("preprocessing", {}).get("picture") for tower in towers]
+    return [section for section in found if section]
 
 
 def preprocessing(cfg: ModelConfig, content: Content, towers: list[str]) -> dict:

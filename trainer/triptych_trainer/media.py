@@ -4,6 +4,7 @@ import re
 import subprocess
 import tempfile
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -197,6 +198,37 @@ def _first_picture(path: Path | str, track: Track, part: list[str], *, shown: bo
     command += ["-f", "rawvideo", "-"]
     raw = subprocess.run(command, capture_output=True, check=True).stdout
     return np.frombuffer(raw, np.uint8).reshape(-1, track.height, track.width, 3)
+
+
+def native_frames(path: Path | str) -> tuple[np.ndarray, Fraction]:
+    """(u8 [n, H, W, 3], frames a second): every frame of a film of constant rate, as shown."""
+    kinds, _ = probe(path)
+    if "Video" not in kinds:
+        raise MediaError(f"{Path(path).name}: no video stream")
+    track, graph = kinds["Video"], "null"
+    if track.line is not None:
+        track, graph = track.shown(), track.line.filters(graph)
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-i", str(path)]
+    command += ["-map", f"0:{track.streams[0]}", "-vf", f"{graph},format=rgb24"]
+    command += ["-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode != 0 or not done.stdout:
+        raise MediaError(f"{Path(path).name}: {done.stderr.decode(errors='replace')}")
+    frames = np.frombuffer(done.stdout, np.uint8).reshape(-1, track.height, track.width, 3)
+    return frames, _rate(path, track.streams[0])
+
+
+def _rate(path: Path | str, stream: int) -> Fraction:
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-i", str(path)]
+    told = subprocess.run(command, capture_output=True, check=False).stderr.decode(errors="replace")
+    line = next((line for line in told.splitlines() if f"Stream #0:{stream}" in line), "")
+    said = re.search(r"([\d.]+)(k?) fps", line)
+    if said is None:
+        raise MediaError(f"{Path(path).name}: its description has no frame rate")
+    rate = Fraction(said[1]) * (1000 if said[2] else 1)
+    # 29.97 stands for 30000/1001.
+    ntsc = Fraction(round(rate * 1001 / 1000) * 1000, 1001)
+    return ntsc if rate.denominator != 1 and abs(ntsc - rate) < Fraction(1, 100) else rate
 
 
 def probe(path: Path | str) -> tuple[dict[str, Track], float | None]:

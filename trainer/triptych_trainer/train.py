@@ -18,13 +18,20 @@ from .data.config import Part
 from .data.words import load_word_vectors
 from .dataset import WorldBatches
 from .distributed import mean_over_ranks, rank, ranks, world_size
+from .errors import LOWER_RATE, TrainerError, check_loss
 from .losses import mil_nce_loss, nce_loss
 from .models.heads import shared_space
 from .models.mmv import Mmv
 from .models.norm import use_sync_batch_norm
+from .reading import check_finite, fill, of_file, read_torch
 from .tokenizer import build_tokenizer, encode
 from .world import captions
 from .world.scene import scene_of
+
+DIVERGED = (
+    f"{LOWER_RATE} or lengthen the warm-up (--warmup-steps); the last checkpoint is of before, and "
+    "--resume goes on from it"
+)
 
 
 def learning_rate(cfg: TrainConfig, step: int, first: int = 0) -> float:
@@ -194,12 +201,13 @@ def step_once(
     skipped = batch.pop("skipped", torch.zeros(()))
     losses = objective(batch)
     values = mean_over_ranks({**losses, "skipped": skipped * world_size()})
-    if not torch.isfinite(values["loss"]):
-        raise FloatingPointError(f"step {step}: the loss is {values['loss'].item()}")
+    check_loss(values["loss"].item(), f"step {step}", DIVERGED)
     optimizer.zero_grad(set_to_none=True)
     losses["loss"].backward()
     learning = [p for g in optimizer.param_groups if g["lr"] > 0 for p in g["params"]]
-    norm = nn.utils.clip_grad_norm_(learning, cfg.clip_norm, error_if_nonfinite=True)
+    norm = nn.utils.clip_grad_norm_(learning, cfg.clip_norm)
+    if not torch.isfinite(norm):
+        raise FloatingPointError(f"step {step}: the gradient's norm is {norm.item()}. {DIVERGED}")
     optimizer.step()
     return {**values, "gradient_norm": norm}
 
@@ -233,10 +241,15 @@ def save_checkpoint(
 
 def load_checkpoint(path: Path) -> tuple[TrainConfig, Mmv, dict[str, Any]]:
     """(configuration, model in eval mode, everything that was saved)."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    cfg = from_dict(TrainConfig, state["config"])
-    model = build_model(cfg)
-    model.load_state_dict(state["model"])
+    what = "the checkpoint.pt of a run of `train`"
+    state = read_torch(path, what)
+    if not isinstance(state, dict) or not {"config", "step", "model"} <= state.keys():
+        raise TrainerError(f"{path} is not {what}: it has no configuration, step and weights")
+    with of_file(path, f"{what} of this version"):
+        cfg = from_dict(TrainConfig, state["config"])
+        model = build_model(cfg)
+    fill(model, state["model"], path, "its own configuration")
+    check_finite(model, path)
     return cfg, model.eval(), state
 
 
@@ -273,13 +286,13 @@ def run(
     model, start, before = build_model(cfg).train().to(device), 0, None
     if initial is not None:
         first, _, state = load_checkpoint(initial)
-        model.load_state_dict(state["model"])
+        fill(model, state["model"], initial, "the network of this configuration")
         before = {"config": first.to_dict(), "step": state["step"], "before": state.get("before")}
     optimizer = optimizer_of(model, cfg, device)
     if resume and checkpoint.exists():
         _, _, state = load_checkpoint(checkpoint)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        fill(model, state["model"], checkpoint, "the network of this configuration")
+        fill(optimizer, state.get("optimizer"), checkpoint, "this configuration's optimizer")
         start, before = state["step"], state.get("before")
     elif initial is None:
         load_word_vectors(model, cfg)

@@ -13,6 +13,7 @@ from ..bars import without_bars
 from ..clips import Span, cut_frames, cut_sound
 from ..config import TrainConfig
 from ..distributed import rank, world_size
+from ..errors import TrainerError
 from ..media import MediaError, decode, probe
 from ..models.audio_frontend import LogMel
 from .augment import augment, noisy
@@ -102,7 +103,7 @@ class RealBatches(Dataset):
             except BROKEN as error:
                 self._report(source, index, error)
         name = self.data.sources[source].name
-        raise RuntimeError(f"{name}: {ATTEMPTS} files in a row could not be read; see the warnings")
+        raise TrainerError(f"{name}: {ATTEMPTS} files in a row could not be read; see the warnings")
 
     def _index(self, source: int, place: int) -> int:
         size = len(self.collections[source])

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import TrainerError
+from ..reading import of_file, read_rows
 from .config import Source
 from .items import Caption, Collection, Item, captions_of, span_of, texts_of
 from .shards import Shards
@@ -44,7 +46,7 @@ class Manifest:
             # Where each line begins: millions of parsed records would fill every worker's memory.
             self.lines = _line_starts(self.path)
         else:
-            self.rows = _csv_rows(self.path, ("path",))
+            self.rows = read_rows(self.path, ("path",))
 
     def __len__(self) -> int:
         return len(self.lines if self.rows is None else self.rows)
@@ -83,7 +85,7 @@ class HowTo100M:
     def __init__(self, source: Source) -> None:
         self.folder = folder_of(source)
         self.captions = Path(source.captions) if source.captions else self.folder
-        rows = _csv_rows(Path(source.index), ())
+        rows = read_rows(Path(source.index), ())
         column = "video_path" if rows and "video_path" in rows[0] else "video_id"
         if rows and column not in rows[0]:
             raise ValueError(f"{source.index}: no column video_path or video_id")
@@ -108,7 +110,7 @@ class HowTo100M:
             stem = stem.with_suffix("")
         table = stem.with_name(stem.name + ".csv")
         if table.exists():
-            return captions_of(_csv_rows(table, ("start", "end", "text")))
+            return captions_of(read_rows(table, ("start", "end", "text")))
         return captions_of(json.loads(stem.with_name(stem.name + ".json").read_text()))
 
 
@@ -142,11 +144,11 @@ class AudioSet:
 def audioset_rows(path: Path) -> list[tuple[str, float, float, tuple[str, ...]]]:
     """(id, start, end, labels) of every row."""
     rows = []
-    with path.open(newline="", encoding="utf-8") as file:
+    with of_file(path, "one of AudioSet's lists"), path.open(newline="", encoding="utf-8") as file:
         lines = (line for line in file if not line.startswith("# ") and line.strip())
         for row in csv.reader(lines, skipinitialspace=True):
             if len(row) != 4:
-                raise ValueError(f"{path}: expected 4 columns, found {row}")
+                raise TrainerError(f"{path}: expected 4 columns, found {row}")
             rows.append((row[0], float(row[1]), float(row[2]), tuple(row[3].split(","))))
     return rows
 
@@ -173,15 +175,6 @@ def with_suffix(path: Path) -> Path:
     if found is None:
         raise FileNotFoundError(f"{path}: no video of that name")
     return found
-
-
-def _csv_rows(path: Path, needed: tuple[str, ...]) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in needed if name not in (reader.fieldnames or ())]
-        if missing:
-            raise ValueError(f"{path}: no column {', '.join(missing)}")
-        return list(reader)
 
 
 def _line_starts(path: Path) -> np.ndarray:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..reading import of_file
 from .config import Source
 from .items import Item, captions_of, span_of, texts_of
 
@@ -80,7 +81,7 @@ class Shards:
 def samples_of(shard: int, path: str) -> list[Sample]:
     """A tar's samples by webdataset's rule: all up to the first dot of the name is the key."""
     pieces: dict[str, dict[str, Piece]] = {}
-    with tarfile.open(path, "r:") as tar:
+    with of_file(path, "a tar of webdataset"), tarfile.open(path, "r:") as tar:
         for member in tar:
             if not member.isreg():
                 continue

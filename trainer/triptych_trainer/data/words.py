@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from ..config import TrainConfig
 from ..importer.vocabulary import Vocabulary
 from ..models.mmv import Mmv
+from ..reading import of_file, read_text
 from ..tokenizer import PAD, PAD_ID, UNKNOWN, UNKNOWN_ID, build_tokenizer, encode
 
 FIRST_ID = 2
@@ -31,7 +32,7 @@ class Words(Vocabulary):
 
     @classmethod
     def read(cls, path: str | Path) -> "Words":
-        return cls(Path(path).read_text(encoding="utf-8").split("\n")[:-1])
+        return cls(read_text(path).split("\n")[:-1])
 
     def tokenizer(self) -> Tokenizer:
         return build_tokenizer(self.words)
@@ -60,7 +61,8 @@ def load_word_vectors(model: Mmv, cfg: TrainConfig) -> None:
     """Puts `data.word_vectors` into the word table; padding stays zero."""
     if not cfg.data.word_vectors or "text" not in model.modalities:
         return
-    vectors = np.load(cfg.data.word_vectors, allow_pickle=False)
+    with of_file(cfg.data.word_vectors, "a table of vectors in an .npy file"):
+        vectors = np.load(cfg.data.word_vectors, allow_pickle=False)
     words, table = Words.read(cfg.data.words), model.text_backbone.words.weight
     if vectors.shape != (len(words.words), cfg.model.word_dim):
         raise ValueError(
@@ -94,11 +96,12 @@ def read_word2vec(path: Path, wanted: set[str]) -> dict[str, np.ndarray]:
     lines = _binary_rows(path) if path.suffix == ".bin" else _text_rows(path)
     exact: dict[str, np.ndarray] = {}
     lowered: dict[str, np.ndarray] = {}
-    for word, vector in lines:
-        if word in wanted:
-            exact[word] = vector
-        elif word.lower() in wanted:
-            lowered.setdefault(word.lower(), vector)
+    with of_file(path, "a file of word2vec vectors"):
+        for word, vector in lines:
+            if word in wanted:
+                exact[word] = vector
+            elif word.lower() in wanted:
+                lowered.setdefault(word.lower(), vector)
     return lowered | exact
 
 

@@ -12,6 +12,7 @@ from ..deflate import Deflated, Relearning, relearn
 from ..deflate_data import file_images
 from ..export import write_bundle
 from ..models.mmv import Mmv
+from ..reading import check_finite, of_file
 from ..towers import Content
 from . import audio_probe, deepmind, milnce, vocabulary
 from .content import golden_inputs
@@ -54,13 +55,17 @@ def import_deepmind(
     say=print,
 ) -> dict[str, float]:
     """Writes the bundle of a published MMV checkpoint; see `write_bundle` for what it gives."""
-    loaded = deepmind.read_checkpoint(checkpoint)
-    kind = loaded.kind
-    cfg = deepmind.config_of(loaded, base)
+    what = "a published MMV checkpoint"
+    with of_file(checkpoint, what):
+        loaded = deepmind.read_checkpoint(checkpoint)
+        kind = loaded.kind
+        cfg = deepmind.config_of(loaded, base)
     words = _word_list(vocab, saved_model, cfg.vocab_size, vocab_offset)
     if audio_log not in ("auto", *audio_probe.LOGS):
         raise ValueError(f"unknown --audio-log {audio_log!r}")
-    model = deepmind.build_model(loaded, cfg)
+    with of_file(checkpoint, what):
+        model = deepmind.build_model(loaded, cfg)
+        check_finite(model, checkpoint)
     found = None
     if audio_log == "auto":
         pcm, sound = _probe_sound(probe_audio, cfg.samples)
@@ -113,9 +118,13 @@ def import_milnce(
 ) -> dict[str, float]:
     """Writes the text-video bundle of the public PyTorch S3D trained with MIL-NCE."""
     tensors = milnce.read_weights(weights)
-    cfg = milnce.config_of(tensors, base)
+    what = "the public S3D of MIL-NCE"
+    with of_file(weights, what):
+        cfg = milnce.config_of(tensors, base)
     words = vocabulary.from_milnce_dictionary(dictionary, cfg.vocab_size)
-    model = milnce.build_model(tensors, cfg)
+    with of_file(weights, what):
+        model = milnce.build_model(tensors, cfg)
+        check_finite(model, weights)
     inputs, texts = golden_inputs(cfg, words)
     training = {
         "imported_from": weights.name,

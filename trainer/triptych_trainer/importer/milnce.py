@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from ..config import ModelConfig
+from ..errors import TrainerError
 from ..models.mmv import Mmv
 from ..models.s3d import MIXED
+from ..reading import fill, read_torch
 
 LICENSE = "not stated with the weights; ask their authors (antoine77340/S3D_HowTo100M)"
 SPACE = "video_text"
@@ -15,16 +17,22 @@ SPACE = "video_text"
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Tensors only (`weights_only`): the file's code is never run."""
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    content = read_torch(path, "the PyTorch weights of a network")
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ValueError(f"{path} is not a state dict of tensors")
+        raise TrainerError(f"{path} is not a state dict of tensors")
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
 
 
 def config_of(weights: dict[str, Tensor], base: ModelConfig | None = None) -> ModelConfig:
     """The public model. 224 pixels are its own evaluation's crop."""
+    needed = ("conv1.conv1", "text_module.word_embd", "text_module.fc1", "fc")
+    if missing := [name for name in needed if f"{name}.weight" not in weights]:
+        raise TrainerError(
+            f"the file has no {missing[0]}.weight, so it is not the public S3D of MIL-NCE "
+            "(s3d_howto100m.pth)"
+        )
     stem = weights["conv1.conv1.weight"].shape
     if tuple(stem[1:]) != (24, 2, 4, 4):
         raise ValueError(
@@ -88,5 +96,5 @@ def build_model(weights: dict[str, Tensor], cfg: ModelConfig) -> Mmv:
         state[f"{names[module]}.{leaf}"] = tensor
     with torch.device("meta"):
         model = Mmv(cfg)
-    model.load_state_dict(state, assign=True)
+    fill(model, state, "the file", "the public S3D of MIL-NCE", assign=True)
     return model.eval()

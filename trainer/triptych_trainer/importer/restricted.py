@@ -13,13 +13,15 @@ from typing import BinaryIO
 
 import numpy as np
 
+from ..errors import TrainerError
+
 MAX_FILE_BYTES = 8 * 2**30
 _DTYPES = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"}
 _WORDS = {"O", "O8"}
 """Arrays of objects, of which only lists of strings are read."""
 
 
-class RefusedError(ValueError):
+class RefusedError(TrainerError):
     """The file wants something that reading arrays does not need."""
 
 
@@ -217,6 +219,8 @@ class _Unpickler(pickle.Unpickler):
 def load(path: str | Path) -> object:
     """The content of a pickle: dicts, lists, tuples, strings, numbers and `_Array`s, or
     `RefusedError`. Use `arrays` on what it gives."""
+    if Path(path).is_dir():
+        raise RefusedError(f"{path} is a folder, and a file is needed")
     size = Path(path).stat().st_size
     if size > MAX_FILE_BYTES:
         raise RefusedError(f"{path} has {size} bytes; no known checkpoint is that large")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
+from ..reading import of_file, read_text
 from ..tokenizer import PAD, UNKNOWN
 from . import restricted
 
@@ -64,7 +65,7 @@ def from_word_file(path: str | Path, table_rows: int, offset: int | None = None)
     A list that does not fit the table gives wrong vectors without a word, so without `offset` it
     must have exactly as many rows.
     """
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    lines = read_text(path).splitlines()
     ids: dict[str, int] = {}
     for row, line in enumerate(lines):
         parts = line.strip().split(" ")
@@ -110,10 +111,11 @@ def from_milnce_dictionary(path: str | Path, table_rows: int) -> Vocabulary:
     """s3d_dict.npy: an array of words; word i has row i + 1, row 0 is padding. The last of equal
     words counts, as in the public code."""
     raw = Path(path).read_bytes()
-    try:
-        words = np.load(io.BytesIO(raw), allow_pickle=False)
-    except ValueError:
-        words = _object_array(raw, path)
+    with of_file(path, "an array of words in an .npy file"):
+        try:
+            words = np.load(io.BytesIO(raw), allow_pickle=False)
+        except ValueError:
+            words = _object_array(raw, path)
     if words.ndim != 1 or words.dtype.kind != "U":
         raise ValueError(f"{path} is not a list of words")
     if len(words) + 1 != table_rows:

@@ -12,6 +12,8 @@ from sklearn.svm import LinearSVC
 from torch import nn
 from torch.nn import functional as F
 
+from ..errors import LOWER_RATE, check_loss
+
 
 def svm_scores(train: np.ndarray, labels: np.ndarray, test: np.ndarray, c: float) -> np.ndarray:
     """StandardScaler and LinearSVC on every training window; the mean decision over the windows of
@@ -102,8 +104,7 @@ def head_scores(
             y = torch.from_numpy(targets[rows])
             out = head(x)
             loss = F.binary_cross_entropy_with_logits(out, y) if multi else F.cross_entropy(out, y)
-            if not torch.isfinite(loss):
-                raise FloatingPointError(f"epoch {epoch}: the loss is {loss.item()}")
+            check_loss(loss.item(), f"epoch {epoch}", LOWER_RATE)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -90,8 +91,11 @@ class Extractor:
         name = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:24]
         path = None if self.cache is None else self.cache / f"{name}.npz"
         if path is not None and path.exists():
-            kept = np.load(path)
-            return Features(kept["rows"], kept["missing"])
+            try:
+                kept = np.load(path)
+                return Features(kept["rows"], kept["missing"])
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+                self.say(f"{path} is damaged ({error}): its features are extracted anew")
         made = self._run(tower, files, output, make)
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..data.augment import augment
 from ..data.config import Augment
+from ..errors import LOWER_RATE, TrainerError, check_loss
 from ..media import MediaError
 from ..models.mmv import Mmv
 from .actions import own_rule
@@ -95,7 +96,7 @@ class ClipBatches(Dataset):
             picture = (self.rule.resize, self.rule.crop)
             clip = augment(frames[rows], *picture, self.how.augment, rng)
             return clip, int(self.labels[index])
-        raise RuntimeError(f"{ATTEMPTS} files in a row could not be read")
+        raise TrainerError(f"{ATTEMPTS} files in a row could not be read")
 
 
 def finetune(
@@ -154,11 +155,12 @@ def learn_split(
         with torch.autocast(towers.device.type, torch.bfloat16, enabled=half):
             out = network(frames.to(towers.device))
         loss = F.cross_entropy(out.float(), labels.to(towers.device))
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"step {step}: the loss is {loss.item()}")
+        check_loss(loss.item(), f"step {step}", LOWER_RATE)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), how.clip_norm, error_if_nonfinite=True)
+        norm = nn.utils.clip_grad_norm_(network.parameters(), how.clip_norm)
+        if not torch.isfinite(norm):
+            raise FloatingPointError(f"step {step}: the gradient is not finite. {LOWER_RATE}")
         optimizer.step()
         if (step + 1) % 50 == 0 or step + 1 == steps:
             say(f"step {step + 1}/{steps}  loss {loss.item():.3f}")

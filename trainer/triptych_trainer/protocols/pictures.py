@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
+from ..reading import read_lines
 from .classify import HeadRecipe, eleven_point_precision, head_scores, top
 from .features import Extractor
 from .report import Report
@@ -34,15 +35,20 @@ def voc07_list(root: Path, part: str) -> Voc:
         raise ValueError(f"{root}: no ImageSets/Main/*_{part}.txt")
     columns, names = [], None
     for path in lists:
-        rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
+        rows = read_lines(path, "a picture and a mark", _marked)
         found = [name for name, _ in rows]
         if names is not None and found != names:
             raise ValueError(f"{path} lists other pictures than {lists[0]}")
         names = found
-        columns.append([int(mark) for _, mark in rows])
+        columns.append([mark for _, mark in rows])
     files = [Media(root / "JPEGImages" / f"{name}.jpg") for name in names]
     classes = [path.stem.removesuffix(f"_{part}") for path in lists]
     return Voc(files, classes, np.array(columns).T)
+
+
+def _marked(line: str) -> tuple[str, int]:
+    name, mark = line.split()
+    return name, int(mark)
 
 
 def voc07(extractor: Extractor, root: Path, ways: tuple[str, ...], *, c: float = 1e-3) -> Report:

@@ -1,6 +1,5 @@
 """Zero-shot text to video: MSR-VTT and YouCook2."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 from ..data.listings import VIDEO_SUFFIXES, with_suffix
 from ..metrics import normalised, retrieval
 from ..models.heads import shared_space
+from ..reading import of_file, read_rows
 from .features import Extractor
 from .report import Report
 from .windows import Media, VideoRule
@@ -22,7 +22,7 @@ class Pair:
 
 def msrvtt_pairs(table: Path, videos: Path) -> list[Pair]:
     """The CSV of 1,000 test pairs: `video_id` and `sentence`."""
-    rows = read_table(table, ("video_id", "sentence"))
+    rows = read_rows(table, ("video_id", "sentence"))
     return [Pair(row["sentence"], Media(found(videos / row["video_id"]))) for row in rows]
 
 
@@ -30,21 +30,13 @@ def youcook2_pairs(table: Path, videos: Path) -> list[Pair]:
     """The MIL-NCE authors' CSV: `video_id`, `task`, `start`, `end`, `text`; videos are in
     `validation/<task>/`, or all in one folder."""
     pairs = []
-    for row in read_table(table, ("video_id", "task", "start", "end", "text")):
+    for row in read_rows(table, ("video_id", "task", "start", "end", "text")):
         nested = videos / "validation" / row["task"]
         folder = nested if nested.is_dir() else videos
-        span = (float(row["start"]), float(row["end"]))
+        with of_file(table, "YouCook2's list, with start and end in seconds"):
+            span = (float(row["start"]), float(row["end"]))
         pairs.append(Pair(row["text"], Media(found(folder / row["video_id"]), span)))
     return pairs
-
-
-def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = [c for c in columns if c not in (reader.fieldnames or ())]
-        if missing:
-            raise ValueError(f"{path}: no column {', '.join(missing)}")
-        return list(reader)
 
 
 def found(path: Path) -> Path:

@@ -1,12 +1,13 @@
 """Sounds: ESC-50 by a linear SVM, AudioSet by a small MLP."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..data.listings import audioset_file, audioset_rows
+from ..errors import TrainerError
+from ..reading import of_file, read_rows
 from .classify import HeadRecipe, head_scores, mean_average_precision, svm_scores, top
 from .features import Extractor
 from .report import Report
@@ -18,11 +19,12 @@ FOLDS = 5
 
 def esc50(extractor: Extractor, root: Path, *, c: float = 1e-3, windows: int = 10) -> Report:
     """Mean top-1 over the five published folds. ESC-50's own layout: `meta/esc50.csv`, `audio/`."""
-    with (root / "meta" / "esc50.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    table = root / "meta" / "esc50.csv"
+    rows = read_rows(table, ("filename", "fold", "target"))
     files = [Media(root / "audio" / row["filename"]) for row in rows]
-    folds = np.array([int(row["fold"]) for row in rows])
-    labels = np.array([int(row["target"]) for row in rows])
+    with of_file(table, "ESC-50's list, with numbers for fold and target"):
+        folds = np.array([int(row["fold"]) for row in rows])
+        labels = np.array([int(row["target"]) for row in rows])
     features = extractor.sounds(files, windows, FEATURE)
     results: dict[str, float] = {}
     for fold in range(1, FOLDS + 1):
@@ -51,14 +53,17 @@ def audioset_list(table: Path, folder: Path, class_of: dict[str, int]) -> Tagged
     files = [Media(audioset_file(by_stem, row) or folder / f"{row[0]}.wav") for row in rows]
     targets = np.zeros((len(rows), len(class_of)), np.float32)
     for n, (_, _, _, labels) in enumerate(rows):
+        if unknown := [label for label in labels if label not in class_of]:
+            raise TrainerError(f"{table}: the label {unknown[0]!r} is not in the list of classes")
         targets[n, [class_of[label] for label in labels]] = 1.0
     return Tagged(files, targets)
 
 
 def audioset_classes(path: Path) -> dict[str, int]:
     """`class_labels_indices.csv`: `index`, `mid`, `display_name`."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return {row["mid"]: int(row["index"]) for row in csv.DictReader(file)}
+    rows = read_rows(path, ("index", "mid"))
+    with of_file(path, "AudioSet's list of classes, with numbers for index"):
+        return {row["mid"]: int(row["index"]) for row in rows}
 
 
 def audioset(

@@ -1,12 +1,13 @@
 """Lists of action datasets: UCF101, HMDB51 and Kinetics-600 as they are published."""
 
-import csv
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from ..errors import TrainerError
+from ..reading import of_file, read_lines, read_rows
 from .windows import Media
 
 
@@ -26,15 +27,15 @@ class Labelled:
 
 def ucf101(videos: Path, lists: Path) -> Labelled:
     """`<Class>/v_<Class>_g01_c01.avi`, and `classInd.txt`, `trainlist01.txt`, `testlist01.txt` …"""
-    numbers = [line.split() for line in (lists / "classInd.txt").read_text().splitlines() if line]
-    classes = [name for _, name in sorted(numbers, key=lambda row: int(row[0]))]
+    numbers = read_lines(lists / "classInd.txt", "a number and a class", _numbered)
+    classes = [name for _, name in sorted(numbers)]
     data, at = Labelled(classes=classes), {}
     for path in sorted(lists.glob("testlist*.txt")):
         split = ([], [])
         for part, name in enumerate(("trainlist", "testlist")):
-            for line in (lists / path.name.replace("testlist", name)).read_text().splitlines():
-                if line.strip():
-                    split[part].append(_file(data, at, videos / line.split()[0], classes))
+            listed = lists / path.name.replace("testlist", name)
+            for file in read_lines(listed, "a file", lambda line: line.split()[0]):
+                split[part].append(_file(data, at, videos / file, classes))
         data.splits.append(split)
     return _checked(data, lists)
 
@@ -44,6 +45,11 @@ def _file(data: Labelled, at: dict[Path, int], path: Path, classes: list[str]) -
     if path not in at:
         at[path] = len(data.files)
         data.files.append(Media(path))
+        if path.parent.name not in classes:
+            raise TrainerError(
+                f"{path.parent.name}/{path.name} is listed, and {path.parent.name!r} is none of "
+                "the classes: take all lists from one download"
+            )
         data.labels.append(classes.index(path.parent.name))
     return at[path]
 
@@ -58,11 +64,11 @@ def hmdb51(videos: Path, lists: Path) -> Labelled:
     for number in sorted(numbers):
         split = ([], [])
         for name in names:
-            for line in (lists / f"{name}_test_split{number}.txt").read_text().splitlines():
+            listed = lists / f"{name}_test_split{number}.txt"
+            for file, part in read_lines(listed, "a file and 0, 1 or 2", _parted):
                 # 0: in neither.
-                if line.strip() and line.split()[1] in "12":
-                    file, part = line.split()
-                    split[int(part) - 1].append(_file(data, at, videos / name / file, names))
+                if part:
+                    split[part - 1].append(_file(data, at, videos / name / file, names))
         data.splits.append(split)
     return _checked(data, lists)
 
@@ -71,14 +77,16 @@ def kinetics(videos: Path, train: Path, test: Path) -> Labelled:
     """The published CSVs (`label`, `youtube_id`, `time_start`, `time_end`) and files as the usual
     downloader names them, `<label>/<id>_000012_000022.mp4`, under `train`, `val` … or all in one
     folder."""
-    rows = [_kinetics_rows(train), _kinetics_rows(test)]
+    columns = ("label", "youtube_id", "time_start", "time_end")
+    rows = [read_rows(train, columns), read_rows(test, columns)]
     classes = sorted({row["label"] for part in rows for row in part})
     number = {name: n for n, name in enumerate(classes)}
     by_stem = {path.stem: path for path in sorted(videos.rglob("*")) if path.is_file()}
     data, split = Labelled(classes=classes), ([], [])
     for part, listed in enumerate(rows):
         for row in listed:
-            start, end = (int(float(row[name])) for name in ("time_start", "time_end"))
+            with of_file((train, test)[part], "a list of Kinetics, with times in seconds"):
+                start, end = (int(float(row[name])) for name in ("time_start", "time_end"))
             stem = f"{row['youtube_id']}_{start:06d}_{end:06d}"
             split[part].append(len(data.files))
             data.files.append(Media(by_stem.get(stem, videos / f"{stem}.mp4")))
@@ -87,9 +95,14 @@ def kinetics(videos: Path, train: Path, test: Path) -> Labelled:
     return _checked(data, train)
 
 
-def _kinetics_rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def _numbered(line: str) -> tuple[int, str]:
+    number, name = line.split()
+    return int(number), name
+
+
+def _parted(line: str) -> tuple[str, int]:
+    file, part = line.split()
+    return file, ("0", "1", "2").index(part)
 
 
 def _checked(data: Labelled, where: Path) -> Labelled:

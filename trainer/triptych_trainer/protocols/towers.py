@@ -20,9 +20,11 @@ from ..distributed import device_of
 from ..export import write_onnx
 from ..models.folding import fold, folded
 from ..models.mmv import Mmv
+from ..reading import of_file, read_json
 from ..tokenizer import PAD_ID, UNKNOWN_ID, build_tokenizer
 from ..towers import INPUTS, Tower, tower_of
 
+EXPORTED = "what `export-features` wrote"
 FEATURE = "feature"
 """The backbone's output before every head, beside the spaces."""
 PICTURES = {"deflated": "image", "naive": "naive"}
@@ -94,8 +96,7 @@ class Featured(nn.Module):
 def pictures_of(model: Mmv, deflated: Path | None) -> dict[str, Deflated]:
     found = {"naive": Deflated(model)}
     if deflated is not None:
-        learnt = torch.load(deflated, weights_only=True)
-        found["image"] = Deflated(model).load_learnt(learnt)
+        found["image"] = Deflated(model).load_file(deflated)
     return found
 
 
@@ -138,15 +139,17 @@ class OnnxTowers:
     """A folder that `export-features` wrote."""
 
     def __init__(self, folder: Path, *, batch_size: int = 8, threads: int = 1) -> None:
-        described = json.loads((folder / "features.json").read_text())
-        self.cfg, self.towers = from_dict(ModelConfig, described["model"]), described["towers"]
+        described = read_json(folder / "features.json", EXPORTED)
+        with of_file(folder / "features.json", EXPORTED):
+            self.cfg, self.towers = from_dict(ModelConfig, described["model"]), described["towers"]
         self.folder, self.batch_size, self.threads = folder, batch_size, threads
         self.sessions: dict[str, ort.InferenceSession] = {}
         self.text, self.source = None, "onnx"
         self.digest = file_digest(*(folder / f"{name}.onnx" for name in self.towers))
         if "text" in described:
-            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-            self.text = TextRule(tokenizer, **described["text"])
+            with of_file(folder / "tokenizer.json", EXPORTED):
+                tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+                self.text = TextRule(tokenizer, **described["text"])
 
     def run(self, tower: str, rows: np.ndarray) -> dict[str, np.ndarray]:
         _check(tower, rows, self.towers)
@@ -155,9 +158,11 @@ class OnnxTowers:
         if tower not in self.sessions:
             options = ort.SessionOptions()
             options.intra_op_num_threads = self.threads
-            self.sessions[tower] = ort.InferenceSession(
-                str(self.folder / f"{tower}.onnx"), options, providers=["CPUExecutionProvider"]
-            )
+            path = self.folder / f"{tower}.onnx"
+            with of_file(path, EXPORTED):
+                self.sessions[tower] = ort.InferenceSession(
+                    str(path), options, providers=["CPUExecutionProvider"]
+                )
         session, parts = self.sessions[tower], []
         want = session.get_inputs()[0]
         if list(rows.shape[1:]) != list(want.shape[1:]):
@@ -236,9 +241,10 @@ def _published(path: Path, vocab: Path | None) -> tuple[Mmv, TextRule | None]:
     from ..importer import deepmind
     from ..importer.vocabulary import from_word_file
 
-    loaded = deepmind.read_checkpoint(path)
-    cfg = deepmind.config_of(loaded)
-    model = deepmind.build_model(loaded, cfg)
+    with of_file(path, "a published MMV checkpoint"):
+        loaded = deepmind.read_checkpoint(path)
+        cfg = deepmind.config_of(loaded)
+        model = deepmind.build_model(loaded, cfg)
     if vocab is None:
         return model, None
     words = from_word_file(vocab, cfg.vocab_size)

@@ -1,0 +1,103 @@
+"""CLIP folders against transformers' own processor and model."""
+
+from pathlib import Path
+
+import hf_checkpoints as made
+import numpy as np
+import pytest
+import torch
+from hf_bundles import Imported, check_bundle, one_minus_cosine
+from PIL import Image
+
+from triptych_trainer.hf.folder import HfFolder
+from triptych_trainer.hf.pictures import read_picture
+from triptych_trainer.hf.texts import GOLDEN_TEXTS, read_text
+
+ODD_SIZES = [
+    (h, w)
+    for h in (1, 7, 33, 97, 224, 241)
+    for w in (1, 9, 32, 131, 300, 401, 640)
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Imported:
+    folder = tmp_path_factory.mktemp("clip")
+    return Imported(made.clip(folder / "clip"), folder / "bundle", frames=3)
+
+
+def pictures(seed: int, sizes: list[tuple[int, int]]) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in sizes]
+
+
+def test_a_bundle_of_clip(clip: Imported) -> None:
+    check_bundle(clip)
+    assert clip.manifest["license"] == "MIT"
+    assert clip.manifest["spaces"] == [
+        {"name": "clip", "dim": 24, "members": ["text", "video", "image"]}
+    ]
+    sampling = clip.tower("video")["preprocessing"]["sampling"]
+    assert sampling == {"rule": "spread", "frames": 3, "window_secs": 10.0}
+    text = clip.tower("text")["preprocessing"]["text"]
+    assert (text["kind"], text["max_tokens"], text["padding"]) == ("tokens", 77, "none")
+    # Pictures and videos are one network: their weights lie in the file once.
+    size = (clip.path / "weights.bin").stat().st_size
+    assert size < 1.3 * (clip.source / "model.safetensors").stat().st_size
+
+
+def test_pictures_and_texts_are_those_of_transformers(clip: Imported) -> None:
+    from transformers import AutoProcessor, CLIPModel
+
+    model = CLIPModel.from_pretrained(clip.source, dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(clip.source, backend="pil")
+    picture = read_picture(HfFolder.open(clip.source))
+    shown = pictures(1, [(40, 60), (333, 90), (64, 64)])
+    with torch.no_grad():
+        given = processor(images=[Image.fromarray(p) for p in shown], return_tensors="pt")
+        want = model.get_image_features(**given).pooler_output.numpy()
+        texts = processor(text=list(GOLDEN_TEXTS), padding=True, truncation=True,
+                          return_tensors="pt")  # fmt: skip
+        want_texts = model.get_text_features(**texts).pooler_output.numpy()
+    frames = np.stack([picture.pixels(p) for p in shown])
+    assert one_minus_cosine(clip.run("image", {"frames": frames})["clip"], want) <= 1e-6
+    units = want / np.linalg.norm(want, axis=-1, keepdims=True)
+    got = clip.run("video", {"frames": frames[None]})["clip"]
+    assert one_minus_cosine(got, units.mean(0)[None]) <= 1e-6
+    text = read_text(HfFolder.open(clip.source), "t", 77, "none", with_mask=False, words=10**6)
+    for row, said in zip(want_texts, GOLDEN_TEXTS, strict=True):
+        got = clip.run("text", text.feed([said]))["clip"]
+        assert one_minus_cosine(got, row[None]) <= 1e-6
+
+
+@pytest.mark.parametrize("resample", [0, 1, 2, 3])
+def test_pixels_are_pillows_for_odd_sizes(tmp_path: Path, resample: int) -> None:
+    import json
+
+    from transformers import AutoImageProcessor
+
+    made.clip(tmp_path, 48)
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"resample": resample}))
+    picture = read_picture(HfFolder.open(tmp_path))
+    processor = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
+    for shown in pictures(2, ODD_SIZES):
+        want = processor(images=shown, return_tensors="np", input_data_format="channels_last")
+        pixels = torch.from_numpy(picture.pixels(shown))
+        got = picture.normalise(pixels).permute(2, 0, 1).numpy()
+        assert np.abs(got - want["pixel_values"][0]).max() < 1e-5, shown.shape
+
+
+@pytest.mark.parametrize(("size", "patch", "eos"), [(40, 4, None), (96, 16, 2)])
+def test_other_resolutions_and_end_tokens(
+    tmp_path: Path, size: int, patch: int, eos: int | None
+) -> None:
+    vision = made.SMALL_TEXT | {"patch_size": patch, "num_hidden_layers": 1}
+    folder = made.clip(tmp_path / "clip", size, vision=vision, eos=eos)
+    bundle = Imported(folder, tmp_path / "bundle", frames=2, window_secs=4.0)
+    check_bundle(bundle)
+    assert bundle.tower("image")["preprocessing"]["picture"]["crop"] == {
+        "height": size,
+        "width": size,
+    }
+    assert bundle.tower("video")["preprocessing"]["sampling"]["window_secs"] == 4.0

@@ -1,0 +1,85 @@
+"""Several folders in one bundle, weights in parts, and a folder named twice."""
+
+import json
+from pathlib import Path
+
+import hf_checkpoints as made
+import pytest
+from hf_bundles import Imported, check_bundle
+from safetensors.numpy import load_file
+
+from triptych_trainer.cli import main
+from triptych_trainer.hf.command import import_hf
+from triptych_trainer.hf.errors import Refused
+
+
+@pytest.fixture(scope="module")
+def joined(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("joined")
+    pictures, sounds = made.siglip(folder / "siglip"), made.clap(folder / "clap")
+    (pictures / "LICENSE").write_text("the first licence")
+    (sounds / "LICENSE").write_text("the second licence")
+    made.card(sounds, "mit")
+    out = folder / "pictures-and-sound"
+    main(["import-hf", str(pictures), "--add", str(sounds), "--out", str(out), "--frames", "2"])
+    return out
+
+
+def test_pictures_and_sound_in_one_bundle(joined: Path) -> None:
+    manifest = json.loads((joined / "manifest.json").read_text())
+    assert manifest["name"] == "pictures-and-sound"
+    assert manifest["license"] == "Apache-2.0 and MIT"
+    assert [source["family"] for source in manifest["sources"]] == ["siglip", "clap"]
+    spaces = {space["name"]: space["members"] for space in manifest["spaces"]}
+    assert spaces == {"siglip": ["text", "video", "image"], "clap": ["text", "audio"]}
+    towers = manifest["towers"]
+    assert {name: tower["modality"] for name, tower in towers.items()} == {
+        "video": "video",
+        "image": "image",
+        "text": "text",
+        "audio": "audio",
+        "text-clap": "text",
+    }
+    tokenizers = {
+        name: towers[name]["preprocessing"]["text"]["tokenizer"] for name in ("text", "text-clap")
+    }
+    assert tokenizers == {"text": "tokenizer.json", "text-clap": "tokenizer-clap.json"}
+    licences = [source["license_file"] for source in manifest["sources"]]
+    assert licences == ["LICENSE", "LICENSE-clap"]
+    assert (joined / "LICENSE-clap").read_text() == "the second licence"
+    assert {"weights.bin", "weights-clap.bin"} <= set(manifest["files"])
+    goldens = load_file(joined / "goldens.safetensors")
+    assert goldens["text.siglip"].shape[1] == 32 and goldens["text-clap.clap.0"].shape[1] == 24
+
+
+def test_its_towers_run(joined: Path) -> None:
+    bundle = Imported.__new__(Imported)
+    bundle.path = joined
+    bundle.manifest = json.loads((joined / "manifest.json").read_text())
+    bundle.goldens = load_file(joined / "goldens.safetensors")
+    bundle.sessions = {}
+    check_bundle(bundle)
+
+
+def test_two_ways_to_prepare_a_picture_are_refused(tmp_path: Path) -> None:
+    first, second = made.siglip(tmp_path / "a", 32), made.siglip(tmp_path / "b", 40)
+    with pytest.raises(Refused, match="import them as two bundles"):
+        import_hf([first, second], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_in_parts(tmp_path: Path) -> None:
+    from transformers import SiglipModel
+
+    folder = made.siglip(tmp_path / "siglip")
+    model = SiglipModel.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="40KB")
+    parts = sorted(path.name for path in folder.glob("*.safetensors"))
+    assert len(parts) > 2
+    import_hf([folder], tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert set(parts) <= set(manifest["sources"][0]["files"])
+    (folder / parts[1]).unlink()
+    with pytest.raises(Refused, match=f"lacks {parts[1]}"):
+        import_hf([folder], tmp_path / "again")

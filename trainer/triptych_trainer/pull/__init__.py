@@ -1,0 +1,1 @@
+"""Known models from the hub to a bundle, in one command (`docs/models.md`)."""
