@@ -6,12 +6,15 @@ import hf_checkpoints as made
 import numpy as np
 import pytest
 import torch
+from conftest import SHARED
 from hf_bundles import Imported, check_bundle, one_minus_cosine
 from PIL import Image
 
 from triptych_trainer.hf.folder import HfFolder
 from triptych_trainer.hf.pictures import read_picture
+from triptych_trainer.hf.reference import Reference
 from triptych_trainer.hf.texts import GOLDEN_TEXTS, read_text
+from triptych_trainer.media import native_frames
 
 ODD_SIZES = [
     (h, w)
@@ -70,6 +73,27 @@ def test_pictures_and_texts_are_those_of_transformers(clip: Imported) -> None:
         assert one_minus_cosine(got, row[None]) <= 1e-6
 
 
+def test_a_real_film_as_the_reference_sees_it(clip: Imported) -> None:
+    film = SHARED / "media" / "arm_wrestling.mp4"
+    if not film.is_file():
+        pytest.skip(f"SKIPPED LOUDLY: there is no {film}; set TRIPTYCH_SHARED")
+    frames, rate = native_frames(film)
+    assert (len(frames), rate) == (280, 28)
+    reference = Reference(clip.source, frames=3, window_secs=4.0)
+    found = reference.film(film)
+    # The last window ends with the film and overlaps the one before.
+    assert [(w.start_secs, w.end_secs) for w in found] == [(0.0, 4.0), (4.0, 8.0), (6.0, 10.0)]
+    picture = read_picture(HfFolder.open(clip.source))
+    for window in found:
+        first = round(window.start_secs * rate)
+        taken = [frames[first + k] for k in (0, 55, 111)]
+        rows = np.stack([picture.pixels(frame) for frame in taken])[None]
+        got = clip.run("video", {"frames": rows})["clip"]
+        assert one_minus_cosine(got, window.vectors["clip"][None]) <= 1e-6
+    first, second = (window.vectors["clip"][None] for window in found[:2])
+    assert one_minus_cosine(first, second) > 1e-6
+
+
 @pytest.mark.parametrize("resample", [0, 1, 2, 3])
 def test_pixels_are_pillows_for_odd_sizes(tmp_path: Path, resample: int) -> None:
     import json
@@ -88,16 +112,11 @@ def test_pixels_are_pillows_for_odd_sizes(tmp_path: Path, resample: int) -> None
         assert np.abs(got - want["pixel_values"][0]).max() < 1e-5, shown.shape
 
 
-@pytest.mark.parametrize(("size", "patch", "eos"), [(40, 4, None), (96, 16, 2)])
-def test_other_resolutions_and_end_tokens(
-    tmp_path: Path, size: int, patch: int, eos: int | None
-) -> None:
-    vision = made.SMALL_TEXT | {"patch_size": patch, "num_hidden_layers": 1}
-    folder = made.clip(tmp_path / "clip", size, vision=vision, eos=eos)
+def test_another_resolution_and_the_end_token_of_old_folders(tmp_path: Path) -> None:
+    vision = made.SMALL_TEXT | {"patch_size": 16, "num_hidden_layers": 1}
+    folder = made.clip(tmp_path / "clip", 96, vision=vision, eos=2)
     bundle = Imported(folder, tmp_path / "bundle", frames=2, window_secs=4.0)
     check_bundle(bundle)
-    assert bundle.tower("image")["preprocessing"]["picture"]["crop"] == {
-        "height": size,
-        "width": size,
-    }
+    crop = bundle.tower("image")["preprocessing"]["picture"]["crop"]
+    assert crop == {"height": 96, "width": 96}
     assert bundle.tower("video")["preprocessing"]["sampling"]["window_secs"] == 4.0

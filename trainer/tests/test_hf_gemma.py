@@ -67,9 +67,10 @@ def test_a_bundle_of_embedding_gemma2(gemma: Imported) -> None:
         "query": "task: search result | query: {text}",
         "document": "title: none | text: {text}",
     }
-    # Four graphs, one encoder: what f32 makes of the bf16 weights, once.
+    # Four graphs, one encoder: what f32 makes of the bf16 weights lies in the file about once.
+    # Mel filters in f64, masks and tables of positions come on top.
     size = (gemma.path / "weights.bin").stat().st_size
-    assert size < 2.4 * (gemma.source / "model.safetensors").stat().st_size
+    assert size < 2 * (gemma.source / "model.safetensors").stat().st_size + 600_000
 
 
 def test_texts_are_those_of_transformers(gemma: Imported, theirs) -> None:

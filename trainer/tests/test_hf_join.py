@@ -5,12 +5,18 @@ from pathlib import Path
 
 import hf_checkpoints as made
 import pytest
+import torch
 from hf_bundles import Imported, check_bundle
 from safetensors.numpy import load_file
 
 from triptych_trainer.cli import main
+from triptych_trainer.hf import siglip
+from triptych_trainer.hf.bundle import Bundle
 from triptych_trainer.hf.command import import_hf
 from triptych_trainer.hf.errors import Refused
+from triptych_trainer.hf.folder import HfFolder
+from triptych_trainer.hf.loading import load
+from triptych_trainer.hf.parts import Options
 
 
 @pytest.fixture(scope="module")
@@ -62,24 +68,30 @@ def test_its_towers_run(joined: Path) -> None:
 
 
 def test_two_ways_to_prepare_a_picture_are_refused(tmp_path: Path) -> None:
-    first, second = made.siglip(tmp_path / "a", 32), made.siglip(tmp_path / "b", 40)
+    folders = made.siglip(tmp_path / "a", 32), made.siglip(tmp_path / "b", 40)
+    first, second = (siglip.build(HfFolder.open(folder), Options()) for folder in folders)
+    bundle = Bundle(tmp_path, "two")
+    for tower in first.towers:
+        entry = {"modality": tower.modality, "preprocessing": tower.preprocessing}
+        bundle.towers[tower.name] = entry
     with pytest.raises(Refused, match="import them as two bundles"):
-        import_hf([first, second], tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+        bundle.add(second, lambda _: None)
+    assert not list(tmp_path.glob("*.onnx"))
 
 
 def test_weights_in_parts(tmp_path: Path) -> None:
     from transformers import SiglipModel
 
-    folder = made.siglip(tmp_path / "siglip")
-    model = SiglipModel.from_pretrained(folder)
-    (folder / "model.safetensors").unlink()
-    model.save_pretrained(folder, max_shard_size="40KB")
-    parts = sorted(path.name for path in folder.glob("*.safetensors"))
+    path = made.siglip(tmp_path / "siglip")
+    model = SiglipModel.from_pretrained(path)
+    (path / "model.safetensors").unlink()
+    model.save_pretrained(path, max_shard_size="40KB")
+    parts = sorted(part.name for part in path.glob("*.safetensors"))
     assert len(parts) > 2
-    import_hf([folder], tmp_path / "out")
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert set(parts) <= set(manifest["sources"][0]["files"])
-    (folder / parts[1]).unlink()
+    folder = HfFolder.open(path)
+    assert set(parts) <= set(folder.source_files())
+    read = load(folder, "SiglipModel").state_dict()
+    assert all(torch.equal(read[name], value) for name, value in model.state_dict().items())
+    (path / parts[1]).unlink()
     with pytest.raises(Refused, match=f"lacks {parts[1]}"):
-        import_hf([folder], tmp_path / "again")
+        import_hf([path], tmp_path / "out")

@@ -175,7 +175,7 @@ def test_banks(tmp_path: Path) -> None:
     as_json = tmp_path / "bank.json"
     as_json.write_text(json.dumps(given | {"language": "de"}))
     assert given_bank(as_json)["language"] == "de"
-    for content, said in (("one\ntwo", "2 different texts"), ("\xff", "")):
+    for content, said in (("one\ntwo", "2 different texts"), ("\xff", "read as UTF-8")):
         lines.write_bytes(content.encode("latin-1"))
         with pytest.raises(Refused, match=said):
             given_bank(lines)

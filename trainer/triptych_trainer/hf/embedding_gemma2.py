@@ -125,6 +125,17 @@ def _text(model: nn.Module, text: Text, space: str) -> Tower:
     )
 
 
+def _around(folder: HfFolder, tokenizer, *names: str) -> list[str]:
+    """The tokens that a folder's tokenizer has for the edges of a medium."""
+    found = [getattr(tokenizer, name, None) for name in names]
+    if None in found:
+        raise Refused(
+            f"tokenizer_config.json in {folder.path} names no {names[found.index(None)]}: download "
+            "it again"
+        )
+    return found
+
+
 def _pictures(
     folder, model, tokenizer, options: Options, space: str
 ) -> tuple[list[Tower], Picture]:
@@ -132,12 +143,12 @@ def _pictures(
     pool = int(model.config.vision_config.pooling_kernel_size)
     still, moving, sampling = read_patches(folder, patch, pool, options)
     config = model.config
+    start, end, _ = _around(folder, tokenizer, "boi_token", "eoi_token", "image_token")
     towers = []
     for name, picture, ids, frames in (
-        ("image", still, (tokenizer.boi_token, config.image_token_id, tokenizer.eoi_token), None),
-        ("video", moving, (tokenizer.boi_token, config.video_token_id, tokenizer.eoi_token),
-         sampling["frames"]),
-    ):  # fmt: skip
+        ("image", still, (start, config.image_token_id, end), None),
+        ("video", moving, (start, config.video_token_id, end), sampling["frames"]),
+    ):
         slots = picture.resize["max_patches"] // pool**2
         layout: Layout = layout_of(model, tokenizer, ids, slots, frames or 1)
         soft = PictureSoft(model, picture, slots, frames)
@@ -152,7 +163,8 @@ def _pictures(
 def _audio(folder, model, tokenizer, options: Options, space: str) -> Tower:
     extractor, sound = read_sound(folder, options)
     soft = AudioSoft(model, extractor, sound)
-    ids = (tokenizer.boa_token, model.config.audio_token_id, tokenizer.eoa_token)
+    start, end, _ = _around(folder, tokenizer, "boa_token", "eoa_token", "image_token")
+    ids = (start, model.config.audio_token_id, end)
     layout = layout_of(model, tokenizer, ids, soft.slots, 1)
     feed = _sounds(sound)
     return media_tower("audio", model, layout, soft, space, {"sound": sound.manifest()}, feed)
