@@ -3,6 +3,9 @@
 //! The two do not compute the same: the reference's rule has no antialias, which `image` always has,
 //! so its pixels would not do. `image` has one more way, `thumbnail_exact`, its fastest.
 //!
+//! Then Pillow's resize, whole frames squashed to a square, against the same filters of `image`, which differ from
+//! Pillow's in the last bits.
+//!
 //! Then what it costs a frame to look for black bars: in a film without any, in a dark one that might have some
 //! until its frame's middle is looked at, and in one that has them.
 
@@ -14,8 +17,9 @@ use std::time::{Duration, Instant};
 
 use image::RgbImage;
 use image::imageops::{self, FilterType};
+use triptych::preprocess::Preparer;
 use triptych::preprocess::bars::Held;
-use triptych::preprocess::frames::{Resizer, resized};
+use triptych::preprocess::spec::{PictureSpec, Resample, ResizeRule, Size};
 
 const ROUNDS: usize = 15;
 /// Frames of a window.
@@ -43,7 +47,7 @@ fn timed(work: impl FnOnce()) -> Duration {
 fn bars_ms(width: usize, height: usize, side: usize, crop: usize, lit: impl Fn(usize, usize) -> bool) -> f64 {
     let value = |i: usize| if lit(i % width, i / width) { (i * 7 % 200) as u8 + 50 } else { 0 };
     let rgb: Vec<u8> = (0..width * height).flat_map(|i| [value(i); 3]).collect();
-    let mut held = Held::new(WINDOW, side, crop);
+    let mut held = Held::new(WINDOW, PictureSpec::mmv(side, crop, true, true));
     let times: Vec<_> = (0..ROUNDS)
         .map(|_| {
             timed(|| {
@@ -71,6 +75,37 @@ fn bars() {
     }
 }
 
+fn pillow() {
+    println!("\n{:<26} {:>10} {:>16}", "Pillow's resize", "ours", "image");
+    let filters = [
+        (Resample::Bilinear, FilterType::Triangle, "bilinear"),
+        (Resample::Bicubic, FilterType::CatmullRom, "bicubic"),
+        (Resample::Lanczos, FilterType::Lanczos3, "lanczos"),
+    ];
+    for (width, height, side) in [(1280, 720, 336), (1280, 720, 224), (1080, 1920, 384), (640, 360, 224)] {
+        let bytes: Vec<u8> = (0..width * height * 3).map(|i| (i * 7 % 251) as u8).collect();
+        let Some(picture) = RgbImage::from_raw(width as u32, height as u32, bytes.clone()) else { continue };
+        for (resample, theirs, name) in filters {
+            let resize = ResizeRule::Exact(Size { height: side, width: side });
+            let spec = PictureSpec { resize, resample, crop: None, shown: true, unbarred: false };
+            let mut preparer = Preparer::new(&spec, width, height, None);
+            let mut out = vec![0; spec.frame_bytes()];
+            let (mut ours, mut image) = (Vec::new(), Vec::new());
+            for _ in 0..ROUNDS {
+                ours.push(timed(|| {
+                    black_box(preparer.run(black_box(&bytes), &mut out));
+                }));
+                image.push(timed(|| {
+                    black_box(imageops::resize(&picture, side as u32, side as u32, theirs));
+                }));
+            }
+            let (ours, image) = (best(&ours).as_secs_f64(), best(&image).as_secs_f64());
+            let case = format!("{width}x{height} -> {side}, {name}");
+            println!("{case:<26} {:>7.3} ms {:>8.3} ms {:>4.1}x", ours * 1e3, image * 1e3, image / ours);
+        }
+    }
+}
+
 fn main() {
     println!("{:<26} {:>10} {:>16} {:>16}", "frame", "ours", "image triangle", "image thumbnail");
     let cases = [
@@ -82,10 +117,11 @@ fn main() {
     for Case { width, height, side, crop } in cases {
         let bytes: Vec<u8> = (0..width * height * 3).map(|i| (i * 7 % 251) as u8).collect();
         let Some(picture) = RgbImage::from_raw(width as u32, height as u32, bytes.clone()) else { continue };
-        let (to_width, to_height) = resized(width, height, side);
+        let spec = PictureSpec::mmv(side, crop, true, false);
+        let (Size { height: to_height, width: to_width }, _) = spec.sizes(Size { height, width });
         let (x, y) = ((to_width - crop) as u32 / 2, (to_height - crop) as u32 / 2);
         let cut = |small: RgbImage| imageops::crop_imm(&small, x, y, crop as u32, crop as u32).to_image();
-        let mut resizer = Resizer::new(width, height, side, crop);
+        let mut resizer = Preparer::new(&spec, width, height, None);
         let mut out = vec![0; crop * crop * 3];
         let (mut ours, mut triangle, mut thumbnail) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
@@ -117,5 +153,6 @@ fn main() {
             ratio(thumbnail),
         );
     }
+    pillow();
     bars();
 }

@@ -23,6 +23,7 @@ use triptych::media::{Decoder, DecoderConfig, Limits};
 use triptych::model::{Bundle, Device, Priority, Towers};
 use triptych::native::NativeParts;
 use triptych::preprocess::ClipSpec;
+use triptych::preprocess::spec::Size;
 
 const ROUNDS: usize = 3;
 
@@ -101,16 +102,15 @@ impl Script {
     }
 
     fn frames(&self, file: &Path, start: f64, secs: f64, size: (u32, u32)) -> Vec<u8> {
-        let rate = format!("fps={}", self.spec.fps);
+        let rate = format!("fps={}", self.spec.frames() as f64 / self.spec.window_secs());
         let raw = self.decode(file, start, secs, &["-vf", &rate, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]);
-        let side = self.spec.resize_shorter_side as u32;
-        let (width, height) =
-            triptych::preprocess::frames::resized(size.0 as usize, size.1 as usize, side as usize);
+        let picture = Size { height: size.1 as usize, width: size.0 as usize };
+        let (Size { height, width }, kept) = self.spec.video.sizes(picture);
         let mut clip = Vec::new();
-        for frame in raw.chunks_exact(size.0 as usize * size.1 as usize * 3).take(self.spec.frames) {
+        for frame in raw.chunks_exact(size.0 as usize * size.1 as usize * 3).take(self.spec.frames()) {
             let picture = image::RgbImage::from_raw(size.0, size.1, frame.to_vec()).unwrap();
             let small = image::imageops::resize(&picture, width as u32, height as u32, FilterType::Triangle);
-            let crop = self.spec.crop as u32;
+            let crop = kept.width as u32;
             let (x, y) = ((width as u32 - crop) / 2, (height as u32 - crop) / 2);
             clip.extend(image::imageops::crop_imm(&small, x, y, crop, crop).to_image().into_raw());
         }
@@ -119,20 +119,20 @@ impl Script {
 
     /// Every clip of the file; the number of them.
     fn run(&mut self, file: &Path, size: (u32, u32), duration_secs: f64) -> usize {
-        let window = self.spec.frames as f64 / self.spec.fps;
-        let rate = self.spec.sample_rate_hz.to_string();
+        let window = self.spec.window_secs();
+        let rate = self.spec.sound.sample_rate_hz.to_string();
         let mut clips = 0;
         while (clips + 1) as f64 * window <= duration_secs + 0.01 {
             let start = clips as f64 * window;
             let frames = self.frames(file, start, window, size);
-            let crop = self.spec.crop as i64;
-            let shape = vec![1, self.spec.frames as i64, crop, crop, 3];
+            let crop = self.spec.video.crop.unwrap().width as i64;
+            let shape = vec![1, self.spec.frames() as i64, crop, crop, 3];
             let tensor = TensorRef::from_array_view((shape, &frames[..])).unwrap();
             self.video.run(ort::inputs![tensor]).unwrap();
             let pcm = self.decode(file, start, window, &["-ac", "1", "-ar", &rate, "-f", "f32le", "-"]);
             let mut pcm: Vec<f32> =
                 pcm.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
-            pcm.resize(self.spec.samples, 0.0);
+            pcm.resize(self.spec.sound.samples, 0.0);
             let tensor = TensorRef::from_array_view((vec![1, pcm.len() as i64], &pcm[..])).unwrap();
             self.audio.run(ort::inputs![tensor]).unwrap();
             clips += 1;

@@ -50,7 +50,8 @@ fn cases(bundle: &Bundle) -> Vec<Case> {
     let manifest = bundle.manifest_json();
     let words = manifest["preprocessing"]["text"]["max_words"].as_u64().unwrap() as usize;
     let (clips, sounds, texts) = (32, 32, 256);
-    let frames = vec![spec.frames, spec.crop, spec.crop, 3];
+    let crop = spec.video.crop.unwrap().width;
+    let frames = vec![spec.frames(), crop, crop, 3];
     let pixels = clips * frames.iter().product::<usize>();
     let sound = |x: u32| (x >> 8) as f32 / (1 << 24) as f32 - 0.5;
     vec![
@@ -63,8 +64,8 @@ fn cases(bundle: &Bundle) -> Vec<Case> {
         },
         Case {
             name: "audio",
-            row: vec![spec.samples],
-            inputs: Inputs::Sound(noise(sounds * spec.samples).map(sound).collect()),
+            row: vec![spec.sound.samples],
+            inputs: Inputs::Sound(noise(sounds * spec.sound.samples).map(sound).collect()),
             count: sounds,
             batch: 8,
         },

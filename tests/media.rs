@@ -7,27 +7,22 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use triptych::media::{Decoder, DecoderConfig, Limits, MediaError, WorkLimits};
-use triptych::preprocess::{AssetSummary, ClipReader, ClipSpec, ClipTensors, probe, thumbnail};
+use triptych::preprocess::spec::PictureSpec;
+use triptych::preprocess::{AssetSummary, ClipReader, ClipSpec, ClipTensors, Preparer, probe, thumbnail};
 use triptych::types::{AssetKind, TimeSpan};
 
 /// The window of the published models.
 fn large() -> ClipSpec {
-    ClipSpec {
-        fps: 10.0,
-        frames: 32,
-        resize_shorter_side: 224,
-        crop: 200,
-        sample_rate_hz: 48_000,
-        samples: 153_600,
-        stride_secs: 3.2,
-        shown: true,
-        unbarred: false,
-    }
+    at_rate(10.0, 32, 224, 200)
+}
+
+fn at_rate(fps: f64, frames: usize, side: usize, crop: usize) -> ClipSpec {
+    ClipSpec::mmv(fps, frames, PictureSpec::mmv(side, crop, true, false), (48_000, 153_600), 3.2)
 }
 
 /// The window of the small model.
 fn small() -> ClipSpec {
-    ClipSpec { fps: 2.5, frames: 8, resize_shorter_side: 64, crop: 64, ..large() }
+    at_rate(2.5, 8, 64, 64)
 }
 
 /// ffmpeg, or a word on why the test does nothing.
@@ -97,12 +92,12 @@ async fn read(decoder: &Decoder, path: &Path, spec: &ClipSpec, span: Option<(f64
     let mut reader = ClipReader::open(decoder, path, spec, span).await?;
     let mut clips = Vec::new();
     while let Some(clip) = reader.next().await? {
-        let frames = if reader.summary().kind == AssetKind::Image { 1 } else { spec.frames };
+        let frames = if reader.summary().kind == AssetKind::Image { 1 } else { spec.frames() };
         if let Some(bytes) = &clip.frames {
-            assert_eq!(bytes.len(), frames * spec.crop * spec.crop * 3);
+            assert_eq!(bytes.len(), frames * spec.video.frame_bytes());
         }
         if let Some(pcm) = &clip.pcm {
-            assert_eq!(pcm.len(), spec.samples);
+            assert_eq!(pcm.len(), spec.sound.samples);
             assert!(pcm.iter().all(|sample| sample.is_finite()));
         }
         assert!(TimeSpan::new(clip.span.start_secs, clip.span.end_secs).is_ok(), "{:?}", clip.span);
@@ -203,7 +198,12 @@ async fn real_files_give_the_right_clips() {
     for real in REAL {
         for (spec, (starts, end)) in [(large(), real.large), (small(), real.small)] {
             let (clips, summary) = read(&decoder, &dir.join(real.name), &spec, None).await.unwrap();
-            let name = format!("{} at {} fps: {:?} {summary:?}", real.name, spec.fps, spans(&clips));
+            let name = format!(
+                "{} at {} fps: {:?} {summary:?}",
+                real.name,
+                spec.frames() as f64 / spec.window_secs(),
+                spans(&clips)
+            );
             assert_eq!(summary.kind, real.kind, "{name}");
             assert!((summary.duration_secs - real.secs).abs() < 0.03, "{name}");
             assert_eq!((summary.width, summary.height), real.size, "{name}");
@@ -244,7 +244,7 @@ async fn clips_equal_the_documented_commands() {
     let pcm = raw(&path, mean);
     let pcm: Vec<f32> = pcm.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect();
     let spec = large();
-    let mut resizer = triptych::preprocess::frames::Resizer::new(320, 240, 224, 200);
+    let mut resizer = Preparer::new(&large().video, 320, 240, None);
     let (clips, _) = read(&decoder, &path, &spec, None).await.unwrap();
     assert_eq!(spans(&clips), [(0.0, 3.2), (2.8, 6.0)]);
     for (clip, first) in clips.iter().zip([0, 28]) {
@@ -255,7 +255,7 @@ async fn clips_equal_the_documented_commands() {
             assert!(got == wanted, "frame {}", first + i);
         }
         let from = first * 4800;
-        let len = (pcm.len() - from).min(spec.samples);
+        let len = (pcm.len() - from).min(spec.sound.samples);
         let got = clip.pcm.as_ref().unwrap();
         assert_eq!(got[..len], pcm[from..from + len]);
         assert!(got[len..].iter().all(|sample| *sample == 0.0));
@@ -418,11 +418,11 @@ async fn spans_give_the_frames_of_the_whole() {
     let args = format!(
         "-f lavfi -i testsrc2=s=64x64:r=25:d=20 -f lavfi -i sine=300:d=20:r=48000 {H264} -g 60 -c:a flac"
     );
-    let spec = ClipSpec { fps: 10.0, stride_secs: 0.8, ..small() };
+    let spec = ClipSpec { stride_secs: 0.8, ..at_rate(10.0, 8, 64, 64) };
     let path = make("long.mp4", &args);
     let frame = 64 * 64 * 3;
     let whole = raw(&path, "-vf fps=fps=10:start_time=0,format=rgb24 -f rawvideo -pix_fmt rgb24");
-    let mut resizer = triptych::preprocess::frames::Resizer::new(64, 64, 64, 64);
+    let mut resizer = Preparer::new(&spec.video, 64, 64, None);
     for (start, end, first, clips_wanted) in [(12.5, 16.0, 125, 5), (0.04, 0.9, 0, 2), (19.2, 25.0, 192, 1)] {
         let (clips, summary) = read(&decoder, &path, &spec, Some((start, end))).await.unwrap();
         assert_eq!(clips.len(), clips_wanted, "{:?}", spans(&clips));
@@ -705,7 +705,7 @@ async fn memory_stays_flat() {
     let Some(decoder) = decoder_with(Limits { wall_clock_secs: 900, ..Limits::default() }) else { return };
     let sources = "-f lavfi -i testsrc=s=32x32:r=1:d=1200 -f lavfi -i anullsrc=r=48000:cl=mono:d=1200";
     let path = make("twenty.mkv", &format!("{sources} {H264} -c:a flac"));
-    let spec = ClipSpec { fps: 10.0, frames: 32, ..small() };
+    let spec = at_rate(10.0, 32, 64, 64);
     let mut reader = ClipReader::open(&decoder, &path, &spec, None).await.unwrap();
     let (before, mut most, mut clips) = (resident_bytes(), 0, 0);
     while let Some(clip) = reader.next().await.unwrap() {
@@ -755,7 +755,7 @@ async fn work_is_bounded_by_the_size_of_a_file() {
     };
     // All of it decoded takes seconds, and no clip is whole before them at this rate.
     let dear = make("dear.mp4", &format!("-f lavfi -i testsrc2=s=1920x1080:r=60:d=10 {H264}"));
-    let slow = ClipSpec { fps: 0.5, stride_secs: 16.0, ..small() };
+    let slow = ClipSpec { stride_secs: 16.0, ..at_rate(0.5, 8, 64, 64) };
     assert_eq!(code(read(&little_cpu, &dear, &slow, None).await), "work_limit");
 
     let few = tight(WorkLimits { clips: 2, clips_per_mib: 0, ..WorkLimits::default() }).unwrap();

@@ -122,7 +122,7 @@ fn same(a: &SpaceVectors, b: &SpaceVectors) {
 
 fn lengths(bundle: &Bundle) -> (usize, usize, usize) {
     let spec = bundle.clip_spec(None);
-    (spec.frames * spec.crop * spec.crop * 3, spec.crop * spec.crop * 3, spec.samples)
+    (spec.frames() * spec.video.frame_bytes(), spec.image.frame_bytes(), spec.sound.samples)
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn spaces_are_found_from_the_manifest() {
     assert!(!bundle.has(Modality::Text, &Space::new("fine")));
     assert!(!bundle.has(Modality::Text, &Space::new("none")));
     let spec = bundle.clip_spec(None);
-    assert!((spec.stride_secs - spec.frames as f64 / spec.fps).abs() < 1e-12);
+    assert!((spec.stride_secs - spec.window_secs()).abs() < 1e-12);
     assert_eq!(bundle.clip_spec(Some(0.5)).stride_secs, 0.5);
 }
 
@@ -323,7 +323,7 @@ fn any_subset_of_towers_is_a_model() {
         }
     });
     let towers = copy.load().unwrap();
-    assert_eq!(towers.bundle().clip_spec(None).frames, 1, "nothing larger than needed");
+    assert_eq!(towers.bundle().clip_spec(None).frames(), 1, "nothing larger than needed");
     block_on(async {
         let vectors = towers.text("a red circle", Priority::Interactive).await.unwrap();
         assert_eq!(vectors[&Space::new("coarse")].len(), 256);

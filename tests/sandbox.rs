@@ -9,6 +9,7 @@ use std::process::Command;
 
 use rustix::process::{Resource, Signal, getppid, getrlimit, kill_process};
 use triptych::media::{Decoder, DecoderConfig, Limits};
+use triptych::preprocess::spec::PictureSpec;
 use triptych::preprocess::{ClipReader, ClipSpec};
 
 const ADDRESS_SPACE: u64 = 3 << 30;
@@ -76,17 +77,7 @@ fn decode_with(ffmpeg: PathBuf) -> String {
     let worker_exe = PathBuf::from(env!("CARGO_BIN_EXE_triptych"));
     let limits = Limits { address_space_bytes: ADDRESS_SPACE, wall_clock_secs: 30, ..Limits::default() };
     let decoder = Decoder::new(DecoderConfig { worker_exe, ffmpeg, limits });
-    let spec = ClipSpec {
-        fps: 10.0,
-        frames: 8,
-        resize_shorter_side: 64,
-        crop: 64,
-        sample_rate_hz: 48_000,
-        samples: 38_400,
-        stride_secs: 0.8,
-        shown: true,
-        unbarred: false,
-    };
+    let spec = ClipSpec::mmv(10.0, 8, PictureSpec::mmv(64, 64, true, false), (48_000, 38_400), 0.8);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("any.mp4");
     std::fs::write(&path, b"\0\0\0\x20ftypisom\0\0\0\0").unwrap();

@@ -5,22 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use triptych::media::{Decoder, DecoderConfig, Limits, WorkLimits};
+use triptych::preprocess::spec::PictureSpec;
 use triptych::preprocess::{AssetSummary, ClipReader, ClipSpec};
 use triptych::types::TimeSpan;
 
 const RATE: usize = 48_000;
 /// A tenth of a second each: a clip says what is heard in it.
-const SPEC: ClipSpec = ClipSpec {
-    fps: 10.0,
-    frames: 1,
-    resize_shorter_side: 16,
-    crop: 16,
-    sample_rate_hz: RATE as u32,
-    samples: RATE / 10,
-    stride_secs: 0.1,
-    shown: true,
-    unbarred: false,
-};
+const SPEC: ClipSpec =
+    ClipSpec::mmv(10.0, 1, PictureSpec::mmv(16, 16, true, false), (RATE as u32, RATE / 10), 0.1);
 
 fn native() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -6,8 +6,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::{ClipVectors, EmbedError, Vectors, no_track, unit_vectors};
-use crate::model::{Pending, Priority, Timings, Towers};
-use crate::preprocess::{AssetSummary, ClipReader, ClipTensors};
+use crate::model::{Pending, Pixels, Priority, Samples, Timings, Towers};
+use crate::preprocess::{AssetSummary, ClipReader, ClipTensors, PatchGrid};
 use crate::types::{AssetKind, Modality, TimeSpan};
 
 /// Streams an asset's clips as embeddings, in order. Decoding, towers and the caller work in parallel.
@@ -60,7 +60,9 @@ impl AssetStream {
             only,
             summary: Arc::clone(&summary),
             frames: None,
+            patch_grid: None,
             pcm: None,
+            pcm_samples: 0,
         };
         let reader = tokio::spawn(feeder.run(sender));
         Self { clips, reader, summary, timings, towers, video: None, audio: None }
@@ -121,7 +123,9 @@ struct Feeder {
     summary: Arc<Mutex<Option<AssetSummary>>>,
     /// The last tensors submitted to the towers, for detecting repeats.
     frames: Option<Arc<[u8]>>,
+    patch_grid: Option<PatchGrid>,
     pcm: Option<Arc<[f32]>>,
+    pcm_samples: usize,
 }
 
 impl Feeder {
@@ -166,17 +170,19 @@ impl Feeder {
     }
 
     async fn queue(&mut self, clip: ClipTensors, kind: AssetKind) -> Result<InFlight, EmbedError> {
-        let same_frames = clip.same_frames(self.frames.as_ref());
-        let same_pcm = clip.same_pcm(self.pcm.as_ref());
+        let same_frames = clip.same_frames(self.frames.as_ref(), self.patch_grid);
+        let same_pcm = clip.same_pcm(self.pcm.as_ref(), self.pcm_samples);
         let picture = if kind == AssetKind::Image { Modality::Image } else { Modality::Video };
         let video = match clip.frames.filter(|_| self.wanted(picture)) {
             None => Track::Absent,
             Some(_) if same_frames => Track::AsBefore,
             Some(frames) => {
-                self.frames = Some(frames.clone());
+                (self.frames, self.patch_grid) = (Some(frames.clone()), clip.patch_grid);
+                let grid = clip.patch_grid.map(|grid| [grid.rows, grid.columns]);
+                let pixels = Pixels { values: frames, grid };
                 let pending = match picture {
-                    Modality::Image => self.towers.submit_image(frames, self.priority).await,
-                    _ => self.towers.submit_video(frames, self.priority).await,
+                    Modality::Image => self.towers.submit_image(pixels, self.priority).await,
+                    _ => self.towers.submit_video(pixels, self.priority).await,
                 };
                 Track::Asked(picture, pending?)
             }
@@ -185,8 +191,9 @@ impl Feeder {
             None => Track::Absent,
             Some(_) if same_pcm => Track::AsBefore,
             Some(pcm) => {
-                self.pcm = Some(pcm.clone());
-                Track::Asked(Modality::Audio, self.towers.submit_audio(pcm, self.priority).await?)
+                (self.pcm, self.pcm_samples) = (Some(pcm.clone()), clip.pcm_samples);
+                let samples = Samples { pcm, own: clip.pcm_samples };
+                Track::Asked(Modality::Audio, self.towers.submit_audio(samples, self.priority).await?)
             }
         };
         Ok(InFlight { span: clip.span, windows: clip.windows, video, audio })

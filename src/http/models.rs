@@ -145,7 +145,7 @@ impl From<ModelEntry> for ModelView {
             languages: bundle.languages().into_iter().map(str::to_owned).collect(),
             towers: towers.collect(),
             spaces: spaces.collect(),
-            clip_secs: if spec.fps > 0.0 { spec.frames as f64 / spec.fps } else { 0.0 },
+            clip_secs: spec.window_secs(),
             stride_secs: spec.stride_secs,
             manifest: bundle.manifest_json().clone(),
         }

@@ -30,7 +30,7 @@ impl Library {
         let mut sums: BTreeMap<Track, Sums> = BTreeMap::new();
         for clip in touched {
             let secs = span.map_or(clip.span.duration_secs(), |span| common_secs(clip.span, span));
-            let windows = windows_of(secs, spec.frames as f64 / spec.fps, spec.stride_secs);
+            let windows = windows_of(secs, spec.window_secs(), spec.stride_secs);
             for (track, space, vector) in self.store.clip_vectors(clip.id).await? {
                 add(sums.entry(track).or_default().entry(space).or_default(), &vector, windows);
             }

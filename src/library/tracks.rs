@@ -29,6 +29,5 @@ pub(super) fn agreement(vectors: &[(Track, Space, Embedding)], space: &Space) ->
 /// How assets are cut into clips, as text; it is part of their identity.
 pub(super) fn segmentation(embedder: &Embedder) -> String {
     let spec = embedder.bundle().clip_spec(embedder.stride_secs);
-    let window = if spec.fps > 0.0 { spec.frames as f64 / spec.fps } else { 0.0 };
-    format!("w{window}/s{}", spec.stride_secs)
+    format!("w{}/s{}", spec.window_secs(), spec.stride_secs)
 }

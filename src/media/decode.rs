@@ -9,6 +9,7 @@ use super::picks::Picks;
 use super::pool::Seat;
 use super::process::Worker;
 use super::protocol::{Engine, Request, Streams, Task};
+use super::sampling::Sampling;
 use super::stream::{Cancel, Caps, Ended, MediaInfo, Sink, Sought, collect, pump};
 use super::timing::places_to_seek;
 use super::tracks::{self, Wanted};
@@ -19,8 +20,8 @@ use crate::types::{TrackChoice, TrackKind};
 /// What to decode of a file, and in which form.
 #[derive(Debug, Clone, Copy)]
 pub struct DecodeRequest {
-    /// Frames per second to sample.
-    pub fps: f64,
+    /// Which frames are needed.
+    pub sampling: Sampling,
     /// Sample rate of the output, in Hz.
     pub sample_rate_hz: u32,
     /// Where to begin, in seconds.
@@ -44,6 +45,8 @@ pub struct Outcome {
     pub frames: u64,
     /// Number of samples passed to the sink.
     pub samples: u64,
+    /// The last period in which a frame was on the screen, if that was counted.
+    pub periods: Option<u64>,
     /// Whether the sink stopped the decode before the end.
     pub stopped: bool,
     /// If only a part could be read, a sentence that says why.
@@ -86,7 +89,12 @@ pub fn decode(
             (ended, frames) = run.first_frame(ended, &mut notes)?;
         }
     }
-    let (frames, samples) = (frames.max(ended.frames), samples.max(ended.samples));
+    let (mut frames, samples) = (frames.max(ended.frames), samples.max(ended.samples));
+    let periods = ended.log.periods;
+    if frames > 0 {
+        // At the end there may be frames that no period needs.
+        frames = frames.max(periods.unwrap_or(0));
+    }
     notes.extend(ended.note(request, frames, samples));
     let info = ended.info.clone().or_else(|| ended.describe());
     let mut info = info.ok_or_else(|| MediaError::Worker(ended.last_words()))?;
@@ -103,7 +111,7 @@ pub fn decode(
     }
     let partial = (!notes.is_empty()).then(|| notes.join("; "));
     let cpu_secs = run.cpu.as_secs_f64();
-    Ok(Outcome { info, frames, samples, stopped: ended.stopped, partial, cpu_secs })
+    Ok(Outcome { info, frames, samples, periods, stopped: ended.stopped, partial, cpu_secs })
 }
 
 struct Run<'a> {
@@ -155,10 +163,10 @@ impl Run<'_> {
     }
 
     fn attempt_once(&mut self, seek_secs: f64, streams: Streams) -> Result<Ended, MediaError> {
-        let DecodeRequest { fps, sample_rate_hz, start_secs, wanted_secs, duration_secs, shown, choice } =
+        let DecodeRequest { sampling, sample_rate_hz, start_secs, wanted_secs, duration_secs, shown, choice } =
             self.request;
-        let picks = self.picks;
-        let task = Task::Clips { fps, sample_rate_hz, seek_secs, start_secs, duration_secs, streams };
+        let (picks, fps) = (self.picks, sampling.rate());
+        let task = Task::Clips { sampling, sample_rate_hz, seek_secs, start_secs, duration_secs, streams };
         let latest = ((wanted_secs - start_secs) * fps).round() as i64;
         let sought = (seek_secs > 0.0).then_some(Sought { latest, start_secs });
         let config = &self.decoder.config;

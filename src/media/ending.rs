@@ -192,7 +192,7 @@ impl Ended {
             return self.note_of_picture();
         }
         let rate = f64::from(info.sample_rate_hz.max(1));
-        let decoded = (frames as f64 / request.fps).max(samples as f64 / rate);
+        let decoded = (frames as f64 / request.sampling.rate()).max(samples as f64 / rate);
         let sound_file = self.log.video_streams == 0;
         let tolerance = |declared: f64| {
             // The container declares the length of its longest track, which may be another one.

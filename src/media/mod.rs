@@ -19,6 +19,7 @@ mod pool;
 mod process;
 mod protocol;
 mod said;
+mod sampling;
 mod scale;
 mod sniff;
 mod sound;
@@ -42,7 +43,8 @@ pub use error::{MAX_SAMPLE, MIN_SAMPLE, MediaError};
 pub use health::{DecoderHealth, own_worker};
 pub use kinds::{HEAD_BYTES, NameSays, head_is_media, name_says};
 pub use pool::{DecodePool, Lane, PoolLimits, Seat};
-pub use still::{Probe, probe, thumbnail_jpeg};
+pub use sampling::{MOST_EXTRA, Ratio, Sampling, Spread};
+pub use still::{Film, Probe, film, probe, thumbnail_jpeg};
 pub use stream::{Cancel, CancelGuard, Flow, MediaInfo, Sink};
 pub use work::WorkLimits;
 
@@ -160,7 +162,7 @@ pub(crate) mod fuzzed {
 
     pub(crate) fn request_seeds() -> Vec<Vec<u8>> {
         let clips = Task::Clips {
-            fps: 10.0,
+            sampling: super::sampling::Sampling::Nearest(10.0),
             sample_rate_hz: 48_000,
             seek_secs: 1.5,
             start_secs: 1.5,

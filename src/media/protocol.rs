@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::filters::Shape;
+use super::sampling::Sampling;
 use super::sound::Examined;
 use crate::types::AssetKind;
 
@@ -43,9 +44,9 @@ impl Request {
         let request: Self = serde_json::from_slice(line).ok()?;
         let sane = |secs: f64| secs.is_finite() && secs >= 0.0;
         let task = match request.task {
-            Task::Clips { fps, seek_secs, start_secs, duration_secs, .. } => {
+            Task::Clips { sampling, seek_secs, start_secs, duration_secs, .. } => {
                 let part = sane(seek_secs) && sane(start_secs) && duration_secs.is_none_or(sane);
-                sane(fps) && fps > 0.0 && part
+                sampling.is_sane() && part
             }
             Task::Thumbnail { at_secs, seek_secs, .. } => sane(at_secs) && sane(seek_secs),
             Task::Probe | Task::Survey { .. } | Task::Health => true,
@@ -59,7 +60,7 @@ impl Request {
 pub enum Task {
     /// Decode everything to frames and samples.
     Clips {
-        fps: f64,
+        sampling: Sampling,
         sample_rate_hz: u32,
         /// Where ffmpeg seeks to, at or before the start.
         seek_secs: f64,

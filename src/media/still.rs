@@ -9,6 +9,7 @@ use super::picks::Picks;
 use super::pool::Seat;
 use super::process::Worker;
 use super::protocol::{Engine, Streams, Task};
+use super::sampling::Ratio;
 use super::stream::{Caps, Ended, Sought, collect};
 use super::timing::places_to_seek;
 use super::{Decoder, Limits, MediaError};
@@ -106,6 +107,33 @@ pub fn probe(decoder: &Decoder, seat: &Seat, media: &File) -> Result<Probe, Medi
         has_video: info.has_video,
         has_audio: info.has_audio,
     })
+}
+
+/// What the choice of frames depends on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Film {
+    /// Frames per second.
+    pub rate: Ratio,
+    /// Declared length in seconds, if the container has one.
+    pub duration_secs: Option<f64>,
+}
+
+/// Reads what a film declares about the frames of its pictures; `None` if it declares nothing. Blocks.
+///
+/// # Errors
+/// [`MediaError`] if the file is refused.
+pub fn film(
+    decoder: &Decoder,
+    seat: &Seat,
+    media: &File,
+    choice: TrackChoice,
+) -> Result<Option<Film>, MediaError> {
+    let limits = quick(&decoder.config.limits);
+    let mut tracks = Tracks { choice, picks: None };
+    let (_, ended) = run(decoder, seat, media, &limits, Task::Probe, &mut tracks, None)?;
+    let duration_secs = ended.describe().and_then(|info| info.declared_secs);
+    let rate = ended.video().and_then(|video| video.rate).filter(|_| !ended.is_picture());
+    Ok(rate.map(|rate| Film { rate, duration_secs }))
 }
 
 /// A JPEG of a video at a given second, or of a picture, at most `max_side_px` wide and high. After the end

@@ -5,10 +5,16 @@
 //! it, and everything from there on passes through these filters. Timestamps stay as in the file (`-copyts`):
 //! shifted to a position in the middle, they would be rounded differently from those of a whole decode.
 
+use super::sampling::{Ratio, Sampling, Spread};
+
 /// Time steps per second for thumbnails.
 const THUMBNAIL_HZ: u32 = 1000;
 /// Time steps per second in which every frame lasts for at least one step.
 const TICKS_HZ: u32 = 1_000_000;
+
+/// By how many seconds a frame may be late and still be on the screen: times are rounded to microseconds here,
+/// and to 1/90,000 s in MPEG streams.
+const EARLY_SECS: f64 = 0.00001;
 
 /// Containers in which ffmpeg seeks by timestamp: it lands at or before the position, or reports a later
 /// first timestamp. Other files are read from the beginning.
@@ -69,7 +75,12 @@ pub fn seek(to_secs: f64) -> String {
 /// n-th frame. For the very first frame its own period is logged, which is negative if it began before the
 /// wanted part. A log line may begin with half a line of another thread, so `FfmpegLog` recognises a number
 /// by its 1e15 or 2e15.
-pub fn sampling(fps: f64, first: u64, end: Option<u64>) -> String {
+///
+/// Other samplings differ only in what they count. For the frame on the screen, times are rounded up, not to
+/// the nearest period. If only some periods of each window need a frame, the number grows where one of them
+/// lies before the frame's period (register 2), and the period of every frame is logged (8e15): the last one
+/// is the length of the film.
+pub fn sampling(sampling: Sampling, first: u64, end: Option<u64>) -> String {
     let part = match (first, end) {
         (0, None) => String::new(),
         (_, end) => {
@@ -78,10 +89,35 @@ pub fn sampling(fps: f64, first: u64, end: Option<u64>) -> String {
             format!("setpts=PTS-{first}{end},")
         }
     };
-    format!(
-        "settb=expr=1/{fps},{part}setpts='if(N,if(gt(PTS,ld(1)),st(1,print(PTS+1e15,32)-1e15);st(0,ld(0)+1)),\
-         print(PTS+2e15,32));ld(0)',fps=fps={fps}:start_time=0"
-    )
+    let (periods, fps) = match sampling {
+        Sampling::Nearest(fps) => (format!("settb=expr=1/{fps}"), fps.to_string()),
+        Sampling::OnScreen(fps) => (
+            format!(
+                "settb=expr=1/{TICKS_HZ},setpts='ceil((PTS/{TICKS_HZ}-{EARLY_SECS})*{fps})*{TICKS_HZ}/{fps}',\
+                 settb=expr=1/{fps}"
+            ),
+            fps.to_string(),
+        ),
+        // A period begins up to a quarter late: containers round times, mostly to milliseconds.
+        Sampling::Spread(Spread { rate: Ratio { num, den }, .. }) => (
+            format!("settb=expr={den}/{num}/8,setpts='ceil((PTS-2)/8)*8',settb=expr={den}/{num}"),
+            format!("{num}/{den}"),
+        ),
+    };
+    let numbered = match sampling {
+        Sampling::Nearest(_) | Sampling::OnScreen(_) => {
+            "if(N,if(gt(PTS,ld(1)),st(1,print(PTS+1e15,32)-1e15);\
+            st(0,ld(0)+1)),print(PTS+2e15,32));ld(0)"
+                .to_owned()
+        }
+        Sampling::Spread(spread) => format!(
+            "st(2,PTS-{});st(5,{});if(N,if(gt(ld(5),ld(1)),st(1,ld(5));print(PTS+1e15,32);st(0,ld(0)+1)),\
+             print(PTS+2e15,32));print(PTS+8e15,32);ld(0)",
+            spread.begin,
+            spread.taken_before()
+        ),
+    };
+    format!("{periods},{part}setpts='{numbered}',fps=fps={fps}:start_time=0")
 }
 
 /// Filters whose first output is the frame on the screen at a given second: the last one whose timestamp is
@@ -128,8 +164,8 @@ mod tests {
 
     #[test]
     fn a_whole_film_goes_through_no_filter_for_parts() {
-        assert!(!sampling(2.5, 0, None).contains("trim"));
+        assert!(!sampling(Sampling::Nearest(2.5), 0, None).contains("trim"));
         assert_eq!(part_of_sound(0.0, None), "");
-        assert!(sampling(10.0, 20, Some(45)).contains("setpts=PTS-20,trim=end_pts=25,"));
+        assert!(sampling(Sampling::Nearest(10.0), 20, Some(45)).contains("setpts=PTS-20,trim=end_pts=25,"));
     }
 }

@@ -14,7 +14,7 @@ use super::ModelError;
 use super::manifest::{Manifest, Source, SpaceSpec};
 use crate::preprocess::ClipSpec;
 use crate::preprocess::spec::{
-    self, PictureSpec, Resample, ResizeRule, Sampling, ShortSound, Size, SoundSpec, Take,
+    PictureSpec, Resample, ResizeRule, Sampling, ShortSound, Size, SoundSpec, Take,
 };
 use crate::types::{Modality, ModelId, Space};
 
@@ -343,7 +343,7 @@ impl Bundle {
     /// starts of two clips; `None`: what the manifest says, else one window. If the bundle has no tower for
     /// pictures or for sound, clips are cut in the same way, and the unused tensors are as small as possible.
     #[must_use]
-    pub fn clips(&self, stride_secs: Option<f64>) -> spec::ClipSpec {
+    pub fn clip_spec(&self, stride_secs: Option<f64>) -> ClipSpec {
         let (video, sound) = (self.manifest.video(), self.manifest.sound());
         let small = PictureSpec {
             resize: ResizeRule::ShorterSide { size: 2 },
@@ -378,40 +378,7 @@ impl Bundle {
         let sound_apart = sound.is_some()
             && video.is_some()
             && (differs(sound_secs, window_secs) || differs(sound_spec.stride_secs, stride));
-        spec::ClipSpec {
-            sampling,
-            stride_secs: stride,
-            video: picture,
-            image,
-            sound: sound_spec,
-            sound_apart,
-        }
-    }
-
-    /// [`Bundle::clips`] in the terms of format version 1.
-    #[must_use]
-    pub fn clip_spec(&self, stride_secs: Option<f64>) -> ClipSpec {
-        let spec = self.clips(stride_secs);
-        let (fps, frames) = match spec.sampling {
-            Sampling::Rate { fps, frames, .. } => (fps, frames),
-            Sampling::Spread { frames, window_secs } => (frames as f64 / window_secs, frames),
-        };
-        let crop = spec.video.crop.map_or(2, |crop| crop.height);
-        let resize_shorter_side = match spec.video.resize {
-            ResizeRule::ShorterSide { size } => size,
-            ResizeRule::Exact(_) | ResizeRule::Patches { .. } => crop,
-        };
-        ClipSpec {
-            fps,
-            frames,
-            resize_shorter_side,
-            crop,
-            sample_rate_hz: spec.sound.sample_rate_hz,
-            samples: spec.sound.samples,
-            stride_secs: spec.stride_secs,
-            shown: spec.video.shown,
-            unbarred: spec.video.unbarred,
-        }
+        ClipSpec { sampling, stride_secs: stride, video: picture, image, sound: sound_spec, sound_apart }
     }
 
     /// The manifest as JSON, for `/v1/models` and `model show`.

@@ -76,7 +76,7 @@ pub struct Pixels {
     /// [P, p * p * 3].
     pub values: Arc<[u8]>,
     /// Rows and columns of patches, if it is cut into patches.
-    pub grid: Option<[u32; 2]>,
+    pub grid: Option<[usize; 2]>,
 }
 
 impl From<Arc<[u8]>> for Pixels {

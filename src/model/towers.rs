@@ -272,7 +272,8 @@ impl Towers {
             } else {
                 Arc::clone(&pixels.values)
             };
-            let grid: Box<[i64]> = pixels.grid.map_or_else(Box::default, |grid| grid.map(i64::from).into());
+            let side = |side: usize| i64::try_from(side).unwrap_or(i64::MAX);
+            let grid: Box<[i64]> = pixels.grid.map_or_else(Box::default, |grid| grid.map(side).into());
             let tensor = |supply: Supply, row: &[Option<usize>]| match supply {
                 Supply::PatchGrid => Tensor::of(Values::I64(grid.clone()), row),
                 _ => Tensor::of(Values::U8(Arc::clone(&frames)), row),

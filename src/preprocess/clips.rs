@@ -187,7 +187,8 @@ pub fn looped<T: Copy + Default>(unit: &[T], len: usize) -> Arc<[T]> {
 }
 
 /// A shared slice, filled in a single allocation: collecting into an `Arc` would copy.
-fn filled<T: Copy + Default>(len: usize, fill: impl FnOnce(&mut [T])) -> Arc<[T]> {
+#[must_use]
+pub fn filled<T: Copy + Default>(len: usize, fill: impl FnOnce(&mut [T])) -> Arc<[T]> {
     let mut slice: Arc<[T]> = std::iter::repeat_n(T::default(), len).collect();
     if let Some(values) = Arc::get_mut(&mut slice) {
         fill(values);

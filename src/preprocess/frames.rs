@@ -1,6 +1,10 @@
-//! Resizes frames for a tower: shorter side to N, bilinear, half-pixel centres, no antialiasing, clamped
+//! MMV's resize of frames, [`Resample::Mmv`]: bilinear, half-pixel centres, no antialiasing, clamped
 //! edges, f32, truncated to u8; then the centre crop. The result must equal the reference's byte for byte, so
 //! a library's resize will not do. Only the pixels that the crop keeps are computed.
+
+#[cfg(doc)]
+use super::spec::Resample;
+use super::spec::Size;
 
 /// A part of a frame, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +24,7 @@ pub struct Part {
 pub struct Resizer {
     width: usize,
     height: usize,
-    crop: usize,
+    kept: Size,
     columns: Vec<Tap>,
     rows: Vec<Tap>,
     /// The two source rows that were last interpolated along x (4 values per pixel), with their numbers.
@@ -39,27 +43,27 @@ struct Tap {
 const NO_ROW: usize = usize::MAX;
 
 impl Resizer {
-    /// For frames of `width` x `height` (not 0), to a shorter side of `shorter_side` and a crop of
-    /// `crop` x `crop`. A crop larger than the shorter side enlarges the frame to the crop.
+    /// For frames of `width` x `height` (not 0), resized to `to` (not 0), of which the centre `kept` is kept,
+    /// which must not be larger.
     #[must_use]
-    pub fn new(width: usize, height: usize, shorter_side: usize, crop: usize) -> Self {
+    pub fn new(width: usize, height: usize, to: Size, kept: Size) -> Self {
         let (width, height) = (width.max(1), height.max(1));
-        let (resized_width, resized_height) = resized(width, height, shorter_side.max(crop));
+        let kept = Size { height: kept.height.min(to.height), width: kept.width.min(to.width) };
         Self {
             width,
             height,
-            crop,
-            columns: taps(width, resized_width, crop),
-            rows: taps(height, resized_height, crop),
-            lines: [(NO_ROW, vec![[0.0; 4]; crop]), (NO_ROW, vec![[0.0; 4]; crop])],
+            kept,
+            columns: taps(width, to.width, kept.width),
+            rows: taps(height, to.height, kept.height),
+            lines: [(NO_ROW, vec![[0.0; 4]; kept.width]), (NO_ROW, vec![[0.0; 4]; kept.width])],
         }
     }
 
     /// Like [`Self::new`] for the part `picture` of a frame, as if it were the whole frame, when
     /// [`Self::run`] is given only the part `area`. `None` if `area` is too small.
     #[must_use]
-    pub fn of_part(picture: Part, area: Part, shorter_side: usize, crop: usize) -> Option<Self> {
-        let mut resizer = Self::new(picture.width, picture.height, shorter_side, crop);
+    pub fn of_part(picture: Part, area: Part, to: Size, kept: Size) -> Option<Self> {
+        let mut resizer = Self::new(picture.width, picture.height, to, kept);
         (resizer.width, resizer.height) = (area.width, area.height);
         let moved = moved(&mut resizer.columns, picture.left, area.left, area.width)
             && moved(&mut resizer.rows, picture.top, area.top, area.height);
@@ -72,11 +76,11 @@ impl Resizer {
         self.width == width && self.height == height
     }
 
-    /// Resizes and crops one frame: `rgb` is u8 [height, width, 3], `out` u8 [crop, crop, 3]. If a slice has
+    /// Resizes and crops one frame: `rgb` is u8 [height, width, 3], `out` u8 of the kept size. If a slice has
     /// another length, leaves `out` unchanged and returns false.
     pub fn run(&mut self, rgb: &[u8], out: &mut [u8]) -> bool {
-        let (stride, line) = (self.width * 3, self.crop * 3);
-        if rgb.len() != self.height * stride || out.len() != self.crop * line || line == 0 {
+        let (stride, line) = (self.width * 3, self.kept.width * 3);
+        if rgb.len() != self.height * stride || out.len() != self.kept.height * line || line == 0 {
             return false;
         }
         self.lines.iter_mut().for_each(|line| line.0 = NO_ROW);
@@ -133,16 +137,6 @@ fn truncate(value: f32) -> i32 {
     value as i32
 }
 
-/// Size after resizing the shorter side to `shorter_side`.
-#[must_use]
-pub fn resized(width: usize, height: usize, shorter_side: usize) -> (usize, usize) {
-    if width <= height {
-        (shorter_side, height * shorter_side / width)
-    } else {
-        (width * shorter_side / height, shorter_side)
-    }
-}
-
 /// The taps of the centre `crop` of an axis resized from `from` to `to` pixels.
 fn taps(from: usize, to: usize, crop: usize) -> Vec<Tap> {
     let scale = from as f32 / to as f32;
@@ -176,10 +170,22 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::preprocess::spec::PictureSpec;
+
+    /// MMV's resize: the shorter side, then the square centre.
+    fn sizes(width: usize, height: usize, side: usize, crop: usize) -> (Size, Size) {
+        let spec = PictureSpec::mmv(side, crop, true, false);
+        spec.sizes(Size { height, width })
+    }
+
+    fn resizer(width: usize, height: usize, side: usize, crop: usize) -> Resizer {
+        let (to, kept) = sizes(width, height, side, crop);
+        Resizer::new(width, height, to, kept)
+    }
 
     /// The rule, pixel by pixel, over the whole resized frame; then the crop.
     fn slow(rgb: &[u8], width: usize, height: usize, shorter_side: usize, crop: usize) -> Vec<u8> {
-        let (to_width, to_height) = resized(width, height, shorter_side);
+        let (Size { height: to_height, width: to_width }, _) = sizes(width, height, shorter_side, crop);
         let (x0, y0) = ((to_width - crop) / 2, (to_height - crop) / 2);
         let mut out = Vec::new();
         for y in y0..y0 + crop {
@@ -218,14 +224,14 @@ mod tests {
             let crop = side - cut.min(side - 1);
             let rgb = noise(width * height * 3, seed);
             let mut out = vec![0; crop * crop * 3];
-            prop_assert!(Resizer::new(width, height, side, crop).run(&rgb, &mut out));
+            prop_assert!(resizer(width, height, side, crop).run(&rgb, &mut out));
             prop_assert_eq!(out, slow(&rgb, width, height, side, crop));
         }
     }
 
     #[test]
     fn slices_of_a_wrong_length_are_refused() {
-        let mut resizer = Resizer::new(10, 10, 8, 8);
+        let mut resizer = resizer(10, 10, 8, 8);
         assert!(!resizer.run(&[0; 299], &mut [0; 192]));
         assert!(!resizer.run(&[0; 300], &mut [0; 191]));
         assert!(resizer.run(&[0; 300], &mut [0; 192]) && resizer.fits(10, 10));
@@ -234,7 +240,7 @@ mod tests {
     #[test]
     fn a_crop_larger_than_the_side_enlarges() {
         let mut out = [0; 16 * 16 * 3];
-        assert!(Resizer::new(4, 4, 8, 16).run(&[9; 48], &mut out));
+        assert!(resizer(4, 4, 8, 16).run(&[9; 48], &mut out));
         assert!(out.iter().all(|byte| *byte == 9));
     }
 
@@ -267,9 +273,10 @@ mod tests {
             let (shape, input) = npy(&dir.join(format!("{name}_in_u8.npy")));
             let (_, wanted) = npy(&dir.join(format!("{name}_crop200_u8.npy")));
             let (full_shape, _) = npy(&dir.join(format!("{name}_resized_u8.npy")));
-            assert_eq!(resized(shape[2], shape[1], 224), (full_shape[2], full_shape[1]), "{name}");
+            let (to, _) = sizes(shape[2], shape[1], 224, 200);
+            assert_eq!((to.width, to.height), (full_shape[2], full_shape[1]), "{name}");
             let frame = shape[1] * shape[2] * 3;
-            let mut resizer = Resizer::new(shape[2], shape[1], 224, 200);
+            let mut resizer = resizer(shape[2], shape[1], 224, 200);
             for (input, wanted) in input.chunks(frame).zip(wanted.chunks(200 * 200 * 3)) {
                 let mut out = vec![0; wanted.len()];
                 assert!(resizer.run(input, &mut out));

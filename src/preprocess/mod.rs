@@ -4,49 +4,37 @@ mod assemble;
 pub mod bars;
 mod clips;
 pub mod frames;
+mod picture;
+mod pillow;
 mod reader;
+mod sizes;
+mod sound;
 pub mod spec;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use picture::{PatchGrid, Preparer};
 pub use reader::ClipReader;
+pub use spec::ClipSpec;
 
 use crate::media::{Decoder, DecoderHealth, MediaError};
 use crate::types::{AssetKind, TimeSpan, TrackChoice, TrackInfo};
-
-/// The input that a bundle's towers take, and how an asset is cut into clips.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ClipSpec {
-    /// Frames per second of a clip.
-    pub fps: f64,
-    /// Frames per clip (T).
-    pub frames: usize,
-    /// Shorter side after the resize, pixels.
-    pub resize_shorter_side: usize,
-    /// Side of the centre crop, pixels (H = W).
-    pub crop: usize,
-    /// Sample rate of the audio tower, in Hz.
-    pub sample_rate_hz: u32,
-    /// Samples per clip.
-    pub samples: usize,
-    /// Seconds from the start of one clip to the start of the next.
-    pub stride_secs: f64,
-    /// Whether frames are prepared as they are meant to be shown, rather than as stored (`docs/bundle.md`).
-    pub shown: bool,
-    /// Whether black bars around pictures are removed (`docs/bundle.md`).
-    pub unbarred: bool,
-}
 
 /// Tensors of one clip.
 #[derive(Debug, Clone)]
 pub struct ClipTensors {
     /// Time span within the asset, in seconds. That of a picture is one frame period long.
     pub span: TimeSpan,
-    /// u8 [T, H, W, 3] RGB, absent for sound-only assets. A picture gives T = 1.
+    /// u8 [T, H, W, 3] RGB, or [T, P, p * p * 3] if frames are cut into patches; absent for sound-only clips. A
+    /// picture gives T = 1.
     pub frames: Option<Arc<[u8]>>,
-    /// f32 [samples] in [-1, 1], absent if the asset has no sound there.
+    /// The patches of each frame, if frames are cut into patches.
+    pub patch_grid: Option<PatchGrid>,
+    /// f32 [samples] in [-1, 1], absent if the clip has no sound.
     pub pcm: Option<Arc<[f32]>>,
+    /// How many of these samples are the clip's own, before any padding; 0 without sound.
+    pub pcm_samples: usize,
     /// Number of consecutive windows with equal tensors that this clip stands for; 1 for most clips.
     pub windows: u64,
 }

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
 use super::assemble::{Assembler, Cut, Message};
+use super::spec::Sampling;
 use super::{AssetSummary, ClipSpec, ClipTensors};
-use crate::media::{Cancel, CancelGuard, Decoder, MediaError, Seat, decode, open_media};
+use crate::media::{Cancel, CancelGuard, Decoder, MediaError, Seat, decode, film, open_media};
 use crate::types::{TimeSpan, TrackChoice};
 
 /// Most finished clips that wait for the caller.
@@ -54,9 +55,9 @@ impl ClipReader {
         let (cancel, guard) = Cancel::new().map_err(|e| MediaError::Worker(e.to_string()))?;
         let (sender, messages) = mpsc::channel(QUEUE);
         let summary = Arc::new(Mutex::new(AssetSummary::unknown()));
-        let cut = Cut::new(spec, span, tracks);
-        let assembler = Assembler::new(spec.clone(), cut, sender.clone(), summary.clone());
-        let job = Job { decoder: decoder.clone(), seat, path: path.to_owned(), cut, assembler };
+        let (spec, path, said) = (spec.clone(), path.to_owned(), summary.clone());
+        let job =
+            Job { decoder: decoder.clone(), seat, path, spec, span, tracks, sender: sender.clone(), said };
         spawn(move || {
             let last = match caught(|| job.run(&cancel)) {
                 Ok(()) => Message::End,
@@ -113,23 +114,39 @@ struct Job {
     decoder: Decoder,
     seat: Seat,
     path: PathBuf,
-    cut: Cut,
-    assembler: Assembler,
+    spec: ClipSpec,
+    span: Option<TimeSpan>,
+    tracks: TrackChoice,
+    sender: mpsc::Sender<Message>,
+    said: Arc<Mutex<AssetSummary>>,
 }
 
 impl Job {
-    fn run(mut self, cancel: &Cancel) -> Result<(), MediaError> {
-        let media = open_media(&self.path)?;
+    fn run(self, cancel: &Cancel) -> Result<(), MediaError> {
+        let Self { decoder, seat, path, spec, span, tracks, sender, said } = self;
+        let media = open_media(&path)?;
         let bytes = media.metadata().map_err(MediaError::Open)?.len();
-        self.assembler.allow_for(self.decoder.config.limits.work, bytes);
-        let request = self.cut.request();
-        let outcome = decode(&self.decoder, &self.seat, &media, request, &mut self.assembler, Some(cancel));
-        match outcome {
-            Ok(outcome) => self.assembler.finish(&outcome),
+        let film = match spec.sampling {
+            Sampling::Rate { .. } => None,
+            Sampling::Spread { .. } => film(&decoder, &seat, &media, tracks)?,
+        };
+        let cut = Cut::new(&spec, film, span, tracks);
+        let mut assembler = Assembler::new(spec, cut, sender, said);
+        assembler.allow_for(decoder.config.limits.work, bytes);
+        let request = cut.request();
+        match decode(&decoder, &seat, &media, request, &mut assembler, Some(cancel)) {
+            Ok(mut outcome) => {
+                if let Some(mut last) = assembler.undecoded(&outcome) {
+                    let again = decode(&decoder, &seat, &media, last.request(), &mut last, Some(cancel));
+                    outcome.cpu_secs += again.map_or(0.0, |again| again.cpu_secs);
+                    assembler.take_last(last);
+                }
+                assembler.finish(&outcome)
+            }
             Err(error) => {
                 // The clips before the error are valid.
-                self.assembler.release()?;
-                Err(self.cut.explain(error))
+                assembler.release()?;
+                Err(cut.explain(error))
             }
         }
     }

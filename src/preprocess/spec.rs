@@ -172,6 +172,33 @@ pub struct Loudness {
 }
 
 impl ClipSpec {
+    /// Windows of `frames` frames at a fixed rate, each with the sound of its own seconds, as MMV has them
+    /// (bundle format version 1).
+    #[must_use]
+    pub const fn mmv(
+        fps: f64,
+        frames: usize,
+        picture: PictureSpec,
+        sound: (u32, usize),
+        stride_secs: f64,
+    ) -> Self {
+        let (sample_rate_hz, samples) = sound;
+        Self {
+            sampling: Sampling::Rate { fps, frames, take: Take::Nearest },
+            stride_secs,
+            video: picture,
+            image: picture,
+            sound: SoundSpec {
+                sample_rate_hz,
+                samples,
+                stride_secs,
+                short: ShortSound::Loop,
+                loudness: None,
+            },
+            sound_apart: false,
+        }
+    }
+
     /// Frames per window (T).
     #[must_use]
     pub const fn frames(&self) -> usize {
@@ -191,6 +218,18 @@ impl ClipSpec {
 }
 
 impl PictureSpec {
+    /// The shorter side to `side` by MMV's resize, then the centre square `crop` (bundle format version 1).
+    #[must_use]
+    pub const fn mmv(side: usize, crop: usize, shown: bool, unbarred: bool) -> Self {
+        Self {
+            resize: ResizeRule::ShorterSide { size: side },
+            resample: Resample::Mmv,
+            crop: Some(Size { height: crop, width: crop }),
+            shown,
+            unbarred,
+        }
+    }
+
     /// Bytes of one frame's input.
     #[must_use]
     pub const fn frame_bytes(&self) -> usize {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use triptych::media::{Decoder, MediaError};
+use triptych::preprocess::spec::PictureSpec;
 use triptych::preprocess::{AssetSummary, ClipReader, ClipSpec, ClipTensors, thumbnail};
 use triptych::types::TimeSpan;
 
@@ -20,19 +21,13 @@ const LISTEN: f64 = 0.02;
 const LENGTH: f64 = 0.15;
 const SIDE: usize = 64;
 
+/// Frames per second of clips, and frames of each.
+const RATE: f64 = 10.0;
+const FRAMES: usize = 8;
+
 /// Windows of 0.8 s at 10 frames a second.
 pub fn spec() -> ClipSpec {
-    ClipSpec {
-        fps: 10.0,
-        frames: 8,
-        resize_shorter_side: SIDE,
-        crop: SIDE,
-        sample_rate_hz: 48_000,
-        samples: 38_400,
-        stride_secs: 0.8,
-        shown: true,
-        unbarred: false,
-    }
+    ClipSpec::mmv(RATE, FRAMES, PictureSpec::mmv(SIDE, SIDE, true, false), (48_000, 38_400), 0.8)
 }
 
 /// Reads a file, or a span of it.
@@ -55,10 +50,10 @@ pub fn numbers(clips: &[ClipTensors]) -> BTreeMap<u64, Option<u32>> {
     let mut numbers = BTreeMap::new();
     for clip in clips {
         let Some(frames) = &clip.frames else { continue };
-        let start = (clip.span.start_secs * spec().fps).round() as u64;
-        let end = (clip.span.end_secs * spec().fps - 1e-6).ceil() as u64;
+        let start = (clip.span.start_secs * RATE).round() as u64;
+        let end = (clip.span.end_secs * RATE - 1e-6).ceil() as u64;
         for period in start..end.max(start + 1) {
-            let at = (period - start) as usize % spec().frames;
+            let at = (period - start) as usize % FRAMES;
             let frame = &frames[at * SIDE * SIDE * 3..][..SIDE * SIDE * 3];
             numbers.insert(period, number_on(frame, SIDE, SIDE));
         }
@@ -124,7 +119,7 @@ fn wrong_length(clips: &[ClipTensors], summary: &AssetSummary, truth: &Truth) ->
 fn wrong_pictures(numbers: &BTreeMap<u64, Option<u32>>, truth: &Truth) -> Vec<String> {
     let mut faults = Vec::new();
     for (period, number) in numbers {
-        let at = *period as f64 / spec().fps;
+        let at = *period as f64 / RATE;
         let right = number.is_some_and(|number| truth.shows(number, at - FRAME, at + FRAME + 0.01));
         if !right {
             faults.push(format!("at {at:.1} s picture {number:?}"));
@@ -141,7 +136,7 @@ fn wrong_sound(clip: &ClipTensors, truth: &Truth) -> Vec<String> {
         let missing = heard > (end - start) / 9.0;
         return if missing { vec![format!("no sound from {start:.2} to {end:.2} s")] } else { Vec::new() };
     };
-    let rate = spec().sample_rate_hz;
+    let rate = spec().sound.sample_rate_hz;
     let mut faults = Vec::new();
     let mut at = start + LISTEN / 2.0;
     while at + LISTEN / 2.0 <= end.min(start + 0.8) {

@@ -25,14 +25,7 @@ pub struct Clock {
 impl Clock {
     /// Writes the raw film and its sound into a folder.
     pub fn write(ffmpeg: &Path, folder: &Path) -> Self {
-        let mut film = std::io::BufWriter::new(std::fs::File::create(folder.join("clock.y4m")).unwrap());
-        writeln!(film, "YUV4MPEG2 W{WIDTH} H{HEIGHT} F{FPS}:1 Ip A1:1 C420jpeg").unwrap();
-        for number in 0..FPS * SECS {
-            film.write_all(b"FRAME\n").unwrap();
-            film.write_all(&luma(number)).unwrap();
-            film.write_all(&[128; WIDTH * HEIGHT / 2]).unwrap();
-        }
-        film.flush().unwrap();
+        write_film(&folder.join("clock.y4m"), (FPS, 1), FPS * SECS);
         std::fs::write(folder.join("clock.wav"), wav(&tones())).unwrap();
         Self { ffmpeg: ffmpeg.to_owned(), folder: folder.to_owned() }
     }
@@ -77,6 +70,18 @@ impl Clock {
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
+}
+
+/// Writes a raw film of so many numbers, at a rate in frames per second.
+pub fn write_film(path: &Path, (rate, scale): (u32, u32), frames: u32) {
+    let mut film = std::io::BufWriter::new(std::fs::File::create(path).unwrap());
+    writeln!(film, "YUV4MPEG2 W{WIDTH} H{HEIGHT} F{rate}:{scale} Ip A1:1 C420jpeg").unwrap();
+    for number in 0..frames {
+        film.write_all(b"FRAME\n").unwrap();
+        film.write_all(&luma(number)).unwrap();
+        film.write_all(&[128; WIDTH * HEIGHT / 2]).unwrap();
+    }
+    film.flush().unwrap();
 }
 
 /// The blocks of a frame: ten bits of its number, and six that no blend of two numbers gets right.

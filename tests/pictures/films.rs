@@ -25,7 +25,7 @@ async fn pixels_become_square() {
         let (width, height, small) = thumbnail_of(&path).await;
         assert_eq!((width, height), (256, 144), "{name}");
         assert!(apart(&small, &thumb) < 4.0, "{name}: {}", apart(&small, &thumb));
-        let stored = ClipSpec { shown: false, ..spec() };
+        let stored = stored(spec());
         let (_, summary) = seen_by(&decoder(), &path, &stored).await.unwrap();
         assert_ne!((summary.width, summary.height), size, "a bundle of before: {name}");
     }
@@ -96,7 +96,7 @@ async fn light_beyond_a_screen_is_brought_into_its_range() {
             assert!(apart(&got, &wanted) < 6.0, "{name}.{end}: {}", apart(&got, &wanted));
             let (_, _, small) = thumbnail_of(&path).await;
             assert!(apart(&small, &thumb) < 7.0, "{name}.{end}: {}", apart(&small, &thumb));
-            let stored = ClipSpec { shown: false, ..spec() };
+            let stored = stored(spec());
             let (flat, _) = seen_by(&decoder(), &path, &stored).await.unwrap();
             assert!(apart(&flat, &wanted) > 15.0, "as stored: {}", apart(&flat, &wanted));
         }
@@ -121,7 +121,7 @@ async fn woven_fields_are_taken_apart_and_whole_frames_left_alone() {
     // A bar that moves fast: fields of two moments do not match.
     let scene = "-f lavfi -i color=black:s=64x64:r=50:d=2,geq=lum='255*lt(mod(X+N*9\\,64)\\,20)':cb=128:cr=128,format=yuv420p";
     let woven = "-vf tinterlace=mode=interleave_top -r 25 -flags +ildct+ilme";
-    let large = ClipSpec { resize_shorter_side: 64, crop: 64, ..spec() };
+    let large = spec();
     for (name, codec) in [
         ("mpeg2.ts", "-c:v mpeg2video -q:v 2"),
         ("h264.mp4", "-c:v libx264 -preset ultrafast -crf 4 -x264-params tff=1"),
@@ -130,13 +130,13 @@ async fn woven_fields_are_taken_apart_and_whole_frames_left_alone() {
     ] {
         let path = ffmpeg_to(&folder, name, None, &format!("{scene} {woven} {codec}"));
         let (got, _) = seen_by(&decoder(), &path, &large).await.unwrap();
-        let stored = ClipSpec { shown: false, ..large.clone() };
+        let stored = stored(large.clone());
         let (flat, _) = seen_by(&decoder(), &path, &stored).await.unwrap();
         let (got, flat) = (combs(&got, 64), combs(&flat, 64));
         assert!(flat > 20.0 && got < flat / 4.0, "{name}: {got} of {flat}");
     }
     let whole = ffmpeg_to(&folder, "whole.mp4", None, &format!("{scene} {X264}"));
-    let stored = ClipSpec { shown: false, ..large.clone() };
+    let stored = stored(large.clone());
     let (a, _) = seen_by(&decoder(), &whole, &large).await.unwrap();
     let (b, _) = seen_by(&decoder(), &whole, &stored).await.unwrap();
     assert!(a == b, "a plain film is the same by either rule");

@@ -12,6 +12,7 @@ use std::process::Command;
 use std::sync::LazyLock;
 
 use triptych::media::{Decoder, DecoderConfig, Limits, MediaError};
+use triptych::preprocess::spec::PictureSpec;
 use triptych::preprocess::{AssetSummary, ClipReader, ClipSpec, thumbnail};
 
 /// A picture whose every place can be told: colours that run along both axes, a block in one corner.
@@ -114,17 +115,12 @@ fn decoder() -> Decoder {
 }
 
 fn spec() -> ClipSpec {
-    ClipSpec {
-        fps: 2.5,
-        frames: 2,
-        resize_shorter_side: 64,
-        crop: 64,
-        sample_rate_hz: 48_000,
-        samples: 38_400,
-        stride_secs: 0.8,
-        shown: true,
-        unbarred: false,
-    }
+    ClipSpec::mmv(2.5, 2, PictureSpec::mmv(64, 64, true, false), (48_000, 38_400), 0.8)
+}
+
+/// The same, for frames as they are stored.
+fn stored(spec: ClipSpec) -> ClipSpec {
+    ClipSpec { video: PictureSpec { shown: false, ..spec.video }, ..spec }
 }
 
 /// The first frame as the towers get it, and what is known of the file.
@@ -137,7 +133,7 @@ async fn seen_by(
     let mut first = None;
     while let Some(clip) = reader.next().await? {
         let frames = clip.frames.expect("a picture");
-        first.get_or_insert(frames[..spec.crop * spec.crop * 3].to_vec());
+        first.get_or_insert(frames[..spec.video.frame_bytes()].to_vec());
     }
     Ok((first.expect("a clip"), reader.summary()))
 }

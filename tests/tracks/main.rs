@@ -10,22 +10,14 @@ use std::path::{Path, PathBuf};
 
 use common::media;
 use triptych::media::{Decoder, DecoderConfig, Lane, Limits, MediaError};
+use triptych::preprocess::spec::PictureSpec;
 use triptych::preprocess::{AssetSummary, ClipReader, ClipSpec, thumbnail_of};
 use triptych::types::{AssetKind, TimeSpan, TrackChoice, TrackKind};
 
 const RATE: usize = 48_000;
 /// A tenth of a second each.
-const SPEC: ClipSpec = ClipSpec {
-    fps: 10.0,
-    frames: 1,
-    resize_shorter_side: 16,
-    crop: 16,
-    sample_rate_hz: RATE as u32,
-    samples: RATE / 10,
-    stride_secs: 0.1,
-    shown: true,
-    unbarred: false,
-};
+const SPEC: ClipSpec =
+    ClipSpec::mmv(10.0, 1, PictureSpec::mmv(16, 16, true, false), (RATE as u32, RATE / 10), 0.1);
 
 fn decoder() -> Decoder {
     let limits = Limits { wall_clock_secs: 60, ..Limits::default() };

@@ -62,14 +62,15 @@ pub fn arguments(request: &Request, known: Known<'_>, media: RawFd, sound: RawFd
                 args.unheard(demuxers, request.shape);
             }
         }
-        Task::Clips { fps, sample_rate_hz, seek_secs, start_secs, duration_secs, streams } => {
+        Task::Clips { sampling, sample_rate_hz, seek_secs, start_secs, duration_secs, streams } => {
             // If samples must be counted, all are decoded; the parent drops those before the start: see
             // `Placer::new`.
             args.words(&timing::seek(if untimed { 0.0 } else { seek_secs })).input(media);
             // Parts begin and end on the grid of sampling periods.
+            let fps = sampling.rate();
             let first = (start_secs * fps).round() as u64;
             let end = duration_secs.map(|secs| first.saturating_add((secs * fps).round() as u64));
-            let pictures = timing::sampling(fps, first, end);
+            let pictures = timing::sampling(sampling, first, end);
             let samples = if untimed {
                 timing::part_of_sound(0.0, duration_secs.map(|secs| start_secs + secs))
             } else {

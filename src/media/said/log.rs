@@ -21,6 +21,8 @@ const MAX_ENDS: usize = 4096;
 const END_BASE: i64 = 1_000_000_000_000_000;
 /// Offset of the first frame's time in the log.
 const FIRST_BASE: i64 = 2_000_000_000_000_000;
+/// Offset of the periods in which frames begin, and of the end of the last one.
+const PERIOD_BASE: i64 = 8_000_000_000_000_000;
 /// No time in the log is this large.
 const FAR: i64 = 500_000_000_000_000;
 
@@ -55,6 +57,8 @@ pub struct FfmpegLog {
     pub mapped: bool,
     /// End of each frame in sampling periods, in the order of the frames (see `timing::sampling`).
     pub ends: VecDeque<u64>,
+    /// The latest period in the log: the end of the last frame, if all of them are logged.
+    pub periods: Option<u64>,
     /// Start of the first frame, in sampling periods (for a thumbnail, in milliseconds) after the start of
     /// the wanted part; negative if it began earlier.
     pub first: Option<i64>,
@@ -175,6 +179,10 @@ impl FfmpegLog {
 
     fn take_time(&mut self, number: i64) {
         if self.seen.take(number) {
+            return;
+        }
+        if (number - PERIOD_BASE).abs() < FAR {
+            self.periods = self.periods.max(u64::try_from(number - PERIOD_BASE).ok());
             return;
         }
         if (number - FIRST_BASE).abs() < FAR {

@@ -2,6 +2,7 @@
 //! it, never text from the file.
 
 use crate::media::picks::Source;
+use crate::media::sampling::Ratio;
 
 /// A sample aspect ratio beyond this, in either direction, is considered a mistake.
 pub const MOST_STRETCH: f64 = 8.0;
@@ -32,6 +33,8 @@ pub struct VideoLine {
     /// Size as coded; the picture may still be rotated.
     pub size: Option<(u32, u32)>,
     sar: Option<(u32, u32)>,
+    /// Frames per second.
+    pub rate: Option<Ratio>,
 }
 
 impl VideoLine {
@@ -55,6 +58,7 @@ impl VideoLine {
             codec: codec.to_owned(),
             size: text.split([',', ' ']).find_map(size),
             sar: text.rsplit("SAR ").next().filter(|_| text.contains("SAR ")).and_then(ratio),
+            rate: stated_rate(text),
             ..Self::default()
         };
         let end = rest.find(['(', ',']).unwrap_or(rest.len());
@@ -101,6 +105,12 @@ impl VideoLine {
             None => (width, height),
         })
     }
+}
+
+/// Parses `25 fps, 25 tbr`.
+fn stated_rate(text: &str) -> Option<Ratio> {
+    let of = |unit: &str| text.split(", ").find_map(|word| word.split(" (").next()?.strip_suffix(unit));
+    Ratio::stated(of(" fps").unwrap_or_default(), of(" tbr").unwrap_or_default())
 }
 
 /// Parses `640x360`.

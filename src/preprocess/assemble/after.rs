@@ -1,5 +1,6 @@
 //! Sound after the last picture of a video. It is cut into sound-only clips, like a sound file.
 
+use super::sounding::sound_plan;
 use super::{Assembler, Mode, Plan, Tail};
 use crate::media::MediaError;
 
@@ -25,10 +26,12 @@ impl Assembler {
         }
         self.finish_video()?;
         self.at_end = false;
-        let rate = f64::from(self.spec.sample_rate_hz);
+        if self.apart.is_some() {
+            return Ok(());
+        }
         let wanted = self.cut.end_frame.map(|end| self.sample_of(end - self.cut.first_frame));
-        let plan = Plan::new(self.spec.samples as u64, self.spec.stride_secs * rate);
-        let base = self.sample_of(self.blocks.count);
+        let plan = sound_plan(&self.spec);
+        let base = self.sample_of(self.periods.unwrap_or_else(|| self.pictures.count()));
         self.after = Some(After { base, end: wanted, plan, late_pictures: false });
         Ok(())
     }
@@ -36,7 +39,7 @@ impl Assembler {
     /// Sends the clips that are complete.
     pub(super) fn emit_after(&mut self) -> Result<(), MediaError> {
         while let Some(start) = self.next_after() {
-            self.send_sound(start, self.spec.samples as u64)?;
+            self.send_sound(start, self.spec.sound.samples as u64)?;
         }
         if let Some(after) = &self.after {
             let there = after.there(self.sound.total());
@@ -61,16 +64,18 @@ impl Assembler {
         match tail {
             Tail::Anchored(start) => {
                 self.at_end = true;
-                self.send_sound(base + start, self.spec.samples as u64)
+                self.send_sound(base + start, self.spec.sound.samples as u64)
             }
-            Tail::Looped(count) if count * 10 >= self.spec.samples as u64 => self.send_sound(base, count),
+            Tail::Looped(count) if count * 10 >= self.spec.sound.samples as u64 => {
+                self.send_sound(base, count)
+            }
             Tail::Looped(_) | Tail::None => Ok(()),
         }
     }
 
     /// Notes pictures that arrived too late for their sound, which has been sent without them.
     pub(super) fn note_late_pictures(&mut self) {
-        let at = self.blocks.count as f64 / self.cut.fps;
+        let at = self.pictures.count() as f64 / self.cut.fps;
         let Some(after) = self.after.as_mut().filter(|after| !after.late_pictures) else { return };
         after.late_pictures = true;
         if self.mode == Mode::Video {

@@ -1,16 +1,21 @@
 //! Maps the span of an asset to the grid of frames.
 
-use crate::media::{DecodeRequest, MediaError};
+use super::spread;
+use crate::media::{DecodeRequest, Film, MediaError, Ratio, Sampling};
 use crate::preprocess::ClipSpec;
+use crate::preprocess::spec::{self, Take};
 use crate::types::{TimeSpan, TrackChoice};
 
 /// More frames than any asset has. A span that ends beyond it has no end.
 const MOST_FRAMES: u64 = 1 << 40;
 
-/// The wanted part of an asset, in frames and in seconds.
+/// The wanted part of an asset, in periods of frames and in seconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Cut {
+    /// Periods per second.
     pub fps: f64,
+    /// Which frames to decode.
+    pub sampling: Sampling,
     sample_rate_hz: u32,
     shown: bool,
     tracks: TrackChoice,
@@ -24,24 +29,46 @@ pub struct Cut {
 }
 
 impl Cut {
-    pub fn new(spec: &ClipSpec, span: Option<TimeSpan>, tracks: TrackChoice) -> Self {
-        let fps = if spec.fps.is_finite() && spec.fps > 0.0 { spec.fps } else { 1.0 };
+    /// `film` is what the asset declares, which the choice of frames may depend on.
+    pub fn new(spec: &ClipSpec, film: Option<Film>, span: Option<TimeSpan>, tracks: TrackChoice) -> Self {
+        let film = film.unwrap_or(Film { rate: Ratio { num: 25, den: 1 }, duration_secs: None });
+        let fps = match spec.sampling {
+            spec::Sampling::Rate { fps, .. } if fps.is_finite() && fps > 0.0 => fps,
+            spec::Sampling::Rate { .. } => 1.0,
+            spec::Sampling::Spread { .. } => film.rate.value(),
+        };
         // The ends of a span may be rounded positions of a clip, so a value very close to the grid counts as
         // on it.
         let first_frame = span.map_or(0, |s| (s.start_secs * fps + 1e-6).floor() as u64).min(MOST_FRAMES);
         let end_frame = span.map(|s| ((s.end_secs * fps - 1e-6).ceil() as u64).max(first_frame + 1));
         let end_frame = end_frame.filter(|end| *end < MOST_FRAMES);
         let run_up = (fps.ceil() as u64).min(first_frame);
-        Self {
-            fps,
-            sample_rate_hz: spec.sample_rate_hz,
-            shown: spec.shown,
-            tracks,
-            first_frame,
-            end_frame,
-            run_up,
-            span,
-        }
+        let sampling = match spec.sampling {
+            spec::Sampling::Rate { take: Take::Nearest, .. } => Sampling::Nearest(fps),
+            spec::Sampling::Rate { take: Take::OnScreen, .. } => Sampling::OnScreen(fps),
+            spec::Sampling::Spread { frames, window_secs } => {
+                let wanted = end_frame.map(|end| end - first_frame);
+                let rest = Film {
+                    duration_secs: film.duration_secs.map(|secs| secs - first_frame as f64 / fps),
+                    ..film
+                };
+                let secs = (window_secs, spec.stride_secs);
+                Sampling::Spread(spread::plan(frames, secs, rest, run_up, wanted))
+            }
+        };
+        let (sample_rate_hz, shown) = (spec.sound.sample_rate_hz, spec.video.shown);
+        Self { fps, sampling, sample_rate_hz, shown, tracks, first_frame, end_frame, run_up, span }
+    }
+
+    /// The part of `frames` frames from the frame `start` of this one on, as one window.
+    pub fn last_window(&self, start: u64, frames: u64) -> Self {
+        let first_frame = self.first_frame + start;
+        let run_up = (self.fps.ceil() as u64).min(first_frame);
+        let sampling = match self.sampling {
+            Sampling::Spread(plan) => Sampling::Spread(spread::only(plan, run_up, frames)),
+            other => other,
+        };
+        Self { sampling, first_frame, end_frame: Some(first_frame + frames), run_up, ..*self }
     }
 
     /// The request to the decoder.
@@ -50,8 +77,8 @@ impl Cut {
         // Ask for one frame more, so that the last wanted one is never the rounded end of the decode.
         let duration_secs = self.end_frame.map(|end| (end + 1) as f64 / self.fps - start_secs);
         let wanted_secs = self.first_frame as f64 / self.fps;
-        let Self { fps, sample_rate_hz, shown, tracks: choice, .. } = *self;
-        DecodeRequest { fps, sample_rate_hz, start_secs, wanted_secs, duration_secs, shown, choice }
+        let Self { sampling, sample_rate_hz, shown, tracks: choice, .. } = *self;
+        DecodeRequest { sampling, sample_rate_hz, start_secs, wanted_secs, duration_secs, shown, choice }
     }
 
     /// Corrects positions in an error: the decoder only knows where decoding began, not where the span does.
@@ -80,23 +107,19 @@ mod tests {
     use super::*;
 
     fn spec(fps: f64) -> ClipSpec {
-        ClipSpec {
-            fps,
-            frames: 8,
-            resize_shorter_side: 8,
-            crop: 8,
-            sample_rate_hz: 48_000,
-            samples: 48_000,
-            stride_secs: 1.0,
-            shown: true,
-            unbarred: false,
-        }
+        let picture = spec::PictureSpec::mmv(8, 8, true, false);
+        ClipSpec::mmv(fps, 8, picture, (48_000, 48_000), 1.0)
+    }
+
+    fn evenly() -> ClipSpec {
+        ClipSpec { sampling: spec::Sampling::Spread { frames: 16, window_secs: 10.0 }, ..spec(1.0) }
     }
 
     #[test]
     fn a_span_without_an_end_runs_to_the_end() {
         let cut = Cut::new(
             &spec(10.0),
+            None,
             Some(TimeSpan { start_secs: 2.0, end_secs: f64::MAX }),
             TrackChoice::default(),
         );
@@ -114,11 +137,14 @@ mod tests {
         ) {
             let end: f64 = start + length;
             let Ok(span) = TimeSpan::new(start, end.min(f64::MAX)) else { return Ok(()) };
-            let cut = Cut::new(&spec(fps), Some(span), TrackChoice::default());
-            let asked = cut.request();
-            prop_assert!(asked.start_secs.is_finite() && asked.start_secs >= 0.0);
-            prop_assert!(asked.duration_secs.is_none_or(|secs| secs.is_finite() && secs > 0.0));
-            prop_assert!(cut.end_frame.is_none_or(|end| end > cut.first_frame));
+            for spec in [spec(fps), evenly()] {
+                let cut = Cut::new(&spec, None, Some(span), TrackChoice::default());
+                let asked = cut.request();
+                prop_assert!(asked.start_secs.is_finite() && asked.start_secs >= 0.0);
+                prop_assert!(asked.duration_secs.is_none_or(|secs| secs.is_finite() && secs > 0.0));
+                prop_assert!(cut.end_frame.is_none_or(|end| end > cut.first_frame));
+                prop_assert!(asked.sampling.is_sane());
+            }
         }
     }
 }

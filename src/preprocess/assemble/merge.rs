@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::Message;
 use crate::media::{MediaError, WorkLimits};
-use crate::preprocess::ClipTensors;
+use crate::preprocess::{ClipTensors, PatchGrid};
 
 /// Largest gap between windows that count as touching, in seconds.
 const TOUCHING_SECS: f64 = 1e-6;
@@ -73,15 +73,16 @@ impl Merger {
 /// Whether a clip has the same tensors as the previous one and touches it.
 fn continues(before: &ClipTensors, clip: &ClipTensors) -> bool {
     clip.span.start_secs <= before.span.end_secs + TOUCHING_SECS
-        && clip.same_frames(before.frames.as_ref())
-        && clip.same_pcm(before.pcm.as_ref())
+        && clip.same_frames(before.frames.as_ref(), before.patch_grid)
+        && clip.same_pcm(before.pcm.as_ref(), before.pcm_samples)
 }
 
 impl ClipTensors {
     /// Whether the pictures equal those of another clip, byte for byte.
     #[must_use]
-    pub fn same_frames(&self, other: Option<&Arc<[u8]>>) -> bool {
+    pub fn same_frames(&self, other: Option<&Arc<[u8]>>, grid: Option<PatchGrid>) -> bool {
         match (&self.frames, other) {
+            (Some(_), Some(_)) if self.patch_grid != grid => false,
             (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a == b,
             (a, b) => a.is_none() && b.is_none(),
         }
@@ -89,8 +90,9 @@ impl ClipTensors {
 
     /// Whether the sound equals that of another clip, bit for bit.
     #[must_use]
-    pub fn same_pcm(&self, other: Option<&Arc<[f32]>>) -> bool {
+    pub fn same_pcm(&self, other: Option<&Arc<[f32]>>, samples: usize) -> bool {
         match (&self.pcm, other) {
+            (Some(_), Some(_)) if self.pcm_samples != samples => false,
             (Some(a), Some(b)) => {
                 Arc::ptr_eq(a, b)
                     || a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| a.to_bits() == b.to_bits())

@@ -21,8 +21,8 @@ impl Sink for Assembler {
             if self.mode == Mode::Sound {
                 self.become_sound();
             }
-            let rate = f64::from(self.spec.sample_rate_hz);
-            let skip_secs = self.start_secs() - self.cut.decode_start_secs();
+            let rate = f64::from(self.spec.sound.sample_rate_hz);
+            let skip_secs = self.sound_start_secs() - self.cut.decode_start_secs();
             self.skip_samples = (skip_secs * rate).round() as u64;
         }
         let mut summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
@@ -43,7 +43,7 @@ impl Sink for Assembler {
         let skipped = self.skip_frames.min(periods);
         self.skip_frames -= skipped;
         let wanted = self.cut.end_frame.map_or(u64::MAX, |end| end - self.cut.first_frame);
-        let periods = (periods - skipped).min(wanted.saturating_sub(self.blocks.count));
+        let periods = (periods - skipped).min(wanted.saturating_sub(self.pictures.count()));
         if self.mode == Mode::Sound || periods == 0 {
             return Ok(Flow::More);
         }
@@ -51,7 +51,7 @@ impl Sink for Assembler {
             self.note_late_pictures();
             return Ok(Flow::More);
         }
-        if self.blocks.count == 0 {
+        if self.pictures.count() == 0 {
             let mut summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
             let stored = (summary.width, summary.height);
             let turned = (stored.0 > stored.1) != (width > height);

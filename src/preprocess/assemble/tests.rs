@@ -1,15 +1,16 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::media::{MediaInfo, Sink};
+use crate::preprocess::spec::PictureSpec;
 
 fn assembler(spec: &ClipSpec) -> (Assembler, mpsc::Receiver<Message>) {
     let (sender, receiver) = mpsc::channel(1000);
     let summary = AssetSummary::unknown();
-    let cut = Cut::new(spec, None, Default::default());
+    let cut = Cut::new(spec, None, None, Default::default());
     let mut assembler = Assembler::new(spec.clone(), cut, sender, Arc::new(Mutex::new(summary)));
     let info = MediaInfo {
         kind: None,
-        sample_rate_hz: spec.sample_rate_hz,
+        sample_rate_hz: spec.sound.sample_rate_hz,
         declared_secs: None,
         estimated: false,
         width: 8,
@@ -30,17 +31,7 @@ fn clips(mut receiver: mpsc::Receiver<Message>) -> Vec<ClipTensors> {
 }
 
 fn spec(crop: usize) -> ClipSpec {
-    ClipSpec {
-        fps: 10.0,
-        frames: 32,
-        resize_shorter_side: crop,
-        crop,
-        sample_rate_hz: 48_000,
-        samples: 153_600,
-        stride_secs: 3.2,
-        shown: true,
-        unbarred: false,
-    }
+    ClipSpec::mmv(10.0, 32, PictureSpec::mmv(crop, crop, true, false), (48_000, 153_600), 3.2)
 }
 
 #[test]
@@ -124,7 +115,8 @@ fn pictures_that_stay_share_their_tensors_while_the_sound_changes() {
     let spans: Vec<_> =
         shape(&clips).into_iter().map(|(start, end, windows, _)| (start, end, windows)).collect();
     assert_eq!(spans, [(0.0, 3.2, 1), (3.2, 6.4, 1), (6.4, 16.0, 3)]);
-    assert!(clips[1].same_frames(clips[0].frames.as_ref()) && !clips[1].same_pcm(clips[0].pcm.as_ref()));
+    assert!(clips[1].same_frames(clips[0].frames.as_ref(), None));
+    assert!(!clips[1].same_pcm(clips[0].pcm.as_ref(), 153_600));
 }
 
 #[test]

@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Lit;
-use crate::preprocess::frames::{Part, Resizer};
+use crate::preprocess::frames::Part;
+use crate::preprocess::picture::{PatchGrid, Preparer};
+use crate::preprocess::spec::{PictureSpec, Resample, ResizeRule, Size};
 
 /// Most bytes for the frames of one window. Larger frames are first divided by a whole number.
 const WINDOW_BYTES: usize = 128 << 20;
@@ -14,16 +16,28 @@ const WINDOW_BYTES: usize = 128 << 20;
 #[derive(Debug)]
 pub struct Held {
     window: usize,
-    shorter_side: usize,
-    crop: usize,
+    /// Periods that are kept.
+    kept: u64,
+    spec: PictureSpec,
     runs: VecDeque<Run>,
     count: u64,
     next_id: u64,
     /// Buffers of dropped frames for reuse: allocating fresh memory costs more than writing to it.
     spare: Vec<Vec<u8>>,
-    resizer: Option<(Part, Area, Resizer)>,
+    preparer: Option<Prepared>,
     /// A window that repeats a single frame, with the id of that frame.
-    still: Option<(u64, Arc<[u8]>)>,
+    still: Option<(u64, Window)>,
+}
+
+/// Inputs of a window's frames, and the patches of each.
+type Window = (Arc<[u8]>, Option<PatchGrid>);
+
+/// The way from an area to the input, for a picture of this place.
+#[derive(Debug)]
+struct Prepared {
+    picture: Part,
+    area: Area,
+    preparer: Preparer,
 }
 
 /// A frame with the number of sampling periods that it lasts.
@@ -46,25 +60,25 @@ struct Area {
 }
 
 impl Held {
-    /// For windows of `window` frames, resized as by [`Resizer::new`].
+    /// For windows of `window` frames.
     #[must_use]
-    pub fn new(window: usize, shorter_side: usize, crop: usize) -> Self {
+    pub fn new(window: usize, spec: PictureSpec) -> Self {
         Self {
             window: window.max(1),
-            shorter_side: shorter_side.max(crop),
-            crop,
+            kept: window.max(1) as u64,
+            spec,
             runs: VecDeque::new(),
             count: 0,
             next_id: 0,
             spare: Vec::new(),
-            resizer: None,
+            preparer: None,
             still: None,
         }
     }
 
     /// Takes the next frame.
     pub fn push(&mut self, rgb: &[u8], width: usize, height: usize) {
-        let area = Area::new(width, height, self.shorter_side, self.crop, self.window);
+        let area = Area::new(width, height, &self.spec, self.window);
         let held = Lit::of(rgb, width, height).and_then(|lit| Some((lit, area?)));
         let Some((lit, area)) = held else {
             // All later clips with one of the previous frames contain this one, too, and so have no bars.
@@ -97,40 +111,65 @@ impl Held {
     }
 
     fn forget(&mut self) {
-        while let Some(run) = self.runs.front().filter(|run| self.count - run.times >= self.window as u64) {
+        while let Some(run) = self.runs.front().filter(|run| self.count - run.times >= self.kept) {
             self.count -= run.times;
             self.spare.extend(self.runs.pop_front().map(|run| run.rgb));
         }
     }
 
+    /// Keeps the frames of this many periods from now on.
+    pub fn keep(&mut self, periods: u64) {
+        self.kept = periods;
+        self.forget();
+    }
+
     /// The latest `frames` frames without their bars; `None` if they have no bars.
-    pub fn window(&mut self, frames: usize) -> Option<Arc<[u8]>> {
-        let before = usize::try_from(self.count.checked_sub(frames as u64)?).unwrap_or(usize::MAX);
-        let picture = self.picture()?;
-        let alone = (self.runs.len() == 1).then(|| self.runs.front().map(|run| run.id)).flatten();
-        let known = self.still.as_ref().filter(|still| alone == Some(still.0) && frames == self.window);
+    pub fn window(&mut self, frames: usize) -> Option<Window> {
+        let periods: Vec<u64> = (0..frames as u64).collect();
+        self.chosen(frames as u64, &periods)
+    }
+
+    /// Frames without the bars that these frames have in common; `None` if they have none. They are those of
+    /// the given periods, in ascending order, counted from the period `back` periods ago.
+    pub fn chosen(&mut self, back: u64, periods: &[u64]) -> Option<Window> {
+        let first = self.count.checked_sub(back)?;
+        let mut runs = self.runs.iter().enumerate().scan(0, |end, (at, run)| {
+            *end += run.times;
+            Some((at, *end))
+        });
+        let (mut at, mut end) = runs.next()?;
+        let mut chosen = Vec::with_capacity(periods.len());
+        for period in periods {
+            while end <= first + period {
+                (at, end) = runs.next()?;
+            }
+            chosen.push(at);
+        }
+        let picture = self.picture(&chosen)?;
+        let (front, back) = (*chosen.first()?, *chosen.last()?);
+        let alone = self.runs.get(front).map(|run| run.id).filter(|_| front == back);
+        let frame_bytes = self.spec.frame_bytes();
+        let bytes = chosen.len() * frame_bytes;
+        let known = self.still.as_ref().filter(|(id, still)| alone == Some(*id) && still.0.len() == bytes);
         if let Some((_, still)) = known {
             return Some(still.clone());
         }
-        let frame_bytes = self.crop * self.crop * 3;
-        let mut window: Arc<[u8]> = std::iter::repeat_n(0, frames * frame_bytes).collect();
-        let mut places = Arc::get_mut(&mut window)?.chunks_exact_mut(frame_bytes.max(1));
-        let mut skipped = before;
-        for run in &mut self.runs {
-            let times = usize::try_from(run.times).unwrap_or(usize::MAX);
-            let times = times - skipped.min(times);
-            skipped = 0;
-            let resized = run.resized(picture, &mut self.resizer, self.shorter_side, self.crop)?;
-            places.by_ref().take(times).for_each(|place| place.copy_from_slice(resized));
+        let mut window: Arc<[u8]> = std::iter::repeat_n(0, bytes).collect();
+        let places = Arc::get_mut(&mut window)?.chunks_exact_mut(frame_bytes.max(1));
+        for (place, at) in places.zip(chosen) {
+            let run = self.runs.get_mut(at)?;
+            place.copy_from_slice(run.resized(picture, &mut self.preparer, &self.spec)?);
         }
-        if let Some(id) = alone.filter(|_| frames == self.window) {
+        let window = (window, self.preparer.as_ref().and_then(|prepared| prepared.preparer.grid()));
+        if let Some(id) = alone {
             self.still = Some((id, window.clone()));
         }
         Some(window)
     }
 
-    fn picture(&self) -> Option<Part> {
-        let mut runs = self.runs.iter();
+    /// The picture between the bars of these frames.
+    fn picture(&self, chosen: &[usize]) -> Option<Part> {
+        let mut runs = chosen.chunk_by(|a, b| a == b).filter_map(|at| self.runs.get(*at.first()?));
         let mut lit = runs.next()?.lit.clone();
         runs.all(|run| lit.join(&run.lit)).then(|| lit.picture()).flatten()
     }
@@ -140,21 +179,20 @@ impl Run {
     fn resized(
         &mut self,
         picture: Part,
-        resizer: &mut Option<(Part, Area, Resizer)>,
-        shorter_side: usize,
-        crop: usize,
+        prepared: &mut Option<Prepared>,
+        spec: &PictureSpec,
     ) -> Option<&[u8]> {
+        let fits = |known: &Prepared| known.picture == picture && known.area == self.area;
         if self.resized.as_ref().is_none_or(|(part, _)| *part != picture) {
-            let fits = |(part, area, _): &&mut (Part, Area, Resizer)| *part == picture && *area == self.area;
-            let resizer = match resizer.as_mut().filter(fits) {
-                Some((_, _, resizer)) => resizer,
+            let preparer = match prepared.as_mut().filter(|known| fits(known)) {
+                Some(known) => &mut known.preparer,
                 None => {
-                    let fresh = self.area.resizer(picture, shorter_side, crop)?;
-                    &mut resizer.insert((picture, self.area, fresh)).2
+                    let preparer = self.area.preparer(picture, spec)?;
+                    &mut prepared.insert(Prepared { picture, area: self.area, preparer }).preparer
                 }
             };
-            let mut out = vec![0; crop * crop * 3].into_boxed_slice();
-            resizer.run(&self.rgb, &mut out);
+            let mut out = vec![0; spec.frame_bytes()].into_boxed_slice();
+            preparer.run(&self.rgb, &mut out);
             self.resized = Some((picture, out));
         }
         self.resized.as_ref().map(|(_, resized)| resized.as_ref())
@@ -163,18 +201,19 @@ impl Run {
 
 impl Area {
     /// The area of a frame of this size; `None` if the frame is too small.
-    fn new(width: usize, height: usize, shorter_side: usize, crop: usize, window: usize) -> Option<Self> {
+    fn new(width: usize, height: usize, spec: &PictureSpec, window: usize) -> Option<Self> {
         let short = width.min(height);
         let room = WINDOW_BYTES / 3 / window;
-        let divisor = (1..=short).find(|by| (short / by).pow(2) <= room)?;
+        let middle = seen_of_shorter_side(spec);
+        // Of a frame that is seen whole, everything is held.
+        let pixels = |by: usize| match middle {
+            Some(_) => (short / by).pow(2),
+            None => (width / by) * (height / by),
+        };
+        let divisor = (1..=short).find(|by| pixels(*by) <= room)?;
         let (width, height) = (width / divisor, height / divisor);
         let short = width.min(height);
-        // The crop of the largest picture, half an output pixel more on each side, and the largest difference
-        // between two bars.
-        let reach = match shorter_side {
-            0 | 1 => usize::MAX,
-            side => (crop + 1) * short / (side - 1) + 8,
-        };
+        let reach = middle.map_or(usize::MAX, |seen| seen.pixels(short));
         let side = |all: usize| reach.saturating_add(all / 50).min(all);
         let (across, down) = (side(width), side(height));
         let (left, top) = ((width - across) / 2, (height - down) / 2);
@@ -210,32 +249,60 @@ impl Area {
         }
     }
 
-    /// A resizer from the held area to the tower's input for this picture.
-    fn resizer(&self, picture: Part, shorter_side: usize, crop: usize) -> Option<Resizer> {
+    /// The way from the held area to the tower's input for this picture.
+    fn preparer(&self, picture: Part, spec: &PictureSpec) -> Option<Preparer> {
         let by = self.divisor;
         let (left, top) = (picture.left.div_ceil(by), picture.top.div_ceil(by));
         let right = (picture.left + picture.width) / by;
         let bottom = (picture.top + picture.height) / by;
         let width = right.checked_sub(left).filter(|width| *width > 0)?;
         let height = bottom.checked_sub(top).filter(|height| *height > 0)?;
-        Resizer::of_part(Part { left, top, width, height }, self.part, shorter_side, crop)
+        Preparer::of_part(spec, Part { left, top, width, height }, self.part, None)
+    }
+}
+
+/// How much of a picture's middle a tower sees.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    side: usize,
+    crop: usize,
+    /// How far the filter reaches, in output pixels.
+    support: usize,
+}
+
+/// `None` if the tower sees all of a picture.
+fn seen_of_shorter_side(spec: &PictureSpec) -> Option<Seen> {
+    let (ResizeRule::ShorterSide { size }, Some(Size { height, width })) = (spec.resize, spec.crop) else {
+        return None;
+    };
+    let crop = height.max(width);
+    let support = match spec.resample {
+        Resample::Mmv | Resample::Nearest => 0,
+        Resample::Bilinear => 1,
+        Resample::Bicubic => 2,
+        Resample::Lanczos => 3,
+    };
+    // A crop that is larger than the resized picture shows all of it.
+    (crop <= size || spec.resample == Resample::Mmv).then_some(Seen { side: size.max(crop), crop, support })
+}
+
+impl Seen {
+    /// The crop of the largest picture, half an output pixel more on each side, what the filter reaches, and
+    /// the largest difference between two bars.
+    const fn pixels(self, short: usize) -> usize {
+        match self.side {
+            0 | 1 => usize::MAX,
+            side => (self.crop + 1 + 2 * self.support) * short / (side - 1) + 8 + 2 * self.support,
+        }
     }
 }
 
 /// Whether the held area of a frame contains everything that a tower gets of a picture.
 #[cfg(test)]
-pub fn enough(
-    width: usize,
-    height: usize,
-    picture: Part,
-    shorter_side: usize,
-    crop: usize,
-    window: usize,
-) -> bool {
-    let area = Area::new(width, height, shorter_side.max(crop), crop, window);
+pub fn enough(width: usize, height: usize, picture: Part, spec: &PictureSpec, window: usize) -> bool {
     // A picture without any pixel does not count.
-    area.is_some_and(|area| {
+    Area::new(width, height, spec, window).is_some_and(|area| {
         let none = picture.width < 2 * area.divisor || picture.height < 2 * area.divisor;
-        none || area.resizer(picture, shorter_side.max(crop), crop).is_some()
+        none || area.preparer(picture, spec).is_some()
     })
 }

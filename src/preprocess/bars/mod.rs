@@ -3,8 +3,6 @@
 
 mod held;
 
-use std::sync::Arc;
-
 pub use held::Held;
 
 use super::frames::Part;
@@ -106,14 +104,6 @@ impl Lit {
         };
         Some(Part { left, top, width: width - left - right, height: height - top - bottom })
     }
-}
-
-/// Input of a tower from a still picture without its bars; `None` if it has none.
-#[must_use]
-pub fn still(rgb: &[u8], width: usize, height: usize, shorter_side: usize, crop: usize) -> Option<Arc<[u8]>> {
-    let mut held = Held::new(1, shorter_side, crop);
-    held.push(rgb, width, height);
-    held.window(1)
 }
 
 fn lit(pixel: &[u8; 3]) -> bool {
