@@ -30,12 +30,36 @@ impl Comparable {
         self.finest_of(modalities, &|_| true)
     }
 
+    /// The finest space of a query and its targets. Vectors of still pictures are on the video track, so a
+    /// space of pictures serves it where none of videos does.
+    fn finest_for(
+        &self,
+        query: &[Modality],
+        targets: &[Track],
+        usable: &dyn Fn(&Space) -> bool,
+    ) -> Option<&Space> {
+        let [moving, still] = sides(query, targets);
+        self.finest_of(&moving, usable).or_else(|| self.finest_of(&still, usable))
+    }
+
     /// The finest space of these that serves all modalities.
     fn finest_of(&self, modalities: &[Modality], usable: &dyn Fn(&Space) -> bool) -> Option<&Space> {
         let serves = |members: &[Modality]| modalities.iter().all(|modality| members.contains(modality));
         let mut spaces = self.spaces.iter();
         spaces.find(|(space, members)| serves(members) && usable(space)).map(|(space, _)| space)
     }
+}
+
+/// Modalities of a query and its targets, with videos on the video track, and with still pictures.
+fn sides(query: &[Modality], targets: &[Track]) -> [Vec<Modality>; 2] {
+    let still = |track: &Track| match track {
+        Track::Video => Modality::Image,
+        Track::Audio => Modality::Audio,
+    };
+    [
+        query.iter().copied().chain(targets.iter().map(|track| track.modality())).collect(),
+        query.iter().copied().chain(targets.iter().map(still)).collect(),
+    ]
 }
 
 /// Targets that are searched in one space.
@@ -59,18 +83,15 @@ pub fn routes(
     asked: Option<&Space>,
     usable: &dyn Fn(&Space) -> bool,
 ) -> Result<Vec<Route>, SearchError> {
-    let of = |targets: &[Track]| -> Vec<Modality> {
-        query.iter().copied().chain(targets.iter().map(|track| track.modality())).collect()
-    };
     if asked.is_none()
         && !targets.is_empty()
-        && let Some(space) = comparable.finest_of(&of(targets), usable)
+        && let Some(space) = comparable.finest_for(query, targets, usable)
     {
         return Ok(vec![Route { space: space.clone(), targets: targets.to_vec() }]);
     }
     let mut routes: Vec<Route> = Vec::new();
     for target in targets {
-        let Some(space) = comparable.finest_of(&of(&[*target]), usable).filter(|_| asked.is_none()) else {
+        let Some(space) = comparable.finest_for(query, &[*target], usable).filter(|_| asked.is_none()) else {
             let space = plan(comparable, query, targets, asked)?;
             return Ok(vec![Route { space, targets: targets.to_vec() }]);
         };
@@ -97,17 +118,17 @@ pub fn plan(
     if targets.is_empty() {
         return Err(SearchError::bad("targets", "`targets` must name at least one of: video, audio"));
     }
-    let sides: Vec<Modality> =
-        query.iter().copied().chain(targets.iter().map(|track| track.modality())).collect();
+    let [moving, still] = sides(query, targets);
     if let Some(asked) = asked {
         let known = comparable.spaces.iter().find(|(space, _)| space == asked);
-        let serves = known.is_some_and(|(_, members)| sides.iter().all(|side| members.contains(side)));
+        let all = |sides: &[Modality], members: &[Modality]| sides.iter().all(|side| members.contains(side));
+        let serves = known.is_some_and(|(_, members)| all(&moving, members) || all(&still, members));
         return if serves { Ok(asked.clone()) } else { Err(SearchError::BadSpace(asked.clone())) };
     }
-    if let Some(space) = comparable.finest(&sides) {
+    if let Some(space) = comparable.finest_for(query, targets, &|_| true) {
         return Ok(space.clone());
     }
-    let pairs = query.iter().flat_map(|query| sides.iter().map(move |target| (*query, *target)));
+    let pairs = query.iter().flat_map(|query| moving.iter().map(move |target| (*query, *target)));
     let alone = pairs.clone().find(|(query, target)| comparable.finest(&[*query, *target]).is_none());
     match (alone, pairs.last()) {
         (Some((query, target)), _) => Err(SearchError::NotComparable { query, target }),
@@ -168,6 +189,20 @@ mod tests {
         });
         let error = plan(&split, &[Modality::Text], &Track::ALL, None).unwrap_err();
         assert_eq!((error.code(), error.to_string().contains("name one target")), ("invalid_value", true));
+    }
+
+    #[test]
+    fn pictures_alone_serve_the_video_track() {
+        let (pictures, films) = (Space::new("pictures"), Space::new("films"));
+        let only = Comparable::new([&pictures], |m, _| matches!(m, Modality::Text | Modality::Image));
+        assert_eq!(plan(&only, &[Modality::Text], &[Track::Video], None).unwrap(), pictures);
+        assert_eq!(plan(&only, &[Modality::Text], &[Track::Video], Some(&pictures)).unwrap(), pictures);
+        assert!(plan(&only, &[Modality::Text], &[Track::Audio], None).is_err());
+        // A space of films is preferred, even if it is coarser.
+        let both = Comparable::new([&pictures, &films], |m, space| {
+            m == Modality::Text || m == Modality::Image || (m == Modality::Video && *space == films)
+        });
+        assert_eq!(plan(&both, &[Modality::Text], &[Track::Video], None).unwrap(), films);
     }
 
     #[test]
