@@ -361,6 +361,31 @@ fn a_text_reaches_both_tracks_each_in_its_own_space() {
 }
 
 #[test]
+fn patches_and_sounds_of_any_length_go_the_whole_way() {
+    let server = common::Server::start(common::Options {
+        args: vec![
+            "--model".to_owned(),
+            folder("odd-inputs").display().to_string(),
+            "--dim".to_owned(),
+            "4".to_owned(),
+        ],
+        ..common::Options::default()
+    });
+    let picture = server.add(&common::picture("odd.png"));
+    let sound = server.upload_bytes("odd.wav", common::wav(3, 0.33), "?wait=true");
+    let sound = common::ok_json(sound);
+    let answer =
+        server.post_json("/v1/search", &json!({"query": "a red door", "targets": ["video", "audio"]}));
+    let found: Vec<&Value> = answer["data"].as_array().unwrap().iter().map(|hit| &hit["asset_id"]).collect();
+    assert!(found.contains(&&picture["id"]) && found.contains(&&sound["id"]), "{answer}");
+    // Each finds itself.
+    let own = json!({"query": {"asset": {"id": sound["id"]}}, "targets": ["audio"], "filter": {"asset_ids": [sound["id"]]}});
+    assert!(server.search(&own)[0]["score"].as_f64().unwrap() > 0.9999);
+    assert_eq!(server.get_json("/v1/models")["data"][0]["spaces"][0]["dim"], 4);
+    server.stop();
+}
+
+#[test]
 fn dropped_words_are_named_in_the_answer() {
     let server = common::Server::start(common::Options::default());
     server.add(&common::video("ignored.mp4", 4.0, 440));

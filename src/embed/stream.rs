@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::{ClipVectors, EmbedError, Vectors, no_track, unit_vectors};
-use crate::model::{Pending, Priority, Timings, Towers};
+use crate::model::{Pending, Pixels, Priority, Samples, Timings, Towers};
 use crate::preprocess::{AssetSummary, ClipReader, ClipTensors, PatchGrid};
 use crate::types::{AssetKind, Modality, TimeSpan};
 
@@ -178,9 +178,11 @@ impl Feeder {
             Some(_) if same_frames => Track::AsBefore,
             Some(frames) => {
                 (self.frames, self.patch_grid) = (Some(frames.clone()), clip.patch_grid);
+                let grid = clip.patch_grid.map(|grid| [grid.rows, grid.columns]);
+                let pixels = Pixels { values: frames, grid };
                 let pending = match picture {
-                    Modality::Image => self.towers.submit_image(frames, self.priority).await,
-                    _ => self.towers.submit_video(frames, self.priority).await,
+                    Modality::Image => self.towers.submit_image(pixels, self.priority).await,
+                    _ => self.towers.submit_video(pixels, self.priority).await,
                 };
                 Track::Asked(picture, pending?)
             }
@@ -190,7 +192,8 @@ impl Feeder {
             Some(_) if same_pcm => Track::AsBefore,
             Some(pcm) => {
                 (self.pcm, self.pcm_samples) = (Some(pcm.clone()), clip.pcm_samples);
-                Track::Asked(Modality::Audio, self.towers.submit_audio(pcm, self.priority).await?)
+                let samples = Samples { pcm, own: clip.pcm_samples };
+                Track::Asked(Modality::Audio, self.towers.submit_audio(samples, self.priority).await?)
             }
         };
         Ok(InFlight { span: clip.span, windows: clip.windows, video, audio })
