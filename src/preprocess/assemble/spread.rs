@@ -131,9 +131,9 @@ impl SpreadFrames {
         self.count += 1;
         self.runs.push_back(Run { id: self.next_id, end: self.count, input });
         self.next_id += 1;
+        self.hold();
         if let Some(held) = &mut self.held {
             held.push(rgb, width, height);
-            self.hold();
         }
     }
 
@@ -145,6 +145,7 @@ impl SpreadFrames {
         if let Some(run) = self.runs.back_mut() {
             run.end = self.count;
         }
+        self.hold();
         if let Some(held) = &mut self.held {
             held.repeat(taken);
         }
@@ -187,6 +188,7 @@ impl SpreadFrames {
         self.plan.start(self.next).min(self.count)
     }
 
+    /// Keeps the frames for bars from the next window on.
     fn hold(&mut self) {
         let from = self.plan.start(self.next);
         let periods = self.count.saturating_sub(from).max(1);
