@@ -107,7 +107,8 @@ impl SpreadFrames {
     pub fn new(plan: Spread, spec: &PictureSpec) -> Self {
         // Bars are looked for in the frames of a window, but those of its neighbours are held with them.
         let together = plan.frames.saturating_mul(plan.overlap() + MOST_EXTRA as u64);
-        let held = spec.unbarred.then(|| Held::new(usize::try_from(together).unwrap_or(usize::MAX), *spec));
+        let held =
+            spec.unbarred.then(|| Held::sparse(usize::try_from(together).unwrap_or(usize::MAX), *spec));
         Self {
             plan,
             runs: VecDeque::new(),
