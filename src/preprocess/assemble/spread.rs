@@ -107,7 +107,8 @@ impl SpreadFrames {
     pub fn new(plan: Spread, spec: &PictureSpec) -> Self {
         // Bars are looked for in the frames of a window, but those of its neighbours are held with them.
         let together = plan.frames.saturating_mul(plan.overlap() + MOST_EXTRA as u64);
-        let held = spec.unbarred.then(|| Held::new(usize::try_from(together).unwrap_or(usize::MAX), *spec));
+        let held =
+            spec.unbarred.then(|| Held::sparse(usize::try_from(together).unwrap_or(usize::MAX), *spec));
         Self {
             plan,
             runs: VecDeque::new(),
@@ -131,9 +132,9 @@ impl SpreadFrames {
         self.count += 1;
         self.runs.push_back(Run { id: self.next_id, end: self.count, input });
         self.next_id += 1;
+        self.hold();
         if let Some(held) = &mut self.held {
             held.push(rgb, width, height);
-            self.hold();
         }
     }
 
@@ -145,6 +146,7 @@ impl SpreadFrames {
         if let Some(run) = self.runs.back_mut() {
             run.end = self.count;
         }
+        self.hold();
         if let Some(held) = &mut self.held {
             held.repeat(taken);
         }
@@ -187,6 +189,7 @@ impl SpreadFrames {
         self.plan.start(self.next).min(self.count)
     }
 
+    /// Keeps the frames for bars from the next window on.
     fn hold(&mut self) {
         let from = self.plan.start(self.next);
         let periods = self.count.saturating_sub(from).max(1);

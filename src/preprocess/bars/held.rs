@@ -18,6 +18,8 @@ pub struct Held {
     window: usize,
     /// Periods that are kept.
     kept: u64,
+    /// Whether windows skip frames.
+    sparse: bool,
     spec: PictureSpec,
     runs: VecDeque<Run>,
     count: u64,
@@ -45,8 +47,8 @@ struct Prepared {
 struct Run {
     id: u64,
     times: u64,
-    lit: Lit,
-    area: Area,
+    /// What it has lit, and the area that is held of it; `None` if no clip that contains it can have bars.
+    held: Option<(Lit, Area)>,
     rgb: Vec<u8>,
     /// Input of the tower from this frame, if the picture is this part of it.
     resized: Option<(Part, Box<[u8]>)>,
@@ -66,6 +68,7 @@ impl Held {
         Self {
             window: window.max(1),
             kept: window.max(1) as u64,
+            sparse: false,
             spec,
             runs: VecDeque::new(),
             count: 0,
@@ -76,19 +79,28 @@ impl Held {
         }
     }
 
+    /// For windows that have some of the frames; at most `frames` are kept. [`Self::keep`] says which.
+    #[must_use]
+    pub fn sparse(frames: usize, spec: PictureSpec) -> Self {
+        Self { sparse: true, ..Self::new(frames, spec) }
+    }
+
     /// Takes the next frame.
     pub fn push(&mut self, rgb: &[u8], width: usize, height: usize) {
         let area = Area::new(width, height, &self.spec, self.window);
         let held = Lit::of(rgb, width, height).and_then(|lit| Some((lit, area?)));
-        let Some((lit, area)) = held else {
+        if held.is_none() && !self.sparse {
             // All later clips with one of the previous frames contain this one, too, and so have no bars.
             self.spare.extend(self.runs.drain(..).map(|run| run.rgb));
             self.count = 0;
             return;
-        };
+        }
         let mut room = self.spare.pop().unwrap_or_default();
-        area.cut_out(rgb, width, &mut room);
-        let run = Run { id: self.next_id, times: 1, lit, area, rgb: room, resized: None };
+        match &held {
+            Some((_, area)) => area.cut_out(rgb, width, &mut room),
+            None => room.clear(),
+        }
+        let run = Run { id: self.next_id, times: 1, held, rgb: room, resized: None };
         self.next_id += 1;
         self.runs.push_back(run);
         self.count += 1;
@@ -170,8 +182,9 @@ impl Held {
     /// The picture between the bars of these frames.
     fn picture(&self, chosen: &[usize]) -> Option<Part> {
         let mut runs = chosen.chunk_by(|a, b| a == b).filter_map(|at| self.runs.get(*at.first()?));
-        let mut lit = runs.next()?.lit.clone();
-        runs.all(|run| lit.join(&run.lit)).then(|| lit.picture()).flatten()
+        let (mut lit, _) = runs.next()?.held.clone()?;
+        let alike = runs.all(|run| run.held.as_ref().is_some_and(|(other, _)| lit.join(other)));
+        if alike { lit.picture() } else { None }
     }
 }
 
@@ -182,13 +195,14 @@ impl Run {
         prepared: &mut Option<Prepared>,
         spec: &PictureSpec,
     ) -> Option<&[u8]> {
-        let fits = |known: &Prepared| known.picture == picture && known.area == self.area;
+        let area = self.held.as_ref()?.1;
+        let fits = |known: &Prepared| known.picture == picture && known.area == area;
         if self.resized.as_ref().is_none_or(|(part, _)| *part != picture) {
             let preparer = match prepared.as_mut().filter(|known| fits(known)) {
                 Some(known) => &mut known.preparer,
                 None => {
-                    let preparer = self.area.preparer(picture, spec)?;
-                    &mut prepared.insert(Prepared { picture, area: self.area, preparer }).preparer
+                    let preparer = area.preparer(picture, spec)?;
+                    &mut prepared.insert(Prepared { picture, area, preparer }).preparer
                 }
             };
             let mut out = vec![0; spec.frame_bytes()].into_boxed_slice();
