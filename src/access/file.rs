@@ -13,8 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::AccessError;
 use super::key::{KeyRecord, NewKey, digest};
-use crate::types::KeyId;
-use crate::types::now_unix_ms;
+use crate::types::{KeyId, now_unix_ms};
 
 const FILE: &str = "keys.json";
 /// The lock for changes of the keys. Not empty once keys exist: then a missing `keys.json` is an error,

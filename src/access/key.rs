@@ -8,8 +8,7 @@ use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
 use super::AccessError;
-use crate::types::KeyId;
-use crate::types::now_unix_ms;
+use crate::types::{KeyId, now_unix_ms};
 
 /// Prefix of every key, so that people and secret scanners recognise it.
 const PREFIX: &str = "tk_";

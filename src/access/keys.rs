@@ -13,8 +13,7 @@ use subtle::ConstantTimeEq;
 use super::file::Stamp;
 use super::key::digest;
 use super::{AccessError, KeyFile, KeyRecord, NewKey, Role};
-use crate::types::KeyId;
-use crate::types::now_unix_ms;
+use crate::types::{KeyId, now_unix_ms};
 
 /// How often to check whether the command line has changed the keys.
 const LOOK_EVERY: Duration = Duration::from_millis(250);

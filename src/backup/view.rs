@@ -10,8 +10,7 @@ use utoipa::ToSchema;
 use super::BackupError;
 use super::destination::Meter;
 use super::manifest::Manifest;
-use crate::types::now_unix_ms;
-use crate::types::{ModelId, SnapshotId, rfc3339_millis};
+use crate::types::{ModelId, SnapshotId, now_unix_ms, rfc3339_millis};
 
 /// State of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]

@@ -10,8 +10,7 @@ use super::{CliError, table};
 use crate::access::{AuditLog, KeyFile, NewKey, Rate, Role};
 use crate::config::AuditArgs;
 use crate::http::{CreatedKey, KeyView};
-use crate::types::now_unix_ms;
-use crate::types::{KeyId, rfc3339_millis};
+use crate::types::{KeyId, now_unix_ms, rfc3339_millis};
 
 /// What to do with keys.
 #[derive(Debug, Args)]

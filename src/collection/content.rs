@@ -14,8 +14,7 @@ use super::{Collection, LibraryError, blocking};
 use crate::catalog::UserFile;
 use crate::files::{FileError, let_settle, open_resolved};
 use crate::store::{AssetRecord, ContentNote, Damage, changed_ns, mtime_ns};
-use crate::types::AssetId;
-use crate::types::now_unix_ms;
+use crate::types::{AssetId, now_unix_ms};
 
 /// Bytes hashed at a time.
 const CHUNK_BYTES: usize = 1 << 18;

@@ -11,8 +11,7 @@ use super::client::Client;
 use super::error::ApiError;
 use super::middleware::RequestId;
 use crate::access::{AuditLog, Caller, Holder};
-use crate::types::now_unix_ms;
-use crate::types::rfc3339_millis;
+use crate::types::{now_unix_ms, rfc3339_millis};
 
 /// Longest piece of a path that is written down, bytes.
 const MAX_TARGET: usize = 128;

@@ -17,8 +17,7 @@ use crate::ledger::WorkKind;
 use crate::media::{NameSays, name_says};
 use crate::outbound::bucket::BucketUrl;
 use crate::store::{JobItem, JobRecord, NewItem, Store, StoreError, WorkState};
-use crate::types::now_unix_ms;
-use crate::types::{JobId, TrackChoice};
+use crate::types::{JobId, TrackChoice, now_unix_ms};
 use crate::webhooks::{WebhookGiven, WebhookRequest};
 
 /// Maximum number of files per job.

@@ -37,6 +37,7 @@ impl Unwanted {
 
 /// What became of an asset that was to be indexed again.
 pub(crate) enum Again {
+    /// It is queued.
     Queued,
     /// It is gone, or being indexed anyway.
     NotNeeded,
@@ -45,6 +46,7 @@ pub(crate) enum Again {
 }
 
 impl Ingest {
+    /// Whether the store accepts writes, as far as disk space is the reason.
     pub(crate) async fn try_store(&self) -> Result<(), LibraryError> {
         match self.collection.store.try_write().await {
             Err(full @ StoreError::StorageFull(_)) => Err(full.into()),

@@ -15,8 +15,7 @@ use super::{Ingest, metrics};
 use crate::collection::{LibraryError, is_passing};
 use crate::model::Priority;
 use crate::store::{AssetRecord, AssetState, JobItem, StoreError, WorkState};
-use crate::types::now_unix_ms;
-use crate::types::{AssetId, JobId};
+use crate::types::{AssetId, JobId, now_unix_ms};
 
 /// Capacity of the queue of uploads. Queued uploads are durable already, so the bound protects the disk and
 /// limits the wait, not memory.

@@ -1,6 +1,7 @@
 //! The store: assets, clips, vectors, jobs. The indexes are derived from it.
 
 mod checks;
+mod ended;
 mod export;
 mod full;
 mod lock;

@@ -13,8 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Deliver, Webhooks, headers};
 use crate::files::Disk;
 use crate::store::{Attempt, DeliveryState, DueDelivery, Store, StoreError};
-use crate::types::DeliveryId;
-use crate::types::now_unix_ms;
+use crate::types::{DeliveryId, now_unix_ms};
 
 /// Maximum number of concurrent deliveries, in total and to one host.
 const AT_ONCE: usize = 16;

@@ -12,8 +12,7 @@ use super::{LibraryError, blocking, content};
 use crate::backup::BackupError;
 use crate::files::Registry;
 use crate::store::{AssetRecord, DamagedVectors, FolderLock, SqliteStore, Store, StoreError};
-use crate::types::ClipId;
-use crate::types::now_unix_ms;
+use crate::types::{ClipId, now_unix_ms};
 
 pub(crate) use report::Shared;
 pub use report::{CheckReport, CheckState, DamagedAsset};

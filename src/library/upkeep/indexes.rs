@@ -23,7 +23,7 @@ pub(super) async fn save_when_idle(upkeep: Arc<Upkeep>) {
         if !upkeep.collection.data.disk.writable(&upkeep.collection.life.stop).await {
             return;
         }
-        let idle = upkeep.ingest.active.len() == 0;
+        let idle = upkeep.ingest.is_idle();
         let sequence = upkeep.collection.store.sequence().await.ok();
         if sequence == written || !(idle || last.elapsed() > SNAPSHOT_AT_LATEST) {
             continue;

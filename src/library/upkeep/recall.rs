@@ -17,6 +17,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Lowest CPU priority: the measurement uses only idle time.
 const NICENESS: i32 = 19;
 
+/// Measures from now on, with at most this share of one core.
 pub(super) async fn keep_measuring(upkeep: Arc<Upkeep>, share: f64) {
     // A thread of its own, so that the exact scan is not spread over the cores.
     let pool = rayon::ThreadPoolBuilder::new()
@@ -54,9 +55,7 @@ pub(super) async fn keep_measuring(upkeep: Arc<Upkeep>, share: f64) {
 /// Waits for a quiet moment, then takes a query.
 async fn next_asked(upkeep: &Upkeep) -> Option<Asked> {
     let begun = Instant::now();
-    while !(upkeep.collection.recall.is_quiet() && upkeep.ingest.active.len() == 0)
-        && begun.elapsed() < PATIENCE
-    {
+    while !(upkeep.collection.recall.is_quiet() && upkeep.ingest.is_idle()) && begun.elapsed() < PATIENCE {
         tokio::select! {
             () = upkeep.collection.life.stop.cancelled() => return None,
             () = tokio::time::sleep(LOOK_EVERY) => {}

@@ -12,8 +12,7 @@ use crate::collection::LibraryError;
 use crate::ingest::Deletion;
 use crate::ledger::WorkKind;
 use crate::store::{RetentionRule, RetentionRun};
-use crate::types::now_unix_ms;
-use crate::types::{AssetId, rfc3339_millis};
+use crate::types::{AssetId, now_unix_ms, rfc3339_millis};
 
 /// Maximum number of rules.
 const MAX_RULES: usize = 100;

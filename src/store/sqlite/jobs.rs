@@ -8,17 +8,12 @@ use sqlx::{QueryBuilder, Row, Sqlite, Transaction};
 use super::page::List;
 use super::rows::{choice, unsigned};
 use super::{SqliteStore, begin, damaged, error_columns, from_json, now_unix_ms, to_json, webhooks};
+use crate::store::ended::{ALL_FAILED, NO_MEDIA};
 use crate::store::{JobItem, JobRecord, NewItem, NewWebhook, StoreError, WorkState};
 use crate::types::JobId;
 
 const ITEMS_PER_INSERT: usize = 200;
 const READ_AT_ONCE: u32 = 4096;
-/// Error of a job none of whose files could be indexed.
-const ALL_FAILED: (&str, &str) =
-    ("all_items_failed", "none of the files could be indexed; the job's items give the reasons");
-/// Error of a job without files to index.
-const NO_MEDIA: (&str, &str) =
-    ("no_media", "no video, audio or image files were found; the job's items list what was skipped");
 
 // Lists of one state and of all states have separate statements: `? IS NULL OR state = ?` could not use an
 // index.

@@ -44,8 +44,7 @@ use super::{
     AssetOutcome, AssetRecord, ClipCursor, ClipRecord, JobItem, JobRecord, NewAsset, NewClip, NewItem,
     StorageFull, Store, StoreError, Totals, WatchRecord, WatchSpec, WatchedFile, WorkState,
 };
-use crate::types::now_unix_ms;
-use crate::types::{AssetId, ClipId, Embedding, JobId, ModelId, Space, Track, WatchId};
+use crate::types::{AssetId, ClipId, Embedding, JobId, ModelId, Space, Track, WatchId, now_unix_ms};
 
 /// Name of the database file in the data folder.
 pub const DATABASE: &str = "triptych.db";

@@ -5,8 +5,9 @@ use sqlx::{Row, Sqlite, Transaction};
 
 use super::rows::unsigned;
 use super::{damaged, now_unix_ms};
+use crate::store::ended::{WebhookBody, ended};
 use crate::store::{DeliveryRecord, DeliveryState, DueDelivery, JobRecord, NewWebhook, StoreError};
-use crate::types::{DeliveryId, rfc3339_millis};
+use crate::types::DeliveryId;
 
 pub(super) const PAGE: &str =
     "SELECT d.*, w.owner, w.url FROM deliveries AS d JOIN webhooks AS w ON w.n = d.webhook
@@ -60,32 +61,8 @@ pub(super) async fn tell(
 
 /// Adds the end of a job to the outbox.
 pub(super) async fn tell_end(tx: &mut Transaction<'_, Sqlite>, job: &JobRecord) -> Result<(), StoreError> {
-    let event = format!("job.{}", job.state.as_str());
-    let stamp = |ms: i64| (ms > 0).then(|| rfc3339_millis(ms));
-    let error = job.error.as_ref();
-    let body = serde_json::json!({
-        "type": event,
-        "timestamp": rfc3339_millis(job.ended_unix_ms),
-        "data": {
-            "id": job.id,
-            "type": job.kind,
-            "state": job.state,
-            "path": job.request["path"],
-            "metadata": job.request["metadata"],
-            "items_total": job.items_total,
-            "items_done": job.items_done,
-            "items_failed": job.items_failed,
-            "items_skipped": job.items_skipped,
-            "items_partial": job.items_partial,
-            "clips": job.clips,
-            "media_secs": job.media_secs,
-            "error": error.map(|(code, message)| serde_json::json!({ "code": code, "message": message })),
-            "created_at": rfc3339_millis(job.created_unix_ms),
-            "started_at": stamp(job.started_unix_ms),
-            "ended_at": stamp(job.ended_unix_ms),
-        },
-    });
-    tell(tx, &job.id.to_string(), &event, &body.to_string()).await
+    let WebhookBody { event, body } = ended(job);
+    tell(tx, &job.id.to_string(), &event, &body).await
 }
 
 fn id_of(row: &SqliteRow) -> Result<DeliveryId, StoreError> {
