@@ -9,6 +9,7 @@ mod pictures;
 mod sink;
 mod sounding;
 mod spread;
+mod still;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +20,6 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::clips::{Plan, SampleStore, Tail};
-use super::picture::still;
 use super::spec::Sampling;
 use super::{AssetSummary, ClipSpec, ClipTensors};
 use crate::media::{Flow, MediaError, Outcome, WorkLimits};
@@ -32,6 +32,7 @@ pub(super) use self::last::LastWindow;
 use self::merge::Merger;
 use self::pictures::{Last, Pictures, Window};
 use self::sounding::sound_plan;
+use self::still::still;
 
 /// Most samples that wait for their pictures: 5.8 minutes at 48 kHz.
 const MAX_WAITING_SAMPLES: usize = 16 << 20;
