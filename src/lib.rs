@@ -21,6 +21,7 @@ pub mod ingest;
 pub mod jobs;
 pub mod ledger;
 pub mod library;
+mod manifest;
 pub mod media;
 pub mod model;
 pub mod native;

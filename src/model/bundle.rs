@@ -11,7 +11,7 @@ use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use sha2::{Digest, Sha256};
 
 use super::ModelError;
-use super::manifest::{Manifest, Source, SpaceSpec};
+use crate::manifest::{Manifest, Source, SpaceSpec};
 use crate::preprocess::ClipSpec;
 use crate::preprocess::spec::{
     PictureSpec, Resample, ResizeRule, Sampling, ShortSound, Size, SoundSpec, Take,

@@ -7,12 +7,12 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype as StoredType, SafeTensors};
 
 use super::bundle::Bundle;
-use super::manifest::{Dtype, InputSpec, TowerSpec};
 use super::queue::Batching;
 use super::sessions::Sessions;
 use super::tokenizer::{Role, TextTokenizer};
 use super::tower::{Input, Tensor, Values};
 use super::{ModelError, SpaceVectors};
+use crate::manifest::{Dtype, InputSpec, TowerSpec};
 use crate::types::{Modality, Space};
 
 /// How well a tower's output in one space agrees with its golden vectors.

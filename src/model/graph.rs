@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::bundle::Bundle;
-use super::manifest::is_inside;
 use super::runtime::{Graph, Place};
 use super::worker::Group;
 use super::{ModelError, onnx};
+use crate::manifest::is_inside;
 
 /// A tower of more bytes has one session with several threads, rather than a session with a copy of the
 /// weights in every worker.

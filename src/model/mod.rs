@@ -4,7 +4,6 @@ mod bundle;
 mod error;
 mod golden;
 mod graph;
-mod manifest;
 mod onnx;
 mod queue;
 mod runtime;
@@ -19,10 +18,10 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
 
+pub use crate::manifest::Source;
 pub use bundle::{Bundle, Cut, TowerFacts};
 pub use error::ModelError;
 pub use golden::GoldenResult;
-pub use manifest::Source;
 pub use runtime::environment;
 pub use timings::Timings;
 pub use tokenizer::{MAX_TEXT_CHARS, Role};
@@ -127,8 +126,8 @@ pub(crate) mod fuzzed {
     use std::sync::LazyLock;
 
     use super::Role;
-    use super::manifest::Manifest;
     use super::tokenizer::TextTokenizer;
+    use crate::manifest::Manifest;
 
     fn bundle(file: &str) -> Vec<u8> {
         std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/small-world").join(file)).unwrap()

@@ -10,7 +10,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{Outlet, TensorElementType};
 
 use super::ModelError;
-use super::manifest::{Dtype, TowerSpec};
+use crate::manifest::{Dtype, TowerSpec};
 use crate::native;
 use crate::types::Modality;
 

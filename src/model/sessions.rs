@@ -6,9 +6,9 @@ use std::sync::Arc;
 use ort::session::Session;
 
 use super::ModelError;
-use super::manifest::TowerSpec;
 use super::runtime::{Graph, SessionMaker};
 use super::tower::{Input, RowResults, Scratch, run};
+use crate::manifest::TowerSpec;
 
 /// The sessions of one thread.
 pub(super) struct Sessions {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use ort::session::{Session, SessionInputValue};
 use ort::value::TensorRef;
 
-use super::manifest::{Dtype, TowerSpec};
 use super::{ModelError, SpaceVectors};
+use crate::manifest::{Dtype, TowerSpec};
 
 /// Values of one tensor.
 #[derive(Debug, Clone, PartialEq)]

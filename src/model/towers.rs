@@ -7,7 +7,6 @@ use tokio::sync::{OnceCell, oneshot};
 use super::bundle::Bundle;
 use super::golden::{GoldenResult, GoldenSet};
 use super::graph::{check_memory, groups, read_graphs, sizes};
-use super::manifest::{Supply, TextSpec, TowerSpec};
 use super::queue::{Answer, Batching};
 use super::runtime::{Place, SessionMaker};
 use super::timings::Timings;
@@ -15,6 +14,7 @@ use super::tokenizer::{Encoded, Role, TextTokenizer};
 use super::tower::{Input, Tensor, Values};
 use super::worker::{Group, Pool, Shared};
 use super::{BankText, Device, ModelError, Pixels, Priority, Samples, SpaceVectors, TextReading};
+use crate::manifest::{Supply, TextSpec, TowerSpec};
 use crate::native::{self, CudaLack, CudaProblem, NativeParts};
 use crate::types::{Modality, Space};
 

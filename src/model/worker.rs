@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use super::ModelError;
 use super::golden::{GoldenResult, GoldenSet};
-use super::manifest::TowerSpec;
 use super::queue::{Answer, Batching, Job, Queue};
 use super::runtime::{Graph, SessionMaker};
 use super::sessions::Sessions;
 use super::tower::Input;
+use crate::manifest::TowerSpec;
 
 /// Everything the workers share.
 pub(super) struct Shared {

@@ -11,6 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["outbound"],
     &["media"],
     &["preprocess"],
+    &["manifest"],
     &["model"],
     &["embed"],
     &["ledger", "store"],

@@ -11,8 +11,8 @@ use tokenizers::utils::truncation::{TruncationDirection, TruncationParams, Trunc
 use tokenizers::{NormalizerWrapper, PostProcessor, Tokenizer};
 
 use super::ModelError;
-use super::manifest::{Padding, Side, Supply, TextSpec, TokenSpec, TowerSpec, WordSpec};
 use super::tower::{Input, Tensor, Values};
+use crate::manifest::{Padding, Side, Supply, TextSpec, TokenSpec, TowerSpec, WordSpec};
 
 /// Longest text in characters. Only the first words count anyway; this limits the work.
 pub const MAX_TEXT_CHARS: usize = 8192;

@@ -200,7 +200,7 @@ fn is_plain_name(name: &str) -> bool {
 }
 
 /// A relative path of plain names: not absolute, no `..`, nothing that other systems interpret differently.
-pub(in crate::model) fn is_inside(name: &str) -> bool {
+pub(crate) fn is_inside(name: &str) -> bool {
     name.len() <= 512
         && !name.contains(['\\', '\0', ':'])
         && name.split('/').all(|part| !matches!(part, "" | "." | ".."))

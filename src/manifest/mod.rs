@@ -17,12 +17,12 @@ use serde::{Deserialize, Serialize};
 use crate::preprocess::spec::{PictureSpec, Sampling, ShortSound, SoundSpec};
 use crate::types::{Modality, Space};
 
-pub(super) use self::check::is_inside;
-pub(super) use self::text::{Padding, Side, TextSpec, TokenSpec, WordSpec};
+pub(crate) use self::check::is_inside;
+pub(crate) use self::text::{Padding, Side, TextSpec, TokenSpec, WordSpec};
 
 /// A bundle's manifest.
 #[derive(Debug, Clone)]
-pub(super) struct Manifest {
+pub(crate) struct Manifest {
     pub name: String,
     pub description: String,
     pub license: String,
@@ -67,7 +67,7 @@ pub struct Source {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct SpaceSpec {
+pub(crate) struct SpaceSpec {
     pub name: Space,
     pub dim: usize,
     /// Sizes that its vectors may be cut to.
@@ -78,7 +78,7 @@ pub(super) struct SpaceSpec {
 /// Number format of a tower's weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Precision {
+pub(crate) enum Precision {
     F32,
     F16,
     Bf16,
@@ -98,7 +98,7 @@ impl Precision {
 
 /// A tower with a graph of its own.
 #[derive(Debug, Clone)]
-pub(super) struct TowerSpec {
+pub(crate) struct TowerSpec {
     pub name: String,
     pub modality: Modality,
     pub file: String,
@@ -113,7 +113,7 @@ pub(super) struct TowerSpec {
 
 /// What a tower takes, and how it is prepared.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Takes {
+pub(crate) enum Takes {
     Video { picture: PictureSpec, sampling: Sampling, stride_secs: Option<f64> },
     Image(PictureSpec),
     Sound { sound: SoundSpec, stride_secs: Option<f64> },
@@ -122,7 +122,7 @@ pub(super) enum Takes {
 
 /// Something that the server supplies to a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Supply {
+pub(crate) enum Supply {
     Frames,
     PatchGrid,
     Pcm,
@@ -155,7 +155,7 @@ impl Supply {
 /// Element type of an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Dtype {
+pub(crate) enum Dtype {
     U8,
     F32,
     I64,
@@ -163,7 +163,7 @@ pub(super) enum Dtype {
 
 /// An input of a graph.
 #[derive(Debug, Clone)]
-pub(super) struct InputSpec {
+pub(crate) struct InputSpec {
     pub supply: Supply,
     /// Its name in the graph.
     pub name: String,
@@ -186,7 +186,7 @@ impl InputSpec {
 
 /// An output of a graph.
 #[derive(Debug, Clone)]
-pub(super) struct OutputSpec {
+pub(crate) struct OutputSpec {
     pub name: String,
     pub dim: usize,
     pub spaces: Vec<Space>,
@@ -194,7 +194,7 @@ pub(super) struct OutputSpec {
 
 /// A tower for pictures that repeats them over the frames of a video tower.
 #[derive(Debug, Clone)]
-pub(super) struct Inflating {
+pub(crate) struct Inflating {
     pub name: String,
     /// Index of the video tower among the towers with a graph.
     pub tower: usize,
@@ -202,14 +202,14 @@ pub(super) struct Inflating {
 
 /// Texts for calibration where there is no word list.
 #[derive(Debug, Clone)]
-pub(super) struct BankSpec {
+pub(crate) struct BankSpec {
     pub file: String,
     pub source: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Goldens {
+pub(crate) struct Goldens {
     pub file: String,
     pub max_one_minus_cosine: f64,
     #[serde(default)]

@@ -6,7 +6,7 @@ use super::ensure;
 
 /// How texts become token ids.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::model) enum TextSpec {
+pub(crate) enum TextSpec {
     Words(WordSpec),
     Tokens(TokenSpec),
 }
@@ -14,7 +14,7 @@ pub(in crate::model) enum TextSpec {
 /// A word list: unknown words are dropped.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(in crate::model) struct WordSpec {
+pub(crate) struct WordSpec {
     pub tokenizer: String,
     #[serde(rename = "max_tokens")]
     pub max_words: usize,
@@ -25,7 +25,7 @@ pub(in crate::model) struct WordSpec {
 /// A tokenizer that can say everything.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(in crate::model) struct TokenSpec {
+pub(crate) struct TokenSpec {
     pub tokenizer: String,
     /// Most tokens of a text, special ones included.
     pub max_tokens: usize,
@@ -50,14 +50,14 @@ pub(in crate::model) struct TokenSpec {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(in crate::model) enum Padding {
+pub(crate) enum Padding {
     Max,
     None,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(in crate::model) enum Side {
+pub(crate) enum Side {
     #[default]
     Right,
     Left,
@@ -66,7 +66,7 @@ pub(in crate::model) enum Side {
 /// What is written around a text, by its role.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(in crate::model) struct Prompts {
+pub(crate) struct Prompts {
     #[serde(default)]
     pub query: Option<String>,
     #[serde(default)]

@@ -1,0 +1,106 @@
+"""Imported folders behind a real server: what it answers for real files, against transformers' own
+processors and models on the same files."""
+
+import hf_checkpoints as made
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from conftest import SHARED
+from hf_bundles import Imported, one_minus_cosine
+from PIL import Image
+from serving import data_uri, write_clip, write_wav
+
+from triptych_trainer.hf.parts import Options
+from triptych_trainer.hf.reference import Reference
+
+MEDIA = SHARED / "media"
+TEXTS = ("a dog barking", "Ein Hund bellt im Regen!", "雨の中の犬 🐶", "x" * 5000)
+FAMILIES = {
+    "clip": lambda folder: made.clip(folder, 48),
+    "siglip": made.siglip,
+    "siglip2": made.siglip2,
+    "clap": made.clap,
+    "pe_audio_video": lambda folder: made.pe_audio_video(folder, 4),
+    "embedding_gemma2": made.embedding_gemma2,
+}
+FRAMES = {"pe_audio_video": 4}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory):
+    """A folder with a film of an odd size, a short and a long sound, and a picture; with the real
+    files beside them where there are any."""
+    folder = tmp_path_factory.mktemp("files")
+    rng = np.random.default_rng(0)
+    slow = np.repeat(np.repeat(rng.integers(0, 256, (75, 7, 11, 3), np.uint8), 9, 1), 9, 2)
+    write_clip(folder / "film.mkv", slow, 25)
+    for name, secs in [("short", 0.73), ("long", 11.5)]:
+        write_wav(folder / f"{name}.wav", rng.normal(0, 0.1, round(secs * 48_000)).astype("f4"))
+    Image.fromarray(slow[3]).save(folder / "still.png")
+    if MEDIA.is_dir():
+        for name in ("arm_wrestling.mp4", "chaplin.mp4", "dog_audio.wav", "rain.mp3", "dog_image.jpg"):
+            (folder / name).write_bytes((MEDIA / name).read_bytes())
+    else:
+        print(f"SKIPPED LOUDLY: no real files at {MEDIA}")
+    assert imageio_ffmpeg.get_ffmpeg_exe()
+    return folder
+
+
+def close(got: np.ndarray, want: list[np.ndarray], name: str) -> None:
+    assert got.shape == np.stack(want).shape, f"{name}: {got.shape}, {np.stack(want).shape}"
+    worst = max(one_minus_cosine(a, b) for a, b in zip(got, want, strict=True))
+    assert worst <= 1e-6, f"{name}: 1 - cosine {worst:.2e}"
+
+
+def ask(client, body: dict) -> np.ndarray:
+    rows = sorted(client.call("POST", "/v1/embeddings", body)["data"], key=lambda row: row["index"])
+    return np.array([row["embedding"] for row in rows], np.float32)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_served_vectors_are_those_of_transformers(family: str, serve, files, tmp_path) -> None:
+    folder = FAMILIES[family](tmp_path / "folder")
+    options = {"frames": FRAMES[family]} if family in FRAMES else {}
+    bundle = Imported(folder, tmp_path / "bundle", **options)
+    sampling = bundle.manifest["towers"].get("video", {}).get("preprocessing", {}).get("sampling")
+    reference = Reference(folder, frames=(sampling or {}).get("frames"))
+    towers = bundle.manifest["towers"].values()
+    spaces = {tower["modality"]: list(tower.get("outputs", {})) for tower in towers}
+    with serve(bundle.path, files) as client:
+        for said in TEXTS:
+            prompts = bundle.tower("text")["preprocessing"]["text"].get("prompts", {})
+            want = reference.text(said, prompts.get("query", "{text}"))
+            for space in spaces["text"]:
+                got = ask(client, {"modality": "text", "input": [said], "space": space})
+                close(got, [want[space]], f"{said[:20]} in {space}")
+        films = [*files.glob("*.mkv"), *files.glob("*.mp4")] if "video" in spaces else []
+        for path in films:
+            windows = reference.film(path)
+            for space in spaces["video"]:
+                got = ask(client, {"modality": "video", "input": str(path), "space": space})
+                close(got, [window.vectors[space] for window in windows], f"{path.name} in {space}")
+        stills = [*files.glob("*.png"), *files.glob("*.jpg")] if "image" in spaces else []
+        for path in stills:
+            want = reference.picture(np.array(Image.open(path).convert("RGB")))
+            for space in want:
+                kind = "image/png" if path.suffix == ".png" else "image/jpeg"
+                body = {"modality": "image", "input": data_uri(path, kind), "space": space}
+                close(ask(client, body), [want[space]], f"{path.name} in {space}")
+        sounds = [*files.glob("*.wav"), *files.glob("*.mp3")] if "audio" in spaces else []
+        for path in sounds:
+            windows = reference.sound(path)
+            for space in spaces["audio"]:
+                got = ask(client, {"modality": "audio", "input": str(path), "space": space})
+                close(got, [window.vectors[space] for window in windows], f"{path.name} in {space}")
+
+
+def test_the_options_of_an_import_reach_the_server(serve, files, tmp_path) -> None:
+    """More frames than the default, and a window of another length."""
+    folder = made.clip(tmp_path / "folder")
+    bundle = Imported(folder, tmp_path / "bundle", frames=3)
+    reference = Reference(folder, frames=3)
+    with serve(bundle.path, files) as client:
+        path = files / "film.mkv"
+        got = ask(client, {"modality": "video", "input": str(path), "space": "clip"})
+        close(got, [window.vectors["clip"] for window in reference.film(path)], path.name)
+    assert Options().frames != 3
