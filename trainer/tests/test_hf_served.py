@@ -19,11 +19,25 @@ FAMILIES = {
     "clip": lambda folder: made.clip(folder, 48),
     "siglip": made.siglip,
     "siglip2": made.siglip2,
-    "clap": made.clap,
+    "clap": lambda folder: made.clap(
+        folder, text=made.SMALL_TEXT | {"max_position_embeddings": 514}
+    ),
     "pe_audio_video": lambda folder: made.pe_audio_video(folder, 4),
     "embedding_gemma2": made.embedding_gemma2,
 }
 FRAMES = {"pe_audio_video": 4}
+# A film of a whole window, for the family that takes a frame a second: where a film is shorter, the
+# server starts it over, and transformers takes fewer frames.
+WHOLE = "whole.mkv"
+# Films of a constant frame rate: where it varies, the server goes by time, transformers by number.
+REAL = (
+    "chaplin.mp4",
+    "flipping_a_pancake.mkv",
+    "h265_10bits.mp4",
+    "dog_audio.wav",
+    "rain.mp3",
+    "dog_image.jpg",
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +46,14 @@ def files(tmp_path_factory: pytest.TempPathFactory):
     files beside them where there are any."""
     folder = tmp_path_factory.mktemp("files")
     rng = np.random.default_rng(0)
-    slow = np.repeat(np.repeat(rng.integers(0, 256, (75, 7, 11, 3), np.uint8), 9, 1), 9, 2)
-    write_clip(folder / "film.mkv", slow, 25)
+    slow = np.repeat(np.repeat(rng.integers(0, 256, (250, 7, 11, 3), np.uint8), 9, 1), 9, 2)
+    write_clip(folder / WHOLE, slow, 25)
+    write_clip(folder / "film.mkv", slow[:75], 25)
     for name, secs in [("short", 0.73), ("long", 11.5)]:
         write_wav(folder / f"{name}.wav", rng.normal(0, 0.1, round(secs * 48_000)).astype("f4"))
     Image.fromarray(slow[3]).save(folder / "still.png")
     if MEDIA.is_dir():
-        for name in ("arm_wrestling.mp4", "chaplin.mp4", "dog_audio.wav", "rain.mp3", "dog_image.jpg"):
+        for name in REAL:
             (folder / name).write_bytes((MEDIA / name).read_bytes())
     else:
         print(f"SKIPPED LOUDLY: no real files at {MEDIA}")
@@ -46,10 +61,10 @@ def files(tmp_path_factory: pytest.TempPathFactory):
     return folder
 
 
-def close(got: np.ndarray, want: list[np.ndarray], name: str) -> None:
+def close(got: np.ndarray, want: list[np.ndarray], name: str, most: float = 1e-6) -> None:
     assert got.shape == np.stack(want).shape, f"{name}: {got.shape}, {np.stack(want).shape}"
     worst = max(one_minus_cosine(a, b) for a, b in zip(got, want, strict=True))
-    assert worst <= 1e-6, f"{name}: 1 - cosine {worst:.2e}"
+    assert worst <= most, f"{name}: 1 - cosine {worst:.2e}"
 
 
 def ask(client, body: dict) -> np.ndarray:
@@ -74,6 +89,8 @@ def test_served_vectors_are_those_of_transformers(family: str, serve, files, tmp
                 got = ask(client, {"modality": "text", "input": [said], "space": space})
                 close(got, [want[space]], f"{said[:20]} in {space}")
         films = [*files.glob("*.mkv"), *files.glob("*.mp4")] if "video" in spaces else []
+        if sampling is not None and sampling["rule"] == "rate":
+            films = [files / WHOLE]
         for path in films:
             windows = reference.film(path)
             for space in spaces["video"]:
@@ -85,7 +102,9 @@ def test_served_vectors_are_those_of_transformers(family: str, serve, files, tmp
             for space in want:
                 kind = "image/png" if path.suffix == ".png" else "image/jpeg"
                 body = {"modality": "image", "input": data_uri(path, kind), "space": space}
-                close(ask(client, body), [want[space]], f"{path.name} in {space}")
+                # Pillow's JPEG decoder and the server's differ by a level in some pixels.
+                most = 1e-6 if path.suffix == ".png" else 5e-5
+                close(ask(client, body), [want[space]], f"{path.name} in {space}", most)
         sounds = [*files.glob("*.wav"), *files.glob("*.mp3")] if "audio" in spaces else []
         for path in sounds:
             windows = reference.sound(path)

@@ -40,9 +40,9 @@ def spread(count: int, frames: int) -> list[int]:
 
 
 def windows(count: int, rate: Fraction, window_secs: float) -> list[tuple[int, int]]:
-    """(first, one behind the last) native frame of every window; the last ends with the film."""
+    """(first, one behind the last) native frame of every window; the last may be shorter."""
     size = round(Fraction(window_secs).limit_denominator(1000) * rate)
-    return [(span.start, span.end) for span in spans(count, size, size)]
+    return [(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def processor_of(folder: HfFolder):
