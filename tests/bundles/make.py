@@ -1,7 +1,8 @@
 """Writes the small bundles of format version 2 that the tests load.
 
-`two-families`: pictures with text in one space, sound with text in another, as when an image model and a sound model
-are joined; graphs with two inputs, weights of several graphs in one file beside them, one output for two spaces.
+`two-families`: pictures with text in one space, sound with text in another, as when an image model
+and a sound model are joined; graphs with two inputs, weights of several graphs in one file beside
+them, one output for two spaces.
 `odd-inputs`: pictures as patches with their grid, sound and texts of any length.
 
     python tests/bundles/make.py     # needs onnx, onnxruntime, safetensors and tokenizers
@@ -13,7 +14,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
@@ -37,7 +37,9 @@ class Weights:
             self.placed[name] = (len(self.bytes), values)
             self.bytes += values.tobytes()
         offset, values = self.placed[name]
-        tensor = TensorProto(name=name, data_type=F32, dims=values.shape, data_location=TensorProto.EXTERNAL)
+        tensor = TensorProto(
+            name=name, data_type=F32, dims=values.shape, data_location=TensorProto.EXTERNAL
+        )
         entries = {"location": self.name, "offset": offset, "length": values.nbytes}
         for key, value in entries.items():
             tensor.external_data.add(key=key, value=str(value))
@@ -61,8 +63,9 @@ def small(name, values, dtype):
 
 def text_graph(weights: Weights, width: int, dim: int, length, prefix: str):
     """The mean of the ids' vectors, without padding, through a matrix."""
-    table, head = weights.tensor(f"{prefix}.table", RNG.standard_normal((width, 8), np.float32)), weights.tensor(
-        f"{prefix}.head", RNG.standard_normal((8, dim), np.float32)
+    table, head = (
+        weights.tensor(f"{prefix}.table", RNG.standard_normal((width, 8), np.float32)),
+        weights.tensor(f"{prefix}.head", RNG.standard_normal((8, dim), np.float32)),
     )
     nodes = [
         ("Gather", [f"{prefix}.table", "input_ids"], ["vectors"], {}),
@@ -98,12 +101,20 @@ def video_graph(weights: Weights, frames: int, side: int, dim: int):
         small("flat", [-1, 12], np.int64),
         small("grey", [100.0], np.float32),
     ]
-    return graph([("pixels", U8, ["batch", frames, side, side, 3])], nodes, [("embedding", dim)], [head, *constants])
+    return graph(
+        [("pixels", U8, ["batch", frames, side, side, 3])],
+        nodes,
+        [("embedding", dim)],
+        [head, *constants],
+    )
 
 
 def sound_graph(weights: Weights, samples, dims: dict[str, int], prefix: str, own: bool):
     """Simple statistics of the samples, through a matrix for each output."""
-    heads = [weights.tensor(f"{prefix}.{name}", RNG.standard_normal((5, dim), np.float32)) for name, dim in dims.items()]
+    heads = [
+        weights.tensor(f"{prefix}.{name}", RNG.standard_normal((5, dim), np.float32))
+        for name, dim in dims.items()
+    ]
     nodes = [
         ("Slice", ["pcm", "one", "end", "axis1"], ["later"], {}),
         ("Slice", ["pcm", "zero", "minus", "axis1"], ["earlier"], {}),
@@ -125,7 +136,9 @@ def sound_graph(weights: Weights, samples, dims: dict[str, int], prefix: str, ow
         ]
     else:
         nodes.append(("Mul", ["loudness", "small"], ["length"], {}))
-    nodes.append(("Concat", ["loudness", "roughness", "top", "bottom", "length"], ["features"], {"axis": 1}))
+    nodes.append(
+        ("Concat", ["loudness", "roughness", "top", "bottom", "length"], ["features"], {"axis": 1})
+    )
     nodes += [("MatMul", ["features", f"{prefix}.{name}"], [name], {}) for name in dims]
     constants = [
         small("one", [1], np.int64),
@@ -153,13 +166,28 @@ def patch_graph(weights: Weights, patches: int, patch: int, dim: int):
     return graph(inputs, nodes, [("embedding", dim)], [head, small("axis1", [1], np.int64)])
 
 
-def run(folder: Path, file: str, names: dict[str, str], rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def run(
+    folder: Path, file: str, names: dict[str, str], rows: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
     session = onnxruntime.InferenceSession(str(folder / file), providers=["CPUExecutionProvider"])
     outputs = [output.name for output in session.get_outputs()]
-    return dict(zip(outputs, session.run(outputs, {names[key]: value for key, value in rows.items()}), strict=True))
+    return dict(
+        zip(
+            outputs,
+            session.run(outputs, {names[key]: value for key, value in rows.items()}),
+            strict=True,
+        )
+    )
 
 
-def write(name: str, manifest: dict, graphs: dict, weights: Weights, golden_rows: dict, files: dict[str, Path]) -> None:
+def write(
+    name: str,
+    manifest: dict,
+    graphs: dict,
+    weights: Weights,
+    golden_rows: dict,
+    files: dict[str, Path],
+) -> None:
     folder = HERE / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -170,7 +198,9 @@ def write(name: str, manifest: dict, graphs: dict, weights: Weights, golden_rows
         (folder / file).parent.mkdir(exist_ok=True)
         shutil.copy(source, folder / file)
     if "bank" in manifest:
-        (folder / "bank.json").write_text(json.dumps({"texts": BANK, "source": "tests", "language": "en"}))
+        (folder / "bank.json").write_text(
+            json.dumps({"texts": BANK, "source": "tests", "language": "en"})
+        )
     goldens = {}
     for tower, sets in golden_rows.items():
         spec = manifest["towers"][tower]
@@ -178,10 +208,18 @@ def write(name: str, manifest: dict, graphs: dict, weights: Weights, golden_rows
             tail = f".{at}" if len(sets) > 1 else ""
             outputs = run(folder, spec["file"], spec["inputs"], rows)
             goldens |= {f"{tower}.{key}{tail}": value for key, value in rows.items()}
-            goldens |= {f"{tower}.{space}{tail}": outputs[output] for space, output in spec["outputs"].items()}
-    save_file({key: np.ascontiguousarray(value) for key, value in goldens.items()}, folder / "goldens.safetensors")
+            goldens |= {
+                f"{tower}.{space}{tail}": outputs[output]
+                for space, output in spec["outputs"].items()
+            }
+    save_file(
+        {key: np.ascontiguousarray(value) for key, value in goldens.items()},
+        folder / "goldens.safetensors",
+    )
     listed = sorted(path for path in folder.rglob("*") if path.is_file())
-    manifest["files"] = {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in listed}
+    manifest["files"] = {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in listed
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
     print(name, sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()), "bytes")
 
@@ -210,8 +248,15 @@ CASES = json.loads((TOKENS / "cases.json").read_text())
 def text_tower(case: str, file: str, space: str, **more) -> dict:
     spec = CASES[case]["spec"] | more | {"tokenizer": f"{case}/tokenizer.json", "languages": ["en"]}
     inputs = {"token_ids": "input_ids", "attention_mask": "attention_mask"}
-    return {"modality": "text", "file": file, "precision": "f32", "precisions": ["f32"], "inputs": inputs,
-            "outputs": {space: "embedding"}, "preprocessing": {"text": spec}}
+    return {
+        "modality": "text",
+        "file": file,
+        "precision": "f32",
+        "precisions": ["f32"],
+        "inputs": inputs,
+        "outputs": {space: "embedding"},
+        "preprocessing": {"text": spec},
+    }
 
 
 def vocabulary(case: str) -> int:
@@ -220,15 +265,40 @@ def vocabulary(case: str) -> int:
 
 def two_families() -> None:
     weights = Weights("weights.bin")
-    text, text_sound = text_tower("clip", "text.onnx", "look"), text_tower("gemma", "text-sound.onnx", "sound")
-    picture = {"resize": {"rule": "shorter_side", "size": 8}, "resample": "mmv", "crop": {"height": 8, "width": 8},
-               "picture": "shown", "bars": "keep"}
+    text, text_sound = (
+        text_tower("clip", "text.onnx", "look"),
+        text_tower("gemma", "text-sound.onnx", "sound"),
+    )
+    picture = {
+        "resize": {"rule": "shorter_side", "size": 8},
+        "resample": "mmv",
+        "crop": {"height": 8, "width": 8},
+        "picture": "shown",
+        "bars": "keep",
+    }
     manifest = {
-        "format_version": 2, "name": "two-families", "description": "Two families in one bundle.", "license": "Apache-2.0",
+        "format_version": 2,
+        "name": "two-families",
+        "description": "Two families in one bundle.",
+        "license": "Apache-2.0",
         "sources": [
-            {"family": "clip", "repository": "example/pictures", "revision": None, "license": "MIT", "license_file": None,
-             "card": "Pictures and text.", "languages": ["en"], "files": {}},
-            {"family": "clap", "repository": "example/sounds", "license": "Apache-2.0", "languages": ["en", "de"], "files": {}},
+            {
+                "family": "clip",
+                "repository": "example/pictures",
+                "revision": None,
+                "license": "MIT",
+                "license_file": None,
+                "card": "Pictures and text.",
+                "languages": ["en"],
+                "files": {},
+            },
+            {
+                "family": "clap",
+                "repository": "example/sounds",
+                "license": "Apache-2.0",
+                "languages": ["en", "de"],
+                "files": {},
+            },
         ],
         "spaces": [
             {"name": "look", "dim": 8, "dims": [4], "members": ["text", "image", "video"]},
@@ -236,13 +306,28 @@ def two_families() -> None:
             {"name": "both", "dim": 8, "members": ["video", "audio"]},
         ],
         "towers": {
-            "video": {"modality": "video", "file": "video.onnx", "precision": "f32", "inputs": {"frames": "pixels"},
-                      "outputs": {"look": "embedding", "both": "embedding"},
-                      "preprocessing": {"picture": picture, "sampling": {"rule": "rate", "fps": 2.0, "frames": 2, "take": "nearest"}}},
+            "video": {
+                "modality": "video",
+                "file": "video.onnx",
+                "precision": "f32",
+                "inputs": {"frames": "pixels"},
+                "outputs": {"look": "embedding", "both": "embedding"},
+                "preprocessing": {
+                    "picture": picture,
+                    "sampling": {"rule": "rate", "fps": 2.0, "frames": 2, "take": "nearest"},
+                },
+            },
             "image": {"modality": "image", "inflates": "video"},
-            "audio": {"modality": "audio", "file": "audio.onnx", "precision": "f32", "inputs": {"pcm": "pcm"},
-                      "outputs": {"sound": "sound", "both": "both"},
-                      "preprocessing": {"sound": {"sample_rate_hz": 16000, "samples": 16000, "short": "loop"}}},
+            "audio": {
+                "modality": "audio",
+                "file": "audio.onnx",
+                "precision": "f32",
+                "inputs": {"pcm": "pcm"},
+                "outputs": {"sound": "sound", "both": "both"},
+                "preprocessing": {
+                    "sound": {"sample_rate_hz": 16000, "samples": 16000, "short": "loop"}
+                },
+            },
             "text": text,
             "text-sound": text_sound,
         },
@@ -267,20 +352,51 @@ def two_families() -> None:
 
 def odd_inputs() -> None:
     weights = Weights("weights.bin")
-    picture = {"resize": {"rule": "patches", "patch": 4, "max_patches": 6, "multiple": 4, "fit": "siglip2"},
-               "resample": "bilinear", "picture": "shown", "bars": "keep"}
+    picture = {
+        "resize": {
+            "rule": "patches",
+            "patch": 4,
+            "max_patches": 6,
+            "multiple": 4,
+            "fit": "siglip2",
+        },
+        "resample": "bilinear",
+        "picture": "shown",
+        "bars": "keep",
+    }
     text = text_tower("gemma", "text.onnx", "all")
     manifest = {
-        "format_version": 2, "name": "odd-inputs", "license": "Apache-2.0",
-        "spaces": [{"name": "all", "dim": 8, "dims": [4, 2], "members": ["text", "image", "audio"]}],
+        "format_version": 2,
+        "name": "odd-inputs",
+        "license": "Apache-2.0",
+        "spaces": [
+            {"name": "all", "dim": 8, "dims": [4, 2], "members": ["text", "image", "audio"]}
+        ],
         "towers": {
-            "image": {"modality": "image", "file": "image.onnx", "precision": "f32",
-                      "inputs": {"frames": "pixels", "patch_grid": "grid"}, "outputs": {"all": "embedding"},
-                      "preprocessing": {"picture": picture}},
-            "audio": {"modality": "audio", "file": "audio.onnx", "precision": "f32",
-                      "inputs": {"pcm": "pcm", "pcm_samples": "own"}, "outputs": {"all": "all"},
-                      "preprocessing": {"sound": {"sample_rate_hz": 16000, "samples": 16000, "short": "as_is",
-                                                  "multiple": 160, "edge": "reflect"}}},
+            "image": {
+                "modality": "image",
+                "file": "image.onnx",
+                "precision": "f32",
+                "inputs": {"frames": "pixels", "patch_grid": "grid"},
+                "outputs": {"all": "embedding"},
+                "preprocessing": {"picture": picture},
+            },
+            "audio": {
+                "modality": "audio",
+                "file": "audio.onnx",
+                "precision": "f32",
+                "inputs": {"pcm": "pcm", "pcm_samples": "own"},
+                "outputs": {"all": "all"},
+                "preprocessing": {
+                    "sound": {
+                        "sample_rate_hz": 16000,
+                        "samples": 16000,
+                        "short": "as_is",
+                        "multiple": 160,
+                        "edge": "reflect",
+                    }
+                },
+            },
             "text": text,
         },
         "goldens": {"file": "goldens.safetensors", "max_one_minus_cosine": 1e-5, "texts": TEXTS},
@@ -292,12 +408,29 @@ def odd_inputs() -> None:
     }
     sounds = [(3200, 3100), (16000, 16000), (3200, 3200)]
     goldens = {
-        "image": [{"frames": RNG.integers(0, 256, (2, 6, 48), np.uint8), "patch_grid": np.array([[2, 3], [1, 5]], np.int64)}],
-        "audio": [{"pcm": RNG.uniform(-1, 1, (1, length)).astype(np.float32), "pcm_samples": np.array([own], np.int64)}
-                  for length, own in sounds],
+        "image": [
+            {
+                "frames": RNG.integers(0, 256, (2, 6, 48), np.uint8),
+                "patch_grid": np.array([[2, 3], [1, 5]], np.int64),
+            }
+        ],
+        "audio": [
+            {
+                "pcm": RNG.uniform(-1, 1, (1, length)).astype(np.float32),
+                "pcm_samples": np.array([own], np.int64),
+            }
+            for length, own in sounds
+        ],
         "text": token_rows("gemma", text["preprocessing"]["text"]),
     }
-    write("odd-inputs", manifest, graphs, weights, goldens, {"gemma/tokenizer.json": TOKENS / "gemma.json"})
+    write(
+        "odd-inputs",
+        manifest,
+        graphs,
+        weights,
+        goldens,
+        {"gemma/tokenizer.json": TOKENS / "gemma.json"},
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""Writes pillow.json: what Pillow and the reference processors make of pictures that both sides can draw.
+"""Writes pillow.json: what Pillow and the reference processors make of pictures that both sides
+can draw.
 
-Run `python tests/pictures/pillow.py` with Pillow and transformers installed. Only digests are stored.
+Run `python tests/pictures/pillow.py` with Pillow and transformers installed. Only digests are
+stored.
 """
 
 import hashlib
@@ -20,8 +22,10 @@ from transformers.models.siglip2.image_processing_pil_siglip2 import (
 FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
 SIZES = [
     (1, 1), (1, 7), (7, 1), (2, 3), (3, 2), (5, 31), (16, 16), (17, 13), (31, 64), (61, 97),
-    (64, 48), (77, 333), (90, 160), (100, 100), (120, 68), (144, 176), (150, 200), (169, 300), (224, 398),
-    (270, 480), (301, 299), (333, 77), (480, 272), (360, 641), (437, 13), (500, 500), (576, 720), (719, 405),
+    (64, 48), (77, 333), (90, 160), (100, 100), (120, 68), (144, 176), (150, 200), (169, 300),
+     (224, 398),
+    (270, 480), (301, 299), (333, 77), (480, 272), (360, 641), (437, 13), (500, 500), (576, 720),
+     (719, 405),
 ]  # fmt: skip
 TARGETS = [(224, 224), (33, 40), (1, 1), (97, 336), (300, 169), (13, 500), (50, 7)]
 
@@ -46,7 +50,11 @@ def resizes():
     for at, (height, width) in enumerate(SIZES):
         rgb = noise(height, width)
         for name in FILTERS:
-            for to in {TARGETS[at % len(TARGETS)], (width, height), (height * 2 + 1, width // 2 + 1)}:
+            for to in {
+                TARGETS[at % len(TARGETS)],
+                (width, height),
+                (height * 2 + 1, width // 2 + 1),
+            }:
                 yield [[height, width], list(to), name, digest(resized(rgb, *to, name))]
 
 
@@ -59,7 +67,9 @@ def crops():
             longer = int(side * long / short)
             to = (longer, side) if width <= height else (side, longer)
             whole = resized(noise(height, width), *to, "bicubic")
-            kept = center_crop(whole, crop, data_format="channels_last", input_data_format="channels_last")
+            kept = center_crop(
+                whole, crop, data_format="channels_last", input_data_format="channels_last"
+            )
             yield [[height, width], side, list(crop), digest(kept)]
 
 

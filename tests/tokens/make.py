@@ -1,8 +1,8 @@
 """Writes the tokenizers and expected token ids of `tests/tokens.rs`.
 
-Each tokenizer is of a published kind, with a small vocabulary trained on `pieces.json`. The reference is transformers:
-its own tokenizer class encodes 5,000 texts, and the SHA-256 of the ids of every 100 texts is stored. The texts come
-from `pieces.json` by a rule that the test implements too (`texts`).
+Each tokenizer is of a published kind, with a small vocabulary trained on `pieces.json`. The
+reference is transformers: its own tokenizer class encodes 5,000 texts, and the SHA-256 of the ids
+of every 100 texts is stored. The texts come from `pieces.json` by a rule that the test implements too (`texts`).
 
     python tests/tokens/make.py     # needs transformers 5
 """
@@ -11,7 +11,17 @@ import hashlib
 import json
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import CLIPTokenizer, GemmaTokenizer, PreTrainedTokenizerFast, RobertaTokenizer
 from transformers.models.siglip2.tokenization_siglip2 import Siglip2Tokenizer
 
@@ -32,7 +42,8 @@ class Draw:
 
 
 def texts(specials: list[str]) -> list[str]:
-    """5,000 texts: words of one language or several, emoji, control characters, special tokens, very long ones."""
+    """5,000 texts: words of one language or several, emoji, control characters, special tokens,
+    very long ones."""
     draw = Draw(15)
     languages, marks, odd = PIECES["languages"], PIECES["marks"], PIECES["odd"]
     found = []
@@ -76,7 +87,10 @@ def trained(model, trainer, pre, normalizer=None):
 
 
 def merges_of(model: dict) -> list[tuple[str, str]]:
-    return [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in model["merges"]]
+    return [
+        tuple(pair) if isinstance(pair, list) else tuple(pair.split(" "))
+        for pair in model["merges"]
+    ]
 
 
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -84,11 +98,19 @@ BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
 
 def clip():
     ends = {"bos": "<|startoftext|>", "eos": "<|endoftext|>"}
-    split = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"), "removed", invert=True),
-        pre_tokenizers.ByteLevel(add_prefix_space=False),
-    ])
-    trainer = trainers.BpeTrainer(vocab_size=1400, end_of_word_suffix="</w>", initial_alphabet=BYTES)
+    split = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(
+                Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"),
+                "removed",
+                invert=True,
+            ),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=1400, end_of_word_suffix="</w>", initial_alphabet=BYTES
+    )
     model = trained(models.BPE(end_of_word_suffix="</w>"), trainer, split, normalizers.Lowercase())
     vocab = dict(model["vocab"])
     for unit in [*BYTES, *(byte + "</w>" for byte in BYTES)]:
@@ -145,7 +167,9 @@ def unigram():
     """SentencePiece's kind, as SigLIP and T5 have it; unknown characters become one token."""
     special = ["<pad>", "</s>", "<unk>"]
     trainer = trainers.UnigramTrainer(vocab_size=1200, special_tokens=special, unk_token="<unk>")
-    normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), normalizers.Replace(Regex(" {2,}"), " ")])
+    normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Lowercase(), normalizers.Replace(Regex(" {2,}"), " ")]
+    )
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
@@ -155,7 +179,10 @@ def unigram():
         single="$A </s>", pair="$A $B </s>", special_tokens=[("</s>", 1)]
     )
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token=AddedToken("</s>", special=True), unk_token="<unk>"
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token=AddedToken("</s>", special=True),
+        unk_token="<unk>",
     )
     return fast, ["</s>", "<pad>"]
 
@@ -165,9 +192,20 @@ CASES = {
     "clip": (clip, {"max_tokens": 77, "padding": "max"}, {}),
     "roberta": (roberta, {"max_tokens": 77, "padding": "none"}, {}),
     "unigram": (unigram, {"max_tokens": 64, "padding": "max"}, {}),
-    "gemma": (gemma, {"max_tokens": 48, "padding": "none", "prompts": {"query": "task: search result | query: {text}"}}, {}),
-    "siglip2": (siglip2, {"max_tokens": 64, "padding": "max", "lowercase": True, "side": "left", "truncate": "left"},
-                {"padding_side": "left", "truncation_side": "left"}),
+    "gemma": (
+        gemma,
+        {
+            "max_tokens": 48,
+            "padding": "none",
+            "prompts": {"query": "task: search result | query: {text}"},
+        },
+        {},
+    ),
+    "siglip2": (
+        siglip2,
+        {"max_tokens": 64, "padding": "max", "lowercase": True, "side": "left", "truncate": "left"},
+        {"padding_side": "left", "truncation_side": "left"},
+    ),
 }
 
 
@@ -188,19 +226,28 @@ def main() -> None:
         prompt = manifest.get("prompts", {}).get("query", "{text}")
         asked = [prompt.replace("{text}", text) for text in texts(specials)]
         padding = "max_length" if manifest["padding"] == "max" else False
-        encoded = tokenizer(asked, padding=padding, truncation=True, max_length=manifest["max_tokens"])
+        encoded = tokenizer(
+            asked, padding=padding, truncation=True, max_length=manifest["max_tokens"]
+        )
         rows = list(zip(encoded["input_ids"], encoded["attention_mask"], strict=True))
         assert max(len(ids) for ids, _ in rows) == manifest["max_tokens"]
         blocks = []
         for start in range(0, COUNT, BLOCK):
-            lines = [" ".join(map(str, ids)) + "|" + " ".join(map(str, mask)) for ids, mask in rows[start : start + BLOCK]]
+            lines = [
+                " ".join(map(str, ids)) + "|" + " ".join(map(str, mask))
+                for ids, mask in rows[start : start + BLOCK]
+            ]
             blocks.append(hashlib.sha256("\n".join(lines).encode()).hexdigest())
         spec = {"kind": "tokens", "tokenizer": f"{name}.json", "special_tokens": True, **manifest}
         if manifest["padding"] == "max":
             spec["pad_id"] = tokenizer.pad_token_id
         cases[name] = {"spec": spec, "specials": specials, "first": rows[:3], "blocks": blocks}
-        print(name, len(stored["model"]["vocab"]), "tokens;", sum(len(ids) for ids, _ in rows), "ids")
-    (HERE / "cases.json").write_text(json.dumps(cases, indent=1, ensure_ascii=False), encoding="utf-8")
+        print(
+            name, len(stored["model"]["vocab"]), "tokens;", sum(len(ids) for ids, _ in rows), "ids"
+        )
+    (HERE / "cases.json").write_text(
+        json.dumps(cases, indent=1, ensure_ascii=False), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":
