@@ -2,7 +2,8 @@
 
 Each tokenizer is of a published kind, with a small vocabulary trained on `pieces.json`. The
 reference is transformers: its own tokenizer class encodes 5,000 texts, and the SHA-256 of the ids
-of every 100 texts is stored. The texts come from `pieces.json` by a rule that the test implements too (`texts`).
+of every 100 texts is stored. The texts come from `pieces.json` by a rule
+that the test implements too (`texts`).
 
     python tests/tokens/make.py     # needs transformers 5
 """
