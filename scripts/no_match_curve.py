@@ -21,18 +21,21 @@ from triptych_trainer.server import Client, running_server
 from triptych_trainer.world.captions import COLOUR_WORDS, MOTION_PHRASES, SHAPE_WORDS
 from triptych_trainer.world.scene import Scene, scene_of
 
+# Library n draws its scenes from the seed that is n above the first one.
 SCENES_SEED = 700
 SECS = 3.2
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
 
 
-def split(films: int, left_out: int, rng: np.random.Generator) -> tuple[list[Scene], list]:
+def split(
+    films: int, left_out: int, seed: int, rng: np.random.Generator
+) -> tuple[list[Scene], list]:
     """Scenes of the library, and the pairs of shape and colour that none of them has."""
     pairs = [(shape, colour) for shape in SHAPE_WORDS for colour in COLOUR_WORDS]
     absent = [pairs[i] for i in rng.permutation(len(pairs))[:left_out]]
     scenes, index = [], 0
     while len(scenes) < films:
-        scene = scene_of(SCENES_SEED, index, held_out=True)
+        scene = scene_of(seed, index, held_out=True)
         index += 1
         labels = scene.labels()
         if (labels["shape"], labels["colour"]) not in absent:
@@ -82,7 +85,7 @@ def ask(client: Client, texts: list[str], target: str) -> tuple[np.ndarray, np.n
 
 def run_one(args: argparse.Namespace, seed: int) -> dict:
     rng = np.random.default_rng(seed)
-    scenes, absent = split(args.films, args.left_out, rng)
+    scenes, absent = split(args.films, args.left_out, args.scenes_seed + seed, rng)
     present_texts, absent_texts = queries(scenes, absent, args.queries, rng)
     report: dict = {"seed": seed}
     with tempfile.TemporaryDirectory() as folder:
@@ -119,6 +122,7 @@ def main() -> None:
     parser.add_argument("--left-out", type=int, default=12, help="of 48 pairs of shape and colour")
     parser.add_argument("--queries", type=int, default=200, help="of each kind")
     parser.add_argument("--libraries", type=int, default=1)
+    parser.add_argument("--scenes-seed", type=int, default=SCENES_SEED, help="of the first library")
     args = parser.parse_args()
     for seed in range(args.libraries):
         report = run_one(args, seed)
