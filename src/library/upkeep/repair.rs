@@ -1,13 +1,13 @@
 //! Recomputes damaged vectors from the files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::Upkeep;
 use crate::collection::{DamagedAsset, LibraryError};
 use crate::ingest::Again;
 use crate::model::Priority;
 use crate::store::{AssetRecord, ClipRecord, DamagedVectors, StoreError};
-use crate::types::{AssetId, TimeSpan};
+use crate::types::{AssetId, ClipId, TimeSpan, Track};
 
 /// Clips whose bounds differ by less than this are the same clip.
 const SAME_SECS: f64 = 1e-6;
@@ -64,6 +64,10 @@ impl Upkeep {
         mut clips: Vec<ClipRecord>,
     ) -> Result<Vec<ClipRecord>, LibraryError> {
         self.collection.open_content(record).await?;
+        // Sound and pictures may have clips of their own over the same seconds.
+        let known = self.collection.store.clips_with_tracks(record.id).await?;
+        let tracks: HashMap<ClipId, Vec<Track>> =
+            known.into_iter().map(|(clip, tracks)| (clip.id, tracks)).collect();
         let mut stream = self
             .collection
             .embedder
@@ -72,7 +76,11 @@ impl Upkeep {
         while !clips.is_empty() {
             let Some(embedded) = stream.next().await? else { break };
             let new = self.collection.new_clip(embedded);
-            let Some(at) = clips.iter().position(|clip| is_same(clip.span, new.span)) else { continue };
+            let has = |track: &Track| new.vectors.iter().any(|(own, ..)| own == track);
+            let fits = |clip: &ClipRecord| {
+                is_same(clip.span, new.span) && tracks.get(&clip.id).is_none_or(|all| all.iter().all(has))
+            };
+            let Some(at) = clips.iter().position(fits) else { continue };
             let clip = clips.swap_remove(at);
             self.collection.mend_clip(clip.id, &new.vectors).await?;
             self.count_repaired(&[clip]);
