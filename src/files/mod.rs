@@ -1,6 +1,7 @@
 //! Files of a data folder and of users: paths below allowed roots, uploads, quarantine, free space, and which model
 //! serves.
 
+mod ballast;
 mod disk;
 mod error;
 mod paths;

@@ -17,6 +17,9 @@ use crate::media::{Lane, MediaError};
 use crate::preprocess;
 use crate::types::AssetId;
 
+/// Shortest time for which the last frame is on the screen. At the very end, ffmpeg would find nothing to seek to.
+const LAST_FRAME_SECS: f64 = 0.01;
+
 fn of_media(error: MediaError) -> LibraryError {
     crate::embed::EmbedError::from(error).into()
 }
@@ -59,8 +62,8 @@ pub async fn thumbnail(
         return Err(ApiError::new(StatusCode::NOT_FOUND, "no_picture", message));
     }
     // Past the end is the end; the last frame begins a little before it.
-    let tenths = (at.min((asset.duration_secs - 0.1).max(0.0)) * 10.0).round() as u64;
-    let etag = format!("\"{}-{tenths}-{size}\"", &asset.sha256[..16.min(asset.sha256.len())]);
+    let at_ms = (at.min((asset.duration_secs - LAST_FRAME_SECS).max(0.0)) * 1000.0).round() as u64;
+    let etag = format!("\"{}-{at_ms}ms-{size}\"", &asset.sha256[..16.min(asset.sha256.len())]);
     // A file of a user may change: what was kept of it is asked for again each time.
     let keep = if asset.owned { "private, max-age=86400" } else { "private, no-cache" };
     let cached = [(header::ETAG, etag.clone()), (header::CACHE_CONTROL, keep.to_owned())];
@@ -77,7 +80,8 @@ pub async fn thumbnail(
     let tracks = asset.tracks_read();
     let make = async {
         let made =
-            preprocess::thumbnail_of(&decoder, asset.path.as_ref(), tenths as f64 / 10.0, size, tracks).await;
+            preprocess::thumbnail_of(&decoder, asset.path.as_ref(), at_ms as f64 / 1000.0, size, tracks)
+                .await;
         if opened.is_some_and(|opened| !opened.is_unchanged()) {
             // It was made of whichever bytes were there.
             state.library.collection().open_content(&asset).await?;
@@ -85,6 +89,6 @@ pub async fn thumbnail(
         made.map_err(of_media)
     };
     let busy = of_media(MediaError::Overloaded { retry_after_secs: 5 });
-    let bytes = state.thumbnails.get_or_make((id, tenths, size), busy, make).await?;
+    let bytes = state.thumbnails.get_or_make((id, at_ms, size), busy, make).await?;
     Ok((cached, [(header::CONTENT_TYPE, "image/jpeg")], bytes).into_response())
 }

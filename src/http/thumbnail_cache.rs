@@ -17,7 +17,7 @@ const DECODES_AT_ONCE: usize = 2;
 /// Longest that one waits for the others; the decode pool may let it wait a little more.
 const WAITS_AT_MOST: Duration = Duration::from_secs(20);
 
-/// Asset, tenth of a second, longer side.
+/// Asset, position in milliseconds, longer side.
 type Key = (AssetId, u64, u32);
 
 type Cell = Arc<OnceCell<Bytes>>;

@@ -159,6 +159,9 @@ impl Ended {
                 "its index is missing, so the file was cut off or never finished".into(),
             );
         }
+        if ["not supported", "unsupported", "not implemented"].iter().any(|text| main.contains(text)) {
+            return MediaError::Unsupported(main);
+        }
         if !log.opened && main.starts_with("Error opening input") {
             return MediaError::Unsupported("its format is unknown".into());
         }
@@ -207,6 +210,9 @@ impl Ended {
         if whole && self.log.cut_short {
             return Some(format!("truncated: the file ends early; only {decoded:.1} s could be decoded"));
         }
+        if whole && self.started.as_ref().is_some_and(|started| started.scrambled) {
+            return Some("encrypted: a part of the stream is scrambled and could not be read".to_owned());
+        }
         let failed = self.exit.code != Some(0) && !self.only_misses_sound(samples);
         if self.exit.signal.is_some() || failed || self.log.gave_up {
             return Some(format!("decoding stopped early after {decoded:.1} s: {}", self.log.main_error()));
@@ -219,6 +225,12 @@ impl Ended {
         if damaged > 0 {
             let packets = if damaged == 1 { "1 packet".to_owned() } else { format!("{damaged} packets") };
             return Some(format!("damaged: {packets} could not be decoded"));
+        }
+        if self.overlapping > 0 && whole {
+            let secs = self.overlapping as f64 / rate;
+            return Some(format!(
+                "damaged: the time stamps of its audio overlap; {secs:.1} s of it were left out"
+            ));
         }
         let silent = frames > 0 && samples == 0 && self.log.audio_streams > 0;
         let silent = silent && !self.only_misses_sound(samples);

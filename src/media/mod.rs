@@ -192,8 +192,14 @@ pub(crate) mod fuzzed {
     /// Any request that the child accepts gives a command line.
     pub(crate) fn request(bytes: &[u8]) {
         if let Some(request) = Request::read(bytes) {
-            let known =
-                ffmpeg::Known { demuxers: "wav", picture: false, untimed: false, plain: false, raw: None };
+            let known = ffmpeg::Known {
+                demuxers: "wav",
+                picture: false,
+                untimed: false,
+                plain: false,
+                raw: None,
+                one_clock: false,
+            };
             let arguments = ffmpeg::arguments(&request, known, 3, 4);
             assert!(!arguments.is_empty());
         }
@@ -210,6 +216,8 @@ pub(crate) mod fuzzed {
             height: 0,
             cut_short: None,
             landlock: true,
+            joined: false,
+            scrambled: false,
             reduced: false,
         };
         let failure = super::protocol::Failure::Corrupt;

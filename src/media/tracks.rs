@@ -105,7 +105,7 @@ pub fn decide(log: &FfmpegLog, wanted: Wanted, seen: Option<&Seen>) -> Decision 
     }
     let mono = channels_apart(log, &sounds).filter(|_| audio.is_none());
     let ask = |streams: &[&Stream], open: bool| {
-        let mask = mask_of(streams.iter().filter(|stream| stream.has_codec()));
+        let mask = mask_of(streams.iter().filter(|stream| can_be_surveyed(stream)));
         if open && seen.is_none() && mask.count_ones() > 1 { mask } else { 0 }
     };
     let asked_pictures = ask(&pictures, video.is_none());
@@ -140,7 +140,13 @@ fn of_kind(log: &FfmpegLog, kind: TrackKind) -> impl Iterator<Item = &Stream> {
 
 /// How much the container's description favours a track.
 fn preferred(stream: &Stream) -> (bool, bool, bool) {
-    (stream.has_codec(), !stream.lesser, stream.info.default)
+    (can_be_surveyed(stream), !stream.lesser, stream.info.default)
+}
+
+/// Whether the description is complete. The size of a picture is missing if its stream had too few packets to tell:
+/// ffmpeg cannot copy it, and it is hardly a film.
+fn can_be_surveyed(stream: &Stream) -> bool {
+    stream.has_codec() && (stream.info.kind != TrackKind::Video || stream.info.width.is_some())
 }
 
 /// Films rank before stills. Among them, the first track that the container prefers ranks highest; if it

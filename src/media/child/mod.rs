@@ -1,9 +1,11 @@
 //! The child's side: receives one file and one request, enters the sandbox and decodes.
 
+mod broadcast;
 mod encrypted;
 pub mod ffmpeg;
 mod image;
 mod job;
+mod jpeg;
 mod reduce;
 mod sandbox;
 mod upright;
@@ -20,6 +22,7 @@ use std::process::{Command, ExitCode};
 use rustix::io::FdFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
+use self::broadcast::Scrambled;
 use self::ffmpeg::Known;
 use self::job::{Decoded, Job, Refusal};
 use super::headers;
@@ -131,6 +134,9 @@ fn serve(job: &mut Job) -> Result<u64, Refusal> {
             {
                 return Err(Refusal::new(Failure::Encrypted, way));
             }
+            if broadcast::scrambled(&job.media) == Some(Scrambled::Whole) {
+                return Err(Refusal::new(Failure::Encrypted, "scrambling of the transport stream"));
+            }
             // Files other than bare streams of frames are examined only up to their header.
             let found = sound::examine(&job.media, kind == Some(AssetKind::Audio))
                 .map_err(|e| Refusal::new(Failure::Corrupt, e))?;
@@ -153,6 +159,7 @@ fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, found: Exa
     };
     let (untimed, plain) = (found.untimed, found.plain);
     let raw = sound::raw(&job.media);
+    let clock = broadcast::joined(&job.media);
     let started = Started {
         engine: Engine::Ffmpeg,
         kind,
@@ -162,6 +169,8 @@ fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, found: Exa
         width: 0,
         height: 0,
         cut_short: whole::cut_short(&job.media).map(str::to_owned),
+        joined: clock == Some(true),
+        scrambled: broadcast::scrambled(&job.media).is_some(),
         landlock: false,
         reduced: false,
     };
@@ -174,7 +183,7 @@ fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, found: Exa
         if let Some(pipe) = job.sound.as_ref().filter(|_| wanted) {
             rustix::io::fcntl_setfd(pipe, FdFlags::empty())?;
         }
-        let known = Known { demuxers, picture, untimed, plain, raw };
+        let known = Known { demuxers, picture, untimed, plain, raw, one_clock: clock == Some(false) };
         Ok(ffmpeg::arguments(&job.request, known, job.media.as_raw_fd(), sound))
     };
     let arguments = match prepare() {

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use self::header::Length;
 pub use self::place::{Piece, Place, Placer, Places};
 pub use self::raw::Raw;
+pub use self::scan::holds_frames;
 use super::window::Window;
 
 /// What the bytes of a file show that ffmpeg does not report.

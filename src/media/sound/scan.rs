@@ -114,6 +114,20 @@ pub fn begins_with_frames(window: &mut Window<'_>, mut at: u64) -> bool {
     true
 }
 
+/// Whether several frames follow each other somewhere in these bytes.
+pub fn holds_frames(bytes: &[u8]) -> bool {
+    const IN_A_ROW: usize = 4;
+    let row = |mut at: usize, adts: bool| {
+        (0..IN_A_ROW).all(|_| {
+            let found = bytes.get(at..at + 7).and_then(frame).filter(|frame| frame.adts == adts);
+            at += found.map_or(0, |frame| frame.bytes as usize);
+            found.is_some()
+        })
+    };
+    let starts = bytes.iter().enumerate().filter(|(_, byte)| **byte == 0xff);
+    starts.into_iter().any(|(at, _)| row(at, false) || row(at, true))
+}
+
 /// The first frame at or after `at`, but not after `end`. One that is not where it should be must be followed
 /// by another, by a tag, or by the end of the file.
 fn next_frame(window: &mut Window<'_>, at: u64, last: Option<Frame>, end: u64) -> Option<(u64, Frame)> {
@@ -246,6 +260,16 @@ mod tests {
         {
             assert_eq!(of(bad), None);
         }
+    }
+
+    #[test]
+    fn frames_are_found_behind_other_bytes() {
+        let adts = [b"\xff\xf1\x50\x80\x19\x1f\xfc".to_vec(), vec![0x21; 193]].concat();
+        for frames in [mp3(5), adts.repeat(5)] {
+            assert!(holds_frames(&[vec![0; 3000], frames.clone()].concat()));
+            assert!(!holds_frames(&frames[..frames.len() / 2]), "two frames may be chance");
+        }
+        assert!(!holds_frames(&[0xff; 9000]) && !holds_frames(&[0; 9000]) && !holds_frames(b""));
     }
 
     #[test]

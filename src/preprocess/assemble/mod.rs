@@ -82,6 +82,8 @@ pub(super) struct Assembler {
     at_end: bool,
     /// End of the last clip, in seconds.
     last_end_secs: f64,
+    /// A clip that was cut at the declared end, and where it ends if the film goes on.
+    held: Option<(ClipTensors, f64)>,
     /// Length of the pictures in periods, once it is known.
     periods: Option<u64>,
     /// The last window, if it was decoded once more.
@@ -116,6 +118,7 @@ impl Assembler {
             waiting_apart: 0,
             at_end: false,
             last_end_secs: 0.0,
+            held: None,
             periods: None,
             last: None,
             sound: SampleStore::default(),
@@ -145,6 +148,9 @@ impl Assembler {
 
     /// Sends the clips that were held back.
     pub fn release(&mut self) -> Result<(), MediaError> {
+        if let Some((clip, _)) = self.held.take() {
+            self.pass_on(clip)?;
+        }
         self.out.release()?;
         self.apart.as_mut().map_or(Ok(()), Apart::release)
     }
@@ -375,24 +381,38 @@ impl Assembler {
 
     fn frame_span(&self, start: u64, count: u64) -> TimeSpan {
         let secs = |frame: u64| (self.cut.first_frame + frame) as f64 / self.cut.fps;
-        let (start_secs, end_secs) = (secs(start), secs(start + count));
-        match self.spec.sampling {
-            Sampling::Rate { .. } => self.within(start_secs, end_secs),
-            // The film's own periods end where its frames do.
-            Sampling::Spread { .. } => TimeSpan { start_secs, end_secs },
-        }
+        TimeSpan { start_secs: secs(start), end_secs: secs(start + count) }
     }
 
-    /// A span of a video, cut at the declared end if it slightly exceeds that: sampling rounds the end of the
+    /// The declared end of the video, if it is a little before the end of a clip: sampling rounds the end of the
     /// last frame up, codecs pad their last block, and a container may give the last of uneven frames the
-    /// duration of the one before.
-    fn within(&self, start_secs: f64, end_secs: f64) -> TimeSpan {
-        let end = |declared: &f64| *declared > start_secs && end_secs - declared < SAME_END_SECS;
-        let declared = self.declared_secs.filter(end).filter(|_| self.mode == Mode::Video);
-        TimeSpan { start_secs, end_secs: declared.map_or(end_secs, |declared| end_secs.min(declared)) }
+    /// duration of the one before. The periods of a spread sampling end where the film's frames do.
+    fn declared_end(&self, clip: &ClipTensors) -> Option<f64> {
+        let TimeSpan { start_secs, end_secs } = clip.span;
+        let rated = clip.frames.is_none() || matches!(self.spec.sampling, Sampling::Rate { .. });
+        let near = |end: &f64| *end > start_secs && (0.0..SAME_END_SECS).contains(&(end_secs - end));
+        self.declared_secs.filter(near).filter(|_| rated && self.mode == Mode::Video)
     }
 
-    fn send(&mut self, clip: ClipTensors) -> Result<(), MediaError> {
+    /// Sends a clip, cut at the declared end of the video if that lies in it. If another clip ends later, the
+    /// film goes on, and the declared end is wrong.
+    fn send(&mut self, mut clip: ClipTensors) -> Result<(), MediaError> {
+        if let Some((mut held, whole)) = self.held.take() {
+            if clip.span.end_secs > whole {
+                held.span.end_secs = whole;
+            }
+            self.pass_on(held)?;
+        }
+        let Some(end) = self.declared_end(&clip) else { return self.pass_on(clip) };
+        let whole = std::mem::replace(&mut clip.span.end_secs, end);
+        if self.at_end {
+            return self.pass_on(clip);
+        }
+        self.held = Some((clip, whole));
+        Ok(())
+    }
+
+    fn pass_on(&mut self, clip: ClipTensors) -> Result<(), MediaError> {
         self.last_end_secs = self.last_end_secs.max(clip.span.end_secs);
         self.out.send(clip, self.at_end)
     }
