@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::decode::{Budget, DecodeRequest, cpu_cap_secs};
 use super::protocol::{Engine, Failure};
+use super::said::Stream;
 use super::stream::Ended;
 use super::{Decoder, Limits, MediaError, tracks};
 use crate::types::{AssetKind, TrackKind};
@@ -203,12 +204,20 @@ impl Ended {
         };
         // A length that was estimated from a bit rate is not reliable.
         let declared = info.declared_secs.filter(|_| whole && !info.estimated);
-        let short = declared.filter(|declared| decoded + tolerance(*declared) < *declared);
+        // ffmpeg counts an empty edit at the beginning of a track twice.
+        let edited = self.log.streams.iter().map(|stream| stream.start_secs).fold(0.0, f64::max);
+        let edited = if self.log.format.starts_with("mov,") { edited } else { 0.0 };
+        let short = declared.filter(|declared| decoded + edited + tolerance(*declared) < *declared);
         if let Some(declared) = short {
             return Some(format!("truncated: only {decoded:.1} s of {declared:.1} s could be decoded"));
         }
         if whole && self.log.cut_short {
             return Some(format!("truncated: the file ends early; only {decoded:.1} s could be decoded"));
+        }
+        if whole && self.begins_late() {
+            return Some(
+                "incomplete: a track that begins in the middle of the file could not be read".to_owned(),
+            );
         }
         if whole && self.started.as_ref().is_some_and(|started| started.scrambled) {
             return Some("encrypted: a part of the stream is scrambled and could not be read".to_owned());
@@ -243,6 +252,16 @@ impl Ended {
     /// Whether the only problem is a declared track without any data.
     fn only_misses_sound(&self, samples: u64) -> bool {
         samples == 0 && self.log.has_error("Neither number of channels nor channel layout specified")
+    }
+
+    /// Whether a broadcast stream has pictures or sound that ffmpeg did not meet at its beginning, such as those of
+    /// another recording that was joined to it.
+    fn begins_late(&self) -> bool {
+        let known = |part: &u16| {
+            let of = self.log.streams.iter().filter(|stream| stream.id == Some(*part));
+            of.into_iter().any(Stream::is_described)
+        };
+        self.started.as_ref().is_some_and(|started| !started.parts.iter().all(known))
     }
 
     /// Why a picture is incomplete.

@@ -218,6 +218,7 @@ pub(crate) mod fuzzed {
             landlock: true,
             joined: false,
             scrambled: false,
+            parts: Vec::new(),
             reduced: false,
         };
         let failure = super::protocol::Failure::Corrupt;

@@ -135,6 +135,8 @@ pub struct Started {
     pub cut_short: Option<String>,
     /// Whether it is a broadcast stream of several recordings, whose time stamps start again.
     pub joined: bool,
+    /// The streams of pictures and sound that occur in a broadcast stream, by their numbers.
+    pub parts: Vec<u16>,
     /// Whether a part of it is scrambled.
     pub scrambled: bool,
     /// Whether frames are smaller than the picture. `width` and `height` are those of the picture.

@@ -143,10 +143,10 @@ fn preferred(stream: &Stream) -> (bool, bool, bool) {
     (can_be_surveyed(stream), !stream.lesser, stream.info.default)
 }
 
-/// Whether the description is complete. The size of a picture is missing if its stream had too few packets to tell:
-/// ffmpeg cannot copy it, and it is hardly a film.
+/// Whether the description is complete. It is not if a stream had too few packets at the beginning: ffmpeg cannot
+/// copy it, and it is hardly a film.
 fn can_be_surveyed(stream: &Stream) -> bool {
-    stream.has_codec() && (stream.info.kind != TrackKind::Video || stream.info.width.is_some())
+    stream.has_codec() && (stream.info.kind != TrackKind::Video || stream.is_described())
 }
 
 /// Films rank before stills. Among them, the first track that the container prefers ranks highest; if it

@@ -2,7 +2,7 @@
 //! stamps start again, so that a position found by its time stamp may lie in another recording. Their packets
 //! say whether they are scrambled.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::FileExt;
@@ -20,6 +20,9 @@ const PLACES: u64 = 512;
 const PLACE_BYTES: u64 = 256 << 10;
 /// Bytes per read.
 const READ_BYTES: u64 = 32 << 10;
+/// Places in which a stream must occur to count, and most streams that are told.
+const MIN_PLACES: u32 = 3;
+const MOST_PARTS: usize = 64;
 /// Packets, and their scrambled share, from which on a part counts as scrambled.
 const MIN_PACKETS: u32 = 10;
 const MIN_SHARE: f64 = 0.05;
@@ -59,6 +62,60 @@ pub fn joined(file: &File) -> Option<bool> {
     // Programs that are sent together take turns.
     let takes_over = |pair: &[RangeInclusive<u64>]| matches!(pair, [a, b] if a.end() < b.start());
     (!places.is_empty()).then(|| places.windows(2).any(takes_over))
+}
+
+/// Numbers of the elementary streams of pictures and sound that occur in several places: PIDs of a transport stream,
+/// and ffmpeg's numbers for those of a program stream.
+pub fn parts(file: &File) -> Vec<u16> {
+    let Some(bytes) = file.metadata().map(|data| data.len()).ok() else { return Vec::new() };
+    let Some(clock) = clock_of(&read(file, 0, READ_BYTES)) else { return Vec::new() };
+    let mut places: BTreeMap<u16, u32> = BTreeMap::new();
+    for place in 0..PLACES {
+        let from = (u128::from(bytes) * u128::from(place) / u128::from(PLACES)) as u64;
+        let found: BTreeSet<u16> = match clock {
+            Clock::Program => program_parts(&read(file, from, READ_BYTES / 2)).collect(),
+            Clock::Transport(size, first) => {
+                let from = from - from % size as u64;
+                let bytes = read(file, from, READ_BYTES / 2);
+                bytes.chunks_exact(size).filter_map(|packet| transport_part(packet.get(first..)?)).collect()
+            }
+        };
+        found.into_iter().for_each(|part| *places.entry(part).or_default() += 1);
+    }
+    places
+        .into_iter()
+        .filter(|(_, count)| *count >= MIN_PLACES)
+        .map(|(part, _)| part)
+        .take(MOST_PARTS)
+        .collect()
+}
+
+/// The stream of a packet in which a picture or a block of sound begins.
+fn transport_part(packet: &[u8]) -> Option<u16> {
+    let &[SYNC, high, low, control, length, ..] = packet else { return None };
+    let field = if control & 0x20 != 0 { 1 + usize::from(length) } else { 0 };
+    let begins = high & 0x40 != 0 && control & 0x10 != 0;
+    let kind = packet.get(4 + field..8 + field).filter(|_| begins)?;
+    matches!(kind, [0, 0, 1, 0xc0..=0xef]).then_some(u16::from(high & 0x1f) << 8 | u16::from(low))
+}
+
+/// The streams of packets that another packet or pack follows.
+fn program_parts(bytes: &[u8]) -> impl Iterator<Item = u16> {
+    let packet = |at: usize| -> Option<u16> {
+        let &[0, 0, 1, kind, high, low, ..] = bytes.get(at..)? else { return None };
+        let next = at + 6 + usize::from(u16::from_be_bytes([high, low]));
+        matches!(bytes.get(next..next + 4)?, [0, 0, 1, 0xba..=0xef]).then_some(())?;
+        match kind {
+            0xc0..=0xef => Some(0x100 | u16::from(kind)),
+            // AC-3, DTS and PCM share one number; the next one follows the header.
+            0xbd => {
+                let header = usize::from(*bytes.get(at + 8)?);
+                bytes.get(at + 9 + header).copied().filter(|sub| (0x80..=0xaf).contains(sub)).map(u16::from)
+            }
+            _ => None,
+        }
+    };
+    (0..bytes.len()).filter_map(packet)
 }
 
 /// How much of a transport stream is scrambled.
@@ -271,6 +328,28 @@ mod tests {
             Some(Scrambled::Partly)
         );
         assert_eq!(of(&[[(0, 0x10)].repeat(3000), [(0, 0x90)].repeat(2)].concat()), None, "a damaged packet");
+    }
+
+    #[test]
+    fn streams_that_begin_late_are_seen() {
+        let file = tempfile::tempfile().unwrap();
+        let of = |bytes: &[u8]| {
+            file.set_len(0).unwrap();
+            file.write_all_at(bytes, 0).unwrap();
+            parts(&file)
+        };
+        let pes = |kind: u8, inside: &[u8]| {
+            [&[0, 0, 1, kind][..], &(inside.len() as u16).to_be_bytes(), inside].concat()
+        };
+        let picture = pes(0xe0, &[0x80, 0, 0, 9, 9, 9]);
+        let dolby = pes(0xbd, &[0x80, 0, 2, 7, 7, 0x80, 1, 2]);
+        let pack = |inside: &[u8]| [&program(3..4)[..14], inside, &pes(0xbe, &[0xff; 3000])].concat();
+        let (film, late) = (pack(&picture).repeat(600), pack(&dolby).repeat(60));
+        assert_eq!(of(&film), [0x1e0]);
+        assert_eq!(of(&[film, late].concat()), [0x80, 0x1e0]);
+        let packet = |pid: u8, kind: u8| [&[SYNC, 0x40, pid, 0x10, 0, 0, 1, kind][..], &[0; 180]].concat();
+        let other = packet(9, 0xe0).repeat(500);
+        assert_eq!(of(&[packet(7, 0xe1).repeat(4000), other, packet(8, 0xbf).repeat(500)].concat()), [7, 9]);
     }
 
     #[test]

@@ -64,6 +64,7 @@ pub fn decode(job: &mut Job, format: ImageFormat, look: Option<JpegLook>) -> Res
         cut_short: None,
         joined: false,
         scrambled: false,
+        parts: Vec::new(),
         reduced: by > 1,
         landlock: false,
     })?;

@@ -170,6 +170,7 @@ fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, found: Exa
         height: 0,
         cut_short: whole::cut_short(&job.media).map(str::to_owned),
         joined: clock == Some(true),
+        parts: broadcast::parts(&job.media),
         scrambled: broadcast::scrambled(&job.media).is_some(),
         landlock: false,
         reduced: false,

@@ -30,12 +30,15 @@ const FAR: i64 = 500_000_000_000_000;
 const LATEST_START_SECS: f64 = 2_000_000.0;
 
 /// Messages of decoders and demuxers about damaged data.
-const DAMAGE: [&str; 11] = [
+const DAMAGE: [&str; 13] = [
     "Error submitting packet to decoder",
     "corrupt decoded frame",
     "as first byte of an EBML number",
+    "indicated by an EBML number's first byte",
     "exceeds containing master element",
     "LZW decode failed",
+    // H.264: pictures are missing.
+    "Frame num gap",
     // HEVC: a picture is left out because one that it depends on is missing.
     "Skipping invalid undecodable NALU",
     "Error constructing the frame RPS",
