@@ -73,7 +73,7 @@ pub fn behind(window: &mut Window<'_>, mut at: u64) -> Behind {
 }
 
 /// The first byte at or after `at` that is not zero, or the end of the file.
-fn after_zeros(window: &mut Window<'_>, mut at: u64) -> u64 {
+pub fn after_zeros(window: &mut Window<'_>, mut at: u64) -> u64 {
     while at < window.len {
         let block = window.at(at, 1 << 16);
         if let Some(found) = block.iter().position(|byte| *byte != 0) {

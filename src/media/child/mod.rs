@@ -22,6 +22,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 
 use self::ffmpeg::Known;
 use self::job::{Decoded, Job, Refusal};
+use self::whole::Lack;
 use super::headers;
 use super::protocol::{Engine, Failure, MAX_LINE_BYTES, Reply, Request, Started, Streams, Task};
 use super::sniff::{SNIFF_BYTES, Sniffed, sniff};
@@ -140,7 +141,7 @@ fn serve(job: &mut Job) -> Result<u64, Refusal> {
 }
 
 /// Replaces this process with ffmpeg. Returns only if that fails.
-fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, found: Examined) -> Refusal {
+fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, mut found: Examined) -> Refusal {
     let picture = kind == Some(AssetKind::Image);
     let sample_rate_hz = match &mut job.request.task {
         Task::Clips { sample_rate_hz, streams, .. } => {
@@ -153,6 +154,8 @@ fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, found: Exa
     };
     let (untimed, plain) = (found.untimed, found.plain);
     let raw = sound::raw(&job.media);
+    let lack = whole::lack(&job.media);
+    found.joined |= lack == Some(Lack::Joined);
     let started = Started {
         engine: Engine::Ffmpeg,
         kind,
@@ -161,7 +164,7 @@ fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, found: Exa
         sound: found,
         width: 0,
         height: 0,
-        cut_short: whole::cut_short(&job.media).map(str::to_owned),
+        cut_short: lack.and_then(Lack::why).map(str::to_owned),
         landlock: false,
         reduced: false,
     };

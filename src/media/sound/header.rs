@@ -89,7 +89,9 @@ impl Samples {
 
     /// Whether samples are missing.
     fn is_cut(&self, len: u64) -> bool {
-        self.data.saturating_add(self.size) >= len.saturating_add(self.block.max(1))
+        // The size of what is compressed may include the padding.
+        let least = if self.pcm.is_some() { self.block.max(1) } else { 2 };
+        self.data.saturating_add(self.size) >= len.saturating_add(least)
     }
 
     /// How the file ends: only chunks may follow the samples.
@@ -135,9 +137,9 @@ const fn is_placeholder(size: u32) -> bool {
     matches!(size, 0 | 0x7fff_f000..=0x8000_0fff | 0xffff_f000..=u32::MAX)
 }
 
-/// Like [`is_placeholder`], for sizes of eight bytes. No file has a terabyte.
+/// Like [`is_placeholder`], for sizes of eight bytes. No file has half a terabyte.
 const fn is_long_placeholder(size: u64) -> bool {
-    size >= 1 << 40 || (size <= u32::MAX as u64 && is_placeholder(size as u32))
+    size >= 1 << 39 || (size <= u32::MAX as u64 && is_placeholder(size as u32))
 }
 
 /// Whether a size is a placeholder rather than that of samples which are there.
