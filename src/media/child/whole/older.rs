@@ -153,7 +153,7 @@ pub fn ape(window: &mut Window<'_>) -> Option<Lack> {
     }
     let parts = [8, 12, 16, 20, 24, 32].map(|at| window.number(at, 4, true).unwrap_or(0));
     let high = window.number(28, 4, true)?;
-    let end = parts.into_iter().sum::<u64>() + (high << 32);
+    let end = (high << 32).saturating_add(parts.into_iter().sum());
     if end > window.len { Some(SHORTER) } else { joined(window, end) }
 }
 
@@ -161,6 +161,9 @@ pub fn ape(window: &mut Window<'_>) -> Option<Lack> {
 pub fn dsf(window: &mut Window<'_>) -> Option<Lack> {
     let mut at = 0_u64;
     for _ in 0..3 {
+        if at >= window.len {
+            return Some(SHORTER);
+        }
         let last = window.at(at, 4) == b"data";
         let size = window.number(at + 4, 8, true).filter(|size| *size >= 12)?;
         at = at.checked_add(size)?;
