@@ -89,7 +89,8 @@ mod tests {
     }
 
     fn flac(rate: u32) -> Vec<u8> {
-        let about = [&[0x10, 0, 0x10, 0, 0, 0, 0, 0, 0, 0][..], &(rate << 12).to_be_bytes(), &[0; 20]].concat();
+        let about =
+            [&[0x10, 0, 0x10, 0, 0, 0, 0, 0, 0, 0][..], &(rate << 12).to_be_bytes(), &[0; 20]].concat();
         // A comment that contains a mark, then frames.
         let comment = [&b"\x84\0\0\x28"[..], &MARK, &about[..32]].concat();
         [&MARK[..], &about, &comment, &[0xff, 0xf8, 1, 2], &vec![7; 70_000]].concat()

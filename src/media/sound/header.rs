@@ -351,19 +351,40 @@ mod tests {
         let common = [&b"COMM\0\0\0\x12\0\x01\0\0\x03\xe8\0\x10"[..], &rate].concat();
         let sound = [&b"SSND\0\0\x07\xd8"[..], &[0; 8], &data].concat();
         let aiff = [&b"FORM\0\0\x07\xfeAIFF"[..], &common, &sound].concat();
-        let au =
-            [&b".snd\0\0\0\x18"[..], &[2000, 3, 8000, 1].map(u32::to_be_bytes).concat(), &data].concat();
-        let described = [&8000_f64.to_be_bytes()[..], b"lpcm", &[0, 2, 1, 1, 16].map(u32::to_be_bytes).concat()];
+        let au = [&b".snd\0\0\0\x18"[..], &[2000, 3, 8000, 1].map(u32::to_be_bytes).concat(), &data].concat();
+        let described =
+            [&8000_f64.to_be_bytes()[..], b"lpcm", &[0, 2, 1, 1, 16].map(u32::to_be_bytes).concat()];
         let described = [&b"caff\0\x01\0\0desc\0\0\0\0\0\0\0\x20"[..], &described.concat()].concat();
         let caf = [&described[..], b"data", &2004_u64.to_be_bytes(), &[0; 4], &data].concat();
         let guid = |id: &[u8], size: u64| {
             [id, b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a", &size.to_le_bytes()].concat()
         };
         let format = &wav(0)[32..48];
-        let w64 = [b"riff\x2e\x91\xcf\x11".to_vec(), vec![0; 32], guid(b"fmt ", 40), format.to_vec(), guid(b"data", 2024), data.clone()];
-        let rf64 = [b"RF64\xff\xff\xff\xffWAVEds64\x1c\0\0\0".to_vec(), vec![0; 8], 2000_u64.to_le_bytes().to_vec()];
-        let rf64 = [rf64.concat(), vec![0; 12], b"fmt \x10\0\0\0".to_vec(), format.to_vec(), b"data\xff\xff\xff\xff".to_vec(), data];
-        [("aiff", aiff, 42, 4), ("au", au, 8, 4), ("caf", caf, 56, 8), ("w64", w64.concat(), 96, 8), ("rf64", rf64.concat(), 28, 8)]
+        let w64 = [
+            b"riff\x2e\x91\xcf\x11".to_vec(),
+            vec![0; 32],
+            guid(b"fmt ", 40),
+            format.to_vec(),
+            guid(b"data", 2024),
+            data.clone(),
+        ];
+        let rf64 =
+            [b"RF64\xff\xff\xff\xffWAVEds64\x1c\0\0\0".to_vec(), vec![0; 8], 2000_u64.to_le_bytes().to_vec()];
+        let rf64 = [
+            rf64.concat(),
+            vec![0; 12],
+            b"fmt \x10\0\0\0".to_vec(),
+            format.to_vec(),
+            b"data\xff\xff\xff\xff".to_vec(),
+            data,
+        ];
+        [
+            ("aiff", aiff, 42, 4),
+            ("au", au, 8, 4),
+            ("caf", caf, 56, 8),
+            ("w64", w64.concat(), 96, 8),
+            ("rf64", rf64.concat(), 28, 8),
+        ]
     }
 
     #[test]
@@ -371,7 +392,9 @@ mod tests {
         for (name, whole, size_at, size_bytes) in others() {
             assert_eq!((of(&whole), end_of(&whole)), (Some(Length::Secs(0.125)), End::Whole), "{name}");
             assert!(matches!(end_of(&whole[..whole.len() - 10]), End::Cut(_)), "{name}");
-            for (tail, joined) in [(&[0; 5000][..], false), (&[b"TAG", &[7; 125][..]].concat(), false), (&whole, true)] {
+            for (tail, joined) in
+                [(&[0; 5000][..], false), (&[b"TAG", &[7; 125][..]].concat(), false), (&whole, true)]
+            {
                 let end = if joined && name != "au" { End::Joined } else { End::Whole };
                 assert_eq!(end_of(&[&whole[..], tail].concat()), end, "{name} {joined}");
             }
@@ -386,7 +409,11 @@ mod tests {
                     size.to_le_bytes().to_vec()
                 };
                 open[size_at..size_at + size_bytes].copy_from_slice(&bytes);
-                assert_eq!((of(&open), end_of(&open)), (Some(Length::Unknown), End::Whole), "{name} {size:x}");
+                assert_eq!(
+                    (of(&open), end_of(&open)),
+                    (Some(Length::Unknown), End::Whole),
+                    "{name} {size:x}"
+                );
                 let mut file = tempfile::tempfile().unwrap();
                 file.write_all(&open).unwrap();
                 let raw = raw::raw(&mut Window::new(&file).unwrap());
@@ -403,7 +430,10 @@ mod tests {
         let whole = wav(32_000);
         assert_eq!(end_of(&whole), End::Whole, "whatever the size of the RIFF");
         assert_eq!(end_of(&[&whole[..], b"LIST\x04\0\0\0abcd"].concat()), End::Whole);
-        assert_eq!(end_of(&[&whole[..], b"LIST\x40\0\0\0abcd"].concat()), End::Cut("a chunk at its end is cut off"));
+        assert_eq!(
+            end_of(&[&whole[..], b"LIST\x40\0\0\0abcd"].concat()),
+            End::Cut("a chunk at its end is cut off")
+        );
         assert_eq!(end_of(&[&whole[..], &whole].concat()), End::Joined);
         assert!(matches!(end_of(&[&wav(16_000)[..], &[7; 90]].concat()), End::Cut(_)), "half");
         assert!(matches!(end_of(&wav(32_100)), End::Cut(_)));

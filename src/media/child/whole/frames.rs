@@ -20,11 +20,12 @@ pub fn y4m(window: &mut Window<'_>) -> Option<Lack> {
         if at >= window.len {
             return None;
         }
-        if window.at(at, 5) != b"FRAME" {
+        if !matches!(window.at(at, 6), b"FRAME\n" | b"FRAME ") {
+            // Padding is smaller than a frame.
+            let empty = window.len - at >= size && trailer::after_zeros(window, at) == window.len;
             return match trailer::behind(window, at) {
                 Behind::Another => Some(Lack::Joined),
-                // Padding is smaller than a frame, which may be empty.
-                Behind::Nothing if window.len - at < size => None,
+                Behind::Nothing if !empty => None,
                 _ => Some(Lack::Cut("what follows is not a frame")),
             };
         }
@@ -157,9 +158,9 @@ fn is_padding(window: &mut Window<'_>, from: u64, to: u64) -> bool {
 fn marker(window: &mut Window<'_>, mut at: u64) -> Option<(u8, u64)> {
     loop {
         let block = window.at(at, 1 << 15);
-        let found = block.windows(2).position(|two| {
-            matches!(two, [0xff, kind] if !matches!(kind, 0 | 0xff | 0xd0..=0xd7))
-        });
+        let found = block
+            .windows(2)
+            .position(|two| matches!(two, [0xff, kind] if !matches!(kind, 0 | 0xff | 0xd0..=0xd7)));
         if let Some(found) = found {
             return Some((*block.get(found + 1)?, at + found as u64 + 2));
         }

@@ -7,17 +7,8 @@ const EBML: u64 = 0x1a45_dfa3;
 const SEGMENT: u64 = 0x1853_8067;
 const CLUSTER: u64 = 0x1f43_b675;
 /// The other elements of a segment: SeekHead, Info, Tracks, Cues, Attachments, Chapters, Tags, Void, CRC.
-const OF_SEGMENT: [u64; 9] = [
-    0x114d_9b74,
-    0x1549_a966,
-    0x1654_ae6b,
-    0x1c53_bb6b,
-    0x1941_a469,
-    0x1043_a770,
-    0x1254_c367,
-    0xec,
-    0xbf,
-];
+const OF_SEGMENT: [u64; 9] =
+    [0x114d_9b74, 0x1549_a966, 0x1654_ae6b, 0x1c53_bb6b, 0x1941_a469, 0x1043_a770, 0x1254_c367, 0xec, 0xbf];
 /// Those of a cluster: time stamp, positions, silent tracks, blocks.
 const OF_CLUSTER: [u64; 7] = [0xe7, 0xa7, 0xab, 0x5854, 0xa3, 0xa0, 0xaf];
 /// Most elements that are examined: a day of blocks.

@@ -11,8 +11,8 @@ const MAX_TRACKS: usize = 32;
 
 /// The usual outermost boxes.
 const BOXES: [&[u8]; 17] = [
-    b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"mfra", b"meta", b"sidx", b"ssix", b"emsg", b"prft", b"pdin",
-    b"free", b"skip", b"wide", b"uuid", b"udta",
+    b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"mfra", b"meta", b"sidx", b"ssix", b"emsg", b"prft",
+    b"pdin", b"free", b"skip", b"wide", b"uuid", b"udta",
 ];
 
 /// Walks the boxes.
