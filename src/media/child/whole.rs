@@ -37,6 +37,9 @@ impl Lack {
     }
 }
 
+/// Examines a file from its beginning.
+type Walker = fn(&mut Window<'_>) -> Option<Lack>;
+
 /// What is missing from a file. `None` if nothing is, or if that cannot be determined. Files of samples are
 /// examined by `sound`.
 pub fn lack(file: &File) -> Option<Lack> {
@@ -67,7 +70,7 @@ pub fn lack(file: &File) -> Option<Lack> {
     if [&b"ftyp"[..], b"moov", b"mdat", b"wide", b"free", b"skip"].contains(&boxed) {
         return mp4::boxes(&mut window);
     }
-    let walks: [(&[u8], fn(&mut Window<'_>) -> Option<Lack>); 10] = [
+    let walks: [(&[u8], Walker); 10] = [
         (b"\x1a\x45\xdf\xa3", mkv::segment),
         (b".RMF", older::real_media),
         (b"\0\0\0\0\x01\xbc", older::gxf),
@@ -80,7 +83,7 @@ pub fn lack(file: &File) -> Option<Lack> {
         (b"\xff\xd8\xff", frames::jpegs),
     ];
     let walk = walks.into_iter().find(|(mark, _)| head.starts_with(mark));
-    walk.map_or(transport_stream as fn(&mut Window<'_>) -> Option<Lack>, |(_, walk)| walk)(&mut window)
+    walk.map_or(transport_stream as Walker, |(_, walk)| walk)(&mut window)
 }
 
 /// A lack, unless the file is whole.
