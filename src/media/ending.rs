@@ -207,7 +207,7 @@ impl Ended {
         if whole && self.log.cut_short {
             return Some(format!("truncated: the file ends early; only {decoded:.1} s could be decoded"));
         }
-        if whole && self.started.as_ref().is_some_and(|started| started.sound.joined) {
+        if whole && self.started.as_ref().is_some_and(|started| started.sound.followed) {
             let read = format!("only the first {decoded:.1} s could be decoded");
             return Some(format!("another file is joined to its end and was not read; {read}"));
         }

@@ -155,7 +155,7 @@ fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, mut found:
     let (untimed, plain) = (found.untimed, found.plain);
     let raw = sound::raw(&job.media);
     let lack = whole::lack(&job.media);
-    found.joined |= lack == Some(Lack::Joined);
+    found.followed |= lack == Some(Lack::Joined);
     let started = Started {
         engine: Engine::Ffmpeg,
         kind,

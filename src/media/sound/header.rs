@@ -56,9 +56,9 @@ pub struct Samples {
     /// Bytes of a sample of all channels.
     block: u64,
     /// Plain PCM, and how to read it.
-    pub pcm: Option<Raw>,
+    pcm: Option<Raw>,
     /// Whether ffmpeg does not find the samples by itself.
-    pub hidden: bool,
+    hidden: bool,
 }
 
 /// Finds the samples; `None` for other files, and without samples.
@@ -85,6 +85,11 @@ impl Samples {
             return Some(Length::Secs(len.saturating_sub(self.data) as f64 / self.bytes_a_second));
         }
         Some(Length::Secs(secs))
+    }
+
+    /// What ffmpeg must read as raw PCM, if the file states no length that it can use.
+    pub fn raw(&self, len: u64) -> Option<Raw> {
+        self.pcm.filter(|raw| self.hidden && len > raw.at)
     }
 
     /// Whether samples are missing.

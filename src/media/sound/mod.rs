@@ -38,7 +38,7 @@ pub struct Examined {
     /// What its header says of it that it lacks: half a sentence.
     pub lacks: Option<String>,
     /// Whether another file is joined to its end, which is not read.
-    pub joined: bool,
+    pub followed: bool,
     /// Whether frames lack timestamps and those that ffmpeg makes up would be wrong (after a change of rate,
     /// or after a hole). ffmpeg must then count samples, and cannot seek.
     pub untimed: bool,
@@ -62,7 +62,7 @@ pub fn examine(file: &File, frames: bool) -> std::io::Result<Examined> {
         match samples.end(&mut window) {
             End::Whole => {}
             End::Cut(why) => found.lacks = Some(why.to_owned()),
-            End::Joined => found.joined = true,
+            End::Joined => found.followed = true,
         }
     }
     if let Some(scan) = Some(()).filter(|()| frames).and_then(|()| scan::scan(&mut window)) {
@@ -76,7 +76,7 @@ pub fn examine(file: &File, frames: bool) -> std::io::Result<Examined> {
         found.lacks = (lacks > 0).then(|| format!("its header says {lacks} frames more than it holds"));
     }
     if let Some(frames) = tta::frames(&mut window) {
-        (found.cut, found.joined, found.damaged) = (frames.cut, frames.joined, frames.damaged);
+        (found.cut, found.followed, found.damaged) = (frames.cut, frames.joined, frames.damaged);
     }
     found.plain = plain::is_plain(&mut window);
     let pages = ogg::pages(&mut window);
@@ -84,7 +84,7 @@ pub fn examine(file: &File, frames: bool) -> std::io::Result<Examined> {
     // The times of a second FLAC stream begin at 0 again, and its header is no frame.
     let flac = flac::streams(&mut window);
     found.strays += flac.more * flac::STRAYS;
-    found.joined |= flac.differ;
+    found.followed |= flac.differ;
     found.counted = pages.chained || flac.more > 0 && !flac.differ;
     found.untimed |= found.counted;
     Ok(found)
@@ -92,7 +92,8 @@ pub fn examine(file: &File, frames: bool) -> std::io::Result<Examined> {
 
 /// The samples of a file that ffmpeg must read as raw PCM, because its header has no usable length.
 pub fn raw(file: &File) -> Option<Raw> {
-    raw::raw(&mut Window::new(file).ok()?)
+    let mut window = Window::new(file).ok()?;
+    header::samples(&mut window)?.raw(window.len)
 }
 
 /// Most channels of a track that ffmpeg mixes.

@@ -2,7 +2,6 @@
 //! them (RF64, BW64, W64, AIFF, AU), so it is told where the samples are and what they look like, and reads
 //! them as raw PCM.
 
-use super::header;
 use crate::media::window::Window;
 
 /// PCM samples in a file, from `at` to its end.
@@ -19,12 +18,6 @@ pub struct Raw {
 /// Most channels and highest rate that are believed.
 const MAX_CHANNELS: u64 = 64;
 const MAX_RATE_HZ: u64 = 768_000;
-
-/// Where and what the samples are, if the file states no length that ffmpeg can use and holds plain PCM.
-pub fn raw(window: &mut Window<'_>) -> Option<Raw> {
-    let samples = header::samples(window)?;
-    samples.pcm.filter(|raw| samples.hidden && window.len > raw.at)
-}
 
 /// Samples of a format, unless the name is empty or the numbers are not to be believed.
 pub fn of(format: &'static str, rate_hz: u64, channels: u64, at: u64) -> Option<Raw> {
