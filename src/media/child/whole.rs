@@ -1,6 +1,7 @@
 //! Checks by a file's own lengths and end marks whether it is complete, which ffmpeg does not.
 
 mod frames;
+mod jpeg;
 mod mkv;
 mod mp4;
 mod older;
@@ -66,11 +67,14 @@ pub fn lack(file: &File) -> Option<Lack> {
     if starts(b"\x1f\x07\x00") {
         return cut_unless(Walk::new(file).dv(bytes), "what follows is not a frame");
     }
+    if starts(b"\xff\xd8\xff") {
+        return frames::jpegs(file, &mut window);
+    }
     let boxed = head.get(4..8).unwrap_or_default();
     if [&b"ftyp"[..], b"moov", b"mdat", b"wide", b"free", b"skip"].contains(&boxed) {
         return mp4::boxes(&mut window);
     }
-    let walks: [(&[u8], Walker); 10] = [
+    let walks: [(&[u8], Walker); 9] = [
         (b"\x1a\x45\xdf\xa3", mkv::segment),
         (b".RMF", older::real_media),
         (b"\0\0\0\0\x01\xbc", older::gxf),
@@ -80,7 +84,6 @@ pub fn lack(file: &File) -> Option<Lack> {
         (b"YUV4MPEG2 ", frames::y4m),
         (b"DKIF", frames::ivf),
         (b"\x89PNG\r\n\x1a\n", frames::png),
-        (b"\xff\xd8\xff", frames::jpegs),
     ];
     let walk = walks.into_iter().find(|(mark, _)| head.starts_with(mark));
     walk.map_or(transport_stream as Walker, |(_, walk)| walk)(&mut window)

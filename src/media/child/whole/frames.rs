@@ -1,6 +1,8 @@
 //! Files that are frames in a row: Y4M, IVF, JPEGs; and animated PNGs.
 
-use super::{Lack, joined};
+use std::fs::File;
+
+use super::{Lack, joined, jpeg};
 use crate::media::trailer::{self, Behind};
 use crate::media::window::Window;
 
@@ -8,6 +10,8 @@ use crate::media::window::Window;
 const MOST_FRAMES: u64 = 20_000_000;
 /// Longest header of a Y4M file or frame, in bytes.
 const LINE_BYTES: usize = 1024;
+/// Longest JPEG whose blocks are counted, in bytes.
+const LONGEST_JPEG: u64 = 1 << 26;
 /// Bytes between two JPEGs that may be anything.
 const STRAY_BYTES: usize = 8;
 
@@ -104,7 +108,7 @@ pub fn png(window: &mut Window<'_>) -> Option<Lack> {
 
 /// JPEGs in a row: each must have its end mark, and nothing but padding or text (of a web camera) may lie
 /// between two of them.
-pub fn jpegs(window: &mut Window<'_>) -> Option<Lack> {
+pub fn jpegs(file: &File, window: &mut Window<'_>) -> Option<Lack> {
     const CUT: Lack = Lack::Cut("one of its pictures is cut off");
     let mut at = 0;
     while at < window.len {
@@ -117,12 +121,12 @@ pub fn jpegs(window: &mut Window<'_>) -> Option<Lack> {
             return Some(Lack::Cut("something between its pictures is none"));
         }
         at = start + 2;
-        loop {
+        let length = loop {
             let Some(marker) = marker(window, at) else { return Some(CUT) };
             let (kind, after) = marker;
             at = after;
             match kind {
-                0xd9 => break,
+                0xd9 => break at - start,
                 // The next picture.
                 0xd8 => return Some(CUT),
                 0x01 => {}
@@ -130,6 +134,9 @@ pub fn jpegs(window: &mut Window<'_>) -> Option<Lack> {
                 0x02..=0xbf | 0xf0..=0xf6 | 0xf8..=0xfd => return Some(CUT),
                 _ => at += window.number(at, 2, false)?.max(2),
             }
+        };
+        if length <= LONGEST_JPEG && jpeg::is_whole(&super::read(file, start, length)) == Some(false) {
+            return Some(Lack::Cut("one of its pictures is damaged"));
         }
     }
     None
