@@ -12,6 +12,9 @@ const RECENT: f64 = 32.0;
 /// Length of the bytes after the last frame that may be anything, as seconds of sound.
 const TRAILER_SECS: f64 = 0.5;
 
+/// Bytes between two frames that may be anything.
+const STRAY_BYTES: u64 = 16;
+
 /// Number of bytes before the first frame that may be anything.
 const LEADING_BYTES: u64 = 1 << 16;
 
@@ -77,6 +80,7 @@ pub fn scan(window: &mut Window<'_>) -> Option<Scan> {
         };
         if found > at {
             section.torn();
+            scan.damaged += u64::from(is_torn(window, at, found, before.bytes));
             scan.hole((found - at) as f64 * secs / bytes, before.secs);
         }
         if found + frame.bytes > window.len {
@@ -103,6 +107,18 @@ pub fn scan(window: &mut Window<'_>) -> Option<Scan> {
 fn indexed(window: &mut Window<'_>, at: u64, frame: Frame) -> Option<Section> {
     let head = window.at(at, index::HEAD_BYTES);
     index::read(head).filter(|_| !frame.adts).map(|index| Section::new(index, frame.bytes))
+}
+
+/// Whether the bytes between two frames are the rest of one, of which the beginning is missing. They are less
+/// than a frame, since a larger hole counts as such, and more than a few.
+fn is_torn(window: &mut Window<'_>, from: u64, to: u64, frame_bytes: u64) -> bool {
+    let count = to - from;
+    if count <= STRAY_BYTES || count * 2 > frame_bytes * 3 {
+        return false;
+    }
+    let bytes = window.at(from, count as usize);
+    let text = bytes.iter().all(|byte| matches!(byte, b'\t' | b'\r' | b'\n' | 0x20..=0x7e));
+    !text && bytes.iter().any(|byte| Some(byte) != bytes.first())
 }
 
 impl Scan {
@@ -289,5 +305,16 @@ mod tests {
         assert_eq!(lacks(&[&whole[..], &mp3(50)].concat()), (0, 0), "joined to one without index");
         let spliced = [&whole[..384 * 30 + 100], &mp3(10), &whole[384 * 30 + 100..]].concat();
         assert!(lacks(&spliced).1 > 0, "{:?}", lacks(&spliced));
+        let noise: Vec<u8> =
+            (0..384 * 100).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8 & 0x7f).collect();
+        let mut frames = mp3(100);
+        frames
+            .iter_mut()
+            .zip(noise)
+            .enumerate()
+            .filter(|(at, _)| at % 384 > 3)
+            .for_each(|(_, (to, of))| *to = of);
+        let torn = [&frames[..384 * 30 + 100], &frames[384 * 33 + 300..]].concat();
+        assert_eq!((lacks(&frames), lacks(&torn)), ((0, 0), (0, 1)), "robbed within two frames");
     }
 }

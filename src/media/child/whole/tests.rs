@@ -24,7 +24,7 @@ fn whole_files_are_whole_and_cut_ones_are_not() {
     let mxf = [key(1, 100), key(2, 0), key(3, 50)].concat();
     let frame = |first: &[u8]| [first, &[7; 143_996]].concat();
     let dv = [frame(b"\x1f\x07\x00\xbf"), frame(b"\x1f\x07\x00\xbf")].concat();
-    let mkv = b"\x1a\x45\xdf\xa3\x82AB\x18\x53\x80\x67\x40\x03abc".to_vec();
+    let mkv = b"\x1a\x45\xdf\xa3\x82AB\x18\x53\x80\x67\x40\x03\xec\x81a".to_vec();
     let live = b"\x1a\x45\xdf\xa3\x82AB\x18\x53\x80\x67\x01\xff\xff\xff\xff\xff\xff\xffabc";
     assert_eq!(of(live), None);
     for (name, whole, left) in [
@@ -101,7 +101,7 @@ fn kinds() -> Vec<(&'static str, Vec<u8>)> {
     let mp4 = [boxed(b"ftyp", b"isom"), boxed(b"moov", &[1; 60]), boxed(b"mdat", &[7; 60])].concat();
     let mov = [boxed(b"wide", b""), boxed(b"mdat", &[7; 60]), boxed(b"moov", &[1; 60])].concat();
     let fragments = [boxed(b"ftyp", b"iso5"), boxed(b"moov", &[1; 60]), fragment(0), fragment(90)].concat();
-    let mkv = b"\x1a\x45\xdf\xa3\x82AB\x18\x53\x80\x67\x40\x03abc".to_vec();
+    let mkv = b"\x1a\x45\xdf\xa3\x82AB\x18\x53\x80\x67\x40\x03\xec\x81a".to_vec();
     let flv = [&b"FLV\x01\x05\0\0\0\x09\0\0\0\0"[..], b"\x09\0\0\x02\0\0\0\0\0\0\0AB\0\0\0\x0d"].concat();
     let webp = b"RIFF\x10\0\0\0WEBPVP8X\x04\0\0\0abcd".to_vec();
     let png = [png_chunk(b"acTL", &[0; 8]), png_chunk(b"IDAT", &[7; 50]), png_chunk(b"IEND", b"")].concat();
