@@ -174,7 +174,7 @@ impl Ended {
         let started = self.started.as_ref()?;
         // A writer that did not know the length of the sound did not know that of the file.
         let said = started.cut_short.as_deref().filter(|_| !started.sound.open_ended);
-        said.or(started.sound.cut.then_some("it ends within a packet"))
+        said.or(started.sound.lacks.as_deref()).or(started.sound.cut.then_some("it ends within a packet"))
     }
 
     /// Number of packets that did not decode or are missing.
@@ -221,6 +221,10 @@ impl Ended {
         }
         if whole && self.started.as_ref().is_some_and(|started| started.scrambled) {
             return Some("encrypted: a part of the stream is scrambled and could not be read".to_owned());
+        }
+        if whole && self.started.as_ref().is_some_and(|started| started.sound.followed) {
+            let read = format!("only the first {decoded:.1} s could be decoded");
+            return Some(format!("another file is joined to its end and was not read; {read}"));
         }
         let failed = self.exit.code != Some(0) && !self.only_misses_sound(samples);
         if self.exit.signal.is_some() || failed || self.log.gave_up {

@@ -27,6 +27,7 @@ mod still;
 mod stream;
 mod timing;
 mod tracks;
+mod trailer;
 mod window;
 mod work;
 

@@ -25,6 +25,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use self::broadcast::Scrambled;
 use self::ffmpeg::Known;
 use self::job::{Decoded, Job, Refusal};
+use self::whole::Lack;
 use super::headers;
 use super::protocol::{Engine, Failure, MAX_LINE_BYTES, Reply, Request, Started, Streams, Task};
 use super::sniff::{SNIFF_BYTES, Sniffed, sniff};
@@ -146,7 +147,7 @@ fn serve(job: &mut Job) -> Result<u64, Refusal> {
 }
 
 /// Replaces this process with ffmpeg. Returns only if that fails.
-fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, found: Examined) -> Refusal {
+fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, mut found: Examined) -> Refusal {
     let picture = kind == Some(AssetKind::Image);
     let sample_rate_hz = match &mut job.request.task {
         Task::Clips { sample_rate_hz, streams, .. } => {
@@ -160,6 +161,8 @@ fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, found: Exa
     let (untimed, plain) = (found.untimed, found.plain);
     let raw = sound::raw(&job.media);
     let clock = broadcast::joined(&job.media);
+    let lack = whole::lack(&job.media);
+    found.followed |= lack == Some(Lack::Joined);
     let started = Started {
         engine: Engine::Ffmpeg,
         kind,
@@ -168,7 +171,7 @@ fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, found: Exa
         sound: found,
         width: 0,
         height: 0,
-        cut_short: whole::cut_short(&job.media).map(str::to_owned),
+        cut_short: lack.and_then(Lack::why).map(str::to_owned),
         joined: clock == Some(true),
         parts: broadcast::parts(&job.media),
         scrambled: broadcast::scrambled(&job.media).is_some(),

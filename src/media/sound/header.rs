@@ -1,10 +1,18 @@
 //! The length that an uncompressed file declares, and whether it is valid: a program that records to a pipe
 //! writes the header before it knows the length.
 
+use super::chunks::{Chunk, Form};
+use super::raw::{self, Raw};
+use crate::media::trailer::{self, Behind};
 use crate::media::window::Window;
 
 /// Most chunks that are examined. That of the sound is among the first.
 const MAX_CHUNKS: usize = 1000;
+/// Nobody records longer than this, so a length beyond it is a wrong one if the file does not hold it.
+const LONGEST_SECS: f64 = 24.0 * 3600.0;
+/// Bytes by which the last chunk may exceed the file: some writers count the head of the file, or the
+/// padding.
+const SLACK_BYTES: u64 = 8;
 
 /// The length in a header.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -15,13 +23,50 @@ pub enum Length {
     Unknown,
 }
 
-/// Length in the header of a WAV (RIFF, RF64, BW64), W64, AU, CAF or AIFF file; `None` for others, and if the
-/// header is unusable.
-pub fn length(window: &mut Window<'_>) -> Option<Length> {
+/// How a file of samples ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Where its header says.
+    Whole,
+    /// Too early, or something behind the samples was not read: half a sentence.
+    Cut(&'static str),
+    /// Another file follows.
+    Joined,
+}
+
+/// Where the samples of a WAV (RIFF, RF64, BW64), W64, AU, CAF or AIFF file are, and what they look like.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Samples {
+    /// The kind of chunks; `None` if there are none.
+    form: Option<Form>,
+    /// Of a WAV's `fmt ` chunk, behind its head; `None` if it does not come before the samples.
+    pub format: Option<u64>,
+    /// Position of the first sample.
+    pub data: u64,
+    /// Bytes of samples, as declared.
+    size: u64,
+    /// Whether that was written before it was known.
+    open: bool,
+    /// Position of the next chunk.
+    next: u64,
+    /// Declared length in seconds, if the header is usable.
+    secs: Option<f64>,
+    /// Bytes of a second of sound; 0 if that is unknown.
+    bytes_a_second: f64,
+    /// Bytes of a sample of all channels.
+    block: u64,
+    /// Plain PCM, and how to read it.
+    pcm: Option<Raw>,
+    /// Whether ffmpeg does not find the samples by itself.
+    hidden: bool,
+}
+
+/// Finds the samples; `None` for other files, and without samples.
+pub fn samples(window: &mut Window<'_>) -> Option<Samples> {
     let head = window.at(0, 16).to_vec();
     match head.get(..4)? {
-        b"RIFF" | b"RF64" | b"BW64" => riff(window),
-        b"riff" => w64(window),
+        b"RIFF" | b"RF64" | b"BW64" if head.get(8..12)? == b"WAVE" => wave(window),
+        b"riff" => wave(window),
         b".snd" => au(window),
         b"caff" => caf(window),
         b"FORM" if matches!(head.get(8..12)?, b"AIFF" | b"AIFC") => aiff(window),
@@ -29,231 +74,235 @@ pub fn length(window: &mut Window<'_>) -> Option<Length> {
     }
 }
 
-/// Values that programs write while the size is unknown: 0, or the largest number (signed or unsigned),
-/// possibly less the header or rounded down to whole blocks.
-const fn is_placeholder(size: u32) -> bool {
-    matches!(size, 0 | 0x7fff_f000..=0x7fff_ffff | 0xffff_f000..=u32::MAX)
-}
-
-/// Like [`is_placeholder`], for sizes of eight bytes.
-const fn is_long_placeholder(size: u64) -> bool {
-    size == 0 || size >= i64::MAX as u64 - 0xfff || (size <= u32::MAX as u64 && size >= 0xffff_f000)
-}
-
-fn secs(bytes: u64, bytes_a_second: u64) -> Option<Length> {
-    (bytes_a_second > 0).then(|| Length::Secs(bytes as f64 / bytes_a_second as f64))
-}
-
-/// Where the parts of a RIFF, RF64 or BW64 file of sound are.
-pub struct Wave {
-    /// Of the `fmt ` chunk, behind its head; `None` if it does not come before the samples.
-    pub format: Option<u64>,
-    /// Of the first sample.
-    pub data: u64,
-    /// Bytes of samples, as the chunk says.
-    size: u64,
-    /// The same in the 64-bit form.
-    long: Option<u64>,
-}
-
-/// Walks the chunks up to the samples; `None` for other files, and without samples.
-pub fn wave(window: &mut Window<'_>) -> Option<Wave> {
-    let head = window.at(0, 12);
-    if !matches!(head.get(..4)?, b"RIFF" | b"RF64" | b"BW64") || head.get(8..12)? != b"WAVE" {
-        return None;
-    }
-    let (mut at, mut format, mut long) = (12, None, None);
-    for _ in 0..MAX_CHUNKS {
-        let id = window.at(at, 4).to_vec();
-        let size = window.number(at + 4, 4, true)?;
-        match &id[..] {
-            b"fmt " => format = Some(at + 8),
-            b"ds64" => long = window.number(at + 16, 8, true),
-            b"data" => return Some(Wave { format, data: at + 8, size, long }),
-            _ => {}
+impl Samples {
+    /// The length by the header or, if that cannot be right, by the bytes.
+    pub fn length(&self, len: u64) -> Option<Length> {
+        if self.open {
+            return Some(Length::Unknown);
         }
-        at = at.checked_add(8 + size + size % 2)?;
-    }
-    None
-}
-
-fn riff(window: &mut Window<'_>) -> Option<Length> {
-    let Wave { format, data, size, long } = wave(window)?;
-    let rate = match format {
-        Some(format) => window.number(format + 8, 4, true)?,
-        None => 0,
-    };
-    let left = window.len.saturating_sub(data);
-    match (u32::try_from(size).ok()?, long) {
-        (u32::MAX, Some(long)) if is_long_placeholder(long) => Some(Length::Unknown),
-        (u32::MAX, Some(long)) => secs(long, rate),
-        (small, _) if is_placeholder(small) && left != size => Some(Length::Unknown),
-        _ => secs(size, rate),
-    }
-}
-
-/// Like [`wave`], for W64 files.
-fn wave64(window: &mut Window<'_>) -> Option<Wave> {
-    if window.at(0, 4) != b"riff" {
-        return None;
-    }
-    // Each chunk has a GUID that begins with four letters, and a size that includes these 24 bytes.
-    let (mut at, mut format) = (40, None);
-    for _ in 0..MAX_CHUNKS {
-        let id = window.at(at, 4).to_vec();
-        let size = window.number(at + 16, 8, true)?;
-        match &id[..] {
-            b"fmt " => format = Some(at + 24),
-            b"data" => return Some(Wave { format, data: at + 24, size, long: None }),
-            _ => {}
+        let secs = self.secs.filter(|secs| secs.is_finite())?;
+        if self.is_cut(len) && secs > LONGEST_SECS && self.bytes_a_second > 0.0 {
+            return Some(Length::Secs(len.saturating_sub(self.data) as f64 / self.bytes_a_second));
         }
-        at = at.checked_add(size.checked_next_multiple_of(8)?.max(24))?;
+        Some(Length::Secs(secs))
     }
-    None
-}
 
-/// Whether the chunk of the samples in a W64 file was written before its size was known.
-const fn is_open64(size: u64) -> bool {
-    is_long_placeholder(size) || size == 24
-}
-
-fn w64(window: &mut Window<'_>) -> Option<Length> {
-    let Wave { format, size, .. } = wave64(window)?;
-    if is_open64(size) {
-        return Some(Length::Unknown);
+    /// What ffmpeg must read as raw PCM, if the file states no length that it can use.
+    pub fn raw(&self, len: u64) -> Option<Raw> {
+        self.pcm.filter(|raw| self.hidden && len > raw.at)
     }
-    let rate = match format {
-        Some(format) => window.number(format + 8, 4, true)?,
-        None => 0,
-    };
-    secs(size.checked_sub(24)?, rate)
-}
 
-/// Where the samples of a file are that extend to its end.
-pub struct Samples {
-    /// Of the `fmt ` chunk, behind its head.
-    pub format: u64,
-    /// Of the first sample.
-    pub data: u64,
-}
+    /// Whether samples are missing.
+    fn is_cut(&self, len: u64) -> bool {
+        // The size of what is compressed may include the padding.
+        let least = if self.pcm.is_some() { self.block.max(1) } else { 2 };
+        self.data.saturating_add(self.size) >= len.saturating_add(least)
+    }
 
-/// Finds the samples of an RF64, BW64 or W64 file that was written before its length was known.
-pub fn open_ended(window: &mut Window<'_>) -> Option<Samples> {
-    let (wave, open) = match window.at(0, 4) {
-        b"riff" => {
-            let wave = wave64(window)?;
-            let open = is_open64(wave.size);
-            (wave, open)
+    /// How the file ends: only chunks may follow the samples.
+    pub fn end(&self, window: &mut Window<'_>) -> End {
+        if self.open {
+            return End::Whole;
         }
-        b"RF64" | b"BW64" => {
-            let wave = wave(window)?;
-            let open = match wave.long {
-                Some(long) if wave.size == u64::from(u32::MAX) => is_long_placeholder(long),
-                // A small file whose short size was never written either.
-                _ => wave.size == 0 || wave.size == u64::from(u32::MAX),
+        if self.is_cut(window.len) {
+            return End::Cut("it holds fewer samples than its header says");
+        }
+        // ffmpeg reads an AU file to its end, whatever its header says.
+        let Some(form) = self.form else { return End::Whole };
+        let mut at = self.next;
+        // The padding byte may be missing.
+        if self.next > self.data + self.size && form.is_chunk(window, self.next - 1) {
+            at = self.next - 1;
+        }
+        for _ in 0..MAX_CHUNKS {
+            if at >= window.len {
+                return End::Whole;
+            }
+            let chunk = form.chunk(window, at).filter(|_| form.is_chunk(window, at));
+            let another = trailer::begins_file(window, at);
+            let Some(chunk) = chunk.filter(|_| !another) else {
+                return match trailer::behind(window, at) {
+                    Behind::Nothing => End::Whole,
+                    Behind::Another => End::Joined,
+                    Behind::Other => End::Cut("what follows its samples is not a chunk"),
+                };
             };
-            (wave, open)
+            if chunk.body.saturating_add(chunk.size) > window.len + SLACK_BYTES {
+                return End::Cut("a chunk at its end is cut off");
+            }
+            at = chunk.next;
         }
-        _ => return None,
-    };
-    wave.format.filter(|_| open && window.len > wave.data).map(|format| Samples { format, data: wave.data })
+        End::Whole
+    }
 }
 
-fn au(window: &mut Window<'_>) -> Option<Length> {
-    let size = u32::try_from(window.number(8, 4, false)?).ok()?;
+/// Values that programs write while the size is unknown: 0, or the largest number (signed or unsigned) or
+/// one more, possibly less the header or rounded down to whole blocks.
+const fn is_placeholder(size: u32) -> bool {
+    matches!(size, 0 | 0x7fff_f000..=0x8000_0fff | 0xffff_f000..=u32::MAX)
+}
+
+/// Like [`is_placeholder`], for sizes of eight bytes. No file has half a terabyte.
+const fn is_long_placeholder(size: u64) -> bool {
+    size >= 1 << 39 || (size <= u32::MAX as u64 && is_placeholder(size as u32))
+}
+
+/// Whether a size is a placeholder rather than that of samples which are there.
+const fn is_open(size: u64, long: bool, left: u64) -> bool {
+    let placeholder =
+        if long || size > u32::MAX as u64 { is_long_placeholder(size) } else { is_placeholder(size as u32) };
+    placeholder && (size > left || (size == 0 && left > 0))
+}
+
+/// Walks the chunks up to one of them. `take` sees all before it.
+fn find(
+    window: &mut Window<'_>,
+    form: Form,
+    name: &[u8; 4],
+    mut take: impl FnMut(&mut Window<'_>, &Chunk),
+) -> Option<Chunk> {
+    let mut at = form.first();
+    for _ in 0..MAX_CHUNKS {
+        let chunk = Some(at).filter(|at| *at < window.len).and_then(|at| form.chunk(window, at))?;
+        if chunk.id == *name {
+            return Some(chunk);
+        }
+        take(window, &chunk);
+        at = chunk.next;
+    }
+    None
+}
+
+/// A WAV, RF64, BW64 or W64 file.
+fn wave(window: &mut Window<'_>) -> Option<Samples> {
+    let w64 = window.at(0, 4) == b"riff";
+    let riff = window.at(0, 4) == b"RIFF";
+    let form = if w64 { Form::Wave64 } else { Form::Riff };
+    let (mut format, mut long) = (None, None);
+    let chunk = find(window, form, b"data", |window, chunk| match &chunk.id {
+        b"fmt " => format = Some(chunk.body),
+        b"ds64" => long = window.number(chunk.body + 8, 8, true),
+        _ => {}
+    })?;
+    // The 64-bit form counts if the short one is full.
+    let long = long.filter(|_| chunk.size == u64::from(u32::MAX));
+    let size = long.unwrap_or(chunk.size);
+    let left = window.len.saturating_sub(chunk.body);
+    let open = is_open(size, w64 || long.is_some(), left);
+    let rate = format.and_then(|format| window.number(format + 8, 4, true)).unwrap_or(0);
+    let block = format.and_then(|format| window.number(format + 12, 2, true)).unwrap_or(0);
+    let end = chunk.body.saturating_add(size);
+    Some(Samples {
+        form: Some(form),
+        format,
+        data: chunk.body,
+        size,
+        open,
+        next: if long.is_some() { end.saturating_add(size % 2) } else { chunk.next },
+        secs: (rate > 0).then(|| size as f64 / rate as f64),
+        bytes_a_second: rate as f64,
+        block,
+        pcm: format.and_then(|format| raw::of_wave(window, format, chunk.body)),
+        hidden: open && !riff,
+    })
+}
+
+fn au(window: &mut Window<'_>) -> Option<Samples> {
+    let data = window.number(4, 4, false)?;
+    let size = window.number(8, 4, false)?;
     let encoding = window.number(12, 4, false)?;
     let (rate, channels) = (window.number(16, 4, false)?, window.number(20, 4, false)?);
-    let bytes = match encoding {
-        1 | 2 | 27 => 1,
-        3 => 2,
-        4 => 3,
-        5 | 6 => 4,
-        7 => 8,
-        _ => 0,
+    let (format, bytes) = match encoding {
+        1 => ("mulaw", 1),
+        2 => ("s8", 1),
+        3 => ("s16be", 2),
+        4 => ("s24be", 3),
+        5 => ("s32be", 4),
+        6 => ("f32be", 4),
+        7 => ("f64be", 8),
+        27 => ("alaw", 1),
+        _ => ("", 0),
     };
-    if is_placeholder(size) { Some(Length::Unknown) } else { secs(u64::from(size), rate * channels * bytes) }
+    let block = channels.saturating_mul(bytes);
+    let bytes_a_second = rate.saturating_mul(block) as f64;
+    Some(Samples {
+        form: None,
+        format: None,
+        data,
+        size,
+        open: is_open(size, false, window.len.saturating_sub(data)),
+        next: data.saturating_add(size),
+        secs: (bytes_a_second > 0.0).then(|| size as f64 / bytes_a_second),
+        bytes_a_second,
+        block,
+        pcm: raw::of(format, rate, channels, data),
+        hidden: size == 0,
+    })
 }
 
-fn caf(window: &mut Window<'_>) -> Option<Length> {
-    let (mut at, mut rate) = (8, 0.0);
-    let mut packet = (0, 0);
-    for _ in 0..MAX_CHUNKS {
-        let id = window.at(at, 4).to_vec();
-        let size = window.number(at + 4, 8, false)?;
-        match &id[..] {
-            b"desc" => {
-                rate = f64::from_bits(window.number(at + 12, 8, false)?);
-                packet = (window.number(at + 28, 4, false)?, window.number(at + 32, 4, false)?);
-            }
-            b"data" if is_long_placeholder(size) => return Some(Length::Unknown),
-            b"data" => {
-                let packets = size.saturating_sub(4).checked_div(packet.0)?;
-                let secs = (packets * packet.1) as f64 / rate;
-                return secs.is_finite().then_some(Length::Secs(secs));
-            }
-            _ => {}
+fn caf(window: &mut Window<'_>) -> Option<Samples> {
+    let (mut rate, mut packet) = (0.0, (0, 0));
+    let chunk = find(window, Form::Core, b"data", |window, chunk| {
+        let mut number = |offset, bytes| window.number(chunk.body + offset, bytes, false).unwrap_or(0);
+        if chunk.id == *b"desc" {
+            rate = f64::from_bits(number(0, 8));
+            packet = (number(16, 4), number(20, 4));
         }
-        at = at.checked_add(size)?.checked_add(12)?;
-    }
-    None
+    })?;
+    // A counter of edits precedes the samples.
+    let (data, size) = (chunk.body + 4, chunk.size.saturating_sub(4));
+    let left = window.len.saturating_sub(data);
+    let packets = size.checked_div(packet.0);
+    Some(Samples {
+        form: Some(Form::Core),
+        format: None,
+        data,
+        size,
+        open: is_open(chunk.size, true, left) || (size == 0 && left > 0),
+        next: chunk.next,
+        secs: packets.map(|packets| packets.saturating_mul(packet.1) as f64 / rate),
+        bytes_a_second: if packet.1 > 0 { packet.0 as f64 * rate / packet.1 as f64 } else { 0.0 },
+        block: packet.0,
+        pcm: None,
+        hidden: false,
+    })
 }
 
-fn aiff(window: &mut Window<'_>) -> Option<Length> {
-    let (mut at, mut blocks) = (12, (0, 0));
-    for _ in 0..MAX_CHUNKS {
-        let id = window.at(at, 4).to_vec();
-        let size = window.number(at + 4, 4, false)?;
-        match &id[..] {
-            b"COMM" => {
-                let exponent = window.number(at + 16, 2, false)?;
-                let mantissa = window.number(at + 18, 8, false)? as f64;
-                let rate = mantissa * 2f64.powi(i32::try_from(exponent & 0x7fff).ok()? - 16_383 - 63);
-                let frames = window.number(at + 10, 4, false)?;
-                blocks = (u32::try_from(frames).ok()?, rate.round().max(0.0) as u64);
-            }
-            b"SSND" if is_placeholder(blocks.0) => return Some(Length::Unknown),
-            b"SSND" => return secs(u64::from(blocks.0), blocks.1),
-            _ => {}
+fn aiff(window: &mut Window<'_>) -> Option<Samples> {
+    let mut common = None;
+    let chunk = find(window, Form::Aiff, b"SSND", |_, chunk| {
+        if chunk.id == *b"COMM" {
+            common = Some(chunk.body);
         }
-        at = at.checked_add(8 + size + size % 2)?;
-    }
-    None
+    })?;
+    let common = common?;
+    let mut number = |offset, bytes| window.number(common + offset, bytes, false);
+    let (channels, frames, bits) = (number(0, 2)?, number(2, 4)?, number(6, 2)?);
+    let (exponent, mantissa) = (number(8, 2)?, number(10, 8)? as f64);
+    let rate = mantissa * 2f64.powi(i32::try_from(exponent & 0x7fff).ok()? - 16_383 - 63);
+    let rate = rate.round().max(0.0);
+    let codec = if window.at(8, 4) == b"AIFC" { window.at(common + 18, 4).to_vec() } else { Vec::new() };
+    let (format, bytes) = raw::of_aiff(&codec, bits);
+    let offset = window.number(chunk.body, 4, false)?;
+    let data = chunk.body.saturating_add(8).saturating_add(offset);
+    let size = chunk.size.saturating_sub(8).saturating_sub(offset);
+    let left = window.len.saturating_sub(data);
+    let unknown = is_open(chunk.size, false, left + 8) || (size == 0 && left > 0);
+    let unframed = frames == 0 && left > 0 || frames >= 0xffff_f000;
+    Some(Samples {
+        form: Some(Form::Aiff),
+        format: None,
+        data,
+        size,
+        open: unknown || unframed,
+        next: chunk.next,
+        secs: (rate > 0.0).then(|| frames as f64 / rate),
+        bytes_a_second: rate * (channels * bytes) as f64,
+        block: channels * bytes,
+        pcm: raw::of(format, rate as u64, channels, data),
+        hidden: unknown || frames >= 0xffff_f000 || window.number(4, 4, false)? == 0,
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write;
-
-    use super::*;
-
-    fn of(bytes: &[u8]) -> Option<Length> {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(bytes).unwrap();
-        length(&mut Window::new(&file).unwrap())
-    }
-
-    fn wav(size: u32) -> Vec<u8> {
-        let mut bytes = b"RIFF\0\0\0\0WAVELIST\x03\0\0\0abc\0fmt \x10\0\0\0\x01\0\x01\0".to_vec();
-        bytes.extend([8000_u32, 16_000].map(u32::to_le_bytes).concat());
-        bytes.extend(b"\x02\0\x10\0data");
-        bytes.extend(size.to_le_bytes());
-        bytes.extend([0; 32_000]);
-        bytes
-    }
-
-    #[test]
-    fn a_size_that_nobody_knew_is_no_length() {
-        for size in [0, 0x7fff_ff00, 0x7fff_ffff, 0x7fff_f000, u32::MAX, u32::MAX - 36] {
-            assert_eq!(of(&wav(size)), Some(Length::Unknown), "{size:x}");
-        }
-        assert_eq!(of(&wav(32_000)), Some(Length::Secs(2.0)));
-        assert_eq!(of(&wav(64_000)), Some(Length::Secs(4.0)), "cut");
-        assert_eq!(of(&wav(0x7f00_0000)), Some(Length::Secs(133_169.152)), "a size, though a large one");
-        assert_eq!(of(b"RIFF"), None);
-        assert_eq!(of(b"ID3"), None);
-        let au = |size: u32| {
-            [b".snd\0\0\0\x18".to_vec(), [size, 3, 8000, 1, 0].map(u32::to_be_bytes).concat()].concat()
-        };
-        assert_eq!((of(&au(u32::MAX)), of(&au(16_000))), (Some(Length::Unknown), Some(Length::Secs(1.0))));
-    }
-}
+mod tests;

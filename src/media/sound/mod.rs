@@ -1,17 +1,21 @@
 //! Sound: ffmpeg's filters for it, and where each of its samples belongs. The rule is in `docs/bundle.md`.
 
+mod chunks;
+mod flac;
 mod header;
+mod index;
 mod ogg;
 mod place;
 mod plain;
 mod raw;
 mod scan;
+mod tta;
 
 use std::fs::File;
 
 use serde::{Deserialize, Serialize};
 
-use self::header::Length;
+use self::header::{End, Length};
 pub use self::place::{Piece, Place, Placer, Places};
 pub use self::raw::Raw;
 pub use self::scan::holds_frames;
@@ -32,6 +36,10 @@ pub struct Examined {
     pub strays: u64,
     /// Whether the last frame is incomplete.
     pub cut: bool,
+    /// What its header says of it that it lacks: half a sentence.
+    pub lacks: Option<String>,
+    /// Whether another file is joined to its end, which is not read.
+    pub followed: bool,
     /// Whether frames lack timestamps and those that ffmpeg makes up would be wrong (after a change of rate,
     /// or after a hole). ffmpeg must then count samples, and cannot seek.
     pub untimed: bool,
@@ -46,10 +54,17 @@ pub struct Examined {
 pub fn examine(file: &File, frames: bool) -> std::io::Result<Examined> {
     let mut window = Window::new(file)?;
     let mut found = Examined::default();
-    match header::length(&mut window) {
-        Some(Length::Secs(secs)) => found.declared_secs = Some(secs),
-        Some(Length::Unknown) => found.open_ended = true,
-        None => {}
+    if let Some(samples) = header::samples(&mut window) {
+        match samples.length(window.len) {
+            Some(Length::Secs(secs)) => found.declared_secs = Some(secs),
+            Some(Length::Unknown) => found.open_ended = true,
+            None => {}
+        }
+        match samples.end(&mut window) {
+            End::Whole => {}
+            End::Cut(why) => found.lacks = Some(why.to_owned()),
+            End::Joined => found.followed = true,
+        }
     }
     if let Some(scan) = Some(()).filter(|()| frames).and_then(|()| scan::scan(&mut window)) {
         let missing: f64 = scan.holes.iter().map(|(_, missing)| missing).sum();
@@ -58,17 +73,28 @@ pub fn examine(file: &File, frames: bool) -> std::io::Result<Examined> {
         found.untimed = scan.adts || !scan.holes.is_empty();
         (found.holes, found.damaged, found.strays) = (scan.holes, scan.damaged, scan.strays);
         found.cut = scan.cut;
+        let lacks = scan.lacks;
+        found.lacks = (lacks > 0).then(|| format!("its header says {lacks} frames more than it holds"));
+    }
+    if let Some(frames) = tta::frames(&mut window) {
+        (found.cut, found.followed, found.damaged) = (frames.cut, frames.joined, frames.damaged);
     }
     found.plain = plain::is_plain(&mut window);
     let pages = ogg::pages(&mut window);
     found.cut |= pages.cut;
-    (found.counted, found.untimed) = (pages.chained, found.untimed || pages.chained);
+    // The times of a second FLAC stream begin at 0 again, and its header is no frame.
+    let flac = flac::streams(&mut window);
+    found.strays += flac.more * flac::STRAYS;
+    found.followed |= flac.differ;
+    found.counted = pages.chained || flac.more > 0 && !flac.differ;
+    found.untimed |= found.counted;
     Ok(found)
 }
 
 /// The samples of a file that ffmpeg must read as raw PCM, because its header has no usable length.
 pub fn raw(file: &File) -> Option<Raw> {
-    raw::raw(&mut Window::new(file).ok()?)
+    let mut window = Window::new(file).ok()?;
+    header::samples(&mut window)?.raw(window.len)
 }
 
 /// Most channels of a track that ffmpeg mixes.

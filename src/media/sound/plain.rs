@@ -2,7 +2,7 @@
 //! frames under that label, so ffmpeg tries every codec on the first 128 KiB, which takes longer than reading
 //! a short file.
 
-use super::header::{self, Wave};
+use super::header;
 use super::scan;
 use crate::media::window::Window;
 
@@ -40,13 +40,17 @@ pub fn is_plain(window: &mut Window<'_>) -> bool {
 
 /// Where the samples begin, if the header declares PCM.
 fn samples_at(window: &mut Window<'_>) -> Option<u64> {
-    let Wave { format: Some(format), data, .. } = header::wave(window)? else { return None };
+    if window.at(0, 4) == b"riff" {
+        return None;
+    }
+    let samples = header::samples(window)?;
+    let format = samples.format?;
     let tag = match window.number(format, 2, true)? {
         // The extended form has the old number at the start of a GUID.
         0xfffe => window.number(format + 24, 2, true)?,
         tag => tag,
     };
-    (tag == 1).then_some(data)
+    (tag == 1).then_some(samples.data)
 }
 
 fn is_ac3(bytes: &[u8]) -> bool {

@@ -1,7 +1,7 @@
-//! RF64, BW64 and W64 files whose header was written before the length was known. ffmpeg finds no samples in
-//! most of them, so it is told where the samples are and what they look like, and reads them as raw PCM.
+//! Files of plain PCM whose header was written before the length was known. ffmpeg finds no samples in most of
+//! them (RF64, BW64, W64, AIFF, AU), so it is told where the samples are and what they look like, and reads
+//! them as raw PCM.
 
-use super::header::{self, Samples};
 use crate::media::window::Window;
 
 /// PCM samples in a file, from `at` to its end.
@@ -19,16 +19,20 @@ pub struct Raw {
 const MAX_CHANNELS: u64 = 64;
 const MAX_RATE_HZ: u64 = 768_000;
 
-/// Where and what the samples are, if the file states no length that ffmpeg can use and holds plain PCM.
-pub fn raw(window: &mut Window<'_>) -> Option<Raw> {
-    let Samples { format, data } = header::open_ended(window)?;
+/// Samples of a format, unless the name is empty or the numbers are not to be believed.
+pub fn of(format: &'static str, rate_hz: u64, channels: u64, at: u64) -> Option<Raw> {
+    let sane = (1..=MAX_CHANNELS).contains(&channels) && (1..=MAX_RATE_HZ).contains(&rate_hz);
+    let (channels, rate_hz) = (u16::try_from(channels).ok()?, u32::try_from(rate_hz).ok()?);
+    (sane && !format.is_empty()).then_some(Raw { format, rate_hz, channels, at })
+}
+
+/// Samples as a `fmt ` chunk describes them.
+pub fn of_wave(window: &mut Window<'_>, format: u64, at: u64) -> Option<Raw> {
     let tag = match window.number(format, 2, true)? {
         // The extended form has the old number at the start of a GUID.
         0xfffe => window.number(format + 24, 2, true)?,
         tag => tag,
     };
-    let channels = window.number(format + 2, 2, true).filter(|n| (1..=MAX_CHANNELS).contains(n))?;
-    let rate_hz = window.number(format + 4, 4, true).filter(|n| (1..=MAX_RATE_HZ).contains(n))?;
     let name = match (tag, window.number(format + 14, 2, true)?) {
         (1, 8) => "u8",
         (1, 16) => "s16le",
@@ -40,6 +44,25 @@ pub fn raw(window: &mut Window<'_>) -> Option<Raw> {
         (7, 8) => "mulaw",
         _ => return None,
     };
-    let (channels, rate_hz) = (u16::try_from(channels).ok()?, u32::try_from(rate_hz).ok()?);
-    Some(Raw { format: name, rate_hz, channels, at: data })
+    of(name, window.number(format + 4, 4, true)?, window.number(format + 2, 2, true)?, at)
+}
+
+/// Format and bytes of a sample of an AIFF file, by its codec (empty without one) and its bits. An empty name
+/// and 0 for anything else than PCM.
+pub fn of_aiff(codec: &[u8], bits: u64) -> (&'static str, u64) {
+    match (codec, bits) {
+        (b"" | b"NONE" | b"twos", 1..=8) => ("s8", 1),
+        (b"" | b"NONE" | b"twos", 9..=16) => ("s16be", 2),
+        (b"" | b"NONE" | b"twos" | b"in24", 17..=24) => ("s24be", 3),
+        (b"" | b"NONE" | b"twos" | b"in32", 25..=32) => ("s32be", 4),
+        (b"sowt", 16) => ("s16le", 2),
+        (b"sowt", 24) => ("s24le", 3),
+        (b"sowt", 32) => ("s32le", 4),
+        (b"raw ", _) => ("u8", 1),
+        (b"fl32" | b"FL32", _) => ("f32be", 4),
+        (b"fl64" | b"FL64", _) => ("f64be", 8),
+        (b"alaw" | b"ALAW", _) => ("alaw", 1),
+        (b"ulaw" | b"ULAW", _) => ("mulaw", 1),
+        _ => ("", 0),
+    }
 }

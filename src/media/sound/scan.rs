@@ -1,6 +1,8 @@
 //! Scans streams of frames without timestamps (MPEG audio, ADTS): where frames are missing, and whether the
 //! last one is complete. ffmpeg searches for the next frame without reporting how far it had to search.
 
+use super::index::{self, Section};
+use crate::media::trailer::tag;
 use crate::media::window::Window;
 
 /// Most holes stored; later ones are only counted.
@@ -9,6 +11,9 @@ const MAX_HOLES: usize = 150;
 const RECENT: f64 = 32.0;
 /// Length of the bytes after the last frame that may be anything, as seconds of sound.
 const TRAILER_SECS: f64 = 0.5;
+
+/// Bytes between two frames that may be anything.
+const STRAY_BYTES: u64 = 16;
 
 /// Number of bytes before the first frame that may be anything.
 const LEADING_BYTES: u64 = 1 << 16;
@@ -24,6 +29,8 @@ pub struct Scan {
     pub strays: u64,
     /// Whether the last frame is incomplete.
     pub cut: bool,
+    /// Number of frames that are missing by what the first one says.
+    pub lacks: u64,
     /// Length of all frames, in seconds.
     pub secs: f64,
     /// Whether it is ADTS rather than MPEG audio.
@@ -49,6 +56,7 @@ pub fn scan(window: &mut Window<'_>) -> Option<Scan> {
     let leading = if named { 0 } else { LEADING_BYTES };
     next_frame(window, at, None, at + leading)?;
     let (mut bytes, mut secs, mut last) = (0.0, 0.0, None);
+    let mut section = Section::default();
     while at < window.len {
         if let Some(tag) = tag(window, at) {
             scan.strays += u64::from(last.is_some());
@@ -64,18 +72,26 @@ pub fn scan(window: &mut Window<'_>) -> Option<Scan> {
         };
         let Some(before) = last else {
             // Whatever comes before the first frame was never sound; a frame with an index in it is silent.
-            let head = window.at(found, 64);
-            let index = [&b"Xing"[..], b"Info", b"VBRI"].iter().any(|name| contains(head, name));
-            at = if index && !frame.adts { found + frame.bytes } else { found };
+            let index = indexed(window, found, frame);
+            section = index.unwrap_or_default();
+            at = if index.is_some() { found + frame.bytes } else { found };
             (last, scan.adts) = (Some(frame), frame.adts);
             continue;
         };
         if found > at {
+            section.torn();
+            scan.damaged += u64::from(is_torn(window, at, found, before.bytes));
             scan.hole((found - at) as f64 * secs / bytes, before.secs);
         }
         if found + frame.bytes > window.len {
             scan.cut = true;
             break;
+        }
+        if let Some(next) = indexed(window, found, frame) {
+            scan.close(section);
+            section = next;
+        } else {
+            section.frame(frame.bytes);
         }
         scan.secs += frame.secs;
         bytes += frame.bytes as f64 - bytes / RECENT;
@@ -83,10 +99,35 @@ pub fn scan(window: &mut Window<'_>) -> Option<Scan> {
         last = Some(frame);
         at = found + frame.bytes;
     }
+    scan.close(section);
     last.map(|_| scan)
 }
 
+/// The index in a frame of MPEG audio, as the beginning of a section.
+fn indexed(window: &mut Window<'_>, at: u64, frame: Frame) -> Option<Section> {
+    let head = window.at(at, index::HEAD_BYTES);
+    index::read(head).filter(|_| !frame.adts).map(|index| Section::new(index, frame.bytes))
+}
+
+/// Whether the bytes between two frames are the rest of one, of which the beginning is missing. They are less
+/// than a frame, since a larger hole counts as such, and more than a few.
+fn is_torn(window: &mut Window<'_>, from: u64, to: u64, frame_bytes: u64) -> bool {
+    let count = to - from;
+    if count <= STRAY_BYTES || count * 2 > frame_bytes * 3 {
+        return false;
+    }
+    let bytes = window.at(from, count as usize);
+    let text = bytes.iter().all(|byte| matches!(byte, b'\t' | b'\r' | b'\n' | 0x20..=0x7e));
+    !text && bytes.iter().any(|byte| Some(byte) != bytes.first())
+}
+
 impl Scan {
+    /// Compares the frames of a section with its index.
+    fn close(&mut self, section: Section) {
+        self.lacks += section.lacking();
+        self.damaged += u64::from(section.is_spliced());
+    }
+
     fn hole(&mut self, secs: f64, frame_secs: f64) {
         self.strays += 1;
         let frames = (secs / frame_secs).round();
@@ -99,10 +140,6 @@ impl Scan {
             self.holes.push((self.secs, frames * frame_secs));
         }
     }
-}
-
-fn contains(bytes: &[u8], part: &[u8]) -> bool {
-    bytes.windows(part.len()).any(|window| window == part)
 }
 
 /// Whether several frames follow each other from this position on.
@@ -151,33 +188,6 @@ fn next_frame(window: &mut Window<'_>, at: u64, last: Option<Frame>, end: u64) -
             }
         }
         from += 1;
-    }
-    None
-}
-
-/// Length of a tag at this position, if there is one.
-fn tag(window: &mut Window<'_>, at: u64) -> Option<u64> {
-    let head = window.at(at, 32).to_vec();
-    if head.starts_with(b"ID3") || head.starts_with(b"3DI") {
-        let size = head.get(6..10)?.iter().fold(0, |sum, byte| sum << 7 | u64::from(byte & 0x7f));
-        let footer = if head.get(5)? & 0x10 != 0 { 10 } else { 0 };
-        return Some(10 + size + footer);
-    }
-    if head.starts_with(b"TAG+") {
-        return Some(227);
-    }
-    if head.starts_with(b"TAG") {
-        return Some(128);
-    }
-    if head.starts_with(b"APETAGEX") {
-        let size = head.get(12..16)?.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
-        let is_header = head.get(23)? & 0x20 != 0;
-        return Some(if is_header { size + 32 } else { 32 });
-    }
-    if head.starts_with(b"LYRICSBEGIN") {
-        let text = window.at(at, 1 << 16);
-        let end = text.windows(9).position(|nine| nine == b"LYRICS200" || nine == b"LYRICSEND")?;
-        return Some(end as u64 + 9);
     }
     None
 }
@@ -297,5 +307,38 @@ mod tests {
         assert_eq!(of(&no_end).unwrap().damaged, 1);
         assert_eq!(of(&[0xff; 4000]), None);
         assert_eq!(of(&[0; 4000]), None);
+    }
+
+    #[test]
+    fn frames_are_counted_against_the_index() {
+        let indexed = |frames: u32, bytes: u32, count: usize| {
+            let mut first = mp3(1);
+            let index = [&b"Info\0\0\0\x03"[..], &frames.to_be_bytes(), &bytes.to_be_bytes()].concat();
+            first[36..52].copy_from_slice(&index);
+            [first, mp3(count)].concat()
+        };
+        let lacks = |bytes: &[u8]| of(bytes).map(|scan| (scan.lacks, scan.damaged)).unwrap();
+        let whole = indexed(100, 101 * 384, 100);
+        assert_eq!(lacks(&whole), (0, 0));
+        assert_eq!(lacks(&indexed(101, 101 * 384, 100)), (0, 0), "it counts itself");
+        assert_eq!(lacks(&indexed(5000, 101 * 384, 100)), (0, 0), "wrong, as its bytes show");
+        assert_eq!(lacks(&indexed(0, 0, 100)), (0, 0), "never finished");
+        assert_eq!(lacks(&whole[..384 * 91]), (10, 0), "cut between two frames");
+        assert_eq!(lacks(&[&whole[..384 * 50], &whole[384 * 60..]].concat()), (10, 0));
+        assert_eq!(lacks(&[&whole[..], &whole[..384 * 91]].concat()), (10, 0), "the second of two");
+        assert_eq!(lacks(&[&whole[..], &mp3(50)].concat()), (0, 0), "joined to one without index");
+        let spliced = [&whole[..384 * 30 + 100], &mp3(10), &whole[384 * 30 + 100..]].concat();
+        assert!(lacks(&spliced).1 > 0, "{:?}", lacks(&spliced));
+        let noise: Vec<u8> =
+            (0..384 * 100).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8 & 0x7f).collect();
+        let mut frames = mp3(100);
+        frames
+            .iter_mut()
+            .zip(noise)
+            .enumerate()
+            .filter(|(at, _)| at % 384 > 3)
+            .for_each(|(_, (to, of))| *to = of);
+        let torn = [&frames[..384 * 30 + 100], &frames[384 * 33 + 300..]].concat();
+        assert_eq!((lacks(&frames), lacks(&torn)), ((0, 0), (0, 1)), "robbed within two frames");
     }
 }

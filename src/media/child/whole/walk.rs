@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use super::read;
+use super::{Lack, read};
 
 /// Bytes per read.
 const WALK_BYTES: u64 = 1 << 16;
@@ -59,37 +59,41 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Whether a WebP consists of named chunks to its end.
-    pub(super) fn webp(&mut self, bytes: u64) -> bool {
-        let Some([_, _, _, _, a, b, c, d, ..]) = self.take::<12>() else { return false };
+    /// Position of the end of a WebP, if it consists of named chunks.
+    pub(super) fn webp(&mut self, bytes: u64) -> Option<u64> {
+        let [_, _, _, _, a, b, c, d, ..] = self.take::<12>()?;
         let end = 8 + u64::from(u32::from_le_bytes([a, b, c, d]));
         while self.at < end.min(bytes) {
-            let Some([name @ .., a, b, c, d]) = self.take::<8>() else { return false };
+            let [name @ .., a, b, c, d] = self.take::<8>()?;
             let name: [u8; 4] = name;
             if !name.iter().all(|c| c.is_ascii_graphic() || *c == b' ') {
-                return false;
+                return None;
             }
             let size = u64::from(u32::from_le_bytes([a, b, c, d]));
             self.at += size + size % 2;
         }
         // The padding byte of the last chunk may be missing.
-        end <= bytes && self.at <= end + 1
+        (end <= bytes && self.at <= end + 1).then_some(end)
     }
 
     /// Whether a Flash video consists of tags, each of which is followed by its length.
-    pub(super) fn flv(&mut self, bytes: u64) -> bool {
+    pub(super) fn flv(&mut self, bytes: u64) -> Option<Lack> {
+        const NO_TAG: Option<Lack> = Some(Lack::Cut("what follows is not a tag"));
         self.at = 13;
         while self.at < bytes {
-            let Some([_, a, b, c, ..]) = self.take::<11>() else { return false };
+            let Some([kind, a, b, c, ..]) = self.take::<11>() else { return NO_TAG };
+            if [kind, a, b] == *b"FLV" {
+                return Some(Lack::Joined);
+            }
             let size = u64::from(u32::from_be_bytes([0, a, b, c]));
             self.at += size;
-            let Some(length) = self.take::<4>().map(u32::from_be_bytes) else { return false };
+            let Some(length) = self.take::<4>().map(u32::from_be_bytes) else { return NO_TAG };
             // Some writers leave the length 0.
             if length != 0 && u64::from(length) != size + 11 {
-                return false;
+                return NO_TAG;
             }
         }
-        true
+        None
     }
 
     /// Whether an AVI consists of named chunks, including those of its pictures and sound. A recording that
@@ -144,29 +148,43 @@ impl<'a> Walk<'a> {
         true
     }
 
-    /// Whether the packets of an ASF file, which have the same length, begin like the first one. `None` if it
-    /// has no packets.
-    pub(super) fn asf(&mut self, bytes: u64) -> Option<bool> {
+    /// Whether an ASF file has the packets that its header promises, and whether they begin like the first
+    /// one, since all have the same length.
+    pub(super) fn asf(&mut self, bytes: u64) -> Option<Lack> {
         const PROPERTIES: [u8; 16] = *b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x20\x53\x65";
+        const SHORTER: Option<Lack> = Some(Lack::Cut("it holds fewer packets than its header says"));
         self.at = 16;
         let header = u64::from_le_bytes(self.take()?);
         self.at = 30;
-        let mut packet = 0;
+        let (mut packet, mut live) = (0, false);
         while self.at < header.min(bytes) {
             let at = self.at;
             let id = self.take::<16>()?;
             let size = u64::from_le_bytes(self.take()?);
             if id == PROPERTIES {
-                self.at = at + 92;
+                self.at = at + 88;
+                live = u32::from_le_bytes(self.take()?) & 1 != 0;
                 packet = u64::from(u32::from_le_bytes(self.take()?));
             }
             self.at = at.checked_add(size.max(24))?;
         }
         self.at = header.checked_add(16)?;
         let data = u64::from_le_bytes(self.take()?);
+        self.at = header.checked_add(40)?;
+        let count = u64::from_le_bytes(self.take()?);
         let first = header.checked_add(50)?;
         // A broadcast does not declare its length.
-        let end = if data > 50 { header.checked_add(data)?.min(bytes) } else { bytes };
+        let declared = if live {
+            None
+        } else if data > 50 {
+            header.checked_add(data)
+        } else {
+            count.checked_mul(packet).filter(|size| *size > 0).and_then(|size| first.checked_add(size))
+        };
+        if declared.is_some_and(|declared| declared > bytes) {
+            return SHORTER;
+        }
+        let end = declared.unwrap_or(bytes);
         self.at = first;
         let beginning = self.take::<3>()?;
         if packet == 0 || beginning[0] & 0x80 == 0 {
@@ -177,36 +195,53 @@ impl<'a> Walk<'a> {
             if self.at + 3 > end {
                 break;
             }
-            if self.take::<3>()? != beginning {
-                return Some(false);
+            let next = self.take::<3>()?;
+            if next != beginning {
+                // A broadcast has no end but that of the file.
+                let another = live && next == [0x30, 0x26, 0xb2];
+                return Some(if another { Lack::Joined } else { Lack::Cut("what follows is not a packet") });
             }
         }
-        Some(true)
+        self.objects(end)
     }
 
-    /// Whether an MXF file consists of keys with their values.
-    pub(super) fn mxf(&mut self, bytes: u64) -> bool {
+    /// Whether another file follows the last objects of an ASF file.
+    fn objects(&mut self, end: u64) -> Option<Lack> {
+        const HEADER: [u8; 16] = *b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c";
+        let mut at = end;
+        for _ in 0..super::MOST_CHUNKS {
+            self.at = at;
+            if self.take::<16>()? == HEADER {
+                return Some(Lack::Joined);
+            }
+            let size = u64::from_le_bytes(self.take()?);
+            at = at.checked_add(size).filter(|_| size >= 24)?;
+        }
+        None
+    }
+
+    /// Position of the end of an MXF file, if it consists of keys with their values.
+    pub(super) fn mxf(&mut self, bytes: u64) -> Option<u64> {
         const LAST: [u8; 10] = [0x02, 0x05, 0x01, 0x01, 0x0d, 0x01, 0x02, 0x01, 0x01, 0x11];
         while self.at < bytes {
-            let Some([0x06, 0x0e, 0x2b, 0x34, key @ .., first]) = self.take::<17>() else { return false };
+            let [0x06, 0x0e, 0x2b, 0x34, key @ .., first] = self.take::<17>()? else { return None };
             let key: [u8; 12] = key;
             let size = if first < 0x80 {
                 u64::from(first)
             } else {
                 let mut size = 0_u64;
                 for _ in 0..(first & 0x7f).min(8) {
-                    let Some([byte]) = self.take() else { return false };
+                    let [byte] = self.take()?;
                     size = size << 8 | u64::from(byte);
                 }
                 size
             };
-            let Some(next) = self.at.checked_add(size) else { return false };
-            self.at = next;
+            self.at = self.at.checked_add(size)?;
             if key.starts_with(&LAST) {
                 break;
             }
         }
-        self.at <= bytes
+        (self.at <= bytes).then_some(self.at)
     }
 
     /// Whether a DV film consists of complete frames.
