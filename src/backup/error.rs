@@ -88,11 +88,13 @@ impl BackupError {
     }
 
     /// The message for API clients, which must not learn the paths on the server's disks.
-    pub(super) fn without_paths(&self) -> String {
+    pub(crate) fn without_paths(&self) -> String {
         match self {
             Self::Destination(_) => {
                 "cannot read or write the snapshot folder or bucket; the server's log has details".to_owned()
             }
+            Self::Store(StoreError::StorageFull(_) | StoreError::Sealed) => self.to_string(),
+            Self::Store(_) => "the store failed; the server's log has details".to_owned(),
             Self::Io(_) => "cannot read or write the data folder; the server's log has details".to_owned(),
             other => other.to_string(),
         }
@@ -100,5 +102,28 @@ impl BackupError {
 
     pub(super) fn damaged(file: impl Into<String>, reason: &'static str) -> Self {
         Self::Damaged { file: file.into(), reason }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_learn_no_paths() {
+        let path = "/srv/snapshots/tmp/snp_1.db";
+        for error in [
+            BackupError::Destination(path.to_owned()),
+            BackupError::Io(std::io::Error::other(path)),
+            BackupError::Store(StoreError::Database(path.to_owned())),
+            BackupError::Store(StoreError::Malformed(path.to_owned())),
+            BackupError::Store(StoreError::DamagedRow(path.to_owned())),
+            BackupError::Store(StoreError::Locked(path.to_owned())),
+        ] {
+            let told = error.without_paths();
+            assert!(!told.contains("/srv") && told.contains("log"), "{told}");
+        }
+        let full = BackupError::from(std::io::Error::from(std::io::ErrorKind::StorageFull));
+        assert_eq!((full.code(), full.without_paths()), (StorageFull::CODE, full.to_string()));
     }
 }

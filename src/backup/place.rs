@@ -12,6 +12,7 @@ use super::view::{Running, SnapshotView};
 use super::{BackupError, Restored, SnapshotOptions, create, list, restore};
 use crate::files::Registry;
 use crate::outbound::SourcesConfig;
+use crate::own_files;
 use crate::store::{DATABASE, FolderLock, SqliteStore, Upkeep};
 use crate::types::SnapshotId;
 
@@ -99,6 +100,7 @@ impl SnapshotPlace {
         if let Some(root) = self.0.folder() {
             refuse_within(&root.display().to_string(), data_dir)?;
         }
+        own_files::check(data_dir, &folder)?;
         let _folder_lock = FolderLock::take(data_dir)?;
         let store = Arc::new(SqliteStore::open_locked(&folder, None).await?);
         let data_dir = data_dir.canonicalize()?;

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::{Collection, LibraryError, blocking};
 use crate::backup::BackupError;
 use crate::files::Registry;
-use crate::store::{FolderLock, SqliteStore, StoreSpace, Upkeep};
+use crate::store::{SqliteStore, StoreSpace, Upkeep};
 
 /// Pages freed per transaction: 4 MiB, a few milliseconds.
 const PAGES_A_STEP: u32 = 256;
@@ -111,7 +111,7 @@ pub async fn compact_folder(data_dir: &std::path::Path) -> Result<(u64, u64), Li
     if !folder.join(crate::store::DATABASE).is_file() {
         return Err(BackupError::NoLibrary(data_dir.display().to_string()).into());
     }
-    let _lock = FolderLock::take(data_dir)?;
+    let _lock = lock_folder(data_dir, &folder)?;
     let store = SqliteStore::open_locked(&folder, None).await?;
     let before = store.space().await?;
     rewrite(&store, &before, data_dir).await?;

@@ -14,6 +14,7 @@ use crate::ledger::Ledger;
 use crate::media::{HEAD_BYTES, NameSays, head_is_media, name_says};
 use crate::outbound::bucket::BucketUrl;
 use crate::outbound::{Download, OutboundError, Sources, SourcesConfig};
+use crate::own_files;
 use crate::store::{FolderLock, Store, StoreError};
 use crate::types::AssetId;
 use crate::webhooks::{Deliver, Webhooks};
@@ -58,6 +59,13 @@ pub struct KeepConfig {
     pub check_bytes_per_sec: u64,
 }
 
+/// Takes the lock of a data folder with the store in `folder`, after checking that what it holds is of the expected kind:
+/// nothing may be moved or written through a link.
+pub(super) fn lock_folder(data_dir: &Path, folder: &Path) -> Result<FolderLock, LibraryError> {
+    own_files::check(data_dir, folder)?;
+    Ok(FolderLock::take(data_dir)?)
+}
+
 /// An opened data folder. All models in it share it.
 pub struct DataFolder {
     pub(crate) config: LibraryConfig,
@@ -82,7 +90,7 @@ impl DataFolder {
         embedder: &Embedder,
     ) -> Result<(Arc<Self>, Arc<dyn Store>), LibraryError> {
         make_private_folder(&config.data_dir)?;
-        let lock = FolderLock::take(&config.data_dir)?;
+        let lock = lock_folder(&config.data_dir, folder)?;
         let data_dir = config.data_dir.canonicalize()?;
         let quarantine = Quarantine::of(&data_dir);
         let disk = Arc::new(Disk::of(&config.data_dir));

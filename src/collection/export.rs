@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use super::{Collection, LibraryError};
 use crate::backup::BackupError;
 use crate::files::Registry;
-use crate::store::{ExportedClip, FolderLock, SqliteStore, Store, StoreError};
+use crate::store::{ExportedClip, SqliteStore, Store, StoreError};
 use crate::types::{AssetId, AssetKind, ClipId, Space, Track};
 
 /// Clips read per page.
@@ -113,7 +113,7 @@ pub async fn export_folder(
     if !folder.join(crate::store::DATABASE).is_file() {
         return Err(BackupError::NoLibrary(data_dir.display().to_string()).into());
     }
-    let _lock = FolderLock::take(data_dir)?;
+    let _lock = lock_folder(data_dir, &folder)?;
     let store = SqliteStore::open_locked(&folder, None).await?;
     let report = export(&store, None, wanted, out).await;
     store.close().await?;

@@ -13,7 +13,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::error::FileError;
 use super::paths::open_resolved;
-use super::quarantine::Quarantine;
+use super::quarantine::{Quarantine, move_away};
 use crate::fail_points::crash_point;
 use crate::store::changed_ns;
 
@@ -100,9 +100,9 @@ impl Uploads {
     pub fn kept_names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for folder in fs::read_dir(&self.kept)? {
-            let folder = folder?.path();
-            if folder.is_dir() {
-                for file in fs::read_dir(&folder)? {
+            let folder = folder?;
+            if folder.file_type()?.is_dir() {
+                for file in fs::read_dir(folder.path())? {
                     names.extend(kept_name(&file?.path()));
                 }
             }
@@ -181,7 +181,7 @@ fn temporary_file(folder: &Path) -> io::Result<(File, TempPath)> {
 }
 
 /// A folder that some file systems create at their root.
-const LOST_AND_FOUND: &str = "lost+found";
+pub const LOST_AND_FOUND: &str = "lost+found";
 
 /// Whether this is the name of a file being received, or of a copy of the store being made.
 fn is_temporary(name: &str) -> bool {
@@ -208,14 +208,6 @@ pub fn kept_name(path: &Path) -> Option<String> {
     let (file, folder) = (path.file_name()?.to_str()?, path.parent()?.file_name()?.to_str()?);
     let name = format!("{folder}/{file}");
     is_kept_name(&name).then_some(name)
-}
-
-/// Moves a file to quarantine. One that cannot be moved (full disk, another owner's folder) stays: that must
-/// not make a start fail.
-fn move_away(quarantine: &Quarantine, path: &Path, reason: &str) {
-    if let Err(error) = quarantine.take(path, reason) {
-        tracing::warn!(%error, reason, "left an unrecognized file in place");
-    }
 }
 
 /// Bytes of an upload held in memory before a file is created for it, so that clients that send next to

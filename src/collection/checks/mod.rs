@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{LibraryError, blocking, content};
 use crate::backup::BackupError;
 use crate::files::Registry;
-use crate::store::{AssetRecord, DamagedVectors, FolderLock, SqliteStore, Store, StoreError};
+use crate::store::{AssetRecord, DamagedVectors, SqliteStore, Store, StoreError};
 use crate::types::{ClipId, now_unix_ms};
 
 pub(crate) use report::Shared;
@@ -166,7 +166,7 @@ pub async fn check_folder(data_dir: &Path, bytes: bool) -> Result<CheckReport, L
     if !folder.join(crate::store::DATABASE).is_file() {
         return Err(BackupError::NoLibrary(data_dir.display().to_string()).into());
     }
-    let _lock = FolderLock::take(data_dir)?;
+    let _lock = lock_folder(data_dir, &folder)?;
     let store = SqliteStore::open_locked(&folder, None).await?;
     let report = Shared::default();
     let options = CheckOptions { bytes, repair: false };

@@ -126,7 +126,7 @@ fn has_log(file: &Path) -> bool {
 }
 
 /// An existing file that cannot be opened for writing: there is no inode for the log beside it.
-fn not_opened(error: sqlx::Error) -> StoreError {
+pub(super) fn not_opened(error: sqlx::Error) -> StoreError {
     let code = error.as_database_error().and_then(super::sqlite_code);
     match code {
         Some(code) if code & 0xff == CANTOPEN => StorageFull::WriteFailed.into(),

@@ -5,6 +5,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use sqlx::{ConnectOptions, Connection, Row};
 
+use super::connect::not_opened;
 use super::{SqliteStore, assets, begin, retention};
 use crate::store::{DeletedAsset, RetentionRule, RetentionRun, StoreError, StoreSpace, Upkeep};
 use crate::types::AssetId;
@@ -15,6 +16,8 @@ const KEPT_NAME_CHARS: i64 = 2 + 1 + 64 + 1 + 8;
 #[async_trait]
 impl Upkeep for SqliteStore {
     async fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
+        // The system says why there can be no new file; SQLite does not. It takes an empty one.
+        tokio::fs::File::create_new(to).await.map_err(|error| StoreError::of_io(to, &error))?;
         let to = to
             .to_str()
             .ok_or_else(|| StoreError::Database(format!("{}: expected a path in UTF-8", to.display())))?;
@@ -22,7 +25,7 @@ impl Upkeep for SqliteStore {
         let mut connection = self.reader_options().connect().await?;
         let copied = sqlx::query("VACUUM INTO ?").bind(to).execute(&mut connection).await;
         connection.close().await?;
-        copied?;
+        copied.map_err(not_opened)?;
         Ok(())
     }
 
