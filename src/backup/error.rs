@@ -1,5 +1,6 @@
 //! Errors of snapshots and compaction.
 
+use crate::files::Shortfall;
 use crate::store::{StorageFull, StoreError};
 
 /// Why a snapshot could not be taken, read or restored, or the store not be compacted.
@@ -46,6 +47,9 @@ pub enum BackupError {
     /// The folder does not contain a library.
     #[error("{0} does not contain a library")]
     NoLibrary(String),
+    /// The store is older than what the ledger says was acknowledged.
+    #[error("the store has lost acknowledged changes: {0}")]
+    StoreBehind(Shortfall),
     /// Cancelled by a user or by a shutdown.
     #[error("the snapshot was cancelled")]
     Cancelled,
@@ -80,6 +84,7 @@ impl BackupError {
             Self::NotEmpty(_) => "data_folder_not_empty",
             Self::NoRoom { .. } => "not_enough_room",
             Self::NoLibrary(_) => "no_library",
+            Self::StoreBehind(_) => "store_behind",
             Self::Cancelled => "cancelled",
             Self::Destination(_) => "destination_failed",
             Self::Store(error) => error.code(),

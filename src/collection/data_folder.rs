@@ -59,13 +59,6 @@ pub struct KeepConfig {
     pub check_bytes_per_sec: u64,
 }
 
-/// Takes the lock of a data folder with the store in `folder`, after checking that what it holds is of the expected kind:
-/// nothing may be moved or written through a link.
-pub(super) fn lock_folder(data_dir: &Path, folder: &Path) -> Result<FolderLock, LibraryError> {
-    own_files::check(data_dir, folder)?;
-    Ok(FolderLock::take(data_dir)?)
-}
-
 /// An opened data folder. All models in it share it.
 pub struct DataFolder {
     pub(crate) config: LibraryConfig,
@@ -90,7 +83,9 @@ impl DataFolder {
         embedder: &Embedder,
     ) -> Result<(Arc<Self>, Arc<dyn Store>), LibraryError> {
         make_private_folder(&config.data_dir)?;
-        let lock = lock_folder(&config.data_dir, folder)?;
+        // Before anything is moved or written: a link would lead elsewhere.
+        own_files::check(&config.data_dir, folder)?;
+        let lock = FolderLock::take(&config.data_dir)?;
         let data_dir = config.data_dir.canonicalize()?;
         let quarantine = Quarantine::of(&data_dir);
         let disk = Arc::new(Disk::of(&config.data_dir));

@@ -13,6 +13,7 @@ use crate::catalog::Catalog;
 use crate::embed::Embedder;
 use crate::files::{Disk, LOST_AND_FOUND, Quarantine, Uploads, measure, move_away};
 use crate::index::IndexSet;
+use crate::own_files;
 use crate::search::{Backgrounds, Comparable, Corpus};
 use crate::store::Store;
 use crate::types::{ClipId, Space, Track};
@@ -42,6 +43,7 @@ impl Collection {
         folder: &Path,
         embedder: Embedder,
     ) -> Result<Arc<Self>, LibraryError> {
+        own_files::check_store(&self.data.config.data_dir, folder)?;
         let store: Arc<dyn Store> = Arc::new(open_model_store(folder, &embedder).await?);
         // Users' settings belong to the serving model's store; any here are from before a promotion.
         store.clear_work().await?;

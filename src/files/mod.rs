@@ -6,6 +6,7 @@ mod error;
 mod paths;
 mod quarantine;
 mod registry;
+mod shortfall;
 mod uploads;
 
 pub use disk::Disk;
@@ -13,4 +14,5 @@ pub use error::FileError;
 pub use paths::{AllowedRoots, open_resolved};
 pub use quarantine::{Quarantine, Quarantined, empty_quarantine, measure, move_away, quarantined};
 pub(crate) use registry::{Known, Registry};
+pub use shortfall::{Shortfall, shortfall_of, stray_log};
 pub use uploads::{Content, LOST_AND_FOUND, Upload, UploadWriter, Uploads, hash_file, kept_name, let_settle};

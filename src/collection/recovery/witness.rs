@@ -4,11 +4,10 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::shortfall::Shortfall;
 use super::{opened_store, rebuild};
 use crate::collection::{LibraryError, blocking};
 use crate::embed::Embedder;
-use crate::files::{Disk, Quarantine, Uploads, kept_name};
+use crate::files::{Disk, Quarantine, Shortfall, Uploads, kept_name, move_away, shortfall_of, stray_log};
 use crate::ledger::{AssetEntry, Entry, LEDGER, Ledger, Replay, WorkKind};
 use crate::store::{AssetRecord, Checks, SqliteStore, Store, StoreError};
 use crate::types::AssetId;
@@ -122,14 +121,10 @@ pub(in crate::collection) async fn open_store(
     disk: &Disk,
 ) -> Result<Opened, LibraryError> {
     let (replay, uploads) = {
-        let (data_dir, quarantine) = (data_dir.to_owned(), quarantine.clone());
-        blocking(move || {
-            crate::ledger::remove_leftovers(&data_dir)?;
-            Ok((Ledger::read(&data_dir)?, Uploads::open(&data_dir, &quarantine)?))
-        })
-        .await?
+        let data_dir = data_dir.to_owned();
+        blocking(move || Ok((Ledger::read(&data_dir)?, Uploads::of(&data_dir)?))).await?
     };
-    let rebuild = Rebuild { wanted: rebuild_wanted, folder, embedder, quarantine };
+    let rebuild = Rebuild { wanted: rebuild_wanted, data_dir, folder, embedder, quarantine };
     let store: Arc<dyn Store> = Arc::new(rebuild.open(&replay, &uploads).await?);
     let owned = owned_uploads(store.as_ref(), &replay).await?;
     let uploads = Arc::new(uploads);
@@ -154,6 +149,7 @@ pub(in crate::collection) async fn open_store(
 /// Repairs or rebuilds a store that has lost something.
 struct Rebuild<'a> {
     wanted: bool,
+    data_dir: &'a Path,
     folder: &'a Path,
     embedder: &'a Embedder,
     quarantine: &'a Quarantine,
@@ -162,19 +158,24 @@ struct Rebuild<'a> {
 impl Rebuild<'_> {
     /// Opens a store that has everything acknowledged.
     async fn open(&self, replay: &Replay, uploads: &Uploads) -> Result<SqliteStore, LibraryError> {
-        let store = match opened_store::open_model_store(self.folder, self.embedder).await {
-            Ok(store) => store,
-            Err(LibraryError::Store(StoreError::Database(why) | StoreError::Malformed(why)))
-                if self.wanted =>
-            {
-                tracing::error!(why, "the store cannot be opened");
-                return self.start_over(replay, uploads).await;
-            }
-            Err(LibraryError::Store(StoreError::Database(why) | StoreError::Malformed(why))) => {
-                return Err(LibraryError::StoreUnreadable(why));
-            }
-            Err(error) => return Err(error),
-        };
+        let holds_uploads = !uploads.kept_names()?.is_empty();
+        let looked = shortfall_of(self.data_dir, self.folder, replay, holds_uploads).await;
+        let looked = self.readable(looked.map_err(LibraryError::from))?;
+        if let Some(Some(shortfall)) = looked
+            && !self.wanted
+        {
+            return Err(LibraryError::StoreBehind(shortfall));
+        }
+        // Not before: a start that refuses changes nothing.
+        self.prepare(uploads).await?;
+        match looked {
+            // Put aside as it lies.
+            None => return self.start_over(replay, uploads).await,
+            Some(Some(shortfall)) => return self.behind(shortfall, replay, uploads).await,
+            Some(None) => {}
+        }
+        let opened = opened_store::open_model_store(self.folder, self.embedder).await;
+        let Some(store) = self.readable(opened)? else { return self.start_over(replay, uploads).await };
         if self.wanted {
             // A server may have found the damaged pages only while it ran.
             let problems = store.integrity().await.unwrap_or_else(|error| vec![error.to_string()]);
@@ -185,7 +186,6 @@ impl Rebuild<'_> {
             }
         }
         let census = Census::of(&store, replay).await?;
-        let holds_uploads = !uploads.kept_names()?.is_empty();
         match compare(&store, replay, &census, holds_uploads).await? {
             Verdict::Whole => Ok(store),
             Verdict::Damaged { missing, altered } => {
@@ -202,13 +202,59 @@ impl Rebuild<'_> {
                 }
                 Ok(store)
             }
-            Verdict::Behind(shortfall) if self.wanted => {
-                tracing::error!(%shortfall, "the store is behind the ledger");
-                store.close().await?;
-                self.start_over(replay, uploads).await
+            // Only where it could not be looked at before.
+            Verdict::Behind(shortfall) => {
+                if self.wanted {
+                    store.close().await?;
+                } else {
+                    // Closing it would delete the write-ahead log. The process is about to end.
+                    std::mem::forget(store);
+                }
+                self.behind(shortfall, replay, uploads).await
             }
-            Verdict::Behind(shortfall) => Err(LibraryError::StoreBehind(shortfall)),
         }
+    }
+
+    /// Clears what is left of earlier starts out of the way.
+    async fn prepare(&self, uploads: &Uploads) -> Result<(), LibraryError> {
+        let (data_dir, folder) = (self.data_dir.to_owned(), self.folder.to_owned());
+        let (uploads, quarantine) = (uploads.clone(), self.quarantine.clone());
+        blocking(move || {
+            crate::ledger::remove_leftovers(&data_dir)?;
+            uploads.prepare(&quarantine)?;
+            if let Some(log) = stray_log(&folder) {
+                move_away(&quarantine, &log, "its database is missing");
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// What was read of the store; `None` if it is damaged and may be rebuilt.
+    fn readable<T>(&self, read: Result<T, LibraryError>) -> Result<Option<T>, LibraryError> {
+        match read {
+            Err(LibraryError::Store(StoreError::Database(why) | StoreError::Malformed(why))) => {
+                if !self.wanted {
+                    return Err(LibraryError::StoreUnreadable(why));
+                }
+                tracing::error!(why, "the store cannot be opened");
+                Ok(None)
+            }
+            read => read.map(Some),
+        }
+    }
+
+    async fn behind(
+        &self,
+        shortfall: Shortfall,
+        replay: &Replay,
+        uploads: &Uploads,
+    ) -> Result<SqliteStore, LibraryError> {
+        if !self.wanted {
+            return Err(LibraryError::StoreBehind(shortfall));
+        }
+        tracing::error!(%shortfall, "the store is behind the ledger");
+        self.start_over(replay, uploads).await
     }
 
     async fn start_over(&self, replay: &Replay, uploads: &Uploads) -> Result<SqliteStore, LibraryError> {
