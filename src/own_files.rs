@@ -38,8 +38,7 @@ struct WrongKind {
 const A_FILE: &str = "a regular file";
 const A_FOLDER: &str = "a folder";
 const MOVE_AWAY: &str = "move it away, or put back what was there";
-const PUT_IT_THERE: &str =
-    "links inside the server's own folders are not followed: put the file or folder itself there, or mount another disk there";
+const PUT_IT_THERE: &str = "links inside the server's own folders are not followed: put the file or folder itself there, or mount another disk there";
 
 fn kind_of(found: FileType) -> &'static str {
     match found {

@@ -344,7 +344,12 @@ fn answers_quote_no_more_than_a_little_of_a_request() {
         let status = response.status();
         let answer = response.bytes().unwrap();
         assert!(status.is_client_error(), "{path}: {status}");
-        assert!(answer.len() < 2000, "{path}: {} bytes are answered to {:.60}", answer.len(), body.to_string());
+        assert!(
+            answer.len() < 2000,
+            "{path}: {} bytes are answered to {:.60}",
+            answer.len(),
+            body.to_string()
+        );
         let error: Value = serde_json::from_slice(&answer).unwrap();
         assert!(error["error"]["code"].is_string(), "{path}: {error}");
     }

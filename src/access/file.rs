@@ -74,6 +74,7 @@ impl KeyFile {
         let bytes = match own_files::read(&self.dir, FILE) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => {
+                own_files::check_file(&self.dir, LOCK)?;
                 let had_keys = fs::metadata(self.dir.join(LOCK)).is_ok_and(|found| found.len() > 0);
                 if had_keys {
                     return Err(AccessError::Missing(path.display().to_string()));

@@ -117,8 +117,9 @@ impl Destination for InBucket {
     ) -> Result<Content, BackupError> {
         // Read the file twice: damage must be found before the upload, not only in the bucket.
         let (path, counted) = (from.to_owned(), Arc::clone(meter));
-        let hashed =
-            tokio::task::spawn_blocking(move || pump(&mut own_files::open_path(&path)?, &mut io::sink(), &counted));
+        let hashed = tokio::task::spawn_blocking(move || {
+            pump(&mut own_files::open_path(&path)?, &mut io::sink(), &counted)
+        });
         let content = match hashed.await {
             Ok(Err(BackupError::Io(error))) => {
                 return Err(BackupError::Destination(format!("{}: {error}", from.display())));

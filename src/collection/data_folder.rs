@@ -90,7 +90,9 @@ impl DataFolder {
         let quarantine = Quarantine::of(&data_dir);
         let disk = Arc::new(Disk::of(&config.data_dir));
         let rebuild_wanted = config.rebuild_from_uploads;
-        let opened = open_store(rebuild_wanted, &data_dir, folder, embedder, &quarantine, &disk).await?;
+        // Quarantined files are named relative to the resolved folder.
+        let folder = data_dir.join(folder.strip_prefix(&config.data_dir).unwrap_or(folder));
+        let opened = open_store(rebuild_wanted, &data_dir, &folder, embedder, &quarantine, &disk).await?;
         let Opened { store, uploads, ledger } = opened;
         let keeper =
             KeeperConfig { root: config.keep.snapshot_root.clone(), kept: config.keep.snapshots_kept };
