@@ -160,7 +160,7 @@ impl Rebuild<'_> {
     async fn open(&self, replay: &Replay, uploads: &Uploads) -> Result<SqliteStore, LibraryError> {
         let holds_uploads = !uploads.kept_names()?.is_empty();
         let looked = shortfall_of(self.data_dir, self.folder, replay, holds_uploads).await;
-        let looked = self.readable(looked.map_err(LibraryError::from))?;
+        let looked = readable(looked, self.wanted)?;
         if let Some(Some(shortfall)) = looked
             && !self.wanted
         {
@@ -174,16 +174,14 @@ impl Rebuild<'_> {
             Some(Some(shortfall)) => return self.behind(shortfall, replay, uploads).await,
             Some(None) => {}
         }
-        let opened = opened_store::open_model_store(self.folder, self.embedder).await;
-        let Some(store) = self.readable(opened)? else { return self.start_over(replay, uploads).await };
-        if self.wanted {
-            // A server may have found the damaged pages only while it ran.
-            let problems = store.integrity().await.unwrap_or_else(|error| vec![error.to_string()]);
-            if let Some(first) = problems.first() {
-                tracing::error!(problems = problems.len(), first, "the database is damaged");
-                store.close().await?;
-                return self.start_over(replay, uploads).await;
-            }
+        let opened = match opened_store::open_model_store(self.folder, self.embedder).await {
+            Err(LibraryError::Store(error)) => readable(Err(error), self.wanted)?,
+            opened => Some(opened?),
+        };
+        let Some(store) = opened else { return self.start_over(replay, uploads).await };
+        if self.wanted && is_damaged(&store).await? {
+            store.close().await?;
+            return self.start_over(replay, uploads).await;
         }
         let census = Census::of(&store, replay).await?;
         match compare(&store, replay, &census, holds_uploads).await? {
@@ -230,20 +228,6 @@ impl Rebuild<'_> {
         .await
     }
 
-    /// What was read of the store; `None` if it is damaged and may be rebuilt.
-    fn readable<T>(&self, read: Result<T, LibraryError>) -> Result<Option<T>, LibraryError> {
-        match read {
-            Err(LibraryError::Store(StoreError::Database(why) | StoreError::Malformed(why))) => {
-                if !self.wanted {
-                    return Err(LibraryError::StoreUnreadable(why));
-                }
-                tracing::error!(why, "the store cannot be opened");
-                Ok(None)
-            }
-            read => read.map(Some),
-        }
-    }
-
     async fn behind(
         &self,
         shortfall: Shortfall,
@@ -264,6 +248,31 @@ impl Rebuild<'_> {
         rebuild::tell_lost_work(replay);
         Ok(store)
     }
+}
+
+/// What was read of the store; `None` if it is damaged and may be rebuilt. Nothing else is damage: too few descriptors,
+/// too little memory and a lack of rights pass, and a newer version can read its own database.
+fn readable<T>(read: Result<T, StoreError>, rebuild_wanted: bool) -> Result<Option<T>, LibraryError> {
+    match read {
+        Err(StoreError::Malformed(why)) if rebuild_wanted => {
+            tracing::error!(why, "the store cannot be opened");
+            Ok(None)
+        }
+        Err(StoreError::Malformed(why)) => Err(LibraryError::StoreUnreadable(why)),
+        read => Ok(Some(read?)),
+    }
+}
+
+/// Whether pages are damaged that a server may have found only while it ran.
+async fn is_damaged(store: &SqliteStore) -> Result<bool, LibraryError> {
+    let problems = match store.integrity().await {
+        Err(StoreError::Malformed(why)) => vec![why],
+        problems => problems?,
+    };
+    if let Some(first) = problems.first() {
+        tracing::error!(problems = problems.len(), first, "the database is damaged");
+    }
+    Ok(!problems.is_empty())
 }
 
 /// Opens the ledger for appending, in agreement with the store. It is rewritten if it disagrees: after a
@@ -375,6 +384,18 @@ mod tests {
 
     async fn verdict(store: &SqliteStore, replay: &Replay, uploads: bool) -> Verdict {
         compare(store, replay, &Census::of(store, replay).await.unwrap(), uploads).await.unwrap()
+    }
+
+    #[test]
+    fn only_damage_lets_a_store_be_rebuilt() {
+        assert!(matches!(readable(Ok(1), true), Ok(Some(1))));
+        assert!(matches!(readable::<()>(Err(StoreError::Malformed("x".into())), true), Ok(None)));
+        let unreadable = readable::<()>(Err(StoreError::Malformed("x".into())), false).unwrap_err();
+        assert_eq!(unreadable.code(), "store_unreadable");
+        for wanted in [true, false] {
+            let too_few = StoreError::Database("(code: 14) unable to open database file".into());
+            assert_eq!(readable::<()>(Err(too_few), wanted).unwrap_err().code(), "store_failed");
+        }
     }
 
     #[tokio::test]

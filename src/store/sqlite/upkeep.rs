@@ -18,14 +18,14 @@ impl Upkeep for SqliteStore {
     async fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
         // The system says why there can be no new file; SQLite does not. It takes an empty one.
         tokio::fs::File::create_new(to).await.map_err(|error| StoreError::of_io(to, &error))?;
-        let to = to
+        let name = to
             .to_str()
             .ok_or_else(|| StoreError::Database(format!("{}: expected a path in UTF-8", to.display())))?;
         // Use a separate connection: the copy takes long, and searches share the others.
         let mut connection = self.reader_options().connect().await?;
-        let copied = sqlx::query("VACUUM INTO ?").bind(to).execute(&mut connection).await;
+        let copied = sqlx::query("VACUUM INTO ?").bind(name).execute(&mut connection).await;
         connection.close().await?;
-        copied.map_err(not_opened)?;
+        copied.map_err(|error| not_opened(to, error))?;
         Ok(())
     }
 
