@@ -81,6 +81,12 @@ impl Decoder {
         self.health_within(|| failed_at.elapsed())
     }
 
+    /// Whether ffmpeg is another file than the one last found whole. Without a check so far, it is not known to be.
+    pub(super) fn is_ffmpeg_replaced(&self) -> bool {
+        let whole = self.health.0.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        whole.as_ref().is_some_and(|whole| identity(&self.config.ffmpeg).ok().as_ref() != Some(whole))
+    }
+
     fn health_within(&self, age: impl Fn() -> Duration) -> DecoderHealth {
         let known = &self.health.0;
         let mut looked_at = known.turn.lock().unwrap_or_else(PoisonError::into_inner);
