@@ -37,7 +37,7 @@ impl Ended {
             return Err(MediaError::Worker(self.last_words()));
         }
         let empty = self.frames + self.samples == 0;
-        if empty && (self.speechless() || decoder.is_ffmpeg_replaced()) {
+        if empty && (self.speechless() || decoder.is_ffmpeg_doubtful()) {
             // An ffmpeg that cannot start prints as little as one that crashed on a file, and what is no ffmpeg
             // at all prints anything, or nothing.
             let health = decoder.health_now(self.at);
