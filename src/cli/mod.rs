@@ -142,9 +142,11 @@ impl From<BackupError> for CliError {
     fn from(error: BackupError) -> Self {
         let exit = match error {
             BackupError::NotFound(_) | BackupError::NotEmpty(_) | BackupError::NoLibrary(_) => 2,
+            BackupError::StoreBehind(_) => EXIT_DATA_LOST,
             _ => 1,
         };
-        Self { code: error.code(), message: error.to_string(), exit }
+        let advice = if exit == EXIT_DATA_LOST { RESTORE_NEWER } else { "" };
+        Self { code: error.code(), message: format!("{error}{advice}"), exit }
     }
 }
 

@@ -14,6 +14,7 @@ use crate::ledger::Ledger;
 use crate::media::{HEAD_BYTES, NameSays, head_is_media, name_says};
 use crate::outbound::bucket::BucketUrl;
 use crate::outbound::{Download, OutboundError, Sources, SourcesConfig};
+use crate::own_files;
 use crate::store::{FolderLock, Store, StoreError};
 use crate::types::AssetId;
 use crate::webhooks::{Deliver, Webhooks};
@@ -82,12 +83,16 @@ impl DataFolder {
         embedder: &Embedder,
     ) -> Result<(Arc<Self>, Arc<dyn Store>), LibraryError> {
         make_private_folder(&config.data_dir)?;
+        // Before anything is moved or written: a link would lead elsewhere.
+        own_files::check(&config.data_dir, folder)?;
         let lock = FolderLock::take(&config.data_dir)?;
         let data_dir = config.data_dir.canonicalize()?;
         let quarantine = Quarantine::of(&data_dir);
         let disk = Arc::new(Disk::of(&config.data_dir));
         let rebuild_wanted = config.rebuild_from_uploads;
-        let opened = open_store(rebuild_wanted, &data_dir, folder, embedder, &quarantine, &disk).await?;
+        // Quarantined files are named relative to the resolved folder.
+        let folder = data_dir.join(folder.strip_prefix(&config.data_dir).unwrap_or(folder));
+        let opened = open_store(rebuild_wanted, &data_dir, &folder, embedder, &quarantine, &disk).await?;
         let Opened { store, uploads, ledger } = opened;
         let keeper =
             KeeperConfig { root: config.keep.snapshot_root.clone(), kept: config.keep.snapshots_kept };

@@ -9,6 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::advice::advice;
+use super::brief::{MAX_MESSAGE_BYTES, MAX_PARAM_BYTES, shortened};
 use crate::embed::EmbedError;
 use crate::files::FileError;
 use crate::library::{BackupError, LibraryError, StandingError, WebhookError};
@@ -60,12 +61,12 @@ pub struct ErrorDetail {
 }
 
 impl ApiError {
-    /// An error of a status and a stable code.
+    /// An error of a status and a stable code. Messages quote what clients sent: a long one loses its middle.
     pub fn new(status: StatusCode, code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self {
             status,
             code: code.into(),
-            message: message.into(),
+            message: shortened(message.into(), MAX_MESSAGE_BYTES),
             param: None,
             retry_after_secs: None,
             more: None,
@@ -82,10 +83,10 @@ impl ApiError {
         &self.code
     }
 
-    /// Names the field.
+    /// Names the field, which may be a client's own word too.
     #[must_use]
     pub fn with_param(mut self, param: impl Into<String>) -> Self {
-        self.param = Some(param.into());
+        self.param = Some(shortened(param.into(), MAX_PARAM_BYTES));
         self
     }
 

@@ -3,6 +3,7 @@
 use axum::http::StatusCode;
 use serde::de::DeserializeOwned;
 
+use super::brief::{MAX_MESSAGE_BYTES, brief};
 use super::error::ApiError;
 
 /// Parses a JSON object; the error names the field.
@@ -17,8 +18,9 @@ pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     }
     let mut json = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let path = error.path().to_string();
-        json_error(&path, error.inner().classify(), &error.inner().to_string())
+        // Both may quote a key as long as the body.
+        let (path, text) = (error.path(), error.inner());
+        json_error(&brief(path, MAX_MESSAGE_BYTES), text.classify(), &brief(text, MAX_MESSAGE_BYTES))
     })?;
     json.end().map_err(|error| json_error(".", error.classify(), &error.to_string()))?;
     Ok(value)
@@ -110,6 +112,15 @@ mod tests {
         for (body, code, param) in cases {
             assert_eq!(code_and_param(body), (code.to_owned(), param.map(str::to_owned)), "{body}");
         }
+        // What is quoted is cut, whatever its length.
+        let long = "x".repeat(100_000);
+        for body in [format!(r#"{{"{long}":1}}"#), format!(r#"{{"inner":{{"{long}":1}}}}"#)] {
+            let (code, param) = code_and_param(&body);
+            let param = param.unwrap();
+            assert!(code == "unknown_field" && param.len() <= 100 && param.contains("xxx…xxx"), "{param}");
+        }
+        let (code, param) = code_and_param(&format!(r#"{{"inner":{{"count":"{long}"}}}}"#));
+        assert_eq!((&*code, param.as_deref()), ("invalid_value", Some("inner.count")));
         let deep = "[".repeat(100_000);
         assert_eq!(code_and_param(&deep).0, "invalid_value");
     }

@@ -5,6 +5,7 @@ mod advice;
 mod assets;
 mod audit;
 mod bodies;
+mod brief;
 mod changes;
 mod checks;
 mod client;

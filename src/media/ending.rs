@@ -38,8 +38,9 @@ impl Ended {
             return Err(MediaError::Worker(self.last_words()));
         }
         let empty = self.frames + self.samples == 0;
-        if empty && self.speechless() {
-            // An ffmpeg that cannot start prints as little as one that crashed on a file.
+        if empty && (self.speechless() || decoder.is_ffmpeg_doubtful()) {
+            // An ffmpeg that cannot start prints as little as one that crashed on a file, and what is no ffmpeg
+            // at all prints anything, or nothing.
             let health = decoder.health_now(self.at);
             if !health.ok {
                 return Err(MediaError::Worker(health.detail));
@@ -102,10 +103,10 @@ impl Ended {
         lacking.unwrap_or_else(|| self.log.main_error().to_owned())
     }
 
-    /// Whether ffmpeg failed without printing a reason.
+    /// Whether ffmpeg ended without a word about the file.
     fn speechless(&self) -> bool {
         let ffmpeg = self.started.as_ref().is_some_and(|started| started.engine == Engine::Ffmpeg);
-        ffmpeg && self.exit.code != Some(0) && !self.log.opened && self.log.errors.is_empty()
+        ffmpeg && !self.log.opened && self.log.errors.is_empty()
     }
 
     /// Whether more memory would have helped.

@@ -7,7 +7,7 @@ use super::source::{Crate, Module};
 /// Layers from the bottom up; modules in one entry may not use each other. `config` holds flags made of lower
 /// layers' types and is read by the outermost ones only.
 const LAYERS: &[&[&str]] = &[
-    &["types", "native", "telemetry", "fail_points"],
+    &["types", "native", "telemetry", "fail_points", "own_files"],
     &["outbound"],
     &["media"],
     &["preprocess"],

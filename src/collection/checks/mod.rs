@@ -8,10 +8,9 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
+use super::recovery::open_closed;
 use super::{LibraryError, blocking, content};
-use crate::backup::BackupError;
-use crate::files::Registry;
-use crate::store::{AssetRecord, DamagedVectors, FolderLock, SqliteStore, Store, StoreError};
+use crate::store::{AssetRecord, DamagedVectors, Store, StoreError};
 use crate::types::{ClipId, now_unix_ms};
 
 pub(crate) use report::Shared;
@@ -160,14 +159,9 @@ pub(crate) async fn check_asset(
 /// Checks the store of a folder that no server has open. Needs no model and repairs nothing.
 ///
 /// # Errors
-/// [`BackupError::NoLibrary`] and others.
+/// [`LibraryError::Backup`] if there is none, [`LibraryError::StoreBehind`] and others.
 pub async fn check_folder(data_dir: &Path, bytes: bool) -> Result<CheckReport, LibraryError> {
-    let folder = Registry::serving_folder(data_dir)?;
-    if !folder.join(crate::store::DATABASE).is_file() {
-        return Err(BackupError::NoLibrary(data_dir.display().to_string()).into());
-    }
-    let _lock = FolderLock::take(data_dir)?;
-    let store = SqliteStore::open_locked(&folder, None).await?;
+    let (store, _lock) = open_closed(data_dir).await?;
     let report = Shared::default();
     let options = CheckOptions { bytes, repair: false };
     report.change(|report| *report = begun(options));
