@@ -35,7 +35,7 @@ pub struct Examined {
     pub strays: u64,
     /// Whether the last frame is incomplete.
     pub cut: bool,
-    /// What its header says of it that it lacks: half a sentence.
+    /// What it lacks by its own header: half a sentence.
     pub lacks: Option<String>,
     /// Whether another file is joined to its end, which is not read.
     pub followed: bool,
@@ -73,7 +73,7 @@ pub fn examine(file: &File, frames: bool) -> std::io::Result<Examined> {
         (found.holes, found.damaged, found.strays) = (scan.holes, scan.damaged, scan.strays);
         found.cut = scan.cut;
         let lacks = scan.lacks;
-        found.lacks = (lacks > 0).then(|| format!("its header says {lacks} frames more than it holds"));
+        found.lacks = (lacks > 0).then(|| format!("{lacks} frames that its header counts are missing"));
     }
     if let Some(frames) = tta::frames(&mut window) {
         (found.cut, found.followed, found.damaged) = (frames.cut, frames.joined, frames.damaged);
