@@ -9,6 +9,7 @@ use super::source::{Crate, Module};
 const LAYERS: &[&[&str]] = &[
     &["types", "native", "telemetry", "fail_points"],
     &["outbound"],
+    &["structure"],
     &["media"],
     &["preprocess"],
     &["manifest"],

@@ -7,7 +7,6 @@ mod job;
 mod reduce;
 mod sandbox;
 mod upright;
-mod whole;
 
 use std::fs::File;
 use std::io::{IoSliceMut, Read, Seek, SeekFrom};
@@ -22,12 +21,12 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 
 use self::ffmpeg::Known;
 use self::job::{Decoded, Job, Refusal};
-use self::whole::Lack;
 use super::headers;
 use super::protocol::{Engine, Failure, MAX_LINE_BYTES, Reply, Request, Started, Streams, Task};
 use super::sniff::{SNIFF_BYTES, Sniffed, sniff};
 use super::sound::{self, Examined};
-use super::window::Window;
+use crate::structure::whole::{self, Lack};
+use crate::structure::window::Window;
 use crate::types::AssetKind;
 
 /// Runs the child to its end. Standard input must be the parent's socket.

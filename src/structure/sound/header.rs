@@ -3,8 +3,8 @@
 
 use super::chunks::{Chunk, Form};
 use super::raw::{self, Raw};
-use crate::media::trailer::{self, Behind};
-use crate::media::window::Window;
+use crate::structure::trailer::{self, Behind};
+use crate::structure::window::Window;
 
 /// Most chunks that are examined. That of the sound is among the first.
 const MAX_CHUNKS: usize = 1000;

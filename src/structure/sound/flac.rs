@@ -1,8 +1,8 @@
 //! Finds FLAC streams that are joined to the first one. ffmpeg reads their frames, but their times begin at 0
 //! again.
 
-use crate::media::trailer;
-use crate::media::window::Window;
+use crate::structure::trailer;
+use crate::structure::window::Window;
 
 /// Number of pieces of one header between two streams that ffmpeg may take for damaged frames.
 pub const STRAYS: u64 = 4;

@@ -2,8 +2,8 @@
 //! last one is complete. ffmpeg searches for the next frame without reporting how far it had to search.
 
 use super::index::{self, Section};
-use crate::media::trailer::tag;
-use crate::media::window::Window;
+use crate::structure::trailer::tag;
+use crate::structure::window::Window;
 
 /// Most holes stored; later ones are only counted.
 const MAX_HOLES: usize = 150;
