@@ -27,8 +27,6 @@ mod still;
 mod stream;
 mod timing;
 mod tracks;
-mod trailer;
-mod window;
 mod work;
 
 use std::fs::File;

@@ -9,6 +9,7 @@ use super::source::{Crate, Module};
 const LAYERS: &[&[&str]] = &[
     &["types", "native", "telemetry", "fail_points", "own_files"],
     &["outbound"],
+    &["structure"],
     &["media"],
     &["preprocess"],
     &["manifest"],

@@ -1,6 +1,6 @@
 //! Detects encrypted tracks, which ffmpeg would report as damage.
 
-use crate::media::window::Window;
+use crate::structure::window::Window;
 
 /// Most boxes and elements that are examined.
 const MAX_PARTS: u32 = 100_000;

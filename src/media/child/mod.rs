@@ -1,6 +1,5 @@
 //! The child's side: receives one file and one request, enters the sandbox and decodes.
 
-mod broadcast;
 mod encrypted;
 pub mod ffmpeg;
 mod image;
@@ -9,7 +8,6 @@ mod jpeg;
 mod reduce;
 mod sandbox;
 mod upright;
-mod whole;
 
 use std::fs::File;
 use std::io::{IoSliceMut, Read, Seek, SeekFrom};
@@ -22,15 +20,15 @@ use std::process::{Command, ExitCode};
 use rustix::io::FdFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use self::broadcast::Scrambled;
 use self::ffmpeg::Known;
 use self::job::{Decoded, Job, Refusal};
-use self::whole::Lack;
 use super::headers;
 use super::protocol::{Engine, Failure, MAX_LINE_BYTES, Reply, Request, Started, Streams, Task};
 use super::sniff::{SNIFF_BYTES, Sniffed, sniff};
 use super::sound::{self, Examined};
-use super::window::Window;
+use crate::structure::broadcast::{self, Scrambled};
+use crate::structure::whole::{self, Lack};
+use crate::structure::window::Window;
 use crate::types::AssetKind;
 
 /// Runs the child to its end. Standard input must be the parent's socket.

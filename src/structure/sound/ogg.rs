@@ -1,6 +1,6 @@
 //! Checks Ogg's pages: whether the last one is complete, and whether one stream follows another.
 
-use crate::media::window::Window;
+use crate::structure::window::Window;
 
 /// What the pages of a file show.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 
 use super::chunks::{Chunk, Form};
 use super::raw::{self, Raw};
-use crate::media::trailer::{self, Behind};
-use crate::media::window::Window;
+use crate::structure::trailer::{self, Behind};
+use crate::structure::window::Window;
 
 /// Most chunks that are examined. That of the sound is among the first.
 const MAX_CHUNKS: usize = 1000;
@@ -120,7 +120,9 @@ impl Samples {
             }
             let chunk = form.chunk(window, at).filter(|_| form.is_chunk(window, at));
             let another = trailer::begins_file(window, at);
-            let Some(chunk) = chunk.filter(|_| !another) else {
+            // An AIFF may have a tag as a chunk of that name.
+            let tag = window.at(at, 4) != b"ID3 " && trailer::tag(window, at).is_some();
+            let Some(chunk) = chunk.filter(|_| !another && !tag) else {
                 return match trailer::behind(window, at) {
                     Behind::Nothing => End::Whole,
                     Behind::Another => End::Joined,

@@ -2,8 +2,8 @@
 //! last one is complete. ffmpeg searches for the next frame without reporting how far it had to search.
 
 use super::index::{self, Section};
-use crate::media::trailer::tag;
-use crate::media::window::Window;
+use crate::structure::trailer::tag;
+use crate::structure::window::Window;
 
 /// Most holes stored; later ones are only counted.
 const MAX_HOLES: usize = 150;
@@ -80,8 +80,10 @@ pub fn scan(window: &mut Window<'_>) -> Option<Scan> {
         };
         if found > at {
             section.torn();
-            scan.damaged += u64::from(is_torn(window, at, found, before.bytes));
+            let known = scan.damaged;
             scan.hole((found - at) as f64 * secs / bytes, before.secs);
+            let torn = scan.damaged == known && is_torn(window, at, found);
+            scan.damaged += u64::from(torn);
         }
         if found + frame.bytes > window.len {
             scan.cut = true;
@@ -109,14 +111,13 @@ fn indexed(window: &mut Window<'_>, at: u64, frame: Frame) -> Option<Section> {
     index::read(head).filter(|_| !frame.adts).map(|index| Section::new(index, frame.bytes))
 }
 
-/// Whether the bytes between two frames are the rest of one, of which the beginning is missing. They are less
-/// than a frame, since a larger hole counts as such, and more than a few.
-fn is_torn(window: &mut Window<'_>, from: u64, to: u64, frame_bytes: u64) -> bool {
+/// Whether the few bytes between two frames are the rest of one, of which the beginning is missing.
+fn is_torn(window: &mut Window<'_>, from: u64, to: u64) -> bool {
     let count = to - from;
-    if count <= STRAY_BYTES || count * 2 > frame_bytes * 3 {
+    if count <= STRAY_BYTES {
         return false;
     }
-    let bytes = window.at(from, count as usize);
+    let bytes = window.at(from, usize::try_from(count).unwrap_or(usize::MAX));
     let text = bytes.iter().all(|byte| matches!(byte, b'\t' | b'\r' | b'\n' | 0x20..=0x7e));
     !text && bytes.iter().any(|byte| Some(byte) != bytes.first())
 }

@@ -1,8 +1,8 @@
 //! Finds FLAC streams that are joined to the first one. ffmpeg reads their frames, but their times begin at 0
 //! again.
 
-use crate::media::trailer;
-use crate::media::window::Window;
+use crate::structure::trailer;
+use crate::structure::window::Window;
 
 /// Number of pieces of one header between two streams that ffmpeg may take for damaged frames.
 pub const STRAYS: u64 = 4;
@@ -67,13 +67,27 @@ fn frames(window: &mut Window<'_>, at: u64) -> Option<u64> {
 fn find(window: &mut Window<'_>, mut at: u64) -> Option<u64> {
     while at < window.len {
         let block = window.at(at, 1 << 15);
-        if let Some(found) = block.windows(4).position(|four| four == &MARK[..4]) {
+        if let Some(found) = position(block) {
             return Some(at + found as u64);
         }
         // A mark may begin in the last bytes of the block.
         at += block.len().saturating_sub(3).max(1) as u64;
     }
     None
+}
+
+/// The first mark in a block. Mostly every fourth byte is looked at, where one would end.
+fn position(block: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        at += match block.get(at + 3)? {
+            b'C' if block.get(at..at + 4) == Some(b"fLaC") => return Some(at),
+            b'a' => 1,
+            b'L' => 2,
+            b'f' => 3,
+            _ => 4,
+        };
+    }
 }
 
 #[cfg(test)]
@@ -94,6 +108,14 @@ mod tests {
         // A comment that contains a mark, then frames.
         let comment = [&b"\x84\0\0\x28"[..], &MARK, &about[..32]].concat();
         [&MARK[..], &about, &comment, &[0xff, 0xf8, 1, 2], &vec![7; 70_000]].concat()
+    }
+
+    #[test]
+    fn a_mark_is_found_wherever_it_is() {
+        for before in [&b""[..], b"f", b"fL", b"fLa", b"fLaf", b"aaaaaC", b"LaC", b"CCCC", b"ffffLLLL"] {
+            assert_eq!(position(&[before, b"fLaC\0"].concat()), Some(before.len()), "{before:?}");
+            assert_eq!(position(&[before, b"fLa"].concat()), None);
+        }
     }
 
     #[test]

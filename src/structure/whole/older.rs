@@ -1,8 +1,8 @@
 //! The parts of older formats: AMV, RealMedia, GXF, VOC, APE, DSF.
 
 use super::{Lack, MOST_CHUNKS, joined};
-use crate::media::trailer::{self, Behind};
-use crate::media::window::Window;
+use crate::structure::trailer::{self, Behind};
+use crate::structure::window::Window;
 
 const NO_CHUNK: Lack = Lack::Cut("what follows is not a chunk");
 const NO_PACKET: Lack = Lack::Cut("what follows is not a packet");

@@ -1,6 +1,6 @@
 //! The chunks of RIFF, W64, CAF and AIFF files.
 
-use crate::media::window::Window;
+use crate::structure::window::Window;
 
 /// How a format's chunks are built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! Checks the frames of a TTA file, whose lengths are in a table and which end with a checksum each. ffmpeg
 //! ignores these.
 
-use crate::media::trailer::{self, Behind};
-use crate::media::window::Window;
+use crate::structure::trailer::{self, Behind};
+use crate::structure::window::Window;
 
 /// Bytes of the header and of a checksum.
 const HEADER: u64 = 22;

@@ -2,7 +2,7 @@
 //! them (RF64, BW64, W64, AIFF, AU), so it is told where the samples are and what they look like, and reads
 //! them as raw PCM.
 
-use crate::media::window::Window;
+use crate::structure::window::Window;
 
 /// PCM samples in a file, from `at` to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,8 +11,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use self::walk::Walk;
-use crate::media::trailer::{self, Behind};
-use crate::media::window::Window;
+use crate::structure::trailer::{self, Behind};
+use crate::structure::window::Window;
 
 /// Packet sizes of a transport stream in bytes: plain, or with a timecode before each packet.
 const TS_PACKET: [u64; 2] = [188, 192];

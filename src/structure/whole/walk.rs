@@ -153,6 +153,8 @@ impl<'a> Walk<'a> {
     pub(super) fn asf(&mut self, bytes: u64) -> Option<Lack> {
         const PROPERTIES: [u8; 16] = *b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x20\x53\x65";
         const SHORTER: Option<Lack> = Some(Lack::Cut("it holds fewer packets than its header says"));
+        /// How headers and the two kinds of index begin.
+        const OBJECTS: [[u8; 3]; 3] = [[0x30, 0x26, 0xb2], [0x90, 0x08, 0x00], [0xd3, 0x29, 0xe2]];
         self.at = 16;
         let header = u64::from_le_bytes(self.take()?);
         self.at = 30;
@@ -197,9 +199,14 @@ impl<'a> Walk<'a> {
             }
             let next = self.take::<3>()?;
             if next != beginning {
-                // A broadcast has no end but that of the file.
-                let another = live && next == [0x30, 0x26, 0xb2];
-                return Some(if another { Lack::Joined } else { Lack::Cut("what follows is not a packet") });
+                // Without a declared end, an index or another file ends the packets.
+                let ended = declared.is_none() && OBJECTS.contains(&next);
+                let at = self.at - 3;
+                return if ended {
+                    self.objects(at)
+                } else {
+                    Some(Lack::Cut("what follows is not a packet"))
+                };
             }
         }
         self.objects(end)

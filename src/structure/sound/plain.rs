@@ -4,7 +4,7 @@
 
 use super::header;
 use super::scan;
-use crate::media::window::Window;
+use crate::structure::window::Window;
 
 /// ffmpeg examines 32 packets of 4 KiB.
 const LOOKED_AT: usize = 1 << 17;

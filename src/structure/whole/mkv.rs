@@ -1,8 +1,8 @@
 //! The outermost elements of Matroska and WebM files.
 
 use super::{Lack, joined};
-use crate::media::trailer;
-use crate::media::window::Window;
+use crate::structure::trailer;
+use crate::structure::window::Window;
 
 const EBML: u64 = 0x1a45_dfa3;
 const SEGMENT: u64 = 0x1853_8067;

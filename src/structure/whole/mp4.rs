@@ -1,8 +1,8 @@
 //! The outermost boxes of MP4 and MOV files.
 
 use super::{Lack, MOST_CHUNKS};
-use crate::media::trailer;
-use crate::media::window::Window;
+use crate::structure::trailer;
+use crate::structure::window::Window;
 
 /// Bytes of a fragment's head that are searched for its time.
 const FRAGMENT_BYTES: usize = 4096;

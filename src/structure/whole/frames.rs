@@ -3,8 +3,8 @@
 use std::fs::File;
 
 use super::{Lack, joined, jpeg};
-use crate::media::trailer::{self, Behind};
-use crate::media::window::Window;
+use crate::structure::trailer::{self, Behind};
+use crate::structure::window::Window;
 
 /// Most frames and chunks that are examined.
 const MOST_FRAMES: u64 = 20_000_000;
