@@ -178,13 +178,14 @@ pub async fn check_folder(data_dir: &Path, bytes: bool) -> Result<CheckReport, L
     report.change(|report| *report = begun(options));
     let checked = async {
         check_store(&store, &report).await?;
-        if !bytes {
-            return Ok(());
+        if bytes {
+            find_uploads(&store, data_dir).await?;
+            check_bytes(&store, &report, &CancellationToken::new()).await
+        } else {
+            Ok(())
         }
-        find_uploads(&store, data_dir).await?;
-        check_bytes(&store, &report, &CancellationToken::new()).await
     };
-    let outcome: Result<(), LibraryError> = checked.await;
+    let outcome = checked.await;
     end(&report, &outcome);
     store.close().await?;
     outcome?;
