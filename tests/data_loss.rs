@@ -401,3 +401,19 @@ fn what_is_no_index_file_is_put_aside_and_the_index_rebuilt() {
         fs::remove_dir_all(&data).unwrap();
     }
 }
+
+#[test]
+fn a_check_reads_the_uploads_of_the_folder_it_is_given() {
+    let killed = Killed::with(2);
+    let check = |data: &Path| run(&["check", "--data", data.to_str().unwrap()]).status.code();
+    let copied = killed.copied("copied");
+    assert_eq!(check(&copied), Some(0));
+    let upload = files(&copied.join("uploads")).remove(0);
+    let mut bytes = fs::read(&upload).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&upload, bytes).unwrap();
+    assert_eq!(check(&copied), Some(1), "the copy is damaged, and the original is not");
+    let moved = killed.dir.path().join("moved");
+    fs::rename(killed.folder(), &moved).unwrap();
+    assert_eq!(check(&moved), Some(0), "nothing is missing");
+}

@@ -152,6 +152,9 @@ impl From<BackupError> for CliError {
 
 impl From<AccessError> for CliError {
     fn from(error: AccessError) -> Self {
+        if let AccessError::Io(error) = error {
+            return LibraryError::from(error).into();
+        }
         let exit =
             if matches!(error, AccessError::Unknown(_) | AccessError::BadField { .. }) { 2 } else { 1 };
         Self { code: error.code(), message: error.to_string(), exit }

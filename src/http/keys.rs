@@ -100,7 +100,7 @@ impl From<AccessError> for ApiError {
     fn from(error: AccessError) -> Self {
         let status = match error {
             // One answer to a full disk, whoever meets it.
-            AccessError::Io(io) => return LibraryError::Io(io).into(),
+            AccessError::Io(io) => return LibraryError::from(io).into(),
             AccessError::Unknown(_) => StatusCode::NOT_FOUND,
             AccessError::TooMany(_) | AccessError::Off => StatusCode::CONFLICT,
             AccessError::BadField { field, .. } => {

@@ -127,6 +127,11 @@ pub(in crate::collection) async fn open_store(
     let rebuild = Rebuild { wanted: rebuild_wanted, data_dir, folder, embedder, quarantine };
     let store: Arc<dyn Store> = Arc::new(rebuild.open(&replay, &uploads).await?);
     let owned = owned_uploads(store.as_ref(), &replay).await?;
+    let kept: HashSet<String> = uploads.kept_names()?.into_iter().collect();
+    let missing = owned.difference(&kept).count();
+    if missing > 0 {
+        tracing::error!(missing, of = owned.len(), "uploads are missing: is their disk mounted?");
+    }
     let uploads = Arc::new(uploads);
     {
         let (uploads, deleted, quarantine) =
