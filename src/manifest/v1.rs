@@ -292,6 +292,7 @@ impl ImageEntry {
 impl TextEntry {
     fn spec(&self) -> WordSpec {
         let Self { max_words, pad_id, unknown_id, .. } = *self;
-        WordSpec { tokenizer: self.tokenizer.clone(), max_words, pad_id, unknown_id }
+        let (tokenizer, languages) = (self.tokenizer.clone(), Vec::new());
+        WordSpec { tokenizer, max_words, pad_id, unknown_id, languages }
     }
 }

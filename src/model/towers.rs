@@ -454,7 +454,13 @@ impl Towers {
         // A word counts as dropped only if no tower sees it.
         let all_lists = encoded.iter().all(|(tower, _)| lists_words(*tower));
         let ignored = encoded.first().filter(|_| all_lists).map(|(_, encoded)| encoded.ignored.clone());
+        let part = |(tower, encoded): &(usize, Encoded)| {
+            let spaces = self.inner.specs[*tower].spaces().map(|(space, _)| space.clone());
+            let understood = encoded.understood;
+            spaces.filter(move |_| understood < 1.0).map(move |space| (space, understood)).collect::<Vec<_>>()
+        };
         Ok(TextReading {
+            understood: encoded.iter().flat_map(part).collect(),
             words: counted.map_or(0, |(_, encoded)| encoded.words),
             tokens: encoded.iter().map(|(_, encoded)| encoded.tokens()).max().unwrap_or(0),
             ignored: ignored.unwrap_or_default(),
