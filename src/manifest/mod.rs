@@ -18,6 +18,7 @@ use crate::preprocess::spec::{PictureSpec, Sampling, ShortSound, SoundSpec};
 use crate::types::{Modality, Space};
 
 pub(crate) use self::check::is_inside;
+pub(crate) use self::media::FrameChoice;
 pub(crate) use self::text::{Padding, Side, TextSpec, TokenSpec, WordSpec};
 
 /// A bundle's manifest.
@@ -231,7 +232,8 @@ impl TowerSpec {
         let dynamic = match &self.takes {
             Takes::Sound { sound, .. } => sound.samples,
             Takes::Text(text) => text.max_tokens(),
-            Takes::Video { .. } | Takes::Image(_) => 1,
+            Takes::Video { sampling, .. } => sampling.frames(),
+            Takes::Image(_) => 1,
         };
         self.inputs.iter().map(|input| input.values(dynamic)).max().unwrap_or(0)
     }
@@ -253,10 +255,7 @@ impl TowerSpec {
     /// Frames per clip.
     pub const fn frames(&self) -> usize {
         match &self.takes {
-            Takes::Video {
-                sampling: Sampling::Rate { frames, .. } | Sampling::Spread { frames, .. },
-                ..
-            } => *frames,
+            Takes::Video { sampling, .. } => sampling.frames(),
             _ => 1,
         }
     }
@@ -277,9 +276,9 @@ impl Takes {
         };
         let grid = |picture: &PictureSpec| picture.has_patches().then(|| vec![Some(2)]);
         match (self, supply) {
-            (Self::Video { picture, sampling, .. }, Supply::Frames) => {
-                let (Sampling::Rate { frames, .. } | Sampling::Spread { frames, .. }) = sampling;
-                Some([vec![Some(*frames)], of_picture(picture)?].concat())
+            (Self::Video { picture, sampling, choice, .. }, Supply::Frames) => {
+                let frames = (*choice == FrameChoice::Fixed).then(|| sampling.frames());
+                Some([vec![frames], of_picture(picture)?].concat())
             }
             (Self::Image(picture), Supply::Frames) => of_picture(picture),
             (Self::Video { picture, .. } | Self::Image(picture), Supply::PatchGrid) => grid(picture),
@@ -322,6 +321,22 @@ impl Manifest {
         self.towers.iter().filter(move |tower| tower.modality == modality)
     }
 
+    /// Takes another number of frames a window from films, as far as all their towers allow; else the error says
+    /// what they allow.
+    pub fn take_frames(&mut self, wanted: usize) -> Result<(), String> {
+        let mut has_films = false;
+        for tower in &mut self.towers {
+            let Takes::Video { sampling, choice, .. } = &mut tower.takes else { continue };
+            has_films = true;
+            let own = sampling.frames();
+            if own != wanted && !choice.allows(wanted) {
+                return Err(format!("tower {} takes {own} frames a window, and {choice}", tower.name));
+            }
+            *sampling = sampling.with_frames(wanted);
+        }
+        if has_films { Ok(()) } else { Err("it takes no films".to_owned()) }
+    }
+
     /// Preparation of still pictures, if any tower takes pictures.
     pub fn picture(&self) -> Option<&PictureSpec> {
         let own = self.of_modality(Modality::Image).find_map(TowerSpec::picture);
@@ -330,7 +345,7 @@ impl Manifest {
 
     pub fn video(&self) -> Option<(&PictureSpec, Sampling, Option<f64>)> {
         self.towers.iter().find_map(|tower| match &tower.takes {
-            Takes::Video { picture, sampling, stride_secs } => Some((picture, *sampling, *stride_secs)),
+            Takes::Video { picture, sampling, stride_secs, .. } => Some((picture, *sampling, *stride_secs)),
             _ => None,
         })
     }

@@ -115,7 +115,7 @@ pub struct TextReading {
     pub words: usize,
     /// Ids that a tower sees, without padding.
     pub tokens: usize,
-    /// Words that no tower sees, shortened.
+    /// Words with a meaning that no tower sees, shortened.
     pub ignored: Vec<String>,
     /// Share of the words with a meaning that the tower of a space sees, where that is not all of them.
     pub understood: BTreeMap<Space, f32>,

@@ -417,6 +417,14 @@ impl Towers {
         tokenizers.find_map(|t| Some(t.vocabulary()).filter(|words| !words.is_empty())).unwrap_or_default()
     }
 
+    /// Number of words that the text towers know; `None` without one, or if one takes any text.
+    #[must_use]
+    pub fn vocabulary_len(&self) -> Option<usize> {
+        self.inner.tokenizers.iter().flatten().map(TextTokenizer::listed_words).try_fold(None, |most, listed| {
+            listed.map(|listed| most.max(Some(listed)))
+        })?
+    }
+
     /// Texts for calibration that come with the bundle; may be empty.
     #[must_use]
     pub fn bank(&self) -> &[String] {

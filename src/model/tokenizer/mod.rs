@@ -50,7 +50,7 @@ pub(super) struct Encoded {
     pub mask: Box<[i64]>,
     /// Words that count for calibration: of a word list, those that it knows.
     pub words: usize,
-    /// Words of the text that the tower never sees.
+    /// Words with a meaning that the tower never sees.
     pub ignored: Vec<String>,
     /// Share of the words with a meaning that the tower sees.
     pub understood: f32,
@@ -120,12 +120,13 @@ impl TextTokenizer {
             said.filter(move |(id, _)| (**id != spec.unknown_id) == is_known)
                 .filter_map(|(_, (start, end))| text.get(*start..*end))
         };
-        let ignored = shortened(said(false));
         if words == 0 {
-            let words =
-                if ignored.is_empty() { "the text has no words".to_owned() } else { ignored.join(", ") };
+            let named = shortened(said(false));
+            let words = if named.is_empty() { "the text has no words".to_owned() } else { named.join(", ") };
             return Err(ModelError::NoKnownWords { words });
         }
+        let is_meaningful = |word: &&str| understood::is_meaningful(word, &self.function_words);
+        let ignored = shortened(said(false).filter(is_meaningful));
         ids.resize(spec.max_words, i64::from(spec.pad_id));
         let mask = (0..ids.len()).map(|at| i64::from(at < words)).collect();
         let understood = understood::understood(said(true), said(false), &self.function_words);
@@ -153,6 +154,11 @@ impl TextTokenizer {
         }
         let (ids, mask, words) = (ids.into(), mask.into(), count_words(text));
         Ok(Encoded { ids, mask, words, ignored: Vec::new(), understood: 1.0 })
+    }
+
+    /// Number of words of a word list; `None` for a tokenizer that can say everything.
+    pub fn listed_words(&self) -> Option<usize> {
+        matches!(self.kind, TextSpec::Words(_)).then(|| self.tokenizer.get_vocab_size(false).saturating_sub(2))
     }
 
     /// Every word that reaches the tower as a text of its own, in the order of the ids; empty for a
@@ -264,13 +270,14 @@ mod tests {
     fn dropped_words_are_named_once() {
         let encoded = tokenizer(3).encode("a red zebra, a red zebra", Role::Query).unwrap();
         assert_eq!((encoded.words, encoded.tokens()), (2, 2));
-        assert_eq!(encoded.ignored, ["a", "zebra"]);
-        assert_eq!(encoded.understood, 0.5, "`a` says nothing about what is searched for");
+        assert_eq!(encoded.ignored, ["zebra"], "`a` says nothing about what is searched for");
+        assert_eq!(encoded.understood, 0.5);
     }
 
     #[test]
     fn the_vocabulary_is_what_can_be_said() {
         assert_eq!(tokenizer(3).vocabulary(), ["red", "circle", "child's"]);
+        assert_eq!(tokenizer(3).listed_words(), Some(3));
     }
 
     #[test]

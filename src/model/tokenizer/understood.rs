@@ -18,6 +18,15 @@ pub(super) fn function_words(languages: &[String]) -> HashSet<&'static str> {
     languages.iter().flat_map(|tag| of(tag.split(['-', '_']).next().unwrap_or(tag))).collect()
 }
 
+/// Whether a word says something about what is searched for.
+pub(super) fn is_meaningful(word: &str, function_words: &HashSet<&'static str>) -> bool {
+    !function_words.contains(bare(word).as_str())
+}
+
+fn bare(word: &str) -> String {
+    word.trim_matches('\'').to_lowercase()
+}
+
 /// Share of the words with a meaning that are known, from 0 to 1; 1 if no word with a meaning is left out.
 pub(super) fn understood<'a>(
     known: impl Iterator<Item = &'a str>,
@@ -25,8 +34,8 @@ pub(super) fn understood<'a>(
     function_words: &HashSet<&'static str>,
 ) -> f32 {
     let meaningful = |words: &mut dyn Iterator<Item = &'a str>| {
-        let words = words.map(|word| word.trim_matches('\'').to_lowercase());
-        words.filter(|word| !function_words.contains(word.as_str())).collect::<HashSet<String>>()
+        let words = words.filter(|word| is_meaningful(word, function_words));
+        words.map(bare).collect::<HashSet<String>>()
     };
     let (mut known, mut ignored) = (known, ignored);
     let ignored = meaningful(&mut ignored).len();
