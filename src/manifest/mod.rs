@@ -115,7 +115,7 @@ pub(crate) struct TowerSpec {
 /// What a tower takes, and how it is prepared.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Takes {
-    Video { picture: PictureSpec, sampling: Sampling, stride_secs: Option<f64> },
+    Video { picture: PictureSpec, sampling: Sampling, stride_secs: Option<f64>, choice: FrameChoice },
     Image(PictureSpec),
     Sound { sound: SoundSpec, stride_secs: Option<f64> },
     Text(TextSpec),
@@ -215,6 +215,16 @@ pub(crate) struct Goldens {
     pub max_one_minus_cosine: f64,
     #[serde(default)]
     pub texts: Vec<String>,
+    /// Texts of towers that have others, by their names.
+    #[serde(default)]
+    pub tower_texts: BTreeMap<String, Vec<String>>,
+}
+
+impl Goldens {
+    /// The golden texts of a tower.
+    pub fn texts_of(&self, tower: &str) -> &[String] {
+        self.tower_texts.get(tower).unwrap_or(&self.texts)
+    }
 }
 
 impl TowerSpec {

@@ -8,6 +8,7 @@ mod onnx;
 mod queue;
 mod runtime;
 mod sessions;
+mod shared;
 mod timings;
 mod tokenizer;
 mod tower;

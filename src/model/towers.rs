@@ -8,7 +8,7 @@ use super::bundle::Bundle;
 use super::golden::{GoldenResult, GoldenSet};
 use super::graph::{check_memory, groups, read_graphs, sizes};
 use super::queue::{Answer, Batching};
-use super::runtime::{Place, SessionMaker};
+use super::runtime::{Packing, Place, SessionMaker};
 use super::timings::Timings;
 use super::tokenizer::{Encoded, Role, TextTokenizer};
 use super::tower::{Input, Tensor, Values};
@@ -153,15 +153,16 @@ impl Towers {
         }
         let bank = bundle.read_bank()?;
         let sizes = sizes(&bundle)?;
-        let groups = groups(place, &sizes, threads);
-        if let Some(available) = native::available_memory_bytes() {
-            check_memory(bundle.name(), &sizes, &groups, available)?;
-        }
+        let groups = groups(place, &sizes.whole, threads);
+        let packing = match native::available_memory_bytes() {
+            Some(available) => check_memory(bundle.name(), &sizes, &groups, available)?,
+            None => Packing::Once,
+        };
         let shared = Arc::new(Shared {
             batching: specs.iter().map(|spec| batching(place, spec)).collect(),
-            sessions: SessionMaker::new(&native.onnxruntime, place)?,
+            sessions: SessionMaker::new(&native.onnxruntime, place, packing)?,
             goldens,
-            graphs: read_graphs(&bundle)?,
+            graphs: read_graphs(&bundle, place)?,
             specs: specs.clone(),
         });
         let (pools, goldens) = start(&shared, &groups)?;

@@ -123,3 +123,20 @@ def test_the_options_of_an_import_reach_the_server(serve, files, tmp_path) -> No
         got = ask(client, {"modality": "video", "input": str(path), "space": "clip"})
         close(got, [window.vectors["clip"] for window in reference.film(path)], path.name)
     assert Options().frames != 3
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip2"])
+def test_frames_are_chosen_when_the_server_starts(family: str, serve, files, tmp_path) -> None:
+    folder = FAMILIES[family](tmp_path / "folder")
+    bundle = Imported(folder, tmp_path / "bundle")
+    (space,) = bundle.tower("video")["outputs"]
+    ids = set()
+    for frames in (None, 1, 5):
+        options = () if frames is None else ("--frames", str(frames))
+        reference = Reference(folder, frames=frames or 8)
+        with serve(bundle.path, files, *options) as client:
+            path = files / "film.mkv"
+            got = ask(client, {"modality": "video", "input": str(path), "space": space})
+            close(got, [w.vectors[space] for w in reference.film(path)], f"{frames} frames")
+            ids.add(client.call("GET", "/v1/models")["data"][0]["digest"])
+    assert len(ids) == 3, "vectors of different settings belong to different models"
