@@ -282,7 +282,9 @@ impl FrameChoice {
         let frames = 1..=MOST_FRAMES;
         match (range, listed) {
             (None, None) => Ok(Self::Fixed),
-            (Some([least, most]), None) if frames.contains(&least) && frames.contains(&most) && least <= most => {
+            (Some([least, most]), None)
+                if frames.contains(&least) && frames.contains(&most) && least <= most =>
+            {
                 Ok(Self::Range(least, most))
             }
             (None, Some(listed)) if !listed.is_empty() && listed.iter().all(|n| frames.contains(n)) => {

@@ -182,8 +182,16 @@ impl Run<'_> {
     }
 
     fn attempt_once(&mut self, seek_secs: f64, streams: Streams) -> Result<Ended, MediaError> {
-        let DecodeRequest { sampling, sample_rate_hz, start_secs, wanted_secs, duration_secs, shown, choice, .. } =
-            self.request;
+        let DecodeRequest {
+            sampling,
+            sample_rate_hz,
+            start_secs,
+            wanted_secs,
+            duration_secs,
+            shown,
+            choice,
+            ..
+        } = self.request;
         let (picks, fps) = (self.picks, sampling.rate());
         let task = Task::Clips { sampling, sample_rate_hz, seek_secs, start_secs, duration_secs, streams };
         let latest = ((wanted_secs - start_secs) * fps).round() as i64;

@@ -138,7 +138,10 @@ pub(super) fn check_memory(
             available_mib: available >> 20,
         });
     }
-    tracing::warn!(model = name, "memory does not suffice to pack weights that towers share: they run slower");
+    tracing::warn!(
+        model = name,
+        "memory does not suffice to pack weights that towers share: they run slower"
+    );
     Ok(Packing::Never)
 }
 

@@ -316,7 +316,9 @@ mod tests {
 
     #[test]
     fn a_tensor_outside_the_file_says_where_it_lies() {
-        let entry = |key: &str, value: &str| field(13, &[field(1, key.as_bytes()), field(2, value.as_bytes())].concat());
+        let entry = |key: &str, value: &str| {
+            field(13, &[field(1, key.as_bytes()), field(2, value.as_bytes())].concat())
+        };
         let tensor = [
             field(1, &[0x80, 0x01, 3]),
             vec![2 << 3, 1],

@@ -45,7 +45,11 @@ fn users(graphs: &[BTreeMap<Place, External>]) -> BTreeMap<&Place, usize> {
 }
 
 /// Hands the weights that several graphs name to all of them.
-pub(super) fn share(graphs: &mut [Graph], places: &[BTreeMap<Place, External>], data: &BTreeMap<String, Arc<[u8]>>) {
+pub(super) fn share(
+    graphs: &mut [Graph],
+    places: &[BTreeMap<Place, External>],
+    data: &BTreeMap<String, Arc<[u8]>>,
+) {
     let users = users(places);
     let mut values: BTreeMap<&Place, Arc<DynValue>> = BTreeMap::new();
     for (graph, places) in graphs.iter_mut().zip(places) {
@@ -69,7 +73,8 @@ pub(super) fn share(graphs: &mut [Graph], places: &[BTreeMap<Place, External>], 
 fn value(tensor: &External, file: &[u8]) -> Option<DynValue> {
     const F32: i64 = 1;
     let bytes = file.get(tensor.offset..tensor.offset.checked_add(tensor.length)?)?;
-    let count = tensor.dims.iter().try_fold(1_usize, |all, dim| all.checked_mul(usize::try_from(*dim).ok()?))?;
+    let count =
+        tensor.dims.iter().try_fold(1_usize, |all, dim| all.checked_mul(usize::try_from(*dim).ok()?))?;
     if tensor.dtype != F32 || count.checked_mul(4)? != bytes.len() {
         return None;
     }

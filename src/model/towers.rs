@@ -421,9 +421,12 @@ impl Towers {
     /// Number of words that the text towers know; `None` without one, or if one takes any text.
     #[must_use]
     pub fn vocabulary_len(&self) -> Option<usize> {
-        self.inner.tokenizers.iter().flatten().map(TextTokenizer::listed_words).try_fold(None, |most, listed| {
-            listed.map(|listed| most.max(Some(listed)))
-        })?
+        self.inner
+            .tokenizers
+            .iter()
+            .flatten()
+            .map(TextTokenizer::listed_words)
+            .try_fold(None, |most, listed| listed.map(|listed| most.max(Some(listed))))?
     }
 
     /// Texts for calibration that come with the bundle; may be empty.

@@ -135,8 +135,7 @@ fn plan(
     if let Some(space) = comparable.finest_for(query, targets, &|_| true) {
         return Ok(space.clone());
     }
-    let pairs =
-        query.iter().flat_map(|query| targets.iter().map(move |target| (*query, target.modality())));
+    let pairs = query.iter().flat_map(|query| targets.iter().map(move |target| (*query, target.modality())));
     let alone = pairs.clone().find(|(query, target)| comparable.finest(&[*query, *target]).is_none());
     match (alone, pairs.last()) {
         (Some((query, target)), _) => Err(SearchError::NotComparable { query, target }),

@@ -158,7 +158,8 @@ impl TextTokenizer {
 
     /// Number of words of a word list; `None` for a tokenizer that can say everything.
     pub fn listed_words(&self) -> Option<usize> {
-        matches!(self.kind, TextSpec::Words(_)).then(|| self.tokenizer.get_vocab_size(false).saturating_sub(2))
+        matches!(self.kind, TextSpec::Words(_))
+            .then(|| self.tokenizer.get_vocab_size(false).saturating_sub(2))
     }
 
     /// Every word that reaches the tower as a text of its own, in the order of the ids; empty for a
