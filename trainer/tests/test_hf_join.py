@@ -132,7 +132,9 @@ def test_sound_of_mmv_beside_pictures_of_another_family(with_mmv: Path) -> None:
     assert manifest["files"]["mmv/audio.onnx"] == own["files"]["audio.onnx"]
     assert manifest["goldens"]["tower_texts"] == {"text-mmv": own["goldens"]["texts"]}
     goldens = load_file(with_mmv / "goldens.safetensors")
-    assert (goldens["audio.coarse"] == load_file(SMALL_WORLD / "goldens.safetensors")["audio.coarse"]).all()
+    assert (
+        goldens["audio.coarse"] == load_file(SMALL_WORLD / "goldens.safetensors")["audio.coarse"]
+    ).all()
 
 
 def test_a_text_reaches_pictures_and_mmv_s_sound(with_mmv: Path, serve) -> None:
@@ -140,12 +142,24 @@ def test_a_text_reaches_pictures_and_mmv_s_sound(with_mmv: Path, serve) -> None:
     wanted = load_file(samples / "goldens.safetensors")
     with serve(with_mmv, samples) as client:
         sound = str(samples / "query.wav")
-        got = client.call("POST", "/v1/embeddings", {"modality": "audio", "input": sound, "space": "coarse"})
-        names = sorted(name for name in wanted if name.startswith("query.wav#") and name.endswith("audio.coarse"))
+        got = client.call(
+            "POST", "/v1/embeddings", {"modality": "audio", "input": sound, "space": "coarse"}
+        )
+        names = sorted(
+            name
+            for name in wanted
+            if name.startswith("query.wav#") and name.endswith("audio.coarse")
+        )
         for row, name in zip(got["data"], names, strict=True):
-            assert one_minus_cosine(np.array([row["embedding"]]), wanted[name].reshape(1, -1)) <= 1e-6
+            assert (
+                one_minus_cosine(np.array([row["embedding"]]), wanted[name].reshape(1, -1)) <= 1e-6
+            )
         client.index_folder(samples / "clips")
-        body = {"query": {"text": "a big blue triangle"}, "targets": ["video", "audio"], "limit": 50}
+        body = {
+            "query": {"text": "a big blue triangle"},
+            "targets": ["video", "audio"],
+            "limit": 50,
+        }
         found = client.call("POST", "/v1/search", body)
         assert found["spaces"] == ["clip", "coarse"] and found["ignored_words"] == []
         matched = {(hit["matched"], hit["space"]) for hit in found["data"]}
@@ -165,5 +179,5 @@ def test_a_bundle_that_adds_nothing_is_refused(with_mmv: Path, tmp_path: Path) -
     broken = tmp_path / "broken"
     shutil.copytree(SMALL_WORLD, broken)
     (broken / "audio.onnx").write_bytes(b"")
-    with pytest.raises(Refused, match="audio.onnx is missing or not the file"):
+    with pytest.raises(Refused, match=r"audio\.onnx is missing or not"):
         import_hf([clip, broken], tmp_path / "out", options=Options(frames=2))

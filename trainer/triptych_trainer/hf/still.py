@@ -50,9 +50,7 @@ class MeanOfFrames(nn.Module):
 
     def forward(self, frames: Tensor, *more: Tensor) -> Tensor:
         batch, count = frames.shape[:2]
-        per_frame = tuple(
-            m[:, None].expand(-1, count, *m.shape[1:]).flatten(0, 1) for m in more
-        )
+        per_frame = tuple(m[:, None].expand(-1, count, *m.shape[1:]).flatten(0, 1) for m in more)
         vectors = unit(self.one(frames.flatten(0, 1), *per_frame))
         return vectors.reshape(batch, count, vectors.shape[-1]).mean(1)
 
