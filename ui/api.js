@@ -36,8 +36,10 @@ import { call, callJson, jsonBody, sendFile } from "./http.js";
  *
  * @typedef {object} Timeline
  * @property {ScoredClip[]} data
- * @property {{start_secs: number, end_secs: number, peak_secs: number, score: number}[]} moments
+ * @property {{start_secs: number, end_secs: number, peak_secs: number, score: number,
+ *   confidence: number | null}[]} moments
  * @property {number | null} usual_score
+ * @property {string[]} spaces
  *
  * @typedef {object} Job
  * @property {string} id
