@@ -443,7 +443,7 @@ mod apart {
             (Space::new("look"), direction(0.0, 2)),
             (Space::new("sound"), direction(0.0, 3)),
         ]);
-        let understood = understood.iter().map(|(space, share)| (Space::new(*space), *share)).collect();
+        let understood = understood.iter().map(|(space, share)| (Space::new(space), *share)).collect();
         QueryPart { words: 1, understood, ..QueryPart::new(Modality::Text, vectors) }
     }
 

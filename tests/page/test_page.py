@@ -232,13 +232,15 @@ def test_the_keyboard_alone_is_enough(page):
     assert focus().get_attribute("id") == "q"
 
 
-def test_words_nobody_knows_show_the_servers_sentence(page, server):
-    status, body = server.api("/v1/search", {"query": {"text": "qxzvw"}})
+def test_words_nobody_knows_are_answered_with_the_way_to_another_model(page, server):
+    status, _ = server.api("/v1/search", {"query": {"text": "qxzvw"}})
     assert status >= 400
     page.expected_statuses.add(status)
     page.open()
     page.find("#q").send_keys("qxzvw\n")
-    assert page.problem() == body["error"]["message"]
+    page.wait(lambda: page.shown("#unknown"), "the words")
+    assert "qxzvw" in page.text("#unknown")
+    assert page.find("#unknown a").get_attribute("href").endswith("/ui/own-footage.html")
 
 
 def test_a_server_that_is_away_is_told(page):
