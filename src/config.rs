@@ -37,6 +37,10 @@ pub struct ModelArgs {
     /// another length belong to another library.
     #[arg(long = "dim", env = "TRIPTYCH_DIM", value_delimiter = ',', value_name = "N|SPACE=N")]
     pub dims: Vec<Cut>,
+    /// Frames in each window of a film, as the bundle allows: fewer are faster. Vectors of another number belong to
+    /// another library.
+    #[arg(long, env = "TRIPTYCH_FRAMES", value_name = "N")]
+    pub frames: Option<usize>,
 }
 
 impl ModelArgs {

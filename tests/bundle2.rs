@@ -345,8 +345,30 @@ fn a_text_reaches_both_tracks_each_in_its_own_space() {
     // A sound can be compared with both in one space.
     let sound = ask(json!(["audio"]));
     assert_eq!(sound["space"], "sound");
+    // What both mean together, what each clip of a file says, and what will come: all over two spaces.
     let mean = json!({"query": "a dog", "targets": ["video", "audio"], "fuse": "mean"});
-    assert_eq!(common::error_of(server.post("/v1/search", &mean)).1, "invalid_value");
+    let mean = server.post_json("/v1/search", &mean);
+    assert_eq!(mean["spaces"], json!(["look", "sound"]));
+    assert!(!mean["data"].as_array().unwrap().is_empty());
+    let asset = hits[0]["asset_id"].as_str().unwrap();
+    for fuse in ["best", "mean"] {
+        let line = server.get_json(&format!(
+            "/v1/assets/{asset}/timeline?q=a+dog+barking&targets=video,audio&fuse={fuse}"
+        ));
+        assert_eq!(line["spaces"], json!(["look", "sound"]));
+        let clips = line["data"].as_array().unwrap();
+        assert!(!clips.is_empty() && !line["moments"].as_array().unwrap().is_empty());
+        let names_its_space =
+            |clip: &Value| clip["space"] == if clip["matched"] == "video" { "look" } else { "sound" };
+        assert!(clips.iter().all(names_its_space), "{line}");
+    }
+    let standing = json!({"query": "a dog", "targets": ["video", "audio"]});
+    assert_eq!(server.post("/v1/standing-queries", &standing).status().as_u16(), 201);
+    let by_score = json!({"query": "a dog", "targets": ["video", "audio"], "min_score": 0.1});
+    assert_eq!(
+        common::error_of(server.post("/v1/standing-queries", &by_score)),
+        (400, "invalid_value".to_owned())
+    );
     // What a document is told apart by reaches the tower.
     let embed = |role: &str| {
         let body = json!({"modality": "text", "input": "a dog", "space": "sound", "role": role});

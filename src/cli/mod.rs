@@ -276,11 +276,15 @@ fn embedder_opener(model: &ModelArgs, limits: &LimitArgs) -> Result<OpenEmbedder
         limits: limits.limits(),
     });
     let (device, threads, stride_secs) = (model.device, model.thread_count(), model.stride_secs);
-    let (own, dims) = (model.model.clone(), model.dims.clone());
+    let (own, dims, frames) = (model.model.clone(), model.dims.clone(), model.frames);
     Ok(Arc::new(move |path| {
         let bundle = Bundle::open(path)?;
-        // The lengths are those of the model they were given with.
+        // Lengths and frames are those of the model they were given with.
         let bundle = if *path == *own { bundle.cut(&dims)? } else { bundle };
+        let bundle = match frames.filter(|_| *path == *own) {
+            Some(frames) => bundle.with_frames(frames)?,
+            None => bundle,
+        };
         let towers = Towers::load(Arc::new(bundle), &native, device, threads)?;
         Ok(Embedder { towers, decoder: decoder.clone(), stride_secs })
     }))

@@ -100,6 +100,10 @@ pub struct ModelView {
     sources: Vec<SourceView>,
     /// Languages of its texts; empty if unknown.
     languages: Vec<String>,
+    /// Number of words that it knows; null if it takes any text.
+    vocabulary_words: Option<usize>,
+    /// Names of the sample clips that come with it.
+    samples: Vec<String>,
     /// Its towers.
     towers: Vec<TowerView>,
     /// Embedding spaces, finest first.
@@ -143,6 +147,8 @@ impl From<ModelEntry> for ModelView {
             license: bundle.license().to_owned(),
             sources: bundle.sources().iter().map(SourceView::from).collect(),
             languages: bundle.languages().into_iter().map(str::to_owned).collect(),
+            vocabulary_words: embedder.towers.vocabulary_len(),
+            samples: bundle.samples(),
             towers: towers.collect(),
             spaces: spaces.collect(),
             clip_secs: spec.window_secs(),

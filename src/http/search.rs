@@ -51,8 +51,8 @@ pub struct SearchBody {
     offset: Option<usize>,
     /// Embedding space to compare in; default: the finest space that the query and the tracks share.
     space: Option<String>,
-    /// Minimum confidence of a hit, 0 to 1; default: no minimum. Needs a single query part, and one target or `fuse:
-    /// best`.
+    /// Minimum confidence of a hit, 0 to 1; default: no minimum. Several parts, and tracks with `fuse: mean`, have the
+    /// weighted mean of their confidences by log odds. Nothing reaches it before confidence is calibrated.
     #[schema(minimum = 0, maximum = 1)]
     min_confidence: Option<f32>,
     /// Search options.

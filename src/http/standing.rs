@@ -45,11 +45,11 @@ pub struct StandingBody {
     filter: Filter,
     /// Embedding space to compare in; default: the finest space that the query and the tracks share.
     space: Option<String>,
-    /// Minimum confidence of a match, 0 to 1; default 0.9. Needs a single query part, and one target or `fuse: best`.
+    /// Minimum confidence of a match, 0 to 1; default 0.9.
     /// Nothing matches while the library is too small to compute a confidence.
     #[schema(minimum = 0, maximum = 1)]
     min_confidence: Option<f32>,
-    /// Minimum score of a match, -1 to 1, instead of a minimum confidence.
+    /// Minimum score of a match, -1 to 1, instead of a minimum confidence. Needs one space for all targets.
     #[schema(minimum = -1, maximum = 1)]
     min_score: Option<f32>,
     /// Webhook for matches: `query.matched`.
@@ -105,7 +105,7 @@ pub struct StandingView {
     fuse: Fuse,
     /// Which assets and clips can match.
     filter: Filter,
-    /// Embedding space of its scores; null if the serving model cannot run it.
+    /// Embedding space of its scores; of several, that of the first target; null if the serving model cannot run it.
     space: Option<Space>,
     /// Minimum confidence of a match; null if `min_score` is used.
     #[schema(minimum = 0, maximum = 1)]

@@ -49,6 +49,8 @@ pub struct ScoredClip {
     matched: Track,
     /// Cosine similarity between the audio and video of the clip; null unless it has both.
     agreement: Option<f32>,
+    /// Embedding space of the score.
+    space: Space,
 }
 
 /// Neighbouring clips that match, merged into one moment.
@@ -63,6 +65,8 @@ pub struct MomentView {
     score: f32,
     /// Confidence of its best clip.
     confidence: Option<f32>,
+    /// Embedding space of the score.
+    space: Space,
 }
 
 /// Scores of all clips of an asset.
@@ -72,11 +76,14 @@ pub struct TimelineView {
     object: &'static str,
     /// Id of the asset.
     asset_id: AssetId,
-    /// Embedding space of the scores.
+    /// Embedding space of the scores; of several, that of the first target.
     space: Space,
+    /// Embedding spaces of the scores; each clip and moment names its own.
+    spaces: Vec<Space>,
     /// Name of the model.
     model: String,
-    /// Median score of a sample of clips from the whole library for this query; null if the library is empty.
+    /// Median score in `space` of a sample of clips from the whole library for this query; null if the library is
+    /// empty.
     usual_score: Option<f32>,
     /// Clips in time order.
     data: Vec<ScoredClip>,
@@ -91,17 +98,20 @@ fn view(state: &AppState, asset_id: AssetId, timeline: Timeline) -> TimelineView
         confidence: clip.confidence,
         matched: clip.matched,
         agreement: clip.agreement,
+        space: clip.space,
     };
     let moment = |moment: crate::search::TimelineMoment| MomentView {
         span: moment.span,
         peak_secs: moment.peak_secs,
         score: moment.score,
         confidence: moment.confidence,
+        space: moment.space,
     };
     TimelineView {
         object: "timeline",
         asset_id,
         space: timeline.space,
+        spaces: timeline.spaces,
         model: state.library.embedder().bundle().name().to_owned(),
         usual_score: timeline.usual_score,
         data: timeline.clips.into_iter().map(clip).collect(),

@@ -185,8 +185,9 @@ impl Preparation {
         Ok(match modality {
             Modality::Video => {
                 let picture = picture(self.picture)?;
-                let (sampling, stride_secs) = self.sampling.ok_or_else(|| missing("sampling"))?.spec(&at)?;
-                Takes::Video { picture, sampling, stride_secs }
+                let sampling = self.sampling.clone().ok_or_else(|| missing("sampling"))?;
+                let (sampling, stride_secs, choice) = sampling.spec(&at)?;
+                Takes::Video { picture, sampling, stride_secs, choice }
             }
             Modality::Image => Takes::Image(picture(self.picture)?),
             Modality::Audio => {

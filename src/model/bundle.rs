@@ -16,7 +16,7 @@ use crate::preprocess::ClipSpec;
 use crate::preprocess::spec::{
     PictureSpec, Resample, ResizeRule, Sampling, ShortSound, Size, SoundSpec, Take,
 };
-use crate::types::{Modality, ModelId, Space};
+use crate::types::{Modality, ModelId, Space, TrackKind};
 
 const MAX_MANIFEST_BYTES: u64 = 16 << 20;
 /// Limit of protobuf, and so of graphs.
@@ -25,6 +25,7 @@ const MAX_GRAPH_BYTES: u64 = 2 << 30;
 const MAX_FILE_BYTES: u64 = 64 << 30;
 const MAX_BANK_TEXTS: usize = 100_000;
 const MAX_FILES: usize = 1000;
+const MAX_SAMPLES: usize = 1000;
 
 /// A length that vectors are cut to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,6 +126,27 @@ impl Bundle {
             .collect();
         if !changed.is_empty() {
             let identity = format!("{}\n{}", self.id, changed.join("\n"));
+            self.id = ModelId(Arc::from(hex::encode(Sha256::digest(identity))));
+        }
+        Ok(self)
+    }
+
+    /// The same bundle with another number of frames in each window of a film. It is another model: vectors of
+    /// both never meet.
+    ///
+    /// # Errors
+    /// [`ModelError::BadFrames`] if the bundle does not allow the number.
+    pub fn with_frames(mut self, frames: usize) -> Result<Self, ModelError> {
+        let own = self.manifest.video().map(|(_, sampling, _)| sampling.frames());
+        self.manifest.take_frames(frames).map_err(|reason| {
+            ModelError::BadFrames(format!(
+                "--frames {frames}: the model {} does not allow it: {reason}; for another number, import the model \
+                 again with `--frames`",
+                self.name()
+            ))
+        })?;
+        if own != Some(frames) {
+            let identity = format!("{}\nframes={frames}", self.id);
             self.id = ModelId(Arc::from(hex::encode(Sha256::digest(identity))));
         }
         Ok(self)
@@ -270,6 +292,16 @@ impl Bundle {
         languages
     }
 
+    /// Names of the sample clips beside the model; empty if it has none.
+    #[must_use]
+    pub fn samples(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.dir.join("samples/clips")).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut names: Vec<String> = names.take(MAX_SAMPLES).collect();
+        names.sort_unstable();
+        names
+    }
+
     /// Where the texts for calibration come from, if the bundle has some.
     #[must_use]
     pub fn bank_source(&self) -> Option<&str> {
@@ -341,7 +373,7 @@ impl Bundle {
 
     /// How assets are cut into clips, and what the towers take. `stride_secs` is the distance between the
     /// starts of two clips; `None`: what the manifest says, else one window. If the bundle has no tower for
-    /// pictures or for sound, clips are cut in the same way, and the unused tensors are as small as possible.
+    /// pictures or for sound, that track of a film is not decoded; the unused tensors are as small as possible.
     #[must_use]
     pub fn clip_spec(&self, stride_secs: Option<f64>) -> ClipSpec {
         let (video, sound) = (self.manifest.video(), self.manifest.sound());
@@ -378,7 +410,13 @@ impl Bundle {
         let sound_apart = sound.is_some()
             && video.is_some()
             && (differs(sound_secs, window_secs) || differs(sound_spec.stride_secs, stride));
-        ClipSpec { sampling, stride_secs: stride, video: picture, image, sound: sound_spec, sound_apart }
+        let without = match (video.is_some(), sound.is_some()) {
+            (false, true) => Some(TrackKind::Video),
+            (true, false) => Some(TrackKind::Audio),
+            _ => None,
+        };
+        let (stride_secs, video, sound) = (stride, picture, sound_spec);
+        ClipSpec { sampling, stride_secs, video, image, sound, sound_apart, without }
     }
 
     /// The manifest as JSON, for `/v1/models` and `model show`.

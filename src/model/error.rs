@@ -33,6 +33,9 @@ pub enum ModelError {
     /// The bundle's vectors cannot be cut to this size.
     #[error("{0}")]
     BadDim(String),
+    /// A number of frames that the model's towers do not take.
+    #[error("{0}")]
+    BadFrames(String),
     /// The manifest is invalid, or an ONNX file contradicts it; docs/bundle.md describes the format.
     #[error("{file}: {reason}")]
     ManifestInvalid {
@@ -124,6 +127,7 @@ impl ModelError {
             Self::NotImported(_) => "model_not_imported",
             Self::TooLarge { .. } => "model_too_large",
             Self::BadDim(_) => "bad_dim",
+            Self::BadFrames(_) => "bad_frames",
             Self::ManifestInvalid { .. } => "manifest_invalid",
             Self::FileMissing { .. } => "model_file_missing",
             Self::FileDamaged { .. } => "model_file_damaged",

@@ -8,6 +8,7 @@ mod onnx;
 mod queue;
 mod runtime;
 mod sessions;
+mod shared;
 mod timings;
 mod tokenizer;
 mod tower;
@@ -109,14 +110,16 @@ pub struct BankText {
 }
 
 /// What the text towers make of a text.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct TextReading {
     /// Words that count for calibration; of a word list, those that it knows.
     pub words: usize,
     /// Ids that a tower sees, without padding.
     pub tokens: usize,
-    /// Words that no tower sees, shortened.
+    /// Words with a meaning that no tower sees, shortened.
     pub ignored: Vec<String>,
+    /// Share of the words with a meaning that the tower of a space sees, where that is not all of them.
+    pub understood: BTreeMap<Space, f32>,
 }
 
 /// See [`crate::fuzz`].

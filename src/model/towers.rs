@@ -8,7 +8,7 @@ use super::bundle::Bundle;
 use super::golden::{GoldenResult, GoldenSet};
 use super::graph::{check_memory, groups, read_graphs, sizes};
 use super::queue::{Answer, Batching};
-use super::runtime::{Place, SessionMaker};
+use super::runtime::{Packing, Place, SessionMaker};
 use super::timings::Timings;
 use super::tokenizer::{Encoded, Role, TextTokenizer};
 use super::tower::{Input, Tensor, Values};
@@ -153,15 +153,16 @@ impl Towers {
         }
         let bank = bundle.read_bank()?;
         let sizes = sizes(&bundle)?;
-        let groups = groups(place, &sizes, threads);
-        if let Some(available) = native::available_memory_bytes() {
-            check_memory(bundle.name(), &sizes, &groups, available)?;
-        }
+        let groups = groups(place, &sizes.whole, threads);
+        let packing = match native::available_memory_bytes() {
+            Some(available) => check_memory(bundle.name(), &sizes, &groups, available)?,
+            None => Packing::Once,
+        };
         let shared = Arc::new(Shared {
             batching: specs.iter().map(|spec| batching(place, spec)).collect(),
-            sessions: SessionMaker::new(&native.onnxruntime, place)?,
+            sessions: SessionMaker::new(&native.onnxruntime, place, packing)?,
             goldens,
-            graphs: read_graphs(&bundle)?,
+            graphs: read_graphs(&bundle, place)?,
             specs: specs.clone(),
         });
         let (pools, goldens) = start(&shared, &groups)?;
@@ -417,6 +418,17 @@ impl Towers {
         tokenizers.find_map(|t| Some(t.vocabulary()).filter(|words| !words.is_empty())).unwrap_or_default()
     }
 
+    /// Number of words that the text towers know; `None` without one, or if one takes any text.
+    #[must_use]
+    pub fn vocabulary_len(&self) -> Option<usize> {
+        self.inner
+            .tokenizers
+            .iter()
+            .flatten()
+            .map(TextTokenizer::listed_words)
+            .try_fold(None, |most, listed| listed.map(|listed| most.max(Some(listed))))?
+    }
+
     /// Texts for calibration that come with the bundle; may be empty.
     #[must_use]
     pub fn bank(&self) -> &[String] {
@@ -454,7 +466,13 @@ impl Towers {
         // A word counts as dropped only if no tower sees it.
         let all_lists = encoded.iter().all(|(tower, _)| lists_words(*tower));
         let ignored = encoded.first().filter(|_| all_lists).map(|(_, encoded)| encoded.ignored.clone());
+        let part = |(tower, encoded): &(usize, Encoded)| {
+            let spaces = self.inner.specs[*tower].spaces().map(|(space, _)| space.clone());
+            let understood = encoded.understood;
+            spaces.filter(move |_| understood < 1.0).map(move |space| (space, understood)).collect::<Vec<_>>()
+        };
         Ok(TextReading {
+            understood: encoded.iter().flat_map(part).collect(),
             words: counted.map_or(0, |(_, encoded)| encoded.words),
             tokens: encoded.iter().map(|(_, encoded)| encoded.tokens()).max().unwrap_or(0),
             ignored: ignored.unwrap_or_default(),

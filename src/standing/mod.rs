@@ -336,7 +336,7 @@ impl StandingQueries {
         let query = entry.as_ref().and_then(|entry| entry.query.as_ref());
         Ok(StandingQuery {
             is_tellable: query.is_some_and(|query| query.is_tellable(&self.collection.searched)),
-            space: query.map(|query| query.space().clone()),
+            space: query.and_then(|query| query.space().cloned()),
             record,
             spec,
         })

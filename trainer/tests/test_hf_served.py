@@ -1,6 +1,8 @@
 """Imported folders behind a real server: what it answers for real files, against transformers' own
 processors and models on the same files."""
 
+from pathlib import Path
+
 import hf_checkpoints as made
 import imageio_ffmpeg
 import numpy as np
@@ -14,6 +16,7 @@ from triptych_trainer.hf.parts import Options
 from triptych_trainer.hf.reference import Reference
 
 MEDIA = SHARED / "media"
+SMALL_WORLD = Path(__file__).parents[2] / "models" / "small-world"
 TEXTS = ("a dog barking", "Ein Hund bellt im Regen!", "雨の中の犬 🐶", "x" * 5000)
 FAMILIES = {
     "clip": lambda folder: made.clip(folder, 48),
@@ -123,3 +126,40 @@ def test_the_options_of_an_import_reach_the_server(serve, files, tmp_path) -> No
         got = ask(client, {"modality": "video", "input": str(path), "space": "clip"})
         close(got, [window.vectors["clip"] for window in reference.film(path)], path.name)
     assert Options().frames != 3
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip2"])
+def test_frames_are_chosen_when_the_server_starts(family: str, serve, files, tmp_path) -> None:
+    folder = FAMILIES[family](tmp_path / "folder")
+    bundle = Imported(folder, tmp_path / "bundle")
+    (space,) = bundle.tower("video")["outputs"]
+    ids = set()
+    for frames in (None, 1, 5):
+        options = () if frames is None else ("--frames", str(frames))
+        reference = Reference(folder, frames=frames or 8)
+        with serve(bundle.path, files, *options) as client:
+            path = files / "film.mkv"
+            got = ask(client, {"modality": "video", "input": str(path), "space": space})
+            close(got, [w.vectors[space] for w in reference.film(path)], f"{frames} frames")
+            ids.add(client.call("GET", "/v1/models")["data"][0]["digest"])
+    assert len(ids) == 3, "vectors of different settings belong to different models"
+
+
+@pytest.mark.parametrize(("family", "read"), [("clap", "audio"), ("siglip", "video")])
+def test_a_track_that_no_tower_takes_is_not_decoded(
+    family: str, read: str, serve, tmp_path
+) -> None:
+    bundle = Imported(FAMILIES[family](tmp_path / "folder"), tmp_path / "bundle")
+    # Films with sound, 9 to 26 seconds long.
+    clips = SMALL_WORLD / "samples" / "clips"
+    with serve(bundle.path, clips) as client:
+        client.index_folder(clips)
+        assets = client.call("GET", "/v1/assets?limit=50")["data"]
+        assert len(assets) == len(list(clips.iterdir()))
+        for asset in assets:
+            assert (asset["kind"], asset["state"]) == ("video", "ready"), asset
+            used = {track["kind"]: track["used"] for track in asset["tracks"]}
+            assert used == {kind: kind == read for kind in used} and used[read], asset
+            found = client.call("GET", f"/v1/assets/{asset['id']}?clips=true")["clips"]
+            assert all(clip["tracks"] == [read] for clip in found) and found
+            assert found[-1]["end_secs"] >= asset["duration_secs"] - 1.0

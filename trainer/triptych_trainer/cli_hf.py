@@ -27,6 +27,7 @@ def import_hf(
         folder: the folder with config.json, model.safetensors and the tokenizer.
         out: the bundle's folder, for example models/clip.
         add: a further folder whose towers go into the same bundle; may be given several times.
+            Also a bundle of this trainer's own (MMV): its towers for what the others do not take.
         name: the bundle's name; default: the last part of OUT.
         frames: frames of a window of video; default: what the folder says, else 8.
         window: seconds of a window of video, and of sound where the model sets none.

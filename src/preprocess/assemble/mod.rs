@@ -64,6 +64,8 @@ pub(super) struct Assembler {
     out: Merger,
     summary: Arc<Mutex<AssetSummary>>,
     mode: Mode,
+    /// Whether the asset is a film, also where only its sound is read.
+    is_film: bool,
     declared_secs: Option<f64>,
     /// Whether the declared length is an estimate.
     estimated: bool,
@@ -107,6 +109,7 @@ impl Assembler {
     ) -> Self {
         Self {
             mode: Mode::Unknown,
+            is_film: false,
             declared_secs: None,
             estimated: false,
             reduced: false,
@@ -218,19 +221,19 @@ impl Assembler {
             (_, Some(_)) => true,
             _ if self.estimated => false,
             // Counted samples are exact; a container declares the length of its longest track.
-            (Mode::Sound, None) => false,
+            (Mode::Sound, None) => self.is_film,
             (_, None) => notes.is_empty() && decoded < declared + SAME_END_SECS,
         });
         // The declared length can be that of another track.
         let declared = declared.map(|declared| declared.max(self.last_end_secs));
         let mut summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
         summary.kind = match self.mode {
-            Mode::Sound => AssetKind::Audio,
+            Mode::Sound if !self.is_film => AssetKind::Audio,
             Mode::Picture => AssetKind::Image,
-            Mode::Video | Mode::Unknown => AssetKind::Video,
+            Mode::Video | Mode::Sound | Mode::Unknown => AssetKind::Video,
         };
         summary.duration_secs = if self.mode == Mode::Picture { 0.0 } else { declared.unwrap_or(decoded) };
-        summary.has_video = self.mode != Mode::Sound;
+        summary.has_video = self.mode != Mode::Sound || self.is_film;
         summary.has_audio = self.sound.total() > 0;
         summary.partial = (!notes.is_empty()).then(|| notes.join("; "));
         summary.tracks.clone_from(&outcome.info.tracks);
