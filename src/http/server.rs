@@ -22,9 +22,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use super::client::PeerAddr;
 use super::connections::{Caps, Conn, Place, Registry, Watched};
-use super::state::Server;
+use super::kit::client::PeerAddr;
+use super::kit::state::Server;
 
 /// How long running requests may take to end once the server stops.
 const GRACE: Duration = Duration::from_secs(15);

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use axum::http::StatusCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::super::error::ApiError;
 use super::class::Class;
 use super::coming::Coming;
+use crate::http::kit::error::ApiError;
 
 /// Light queries that are always admitted, per query that the server can process at a time, whatever their
 /// estimated cost: a moment in which the whole machine stalls is no reason to refuse them.
