@@ -212,16 +212,32 @@ mod forms {
         assert_eq!(between_doors_at("http/kit/page.rs", "fn f() { crate::http::access::guard::guard() }"), 1);
         assert_eq!(between_doors_at("http/kit/mod.rs", "pub use super::search::query::Query;"), 1);
         assert_eq!(between_doors_at("http/admission/mod.rs", "use super::access::guard::guard;"), 1);
-        assert_eq!(between_doors_at("http/bodies/mod.rs", "use crate::http::{assets, kit};\nfn f(_: assets::Added) {}"), 1);
+        assert_eq!(
+            between_doors_at(
+                "http/bodies/mod.rs",
+                "use crate::http::{assets, kit};\nfn f(_: assets::Added) {}"
+            ),
+            1
+        );
         assert_eq!(between_doors_at("http/kit/page.rs", "pub struct Page;"), 0);
     }
 
     #[test]
     fn a_resource_takes_nothing_from_another() {
         assert_eq!(between_doors_at("http/search/query.rs", "use crate::http::assets::Added;"), 1);
-        assert_eq!(between_doors_at("http/search/query.rs", "use super::super::assets::{Added, bulk::Deleted};"), 2);
-        assert_eq!(between_doors_at("http/assets/bulk.rs", "fn f(_: crate::http::search::query::Query) {}"), 1);
-        assert_eq!(between_doors_at("http/assets/mod.rs", "pub use crate::http::standing::*;"), 0, "nothing in it");
+        assert_eq!(
+            between_doors_at("http/search/query.rs", "use super::super::assets::{Added, bulk::Deleted};"),
+            2
+        );
+        assert_eq!(
+            between_doors_at("http/assets/bulk.rs", "fn f(_: crate::http::search::query::Query) {}"),
+            1
+        );
+        assert_eq!(
+            between_doors_at("http/assets/mod.rs", "pub use crate::http::standing::*;"),
+            0,
+            "nothing in it"
+        );
         assert_eq!(between_doors_at("http/assets/bulk.rs", "use super::Added;"), 0);
         assert_eq!(between_doors_at("http/assets/bulk.rs", "use crate::http::kit::page::Page;"), 0);
         assert_eq!(between_doors_at("http/assets/bulk.rs", "use crate::http::search::Page;"), 0, "the kit's");
@@ -230,10 +246,21 @@ mod forms {
     #[test]
     fn only_named_parts_and_the_router_reach_across() {
         assert_eq!(between_doors_at("http/standing/mod.rs", "use crate::http::search::query::Query;"), 0);
-        assert_eq!(between_doors_at("http/search/mod.rs", "use crate::http::standing::Standing;"), 0, "no such name");
+        assert_eq!(
+            between_doors_at("http/search/mod.rs", "use crate::http::standing::Standing;"),
+            0,
+            "no such name"
+        );
         assert_eq!(between_doors_at("http/standing/mod.rs", "use crate::http::assets::Added;"), 1);
-        assert_eq!(between_doors_at("http/router.rs", "use super::{assets::Added, search::query::Query};"), 0);
-        assert_eq!(between_doors_at("http/tags/list.rs", "fn f() {}"), 1, "a folder that the rule does not know");
+        assert_eq!(
+            between_doors_at("http/router.rs", "use super::{assets::Added, search::query::Query};"),
+            0
+        );
+        assert_eq!(
+            between_doors_at("http/tags/list.rs", "fn f() {}"),
+            1,
+            "a folder that the rule does not know"
+        );
     }
 
     #[test]

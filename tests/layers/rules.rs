@@ -145,7 +145,9 @@ pub fn between_doors(tree: &Crate) -> Vec<String> {
         let all = source.imports.iter().map(|import| &import.path).chain(&source.paths);
         let used: BTreeSet<Module> = all.filter_map(|path| tree.definer(module, path)).collect();
         for used in used.iter().filter(|used| bound && top(used) == "http") {
-            let Some(other) = used.get(1).filter(|other| RESOURCES.contains(&other.as_str())) else { continue };
+            let Some(other) = used.get(1).filter(|other| RESOURCES.contains(&other.as_str())) else {
+                continue;
+            };
             if own != other && !PARTS.contains(&(own.as_str(), other.as_str())) {
                 found.push(format!("{} uses {}", path.display(), tree.path(used).display()));
             }

@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::http::kit::error::{ApiError, ErrorBody};
 use crate::http::kit::extract::{ApiJson, ApiQuery};
-use crate::http::kit::state::{AppState, detached};
+use crate::http::kit::state::AppState;
 use crate::http::kit::views::List;
 use crate::library::{LibraryError, ModelEntry, Progress, Role};
 use crate::model::Source;
@@ -206,19 +206,15 @@ pub async fn load(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<LoadBody>,
 ) -> Result<Response, ApiError> {
-    let models = state.models.clone();
-    let loaded = detached(async move {
-        let loaded = models.load(&body.path, body.promote_when_ready).await;
-        loaded.map_err(|error| match error {
-            // A bundle that is not good is the sender's: its code says why.
-            LibraryError::Embed(inner) => {
-                ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, inner.code(), inner.to_string())
-                    .with_param("path")
-            }
-            error => error.into(),
-        })
-    })
-    .await?;
+    let loaded = state.models.load(&body.path, body.promote_when_ready).await;
+    let loaded = loaded.map_err(|error| match error {
+        // A bundle that is not good is the sender's: its code says why.
+        LibraryError::Embed(inner) => {
+            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, inner.code(), inner.to_string())
+                .with_param("path")
+        }
+        error => error.into(),
+    })?;
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, "/v1/models")], Json(ModelView::from(loaded)))
         .into_response())
 }
@@ -236,8 +232,7 @@ pub async fn promote(
     State(state): State<AppState>,
     ModelPath(model): ModelPath,
 ) -> Result<Json<ModelView>, ApiError> {
-    let models = state.models.clone();
-    detached(async move { Ok(models.promote(&model).await?) }).await?;
+    state.models.promote(&model).await?;
     let serving = state.models.list().into_iter().next();
     let gone = || ApiError::of_status(StatusCode::INTERNAL_SERVER_ERROR);
     serving.map(|entry| Json(ModelView::from(entry))).ok_or_else(gone)
@@ -253,7 +248,6 @@ pub async fn unload(
     ModelPath(model): ModelPath,
     ApiQuery(query): ApiQuery<UnloadQuery>,
 ) -> Result<StatusCode, ApiError> {
-    let models = state.models.clone();
-    detached(async move { Ok(models.unload(&model, query.keep_vectors).await?) }).await?;
+    state.models.unload(&model, query.keep_vectors).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -20,7 +20,7 @@ const MAX_TARGET: usize = 128;
 #[derive(Clone)]
 pub struct Made(pub String);
 
-/// A change under way. It is written down when it ends, also where the client goes away before.
+/// A change under way. It is written down when it ends, which it does even if the client disconnects before.
 pub struct Entry {
     log: AuditLog,
     /// Taken when it is written.
@@ -68,7 +68,7 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         if let Some(line) = self.line.take() {
-            // Without a status: nobody waited for the outcome.
+            // Without a status: the change panicked, or the server stopped before its end.
             write(&self.log, line);
         }
     }

@@ -14,10 +14,11 @@ use super::roles;
 use crate::access::{Caller, Found, Role, WrongAnswer};
 use crate::http::kit::client::Client;
 use crate::http::kit::error::ApiError;
+use crate::http::kit::finish;
 use crate::http::kit::state::AppState;
 
 /// Asks for a key of the role that the call needs; where there are no keys, only accepts requests that are
-/// meant for this server. Changes go into the audit log.
+/// meant for this server. Changes go into the audit log, and run to their end even if the client disconnects.
 pub async fn authenticate(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     let route = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
@@ -35,12 +36,18 @@ pub async fn authenticate(State(state): State<AppState>, request: Request, next:
     if let Some(caller) = caller {
         parts.extensions.insert(caller);
     }
-    let response = next.run(Request::from_parts(parts, body)).await;
-    // An answer that the client has is in the log.
-    if let Some(written) = entry.and_then(|entry| entry.end(&response)) {
-        let _ = written.await;
+    let answered = async move {
+        let response = next.run(Request::from_parts(parts, body)).await;
+        // An answer that the client has is in the log.
+        if let Some(written) = entry.and_then(|entry| entry.end(&response)) {
+            let _ = written.await;
+        }
+        response
+    };
+    if !changes {
+        return answered.await;
     }
-    response
+    finish::to_the_end(answered).await.unwrap_or_else(IntoResponse::into_response)
 }
 
 /// The key of a request, if the call is allowed; none where no key is needed.

@@ -12,7 +12,7 @@ use super::audit::Made;
 use crate::access::{AccessError, KeyRecord, Keys, KnownKey, NewKey, Rate, Role};
 use crate::http::kit::error::{ApiError, ErrorBody};
 use crate::http::kit::extract::{ApiJson, IdPath};
-use crate::http::kit::state::{AppState, detached};
+use crate::http::kit::state::AppState;
 use crate::http::kit::views::List;
 use crate::library::LibraryError;
 use crate::types::{KeyId, rfc3339_millis};
@@ -170,9 +170,6 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&Keys) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     let access = Arc::clone(&state.config.access);
-    detached(async move {
-        let done = tokio::task::spawn_blocking(move || work(&access.keys)).await;
-        done.unwrap_or_else(|_| Err(ApiError::of_status(StatusCode::INTERNAL_SERVER_ERROR)))
-    })
-    .await
+    let done = tokio::task::spawn_blocking(move || work(&access.keys)).await;
+    done.unwrap_or_else(|_| Err(ApiError::of_status(StatusCode::INTERNAL_SERVER_ERROR)))
 }

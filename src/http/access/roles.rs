@@ -87,7 +87,7 @@ pub fn needed(method: &Method, route: Option<&str>) -> Option<Role> {
     }
 }
 
-/// Whether a call changes something, and so belongs in the audit log.
+/// Whether a call changes something: it belongs in the audit log, and runs to its end (`kit::finish`).
 pub fn changes(method: &Method, needed: Option<Role>) -> bool {
     let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
     !reads && needed.is_some_and(|role| role >= Write)

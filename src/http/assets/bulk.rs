@@ -10,7 +10,7 @@ use crate::catalog::Filter;
 use crate::http::kit::error::{ApiError, ErrorBody};
 use crate::http::kit::extract::ApiJson;
 use crate::http::kit::page::first_ids;
-use crate::http::kit::state::{AppState, detached};
+use crate::http::kit::state::AppState;
 use crate::types::AssetId;
 
 /// Which assets to delete.
@@ -76,8 +76,7 @@ pub async fn delete(
     if body.dry_run {
         return Ok(Json(DeletionView::new(true, &ids, state.library.ingest().clips_among(&ids))));
     }
-    let library = state.library.clone();
-    let deletion = detached(async move { Ok(library.ingest().delete_assets(&ids).await?) }).await?;
+    let deletion = state.library.ingest().delete_assets(&ids).await?;
     deletion.assets.iter().for_each(|id| state.thumbnails.forget(*id));
     Ok(Json(DeletionView::new(false, &deletion.assets, deletion.clips)))
 }

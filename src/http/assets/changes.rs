@@ -12,7 +12,7 @@ use crate::http::kit::error::{ApiError, ErrorBody};
 use crate::http::kit::extract::{ApiJson, IdPath};
 use crate::http::kit::form;
 use crate::http::kit::page::first_ids;
-use crate::http::kit::state::{AppState, detached};
+use crate::http::kit::state::AppState;
 use crate::http::kit::views::AssetView;
 use crate::library::AssetPatch;
 use crate::types::AssetId;
@@ -79,8 +79,7 @@ pub async fn change(
     ApiJson(body): ApiJson<AssetChanges>,
 ) -> Result<Json<AssetView>, ApiError> {
     let patch = AssetPatch::new(body.name.map(|name| form::shown_name(&name)), body.metadata)?;
-    let library = state.library.clone();
-    let asset = detached(async move { Ok(library.ingest().patch_asset(id, &patch).await?) }).await?;
+    let asset = state.library.ingest().patch_asset(id, &patch).await?;
     Ok(Json(asset.into()))
 }
 
@@ -99,8 +98,7 @@ pub async fn update(
     let patch = AssetPatch::new(None, Some(body.metadata))?;
     let mut ids = chosen(&state, &body.filter, body.all)?;
     if !body.dry_run {
-        let library = state.library.clone();
-        ids = detached(async move { Ok(library.ingest().patch_assets(&ids, &patch).await?) }).await?;
+        ids = state.library.ingest().patch_assets(&ids, &patch).await?;
     }
     let (assets, asset_ids) = (ids.len() as u64, first_ids(&ids));
     Ok(Json(UpdateView { object: "update", dry_run: body.dry_run, assets, asset_ids }))

@@ -21,7 +21,7 @@ use crate::http::kit::extract::{ApiJson, ApiQuery, IdPath};
 use crate::http::kit::form::{self, FileRule};
 use crate::http::kit::media_type::{content_type, unsupported};
 use crate::http::kit::page::PageSize;
-use crate::http::kit::state::{AppState, detached};
+use crate::http::kit::state::AppState;
 use crate::http::kit::views::{AssetView, ClipView, List};
 use crate::jobs::Place;
 use crate::library::{IngestSource, Library, LibraryError, MAX_METADATA_BYTES};
@@ -99,13 +99,10 @@ pub async fn add(
         "application/json" => by_place(&state, request).await?,
         _ => return Err(unsupported("multipart/form-data or application/json")),
     };
-    let library = state.library.clone();
-    detached(async move {
-        // The temporary file goes with the guard unless it was moved to its place.
-        let _guard = upload;
-        if query.wait { add_now(&library, source).await } else { add_later(&library, &source).await }
-    })
-    .await
+    // The temporary file goes with the guard unless it was moved to its place.
+    let _guard = upload;
+    let library = &state.library;
+    if query.wait { add_now(library, source).await } else { add_later(library, &source).await }
 }
 
 async fn by_form(state: &AppState, request: Request) -> Result<(IngestSource, Option<Upload>), ApiError> {
@@ -272,8 +269,7 @@ pub async fn delete(
     State(state): State<AppState>,
     IdPath(id): IdPath<AssetId>,
 ) -> Result<StatusCode, ApiError> {
-    let library = state.library.clone();
-    detached(async move { Ok(library.ingest().delete_asset(id).await?) }).await?;
+    state.library.ingest().delete_asset(id).await?;
     state.thumbnails.forget(id);
     Ok(StatusCode::NO_CONTENT)
 }

@@ -19,7 +19,7 @@ use crate::http::kit::error::{ApiError, ErrorBody};
 use crate::http::kit::extract::{ApiJson, ApiQuery, IdPath};
 use crate::http::kit::metadata::checked_metadata;
 use crate::http::kit::page::PageSize;
-use crate::http::kit::state::{AppState, detached};
+use crate::http::kit::state::AppState;
 use crate::http::kit::views::List;
 use crate::http::kit::webhook::WebhookBody;
 use crate::http::kit::webhook::WebhookView;
@@ -184,12 +184,8 @@ pub async fn start(
     let metadata = checked_metadata(body.metadata.take().unwrap_or(Value::Null))?;
     let webhook = body.webhook.take().map(WebhookRequest::from);
     let source = body.source()?;
-    let library = state.library.clone();
-    let (job, given) = detached(async move {
-        let started = library.start_index_job_told(source, metadata, key.as_deref(), webhook.as_ref());
-        Ok(started.await?)
-    })
-    .await?;
+    let (job, given) =
+        state.library.start_index_job_told(source, metadata, key.as_deref(), webhook.as_ref()).await?;
     let location = format!("/v1/jobs/{}", job.id);
     let view =
         StartedJob { job: state.library.ingest().job_view(&job), webhook: given.map(WebhookView::from) };
@@ -253,8 +249,7 @@ pub async fn cancel(
     State(state): State<AppState>,
     IdPath(id): IdPath<JobId>,
 ) -> Result<Json<JobView>, ApiError> {
-    let library = state.library.clone();
-    let job = detached(async move { Ok(library.ingest().cancel_job(id).await?) }).await?;
+    let job = state.library.ingest().cancel_job(id).await?;
     Ok(Json(state.library.ingest().job_view(&job)))
 }
 

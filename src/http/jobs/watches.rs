@@ -12,7 +12,7 @@ use super::checked_filter;
 use crate::http::kit::error::{ApiError, ErrorBody};
 use crate::http::kit::extract::{ApiJson, IdPath};
 use crate::http::kit::metadata::checked_metadata;
-use crate::http::kit::state::{AppState, detached};
+use crate::http::kit::state::AppState;
 use crate::http::kit::views::List;
 use crate::jobs::WorkError;
 use crate::store::{WatchRecord, WatchSpec};
@@ -138,8 +138,7 @@ pub async fn create(
         poll_secs,
         delete_missing: body.delete_missing,
     };
-    let library = state.library.clone();
-    let watch = detached(async move { Ok(library.watches().create(spec).await?) }).await?;
+    let watch = state.library.watches().create(spec).await?;
     let location = format!("/v1/watches/{}", watch.id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(WatchView::from(watch))).into_response())
 }

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::http::kit::error::{ApiError, ErrorBody};
 use crate::http::kit::extract::ApiJson;
-use crate::http::kit::state::{AppState, detached};
+use crate::http::kit::state::AppState;
 use crate::library::Compaction;
 
 /// Options for compaction.
@@ -62,7 +62,6 @@ pub async fn compact(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<CompactionBody>,
 ) -> Result<Json<CompactionView>, ApiError> {
-    let library = state.library.clone();
-    let done = detached(async move { Ok(library.collection().compact(body.full).await?) }).await?;
+    let done = state.library.collection().compact(body.full).await?;
     Ok(Json(done.into()))
 }

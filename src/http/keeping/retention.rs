@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use crate::http::kit::error::{ApiError, ErrorBody};
 use crate::http::kit::extract::ApiJson;
 use crate::http::kit::page::first_ids;
-use crate::http::kit::state::{AppState, detached};
+use crate::http::kit::state::AppState;
 use crate::library::{Library, RetentionReport, Rule, RuleCount};
 use crate::store::RetentionRun;
 use crate::types::{AssetId, rfc3339_millis};
@@ -139,8 +139,7 @@ pub async fn apply(
     if body.dry_run {
         return Ok(Json(AppliedView::new(true, state.library.upkeep().retention_due().await?)));
     }
-    let library = state.library.clone();
-    let report = detached(async move { Ok(library.upkeep().apply_retention().await?) }).await?;
+    let report = state.library.upkeep().apply_retention().await?;
     report.assets.iter().for_each(|id| state.thumbnails.forget(*id));
     Ok(Json(AppliedView::new(false, report)))
 }

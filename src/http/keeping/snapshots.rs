@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use crate::http::kit::error::{ApiError, ErrorBody};
 use crate::http::kit::extract::{ApiJson, IdPath};
-use crate::http::kit::state::{AppState, detached};
+use crate::http::kit::state::AppState;
 use crate::http::kit::views::List;
 use crate::library::{SnapshotOptions, SnapshotView};
 use crate::types::SnapshotId;
@@ -34,8 +34,7 @@ pub async fn start(
     ApiJson(body): ApiJson<SnapshotBody>,
 ) -> Result<Response, ApiError> {
     let options = SnapshotOptions { scheduled: false, recheck: body.recheck };
-    let library = state.library.clone();
-    let view = detached(async move { Ok(library.upkeep().start_snapshot(options).await?) }).await?;
+    let view = state.library.upkeep().start_snapshot(options).await?;
     let location = format!("/v1/snapshots/{}", view.id);
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(view)).into_response())
 }
@@ -68,7 +67,6 @@ pub async fn delete(
     State(state): State<AppState>,
     IdPath(id): IdPath<SnapshotId>,
 ) -> Result<StatusCode, ApiError> {
-    let library = state.library.clone();
-    detached(async move { Ok(library.upkeep().delete_snapshot(id).await?) }).await?;
+    state.library.upkeep().delete_snapshot(id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

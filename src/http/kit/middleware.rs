@@ -238,7 +238,14 @@ impl Held {
                     conn.body_ended(Instant::now());
                 }
             }
-            Poll::Ready(_) => conn.body_ended(Instant::now()),
+            Poll::Ready(ended) => {
+                conn.body_ended(Instant::now());
+                // Where the connection is dropped in the middle, its body just ends: a part must not pass for the
+                // whole with those who work on without the connection.
+                if ended.is_none() && self.body.size_hint().lower() > 0 {
+                    return Poll::Ready(Some(Err("the connection ended before the body did".into())));
+                }
+            }
             Poll::Pending => {
                 // Twice: a window that ended well has another one behind it.
                 for _ in 0..2 {

@@ -6,6 +6,7 @@ pub mod data_uri;
 pub mod error;
 pub mod etag;
 pub mod extract;
+pub mod finish;
 pub mod form;
 pub mod json;
 pub mod media_type;

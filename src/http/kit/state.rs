@@ -6,7 +6,6 @@ use std::time::Instant;
 use axum::body::Bytes;
 use axum::extract::FromRef;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
 
 use super::error::ApiError;
 use super::secret::MediaSecret;
@@ -104,16 +103,5 @@ impl Server {
     /// Room for bodies.
     pub fn bodies(&self) -> &Budget {
         &self.0.bodies
-    }
-}
-
-/// Runs a change to its end even where the client goes away in between.
-pub async fn detached<T: Send + 'static>(
-    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
-) -> Result<T, ApiError> {
-    match tokio::spawn(work.in_current_span()).await {
-        Ok(outcome) => outcome,
-        // The panic itself was printed by the hook; the client gets the usual 500.
-        Err(_) => Err(ApiError::of_status(axum::http::StatusCode::INTERNAL_SERVER_ERROR)),
     }
 }

@@ -14,14 +14,14 @@ use crate::catalog::Filter;
 use crate::collection::ask::{AskOptions, check_least};
 use crate::http::kit::error::{ApiError, ErrorBody};
 use crate::http::kit::extract::{ApiJson, ApiQuery, IdPath};
-use crate::http::kit::form;
 use crate::http::kit::metadata::checked_metadata;
 use crate::http::kit::page::PageSize;
 use crate::http::kit::spaces::known_space;
-use crate::http::kit::state::{AppState, detached};
+use crate::http::kit::state::AppState;
 use crate::http::kit::views::{AssetError, List, content_url};
 use crate::http::kit::webhook::WebhookBody;
 use crate::http::kit::webhook::WebhookView;
+use crate::http::kit::{finish, form};
 use crate::http::search::given;
 use crate::http::search::query::{self, QueryInput};
 use crate::library::{NewStandingQuery, StandingPatch, StandingQuery, WebhookGiven};
@@ -248,8 +248,9 @@ pub async fn create(
         backfill: body.backfill,
     };
     let library = state.library.clone();
-    let work = detached(async move { Ok(library.standing().create(new).await?) });
-    let (query, made) = query::within(&state, work).await??;
+    // The time limit ends the wait, not a change that is half made.
+    let created = finish::to_the_end(async move { library.standing().create(new).await });
+    let (query, made) = query::within(&state, created).await???;
     let location = format!("/v1/standing-queries/{}", query.record.id);
     let view = StandingView::new(query, made);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(view)).into_response())
@@ -310,8 +311,7 @@ pub async fn change(
         least: least_of(body.min_confidence, body.min_score)?,
         backfill: body.backfill,
     };
-    let library = state.library.clone();
-    let query = detached(async move { Ok(library.standing().update(id, patch).await?) }).await?;
+    let query = state.library.standing().update(id, patch).await?;
     Ok(Json(StandingView::new(query, None)))
 }
 
@@ -323,8 +323,7 @@ pub async fn delete(
     State(state): State<AppState>,
     IdPath(id): IdPath<StandingId>,
 ) -> Result<StatusCode, ApiError> {
-    let library = state.library.clone();
-    detached(async move { Ok(library.standing().delete(id).await?) }).await?;
+    state.library.standing().delete(id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
