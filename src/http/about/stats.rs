@@ -176,6 +176,7 @@ pub async fn prometheus(State(state): State<AppState>) -> Result<Response, ApiEr
     gauge!("triptych_ingest_active").set(stats.ingest_active as f64);
     gauge!("triptych_ingest_queued").set(stats.ingest_queued as f64);
     gauge!("triptych_process_resident_bytes").set(stats.resident_bytes as f64);
+    gauge!("triptych_thumbnail_bytes").set(state.thumbnails.bytes() as f64);
     let damaged = &stats.damaged;
     for (what, count) in [("rows", damaged.rows), ("clips", damaged.clips), ("assets", damaged.assets)] {
         gauge!("triptych_damaged", "what" => what).set(count as f64);

@@ -77,6 +77,5 @@ pub async fn delete(
         return Ok(Json(DeletionView::new(true, &ids, state.library.ingest().clips_among(&ids))));
     }
     let deletion = state.library.ingest().delete_assets(&ids).await?;
-    deletion.assets.iter().for_each(|id| state.thumbnails.forget(*id));
     Ok(Json(DeletionView::new(false, &deletion.assets, deletion.clips)))
 }

@@ -270,6 +270,5 @@ pub async fn delete(
     IdPath(id): IdPath<AssetId>,
 ) -> Result<StatusCode, ApiError> {
     state.library.ingest().delete_asset(id).await?;
-    state.thumbnails.forget(id);
     Ok(StatusCode::NO_CONTENT)
 }

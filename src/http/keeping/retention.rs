@@ -140,6 +140,5 @@ pub async fn apply(
         return Ok(Json(AppliedView::new(true, state.library.upkeep().retention_due().await?)));
     }
     let report = state.library.upkeep().apply_retention().await?;
-    report.assets.iter().for_each(|id| state.thumbnails.forget(*id));
     Ok(Json(AppliedView::new(false, report)))
 }

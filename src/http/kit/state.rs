@@ -43,7 +43,7 @@ pub struct Shared {
     /// Stands in for the key where a browser loads media.
     pub media_secret: MediaSecret,
     /// Thumbnails made lately.
-    pub thumbnails: ThumbnailCache,
+    pub thumbnails: Arc<ThumbnailCache>,
     /// The OpenAPI document, rendered once.
     pub openapi: Bytes,
     /// Fires when the server goes down: event streams end.
@@ -80,6 +80,9 @@ impl Server {
         let towers = models.serving().embedder().towers.clips_in_flight().saturating_sub(1);
         let admission = Admission::new(config.max_in_flight, cores.max(towers));
         let bodies = Budget::new(config.max_body_memory_bytes, config.spool_bytes());
+        let thumbnails = Arc::new(ThumbnailCache::default());
+        let cache = Arc::clone(&thumbnails);
+        models.serving().data().on_removal(move |id| cache.forget(id));
         Self(Arc::new(Shared {
             models,
             config,
@@ -87,7 +90,7 @@ impl Server {
             admission,
             bodies,
             media_secret: MediaSecret::generate(),
-            thumbnails: ThumbnailCache::default(),
+            thumbnails,
             openapi,
             stop,
         }))

@@ -1,6 +1,6 @@
 //! Thumbnails made lately, kept in memory.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub struct ThumbnailCache {
 
 #[derive(Debug, Default)]
 struct Kept {
-    cells: HashMap<Key, Entry>,
+    cells: BTreeMap<Key, Entry>,
     by_use: BTreeMap<u64, Key>,
     clock: u64,
     bytes: usize,
@@ -90,8 +90,14 @@ impl ThumbnailCache {
     /// Drops the pictures of an asset that is gone.
     pub fn forget(&self, id: AssetId) {
         let mut kept = self.kept();
-        let keys: Vec<_> = kept.cells.keys().filter(|(of, _, _)| *of == id).copied().collect();
+        let pictures = kept.cells.range((id, 0, 0)..=(id, u64::MAX, u32::MAX));
+        let keys: Vec<_> = pictures.map(|(key, _)| *key).collect();
         keys.into_iter().for_each(|key| kept.remove(key));
+    }
+
+    /// Memory of all pictures, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.kept().bytes
     }
 
     /// The picture, made if it is not there.
@@ -143,7 +149,11 @@ mod tests {
         assert!(cache.get_or_make((id, 2, 1), (), again).await.is_ok(), "kept");
         let again = async { Err::<Vec<u8>, ()>(()) };
         assert!(cache.get_or_make((id, 0, 1), (), again).await.is_err(), "the oldest went");
+        let other = AssetId::generate();
+        cache.get_or_make((other, 0, 1), (), async { Ok::<_, ()>(vec![7; 3]) }).await.unwrap();
         cache.forget(id);
+        assert_eq!(cache.bytes(), 3, "those of the other asset");
+        cache.forget(other);
         let kept = cache.kept();
         assert_eq!((kept.bytes, kept.cells.len(), kept.by_use.len()), (0, 0, 0));
     }
