@@ -24,7 +24,7 @@ use crate::http::kit::views::List;
 use crate::http::kit::webhook::WebhookBody;
 use crate::http::kit::webhook::WebhookView;
 use crate::jobs::{ItemView, JobView, ManifestItem, NameFilter};
-use crate::library::{JobSource, WebhookRequest};
+use crate::library::{JobSource, Webhook};
 use crate::store::{JobRecord, WorkState};
 use crate::types::{JobId, TrackChoice};
 
@@ -182,7 +182,7 @@ pub async fn start(
     };
     let mut body = body;
     let metadata = checked_metadata(body.metadata.take().unwrap_or(Value::Null))?;
-    let webhook = body.webhook.take().map(WebhookRequest::from);
+    let webhook = body.webhook.take().map(Webhook::from);
     let source = body.source()?;
     let (job, given) =
         state.library.start_index_job_told(source, metadata, key.as_deref(), webhook.as_ref()).await?;

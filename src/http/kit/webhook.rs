@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::library::{WebhookGiven, WebhookRequest};
+use crate::library::Webhook;
 
 /// A webhook.
 #[derive(Deserialize, ToSchema)]
@@ -22,7 +22,7 @@ impl std::fmt::Debug for WebhookBody {
     }
 }
 
-impl From<WebhookBody> for WebhookRequest {
+impl From<WebhookBody> for Webhook {
     fn from(body: WebhookBody) -> Self {
         Self { url: body.url, secret: body.secret }
     }
@@ -38,8 +38,8 @@ pub struct WebhookView {
     pub secret: Option<String>,
 }
 
-impl From<WebhookGiven> for WebhookView {
-    fn from(given: WebhookGiven) -> Self {
+impl From<Webhook> for WebhookView {
+    fn from(given: Webhook) -> Self {
         Self { url: given.url, secret: given.secret }
     }
 }

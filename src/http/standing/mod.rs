@@ -24,7 +24,7 @@ use crate::http::kit::webhook::WebhookView;
 use crate::http::kit::{finish, form};
 use crate::http::search::given;
 use crate::http::search::query::{self, QueryInput};
-use crate::library::{NewStandingQuery, StandingPatch, StandingQuery, WebhookGiven};
+use crate::library::{NewStandingQuery, StandingPatch, StandingQuery, Webhook};
 use crate::search::{Fuse, Least, MATCHES_FROM};
 use crate::store::{MatchRecord, MatchedMoment};
 use crate::types::{AssetId, MatchId, Space, StandingId, Track, rfc3339_millis};
@@ -137,7 +137,7 @@ pub struct StandingView {
 }
 
 impl StandingView {
-    fn new(query: StandingQuery, made: Option<WebhookGiven>) -> Self {
+    fn new(query: StandingQuery, made: Option<Webhook>) -> Self {
         let StandingQuery { record, spec, space, is_tellable } = query;
         let kept = record.webhook_url.map(|url| WebhookView { url, secret: None });
         Self {
