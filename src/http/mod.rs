@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 pub use access::keys::{CreatedKey, KeyView};
 pub use access::roles::TABLE as ROLES;
 pub use jobs::watches::default_watch;
-pub use kit::advice::advice;
+pub use kit::advice::{advice, advice_on_media, advice_on_model, item_view};
 pub use kit::views::content_url;
 pub use search::{HitView, SearchAnswer};
 

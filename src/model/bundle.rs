@@ -140,9 +140,9 @@ impl Bundle {
             format!("{} ({})", space.name, dims.join(", "))
         });
         let choices: Vec<String> = choices.collect();
-        let asked = space.as_ref().map_or_else(|| dim.to_string(), |space| format!("{space}={dim}"));
+        let requested = space.as_ref().map_or_else(|| dim.to_string(), |space| format!("{space}={dim}"));
         ModelError::BadDim(format!(
-            "--dim {asked}: the model {} has vectors of these lengths: {}",
+            "cannot cut vectors to {requested}: the model {} has vectors of these lengths: {}",
             self.name(),
             choices.join("; ")
         ))

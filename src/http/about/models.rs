@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::http::kit::advice::advice;
 use crate::http::kit::error::{ApiError, ErrorBody};
 use crate::http::kit::extract::{ApiJson, ApiQuery};
 use crate::http::kit::state::AppState;
@@ -209,9 +210,9 @@ pub async fn load(
     let loaded = state.models.load(&body.path, body.promote_when_ready).await;
     let loaded = loaded.map_err(|error| match error {
         // A bundle that is not good is the sender's: its code says why.
-        LibraryError::Embed(inner) => {
-            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, inner.code(), inner.to_string())
-                .with_param("path")
+        LibraryError::Embed(_) => {
+            let message = format!("{error}{}", advice(&error));
+            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, error.code(), message).with_param("path")
         }
         error => error.into(),
     })?;

@@ -16,6 +16,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::files::{FileError, Upload};
+use crate::http::kit::advice::advised;
 use crate::http::kit::error::{ApiError, ErrorBody};
 use crate::http::kit::extract::{ApiJson, ApiQuery, IdPath};
 use crate::http::kit::form::{self, FileRule};
@@ -23,7 +24,7 @@ use crate::http::kit::media_type::{content_type, unsupported};
 use crate::http::kit::page::PageSize;
 use crate::http::kit::state::AppState;
 use crate::http::kit::views::{AssetView, ClipView, List};
-use crate::jobs::Place;
+use crate::jobs::{Place, WorkError};
 use crate::library::{IngestSource, Library, LibraryError, MAX_METADATA_BYTES};
 use crate::model::Priority;
 use crate::store::{AssetRecord, AssetState, StoreError};
@@ -174,7 +175,7 @@ async fn add_now(library: &std::sync::Arc<Library>, source: IngestSource) -> Res
     let report = library.ingest().ingest(source, Priority::Interactive).await?;
     let asset = report.asset;
     if asset.state == AssetState::Failed {
-        let (code, message) = asset.error.unwrap_or_default();
+        let WorkError { code, message } = advised(asset.error.unwrap_or_default());
         match library.ingest().delete_asset(asset.id).await {
             // Somebody else sent the same bytes at the same time and was told the same.
             Ok(()) | Err(LibraryError::Store(StoreError::NotFound(_))) => {}

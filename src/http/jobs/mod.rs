@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
+use crate::http::kit::advice::item_view;
 use crate::http::kit::error::{ApiError, ErrorBody};
 use crate::http::kit::extract::{ApiJson, ApiQuery, IdPath};
 use crate::http::kit::metadata::checked_metadata;
@@ -319,7 +320,7 @@ pub async fn items(
     let size = PageSize::of(query.limit, 100)?;
     let after = query.after.unwrap_or(-1);
     let read = state.library.ingest().job_items(id, query.state, after, size.to_read()).await?;
-    Ok(Json(size.cut(read, |item| item.seq).show(|item| ItemView::from(&item))))
+    Ok(Json(size.cut(read, |item| item.seq).show(|item| item_view(&item))))
 }
 
 /// Streams a job as server-sent events named `job`, one per change, until it ends.

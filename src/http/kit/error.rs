@@ -178,9 +178,9 @@ impl From<LibraryError> for ApiError {
             return Self::from(*error).with_param(at);
         }
         let advice = advice(&error);
-        let mut told = Self::of(error);
-        told.message.push_str(advice.unwrap_or_default());
-        told
+        let mut answer = Self::of(error);
+        answer.message.push_str(&advice);
+        answer
     }
 }
 
@@ -230,7 +230,7 @@ impl ApiError {
             }
             LibraryError::Backup(inner) => return backup_error(inner),
             LibraryError::TooManyWatches(_) => StatusCode::BAD_REQUEST,
-            // Told with its part, above.
+            // Answered with its part, above.
             LibraryError::Part { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             LibraryError::Cancelled
             | LibraryError::CheckRunning
@@ -280,7 +280,7 @@ impl From<StoreError> for ApiError {
 
 impl From<EmbedError> for ApiError {
     fn from(error: EmbedError) -> Self {
-        embed_error(&error)
+        LibraryError::from(error).into()
     }
 }
 

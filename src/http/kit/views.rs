@@ -3,6 +3,8 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::advice::advised;
+use crate::jobs::WorkError;
 use crate::store::{AssetRecord, AssetState, Damage};
 use crate::types::{AssetId, AssetKind, TimeSpan, Track, TrackInfo, rfc3339_millis};
 
@@ -31,6 +33,13 @@ pub struct AssetError {
     pub code: String,
     /// Human-readable message.
     pub message: String,
+}
+
+impl From<(String, String)> for AssetError {
+    fn from(stored: (String, String)) -> Self {
+        let WorkError { code, message } = advised(stored);
+        Self { code, message }
+    }
 }
 
 /// One time window of an asset.
@@ -104,7 +113,7 @@ impl From<AssetRecord> for AssetView {
             name: asset.name,
             kind: asset.kind,
             state: asset.state,
-            error: asset.error.map(|(code, message)| AssetError { code, message }),
+            error: asset.error.map(AssetError::from),
             duration_secs: asset.duration_secs,
             width: asset.width,
             height: asset.height,
