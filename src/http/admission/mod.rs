@@ -164,7 +164,7 @@ async fn prepare(
     }
     let body = std::mem::replace(request.body_mut(), Body::empty());
     let received = bodies::receive(state, body, max_bytes).await?;
-    class.dear |= class.is_query() && received.has_media();
+    class.media |= class.is_query() && received.has_media();
     let parsing = match received.is_large() {
         true => state.bodies.parsing(received.json_bytes()).await,
         false => None,

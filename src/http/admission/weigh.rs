@@ -38,7 +38,7 @@ const LEARNING_RATE: f64 = 0.1;
 const FIRST_SEEN: u32 = 8;
 /// Estimated cost of a request of an unknown class, in seconds.
 const FIRST_LIGHT_SECS: f64 = 0.005;
-const FIRST_DEAR_SECS: f64 = 0.1;
+const FIRST_MEDIA_SECS: f64 = 0.1;
 
 /// Estimated cost of the requests of a class.
 #[derive(Debug, Default)]
@@ -106,18 +106,18 @@ impl Pace {
 #[derive(Debug, Default)]
 struct Lanes {
     light: Lane,
-    dear: Lane,
+    media: Lane,
     costs: HashMap<Class, Cost>,
     coming: Coming,
 }
 
 impl Lanes {
-    fn lane(&mut self, dear: bool) -> &mut Lane {
-        if dear { &mut self.dear } else { &mut self.light }
+    fn lane(&mut self, media: bool) -> &mut Lane {
+        if media { &mut self.media } else { &mut self.light }
     }
 
     fn cost(&self, class: &Class) -> f64 {
-        let first = if class.dear { FIRST_DEAR_SECS } else { FIRST_LIGHT_SECS };
+        let first = if class.media { FIRST_MEDIA_SECS } else { FIRST_LIGHT_SECS };
         self.costs.get(class).map_or(first, |cost| cost.secs)
     }
 
@@ -128,8 +128,8 @@ impl Lanes {
     }
 
     /// The same for queries whose bodies are on their way, and their number.
-    fn coming(&self, dear: bool, secs: f64, now: Instant) -> (f64, usize) {
-        let classes = self.coming.classes(now).filter(|_| dear);
+    fn coming(&self, media: bool, secs: f64, now: Instant) -> (f64, usize) {
+        let classes = self.coming.classes(now).filter(|_| media);
         classes.fold((0.0, 0), |(ahead, count), class| (ahead + self.cost(class).min(secs), count + 1))
     }
 }
@@ -184,9 +184,9 @@ impl Admission {
             return Ok(None);
         }
         let mut lanes = self.lanes();
-        let coming = lanes.coming(class.dear, lanes.cost(class), now);
+        let coming = lanes.coming(class.media, lanes.cost(class), now);
         self.weigh(&mut lanes, class, coming, now)?;
-        let place = if class.dear { lanes.coming.add(class, from, now) } else { None };
+        let place = if class.media { lanes.coming.add(class, from, now) } else { None };
         drop(lanes);
         Ok(place.map(|place| Expected { admission: Arc::clone(self), place: Some(place) }))
     }
@@ -195,7 +195,7 @@ impl Admission {
     /// burst.
     fn too_many(&self, class: &Class, now: Instant) -> Refusal {
         if class.is_query() {
-            self.lanes().lane(class.dear).refused = Some(now);
+            self.lanes().lane(class.media).refused = Some(now);
         }
         Refusal::TooMany
     }
@@ -209,20 +209,20 @@ impl Admission {
         now: Instant,
     ) -> Result<(), Refusal> {
         let secs = lanes.cost(class);
-        let lane = if class.dear { &lanes.dear } else { &lanes.light };
+        let lane = if class.media { &lanes.media } else { &lanes.light };
         let lasting = lane.lasting(now);
-        let most = match (lasting, class.dear) {
+        let most = match (lasting, class.media) {
             (true, true) => secs * LASTING_COSTS,
             (true, false) => LASTING_LIGHT_SECS.max(secs * LASTING_COSTS),
             (false, _) => BURST_SECS.max(secs * BURST_COSTS),
         };
         let (ahead, count) = (lanes.ahead(lane, secs) + coming.0, lane.count + coming.1);
-        let by_pace = lane.pace.secs.filter(|_| lasting && !class.dear).unwrap_or(0.0) * count as f64;
+        let by_pace = lane.pace.secs.filter(|_| lasting && !class.media).unwrap_or(0.0) * count as f64;
         // One more than can be processed at a time: it is ready when one of them finishes.
-        let always = if class.dear { self.parallel + 1.0 } else { self.parallel * LIGHT_ALWAYS };
+        let always = if class.media { self.parallel + 1.0 } else { self.parallel * LIGHT_ALWAYS };
         let wait_secs = f64::max(ahead / self.parallel, by_pace);
         if count as f64 >= always && wait_secs + secs / self.parallel > most {
-            lanes.lane(class.dear).refused = Some(now);
+            lanes.lane(class.media).refused = Some(now);
             return Err(Refusal::Overloaded { wait_secs });
         }
         Ok(())
@@ -238,12 +238,12 @@ impl Admission {
         let other = (!class.is_light_query()).then(|| take(&self.others)).transpose()?;
         let has_place = expected.is_some_and(Expected::came_in_time);
         let mut lanes = self.lanes();
-        let others = lanes.light.count + lanes.dear.count;
+        let others = lanes.light.count + lanes.media.count;
         if class.is_query() {
             if !has_place {
                 self.weigh(&mut lanes, &class, (0.0, 0), Instant::now())?;
             }
-            let lane = lanes.lane(class.dear);
+            let lane = lanes.lane(class.media);
             lane.count += 1;
             *lane.running.entry(class.clone()).or_default() += 1;
         }
@@ -317,11 +317,11 @@ impl Drop for Running {
         let parallel = self.admission.parallel;
         // It shared the processors with the average number of other requests.
         let beside =
-            1.0 + (self.others + (lanes.light.count + lanes.dear.count).saturating_sub(1)) as f64 / 2.0;
+            1.0 + (self.others + (lanes.light.count + lanes.media.count).saturating_sub(1)) as f64 / 2.0;
         if self.succeeded {
             lanes.costs.entry(self.class.clone()).or_default().learn(took * parallel / beside.max(parallel));
         }
-        let lane = lanes.lane(self.class.dear);
+        let lane = lanes.lane(self.class.media);
         let lasting = lane.lasting(now);
         lane.pace.one_left(lasting, now);
         lane.count = lane.count.saturating_sub(1);
@@ -338,16 +338,16 @@ impl Drop for Running {
 mod tests {
     use super::*;
 
-    fn class(dear: bool) -> Class {
-        Class { route: "/v1/search".to_owned(), dear, size: 10 }
+    fn class(media: bool) -> Class {
+        Class { route: "/v1/search".to_owned(), media, size: 10 }
     }
 
     fn known(admission: &Admission, class: &Class, secs: f64) {
         admission.lanes().costs.entry(class.clone()).or_default().learn(secs);
     }
 
-    fn lasting(admission: &Admission, dear: bool) {
-        admission.lanes().lane(dear).refused = Some(Instant::now());
+    fn lasting(admission: &Admission, media: bool) {
+        admission.lanes().lane(media).refused = Some(Instant::now());
     }
 
     fn enter(admission: &Arc<Admission>, class: &Class) -> Result<Running, Refusal> {
@@ -417,11 +417,11 @@ mod tests {
     #[test]
     fn dear_requests_leave_room_for_light_ones() {
         let admission = Admission::new(8, 2);
-        let (dear, light) = (class(true), class(false));
-        known(&admission, &dear, 0.001);
-        let held: Vec<_> = (0..8).map_while(|_| enter(&admission, &dear).ok()).collect();
+        let (media, light) = (class(true), class(false));
+        known(&admission, &media, 0.001);
+        let held: Vec<_> = (0..8).map_while(|_| enter(&admission, &media).ok()).collect();
         assert_eq!(held.len(), 6);
-        assert!(admission.expect(&dear, HERE).is_err() && admission.expect(&light, HERE).is_ok());
+        assert!(admission.expect(&media, HERE).is_err() && admission.expect(&light, HERE).is_ok());
         let light: Vec<_> = (0..8).map_while(|_| enter(&admission, &light).ok()).collect();
         assert_eq!(light.len(), 2);
         drop((held, light));

@@ -11,7 +11,7 @@ use axum::http::StatusCode;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
-pub use attached::{Attached, GivenMedia, with_attached};
+pub use attached::{Attached, MediaField, with_attached};
 pub use budget::{Budget, Share};
 
 use crate::files::{Upload, UploadWriter};

@@ -115,10 +115,10 @@ mod tests {
 
     #[test]
     fn only_trusted_proxies_speak_for_others() {
-        let told = [("x-forwarded-for", "192.0.2.7"), ("x-forwarded-proto", "https")];
-        assert_eq!(client("10.1.1.1", &told), ("192.0.2.7".into(), true));
-        assert_eq!(client("::1", &told), ("192.0.2.7".into(), true));
-        assert_eq!(client("192.0.2.1", &told), ("192.0.2.1".into(), false));
+        let headers = [("x-forwarded-for", "192.0.2.7"), ("x-forwarded-proto", "https")];
+        assert_eq!(client("10.1.1.1", &headers), ("192.0.2.7".into(), true));
+        assert_eq!(client("::1", &headers), ("192.0.2.7".into(), true));
+        assert_eq!(client("192.0.2.1", &headers), ("192.0.2.1".into(), false));
         assert_eq!(client("10.1.1.1", &[]), ("10.1.1.1".into(), false));
     }
 

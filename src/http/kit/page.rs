@@ -1,4 +1,4 @@
-//! Pages of lists: how long, and how the next one is asked for.
+//! Pages of lists: how long, and how to request the next one.
 
 use super::error::ApiError;
 use super::views::List;

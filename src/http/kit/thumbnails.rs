@@ -25,12 +25,12 @@ type Cell = Arc<OnceCell<Bytes>>;
 /// Least recently used pictures go first; the same picture is made once however many ask for it.
 #[derive(Debug)]
 pub struct ThumbnailCache {
-    kept: Mutex<Kept>,
+    pictures: Mutex<Pictures>,
     decodes: Semaphore,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct Pictures {
     cells: BTreeMap<Key, Entry>,
     by_use: BTreeMap<u64, Key>,
     clock: u64,
@@ -47,11 +47,11 @@ struct Entry {
 
 impl Default for ThumbnailCache {
     fn default() -> Self {
-        Self { kept: Mutex::default(), decodes: Semaphore::new(DECODES_AT_ONCE) }
+        Self { pictures: Mutex::default(), decodes: Semaphore::new(DECODES_AT_ONCE) }
     }
 }
 
-impl Kept {
+impl Pictures {
     fn touch(&mut self, key: Key) -> Cell {
         self.clock += 1;
         let used = self.clock;
@@ -83,21 +83,21 @@ impl Kept {
 }
 
 impl ThumbnailCache {
-    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pictures(&self) -> std::sync::MutexGuard<'_, Pictures> {
+        self.pictures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Drops the pictures of an asset that is gone.
     pub fn forget(&self, id: AssetId) {
-        let mut kept = self.kept();
-        let pictures = kept.cells.range((id, 0, 0)..=(id, u64::MAX, u32::MAX));
-        let keys: Vec<_> = pictures.map(|(key, _)| *key).collect();
-        keys.into_iter().for_each(|key| kept.remove(key));
+        let mut pictures = self.pictures();
+        let of_asset = pictures.cells.range((id, 0, 0)..=(id, u64::MAX, u32::MAX));
+        let keys: Vec<_> = of_asset.map(|(key, _)| *key).collect();
+        keys.into_iter().for_each(|key| pictures.remove(key));
     }
 
     /// Memory of all pictures, in bytes.
     pub fn bytes(&self) -> usize {
-        self.kept().bytes
+        self.pictures().bytes
     }
 
     /// The picture, made if it is not there.
@@ -107,7 +107,7 @@ impl ThumbnailCache {
         busy: E,
         make: impl Future<Output = Result<Vec<u8>, E>>,
     ) -> Result<Bytes, E> {
-        let cell = self.kept().touch(key);
+        let cell = self.pictures().touch(key);
         let mut made = false;
         let outcome = cell
             .get_or_try_init(|| async {
@@ -123,8 +123,8 @@ impl ThumbnailCache {
             .await
             .cloned();
         match &outcome {
-            Ok(bytes) if made => self.kept().made(key, &cell, bytes.len()),
-            Err(_) if cell.get().is_none() => self.kept().remove(key),
+            Ok(bytes) if made => self.pictures().made(key, &cell, bytes.len()),
+            Err(_) if cell.get().is_none() => self.pictures().remove(key),
             _ => {}
         }
         outcome
@@ -154,7 +154,7 @@ mod tests {
         cache.forget(id);
         assert_eq!(cache.bytes(), 3, "those of the other asset");
         cache.forget(other);
-        let kept = cache.kept();
-        assert_eq!((kept.bytes, kept.cells.len(), kept.by_use.len()), (0, 0, 0));
+        let pictures = cache.pictures();
+        assert_eq!((pictures.bytes, pictures.cells.len(), pictures.by_use.len()), (0, 0, 0));
     }
 }

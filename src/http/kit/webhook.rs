@@ -39,7 +39,7 @@ pub struct WebhookView {
 }
 
 impl From<Webhook> for WebhookView {
-    fn from(given: Webhook) -> Self {
-        Self { url: given.url, secret: given.secret }
+    fn from(webhook: Webhook) -> Self {
+        Self { url: webhook.url, secret: webhook.secret }
     }
 }

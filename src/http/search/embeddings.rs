@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use super::query::{scratch_of, timing, within};
 use crate::collection::ask::check_text;
 use crate::embed::{Embedder, Vectors};
-use crate::http::bodies::GivenMedia;
+use crate::http::bodies::MediaField;
 use crate::http::kit::error::{ApiError, ErrorBody};
 use crate::http::kit::extract::ApiJson;
 use crate::http::kit::form::{self, FileRule};
@@ -80,9 +80,9 @@ impl From<TextRole> for Role {
 #[serde(untagged)]
 pub enum Input {
     /// A single input.
-    One(GivenMedia),
+    One(MediaField),
     /// A list of inputs.
-    Many(Vec<GivenMedia>),
+    Many(Vec<MediaField>),
 }
 
 /// One or several inputs.
@@ -182,7 +182,7 @@ pub struct EmbeddingsAnswer {
 }
 
 /// Options shared by all inputs of a request.
-struct Asked {
+struct Options {
     modality: Modality,
     space: Space,
     encoding: Encoding,
@@ -201,7 +201,7 @@ pub async fn embeddings(State(state): State<AppState>, request: Request) -> Resu
             let ApiJson(body) = ApiJson::<EmbeddingsBody>::from_request(request, &state).await?;
             let state = state.of_model(body.model.as_deref())?;
             let embedder = state.library.embedder().timed(Arc::clone(&timings));
-            let asked = asked(&state, body.modality, body.space, body.encoding_format)?;
+            let options = options(&state, body.modality, body.space, body.encoding_format)?;
             let inputs = match body.input {
                 Input::One(input) => vec![input],
                 Input::Many(inputs) => inputs,
@@ -212,14 +212,14 @@ pub async fn embeddings(State(state): State<AppState>, request: Request) -> Resu
                     format!("expected 1 to {MAX_INPUTS} inputs per request"),
                 ));
             }
-            let data = if asked.modality == Modality::Text {
+            let data = if options.modality == Modality::Text {
                 let inputs = words_of(&inputs)?;
-                let data = within(&state, texts(&embedder, &asked, body.role.into(), &inputs)).await??;
+                let data = within(&state, texts(&embedder, &options, body.role.into(), &inputs)).await??;
                 let readings = inputs.iter().filter_map(|text| embedder.towers.read_text(text).ok());
                 words = readings.map(|reading| reading.tokens).sum();
                 data
             } else {
-                within(&state, media(&state, &embedder, &asked, inputs)).await??
+                within(&state, media(&state, &embedder, &options, inputs)).await??
             };
             (state, data)
         }
@@ -240,12 +240,12 @@ pub async fn embeddings(State(state): State<AppState>, request: Request) -> Resu
             };
             let state = state.of_model(form.take("model").as_deref())?;
             let embedder = state.library.embedder().timed(Arc::clone(&timings));
-            let asked = asked(&state, modality, form.take("space"), encoding)?;
+            let options = options(&state, modality, form.take("space"), encoding)?;
             let tracks = form.choice()?;
             let (upload, _) = form.require_file()?;
             let mut data = Vec::new();
             let embedded =
-                within(&state, of_file(&embedder, &asked, (0, tracks), &upload.path, &mut data)).await?;
+                within(&state, of_file(&embedder, &options, (0, tracks), &upload.path, &mut data)).await?;
             embedded.map_err(|error| error.with_param("file"))?;
             (state, data)
         }
@@ -258,12 +258,12 @@ pub async fn embeddings(State(state): State<AppState>, request: Request) -> Resu
     Ok(response)
 }
 
-fn asked(
+fn options(
     state: &AppState,
     modality: Modality,
     space: Option<String>,
     encoding: Encoding,
-) -> Result<Asked, ApiError> {
+) -> Result<Options, ApiError> {
     let bundle = state.library.embedder().bundle();
     let member = |space: &Space| bundle.has(modality, space);
     let space = match space {
@@ -281,14 +281,14 @@ fn asked(
             )?
         }
     };
-    Ok(Asked { modality, space, encoding })
+    Ok(Options { modality, space, encoding })
 }
 
-fn words_of(inputs: &[GivenMedia]) -> Result<Vec<&str>, ApiError> {
-    fn text((index, input): (usize, &GivenMedia)) -> Result<&str, ApiError> {
+fn words_of(inputs: &[MediaField]) -> Result<Vec<&str>, ApiError> {
+    fn text((index, input): (usize, &MediaField)) -> Result<&str, ApiError> {
         match input {
-            GivenMedia::Written(text) => Ok(text),
-            GivenMedia::Large(_) => {
+            MediaField::Written(text) => Ok(text),
+            MediaField::Large(_) => {
                 let message = "expected text, got a data: URI; set `modality` to the type of the media";
                 Err(ApiError::invalid(format!("input[{index}]"), message))
             }
@@ -299,7 +299,7 @@ fn words_of(inputs: &[GivenMedia]) -> Result<Vec<&str>, ApiError> {
 
 async fn texts(
     embedder: &Embedder,
-    asked: &Asked,
+    options: &Options,
     role: Role,
     inputs: &[&str],
 ) -> Result<Vec<EmbeddingView>, ApiError> {
@@ -308,7 +308,7 @@ async fn texts(
         check_text(text, &param)?;
         let vectors = embedder.text_as(text, role, Priority::Interactive).await;
         let vectors = vectors.map_err(|error| ApiError::from(error).with_param(param))?;
-        view(asked, index, None, &vectors)
+        view(options, index, None, &vectors)
     };
     stream::iter(inputs.iter().enumerate()).map(one).buffered(TEXTS_AT_ONCE).try_collect().await
 }
@@ -316,24 +316,24 @@ async fn texts(
 async fn media(
     state: &AppState,
     embedder: &Embedder,
-    asked: &Asked,
-    inputs: Vec<GivenMedia>,
+    options: &Options,
+    inputs: Vec<MediaField>,
 ) -> Result<Vec<EmbeddingView>, ApiError> {
     let mut data = Vec::new();
     for (index, input) in inputs.into_iter().enumerate() {
         let param = format!("input[{index}]");
         let named = |error: ApiError| error.with_param(param.clone());
-        if let GivenMedia::Written(path) = &input
+        if let MediaField::Written(path) = &input
             && path.starts_with('/')
         {
             let path =
                 state.library.data().allowed_path(&PathBuf::from(path)).map_err(|e| named(e.into()))?;
-            of_file(embedder, asked, (index, TrackChoice::default()), &path, &mut data)
+            of_file(embedder, options, (index, TrackChoice::default()), &path, &mut data)
                 .await
                 .map_err(named)?;
         } else {
-            let path = scratch_of(state, input, asked.modality, &param).await?;
-            of_file(embedder, asked, (index, TrackChoice::default()), &path, &mut data)
+            let path = scratch_of(state, input, options.modality, &param).await?;
+            of_file(embedder, options, (index, TrackChoice::default()), &path, &mut data)
                 .await
                 .map_err(named)?;
         }
@@ -344,22 +344,22 @@ async fn media(
 /// A picture gives one vector, a video or a sound one for each clip.
 async fn of_file(
     embedder: &Embedder,
-    asked: &Asked,
+    options: &Options,
     (index, tracks): (usize, TrackChoice),
     path: &Path,
     data: &mut Vec<EmbeddingView>,
 ) -> Result<(), ApiError> {
-    if asked.modality == Modality::Image {
+    if options.modality == Modality::Image {
         let vectors = embedder.query_tracks(path, Modality::Image, None, tracks).await?;
-        data.push(view(asked, index, None, &vectors)?);
+        data.push(view(options, index, None, &vectors)?);
         return Ok(());
     }
     let mut stream = embedder.open_tracks(path, None, tracks, Priority::Interactive).await?;
     let before = data.len();
     while let Some(clip) = stream.next().await? {
-        let vectors = if asked.modality == Modality::Audio { clip.audio } else { clip.video };
+        let vectors = if options.modality == Modality::Audio { clip.audio } else { clip.video };
         if let Some(vectors) = vectors {
-            data.push(view(asked, index, Some(clip.span), &vectors)?);
+            data.push(view(options, index, Some(clip.span), &vectors)?);
         }
         if data.len() > MAX_CLIPS {
             let message = format!("the inputs have more than {MAX_CLIPS} clips in total; index them instead");
@@ -367,26 +367,26 @@ async fn of_file(
         }
     }
     if data.len() == before {
-        let message = format!("the file has no {} track", asked.modality);
+        let message = format!("the file has no {} track", options.modality);
         return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "no_such_track", message));
     }
     Ok(())
 }
 
 fn view(
-    asked: &Asked,
+    options: &Options,
     index: usize,
     span: Option<TimeSpan>,
     vectors: &Vectors,
 ) -> Result<EmbeddingView, ApiError> {
     let vector = vectors
-        .get(&asked.space)
-        .ok_or_else(|| LibraryError::from(SearchError::BadSpace(asked.space.clone())))?;
+        .get(&options.space)
+        .ok_or_else(|| LibraryError::from(SearchError::BadSpace(options.space.clone())))?;
     Ok(EmbeddingView {
         object: "embedding",
         index,
-        embedding: VectorView::of(vector, asked.encoding),
-        space: asked.space.clone(),
+        embedding: VectorView::of(vector, options.encoding),
+        space: options.space.clone(),
         start_secs: span.map(|span| span.start_secs),
         end_secs: span.map(|span| span.end_secs),
     })

@@ -3,8 +3,8 @@
 pub mod embeddings;
 pub mod evaluations;
 pub mod export;
-pub mod given;
 pub mod query;
+pub mod stored;
 pub mod timeline;
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use self::query::{self, Parts, QueryInput};
+use self::query::{Parts, QueryInput};
 use crate::catalog::Filter;
 use crate::collection::ask::{self, AskOptions, AskPart, Source};
 use crate::http::kit::error::{ApiError, ErrorBody};
@@ -24,6 +24,7 @@ use crate::http::kit::form::{self, FileRule};
 use crate::http::kit::json::parse_json;
 use crate::http::kit::media_type::{content_type, unsupported};
 use crate::http::kit::middleware::Timing;
+use crate::http::kit::spaces::known_space;
 use crate::http::kit::state::AppState;
 use crate::http::kit::views::content_url;
 use crate::index::SearchParams;

@@ -8,7 +8,7 @@ use serde::de::{MapAccess, SeqAccess, Visitor};
 use utoipa::ToSchema;
 
 use crate::collection::ask::{self, Ask, AskOptions, AskPart, Source};
-use crate::http::bodies::GivenMedia;
+use crate::http::bodies::MediaField;
 use crate::http::kit::data_uri;
 use crate::http::kit::error::ApiError;
 use crate::http::kit::middleware::Timing;
@@ -64,13 +64,13 @@ pub struct QueryBody {
     pub text: Option<String>,
     /// A picture, as a `data:` URI.
     #[schema(value_type = Option<String>)]
-    pub image: Option<GivenMedia>,
+    pub image: Option<MediaField>,
     /// A sound, as a `data:` URI.
     #[schema(value_type = Option<String>)]
-    pub audio: Option<GivenMedia>,
+    pub audio: Option<MediaField>,
     /// A video, as a `data:` URI.
     #[schema(value_type = Option<String>)]
-    pub video: Option<GivenMedia>,
+    pub video: Option<MediaField>,
     /// A stored asset, or a part of it.
     pub asset: Option<AssetQuery>,
     /// Weight of this part relative to the others; a negative weight ranks similar clips last. Default 1.
@@ -91,20 +91,20 @@ pub struct AssetQuery {
     pub track: Option<Track>,
 }
 
-/// What one part of a query is, as given.
-pub enum Given {
+/// The content of a query part.
+pub enum Input {
     /// A text.
     Text(String),
     /// Media in a `data:` URI.
-    Media(Modality, GivenMedia),
+    Media(Modality, MediaField),
     /// A stored asset, or a part of it.
     Asset(AssetQuery),
 }
 
-/// One part of a query, as given.
+/// A query part as the request has it.
 pub struct Part {
     /// The text, media or asset.
-    pub given: Given,
+    pub input: Input,
     /// Its weight.
     pub weight: f32,
     /// The field that it came from, for errors.
@@ -115,7 +115,7 @@ pub struct Part {
 pub fn parts_of(input: QueryInput) -> Result<Vec<Part>, ApiError> {
     match input {
         QueryInput::Words(text) => {
-            Ok(vec![Part { given: Given::Text(text), weight: 1.0, at: "query".to_owned() }])
+            Ok(vec![Part { input: Input::Text(text), weight: 1.0, at: "query".to_owned() }])
         }
         QueryInput::One(body) => Ok(vec![part_of(body, "query")?]),
         QueryInput::Several(bodies) => {
@@ -127,24 +127,24 @@ pub fn parts_of(input: QueryInput) -> Result<Vec<Part>, ApiError> {
 
 fn part_of(body: QueryBody, at: &str) -> Result<Part, ApiError> {
     let media = [(Modality::Image, body.image), (Modality::Audio, body.audio), (Modality::Video, body.video)];
-    let media = media.into_iter().filter_map(|(modality, uri)| Some(Given::Media(modality, uri?)));
-    let mut all: Vec<Given> = media.collect();
-    all.extend(body.text.map(Given::Text));
-    all.extend(body.asset.map(Given::Asset));
+    let media = media.into_iter().filter_map(|(modality, uri)| Some(Input::Media(modality, uri?)));
+    let mut all: Vec<Input> = media.collect();
+    all.extend(body.text.map(Input::Text));
+    all.extend(body.asset.map(Input::Asset));
     let count = all.len();
-    let Some(given) = all.pop().filter(|_| count == 1) else {
+    let Some(input) = all.pop().filter(|_| count == 1) else {
         let message = format!(
             "expected exactly one of text, image, audio, video or asset in a query part, got {count}"
         );
         return Err(ApiError::invalid(at, message));
     };
     let weight = ask::checked_weight(body.weight.unwrap_or(1.0), &format!("{at}.weight"))?;
-    let at = match &given {
-        Given::Text(_) => format!("{at}.text"),
-        Given::Media(modality, _) => format!("{at}.{modality}"),
-        Given::Asset(_) => format!("{at}.asset"),
+    let at = match &input {
+        Input::Text(_) => format!("{at}.text"),
+        Input::Media(modality, _) => format!("{at}.{modality}"),
+        Input::Asset(_) => format!("{at}.asset"),
     };
-    Ok(Part { given, weight, at })
+    Ok(Part { input, weight, at })
 }
 
 /// The weights of these parts.
@@ -164,16 +164,16 @@ pub struct Parts {
 impl Parts {
     /// Takes further parts.
     pub async fn add(&mut self, state: &AppState, parts: Vec<Part>) -> Result<(), ApiError> {
-        for Part { given, weight, at } in parts {
-            let source = match given {
-                Given::Text(text) => Source::Text(text),
-                Given::Media(modality, uri) => {
+        for Part { input, weight, at } in parts {
+            let source = match input {
+                Input::Text(text) => Source::Text(text),
+                Input::Media(modality, uri) => {
                     let file = scratch_of(state, uri, modality, &at).await?;
                     let path = file.to_path_buf();
                     self.files.push(file);
                     Source::File { path, modality, span: None, tracks: TrackChoice::default() }
                 }
-                Given::Asset(asset) => {
+                Input::Asset(asset) => {
                     let span = span_of(asset.start_secs, asset.end_secs, &format!("{at}.start_secs"))?;
                     Source::Asset { id: asset.id, span, track: asset.track }
                 }
@@ -200,13 +200,13 @@ impl Parts {
 /// The bytes of a `data:` URI in a temporary file.
 pub async fn scratch_of(
     state: &AppState,
-    media: GivenMedia,
+    media: MediaField,
     modality: Modality,
     param: &str,
 ) -> Result<tempfile::TempPath, ApiError> {
     let uri = match media {
-        GivenMedia::Written(uri) => uri,
-        GivenMedia::Large(large) => {
+        MediaField::Written(uri) => uri,
+        MediaField::Large(large) => {
             data_uri::check(&large.head, modality, param)?;
             let upload = large.bytes.map_err(|problem| data_uri::not_base64(&problem, param))?;
             return Ok(upload.path);

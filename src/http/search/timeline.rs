@@ -139,15 +139,15 @@ fn targets_of(names: Option<&str>) -> Result<Vec<Track>, ApiError> {
 pub async fn by_text(
     State(state): State<AppState>,
     IdPath(id): IdPath<AssetId>,
-    ApiQuery(asked): ApiQuery<TimelineQuery>,
+    ApiQuery(params): ApiQuery<TimelineQuery>,
 ) -> Result<Response, ApiError> {
-    let state = state.of_model(asked.model.as_deref())?;
+    let state = state.of_model(params.model.as_deref())?;
     state.library.collection().asset(id).await?;
-    let targets = targets_of(asked.targets.as_deref())?;
-    let space = known_space(&state, asked.space.as_deref())?;
+    let targets = targets_of(params.targets.as_deref())?;
+    let space = known_space(&state, params.space.as_deref())?;
     let mut parts = Parts::default();
-    parts.parts.push(AskPart::text(asked.q, "q"));
-    let options = AskOptions { targets, fuse: asked.fuse, space, ..AskOptions::default() };
+    parts.parts.push(AskPart::text(params.q, "q"));
+    let options = AskOptions { targets, fuse: params.fuse, space, ..AskOptions::default() };
     let (request, timing) = parts.embed(&state, options).await?;
     answer(&state, id, request, timing).await
 }

@@ -1,4 +1,4 @@
-//! Standing queries: given, looked at, changed, deleted; what they matched.
+//! Standing queries: create, show, change, delete; their matches.
 
 pub mod webhooks;
 
@@ -22,8 +22,8 @@ use crate::http::kit::views::{AssetError, List, content_url};
 use crate::http::kit::webhook::WebhookBody;
 use crate::http::kit::webhook::WebhookView;
 use crate::http::kit::{finish, form};
-use crate::http::search::given;
 use crate::http::search::query::{self, QueryInput};
+use crate::http::search::stored;
 use crate::library::{NewStandingQuery, StandingPatch, StandingQuery, Webhook};
 use crate::search::{Fuse, Least, MATCHES_FROM};
 use crate::store::{MatchRecord, MatchedMoment};
@@ -203,7 +203,7 @@ impl From<MatchRecord> for MatchView {
     }
 }
 
-/// Threshold of a match; `None` if none is given.
+/// Threshold of a match; `None` if the request sets none.
 fn least_of(confidence: Option<f32>, score: Option<f32>) -> Result<Option<Least>, ApiError> {
     let least = match (confidence, score) {
         (Some(_), Some(_)) => {
@@ -237,7 +237,7 @@ pub async fn create(
     let metadata = checked_metadata(body.metadata.unwrap_or(Value::Null))?;
     let parts = query::parts_of(body.query)?;
     let options = options.checked(&query::weights(&parts))?;
-    let parts = given::stored_parts(parts).await?;
+    let parts = stored::stored_parts(parts).await?;
     let new = NewStandingQuery {
         name: body.name.map(|name| form::shown_name(&name)),
         parts,
