@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::http::kit::advice::advice;
-use crate::http::kit::error::{ApiError, ErrorBody};
+use crate::http::kit::error::{ApiError, ClientError, ErrorBody};
 use crate::http::kit::extract::{ApiJson, ApiQuery};
 use crate::http::kit::state::AppState;
 use crate::http::kit::views::List;
@@ -202,7 +202,7 @@ pub async fn list(State(state): State<AppState>) -> Json<List<ModelView>> {
 #[utoipa::path(post, path = "/v1/models", operation_id = "load_model",
     tag = "models", request_body = LoadBody,
     responses((status = 202, description = "Loaded and embedding assets; see the Location header", body = ModelView),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn load(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<LoadBody>,
@@ -228,7 +228,7 @@ pub async fn load(
     tag = "models", params(("id" = String, Path)),
     responses((status = 200, description = "The model is serving", body = ModelView),
         (status = 409, description = "The model has not embedded all assets yet", body = ErrorBody),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn promote(
     State(state): State<AppState>,
     ModelPath(model): ModelPath,
@@ -243,7 +243,7 @@ pub async fn promote(
 #[utoipa::path(delete, path = "/v1/models/{id}", operation_id = "unload_model",
     tag = "models", params(("id" = String, Path), UnloadQuery),
     responses((status = 204, description = "Unloaded"), (status = 409, description = "The model is serving", body = ErrorBody),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn unload(
     State(state): State<AppState>,
     ModelPath(model): ModelPath,

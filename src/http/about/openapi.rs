@@ -7,6 +7,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{OpenApi, SecurityRequirement};
 use utoipa::{Modify, OpenApi as _};
 
+use crate::http::kit::error::{ErrorBody, ErrorDetail};
 use crate::http::kit::state::AppState;
 
 /// Title, tags, the key.
@@ -28,6 +29,7 @@ use crate::http::kit::state::AppState;
         (name = "keys", description = "API keys and roles"),
         (name = "server", description = "Version, health and statistics")
     ),
+    components(schemas(ErrorBody, ErrorDetail)),
     modifiers(&Key)
 )]
 struct Base;

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::audit::Made;
 use crate::access::{AccessError, KeyRecord, Keys, KnownKey, NewKey, Rate, Role};
-use crate::http::kit::error::{ApiError, ErrorBody};
+use crate::http::kit::error::{ApiError, ClientError};
 use crate::http::kit::extract::{ApiJson, IdPath};
 use crate::http::kit::state::AppState;
 use crate::http::kit::views::List;
@@ -123,7 +123,7 @@ impl From<AccessError> for ApiError {
 /// Creates a key. The first key of a server must have the role `admin`; from then on, every request needs a key.
 #[utoipa::path(post, path = "/v1/keys", operation_id = "create_key", tag = "keys", request_body = KeyBody,
     responses((status = 201, description = "Created; the key works at once", body = CreatedKey),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn create(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<KeyBody>,
@@ -146,7 +146,7 @@ pub async fn create(
 /// Lists the keys, newest first, including revoked and expired ones.
 #[utoipa::path(get, path = "/v1/keys", operation_id = "list_keys", tag = "keys",
     responses((status = 200, description = "The complete list", body = List<KeyView>),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn list(State(state): State<AppState>) -> Json<List<KeyView>> {
     let view = |known: &Arc<KnownKey>| KeyView::new(&known.record, known.last_used_unix_ms());
     Json(List::new(state.config.access.keys.list().iter().map(view).collect(), None))
@@ -155,7 +155,7 @@ pub async fn list(State(state): State<AppState>) -> Json<List<KeyView>> {
 /// Revokes a key. The key and its session cookies stop working at once; the key stays in the list.
 #[utoipa::path(delete, path = "/v1/keys/{id}", operation_id = "revoke_key", tag = "keys",
     params(("id" = KeyId, Path)),
-    responses((status = 204, description = "Revoked"), (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+    responses((status = 204, description = "Revoked"), ClientError))]
 pub async fn revoke(
     State(state): State<AppState>,
     IdPath(id): IdPath<KeyId>,

@@ -3,6 +3,7 @@
 
 mod class;
 mod coming;
+mod lanes;
 pub(super) mod weigh;
 
 use std::net::{IpAddr, Ipv4Addr};

@@ -1,15 +1,14 @@
 //! Estimates what requests cost, and decides which are admitted.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::http::StatusCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::class::Class;
-use super::coming::Coming;
+use super::lanes::Lanes;
 use crate::http::kit::error::ApiError;
 
 /// Light queries that are always admitted, per query that the server can process at a time, whatever their
@@ -24,116 +23,6 @@ const LASTING_LIGHT_SECS: f64 = 0.002;
 /// counts.
 const BURST_SECS: f64 = 0.2;
 const BURST_COSTS: f64 = 6.0;
-/// Time without a refusal after which new queries count as a burst.
-const CALM_AFTER: Duration = Duration::from_millis(300);
-/// The pace of a lane is averaged over at least this time and this many requests.
-const PACE_OVER: Duration = Duration::from_millis(50);
-const PACE_LEAST: u32 = 8;
-/// The estimated cost of a class is this quantile of its measured costs, so that a moment in which the
-/// machine stalls does not make every class look expensive.
-const COST_QUANTILE: f64 = 0.3;
-/// How far one request moves the estimate, as a share of it.
-const LEARNING_RATE: f64 = 0.1;
-/// For this many first requests of a class, the estimate is their mean.
-const FIRST_SEEN: u32 = 8;
-/// Estimated cost of a request of an unknown class, in seconds.
-const FIRST_LIGHT_SECS: f64 = 0.005;
-const FIRST_MEDIA_SECS: f64 = 0.1;
-
-/// Estimated cost of the requests of a class.
-#[derive(Debug, Default)]
-struct Cost {
-    secs: f64,
-    seen: u32,
-}
-
-impl Cost {
-    fn learn(&mut self, secs: f64) {
-        self.seen = self.seen.saturating_add(1);
-        if self.seen <= FIRST_SEEN {
-            // The mean so far.
-            self.secs += (secs - self.secs) / f64::from(self.seen);
-        } else if secs > self.secs {
-            self.secs *= 1.0 + LEARNING_RATE * COST_QUANTILE;
-        } else {
-            self.secs *= 1.0 - LEARNING_RATE * (1.0 - COST_QUANTILE);
-        }
-    }
-}
-
-/// Queries that compete only among themselves, not with those of the other lane.
-#[derive(Debug, Default)]
-struct Lane {
-    running: HashMap<Class, usize>,
-    count: usize,
-    /// Time of the last refusal.
-    refused: Option<Instant>,
-    pace: Pace,
-}
-
-impl Lane {
-    fn lasting(&self, now: Instant) -> bool {
-        self.refused.is_some_and(|last| now.saturating_duration_since(last) < CALM_AFTER)
-    }
-}
-
-/// How fast requests leave a lane that is never empty. The cost of one says too little there: work that
-/// belongs to no request, above all refusals, also takes processor time.
-#[derive(Debug, Default)]
-struct Pace {
-    since: Option<Instant>,
-    left: u32,
-    /// Average seconds between two requests leaving.
-    secs: Option<f64>,
-}
-
-impl Pace {
-    /// Notes that a request has left; `lasting` if the lane has refused queries lately, so that it was never
-    /// empty.
-    fn one_left(&mut self, lasting: bool, now: Instant) {
-        let Some(since) = self.since.filter(|_| lasting) else {
-            *self = Self { since: lasting.then_some(now), left: 0, secs: None };
-            return;
-        };
-        self.left += 1;
-        let took = now.saturating_duration_since(since);
-        if took >= PACE_OVER && self.left >= PACE_LEAST {
-            *self = Self { since: Some(now), left: 0, secs: Some(took.as_secs_f64() / f64::from(self.left)) };
-        }
-    }
-}
-
-#[derive(Debug, Default)]
-struct Lanes {
-    light: Lane,
-    media: Lane,
-    costs: HashMap<Class, Cost>,
-    coming: Coming,
-}
-
-impl Lanes {
-    fn lane(&mut self, media: bool) -> &mut Lane {
-        if media { &mut self.media } else { &mut self.light }
-    }
-
-    fn cost(&self, class: &Class) -> f64 {
-        let first = if class.media { FIRST_MEDIA_SECS } else { FIRST_LIGHT_SECS };
-        self.costs.get(class).map_or(first, |cost| cost.secs)
-    }
-
-    /// Seconds of work ahead of a request of this cost. As all share the processors evenly, before this
-    /// request is done each other one takes no more of them than its own cost, and no more than this one's.
-    fn ahead(&self, lane: &Lane, secs: f64) -> f64 {
-        lane.running.iter().map(|(class, count)| self.cost(class).min(secs) * *count as f64).sum()
-    }
-
-    /// The same for queries whose bodies are on their way, and their number.
-    fn coming(&self, media: bool, secs: f64, now: Instant) -> (f64, usize) {
-        let classes = self.coming.classes(now).filter(|_| media);
-        classes.fold((0.0, 0), |(ahead, count), class| (ahead + self.cost(class).min(secs), count + 1))
-    }
-}
-
 /// Decides which requests are admitted.
 #[derive(Debug)]
 pub struct Admission {
@@ -336,7 +225,10 @@ impl Drop for Running {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::http::admission::lanes::{Cost, Pace};
 
     fn class(media: bool) -> Class {
         Class { route: "/v1/search".to_owned(), media, size: 10 }

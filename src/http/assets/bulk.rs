@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::catalog::Filter;
-use crate::http::kit::error::{ApiError, ErrorBody};
+use crate::http::kit::error::{ApiError, ClientError};
 use crate::http::kit::extract::ApiJson;
 use crate::http::kit::page::first_ids;
 use crate::http::kit::state::AppState;
@@ -67,7 +67,7 @@ pub fn chosen(state: &AppState, filter: &Filter, all: bool) -> Result<Vec<AssetI
 #[utoipa::path(post, path = "/v1/assets/delete", operation_id = "delete_assets",
     tag = "assets", request_body = DeleteBody,
     responses((status = 200, description = "What was deleted, or would be deleted", body = DeletionView),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn delete(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<DeleteBody>,

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::bulk::chosen;
 use crate::catalog::Filter;
-use crate::http::kit::error::{ApiError, ErrorBody};
+use crate::http::kit::error::{ApiError, ClientError};
 use crate::http::kit::extract::{ApiJson, IdPath};
 use crate::http::kit::form;
 use crate::http::kit::page::first_ids;
@@ -72,7 +72,7 @@ fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Val
     tag = "assets", params(("id" = AssetId, Path)),
     request_body = AssetChanges,
     responses((status = 200, description = "The updated asset", body = AssetView),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn change(
     State(state): State<AppState>,
     IdPath(id): IdPath<AssetId>,
@@ -90,7 +90,7 @@ pub async fn change(
 #[utoipa::path(post, path = "/v1/assets/update", operation_id = "update_assets",
     tag = "assets", request_body = UpdateBody,
     responses((status = 200, description = "What was changed, or would be changed", body = UpdateView),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn update(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<UpdateBody>,

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
 use crate::files::FileError;
-use crate::http::kit::error::{ApiError, ErrorBody};
+use crate::http::kit::error::{ApiError, ClientError};
 use crate::http::kit::etag::matches_etag;
 use crate::http::kit::extract::IdPath;
 use crate::http::kit::state::AppState;
@@ -29,7 +29,7 @@ const ATTR_CHARS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove
             ("video/*"), ("audio/*"), ("image/*"), ("application/octet-stream"))),
         (status = 206, description = "The requested byte range"),
         (status = 304, description = "Not modified: the client's copy is current"),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn content(
     State(state): State<AppState>,
     IdPath(id): IdPath<AssetId>,

@@ -17,7 +17,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::files::{FileError, Upload};
 use crate::http::kit::advice::advised;
-use crate::http::kit::error::{ApiError, ErrorBody};
+use crate::http::kit::error::{ApiError, ClientError};
 use crate::http::kit::extract::{ApiJson, ApiQuery, IdPath};
 use crate::http::kit::form::{self, FileRule};
 use crate::http::kit::media_type::{content_type, unsupported};
@@ -89,7 +89,7 @@ pub struct AddQuery {
         (status = 200, description = "The same bytes are already indexed", body = AssetView),
         (status = 201, description = "Searchable", body = AssetView),
         (status = 202, description = "Accepted; see the Location header", body = AssetView),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn add(
     State(state): State<AppState>,
     ApiQuery(query): ApiQuery<AddQuery>,
@@ -216,7 +216,7 @@ pub struct ListQuery {
 /// Lists assets, newest first.
 #[utoipa::path(get, path = "/v1/assets", operation_id = "list_assets", tag = "assets", params(ListQuery),
     responses((status = 200, description = "One page of results", body = List<AssetView>),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn list(
     State(state): State<AppState>,
     ApiQuery(query): ApiQuery<ListQuery>,
@@ -250,7 +250,7 @@ pub struct GetQuery {
 #[utoipa::path(get, path = "/v1/assets/{id}", operation_id = "get_asset",
     tag = "assets", params(("id" = AssetId, Path), GetQuery),
     responses((status = 200, description = "The asset", body = AssetView),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn get(
     State(state): State<AppState>,
     IdPath(id): IdPath<AssetId>,
@@ -266,7 +266,7 @@ pub async fn get(
 /// Deletes an asset with its clips and, if it was uploaded, its file.
 #[utoipa::path(delete, path = "/v1/assets/{id}", operation_id = "delete_asset",
     tag = "assets", params(("id" = AssetId, Path)),
-    responses((status = 204, description = "Deleted"), (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+    responses((status = 204, description = "Deleted"), ClientError))]
 pub async fn delete(
     State(state): State<AppState>,
     IdPath(id): IdPath<AssetId>,

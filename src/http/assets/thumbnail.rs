@@ -7,7 +7,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::files::FileError;
-use crate::http::kit::error::{ApiError, ErrorBody};
+use crate::http::kit::error::{ApiError, ClientError};
 use crate::http::kit::etag::matches_etag;
 use crate::http::kit::extract::{ApiQuery, IdPath};
 use crate::http::kit::state::AppState;
@@ -38,7 +38,7 @@ pub struct ThumbnailQuery {
     tag = "assets", params(("id" = AssetId, Path), ThumbnailQuery),
     responses((status = 200, description = "The picture", content_type = "image/jpeg"),
         (status = 304, description = "Not modified: the client's copy is current"),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn thumbnail(
     State(state): State<AppState>,
     IdPath(id): IdPath<AssetId>,

@@ -16,7 +16,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::http::kit::advice::item_view;
-use crate::http::kit::error::{ApiError, ErrorBody};
+use crate::http::kit::error::{ApiError, ClientError};
 use crate::http::kit::extract::{ApiJson, ApiQuery, IdPath};
 use crate::http::kit::metadata::checked_metadata;
 use crate::http::kit::page::PageSize;
@@ -171,7 +171,7 @@ pub enum JobKind {
 #[utoipa::path(post, path = "/v1/jobs", operation_id = "start_job", tag = "jobs", request_body = JobBody,
     params(("idempotency-key" = Option<String>, Header, description = "Repeating a request with the same key returns the same job")),
     responses((status = 202, description = "Started; see the Location header", body = StartedJob),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn start(
     State(state): State<AppState>,
     headers: HeaderMap,
@@ -218,7 +218,7 @@ pub struct JobsQuery {
 /// Lists jobs, newest first.
 #[utoipa::path(get, path = "/v1/jobs", operation_id = "list_jobs", tag = "jobs", params(JobsQuery),
     responses((status = 200, description = "One page, newest first", body = List<JobView>),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn list(
     State(state): State<AppState>,
     ApiQuery(query): ApiQuery<JobsQuery>,
@@ -232,7 +232,7 @@ pub async fn list(
 #[utoipa::path(get, path = "/v1/jobs/{id}", operation_id = "get_job",
     tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, description = "The job", body = JobView),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn get(
     State(state): State<AppState>,
     IdPath(id): IdPath<JobId>,
@@ -245,7 +245,7 @@ pub async fn get(
 #[utoipa::path(delete, path = "/v1/jobs/{id}", operation_id = "cancel_job",
     tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, description = "The updated job", body = JobView),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn cancel(
     State(state): State<AppState>,
     IdPath(id): IdPath<JobId>,
@@ -258,7 +258,7 @@ pub async fn cancel(
 #[utoipa::path(post, path = "/v1/jobs/{id}/pause", operation_id = "pause_job",
     tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, description = "The updated job; a finished job is unchanged", body = JobView),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn pause(
     State(state): State<AppState>,
     IdPath(id): IdPath<JobId>,
@@ -271,7 +271,7 @@ pub async fn pause(
 #[utoipa::path(post, path = "/v1/jobs/{id}/resume", operation_id = "resume_job",
     tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, description = "The updated job", body = JobView),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn resume(
     State(state): State<AppState>,
     IdPath(id): IdPath<JobId>,
@@ -284,7 +284,7 @@ pub async fn resume(
 #[utoipa::path(post, path = "/v1/jobs/{id}/retry", operation_id = "retry_job",
     tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, description = "The updated job; a cancelled job is unchanged", body = JobView),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn retry(
     State(state): State<AppState>,
     IdPath(id): IdPath<JobId>,
@@ -311,7 +311,7 @@ pub struct ItemsQuery {
 #[utoipa::path(get, path = "/v1/jobs/{id}/items", operation_id = "list_job_items",
     tag = "jobs", params(("id" = JobId, Path), ItemsQuery),
     responses((status = 200, description = "One page of results", body = List<ItemView>),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn items(
     State(state): State<AppState>,
     IdPath(id): IdPath<JobId>,
@@ -328,7 +328,7 @@ pub async fn items(
     tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, description = "Events whose data is the job as JSON",
             content_type = "text/event-stream", body = String),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn events(
     State(state): State<AppState>,
     IdPath(id): IdPath<JobId>,

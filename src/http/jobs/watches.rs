@@ -9,7 +9,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::checked_filter;
-use crate::http::kit::error::{ApiError, ErrorBody};
+use crate::http::kit::error::{ApiError, ClientError};
 use crate::http::kit::extract::{ApiJson, IdPath};
 use crate::http::kit::metadata::checked_metadata;
 use crate::http::kit::state::AppState;
@@ -119,7 +119,7 @@ impl From<WatchRecord> for WatchView {
 #[utoipa::path(post, path = "/v1/watches", operation_id = "create_watch",
     tag = "jobs", request_body = WatchBody,
     responses((status = 201, description = "Watch created; see the Location header", body = WatchView),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn create(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<WatchBody>,
@@ -146,7 +146,7 @@ pub async fn create(
 /// Lists all watched folders.
 #[utoipa::path(get, path = "/v1/watches", operation_id = "list_watches", tag = "jobs",
     responses((status = 200, description = "The list, newest first", body = List<WatchView>),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn list(State(state): State<AppState>) -> Result<Json<List<WatchView>>, ApiError> {
     let watches = state.library.watches().list().await?;
     Ok(Json(List::new(watches.into_iter().map(WatchView::from).collect(), None)))
@@ -156,7 +156,7 @@ pub async fn list(State(state): State<AppState>) -> Result<Json<List<WatchView>>
 #[utoipa::path(get, path = "/v1/watches/{id}", operation_id = "get_watch",
     tag = "jobs", params(("id" = WatchId, Path)),
     responses((status = 200, description = "The watch", body = WatchView),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn get(
     State(state): State<AppState>,
     IdPath(id): IdPath<WatchId>,
@@ -167,7 +167,7 @@ pub async fn get(
 /// Stops watching a folder. Indexed assets stay, and a running job continues.
 #[utoipa::path(delete, path = "/v1/watches/{id}", operation_id = "delete_watch",
     tag = "jobs", params(("id" = WatchId, Path)),
-    responses((status = 204, description = "Deleted"), (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+    responses((status = 204, description = "Deleted"), ClientError))]
 pub async fn delete(
     State(state): State<AppState>,
     IdPath(id): IdPath<WatchId>,

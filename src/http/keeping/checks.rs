@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::http::kit::error::{ApiError, ErrorBody};
+use crate::http::kit::error::{ApiError, ClientError};
 use crate::http::kit::extract::ApiJson;
 use crate::http::kit::state::AppState;
 use crate::library::{CheckOptions, CheckReport};
@@ -47,7 +47,7 @@ impl From<CheckReport> for CheckView {
 /// Starts a background check of the database, of each row and vector, and of the uploaded files.
 #[utoipa::path(post, path = "/v1/checks", operation_id = "start_check", tag = "keeping", request_body = CheckBody,
     responses((status = 202, description = "Check started; see GET /v1/checks", body = CheckView),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn start(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<CheckBody>,

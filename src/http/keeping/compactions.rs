@@ -5,7 +5,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::http::kit::error::{ApiError, ErrorBody};
+use crate::http::kit::error::{ApiError, ClientError};
 use crate::http::kit::extract::ApiJson;
 use crate::http::kit::state::AppState;
 use crate::library::Compaction;
@@ -57,7 +57,7 @@ impl From<Compaction> for CompactionView {
 #[utoipa::path(post, path = "/v1/compactions", operation_id = "compact",
     tag = "keeping", request_body = CompactionBody,
     responses((status = 200, description = "What was reclaimed", body = CompactionView),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn compact(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<CompactionBody>,

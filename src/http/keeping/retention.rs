@@ -5,7 +5,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::http::kit::error::{ApiError, ErrorBody};
+use crate::http::kit::error::{ApiError, ClientError};
 use crate::http::kit::extract::ApiJson;
 use crate::http::kit::page::first_ids;
 use crate::http::kit::state::AppState;
@@ -75,7 +75,7 @@ async fn view(library: &Library) -> Result<Json<RetentionView>, ApiError> {
 /// Returns the retention rules, what each would delete now, and recent deletions.
 #[utoipa::path(get, path = "/v1/retention", operation_id = "get_retention", tag = "keeping",
     responses((status = 200, description = "The rules", body = RetentionView),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn get(State(state): State<AppState>) -> Result<Json<RetentionView>, ApiError> {
     view(&state.library).await
 }
@@ -84,7 +84,7 @@ pub async fn get(State(state): State<AppState>) -> Result<Json<RetentionView>, A
 #[utoipa::path(put, path = "/v1/retention", operation_id = "set_retention",
     tag = "keeping", request_body = RetentionBody,
     responses((status = 200, description = "The new rules", body = RetentionView),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn set(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<RetentionBody>,
@@ -131,7 +131,7 @@ impl AppliedView {
 #[utoipa::path(post, path = "/v1/retention/apply", operation_id = "apply_retention",
     tag = "keeping", request_body = ApplyBody,
     responses((status = 200, description = "What was deleted, or would be deleted", body = AppliedView),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn apply(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<ApplyBody>,

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use crate::http::kit::error::{ApiError, ErrorBody};
+use crate::http::kit::error::{ApiError, ClientError};
 use crate::http::kit::extract::{ApiJson, IdPath};
 use crate::http::kit::state::AppState;
 use crate::http::kit::views::List;
@@ -28,7 +28,7 @@ pub struct SnapshotBody {
 #[utoipa::path(post, path = "/v1/snapshots", operation_id = "take_snapshot",
     tag = "keeping", request_body = SnapshotBody,
     responses((status = 202, description = "Started; see the Location header", body = SnapshotView),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn start(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<SnapshotBody>,
@@ -42,7 +42,7 @@ pub async fn start(
 /// Lists the snapshots, newest first, including the one being taken or the last one that failed.
 #[utoipa::path(get, path = "/v1/snapshots", operation_id = "list_snapshots", tag = "keeping",
     responses((status = 200, description = "The complete list", body = List<SnapshotView>),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn list(State(state): State<AppState>) -> Result<Json<List<SnapshotView>>, ApiError> {
     Ok(Json(List::new(state.library.upkeep().snapshots().await?, None)))
 }
@@ -51,7 +51,7 @@ pub async fn list(State(state): State<AppState>) -> Result<Json<List<SnapshotVie
 #[utoipa::path(get, path = "/v1/snapshots/{id}", operation_id = "get_snapshot",
     tag = "keeping", params(("id" = SnapshotId, Path)),
     responses((status = 200, description = "The snapshot", body = SnapshotView),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn get(
     State(state): State<AppState>,
     IdPath(id): IdPath<SnapshotId>,
@@ -62,7 +62,7 @@ pub async fn get(
 /// Deletes a snapshot and the media that no other snapshot needs. A snapshot being taken is stopped.
 #[utoipa::path(delete, path = "/v1/snapshots/{id}", operation_id = "delete_snapshot",
     tag = "keeping", params(("id" = SnapshotId, Path)),
-    responses((status = 204, description = "Deleted"), (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+    responses((status = 204, description = "Deleted"), ClientError))]
 pub async fn delete(
     State(state): State<AppState>,
     IdPath(id): IdPath<SnapshotId>,

@@ -1,12 +1,14 @@
 //! One shape for every error, one mapping from the library's errors to statuses.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder, response};
+use utoipa::{IntoResponses, ToSchema};
 
 use super::advice::advice;
 use crate::embed::EmbedError;
@@ -57,6 +59,20 @@ pub struct ErrorDetail {
     pub code: String,
     /// Id of the request, as in the `x-request-id` header and the server's log.
     pub request_id: String,
+}
+
+/// Documents what a wrong request gets: the same for every call.
+pub struct ClientError;
+
+impl IntoResponses for ClientError {
+    fn responses() -> BTreeMap<String, RefOr<response::Response>> {
+        let body = ContentBuilder::new().schema(Some(Ref::from_schema_name(ErrorBody::name()))).build();
+        let response = ResponseBuilder::new()
+            .description("Client error; see `error.code`")
+            .content("application/json", body)
+            .build();
+        BTreeMap::from([("4XX".to_owned(), response.into())])
+    }
 }
 
 impl ApiError {

@@ -7,17 +7,16 @@ use axum::Json;
 use axum::extract::{FromRequest, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::query::{scratch_of, timing, within};
+use super::vectors::{Encoding, VectorView};
 use crate::collection::ask::check_text;
 use crate::embed::{Embedder, Vectors};
 use crate::http::bodies::MediaField;
-use crate::http::kit::error::{ApiError, ErrorBody};
+use crate::http::kit::error::{ApiError, ClientError};
 use crate::http::kit::extract::ApiJson;
 use crate::http::kit::form::{self, FileRule};
 use crate::http::kit::media_type::{content_type, unsupported};
@@ -25,7 +24,7 @@ use crate::http::kit::state::AppState;
 use crate::library::LibraryError;
 use crate::model::{Priority, Role, Timings};
 use crate::search::SearchError;
-use crate::types::{Embedding, Modality, Space, TimeSpan, TrackChoice};
+use crate::types::{Modality, Space, TimeSpan, TrackChoice};
 
 /// Most inputs a request.
 const MAX_INPUTS: usize = 256;
@@ -97,17 +96,6 @@ pub enum InputTexts {
     Many(Vec<String>),
 }
 
-/// Encoding of vectors.
-#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Encoding {
-    /// A list of numbers.
-    #[default]
-    Float,
-    /// Little-endian f32 in base64.
-    Base64,
-}
-
 /// Form with a file to embed.
 #[derive(Debug, ToSchema)]
 #[allow(dead_code, reason = "documents the multipart form")]
@@ -128,16 +116,6 @@ pub struct EmbeddingsForm {
     video_track: Option<u16>,
     /// Index of the file's audio track to read; default: chosen by the server.
     audio_track: Option<u16>,
-}
-
-/// A vector, as numbers or in base64.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(untagged)]
-pub enum VectorView {
-    /// Numbers.
-    Float(Vec<f32>),
-    /// Little-endian f32 in base64.
-    Base64(String),
 }
 
 /// One vector, of unit length.
@@ -192,7 +170,7 @@ struct Options {
 #[utoipa::path(post, path = "/v1/embeddings", operation_id = "create_embeddings", tag = "embeddings",
     request_body(content((EmbeddingsBody = "application/json"), (EmbeddingsForm = "multipart/form-data"))),
     responses((status = 200, description = "The vectors", body = EmbeddingsAnswer),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn embeddings(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
     let timings = Arc::new(Timings::default());
     let mut words = 0;
@@ -390,30 +368,4 @@ fn view(
         start_secs: span.map(|span| span.start_secs),
         end_secs: span.map(|span| span.end_secs),
     })
-}
-
-impl VectorView {
-    /// A vector in the requested encoding.
-    pub fn of(vector: &Embedding, encoding: Encoding) -> Self {
-        match encoding {
-            Encoding::Float => Self::Float(vector.as_slice().to_vec()),
-            Encoding::Base64 => {
-                let bytes: Vec<u8> = vector.as_slice().iter().flat_map(|value| value.to_le_bytes()).collect();
-                Self::Base64(STANDARD.encode(bytes))
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_is_little_endian_f32() {
-        let vector = Embedding::new(vec![0.6, 0.8], 2).unwrap();
-        let VectorView::Base64(text) = VectorView::of(&vector, Encoding::Base64) else { panic!("base64") };
-        let bytes = STANDARD.decode(text).unwrap();
-        assert_eq!(bytes, [0.6_f32.to_le_bytes(), 0.8_f32.to_le_bytes()].concat());
-    }
 }

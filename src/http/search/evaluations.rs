@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::query;
-use crate::http::kit::error::{ApiError, ErrorBody};
+use crate::http::kit::error::{ApiError, ClientError};
 use crate::http::kit::extract::ApiJson;
 use crate::http::kit::state::AppState;
 use crate::library::{Evaluation, MAX_PAIRS};
@@ -61,7 +61,7 @@ pub struct EvaluationAnswer {
 #[utoipa::path(post, path = "/v1/evaluations", operation_id = "evaluate",
     tag = "search", request_body = EvaluationBody,
     responses((status = 200, description = "The results", body = EvaluationAnswer),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn evaluate(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<EvaluationBody>,

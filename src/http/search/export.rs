@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc};
 use utoipa::{IntoParams, ToSchema};
 
-use super::embeddings::{Encoding, VectorView};
-use crate::http::kit::error::{ApiError, ErrorBody};
+use super::vectors::{Encoding, VectorView};
+use crate::http::kit::error::{ApiError, ClientError};
 use crate::http::kit::extract::{ApiQuery, IdPath};
 use crate::http::kit::page::PageSize;
 use crate::http::kit::spaces::known_space;
@@ -90,7 +90,7 @@ pub struct AssetEmbeddings {
 #[utoipa::path(get, path = "/v1/assets/{id}/embeddings", operation_id = "get_asset_embeddings", tag = "embeddings",
     params(("id" = AssetId, Path), AssetEmbeddingsQuery),
     responses((status = 200, description = "One page of results", body = AssetEmbeddings),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn of_asset(
     State(state): State<AppState>,
     IdPath(id): IdPath<AssetId>,
@@ -145,7 +145,7 @@ pub struct ExportQuery {
     responses((status = 200, description = "One row per clip, track and space: asset_id, asset_name, \
             asset_sha256, asset_kind, clip_id, start_secs, end_secs, track, space, model, embedding",
             content_type = "application/vnd.apache.parquet"),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn export(
     State(state): State<AppState>,
     ApiQuery(query): ApiQuery<ExportQuery>,

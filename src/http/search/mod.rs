@@ -6,6 +6,7 @@ pub mod export;
 pub mod query;
 pub mod stored;
 pub mod timeline;
+mod vectors;
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use utoipa::ToSchema;
 use self::query::{Parts, QueryInput};
 use crate::catalog::Filter;
 use crate::collection::ask::{self, AskOptions, AskPart, Source};
-use crate::http::kit::error::{ApiError, ErrorBody};
+use crate::http::kit::error::{ApiError, ClientError};
 use crate::http::kit::extract::ApiJson;
 use crate::http::kit::form::{self, FileRule};
 use crate::http::kit::json::parse_json;
@@ -220,7 +221,7 @@ impl From<Hit> for HitView {
 #[utoipa::path(post, path = "/v1/search", operation_id = "search", tag = "search",
     request_body(content((SearchBody = "application/json"), (SearchForm = "multipart/form-data"))),
     responses((status = 200, description = "The moments found, best first", body = SearchAnswer),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn search(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
     let (state, request, timing) = receive(state, request).await?;
     let response = query::within(&state, state.library.search(request)).await??;

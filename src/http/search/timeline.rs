@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::query::{self, Parts};
 use super::{SearchBody, SearchForm, receive};
 use crate::collection::ask::{AskOptions, AskPart};
-use crate::http::kit::error::{ApiError, ErrorBody};
+use crate::http::kit::error::{ApiError, ClientError};
 use crate::http::kit::extract::{ApiQuery, IdPath};
 use crate::http::kit::middleware::Timing;
 use crate::http::kit::spaces::known_space;
@@ -135,7 +135,7 @@ fn targets_of(names: Option<&str>) -> Result<Vec<Track>, ApiError> {
 #[utoipa::path(get, path = "/v1/assets/{id}/timeline", operation_id = "get_asset_timeline",
     tag = "search", params(("id" = AssetId, Path), TimelineQuery),
     responses((status = 200, description = "The score of each clip", body = TimelineView),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn by_text(
     State(state): State<AppState>,
     IdPath(id): IdPath<AssetId>,
@@ -158,7 +158,7 @@ pub async fn by_text(
     tag = "search", params(("id" = AssetId, Path)),
     request_body(content((SearchBody = "application/json"), (SearchForm = "multipart/form-data"))),
     responses((status = 200, description = "The score of each clip", body = TimelineView),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn by_query(
     State(state): State<AppState>,
     IdPath(id): IdPath<AssetId>,

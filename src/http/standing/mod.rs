@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::catalog::Filter;
 use crate::collection::ask::{AskOptions, check_least};
-use crate::http::kit::error::{ApiError, ErrorBody};
+use crate::http::kit::error::{ApiError, ClientError};
 use crate::http::kit::extract::{ApiJson, ApiQuery, IdPath};
 use crate::http::kit::metadata::checked_metadata;
 use crate::http::kit::page::PageSize;
@@ -220,7 +220,7 @@ fn least_of(confidence: Option<f32>, score: Option<f32>) -> Result<Option<Least>
 #[utoipa::path(post, path = "/v1/standing-queries", operation_id = "create_standing_query",
     tag = "standing", request_body = StandingBody,
     responses((status = 201, description = "Created, with the webhook's secret if the server generated one", body = StandingView),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn create(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<StandingBody>,
@@ -272,7 +272,7 @@ pub struct StandingPage {
 #[utoipa::path(get, path = "/v1/standing-queries", operation_id = "list_standing_queries",
     tag = "standing", params(StandingPage),
     responses((status = 200, description = "One page of results", body = List<StandingView>),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn list(
     State(state): State<AppState>,
     ApiQuery(query): ApiQuery<StandingPage>,
@@ -286,7 +286,7 @@ pub async fn list(
 #[utoipa::path(get, path = "/v1/standing-queries/{id}", operation_id = "get_standing_query",
     tag = "standing", params(("id" = StandingId, Path)),
     responses((status = 200, description = "The standing query", body = StandingView),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn get(
     State(state): State<AppState>,
     IdPath(id): IdPath<StandingId>,
@@ -299,7 +299,7 @@ pub async fn get(
     tag = "standing", params(("id" = StandingId, Path)),
     request_body = StandingChanges,
     responses((status = 200, description = "The updated standing query", body = StandingView),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn change(
     State(state): State<AppState>,
     IdPath(id): IdPath<StandingId>,
@@ -318,7 +318,7 @@ pub async fn change(
 /// Deletes a standing query, its matches and their pending webhooks.
 #[utoipa::path(delete, path = "/v1/standing-queries/{id}", operation_id = "delete_standing_query",
     tag = "standing", params(("id" = StandingId, Path)),
-    responses((status = 204, description = "Deleted"), (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+    responses((status = 204, description = "Deleted"), ClientError))]
 pub async fn delete(
     State(state): State<AppState>,
     IdPath(id): IdPath<StandingId>,
@@ -344,7 +344,7 @@ pub struct MatchPage {
     tag = "standing",
     params(("id" = StandingId, Path), MatchPage),
     responses((status = 200, description = "One page of results", body = List<MatchView>),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn matches(
     State(state): State<AppState>,
     IdPath(id): IdPath<StandingId>,

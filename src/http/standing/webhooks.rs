@@ -5,7 +5,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::http::kit::error::{ApiError, ErrorBody};
+use crate::http::kit::error::{ApiError, ClientError};
 use crate::http::kit::extract::{ApiQuery, IdPath};
 use crate::http::kit::page::PageSize;
 use crate::http::kit::state::AppState;
@@ -81,7 +81,7 @@ pub struct DeliveriesQuery {
 #[utoipa::path(get, path = "/v1/webhooks/deliveries", operation_id = "list_webhook_deliveries",
     tag = "webhooks", params(DeliveriesQuery),
     responses((status = 200, description = "One page of results", body = List<DeliveryView>),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn deliveries(
     State(state): State<AppState>,
     ApiQuery(query): ApiQuery<DeliveriesQuery>,
@@ -95,7 +95,7 @@ pub async fn deliveries(
 #[utoipa::path(post, path = "/v1/webhooks/deliveries/{id}/retry", operation_id = "retry_webhook_delivery",
     tag = "webhooks", params(("id" = DeliveryId, Path)),
     responses((status = 200, description = "The updated delivery", body = DeliveryView),
-        (status = "4XX", description = "Client error; see `error.code`", body = ErrorBody)))]
+        ClientError))]
 pub async fn retry(
     State(state): State<AppState>,
     IdPath(id): IdPath<DeliveryId>,

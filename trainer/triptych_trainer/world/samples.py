@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from safetensors.numpy import save
 
-from .media import FileClip, clips_of
-from .models.mmv import Mmv
-from .world.captions import evaluation_caption
-from .world.files import write_video, write_wav
-from .world.scene import ATTRIBUTES, MOTIONS, Scene, draw_scene
-from .world.sound import synthesise
+from ..media import FileClip, clips_of
+from ..models.mmv import Mmv
+from .captions import evaluation_caption
+from .files import write_video, write_wav
+from .scene import ATTRIBUTES, MOTIONS, Scene, draw_scene
+from .sound import synthesise
 
 SAMPLES_SEED = 9_000_000_042
 SECS = 3.2

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ..metrics import ceiling, normalised, recognised
+from ..server import Client, running_server, wav_uri
 from .evaluate import mean_of_sets, table
 from .heldout import HeldOut, attribute_questions, held_out_set, write_file
-from .metrics import ceiling, normalised, recognised
-from .server import Client, running_server, wav_uri
-from .world.scene import ATTRIBUTES, Scene
-from .world.sound import SAMPLE_RATE_HZ, synthesise
+from .scene import ATTRIBUTES, Scene
+from .sound import SAMPLE_RATE_HZ, synthesise
 
 SECS = 3.2
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from .errors import TrainerError
+from ..errors import TrainerError
 
 
 def import_hf(
@@ -37,9 +37,9 @@ def import_hf(
     """
     import torch
 
-    from .hf.command import Options, describe
-    from .hf.command import import_hf as run
-    from .progress import progress
+    from ..hf.command import Options, describe
+    from ..hf.command import import_hf as run
+    from ..progress import progress
 
     if frames is not None and not 1 <= frames <= 1024:
         raise TrainerError(f"--frames is 1 to 1024, not {frames}")

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from .errors import TrainerError
+from ..errors import TrainerError
 
 
 def pull(
@@ -43,10 +43,10 @@ def pull(
         bank: texts for confidence, one a line or as bank.json; default: a list of everyday things.
         server: the server's program, which then verifies the bundle too.
     """
-    from .progress import progress
-    from .pull.command import Wishes
-    from .pull.command import pull as run
-    from .pull.known import listing
+    from ..progress import progress
+    from ..pull.command import Wishes
+    from ..pull.command import pull as run
+    from ..pull.known import listing
 
     if list:
         print(listing())

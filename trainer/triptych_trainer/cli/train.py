@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from .config import TrainConfig, load_config
+from ..config import TrainConfig, load_config
 
 
 def train_command(base: TrainConfig) -> Callable:
@@ -32,7 +32,7 @@ def train_command(base: TrainConfig) -> Callable:
             tensorboard: write TensorBoard events to OUT too.
             initial: a checkpoint of the same towers whose weights to start from.
         """
-        from .train import train as run
+        from ..train import train as run
 
         run(settings, out, resume=resume, tensorboard=tensorboard, initial=initial)
 
@@ -66,7 +66,7 @@ def vocabulary(
         word2vec: vectors (.bin, or text with a word and its numbers a line). Words without one are
             left out, and the table goes to OUT with the suffix .npy.
     """
-    from .data.vocabulary import make_vocabulary
+    from ..data.vocabulary import make_vocabulary
 
     make_vocabulary(load_config(config), out, limit, least, word2vec)
 
@@ -82,7 +82,7 @@ def bench_data(
         batch_size: in place of the configuration's.
         workers: in place of the configuration's.
     """
-    from .data.bench import data_cost
+    from ..data.bench import data_cost
 
     cfg = load_config(config)
     given = {"batch_size": batch_size, "workers": workers}
@@ -101,7 +101,7 @@ def bench_train(
         batch_size: in place of the configuration's.
         steps: how many to time, three more going before.
     """
-    from .bench_train import training_cost
+    from ..bench_train import training_cost
 
     cfg = load_config(config)
     cfg = cfg if batch_size is None else replace(cfg, batch_size=batch_size)
@@ -124,7 +124,7 @@ def bench_towers(
         engines: also `onnxruntime-nhwc`, which asks the CUDA provider for channels-last kernels.
         prepare_only: write the graphs and stop.
     """
-    from .bench_towers import cases, measure, prepare, table
+    from ..bench_towers import cases, measure, prepare, table
 
     prepare(folder, towers)
     if prepare_only:
@@ -155,7 +155,7 @@ def ablation(
         clips: held-out clips in each of the two test sets.
         learn_clips: clips that the linear classifiers learn from.
     """
-    from .ablation import run, table
+    from ..world.ablation import run, table
 
     record = run(out, seeds, steps, clips, learn_clips)
     print(f"\n{table(record)}")

@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from .config import ModelConfig, TrainConfig
-from .frames import preprocess
-from .models.audio_frontend import LogMel
-from .tokenizer import build_tokenizer, encode
-from .world import captions
-from .world.render import render
-from .world.scene import ATTRIBUTES, MOTIONS, Scene, draw_scene
-from .world.sound import synthesise
+from ..config import ModelConfig, TrainConfig
+from ..frames import preprocess
+from ..models.audio_frontend import LogMel
+from ..tokenizer import build_tokenizer, encode
+from . import captions
+from .render import render
+from .scene import ATTRIBUTES, MOTIONS, Scene, draw_scene
+from .sound import synthesise
 
 CANDIDATES = 5
 # Siblings share every attribute but one. Among independent scenes almost no two agree in colour

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from . import cli_hf, cli_protocols, cli_pull, cli_train
-from .config import TrainConfig
-from .errors import TrainerError, sentence
-from .reading import read_json
+from ..config import TrainConfig
+from ..errors import TrainerError, sentence
+from ..reading import read_json
+from . import hf, protocols, pull, train
 
 if TYPE_CHECKING:
-    from .deflate import Deflated
-    from .models.mmv import Mmv
+    from ..deflate import Deflated
+    from ..models.mmv import Mmv
 
 Precision = Literal["f32", "fp16", "int8"]
 
@@ -40,10 +40,10 @@ def export(
         f16_weights: round the weights to f16 and keep them so in the files, in half the bytes;
             everything is still computed in f32.
     """
-    from .data.export import export_trained
-    from .export import export_bundle, training_record
-    from .models.folding import in_f16_values
-    from .train import load_checkpoint
+    from ..data.export import export_trained
+    from ..export import export_bundle, training_record
+    from ..models.folding import in_f16_values
+    from ..train import load_checkpoint
 
     cfg, model, state = load_checkpoint(checkpoint)
     measured = read_json(evaluation, "what `evaluate` wrote") if evaluation else {}
@@ -79,9 +79,9 @@ def deflate(
     """
     import torch
 
-    from .deflate import Deflated, Relearning, relearn
-    from .deflate_data import file_images, world_images
-    from .train import load_checkpoint
+    from ..deflate import Deflated, Relearning, relearn
+    from ..deflate_data import file_images, world_images
+    from ..train import load_checkpoint
 
     torch.set_num_threads(threads)
     cfg, model, _ = load_checkpoint(checkpoint)
@@ -108,9 +108,9 @@ def evaluate_deflation(
     """Naive, deflated and inflated side by side on held-out worlds, as the paper's table 3."""
     import torch
 
-    from .deflate_data import evaluate_deflation as run
-    from .deflate_data import table
-    from .train import load_checkpoint
+    from ..deflate_data import evaluate_deflation as run
+    from ..deflate_data import table
+    from ..train import load_checkpoint
 
     torch.set_num_threads(threads)
     cfg, model, _ = load_checkpoint(checkpoint)
@@ -121,7 +121,7 @@ def evaluate_deflation(
 
 
 def _load_deflated(model: "Mmv", path: Path) -> "Deflated":
-    from .deflate import Deflated
+    from ..deflate import Deflated
 
     return Deflated(model).load_file(path)
 
@@ -137,9 +137,9 @@ def samples(
         out: emptied first.
         f16_weights: vectors of the weights that `export` rounds to f16.
     """
-    from .models.folding import in_f16_values
-    from .samples import write_samples
-    from .train import load_checkpoint
+    from ..models.folding import in_f16_values
+    from ..train import load_checkpoint
+    from ..world.samples import write_samples
 
     cfg, model, _ = load_checkpoint(checkpoint)
     _small_world(cfg, "its bundle has no samples")
@@ -173,8 +173,8 @@ def evaluate(
     """
     import torch
 
-    from .evaluate import evaluate as run
-    from .train import load_checkpoint
+    from ..train import load_checkpoint
+    from ..world.evaluate import evaluate as run
 
     torch.set_num_threads(threads)
     cfg, model, state = load_checkpoint(checkpoint)
@@ -184,7 +184,7 @@ def evaluate(
     record = run(cfg, model, sets, clips, through_files=through_files, controls=controls)
     record["steps_done"] = state["step"]
     if image:
-        from .deflate_data import evaluate_deflation as run_deflation
+        from ..deflate_data import evaluate_deflation as run_deflation
 
         record["deflation"] = run_deflation(model, image, clips)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -196,7 +196,7 @@ def bars(
 ) -> None:
     """Has a bundle crop black bars around pictures, or keep them. Its ModelId changes, so a library
     has to be indexed anew."""
-    from .manifest import choose_bars
+    from ..manifest import choose_bars
 
     choose_bars(bundle, choice)
 
@@ -217,7 +217,7 @@ def serve_eval(
         first_set: number of the first held-out set.
         bars: black bars around the picture of every clip.
     """
-    from .serve_eval import serve_eval as run
+    from ..world.serve_eval import serve_eval as run
 
     record = run(bin.resolve(), model.resolve(), sets, clips, first_set, bars)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -262,8 +262,8 @@ def import_deepmind(
     """
     import torch
 
-    from .importer.commands import import_deepmind as run
-    from .importer.commands import sizes
+    from ..importer.commands import import_deepmind as run
+    from ..importer.commands import sizes
 
     torch.set_num_threads(threads)
     errors = run(
@@ -313,8 +313,8 @@ def import_milnce(
     """
     import torch
 
-    from .importer.commands import import_milnce as run
-    from .importer.commands import sizes
+    from ..importer.commands import import_milnce as run
+    from ..importer.commands import sizes
 
     torch.set_num_threads(threads)
     errors = run(
@@ -337,7 +337,7 @@ def _report(errors: dict[str, float]) -> None:
 
 
 COMMANDS = {
-    **cli_train.COMMANDS,
+    **train.COMMANDS,
     "evaluate": evaluate,
     "export": export,
     "samples": samples,
@@ -347,9 +347,9 @@ COMMANDS = {
     "evaluate-deflation": evaluate_deflation,
     "import-deepmind": import_deepmind,
     "import-milnce": import_milnce,
-    **cli_pull.COMMANDS,
-    **cli_hf.COMMANDS,
-    **cli_protocols.COMMANDS,
+    **pull.COMMANDS,
+    **hf.COMMANDS,
+    **protocols.COMMANDS,
 }
 
 
@@ -367,7 +367,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         commands = dict(COMMANDS)
         if arguments[:1] == ["train"]:
-            commands["train"] = cli_train.train_command(cli_train.named_config(arguments[1:]))
+            commands["train"] = train.train_command(train.named_config(arguments[1:]))
         tyro.extras.subcommand_cli_from_dict(commands, args=arguments, description=ABOUT)
     except KeyboardInterrupt:
         if debug:
@@ -382,7 +382,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug:
             raise
         sys.exit(f"triptych-trainer {name}: {sentence(error)}".replace(" :", ":"))
-
-
-if __name__ == "__main__":
-    main()

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .config import TrainConfig
+from ..config import TrainConfig
+from ..metrics import ceiling, normalised, recognised, retrieval
+from ..models.heads import shared_space
+from ..models.mmv import Mmv
+from ..tokenizer import build_tokenizer, encode
+from ..train import build_model
+from . import captions
 from .heldout import HeldOut, attribute_questions, held_out_set, tensors
-from .metrics import ceiling, normalised, recognised, retrieval
-from .models.heads import shared_space
-from .models.mmv import Mmv
-from .tokenizer import build_tokenizer, encode
-from .train import build_model
-from .world import captions
-from .world.scene import ATTRIBUTES
+from .scene import ATTRIBUTES
 
 Vectors = dict[str, np.ndarray]
 CHUNK = 50

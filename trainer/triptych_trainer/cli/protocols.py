@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from .errors import TrainerError
+from ..errors import TrainerError
 
 if TYPE_CHECKING:
-    from .protocols.features import Extractor
-    from .protocols.report import Report
-    from .protocols.splits import Labelled
-    from .protocols.towers import Towers
+    from ..protocols.features import Extractor
+    from ..protocols.report import Report
+    from ..protocols.splits import Labelled
+    from ..protocols.towers import Towers
 
 Way = Literal["naive", "deflated", "inflated"]
 
@@ -36,7 +36,7 @@ class Common:
     """Files that are decoded at once."""
 
     def towers(self) -> "Towers":
-        from .protocols.towers import open_towers
+        from ..protocols.towers import open_towers
 
         return open_towers(
             self.model,
@@ -47,7 +47,7 @@ class Common:
         )
 
     def extractor(self) -> "Extractor":
-        from .protocols.features import Extractor
+        from ..protocols.features import Extractor
 
         return Extractor(self.towers(), self.out / "features", self.workers)
 
@@ -58,52 +58,70 @@ class Common:
 Options = Annotated[Common, tyro.conf.arg(name="")]
 
 
-def eval_msrvtt(
-    csv: Path,
-    videos: Path,
-    common: Options,
-    windows: int = 10,
-    score: Literal["cosine", "dot"] = "cosine",
-) -> None:
+@dataclass(frozen=True)
+class ZeroShot:
+    """What both tests of zero-shot text to video take."""
+
+    windows: int = 10
+    score: Literal["cosine", "dot"] = "cosine"
+
+    def run(self, name: str, pairs: list, common: Common) -> None:
+        from ..protocols.retrieval import zero_shot
+
+        found = zero_shot(common.extractor(), name, pairs, windows=self.windows, score=self.score)
+        common.report(found)
+
+
+ZeroShotOptions = Annotated[ZeroShot, tyro.conf.arg(name="")]
+
+
+def eval_msrvtt(csv: Path, videos: Path, common: Options, options: ZeroShotOptions) -> None:
     """Zero-shot text to video on MSR-VTT.
 
     Args:
         csv: the 1,000 test pairs: video_id, sentence.
         videos: folder of video7010.mp4 ...
     """
-    from .protocols.retrieval import msrvtt_pairs, zero_shot
+    from ..protocols.retrieval import msrvtt_pairs
 
-    pairs = msrvtt_pairs(csv, videos)
-    common.report(zero_shot(common.extractor(), "msrvtt", pairs, windows=windows, score=score))
+    options.run("msrvtt", msrvtt_pairs(csv, videos), common)
 
 
-def eval_youcook2(
-    csv: Path,
-    videos: Path,
-    common: Options,
-    windows: int = 10,
-    score: Literal["cosine", "dot"] = "cosine",
-) -> None:
+def eval_youcook2(csv: Path, videos: Path, common: Options, options: ZeroShotOptions) -> None:
     """Zero-shot text to video on YouCook2's validation clips.
 
     Args:
         csv: video_id, task, start, end, text.
         videos: folder with validation/<task>/<video_id>.mp4, or with all videos.
     """
-    from .protocols.retrieval import youcook2_pairs, zero_shot
+    from ..protocols.retrieval import youcook2_pairs
 
-    pairs = youcook2_pairs(csv, videos)
-    common.report(zero_shot(common.extractor(), "youcook2", pairs, windows=windows, score=score))
+    options.run("youcook2", youcook2_pairs(csv, videos), common)
+
+
+@dataclass(frozen=True)
+class LinearSvm:
+    """What both linear SVMs on frozen features of actions take."""
+
+    epochs: int = 10
+    """Random windows of each training video."""
+    windows: int = 10
+    splits: tuple[int, ...] = (1, 2, 3)
+
+    def run(
+        self, name: str, data: "Labelled", extractor: "Extractor", rule: dict, c: float
+    ) -> "Report":
+        from ..protocols.actions import linear_svm
+
+        more = {"epochs": self.epochs, "windows": self.windows, "splits": self.splits}
+        return linear_svm(extractor, name, data, rule, c, **more)
+
+
+LinearSvmOptions = Annotated[LinearSvm, tyro.conf.arg(name="")]
 
 
 def eval_ucf101(
-    videos: Path,
-    lists: Path,
-    common: Options,
-    c: float = 1e-3,
-    epochs: int = 10,
-    windows: int = 10,
-    splits: tuple[int, ...] = (1, 2, 3),
+    videos: Path, lists: Path, common: Options, options: LinearSvmOptions, c: float = 1e-3
 ) -> None:
     """Linear SVM on frozen features, UCF101.
 
@@ -111,25 +129,17 @@ def eval_ucf101(
         videos: folder of <Class>/<name>.avi.
         lists: ucfTrainTestlist.
         c: the SVM's C.
-        epochs: random windows of each training video.
     """
-    from .protocols.actions import linear_svm, ucf101_rule
-    from .protocols.splits import ucf101
+    from ..protocols.actions import ucf101_rule
+    from ..protocols.splits import ucf101
 
-    extractor, data = common.extractor(), ucf101(videos, lists)
-    more = {"epochs": epochs, "windows": windows, "splits": splits}
+    extractor = common.extractor()
     rule = ucf101_rule(extractor.towers.cfg)
-    common.report(linear_svm(extractor, "ucf101", data, rule, c, **more))
+    common.report(options.run("ucf101", ucf101(videos, lists), extractor, rule, c))
 
 
 def eval_hmdb51(
-    videos: Path,
-    lists: Path,
-    common: Options,
-    c: float | None = None,
-    epochs: int = 10,
-    windows: int = 10,
-    splits: tuple[int, ...] = (1, 2, 3),
+    videos: Path, lists: Path, common: Options, options: LinearSvmOptions, c: float | None = None
 ) -> None:
     """Linear SVM on frozen features, HMDB51.
 
@@ -137,16 +147,14 @@ def eval_hmdb51(
         videos: folder of <class>/<name>.avi.
         lists: testTrainMulti_7030_splits.
         c: the SVM's C; by the network if not given.
-        epochs: random windows of each training video.
     """
-    from .protocols.actions import hmdb51_c, linear_svm, own_rule
-    from .protocols.splits import hmdb51
+    from ..protocols.actions import hmdb51_c, own_rule
+    from ..protocols.splits import hmdb51
 
-    extractor, data = common.extractor(), hmdb51(videos, lists)
+    extractor = common.extractor()
     cfg = extractor.towers.cfg
-    more = {"epochs": epochs, "windows": windows, "splits": splits}
     value = hmdb51_c(cfg) if c is None else c
-    common.report(linear_svm(extractor, "hmdb51", data, own_rule(cfg), value, **more))
+    common.report(options.run("hmdb51", hmdb51(videos, lists), extractor, own_rule(cfg), value))
 
 
 def eval_kinetics600(
@@ -166,9 +174,9 @@ def eval_kinetics600(
         train: CSV with label, youtube_id, time_start, time_end.
         test: the same of the validation part.
     """
-    from .protocols.actions import kinetics_linear
-    from .protocols.classify import HeadRecipe
-    from .protocols.splits import kinetics
+    from ..protocols.actions import kinetics_linear
+    from ..protocols.classify import HeadRecipe
+    from ..protocols.splits import kinetics
 
     data, how = kinetics(videos, train, test), HeadRecipe(epochs=epochs, lr=lr)
     more = {"train_windows": train_windows, "windows": windows}
@@ -182,7 +190,7 @@ def eval_esc50(root: Path, common: Options, c: float = 1e-3, windows: int = 10) 
         root: folder with meta/esc50.csv and audio/.
         c: the SVM's C; the paper's is not published.
     """
-    from .protocols.sounds import esc50
+    from ..protocols.sounds import esc50
 
     common.report(esc50(common.extractor(), root, c=c, windows=windows))
 
@@ -208,8 +216,8 @@ def eval_audioset(
         classes: class_labels_indices.csv.
         hidden: units of the MLP's hidden layer.
     """
-    from .protocols.classify import HeadRecipe
-    from .protocols.sounds import audioset, audioset_classes, audioset_list
+    from ..protocols.classify import HeadRecipe
+    from ..protocols.sounds import audioset, audioset_classes, audioset_list
 
     class_of = audioset_classes(classes)
     parts = [audioset_list(t, f, class_of) for t, f in ((train, train_files), (test, test_files))]
@@ -230,7 +238,7 @@ def eval_voc07(
         ways: `deflated` needs --deflated.
         c: the SVMs' C; the paper's is not published.
     """
-    from .protocols.pictures import voc07
+    from ..protocols.pictures import voc07
 
     common.report(voc07(common.extractor(), root, ways, c=c))
 
@@ -248,67 +256,49 @@ def eval_imagenet(
         root: folder with train/<wnid>/ and val/<wnid>/.
         ways: `deflated` needs --deflated.
     """
-    from .protocols.classify import HeadRecipe
-    from .protocols.pictures import imagenet
+    from ..protocols.classify import HeadRecipe
+    from ..protocols.pictures import imagenet
 
     common.report(imagenet(common.extractor(), root, ways, HeadRecipe(epochs=epochs, lr=lr)))
 
 
-def finetune_ucf101(
-    videos: Path,
-    lists: Path,
-    common: Options,
-    epochs: int = 40,
-    clips: int = 32,
-    lr: float = 0.02,
-    splits: tuple[int, ...] = (1, 2, 3),
-) -> None:
-    """Fine-tunes the whole video network on UCF101.
+@dataclass(frozen=True)
+class Finetuning:
+    """What both fine-tunings of the whole video network take."""
 
-    Args:
-        clips: clips of a training batch.
-    """
-    from .protocols.splits import ucf101
+    epochs: int = 40
+    clips: int = 32
+    """Clips of a training batch."""
+    lr: float = 0.02
+    splits: tuple[int, ...] = (1, 2, 3)
 
-    _finetune("ucf101", ucf101(videos, lists), common, epochs, clips, lr, splits)
+    def run(self, name: str, data: "Labelled", common: Common) -> None:
+        from ..protocols.finetune import FinetuneRecipe, finetune
+        from ..protocols.towers import TorchTowers
 
-
-def finetune_hmdb51(
-    videos: Path,
-    lists: Path,
-    common: Options,
-    epochs: int = 40,
-    clips: int = 32,
-    lr: float = 0.02,
-    splits: tuple[int, ...] = (1, 2, 3),
-) -> None:
-    """Fine-tunes the whole video network on HMDB51.
-
-    Args:
-        clips: clips of a training batch.
-    """
-    from .protocols.splits import hmdb51
-
-    _finetune("hmdb51", hmdb51(videos, lists), common, epochs, clips, lr, splits)
+        towers = common.towers()
+        if not isinstance(towers, TorchTowers):
+            raise TrainerError("fine-tuning needs a checkpoint, not exported files")
+        how = FinetuneRecipe(epochs=self.epochs, batch_size=self.clips, lr=self.lr)
+        report = finetune(towers, name, data, how, splits=self.splits, workers=common.workers)
+        common.report(report)
 
 
-def _finetune(
-    name: str,
-    data: "Labelled",
-    common: Common,
-    epochs: int,
-    clips: int,
-    lr: float,
-    splits: tuple[int, ...],
-) -> None:
-    from .protocols.finetune import FinetuneRecipe, finetune
-    from .protocols.towers import TorchTowers
+FinetuningOptions = Annotated[Finetuning, tyro.conf.arg(name="")]
 
-    towers = common.towers()
-    if not isinstance(towers, TorchTowers):
-        raise TrainerError("fine-tuning needs a checkpoint, not exported files")
-    how = FinetuneRecipe(epochs=epochs, batch_size=clips, lr=lr)
-    common.report(finetune(towers, name, data, how, splits=splits, workers=common.workers))
+
+def finetune_ucf101(videos: Path, lists: Path, common: Options, options: FinetuningOptions) -> None:
+    """Fine-tunes the whole video network on UCF101."""
+    from ..protocols.splits import ucf101
+
+    options.run("ucf101", ucf101(videos, lists), common)
+
+
+def finetune_hmdb51(videos: Path, lists: Path, common: Options, options: FinetuningOptions) -> None:
+    """Fine-tunes the whole video network on HMDB51."""
+    from ..protocols.splits import hmdb51
+
+    options.run("hmdb51", hmdb51(videos, lists), common)
 
 
 def export_features(
@@ -326,8 +316,8 @@ def export_features(
     """
     from dataclasses import replace
 
-    from .protocols.towers import TorchTowers
-    from .protocols.towers import export_features as run
+    from ..protocols.towers import TorchTowers
+    from ..protocols.towers import export_features as run
 
     made = replace(common, device="cpu").towers()
     if not isinstance(made, TorchTowers):

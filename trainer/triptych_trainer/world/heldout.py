@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from .config import ModelConfig
+from ..config import ModelConfig
+from ..media import clips_of
+from .captions import attribute_captions, evaluation_caption
 from .dataset import plain_clip
-from .media import clips_of
-from .world.captions import attribute_captions, evaluation_caption
-from .world.files import write_video
-from .world.scene import ATTRIBUTES, MOTIONS, Scene, scene_of
+from .files import write_video
+from .scene import ATTRIBUTES, MOTIONS, Scene, scene_of
 
 EVALUATION_SEED = 500
 # Widths and heights of the files; the model sees the centre square, scaled to its own size.

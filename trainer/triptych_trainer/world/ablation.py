@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .config import PRESETS, TrainConfig
+from ..config import PRESETS, TrainConfig
+from ..metrics import normalised
+from ..models.audio_frontend import LogMel
+from ..models.mmv import Mmv
+from ..protocols.classify import svm_scores, top
+from ..train import load_checkpoint, train
 from .dataset import plain_clip
 from .evaluate import Vectors, all_directions, embed_texts
 from .heldout import HeldOut, held_out_set
-from .metrics import normalised
-from .models.audio_frontend import LogMel
-from .models.mmv import Mmv
-from .protocols.classify import svm_scores, top
-from .train import load_checkpoint, train
-from .world.scene import ATTRIBUTES
+from .scene import ATTRIBUTES
 
 VARIANTS = ("vt", "va", "shared", "disjoint", "fac")
 TEST_SETS = (0, 1)
