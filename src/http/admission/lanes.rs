@@ -63,8 +63,8 @@ impl Lane {
 /// belongs to no request, above all refusals, also takes processor time.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    since: Option<Instant>,
-    left: u32,
+    pub(super) since: Option<Instant>,
+    pub(super) left: u32,
     /// Average seconds between two requests leaving.
     pub(super) secs: Option<f64>,
 }
