@@ -305,8 +305,11 @@ fn a_published_checkpoint_says_what_to_run() {
     std::fs::write(dir.path().join("config.json"), "{}").unwrap();
     let (code, message) = code(Bundle::open(dir.path()));
     assert_eq!(code, "model_not_imported");
+    assert!(message.contains(&dir.path().display().to_string()), "{message}");
+    let open = ["embed", "--model", dir.path().to_str().unwrap(), "--text", "a dog"];
+    let said = String::from_utf8(common::run(&open).stderr).unwrap();
     let command = format!("triptych-trainer import-hf {} --out models/NAME", dir.path().display());
-    assert!(message.contains(&command), "{message}");
+    assert!(said.contains(&command), "{said}");
 }
 
 #[test]

@@ -728,12 +728,11 @@ async fn limits_hold() {
     let refused = read(&poor, &wide, &small(), None).await.unwrap_err();
     assert_eq!(refused.code(), "decode_limit");
     let said = refused.to_string();
-    assert!(said.contains("260 MiB") && said.contains("--decode-file-memory-bytes"), "{said}");
+    assert!(said.contains("the limit of 260 MiB"), "{said}");
     let hurried = with(|limits| limits.wall_clock_secs = 0);
     let refused = read(&hurried, &video, &small(), None).await.unwrap_err();
     assert_eq!(refused.code(), "decode_timeout");
     assert!(refused.to_string().contains("longer than 0 s"), "{refused}");
-    assert!(refused.to_string().contains("--decode-timeout-secs"), "{refused}");
 }
 
 /// A decoder whose worker is a shell script.
@@ -767,14 +766,11 @@ async fn workers_that_misbehave() {
     let mut spent = scripted("spent", "read request; kill -XCPU $$");
     let refused = read(&spent, &path, &small(), None).await.unwrap_err();
     assert_eq!(refused.code(), "decode_timeout");
-    assert!(
-        refused.to_string().contains("longer than 1 s")
-            && refused.to_string().contains("--decode-timeout-secs")
-    );
+    assert!(refused.to_string().contains("longer than 1 s"), "{refused}");
     spent.config.limits.wall_clock_secs = 600;
     let refused = read(&spent, &path, &small(), None).await.unwrap_err();
     assert_eq!(refused.code(), "work_limit");
-    assert!(refused.to_string().contains("--decode-cpu-secs-per-mib"), "{refused}");
+    assert!(refused.to_string().contains("s of CPU time"), "{refused}");
     let mut absent = scripted("absent", "");
     absent.config.worker_exe = PathBuf::from("/nonexistent/triptych");
     assert_eq!(code(read(&absent, &path, &small(), None).await), "decode_worker_failed");
@@ -856,7 +852,7 @@ async fn work_is_bounded_by_the_size_of_a_file() {
         }
     };
     assert_eq!((given, error.code()), (2, "work_limit"));
-    assert!(error.to_string().contains("--max-clips-per-mib"), "{error}");
+    assert!(error.to_string().contains("distinct clips"), "{error}");
     // A picture that stays is one clip, with any number of windows.
     let still = make("still.mp4", &format!("-f lavfi -i color=red:s=64x64:r=5:d=60 {H264} -g 999"));
     let (clips, summary) = read(&few, &still, &small(), None).await.unwrap();

@@ -130,11 +130,11 @@ impl From<LibraryError> for CliError {
             _ => 1,
         };
         let advice = match error {
-            LibraryError::StoreBehind(_) => Some(RESTORE_NEWER),
-            LibraryError::StoreUnreadable(_) => Some(RESTORE),
+            LibraryError::StoreBehind(_) => RESTORE_NEWER.to_owned(),
+            LibraryError::StoreUnreadable(_) => RESTORE.to_owned(),
             _ => crate::http::advice(&error),
         };
-        Self { code: error.code(), message: format!("{error}{}", advice.unwrap_or_default()), exit }
+        Self { code: error.code(), message: format!("{error}{advice}"), exit }
     }
 }
 
@@ -175,13 +175,14 @@ impl From<MediaError> for CliError {
         let exit = if error.is_ours() { 3 } else { 2 };
         let message =
             error.detail().map_or_else(|| error.to_string(), |detail| format!("{error} ({detail})"));
-        Self { code: error.code(), message, exit }
+        Self { code: error.code(), message: message + crate::http::advice_on_media(&error), exit }
     }
 }
 
 impl From<ModelError> for CliError {
     fn from(error: ModelError) -> Self {
-        Self { code: error.code(), message: error.to_string(), exit: 3 }
+        let message = format!("{error}{}", crate::http::advice_on_model(&error));
+        Self { code: error.code(), message, exit: 3 }
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::LibraryError;
 use super::recovery::{Opened, make_private_folder, open_store};
+use super::removals::Removals;
 use crate::backup::{Keeper, KeeperConfig};
 use crate::embed::Embedder;
 use crate::files::{AllowedRoots, Disk, Quarantine, Upload, UploadWriter, Uploads};
@@ -72,6 +73,7 @@ pub struct DataFolder {
     pub(crate) roots: AllowedRoots,
     pub(crate) sources: Sources,
     pub(crate) webhooks: Arc<Webhooks>,
+    pub(super) removals: Removals,
 }
 
 impl DataFolder {
@@ -101,6 +103,7 @@ impl DataFolder {
             roots: AllowedRoots::new(&config.allowed_roots)?,
             sources: Sources::new(config.sources.clone())?,
             webhooks: Arc::new(Webhooks::new(config.webhooks.clone())),
+            removals: Removals::default(),
             config: config.clone(),
             _lock: lock,
             ledger,
@@ -108,6 +111,12 @@ impl DataFolder {
             disk,
         };
         Ok((Arc::new(data), store))
+    }
+
+    /// From now on, calls `observer` with each asset that is removed, whoever removes it. It is called while the
+    /// collection is locked: it must be quick and must not remove assets itself.
+    pub fn on_removal(&self, observer: impl Fn(AssetId) + Send + Sync + 'static) {
+        self.removals.observe(observer);
     }
 
     /// Checks that a user's path lies beneath an allowed root; returns it with all links resolved, to be

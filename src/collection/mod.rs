@@ -16,6 +16,7 @@ mod notes;
 mod open;
 pub(crate) mod recall;
 mod recovery;
+mod removals;
 mod tracks;
 
 use std::path::{Path, PathBuf};

@@ -12,13 +12,13 @@ use serde_json::Value;
 use super::Ingest;
 use crate::collection::{LibraryError, blocking, utf8};
 use crate::files::{AllowedRoots, FileError, open_resolved};
-use crate::jobs::{Baseline, JobView, LeftOut, ListError, ManifestError, ManifestItem, NameFilter, Place};
+use crate::jobs::{JobBaseline, JobView, LeftOut, ListError, ManifestError, ManifestItem, NameFilter, Place};
 use crate::ledger::WorkKind;
 use crate::media::{NameSays, name_says};
 use crate::outbound::bucket::BucketUrl;
 use crate::store::{JobItem, JobRecord, NewItem, Store, StoreError, WorkState};
 use crate::types::{JobId, TrackChoice, now_unix_ms};
-use crate::webhooks::{WebhookGiven, WebhookRequest};
+use crate::webhooks::Webhook;
 
 /// Maximum number of files per job.
 const MAX_FILES: usize = 1_000_000;
@@ -53,7 +53,7 @@ pub enum JobSource {
 /// Progress of jobs when this process started, so that the time that the server was down does not lower the
 /// rates.
 #[derive(Debug, Default)]
-pub(crate) struct Baselines(Mutex<HashMap<JobId, Baseline>>);
+pub(crate) struct Baselines(Mutex<HashMap<JobId, JobBaseline>>);
 
 impl Baselines {
     pub(crate) async fn of_unfinished(store: &dyn Store) -> Result<Self, LibraryError> {
@@ -77,11 +77,11 @@ impl Baselines {
 
     /// Measures the rates of this job from now on.
     fn set(&self, job: &JobRecord) {
-        let baseline = Baseline::of(job, now_unix_ms());
+        let baseline = JobBaseline::of(job, now_unix_ms());
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(job.id, baseline);
     }
 
-    fn get(&self, id: JobId) -> Option<Baseline> {
+    fn get(&self, id: JobId) -> Option<JobBaseline> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied()
     }
 }
@@ -97,8 +97,8 @@ impl Ingest {
         source: JobSource,
         metadata: Value,
         idempotency_key: Option<&str>,
-        webhook: Option<&WebhookRequest>,
-    ) -> Result<(JobRecord, Option<WebhookGiven>), LibraryError> {
+        webhook: Option<&Webhook>,
+    ) -> Result<(JobRecord, Option<Webhook>), LibraryError> {
         if self.collection.life.stop.is_cancelled() {
             return Err(LibraryError::Stopping);
         }

@@ -63,7 +63,6 @@ impl Ingest {
         let path = record.owned.then(|| Path::new(&record.path));
         let ticket = self.collection.note_gone([(record.id, path)]).await?;
         self.collection.noted(ticket).await?;
-        self.collection.life.tell(record.id);
         if self.collection.life.serves() {
             metrics::deleted(1, clips as u64);
         }

@@ -26,7 +26,7 @@ pub use crate::outbound::SourcesConfig;
 pub use crate::standing::{
     Given, GivenPart, NewStandingQuery, StandingPatch, StandingQueries, StandingQuery, StandingSpec,
 };
-pub use crate::webhooks::{Deliver, WebhookError, WebhookGiven, WebhookRequest};
+pub use crate::webhooks::{Deliver, Webhook, WebhookError};
 pub use models::{ModelEntry, Models, ModelsConfig, OpenEmbedder, Progress, Role};
 pub use upkeep::{PartHealth, PartState, RetentionReport, Rule, RuleCount, Upkeep};
 
@@ -212,8 +212,8 @@ impl Library {
         source: JobSource,
         metadata: serde_json::Value,
         idempotency_key: Option<&str>,
-        webhook: Option<&WebhookRequest>,
-    ) -> Result<(JobRecord, Option<WebhookGiven>), LibraryError> {
+        webhook: Option<&Webhook>,
+    ) -> Result<(JobRecord, Option<Webhook>), LibraryError> {
         let made = self.ingest.start_index_job(source, metadata, idempotency_key, webhook).await?;
         self.start_workers();
         Ok(made)

@@ -82,7 +82,7 @@ pub struct Wanted {
 /// Result of choosing tracks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    Sure(Picks),
+    Decided(Picks),
     /// These streams, one bit each, must be surveyed first.
     Survey {
         pictures: u64,
@@ -120,7 +120,7 @@ pub fn decide(log: &FfmpegLog, wanted: Wanted, seen: Option<&Seen>) -> Decision 
     let best_sound = sounds.iter().max_by_key(|stream| sound_rank(stream, seen)).map(|s| s.info.index);
     let picture = video.or(best_picture).filter(|index| Some(*index) != first(&pictures));
     let sound = audio.or(best_sound).filter(|index| Some(*index) != first(&sounds));
-    Decision::Sure(Picks {
+    Decision::Decided(Picks {
         picture: picture.map_or(Source::Film, Source::Stream),
         sound: mono.map(Heard::Mean).or(sound.map(Heard::Stream)).unwrap_or_default(),
     })
@@ -129,7 +129,7 @@ pub fn decide(log: &FfmpegLog, wanted: Wanted, seen: Option<&Seen>) -> Decision 
 /// Like [`decide`], but never asks for a survey.
 pub fn guess(log: &FfmpegLog, wanted: Wanted) -> Picks {
     match decide(log, wanted, Some(&log.seen)) {
-        Decision::Sure(picks) => picks,
+        Decision::Decided(picks) => picks,
         _ => Picks::default(),
     }
 }

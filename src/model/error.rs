@@ -12,15 +12,12 @@ pub enum ModelError {
     #[error("{0}: expected a model bundle, but there is no manifest.json")]
     Missing(PathBuf),
     /// The folder is a published checkpoint rather than a bundle.
-    #[error(
-        "{0}: this is a published checkpoint, not a model bundle; import it first: \
-         triptych-trainer import-hf {0} --out models/NAME"
-    )]
+    #[error("{0}: this is a published checkpoint, not a model bundle; import it first")]
     NotImported(PathBuf),
     /// The bundle needs more memory than there is.
     #[error(
         "the model {name} needs about {needed_mib} MiB of memory, but only {available_mib} MiB are available; \
-         choose a smaller model, fewer --threads, or give it more memory"
+         choose a smaller model or give it more memory"
     )]
     TooLarge {
         /// Name of the bundle.

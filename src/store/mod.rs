@@ -4,6 +4,7 @@ mod checks;
 mod ended;
 mod export;
 mod full;
+mod job_view;
 mod lock;
 mod sqlite;
 mod standing;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use checks::{AssetFacts, Checks, ContentNote, Damage, DamagedRow, DamagedVectors, changed_ns, mtime_ns};
 pub use export::{ClipCursor, ExportedClip};
 pub use full::{StorageFull, TellsFull};
+pub use job_view::{JobBaseline, JobView, WorkError};
 pub use lock::FolderLock;
 pub use sqlite::{CopiedAsset, CopyFacts, DATABASE, FILES, SqliteStore, StoreCopy};
 pub use standing::{

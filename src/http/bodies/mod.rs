@@ -11,13 +11,13 @@ use axum::http::StatusCode;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
-pub use attached::{Attached, GivenMedia, with_attached};
+pub use attached::{Attached, MediaField, with_attached};
 pub use budget::{Budget, Share};
 
-use super::error::ApiError;
-use super::json::parse_json;
-use super::state::AppState;
 use crate::files::{Upload, UploadWriter};
+use crate::http::kit::error::ApiError;
+use crate::http::kit::json::parse_json;
+use crate::http::kit::state::AppState;
 use crate::library::LibraryError;
 use condense::{Condenser, Event};
 

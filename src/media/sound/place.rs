@@ -42,7 +42,7 @@ impl Place {
 /// The frames of sound that were logged, in order.
 #[derive(Debug, Default)]
 pub struct Places {
-    told: VecDeque<Place>,
+    logged: VecDeque<Place>,
     /// A frame whose count is still to come.
     unfinished: Option<Place>,
 }
@@ -63,15 +63,15 @@ impl Places {
             Some(place).filter(|_| self.unfinished.is_none())
         };
         // Places beyond the bound are dropped; samples without a place are refused.
-        if self.told.len() < MAX_PLACES {
-            self.told.extend(place);
+        if self.logged.len() < MAX_PLACES {
+            self.logged.extend(place);
         }
         true
     }
 
     /// Place of the next samples, if it is known yet.
     pub fn next(&mut self) -> Option<Place> {
-        self.told.pop_front()
+        self.logged.pop_front()
     }
 }
 
