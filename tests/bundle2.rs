@@ -306,7 +306,7 @@ fn a_published_checkpoint_says_what_to_run() {
     let (code, message) = code(Bundle::open(dir.path()));
     assert_eq!(code, "model_not_imported");
     assert!(message.contains(&dir.path().display().to_string()), "{message}");
-    let open = ["embed", "--model", dir.path().to_str().unwrap(), "--text", "a dog"];
+    let open = ["embed", "--model", dir.path().to_str().unwrap(), "a dog"];
     let said = String::from_utf8(common::run(&open).stderr).unwrap();
     let command = format!("triptych-trainer import-hf {} --out models/NAME", dir.path().display());
     assert!(said.contains(&command), "{said}");
