@@ -131,11 +131,11 @@ class Bundle:
             "largest_one_minus_cosine": error,
         }
 
-    def _bound(self) -> float:
-        """Twice the worst, as reduced towers give other vectors on other processors."""
-        if self.precision == "f32":
-            return MAX_ONE_MINUS_COSINE
-        return min(0.01, max(MAX_ONE_MINUS_COSINE, 2 * max(self.errors.values())))
+    @staticmethod
+    def bound(lossy: list[float]) -> float:
+        """What goldens may be off, by the errors of reduced towers: twice the worst, as these give
+        other vectors on other processors."""
+        return min(0.01, max(MAX_ONE_MINUS_COSINE, 2 * max(lossy, default=0.0)))
 
     def _rest(self, family: Family) -> None:
         for name, data in family.files.items():
@@ -156,7 +156,7 @@ class Bundle:
         )
         self.files += ["goldens.safetensors", "bank.json"]
         licenses = list(dict.fromkeys(str(source["license"]) for source in self.sources))
-        hashes = {name: _sha256(self.out / name) for name in sorted(self.files)}
+        hashes = {name: sha256(self.out / name) for name in sorted(self.files)}
         has_text = any(tower["modality"] == "text" for tower in self.towers.values())
         manifest = {
             "format_version": 2,
@@ -169,7 +169,9 @@ class Bundle:
             "bank": {"file": "bank.json", "source": bank["source"]},
             "goldens": {
                 "file": "goldens.safetensors",
-                "max_one_minus_cosine": self._bound(),
+                "max_one_minus_cosine": self.bound(
+                    [] if self.precision == "f32" else list(self.errors.values())
+                ),
                 "texts": list(GOLDEN_TEXTS) if has_text else [],
             },
             "files": hashes,
@@ -194,6 +196,6 @@ def _free(name: str, suffix: str, taken: set[str]) -> str:
     raise Refused(f"too many towers want to be called {name}")
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
