@@ -3,8 +3,8 @@
     .venv/bin/python scripts/loudness.py [--bundle models/small-world] [--sets 2] [--clips 500]
 
 The bundle's own towers run in ONNX Runtime. `audio->video`: the sound of the query is disturbed;
-`text->audio`: the sound of the library is. Quiet is a gain, noise is white, at a level below that of the
-clip's own sound.
+`text->audio`: the sound of the library is. Quiet is a gain, noise is white, at a level below that
+of the clip's own sound.
 """
 
 import argparse
@@ -25,7 +25,16 @@ from triptych_trainer.metrics import normalised, retrieval
 from triptych_trainer.tokenizer import build_tokenizer, encode
 from triptych_trainer.world import captions
 
-CASES = ("clean", "-10 dB", "-20 dB", "-30 dB", "SNR 10 dB", "SNR 5 dB", "SNR 0 dB", "-20 dB, SNR 5 dB")
+CASES = (
+    "clean",
+    "-10 dB",
+    "-20 dB",
+    "-30 dB",
+    "SNR 10 dB",
+    "SNR 5 dB",
+    "SNR 0 dB",
+    "-20 dB, SNR 5 dB",
+)
 BATCH = 32
 
 

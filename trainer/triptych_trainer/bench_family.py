@@ -1,5 +1,5 @@
-"""Speed and memory of served bundles on this machine's CPU: texts, pictures and sounds that go through the
-API, and a film that is indexed."""
+"""Speed and memory of served bundles on this machine's CPU: texts, pictures and sounds that go
+through the API, and a film that is indexed."""
 
 import base64
 import io
@@ -20,10 +20,10 @@ from .server import Client, running_server, wav_uri
 TEXTS = 40
 WARM_UP = 4
 CLIENTS = 2
-WORDS = (
-    "a dog barking at the door while rain falls on an old red car near the station people dancing in a "
-    "kitchen with blue light before sunset someone opens the gate and waves to children on the hill"
-).split()
+WORDS = """
+a dog barking at the door while rain falls on an old red car near the station people dancing in a
+kitchen with blue light before sunset someone opens the gate and waves to children on the hill
+""".split()
 SOUND_SECS = 10
 PICTURE_SIZE = (720, 1280)
 
@@ -138,7 +138,9 @@ def measured(client: Client, spaces: dict[str, str], media: Path, each_secs: flo
         target = "video" if "video" in spaces else "audio"
         if "text" in spaces:
             again = [f"{text} again" for text in texts(TEXTS)]
-            searched = milliseconds_of(lambda text: client.search({"text": text}, target, 10), again)
+            searched = milliseconds_of(
+                lambda text, at=target: client.search({"text": text}, at, 10), again
+            )
             record["search_p50_ms"] = round(searched[0], 1)
     record["memory_peak_mib"] = round(memory_mib(client.pid)[1])
     return record

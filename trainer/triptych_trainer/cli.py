@@ -169,8 +169,8 @@ def evaluate(
     graphs.
 
     Args:
-        bundle: measure this bundle of the small world in the checkpoint's place; the record goes into
-            its manifest too.
+        bundle: measure this bundle of the small world in the checkpoint's place; the record goes
+            into its manifest too.
         through_files: write every clip as an MP4 and decode it again.
         controls: measure an untrained model and shuffled pairs too.
         deflated: what `deflate` wrote; naive, deflated and inflated pictures side by side.

@@ -90,6 +90,8 @@ def bench_family(
     bin: Path = Path("target/release/triptych"),
     out: Path | None = None,
     secs: float = 8.0,
+    towers: bool = False,
+    batches: tuple[int, ...] = (1,),
 ) -> None:
     """Measures served bundles on this machine's CPU: a text, pictures and sounds through the API, a
     film that is indexed, and memory. Nothing else should run.
@@ -100,8 +102,20 @@ def bench_family(
         bin: the server's program.
         out: a file for the records, a line of JSON each.
         secs: how long pictures and sounds are sent.
+        towers: without a server, the towers alone by CPU time on one thread.
+        batches: with --towers, inputs at a time.
     """
     import json
+
+    if towers:
+        from .bench_cpu import cpu_secs_of_towers
+        from .bench_cpu import table as towers_table
+
+        found = {bundle.name: cpu_secs_of_towers(bundle, batches) for bundle in bundles}
+        if out:
+            out.write_text(json.dumps(found, indent=1) + "\n")
+        print(towers_table(found))
+        return
 
     from .bench_family import bench, table
 

@@ -1,8 +1,8 @@
 """The network of a bundle of MMV towers, from the graphs that it was exported to.
 
 Graphs keep the names of the network's tensors. BatchNorms that the export folded are gone, so the
-network is the folded form (`models.folding`): it computes what the bundle computes, and its weights can
-be trained on.
+network is the folded form (`models.folding`): it computes what the bundle computes, and its weights
+can be trained on.
 """
 
 import hashlib
@@ -47,11 +47,13 @@ def tensors_of(path: Path) -> dict[str, np.ndarray]:
 
 
 def small_world_network(bundle: Path) -> Mmv:
-    """The sound network and heads of a bundle of the small world, in eval mode; the other towers hold
-    no weights of it. Refuses one of another shape."""
+    """The sound network and heads of a bundle of the small world, in eval mode; the other towers
+    hold no weights of it. Refuses one of another shape."""
     manifest = read_json(bundle / "manifest.json", "the manifest of a bundle")
     if not str(manifest.get("training", {}).get("data", "")).startswith("procedural world"):
-        raise TrainerError(f"{bundle} does not know the small world, and this is about nothing else")
+        raise TrainerError(
+            f"{bundle} does not know the small world, and this is about nothing else"
+        )
     model = _folded(SMALL_WORLD)
     load_tower(model, "audio", bundle / "audio.onnx")
     return model
@@ -117,7 +119,11 @@ def replace_sound(bundle: Path, model: Mmv, training: dict) -> None:
     manifest = read_json(manifest_path, "the manifest of a bundle")
     model = in_f16_values(model)
     goldens = load_file(bundle / manifest["goldens"]["file"])
-    tower, rows, path = tower_of("audio", model.cfg.spaces), goldens["audio.input"], bundle / "audio.onnx"
+    tower, rows, path = (
+        tower_of("audio", model.cfg.spaces),
+        goldens["audio.input"],
+        bundle / "audio.onnx",
+    )
     want = run_torch(tower, model, rows)
     with tempfile.TemporaryDirectory(dir=bundle) as folder:
         part = Path(folder) / path.name
@@ -126,7 +132,9 @@ def replace_sound(bundle: Path, model: Mmv, training: dict) -> None:
         got = run_onnx(part, tower, rows)
         worst = max(one_minus_cosine(got[space], want[space]) for space in want)
         if not worst <= MAX_ONE_MINUS_COSINE / 10:
-            raise TrainerError(f"ONNX Runtime and PyTorch disagree, so nothing is written: {worst:.1e}")
+            raise TrainerError(
+                f"ONNX Runtime and PyTorch disagree, so nothing is written: {worst:.1e}"
+            )
         part.replace(path)
     for space, vectors in want.items():
         goldens[f"audio.{space}"] = vectors

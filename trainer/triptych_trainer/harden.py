@@ -1,7 +1,7 @@
 """A sound network that knows a sound at any level and in noise.
 
-The network of a bundle learns to give for a disturbed sound what it gave for the sound itself, in every
-space of its. Neither pictures nor texts are needed for that, and their vectors stay as they are: the
+The network of a bundle learns to give for a disturbed sound what it gave for the sound itself, in
+every space. Neither pictures nor texts are needed for that, and their vectors stay as they are: the
 sound network is trained alone, below heads that pictures use too.
 """
 
@@ -24,7 +24,7 @@ from .world.scene import scene_of
 from .world.sound import synthesise
 
 SOUND_SEED = 31
-CLEAN_SHARE = 0.2
+CLEAN_SHARE = 0.3
 QUIETEST_DB, LOUDEST_DB = -45.0, 6.0
 WORST_SNR_DB, BEST_SNR_DB = -3.0, 30.0
 WHITE_SHARE = 0.5
@@ -43,7 +43,7 @@ class Hardening:
 
 
 class Disturbed(Dataset):
-    """Batch n as (PCM as it is, PCM disturbed), both f32 [batch, samples]; from its number alone."""
+    """Batch n as (PCM as it is, PCM disturbed), f32 [batch, samples]; from its number alone."""
 
     def __init__(self, how: Hardening, samples: int) -> None:
         self.how, self.samples = how, samples
@@ -87,10 +87,15 @@ def quick_log_mel(front: LogMel, pcm: Tensor) -> Tensor:
 
 
 def harden(
-    model: Mmv, how: Hardening, workers: int = 1, say: Callable[[str], None] = print
+    model: Mmv,
+    how: Hardening,
+    workers: int = 1,
+    say: Callable[[str], None] = print,
+    teacher: Mmv | None = None,
 ) -> list[float]:
-    """Trains the sound network of `model` in place; the mean 1 - cosine of every step."""
-    teacher = copy.deepcopy(model).eval().requires_grad_(False)
+    """Trains the sound network of `model` in place; the mean 1 - cosine of every step. `teacher`
+    says what the sounds themselves give; without one, what the model gives now."""
+    teacher = (teacher or copy.deepcopy(model)).eval().requires_grad_(False)
     model.eval().requires_grad_(False)
     parameters = _sound_alone(model)
     for parameter in parameters:
@@ -135,7 +140,7 @@ def _sound_alone(model: Mmv) -> list[torch.nn.Parameter]:
 def record(how: Hardening) -> dict:
     """What the manifest says of it."""
     return {
-        "data": "sounds of the procedural world, quieter and louder, and in noise from white to brown",
+        "data": "sounds of the procedural world at other levels, and in noise, white to brown",
         "gain_db": [QUIETEST_DB, LOUDEST_DB],
         "snr_db": [WORST_SNR_DB, BEST_SNR_DB],
         **{key: value for key, value in asdict(how).items() if key != "log_every"},

@@ -1,5 +1,5 @@
-"""An f32 bundle with smaller weights: the graphs that are there, reduced and measured against their own
-goldens. Neither the folder that was imported nor PyTorch's network is needed."""
+"""An f32 bundle with smaller weights: the graphs that are there, reduced and measured against their
+own goldens. Neither the folder that was imported nor PyTorch's network is needed."""
 
 import json
 import shutil
@@ -48,8 +48,8 @@ def reduce_bundle(
             error = _tower(source, folder, tower, entry, goldens, kept, data)
             if kept != "f32" and not error <= most:
                 raise TrainerError(
-                    f"tower {tower} loses too much in {kept}: 1 - cosine {error:.1e} where {most:g} is "
-                    "allowed; name the towers to reduce with --tower"
+                    f"tower {tower} loses too much in {kept}: 1 - cosine {error:.1e} where "
+                    f"{most:g} is allowed; name the towers to reduce with --tower"
                 )
             errors[tower] = error
             entry["precision"] = kept
@@ -74,7 +74,9 @@ def _f32_manifest(source: Path, precision: str, towers: tuple[str, ...]) -> dict
             if known[name]["precision"] != "f32":
                 raise TrainerError(f"tower {name} is {known[name]['precision']} already")
             if precision not in known[name].get("precisions", []):
-                raise TrainerError(f"tower {name} cannot be {precision}: its activations leave that range")
+                raise TrainerError(
+                    f"tower {name} cannot be {precision}: its activations leave that range"
+                )
     return manifest
 
 
@@ -97,9 +99,7 @@ def _tower(
     session, worst = open_session(path), 0.0
     outputs = list(dict.fromkeys(entry["outputs"].values()))
     for end in _rows(goldens, name, next(iter(entry["inputs"]))):
-        feed = {
-            theirs: goldens[f"{name}.{ours}{end}"] for ours, theirs in entry["inputs"].items()
-        }
+        feed = {theirs: goldens[f"{name}.{ours}{end}"] for ours, theirs in entry["inputs"].items()}
         got = run_onnx(path, outputs, feed, session)
         for space, output in entry["outputs"].items():
             if not np.isfinite(got[output]).all():
