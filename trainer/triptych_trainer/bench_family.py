@@ -20,10 +20,10 @@ from .server import Client, running_server, wav_uri
 TEXTS = 40
 WARM_UP = 4
 CLIENTS = 2
-WORDS = """
+SAID = """
 a dog barking at the door while rain falls on an old red car near the station people dancing in a
 kitchen with blue light before sunset someone opens the gate and waves to children on the hill
-""".split()
+"""
 SOUND_SECS = 10
 PICTURE_SIZE = (720, 1280)
 
@@ -37,9 +37,9 @@ def cpu_name() -> str:
 
 def texts(count: int) -> list[str]:
     """Queries of 3 to 12 words, no two alike."""
-    rng = np.random.default_rng(0)
+    rng, words = np.random.default_rng(0), SAID.split()
     lengths = rng.integers(3, 13, count)
-    return [f"{' '.join(rng.choice(WORDS, n))} {k}" for k, n in enumerate(lengths)]
+    return [f"{' '.join(rng.choice(words, n))} {k}" for k, n in enumerate(lengths)]
 
 
 def picture_uri(rng: np.random.Generator) -> str:
