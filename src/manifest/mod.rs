@@ -126,6 +126,7 @@ pub(crate) enum Takes {
 pub(crate) enum Supply {
     Frames,
     PatchGrid,
+    FrameCount,
     Pcm,
     PcmSamples,
     TokenIds,
@@ -137,6 +138,7 @@ impl Supply {
         match self {
             Self::Frames => "frames",
             Self::PatchGrid => "patch_grid",
+            Self::FrameCount => "frame_count",
             Self::Pcm => "pcm",
             Self::PcmSamples => "pcm_samples",
             Self::TokenIds => "token_ids",
@@ -292,6 +294,7 @@ impl Takes {
             }
             (Self::Image(picture), Supply::Frames) => of_picture(picture),
             (Self::Video { picture, .. } | Self::Image(picture), Supply::PatchGrid) => grid(picture),
+            (Self::Video { sampling: Sampling::Rate { .. }, .. }, Supply::FrameCount) => Some(Vec::new()),
             (Self::Sound { sound, .. }, Supply::Pcm) => {
                 let dynamic = matches!(sound.short, ShortSound::AsIs { .. });
                 Some(vec![(!dynamic).then_some(sound.samples)])

@@ -206,8 +206,9 @@ impl Preparation {
 const fn supplies(modality: Modality) -> (&'static [Supply], &'static str) {
     match modality {
         Modality::Video | Modality::Image => (
-            &[Supply::Frames, Supply::PatchGrid],
-            "`frames`, and `patch_grid` where the rule of `resize` is patches",
+            &[Supply::Frames, Supply::PatchGrid, Supply::FrameCount],
+            "`frames`, `patch_grid` where the rule of `resize` is patches, and `frame_count` if it wants where \
+             films have a rate",
         ),
         Modality::Audio => (&[Supply::Pcm, Supply::PcmSamples], "`pcm` and, if it wants, `pcm_samples`"),
         Modality::Text => {

@@ -77,11 +77,13 @@ pub struct Pixels {
     pub values: Arc<[u8]>,
     /// Rows and columns of patches, if it is cut into patches.
     pub grid: Option<[usize; 2]>,
+    /// How many frames of a clip are its own, before they are repeated to fill it; `None` for all.
+    pub frame_count: Option<usize>,
 }
 
 impl From<Arc<[u8]>> for Pixels {
     fn from(values: Arc<[u8]>) -> Self {
-        Self { values, grid: None }
+        Self { values, grid: None, frame_count: None }
     }
 }
 

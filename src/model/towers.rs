@@ -282,6 +282,10 @@ impl Towers {
             let grid: Box<[i64]> = pixels.grid.map_or_else(Box::default, |grid| grid.map(side).into());
             let tensor = |supply: Supply, row: &[Option<usize>]| match supply {
                 Supply::PatchGrid => Tensor::of(Values::I64(grid.clone()), row),
+                Supply::FrameCount => {
+                    let own = pixels.frame_count.unwrap_or_else(|| spec.frames());
+                    Tensor::of(Values::I64(vec![side(own)].into()), row)
+                }
                 _ => Tensor::of(Values::U8(Arc::clone(&frames)), row),
             };
             Input(spec.inputs.iter().map(|input| tensor(input.supply, &input.row)).collect())

@@ -29,9 +29,9 @@ FAMILIES = {
     "embedding_gemma2": made.embedding_gemma2,
 }
 FRAMES = {"pe_audio_video": 4}
-# A film of a whole window, for the family that takes a frame a second: where a film is shorter, the
-# server starts it over, and transformers takes fewer frames.
-WHOLE = "whole.mkv"
+# Frames at 25 a second of films that are no longer than a window, for the family that takes a frame
+# a second: it sees fewer of a short film. Longer ones end with a window anchored at the end.
+LENGTHS = {"whole.mkv": 250, "film.mkv": 75, "odd.mkv": 81, "glance.mkv": 12}
 # Films of a constant frame rate: where it varies, the server goes by time, transformers by number.
 REAL = (
     "chaplin.mp4",
@@ -50,8 +50,8 @@ def files(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("files")
     rng = np.random.default_rng(0)
     slow = np.repeat(np.repeat(rng.integers(0, 256, (250, 7, 11, 3), np.uint8), 9, 1), 9, 2)
-    write_clip(folder / WHOLE, slow, 25)
-    write_clip(folder / "film.mkv", slow[:75], 25)
+    for name, frames in LENGTHS.items():
+        write_clip(folder / name, slow[:frames], 25)
     for name, secs in [("short", 0.73), ("long", 11.5)]:
         write_wav(folder / f"{name}.wav", rng.normal(0, 0.1, round(secs * 48_000)).astype("f4"))
     Image.fromarray(slow[3]).save(folder / "still.png")
@@ -93,7 +93,7 @@ def test_served_vectors_are_those_of_transformers(family: str, serve, files, tmp
                 close(got, [want[space]], f"{said[:20]} in {space}")
         films = [*files.glob("*.mkv"), *files.glob("*.mp4")] if "video" in spaces else []
         if sampling is not None and sampling["rule"] == "rate":
-            films = [files / WHOLE]
+            films = [files / name for name in LENGTHS]
         for path in films:
             windows = reference.film(path)
             for space in spaces["video"]:

@@ -279,7 +279,15 @@ impl Assembler {
             };
             let span = TimeSpan { start_secs: 0.0, end_secs: secs };
             let frames = Some(frames);
-            self.send(ClipTensors { span, frames, patch_grid, pcm: None, pcm_samples: 0, windows: 1 })?;
+            self.send(ClipTensors {
+                span,
+                frames,
+                patch_grid,
+                frame_count: None,
+                pcm: None,
+                pcm_samples: 0,
+                windows: 1,
+            })?;
             // Read on to the end, which shows whether the picture is complete.
             return Ok(Flow::More);
         }
@@ -340,9 +348,17 @@ impl Assembler {
             Some((pcm, own)) => (Some(pcm), own),
             None => (None, 0),
         };
-        let Window { start, periods, frames, grid: patch_grid, .. } = window;
+        let Window { start, periods, frames, grid: patch_grid, whole } = window;
         let span = self.frame_span(start, periods);
-        self.send(ClipTensors { span, frames: Some(frames), patch_grid, pcm, pcm_samples, windows: 1 })
+        let frame_count = (!whole).then(|| self.own_frames(span, periods));
+        let frames = Some(frames);
+        self.send(ClipTensors { span, frames, patch_grid, frame_count, pcm, pcm_samples, windows: 1 })
+    }
+
+    /// How many frames a film has that is shorter than a window: those of its whole periods, at least one.
+    fn own_frames(&self, span: TimeSpan, periods: u64) -> usize {
+        let whole = (span.duration_secs() * self.cut.fps + 1e-6).floor() as u64;
+        usize::try_from(whole.min(periods).max(1)).unwrap_or(usize::MAX)
     }
 
     /// Pictures cannot wait for ever. If the sound of a file lies too far behind, the rest of the sound is

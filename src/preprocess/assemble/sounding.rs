@@ -79,7 +79,7 @@ impl Assembler {
         let secs = |sample: u64| self.sound_start_secs() + sample as f64 / rate;
         let span = TimeSpan { start_secs: secs(start), end_secs: secs(start + count) };
         let pcm = Some(pcm);
-        ClipTensors { span, frames: None, patch_grid: None, pcm, pcm_samples, windows: 1 }
+        ClipTensors { span, frames: None, patch_grid: None, frame_count: None, pcm, pcm_samples, windows: 1 }
     }
 
     pub(super) fn take_sound(&mut self, samples: &[f32]) -> Result<(), MediaError> {

@@ -162,11 +162,15 @@ def evaluate(
     through_files: bool = False,
     controls: bool = True,
     deflated: Path | None = None,
+    bundle: Path | None = None,
     threads: int = 2,
 ) -> None:
-    """Measures retrieval and attribute recognition on held-out worlds in PyTorch.
+    """Measures retrieval and attribute recognition on held-out worlds in PyTorch, or a bundle's own
+    graphs.
 
     Args:
+        bundle: measure this bundle of the small world in the checkpoint's place; the record goes
+            into its manifest too.
         through_files: write every clip as an MP4 and decode it again.
         controls: measure an untrained model and shuffled pairs too.
         deflated: what `deflate` wrote; naive, deflated and inflated pictures side by side.
@@ -177,6 +181,16 @@ def evaluate(
     from ..world.evaluate import evaluate as run
 
     torch.set_num_threads(threads)
+    if bundle:
+        from .config import SMALL
+        from .from_bundle import Served, replace_evaluation
+
+        options = {"through_files": through_files, "controls": controls}
+        record = run(SMALL, Served(bundle), sets, clips, **options)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(record, indent=2) + "\n")
+        replace_evaluation(bundle, record)
+        return
     cfg, model, state = load_checkpoint(checkpoint)
     _small_world(cfg, "measure it with the eval- commands")
     # Before the work of minutes: the file may be a wrong one.
@@ -189,6 +203,32 @@ def evaluate(
         record["deflation"] = run_deflation(model, image, clips)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def harden(
+    bundle: tyro.conf.Positional[Path],
+    steps: int = 450,
+    batch_size: int = 32,
+    lr: float = 1e-3,
+    threads: int = 1,
+    workers: int = 1,
+) -> None:
+    """Teaches a bundle of the small world to know a sound at any level and in noise, where it is.
+    Pictures and texts keep their vectors. Its ModelId changes, so a library has to be indexed anew.
+
+    Args:
+        workers: processes that make sounds beside the one that learns.
+    """
+    import torch
+
+    from .from_bundle import replace_sound, small_world_network
+    from .harden import Hardening, record
+    from .harden import harden as run
+
+    torch.set_num_threads(threads)
+    model, how = small_world_network(bundle), Hardening(steps, batch_size, lr)
+    losses = run(model, how, workers)
+    replace_sound(bundle, model, record(how) | {"one_minus_cosine": sum(losses[-50:]) / 50})
 
 
 def bars(
@@ -342,6 +382,7 @@ COMMANDS = {
     "export": export,
     "samples": samples,
     "bars": bars,
+    "harden": harden,
     "serve-eval": serve_eval,
     "deflate": deflate,
     "evaluate-deflation": evaluate_deflation,

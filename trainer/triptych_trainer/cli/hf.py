@@ -55,4 +55,78 @@ def import_hf(
     print(describe(out))
 
 
-COMMANDS = {"import-hf": import_hf}
+def reduce(
+    bundle: tyro.conf.Positional[Path],
+    out: Path,
+    precision: Literal["f16", "bf16", "int8"],
+    tower: Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME")
+    ] = (),
+    name: str | None = None,
+    threads: int = 2,
+) -> None:
+    """Makes a bundle with smaller weights of an imported one in f32, and measures what is lost.
+
+    Args:
+        bundle: what import-hf or pull made.
+        out: the new bundle's folder.
+        precision: as import-hf has it.
+        tower: reduce this one; may be given several times; default: all.
+        name: the bundle's name; default: the last part of OUT.
+    """
+    import torch
+
+    from .hf.reduced import reduce_bundle
+    from .progress import progress
+
+    torch.set_num_threads(threads)
+    errors = reduce_bundle(bundle, out, precision, tower, name, progress())
+    for each, error in errors.items():
+        print(f"{each}: largest 1 - cosine against PyTorch {error:.1e}")
+
+
+def bench_family(
+    bundles: tyro.conf.Positional[tuple[Path, ...]],
+    film: Path | None = None,
+    bin: Path = Path("target/release/triptych"),
+    out: Path | None = None,
+    secs: float = 8.0,
+    towers: bool = False,
+    batches: tuple[int, ...] = (1,),
+) -> None:
+    """Measures served bundles on this machine's CPU: a text, pictures and sounds through the API, a
+    film that is indexed, and memory. Nothing else should run.
+
+    Args:
+        bundles: one or several, each behind a server of its own, one after the other.
+        film: a video file to index.
+        bin: the server's program.
+        out: a file for the records, a line of JSON each.
+        secs: how long pictures and sounds are sent.
+        towers: without a server, the towers alone by CPU time on one thread.
+        batches: with --towers, inputs at a time.
+    """
+    import json
+
+    if towers:
+        from .bench_cpu import cpu_secs_of_towers
+        from .bench_cpu import table as towers_table
+
+        found = {bundle.name: cpu_secs_of_towers(bundle, batches) for bundle in bundles}
+        if out:
+            out.write_text(json.dumps(found, indent=1) + "\n")
+        print(towers_table(found))
+        return
+
+    from .bench_family import bench, table
+
+    records = []
+    for bundle in bundles:
+        records.append(bench(bin.resolve(), bundle.resolve(), film, secs))
+        print(json.dumps(records[-1]), flush=True)
+    if out:
+        out.write_text("".join(json.dumps(record) + "\n" for record in records))
+    print(f"\n{table(records)}")
+
+
+COMMANDS = {"import-hf": import_hf, "reduce": reduce, "bench-family": bench_family}

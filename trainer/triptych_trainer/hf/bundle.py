@@ -133,11 +133,11 @@ class Bundle:
             "largest_one_minus_cosine": error,
         }
 
-    def _bound(self) -> float:
-        """Twice the worst, as reduced towers give other vectors on other processors."""
-        if self.precision == "f32":
-            return self.allowed
-        return min(0.01, max(self.allowed, 2 * max(self.errors.values())))
+    @staticmethod
+    def bound(lossy: list[float], allowed: float = MAX_ONE_MINUS_COSINE) -> float:
+        """What goldens may be off, by the errors of reduced towers: twice the worst, as these give
+        other vectors on other processors."""
+        return min(0.01, max(allowed, 2 * max(lossy))) if lossy else allowed
 
     def _rest(self, family: Family) -> None:
         for name, data in family.files.items():
@@ -171,7 +171,9 @@ class Bundle:
             "bank": {"file": "bank.json", "source": bank["source"]},
             "goldens": {
                 "file": "goldens.safetensors",
-                "max_one_minus_cosine": self._bound(),
+                "max_one_minus_cosine": self.bound(
+                    [] if self.precision == "f32" else list(self.errors.values()), self.allowed
+                ),
                 "texts": list(GOLDEN_TEXTS) if has_text else [],
                 **({"tower_texts": self.tower_texts} if self.tower_texts else {}),
             },

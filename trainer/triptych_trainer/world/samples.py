@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.numpy import save
+from safetensors.numpy import load_file, save
 
+from ..errors import TrainerError
 from ..media import FileClip, clips_of
 from ..models.mmv import Mmv
 from .captions import evaluation_caption
@@ -151,6 +152,24 @@ def write_goldens(model: Mmv, out: Path) -> None:
     (out / "goldens.safetensors").write_bytes(save(tensors))
     about = "un-normalised vectors that PyTorch gave: decode, resize, crop, cut, tower"
     _write_json(out / "goldens.json", {"about": about, "normalised": False, "vectors": rows})
+
+
+@torch.no_grad()
+def sound_again(model: Mmv, out: Path) -> None:
+    """New golden vectors of sound, from another sound network, for clips that stay as they are."""
+    path = out / "goldens.safetensors"
+    tensors = load_file(path)
+    for file in sorted({name.rpartition("#")[0] for name in tensors}):
+        for number, clip in enumerate(clips_of(out / file, model.cfg)):
+            if clip.pcm is None:
+                continue
+            found = model.embed_audio(torch.from_numpy(np.ascontiguousarray(clip.pcm[None])))
+            for space, vector in found.items():
+                name = f"{file}#{number}.audio.{space}"
+                if name not in tensors:
+                    raise TrainerError(f"{path} has no vector {name}: write the samples anew")
+                tensors[name] = vector[0].numpy().copy()
+    path.write_bytes(save(tensors))
 
 
 def _vectors(model: Mmv, clip: FileClip) -> list[tuple[str, str, np.ndarray]]:
