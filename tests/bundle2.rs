@@ -161,7 +161,7 @@ fn inputs_of_any_length_are_batched_by_length() {
         assert_ne!(a, b);
         // A still picture is patches with their grid.
         let values: Arc<[u8]> = (0..6 * 48).map(|n| (n % 250) as u8).collect();
-        let picture = |grid| Pixels { values: Arc::clone(&values), grid };
+        let picture = |grid| Pixels { values: Arc::clone(&values), grid, frame_count: None };
         let wide = towers.image(picture(Some([1, 6])), NOW).await.unwrap();
         let small = towers.image(picture(Some([1, 3])), NOW).await.unwrap();
         let all = Space::new("all");

@@ -357,7 +357,9 @@ impl Assembler {
 
     /// How many frames a film has that is shorter than a window: those of its whole periods, at least one.
     fn own_frames(&self, span: TimeSpan, periods: u64) -> usize {
-        let whole = (span.duration_secs() * self.cut.fps + 1e-6).floor() as u64;
+        // The last frame's period is counted even if the film ends within it.
+        let end_secs = self.declared_near(span).unwrap_or(span.end_secs);
+        let whole = ((end_secs - span.start_secs) * self.cut.fps + 1e-6).floor() as u64;
         usize::try_from(whole.min(periods).max(1)).unwrap_or(usize::MAX)
     }
 
@@ -407,10 +409,14 @@ impl Assembler {
     /// last frame up, codecs pad their last block, and a container may give the last of uneven frames the
     /// duration of the one before. The periods of a spread sampling end where the film's frames do.
     fn declared_end(&self, clip: &ClipTensors) -> Option<f64> {
-        let TimeSpan { start_secs, end_secs } = clip.span;
         let rated = clip.frames.is_none() || matches!(self.spec.sampling, Sampling::Rate { .. });
-        let near = |end: &f64| *end > start_secs && (0.0..SAME_END_SECS).contains(&(end_secs - end));
-        self.declared_secs.filter(near).filter(|_| rated && self.mode == Mode::Video)
+        self.declared_near(clip.span).filter(|_| rated)
+    }
+
+    fn declared_near(&self, span: TimeSpan) -> Option<f64> {
+        let near =
+            |end: &f64| *end > span.start_secs && (0.0..SAME_END_SECS).contains(&(span.end_secs - end));
+        self.declared_secs.filter(near).filter(|_| self.mode == Mode::Video)
     }
 
     /// Sends a clip, cut at the declared end of the video if that lies in it. If another clip ends later, the
