@@ -206,6 +206,10 @@ impl Ended {
         // A length that was estimated from a bit rate is not reliable.
         let edited = self.edited_secs();
         let declared = info.declared_secs.filter(|_| whole && (!info.estimated || edited > 0.0));
+        if whole && self.started.as_ref().is_some_and(|started| started.sound.followed) {
+            let read = format!("only the first {decoded:.1} s could be decoded");
+            return Some(format!("another file is joined to its end and was not read; {read}"));
+        }
         let short = declared.filter(|declared| decoded + edited + tolerance(*declared) < *declared);
         if let Some(declared) = short {
             return Some(format!("truncated: only {decoded:.1} s of {declared:.1} s could be decoded"));
@@ -220,10 +224,6 @@ impl Ended {
         }
         if whole && self.started.as_ref().is_some_and(|started| started.scrambled) {
             return Some("encrypted: a part of the stream is scrambled and could not be read".to_owned());
-        }
-        if whole && self.started.as_ref().is_some_and(|started| started.sound.followed) {
-            let read = format!("only the first {decoded:.1} s could be decoded");
-            return Some(format!("another file is joined to its end and was not read; {read}"));
         }
         let failed = self.exit.code != Some(0) && !self.only_misses_sound(samples);
         if self.exit.signal.is_some() || failed || self.log.gave_up {

@@ -84,8 +84,8 @@ impl Bundle {
         let own = self.manifest.video().map(|(_, sampling, _)| sampling.frames());
         self.manifest.take_frames(frames).map_err(|reason| {
             ModelError::BadFrames(format!(
-                "--frames {frames}: the model {} does not allow it: {reason}; for another number, import the model \
-                 again with `--frames`",
+                "the model {} does not take {frames} frames in a window: {reason}; for another number, import the \
+                 model again",
                 self.name()
             ))
         })?;

@@ -35,6 +35,7 @@ pub fn advice_on_model(error: &ModelError) -> String {
         ModelError::NotImported(folder) => {
             format!(" with triptych-trainer import-hf {} --out models/NAME", folder.display())
         }
+        ModelError::BadFrames(_) => " with triptych-trainer import-hf --frames".to_owned(),
         ModelError::TooLarge { .. } => ", or run fewer threads with --threads".to_owned(),
         _ => String::new(),
     }
