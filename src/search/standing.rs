@@ -15,7 +15,7 @@ use super::{Corpus, Fuse, QueryPart, SearchError, SearchRequest};
 use crate::catalog::{AssetEntry, ClipEntry, Filter};
 use crate::index::exact::score;
 use crate::store::MatchedMoment;
-use crate::types::{AssetId, ClipId, Embedding, Space, Track};
+use crate::types::{AssetId, ClipId, Embedding, PerTrack, Space, Track};
 
 /// Most moments stored per match.
 const MAX_MOMENTS: usize = 100;
@@ -145,21 +145,21 @@ impl Standing {
             scored.retain(|found| asset.clip(found.clip).is_some_and(passes));
         }
         // The best match of each track stands for the others: if any of the track is enough, so is the best.
-        let mut tops: [Option<Match>; 2] = [None; 2];
+        let mut tops = PerTrack::<Option<Match>>::default();
         for found in &scored {
-            let top = &mut tops[usize::from(found.track == Track::Audio)];
+            let top = &mut tops[found.track];
             if top.is_none_or(|top| found.score > top.score) {
                 *top = Some(*found);
             }
         }
         let distributions = Arc::clone(&asking.distributions);
-        if let Some(top) = tops.iter().flatten().find(|top| self.is_enough(&distributions, top)) {
+        if let Some(top) = tops.values().flatten().find(|top| self.is_enough(&distributions, top)) {
             let usual = self.usual_score(&asking.sample(self));
             return Verdict::Matches(self.moments(&distributions, asset, &scored, top, usual));
         }
         let untold = |top: &Match| self.confidence(&distributions, top.score, top.track).is_none();
         let by_confidence = matches!(self.least, Least::Confidence(_));
-        if by_confidence && tops.iter().flatten().any(untold) { Verdict::Unknown } else { Verdict::No }
+        if by_confidence && tops.values().flatten().any(untold) { Verdict::Unknown } else { Verdict::No }
     }
 
     /// Median score of clips sampled from the whole library.

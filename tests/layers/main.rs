@@ -110,6 +110,32 @@ fn the_doors_leave_the_store_to_the_library() {
 }
 
 #[test]
+fn what_differs_by_track_is_in_one_place() {
+    let all: Vec<String> = sources()
+        .iter()
+        .filter_map(|(path, _)| path.iter().next())
+        .map(|top| top.to_string_lossy().into_owned())
+        .collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).filter(|top| *top != "types").collect();
+    let one = |line: &str, at: usize| {
+        let alone = !line[..at].ends_with(|c: char| c.is_ascii_alphanumeric());
+        let after =
+            line[at..].trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == ':').trim_start();
+        let before = line[..at].trim_end();
+        alone && (after.starts_with("=>") || before.ends_with("==") || before.ends_with("!="))
+    };
+    let decides = |line: &str| line.match_indices("Track::").any(|(at, _)| one(line, at));
+    assert!(decides("    Track::Video => 0,") && decides("usize::from(found.track == Track::Audio)"));
+    assert!(!decides("ExportTrack::Video => Track::Video,") && !decides("clip.tracks[Track::Video] = 1;"));
+    let found = lines_with(&all, decides);
+    assert!(
+        found.is_empty(),
+        "code that lists the tracks, which a third one would miss:\n{}",
+        found.join("\n")
+    );
+}
+
+#[test]
 fn the_library_has_its_methods_in_one_place() {
     let all: Vec<&str> = LIBRARY.iter().chain(DOORS).copied().collect();
     let found = lines_with(&all, |line| line.starts_with("impl Library {"));

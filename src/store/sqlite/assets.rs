@@ -3,6 +3,7 @@
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, Sqlite, Transaction};
 
+use super::lanes;
 use super::page::List;
 use super::rows::{choice, signed, unsigned};
 use super::{
@@ -297,8 +298,8 @@ pub(super) async fn drop_clips(
     // Each clip owns a range of row ids, and an asset's clips usually have consecutive ids.
     for run in ids.chunk_by(|a, b| a + 1 == *b) {
         sqlx::query("DELETE FROM vectors WHERE id >= ? AND id < ?")
-            .bind(run[0] * blob::LANES)
-            .bind((run[run.len() - 1] + 1) * blob::LANES)
+            .bind(run[0] * lanes::LANES)
+            .bind((run[run.len() - 1] + 1) * lanes::LANES)
             .execute(&mut **tx)
             .await?;
     }

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{ConnectOptions, Connection, Row};
 
+use super::lanes;
 use super::rows::signed;
 use super::{
     SqliteStore, assets, begin, blob, bump_sequence, clips, jobs, retention, standing, watches, webhooks,
@@ -255,10 +256,10 @@ impl Checks for SqliteStore {
             after = last.try_get("id")?;
             for row in &rows {
                 let id: i64 = row.try_get("id")?;
-                *seen.entry(id.div_euclid(blob::LANES)).or_default() |=
-                    blob::lane_mask([id.rem_euclid(blob::LANES)]);
+                *seen.entry(id.div_euclid(lanes::LANES)).or_default() |=
+                    lanes::lane_mask([id.rem_euclid(lanes::LANES)]);
                 if blob::of_row(row).is_none() {
-                    bad.insert(id.div_euclid(blob::LANES));
+                    bad.insert(id.div_euclid(lanes::LANES));
                 }
             }
         }
@@ -290,17 +291,17 @@ impl Checks for SqliteStore {
         let mut writer = self.writer().await?;
         let mut tx = begin(&mut writer).await?;
         sqlx::query("DELETE FROM vectors WHERE id >= ? AND id < ?")
-            .bind(blob::row_id(clip, 0))
-            .bind(blob::row_id(clip, blob::LANES))
+            .bind(lanes::row_id(clip, 0))
+            .bind(lanes::row_id(clip, lanes::LANES))
             .execute(&mut *tx)
             .await?;
         let mut rows = Vec::with_capacity(vectors.len());
         let mut mask = 0;
         for (track, space, vector) in vectors {
             let space = self.space_index(space).ok_or(StoreError::NotFound("space"))?;
-            let lane = blob::lane(*track, space);
-            mask |= blob::lane_mask([lane]);
-            rows.push((blob::row_id(clip, lane), vector));
+            let lane = lanes::lane(*track, space);
+            mask |= lanes::lane_mask([lane]);
+            rows.push((lanes::row_id(clip, lane), vector));
         }
         clips::insert_vectors(&mut tx, &rows).await?;
         sqlx::query("UPDATE clips SET lanes = ? WHERE id = ?")

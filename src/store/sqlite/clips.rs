@@ -4,14 +4,13 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite, Transaction};
 
 use super::blob::{self, NamedVector};
+use super::lanes::{self, MAX_SPACES};
 use super::{SqliteStore, begin, bump_sequence, damaged, id_list, now_unix_ms};
 use crate::store::{ClipRecord, NewClip, StoreError};
 use crate::types::{AssetId, ClipId, Embedding, Space, TimeSpan, Track};
 
 /// Rows per INSERT: enough to make the round trip to SQLite's thread cheap.
 const ROWS_PER_INSERT: usize = 64;
-/// Maximum number of spaces in a library.
-const MAX_SPACES: i64 = blob::LANES / 2;
 
 pub(super) fn record(row: &SqliteRow) -> Result<ClipRecord, StoreError> {
     let asset: &str = row.try_get("asset_id")?;
@@ -52,9 +51,9 @@ pub async fn add(store: &SqliteStore, asset: AssetId, clips: &[NewClip]) -> Resu
     for (clip, id) in clips.iter().zip(&ids) {
         let mut mask = 0;
         for (track, space, vector) in &clip.vectors {
-            let lane = blob::lane(*track, space_index(store, &mut tx, space, &mut new_spaces).await?);
-            mask |= blob::lane_mask([lane]);
-            rows.push((blob::row_id(*id, lane), vector));
+            let lane = lanes::lane(*track, space_index(store, &mut tx, space, &mut new_spaces).await?);
+            mask |= lanes::lane_mask([lane]);
+            rows.push((lanes::row_id(*id, lane), vector));
         }
         masks.push(mask);
     }
@@ -161,7 +160,7 @@ pub async fn with_tracks(
     .bind(asset.to_string())
     .fetch_all(&store.readers())
     .await?;
-    let read = |row: &SqliteRow| Ok((record(row)?, blob::tracks_of(row.try_get("lanes")?)));
+    let read = |row: &SqliteRow| Ok((record(row)?, lanes::tracks_of(row.try_get("lanes")?)));
     Ok(store.readable("clips", &rows, read))
 }
 
@@ -207,11 +206,11 @@ pub async fn without_agreement(
     limit: u32,
 ) -> Result<Vec<ClipId>, StoreError> {
     let ids: Vec<i64> = sqlx::query_scalar(
-        // Clips with vectors on both tracks: bit 0 of a lane's number is its track, so each mask has the
-        // lanes of one track.
-        "SELECT id FROM clips WHERE agreement IS NULL AND lanes & 0x55555555 <> 0
-                 AND lanes & 0xAAAAAAAA <> 0 AND id > ? ORDER BY id LIMIT ?",
+        "SELECT id FROM clips WHERE agreement IS NULL AND lanes & ? <> 0 AND lanes & ? <> 0
+                 AND id > ? ORDER BY id LIMIT ?",
     )
+    .bind(lanes::track_mask(Track::AGREEING[0]))
+    .bind(lanes::track_mask(Track::AGREEING[1]))
     .bind(after.0)
     .bind(limit)
     .fetch_all(&store.readers())
@@ -250,15 +249,16 @@ pub async fn vectors(store: &SqliteStore, id: ClipId) -> Result<Vec<NamedVector>
         return Err(StoreError::NotFound("clip"));
     }
     let rows = sqlx::query("SELECT id, crc, data FROM vectors WHERE id >= ? AND id < ? ORDER BY id")
-        .bind(blob::row_id(id, 0))
-        .bind(blob::row_id(id, blob::LANES))
+        .bind(lanes::row_id(id, 0))
+        .bind(lanes::row_id(id, lanes::LANES))
         .fetch_all(&store.readers())
         .await?;
     rows.iter()
         .map(|row| {
             let row_id: i64 = row.try_get("id")?;
-            let (track, space) = blob::of_lane(row_id % blob::LANES);
-            let space = store.space_name(space).ok_or(StoreError::DamagedVector(id.0))?;
+            let (track, space) = lanes::of_lane(row_id % lanes::LANES)
+                .and_then(|(track, space)| Some((track, store.space_name(space)?)))
+                .ok_or(StoreError::DamagedVector(id.0))?;
             let vector = blob::of_row(row).ok_or(StoreError::DamagedVector(id.0))?;
             Ok((track, space, vector))
         })
@@ -273,10 +273,11 @@ pub async fn scan(
     limit: u32,
 ) -> Result<(Vec<(ClipId, Embedding)>, Vec<ClipId>), StoreError> {
     let Some(space) = store.space_index(space) else { return Ok(Default::default()) };
-    let lane = blob::lane(track, space);
+    let lane = lanes::lane(track, space);
     let rows =
-        sqlx::query("SELECT id, crc, data FROM vectors WHERE id > ? AND id % 32 = ? ORDER BY id LIMIT ?")
-            .bind(blob::row_id(ClipId(after.0.max(0)), blob::LANES - 1))
+        sqlx::query("SELECT id, crc, data FROM vectors WHERE id > ? AND id % ? = ? ORDER BY id LIMIT ?")
+            .bind(lanes::row_id(ClipId(after.0.max(0)), lanes::LANES - 1))
+            .bind(lanes::LANES)
             .bind(lane)
             .bind(limit)
             .fetch_all(&store.readers())
@@ -284,7 +285,7 @@ pub async fn scan(
     let (mut good, mut bad) = (Vec::with_capacity(rows.len()), Vec::new());
     for row in &rows {
         let row_id: i64 = row.try_get("id")?;
-        let clip = ClipId(row_id / blob::LANES);
+        let clip = ClipId(row_id / lanes::LANES);
         match blob::of_row(row) {
             Some(vector) => good.push((clip, vector)),
             None => bad.push(clip),
@@ -297,7 +298,7 @@ pub async fn census(store: &SqliteStore, track: Track, space: &Space) -> Result<
     let Some(space) = store.space_index(space) else { return Ok((0, 0)) };
     let (count, sum): (i64, i64) =
         sqlx::query_as("SELECT COUNT(*), COALESCE(SUM(id), 0) FROM clips WHERE lanes & ? <> 0")
-            .bind(blob::lane_mask([blob::lane(track, space)]))
+            .bind(lanes::lane_mask([lanes::lane(track, space)]))
             .fetch_one(&store.readers())
             .await?;
     Ok((u64::try_from(count).unwrap_or(0), sum))

@@ -9,6 +9,7 @@ mod copy;
 mod export;
 mod hand_over;
 mod jobs;
+mod lanes;
 #[cfg(test)]
 mod list_tests;
 mod outbox;

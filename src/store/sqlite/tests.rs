@@ -172,10 +172,10 @@ async fn a_damaged_vector_is_reported_and_not_returned() {
     let dir = TempDir::new().unwrap();
     let store = open(&dir).await;
     let (_, ids) = asset_with(&store, "a", 40).await;
-    let lane = blob::lane(Track::Video, store.space_index(&Space::new("fine")).unwrap());
+    let lane = lanes::lane(Track::Video, store.space_index(&Space::new("fine")).unwrap());
     for (n, id) in ids.iter().enumerate().filter(|(n, _)| n % 2 == 0) {
         let mut data: Vec<u8> = sqlx::query_scalar("SELECT data FROM vectors WHERE id = ?")
-            .bind(blob::row_id(*id, lane))
+            .bind(lanes::row_id(*id, lane))
             .fetch_one(&store.readers())
             .await
             .unwrap();
@@ -183,7 +183,7 @@ async fn a_damaged_vector_is_reported_and_not_returned() {
         let mut writer = store.writer().await.unwrap();
         sqlx::query("UPDATE vectors SET data = ? WHERE id = ?")
             .bind(data)
-            .bind(blob::row_id(*id, lane))
+            .bind(lanes::row_id(*id, lane))
             .execute(&mut *writer)
             .await
             .unwrap();
