@@ -8,7 +8,7 @@ use super::hybrid::{GRAPH_FROM, HybridIndex};
 use super::recall::{Probed, Recall, Window};
 use super::rows::{Rows, View};
 use super::snapshot::{self, Header};
-use super::{ClipFilter, IndexError, Neighbour, SearchParams, VectorIndex};
+use super::{ClipFilter, IndexError, Neighbour, SearchParams};
 use crate::store::Store;
 use crate::types::{ClipId, Embedding, ModelId, Space, Track};
 
@@ -266,12 +266,12 @@ impl IndexSet {
         let sequence = store.sequence().await?;
         let mut views = Vec::with_capacity(self.members.len());
         for member in &self.members {
-            let ((mut count, mut sum), view) = member.index.census();
+            let (mut census, view) = member.index.census();
             for clip in lock(&member.damaged).iter() {
-                count += 1;
-                sum += clip.0;
+                census.clips += 1;
+                census.sum_of_ids += clip.0;
             }
-            if store.vector_census(member.track, &member.space).await? != (count, sum) {
+            if store.vector_census(member.track, &member.space).await? != census {
                 return Ok(None);
             }
             views.push(view);

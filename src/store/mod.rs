@@ -285,6 +285,15 @@ pub struct AssetOutcome {
     pub tracks: Vec<TrackInfo>,
 }
 
+/// What a set of clips holds, so that two of them can be compared without reading them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct VectorCensus {
+    /// Number of clips.
+    pub clips: u64,
+    /// Sum of their ids.
+    pub sum_of_ids: i64,
+}
+
 /// Size of a library.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Totals {
@@ -491,9 +500,9 @@ pub trait Store: StandingStore + WebhookStore + Upkeep + Checks {
     ) -> Result<(Vec<(ClipId, Embedding)>, Vec<ClipId>), StoreError>;
     /// Clips of finished assets with their vectors, of all assets or of one, with an id > `after`.
     async fn export(&self, asset: Option<AssetId>, after: ClipId) -> Result<Box<dyn ClipCursor>, StoreError>;
-    /// How many clips have a vector of this track and space, and the sum of their ids: enough to tell whether
-    /// an index holds what the store does, without reading vectors.
-    async fn vector_census(&self, track: Track, space: &Space) -> Result<(u64, i64), StoreError>;
+    /// The clips that have a vector of this track and space: enough to tell whether an index holds what the store
+    /// does, without reading vectors.
+    async fn vector_census(&self, track: Track, space: &Space) -> Result<VectorCensus, StoreError>;
     /// Monotonic number that changes with every committed change of clips.
     async fn sequence(&self) -> Result<i64, StoreError>;
     /// Monotonic number that rises with every committed change that is acknowledged: of assets, jobs and

@@ -227,7 +227,8 @@ mod tests {
     fn a_third_track_is_one_line() {
         assert_eq!((Three::COUNT, Three::ALL.map(Three::index)), (3, [0, 1, 2]));
         assert_eq!(Three::ALL.map(Three::as_str), ["video", "audio", "speech"]);
-        assert_eq!(Three::Speech.modality(), Modality::Text);
+        assert_eq!(Three::ALL.map(Three::modality), [Modality::Video, Modality::Audio, Modality::Text]);
+        assert_eq!(Three::Video.modalities(), [Modality::Video, Modality::Image]);
         assert_eq!(
             serde_json::to_value(Three::ALL).unwrap(),
             serde_json::json!(Three::ALL.map(Three::as_str))

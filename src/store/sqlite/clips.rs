@@ -6,7 +6,7 @@ use sqlx::{QueryBuilder, Row, Sqlite, Transaction};
 use super::blob::{self, NamedVector};
 use super::lanes::{self, MAX_SPACES};
 use super::{SqliteStore, begin, bump_sequence, damaged, id_list, now_unix_ms};
-use crate::store::{ClipRecord, NewClip, StoreError};
+use crate::store::{ClipRecord, NewClip, StoreError, VectorCensus};
 use crate::types::{AssetId, ClipId, Embedding, Space, TimeSpan, Track};
 
 /// Rows per INSERT: enough to make the round trip to SQLite's thread cheap.
@@ -294,12 +294,12 @@ pub async fn scan(
     Ok((good, bad))
 }
 
-pub async fn census(store: &SqliteStore, track: Track, space: &Space) -> Result<(u64, i64), StoreError> {
-    let Some(space) = store.space_index(space) else { return Ok((0, 0)) };
-    let (count, sum): (i64, i64) =
+pub async fn census(store: &SqliteStore, track: Track, space: &Space) -> Result<VectorCensus, StoreError> {
+    let Some(space) = store.space_index(space) else { return Ok(VectorCensus::default()) };
+    let (count, sum_of_ids): (i64, i64) =
         sqlx::query_as("SELECT COUNT(*), COALESCE(SUM(id), 0) FROM clips WHERE lanes & ? <> 0")
             .bind(lanes::lane_mask([lanes::lane(track, space)]))
             .fetch_one(&store.readers())
             .await?;
-    Ok((u64::try_from(count).unwrap_or(0), sum))
+    Ok(VectorCensus { clips: u64::try_from(count).unwrap_or(0), sum_of_ids })
 }

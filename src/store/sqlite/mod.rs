@@ -43,7 +43,7 @@ use connect::{Opener, Readers};
 use super::lock::FolderLock;
 use super::{
     AssetOutcome, AssetRecord, ClipCursor, ClipRecord, JobItem, JobRecord, NewAsset, NewClip, NewItem,
-    StorageFull, Store, StoreError, Totals, WatchRecord, WatchSpec, WatchedFile, WorkState,
+    StorageFull, Store, StoreError, Totals, VectorCensus, WatchRecord, WatchSpec, WatchedFile, WorkState,
 };
 use crate::types::{AssetId, ClipId, Embedding, JobId, ModelId, Space, Track, WatchId, now_unix_ms};
 
@@ -346,7 +346,7 @@ impl Store for SqliteStore {
     async fn export(&self, asset: Option<AssetId>, after: ClipId) -> Result<Box<dyn ClipCursor>, StoreError> {
         export::open(self, asset, after).await
     }
-    async fn vector_census(&self, track: Track, space: &Space) -> Result<(u64, i64), StoreError> {
+    async fn vector_census(&self, track: Track, space: &Space) -> Result<VectorCensus, StoreError> {
         clips::census(self, track, space).await
     }
     async fn sequence(&self) -> Result<i64, StoreError> {
