@@ -18,7 +18,7 @@ use triptych::index::kernels::kernels;
 use triptych::index::rows::Rows;
 use triptych::index::{HybridIndex, IndexSet, SearchParams};
 use triptych::search::{Comparable, Corpus, GroupBy, QueryPart, SearchRequest, run};
-use triptych::store::{NewAsset, NewClip, SqliteStore, Store};
+use triptych::store::{AssetStore, ClipStore, NewAsset, NewClip, SqliteStore};
 use triptych::types::{ClipId, Embedding, Modality, ModelId, Space, TimeSpan, Track};
 
 const DIM: usize = 256;
@@ -234,7 +234,7 @@ async fn whole_searches(clips: usize) {
     let (begun, cpu) = (Instant::now(), ProcessTime::now());
     let index = IndexSet::open(&folder, &model, &members, &store).await.unwrap();
     let (loaded, loaded_cpu) = (begun.elapsed().as_secs_f64(), cpu.elapsed().as_secs_f64());
-    let held: usize = index.stats().iter().map(|(.., bytes)| bytes).sum();
+    let held: usize = index.stats().iter().map(|index| index.bytes).sum();
     println!(
         "{clips} clips, {} indexes: rebuilt from the store in {rebuilt:.2} s, snapshots written in {saved:.2} s, \
          loaded in {loaded:.2} s ({loaded_cpu:.2} CPU s); {:.0} MB",

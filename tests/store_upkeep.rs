@@ -8,7 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use triptych::store::{NewAsset, NewClip, RetentionRule, SqliteStore, Store, StoreCopy, Upkeep};
+use triptych::store::{
+    AssetStore, ClipStore, EmbeddedStore, NewAsset, NewClip, RetentionRule, RetentionStore, SqliteStore,
+    Store, StoreCopy,
+};
 use triptych::types::{AssetId, ClipId, Embedding, ModelId, Space, TimeSpan, Track};
 
 fn model() -> ModelId {

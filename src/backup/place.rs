@@ -12,7 +12,7 @@ use super::view::{Running, SnapshotView};
 use super::{BackupError, Restored, SnapshotOptions, create, list, restore};
 use crate::files::Registry;
 use crate::outbound::SourcesConfig;
-use crate::store::{DATABASE, FolderLock, SqliteStore, Upkeep};
+use crate::store::{DATABASE, EmbeddedStore, FolderLock, SqliteStore};
 use crate::types::SnapshotId;
 
 /// Opens the destination that a setting names, creating a folder if absent.

@@ -12,7 +12,7 @@ use super::{CliError, Doors, table};
 use crate::config::{DataArgs, LimitArgs, ModelArgs, SourceArgs};
 use crate::jobs::{ItemView, JobView, NameFilter};
 use crate::library::{JobSource, Library};
-use crate::store::{JobItem, JobRecord, WorkState};
+use crate::store::{JobItem, JobRecord, WorkError, WorkState};
 use crate::types::{JobId, TrackChoice};
 
 /// Flags of `index`.
@@ -218,7 +218,7 @@ async fn summary(library: &Library, job: &JobRecord) -> Result<String, CliError>
         while told < MOST_LISTED.min(count)
             && let Some(item) = items.next().await?
         {
-            let Some((code, message)) = &item.error else { continue };
+            let Some(WorkError { code, message }) = &item.error else { continue };
             text += &format!("\n{what}: {} [{code}] {message}", table::printable(&item.path));
             told += 1;
         }

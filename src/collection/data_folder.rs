@@ -14,7 +14,7 @@ use crate::ledger::Ledger;
 use crate::media::{HEAD_BYTES, NameSays, head_is_media, name_says};
 use crate::outbound::bucket::BucketUrl;
 use crate::outbound::{Download, OutboundError, Sources, SourcesConfig};
-use crate::store::{FolderLock, Store, StoreError};
+use crate::store::{EmbeddedStore, FolderLock, StoreError};
 use crate::types::AssetId;
 use crate::webhooks::{Deliver, Webhooks};
 
@@ -80,7 +80,7 @@ impl DataFolder {
         config: &LibraryConfig,
         folder: &Path,
         embedder: &Embedder,
-    ) -> Result<(Arc<Self>, Arc<dyn Store>), LibraryError> {
+    ) -> Result<(Arc<Self>, Arc<dyn EmbeddedStore>), LibraryError> {
         make_private_folder(&config.data_dir)?;
         let lock = FolderLock::take(&config.data_dir)?;
         let data_dir = config.data_dir.canonicalize()?;

@@ -14,7 +14,7 @@ use crate::embed::Embedder;
 use crate::files::{Disk, Uploads, measure};
 use crate::index::IndexSet;
 use crate::search::{Backgrounds, Comparable, Corpus};
-use crate::store::Store;
+use crate::store::{EmbeddedStore, Store};
 use crate::types::{ClipId, Space, Track};
 
 impl Collection {
@@ -42,7 +42,7 @@ impl Collection {
         folder: &Path,
         embedder: Embedder,
     ) -> Result<Arc<Self>, LibraryError> {
-        let store: Arc<dyn Store> = Arc::new(open_model_store(folder, &embedder).await?);
+        let store: Arc<dyn EmbeddedStore> = Arc::new(open_model_store(folder, &embedder).await?);
         // Users' settings belong to the serving model's store; any here are from before a promotion.
         store.clear_work().await?;
         adopt_uploads(store.as_ref(), &self.data.uploads).await?;
@@ -53,7 +53,7 @@ impl Collection {
     async fn assemble(
         folder: &Path,
         embedder: Embedder,
-        store: Arc<dyn Store>,
+        store: Arc<dyn EmbeddedStore>,
         data: Arc<DataFolder>,
         beside: bool,
     ) -> Result<Arc<Self>, LibraryError> {
@@ -136,7 +136,7 @@ async fn note_agreements(store: &dyn Store, space: &Space) -> Result<(), Library
 }
 
 /// Does the first writes of a start; if the disk refuses, puts them off.
-async fn begin(store: &dyn Store, uploads: &Uploads, disk: &Disk) -> Result<(), LibraryError> {
+async fn begin(store: &dyn EmbeddedStore, uploads: &Uploads, disk: &Disk) -> Result<(), LibraryError> {
     let begun = async {
         adopt_uploads(store, uploads).await?;
         reconcile(store).await

@@ -21,7 +21,7 @@ use crate::files::{FileError, Upload};
 use crate::jobs::Place;
 use crate::library::{IngestSource, Library, LibraryError, MAX_METADATA_BYTES};
 use crate::model::Priority;
-use crate::store::{AssetRecord, AssetState, StoreError};
+use crate::store::{AssetRecord, AssetState, StoreError, WorkError};
 use crate::types::{AssetId, TrackChoice};
 
 /// A file on the server's disk or at a URL: exactly one of `path` and `url`.
@@ -185,7 +185,7 @@ async fn add_now(library: &std::sync::Arc<Library>, source: IngestSource) -> Res
     let report = library.ingest().ingest(source, Priority::Interactive).await?;
     let asset = report.asset;
     if asset.state == AssetState::Failed {
-        let (code, message) = asset.error.unwrap_or_default();
+        let WorkError { code, message } = asset.error.unwrap_or_default();
         match library.ingest().delete_asset(asset.id).await {
             // Somebody else sent the same bytes at the same time and was told the same.
             Ok(()) | Err(LibraryError::Store(StoreError::NotFound(_))) => {}

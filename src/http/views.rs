@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::store::{AssetRecord, AssetState, Damage};
+use crate::store::{AssetRecord, AssetState, Damage, WorkError};
 use crate::types::{AssetId, AssetKind, TimeSpan, Track, TrackInfo, rfc3339_millis};
 
 /// One page of a list.
@@ -31,6 +31,12 @@ pub struct AssetError {
     pub code: String,
     /// Human-readable message.
     pub message: String,
+}
+
+impl From<WorkError> for AssetError {
+    fn from(WorkError { code, message }: WorkError) -> Self {
+        Self { code, message }
+    }
 }
 
 /// One time window of an asset.
@@ -104,7 +110,7 @@ impl From<AssetRecord> for AssetView {
             name: asset.name,
             kind: asset.kind,
             state: asset.state,
-            error: asset.error.map(|(code, message)| AssetError { code, message }),
+            error: asset.error.map(AssetError::from),
             duration_secs: asset.duration_secs,
             width: asset.width,
             height: asset.height,

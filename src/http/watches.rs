@@ -14,7 +14,7 @@ use super::extract::{ApiJson, IdPath};
 use super::jobs::checked_filter;
 use super::state::{AppState, detached};
 use super::views::List;
-use crate::jobs::WorkError;
+use crate::store::WorkError;
 use crate::store::{WatchRecord, WatchSpec};
 use crate::types::{JobId, WatchId, rfc3339_millis};
 
@@ -109,7 +109,7 @@ impl From<WatchRecord> for WatchView {
             delete_missing,
             files: watch.files,
             job_id: watch.job,
-            error: watch.error.map(|(code, message)| WorkError { code, message }),
+            error: watch.error,
             created_at: rfc3339_millis(watch.created_unix_ms),
         }
     }

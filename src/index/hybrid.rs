@@ -175,8 +175,9 @@ impl HybridIndex {
             Some(ClipFilter::Only(_)) => Scope::Only(&listed),
             Some(ClipFilter::Except(_)) | None => Scope::AllBut(&listed),
         };
-        let answer = |engine: &Box<dyn VectorIndex>| engine.search(&view, query.as_slice(), k, params, scope);
-        Ok(self.engines.iter().find_map(answer).unwrap_or_default())
+        let mut engines = self.engines.iter();
+        let found = engines.find_map(|engine| engine.search(&view, query.as_slice(), k, params, scope));
+        Ok(found.unwrap_or_default())
     }
 
     /// Scores of these clips in f32. Clips that are not in the index are left out.
@@ -232,9 +233,9 @@ impl HybridIndex {
         if k == 0 {
             return Ok(None);
         }
-        let answer =
-            |engine: &Box<dyn VectorIndex>| engine.search(&view, query.as_slice(), k, params, everything);
-        let Some(served) = self.engines.iter().filter(|engine| !engine.is_exact()).find_map(answer) else {
+        let mut engines = self.engines.iter().filter(|engine| !engine.is_exact());
+        let served = engines.find_map(|engine| engine.search(&view, query.as_slice(), k, params, everything));
+        let Some(served) = served else {
             // The scan is used, and its answer is proven.
             return Ok(Some(Probed { found: k, wanted: k }));
         };

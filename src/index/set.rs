@@ -20,6 +20,21 @@ const PROBE_K: usize = 10;
 const SNAPSHOT_TRIES: u32 = 20;
 const SNAPSHOT_PAUSE: Duration = Duration::from_millis(50);
 
+/// What one index holds.
+#[derive(Debug, Clone)]
+pub struct IndexStats {
+    /// Track of its vectors.
+    pub track: Track,
+    /// Space of its vectors.
+    pub space: Space,
+    /// Number of vectors.
+    pub vectors: usize,
+    /// The engine that answers unfiltered searches now.
+    pub engine: &'static str,
+    /// Memory used, in bytes.
+    pub bytes: usize,
+}
+
 /// All indexes of a library, one per (track, space).
 pub struct IndexSet {
     dir: PathBuf,
@@ -83,7 +98,7 @@ impl IndexSet {
         }
         let sequence = store.sequence().await?;
         let opened = members.iter().map(|(track, space, dim)| async move {
-            let wanted = (model, *track, space, *dim, sequence);
+            let wanted = Wanted { model, track: *track, space, dim: *dim, sequence };
             let (rows, damaged) = match load_snapshot(dir, wanted).await {
                 Some(found) => found,
                 None => rebuild(store, *track, space, *dim).await?,
@@ -312,11 +327,16 @@ impl IndexSet {
         }
     }
 
-    /// (track, space, vectors, engine name, bytes) of each index.
+    /// What each index holds.
     #[must_use]
-    pub fn stats(&self) -> Vec<(Track, Space, usize, &'static str, usize)> {
-        let one =
-            |m: &Member| (m.track, m.space.clone(), m.index.len(), m.index.engine(), m.index.memory_bytes());
+    pub fn stats(&self) -> Vec<IndexStats> {
+        let one = |member: &Member| IndexStats {
+            track: member.track,
+            space: member.space.clone(),
+            vectors: member.index.len(),
+            engine: member.index.engine(),
+            bytes: member.index.memory_bytes(),
+        };
         self.members.iter().map(one).collect()
     }
 }
@@ -325,17 +345,23 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-type Wanted<'a> = (&'a ModelId, Track, &'a Space, usize, i64);
+/// What the header of an index file must say.
+struct Wanted<'a> {
+    model: &'a ModelId,
+    track: Track,
+    space: &'a Space,
+    dim: usize,
+    sequence: i64,
+}
 
 async fn load_snapshot(dir: &Path, wanted: Wanted<'_>) -> Option<(Rows, Vec<ClipId>)> {
-    let (model, track, space, dim, sequence) = wanted;
-    let path = snapshot_path(dir, track, space);
+    let path = snapshot_path(dir, wanted.track, wanted.space);
     let (header, rows) = tokio::task::spawn_blocking(move || snapshot::load(&path)).await.ok()??;
-    let matches = header.model == *model
-        && header.track == track
-        && header.space == *space
-        && header.dim == dim
-        && header.sequence == sequence;
+    let matches = header.model == *wanted.model
+        && header.track == wanted.track
+        && header.space == *wanted.space
+        && header.dim == wanted.dim
+        && header.sequence == wanted.sequence;
     matches.then_some((rows, header.damaged))
 }
 

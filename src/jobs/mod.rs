@@ -1,33 +1,22 @@
 //! Durable batch jobs: how the API shows them, and which files of a folder they contain.
 
+mod left_out;
 mod listing;
 mod manifest;
+mod names;
 mod place;
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
-pub use listing::{LeftOut, ListError, Listing, NameFilter, SeenFile, examine_seen, list_media, list_seen};
+pub use left_out::LeftOut;
+pub use listing::{ListError, Listing, SeenFile, examine_seen, list_media, list_seen};
 pub use manifest::{ManifestError, ManifestItem, read_manifest};
+pub use names::NameFilter;
 pub use place::Place;
 
-use crate::store::{JobItem, JobRecord, WorkState};
+use crate::store::{JobItem, JobKind, JobRecord, WorkError, WorkState};
 use crate::types::{AssetId, JobId, now_unix_ms, rfc3339_millis};
-
-/// Why a job or an item failed.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct WorkError {
-    /// Stable error code in snake_case.
-    pub code: String,
-    /// Human-readable message.
-    pub message: String,
-}
-
-impl WorkError {
-    fn of(error: Option<&(String, String)>) -> Option<Self> {
-        error.map(|(code, message)| Self { code: code.clone(), message: message.clone() })
-    }
-}
 
 /// Progress of a job at some moment; rates are measured from there.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -54,7 +43,8 @@ pub struct JobView {
     pub id: JobId,
     /// Kind of job, such as `index`.
     #[serde(rename = "type")]
-    pub kind: String,
+    #[schema(value_type = String)]
+    pub kind: JobKind,
     /// State.
     pub state: WorkState,
     /// Path of the folder, file or manifest; null for a list of files.
@@ -123,7 +113,7 @@ impl JobView {
         Self {
             object: "job",
             id: job.id,
-            kind: job.kind.clone(),
+            kind: job.kind,
             state: job.state,
             path: job.request["path"].as_str().map(str::to_owned),
             metadata: match &job.request["metadata"] {
@@ -139,7 +129,7 @@ impl JobView {
             media_secs: job.media_secs,
             hours_of_media_per_hour: rate,
             eta_secs,
-            error: WorkError::of(job.error.as_ref()),
+            error: job.error.clone(),
             created_at: rfc3339_millis(job.created_unix_ms),
             started_at: stamp(job.started_unix_ms),
             ended_at: stamp(job.ended_unix_ms),
@@ -179,7 +169,7 @@ impl From<&JobItem> for ItemView {
             asset_id: item.asset,
             clips: item.clips,
             media_secs: item.media_secs,
-            error: WorkError::of(item.error.as_ref()),
+            error: item.error.clone(),
             attempts: item.attempts,
             next_attempt_at: (item.state == WorkState::Queued && item.not_before_unix_ms > 0)
                 .then(|| rfc3339_millis(item.not_before_unix_ms)),
@@ -194,7 +184,7 @@ mod tests {
     fn job() -> JobRecord {
         JobRecord {
             id: JobId::generate(),
-            kind: "index".to_owned(),
+            kind: JobKind::Index,
             request: serde_json::json!({"path": "/m"}),
             state: WorkState::Running,
             items_total: 10,

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{LibraryError, blocking, content};
 use crate::backup::BackupError;
 use crate::files::Registry;
-use crate::store::{AssetRecord, DamagedVectors, FolderLock, SqliteStore, Store, StoreError};
+use crate::store::{AssetRecord, DamagedVectors, EmbeddedStore, FolderLock, SqliteStore, Store, StoreError};
 use crate::types::{ClipId, now_unix_ms};
 
 pub(crate) use report::Shared;
@@ -78,7 +78,10 @@ pub(crate) fn end(report: &Shared, outcome: &Result<(), LibraryError>) {
 
 /// Checks the database: the file, every row, every vector. If the file is too damaged for a part of this, the
 /// report says so, and the rest is checked.
-pub(crate) async fn check_store(store: &dyn Store, report: &Shared) -> Result<DamagedVectors, LibraryError> {
+pub(crate) async fn check_store(
+    store: &dyn EmbeddedStore,
+    report: &Shared,
+) -> Result<DamagedVectors, LibraryError> {
     let mut problems = store.integrity().await?;
     let unread = |problems: &mut Vec<String>, error: StoreError| match error {
         StoreError::Database(problem) | StoreError::Malformed(problem) | StoreError::DamagedRow(problem) => {

@@ -1,8 +1,10 @@
-//! Vectors as rows: bytes and checksums.
+//! Clips and vectors as rows: bytes and checksums.
 
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
+use super::rows::damaged;
+use crate::store::{ClipRecord, StoreError};
 use crate::types::{ClipId, Embedding, Space, TimeSpan, Track};
 
 /// Bytes of a vector (f32, little-endian) and the checksum stored with them. The checksum covers the row id,
@@ -38,6 +40,24 @@ pub fn clip_checksum(id: ClipId, asset: i64, span: &TimeSpan, agreement: Option<
     bytes.extend(span.end_secs.to_le_bytes());
     bytes.extend(agreement.map(f32::to_le_bytes).into_iter().flatten());
     checksum(id.0, &bytes)
+}
+
+/// The clip of a row, with the id of its asset.
+pub(super) fn record(row: &SqliteRow) -> Result<ClipRecord, StoreError> {
+    let asset: &str = row.try_get("asset_id")?;
+    let (start, end) = (row.try_get("start_secs")?, row.try_get("end_secs")?);
+    let clip = ClipRecord {
+        id: ClipId(row.try_get("id")?),
+        asset: asset.parse().map_err(|_| damaged("asset id", asset))?,
+        span: TimeSpan::new(start, end).map_err(|e| damaged("clip", &e.to_string()))?,
+        agreement: row.try_get("agreement")?,
+    };
+    let wanted: Option<i64> = row.try_get("crc")?;
+    let found = clip_checksum(clip.id, row.try_get("asset")?, &clip.span, clip.agreement);
+    match wanted {
+        Some(wanted) if wanted != found => Err(damaged("clip", "its checksum is wrong")),
+        _ => Ok(clip),
+    }
 }
 
 /// Checksum of what indexing found out about an asset.

@@ -8,7 +8,7 @@ use sqlx::{ConnectOptions, Row};
 
 use super::blob::{self, NamedVector};
 use super::lanes;
-use super::{SqliteStore, clips, damaged};
+use super::{SqliteStore, damaged};
 use crate::store::{ClipCursor, ExportedClip, StoreError};
 use crate::types::{AssetId, ClipId, Space};
 
@@ -104,7 +104,7 @@ impl ClipCursor for Cursor {
 fn exported(row: &sqlx::sqlite::SqliteRow) -> Result<ExportedClip, StoreError> {
     let kind: Option<&str> = row.try_get("kind")?;
     Ok(ExportedClip {
-        clip: clips::record(row)?,
+        clip: blob::record(row)?,
         asset_name: row.try_get("name")?,
         asset_sha256: row.try_get("sha256")?,
         asset_kind: kind.map(|kind| kind.parse().map_err(|_| damaged("asset kind", kind))).transpose()?,
@@ -146,7 +146,7 @@ impl Cursor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{AssetOutcome, AssetState, NewAsset, NewClip, Store};
+    use crate::store::{AssetOutcome, AssetState, AssetStore, ClipStore, NewAsset, NewClip};
     use crate::types::{Embedding, ModelId, TimeSpan, Track};
 
     async fn asset(store: &SqliteStore, sha: &str, clips: usize) -> AssetId {
