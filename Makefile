@@ -128,6 +128,8 @@ small-world: venv native
 	cd trainer && $(TRAINER) evaluate-deflation --checkpoint $(LAST) --deflated $(RUNS)/deflated.pt --out $(RUNS)/deflation.json
 	cd trainer && $(TRAINER) export --checkpoint $(LAST) --deflated $(RUNS)/deflated.pt --evaluation $(RUNS)/evaluation.json --deflation $(RUNS)/deflation.json --f16-weights --out ../$(MODEL)
 	cd trainer && $(TRAINER) samples --checkpoint $(LAST) --f16-weights --out ../$(MODEL)/samples
+	cd trainer && $(TRAINER) harden ../$(MODEL)
+	cd trainer && $(TRAINER) evaluate --bundle ../$(MODEL) --out $(RUNS)/evaluation.json
 
 bench: native
 	cargo bench --locked

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 from triptych_trainer.config import SMALL_WORLD
-from triptych_trainer.heldout import BARS, HeldOut, held_out_set, write_file
 from triptych_trainer.media import clips_of
 from triptych_trainer.metrics import normalised, retrieval
 from triptych_trainer.tokenizer import build_tokenizer, encode
 from triptych_trainer.world import captions
+from triptych_trainer.world.heldout import BARS, HeldOut, held_out_set, write_file
 
 
 class Bundle:

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 from triptych_trainer.config import PRESETS
-from triptych_trainer.dataset import plain_clip
-from triptych_trainer.heldout import held_out_set
 from triptych_trainer.metrics import normalised
 from triptych_trainer.world.captions import COLOUR_WORDS, MOTION_PHRASES, SHAPE_WORDS
+from triptych_trainer.world.dataset import plain_clip
+from triptych_trainer.world.heldout import held_out_set
 
 FILMS, LEFT_OUT, QUERIES, BANK = 300, 12, 200, 96
 DESCRIBES = 0.025

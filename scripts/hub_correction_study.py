@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from confidence_study import BANK, Towers
 from no_match_curve import wait_until_calibrated
-from triptych_trainer.heldout import HeldOut, held_out_set, write_file
 from triptych_trainer.server import running_server
+from triptych_trainer.world.heldout import HeldOut, held_out_set, write_file
 
 CLIPS, MORE, SECS = 500, 300, 3.2
 

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 from no_match_curve import wait_until_calibrated
-from triptych_trainer.heldout import SIZES
 from triptych_trainer.server import Client, running_server
 from triptych_trainer.world.captions import evaluation_caption
 from triptych_trainer.world.files import encode
+from triptych_trainer.world.heldout import SIZES
 from triptych_trainer.world.render import render
 from triptych_trainer.world.scene import Scene, scene_of
 from triptych_trainer.world.sound import SAMPLE_RATE_HZ, synthesise

@@ -16,9 +16,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from triptych_trainer.heldout import write_file
 from triptych_trainer.server import Client, running_server
 from triptych_trainer.world.captions import COLOUR_WORDS, MOTION_PHRASES, SHAPE_WORDS
+from triptych_trainer.world.heldout import write_file
 from triptych_trainer.world.scene import Scene, scene_of
 
 # Library n draws its scenes from the seed that is n above the first one.

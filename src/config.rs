@@ -1,7 +1,6 @@
 //! Flags shared by the commands. Every flag is also an environment variable `TRIPTYCH_*`,
 //! parsed and validated once.
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +15,10 @@ use crate::media::{Limits, PoolLimits};
 use crate::model::{Cut, Device};
 use crate::outbound::bucket::{AccessKey, BucketConfig, BucketUrl};
 use crate::outbound::{HostRule, Outbound, OutboundConfig, OutboundError, SourcesConfig, Url};
+
+mod values;
+
+use values::{network, positive_count, positive_secs, share};
 
 /// Where the model is and where it runs.
 #[derive(Debug, Clone, Args)]
@@ -37,6 +40,10 @@ pub struct ModelArgs {
     /// another length belong to another library.
     #[arg(long = "dim", env = "TRIPTYCH_DIM", value_delimiter = ',', value_name = "N|SPACE=N")]
     pub dims: Vec<Cut>,
+    /// Frames in each window of a film, as the bundle allows: fewer are faster. Vectors of another number belong to
+    /// another library.
+    #[arg(long, env = "TRIPTYCH_FRAMES", value_name = "N")]
+    pub frames: Option<usize>,
 }
 
 impl ModelArgs {
@@ -307,13 +314,6 @@ impl AuditArgs {
     }
 }
 
-fn network(text: &str) -> Result<IpNet, String> {
-    let single = || text.parse::<IpAddr>().map(IpNet::from);
-    text.parse::<IpNet>().or_else(|_| single()).map_err(|_| {
-        format!("expected a network such as 10.0.0.0/8 or an address such as 10.1.2.3, got `{text}`")
-    })
-}
-
 /// Limits on requests, connections and time.
 #[derive(Debug, Clone, Args)]
 pub struct ServerArgs {
@@ -363,46 +363,4 @@ pub struct ServerArgs {
     /// off.
     #[arg(long, env = "TRIPTYCH_RECALL_PROBE_SHARE", default_value_t = 0.01, value_parser = share)]
     pub recall_probe_share: f64,
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-        _ => Err(format!("expected a number from 0 to 1, got `{text}`")),
-    }
-}
-
-fn positive_count(text: &str) -> Result<usize, String> {
-    match text.parse::<usize>() {
-        Ok(count) if count > 0 => Ok(count),
-        _ => Err(format!("expected a whole number of at least 1, got `{text}`")),
-    }
-}
-
-fn positive_secs(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(secs) if secs.is_finite() && secs > 0.0 => Ok(secs),
-        _ => Err(format!("expected a positive number of seconds, got `{text}`")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shares_lie_between_nothing_and_all() {
-        assert_eq!((share("0"), share("0.01"), share("1")), (Ok(0.0), Ok(0.01), Ok(1.0)));
-        for bad in ["-0.1", "1.1", "nan", "x"] {
-            assert!(share(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn seconds_are_positive_and_finite() {
-        assert_eq!(positive_secs("3.2"), Ok(3.2));
-        for bad in ["0", "-1", "nan", "inf", "x", ""] {
-            assert!(positive_secs(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! Triptych: search video by text, by sound, by image or by another clip.
 //!
 //! The flow, and the only direction imports may take:
-//! `types, native, telemetry, fail_points → outbound → media → preprocess → model → embed → ledger, store → files → catalog → index → search → jobs →
+//! `types, native, telemetry, fail_points, own_files → outbound → structure → media → preprocess → model → embed → ledger, store → files → catalog → index → search → jobs →
 //! {webhooks, backup} → collection → ingest → standing → library → access → {http, config} → cli → main`. `tests/layers` holds it.
 
 pub mod access;
@@ -26,10 +26,12 @@ pub mod media;
 pub mod model;
 pub mod native;
 pub mod outbound;
+mod own_files;
 pub mod preprocess;
 pub mod search;
 pub mod standing;
 pub mod store;
+mod structure;
 pub mod telemetry;
 pub mod types;
 pub mod webhooks;

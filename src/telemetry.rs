@@ -212,6 +212,7 @@ fn describe() {
         Unit::Bytes,
         "Resident memory of the server, in bytes"
     );
+    describe_gauge!("triptych_thumbnail_bytes", Unit::Bytes, "Bytes of memory used by cached thumbnails");
 }
 
 #[cfg(test)]

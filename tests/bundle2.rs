@@ -161,7 +161,7 @@ fn inputs_of_any_length_are_batched_by_length() {
         assert_ne!(a, b);
         // A still picture is patches with their grid.
         let values: Arc<[u8]> = (0..6 * 48).map(|n| (n % 250) as u8).collect();
-        let picture = |grid| Pixels { values: Arc::clone(&values), grid };
+        let picture = |grid| Pixels { values: Arc::clone(&values), grid, frame_count: None };
         let wide = towers.image(picture(Some([1, 6])), NOW).await.unwrap();
         let small = towers.image(picture(Some([1, 3])), NOW).await.unwrap();
         let all = Space::new("all");
@@ -305,8 +305,11 @@ fn a_published_checkpoint_says_what_to_run() {
     std::fs::write(dir.path().join("config.json"), "{}").unwrap();
     let (code, message) = code(Bundle::open(dir.path()));
     assert_eq!(code, "model_not_imported");
+    assert!(message.contains(&dir.path().display().to_string()), "{message}");
+    let open = ["embed", "--model", dir.path().to_str().unwrap(), "a dog"];
+    let said = String::from_utf8(common::run(&open).stderr).unwrap();
     let command = format!("triptych-trainer import-hf {} --out models/NAME", dir.path().display());
-    assert!(message.contains(&command), "{message}");
+    assert!(said.contains(&command), "{said}");
 }
 
 #[test]
@@ -345,8 +348,30 @@ fn a_text_reaches_both_tracks_each_in_its_own_space() {
     // A sound can be compared with both in one space.
     let sound = ask(json!(["audio"]));
     assert_eq!(sound["space"], "sound");
+    // What both mean together, what each clip of a file says, and what will come: all over two spaces.
     let mean = json!({"query": "a dog", "targets": ["video", "audio"], "fuse": "mean"});
-    assert_eq!(common::error_of(server.post("/v1/search", &mean)).1, "invalid_value");
+    let mean = server.post_json("/v1/search", &mean);
+    assert_eq!(mean["spaces"], json!(["look", "sound"]));
+    assert!(!mean["data"].as_array().unwrap().is_empty());
+    let asset = hits[0]["asset_id"].as_str().unwrap();
+    for fuse in ["best", "mean"] {
+        let line = server.get_json(&format!(
+            "/v1/assets/{asset}/timeline?q=a+dog+barking&targets=video,audio&fuse={fuse}"
+        ));
+        assert_eq!(line["spaces"], json!(["look", "sound"]));
+        let clips = line["data"].as_array().unwrap();
+        assert!(!clips.is_empty() && !line["moments"].as_array().unwrap().is_empty());
+        let names_its_space =
+            |clip: &Value| clip["space"] == if clip["matched"] == "video" { "look" } else { "sound" };
+        assert!(clips.iter().all(names_its_space), "{line}");
+    }
+    let standing = json!({"query": "a dog", "targets": ["video", "audio"]});
+    assert_eq!(server.post("/v1/standing-queries", &standing).status().as_u16(), 201);
+    let by_score = json!({"query": "a dog", "targets": ["video", "audio"], "min_score": 0.1});
+    assert_eq!(
+        common::error_of(server.post("/v1/standing-queries", &by_score)),
+        (400, "invalid_value".to_owned())
+    );
     // What a document is told apart by reaches the tower.
     let embed = |role: &str| {
         let body = json!({"modality": "text", "input": "a dog", "space": "sound", "role": role});

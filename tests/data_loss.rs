@@ -256,3 +256,164 @@ fn a_damaged_or_missing_ledger_is_written_anew_from_a_whole_store() {
         assert_eq!(exit, 4, "{name}: {said}");
     }
 }
+
+/// Every file with its bytes, except the lock, which names the last process.
+fn bytes_of_all(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let all = files(folder).into_iter().filter(|path| path.file_name().is_none_or(|name| name != "lock"));
+    all.map(|path| (path.clone(), fs::read(&path).unwrap())).collect()
+}
+
+#[test]
+fn a_start_or_a_command_that_refuses_changes_no_file() {
+    let killed = Killed::with(5);
+    let data = killed.folder();
+    let log = data.join(LOG);
+    // Commits behind the damage may still be read by hand.
+    let mut bytes = fs::read(&log).unwrap();
+    let len = bytes.len();
+    bytes[len * 3 / 10..len * 6 / 10].fill(0);
+    fs::write(&log, bytes).unwrap();
+    fs::write(data.join("tmp/upload-left-by-a-crash"), "ours").unwrap();
+    fs::write(data.join("tmp/notes.txt"), "somebody's").unwrap();
+    let before = bytes_of_all(&data);
+    for _ in 0..3 {
+        let (exit, said) = Server::start_refused(Options::default().data(&data));
+        assert!(exit == 4 && said.contains("error[store_behind]"), "{exit} {said}");
+        assert_eq!(bytes_of_all(&data), before);
+    }
+    let (folder, out) = (data.to_str().unwrap(), killed.dir.path().join("out"));
+    let out = out.to_str().unwrap();
+    for command in [
+        vec!["check", "--data", folder],
+        vec!["compact", "--data", folder],
+        vec!["export", "--data", folder, "--out", out],
+        vec!["snapshot", "create", "--data", folder, "--snapshot-root", out],
+    ] {
+        let output = run(&command);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(4), "{command:?}: {said}");
+        assert!(said.contains("error[store_behind]") && said.contains("--rebuild-from-uploads"), "{said}");
+        assert_eq!(bytes_of_all(&data), before, "{command:?}");
+    }
+    // What is rebuilt leaves the old store in quarantine as it was.
+    let server = Server::start(Options::default().data(&data).args(&["--rebuild-from-uploads"]));
+    all_ready(&server);
+    assert_eq!(assets(&server), killed.acknowledged);
+    let kept = files(&data.join("quarantine"));
+    let kept = kept.iter().find(|path| path.ends_with(LOG)).unwrap();
+    assert_eq!(fs::read(kept).unwrap(), before[&log]);
+}
+
+fn make_pipe(path: &Path) {
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mkfifoat(rustix::fs::CWD, path, mode).unwrap();
+}
+
+fn remove(path: &Path) {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path).unwrap(),
+        Ok(_) => fs::remove_file(path).unwrap(),
+        Err(_) => {}
+    }
+}
+
+#[test]
+fn links_pipes_and_folders_in_place_of_own_files_are_refused_and_lead_nowhere() {
+    let killed = Killed::with(2);
+    // Another data folder, which links lead to.
+    let other = killed.copied("other");
+    fs::write(other.join("upload-of-somebody"), "another's").unwrap();
+    let before = bytes_of_all(&other);
+    type Change = fn(&Path, &Path);
+    let link: Change = |path, other| std::os::unix::fs::symlink(other, path).unwrap();
+    let link_to_file: Change = |path, other| std::os::unix::fs::symlink(other.join(DATABASE), path).unwrap();
+    let dangling: Change = |path, _| std::os::unix::fs::symlink("/nonexistent/x", path).unwrap();
+    let folder: Change = |path, _| fs::create_dir(path).unwrap();
+    let pipe: Change = |path, _| make_pipe(path);
+    let cases = [
+        ("tmp", "a symbolic link", link),
+        ("uploads", "a symbolic link", link),
+        ("quarantine", "a symbolic link", link),
+        ("index", "a symbolic link", link),
+        ("audit", "a symbolic link", dangling),
+        ("models", "a symbolic link", link),
+        ("lock", "a symbolic link", link_to_file),
+        ("ledger.log", "a symbolic link", link_to_file),
+        ("ledger.log", "a named pipe", pipe),
+        ("ledger.log", "a folder", folder),
+        ("keys.json", "a named pipe", pipe),
+        ("keys.lock", "a folder", folder),
+        ("models.json", "a named pipe", pipe),
+        (DATABASE, "a symbolic link", dangling),
+        (DATABASE, "a named pipe", pipe),
+        (DATABASE, "a folder", folder),
+        (LOG, "a named pipe", pipe),
+        (LOG, "a folder", folder),
+    ];
+    for (name, what, change) in cases {
+        let data = killed.copied("changed");
+        remove(&data.join(name));
+        change(&data.join(name), &other);
+        let (exit, said) = Server::start_refused(Options::default().data(&data));
+        assert!(exit == 1 && said.contains("error[io]"), "{name} as {what}: {exit} {said}");
+        assert!(said.contains(&format!("`{name}`")) && said.contains(what), "{name} as {what}: {said}");
+        assert_eq!(bytes_of_all(&other), before, "{name} as {what}");
+        fs::remove_dir_all(&data).unwrap();
+    }
+    // The data folder itself may be reached by a link.
+    let by_link = killed.dir.path().join("link");
+    std::os::unix::fs::symlink(killed.folder(), &by_link).unwrap();
+    let server = Server::start(Options::default().data(&by_link));
+    assert_eq!(assets(&server), killed.acknowledged);
+}
+
+#[test]
+fn what_is_no_index_file_is_put_aside_and_the_index_rebuilt() {
+    let killed = Killed::with(2);
+    let server = Server::start(Options::default().data(&killed.folder()));
+    let query = json!({"query": "a red circle", "targets": ["audio"], "limit": 10});
+    let found = |server: &Server| -> Vec<_> {
+        let hits = server.search(&query);
+        hits.iter().map(|hit| (hit["asset_id"].clone(), hit["start_secs"].clone())).collect()
+    };
+    let wanted = found(&server);
+    server.stop();
+    let snapshots: Vec<_> = files(&killed.folder().join("index"));
+    let snapshot = snapshots.iter().find(|path| path.extension().is_some_and(|end| end == "snapshot"));
+    let name = snapshot.unwrap().file_name().unwrap();
+    type Change = fn(&Path);
+    let changes: [Change; 3] = [
+        make_pipe,
+        |path| std::os::unix::fs::symlink("/dev/zero", path).unwrap(),
+        |path| fs::create_dir_all(path.join("inside")).unwrap(),
+    ];
+    for change in changes {
+        let data = killed.copied("index-changed");
+        let path = data.join("index").join(name);
+        remove(&path);
+        change(&path);
+        let server = Server::start(Options::default().data(&data));
+        assert_eq!(found(&server), wanted);
+        let quarantine = data.join("quarantine");
+        assert_eq!(fs::read_dir(&quarantine).unwrap().count(), 1, "it is put aside");
+        server.stop();
+        assert!(fs::symlink_metadata(&path).unwrap().is_file(), "the index is saved again");
+        fs::remove_dir_all(&data).unwrap();
+    }
+}
+
+#[test]
+fn a_check_reads_the_uploads_of_the_folder_it_is_given() {
+    let killed = Killed::with(2);
+    let check = |data: &Path| run(&["check", "--data", data.to_str().unwrap()]).status.code();
+    let copied = killed.copied("copied");
+    assert_eq!(check(&copied), Some(0));
+    let upload = files(&copied.join("uploads")).remove(0);
+    let mut bytes = fs::read(&upload).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&upload, bytes).unwrap();
+    assert_eq!(check(&copied), Some(1), "the copy is damaged, and the original is not");
+    let moved = killed.dir.path().join("moved");
+    fs::rename(killed.folder(), &moved).unwrap();
+    assert_eq!(check(&moved), Some(0), "nothing is missing");
+}

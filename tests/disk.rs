@@ -175,7 +175,7 @@ fn reads_go_on(server: &Server, asset: &Value) {
 }
 
 /// Everything that writes is refused with the one code.
-fn writers_are_refused(server: &Server, asset: &Value, other: &Value, root: &Path) {
+fn writers_are_refused(server: &Server, asset: &Value, root: &Path) {
     refused("upload", server.upload_bytes("a.wav", sound(1.0), ""));
     refused("upload that is waited for", server.upload_bytes("b.wav", sound(1.0), "?wait=true"));
     let part =
@@ -183,7 +183,6 @@ fn writers_are_refused(server: &Server, asset: &Value, other: &Value, root: &Pat
     let form = reqwest::blocking::multipart::Form::new().part("file", part);
     refused("upload of unknown length", server.post_form("/v1/assets", form));
     refused("change", patch(server, asset, 1));
-    refused("deletion", server.delete(&format!("/v1/assets/{}", id(other))));
     refused("job", server.post("/v1/jobs", &json!({"type": "index", "path": root})));
     refused("watch", server.post("/v1/watches", &json!({"path": root})));
     let rules = json!({"rules": [{"name": "r", "older_than_secs": 1_000_000_000}]});
@@ -268,14 +267,20 @@ impl Place {
         }
         let accepted = ok_json(server.upload_bytes("accepted.wav", sound(8.0), ""));
         let job = ok_json(server.post("/v1/jobs", &json!({"type": "index", "path": folder})));
+        let held = self.disk.seen().join("data/reserve.bin");
+        eventually("space is held in reserve", || held.exists().then_some(()));
         self.disk.fill();
         eventually("it is known that the disk is full", || {
             // A write tells; so does the next look at free space.
             let health = readyz(server);
             (health["status"] == "degraded" && health["parts"]["disk"]["status"] == "degraded").then_some(())
         });
-        writers_are_refused(server, film, &other, self.root.path());
+        writers_are_refused(server, film, self.root.path());
         reads_go_on(server, film);
+        // Whoever has to make room can: space for that is held against everybody else.
+        let deleted = server.delete(&format!("/v1/assets/{}", id(&other)));
+        assert_eq!(deleted.status(), 204, "{:?}", deleted.text());
+        assert!(!held.exists());
         let temporary = self.disk.seen().join("data/tmp");
         eventually("nothing half-received is left", || {
             fs::read_dir(&temporary).unwrap().next().is_none().then_some(())

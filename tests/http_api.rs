@@ -54,17 +54,22 @@ fn routed() -> BTreeSet<String> {
     calls.map(|name| name.trim().to_owned()).collect()
 }
 
+fn rust_files(dir: &std::path::Path, into: &mut Vec<std::path::PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { rust_files(&path, into) } else { into.push(path) }
+    }
+}
+
 #[test]
 fn every_documented_handler_is_in_the_route_table() {
     let table = routed();
-    let folder = manifest_dir().join("src/http");
+    let mut files = Vec::new();
+    rust_files(&manifest_dir().join("src/http"), &mut files);
     let mut found = BTreeSet::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            continue;
-        }
-        let module = path.file_stem().unwrap().to_string_lossy().into_owned();
+    for path in files {
+        let named = if path.ends_with("mod.rs") { path.parent().unwrap() } else { &path };
+        let module = named.file_stem().unwrap().to_string_lossy().into_owned();
         let text = std::fs::read_to_string(&path).unwrap();
         for rest in text.split("#[utoipa::path(").skip(1) {
             let name = rest.split("pub async fn ").nth(1).unwrap().split('(').next().unwrap();
@@ -84,9 +89,9 @@ fn every_call_has_a_role() {
     let table = triptych::http::ROLES;
     let listed: BTreeSet<String> = table.iter().map(|(method, path, _)| format!("{method} {path}")).collect();
     let missing: Vec<_> = wanted.difference(&listed).collect();
-    assert!(missing.is_empty(), "say in src/http/roles.rs which role these need: {missing:?}");
+    assert!(missing.is_empty(), "say in src/http/access/roles.rs which role these need: {missing:?}");
     let stale: Vec<_> = listed.difference(&wanted).collect();
-    assert!(stale.is_empty(), "src/http/roles.rs names calls that are not there: {stale:?}");
+    assert!(stale.is_empty(), "src/http/access/roles.rs names calls that are not there: {stale:?}");
     assert_eq!(table.len(), listed.len(), "a call is listed twice");
     // And what changes something asks for more than reading.
     for (method, path, role) in table {

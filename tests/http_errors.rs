@@ -308,6 +308,54 @@ fn bad_requests_name_code_and_field() {
     assert_eq!(error_of(wrong), (405, "method_not_allowed".to_owned()));
 }
 
+/// An answer is covered by no budget, so it must not grow with what it answers.
+#[test]
+fn answers_quote_no_more_than_a_little_of_a_request() {
+    let server = shared();
+    let long = "x".repeat(3_000_000);
+    let object = |key: &str| json!({ (key): &long });
+    let mut wide = object("query");
+    wide["limit"] = json!(&long);
+    let posts = [
+        ("/v1/search", json!({ (&*long): 1 })),
+        ("/v1/search", json!({"query": {(&*long): 1}})),
+        ("/v1/search", json!({"query": "a", "limit": &long})),
+        ("/v1/search", json!({"query": "a", "group_by": &long})),
+        ("/v1/search", json!({"query": "a", "model": &long})),
+        ("/v1/search", json!({"query": "a", "space": &long})),
+        ("/v1/search", json!({"query": "a", "targets": [&long]})),
+        ("/v1/search", json!({"query": {"asset": &long}})),
+        ("/v1/search", json!({"query": "a", "filter": {"must": [{"key": "a", (&*long): 1}]}})),
+        ("/v1/search", wide),
+        ("/v1/embeddings", json!({"modality": &long, "text": "a"})),
+        ("/v1/embeddings", json!({"modality": "text", "text": "a", "model": &long})),
+        ("/v1/assets", object("path")),
+        ("/v1/assets", object("url")),
+        ("/v1/jobs", json!({"type": "index", "path": format!("/{long}")})),
+        ("/v1/jobs", object("type")),
+        ("/v1/watches", json!({"path": format!("/{long}")})),
+        ("/v1/keys", json!({"name": "a", "role": &long})),
+        ("/v1/keys", json!({"name": &long, "role": "read"})),
+        ("/v1/standing-queries", json!({"query": "a", "webhook": {"url": &long}})),
+        ("/v1/models", object("path")),
+    ];
+    for (path, body) in posts {
+        let response = server.post(path, &body);
+        let status = response.status();
+        let answer = response.bytes().unwrap();
+        assert!(status.is_client_error(), "{path}: {status}");
+        assert!(
+            answer.len() < 2000,
+            "{path}: {} bytes are answered to {:.60}",
+            answer.len(),
+            body.to_string()
+        );
+        let error: Value = serde_json::from_slice(&answer).unwrap();
+        assert!(error["error"]["code"].is_string(), "{path}: {error}");
+    }
+    still_serves(server);
+}
+
 #[test]
 fn bad_bodies_are_told_apart() {
     let server = shared();

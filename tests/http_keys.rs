@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use common::{Options, Server, error_of, eventually, ok_json, picture};
+use common::{Options, Server, error_of, eventually, ok_json, picture, video};
 use serde_json::{Value, json};
 
 /// `triptych key …`.
@@ -395,6 +395,41 @@ fn changes_are_written_down_and_cookies_end_with_their_key() {
     assert_eq!(server.delete(&asset_path).status(), 204);
     let metrics = server.get("/metrics").text().unwrap();
     assert!(metrics.contains("\ntriptych_audit_failed_total 1\n"), "{metrics}");
+}
+
+#[test]
+fn a_change_runs_to_its_end_though_its_client_disconnects() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let server = Server::start(Options::default().data(&data));
+    let film = std::fs::read(video("left.mp4", 12.8, 300)).unwrap();
+    let part = "--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"left.mp4\"\r\n\r\n";
+    let body = [part.as_bytes(), &film, b"\r\n--x--\r\n"].concat();
+    let head = format!(
+        "POST /v1/assets?wait=true HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let send = |body: &[u8]| {
+        let mut stream = TcpStream::connect(server.address()).unwrap();
+        stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
+    };
+    // Gone in the middle of the body: nothing was sent that could be done.
+    send(&body[..body.len() / 2]);
+    let lines =
+        eventually("the refusal is in the log", || Some(audit_lines(&data)).filter(|lines| lines.len() == 1));
+    assert!((400..500).contains(&lines[0]["status"].as_u64().unwrap()), "{lines:?}");
+    // Gone right after it.
+    send(&body);
+    let lines =
+        eventually("its outcome is in the log", || Some(audit_lines(&data)).filter(|lines| lines.len() == 2));
+    assert_eq!((&lines[1]["status"], &lines[1]["code"]), (&json!(201), &Value::Null), "{lines:?}");
+    let assets = server.get_json("/v1/assets");
+    assert_eq!(assets["data"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&assets["data"][0]["id"], &assets["data"][0]["state"]),
+        (&lines[1]["target"], &json!("ready"))
+    );
 }
 
 /// A stand-in for a collector: the bodies of what is posted to it.

@@ -244,6 +244,11 @@ fn what_people_set_up_goes_on_with_the_model_that_takes_over() {
         told.iter().map(|one| one.body()["data"]["asset_name"].as_str().unwrap().to_owned()).collect();
     assert_eq!(about, HashSet::from(["first.wav".to_owned(), "second.wav".to_owned()]));
     assert!(told.iter().all(|one| one.is_signed_with(&secret)), "{told:?}");
+    // What was accepted but not yet noted would be sent again after the kill.
+    eventually("both deliveries are noted", || {
+        let noted = server.get_json("/v1/webhooks/deliveries?state=delivered");
+        (noted["data"].as_array().unwrap().len() == 2).then_some(())
+    });
     server.kill9();
 
     // Nothing is told or matched twice by the start after it.

@@ -272,17 +272,30 @@ fn confidence_tells_what_is_here_from_what_is_not() {
         (&json!(true), 0),
         "{chatter}"
     );
-    // Where it cannot be told there is none, and asking for it is refused.
-    let parts = json!([{"text": "red"}, {"text": "circle"}]);
-    let several = answer(json!({"query": parts}));
-    assert_eq!((&several["no_match"], &several["data"][0]["confidence"]), (&json!(false), &Value::Null));
+    // Of several parts it is the mean by log odds: the same part twice is as sure as once.
+    let best = |answer: &Value| answer["data"][0]["confidence"].as_f64().unwrap();
+    let part = json!({"text": "a big blue triangle moving left"});
+    let twice = answer(json!({"query": [part, part], "min_confidence": 0.9}));
+    assert!((best(&twice) - confidences[0]).abs() < 1e-4 && twice["data"].as_array().unwrap().len() == count);
+    let half =
+        answer(json!({"query": [part, {"text": "thanks for watching everyone"}], "min_confidence": 0.9}));
+    assert_eq!((&half["no_match"], half["data"].as_array().unwrap().len()), (&json!(true), 0), "{half}");
+    // So it is for the mean of both tracks.
+    let mean = json!({"query": part, "targets": ["video", "audio"], "fuse": "mean", "limit": 1});
+    assert!((0.0..1.0).contains(&best(&answer(mean))));
+    // Of "a red dog" half is understood; of "a red circle" all of it, whether or not the list has "a".
+    let (dog, plain) = (answer(json!({"query": "a red dog"})), answer(json!({"query": "red"})));
+    assert!((2.0 * best(&dog) - best(&plain)).abs() < 1e-4 && best(&plain) > 0.9, "{dog} {plain}");
+    assert_eq!((&dog["no_match"], &plain["no_match"]), (&json!(true), &json!(false)));
+    let (a, bare) = (answer(json!({"query": "the red circle"})), answer(json!({"query": "red circle"})));
+    assert_eq!(a["data"][0]["confidence"], bare["data"][0]["confidence"]);
     // A target named twice counts once.
     let twice = json!({"query": "red", "targets": ["video", "video"], "fuse": "mean", "min_confidence": 0.5});
     answer(twice);
     for refused in [
-        json!({"query": parts, "min_confidence": 0.5}),
+        json!({"query": [part, part], "min_confidence": -0.5}),
         // Before any part is embedded, or the word that nobody knows would be told first.
-        json!({"query": [{"text": "xyzzy"}, {"text": "red"}], "min_confidence": 0.5}),
+        json!({"query": [{"text": "xyzzy"}, {"text": "red"}], "min_confidence": 2}),
         json!({"query": {"text": "red"}, "min_confidence": 1.5}),
     ] {
         let response = server.post("/v1/search", &refused);

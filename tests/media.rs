@@ -611,6 +611,92 @@ async fn damage_gives_a_part_or_a_clear_error() {
     }
 }
 
+/// `cat a a`: ffmpeg reads both files of some formats and the first one of others.
+#[tokio::test]
+async fn joined_files_are_read_or_told() {
+    let Some(decoder) = decoder() else { return };
+    let film = |codecs: &str| format!("{PICTURE} {TONE} {codecs}");
+    let told = [
+        ("joined.wav", TONE.to_owned()),
+        ("joined.w64", TONE.to_owned()),
+        ("joined.aiff", TONE.to_owned()),
+        ("joined.caf", format!("{TONE} -c:a pcm_s16le")),
+        ("joined.tta", TONE.to_owned()),
+        ("joined.voc", format!("{TONE} -c:a pcm_u8")),
+        ("joined.mp4", film(&format!("{H264} -c:a aac"))),
+        ("joined.mov", film(&format!("{H264} -c:a aac -movflags faststart"))),
+        ("joined.mkv", film(&format!("{H264} -c:a flac"))),
+        ("joined.wmv", film("-c:v wmv2 -c:a wmav2")),
+        ("joined.rm", film("-s 352x288 -c:v rv20 -c:a ac3")),
+        ("joined.y4m", format!("{PICTURE} -pix_fmt yuv420p")),
+    ];
+    for (name, arguments) in &told {
+        let whole = std::fs::read(make(&format!("one-{name}"), arguments)).unwrap();
+        let (_, summary) = read(&decoder, &file(name, &whole), &small(), None).await.expect(name);
+        assert_eq!(summary.partial, None, "{name}");
+        let tagged = [&whole[..], b"TAG", &[b' '; 125]].concat();
+        let (_, summary) = read(&decoder, &file(name, &tagged), &small(), None).await.expect(name);
+        // ffmpeg takes it for a frame.
+        assert_eq!(summary.partial.filter(|_| *name != "joined.y4m"), None, "{name} with a tag");
+        let (_, summary) = read(&decoder, &file(name, &whole.repeat(2)), &small(), None).await.expect(name);
+        let note = summary.partial.expect(name);
+        assert!(note.starts_with("another file is joined to its end"), "{name}: {note}");
+        assert!(summary.duration_secs < 7.0, "{name}: {}", summary.duration_secs);
+    }
+    for name in ["joined.flac", "joined.mp3", "joined.aac", "joined.opus"] {
+        let whole = std::fs::read(make(&format!("one-{name}"), TONE)).unwrap();
+        let (clips, summary) =
+            read(&decoder, &file(name, &whole.repeat(2)), &small(), None).await.expect(name);
+        assert!((summary.duration_secs - 12.0).abs() < 0.2 && clips.len() == 4, "{name}: {summary:?}");
+        assert_eq!(summary.partial, None, "{name}");
+    }
+}
+
+/// Files whose header states no length, or one that is not there.
+#[tokio::test]
+async fn what_the_header_promises_is_there_or_told() {
+    let Some(decoder) = decoder() else { return };
+    let with = |bytes: &[u8], mark: &[u8], at: usize, number: &[u8]| {
+        let found = bytes.windows(mark.len()).position(|part| part == mark).unwrap() + at;
+        let mut changed = bytes.to_vec();
+        changed[found..found + number.len()].copy_from_slice(number);
+        changed
+    };
+    let whole = |name: &str, codec: &str| std::fs::read(make(name, &format!("{TONE} {codec}"))).unwrap();
+    let (wav, w64, au) = (whole("says.wav", ""), whole("says.w64", ""), whole("says.au", ""));
+    let (aiff, caf) = (whole("says.aiff", ""), whole("says.caf", "-c:a pcm_s16le"));
+    let riff = (wav.len() as u32).to_le_bytes();
+    for (name, bytes) in [
+        ("pipe.wav", with(&wav, b"data", 4, &0x8000_0000_u32.to_le_bytes())),
+        ("riff.wav", with(&wav, b"RIFF", 4, &riff)),
+        ("pipe.w64", with(&w64, b"data", 16, &(1_u64 << 40).to_le_bytes())),
+        ("pipe.au", with(&au, b".snd", 8, &[0; 4])),
+        ("pipe.aiff", with(&aiff, b"SSND", 4, &[0; 4])),
+        ("form.aiff", with(&aiff, b"FORM", 4, &[0; 4])),
+        ("pipe.caf", with(&caf, b"data", 4, &(1_u64 << 40).to_be_bytes())),
+    ] {
+        let (_, summary) = read(&decoder, &file(name, &bytes), &small(), None).await.expect(name);
+        assert!((summary.duration_secs - 6.0).abs() < 0.01, "{name}: {summary:?}");
+        assert_eq!(summary.partial, None, "{name}");
+    }
+    let wma = whole("says.wma", "-c:a wmav2");
+    let mp3 = whole("says.mp3", "-c:a libmp3lame");
+    let robbed = [&mp3[..mp3.len() / 2], &mp3[mp3.len() / 2 + mp3.len() / 12..]].concat();
+    for (name, bytes) in [
+        ("half.wav", with(&wav, b"data", 4, &[0, 16, 0, 0])),
+        ("half.w64", with(&w64, b"data", 16, &4096_u64.to_le_bytes())),
+        ("half.caf", with(&caf, b"data", 4, &4096_u64.to_be_bytes())),
+        ("brief.au", au[..au.len() - au.len() / 200].to_vec()),
+        ("brief.aiff", aiff[..aiff.len() - aiff.len() / 200].to_vec()),
+        ("tenth.wma", wma[..wma.len() / 10].to_vec()),
+        ("most.wma", wma[..wma.len() * 9 / 10].to_vec()),
+        ("robbed.mp3", robbed),
+    ] {
+        let (_, summary) = read(&decoder, &file(name, &bytes), &small(), None).await.expect(name);
+        assert!(summary.partial.is_some(), "{name}: {summary:?}");
+    }
+}
+
 #[tokio::test]
 async fn limits_hold() {
     let Some(normal) = decoder() else { return };
@@ -642,12 +728,11 @@ async fn limits_hold() {
     let refused = read(&poor, &wide, &small(), None).await.unwrap_err();
     assert_eq!(refused.code(), "decode_limit");
     let said = refused.to_string();
-    assert!(said.contains("260 MiB") && said.contains("--decode-file-memory-bytes"), "{said}");
+    assert!(said.contains("the limit of 260 MiB"), "{said}");
     let hurried = with(|limits| limits.wall_clock_secs = 0);
     let refused = read(&hurried, &video, &small(), None).await.unwrap_err();
     assert_eq!(refused.code(), "decode_timeout");
     assert!(refused.to_string().contains("longer than 0 s"), "{refused}");
-    assert!(refused.to_string().contains("--decode-timeout-secs"), "{refused}");
 }
 
 /// A decoder whose worker is a shell script.
@@ -681,14 +766,11 @@ async fn workers_that_misbehave() {
     let mut spent = scripted("spent", "read request; kill -XCPU $$");
     let refused = read(&spent, &path, &small(), None).await.unwrap_err();
     assert_eq!(refused.code(), "decode_timeout");
-    assert!(
-        refused.to_string().contains("longer than 1 s")
-            && refused.to_string().contains("--decode-timeout-secs")
-    );
+    assert!(refused.to_string().contains("longer than 1 s"), "{refused}");
     spent.config.limits.wall_clock_secs = 600;
     let refused = read(&spent, &path, &small(), None).await.unwrap_err();
     assert_eq!(refused.code(), "work_limit");
-    assert!(refused.to_string().contains("--decode-cpu-secs-per-mib"), "{refused}");
+    assert!(refused.to_string().contains("s of CPU time"), "{refused}");
     let mut absent = scripted("absent", "");
     absent.config.worker_exe = PathBuf::from("/nonexistent/triptych");
     assert_eq!(code(read(&absent, &path, &small(), None).await), "decode_worker_failed");
@@ -770,7 +852,7 @@ async fn work_is_bounded_by_the_size_of_a_file() {
         }
     };
     assert_eq!((given, error.code()), (2, "work_limit"));
-    assert!(error.to_string().contains("--max-clips-per-mib"), "{error}");
+    assert!(error.to_string().contains("distinct clips"), "{error}");
     // A picture that stays is one clip, with any number of windows.
     let still = make("still.mp4", &format!("-f lavfi -i color=red:s=64x64:r=5:d=60 {H264} -g 999"));
     let (clips, summary) = read(&few, &still, &small(), None).await.unwrap();

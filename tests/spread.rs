@@ -79,7 +79,15 @@ fn spec(sampling: Sampling, stride_secs: f64) -> ClipSpec {
     let short = ShortSound::AsIs { multiple: 1920, edge: Edge::Reflect };
     let samples = (sampling_secs(sampling) * f64::from(RATE)).round() as usize;
     let sound = SoundSpec { sample_rate_hz: RATE, samples, stride_secs, short, loudness: None };
-    ClipSpec { sampling, stride_secs, video: picture, image: picture, sound, sound_apart: false }
+    ClipSpec {
+        sampling,
+        stride_secs,
+        video: picture,
+        image: picture,
+        sound,
+        sound_apart: false,
+        without: None,
+    }
 }
 
 fn sampling_secs(sampling: Sampling) -> f64 {

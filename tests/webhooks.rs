@@ -69,6 +69,8 @@ fn the_end_of_a_job_is_told_until_it_is_heard() {
     assert_eq!((&told["type"], &told["data"]["id"]), (&json!("job.done"), &job["id"]));
     assert_eq!((&told["data"]["state"], &told["data"]["items_done"]), (&json!("done"), &json!(1)));
     assert!(told["timestamp"].is_string() && told["data"]["ended_at"].is_string(), "{told}");
+    let shown = server.get_json(&format!("/v1/jobs/{}", job["id"].as_str().unwrap()));
+    assert_eq!(told["data"], shown, "the job as the API shows it");
 
     assert_eq!((&seen["attempts"], &seen["last_status"]), (&json!(3), &json!(204)));
     assert_eq!((&seen["event"], &seen["owner"]), (&json!("job.done"), &job["id"]));

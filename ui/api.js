@@ -36,8 +36,10 @@ import { call, callJson, jsonBody, sendFile } from "./http.js";
  *
  * @typedef {object} Timeline
  * @property {ScoredClip[]} data
- * @property {{start_secs: number, end_secs: number, peak_secs: number, score: number}[]} moments
+ * @property {{start_secs: number, end_secs: number, peak_secs: number, score: number,
+ *   confidence: number | null}[]} moments
  * @property {number | null} usual_score
+ * @property {string[]} spaces
  *
  * @typedef {object} Job
  * @property {string} id
@@ -63,6 +65,15 @@ import { call, callJson, jsonBody, sendFile } from "./http.js";
  * @property {{code: string, message: string} | null} error
  * @property {number} match_count
  *
+ * @typedef {object} Model
+ * @property {string} id
+ * @property {"serving"|"beside"} role
+ * @property {string} description
+ * @property {string} license
+ * @property {string[]} languages
+ * @property {number | null} vocabulary_words
+ * @property {string[]} samples
+ *
  * @typedef {{asset_id: string, asset_name: string, start_secs: number, end_secs: number, peak_secs: number,
  *   score: number, matched: "video"|"audio"}} Match
  */
@@ -71,13 +82,18 @@ import { call, callJson, jsonBody, sendFile } from "./http.js";
  * @param {object} request as `POST /v1/search` takes it, `query` left out where a file is sent
  * @param {{file: File, modality: string} | null} upload
  * @param {AbortSignal} signal
- * @returns {Promise<{hits: Hit[], millis: number | null}>}
+ * @returns {Promise<{hits: Hit[], ignored: string[], millis: number | null}>}
  */
 export async function search(request, upload, signal) {
   const response = await ask("/v1/search", request, upload, signal);
   const millis = Number(response.headers.get("x-total-time-ms") ?? NaN);
-  const { data } = await response.json();
-  return { hits: data, millis: Number.isFinite(millis) ? millis : null };
+  const { data, ignored_words: ignored } = await response.json();
+  return { hits: data, ignored, millis: Number.isFinite(millis) ? millis : null };
+}
+
+/** @returns {Promise<{data: Model[]}>} */
+export async function listModels() {
+  return callJson("/v1/models", { quiet: true });
 }
 
 /**

@@ -5,6 +5,8 @@ import { acts } from "./acts.js";
 import { listAssets, search, timelineOf } from "./api.js";
 import { byId, el, plural } from "./dom.js";
 import { acceptPicks, kindOf } from "./files.js";
+import { ApiError } from "./http.js";
+import { hintAtForeign, showIgnored, showModel, showUnknown } from "./model.js";
 import { play, wholeOf } from "./player.js";
 import { showQuery } from "./query.js";
 import { addHits, focusFirst, listenToKeys } from "./results.js";
@@ -113,6 +115,8 @@ export async function idle() {
     byId("empty-library").hidden = page.data.length > 0;
     byId("start").hidden = page.data.length === 0;
     showRecent(page.data);
+    hintAtForeign(page.data);
+    showModel();
   } catch (error) {
     if (!signal.aborted) complain(error);
   }
@@ -140,7 +144,7 @@ function reset() {
   status.textContent = "";
   problem.hidden = true;
   more.hidden = true;
-  for (const id of ["start", "empty-library", "nothing", "unsure"]) byId(id).hidden = true;
+  for (const id of ["start", "empty-library", "nothing", "unsure", "unknown", "ignored", "foreign"]) byId(id).hidden = true;
 }
 
 /**
@@ -180,7 +184,8 @@ async function run(route, offset) {
   } catch (error) {
     if (signal.aborted) return;
     status.textContent = "";
-    complain(error);
+    if (query?.kind === "text" && error instanceof ApiError && error.code === "no_known_words") showUnknown(query.text);
+    else complain(error);
     shownFor = "";
   } finally {
     if (!signal.aborted) form.removeAttribute("aria-busy");
@@ -195,7 +200,7 @@ function uploadOf(query) {
 
 /**
  * @param {Route} route
- * @param {{hits: Hit[], millis: number | null}} answer
+ * @param {{hits: Hit[], ignored: string[], millis: number | null}} answer
  * @param {number} offset
  */
 function show(route, answer, offset) {
@@ -206,7 +211,11 @@ function show(route, answer, offset) {
   /** @type {import("./player.js").AskTimeline} */
   const ask = (id, signal) => timelineOf(id, requestFor(route, 0), uploadOf(route.query), signal);
   addHits(grid, answer.hits, { open: (hit) => play(hits.map(momentOf), hits.indexOf(hit), ask), like });
-  if (!offset) byId("unsure").hidden = !hits.length || !hits.every(isUnsure);
+  if (!offset) {
+    showIgnored(answer.ignored);
+    hintAtForeign(answer.hits.map((hit) => ({ name: hit.asset_name })));
+    byId("unsure").hidden = !hits.length || !hits.every(isUnsure);
+  }
   more.hidden = !full;
   byId("nothing").hidden = hits.length > 0;
   const time = answer.millis === null ? "" : ` · ${answer.millis.toFixed(answer.millis < 10 ? 1 : 0)} ms`;

@@ -6,6 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::own_files;
+
 const FILE: &str = "audit.jsonl";
 
 /// Where the audit log is and how large it may become.
@@ -74,12 +76,12 @@ impl Log {
             self.open = None;
         }
         if self.open.is_none() {
-            self.open = Some(open(&self.config.folder, &path)?);
+            self.open = Some(open(&self.config.folder)?);
         }
         let size = self.open.as_ref().map_or(Ok(0), |file| file.metadata().map(|found| found.len()))?;
         if size > 0 && size + line.len() as u64 > self.config.max_bytes {
             self.rotate()?;
-            self.open = Some(open(&self.config.folder, &path)?);
+            self.open = Some(open(&self.config.folder)?);
         }
         self.open.as_mut().map_or(Ok(()), |file| file.write_all(line))
     }
@@ -106,9 +108,11 @@ fn is_at(file: &File, path: &Path) -> bool {
 }
 
 /// Opens the log at its end, and terminates a line that was cut off there.
-fn open(folder: &Path, path: &Path) -> std::io::Result<File> {
+fn open(folder: &Path) -> std::io::Result<File> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).create(true).mode(0o600);
+    let mut file = own_files::open_with(folder, FILE, &mut options)?;
     if file.metadata()?.len() > 0 {
         let mut last = [0];
         file.seek(SeekFrom::End(-1))?;
@@ -168,6 +172,16 @@ mod tests {
         fs::rename(&path, dir.path().join("taken")).unwrap();
         audit.write(&json!({"n": 2}));
         assert_eq!(lines(&path), ["{\"n\":2}"]);
+    }
+
+    #[test]
+    fn a_link_is_not_written_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let victim = dir.path().join("victim");
+        fs::write(&victim, "another's").unwrap();
+        std::os::unix::fs::symlink(&victim, dir.path().join(FILE)).unwrap();
+        log(dir.path(), 1 << 20, 2).write(&json!({"n": 1}));
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "another's");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::AccessError;
 use super::key::{KeyRecord, NewKey, digest};
+use crate::own_files;
 use crate::types::{KeyId, now_unix_ms};
 
 const FILE: &str = "keys.json";
@@ -70,9 +71,10 @@ impl KeyFile {
     pub fn read(&self) -> Result<Vec<KeyRecord>, AccessError> {
         let path = self.path();
         let damaged = |what: String| AccessError::Damaged { path: path.display().to_string(), what };
-        let bytes = match fs::read(&path) {
+        let bytes = match own_files::read(&self.dir, FILE) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => {
+                own_files::check_file(&self.dir, LOCK)?;
                 let had_keys = fs::metadata(self.dir.join(LOCK)).is_ok_and(|found| found.len() > 0);
                 if had_keys {
                     return Err(AccessError::Missing(path.display().to_string()));
@@ -142,7 +144,8 @@ impl KeyFile {
     fn lock(&self) -> Result<File, AccessError> {
         let path = self.dir.join(LOCK);
         let mut options = OpenOptions::new();
-        let file = options.append(true).create(true).mode(0o600).open(&path)?;
+        options.append(true).create(true).mode(0o600);
+        let file = own_files::open_with(&self.dir, LOCK, &mut options)?;
         let began = Instant::now();
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -160,10 +163,16 @@ impl KeyFile {
 
     /// Replaces a file as a whole; only the owner can read it.
     fn replace(&self, name: &str, bytes: &[u8], durable: bool) -> std::io::Result<()> {
-        // Always the same name, so that leftovers of a crash are overwritten.
-        let new = self.dir.join(format!("{name}.new"));
-        let mut options = OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        // Always the same name, so that leftovers of a crash are replaced.
+        let new_name = format!("{name}.new");
+        let new = self.dir.join(&new_name);
+        own_files::check_file(&self.dir, &new_name)?;
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        // A new file: what stands there by now, such as a link, is not written to.
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
         file.write_all(bytes)?;
         if durable {
             file.sync_all()?;
@@ -175,7 +184,7 @@ impl KeyFile {
     /// When each key was last used, in Unix milliseconds, as far as a server has recorded it.
     #[must_use]
     pub fn last_used(&self) -> HashMap<KeyId, i64> {
-        let bytes = fs::read(self.dir.join(USED)).unwrap_or_default();
+        let bytes = own_files::read(&self.dir, USED).unwrap_or_default();
         serde_json::from_slice(&bytes).unwrap_or_default()
     }
 
@@ -260,6 +269,27 @@ mod tests {
         fs::remove_file(file.path()).unwrap();
         assert_eq!(file.read().unwrap_err().code(), "keys_missing");
         assert_eq!(file.create(new("x", Role::Admin)).unwrap_err().code(), "keys_missing");
+    }
+
+    #[test]
+    fn nothing_but_a_regular_file_is_taken_for_keys() {
+        let dir = tempfile::tempdir().unwrap();
+        let victim = dir.path().join("victim");
+        fs::write(&victim, "another's").unwrap();
+        for name in [FILE, LOCK, "keys.json.new"] {
+            let data = dir.path().join(name);
+            fs::create_dir(&data).unwrap();
+            let (file, path) = (KeyFile::new(&data), data.join(name));
+            std::os::unix::fs::symlink(&victim, &path).unwrap();
+            let error = file.create(new("a", Role::Read)).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{name}`")) && error.contains("link"), "{error}");
+            fs::remove_file(&path).unwrap();
+            let fifo = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+            rustix::fs::mkfifoat(rustix::fs::CWD, &path, fifo).unwrap();
+            let error = file.create(new("a", Role::Read)).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{name}`")) && error.contains("pipe"), "{error}");
+        }
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "another's");
     }
 
     #[test]

@@ -2,14 +2,13 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use governor::clock::{Clock, DefaultClock};
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use subtle::ConstantTimeEq;
 
+use super::caller::{Caller, Found, Holder, KnownKey};
 use super::file::Stamp;
 use super::key::digest;
 use super::{AccessError, KeyFile, KeyRecord, NewKey, Role};
@@ -17,112 +16,6 @@ use crate::types::{KeyId, now_unix_ms};
 
 /// How often to check whether the command line has changed the keys.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Name of the command line's key in the audit log.
-const FIXED_NAME: &str = "--api-key";
-
-/// Identifies a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Holder {
-    /// The key of the command line.
-    Fixed,
-    /// A key of the keys file.
-    Key(KeyId),
-}
-
-impl std::fmt::Display for Holder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Fixed => f.write_str("fixed"),
-            Self::Key(id) => id.fmt(f),
-        }
-    }
-}
-
-impl std::str::FromStr for Holder {
-    type Err = ();
-    fn from_str(text: &str) -> Result<Self, ()> {
-        if text == "fixed" { Ok(Self::Fixed) } else { text.parse().map(Self::Key).map_err(|_| ()) }
-    }
-}
-
-/// A key of the keys file, as a running server knows it.
-pub struct KnownKey {
-    /// The stored key.
-    pub record: KeyRecord,
-    limiter: Option<DefaultDirectRateLimiter>,
-    used_unix_ms: AtomicI64,
-}
-
-impl KnownKey {
-    fn new(record: KeyRecord, used_unix_ms: i64) -> Self {
-        let quota = record
-            .rate
-            .and_then(|rate| Quota::with_period(rate.period()).map(|quota| quota.allow_burst(rate.burst())));
-        Self { record, limiter: quota.map(RateLimiter::direct), used_unix_ms: AtomicI64::new(used_unix_ms) }
-    }
-
-    /// When it was last used, in Unix milliseconds; `None` if never.
-    #[must_use]
-    pub fn last_used_unix_ms(&self) -> Option<i64> {
-        Some(self.used_unix_ms.load(Ordering::Relaxed)).filter(|at| *at > 0)
-    }
-}
-
-/// The sender of a request, after its key was found.
-#[derive(Clone)]
-pub struct Caller {
-    known: Option<Arc<KnownKey>>,
-}
-
-impl Caller {
-    /// Which key it has.
-    #[must_use]
-    pub fn holder(&self) -> Holder {
-        self.known.as_ref().map_or(Holder::Fixed, |known| Holder::Key(known.record.id))
-    }
-
-    /// Name of the key.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        self.known.as_ref().map_or(FIXED_NAME, |known| &known.record.name)
-    }
-
-    /// Role of the key.
-    #[must_use]
-    pub fn role(&self) -> Role {
-        self.known.as_ref().map_or(Role::Admin, |known| known.record.role)
-    }
-
-    /// When the key expires, in Unix milliseconds; `None`: never.
-    #[must_use]
-    pub fn expires_unix_ms(&self) -> Option<i64> {
-        self.known.as_ref().and_then(|known| known.record.expires_unix_ms)
-    }
-
-    /// Counts a use of the key.
-    ///
-    /// # Errors
-    /// How long to wait, if the key has reached its rate limit.
-    pub fn take_turn(&self) -> Result<(), Duration> {
-        let Some(known) = &self.known else { return Ok(()) };
-        known.used_unix_ms.store(now_unix_ms(), Ordering::Relaxed);
-        let Some(limiter) = &known.limiter else { return Ok(()) };
-        limiter.check().map_err(|early| early.wait_time_from(DefaultClock::default().now()))
-    }
-}
-
-/// The result of looking for a key.
-pub enum Found {
-    /// The key is active.
-    Caller(Caller),
-    /// The key has expired.
-    Expired,
-    /// The key was revoked.
-    Revoked,
-    /// There is no such key.
-    Unknown,
-}
-
 /// All keys of a server.
 pub struct Keys {
     file: Option<KeyFile>,
@@ -193,7 +86,7 @@ impl Keys {
                 found = Some(Arc::clone(known));
             }
         }
-        found.map_or(Found::Unknown, found_key)
+        found.map_or(Found::Unknown, Found::key)
     }
 
     /// Whether this is the key of the command line.
@@ -216,7 +109,7 @@ impl Keys {
             Holder::Key(id) => {
                 let known = self.known();
                 let key = known.iter().find(|known| known.record.id == id);
-                key.map_or(Found::Unknown, |known| found_key(Arc::clone(known)))
+                key.map_or(Found::Unknown, |known| Found::key(Arc::clone(known)))
             }
         }
     }
@@ -324,16 +217,6 @@ impl Keys {
             self.required.store(true, Ordering::Relaxed);
         }
         Ok(())
-    }
-}
-
-fn found_key(known: Arc<KnownKey>) -> Found {
-    if known.record.revoked_unix_ms.is_some() {
-        Found::Revoked
-    } else if known.record.has_expired(now_unix_ms()) {
-        Found::Expired
-    } else {
-        Found::Caller(Caller { known: Some(known) })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Access control: keys and their roles, delays after wrong keys, the audit log of changes.
 
 mod audit;
+mod caller;
 mod error;
 mod file;
 mod host;
@@ -12,11 +13,12 @@ use std::fmt;
 use std::path::PathBuf;
 
 pub use audit::{AuditConfig, AuditLog};
+pub use caller::{Caller, Found, Holder, KnownKey};
 pub use error::AccessError;
 pub use file::KeyFile;
 pub use host::{Host, HostName, allowed_name};
 pub use key::{KeyRecord, MAX_NAME_CHARS, NewKey, Rate, Role};
-pub use keys::{Caller, Found, Holder, Keys, KnownKey};
+pub use keys::Keys;
 pub use wrong::{WrongAnswer, WrongKeys, network_of};
 
 /// Settings for access control and the audit log.

@@ -1,7 +1,6 @@
 //! Snapshots in an S3-compatible bucket. A bucket cannot be locked: the operator must make sure that only one
 //! server or command works in it at a time.
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use super::folder::{new_file, pump};
 use crate::files::Content;
 use crate::outbound::bucket::{Bucket, BucketUrl, Buckets};
 use crate::outbound::{Download, OutboundConfig, OutboundError, SourcesConfig};
+use crate::own_files;
 
 /// Timeout for reading one object, long enough for a large store over a slow line.
 const READ_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
@@ -117,8 +117,9 @@ impl Destination for InBucket {
     ) -> Result<Content, BackupError> {
         // Read the file twice: damage must be found before the upload, not only in the bucket.
         let (path, counted) = (from.to_owned(), Arc::clone(meter));
-        let hashed =
-            tokio::task::spawn_blocking(move || pump(&mut File::open(&path)?, &mut io::sink(), &counted));
+        let hashed = tokio::task::spawn_blocking(move || {
+            pump(&mut own_files::open_path(&path)?, &mut io::sink(), &counted)
+        });
         let content = match hashed.await {
             Ok(Err(BackupError::Io(error))) => {
                 return Err(BackupError::Destination(format!("{}: {error}", from.display())));
@@ -130,7 +131,7 @@ impl Destination for InBucket {
             return Ok(content);
         }
         let key = self.key(key);
-        let sent = self.bucket.put(&key, tokio::fs::File::open(from).await?);
+        let sent = self.bucket.put(&key, tokio::fs::File::from_std(own_files::open_path(from)?));
         let size_bytes = tokio::select! {
             () = meter.cancel.cancelled() => return Err(BackupError::Cancelled),
             size_bytes = sent => size_bytes?,

@@ -168,7 +168,7 @@ async fn copy_index(
         match destination.upload(&path, &file_key(running.id, &shown), None, &running.meter).await {
             Ok(content) => files.push(entry(&shown, content)),
             // Replaced or removed in the meantime: index files are only a cache.
-            Err(BackupError::Destination(error)) if !path.exists() => {
+            Err(BackupError::Destination(error)) if !path.is_file() => {
                 tracing::debug!(%error, "an index file was removed before it could be copied");
             }
             Err(error) => return Err(error),
@@ -250,7 +250,7 @@ async fn copy_one(
     match destination.upload(&file.path, key, Some(&file.sha256), &running.meter).await {
         Ok(content) if content.sha256 == file.sha256 => Ok(None),
         Ok(_) => Ok(Some("damaged".to_owned())),
-        Err(BackupError::Destination(_)) if !file.path.exists() => Ok(Some("missing".to_owned())),
+        Err(BackupError::Destination(_)) if !file.path.is_file() => Ok(Some("missing".to_owned())),
         Err(error) => Err(error),
     }
 }

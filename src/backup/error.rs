@@ -1,5 +1,6 @@
 //! Errors of snapshots and compaction.
 
+use crate::files::Shortfall;
 use crate::store::{StorageFull, StoreError};
 
 /// Why a snapshot could not be taken, read or restored, or the store not be compacted.
@@ -46,6 +47,9 @@ pub enum BackupError {
     /// The folder does not contain a library.
     #[error("{0} does not contain a library")]
     NoLibrary(String),
+    /// The store is older than what the ledger says was acknowledged.
+    #[error("the store has lost acknowledged changes: {0}")]
+    StoreBehind(Shortfall),
     /// Cancelled by a user or by a shutdown.
     #[error("the snapshot was cancelled")]
     Cancelled,
@@ -80,6 +84,7 @@ impl BackupError {
             Self::NotEmpty(_) => "data_folder_not_empty",
             Self::NoRoom { .. } => "not_enough_room",
             Self::NoLibrary(_) => "no_library",
+            Self::StoreBehind(_) => "store_behind",
             Self::Cancelled => "cancelled",
             Self::Destination(_) => "destination_failed",
             Self::Store(error) => error.code(),
@@ -88,11 +93,13 @@ impl BackupError {
     }
 
     /// The message for API clients, which must not learn the paths on the server's disks.
-    pub(super) fn without_paths(&self) -> String {
+    pub(crate) fn without_paths(&self) -> String {
         match self {
             Self::Destination(_) => {
                 "cannot read or write the snapshot folder or bucket; the server's log has details".to_owned()
             }
+            Self::Store(StoreError::StorageFull(_) | StoreError::Sealed) => self.to_string(),
+            Self::Store(_) => "the store failed; the server's log has details".to_owned(),
             Self::Io(_) => "cannot read or write the data folder; the server's log has details".to_owned(),
             other => other.to_string(),
         }
@@ -100,5 +107,28 @@ impl BackupError {
 
     pub(super) fn damaged(file: impl Into<String>, reason: &'static str) -> Self {
         Self::Damaged { file: file.into(), reason }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_learn_no_paths() {
+        let path = "/srv/snapshots/tmp/snp_1.db";
+        for error in [
+            BackupError::Destination(path.to_owned()),
+            BackupError::Io(std::io::Error::other(path)),
+            BackupError::Store(StoreError::Database(path.to_owned())),
+            BackupError::Store(StoreError::Malformed(path.to_owned())),
+            BackupError::Store(StoreError::DamagedRow(path.to_owned())),
+            BackupError::Store(StoreError::Locked(path.to_owned())),
+        ] {
+            let told = error.without_paths();
+            assert!(!told.contains("/srv") && told.contains("log"), "{told}");
+        }
+        let full = BackupError::from(std::io::Error::from(std::io::ErrorKind::StorageFull));
+        assert_eq!((full.code(), full.without_paths()), (StorageFull::CODE, full.to_string()));
     }
 }

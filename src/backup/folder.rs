@@ -14,8 +14,11 @@ use super::BackupError;
 use super::destination::{Destination, Meter, Turn};
 use crate::fail_points::crash_point;
 use crate::files::Content;
+use crate::own_files;
 
 const CHUNK_BYTES: usize = 1 << 18;
+/// Folder of half-written files.
+const TEMPORARY: &str = "tmp";
 
 /// A folder of snapshots, readable by its owner only.
 #[derive(Debug, Clone)]
@@ -38,7 +41,7 @@ impl Folder {
         if !root.is_dir() {
             return Err(BackupError::Destination(format!("{}: no such folder", root.display())));
         }
-        Ok(Self { root: root.to_owned(), temporary: root.join("tmp") })
+        Ok(Self { root: root.to_owned(), temporary: root.join(TEMPORARY) })
     }
 
     fn path(&self, key: &str) -> PathBuf {
@@ -83,6 +86,11 @@ impl Folder {
     }
 }
 
+/// Whether this is the name of a half-written file, or of a copy of the store. Nothing else is removed.
+fn is_temporary(name: &str) -> bool {
+    name.starts_with(".tmp") || (name.starts_with("snp_") && name.contains(".db"))
+}
+
 /// Creates a folder and its parents, readable by their owner only.
 pub(super) fn make_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
@@ -106,8 +114,8 @@ pub(super) fn pump(from: &mut impl Read, to: &mut impl Write, meter: &Meter) -> 
     }
 }
 
-fn opened(path: &Path) -> Result<Option<File>, BackupError> {
-    match File::open(path) {
+fn opened(root: &Path, key: &str) -> Result<Option<File>, BackupError> {
+    match own_files::open(root, key) {
         Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.into()),
@@ -148,8 +156,10 @@ impl Destination for Folder {
 
     async fn lock(&self) -> Result<Turn, BackupError> {
         self.blocking("lock", |folder, key| {
-            let path = folder.path(key);
-            let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+            own_files::check_folder(&folder.root, TEMPORARY)?;
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(false).mode(0o600);
+            let file = own_files::open_with(&folder.root, key, &mut options)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(rustix::io::Errno::WOULDBLOCK) => return Err(BackupError::Locked),
@@ -157,7 +167,10 @@ impl Destination for Folder {
             }
             make_folder(&folder.temporary)?;
             for left in fs::read_dir(&folder.temporary)? {
-                fs::remove_file(left?.path())?;
+                let left = left?;
+                if left.file_type()?.is_file() && is_temporary(&left.file_name().to_string_lossy()) {
+                    fs::remove_file(left.path())?;
+                }
             }
             Ok(Box::new(file) as Turn)
         })
@@ -175,7 +188,7 @@ impl Destination for Folder {
 
     async fn read(&self, key: &str, most_bytes: u64) -> Result<Option<Vec<u8>>, BackupError> {
         self.blocking(key, move |folder, key| {
-            let Some(file) = opened(&folder.path(key))? else { return Ok(None) };
+            let Some(file) = opened(&folder.root, key)? else { return Ok(None) };
             let mut bytes = Vec::new();
             file.take(most_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
             Ok(Some(bytes).filter(|bytes| bytes.len() as u64 <= most_bytes))
@@ -203,7 +216,7 @@ impl Destination for Folder {
         let (from, meter) = (from.to_owned(), Arc::clone(meter));
         let expected = expected.map(str::to_owned);
         self.blocking(key, move |folder, key| {
-            let mut source = File::open(&from)?;
+            let mut source = own_files::open_path(&from)?;
             let mut file = folder.temporary_file()?;
             let content = pump(&mut source, &mut file, &meter)?;
             if expected.is_none_or(|expected| expected == content.sha256) {
@@ -218,7 +231,7 @@ impl Destination for Folder {
     async fn adopt(&self, from: &Path, key: &str, meter: &Arc<Meter>) -> Result<Content, BackupError> {
         let (from, meter) = (from.to_owned(), Arc::clone(meter));
         self.blocking(key, move |folder, key| {
-            let mut file = File::open(&from)?;
+            let mut file = own_files::open_path(&from)?;
             let content = pump(&mut file, &mut io::sink(), &meter)?;
             file.sync_all()?;
             folder.place(&from, key)?;
@@ -235,7 +248,7 @@ impl Destination for Folder {
     ) -> Result<Option<Content>, BackupError> {
         let (to, meter) = (to.to_owned(), Arc::clone(meter));
         self.blocking(key, move |folder, key| {
-            let Some(mut source) = opened(&folder.path(key))? else { return Ok(None) };
+            let Some(mut source) = opened(&folder.root, key)? else { return Ok(None) };
             let mut file = new_file(&to)?;
             let content = pump(&mut source, &mut file, &meter)?;
             file.sync_all()?;
@@ -247,7 +260,7 @@ impl Destination for Folder {
     async fn digest(&self, key: &str, meter: &Arc<Meter>) -> Result<Option<Content>, BackupError> {
         let meter = Arc::clone(meter);
         self.blocking(key, move |folder, key| {
-            let Some(mut source) = opened(&folder.path(key))? else { return Ok(None) };
+            let Some(mut source) = opened(&folder.root, key)? else { return Ok(None) };
             pump(&mut source, &mut io::sink(), &meter).map(Some)
         })
         .await

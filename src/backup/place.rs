@@ -10,9 +10,11 @@ use super::destination::{Destination, Meter};
 use super::folder::Folder;
 use super::view::{Running, SnapshotView};
 use super::{BackupError, Restored, SnapshotOptions, create, list, restore};
-use crate::files::Registry;
+use crate::files::{Registry, shortfall_of};
+use crate::ledger::Ledger;
 use crate::outbound::SourcesConfig;
-use crate::store::{DATABASE, EmbeddedStore, FolderLock, SqliteStore};
+use crate::own_files;
+use crate::store::{DATABASE, EmbeddedStore, FolderLock, SqliteStore, StoreError};
 use crate::types::SnapshotId;
 
 /// Opens the destination that a setting names, creating a folder if absent.
@@ -93,6 +95,7 @@ impl SnapshotPlace {
         options: SnapshotOptions,
     ) -> Result<SnapshotView, BackupError> {
         let folder = Registry::serving_folder(data_dir)?;
+        own_files::check(data_dir, &folder)?;
         if !folder.join(DATABASE).is_file() {
             return Err(BackupError::NoLibrary(data_dir.display().to_string()));
         }
@@ -100,6 +103,12 @@ impl SnapshotPlace {
             refuse_within(&root.display().to_string(), data_dir)?;
         }
         let _folder_lock = FolderLock::take(data_dir)?;
+        match shortfall_of(data_dir, &folder, &Ledger::read(data_dir)?, false).await {
+            Ok(Some(shortfall)) => return Err(BackupError::StoreBehind(shortfall)),
+            // Reading the store tells it.
+            Ok(None) | Err(StoreError::Malformed(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
         let store = Arc::new(SqliteStore::open_locked(&folder, None).await?);
         let data_dir = data_dir.canonicalize()?;
         store.adopt_uploads(&data_dir.join("uploads")).await?;

@@ -14,6 +14,7 @@ use super::serve::{self, ListenArgs};
 use super::{CliError, Doors, index, search, table};
 use crate::collection::ask::AskOptions;
 use crate::config::{DataArgs, LimitArgs, ModelArgs};
+use crate::embed::Embedder;
 use crate::jobs::NameFilter;
 use crate::library::{JobSource, Library, Models};
 use crate::types::{Modality, TrackChoice};
@@ -58,7 +59,8 @@ pub async fn run(args: DemoArgs) -> Result<ExitCode, CliError> {
     let models = Models::open(config, &args.model.model).await?;
     let library = models.serving();
     let bundle = library.embedder().bundle();
-    say!("Model {}, licence {}: {}\n", bundle.name(), bundle.license(), bundle.description());
+    say!("Model {}, licence {}: {}", bundle.name(), bundle.license(), bundle.description());
+    say!("It knows {}\n", known(library.embedder()));
     match samples {
         Some(samples) => show(&library, samples).await?,
         None => say!(
@@ -70,6 +72,21 @@ pub async fn run(args: DemoArgs) -> Result<ExitCode, CliError> {
     }
     drop(library);
     serve::serve_models(models, &args.listen, door).await
+}
+
+/// What a model takes, in a few words.
+fn known(embedder: &Embedder) -> String {
+    let (bundle, languages) = (embedder.bundle(), embedder.bundle().languages());
+    let texts = match embedder.towers.vocabulary_len() {
+        _ if !bundle.has_tower(Modality::Text) => "no texts".to_owned(),
+        Some(words) => format!("{words} words; for your own footage see docs/models.md"),
+        None if languages.is_empty() => "any text".to_owned(),
+        None => format!("any text ({})", languages.join(", ")),
+    };
+    let media = [Modality::Video, Modality::Audio, Modality::Image].into_iter();
+    let media: Vec<&str> =
+        media.filter(|medium| bundle.has_tower(*medium)).map(|medium| medium.as_str()).collect();
+    format!("{}, and {texts}", media.join(", "))
 }
 
 /// Indexes the samples and answers their queries.

@@ -159,7 +159,7 @@ fn cpu() -> CpuReport {
     CpuReport { arch: std::env::consts::ARCH, cores, features }
 }
 
-/// Tests Landlock by restricting a thread that then ends, the only sure way to know that it works.
+/// Tests Landlock by restricting a thread that then ends, the only way to know that it works.
 fn landlock_support() -> FeatureReport {
     let restrict = || -> Result<LandlockStatus, RulesetError> {
         let ruleset = Ruleset::default().handle_access(AccessFs::from_all(ABI::V1))?.create()?;

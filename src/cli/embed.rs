@@ -79,7 +79,7 @@ pub async fn run(args: EmbedArgs) -> Result<ExitCode, CliError> {
 }
 
 /// The requested space, or the finest of the modality.
-fn space(embedder: &Embedder, modality: Modality, asked: Option<&str>) -> Result<Space, CliError> {
+fn space(embedder: &Embedder, modality: Modality, requested: Option<&str>) -> Result<Space, CliError> {
     let bundle = embedder.bundle();
     if !bundle.has_tower(modality) {
         let message =
@@ -88,7 +88,7 @@ fn space(embedder: &Embedder, modality: Modality, asked: Option<&str>) -> Result
     }
     let served: Vec<&Space> =
         bundle.spaces().iter().map(|(space, _)| space).filter(|space| bundle.has(modality, space)).collect();
-    let found = match asked {
+    let found = match requested {
         Some(name) => served.iter().find(|space| space.as_str() == name),
         None => served.first(),
     };

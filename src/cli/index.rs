@@ -10,9 +10,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{CliError, Doors, table};
 use crate::config::{DataArgs, LimitArgs, ModelArgs, SourceArgs};
-use crate::jobs::{ItemView, JobView, NameFilter};
+use crate::http::item_view;
+use crate::jobs::{JobView, NameFilter};
 use crate::library::{JobSource, Library};
-use crate::store::{JobItem, JobRecord, WorkError, WorkState};
+use crate::store::{JobItem, JobRecord, WorkState};
 use crate::types::{JobId, TrackChoice};
 
 /// Flags of `index`.
@@ -70,14 +71,14 @@ pub async fn run(args: IndexArgs) -> Result<ExitCode, CliError> {
     let library = super::open_library(&args.model, &args.data, &args.limits, doors).await?;
     let job = library.start_index_job(source, serde_json::json!({}), None).await?;
     let job = follow(&library, job, !args.json).await?;
-    let told = if args.json {
+    let shown = if args.json {
         say_json(&library, &job).await
     } else {
         summary(&library, &job).await.map(|text| say!("{text}"))
     };
     library.collection().calibrate_if_due().await?;
     library.shutdown().await?;
-    told?;
+    shown?;
     Ok(ExitCode::from(if job.state == WorkState::Failed { 2 } else { 0 }))
 }
 
@@ -157,7 +158,7 @@ async fn say_json(library: &Library, job: &JobRecord) -> Result<(), CliError> {
     let mut waiting = items.next().await?;
     while let Some(item) = waiting {
         waiting = items.next().await?;
-        let item = serde_json::json!(ItemView::from(&item));
+        let item = serde_json::json!(item_view(&item));
         say!("    {}{}", indented(&item, "    "), if waiting.is_some() { "," } else { "" });
     }
     say!("  ],\n  \"job\": {}\n}}", indented(&serde_json::json!(JobView::from(job)), "  "));
@@ -214,13 +215,13 @@ async fn summary(library: &Library, job: &JobRecord) -> Result<String, CliError>
         }
         text += &format!("\n{count} {what}:");
         let mut items = Items::of(library, job, Some(state));
-        let mut told = 0;
-        while told < MOST_LISTED.min(count)
+        let mut listed = 0;
+        while listed < MOST_LISTED.min(count)
             && let Some(item) = items.next().await?
         {
-            let Some(WorkError { code, message }) = &item.error else { continue };
-            text += &format!("\n{what}: {} [{code}] {message}", table::printable(&item.path));
-            told += 1;
+            let Some(error) = item_view(&item).error else { continue };
+            text += &format!("\n{what}: {} [{}] {}", table::printable(&item.path), error.code, error.message);
+            listed += 1;
         }
         if count > MOST_LISTED {
             text += &format!("\n… and {} more; --json lists all", count - MOST_LISTED);

@@ -130,11 +130,11 @@ impl From<LibraryError> for CliError {
             _ => 1,
         };
         let advice = match error {
-            LibraryError::StoreBehind(_) => Some(RESTORE_NEWER),
-            LibraryError::StoreUnreadable(_) => Some(RESTORE),
+            LibraryError::StoreBehind(_) => RESTORE_NEWER.to_owned(),
+            LibraryError::StoreUnreadable(_) => RESTORE.to_owned(),
             _ => crate::http::advice(&error),
         };
-        Self { code: error.code(), message: format!("{error}{}", advice.unwrap_or_default()), exit }
+        Self { code: error.code(), message: format!("{error}{advice}"), exit }
     }
 }
 
@@ -142,14 +142,19 @@ impl From<BackupError> for CliError {
     fn from(error: BackupError) -> Self {
         let exit = match error {
             BackupError::NotFound(_) | BackupError::NotEmpty(_) | BackupError::NoLibrary(_) => 2,
+            BackupError::StoreBehind(_) => EXIT_DATA_LOST,
             _ => 1,
         };
-        Self { code: error.code(), message: error.to_string(), exit }
+        let advice = if exit == EXIT_DATA_LOST { RESTORE_NEWER } else { "" };
+        Self { code: error.code(), message: format!("{error}{advice}"), exit }
     }
 }
 
 impl From<AccessError> for CliError {
     fn from(error: AccessError) -> Self {
+        if let AccessError::Io(error) = error {
+            return LibraryError::from(error).into();
+        }
         let exit =
             if matches!(error, AccessError::Unknown(_) | AccessError::BadField { .. }) { 2 } else { 1 };
         Self { code: error.code(), message: error.to_string(), exit }
@@ -170,13 +175,14 @@ impl From<MediaError> for CliError {
         let exit = if error.is_ours() { 3 } else { 2 };
         let message =
             error.detail().map_or_else(|| error.to_string(), |detail| format!("{error} ({detail})"));
-        Self { code: error.code(), message, exit }
+        Self { code: error.code(), message: message + crate::http::advice_on_media(&error), exit }
     }
 }
 
 impl From<ModelError> for CliError {
     fn from(error: ModelError) -> Self {
-        Self { code: error.code(), message: error.to_string(), exit: 3 }
+        let message = format!("{error}{}", crate::http::advice_on_model(&error));
+        Self { code: error.code(), message, exit: 3 }
     }
 }
 
@@ -271,11 +277,15 @@ fn embedder_opener(model: &ModelArgs, limits: &LimitArgs) -> Result<OpenEmbedder
         limits: limits.limits(),
     });
     let (device, threads, stride_secs) = (model.device, model.thread_count(), model.stride_secs);
-    let (own, dims) = (model.model.clone(), model.dims.clone());
+    let (own, dims, frames) = (model.model.clone(), model.dims.clone(), model.frames);
     Ok(Arc::new(move |path| {
         let bundle = Bundle::open(path)?;
-        // The lengths are those of the model they were given with.
+        // Lengths and frames are those of the model they were given with.
         let bundle = if *path == *own { bundle.cut(&dims)? } else { bundle };
+        let bundle = match frames.filter(|_| *path == *own) {
+            Some(frames) => bundle.with_frames(frames)?,
+            None => bundle,
+        };
         let towers = Towers::load(Arc::new(bundle), &native, device, threads)?;
         Ok(Embedder { towers, decoder: decoder.clone(), stride_secs })
     }))

@@ -141,7 +141,10 @@ fn print(response: &SearchResponse, secs: f64) {
             say!("probably no match: queries about unrelated things score just as high");
         }
         if !response.ignored_words.is_empty() {
-            say!("the model does not know: {}", table::printable(&response.ignored_words.join(", ")));
+            say!(
+                "not understood and left out: {}; for a model that knows more see docs/models.md",
+                table::printable(&response.ignored_words.join(", "))
+            );
         }
         say!("{} hits in {:.1} ms", response.hits.len(), secs * 1e3);
     }

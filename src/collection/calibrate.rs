@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{Collection, LibraryError, blocking, tracks};
 use crate::embed::Embedder;
 use crate::model::Priority;
+use crate::own_files;
 use crate::search::{Asked, Bank, BankQuery, Distributions, Lane, MOST_WORDS, background};
 use crate::types::{AssetId, ClipId, Embedding, Modality, Space, Track};
 
@@ -82,7 +83,7 @@ impl SavedBank {
 
 /// Loads saved distributions; empty unless they were saved for this model.
 pub(crate) fn load(dir: &std::path::Path, model: &str) -> Distributions {
-    let saved = std::fs::read(dir.join(FILE)).ok();
+    let saved = own_files::read(dir, FILE).ok();
     let saved: Option<Saved> = saved.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let sorted = |scores: &Vec<f32>| scores.iter().all(|s| s.is_finite()) && scores.is_sorted();
     match saved {

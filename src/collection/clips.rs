@@ -78,16 +78,16 @@ impl Collection {
         Ok(())
     }
 
-    /// Removes an asset with its clips; returns their number.
+    /// Removes an asset with its clips, and says so; returns their number.
     pub(crate) async fn remove_asset(&self, id: AssetId) -> Result<usize, LibraryError> {
         let _changing = self.gate.changing().await;
         let clips = self.store.delete_asset(id).await?;
         self.searched.index.remove(&clips);
-        self.searched.catalog.remove_asset(id);
+        self.removed(id);
         Ok(clips.len())
     }
 
-    /// Removes assets with their clips in one transaction, and tells followers.
+    /// Removes assets with their clips in one transaction, and says so.
     pub(crate) async fn remove_assets(&self, ids: &[AssetId]) -> Result<Vec<DeletedAsset>, LibraryError> {
         let _changing = self.gate.changing().await;
         let gone = self.store.delete_assets(ids).await?;
@@ -99,10 +99,19 @@ impl Collection {
         })
         .await?;
         for asset in &gone {
-            self.searched.catalog.remove_asset(asset.id);
-            self.life.tell(asset.id);
+            self.removed(asset.id);
         }
         Ok(gone)
+    }
+
+    /// An asset is gone from the store and the indexes.
+    fn removed(&self, id: AssetId) {
+        self.searched.catalog.remove_asset(id);
+        self.life.tell(id);
+        // A model beside repeats what the serving one did.
+        if self.life.serves() {
+            self.data.removals.tell(id);
+        }
     }
 
     /// Saves the indexes; returns the store's sequence number that they belong to.

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::recovery::open_closed;
 use super::{Collection, LibraryError, blocking};
 use crate::backup::BackupError;
-use crate::files::Registry;
-use crate::store::{EmbeddedStore, FolderLock, SqliteStore, StoreSpace};
+use crate::store::{EmbeddedStore, StoreSpace};
 
 /// Pages freed per transaction: 4 MiB, a few milliseconds.
 const PAGES_A_STEP: u32 = 256;
@@ -105,14 +105,9 @@ async fn rewrite(
 /// and after.
 ///
 /// # Errors
-/// [`BackupError::NoLibrary`], [`BackupError::NoRoom`] and others.
+/// [`BackupError::NoLibrary`], [`BackupError::NoRoom`], [`LibraryError::StoreBehind`] and others.
 pub async fn compact_folder(data_dir: &std::path::Path) -> Result<(u64, u64), LibraryError> {
-    let folder = Registry::serving_folder(data_dir)?;
-    if !folder.join(crate::store::DATABASE).is_file() {
-        return Err(BackupError::NoLibrary(data_dir.display().to_string()).into());
-    }
-    let _lock = FolderLock::take(data_dir)?;
-    let store = SqliteStore::open_locked(&folder, None).await?;
+    let (store, _lock) = open_closed(data_dir).await?;
     let before = store.space().await?;
     rewrite(&store, &before, data_dir).await?;
     let after = store.space().await?.file_bytes;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::LibraryError;
 use super::recovery::{Opened, make_private_folder, open_store};
+use super::removals::Removals;
 use crate::backup::{Keeper, KeeperConfig};
 use crate::embed::Embedder;
 use crate::files::{AllowedRoots, Disk, Quarantine, Upload, UploadWriter, Uploads};
@@ -14,6 +15,7 @@ use crate::ledger::Ledger;
 use crate::media::{HEAD_BYTES, NameSays, head_is_media, name_says};
 use crate::outbound::bucket::BucketUrl;
 use crate::outbound::{Download, OutboundError, Sources, SourcesConfig};
+use crate::own_files;
 use crate::store::{EmbeddedStore, FolderLock, StoreError};
 use crate::types::AssetId;
 use crate::webhooks::{Deliver, Webhooks};
@@ -71,6 +73,7 @@ pub struct DataFolder {
     pub(crate) roots: AllowedRoots,
     pub(crate) sources: Sources,
     pub(crate) webhooks: Arc<Webhooks>,
+    pub(super) removals: Removals,
 }
 
 impl DataFolder {
@@ -82,12 +85,16 @@ impl DataFolder {
         embedder: &Embedder,
     ) -> Result<(Arc<Self>, Arc<dyn EmbeddedStore>), LibraryError> {
         make_private_folder(&config.data_dir)?;
+        // Before anything is moved or written: a link would lead elsewhere.
+        own_files::check(&config.data_dir, folder)?;
         let lock = FolderLock::take(&config.data_dir)?;
         let data_dir = config.data_dir.canonicalize()?;
         let quarantine = Quarantine::of(&data_dir);
         let disk = Arc::new(Disk::of(&config.data_dir));
         let rebuild_wanted = config.rebuild_from_uploads;
-        let opened = open_store(rebuild_wanted, &data_dir, folder, embedder, &quarantine, &disk).await?;
+        // Quarantined files are named relative to the resolved folder.
+        let folder = data_dir.join(folder.strip_prefix(&config.data_dir).unwrap_or(folder));
+        let opened = open_store(rebuild_wanted, &data_dir, &folder, embedder, &quarantine, &disk).await?;
         let Opened { store, uploads, ledger } = opened;
         let keeper =
             KeeperConfig { root: config.keep.snapshot_root.clone(), kept: config.keep.snapshots_kept };
@@ -96,6 +103,7 @@ impl DataFolder {
             roots: AllowedRoots::new(&config.allowed_roots)?,
             sources: Sources::new(config.sources.clone())?,
             webhooks: Arc::new(Webhooks::new(config.webhooks.clone())),
+            removals: Removals::default(),
             config: config.clone(),
             _lock: lock,
             ledger,
@@ -103,6 +111,12 @@ impl DataFolder {
             disk,
         };
         Ok((Arc::new(data), store))
+    }
+
+    /// From now on, calls `observer` with each asset that is removed, whoever removes it. It is called while the
+    /// collection is locked: it must be quick and must not remove assets itself.
+    pub fn on_removal(&self, observer: impl Fn(AssetId) + Send + Sync + 'static) {
+        self.removals.observe(observer);
     }
 
     /// Checks that a user's path lies beneath an allowed root; returns it with all links resolved, to be

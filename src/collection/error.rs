@@ -239,6 +239,7 @@ impl LibraryError {
             }
             Self::Embed(error) => told_of_embedding(error),
             Self::Part { error, .. } => error.told(),
+            Self::Backup(error) => error.without_paths(),
             other => other.to_string(),
         }
     }

@@ -15,10 +15,9 @@ use parquet::schema::types::ColumnPath;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use super::recovery::open_closed;
 use super::{Collection, LibraryError};
-use crate::backup::BackupError;
-use crate::files::Registry;
-use crate::store::{ExportedClip, FolderLock, SqliteStore, Store, StoreError};
+use crate::store::{ExportedClip, Store, StoreError};
 use crate::types::{AssetId, AssetKind, ClipId, Space, Track};
 
 /// Clips read per page.
@@ -103,18 +102,13 @@ impl Collection {
 /// Exports the library of a folder that no server has open; needs no model.
 ///
 /// # Errors
-/// [`BackupError::NoLibrary`] and those of [`Collection::export`].
+/// [`LibraryError::Backup`] if there is none, [`LibraryError::StoreBehind`] and those of [`Collection::export`].
 pub async fn export_folder(
     data_dir: &Path,
     wanted: ExportWanted,
     out: impl Write + Send + 'static,
 ) -> Result<ExportReport, LibraryError> {
-    let folder = Registry::serving_folder(data_dir)?;
-    if !folder.join(crate::store::DATABASE).is_file() {
-        return Err(BackupError::NoLibrary(data_dir.display().to_string()).into());
-    }
-    let _lock = FolderLock::take(data_dir)?;
-    let store = SqliteStore::open_locked(&folder, None).await?;
+    let (store, _lock) = open_closed(data_dir).await?;
     let report = export(&store, None, wanted, out).await;
     store.close().await?;
     report

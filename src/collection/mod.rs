@@ -16,6 +16,7 @@ mod notes;
 mod open;
 pub(crate) mod recall;
 mod recovery;
+mod removals;
 mod tracks;
 
 use std::path::{Path, PathBuf};
@@ -34,8 +35,9 @@ pub(crate) use error::{is_passing, told_of_embedding};
 pub use evaluate::{Evaluation, Figure, MAX_PAIRS, Measured, Pair};
 pub use export::{ExportReport, ExportWanted, export_folder};
 pub use limits::{MAX_GIVEN_BYTES, MAX_STANDING};
-pub use recovery::Shortfall;
 pub(crate) use recovery::adopt_uploads;
+
+pub use crate::files::Shortfall;
 
 use crate::catalog::Catalog;
 use crate::embed::Embedder;

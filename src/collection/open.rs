@@ -8,11 +8,12 @@ use super::content::Verified;
 use super::life::Life;
 use super::recovery::open_model_store;
 use super::tracks::{agreement, agreement_space, members_of};
-use super::{Collection, DataFolder, LibraryConfig, LibraryError, adopt_uploads, calibrate};
+use super::{Collection, DataFolder, LibraryConfig, LibraryError, adopt_uploads, blocking, calibrate};
 use crate::catalog::Catalog;
 use crate::embed::Embedder;
-use crate::files::{Disk, Uploads, measure};
+use crate::files::{Disk, LOST_AND_FOUND, Quarantine, Uploads, measure, move_away};
 use crate::index::IndexSet;
+use crate::own_files;
 use crate::search::{Backgrounds, Comparable, Corpus};
 use crate::store::{EmbeddedStore, Store};
 use crate::types::{ClipId, Space, Track};
@@ -42,6 +43,7 @@ impl Collection {
         folder: &Path,
         embedder: Embedder,
     ) -> Result<Arc<Self>, LibraryError> {
+        own_files::check_store(&self.data.config.data_dir, folder)?;
         let store: Arc<dyn EmbeddedStore> = Arc::new(open_model_store(folder, &embedder).await?);
         // Users' settings belong to the serving model's store; any here are from before a promotion.
         store.clear_work().await?;
@@ -65,6 +67,7 @@ impl Collection {
             })
             .collect();
         let index_dir = super::index_dir(folder);
+        clear_index(&data, &index_dir).await?;
         let index = IndexSet::open(&index_dir, bundle.id(), &members, store.as_ref()).await?;
         let backgrounds = Arc::new(Backgrounds::default());
         backgrounds.replace(calibrate::load(&index_dir, &bundle.id().to_string()));
@@ -116,6 +119,31 @@ impl Collection {
             life: self.life.revived(),
         })
     }
+}
+
+/// Moves what is no index file out of the way of those that will be written.
+async fn clear_index(data: &DataFolder, index_dir: &Path) -> Result<(), LibraryError> {
+    let data_dir = data.config.data_dir.canonicalize()?;
+    let index_dir = match index_dir.canonicalize() {
+        Ok(index_dir) => index_dir,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    blocking(move || {
+        let quarantine = Quarantine::of(&data_dir);
+        if !index_dir.is_dir() {
+            move_away(&quarantine, &index_dir, "it is not a folder of indexes");
+            return Ok(());
+        }
+        for entry in std::fs::read_dir(&index_dir)? {
+            let entry = entry?;
+            if !entry.file_type()?.is_file() && entry.file_name() != LOST_AND_FOUND {
+                move_away(&quarantine, &entry.path(), "it is not an index file");
+            }
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// Computes the missing agreements of clips stored by an earlier version.

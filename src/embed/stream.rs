@@ -188,7 +188,7 @@ impl Feeder {
             Some(frames) => {
                 (self.frames, self.patch_grid) = (Some(frames.clone()), clip.patch_grid);
                 let grid = clip.patch_grid.map(|grid| [grid.rows, grid.columns]);
-                let pixels = Pixels { values: frames, grid };
+                let pixels = Pixels { values: frames, grid, frame_count: clip.frame_count };
                 let pending = match picture {
                     Modality::Image => self.towers.submit_image(pixels, self.priority).await,
                     _ => self.towers.submit_video(pixels, self.priority).await,

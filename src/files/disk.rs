@@ -4,12 +4,13 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::ballast::Ballast;
 use crate::store::{StorageFull, TellsFull};
 
 /// How often to check free space, which costs the disk nothing.
@@ -29,6 +30,10 @@ const TRIED_BYTES: usize = 64 << 10;
 /// up to the maximum below.
 const RESERVE_SHARE: u64 = 64;
 const MOST_RESERVE_BYTES: u64 = 16 << 20;
+/// The part of the reserve that a file holds against other programs.
+const BALLAST_SHARE: u64 = 2;
+/// The ballast is taken while at least this many reserves are free.
+const ROOM_FOR_BALLAST: u64 = 4;
 
 /// Free space of a file system.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +66,17 @@ impl Room {
         self.free_bytes < if was_full { self.reserve_bytes } else { self.reserve_bytes / 2 }
     }
 
+    /// Holds space in reserve as soon as there is plenty. Blocking.
+    fn hold(&self, ballast: &Ballast) {
+        let plenty = self.free_bytes >= self.reserve_bytes.saturating_mul(ROOM_FOR_BALLAST);
+        if !plenty || self.is_doubtful() {
+            return;
+        }
+        if let Err(error) = ballast.take(self.reserve_bytes / BALLAST_SHARE) {
+            tracing::debug!(%error, "could not hold disk space in reserve");
+        }
+    }
+
     /// Whether only a trial write can tell: some file systems report no free inodes although they take files.
     const fn is_doubtful(&self) -> bool {
         self.read_only || !self.free_inodes
@@ -71,6 +87,7 @@ impl Room {
 #[derive(Debug)]
 pub struct Disk {
     folder: PathBuf,
+    ballast: Arc<Ballast>,
     refusal: watch::Sender<Option<StorageFull>>,
     /// Values of the last check.
     free_bytes: AtomicU64,
@@ -88,6 +105,7 @@ impl Disk {
     pub fn of(folder: &Path) -> Self {
         let disk = Self {
             folder: folder.to_owned(),
+            ballast: Arc::new(Ballast::of(folder)),
             refusal: watch::Sender::new(None),
             free_bytes: AtomicU64::new(u64::MAX),
             reserve_bytes: AtomicU64::new(0),
@@ -97,6 +115,7 @@ impl Disk {
         };
         if let Ok(room) = Room::of(folder) {
             disk.note(&room);
+            room.hold(&disk.ballast);
             if room.is_short(false) {
                 disk.refuse(StorageFull::NoSpace);
             } else if room.is_doubtful() {
@@ -171,6 +190,22 @@ impl Disk {
         })
     }
 
+    /// Gives up the space held in reserve if the disk has none left, so that a deletion, which writes before it
+    /// frees anything, is possible. Blocking.
+    pub(crate) fn make_room_to_delete(&self) {
+        let none_left = match (self.refusal(), Room::of(&self.folder)) {
+            // The free space of the disk does not tell what a quota leaves.
+            (Some(StorageFull::Quota), _) => true,
+            (_, Ok(room)) => room.free_bytes < room.reserve_bytes / BALLAST_SHARE,
+            (_, Err(_)) => false,
+        };
+        if none_left && self.ballast.give_up() {
+            tracing::warn!(
+                "the disk is full: gave up the space held in reserve so that assets can be deleted"
+            );
+        }
+    }
+
     /// Whether the start could not write what must be written before anything else.
     pub(crate) fn is_start_owed(&self) -> bool {
         self.start_owed.load(Ordering::Acquire)
@@ -221,7 +256,12 @@ impl Disk {
     ) -> Result<(), E> {
         let was_full = self.refusal().is_some();
         let folder = self.folder.clone();
-        let looked = tokio::task::spawn_blocking(move || Room::of(&folder).map_err(|error| full_of(&error)));
+        let ballast = (!was_full).then(|| Arc::clone(&self.ballast));
+        let looked = tokio::task::spawn_blocking(move || {
+            let room = Room::of(&folder).map_err(|error| full_of(&error))?;
+            ballast.into_iter().for_each(|ballast| room.hold(&ballast));
+            Ok(room)
+        });
         let room = in_time(async { looked.await.unwrap_or(Err(StorageFull::WriteFailed)) }).await;
         let room = match room {
             Ok(room) => room,

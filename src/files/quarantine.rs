@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::own_files;
+
 /// Name of the folder in the data folder.
 const FOLDER: &str = "quarantine";
 
@@ -57,6 +59,14 @@ impl Quarantine {
     }
 }
 
+/// Moves a file to quarantine. One that cannot be moved (full disk, another owner's folder) stays: that must
+/// not make a start fail.
+pub fn move_away(quarantine: &Quarantine, path: &Path, reason: &str) {
+    if let Err(error) = quarantine.take(path, reason) {
+        tracing::warn!(%error, reason, "left an unrecognized file in place");
+    }
+}
+
 /// An unused path, as two files from the same place may come to quarantine.
 fn free(path: PathBuf) -> PathBuf {
     let numbered = |n: u32| match n {
@@ -72,6 +82,7 @@ fn free(path: PathBuf) -> PathBuf {
 /// Input/output errors.
 pub fn quarantined(data_dir: &Path) -> io::Result<Vec<Quarantined>> {
     let root = data_dir.join(FOLDER);
+    own_files::check_no_link(data_dir, FOLDER)?;
     let mut found = Vec::new();
     let mut folders = vec![root.clone()];
     while let Some(folder) = folders.pop() {

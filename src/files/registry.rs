@@ -1,12 +1,13 @@
 //! Which models a data folder has and which of them serves: `models.json`, always replaced as a whole.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::fail_points::crash_point;
+use crate::own_files;
 
 const FILE: &str = "models.json";
 
@@ -42,15 +43,25 @@ pub(crate) struct Registry {
 impl Registry {
     /// `None` if the data folder has only ever had one model.
     pub(crate) fn read(data_dir: &Path) -> std::io::Result<Option<Self>> {
-        let path = data_dir.join(FILE);
-        match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-                let text = format!("{}: {error}", path.display());
-                std::io::Error::new(ErrorKind::InvalidData, text)
-            }),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+        let bytes = match own_files::read(data_dir, FILE) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let damaged = |what: String| {
+            let text = format!("{}: {what}", data_dir.join(FILE).display());
+            std::io::Error::new(ErrorKind::InvalidData, text)
+        };
+        let registry: Self = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let mut folders = std::iter::once(&registry.serving)
+            .chain(&registry.beside)
+            .chain(&registry.kept)
+            .map(|known| known.folder.as_path());
+        if let Some(folder) = folders.find(|folder| !is_within(folder)) {
+            let folder = folder.display();
+            return Err(damaged(format!("expected a folder such as `models/NAME`, got `{folder}`")));
         }
+        Ok(Some(registry))
     }
 
     /// Folder of the serving model's store and indexes.
@@ -97,8 +108,20 @@ impl Registry {
     }
 }
 
+/// Whether this is the data folder itself or a model's folder in it: its files are removed with the model.
+fn is_within(folder: &Path) -> bool {
+    let mut parts = folder.components();
+    match (parts.next(), parts.next(), parts.next()) {
+        (None, None, None) => true,
+        (Some(Component::Normal(models)), Some(Component::Normal(_)), None) => models == "models",
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -126,6 +149,12 @@ mod tests {
         assert!(free.starts_with("models") && free != Path::new("models/x"), "{free:?}");
         fs::create_dir_all(dir.path().join(&free)).unwrap();
         assert_ne!(registry.folder_of("bb", dir.path()), free);
+        for folder in ["..", "../x", "/etc", "models", "models/../../x", "uploads/x", "models/x/y"] {
+            let outside = Registry { kept: vec![known("cc", folder)], ..registry.clone() };
+            outside.write(dir.path()).unwrap();
+            let told = Registry::read(dir.path()).unwrap_err().to_string();
+            assert!(told.contains(folder), "{told}");
+        }
         fs::write(dir.path().join(FILE), "{").unwrap();
         assert_eq!(Registry::read(dir.path()).unwrap_err().kind(), ErrorKind::InvalidData);
     }

@@ -13,7 +13,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::error::FileError;
 use super::paths::open_resolved;
-use super::quarantine::Quarantine;
+use super::quarantine::{Quarantine, move_away};
 use crate::fail_points::crash_point;
 use crate::store::changed_ns;
 
@@ -62,25 +62,29 @@ pub fn let_settle(file: &File) -> io::Result<i64> {
 }
 
 /// The folders of uploads within the data folder.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Uploads {
     kept: PathBuf,
     temporary: PathBuf,
 }
 
 impl Uploads {
+    /// Names the folders; changes nothing.
+    pub fn of(data_dir: &Path) -> io::Result<Self> {
+        let data_dir = data_dir.canonicalize()?;
+        Ok(Self { kept: data_dir.join("uploads"), temporary: data_dir.join("tmp") })
+    }
+
     /// Creates the folders, readable by their owner only, and removes half-written files of a crash. Unknown
     /// files go to quarantine.
-    pub fn open(data_dir: &Path, quarantine: &Quarantine) -> io::Result<Self> {
-        let data_dir = data_dir.canonicalize()?;
-        let uploads = Self { kept: data_dir.join("uploads"), temporary: data_dir.join("tmp") };
+    pub fn prepare(&self, quarantine: &Quarantine) -> io::Result<()> {
         let private = |path: &Path| {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
             made.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
         };
-        private(&uploads.kept)?;
-        private(&uploads.temporary)?;
-        for entry in fs::read_dir(&uploads.temporary)? {
+        private(&self.kept)?;
+        private(&self.temporary)?;
+        for entry in fs::read_dir(&self.temporary)? {
             let entry = entry?;
             if entry.file_type()?.is_file() && is_temporary(&entry.file_name().to_string_lossy()) {
                 fs::remove_file(entry.path())?;
@@ -88,7 +92,7 @@ impl Uploads {
                 move_away(quarantine, &entry.path(), "it is not an unfinished upload");
             }
         }
-        Ok(uploads)
+        Ok(())
     }
 
     /// Path of the stored file of this name; `None` if the name is not one of a stored file.
@@ -99,10 +103,15 @@ impl Uploads {
     /// Names of all stored files.
     pub fn kept_names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for folder in fs::read_dir(&self.kept)? {
-            let folder = folder?.path();
-            if folder.is_dir() {
-                for file in fs::read_dir(&folder)? {
+        let folders = match fs::read_dir(&self.kept) {
+            Ok(folders) => folders,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(names),
+            Err(error) => return Err(error),
+        };
+        for folder in folders {
+            let folder = folder?;
+            if folder.file_type()?.is_dir() {
+                for file in fs::read_dir(folder.path())? {
                     names.extend(kept_name(&file?.path()));
                 }
             }
@@ -181,7 +190,7 @@ fn temporary_file(folder: &Path) -> io::Result<(File, TempPath)> {
 }
 
 /// A folder that some file systems create at their root.
-const LOST_AND_FOUND: &str = "lost+found";
+pub const LOST_AND_FOUND: &str = "lost+found";
 
 /// Whether this is the name of a file being received, or of a copy of the store being made.
 fn is_temporary(name: &str) -> bool {
@@ -208,14 +217,6 @@ pub fn kept_name(path: &Path) -> Option<String> {
     let (file, folder) = (path.file_name()?.to_str()?, path.parent()?.file_name()?.to_str()?);
     let name = format!("{folder}/{file}");
     is_kept_name(&name).then_some(name)
-}
-
-/// Moves a file to quarantine. One that cannot be moved (full disk, another owner's folder) stays: that must
-/// not make a start fail.
-fn move_away(quarantine: &Quarantine, path: &Path, reason: &str) {
-    if let Err(error) = quarantine.take(path, reason) {
-        tracing::warn!(%error, reason, "left an unrecognized file in place");
-    }
 }
 
 /// Bytes of an upload held in memory before a file is created for it, so that clients that send next to
@@ -334,7 +335,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().canonicalize().unwrap();
         let quarantine = Quarantine::of(&data);
-        let uploads = Uploads::open(&data, &quarantine).unwrap();
+        let uploads = Uploads::of(&data).unwrap();
+        assert!(uploads.kept_names().unwrap().is_empty());
+        uploads.prepare(&quarantine).unwrap();
         let mut writer = UploadWriter::new(&uploads, 5);
         writer.write(b"abc").await.unwrap();
         let upload = writer.finish().await.unwrap();
@@ -381,7 +384,7 @@ mod tests {
         fs::create_dir_all(data.join("tmp/folder")).unwrap();
         fs::write(data.join("tmp/notes"), b"mine").unwrap();
         let before = in_quarantine();
-        Uploads::open(&data, &quarantine).unwrap();
+        uploads.prepare(&quarantine).unwrap();
         assert_eq!(fs::read_dir(data.join("tmp")).unwrap().count(), 0);
         assert_eq!(in_quarantine(), before + 1);
     }

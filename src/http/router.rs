@@ -7,13 +7,17 @@ use axum::routing::get;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
-use super::error::ApiError;
-use super::state::Server;
-use super::{
-    admission, assets, changes, checks, client, compactions, content, deletions, embeddings, evaluations,
-    export, guard, health, jobs, keys, middleware, models, openapi, pages, retention, search, session,
-    snapshots, standing, stats, thumbnail, timeline, watches, webhooks,
-};
+use super::about::{health, models, openapi, pages, stats};
+use super::access::{guard, keys, session};
+use super::assets::{bulk, changes, content, thumbnail};
+use super::jobs::watches;
+use super::keeping::{checks, compactions, retention, snapshots};
+use super::kit::error::ApiError;
+use super::kit::state::Server;
+use super::kit::{client, middleware};
+use super::search::{embeddings, evaluations, export, timeline};
+use super::standing::webhooks;
+use super::{admission, assets, jobs, search, standing};
 
 /// Every documented call.
 pub fn api() -> OpenApiRouter<Server> {
@@ -21,7 +25,7 @@ pub fn api() -> OpenApiRouter<Server> {
         // An upload has a cap of its own, counted while it streams.
         .routes(routes!(assets::add, assets::list).layer(DefaultBodyLimit::disable()))
         .routes(routes!(assets::get, changes::change, assets::delete))
-        .routes(routes!(deletions::delete))
+        .routes(routes!(bulk::delete))
         .routes(routes!(changes::update))
         .routes(routes!(content::content))
         .routes(routes!(thumbnail::thumbnail))
@@ -80,6 +84,6 @@ pub fn app(server: Server) -> Router {
         .layer(from_fn(middleware::outer))
         .layer(from_fn_with_state(server.clone(), client::identify));
     #[cfg(feature = "otlp")]
-    let router = router.layer(axum::middleware::from_fn(super::trace::span));
+    let router = router.layer(axum::middleware::from_fn(super::kit::trace::span));
     router.with_state(server)
 }

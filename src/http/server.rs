@@ -22,9 +22,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use super::client::PeerAddr;
 use super::connections::{Caps, Conn, Place, Registry, Watched};
-use super::state::Server;
+use super::kit::client::PeerAddr;
+use super::kit::state::Server;
 
 /// How long running requests may take to end once the server stops.
 const GRACE: Duration = Duration::from_secs(15);
@@ -183,7 +183,7 @@ fn refuse(mut stream: TcpStream) {
     // Beyond a few at a time the connection is just closed.
     let Ok(turn) = REFUSALS.try_acquire() else { return };
     tokio::spawn(async move {
-        let told = async {
+        let answered = async {
             let mut buffer = [0; 4096];
             if stream.read(&mut buffer).await? == 0 {
                 return Ok(());
@@ -195,12 +195,12 @@ fn refuse(mut stream: TcpStream) {
             while stream.read(&mut buffer).await? > 0 {}
             std::io::Result::Ok(())
         };
-        let _ = tokio::time::timeout(Duration::from_secs(1), told).await;
+        let _ = tokio::time::timeout(Duration::from_secs(1), answered).await;
         drop(turn);
     });
 }
 
-/// How many refused connections are told so at a time.
+/// How many refused connections are answered at a time.
 static REFUSALS: Semaphore = Semaphore::const_new(64);
 const TOO_MANY_HEAD: &str = "HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\nRetry-After: 1\r\n\
     Connection: close\r\n";

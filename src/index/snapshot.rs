@@ -6,7 +6,7 @@
 //! All numbers are little-endian.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::IndexError;
 use super::rows::{Rows, View};
 use crate::fail_points::crash_point;
+use crate::own_files;
 use crate::store::{StorageFull, StoreError};
 use crate::types::{ClipId, ModelId, Space, Track};
 
@@ -98,8 +99,7 @@ impl<W: Write> Summed<W> {
 /// Reads only the header of an index file, for a copy of the file whose reader verifies the whole.
 #[must_use]
 pub fn peek(path: &Path) -> Option<Header> {
-    use std::io::Read;
-    let mut file = File::open(path).ok()?;
+    let mut file = opened(path)?;
     let (mut magic, mut length) = ([0; MAGIC.len()], [0; 4]);
     file.read_exact(&mut magic).ok()?;
     file.read_exact(&mut length).ok()?;
@@ -116,7 +116,19 @@ pub fn peek(path: &Path) -> Option<Header> {
 /// matches.
 #[must_use]
 pub fn load(path: &Path) -> Option<(Header, Rows)> {
-    read(&std::fs::read(path).ok()?)
+    let mut bytes = Vec::new();
+    opened(path)?.read_to_end(&mut bytes).ok()?;
+    read(&bytes)
+}
+
+/// What is no regular file counts as damaged.
+fn opened(path: &Path) -> Option<File> {
+    let opened = own_files::open_path(path).inspect_err(|error| {
+        if error.kind() != std::io::ErrorKind::NotFound {
+            tracing::warn!(%error, "a saved index cannot be read; it is rebuilt");
+        }
+    });
+    opened.ok()
 }
 
 fn read(bytes: &[u8]) -> Option<(Header, Rows)> {

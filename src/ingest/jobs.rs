@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 use super::Ingest;
 use super::kinds::{Kind, Plan};
 use crate::collection::LibraryError;
-use crate::jobs::{Baseline, JobView};
+use crate::jobs::{JobBaseline, JobView};
 use crate::ledger::WorkKind;
 use crate::store::{JobItem, JobRecord, Store, StoreError, WorkState};
 use crate::types::{JobId, now_unix_ms};
-use crate::webhooks::{WebhookGiven, WebhookRequest};
+use crate::webhooks::Webhook;
 
 /// Progress of jobs when this process started, so that the time that the server was down does not lower the
 /// rates.
 #[derive(Debug, Default)]
-pub(crate) struct Baselines(Mutex<HashMap<JobId, Baseline>>);
+pub(crate) struct Baselines(Mutex<HashMap<JobId, JobBaseline>>);
 
 impl Baselines {
     pub(crate) async fn of_unfinished(store: &dyn Store) -> Result<Self, LibraryError> {
@@ -40,11 +40,11 @@ impl Baselines {
 
     /// Measures the rates of this job from now on.
     fn set(&self, job: &JobRecord) {
-        let baseline = Baseline::of(job, now_unix_ms());
+        let baseline = JobBaseline::of(job, now_unix_ms());
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(job.id, baseline);
     }
 
-    fn get(&self, id: JobId) -> Option<Baseline> {
+    fn get(&self, id: JobId) -> Option<JobBaseline> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied()
     }
 }
@@ -58,8 +58,8 @@ impl Ingest {
         &self,
         request: K::Request,
         idempotency_key: Option<&str>,
-        webhook: Option<&WebhookRequest>,
-    ) -> Result<(JobRecord, Option<WebhookGiven>), LibraryError> {
+        webhook: Option<&Webhook>,
+    ) -> Result<(JobRecord, Option<Webhook>), LibraryError> {
         if self.collection.life.stop.is_cancelled() {
             return Err(LibraryError::Stopping);
         }

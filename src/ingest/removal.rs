@@ -1,10 +1,11 @@
 //! Deletes assets, one or many at once.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::{Accepting, Ingest, metrics};
 use crate::catalog::Filter;
-use crate::collection::LibraryError;
+use crate::collection::{LibraryError, blocking};
 use crate::search::SearchError;
 use crate::store::{AssetRecord, DeletedAsset, StoreError};
 use crate::types::AssetId;
@@ -57,11 +58,11 @@ impl Ingest {
         turn: &Accepting<'_>,
         record: &AssetRecord,
     ) -> Result<(), LibraryError> {
+        self.make_room_to_delete().await?;
         let clips = self.collection.remove_asset(record.id).await?;
         let path = record.owned.then(|| Path::new(&record.path));
         let ticket = self.collection.note_gone([(record.id, path)]).await?;
         self.collection.noted(ticket).await?;
-        self.collection.life.tell(record.id);
         if self.collection.life.serves() {
             metrics::deleted(1, clips as u64);
         }
@@ -69,6 +70,16 @@ impl Ingest {
             self.remove_kept(turn, record.path.as_ref()).await?;
         }
         Ok(())
+    }
+
+    /// A deletion writes to the store and the ledger before it frees anything.
+    async fn make_room_to_delete(&self) -> Result<(), LibraryError> {
+        let disk = Arc::clone(&self.collection.data.disk);
+        blocking(move || {
+            disk.make_room_to_delete();
+            Ok(())
+        })
+        .await
     }
 
     /// The assets that match a filter.
@@ -152,6 +163,7 @@ impl Ingest {
         let turn = self.accept.turn().await;
         let (busy, idle): (Vec<AssetId>, Vec<AssetId>) =
             ids.iter().partition(|id| self.active.by_id(**id).is_some());
+        self.make_room_to_delete().await?;
         let gone = self.collection.remove_assets(&idle).await?;
         let entries = gone.iter().map(|asset| (asset.id, asset.owned_path.as_deref().map(Path::new)));
         let ticket = self.collection.note_gone(entries).await?;

@@ -18,6 +18,7 @@ pub use line::{AssetEntry, Entry, WorkKind};
 pub use replay::Replay;
 
 use crate::fail_points::crash_point;
+use crate::own_files;
 use line::encode;
 
 /// Name of the ledger in the data folder.
@@ -35,7 +36,8 @@ pub struct Ticket(u64);
 /// The ledger of a data folder, open for appending. All calls block.
 #[derive(Debug)]
 pub struct Ledger {
-    path: PathBuf,
+    /// The data folder.
+    folder: PathBuf,
     /// `None` until the ledger can be written.
     writer: Mutex<Option<Writer>>,
     /// Number of lines known to be on disk. The holder of this lock syncs for everybody who waits for it.
@@ -64,13 +66,13 @@ impl Ledger {
     /// # Errors
     /// Input/output errors, and [`io::ErrorKind::Unsupported`] if a newer version wrote it.
     pub fn read(data_dir: &Path) -> io::Result<Replay> {
-        replay::read(&data_dir.join(LEDGER))
+        replay::read(data_dir)
     }
 
     /// A ledger that cannot be written yet: appending fails because storage is full.
     #[must_use]
     pub fn unwritten(data_dir: &Path) -> Self {
-        Self { path: data_dir.join(LEDGER), writer: Mutex::new(None), synced_lines: Mutex::new(0) }
+        Self { folder: data_dir.to_owned(), writer: Mutex::new(None), synced_lines: Mutex::new(0) }
     }
 
     /// Opens the ledger from which [`Ledger::read`] made `replay`, at the end of its last whole line.
@@ -78,15 +80,15 @@ impl Ledger {
     /// # Errors
     /// Input/output errors.
     pub fn open(data_dir: &Path, replay: &Replay) -> io::Result<Self> {
-        let path = data_dir.join(LEDGER);
-        let file = OpenOptions::new().append(true).open(&path)?;
+        let file = open_at_end(data_dir)?;
         // A crash may leave the beginning of a line that was never acknowledged.
         if file.metadata()?.len() > replay.whole_bytes {
             file.set_len(replay.whole_bytes)?;
             file.sync_data()?;
         }
         let writer = Writer::new(file, replay.whole_bytes);
-        Ok(Self { path, writer: Mutex::new(Some(writer)), synced_lines: Mutex::new(0) })
+        let folder = data_dir.to_owned();
+        Ok(Self { folder, writer: Mutex::new(Some(writer)), synced_lines: Mutex::new(0) })
     }
 
     /// Replaces the ledger by these entries, durably.
@@ -95,7 +97,7 @@ impl Ledger {
     /// Input/output errors; the ledger is then unchanged.
     pub fn write(&self, acknowledged: i64, entries: &[Entry]) -> io::Result<()> {
         let mut writer = self.writer();
-        let (file, len_bytes) = write_whole(&self.path, acknowledged, entries)?;
+        let (file, len_bytes) = write_whole(&self.folder, acknowledged, entries)?;
         let lines = writer.as_ref().map_or(0, |writer| writer.lines);
         *writer = Some(Writer { lines, ..Writer::new(file, len_bytes) });
         Ok(())
@@ -182,19 +184,22 @@ impl Ledger {
 
     /// Rewrites the ledger from its own contents.
     fn rewrite(&self, writer: &mut Writer) -> io::Result<()> {
-        let replay = replay::read(&self.path)?;
+        let replay = replay::read(&self.folder)?;
         if replay.damaged_lines > 0 {
             // Lines that cannot be read are saved for a program that can.
-            let aside =
-                self.path.with_file_name(format!("ledger-damaged-{}.log", uuid::Uuid::now_v7().simple()));
-            fs::hard_link(&self.path, &aside)?;
+            let aside = self.folder.join(format!("ledger-damaged-{}.log", uuid::Uuid::now_v7().simple()));
+            fs::hard_link(self.folder.join(LEDGER), &aside)?;
             tracing::error!(lines = replay.damaged_lines, kept = %aside.display(), "some lines of the ledger are damaged");
         }
-        let (file, len_bytes) = write_whole(&self.path, replay.acknowledged, &replay.entries())?;
+        let (file, len_bytes) = write_whole(&self.folder, replay.acknowledged, &replay.entries())?;
         writer.file = file;
         (writer.len_bytes, writer.len_at_rewrite_bytes, writer.suspect) = (len_bytes, len_bytes, false);
         Ok(())
     }
+}
+
+fn open_at_end(folder: &Path) -> io::Result<File> {
+    own_files::open_with(folder, LEDGER, OpenOptions::new().append(true))
 }
 
 fn not_written() -> io::Error {
@@ -212,8 +217,7 @@ fn sync_data(file: &File) -> io::Result<()> {
 }
 
 /// Writes a new file under the ledger's name, durably; returns the file, open at its end, and its length.
-fn write_whole(path: &Path, acknowledged: i64, entries: &[Entry]) -> io::Result<(File, u64)> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+fn write_whole(folder: &Path, acknowledged: i64, entries: &[Entry]) -> io::Result<(File, u64)> {
     let temporary = tempfile::Builder::new().prefix("ledger-").suffix(".tmp").tempfile_in(folder)?;
     let mut out = BufWriter::new(temporary.as_file());
     let mut line = Vec::new();
@@ -228,9 +232,9 @@ fn write_whole(path: &Path, acknowledged: i64, entries: &[Entry]) -> io::Result<
     drop(out);
     temporary.as_file().sync_all()?;
     crash_point!("ledger-rename");
-    temporary.persist(path).map_err(|error| error.error)?;
+    temporary.persist(folder.join(LEDGER)).map_err(|error| error.error)?;
     File::open(folder)?.sync_all()?;
-    let file = OpenOptions::new().append(true).open(path)?;
+    let file = open_at_end(folder)?;
     let len_bytes = file.metadata()?.len();
     Ok((file, len_bytes))
 }

@@ -1,11 +1,12 @@
 //! The result of reading a ledger.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::path::Path;
 
+use super::LEDGER;
 use super::line::{AssetEntry, Entry, WorkKind, decode};
+use crate::own_files;
 use crate::types::AssetId;
 
 /// Longest line that is read: metadata is at most 64 KiB, which JSON may write six times as long.
@@ -69,8 +70,8 @@ impl Replay {
     }
 }
 
-pub(super) fn read(path: &Path) -> io::Result<Replay> {
-    match File::open(path) {
+pub(super) fn read(folder: &Path) -> io::Result<Replay> {
+    match own_files::open(folder, LEDGER) {
         Ok(file) => read_from(BufReader::with_capacity(1 << 16, file)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Replay::default()),
         Err(error) => Err(error),

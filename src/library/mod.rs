@@ -27,7 +27,7 @@ pub use crate::outbound::SourcesConfig;
 pub use crate::standing::{
     Given, GivenPart, NewStandingQuery, StandingPatch, StandingQueries, StandingQuery, StandingSpec,
 };
-pub use crate::webhooks::{Deliver, WebhookError, WebhookGiven, WebhookRequest};
+pub use crate::webhooks::{Deliver, Webhook, WebhookError};
 pub use models::{ModelEntry, Models, ModelsConfig, OpenEmbedder, Progress, Role};
 pub use upkeep::{PartHealth, PartState, RetentionReport, Rule, RuleCount, Upkeep};
 
@@ -213,8 +213,8 @@ impl Library {
         source: JobSource,
         metadata: serde_json::Value,
         idempotency_key: Option<&str>,
-        webhook: Option<&WebhookRequest>,
-    ) -> Result<(JobRecord, Option<WebhookGiven>), LibraryError> {
+        webhook: Option<&Webhook>,
+    ) -> Result<(JobRecord, Option<Webhook>), LibraryError> {
         let request = IndexRequest { source, metadata };
         let made = self.ingest.start_job::<Index>(request, idempotency_key, webhook).await?;
         self.start_workers();

@@ -7,6 +7,8 @@ use crate::preprocess::spec::{
     Edge, Fit, Loudness, PictureSpec, Resample, ResizeRule, Sampling, ShortSound, Size, SoundSpec, Take,
 };
 
+/// Most frames of a window.
+const MOST_FRAMES: usize = 1024;
 const SIDES: std::ops::RangeInclusive<usize> = 1..=8192;
 
 #[derive(Debug, Clone, Deserialize)]
@@ -70,7 +72,7 @@ pub(super) enum Bars {
     Crop,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "rule", rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum SamplingEntry {
     Rate {
@@ -81,12 +83,20 @@ pub(super) enum SamplingEntry {
         stride_secs: Option<f64>,
         #[serde(default)]
         short: Option<ShortVideo>,
+        #[serde(default)]
+        frames_range: Option<[usize; 2]>,
+        #[serde(default)]
+        frames_choices: Option<Vec<usize>>,
     },
     Spread {
         frames: usize,
         window_secs: f64,
         #[serde(default)]
         stride_secs: Option<f64>,
+        #[serde(default)]
+        frames_range: Option<[usize; 2]>,
+        #[serde(default)]
+        frames_choices: Option<Vec<usize>>,
     },
 }
 
@@ -218,29 +228,93 @@ impl SizeEntry {
 }
 
 impl SamplingEntry {
-    /// The rule, and the stride if it is not the window.
-    pub fn spec(self, at: &str) -> Result<(Sampling, Option<f64>), String> {
+    /// The rule, the stride if it is not the window, and which other numbers of frames there may be.
+    pub fn spec(self, at: &str) -> Result<(Sampling, Option<f64>, FrameChoice), String> {
         let at = format!("{at}.sampling");
-        let (sampling, stride_secs) = match self {
-            Self::Rate { fps, frames, take, stride_secs, short: None | Some(ShortVideo::Loop) } => {
+        let (sampling, stride_secs, range, choices) = match self {
+            Self::Rate {
+                fps,
+                frames,
+                take,
+                stride_secs,
+                short: None | Some(ShortVideo::Loop),
+                frames_range,
+                frames_choices,
+            } => {
                 ensure(fps > 0.0 && fps <= 1000.0, || format!("{at}: {fps} fps"))?;
                 let take = match take {
                     TakeEntry::Nearest => Take::Nearest,
                     TakeEntry::OnScreen => Take::OnScreen,
                 };
-                (Sampling::Rate { fps, frames, take }, stride_secs)
+                (Sampling::Rate { fps, frames, take }, stride_secs, frames_range, frames_choices)
             }
-            Self::Spread { frames, window_secs, stride_secs } => {
+            Self::Spread { frames, window_secs, stride_secs, frames_range, frames_choices } => {
                 ensure(window_secs > 0.0 && window_secs <= 86_400.0, || {
                     format!("{at}.window_secs must be above 0 and at most a day, got {window_secs}")
                 })?;
-                (Sampling::Spread { frames, window_secs }, stride_secs)
+                (Sampling::Spread { frames, window_secs }, stride_secs, frames_range, frames_choices)
             }
         };
-        let (Sampling::Rate { frames, .. } | Sampling::Spread { frames, .. }) = sampling;
-        ensure((1..=1024).contains(&frames), || format!("{at}: {frames} frames"))?;
+        let frames = sampling.frames();
+        ensure((1..=MOST_FRAMES).contains(&frames), || format!("{at}: {frames} frames"))?;
         check_stride(stride_secs, &at)?;
-        Ok((sampling, stride_secs))
+        let choice = FrameChoice::new(range, choices, &at)?;
+        ensure(choice == FrameChoice::Fixed || choice.allows(frames), || {
+            format!("{at}: `frames` is {frames}, but others are allowed: {choice}")
+        })?;
+        Ok((sampling, stride_secs, choice))
+    }
+}
+
+/// How many frames a window may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum FrameChoice {
+    /// The number that the manifest gives.
+    Fixed,
+    /// Any number between two, both included.
+    Range(usize, usize),
+    /// One of these.
+    Listed(Vec<usize>),
+}
+
+impl FrameChoice {
+    fn new(range: Option<[usize; 2]>, listed: Option<Vec<usize>>, at: &str) -> Result<Self, String> {
+        let frames = 1..=MOST_FRAMES;
+        match (range, listed) {
+            (None, None) => Ok(Self::Fixed),
+            (Some([least, most]), None)
+                if frames.contains(&least) && frames.contains(&most) && least <= most =>
+            {
+                Ok(Self::Range(least, most))
+            }
+            (None, Some(listed)) if !listed.is_empty() && listed.iter().all(|n| frames.contains(n)) => {
+                Ok(Self::Listed(listed))
+            }
+            _ => Err(format!(
+                "{at}: expected `frames_range` [least, most] or `frames_choices` [n, …], each from 1 to {MOST_FRAMES}"
+            )),
+        }
+    }
+
+    pub fn allows(&self, frames: usize) -> bool {
+        match self {
+            Self::Fixed => false,
+            Self::Range(least, most) => (*least..=*most).contains(&frames),
+            Self::Listed(listed) => listed.contains(&frames),
+        }
+    }
+}
+
+impl std::fmt::Display for FrameChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Fixed => f.write_str("no other number"),
+            Self::Range(least, most) => write!(f, "{least} to {most}"),
+            Self::Listed(listed) => {
+                let listed: Vec<String> = listed.iter().map(ToString::to_string).collect();
+                f.write_str(&listed.join(", "))
+            }
+        }
     }
 }
 

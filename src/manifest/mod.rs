@@ -18,6 +18,7 @@ use crate::preprocess::spec::{PictureSpec, Sampling, ShortSound, SoundSpec};
 use crate::types::{Modality, Space};
 
 pub(crate) use self::check::is_inside;
+pub(crate) use self::media::FrameChoice;
 pub(crate) use self::text::{Padding, Side, TextSpec, TokenSpec, WordSpec};
 
 /// A bundle's manifest.
@@ -114,7 +115,7 @@ pub(crate) struct TowerSpec {
 /// What a tower takes, and how it is prepared.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Takes {
-    Video { picture: PictureSpec, sampling: Sampling, stride_secs: Option<f64> },
+    Video { picture: PictureSpec, sampling: Sampling, stride_secs: Option<f64>, choice: FrameChoice },
     Image(PictureSpec),
     Sound { sound: SoundSpec, stride_secs: Option<f64> },
     Text(TextSpec),
@@ -125,6 +126,7 @@ pub(crate) enum Takes {
 pub(crate) enum Supply {
     Frames,
     PatchGrid,
+    FrameCount,
     Pcm,
     PcmSamples,
     TokenIds,
@@ -136,6 +138,7 @@ impl Supply {
         match self {
             Self::Frames => "frames",
             Self::PatchGrid => "patch_grid",
+            Self::FrameCount => "frame_count",
             Self::Pcm => "pcm",
             Self::PcmSamples => "pcm_samples",
             Self::TokenIds => "token_ids",
@@ -214,6 +217,16 @@ pub(crate) struct Goldens {
     pub max_one_minus_cosine: f64,
     #[serde(default)]
     pub texts: Vec<String>,
+    /// Texts of towers that have others, by their names.
+    #[serde(default)]
+    pub tower_texts: BTreeMap<String, Vec<String>>,
+}
+
+impl Goldens {
+    /// The golden texts of a tower.
+    pub fn texts_of(&self, tower: &str) -> &[String] {
+        self.tower_texts.get(tower).unwrap_or(&self.texts)
+    }
 }
 
 impl TowerSpec {
@@ -231,7 +244,8 @@ impl TowerSpec {
         let dynamic = match &self.takes {
             Takes::Sound { sound, .. } => sound.samples,
             Takes::Text(text) => text.max_tokens(),
-            Takes::Video { .. } | Takes::Image(_) => 1,
+            Takes::Video { sampling, .. } => sampling.frames(),
+            Takes::Image(_) => 1,
         };
         self.inputs.iter().map(|input| input.values(dynamic)).max().unwrap_or(0)
     }
@@ -253,10 +267,7 @@ impl TowerSpec {
     /// Frames per clip.
     pub const fn frames(&self) -> usize {
         match &self.takes {
-            Takes::Video {
-                sampling: Sampling::Rate { frames, .. } | Sampling::Spread { frames, .. },
-                ..
-            } => *frames,
+            Takes::Video { sampling, .. } => sampling.frames(),
             _ => 1,
         }
     }
@@ -277,12 +288,13 @@ impl Takes {
         };
         let grid = |picture: &PictureSpec| picture.has_patches().then(|| vec![Some(2)]);
         match (self, supply) {
-            (Self::Video { picture, sampling, .. }, Supply::Frames) => {
-                let (Sampling::Rate { frames, .. } | Sampling::Spread { frames, .. }) = sampling;
-                Some([vec![Some(*frames)], of_picture(picture)?].concat())
+            (Self::Video { picture, sampling, choice, .. }, Supply::Frames) => {
+                let frames = (*choice == FrameChoice::Fixed).then(|| sampling.frames());
+                Some([vec![frames], of_picture(picture)?].concat())
             }
             (Self::Image(picture), Supply::Frames) => of_picture(picture),
             (Self::Video { picture, .. } | Self::Image(picture), Supply::PatchGrid) => grid(picture),
+            (Self::Video { sampling: Sampling::Rate { .. }, .. }, Supply::FrameCount) => Some(Vec::new()),
             (Self::Sound { sound, .. }, Supply::Pcm) => {
                 let dynamic = matches!(sound.short, ShortSound::AsIs { .. });
                 Some(vec![(!dynamic).then_some(sound.samples)])
@@ -322,6 +334,22 @@ impl Manifest {
         self.towers.iter().filter(move |tower| tower.modality == modality)
     }
 
+    /// Takes another number of frames a window from films, as far as all their towers allow; else the error says
+    /// what they allow.
+    pub fn take_frames(&mut self, wanted: usize) -> Result<(), String> {
+        let mut has_films = false;
+        for tower in &mut self.towers {
+            let Takes::Video { sampling, choice, .. } = &mut tower.takes else { continue };
+            has_films = true;
+            let own = sampling.frames();
+            if own != wanted && !choice.allows(wanted) {
+                return Err(format!("tower {} takes {own} frames a window, and {choice}", tower.name));
+            }
+            *sampling = sampling.with_frames(wanted);
+        }
+        if has_films { Ok(()) } else { Err("it takes no films".to_owned()) }
+    }
+
     /// Preparation of still pictures, if any tower takes pictures.
     pub fn picture(&self) -> Option<&PictureSpec> {
         let own = self.of_modality(Modality::Image).find_map(TowerSpec::picture);
@@ -330,7 +358,7 @@ impl Manifest {
 
     pub fn video(&self) -> Option<(&PictureSpec, Sampling, Option<f64>)> {
         self.towers.iter().find_map(|tower| match &tower.takes {
-            Takes::Video { picture, sampling, stride_secs } => Some((picture, *sampling, *stride_secs)),
+            Takes::Video { picture, sampling, stride_secs, .. } => Some((picture, *sampling, *stride_secs)),
             _ => None,
         })
     }

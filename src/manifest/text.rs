@@ -20,6 +20,9 @@ pub(crate) struct WordSpec {
     pub max_words: usize,
     pub pad_id: u32,
     pub unknown_id: u32,
+    /// Languages of the words; English if none is named.
+    #[serde(default)]
+    pub languages: Vec<String>,
 }
 
 /// A tokenizer that can say everything.
@@ -112,7 +115,7 @@ impl TextSpec {
 
     pub fn languages(&self) -> impl Iterator<Item = &str> {
         let languages = match self {
-            Self::Words(_) => &[],
+            Self::Words(words) => words.languages.as_slice(),
             Self::Tokens(tokens) => tokens.languages.as_slice(),
         };
         languages.iter().map(String::as_str)

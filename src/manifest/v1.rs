@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use super::check::check_space_names;
-use super::media::{Bars, Shown, check_sound};
+use super::media::{Bars, FrameChoice, Shown, check_sound};
 use super::{
     Dtype, Goldens, Inflating, InputSpec, Manifest, OutputSpec, Precision, SpaceSpec, Supply, Takes,
     TextSpec, TowerSpec, WordSpec, ensure,
@@ -251,7 +251,8 @@ impl Preprocessing {
                 let video = self.video.as_ref()?;
                 let VideoEntry { fps, frames, .. } = *video;
                 let sampling = Sampling::Rate { fps, frames, take: Take::Nearest };
-                Takes::Video { picture: video.picture().spec(), sampling, stride_secs: None }
+                let (picture, choice) = (video.picture().spec(), FrameChoice::Fixed);
+                Takes::Video { picture, sampling, stride_secs: None, choice }
             }
             Modality::Image => {
                 let image = self.image.clone().or_else(|| self.video.as_ref().map(VideoEntry::picture))?;
@@ -292,6 +293,7 @@ impl ImageEntry {
 impl TextEntry {
     fn spec(&self) -> WordSpec {
         let Self { max_words, pad_id, unknown_id, .. } = *self;
-        WordSpec { tokenizer: self.tokenizer.clone(), max_words, pad_id, unknown_id }
+        let (tokenizer, languages) = (self.tokenizer.clone(), Vec::new());
+        WordSpec { tokenizer, max_words, pad_id, unknown_id, languages }
     }
 }

@@ -185,8 +185,9 @@ impl Preparation {
         Ok(match modality {
             Modality::Video => {
                 let picture = picture(self.picture)?;
-                let (sampling, stride_secs) = self.sampling.ok_or_else(|| missing("sampling"))?.spec(&at)?;
-                Takes::Video { picture, sampling, stride_secs }
+                let sampling = self.sampling.clone().ok_or_else(|| missing("sampling"))?;
+                let (sampling, stride_secs, choice) = sampling.spec(&at)?;
+                Takes::Video { picture, sampling, stride_secs, choice }
             }
             Modality::Image => Takes::Image(picture(self.picture)?),
             Modality::Audio => {
@@ -205,8 +206,9 @@ impl Preparation {
 const fn supplies(modality: Modality) -> (&'static [Supply], &'static str) {
     match modality {
         Modality::Video | Modality::Image => (
-            &[Supply::Frames, Supply::PatchGrid],
-            "`frames`, and `patch_grid` where the rule of `resize` is patches",
+            &[Supply::Frames, Supply::PatchGrid, Supply::FrameCount],
+            "`frames`, `patch_grid` where the rule of `resize` is patches, and `frame_count` if it wants where \
+             films have a rate",
         ),
         Modality::Audio => (&[Supply::Pcm, Supply::PcmSamples], "`pcm` and, if it wants, `pcm_samples`"),
         Modality::Text => {

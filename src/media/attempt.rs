@@ -30,12 +30,12 @@ pub fn with_bounds<T>(
 ) -> Result<(T, Ended), MediaError> {
     let most = limits.address_space_bytes;
     let mut bounds = Bounds { ffmpeg_bytes: FFMPEG_FIRST.min(most), factor: 1, shape };
-    let (mut told, mut tries, mut shaped) = (false, 0, false);
+    let (mut measured, mut tries, mut shaped) = (false, 0, false);
     loop {
         let (value, ended) = run(bounds)?;
-        let (bytes, shape) = (ended.wants.filter(|_| !told), ended.wants_shape.filter(|_| !shaped));
+        let (bytes, shape) = (ended.wants.filter(|_| !measured), ended.wants_shape.filter(|_| !shaped));
         if bytes.is_some() || shape.is_some() {
-            (told, shaped) = (told || bytes.is_some(), shaped || shape.is_some());
+            (measured, shaped) = (measured || bytes.is_some(), shaped || shape.is_some());
             bounds.ffmpeg_bytes = bytes.map_or(bounds.ffmpeg_bytes, |bytes| bytes.min(most));
             bounds.shape = shape.unwrap_or(bounds.shape);
         } else if ended.starved()

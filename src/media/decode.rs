@@ -34,6 +34,24 @@ pub struct DecodeRequest {
     pub shown: bool,
     /// The file tracks that the client chose.
     pub choice: TrackChoice,
+    /// Tracks of this kind are not decoded; a still picture is.
+    pub without: Option<TrackKind>,
+}
+
+impl DecodeRequest {
+    fn streams(&self) -> Streams {
+        match self.without {
+            Some(TrackKind::Video) => Streams::Audio,
+            Some(TrackKind::Audio) => Streams::Video,
+            _ => Streams::Both,
+        }
+    }
+
+    /// Whether a file with tracks of pictures (and of sound) has some to decode.
+    fn takes(&self, video: bool, audio: bool) -> (bool, bool) {
+        let wants = |kind: TrackKind| self.without != Some(kind);
+        (video && wants(TrackKind::Video), audio && wants(TrackKind::Audio))
+    }
 }
 
 /// Result of a decode.
@@ -76,7 +94,7 @@ pub fn decode(
     let mut run =
         Run { decoder, seat, media, request, sink, cancel, budget, shape, picks, cpu, places, place: 0 };
     // Most videos have sound, and ffmpeg reports a missing track at once. So try both, then correct.
-    let first = run.attempt(Streams::Both)?;
+    let first = run.attempt(request.streams())?;
     let engine = first.started.as_ref().map(|started| started.engine);
     let mut notes = Vec::new();
     let (mut ended, mut frames, mut samples) = (first, 0, 0);
@@ -85,7 +103,8 @@ pub fn decode(
             ended = run.retry(ended, &mut notes)?;
         }
         (frames, samples) = (ended.frames, ended.samples);
-        if frames == 0 && ended.log.video_streams > 0 && !ended.stopped {
+        let has_pictures = ended.is_picture() || request.takes(ended.log.video_streams > 0, false).0;
+        if frames == 0 && has_pictures && !ended.stopped {
             (ended, frames) = run.first_frame(ended, &mut notes)?;
         }
     }
@@ -163,8 +182,16 @@ impl Run<'_> {
     }
 
     fn attempt_once(&mut self, seek_secs: f64, streams: Streams) -> Result<Ended, MediaError> {
-        let DecodeRequest { sampling, sample_rate_hz, start_secs, wanted_secs, duration_secs, shown, choice } =
-            self.request;
+        let DecodeRequest {
+            sampling,
+            sample_rate_hz,
+            start_secs,
+            wanted_secs,
+            duration_secs,
+            shown,
+            choice,
+            ..
+        } = self.request;
         let (picks, fps) = (self.picks, sampling.rate());
         let task = Task::Clips { sampling, sample_rate_hz, seek_secs, start_secs, duration_secs, streams };
         let latest = ((wanted_secs - start_secs) * fps).round() as i64;
@@ -188,12 +215,21 @@ impl Run<'_> {
     fn retry(&mut self, first: Ended, notes: &mut Vec<String>) -> Result<Ended, MediaError> {
         let limits = &self.decoder.config.limits;
         let log = &first.log;
-        let (video, audio) = (log.video_streams > 0, log.audio_streams > 0);
+        let (video, audio) = match (log.video_streams > 0, log.audio_streams > 0) {
+            found if first.is_picture() => found,
+            (video, audio) => self.request.takes(video, audio),
+        };
         let mut complaint = match (log.opened, video, audio) {
             (true, false, false) if first.is_picture() => {
                 return Err(MediaError::Corrupt("its picture is missing, so the file was cut off".into()));
             }
-            (true, false, false) => return Err(MediaError::NoStreams("video or audio track")),
+            (true, false, false) => {
+                return Err(MediaError::NoStreams(match self.request.without {
+                    Some(TrackKind::Video) => "audio track",
+                    Some(TrackKind::Audio) => "video track",
+                    _ => "video or audio track",
+                }));
+            }
             (true, true, true) if first.exit.code == Some(0) => return Ok(first),
             (true, ..) => first.complaint(limits),
             (false, ..) => return Err(first.complaint(limits)),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::decode::{Budget, DecodeRequest, cpu_cap_secs};
 use super::protocol::{Engine, Failure};
+use super::said::Stream;
 use super::stream::Ended;
 use super::{Decoder, Limits, MediaError, tracks};
 use crate::types::{AssetKind, TrackKind};
@@ -37,8 +38,9 @@ impl Ended {
             return Err(MediaError::Worker(self.last_words()));
         }
         let empty = self.frames + self.samples == 0;
-        if empty && self.speechless() {
-            // An ffmpeg that cannot start prints as little as one that crashed on a file.
+        if empty && (self.speechless() || decoder.is_ffmpeg_doubtful()) {
+            // An ffmpeg that cannot start prints as little as one that crashed on a file, and what is no ffmpeg
+            // at all prints anything, or nothing.
             let health = decoder.health_now(self.at);
             if !health.ok {
                 return Err(MediaError::Worker(health.detail));
@@ -101,10 +103,10 @@ impl Ended {
         lacking.unwrap_or_else(|| self.log.main_error().to_owned())
     }
 
-    /// Whether ffmpeg failed without printing a reason.
+    /// Whether ffmpeg ended without a word about the file.
     fn speechless(&self) -> bool {
         let ffmpeg = self.started.as_ref().is_some_and(|started| started.engine == Engine::Ffmpeg);
-        ffmpeg && self.exit.code != Some(0) && !self.log.opened && self.log.errors.is_empty()
+        ffmpeg && !self.log.opened && self.log.errors.is_empty()
     }
 
     /// Whether more memory would have helped.
@@ -159,6 +161,9 @@ impl Ended {
                 "its index is missing, so the file was cut off or never finished".into(),
             );
         }
+        if ["not supported", "unsupported", "not implemented"].iter().any(|text| main.contains(text)) {
+            return MediaError::Unsupported(main);
+        }
         if !log.opened && main.starts_with("Error opening input") {
             return MediaError::Unsupported("its format is unknown".into());
         }
@@ -170,7 +175,7 @@ impl Ended {
         let started = self.started.as_ref()?;
         // A writer that did not know the length of the sound did not know that of the file.
         let said = started.cut_short.as_deref().filter(|_| !started.sound.open_ended);
-        said.or(started.sound.cut.then_some("it ends within a packet"))
+        said.or(started.sound.lacks.as_deref()).or(started.sound.cut.then_some("it ends within a packet"))
     }
 
     /// Number of packets that did not decode or are missing.
@@ -200,12 +205,27 @@ impl Ended {
         };
         // A length that was estimated from a bit rate is not reliable.
         let declared = info.declared_secs.filter(|_| whole && !info.estimated);
-        let short = declared.filter(|declared| decoded + tolerance(*declared) < *declared);
+        // ffmpeg counts an empty edit at the beginning of a track twice.
+        let edited = self.log.streams.iter().map(|stream| stream.start_secs).fold(0.0, f64::max);
+        let edited = if self.log.format.starts_with("mov,") { edited } else { 0.0 };
+        let short = declared.filter(|declared| decoded + edited + tolerance(*declared) < *declared);
         if let Some(declared) = short {
             return Some(format!("truncated: only {decoded:.1} s of {declared:.1} s could be decoded"));
         }
         if whole && self.log.cut_short {
             return Some(format!("truncated: the file ends early; only {decoded:.1} s could be decoded"));
+        }
+        if whole && self.begins_late() {
+            return Some(
+                "incomplete: a track that begins in the middle of the file could not be read".to_owned(),
+            );
+        }
+        if whole && self.started.as_ref().is_some_and(|started| started.scrambled) {
+            return Some("encrypted: a part of the stream is scrambled and could not be read".to_owned());
+        }
+        if whole && self.started.as_ref().is_some_and(|started| started.sound.followed) {
+            let read = format!("only the first {decoded:.1} s could be decoded");
+            return Some(format!("another file is joined to its end and was not read; {read}"));
         }
         let failed = self.exit.code != Some(0) && !self.only_misses_sound(samples);
         if self.exit.signal.is_some() || failed || self.log.gave_up {
@@ -220,6 +240,12 @@ impl Ended {
             let packets = if damaged == 1 { "1 packet".to_owned() } else { format!("{damaged} packets") };
             return Some(format!("damaged: {packets} could not be decoded"));
         }
+        if self.overlapping > 0 && whole {
+            let secs = self.overlapping as f64 / rate;
+            return Some(format!(
+                "damaged: the time stamps of its audio overlap; {secs:.1} s of it were left out"
+            ));
+        }
         let silent = frames > 0 && samples == 0 && self.log.audio_streams > 0;
         let silent = silent && !self.only_misses_sound(samples);
         (silent && whole && !self.log.errors.is_empty())
@@ -231,6 +257,16 @@ impl Ended {
     /// Whether the only problem is a declared track without any data.
     fn only_misses_sound(&self, samples: u64) -> bool {
         samples == 0 && self.log.has_error("Neither number of channels nor channel layout specified")
+    }
+
+    /// Whether a broadcast stream has pictures or sound that ffmpeg did not meet at its beginning, such as those of
+    /// another recording that was joined to it.
+    fn begins_late(&self) -> bool {
+        let known = |part: &u16| {
+            let of = self.log.streams.iter().filter(|stream| stream.id == Some(*part));
+            of.into_iter().any(Stream::is_described)
+        };
+        self.started.as_ref().is_some_and(|started| !started.parts.iter().all(known))
     }
 
     /// Why a picture is incomplete.

@@ -1,7 +1,6 @@
 //! Errors of reading a file, with their stable codes.
 
-const WALL_CLOCK: &str = "--decode-timeout-secs";
-const QUICK: &str = "the limit for thumbnails and probing";
+const QUICK: &str = " (the limit for thumbnails and probing)";
 
 /// Why a file could not be read. `code()` is the stable snake_case code of the HTTP API.
 #[derive(Debug, thiserror::Error)]
@@ -60,15 +59,15 @@ pub enum MediaError {
         start_secs: f64,
     },
     /// The limit on wall-clock time was reached.
-    #[error("decoding took longer than {secs} s and was stopped ({})", if *.quick { QUICK } else { WALL_CLOCK })]
+    #[error("decoding took longer than {secs} s and was stopped{}", if *.quick { QUICK } else { "" })]
     Timeout {
         /// The limit, in seconds.
         secs: u64,
-        /// Whether it is the limit for thumbnails and probing, which no flag raises.
+        /// Whether it is the limit for thumbnails and probing, which cannot be changed.
         quick: bool,
     },
     /// The limit on memory was reached.
-    #[error("decoding needs more memory than the limit of {} MiB per file (--decode-file-memory-bytes)", .limit_bytes >> 20)]
+    #[error("decoding needs more memory than the limit of {} MiB per file", .limit_bytes >> 20)]
     DecodeLimit {
         /// The limit, in bytes.
         limit_bytes: u64,
@@ -76,7 +75,7 @@ pub enum MediaError {
     /// Decoding takes more work than a file of its size may cause.
     #[error("decoding takes more work than allowed for a file of this size: {detail}")]
     WorkLimit {
-        /// What exceeded its limit, and the flag that sets the limit.
+        /// What exceeded its limit.
         detail: String,
     },
     /// All seats are taken, or the memory of the pool is.

@@ -81,6 +81,15 @@ impl Decoder {
         self.health_within(|| failed_at.elapsed())
     }
 
+    /// Whether the last check failed, or ffmpeg is another file since.
+    pub(super) fn is_ffmpeg_doubtful(&self) -> bool {
+        if self.health.0.last().is_some_and(|(_, health)| !health.ok) {
+            return true;
+        }
+        let whole = self.health.0.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        whole.as_ref().is_some_and(|whole| identity(&self.config.ffmpeg).ok().as_ref() != Some(whole))
+    }
+
     fn health_within(&self, age: impl Fn() -> Duration) -> DecoderHealth {
         let known = &self.health.0;
         let mut looked_at = known.turn.lock().unwrap_or_else(PoisonError::into_inner);

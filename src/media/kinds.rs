@@ -2,18 +2,19 @@
 //! decide; if it does not, the first bytes do.
 
 use super::sniff::{ANY_CONTAINER, SNIFF_BYTES, Sniffed, sniff};
+use super::sound::holds_frames;
 
-/// Number of first bytes that [`head_is_media`] needs.
-pub const HEAD_BYTES: usize = SNIFF_BYTES;
+/// Number of first bytes that [`head_is_media`] needs: a few frames of a stream that begins with something else.
+pub const HEAD_BYTES: usize = 4 * SNIFF_BYTES;
 
 /// Extensions of supported files, lower-case.
 const MEDIA: &[&str] = &[
     // Containers of film, and raw video streams.
-    "mp4", "m4v", "mp4v", "f4v", "mov", "qt", "3gp", "3g2", "3gpp", "3gp2", "mj2", "mkv", "mk3d", "webm",
-    "avi", "divx", "mpg", "mpeg", "mpe", "m1v", "m2v", "mpv", "vob", "ts", "m2ts", "m2t", "mts", "tp", "trp",
-    "flv", "wmv", "asf", "wm", "ogv", "ogm", "ogx", "mxf", "gxf", "dv", "dif", "ivf", "obu", "y4m", "rm",
-    "rmvb", "h264", "264", "avc", "h265", "265", "hevc", "mjpeg", "mjpg", "mod", "tod", "insv", "lrv",
-    "ismv", "cmfv", // Sound.
+    "mp4", "m4v", "amv", "mp4v", "f4v", "mov", "qt", "3gp", "3g2", "3gpp", "3gp2", "mj2", "mkv", "mk3d",
+    "webm", "avi", "divx", "mpg", "mpeg", "mpe", "m1v", "m2v", "mpv", "vob", "ts", "m2ts", "m2t", "mts",
+    "tp", "trp", "flv", "wmv", "asf", "wm", "ogv", "ogm", "ogx", "mxf", "gxf", "dv", "dif", "ivf", "obu",
+    "y4m", "rm", "rmvb", "h264", "264", "avc", "h265", "265", "hevc", "mjpeg", "mjpg", "mod", "tod", "insv",
+    "lrv", "ismv", "cmfv", // Sound.
     "wav", "wave", "bwf", "rf64", "w64", "mp3", "mp2", "mp1", "mpa", "mpga", "flac", "ogg", "oga", "opus",
     "spx", "m4a", "m4b", "m4r", "aac", "adts", "aif", "aiff", "aifc", "wma", "caf", "au", "snd", "amr",
     "awb", "3ga", "ac3", "eac3", "ec3", "dts", "ape", "wv", "tta", "dsf", "voc", "mka", "weba", "ra", "isma",
@@ -77,7 +78,7 @@ pub fn head_is_media(name: &str, head: &[u8]) -> bool {
     }
     let extension = name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
     extension.is_some_and(|extension| MEDIA.contains(&extension.as_str()))
-        || sniff(head) != Sniffed::Ffmpeg(ANY_CONTAINER)
+        || !matches!(sniff(head), Sniffed::Ffmpeg(ANY_CONTAINER) | Sniffed::Refused(_))
         || is_stream(head)
 }
 
@@ -112,6 +113,9 @@ fn is_stream(head: &[u8]) -> bool {
         || is_mpeg_layer_two(head)
         || is_elementary_video(head)
         || is_transport_stream(head)
+        || is_program_stream(head)
+        || is_dolby(head)
+        || holds_frames(head)
 }
 
 /// MPEG audio, layer II, with a valid bit rate and sample rate.
@@ -142,6 +146,23 @@ fn is_transport_stream(head: &[u8]) -> bool {
     })
 }
 
+/// MPEG-PS that begins within a pack: a later pack holds a packet of pictures or sound.
+fn is_program_stream(head: &[u8]) -> bool {
+    let code = |window: &[u8]| if let [0, 0, 1, code] = *window { Some(code) } else { None };
+    let packs = head.windows(4).filter_map(code).skip_while(|code| *code != 0xba);
+    packs.filter(|code| matches!(code, 0xbd | 0xc0..=0xef)).count() > 1
+}
+
+/// AC-3 or E-AC-3 of constant bit rate that begins within a frame: three frames at the same distance.
+fn is_dolby(head: &[u8]) -> bool {
+    let sync = |at: usize| head.get(at..at + 2) == Some(&[0x0b, 0x77]);
+    let syncs: Vec<usize> = (0..head.len()).filter(|at| sync(*at)).collect();
+    syncs.iter().zip(syncs.iter().skip(1)).any(|(first, second)| {
+        let bytes = second - first;
+        (64..=4096).contains(&bytes) && (1..3).all(|n| sync(second + n * bytes))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,6 +185,13 @@ mod tests {
         let mut transport = vec![7_u8; HEAD_BYTES];
         (3..HEAD_BYTES).step_by(188).for_each(|at| transport[at] = b'G');
         assert!(head_is_media("a", &transport));
+        let mut cut_dolby = vec![9_u8; HEAD_BYTES];
+        (100..HEAD_BYTES).step_by(1536).for_each(|at| cut_dolby[at..at + 2].copy_from_slice(&[0x0b, 0x77]));
+        assert!(head_is_media("a", &cut_dolby));
+        let chance = [&cut_dolby[..3000], &[9; 13_000]].concat();
+        assert!(!head_is_media("a", &chance), "two syncs may be chance");
+        let pack = [&[0, 0, 1, 0xba][..], &[9; 10], &[0, 0, 1, 0xe0], &[9; 2030]].concat();
+        assert!(head_is_media("a", &[&[9; 700][..], &pack, &pack].concat()));
         for (head, name) in [
             (&b"\0\0\0\x18ftypisom"[..], "mp4"),
             (&[0, 0, 0, 1, 0x67, 0x64, 0, 0x1e], "h264"),

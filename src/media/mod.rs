@@ -27,7 +27,6 @@ mod still;
 mod stream;
 mod timing;
 mod tracks;
-mod window;
 mod work;
 
 use std::fs::File;
@@ -192,8 +191,14 @@ pub(crate) mod fuzzed {
     /// Any request that the child accepts gives a command line.
     pub(crate) fn request(bytes: &[u8]) {
         if let Some(request) = Request::read(bytes) {
-            let known =
-                ffmpeg::Known { demuxers: "wav", picture: false, untimed: false, plain: false, raw: None };
+            let known = ffmpeg::Known {
+                demuxers: "wav",
+                picture: false,
+                untimed: false,
+                plain: false,
+                raw: None,
+                one_clock: false,
+            };
             let arguments = ffmpeg::arguments(&request, known, 3, 4);
             assert!(!arguments.is_empty());
         }
@@ -210,6 +215,9 @@ pub(crate) mod fuzzed {
             height: 0,
             cut_short: None,
             landlock: true,
+            joined: false,
+            scrambled: false,
+            parts: Vec::new(),
             reduced: false,
         };
         let failure = super::protocol::Failure::Corrupt;

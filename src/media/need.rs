@@ -87,7 +87,7 @@ pub fn picture(
     let (small_width, small_height) = divided(width, height, divisor);
     let small = u64::from(small_width) * u64::from(small_height);
     let coefficients = jpeg.filter(|jpeg| jpeg.in_scans).map_or(0.0, |jpeg| jpeg.samples_per_pixel * 2.0);
-    if format == ImageFormat::Jpeg && divisor > 1 {
+    if format == ImageFormat::Jpeg {
         // Decoded line by line into the picture; four inks become three colours.
         let planes = small * (u64::from(color.bytes_per_pixel()) + 4) + 8 * MIB;
         let child = PICTURE_BASE + planes + (pixels as f64 * coefficients) as u64;
@@ -96,7 +96,6 @@ pub fn picture(
     let decoded = pixels * u64::from(color.bytes_per_pixel());
     // Memory beyond the decoded picture itself.
     let extra = match format {
-        ImageFormat::Jpeg => file_bytes + pixels + (pixels as f64 * coefficients * 1.25) as u64,
         // The planes of a lossy picture and its transparency, or the pixels of a lossless one.
         ImageFormat::WebP => file_bytes + pixels * 6,
         // Two canvases while checking for a second frame.

@@ -133,6 +133,12 @@ pub struct Started {
     pub height: u32,
     /// Why the file cannot be complete, by the lengths that it declares: half a sentence.
     pub cut_short: Option<String>,
+    /// Whether it is a broadcast stream of several recordings, whose time stamps start again.
+    pub joined: bool,
+    /// The streams of pictures and sound that occur in a broadcast stream, by their numbers.
+    pub parts: Vec<u16>,
+    /// Whether a part of it is scrambled.
+    pub scrambled: bool,
     /// Whether frames are smaller than the picture. `width` and `height` are those of the picture.
     pub reduced: bool,
     /// Whether the kernel enforces the Landlock rules.

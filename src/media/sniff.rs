@@ -32,7 +32,8 @@ const MOV: &str = "mov,mp4,m4a,3gp,3g2,mj2";
 /// Examines the first bytes of a file, up to [`SNIFF_BYTES`]. The headers of a picture show whether it is
 /// animated (`headers::look`).
 pub fn sniff(head: &[u8]) -> Sniffed {
-    picture(head)
+    unsupported(head)
+        .or_else(|| picture(head))
         .or_else(|| sound(head))
         .or_else(|| container(head))
         .unwrap_or(Sniffed::Ffmpeg(ANY_CONTAINER))
@@ -44,6 +45,38 @@ fn at(head: &[u8], offset: usize, magic: &[u8]) -> bool {
 
 fn contains(head: &[u8], needle: &[u8]) -> bool {
     head.windows(needle.len()).any(|window| window == needle)
+}
+
+/// Known formats that no decoder here reads, by their names.
+fn unsupported(head: &[u8]) -> Option<Sniffed> {
+    macro_rules! picture {
+        ($name:literal) => {
+            concat!($name, " pictures cannot be read; convert them to JPEG, PNG or AVIF")
+        };
+    }
+    let table: [(usize, &[u8], &'static str); 18] = [
+        (0, b"\xff\x0a", picture!("JPEG XL")),
+        (0, b"\0\0\0\x0cJXL \r\n\x87\n", picture!("JPEG XL")),
+        (0, b"\0\0\0\x0cjP  \r\n\x87\n", picture!("JPEG 2000")),
+        (0, b"\xff\x4f\xff\x51", picture!("JPEG 2000")),
+        (0, b"\xff\xd8\xff\xf7", picture!("JPEG-LS")),
+        (0, b"8BPS", picture!("Photoshop")),
+        (0, b"\x76\x2f\x31\x01", picture!("OpenEXR")),
+        (0, b"qoif", picture!("QOI")),
+        (0, b"#?RADIANCE", picture!("Radiance HDR")),
+        (0, b"DDS ", picture!("DDS")),
+        (0, b"\0\0\x01\0", picture!("ICO")),
+        (0, b"SDPX", picture!("DPX")),
+        (0, b"XPDS", picture!("DPX")),
+        (0, b"\x59\xa6\x6a\x95", picture!("Sun raster")),
+        (0, b"gimp xcf", picture!("XCF")),
+        (0, b"II\xbc\x01", picture!("JPEG XR")),
+        (0, b"AT&TFORM", picture!("DjVu")),
+        (0, b"\xd7\xcd\xc6\x9a", picture!("WMF")),
+    ];
+    let netpbm = matches!(head, [b'P', b'1'..=b'7' | b'F' | b'f', b' ' | b'\n' | b'\r' | b'\t', ..]);
+    let found = table.iter().find(|(offset, magic, _)| at(head, *offset, magic)).map(|(_, _, why)| *why);
+    found.or(netpbm.then_some(picture!("PPM and PGM"))).map(Sniffed::Refused)
 }
 
 fn picture(head: &[u8]) -> Option<Sniffed> {
@@ -138,7 +171,7 @@ fn container(head: &[u8]) -> Option<Sniffed> {
     if let Some((_, _, demuxers)) = table.iter().find(|(offset, magic, _)| at(head, *offset, magic)) {
         return Some(Sniffed::Ffmpeg(demuxers));
     }
-    if at(head, 0, b"RIFF") && at(head, 8, b"AVI ") {
+    if at(head, 0, b"RIFF") && (at(head, 8, b"AVI ") || at(head, 8, b"AMV ")) {
         return Some(Sniffed::Ffmpeg("avi"));
     }
     let transport_stream = at(head, 0, b"G") && (at(head, 188, b"G") && at(head, 376, b"G"));
@@ -162,6 +195,10 @@ mod tests {
         assert_eq!(sniff(b"OggS\0\x02...OpusHead"), Sniffed::Ffmpeg("ogg"));
         assert_eq!(sniff(&[0xff, 0xfb, 0x90, 0x64]), Sniffed::Sound("mp3"));
         assert_eq!(sniff(&[0xff, 0xf1, 0x50, 0x80]), Sniffed::Sound("aac"));
+        let lossless = Sniffed::Refused("JPEG-LS pictures cannot be read; convert them to JPEG, PNG or AVIF");
+        assert_eq!(sniff(b"\xff\xd8\xff\xf7\0\x0b"), lossless);
+        assert!(matches!(sniff(b"\0\0\0\x0cJXL \r\n\x87\n"), Sniffed::Refused(_)));
+        assert!(matches!(sniff(b"P6\n3 2\n255\n"), Sniffed::Refused(_)));
         assert_eq!(sniff(b"hello"), Sniffed::Ffmpeg(ANY_CONTAINER));
         assert_eq!(sniff(b""), Sniffed::Ffmpeg(ANY_CONTAINER));
     }

@@ -22,11 +22,14 @@ mod cancel;
 mod ended;
 mod flow;
 mod place;
+mod sink;
 mod sound;
 
 pub use cancel::{Cancel, CancelGuard};
 pub use ended::{Ended, MediaInfo};
 pub use place::{Misplaced, Sought};
+use sink::Nothing;
+pub use sink::{Flow, Sink};
 
 /// Longest timeout. An `Instant` cannot hold arbitrarily long ones.
 const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -38,41 +41,6 @@ const GATHER: Duration = Duration::from_millis(3);
 
 /// Largest finished picture, in bytes.
 const MAX_PICTURE: usize = 16 << 20;
-
-/// Whether a sink wants more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flow {
-    /// Yes: go on.
-    More,
-    /// No: end the child.
-    Stop,
-}
-
-/// Receives the decoded data. Frames and sound arrive in no fixed order: a sink that needs both must buffer
-/// one of them and bound the buffer. Calls may block; their time is not charged to the file.
-pub trait Sink {
-    /// Called before the first data, and again if another child is needed for the picture.
-    ///
-    /// # Errors
-    /// An error ends the decode.
-    fn started(&mut self, info: &MediaInfo) -> Result<(), MediaError>;
-    /// Takes one upright frame as RGB, `width * height * 3` bytes, that lasts this many sampling periods (at
-    /// least one).
-    ///
-    /// # Errors
-    /// An error ends the decode.
-    fn frame(&mut self, width: u32, height: u32, rgb: &[u8], periods: u64) -> Result<Flow, MediaError>;
-    /// Takes some samples, all finite.
-    ///
-    /// # Errors
-    /// An error ends the decode.
-    fn sound(&mut self, samples: &[f32]) -> Result<Flow, MediaError>;
-    /// Called when no more sound will follow.
-    ///
-    /// # Errors
-    /// An error ends the decode.
-    fn sound_ended(&mut self) -> Result<Flow, MediaError>;
-}
 
 /// Settings of one child's run, and the limits that the pump enforces itself.
 #[derive(Debug, Clone, Copy)]
@@ -138,24 +106,6 @@ pub fn collect(worker: Worker, seat: &Seat, caps: Caps) -> Result<(Vec<u8>, Ende
     pump.ended.at = Instant::now();
     result?;
     Ok((pump.raw.unwrap_or_default(), pump.ended))
-}
-
-/// A sink for children that send neither frames nor sound.
-struct Nothing;
-
-impl Sink for Nothing {
-    fn started(&mut self, _: &MediaInfo) -> Result<(), MediaError> {
-        Ok(())
-    }
-    fn frame(&mut self, _: u32, _: u32, _: &[u8], _: u64) -> Result<Flow, MediaError> {
-        Ok(Flow::Stop)
-    }
-    fn sound(&mut self, _: &[f32]) -> Result<Flow, MediaError> {
-        Ok(Flow::Stop)
-    }
-    fn sound_ended(&mut self) -> Result<Flow, MediaError> {
-        Ok(Flow::More)
-    }
 }
 
 struct Pump<'a> {

@@ -37,7 +37,7 @@ const SEEKABLE: [&str; 16] = [
     "au",
 ];
 /// Broadcast streams, which can be joined end to end. Their timestamps may restart, so that the same one
-/// occurs in several places.
+/// occurs in several places. In longer ones the child looks for that.
 const JOINABLE: [&str; 2] = ["mpegts", "mpeg"];
 /// A joinable file of at most this many bytes is read from the beginning.
 const JOINABLE_BYTES: u64 = 16 << 20;
@@ -55,9 +55,14 @@ pub fn must_begin_at_the_beginning(format: &str, file_bytes: u64) -> bool {
 }
 
 /// Options before the input: seek, and pass on everything from there with its own timestamp.
-pub fn seek(to_secs: f64) -> String {
+///
+/// A jump of the timestamps joins two recordings only if the stream's clock jumps, too. Where it does not, a
+/// jump is a fault of one track, and ffmpeg must not move the others along with it.
+pub fn seek(to_secs: f64, one_clock: bool) -> String {
     if to_secs > 0.0 {
         format!("-copyts -start_at_zero -noaccurate_seek -ss {to_secs:.6}")
+    } else if one_clock {
+        "-copyts -start_at_zero".to_owned()
     } else {
         // A jump of up to an hour is a gap. A longer one is the join of two broadcasts.
         "-dts_delta_threshold 3600".to_owned()

@@ -82,7 +82,7 @@ pub struct Wanted {
 /// Result of choosing tracks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    Sure(Picks),
+    Decided(Picks),
     /// These streams, one bit each, must be surveyed first.
     Survey {
         pictures: u64,
@@ -105,7 +105,7 @@ pub fn decide(log: &FfmpegLog, wanted: Wanted, seen: Option<&Seen>) -> Decision 
     }
     let mono = channels_apart(log, &sounds).filter(|_| audio.is_none());
     let ask = |streams: &[&Stream], open: bool| {
-        let mask = mask_of(streams.iter().filter(|stream| stream.has_codec()));
+        let mask = mask_of(streams.iter().filter(|stream| can_be_surveyed(stream)));
         if open && seen.is_none() && mask.count_ones() > 1 { mask } else { 0 }
     };
     let asked_pictures = ask(&pictures, video.is_none());
@@ -120,7 +120,7 @@ pub fn decide(log: &FfmpegLog, wanted: Wanted, seen: Option<&Seen>) -> Decision 
     let best_sound = sounds.iter().max_by_key(|stream| sound_rank(stream, seen)).map(|s| s.info.index);
     let picture = video.or(best_picture).filter(|index| Some(*index) != first(&pictures));
     let sound = audio.or(best_sound).filter(|index| Some(*index) != first(&sounds));
-    Decision::Sure(Picks {
+    Decision::Decided(Picks {
         picture: picture.map_or(Source::Film, Source::Stream),
         sound: mono.map(Heard::Mean).or(sound.map(Heard::Stream)).unwrap_or_default(),
     })
@@ -129,7 +129,7 @@ pub fn decide(log: &FfmpegLog, wanted: Wanted, seen: Option<&Seen>) -> Decision 
 /// Like [`decide`], but never asks for a survey.
 pub fn guess(log: &FfmpegLog, wanted: Wanted) -> Picks {
     match decide(log, wanted, Some(&log.seen)) {
-        Decision::Sure(picks) => picks,
+        Decision::Decided(picks) => picks,
         _ => Picks::default(),
     }
 }
@@ -140,7 +140,13 @@ fn of_kind(log: &FfmpegLog, kind: TrackKind) -> impl Iterator<Item = &Stream> {
 
 /// How much the container's description favours a track.
 fn preferred(stream: &Stream) -> (bool, bool, bool) {
-    (stream.has_codec(), !stream.lesser, stream.info.default)
+    (can_be_surveyed(stream), !stream.lesser, stream.info.default)
+}
+
+/// Whether the description is complete. It is not if a stream had too few packets at the beginning: ffmpeg cannot
+/// copy it, and it is hardly a film.
+fn can_be_surveyed(stream: &Stream) -> bool {
+    stream.has_codec() && (stream.info.kind != TrackKind::Video || stream.is_described())
 }
 
 /// Films rank before stills. Among them, the first track that the container prefers ranks highest; if it

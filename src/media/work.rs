@@ -48,7 +48,7 @@ impl WorkLimits {
     pub fn too_many_clips(&self, file_bytes: u64, allowed: u64) -> MediaError {
         MediaError::WorkLimit {
             detail: format!(
-                "it has more than {allowed} distinct clips, the limit for its {file_bytes} bytes (--max-clips-per-mib)"
+                "it has more than {allowed} distinct clips, the limit for its {file_bytes} bytes"
             ),
         }
     }
@@ -59,7 +59,7 @@ impl WorkLimits {
         let secs = self.cpu(file_bytes).as_secs();
         MediaError::WorkLimit {
             detail: format!(
-                "decoding takes more than {secs} s of CPU time, the limit for its {file_bytes} bytes (--decode-cpu-secs-per-mib)"
+                "decoding takes more than {secs} s of CPU time, the limit for its {file_bytes} bytes"
             ),
         }
     }

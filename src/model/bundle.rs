@@ -4,19 +4,22 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use sha2::{Digest, Sha256};
 
 use super::ModelError;
-use crate::manifest::{Manifest, Source, SpaceSpec};
+use crate::manifest::{Manifest, Source};
 use crate::preprocess::ClipSpec;
 use crate::preprocess::spec::{
     PictureSpec, Resample, ResizeRule, Sampling, ShortSound, Size, SoundSpec, Take,
 };
-use crate::types::{Modality, ModelId, Space};
+use crate::types::{Modality, ModelId, Space, TrackKind};
+
+mod cut;
+
+pub use cut::Cut;
 
 const MAX_MANIFEST_BYTES: u64 = 16 << 20;
 /// Limit of protobuf, and so of graphs.
@@ -25,27 +28,7 @@ const MAX_GRAPH_BYTES: u64 = 2 << 30;
 const MAX_FILE_BYTES: u64 = 64 << 30;
 const MAX_BANK_TEXTS: usize = 100_000;
 const MAX_FILES: usize = 1000;
-
-/// A length that vectors are cut to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cut {
-    /// The space; `None`: every space that allows it.
-    pub space: Option<Space>,
-    /// Number of values.
-    pub dim: usize,
-}
-
-impl FromStr for Cut {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (space, dim) = match text.rsplit_once('=') {
-            Some((space, dim)) => (Some(Space::new(space)), dim),
-            None => (None, text),
-        };
-        let dim = dim.parse().map_err(|_| format!("expected N or SPACE=N, got `{text}`"))?;
-        Ok(Self { space, dim })
-    }
-}
+const MAX_SAMPLES: usize = 1000;
 
 /// A verified bundle folder.
 #[derive(Debug, Clone)]
@@ -92,60 +75,25 @@ impl Bundle {
         Ok(bundle)
     }
 
-    /// The same bundle with shorter vectors. It is another model: vectors of both never meet.
+    /// The same bundle with another number of frames in each window of a film. It is another model: vectors of
+    /// both never meet.
     ///
     /// # Errors
-    /// [`ModelError::BadDim`] if the bundle does not allow a length.
-    pub fn cut(mut self, cuts: &[Cut]) -> Result<Self, ModelError> {
-        for cut in cuts {
-            let allows = |space: &SpaceSpec| {
-                let wanted = cut.space.as_ref().is_none_or(|wanted| *wanted == space.name);
-                wanted && (space.dim == cut.dim || space.dims.contains(&cut.dim))
-            };
-            let found: Vec<Space> = self
-                .manifest
-                .spaces
-                .iter()
-                .filter(|space| allows(space))
-                .map(|space| space.name.clone())
-                .collect();
-            if found.is_empty() {
-                return Err(self.cannot_cut(cut));
-            }
-            for (space, dim) in &mut self.spaces {
-                if found.contains(space) {
-                    *dim = cut.dim;
-                }
-            }
-        }
-        let whole = self.manifest.spaces.iter().map(|space| space.dim);
-        let changed: Vec<String> = (self.spaces.iter().zip(whole))
-            .filter(|((_, dim), whole)| dim != whole)
-            .map(|((space, dim), _)| format!("{space}={dim}"))
-            .collect();
-        if !changed.is_empty() {
-            let identity = format!("{}\n{}", self.id, changed.join("\n"));
+    /// [`ModelError::BadFrames`] if the bundle does not allow the number.
+    pub fn with_frames(mut self, frames: usize) -> Result<Self, ModelError> {
+        let own = self.manifest.video().map(|(_, sampling, _)| sampling.frames());
+        self.manifest.take_frames(frames).map_err(|reason| {
+            ModelError::BadFrames(format!(
+                "--frames {frames}: the model {} does not allow it: {reason}; for another number, import the model \
+                 again with `--frames`",
+                self.name()
+            ))
+        })?;
+        if own != Some(frames) {
+            let identity = format!("{}\nframes={frames}", self.id);
             self.id = ModelId(Arc::from(hex::encode(Sha256::digest(identity))));
         }
         Ok(self)
-    }
-
-    fn cannot_cut(&self, cut: &Cut) -> ModelError {
-        let Cut { space, dim } = cut;
-        let choices = self.manifest.spaces.iter().map(|space| {
-            let dims: Vec<String> = std::iter::once(space.dim)
-                .chain(space.dims.iter().copied())
-                .map(|dim| dim.to_string())
-                .collect();
-            format!("{} ({})", space.name, dims.join(", "))
-        });
-        let choices: Vec<String> = choices.collect();
-        let asked = space.as_ref().map_or_else(|| dim.to_string(), |space| format!("{space}={dim}"));
-        ModelError::BadDim(format!(
-            "--dim {asked}: the model {} has vectors of these lengths: {}",
-            self.name(),
-            choices.join("; ")
-        ))
     }
 
     /// Hashes a listed file in a stream; returns its size in bytes.
@@ -270,6 +218,16 @@ impl Bundle {
         languages
     }
 
+    /// Names of the sample clips beside the model; empty if it has none.
+    #[must_use]
+    pub fn samples(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.dir.join("samples/clips")).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut names: Vec<String> = names.take(MAX_SAMPLES).collect();
+        names.sort_unstable();
+        names
+    }
+
     /// Where the texts for calibration come from, if the bundle has some.
     #[must_use]
     pub fn bank_source(&self) -> Option<&str> {
@@ -341,7 +299,7 @@ impl Bundle {
 
     /// How assets are cut into clips, and what the towers take. `stride_secs` is the distance between the
     /// starts of two clips; `None`: what the manifest says, else one window. If the bundle has no tower for
-    /// pictures or for sound, clips are cut in the same way, and the unused tensors are as small as possible.
+    /// pictures or for sound, that track of a film is not decoded; the unused tensors are as small as possible.
     #[must_use]
     pub fn clip_spec(&self, stride_secs: Option<f64>) -> ClipSpec {
         let (video, sound) = (self.manifest.video(), self.manifest.sound());
@@ -378,7 +336,13 @@ impl Bundle {
         let sound_apart = sound.is_some()
             && video.is_some()
             && (differs(sound_secs, window_secs) || differs(sound_spec.stride_secs, stride));
-        ClipSpec { sampling, stride_secs: stride, video: picture, image, sound: sound_spec, sound_apart }
+        let without = match (video.is_some(), sound.is_some()) {
+            (false, true) => Some(TrackKind::Video),
+            (true, false) => Some(TrackKind::Audio),
+            _ => None,
+        };
+        let (stride_secs, video, sound) = (stride, picture, sound_spec);
+        ClipSpec { sampling, stride_secs, video, image, sound, sound_apart, without }
     }
 
     /// The manifest as JSON, for `/v1/models` and `model show`.

@@ -12,15 +12,12 @@ pub enum ModelError {
     #[error("{0}: expected a model bundle, but there is no manifest.json")]
     Missing(PathBuf),
     /// The folder is a published checkpoint rather than a bundle.
-    #[error(
-        "{0}: this is a published checkpoint, not a model bundle; import it first: \
-         triptych-trainer import-hf {0} --out models/NAME"
-    )]
+    #[error("{0}: this is a published checkpoint, not a model bundle; import it first")]
     NotImported(PathBuf),
     /// The bundle needs more memory than there is.
     #[error(
         "the model {name} needs about {needed_mib} MiB of memory, but only {available_mib} MiB are available; \
-         choose a smaller model, fewer --threads, or give it more memory"
+         choose a smaller model or give it more memory"
     )]
     TooLarge {
         /// Name of the bundle.
@@ -33,6 +30,9 @@ pub enum ModelError {
     /// The bundle's vectors cannot be cut to this size.
     #[error("{0}")]
     BadDim(String),
+    /// A number of frames that the model's towers do not take.
+    #[error("{0}")]
+    BadFrames(String),
     /// The manifest is invalid, or an ONNX file contradicts it; docs/bundle.md describes the format.
     #[error("{file}: {reason}")]
     ManifestInvalid {
@@ -124,6 +124,7 @@ impl ModelError {
             Self::NotImported(_) => "model_not_imported",
             Self::TooLarge { .. } => "model_too_large",
             Self::BadDim(_) => "bad_dim",
+            Self::BadFrames(_) => "bad_frames",
             Self::ManifestInvalid { .. } => "manifest_invalid",
             Self::FileMissing { .. } => "model_file_missing",
             Self::FileDamaged { .. } => "model_file_damaged",

@@ -63,8 +63,8 @@ impl GoldenSet {
         tower: usize,
         tokenizer: &TextTokenizer,
     ) -> Result<(), ModelError> {
-        let texts = &bundle.manifest.goldens.texts;
         let (rows, spec) = (&self.towers[tower].inputs, &specs[tower]);
+        let texts = bundle.manifest.goldens.texts_of(&spec.name);
         if texts.len() != rows.len() {
             let name = spec.inputs.first().map_or("", |input| &input.golden);
             let reason = format!("got {} golden texts, but {} rows of {name}", texts.len(), rows.len());

@@ -8,6 +8,7 @@ mod onnx;
 mod queue;
 mod runtime;
 mod sessions;
+mod shared;
 mod timings;
 mod tokenizer;
 mod tower;
@@ -76,11 +77,13 @@ pub struct Pixels {
     pub values: Arc<[u8]>,
     /// Rows and columns of patches, if it is cut into patches.
     pub grid: Option<[usize; 2]>,
+    /// How many frames of a clip are its own, before they are repeated to fill it; `None` for all.
+    pub frame_count: Option<usize>,
 }
 
 impl From<Arc<[u8]>> for Pixels {
     fn from(values: Arc<[u8]>) -> Self {
-        Self { values, grid: None }
+        Self { values, grid: None, frame_count: None }
     }
 }
 
@@ -109,14 +112,16 @@ pub struct BankText {
 }
 
 /// What the text towers make of a text.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct TextReading {
     /// Words that count for calibration; of a word list, those that it knows.
     pub words: usize,
     /// Ids that a tower sees, without padding.
     pub tokens: usize,
-    /// Words that no tower sees, shortened.
+    /// Words with a meaning that no tower sees, shortened.
     pub ignored: Vec<String>,
+    /// Share of the words with a meaning that the tower of a space sees, where that is not all of them.
+    pub understood: BTreeMap<Space, f32>,
 }
 
 /// See [`crate::fuzz`].

@@ -128,6 +128,94 @@ fn location_of(entry: &[u8]) -> Result<Option<String>, String> {
     named.transpose().map_err(|_| "a tensor names a file whose name is not text".to_owned())
 }
 
+/// An initializer of the main graph whose data is outside the file.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct External {
+    pub name: String,
+    /// Element type, as ONNX numbers them.
+    pub dtype: i64,
+    pub dims: Vec<i64>,
+    pub location: String,
+    pub offset: usize,
+    pub length: usize,
+}
+
+/// The initializers whose data is outside the file, at a stated place; the error is a message.
+pub(super) fn external_tensors(bytes: &[u8]) -> Result<Vec<External>, String> {
+    let mut found = Vec::new();
+    each(bytes, MODEL_GRAPH, |graph| {
+        each(graph, GRAPH_INITIALIZER, |tensor| {
+            found.extend(external(tensor)?.filter(|tensor| tensor.length > 0));
+            Ok(())
+        })
+    })?;
+    Ok(found)
+}
+
+/// Calls for each field of this number that holds bytes.
+fn each<'a>(
+    bytes: &'a [u8],
+    number: u64,
+    mut call: impl FnMut(&'a [u8]) -> Result<(), String>,
+) -> Result<(), String> {
+    let mut reader = Reader { rest: bytes };
+    while !reader.rest.is_empty() {
+        if let (field, Value::Bytes(inner)) = reader.field().ok_or(MALFORMED)?
+            && field == number
+        {
+            call(inner)?;
+        }
+    }
+    Ok(())
+}
+
+fn external(tensor: &[u8]) -> Result<Option<External>, String> {
+    let mut reader = Reader { rest: tensor };
+    let (mut found, mut is_external) = (External::default(), false);
+    while !reader.rest.is_empty() {
+        match reader.field().ok_or(MALFORMED)? {
+            (1, Value::Number(dim)) => found.dims.push(dim.cast_signed()),
+            (1, Value::Bytes(packed)) => {
+                let mut packed = Reader { rest: packed };
+                while !packed.rest.is_empty() {
+                    found.dims.push(packed.varint().ok_or(MALFORMED)?.cast_signed());
+                }
+            }
+            (2, Value::Number(dtype)) => found.dtype = dtype.cast_signed(),
+            (8, Value::Bytes(name)) => found.name = String::from_utf8_lossy(name).into_owned(),
+            (TENSOR_EXTERNAL_DATA, Value::Bytes(entry)) => {
+                is_external = true;
+                let (key, value) = key_and_value(entry)?;
+                match key {
+                    b"location" => found.location = String::from_utf8_lossy(value).into_owned(),
+                    b"offset" => found.offset = number(value).unwrap_or(0),
+                    b"length" => found.length = number(value).unwrap_or(0),
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(is_external.then_some(found))
+}
+
+fn key_and_value(entry: &[u8]) -> Result<(&[u8], &[u8]), String> {
+    let mut reader = Reader { rest: entry };
+    let (mut key, mut value) = (&[][..], &[][..]);
+    while !reader.rest.is_empty() {
+        match reader.field().ok_or(MALFORMED)? {
+            (1, Value::Bytes(bytes)) => key = bytes,
+            (2, Value::Bytes(bytes)) => value = bytes,
+            _ => {}
+        }
+    }
+    Ok((key, value))
+}
+
+fn number(digits: &[u8]) -> Option<usize> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
 enum Value<'a> {
     Number(u64),
     Bytes(&'a [u8]),
@@ -227,6 +315,33 @@ mod tests {
     }
 
     #[test]
+    fn a_tensor_outside_the_file_says_where_it_lies() {
+        let entry = |key: &str, value: &str| {
+            field(13, &[field(1, key.as_bytes()), field(2, value.as_bytes())].concat())
+        };
+        let tensor = [
+            field(1, &[0x80, 0x01, 3]),
+            vec![2 << 3, 1],
+            field(8, b"w"),
+            entry("location", "a.bin"),
+            entry("offset", "4096"),
+            entry("length", "1536"),
+            vec![14 << 3, 1],
+        ];
+        let found = external_tensors(&field(7, &field(5, &tensor.concat()))).unwrap();
+        let wanted = External {
+            name: "w".into(),
+            dtype: 1,
+            dims: vec![128, 3],
+            location: "a.bin".into(),
+            offset: 4096,
+            length: 1536,
+        };
+        assert_eq!(found, [wanted]);
+        assert!(external_tensors(&field(7, &field(5, &field(9, &[0; 16])))).unwrap().is_empty());
+    }
+
+    #[test]
     fn another_format_is_refused() {
         assert!(external_files(b"\0\0\0\0ORTM....").is_err());
         assert!(external_files(b"<html>").is_err());
@@ -236,6 +351,7 @@ mod tests {
         #[test]
         fn hostile_bytes_end_in_an_answer(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = external_files(&bytes);
+            let _ = external_tensors(&bytes);
         }
     }
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 use ort::session::Session;
-use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
-use ort::value::{Outlet, TensorElementType};
+use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights, SessionBuilder};
+use ort::value::{DynValue, Outlet, TensorElementType};
 
 use super::ModelError;
 use crate::manifest::{Dtype, TowerSpec};
@@ -61,20 +61,35 @@ pub(super) struct Graph {
     pub bytes: Vec<u8>,
     /// By the name that the graph gives them.
     pub weights: Vec<(String, Arc<[u8]>)>,
+    /// Weights that other graphs name, too, by the names of the initializers.
+    pub shared: Vec<(String, Arc<DynValue>)>,
 }
 
 /// Creates sessions; shared by the workers.
 pub(super) struct SessionMaker {
     environment: Environment,
     place: Place,
+    packing: Packing,
+    packed: PrepackedWeights,
+}
+
+/// What happens to weights that several graphs name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Packing {
+    /// They are packed for the kernels, once for all sessions, beside the weights themselves.
+    Once,
+    /// They are used as they are, by slower kernels: memory does not suffice for more.
+    Never,
 }
 
 impl SessionMaker {
-    pub fn new(library: &Path, place: Place) -> Result<Self, ModelError> {
+    pub fn new(library: &Path, place: Place, packing: Packing) -> Result<Self, ModelError> {
         if matches!(place, Place::Cuda(_)) {
             native::verify_cuda_providers(library)?;
         }
-        Ok(Self { environment: environment(library)?, place })
+        // Before anything else of ONNX Runtime, which this loads.
+        let environment = environment(library)?;
+        Ok(Self { environment, place, packing, packed: PrepackedWeights::new() })
     }
 
     /// Creates the session of one tower, and compares its inputs and outputs with the manifest. Weights in
@@ -85,6 +100,16 @@ impl SessionMaker {
             builder = builder
                 .with_external_initializer_file_in_memory(name, Arc::clone(bytes))
                 .map_err(|error| ModelError::tower(spec.modality, error.to_string()))?;
+        }
+        if !graph.shared.is_empty() {
+            let failed = |error: &dyn ToString| ModelError::tower(spec.modality, error.to_string());
+            builder = match self.packing {
+                Packing::Once => builder.with_prepacked_weights(&self.packed).map_err(|e| failed(&e))?,
+                Packing::Never => builder.with_prepacking(false).map_err(|e| failed(&e))?,
+            };
+            for (name, value) in &graph.shared {
+                builder = builder.with_initializer(name, Arc::clone(value)).map_err(|e| failed(&e))?;
+            }
         }
         let session =
             builder.commit_from_memory(&graph.bytes).map_err(|e| ModelError::tower(spec.modality, e))?;

@@ -1,22 +1,27 @@
 //! The towers of one bundle, loaded, self-checked and ready for use.
 
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 
 use tokio::sync::{OnceCell, oneshot};
 
 use super::bundle::Bundle;
 use super::golden::{GoldenResult, GoldenSet};
 use super::graph::{check_memory, groups, read_graphs, sizes};
-use super::queue::{Answer, Batching};
-use super::runtime::{Place, SessionMaker};
+use super::queue::Answer;
+use super::runtime::{Packing, Place, SessionMaker};
 use super::timings::Timings;
-use super::tokenizer::{Encoded, Role, TextTokenizer};
+use super::tokenizer::TextTokenizer;
 use super::tower::{Input, Tensor, Values};
-use super::worker::{Group, Pool, Shared};
-use super::{BankText, Device, ModelError, Pixels, Priority, Samples, SpaceVectors, TextReading};
-use crate::manifest::{Supply, TextSpec, TowerSpec};
+use super::worker::{Pool, Shared};
+use super::{BankText, Device, ModelError, Pixels, Priority, Samples, SpaceVectors};
+use crate::manifest::{Supply, TowerSpec};
 use crate::native::{self, CudaLack, CudaProblem, NativeParts};
-use crate::types::{Modality, Space};
+use crate::types::Modality;
+
+mod start;
+mod texts;
+
+use start::{batching, explain_cuda, start};
 
 /// Tolerance on CUDA, where convolutions may sum in another order than on the CPU.
 const CUDA_ONE_MINUS_COSINE: f64 = 1e-4;
@@ -153,15 +158,16 @@ impl Towers {
         }
         let bank = bundle.read_bank()?;
         let sizes = sizes(&bundle)?;
-        let groups = groups(place, &sizes, threads);
-        if let Some(available) = native::available_memory_bytes() {
-            check_memory(bundle.name(), &sizes, &groups, available)?;
-        }
+        let groups = groups(place, &sizes.whole, threads);
+        let packing = match native::available_memory_bytes() {
+            Some(available) => check_memory(bundle.name(), &sizes, &groups, available)?,
+            None => Packing::Once,
+        };
         let shared = Arc::new(Shared {
             batching: specs.iter().map(|spec| batching(place, spec)).collect(),
-            sessions: SessionMaker::new(&native.onnxruntime, place)?,
+            sessions: SessionMaker::new(&native.onnxruntime, place, packing)?,
             goldens,
-            graphs: read_graphs(&bundle)?,
+            graphs: read_graphs(&bundle, place)?,
             specs: specs.clone(),
         });
         let (pools, goldens) = start(&shared, &groups)?;
@@ -276,6 +282,10 @@ impl Towers {
             let grid: Box<[i64]> = pixels.grid.map_or_else(Box::default, |grid| grid.map(side).into());
             let tensor = |supply: Supply, row: &[Option<usize>]| match supply {
                 Supply::PatchGrid => Tensor::of(Values::I64(grid.clone()), row),
+                Supply::FrameCount => {
+                    let own = pixels.frame_count.unwrap_or_else(|| spec.frames());
+                    Tensor::of(Values::I64(vec![side(own)].into()), row)
+                }
                 _ => Tensor::of(Values::U8(Arc::clone(&frames)), row),
             };
             Input(spec.inputs.iter().map(|input| tensor(input.supply, &input.row)).collect())
@@ -366,166 +376,4 @@ impl Towers {
     ) -> Result<SpaceVectors, ModelError> {
         self.submit_audio(pcm, priority).await?.vectors().await
     }
-
-    /// Embeds a text as a query, including its tokenization.
-    ///
-    /// # Errors
-    /// [`ModelError`] `no_known_words`, `text_too_long`, `overloaded`, `modality_not_supported`.
-    pub async fn text(&self, text: &str, priority: Priority) -> Result<SpaceVectors, ModelError> {
-        self.text_as(text, Role::Query, priority).await
-    }
-
-    /// Embeds a text in a role. With several text towers, one that knows no word of it is left out.
-    ///
-    /// # Errors
-    /// As [`Towers::text`].
-    pub async fn text_as(
-        &self,
-        text: &str,
-        role: Role,
-        priority: Priority,
-    ) -> Result<SpaceVectors, ModelError> {
-        let mut inputs = Vec::new();
-        for (tower, encoded) in self.encode(text, role)? {
-            let spec = &self.inner.specs[tower];
-            let input = encoded.input(spec);
-            input.check(spec)?;
-            inputs.push((tower, input));
-        }
-        self.queue(Modality::Text, inputs, priority).await?.vectors().await
-    }
-
-    /// A text as each text tower takes it, without those that know no word of it.
-    fn encode(&self, text: &str, role: Role) -> Result<Vec<(usize, Encoded)>, ModelError> {
-        let mut refused = ModelError::NotSupported(Modality::Text);
-        let mut encoded = Vec::new();
-        for (tower, tokenizer) in self.inner.tokenizers.iter().enumerate() {
-            match tokenizer.as_ref().map(|tokenizer| tokenizer.encode(text, role)) {
-                None => {}
-                Some(Ok(known)) => encoded.push((tower, known)),
-                Some(Err(error @ ModelError::NoKnownWords { .. })) => refused = error,
-                Some(Err(error)) => return Err(error),
-            }
-        }
-        if encoded.is_empty() { Err(refused) } else { Ok(encoded) }
-    }
-
-    /// The words that a text tower knows, in the order of their ids; empty without a word list.
-    #[must_use]
-    pub fn vocabulary(&self) -> Vec<String> {
-        let mut tokenizers = self.inner.tokenizers.iter().flatten();
-        tokenizers.find_map(|t| Some(t.vocabulary()).filter(|words| !words.is_empty())).unwrap_or_default()
-    }
-
-    /// Texts for calibration that come with the bundle; may be empty.
-    #[must_use]
-    pub fn bank(&self) -> &[String] {
-        &self.inner.bank
-    }
-
-    /// Where the embedded texts for calibration are kept.
-    pub(crate) fn bank_cell(&self) -> &OnceCell<Arc<[BankText]>> {
-        &self.inner.bank_cell
-    }
-
-    /// The words of the text tower that serves a space; empty without a word list.
-    #[must_use]
-    pub fn vocabulary_in(&self, space: &Space) -> Vec<String> {
-        let mut towers = self.inner.specs.iter().zip(&self.inner.tokenizers);
-        let serving = towers.find_map(|(spec, tokenizer)| tokenizer.as_ref().filter(|_| spec.serves(space)));
-        serving.map_or_else(Vec::new, TextTokenizer::vocabulary)
-    }
-
-    /// A text that the model can embed, for checks; `None` without a text tower.
-    #[must_use]
-    pub fn probe_text(&self) -> Option<String> {
-        let known = self.vocabulary().into_iter().next().or_else(|| self.bank().first().cloned());
-        known.or_else(|| self.inner.tokenizers.iter().flatten().next().map(|_| "a".to_owned()))
-    }
-
-    /// What the text towers make of a text, without running them.
-    ///
-    /// # Errors
-    /// As [`Towers::text`].
-    pub fn read_text(&self, text: &str) -> Result<TextReading, ModelError> {
-        let encoded = self.encode(text, Role::Query)?;
-        let lists_words = |tower: usize| matches!(self.inner.specs[tower].text(), Some(TextSpec::Words(_)));
-        let counted = encoded.iter().find(|(tower, _)| lists_words(*tower)).or(encoded.first());
-        // A word counts as dropped only if no tower sees it.
-        let all_lists = encoded.iter().all(|(tower, _)| lists_words(*tower));
-        let ignored = encoded.first().filter(|_| all_lists).map(|(_, encoded)| encoded.ignored.clone());
-        Ok(TextReading {
-            words: counted.map_or(0, |(_, encoded)| encoded.words),
-            tokens: encoded.iter().map(|(_, encoded)| encoded.tokens()).max().unwrap_or(0),
-            ignored: ignored.unwrap_or_default(),
-        })
-    }
-
-    /// Number of words of a text that count for calibration; of a word list, those that it knows.
-    ///
-    /// # Errors
-    /// As [`Towers::text`].
-    pub fn count_words(&self, text: &str) -> Result<usize, ModelError> {
-        self.read_text(text).map(|reading| reading.words)
-    }
-}
-
-/// Adds the likely cause to an error of ONNX Runtime about CUDA.
-fn explain_cuda(error: ModelError, native: &NativeParts) -> ModelError {
-    match error {
-        ModelError::CudaUnavailable(message) => {
-            let problem = native::cuda_problem(&native.onnxruntime);
-            ModelError::CudaUnavailable(problem.map_or(message, |problem| problem.reason))
-        }
-        other => other,
-    }
-}
-
-/// Maximum number of inputs per run, unless they take too long (`Queue::ran`). On the CPU, batches do not
-/// speed up video, but they do speed up sound and text (benches/towers.rs). On CUDA they speed up everything:
-/// eight clips of the paper's size, which are 128 MiB, reach 85 % of the rate of 32
-/// (docs/measurements/gpu.md).
-fn batching(place: Place, spec: &TowerSpec) -> Batching {
-    match place {
-        Place::Cpu => {
-            let max = match spec.modality {
-                Modality::Video | Modality::Image => 1,
-                Modality::Audio => 8,
-                Modality::Text => 32,
-            };
-            Batching { max, powers_of_two: false }
-        }
-        Place::Cuda(_) => {
-            let row_bytes = spec.row_len() * 4;
-            Batching { max: ((128 << 20) / row_bytes.max(1)).clamp(1, 64), powers_of_two: true }
-        }
-    }
-}
-
-type Started = (Vec<Pool>, Vec<GoldenResult>);
-
-/// Starts the workers and waits until all have passed the goldens.
-fn start(shared: &Arc<Shared>, groups: &[Group]) -> Result<Started, ModelError> {
-    let (ready, results) = mpsc::channel();
-    let mut pools = Vec::new();
-    for group in groups {
-        let pool = Pool::start(shared, group, &ready);
-        pools.push(pool.map_err(|error| {
-            let tower = group.towers.first().map_or(Modality::Text, |tower| shared.specs[*tower].modality);
-            ModelError::tower(tower, format!("could not start its thread: {error}"))
-        })?);
-    }
-    drop(ready);
-    let mut goldens: Vec<GoldenResult> = Vec::new();
-    for result in results {
-        for new in result? {
-            match goldens.iter_mut().find(|old| (&old.name, &old.space) == (&new.name, &new.space)) {
-                Some(old) => {
-                    old.worst_one_minus_cosine = old.worst_one_minus_cosine.max(new.worst_one_minus_cosine);
-                }
-                None => goldens.push(new),
-            }
-        }
-    }
-    Ok((pools, goldens))
 }

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::Read;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -54,8 +54,18 @@ pub fn verify_ffmpeg(executable: &Path) -> Result<(), NativeError> {
 fn verify(part: &'static str, path: &Path, may_be_script: bool) -> Result<(), NativeError> {
     let damaged = |reason: String| NativeError::Damaged { part, path: path.display().to_string(), reason };
     let unreadable = |error: std::io::Error| damaged(format!("cannot read it: {error}"));
-    let mut file = File::open(path).map_err(unreadable)?;
-    let bytes = file.metadata().map_err(unreadable)?.len();
+    let not_a_file = || damaged("it is not a regular file".to_owned());
+    // Before it is opened: a named pipe would wait for its other end.
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(not_a_file());
+    }
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let mut file = opened.map_err(unreadable)?;
+    let found = file.metadata().map_err(unreadable)?;
+    if !found.is_file() {
+        return Err(not_a_file());
+    }
+    let bytes = found.len();
     if let Some(pin) = pin_of(path) {
         if bytes != pin.bytes {
             return Err(damaged(format!("it has {bytes} bytes and should have {}", pin.bytes)));
@@ -207,6 +217,17 @@ mod tests {
         let path = dir.path().join("ffmpeg");
         std::fs::write(&path, "#!/bin/sh\n").unwrap();
         assert!(verify_ffmpeg(&path).is_ok() && verify_onnxruntime(&path).is_err());
+    }
+
+    #[test]
+    fn nothing_waits_for_a_named_pipe() {
+        use rustix::fs::{CWD, Mode, mkfifoat};
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ffmpeg");
+        mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR | Mode::XUSR).unwrap();
+        let said = verify_ffmpeg(&path).unwrap_err().to_string();
+        assert!(said.contains("not a regular file"), "{said}");
+        assert!(verify_ffmpeg(dir.path()).is_err());
     }
 
     proptest! {

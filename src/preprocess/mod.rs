@@ -31,6 +31,8 @@ pub struct ClipTensors {
     pub frames: Option<Arc<[u8]>>,
     /// The patches of each frame, if frames are cut into patches.
     pub patch_grid: Option<PatchGrid>,
+    /// How many of the frames are the clip's own, if they are repeated to fill it.
+    pub frame_count: Option<usize>,
     /// f32 [samples] in [-1, 1], absent if the clip has no sound.
     pub pcm: Option<Arc<[f32]>>,
     /// How many of these samples are the clip's own, before any padding; 0 without sound.

@@ -1,6 +1,8 @@
 //! What a bundle says about the way from a file to the tensors that its towers take. `docs/bundle.md` defines
 //! the terms; `model` reads them from the manifest, and this layer follows them.
 
+use crate::types::TrackKind;
+
 /// How an asset is cut into clips, and what the towers take of each.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClipSpec {
@@ -17,6 +19,8 @@ pub struct ClipSpec {
     /// Whether sound is cut into clips of its own, with its own window and stride, also where there are
     /// pictures. Otherwise a clip of a video has the sound of its own seconds.
     pub sound_apart: bool,
+    /// The track of a film that no tower takes; it is not decoded.
+    pub without: Option<TrackKind>,
 }
 
 /// Which frames of a window the video tower takes.
@@ -38,6 +42,27 @@ pub enum Sampling {
         /// Length of a window, in seconds.
         window_secs: f64,
     },
+}
+
+impl Sampling {
+    /// Frames per window (T).
+    #[must_use]
+    pub const fn frames(self) -> usize {
+        match self {
+            Self::Rate { frames, .. } | Self::Spread { frames, .. } => frames,
+        }
+    }
+
+    /// The same window with another number of frames.
+    #[must_use]
+    pub fn with_frames(self, wanted: usize) -> Self {
+        match self {
+            Self::Rate { fps, frames, take } => {
+                Self::Rate { fps: fps * wanted as f64 / frames as f64, frames: wanted, take }
+            }
+            Self::Spread { window_secs, .. } => Self::Spread { frames: wanted, window_secs },
+        }
+    }
 }
 
 /// Which frame stands for a moment.
@@ -196,15 +221,14 @@ impl ClipSpec {
                 loudness: None,
             },
             sound_apart: false,
+            without: None,
         }
     }
 
     /// Frames per window (T).
     #[must_use]
     pub const fn frames(&self) -> usize {
-        match self.sampling {
-            Sampling::Rate { frames, .. } | Sampling::Spread { frames, .. } => frames,
-        }
+        self.sampling.frames()
     }
 
     /// Length of a window of pictures, in seconds.

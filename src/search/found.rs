@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use super::SearchError;
 use super::lookup::{Lookup, Match};
+use super::meaning::Sure;
 use crate::catalog::AssetEntry;
 use crate::types::TimeSpan;
 
@@ -11,6 +13,8 @@ pub(super) struct Found {
     pub asset: Arc<AssetEntry>,
     pub matched: Match,
     pub span: TimeSpan,
+    /// What its score means, once that is told.
+    pub sure: Option<Sure>,
 }
 
 /// The best hits of one space, best first.
@@ -21,7 +25,19 @@ pub(super) struct Ranked {
 
 impl Found {
     /// Confidence of the match; `None` without a distribution.
-    pub fn confidence(&self, look: &Lookup<'_>) -> Option<f32> {
-        look.confidence(self.matched.score, self.matched.track)
+    pub fn confidence(&self) -> Option<f32> {
+        self.sure.map(|sure| sure.confidence)
     }
+}
+
+/// Tells what the scores of matches of one space mean.
+pub(super) fn tell(look: &Lookup<'_>, found: &mut [Found]) -> Result<(), SearchError> {
+    if found.iter().all(|found| found.sure.is_some()) {
+        return Ok(());
+    }
+    let matches: Vec<Match> = found.iter().map(|found| found.matched).collect();
+    for (found, sure) in found.iter_mut().zip(look.sure(&matches)?) {
+        found.sure = sure;
+    }
+    Ok(())
 }

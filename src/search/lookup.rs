@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::background::{Distributions, Lane};
+use super::background::Distributions;
 use super::bank::Bank;
+use super::meaning::{Meaning, Sure};
 use super::query::Combined;
 use super::{Fuse, SearchError};
 use crate::index::{ClipFilter, IndexError, IndexSet, Neighbour, SearchParams};
-use crate::types::{ClipId, Modality, Space, Track};
+use crate::types::{ClipId, Space, Track};
 
 /// Number of clips sampled to find out how a query scores on unrelated clips.
 pub const SAMPLE: usize = 256;
@@ -40,52 +41,55 @@ pub struct Lookup<'a> {
     pub params: SearchParams,
     /// The clips to search; `None` means all.
     pub filter: Option<ClipFilter>,
-    /// Data for turning scores into confidence.
+    /// What the scores of the query's parts mean.
     pub meaning: Meaning,
-}
-
-/// Which distributions apply to the scores of a query.
-#[derive(Debug, Clone)]
-pub struct Meaning {
-    /// Distributions to compare with; `None` if the query has several parts or the tracks are fused to a
-    /// mean, since no distribution describes such scores.
-    pub distributions: Option<Arc<Distributions>>,
-    /// Modality of the query.
-    pub query: Modality,
-    /// Number of known words, if the query is a text.
-    pub words: usize,
-    /// Number of tracks among which the best answer is taken, in whichever space.
-    pub chances: usize,
+    /// Distributions to compare with.
+    pub distributions: Arc<Distributions>,
 }
 
 impl Lookup<'_> {
-    /// Confidence of a score on a track; `None` without a distribution.
-    pub fn confidence(&self, score: f32, track: Track) -> Option<f32> {
-        self.meaning.distributions.as_ref()?.confidence(&self.lane(track), score, self.meaning.chances)
+    /// What these matches mean, in their order; `None` without a distribution for each part and track that
+    /// counts.
+    pub fn sure(&self, matches: &[Match]) -> Result<Vec<Option<Sure>>, SearchError> {
+        let told = |found: &Match, scores: &dyn Fn(usize, Track) -> f32| {
+            let matched = [found.track];
+            let tracks = if self.takes_means() { self.targets.as_slice() } else { &matched };
+            self.meaning.told(&self.distributions, tracks, scores)
+        };
+        if self.meaning.parts.len() == 1 && !self.takes_means() {
+            return Ok(matches.iter().map(|found| told(found, &|_, _| found.score)).collect());
+        }
+        let mut known: HashMap<(usize, Track, ClipId), f32> = HashMap::new();
+        for track in &self.targets {
+            let counts = |found: &&Match| self.takes_means() || found.track == *track;
+            let clips: Vec<ClipId> = matches.iter().filter(counts).map(|found| found.clip).collect();
+            for (part, meant) in self.meaning.parts.iter().enumerate() {
+                let scores = self.index.scores(*track, &self.space, &meant.vector, &clips)?;
+                known.extend(scores.into_iter().map(|found| ((part, *track, found.clip), found.score)));
+            }
+        }
+        // A track that a clip lacks counts as 0, as it does in the mean.
+        let score = |clip, part, track| known.get(&(part, track, clip)).copied().unwrap_or_default();
+        Ok(matches.iter().map(|found| told(found, &|part, track| score(found.clip, part, track))).collect())
     }
 
-    /// How far a score lies above what absent things score, in spreads of those; `None` without a
-    /// distribution. It tells scores apart that all have the highest confidence.
-    pub fn excess(&self, score: f32, track: Track) -> Option<f32> {
-        self.meaning.distributions.as_ref()?.excess(&self.lane(track), score)
+    /// What this one score on all targets means: for a clip that has none of them (0), and for the usual clip.
+    pub fn sure_of(&self, score: f32) -> Option<Sure> {
+        self.meaning.told(&self.distributions, &self.targets, |_, _| score)
+    }
+
+    const fn takes_means(&self) -> bool {
+        matches!(self.fuse, Fuse::Mean) && self.targets.len() > 1
     }
 
     /// Bank of queries that are comparable to this one.
     pub fn bank(&self, track: Track) -> Option<&Bank> {
-        self.meaning.distributions.as_ref()?.banks.get(&self.lane(track)).map(Arc::as_ref)
-    }
-
-    fn lane(&self, track: Track) -> Lane {
-        let Meaning { query, words, .. } = self.meaning;
-        Lane { query, words, space: self.space.clone(), target: track }
+        self.distributions.banks.get(&self.meaning.lane(track)?).map(Arc::as_ref)
     }
 
     /// The k best clips, best first. Fewer only if no more exist.
     pub fn best(&self, k: usize) -> Result<Vec<Match>, SearchError> {
-        match self.fuse {
-            Fuse::Mean if self.targets.len() > 1 => self.best_of_means(k),
-            _ => Ok(merge(self.lists(k)?, k)),
-        }
+        if self.takes_means() { self.best_of_means(k) } else { Ok(merge(self.lists(k)?, k)) }
     }
 
     /// Scores of these clips, in no particular order. Clips without a vector on any target are left out.
@@ -95,10 +99,7 @@ impl Lookup<'_> {
             Ok((*track, self.scaled(found)))
         };
         let lists = self.targets.iter().map(scored).collect::<Result<Vec<_>, _>>()?;
-        Ok(match self.fuse {
-            Fuse::Mean if self.targets.len() > 1 => means(lists),
-            _ => merge(lists, usize::MAX),
-        })
+        Ok(if self.takes_means() { means(lists) } else { merge(lists, usize::MAX) })
     }
 
     /// Median score of clips sampled from the whole library, which is what unrelated clips score.

@@ -6,13 +6,16 @@ mod found;
 mod fused;
 mod hubs;
 mod lookup;
+mod meaning;
 mod moments;
 mod plan;
 mod query;
 mod run;
 mod standing;
 mod timeline;
+mod together;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -26,7 +29,7 @@ use crate::types::{AssetId, AssetKind, Modality, Space, TimeSpan, Track};
 pub use background::{Asked, Background, Backgrounds, Distributions, Lane, MOST_WORDS, background};
 pub use bank::{Bank, BankQuery};
 pub use hubs::{CANDIDATES as HUB_CANDIDATES, HubCorrection};
-pub use plan::{Comparable, Route, plan, routes};
+pub use plan::{Comparable, Route, routes};
 pub use query::combined;
 pub use run::{MAX_LIMIT, MAX_OFFSET, run};
 pub use standing::{Least, Standing, Verdict, ask};
@@ -136,13 +139,16 @@ pub struct QueryPart {
     pub words: usize,
     /// Words of a text that the model does not know and left out.
     pub ignored: Vec<String>,
+    /// Share of a text's words with a meaning that the model knows, by space; all of them where it is not named.
+    pub understood: BTreeMap<Space, f32>,
 }
 
 impl QueryPart {
     /// A part of weight 1.
     #[must_use]
     pub const fn new(modality: Modality, vectors: Vectors) -> Self {
-        Self { modality, vectors, weight: 1.0, words: 0, ignored: Vec::new() }
+        let understood = BTreeMap::new();
+        Self { modality, vectors, weight: 1.0, words: 0, ignored: Vec::new(), understood }
     }
 }
 

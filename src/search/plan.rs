@@ -3,9 +3,8 @@
 use super::SearchError;
 use crate::types::{Modality, Space, Track};
 
-/// Why targets of several spaces cannot be asked together where their scores must be compared directly.
-pub const ONE_AT_A_TIME: &str = "this model compares the query with video and with audio in different spaces, whose scores have no common scale; \
-     name one target";
+/// Why parts that can each be compared with the targets cannot be asked together.
+const PARTS_APART: &str = "this model has no space in which all parts of the query are compared with the same target; send them as queries of their own";
 
 /// Which modalities have vectors in which space, which is all that planning needs of a model.
 #[derive(Debug, Clone)]
@@ -70,7 +69,8 @@ pub struct Route {
 }
 
 /// The spaces of a search: one for all targets, as [`plan`] chooses it, or else the finest for each target.
-/// `usable` tells whether the query has vectors in a space; a word list can know none of its words.
+/// `usable` tells whether the query has vectors in a space; a word list can know none of its words. A target
+/// that only such spaces serve is left out where others remain.
 ///
 /// # Errors
 /// As [`plan`].
@@ -90,6 +90,9 @@ pub fn routes(
     let mut routes: Vec<Route> = Vec::new();
     for target in targets {
         let Some(space) = comparable.finest_for(query, &[*target], usable).filter(|_| asked.is_none()) else {
+            if asked.is_none() && comparable.finest_for(query, &[*target], &|_| true).is_some() {
+                continue;
+            }
             let space = plan(comparable, query, targets, asked)?;
             return Ok(vec![Route { space, targets: targets.to_vec() }]);
         };
@@ -98,16 +101,20 @@ pub fn routes(
             None => routes.push(Route { space: space.clone(), targets: vec![*target] }),
         }
     }
-    if routes.is_empty() { plan(comparable, query, targets, asked).map(|_| routes) } else { Ok(routes) }
+    if routes.is_empty() {
+        let space = plan(comparable, query, targets, asked)?;
+        return Ok(vec![Route { space, targets: targets.to_vec() }]);
+    }
+    Ok(routes)
 }
 
 /// The space of a search: the requested one, or the finest that all parts of the query share with all
-/// targets. Scores of different spaces cannot be ranked together.
+/// targets.
 ///
 /// # Errors
 /// [`SearchError::NotComparable`], [`SearchError::BadSpace`], [`SearchError::BadRequest`] without
 /// a target.
-pub fn plan(
+fn plan(
     comparable: &Comparable,
     query: &[Modality],
     targets: &[Track],
@@ -126,11 +133,11 @@ pub fn plan(
     if let Some(space) = comparable.finest_for(query, targets, &|_| true) {
         return Ok(space.clone());
     }
-    let pairs = query.iter().flat_map(|query| moving.iter().map(move |target| (*query, *target)));
+    let pairs = query.iter().flat_map(|query| targets.iter().map(move |target| (*query, target.modality())));
     let alone = pairs.clone().find(|(query, target)| comparable.finest(&[*query, *target]).is_none());
     match (alone, pairs.last()) {
         (Some((query, target)), _) => Err(SearchError::NotComparable { query, target }),
-        (None, Some(_)) if targets.len() > 1 => Err(SearchError::bad("targets", ONE_AT_A_TIME)),
+        (None, Some(_)) if query.len() > 1 => Err(SearchError::bad("query", PARTS_APART)),
         (None, Some((query, target))) => Err(SearchError::NotComparable { query, target }),
         (None, None) => Err(SearchError::bad("query", "the query has no parts; send at least one")),
     }
@@ -180,13 +187,19 @@ mod tests {
             SearchError::NotComparable { query: Modality::Text, target: Modality::Video }
         ));
         assert!(plan(&clap, &[Modality::Text], &[Track::Audio], None).is_ok());
-        // Two spaces that each serve one target: no scores to rank together.
-        let (a, v) = (Space::new("a"), Space::new("v"));
-        let split = Comparable::new([&a, &v], |m, space| {
-            m == Modality::Text || (m == Modality::Audio) == (space.as_str() == "a")
+        // Two spaces that each serve one part: no scores to rank together.
+        let (a, i) = (Space::new("a"), Space::new("i"));
+        let split = Comparable::new([&a, &i], |m, space| match m {
+            Modality::Text => space.as_str() == "a",
+            Modality::Image => space.as_str() == "i",
+            Modality::Audio | Modality::Video => true,
         });
-        let error = plan(&split, &[Modality::Text], &Track::ALL, None).unwrap_err();
-        assert_eq!((error.code(), error.to_string().contains("name one target")), ("invalid_value", true));
+        let parts = [Modality::Text, Modality::Image];
+        let error = plan(&split, &parts, &[Track::Audio], None).unwrap_err();
+        assert_eq!(
+            (error.code(), error.to_string().contains("queries of their own")),
+            ("invalid_value", true)
+        );
     }
 
     #[test]
@@ -213,9 +226,10 @@ mod tests {
         let found = routes(&split, &[Modality::Text], &Track::ALL, None, &any).unwrap();
         let route = |space: &Space, target| Route { space: space.clone(), targets: vec![target] };
         assert_eq!(found, [route(&v, Track::Video), route(&a, Track::Audio)]);
-        // A space in which the query has no vector cannot be used.
+        // A space in which the query has no vector cannot be used; the other target still can.
         let only_v = |space: &Space| *space == v;
-        assert!(routes(&split, &[Modality::Text], &Track::ALL, None, &only_v).is_err());
+        let found = routes(&split, &[Modality::Text], &Track::ALL, None, &only_v).unwrap();
+        assert_eq!(found, [route(&v, Track::Video)]);
         assert_eq!(routes(&split, &[Modality::Text], &[Track::Video], None, &only_v).unwrap().len(), 1);
         // Where one space serves all, it is taken; so is the one that was asked for.
         let whole = routes(&shared(), &[Modality::Text], &Track::ALL, None, &any).unwrap();

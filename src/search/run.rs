@@ -4,20 +4,22 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::background::MOST_WORDS;
-use super::found::{Found, Ranked};
+use super::found::{Found, Ranked, tell};
 use super::fused::fuse;
 use super::hubs::{CANDIDATES, HubCorrection, correct};
-use super::lookup::{Lookup, Match, Meaning};
+use super::lookup::{Lookup, Match};
+use super::meaning::Meaning;
 use super::moments::{Window, moments};
-use super::plan::{Route, plan, routes};
+use super::plan::{Route, routes};
 use super::query::{Combined, modalities};
+use super::together;
 use super::{
-    Corpus, Fuse, GroupBy, Hit, MATCHES_FROM, QueryPart, SearchError, SearchRequest, SearchResponse,
+    Comparable, Corpus, Fuse, FusedBy, GroupBy, Hit, MATCHES_FROM, QueryPart, SearchError, SearchRequest,
+    SearchResponse,
 };
 use crate::catalog::{AssetEntry, Catalog, Selection};
 use crate::index::ClipFilter;
-use crate::types::{AssetId, ClipId, Modality, Space, Track};
+use crate::types::{AssetId, ClipId, Space};
 
 /// Most hits of one page.
 pub const MAX_LIMIT: usize = 1000;
@@ -38,20 +40,13 @@ pub fn run(corpus: &Corpus, request: &SearchRequest) -> Result<SearchResponse, S
     let selection = catalog.select(&request.filter);
     let looks = lookups(corpus, request, &selection)?;
     let wanted = request.offset + request.limit;
-    let mut lists = Vec::with_capacity(looks.len());
-    for look in &looks {
-        lists.push(ranked(catalog, look, request, &selection)?);
-    }
-    let no_match =
-        looks.iter().zip(&lists).all(|(look, list)| no_match(look, &list.found, request.min_confidence));
-    let hub_corrected = lists.iter().any(|list| list.hub_corrected);
+    let Answer { mut ranked, fused_by, hub_corrected } = answer(catalog, &looks, request, &selection)?;
+    let no_match = no_match(&ranked, request.min_confidence);
     if let Some(least) = request.min_confidence {
-        for (look, list) in looks.iter().zip(&mut lists) {
-            list.found.retain(|found| found.confidence(look).is_some_and(|confidence| confidence >= least));
-        }
+        // Where confidence is not known, nothing reaches the minimum.
+        let reaches = |found: &Found| found.confidence().is_some_and(|confidence| confidence >= least);
+        ranked.retain(|(_, found)| reaches(found));
     }
-    let (mut ranked, fused_by) = fuse(&looks, lists, request.group_by);
-    // Also where confidence is not known, so that nothing reaches the minimum.
     let no_match = no_match || ranked.is_empty();
     ranked.truncate(wanted);
     let page = ranked.split_off(request.offset.min(ranked.len()));
@@ -62,6 +57,34 @@ pub fn run(corpus: &Corpus, request: &SearchRequest) -> Result<SearchResponse, S
     let index_secs = begun.elapsed().as_secs_f64();
     let ignored_words = ignored(&request.query);
     Ok(SearchResponse { hits, no_match, space, spaces, fused_by, ignored_words, hub_corrected, index_secs })
+}
+
+/// All hits found, best first, each with the number of its space.
+struct Answer {
+    ranked: Vec<(usize, Found)>,
+    fused_by: Option<FusedBy>,
+    hub_corrected: bool,
+}
+
+fn answer(
+    catalog: &Catalog,
+    looks: &[Lookup<'_>],
+    request: &SearchRequest,
+    selection: &Selection,
+) -> Result<Answer, SearchError> {
+    if looks.len() > 1
+        && request.fuse == Fuse::Mean
+        && let Some(ranked) = together::ranked(catalog, looks, request, selection)?
+    {
+        return Ok(Answer { ranked, fused_by: Some(FusedBy::Confidence), hub_corrected: false });
+    }
+    let mut lists = Vec::with_capacity(looks.len());
+    for look in looks {
+        lists.push(ranked(catalog, look, request, selection)?);
+    }
+    let hub_corrected = lists.iter().any(|list| list.hub_corrected);
+    let (ranked, fused_by) = fuse(lists, request.group_by);
+    Ok(Answer { ranked, fused_by, hub_corrected })
 }
 
 /// Words that the model left out of the query's texts, each once.
@@ -83,7 +106,9 @@ fn ranked(
 ) -> Result<Ranked, SearchError> {
     let wanted = request.offset + request.limit;
     let corrects = request.hub_correction == HubCorrection::Dis;
-    let fetched = if corrects { wanted.max(CANDIDATES) } else { wanted };
+    // With several parts or tracks, a lower score can have the higher confidence.
+    let deeper = corrects || request.min_confidence.is_some();
+    let fetched = if deeper { wanted.max(CANDIDATES) } else { wanted };
     let mut found = match request.group_by {
         GroupBy::Clip => clips(catalog, look, fetched)?,
         GroupBy::Moment => by_moment(catalog, look, selection, fetched)?,
@@ -91,27 +116,24 @@ fn ranked(
     };
     let candidates = found.len().min(CANDIDATES);
     let hub_corrected = corrects && correct(look, &mut found[..candidates])?;
+    tell(look, &mut found)?;
     Ok(Ranked { found, hub_corrected })
 }
 
 /// Whether no hit has enough confidence. If confidence cannot be computed, the hits count as matches.
-fn no_match(look: &Lookup<'_>, ranked: &[Found], least: Option<f32>) -> bool {
+fn no_match(ranked: &[(usize, Found)], least: Option<f32>) -> bool {
     let wanted = least.unwrap_or(MATCHES_FROM);
     // With two tracks, the lower score can have the higher confidence.
-    let unsure = |found: &Found| found.confidence(look).is_some_and(|confidence| confidence < wanted);
-    ranked.is_empty() || ranked.iter().all(unsure)
+    let unsure = |found: &Found| found.confidence().is_some_and(|confidence| confidence < wanted);
+    ranked.iter().all(|(_, found)| unsure(found))
 }
 
 fn check_page(request: &SearchRequest) -> Result<(), SearchError> {
     if !(1..=MAX_LIMIT).contains(&request.limit) {
         return Err(SearchError::bad("limit", format!("`limit` must be from 1 to {MAX_LIMIT}")));
     }
-    let tellable = request.query.len() == 1 && (request.fuse == Fuse::Best || request.targets.len() < 2);
-    if request.min_confidence.is_some() && !tellable {
-        let message = "`min_confidence` needs a single query part, and one target or `fuse: best`";
-        return Err(SearchError::bad("min_confidence", message));
-    }
-    if request.hub_correction != HubCorrection::Off && !tellable {
+    let has_bank = request.query.len() == 1 && (request.fuse == Fuse::Best || request.targets.len() < 2);
+    if request.hub_correction != HubCorrection::Off && !has_bank {
         let message = "`hub_correction` needs a single query part, and one target or `fuse: best`";
         return Err(SearchError::bad("params.hub_correction", message));
     }
@@ -121,42 +143,33 @@ fn check_page(request: &SearchRequest) -> Result<(), SearchError> {
     Ok(())
 }
 
-/// Prepares the query of a request for lookups among the selected clips, in the one space of all targets.
-pub(super) fn lookup<'a>(
-    corpus: &'a Corpus,
-    request: &SearchRequest,
-    selection: &Selection,
-) -> Result<Lookup<'a>, SearchError> {
-    let targets = distinct(&request.targets);
-    let space = plan(&corpus.comparable, &modalities(&request.query), &targets, request.space.as_ref())?;
-    let chances = targets.len();
-    lookup_in(corpus, request, selection, Route { space, targets }, chances)
-}
-
-/// Like [`lookup`], but with one lookup per space if no single one serves all targets.
-fn lookups<'a>(
+/// Prepares the query of a request for lookups among the selected clips, one for each space that its targets
+/// need.
+pub(super) fn lookups<'a>(
     corpus: &'a Corpus,
     request: &SearchRequest,
     selection: &Selection,
 ) -> Result<Vec<Lookup<'a>>, SearchError> {
-    let targets = distinct(&request.targets);
-    let usable = |space: &Space| request.query.iter().all(|part| part.vectors.contains_key(space));
-    let asked = request.space.as_ref();
-    let routes = routes(&corpus.comparable, &modalities(&request.query), &targets, asked, &usable)?;
-    if routes.len() > 1 && request.fuse == Fuse::Mean {
-        let message =
-            "`fuse: mean` needs one space for all targets, which this model does not have; use `best`";
-        return Err(SearchError::bad("fuse", message));
-    }
-    let chances = targets.len();
+    let routes = routes_of(&corpus.comparable, request)?;
+    let chances = chances(&routes, request.fuse);
     routes.into_iter().map(|route| lookup_in(corpus, request, selection, route, chances)).collect()
 }
 
-fn distinct(targets: &[Track]) -> Vec<Track> {
-    let mut targets = targets.to_vec();
+/// The spaces that a request needs, with their targets.
+pub(super) fn routes_of(comparable: &Comparable, request: &SearchRequest) -> Result<Vec<Route>, SearchError> {
+    let mut targets = request.targets.clone();
     targets.sort_unstable();
     targets.dedup();
-    targets
+    let usable = |space: &Space| request.query.iter().all(|part| part.vectors.contains_key(space));
+    routes(comparable, &modalities(&request.query), &targets, request.space.as_ref(), &usable)
+}
+
+/// Number of tracks among which the best answer is taken. A mean takes none of them alone.
+pub(super) fn chances(routes: &[Route], fuse: Fuse) -> usize {
+    match fuse {
+        Fuse::Best => routes.iter().map(|route| route.targets.len()).sum(),
+        Fuse::Mean => 1,
+    }
 }
 
 fn lookup_in<'a>(
@@ -166,18 +179,10 @@ fn lookup_in<'a>(
     Route { space, targets }: Route,
     chances: usize,
 ) -> Result<Lookup<'a>, SearchError> {
-    let meaning = match request.query.as_slice() {
-        [part] => Meaning {
-            distributions: (request.fuse == Fuse::Best || chances < 2).then(|| corpus.backgrounds.now()),
-            query: part.modality,
-            words: part.words.min(MOST_WORDS),
-            chances,
-        },
-        _ => Meaning { distributions: None, query: Modality::Text, words: 0, chances },
-    };
     Ok(Lookup {
         index: &corpus.index,
-        meaning,
+        meaning: Meaning::new(&request.query, &space, chances),
+        distributions: corpus.backgrounds.now(),
         targets,
         fuse: request.fuse,
         query: Combined::new(&request.query, &space)?,
@@ -217,7 +222,7 @@ fn hit(rank: usize, found: Found, look: &Lookup<'_>) -> Hit {
         span: found.span,
         peak_secs: f64::midpoint(peak.start_secs, peak.end_secs),
         score: found.matched.score,
-        confidence: found.confidence(look),
+        confidence: found.confidence(),
         space: look.space.clone(),
         matched: found.matched.track,
         agreement: clip.and_then(|clip| clip.agreement),
@@ -233,7 +238,7 @@ fn with_assets(catalog: &Catalog, matches: &[Match]) -> Vec<Found> {
     let found = |(clip, asset): (ClipId, Arc<AssetEntry>)| {
         let matched = *matches.by_ref().find(|matched| matched.clip == clip)?;
         let span = asset.clip(clip)?.span;
-        Some(Found { asset, matched, span })
+        Some(Found { asset, matched, span, sure: None })
     };
     owners.into_iter().filter_map(found).collect()
 }
@@ -297,7 +302,8 @@ fn by_moment(
     }
 }
 
-fn moments_of(
+/// The moments of an asset, best first.
+pub(super) fn moments_of(
     asset: &Arc<AssetEntry>,
     look: &Lookup<'_>,
     selection: &Selection,
@@ -313,7 +319,9 @@ fn moments_of(
     let found = moments(scores.iter().filter_map(window).collect(), usual);
     let named = found.into_iter().filter_map(|moment| {
         let matched = *scores.iter().find(|found| found.clip == moment.peak.clip)?;
-        Some(Found { asset: Arc::clone(asset), matched, span: moment.span })
+        Some(Found { asset: Arc::clone(asset), matched, span: moment.span, sure: None })
     });
-    Ok(named.collect())
+    let mut named: Vec<Found> = named.collect();
+    tell(look, &mut named)?;
+    Ok(named)
 }

@@ -169,7 +169,8 @@ fn settle(
         match verdict {
             Verdict::Matches(moments) => {
                 let id = MatchId::generate();
-                let space = query.space().clone();
+                let best = moments.first().and_then(|moment| query.space_of(moment.matched));
+                let space = best.cloned().unwrap_or_else(|| Space::new(""));
                 let body = if entry.has_webhook {
                     told(entry, &asset, content_url, id, &space, &moments)
                 } else {

@@ -21,7 +21,7 @@ use crate::store::{
     MatchRecord, NewStanding, StandingChange, StandingRecord, StandingVectors, Store, StoreError,
 };
 use crate::types::{MatchId, Space, StandingId};
-use crate::webhooks::{WebhookGiven, WebhookRequest};
+use crate::webhooks::Webhook;
 
 /// Queries read from the store at a time.
 const PAGE: u32 = 200;
@@ -36,7 +36,7 @@ pub struct NewStandingQuery {
     /// How to look for it; only the targets, their fusion, the space, the filter and the minimum count.
     pub options: AskOptions,
     /// Webhook for matches.
-    pub webhook: Option<WebhookRequest>,
+    pub webhook: Option<Webhook>,
     /// The user's JSON object, sent along with every match.
     pub metadata: serde_json::Value,
     /// Whether it is enabled.
@@ -222,7 +222,7 @@ impl StandingQueries {
     pub async fn create(
         &self,
         new: NewStandingQuery,
-    ) -> Result<(StandingQuery, Option<WebhookGiven>), LibraryError> {
+    ) -> Result<(StandingQuery, Option<Webhook>), LibraryError> {
         let webhook =
             new.webhook.as_ref().map(|asked| self.collection.data.webhooks.checked(asked)).transpose()?;
         let (webhook, given) = webhook.unzip();
@@ -336,7 +336,7 @@ impl StandingQueries {
         let query = entry.as_ref().and_then(|entry| entry.query.as_ref());
         Ok(StandingQuery {
             is_tellable: query.is_some_and(|query| query.is_tellable(&self.collection.searched)),
-            space: query.map(|query| query.space().clone()),
+            space: query.and_then(|query| query.space().cloned()),
             record,
             spec,
         })

@@ -153,6 +153,9 @@ struct StoredPart {
     modality: Modality,
     weight: f32,
     words: usize,
+    /// Share of the words with a meaning that the model knows, by space.
+    #[serde(default)]
+    understood: BTreeMap<Space, f32>,
     /// Vector per space: f32, little-endian, in base64.
     vectors: BTreeMap<Space, String>,
 }
@@ -166,6 +169,7 @@ pub(crate) fn pack(parts: &[QueryPart]) -> Vec<u8> {
         modality: part.modality,
         weight: part.weight,
         words: part.words,
+        understood: part.understood.clone(),
         vectors: part.vectors.iter().map(|(space, vector)| (space.clone(), encode(vector))).collect(),
     };
     // Serialization cannot fail; if the result were empty, the vectors would be recomputed.
@@ -174,17 +178,18 @@ pub(crate) fn pack(parts: &[QueryPart]) -> Vec<u8> {
 
 /// Decodes embedded parts; `None` if they do not fit this model.
 pub(crate) fn unpack(bytes: &[u8], bundle: &Bundle) -> Option<Vec<QueryPart>> {
-    let decode = |(space, text): (Space, String)| {
+    let decode = |(space, text): (&Space, &String)| {
         let bytes = STANDARD.decode(text).ok()?;
         let (values, rest) = bytes.as_chunks::<4>();
         let values: Vec<f32> = values.iter().map(|value| f32::from_le_bytes(*value)).collect();
-        let dim = bundle.dim(&space).filter(|_| rest.is_empty())?;
-        Some((space, Embedding::new(values, dim).ok()?))
+        let dim = bundle.dim(space).filter(|_| rest.is_empty())?;
+        Some((space.clone(), Embedding::new(values, dim).ok()?))
     };
     let stored: Vec<StoredPart> = serde_json::from_slice(bytes).ok()?;
     let part = |part: StoredPart| {
-        let vectors = part.vectors.into_iter().map(decode).collect::<Option<Vectors>>()?;
-        Some(QueryPart { weight: part.weight, words: part.words, ..QueryPart::new(part.modality, vectors) })
+        let vectors = part.vectors.iter().map(decode).collect::<Option<Vectors>>()?;
+        let StoredPart { modality, weight, words, understood, .. } = part;
+        Some(QueryPart { weight, words, understood, ..QueryPart::new(modality, vectors) })
     };
     stored.into_iter().map(part).collect()
 }

@@ -1,6 +1,6 @@
 //! What is told of jobs that end, whichever store keeps them.
 
-use super::{JobKind, JobRecord};
+use super::{JobKind, JobRecord, JobView};
 use crate::types::rfc3339_millis;
 
 /// Code and message of a job that ended without success.
@@ -39,31 +39,13 @@ pub(super) struct WebhookBody {
     pub(super) body: String,
 }
 
-/// The webhook for the end of a job.
+/// The webhook for the end of a job; its data is the job as the API shows it.
 pub(super) fn ended(job: &JobRecord) -> WebhookBody {
     let event = format!("job.{}", job.state.as_str());
-    let stamp = |ms: i64| (ms > 0).then(|| rfc3339_millis(ms));
     let body = serde_json::json!({
         "type": event,
         "timestamp": rfc3339_millis(job.ended_unix_ms),
-        "data": {
-            "id": job.id,
-            "type": job.kind,
-            "state": job.state,
-            "path": job.request["path"],
-            "metadata": job.request["metadata"],
-            "items_total": job.items_total,
-            "items_done": job.items_done,
-            "items_failed": job.items_failed,
-            "items_skipped": job.items_skipped,
-            "items_partial": job.items_partial,
-            "clips": job.clips,
-            "media_secs": job.media_secs,
-            "error": job.error,
-            "created_at": rfc3339_millis(job.created_unix_ms),
-            "started_at": stamp(job.started_unix_ms),
-            "ended_at": stamp(job.ended_unix_ms),
-        },
+        "data": JobView::at(job, None, job.ended_unix_ms),
     });
     WebhookBody { body: body.to_string(), event }
 }

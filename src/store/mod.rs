@@ -7,6 +7,7 @@ mod embedded;
 mod ended;
 mod error;
 mod full;
+mod job_view;
 mod jobs;
 mod lock;
 mod retention;
@@ -25,6 +26,7 @@ pub use clips::{ClipCursor, ClipRecord, ClipStore, ExportedClip, NewClip, Vector
 pub use embedded::{EmbeddedStore, StoreSpace};
 pub use error::{StoreError, WorkError};
 pub use full::{StorageFull, TellsFull};
+pub use job_view::{JobBaseline, JobView};
 pub use jobs::{JobItem, JobKind, JobRecord, JobStore, NewItem, WorkState};
 pub use lock::FolderLock;
 pub use retention::{RetentionRule, RetentionRun, RetentionStore};

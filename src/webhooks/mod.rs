@@ -74,33 +74,20 @@ impl Deliver for Outbound {
     }
 }
 
-/// A request for a webhook.
+/// A webhook as a caller requests it, and as the answer shows it.
 #[derive(Clone)]
-pub struct WebhookRequest {
+pub struct Webhook {
     /// URL to call.
     pub url: String,
-    /// `whsec_…`; `None`: one is generated.
+    /// `whsec_…`. In a request, `None` has one generated. In the answer, it is the generated one, which is shown only
+    /// once, or `None` if the caller supplied one.
     pub secret: Option<String>,
 }
 
-impl fmt::Debug for WebhookRequest {
+/// Neither gets into a log.
+impl fmt::Debug for Webhook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WebhookRequest").finish_non_exhaustive()
-    }
-}
-
-/// The webhook as returned to the caller who requested it.
-#[derive(Clone)]
-pub struct WebhookGiven {
-    /// URL to call.
-    pub url: String,
-    /// The generated secret, shown only once; `None` if the caller supplied one.
-    pub secret: Option<String>,
-}
-
-impl fmt::Debug for WebhookGiven {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WebhookGiven").finish_non_exhaustive()
+        f.debug_struct("Webhook").finish_non_exhaustive()
     }
 }
 
@@ -133,34 +120,35 @@ impl Webhooks {
         self.is_on() && last > 0 && now_unix_ms() - last > SENDER_PATIENCE_MS
     }
 
-    /// Validates a webhook before the work that it reports on begins.
+    /// Validates a webhook before the work that it reports on begins; returns it as it is stored and as the answer
+    /// shows it.
     ///
     /// # Errors
     /// [`WebhookError`].
-    pub fn checked(&self, asked: &WebhookRequest) -> Result<(NewWebhook, WebhookGiven), WebhookError> {
-        checked(self.door.as_ref(), asked)
+    pub fn checked(&self, requested: &Webhook) -> Result<(NewWebhook, Webhook), WebhookError> {
+        checked(self.door.as_ref(), requested)
     }
 }
 
 fn checked(
     door: Option<&Arc<dyn Deliver>>,
-    asked: &WebhookRequest,
-) -> Result<(NewWebhook, WebhookGiven), WebhookError> {
+    requested: &Webhook,
+) -> Result<(NewWebhook, Webhook), WebhookError> {
     let door = door.ok_or(WebhookError::Disabled)?;
-    if asked.url.len() > MAX_URL_BYTES {
+    if requested.url.len() > MAX_URL_BYTES {
         return Err(WebhookError::NotAllowed(format!("the URL is longer than {MAX_URL_BYTES} bytes")));
     }
-    let host = door.check(&asked.url).map_err(WebhookError::NotAllowed)?;
-    let secret = match &asked.secret {
+    let host = door.check(&requested.url).map_err(WebhookError::NotAllowed)?;
+    let secret = match &requested.secret {
         Some(secret) => {
             key_of(secret)?;
             secret.clone()
         }
         None => new_secret(),
     };
-    let made = asked.secret.is_none().then(|| secret.clone());
-    let given = WebhookGiven { url: asked.url.clone(), secret: made };
-    Ok((NewWebhook { url: asked.url.clone(), host, secret }, given))
+    let generated = requested.secret.is_none().then(|| secret.clone());
+    let shown = Webhook { url: requested.url.clone(), secret: generated };
+    Ok((NewWebhook { url: requested.url.clone(), host, secret }, shown))
 }
 
 fn new_secret() -> String {
@@ -232,18 +220,17 @@ mod tests {
     fn webhooks_are_checked_and_a_made_secret_is_shown() {
         let door: Arc<dyn Deliver> = Arc::new(Anywhere);
         let ask = |url: &str, secret: Option<&str>| {
-            let asked = WebhookRequest { url: url.to_owned(), secret: secret.map(str::to_owned) };
-            checked(Some(&door), &asked)
+            checked(Some(&door), &Webhook { url: url.to_owned(), secret: secret.map(str::to_owned) })
         };
-        let (stored, given) = ask("http://a", None).unwrap();
-        assert_eq!((stored.host.as_str(), given.secret.as_deref()), ("a", Some(stored.secret.as_str())));
+        let (stored, shown) = ask("http://a", None).unwrap();
+        assert_eq!((stored.host.as_str(), shown.secret.as_deref()), ("a", Some(stored.secret.as_str())));
         assert_eq!(key_of(&stored.secret).unwrap().len(), NEW_SECRET_BYTES);
         assert_ne!(stored.secret, ask("http://a", None).unwrap().0.secret);
-        assert!(!format!("{stored:?} {given:?}").contains("whsec_"));
+        assert!(!format!("{stored:?} {shown:?}").contains("whsec_"));
 
         let own = format!("whsec_{}", STANDARD.encode([7; 24]));
-        let (stored, given) = ask("http://a", Some(&own)).unwrap();
-        assert_eq!((stored.secret, given.secret), (own, None));
+        let (stored, shown) = ask("http://a", Some(&own)).unwrap();
+        assert_eq!((stored.secret, shown.secret), (own, None));
         let short = format!("whsec_{}", STANDARD.encode([7; 23]));
         for bad in ["", "whsec_", "whsec_?", &short, "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"] {
             assert_eq!(ask("http://a", Some(bad)).unwrap_err(), WebhookError::BadSecret, "{bad}");
@@ -251,7 +238,7 @@ mod tests {
         assert_eq!(ask("ftp://a", None).unwrap_err().code(), "webhook_not_allowed");
         let long = format!("http://{}", "a".repeat(3000));
         assert_eq!(ask(&long, None).unwrap_err().code(), "webhook_not_allowed");
-        let asked = WebhookRequest { url: "http://a".into(), secret: None };
-        assert_eq!(checked(None, &asked).unwrap_err(), WebhookError::Disabled);
+        let requested = Webhook { url: "http://a".into(), secret: None };
+        assert_eq!(checked(None, &requested).unwrap_err(), WebhookError::Disabled);
     }
 }

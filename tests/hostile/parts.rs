@@ -46,6 +46,13 @@ impl Parts {
         }
     }
 
+    /// Puts a named pipe where ffmpeg was.
+    fn replace_by_pipe(&self) {
+        self.replace(None);
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR | rustix::fs::Mode::XUSR;
+        rustix::fs::mkfifoat(rustix::fs::CWD, self.ffmpeg(), mode).unwrap();
+    }
+
     fn put_back(&self) {
         let _ = std::fs::remove_file(self.ffmpeg());
         std::fs::rename(self.hidden(), self.ffmpeg()).unwrap();
@@ -55,6 +62,9 @@ impl Parts {
         Options::default().env("TRIPTYCH_NATIVE_DIR", self.folder.path().to_str().unwrap())
     }
 }
+
+/// Stands for a named pipe.
+const PIPE: &[u8] = b"a named pipe";
 
 fn ready(server: &Server, wanted: u16) {
     eventually("readiness changes", || (server.get("/readyz").status() == wanted).then_some(()));
@@ -69,7 +79,7 @@ fn search_by(server: &Server, file: &Path) -> reqwest::blocking::Response {
     server.post("/v1/search", &query)
 }
 
-/// Gone, not executable, of another machine, cut off, foreign: in each case the fault is ours, and passes.
+/// Gone, not executable, of another machine, cut off, another program, a pipe: in each case the fault is ours, and passes.
 #[test]
 fn without_ffmpeg_files_wait_and_nothing_is_lost() {
     let parts = Parts::new();
@@ -81,14 +91,23 @@ fn without_ffmpeg_files_wait_and_nothing_is_lost() {
     foreign.truncate(1 << 16);
     let cut = foreign.clone();
     foreign[18] = 8;
+    // Programs that are no ffmpeg: one ends well without a word, one complains.
+    let others = ["/bin/true", "/bin/cat"].map(|program| std::fs::read(program).unwrap());
     for bytes in [
         None,
         Some((&cut[..], 0o755)),
         Some((&foreign[..], 0o755)),
         Some((&b"#!/bin/sh\nexit 0\n"[..], 0o755)),
         Some((&cut[..], 0o644)),
+        Some((&others[0][..], 0o755)),
+        Some((&others[1][..], 0o755)),
+        Some((PIPE, 0)),
     ] {
-        parts.replace(bytes);
+        if bytes.is_some_and(|(bytes, _)| bytes == PIPE) {
+            parts.replace_by_pipe();
+        } else {
+            parts.replace(bytes);
+        }
         ready(&server, 503);
         for answer in [
             search_by(&server, &first),

@@ -7,8 +7,9 @@ use super::source::{Crate, Module};
 /// Layers from the bottom up; modules in one entry may not use each other. `config` holds flags made of lower
 /// layers' types and is read by the outermost ones only.
 const LAYERS: &[&[&str]] = &[
-    &["types", "native", "telemetry", "fail_points"],
+    &["types", "native", "telemetry", "fail_points", "own_files"],
     &["outbound"],
+    &["structure"],
     &["media"],
     &["preprocess"],
     &["manifest"],
@@ -34,6 +35,13 @@ const OUTSIDE: &[&str] = &["lib", "main", "fuzz", ""];
 
 /// What runs in the server's process alone: a decode child that used it would bring it into the sandbox.
 const SERVER_SIDE: &[&str] = &["attempt", "decode", "health", "pipe", "pool", "process", "still", "stream"];
+
+/// What the doors of `http` have in common. `kit` is what every resource is made with; the others receive requests.
+const COMMON: &[&str] = &["kit", "admission", "bodies", "connections"];
+/// A folder of `http` per resource.
+const RESOURCES: &[&str] = &["about", "access", "assets", "jobs", "keeping", "search", "standing"];
+/// Resources that another one consists of: a standing query is a search that waits.
+const PARTS: &[(&str, &str)] = &[("standing", "search")];
 
 fn layer_of(module: &str) -> Option<usize> {
     LAYERS.iter().position(|modules| modules.contains(&module))
@@ -121,6 +129,32 @@ fn strongly_connected(arrows: &Arrows) -> Vec<BTreeSet<Module>> {
         }
     }
     groups
+}
+
+/// Within `http`: what the common folders take from a resource, and what a resource takes from another one.
+pub fn between_doors(tree: &Crate) -> Vec<String> {
+    let mut found = Vec::new();
+    for module in tree.files.keys().filter(|module| top(module) == "http" && module.len() > 2) {
+        if !COMMON.contains(&module[1].as_str()) && !RESOURCES.contains(&module[1].as_str()) {
+            found.push(format!("{}: neither common nor a resource", tree.path(module).display()));
+        }
+    }
+    for (module, (path, source)) in &tree.files {
+        let Some(own) = module.get(1).filter(|_| top(module) == "http") else { continue };
+        let bound = COMMON.contains(&own.as_str()) || RESOURCES.contains(&own.as_str());
+        // Also what is only handed on.
+        let all = source.imports.iter().map(|import| &import.path).chain(&source.paths);
+        let used: BTreeSet<Module> = all.filter_map(|path| tree.definer(module, path)).collect();
+        for used in used.iter().filter(|used| bound && top(used) == "http") {
+            let Some(other) = used.get(1).filter(|other| RESOURCES.contains(&other.as_str())) else {
+                continue;
+            };
+            if own != other && !PARTS.contains(&(own.as_str(), other.as_str())) {
+                found.push(format!("{} uses {}", path.display(), tree.path(used).display()));
+            }
+        }
+    }
+    found
 }
 
 /// What the code of the decode child takes from the server's side of `media`.

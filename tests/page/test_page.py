@@ -232,13 +232,15 @@ def test_the_keyboard_alone_is_enough(page):
     assert focus().get_attribute("id") == "q"
 
 
-def test_words_nobody_knows_show_the_servers_sentence(page, server):
-    status, body = server.api("/v1/search", {"query": {"text": "qxzvw"}})
+def test_words_nobody_knows_are_answered_with_the_way_to_another_model(page, server):
+    status, _ = server.api("/v1/search", {"query": {"text": "qxzvw"}})
     assert status >= 400
     page.expected_statuses.add(status)
     page.open()
     page.find("#q").send_keys("qxzvw\n")
-    assert page.problem() == body["error"]["message"]
+    page.wait(lambda: page.shown("#unknown"), "the words")
+    assert "qxzvw" in page.text("#unknown")
+    assert page.find("#unknown a").get_attribute("href").endswith("/ui/own-footage.html")
 
 
 def test_a_server_that_is_away_is_told(page):
@@ -290,3 +292,46 @@ def test_a_shared_address_opens_the_same_search(page):
     page.driver.refresh()
     time.sleep(0.2)
     assert page.hits() == first
+
+
+def test_the_page_names_the_model_and_what_it_knows(page, server):
+    page.open()
+    model = page.wait(lambda: page.shown("#model") and page.find("#model"), "the model")
+    _, models = server.api("/v1/models")
+    serving = models["data"][0]
+    assert serving["id"] in model.text and serving["license"] in model.text
+    title = model.get_attribute("title")
+    assert serving["description"].rstrip(".") in title
+    assert f"{serving['vocabulary_words']} words" in title
+    # The library holds the clips that came with it.
+    page.wait(lambda: page.all("#recent li"), "the newest files")
+    assert not page.shown("#foreign")
+
+
+def test_foreign_footage_gets_a_hint(page, server, make_media):
+    clip = make_media("holiday.mp4", "-f", "lavfi", "-i", "testsrc=d=4:s=128x128:r=10")
+    status, added = server.upload("holiday.mp4", clip.read_bytes())
+    assert status in (200, 201), added
+    page.open()
+    page.wait(lambda: page.shown("#foreign"), "the hint")
+    assert "means nothing" in page.text("#foreign")
+    link = page.find("#foreign a")
+    assert link.text == "Search your own footage"
+    link.click()
+    page.wait(lambda: "make model NAME=" in page.text("main"), "how to get a model")
+
+
+def test_words_that_the_model_does_not_know_are_named(page):
+    page.expected_statuses.add(422)
+    page.open("/?q=a+dog+barking")
+    page.wait(lambda: page.shown("#unknown"), "the words")
+    said = page.text("#unknown")
+    assert "a dog barking" in said and "Search your own footage" in said, said
+    assert not page.shown("#search-problem") and not page.shown("#nothing")
+    page.open("/?q=a+red+dog")
+    page.hits()
+    assert "dog" in page.text("#ignored") and "red" not in page.text("#ignored")
+    assert not page.shown("#unknown")
+    page.open("/?q=a+red+circle")
+    page.hits()
+    assert not page.shown("#ignored"), "the function word is no loss"

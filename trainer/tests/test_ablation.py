@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from triptych_trainer import ablation
 from triptych_trainer.config import PRESETS, TINY
 from triptych_trainer.train import build_model
+from triptych_trainer.world import ablation
 
 
 @pytest.fixture

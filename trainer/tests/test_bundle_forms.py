@@ -68,9 +68,9 @@ def test_training_and_evaluation_follow_the_graph(graph: str) -> None:
     from dataclasses import replace
 
     from triptych_trainer.config import PRESETS
-    from triptych_trainer.dataset import WorldBatches
-    from triptych_trainer.evaluate import evaluate
     from triptych_trainer.train import losses_of, parameter_groups
+    from triptych_trainer.world.dataset import WorldBatches
+    from triptych_trainer.world.evaluate import evaluate
 
     model = tiny(spaces=graph, frames=4, fps=2.5, samples=76_800).train()
     cfg = replace(PRESETS["tiny"], model=model.cfg, audio_from_step=0, batch_size=4)

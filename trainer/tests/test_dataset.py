@@ -9,14 +9,6 @@ import torch
 from torch.utils.data import DataLoader
 
 from triptych_trainer.config import PRESETS, TINY
-from triptych_trainer.dataset import (
-    PAIRS,
-    SIBLINGS,
-    WorldBatches,
-    batch_scenes,
-    plain_clip,
-    sibling_values,
-)
 from triptych_trainer.tokenizer import build_tokenizer, encode
 from triptych_trainer.world.captions import (
     STOP_WORDS,
@@ -24,6 +16,14 @@ from triptych_trainer.world.captions import (
     candidates,
     evaluation_caption,
     vocabulary,
+)
+from triptych_trainer.world.dataset import (
+    PAIRS,
+    SIBLINGS,
+    WorldBatches,
+    batch_scenes,
+    plain_clip,
+    sibling_values,
 )
 from triptych_trainer.world.render import render
 from triptych_trainer.world.scene import ATTRIBUTES, scene_of

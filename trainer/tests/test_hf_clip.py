@@ -41,7 +41,12 @@ def test_a_bundle_of_clip(clip: Imported) -> None:
         {"name": "clip", "dim": 24, "members": ["text", "video", "image"]}
     ]
     sampling = clip.tower("video")["preprocessing"]["sampling"]
-    assert sampling == {"rule": "spread", "frames": 3, "window_secs": 10.0}
+    assert sampling == {
+        "rule": "spread",
+        "frames": 3,
+        "window_secs": 10.0,
+        "frames_range": [1, 64],
+    }
     text = clip.tower("text")["preprocessing"]["text"]
     assert (text["kind"], text["max_tokens"], text["padding"]) == ("tokens", 77, "none")
     # Pictures and videos are one network: their weights lie in the file once.

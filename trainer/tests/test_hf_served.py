@@ -1,6 +1,8 @@
 """Imported folders behind a real server: what it answers for real files, against transformers' own
 processors and models on the same files."""
 
+from pathlib import Path
+
 import hf_checkpoints as made
 import imageio_ffmpeg
 import numpy as np
@@ -14,6 +16,7 @@ from triptych_trainer.hf.parts import Options
 from triptych_trainer.hf.reference import Reference
 
 MEDIA = SHARED / "media"
+SMALL_WORLD = Path(__file__).parents[2] / "models" / "small-world"
 TEXTS = ("a dog barking", "Ein Hund bellt im Regen!", "雨の中の犬 🐶", "x" * 5000)
 FAMILIES = {
     "clip": lambda folder: made.clip(folder, 48),
@@ -26,9 +29,9 @@ FAMILIES = {
     "embedding_gemma2": made.embedding_gemma2,
 }
 FRAMES = {"pe_audio_video": 4}
-# A film of a whole window, for the family that takes a frame a second: where a film is shorter, the
-# server starts it over, and transformers takes fewer frames.
-WHOLE = "whole.mkv"
+# Frames at 25 a second of films that are no longer than a window, for the family that takes a frame
+# a second: it sees fewer of a short film. Longer ones end with a window anchored at the end.
+LENGTHS = {"whole.mkv": 250, "film.mkv": 75, "odd.mkv": 81, "glance.mkv": 12}
 # Films of a constant frame rate: where it varies, the server goes by time, transformers by number.
 REAL = (
     "chaplin.mp4",
@@ -47,8 +50,8 @@ def files(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("files")
     rng = np.random.default_rng(0)
     slow = np.repeat(np.repeat(rng.integers(0, 256, (250, 7, 11, 3), np.uint8), 9, 1), 9, 2)
-    write_clip(folder / WHOLE, slow, 25)
-    write_clip(folder / "film.mkv", slow[:75], 25)
+    for name, frames in LENGTHS.items():
+        write_clip(folder / name, slow[:frames], 25)
     for name, secs in [("short", 0.73), ("long", 11.5)]:
         write_wav(folder / f"{name}.wav", rng.normal(0, 0.1, round(secs * 48_000)).astype("f4"))
     Image.fromarray(slow[3]).save(folder / "still.png")
@@ -90,7 +93,7 @@ def test_served_vectors_are_those_of_transformers(family: str, serve, files, tmp
                 close(got, [want[space]], f"{said[:20]} in {space}")
         films = [*files.glob("*.mkv"), *files.glob("*.mp4")] if "video" in spaces else []
         if sampling is not None and sampling["rule"] == "rate":
-            films = [files / WHOLE]
+            films = [files / name for name in LENGTHS]
         for path in films:
             windows = reference.film(path)
             for space in spaces["video"]:
@@ -123,3 +126,40 @@ def test_the_options_of_an_import_reach_the_server(serve, files, tmp_path) -> No
         got = ask(client, {"modality": "video", "input": str(path), "space": "clip"})
         close(got, [window.vectors["clip"] for window in reference.film(path)], path.name)
     assert Options().frames != 3
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip2"])
+def test_frames_are_chosen_when_the_server_starts(family: str, serve, files, tmp_path) -> None:
+    folder = FAMILIES[family](tmp_path / "folder")
+    bundle = Imported(folder, tmp_path / "bundle")
+    (space,) = bundle.tower("video")["outputs"]
+    ids = set()
+    for frames in (None, 1, 5):
+        options = () if frames is None else ("--frames", str(frames))
+        reference = Reference(folder, frames=frames or 8)
+        with serve(bundle.path, files, *options) as client:
+            path = files / "film.mkv"
+            got = ask(client, {"modality": "video", "input": str(path), "space": space})
+            close(got, [w.vectors[space] for w in reference.film(path)], f"{frames} frames")
+            ids.add(client.call("GET", "/v1/models")["data"][0]["digest"])
+    assert len(ids) == 3, "vectors of different settings belong to different models"
+
+
+@pytest.mark.parametrize(("family", "read"), [("clap", "audio"), ("siglip", "video")])
+def test_a_track_that_no_tower_takes_is_not_decoded(
+    family: str, read: str, serve, tmp_path
+) -> None:
+    bundle = Imported(FAMILIES[family](tmp_path / "folder"), tmp_path / "bundle")
+    # Films with sound, 9 to 26 seconds long.
+    clips = SMALL_WORLD / "samples" / "clips"
+    with serve(bundle.path, clips) as client:
+        client.index_folder(clips)
+        assets = client.call("GET", "/v1/assets?limit=50")["data"]
+        assert len(assets) == len(list(clips.iterdir()))
+        for asset in assets:
+            assert (asset["kind"], asset["state"]) == ("video", "ready"), asset
+            used = {track["kind"]: track["used"] for track in asset["tracks"]}
+            assert used == {kind: kind == read for kind in used} and used[read], asset
+            found = client.call("GET", f"/v1/assets/{asset['id']}?clips=true")["clips"]
+            assert all(clip["tracks"] == [read] for clip in found) and found
+            assert found[-1]["end_secs"] >= asset["duration_secs"] - 1.0

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from triptych_trainer.config import SMALL_WORLD
-from triptych_trainer.heldout import held_out_set, tensors
 from triptych_trainer.media import MediaError, clips_of, decode, placed, places_told
 from triptych_trainer.models.audio_frontend import LogMel
 from triptych_trainer.world.files import write_video, write_wav
+from triptych_trainer.world.heldout import held_out_set, tensors
 from triptych_trainer.world.render import render
 from triptych_trainer.world.scene import scene_of
 from triptych_trainer.world.sound import synthesise

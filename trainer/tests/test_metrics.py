@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from triptych_trainer.metrics import ceiling, normalised, ranks, recognised, retrieval
-from triptych_trainer.serve_eval import rank_of
+from triptych_trainer.world.serve_eval import rank_of
 
 
 def test_ranks_by_hand() -> None:

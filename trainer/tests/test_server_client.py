@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from triptych_trainer.heldout import held_out_set
-from triptych_trainer.serve_eval import retrieval
 from triptych_trainer.server import Client, ServerError, running_server, wav_uri
+from triptych_trainer.world.heldout import held_out_set
+from triptych_trainer.world.serve_eval import retrieval
 
 
 class StandIn(BaseHTTPRequestHandler):

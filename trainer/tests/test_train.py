@@ -10,10 +10,10 @@ from support import stopped_at
 
 from triptych_trainer import train as loop
 from triptych_trainer.config import PRESETS
-from triptych_trainer.evaluate import embed_texts
 from triptych_trainer.export import training_record
-from triptych_trainer.heldout import held_out_set
 from triptych_trainer.train import learning_rate, load_checkpoint, train
+from triptych_trainer.world.evaluate import embed_texts
+from triptych_trainer.world.heldout import held_out_set
 
 CFG = replace(PRESETS["tiny"], steps=5, checkpoint_every=2, threads=1)
 
@@ -40,6 +40,31 @@ def test_audio_learns_only_from_its_step_on(tmp_path: Path) -> None:
     assert "heads.coarse.weight" not in same and "text_backbone.linear.weight" not in same
     fixed = train(replace(cfg, text_from_step=2), tmp_path).state_dict()
     assert torch.equal(fixed["text_backbone.linear.weight"], start["text_backbone.linear.weight"])
+
+
+def test_every_parameter_learns_for_one_modality() -> None:
+    model = loop.build_model(CFG)
+    groups = loop.parameter_groups(model, CFG)
+    of = {id(p): name for name, p in model.named_parameters()}
+    video, text, audio = ([of[id(p)] for p in group["params"]] for group in groups)
+    assert all(n.startswith(("text_backbone.", "heads.text_coarse.")) for n in text)
+    assert all(n.startswith(("audio_backbone.", "heads.audio_fine.")) for n in audio)
+    learnt = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert sorted(video + text + audio) == sorted(learnt)
+    # The order is that of the checkpoints' optimizer states.
+    assert all(names == [n for n in learnt if n in names] for names in (video, text, audio))
+
+
+def test_a_module_of_no_modality_stops_the_run() -> None:
+    model = loop.build_model(CFG)
+    model.reranker = torch.nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=r"reranker\.weight"):
+        loop.parameter_groups(model, CFG)
+    renamed = loop.build_model(CFG)
+    renamed.sound_backbone = renamed.audio_backbone
+    del renamed.audio_backbone
+    with pytest.raises(AttributeError, match="audio_backbone"):
+        loop.parameter_groups(renamed, CFG)
 
 
 def test_descriptions_start_around_zero() -> None:

@@ -15,7 +15,7 @@ from test_ranks import free_port
 
 from triptych_trainer import train as loop
 from triptych_trainer.cli import export, main
-from triptych_trainer.cli_train import named_config
+from triptych_trainer.cli.train import named_config
 from triptych_trainer.config import PRESETS, TrainConfig, from_dict
 from triptych_trainer.data import batches
 from triptych_trainer.data import export as data_export

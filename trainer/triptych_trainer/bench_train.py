@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .config import TrainConfig
-from .dataset import CANDIDATES
 from .distributed import ranks
 from .train import Objective, build_model, in_bf16, optimizer_of, step_once
+from .world.dataset import CANDIDATES
 
 WARM_UP_STEPS = 3
 MATRIX = 8192

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from .bars import without_bars
 from .config import ModelConfig
-from .dataset import _compressed as compressed
-from .dataset import batch_scenes
 from .deflate import Deflated, inflate
 from .frames import preprocess
-from .heldout import held_out_set, tensors
 from .metrics import normalised, retrieval
 from .models.heads import GRAPHS
 from .models.mmv import Mmv
+from .world.dataset import _compressed as compressed
+from .world.dataset import batch_scenes
+from .world.heldout import held_out_set, tensors
 from .world.render import render
 
 CHUNK = 50

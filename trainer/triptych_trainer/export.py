@@ -17,7 +17,6 @@ from safetensors.numpy import save
 from torch import nn
 
 from .config import ModelConfig, TrainConfig, from_dict
-from .dataset import plain_clip
 from .errors import TrainerError
 from .manifest import MAX_ONE_MINUS_COSINE, make_manifest
 from .models.audio_frontend import FFT
@@ -27,6 +26,7 @@ from .precision import Half, cosines, milliseconds, to_int8
 from .tokenizer import build_tokenizer, encode
 from .towers import Content, Tower, TowerModule, tower_of
 from .world import captions
+from .world.dataset import plain_clip
 from .world.scene import scene_of
 
 OPSET = 20

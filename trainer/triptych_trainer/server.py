@@ -22,10 +22,10 @@ class ServerError(RuntimeError):
 
 
 class Client:
-    """Calls of one server."""
+    """Calls of one server; `pid` is its process, where it was started here."""
 
-    def __init__(self, address: str, timeout_secs: float = 300.0) -> None:
-        self.address, self.timeout_secs = address.rstrip("/"), timeout_secs
+    def __init__(self, address: str, timeout_secs: float = 300.0, pid: int = 0) -> None:
+        self.address, self.timeout_secs, self.pid = address.rstrip("/"), timeout_secs, pid
 
     def call(self, method: str, path: str, body: dict | None = None) -> dict:
         request = urllib.request.Request(self.address + path, method=method)
@@ -95,7 +95,7 @@ def running_server(
     # A thread reads on for as long as the server runs, so that its pipe never fills.
     threading.Thread(target=_read_lines, args=(process, lines), daemon=True).start()
     try:
-        yield Client(_address(lines, start_secs))
+        yield Client(_address(lines, start_secs), pid=process.pid)
     finally:
         process.terminate()
         try:

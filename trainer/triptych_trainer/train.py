@@ -16,7 +16,6 @@ from .config import TrainConfig, from_dict
 from .data.batches import RankShare, RealBatches
 from .data.config import Part
 from .data.words import load_word_vectors
-from .dataset import WorldBatches
 from .distributed import mean_over_ranks, rank, ranks, world_size
 from .errors import LOWER_RATE, TrainerError, check_loss
 from .losses import mil_nce_loss, nce_loss
@@ -26,6 +25,7 @@ from .models.norm import use_sync_batch_norm
 from .reading import check_finite, fill, of_file, read_torch
 from .tokenizer import build_tokenizer, encode
 from .world import captions
+from .world.dataset import WorldBatches
 from .world.scene import scene_of
 
 DIVERGED = (
@@ -162,21 +162,29 @@ def batches_of(cfg: TrainConfig) -> Dataset:
     return WorldBatches(cfg) if world_size() == 1 else RankShare(WorldBatches(cfg))
 
 
-TEXT = ("text_backbone.", "heads.text_coarse.", "heads.heads.text__")
-AUDIO = ("audio_backbone.", "heads.audio_fine.", "heads.heads.audio__")
-
-
 def parameter_groups(model: Mmv, cfg: TrainConfig) -> list[dict]:
     """Adam's groups: `first` is the step at which a group begins to learn, `share` scales its
-    learning rate."""
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    text = [p for name, p in trained if name.startswith(TEXT)]
-    audio = [p for name, p in trained if name.startswith(AUDIO)]
-    rest = [p for name, p in trained if not name.startswith(TEXT + AUDIO)]
+    learning rate. Every parameter that learns belongs to one modality."""
+    rules = {"video": (0, 1.0)}
+    rules["text"] = (cfg.text_from_step, cfg.text_lr_share)
+    rules["audio"] = (cfg.audio_from_step, 1.0)
+    owner: dict[int, str] = {}
+    for modality in model.modalities:
+        for module in model.modules_of(modality):
+            for parameter in module.parameters():
+                if owner.setdefault(id(parameter), modality) != modality:
+                    first = owner[id(parameter)]
+                    raise ValueError(f"a parameter of {first} is one of {modality}, too")
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if lost := [name for name, p in trained.items() if id(p) not in owner]:
+        raise ValueError(f"{', '.join(lost)}: of no modality; add their module to `modules_of`")
     groups = [
-        {"params": rest, "first": 0, "share": 1.0},
-        {"params": text, "first": cfg.text_from_step, "share": cfg.text_lr_share},
-        {"params": audio, "first": cfg.audio_from_step, "share": 1.0},
+        {
+            "params": [p for p in trained.values() if owner[id(p)] == modality],
+            "first": first,
+            "share": share,
+        }
+        for modality, (first, share) in rules.items()
     ]
     return [group for group in groups if group["params"]]
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Ask, AskPart, Source};
 use crate::collection::{Collection, LibraryError};
-use crate::model::{Priority, Timings};
+use crate::model::{Priority, TextReading, Timings};
 use crate::search::{QueryPart, SearchRequest};
 use crate::store::StoreError;
 use crate::types::{AssetId, Modality};
@@ -59,7 +59,8 @@ impl Collection {
                 let vectors = embedder.text(text, priority).await?;
                 let reading = embedder.towers.read_text(text).unwrap_or_default();
                 let part = QueryPart::new(Modality::Text, vectors);
-                Ok(QueryPart { words: reading.words, ignored: reading.ignored, ..part })
+                let TextReading { words, ignored, understood, .. } = reading;
+                Ok(QueryPart { words, ignored, understood, ..part })
             }
             Source::File { path, modality, span, tracks } => {
                 let vectors = embedder.query_tracks(path, *modality, *span, *tracks).await?;

@@ -186,19 +186,15 @@ impl AskOptions {
         if !weights.iter().any(|weight| *weight > 0.0) {
             return Err(bad("query", "at least one part of the query must have a weight above 0"));
         }
-        if matches!(self.least, Some(Least::Confidence(_))) && !self.has_confidence(parts) {
-            let message = "`min_confidence` needs a single query part, and one target or `fuse: best`";
-            return Err(bad("min_confidence", message));
-        }
-        if self.hub_correction != HubCorrection::Off && !self.has_confidence(parts) {
+        if self.hub_correction != HubCorrection::Off && !self.has_bank(parts) {
             let message = "`hub_correction` needs a single query part, and one target or `fuse: best`";
             return Err(bad("params.hub_correction", message));
         }
         Ok(self)
     }
 
-    /// Whether hits have a confidence; fused tracks and several parts have none.
-    fn has_confidence(&self, parts: usize) -> bool {
+    /// Whether a bank of queries is comparable to the query; none is to several parts or to a mean of tracks.
+    fn has_bank(&self, parts: usize) -> bool {
         parts == 1 && (self.fuse == Fuse::Best || self.targets.len() < 2)
     }
 
@@ -269,12 +265,12 @@ mod tests {
         let twice = AskOptions {
             targets: vec![Track::Video, Track::Video],
             fuse: Fuse::Mean,
-            least: Some(Least::Confidence(0.5)),
+            hub_correction: HubCorrection::Dis,
             ..AskOptions::default()
         };
         assert_eq!(twice.clone().checked(&[1.0]).unwrap().targets, [Track::Video]);
         let both = AskOptions { targets: Track::ALL.to_vec(), ..twice };
-        assert_eq!(refused(1, both.clone()), "min_confidence");
+        assert_eq!(refused(1, both.clone()), "params.hub_correction");
         assert!(AskOptions { fuse: Fuse::Best, ..both }.checked(&[1.0]).is_ok());
     }
 
@@ -287,8 +283,7 @@ mod tests {
         assert_eq!(refused(1, AskOptions { limit: 0, ..ask() }), "limit");
         assert_eq!(refused(1, AskOptions { offset: MAX_OFFSET + 1, ..ask() }), "offset");
         let confident = AskOptions { least: Some(Least::Confidence(0.5)), ..ask() };
-        assert_eq!(refused(2, confident.clone()), "min_confidence");
-        assert!(confident.checked(&[1.0]).is_ok());
+        assert!(confident.checked(&[1.0, 0.5]).is_ok());
         assert_eq!(refused(1, AskOptions { least: Some(Least::Confidence(1.5)), ..ask() }), "min_confidence");
         assert_eq!(refused(1, AskOptions { least: Some(Least::Score(-1.5)), ..ask() }), "min_score");
         assert!(AskOptions { least: Some(Least::Score(0.5)), ..ask() }.checked(&[1.0, -0.5]).is_ok());

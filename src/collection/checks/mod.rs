@@ -8,10 +8,10 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
+use super::recovery::{adopt_uploads, open_closed};
 use super::{LibraryError, blocking, content};
-use crate::backup::BackupError;
-use crate::files::Registry;
-use crate::store::{AssetRecord, DamagedVectors, EmbeddedStore, FolderLock, SqliteStore, Store, StoreError};
+use crate::files::Uploads;
+use crate::store::{AssetRecord, DamagedVectors, EmbeddedStore, Store, StoreError};
 use crate::types::{ClipId, now_unix_ms};
 
 pub(crate) use report::Shared;
@@ -160,23 +160,33 @@ pub(crate) async fn check_asset(
     }
 }
 
+/// Updates the paths of uploads: in a folder that was copied, they are those of another one.
+async fn find_uploads(store: &dyn EmbeddedStore, data_dir: &Path) -> Result<(), LibraryError> {
+    let uploads = Uploads::of(data_dir)?;
+    let Err(error) = adopt_uploads(store, &uploads).await else { return Ok(()) };
+    // The check reports damage, and a disk that takes no write does no harm where nothing has moved.
+    let paths = store.owned_paths().await.unwrap_or_default();
+    let moved = paths.iter().any(|path| !Path::new(path).starts_with(uploads.kept_folder()));
+    if moved && error.storage_full().is_some() { Err(error) } else { Ok(()) }
+}
+
 /// Checks the store of a folder that no server has open. Needs no model and repairs nothing.
 ///
 /// # Errors
-/// [`BackupError::NoLibrary`] and others.
+/// [`LibraryError::Backup`] if there is none, [`LibraryError::StoreBehind`] and others.
 pub async fn check_folder(data_dir: &Path, bytes: bool) -> Result<CheckReport, LibraryError> {
-    let folder = Registry::serving_folder(data_dir)?;
-    if !folder.join(crate::store::DATABASE).is_file() {
-        return Err(BackupError::NoLibrary(data_dir.display().to_string()).into());
-    }
-    let _lock = FolderLock::take(data_dir)?;
-    let store = SqliteStore::open_locked(&folder, None).await?;
+    let (store, _lock) = open_closed(data_dir).await?;
     let report = Shared::default();
     let options = CheckOptions { bytes, repair: false };
     report.change(|report| *report = begun(options));
     let checked = async {
         check_store(&store, &report).await?;
-        if bytes { check_bytes(&store, &report, &CancellationToken::new()).await } else { Ok(()) }
+        if bytes {
+            find_uploads(&store, data_dir).await?;
+            check_bytes(&store, &report, &CancellationToken::new()).await
+        } else {
+            Ok(())
+        }
     };
     let outcome = checked.await;
     end(&report, &outcome);

@@ -3,10 +3,8 @@
 
 mod opened_store;
 mod rebuild;
-mod shortfall;
 mod witness;
 
 pub(crate) use opened_store::adopt_uploads;
-pub(super) use opened_store::{make_private_folder, open_model_store};
-pub use shortfall::Shortfall;
+pub(super) use opened_store::{make_private_folder, open_closed, open_model_store};
 pub(super) use witness::{Opened, open_store, put, write};

@@ -2,10 +2,13 @@
 
 use std::path::Path;
 
+use crate::backup::BackupError;
 use crate::collection::LibraryError;
 use crate::embed::Embedder;
-use crate::files::Uploads;
-use crate::store::{EmbeddedStore, SqliteStore};
+use crate::files::{Registry, Uploads, shortfall_of};
+use crate::ledger::Ledger;
+use crate::own_files;
+use crate::store::{DATABASE, EmbeddedStore, FolderLock, SqliteStore, StoreError};
 
 pub(in crate::collection) async fn open_model_store(
     folder: &Path,
@@ -13,6 +16,26 @@ pub(in crate::collection) async fn open_model_store(
 ) -> Result<SqliteStore, LibraryError> {
     make_private_folder(folder)?;
     Ok(SqliteStore::open_locked(folder, Some(embedder.bundle().id())).await?)
+}
+
+/// Opens the store of a data folder that no server has open, whatever its model, with the folder's lock. A store that
+/// has lost acknowledged changes is refused: closing it would change it.
+pub(in crate::collection) async fn open_closed(
+    data_dir: &Path,
+) -> Result<(SqliteStore, FolderLock), LibraryError> {
+    let folder = Registry::serving_folder(data_dir)?;
+    own_files::check(data_dir, &folder)?;
+    if !folder.join(DATABASE).is_file() {
+        return Err(BackupError::NoLibrary(data_dir.display().to_string()).into());
+    }
+    let lock = FolderLock::take(data_dir)?;
+    match shortfall_of(data_dir, &folder, &Ledger::read(data_dir)?, false).await {
+        Ok(Some(shortfall)) => return Err(LibraryError::StoreBehind(shortfall)),
+        // Whoever reads it meets the damage.
+        Ok(None) | Err(StoreError::Malformed(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok((SqliteStore::open_locked(&folder, None).await?, lock))
 }
 
 pub(in crate::collection) fn make_private_folder(path: &Path) -> std::io::Result<()> {

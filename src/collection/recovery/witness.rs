@@ -4,11 +4,10 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::shortfall::Shortfall;
 use super::{opened_store, rebuild};
 use crate::collection::{LibraryError, blocking};
 use crate::embed::Embedder;
-use crate::files::{Disk, Quarantine, Uploads, kept_name};
+use crate::files::{Disk, Quarantine, Shortfall, Uploads, kept_name, move_away, shortfall_of, stray_log};
 use crate::ledger::{AssetEntry, Entry, LEDGER, Ledger, Replay, WorkKind};
 use crate::store::{AssetRecord, EmbeddedStore, SqliteStore, Store, StoreError};
 use crate::types::AssetId;
@@ -122,16 +121,17 @@ pub(in crate::collection) async fn open_store(
     disk: &Disk,
 ) -> Result<Opened, LibraryError> {
     let (replay, uploads) = {
-        let (data_dir, quarantine) = (data_dir.to_owned(), quarantine.clone());
-        blocking(move || {
-            crate::ledger::remove_leftovers(&data_dir)?;
-            Ok((Ledger::read(&data_dir)?, Uploads::open(&data_dir, &quarantine)?))
-        })
-        .await?
+        let data_dir = data_dir.to_owned();
+        blocking(move || Ok((Ledger::read(&data_dir)?, Uploads::of(&data_dir)?))).await?
     };
-    let rebuild = Rebuild { wanted: rebuild_wanted, folder, embedder, quarantine };
+    let rebuild = Rebuild { wanted: rebuild_wanted, data_dir, folder, embedder, quarantine };
     let store: Arc<dyn EmbeddedStore> = Arc::new(rebuild.open(&replay, &uploads).await?);
     let owned = owned_uploads(store.as_ref(), &replay).await?;
+    let kept: HashSet<String> = uploads.kept_names()?.into_iter().collect();
+    let missing = owned.difference(&kept).count();
+    if missing > 0 {
+        tracing::error!(missing, of = owned.len(), "uploads are missing: is their disk mounted?");
+    }
     let uploads = Arc::new(uploads);
     {
         let (uploads, deleted, quarantine) =
@@ -154,6 +154,7 @@ pub(in crate::collection) async fn open_store(
 /// Repairs or rebuilds a store that has lost something.
 struct Rebuild<'a> {
     wanted: bool,
+    data_dir: &'a Path,
     folder: &'a Path,
     embedder: &'a Embedder,
     quarantine: &'a Quarantine,
@@ -162,30 +163,32 @@ struct Rebuild<'a> {
 impl Rebuild<'_> {
     /// Opens a store that has everything acknowledged.
     async fn open(&self, replay: &Replay, uploads: &Uploads) -> Result<SqliteStore, LibraryError> {
-        let store = match opened_store::open_model_store(self.folder, self.embedder).await {
-            Ok(store) => store,
-            Err(LibraryError::Store(StoreError::Database(why) | StoreError::Malformed(why)))
-                if self.wanted =>
-            {
-                tracing::error!(why, "the store cannot be opened");
-                return self.start_over(replay, uploads).await;
-            }
-            Err(LibraryError::Store(StoreError::Database(why) | StoreError::Malformed(why))) => {
-                return Err(LibraryError::StoreUnreadable(why));
-            }
-            Err(error) => return Err(error),
+        let holds_uploads = !uploads.kept_names()?.is_empty();
+        let looked = shortfall_of(self.data_dir, self.folder, replay, holds_uploads).await;
+        let looked = readable(looked, self.wanted)?;
+        if let Some(Some(shortfall)) = looked
+            && !self.wanted
+        {
+            return Err(LibraryError::StoreBehind(shortfall));
+        }
+        // Not before: a start that refuses changes nothing.
+        self.prepare(uploads).await?;
+        match looked {
+            // Put aside as it lies.
+            None => return self.start_over(replay, uploads).await,
+            Some(Some(shortfall)) => return self.behind(shortfall, replay, uploads).await,
+            Some(None) => {}
+        }
+        let opened = match opened_store::open_model_store(self.folder, self.embedder).await {
+            Err(LibraryError::Store(error)) => readable(Err(error), self.wanted)?,
+            opened => Some(opened?),
         };
-        if self.wanted {
-            // A server may have found the damaged pages only while it ran.
-            let problems = store.integrity().await.unwrap_or_else(|error| vec![error.to_string()]);
-            if let Some(first) = problems.first() {
-                tracing::error!(problems = problems.len(), first, "the database is damaged");
-                store.close().await?;
-                return self.start_over(replay, uploads).await;
-            }
+        let Some(store) = opened else { return self.start_over(replay, uploads).await };
+        if self.wanted && is_damaged(&store).await? {
+            store.close().await?;
+            return self.start_over(replay, uploads).await;
         }
         let census = Census::of(&store, replay).await?;
-        let holds_uploads = !uploads.kept_names()?.is_empty();
         match compare(&store, replay, &census, holds_uploads).await? {
             Verdict::Whole => Ok(store),
             Verdict::Damaged { missing, altered } => {
@@ -202,13 +205,45 @@ impl Rebuild<'_> {
                 }
                 Ok(store)
             }
-            Verdict::Behind(shortfall) if self.wanted => {
-                tracing::error!(%shortfall, "the store is behind the ledger");
-                store.close().await?;
-                self.start_over(replay, uploads).await
+            // Only where it could not be looked at before.
+            Verdict::Behind(shortfall) => {
+                if self.wanted {
+                    store.close().await?;
+                } else {
+                    // Closing it would delete the write-ahead log. The process is about to end.
+                    std::mem::forget(store);
+                }
+                self.behind(shortfall, replay, uploads).await
             }
-            Verdict::Behind(shortfall) => Err(LibraryError::StoreBehind(shortfall)),
         }
+    }
+
+    /// Clears what is left of earlier starts out of the way.
+    async fn prepare(&self, uploads: &Uploads) -> Result<(), LibraryError> {
+        let (data_dir, folder) = (self.data_dir.to_owned(), self.folder.to_owned());
+        let (uploads, quarantine) = (uploads.clone(), self.quarantine.clone());
+        blocking(move || {
+            crate::ledger::remove_leftovers(&data_dir)?;
+            uploads.prepare(&quarantine)?;
+            if let Some(log) = stray_log(&folder) {
+                move_away(&quarantine, &log, "its database is missing");
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn behind(
+        &self,
+        shortfall: Shortfall,
+        replay: &Replay,
+        uploads: &Uploads,
+    ) -> Result<SqliteStore, LibraryError> {
+        if !self.wanted {
+            return Err(LibraryError::StoreBehind(shortfall));
+        }
+        tracing::error!(%shortfall, "the store is behind the ledger");
+        self.start_over(replay, uploads).await
     }
 
     async fn start_over(&self, replay: &Replay, uploads: &Uploads) -> Result<SqliteStore, LibraryError> {
@@ -218,6 +253,31 @@ impl Rebuild<'_> {
         rebuild::tell_lost_work(replay);
         Ok(store)
     }
+}
+
+/// What was read of the store; `None` if it is damaged and may be rebuilt. Nothing else is damage: too few descriptors,
+/// too little memory and a lack of rights pass, and a newer version can read its own database.
+fn readable<T>(read: Result<T, StoreError>, rebuild_wanted: bool) -> Result<Option<T>, LibraryError> {
+    match read {
+        Err(StoreError::Malformed(why)) if rebuild_wanted => {
+            tracing::error!(why, "the store cannot be opened");
+            Ok(None)
+        }
+        Err(StoreError::Malformed(why)) => Err(LibraryError::StoreUnreadable(why)),
+        read => Ok(Some(read?)),
+    }
+}
+
+/// Whether pages are damaged that a server may have found only while it ran.
+async fn is_damaged(store: &SqliteStore) -> Result<bool, LibraryError> {
+    let problems = match store.integrity().await {
+        Err(StoreError::Malformed(why)) => vec![why],
+        problems => problems?,
+    };
+    if let Some(first) = problems.first() {
+        tracing::error!(problems = problems.len(), first, "the database is damaged");
+    }
+    Ok(!problems.is_empty())
 }
 
 /// Opens the ledger for appending, in agreement with the store. It is rewritten if it disagrees: after a

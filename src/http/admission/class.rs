@@ -3,7 +3,7 @@
 use axum::extract::{MatchedPath, Request};
 use axum::http::Method;
 
-use crate::http::media_type::content_type;
+use crate::http::kit::media_type::content_type;
 
 /// Routes whose requests are admitted by their expected cost.
 const QUERIES: &[&str] = &["/v1/search", "/v1/embeddings", "/v1/assets/{id}/timeline"];
@@ -16,7 +16,7 @@ const MEDIA_FROM_BYTES: u64 = 16 << 10;
 pub struct Class {
     pub route: String,
     /// Whether the request needs media decoding. Such queries have their own lane.
-    pub dear: bool,
+    pub media: bool,
     /// Number of bits in the body's length, a measure of its size.
     pub size: u32,
 }
@@ -26,8 +26,8 @@ impl Class {
         let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str).to_owned();
         let upload = route == "/v1/assets" && request.method() == Method::POST;
         let form = content_type(request.headers()) == "multipart/form-data";
-        let dear = form || upload || (QUERIES.contains(&&*route) && length > MEDIA_FROM_BYTES);
-        Self { route, dear, size: u64::BITS - length.leading_zeros() }
+        let media = form || upload || (QUERIES.contains(&&*route) && length > MEDIA_FROM_BYTES);
+        Self { route, media, size: u64::BITS - length.leading_zeros() }
     }
 
     pub fn is_query(&self) -> bool {
@@ -36,6 +36,6 @@ impl Class {
 
     /// Whether this is a query without media. A quarter of the permits is reserved for these.
     pub fn is_light_query(&self) -> bool {
-        self.is_query() && !self.dear
+        self.is_query() && !self.media
     }
 }

@@ -3,6 +3,7 @@
 
 mod class;
 mod coming;
+mod lanes;
 pub(super) mod weigh;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -18,10 +19,11 @@ use hyper::body::Body as _;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::bodies::{self, Shares};
-use super::client::Client;
-use super::error::ApiError;
-use super::media_type::{content_type, is_json};
-use super::state::AppState;
+use crate::http::kit::client::Client;
+use crate::http::kit::error::ApiError;
+use crate::http::kit::media_type::{content_type, is_json};
+use crate::http::kit::open::is_open;
+use crate::http::kit::state::AppState;
 use class::Class;
 use weigh::{Admission, Expected, Refusal, Running};
 
@@ -104,7 +106,7 @@ impl Ticket {
 /// Middleware: receives the request's body, then takes its permit, then runs the handler.
 pub async fn limit(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    if super::guard::is_open(path) || path == "/metrics" {
+    if is_open(path) || path == "/metrics" {
         return next.run(request).await;
     }
     let declared = request.headers().get(header::CONTENT_LENGTH);
@@ -163,7 +165,7 @@ async fn prepare(
     }
     let body = std::mem::replace(request.body_mut(), Body::empty());
     let received = bodies::receive(state, body, max_bytes).await?;
-    class.dear |= class.is_query() && received.has_media();
+    class.media |= class.is_query() && received.has_media();
     let parsing = match received.is_large() {
         true => state.bodies.parsing(received.json_bytes()).await,
         false => None,

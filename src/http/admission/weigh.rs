@@ -1,16 +1,15 @@
 //! Estimates what requests cost, and decides which are admitted.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::http::StatusCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::super::error::ApiError;
 use super::class::Class;
-use super::coming::Coming;
+use super::lanes::Lanes;
+use crate::http::kit::error::ApiError;
 
 /// Light queries that are always admitted, per query that the server can process at a time, whatever their
 /// estimated cost: a moment in which the whole machine stalls is no reason to refuse them.
@@ -24,116 +23,6 @@ const LASTING_LIGHT_SECS: f64 = 0.002;
 /// counts.
 const BURST_SECS: f64 = 0.2;
 const BURST_COSTS: f64 = 6.0;
-/// Time without a refusal after which new queries count as a burst.
-const CALM_AFTER: Duration = Duration::from_millis(300);
-/// The pace of a lane is averaged over at least this time and this many requests.
-const PACE_OVER: Duration = Duration::from_millis(50);
-const PACE_LEAST: u32 = 8;
-/// The estimated cost of a class is this quantile of its measured costs, so that a moment in which the
-/// machine stalls does not make every class look expensive.
-const COST_QUANTILE: f64 = 0.3;
-/// How far one request moves the estimate, as a share of it.
-const LEARNING_RATE: f64 = 0.1;
-/// For this many first requests of a class, the estimate is their mean.
-const FIRST_SEEN: u32 = 8;
-/// Estimated cost of a request of an unknown class, in seconds.
-const FIRST_LIGHT_SECS: f64 = 0.005;
-const FIRST_DEAR_SECS: f64 = 0.1;
-
-/// Estimated cost of the requests of a class.
-#[derive(Debug, Default)]
-struct Cost {
-    secs: f64,
-    seen: u32,
-}
-
-impl Cost {
-    fn learn(&mut self, secs: f64) {
-        self.seen = self.seen.saturating_add(1);
-        if self.seen <= FIRST_SEEN {
-            // The mean so far.
-            self.secs += (secs - self.secs) / f64::from(self.seen);
-        } else if secs > self.secs {
-            self.secs *= 1.0 + LEARNING_RATE * COST_QUANTILE;
-        } else {
-            self.secs *= 1.0 - LEARNING_RATE * (1.0 - COST_QUANTILE);
-        }
-    }
-}
-
-/// Queries that compete only among themselves, not with those of the other lane.
-#[derive(Debug, Default)]
-struct Lane {
-    running: HashMap<Class, usize>,
-    count: usize,
-    /// Time of the last refusal.
-    refused: Option<Instant>,
-    pace: Pace,
-}
-
-impl Lane {
-    fn lasting(&self, now: Instant) -> bool {
-        self.refused.is_some_and(|last| now.saturating_duration_since(last) < CALM_AFTER)
-    }
-}
-
-/// How fast requests leave a lane that is never empty. The cost of one says too little there: work that
-/// belongs to no request, above all refusals, also takes processor time.
-#[derive(Debug, Default)]
-struct Pace {
-    since: Option<Instant>,
-    left: u32,
-    /// Average seconds between two requests leaving.
-    secs: Option<f64>,
-}
-
-impl Pace {
-    /// Notes that a request has left; `lasting` if the lane has refused queries lately, so that it was never
-    /// empty.
-    fn one_left(&mut self, lasting: bool, now: Instant) {
-        let Some(since) = self.since.filter(|_| lasting) else {
-            *self = Self { since: lasting.then_some(now), left: 0, secs: None };
-            return;
-        };
-        self.left += 1;
-        let took = now.saturating_duration_since(since);
-        if took >= PACE_OVER && self.left >= PACE_LEAST {
-            *self = Self { since: Some(now), left: 0, secs: Some(took.as_secs_f64() / f64::from(self.left)) };
-        }
-    }
-}
-
-#[derive(Debug, Default)]
-struct Lanes {
-    light: Lane,
-    dear: Lane,
-    costs: HashMap<Class, Cost>,
-    coming: Coming,
-}
-
-impl Lanes {
-    fn lane(&mut self, dear: bool) -> &mut Lane {
-        if dear { &mut self.dear } else { &mut self.light }
-    }
-
-    fn cost(&self, class: &Class) -> f64 {
-        let first = if class.dear { FIRST_DEAR_SECS } else { FIRST_LIGHT_SECS };
-        self.costs.get(class).map_or(first, |cost| cost.secs)
-    }
-
-    /// Seconds of work ahead of a request of this cost. As all share the processors evenly, before this
-    /// request is done each other one takes no more of them than its own cost, and no more than this one's.
-    fn ahead(&self, lane: &Lane, secs: f64) -> f64 {
-        lane.running.iter().map(|(class, count)| self.cost(class).min(secs) * *count as f64).sum()
-    }
-
-    /// The same for queries whose bodies are on their way, and their number.
-    fn coming(&self, dear: bool, secs: f64, now: Instant) -> (f64, usize) {
-        let classes = self.coming.classes(now).filter(|_| dear);
-        classes.fold((0.0, 0), |(ahead, count), class| (ahead + self.cost(class).min(secs), count + 1))
-    }
-}
-
 /// Decides which requests are admitted.
 #[derive(Debug)]
 pub struct Admission {
@@ -184,9 +73,9 @@ impl Admission {
             return Ok(None);
         }
         let mut lanes = self.lanes();
-        let coming = lanes.coming(class.dear, lanes.cost(class), now);
+        let coming = lanes.coming(class.media, lanes.cost(class), now);
         self.weigh(&mut lanes, class, coming, now)?;
-        let place = if class.dear { lanes.coming.add(class, from, now) } else { None };
+        let place = if class.media { lanes.coming.add(class, from, now) } else { None };
         drop(lanes);
         Ok(place.map(|place| Expected { admission: Arc::clone(self), place: Some(place) }))
     }
@@ -195,7 +84,7 @@ impl Admission {
     /// burst.
     fn too_many(&self, class: &Class, now: Instant) -> Refusal {
         if class.is_query() {
-            self.lanes().lane(class.dear).refused = Some(now);
+            self.lanes().lane(class.media).refused = Some(now);
         }
         Refusal::TooMany
     }
@@ -209,20 +98,20 @@ impl Admission {
         now: Instant,
     ) -> Result<(), Refusal> {
         let secs = lanes.cost(class);
-        let lane = if class.dear { &lanes.dear } else { &lanes.light };
+        let lane = if class.media { &lanes.media } else { &lanes.light };
         let lasting = lane.lasting(now);
-        let most = match (lasting, class.dear) {
+        let most = match (lasting, class.media) {
             (true, true) => secs * LASTING_COSTS,
             (true, false) => LASTING_LIGHT_SECS.max(secs * LASTING_COSTS),
             (false, _) => BURST_SECS.max(secs * BURST_COSTS),
         };
         let (ahead, count) = (lanes.ahead(lane, secs) + coming.0, lane.count + coming.1);
-        let by_pace = lane.pace.secs.filter(|_| lasting && !class.dear).unwrap_or(0.0) * count as f64;
+        let by_pace = lane.pace.secs.filter(|_| lasting && !class.media).unwrap_or(0.0) * count as f64;
         // One more than can be processed at a time: it is ready when one of them finishes.
-        let always = if class.dear { self.parallel + 1.0 } else { self.parallel * LIGHT_ALWAYS };
+        let always = if class.media { self.parallel + 1.0 } else { self.parallel * LIGHT_ALWAYS };
         let wait_secs = f64::max(ahead / self.parallel, by_pace);
         if count as f64 >= always && wait_secs + secs / self.parallel > most {
-            lanes.lane(class.dear).refused = Some(now);
+            lanes.lane(class.media).refused = Some(now);
             return Err(Refusal::Overloaded { wait_secs });
         }
         Ok(())
@@ -238,12 +127,12 @@ impl Admission {
         let other = (!class.is_light_query()).then(|| take(&self.others)).transpose()?;
         let has_place = expected.is_some_and(Expected::came_in_time);
         let mut lanes = self.lanes();
-        let others = lanes.light.count + lanes.dear.count;
+        let others = lanes.light.count + lanes.media.count;
         if class.is_query() {
             if !has_place {
                 self.weigh(&mut lanes, &class, (0.0, 0), Instant::now())?;
             }
-            let lane = lanes.lane(class.dear);
+            let lane = lanes.lane(class.media);
             lane.count += 1;
             *lane.running.entry(class.clone()).or_default() += 1;
         }
@@ -317,11 +206,11 @@ impl Drop for Running {
         let parallel = self.admission.parallel;
         // It shared the processors with the average number of other requests.
         let beside =
-            1.0 + (self.others + (lanes.light.count + lanes.dear.count).saturating_sub(1)) as f64 / 2.0;
+            1.0 + (self.others + (lanes.light.count + lanes.media.count).saturating_sub(1)) as f64 / 2.0;
         if self.succeeded {
             lanes.costs.entry(self.class.clone()).or_default().learn(took * parallel / beside.max(parallel));
         }
-        let lane = lanes.lane(self.class.dear);
+        let lane = lanes.lane(self.class.media);
         let lasting = lane.lasting(now);
         lane.pace.one_left(lasting, now);
         lane.count = lane.count.saturating_sub(1);
@@ -336,18 +225,21 @@ impl Drop for Running {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
 
-    fn class(dear: bool) -> Class {
-        Class { route: "/v1/search".to_owned(), dear, size: 10 }
+    use super::*;
+    use crate::http::admission::lanes::{Cost, Pace};
+
+    fn class(media: bool) -> Class {
+        Class { route: "/v1/search".to_owned(), media, size: 10 }
     }
 
     fn known(admission: &Admission, class: &Class, secs: f64) {
         admission.lanes().costs.entry(class.clone()).or_default().learn(secs);
     }
 
-    fn lasting(admission: &Admission, dear: bool) {
-        admission.lanes().lane(dear).refused = Some(Instant::now());
+    fn lasting(admission: &Admission, media: bool) {
+        admission.lanes().lane(media).refused = Some(Instant::now());
     }
 
     fn enter(admission: &Arc<Admission>, class: &Class) -> Result<Running, Refusal> {
@@ -417,11 +309,11 @@ mod tests {
     #[test]
     fn dear_requests_leave_room_for_light_ones() {
         let admission = Admission::new(8, 2);
-        let (dear, light) = (class(true), class(false));
-        known(&admission, &dear, 0.001);
-        let held: Vec<_> = (0..8).map_while(|_| enter(&admission, &dear).ok()).collect();
+        let (media, light) = (class(true), class(false));
+        known(&admission, &media, 0.001);
+        let held: Vec<_> = (0..8).map_while(|_| enter(&admission, &media).ok()).collect();
         assert_eq!(held.len(), 6);
-        assert!(admission.expect(&dear, HERE).is_err() && admission.expect(&light, HERE).is_ok());
+        assert!(admission.expect(&media, HERE).is_err() && admission.expect(&light, HERE).is_ok());
         let light: Vec<_> = (0..8).map_while(|_| enter(&admission, &light).ok()).collect();
         assert_eq!(light.len(), 2);
         drop((held, light));

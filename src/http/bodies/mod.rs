@@ -11,13 +11,13 @@ use axum::http::StatusCode;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
-pub use attached::{Attached, GivenMedia, with_attached};
+pub use attached::{Attached, MediaField, with_attached};
 pub use budget::{Budget, Share};
 
-use super::error::ApiError;
-use super::json::parse_json;
-use super::state::AppState;
 use crate::files::{Upload, UploadWriter};
+use crate::http::kit::error::ApiError;
+use crate::http::kit::json::parse_json;
+use crate::http::kit::state::AppState;
 use crate::library::LibraryError;
 use condense::{Condenser, Event};
 
@@ -93,14 +93,20 @@ impl Parcel {
     ///
     /// # Errors
     /// 400 with the field's name.
-    pub async fn parse<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+    pub async fn parse<T: DeserializeOwned + Send + 'static>(&self) -> Result<T, ApiError> {
+        let broken = || ApiError::of_status(StatusCode::INTERNAL_SERVER_ERROR);
         let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let (json, media) = taken.ok_or_else(|| ApiError::of_status(StatusCode::INTERNAL_SERVER_ERROR))?;
-        let json = match json {
-            Json::Memory(bytes) => bytes,
-            Json::File(upload) => tokio::fs::read(&upload.path).await.map_err(LibraryError::from)?,
+        let (json, media) = taken.ok_or_else(broken)?;
+        let (parsed, strays) = match json {
+            Json::Memory(bytes) => with_attached(media, || parse_json(&bytes)),
+            Json::File(upload) => {
+                let bytes = tokio::fs::read(&upload.path).await.map_err(LibraryError::from)?;
+                // Tens of megabytes take long enough to hold up the requests that share the thread.
+                let parsed =
+                    tokio::task::spawn_blocking(move || with_attached(media, || parse_json::<T>(&bytes)));
+                parsed.await.map_err(|_| broken())?
+            }
         };
-        let (parsed, strays) = with_attached(media, || parse_json(&json));
         let parsed = parsed?;
         if strays > 0 {
             let message = "unexpected large data: URI in a field that takes no media";

@@ -2,6 +2,7 @@
 //! over while searches continue. Vectors of two models never meet: each has its own store, indexes and
 //! catalog, and a request uses one library from beginning to end.
 
+mod beside;
 mod follow;
 mod hand_over;
 mod open;
@@ -11,10 +12,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use self::follow::Follower;
+use self::beside::{Beside, is, stop_beside};
 use self::hand_over::{hand_over, leave_snapshots, revive};
 use self::open::{open_bundle, open_serving, remove_vectors};
 use super::Library;
@@ -66,37 +66,6 @@ pub struct ModelEntry {
     pub promote: bool,
     /// Why it cannot keep up, if so.
     pub error: Option<String>,
-}
-
-struct Beside {
-    library: Arc<Library>,
-    known: Known,
-    follower: Arc<Follower>,
-    stop: CancellationToken,
-    task: Mutex<Option<JoinHandle<()>>>,
-}
-
-impl Beside {
-    fn caught_up(&self) -> bool {
-        self.follower.caught_up() && self.library.ingest.is_idle()
-    }
-
-    async fn stop_following(&self) {
-        self.stop.cancel();
-        if let Some(task) = self.task.lock().await.take() {
-            // It ends at the next clip; the hook has already printed a panic in it.
-            let _ = task.await;
-        }
-    }
-
-    fn is(&self, model: &str) -> bool {
-        is(&self.library, model)
-    }
-}
-
-fn is(library: &Library, model: &str) -> bool {
-    let bundle = library.embedder().bundle();
-    bundle.name() == model || *bundle.id().0 == *model
 }
 
 /// All loaded models of one data folder.
@@ -405,12 +374,5 @@ async fn promote_when_caught_up(models: Arc<Models>, beside: Arc<Beside>) {
             Err(error) => return tracing::error!(%error, "could not promote a model"),
             Ok(()) => return,
         }
-    }
-}
-
-async fn stop_beside(beside: Arc<Beside>) {
-    beside.stop_following().await;
-    if let Err(error) = beside.library.shutdown().await {
-        tracing::warn!(%error, "could not keep the index of an additional model");
     }
 }

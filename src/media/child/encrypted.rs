@@ -1,6 +1,6 @@
 //! Detects encrypted tracks, which ffmpeg would report as damage.
 
-use crate::media::window::Window;
+use crate::structure::window::Window;
 
 /// Most boxes and elements that are examined.
 const MAX_PARTS: u32 = 100_000;
@@ -15,9 +15,6 @@ pub fn by(window: &mut Window<'_>) -> Option<&'static str> {
     }
     if head.starts_with(b"\x30\x26\xb2\x75\x8e\x66\xcf\x11") {
         return asf(window).then_some("Windows Media DRM");
-    }
-    if head.first() == Some(&b'G') && window.at(188, 1) == b"G" && window.at(376, 1) == b"G" {
-        return transport_stream(window).then_some("scrambling of the transport stream");
     }
     let boxes: [&[u8]; 6] = [b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"];
     if boxes.iter().any(|name| head.get(4..8) == Some(name)) {
@@ -108,21 +105,6 @@ fn asf(window: &mut Window<'_>) -> bool {
     false
 }
 
-/// Whether most of the first packets with a payload are marked as scrambled.
-fn transport_stream(window: &mut Window<'_>) -> bool {
-    let (mut scrambled, mut all) = (0_u32, 0_u32);
-    for packet in 0..2000 {
-        let [b'G', high, low, flags] = *window.at(packet * 188, 4) else { break };
-        let id = u16::from_be_bytes([high & 0x1f, low]);
-        // Tables and padding are not scrambled.
-        if flags & 0x10 != 0 && id >= 0x20 && id != 0x1fff {
-            all += 1;
-            scrambled += u32::from(flags & 0x80 != 0);
-        }
-    }
-    all >= 10 && scrambled * 2 > all
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -158,9 +140,6 @@ mod tests {
         };
         assert_eq!(of(&webm(b"\x50\x35")), Some("Matroska content encryption"));
         assert_eq!(of(&webm(b"\x50\x34")), None, "compressed headers");
-        let packets = |flags: u8| [&[b'G', 1, 0, flags][..], &[0; 184]].concat().repeat(20);
-        assert_eq!(of(&packets(0x90)), Some("scrambling of the transport stream"));
-        assert_eq!(of(&packets(0x10)), None);
         let guid = b"\x14\xe6\x8a\x29\x22\x26\x17\x4c\xb9\x35\xda\xe0\x7e\xe9\x28\x9c";
         let head = [&b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"[..], &[0; 16], &[1, 0, 0, 0, 1, 2]].concat();
         let object = |guid: &[u8]| [guid, &40_u64.to_le_bytes(), &[0; 16]].concat();

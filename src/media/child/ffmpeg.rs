@@ -22,11 +22,13 @@ pub struct Known<'a> {
     pub plain: bool,
     /// Samples that it must read as raw PCM, whatever their header says.
     pub raw: Option<Raw>,
+    /// Whether it is a broadcast stream whose clock never starts again.
+    pub one_clock: bool,
 }
 
 /// Arguments for one request. `media` is the descriptor of the file, `sound` that of the sound pipe.
 pub fn arguments(request: &Request, known: Known<'_>, media: RawFd, sound: RawFd) -> Vec<OsString> {
-    let Known { demuxers, picture, untimed, plain, raw } = known;
+    let Known { demuxers, picture, untimed, plain, raw, one_clock } = known;
     let demuxers = raw.map_or(demuxers, |raw| raw.format);
     let mut args = Args::default();
     if matches!(request.task, Task::Health) {
@@ -65,7 +67,7 @@ pub fn arguments(request: &Request, known: Known<'_>, media: RawFd, sound: RawFd
             args.input(media).thumbnail(None, max_side_px, request.shape);
         }
         Task::Thumbnail { at_secs, seek_secs, max_side_px, with_sound } => {
-            args.words(&timing::seek(seek_secs)).input(media);
+            args.words(&timing::seek(seek_secs, one_clock)).input(media);
             args.thumbnail(Some(&timing::on_screen(at_secs)), max_side_px, request.shape);
             if with_sound {
                 args.unheard(demuxers, request.shape);
@@ -74,7 +76,7 @@ pub fn arguments(request: &Request, known: Known<'_>, media: RawFd, sound: RawFd
         Task::Clips { sampling, sample_rate_hz, seek_secs, start_secs, duration_secs, streams } => {
             // If samples must be counted, all are decoded; the parent drops those before the start: see
             // `Placer::new`.
-            args.words(&timing::seek(if untimed { 0.0 } else { seek_secs })).input(media);
+            args.words(&timing::seek(if untimed { 0.0 } else { seek_secs }, one_clock)).input(media);
             // Parts begin and end on the grid of sampling periods.
             let fps = sampling.rate();
             let first = (start_secs * fps).round() as u64;

@@ -8,8 +8,8 @@ use image::metadata::Orientation;
 use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
 use super::job::{Decoded, Job, Refusal};
-use super::reduce;
 use super::upright::{is_sideways, upright_size, write_rgb};
+use super::{jpeg, reduce};
 use crate::media::headers::JpegLook;
 use crate::media::protocol::{Engine, Failure, Started, Task};
 use crate::media::{need, scale};
@@ -21,7 +21,7 @@ const JPEG_QUALITY: u8 = 85;
 pub const TIFF_DEMUXER: &str = "tiff_pipe";
 
 /// Decodes the request's picture to standard output, upright, as PPM (or as JPEG for a thumbnail).
-pub fn decode(job: &mut Job, format: ImageFormat, jpeg: Option<JpegLook>) -> Result<Decoded, Refusal> {
+pub fn decode(job: &mut Job, format: ImageFormat, look: Option<JpegLook>) -> Result<Decoded, Refusal> {
     let mut limits = Limits::default();
     limits.max_alloc = Some(job.request.address_space_bytes / 2);
     let mut decoder = match open(&job.media, format, &limits) {
@@ -37,18 +37,18 @@ pub fn decode(job: &mut Job, format: ImageFormat, jpeg: Option<JpegLook>) -> Res
     }
     let file_bytes = job.media.metadata().map_err(|e| Refusal::new(Failure::Internal, e))?.len();
     let by = scale::divisor(width, height, job.request.max_pixels);
-    let need = need::picture(format, size, color, file_bytes, jpeg, by);
+    let need = need::picture(format, size, color, file_bytes, look, by);
     let child_bytes = need.child.saturating_mul(job.request.memory_factor);
     job.reserve(child_bytes, need.server)?;
     limits.max_alloc = Some(child_bytes);
-    let mut whole = jpeg.is_none_or(|jpeg| jpeg.whole);
+    let mut whole = look.is_none_or(|look| look.whole);
     if format == ImageFormat::Gif {
         match gif(&job.media, &limits)? {
             Gif::Moves => return Ok(Decoded::TryFfmpeg("gif")),
             Gif::Still { whole: to_its_end } => whole = to_its_end,
         }
     }
-    let picture = match pixels(&job.media, format, &limits, by) {
+    let (picture, damaged) = match pixels(&job.media, format, &limits, by) {
         Err(refusal) if needs_ffmpeg(format, &refusal) => return Ok(Decoded::TryFfmpeg(TIFF_DEMUXER)),
         decoded => decoded?,
     };
@@ -62,20 +62,28 @@ pub fn decode(job: &mut Job, format: ImageFormat, jpeg: Option<JpegLook>) -> Res
         width,
         height,
         cut_short: None,
+        joined: false,
+        scrambled: false,
+        parts: Vec::new(),
         reduced: by > 1,
         landlock: false,
     })?;
     write(&job.request.task, picture, orientation)?;
-    Ok(Decoded::Done { damaged: u64::from(!whole) })
+    Ok(Decoded::Done { damaged: damaged.max(u64::from(!whole)) })
 }
 
-/// The picture as stored, with its size divided by `by`.
-fn pixels(media: &File, format: ImageFormat, limits: &Limits, by: u32) -> Result<DynamicImage, Refusal> {
-    if format == ImageFormat::Jpeg && by > 1 {
-        return reduce::jpeg(media, by);
+/// The picture as stored, with its size divided by `by`, and the damage met in its data.
+fn pixels(
+    media: &File,
+    format: ImageFormat,
+    limits: &Limits,
+    by: u32,
+) -> Result<(DynamicImage, u64), Refusal> {
+    if format == ImageFormat::Jpeg {
+        return jpeg::decode(media, by);
     }
     let picture = DynamicImage::from_decoder(open(media, format, limits)?).map_err(|e| refusal(&e))?;
-    Ok(if by > 1 { reduce::mean(&picture, by) } else { picture })
+    Ok((if by > 1 { reduce::mean(&picture, by) } else { picture }, 0))
 }
 
 /// TIFF is a family of formats; ffmpeg supports some that the `image` crate does not.

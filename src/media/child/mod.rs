@@ -4,10 +4,10 @@ mod encrypted;
 pub mod ffmpeg;
 mod image;
 mod job;
+mod jpeg;
 mod reduce;
 mod sandbox;
 mod upright;
-mod whole;
 
 use std::fs::File;
 use std::io::{IoSliceMut, Read, Seek, SeekFrom};
@@ -26,7 +26,9 @@ use super::headers;
 use super::protocol::{Engine, Failure, MAX_LINE_BYTES, Reply, Request, Started, Streams, Task};
 use super::sniff::{SNIFF_BYTES, Sniffed, sniff};
 use super::sound::{self, Examined};
-use super::window::Window;
+use crate::structure::broadcast::{self, Scrambled};
+use crate::structure::whole::{self, Lack};
+use crate::structure::window::Window;
 use crate::types::AssetKind;
 
 /// Runs the child to its end. Standard input must be the parent's socket.
@@ -131,6 +133,9 @@ fn serve(job: &mut Job) -> Result<u64, Refusal> {
             {
                 return Err(Refusal::new(Failure::Encrypted, way));
             }
+            if broadcast::scrambled(&job.media) == Some(Scrambled::Whole) {
+                return Err(Refusal::new(Failure::Encrypted, "scrambling of the transport stream"));
+            }
             // Files other than bare streams of frames are examined only up to their header.
             let found = sound::examine(&job.media, kind == Some(AssetKind::Audio))
                 .map_err(|e| Refusal::new(Failure::Corrupt, e))?;
@@ -140,7 +145,7 @@ fn serve(job: &mut Job) -> Result<u64, Refusal> {
 }
 
 /// Replaces this process with ffmpeg. Returns only if that fails.
-fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, found: Examined) -> Refusal {
+fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, mut found: Examined) -> Refusal {
     let picture = kind == Some(AssetKind::Image);
     let sample_rate_hz = match &mut job.request.task {
         Task::Clips { sample_rate_hz, streams, .. } => {
@@ -153,6 +158,9 @@ fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, found: Exa
     };
     let (untimed, plain) = (found.untimed, found.plain);
     let raw = sound::raw(&job.media);
+    let clock = broadcast::joined(&job.media);
+    let lack = whole::lack(&job.media);
+    found.followed |= lack == Some(Lack::Joined);
     let started = Started {
         engine: Engine::Ffmpeg,
         kind,
@@ -161,7 +169,10 @@ fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, found: Exa
         sound: found,
         width: 0,
         height: 0,
-        cut_short: whole::cut_short(&job.media).map(str::to_owned),
+        cut_short: lack.and_then(Lack::why).map(str::to_owned),
+        joined: clock == Some(true),
+        parts: broadcast::parts(&job.media),
+        scrambled: broadcast::scrambled(&job.media).is_some(),
         landlock: false,
         reduced: false,
     };
@@ -174,7 +185,7 @@ fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, found: Exa
         if let Some(pipe) = job.sound.as_ref().filter(|_| wanted) {
             rustix::io::fcntl_setfd(pipe, FdFlags::empty())?;
         }
-        let known = Known { demuxers, picture, untimed, plain, raw };
+        let known = Known { demuxers, picture, untimed, plain, raw, one_clock: clock == Some(false) };
         Ok(ffmpeg::arguments(&job.request, known, job.media.as_raw_fd(), sound))
     };
     let arguments = match prepare() {

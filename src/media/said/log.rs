@@ -26,13 +26,29 @@ const PERIOD_BASE: i64 = 8_000_000_000_000_000;
 /// No time in the log is this large.
 const FAR: i64 = 500_000_000_000_000;
 
+/// Latest plausible start of a file, in seconds. FLV counts 2^31 milliseconds, and takes negative ones for those.
+const LATEST_START_SECS: f64 = 2_000_000.0;
+
 /// Messages of decoders and demuxers about damaged data.
-const DAMAGE: [&str; 5] = [
+const DAMAGE: [&str; 13] = [
     "Error submitting packet to decoder",
     "corrupt decoded frame",
     "as first byte of an EBML number",
+    "indicated by an EBML number's first byte",
     "exceeds containing master element",
     "LZW decode failed",
+    // H.264: pictures are missing.
+    "Frame num gap",
+    // HEVC: a picture is left out because one that it depends on is missing.
+    "Skipping invalid undecodable NALU",
+    "Error constructing the frame RPS",
+    // AV1.
+    "Unknown OBU type",
+    // JPEG.
+    "bad vlc",
+    "] [error] error y=",
+    // MPEG-TS.
+    "max resync size reached",
 ];
 
 /// What is known from the log so far.
@@ -45,6 +61,8 @@ pub struct FfmpegLog {
     pub opened: bool,
     /// Length of the container, in seconds.
     pub duration_secs: Option<f64>,
+    /// Whether its first time stamp is close to the largest one, so that those after it begin again at 0.
+    pub wraps: bool,
     pub video_streams: usize,
     pub audio_streams: usize,
     /// The first video streams and groups of tiles, as described.
@@ -213,6 +231,7 @@ impl FfmpegLog {
             self.duration_secs = rest.split(',').next().and_then(clock_secs);
             // Matroska declares when its last track ends, other formats how long they last.
             let start = rest.split(", start: ").nth(1).and_then(|rest| rest.split(',').next()?.parse().ok());
+            self.wraps = start.is_some_and(|start: f64| start > LATEST_START_SECS);
             if let Some(start) = start.filter(|start: &f64| self.format == "matroska,webm" && *start > 0.0) {
                 self.duration_secs = self.duration_secs.map(|end| (end - start).max(0.0));
             }

@@ -12,6 +12,10 @@ pub struct Stream {
     pub lesser: bool,
     /// The container's name for a codec that ffmpeg does not know.
     pub tag: Option<String>,
+    /// Its number in the container, if the container has such numbers.
+    pub id: Option<u16>,
+    /// Its first time stamp, in seconds, if it is not 0.
+    pub start_secs: f64,
 }
 
 /// Marks of `lesser` tracks.
@@ -45,6 +49,10 @@ impl Stream {
         let (head, text) = (&rest[..at], &rest[at + mark.len()..]);
         let digits = head.find(|c: char| !c.is_ascii_digit()).unwrap_or(head.len());
         let index = head[..digits].parse().ok().filter(|index| *index < MAX_STREAMS)?;
+        let id = head.split_once("[0x").and_then(|(_, rest)| rest.split(']').next());
+        let id = id.and_then(|digits| u16::from_str_radix(digits, 16).ok());
+        let start = text.rsplit_once(", start ").and_then(|(_, rest)| rest.split([' ', ',']).next());
+        let start_secs = start.and_then(|secs| secs.parse().ok()).filter(|secs: &f64| secs.is_finite());
         let language = head.rsplit_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
         let marked = |marks: &[&str]| marks.iter().any(|mark| text.contains(mark));
         let kind = if kind == TrackKind::Video && marked(&COVERS) { TrackKind::Cover } else { kind };
@@ -70,7 +78,8 @@ impl Stream {
             let size = super::VideoLine::read(line).and_then(|video| video.shown_size());
             (info.width, info.height) = size.unzip();
         }
-        Some(Self { info, lesser: marked(&LESSER), tag: tag(text) })
+        let start_secs = start_secs.unwrap_or(0.0);
+        Some(Self { info, lesser: marked(&LESSER), tag: tag(text), id, start_secs })
     }
 
     /// Takes a line of the stream's metadata.
@@ -85,6 +94,15 @@ impl Stream {
 
     pub fn has_codec(&self) -> bool {
         !matches!(self.info.codec.as_str(), "none" | "unknown" | "")
+    }
+
+    /// Whether ffmpeg met enough packets to describe it: a picture has a size, and sound a rate.
+    pub fn is_described(&self) -> bool {
+        match self.info.kind {
+            TrackKind::Video => self.info.width.is_some(),
+            TrackKind::Audio => self.info.sample_rate_hz.is_some(),
+            _ => true,
+        }
     }
 
     /// Description for people: `track 0, codec h264`, `track 1, unknown codec "XYZW"`.
@@ -136,6 +154,9 @@ mod tests {
         let info = &stream.info;
         assert_eq!((info.index, info.channels, info.sample_rate_hz), (12, Some(6), Some(48_000)));
         assert_eq!((info.language.as_deref(), info.default, stream.lesser), (Some("a[2Jb"), true, true));
+        let late = Stream::read("  Stream #0:1[0x80]: Audio: ac3, 0 channels, start 0.529978").unwrap();
+        assert_eq!((late.id, late.start_secs, late.is_described()), (Some(0x80), 0.529978, false));
+        assert!(stream.is_described() && stream.id == Some(2));
         for (layout, count) in [
             ("mono", Some(1)),
             ("7.1.4", Some(12)),

@@ -1,74 +1,9 @@
 //! Sound: ffmpeg's filters for it, and where each of its samples belongs. The rule is in `docs/bundle.md`.
 
-mod header;
-mod ogg;
 mod place;
-mod plain;
-mod raw;
-mod scan;
 
-use std::fs::File;
-
-use serde::{Deserialize, Serialize};
-
-use self::header::Length;
 pub use self::place::{Piece, Place, Placer, Places};
-pub use self::raw::Raw;
-use super::window::Window;
-
-/// What the bytes of a file show that ffmpeg does not report.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Examined {
-    /// Length by the header, or by the existing frames, in seconds.
-    pub declared_secs: Option<f64>,
-    /// Whether the header was written before the length was known. ffmpeg's length is then not valid.
-    pub open_ended: bool,
-    /// Where frames are missing: seconds of the frames before, seconds missing.
-    pub holes: Vec<(f64, f64)>,
-    /// Number of places where something is missing.
-    pub damaged: u64,
-    /// Number of tags and the like between frames, which may fail to decode.
-    pub strays: u64,
-    /// Whether the last frame is incomplete.
-    pub cut: bool,
-    /// Whether frames lack timestamps and those that ffmpeg makes up would be wrong (after a change of rate,
-    /// or after a hole). ffmpeg must then count samples, and cannot seek.
-    pub untimed: bool,
-    /// Whether ffmpeg's timestamps must be ignored: it reads those of a second Ogg stream as if it had the
-    /// first one's sample rate.
-    pub counted: bool,
-    /// Whether it is a WAV file of samples and nothing else, so that ffmpeg need not probe for codecs.
-    pub plain: bool,
-}
-
-/// Examines a file that may be sound alone; `frames` if it may be a bare stream of frames.
-pub fn examine(file: &File, frames: bool) -> std::io::Result<Examined> {
-    let mut window = Window::new(file)?;
-    let mut found = Examined::default();
-    match header::length(&mut window) {
-        Some(Length::Secs(secs)) => found.declared_secs = Some(secs),
-        Some(Length::Unknown) => found.open_ended = true,
-        None => {}
-    }
-    if let Some(scan) = Some(()).filter(|()| frames).and_then(|()| scan::scan(&mut window)) {
-        let missing: f64 = scan.holes.iter().map(|(_, missing)| missing).sum();
-        found.declared_secs = Some(scan.secs + missing);
-        // ffmpeg takes some of the bytes in a hole for frames, and counts them.
-        found.untimed = scan.adts || !scan.holes.is_empty();
-        (found.holes, found.damaged, found.strays) = (scan.holes, scan.damaged, scan.strays);
-        found.cut = scan.cut;
-    }
-    found.plain = plain::is_plain(&mut window);
-    let pages = ogg::pages(&mut window);
-    found.cut |= pages.cut;
-    (found.counted, found.untimed) = (pages.chained, found.untimed || pages.chained);
-    Ok(found)
-}
-
-/// The samples of a file that ffmpeg must read as raw PCM, because its header has no usable length.
-pub fn raw(file: &File) -> Option<Raw> {
-    raw::raw(&mut Window::new(file).ok()?)
-}
+pub use crate::structure::sound::{Examined, Raw, examine, holds_frames, raw};
 
 /// Most channels of a track that ffmpeg mixes.
 const MAX_CHANNELS: usize = 64;

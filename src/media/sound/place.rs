@@ -42,7 +42,7 @@ impl Place {
 /// The frames of sound that were logged, in order.
 #[derive(Debug, Default)]
 pub struct Places {
-    told: VecDeque<Place>,
+    logged: VecDeque<Place>,
     /// A frame whose count is still to come.
     unfinished: Option<Place>,
 }
@@ -63,15 +63,15 @@ impl Places {
             Some(place).filter(|_| self.unfinished.is_none())
         };
         // Places beyond the bound are dropped; samples without a place are refused.
-        if self.told.len() < MAX_PLACES {
-            self.told.extend(place);
+        if self.logged.len() < MAX_PLACES {
+            self.logged.extend(place);
         }
         true
     }
 
     /// Place of the next samples, if it is known yet.
     pub fn next(&mut self) -> Option<Place> {
-        self.told.pop_front()
+        self.logged.pop_front()
     }
 }
 
@@ -88,9 +88,35 @@ pub enum Piece {
 /// frame.
 const DELAY_SECS: f64 = 0.03;
 
+/// Sound that was left out because it overlaps other sound, in samples. At the join of two recordings, and where
+/// clocks drift, a little of it is no loss; a lot of it within seconds means that time stamps are wrong.
+#[derive(Debug, Default)]
+struct Overlap {
+    total: u64,
+    /// What was left out lately, and up to which sample.
+    recent: f64,
+    at: u64,
+    grave: bool,
+}
+
+/// Overlapping sound that is no loss, in seconds, and how much more of it with each second.
+const SMALL_OVERLAP_SECS: f64 = 0.25;
+const DRIFT: f64 = 0.01;
+
+impl Overlap {
+    fn add(&mut self, samples: u64, at: u64, rate_hz: u32) {
+        let since = at.saturating_sub(self.at) as f64;
+        self.recent = (self.recent - since * DRIFT).max(0.0) + samples as f64;
+        self.at = at;
+        self.total += samples;
+        self.grave |= self.recent > SMALL_OVERLAP_SECS * f64::from(rate_hz);
+    }
+}
+
 /// Position in the stream of samples.
 #[derive(Debug, Default)]
 pub struct Placer {
+    overlap: Overlap,
     /// Where frames are missing, in the file's order: ffmpeg's samples before, samples missing.
     holes: VecDeque<(i64, i64)>,
     /// Number of samples so far, if they determine the time.
@@ -119,6 +145,11 @@ impl Placer {
         self.given
     }
 
+    /// Number of samples that were left out because they overlap others, if that is more than a trifle.
+    pub fn overlapping(&self) -> u64 {
+        if self.overlap.grave { self.overlap.total } else { 0 }
+    }
+
     /// Whether the next sample needs a [`Place`] first.
     pub fn needs_place(&self) -> bool {
         self.drop + self.left == 0
@@ -145,6 +176,9 @@ impl Placer {
             return u64::try_from(off).unwrap_or(u64::MAX);
         }
         self.drop = u64::try_from(off.unsigned_abs()).unwrap_or(u64::MAX).min(place.count);
+        if self.given > 0 {
+            self.overlap.add(self.drop, self.given, rate_hz);
+        }
         self.left = place.count - self.drop;
         0
     }
@@ -217,6 +251,28 @@ mod tests {
             let overlap = placed(&[(Some(0), 50), (Some(20), 40), (Some(60), 5)], step);
             assert_eq!(overlap, [to(50), (81..=95).collect()].concat());
         }
+    }
+
+    #[test]
+    fn sound_that_is_left_out_is_counted_unless_clocks_drift() {
+        let lost = |places: &mut dyn Iterator<Item = (i64, u64)>| {
+            let mut placer = Placer::default();
+            for (first, count) in places {
+                let silence = placer.enter(Place::new(Some(first), count), 1000);
+                placer.was_silent(silence);
+                while !placer.needs_place() {
+                    placer.next(usize::MAX);
+                }
+            }
+            placer.overlapping()
+        };
+        assert_eq!(lost(&mut (0..1000).map(|n| (n * 100, 100))), 0);
+        assert_eq!(lost(&mut (0..100_000).map(|n| (n * 100 - n / 10, 100))), 0, "a clock that is 0.1 % slow");
+        let joined = (0..100).map(|n| (n * 100, 100)).chain((0..100).map(|n| (9_900 + n * 100, 100)));
+        assert_eq!(lost(&mut joined.into_iter()), 0, "a join");
+        // Frames of twice the length that their time stamps tell, of which eight share one that is right.
+        let squeezed = (0..100).map(|n| (n / 8 * 8 * 46 + n % 8 * 23, 46));
+        assert!(lost(&mut squeezed.into_iter()) > 1000);
     }
 
     #[test]

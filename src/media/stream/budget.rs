@@ -82,7 +82,7 @@ impl Pump<'_> {
         // A single picture (a thumbnail) needs no sound.
         self.ended.wanted.sound = self.raw.is_none();
         match tracks::decide(&self.ended.log, self.ended.wanted, None) {
-            Decision::Sure(picks) => self.ended.picks = Some(picks),
+            Decision::Decided(picks) => self.ended.picks = Some(picks),
             Decision::Survey { pictures, sounds } => self.ended.wants_survey = Some((pictures, sounds)),
             Decision::NoSuch(kind, index) => {
                 let kind = if kind == TrackKind::Video { "video" } else { "audio" };

@@ -71,6 +71,8 @@ pub struct Ended {
     pub damaged: u64,
     pub frames: u64,
     pub samples: u64,
+    /// Number of samples that were left out because they overlap others.
+    pub overlapping: u64,
     /// Whether the sink had enough.
     pub stopped: bool,
     pub log: FfmpegLog,
@@ -108,6 +110,7 @@ impl Ended {
             damaged: 0,
             frames: 0,
             samples: 0,
+            overlapping: 0,
             stopped: false,
             log: FfmpegLog::default(),
             exit: Exit::default(),
@@ -182,6 +185,8 @@ impl Ended {
     /// The length that the bytes of the file show or, failing that, ffmpeg's.
     fn declared_secs(&self, started: &Started) -> Option<f64> {
         let sound = &started.sound;
-        sound.declared_secs.or(self.log.duration_secs.filter(|_| !sound.open_ended))
+        // The time stamps of several recordings say nothing about the length of all.
+        let telling = !sound.open_ended && !started.joined;
+        sound.declared_secs.or(self.log.duration_secs.filter(|_| telling))
     }
 }

@@ -39,7 +39,12 @@ impl Pump<'_> {
         }
         let log = &self.ended.log;
         let behind_the_end = log.duration_secs.is_some_and(|secs| sought.start_secs >= secs);
-        if must_begin_at_the_beginning(&log.format, self.caps.file_bytes) || behind_the_end {
+        let joined = self.ended.started.as_ref().is_some_and(|started| started.joined);
+        if must_begin_at_the_beginning(&log.format, self.caps.file_bytes)
+            || behind_the_end
+            || joined
+            || log.wraps
+        {
             self.ended.misplaced = Some(Misplaced::Unfindable);
         } else if self.pictures_wanted() {
             // At the end of a stream without pictures, the filter logs a first one all the same.

@@ -109,6 +109,7 @@ impl Pump<'_> {
 
     fn give_sound(&mut self, sink: &mut dyn Sink, samples: &[f32]) -> Result<Flow, MediaError> {
         self.ended.samples = self.placer.given();
+        self.ended.overlapping = self.placer.overlapping();
         let secs = self.ended.samples as f64 / self.sound_rate();
         if secs > self.caps.max_duration_secs + 1.0 {
             return Err(self.too_long(secs));

@@ -21,16 +21,16 @@ pub fn survey_words(pictures: u64, sounds: u64) -> Vec<String> {
     };
     for index in streams_of(pictures) {
         let base = PICTURE_BASE + i64::from(index) * STREAM_STEP;
-        let told = format!("setts=pts='if(eq(N,1)+eq(mod(N,{PACKETS_STEP}),0),print({base}+N,32));PTS'");
-        output(index, &["-c:v", "copy", "-bsf:v", &told]);
+        let filter = format!("setts=pts='if(eq(N,1)+eq(mod(N,{PACKETS_STEP}),0),print({base}+N,32));PTS'");
+        output(index, &["-c:v", "copy", "-bsf:v", &filter]);
     }
     for index in streams_of(sounds) {
         // The expression is evaluated for the end of the stream, too, which has no samples.
         let number = SOUND_BASE + i64::from(index) * STREAM_STEP;
-        let told = format!(
+        let filter = format!(
             "silenceremove=start_periods=1:start_threshold={SILENCE_DB}:detection=peak,asetpts='if(N+not(S),0,print({number},32));PTS'"
         );
-        output(index, &["-af", &told, "-frames:a", "1"]);
+        output(index, &["-af", &filter, "-frames:a", "1"]);
     }
     words
 }

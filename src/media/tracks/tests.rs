@@ -13,14 +13,14 @@ struct Row {
     lines: Vec<String>,
     #[serde(default)]
     choice: TrackChoice,
-    seen: Option<Told>,
+    seen: Option<Counts>,
     video: Option<u16>,
     sound: Option<Vec<u16>>,
     survey: Option<Survey>,
 }
 
 #[derive(Deserialize)]
-struct Told {
+struct Counts {
     packets: BTreeMap<u16, u64>,
     heard: Vec<u16>,
 }
@@ -44,12 +44,12 @@ fn trainer_and_server_choose_the_same_tracks() {
     assert!(rows.len() > 20);
     for row in rows {
         let log = described(&row.format, &row.lines);
-        let seen = row.seen.map(|told| Seen {
-            packets: told.packets,
-            heard: told.heard.into_iter().fold(0, |mask, index| mask | bit(index)),
+        let seen = row.seen.map(|counts| Seen {
+            packets: counts.packets,
+            heard: counts.heard.into_iter().fold(0, |mask, index| mask | bit(index)),
         });
         match decide(&log, Wanted { choice: row.choice, sound: true }, seen.as_ref()) {
-            Decision::Sure(picks) => {
+            Decision::Decided(picks) => {
                 let video = picture_index(&log, picks.picture);
                 let sound: Vec<_> = streams_of(sound_mask(&log, picks.sound)).collect();
                 assert_eq!((video, Some(sound)), (row.video, row.sound), "{}", row.name);

@@ -5,6 +5,9 @@
 
 #[cfg(test)]
 mod reference_tests;
+mod understood;
+
+use std::collections::HashSet;
 
 use tokenizers::normalizers::{Lowercase, Sequence};
 use tokenizers::utils::truncation::{TruncationDirection, TruncationParams, TruncationStrategy};
@@ -35,6 +38,8 @@ pub enum Role {
 pub(super) struct TextTokenizer {
     tokenizer: Tokenizer,
     kind: TextSpec,
+    /// Function words of a word list's languages.
+    function_words: HashSet<&'static str>,
 }
 
 /// A text as a tower takes it.
@@ -45,8 +50,10 @@ pub(super) struct Encoded {
     pub mask: Box<[i64]>,
     /// Words that count for calibration: of a word list, those that it knows.
     pub words: usize,
-    /// Words of the text that the tower never sees.
+    /// Words with a meaning that the tower never sees.
     pub ignored: Vec<String>,
+    /// Share of the words with a meaning that the tower sees.
+    pub understood: f32,
 }
 
 impl Encoded {
@@ -81,7 +88,11 @@ impl TextTokenizer {
             }
             TextSpec::Tokens(tokens) => prepare(&mut tokenizer, tokens)?,
         }
-        Ok(Self { tokenizer, kind: kind.clone() })
+        let function_words = match kind {
+            TextSpec::Words(words) => understood::function_words(&words.languages),
+            TextSpec::Tokens(_) => HashSet::new(),
+        };
+        Ok(Self { tokenizer, kind: kind.clone(), function_words })
     }
 
     /// The token ids of a text.
@@ -104,19 +115,22 @@ impl TextTokenizer {
         let known = encoding.get_ids().iter().filter(|id| **id != spec.unknown_id);
         let mut ids: Vec<i64> = known.take(spec.max_words).map(|id| i64::from(*id)).collect();
         let words = ids.len();
-        let unknown = encoding.get_ids().iter().zip(encoding.get_offsets());
-        let unknown = unknown
-            .filter(|(id, _)| **id == spec.unknown_id)
-            .filter_map(|(_, (start, end))| text.get(*start..*end));
-        let ignored = shortened(unknown);
+        let said = |is_known: bool| {
+            let said = encoding.get_ids().iter().zip(encoding.get_offsets());
+            said.filter(move |(id, _)| (**id != spec.unknown_id) == is_known)
+                .filter_map(|(_, (start, end))| text.get(*start..*end))
+        };
         if words == 0 {
-            let words =
-                if ignored.is_empty() { "the text has no words".to_owned() } else { ignored.join(", ") };
+            let named = shortened(said(false));
+            let words = if named.is_empty() { "the text has no words".to_owned() } else { named.join(", ") };
             return Err(ModelError::NoKnownWords { words });
         }
+        let is_meaningful = |word: &&str| understood::is_meaningful(word, &self.function_words);
+        let ignored = shortened(said(false).filter(is_meaningful));
         ids.resize(spec.max_words, i64::from(spec.pad_id));
         let mask = (0..ids.len()).map(|at| i64::from(at < words)).collect();
-        Ok(Encoded { ids: ids.into(), mask, words, ignored })
+        let understood = understood::understood(said(true), said(false), &self.function_words);
+        Ok(Encoded { ids: ids.into(), mask, words, ignored, understood })
     }
 
     fn tokens(&self, text: &str, role: Role, spec: &TokenSpec) -> Result<Encoded, ModelError> {
@@ -138,7 +152,14 @@ impl TextTokenizer {
             ids.splice(at..at, std::iter::repeat_n(i64::from(pad), missing));
             mask.splice(at..at, std::iter::repeat_n(0, missing));
         }
-        Ok(Encoded { ids: ids.into(), mask: mask.into(), words: count_words(text), ignored: Vec::new() })
+        let (ids, mask, words) = (ids.into(), mask.into(), count_words(text));
+        Ok(Encoded { ids, mask, words, ignored: Vec::new(), understood: 1.0 })
+    }
+
+    /// Number of words of a word list; `None` for a tokenizer that can say everything.
+    pub fn listed_words(&self) -> Option<usize> {
+        matches!(self.kind, TextSpec::Words(_))
+            .then(|| self.tokenizer.get_vocab_size(false).saturating_sub(2))
     }
 
     /// Every word that reaches the tower as a text of its own, in the order of the ids; empty for a
@@ -227,7 +248,8 @@ mod tests {
             "model": {"type": "WordLevel", "unk_token": "<unk>",
                       "vocab": {"<pad>": 0, "<unk>": 1, "red": 2, "circle": 3, "child's": 4}}
         });
-        let spec = WordSpec { tokenizer: String::new(), max_words, pad_id: 0, unknown_id: 1 };
+        let spec =
+            WordSpec { tokenizer: String::new(), max_words, pad_id: 0, unknown_id: 1, languages: Vec::new() };
         TextTokenizer::new(json.to_string().as_bytes(), &TextSpec::Words(spec)).unwrap()
     }
 
@@ -249,12 +271,14 @@ mod tests {
     fn dropped_words_are_named_once() {
         let encoded = tokenizer(3).encode("a red zebra, a red zebra", Role::Query).unwrap();
         assert_eq!((encoded.words, encoded.tokens()), (2, 2));
-        assert_eq!(encoded.ignored, ["a", "zebra"]);
+        assert_eq!(encoded.ignored, ["zebra"], "`a` says nothing about what is searched for");
+        assert_eq!(encoded.understood, 0.5);
     }
 
     #[test]
     fn the_vocabulary_is_what_can_be_said() {
         assert_eq!(tokenizer(3).vocabulary(), ["red", "circle", "child's"]);
+        assert_eq!(tokenizer(3).listed_words(), Some(3));
     }
 
     #[test]

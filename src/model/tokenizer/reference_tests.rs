@@ -128,13 +128,13 @@ fn a_prompt_goes_around_the_text_by_its_role() {
     let bytes = std::fs::read(folder().join("gemma.json")).unwrap();
     let of = |spec: TokenSpec| TextTokenizer::new(&bytes, &TextSpec::Tokens(spec)).unwrap();
     let plain = of(spec(serde_json::json!({})));
-    let told = of(spec(serde_json::json!({"query": "query: {text}", "document": "text: {text}."})));
+    let prompted = of(spec(serde_json::json!({"query": "query: {text}", "document": "text: {text}."})));
     for (role, said) in [(Role::Query, "query: a dog"), (Role::Document, "text: a dog.")] {
         let expected = plain.encode(said, Role::Query).unwrap();
-        assert_eq!(told.encode("a dog", role).unwrap().ids, expected.ids);
+        assert_eq!(prompted.encode("a dog", role).unwrap().ids, expected.ids);
     }
     // A text that looks like a prompt is a text.
-    let odd = told.encode("{text}", Role::Query).unwrap();
+    let odd = prompted.encode("{text}", Role::Query).unwrap();
     assert_eq!(odd.ids, plain.encode("query: {text}", Role::Query).unwrap().ids);
 }
 

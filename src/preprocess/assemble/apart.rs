@@ -54,7 +54,9 @@ impl Assembler {
     }
 
     fn send_apart(&mut self, start: u64, count: u64, anchored: bool) -> Result<(), MediaError> {
-        let clip = self.sound_clip(start, count);
+        let mut clip = self.sound_clip(start, count);
+        // Codecs pad their last block.
+        clip.span.end_secs = self.declared_end(&clip).unwrap_or(clip.span.end_secs);
         self.last_end_secs = self.last_end_secs.max(clip.span.end_secs);
         self.apart.as_mut().map_or(Ok(()), |apart| apart.out.send(clip, anchored))
     }

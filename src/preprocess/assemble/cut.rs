@@ -4,7 +4,7 @@ use super::spread;
 use crate::media::{DecodeRequest, Film, MediaError, Ratio, Sampling};
 use crate::preprocess::ClipSpec;
 use crate::preprocess::spec::{self, Take};
-use crate::types::{TimeSpan, TrackChoice};
+use crate::types::{TimeSpan, TrackChoice, TrackKind};
 
 /// More frames than any asset has. A span that ends beyond it has no end.
 const MOST_FRAMES: u64 = 1 << 40;
@@ -19,6 +19,7 @@ pub struct Cut {
     sample_rate_hz: u32,
     shown: bool,
     tracks: TrackChoice,
+    without: Option<TrackKind>,
     /// First wanted frame.
     pub first_frame: u64,
     /// Frame after the last wanted one; `None` means to the end.
@@ -57,7 +58,8 @@ impl Cut {
             }
         };
         let (sample_rate_hz, shown) = (spec.sound.sample_rate_hz, spec.video.shown);
-        Self { fps, sampling, sample_rate_hz, shown, tracks, first_frame, end_frame, run_up, span }
+        let without = spec.without;
+        Self { fps, sampling, sample_rate_hz, shown, tracks, without, first_frame, end_frame, run_up, span }
     }
 
     /// The part of `frames` frames from the frame `start` of this one on, as one window.
@@ -77,8 +79,17 @@ impl Cut {
         // Ask for one frame more, so that the last wanted one is never the rounded end of the decode.
         let duration_secs = self.end_frame.map(|end| (end + 1) as f64 / self.fps - start_secs);
         let wanted_secs = self.first_frame as f64 / self.fps;
-        let Self { sampling, sample_rate_hz, shown, tracks: choice, .. } = *self;
-        DecodeRequest { sampling, sample_rate_hz, start_secs, wanted_secs, duration_secs, shown, choice }
+        let Self { sampling, sample_rate_hz, shown, tracks: choice, without, .. } = *self;
+        DecodeRequest {
+            sampling,
+            sample_rate_hz,
+            start_secs,
+            wanted_secs,
+            duration_secs,
+            shown,
+            choice,
+            without,
+        }
     }
 
     /// Corrects positions in an error: the decoder only knows where decoding began, not where the span does.

@@ -64,6 +64,8 @@ pub(super) struct Assembler {
     out: Merger,
     summary: Arc<Mutex<AssetSummary>>,
     mode: Mode,
+    /// Whether the asset is a film, also where only its sound is read.
+    is_film: bool,
     declared_secs: Option<f64>,
     /// Whether the declared length is an estimate.
     estimated: bool,
@@ -82,6 +84,8 @@ pub(super) struct Assembler {
     at_end: bool,
     /// End of the last clip, in seconds.
     last_end_secs: f64,
+    /// A clip that was cut at the declared end, and where it ends if the film goes on.
+    held: Option<(ClipTensors, f64)>,
     /// Length of the pictures in periods, once it is known.
     periods: Option<u64>,
     /// The last window, if it was decoded once more.
@@ -105,6 +109,7 @@ impl Assembler {
     ) -> Self {
         Self {
             mode: Mode::Unknown,
+            is_film: false,
             declared_secs: None,
             estimated: false,
             reduced: false,
@@ -116,6 +121,7 @@ impl Assembler {
             waiting_apart: 0,
             at_end: false,
             last_end_secs: 0.0,
+            held: None,
             periods: None,
             last: None,
             sound: SampleStore::default(),
@@ -145,6 +151,9 @@ impl Assembler {
 
     /// Sends the clips that were held back.
     pub fn release(&mut self) -> Result<(), MediaError> {
+        if let Some((clip, _)) = self.held.take() {
+            self.pass_on(clip)?;
+        }
         self.out.release()?;
         self.apart.as_mut().map_or(Ok(()), Apart::release)
     }
@@ -212,19 +221,19 @@ impl Assembler {
             (_, Some(_)) => true,
             _ if self.estimated => false,
             // Counted samples are exact; a container declares the length of its longest track.
-            (Mode::Sound, None) => false,
+            (Mode::Sound, None) => self.is_film,
             (_, None) => notes.is_empty() && decoded < declared + SAME_END_SECS,
         });
         // The declared length can be that of another track.
         let declared = declared.map(|declared| declared.max(self.last_end_secs));
         let mut summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
         summary.kind = match self.mode {
-            Mode::Sound => AssetKind::Audio,
+            Mode::Sound if !self.is_film => AssetKind::Audio,
             Mode::Picture => AssetKind::Image,
-            Mode::Video | Mode::Unknown => AssetKind::Video,
+            Mode::Video | Mode::Sound | Mode::Unknown => AssetKind::Video,
         };
         summary.duration_secs = if self.mode == Mode::Picture { 0.0 } else { declared.unwrap_or(decoded) };
-        summary.has_video = self.mode != Mode::Sound;
+        summary.has_video = self.mode != Mode::Sound || self.is_film;
         summary.has_audio = self.sound.total() > 0;
         summary.partial = (!notes.is_empty()).then(|| notes.join("; "));
         summary.tracks.clone_from(&outcome.info.tracks);
@@ -270,7 +279,15 @@ impl Assembler {
             };
             let span = TimeSpan { start_secs: 0.0, end_secs: secs };
             let frames = Some(frames);
-            self.send(ClipTensors { span, frames, patch_grid, pcm: None, pcm_samples: 0, windows: 1 })?;
+            self.send(ClipTensors {
+                span,
+                frames,
+                patch_grid,
+                frame_count: None,
+                pcm: None,
+                pcm_samples: 0,
+                windows: 1,
+            })?;
             // Read on to the end, which shows whether the picture is complete.
             return Ok(Flow::More);
         }
@@ -331,9 +348,19 @@ impl Assembler {
             Some((pcm, own)) => (Some(pcm), own),
             None => (None, 0),
         };
-        let Window { start, periods, frames, grid: patch_grid, .. } = window;
+        let Window { start, periods, frames, grid: patch_grid, whole } = window;
         let span = self.frame_span(start, periods);
-        self.send(ClipTensors { span, frames: Some(frames), patch_grid, pcm, pcm_samples, windows: 1 })
+        let frame_count = (!whole).then(|| self.own_frames(span, periods));
+        let frames = Some(frames);
+        self.send(ClipTensors { span, frames, patch_grid, frame_count, pcm, pcm_samples, windows: 1 })
+    }
+
+    /// How many frames a film has that is shorter than a window: those of its whole periods, at least one.
+    fn own_frames(&self, span: TimeSpan, periods: u64) -> usize {
+        // The last frame's period is counted even if the film ends within it.
+        let end_secs = self.declared_near(span).unwrap_or(span.end_secs);
+        let whole = ((end_secs - span.start_secs) * self.cut.fps + 1e-6).floor() as u64;
+        usize::try_from(whole.min(periods).max(1)).unwrap_or(usize::MAX)
     }
 
     /// Pictures cannot wait for ever. If the sound of a file lies too far behind, the rest of the sound is
@@ -375,24 +402,42 @@ impl Assembler {
 
     fn frame_span(&self, start: u64, count: u64) -> TimeSpan {
         let secs = |frame: u64| (self.cut.first_frame + frame) as f64 / self.cut.fps;
-        let (start_secs, end_secs) = (secs(start), secs(start + count));
-        match self.spec.sampling {
-            Sampling::Rate { .. } => self.within(start_secs, end_secs),
-            // The film's own periods end where its frames do.
-            Sampling::Spread { .. } => TimeSpan { start_secs, end_secs },
-        }
+        TimeSpan { start_secs: secs(start), end_secs: secs(start + count) }
     }
 
-    /// A span of a video, cut at the declared end if it slightly exceeds that: sampling rounds the end of the
+    /// The declared end of the video, if it is a little before the end of a clip: sampling rounds the end of the
     /// last frame up, codecs pad their last block, and a container may give the last of uneven frames the
-    /// duration of the one before.
-    fn within(&self, start_secs: f64, end_secs: f64) -> TimeSpan {
-        let end = |declared: &f64| *declared > start_secs && end_secs - declared < SAME_END_SECS;
-        let declared = self.declared_secs.filter(end).filter(|_| self.mode == Mode::Video);
-        TimeSpan { start_secs, end_secs: declared.map_or(end_secs, |declared| end_secs.min(declared)) }
+    /// duration of the one before. The periods of a spread sampling end where the film's frames do.
+    fn declared_end(&self, clip: &ClipTensors) -> Option<f64> {
+        let rated = clip.frames.is_none() || matches!(self.spec.sampling, Sampling::Rate { .. });
+        self.declared_near(clip.span).filter(|_| rated)
     }
 
-    fn send(&mut self, clip: ClipTensors) -> Result<(), MediaError> {
+    fn declared_near(&self, span: TimeSpan) -> Option<f64> {
+        let near =
+            |end: &f64| *end > span.start_secs && (0.0..SAME_END_SECS).contains(&(span.end_secs - end));
+        self.declared_secs.filter(near).filter(|_| self.mode == Mode::Video)
+    }
+
+    /// Sends a clip, cut at the declared end of the video if that lies in it. If another clip ends later, the
+    /// film goes on, and the declared end is wrong.
+    fn send(&mut self, mut clip: ClipTensors) -> Result<(), MediaError> {
+        if let Some((mut held, whole)) = self.held.take() {
+            if clip.span.end_secs > whole {
+                held.span.end_secs = whole;
+            }
+            self.pass_on(held)?;
+        }
+        let Some(end) = self.declared_end(&clip) else { return self.pass_on(clip) };
+        let whole = std::mem::replace(&mut clip.span.end_secs, end);
+        if self.at_end {
+            return self.pass_on(clip);
+        }
+        self.held = Some((clip, whole));
+        Ok(())
+    }
+
+    fn pass_on(&mut self, clip: ClipTensors) -> Result<(), MediaError> {
         self.last_end_secs = self.last_end_secs.max(clip.span.end_secs);
         self.out.send(clip, self.at_end)
     }

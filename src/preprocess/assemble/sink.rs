@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 
 use super::{Assembler, Mode};
 use crate::media::{Flow, MediaError, MediaInfo, Sink};
-use crate::types::AssetKind;
+use crate::types::{AssetKind, TrackKind};
 
 impl Sink for Assembler {
     fn started(&mut self, info: &MediaInfo) -> Result<(), MediaError> {
@@ -18,6 +18,8 @@ impl Sink for Assembler {
             self.reduced = info.reduced;
             (self.declared_secs, self.estimated) = (info.declared_secs, info.estimated);
             self.has_sound = info.has_audio;
+            let has_pictures = info.tracks.iter().any(|track| track.kind == TrackKind::Video);
+            self.is_film = self.spec.without == Some(TrackKind::Video) && has_pictures;
             if self.mode == Mode::Sound {
                 self.become_sound();
             }
@@ -28,7 +30,7 @@ impl Sink for Assembler {
         let mut summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
         summary.kind = match self.mode {
             Mode::Picture => AssetKind::Image,
-            Mode::Sound => AssetKind::Audio,
+            Mode::Sound if !self.is_film => AssetKind::Audio,
             _ => AssetKind::Video,
         };
         summary.has_video |= info.has_video;

@@ -7,6 +7,7 @@ use super::{Assembler, MAX_WAITING_SAMPLES, Mode, Plan, Tail};
 use crate::media::MediaError;
 use crate::preprocess::spec::SoundSpec;
 use crate::preprocess::{ClipSpec, ClipTensors, sound};
+use crate::types::TimeSpan;
 
 /// Windows of sound that is cut by itself.
 pub(super) fn sound_plan(spec: &ClipSpec) -> Plan {
@@ -76,9 +77,9 @@ impl Assembler {
         let (pcm, pcm_samples) = sound::tensor(&self.spec.sound, samples, real, whole);
         let rate = f64::from(self.spec.sound.sample_rate_hz);
         let secs = |sample: u64| self.sound_start_secs() + sample as f64 / rate;
-        let span = self.within(secs(start), secs(start + count));
+        let span = TimeSpan { start_secs: secs(start), end_secs: secs(start + count) };
         let pcm = Some(pcm);
-        ClipTensors { span, frames: None, patch_grid: None, pcm, pcm_samples, windows: 1 }
+        ClipTensors { span, frames: None, patch_grid: None, frame_count: None, pcm, pcm_samples, windows: 1 }
     }
 
     pub(super) fn take_sound(&mut self, samples: &[f32]) -> Result<(), MediaError> {

@@ -66,7 +66,8 @@ impl Opener {
         if !self.file.exists() {
             writing = writing.auto_vacuum(SqliteAutoVacuum::Incremental);
         }
-        let mut writer = SqliteConnection::connect_with(&writing).await.map_err(not_opened)?;
+        let mut writer =
+            SqliteConnection::connect_with(&writing).await.map_err(|error| not_opened(&self.file, error))?;
         MIGRATOR.run_direct(None, &mut writer, false).await?;
         if let Some(model) = &self.model {
             claim_model(&mut writer, model).await?;
@@ -125,13 +126,14 @@ fn has_log(file: &Path) -> bool {
     std::fs::metadata(file.with_extension("db-wal")).is_ok_and(|log| log.len() > 0)
 }
 
-/// An existing file that cannot be opened for writing: there is no inode for the log beside it.
-fn not_opened(error: sqlx::Error) -> StoreError {
+/// SQLite does not say why it cannot open a file; there may be no inode for the log beside it.
+pub(super) fn not_opened(file: &Path, error: sqlx::Error) -> StoreError {
     let code = error.as_database_error().and_then(super::sqlite_code);
-    match code {
-        Some(code) if code & 0xff == CANTOPEN => StorageFull::WriteFailed.into(),
-        _ => error.into(),
-    }
+    let tried = code
+        .filter(|code| code & 0xff == CANTOPEN)
+        .map(|_| tempfile::NamedTempFile::new_in(file.parent().unwrap_or(file)));
+    let full = tried.and_then(Result::err).and_then(|refused| StorageFull::of_io(&refused));
+    full.map_or_else(|| error.into(), StoreError::StorageFull)
 }
 
 async fn claim_model(writer: &mut SqliteConnection, model: &ModelId) -> Result<(), StoreError> {

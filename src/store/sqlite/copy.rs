@@ -1,5 +1,6 @@
 //! Reads a copy of a store without opening it as a store: takes no lock and writes nothing.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -53,6 +54,34 @@ impl StoreCopy {
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
         let options = SqliteConnectOptions::new().filename(path).read_only(true).immutable(true);
         Ok(Self(options.connect().await?))
+    }
+
+    /// Opens a copy with the write-ahead log beside it.
+    pub(crate) async fn open_with_log(path: &Path) -> Result<Self, StoreError> {
+        Ok(Self(SqliteConnectOptions::new().filename(path).read_only(true).connect().await?))
+    }
+
+    /// The count of acknowledged changes; 0 if there is none.
+    pub(crate) async fn acknowledged(&mut self) -> Result<i64, StoreError> {
+        if !self.has("library", "acknowledged").await? {
+            return Ok(0);
+        }
+        let counted = sqlx::query_scalar("SELECT acknowledged FROM library WHERE one = 1");
+        Ok(counted.fetch_optional(&mut self.0).await?.unwrap_or(0))
+    }
+
+    /// Ids of its assets; none if it has no table of them.
+    pub(crate) async fn asset_ids(&mut self) -> Result<HashSet<String>, StoreError> {
+        if !self.has("assets", "id").await? {
+            return Ok(HashSet::new());
+        }
+        let ids: Vec<String> = sqlx::query_scalar("SELECT id FROM assets").fetch_all(&mut self.0).await?;
+        Ok(ids.into_iter().collect())
+    }
+
+    async fn has(&mut self, table: &str, column: &str) -> Result<bool, StoreError> {
+        let found = "SELECT EXISTS (SELECT 1 FROM pragma_table_info(?) WHERE name = ?)";
+        Ok(sqlx::query_scalar(found).bind(table).bind(column).fetch_one(&mut self.0).await?)
     }
 
     /// Reads what the copy contains.

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use async_trait::async_trait;
 use sqlx::{ConnectOptions, Connection};
 
+use super::connect::not_opened;
 use super::{SqliteStore, hand_over};
 use crate::store::{EmbeddedStore, StoreError, StoreSpace};
 
@@ -17,14 +18,16 @@ const KEPT_NAME_CHARS: i64 = 2 + 1 + 64 + 1 + 8;
 #[async_trait]
 impl EmbeddedStore for SqliteStore {
     async fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
-        let to = to
+        // The system says why there can be no new file; SQLite does not. It takes an empty one.
+        tokio::fs::File::create_new(to).await.map_err(|error| StoreError::of_io(to, &error))?;
+        let name = to
             .to_str()
             .ok_or_else(|| StoreError::Database(format!("{}: expected a path in UTF-8", to.display())))?;
         // Use a separate connection: the copy takes long, and searches share the others.
         let mut connection = self.reader_options().connect().await?;
-        let copied = sqlx::query("VACUUM INTO ?").bind(to).execute(&mut connection).await;
+        let copied = sqlx::query("VACUUM INTO ?").bind(name).execute(&mut connection).await;
         connection.close().await?;
-        copied?;
+        copied.map_err(|error| not_opened(to, error))?;
         Ok(())
     }
     async fn integrity(&self) -> Result<Vec<String>, StoreError> {

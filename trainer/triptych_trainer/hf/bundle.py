@@ -35,6 +35,8 @@ class Bundle:
     files: list[str] = field(default_factory=list)
     errors: dict[str, float] = field(default_factory=dict)
     measured: dict = field(default_factory=dict)
+    tower_texts: dict[str, list[str]] = field(default_factory=dict)
+    allowed: float = MAX_ONE_MINUS_COSINE
 
     def add(self, family: Family, say) -> None:
         """Writes a family's graphs and proves them; the networks are let go in between."""
@@ -83,18 +85,18 @@ class Bundle:
         taken = {space["name"] for space in self.spaces}
         for space in family.spaces:
             old = space.name
-            space.name = _free(old, family.suffix, taken)
+            space.name = free_name(old, family.suffix, taken)
             for tower in family.towers:
                 tower.outputs = {
                     space.name if name == old else name: out for name, out in tower.outputs.items()
                 }
         names = {}
         for tower in family.towers:
-            names[tower.name] = _free(tower.name, family.suffix, set(self.towers))
+            names[tower.name] = free_name(tower.name, family.suffix, set(self.towers))
             tower.name = names[tower.name]
         for kept in (family.files, family.copies):
             for name in list(kept):
-                new = _free(name, family.suffix, set(self.files))
+                new = free_name(name, family.suffix, set(self.files))
                 kept[new] = kept.pop(name)
                 for tower in family.towers:
                     text = tower.preprocessing.get("text")
@@ -131,11 +133,11 @@ class Bundle:
             "largest_one_minus_cosine": error,
         }
 
-    def _bound(self) -> float:
-        """Twice the worst, as reduced towers give other vectors on other processors."""
-        if self.precision == "f32":
-            return MAX_ONE_MINUS_COSINE
-        return min(0.01, max(MAX_ONE_MINUS_COSINE, 2 * max(self.errors.values())))
+    @staticmethod
+    def bound(lossy: list[float], allowed: float = MAX_ONE_MINUS_COSINE) -> float:
+        """What goldens may be off, by the errors of reduced towers: twice the worst, as these give
+        other vectors on other processors."""
+        return min(0.01, max(allowed, 2 * max(lossy))) if lossy else allowed
 
     def _rest(self, family: Family) -> None:
         for name, data in family.files.items():
@@ -156,7 +158,7 @@ class Bundle:
         )
         self.files += ["goldens.safetensors", "bank.json"]
         licenses = list(dict.fromkeys(str(source["license"]) for source in self.sources))
-        hashes = {name: _sha256(self.out / name) for name in sorted(self.files)}
+        hashes = {name: sha256_of(self.out / name) for name in sorted(self.files)}
         has_text = any(tower["modality"] == "text" for tower in self.towers.values())
         manifest = {
             "format_version": 2,
@@ -169,8 +171,11 @@ class Bundle:
             "bank": {"file": "bank.json", "source": bank["source"]},
             "goldens": {
                 "file": "goldens.safetensors",
-                "max_one_minus_cosine": self._bound(),
+                "max_one_minus_cosine": self.bound(
+                    [] if self.precision == "f32" else list(self.errors.values()), self.allowed
+                ),
                 "texts": list(GOLDEN_TEXTS) if has_text else [],
+                **({"tower_texts": self.tower_texts} if self.tower_texts else {}),
             },
             "files": hashes,
             "training": training,
@@ -182,7 +187,7 @@ class Bundle:
         return path
 
 
-def _free(name: str, suffix: str, taken: set[str]) -> str:
+def free_name(name: str, suffix: str, taken: set[str]) -> str:
     """The name, or the name with the suffix before its extension, or with a number too."""
     if name not in taken:
         return name
@@ -194,6 +199,6 @@ def _free(name: str, suffix: str, taken: set[str]) -> str:
     raise Refused(f"too many towers want to be called {name}")
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

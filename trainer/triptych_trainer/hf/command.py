@@ -12,6 +12,7 @@ from .bank import given_bank, own_bank
 from .bundle import Bundle
 from .errors import Refused
 from .folder import HfFolder
+from .joined import add_bundle, is_bundle
 from .parts import Options
 from .source import card_facts
 
@@ -40,7 +41,8 @@ def import_hf(
     """Writes the bundle; the largest 1 - cosine by tower. `known`: what the manifest says of a
     folder's source that the folder itself does not."""
     options = options or Options()
-    opened = [HfFolder.open(path) for path in folders]
+    bundles = [path for path in folders[1:] if is_bundle(path)]
+    opened = [HfFolder.open(path) for path in folders if path not in bundles]
     builders = [_builder(folder) for folder in opened]
     texts = given_bank(bank) if bank else own_bank()
     empty = not out.exists() or (out.is_dir() and not any(out.iterdir()))
@@ -59,6 +61,8 @@ def import_hf(
             family.source |= (known or {}).get(folder.path, {})
             bundle.add(family, options.say)
             del family
+        for path in bundles:
+            add_bundle(bundle, path, options.say)
         bundle.finish(texts, _training(opened))
         if out.exists():
             shutil.rmtree(out)

@@ -16,6 +16,7 @@ from .gemma_parts import (
     Layout,
     PictureSoft,
     Sequence,
+    counted,
     layout_of,
     media_tower,
     read_patches,
@@ -156,6 +157,8 @@ def _pictures(
         if frames:
             rules["sampling"] = sampling
         feed = golden_patches(picture, frames)
+        if frames:
+            feed = counted(feed, frames)
         towers.append(media_tower(name, model, layout, soft, space, rules, feed))
     return towers, moving
 

@@ -99,8 +99,8 @@ def layout_of(model, tokenizer, names: tuple, slots: int, blocks: int) -> Layout
 
 
 class Media(nn.Module):
-    """Whatever gives soft tokens to a vector. `soft` returns [batch, blocks, slots, width] and how
-    many of a block's slots are in use, [batch, 1]."""
+    """Whatever gives soft tokens to a vector. `soft` returns [batch, blocks, slots, width], how
+    many of a block's slots are in use, [batch, 1], and how many of the blocks, or None for all."""
 
     def __init__(self, model: nn.Module, layout: Layout, soft: nn.Module) -> None:
         super().__init__()
@@ -112,18 +112,18 @@ class Media(nn.Module):
             self.register_buffer(name, words(ids).detach().clone(), False)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        soft, count = self.soft(*inputs)
+        soft, count, in_use = self.soft(*inputs)
         layout, batch = self.layout, soft.shape[0]
         opening = self.opening.expand(batch, layout.blocks, -1, -1)
         closing = self.closing.expand(batch, layout.blocks, -1, -1)
         blocks = torch.cat([opening, soft, closing], dim=2)
         before, behind = self.before.expand(batch, -1, -1), self.behind.expand(batch, -1, -1)
         embedded = torch.cat([before, blocks.flatten(1, 2), behind], dim=1)
-        at, used = self.places(count)
+        at, used = self.places(count, in_use)
         return self.sequence(embedded, at, used)
 
-    def places(self, count: Tensor) -> tuple[Tensor, Tensor]:
-        """Positions and use of every place, [batch, places]; `count` [batch, 1]."""
+    def places(self, count: Tensor, in_use: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Positions and use of every place, [batch, places]; `count` and `in_use` [batch, 1]."""
         layout = self.layout
         lead, front = len(layout.before), len(layout.opening)
         tail = len(layout.closing)
@@ -137,14 +137,16 @@ class Media(nn.Module):
             ],
             dim=1,
         )
-        in_use = torch.cat(
-            [always.expand(-1, front), slots < count, always.expand(-1, tail)], dim=1
-        )
+        used = torch.cat([always.expand(-1, front), slots < count, always.expand(-1, tail)], dim=1)
         size = front + count + tail
         starts = lead + torch.arange(layout.blocks)[None] * size
         at = (starts[:, :, None] + inside[:, None, :]).flatten(1)
-        used = in_use[:, None, :].expand(-1, layout.blocks, -1).flatten(1)
+        used = used[:, None, :].expand(-1, layout.blocks, -1)
         end = lead + layout.blocks * size
+        if in_use is not None:
+            used = used & (torch.arange(layout.blocks)[None] < in_use)[:, :, None]
+            end = lead + in_use * size
+        used = used.flatten(1)
         rest = len(layout.behind)
         at = torch.cat(
             [torch.arange(lead)[None] + 0 * count, at, end + torch.arange(rest)[None]], dim=1
@@ -163,7 +165,9 @@ class PictureSoft(nn.Module):
         self.pool = int(model.config.vision_config.pooling_kernel_size)
         self.slots, self.frames = slots, frames
 
-    def forward(self, frames: Tensor, patch_grid: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, frames: Tensor, patch_grid: Tensor, frame_count: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         blocks = self.frames or 1
         grid = patch_grid.repeat_interleave(blocks, dim=0) if self.frames else patch_grid
         pixels, mask = self.folded(frames.flatten(0, 1) if self.frames else frames, grid)
@@ -185,12 +189,14 @@ class PictureSoft(nn.Module):
             states = (states - tower.std_bias) * tower.std_scale
         soft = self.embed(inputs_embeds=states)
         count = patch_grid.prod(-1, keepdim=True) // self.pool**2
-        return soft.reshape(-1, blocks, self.slots, soft.shape[-1]), count
+        in_use = None if frame_count is None else frame_count[:, None]
+        return soft.reshape(-1, blocks, self.slots, soft.shape[-1]), count, in_use
 
     def ready(self, feed: Feed, row: int) -> dict:
         """What transformers' model takes for one row."""
         frames, grid = feed["frames"][row], feed["patch_grid"][row]
-        clip = torch.from_numpy(frames if self.frames else frames[None])
+        own = int(feed["frame_count"][row]) if self.frames else 1
+        clip = torch.from_numpy(frames[:own] if self.frames else frames[None])
         number = int(grid.prod())
         pixels = clip.to(torch.float32) * self.folded.scale
         pixels[:, number:] = 0
@@ -201,7 +207,8 @@ class PictureSoft(nn.Module):
         soft = number // self.pool**2
         if self.frames:
             return {
-                "soft": soft, "pixel_values_videos": pixels, "video_position_ids": places,
+                "soft": soft, "blocks": own,
+                "pixel_values_videos": pixels, "video_position_ids": places,
                 "num_frames_per_video": torch.tensor([len(pixels)]),
             }  # fmt: skip
         return {"soft": soft, "pixel_values": pixels, "image_position_ids": places}
@@ -245,12 +252,12 @@ class AudioSoft(nn.Module):
         mask = (ends[None] < samples[:, None]) & (ends[None] >= 0)
         return mel.to(torch.float32) * mask[..., None], mask
 
-    def forward(self, pcm: Tensor, pcm_samples: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, pcm: Tensor, pcm_samples: Tensor) -> tuple[Tensor, Tensor, None]:
         mel, mask = self.mel(pcm, pcm_samples)
         found = self.tower(mel, mask)
         soft = self.embed(inputs_embeds=found.last_hidden_state)
         count = found.attention_mask.to(torch.int64).sum(-1, keepdim=True)
-        return soft[:, None], count
+        return soft[:, None], count, None
 
     def ready(self, feed: Feed, row: int) -> dict:
         """From the folder's own processor of sound, given the sound without its padding."""
@@ -272,7 +279,8 @@ def media_tower(
         found = []
         for row in range(len(next(iter(feed.values())))):
             given = soft.ready(feed, row)
-            ids = torch.tensor([layout.ids(given.pop("soft"))])
+            own = replace(layout, blocks=given.pop("blocks", layout.blocks))
+            ids = torch.tensor([own.ids(given.pop("soft"))])
             states = model(input_ids=ids, attention_mask=torch.ones_like(ids), **given)
             found.append(states.last_hidden_state.mean(1))
         return {space: torch.cat(found).numpy()}
@@ -327,6 +335,11 @@ def _sampling(video, options: Options) -> dict:
             f"{video.max_frames} that the model takes: choose a shorter --window or fewer --frames"
         )
     return {"rule": "rate", "fps": fps, "frames": frames, "take": "on_screen"}
+
+
+def counted(feed: Feed, frames: int) -> Feed:
+    """Clips with how many of their frames are their own: all, and a third."""
+    return feed | {"frame_count": np.array([frames, max(1, frames // 3)], np.int64)}
 
 
 def read_sound(folder: HfFolder, options: Options) -> tuple[object, Sound]:

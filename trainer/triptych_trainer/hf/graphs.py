@@ -46,6 +46,10 @@ class Weights:
             self.places[key] = at
         return self.places[key]
 
+    def flush(self) -> None:
+        """What was placed can be read."""
+        self.file.flush()
+
     def close(self) -> bool:
         """Whether anything is in it."""
         self.file.close()
@@ -81,14 +85,19 @@ def write_graph(tower: Tower, folder: Path, weights: Weights) -> Path:
     _adopt_constants(model.graph)
     _fold_layouts(model.graph)
     model.graph.sort()
-    if tower.precision in HALVES:
-        halve(model.graph, tower.precision)
-    if tower.precision == "int8":
+    write_reduced(model, path, weights, tower.precision)
+    return path
+
+
+def write_reduced(model: ir.Model, path: Path, weights: Weights, precision: str) -> None:
+    """Writes a graph with its weights in the precision."""
+    if precision in HALVES:
+        halve(model.graph, precision)
+    if precision == "int8":
         with int8(model) as reduced:
             _write(reduced, path, weights)
     else:
         _write(model, path, weights)
-    return path
 
 
 def _write(model: ir.Model, path: Path, weights: Weights) -> None:

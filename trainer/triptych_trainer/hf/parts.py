@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 Feed = dict[str, np.ndarray]
-"""Input rows by the server's name: frames, patch_grid, pcm, pcm_samples, token_ids,
+"""Input rows by the server's name: frames, patch_grid, frame_count, pcm, pcm_samples, token_ids,
 attention_mask."""
 
 

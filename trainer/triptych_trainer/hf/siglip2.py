@@ -13,7 +13,15 @@ from .parts import Family, Feed, Options, Space, Tower
 from .pictures import Picture, image_processor, numbers_of, patches, resample_of
 from .siglip import padded_text
 from .source import family_of
-from .still import DEFAULT_FRAMES, GOLDEN_SEED, MeanOfFrames, noise
+from .still import (
+    DEFAULT_FRAMES,
+    FRAMES_AXIS,
+    GOLDEN_SEED,
+    MeanOfFrames,
+    golden_counts,
+    noise,
+    sampling_of,
+)
 
 GRIDS = ((72, 130), (130, 72))
 """Heights and widths of the golden pictures, before the resize."""
@@ -106,11 +114,12 @@ def build(folder: HfFolder, options: Options, family: str = "siglip2") -> Family
         return {family: np.stack(means)}
 
     shared = {"picture": picture.manifest()}
-    sampling = {"rule": "spread", "frames": frames, "window_secs": options.window_secs}
+    sampling = sampling_of(frames, options.window_secs)
+    clips = [golden_patches(picture, n) for n in golden_counts(frames)]
     outputs = {family: family}
     towers = [
-        Tower("video", "video", MeanOfFrames(one, frames), dict(outputs),
-              {**shared, "sampling": sampling}, [golden_patches(picture, frames)], video),
+        Tower("video", "video", MeanOfFrames(one), dict(outputs),
+              {**shared, "sampling": sampling}, clips, video, FRAMES_AXIS),
         Tower("image", "image", one, dict(outputs), dict(shared),
               [golden_patches(picture, None)], image),
         text_tower(model, text, family),

@@ -6,11 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .errors import Refused
 from .parts import Feed, Tower
 from .pictures import Picture
 
 GOLDEN_SEED = 77
 DEFAULT_FRAMES = 8
+MOST_FRAMES = 64
 
 
 class Folded(nn.Module):
@@ -40,17 +42,38 @@ class OnePicture(nn.Module):
 
 
 class MeanOfFrames(nn.Module):
-    """u8 [batch, T, H, W, 3] to the mean of the frames' unit vectors."""
+    """u8 [batch, T, H, W, 3] to the mean of the frames' unit vectors, for any T."""
 
-    def __init__(self, one: nn.Module, frames: int) -> None:
+    def __init__(self, one: nn.Module) -> None:
         super().__init__()
-        self.one, self.frames = one, frames
+        self.one = one
 
     def forward(self, frames: Tensor, *more: Tensor) -> Tensor:
-        flat = frames.flatten(0, 1)
-        per_frame = tuple(m.repeat_interleave(self.frames, dim=0) for m in more)
-        vectors = unit(self.one(flat, *per_frame))
-        return vectors.reshape(-1, self.frames, vectors.shape[-1]).mean(1)
+        batch, count = frames.shape[:2]
+        per_frame = tuple(m[:, None].expand(-1, count, *m.shape[1:]).flatten(0, 1) for m in more)
+        vectors = unit(self.one(frames.flatten(0, 1), *per_frame))
+        return vectors.reshape(batch, count, vectors.shape[-1]).mean(1)
+
+
+def sampling_of(frames: int, window_secs: float) -> dict:
+    """Frames spread over a window; the server may take another number of them."""
+    if not 1 <= frames <= MOST_FRAMES:
+        raise Refused(f"--frames must be from 1 to {MOST_FRAMES}, got {frames}")
+    return {
+        "rule": "spread",
+        "frames": frames,
+        "window_secs": window_secs,
+        "frames_range": [1, MOST_FRAMES],
+    }
+
+
+def golden_counts(frames: int) -> list[int]:
+    """Numbers of frames that the graph is proved with; the first is the exporter's example, for
+    which it must not be 1."""
+    return [max(2, frames), 1]
+
+
+FRAMES_AXIS = {"frames": {1: "frames"}}
 
 
 def unit(vectors: Tensor) -> Tensor:
@@ -75,7 +98,7 @@ def picture_towers(
     """The video tower and the image tower of one vision network, which share their weights."""
     one = OnePicture(picture, embed, owner)
     height, width = picture.size
-    sampling = {"rule": "spread", "frames": frames, "window_secs": window_secs}
+    sampling = sampling_of(frames, window_secs)
 
     @torch.no_grad()
     def image(feed: Feed) -> dict[str, np.ndarray]:
@@ -92,11 +115,12 @@ def picture_towers(
         Tower(
             "video",
             "video",
-            MeanOfFrames(one, frames),
+            MeanOfFrames(one),
             {space: space},
             {**shared, "sampling": sampling},
-            [{"frames": noise((2, frames, height, width, 3))}],
+            [{"frames": noise((2, n, height, width, 3))} for n in golden_counts(frames)],
             video,
+            FRAMES_AXIS,
         ),
         Tower(
             "image",

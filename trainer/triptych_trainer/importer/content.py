@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from ..config import ModelConfig
-from ..dataset import plain_clip
+from ..world.dataset import plain_clip
 from ..world.scene import scene_of
 from .vocabulary import Vocabulary
 

@@ -89,6 +89,15 @@ class FacHeads(nn.Module):
     def text_head(self, space: str) -> nn.Linear:
         return {"coarse": self.text_coarse}[space]
 
+    def of(self, modality: str) -> list[nn.Module]:
+        """The heads that learn for a modality. The coarse one learns from video; audio uses it."""
+        fine = [self.video_fine_0, self.video_fine_bn_0, self.video_fine_1, self.video_fine_bn_1]
+        return {
+            "video": [*fine, self.coarse, self.coarse_bn],
+            "audio": [self.audio_fine],
+            "text": [self.text_coarse],
+        }[modality]
+
 
 class Mlp(nn.Module):
     """Linear -> BN -> ReLU -> Linear without bias -> BN: the paper's head of video."""
@@ -139,3 +148,7 @@ class PairHeads(nn.Module):
 
     def text_head(self, space: str) -> nn.Linear:
         return self.heads[f"text__{space}"]
+
+    def of(self, modality: str) -> list[nn.Module]:
+        """The heads that learn for a modality."""
+        return [head for key, head in self.heads.items() if key.split("__")[0] == modality]

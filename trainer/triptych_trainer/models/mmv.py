@@ -42,6 +42,15 @@ class Mmv(nn.Module):
             linear = cfg.video_head == "linear"
             self.heads = PairHeads(cfg.spaces, dims, sizes, linear_video=linear)
 
+    def modules_of(self, modality: str) -> list[nn.Module]:
+        """What learns for one modality: its backbone and its heads."""
+        backbones = {
+            "video": lambda: [self.video_backbone],
+            "audio": lambda: [self.log_mel, self.audio_backbone],
+            "text": lambda: [self.text_backbone],
+        }
+        return backbones[modality]() + self.heads.of(modality)
+
     def space_dims(self) -> dict[str, int]:
         """Dimensions of every space, from the finest to the coarsest."""
         sizes = {"fine": self.cfg.fine_dim, "coarse": self.cfg.coarse_dim}

@@ -23,6 +23,18 @@ async fn verdict(store: &SqliteStore, replay: &Replay, uploads: bool) -> Verdict
     compare(store, replay, &Census::of(store, replay).await.unwrap(), uploads).await.unwrap()
 }
 
+#[test]
+fn only_damage_lets_a_store_be_rebuilt() {
+    assert!(matches!(readable(Ok(1), true), Ok(Some(1))));
+    assert!(matches!(readable::<()>(Err(StoreError::Malformed("x".into())), true), Ok(None)));
+    let unreadable = readable::<()>(Err(StoreError::Malformed("x".into())), false).unwrap_err();
+    assert_eq!(unreadable.code(), "store_unreadable");
+    for wanted in [true, false] {
+        let too_few = StoreError::Database("(code: 14) unable to open database file".into());
+        assert_eq!(readable::<()>(Err(too_few), wanted).unwrap_err().code(), "store_failed");
+    }
+}
+
 #[tokio::test]
 async fn a_store_is_whole_lacking_or_behind() {
     let dir = tempfile::tempdir().unwrap();

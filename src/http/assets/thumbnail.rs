@@ -1,0 +1,94 @@
+//! Pictures of a moment, made once and kept in memory for a while.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use crate::files::FileError;
+use crate::http::kit::error::{ApiError, ClientError};
+use crate::http::kit::etag::matches_etag;
+use crate::http::kit::extract::{ApiQuery, IdPath};
+use crate::http::kit::state::AppState;
+use crate::http::kit::views::has_picture;
+use crate::library::LibraryError;
+use crate::media::{Lane, MediaError};
+use crate::preprocess;
+use crate::types::AssetId;
+
+/// Shortest time for which the last frame is on the screen. At the very end, ffmpeg would find nothing to seek to.
+const LAST_FRAME_SECS: f64 = 0.01;
+
+fn of_media(error: MediaError) -> LibraryError {
+    crate::embed::EmbedError::from(error).into()
+}
+
+/// Query string of a thumbnail.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ThumbnailQuery {
+    /// Position in the video, in seconds; default 0.
+    at: Option<f64>,
+    /// Length of the longer side in pixels, 16 to 1024; default 320.
+    #[param(minimum = 16, maximum = 1024)]
+    size: Option<u32>,
+}
+
+/// Returns a JPEG thumbnail of a picture, or of a video at a given time.
+#[utoipa::path(get, path = "/v1/assets/{id}/thumbnail", operation_id = "get_asset_thumbnail",
+    tag = "assets", params(("id" = AssetId, Path), ThumbnailQuery),
+    responses((status = 200, description = "The picture", content_type = "image/jpeg"),
+        (status = 304, description = "Not modified: the client's copy is current"),
+        ClientError))]
+pub async fn thumbnail(
+    State(state): State<AppState>,
+    IdPath(id): IdPath<AssetId>,
+    ApiQuery(query): ApiQuery<ThumbnailQuery>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let size = query.size.unwrap_or(320);
+    if !(16..=1024).contains(&size) {
+        return Err(ApiError::invalid("size", "`size` must be from 16 to 1024"));
+    }
+    let at = query.at.unwrap_or(0.0);
+    if !at.is_finite() || at < 0.0 {
+        return Err(ApiError::invalid("at", "`at` must be a position in the video in seconds, 0 or more"));
+    }
+    let asset = state.library.collection().asset(id).await?;
+    if !has_picture(&asset) {
+        let message = "this asset has no picture: it is an audio file or is not indexed yet";
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "no_picture", message));
+    }
+    // Past the end is the end; the last frame begins a little before it.
+    let at_ms = (at.min((asset.duration_secs - LAST_FRAME_SECS).max(0.0)) * 1000.0).round() as u64;
+    let etag = format!("\"{}-{at_ms}ms-{size}\"", &asset.sha256[..16.min(asset.sha256.len())]);
+    // A file of a user may change: what was kept of it is asked for again each time.
+    let keep = if asset.owned { "private, max-age=86400" } else { "private, no-cache" };
+    let cached = [(header::ETAG, etag.clone()), (header::CACHE_CONTROL, keep.to_owned())];
+    let opened = match state.library.collection().open_content(&asset).await {
+        Ok(opened) => Some(opened),
+        // The decoder says so in its own words.
+        Err(LibraryError::File(FileError::Missing(_))) => None,
+        Err(error) => return Err(error.into()),
+    };
+    if matches_etag(&headers, header::IF_NONE_MATCH.as_str(), &etag) {
+        return Ok((StatusCode::NOT_MODIFIED, cached).into_response());
+    }
+    let decoder = state.library.embedder().decoder.on(Lane::Interactive);
+    let tracks = asset.tracks_read();
+    let make = async {
+        let made =
+            preprocess::thumbnail_of(&decoder, asset.path.as_ref(), at_ms as f64 / 1000.0, size, tracks)
+                .await;
+        if opened.is_some_and(|opened| !opened.is_unchanged()) {
+            // It was made of whichever bytes were there.
+            state.library.collection().open_content(&asset).await?;
+        }
+        made.map_err(of_media)
+    };
+    let busy = of_media(MediaError::Overloaded { retry_after_secs: 5 });
+    let bytes = state.thumbnails.get_or_make((id, at_ms, size), busy, make).await?;
+    Ok((cached, [(header::CONTENT_TYPE, "image/jpeg")], bytes).into_response())
+}

@@ -1,0 +1,6 @@
+//! What keeps a library whole and small: snapshots, retention, compaction, checks.
+
+pub mod checks;
+pub mod compactions;
+pub mod retention;
+pub mod snapshots;

@@ -1,0 +1,361 @@
+//! Samples broadcast streams. Their clocks show whether one is several recordings joined end to end: the time
+//! stamps start again, so that a position found by its time stamp may lie in another recording. Their packets
+//! say whether they are scrambled.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::ops::RangeInclusive;
+use std::os::unix::fs::FileExt;
+
+/// Packet sizes of a transport stream in bytes, and where the packet begins in them: plain, after a timecode, and
+/// before an error-correcting code.
+const TS_PACKETS: [(usize, usize); 3] = [(188, 0), (192, 4), (204, 0)];
+const TS_BYTES: usize = 188;
+const SYNC: u8 = 0x47;
+/// Begins a pack of a program stream.
+const PACK: [u8; 4] = [0, 0, 1, 0xba];
+/// Places at which the clock is read.
+const PLACES: u64 = 512;
+/// Bytes read at most at one place: a tenth of a second of 20 Mbit/s.
+const PLACE_BYTES: u64 = 256 << 10;
+/// Bytes per read.
+const READ_BYTES: u64 = 32 << 10;
+/// Places in which a stream must occur to count, and most streams that are told.
+const MIN_PLACES: u32 = 3;
+const MOST_PARTS: usize = 64;
+/// Packets, and their scrambled share, from which on a part counts as scrambled.
+const MIN_PACKETS: u32 = 10;
+const MIN_SHARE: f64 = 0.05;
+/// The clocks count 1/90,000 s, in 33 bits.
+const HZ: u64 = 90_000;
+const WRAP: u64 = 1 << 33;
+/// A jump by more than an hour joins two recordings, as in the decode of the whole.
+const GAP: u64 = 3600 * HZ;
+
+/// Which clock a stream has.
+#[derive(Debug, Clone, Copy)]
+enum Clock {
+    /// Of a transport stream: packet size, and where a packet begins.
+    Transport(usize, usize),
+    Program,
+}
+
+/// Whether a broadcast stream is several recordings: its clock goes back or leaps, or another clock takes over.
+/// `None` for a file without such a clock.
+pub fn joined(file: &File) -> Option<bool> {
+    let bytes = file.metadata().map(|data| data.len()).ok()?;
+    let head = read(file, 0, READ_BYTES);
+    let clock = clock_of(&head)?;
+    // The last time of each program's clock, and the places where it was read.
+    let mut clocks: BTreeMap<u16, (u64, RangeInclusive<u64>)> = BTreeMap::new();
+    for place in 0..PLACES {
+        let from = (u128::from(bytes) * u128::from(place) / u128::from(PLACES)) as u64;
+        let Some((pid, now)) = time_at(file, from, clock) else { continue };
+        let (last, places) = clocks.entry(pid).or_insert((now, place..=place));
+        if !follows(*last, now) {
+            return Some(true);
+        }
+        (*last, *places) = (now, *places.start()..=place);
+    }
+    let mut places: Vec<_> = clocks.into_values().map(|(_, places)| places).collect();
+    places.sort_by_key(|places| *places.start());
+    // Programs that are sent together take turns.
+    let takes_over = |pair: &[RangeInclusive<u64>]| matches!(pair, [a, b] if a.end() < b.start());
+    (!places.is_empty()).then(|| places.windows(2).any(takes_over))
+}
+
+/// Numbers of the elementary streams of pictures and sound that occur in several places: PIDs of a transport stream,
+/// and ffmpeg's numbers for those of a program stream.
+pub fn parts(file: &File) -> Vec<u16> {
+    let Some(bytes) = file.metadata().map(|data| data.len()).ok() else { return Vec::new() };
+    let Some(clock) = clock_of(&read(file, 0, READ_BYTES)) else { return Vec::new() };
+    let mut places: BTreeMap<u16, u32> = BTreeMap::new();
+    for place in 0..PLACES {
+        let from = (u128::from(bytes) * u128::from(place) / u128::from(PLACES)) as u64;
+        let found: BTreeSet<u16> = match clock {
+            Clock::Program => program_parts(&read(file, from, READ_BYTES / 2)).collect(),
+            Clock::Transport(size, first) => {
+                let from = from - from % size as u64;
+                let bytes = read(file, from, READ_BYTES / 2);
+                bytes.chunks_exact(size).filter_map(|packet| transport_part(packet.get(first..)?)).collect()
+            }
+        };
+        found.into_iter().for_each(|part| *places.entry(part).or_default() += 1);
+    }
+    places
+        .into_iter()
+        .filter(|(_, count)| *count >= MIN_PLACES)
+        .map(|(part, _)| part)
+        .take(MOST_PARTS)
+        .collect()
+}
+
+/// The stream of a packet in which a picture or a block of sound begins.
+fn transport_part(packet: &[u8]) -> Option<u16> {
+    let &[SYNC, high, low, control, length, ..] = packet else { return None };
+    let field = if control & 0x20 != 0 { 1 + usize::from(length) } else { 0 };
+    let begins = high & 0x40 != 0 && control & 0x10 != 0;
+    let kind = packet.get(4 + field..8 + field).filter(|_| begins)?;
+    matches!(kind, [0, 0, 1, 0xc0..=0xef]).then_some(u16::from(high & 0x1f) << 8 | u16::from(low))
+}
+
+/// The streams of packets that another packet or pack follows.
+fn program_parts(bytes: &[u8]) -> impl Iterator<Item = u16> {
+    let packet = |at: usize| -> Option<u16> {
+        let &[0, 0, 1, kind, high, low, ..] = bytes.get(at..)? else { return None };
+        let next = at + 6 + usize::from(u16::from_be_bytes([high, low]));
+        matches!(bytes.get(next..next + 4)?, [0, 0, 1, 0xba..=0xef]).then_some(())?;
+        match kind {
+            0xc0..=0xef => Some(0x100 | u16::from(kind)),
+            // AC-3, DTS and PCM share one number; the next one follows the header.
+            0xbd => {
+                let header = usize::from(*bytes.get(at + 8)?);
+                bytes.get(at + 9 + header).copied().filter(|sub| (0x80..=0xaf).contains(sub)).map(u16::from)
+            }
+            _ => None,
+        }
+    };
+    (0..bytes.len()).filter_map(packet)
+}
+
+/// How much of a transport stream is scrambled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scrambled {
+    /// Most of each part.
+    Whole,
+    /// One part of several, or some of the time.
+    Partly,
+}
+
+/// Whether packets of a transport stream are marked as scrambled.
+pub fn scrambled(file: &File) -> Option<Scrambled> {
+    let bytes = file.metadata().map(|data| data.len()).ok()?;
+    let Clock::Transport(size, first) = clock_of(&read(file, 0, READ_BYTES))? else { return None };
+    // Packets and scrambled packets of each part.
+    let mut parts: BTreeMap<u16, (u32, u32)> = BTreeMap::new();
+    for place in 0..PLACES {
+        let from = (u128::from(bytes) * u128::from(place) / u128::from(PLACES)) as u64;
+        let from = from - from % size as u64;
+        for packet in read(file, from, READ_BYTES / 4).chunks_exact(size) {
+            let Some(&[SYNC, high, low, flags]) = packet.get(first..first + 4) else { continue };
+            let of = u16::from(high & 0x1f) << 8 | u16::from(low);
+            // Tables and padding are not scrambled.
+            if flags & 0x10 != 0 && of >= 0x20 && of != 0x1fff {
+                let (all, scrambled) = parts.entry(of).or_default();
+                *all += 1;
+                *scrambled += u32::from(flags & 0x80 != 0);
+            }
+        }
+    }
+    // A few packets of a part, or marks in damaged ones, mean nothing.
+    parts.retain(|_, (all, _)| *all >= MIN_PACKETS);
+    let share = |(all, scrambled): &(u32, u32)| f64::from(*scrambled) / f64::from(*all);
+    if !parts.is_empty() && parts.values().all(|part| share(part) > 0.5) {
+        return Some(Scrambled::Whole);
+    }
+    parts.values().any(|part| share(part) > MIN_SHARE).then_some(Scrambled::Partly)
+}
+
+/// Whether a clock may have run from one time to the other in one recording.
+const fn follows(before: u64, now: u64) -> bool {
+    // The clock starts again after 26.5 hours, too.
+    let wrapped = before > now && before - now > WRAP / 2;
+    if before > now && !wrapped {
+        return false;
+    }
+    let forward = if wrapped { now + WRAP - before } else { now - before };
+    forward <= GAP
+}
+
+fn clock_of(head: &[u8]) -> Option<Clock> {
+    if head.starts_with(&PACK) {
+        return Some(Clock::Program);
+    }
+    let fits = |(size, first): &(usize, usize)| (0..5).all(|n| head.get(first + n * size) == Some(&SYNC));
+    TS_PACKETS.into_iter().find(fits).map(|(size, first)| Clock::Transport(size, first))
+}
+
+/// The first time at or after a place, and whose clock it is.
+fn time_at(file: &File, from: u64, clock: Clock) -> Option<(u16, u64)> {
+    let mut at = from;
+    while at < from + PLACE_BYTES {
+        let bytes = read(file, at, READ_BYTES);
+        let (time, used) = match clock {
+            Clock::Program => program_time(&bytes),
+            Clock::Transport(size, first) => transport_time(&bytes, at, (size, first)),
+        };
+        if time.is_some() || used == 0 {
+            return time;
+        }
+        at += used as u64;
+    }
+    None
+}
+
+/// The time of the first pack, and how many bytes were examined.
+fn program_time(bytes: &[u8]) -> (Option<(u16, u64)>, usize) {
+    let time = bytes.windows(10).find(|window| window.starts_with(&PACK)).and_then(|pack| match *pack {
+        // MPEG-2: two bits, and three parts with a mark after each.
+        [_, _, _, _, a, b, c, d, e, _] if a & 0xc4 == 0x44 => Some(
+            u64::from(a >> 3 & 7) << 30
+                | u64::from(a & 3) << 28
+                | u64::from(b) << 20
+                | u64::from(c >> 3) << 15
+                | u64::from(c & 3) << 13
+                | u64::from(d) << 5
+                | u64::from(e >> 3),
+        ),
+        // MPEG-1: four bits, and the same.
+        [_, _, _, _, a, b, c, d, e, _] if a & 0xf1 == 0x21 => Some(
+            u64::from(a >> 1 & 7) << 30
+                | u64::from(b) << 22
+                | u64::from(c >> 1) << 15
+                | u64::from(d) << 7
+                | u64::from(e >> 1),
+        ),
+        _ => None,
+    });
+    (time.map(|time| (0, time)), bytes.len().saturating_sub(9))
+}
+
+/// The first clock reference of the program, and how many bytes were examined. `at` is where the bytes begin.
+fn transport_time(bytes: &[u8], at: u64, (size, first): (usize, usize)) -> (Option<(u16, u64)>, usize) {
+    let mut begin = (size - (at % size as u64) as usize) % size;
+    while let Some(packet) = bytes.get(begin + first..begin + first + TS_BYTES) {
+        begin += size;
+        // The adaptation field of at least seven bytes, with a clock reference.
+        let &[SYNC, high, low, control, length, flags, a, b, c, d, e, ..] = packet else { continue };
+        let of = u16::from(high & 0x1f) << 8 | u16::from(low);
+        let referenced = control & 0x20 != 0 && length >= 7 && flags & 0x10 != 0;
+        if referenced {
+            let base = u64::from(u32::from_be_bytes([a, b, c, d])) << 1 | u64::from(e >> 7);
+            return (Some((of, base)), begin);
+        }
+    }
+    (None, begin.min(bytes.len()))
+}
+
+fn read(file: &File, at: u64, most: u64) -> Vec<u8> {
+    let mut bytes = vec![0; most as usize];
+    let count = file.read_at(&mut bytes, at).unwrap_or(0);
+    bytes.truncate(count);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn of(bytes: &[u8]) -> Option<bool> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        joined(&file)
+    }
+
+    /// Ten packets a second, of which every other one has a clock: one program's, or another's, which is ahead.
+    fn transport(secs: std::ops::Range<u64>, size: usize, first: u8) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for tick in secs.start * 10..secs.end * 10 {
+            let (pid, ahead) = if tick % 3 == 0 { (first, 0) } else { (first + 16, 9000 * HZ) };
+            let time = (tick * HZ / 10 + ahead) % WRAP;
+            let mut packet = vec![0xff; size];
+            let at = if size == 192 { 4 } else { 0 };
+            packet[at..at + 4].copy_from_slice(&[SYNC, 0, pid, 0x30]);
+            packet[at + 4..at + 6].copy_from_slice(&[7, if tick % 2 == 0 { 0x10 } else { 0 }]);
+            packet[at + 6..at + 10].copy_from_slice(&((time >> 1) as u32).to_be_bytes());
+            packet[at + 10] = (time as u8 & 1) << 7;
+            bytes.extend(packet);
+        }
+        bytes
+    }
+
+    fn program(secs: std::ops::Range<u64>) -> Vec<u8> {
+        let pack = |sec: u64| {
+            let t = sec * HZ % WRAP;
+            let scr = [
+                0x44 | (t >> 27) as u8 & 0x38 | (t >> 28) as u8 & 3,
+                (t >> 20) as u8,
+                (t >> 12) as u8 & 0xf8 | 4 | (t >> 13) as u8 & 3,
+                (t >> 5) as u8,
+                (t << 3) as u8 | 4,
+                1,
+            ];
+            [&PACK[..], &scr, &[7; 2038]].concat()
+        };
+        secs.flat_map(pack).collect()
+    }
+
+    #[test]
+    fn one_recording_is_not_joined_and_two_are() {
+        let wrap = WRAP / HZ;
+        let (one, two) = (Some(false), Some(true));
+        for size in [188, 192, 204] {
+            let film = |secs| transport(secs, size, 0x31);
+            assert_eq!(of(&film(5..900)), one, "{size}");
+            assert_eq!(
+                of(&film(wrap - 300..wrap + 300)),
+                one,
+                "{size}: the clock starts again after 26.5 hours"
+            );
+            assert_eq!(of(&[film(5..400), film(5..400)].concat()), two, "{size}");
+            assert_eq!(of(&[film(5..400), film(360..700)].concat()), two, "{size}");
+            assert_eq!(of(&[film(5..400), film(9000..9400)].concat()), two, "{size}: a leap");
+            assert_eq!(of(&[film(5..400), film(800..1200)].concat()), one, "{size}: a gap");
+            let other = transport(5..400, size, 0x32);
+            assert_eq!(of(&[film(500..900), other].concat()), two, "{size}: another clock");
+        }
+        let film = program;
+        assert_eq!((of(&film(0..900)), of(&film(wrap - 300..wrap + 300))), (one, one));
+        assert_eq!(of(&[film(0..400), film(0..400)].concat()), two);
+    }
+
+    #[test]
+    fn scrambled_packets_are_seen_wherever_they_are() {
+        let packets = |pid: u8, flags: u8| [&[SYNC, 1, pid, flags][..], &[0; 184]].concat();
+        let of = |parts: &[(u8, u8)]| {
+            let mut file = tempfile::tempfile().unwrap();
+            let packets = parts.iter().flat_map(|(pid, flags)| packets(*pid, *flags));
+            file.write_all(&packets.collect::<Vec<u8>>()).unwrap();
+            scrambled(&file)
+        };
+        assert_eq!(of(&[(0, 0x10)].repeat(100)), None);
+        assert_eq!(of(&[(0, 0x90)].repeat(100)), Some(Scrambled::Whole));
+        assert_eq!(of(&[(0, 0x10), (0, 0x10), (1, 0x90)].repeat(100)), Some(Scrambled::Partly));
+        assert_eq!(
+            of(&[[(0, 0x10)].repeat(3000), [(0, 0x90)].repeat(1500)].concat()),
+            Some(Scrambled::Partly)
+        );
+        assert_eq!(of(&[[(0, 0x10)].repeat(3000), [(0, 0x90)].repeat(2)].concat()), None, "a damaged packet");
+    }
+
+    #[test]
+    fn streams_that_begin_late_are_seen() {
+        let file = tempfile::tempfile().unwrap();
+        let of = |bytes: &[u8]| {
+            file.set_len(0).unwrap();
+            file.write_all_at(bytes, 0).unwrap();
+            parts(&file)
+        };
+        let pes = |kind: u8, inside: &[u8]| {
+            [&[0, 0, 1, kind][..], &(inside.len() as u16).to_be_bytes(), inside].concat()
+        };
+        let picture = pes(0xe0, &[0x80, 0, 0, 9, 9, 9]);
+        let dolby = pes(0xbd, &[0x80, 0, 2, 7, 7, 0x80, 1, 2]);
+        let pack = |inside: &[u8]| [&program(3..4)[..14], inside, &pes(0xbe, &[0xff; 3000])].concat();
+        let (film, late) = (pack(&picture).repeat(600), pack(&dolby).repeat(60));
+        assert_eq!(of(&film), [0x1e0]);
+        assert_eq!(of(&[film, late].concat()), [0x80, 0x1e0]);
+        let packet = |pid: u8, kind: u8| [&[SYNC, 0x40, pid, 0x10, 0, 0, 1, kind][..], &[0; 180]].concat();
+        let other = packet(9, 0xe0).repeat(500);
+        assert_eq!(of(&[packet(7, 0xe1).repeat(4000), other, packet(8, 0xbf).repeat(500)].concat()), [7, 9]);
+    }
+
+    #[test]
+    fn other_files_have_no_clock() {
+        for bytes in [&b""[..], b"\0\0\x01\xba", &[SYNC; 40_000], &[0; 70_000]] {
+            assert_eq!(of(bytes), None);
+        }
+    }
+}

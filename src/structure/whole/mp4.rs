@@ -1,0 +1,114 @@
+//! The outermost boxes of MP4 and MOV files.
+
+use super::{Lack, MOST_CHUNKS};
+use crate::structure::trailer;
+use crate::structure::window::Window;
+
+/// Bytes of a fragment's head that are searched for its time.
+const FRAGMENT_BYTES: usize = 4096;
+/// Most tracks whose first fragments are remembered.
+const MAX_TRACKS: usize = 32;
+
+/// The usual outermost boxes.
+const BOXES: [&[u8]; 17] = [
+    b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"mfra", b"meta", b"sidx", b"ssix", b"emsg", b"prft",
+    b"pdin", b"free", b"skip", b"wide", b"uuid", b"udta",
+];
+
+/// Walks the boxes.
+#[derive(Default)]
+struct Boxes {
+    films: u32,
+    data: u32,
+    moovs: u32,
+    /// Whether there are fragments.
+    fragmented: bool,
+    /// Whether the last box that matters was the head of one.
+    in_fragment: bool,
+    /// Track and time of the first fragments.
+    first: Vec<(u64, u64)>,
+    /// Whether a second file has begun, whose fragments may continue the first one's.
+    again: bool,
+}
+
+/// Whether the last box extends past the end, or a second film follows, of which ffmpeg reads nothing.
+pub fn boxes(window: &mut Window<'_>) -> Option<Lack> {
+    let (mut seen, mut at) = (Boxes::default(), 0_u64);
+    for _ in 0..MOST_CHUNKS {
+        let Some(small) = window.number(at, 4, false) else { return seen.end() };
+        let name = window.at(at + 4, 4).to_vec();
+        if at > 0 && name != b"ftyp" && trailer::begins_file(window, at) {
+            return Some(Lack::Joined);
+        }
+        let known = name.iter().all(|c| c.is_ascii_graphic() || *c == b' ');
+        let size = if small == 1 { window.number(at + 8, 8, false).unwrap_or(0) } else { small };
+        // Size 0 means to the end of the file. Anything that is not a box is not judged.
+        if !known || size < 8 {
+            return seen.end();
+        }
+        let end = at.checked_add(size).filter(|end| *end <= window.len);
+        // Text behind the film may look like a box.
+        let Some(end) = end else {
+            let cut = BOXES.contains(&&name[..]) || seen.moovs == 0 || seen.data == 0;
+            return seen.end().or(cut.then_some(Lack::Cut("a box at its end is cut off")));
+        };
+        if seen.take(window, &name, at, size) {
+            return Some(Lack::Joined);
+        }
+        at = end;
+    }
+    seen.end()
+}
+
+impl Boxes {
+    /// Takes a box. Returns whether it shows that another film begins.
+    fn take(&mut self, window: &mut Window<'_>, name: &[u8], at: u64, size: u64) -> bool {
+        match name {
+            b"ftyp" => {
+                self.films += 1;
+                self.again |= self.films > 1;
+            }
+            b"moov" => {
+                self.moovs += 1;
+                self.again |= self.moovs > 1;
+            }
+            b"mdat" if size > 16 => {
+                self.data += 1;
+                // The data of another film than a fragmented one.
+                let alone = self.again && self.fragmented && !self.in_fragment;
+                self.in_fragment = false;
+                return alone;
+            }
+            b"moof" => {
+                (self.fragmented, self.in_fragment) = (true, true);
+                let Some((track, time)) = fragment(window, at) else { return self.again };
+                let known = self.first.iter().find(|(known, _)| *known == track);
+                // A live stream may repeat its header and go on.
+                if self.again {
+                    return known.is_none_or(|(_, first)| time <= *first);
+                }
+                if known.is_none() && self.first.len() < MAX_TRACKS {
+                    self.first.push((track, time));
+                }
+            }
+            _ => {}
+        }
+        false
+    }
+
+    /// Whether the boxes are those of two films.
+    fn end(&self) -> Option<Lack> {
+        let films = self.films > 1 || self.moovs > 1;
+        (films && !self.fragmented && self.data > 1).then_some(Lack::Joined)
+    }
+}
+
+/// Track and time of a fragment: those of its first track.
+fn fragment(window: &mut Window<'_>, at: u64) -> Option<(u64, u64)> {
+    let head = window.at(at, FRAGMENT_BYTES);
+    let find = |name: &[u8]| head.windows(4).position(|four| four == name).map(|found| at + found as u64);
+    let (header, time) = (find(b"tfhd")?, find(b"tfdt")?);
+    let long = window.number(time + 4, 1, false)? == 1;
+    let time = window.number(time + 8, if long { 8 } else { 4 }, false)?;
+    Some((window.number(header + 8, 4, false)?, time))
+}

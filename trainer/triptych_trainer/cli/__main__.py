@@ -1,0 +1,5 @@
+"""`python -m triptych_trainer.cli`."""
+
+from . import main
+
+main()
