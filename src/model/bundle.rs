@@ -84,8 +84,7 @@ impl Bundle {
         let own = self.manifest.video().map(|(_, sampling, _)| sampling.frames());
         self.manifest.take_frames(frames).map_err(|reason| {
             ModelError::BadFrames(format!(
-                "--frames {frames}: the model {} does not allow it: {reason}; for another number, import the model \
-                 again with `--frames`",
+                "{frames} frames a window: the model {} does not allow it: {reason}",
                 self.name()
             ))
         })?;

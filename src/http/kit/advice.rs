@@ -35,6 +35,10 @@ pub fn advice_on_model(error: &ModelError) -> String {
         ModelError::NotImported(folder) => {
             format!(" with triptych-trainer import-hf {} --out models/NAME", folder.display())
         }
+        ModelError::BadFrames(_) => {
+            "; for another --frames, import the model again with triptych-trainer import-hf … --frames N"
+                .to_owned()
+        }
         ModelError::TooLarge { .. } => ", or run fewer threads with --threads".to_owned(),
         _ => String::new(),
     }
