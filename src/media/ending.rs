@@ -204,10 +204,8 @@ impl Ended {
             if sound_file { (declared * 0.01).max(0.25) } else { (declared * 0.05).max(1.0) }
         };
         // A length that was estimated from a bit rate is not reliable.
-        let declared = info.declared_secs.filter(|_| whole && !info.estimated);
-        // ffmpeg counts an empty edit at the beginning of a track twice.
-        let edited = self.log.streams.iter().map(|stream| stream.start_secs).fold(0.0, f64::max);
-        let edited = if self.log.format.starts_with("mov,") { edited } else { 0.0 };
+        let edited = self.edited_secs();
+        let declared = info.declared_secs.filter(|_| whole && (!info.estimated || edited > 0.0));
         let short = declared.filter(|declared| decoded + edited + tolerance(*declared) < *declared);
         if let Some(declared) = short {
             return Some(format!("truncated: only {decoded:.1} s of {declared:.1} s could be decoded"));

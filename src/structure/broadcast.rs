@@ -29,6 +29,9 @@ const MIN_SHARE: f64 = 0.05;
 /// The clocks count 1/90,000 s, in 33 bits.
 const HZ: u64 = 90_000;
 const WRAP: u64 = 1 << 33;
+/// A recording that was cut and put together again, each part at its time, may go back by the time that its packets
+/// are sent ahead.
+const STEP_BACK: u64 = HZ;
 /// A jump by more than an hour joins two recordings, as in the decode of the whole.
 const GAP: u64 = 3600 * HZ;
 
@@ -70,13 +73,15 @@ pub fn parts(file: &File) -> Vec<u16> {
     let Some(bytes) = file.metadata().map(|data| data.len()).ok() else { return Vec::new() };
     let Some(clock) = clock_of(&read(file, 0, READ_BYTES)) else { return Vec::new() };
     let mut places: BTreeMap<u16, u32> = BTreeMap::new();
+    // No packet may count at two places.
+    let most = (bytes / PLACES).min(READ_BYTES / 2);
     for place in 0..PLACES {
         let from = (u128::from(bytes) * u128::from(place) / u128::from(PLACES)) as u64;
         let found: BTreeSet<u16> = match clock {
-            Clock::Program => program_parts(&read(file, from, READ_BYTES / 2)).collect(),
+            Clock::Program => program_parts(&read(file, from, READ_BYTES), most as usize).collect(),
             Clock::Transport(size, first) => {
-                let from = from - from % size as u64;
-                let bytes = read(file, from, READ_BYTES / 2);
+                let from = from.next_multiple_of(size as u64);
+                let bytes = read(file, from, most.next_multiple_of(size as u64));
                 bytes.chunks_exact(size).filter_map(|packet| transport_part(packet.get(first..)?)).collect()
             }
         };
@@ -99,8 +104,8 @@ fn transport_part(packet: &[u8]) -> Option<u16> {
     matches!(kind, [0, 0, 1, 0xc0..=0xef]).then_some(u16::from(high & 0x1f) << 8 | u16::from(low))
 }
 
-/// The streams of packets that another packet or pack follows.
-fn program_parts(bytes: &[u8]) -> impl Iterator<Item = u16> {
+/// The streams of the packets that begin in the first `most` bytes, and that another packet or pack follows.
+fn program_parts(bytes: &[u8], most: usize) -> impl Iterator<Item = u16> {
     let packet = |at: usize| -> Option<u16> {
         let &[0, 0, 1, kind, high, low, ..] = bytes.get(at..)? else { return None };
         let next = at + 6 + usize::from(u16::from_be_bytes([high, low]));
@@ -115,7 +120,7 @@ fn program_parts(bytes: &[u8]) -> impl Iterator<Item = u16> {
             _ => None,
         }
     };
-    (0..bytes.len()).filter_map(packet)
+    (0..bytes.len().min(most)).filter_map(packet)
 }
 
 /// How much of a transport stream is scrambled.
@@ -161,7 +166,7 @@ const fn follows(before: u64, now: u64) -> bool {
     // The clock starts again after 26.5 hours, too.
     let wrapped = before > now && before - now > WRAP / 2;
     if before > now && !wrapped {
-        return false;
+        return before - now <= STEP_BACK;
     }
     let forward = if wrapped { now + WRAP - before } else { now - before };
     forward <= GAP

@@ -81,6 +81,9 @@ pub struct Ended {
     pub at: Instant,
 }
 
+/// A later start of a track than this is an empty edit.
+const SHORTEST_EDIT_SECS: f64 = 0.5;
+
 impl Ended {
     /// Index of the next position to seek to, of `places` positions.
     pub fn next_place(&self, place: usize, places: usize) -> Option<usize> {
@@ -163,7 +166,8 @@ impl Ended {
             sample_rate_hz: started.sample_rate_hz,
             declared_secs: if ffmpeg { self.declared_secs(started) } else { started.declared_secs }
                 .filter(|secs| secs.is_finite() && *secs >= 0.0),
-            estimated: self.log.estimated && started.sound.declared_secs.is_none(),
+            estimated: self.log.estimated && started.sound.declared_secs.is_none()
+                || self.edited_secs() > 0.0,
             width,
             height,
             reduced: started.reduced || self.shape(true).divisor > 1,
@@ -180,6 +184,14 @@ impl Ended {
                 tracks::list(self.picks(), &self.log, true, true)
             },
         })
+    }
+
+    /// How much longer the declared length may be than the film: ffmpeg counts an empty edit at the beginning of a
+    /// track twice. The delay of pictures that wait for others is no such edit.
+    pub fn edited_secs(&self) -> f64 {
+        let mov = self.log.format.starts_with("mov,");
+        let starts = self.log.streams.iter().filter(|_| mov).map(|stream| stream.start_secs);
+        starts.filter(|secs| *secs >= SHORTEST_EDIT_SECS).fold(0.0, f64::max)
     }
 
     /// The length that the bytes of the file show or, failing that, ffmpeg's.

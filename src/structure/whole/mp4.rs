@@ -27,6 +27,8 @@ struct Boxes {
     in_fragment: bool,
     /// Track and time of the first fragments.
     first: Vec<(u64, u64)>,
+    /// Whether an edit list asks for more than ffmpeg does.
+    edited: bool,
     /// Whether a second file has begun, whose fragments may continue the first one's.
     again: bool,
 }
@@ -70,6 +72,8 @@ impl Boxes {
             }
             b"moov" => {
                 self.moovs += 1;
+                let mut left = MOST_CHUNKS;
+                self.edited |= edited(window, at + 8, at + size, &mut left);
                 self.again |= self.moovs > 1;
             }
             b"mdat" if size > 16 => {
@@ -99,7 +103,82 @@ impl Boxes {
     /// Whether the boxes are those of two films.
     fn end(&self) -> Option<Lack> {
         let films = self.films > 1 || self.moovs > 1;
-        (films && !self.fragmented && self.data > 1).then_some(Lack::Joined)
+        let joined = (films && !self.fragmented && self.data > 1).then_some(Lack::Joined);
+        let edited = Lack::Cut("its edit list has a gap or a change of speed, which is not followed");
+        joined.or(self.edited.then_some(edited))
+    }
+}
+
+/// Whether an edit list below a box has an empty edit between others, or another speed than the film's.
+fn edited(window: &mut Window<'_>, mut at: u64, end: u64, left: &mut usize) -> bool {
+    while at + 8 <= end && *left > 0 {
+        *left -= 1;
+        let name = window.at(at + 4, 4).to_vec();
+        let Some(size) = window.number(at, 4, false).filter(|size| *size >= 8) else { return false };
+        let next = at.saturating_add(size).min(end);
+        let found = match &name[..] {
+            b"trak" | b"edts" => edited(window, at + 8, next, left),
+            b"elst" => edits(window, at + 8, next).is_some_and(|edits| {
+                let (first, rest) = edits.split_first().unwrap_or((&(false, true), &[]));
+                let later = rest.split_last().map_or(&[][..], |(_, between)| between);
+                !first.1 || rest.iter().any(|(_, usual)| !usual) || later.iter().any(|(empty, _)| *empty)
+            }),
+            _ => false,
+        };
+        if found {
+            return true;
+        }
+        at = next;
+    }
+    false
+}
+
+/// The edits of a list: whether each is empty, and whether its speed is the usual one.
+fn edits(window: &mut Window<'_>, at: u64, end: u64) -> Option<Vec<(bool, bool)>> {
+    let long = window.number(at, 1, false)? == 1;
+    let (size, time_at, time_bytes) = if long { (20, 8, 8) } else { (12, 4, 4) };
+    let count = window.number(at + 4, 4, false)?.min(MOST_CHUNKS as u64);
+    let mut edits = Vec::new();
+    for entry in (0..count).map(|entry| at + 8 + entry * size).take_while(|entry| entry + size <= end) {
+        let time = window.number(entry + time_at, time_bytes, false)?;
+        let empty = time == if long { u64::MAX } else { u64::from(u32::MAX) };
+        let usual = window.number(entry + time_at + time_bytes as u64, 4, false)? == 1 << 16;
+        edits.push((empty, usual || empty));
+    }
+    Some(edits)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn edits_that_are_not_followed_are_told() {
+        let part = |name: &[u8], inside: &[u8]| {
+            [&(inside.len() as u32 + 8).to_be_bytes()[..], name, inside].concat()
+        };
+        let of = |entries: &[(u32, u32, u32)]| {
+            let list: Vec<u8> = entries
+                .iter()
+                .flat_map(|(secs, time, rate)| [*secs, *time, *rate].map(u32::to_be_bytes).concat())
+                .collect();
+            let list = [&[0; 4][..], &(entries.len() as u32).to_be_bytes(), &list].concat();
+            let film = part(b"moov", &part(b"trak", &part(b"edts", &part(b"elst", &list))));
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&[part(b"ftyp", b"isom"), part(b"mdat", &[0; 40]), film].concat()).unwrap();
+            boxes(&mut Window::new(&file).unwrap())
+        };
+        let (none, usual) = (u32::MAX, 1 << 16);
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[(9, 0, usual)]), None);
+        assert_eq!(of(&[(2, none, usual), (9, 100, usual)]), None, "a delay");
+        assert_eq!(of(&[(4, 0, usual), (4, 8, usual)]), None, "a cut");
+        assert_eq!(of(&[(4, 0, usual), (9, none, usual)]), None, "nothing follows");
+        assert!(matches!(of(&[(4, 0, usual), (2, none, usual), (6, 4, usual)]), Some(Lack::Cut(_))));
+        assert!(matches!(of(&[(4, 0, 2 * usual)]), Some(Lack::Cut(_))));
+        assert!(matches!(of(&[(4, 0, usual), (4, 8, 0)]), Some(Lack::Cut(_))));
     }
 }
 
