@@ -16,9 +16,9 @@ use rand::{RngExt, SeedableRng};
 use triptych::catalog::Catalog;
 use triptych::index::kernels::kernels;
 use triptych::index::rows::Rows;
-use triptych::index::{HybridIndex, IndexSet, SearchParams, VectorIndex};
+use triptych::index::{HybridIndex, IndexSet, SearchParams};
 use triptych::search::{Comparable, Corpus, GroupBy, QueryPart, SearchRequest, run};
-use triptych::store::{NewAsset, NewClip, SqliteStore, Store};
+use triptych::store::{AssetStore, ClipStore, NewAsset, NewClip, SqliteStore};
 use triptych::types::{ClipId, Embedding, Modality, ModelId, Space, TimeSpan, Track};
 
 const DIM: usize = 256;
@@ -120,7 +120,7 @@ fn compare(rows: usize) {
     let secs = process.elapsed().as_secs_f64() - plain_secs;
     println!(
         "\n{rows} x {DIM}: hnsw_rs f32 built in {plain_secs:.1} CPU s, our graph in {secs:.1} CPU s with {:?} \
-         (unreachable, new); memory {:.0} MB scan, {:.0} MB with graph",
+         scanned beside it; memory {:.0} MB scan, {:.0} MB with graph",
         graph.scanned_beside_graph(),
         scan.memory_bytes() as f64 / 1e6,
         graph.memory_bytes() as f64 / 1e6,
@@ -234,7 +234,7 @@ async fn whole_searches(clips: usize) {
     let (begun, cpu) = (Instant::now(), ProcessTime::now());
     let index = IndexSet::open(&folder, &model, &members, &store).await.unwrap();
     let (loaded, loaded_cpu) = (begun.elapsed().as_secs_f64(), cpu.elapsed().as_secs_f64());
-    let held: usize = index.stats().iter().map(|(.., bytes)| bytes).sum();
+    let held: usize = index.stats().iter().map(|index| index.bytes).sum();
     println!(
         "{clips} clips, {} indexes: rebuilt from the store in {rebuilt:.2} s, snapshots written in {saved:.2} s, \
          loaded in {loaded:.2} s ({loaded_cpu:.2} CPU s); {:.0} MB",

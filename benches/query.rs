@@ -14,7 +14,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use triptych::model::Bundle;
-use triptych::store::{AssetOutcome, AssetState, NewAsset, NewClip, SqliteStore, Store};
+use triptych::store::{AssetOutcome, AssetState, AssetStore, ClipStore, NewAsset, NewClip, SqliteStore};
 use triptych::types::{AssetKind, Embedding, TimeSpan, Track};
 
 type Failure = Box<dyn std::error::Error>;

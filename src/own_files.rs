@@ -183,8 +183,11 @@ mod tests {
 
     use super::*;
 
+    /// Makes something at a path.
+    type Make = Box<dyn Fn(&Path)>;
+
     /// Everything that is no regular file.
-    fn kinds(dir: &Path) -> Vec<(&'static str, Box<dyn Fn(&Path)>)> {
+    fn kinds(dir: &Path) -> Vec<(&'static str, Make)> {
         let victim = dir.join("victim");
         fs::write(&victim, "another's").unwrap();
         vec![

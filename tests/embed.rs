@@ -96,7 +96,7 @@ async fn an_asset_streams_its_clips_in_order() {
     assert_eq!(clips.len(), 4);
     assert!(clips.is_sorted_by(|a, b| a.span.start_secs < b.span.start_secs));
     for clip in &clips {
-        for track in [&clip.video, &clip.audio] {
+        for track in clip.tracks.values() {
             let vectors = track.as_ref().unwrap();
             assert_eq!(vectors.keys().map(Space::as_str).collect::<Vec<_>>(), ["coarse", "fine"]);
             for vector in vectors.values() {
@@ -117,9 +117,8 @@ async fn a_query_clip_finds_its_stored_self_and_a_long_query_is_the_mean() {
     let stored = clips("scene.mp4").await;
     let timings = Arc::new(Timings::default());
     let timed = embedder.timed(Arc::clone(&timings));
-    for (modality, track) in
-        [(Modality::Video, stored[1].video.as_ref()), (Modality::Audio, stored[1].audio.as_ref())]
-    {
+    for modality in [Modality::Video, Modality::Audio] {
+        let track = stored[1].of(modality);
         let query = timed.query_media(&media("scene.mp4"), modality, Some(stored[1].span)).await.unwrap();
         let cosine = cosine(&query, track.unwrap());
         assert!(cosine > 1.0 - 1e-4, "{modality}: {cosine}");
@@ -130,7 +129,7 @@ async fn a_query_clip_finds_its_stored_self_and_a_long_query_is_the_mean() {
     let fine = Space::new("fine");
     let mut sum = vec![0.0; whole[&fine].dim()];
     for clip in &stored {
-        let vector = clip.video.as_ref().unwrap()[&fine].as_slice();
+        let vector = clip.of(Modality::Video).unwrap()[&fine].as_slice();
         sum.iter_mut().zip(vector).for_each(|(sum, value)| *sum += value);
     }
     let mean = Embedding::new(sum, whole[&fine].dim()).unwrap();
@@ -141,12 +140,14 @@ async fn a_query_clip_finds_its_stored_self_and_a_long_query_is_the_mean() {
 async fn sounds_and_pictures_are_assets_of_one_track() {
     let sounds = clips("tone.wav").await;
     assert_eq!(sounds.len(), 3);
-    assert!(sounds.iter().all(|clip| clip.video.is_none() && clip.audio.is_some()));
+    assert!(
+        sounds.iter().all(|clip| clip.of(Modality::Video).is_none() && clip.of(Modality::Audio).is_some())
+    );
     let still = clips("still.png").await;
     assert_eq!(still.len(), 1);
-    assert!(still[0].video.is_some() && still[0].audio.is_none());
+    assert!(still[0].of(Modality::Image).is_some() && still[0].of(Modality::Audio).is_none());
     let query = embedder().query_media(&media("still.png"), Modality::Image, None).await.unwrap();
-    assert!(cosine(&query, still[0].video.as_ref().unwrap()) > 1.0 - 1e-6);
+    assert!(cosine(&query, still[0].of(Modality::Image).unwrap()) > 1.0 - 1e-6);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use triptych::index::rows::Rows;
-use triptych::index::{ClipFilter, HybridIndex, Neighbour, SearchParams, VectorIndex};
+use triptych::index::{ClipFilter, HybridIndex, Neighbour, SearchParams};
 use triptych::types::{ClipId, Embedding};
 
 const EXACT: SearchParams = SearchParams { ef: None, exact: true, recall_target: None };

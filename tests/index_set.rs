@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use triptych::index::{IndexSet, SearchParams};
-use triptych::store::{NewAsset, NewClip, SqliteStore, Store};
+use triptych::store::{AssetStore, ClipStore, NewAsset, NewClip, SqliteStore};
 use triptych::types::{AssetId, ClipId, Embedding, ModelId, Space, TimeSpan, Track};
 
 fn model() -> ModelId {

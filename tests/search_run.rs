@@ -12,7 +12,7 @@ use triptych::search::{
     Bank, BankQuery, Comparable, Corpus, Distributions, Fuse, GroupBy, Hit, HubCorrection, Lane, QueryPart,
     SearchError, SearchRequest, SearchResponse, run,
 };
-use triptych::store::{NewAsset, NewClip, SqliteStore, Store};
+use triptych::store::{AssetStore, ClipStore, NewAsset, NewClip, SqliteStore};
 use triptych::types::{AssetId, ClipId, Embedding, Modality, ModelId, Space, TimeSpan, Track};
 
 struct Bench {

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use triptych::store::{NewAsset, NewClip, SqliteStore, Store};
+use triptych::store::{AssetStore, ClipStore, NewAsset, NewClip, SqliteStore};
 use triptych::types::{AssetId, ClipId, Embedding, ModelId, Space, TimeSpan, Track};
 
 const CHILD_FOLDER: &str = "TRIPTYCH_TEST_CRASH_FOLDER";

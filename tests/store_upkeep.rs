@@ -8,7 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use triptych::store::{NewAsset, NewClip, RetentionRule, SqliteStore, Store, StoreCopy, Upkeep};
+use triptych::store::{
+    AssetStore, ClipStore, EmbeddedStore, NewAsset, NewClip, RetentionRule, RetentionStore, SqliteStore,
+    Store, StoreCopy,
+};
 use triptych::types::{AssetId, ClipId, Embedding, ModelId, Space, TimeSpan, Track};
 
 fn model() -> ModelId {
@@ -112,7 +115,7 @@ async fn assets_go_together_and_their_space_is_given_back() {
     assert!(store.sequence().await.unwrap() > sequence);
     store.delete_assets(&ids[2..30]).await.unwrap();
     assert_eq!(store.totals().await.unwrap().assets, 10);
-    assert_eq!(store.vector_census(Track::Video, &Space::new("fine")).await.unwrap().0, 500);
+    assert_eq!(store.vector_census(Track::Video, &Space::new("fine")).await.unwrap().clips, 500);
 
     let free = store.space().await.unwrap().free_bytes;
     assert!(free > 0);
@@ -166,7 +169,7 @@ async fn an_older_store_gives_back_once_it_is_written_anew() {
     store.close().await.unwrap();
     let store = open(dir.path()).await;
     assert!(store.space().await.unwrap().releases);
-    assert_eq!(store.vector_census(Track::Video, &Space::new("fine")).await.unwrap().0, 10);
+    assert_eq!(store.vector_census(Track::Video, &Space::new("fine")).await.unwrap().clips, 10);
 }
 
 #[tokio::test]

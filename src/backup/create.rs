@@ -13,7 +13,7 @@ use super::view::Running;
 use super::{BackupError, read_manifests};
 use crate::files::Content;
 use crate::index::snapshot;
-use crate::store::{CopyFacts, Store, StoreCopy};
+use crate::store::{CopyFacts, EmbeddedStore, StoreCopy};
 use crate::types::{ModelId, SnapshotId};
 
 /// Rows of the store's copy read per page.
@@ -22,7 +22,7 @@ const PAGE: u32 = 4096;
 /// What to take a snapshot of.
 pub struct Source {
     /// The store.
-    pub store: Arc<dyn Store>,
+    pub store: Arc<dyn EmbeddedStore>,
     /// The saved indexes, and the other files beside them.
     pub index_dir: PathBuf,
     /// Where to copy the store to if the destination has no better place.

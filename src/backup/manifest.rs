@@ -157,30 +157,8 @@ pub(super) fn decode_media(bytes: &[u8]) -> Result<Vec<MediaEntry>, BackupError>
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use super::fuzzed::sample as manifest;
     use super::*;
-
-    fn manifest() -> Manifest {
-        let file = |path: &str| FileEntry { path: path.into(), size_bytes: 3, sha256: "0".repeat(64) };
-        Manifest {
-            format: FORMAT,
-            id: SnapshotId::generate(),
-            created_unix_ms: 1,
-            scheduled: false,
-            version: "1".into(),
-            model: ModelId("m".into()),
-            sequence: 5,
-            assets: 1,
-            clips: 2,
-            media_secs: 6.4,
-            files: vec![file(STORE), file(MEDIA)],
-            media_files: 1,
-            media_bytes: 2,
-            copied_files: 1,
-            copied_bytes: 2,
-            lacking: 0,
-            by_path: 0,
-        }
-    }
 
     #[test]
     fn no_flipped_bit_and_no_cut_is_believed() {
@@ -210,9 +188,10 @@ mod tests {
 pub(crate) mod fuzzed {
     use super::*;
 
-    pub(crate) fn manifest_seeds() -> Vec<Vec<u8>> {
+    /// A manifest of every kind of file.
+    pub(in crate::backup) fn sample() -> Manifest {
         let file = |path: &str| FileEntry { path: path.into(), size_bytes: 3, sha256: "0".repeat(64) };
-        let manifest = Manifest {
+        Manifest {
             format: FORMAT,
             id: SnapshotId::generate(),
             created_unix_ms: 1,
@@ -230,7 +209,11 @@ pub(crate) mod fuzzed {
             copied_bytes: 2,
             lacking: 0,
             by_path: 0,
-        };
+        }
+    }
+
+    pub(crate) fn manifest_seeds() -> Vec<Vec<u8>> {
+        let manifest = sample();
         vec![manifest.encode().unwrap(), serde_json::to_vec(&manifest).unwrap()]
     }
 

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
 use super::column::Column;
-use super::filter::{Bounds, Condition, Filter, METADATA, Number, Scalar, lies_within, time_of};
+use super::filter::{Condition, Filter, METADATA};
 use super::posting::{Bits, Ordinal, Posting};
+use super::value::{Bounds, Number, Scalar, lies_within, time_of};
 use crate::store::AssetRecord;
 use crate::types::nfc;
 

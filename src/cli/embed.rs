@@ -115,8 +115,7 @@ async fn clips(
         embedder.open_track(path, modality, span, TrackChoice::default(), Priority::Interactive).await?;
     let mut vectors = Vec::new();
     while let Some(clip) = stream.next().await? {
-        let track = if modality == Modality::Audio { clip.audio } else { clip.video };
-        vectors.extend(track.map(|track| (Some(clip.span), track)));
+        vectors.extend(clip.of(modality).map(|track| (Some(clip.span), track.clone())));
     }
     if let Some(reason) = stream.summary().and_then(|summary| summary.partial) {
         eprintln!("only part of the file could be read: {}", table::printable(&reason));

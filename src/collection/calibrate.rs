@@ -169,12 +169,8 @@ impl Collection {
         let mut banks: Vec<(Modality, usize, bool, Vec<BankQuery>)> = Vec::new();
         for source in Track::ALL {
             let bank = self.own_queries(source, space);
-            if bundle.has(source.modality(), space) {
-                banks.push((source.modality(), 0, source == target, bank.clone()));
-            }
-            if source == Track::Video && bundle.has(Modality::Image, space) {
-                banks.push((Modality::Image, 0, source == target, bank));
-            }
+            let serving = source.modalities().iter().filter(|modality| bundle.has(**modality, space));
+            banks.extend(serving.map(|modality| (*modality, 0, source == target, bank.clone())));
         }
         if bundle.has(Modality::Text, space) {
             let seen: Vec<Embedding> = self

@@ -122,10 +122,10 @@ impl Collection {
     }
 
     pub(crate) fn new_clip(&self, clip: ClipVectors) -> NewClip {
-        let of = |track, vectors: Option<Vectors>| {
+        let of = |(track, vectors): (Track, Option<Vectors>)| {
             vectors.into_iter().flatten().map(move |(space, vector)| (track, space, vector))
         };
-        let vectors: Vec<_> = of(Track::Video, clip.video).chain(of(Track::Audio, clip.audio)).collect();
+        let vectors: Vec<_> = clip.tracks.into_iter().flat_map(of).collect();
         let space = self.agreement_space.as_ref();
         let agreement = space.and_then(|space| agreement(&vectors, space));
         NewClip { span: clip.span, vectors, agreement }

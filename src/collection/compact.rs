@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::recovery::open_closed;
 use super::{Collection, LibraryError, blocking};
 use crate::backup::BackupError;
-use crate::store::{StoreSpace, Upkeep};
+use crate::store::{EmbeddedStore, StoreSpace};
 
 /// Pages freed per transaction: 4 MiB, a few milliseconds.
 const PAGES_A_STEP: u32 = 256;
@@ -69,7 +69,7 @@ impl Collection {
     }
 
     fn index_bytes(&self) -> u64 {
-        self.searched.index.stats().iter().map(|(.., bytes)| *bytes as u64).sum()
+        self.searched.index.stats().iter().map(|index| index.bytes as u64).sum()
     }
 
     /// Frees pages step by step until none are left or `stop` says so.
@@ -88,7 +88,7 @@ impl Collection {
 }
 
 async fn rewrite(
-    store: &(impl Upkeep + ?Sized),
+    store: &dyn EmbeddedStore,
     space: &StoreSpace,
     data_dir: &std::path::Path,
 ) -> Result<(), LibraryError> {

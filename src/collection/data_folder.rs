@@ -16,7 +16,7 @@ use crate::media::{HEAD_BYTES, NameSays, head_is_media, name_says};
 use crate::outbound::bucket::BucketUrl;
 use crate::outbound::{Download, OutboundError, Sources, SourcesConfig};
 use crate::own_files;
-use crate::store::{FolderLock, Store, StoreError};
+use crate::store::{EmbeddedStore, FolderLock, StoreError};
 use crate::types::AssetId;
 use crate::webhooks::{Deliver, Webhooks};
 
@@ -83,7 +83,7 @@ impl DataFolder {
         config: &LibraryConfig,
         folder: &Path,
         embedder: &Embedder,
-    ) -> Result<(Arc<Self>, Arc<dyn Store>), LibraryError> {
+    ) -> Result<(Arc<Self>, Arc<dyn EmbeddedStore>), LibraryError> {
         make_private_folder(&config.data_dir)?;
         // Before anything is moved or written: a link would lead elsewhere.
         own_files::check(&config.data_dir, folder)?;

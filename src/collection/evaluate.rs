@@ -181,8 +181,8 @@ impl Collection {
 
     fn engine_of(&self, target: Track, space: &Space) -> String {
         let engines = self.searched.index.stats();
-        let found = engines.iter().find(|(track, name, ..)| *track == target && name == space);
-        found.map_or_else(String::new, |(.., engine, _)| (*engine).to_owned())
+        let found = engines.iter().find(|index| index.track == target && index.space == *space);
+        found.map_or_else(String::new, |index| index.engine.to_owned())
     }
 
     /// Rank of an asset, from 1; `last` if it is not on the pages that a client can reach.

@@ -46,7 +46,9 @@ use crate::index::IndexSet;
 use crate::media::DecoderHealth;
 use crate::preprocess;
 use crate::search::{self, SearchError, SearchRequest, SearchResponse, Timeline};
-use crate::store::{AssetRecord, ClipRecord, DeliveryRecord, DeliveryState, Store, StoreError, Totals};
+use crate::store::{
+    AssetRecord, ClipRecord, DeliveryRecord, DeliveryState, EmbeddedStore, StoreError, Totals,
+};
 use crate::types::{AssetId, DeliveryId, Space, Track};
 use clips::Gate;
 use content::Verified;
@@ -60,7 +62,7 @@ const BLOCKING_FROM: usize = 4096;
 pub struct Collection {
     pub(crate) data: Arc<DataFolder>,
     pub(crate) embedder: Embedder,
-    pub(crate) store: Arc<dyn Store>,
+    pub(crate) store: Arc<dyn EmbeddedStore>,
     /// The indexes, the catalog and the calibration, which searches read.
     pub(crate) searched: search::Corpus,
     /// Folder of the store and the indexes.
@@ -85,7 +87,7 @@ impl Collection {
 
     /// The store.
     #[must_use]
-    pub fn store(&self) -> &Arc<dyn Store> {
+    pub fn store(&self) -> &Arc<dyn EmbeddedStore> {
         &self.store
     }
 

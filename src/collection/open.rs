@@ -15,7 +15,7 @@ use crate::files::{Disk, LOST_AND_FOUND, Quarantine, Uploads, measure, move_away
 use crate::index::IndexSet;
 use crate::own_files;
 use crate::search::{Backgrounds, Comparable, Corpus};
-use crate::store::Store;
+use crate::store::{EmbeddedStore, Store};
 use crate::types::{ClipId, Space, Track};
 
 impl Collection {
@@ -44,7 +44,7 @@ impl Collection {
         embedder: Embedder,
     ) -> Result<Arc<Self>, LibraryError> {
         own_files::check_store(&self.data.config.data_dir, folder)?;
-        let store: Arc<dyn Store> = Arc::new(open_model_store(folder, &embedder).await?);
+        let store: Arc<dyn EmbeddedStore> = Arc::new(open_model_store(folder, &embedder).await?);
         // Users' settings belong to the serving model's store; any here are from before a promotion.
         store.clear_work().await?;
         adopt_uploads(store.as_ref(), &self.data.uploads).await?;
@@ -55,7 +55,7 @@ impl Collection {
     async fn assemble(
         folder: &Path,
         embedder: Embedder,
-        store: Arc<dyn Store>,
+        store: Arc<dyn EmbeddedStore>,
         data: Arc<DataFolder>,
         beside: bool,
     ) -> Result<Arc<Self>, LibraryError> {
@@ -164,7 +164,7 @@ async fn note_agreements(store: &dyn Store, space: &Space) -> Result<(), Library
 }
 
 /// Does the first writes of a start; if the disk refuses, puts them off.
-async fn begin(store: &dyn Store, uploads: &Uploads, disk: &Disk) -> Result<(), LibraryError> {
+async fn begin(store: &dyn EmbeddedStore, uploads: &Uploads, disk: &Disk) -> Result<(), LibraryError> {
     let begun = async {
         adopt_uploads(store, uploads).await?;
         reconcile(store).await

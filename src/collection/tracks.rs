@@ -4,26 +4,23 @@ use crate::embed::Embedder;
 use crate::model::Bundle;
 use crate::types::{Embedding, Space, Track};
 
-/// The spaces (with their dimensions) in which a track has vectors. Vectors of pictures are on the video
-/// track.
+/// The spaces (with their dimensions) in which a track has vectors.
 pub(crate) fn members_of(bundle: &Bundle, track: Track) -> Vec<(Space, usize)> {
-    use crate::types::Modality;
-    let serves = |space: &Space| {
-        bundle.has(track.modality(), space) || (track == Track::Video && bundle.has(Modality::Image, space))
-    };
+    let serves = |space: &Space| track.modalities().iter().any(|modality| bundle.has(*modality, space));
     bundle.spaces().iter().filter(|(space, _)| serves(space)).cloned().collect()
 }
 
 /// The finest space that audio and video share, used to compare a clip's own two tracks.
 pub(crate) fn agreement_space(bundle: &Bundle) -> Option<Space> {
-    let serves = |space: &Space| Track::ALL.iter().all(|track| bundle.has(track.modality(), space));
+    let serves = |space: &Space| Track::AGREEING.iter().all(|track| bundle.has(track.modality(), space));
     bundle.spaces().iter().map(|(space, _)| space).find(|space| serves(space)).cloned()
 }
 
 /// Cosine of a clip's own sound and picture.
 pub(crate) fn agreement(vectors: &[(Track, Space, Embedding)], space: &Space) -> Option<f32> {
     let of = |track| vectors.iter().find(|(t, s, _)| *t == track && s == space).map(|(.., vector)| vector);
-    Some(of(Track::Video)?.cosine(of(Track::Audio)?))
+    let [picture, sound] = Track::AGREEING.map(of);
+    Some(picture?.cosine(sound?))
 }
 
 /// How assets are cut into clips, as text; it is part of their identity.

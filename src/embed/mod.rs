@@ -13,7 +13,9 @@ pub use stream::AssetStream;
 use crate::media::{Decoder, Lane, MediaError};
 use crate::model::{BankText, Bundle, ModelError, Priority, Role, SpaceVectors, Timings, Towers};
 use crate::preprocess::ClipReader;
-use crate::types::{AssetKind, Embedding, Modality, Space, TimeSpan, TrackChoice, TypeError};
+use crate::types::{
+    AssetKind, Embedding, Modality, PerTrack, Space, TimeSpan, Track, TrackChoice, TypeError,
+};
 
 /// Unit vectors of one input, one per space its tower serves.
 pub type Vectors = BTreeMap<Space, Embedding>;
@@ -93,10 +95,16 @@ pub struct ClipVectors {
     pub span: TimeSpan,
     /// Number of consecutive windows with these same vectors that the clip stands for; 1 for most clips.
     pub windows: u64,
-    /// Embeddings of the picture, if the clip has one.
-    pub video: Option<Vectors>,
-    /// Embeddings of the sound, if the clip has some.
-    pub audio: Option<Vectors>,
+    /// Embeddings of each track that the clip has.
+    pub tracks: PerTrack<Option<Vectors>>,
+}
+
+impl ClipVectors {
+    /// The embeddings of the track on which vectors of this modality are.
+    #[must_use]
+    pub fn of(&self, modality: Modality) -> Option<&Vectors> {
+        self.tracks[Track::of(modality)?].as_ref()
+    }
 }
 
 /// Embeds queries and assets with the towers of one bundle.
@@ -198,8 +206,7 @@ impl Embedder {
         let mut clips = self.open_track(path, modality, span, tracks, Priority::Interactive).await?;
         let mut mean = Mean::default();
         while let Some(clip) = clips.next().await? {
-            let track = if modality == Modality::Audio { clip.audio } else { clip.video };
-            track.iter().for_each(|vectors| mean.add(vectors, clip.windows));
+            clip.of(modality).into_iter().for_each(|vectors| mean.add(vectors, clip.windows));
         }
         mean.finish(self.bundle(), modality)
     }

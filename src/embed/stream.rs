@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use super::{ClipVectors, EmbedError, Vectors, no_track, unit_vectors};
 use crate::model::{Pending, Pixels, Priority, Samples, Timings, Towers};
 use crate::preprocess::{AssetSummary, ClipReader, ClipTensors, PatchGrid};
-use crate::types::{AssetKind, Modality, TimeSpan};
+use crate::types::{AssetKind, Modality, PerTrack, TimeSpan, Track};
 
 /// Streams an asset's clips as embeddings, in order. Decoding, towers and the caller work in parallel.
 /// Dropping the stream ends the decoder and removes its work from the towers' queue.
@@ -19,20 +19,20 @@ pub struct AssetStream {
     timings: Arc<Timings>,
     towers: Towers,
     /// Vectors of the latest clip that had each track.
-    video: Option<Vectors>,
-    audio: Option<Vectors>,
+    latest: PerTrack<Option<Vectors>>,
 }
 
 /// A clip whose tensors are queued for the towers or already processed.
 struct InFlight {
     span: TimeSpan,
     windows: u64,
-    video: Track,
-    audio: Track,
+    tracks: PerTrack<Queued>,
 }
 
 /// One track of a clip.
-enum Track {
+#[derive(Default)]
+enum Queued {
+    #[default]
     Absent,
     /// The tensors equal those of the latest clip with this track, so the vectors do, too.
     AsBefore,
@@ -65,7 +65,7 @@ impl AssetStream {
             pcm_samples: 0,
         };
         let reader = tokio::spawn(feeder.run(sender));
-        Self { clips, reader, summary, timings, towers, video: None, audio: None }
+        Self { clips, reader, summary, timings, towers, latest: PerTrack::default() }
     }
 
     /// The next clip, or `None` at the end.
@@ -74,10 +74,12 @@ impl AssetStream {
     /// [`EmbedError`]; `no_usable_track` if no clip of the asset had input for a tower.
     pub async fn next(&mut self) -> Result<Option<ClipVectors>, EmbedError> {
         let Some(clip) = self.clips.recv().await else { return Ok(None) };
-        let InFlight { span, windows, video, audio } = clip?;
-        let video = finish(&self.towers, video, &mut self.video).await?;
-        let audio = finish(&self.towers, audio, &mut self.audio).await?;
-        Ok(Some(ClipVectors { span, windows, video, audio }))
+        let InFlight { span, windows, tracks: queued } = clip?;
+        let mut tracks = PerTrack::default();
+        for (track, queued) in queued {
+            tracks[track] = finish(&self.towers, queued, &mut self.latest[track]).await?;
+        }
+        Ok(Some(ClipVectors { span, windows, tracks }))
     }
 
     /// Properties of the asset so far; complete after the end.
@@ -93,15 +95,21 @@ impl AssetStream {
     }
 }
 
+impl InFlight {
+    fn is_empty(&self) -> bool {
+        self.tracks.values().all(|track| matches!(track, Queued::Absent))
+    }
+}
+
 async fn finish(
     towers: &Towers,
-    track: Track,
+    track: Queued,
     latest: &mut Option<Vectors>,
 ) -> Result<Option<Vectors>, EmbedError> {
     match track {
-        Track::Absent => return Ok(None),
-        Track::AsBefore => {}
-        Track::Asked(modality, pending) => {
+        Queued::Absent => return Ok(None),
+        Queued::AsBefore => {}
+        Queued::Asked(modality, pending) => {
             *latest = Some(unit_vectors(towers.bundle(), modality, pending.vectors().await?)?);
         }
     }
@@ -134,7 +142,7 @@ impl Feeder {
         loop {
             let next = self.next().await;
             let report = match next {
-                Ok(Some(InFlight { video: Track::Absent, audio: Track::Absent, .. })) => continue,
+                Ok(Some(clip)) if clip.is_empty() => continue,
                 Ok(Some(clip)) => Ok(clip),
                 Ok(None) if sent == 0 => Err(self.nothing_usable()),
                 Ok(None) => return,
@@ -173,9 +181,10 @@ impl Feeder {
         let same_frames = clip.same_frames(self.frames.as_ref(), self.patch_grid);
         let same_pcm = clip.same_pcm(self.pcm.as_ref(), self.pcm_samples);
         let picture = if kind == AssetKind::Image { Modality::Image } else { Modality::Video };
-        let video = match clip.frames.filter(|_| self.wanted(picture)) {
-            None => Track::Absent,
-            Some(_) if same_frames => Track::AsBefore,
+        let mut tracks = PerTrack::default();
+        tracks[Track::Video] = match clip.frames.filter(|_| self.wanted(picture)) {
+            None => Queued::Absent,
+            Some(_) if same_frames => Queued::AsBefore,
             Some(frames) => {
                 (self.frames, self.patch_grid) = (Some(frames.clone()), clip.patch_grid);
                 let grid = clip.patch_grid.map(|grid| [grid.rows, grid.columns]);
@@ -184,19 +193,19 @@ impl Feeder {
                     Modality::Image => self.towers.submit_image(pixels, self.priority).await,
                     _ => self.towers.submit_video(pixels, self.priority).await,
                 };
-                Track::Asked(picture, pending?)
+                Queued::Asked(picture, pending?)
             }
         };
-        let audio = match clip.pcm.filter(|_| self.wanted(Modality::Audio)) {
-            None => Track::Absent,
-            Some(_) if same_pcm => Track::AsBefore,
+        tracks[Track::Audio] = match clip.pcm.filter(|_| self.wanted(Modality::Audio)) {
+            None => Queued::Absent,
+            Some(_) if same_pcm => Queued::AsBefore,
             Some(pcm) => {
                 (self.pcm, self.pcm_samples) = (Some(pcm.clone()), clip.pcm_samples);
                 let samples = Samples { pcm, own: clip.pcm_samples };
-                Track::Asked(Modality::Audio, self.towers.submit_audio(samples, self.priority).await?)
+                Queued::Asked(Modality::Audio, self.towers.submit_audio(samples, self.priority).await?)
             }
         };
-        Ok(InFlight { span: clip.span, windows: clip.windows, video, audio })
+        Ok(InFlight { span: clip.span, windows: clip.windows, tracks })
     }
 
     fn wanted(&self, modality: Modality) -> bool {

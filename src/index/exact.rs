@@ -6,16 +6,16 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::Neighbour;
 use super::kernels::{flat, kernels};
 use super::quantize::{Codes, ROUNDING, bound, quantize};
 use super::rows::{CHUNK_ROWS, CodeScale, Slot, View, place};
+use super::{Neighbour, SearchParams, VectorIndex};
 use crate::types::ClipId;
 
 /// Rows from which a scan is split among the cores. Below, distributing the work costs more than it saves.
 const PARALLEL_ROWS: usize = 32 * CHUNK_ROWS;
 
-/// The rows that a scan compares; slots ascending.
+/// The rows that a search may find; slots ascending.
 #[derive(Debug, Clone, Copy)]
 pub enum Scope<'a> {
     /// All rows but these.
@@ -152,6 +152,46 @@ impl TopK {
 #[must_use]
 pub fn score(query: &[f32], values: &[f32]) -> f32 {
     kernels().dot_f32(query, values).clamp(-1.0, 1.0) + 0.0
+}
+
+/// The engine that compares with every row: always ready, and its answers are proven.
+#[derive(Debug, Clone, Copy)]
+pub struct Scan;
+
+impl VectorIndex for Scan {
+    fn name(&self) -> &'static str {
+        "exact-int8"
+    }
+
+    fn is_exact(&self) -> bool {
+        true
+    }
+
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    fn insert(&self, _: Slot, _: bool) {}
+
+    fn remove(&self, _: Slot) {}
+
+    fn restart(&self) {}
+
+    fn search(
+        &self,
+        view: &View,
+        query: &[f32],
+        k: usize,
+        params: SearchParams,
+        scope: Scope<'_>,
+    ) -> Option<Vec<Neighbour>> {
+        let scan = if params.exact { scan_f32 } else { scan_int8 };
+        Some(scan(view, query, k, scope))
+    }
+
+    fn memory_bytes(&self) -> usize {
+        0
+    }
 }
 
 /// Compares with every row in f32: the reference for all other searches.

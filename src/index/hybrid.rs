@@ -1,18 +1,16 @@
-//! The index that answers searches. It scans while the collection is small, and adds a graph when it is
-//! large; each search uses the cheaper one.
+//! The index of one (track, space) pair: rows, and the engines that search them. Each search is answered by the first
+//! engine that can, which is a graph while it costs less than the scan.
 
 mod compact;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::exact::{Scope, score};
-use super::frozen::{Frozen, measure};
-use super::hnsw::{Graph, NoGraph};
+use super::exact::{Scan, Scope, scan_f32, score};
+use super::hnsw::HnswRs;
 use super::quantize::quantize;
 use super::recall::Probed;
-use super::rows::{Rows, Slot, View};
-use super::{ClipFilter, IndexError, Neighbour, SearchParams, VectorIndex};
+use super::rows::{Rows, SharedRows, Slot, View};
+use super::{Beside, ClipFilter, IndexError, Neighbour, SearchParams, VectorCensus, VectorIndex};
 use crate::types::{ClipId, Embedding};
 
 /// Number of vectors from which a graph search costs less CPU than the scan. Measured:
@@ -20,33 +18,14 @@ use crate::types::{ClipId, Embedding};
 pub const GRAPH_FROM: usize = 25_000;
 
 /// The index of one (track, space) pair of a library.
-///
-/// New vectors are scanned until the next graph contains them, removed ones are skipped, and every answer is
-/// scored in f32. Graphs are built in the background, one at a time per process.
 pub struct HybridIndex {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
     dim: usize,
-    graph_from: usize,
-    state: RwLock<State>,
-    building: Mutex<bool>,
-    built: Condvar,
-    stop: AtomicBool,
-}
-
-struct State {
-    rows: Rows,
-    graph: Option<Arc<Graph>>,
-    /// Slots written since the graph's view was taken, ascending. The graph does not contain them.
-    fresh: Arc<Vec<Slot>>,
-    /// Rows of the graph's view that were removed or replaced since.
-    stale: usize,
-    /// Slots written and rows removed since the view of the graph under construction was taken.
-    since_build: Option<(Vec<Slot>, usize)>,
-    /// Size at which the graph proved useless. The next attempt waits until the size has doubled.
-    useless_at: usize,
+    rows: Arc<SharedRows>,
+    /// In the order in which they are asked.
+    engines: Vec<Box<dyn VectorIndex>>,
+    /// Held while rows change, until the engines know: they are told in the order of the changes.
+    writing: Mutex<()>,
+    compacting: Mutex<()>,
 }
 
 impl HybridIndex {
@@ -59,74 +38,146 @@ impl HybridIndex {
     /// An index of these rows that builds graphs from `graph_from` vectors on; `usize::MAX` disables graphs.
     #[must_use]
     pub fn with_rows(rows: Rows, graph_from: usize) -> Self {
-        let state =
-            State { rows, graph: None, fresh: Arc::default(), stale: 0, since_build: None, useless_at: 0 };
-        let dim = state.rows.view().dim;
-        let index = Self {
-            shared: Arc::new(Shared {
-                dim,
-                graph_from,
-                state: RwLock::new(state),
-                building: Mutex::new(false),
-                built: Condvar::new(),
-                stop: AtomicBool::new(false),
-            }),
-        };
-        index.shared.rebuild_if_due();
-        index
+        Self::over(rows, |rows| match graph_from {
+            usize::MAX => Vec::new(),
+            from => vec![Box::new(HnswRs::new(rows, from)) as Box<dyn VectorIndex>],
+        })
+    }
+
+    /// An index of these rows with engines of the caller's choice, which are asked before the scan.
+    #[must_use]
+    pub fn over(rows: Rows, engines: impl FnOnce(Arc<SharedRows>) -> Vec<Box<dyn VectorIndex>>) -> Self {
+        let dim = rows.view().dim;
+        let rows = SharedRows::new(rows);
+        let mut engines = engines(Arc::clone(&rows));
+        engines.push(Box::new(Scan));
+        Self { dim, rows, engines, writing: Mutex::default(), compacting: Mutex::default() }
     }
 
     /// Number of values of a vector.
     #[must_use]
-    pub fn dim(&self) -> usize {
-        self.shared.dim
+    pub const fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Number of live vectors.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows.read(|rows| rows.view().live)
+    }
+
+    /// Whether there are no live vectors.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// The engine that answers unfiltered searches now: `exact-int8` or `hnsw`.
     #[must_use]
     pub fn engine(&self) -> &'static str {
-        if self.has_graph() { "hnsw" } else { "exact-int8" }
+        self.answering().map_or("", VectorIndex::name)
     }
 
     /// Whether a graph answers unfiltered searches.
     #[must_use]
     pub fn has_graph(&self) -> bool {
-        self.shared.read(|state| state.graph.is_some())
+        self.answering().is_some_and(|engine| !engine.is_exact())
+    }
+
+    fn answering(&self) -> Option<&dyn VectorIndex> {
+        self.engines.iter().map(AsRef::as_ref).find(|engine| engine.is_ready())
     }
 
     /// A frozen view of the current vectors.
     #[must_use]
     pub fn view(&self) -> View {
-        self.shared.read(|state| state.rows.view().clone())
+        self.rows.view()
     }
 
-    /// Number of clips and sum of their ids, with the view that both describe.
+    /// What the index holds, with the view that it describes.
     #[must_use]
-    pub fn census(&self) -> ((u64, i64), View) {
-        self.shared.read(|state| (state.rows.census(), state.rows.view().clone()))
+    pub fn census(&self) -> (VectorCensus, View) {
+        self.rows.read(|rows| (rows.census(), rows.view().clone()))
     }
 
     /// Waits until no graph is being built and none is due.
     pub fn wait_for_graph(&self) {
-        loop {
-            let mut building = self.shared.building.lock().unwrap_or_else(PoisonError::into_inner);
-            while *building {
-                building = self.shared.built.wait(building).unwrap_or_else(PoisonError::into_inner);
-            }
-            drop(building);
-            // A new graph can already be out of date; the next build then starts a moment later.
-            if !self.shared.read(|state| state.graph_is_due(self.shared.graph_from)) {
-                return;
-            }
-            std::thread::yield_now();
-        }
+        self.engines.iter().for_each(|engine| engine.settle());
     }
 
-    /// Numbers of slots that are scanned beside the graph: (orphans, newer than the graph).
+    /// Numbers of rows that are scanned beside the graph.
     #[must_use]
-    pub fn scanned_beside_graph(&self) -> (usize, usize) {
-        self.shared
-            .read(|state| (state.graph.as_ref().map_or(0, |graph| graph.orphans().len()), state.fresh.len()))
+    pub fn scanned_beside_graph(&self) -> Beside {
+        self.answering().map(VectorIndex::scanned_beside).unwrap_or_default()
+    }
+
+    /// Memory used, in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let of_engines: usize = self.engines.iter().map(|engine| engine.memory_bytes()).sum();
+        self.rows.read(Rows::memory_bytes) + of_engines
+    }
+
+    fn writing(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a vector or replaces the clip's previous one.
+    ///
+    /// # Errors
+    /// [`IndexError::BadLength`].
+    pub fn upsert(&self, clip: ClipId, vector: &Embedding) -> Result<(), IndexError> {
+        self.check(vector)?;
+        let codes = quantize(vector.as_slice());
+        let _writing = self.writing();
+        let (slot, replaced) = self.rows.write(|rows| {
+            let replaced = rows.slot(clip).is_some();
+            (rows.put(clip, vector.as_slice(), &codes), replaced)
+        });
+        self.engines.iter().for_each(|engine| engine.insert(slot, replaced));
+        Ok(())
+    }
+
+    /// Removes a clip's vector. Returns whether there was one.
+    pub fn remove(&self, clip: ClipId) -> bool {
+        let _writing = self.writing();
+        let slot = self.rows.write(|rows| rows.remove(clip));
+        if let Some(slot) = slot {
+            self.engines.iter().for_each(|engine| engine.remove(slot));
+        }
+        slot.is_some()
+    }
+
+    /// The k nearest neighbours by cosine, best first; ties by clip id.
+    ///
+    /// # Errors
+    /// [`IndexError::BadLength`].
+    pub fn search(
+        &self,
+        query: &Embedding,
+        k: usize,
+        params: SearchParams,
+        filter: Option<&ClipFilter>,
+    ) -> Result<Vec<Neighbour>, IndexError> {
+        self.check(query)?;
+        // Everything after this works on frozen rows, without a lock.
+        let (view, listed) = self.rows.read(|rows| {
+            let listed = filter.map(|filter| match filter {
+                ClipFilter::Only(ids) | ClipFilter::Except(ids) => rows.slots_of(ids),
+            });
+            (rows.view().clone(), listed.unwrap_or_default())
+        });
+        let k = k.min(view.live);
+        if k == 0 {
+            return Ok(Vec::new());
+        }
+        let scope = match filter {
+            Some(ClipFilter::Only(_)) => Scope::Only(&listed),
+            Some(ClipFilter::Except(_)) | None => Scope::AllBut(&listed),
+        };
+        let mut engines = self.engines.iter();
+        let found = engines.find_map(|engine| engine.search(&view, query.as_slice(), k, params, scope));
+        Ok(found.unwrap_or_default())
     }
 
     /// Scores of these clips in f32. Clips that are not in the index are left out.
@@ -135,7 +186,7 @@ impl HybridIndex {
     /// [`IndexError::BadLength`].
     pub fn scores(&self, query: &Embedding, clips: &[ClipId]) -> Result<Vec<Neighbour>, IndexError> {
         self.check(query)?;
-        let (view, slots) = self.shared.read(|state| (state.rows.view().clone(), state.rows.slots_of(clips)));
+        let (view, slots) = self.rows.read(|rows| (rows.view().clone(), rows.slots_of(clips)));
         let scored = |slot: Slot| {
             let clip = view.id(slot)?;
             Some(Neighbour { clip, score: score(query.as_slice(), view.values(slot)) })
@@ -146,7 +197,7 @@ impl HybridIndex {
     /// The vectors of these clips, in no particular order. Clips that are not in the index are left out.
     #[must_use]
     pub fn vectors(&self, clips: &[ClipId]) -> Vec<(ClipId, Embedding)> {
-        let (view, slots) = self.shared.read(|state| (state.rows.view().clone(), state.rows.slots_of(clips)));
+        let (view, slots) = self.rows.read(|rows| (rows.view().clone(), rows.slots_of(clips)));
         let stored = |slot: Slot| {
             let clip = view.id(slot)?;
             Some((clip, Embedding::new(view.values(slot).to_vec(), view.dim).ok()?))
@@ -177,242 +228,28 @@ impl HybridIndex {
         params: SearchParams,
     ) -> Result<Option<Probed>, IndexError> {
         self.check(query)?;
-        let frozen = self.shared.read(|state| self.shared.frozen(state));
-        Ok(frozen.probe(query.as_slice(), k, params))
+        let (view, everything) = (self.view(), Scope::AllBut(&[]));
+        let k = k.min(view.live);
+        if k == 0 {
+            return Ok(None);
+        }
+        let mut engines = self.engines.iter().filter(|engine| !engine.is_exact());
+        let served = engines.find_map(|engine| engine.search(&view, query.as_slice(), k, params, everything));
+        let Some(served) = served else {
+            // The scan is used, and its answer is proven.
+            return Ok(Some(Probed { found: k, wanted: k }));
+        };
+        let truth = scan_f32(&view, query.as_slice(), k, everything);
+        let enough = truth.last().map_or(f32::INFINITY, |last| last.score);
+        let found = served.iter().filter(|neighbour| neighbour.score >= enough).count();
+        Ok(Some(Probed { found, wanted: truth.len() }))
     }
 
     fn check(&self, vector: &Embedding) -> Result<(), IndexError> {
-        if vector.dim() == self.shared.dim {
+        if vector.dim() == self.dim {
             Ok(())
         } else {
-            Err(IndexError::BadLength { got: vector.dim(), want: self.shared.dim })
+            Err(IndexError::BadLength { got: vector.dim(), want: self.dim })
         }
-    }
-}
-
-impl Drop for HybridIndex {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-    }
-}
-
-impl VectorIndex for HybridIndex {
-    fn len(&self) -> usize {
-        self.shared.read(|state| state.rows.view().live)
-    }
-
-    fn upsert(&self, clip: ClipId, vector: &Embedding) -> Result<(), IndexError> {
-        self.check(vector)?;
-        let codes = quantize(vector.as_slice());
-        self.shared.write(|state| {
-            let replaced = state.rows.slot(clip).is_some();
-            let slot = state.rows.put(clip, vector.as_slice(), &codes);
-            state.note_written(slot, replaced);
-        });
-        self.shared.rebuild_if_due();
-        Ok(())
-    }
-
-    fn remove(&self, clip: ClipId) -> bool {
-        let removed = self.shared.write(|state| {
-            let slot = state.rows.remove(clip);
-            state.note_gone(slot);
-            slot.is_some()
-        });
-        self.shared.rebuild_if_due();
-        removed
-    }
-
-    fn search(
-        &self,
-        query: &Embedding,
-        k: usize,
-        params: SearchParams,
-        filter: Option<&ClipFilter>,
-    ) -> Result<Vec<Neighbour>, IndexError> {
-        self.check(query)?;
-        // Everything after this works on frozen rows, without a lock.
-        let (frozen, listed) = self.shared.read(|state| {
-            let listed = filter.map(|filter| match filter {
-                ClipFilter::Only(ids) | ClipFilter::Except(ids) => state.rows.slots_of(ids),
-            });
-            (self.shared.frozen(state), listed.unwrap_or_default())
-        });
-        let scope = match filter {
-            Some(ClipFilter::Only(_)) => Scope::Only(&listed),
-            Some(ClipFilter::Except(_)) | None => Scope::AllBut(&listed),
-        };
-        Ok(frozen.answer(query.as_slice(), k, params, scope))
-    }
-
-    fn memory_bytes(&self) -> usize {
-        self.shared.read(|state| {
-            state.rows.memory_bytes()
-                + state.graph.as_ref().map_or(0, |graph| graph.memory_bytes())
-                + state.fresh.capacity() * size_of::<Slot>()
-        })
-    }
-}
-
-impl State {
-    fn note_written(&mut self, slot: Slot, replaced: bool) {
-        if self.graph.is_some() {
-            let fresh = Arc::make_mut(&mut self.fresh);
-            if let Err(at) = fresh.binary_search(&slot) {
-                fresh.insert(at, slot);
-                self.stale += usize::from(replaced);
-            }
-        }
-        if let Some((written, gone)) = &mut self.since_build {
-            written.push(slot);
-            *gone += usize::from(replaced);
-        }
-    }
-
-    fn note_gone(&mut self, slot: Option<Slot>) {
-        let Some(slot) = slot else { return };
-        if self.graph.is_some() {
-            let fresh = Arc::make_mut(&mut self.fresh);
-            match fresh.binary_search(&slot) {
-                Ok(at) => drop(fresh.remove(at)),
-                Err(_) => self.stale += 1,
-            }
-        }
-        if let Some((_, gone)) = &mut self.since_build {
-            *gone += 1;
-        }
-    }
-
-    fn graph_is_due(&self, graph_from: usize) -> bool {
-        let live = self.rows.view().live;
-        if live < graph_from || live < self.useless_at.saturating_mul(2) {
-            return false;
-        }
-        match &self.graph {
-            None => true,
-            Some(graph) => {
-                self.fresh.len() > (graph_from / 2).max(graph.covered() / 4)
-                    || self.stale > graph.covered() / 5
-            }
-        }
-    }
-}
-
-impl Shared {
-    fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
-        look(&self.state.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn write<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn frozen(&self, state: &State) -> Frozen {
-        Frozen {
-            view: state.rows.view().clone(),
-            graph: state.graph.clone(),
-            fresh: state.fresh.clone(),
-            graph_from: self.graph_from,
-        }
-    }
-
-    fn rebuild_if_due(self: &Arc<Self>) {
-        let (due, shrunk) = self.read(|state| {
-            let shrunk = state.graph.is_some() && state.rows.view().live < self.graph_from / 2;
-            (state.graph_is_due(self.graph_from), shrunk)
-        });
-        if shrunk {
-            let graph = self.write(|state| {
-                state.fresh = Arc::default();
-                state.graph.take()
-            });
-            // Drop outside the lock: freeing a graph is slow.
-            drop(graph);
-        }
-        if !due {
-            return;
-        }
-        {
-            let mut building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
-            if *building {
-                return;
-            }
-            *building = true;
-        }
-        let view = self.write(|state| {
-            state.since_build = Some((Vec::new(), 0));
-            state.rows.view().clone()
-        });
-        let shared = self.clone();
-        let spawned = std::thread::Builder::new()
-            .name("triptych-graph".into())
-            .spawn(move || shared.build(&view))
-            .inspect_err(
-                |error| tracing::error!(%error, "could not start a thread to build a search graph; scanning instead"),
-            );
-        if spawned.is_err() {
-            self.end_build();
-        }
-    }
-
-    fn build(self: &Arc<Self>, view: &View) {
-        // One build at a time, at low priority: the towers need the cores more.
-        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = rustix::process::nice(10) {
-            tracing::debug!(%error, "could not lower the priority of the graph builder");
-        }
-        // `hnsw_rs` asserts its own invariants. If one fails, searches keep using the scan.
-        let built = std::panic::catch_unwind(|| {
-            let mut graph = Graph::build(view, &self.stop)?;
-            let recalls = measure(view, &graph);
-            graph.note_recalls(recalls);
-            Ok(graph)
-        });
-        drop(turn);
-        let old = match built {
-            Ok(Ok(graph)) => {
-                tracing::info!(rows = graph.covered(), orphans = graph.orphans().len(), "search graph built");
-                self.swap_in(graph)
-            }
-            Ok(Err(NoGraph::Stopped)) => None,
-            Ok(Err(NoGraph::Useless(lost, of))) => {
-                tracing::warn!(
-                    lost,
-                    of,
-                    "too many vectors are unreachable in the search graph; scanning instead"
-                );
-                self.write(|state| state.useless_at = view.live);
-                None
-            }
-            Err(_) => {
-                tracing::error!(rows = view.live, "building a search graph failed; scanning instead");
-                self.write(|state| state.useless_at = view.live);
-                None
-            }
-        };
-        self.end_build();
-        drop(old);
-        if !self.stop.load(Ordering::Relaxed) {
-            self.rebuild_if_due();
-        }
-    }
-
-    fn swap_in(&self, graph: Graph) -> Option<Arc<Graph>> {
-        self.write(|state| {
-            let (mut written, gone) = state.since_build.take().unwrap_or_default();
-            written.sort_unstable();
-            written.dedup();
-            written.retain(|slot| state.rows.view().id(*slot).is_some());
-            state.fresh = Arc::new(written);
-            state.stale = gone;
-            state.graph.replace(Arc::new(graph))
-        })
-    }
-
-    fn end_build(&self) {
-        self.write(|state| state.since_build = None);
-        *self.building.lock().unwrap_or_else(PoisonError::into_inner) = false;
-        self.built.notify_all();
     }
 }

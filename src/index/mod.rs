@@ -1,7 +1,8 @@
 //! Vector indexes: rebuildable caches of the store, one per (track, space).
 
+#[cfg(test)]
+mod contract_tests;
 pub mod exact;
-mod frozen;
 pub mod hnsw;
 mod hybrid;
 pub mod kernels;
@@ -13,10 +14,13 @@ pub mod snapshot;
 
 pub use hybrid::{GRAPH_FROM, HybridIndex};
 pub use recall::{Probed, Recall, WINDOW as RECALL_WINDOW};
-pub use set::IndexSet;
+pub use set::{IndexSet, IndexStats};
 
-use crate::store::StoreError;
-use crate::types::{ClipId, Embedding, Space, Track};
+use exact::Scope;
+use rows::{Slot, View};
+
+use crate::store::{StoreError, VectorCensus};
+use crate::types::{ClipId, Space, Track};
 
 /// Why an index refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -83,32 +87,56 @@ pub enum ClipFilter {
     Except(Vec<ClipId>),
 }
 
-/// A searchable set of unit vectors of one length.
+/// An engine that searches the rows of one index. The index asks its engines in turn; the first that answers wins, and
+/// the last is the scan, which always does.
+///
+/// An engine holds no vectors: it is told of each row that is written or removed, in that order, and searches a frozen
+/// view, so that every score is the f32 dot product of the vector that the clip has there. It may be a row or two ahead
+/// of the view, or behind it, while a write has not returned yet; it passes over slots that the view does not have.
+/// What is saved are the rows: an engine starts from them, after a start as after a compaction.
 pub trait VectorIndex: Send + Sync {
-    /// Number of live vectors.
-    fn len(&self) -> usize;
-    /// Whether there are no live vectors.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-    /// Adds a vector or replaces the clip's previous one.
-    ///
-    /// # Errors
-    /// [`IndexError::BadLength`].
-    fn upsert(&self, clip: ClipId, vector: &Embedding) -> Result<(), IndexError>;
-    /// Removes a clip's vector. Returns whether there was one.
-    fn remove(&self, clip: ClipId) -> bool;
-    /// The k nearest neighbours by cosine, best first; ties by clip id.
-    ///
-    /// # Errors
-    /// [`IndexError::BadLength`].
+    /// Name of the engine, as statistics show it.
+    fn name(&self) -> &'static str;
+    /// Whether its answers are proven, so that their recall need not be measured.
+    fn is_exact(&self) -> bool;
+    /// Whether it answers unfiltered searches now.
+    fn is_ready(&self) -> bool;
+    /// Takes in a written row; `replaced` if its clip had another vector there. Once this returns, searches find it,
+    /// even if the engine sorts it in later.
+    fn insert(&self, slot: Slot, replaced: bool);
+    /// Forgets a removed row, whose slot may be used again. No search finds its clip any more.
+    fn remove(&self, slot: Slot);
+    /// Starts anew from the present rows: they were replaced as a whole, and their generation rose.
+    fn restart(&self);
+    /// The `k` nearest rows in `scope` by cosine, best first, ties by clip id; all, if there are fewer. `None` if it is
+    /// not ready, another engine is cheaper, or it found too few. Holds no lock while it compares.
     fn search(
         &self,
-        query: &Embedding,
+        view: &View,
+        query: &[f32],
         k: usize,
         params: SearchParams,
-        filter: Option<&ClipFilter>,
-    ) -> Result<Vec<Neighbour>, IndexError>;
-    /// Memory used, in bytes.
+        scope: Scope<'_>,
+    ) -> Option<Vec<Neighbour>>;
+    /// Memory used beside the rows, in bytes.
     fn memory_bytes(&self) -> usize;
+    /// Whether it works in the background on its structure.
+    fn is_building(&self) -> bool {
+        false
+    }
+    /// Waits until no background work goes on and none is due.
+    fn settle(&self) {}
+    /// Rows that each search compares beside the engine's structure.
+    fn scanned_beside(&self) -> Beside {
+        Beside::default()
+    }
+}
+
+/// Rows that an engine compares one by one, as its structure does not lead to them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// Rows that a search of the structure does not reach.
+    pub unreachable: usize,
+    /// Rows that are newer than the structure.
+    pub new: usize,
 }

@@ -2,11 +2,12 @@
 //! only while a reader holds it. A search works on a frozen [`View`] without a lock, and writers never wait
 //! for it.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use super::kernels::{Line, flat};
 use super::quantize::{Codes, lines_for, quantize};
 use crate::catalog::IdMap;
+use crate::store::VectorCensus;
 use crate::types::ClipId;
 
 /// Rows per chunk: the most that a writer copies because of a reader (1.3 MB at 256 values).
@@ -91,6 +92,8 @@ pub struct View {
     pub chunks: Arc<Vec<Arc<Chunk>>>,
     /// Number of rows that contain a vector.
     pub live: usize,
+    /// Rises when the rows are replaced as a whole: a slot then means another clip.
+    pub generation: u64,
 }
 
 impl View {
@@ -152,11 +155,16 @@ impl Rows {
     /// An empty collection of vectors of `dim` values.
     #[must_use]
     pub fn new(dim: usize) -> Self {
-        Self {
-            view: View { dim, chunks: Arc::default(), live: 0 },
-            slots: IdMap::default(),
-            free: Vec::new(),
-        }
+        let view = View { dim, chunks: Arc::default(), live: 0, generation: 0 };
+        Self { view, slots: IdMap::default(), free: Vec::new() }
+    }
+
+    /// An empty collection that is to replace the one of this view.
+    #[must_use]
+    pub fn succeeding(view: &View) -> Self {
+        let mut rows = Self::new(view.dim);
+        rows.view.generation = view.generation + 1;
+        rows
     }
 
     /// The current rows.
@@ -180,10 +188,10 @@ impl Rows {
         slots
     }
 
-    /// Number of clips and the sum of their ids.
+    /// What the rows hold.
     #[must_use]
-    pub fn census(&self) -> (u64, i64) {
-        (self.slots.len() as u64, self.slots.sum_of_ids())
+    pub fn census(&self) -> VectorCensus {
+        VectorCensus { clips: self.slots.len() as u64, sum_of_ids: self.slots.sum_of_ids() }
     }
 
     /// Adds or replaces a vector of the right length. Returns its slot.
@@ -228,6 +236,34 @@ impl Rows {
     }
 }
 
+/// Rows that an index and its engines share. Writers take turns; searches work on views.
+#[derive(Debug)]
+pub struct SharedRows(RwLock<Rows>);
+
+impl SharedRows {
+    /// Shares these rows.
+    #[must_use]
+    pub fn new(rows: Rows) -> Arc<Self> {
+        Arc::new(Self(RwLock::new(rows)))
+    }
+
+    /// Looks at the rows. Must not take another lock.
+    pub fn read<T>(&self, look: impl FnOnce(&Rows) -> T) -> T {
+        look(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes the rows. Must not take another lock.
+    pub(super) fn write<T>(&self, change: impl FnOnce(&mut Rows) -> T) -> T {
+        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The rows now.
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.read(|rows| rows.view().clone())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -251,6 +287,7 @@ mod tests {
         assert_eq!((rows.view().id(slot), rows.view().values(8)), (Some(ClipId(5000)), &[-2.0, 0.0][..]));
         // The chunk without writes is still shared.
         assert!(Arc::ptr_eq(&before.chunks[1], &rows.view().chunks[1]));
-        assert_eq!(rows.census(), (2000, (0..2000).sum::<i64>() - 7 + 5000));
+        let sum_of_ids = (0..2000).sum::<i64>() - 7 + 5000;
+        assert_eq!(rows.census(), VectorCensus { clips: 2000, sum_of_ids });
     }
 }

@@ -8,7 +8,7 @@ use super::hybrid::{GRAPH_FROM, HybridIndex};
 use super::recall::{Probed, Recall, Window};
 use super::rows::{Rows, View};
 use super::snapshot::{self, Header};
-use super::{ClipFilter, IndexError, Neighbour, SearchParams, VectorIndex};
+use super::{ClipFilter, IndexError, Neighbour, SearchParams};
 use crate::store::Store;
 use crate::types::{ClipId, Embedding, ModelId, Space, Track};
 
@@ -19,6 +19,21 @@ const PROBE_K: usize = 10;
 /// How often [`IndexSet::snapshot`] retries while the library is changing.
 const SNAPSHOT_TRIES: u32 = 20;
 const SNAPSHOT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What one index holds.
+#[derive(Debug, Clone)]
+pub struct IndexStats {
+    /// Track of its vectors.
+    pub track: Track,
+    /// Space of its vectors.
+    pub space: Space,
+    /// Number of vectors.
+    pub vectors: usize,
+    /// The engine that answers unfiltered searches now.
+    pub engine: &'static str,
+    /// Memory used, in bytes.
+    pub bytes: usize,
+}
 
 /// All indexes of a library, one per (track, space).
 pub struct IndexSet {
@@ -83,7 +98,7 @@ impl IndexSet {
         }
         let sequence = store.sequence().await?;
         let opened = members.iter().map(|(track, space, dim)| async move {
-            let wanted = (model, *track, space, *dim, sequence);
+            let wanted = Wanted { model, track: *track, space, dim: *dim, sequence };
             let (rows, damaged) = match load_snapshot(dir, wanted).await {
                 Some(found) => found,
                 None => rebuild(store, *track, space, *dim).await?,
@@ -266,12 +281,12 @@ impl IndexSet {
         let sequence = store.sequence().await?;
         let mut views = Vec::with_capacity(self.members.len());
         for member in &self.members {
-            let ((mut count, mut sum), view) = member.index.census();
+            let (mut census, view) = member.index.census();
             for clip in lock(&member.damaged).iter() {
-                count += 1;
-                sum += clip.0;
+                census.clips += 1;
+                census.sum_of_ids += clip.0;
             }
-            if store.vector_census(member.track, &member.space).await? != (count, sum) {
+            if store.vector_census(member.track, &member.space).await? != census {
                 return Ok(None);
             }
             views.push(view);
@@ -312,11 +327,16 @@ impl IndexSet {
         }
     }
 
-    /// (track, space, vectors, engine name, bytes) of each index.
+    /// What each index holds.
     #[must_use]
-    pub fn stats(&self) -> Vec<(Track, Space, usize, &'static str, usize)> {
-        let one =
-            |m: &Member| (m.track, m.space.clone(), m.index.len(), m.index.engine(), m.index.memory_bytes());
+    pub fn stats(&self) -> Vec<IndexStats> {
+        let one = |member: &Member| IndexStats {
+            track: member.track,
+            space: member.space.clone(),
+            vectors: member.index.len(),
+            engine: member.index.engine(),
+            bytes: member.index.memory_bytes(),
+        };
         self.members.iter().map(one).collect()
     }
 }
@@ -325,17 +345,23 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-type Wanted<'a> = (&'a ModelId, Track, &'a Space, usize, i64);
+/// What the header of an index file must say.
+struct Wanted<'a> {
+    model: &'a ModelId,
+    track: Track,
+    space: &'a Space,
+    dim: usize,
+    sequence: i64,
+}
 
 async fn load_snapshot(dir: &Path, wanted: Wanted<'_>) -> Option<(Rows, Vec<ClipId>)> {
-    let (model, track, space, dim, sequence) = wanted;
-    let path = snapshot_path(dir, track, space);
+    let path = snapshot_path(dir, wanted.track, wanted.space);
     let (header, rows) = tokio::task::spawn_blocking(move || snapshot::load(&path)).await.ok()??;
-    let matches = header.model == *model
-        && header.track == track
-        && header.space == *space
-        && header.dim == dim
-        && header.sequence == sequence;
+    let matches = header.model == *wanted.model
+        && header.track == wanted.track
+        && header.space == *wanted.space
+        && header.dim == wanted.dim
+        && header.sequence == wanted.sequence;
     matches.then_some((rows, header.damaged))
 }
 

@@ -250,11 +250,11 @@ pub(crate) mod fuzzed {
     /// Also tries with a valid checksum, since a wrong one is detected at once. Whatever is accepted has the
     /// size that its header states.
     pub(crate) fn run(bytes: &[u8]) {
-        assert!(read(bytes).is_none_or(|(header, rows)| rows.census().0 <= header.count as u64));
+        assert!(read(bytes).is_none_or(|(header, rows)| rows.census().clips <= header.count as u64));
         let body = &bytes[..bytes.len().saturating_sub(CRC_BYTES)];
         let summed = [body, &crc32fast::hash(body).to_le_bytes()].concat();
         if let Some((header, rows)) = read(&summed) {
-            assert!(header.dim >= 1 && header.dim <= MAX_DIM && rows.census().0 <= header.count as u64);
+            assert!(header.dim >= 1 && header.dim <= MAX_DIM && rows.census().clips <= header.count as u64);
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::collection::LibraryError;
 use crate::embed::{AssetStream, EmbedError};
 use crate::model::Priority;
 use crate::preprocess::AssetSummary;
-use crate::store::{AssetOutcome, AssetRecord, AssetState, NewClip, StoreError};
+use crate::store::{AssetOutcome, AssetRecord, AssetState, NewClip, StoreError, WorkError};
 use crate::types::AssetId;
 
 /// Clips per transaction; each transaction costs one sync of the disk.
@@ -267,7 +267,7 @@ impl Ingest {
             duration_secs: 0.0,
             width: 0,
             height: 0,
-            error: Some((error.code().to_owned(), error.told())),
+            error: Some(WorkError::new(error.code(), error.told())),
             tracks: Vec::new(),
         };
         let cleaned = match self.collection.drop_clips(id).await {
@@ -308,10 +308,10 @@ fn outcome(ended: Ended, clips: u64) -> AssetOutcome {
     let (state, error, summary) = match ended {
         Ended::Complete(summary) if clips == 0 => {
             let sentence = "this file has no track that the model can embed".to_owned();
-            (AssetState::Failed, Some(("nothing_to_index".to_owned(), sentence)), summary)
+            (AssetState::Failed, Some(WorkError::new("nothing_to_index", sentence)), summary)
         }
         Ended::Complete(summary) => match summary.as_ref().and_then(|s| s.partial.clone()) {
-            Some(sentence) => (AssetState::Partial, Some(("truncated".to_owned(), sentence)), summary),
+            Some(sentence) => (AssetState::Partial, Some(WorkError::new("truncated", sentence)), summary),
             None => (AssetState::Ready, None, summary),
         },
         Ended::Broken(error, summary) => {
@@ -322,7 +322,7 @@ fn outcome(ended: Ended, clips: u64) -> AssetOutcome {
             (state, Some(super::retries::last_word(&error)), summary)
         }
         Ended::Damaged(error) => {
-            (AssetState::Failed, Some((error.code().to_owned(), error.to_string())), None)
+            (AssetState::Failed, Some(WorkError::new(error.code(), error.to_string())), None)
         }
         Ended::Cancelled => (AssetState::Failed, None, None),
     };

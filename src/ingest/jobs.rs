@@ -1,54 +1,17 @@
 //! Jobs of a library: starts, pauses, resumes, cancels, retries and lists them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::BufReader;
-use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
-use serde_json::Value;
-
 use super::Ingest;
-use crate::collection::{LibraryError, blocking, utf8};
-use crate::files::{AllowedRoots, FileError, open_resolved};
-use crate::jobs::{JobBaseline, JobView, LeftOut, ListError, ManifestError, ManifestItem, NameFilter, Place};
+use super::kinds::{Kind, Plan};
+use crate::collection::LibraryError;
+use crate::jobs::{JobBaseline, JobView};
 use crate::ledger::WorkKind;
-use crate::media::{NameSays, name_says};
-use crate::outbound::bucket::BucketUrl;
-use crate::store::{JobItem, JobRecord, NewItem, Store, StoreError, WorkState};
-use crate::types::{JobId, TrackChoice, now_unix_ms};
+use crate::store::{JobItem, JobRecord, Store, StoreError, WorkState};
+use crate::types::{JobId, now_unix_ms};
 use crate::webhooks::Webhook;
-
-/// Maximum number of files per job.
-const MAX_FILES: usize = 1_000_000;
-
-/// Where the files of a job come from.
-#[derive(Debug, Clone)]
-pub enum JobSource {
-    /// A folder or a single file.
-    Folder {
-        /// A path beneath an allowed root.
-        path: PathBuf,
-        /// Whether subfolders are included.
-        recursive: bool,
-        /// Which of its files to index.
-        filter: NameFilter,
-        /// The tracks to read from each file.
-        choice: TrackChoice,
-    },
-    /// A JSONL file that lists the files.
-    Manifest(PathBuf),
-    /// The files or URLs themselves.
-    Files(Vec<ManifestItem>),
-    /// The objects of a bucket, or of a folder in it.
-    Bucket {
-        /// An allowed `s3://bucket/folder`.
-        place: String,
-        /// Which of its objects to index.
-        filter: NameFilter,
-    },
-}
 
 /// Progress of jobs when this process started, so that the time that the server was down does not lower the
 /// rates.
@@ -87,15 +50,13 @@ impl Baselines {
 }
 
 impl Ingest {
-    /// Stores a job that indexes files, with a webhook that reports its end. Also returns the webhook, if the job is
-    /// new.
+    /// Stores a job, with a webhook that reports its end. Also returns the webhook, if the job is new.
     ///
     /// # Errors
     /// [`LibraryError`].
-    pub(crate) async fn start_index_job(
+    pub(crate) async fn start_job<K: Kind>(
         &self,
-        source: JobSource,
-        metadata: Value,
+        request: K::Request,
         idempotency_key: Option<&str>,
         webhook: Option<&Webhook>,
     ) -> Result<(JobRecord, Option<Webhook>), LibraryError> {
@@ -103,46 +64,13 @@ impl Ingest {
             return Err(LibraryError::Stopping);
         }
         let webhook = webhook.map(|asked| self.collection.data.webhooks.checked(asked)).transpose()?;
-        let path = match &source {
-            JobSource::Folder { path, .. } | JobSource::Manifest(path) => {
-                Some(self.collection.data.allowed_path(path)?)
-            }
-            JobSource::Files(_) | JobSource::Bucket { .. } => None,
-        };
-        if let (JobSource::Folder { .. }, Some(path)) = (&source, &path) {
-            let meta = tokio::fs::metadata(path).await?;
-            if !meta.is_dir() && !meta.is_file() {
-                return Err(LibraryError::File(FileError::Kind(
-                    path.display().to_string(),
-                    "a folder or a regular file",
-                )));
-            }
-        }
-        let mut shown = path.as_deref().map(utf8).transpose()?;
-        let items = if let JobSource::Bucket { place, filter } = &source {
-            let place = self.collection.data.sources.buckets.check(place)?;
-            shown = Some(place.to_string());
-            self.objects_of(&place, filter, &metadata).await?
-        } else {
-            let (roots, metadata) = (self.collection.data.roots.clone(), metadata.clone());
-            blocking(move || items_of(source, path.as_deref(), &roots, &metadata)).await?
-        };
-        if items.iter().any(|item| matches!(Place::of(&item.path), Place::Url(_))) {
-            self.collection.data.sources.outbound.require_on()?;
-        }
-        let request = serde_json::json!({ "type": "index", "path": shown, "metadata": metadata });
+        let Plan { request, items } = K::plan(self, request).await?;
+        let store = &self.collection.store;
         let (job, given) = match webhook {
-            None => {
-                (self.collection.store.create_job("index", &request, &items, idempotency_key).await?, None)
-            }
+            None => (store.create_job(K::KIND, &request, &items, idempotency_key).await?, None),
             Some((webhook, given)) => {
-                let made = self.collection.store.create_job_with_webhook(
-                    "index",
-                    &request,
-                    &items,
-                    idempotency_key,
-                    &webhook,
-                );
+                let made =
+                    store.create_job_with_webhook(K::KIND, &request, &items, idempotency_key, &webhook);
                 let (job, new) = made.await?;
                 (job, new.then_some(given))
             }
@@ -150,32 +78,6 @@ impl Ingest {
         self.work.wake.notify_one();
         self.collection.note_work(WorkKind::Job, job.id, true).await?;
         Ok((job, given))
-    }
-
-    /// The selected objects of a bucket, as items.
-    async fn objects_of(
-        &self,
-        place: &BucketUrl,
-        filter: &NameFilter,
-        metadata: &Value,
-    ) -> Result<Vec<NewItem>, LibraryError> {
-        let bucket = self.collection.data.sources.buckets.open(&place.bucket)?;
-        let mut listing = bucket.list(&place.key);
-        let mut items = Vec::new();
-        while let Some(object) = listing.next().await {
-            let key = object?.key;
-            let relative = key.strip_prefix(&place.key).unwrap_or(&key).trim_start_matches('/');
-            if !filter.wants(relative.as_ref()) {
-                continue;
-            }
-            if items.len() == MAX_FILES {
-                return Err(LibraryError::TooManyFiles(MAX_FILES));
-            }
-            let left_out = left_out(relative);
-            let path = BucketUrl { bucket: place.bucket.clone(), key }.to_string();
-            items.push(item_of(path, left_out, metadata));
-        }
-        Ok(items)
     }
 
     /// Cancels a job; running items stop and leave nothing behind. Waits briefly for them.
@@ -282,86 +184,12 @@ impl Ingest {
     }
 }
 
-/// The items of a source whose `path` was resolved. Blocking.
-fn items_of(
-    source: JobSource,
-    path: Option<&Path>,
-    roots: &AllowedRoots,
-    metadata: &Value,
-) -> Result<Vec<NewItem>, LibraryError> {
-    let files = match (source, path) {
-        (JobSource::Folder { recursive, filter, choice, .. }, Some(folder)) => {
-            let listed =
-                crate::jobs::list_media(folder, recursive, &filter, MAX_FILES, |path| roots.holds(path));
-            let listed = listed.map_err(list_error)?;
-            let left_out = listed.left_out.into_iter().map(|(path, left_out)| (path, Some(left_out)));
-            let all = listed.media.into_iter().map(|path| (path, None)).chain(left_out);
-            let item = |(path, left_out)| NewItem { choice, ..item_of(path, left_out, metadata) };
-            return Ok(all.map(item).collect());
-        }
-        (JobSource::Manifest(_), Some(path)) => {
-            let file = BufReader::new(open_resolved(path)?);
-            let folder = path.parent().unwrap_or(path);
-            crate::jobs::read_manifest(file, folder, MAX_FILES).map_err(manifest_error)?
-        }
-        (JobSource::Files(files), _) => files,
-        (_, None) | (JobSource::Bucket { .. }, _) => Vec::new(),
-    };
-    let item = |file: ManifestItem| {
-        let choice = file.choice();
-        let path = file.path.or(file.url).unwrap_or_default();
-        let metadata = merged(metadata, file.metadata);
-        NewItem { name: file.name, choice, ..NewItem::new(path, metadata) }
-    };
-    Ok(files.into_iter().map(item).collect())
-}
-
-/// An item for a file that was found in a folder or bucket rather than named.
-pub(crate) fn item_of(path: String, left_out: Option<LeftOut>, metadata: &Value) -> NewItem {
-    // Only indexed files get the metadata.
-    let metadata = if left_out.is_some() { Value::Object(serde_json::Map::new()) } else { metadata.clone() };
-    let skipped = left_out.map(|left_out| (left_out.code.to_owned(), left_out.reason));
-    NewItem { skipped, ..NewItem::new(path, metadata) }
-}
-
-/// Whether an object is left out regardless of its content, by its key relative to the folder. If the name
-/// does not tell, the first bytes decide after the fetch.
-fn left_out(relative: &str) -> Option<LeftOut> {
-    if relative.split('/').any(|part| part.starts_with('.') && part != "..") {
-        return Some(LeftOut::hidden());
-    }
-    let unfinished = name_says(relative.rsplit('/').next().unwrap_or(relative)) == NameSays::Unfinished;
-    unfinished.then(LeftOut::unfinished)
-}
-
-fn merged(metadata: &Value, own: serde_json::Map<String, Value>) -> Value {
-    let mut merged = metadata.as_object().cloned().unwrap_or_default();
-    merged.extend(own);
-    Value::Object(merged)
-}
-
-fn list_error(error: ListError) -> LibraryError {
-    match error {
-        ListError::TooMany(most) => LibraryError::TooManyFiles(most),
-        ListError::Io(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            LibraryError::File(FileError::Unreadable("the folder".to_owned()))
-        }
-        ListError::Io(error) => LibraryError::Io(error),
-    }
-}
-
-fn manifest_error(error: ManifestError) -> LibraryError {
-    match error {
-        ManifestError::TooMany(most) => LibraryError::TooManyFiles(most),
-        ManifestError::Io(error) => LibraryError::Io(error),
-        ManifestError::Line { .. } => LibraryError::BadManifest(error.to_string()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
-    use crate::store::SqliteStore;
+    use crate::store::{JobKind, JobStore, NewItem, SqliteStore};
     use crate::types::ModelId;
 
     #[tokio::test]
@@ -369,9 +197,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(dir.path(), &ModelId("m".into())).await.unwrap();
         let item = [NewItem::new("/f".into(), serde_json::json!({}))];
-        let oldest = store.create_job("index", &Value::Null, &item, None).await.unwrap().id;
+        let oldest = store.create_job(JobKind::Index, &Value::Null, &item, None).await.unwrap().id;
         for _ in 0..1000 {
-            store.create_job("index", &Value::Null, &[], None).await.unwrap();
+            store.create_job(JobKind::Index, &Value::Null, &[], None).await.unwrap();
         }
         let ended = store.list_jobs(None, None, 1).await.unwrap()[0].id;
         let baselines = Baselines::of_unfinished(&store).await.unwrap();

@@ -5,6 +5,7 @@ mod active;
 mod describe;
 mod embed;
 mod jobs;
+mod kinds;
 mod metrics;
 mod mirror;
 mod removal;
@@ -21,7 +22,8 @@ use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
 
 pub use describe::{AssetPatch, MAX_METADATA_BYTES};
-pub use jobs::JobSource;
+pub use kinds::JobSource;
+pub(crate) use kinds::{Index, IndexRequest};
 pub use removal::Deletion;
 pub use watches::Watches;
 

@@ -11,7 +11,7 @@ use crate::collection::{LibraryError, is_passing, told_of_embedding};
 use crate::embed::EmbedError;
 use crate::media::MediaError;
 use crate::model::Priority;
-use crate::store::{AssetRecord, StoreError};
+use crate::store::{AssetRecord, StoreError, WorkError};
 
 /// How often to try a file on which our parts fail although they work for others.
 const MAX_TRIES: u32 = 4;
@@ -106,16 +106,16 @@ impl Ingest {
 }
 
 /// Code and message of a final failure.
-pub(crate) fn last_word(error: &EmbedError) -> (String, String) {
+pub(crate) fn last_word(error: &EmbedError) -> WorkError {
     match error {
         // Killed again and again while others are not: it needs more memory than the machine has.
-        EmbedError::Media(MediaError::Killed(signal)) => (
-            MediaError::DecodeLimit { limit_bytes: 0 }.code().to_owned(),
+        EmbedError::Media(MediaError::Killed(signal)) => WorkError::new(
+            MediaError::DecodeLimit { limit_bytes: 0 }.code(),
             format!(
                 "its decoder was repeatedly killed by signal {signal} from outside; it probably needs more memory than the machine has"
             ),
         ),
-        error => (error.code().to_owned(), told_of_embedding(error)),
+        error => WorkError::new(error.code(), told_of_embedding(error)),
     }
 }
 
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_file_that_gets_every_decoder_killed_is_at_its_limit() {
-        let (code, message) = last_word(&MediaError::Killed(9).into());
+        let WorkError { code, message } = last_word(&MediaError::Killed(9).into());
         assert_eq!(code, "decode_limit");
         assert!(message.contains("signal 9"), "{message}");
     }
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn paths_of_the_server_stay_in_its_log() {
         let error = EmbedError::from(MediaError::Worker("/opt/secret/ffmpeg: No such file".into()));
-        let (code, message) = last_word(&error);
+        let WorkError { code, message } = last_word(&error);
         assert_eq!(code, "decode_worker_failed");
         assert!(!message.contains('/'), "{message}");
     }

@@ -11,10 +11,10 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::active::Claim;
-use super::{Ingest, metrics};
+use super::{Ingest, kinds, metrics};
 use crate::collection::{LibraryError, is_passing};
 use crate::model::Priority;
-use crate::store::{AssetRecord, AssetState, JobItem, StoreError, WorkState};
+use crate::store::{AssetRecord, JobItem, StoreError, WorkError, WorkState};
 use crate::types::{AssetId, JobId, now_unix_ms};
 
 /// Capacity of the queue of uploads. Queued uploads are durable already, so the bound protects the disk and
@@ -154,7 +154,7 @@ async fn run_upload(ingest: &Ingest, claim: Claim, record: AssetRecord) {
 async fn run_item(ingest: &Arc<Ingest>, job: JobId, mut item: JobItem) {
     let cancel = ingest.work.begin(job, item.seq, &ingest.collection.life.stop);
     let ended = loop {
-        let ended = guarded("item", ingest_item(ingest, job, &mut item, &cancel)).await;
+        let ended = guarded("item", try_item(ingest, job, &mut item, &cancel)).await;
         match &ended {
             Some(Err(error)) if ingest.collection.data.disk.refuses(error) => {
                 if !ingest.collection.data.disk.writable(&cancel).await {
@@ -171,7 +171,7 @@ async fn run_item(ingest: &Arc<Ingest>, job: JobId, mut item: JobItem) {
         Some(Err(LibraryError::Cancelled)) => item.state = WorkState::Cancelled,
         Some(Err(LibraryError::LeftOut(left_out))) => {
             item.state = WorkState::Skipped;
-            item.error = Some((left_out.code.to_owned(), left_out.reason));
+            item.error = Some(WorkError::new(left_out.code, left_out.reason));
         }
         Some(Err(error)) => {
             tracing::warn!(%job, seq = item.seq, code = error.code(), %error, "an item of a job failed");
@@ -190,12 +190,12 @@ async fn run_item(ingest: &Arc<Ingest>, job: JobId, mut item: JobItem) {
 
 fn fail(item: &mut JobItem, code: &str, message: String) {
     item.state = WorkState::Failed;
-    item.error = Some((code.to_owned(), message));
+    item.error = Some(WorkError::new(code, message));
 }
 
 /// Queues an item again if its failure may pass; returns how long it must wait.
 fn put_off(item: &mut JobItem) -> Option<Duration> {
-    let code = item.error.as_ref().map(|(code, _)| code.as_str());
+    let code = item.error.as_ref().map(|error| error.code.as_str());
     let passing = item.state == WorkState::Failed && code.is_some_and(is_passing);
     item.not_before_unix_ms = 0;
     if !passing || item.attempts + 1 >= MAX_ATTEMPTS {
@@ -219,7 +219,7 @@ fn wake_later(ingest: &Arc<Ingest>, wait: Duration) {
     });
 }
 
-async fn ingest_item(
+async fn try_item(
     ingest: &Ingest,
     job: JobId,
     item: &mut JobItem,
@@ -230,18 +230,7 @@ async fn ingest_item(
     if record.state == WorkState::Cancelled {
         return Err(LibraryError::Cancelled);
     }
-    // The guard keeps a fetched file until it has been moved to its place.
-    let (source, _upload) = ingest.source_of(item, cancel).await?;
-    let report = ingest.ingest_until(source, Priority::Bulk, cancel).await?;
-    item.asset = Some(report.asset.id);
-    // Only what this job indexed counts towards its rate, including what it indexed before a crash.
-    if report.new || report.asset.created_unix_ms >= record.created_unix_ms {
-        item.clips = report.asset.clips;
-        item.media_secs = report.asset.duration_secs;
-    }
-    item.state = if report.asset.state == AssetState::Failed { WorkState::Failed } else { WorkState::Done };
-    item.error = report.asset.error;
-    Ok(())
+    kinds::run(ingest, &record, item, cancel).await
 }
 
 /// Stores the outcome of an item. If that fails, the item stays `running` and the next start takes it again.
@@ -283,7 +272,7 @@ mod tests {
             asset: None,
             clips: 0,
             media_secs: 0.0,
-            error: Some(("io".into(), "for now".into())),
+            error: Some(WorkError::new("io", "for now")),
             attempts: 0,
             not_before_unix_ms: 0,
             choice: Default::default(),
@@ -300,7 +289,7 @@ mod tests {
         assert_eq!((item.state, item.attempts, item.not_before_unix_ms), (WorkState::Failed, 3, 0));
         for (code, state) in [("corrupt_media", WorkState::Failed), ("io", WorkState::Done)] {
             (item.attempts, item.state) = (0, state);
-            item.error = Some((code.into(), String::new()));
+            item.error = Some(WorkError::new(code, ""));
             assert_eq!((put_off(&mut item), item.state), (None, state), "{code}");
         }
     }

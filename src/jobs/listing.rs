@@ -4,49 +4,10 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
-
+use super::left_out::LeftOut;
+use super::names::NameFilter;
 use crate::media::{HEAD_BYTES, NameSays, head_is_media, name_says};
 use crate::store::mtime_ns;
-use crate::types::nfc;
-
-/// Selects files by globs over their paths relative to the folder. `*` stays within a name, `**` crosses
-/// folders; a pattern without `/` applies in every folder. Case does not matter.
-#[derive(Debug, Clone, Default)]
-pub struct NameFilter {
-    include: Option<GlobSet>,
-    exclude: GlobSet,
-}
-
-impl NameFilter {
-    /// A filter; without `include`, everything that `exclude` does not match is selected.
-    ///
-    /// # Errors
-    /// A message that names the invalid pattern.
-    pub fn new(include: &[String], exclude: &[String]) -> Result<Self, String> {
-        let include = if include.is_empty() { None } else { Some(globs(include)?) };
-        Ok(Self { include, exclude: globs(exclude)? })
-    }
-
-    /// Whether a file or object is selected, by its path relative to the folder.
-    #[must_use]
-    pub fn wants(&self, relative: &Path) -> bool {
-        let composed = relative.to_str().map(nfc);
-        let relative = composed.as_deref().map_or(relative, Path::new);
-        self.include.as_ref().is_none_or(|include| include.is_match(relative))
-            && !self.exclude.is_match(relative)
-    }
-}
-
-fn globs(patterns: &[String]) -> Result<GlobSet, String> {
-    let mut set = GlobSetBuilder::new();
-    for pattern in patterns {
-        let anywhere = if pattern.contains('/') { pattern.clone() } else { format!("**/{pattern}") };
-        let glob = GlobBuilder::new(&nfc(&anywhere)).literal_separator(true).case_insensitive(true).build();
-        set.add(glob.map_err(|error| format!("`{pattern}`: {}", error.kind()))?);
-    }
-    set.build().map_err(|error| error.to_string())
-}
 
 /// Why a folder could not be listed.
 #[derive(Debug, thiserror::Error)]
@@ -57,49 +18,6 @@ pub enum ListError {
     /// Input or output failed.
     #[error(transparent)]
     Io(#[from] io::Error),
-}
-
-/// Why a file is left out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LeftOut {
-    /// Stable error code in snake_case.
-    pub code: &'static str,
-    /// Human-readable message.
-    pub reason: String,
-}
-
-impl LeftOut {
-    fn new(code: &'static str, reason: impl Into<String>) -> Self {
-        Self { code, reason: reason.into() }
-    }
-
-    fn of_io(error: &io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::PermissionDenied => {
-                Self::new("path_unreadable", "it cannot be read: this server has no permission to")
-            }
-            io::ErrorKind::NotFound => Self::new("path_missing", "it was removed before it could be read"),
-            _ => Self::new("io", "it could not be read"),
-        }
-    }
-
-    /// Neither the name nor the first bytes are those of media.
-    #[must_use]
-    pub fn not_media() -> Self {
-        Self::new("not_media", "neither its name nor its first bytes match a video, audio or image file")
-    }
-
-    /// The name begins with a dot.
-    #[must_use]
-    pub fn hidden() -> Self {
-        Self::new("hidden", "hidden file: its name begins with a dot")
-    }
-
-    /// The name is that of a file that is still being written.
-    #[must_use]
-    pub fn unfinished() -> Self {
-        Self::new("unfinished", "its name marks a file that is still being written or downloaded")
-    }
 }
 
 /// The contents of a folder.

@@ -1,14 +1,18 @@
 //! Durable batch jobs: how their items are shown, and which files of a folder they contain.
 
+mod left_out;
 mod listing;
 mod manifest;
+mod names;
 mod place;
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
-pub use listing::{LeftOut, ListError, Listing, NameFilter, SeenFile, examine_seen, list_media, list_seen};
+pub use left_out::LeftOut;
+pub use listing::{ListError, Listing, SeenFile, examine_seen, list_media, list_seen};
 pub use manifest::{ManifestError, ManifestItem, read_manifest};
+pub use names::NameFilter;
 pub use place::Place;
 
 pub use crate::store::{JobBaseline, JobView, WorkError};
@@ -48,7 +52,7 @@ impl From<&JobItem> for ItemView {
             asset_id: item.asset,
             clips: item.clips,
             media_secs: item.media_secs,
-            error: WorkError::of(item.error.as_ref()),
+            error: item.error.clone(),
             attempts: item.attempts,
             next_attempt_at: (item.state == WorkState::Queued && item.not_before_unix_ms > 0)
                 .then(|| rfc3339_millis(item.not_before_unix_ms)),

@@ -22,6 +22,7 @@ pub use crate::ingest::{
     AssetPatch, Deletion, Ingest, IngestReport, IngestSource, JobSource, MAX_METADATA_BYTES, StageSecs,
     Watches,
 };
+use crate::ingest::{Index, IndexRequest};
 pub use crate::outbound::SourcesConfig;
 pub use crate::standing::{
     Given, GivenPart, NewStandingQuery, StandingPatch, StandingQueries, StandingQuery, StandingSpec,
@@ -214,7 +215,8 @@ impl Library {
         idempotency_key: Option<&str>,
         webhook: Option<&Webhook>,
     ) -> Result<(JobRecord, Option<Webhook>), LibraryError> {
-        let made = self.ingest.start_index_job(source, metadata, idempotency_key, webhook).await?;
+        let request = IndexRequest { source, metadata };
+        let made = self.ingest.start_job::<Index>(request, idempotency_key, webhook).await?;
         self.start_workers();
         Ok(made)
     }

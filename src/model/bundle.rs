@@ -84,8 +84,7 @@ impl Bundle {
         let own = self.manifest.video().map(|(_, sampling, _)| sampling.frames());
         self.manifest.take_frames(frames).map_err(|reason| {
             ModelError::BadFrames(format!(
-                "the model {} does not take {frames} frames in a window: {reason}; for another number, import the \
-                 model again",
+                "{frames} frames a window: the model {} does not allow it: {reason}",
                 self.name()
             ))
         })?;

@@ -51,10 +51,8 @@ impl Comparable {
 
 /// Modalities of a query and its targets, with videos on the video track, and with still pictures.
 fn sides(query: &[Modality], targets: &[Track]) -> [Vec<Modality>; 2] {
-    let still = |track: &Track| match track {
-        Track::Video => Modality::Image,
-        Track::Audio => Modality::Audio,
-    };
+    // A track's last modality: pictures on the video track, its own on others.
+    let still = |track: &Track| track.modalities().last().copied().unwrap_or(track.modality());
     [
         query.iter().copied().chain(targets.iter().map(|track| track.modality())).collect(),
         query.iter().copied().chain(targets.iter().map(still)).collect(),

@@ -4,40 +4,10 @@ use std::fmt;
 use std::os::unix::fs::MetadataExt;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::{AssetRecord, StoreError};
+use super::{AssetRecord, Damage, StoreError};
 use crate::types::{AssetId, ClipId, Embedding, Space, Track};
-
-/// What is wrong with an asset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Damage {
-    /// Its file is not there.
-    Missing,
-    /// Its file holds other bytes than those that were indexed.
-    Changed,
-    /// Its metadata in the store cannot be read any more; they are shown as empty.
-    Metadata,
-}
-
-impl Damage {
-    /// The name used in JSON and in the store.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Missing => "missing",
-            Self::Changed => "changed",
-            Self::Metadata => "metadata",
-        }
-    }
-
-    /// The damage with this name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Missing, Self::Changed, Self::Metadata].into_iter().find(|damage| damage.as_str() == name)
-    }
-}
 
 /// Values of an asset as they were acknowledged, to repair its row.
 #[derive(Debug, Clone, PartialEq)]
@@ -125,12 +95,10 @@ pub trait Checks: Send + Sync {
     -> Result<Vec<AssetRecord>, StoreError>;
     /// Assets whose bytes are known to be damaged or missing, oldest first, and their total number.
     async fn damaged_assets(&self, limit: u32) -> Result<(Vec<AssetRecord>, u64), StoreError>;
-    /// Paths of uploads with the ids of their assets, including those of damaged rows.
-    async fn owned_paths(&self) -> Result<Vec<(String, String)>, StoreError>;
+    /// Paths of uploads, including those of damaged rows.
+    async fn owned_paths(&self) -> Result<Vec<String>, StoreError>;
     /// Rows found unreadable since the store was opened.
     fn damaged_rows(&self) -> Vec<DamagedRow>;
-    /// Problems that SQLite's own check finds in the database; empty if it is intact.
-    async fn integrity(&self) -> Result<Vec<String>, StoreError>;
     /// Reads every row, and notes those that cannot be read.
     async fn read_all_rows(&self) -> Result<(), StoreError>;
     /// Reads every vector and compares it with its checksum.

@@ -1,14 +1,35 @@
 //! What is told of jobs that end, whichever store keeps them.
 
-use super::{JobRecord, JobView};
+use super::{JobKind, JobRecord, JobView};
 use crate::types::rfc3339_millis;
 
-/// Error of a job none of whose files could be indexed.
-pub(super) const ALL_FAILED: (&str, &str) =
-    ("all_items_failed", "none of the files could be indexed; the job's items give the reasons");
-/// Error of a job without files to index.
-pub(super) const NO_MEDIA: (&str, &str) =
-    ("no_media", "no video, audio or image files were found; the job's items list what was skipped");
+/// Code and message of a job that ended without success.
+pub(super) struct EndedWith {
+    pub code: &'static str,
+    pub message: &'static str,
+}
+
+impl JobKind {
+    /// None of the items could be done.
+    pub(super) const fn all_failed(self) -> EndedWith {
+        match self {
+            Self::Index => EndedWith {
+                code: "all_items_failed",
+                message: "none of the files could be indexed; the job's items give the reasons",
+            },
+        }
+    }
+
+    /// There was nothing to do.
+    pub(super) const fn nothing_found(self) -> EndedWith {
+        match self {
+            Self::Index => EndedWith {
+                code: "no_media",
+                message: "no video, audio or image files were found; the job's items list what was skipped",
+            },
+        }
+    }
+}
 
 /// What a webhook tells.
 pub(super) struct WebhookBody {

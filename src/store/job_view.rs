@@ -3,25 +3,8 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{JobRecord, WorkState};
+use super::{JobKind, JobRecord, WorkError, WorkState};
 use crate::types::{JobId, now_unix_ms, rfc3339_millis};
-
-/// Why a job or an item failed.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct WorkError {
-    /// Stable error code in snake_case.
-    pub code: String,
-    /// Human-readable message.
-    pub message: String,
-}
-
-impl WorkError {
-    /// From a record.
-    #[must_use]
-    pub fn of(error: Option<&(String, String)>) -> Option<Self> {
-        error.map(|(code, message)| Self { code: code.clone(), message: message.clone() })
-    }
-}
 
 /// Progress of a job at some moment; rates are measured from there.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -48,7 +31,8 @@ pub struct JobView {
     pub id: JobId,
     /// Kind of job, such as `index`.
     #[serde(rename = "type")]
-    pub kind: String,
+    #[schema(value_type = String)]
+    pub kind: JobKind,
     /// State.
     pub state: WorkState,
     /// Path of the folder, file or manifest; null for a list of files.
@@ -118,7 +102,7 @@ impl JobView {
         Self {
             object: "job",
             id: job.id,
-            kind: job.kind.clone(),
+            kind: job.kind,
             state: job.state,
             path: job.request["path"].as_str().map(str::to_owned),
             metadata: match &job.request["metadata"] {
@@ -134,7 +118,7 @@ impl JobView {
             media_secs: job.media_secs,
             hours_of_media_per_hour: rate,
             eta_secs,
-            error: WorkError::of(job.error.as_ref()),
+            error: job.error.clone(),
             created_at: rfc3339_millis(job.created_unix_ms),
             started_at: stamp(job.started_unix_ms),
             ended_at: stamp(job.ended_unix_ms),
@@ -149,7 +133,7 @@ mod tests {
     fn job() -> JobRecord {
         JobRecord {
             id: JobId::generate(),
-            kind: "index".to_owned(),
+            kind: JobKind::Index,
             request: serde_json::json!({"path": "/m"}),
             state: WorkState::Running,
             items_total: 10,

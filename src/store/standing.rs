@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{NewWebhook, StoreError};
+use super::{NewWebhook, StoreError, WorkError};
 use crate::types::{AssetId, MatchId, ModelId, Space, StandingId, Track};
 
 /// A standing query to store.
@@ -41,7 +41,7 @@ pub struct StandingRecord {
     /// Whether it is enabled.
     pub enabled: bool,
     /// Code and message if the serving model cannot run it.
-    pub error: Option<(String, String)>,
+    pub error: Option<WorkError>,
     /// URL of the webhook for matches, if there is one.
     pub webhook_url: Option<String>,
     /// Number of matched assets that still exist.

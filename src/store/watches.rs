@@ -1,7 +1,9 @@
 //! Watched folders, as stored.
 
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use super::{StoreError, WorkError};
 use crate::types::{AssetId, JobId, WatchId};
 
 /// The settings of a watch.
@@ -41,7 +43,7 @@ pub struct WatchRecord {
     /// Time of the last poll in Unix milliseconds; 0 if there was none.
     pub last_look_unix_ms: i64,
     /// Code and message if the last poll failed or was incomplete.
-    pub error: Option<(String, String)>,
+    pub error: Option<WorkError>,
     /// When it was created, in Unix milliseconds.
     pub created_unix_ms: i64,
 }
@@ -63,4 +65,44 @@ pub struct WatchedFile {
     pub taken: Option<(u64, i64)>,
     /// The asset indexed from it, if there is one.
     pub asset: Option<AssetId>,
+}
+
+/// Watched folders and their files.
+#[async_trait]
+pub trait WatchStore: Send + Sync {
+    /// Starts watching a folder.
+    async fn create_watch(&self, spec: &WatchSpec) -> Result<WatchRecord, StoreError>;
+    /// Looks up one watch.
+    async fn watch(&self, id: WatchId) -> Result<WatchRecord, StoreError>;
+    /// All watches, newest first.
+    async fn list_watches(&self) -> Result<Vec<WatchRecord>, StoreError>;
+    /// Ends a watch; its assets and jobs stay.
+    async fn delete_watch(&self, id: WatchId) -> Result<(), StoreError>;
+    /// Records that a poll was made, and why it was incomplete.
+    async fn note_look(&self, id: WatchId, error: Option<&WorkError>) -> Result<(), StoreError>;
+    /// Files of a watch after this path, ordered by path.
+    async fn watch_files(&self, id: WatchId, after: &str, limit: u32)
+    -> Result<Vec<WatchedFile>, StoreError>;
+    /// The files with these paths, in no particular order.
+    async fn watch_files_named(&self, id: WatchId, paths: &[String]) -> Result<Vec<WatchedFile>, StoreError>;
+    /// Files that were missing in this many consecutive polls.
+    async fn watch_files_gone(
+        &self,
+        id: WatchId,
+        looks: u32,
+        limit: u32,
+    ) -> Result<Vec<WatchedFile>, StoreError>;
+    /// Paths of files that have stopped growing and differ from what was last given to a job.
+    async fn watch_files_ready(&self, id: WatchId, limit: u32) -> Result<Vec<String>, StoreError>;
+    /// Stores what a poll found out about files.
+    async fn put_watch_files(&self, id: WatchId, files: &[WatchedFile]) -> Result<(), StoreError>;
+    /// Removes a file from a watch.
+    async fn drop_watch_file(&self, id: WatchId, path: &str) -> Result<(), StoreError>;
+    /// Records the newest job of a watch, and its files, as last seen, as given to a job.
+    async fn begin_watch_job(&self, id: WatchId, job: JobId) -> Result<(), StoreError>;
+    /// Records that the results of the newest job are stored.
+    async fn settle_watch(&self, id: WatchId, ended_unix_ms: i64) -> Result<(), StoreError>;
+    /// Whether another watched file has the same asset.
+    async fn asset_has_other_file(&self, asset: AssetId, id: WatchId, path: &str)
+    -> Result<bool, StoreError>;
 }

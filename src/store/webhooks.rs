@@ -5,7 +5,7 @@ use std::fmt;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{JobRecord, NewItem, StoreError};
+use super::StoreError;
 use crate::types::DeliveryId;
 
 /// A webhook to store.
@@ -123,16 +123,6 @@ pub struct DeliveryRecord {
 /// The outbox.
 #[async_trait]
 pub trait WebhookStore {
-    /// Like [`create_job`](super::Store::create_job), with a webhook that reports its end. Also returns
-    /// whether the job is new; if not, the earlier job keeps its webhook.
-    async fn create_job_with_webhook(
-        &self,
-        kind: &str,
-        request: &serde_json::Value,
-        items: &[NewItem],
-        idempotency_key: Option<&str>,
-        webhook: &NewWebhook,
-    ) -> Result<(JobRecord, bool), StoreError>;
     /// Due pending deliveries, the longest due first; leaves out those to `busy_hosts` and those `under_way`.
     async fn due_deliveries(
         &self,

@@ -15,7 +15,7 @@ use self::source::Crate;
 /// Lines that a folder of `src/` may have, with the folders in it.
 const MOST_LINES: usize = 5_000;
 /// Folders that are larger still. They may shrink, not grow.
-const LARGER: &[(&str, usize)] = &[("http", 10_800), ("media", 9_000), ("store", 6_650)];
+const LARGER: &[(&str, usize)] = &[("http", 10_750), ("media", 9_000), ("store", 6_650)];
 /// What the library consists of. It knows nothing of URLs and flags, which are the doors' words.
 const LIBRARY: &[&str] = &["outbound", "webhooks", "backup", "collection", "ingest", "standing", "library"];
 /// What the library is made with.
@@ -128,6 +128,32 @@ fn the_doors_leave_the_store_to_the_library() {
         line.contains(".store()") || line.contains("SqliteStore") || line.contains("dyn Store")
     });
     assert!(found.is_empty(), "uses of the store in http and cli:\n{}", found.join("\n"));
+}
+
+#[test]
+fn what_differs_by_track_is_in_one_place() {
+    let all: Vec<String> = sources()
+        .iter()
+        .filter_map(|(path, _)| path.iter().next())
+        .map(|top| top.to_string_lossy().into_owned())
+        .collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).filter(|top| *top != "types").collect();
+    let one = |line: &str, at: usize| {
+        let alone = !line[..at].ends_with(|c: char| c.is_ascii_alphanumeric());
+        let after =
+            line[at..].trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == ':').trim_start();
+        let before = line[..at].trim_end();
+        alone && (after.starts_with("=>") || before.ends_with("==") || before.ends_with("!="))
+    };
+    let decides = |line: &str| line.match_indices("Track::").any(|(at, _)| one(line, at));
+    assert!(decides("    Track::Video => 0,") && decides("usize::from(found.track == Track::Audio)"));
+    assert!(!decides("ExportTrack::Video => Track::Video,") && !decides("clip.tracks[Track::Video] = 1;"));
+    let found = lines_with(&all, decides);
+    assert!(
+        found.is_empty(),
+        "code that lists the tracks, which a third one would miss:\n{}",
+        found.join("\n")
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::recovery::{adopt_uploads, open_closed};
 use super::{LibraryError, blocking, content};
 use crate::files::Uploads;
-use crate::store::{AssetRecord, DamagedVectors, Store, StoreError};
+use crate::store::{AssetRecord, DamagedVectors, EmbeddedStore, Store, StoreError};
 use crate::types::{ClipId, now_unix_ms};
 
 pub(crate) use report::Shared;
@@ -78,7 +78,10 @@ pub(crate) fn end(report: &Shared, outcome: &Result<(), LibraryError>) {
 
 /// Checks the database: the file, every row, every vector. If the file is too damaged for a part of this, the
 /// report says so, and the rest is checked.
-pub(crate) async fn check_store(store: &dyn Store, report: &Shared) -> Result<DamagedVectors, LibraryError> {
+pub(crate) async fn check_store(
+    store: &dyn EmbeddedStore,
+    report: &Shared,
+) -> Result<DamagedVectors, LibraryError> {
     let mut problems = store.integrity().await?;
     let unread = |problems: &mut Vec<String>, error: StoreError| match error {
         StoreError::Database(problem) | StoreError::Malformed(problem) | StoreError::DamagedRow(problem) => {
@@ -158,12 +161,12 @@ pub(crate) async fn check_asset(
 }
 
 /// Updates the paths of uploads: in a folder that was copied, they are those of another one.
-async fn find_uploads(store: &dyn Store, data_dir: &Path) -> Result<(), LibraryError> {
+async fn find_uploads(store: &dyn EmbeddedStore, data_dir: &Path) -> Result<(), LibraryError> {
     let uploads = Uploads::of(data_dir)?;
     let Err(error) = adopt_uploads(store, &uploads).await else { return Ok(()) };
     // The check reports damage, and a disk that takes no write does no harm where nothing has moved.
     let paths = store.owned_paths().await.unwrap_or_default();
-    let moved = paths.iter().any(|(path, _)| !Path::new(path).starts_with(uploads.kept_folder()));
+    let moved = paths.iter().any(|path| !Path::new(path).starts_with(uploads.kept_folder()));
     if moved && error.storage_full().is_some() { Err(error) } else { Ok(()) }
 }
 

@@ -8,7 +8,7 @@ use crate::embed::Embedder;
 use crate::files::{Registry, Uploads, shortfall_of};
 use crate::ledger::Ledger;
 use crate::own_files;
-use crate::store::{DATABASE, FolderLock, SqliteStore, Store, StoreError};
+use crate::store::{DATABASE, EmbeddedStore, FolderLock, SqliteStore, StoreError};
 
 pub(in crate::collection) async fn open_model_store(
     folder: &Path,
@@ -45,7 +45,7 @@ pub(in crate::collection) fn make_private_folder(path: &Path) -> std::io::Result
 
 /// Updates the paths of uploads: the folder may have been moved, or restored from a snapshot of one
 /// elsewhere.
-pub(crate) async fn adopt_uploads(store: &dyn Store, uploads: &Uploads) -> Result<(), LibraryError> {
+pub(crate) async fn adopt_uploads(store: &dyn EmbeddedStore, uploads: &Uploads) -> Result<(), LibraryError> {
     let moved = store.adopt_uploads(uploads.kept_folder()).await?;
     if moved > 0 {
         tracing::info!(moved, "the data folder has moved; using its new path for uploads");

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use crate::http::kit::error::ApiError;
 use crate::http::kit::state::AppState;
-use crate::index::Recall;
+use crate::index::{IndexStats, Recall};
 use crate::library::DamageCounts;
 use crate::store::{Totals, WorkState};
 use crate::types::{Space, Track};
@@ -129,7 +129,7 @@ pub struct Stats {
 async fn collect(state: &AppState) -> Result<Stats, ApiError> {
     let Totals { assets, clips, media_secs } = state.library.collection().totals().await?;
     let (ingest_active, ingest_queued) = state.library.ingest().in_flight();
-    let of = |(track, space, vectors, engine, bytes)| {
+    let of = |IndexStats { track, space, vectors, engine, bytes }| {
         let recall = RecallView::of(state.library.index().recall(track, &space));
         IndexView { track, space, vectors, engine, bytes, recall }
     };

@@ -25,10 +25,10 @@ use crate::http::kit::metadata::checked_metadata;
 use crate::http::kit::page::PageSize;
 use crate::http::kit::state::AppState;
 use crate::http::kit::views::{AssetView, ClipView, List};
-use crate::jobs::{Place, WorkError};
+use crate::jobs::Place;
 use crate::library::{IngestSource, Library, LibraryError};
 use crate::model::Priority;
-use crate::store::{AssetRecord, AssetState, StoreError};
+use crate::store::{AssetRecord, AssetState, StoreError, WorkError};
 use crate::types::{AssetId, TrackChoice};
 
 /// A file on the server's disk or at a URL: exactly one of `path` and `url`.

@@ -26,7 +26,7 @@ use crate::http::kit::webhook::WebhookBody;
 use crate::http::kit::webhook::WebhookView;
 use crate::jobs::{ItemView, JobView, ManifestItem, NameFilter};
 use crate::library::{JobSource, Webhook};
-use crate::store::{JobRecord, WorkState};
+use crate::store::{JobKind, JobRecord, WorkState};
 use crate::types::{JobId, TrackChoice};
 
 /// How often a watched job is looked at.
@@ -157,14 +157,6 @@ impl From<UrlItem> for ManifestItem {
             UrlItem::Item(item) => item,
         }
     }
-}
-
-/// Kinds of jobs.
-#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum JobKind {
-    /// Index files.
-    Index,
 }
 
 /// Starts a job. Jobs are durable: they resume after a restart, and no file is indexed twice.

@@ -109,7 +109,7 @@ impl From<WatchRecord> for WatchView {
             delete_missing,
             files: watch.files,
             job_id: watch.job,
-            error: watch.error.map(|(code, message)| WorkError { code, message }),
+            error: watch.error,
             created_at: rfc3339_millis(watch.created_unix_ms),
         }
     }

@@ -1,12 +1,12 @@
 //! What to do about an error of the library, in terms of this API and of the server's flags. The library knows neither.
 
 use crate::embed::EmbedError;
-use crate::jobs::{ItemView, WorkError};
+use crate::jobs::ItemView;
 use crate::library::{BackupError, LibraryError, WebhookError};
 use crate::media::MediaError;
 use crate::model::ModelError;
 use crate::outbound::OutboundError;
-use crate::store::JobItem;
+use crate::store::{JobItem, WorkError};
 
 /// What to do about an error, to follow its text; empty if the text says it all.
 #[must_use]
@@ -35,7 +35,10 @@ pub fn advice_on_model(error: &ModelError) -> String {
         ModelError::NotImported(folder) => {
             format!(" with triptych-trainer import-hf {} --out models/NAME", folder.display())
         }
-        ModelError::BadFrames(_) => " with triptych-trainer import-hf --frames".to_owned(),
+        ModelError::BadFrames(_) => {
+            "; for another --frames, import the model again with triptych-trainer import-hf … --frames N"
+                .to_owned()
+        }
         ModelError::TooLarge { .. } => ", or run fewer threads with --threads".to_owned(),
         _ => String::new(),
     }
@@ -61,9 +64,9 @@ fn advice_on_code(code: &str) -> &'static str {
 }
 
 /// The error that a record holds, as it is shown.
-pub fn advised((code, message): (String, String)) -> WorkError {
-    let message = message + advice_on_code(&code);
-    WorkError { code, message }
+pub fn advised(stored: WorkError) -> WorkError {
+    let advice = advice_on_code(&stored.code);
+    WorkError { message: stored.message + advice, ..stored }
 }
 
 /// An item of a job, as it is shown.
@@ -116,12 +119,10 @@ mod tests {
     #[test]
     fn what_a_record_holds_is_shown_with_the_same_advice() {
         let error = MediaError::DecodeLimit { limit_bytes: 260 << 20 };
-        let stored = (error.code().to_owned(), error.to_string());
+        let stored = WorkError::new(error.code(), error.to_string());
         let direct = format!("{error}{}", advice_on_media(&error));
         assert_eq!(advised(stored).message, direct);
-        assert_eq!(
-            advised(("empty_file".to_owned(), "the file is empty".to_owned())).message,
-            "the file is empty"
-        );
+        let empty = WorkError::new("empty_file", "the file is empty");
+        assert_eq!(advised(empty.clone()), empty);
     }
 }

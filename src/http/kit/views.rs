@@ -4,8 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::advice::advised;
-use crate::jobs::WorkError;
-use crate::store::{AssetRecord, AssetState, Damage};
+use crate::store::{AssetRecord, AssetState, Damage, WorkError};
 use crate::types::{AssetId, AssetKind, TimeSpan, Track, TrackInfo, rfc3339_millis};
 
 /// One page of a list.
@@ -35,8 +34,8 @@ pub struct AssetError {
     pub message: String,
 }
 
-impl From<(String, String)> for AssetError {
-    fn from(stored: (String, String)) -> Self {
+impl From<WorkError> for AssetError {
+    fn from(stored: WorkError) -> Self {
         let WorkError { code, message } = advised(stored);
         Self { code, message }
     }

@@ -335,9 +335,8 @@ async fn of_file(
     let mut stream = embedder.open_tracks(path, None, tracks, Priority::Interactive).await?;
     let before = data.len();
     while let Some(clip) = stream.next().await? {
-        let vectors = if options.modality == Modality::Audio { clip.audio } else { clip.video };
-        if let Some(vectors) = vectors {
-            data.push(view(options, index, Some(clip.span), &vectors)?);
+        if let Some(vectors) = clip.of(options.modality) {
+            data.push(view(options, index, Some(clip.span), vectors)?);
         }
         if data.len() > MAX_CLIPS {
             let message = format!("the inputs have more than {MAX_CLIPS} clips in total; index them instead");

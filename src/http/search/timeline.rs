@@ -133,11 +133,8 @@ async fn answer(
 }
 
 fn targets_of(names: Option<&str>) -> Result<Vec<Track>, ApiError> {
-    let track = |name: &str| match name.trim() {
-        "video" => Ok(Track::Video),
-        "audio" => Ok(Track::Audio),
-        _ => Err(ApiError::invalid("targets", "`targets` must be video, audio or video,audio")),
-    };
+    let wrong = |_| ApiError::invalid("targets", "`targets` must be video, audio or video,audio");
+    let track = |name: &str| name.trim().parse::<Track>().map_err(wrong);
     names.unwrap_or("video").split(',').map(track).collect()
 }
 

@@ -153,7 +153,7 @@ impl StandingView {
             min_score: spec.min_score,
             can_match: is_tellable,
             enabled: record.enabled,
-            error: record.error.map(|(code, message)| AssetError { code, message }),
+            error: record.error.map(AssetError::from),
             webhook: made.map(WebhookView::from).or(kept),
             metadata: spec.metadata,
             match_count: record.matches,

@@ -1,7 +1,7 @@
 //! Frees the memory of removed rows. New rows reuse their slots, so this matters only for collections that
 //! have shrunk.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::HybridIndex;
 use crate::index::rows::{CHUNK_ROWS, Rows, Slot, View};
@@ -21,31 +21,26 @@ impl HybridIndex {
     /// Compacts the rows and frees the unused memory. Returns false if there was nothing to free or a graph
     /// is being built. Searches and writes continue meanwhile. The graph refers to slots, so it is rebuilt.
     pub fn compact(&self) -> bool {
+        // One at a time: each gives the rows a generation of their own.
+        let Ok(_one) = self.compacting.try_lock() else { return false };
         let view = self.view();
-        if view.slots() == view.live || !self.begin() {
+        if view.slots() == view.live || self.engines.iter().any(|engine| engine.is_building()) {
             return false;
         }
-        let mut rows = Rows::new(view.dim);
+        let mut rows = Rows::succeeding(&view);
         for (slot, clip) in view.live_slots() {
             rows.insert(clip, view.values(slot));
         }
-        let old = self.shared.write(|state| {
-            catch_up(&mut rows, &view, state.rows.view());
-            state.fresh = Arc::default();
-            state.stale = 0;
-            (std::mem::replace(&mut state.rows, rows), state.graph.take())
+        let writing = self.writing();
+        let old = self.rows.write(|now| {
+            catch_up(&mut rows, &view, now.view());
+            std::mem::replace(now, rows)
         });
-        // Drop outside the lock: freeing a graph is slow.
+        drop(writing);
+        // Outside the locks: freeing rows or a graph is slow.
         drop(old);
-        self.shared.end_build();
-        self.shared.rebuild_if_due();
+        self.engines.iter().for_each(|engine| engine.restart());
         true
-    }
-
-    /// Blocks graph builds until `end_build` is called. Returns false if one is running.
-    fn begin(&self) -> bool {
-        let mut building = self.shared.building.lock().unwrap_or_else(PoisonError::into_inner);
-        !std::mem::replace(&mut *building, true)
     }
 }
 
@@ -81,7 +76,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::index::{SearchParams, VectorIndex};
+    use crate::index::SearchParams;
     use crate::types::Embedding;
 
     fn vector(seed: i64) -> Embedding {

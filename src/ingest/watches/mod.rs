@@ -8,17 +8,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
 use tokio::sync::{Mutex, Notify};
 
 use self::changes::{GONE_LOOKS, changes};
 use super::Ingest;
-use super::jobs::item_of;
+use super::kinds::{Index, Kind, found_item};
 use crate::collection::{Collection, LibraryError, blocking, utf8};
 use crate::files::FileError;
 use crate::jobs::{LeftOut, ListError, NameFilter, SeenFile, examine_seen, list_seen};
 use crate::ledger::WorkKind;
-use crate::store::{JobRecord, NewItem, StoreError, WatchRecord, WatchSpec, WatchedFile, WorkState};
+use crate::store::{
+    JobRecord, NewItem, StoreError, WatchRecord, WatchSpec, WatchedFile, WorkError, WorkState,
+};
 use crate::types::{AssetId, WatchId};
 
 /// Maximum number of watches per library.
@@ -110,7 +111,7 @@ impl Watches {
         let seen = self.compare(watch).await;
         let error = match &seen {
             Ok(note) => note.clone(),
-            Err(error) => Some((error.code().to_owned(), error.told())),
+            Err(error) => Some(WorkError::new(error.code(), error.told())),
         };
         // Write only news: a folder at rest costs the disk nothing.
         if error.is_some() || watch.error.is_some() || watch.last_look_unix_ms == 0 {
@@ -121,7 +122,7 @@ impl Watches {
     }
 
     /// Compares the folder with the last poll; returns a note for the user, if any.
-    async fn compare(&self, watch: &WatchRecord) -> Result<Option<(String, String)>, LibraryError> {
+    async fn compare(&self, watch: &WatchRecord) -> Result<Option<WorkError>, LibraryError> {
         let spec = &watch.spec;
         let root = self.collection.data.allowed_path(Path::new(&spec.path))?;
         let filter = NameFilter::new(&spec.include, &spec.exclude).map_err(LibraryError::BadManifest)?;
@@ -137,15 +138,17 @@ impl Watches {
         let (seen, mut whole) = listed.await?;
         let mut note = None;
         if !whole {
-            note = Some(("io", "a subfolder cannot be read; no file is treated as deleted until it can"));
+            let message = "a subfolder cannot be read; no file is treated as deleted until it can";
+            note = Some(WorkError::new("io", message));
         }
         if seen.is_empty() && watch.files > 0 {
             // The disk may only be unmounted.
             whole = false;
-            note = Some(("folder_empty", "the folder is now empty; its files are not treated as deleted"));
+            let message = "the folder is now empty; its files are not treated as deleted";
+            note = Some(WorkError::new("folder_empty", message));
         }
         self.write_changes(watch.id, &seen, whole).await?;
-        Ok(note.map(|(code, message)| (code.to_owned(), message.to_owned())))
+        Ok(note)
     }
 
     async fn write_changes(&self, id: WatchId, seen: &[SeenFile], whole: bool) -> Result<(), LibraryError> {
@@ -287,13 +290,12 @@ impl Watches {
             return Ok(());
         }
         let items: Vec<NewItem> =
-            examined.into_iter().map(|(left_out, path)| item_of(path, left_out, &spec.metadata)).collect();
-        let request =
-            json!({"type": "index", "path": spec.path, "metadata": spec.metadata, "watch": watch.id});
+            examined.into_iter().map(|(left_out, path)| found_item(path, left_out, &spec.metadata)).collect();
+        let request = Index::request_of_watch(watch.id, &spec.path, &spec.metadata);
         // After a crash before the job is recorded, the same key returns the same job rather than a second
         // one. No request can send a key with a space.
         let key = format!("{} {}", watch.id, watch.jobs_made);
-        let job = self.collection.store.create_job("index", &request, &items, Some(&key)).await?;
+        let job = self.collection.store.create_job(Index::KIND, &request, &items, Some(&key)).await?;
         self.collection.store.begin_watch_job(watch.id, job.id).await?;
         tracing::info!(watch = %watch.id, job = %job.id, files = job.items_total, "indexing new files");
         self.ingest.work.wake.notify_one();
@@ -354,7 +356,7 @@ async fn keep_watching(watches: Arc<Watches>) {
             };
             // Log it once; the watch itself shows that it continues.
             let told =
-                |error: &LibraryError| watch.error.as_ref().is_some_and(|(code, _)| code == error.code());
+                |error: &LibraryError| watch.error.as_ref().is_some_and(|told| told.code == error.code());
             if let Some(error) =
                 outcome.err().filter(|error| !watches.collection.data.disk.refuses(error) && !told(error))
             {

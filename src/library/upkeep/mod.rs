@@ -64,7 +64,7 @@ impl Upkeep {
         }
         let sender = Sender {
             webhooks: Arc::clone(&self.collection.data.webhooks),
-            store: Arc::clone(&self.collection.store),
+            store: self.collection.store.clone(),
             disk: Arc::clone(&self.collection.data.disk),
             stop: self.collection.life.stop.clone(),
         };

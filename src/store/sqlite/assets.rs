@@ -1,16 +1,19 @@
 //! Assets in SQLite.
 
+use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, Sqlite, Transaction};
 
+use super::lanes;
 use super::page::List;
-use super::rows::{choice, signed, unsigned};
+use super::rows::{choice, columns_of, signed, unsigned};
 use super::{
     SqliteStore, begin, blob, bump_sequence, damaged, error_columns, from_json, id_list, now_unix_ms,
     standing, to_json,
 };
 use crate::store::{
-    AssetOutcome, AssetRecord, AssetState, Damage, NewAsset, StoreError, Totals, changed_ns, mtime_ns,
+    AssetOutcome, AssetRecord, AssetState, AssetStore, Damage, DeletedAsset, NewAsset, StoreError, Totals,
+    changed_ns, mtime_ns,
 };
 use crate::types::{AssetId, ClipId};
 
@@ -132,7 +135,7 @@ pub async fn finish(
 ) -> Result<AssetRecord, StoreError> {
     let mut writer = store.writer().await?;
     let mut tx = begin(&mut writer).await?;
-    let (code, message) = outcome.error.as_ref().map(|(c, m)| (c.as_str(), m.as_str())).unzip();
+    let (code, message) = columns_of(outcome.error.as_ref());
     sqlx::query(
         "UPDATE assets SET state = ?2, kind = ?3, duration_secs = ?4, width = ?5, height = ?6, error_code = ?7,
              error_message = ?8, updated_unix_ms = ?9, outcome_crc = ?10, tracks = ?11 WHERE id = ?1",
@@ -163,122 +166,8 @@ pub async fn finish(
     Ok(record)
 }
 
-pub async fn get(store: &SqliteStore, id: AssetId) -> Result<AssetRecord, StoreError> {
-    let row = sqlx::query("SELECT * FROM assets WHERE id = ?")
-        .bind(id.to_string())
-        .fetch_optional(&store.readers())
-        .await?
-        .ok_or(StoreError::NotFound("asset"))?;
-    record(&row)
-}
-
-pub async fn get_many(store: &SqliteStore, ids: &[AssetId]) -> Result<Vec<AssetRecord>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM assets WHERE id IN (SELECT value FROM json_each(?))")
-        .bind(id_list(ids, true))
-        .fetch_all(&store.readers())
-        .await?;
-    Ok(store.readable("assets", &rows, record))
-}
-
-pub async fn list(
-    store: &SqliteStore,
-    after: Option<AssetId>,
-    limit: u32,
-) -> Result<Vec<AssetRecord>, StoreError> {
-    // Ids are time-ordered, so a page can continue after a deleted asset; `b` sorts after every id.
-    let after = after.map_or_else(|| "b".to_owned(), |id| id.to_string());
-    let readers = store.readers();
-    store
-        .page(List { table: "assets", cursor: "id", read: record }, after, limit, |after: String, limit| {
-            sqlx::query("SELECT * FROM assets WHERE id < ? ORDER BY id DESC LIMIT ?")
-                .bind(after)
-                .bind(limit)
-                .fetch_all(&readers)
-        })
-        .await
-}
-
-pub async fn describe(store: &SqliteStore, assets: &[AssetRecord]) -> Result<Vec<AssetRecord>, StoreError> {
-    let mut writer = store.writer().await?;
-    let mut tx = begin(&mut writer).await?;
-    let now = now_unix_ms();
-    let mut described = Vec::with_capacity(assets.len());
-    for asset in assets {
-        let id = asset.id.to_string();
-        sqlx::query(
-            "UPDATE assets SET path = ?2, owned = ?3, name = ?4, metadata = ?5, updated_unix_ms = ?6 WHERE id = ?1",
-        )
-        .bind(&id)
-        .bind(&asset.path)
-        .bind(asset.owned)
-        .bind(&asset.name)
-        .bind(to_json(&asset.metadata))
-        .bind(now)
-        .execute(&mut *tx)
-        .await?;
-        described.push(in_tx(&mut tx, &id).await?);
-    }
-    tx.commit().await?;
-    Ok(described)
-}
-
-pub async fn at_path(store: &SqliteStore, path: &str) -> Result<Vec<AssetRecord>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM assets WHERE path = ? AND owned = 0 ORDER BY n")
-        .bind(path)
-        .fetch_all(&store.readers())
-        .await?;
-    Ok(store.readable("assets", &rows, record))
-}
-
 /// Maximum number of paths of one asset that are returned.
 const MOST_PATHS: u32 = 64;
-
-pub async fn paths_of(store: &SqliteStore, id: AssetId) -> Result<Vec<String>, StoreError> {
-    Ok(sqlx::query_scalar(
-        "SELECT path FROM watch_files WHERE asset = ?1 AND missing_looks = 0
-         UNION SELECT path FROM job_items WHERE asset = ?1 AND state = 'done' LIMIT ?2",
-    )
-    .bind(id.to_string())
-    .bind(MOST_PATHS)
-    .fetch_all(&store.readers())
-    .await?)
-}
-
-pub async fn unfinished(store: &SqliteStore) -> Result<Vec<AssetRecord>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM assets WHERE state = 'indexing' ORDER BY n")
-        .fetch_all(&store.readers())
-        .await?;
-    Ok(store.readable("assets", &rows, record))
-}
-
-pub async fn delete(store: &SqliteStore, id: AssetId) -> Result<Vec<ClipId>, StoreError> {
-    let mut writer = store.writer().await?;
-    let mut tx = begin(&mut writer).await?;
-    let gone = drop_clips(&mut tx, &id.to_string()).await?;
-    let deleted =
-        sqlx::query("DELETE FROM assets WHERE id = ?").bind(id.to_string()).execute(&mut *tx).await?;
-    if deleted.rows_affected() == 0 {
-        return Err(StoreError::NotFound("asset"));
-    }
-    tx.commit().await?;
-    Ok(gone)
-}
-
-pub async fn reset(store: &SqliteStore, id: AssetId) -> Result<Vec<ClipId>, StoreError> {
-    let mut writer = store.writer().await?;
-    let mut tx = begin(&mut writer).await?;
-    let gone = drop_clips(&mut tx, &id.to_string()).await?;
-    let updated = sqlx::query("UPDATE assets SET state = 'indexing', updated_unix_ms = ? WHERE id = ?")
-        .bind(now_unix_ms())
-        .bind(id.to_string())
-        .execute(&mut *tx)
-        .await?;
-    if updated.rows_affected() == 0 {
-        return Err(StoreError::NotFound("asset"));
-    }
-    tx.commit().await?;
-    Ok(gone)
-}
 
 /// Drops an asset's clips with their vectors; returns the clips' ids.
 pub(super) async fn drop_clips(
@@ -297,8 +186,8 @@ pub(super) async fn drop_clips(
     // Each clip owns a range of row ids, and an asset's clips usually have consecutive ids.
     for run in ids.chunk_by(|a, b| a + 1 == *b) {
         sqlx::query("DELETE FROM vectors WHERE id >= ? AND id < ?")
-            .bind(run[0] * blob::LANES)
-            .bind((run[run.len() - 1] + 1) * blob::LANES)
+            .bind(run[0] * lanes::LANES)
+            .bind((run[run.len() - 1] + 1) * lanes::LANES)
             .execute(&mut **tx)
             .await?;
     }
@@ -314,11 +203,146 @@ pub(super) async fn drop_clips(
 pub(super) const TOTALS: &str = "SELECT COUNT(*) AS assets, (SELECT COUNT(*) FROM clips) AS clips,
          COALESCE(SUM(duration_secs) FILTER (WHERE state IN ('ready', 'partial')), 0.0) AS secs FROM assets";
 
-pub async fn totals(store: &SqliteStore) -> Result<Totals, StoreError> {
-    let row = sqlx::query(TOTALS).fetch_one(&store.readers()).await?;
-    Ok(Totals {
-        assets: unsigned(&row, "assets")?,
-        clips: unsigned(&row, "clips")?,
-        media_secs: row.try_get("secs")?,
-    })
+#[async_trait]
+impl AssetStore for SqliteStore {
+    async fn begin_asset(&self, new: NewAsset) -> Result<(AssetRecord, bool), StoreError> {
+        begin_asset(self, &new).await
+    }
+    async fn finish_asset(&self, asset: AssetId, outcome: AssetOutcome) -> Result<AssetRecord, StoreError> {
+        finish(self, asset, &outcome).await
+    }
+    async fn asset(&self, id: AssetId) -> Result<AssetRecord, StoreError> {
+        let row = sqlx::query("SELECT * FROM assets WHERE id = ?")
+            .bind(id.to_string())
+            .fetch_optional(&self.readers())
+            .await?
+            .ok_or(StoreError::NotFound("asset"))?;
+        record(&row)
+    }
+    async fn assets(&self, ids: &[AssetId]) -> Result<Vec<AssetRecord>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM assets WHERE id IN (SELECT value FROM json_each(?))")
+            .bind(id_list(ids, true))
+            .fetch_all(&self.readers())
+            .await?;
+        Ok(self.readable("assets", &rows, record))
+    }
+    async fn list_assets(&self, after: Option<AssetId>, limit: u32) -> Result<Vec<AssetRecord>, StoreError> {
+        // Ids are time-ordered, so a page can continue after a deleted asset; `b` sorts after every id.
+        let after = after.map_or_else(|| "b".to_owned(), |id| id.to_string());
+        let readers = self.readers();
+        self.page(
+            List { table: "assets", cursor: "id", read: record },
+            after,
+            limit,
+            |after: String, limit| {
+                sqlx::query("SELECT * FROM assets WHERE id < ? ORDER BY id DESC LIMIT ?")
+                    .bind(after)
+                    .bind(limit)
+                    .fetch_all(&readers)
+            },
+        )
+        .await
+    }
+    async fn assets_at(&self, path: &str) -> Result<Vec<AssetRecord>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM assets WHERE path = ? AND owned = 0 ORDER BY n")
+            .bind(path)
+            .fetch_all(&self.readers())
+            .await?;
+        Ok(self.readable("assets", &rows, record))
+    }
+    async fn asset_paths(&self, id: AssetId) -> Result<Vec<String>, StoreError> {
+        Ok(sqlx::query_scalar(
+            "SELECT path FROM watch_files WHERE asset = ?1 AND missing_looks = 0
+             UNION SELECT path FROM job_items WHERE asset = ?1 AND state = 'done' LIMIT ?2",
+        )
+        .bind(id.to_string())
+        .bind(MOST_PATHS)
+        .fetch_all(&self.readers())
+        .await?)
+    }
+    async fn unfinished_assets(&self) -> Result<Vec<AssetRecord>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM assets WHERE state = 'indexing' ORDER BY n")
+            .fetch_all(&self.readers())
+            .await?;
+        Ok(self.readable("assets", &rows, record))
+    }
+    async fn describe_assets(&self, records: &[AssetRecord]) -> Result<Vec<AssetRecord>, StoreError> {
+        let assets = records;
+        let mut writer = self.writer().await?;
+        let mut tx = begin(&mut writer).await?;
+        let now = now_unix_ms();
+        let mut described = Vec::with_capacity(assets.len());
+        for asset in assets {
+            let id = asset.id.to_string();
+            sqlx::query(
+                "UPDATE assets SET path = ?2, owned = ?3, name = ?4, metadata = ?5, updated_unix_ms = ?6 WHERE id = ?1",
+            )
+            .bind(&id)
+            .bind(&asset.path)
+            .bind(asset.owned)
+            .bind(&asset.name)
+            .bind(to_json(&asset.metadata))
+            .bind(now)
+            .execute(&mut *tx)
+            .await?;
+            described.push(in_tx(&mut tx, &id).await?);
+        }
+        tx.commit().await?;
+        Ok(described)
+    }
+    async fn delete_asset(&self, id: AssetId) -> Result<Vec<ClipId>, StoreError> {
+        let mut writer = self.writer().await?;
+        let mut tx = begin(&mut writer).await?;
+        let gone = drop_clips(&mut tx, &id.to_string()).await?;
+        let deleted =
+            sqlx::query("DELETE FROM assets WHERE id = ?").bind(id.to_string()).execute(&mut *tx).await?;
+        if deleted.rows_affected() == 0 {
+            return Err(StoreError::NotFound("asset"));
+        }
+        tx.commit().await?;
+        Ok(gone)
+    }
+    async fn delete_assets(&self, ids: &[AssetId]) -> Result<Vec<DeletedAsset>, StoreError> {
+        let mut writer = self.writer().await?;
+        let mut tx = begin(&mut writer).await?;
+        let mut gone = Vec::with_capacity(ids.len());
+        for id in ids {
+            let name = id.to_string();
+            let found = sqlx::query("SELECT path, owned FROM assets WHERE id = ?")
+                .bind(&name)
+                .fetch_optional(&mut *tx)
+                .await?;
+            let Some(row) = found else { continue };
+            let owned: bool = row.try_get("owned")?;
+            let owned_path = if owned { Some(row.try_get("path")?) } else { None };
+            let clips = drop_clips(&mut tx, &name).await?;
+            sqlx::query("DELETE FROM assets WHERE id = ?").bind(&name).execute(&mut *tx).await?;
+            gone.push(DeletedAsset { id: *id, clips, owned_path });
+        }
+        tx.commit().await?;
+        Ok(gone)
+    }
+    async fn reset_asset(&self, id: AssetId) -> Result<Vec<ClipId>, StoreError> {
+        let mut writer = self.writer().await?;
+        let mut tx = begin(&mut writer).await?;
+        let gone = drop_clips(&mut tx, &id.to_string()).await?;
+        let updated = sqlx::query("UPDATE assets SET state = 'indexing', updated_unix_ms = ? WHERE id = ?")
+            .bind(now_unix_ms())
+            .bind(id.to_string())
+            .execute(&mut *tx)
+            .await?;
+        if updated.rows_affected() == 0 {
+            return Err(StoreError::NotFound("asset"));
+        }
+        tx.commit().await?;
+        Ok(gone)
+    }
+    async fn totals(&self) -> Result<Totals, StoreError> {
+        let row = sqlx::query(TOTALS).fetch_one(&self.readers()).await?;
+        Ok(Totals {
+            assets: unsigned(&row, "assets")?,
+            clips: unsigned(&row, "clips")?,
+            media_secs: row.try_get("secs")?,
+        })
+    }
 }

@@ -1,31 +1,11 @@
-//! Vectors as rows: row ids, bytes and checksums.
+//! Clips and vectors as rows: bytes and checksums.
 
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
+use super::rows::damaged;
+use crate::store::{ClipRecord, StoreError};
 use crate::types::{ClipId, Embedding, Space, TimeSpan, Track};
-
-/// Row ids that a clip owns: 16 spaces for each of two tracks.
-pub const LANES: i64 = 32;
-
-/// The lane that holds a vector: the space's number in the upper bits, the track in bit 0.
-pub const fn lane(track: Track, space: i64) -> i64 {
-    space * 2
-        + match track {
-            Track::Video => 0,
-            Track::Audio => 1,
-        }
-}
-
-/// Track and number of the space of a lane.
-pub const fn of_lane(lane: i64) -> (Track, i64) {
-    (if lane % 2 == 0 { Track::Video } else { Track::Audio }, lane / 2)
-}
-
-/// Row id of a clip's lane.
-pub const fn row_id(clip: ClipId, lane: i64) -> i64 {
-    clip.0 * LANES + lane
-}
 
 /// Bytes of a vector (f32, little-endian) and the checksum stored with them. The checksum covers the row id,
 /// so that bytes in a wrong row are detected too.
@@ -62,6 +42,24 @@ pub fn clip_checksum(id: ClipId, asset: i64, span: &TimeSpan, agreement: Option<
     checksum(id.0, &bytes)
 }
 
+/// The clip of a row, with the id of its asset.
+pub(super) fn record(row: &SqliteRow) -> Result<ClipRecord, StoreError> {
+    let asset: &str = row.try_get("asset_id")?;
+    let (start, end) = (row.try_get("start_secs")?, row.try_get("end_secs")?);
+    let clip = ClipRecord {
+        id: ClipId(row.try_get("id")?),
+        asset: asset.parse().map_err(|_| damaged("asset id", asset))?,
+        span: TimeSpan::new(start, end).map_err(|e| damaged("clip", &e.to_string()))?,
+        agreement: row.try_get("agreement")?,
+    };
+    let wanted: Option<i64> = row.try_get("crc")?;
+    let found = clip_checksum(clip.id, row.try_get("asset")?, &clip.span, clip.agreement);
+    match wanted {
+        Some(wanted) if wanted != found => Err(damaged("clip", "its checksum is wrong")),
+        _ => Ok(clip),
+    }
+}
+
 /// Checksum of what indexing found out about an asset.
 pub fn outcome_checksum(kind: Option<&str>, duration_secs: f64, width: u32, height: u32) -> i64 {
     let mut bytes = Vec::from(kind.unwrap_or(""));
@@ -74,17 +72,6 @@ fn checksum(row: i64, bytes: &[u8]) -> i64 {
     hasher.update(&row.to_le_bytes());
     hasher.update(bytes);
     i64::from(hasher.finalize())
-}
-
-/// Bit mask of the lanes in which a clip has vectors, for the clip's row.
-pub fn lane_mask(lanes: impl IntoIterator<Item = i64>) -> i64 {
-    lanes.into_iter().fold(0, |mask, lane| mask | (1 << lane))
-}
-
-/// The tracks for which a clip has vectors, from the mask in its row.
-pub fn tracks_of(lanes: i64) -> Vec<Track> {
-    let has = |track: &Track| (0..LANES).any(|lane| lanes & (1 << lane) != 0 && of_lane(lane).0 == *track);
-    Track::ALL.into_iter().filter(has).collect()
 }
 
 /// A vector of a clip with its track and space.

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
+use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{ConnectOptions, Connection, Row};
 
+use super::lanes;
 use super::rows::signed;
 use super::{
-    SqliteStore, assets, begin, blob, bump_sequence, clips, jobs, retention, standing, watches, webhooks,
+    SqliteStore, assets, begin, blob, bump_sequence, clips, items, job_records, retention, standing, watches,
+    webhooks,
 };
 use crate::store::{
     AssetFacts, AssetRecord, Checks, ContentNote, Damage, DamagedRow, DamagedVectors, StoreError,
@@ -20,8 +22,6 @@ use crate::types::{AssetId, ClipId, Embedding, Space, Track};
 const PAGE: i64 = 4096;
 /// Damaged rows remembered; beyond it, only the fact that there are more.
 const MOST_NOTED: usize = 10_000;
-/// Maximum number of lines read from SQLite's own check.
-const MOST_PROBLEMS: u32 = 100;
 
 /// A table, the statement that selects its rows after a row number, and the function that reads one of them.
 type Reading = (&'static str, &'static str, fn(&SqliteRow) -> Result<(), StoreError>);
@@ -32,10 +32,10 @@ const READS: &[Reading] = &[
         "clips",
         "SELECT c.id AS row_n, c.id, (SELECT id FROM assets WHERE n = c.asset) AS asset_id, asset, start_secs, end_secs,
              agreement, crc FROM clips AS c WHERE c.id > ? ORDER BY c.id LIMIT ?",
-        |row| clips::record(row).map(drop),
+        |row| blob::record(row).map(drop),
     ),
     ("jobs", "SELECT n AS row_n, * FROM jobs WHERE n > ? ORDER BY n LIMIT ?", |row| {
-        jobs::job_record(row).map(drop)
+        job_records::job_record(row).map(drop)
     }),
     ("watches", "SELECT n AS row_n, *, 0 AS files FROM watches WHERE n > ? ORDER BY n LIMIT ?", |row| {
         watches::record(row).map(drop)
@@ -186,15 +186,13 @@ impl Checks for SqliteStore {
         Ok((self.readable("assets", &rows, assets::record), u64::try_from(count).unwrap_or(0)))
     }
 
-    async fn owned_paths(&self) -> Result<Vec<(String, String)>, StoreError> {
+    async fn owned_paths(&self) -> Result<Vec<String>, StoreError> {
         // Read as bytes: damaged text may not be valid text any more.
-        let rows: Vec<(Vec<u8>, Vec<u8>)> = sqlx::query_as(
-            "SELECT CAST(path AS BLOB), CAST(id AS BLOB) FROM assets WHERE owned IS NOT 0 ORDER BY n",
-        )
-        .fetch_all(&self.readers())
-        .await?;
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ok(rows.into_iter().map(|(path, id)| (text(path), text(id))).collect())
+        let paths: Vec<Vec<u8>> =
+            sqlx::query_scalar("SELECT CAST(path AS BLOB) FROM assets WHERE owned IS NOT 0 ORDER BY n")
+                .fetch_all(&self.readers())
+                .await?;
+        Ok(paths.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect())
     }
 
     fn damaged_rows(&self) -> Vec<DamagedRow> {
@@ -207,28 +205,6 @@ impl Checks for SqliteStore {
         noted.iter().map(row).collect()
     }
 
-    async fn integrity(&self) -> Result<Vec<String>, StoreError> {
-        // Use a separate connection: the check takes long, and searches share the others.
-        let mut connection = self.reader_options().connect().await?;
-        let statement = sqlx::AssertSqlSafe(format!("PRAGMA integrity_check({MOST_PROBLEMS})"));
-        let found = sqlx::query_scalar(statement).fetch_all(&mut connection).await;
-        let astray: Result<Vec<String>, _> = sqlx::query_scalar(
-            "SELECT \"table\" || ' ' || COALESCE(\"rowid\", '?') || ' belongs to a row of ' || \"parent\" || ' that is not there'
-             FROM pragma_foreign_key_check LIMIT 100",
-        )
-        .fetch_all(&mut connection)
-        .await;
-        connection.close().await?;
-        let mut problems: Vec<String> = match found {
-            Ok(lines) => lines,
-            // The damage is so severe that the check itself fails.
-            Err(error) => vec![error.to_string()],
-        };
-        problems.retain(|line| line != "ok");
-        problems.extend(astray.unwrap_or_default());
-        Ok(problems)
-    }
-
     async fn read_all_rows(&self) -> Result<(), StoreError> {
         for (table, select, read) in READS {
             let mut after = i64::MIN;
@@ -239,7 +215,7 @@ impl Checks for SqliteStore {
                 self.readable(table, &rows, read);
             }
         }
-        jobs::read_all_items(self).await
+        items::read_all_items(self).await
     }
 
     async fn check_vectors(&self) -> Result<DamagedVectors, StoreError> {
@@ -255,10 +231,10 @@ impl Checks for SqliteStore {
             after = last.try_get("id")?;
             for row in &rows {
                 let id: i64 = row.try_get("id")?;
-                *seen.entry(id.div_euclid(blob::LANES)).or_default() |=
-                    blob::lane_mask([id.rem_euclid(blob::LANES)]);
+                *seen.entry(id.div_euclid(lanes::LANES)).or_default() |=
+                    lanes::lane_mask([id.rem_euclid(lanes::LANES)]);
                 if blob::of_row(row).is_none() {
-                    bad.insert(id.div_euclid(blob::LANES));
+                    bad.insert(id.div_euclid(lanes::LANES));
                 }
             }
         }
@@ -290,17 +266,17 @@ impl Checks for SqliteStore {
         let mut writer = self.writer().await?;
         let mut tx = begin(&mut writer).await?;
         sqlx::query("DELETE FROM vectors WHERE id >= ? AND id < ?")
-            .bind(blob::row_id(clip, 0))
-            .bind(blob::row_id(clip, blob::LANES))
+            .bind(lanes::row_id(clip, 0))
+            .bind(lanes::row_id(clip, lanes::LANES))
             .execute(&mut *tx)
             .await?;
         let mut rows = Vec::with_capacity(vectors.len());
         let mut mask = 0;
         for (track, space, vector) in vectors {
             let space = self.space_index(space).ok_or(StoreError::NotFound("space"))?;
-            let lane = blob::lane(*track, space);
-            mask |= blob::lane_mask([lane]);
-            rows.push((blob::row_id(clip, lane), vector));
+            let lane = lanes::lane(*track, space);
+            mask |= lanes::lane_mask([lane]);
+            rows.push((lanes::row_id(clip, lane), vector));
         }
         clips::insert_vectors(&mut tx, &rows).await?;
         sqlx::query("UPDATE clips SET lanes = ? WHERE id = ?")

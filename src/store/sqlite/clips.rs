@@ -1,34 +1,17 @@
 //! Clips and their vectors in SQLite.
 
+use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite, Transaction};
 
-use super::blob::{self, NamedVector};
-use super::{SqliteStore, begin, bump_sequence, damaged, id_list, now_unix_ms};
-use crate::store::{ClipRecord, NewClip, StoreError};
+use super::blob;
+use super::lanes::{self, MAX_SPACES};
+use super::{SqliteStore, begin, bump_sequence, export, id_list, now_unix_ms};
+use crate::store::{ClipCursor, ClipRecord, ClipStore, NewClip, StoreError, VectorCensus};
 use crate::types::{AssetId, ClipId, Embedding, Space, TimeSpan, Track};
 
 /// Rows per INSERT: enough to make the round trip to SQLite's thread cheap.
 const ROWS_PER_INSERT: usize = 64;
-/// Maximum number of spaces in a library.
-const MAX_SPACES: i64 = blob::LANES / 2;
-
-pub(super) fn record(row: &SqliteRow) -> Result<ClipRecord, StoreError> {
-    let asset: &str = row.try_get("asset_id")?;
-    let (start, end) = (row.try_get("start_secs")?, row.try_get("end_secs")?);
-    let clip = ClipRecord {
-        id: ClipId(row.try_get("id")?),
-        asset: asset.parse().map_err(|_| damaged("asset id", asset))?,
-        span: TimeSpan::new(start, end).map_err(|e| damaged("clip", &e.to_string()))?,
-        agreement: row.try_get("agreement")?,
-    };
-    let wanted: Option<i64> = row.try_get("crc")?;
-    let found = blob::clip_checksum(clip.id, row.try_get("asset")?, &clip.span, clip.agreement);
-    match wanted {
-        Some(wanted) if wanted != found => Err(damaged("clip", "its checksum is wrong")),
-        _ => Ok(clip),
-    }
-}
 
 #[tracing::instrument(level = "debug", name = "store_clips", skip_all)]
 pub async fn add(store: &SqliteStore, asset: AssetId, clips: &[NewClip]) -> Result<Vec<ClipId>, StoreError> {
@@ -52,9 +35,9 @@ pub async fn add(store: &SqliteStore, asset: AssetId, clips: &[NewClip]) -> Resu
     for (clip, id) in clips.iter().zip(&ids) {
         let mut mask = 0;
         for (track, space, vector) in &clip.vectors {
-            let lane = blob::lane(*track, space_index(store, &mut tx, space, &mut new_spaces).await?);
-            mask |= blob::lane_mask([lane]);
-            rows.push((blob::row_id(*id, lane), vector));
+            let lane = lanes::lane(*track, space_index(store, &mut tx, space, &mut new_spaces).await?);
+            mask |= lanes::lane_mask([lane]);
+            rows.push((lanes::row_id(*id, lane), vector));
         }
         masks.push(mask);
     }
@@ -139,166 +122,158 @@ pub(super) async fn insert_vectors(
     Ok(())
 }
 
-pub async fn of_asset(store: &SqliteStore, asset: AssetId) -> Result<Vec<ClipRecord>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT clips.id, assets.id AS asset_id, clips.asset, start_secs, end_secs, agreement, clips.crc
-         FROM assets JOIN clips ON clips.asset = assets.n WHERE assets.id = ? ORDER BY start_secs, clips.id",
-    )
-    .bind(asset.to_string())
-    .fetch_all(&store.readers())
-    .await?;
-    Ok(store.readable("clips", &rows, record))
-}
-
-pub async fn with_tracks(
-    store: &SqliteStore,
-    asset: AssetId,
-) -> Result<Vec<(ClipRecord, Vec<Track>)>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT clips.id, assets.id AS asset_id, clips.asset, start_secs, end_secs, agreement, clips.crc, lanes
-         FROM assets JOIN clips ON clips.asset = assets.n WHERE assets.id = ? ORDER BY start_secs, clips.id",
-    )
-    .bind(asset.to_string())
-    .fetch_all(&store.readers())
-    .await?;
-    let read = |row: &SqliteRow| Ok((record(row)?, blob::tracks_of(row.try_get("lanes")?)));
-    Ok(store.readable("clips", &rows, read))
-}
-
-pub async fn by_id(store: &SqliteStore, ids: &[ClipId]) -> Result<Vec<ClipRecord>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT clips.id, assets.id AS asset_id, clips.asset, start_secs, end_secs, agreement, clips.crc
-         FROM json_each(?) AS wanted JOIN clips ON clips.id = wanted.value JOIN assets ON assets.n = clips.asset
-         ORDER BY clips.id",
-    )
-    .bind(id_list(ids.iter().map(|id| id.0), false))
-    .fetch_all(&store.readers())
-    .await?;
-    Ok(store.readable("clips", &rows, record))
-}
-
-pub async fn scan_records(
-    store: &SqliteStore,
-    after: ClipId,
-    limit: u32,
-) -> Result<Vec<ClipRecord>, StoreError> {
-    let mut after = after.0;
-    loop {
+#[async_trait]
+impl ClipStore for SqliteStore {
+    async fn add_clips(&self, asset: AssetId, clips: &[NewClip]) -> Result<Vec<ClipId>, StoreError> {
+        add(self, asset, clips).await
+    }
+    async fn clips_of(&self, asset: AssetId) -> Result<Vec<ClipRecord>, StoreError> {
         let rows = sqlx::query(
             "SELECT clips.id, assets.id AS asset_id, clips.asset, start_secs, end_secs, agreement, clips.crc
-             FROM clips JOIN assets ON assets.n = clips.asset WHERE clips.id > ? ORDER BY clips.id LIMIT ?",
+             FROM assets JOIN clips ON clips.asset = assets.n WHERE assets.id = ? ORDER BY start_secs, clips.id",
         )
-        .bind(after)
-        .bind(limit)
-        .fetch_all(&store.readers())
+        .bind(asset.to_string())
+        .fetch_all(&self.readers())
         .await?;
-        let clips = store.readable("clips", &rows, record);
-        // A page of only damaged rows is not the end.
-        match rows.last() {
-            Some(last) if clips.is_empty() => after = last.try_get("id")?,
-            _ => return Ok(clips),
-        }
+        Ok(self.readable("clips", &rows, blob::record))
     }
-}
-
-pub async fn without_agreement(
-    store: &SqliteStore,
-    after: ClipId,
-    limit: u32,
-) -> Result<Vec<ClipId>, StoreError> {
-    let ids: Vec<i64> = sqlx::query_scalar(
-        // Clips with vectors on both tracks: bit 0 of a lane's number is its track, so each mask has the
-        // lanes of one track.
-        "SELECT id FROM clips WHERE agreement IS NULL AND lanes & 0x55555555 <> 0
-                 AND lanes & 0xAAAAAAAA <> 0 AND id > ? ORDER BY id LIMIT ?",
-    )
-    .bind(after.0)
-    .bind(limit)
-    .fetch_all(&store.readers())
-    .await?;
-    Ok(ids.into_iter().map(ClipId).collect())
-}
-
-pub async fn set_agreements(store: &SqliteStore, agreements: &[(ClipId, f32)]) -> Result<(), StoreError> {
-    let mut writer = store.writer().await?;
-    let mut tx = begin(&mut writer).await?;
-    for (id, agreement) in agreements {
-        let found: Option<(i64, f64, f64)> =
-            sqlx::query_as("SELECT asset, start_secs, end_secs FROM clips WHERE id = ?")
-                .bind(id.0)
-                .fetch_optional(&mut *tx)
-                .await?;
-        let Some((asset, start, end)) = found else { continue };
-        // A damaged one does not change; reading it reports the damage.
-        let Ok(span) = TimeSpan::new(start, end) else { continue };
-        sqlx::query("UPDATE clips SET agreement = ?, crc = ? WHERE id = ?")
-            .bind(agreement)
-            .bind(blob::clip_checksum(*id, asset, &span, Some(*agreement)))
-            .bind(id.0)
-            .execute(&mut *tx)
-            .await?;
-    }
-    Ok(tx.commit().await?)
-}
-
-pub async fn vectors(store: &SqliteStore, id: ClipId) -> Result<Vec<NamedVector>, StoreError> {
-    let known: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM clips WHERE id = ?)")
-        .bind(id.0)
-        .fetch_one(&store.readers())
+    async fn clips_with_tracks(&self, asset: AssetId) -> Result<Vec<(ClipRecord, Vec<Track>)>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT clips.id, assets.id AS asset_id, clips.asset, start_secs, end_secs, agreement, clips.crc, lanes
+             FROM assets JOIN clips ON clips.asset = assets.n WHERE assets.id = ? ORDER BY start_secs, clips.id",
+        )
+        .bind(asset.to_string())
+        .fetch_all(&self.readers())
         .await?;
-    if !known {
-        return Err(StoreError::NotFound("clip"));
+        let read = |row: &SqliteRow| Ok((blob::record(row)?, lanes::tracks_of(row.try_get("lanes")?)));
+        Ok(self.readable("clips", &rows, read))
     }
-    let rows = sqlx::query("SELECT id, crc, data FROM vectors WHERE id >= ? AND id < ? ORDER BY id")
-        .bind(blob::row_id(id, 0))
-        .bind(blob::row_id(id, blob::LANES))
-        .fetch_all(&store.readers())
+    async fn clips(&self, ids: &[ClipId]) -> Result<Vec<ClipRecord>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT clips.id, assets.id AS asset_id, clips.asset, start_secs, end_secs, agreement, clips.crc
+             FROM json_each(?) AS wanted JOIN clips ON clips.id = wanted.value JOIN assets ON assets.n = clips.asset
+             ORDER BY clips.id",
+        )
+        .bind(id_list(ids.iter().map(|id| id.0), false))
+        .fetch_all(&self.readers())
         .await?;
-    rows.iter()
-        .map(|row| {
-            let row_id: i64 = row.try_get("id")?;
-            let (track, space) = blob::of_lane(row_id % blob::LANES);
-            let space = store.space_name(space).ok_or(StoreError::DamagedVector(id.0))?;
-            let vector = blob::of_row(row).ok_or(StoreError::DamagedVector(id.0))?;
-            Ok((track, space, vector))
-        })
-        .collect()
-}
-
-pub async fn scan(
-    store: &SqliteStore,
-    track: Track,
-    space: &Space,
-    after: ClipId,
-    limit: u32,
-) -> Result<(Vec<(ClipId, Embedding)>, Vec<ClipId>), StoreError> {
-    let Some(space) = store.space_index(space) else { return Ok(Default::default()) };
-    let lane = blob::lane(track, space);
-    let rows =
-        sqlx::query("SELECT id, crc, data FROM vectors WHERE id > ? AND id % 32 = ? ORDER BY id LIMIT ?")
-            .bind(blob::row_id(ClipId(after.0.max(0)), blob::LANES - 1))
-            .bind(lane)
+        Ok(self.readable("clips", &rows, blob::record))
+    }
+    async fn scan_clips(&self, after: ClipId, limit: u32) -> Result<Vec<ClipRecord>, StoreError> {
+        let mut after = after.0;
+        loop {
+            let rows = sqlx::query(
+                "SELECT clips.id, assets.id AS asset_id, clips.asset, start_secs, end_secs, agreement, clips.crc
+                 FROM clips JOIN assets ON assets.n = clips.asset WHERE clips.id > ? ORDER BY clips.id LIMIT ?",
+            )
+            .bind(after)
             .bind(limit)
-            .fetch_all(&store.readers())
+            .fetch_all(&self.readers())
             .await?;
-    let (mut good, mut bad) = (Vec::with_capacity(rows.len()), Vec::new());
-    for row in &rows {
-        let row_id: i64 = row.try_get("id")?;
-        let clip = ClipId(row_id / blob::LANES);
-        match blob::of_row(row) {
-            Some(vector) => good.push((clip, vector)),
-            None => bad.push(clip),
+            let clips = self.readable("clips", &rows, blob::record);
+            // A page of only damaged rows is not the end.
+            match rows.last() {
+                Some(last) if clips.is_empty() => after = last.try_get("id")?,
+                _ => return Ok(clips),
+            }
         }
     }
-    Ok((good, bad))
-}
-
-pub async fn census(store: &SqliteStore, track: Track, space: &Space) -> Result<(u64, i64), StoreError> {
-    let Some(space) = store.space_index(space) else { return Ok((0, 0)) };
-    let (count, sum): (i64, i64) =
-        sqlx::query_as("SELECT COUNT(*), COALESCE(SUM(id), 0) FROM clips WHERE lanes & ? <> 0")
-            .bind(blob::lane_mask([blob::lane(track, space)]))
-            .fetch_one(&store.readers())
+    async fn clips_without_agreement(&self, after: ClipId, limit: u32) -> Result<Vec<ClipId>, StoreError> {
+        let ids: Vec<i64> = sqlx::query_scalar(
+            "SELECT id FROM clips WHERE agreement IS NULL AND lanes & ? <> 0 AND lanes & ? <> 0
+                     AND id > ? ORDER BY id LIMIT ?",
+        )
+        .bind(lanes::track_mask(Track::AGREEING[0]))
+        .bind(lanes::track_mask(Track::AGREEING[1]))
+        .bind(after.0)
+        .bind(limit)
+        .fetch_all(&self.readers())
+        .await?;
+        Ok(ids.into_iter().map(ClipId).collect())
+    }
+    async fn set_agreements(&self, agreements: &[(ClipId, f32)]) -> Result<(), StoreError> {
+        let mut writer = self.writer().await?;
+        let mut tx = begin(&mut writer).await?;
+        for (id, agreement) in agreements {
+            let found: Option<(i64, f64, f64)> =
+                sqlx::query_as("SELECT asset, start_secs, end_secs FROM clips WHERE id = ?")
+                    .bind(id.0)
+                    .fetch_optional(&mut *tx)
+                    .await?;
+            let Some((asset, start, end)) = found else { continue };
+            // A damaged one does not change; reading it reports the damage.
+            let Ok(span) = TimeSpan::new(start, end) else { continue };
+            sqlx::query("UPDATE clips SET agreement = ?, crc = ? WHERE id = ?")
+                .bind(agreement)
+                .bind(blob::clip_checksum(*id, asset, &span, Some(*agreement)))
+                .bind(id.0)
+                .execute(&mut *tx)
+                .await?;
+        }
+        Ok(tx.commit().await?)
+    }
+    async fn clip_vectors(&self, id: ClipId) -> Result<Vec<(Track, Space, Embedding)>, StoreError> {
+        let known: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM clips WHERE id = ?)")
+            .bind(id.0)
+            .fetch_one(&self.readers())
             .await?;
-    Ok((u64::try_from(count).unwrap_or(0), sum))
+        if !known {
+            return Err(StoreError::NotFound("clip"));
+        }
+        let rows = sqlx::query("SELECT id, crc, data FROM vectors WHERE id >= ? AND id < ? ORDER BY id")
+            .bind(lanes::row_id(id, 0))
+            .bind(lanes::row_id(id, lanes::LANES))
+            .fetch_all(&self.readers())
+            .await?;
+        rows.iter()
+            .map(|row| {
+                let row_id: i64 = row.try_get("id")?;
+                let (track, space) = lanes::of_lane(row_id % lanes::LANES)
+                    .and_then(|(track, space)| Some((track, self.space_name(space)?)))
+                    .ok_or(StoreError::DamagedVector(id.0))?;
+                let vector = blob::of_row(row).ok_or(StoreError::DamagedVector(id.0))?;
+                Ok((track, space, vector))
+            })
+            .collect()
+    }
+    async fn scan_vectors(
+        &self,
+        track: Track,
+        space: &Space,
+        after: ClipId,
+        limit: u32,
+    ) -> Result<(Vec<(ClipId, Embedding)>, Vec<ClipId>), StoreError> {
+        let Some(space) = self.space_index(space) else { return Ok(Default::default()) };
+        let lane = lanes::lane(track, space);
+        let rows =
+            sqlx::query("SELECT id, crc, data FROM vectors WHERE id > ? AND id % ? = ? ORDER BY id LIMIT ?")
+                .bind(lanes::row_id(ClipId(after.0.max(0)), lanes::LANES - 1))
+                .bind(lanes::LANES)
+                .bind(lane)
+                .bind(limit)
+                .fetch_all(&self.readers())
+                .await?;
+        let (mut good, mut bad) = (Vec::with_capacity(rows.len()), Vec::new());
+        for row in &rows {
+            let row_id: i64 = row.try_get("id")?;
+            let clip = ClipId(row_id / lanes::LANES);
+            match blob::of_row(row) {
+                Some(vector) => good.push((clip, vector)),
+                None => bad.push(clip),
+            }
+        }
+        Ok((good, bad))
+    }
+    async fn export(&self, asset: Option<AssetId>, after: ClipId) -> Result<Box<dyn ClipCursor>, StoreError> {
+        export::open(self, asset, after).await
+    }
+    async fn vector_census(&self, track: Track, space: &Space) -> Result<VectorCensus, StoreError> {
+        let Some(space) = self.space_index(space) else { return Ok(VectorCensus::default()) };
+        let (count, sum_of_ids): (i64, i64) =
+            sqlx::query_as("SELECT COUNT(*), COALESCE(SUM(id), 0) FROM clips WHERE lanes & ? <> 0")
+                .bind(lanes::lane_mask([lanes::lane(track, space)]))
+                .fetch_one(&self.readers())
+                .await?;
+        Ok(VectorCensus { clips: u64::try_from(count).unwrap_or(0), sum_of_ids })
+    }
 }

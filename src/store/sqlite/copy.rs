@@ -42,7 +42,7 @@ pub struct CopiedAsset {
     pub size_bytes: u64,
 }
 
-/// A copy made by [`Upkeep::copy_to`](crate::store::Upkeep::copy_to).
+/// A copy made by [`EmbeddedStore::copy_to`](crate::store::EmbeddedStore::copy_to).
 #[derive(Debug)]
 pub struct StoreCopy(SqliteConnection);
 

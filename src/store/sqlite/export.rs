@@ -7,7 +7,8 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{ConnectOptions, Row};
 
 use super::blob::{self, NamedVector};
-use super::{SqliteStore, clips, damaged};
+use super::lanes;
+use super::{SqliteStore, damaged};
 use crate::store::{ClipCursor, ExportedClip, StoreError};
 use crate::types::{AssetId, ClipId, Space};
 
@@ -103,7 +104,7 @@ impl ClipCursor for Cursor {
 fn exported(row: &sqlx::sqlite::SqliteRow) -> Result<ExportedClip, StoreError> {
     let kind: Option<&str> = row.try_get("kind")?;
     Ok(ExportedClip {
-        clip: clips::record(row)?,
+        clip: blob::record(row)?,
         asset_name: row.try_get("name")?,
         asset_sha256: row.try_get("sha256")?,
         asset_kind: kind.map(|kind| kind.parse().map_err(|_| damaged("asset kind", kind))).transpose()?,
@@ -120,13 +121,13 @@ impl Cursor {
                 continue;
             };
             let rows = sqlx::query("SELECT id, crc, data FROM vectors WHERE id >= ? AND id < ? ORDER BY id")
-                .bind(blob::row_id(first, 0))
-                .bind(blob::row_id(last, blob::LANES))
+                .bind(lanes::row_id(first, 0))
+                .bind(lanes::row_id(last, lanes::LANES))
                 .fetch_all(&mut self.connection)
                 .await?;
             for row in &rows {
                 let id: i64 = row.try_get("id")?;
-                let at = usize::try_from(id / blob::LANES - first.0).unwrap_or(usize::MAX);
+                let at = usize::try_from(id / lanes::LANES - first.0).unwrap_or(usize::MAX);
                 match (run.get_mut(at), self.named(id, row)) {
                     (Some(clip), Some(vector)) => clip.vectors.push(vector),
                     _ => self.left_out += 1,
@@ -137,7 +138,7 @@ impl Cursor {
     }
 
     fn named(&self, id: i64, row: &sqlx::sqlite::SqliteRow) -> Option<NamedVector> {
-        let (track, space) = blob::of_lane(id % blob::LANES);
+        let (track, space) = lanes::of_lane(id % lanes::LANES)?;
         Some((track, self.spaces.get(&space)?.clone(), blob::of_row(row)?))
     }
 }
@@ -145,7 +146,7 @@ impl Cursor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{AssetOutcome, AssetState, NewAsset, NewClip, Store};
+    use crate::store::{AssetOutcome, AssetState, AssetStore, ClipStore, NewAsset, NewClip};
     use crate::types::{Embedding, ModelId, TimeSpan, Track};
 
     async fn asset(store: &SqliteStore, sha: &str, clips: usize) -> AssetId {

@@ -96,7 +96,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::store::{NewItem, Store};
+    use crate::store::{EmbeddedStore, JobKind, JobStore, NewItem, Store};
     use crate::types::ModelId;
 
     #[tokio::test]
@@ -107,8 +107,8 @@ mod tests {
         let new = SqliteStore::open(new_dir.path(), &model("new")).await.unwrap();
         let items: Vec<_> = (0..3).map(|n| NewItem::new(format!("/{n}"), serde_json::json!({}))).collect();
         let request = serde_json::json!({});
-        let stale = new.create_job("index", &request, &items[..1], Some("key")).await.unwrap();
-        let job = old.create_job("index", &request, &items, Some("key")).await.unwrap();
+        let stale = new.create_job(JobKind::Index, &request, &items[..1], Some("key")).await.unwrap();
+        let job = old.create_job(JobKind::Index, &request, &items, Some("key")).await.unwrap();
         old.claim_item().await.unwrap().unwrap();
 
         old.seal(true).await;
@@ -124,8 +124,8 @@ mod tests {
         assert_eq!(new.job(stale.id).await.unwrap_err().code(), "not_found");
         assert_eq!(new.requeue_running().await.unwrap(), 1);
         // The key is known, numbers continue, and deleting parents still deletes their children.
-        assert_eq!(new.create_job("index", &request, &items, Some("key")).await.unwrap().id, job.id);
-        let next = new.create_job("index", &request, &items, None).await.unwrap();
+        assert_eq!(new.create_job(JobKind::Index, &request, &items, Some("key")).await.unwrap().id, job.id);
+        let next = new.create_job(JobKind::Index, &request, &items, None).await.unwrap();
         assert_ne!(next.id, job.id);
         new.clear_work().await.unwrap();
         assert!(new.list_jobs(None, None, 10).await.unwrap().is_empty());

@@ -8,7 +8,8 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::{NewItem, WorkState};
+use crate::store::{JobKind, JobStore, NewItem, WorkState};
+use crate::types::JobId;
 
 const JOBS: u64 = 3000;
 const ITEMS: i64 = 20_000;
@@ -56,7 +57,7 @@ async fn every_job_is_on_one_page_also_while_new_ones_come() {
     loop {
         let page = store.list_jobs(None, seen.last().copied(), 700).await.unwrap();
         seen.extend(page.iter().map(|job| job.id));
-        store.create_job("index", &json!({}), &item, None).await.unwrap();
+        store.create_job(JobKind::Index, &json!({}), &item, None).await.unwrap();
         if page.len() < 700 {
             break;
         }
@@ -141,12 +142,12 @@ async fn lists_and_counts_read_an_index_and_no_more() {
     let store = SqliteStore::open(dir.path(), &ModelId("m1".into())).await.unwrap();
     for (sql, wanted) in [
         (jobs::COUNTS, "COVERING INDEX jobs_state"),
-        (jobs::PAGE_OF_STATE, "INDEX jobs_state (state=? AND rowid<?)"),
-        (jobs::PAGE, "INTEGER PRIMARY KEY (rowid<?)"),
-        (jobs::ITEMS_OF_STATE, "INDEX job_items_state (job=? AND state=? AND seq>?)"),
-        (jobs::CLAIM, "jobs_live"),
-        (jobs::CLAIM, "INDEX job_items_queued (job=?)"),
-        (webhooks::PAGE_OF_STATE, "INDEX deliveries_state (state=? AND id<?)"),
+        (jobs::PAGE.of_state, "INDEX jobs_state (state=? AND rowid<?)"),
+        (jobs::PAGE.all, "INTEGER PRIMARY KEY (rowid<?)"),
+        (items::PAGE.of_state, "INDEX job_items_state (job=? AND state=? AND seq>?)"),
+        (items::CLAIM, "jobs_live"),
+        (items::CLAIM, "INDEX job_items_queued (job=?)"),
+        (webhooks::PAGE.of_state, "INDEX deliveries_state (state=? AND id<?)"),
         (assets::TOTALS, "COVERING INDEX assets_totals"),
         (export::OF_ASSET, "INDEX clips_asset (asset=?)"),
     ] {

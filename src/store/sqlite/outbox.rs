@@ -3,27 +3,13 @@
 use async_trait::async_trait;
 
 use super::page::List;
-use super::webhooks::{PAGE, PAGE_OF_STATE, due, record};
-use super::{SqliteStore, begin, id_list, jobs, now_unix_ms};
-use crate::store::{
-    Attempt, DeliveryRecord, DeliveryState, DueDelivery, JobRecord, NewItem, NewWebhook, StoreError,
-    WebhookStore,
-};
+use super::webhooks::{PAGE, due, record};
+use super::{SqliteStore, begin, id_list, now_unix_ms};
+use crate::store::{Attempt, DeliveryRecord, DeliveryState, DueDelivery, StoreError, WebhookStore};
 use crate::types::DeliveryId;
 
 #[async_trait]
 impl WebhookStore for SqliteStore {
-    async fn create_job_with_webhook(
-        &self,
-        kind: &str,
-        request: &serde_json::Value,
-        items: &[NewItem],
-        idempotency_key: Option<&str>,
-        webhook: &NewWebhook,
-    ) -> Result<(JobRecord, bool), StoreError> {
-        jobs::create(self, kind, request, items, idempotency_key, Some(webhook)).await
-    }
-
     async fn due_deliveries(
         &self,
         busy_hosts: &[String],
@@ -74,18 +60,10 @@ impl WebhookStore for SqliteStore {
         // Ids are time-ordered; `n` sorts after all of them.
         let after = after.map_or_else(|| "n".to_owned(), |id| id.to_string());
         let readers = self.readers();
-        let sql = match state {
-            None => PAGE,
-            Some(_) => PAGE_OF_STATE,
-        };
         let list = List { table: "deliveries", cursor: "id", read: record };
         self.page(list, after, limit, |after: String, limit| {
-            let rows = sqlx::query(sql).bind(after).bind(limit);
-            match state {
-                None => rows,
-                Some(state) => rows.bind(state.as_str()),
-            }
-            .fetch_all(&readers)
+            PAGE.query(state.map(DeliveryState::as_str), |rows| rows.bind(after).bind(limit))
+                .fetch_all(&readers)
         })
         .await
     }

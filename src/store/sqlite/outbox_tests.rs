@@ -4,11 +4,8 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::{
-    AssetState, Attempt, DeliveryState, MatchedMoment, NewItem, NewMatch, NewStanding, NewWebhook,
-    PendingEnd, Settled, StandingChange, StandingStore, WebhookStore, WorkState,
-};
-use crate::types::{DeliveryId, MatchId, StandingId};
+use crate::store::*;
+use crate::types::*;
 
 async fn open(dir: &TempDir) -> SqliteStore {
     SqliteStore::open(dir.path(), &ModelId("m1".into())).await.unwrap()
@@ -151,7 +148,7 @@ async fn vectors_of_queries_know_their_model_and_their_checksum() {
     let stored = || async { store.standing_vectors(None, 9).await.unwrap().remove(0) };
     assert_eq!((stored().await.vectors, &*stored().await.model.0), (Some(vec![1, 2, 3]), "m1"));
     store.set_standing_error(id, "code", "why").await.unwrap();
-    assert_eq!(stored().await.record.error, Some(("code".into(), "why".into())));
+    assert_eq!(stored().await.record.error, Some(WorkError::new("code", "why")));
     store.set_standing_vectors(id, &ModelId("m2".into()), &[7]).await.unwrap();
     assert_eq!((stored().await.vectors, &*stored().await.model.0), (Some(vec![7]), "m2"));
     assert_eq!(stored().await.record.error, None);
@@ -172,26 +169,27 @@ async fn every_way_a_job_ends_is_told_once() {
     let one = &[NewItem::new("/f".to_owned(), json!({}))];
     let (hook, request) = (webhook("h:1"), json!({"path": "/p", "metadata": {"k": 1}}));
     let (empty, new) =
-        store.create_job_with_webhook("index", &request, none, Some("key"), &hook).await.unwrap();
+        store.create_job_with_webhook(JobKind::Index, &request, none, Some("key"), &hook).await.unwrap();
     assert!(new && empty.state == WorkState::Failed);
     let (same, new) =
-        store.create_job_with_webhook("index", &request, one, Some("key"), &hook).await.unwrap();
+        store.create_job_with_webhook(JobKind::Index, &request, one, Some("key"), &hook).await.unwrap();
     assert!(!new && same.id == empty.id);
     let mut jobs = vec![empty.id];
     for state in [WorkState::Done, WorkState::Failed] {
-        let job = store.create_job_with_webhook("index", &request, one, None, &hook).await.unwrap().0;
+        let job = store.create_job_with_webhook(JobKind::Index, &request, one, None, &hook).await.unwrap().0;
         let (_, mut item) = store.claim_item().await.unwrap().unwrap();
         item.state = state;
         store.finish_item(job.id, &item).await.unwrap();
         store.finish_item(job.id, &item).await.unwrap();
         jobs.push(job.id);
     }
-    let cancelled = store.create_job_with_webhook("index", &request, one, None, &hook).await.unwrap().0;
+    let cancelled =
+        store.create_job_with_webhook(JobKind::Index, &request, one, None, &hook).await.unwrap().0;
     store.cancel_job(cancelled.id).await.unwrap();
     store.cancel_job(cancelled.id).await.unwrap();
     jobs.push(cancelled.id);
     // A job without a webhook.
-    store.create_job("index", &request, &[], None).await.unwrap();
+    store.create_job(JobKind::Index, &request, &[], None).await.unwrap();
 
     let due = store.due_deliveries(&[], &[], 99).await.unwrap();
     let told: Vec<(String, String)> = due
@@ -215,7 +213,7 @@ async fn deliveries_wait_for_their_time_and_leave_busy_hosts_alone() {
     let dir = TempDir::new().unwrap();
     let store = open(&dir).await;
     for host in ["a:1", "a:1", "b:2"] {
-        store.create_job_with_webhook("index", &json!({}), &[], None, &webhook(host)).await.unwrap();
+        store.create_job_with_webhook(JobKind::Index, &json!({}), &[], None, &webhook(host)).await.unwrap();
     }
     let ids =
         |due: Vec<crate::store::DueDelivery>| due.into_iter().map(|due| due.id).collect::<Vec<DeliveryId>>();

@@ -1,6 +1,7 @@
 //! Reads lists page by page.
 
-use sqlx::sqlite::SqliteRow;
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Decode, Row, Sqlite, Type};
 
 use super::SqliteStore;
@@ -12,6 +13,25 @@ pub(super) struct List<T> {
     /// The column that orders the list and marks the end of a page.
     pub cursor: &'static str,
     pub read: fn(&SqliteRow) -> Result<T, StoreError>,
+}
+
+/// The statements of a list, of all states and of one. They are two: `? IS NULL OR state = ?` could not use an index.
+pub(super) struct ByState {
+    pub all: &'static str,
+    /// Its last parameter is the state.
+    pub of_state: &'static str,
+}
+
+type Rows = Query<'static, Sqlite, SqliteArguments>;
+
+impl ByState {
+    /// The statement for this state, with the parameters that both have.
+    pub fn query(&self, state: Option<&'static str>, bind: impl FnOnce(Rows) -> Rows) -> Rows {
+        match state {
+            None => bind(sqlx::query(self.all)),
+            Some(state) => bind(sqlx::query(self.of_state)).bind(state),
+        }
+    }
 }
 
 impl SqliteStore {

@@ -3,7 +3,7 @@
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use crate::store::StoreError;
+use crate::store::{StoreError, WorkError};
 use crate::types::TrackChoice;
 
 pub(super) fn unsigned(row: &SqliteRow, column: &str) -> Result<u64, StoreError> {
@@ -18,4 +18,42 @@ pub(super) fn signed(value: u64) -> i64 {
 pub(super) fn choice(row: &SqliteRow) -> Result<TrackChoice, StoreError> {
     let column = |name| row.try_get::<Option<u16>, _>(name);
     Ok(TrackChoice { video: column("video_track")?, audio: column("audio_track")? })
+}
+
+pub(super) fn to_json(value: &serde_json::Value) -> String {
+    value.to_string()
+}
+
+pub(super) fn from_json(text: &str) -> Result<serde_json::Value, StoreError> {
+    serde_json::from_str(text)
+        .map_err(|error| StoreError::DamagedRow(format!("JSON text is damaged: {error}")))
+}
+
+pub(super) fn damaged(what: &str, value: &str) -> StoreError {
+    StoreError::DamagedRow(format!("{what} is damaged: {}", value.escape_debug()))
+}
+
+/// Ids as a JSON array, the only kind of list that SQLite accepts as a parameter.
+pub(super) fn id_list<T: std::fmt::Display>(ids: impl IntoIterator<Item = T>, quoted: bool) -> String {
+    let mut text = String::from("[");
+    for (i, id) in ids.into_iter().enumerate() {
+        use std::fmt::Write;
+        let comma = if i == 0 { "" } else { "," };
+        let quote = if quoted { "\"" } else { "" };
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{comma}{quote}{id}{quote}");
+    }
+    text.push(']');
+    text
+}
+
+pub(super) fn error_columns(row: &SqliteRow) -> Result<Option<WorkError>, StoreError> {
+    let code: Option<String> = row.try_get("error_code")?;
+    let message: Option<String> = row.try_get("error_message")?;
+    Ok(code.map(|code| WorkError { code, message: message.unwrap_or_default() }))
+}
+
+/// Code and message as columns.
+pub(super) fn columns_of(error: Option<&WorkError>) -> (Option<&str>, Option<&str>) {
+    error.map(|error| (error.code.as_str(), error.message.as_str())).unzip()
 }

@@ -1,11 +1,12 @@
 //! Watched folders and their files in SQLite.
 
+use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite, Transaction};
 
-use super::rows::{signed, unsigned};
+use super::rows::{columns_of, signed, unsigned};
 use super::{SqliteStore, begin, damaged, error_columns, now_unix_ms};
-use crate::store::{StoreError, WatchRecord, WatchSpec, WatchedFile};
+use crate::store::{StoreError, WatchRecord, WatchSpec, WatchStore, WatchedFile, WorkError};
 use crate::types::{AssetId, JobId, WatchId};
 
 const FILES_PER_INSERT: usize = 200;
@@ -54,219 +55,201 @@ async fn number(tx: &mut Transaction<'_, Sqlite>, id: WatchId) -> Result<i64, St
         .ok_or(StoreError::NotFound("watch"))
 }
 
-pub async fn create(store: &SqliteStore, spec: &WatchSpec) -> Result<WatchRecord, StoreError> {
-    let id = WatchId::generate();
-    let spec = serde_json::to_string(spec).map_err(|error| StoreError::Database(error.to_string()))?;
-    let mut writer = store.writer().await?;
-    let mut tx = begin(&mut writer).await?;
-    sqlx::query("INSERT INTO watches (id, spec, created_unix_ms) VALUES (?, ?, ?)")
-        .bind(id.to_string())
-        .bind(spec)
-        .bind(now_unix_ms())
-        .execute(&mut *tx)
-        .await?;
-    tx.commit().await?;
-    drop(writer);
-    get(store, id).await
-}
-
-pub async fn get(store: &SqliteStore, id: WatchId) -> Result<WatchRecord, StoreError> {
-    let row = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} WHERE w.id = ?")))
-        .bind(id.to_string())
-        .fetch_optional(&store.readers())
-        .await?
-        .ok_or(StoreError::NotFound("watch"))?;
-    record(&row)
-}
-
-pub async fn list(store: &SqliteStore) -> Result<Vec<WatchRecord>, StoreError> {
-    let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} ORDER BY w.n DESC")))
-        .fetch_all(&store.readers())
-        .await?;
-    Ok(store.readable("watches", &rows, record))
-}
-
-pub async fn delete(store: &SqliteStore, id: WatchId) -> Result<(), StoreError> {
-    let mut writer = store.writer().await?;
-    let mut tx = begin(&mut writer).await?;
-    let n = number(&mut tx, id).await?;
-    sqlx::query("DELETE FROM watches WHERE n = ?").bind(n).execute(&mut *tx).await?;
-    Ok(tx.commit().await?)
-}
-
-pub async fn note_look(
-    store: &SqliteStore,
-    id: WatchId,
-    error: Option<&(String, String)>,
-) -> Result<(), StoreError> {
-    let (code, message) = error.map(|(c, m)| (c.as_str(), m.as_str())).unzip();
-    let mut writer = store.writer().await?;
-    let mut tx = begin(&mut writer).await?;
-    sqlx::query(
-        "UPDATE watches SET last_look_unix_ms = ?2, error_code = ?3, error_message = ?4 WHERE id = ?1",
-    )
-    .bind(id.to_string())
-    .bind(now_unix_ms())
-    .bind(code)
-    .bind(message)
-    .execute(&mut *tx)
-    .await?;
-    Ok(tx.commit().await?)
-}
-
-pub async fn files(
-    store: &SqliteStore,
-    id: WatchId,
-    after: &str,
-    limit: u32,
-) -> Result<Vec<WatchedFile>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT * FROM watch_files WHERE watch = (SELECT n FROM watches WHERE id = ?) AND path > ?
-         ORDER BY path LIMIT ?",
-    )
-    .bind(id.to_string())
-    .bind(after)
-    .bind(limit)
-    .fetch_all(&store.readers())
-    .await?;
-    Ok(store.readable("watch_files", &rows, file))
-}
-
-pub async fn files_named(
-    store: &SqliteStore,
-    id: WatchId,
-    paths: &[String],
-) -> Result<Vec<WatchedFile>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT * FROM watch_files WHERE watch = (SELECT n FROM watches WHERE id = ?)
-             AND path IN (SELECT value FROM json_each(?))",
-    )
-    .bind(id.to_string())
-    .bind(serde_json::json!(paths).to_string())
-    .fetch_all(&store.readers())
-    .await?;
-    Ok(store.readable("watch_files", &rows, file))
-}
-
-pub async fn files_gone(
-    store: &SqliteStore,
-    id: WatchId,
-    looks: u32,
-    limit: u32,
-) -> Result<Vec<WatchedFile>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT * FROM watch_files WHERE watch = (SELECT n FROM watches WHERE id = ?) AND missing_looks >= ?
-         ORDER BY path LIMIT ?",
-    )
-    .bind(id.to_string())
-    .bind(looks)
-    .bind(limit)
-    .fetch_all(&store.readers())
-    .await?;
-    Ok(store.readable("watch_files", &rows, file))
-}
-
-pub async fn files_ready(store: &SqliteStore, id: WatchId, limit: u32) -> Result<Vec<String>, StoreError> {
-    Ok(sqlx::query_scalar(
-        "SELECT path FROM watch_files WHERE watch = (SELECT n FROM watches WHERE id = ?)
-             AND stable AND missing_looks = 0
-             AND (taken_size_bytes IS NOT size_bytes OR taken_mtime_ns IS NOT mtime_ns
-                  -- Changed without another size or time.
-                  OR asset IN (SELECT id FROM assets WHERE damage = 'changed' AND owned = 0))
-         ORDER BY path LIMIT ?",
-    )
-    .bind(id.to_string())
-    .bind(limit)
-    .fetch_all(&store.readers())
-    .await?)
-}
-
-pub async fn put_files(store: &SqliteStore, id: WatchId, files: &[WatchedFile]) -> Result<(), StoreError> {
-    let mut writer = store.writer().await?;
-    let mut tx = begin(&mut writer).await?;
-    let n = number(&mut tx, id).await?;
-    for part in files.chunks(FILES_PER_INSERT) {
-        let mut insert = QueryBuilder::new(
-            "INSERT OR REPLACE INTO watch_files (watch, path, size_bytes, mtime_ns, stable, missing_looks,
-                 taken_size_bytes, taken_mtime_ns, asset) ",
-        );
-        insert.push_values(part, |mut values, file| {
-            values
-                .push_bind(n)
-                .push_bind(&file.path)
-                .push_bind(signed(file.size_bytes))
-                .push_bind(file.mtime_ns)
-                .push_bind(file.stable)
-                .push_bind(file.missing_looks)
-                .push_bind(file.taken.map(|(size, _)| signed(size)))
-                .push_bind(file.taken.map(|(_, mtime)| mtime))
-                .push_bind(file.asset.map(|asset| asset.to_string()));
-        });
-        insert.build().execute(&mut *tx).await?;
+#[async_trait]
+impl WatchStore for SqliteStore {
+    async fn create_watch(&self, spec: &WatchSpec) -> Result<WatchRecord, StoreError> {
+        let id = WatchId::generate();
+        let spec = serde_json::to_string(spec).map_err(|error| StoreError::Database(error.to_string()))?;
+        let mut writer = self.writer().await?;
+        let mut tx = begin(&mut writer).await?;
+        sqlx::query("INSERT INTO watches (id, spec, created_unix_ms) VALUES (?, ?, ?)")
+            .bind(id.to_string())
+            .bind(spec)
+            .bind(now_unix_ms())
+            .execute(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        drop(writer);
+        self.watch(id).await
     }
-    Ok(tx.commit().await?)
-}
-
-pub async fn drop_file(store: &SqliteStore, id: WatchId, path: &str) -> Result<(), StoreError> {
-    let mut writer = store.writer().await?;
-    let mut tx = begin(&mut writer).await?;
-    let n = number(&mut tx, id).await?;
-    sqlx::query("DELETE FROM watch_files WHERE watch = ? AND path = ?")
-        .bind(n)
-        .bind(path)
+    async fn watch(&self, id: WatchId) -> Result<WatchRecord, StoreError> {
+        let row = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} WHERE w.id = ?")))
+            .bind(id.to_string())
+            .fetch_optional(&self.readers())
+            .await?
+            .ok_or(StoreError::NotFound("watch"))?;
+        record(&row)
+    }
+    async fn list_watches(&self) -> Result<Vec<WatchRecord>, StoreError> {
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} ORDER BY w.n DESC")))
+            .fetch_all(&self.readers())
+            .await?;
+        Ok(self.readable("watches", &rows, record))
+    }
+    async fn delete_watch(&self, id: WatchId) -> Result<(), StoreError> {
+        let mut writer = self.writer().await?;
+        let mut tx = begin(&mut writer).await?;
+        let n = number(&mut tx, id).await?;
+        sqlx::query("DELETE FROM watches WHERE n = ?").bind(n).execute(&mut *tx).await?;
+        Ok(tx.commit().await?)
+    }
+    async fn note_look(&self, id: WatchId, error: Option<&WorkError>) -> Result<(), StoreError> {
+        let (code, message) = columns_of(error);
+        let mut writer = self.writer().await?;
+        let mut tx = begin(&mut writer).await?;
+        sqlx::query(
+            "UPDATE watches SET last_look_unix_ms = ?2, error_code = ?3, error_message = ?4 WHERE id = ?1",
+        )
+        .bind(id.to_string())
+        .bind(now_unix_ms())
+        .bind(code)
+        .bind(message)
         .execute(&mut *tx)
         .await?;
-    Ok(tx.commit().await?)
-}
-
-/// Records the newest job of a watch, and its files, as last seen, as given to a job.
-pub async fn begin_job(store: &SqliteStore, id: WatchId, job: JobId) -> Result<(), StoreError> {
-    let mut writer = store.writer().await?;
-    let mut tx = begin(&mut writer).await?;
-    let n = number(&mut tx, id).await?;
-    sqlx::query("UPDATE watches SET job = ?2, jobs_made = jobs_made + 1, settled_unix_ms = 0 WHERE n = ?1")
+        Ok(tx.commit().await?)
+    }
+    async fn watch_files(
+        &self,
+        id: WatchId,
+        after: &str,
+        limit: u32,
+    ) -> Result<Vec<WatchedFile>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT * FROM watch_files WHERE watch = (SELECT n FROM watches WHERE id = ?) AND path > ?
+             ORDER BY path LIMIT ?",
+        )
+        .bind(id.to_string())
+        .bind(after)
+        .bind(limit)
+        .fetch_all(&self.readers())
+        .await?;
+        Ok(self.readable("watch_files", &rows, file))
+    }
+    async fn watch_files_named(&self, id: WatchId, paths: &[String]) -> Result<Vec<WatchedFile>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT * FROM watch_files WHERE watch = (SELECT n FROM watches WHERE id = ?)
+                 AND path IN (SELECT value FROM json_each(?))",
+        )
+        .bind(id.to_string())
+        .bind(serde_json::json!(paths).to_string())
+        .fetch_all(&self.readers())
+        .await?;
+        Ok(self.readable("watch_files", &rows, file))
+    }
+    async fn watch_files_gone(
+        &self,
+        id: WatchId,
+        looks: u32,
+        limit: u32,
+    ) -> Result<Vec<WatchedFile>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT * FROM watch_files WHERE watch = (SELECT n FROM watches WHERE id = ?) AND missing_looks >= ?
+             ORDER BY path LIMIT ?",
+        )
+        .bind(id.to_string())
+        .bind(looks)
+        .bind(limit)
+        .fetch_all(&self.readers())
+        .await?;
+        Ok(self.readable("watch_files", &rows, file))
+    }
+    async fn watch_files_ready(&self, id: WatchId, limit: u32) -> Result<Vec<String>, StoreError> {
+        Ok(sqlx::query_scalar(
+            "SELECT path FROM watch_files WHERE watch = (SELECT n FROM watches WHERE id = ?)
+                 AND stable AND missing_looks = 0
+                 AND (taken_size_bytes IS NOT size_bytes OR taken_mtime_ns IS NOT mtime_ns
+                      -- Changed without another size or time.
+                      OR asset IN (SELECT id FROM assets WHERE damage = 'changed' AND owned = 0))
+             ORDER BY path LIMIT ?",
+        )
+        .bind(id.to_string())
+        .bind(limit)
+        .fetch_all(&self.readers())
+        .await?)
+    }
+    async fn put_watch_files(&self, id: WatchId, files: &[WatchedFile]) -> Result<(), StoreError> {
+        let mut writer = self.writer().await?;
+        let mut tx = begin(&mut writer).await?;
+        let n = number(&mut tx, id).await?;
+        for part in files.chunks(FILES_PER_INSERT) {
+            let mut insert = QueryBuilder::new(
+                "INSERT OR REPLACE INTO watch_files (watch, path, size_bytes, mtime_ns, stable, missing_looks,
+                     taken_size_bytes, taken_mtime_ns, asset) ",
+            );
+            insert.push_values(part, |mut values, file| {
+                values
+                    .push_bind(n)
+                    .push_bind(&file.path)
+                    .push_bind(signed(file.size_bytes))
+                    .push_bind(file.mtime_ns)
+                    .push_bind(file.stable)
+                    .push_bind(file.missing_looks)
+                    .push_bind(file.taken.map(|(size, _)| signed(size)))
+                    .push_bind(file.taken.map(|(_, mtime)| mtime))
+                    .push_bind(file.asset.map(|asset| asset.to_string()));
+            });
+            insert.build().execute(&mut *tx).await?;
+        }
+        Ok(tx.commit().await?)
+    }
+    async fn drop_watch_file(&self, id: WatchId, path: &str) -> Result<(), StoreError> {
+        let mut writer = self.writer().await?;
+        let mut tx = begin(&mut writer).await?;
+        let n = number(&mut tx, id).await?;
+        sqlx::query("DELETE FROM watch_files WHERE watch = ? AND path = ?")
+            .bind(n)
+            .bind(path)
+            .execute(&mut *tx)
+            .await?;
+        Ok(tx.commit().await?)
+    }
+    async fn begin_watch_job(&self, id: WatchId, job: JobId) -> Result<(), StoreError> {
+        let mut writer = self.writer().await?;
+        let mut tx = begin(&mut writer).await?;
+        let n = number(&mut tx, id).await?;
+        sqlx::query(
+            "UPDATE watches SET job = ?2, jobs_made = jobs_made + 1, settled_unix_ms = 0 WHERE n = ?1",
+        )
         .bind(n)
         .bind(job.to_string())
         .execute(&mut *tx)
         .await?;
-    sqlx::query(
-        "UPDATE watch_files SET taken_size_bytes = size_bytes, taken_mtime_ns = mtime_ns WHERE watch = ?1
-             AND path IN (SELECT path FROM job_items WHERE job = (SELECT n FROM jobs WHERE id = ?2))",
-    )
-    .bind(n)
-    .bind(job.to_string())
-    .execute(&mut *tx)
-    .await?;
-    Ok(tx.commit().await?)
-}
-
-pub async fn settle(store: &SqliteStore, id: WatchId, ended_unix_ms: i64) -> Result<(), StoreError> {
-    let mut writer = store.writer().await?;
-    let mut tx = begin(&mut writer).await?;
-    sqlx::query("UPDATE watches SET settled_unix_ms = ? WHERE id = ?")
-        .bind(ended_unix_ms)
-        .bind(id.to_string())
+        sqlx::query(
+            "UPDATE watch_files SET taken_size_bytes = size_bytes, taken_mtime_ns = mtime_ns WHERE watch = ?1
+                 AND path IN (SELECT path FROM job_items WHERE job = (SELECT n FROM jobs WHERE id = ?2))",
+        )
+        .bind(n)
+        .bind(job.to_string())
         .execute(&mut *tx)
         .await?;
-    Ok(tx.commit().await?)
-}
-
-/// Whether another watched file has the same asset.
-pub async fn asset_has_other_file(
-    store: &SqliteStore,
-    asset: AssetId,
-    id: WatchId,
-    path: &str,
-) -> Result<bool, StoreError> {
-    Ok(sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM watch_files WHERE asset = ?1
-             AND NOT (path = ?3 AND watch = (SELECT n FROM watches WHERE id = ?2)))",
-    )
-    .bind(asset.to_string())
-    .bind(id.to_string())
-    .bind(path)
-    .fetch_one(&store.readers())
-    .await?)
+        Ok(tx.commit().await?)
+    }
+    async fn settle_watch(&self, id: WatchId, ended_unix_ms: i64) -> Result<(), StoreError> {
+        let mut writer = self.writer().await?;
+        let mut tx = begin(&mut writer).await?;
+        sqlx::query("UPDATE watches SET settled_unix_ms = ? WHERE id = ?")
+            .bind(ended_unix_ms)
+            .bind(id.to_string())
+            .execute(&mut *tx)
+            .await?;
+        Ok(tx.commit().await?)
+    }
+    async fn asset_has_other_file(
+        &self,
+        asset: AssetId,
+        id: WatchId,
+        path: &str,
+    ) -> Result<bool, StoreError> {
+        Ok(sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM watch_files WHERE asset = ?1
+                 AND NOT (path = ?3 AND watch = (SELECT n FROM watches WHERE id = ?2)))",
+        )
+        .bind(asset.to_string())
+        .bind(id.to_string())
+        .bind(path)
+        .fetch_one(&self.readers())
+        .await?)
+    }
 }
 
 #[cfg(test)]
@@ -275,7 +258,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::store::{NewItem, Store};
+    use crate::store::{JobKind, JobStore, NewItem};
     use crate::types::ModelId;
 
     fn spec() -> WatchSpec {
@@ -317,15 +300,15 @@ mod tests {
         assert_eq!(store.watch(watch.id).await.unwrap().files, 3);
 
         let items = ["/in/a"].map(|path| NewItem::new(path.into(), json!({})));
-        let job = store.create_job("index", &json!({}), &items, None).await.unwrap().id;
+        let job = store.create_job(JobKind::Index, &json!({}), &items, None).await.unwrap().id;
         store.begin_watch_job(watch.id, job).await.unwrap();
         assert_eq!(store.watch_files_ready(watch.id, 9).await.unwrap(), ["/in/b"]);
         let now = store.watch(watch.id).await.unwrap();
         assert_eq!((now.job, now.jobs_made), (Some(job), 1));
         store.settle_watch(watch.id, 77).await.unwrap();
-        store.note_look(watch.id, Some(&("io".into(), "x".into()))).await.unwrap();
+        store.note_look(watch.id, Some(&WorkError::new("io", "x"))).await.unwrap();
         let now = store.watch(watch.id).await.unwrap();
-        assert_eq!((now.settled_unix_ms, now.error.unwrap().0), (77, "io".to_owned()));
+        assert_eq!((now.settled_unix_ms, now.error.unwrap().code), (77, "io".to_owned()));
 
         let asset = gone.asset.unwrap();
         assert!(!store.asset_has_other_file(asset, watch.id, "/in/d").await.unwrap());

@@ -3,18 +3,19 @@
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, Sqlite, Transaction};
 
+use super::page::ByState;
 use super::rows::unsigned;
 use super::{damaged, now_unix_ms};
 use crate::store::ended::{WebhookBody, ended};
 use crate::store::{DeliveryRecord, DeliveryState, DueDelivery, JobRecord, NewWebhook, StoreError};
 use crate::types::DeliveryId;
 
-pub(super) const PAGE: &str =
-    "SELECT d.*, w.owner, w.url FROM deliveries AS d JOIN webhooks AS w ON w.n = d.webhook
-     WHERE d.id < ?1 ORDER BY d.id DESC LIMIT ?2";
-pub(super) const PAGE_OF_STATE: &str =
-    "SELECT d.*, w.owner, w.url FROM deliveries AS d JOIN webhooks AS w ON w.n = d.webhook
-     WHERE d.state = ?3 AND d.id < ?1 ORDER BY d.id DESC LIMIT ?2";
+pub(super) const PAGE: ByState = ByState {
+    all: "SELECT d.*, w.owner, w.url FROM deliveries AS d JOIN webhooks AS w ON w.n = d.webhook
+         WHERE d.id < ?1 ORDER BY d.id DESC LIMIT ?2",
+    of_state: "SELECT d.*, w.owner, w.url FROM deliveries AS d JOIN webhooks AS w ON w.n = d.webhook
+         WHERE d.state = ?3 AND d.id < ?1 ORDER BY d.id DESC LIMIT ?2",
+};
 
 /// Adds the webhook for the end of a job, or for the matches of a standing query.
 pub(super) async fn add(

@@ -148,6 +148,16 @@ fn edits(window: &mut Window<'_>, at: u64, end: u64) -> Option<Vec<(bool, bool)>
     Some(edits)
 }
 
+/// Track and time of a fragment: those of its first track.
+fn fragment(window: &mut Window<'_>, at: u64) -> Option<(u64, u64)> {
+    let head = window.at(at, FRAGMENT_BYTES);
+    let find = |name: &[u8]| head.windows(4).position(|four| four == name).map(|found| at + found as u64);
+    let (header, time) = (find(b"tfhd")?, find(b"tfdt")?);
+    let long = window.number(time + 4, 1, false)? == 1;
+    let time = window.number(time + 8, if long { 8 } else { 4 }, false)?;
+    Some((window.number(header + 8, 4, false)?, time))
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -180,14 +190,4 @@ mod tests {
         assert!(matches!(of(&[(4, 0, 2 * usual)]), Some(Lack::Cut(_))));
         assert!(matches!(of(&[(4, 0, usual), (4, 8, 0)]), Some(Lack::Cut(_))));
     }
-}
-
-/// Track and time of a fragment: those of its first track.
-fn fragment(window: &mut Window<'_>, at: u64) -> Option<(u64, u64)> {
-    let head = window.at(at, FRAGMENT_BYTES);
-    let find = |name: &[u8]| head.windows(4).position(|four| four == name).map(|found| at + found as u64);
-    let (header, time) = (find(b"tfhd")?, find(b"tfdt")?);
-    let long = window.number(time + 4, 1, false)? == 1;
-    let time = window.number(time + 8, if long { 8 } else { 4 }, false)?;
-    Some((window.number(header + 8, 4, false)?, time))
 }

@@ -1,20 +1,22 @@
-//! Copies, bulk deletion and freeing space in SQLite.
+//! What concerns the file of the database: copies, free space, its own check, and the hand-over to another one.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
-use sqlx::{ConnectOptions, Connection, Row};
+use sqlx::{ConnectOptions, Connection};
 
 use super::connect::not_opened;
-use super::{SqliteStore, assets, begin, retention};
-use crate::store::{DeletedAsset, RetentionRule, RetentionRun, StoreError, StoreSpace, Upkeep};
-use crate::types::AssetId;
+use super::{SqliteStore, hand_over};
+use crate::store::{EmbeddedStore, StoreError, StoreSpace};
 
+/// Maximum number of lines read from SQLite's own check.
+const MOST_PROBLEMS: u32 = 100;
 /// Length of `ab/<64 hex digits>-<8 hex digits>`, the end of every upload's path.
 const KEPT_NAME_CHARS: i64 = 2 + 1 + 64 + 1 + 8;
 
 #[async_trait]
-impl Upkeep for SqliteStore {
+impl EmbeddedStore for SqliteStore {
     async fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
         // The system says why there can be no new file; SQLite does not. It takes an empty one.
         tokio::fs::File::create_new(to).await.map_err(|error| StoreError::of_io(to, &error))?;
@@ -28,28 +30,59 @@ impl Upkeep for SqliteStore {
         copied.map_err(|error| not_opened(to, error))?;
         Ok(())
     }
-
-    async fn delete_assets(&self, ids: &[AssetId]) -> Result<Vec<DeletedAsset>, StoreError> {
-        let mut writer = self.writer().await?;
-        let mut tx = begin(&mut writer).await?;
-        let mut gone = Vec::with_capacity(ids.len());
-        for id in ids {
-            let name = id.to_string();
-            let found = sqlx::query("SELECT path, owned FROM assets WHERE id = ?")
-                .bind(&name)
-                .fetch_optional(&mut *tx)
-                .await?;
-            let Some(row) = found else { continue };
-            let owned: bool = row.try_get("owned")?;
-            let owned_path = if owned { Some(row.try_get("path")?) } else { None };
-            let clips = assets::drop_clips(&mut tx, &name).await?;
-            sqlx::query("DELETE FROM assets WHERE id = ?").bind(&name).execute(&mut *tx).await?;
-            gone.push(DeletedAsset { id: *id, clips, owned_path });
-        }
-        tx.commit().await?;
-        Ok(gone)
+    async fn integrity(&self) -> Result<Vec<String>, StoreError> {
+        // Use a separate connection: the check takes long, and searches share the others.
+        let mut connection = self.reader_options().connect().await?;
+        let statement = sqlx::AssertSqlSafe(format!("PRAGMA integrity_check({MOST_PROBLEMS})"));
+        let found = sqlx::query_scalar(statement).fetch_all(&mut connection).await;
+        let astray: Result<Vec<String>, _> = sqlx::query_scalar(
+            "SELECT \"table\" || ' ' || COALESCE(\"rowid\", '?') || ' belongs to a row of ' || \"parent\" || ' that is not there'
+             FROM pragma_foreign_key_check LIMIT 100",
+        )
+        .fetch_all(&mut connection)
+        .await;
+        connection.close().await?;
+        let mut problems: Vec<String> = match found {
+            Ok(lines) => lines,
+            // The damage is so severe that the check itself fails.
+            Err(error) => vec![error.to_string()],
+        };
+        problems.retain(|line| line != "ok");
+        problems.extend(astray.unwrap_or_default());
+        Ok(problems)
     }
-
+    async fn space(&self) -> Result<StoreSpace, StoreError> {
+        let mut reader = self.readers().acquire().await?;
+        let mut pragma = async |name: &'static str| -> Result<u64, StoreError> {
+            let value: i64 = sqlx::query_scalar(name).fetch_one(&mut *reader).await?;
+            Ok(u64::try_from(value).unwrap_or(0))
+        };
+        let free_bytes = pragma("PRAGMA freelist_count").await? * pragma("PRAGMA page_size").await?;
+        let releases = pragma("PRAGMA auto_vacuum").await? == 2;
+        let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+        let log = self.file.with_extension("db-wal");
+        Ok(StoreSpace { file_bytes: bytes(&self.file) + bytes(&log), free_bytes, releases })
+    }
+    async fn release_pages(&self, pages: u32) -> Result<(), StoreError> {
+        let mut writer = self.writer().await?;
+        // A pragma accepts no parameters.
+        let statement = sqlx::AssertSqlSafe(format!("PRAGMA incremental_vacuum({pages})"));
+        sqlx::query(statement).execute(&mut *writer).await?;
+        Ok(())
+    }
+    async fn rewrite(&self) -> Result<(), StoreError> {
+        let mut writer = self.writer().await?;
+        // From then on, pages can be freed step by step.
+        sqlx::query("PRAGMA auto_vacuum = 2").execute(&mut *writer).await?;
+        sqlx::query("VACUUM").execute(&mut *writer).await?;
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut *writer).await?;
+        Ok(())
+    }
+    async fn checkpoint(&self) -> Result<(), StoreError> {
+        let mut writer = self.writer().await?;
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut *writer).await?;
+        Ok(())
+    }
     async fn adopt_uploads(&self, kept: &Path) -> Result<u64, StoreError> {
         let kept = kept
             .to_str()
@@ -65,62 +98,14 @@ impl Upkeep for SqliteStore {
         .await?;
         Ok(moved.rows_affected())
     }
-
-    async fn space(&self) -> Result<StoreSpace, StoreError> {
-        let mut reader = self.readers().acquire().await?;
-        let mut pragma = async |name: &'static str| -> Result<u64, StoreError> {
-            let value: i64 = sqlx::query_scalar(name).fetch_one(&mut *reader).await?;
-            Ok(u64::try_from(value).unwrap_or(0))
-        };
-        let free_bytes = pragma("PRAGMA freelist_count").await? * pragma("PRAGMA page_size").await?;
-        let releases = pragma("PRAGMA auto_vacuum").await? == 2;
-        let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
-        let log = self.file.with_extension("db-wal");
-        Ok(StoreSpace { file_bytes: bytes(&self.file) + bytes(&log), free_bytes, releases })
+    async fn seal(&self, sealed: bool) {
+        let _writer = self.writer.lock().await;
+        self.sealed.store(sealed, Ordering::Release);
     }
-
-    async fn release_pages(&self, pages: u32) -> Result<(), StoreError> {
-        let mut writer = self.writer().await?;
-        // A pragma accepts no parameters.
-        let statement = sqlx::AssertSqlSafe(format!("PRAGMA incremental_vacuum({pages})"));
-        sqlx::query(statement).execute(&mut *writer).await?;
-        Ok(())
+    async fn clear_work(&self) -> Result<(), StoreError> {
+        hand_over::clear(self).await
     }
-
-    async fn rewrite(&self) -> Result<(), StoreError> {
-        let mut writer = self.writer().await?;
-        // From then on, pages can be freed step by step.
-        sqlx::query("PRAGMA auto_vacuum = 2").execute(&mut *writer).await?;
-        sqlx::query("VACUUM").execute(&mut *writer).await?;
-        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut *writer).await?;
-        Ok(())
-    }
-
-    async fn try_write(&self) -> Result<(), StoreError> {
-        let mut writer = self.writer().await?;
-        sqlx::query("UPDATE library SET tries = tries + 1 WHERE one = 1").execute(&mut *writer).await?;
-        Ok(())
-    }
-
-    async fn checkpoint(&self) -> Result<(), StoreError> {
-        let mut writer = self.writer().await?;
-        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut *writer).await?;
-        Ok(())
-    }
-
-    async fn retention_rules(&self) -> Result<Vec<RetentionRule>, StoreError> {
-        retention::rules(self).await
-    }
-    async fn set_retention_rules(&self, rules: &[RetentionRule]) -> Result<(), StoreError> {
-        retention::set_rules(self, rules).await
-    }
-    async fn begin_retention_run(&self) -> Result<RetentionRun, StoreError> {
-        retention::begin_run(self).await
-    }
-    async fn note_retention_run(&self, run: &RetentionRun) -> Result<(), StoreError> {
-        retention::note_run(self, run).await
-    }
-    async fn retention_runs(&self, limit: u32) -> Result<Vec<RetentionRun>, StoreError> {
-        retention::runs(self, limit).await
+    async fn adopt_work(&self, from: &Path) -> Result<(), StoreError> {
+        hand_over::adopt(self, from).await
     }
 }

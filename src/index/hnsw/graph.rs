@@ -1,4 +1,4 @@
-//! An HNSW graph over the codes of one frozen view, for libraries too large to scan.
+//! A graph over the codes of one frozen view.
 //!
 //! `hnsw_rs` cannot delete, does not guarantee that every point can be reached, and panics on hostile
 //! vectors. So it only ever sees our own codes; equal codes share one node; a graph never changes after it is
@@ -13,9 +13,9 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
-use super::kernels::{Kernels, flat, kernels};
-use super::quantize::quantize;
-use super::rows::{Slot, View};
+use crate::index::kernels::{Kernels, flat, kernels};
+use crate::index::quantize::quantize;
+use crate::index::rows::{Slot, View};
 
 /// Links per node and layer; twice as many in the lowest layer.
 const LINKS: usize = 16;
@@ -65,8 +65,13 @@ fn write_node(codes: &[i8], node: &mut Vec<i8>) {
 pub enum NoGraph {
     /// The build was stopped.
     Stopped,
-    /// Too many nodes are unreachable: (unreachable, all).
-    Useless(usize, usize),
+    /// Too many nodes are unreachable.
+    Useless {
+        /// Nodes that no search finds.
+        lost: usize,
+        /// All nodes.
+        of: usize,
+    },
 }
 
 /// A built graph; see the module.
@@ -77,9 +82,19 @@ pub struct Graph {
     /// Slots of nodes that a search does not find, ascending.
     orphans: Vec<Slot>,
     covered: usize,
+    generation: u64,
     node_bytes: usize,
-    /// Recall by breadth, in ascending order of breadth.
-    recalls: Vec<(usize, f32)>,
+    /// In ascending order of breadth.
+    recalls: Vec<MeasuredRecall>,
+}
+
+/// Recall of searches of one breadth.
+#[derive(Debug, Clone, Copy)]
+pub struct MeasuredRecall {
+    /// Breadth of the searches.
+    pub breadth: usize,
+    /// Share of the true neighbours that they found.
+    pub recall: f32,
 }
 
 impl Graph {
@@ -118,6 +133,7 @@ impl Graph {
             nodes,
             orphans: Vec::new(),
             covered: view.live,
+            generation: view.generation,
             node_bytes: payload.len(),
             recalls: Vec::new(),
         };
@@ -141,7 +157,7 @@ impl Graph {
                 orphans.extend_from_slice(slots);
             }
             if lost > most {
-                return Err(NoGraph::Useless(lost, self.nodes.len()));
+                return Err(NoGraph::Useless { lost, of: self.nodes.len() });
             }
         }
         orphans.sort_unstable();
@@ -161,7 +177,7 @@ impl Graph {
     }
 
     /// Stores measured recalls, in ascending order of breadth.
-    pub fn note_recalls(&mut self, recalls: Vec<(usize, f32)>) {
+    pub fn note_recalls(&mut self, recalls: Vec<MeasuredRecall>) {
         self.recalls = recalls;
     }
 
@@ -169,14 +185,20 @@ impl Graph {
     /// or more.
     #[must_use]
     pub fn breadth_for(&self, recall: f32) -> Option<usize> {
-        let enough = |(_, measured): &&(usize, f32)| *measured >= recall;
-        if recall >= 1.0 { None } else { self.recalls.iter().find(enough).map(|(breadth, _)| *breadth) }
+        let mut enough = self.recalls.iter().filter(|measured| measured.recall >= recall);
+        if recall >= 1.0 { None } else { enough.next().map(|measured| measured.breadth) }
     }
 
     /// Slots that every search must scan, ascending.
     #[must_use]
     pub fn orphans(&self) -> &[Slot] {
         &self.orphans
+    }
+
+    /// Generation of the rows that the graph was built from.
+    #[must_use]
+    pub const fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Number of rows that the graph was built from.

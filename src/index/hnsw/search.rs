@@ -1,18 +1,17 @@
-//! One search of an index, by scan or graph, over a frozen state.
+//! Searches by graph, and what they find at which breadth.
 
 use std::sync::Arc;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::exact::{Scope, TopK, scan_f32, scan_int8, score};
-use super::hnsw::{Graph, LEAST_BREADTH};
-use super::recall::Probed;
-use super::rows::{Slot, View};
-use super::{Neighbour, SearchParams};
+use super::graph::{Graph, LEAST_BREADTH, MeasuredRecall};
+use crate::index::exact::{Scope, TopK, scan_int8, score};
+use crate::index::rows::{Slot, View};
+use crate::index::{Neighbour, SearchParams};
 use crate::types::Embedding;
 
-/// Breadth of the graph search at which [`GRAPH_FROM`](super::GRAPH_FROM) was measured.
+/// Breadth of the graph search at which [`GRAPH_FROM`](crate::index::GRAPH_FROM) was measured.
 const BREADTH_AT_GRAPH_FROM: usize = 64;
 
 /// Breadths at which recall is measured after a build, for `recall_target`, and the number of queries.
@@ -24,65 +23,36 @@ const fn default_breadth(k: usize) -> usize {
     if k < 32 { 64 } else { 2 * k }
 }
 
-/// The state of an index at one moment, on which a search runs without locks.
-pub(super) struct Frozen {
-    pub view: View,
-    pub graph: Option<Arc<Graph>>,
+/// A graph with the rows that it does not contain, at one moment.
+pub(super) struct Pinned {
+    pub graph: Arc<Graph>,
     /// Slots that the graph does not contain, ascending.
     pub fresh: Arc<Vec<Slot>>,
     pub graph_from: usize,
 }
 
-impl Frozen {
-    pub fn answer(&self, query: &[f32], k: usize, params: SearchParams, scope: Scope<'_>) -> Vec<Neighbour> {
-        let k = k.min(self.view.live);
-        if k == 0 {
-            return Vec::new();
-        }
-        if params.exact {
-            return scan_f32(&self.view, query, k, scope);
-        }
-        let by_graph = self.by_graph(query, k, params, scope);
-        by_graph.unwrap_or_else(|| scan_int8(&self.view, query, k, scope))
-    }
-
-    /// The graph's answer; `None` if there is no graph, the scan is cheaper, or the graph found too few.
-    fn by_graph(
+impl Pinned {
+    /// The graph's answer; `None` if the scan is cheaper, or the graph found too few.
+    pub fn answer(
         &self,
+        view: &View,
         query: &[f32],
         k: usize,
         params: SearchParams,
         scope: Scope<'_>,
     ) -> Option<Vec<Neighbour>> {
-        let (Some(graph), Scope::AllBut(skipped)) = (&self.graph, scope) else { return None };
+        let Scope::AllBut(skipped) = scope else { return None };
         let asked = match (params.ef, params.recall_target) {
             (Some(ef), _) => Some(ef),
-            (None, Some(recall)) => graph.breadth_for(recall),
+            (None, Some(recall)) => self.graph.breadth_for(recall),
             (None, None) => Some(default_breadth(k)),
         };
         let breadth = asked?.max(k).max(LEAST_BREADTH).saturating_add(skipped.len());
-        if !graph_pays(breadth, self.view.live, self.graph_from) {
+        if !graph_pays(breadth, view.live, self.graph_from) {
             return None;
         }
-        let found = search_graph(&self.view, graph, &self.fresh, query, k, breadth, skipped);
-        (found.len() >= k.min(self.view.live - skipped.len())).then_some(found)
-    }
-
-    /// Counts how many of the k true neighbours (by f32 scan) an unfiltered search finds. Any clip that
-    /// scores at least as high as the last true one counts. `None` if the index is empty.
-    pub fn probe(&self, query: &[f32], k: usize, params: SearchParams) -> Option<Probed> {
-        let k = k.min(self.view.live);
-        if k == 0 {
-            return None;
-        }
-        let Some(served) = self.by_graph(query, k, params, Scope::AllBut(&[])) else {
-            // The scan is used, and its answer is proven.
-            return Some(Probed { found: k, wanted: k });
-        };
-        let truth = scan_f32(&self.view, query, k, Scope::AllBut(&[]));
-        let enough = truth.last().map_or(f32::INFINITY, |last| last.score);
-        let found = served.iter().filter(|neighbour| neighbour.score >= enough).count();
-        Some(Probed { found, wanted: truth.len() })
+        let found = search_graph(view, &self.graph, &self.fresh, query, k, breadth, skipped);
+        (found.len() >= k.min(view.live - skipped.len())).then_some(found)
     }
 }
 
@@ -94,7 +64,7 @@ const fn graph_pays(breadth: usize, live: usize, graph_from: usize) -> bool {
 
 /// Measures recall@10 at several breadths. The queries are stored vectors plus noise, since queries of
 /// another modality do not coincide with stored vectors either.
-pub(super) fn measure(view: &View, graph: &Graph) -> Vec<(usize, f32)> {
+pub(super) fn measure(view: &View, graph: &Graph) -> Vec<MeasuredRecall> {
     let mut rng = StdRng::seed_from_u64(MEASURED_QUERIES as u64);
     let step = (view.live / MEASURED_QUERIES).max(1);
     let slots = view.live_slots().step_by(step).take(MEASURED_QUERIES);
@@ -118,7 +88,7 @@ pub(super) fn measure(view: &View, graph: &Graph) -> Vec<(usize, f32)> {
         }
         found as f32 / wanted.max(1) as f32
     };
-    MEASURED_BREADTHS.iter().map(|breadth| (*breadth, recall(*breadth))).collect()
+    MEASURED_BREADTHS.map(|breadth| MeasuredRecall { breadth, recall: recall(breadth) }).to_vec()
 }
 
 /// Searches the graph, and scans the orphans and the rows that are newer than the graph.
@@ -134,6 +104,8 @@ fn search_graph(
     let mut beside: Vec<Slot> = [graph.orphans(), fresh].concat();
     beside.sort_unstable();
     beside.dedup();
+    // A row can be newer than the view: it was written after the search began.
+    beside.truncate(beside.partition_point(|slot| (*slot as usize) < view.slots()));
     beside.retain(|slot| skipped.binary_search(slot).is_err());
     let mut slots = graph.candidates(query, breadth);
     slots.sort_unstable();

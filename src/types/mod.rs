@@ -1,5 +1,8 @@
 //! The vocabulary every layer shares: identifiers, modalities, spaces, time spans, embeddings.
 
+mod ids;
+mod tracks;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +11,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization;
 use utoipa::ToSchema;
-use uuid::Uuid;
+
+pub use ids::{AssetId, DeliveryId, JobId, KeyId, MatchId, SnapshotId, StandingId, WatchId};
+pub use tracks::{PerTrack, Track, TrackChoice, TrackInfo, TrackKind};
 
 /// A malformed identifier, span or vector.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -37,79 +42,6 @@ pub enum TypeError {
     #[error("expected one of {1}, got `{0}`")]
     BadName(String, &'static str),
 }
-
-macro_rules! uuid_id {
-    ($name:ident, $prefix:literal, $what:literal, $doc:literal) => {
-        #[doc = $doc]
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $name(Uuid);
-
-        impl $name {
-            /// Generates a new, time-ordered identifier (UUID version 7).
-            #[must_use]
-            pub fn generate() -> Self {
-                Self(Uuid::now_v7())
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, concat!($prefix, "{}"), self.0.simple())
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Display::fmt(self, f)
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = TypeError;
-            fn from_str(text: &str) -> Result<Self, TypeError> {
-                text.strip_prefix($prefix)
-                    .filter(|rest| rest.len() == 32)
-                    .and_then(|rest| Uuid::try_parse(rest).ok())
-                    .map(Self)
-                    .ok_or_else(|| TypeError::BadId(text.chars().take(80).collect(), $what))
-            }
-        }
-
-        impl utoipa::PartialSchema for $name {
-            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
-                utoipa::openapi::ObjectBuilder::new()
-                    .schema_type(utoipa::openapi::schema::Type::String)
-                    .pattern(Some(concat!("^", $prefix, "[0-9a-f]{32}$")))
-                    .description(Some($doc))
-                    .into()
-            }
-        }
-
-        impl ToSchema for $name {}
-
-        impl Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-                s.collect_str(self)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
-            }
-        }
-    };
-}
-
-uuid_id!(AssetId, "ast_", "asset", "One video, sound or picture file in the library, as `ast_<32 hex>`.");
-uuid_id!(JobId, "job_", "job", "One durable batch job, as `job_<32 hex>`.");
-uuid_id!(StandingId, "stq_", "standing query", "One standing query, as `stq_<32 hex>`.");
-uuid_id!(MatchId, "mat_", "match", "One match of a standing query, as `mat_<32 hex>`.");
-uuid_id!(DeliveryId, "msg_", "delivery", "One delivery to a webhook, as `msg_<32 hex>`.");
-uuid_id!(SnapshotId, "snp_", "snapshot", "One backup of a library, as `snp_<32 hex>`.");
-
-uuid_id!(KeyId, "key_", "key", "One API key, as `key_<32 hex>`: its id, not the key itself.");
-uuid_id!(WatchId, "wch_", "watch", "One watched folder, as `wch_<32 hex>`.");
 
 /// Row id of one clip (one time window of one asset) in the store; stable for the clip's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -171,36 +103,6 @@ impl FromStr for Modality {
     }
 }
 
-/// Which track of a stored clip a vector describes. A picture's vectors are on the video track.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Track {
-    /// The picture.
-    Video,
-    /// The sound.
-    Audio,
-}
-
-impl Track {
-    /// Both tracks, video first.
-    pub const ALL: [Self; 2] = [Self::Video, Self::Audio];
-
-    /// The modality whose tower made the vectors of this track.
-    #[must_use]
-    pub const fn modality(self) -> Modality {
-        match self {
-            Self::Video => Modality::Video,
-            Self::Audio => Modality::Audio,
-        }
-    }
-
-    /// The name used in JSON and in the store.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        self.modality().as_str()
-    }
-}
-
 /// What kind of file an asset is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -211,82 +113,6 @@ pub enum AssetKind {
     Audio,
     /// One still picture.
     Image,
-}
-
-/// The file tracks that a client chose, by `index` as the asset lists them. `None` lets the server choose.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TrackChoice {
-    /// Index of the file track to read pictures from.
-    #[serde(rename = "video_track", skip_serializing_if = "Option::is_none")]
-    pub video: Option<u16>,
-    /// Index of the file track to read sound from.
-    #[serde(rename = "audio_track", skip_serializing_if = "Option::is_none")]
-    pub audio: Option<u16>,
-}
-
-impl TrackChoice {
-    /// Whether the client chose no track.
-    #[must_use]
-    pub const fn is_open(&self) -> bool {
-        self.video.is_none() && self.audio.is_none()
-    }
-
-    /// Suffix for an asset's identity: the same bytes read with other tracks are another asset. Empty if
-    /// nothing was chosen.
-    #[must_use]
-    pub fn key(&self) -> String {
-        let part =
-            |name, index: Option<u16>| index.map_or_else(String::new, |index| format!("/{name}{index}"));
-        part("v", self.video) + &part("a", self.audio)
-    }
-}
-
-/// Kind of a track of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TrackKind {
-    /// Moving pictures.
-    Video,
-    /// Sound.
-    Audio,
-    /// Cover art and chapter pictures: never read.
-    Cover,
-    /// Subtitles: never read.
-    Subtitle,
-    /// Anything else: never read.
-    Data,
-}
-
-/// A track of a file, as described by its container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct TrackInfo {
-    /// Index of the track in its file.
-    pub index: u16,
-    /// Kind.
-    pub kind: TrackKind,
-    /// Name of the codec in ffmpeg, such as `h264` or `aac`; `none` if unknown.
-    pub codec: String,
-    /// Language code, usually three letters.
-    pub language: Option<String>,
-    /// Title.
-    pub title: Option<String>,
-    /// Number of audio channels.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub channels: Option<u16>,
-    /// Audio sample rate in Hz.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sample_rate_hz: Option<u32>,
-    /// Width in square pixels.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub width: Option<u32>,
-    /// Pixels.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub height: Option<u32>,
-    /// Whether the container marks it as the default track.
-    pub default: bool,
-    /// Whether it is used; several one-channel audio tracks may be used together.
-    pub used: bool,
 }
 
 impl AssetKind {
