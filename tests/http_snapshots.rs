@@ -57,7 +57,10 @@ fn stdout_json(output: &Output) -> Value {
 /// Takes a snapshot and waits for it.
 fn take(server: &Server, body: &Value) -> Value {
     let response = server.post("/v1/snapshots", body);
-    assert_eq!(response.status(), 202);
+    let status = response.status();
+    if status != 202 {
+        panic!("{status}: {}", response.text().unwrap());
+    }
     let location = response.headers()["location"].to_str().unwrap().to_owned();
     let begun = ok_json(response);
     assert_eq!(location, format!("/v1/snapshots/{}", begun["id"].as_str().unwrap()));
