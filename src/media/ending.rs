@@ -206,24 +206,15 @@ impl Ended {
         // A length that was estimated from a bit rate is not reliable.
         let edited = self.edited_secs();
         let declared = info.declared_secs.filter(|_| whole && (!info.estimated || edited > 0.0));
+        if let Some(left_out) = self.left_out(decoded).filter(|_| whole) {
+            return Some(left_out);
+        }
         let short = declared.filter(|declared| decoded + edited + tolerance(*declared) < *declared);
         if let Some(declared) = short {
             return Some(format!("truncated: only {decoded:.1} s of {declared:.1} s could be decoded"));
         }
         if whole && self.log.cut_short {
             return Some(format!("truncated: the file ends early; only {decoded:.1} s could be decoded"));
-        }
-        if whole && self.begins_late() {
-            return Some(
-                "incomplete: a track that begins in the middle of the file could not be read".to_owned(),
-            );
-        }
-        if whole && self.started.as_ref().is_some_and(|started| started.scrambled) {
-            return Some("encrypted: a part of the stream is scrambled and could not be read".to_owned());
-        }
-        if whole && self.started.as_ref().is_some_and(|started| started.sound.followed) {
-            let read = format!("only the first {decoded:.1} s could be decoded");
-            return Some(format!("another file is joined to its end and was not read; {read}"));
         }
         let failed = self.exit.code != Some(0) && !self.only_misses_sound(samples);
         if self.exit.signal.is_some() || failed || self.log.gave_up {
@@ -255,6 +246,22 @@ impl Ended {
     /// Whether the only problem is a declared track without any data.
     fn only_misses_sound(&self, samples: u64) -> bool {
         samples == 0 && self.log.has_error("Neither number of channels nor channel layout specified")
+    }
+
+    /// What of a whole file ffmpeg does not read.
+    fn left_out(&self, decoded_secs: f64) -> Option<String> {
+        let started = self.started.as_ref()?;
+        if started.sound.followed {
+            let read = format!("only the first {decoded_secs:.1} s could be decoded");
+            return Some(format!("another file is joined to its end and was not read; {read}"));
+        }
+        if self.begins_late() {
+            return Some(
+                "incomplete: a track that begins in the middle of the file could not be read".to_owned(),
+            );
+        }
+        let scrambled = "encrypted: a part of the stream is scrambled and could not be read";
+        started.scrambled.then(|| scrambled.to_owned())
     }
 
     /// Whether a broadcast stream has pictures or sound that ffmpeg did not meet at its beginning, such as those of
