@@ -91,6 +91,28 @@ fn is_temporary(name: &str) -> bool {
     name.starts_with(".tmp") || (name.starts_with("snp_") && name.contains(".db"))
 }
 
+/// A file with its lock. A process started at this moment holds the file open until it runs its own program, and the
+/// lock with it: closing the file alone would release it only then.
+struct Locked(File);
+
+impl Locked {
+    fn of(file: File) -> Result<Self, BackupError> {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(BackupError::Locked),
+            Err(error) => Err(io::Error::from(error).into()),
+        }
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        if let Err(error) = flock(&self.0, FlockOperation::Unlock) {
+            tracing::debug!(%error, "the lock of the snapshots is released when its file is closed");
+        }
+    }
+}
+
 /// Creates a folder and its parents, readable by their owner only.
 pub(super) fn make_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
@@ -159,12 +181,7 @@ impl Destination for Folder {
             own_files::check_folder(&folder.root, TEMPORARY)?;
             let mut options = OpenOptions::new();
             options.write(true).create(true).truncate(false).mode(0o600);
-            let file = own_files::open_with(&folder.root, key, &mut options)?;
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {}
-                Err(rustix::io::Errno::WOULDBLOCK) => return Err(BackupError::Locked),
-                Err(error) => return Err(io::Error::from(error).into()),
-            }
+            let lock = Locked::of(own_files::open_with(&folder.root, key, &mut options)?)?;
             make_folder(&folder.temporary)?;
             for left in fs::read_dir(&folder.temporary)? {
                 let left = left?;
@@ -172,7 +189,7 @@ impl Destination for Folder {
                     fs::remove_file(left.path())?;
                 }
             }
-            Ok(Box::new(file) as Turn)
+            Ok(Box::new(lock) as Turn)
         })
         .await
     }
@@ -294,5 +311,21 @@ impl Destination for Folder {
             Ok(())
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_released_although_a_new_process_still_has_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let opened = || File::create(dir.path().join("lock")).unwrap();
+        let held = Locked::of(opened()).unwrap();
+        assert!(matches!(Locked::of(opened()), Err(BackupError::Locked)));
+        let _inherited = held.0.try_clone().unwrap();
+        drop(held);
+        assert!(Locked::of(opened()).is_ok());
     }
 }
