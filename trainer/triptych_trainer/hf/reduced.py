@@ -92,7 +92,10 @@ def _tower(
     }
     # The family's file, which its graphs share.
     file = next(iter(sorted(named)), "weights.bin")
-    weights = data.setdefault(file, Weights(folder / file))
+    # Opening it empties it.
+    if file not in data:
+        data[file] = Weights(folder / file)
+    weights = data[file]
     path = folder / entry["file"]
     write_reduced(model, path, weights, precision)
     weights.flush()
