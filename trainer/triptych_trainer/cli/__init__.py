@@ -182,8 +182,8 @@ def evaluate(
 
     torch.set_num_threads(threads)
     if bundle:
-        from .config import SMALL
-        from .from_bundle import Served, replace_evaluation
+        from ..config import SMALL
+        from ..from_bundle import Served, replace_evaluation
 
         options = {"through_files": through_files, "controls": controls}
         record = run(SMALL, Served(bundle), sets, clips, **options)
@@ -221,9 +221,9 @@ def harden(
     """
     import torch
 
-    from .from_bundle import replace_sound, small_world_network
-    from .harden import Hardening, record
-    from .harden import harden as run
+    from ..from_bundle import replace_sound, small_world_network
+    from ..harden import Hardening, record
+    from ..harden import harden as run
 
     torch.set_num_threads(threads)
     model, how = small_world_network(bundle), Hardening(steps, batch_size, lr)

@@ -76,8 +76,8 @@ def reduce(
     """
     import torch
 
-    from .hf.reduced import reduce_bundle
-    from .progress import progress
+    from ..hf.reduced import reduce_bundle
+    from ..progress import progress
 
     torch.set_num_threads(threads)
     errors = reduce_bundle(bundle, out, precision, tower, name, progress())
@@ -109,8 +109,8 @@ def bench_family(
     import json
 
     if towers:
-        from .bench_cpu import cpu_secs_of_towers
-        from .bench_cpu import table as towers_table
+        from ..bench_cpu import cpu_secs_of_towers
+        from ..bench_cpu import table as towers_table
 
         found = {bundle.name: cpu_secs_of_towers(bundle, batches) for bundle in bundles}
         if out:
@@ -118,7 +118,7 @@ def bench_family(
         print(towers_table(found))
         return
 
-    from .bench_family import bench, table
+    from ..bench_family import bench, table
 
     records = []
     for bundle in bundles:
