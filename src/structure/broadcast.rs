@@ -43,6 +43,11 @@ enum Clock {
     Program,
 }
 
+/// Where a file of this size is sampled.
+fn places_in(bytes: u64) -> impl Iterator<Item = u64> {
+    (0..PLACES).map(move |place| (u128::from(bytes) * u128::from(place) / u128::from(PLACES)) as u64)
+}
+
 /// Whether a broadcast stream is several recordings: its clock goes back or leaps, or another clock takes over.
 /// `None` for a file without such a clock.
 pub fn joined(file: &File) -> Option<bool> {
@@ -51,8 +56,7 @@ pub fn joined(file: &File) -> Option<bool> {
     let clock = clock_of(&head)?;
     // The last time of each program's clock, and the places where it was read.
     let mut clocks: BTreeMap<u16, (u64, RangeInclusive<u64>)> = BTreeMap::new();
-    for place in 0..PLACES {
-        let from = (u128::from(bytes) * u128::from(place) / u128::from(PLACES)) as u64;
+    for (place, from) in (0..).zip(places_in(bytes)) {
         let Some((pid, now)) = time_at(file, from, clock) else { continue };
         let (last, places) = clocks.entry(pid).or_insert((now, place..=place));
         if !follows(*last, now) {
@@ -75,8 +79,7 @@ pub fn parts(file: &File) -> Vec<u16> {
     let mut places: BTreeMap<u16, u32> = BTreeMap::new();
     // No packet may count at two places.
     let most = (bytes / PLACES).min(READ_BYTES / 2);
-    for place in 0..PLACES {
-        let from = (u128::from(bytes) * u128::from(place) / u128::from(PLACES)) as u64;
+    for from in places_in(bytes) {
         let found: BTreeSet<u16> = match clock {
             Clock::Program => program_parts(&read(file, from, READ_BYTES), most as usize).collect(),
             Clock::Transport(size, first) => {
@@ -138,8 +141,7 @@ pub fn scrambled(file: &File) -> Option<Scrambled> {
     let Clock::Transport(size, first) = clock_of(&read(file, 0, READ_BYTES))? else { return None };
     // Packets and scrambled packets of each part.
     let mut parts: BTreeMap<u16, (u32, u32)> = BTreeMap::new();
-    for place in 0..PLACES {
-        let from = (u128::from(bytes) * u128::from(place) / u128::from(PLACES)) as u64;
+    for from in places_in(bytes) {
         let from = from - from % size as u64;
         for packet in read(file, from, READ_BYTES / 4).chunks_exact(size) {
             let Some(&[SYNC, high, low, flags]) = packet.get(first..first + 4) else { continue };

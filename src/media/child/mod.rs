@@ -91,7 +91,7 @@ fn serve(job: &mut Job) -> Result<u64, Refusal> {
     job.landlock = sandbox::landlock(Some(&job.request.ffmpeg)).unwrap_or(false);
     sandbox::seccomp().map_err(internal)?;
     if matches!(job.request.task, Task::Health) {
-        return Err(run_ffmpeg(job, "", None, Examined::default()));
+        return Err(run_ffmpeg(job, "", None, Examined::default(), false));
     }
     job.say(&Reply::Reading)?;
 
@@ -133,19 +133,26 @@ fn serve(job: &mut Job) -> Result<u64, Refusal> {
             {
                 return Err(Refusal::new(Failure::Encrypted, way));
             }
-            if broadcast::scrambled(&job.media) == Some(Scrambled::Whole) {
+            let scrambled = broadcast::scrambled(&job.media);
+            if scrambled == Some(Scrambled::Whole) {
                 return Err(Refusal::new(Failure::Encrypted, "scrambling of the transport stream"));
             }
             // Files other than bare streams of frames are examined only up to their header.
             let found = sound::examine(&job.media, kind == Some(AssetKind::Audio))
                 .map_err(|e| Refusal::new(Failure::Corrupt, e))?;
-            Err(run_ffmpeg(job, demuxers, kind, found))
+            Err(run_ffmpeg(job, demuxers, kind, found, scrambled.is_some()))
         }
     }
 }
 
 /// Replaces this process with ffmpeg. Returns only if that fails.
-fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, mut found: Examined) -> Refusal {
+fn run_ffmpeg(
+    job: &mut Job,
+    demuxers: &str,
+    kind: Option<AssetKind>,
+    mut found: Examined,
+    scrambled: bool,
+) -> Refusal {
     let picture = kind == Some(AssetKind::Image);
     let sample_rate_hz = match &mut job.request.task {
         Task::Clips { sample_rate_hz, streams, .. } => {
@@ -172,7 +179,7 @@ fn run_ffmpeg(job: &mut Job, demuxers: &str, kind: Option<AssetKind>, mut found:
         cut_short: lack.and_then(Lack::why).map(str::to_owned),
         joined: clock == Some(true),
         parts: broadcast::parts(&job.media),
-        scrambled: broadcast::scrambled(&job.media).is_some(),
+        scrambled,
         landlock: false,
         reduced: false,
     };
