@@ -1,5 +1,6 @@
 //! Clients that behave, and what they saw.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -38,13 +39,18 @@ impl Figures {
         self.count(|status| !ok(status))
     }
 
+    /// How many had each status for which `which` holds.
+    pub fn by_status(&self, which: impl Fn(u16) -> bool) -> BTreeMap<u16, usize> {
+        let mut counts = BTreeMap::new();
+        for seen in self.0.iter().filter(|seen| which(seen.status)) {
+            *counts.entry(seen.status).or_default() += 1;
+        }
+        counts
+    }
+
     pub fn line(&self, what: &str) -> String {
         let (p50, p99) = (self.millis(0.5, ok), self.millis(0.99, ok));
-        let mut failed = std::collections::BTreeMap::<u16, usize>::new();
-        for seen in self.0.iter().filter(|seen| !ok(seen.status)) {
-            *failed.entry(seen.status).or_default() += 1;
-        }
-        let (count, refused) = (self.0.len(), self.failed());
+        let (count, refused, failed) = (self.0.len(), self.failed(), self.by_status(|status| !ok(status)));
         let why = if refused > 0 { format!("   by status {failed:?}") } else { String::new() };
         format!(
             "{what:<32} {count:>6} requests {refused:>4} refused   p50 {p50:>7.1} ms   p99 {p99:>7.1} ms{why}"

@@ -142,11 +142,11 @@ impl Curve {
             accepted.1 / self.at_80.millis(0.99, ok)
         );
         println!(
-            "  refusals {}: p50 {:.1} ms, p99 {:.1} ms; neither: {}",
+            "  refusals {}: p50 {:.1} ms, p99 {:.1} ms; neither: {:?}",
             self.overloaded.count(refused),
             self.overloaded.millis(0.5, refused),
             self.overloaded.millis(0.99, refused),
-            self.overloaded.count(|status| !ok(status) && !refused(status))
+            self.overloaded.by_status(|status| !ok(status) && !refused(status))
         );
         println!(
             "  processor time for each answer: {:.3} ms at capacity, {:.3} ms overloaded; the clients took {:.0} %",
@@ -208,6 +208,9 @@ fn ten_times_as_many(query: Query) {
     let secs = std::env::var("TRIPTYCH_LOAD_SECS").map_or(30, |secs| secs.parse().unwrap());
     let curve = measure(&server, query, secs);
     curve.print(query);
+    let metrics = server.get("/metrics").text().unwrap();
+    let closed = |line: &&str| line.starts_with("triptych_http_connections_evicted_total{");
+    metrics.lines().filter(closed).for_each(|line| println!("  {line}"));
     assert!(curve.share() >= 0.9, "{query:?}: {:.2} of capacity", curve.share());
     let (loaded, accepted) = (curve.at_80.millis(0.99, ok), curve.overloaded.millis(0.99, ok));
     assert!(accepted <= 3.0 * loaded, "{query:?}: accepted p99 {accepted} ms, {loaded} ms at 80 %");

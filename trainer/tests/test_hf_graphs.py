@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from triptych_trainer.export import one_minus_cosine
 from triptych_trainer.hf.errors import Refused
 from triptych_trainer.hf.graphs import Weights, proved, write_graph
 from triptych_trainer.hf.parts import Tower
@@ -86,3 +87,38 @@ def test_a_graph_that_is_off_is_refused(tmp_path: Path) -> None:
     made.precision = "int8"
     with pytest.raises(Refused, match="loses too much in int8"):
         proved(made, path, [{"space": np.roll(want, 1, 1)}])
+
+
+class Chaotic(nn.Module):
+    """Doubles a difference many times over, as deep networks of random weights do."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.layers = nn.ModuleList(nn.Linear(48, 48) for _ in range(layers))
+
+    def forward(self, pcm: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            pcm = torch.sin(12 * layer(pcm))
+        return pcm
+
+
+def test_a_network_is_held_to_what_rounding_does_to_it(tmp_path: Path) -> None:
+    made = tower(Chaotic(4))
+    weights = Weights(tmp_path / "weights.bin")
+    path = write_graph(made, tmp_path, weights)
+    weights.close()
+    right = made.reference({"pcm": ROWS})["space"]
+    # As far off as another order of its sums makes it, and more than a calm network may be.
+    made.allowed_error = 1e-13
+    error = proved(made, path, [{"space": right}])
+    assert made.rounding is not None and 1e-13 < error <= made.rounding < 1e-3
+    off = right + 0.02 * np.roll(right, 1, 1)
+    assert one_minus_cosine(off, right) < 1e-3, "more than the most that any tower may lose"
+    with pytest.raises(Refused, match="disagree"):
+        proved(made, path, [{"space": off}])
+    calm = tower(Network(1))
+    write_graph(calm, tmp_path, weights := Weights(tmp_path / "calm.bin"))
+    weights.close()
+    proved(calm, tmp_path / "audio.onnx", [calm.reference({"pcm": ROWS})])
+    assert calm.rounding is None

@@ -212,6 +212,11 @@ impl Conn {
         }
     }
 
+    /// Whether no request is under way.
+    pub fn is_idle(&self) -> bool {
+        self.state().phase == Phase::Idle
+    }
+
     /// How readily this connection is closed to make room for another; `None` if its request is being
     /// processed or it makes good progress. A connection that the server has only just begun to wait for
     /// cannot be judged yet; it goes last.

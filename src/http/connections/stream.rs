@@ -51,6 +51,12 @@ impl Watched {
         io::Error::new(io::ErrorKind::TimedOut, "the client is too slow")
     }
 
+    /// Whether a request lies in the kernel that the runtime has not been told of yet, because the machine is busy:
+    /// closing an idle connection now would lose it. The runtime will wake the task for it.
+    fn has_more(&self) -> bool {
+        self.conn.is_idle() && rustix::io::ioctl_fionread(&self.inner).is_ok_and(|bytes| bytes > 0)
+    }
+
     fn written(
         &mut self,
         poll: Poll<io::Result<usize>>,
@@ -102,6 +108,7 @@ impl AsyncRead for Watched {
             Poll::Pending => {
                 if let Some((deadline, cut)) = self.conn.read_deadline()
                     && self.reads.poll(deadline, context)
+                    && !self.has_more()
                 {
                     return Poll::Ready(Err(Self::cut(cut)));
                 }

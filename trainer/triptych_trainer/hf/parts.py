@@ -51,6 +51,8 @@ class Tower:
     precisions: list[str] = field(default_factory=lambda: ["f32", "f16", "bf16", "int8"])
     precision: str = "f32"
     allowed_error: float = 1e-6
+    rounding: float | None = None
+    """What rounding alone does to its vectors, as 1 - cosine, where that is more than allowed."""
 
     @property
     def inputs(self) -> list[str]:

@@ -15,8 +15,9 @@ from ..errors import TrainerError
 from ..export import one_minus_cosine
 from ..reading import of_file, read_json
 from .bundle import Bundle, sha256_of
-from .graphs import Weights, open_session, run_onnx, write_reduced
+from .graphs import Weights, write_reduced
 from .reduce import MOST_ONE_MINUS_COSINE
+from .running import open_session, run_onnx
 
 
 def reduce_bundle(
@@ -144,6 +145,7 @@ def _rest(source: Path, folder: Path, manifest: dict, name: str, errors: dict[st
     lossy = [
         error for tower, error in errors.items() if manifest["towers"][tower]["precision"] != "f32"
     ]
-    manifest["goldens"]["max_one_minus_cosine"] = Bundle.bound(lossy)
+    goldens = manifest["goldens"]
+    goldens["max_one_minus_cosine"] = Bundle.bound(lossy, goldens["max_one_minus_cosine"])
     text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
