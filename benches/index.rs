@@ -18,7 +18,8 @@ use triptych::index::kernels::kernels;
 use triptych::index::rows::Rows;
 use triptych::index::{HybridIndex, IndexSet, SearchParams};
 use triptych::search::{Comparable, Corpus, GroupBy, QueryPart, SearchRequest, run};
-use triptych::store::{AssetStore, ClipStore, NewAsset, NewClip, SqliteStore};
+use triptych::sqlite::SqliteStore;
+use triptych::store::{AssetStore, ClipStore, NewAsset, NewClip};
 use triptych::types::{ClipId, Embedding, Modality, ModelId, Space, TimeSpan, Track};
 
 const DIM: usize = 256;

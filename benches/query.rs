@@ -14,7 +14,8 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use triptych::model::Bundle;
-use triptych::store::{AssetOutcome, AssetState, AssetStore, ClipStore, NewAsset, NewClip, SqliteStore};
+use triptych::sqlite::SqliteStore;
+use triptych::store::{AssetOutcome, AssetState, AssetStore, ClipStore, NewAsset, NewClip};
 use triptych::types::{AssetKind, Embedding, TimeSpan, Track};
 
 type Failure = Box<dyn std::error::Error>;

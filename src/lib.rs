@@ -1,7 +1,7 @@
 //! Triptych: search video by text, by sound, by image or by another clip.
 //!
 //! The flow, and the only direction imports may take:
-//! `types, native, telemetry, fail_points, own_files → outbound → structure → media → preprocess → model → embed → ledger, store → files → catalog → index → search → jobs →
+//! `types, native, telemetry, fail_points, own_files → outbound → structure → media → preprocess → model → embed → ledger, store → sqlite → files → catalog → index → search → jobs →
 //! {webhooks, backup} → collection → ingest → standing → library → access → {http, config} → cli → main`. `tests/layers` holds it.
 
 pub mod access;
@@ -29,6 +29,7 @@ pub mod outbound;
 mod own_files;
 pub mod preprocess;
 pub mod search;
+pub mod sqlite;
 pub mod standing;
 pub mod store;
 mod structure;

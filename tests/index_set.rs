@@ -5,7 +5,8 @@
 use std::path::Path;
 
 use triptych::index::{IndexSet, SearchParams};
-use triptych::store::{AssetStore, ClipStore, NewAsset, NewClip, SqliteStore};
+use triptych::sqlite::SqliteStore;
+use triptych::store::{AssetStore, ClipStore, NewAsset, NewClip};
 use triptych::types::{AssetId, ClipId, Embedding, ModelId, Space, TimeSpan, Track};
 
 fn model() -> ModelId {

@@ -12,7 +12,8 @@ use triptych::search::{
     Bank, BankQuery, Comparable, Corpus, Distributions, Fuse, GroupBy, Hit, HubCorrection, Lane, QueryPart,
     SearchError, SearchRequest, SearchResponse, run,
 };
-use triptych::store::{AssetStore, ClipStore, NewAsset, NewClip, SqliteStore};
+use triptych::sqlite::SqliteStore;
+use triptych::store::{AssetStore, ClipStore, NewAsset, NewClip};
 use triptych::types::{AssetId, ClipId, Embedding, Modality, ModelId, Space, TimeSpan, Track};
 
 struct Bench {

@@ -5,7 +5,8 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use triptych::store::{AssetStore, ClipStore, NewAsset, NewClip, SqliteStore};
+use triptych::sqlite::SqliteStore;
+use triptych::store::{AssetStore, ClipStore, NewAsset, NewClip};
 use triptych::types::{AssetId, ClipId, Embedding, ModelId, Space, TimeSpan, Track};
 
 const CHILD_FOLDER: &str = "TRIPTYCH_TEST_CRASH_FOLDER";

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use triptych::sqlite::{SqliteStore, StoreCopy};
 use triptych::store::{
-    AssetStore, ClipStore, EmbeddedStore, NewAsset, NewClip, RetentionRule, RetentionStore, SqliteStore,
-    Store, StoreCopy,
+    AssetStore, ClipStore, EmbeddedStore, NewAsset, NewClip, RetentionRule, RetentionStore, Store,
 };
 use triptych::types::{AssetId, ClipId, Embedding, ModelId, Space, TimeSpan, Track};
 

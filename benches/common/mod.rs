@@ -8,7 +8,8 @@ use serde_json::Value;
 use triptych::catalog::{Catalog, ClipEntry};
 use triptych::index::IndexSet;
 use triptych::search::{Backgrounds, Comparable, Corpus};
-use triptych::store::{AssetRecord, AssetState, SqliteStore};
+use triptych::sqlite::SqliteStore;
+use triptych::store::{AssetRecord, AssetState};
 use triptych::types::{AssetId, AssetKind, ClipId, Embedding, ModelId, Space, TimeSpan, Track};
 
 /// Values of a vector.

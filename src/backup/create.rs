@@ -13,7 +13,8 @@ use super::view::Running;
 use super::{BackupError, read_manifests};
 use crate::files::Content;
 use crate::index::snapshot;
-use crate::store::{CopyFacts, EmbeddedStore, StoreCopy};
+use crate::sqlite::{CopyFacts, StoreCopy};
+use crate::store::EmbeddedStore;
 use crate::types::{ModelId, SnapshotId};
 
 /// Rows of the store's copy read per page.

@@ -139,7 +139,7 @@ mod tests {
     use super::*;
     use crate::catalog::Filter;
     use crate::search::QueryPart;
-    use crate::store::SqliteStore;
+    use crate::sqlite::SqliteStore;
     use crate::types::{AssetId, ClipId, Modality, ModelId};
 
     const DIM: usize = 128;

@@ -16,6 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["model"],
     &["embed"],
     &["ledger", "store"],
+    &["sqlite"],
     &["files"],
     &["catalog"],
     &["index"],

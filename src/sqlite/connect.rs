@@ -10,6 +10,7 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Connection};
 
 use super::begin;
+use super::error::sqlite_code;
 use crate::store::{StorageFull, StoreError};
 use crate::types::ModelId;
 
@@ -128,7 +129,7 @@ fn has_log(file: &Path) -> bool {
 
 /// SQLite does not say why it cannot open a file; there may be no inode for the log beside it.
 pub(super) fn not_opened(file: &Path, error: sqlx::Error) -> StoreError {
-    let code = error.as_database_error().and_then(super::sqlite_code);
+    let code = error.as_database_error().and_then(sqlite_code);
     let tried = code
         .filter(|code| code & 0xff == CANTOPEN)
         .map(|_| tempfile::NamedTempFile::new_in(file.parent().unwrap_or(file)));

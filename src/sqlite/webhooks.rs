@@ -6,8 +6,9 @@ use sqlx::{Row, Sqlite, Transaction};
 use super::page::ByState;
 use super::rows::unsigned;
 use super::{damaged, now_unix_ms};
-use crate::store::ended::{WebhookBody, ended};
-use crate::store::{DeliveryRecord, DeliveryState, DueDelivery, JobRecord, NewWebhook, StoreError};
+use crate::store::{
+    DeliveryRecord, DeliveryState, DueDelivery, JobRecord, NewWebhook, StoreError, WebhookBody, ended,
+};
 use crate::types::DeliveryId;
 
 pub(super) const PAGE: ByState = ByState {

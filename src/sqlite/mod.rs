@@ -7,6 +7,7 @@ mod clips;
 mod connect;
 mod copy;
 mod embedded;
+mod error;
 mod export;
 mod hand_over;
 mod items;
@@ -34,7 +35,6 @@ use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use sqlx::error::DatabaseError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool};
 use sqlx::{Connection, Row, Sqlite, Transaction};
 use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
@@ -43,44 +43,13 @@ pub use copy::{CopiedAsset, CopyFacts, StoreCopy};
 
 use self::connect::{Opener, Readers};
 use self::rows::{damaged, error_columns, from_json, id_list, to_json};
-use super::lock::FolderLock;
-use super::{StorageFull, Store, StoreError};
+use crate::store::{FolderLock, Store, StoreError};
 use crate::types::{ModelId, Space, now_unix_ms};
 
 /// Name of the database file in the data folder.
 pub const DATABASE: &str = "triptych.db";
 /// All files of a store, the database last.
 pub const FILES: [&str; 3] = ["triptych.db-wal", "triptych.db-shm", DATABASE];
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        // Damaged pages, and a file that is not a database.
-        const MALFORMED: [i32; 2] = [11, 26];
-        let code = error.as_database_error().and_then(sqlite_code);
-        if code.is_some_and(|code| MALFORMED.contains(&(code & 0xff))) {
-            return Self::Malformed(error.to_string());
-        }
-        let full = match &error {
-            sqlx::Error::Database(_) => code.and_then(StorageFull::of_sqlite),
-            sqlx::Error::Io(inner) => StorageFull::of_io(inner),
-            _ => None,
-        };
-        full.map_or_else(|| Self::Database(error.to_string()), Self::StorageFull)
-    }
-}
-
-impl From<sqlx::migrate::MigrateError> for StoreError {
-    fn from(error: sqlx::migrate::MigrateError) -> Self {
-        match error {
-            sqlx::migrate::MigrateError::Execute(error) => error.into(),
-            error => Self::Database(format!("cannot migrate the database to this version: {error}")),
-        }
-    }
-}
-
-/// SQLite's extended result code.
-fn sqlite_code(error: &dyn DatabaseError) -> Option<i32> {
-    error.code()?.parse().ok()
-}
 
 /// [`Store`] in `<data folder>/triptych.db`.
 ///
