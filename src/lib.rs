@@ -1,7 +1,7 @@
 //! Triptych: search video by text, by sound, by image or by another clip.
 //!
 //! The flow, and the only direction imports may take:
-//! `types, native, telemetry, fail_points, own_files → outbound → structure → media → preprocess → model → embed → ledger, store → sqlite → files → catalog → index → search → jobs →
+//! `types, native, telemetry, fail_points, own_files → outbound → structure → formats → ffmpeg → decode_child → media → preprocess → model → embed → ledger, store → sqlite → files → catalog → index → search → jobs →
 //! {webhooks, backup} → collection → ingest → standing → library → access → {http, config} → cli → main`. `tests/layers` holds it.
 
 pub mod access;
@@ -10,9 +10,12 @@ pub mod catalog;
 pub mod cli;
 pub mod collection;
 pub mod config;
+mod decode_child;
 pub mod embed;
 pub mod fail_points;
+mod ffmpeg;
 pub mod files;
+mod formats;
 #[cfg(test)]
 mod fuzz;
 pub mod http;

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use super::attempt::Bounds;
 use super::decode::{Budget, caps, request};
-use super::need::FFMPEG_FIRST;
 use super::pool::Seat;
 use super::process::Worker;
-use super::protocol::{Streams, Task};
 use super::stream::collect;
 use super::{Decoder, Limits, MediaError};
+use crate::decode_child::need::FFMPEG_FIRST;
+use crate::decode_child::protocol::{Streams, Task};
 use crate::native;
 
 /// How long a result is valid. Anyone may request `/readyz`, and a check starts two programs.

@@ -10,6 +10,9 @@ const LAYERS: &[&[&str]] = &[
     &["types", "native", "telemetry", "fail_points", "own_files"],
     &["outbound"],
     &["structure"],
+    &["formats"],
+    &["ffmpeg"],
+    &["decode_child"],
     &["media"],
     &["preprocess"],
     &["manifest"],
@@ -34,8 +37,10 @@ const LAYERS: &[&[&str]] = &[
 /// Above all layers.
 const OUTSIDE: &[&str] = &["lib", "main", "fuzz", ""];
 
-/// What runs in the server's process alone: a decode child that used it would bring it into the sandbox.
-const SERVER_SIDE: &[&str] = &["attempt", "decode", "health", "pipe", "pool", "process", "still", "stream"];
+/// What runs in the decode child: whatever it used would be in the sandbox, too.
+const CHILD: &[&str] = &["decode_child", "ffmpeg", "formats", "structure"];
+/// All that the child may use besides its own.
+const CHILD_USES: &[&str] = &["types", "native"];
 
 /// What the doors of `http` have in common. `kit` is what every resource is made with; the others receive requests.
 const COMMON: &[&str] = &["kit", "admission", "bodies", "connections"];
@@ -158,21 +163,16 @@ pub fn between_doors(tree: &Crate) -> Vec<String> {
     found
 }
 
-/// What the code of the decode child takes from the server's side of `media`.
+/// What the code of the decode child takes from the server.
 pub fn leaks_of_the_child(tree: &Crate) -> Vec<String> {
-    let is = |module: &Module, second: &[&str]| {
-        top(module) == "media" && module.get(1).is_some_and(|name| second.contains(&name.as_str()))
-    };
+    let is = |module: &Module, names: &[&str]| names.contains(&top(module));
     let mut found = Vec::new();
-    for (from, to) in tree.arrows() {
-        for (to, names) in to.into_iter().filter(|(to, _)| is(&from, &["child"]) && is(to, SERVER_SIDE)) {
-            let names: Vec<_> = names.into_iter().collect();
-            found.push(format!(
-                "{} -> {}: {}",
-                tree.path(&from).display(),
-                tree.path(&to).display(),
-                names.join(", ")
-            ));
+    for (from, (path, source)) in tree.files.iter().filter(|(from, _)| is(from, CHILD)) {
+        // Also what is only handed on.
+        let all = source.imports.iter().map(|import| &import.path).chain(&source.paths);
+        let used: BTreeSet<Module> = all.filter_map(|path| tree.definer(from, path)).collect();
+        for used in used.iter().filter(|used| !is(used, CHILD) && !is(used, CHILD_USES)) {
+            found.push(format!("{} uses {}", path.display(), tree.path(used).display()));
         }
     }
     found

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::spread::{Inputs, SpreadFrames};
-use crate::media::Sampling;
+use crate::ffmpeg::sampling::Sampling;
 use crate::preprocess::bars::Held;
 use crate::preprocess::clips::{FrameBlocks, Plan, Tail, looped};
 use crate::preprocess::picture::{PatchGrid, Preparer};

@@ -4,7 +4,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::media::{Film, MOST_EXTRA, Ratio, Spread};
+use crate::ffmpeg::sampling::{MOST_EXTRA, Ratio, Spread};
+use crate::media::Film;
 use crate::preprocess::bars::Held;
 use crate::preprocess::clips::filled;
 use crate::preprocess::picture::{PatchGrid, Preparer};

@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::*;
-use crate::media::picks::streams_of;
-use crate::media::said::{PICTURE_BASE, SOUND_BASE, STREAM_STEP};
+use crate::ffmpeg::picks::streams_of;
+use crate::ffmpeg::said::{PICTURE_BASE, SOUND_BASE, STREAM_STEP};
 
 #[derive(Deserialize)]
 struct Row {

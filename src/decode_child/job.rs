@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
+use super::protocol::{Failure, GO, Reply, Request, Started};
 use super::sandbox;
-use crate::media::protocol::{Failure, GO, Reply, Request, Started};
 
 /// Why the child stops without output.
 #[derive(Debug)]

@@ -6,8 +6,8 @@
 use std::collections::VecDeque;
 
 use super::{Seen, Stream, VideoLine};
-use crate::media::picks::{MAX_STREAMS, Source};
-use crate::media::sound::Places;
+use crate::ffmpeg::picks::{MAX_STREAMS, Source};
+use crate::ffmpeg::sound::Places;
 
 /// Longest line that is examined, in bytes. The rest of a line is dropped.
 const MAX_LINE: usize = 2048;
@@ -283,7 +283,7 @@ fn clock_secs(text: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::sound::Place;
+    use crate::ffmpeg::sound::Place;
 
     const CHAPLIN: &str = "\
 [info] Input #0, mov,mp4,m4a,3gp,3g2,mj2, from 'fd:':

@@ -1,10 +1,15 @@
-//! The child's side: receives one file and one request, enters the sandbox and decodes.
+//! The process that looks at the bytes of one untrusted file: it receives the file and one request, enters the sandbox
+//! and decodes. [`protocol`] is what it and the server say to each other.
+//!
+//! It knows nothing of the server: whatever it used would be in the sandbox too.
 
+pub mod arguments;
 mod encrypted;
-pub mod ffmpeg;
 mod image;
 mod job;
 mod jpeg;
+pub mod need;
+pub mod protocol;
 mod reduce;
 mod sandbox;
 mod upright;
@@ -20,13 +25,13 @@ use std::process::{Command, ExitCode};
 use rustix::io::FdFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use self::ffmpeg::Known;
+use self::arguments::{Known, arguments};
 use self::job::{Decoded, Job, Refusal};
-use super::headers;
-use super::protocol::{Engine, Failure, MAX_LINE_BYTES, Reply, Request, Started, Streams, Task};
-use super::sniff::{SNIFF_BYTES, Sniffed, sniff};
-use super::sound::{self, Examined};
+use self::protocol::{Engine, Failure, MAX_LINE_BYTES, Reply, Request, Started, Streams, Task};
+use crate::formats::headers;
+use crate::formats::sniff::{SNIFF_BYTES, Sniffed, sniff};
 use crate::structure::broadcast::{self, Scrambled};
+use crate::structure::sound::{self, Examined};
 use crate::structure::whole::{self, Lack};
 use crate::structure::window::Window;
 use crate::types::AssetKind;
@@ -193,7 +198,7 @@ fn run_ffmpeg(
             rustix::io::fcntl_setfd(pipe, FdFlags::empty())?;
         }
         let known = Known { demuxers, picture, untimed, plain, raw, one_clock: clock == Some(false) };
-        Ok(ffmpeg::arguments(&job.request, known, job.media.as_raw_fd(), sound))
+        Ok(arguments(&job.request, known, job.media.as_raw_fd(), sound))
     };
     let arguments = match prepare() {
         Ok(arguments) => arguments,

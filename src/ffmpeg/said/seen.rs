@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Stream;
-use crate::media::picks::{MAX_STREAMS, bit};
+use crate::ffmpeg::picks::{MAX_STREAMS, bit};
 
 /// Offsets of the numbers that a survey prints to the log, and the distance between streams.
 pub const PICTURE_BASE: i64 = 6_000_000_000_000_000;

@@ -1,6 +1,6 @@
 //! ffmpeg's description of one stream.
 
-use crate::media::picks::MAX_STREAMS;
+use crate::ffmpeg::picks::MAX_STREAMS;
 use crate::types::{TrackInfo, TrackKind};
 
 /// ffmpeg's description of one stream.

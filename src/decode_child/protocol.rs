@@ -8,9 +8,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::filters::Shape;
-use super::sampling::Sampling;
-use super::sound::Examined;
+use crate::ffmpeg::filters::Shape;
+use crate::ffmpeg::sampling::Sampling;
+use crate::structure::sound::Examined;
 use crate::types::AssetKind;
 
 /// Longest line that either side accepts, in bytes.

@@ -2,7 +2,7 @@
 
 use image::DynamicImage;
 
-use crate::media::scale::divided;
+use crate::ffmpeg::scale::divided;
 
 /// Replaces blocks of pixels by their mean.
 pub fn mean(picture: &DynamicImage, by: u32) -> DynamicImage {

@@ -3,7 +3,6 @@
 mod place;
 
 pub use self::place::{Piece, Place, Placer, Places};
-pub use crate::structure::sound::{Examined, Raw, examine, holds_frames, raw};
 
 /// Most channels of a track that ffmpeg mixes.
 const MAX_CHANNELS: usize = 64;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::Examined;
+use crate::structure::sound::Examined;
 
 /// Frames that begin this close to the end of the last one follow it without a gap. Timestamps of whole
 /// milliseconds are inexact, and those of recorders drift.

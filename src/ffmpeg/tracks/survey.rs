@@ -3,8 +3,8 @@
 use std::cmp::Reverse;
 
 use super::{of_kind, preferred, sound_rank};
-use crate::media::picks::{bit, streams_of};
-use crate::media::said::{FfmpegLog, PICTURE_BASE, SOUND_BASE, STREAM_STEP, Seen, Stream};
+use crate::ffmpeg::picks::{bit, streams_of};
+use crate::ffmpeg::said::{FfmpegLog, PICTURE_BASE, SOUND_BASE, STREAM_STEP, Seen, Stream};
 use crate::types::TrackKind;
 
 /// One in this many video packets is logged.

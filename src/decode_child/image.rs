@@ -8,11 +8,12 @@ use image::metadata::Orientation;
 use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
 use super::job::{Decoded, Job, Refusal};
+use super::need;
+use super::protocol::{Engine, Failure, Started, Task};
 use super::upright::{is_sideways, upright_size, write_rgb};
 use super::{jpeg, reduce};
-use crate::media::headers::JpegLook;
-use crate::media::protocol::{Engine, Failure, Started, Task};
-use crate::media::{need, scale};
+use crate::ffmpeg::scale;
+use crate::formats::headers::JpegLook;
 use crate::types::AssetKind;
 
 /// JPEG quality of thumbnails, 1 to 100.

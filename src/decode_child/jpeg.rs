@@ -15,8 +15,8 @@ use mozjpeg::decompress::{DecompressStarted, Format};
 use mozjpeg_sys as ffi;
 
 use super::job::Refusal;
+use super::protocol::Failure;
 use super::reduce::mean;
-use crate::media::protocol::Failure;
 
 /// Bytes between the end of the coded picture and the next mark that are of no consequence. More of them are a part of
 /// the picture that damage before it has pushed out.

@@ -3,8 +3,8 @@
 
 use image::{ColorType, ImageFormat};
 
-use super::headers::JpegLook;
-use super::scale::divided;
+use crate::ffmpeg::scale::divided;
+use crate::formats::headers::JpegLook;
 
 const MIB: u64 = 1 << 20;
 

@@ -1,8 +1,8 @@
 //! ffmpeg's description of one video stream, or of a group of tiles. Only words of fixed lists are taken from
 //! it, never text from the file.
 
-use crate::media::picks::Source;
-use crate::media::sampling::Ratio;
+use crate::ffmpeg::picks::Source;
+use crate::ffmpeg::sampling::Ratio;
 
 /// A sample aspect ratio beyond this, in either direction, is considered a mistake.
 pub const MOST_STRETCH: f64 = 8.0;

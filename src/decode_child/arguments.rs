@@ -3,11 +3,11 @@
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 
-use crate::media::filters::Shape;
-use crate::media::picks::{Heard, Source, streams_of};
-use crate::media::protocol::{Request, Streams, Task};
-use crate::media::sound::Raw;
-use crate::media::{sound, timing, tracks};
+use super::protocol::{Request, Streams, Task};
+use crate::ffmpeg::filters::Shape;
+use crate::ffmpeg::picks::{Heard, Source, streams_of};
+use crate::ffmpeg::{sound, timing, tracks};
+use crate::structure::sound::Raw;
 
 /// What is known about a file before ffmpeg reads it.
 #[derive(Debug, Clone, Copy)]

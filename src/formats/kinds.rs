@@ -1,8 +1,8 @@
 //! What counts as media when a folder, a watch or a bucket is listed: one list for all of them. The name can
 //! decide; if it does not, the first bytes do.
 
-use super::sniff::{ANY_CONTAINER, SNIFF_BYTES, Sniffed, sniff};
-use super::sound::holds_frames;
+use crate::formats::sniff::{ANY_CONTAINER, SNIFF_BYTES, Sniffed, sniff};
+use crate::structure::sound::holds_frames;
 
 /// Number of first bytes that [`head_is_media`] needs: a few frames of a stream that begins with something else.
 pub const HEAD_BYTES: usize = 4 * SNIFF_BYTES;
