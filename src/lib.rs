@@ -2,7 +2,7 @@
 //!
 //! The flow, and the only direction imports may take:
 //! `types, native, telemetry, fail_points, own_files → outbound → structure → formats → ffmpeg → decode_child → media → preprocess → model → embed → ledger, store → sqlite → files → catalog → index → search → jobs →
-//! {webhooks, backup} → collection → ingest → standing → library → access → {http, config} → cli → main`. `tests/layers` holds it.
+//! {webhooks, backup} → collection → ingest → standing → library → access → connections, http_kit → http_intake → {http, config} → cli → main`. `tests/layers` holds it.
 
 pub mod access;
 pub mod backup;
@@ -10,6 +10,7 @@ pub mod catalog;
 pub mod cli;
 pub mod collection;
 pub mod config;
+mod connections;
 mod decode_child;
 pub mod embed;
 pub mod fail_points;
@@ -19,6 +20,8 @@ mod formats;
 #[cfg(test)]
 mod fuzz;
 pub mod http;
+mod http_intake;
+mod http_kit;
 pub mod index;
 pub mod ingest;
 pub mod jobs;

@@ -22,9 +22,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use super::connections::{Caps, Conn, Place, Registry, Watched};
-use super::kit::client::PeerAddr;
-use super::kit::state::Server;
+use crate::connections::{Caps, Conn, Place, Registry, Watched};
+use crate::http_intake::client::PeerAddr;
+use crate::http_intake::state::Server;
 
 /// How long running requests may take to end once the server stops.
 const GRACE: Duration = Duration::from_secs(15);

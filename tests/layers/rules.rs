@@ -31,6 +31,8 @@ const LAYERS: &[&[&str]] = &[
     &["standing"],
     &["library"],
     &["access"],
+    &["connections", "http_kit"],
+    &["http_intake"],
     &["http", "config"],
     &["cli"],
 ];
@@ -42,12 +44,8 @@ const CHILD: &[&str] = &["decode_child", "ffmpeg", "formats", "structure"];
 /// All that the child may use besides its own.
 const CHILD_USES: &[&str] = &["types", "native"];
 
-/// What the doors of `http` have in common. `kit` is what every resource is made with; the others receive requests.
-const COMMON: &[&str] = &["kit", "admission", "bodies", "connections"];
-/// A folder of `http` per resource.
+/// A folder of `http` per resource. What they share lies in `http_kit` and `http_intake`, layers below them.
 const RESOURCES: &[&str] = &["about", "access", "assets", "jobs", "keeping", "search", "standing"];
-/// Resources that another one consists of: a standing query is a search that waits.
-const PARTS: &[(&str, &str)] = &[("standing", "search")];
 
 fn layer_of(module: &str) -> Option<usize> {
     LAYERS.iter().position(|modules| modules.contains(&module))
@@ -137,27 +135,25 @@ fn strongly_connected(arrows: &Arrows) -> Vec<BTreeSet<Module>> {
     groups
 }
 
-/// Within `http`: what the common folders take from a resource, and what a resource takes from another one.
-pub fn between_doors(tree: &Crate) -> Vec<String> {
+/// Within `http`: what a resource takes from another one.
+pub fn between_resources(tree: &Crate) -> Vec<String> {
     let mut found = Vec::new();
     for module in tree.files.keys().filter(|module| top(module) == "http" && module.len() > 2) {
-        if !COMMON.contains(&module[1].as_str()) && !RESOURCES.contains(&module[1].as_str()) {
-            found.push(format!("{}: neither common nor a resource", tree.path(module).display()));
+        if !RESOURCES.contains(&module[1].as_str()) {
+            found.push(format!("{}: the folder is no resource", tree.path(module).display()));
         }
     }
+    let resource = |module: &Module| {
+        let second = module.get(1).filter(|_| top(module) == "http")?;
+        RESOURCES.iter().copied().find(|resource| second == resource)
+    };
     for (module, (path, source)) in &tree.files {
-        let Some(own) = module.get(1).filter(|_| top(module) == "http") else { continue };
-        let bound = COMMON.contains(&own.as_str()) || RESOURCES.contains(&own.as_str());
+        let Some(own) = resource(module) else { continue };
         // Also what is only handed on.
         let all = source.imports.iter().map(|import| &import.path).chain(&source.paths);
         let used: BTreeSet<Module> = all.filter_map(|path| tree.definer(module, path)).collect();
-        for used in used.iter().filter(|used| bound && top(used) == "http") {
-            let Some(other) = used.get(1).filter(|other| RESOURCES.contains(&other.as_str())) else {
-                continue;
-            };
-            if own != other && !PARTS.contains(&(own.as_str(), other.as_str())) {
-                found.push(format!("{} uses {}", path.display(), tree.path(used).display()));
-            }
+        for used in used.iter().filter(|used| resource(used).is_some_and(|other| other != own)) {
+            found.push(format!("{} uses {}", path.display(), tree.path(used).display()));
         }
     }
     found

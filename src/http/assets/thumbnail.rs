@@ -7,11 +7,11 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::files::FileError;
-use crate::http::kit::error::{ApiError, ClientError};
-use crate::http::kit::etag::matches_etag;
-use crate::http::kit::extract::{ApiQuery, IdPath};
-use crate::http::kit::state::AppState;
-use crate::http::kit::views::has_picture;
+use crate::http_intake::extract::{ApiQuery, IdPath};
+use crate::http_intake::state::AppState;
+use crate::http_kit::error::{ApiError, ClientError};
+use crate::http_kit::etag::matches_etag;
+use crate::http_kit::views::has_picture;
 use crate::library::LibraryError;
 use crate::media::{Lane, MediaError};
 use crate::preprocess;

@@ -14,11 +14,11 @@ use tokio::sync::{Semaphore, mpsc};
 use utoipa::{IntoParams, ToSchema};
 
 use super::vectors::{Encoding, VectorView};
-use crate::http::kit::error::{ApiError, ClientError};
-use crate::http::kit::extract::{ApiQuery, IdPath};
-use crate::http::kit::page::PageSize;
-use crate::http::kit::spaces::known_space;
-use crate::http::kit::state::AppState;
+use crate::http_intake::extract::{ApiQuery, IdPath};
+use crate::http_intake::spaces::known_space;
+use crate::http_intake::state::AppState;
+use crate::http_kit::error::{ApiError, ClientError};
+use crate::http_kit::page::PageSize;
 use crate::library::{ExportWanted, LibraryError};
 use crate::types::{AssetId, ClipId, Space, TimeSpan, Track};
 

@@ -3,8 +3,6 @@
 pub mod embeddings;
 pub mod evaluations;
 pub mod export;
-pub mod query;
-pub mod stored;
 pub mod timeline;
 mod vectors;
 
@@ -16,18 +14,18 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use self::query::{Parts, QueryInput};
 use crate::catalog::Filter;
 use crate::collection::ask::{self, AskOptions, AskPart, Source};
-use crate::http::kit::error::{ApiError, ClientError};
-use crate::http::kit::extract::ApiJson;
-use crate::http::kit::form::{self, FileRule};
-use crate::http::kit::json::parse_json;
-use crate::http::kit::media_type::{content_type, unsupported};
-use crate::http::kit::middleware::Timing;
-use crate::http::kit::spaces::known_space;
-use crate::http::kit::state::AppState;
-use crate::http::kit::views::content_url;
+use crate::http_intake::extract::ApiJson;
+use crate::http_intake::form::{self, FileRule};
+use crate::http_intake::middleware::Timing;
+use crate::http_intake::query::{self, Parts, QueryInput};
+use crate::http_intake::spaces::known_space;
+use crate::http_intake::state::AppState;
+use crate::http_kit::error::{ApiError, ClientError};
+use crate::http_kit::json::parse_json;
+use crate::http_kit::media_type::{content_type, unsupported};
+use crate::http_kit::views::content_url;
 use crate::index::SearchParams;
 use crate::search::{Fuse, FusedBy, GroupBy, Hit, HubCorrection, Least, SearchRequest, SearchResponse};
 use crate::store::Damage;

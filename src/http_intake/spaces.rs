@@ -2,8 +2,8 @@
 
 use axum::http::StatusCode;
 
-use super::error::ApiError;
 use super::state::AppState;
+use crate::http_kit::error::ApiError;
 use crate::types::Space;
 
 /// The model's space of this name, if any.

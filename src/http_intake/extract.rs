@@ -6,10 +6,10 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
-use super::error::ApiError;
-use super::json::field_error;
-use super::media_type::unsupported;
-use crate::http::bodies::Parcel;
+use super::bodies::Parcel;
+use crate::http_kit::error::ApiError;
+use crate::http_kit::json::field_error;
+use crate::http_kit::media_type::unsupported;
 
 /// A JSON body; it has come already (`admission`).
 pub struct ApiJson<T>(pub T);

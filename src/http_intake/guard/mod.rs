@@ -1,5 +1,9 @@
 //! Who may ask; decided before a body is read.
 
+pub mod audit;
+mod host;
+pub mod roles;
+
 use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
@@ -8,14 +12,12 @@ use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::audit::Entry;
-use super::host;
-use super::roles;
+use self::audit::Entry;
 use crate::access::{Caller, Found, Role, WrongAnswer};
-use crate::http::kit::client::Client;
-use crate::http::kit::error::ApiError;
-use crate::http::kit::finish;
-use crate::http::kit::state::AppState;
+use crate::http_intake::client::Client;
+use crate::http_intake::state::AppState;
+use crate::http_kit::error::ApiError;
+use crate::http_kit::finish;
 
 /// Asks for a key of the role that the call needs; where there are no keys, only accepts requests that are
 /// meant for this server. Changes go into the audit log, and run to their end even if the client disconnects.

@@ -3,7 +3,7 @@
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
 
 use crate::access::{Host, HostName};
-use crate::http::kit::error::ApiError;
+use crate::http_kit::error::ApiError;
 
 /// Without a key a foreign page could rebind its own name to this server and read the library. So exactly
 /// one host is named, it is nothing but a host, and it is one of ours.

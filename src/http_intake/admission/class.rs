@@ -3,7 +3,7 @@
 use axum::extract::{MatchedPath, Request};
 use axum::http::Method;
 
-use crate::http::kit::media_type::content_type;
+use crate::http_kit::media_type::content_type;
 
 /// Routes whose requests are admitted by their expected cost.
 const QUERIES: &[&str] = &["/v1/search", "/v1/embeddings", "/v1/assets/{id}/timeline"];

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use axum::http::StatusCode;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::http::kit::error::ApiError;
+use crate::http_kit::error::ApiError;
 
 /// Shares grow by at least this much, so that not every packet changes the shared count.
 const STEP_BYTES: u64 = 64 << 10;

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::access::{AuditLog, Caller, Holder};
-use crate::http::kit::client::Client;
-use crate::http::kit::error::ApiError;
-use crate::http::kit::middleware::RequestId;
+use crate::http_intake::client::Client;
+use crate::http_intake::middleware::RequestId;
+use crate::http_kit::error::ApiError;
 use crate::types::{now_unix_ms, rfc3339_millis};
 
 /// Longest piece of a path that is written down, bytes.

@@ -7,12 +7,12 @@ use axum::body::Bytes;
 use axum::extract::FromRef;
 use tokio_util::sync::CancellationToken;
 
-use super::error::ApiError;
-use super::secret::MediaSecret;
-use super::thumbnails::ThumbnailCache;
-use crate::http::HttpConfig;
-use crate::http::admission::weigh::Admission;
-use crate::http::bodies::budget::Budget;
+use super::admission::weigh::Admission;
+use super::bodies::budget::Budget;
+use super::config::HttpConfig;
+use crate::http_kit::error::ApiError;
+use crate::http_kit::secret::MediaSecret;
+use crate::http_kit::thumbnails::ThumbnailCache;
 use crate::library::{Library, LibraryError, Models};
 
 /// The running server; cheap to clone.

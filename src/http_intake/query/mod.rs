@@ -1,5 +1,7 @@
 //! What somebody looks for, from JSON or a form, to vectors.
 
+pub mod stored;
+
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -8,11 +10,11 @@ use serde::de::{MapAccess, SeqAccess, Visitor};
 use utoipa::ToSchema;
 
 use crate::collection::ask::{self, Ask, AskOptions, AskPart, Source};
-use crate::http::bodies::MediaField;
-use crate::http::kit::data_uri;
-use crate::http::kit::error::ApiError;
-use crate::http::kit::middleware::Timing;
-use crate::http::kit::state::AppState;
+use crate::http_intake::bodies::MediaField;
+use crate::http_intake::middleware::Timing;
+use crate::http_intake::state::AppState;
+use crate::http_kit::data_uri;
+use crate::http_kit::error::ApiError;
 use crate::model::{Priority, Timings};
 use crate::search::SearchRequest;
 use crate::types::{AssetId, Modality, TimeSpan, Track, TrackChoice};

@@ -16,8 +16,8 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::Semaphore;
 
-use super::error::ApiError;
-use crate::http::connections::{Alarm, Conn, Cut};
+use crate::connections::{Alarm, Conn, Cut};
+use crate::http_kit::error::ApiError;
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TOTAL_TIME: HeaderName = HeaderName::from_static("x-total-time-ms");

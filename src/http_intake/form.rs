@@ -7,11 +7,11 @@ use axum::extract::Request;
 use axum::extract::multipart::{Field, Multipart, MultipartError, MultipartRejection};
 use axum::http::StatusCode;
 
-use super::error::ApiError;
+use super::admission::Ticket;
+use super::bodies::Shares;
 use super::state::AppState;
 use crate::files::Upload;
-use crate::http::admission::Ticket;
-use crate::http::bodies::Shares;
+use crate::http_kit::error::ApiError;
 use crate::types::TrackChoice;
 
 /// Longest text field, bytes.

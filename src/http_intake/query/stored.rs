@@ -1,10 +1,10 @@
 //! A query as it is stored, to be embedded again for another model.
 
-use super::query::{self, Part};
+use super::{Input, Part, span_of};
 use crate::collection::ask::check_text;
-use crate::http::bodies::MediaField;
-use crate::http::kit::data_uri;
-use crate::http::kit::error::ApiError;
+use crate::http_intake::bodies::MediaField;
+use crate::http_kit::data_uri;
+use crate::http_kit::error::ApiError;
 use crate::library::{Given, GivenPart, LibraryError, MAX_GIVEN_BYTES, StandingError};
 use crate::types::Modality;
 
@@ -13,16 +13,16 @@ pub async fn stored_parts(parts: Vec<Part>) -> Result<Vec<GivenPart>, ApiError> 
     let mut stored = Vec::with_capacity(parts.len());
     for Part { input, weight, at } in parts {
         let given = match input {
-            query::Input::Text(text) => {
+            Input::Text(text) => {
                 check_text(&text, &at)?;
                 Given::Text(text)
             }
-            query::Input::Media(modality, uri) => {
+            Input::Media(modality, uri) => {
                 let (media_type, bytes) = decoded(uri, modality, &at).await?;
                 Given::Media { modality, media_type, bytes }
             }
-            query::Input::Asset(asset) => {
-                query::span_of(asset.start_secs, asset.end_secs, &format!("{at}.start_secs"))?;
+            Input::Asset(asset) => {
+                span_of(asset.start_secs, asset.end_secs, &format!("{at}.start_secs"))?;
                 let (start_secs, end_secs) = (asset.start_secs, asset.end_secs);
                 Given::Asset { id: asset.id, start_secs, end_secs, track: asset.track }
             }

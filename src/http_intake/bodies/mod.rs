@@ -1,7 +1,7 @@
 //! Receives JSON bodies before any work is done for them: small ones into memory, large ones into files.
 
 mod attached;
-pub(super) mod budget;
+pub mod budget;
 mod condense;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,9 +15,9 @@ pub use attached::{Attached, MediaField, with_attached};
 pub use budget::{Budget, Share};
 
 use crate::files::{Upload, UploadWriter};
-use crate::http::kit::error::ApiError;
-use crate::http::kit::json::parse_json;
-use crate::http::kit::state::AppState;
+use crate::http_intake::state::AppState;
+use crate::http_kit::error::ApiError;
+use crate::http_kit::json::parse_json;
 use crate::library::LibraryError;
 use condense::{Condenser, Event};
 

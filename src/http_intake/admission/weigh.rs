@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::class::Class;
 use super::lanes::Lanes;
-use crate::http::kit::error::ApiError;
+use crate::http_kit::error::ApiError;
 
 /// Light queries that are always admitted, per query that the server can process at a time, whatever their
 /// estimated cost: a moment in which the whole machine stalls is no reason to refuse them.
@@ -228,7 +228,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::http::admission::lanes::{Cost, Pace};
+    use crate::http_intake::admission::lanes::{Cost, Pace};
 
     fn class(media: bool) -> Class {
         Class { route: "/v1/search".to_owned(), media, size: 10 }

@@ -4,7 +4,7 @@
 mod class;
 mod coming;
 mod lanes;
-pub(super) mod weigh;
+pub mod weigh;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,12 +18,12 @@ use axum::response::{IntoResponse, Response};
 use hyper::body::Body as _;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::bodies::{self, Shares};
-use crate::http::kit::client::Client;
-use crate::http::kit::error::ApiError;
-use crate::http::kit::media_type::{content_type, is_json};
-use crate::http::kit::open::is_open;
-use crate::http::kit::state::AppState;
+use crate::http_intake::bodies::{self, Shares};
+use crate::http_intake::client::Client;
+use crate::http_intake::open::is_open;
+use crate::http_intake::state::AppState;
+use crate::http_kit::error::ApiError;
+use crate::http_kit::media_type::{content_type, is_json};
 use class::Class;
 use weigh::{Admission, Expected, Refusal, Running};
 

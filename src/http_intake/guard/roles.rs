@@ -96,7 +96,7 @@ pub fn changes(method: &Method, needed: Option<Role>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::kit::open::is_open;
+    use crate::http_intake::open::is_open;
 
     #[test]
     fn open_paths_are_those_of_the_table() {
