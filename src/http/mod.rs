@@ -1,4 +1,4 @@
-//! The REST API and the page: a folder per resource, the route table, and the server.
+//! The REST API and the page: a folder per resource, the and the route table.
 
 mod about;
 mod access;
@@ -7,7 +7,6 @@ mod jobs;
 mod keeping;
 mod router;
 mod search;
-mod server;
 mod standing;
 
 use std::sync::Arc;
@@ -24,6 +23,7 @@ pub use crate::http_intake::config::{HttpConfig, SlowClients};
 pub use crate::http_intake::guard::roles::TABLE as ROLES;
 
 use crate::access::Access;
+use crate::connections;
 use crate::http_intake::state::Server;
 use crate::library::Models;
 
@@ -46,7 +46,8 @@ pub async fn serve(
     let document = openapi().to_json().unwrap_or_default().into();
     let server = Server::new(models, config, document, stopping.clone());
     let uses = tokio::spawn(remember_uses(access, stopping.clone()));
-    server::run(listener, router::app(server.clone()), &server, stop, stopping).await;
+    let (limits, pressure) = (server.config().connection_limits(), server.bodies().pressure());
+    connections::run(listener, router::app(server), limits, pressure, stop, stopping).await;
     let _ = uses.await;
     Ok(())
 }

@@ -9,13 +9,10 @@ use axum::response::Response;
 use ipnet::IpNet;
 
 use super::state::AppState;
+use crate::connections::PeerAddr;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-
-/// The other end of the connection; the accept loop puts it into every request.
-#[derive(Debug, Clone, Copy)]
-pub struct PeerAddr(pub SocketAddr);
 
 /// Who asks, as far as addresses tell. In the extensions of every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -88,8 +88,7 @@ impl SlowClients {
     /// Rates are averaged over this much waiting.
     const WINDOW: Duration = Duration::from_secs(15);
 
-    /// The same as rules of the connections.
-    pub(crate) fn patience(self) -> connections::Patience {
+    fn patience(self) -> connections::Patience {
         let rule = connections::Rule {
             min_bytes_per_sec: self.min_bytes_per_sec,
             window: Self::WINDOW,
@@ -100,6 +99,15 @@ impl SlowClients {
 }
 
 impl HttpConfig {
+    /// What the connections are held to.
+    pub(crate) fn connection_limits(&self) -> connections::Limits {
+        connections::Limits {
+            total: self.max_connections,
+            per_address: self.max_connections_per_address,
+            patience: self.slow.patience(),
+        }
+    }
+
     /// Room on disk for bodies: the largest upload must fit.
     pub(crate) fn spool_bytes(&self) -> u64 {
         let largest = self.max_upload_bytes.max(self.max_body_bytes as u64);

@@ -118,9 +118,9 @@ impl Budget {
         }
     }
 
-    /// Resolves when a request was refused for lack of room.
-    pub async fn pressure(&self) {
-        self.pressure.notified().await;
+    /// Is notified whenever a request was refused for lack of room.
+    pub fn pressure(&self) -> Arc<Notify> {
+        Arc::clone(&self.pressure)
     }
 
     /// Refuses a body of a declared length if there is no room for it now. Takes nothing: a client that only

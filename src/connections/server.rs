@@ -18,13 +18,13 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use crate::connections::{Caps, Conn, Place, Registry, Watched};
-use crate::http_intake::client::PeerAddr;
-use crate::http_intake::state::Server;
+use super::conn::{Conn, Patience};
+use super::registry::{Caps, Place, Registry};
+use super::stream::Watched;
 
 /// How long running requests may take to end once the server stops.
 const GRACE: Duration = Duration::from_secs(15);
@@ -45,24 +45,40 @@ const DESCRIPTORS_EACH: u64 = 3;
 /// Descriptors of everything else: the store, the index, decoders.
 const DESCRIPTORS_KEPT: u64 = 256;
 
-/// Serves until `stop` resolves; `stopping` then tells the long-running responses.
+/// How many connections there may be, and how slow they.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections open at once; fewer if the process may not have so many files open.
+    pub total: usize,
+    /// Connections of one address; default: three quarters of all.
+    pub per_address: Option<usize>,
+    /// Limits for slow peers.
+    pub patience: Patience,
+}
+
+/// The other end of a connection, in the extensions of every request.
+#[derive(Debug, Clone, Copy)]
+pub struct PeerAddr(pub SocketAddr);
+
+/// Serves until `stop` resolves; `stopping` then tells the long-running responses. `pressure` is notified whenever a
+/// body was refused for lack of room.
 pub async fn run(
     listener: TcpListener,
     app: Router,
-    server: &Server,
+    limits: Limits,
+    pressure: Arc<Notify>,
     stop: impl Future<Output = ()> + Send,
     stopping: CancellationToken,
 ) {
-    let config = server.config();
-    let total = fit_descriptors(config.max_connections.max(1));
-    let per_address = config.max_connections_per_address.unwrap_or((total - total / 4).max(1));
-    let registry = Registry::new(Caps { total, per_address }, config.slow.patience());
+    let total = fit_descriptors(limits.total.max(1));
+    let per_address = limits.per_address.unwrap_or((total - total / 4).max(1));
+    let registry = Registry::new(Caps { total, per_address }, limits.patience);
     let graceful = GracefulShutdown::new();
     let mut http = http1::Builder::new();
-    // Heads and idle connections have their own limits in `connections`; this is the last resort.
-    let longest = config.slow.header_timeout + config.slow.idle_timeout;
+    // Heads and idle connections have their own limits in the registry; this is the last resort.
+    let longest = limits.patience.head + limits.patience.idle;
     http.timer(TokioTimer::new()).header_read_timeout(longest).max_buf_size(64 << 10);
-    let relief = tokio::spawn(relieve(server.clone(), Arc::clone(&registry)));
+    let relief = tokio::spawn(relieve(pressure, Arc::clone(&registry)));
     tokio::pin!(stop);
     loop {
         let accepted = tokio::select! {
@@ -103,9 +119,9 @@ async fn accept(listener: &TcpListener, registry: &Registry) -> Option<(TcpStrea
 }
 
 /// Slow bodies hold room that others were refused for: one of them goes each time.
-async fn relieve(server: Server, registry: Arc<Registry>) {
+async fn relieve(pressure: Arc<Notify>, registry: Arc<Registry>) {
     loop {
-        server.bodies().pressure().await;
+        pressure.notified().await;
         registry.evict_body();
     }
 }
