@@ -73,29 +73,11 @@ pub fn arguments(request: &Request, known: Known<'_>, media: RawFd, sound: RawFd
                 args.unheard(demuxers, request.shape);
             }
         }
-        Task::Clips { sampling, sample_rate_hz, seek_secs, start_secs, duration_secs, streams } => {
+        Task::Clips { seek_secs, .. } => {
             // If samples must be counted, all are decoded; the parent drops those before the start: see
             // `Placer::new`.
             args.words(&timing::seek(if untimed { 0.0 } else { seek_secs }, one_clock)).input(media);
-            // Parts begin and end on the grid of sampling periods.
-            let fps = sampling.rate();
-            let first = (start_secs * fps).round() as u64;
-            let end = duration_secs.map(|secs| first.saturating_add((secs * fps).round() as u64));
-            let pictures = timing::sampling(sampling, first, end);
-            let samples = if untimed {
-                timing::part_of_sound(0.0, duration_secs.map(|secs| start_secs + secs))
-            } else {
-                timing::part_of_sound(start_secs, duration_secs)
-            };
-            match streams {
-                Streams::Both => {
-                    let args = args.frames(&pictures, request.shape);
-                    args.sound(request.shape.sound, &samples, sample_rate_hz, sound)
-                }
-                Streams::Video => args.frames(&pictures, request.shape),
-                Streams::Audio => args.sound(request.shape.sound, &samples, sample_rate_hz, sound),
-                Streams::FirstFrame => args.first_frame(request.shape),
-            };
+            args.clips(request, untimed, sound);
         }
     }
     args.0
@@ -105,6 +87,33 @@ pub fn arguments(request: &Request, known: Known<'_>, media: RawFd, sound: RawFd
 struct Args(Vec<OsString>);
 
 impl Args {
+    /// Frames and samples of a part of the file.
+    fn clips(&mut self, request: &Request, untimed: bool, sound: RawFd) {
+        let Task::Clips { sampling, sample_rate_hz, start_secs, duration_secs, streams, .. } = request.task
+        else {
+            return;
+        };
+        // Parts begin and end on the grid of sampling periods.
+        let fps = sampling.rate();
+        let first = (start_secs * fps).round() as u64;
+        let end = duration_secs.map(|secs| first.saturating_add((secs * fps).round() as u64));
+        let pictures = timing::sampling(sampling, first, end);
+        let samples = if untimed {
+            timing::part_of_sound(0.0, duration_secs.map(|secs| start_secs + secs))
+        } else {
+            timing::part_of_sound(start_secs, duration_secs)
+        };
+        match streams {
+            Streams::Both => {
+                let args = self.frames(&pictures, request.shape);
+                args.sound(request.shape.sound, &samples, sample_rate_hz, sound)
+            }
+            Streams::Video => self.frames(&pictures, request.shape),
+            Streams::Audio => self.sound(request.shape.sound, &samples, sample_rate_hz, sound),
+            Streams::FirstFrame => self.first_frame(request.shape),
+        };
+    }
+
     fn word(&mut self, word: impl Into<OsString>) -> &mut Self {
         self.0.push(word.into());
         self

@@ -17,7 +17,7 @@ mod upright;
 use std::fs::File;
 use std::io::{IoSliceMut, Read, Seek, SeekFrom};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
@@ -150,6 +150,19 @@ fn serve(job: &mut Job) -> Result<u64, Refusal> {
     }
 }
 
+/// Leaves the file, at its beginning, and the pipe for sound, if sound is wanted, open for ffmpeg; returns the pipe's
+/// descriptor.
+fn hand_over(job: &mut Job) -> std::io::Result<RawFd> {
+    job.media.seek(SeekFrom::Start(0))?;
+    rustix::io::fcntl_setfd(&job.media, FdFlags::empty())?;
+    let wanted = matches!(job.request.task, Task::Clips { streams: Streams::Both | Streams::Audio, .. });
+    // Otherwise the pipe stays close-on-exec, so that the parent sees its end at once.
+    if let Some(pipe) = job.sound.as_ref().filter(|_| wanted) {
+        rustix::io::fcntl_setfd(pipe, FdFlags::empty())?;
+    }
+    Ok(job.sound.as_ref().map_or(-1, AsRawFd::as_raw_fd))
+}
+
 /// Replaces this process with ffmpeg. Returns only if that fails.
 fn run_ffmpeg(
     job: &mut Job,
@@ -188,22 +201,12 @@ fn run_ffmpeg(
         landlock: false,
         reduced: false,
     };
-    let mut prepare = || -> std::io::Result<Vec<std::ffi::OsString>> {
-        job.media.seek(SeekFrom::Start(0))?;
-        rustix::io::fcntl_setfd(&job.media, FdFlags::empty())?;
-        let sound = job.sound.as_ref().map_or(-1, AsRawFd::as_raw_fd);
-        let wanted = matches!(job.request.task, Task::Clips { streams: Streams::Both | Streams::Audio, .. });
-        // Otherwise the pipe stays close-on-exec, so that the parent sees its end at once.
-        if let Some(pipe) = job.sound.as_ref().filter(|_| wanted) {
-            rustix::io::fcntl_setfd(pipe, FdFlags::empty())?;
-        }
-        let known = Known { demuxers, picture, untimed, plain, raw, one_clock: clock == Some(false) };
-        Ok(arguments(&job.request, known, job.media.as_raw_fd(), sound))
-    };
-    let arguments = match prepare() {
-        Ok(arguments) => arguments,
-        Err(error) => return Refusal::new(Failure::Internal, error),
-    };
+    let known = Known { demuxers, picture, untimed, plain, raw, one_clock: clock == Some(false) };
+    let arguments =
+        match hand_over(job).map(|sound| arguments(&job.request, known, job.media.as_raw_fd(), sound)) {
+            Ok(arguments) => arguments,
+            Err(error) => return Refusal::new(Failure::Internal, error),
+        };
     let bytes = job.request.ffmpeg_bytes;
     let reserved = match job.request.task {
         // This only asks ffmpeg for its version, which takes no seat and next to no memory.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use sqlx::QueryBuilder;
+use sqlx::{QueryBuilder, Sqlite, Transaction};
 
 use super::items::{self, settle_cancelled};
 use super::job_records::{in_tx, job_record, number};
@@ -20,6 +20,7 @@ pub(super) const PAGE: ByState = ByState {
     of_state: "SELECT * FROM jobs WHERE state = ?3 AND n < ?1 ORDER BY n DESC LIMIT ?2",
 };
 pub(super) const COUNTS: &str = "SELECT state, COUNT(*) FROM jobs GROUP BY state";
+
 pub async fn create(
     store: &SqliteStore,
     kind: JobKind,
@@ -39,12 +40,33 @@ pub async fn create(
             return Ok((in_tx(&mut tx, n).await?, false));
         }
     }
+    let n = insert_job(&mut tx, kind, request, items, idempotency_key).await?;
+    insert_items(&mut tx, n, items).await?;
+    let record = in_tx(&mut tx, n).await?;
+    if let Some(webhook) = webhook {
+        webhooks::add(&mut tx, &record.id.to_string(), webhook).await?;
+    }
+    if record.state.has_ended() {
+        webhooks::tell_end(&mut tx, &record).await?;
+    }
+    tx.commit().await?;
+    Ok((record, true))
+}
+
+/// Adds the row of a new job, which has ended if it has nothing to do; returns its number.
+async fn insert_job(
+    tx: &mut Transaction<'_, Sqlite>,
+    kind: JobKind,
+    request: &serde_json::Value,
+    items: &[NewItem],
+    idempotency_key: Option<&str>,
+) -> Result<i64, StoreError> {
     let now = now_unix_ms();
     let skipped = items.iter().filter(|item| item.skipped.is_some()).count();
     let nothing = skipped == items.len();
     let (state, ended) = if nothing { (WorkState::Failed, now) } else { (WorkState::Queued, 0) };
     let (code, message) = nothing.then(|| (kind.nothing_found().code, kind.nothing_found().message)).unzip();
-    let n: i64 = sqlx::query_scalar(
+    let n = sqlx::query_scalar(
         "INSERT INTO jobs (id, kind, request, state, items_total, items_skipped, error_code, error_message,
              created_unix_ms, ended_unix_ms, idempotency_key)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING n",
@@ -60,8 +82,12 @@ pub async fn create(
     .bind(now)
     .bind(ended)
     .bind(idempotency_key)
-    .fetch_one(&mut *tx)
+    .fetch_one(&mut **tx)
     .await?;
+    Ok(n)
+}
+
+async fn insert_items(tx: &mut Transaction<'_, Sqlite>, n: i64, items: &[NewItem]) -> Result<(), StoreError> {
     let numbered: Vec<_> = (0_i64..).zip(items).collect();
     for part in numbered.chunks(ITEMS_PER_INSERT) {
         let mut insert = QueryBuilder::new(
@@ -83,17 +109,9 @@ pub async fn create(
                 .push_bind(item.choice.video)
                 .push_bind(item.choice.audio);
         });
-        insert.build().execute(&mut *tx).await?;
+        insert.build().execute(&mut **tx).await?;
     }
-    let record = in_tx(&mut tx, n).await?;
-    if let Some(webhook) = webhook {
-        webhooks::add(&mut tx, &record.id.to_string(), webhook).await?;
-    }
-    if record.state.has_ended() {
-        webhooks::tell_end(&mut tx, &record).await?;
-    }
-    tx.commit().await?;
-    Ok((record, true))
+    Ok(())
 }
 
 #[async_trait]
