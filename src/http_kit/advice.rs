@@ -7,6 +7,7 @@ use crate::media::MediaError;
 use crate::model::ModelError;
 use crate::outbound::OutboundError;
 use crate::store::{JobItem, WorkError};
+use crate::types::{Deciding, ErrorCode};
 
 /// What to do about an error, to follow its text; empty if the text says it all.
 #[must_use]
@@ -48,15 +49,19 @@ pub fn advice_on_model(error: &ModelError) -> String {
 #[must_use]
 pub fn advice_on_media(error: &MediaError) -> &'static str {
     // No flag sets the limit for thumbnails.
-    if matches!(error, MediaError::Timeout { quick: true, .. }) { "" } else { advice_on_code(error.code()) }
+    if matches!(error, MediaError::Timeout { quick: true, .. }) {
+        ""
+    } else {
+        advice_on_code(&error.code().into())
+    }
 }
 
 /// Like [`advice`], about an error of which an asset or an item holds only the code and the text.
-fn advice_on_code(code: &str) -> &'static str {
-    match code {
-        "decode_timeout" => "; the server's flag --decode-timeout-secs sets the limit",
-        "decode_limit" => "; the server's flag --decode-file-memory-bytes sets the limit",
-        "work_limit" => {
+fn advice_on_code(code: &ErrorCode) -> &'static str {
+    match code.deciding() {
+        Some(Deciding::DecodeTimeout) => "; the server's flag --decode-timeout-secs sets the limit",
+        Some(Deciding::DecodeLimit) => "; the server's flag --decode-file-memory-bytes sets the limit",
+        Some(Deciding::WorkLimit) => {
             "; the server's flags --decode-cpu-secs-per-mib and --max-clips-per-mib set the limits"
         }
         _ => "",

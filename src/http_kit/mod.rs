@@ -12,6 +12,7 @@ pub mod media_type;
 pub mod metadata;
 pub mod page;
 pub mod secret;
+mod status;
 pub mod thumbnails;
 pub mod views;
 pub mod webhook;

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::advice::advised;
 use crate::store::{AssetRecord, AssetState, Damage, WorkError};
-use crate::types::{AssetId, AssetKind, TimeSpan, Track, TrackInfo, rfc3339_millis};
+use crate::types::{AssetId, AssetKind, ErrorCode, TimeSpan, Track, TrackInfo, rfc3339_millis};
 
 /// One page of a list.
 #[derive(Debug, Serialize, ToSchema)]
@@ -29,7 +29,8 @@ impl<T> List<T> {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AssetError {
     /// Stable error code in snake_case.
-    pub code: String,
+    #[schema(value_type = String)]
+    pub code: ErrorCode,
     /// Human-readable message.
     pub message: String,
 }

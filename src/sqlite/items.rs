@@ -80,11 +80,12 @@ async fn fail_damaged(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE job_items SET state = 'failed', asset = NULL, metadata = '{}', clips = 0, media_secs = 0,
-             attempts = 0, not_before_unix_ms = 0, error_code = 'damaged_row', error_message = ?3
+             attempts = 0, not_before_unix_ms = 0, error_code = ?3, error_message = ?4
          WHERE job = ?1 AND seq = ?2",
     )
     .bind(job)
     .bind(seq)
+    .bind(StoreError::DAMAGED_ROW)
     .bind(error.to_string())
     .execute(&mut *tx)
     .await?;

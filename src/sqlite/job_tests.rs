@@ -57,7 +57,7 @@ async fn jobs_are_claimed_in_order_counted_once_and_end_with_their_last_item() {
     let nothing =
         store.create_job(JobKind::Index, &request, std::slice::from_ref(&left_out), None).await.unwrap();
     assert_eq!((nothing.state, nothing.items_total, nothing.items_skipped), (WorkState::Failed, 1, 1));
-    assert_eq!(nothing.error.unwrap().code, "no_media");
+    assert_eq!(nothing.error.unwrap().code.as_str(), "no_media");
     let some =
         store.create_job(JobKind::Index, &request, &[items(1), vec![left_out]].concat(), None).await.unwrap();
     let (job, mut item) = store.claim_item().await.unwrap().unwrap();

@@ -50,7 +50,7 @@ pub(super) fn id_list<T: std::fmt::Display>(ids: impl IntoIterator<Item = T>, qu
 pub(super) fn error_columns(row: &SqliteRow) -> Result<Option<WorkError>, StoreError> {
     let code: Option<String> = row.try_get("error_code")?;
     let message: Option<String> = row.try_get("error_message")?;
-    Ok(code.map(|code| WorkError { code, message: message.unwrap_or_default() }))
+    Ok(code.map(|code| WorkError::new(code, message.unwrap_or_default())))
 }
 
 /// Code and message as columns.

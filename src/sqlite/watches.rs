@@ -308,7 +308,7 @@ mod tests {
         store.settle_watch(watch.id, 77).await.unwrap();
         store.note_look(watch.id, Some(&WorkError::new("io", "x"))).await.unwrap();
         let now = store.watch(watch.id).await.unwrap();
-        assert_eq!((now.settled_unix_ms, now.error.unwrap().code), (77, "io".to_owned()));
+        assert_eq!((now.settled_unix_ms, now.error.unwrap().code), (77, "io".into()));
 
         let asset = gone.asset.unwrap();
         assert!(!store.asset_has_other_file(asset, watch.id, "/in/d").await.unwrap());

@@ -1,5 +1,6 @@
 //! Storage that accepts no more bytes: one error type for every place that meets it.
 
+use crate::types::Deciding;
 use std::io;
 use std::sync::LazyLock;
 
@@ -39,7 +40,7 @@ static MET: LazyLock<watch::Sender<u64>> = LazyLock::new(|| watch::Sender::new(0
 
 impl StorageFull {
     /// The error code of all variants.
-    pub const CODE: &str = "storage_full";
+    pub const CODE: &str = Deciding::StorageFull.as_str();
 
     /// Recognises this condition in an I/O error.
     #[must_use]
