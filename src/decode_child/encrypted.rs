@@ -53,24 +53,33 @@ fn mov(window: &mut Window<'_>, mut at: u64, end: u64, left: &mut u32) -> Option
     None
 }
 
-/// An element's id, payload length and header length. An unknown payload length is `u64::MAX`.
-fn element(window: &mut Window<'_>, at: u64) -> Option<(u64, u64, u64)> {
+/// The head of an element of Matroska.
+struct Element {
+    id: u64,
+    /// Length of its payload; `u64::MAX` if it is marked as unknown.
+    payload: u64,
+    /// Length of the head itself.
+    head: u64,
+}
+
+fn element(window: &mut Window<'_>, at: u64) -> Option<Element> {
     let id_len = u64::from(window.at(at, 1).first()?.leading_zeros()) + 1;
     let id = window.number(at, usize::try_from(id_len).ok().filter(|len| *len <= 4)?, false)?;
     let size_len = u64::from(window.at(at + id_len, 1).first()?.leading_zeros()) + 1;
     let bits = 7 * u32::try_from(size_len).ok().filter(|len| *len <= 8)?;
     let size = window.number(at + id_len, usize::try_from(size_len).ok()?, false)? & ((1 << bits) - 1);
     let unknown = size == (1 << bits) - 1;
-    Some((id, if unknown { u64::MAX } else { size }, id_len + size_len))
+    Some(Element { id, payload: if unknown { u64::MAX } else { size }, head: id_len + size_len })
 }
 
 fn matroska(window: &mut Window<'_>, mut at: u64, end: u64, left: &mut u32) -> bool {
     while at < end {
-        let (Some((id, size, head)), Some(fewer)) = (element(window, at), left.checked_sub(1)) else {
+        let (Some(Element { id, payload, head }), Some(fewer)) = (element(window, at), left.checked_sub(1))
+        else {
             return false;
         };
         *left = fewer;
-        let next = at.saturating_add(head).saturating_add(size).min(end);
+        let next = at.saturating_add(head).saturating_add(payload).min(end);
         match id {
             // ContentEncryption.
             0x5035 => return true,

@@ -17,8 +17,16 @@ const DECODES_AT_ONCE: usize = 2;
 /// Longest that one waits for the others; the decode pool may let it wait a little more.
 const WAITS_AT_MOST: Duration = Duration::from_secs(20);
 
-/// Asset, position in milliseconds, longer side.
-type Key = (AssetId, u64, u32);
+/// Which picture a thumbnail is. Those of an asset are next to each other in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Thumbnail {
+    /// The asset.
+    pub asset: AssetId,
+    /// Position in the asset, in milliseconds.
+    pub at_ms: u64,
+    /// Length of the longer side, in pixels.
+    pub side_px: u32,
+}
 
 type Cell = Arc<OnceCell<Bytes>>;
 
@@ -31,8 +39,8 @@ pub struct ThumbnailCache {
 
 #[derive(Debug, Default)]
 struct Pictures {
-    cells: BTreeMap<Key, Entry>,
-    by_use: BTreeMap<u64, Key>,
+    cells: BTreeMap<Thumbnail, Entry>,
+    by_use: BTreeMap<u64, Thumbnail>,
     clock: u64,
     bytes: usize,
 }
@@ -52,7 +60,7 @@ impl Default for ThumbnailCache {
 }
 
 impl Pictures {
-    fn touch(&mut self, key: Key) -> Cell {
+    fn touch(&mut self, key: Thumbnail) -> Cell {
         self.clock += 1;
         let used = self.clock;
         let entry = self.cells.entry(key).or_insert_with(|| Entry { cell: Cell::default(), used, bytes: 0 });
@@ -63,7 +71,7 @@ impl Pictures {
     }
 
     /// Counts a picture that was made, unless it has been forgotten since.
-    fn made(&mut self, key: Key, cell: &Cell, bytes: usize) {
+    fn made(&mut self, key: Thumbnail, cell: &Cell, bytes: usize) {
         if let Some(entry) = self.cells.get_mut(&key).filter(|entry| Arc::ptr_eq(&entry.cell, cell)) {
             entry.bytes = bytes;
             self.bytes += bytes;
@@ -74,7 +82,7 @@ impl Pictures {
         }
     }
 
-    fn remove(&mut self, key: Key) {
+    fn remove(&mut self, key: Thumbnail) {
         if let Some(entry) = self.cells.remove(&key) {
             self.by_use.remove(&entry.used);
             self.bytes -= entry.bytes;
@@ -90,7 +98,9 @@ impl ThumbnailCache {
     /// Drops the pictures of an asset that is gone.
     pub fn forget(&self, id: AssetId) {
         let mut pictures = self.pictures();
-        let of_asset = pictures.cells.range((id, 0, 0)..=(id, u64::MAX, u32::MAX));
+        let first = Thumbnail { asset: id, at_ms: 0, side_px: 0 };
+        let last = Thumbnail { asset: id, at_ms: u64::MAX, side_px: u32::MAX };
+        let of_asset = pictures.cells.range(first..=last);
         let keys: Vec<_> = of_asset.map(|(key, _)| *key).collect();
         keys.into_iter().for_each(|key| pictures.remove(key));
     }
@@ -103,7 +113,7 @@ impl ThumbnailCache {
     /// The picture, made if it is not there.
     pub async fn get_or_make<E>(
         &self,
-        key: Key,
+        key: Thumbnail,
         busy: E,
         make: impl Future<Output = Result<Vec<u8>, E>>,
     ) -> Result<Bytes, E> {
@@ -139,18 +149,19 @@ mod tests {
     async fn pictures_are_made_once_and_old_ones_go() {
         let cache = ThumbnailCache::default();
         let id = AssetId::generate();
+        let picture = |asset, at_ms| Thumbnail { asset, at_ms, side_px: 1 };
         let big = CACHE_BYTES / 2 - 10;
         for tenth in 0..3 {
             let made =
-                cache.get_or_make((id, tenth, 1), (), async { Ok::<_, ()>(vec![7; big]) }).await.unwrap();
+                cache.get_or_make(picture(id, tenth), (), async { Ok::<_, ()>(vec![7; big]) }).await.unwrap();
             assert_eq!(made.len(), big);
         }
         let again = async { Err::<Vec<u8>, ()>(()) };
-        assert!(cache.get_or_make((id, 2, 1), (), again).await.is_ok(), "kept");
+        assert!(cache.get_or_make(picture(id, 2), (), again).await.is_ok(), "kept");
         let again = async { Err::<Vec<u8>, ()>(()) };
-        assert!(cache.get_or_make((id, 0, 1), (), again).await.is_err(), "the oldest went");
+        assert!(cache.get_or_make(picture(id, 0), (), again).await.is_err(), "the oldest went");
         let other = AssetId::generate();
-        cache.get_or_make((other, 0, 1), (), async { Ok::<_, ()>(vec![7; 3]) }).await.unwrap();
+        cache.get_or_make(picture(other, 0), (), async { Ok::<_, ()>(vec![7; 3]) }).await.unwrap();
         cache.forget(id);
         assert_eq!(cache.bytes(), 3, "those of the other asset");
         cache.forget(other);

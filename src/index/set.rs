@@ -12,7 +12,7 @@ use super::recall::{Probed, Recall, Window};
 use super::rows::View;
 use super::snapshot::{self, Header};
 use super::{ClipFilter, IndexError, Neighbour, SearchParams};
-use crate::store::Store;
+use crate::store::{ClipVector, Store};
 use crate::types::{ClipId, Embedding, ModelId, Space, Track};
 
 /// Neighbours that a probe asks for.
@@ -20,6 +20,25 @@ const PROBE_K: usize = 10;
 /// How often [`IndexSet::snapshot`] retries while the library is changing.
 const SNAPSHOT_TRIES: u32 = 20;
 const SNAPSHOT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What an index is made for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndexSpec {
+    /// Track of its vectors.
+    pub track: Track,
+    /// Space of its vectors.
+    pub space: Space,
+    /// Number of values of a vector.
+    pub dim: usize,
+}
+
+impl IndexSpec {
+    /// An index for the vectors of a track in a space.
+    #[must_use]
+    pub const fn new(track: Track, space: Space, dim: usize) -> Self {
+        Self { track, space, dim }
+    }
+}
 
 /// What one index holds.
 #[derive(Debug, Clone)]
@@ -61,14 +80,14 @@ impl Member {
 
 impl IndexSet {
     /// Loads index files from `dir` if they are intact and match the model and the store's sequence, and
-    /// rebuilds the other indexes from the store. `members` are (track, space, number of values).
+    /// rebuilds the other indexes from the store.
     ///
     /// # Errors
     /// [`IndexError`].
     pub async fn open(
         dir: &Path,
         model: &ModelId,
-        members: &[(Track, Space, usize)],
+        members: &[IndexSpec],
         store: &dyn Store,
     ) -> Result<Self, IndexError> {
         Self::open_with_graphs_from(GRAPH_FROM, dir, model, members, store).await
@@ -82,7 +101,7 @@ impl IndexSet {
         graph_from: usize,
         dir: &Path,
         model: &ModelId,
-        members: &[(Track, Space, usize)],
+        members: &[IndexSpec],
         store: &dyn Store,
     ) -> Result<Self, IndexError> {
         if let Err(error) = std::fs::create_dir_all(dir) {
@@ -90,7 +109,7 @@ impl IndexSet {
             tracing::warn!(%error, "could not create the folder for saved indexes");
         }
         let sequence = store.sequence().await?;
-        let opened = members.iter().map(|(track, space, dim)| async move {
+        let opened = members.iter().map(|IndexSpec { track, space, dim }| async move {
             let wanted = Wanted { model, track: *track, space, dim: *dim, sequence };
             let (rows, damaged) = match load_snapshot(dir, wanted).await {
                 Some(found) => found,
@@ -119,10 +138,8 @@ impl IndexSet {
     ///
     /// # Errors
     /// [`IndexError`].
-    pub fn upsert(&self, clip: ClipId, vectors: &[(Track, Space, Embedding)]) -> Result<(), IndexError> {
-        vectors
-            .iter()
-            .try_for_each(|(track, space, vector)| self.member(*track, space)?.index.upsert(clip, vector))
+    pub fn upsert(&self, clip: ClipId, vectors: &[ClipVector]) -> Result<(), IndexError> {
+        vectors.iter().try_for_each(|one| self.member(one.track, &one.space)?.index.upsert(clip, &one.vector))
     }
 
     /// Removes clips from all indexes.

@@ -5,7 +5,7 @@ use sqlx::sqlite::SqliteRow;
 
 use super::rows::damaged;
 use crate::store::{ClipRecord, StoreError};
-use crate::types::{ClipId, Embedding, Space, TimeSpan, Track};
+use crate::types::{ClipId, Embedding, TimeSpan};
 
 /// Bytes of a vector (f32, little-endian) and the checksum stored with them. The checksum covers the row id,
 /// so that bytes in a wrong row are detected too.
@@ -73,6 +73,3 @@ fn checksum(row: i64, bytes: &[u8]) -> i64 {
     hasher.update(bytes);
     i64::from(hasher.finalize())
 }
-
-/// A vector of a clip with its track and space.
-pub type NamedVector = (Track, Space, Embedding);

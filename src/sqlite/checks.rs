@@ -14,9 +14,9 @@ use super::{
     webhooks,
 };
 use crate::store::{
-    AssetFacts, AssetRecord, Checks, ContentNote, Damage, DamagedRow, DamagedVectors, StoreError,
+    AssetFacts, AssetRecord, Checks, ClipVector, ContentNote, Damage, DamagedRow, DamagedVectors, StoreError,
 };
-use crate::types::{AssetId, ClipId, Embedding, Space, Track};
+use crate::types::{AssetId, ClipId};
 
 /// Rows read at a time.
 const PAGE: i64 = 4096;
@@ -24,45 +24,66 @@ const PAGE: i64 = 4096;
 const MOST_NOTED: usize = 10_000;
 
 /// A table, the statement that selects its rows after a row number, and the function that reads one of them.
-type Reading = (&'static str, &'static str, fn(&SqliteRow) -> Result<(), StoreError>);
+struct Reading {
+    table: &'static str,
+    /// Selects the rows after one, in order, with their number as `row_n`.
+    select: &'static str,
+    read: fn(&SqliteRow) -> Result<(), StoreError>,
+}
 
 const READS: &[Reading] = &[
-    ("assets", "SELECT n AS row_n, * FROM assets WHERE n > ? ORDER BY n LIMIT ?", whole_asset),
-    (
-        "clips",
-        "SELECT c.id AS row_n, c.id, (SELECT id FROM assets WHERE n = c.asset) AS asset_id, asset, start_secs, end_secs,
+    Reading {
+        table: "assets",
+        select: "SELECT n AS row_n, * FROM assets WHERE n > ? ORDER BY n LIMIT ?",
+        read: whole_asset,
+    },
+    Reading {
+        table: "clips",
+        select: "SELECT c.id AS row_n, c.id, (SELECT id FROM assets WHERE n = c.asset) AS asset_id, asset, start_secs, end_secs,
              agreement, crc FROM clips AS c WHERE c.id > ? ORDER BY c.id LIMIT ?",
-        |row| blob::record(row).map(drop),
-    ),
-    ("jobs", "SELECT n AS row_n, * FROM jobs WHERE n > ? ORDER BY n LIMIT ?", |row| {
+        read: |row| blob::record(row).map(drop),
+    },
+    Reading {
+        table: "jobs",
+        select: "SELECT n AS row_n, * FROM jobs WHERE n > ? ORDER BY n LIMIT ?",
+        read: |row| {
         job_records::job_record(row).map(drop)
-    }),
-    ("watches", "SELECT n AS row_n, *, 0 AS files FROM watches WHERE n > ? ORDER BY n LIMIT ?", |row| {
+    },
+    },
+    Reading {
+        table: "watches",
+        select: "SELECT n AS row_n, *, 0 AS files FROM watches WHERE n > ? ORDER BY n LIMIT ?",
+        read: |row| {
         watches::record(row).map(drop)
-    }),
-    (
-        "standing_queries",
-        "SELECT n AS row_n, *, NULL AS webhook_url, 0 AS matches FROM standing_queries WHERE n > ? ORDER BY n LIMIT ?",
-        |row| standing::with_vectors(row).map(drop),
-    ),
-    (
-        "standing_matches",
-        "SELECT n AS row_n, *, '' AS asset_name FROM standing_matches WHERE n > ? ORDER BY n LIMIT ?",
-        |row| standing::match_record(row).map(drop),
-    ),
-    (
-        "deliveries",
-        "SELECT n AS row_n, *, '' AS owner, '' AS url FROM deliveries WHERE n > ? ORDER BY n LIMIT ?",
-        |row| webhooks::record(row).map(drop),
-    ),
-    (
-        "retention_rules",
-        "SELECT position AS row_n, position AS n, * FROM retention_rules WHERE position > ? ORDER BY position LIMIT ?",
-        |row| retention::rule(row).map(drop),
-    ),
-    ("retention_runs", "SELECT n AS row_n, * FROM retention_runs WHERE n > ? ORDER BY n LIMIT ?", |row| {
+    },
+    },
+    Reading {
+        table: "standing_queries",
+        select: "SELECT n AS row_n, *, NULL AS webhook_url, 0 AS matches FROM standing_queries WHERE n > ? ORDER BY n LIMIT ?",
+        read: |row| standing::with_vectors(row).map(drop),
+    },
+    Reading {
+        table: "standing_matches",
+        select: "SELECT n AS row_n, *, '' AS asset_name FROM standing_matches WHERE n > ? ORDER BY n LIMIT ?",
+        read: |row| standing::match_record(row).map(drop),
+    },
+    Reading {
+        table: "deliveries",
+        select: "SELECT n AS row_n, *, '' AS owner, '' AS url FROM deliveries WHERE n > ? ORDER BY n LIMIT ?",
+        read: |row| webhooks::record(row).map(drop),
+    },
+    Reading {
+        table: "retention_rules",
+        select: "SELECT position AS row_n, position AS n, * FROM retention_rules WHERE position > ? ORDER BY position LIMIT ?",
+        read: |row| retention::rule(row).map(drop),
+    },
+    Reading {
+        table: "retention_runs",
+        select: "SELECT n AS row_n, * FROM retention_runs WHERE n > ? ORDER BY n LIMIT ?",
+        read: |row| {
         retention::run(row).map(drop)
-    }),
+    },
+    },
 ];
 
 /// Rows that could not be read.
@@ -206,7 +227,7 @@ impl Checks for SqliteStore {
     }
 
     async fn read_all_rows(&self) -> Result<(), StoreError> {
-        for (table, select, read) in READS {
+        for Reading { table, select, read } in READS {
             let mut after = i64::MIN;
             loop {
                 let rows = sqlx::query(*select).bind(after).bind(PAGE).fetch_all(&self.readers()).await?;
@@ -258,11 +279,7 @@ impl Checks for SqliteStore {
         Ok(DamagedVectors { clips: bad.into_iter().map(ClipId).collect(), assets })
     }
 
-    async fn put_vectors(
-        &self,
-        clip: ClipId,
-        vectors: &[(Track, Space, Embedding)],
-    ) -> Result<(), StoreError> {
+    async fn put_vectors(&self, clip: ClipId, vectors: &[ClipVector]) -> Result<(), StoreError> {
         let mut writer = self.writer().await?;
         let mut tx = begin(&mut writer).await?;
         sqlx::query("DELETE FROM vectors WHERE id >= ? AND id < ?")
@@ -272,7 +289,7 @@ impl Checks for SqliteStore {
             .await?;
         let mut rows = Vec::with_capacity(vectors.len());
         let mut mask = 0;
-        for (track, space, vector) in vectors {
+        for ClipVector { track, space, vector } in vectors {
             let space = self.space_index(space).ok_or(StoreError::NotFound("space"))?;
             let lane = lanes::lane(*track, space);
             mask |= lanes::lane_mask([lane]);

@@ -7,7 +7,7 @@ use sqlx::{QueryBuilder, Row, Sqlite, Transaction};
 use super::blob;
 use super::lanes::{self, MAX_SPACES};
 use super::{SqliteStore, begin, bump_sequence, export, id_list, now_unix_ms};
-use crate::store::{ClipCursor, ClipRecord, ClipStore, NewClip, StoreError, VectorCensus};
+use crate::store::{ClipCursor, ClipRecord, ClipStore, ClipVector, NewClip, StoreError, VectorCensus};
 use crate::types::{AssetId, ClipId, Embedding, Space, TimeSpan, Track};
 
 /// Rows per INSERT: enough to make the round trip to SQLite's thread cheap.
@@ -34,7 +34,7 @@ pub async fn add(store: &SqliteStore, asset: AssetId, clips: &[NewClip]) -> Resu
     let mut masks = Vec::with_capacity(clips.len());
     for (clip, id) in clips.iter().zip(&ids) {
         let mut mask = 0;
-        for (track, space, vector) in &clip.vectors {
+        for ClipVector { track, space, vector } in &clip.vectors {
             let lane = lanes::lane(*track, space_index(store, &mut tx, space, &mut new_spaces).await?);
             mask |= lanes::lane_mask([lane]);
             rows.push((lanes::row_id(*id, lane), vector));
@@ -212,7 +212,7 @@ impl ClipStore for SqliteStore {
         }
         Ok(tx.commit().await?)
     }
-    async fn clip_vectors(&self, id: ClipId) -> Result<Vec<(Track, Space, Embedding)>, StoreError> {
+    async fn clip_vectors(&self, id: ClipId) -> Result<Vec<ClipVector>, StoreError> {
         let known: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM clips WHERE id = ?)")
             .bind(id.0)
             .fetch_one(&self.readers())
@@ -232,7 +232,7 @@ impl ClipStore for SqliteStore {
                     .and_then(|(track, space)| Some((track, self.space_name(space)?)))
                     .ok_or(StoreError::DamagedVector(id.0))?;
                 let vector = blob::of_row(row).ok_or(StoreError::DamagedVector(id.0))?;
-                Ok((track, space, vector))
+                Ok(ClipVector { track, space, vector })
             })
             .collect()
     }

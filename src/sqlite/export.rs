@@ -6,10 +6,10 @@ use async_trait::async_trait;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{ConnectOptions, Row};
 
-use super::blob::{self, NamedVector};
+use super::blob;
 use super::lanes;
 use super::{SqliteStore, damaged};
-use crate::store::{ClipCursor, ExportedClip, StoreError};
+use crate::store::{ClipCursor, ClipVector, ExportedClip, StoreError};
 use crate::types::{AssetId, ClipId, Space};
 
 /// See [`ClipCursor`].
@@ -137,9 +137,9 @@ impl Cursor {
         Ok(())
     }
 
-    fn named(&self, id: i64, row: &sqlx::sqlite::SqliteRow) -> Option<NamedVector> {
+    fn named(&self, id: i64, row: &sqlx::sqlite::SqliteRow) -> Option<ClipVector> {
         let (track, space) = lanes::of_lane(id % lanes::LANES)?;
-        Some((track, self.spaces.get(&space)?.clone(), blob::of_row(row)?))
+        Some(ClipVector { track, space: self.spaces.get(&space)?.clone(), vector: blob::of_row(row)? })
     }
 }
 
@@ -167,8 +167,8 @@ mod tests {
         let clip = |n: usize| NewClip {
             span: TimeSpan { start_secs: n as f64, end_secs: n as f64 + 1.0 },
             vectors: vec![
-                (Track::Video, Space::new("fine"), vector(n)),
-                (Track::Audio, Space::new("fine"), vector(0)),
+                ClipVector::new(Track::Video, Space::new("fine"), vector(n)),
+                ClipVector::new(Track::Audio, Space::new("fine"), vector(0)),
             ],
             agreement: None,
         };
@@ -217,7 +217,7 @@ mod tests {
         let of: Vec<_> =
             all.iter().map(|clip| (clip.clip.asset, clip.clip.span.start_secs as usize)).collect();
         assert_eq!(of, [(a, 0), (a, 1), (a, 2), (a, 3), (a, 4), (c, 0), (c, 1)]);
-        assert!(all.iter().all(|clip| clip.vectors.len() == 2 && clip.vectors[0].0 == Track::Video));
+        assert!(all.iter().all(|clip| clip.vectors.len() == 2 && clip.vectors[0].track == Track::Video));
         assert_eq!((cursor.model(), cursor.left_out()), ("m", 0));
         drop(cursor);
         let mut one = store.export(Some(c), all[5].clip.id).await.unwrap();

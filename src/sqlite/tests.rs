@@ -40,10 +40,10 @@ fn clip(at: usize) -> NewClip {
     NewClip {
         span: TimeSpan::new(at as f64, at as f64 + 1.0).unwrap(),
         vectors: vec![
-            (Track::Video, fine.clone(), vector(at * 4, 16)),
-            (Track::Video, coarse.clone(), vector(at * 4 + 1, 8)),
-            (Track::Audio, fine, vector(at * 4 + 2, 16)),
-            (Track::Audio, coarse, vector(at * 4 + 3, 8)),
+            ClipVector::new(Track::Video, fine.clone(), vector(at * 4, 16)),
+            ClipVector::new(Track::Video, coarse.clone(), vector(at * 4 + 1, 8)),
+            ClipVector::new(Track::Audio, fine, vector(at * 4 + 2, 16)),
+            ClipVector::new(Track::Audio, coarse, vector(at * 4 + 3, 8)),
         ],
         agreement: None,
     }
@@ -86,13 +86,13 @@ async fn clips_and_vectors_survive_a_drop_without_close() {
     for (at, id) in ids.iter().enumerate() {
         let mut found = store.clip_vectors(*id).await.unwrap();
         let mut put = clip(at).vectors;
-        found.sort_by_key(|(t, s, _)| (*t as u8, s.clone()));
-        put.sort_by_key(|(t, s, _)| (*t as u8, s.clone()));
+        found.sort_by_key(|one| (one.track as u8, one.space.clone()));
+        put.sort_by_key(|one| (one.track as u8, one.space.clone()));
         assert_eq!(found, put);
     }
     let (vectors, bad) = store.scan_vectors(Track::Audio, &Space::new("fine"), ClipId(0), 2).await.unwrap();
     assert_eq!(vectors.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ids[..2]);
-    assert_eq!(vectors[1].1, clip(1).vectors[2].2);
+    assert_eq!(vectors[1].1, clip(1).vectors[2].vector);
     assert!(bad.is_empty());
     let (rest, _) = store.scan_vectors(Track::Audio, &Space::new("fine"), ids[1], 9).await.unwrap();
     assert_eq!(rest.len(), 1);
@@ -252,7 +252,7 @@ async fn tracks_of_clips_are_told_without_their_vectors() {
     let (asset, _) = store.begin_asset(new_asset("a")).await.unwrap();
     let of = |tracks: &[Track], at: usize| {
         let mut clip = clip(at);
-        clip.vectors.retain(|(track, ..)| tracks.contains(track));
+        clip.vectors.retain(|one| tracks.contains(&one.track));
         clip
     };
     let clips = [of(&Track::ALL, 0), of(&[Track::Audio], 1), of(&[Track::Video], 2), of(&[], 3)];

@@ -21,7 +21,7 @@ pub use assets::{
     AssetOutcome, AssetRecord, AssetState, AssetStore, Damage, DeletedAsset, NewAsset, Totals, content_key,
 };
 pub use checks::{AssetFacts, Checks, ContentNote, DamagedRow, DamagedVectors, changed_ns, mtime_ns};
-pub use clips::{ClipCursor, ClipRecord, ClipStore, ExportedClip, NewClip, VectorCensus};
+pub use clips::{ClipCursor, ClipRecord, ClipStore, ClipVector, ExportedClip, NewClip, VectorCensus};
 pub use embedded::{EmbeddedStore, StoreSpace};
 pub(crate) use ended::{WebhookBody, ended};
 pub use error::{StoreError, WorkError};

@@ -104,17 +104,17 @@ pub async fn of_asset(
     let page = size.cut(exported, |exported| exported.clip.id.0);
     let mut data = Vec::new();
     for exported in page.entries {
-        for (track, of, vector) in exported.vectors {
-            if query.track.is_none_or(|wanted| wanted == track)
-                && space.as_ref().is_none_or(|space| *space == of)
+        for found in exported.vectors {
+            if query.track.is_none_or(|wanted| wanted == found.track)
+                && space.as_ref().is_none_or(|space| *space == found.space)
             {
                 data.push(StoredEmbedding {
                     object: "embedding",
                     clip_id: exported.clip.id.0,
                     span: exported.clip.span,
-                    track,
-                    space: of,
-                    embedding: VectorView::of(&vector, query.encoding_format),
+                    track: found.track,
+                    space: found.space,
+                    embedding: VectorView::of(&found.vector, query.encoding_format),
                 });
             }
         }

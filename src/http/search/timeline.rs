@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{SearchBody, SearchForm, receive};
+use super::{Received, SearchBody, SearchForm, receive};
 use crate::collection::ask::{AskOptions, AskPart};
 use crate::http_intake::extract::{ApiQuery, IdPath};
 use crate::http_intake::middleware::Timing;
@@ -172,6 +172,6 @@ pub async fn by_query(
     request: Request,
 ) -> Result<Response, ApiError> {
     state.library.collection().asset(id).await?;
-    let (state, request, timing) = receive(state, request).await?;
+    let Received { state, request, timing } = receive(state, request).await?;
     answer(&state, id, request, timing).await
 }
