@@ -355,8 +355,9 @@ async fn keep_watching(watches: Arc<Watches>) {
                 Ok(())
             };
             // Log it once; the watch itself shows that it continues.
-            let told =
-                |error: &LibraryError| watch.error.as_ref().is_some_and(|told| told.code == error.code().into());
+            let told = |error: &LibraryError| {
+                watch.error.as_ref().is_some_and(|told| told.code == error.code().into())
+            };
             if let Some(error) =
                 outcome.err().filter(|error| !watches.collection.data.disk.refuses(error) && !told(error))
             {
