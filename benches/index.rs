@@ -16,9 +16,10 @@ use rand::{RngExt, SeedableRng};
 use triptych::catalog::Catalog;
 use triptych::index::kernels::kernels;
 use triptych::index::rows::Rows;
-use triptych::index::{HybridIndex, IndexSet, SearchParams};
+use triptych::index::{HybridIndex, IndexSet, IndexSpec, SearchParams};
 use triptych::search::{Comparable, Corpus, GroupBy, QueryPart, SearchRequest, run};
-use triptych::store::{AssetStore, ClipStore, NewAsset, NewClip, SqliteStore};
+use triptych::sqlite::SqliteStore;
+use triptych::store::{AssetStore, ClipStore, ClipVector, NewAsset, NewClip};
 use triptych::types::{ClipId, Embedding, Modality, ModelId, Space, TimeSpan, Track};
 
 const DIM: usize = 256;
@@ -190,8 +191,10 @@ async fn whole_searches(clips: usize) {
     let model = ModelId("bench".into());
     let store = SqliteStore::open(dir.path(), &model).await.unwrap();
     let (fine, coarse) = (Space::new("fine"), Space::new("coarse"));
-    let members: Vec<(Track, Space, usize)> =
-        Track::ALL.into_iter().flat_map(|t| [(t, fine.clone(), 512), (t, coarse.clone(), 256)]).collect();
+    let members: Vec<IndexSpec> = Track::ALL
+        .into_iter()
+        .flat_map(|t| [IndexSpec::new(t, fine.clone(), 512), IndexSpec::new(t, coarse.clone(), 256)])
+        .collect();
     let mut rng = StdRng::seed_from_u64(1);
     let mut write_secs = 0.0;
     for n in 0..clips / 20 {
@@ -213,7 +216,7 @@ async fn whole_searches(clips: usize) {
                 span: TimeSpan::new(f64::from(at) * 3.2, f64::from(at + 1) * 3.2).unwrap(),
                 vectors: members
                     .iter()
-                    .map(|(t, s, dim)| (*t, s.clone(), unit(random(&mut rng, *dim))))
+                    .map(|one| ClipVector::new(one.track, one.space.clone(), unit(random(&mut rng, one.dim))))
                     .collect(),
                 agreement: None,
             })

@@ -14,7 +14,8 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use triptych::model::Bundle;
-use triptych::store::{AssetOutcome, AssetState, AssetStore, ClipStore, NewAsset, NewClip, SqliteStore};
+use triptych::sqlite::SqliteStore;
+use triptych::store::{AssetOutcome, AssetState, AssetStore, ClipStore, ClipVector, NewAsset, NewClip};
 use triptych::types::{AssetKind, Embedding, TimeSpan, Track};
 
 type Failure = Box<dyn std::error::Error>;
@@ -109,7 +110,7 @@ async fn fill(model: &Path, data: &Path, clips: usize) -> Result<Vec<Vec<f32>>, 
                     {
                         coarse.push(vector.as_slice().to_vec());
                     }
-                    vectors.push((track, space.clone(), vector));
+                    vectors.push(ClipVector::new(track, space.clone(), vector));
                 }
             }
             let start = clip as f64 * 3.2;

@@ -1,8 +1,8 @@
 //! Triptych: search video by text, by sound, by image or by another clip.
 //!
 //! The flow, and the only direction imports may take:
-//! `types, native, telemetry, fail_points, own_files → outbound → structure → media → preprocess → model → embed → ledger, store → files → catalog → index → search → jobs →
-//! {webhooks, backup} → collection → ingest → standing → library → access → {http, config} → cli → main`. `tests/layers` holds it.
+//! `types, native, telemetry, fail_points, own_files → outbound → structure → formats → ffmpeg → decode_child → media → preprocess → model → embed → ledger, store → sqlite → files → catalog → index → search → jobs →
+//! {webhooks, backup} → collection → ingest → standing → library → access → connections, http_kit → http_intake → {http, config} → cli → main`. `tests/layers` holds it.
 
 pub mod access;
 pub mod backup;
@@ -10,12 +10,18 @@ pub mod catalog;
 pub mod cli;
 pub mod collection;
 pub mod config;
+mod connections;
+mod decode_child;
 pub mod embed;
 pub mod fail_points;
+mod ffmpeg;
 pub mod files;
+mod formats;
 #[cfg(test)]
 mod fuzz;
 pub mod http;
+mod http_intake;
+mod http_kit;
 pub mod index;
 pub mod ingest;
 pub mod jobs;
@@ -29,6 +35,7 @@ pub mod outbound;
 mod own_files;
 pub mod preprocess;
 pub mod search;
+pub mod sqlite;
 pub mod standing;
 pub mod store;
 mod structure;

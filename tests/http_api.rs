@@ -89,9 +89,9 @@ fn every_call_has_a_role() {
     let table = triptych::http::ROLES;
     let listed: BTreeSet<String> = table.iter().map(|(method, path, _)| format!("{method} {path}")).collect();
     let missing: Vec<_> = wanted.difference(&listed).collect();
-    assert!(missing.is_empty(), "say in src/http/access/roles.rs which role these need: {missing:?}");
+    assert!(missing.is_empty(), "say in src/http_intake/guard/roles.rs which role these need: {missing:?}");
     let stale: Vec<_> = listed.difference(&wanted).collect();
-    assert!(stale.is_empty(), "src/http/access/roles.rs names calls that are not there: {stale:?}");
+    assert!(stale.is_empty(), "src/http_intake/guard/roles.rs names calls that are not there: {stale:?}");
     assert_eq!(table.len(), listed.len(), "a call is listed twice");
     // And what changes something asks for more than reading.
     for (method, path, role) in table {

@@ -4,18 +4,24 @@
 
 use std::path::Path;
 
-use triptych::index::{IndexSet, SearchParams};
-use triptych::store::{AssetStore, ClipStore, NewAsset, NewClip, SqliteStore};
+use triptych::index::{IndexSet, IndexSpec, SearchParams};
+use triptych::sqlite::SqliteStore;
+use triptych::store::{AssetStore, ClipStore, ClipVector, NewAsset, NewClip};
 use triptych::types::{AssetId, ClipId, Embedding, ModelId, Space, TimeSpan, Track};
 
 fn model() -> ModelId {
     ModelId("m".into())
 }
 
-fn members() -> Vec<(Track, Space, usize)> {
+fn members() -> Vec<IndexSpec> {
     Track::ALL
         .into_iter()
-        .flat_map(|track| [(track, Space::new("fine"), 24), (track, Space::new("coarse é/.."), 8)])
+        .flat_map(|track| {
+            [
+                IndexSpec::new(track, Space::new("fine"), 24),
+                IndexSpec::new(track, Space::new("coarse é/.."), 8),
+            ]
+        })
         .collect()
 }
 
@@ -27,7 +33,7 @@ fn clip(n: usize) -> NewClip {
     let vectors = members()
         .into_iter()
         .enumerate()
-        .map(|(i, (track, space, dim))| (track, space, vector(n * 4 + i, dim)));
+        .map(|(i, one)| ClipVector::new(one.track, one.space, vector(n * 4 + i, one.dim)));
     NewClip {
         span: TimeSpan::new(n as f64, n as f64 + 1.0).unwrap(),
         vectors: vectors.collect(),
@@ -57,7 +63,7 @@ async fn open(dir: &Path, store: &SqliteStore) -> IndexSet {
 
 /// Every clip that the store has is found by its own vectors.
 async fn assert_complete(set: &IndexSet, store: &SqliteStore, count: usize) {
-    for (track, space, _) in members() {
+    for IndexSpec { track, space, .. } in members() {
         let (all, _) = store.scan_vectors(track, &space, ClipId(0), 1_000_000).await.unwrap();
         assert_eq!((all.len(), set.len(track, &space)), (count, count));
         for (id, vector) in all {
@@ -132,7 +138,7 @@ async fn a_commit_the_index_has_not_seen_is_never_stamped_away() {
     set.upsert(ids[0], &clip(0).vectors).unwrap();
     set.snapshot(&store).await.unwrap();
     assert_eq!(snapshots(dir.path()).len(), 4);
-    let unknown = [(Track::Video, Space::new("other"), vector(0, 8))];
+    let unknown = [ClipVector::new(Track::Video, Space::new("other"), vector(0, 8))];
     assert_eq!(set.upsert(ids[0], &unknown).unwrap_err().code(), "no_such_index");
 }
 
@@ -151,7 +157,7 @@ async fn another_models_snapshot_is_not_loaded() {
     let set = IndexSet::open(&folder, &other, &members(), &store).await.unwrap();
     // Rebuilt from the store, which is the one to refuse another model.
     assert_eq!(set.len(Track::Video, &Space::new("fine")), 1);
-    let narrower = [(Track::Video, Space::new("fine"), 12)];
+    let narrower = [IndexSpec::new(Track::Video, Space::new("fine"), 12)];
     let set = IndexSet::open(&folder, &model(), &narrower, &store).await.unwrap();
     assert_eq!(set.damaged(), ids);
     assert!(set.is_empty());

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use serde_json::json;
 use tempfile::TempDir;
 use triptych::catalog::{Catalog, Condition, Filter};
-use triptych::index::IndexSet;
+use triptych::index::{IndexSet, IndexSpec};
 use triptych::search::{
     Bank, BankQuery, Comparable, Corpus, Distributions, Fuse, GroupBy, Hit, HubCorrection, Lane, QueryPart,
     SearchError, SearchRequest, SearchResponse, run,
 };
-use triptych::store::{AssetStore, ClipStore, NewAsset, NewClip, SqliteStore};
+use triptych::sqlite::SqliteStore;
+use triptych::store::{AssetStore, ClipStore, ClipVector, NewAsset, NewClip};
 use triptych::types::{AssetId, ClipId, Embedding, Modality, ModelId, Space, TimeSpan, Track};
 
 struct Bench {
@@ -37,9 +38,9 @@ async fn bench(assets: usize) -> Bench {
     let store = SqliteStore::open(dir.path(), &model).await.unwrap();
     let (fine, coarse) = (Space::new("fine"), Space::new("coarse"));
     let members = [
-        (Track::Video, fine.clone(), 4),
-        (Track::Video, coarse.clone(), 2),
-        (Track::Audio, coarse.clone(), 2),
+        IndexSpec::new(Track::Video, fine.clone(), 4),
+        IndexSpec::new(Track::Video, coarse.clone(), 2),
+        IndexSpec::new(Track::Audio, coarse.clone(), 2),
     ];
     let index = IndexSet::open(&dir.path().join("index"), &model, &members, &store).await.unwrap();
     let comparable = Comparable::new([&fine, &coarse], |modality, space| match space.as_str() {
@@ -83,9 +84,9 @@ fn clip(n: usize, at: usize, of: usize) -> NewClip {
     NewClip {
         span: TimeSpan::new(at as f64, at as f64 + 1.0).unwrap(),
         vectors: vec![
-            (Track::Video, Space::new("fine"), direction(2.5 - angle, 4)),
-            (Track::Video, Space::new("coarse"), direction(angle, 2)),
-            (Track::Audio, Space::new("coarse"), direction(sound, 2)),
+            ClipVector::new(Track::Video, Space::new("fine"), direction(2.5 - angle, 4)),
+            ClipVector::new(Track::Video, Space::new("coarse"), direction(angle, 2)),
+            ClipVector::new(Track::Audio, Space::new("coarse"), direction(sound, 2)),
         ],
         agreement: None,
     }
@@ -239,9 +240,8 @@ async fn fused_tracks_are_ranked_as_comparing_everything_would() {
     let score = |n: usize| {
         let NewClip { vectors, .. } = clip(n, 0, 200);
         let of = |track| {
-            let (.., vector) =
-                vectors.iter().find(|(t, s, _)| *t == track && s.as_str() == "coarse").unwrap();
-            vector.cosine(&direction(0.0, 2))
+            let found = vectors.iter().find(|one| one.track == track && one.space.as_str() == "coarse");
+            found.unwrap().vector.cosine(&direction(0.0, 2))
         };
         f32::midpoint(of(Track::Video), of(Track::Audio))
     };
@@ -374,7 +374,8 @@ mod apart {
         let model = ModelId("m".into());
         let store = SqliteStore::open(dir.path(), &model).await.unwrap();
         let (look, sound) = (Space::new("look"), Space::new("sound"));
-        let members = [(Track::Video, look.clone(), 2), (Track::Audio, sound.clone(), 3)];
+        let members =
+            [IndexSpec::new(Track::Video, look.clone(), 2), IndexSpec::new(Track::Audio, sound.clone(), 3)];
         let index = IndexSet::open(&dir.path().join("index"), &model, &members, &store).await.unwrap();
         let comparable = Comparable::new([&look, &sound], |modality, space| match modality {
             Modality::Text => true,
@@ -399,8 +400,8 @@ mod apart {
             let clip = |(at, (seen, heard)): (usize, &(Option<f64>, Option<f64>))| NewClip {
                 span: TimeSpan::new(at as f64, at as f64 + 1.0).unwrap(),
                 vectors: [
-                    seen.map(|angle| (Track::Video, look.clone(), direction(angle, 2))),
-                    heard.map(|angle| (Track::Audio, sound.clone(), direction(angle, 3))),
+                    seen.map(|angle| ClipVector::new(Track::Video, look.clone(), direction(angle, 2))),
+                    heard.map(|angle| ClipVector::new(Track::Audio, sound.clone(), direction(angle, 3))),
                 ]
                 .into_iter()
                 .flatten()

@@ -5,7 +5,8 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use triptych::store::{AssetStore, ClipStore, NewAsset, NewClip, SqliteStore};
+use triptych::sqlite::SqliteStore;
+use triptych::store::{AssetStore, ClipStore, ClipVector, NewAsset, NewClip};
 use triptych::types::{AssetId, ClipId, Embedding, ModelId, Space, TimeSpan, Track};
 
 const CHILD_FOLDER: &str = "TRIPTYCH_TEST_CRASH_FOLDER";
@@ -19,7 +20,7 @@ fn clip(n: usize) -> NewClip {
     let vector = Embedding::new(values, 512).unwrap();
     NewClip {
         span: TimeSpan::new(n as f64, n as f64 + 1.0).unwrap(),
-        vectors: vec![(Track::Video, Space::new("fine"), vector)],
+        vectors: vec![ClipVector::new(Track::Video, Space::new("fine"), vector)],
         agreement: None,
     }
 }
@@ -81,7 +82,7 @@ async fn acknowledged_clips_survive_kill_9() {
         assert!(damaged.is_empty());
         for (id, n) in &acknowledged {
             let at = found.binary_search_by_key(id, |(id, _)| *id).expect("an acknowledged clip is gone");
-            assert_eq!(found[at].1, clip(*n).vectors[0].2);
+            assert_eq!(found[at].1, clip(*n).vectors[0].vector);
         }
         // Transactions are whole: clips come in threes, and each has its vector.
         assert_eq!(found.len() % 3, 0);

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use triptych::sqlite::{SqliteStore, StoreCopy};
 use triptych::store::{
-    AssetStore, ClipStore, EmbeddedStore, NewAsset, NewClip, RetentionRule, RetentionStore, SqliteStore,
-    Store, StoreCopy,
+    AssetStore, ClipStore, ClipVector, EmbeddedStore, NewAsset, NewClip, RetentionRule, RetentionStore, Store,
 };
 use triptych::types::{AssetId, ClipId, Embedding, ModelId, Space, TimeSpan, Track};
 
@@ -26,8 +26,8 @@ fn clip(n: usize, dim: usize) -> NewClip {
     NewClip {
         span: TimeSpan::new(n as f64, n as f64 + 1.0).unwrap(),
         vectors: vec![
-            (Track::Video, Space::new("fine"), vector(0)),
-            (Track::Audio, Space::new("fine"), vector(1)),
+            ClipVector::new(Track::Video, Space::new("fine"), vector(0)),
+            ClipVector::new(Track::Audio, Space::new("fine"), vector(1)),
         ],
         agreement: Some(0.5),
     }

@@ -6,9 +6,10 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use serde_json::Value;
 use triptych::catalog::{Catalog, ClipEntry};
-use triptych::index::IndexSet;
+use triptych::index::{IndexSet, IndexSpec};
 use triptych::search::{Backgrounds, Comparable, Corpus};
-use triptych::store::{AssetRecord, AssetState, SqliteStore};
+use triptych::sqlite::SqliteStore;
+use triptych::store::{AssetRecord, AssetState, ClipVector};
 use triptych::types::{AssetId, AssetKind, ClipId, Embedding, ModelId, Space, TimeSpan, Track};
 
 /// Values of a vector.
@@ -65,7 +66,13 @@ pub fn library(
     let model = ModelId("bench".into());
     let index = tokio::runtime::Runtime::new().unwrap().block_on(async {
         let store = SqliteStore::open(dir.path(), &model).await.unwrap();
-        IndexSet::open(&dir.path().join("index"), &model, &[(Track::Video, space(), DIM)], &store).await
+        IndexSet::open(
+            &dir.path().join("index"),
+            &model,
+            &[IndexSpec::new(Track::Video, space(), DIM)],
+            &store,
+        )
+        .await
     });
     let (index, catalog, mut assets) = (index.unwrap(), Catalog::default(), Vec::new());
     for n in 0..clips / clips_per_asset {
@@ -80,7 +87,7 @@ pub fn library(
         let clips: Vec<ClipEntry> = (0..clips_per_asset).map(clip).collect();
         catalog.add_clips(film.id, &clips);
         for clip in clips {
-            index.upsert(clip.id, &[(Track::Video, space(), vector(rng))]).unwrap();
+            index.upsert(clip.id, &[ClipVector::new(Track::Video, space(), vector(rng))]).unwrap();
         }
     }
     let corpus = Corpus {

@@ -1,6 +1,6 @@
 //! Errors of reading or changing keys.
 
-use crate::types::KeyId;
+use crate::types::{Deciding, KeyId};
 
 /// Why keys could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +57,7 @@ impl AccessError {
             Self::TooMany(_) => "too_many_keys",
             Self::Off => "keys_off",
             Self::BadField { .. } => "invalid_value",
-            Self::Io(_) => "io",
+            Self::Io(_) => Deciding::Io.as_str(),
         }
     }
 

@@ -40,7 +40,12 @@ struct Written {
 
 /// Tells whether the file was replaced since it was last read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp(u64, i64, u64);
+pub(super) struct Stamp {
+    inode: u64,
+    mtime_secs: i64,
+    mtime_nanos: i64,
+    bytes: u64,
+}
 
 /// The keys file of a data folder.
 #[derive(Debug, Clone)]
@@ -61,7 +66,12 @@ impl KeyFile {
 
     pub(super) fn stamp(&self) -> Option<Stamp> {
         let found = fs::metadata(self.path()).ok()?;
-        Some(Stamp(found.ino(), found.mtime_nsec().wrapping_add(found.mtime() << 20), found.len()))
+        Some(Stamp {
+            inode: found.ino(),
+            mtime_secs: found.mtime(),
+            mtime_nanos: found.mtime_nsec(),
+            bytes: found.len(),
+        })
     }
 
     /// All keys, oldest first, including revoked and expired ones.

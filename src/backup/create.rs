@@ -13,7 +13,8 @@ use super::view::Running;
 use super::{BackupError, read_manifests};
 use crate::files::Content;
 use crate::index::snapshot;
-use crate::store::{CopyFacts, EmbeddedStore, StoreCopy};
+use crate::sqlite::{CopyFacts, StoreCopy};
+use crate::store::EmbeddedStore;
 use crate::types::{ModelId, SnapshotId};
 
 /// Rows of the store's copy read per page.
@@ -62,7 +63,7 @@ pub(super) async fn create(
     options: SnapshotOptions,
 ) -> Result<Manifest, BackupError> {
     remove_halves(destination).await?;
-    let (facts, wanted, store) = copy_store(source, destination, running).await?;
+    let CopiedStore { facts, wanted, store } = copy_store(source, destination, running).await?;
     let bytes = wanted.iter().map(|file| file.size_bytes).sum::<u64>();
     running.expect(wanted.len() as u64, store.size_bytes + bytes);
     let mut files = vec![store];
@@ -109,12 +110,20 @@ async fn remove_halves(destination: &dyn Destination) -> Result<(), BackupError>
     Ok(())
 }
 
-/// Copies the store as of one moment; returns its contents and the uploads that it names.
+/// A copy of the store as of one moment.
+struct CopiedStore {
+    facts: CopyFacts,
+    /// The uploads that it names.
+    wanted: Vec<Wanted>,
+    store: FileEntry,
+}
+
+/// Copies the store as of one moment.
 async fn copy_store(
     source: &Source,
     destination: &dyn Destination,
     running: &Running,
-) -> Result<(CopyFacts, Vec<Wanted>, FileEntry), BackupError> {
+) -> Result<CopiedStore, BackupError> {
     let scratch = destination.scratch().unwrap_or(&source.scratch);
     let copy = scratch.join(format!("{}.db", running.id));
     let made = copy_and_look(source, destination, running, &copy).await;
@@ -130,7 +139,7 @@ async fn copy_and_look(
     destination: &dyn Destination,
     running: &Running,
     copy: &Path,
-) -> Result<(CopyFacts, Vec<Wanted>, FileEntry), BackupError> {
+) -> Result<CopiedStore, BackupError> {
     source.store.copy_to(copy).await?;
     running.meter.check()?;
     let mut opened = StoreCopy::open(copy).await?;
@@ -149,7 +158,7 @@ async fn copy_and_look(
     }
     opened.close().await?;
     let content = destination.adopt(copy, &file_key(running.id, STORE), &running.meter).await?;
-    Ok((facts, wanted, entry(STORE, content)))
+    Ok(CopiedStore { facts, wanted, store: entry(STORE, content) })
 }
 
 /// Copies the index files that match the store's copy. Whoever opens the library would discard files from any

@@ -2,6 +2,7 @@
 
 use crate::files::Shortfall;
 use crate::store::{StorageFull, StoreError};
+use crate::types::Deciding;
 
 /// Why a snapshot could not be taken, read or restored, or the store not be compacted.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +89,7 @@ impl BackupError {
             Self::Cancelled => "cancelled",
             Self::Destination(_) => "destination_failed",
             Self::Store(error) => error.code(),
-            Self::Io(_) => "io",
+            Self::Io(_) => Deciding::Io.as_str(),
         }
     }
 

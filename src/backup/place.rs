@@ -14,7 +14,8 @@ use crate::files::{Registry, shortfall_of};
 use crate::ledger::Ledger;
 use crate::outbound::SourcesConfig;
 use crate::own_files;
-use crate::store::{DATABASE, EmbeddedStore, FolderLock, SqliteStore, StoreError};
+use crate::sqlite::{DATABASE, SqliteStore};
+use crate::store::{EmbeddedStore, FolderLock, StoreError};
 use crate::types::SnapshotId;
 
 /// Opens the destination that a setting names, creating a folder if absent.

@@ -16,7 +16,7 @@ use super::manifest::{
     is_sha256, media_key,
 };
 use crate::files::Content;
-use crate::store::{CopiedAsset, DATABASE, StoreCopy};
+use crate::sqlite::{CopiedAsset, DATABASE, StoreCopy};
 
 /// Rows of the store's copy read per page.
 const PAGE: u32 = 4096;

@@ -7,5 +7,5 @@ use std::process::ExitCode;
 /// a socket.
 #[must_use]
 pub fn main(_args: impl Iterator<Item = OsString>) -> ExitCode {
-    crate::media::worker_main()
+    crate::decode_child::main()
 }

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{CliError, Doors, table};
 use crate::config::{DataArgs, LimitArgs, ModelArgs, SourceArgs};
-use crate::http::item_view;
+use crate::http_kit::advice::item_view;
 use crate::jobs::{JobView, NameFilter};
 use crate::library::{JobSource, Library};
 use crate::store::{JobItem, JobRecord, WorkState};

@@ -132,7 +132,7 @@ impl From<LibraryError> for CliError {
         let advice = match error {
             LibraryError::StoreBehind(_) => RESTORE_NEWER.to_owned(),
             LibraryError::StoreUnreadable(_) => RESTORE.to_owned(),
-            _ => crate::http::advice(&error),
+            _ => crate::http_kit::advice::advice(&error),
         };
         Self { code: error.code(), message: format!("{error}{advice}"), exit }
     }
@@ -175,13 +175,13 @@ impl From<MediaError> for CliError {
         let exit = if error.is_ours() { 3 } else { 2 };
         let message =
             error.detail().map_or_else(|| error.to_string(), |detail| format!("{error} ({detail})"));
-        Self { code: error.code(), message: message + crate::http::advice_on_media(&error), exit }
+        Self { code: error.code(), message: message + crate::http_kit::advice::advice_on_media(&error), exit }
     }
 }
 
 impl From<ModelError> for CliError {
     fn from(error: ModelError) -> Self {
-        let message = format!("{error}{}", crate::http::advice_on_model(&error));
+        let message = format!("{error}{}", crate::http_kit::advice::advice_on_model(&error));
         Self { code: error.code(), message, exit: 3 }
     }
 }
@@ -332,7 +332,7 @@ fn models_config(
         webhooks: doors.webhooks,
         keep: doors.keep,
         rebuild_from_uploads: doors.rebuild_from_uploads,
-        content_url: crate::http::content_url,
+        content_url: crate::http_kit::views::content_url,
         recall_probe_share: doors.recall_probe_share,
         sources: doors.sources,
     };

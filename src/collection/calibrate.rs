@@ -99,6 +99,23 @@ pub(crate) fn load(dir: &std::path::Path, model: &str) -> Distributions {
     }
 }
 
+/// How unrelated queries of one kind score in one index.
+struct MeasuredLane {
+    lane: Lane,
+    scores: Vec<f32>,
+    bank: Bank,
+}
+
+/// Queries of one kind that are about something else than the clips they are compared with.
+struct Unrelated {
+    query: Modality,
+    /// Number of words of a text; 0 for media.
+    words: usize,
+    /// Whether the queries are vectors of the searched track itself.
+    same_track: bool,
+    queries: Vec<BankQuery>,
+}
+
 impl Collection {
     pub(crate) fn is_background_due(&self) -> bool {
         let known = self.searched.backgrounds.now();
@@ -126,7 +143,7 @@ impl Collection {
         let (mut lanes, mut banks) = (BTreeMap::new(), BTreeMap::new());
         for target in self.tracks() {
             for (space, _) in tracks::members_of(self.embedder.bundle(), target) {
-                for (lane, scores, bank) in self.lanes_of(&space, target).await? {
+                for MeasuredLane { lane, scores, bank } in self.lanes_of(&space, target).await? {
                     lanes.insert(lane.clone(), scores);
                     banks.insert(lane, Arc::new(bank));
                 }
@@ -160,17 +177,18 @@ impl Collection {
     }
 
     /// The distributions of one index, one per kind of query.
-    async fn lanes_of(
-        &self,
-        space: &Space,
-        target: Track,
-    ) -> Result<Vec<(Lane, Vec<f32>, Bank)>, LibraryError> {
+    async fn lanes_of(&self, space: &Space, target: Track) -> Result<Vec<MeasuredLane>, LibraryError> {
         let bundle = self.embedder.bundle();
-        let mut banks: Vec<(Modality, usize, bool, Vec<BankQuery>)> = Vec::new();
+        let mut banks: Vec<Unrelated> = Vec::new();
         for source in Track::ALL {
             let bank = self.own_queries(source, space);
             let serving = source.modalities().iter().filter(|modality| bundle.has(**modality, space));
-            banks.extend(serving.map(|modality| (*modality, 0, source == target, bank.clone())));
+            banks.extend(serving.map(|modality| Unrelated {
+                query: *modality,
+                words: 0,
+                same_track: source == target,
+                queries: bank.clone(),
+            }));
         }
         if bundle.has(Modality::Text, space) {
             let seen: Vec<Embedding> = self
@@ -186,18 +204,24 @@ impl Collection {
             } else {
                 describe(&self.embedder, space, &words, &seen).await?
             };
-            banks.extend((1..).zip(by_words).map(|(words, bank)| (Modality::Text, words, false, bank)));
+            banks.extend((1..).zip(by_words).map(|(words, queries)| Unrelated {
+                query: Modality::Text,
+                words,
+                same_track: false,
+                queries,
+            }));
         }
         let (catalog, index) = (Arc::clone(&self.searched.catalog), Arc::clone(&self.searched.index));
         let space = space.clone();
         blocking(move || {
             let mut lanes = Vec::new();
-            for (query, words, same_track, bank) in banks {
-                let asked = Asked { modality: query, queries: &bank, same_track };
+            for Unrelated { query, words, same_track, queries } in banks {
+                let asked = Asked { modality: query, queries: &queries, same_track };
                 let found = background(&catalog, &index, &space, target, asked)?;
                 if !found.scores.is_empty() {
                     let lane = Lane { query, words, space: space.clone(), target };
-                    lanes.push((lane, found.scores, Bank { queries: bank, hubs: found.hubs }));
+                    let bank = Bank { queries, hubs: found.hubs };
+                    lanes.push(MeasuredLane { lane, scores: found.scores, bank });
                 }
             }
             Ok(lanes)

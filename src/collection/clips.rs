@@ -9,8 +9,8 @@ use super::tracks::agreement;
 use super::{Collection, LibraryError, blocking};
 use crate::catalog::ClipEntry;
 use crate::embed::{ClipVectors, Vectors};
-use crate::store::{DeletedAsset, NewClip};
-use crate::types::{AssetId, ClipId, Embedding, Space, Track};
+use crate::store::{ClipVector, DeletedAsset, NewClip};
+use crate::types::{AssetId, ClipId, Track};
 
 /// A change of clips and its change of the index hold it for reading. Saving the indexes, which must see both or
 /// neither, holds it for writing.
@@ -66,11 +66,7 @@ impl Collection {
     }
 
     /// Replaces the damaged vectors of a clip.
-    pub(crate) async fn mend_clip(
-        &self,
-        clip: ClipId,
-        vectors: &[(Track, Space, Embedding)],
-    ) -> Result<(), LibraryError> {
+    pub(crate) async fn mend_clip(&self, clip: ClipId, vectors: &[ClipVector]) -> Result<(), LibraryError> {
         let _changing = self.gate.changing().await;
         self.store.put_vectors(clip, vectors).await?;
         self.searched.index.upsert(clip, vectors)?;
@@ -123,7 +119,7 @@ impl Collection {
 
     pub(crate) fn new_clip(&self, clip: ClipVectors) -> NewClip {
         let of = |(track, vectors): (Track, Option<Vectors>)| {
-            vectors.into_iter().flatten().map(move |(space, vector)| (track, space, vector))
+            vectors.into_iter().flatten().map(move |(space, vector)| ClipVector { track, space, vector })
         };
         let vectors: Vec<_> = clip.tracks.into_iter().flat_map(of).collect();
         let space = self.agreement_space.as_ref();

@@ -23,8 +23,14 @@ const MOST_REMEMBERED: usize = 16_384;
 /// Time limit for reading files that may have changed, before the answer goes out without the result.
 const LOOKS_AT_MOST: Duration = Duration::from_secs(2);
 
-/// Size in bytes and time stamp of a file, and whether its bytes are right.
-type Seen = (u64, i64, bool);
+/// A file as it was when all its bytes were read.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    size_bytes: u64,
+    stamp_ns: i64,
+    /// Whether its bytes are those that were indexed.
+    right: bool,
+}
 
 /// The state of files that the store does not know, or not yet.
 #[derive(Debug, Clone, Default)]
@@ -231,7 +237,7 @@ impl Collection {
                 Some(Damage::Missing) => {}
             }
         }
-        let (size_bytes, stamp_ns, right) = self.verified.of(asset.id)?;
+        let Seen { size_bytes, stamp_ns, right } = self.verified.of(asset.id)?;
         ((size_bytes, stamp_ns) == (opened.size_bytes, opened.stamp_ns)).then_some(right)
     }
 
@@ -250,7 +256,7 @@ impl Collection {
             let meta = file.metadata()?;
             let (size_bytes, stamp_ns) = (meta.len(), stamp_ns(&meta, owned));
             let right = has_hash(&file, &sha256, 0, &stop)?.ok_or(LibraryError::Stopping)?;
-            verified.remember(id, (size_bytes, stamp_ns, right));
+            verified.remember(id, Seen { size_bytes, stamp_ns, right });
             Ok((right, stamp_ns))
         });
         let (right, stamp_ns) = read.await?;
@@ -286,7 +292,8 @@ impl Collection {
         if asset.file_mtime_ns != Some(changed_ns) || asset.damage != damage {
             self.note_content(asset, Some(changed_ns), None).await;
             (asset.file_mtime_ns, asset.damage) = (Some(changed_ns), damage);
-            self.verified.remember(asset.id, (asset.size_bytes, changed_ns, true));
+            let seen = Seen { size_bytes: asset.size_bytes, stamp_ns: changed_ns, right: true };
+            self.verified.remember(asset.id, seen);
         }
     }
 

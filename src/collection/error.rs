@@ -9,7 +9,7 @@ use crate::model::ModelError;
 use crate::outbound::OutboundError;
 use crate::search::SearchError;
 use crate::store::{StorageFull, StoreError, TellsFull};
-use crate::types::{Modality, WatchId};
+use crate::types::{Deciding, Modality, WatchId};
 use crate::webhooks::WebhookError;
 
 /// Why the library refused a request or failed.
@@ -195,8 +195,8 @@ impl LibraryError {
             Self::Store(error @ StoreError::DamagedRow(_)) => error.code(),
             Self::Store(StoreError::Malformed(_))
             | Self::Index(IndexError::Store(StoreError::Malformed(_))) => "store_unreadable",
-            Self::Store(_) => "store_failed",
-            Self::Index(_) => "index_failed",
+            Self::Store(_) => Deciding::StoreFailed.as_str(),
+            Self::Index(_) => Deciding::IndexFailed.as_str(),
             Self::Embed(error) => error.code(),
             Self::Search(error) => error.code(),
             Self::Outbound(error) => error.code(),
@@ -207,7 +207,7 @@ impl LibraryError {
             Self::TooManyWatches(_) => "too_many_watches",
             Self::LeftOut(left_out) => left_out.code,
             Self::Export(_) => "export_failed",
-            Self::Busy { .. } => "busy",
+            Self::Busy { .. } => Deciding::Busy.as_str(),
             Self::UnknownAsset(..) => "asset_unknown",
             Self::NoSuchTrack(_) => "no_such_track",
             Self::Webhook(error) => error.code(),
@@ -217,17 +217,26 @@ impl LibraryError {
             Self::Backup(error) => error.code(),
             Self::StoreBehind(_) => "store_behind",
             Self::StoreUnreadable(_) => "store_unreadable",
-            Self::ContentDamaged { .. } => "content_damaged",
+            Self::ContentDamaged { .. } => Deciding::ContentDamaged.as_str(),
             Self::CheckRunning => "check_running",
             Self::Cancelled => "cancelled",
             Self::Stopping => "shutting_down",
             Self::Panicked => "internal",
-            Self::Io(_) => "io",
+            Self::Io(_) => Deciding::Io.as_str(),
         }
     }
 }
 
 impl LibraryError {
+    /// Whether a text has no word that the model knows.
+    pub(crate) fn is_about_unknown_words(&self) -> bool {
+        match self {
+            Self::Embed(EmbedError::Model(ModelError::NoKnownWords { .. })) => true,
+            Self::Part { error, .. } => error.is_about_unknown_words(),
+            _ => false,
+        }
+    }
+
     /// The message for users, which items and assets store: the error's own text, unless the fault is ours,
     /// as that text may name paths of this machine. The log has the full text.
     #[must_use]
@@ -261,25 +270,6 @@ pub(crate) fn told_of_embedding(error: &EmbedError) -> String {
         _ => true,
     };
     if clean { error.to_string() } else { OUR_FAULT.to_owned() }
-}
-
-/// Whether the error code stands for a passing fault: ours, not the file's, so a later retry may succeed.
-pub(crate) fn is_passing(code: &str) -> bool {
-    matches!(
-        code,
-        "io" | "store_failed"
-            | "storage_full"
-            | "index_failed"
-            | "busy"
-            | "overloaded"
-            | "tower_failed"
-            | "decode_worker_failed"
-            | "decode_worker_killed"
-            | "url_failed"
-            | "url_timeout"
-            // The file was written to while it was indexed.
-            | "content_damaged"
-    )
 }
 
 /// Why a standing query was refused.

@@ -131,7 +131,7 @@ impl Collection {
             let part = [AskPart::text(pair.text.as_str(), "pairs")];
             texts.push(match self.embed_parts(&part, Priority::Bulk, &timings).await {
                 Ok(parts) => Some(parts),
-                Err(error) if error.code() == "no_known_words" => None,
+                Err(error) if error.is_about_unknown_words() => None,
                 Err(LibraryError::Part { error, .. }) => return Err(*error),
                 Err(error) => return Err(error),
             });

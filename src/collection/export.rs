@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use super::recovery::open_closed;
 use super::{Collection, LibraryError};
-use crate::store::{ExportedClip, Store, StoreError};
+use crate::store::{ClipVector, ExportedClip, Store, StoreError};
 use crate::types::{AssetId, AssetKind, ClipId, Space, Track};
 
 /// Clips read per page.
@@ -208,7 +208,7 @@ impl<W: Write + Send> Vectors<W> {
         let kind = ByteArray::from(exported.asset_kind.map_or("", AssetKind::as_str));
         let rows = &mut self.rows;
         let before = rows.clip_id.len();
-        for (track, space, vector) in &exported.vectors {
+        for ClipVector { track, space, vector } in &exported.vectors {
             if wanted.track.is_some_and(|wanted| wanted != *track)
                 || wanted.space.as_ref().is_some_and(|wanted| wanted != space)
             {

@@ -12,7 +12,7 @@ use super::{Collection, DataFolder, LibraryConfig, LibraryError, adopt_uploads, 
 use crate::catalog::Catalog;
 use crate::embed::Embedder;
 use crate::files::{Disk, LOST_AND_FOUND, Quarantine, Uploads, measure, move_away};
-use crate::index::IndexSet;
+use crate::index::{IndexSet, IndexSpec};
 use crate::own_files;
 use crate::search::{Backgrounds, Comparable, Corpus};
 use crate::store::{EmbeddedStore, Store};
@@ -63,7 +63,9 @@ impl Collection {
         let members: Vec<_> = Track::ALL
             .into_iter()
             .flat_map(|track| {
-                members_of(&bundle, track).into_iter().map(move |(space, dim)| (track, space, dim))
+                members_of(&bundle, track)
+                    .into_iter()
+                    .map(move |(space, dim)| IndexSpec::new(track, space, dim))
             })
             .collect();
         let index_dir = super::index_dir(folder);

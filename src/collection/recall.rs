@@ -138,8 +138,10 @@ mod tests {
 
     use super::*;
     use crate::catalog::Filter;
+    use crate::index::IndexSpec;
     use crate::search::QueryPart;
-    use crate::store::SqliteStore;
+    use crate::sqlite::SqliteStore;
+    use crate::store::ClipVector;
     use crate::types::{AssetId, ClipId, Modality, ModelId};
 
     const DIM: usize = 128;
@@ -168,7 +170,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let model = ModelId("m".into());
         let store = SqliteStore::open(dir.path(), &model).await.unwrap();
-        let members = [(Track::Video, Space::new("s"), DIM)];
+        let members = [IndexSpec::new(Track::Video, Space::new("s"), DIM)];
         let opened =
             IndexSet::open_with_graphs_from(graph_from, &dir.path().join("i"), &model, &members, &store)
                 .await;
@@ -176,7 +178,9 @@ mod tests {
         let mut rng = StdRng::seed_from_u64(3);
         for id in 1..=CLIPS {
             let vector = vector(free, &mut rng);
-            index.upsert(ClipId(id as i64), &[(Track::Video, Space::new("s"), vector)]).unwrap();
+            index
+                .upsert(ClipId(id as i64), &[ClipVector::new(Track::Video, Space::new("s"), vector)])
+                .unwrap();
         }
         index.wait_for_graphs();
         (Arc::new(index), dir)

@@ -2,7 +2,8 @@
 
 use crate::embed::Embedder;
 use crate::model::Bundle;
-use crate::types::{Embedding, Space, Track};
+use crate::store::ClipVector;
+use crate::types::{Space, Track};
 
 /// The spaces (with their dimensions) in which a track has vectors.
 pub(crate) fn members_of(bundle: &Bundle, track: Track) -> Vec<(Space, usize)> {
@@ -17,8 +18,9 @@ pub(crate) fn agreement_space(bundle: &Bundle) -> Option<Space> {
 }
 
 /// Cosine of a clip's own sound and picture.
-pub(crate) fn agreement(vectors: &[(Track, Space, Embedding)], space: &Space) -> Option<f32> {
-    let of = |track| vectors.iter().find(|(t, s, _)| *t == track && s == space).map(|(.., vector)| vector);
+pub(crate) fn agreement(vectors: &[ClipVector], space: &Space) -> Option<f32> {
+    let of =
+        |track| vectors.iter().find(|one| one.track == track && one.space == *space).map(|one| &one.vector);
     let [picture, sound] = Track::AGREEING.map(of);
     Some(picture?.cosine(sound?))
 }

@@ -1,5 +1,7 @@
 //! Why a file was refused or could not be read or written.
 
+use crate::types::Deciding;
+
 /// Why a file was refused or could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -38,9 +40,9 @@ impl FileError {
             Self::Missing(_) => "path_missing",
             Self::Kind(..) => "path_kind",
             Self::Unreadable(_) => "path_unreadable",
-            Self::Changed => "content_damaged",
+            Self::Changed => Deciding::ContentDamaged.as_str(),
             Self::TooLarge { .. } => "payload_too_large",
-            Self::Io(_) => "io",
+            Self::Io(_) => Deciding::Io.as_str(),
         }
     }
 }

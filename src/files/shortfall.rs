@@ -8,7 +8,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use crate::ledger::Replay;
-use crate::store::{DATABASE, StoreCopy, StoreError};
+use crate::sqlite::{DATABASE, StoreCopy};
+use crate::store::StoreError;
 
 /// How far a store falls short of what the server has acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

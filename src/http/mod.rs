@@ -1,136 +1,34 @@
-//! The REST API and the page.
+//! The REST API and the page: a folder per resource, the and the route table.
 
 mod about;
 mod access;
-mod admission;
 mod assets;
-mod bodies;
-mod connections;
 mod jobs;
 mod keeping;
-mod kit;
 mod router;
 mod search;
-mod server;
 mod standing;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use access::keys::{CreatedKey, KeyView};
-pub use access::roles::TABLE as ROLES;
 pub use jobs::watches::default_watch;
-pub use kit::advice::{advice, advice_on_media, advice_on_model, item_view};
-pub use kit::views::content_url;
 pub use search::{HitView, SearchAnswer};
 
+pub use crate::http_intake::config::{HttpConfig, SlowClients};
+pub use crate::http_intake::guard::roles::TABLE as ROLES;
+
 use crate::access::Access;
+use crate::connections;
+use crate::http_intake::state::Server;
 use crate::library::Models;
 
 /// How often it is written down when keys were last used.
 const SAVE_USES_EVERY: Duration = Duration::from_secs(60);
-
-/// How to serve.
-#[derive(Debug, Clone)]
-pub struct HttpConfig {
-    /// Keys, slowing of wrong ones, audit log.
-    pub access: Arc<Access>,
-    /// Proxies that are believed when they say for whom they ask.
-    pub trusted_proxies: Vec<IpNet>,
-    /// Whether the media cookie is always marked as Secure, even if no trusted proxy reports TLS.
-    pub secure_cookie: bool,
-    /// Host names, besides `localhost`, that a server without API keys answers to and IP addresses: a page on another
-    /// site may otherwise rebind its name to this server.
-    pub allowed_hosts: Vec<String>,
-    /// Largest upload, bytes.
-    pub max_upload_bytes: u64,
-    /// Largest body of any other call (a query's file included), bytes.
-    pub max_body_bytes: usize,
-    /// Requests answered at once; more get 429.
-    pub max_in_flight: usize,
-    /// Connections open at once; for another one the idlest or slowest goes.
-    pub max_connections: usize,
-    /// Connections of one address; default: three quarters of all.
-    pub max_connections_per_address: Option<usize>,
-    /// Memory for bodies that are being received or parsed, bytes.
-    pub max_body_memory_bytes: u64,
-    /// Disk for bodies that are being received or worked on, bytes.
-    pub max_body_disk_bytes: u64,
-    /// Limits of slow clients.
-    pub slow: SlowClients,
-    /// Longest time for a query.
-    pub query_timeout: Duration,
-}
-
-impl Default for HttpConfig {
-    fn default() -> Self {
-        Self {
-            access: Arc::default(),
-            trusted_proxies: Vec::new(),
-            secure_cookie: false,
-            allowed_hosts: Vec::new(),
-            max_upload_bytes: 4 << 30,
-            max_body_bytes: 64 << 20,
-            max_in_flight: 256,
-            max_connections: 1024,
-            max_connections_per_address: None,
-            max_body_memory_bytes: 256 << 20,
-            max_body_disk_bytes: 8 << 30,
-            slow: SlowClients::default(),
-            query_timeout: Duration::from_secs(300),
-        }
-    }
-}
-
-/// How slow a client may be.
-#[derive(Debug, Clone, Copy)]
-pub struct SlowClients {
-    /// Longest that the whole head of a request may take to arrive.
-    pub header_timeout: Duration,
-    /// Longest time between two requests of a connection.
-    pub idle_timeout: Duration,
-    /// Longest silence within a body, and within the reading of an answer.
-    pub body_timeout: Duration,
-    /// Fewest bytes per second of a body, and of an answer's reading, while the server waits for them.
-    pub min_bytes_per_sec: f64,
-}
-
-impl Default for SlowClients {
-    fn default() -> Self {
-        Self {
-            header_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(30),
-            body_timeout: Duration::from_secs(30),
-            min_bytes_per_sec: 1024.0,
-        }
-    }
-}
-
-impl SlowClients {
-    /// Rates are averaged over this much waiting.
-    const WINDOW: Duration = Duration::from_secs(15);
-
-    fn patience(self) -> connections::Patience {
-        let rule = connections::Rule {
-            min_bytes_per_sec: self.min_bytes_per_sec,
-            window: Self::WINDOW,
-            silence: self.body_timeout,
-        };
-        connections::Patience { head: self.header_timeout, idle: self.idle_timeout, body: rule, answer: rule }
-    }
-}
-
-impl HttpConfig {
-    /// Room on disk for bodies: the largest upload must fit.
-    fn spool_bytes(&self) -> u64 {
-        let largest = self.max_upload_bytes.max(self.max_body_bytes as u64);
-        self.max_body_disk_bytes.max(largest.saturating_add(4 << 20))
-    }
-}
 
 /// Serves until `stop` resolves, then lets running requests finish.
 ///
@@ -146,9 +44,10 @@ pub async fn serve(
     let stopping = CancellationToken::new();
     let access = Arc::clone(&config.access);
     let document = openapi().to_json().unwrap_or_default().into();
-    let server = kit::state::Server::new(models, config, document, stopping.clone());
+    let server = Server::new(models, config, document, stopping.clone());
     let uses = tokio::spawn(remember_uses(access, stopping.clone()));
-    server::run(listener, router::app(server.clone()), &server, stop, stopping).await;
+    let (limits, pressure) = (server.config().connection_limits(), server.bodies().pressure());
+    connections::run(listener, router::app(server), limits, pressure, stop, stopping).await;
     let _ = uses.await;
     Ok(())
 }

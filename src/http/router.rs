@@ -8,16 +8,18 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 use super::about::{health, models, openapi, pages, stats};
-use super::access::{guard, keys, session};
+use super::access::{keys, session};
 use super::assets::{bulk, changes, content, thumbnail};
 use super::jobs::watches;
 use super::keeping::{checks, compactions, retention, snapshots};
-use super::kit::error::ApiError;
-use super::kit::state::Server;
-use super::kit::{client, middleware};
 use super::search::{embeddings, evaluations, export, timeline};
 use super::standing::webhooks;
-use super::{admission, assets, jobs, search, standing};
+use super::{assets, jobs, search, standing};
+use crate::http_intake::admission;
+use crate::http_intake::guard;
+use crate::http_intake::state::Server;
+use crate::http_intake::{client, middleware};
+use crate::http_kit::error::ApiError;
 
 /// Every documented call.
 pub fn api() -> OpenApiRouter<Server> {
@@ -84,6 +86,6 @@ pub fn app(server: Server) -> Router {
         .layer(from_fn(middleware::outer))
         .layer(from_fn_with_state(server.clone(), client::identify));
     #[cfg(feature = "otlp")]
-    let router = router.layer(axum::middleware::from_fn(super::kit::trace::span));
+    let router = router.layer(axum::middleware::from_fn(crate::http_intake::trace::span));
     router.with_state(server)
 }

@@ -14,7 +14,7 @@ pub mod snapshot;
 
 pub use hybrid::{GRAPH_FROM, HybridIndex};
 pub use recall::{Probed, Recall, WINDOW as RECALL_WINDOW};
-pub use set::{IndexSet, IndexStats};
+pub use set::{IndexSet, IndexSpec, IndexStats};
 
 use exact::Scope;
 use rows::{Slot, View};

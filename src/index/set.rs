@@ -1,24 +1,44 @@
-//! All indexes of a library, with their saving and loading.
+//! All indexes of a library.
+
+mod load;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use self::load::{Wanted, load_snapshot, rebuild, snapshot_path};
 use super::hybrid::{GRAPH_FROM, HybridIndex};
 use super::recall::{Probed, Recall, Window};
-use super::rows::{Rows, View};
+use super::rows::View;
 use super::snapshot::{self, Header};
 use super::{ClipFilter, IndexError, Neighbour, SearchParams};
-use crate::store::Store;
+use crate::store::{ClipVector, Store};
 use crate::types::{ClipId, Embedding, ModelId, Space, Track};
 
-/// Number of vectors read from the store at a time.
-const SCAN_PAGE: u32 = 2048;
 /// Neighbours that a probe asks for.
 const PROBE_K: usize = 10;
 /// How often [`IndexSet::snapshot`] retries while the library is changing.
 const SNAPSHOT_TRIES: u32 = 20;
 const SNAPSHOT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What an index is made for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndexSpec {
+    /// Track of its vectors.
+    pub track: Track,
+    /// Space of its vectors.
+    pub space: Space,
+    /// Number of values of a vector.
+    pub dim: usize,
+}
+
+impl IndexSpec {
+    /// An index for the vectors of a track in a space.
+    #[must_use]
+    pub const fn new(track: Track, space: Space, dim: usize) -> Self {
+        Self { track, space, dim }
+    }
+}
 
 /// What one index holds.
 #[derive(Debug, Clone)]
@@ -58,24 +78,16 @@ impl Member {
     }
 }
 
-/// A space's name comes from a manifest, so only lower-case letters and digits go into the file name
-/// unencoded.
-fn snapshot_path(dir: &Path, track: Track, space: &Space) -> PathBuf {
-    let plain = space.as_str().chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-    let name = if plain { space.as_str().to_owned() } else { format!("x{}", hex::encode(space.as_str())) };
-    dir.join(format!("{}-{name}.snapshot", track.as_str()))
-}
-
 impl IndexSet {
     /// Loads index files from `dir` if they are intact and match the model and the store's sequence, and
-    /// rebuilds the other indexes from the store. `members` are (track, space, number of values).
+    /// rebuilds the other indexes from the store.
     ///
     /// # Errors
     /// [`IndexError`].
     pub async fn open(
         dir: &Path,
         model: &ModelId,
-        members: &[(Track, Space, usize)],
+        members: &[IndexSpec],
         store: &dyn Store,
     ) -> Result<Self, IndexError> {
         Self::open_with_graphs_from(GRAPH_FROM, dir, model, members, store).await
@@ -89,7 +101,7 @@ impl IndexSet {
         graph_from: usize,
         dir: &Path,
         model: &ModelId,
-        members: &[(Track, Space, usize)],
+        members: &[IndexSpec],
         store: &dyn Store,
     ) -> Result<Self, IndexError> {
         if let Err(error) = std::fs::create_dir_all(dir) {
@@ -97,7 +109,7 @@ impl IndexSet {
             tracing::warn!(%error, "could not create the folder for saved indexes");
         }
         let sequence = store.sequence().await?;
-        let opened = members.iter().map(|(track, space, dim)| async move {
+        let opened = members.iter().map(|IndexSpec { track, space, dim }| async move {
             let wanted = Wanted { model, track: *track, space, dim: *dim, sequence };
             let (rows, damaged) = match load_snapshot(dir, wanted).await {
                 Some(found) => found,
@@ -126,10 +138,8 @@ impl IndexSet {
     ///
     /// # Errors
     /// [`IndexError`].
-    pub fn upsert(&self, clip: ClipId, vectors: &[(Track, Space, Embedding)]) -> Result<(), IndexError> {
-        vectors
-            .iter()
-            .try_for_each(|(track, space, vector)| self.member(*track, space)?.index.upsert(clip, vector))
+    pub fn upsert(&self, clip: ClipId, vectors: &[ClipVector]) -> Result<(), IndexError> {
+        vectors.iter().try_for_each(|one| self.member(one.track, &one.space)?.index.upsert(clip, &one.vector))
     }
 
     /// Removes clips from all indexes.
@@ -343,60 +353,6 @@ impl IndexSet {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What the header of an index file must say.
-struct Wanted<'a> {
-    model: &'a ModelId,
-    track: Track,
-    space: &'a Space,
-    dim: usize,
-    sequence: i64,
-}
-
-async fn load_snapshot(dir: &Path, wanted: Wanted<'_>) -> Option<(Rows, Vec<ClipId>)> {
-    let path = snapshot_path(dir, wanted.track, wanted.space);
-    let (header, rows) = tokio::task::spawn_blocking(move || snapshot::load(&path)).await.ok()??;
-    let matches = header.model == *wanted.model
-        && header.track == wanted.track
-        && header.space == *wanted.space
-        && header.dim == wanted.dim
-        && header.sequence == wanted.sequence;
-    matches.then_some((rows, header.damaged))
-}
-
-async fn rebuild(
-    store: &dyn Store,
-    track: Track,
-    space: &Space,
-    dim: usize,
-) -> Result<(Rows, Vec<ClipId>), IndexError> {
-    let (mut rows, mut damaged) = (Rows::new(dim), Vec::new());
-    let mut after = ClipId(0);
-    loop {
-        let (good, bad) = store.scan_vectors(track, space, after, SCAN_PAGE).await?;
-        let Some(last) = good.last().map(|(id, _)| *id).max(bad.last().copied()) else { break };
-        after = last;
-        damaged.extend(bad);
-        let read = tokio::task::spawn_blocking(move || {
-            let mut wrong = Vec::new();
-            for (id, vector) in good {
-                if vector.dim() == dim {
-                    rows.insert(id, vector.as_slice());
-                } else {
-                    wrong.push(id);
-                }
-            }
-            (rows, wrong)
-        });
-        let (read_rows, wrong) = read.await.map_err(|error| IndexError::Snapshot(error.to_string()))?;
-        rows = read_rows;
-        damaged.extend(wrong);
-    }
-    if !damaged.is_empty() {
-        tracing::error!(count = damaged.len(), ?track, %space, "left out damaged vectors");
-    }
-    Ok((rows, damaged))
 }
 
 /// Compile-time check: the library and its workers share the indexes between threads.

@@ -7,7 +7,7 @@ use super::active::{Active, Claim};
 use super::{Accepting, Ingest, IngestSource};
 use crate::collection::{LibraryError, blocking, read_whole, utf8};
 use crate::fail_points::crash_point;
-use crate::files::hash_file;
+use crate::files::{Content, hash_file};
 use crate::jobs::Place;
 use crate::ledger::Ticket;
 use crate::store::{AssetRecord, NewAsset, StoreError, content_key};
@@ -21,6 +21,26 @@ pub(crate) enum Accepted<C> {
     Running(Arc<Active>, AssetRecord),
     /// The bytes were indexed before.
     Known(AssetRecord),
+}
+
+/// Who may accept some bytes now.
+enum Turn<'a> {
+    /// The caller: nothing else runs for them.
+    Free(Accepting<'a>),
+    /// The caller, who takes over an asset that was about to be removed.
+    WantedAgain(Accepting<'a>, Claim, AssetRecord),
+    /// Nobody: another task is indexing them.
+    Running(Arc<Active>, AssetRecord),
+}
+
+/// The content of a source and, if it was read here, when its file changed last.
+async fn content_of(source: &IngestSource) -> Result<(Content, Option<i64>), LibraryError> {
+    if let Some(content) = &source.content {
+        return Ok((content.clone(), None));
+    }
+    let path = source.path.clone();
+    let (content, changed) = blocking(move || Ok(hash_file(&path)?)).await?;
+    Ok((content, Some(changed)))
 }
 
 impl Ingest {
@@ -53,14 +73,7 @@ impl Ingest {
         if self.collection.life.stop.is_cancelled() {
             return Err(LibraryError::Stopping);
         }
-        let (content, changed) = match &source.content {
-            Some(content) => (content.clone(), None),
-            None => {
-                let path = source.path.clone();
-                let (content, changed) = blocking(move || Ok(hash_file(&path)?)).await?;
-                (content, Some(changed))
-            }
-        };
+        let (content, changed) = content_of(source).await?;
         let segmentation = format!("{}{}", self.collection.segmentation(), source.choice.key());
         let key = content_key(&content.sha256, source.choice);
         let kept = source.owned.then(|| self.collection.data.uploads.path_of(&content.sha256, &segmentation));
@@ -78,29 +91,12 @@ impl Ingest {
             metadata: source.metadata.clone(),
         };
 
-        // Serialised: between checking what runs and the claim, nobody else may claim the same bytes, and no
-        // deletion may remove the file that is being stored.
-        let turn = loop {
-            let turn = self.accept.turn().await;
-            let Some(active) = self.active.by_content(&key) else { break turn };
-            // Its removal was waiting for disk space; now it is wanted again.
-            if let Some((claim, record)) = self.unwanted.take(&turn, active.id) {
+        let turn = match self.turn_for(&key, promise).await? {
+            Turn::Free(turn) => turn,
+            Turn::WantedAgain(_turn, claim, record) => {
                 return Ok((Accepted::New(claimed(claim, &record), record), None));
             }
-            match self.collection.store.asset(active.id).await {
-                Ok(record) => {
-                    if promise {
-                        active.promise(&turn);
-                    }
-                    return Ok((Accepted::Running(active, record), None));
-                }
-                // Cancelled and just removed: in a moment these bytes are new.
-                Err(StoreError::NotFound(_)) => {
-                    drop(turn);
-                    active.done.cancelled().await;
-                }
-                Err(error) => return Err(error.into()),
-            }
+            Turn::Running(active, record) => return Ok((Accepted::Running(active, record), None)),
         };
         if self.collection.life.stop.is_cancelled() {
             return Err(LibraryError::Stopping);
@@ -117,19 +113,7 @@ impl Ingest {
         }
         crash_point!("upload-committed");
         if is_new {
-            // A failed asset of the same bytes may remain, under the same id.
-            self.collection.searched.catalog.drop_clips(record.id);
-            self.collection.searched.catalog.put_asset(&record);
-            let ticket = match self.collection.note_put(std::slice::from_ref(&record)).await {
-                Ok(ticket) => ticket,
-                Err(error) => {
-                    // The caller gets an error. If the asset cannot be removed either, the next start indexes
-                    // it.
-                    let _ = self.collection.store.delete_asset(record.id).await;
-                    self.collection.searched.catalog.remove_asset(record.id);
-                    return Err(error);
-                }
-            };
+            let ticket = self.note_new(&record).await?;
             let claim = self.active.claim(record.id, &key, &self.collection.life.stop);
             return Ok((Accepted::New(claimed(claim, &record), record), ticket));
         }
@@ -141,6 +125,47 @@ impl Ingest {
             self.remove_kept(&turn, &kept).await?;
         }
         Ok((Accepted::Known(self.relocated(&turn, record, source).await?), None))
+    }
+
+    /// Takes the turn to accept these bytes. Between checking what runs and the claim, nobody else may claim the same
+    /// bytes, and no deletion may remove the file that is being stored.
+    async fn turn_for(&self, key: &str, promise: bool) -> Result<Turn<'_>, LibraryError> {
+        loop {
+            let turn = self.accept.turn().await;
+            let Some(active) = self.active.by_content(key) else { return Ok(Turn::Free(turn)) };
+            // Its removal was waiting for disk space; now it is wanted again.
+            if let Some((claim, record)) = self.unwanted.take(&turn, active.id) {
+                return Ok(Turn::WantedAgain(turn, claim, record));
+            }
+            match self.collection.store.asset(active.id).await {
+                Ok(record) => {
+                    if promise {
+                        active.promise(&turn);
+                    }
+                    return Ok(Turn::Running(active, record));
+                }
+                // Cancelled and just removed: in a moment these bytes are new.
+                Err(StoreError::NotFound(_)) => {
+                    drop(turn);
+                    active.done.cancelled().await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Puts a new asset into the catalog and the ledger.
+    async fn note_new(&self, record: &AssetRecord) -> Result<Option<Ticket>, LibraryError> {
+        // A failed asset of the same bytes may remain, under the same id.
+        self.collection.searched.catalog.drop_clips(record.id);
+        self.collection.searched.catalog.put_asset(record);
+        let noted = self.collection.note_put(std::slice::from_ref(record)).await;
+        if noted.is_err() {
+            // The caller gets an error. If the asset cannot be removed either, the next start indexes it.
+            let _ = self.collection.store.delete_asset(record.id).await;
+            self.collection.searched.catalog.remove_asset(record.id);
+        }
+        noted
     }
 
     /// Recognises a moved file by its bytes: its asset gets the new path.

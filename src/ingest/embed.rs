@@ -177,6 +177,15 @@ impl Ingest {
         Ok(IngestReport { asset, new: true, stages })
     }
 
+    /// The error of a file that no longer holds the bytes that were accepted.
+    async fn damage_of_content(&self, record: &AssetRecord) -> Option<LibraryError> {
+        self.collection
+            .open_content(record)
+            .await
+            .err()
+            .filter(|error| matches!(error, LibraryError::ContentDamaged { .. }))
+    }
+
     async fn stream_clips(
         &self,
         claim: &Claim,
@@ -186,7 +195,7 @@ impl Ingest {
         clips: &mut u64,
         stages: &mut StageSecs,
     ) -> Result<Ended, LibraryError> {
-        if let Err(error @ LibraryError::ContentDamaged { .. }) = self.collection.open_content(record).await {
+        if let Some(error) = self.damage_of_content(record).await {
             return Ok(Ended::Damaged(error));
         }
         // Cancel only while waiting: a commit that has begun runs to its end, index included. Otherwise its
@@ -216,13 +225,8 @@ impl Ingest {
                     *clips += self.commit(record.id, &mut batch, stages).await?;
                     let summary = finish_stages(&stream, stages);
                     // A user's file may have been written to while it was read.
-                    if !record.owned
-                        && let Err(error @ LibraryError::ContentDamaged { .. }) =
-                            self.collection.open_content(record).await
-                    {
-                        return Ok(Ended::Damaged(error));
-                    }
-                    return Ok(Ended::Complete(summary));
+                    let damage = if record.owned { None } else { self.damage_of_content(record).await };
+                    return Ok(damage.map_or(Ended::Complete(summary), Ended::Damaged));
                 }
                 Err(error) => {
                     *clips += self.commit(record.id, &mut batch, stages).await?;

@@ -189,7 +189,8 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::store::{JobKind, JobStore, NewItem, SqliteStore};
+    use crate::sqlite::SqliteStore;
+    use crate::store::{JobKind, JobStore, NewItem};
     use crate::types::ModelId;
 
     #[tokio::test]

@@ -7,11 +7,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::Ingest;
 use super::active::Claim;
-use crate::collection::{LibraryError, is_passing, told_of_embedding};
+use crate::collection::{LibraryError, told_of_embedding};
 use crate::embed::EmbedError;
 use crate::media::MediaError;
 use crate::model::Priority;
 use crate::store::{AssetRecord, StoreError, WorkError};
+use crate::types::ErrorCode;
 
 /// How often to try a file on which our parts fail although they work for others.
 const MAX_TRIES: u32 = 4;
@@ -36,7 +37,7 @@ impl Tries {
 impl Ingest {
     /// Whether to try the same file again after this failure.
     pub(crate) async fn tries_again(&self, error: &EmbedError, tries: &Tries) -> bool {
-        if !is_passing(error.code()) {
+        if !ErrorCode::from(error.code()).is_passing() {
             return false;
         }
         if !tries.patient {
@@ -122,11 +123,12 @@ pub(crate) fn last_word(error: &EmbedError) -> WorkError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Deciding;
 
     #[test]
     fn a_file_that_gets_every_decoder_killed_is_at_its_limit() {
         let WorkError { code, message } = last_word(&MediaError::Killed(9).into());
-        assert_eq!(code, "decode_limit");
+        assert_eq!(code.deciding(), Some(Deciding::DecodeLimit));
         assert!(message.contains("signal 9"), "{message}");
     }
 
@@ -134,7 +136,7 @@ mod tests {
     fn paths_of_the_server_stay_in_its_log() {
         let error = EmbedError::from(MediaError::Worker("/opt/secret/ffmpeg: No such file".into()));
         let WorkError { code, message } = last_word(&error);
-        assert_eq!(code, "decode_worker_failed");
+        assert_eq!(code.deciding(), Some(Deciding::DecodeWorkerFailed));
         assert!(!message.contains('/'), "{message}");
     }
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::active::Claim;
 use super::{Ingest, kinds, metrics};
-use crate::collection::{LibraryError, is_passing};
+use crate::collection::LibraryError;
 use crate::model::Priority;
 use crate::store::{AssetRecord, JobItem, StoreError, WorkError, WorkState};
 use crate::types::{AssetId, JobId, now_unix_ms};
@@ -188,15 +188,15 @@ async fn run_item(ingest: &Arc<Ingest>, job: JobId, mut item: JobItem) {
     metrics::item_ended(item.state.as_str());
 }
 
-fn fail(item: &mut JobItem, code: &str, message: String) {
+fn fail(item: &mut JobItem, code: &'static str, message: String) {
     item.state = WorkState::Failed;
     item.error = Some(WorkError::new(code, message));
 }
 
 /// Queues an item again if its failure may pass; returns how long it must wait.
 fn put_off(item: &mut JobItem) -> Option<Duration> {
-    let code = item.error.as_ref().map(|error| error.code.as_str());
-    let passing = item.state == WorkState::Failed && code.is_some_and(is_passing);
+    let passing = item.error.as_ref().is_some_and(|error| error.code.is_passing());
+    let passing = passing && item.state == WorkState::Failed;
     item.not_before_unix_ms = 0;
     if !passing || item.attempts + 1 >= MAX_ATTEMPTS {
         return None;

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::types::Deciding;
+
 /// Why a file is left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {
@@ -22,7 +24,7 @@ impl LeftOut {
                 Self::new("path_unreadable", "it cannot be read: this server has no permission to")
             }
             io::ErrorKind::NotFound => Self::new("path_missing", "it was removed before it could be read"),
-            _ => Self::new("io", "it could not be read"),
+            _ => Self::new(Deciding::Io.as_str(), "it could not be read"),
         }
     }
 

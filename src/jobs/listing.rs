@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::left_out::LeftOut;
 use super::names::NameFilter;
-use crate::media::{HEAD_BYTES, NameSays, head_is_media, name_says};
+use crate::formats::{HEAD_BYTES, NameSays, head_is_media, name_says};
 use crate::store::mtime_ns;
 
 /// Why a folder could not be listed.

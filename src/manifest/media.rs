@@ -227,9 +227,17 @@ impl SizeEntry {
     }
 }
 
+/// At which times a tower takes frames.
+pub struct SamplingSpec {
+    pub sampling: Sampling,
+    /// Distance of two windows, if it is not their length.
+    pub stride_secs: Option<f64>,
+    /// Which other numbers of frames there may be.
+    pub choice: FrameChoice,
+}
+
 impl SamplingEntry {
-    /// The rule, the stride if it is not the window, and which other numbers of frames there may be.
-    pub fn spec(self, at: &str) -> Result<(Sampling, Option<f64>, FrameChoice), String> {
+    pub fn spec(self, at: &str) -> Result<SamplingSpec, String> {
         let at = format!("{at}.sampling");
         let (sampling, stride_secs, range, choices) = match self {
             Self::Rate {
@@ -262,7 +270,7 @@ impl SamplingEntry {
         ensure(choice == FrameChoice::Fixed || choice.allows(frames), || {
             format!("{at}: `frames` is {frames}, but others are allowed: {choice}")
         })?;
-        Ok((sampling, stride_secs, choice))
+        Ok(SamplingSpec { sampling, stride_secs, choice })
     }
 }
 

@@ -121,6 +121,14 @@ pub(crate) enum Takes {
     Text(TextSpec),
 }
 
+/// What a tower for films takes, but for the other numbers of frames that it may take.
+#[derive(Clone, Copy)]
+pub struct VideoInput<'a> {
+    pub picture: &'a PictureSpec,
+    pub sampling: Sampling,
+    pub stride_secs: Option<f64>,
+}
+
 /// Something that the server supplies to a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Supply {
@@ -356,9 +364,12 @@ impl Manifest {
         own.or_else(|| self.of_modality(Modality::Video).find_map(TowerSpec::picture))
     }
 
-    pub fn video(&self) -> Option<(&PictureSpec, Sampling, Option<f64>)> {
+    /// What the first tower for films takes.
+    pub fn video(&self) -> Option<VideoInput<'_>> {
         self.towers.iter().find_map(|tower| match &tower.takes {
-            Takes::Video { picture, sampling, stride_secs, .. } => Some((picture, *sampling, *stride_secs)),
+            Takes::Video { picture, sampling, stride_secs, .. } => {
+                Some(VideoInput { picture, sampling: *sampling, stride_secs: *stride_secs })
+            }
             _ => None,
         })
     }

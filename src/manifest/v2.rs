@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use super::check::check_space_names;
-use super::media::{PictureEntry, SamplingEntry, SoundEntry};
+use super::media::{PictureEntry, SamplingEntry, SamplingSpec, SoundEntry};
 use super::text::TextEntry;
 use super::{
     BankSpec, Goldens, Inflating, InputSpec, Manifest, OutputSpec, Precision, Source, SpaceSpec, Supply,
@@ -186,7 +186,7 @@ impl Preparation {
             Modality::Video => {
                 let picture = picture(self.picture)?;
                 let sampling = self.sampling.clone().ok_or_else(|| missing("sampling"))?;
-                let (sampling, stride_secs, choice) = sampling.spec(&at)?;
+                let SamplingSpec { sampling, stride_secs, choice } = sampling.spec(&at)?;
                 Takes::Video { picture, sampling, stride_secs, choice }
             }
             Modality::Image => Takes::Image(picture(self.picture)?),

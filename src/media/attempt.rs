@@ -1,9 +1,9 @@
 //! Runs a decode child, and another one if the first showed that the file needs more memory or other filters.
 
-use super::filters::Shape;
-use super::need::FFMPEG_FIRST;
 use super::stream::Ended;
 use super::{Limits, MediaError};
+use crate::decode_child::need::FFMPEG_FIRST;
+use crate::ffmpeg::filters::Shape;
 
 /// Factor by which memory grows for a child that ran out of it before any output: its estimate was wrong.
 const MORE: u64 = 4;

@@ -4,17 +4,17 @@ use std::fs::File;
 use std::time::Duration;
 
 use super::attempt::{Bounds, with_bounds};
-use super::filters::Shape;
-use super::picks::Picks;
 use super::pool::Seat;
 use super::process::Worker;
-use super::protocol::{Engine, Request, Streams, Task};
-use super::sampling::Sampling;
 use super::stream::{Cancel, Caps, Ended, MediaInfo, Sink, Sought, collect, pump};
-use super::timing::places_to_seek;
-use super::tracks::{self, Wanted};
 use super::work::thread_cpu;
 use super::{Decoder, Limits, MediaError};
+use crate::decode_child::protocol::{Engine, Request, Streams, Task};
+use crate::ffmpeg::filters::Shape;
+use crate::ffmpeg::picks::Picks;
+use crate::ffmpeg::sampling::Sampling;
+use crate::ffmpeg::timing::places_to_seek;
+use crate::ffmpeg::tracks::{self, Wanted};
 use crate::types::{TrackChoice, TrackKind};
 
 /// What to decode of a file, and in which form.

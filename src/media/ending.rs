@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::decode::{Budget, DecodeRequest, cpu_cap_secs};
-use super::protocol::{Engine, Failure};
-use super::said::Stream;
 use super::stream::Ended;
-use super::{Decoder, Limits, MediaError, tracks};
+use super::{Decoder, Limits, MediaError};
+use crate::decode_child::protocol::{Engine, Failure};
+use crate::ffmpeg::said::Stream;
+use crate::ffmpeg::tracks;
 use crate::types::{AssetKind, TrackKind};
 
 /// The only messages that codecs print when an allocation fails.

@@ -1,5 +1,7 @@
 //! Errors of reading a file, with their stable codes.
 
+use crate::types::Deciding;
+
 const QUICK: &str = " (the limit for thumbnails and probing)";
 
 /// Why a file could not be read. `code()` is the stable snake_case code of the HTTP API.
@@ -125,13 +127,13 @@ impl MediaError {
             Self::TooManyPixels { .. } => "too_many_pixels",
             Self::TooLong { .. } => "too_long",
             Self::SpanOutOfRange { .. } => "span_out_of_range",
-            Self::Timeout { .. } => "decode_timeout",
-            Self::DecodeLimit { .. } => "decode_limit",
-            Self::WorkLimit { .. } => "work_limit",
-            Self::Overloaded { .. } => "overloaded",
+            Self::Timeout { .. } => Deciding::DecodeTimeout.as_str(),
+            Self::DecodeLimit { .. } => Deciding::DecodeLimit.as_str(),
+            Self::WorkLimit { .. } => Deciding::WorkLimit.as_str(),
+            Self::Overloaded { .. } => Deciding::Overloaded.as_str(),
             Self::BadSamples { .. } => "bad_samples",
-            Self::Worker(_) => "decode_worker_failed",
-            Self::Killed(_) => "decode_worker_killed",
+            Self::Worker(_) => Deciding::DecodeWorkerFailed.as_str(),
+            Self::Killed(_) => Deciding::DecodeWorkerKilled.as_str(),
         }
     }
 

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use super::attempt::Bounds;
 use super::decode::{Budget, caps, request};
-use super::need::FFMPEG_FIRST;
 use super::pool::Seat;
 use super::process::Worker;
-use super::protocol::{Streams, Task};
 use super::stream::collect;
 use super::{Decoder, Limits, MediaError};
+use crate::decode_child::need::FFMPEG_FIRST;
+use crate::decode_child::protocol::{Streams, Task};
 use crate::native;
 
 /// How long a result is valid. Anyone may request `/readyz`, and a check starts two programs.
@@ -56,8 +56,16 @@ impl Known {
     }
 }
 
-/// Path, device, inode, size and modification time, by which a changed file is detected.
-type Identity = (PathBuf, u64, u64, u64, i64, i64);
+/// What tells that a file was changed or replaced.
+#[derive(Debug, PartialEq, Eq)]
+struct Identity {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    mtime_secs: i64,
+    mtime_nanos: i64,
+}
 
 impl Decoder {
     /// The result of a check in the last two seconds or, during a check, the previous result. `None` without
@@ -147,7 +155,14 @@ impl Decoder {
 
 fn identity(path: &Path) -> std::io::Result<Identity> {
     let meta = std::fs::metadata(path)?;
-    Ok((path.to_owned(), meta.dev(), meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
+    Ok(Identity {
+        path: path.to_owned(),
+        device: meta.dev(),
+        inode: meta.ino(),
+        bytes: meta.len(),
+        mtime_secs: meta.mtime(),
+        mtime_nanos: meta.mtime_nsec(),
+    })
 }
 
 /// The program to start as decode worker: this one, even if its file on disk has been replaced.

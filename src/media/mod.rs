@@ -4,29 +4,15 @@
 //! its bytes. [`decode`] drives the child and feeds a [`Sink`]; see `docs/media.md`.
 
 mod attempt;
-mod child;
 mod decode;
 mod ending;
 mod error;
-mod filters;
-mod headers;
 mod health;
-mod kinds;
-mod need;
-mod picks;
 mod pipe;
 mod pool;
 mod process;
-mod protocol;
-mod said;
-mod sampling;
-mod scale;
-mod sniff;
-mod sound;
 mod still;
 mod stream;
-mod timing;
-mod tracks;
 mod work;
 
 use std::fs::File;
@@ -36,13 +22,10 @@ use std::sync::Arc;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-pub use child::main as worker_main;
 pub use decode::{DecodeRequest, Outcome, decode};
 pub use error::{MAX_SAMPLE, MIN_SAMPLE, MediaError};
 pub use health::{DecoderHealth, own_worker};
-pub use kinds::{HEAD_BYTES, NameSays, head_is_media, name_says};
 pub use pool::{DecodePool, Lane, PoolLimits, Seat};
-pub use sampling::{MOST_EXTRA, Ratio, Sampling, Spread};
 pub use still::{Film, Probe, film, probe, thumbnail_jpeg};
 pub use stream::{Cancel, CancelGuard, Flow, MediaInfo, Sink};
 pub use work::WorkLimits;
@@ -154,14 +137,14 @@ pub fn open_media(path: &Path) -> Result<File, MediaError> {
 #[cfg(test)]
 pub(crate) mod fuzzed {
     use super::MAX_SAMPLE;
-    use super::child::ffmpeg;
     use super::pipe::{FrameReader, SoundReader};
-    use super::protocol::{Engine, Reply, Request, Started, Streams, Task};
-    use super::said::FfmpegLog;
+    use crate::decode_child::arguments::{Known, arguments};
+    use crate::decode_child::protocol::{Engine, Reply, Request, Started, Streams, Task};
+    use crate::ffmpeg::said::FfmpegLog;
 
     pub(crate) fn request_seeds() -> Vec<Vec<u8>> {
         let clips = Task::Clips {
-            sampling: super::sampling::Sampling::Nearest(10.0),
+            sampling: crate::ffmpeg::sampling::Sampling::Nearest(10.0),
             sample_rate_hz: 48_000,
             seek_secs: 1.5,
             start_secs: 1.5,
@@ -191,7 +174,7 @@ pub(crate) mod fuzzed {
     /// Any request that the child accepts gives a command line.
     pub(crate) fn request(bytes: &[u8]) {
         if let Some(request) = Request::read(bytes) {
-            let known = ffmpeg::Known {
+            let known = Known {
                 demuxers: "wav",
                 picture: false,
                 untimed: false,
@@ -199,7 +182,7 @@ pub(crate) mod fuzzed {
                 raw: None,
                 one_clock: false,
             };
-            let arguments = ffmpeg::arguments(&request, known, 3, 4);
+            let arguments = arguments(&request, known, 3, 4);
             assert!(!arguments.is_empty());
         }
     }
@@ -210,7 +193,7 @@ pub(crate) mod fuzzed {
             kind: None,
             sample_rate_hz: 44_100,
             declared_secs: Some(1.5),
-            sound: super::sound::Examined { holes: vec![(1.5, 0.25)], ..Default::default() },
+            sound: crate::structure::sound::Examined { holes: vec![(1.5, 0.25)], ..Default::default() },
             width: 0,
             height: 0,
             cut_short: None,
@@ -220,7 +203,7 @@ pub(crate) mod fuzzed {
             parts: Vec::new(),
             reduced: false,
         };
-        let failure = super::protocol::Failure::Corrupt;
+        let failure = crate::decode_child::protocol::Failure::Corrupt;
         let replies = [
             Reply::Reading,
             Reply::Need { child_bytes: 1 << 24, server_bytes: 0 },

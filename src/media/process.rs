@@ -13,8 +13,8 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, kill_process_group, pidfd_open, prlimit};
 
-use super::protocol::{GO, Request};
 use super::{DecoderConfig, MediaError};
+use crate::decode_child::protocol::{GO, Request};
 
 /// Size of the pipes in bytes, by default the most that Linux allows. Larger pipes mean fewer context
 /// switches.

@@ -4,15 +4,15 @@ use std::fs::File;
 
 use super::attempt::with_bounds;
 use super::decode::{Budget, caps, request, survey};
-use super::filters::Shape;
-use super::picks::Picks;
 use super::pool::Seat;
 use super::process::Worker;
-use super::protocol::{Engine, Streams, Task};
-use super::sampling::Ratio;
 use super::stream::{Caps, Ended, Sought, collect};
-use super::timing::places_to_seek;
 use super::{Decoder, Limits, MediaError};
+use crate::decode_child::protocol::{Engine, Streams, Task};
+use crate::ffmpeg::filters::Shape;
+use crate::ffmpeg::picks::Picks;
+use crate::ffmpeg::sampling::Ratio;
+use crate::ffmpeg::timing::places_to_seek;
 use crate::types::{AssetKind, TrackChoice};
 
 /// What a file declares about itself, before anything is decoded.

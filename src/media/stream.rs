@@ -8,13 +8,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::MediaError;
-use super::filters::Shape;
-use super::picks::Picks;
 use super::pipe::{FrameReader, SoundReader};
 use super::pool::{Memory, Seat, WORKER_BYTES};
 use super::process::Worker;
-use super::protocol::{MAX_LINE_BYTES, Reply, Streams};
-use super::sound::Placer;
+use crate::decode_child::protocol::{MAX_LINE_BYTES, Reply, Streams};
+use crate::ffmpeg::filters::Shape;
+use crate::ffmpeg::picks::Picks;
+use crate::ffmpeg::sound::Placer;
 use crate::types::{AssetKind, TrackChoice};
 
 mod budget;

@@ -81,7 +81,7 @@ impl Bundle {
     /// # Errors
     /// [`ModelError::BadFrames`] if the bundle does not allow the number.
     pub fn with_frames(mut self, frames: usize) -> Result<Self, ModelError> {
-        let own = self.manifest.video().map(|(_, sampling, _)| sampling.frames());
+        let own = self.manifest.video().map(|video| video.sampling.frames());
         self.manifest.take_frames(frames).map_err(|reason| {
             ModelError::BadFrames(format!(
                 "{frames} frames a window: the model {} does not allow it: {reason}",
@@ -316,7 +316,7 @@ impl Bundle {
                 let sampling = Sampling::Rate { fps: 1.0 / sound_secs, frames: 1, take: Take::Nearest };
                 (image, sampling, sound.and_then(|(_, stride)| stride))
             },
-            |(picture, sampling, stride)| (*picture, sampling, stride),
+            |video| (*video.picture, video.sampling, video.stride_secs),
         );
         let window_secs = match sampling {
             Sampling::Rate { fps, frames, .. } => frames as f64 / fps,

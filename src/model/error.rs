@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::native::NativeError;
-use crate::types::{Modality, Space};
+use crate::types::{Deciding, Modality, Space};
 
 /// Why a bundle or a tower failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -133,12 +133,12 @@ impl ModelError {
             Self::RuntimeDamaged(_) => "native_part_damaged",
             Self::RuntimeTooOld(_) => "onnxruntime_too_old",
             Self::CudaUnavailable(_) => "cuda_unavailable",
-            Self::TowerFailed { .. } => "tower_failed",
+            Self::TowerFailed { .. } => Deciding::TowerFailed.as_str(),
             Self::NotSupported(_) => "modality_not_supported",
             Self::NoKnownWords { .. } => "no_known_words",
             Self::TextTooLong { .. } => "text_too_long",
             Self::BadSamples => "bad_samples",
-            Self::Overloaded { .. } => "overloaded",
+            Self::Overloaded { .. } => Deciding::Overloaded.as_str(),
         }
     }
 

@@ -39,7 +39,7 @@ pub(super) fn read_graphs(bundle: &Bundle, place: Place) -> Result<Vec<Graph>, M
 }
 
 /// Where the weights outside each graph lie.
-fn places(bundle: &Bundle) -> Result<Vec<BTreeMap<shared::Place, External>>, ModelError> {
+fn places(bundle: &Bundle) -> Result<Vec<BTreeMap<shared::Stored, External>>, ModelError> {
     let mut places = Vec::new();
     for spec in &bundle.manifest.towers {
         let bytes = bundle.read(&spec.file)?;

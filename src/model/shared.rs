@@ -12,32 +12,39 @@ use super::runtime::Graph;
 /// Smaller tensors are not worth it.
 const LEAST_BYTES: usize = 64 << 10;
 
-/// Where a tensor lies: file, offset and length in bytes.
-pub(super) type Place = (String, usize, usize);
+/// Where the values of a tensor lie.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Stored {
+    file: String,
+    /// Where they begin in the file, in bytes.
+    offset: usize,
+    /// How long they are, in bytes.
+    length: usize,
+}
 
 /// The tensors outside each graph, by place. `location` is a file's name in the graph.
-pub(super) fn places(graph: &[u8], named: &BTreeMap<String, String>) -> BTreeMap<Place, External> {
+pub(super) fn places(graph: &[u8], named: &BTreeMap<String, String>) -> BTreeMap<Stored, External> {
     // What cannot be read was refused before, or is left to ONNX Runtime.
     let tensors = onnx::external_tensors(graph).unwrap_or_default();
     let place = |tensor: External| {
         let file = named.get(&tensor.location)?.clone();
-        Some(((file, tensor.offset, tensor.length), tensor))
+        Some((Stored { file, offset: tensor.offset, length: tensor.length }, tensor))
     };
     tensors.into_iter().filter(|tensor| tensor.length >= LEAST_BYTES).filter_map(place).collect()
 }
 
 /// Bytes of the tensors that two or more of these graphs name, and of those in each graph.
-pub(super) fn shared_bytes(graphs: &[BTreeMap<Place, External>]) -> (u64, Vec<u64>) {
+pub(super) fn shared_bytes(graphs: &[BTreeMap<Stored, External>]) -> (u64, Vec<u64>) {
     let users = users(graphs);
-    let is_shared = |place: &&Place| users.get(place).is_some_and(|users| *users > 1);
-    let bytes = |places: &mut dyn Iterator<Item = &Place>| places.map(|(_, _, length)| *length as u64).sum();
+    let is_shared = |place: &&Stored| users.get(place).is_some_and(|users| *users > 1);
+    let bytes = |places: &mut dyn Iterator<Item = &Stored>| places.map(|place| place.length as u64).sum();
     let all = bytes(&mut users.keys().copied().filter(is_shared));
     let own = graphs.iter().map(|graph| bytes(&mut graph.keys().filter(is_shared)));
     (all, own.collect())
 }
 
-fn users(graphs: &[BTreeMap<Place, External>]) -> BTreeMap<&Place, usize> {
-    let mut users: BTreeMap<&Place, usize> = BTreeMap::new();
+fn users(graphs: &[BTreeMap<Stored, External>]) -> BTreeMap<&Stored, usize> {
+    let mut users: BTreeMap<&Stored, usize> = BTreeMap::new();
     for place in graphs.iter().flat_map(BTreeMap::keys) {
         *users.entry(place).or_default() += 1;
     }
@@ -47,11 +54,11 @@ fn users(graphs: &[BTreeMap<Place, External>]) -> BTreeMap<&Place, usize> {
 /// Hands the weights that several graphs name to all of them.
 pub(super) fn share(
     graphs: &mut [Graph],
-    places: &[BTreeMap<Place, External>],
+    places: &[BTreeMap<Stored, External>],
     data: &BTreeMap<String, Arc<[u8]>>,
 ) {
     let users = users(places);
-    let mut values: BTreeMap<&Place, Arc<DynValue>> = BTreeMap::new();
+    let mut values: BTreeMap<&Stored, Arc<DynValue>> = BTreeMap::new();
     for (graph, places) in graphs.iter_mut().zip(places) {
         for (place, tensor) in places {
             if users.get(place).is_none_or(|users| *users < 2) {
@@ -59,7 +66,7 @@ pub(super) fn share(
             }
             let value = match values.get(place) {
                 Some(value) => Some(Arc::clone(value)),
-                None => data.get(&place.0).and_then(|data| value(tensor, data)).map(Arc::new),
+                None => data.get(&place.file).and_then(|data| value(tensor, data)).map(Arc::new),
             };
             if let Some(value) = value {
                 values.insert(place, Arc::clone(&value));
@@ -88,10 +95,10 @@ mod tests {
 
     use super::*;
 
-    fn graph(places: &[(&str, usize, usize)]) -> BTreeMap<Place, External> {
+    fn graph(places: &[(&str, usize, usize)]) -> BTreeMap<Stored, External> {
         let place = |(file, offset, length): &(&str, usize, usize)| {
             let external = External { length: *length, offset: *offset, ..External::default() };
-            (((*file).to_owned(), *offset, *length), external)
+            (Stored { file: (*file).to_owned(), offset: *offset, length: *length }, external)
         };
         places.iter().map(place).collect()
     }

@@ -144,18 +144,7 @@ impl Towers {
             Place::Cuda(_) => bundle.manifest.goldens.max_one_minus_cosine.max(CUDA_ONE_MINUS_COSINE),
         };
         let goldens = GoldenSet::read(&bundle, &specs, allowed)?;
-        let mut tokenizers = Vec::with_capacity(specs.len());
-        for (tower, spec) in specs.iter().enumerate() {
-            let tokenizer = spec.text().map(|text| {
-                let made = TextTokenizer::new(&bundle.read(text.tokenizer())?, text);
-                made.map_err(|reason| bundle.invalid(text.tokenizer(), reason))
-            });
-            let tokenizer = tokenizer.transpose()?;
-            if let Some(tokenizer) = &tokenizer {
-                goldens.check_tokenizer(&bundle, &specs, tower, tokenizer)?;
-            }
-            tokenizers.push(tokenizer);
-        }
+        let tokenizers = tokenizers(&bundle, &specs, &goldens)?;
         let bank = bundle.read_bank()?;
         let sizes = sizes(&bundle)?;
         let groups = groups(place, &sizes.whole, threads);
@@ -376,4 +365,25 @@ impl Towers {
     ) -> Result<SpaceVectors, ModelError> {
         self.submit_audio(pcm, priority).await?.vectors().await
     }
+}
+
+/// The tokenizers of the towers for texts, each checked against its golden texts.
+fn tokenizers(
+    bundle: &Bundle,
+    specs: &[TowerSpec],
+    goldens: &GoldenSet,
+) -> Result<Vec<Option<TextTokenizer>>, ModelError> {
+    let mut tokenizers = Vec::with_capacity(specs.len());
+    for (tower, spec) in specs.iter().enumerate() {
+        let tokenizer = spec.text().map(|text| {
+            let made = TextTokenizer::new(&bundle.read(text.tokenizer())?, text);
+            made.map_err(|reason| bundle.invalid(text.tokenizer(), reason))
+        });
+        let tokenizer = tokenizer.transpose()?;
+        if let Some(tokenizer) = &tokenizer {
+            goldens.check_tokenizer(bundle, specs, tower, tokenizer)?;
+        }
+        tokenizers.push(tokenizer);
+    }
+    Ok(tokenizers)
 }

@@ -1,5 +1,6 @@
 //! Errors of requests to other hosts.
 
+use crate::types::Deciding;
 use std::error::Error;
 
 /// Why another host was not reached, or did not answer as expected. Messages name the host, never the whole
@@ -60,10 +61,10 @@ impl OutboundError {
             Self::BucketsDisabled => "buckets_disabled",
             Self::NotAllowed(_) => "url_not_allowed",
             Self::BucketNotAllowed(_) => "bucket_not_allowed",
-            Self::Failed { .. } => "url_failed",
+            Self::Failed { .. } => Deciding::UrlFailed.as_str(),
             Self::Refused { .. } => "url_refused",
             Self::TooLarge { .. } => "url_too_large",
-            Self::Timeout { .. } => "url_timeout",
+            Self::Timeout { .. } => Deciding::UrlTimeout.as_str(),
         }
     }
 

@@ -107,8 +107,28 @@ pub fn background(
     let margin = margin(asked.modality, spread.deviation(), clips.len());
     let described =
         |found: &Neighbour| most.get(&found.clip).is_some_and(|most| found.score >= most - margin);
+    let mut scores = best_of_others(bank, &tops, own, described);
+    if scores.len() < LEAST_QUERIES {
+        return Ok(Background::default());
+    }
+    scores.sort_unstable_by(f32::total_cmp);
+    let best = |(query, top): (&BankQuery, &Vec<Neighbour>)| {
+        top.iter().map(|found| found.clip).find(|clip| !own(query, *clip))
+    };
+    let hubs = bank.iter().zip(&tops).filter_map(best).collect();
+    Ok(Background { scores, hubs })
+}
+
+/// For each query, its best score among clips that it does not describe and that are not its own. Where that makes too
+/// few, the scores of all other clips, too.
+fn best_of_others(
+    bank: &[BankQuery],
+    tops: &[Vec<Neighbour>],
+    own: impl Fn(&BankQuery, ClipId) -> bool,
+    described: impl Fn(&Neighbour) -> bool,
+) -> Vec<f32> {
     let (mut scores, mut others) = (Vec::with_capacity(bank.len()), Vec::new());
-    for (query, top) in bank.iter().zip(&tops) {
+    for (query, top) in bank.iter().zip(tops) {
         let foreign = || top.iter().filter(|found| !own(query, found.clip));
         let mut left = foreign().filter(|found| !described(found)).map(|found| found.score);
         match left.next() {
@@ -124,15 +144,7 @@ pub fn background(
     if scores.len() < LEAST_QUERIES {
         scores.append(&mut others);
     }
-    if scores.len() < LEAST_QUERIES {
-        return Ok(Background::default());
-    }
-    scores.sort_unstable_by(f32::total_cmp);
-    let best = |(query, top): (&BankQuery, &Vec<Neighbour>)| {
-        top.iter().map(|found| found.clip).find(|clip| !own(query, *clip))
-    };
-    let hubs = bank.iter().zip(&tops).filter_map(best).collect();
-    Ok(Background { scores, hubs })
+    scores
 }
 
 /// Within how much of a clip's best query another one describes it, too.

@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use async_trait::async_trait;
 use serde::Serialize;
 
-use super::{AssetRecord, Damage, StoreError};
-use crate::types::{AssetId, ClipId, Embedding, Space, Track};
+use super::{AssetRecord, ClipVector, Damage, StoreError};
+use crate::types::{AssetId, ClipId};
 
 /// Values of an asset as they were acknowledged, to repair its row.
 #[derive(Debug, Clone, PartialEq)]
@@ -104,9 +104,5 @@ pub trait Checks: Send + Sync {
     /// Reads every vector and compares it with its checksum.
     async fn check_vectors(&self) -> Result<DamagedVectors, StoreError>;
     /// Replaces all vectors of a clip.
-    async fn put_vectors(
-        &self,
-        clip: ClipId,
-        vectors: &[(Track, Space, Embedding)],
-    ) -> Result<(), StoreError>;
+    async fn put_vectors(&self, clip: ClipId, vectors: &[ClipVector]) -> Result<(), StoreError>;
 }

@@ -5,13 +5,32 @@ use async_trait::async_trait;
 use super::StoreError;
 use crate::types::{AssetId, AssetKind, ClipId, Embedding, Space, TimeSpan, Track};
 
+/// A vector of a clip: what one track holds, in one space.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClipVector {
+    /// Track of the clip that it describes.
+    pub track: Track,
+    /// Embedding space that it lies in.
+    pub space: Space,
+    /// The vector itself.
+    pub vector: Embedding,
+}
+
+impl ClipVector {
+    /// The vector of a clip's track in a space.
+    #[must_use]
+    pub const fn new(track: Track, space: Space, vector: Embedding) -> Self {
+        Self { track, space, vector }
+    }
+}
+
 /// A clip to store, with its vectors.
 #[derive(Debug, Clone)]
 pub struct NewClip {
     /// Its span within the asset.
     pub span: TimeSpan,
     /// One vector per track and space.
-    pub vectors: Vec<(Track, Space, Embedding)>,
+    pub vectors: Vec<ClipVector>,
     /// Cosine of its own sound and picture; `None` if it lacks one of them.
     pub agreement: Option<f32>,
 }
@@ -50,7 +69,7 @@ pub struct ExportedClip {
     /// Kind of its asset.
     pub asset_kind: Option<AssetKind>,
     /// Its vectors.
-    pub vectors: Vec<(Track, Space, Embedding)>,
+    pub vectors: Vec<ClipVector>,
 }
 
 /// Reads the clips of finished assets, ordered by id, as of one moment; later writes do not show.
@@ -83,7 +102,7 @@ pub trait ClipStore: Send + Sync {
     /// Stores agreements of clips.
     async fn set_agreements(&self, agreements: &[(ClipId, f32)]) -> Result<(), StoreError>;
     /// The vectors of one clip.
-    async fn clip_vectors(&self, id: ClipId) -> Result<Vec<(Track, Space, Embedding)>, StoreError>;
+    async fn clip_vectors(&self, id: ClipId) -> Result<Vec<ClipVector>, StoreError>;
     /// Clip ids (ascending) and vectors of one track and space, with an id > `after`, at most `limit`,
     /// whatever the state of their assets. The second list has the damaged rows.
     async fn scan_vectors(

@@ -4,14 +4,14 @@ use super::{JobKind, JobRecord, JobView};
 use crate::types::rfc3339_millis;
 
 /// Code and message of a job that ended without success.
-pub(super) struct EndedWith {
+pub(crate) struct EndedWith {
     pub code: &'static str,
     pub message: &'static str,
 }
 
 impl JobKind {
     /// None of the items could be done.
-    pub(super) const fn all_failed(self) -> EndedWith {
+    pub(crate) const fn all_failed(self) -> EndedWith {
         match self {
             Self::Index => EndedWith {
                 code: "all_items_failed",
@@ -21,7 +21,7 @@ impl JobKind {
     }
 
     /// There was nothing to do.
-    pub(super) const fn nothing_found(self) -> EndedWith {
+    pub(crate) const fn nothing_found(self) -> EndedWith {
         match self {
             Self::Index => EndedWith {
                 code: "no_media",
@@ -32,15 +32,15 @@ impl JobKind {
 }
 
 /// What a webhook tells.
-pub(super) struct WebhookBody {
+pub(crate) struct WebhookBody {
     /// Name of the event, such as `job.done`.
-    pub(super) event: String,
+    pub(crate) event: String,
     /// JSON.
-    pub(super) body: String,
+    pub(crate) body: String,
 }
 
 /// The webhook for the end of a job; its data is the job as the API shows it.
-pub(super) fn ended(job: &JobRecord) -> WebhookBody {
+pub(crate) fn ended(job: &JobRecord) -> WebhookBody {
     let event = format!("job.{}", job.state.as_str());
     let body = serde_json::json!({
         "type": event,

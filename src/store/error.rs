@@ -1,5 +1,6 @@
 //! Why the store refused or failed, and why work on an item failed.
 
+use crate::types::{Deciding, ErrorCode};
 use std::path::Path;
 
 use serde::Serialize;
@@ -53,6 +54,9 @@ impl TellsFull for StoreError {
 }
 
 impl StoreError {
+    /// The code of a row that cannot be read.
+    pub(crate) const DAMAGED_ROW: &str = "damaged_row";
+
     /// An input/output error on a file of the data folder.
     pub(crate) fn of_io(path: &Path, error: &std::io::Error) -> Self {
         let failed = || Self::Database(format!("{}: {error}", path.display()));
@@ -66,8 +70,8 @@ impl StoreError {
             Self::NotFound(_) => "not_found",
             Self::StorageFull(_) => StorageFull::CODE,
             Self::Malformed(_) => "store_unreadable",
-            Self::Database(_) => "store_failed",
-            Self::DamagedRow(_) => "damaged_row",
+            Self::Database(_) => Deciding::StoreFailed.as_str(),
+            Self::DamagedRow(_) => Self::DAMAGED_ROW,
             Self::DamagedVector(_) => "damaged_vector",
             Self::Locked(_) => "data_folder_locked",
             Self::Sealed => "switching_models",
@@ -80,7 +84,8 @@ impl StoreError {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct WorkError {
     /// Stable error code in snake_case.
-    pub code: String,
+    #[schema(value_type = String)]
+    pub code: ErrorCode,
     /// Human-readable message.
     pub message: String,
 }
@@ -88,7 +93,7 @@ pub struct WorkError {
 impl WorkError {
     /// An error of this code.
     #[must_use]
-    pub fn new(code: &str, message: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), message: message.into() }
+    pub fn new(code: impl Into<ErrorCode>, message: impl Into<String>) -> Self {
+        Self { code: code.into(), message: message.into() }
     }
 }

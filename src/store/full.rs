@@ -1,5 +1,6 @@
 //! Storage that accepts no more bytes: one error type for every place that meets it.
 
+use crate::types::Deciding;
 use std::io;
 use std::sync::LazyLock;
 
@@ -39,7 +40,7 @@ static MET: LazyLock<watch::Sender<u64>> = LazyLock::new(|| watch::Sender::new(0
 
 impl StorageFull {
     /// The error code of all variants.
-    pub const CODE: &str = "storage_full";
+    pub const CODE: &str = Deciding::StorageFull.as_str();
 
     /// Recognises this condition in an I/O error.
     #[must_use]
@@ -53,22 +54,8 @@ impl StorageFull {
         }
     }
 
-    /// Recognises this condition in an extended result code of SQLite.
-    pub(super) fn of_sqlite(code: i32) -> Option<Self> {
-        const READONLY_DBMOVED: i32 = 8 | (4 << 8);
-        // Write, sync, sync of the folder, truncate, size and creation of the shared-memory index.
-        const WRITING: [i32; 6] = [3, 4, 5, 6, 19, 18];
-        match (code, code & 0xff) {
-            (READONLY_DBMOVED, _) => None,
-            (_, 8) => Some(Self::ReadOnly.met()),
-            (_, 10) if WRITING.contains(&(code >> 8)) => Some(Self::WriteFailed.met()),
-            (_, 13) => Some(Self::NoSpace.met()),
-            _ => None,
-        }
-    }
-
     /// Notifies the watcher of the disk.
-    fn met(self) -> Self {
+    pub(crate) fn met(self) -> Self {
         metrics::counter!("triptych_storage_full_total").increment(1);
         MET.send_modify(|count| *count = count.wrapping_add(1));
         self
@@ -97,12 +84,5 @@ mod tests {
             assert_eq!(StorageFull::of_io(&io::Error::from_raw_os_error(errno)), Some(wanted));
         }
         assert_eq!(StorageFull::of_io(&io::Error::from_raw_os_error(13)), None, "no right to");
-        for full in [13, 8, 8 | (1 << 8), 778, 1034, 1290, 1546, 4874] {
-            assert!(StorageFull::of_sqlite(full).is_some(), "{full}");
-        }
-        // A busy, damaged or moved database, and a failed read, are other conditions.
-        for other in [5, 11, 8 | (4 << 8), 266, 522] {
-            assert!(StorageFull::of_sqlite(other).is_none(), "{other}");
-        }
     }
 }

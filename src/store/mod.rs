@@ -11,7 +11,6 @@ mod job_view;
 mod jobs;
 mod lock;
 mod retention;
-mod sqlite;
 mod standing;
 mod watches;
 mod webhooks;
@@ -22,15 +21,15 @@ pub use assets::{
     AssetOutcome, AssetRecord, AssetState, AssetStore, Damage, DeletedAsset, NewAsset, Totals, content_key,
 };
 pub use checks::{AssetFacts, Checks, ContentNote, DamagedRow, DamagedVectors, changed_ns, mtime_ns};
-pub use clips::{ClipCursor, ClipRecord, ClipStore, ExportedClip, NewClip, VectorCensus};
+pub use clips::{ClipCursor, ClipRecord, ClipStore, ClipVector, ExportedClip, NewClip, VectorCensus};
 pub use embedded::{EmbeddedStore, StoreSpace};
+pub(crate) use ended::{WebhookBody, ended};
 pub use error::{StoreError, WorkError};
 pub use full::{StorageFull, TellsFull};
 pub use job_view::{JobBaseline, JobView};
 pub use jobs::{JobItem, JobKind, JobRecord, JobStore, NewItem, WorkState};
 pub use lock::FolderLock;
 pub use retention::{RetentionRule, RetentionRun, RetentionStore};
-pub use sqlite::{CopiedAsset, CopyFacts, DATABASE, FILES, SqliteStore, StoreCopy};
 pub use standing::{
     MatchRecord, MatchedMoment, NewMatch, NewStanding, PendingAsset, PendingEnd, Settled, StandingChange,
     StandingRecord, StandingStore, StandingVectors,
@@ -38,8 +37,8 @@ pub use standing::{
 pub use watches::{WatchRecord, WatchSpec, WatchStore, WatchedFile};
 pub use webhooks::{Attempt, DeliveryRecord, DeliveryState, DueDelivery, NewWebhook, WebhookStore};
 
-/// All queries and changes of the store, by record. SQLite is the default; what only it can do is in
-/// [`EmbeddedStore`].
+/// All queries and changes of the store, by record. What only a store in files of this machine can do is in
+/// [`EmbeddedStore`]; [`SqliteStore`](crate::sqlite::SqliteStore) is the one there is.
 #[async_trait]
 pub trait Store:
     AssetStore + ClipStore + JobStore + WatchStore + StandingStore + WebhookStore + RetentionStore + Checks

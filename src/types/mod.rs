@@ -1,5 +1,6 @@
 //! The vocabulary every layer shares: identifiers, modalities, spaces, time spans, embeddings.
 
+mod code;
 mod ids;
 mod tracks;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization;
 use utoipa::ToSchema;
 
+pub use code::{Deciding, ErrorCode};
 pub use ids::{AssetId, DeliveryId, JobId, KeyId, MatchId, SnapshotId, StandingId, WatchId};
 pub use tracks::{PerTrack, Track, TrackChoice, TrackInfo, TrackKind};
 

@@ -10,12 +10,16 @@ const LAYERS: &[&[&str]] = &[
     &["types", "native", "telemetry", "fail_points", "own_files"],
     &["outbound"],
     &["structure"],
+    &["formats"],
+    &["ffmpeg"],
+    &["decode_child"],
     &["media"],
     &["preprocess"],
     &["manifest"],
     &["model"],
     &["embed"],
     &["ledger", "store"],
+    &["sqlite"],
     &["files"],
     &["catalog"],
     &["index"],
@@ -27,21 +31,21 @@ const LAYERS: &[&[&str]] = &[
     &["standing"],
     &["library"],
     &["access"],
+    &["connections", "http_kit"],
+    &["http_intake"],
     &["http", "config"],
     &["cli"],
 ];
 /// Above all layers.
 const OUTSIDE: &[&str] = &["lib", "main", "fuzz", ""];
 
-/// What runs in the server's process alone: a decode child that used it would bring it into the sandbox.
-const SERVER_SIDE: &[&str] = &["attempt", "decode", "health", "pipe", "pool", "process", "still", "stream"];
+/// What runs in the decode child: whatever it used would be in the sandbox, too.
+const CHILD: &[&str] = &["decode_child", "ffmpeg", "formats", "structure"];
+/// All that the child may use besides its own.
+const CHILD_USES: &[&str] = &["types", "native"];
 
-/// What the doors of `http` have in common. `kit` is what every resource is made with; the others receive requests.
-const COMMON: &[&str] = &["kit", "admission", "bodies", "connections"];
-/// A folder of `http` per resource.
+/// A folder of `http` per resource. What they share lies in `http_kit` and `http_intake`, layers below them.
 const RESOURCES: &[&str] = &["about", "access", "assets", "jobs", "keeping", "search", "standing"];
-/// Resources that another one consists of: a standing query is a search that waits.
-const PARTS: &[(&str, &str)] = &[("standing", "search")];
 
 fn layer_of(module: &str) -> Option<usize> {
     LAYERS.iter().position(|modules| modules.contains(&module))
@@ -131,47 +135,40 @@ fn strongly_connected(arrows: &Arrows) -> Vec<BTreeSet<Module>> {
     groups
 }
 
-/// Within `http`: what the common folders take from a resource, and what a resource takes from another one.
-pub fn between_doors(tree: &Crate) -> Vec<String> {
+/// Within `http`: what a resource takes from another one.
+pub fn between_resources(tree: &Crate) -> Vec<String> {
     let mut found = Vec::new();
     for module in tree.files.keys().filter(|module| top(module) == "http" && module.len() > 2) {
-        if !COMMON.contains(&module[1].as_str()) && !RESOURCES.contains(&module[1].as_str()) {
-            found.push(format!("{}: neither common nor a resource", tree.path(module).display()));
+        if !RESOURCES.contains(&module[1].as_str()) {
+            found.push(format!("{}: the folder is no resource", tree.path(module).display()));
         }
     }
+    let resource = |module: &Module| {
+        let second = module.get(1).filter(|_| top(module) == "http")?;
+        RESOURCES.iter().copied().find(|resource| second == resource)
+    };
     for (module, (path, source)) in &tree.files {
-        let Some(own) = module.get(1).filter(|_| top(module) == "http") else { continue };
-        let bound = COMMON.contains(&own.as_str()) || RESOURCES.contains(&own.as_str());
+        let Some(own) = resource(module) else { continue };
         // Also what is only handed on.
         let all = source.imports.iter().map(|import| &import.path).chain(&source.paths);
         let used: BTreeSet<Module> = all.filter_map(|path| tree.definer(module, path)).collect();
-        for used in used.iter().filter(|used| bound && top(used) == "http") {
-            let Some(other) = used.get(1).filter(|other| RESOURCES.contains(&other.as_str())) else {
-                continue;
-            };
-            if own != other && !PARTS.contains(&(own.as_str(), other.as_str())) {
-                found.push(format!("{} uses {}", path.display(), tree.path(used).display()));
-            }
+        for used in used.iter().filter(|used| resource(used).is_some_and(|other| other != own)) {
+            found.push(format!("{} uses {}", path.display(), tree.path(used).display()));
         }
     }
     found
 }
 
-/// What the code of the decode child takes from the server's side of `media`.
+/// What the code of the decode child takes from the server.
 pub fn leaks_of_the_child(tree: &Crate) -> Vec<String> {
-    let is = |module: &Module, second: &[&str]| {
-        top(module) == "media" && module.get(1).is_some_and(|name| second.contains(&name.as_str()))
-    };
+    let is = |module: &Module, names: &[&str]| names.contains(&top(module));
     let mut found = Vec::new();
-    for (from, to) in tree.arrows() {
-        for (to, names) in to.into_iter().filter(|(to, _)| is(&from, &["child"]) && is(to, SERVER_SIDE)) {
-            let names: Vec<_> = names.into_iter().collect();
-            found.push(format!(
-                "{} -> {}: {}",
-                tree.path(&from).display(),
-                tree.path(&to).display(),
-                names.join(", ")
-            ));
+    for (from, (path, source)) in tree.files.iter().filter(|(from, _)| is(from, CHILD)) {
+        // Also what is only handed on.
+        let all = source.imports.iter().map(|import| &import.path).chain(&source.paths);
+        let used: BTreeSet<Module> = all.filter_map(|path| tree.definer(from, path)).collect();
+        for used in used.iter().filter(|used| !is(used, CHILD) && !is(used, CHILD_USES)) {
+            found.push(format!("{} uses {}", path.display(), tree.path(used).display()));
         }
     }
     found

@@ -141,7 +141,7 @@ impl Crate {
     }
 }
 
-/// `media/sound/mod.rs` is the module `media::sound`.
+/// `ffmpeg/sound/mod.rs` is the module `ffmpeg::sound`.
 fn module_of(path: &Path) -> Module {
     let mut module: Module =
         path.with_extension("").iter().map(|part| part.to_string_lossy().into_owned()).collect();

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::collection::{Collection, LibraryError};
 use crate::embed::Vectors;
 use crate::search::QueryPart;
+use crate::store::ClipVector;
 use crate::types::{AssetId, Embedding, Space, TimeSpan, Track};
 
 impl Collection {
@@ -31,7 +32,7 @@ impl Collection {
         for clip in touched {
             let secs = span.map_or(clip.span.duration_secs(), |span| common_secs(clip.span, span));
             let windows = windows_of(secs, spec.window_secs(), spec.stride_secs);
-            for (track, space, vector) in self.store.clip_vectors(clip.id).await? {
+            for ClipVector { track, space, vector } in self.store.clip_vectors(clip.id).await? {
                 add(sums.entry(track).or_default().entry(space).or_default(), &vector, windows);
             }
         }

@@ -8,7 +8,8 @@ use crate::embed::Embedder;
 use crate::files::{Registry, Uploads, shortfall_of};
 use crate::ledger::Ledger;
 use crate::own_files;
-use crate::store::{DATABASE, EmbeddedStore, FolderLock, SqliteStore, StoreError};
+use crate::sqlite::{DATABASE, SqliteStore};
+use crate::store::{EmbeddedStore, FolderLock, StoreError};
 
 pub(in crate::collection) async fn open_model_store(
     folder: &Path,

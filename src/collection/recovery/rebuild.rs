@@ -7,7 +7,8 @@ use crate::collection::{LibraryError, tracks, utf8};
 use crate::embed::Embedder;
 use crate::files::{Quarantine, Uploads};
 use crate::ledger::{AssetEntry, Replay, WorkKind};
-use crate::store::{AssetFacts, FILES, NewAsset, Store, StoreError};
+use crate::sqlite::FILES;
+use crate::store::{AssetFacts, NewAsset, Store, StoreError};
 use crate::types::{AssetId, TrackChoice};
 
 /// How many lost assets the log names; the rest are only counted.

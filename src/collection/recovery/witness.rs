@@ -9,7 +9,8 @@ use crate::collection::{LibraryError, blocking};
 use crate::embed::Embedder;
 use crate::files::{Disk, Quarantine, Shortfall, Uploads, kept_name, move_away, shortfall_of, stray_log};
 use crate::ledger::{AssetEntry, Entry, LEDGER, Ledger, Replay, WorkKind};
-use crate::store::{AssetRecord, EmbeddedStore, SqliteStore, Store, StoreError};
+use crate::sqlite::SqliteStore;
+use crate::store::{AssetRecord, EmbeddedStore, Store, StoreError};
 use crate::types::AssetId;
 
 /// Assets read per page.

@@ -8,9 +8,9 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::http::kit::advice::advice_on_part;
-use crate::http::kit::error::{ApiError, ErrorBody};
-use crate::http::kit::state::AppState;
+use crate::http_intake::state::AppState;
+use crate::http_kit::advice::advice_on_part;
+use crate::http_kit::error::{ApiError, ErrorBody};
 use crate::library::{PartHealth, PartState};
 
 /// Checks that the process is alive.

@@ -10,11 +10,11 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::http::kit::advice::advice;
-use crate::http::kit::error::{ApiError, ClientError, ErrorBody};
-use crate::http::kit::extract::{ApiJson, ApiQuery};
-use crate::http::kit::state::AppState;
-use crate::http::kit::views::List;
+use crate::http_intake::extract::{ApiJson, ApiQuery};
+use crate::http_intake::state::AppState;
+use crate::http_kit::advice::advice;
+use crate::http_kit::error::{ApiError, ClientError, ErrorBody};
+use crate::http_kit::views::List;
 use crate::library::{LibraryError, ModelEntry, Progress, Role};
 use crate::model::Source;
 use crate::types::{Modality, ModelId, Space};

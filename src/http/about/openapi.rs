@@ -7,8 +7,8 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{OpenApi, SecurityRequirement};
 use utoipa::{Modify, OpenApi as _};
 
-use crate::http::kit::error::{ErrorBody, ErrorDetail};
-use crate::http::kit::state::AppState;
+use crate::http_intake::state::AppState;
+use crate::http_kit::error::{ErrorBody, ErrorDetail};
 
 /// Title, tags, the key.
 #[derive(utoipa::OpenApi)]

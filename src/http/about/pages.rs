@@ -5,8 +5,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use rust_embed::{EmbeddedFile, RustEmbed};
 
-use crate::http::kit::error::ApiError;
-use crate::http::kit::etag::matches_etag;
+use crate::http_kit::error::ApiError;
+use crate::http_kit::etag::matches_etag;
 
 #[derive(RustEmbed)]
 #[folder = "ui/"]

@@ -10,8 +10,8 @@ use metrics::gauge;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::http::kit::error::ApiError;
-use crate::http::kit::state::AppState;
+use crate::http_intake::state::AppState;
+use crate::http_kit::error::ApiError;
 use crate::index::{IndexStats, Recall};
 use crate::library::DamageCounts;
 use crate::store::{Totals, WorkState};

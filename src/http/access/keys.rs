@@ -8,12 +8,12 @@ use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::audit::Made;
 use crate::access::{AccessError, KeyRecord, Keys, KnownKey, NewKey, Rate, Role};
-use crate::http::kit::error::{ApiError, ClientError};
-use crate::http::kit::extract::{ApiJson, IdPath};
-use crate::http::kit::state::AppState;
-use crate::http::kit::views::List;
+use crate::http_intake::extract::{ApiJson, IdPath};
+use crate::http_intake::guard::audit::Made;
+use crate::http_intake::state::AppState;
+use crate::http_kit::error::{ApiError, ClientError};
+use crate::http_kit::views::List;
 use crate::library::LibraryError;
 use crate::types::{KeyId, rfc3339_millis};
 

@@ -1,8 +1,4 @@
-//! Who may call what: keys, sessions, the table of roles, the audit log.
+//! Keys, and sessions of browsers.
 
-mod audit;
-pub mod guard;
-mod host;
 pub mod keys;
-pub mod roles;
 pub mod session;

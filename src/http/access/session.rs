@@ -6,10 +6,10 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::access::Caller;
-use crate::http::kit::client::Client;
-use crate::http::kit::error::{ApiError, ErrorBody};
-use crate::http::kit::secret::COOKIE;
-use crate::http::kit::state::AppState;
+use crate::http_intake::client::Client;
+use crate::http_intake::state::AppState;
+use crate::http_kit::error::{ApiError, ErrorBody};
+use crate::http_kit::secret::COOKIE;
 use crate::types::now_unix_ms;
 
 /// Seconds a browser keeps the cookie; a restart of the server or the end of the key ends it sooner.

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::catalog::Filter;
-use crate::http::kit::error::{ApiError, ClientError};
-use crate::http::kit::extract::ApiJson;
-use crate::http::kit::page::first_ids;
-use crate::http::kit::state::AppState;
+use crate::http_intake::extract::ApiJson;
+use crate::http_intake::state::AppState;
+use crate::http_kit::error::{ApiError, ClientError};
+use crate::http_kit::page::first_ids;
 use crate::types::AssetId;
 
 /// Which assets to delete.

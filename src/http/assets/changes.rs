@@ -8,12 +8,12 @@ use utoipa::ToSchema;
 
 use super::bulk::chosen;
 use crate::catalog::Filter;
-use crate::http::kit::error::{ApiError, ClientError};
-use crate::http::kit::extract::{ApiJson, IdPath};
-use crate::http::kit::form;
-use crate::http::kit::page::first_ids;
-use crate::http::kit::state::AppState;
-use crate::http::kit::views::AssetView;
+use crate::http_intake::extract::{ApiJson, IdPath};
+use crate::http_intake::form;
+use crate::http_intake::state::AppState;
+use crate::http_kit::error::{ApiError, ClientError};
+use crate::http_kit::page::first_ids;
+use crate::http_kit::views::AssetView;
 use crate::library::AssetPatch;
 use crate::types::AssetId;
 

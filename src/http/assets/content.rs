@@ -10,10 +10,10 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
 use crate::files::FileError;
-use crate::http::kit::error::{ApiError, ClientError};
-use crate::http::kit::etag::matches_etag;
-use crate::http::kit::extract::IdPath;
-use crate::http::kit::state::AppState;
+use crate::http_intake::extract::IdPath;
+use crate::http_intake::state::AppState;
+use crate::http_kit::error::{ApiError, ClientError};
+use crate::http_kit::etag::matches_etag;
 use crate::library::LibraryError;
 use crate::store::AssetRecord;
 use crate::types::{AssetId, AssetKind};

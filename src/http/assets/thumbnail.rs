@@ -7,11 +7,12 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::files::FileError;
-use crate::http::kit::error::{ApiError, ClientError};
-use crate::http::kit::etag::matches_etag;
-use crate::http::kit::extract::{ApiQuery, IdPath};
-use crate::http::kit::state::AppState;
-use crate::http::kit::views::has_picture;
+use crate::http_intake::extract::{ApiQuery, IdPath};
+use crate::http_intake::state::AppState;
+use crate::http_kit::error::{ApiError, ClientError};
+use crate::http_kit::etag::matches_etag;
+use crate::http_kit::thumbnails::Thumbnail;
+use crate::http_kit::views::has_picture;
 use crate::library::LibraryError;
 use crate::media::{Lane, MediaError};
 use crate::preprocess;
@@ -89,6 +90,7 @@ pub async fn thumbnail(
         made.map_err(of_media)
     };
     let busy = of_media(MediaError::Overloaded { retry_after_secs: 5 });
-    let bytes = state.thumbnails.get_or_make((id, at_ms, size), busy, make).await?;
+    let bytes =
+        state.thumbnails.get_or_make(Thumbnail { asset: id, at_ms, side_px: size }, busy, make).await?;
     Ok((cached, [(header::CONTENT_TYPE, "image/jpeg")], bytes).into_response())
 }

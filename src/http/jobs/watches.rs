@@ -9,11 +9,11 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::checked_filter;
-use crate::http::kit::error::{ApiError, ClientError};
-use crate::http::kit::extract::{ApiJson, IdPath};
-use crate::http::kit::metadata::checked_metadata;
-use crate::http::kit::state::AppState;
-use crate::http::kit::views::List;
+use crate::http_intake::extract::{ApiJson, IdPath};
+use crate::http_intake::state::AppState;
+use crate::http_kit::error::{ApiError, ClientError};
+use crate::http_kit::metadata::checked_metadata;
+use crate::http_kit::views::List;
 use crate::jobs::WorkError;
 use crate::store::{WatchRecord, WatchSpec};
 use crate::types::{JobId, WatchId, rfc3339_millis};

@@ -5,9 +5,9 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::http::kit::error::{ApiError, ClientError};
-use crate::http::kit::extract::ApiJson;
-use crate::http::kit::state::AppState;
+use crate::http_intake::extract::ApiJson;
+use crate::http_intake::state::AppState;
+use crate::http_kit::error::{ApiError, ClientError};
 use crate::library::Compaction;
 
 /// Options for compaction.

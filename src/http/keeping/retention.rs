@@ -5,10 +5,10 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::http::kit::error::{ApiError, ClientError};
-use crate::http::kit::extract::ApiJson;
-use crate::http::kit::page::first_ids;
-use crate::http::kit::state::AppState;
+use crate::http_intake::extract::ApiJson;
+use crate::http_intake::state::AppState;
+use crate::http_kit::error::{ApiError, ClientError};
+use crate::http_kit::page::first_ids;
 use crate::library::{Library, RetentionReport, Rule, RuleCount};
 use crate::store::RetentionRun;
 use crate::types::{AssetId, rfc3339_millis};

@@ -7,10 +7,10 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use crate::http::kit::error::{ApiError, ClientError};
-use crate::http::kit::extract::{ApiJson, IdPath};
-use crate::http::kit::state::AppState;
-use crate::http::kit::views::List;
+use crate::http_intake::extract::{ApiJson, IdPath};
+use crate::http_intake::state::AppState;
+use crate::http_kit::error::{ApiError, ClientError};
+use crate::http_kit::views::List;
 use crate::library::{SnapshotOptions, SnapshotView};
 use crate::types::SnapshotId;
 

@@ -11,16 +11,16 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::query::{scratch_of, timing, within};
 use super::vectors::{Encoding, VectorView};
 use crate::collection::ask::check_text;
 use crate::embed::{Embedder, Vectors};
-use crate::http::bodies::MediaField;
-use crate::http::kit::error::{ApiError, ClientError};
-use crate::http::kit::extract::ApiJson;
-use crate::http::kit::form::{self, FileRule};
-use crate::http::kit::media_type::{content_type, unsupported};
-use crate::http::kit::state::AppState;
+use crate::http_intake::bodies::MediaField;
+use crate::http_intake::extract::ApiJson;
+use crate::http_intake::form::{self, FileRule};
+use crate::http_intake::query::{scratch_of, timing, within};
+use crate::http_intake::state::AppState;
+use crate::http_kit::error::{ApiError, ClientError};
+use crate::http_kit::media_type::{content_type, unsupported};
 use crate::library::LibraryError;
 use crate::model::{Priority, Role, Timings};
 use crate::search::SearchError;
@@ -173,60 +173,9 @@ struct Options {
         ClientError))]
 pub async fn embeddings(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
     let timings = Arc::new(Timings::default());
-    let mut words = 0;
-    let (state, data) = match content_type(request.headers()).as_str() {
-        "application/json" => {
-            let ApiJson(body) = ApiJson::<EmbeddingsBody>::from_request(request, &state).await?;
-            let state = state.of_model(body.model.as_deref())?;
-            let embedder = state.library.embedder().timed(Arc::clone(&timings));
-            let options = options(&state, body.modality, body.space, body.encoding_format)?;
-            let inputs = match body.input {
-                Input::One(input) => vec![input],
-                Input::Many(inputs) => inputs,
-            };
-            if inputs.is_empty() || inputs.len() > MAX_INPUTS {
-                return Err(ApiError::invalid(
-                    "input",
-                    format!("expected 1 to {MAX_INPUTS} inputs per request"),
-                ));
-            }
-            let data = if options.modality == Modality::Text {
-                let inputs = words_of(&inputs)?;
-                let data = within(&state, texts(&embedder, &options, body.role.into(), &inputs)).await??;
-                let readings = inputs.iter().filter_map(|text| embedder.towers.read_text(text).ok());
-                words = readings.map(|reading| reading.tokens).sum();
-                data
-            } else {
-                within(&state, media(&state, &embedder, &options, inputs)).await??
-            };
-            (state, data)
-        }
-        "multipart/form-data" => {
-            let rule = FileRule { max_bytes: state.config.max_body_bytes as u64, durable: false };
-            let known = ["modality", "space", "encoding_format", "model", "video_track", "audio_track"];
-            let mut form = form::receive(&state, request, &known, rule).await?;
-            let modality = super::media_modality(&form.require("modality")?)?;
-            let encoding = match form.take("encoding_format").as_deref() {
-                None | Some("float") => Encoding::Float,
-                Some("base64") => Encoding::Base64,
-                Some(_) => {
-                    return Err(ApiError::invalid(
-                        "encoding_format",
-                        "`encoding_format` must be float or base64",
-                    ));
-                }
-            };
-            let state = state.of_model(form.take("model").as_deref())?;
-            let embedder = state.library.embedder().timed(Arc::clone(&timings));
-            let options = options(&state, modality, form.take("space"), encoding)?;
-            let tracks = form.choice()?;
-            let (upload, _) = form.require_file()?;
-            let mut data = Vec::new();
-            let embedded =
-                within(&state, of_file(&embedder, &options, (0, tracks), &upload.path, &mut data)).await?;
-            embedded.map_err(|error| error.with_param("file"))?;
-            (state, data)
-        }
+    let Embedded { state, data, words } = match content_type(request.headers()).as_str() {
+        "application/json" => by_json(state, request, &timings).await?,
+        "multipart/form-data" => by_form(state, request, &timings).await?,
         _ => return Err(unsupported("application/json or multipart/form-data")),
     };
     let model = state.library.embedder().bundle().name().to_owned();
@@ -234,6 +183,63 @@ pub async fn embeddings(State(state): State<AppState>, request: Request) -> Resu
     let mut response = Json(EmbeddingsAnswer { object: "list", model, data, usage }).into_response();
     response.extensions_mut().insert(timing(&timings));
     Ok(response)
+}
+
+/// The vectors of a request's inputs.
+struct Embedded {
+    /// The state with the library of the model that the request names.
+    state: AppState,
+    data: Vec<EmbeddingView>,
+    /// Number of tokens of the texts.
+    words: usize,
+}
+
+async fn by_json(state: AppState, request: Request, timings: &Arc<Timings>) -> Result<Embedded, ApiError> {
+    let ApiJson(body) = ApiJson::<EmbeddingsBody>::from_request(request, &state).await?;
+    let state = state.of_model(body.model.as_deref())?;
+    let embedder = state.library.embedder().timed(Arc::clone(timings));
+    let options = options(&state, body.modality, body.space, body.encoding_format)?;
+    let inputs = match body.input {
+        Input::One(input) => vec![input],
+        Input::Many(inputs) => inputs,
+    };
+    if inputs.is_empty() || inputs.len() > MAX_INPUTS {
+        return Err(ApiError::invalid("input", format!("expected 1 to {MAX_INPUTS} inputs per request")));
+    }
+    let mut words = 0;
+    let data = if options.modality == Modality::Text {
+        let inputs = words_of(&inputs)?;
+        let data = within(&state, texts(&embedder, &options, body.role.into(), &inputs)).await??;
+        let readings = inputs.iter().filter_map(|text| embedder.towers.read_text(text).ok());
+        words = readings.map(|reading| reading.tokens).sum();
+        data
+    } else {
+        within(&state, media(&state, &embedder, &options, inputs)).await??
+    };
+    Ok(Embedded { state, data, words })
+}
+
+async fn by_form(state: AppState, request: Request, timings: &Arc<Timings>) -> Result<Embedded, ApiError> {
+    let rule = FileRule { max_bytes: state.config.max_body_bytes as u64, durable: false };
+    let known = ["modality", "space", "encoding_format", "model", "video_track", "audio_track"];
+    let mut form = form::receive(&state, request, &known, rule).await?;
+    let modality = super::media_modality(&form.require("modality")?)?;
+    let encoding = match form.take("encoding_format").as_deref() {
+        None | Some("float") => Encoding::Float,
+        Some("base64") => Encoding::Base64,
+        Some(_) => {
+            return Err(ApiError::invalid("encoding_format", "`encoding_format` must be float or base64"));
+        }
+    };
+    let state = state.of_model(form.take("model").as_deref())?;
+    let embedder = state.library.embedder().timed(Arc::clone(timings));
+    let options = options(&state, modality, form.take("space"), encoding)?;
+    let tracks = form.choice()?;
+    let (upload, _) = form.require_file()?;
+    let mut data = Vec::new();
+    let embedded = within(&state, of_file(&embedder, &options, (0, tracks), &upload.path, &mut data)).await?;
+    embedded.map_err(|error| error.with_param("file"))?;
+    Ok(Embedded { state, data, words: 0 })
 }
 
 fn options(

@@ -5,10 +5,10 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::query;
-use crate::http::kit::error::{ApiError, ClientError};
-use crate::http::kit::extract::ApiJson;
-use crate::http::kit::state::AppState;
+use crate::http_intake::extract::ApiJson;
+use crate::http_intake::query;
+use crate::http_intake::state::AppState;
+use crate::http_kit::error::{ApiError, ClientError};
 use crate::library::{Evaluation, MAX_PAIRS};
 use crate::search::HubCorrection;
 use crate::types::Track;

@@ -14,11 +14,11 @@ use tokio::sync::{Semaphore, mpsc};
 use utoipa::{IntoParams, ToSchema};
 
 use super::vectors::{Encoding, VectorView};
-use crate::http::kit::error::{ApiError, ClientError};
-use crate::http::kit::extract::{ApiQuery, IdPath};
-use crate::http::kit::page::PageSize;
-use crate::http::kit::spaces::known_space;
-use crate::http::kit::state::AppState;
+use crate::http_intake::extract::{ApiQuery, IdPath};
+use crate::http_intake::spaces::known_space;
+use crate::http_intake::state::AppState;
+use crate::http_kit::error::{ApiError, ClientError};
+use crate::http_kit::page::PageSize;
 use crate::library::{ExportWanted, LibraryError};
 use crate::types::{AssetId, ClipId, Space, TimeSpan, Track};
 
@@ -104,17 +104,17 @@ pub async fn of_asset(
     let page = size.cut(exported, |exported| exported.clip.id.0);
     let mut data = Vec::new();
     for exported in page.entries {
-        for (track, of, vector) in exported.vectors {
-            if query.track.is_none_or(|wanted| wanted == track)
-                && space.as_ref().is_none_or(|space| *space == of)
+        for found in exported.vectors {
+            if query.track.is_none_or(|wanted| wanted == found.track)
+                && space.as_ref().is_none_or(|space| *space == found.space)
             {
                 data.push(StoredEmbedding {
                     object: "embedding",
                     clip_id: exported.clip.id.0,
                     span: exported.clip.span,
-                    track,
-                    space: of,
-                    embedding: VectorView::of(&vector, query.encoding_format),
+                    track: found.track,
+                    space: found.space,
+                    embedding: VectorView::of(&found.vector, query.encoding_format),
                 });
             }
         }

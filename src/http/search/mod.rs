@@ -3,8 +3,6 @@
 pub mod embeddings;
 pub mod evaluations;
 pub mod export;
-pub mod query;
-pub mod stored;
 pub mod timeline;
 mod vectors;
 
@@ -16,18 +14,18 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use self::query::{Parts, QueryInput};
 use crate::catalog::Filter;
 use crate::collection::ask::{self, AskOptions, AskPart, Source};
-use crate::http::kit::error::{ApiError, ClientError};
-use crate::http::kit::extract::ApiJson;
-use crate::http::kit::form::{self, FileRule};
-use crate::http::kit::json::parse_json;
-use crate::http::kit::media_type::{content_type, unsupported};
-use crate::http::kit::middleware::Timing;
-use crate::http::kit::spaces::known_space;
-use crate::http::kit::state::AppState;
-use crate::http::kit::views::content_url;
+use crate::http_intake::extract::ApiJson;
+use crate::http_intake::form::{self, FileRule};
+use crate::http_intake::middleware::Timing;
+use crate::http_intake::query::{self, Parts, QueryInput};
+use crate::http_intake::spaces::known_space;
+use crate::http_intake::state::AppState;
+use crate::http_kit::error::{ApiError, ClientError};
+use crate::http_kit::json::parse_json;
+use crate::http_kit::media_type::{content_type, unsupported};
+use crate::http_kit::views::content_url;
 use crate::index::SearchParams;
 use crate::search::{Fuse, FusedBy, GroupBy, Hit, HubCorrection, Least, SearchRequest, SearchResponse};
 use crate::store::Damage;
@@ -223,7 +221,7 @@ impl From<Hit> for HitView {
     responses((status = 200, description = "The moments found, best first", body = SearchAnswer),
         ClientError))]
 pub async fn search(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
-    let (state, request, timing) = receive(state, request).await?;
+    let Received { state, request, timing } = receive(state, request).await?;
     let response = query::within(&state, state.library.search(request)).await??;
     let answer = SearchAnswer::new(response, state.library.embedder().bundle().name());
     let mut response = Json(answer).into_response();
@@ -231,12 +229,26 @@ pub async fn search(State(state): State<AppState>, request: Request) -> Result<R
     Ok(response)
 }
 
-/// A search as it comes in, its query embedded by the model that it names.
-pub async fn receive(
+/// A search that was received, its query embedded.
+pub struct Received {
+    /// The state with the library of the model that it names.
+    pub state: AppState,
+    /// What to search for.
+    pub request: SearchRequest,
+    /// Where the time went so far.
+    pub timing: Timing,
+}
+
+/// A search as its client wrote it, before anything is embedded.
+struct Written {
     state: AppState,
-    request: Request,
-) -> Result<(AppState, SearchRequest, Timing), ApiError> {
-    let (state, body, parts) = match content_type(request.headers()).as_str() {
+    body: SearchBody,
+    parts: Parts,
+}
+
+/// Receives a search, and embeds its query with the model that it names.
+pub async fn receive(state: AppState, request: Request) -> Result<Received, ApiError> {
+    let Written { state, body, parts } = match content_type(request.headers()).as_str() {
         "application/json" => {
             let ApiJson(mut body) = ApiJson::<SearchBody>::from_request(request, &state).await?;
             let state = state.of_model(body.model.as_deref())?;
@@ -248,17 +260,17 @@ pub async fn receive(
             body.options(&state)?.checked(&query::weights(&query))?;
             let mut parts = Parts::default();
             parts.add(&state, query).await?;
-            (state, body, parts)
+            Written { state, body, parts }
         }
         "multipart/form-data" => by_form(state, request).await?,
         _ => return Err(unsupported("application/json or multipart/form-data")),
     };
     let options = body.options(&state)?;
     let (request, timing) = parts.embed(&state, options).await?;
-    Ok((state, request, timing))
+    Ok(Received { state, request, timing })
 }
 
-async fn by_form(state: AppState, request: Request) -> Result<(AppState, SearchBody, Parts), ApiError> {
+async fn by_form(state: AppState, request: Request) -> Result<Written, ApiError> {
     let rule = FileRule { max_bytes: state.config.max_body_bytes as u64, durable: false };
     let known = ["request", "modality", "start_secs", "end_secs", "weight", "video_track", "audio_track"];
     let mut form = form::receive(&state, request, &known, rule).await?;
@@ -278,7 +290,7 @@ async fn by_form(state: AppState, request: Request) -> Result<(AppState, SearchB
     parts.parts.push(AskPart { source, weight, at: "file".to_owned() });
     parts.files.push(upload.path);
     parts.add(&state, more).await?;
-    Ok((state, body, parts))
+    Ok(Written { state, body, parts })
 }
 
 /// image, audio or video.

@@ -6,14 +6,14 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::query::{self, Parts};
-use super::{SearchBody, SearchForm, receive};
+use super::{Received, SearchBody, SearchForm, receive};
 use crate::collection::ask::{AskOptions, AskPart};
-use crate::http::kit::error::{ApiError, ClientError};
-use crate::http::kit::extract::{ApiQuery, IdPath};
-use crate::http::kit::middleware::Timing;
-use crate::http::kit::spaces::known_space;
-use crate::http::kit::state::AppState;
+use crate::http_intake::extract::{ApiQuery, IdPath};
+use crate::http_intake::middleware::Timing;
+use crate::http_intake::query::{self, Parts};
+use crate::http_intake::spaces::known_space;
+use crate::http_intake::state::AppState;
+use crate::http_kit::error::{ApiError, ClientError};
 use crate::search::{Fuse, SearchRequest, Timeline};
 use crate::types::{AssetId, Space, TimeSpan, Track};
 
@@ -172,6 +172,6 @@ pub async fn by_query(
     request: Request,
 ) -> Result<Response, ApiError> {
     state.library.collection().asset(id).await?;
-    let (state, request, timing) = receive(state, request).await?;
+    let Received { state, request, timing } = receive(state, request).await?;
     answer(&state, id, request, timing).await
 }

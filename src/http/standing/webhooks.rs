@@ -5,11 +5,11 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::http::kit::error::{ApiError, ClientError};
-use crate::http::kit::extract::{ApiQuery, IdPath};
-use crate::http::kit::page::PageSize;
-use crate::http::kit::state::AppState;
-use crate::http::kit::views::List;
+use crate::http_intake::extract::{ApiQuery, IdPath};
+use crate::http_intake::state::AppState;
+use crate::http_kit::error::{ApiError, ClientError};
+use crate::http_kit::page::PageSize;
+use crate::http_kit::views::List;
 use crate::store::{DeliveryRecord, DeliveryState};
 use crate::types::{DeliveryId, rfc3339_millis};
 

@@ -20,7 +20,7 @@ use crate::ledger::WorkKind;
 use crate::store::{
     JobRecord, NewItem, StoreError, WatchRecord, WatchSpec, WatchedFile, WorkError, WorkState,
 };
-use crate::types::{AssetId, WatchId};
+use crate::types::{AssetId, Deciding, WatchId};
 
 /// Maximum number of watches per library.
 const MAX_WATCHES: usize = 100;
@@ -139,7 +139,7 @@ impl Watches {
         let mut note = None;
         if !whole {
             let message = "a subfolder cannot be read; no file is treated as deleted until it can";
-            note = Some(WorkError::new("io", message));
+            note = Some(WorkError::new(Deciding::Io.as_str(), message));
         }
         if seen.is_empty() && watch.files > 0 {
             // The disk may only be unmounted.
@@ -355,8 +355,9 @@ async fn keep_watching(watches: Arc<Watches>) {
                 Ok(())
             };
             // Log it once; the watch itself shows that it continues.
-            let told =
-                |error: &LibraryError| watch.error.as_ref().is_some_and(|told| told.code == error.code());
+            let told = |error: &LibraryError| {
+                watch.error.as_ref().is_some_and(|told| told.code == error.code().into())
+            };
             if let Some(error) =
                 outcome.err().filter(|error| !watches.collection.data.disk.refuses(error) && !told(error))
             {

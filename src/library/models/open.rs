@@ -58,7 +58,7 @@ pub(super) fn remove_vectors(data_dir: &Path, known: &Known) -> Result<(), Libra
     if known.folder != Path::new("") {
         return Ok(gone(std::fs::remove_dir_all(folder))?);
     }
-    for file in crate::store::FILES {
+    for file in crate::sqlite::FILES {
         gone(std::fs::remove_file(folder.join(file)))?;
     }
     Ok(gone(std::fs::remove_dir_all(folder.join("index")))?)

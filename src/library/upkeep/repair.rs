@@ -76,7 +76,7 @@ impl Upkeep {
         while !clips.is_empty() {
             let Some(embedded) = stream.next().await? else { break };
             let new = self.collection.new_clip(embedded);
-            let has = |track: &Track| new.vectors.iter().any(|(own, ..)| own == track);
+            let has = |track: &Track| new.vectors.iter().any(|own| own.track == *track);
             let fits = |clip: &ClipRecord| {
                 is_same(clip.span, new.span) && tracks.get(&clip.id).is_none_or(|all| all.iter().all(has))
             };

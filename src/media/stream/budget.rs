@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use super::{Cancel, Pump};
+use crate::decode_child::need;
+use crate::decode_child::protocol::{Failure, Streams};
+use crate::ffmpeg::said::VideoLine;
+use crate::ffmpeg::tracks::{self, Decision};
 use crate::media::MediaError;
-use crate::media::need;
 use crate::media::process::Worker;
-use crate::media::protocol::{Failure, Streams};
-use crate::media::said::VideoLine;
-use crate::media::tracks::{self, Decision};
 use crate::media::work::{process_cpu, process_data, thread_cpu};
 use crate::types::TrackKind;
 

@@ -3,13 +3,13 @@
 use std::time::Instant;
 
 use super::{Caps, Misplaced};
-use crate::media::filters::Shape;
-use crate::media::picks::Picks;
+use crate::decode_child::protocol::{Engine, Failure, Started, Streams};
+use crate::ffmpeg::filters::Shape;
+use crate::ffmpeg::picks::Picks;
+use crate::ffmpeg::said::FfmpegLog;
+use crate::ffmpeg::said::VideoLine;
+use crate::ffmpeg::tracks::{self, Wanted};
 use crate::media::process::Exit;
-use crate::media::protocol::{Engine, Failure, Started, Streams};
-use crate::media::said::FfmpegLog;
-use crate::media::said::VideoLine;
-use crate::media::tracks::{self, Wanted};
 use crate::types::{AssetKind, TrackInfo};
 
 /// Properties of a file, as known when its first data arrives.

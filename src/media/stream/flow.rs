@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use super::{Cancel, Flow, MAX_PICTURE, Pump, Sink, read};
+use crate::decode_child::protocol::{Engine, Streams};
 use crate::media::MediaError;
 use crate::media::process::Worker;
-use crate::media::protocol::{Engine, Streams};
 
 impl Pump<'_> {
     pub(super) fn read_raw(&mut self, worker: &Worker) -> Result<(), MediaError> {

@@ -1,10 +1,10 @@
 //! Checks whether a child that was told to seek is at a position from which the wanted part can be read.
 
 use super::{Pump, read};
+use crate::decode_child::protocol::{Started, Streams};
+use crate::ffmpeg::timing::must_begin_at_the_beginning;
 use crate::media::MediaError;
 use crate::media::process::Worker;
-use crate::media::protocol::{Started, Streams};
-use crate::media::timing::must_begin_at_the_beginning;
 use crate::types::AssetKind;
 
 /// Most sound before the first picture, in bytes: a minute and a half.

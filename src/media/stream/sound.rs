@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use super::{Cancel, Flow, Pump, Sink};
+use crate::ffmpeg::sound::{Piece, Place};
 use crate::media::MediaError;
 use crate::media::pipe::SoundReader;
 use crate::media::process::Worker;
-use crate::media::sound::{Piece, Place};
 
 /// Block of silence, of the size that is passed on at once.
 static SILENCE: [f32; 1 << 14] = [0.0; 1 << 14];

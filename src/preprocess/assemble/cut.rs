@@ -1,7 +1,8 @@
 //! Maps the span of an asset to the grid of frames.
 
 use super::spread;
-use crate::media::{DecodeRequest, Film, MediaError, Ratio, Sampling};
+use crate::ffmpeg::sampling::{Ratio, Sampling};
+use crate::media::{DecodeRequest, Film, MediaError};
 use crate::preprocess::ClipSpec;
 use crate::preprocess::spec::{self, Take};
 use crate::types::{TimeSpan, TrackChoice, TrackKind};

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::spread::{Inputs, SpreadFrames};
-use crate::media::Sampling;
+use super::spread::{Inputs, ShortWindow, SpreadFrames};
+use crate::ffmpeg::sampling::Sampling;
 use crate::preprocess::bars::Held;
 use crate::preprocess::clips::{FrameBlocks, Plan, Tail, looped};
 use crate::preprocess::picture::{PatchGrid, Preparer};
@@ -165,7 +165,7 @@ impl Pictures {
             },
             Windows::Spread(spread) => match spread.last_window(len) {
                 None => Last::Nothing,
-                Some((start, periods, (frames, grid), exact)) => {
+                Some(ShortWindow { start, periods, inputs: (frames, grid), exact }) => {
                     let window = Window { start, periods, whole: false, frames, grid };
                     if exact { Last::Short(window) } else { Last::Inexact(window) }
                 }

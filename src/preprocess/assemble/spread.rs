@@ -4,7 +4,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::media::{Film, MOST_EXTRA, Ratio, Spread};
+use crate::ffmpeg::sampling::{MOST_EXTRA, Ratio, Spread};
+use crate::media::Film;
 use crate::preprocess::bars::Held;
 use crate::preprocess::clips::filled;
 use crate::preprocess::picture::{PatchGrid, Preparer};
@@ -75,6 +76,20 @@ impl Spread {
 
 /// Inputs of a window's frames, and the patches of each.
 pub type Inputs = (Arc<[u8]>, Option<PatchGrid>);
+
+/// The last, shorter window of a film.
+#[derive(Debug)]
+pub struct ShortWindow {
+    /// Its first period.
+    pub start: u64,
+    /// Its length in periods.
+    pub periods: u64,
+    /// The inputs of its frames.
+    pub inputs: Inputs,
+    /// Whether they are exactly its own. If its length was not expected, they are frames of other windows that were on
+    /// the screen shortly before.
+    pub exact: bool,
+}
 
 /// Collects the frames of windows.
 #[derive(Debug)]
@@ -169,14 +184,12 @@ impl SpreadFrames {
         Some((start, inputs?))
     }
 
-    /// The last, shorter window of a film of `len` periods, if something is left for it: its first period, its
-    /// length, its inputs, and whether they are exactly its own. If its length was not expected, they are
-    /// frames of other windows that were on the screen shortly before.
-    pub fn last_window(&mut self, len: u64) -> Option<(u64, u64, Inputs, bool)> {
-        let (start, rest) = self.plan.last_window(len)?;
-        let last = start + self.plan.pick(self.plan.frames - 1, rest);
-        let exact = self.plan.extra.contains(&(start, rest)) && last < self.count;
-        Some((start, rest, self.inputs(start, rest)?, exact))
+    /// The last, shorter window of a film of `len` periods, if something is left for it.
+    pub fn last_window(&mut self, len: u64) -> Option<ShortWindow> {
+        let (start, periods) = self.plan.last_window(len)?;
+        let last = start + self.plan.pick(self.plan.frames - 1, periods);
+        let exact = self.plan.extra.contains(&(start, periods)) && last < self.count;
+        Some(ShortWindow { start, periods, inputs: self.inputs(start, periods)?, exact })
     }
 
     /// Periods of a whole window.
@@ -303,10 +316,10 @@ mod tests {
             let next = starts.len() as u64 * u64::from(stride);
             let last = spread.last_window(len);
             prop_assert_eq!(last.is_some(), covered < len && next < len);
-            if let Some((start, rest, (inputs, _), exact)) = last {
-                prop_assert_eq!((start, start + rest), (next, len));
+            if let Some(ShortWindow { start, periods, inputs: (inputs, _), exact }) = last {
+                prop_assert_eq!((start, start + periods), (next, len));
                 // Every frame is there, so the inputs are right even where they were not planned.
-                prop_assert_eq!(&inputs[..], &wanted(start, rest)[..]);
+                prop_assert_eq!(&inputs[..], &wanted(start, periods)[..]);
                 let near = u64::from(declared).saturating_sub(2)..=u64::from(declared);
                 prop_assert_eq!(exact, near.contains(&len));
             }

@@ -20,9 +20,9 @@ const MOST_ELEMENTS: usize = 20_000_000;
 /// Whether the segment is shorter than it declares or holds something else than elements, or another file
 /// follows it.
 pub fn segment(window: &mut Window<'_>) -> Option<Lack> {
-    let (_, size, body) = element(window, 0)?;
-    let start = body.checked_add(size?)?;
-    let (SEGMENT, size, body) = element(window, start)? else { return None };
+    let ebml = element(window, 0)?;
+    let start = ebml.body.checked_add(ebml.size?)?;
+    let Element { id: SEGMENT, size, body } = element(window, start)? else { return None };
     let Some(size) = size else { return elements(window, body, None) };
     let end = body.checked_add(size)?;
     if end > window.len {
@@ -45,7 +45,7 @@ fn elements(window: &mut Window<'_>, mut at: u64, end: Option<u64>) -> Option<La
         if at >= last {
             return None;
         }
-        let Some((id, size, body)) = element(window, at) else {
+        let Some(Element { id, size, body }) = element(window, at) else {
             // The space that was reserved for a recording may be empty.
             let padding = window.len - at <= STRAY_BYTES || trailer::after_zeros(window, at) == window.len;
             return if end.is_none() && padding { None } else { NO_ELEMENT };
@@ -67,7 +67,7 @@ fn elements(window: &mut Window<'_>, mut at: u64, end: Option<u64>) -> Option<La
         // A recording that was never finished may end anywhere.
         let Some(next) = fits else { return if end.is_none() && known(id) { None } else { NO_ELEMENT } };
         // An element of another kind lies between known ones.
-        if !known(id) && next < last && !element(window, next).is_some_and(|(id, ..)| known(id)) {
+        if !known(id) && next < last && !element(window, next).is_some_and(|next| known(next.id)) {
             return NO_ELEMENT;
         }
         at = next;
@@ -75,13 +75,21 @@ fn elements(window: &mut Window<'_>, mut at: u64, end: Option<u64>) -> Option<La
     None
 }
 
-/// Id, size (`None` if it is marked as unknown) and body of the element at a position.
-fn element(window: &mut Window<'_>, at: u64) -> Option<(u64, Option<u64>, u64)> {
+/// An element's head.
+struct Element {
+    id: u64,
+    /// `None` if it is marked as unknown.
+    size: Option<u64>,
+    /// Where what it holds begins.
+    body: u64,
+}
+
+fn element(window: &mut Window<'_>, at: u64) -> Option<Element> {
     let first = window.number(at, 1, false)?;
     let length = (first as u8).leading_zeros() as usize + 1;
     let id = window.number(at, length, false).filter(|_| length <= 4)?;
     let (size, body) = number(window, at + length as u64)?;
-    Some((id, size, body))
+    Some(Element { id, size, body })
 }
 
 /// A size in EBML's encoding, which is `None` if it is marked as unknown, and the position after it.

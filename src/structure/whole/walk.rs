@@ -15,6 +15,16 @@ pub(super) struct Walk<'a> {
     buffer_at: u64,
 }
 
+/// What an ASF file says of itself.
+struct AsfHeader {
+    /// Where its data begin.
+    length: u64,
+    /// Length of each packet; 0 if it does not say so.
+    packet: u64,
+    /// Whether it is a broadcast, whose length was unknown when it was written.
+    live: bool,
+}
+
 impl<'a> Walk<'a> {
     pub(super) const fn new(file: &'a File) -> Self {
         Self { file, at: 0, buffer: Vec::new(), buffer_at: 0 }
@@ -148,18 +158,14 @@ impl<'a> Walk<'a> {
         true
     }
 
-    /// Whether an ASF file has the packets that its header promises, and whether they begin like the first
-    /// one, since all have the same length.
-    pub(super) fn asf(&mut self, bytes: u64) -> Option<Lack> {
+    /// Reads the header of an ASF file.
+    fn asf_header(&mut self, bytes: u64) -> Option<AsfHeader> {
         const PROPERTIES: [u8; 16] = *b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x20\x53\x65";
-        const SHORTER: Option<Lack> = Some(Lack::Cut("it holds fewer packets than its header says"));
-        /// How headers and the two kinds of index begin.
-        const OBJECTS: [[u8; 3]; 3] = [[0x30, 0x26, 0xb2], [0x90, 0x08, 0x00], [0xd3, 0x29, 0xe2]];
         self.at = 16;
-        let header = u64::from_le_bytes(self.take()?);
+        let length = u64::from_le_bytes(self.take()?);
         self.at = 30;
         let (mut packet, mut live) = (0, false);
-        while self.at < header.min(bytes) {
+        while self.at < length.min(bytes) {
             let at = self.at;
             let id = self.take::<16>()?;
             let size = u64::from_le_bytes(self.take()?);
@@ -170,6 +176,16 @@ impl<'a> Walk<'a> {
             }
             self.at = at.checked_add(size.max(24))?;
         }
+        Some(AsfHeader { length, packet, live })
+    }
+
+    /// Whether an ASF file has the packets that its header promises, and whether they begin like the first
+    /// one, since all have the same length.
+    pub(super) fn asf(&mut self, bytes: u64) -> Option<Lack> {
+        const SHORTER: Option<Lack> = Some(Lack::Cut("it holds fewer packets than its header says"));
+        /// How headers and the two kinds of index begin.
+        const OBJECTS: [[u8; 3]; 3] = [[0x30, 0x26, 0xb2], [0x90, 0x08, 0x00], [0xd3, 0x29, 0xe2]];
+        let AsfHeader { length: header, packet, live } = self.asf_header(bytes)?;
         self.at = header.checked_add(16)?;
         let data = u64::from_le_bytes(self.take()?);
         self.at = header.checked_add(40)?;
