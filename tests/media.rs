@@ -192,6 +192,9 @@ const REAL: &[Real] = &[
            large: (&[0.0, 3.2, 6.4, 8.0], 11.2), small: (&[0.0, 3.2, 6.4, 8.0], 11.2) },
 ];
 
+/// A GIF of one frame that is 0 pixels wide.
+const FLAT_GIF: &[u8] = b"GIF89a\0\0\x01\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\0\0\x01\0\0\x02\x01\x44\0;";
+
 #[tokio::test]
 async fn real_files_give_the_right_clips() {
     let (Some(dir), Some(decoder)) = (shared_media(), decoder()) else { return };
@@ -533,6 +536,9 @@ async fn what_is_not_media_is_refused() {
         (MEDIA.path().join("absent.mp4"), "cannot_open"),
         (file("nan.wav", &wav(&[0.0, f32::NAN, 0.5, 0.0])), "bad_samples"),
         (file("inf.wav", &wav(&[0.0, f32::INFINITY, 0.5, 0.0])), "bad_samples"),
+        (file("flat.gif", FLAT_GIF), "corrupt_media"),
+        // So late that its number in the log would be taken for another one.
+        (make("late.mkv", "-f lavfi -i testsrc=d=1:s=64x64 -itsoffset 671000 -f lavfi -i sine=d=1"), "too_long"),
         (file("cut.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"), "corrupt_media"),
         (file("cut.jpg", b"\xff\xd8\xff\xe0\0\x10JFIF"), "corrupt_media"),
         (file("subtitles.srt", b"1\n00:00:00,000 --> 00:00:10,000\nHello\n\n"), "unsupported_media"),

@@ -33,6 +33,9 @@ pub fn decode(job: &mut Job, format: ImageFormat, look: Option<JpegLook>) -> Res
     let orientation = decoder.orientation().map_err(|e| refusal(&e))?;
     drop(decoder);
     let (width, height) = size;
+    if width == 0 || height == 0 {
+        return Err(Refusal::new(Failure::Corrupt, "the picture has no pixels"));
+    }
     if u64::from(width) * u64::from(height) > job.request.max_picture_pixels {
         return Err(Refusal::new(Failure::TooManyPixels, format!("{width} x {height}")));
     }

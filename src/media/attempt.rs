@@ -1,7 +1,7 @@
 //! Runs a decode child, and another one if the first showed that the file needs more memory or other filters.
 
 use super::stream::Ended;
-use super::{Limits, MediaError};
+use super::{Decoder, MediaError};
 use crate::decode_child::need::FFMPEG_FIRST;
 use crate::ffmpeg::filters::Shape;
 
@@ -24,15 +24,15 @@ pub struct Bounds {
 /// Runs children until one had enough memory, or the most that a file may use, and the filters that its file
 /// needs.
 pub fn with_bounds<T>(
-    limits: &Limits,
+    decoder: &Decoder,
     shape: Shape,
     mut run: impl FnMut(Bounds) -> Result<(T, Ended), MediaError>,
 ) -> Result<(T, Ended), MediaError> {
-    let most = limits.address_space_bytes;
+    let most = decoder.config.limits.address_space_bytes;
     let mut bounds = Bounds { ffmpeg_bytes: FFMPEG_FIRST.min(most), factor: 1, shape };
     let (mut measured, mut tries, mut shaped) = (false, 0, false);
     loop {
-        let (value, ended) = run(bounds)?;
+        let (value, ended) = run(bounds).map_err(|error| decoder.blame(error))?;
         let (bytes, shape) = (ended.wants.filter(|_| !measured), ended.wants_shape.filter(|_| !shaped));
         if bytes.is_some() || shape.is_some() {
             (measured, shaped) = (measured || bytes.is_some(), shaped || shape.is_some());

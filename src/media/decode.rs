@@ -198,7 +198,7 @@ impl Run<'_> {
         let sought = (seek_secs > 0.0).then_some(Sought { latest, start_secs });
         let config = &self.decoder.config;
         let limits = &config.limits;
-        let ((), ended) = with_bounds(limits, self.shape, |bounds| {
+        let ((), ended) = with_bounds(self.decoder, self.shape, |bounds| {
             let left = self.budget.without(self.cpu);
             let worker = Worker::start(config, self.media, &request(self.decoder, task, bounds, left))?;
             let caps = caps(limits, streams, left);
@@ -295,7 +295,7 @@ pub fn survey(
 ) -> Result<(Picks, Duration), MediaError> {
     let limits = &decoder.config.limits;
     let budget = Budget { cpu: budget.cpu / SURVEY_SHARE, ..budget };
-    let (_, ended) = with_bounds(limits, Shape::default(), |bounds| {
+    let (_, ended) = with_bounds(decoder, Shape::default(), |bounds| {
         let task = Task::Survey { pictures, sounds };
         let worker = Worker::start(&decoder.config, media, &request(decoder, task, bounds, budget))?;
         let survey = Some((pictures, sounds));

@@ -13,6 +13,9 @@ use crate::types::{AssetKind, TrackKind};
 /// The only messages that codecs print when an allocation fails.
 const STARVED: [&str; 3] = ["Cannot allocate memory", "get_buffer() failed", "pthread_create() failed"];
 
+/// Sound before the beginning of a file that is a loss if there is more of it.
+const EARLY_SECS: f64 = 0.5;
+
 impl Ended {
     /// Fails if the whole file is unusable: after a refusal, a reached limit, or a child that never started
     /// to work, and after failures that are not the file's fault.
@@ -234,6 +237,13 @@ impl Ended {
             let secs = self.overlapping as f64 / rate;
             return Some(format!(
                 "damaged: the time stamps of its audio overlap; {secs:.1} s of it were left out"
+            ));
+        }
+        // A delay of the encoder is left out, too, and is no loss.
+        let early_secs = self.early as f64 / rate;
+        if early_secs > EARLY_SECS && whole {
+            return Some(format!(
+                "damaged: {early_secs:.1} s of its audio lie before its beginning and were left out"
             ));
         }
         let silent = frames > 0 && samples == 0 && self.log.audio_streams > 0;

@@ -100,6 +100,10 @@ pub enum MediaError {
         "the server cannot decode files at the moment; this is not the fault of the file, so try again later"
     )]
     Worker(String),
+    /// The decoder sent something that it never should. Either the file misled it or the server is at fault:
+    /// [`super::Decoder::blame`] says which.
+    #[error("the decoder's output makes no sense")]
+    Nonsense(String),
     /// A signal ended the decoder, and neither the file nor our limits caused it.
     #[error("the decoder was killed by signal {0} from outside while it read this file; try again later")]
     Killed(i32),
@@ -132,7 +136,7 @@ impl MediaError {
             Self::WorkLimit { .. } => Deciding::WorkLimit.as_str(),
             Self::Overloaded { .. } => Deciding::Overloaded.as_str(),
             Self::BadSamples { .. } => "bad_samples",
-            Self::Worker(_) => Deciding::DecodeWorkerFailed.as_str(),
+            Self::Worker(_) | Self::Nonsense(_) => Deciding::DecodeWorkerFailed.as_str(),
             Self::Killed(_) => Deciding::DecodeWorkerKilled.as_str(),
         }
     }
@@ -140,12 +144,12 @@ impl MediaError {
     /// Whether this server is at fault, so that the same file may succeed later.
     #[must_use]
     pub const fn is_ours(&self) -> bool {
-        matches!(self, Self::Worker(_) | Self::Killed(_))
+        matches!(self, Self::Worker(_) | Self::Nonsense(_) | Self::Killed(_))
     }
 
     /// Details for the log that clients must not see.
     #[must_use]
     pub fn detail(&self) -> Option<&str> {
-        if let Self::Worker(detail) = self { Some(detail) } else { None }
+        if let Self::Worker(detail) | Self::Nonsense(detail) = self { Some(detail) } else { None }
     }
 }

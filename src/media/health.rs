@@ -89,6 +89,17 @@ impl Decoder {
         self.health_within(|| failed_at.elapsed())
     }
 
+    /// Whose fault it is that a decoder sent nonsense: the file's, if other files can be decoded.
+    pub(super) fn blame(&self, error: MediaError) -> MediaError {
+        let MediaError::Nonsense(detail) = error else { return error };
+        let health = self.health_now(Instant::now());
+        if !health.ok {
+            return MediaError::Worker(health.detail);
+        }
+        tracing::warn!(detail, "a file misled its decoder");
+        MediaError::Corrupt("the decoder's output makes no sense".into())
+    }
+
     /// Whether the last check failed, or ffmpeg is another file since.
     pub(super) fn is_ffmpeg_doubtful(&self) -> bool {
         if self.health.0.last().is_some_and(|(_, health)| !health.ok) {

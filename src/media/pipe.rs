@@ -65,10 +65,10 @@ impl FrameReader {
         let head = &self.buffer[..self.filled];
         if head.iter().filter(|byte| **byte == b'\n').count() < 3 {
             let too_long = self.filled == MAX_HEADER;
-            return if too_long { Err(MediaError::Worker("a frame without a size".into())) } else { Ok(()) };
+            return if too_long { Err(MediaError::Nonsense("a frame without a size".into())) } else { Ok(()) };
         }
         let (width, height) =
-            ppm_size(head).ok_or_else(|| MediaError::Worker("a frame with a malformed size".into()))?;
+            ppm_size(head).ok_or_else(|| MediaError::Nonsense("a frame with a malformed size".into()))?;
         if u64::from(width) * u64::from(height) > self.max_pixels {
             let detail = format!("{width} x {height}");
             return Err(MediaError::TooManyPixels { limit: self.max_pixels, detail });

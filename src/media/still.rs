@@ -52,7 +52,7 @@ fn run(
     let budget = Budget::of(limits, media)?;
     let choice = tracks.choice;
     let once = |picks: Option<Picks>, shape: Shape| {
-        with_bounds(limits, shape, |bounds| {
+        with_bounds(decoder, shape, |bounds| {
             let worker = Worker::start(&decoder.config, media, &request(decoder, task, bounds, budget))?;
             let shape = bounds.shape;
             let quick = limits.wall_clock_secs < decoder.config.limits.wall_clock_secs;

@@ -277,13 +277,13 @@ impl<'a> Pump<'a> {
         if byte != b'\n' {
             self.control_line.push(byte);
             if self.control_line.len() > MAX_LINE_BYTES {
-                return Err(MediaError::Worker("its answer is too long".into()));
+                return Err(MediaError::Nonsense("its answer is too long".into()));
             }
             return Ok(None);
         }
         let reply = Reply::read(&self.control_line);
         self.control_line.clear();
-        reply.map(Some).map_err(|e| MediaError::Worker(format!("its answer is malformed: {e}")))
+        reply.map(Some).map_err(|e| MediaError::Nonsense(format!("its answer is malformed: {e}")))
     }
 
     fn take_control(
@@ -325,7 +325,7 @@ impl<'a> Pump<'a> {
             return Ok(());
         }
         let Some(info) = self.ended.describe() else {
-            return Err(MediaError::Worker("it sent data before its greeting".into()));
+            return Err(MediaError::Nonsense("it sent data before its greeting".into()));
         };
         if let Some(secs) = info.declared_secs.filter(|s| !info.estimated && *s > self.caps.max_duration_secs)
         {

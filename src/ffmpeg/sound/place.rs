@@ -13,7 +13,8 @@ const MAX_PLACES: usize = 1 << 17;
 
 /// What `asetpts` prints, in samples of the output: `3e15 + first * 2^16 + count`. A `count` of 65535 is
 /// followed by a line `5e15 + count`. Without a timestamp it is `4.5e15 + count`, with a `count` of any size.
-pub(super) const EXPRESSION: &str = "print(if(isnan(PTS),4.5e15+S,3e15+PTS*65536+min(S,65535)),32);\
+/// `first` is held within 7e9, 40 hours at 48 kHz, as numbers beyond would be taken for others. No asset is longer.
+pub(super) const EXPRESSION: &str = "print(if(isnan(PTS),4.5e15+S,3e15+clip(PTS,-7e9,7e9)*65536+min(S,65535)),32);\
     if(isnan(PTS)+lt(S,65535),0,print(5e15+S,32));PTS";
 
 const PLACE_BASE: i64 = 3_000_000_000_000_000;
@@ -129,6 +130,8 @@ pub struct Placer {
     drop: u64,
     left: u64,
     begun: bool,
+    /// Number of samples that were left out before the beginning.
+    early: u64,
 }
 
 impl Placer {
@@ -148,6 +151,11 @@ impl Placer {
     /// Number of samples that were left out because they overlap others, if that is more than a trifle.
     pub fn overlapping(&self) -> u64 {
         if self.overlap.grave { self.overlap.total } else { 0 }
+    }
+
+    /// Number of samples that were left out because they lie before the beginning.
+    pub fn early(&self) -> u64 {
+        self.early
     }
 
     /// Whether the next sample needs a [`Place`] first.
@@ -178,6 +186,8 @@ impl Placer {
         self.drop = u64::try_from(off.unsigned_abs()).unwrap_or(u64::MAX).min(place.count);
         if self.given > 0 {
             self.overlap.add(self.drop, self.given, rate_hz);
+        } else {
+            self.early += self.drop;
         }
         self.left = place.count - self.drop;
         0

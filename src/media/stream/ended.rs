@@ -73,6 +73,8 @@ pub struct Ended {
     pub samples: u64,
     /// Number of samples that were left out because they overlap others.
     pub overlapping: u64,
+    /// Number of samples that were left out because they lie before the beginning.
+    pub early: u64,
     /// Whether the sink had enough.
     pub stopped: bool,
     pub log: FfmpegLog,
@@ -114,6 +116,7 @@ impl Ended {
             frames: 0,
             samples: 0,
             overlapping: 0,
+            early: 0,
             stopped: false,
             log: FfmpegLog::default(),
             exit: Exit::default(),

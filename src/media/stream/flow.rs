@@ -18,7 +18,7 @@ impl Pump<'_> {
                 raw.extend_from_slice(&bytes[..n]);
                 self.pictured = true;
             }
-            Some(_) => return Err(MediaError::Worker("its picture is too large".into())),
+            Some(_) => return Err(MediaError::Nonsense("its picture is too large".into())),
         }
         Ok(())
     }
@@ -34,7 +34,7 @@ impl Pump<'_> {
             self.drain_talk(worker, cancel)?;
         }
         let end = self.ended.log.ends.pop_front();
-        let end = end.ok_or_else(|| MediaError::Worker("it sent an incomplete frame".into()))?;
+        let end = end.ok_or_else(|| MediaError::Nonsense("it sent a frame without its end".into()))?;
         Ok(end.saturating_sub(self.ended.frames))
     }
 

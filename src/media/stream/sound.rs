@@ -51,6 +51,7 @@ impl Pump<'_> {
             if self.placer.needs_place() {
                 let place = self.next_place(worker, cancel)?;
                 let silence = self.placer.enter(place, self.sound_rate() as u32);
+                self.ended.early = self.placer.early();
                 if self.give_silence(worker, sink, cancel, silence)? == Flow::Stop {
                     return Ok(Flow::Stop);
                 }
@@ -80,7 +81,7 @@ impl Pump<'_> {
             self.drain_talk(worker, cancel)?;
             place = self.ended.log.places.next();
         }
-        place.ok_or_else(|| MediaError::Worker("it sent audio without its position".into()))
+        place.ok_or_else(|| MediaError::Nonsense("it sent audio without its position".into()))
     }
 
     /// Fills a gap in the file with silence.
