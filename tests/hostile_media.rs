@@ -147,7 +147,8 @@ impl Attack<'_> {
         }
         let mut found = self.found.lock().unwrap();
         if number > 0 && number.is_multiple_of(1000) {
-            println!("{number} sent, {} answers of a wrong kind", found.wrong.len());
+            let (wrong, resident) = (found.wrong.len(), resident_kib(self.server.pid()) >> 10);
+            println!("{number} sent, {wrong} answers of a wrong kind, {resident} MiB resident");
         }
         if let Ok(answer) = outcome {
             *found.answers.entry(answer).or_default() += 1;

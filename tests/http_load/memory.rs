@@ -149,6 +149,9 @@ fn measure(holding: Holding, count: usize, body_bytes: usize, rest: Duration) ->
     let (own, all) = watch.end();
     std::thread::sleep(rest);
     let after = resident(pid).0;
+    let metrics = server.get("/metrics").text().unwrap();
+    let refused = metrics.lines().filter(|line| line.starts_with("triptych_http_refused_total{"));
+    refused.for_each(|line| println!("{line}"));
     println!(
         "{count} bodies of {} MB: {} answered, {} refused, {} others; {} MiB before, server {} MiB at most, \
          with children {} MiB, {} MiB {} s after",
