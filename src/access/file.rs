@@ -28,6 +28,8 @@ const VERSION: u32 = 1;
 const MAX_KEYS: usize = 1000;
 /// The lock is held only while one small file is written.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often to try to take it.
+const LOCK_EVERY: Duration = Duration::from_millis(10);
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -161,7 +163,7 @@ impl KeyFile {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(file),
                 Err(rustix::io::Errno::WOULDBLOCK) if began.elapsed() < LOCK_TIMEOUT => {
-                    std::thread::sleep(Duration::from_millis(10));
+                    std::thread::sleep(LOCK_EVERY);
                 }
                 Err(rustix::io::Errno::WOULDBLOCK) => {
                     return Err(AccessError::Locked(path.display().to_string()));

@@ -8,6 +8,9 @@ use super::{CliError, Doors};
 use crate::config::{DataArgs, LimitArgs, ModelArgs};
 use crate::library::{CheckOptions, CheckReport};
 
+/// How often to check whether the repairs are done.
+const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(50);
+
 /// Flags of `check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
@@ -37,7 +40,7 @@ pub async fn run(args: CheckArgs) -> Result<ExitCode, CliError> {
         if report.reindexed_assets > 0 {
             library.start_workers();
             while library.ingest().in_flight().0 > 0 {
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                tokio::time::sleep(LOOK_EVERY).await;
             }
         }
         library.shutdown().await?;

@@ -16,6 +16,11 @@ use crate::library::{JobSource, Library};
 use crate::store::{JobItem, JobRecord, WorkState};
 use crate::types::{JobId, TrackChoice};
 
+/// How often progress is shown, and how often in the first seconds: a short job ends at once.
+const SHOW_EVERY: Duration = Duration::from_millis(200);
+const SHOW_SHORT_EVERY: Duration = Duration::from_millis(20);
+const SHORT_JOB: Duration = Duration::from_secs(5);
+
 /// Flags of `index`.
 #[derive(Debug, Args)]
 pub struct IndexArgs {
@@ -138,9 +143,9 @@ pub async fn follow(library: &Arc<Library>, job: JobRecord, bar: bool) -> Result
             progress.finish_and_clear();
             return Ok(now);
         }
-        let pause = if begun.elapsed() < Duration::from_secs(5) { 20 } else { 200 };
+        let pause = if begun.elapsed() < SHORT_JOB { SHOW_SHORT_EVERY } else { SHOW_EVERY };
         tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(pause)) => {}
+            () = tokio::time::sleep(pause) => {}
             _ = &mut interrupted, if !cancelled => {
                 cancelled = true;
                 library.ingest().cancel_job(job.id).await?;

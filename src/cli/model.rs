@@ -13,6 +13,9 @@ use crate::model::{Bundle, Device, Towers};
 use crate::native::NativeParts;
 use crate::types::Modality;
 
+/// Characters shown of a value.
+const MOST_CHARS: usize = 300;
+
 /// `model verify` and `model show`.
 #[derive(Debug, Args)]
 pub struct ModelCommand {
@@ -173,5 +176,9 @@ fn pairs(value: &serde_json::Value) -> String {
         }
         other => other.to_string(),
     };
-    if text.chars().count() > 300 { text.chars().take(299).chain(['…']).collect() } else { text }
+    if text.chars().count() > MOST_CHARS {
+        text.chars().take(MOST_CHARS - 1).chain(['…']).collect()
+    } else {
+        text
+    }
 }

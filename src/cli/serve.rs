@@ -18,6 +18,9 @@ use crate::config::{
 use crate::http::{self, HttpConfig, SlowClients};
 use crate::library::{Library, LibraryError, Models};
 
+/// How long running clips may take to finish at the end.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// Where and how to listen.
 #[derive(Debug, Clone, Args)]
 pub struct ListenArgs {
@@ -185,7 +188,7 @@ pub async fn serve_models(models: Arc<Models>, args: &ListenArgs, door: Door) ->
     std::io::stdout().flush()?;
     http::serve(Arc::clone(&models), args.http_config(door.access), door.listener, stop_signal()).await?;
     // Running clips may finish, but a stuck decode must not block the exit.
-    match tokio::time::timeout(Duration::from_secs(20), models.shutdown()).await {
+    match tokio::time::timeout(SHUTDOWN_TIMEOUT, models.shutdown()).await {
         Ok(outcome) => outcome?,
         Err(_) => tracing::warn!("shutdown took too long; unfinished work goes on at the next start"),
     }

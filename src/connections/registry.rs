@@ -43,7 +43,6 @@ pub struct Registry {
 #[derive(Debug)]
 pub struct Place {
     registry: Arc<Registry>,
-    /// The connection.
     pub conn: Arc<Conn>,
 }
 

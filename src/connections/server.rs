@@ -36,6 +36,13 @@ const SEND_BUFFER_BYTES: usize = 256 << 10;
 /// How long an accepted connection waits for a place where all others are at work, and how many do.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(2);
 static WAITING: Semaphore = Semaphore::const_new(256);
+/// Longest head of a request: a connection buffers no more.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+/// Pause after a connection could not be accepted: another one was closed for it, or none could be.
+const PAUSE_WITH_ROOM: Duration = Duration::from_millis(1);
+const PAUSE_WITHOUT: Duration = Duration::from_millis(100);
+/// How long a refused client has to send its request and read the answer.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often to check whether another connection can be closed.
 const PLACE_EVERY: Duration = Duration::from_millis(200);
 /// How often to check whether the last request of an evicted connection has been answered.
@@ -77,7 +84,7 @@ pub async fn run(
     let mut http = http1::Builder::new();
     // Heads and idle connections have their own limits in the registry; this is the last resort.
     let longest = limits.patience.head + limits.patience.idle;
-    http.timer(TokioTimer::new()).header_read_timeout(longest).max_buf_size(64 << 10);
+    http.timer(TokioTimer::new()).header_read_timeout(longest).max_buf_size(MAX_HEAD_BYTES);
     let relief = tokio::spawn(relieve(pressure, Arc::clone(&registry)));
     tokio::pin!(stop);
     loop {
@@ -110,8 +117,7 @@ async fn accept(listener: &TcpListener, registry: &Registry) -> Option<(TcpStrea
         Err(error) => {
             // Out of file descriptors, mostly: another connection may go for this one.
             tracing::warn!(%error, "could not accept a connection");
-            let pause =
-                if registry.evict_one() { Duration::from_millis(1) } else { Duration::from_millis(100) };
+            let pause = if registry.evict_one() { PAUSE_WITH_ROOM } else { PAUSE_WITHOUT };
             tokio::time::sleep(pause).await;
             None
         }
@@ -211,7 +217,7 @@ fn refuse(mut stream: TcpStream) {
             while stream.read(&mut buffer).await? > 0 {}
             std::io::Result::Ok(())
         };
-        let _ = tokio::time::timeout(Duration::from_secs(1), answered).await;
+        let _ = tokio::time::timeout(REFUSAL_TIMEOUT, answered).await;
         drop(turn);
     });
 }

@@ -11,7 +11,7 @@ use super::job::{Decoded, Job, Refusal};
 use super::need;
 use super::protocol::{Engine, Failure, Started, Task};
 use super::upright::{is_sideways, upright_size, write_rgb};
-use super::{jpeg, reduce};
+use super::{BUFFER_BYTES, jpeg, reduce};
 use crate::ffmpeg::scale;
 use crate::formats::headers::JpegLook;
 use crate::types::AssetKind;
@@ -98,7 +98,7 @@ fn needs_ffmpeg(format: ImageFormat, refusal: &Refusal) -> bool {
 fn write(task: &Task, picture: DynamicImage, orientation: Orientation) -> Result<(), Refusal> {
     let internal = |e: std::io::Error| Refusal::new(Failure::Internal, e);
     // Standard output is line-buffered and would be flushed at every byte that looks like a newline.
-    let mut out = BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
+    let mut out = BufWriter::with_capacity(BUFFER_BYTES, std::io::stdout().lock());
     match *task {
         Task::Probe | Task::Survey { .. } | Task::Health => return Ok(()),
         Task::Clips { .. } => {

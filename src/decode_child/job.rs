@@ -1,5 +1,6 @@
 //! One request served by the child, and its possible outcomes.
 
+use crate::ffmpeg::said::MOST_CHARS;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -16,8 +17,7 @@ pub struct Refusal {
 
 impl Refusal {
     pub fn new(failure: Failure, detail: impl std::fmt::Display) -> Self {
-        // Details may quote the file, so they are kept short.
-        Self { failure, detail: detail.to_string().chars().take(200).collect() }
+        Self { failure, detail: detail.to_string().chars().take(MOST_CHARS).collect() }
     }
 }
 

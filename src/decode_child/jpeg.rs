@@ -14,6 +14,7 @@ use mozjpeg::Decompress;
 use mozjpeg::decompress::{DecompressStarted, Format};
 use mozjpeg_sys as ffi;
 
+use super::BUFFER_BYTES;
 use super::job::Refusal;
 use super::protocol::Failure;
 use super::reduce::mean;
@@ -57,7 +58,7 @@ pub fn decode(mut media: &File, by: u32) -> Result<(DynamicImage, u64), Refusal>
 }
 
 fn scaled(media: &File, by: u32) -> io::Result<Option<DynamicImage>> {
-    let reader = BufReader::with_capacity(1 << 16, media);
+    let reader = BufReader::with_capacity(BUFFER_BYTES, media);
     let mut decoder = Decompress::with_err(error_manager()).from_reader(reader)?;
     // The scale is in eighths.
     decoder.scale((8 / by) as u8);

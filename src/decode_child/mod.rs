@@ -36,6 +36,9 @@ use crate::structure::whole::{self, Lack};
 use crate::structure::window::Window;
 use crate::types::AssetKind;
 
+/// Bytes of a file read, or of a picture written, at a time.
+const BUFFER_BYTES: usize = 1 << 16;
+
 /// Runs the child to its end. Standard input must be the parent's socket.
 #[must_use]
 pub fn main() -> ExitCode {

@@ -8,6 +8,9 @@ use ipnet::IpNet;
 use crate::access::Access;
 use crate::connections;
 
+/// Room on disk for what comes with the largest upload.
+const BESIDE_UPLOAD_BYTES: u64 = 4 << 20;
+
 /// How to serve.
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
@@ -111,6 +114,6 @@ impl HttpConfig {
     /// Room on disk for bodies: the largest upload must fit.
     pub(crate) fn spool_bytes(&self) -> u64 {
         let largest = self.max_upload_bytes.max(self.max_body_bytes as u64);
-        self.max_body_disk_bytes.max(largest.saturating_add(4 << 20))
+        self.max_body_disk_bytes.max(largest.saturating_add(BESIDE_UPLOAD_BYTES))
     }
 }

@@ -12,7 +12,7 @@ use super::bodies::Shares;
 use super::state::AppState;
 use crate::files::Upload;
 use crate::http_kit::error::ApiError;
-use crate::types::TrackChoice;
+use crate::types::{TrackChoice, quoted};
 
 /// Longest text field, bytes.
 const MAX_FIELD_BYTES: usize = 1 << 20;
@@ -106,7 +106,7 @@ pub async fn receive(
             let text = receive_text(&name, field, &mut shares).await?;
             form.fields.insert(name, text);
         } else {
-            let shown: String = name.chars().take(80).collect();
+            let shown = quoted(&name);
             let message = format!("unknown field `{shown}`, expected file or one of: {}", known.join(", "));
             return Err(ApiError::new(StatusCode::BAD_REQUEST, "unknown_field", message).with_param(shown));
         }

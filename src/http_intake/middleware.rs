@@ -19,6 +19,9 @@ use tokio::sync::Semaphore;
 use crate::connections::{Alarm, Conn, Cut};
 use crate::http_kit::error::ApiError;
 
+/// Longest id of a request that a client may choose.
+const MAX_ID_BYTES: usize = 128;
+
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TOTAL_TIME: HeaderName = HeaderName::from_static("x-total-time-ms");
 const QUEUE_TIME: HeaderName = HeaderName::from_static("x-queue-time-ms");
@@ -132,7 +135,7 @@ fn set_headers(response: &mut Response, id: &str, secs: f64) {
 fn request_id(headers: &HeaderMap) -> String {
     let sane = |id: &&str| {
         !id.is_empty()
-            && id.len() <= 128
+            && id.len() <= MAX_ID_BYTES
             && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
     };
     let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(sane);
@@ -160,6 +163,8 @@ static LONG_RESTS: Semaphore = Semaphore::const_new(16);
 /// How often the rest of a short body is looked for before the answer. As a rule it came with the head, and
 /// connections whose bodies are there need not be closed.
 const LOOKS: usize = 3;
+/// No more than this of a rest is taken in.
+const LONGEST_REST_BYTES: usize = 64 << 20;
 /// How long the rest of a body is waited for.
 const REST_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -213,7 +218,7 @@ impl SharedBody {
             let drained = async {
                 // Until its turn comes the client is held up by its own full buffers; the answer is on its way.
                 let _turn = if short { None } else { LONG_RESTS.acquire().await.ok() };
-                let mut left = 64_usize << 20;
+                let mut left = LONGEST_REST_BYTES;
                 while let Some(Ok(frame)) = self.frame().await {
                     left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
                     if left == 0 {

@@ -23,7 +23,6 @@ pub struct Server(Arc<Shared>);
 /// over meanwhile.
 #[derive(Clone)]
 pub struct AppState {
-    /// The library.
     pub library: Arc<Library>,
     shared: Arc<Shared>,
 }

@@ -4,8 +4,11 @@ use super::error::ApiError;
 use super::views::List;
 use crate::types::AssetId;
 
-/// Longest page.
+/// Most entries that a page may have.
 const MAX_ENTRIES: u32 = 1000;
+/// Entries of a page if the request does not say, and of one whose entries are short.
+pub const DEFAULT_ENTRIES: u32 = 50;
+pub const DEFAULT_SHORT_ENTRIES: u32 = 100;
 /// How many ids an answer about many assets lists.
 const MAX_IDS: usize = 100;
 
@@ -39,7 +42,6 @@ impl PageSize {
 /// A page before it is shown.
 #[derive(Debug)]
 pub struct Page<T> {
-    /// Its entries.
     pub entries: Vec<T>,
     /// What the next request gives as `after`; none at the end.
     pub next: Option<String>,

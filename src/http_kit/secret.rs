@@ -7,7 +7,7 @@ use sha2::Sha256;
 use crate::access::Holder;
 use crate::types::now_unix_ms;
 
-/// Its name.
+/// Name of the cookie.
 pub const COOKIE: &str = "triptych_media";
 
 /// The secret of this process that signs its media cookies. A cookie says whose key it stands for, and is

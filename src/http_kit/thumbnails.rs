@@ -20,7 +20,6 @@ const WAITS_AT_MOST: Duration = Duration::from_secs(20);
 /// Which picture a thumbnail is. Those of an asset are next to each other in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Thumbnail {
-    /// The asset.
     pub asset: AssetId,
     /// Position in the asset, in milliseconds.
     pub at_ms: u64,

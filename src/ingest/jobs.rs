@@ -13,6 +13,10 @@ use crate::store::{JobItem, JobRecord, Store, StoreError, WorkState};
 use crate::types::{JobId, now_unix_ms};
 use crate::webhooks::Webhook;
 
+/// How long cancelling waits for running items, and how often it looks.
+const CANCEL_WAIT: Duration = Duration::from_secs(2);
+const CANCEL_LOOK_EVERY: Duration = Duration::from_millis(10);
+
 /// Progress of jobs when this process started, so that the time that the server was down does not lower the
 /// rates.
 #[derive(Debug, Default)]
@@ -87,8 +91,8 @@ impl Ingest {
     pub async fn cancel_job(&self, id: JobId) -> Result<JobRecord, LibraryError> {
         self.collection.store.cancel_job(id).await?;
         let began = Instant::now();
-        while self.work.cancel(id) && began.elapsed() < Duration::from_secs(2) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        while self.work.cancel(id) && began.elapsed() < CANCEL_WAIT {
+            tokio::time::sleep(CANCEL_LOOK_EVERY).await;
         }
         self.collection.note_work(WorkKind::Job, id, false).await?;
         Ok(self.collection.store.job(id).await?)

@@ -38,6 +38,9 @@ pub(crate) use unfinished::Again;
 use unfinished::Unwanted;
 use worker::Work;
 
+/// How often to check whether everything is indexed.
+const IDLE_LOOK_EVERY: Duration = Duration::from_millis(5);
+
 /// One file to index.
 #[derive(Debug, Clone)]
 pub struct IngestSource {
@@ -144,7 +147,7 @@ impl Ingest {
     /// Waits until nothing is queued or being indexed.
     pub(crate) async fn until_idle(&self) {
         while !self.is_idle() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(IDLE_LOOK_EVERY).await;
         }
     }
 

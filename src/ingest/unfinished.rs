@@ -9,6 +9,9 @@ use crate::collection::{LibraryError, adopt_uploads};
 use crate::store::{AssetRecord, AssetState, StoreError};
 use crate::types::AssetId;
 
+/// How often to check whether the queue has room.
+const ROOM_LOOK_EVERY: Duration = Duration::from_millis(200);
+
 /// Abandoned assets whose removal failed because the disk was full.
 #[derive(Debug, Default)]
 pub(super) struct Unwanted(Mutex<Vec<(Claim, AssetRecord)>>);
@@ -131,7 +134,7 @@ pub(super) async fn resume(ingest: Arc<Ingest>) {
     };
     for record in unfinished {
         while !ingest.work.has_room() && !ingest.collection.life.stop.is_cancelled() {
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            tokio::time::sleep(ROOM_LOOK_EVERY).await;
         }
         let turn = ingest.accept.turn().await;
         // A job, or an upload of the same bytes, may have claimed it in the meantime.

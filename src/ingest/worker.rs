@@ -25,6 +25,13 @@ const QUEUE_CAPACITY: usize = 1024;
 const MAX_ATTEMPTS: u32 = 4;
 /// Wait before the second try; each later wait is four times as long.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// Wait a little more, so that the item is due by the store's clock too.
+const CLOCK_SLACK: Duration = Duration::from_millis(20);
+/// Wait after the store could not say which item is next.
+const STORE_WAIT: Duration = Duration::from_secs(1);
+/// How often to try again to store an outcome; each wait is twice as long.
+const STORE_TRIES: u32 = 4;
+const STORE_FIRST_WAIT: Duration = Duration::from_millis(100);
 
 /// The queue, and the running items.
 #[derive(Debug, Default)]
@@ -122,7 +129,7 @@ pub(crate) async fn run(ingest: Arc<Ingest>) {
             }
             Err(error) => {
                 tracing::error!(%error, "could not read the next item of a job");
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                tokio::time::sleep(STORE_WAIT).await;
             }
         }
         tokio::select! {
@@ -213,8 +220,7 @@ fn wake_later(ingest: &Arc<Ingest>, wait: Duration) {
     ingest.collection.life.tasks.spawn(async move {
         tokio::select! {
             () = waker.collection.life.stop.cancelled() => {}
-            // A little more, so that the item is due by the store's clock too.
-            () = tokio::time::sleep(wait + Duration::from_millis(20)) => waker.work.wake.notify_one(),
+            () = tokio::time::sleep(wait + CLOCK_SLACK) => waker.work.wake.notify_one(),
         }
     });
 }
@@ -245,12 +251,12 @@ async fn finish(ingest: &Ingest, job: JobId, item: &JobItem) {
                     return;
                 }
             }
-            Err(error) if attempt == 4 => {
+            Err(error) if attempt == STORE_TRIES => {
                 tracing::error!(%job, seq = item.seq, %error, "could not store the outcome of a job's item");
                 return;
             }
             Err(_) => {
-                tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
+                tokio::time::sleep(STORE_FIRST_WAIT * 2_u32.pow(attempt)).await;
                 attempt += 1;
             }
         }

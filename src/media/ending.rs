@@ -6,9 +6,12 @@ use super::decode::{Budget, DecodeRequest, cpu_cap_secs};
 use super::stream::Ended;
 use super::{Decoder, Limits, MediaError};
 use crate::decode_child::protocol::{Engine, Failure};
-use crate::ffmpeg::said::Stream;
+use crate::ffmpeg::said::{MOST_CHARS, Stream};
 use crate::ffmpeg::tracks;
 use crate::types::{AssetKind, TrackKind};
+
+/// Exit status of a Rust program that panicked.
+const PANICKED: i32 = 101;
 
 /// The only messages that codecs print when an allocation fails.
 const STARVED: [&str; 3] = ["Cannot allocate memory", "get_buffer() failed", "pthread_create() failed"];
@@ -50,7 +53,7 @@ impl Ended {
                 return Err(MediaError::Worker(health.detail));
             }
         }
-        let crashed = self.exit.signal.is_some() || self.exit.code == Some(101);
+        let crashed = self.exit.signal.is_some() || self.exit.code == Some(PANICKED);
         if empty && crashed || self.started.is_none() {
             return Err(MediaError::Corrupt("the decoder crashed on it".into()));
         }
@@ -297,7 +300,7 @@ impl Ended {
 }
 
 fn refusal(failure: Failure, detail: &str, limits: &Limits, max_pixels: u64) -> MediaError {
-    let detail: String = detail.chars().filter(|c| !c.is_control()).take(200).collect();
+    let detail: String = detail.chars().filter(|c| !c.is_control()).take(MOST_CHARS).collect();
     match failure {
         Failure::Unsupported => MediaError::Unsupported(detail),
         Failure::Encrypted => MediaError::Encrypted(detail),

@@ -13,6 +13,12 @@ use super::sessions::Sessions;
 use super::tower::Input;
 use crate::manifest::TowerSpec;
 
+/// Interactive inputs that wait at a time: what can be served in a second or two. Beyond that, it is better to ask the
+/// user to retry.
+const MOST_INTERACTIVE: usize = 128;
+/// Batches of bulk work per worker: one in it, and one waiting behind it.
+const BATCHES_EACH: usize = 2;
+
 /// Everything the workers share.
 pub(super) struct Shared {
     pub specs: Vec<TowerSpec>,
@@ -71,9 +77,7 @@ impl Pool {
         ready: &mpsc::Sender<Result<Vec<GoldenResult>, ModelError>>,
     ) -> std::io::Result<Self> {
         let largest = towers.iter().map(|tower| shared.batching[*tower].max).max().unwrap_or(1);
-        // Bulk: one batch in every worker, and one waiting behind it. Interactive: what can be served in a
-        // second or two; beyond that, it is better to ask the user to retry.
-        let queue = Arc::new(Queue::new(128, workers * largest * 2, *workers));
+        let queue = Arc::new(Queue::new(MOST_INTERACTIVE, workers * largest * BATCHES_EACH, *workers));
         let mut pool = Self { queue, threads: Vec::new() };
         for number in 0..*workers {
             let (shared, towers, ready) = (Arc::clone(shared), towers.clone(), ready.clone());

@@ -9,6 +9,12 @@ use std::time::{Duration, Instant};
 
 use super::{FFMPEG, NativeError, ONNXRUNTIME};
 
+/// How long a question to ffmpeg may take, and how often to check whether it is answered.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Bytes read of its answer.
+const MAX_OUTPUT_BYTES: u64 = 1 << 20;
+
 /// The oldest ONNX Runtime (1.N) with the API that this program was compiled for.
 pub const OLDEST_ONNXRUNTIME_MINOR: u32 = ort::MINOR_VERSION;
 
@@ -98,7 +104,7 @@ pub fn ffmpeg_version(path: &Path) -> Result<String, NativeError> {
     }
 }
 
-/// Runs a command with little output; kills it if it does not finish within 10 s.
+/// Runs a command with little output; kills it if it does not finish in time.
 fn output_of(path: &Path, argument: &str) -> Result<String, String> {
     let mut child = Command::new(path)
         .args(["-hide_banner", argument])
@@ -111,20 +117,20 @@ fn output_of(path: &Path, argument: &str) -> Result<String, String> {
     let reader = std::thread::spawn(move || {
         let mut text = String::new();
         // Invalid UTF-8 ends the reading. The text read so far is then not a valid answer of ffmpeg.
-        stdout.map(|mut pipe| pipe.by_ref().take(1 << 20).read_to_string(&mut text));
+        stdout.map(|mut pipe| pipe.by_ref().take(MAX_OUTPUT_BYTES).read_to_string(&mut text));
         text
     });
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
     loop {
         match child.try_wait().map_err(|e| e.to_string())? {
             Some(status) if status.success() => {
                 return reader.join().map_err(|_| "its output could not be read".to_owned());
             }
             Some(status) => return Err(format!("`{argument}` failed: {status}")),
-            None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            None if Instant::now() < deadline => std::thread::sleep(LOOK_EVERY),
             None => {
                 child.kill().and_then(|()| child.wait()).map_err(|e| e.to_string())?;
-                return Err(format!("`{argument}` did not finish within 10 s"));
+                return Err(format!("`{argument}` did not finish within {} s", ANSWER_TIMEOUT.as_secs()));
             }
         }
     }

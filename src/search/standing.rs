@@ -3,12 +3,15 @@
 //! The asset's vectors are read once. Then each query costs one dot product per clip and track, and only
 //! queries that match are examined further.
 
+mod gathered;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use self::gathered::{Asking, Gathered};
 use super::background::Distributions;
 use super::fused::is_same_time;
-use super::lookup::{Match, SAMPLE};
+use super::lookup::Match;
 use super::meaning::{Meaning, Sure};
 use super::moments::{Window, moments};
 use super::plan::{Comparable, Route};
@@ -18,7 +21,7 @@ use super::{Corpus, Fuse, SearchError, SearchRequest, together};
 use crate::catalog::{AssetEntry, ClipEntry, Filter};
 use crate::index::exact::score;
 use crate::store::MatchedMoment;
-use crate::types::{AssetId, ClipId, Embedding, Space, TimeSpan, Track};
+use crate::types::{AssetId, ClipId, Space, TimeSpan, Track};
 
 /// Most moments stored per match.
 const MAX_MOMENTS: usize = 100;
@@ -350,86 +353,12 @@ impl RouteAsked {
     }
 }
 
-/// Clips with their vectors in one space: one lane per target, each in the order of the clips.
-#[derive(Debug)]
-struct Gathered {
-    ids: Vec<ClipId>,
-    lanes: Vec<Vec<Option<Embedding>>>,
-}
-
-impl Gathered {
-    /// `ids` must be ascending.
-    fn new(corpus: &Corpus, ids: Vec<ClipId>, targets: &[Track], space: &Space) -> Self {
-        let lane = |track: &Track| {
-            let mut lane = vec![None; ids.len()];
-            for (clip, vector) in corpus.index.vectors(*track, space, &ids) {
-                if let Some(place) = ids.binary_search(&clip).ok().and_then(|at| lane.get_mut(at)) {
-                    *place = Some(vector);
-                }
-            }
-            lane
-        };
-        let lanes = targets.iter().map(lane).collect();
-        Self { ids, lanes }
-    }
-}
-
-/// Vectors read for the queries of one set of targets and one space.
-struct Read {
-    targets: Vec<Track>,
-    space: Space,
-    own: Arc<Gathered>,
-    sample: Option<Arc<Gathered>>,
-}
-
-/// One asset to match. Its vectors are read once for all queries.
-struct Asking<'a> {
-    corpus: &'a Corpus,
-    distributions: Arc<Distributions>,
-    asset: &'a AssetEntry,
-    read: Vec<Read>,
-}
-
-impl Asking<'_> {
-    fn place(&mut self, query: &RouteAsked) -> usize {
-        let same = |read: &Read| read.targets == query.targets && read.space == query.space;
-        if let Some(at) = self.read.iter().position(same) {
-            return at;
-        }
-        let ids = self.asset.clips.iter().map(|clip| clip.id).collect();
-        let own = Arc::new(Gathered::new(self.corpus, ids, &query.targets, &query.space));
-        let (targets, space) = (query.targets.clone(), query.space.clone());
-        self.read.push(Read { targets, space, own, sample: None });
-        self.read.len() - 1
-    }
-
-    fn own(&mut self, query: &RouteAsked) -> Arc<Gathered> {
-        let at = self.place(query);
-        Arc::clone(&self.read[at].own)
-    }
-
-    /// Clips sampled from the whole library, as a search samples them.
-    fn sample(&mut self, query: &RouteAsked) -> Arc<Gathered> {
-        let at = self.place(query);
-        let corpus = self.corpus;
-        let made = self.read[at].sample.get_or_insert_with(|| {
-            let of = |track: &Track| corpus.index.sample(*track, &query.space, SAMPLE);
-            let mut ids: Vec<ClipId> = query.targets.iter().flat_map(of).map(|(clip, _)| clip).collect();
-            ids.sort_unstable();
-            ids.dedup();
-            Arc::new(Gathered::new(corpus, ids, &query.targets, &query.space))
-        });
-        Arc::clone(made)
-    }
-}
-
 /// Matches an asset against each of these queries, in their order. CPU-bound.
 pub fn ask<'a>(
     corpus: &Corpus,
     asset: &AssetEntry,
     queries: impl IntoIterator<Item = &'a Standing>,
 ) -> Vec<Verdict> {
-    let distributions = corpus.backgrounds.now();
-    let mut asking = Asking { corpus, distributions, asset, read: Vec::new() };
+    let mut asking = Asking::new(corpus, asset);
     queries.into_iter().map(|query| query.about(&mut asking)).collect()
 }

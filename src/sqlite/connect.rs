@@ -14,6 +14,9 @@ use super::error::sqlite_code;
 use crate::store::{StorageFull, StoreError};
 use crate::types::ModelId;
 
+/// How long a connection waits for a lock on the database.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Larger than SQLite's default: four vectors of 2 KB share a page instead of one, so the file is
 /// 20 % smaller and scans nearly twice as fast (docs/measurements/index.md).
 const PAGE_BYTES: u32 = 16_384;
@@ -55,7 +58,7 @@ impl Opener {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(10));
+            .busy_timeout(BUSY_TIMEOUT);
         Self { file, options, model: model.cloned() }
     }
 

@@ -35,16 +35,19 @@ pub(super) fn sqlite_code(error: &dyn DatabaseError) -> Option<i32> {
     error.code()?.parse().ok()
 }
 
-/// Recognises this condition in an extended result code of SQLite.
+/// Recognises storage that accepts no more bytes by an extended result code of SQLite.
 fn full_of(code: i32) -> Option<StorageFull> {
-    const READONLY_DBMOVED: i32 = 8 | (4 << 8);
+    const READONLY: i32 = 8;
+    const READONLY_DBMOVED: i32 = READONLY | (4 << 8);
+    const IOERR: i32 = 10;
+    const FULL: i32 = 13;
     // Write, sync, sync of the folder, truncate, size and creation of the shared-memory index.
     const WRITING: [i32; 6] = [3, 4, 5, 6, 19, 18];
     match (code, code & 0xff) {
         (READONLY_DBMOVED, _) => None,
-        (_, 8) => Some(StorageFull::ReadOnly.met()),
-        (_, 10) if WRITING.contains(&(code >> 8)) => Some(StorageFull::WriteFailed.met()),
-        (_, 13) => Some(StorageFull::NoSpace.met()),
+        (_, READONLY) => Some(StorageFull::ReadOnly.met()),
+        (_, IOERR) if WRITING.contains(&(code >> 8)) => Some(StorageFull::WriteFailed.met()),
+        (_, FULL) => Some(StorageFull::NoSpace.met()),
         _ => None,
     }
 }

@@ -1,10 +1,11 @@
 //! Storage that accepts no more bytes: one error type for every place that meets it.
 
-use crate::types::Deciding;
 use std::io;
 use std::sync::LazyLock;
 
 use tokio::sync::watch;
+
+use crate::types::Deciding;
 
 /// Why storage accepts no more bytes. Data stored before is untouched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -2,6 +2,10 @@
 
 use super::window::Window;
 
+/// Length of a tag of ID3v1, and of its extension `TAG+`.
+const OLD_TAG_BYTES: u64 = 128;
+const LONGER_TAG_BYTES: u64 = 227;
+
 /// Bytes behind the end that may be anything: padding, a line break, a checksum.
 const STRAY_BYTES: u64 = 8;
 /// Most tags that are skipped.
@@ -14,7 +18,6 @@ pub enum Behind {
     Nothing,
     /// Another file of film or sound.
     Another,
-    /// Something else.
     Other,
 }
 
@@ -93,10 +96,10 @@ pub fn tag(window: &mut Window<'_>, at: u64) -> Option<u64> {
         return Some(10 + size + footer);
     }
     if head.starts_with(b"TAG+") {
-        return Some(227);
+        return Some(LONGER_TAG_BYTES);
     }
     if head.starts_with(b"TAG") {
-        return Some(128);
+        return Some(OLD_TAG_BYTES);
     }
     if head.starts_with(b"APETAGEX") {
         let size = head.get(12..16)?.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 const BLOCK: usize = 1 << 16;
+/// Bytes that a search looks at in one go.
+pub const PIECE_BYTES: usize = 1 << 15;
 
 /// A buffered block of a file, for reads at any position.
 pub struct Window<'a> {

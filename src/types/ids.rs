@@ -42,7 +42,7 @@ macro_rules! uuid_id {
                     .filter(|rest| rest.len() == 32)
                     .and_then(|rest| Uuid::try_parse(rest).ok())
                     .map(Self)
-                    .ok_or_else(|| TypeError::BadId(text.chars().take(80).collect(), $what))
+                    .ok_or_else(|| TypeError::BadId(super::quoted(text), $what))
             }
         }
 

@@ -45,6 +45,14 @@ pub enum TypeError {
     BadName(String, &'static str),
 }
 
+/// Characters that an error quotes of a client's word.
+const MOST_QUOTED_CHARS: usize = 80;
+
+/// The beginning of a client's word, for an error.
+pub(crate) fn quoted(word: &str) -> String {
+    word.chars().take(MOST_QUOTED_CHARS).collect()
+}
+
 /// Row id of one clip (one time window of one asset) in the store; stable for the clip's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ClipId(pub i64);

@@ -83,7 +83,7 @@ impl FromStr for Track {
     type Err = TypeError;
     fn from_str(text: &str) -> Result<Self, TypeError> {
         let named = Self::ALL.into_iter().find(|track| track.as_str() == text);
-        named.ok_or_else(|| TypeError::BadName(text.chars().take(80).collect(), "the tracks of a clip"))
+        named.ok_or_else(|| TypeError::BadName(super::quoted(text), "the tracks of a clip"))
     }
 }
 

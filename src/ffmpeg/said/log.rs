@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Seen, Stream, VideoLine};
+use super::{MOST_CHARS, Seen, Stream, VideoLine};
 use crate::ffmpeg::picks::{MAX_STREAMS, Source};
 use crate::ffmpeg::sound::Places;
 
@@ -172,7 +172,7 @@ impl FfmpegLog {
         }
         for level in ["[error] ", "[fatal] "] {
             if let Some((_, message)) = line.split_once(level) {
-                let message: String = message.chars().filter(|c| !c.is_control()).take(200).collect();
+                let message: String = message.chars().filter(|c| !c.is_control()).take(MOST_CHARS).collect();
                 if self.errors.len() < MAX_ERRORS && !self.errors.contains(&message) {
                     self.errors.push(message);
                 }
@@ -181,7 +181,7 @@ impl FfmpegLog {
         }
         // A worker's own panic or abort message has no level.
         if line.starts_with("memory allocation of") && self.errors.len() < MAX_ERRORS {
-            self.errors.push(line.chars().take(200).collect());
+            self.errors.push(line.chars().take(MOST_CHARS).collect());
         }
     }
 

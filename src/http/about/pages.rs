@@ -23,7 +23,6 @@ const DOCS_POLICY: HeaderValue = HeaderValue::from_static(
      font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 
-/// The page.
 pub async fn index(headers: HeaderMap) -> Response {
     serve("index.html", &headers, PAGE_POLICY)
 }

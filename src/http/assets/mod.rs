@@ -23,13 +23,16 @@ use crate::http_kit::advice::advised;
 use crate::http_kit::error::{ApiError, ClientError};
 use crate::http_kit::media_type::{content_type, unsupported};
 use crate::http_kit::metadata::checked_metadata;
-use crate::http_kit::page::PageSize;
+use crate::http_kit::page::{DEFAULT_ENTRIES, PageSize};
 use crate::http_kit::views::{AssetView, ClipView, List};
 use crate::jobs::Place;
 use crate::library::{IngestSource, Library, LibraryError};
 use crate::model::Priority;
 use crate::store::{AssetRecord, AssetState, StoreError, WorkError};
 use crate::types::{AssetId, TrackChoice};
+
+/// Bytes of a form besides its file: fields and their heads.
+const FORM_BYTES: u64 = 2 << 20;
 
 /// A file on the server's disk or at a URL: exactly one of `path` and `url`.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -112,7 +115,7 @@ async fn by_form(state: &AppState, request: Request) -> Result<(IngestSource, Op
     // Said before the bytes are sent, where the client tells their number; a form adds little to a file.
     let declared =
         request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    if declared.is_some_and(|bytes| bytes > max_bytes.saturating_add(2 << 20)) {
+    if declared.is_some_and(|bytes| bytes > max_bytes.saturating_add(FORM_BYTES)) {
         return Err(LibraryError::File(FileError::TooLarge { max_bytes }).into());
     }
     state.library.data().check_disk(declared.unwrap_or(0))?;
@@ -221,7 +224,7 @@ pub async fn list(
     State(state): State<AppState>,
     ApiQuery(query): ApiQuery<ListQuery>,
 ) -> Result<Json<List<AssetView>>, ApiError> {
-    let size = PageSize::of(query.limit, 50)?;
+    let size = PageSize::of(query.limit, DEFAULT_ENTRIES)?;
     let read = state.library.collection().assets(query.after, size.to_read()).await?;
     let mut page = size.cut(read, |asset| asset.id);
     looked_at(&state.library, &mut page.entries).await;

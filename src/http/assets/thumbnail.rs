@@ -18,6 +18,9 @@ use crate::media::{Lane, MediaError};
 use crate::preprocess;
 use crate::types::AssetId;
 
+/// Longer side of a thumbnail if the request does not say.
+const DEFAULT_SIDE_PX: u32 = 320;
+
 /// Shortest time for which the last frame is on the screen. At the very end, ffmpeg would find nothing to seek to.
 const LAST_FRAME_SECS: f64 = 0.01;
 
@@ -49,7 +52,7 @@ pub async fn thumbnail(
     ApiQuery(query): ApiQuery<ThumbnailQuery>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let size = query.size.unwrap_or(320);
+    let size = query.size.unwrap_or(DEFAULT_SIDE_PX);
     if !(16..=1024).contains(&size) {
         return Err(ApiError::invalid("size", "`size` must be from 16 to 1024"));
     }

@@ -20,7 +20,7 @@ use crate::http_intake::state::AppState;
 use crate::http_kit::advice::item_view;
 use crate::http_kit::error::{ApiError, ClientError};
 use crate::http_kit::metadata::checked_metadata;
-use crate::http_kit::page::PageSize;
+use crate::http_kit::page::{DEFAULT_ENTRIES, DEFAULT_SHORT_ENTRIES, PageSize};
 use crate::http_kit::views::List;
 use crate::http_kit::webhook::WebhookBody;
 use crate::http_kit::webhook::WebhookView;
@@ -215,7 +215,7 @@ pub async fn list(
     State(state): State<AppState>,
     ApiQuery(query): ApiQuery<JobsQuery>,
 ) -> Result<Json<List<JobView>>, ApiError> {
-    let size = PageSize::of(query.limit, 50)?;
+    let size = PageSize::of(query.limit, DEFAULT_ENTRIES)?;
     let read = state.library.ingest().jobs(query.state, query.after, size.to_read()).await?;
     Ok(Json(size.cut(read, |job| job.id).show(|job| state.library.ingest().job_view(&job))))
 }
@@ -309,7 +309,7 @@ pub async fn items(
     IdPath(id): IdPath<JobId>,
     ApiQuery(query): ApiQuery<ItemsQuery>,
 ) -> Result<Json<List<ItemView>>, ApiError> {
-    let size = PageSize::of(query.limit, 100)?;
+    let size = PageSize::of(query.limit, DEFAULT_SHORT_ENTRIES)?;
     let after = query.after.unwrap_or(-1);
     let read = state.library.ingest().job_items(id, query.state, after, size.to_read()).await?;
     Ok(Json(size.cut(read, |item| item.seq).show(|item| item_view(&item))))

@@ -20,7 +20,7 @@ use crate::types::{JobId, WatchId, rfc3339_millis};
 
 /// Seconds between two looks, where a request does not say.
 const DEFAULT_POLL_SECS: u64 = 30;
-/// A day.
+/// Longest time between two looks: a day.
 const MAX_POLL_SECS: u64 = 86_400;
 
 /// A folder to watch.

@@ -18,12 +18,14 @@ use crate::http_intake::extract::{ApiQuery, IdPath};
 use crate::http_intake::spaces::known_space;
 use crate::http_intake::state::AppState;
 use crate::http_kit::error::{ApiError, ClientError};
-use crate::http_kit::page::PageSize;
+use crate::http_kit::page::{DEFAULT_SHORT_ENTRIES, PageSize};
 use crate::library::{ExportWanted, LibraryError};
 use crate::types::{AssetId, ClipId, Space, TimeSpan, Track};
 
 /// Each holds a connection to the store and some row groups.
 const EXPORTS_AT_ONCE: usize = 2;
+/// When to try again while these run.
+const RETRY_SECS: u64 = 30;
 static EXPORTS: Semaphore = Semaphore::const_new(EXPORTS_AT_ONCE);
 /// Bytes that are sent at a time, and how many of these wait for a slow client.
 const CHUNK_BYTES: usize = 128 << 10;
@@ -97,7 +99,7 @@ pub async fn of_asset(
     ApiQuery(query): ApiQuery<AssetEmbeddingsQuery>,
 ) -> Result<Json<AssetEmbeddings>, ApiError> {
     let state = state.of_model(query.model.as_deref())?;
-    let size = PageSize::of(query.limit, 100)?;
+    let size = PageSize::of(query.limit, DEFAULT_SHORT_ENTRIES)?;
     let space = known_space(&state, query.space.as_deref())?;
     let after = ClipId(query.after.unwrap_or(0).max(0));
     let exported = state.library.collection().export_page(id, after, size.to_read()).await?;
@@ -155,7 +157,7 @@ pub async fn export(
     let Ok(permit) = EXPORTS.try_acquire() else {
         let message =
             format!("{EXPORTS_AT_ONCE} exports are already running; try again when one has finished");
-        return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "busy", message).retry_after(30));
+        return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "busy", message).retry_after(RETRY_SECS));
     };
     let (chunks, coming) = mpsc::channel(CHUNKS_AHEAD);
     tokio::spawn(async move {

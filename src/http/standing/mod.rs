@@ -21,7 +21,7 @@ use crate::http_intake::state::AppState;
 use crate::http_kit::error::{ApiError, ClientError};
 use crate::http_kit::finish;
 use crate::http_kit::metadata::checked_metadata;
-use crate::http_kit::page::PageSize;
+use crate::http_kit::page::{DEFAULT_ENTRIES, PageSize};
 use crate::http_kit::views::{AssetError, List, content_url};
 use crate::http_kit::webhook::WebhookBody;
 use crate::http_kit::webhook::WebhookView;
@@ -278,7 +278,7 @@ pub async fn list(
     State(state): State<AppState>,
     ApiQuery(query): ApiQuery<StandingPage>,
 ) -> Result<Json<List<StandingView>>, ApiError> {
-    let size = PageSize::of(query.limit, 50)?;
+    let size = PageSize::of(query.limit, DEFAULT_ENTRIES)?;
     let read = state.library.standing().list(query.after, size.to_read()).await?;
     Ok(Json(size.cut(read, |query| query.record.id).show(|query| StandingView::new(query, None))))
 }
@@ -351,7 +351,7 @@ pub async fn matches(
     IdPath(id): IdPath<StandingId>,
     ApiQuery(query): ApiQuery<MatchPage>,
 ) -> Result<Json<List<MatchView>>, ApiError> {
-    let size = PageSize::of(query.limit, 50)?;
+    let size = PageSize::of(query.limit, DEFAULT_ENTRIES)?;
     let read = state.library.standing().matches(id, query.after, size.to_read()).await?;
     Ok(Json(size.cut(read, |found| found.id).show(MatchView::from)))
 }

@@ -8,7 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::http_intake::extract::{ApiQuery, IdPath};
 use crate::http_intake::state::AppState;
 use crate::http_kit::error::{ApiError, ClientError};
-use crate::http_kit::page::PageSize;
+use crate::http_kit::page::{DEFAULT_ENTRIES, PageSize};
 use crate::http_kit::views::List;
 use crate::store::{DeliveryRecord, DeliveryState};
 use crate::types::{DeliveryId, rfc3339_millis};
@@ -86,7 +86,7 @@ pub async fn deliveries(
     State(state): State<AppState>,
     ApiQuery(query): ApiQuery<DeliveriesQuery>,
 ) -> Result<Json<List<DeliveryView>>, ApiError> {
-    let size = PageSize::of(query.limit, 50)?;
+    let size = PageSize::of(query.limit, DEFAULT_ENTRIES)?;
     let read = state.library.collection().deliveries(query.state, query.after, size.to_read()).await?;
     Ok(Json(size.cut(read, |delivery| delivery.id).show(DeliveryView::from)))
 }

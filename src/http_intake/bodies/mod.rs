@@ -43,7 +43,6 @@ pub struct Shares {
 }
 
 impl Shares {
-    /// Empty shares.
     pub fn of(budget: &Budget) -> Self {
         Self { memory: budget.memory(), disk: budget.disk() }
     }

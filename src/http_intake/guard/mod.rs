@@ -19,6 +19,9 @@ use crate::http_intake::state::AppState;
 use crate::http_kit::error::ApiError;
 use crate::http_kit::finish;
 
+/// When an address may have a key compared again whose comparisons are rationed.
+const COMPARE_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// Asks for a key of the role that the call needs; where there are no keys, only accepts requests that are
 /// meant for this server. Changes go into the audit log, and run to their end even if the client disconnects.
 pub async fn authenticate(State(state): State<AppState>, request: Request, next: Next) -> Response {
@@ -111,7 +114,7 @@ async fn by_key(state: &AppState, request: &Parts) -> Result<Caller, ApiError> {
         // A person may have chosen this one, so it could be guessed; the others are random.
         if access.keys.has_fixed() {
             if address.is_some_and(|address| !access.wrong.may_compare(address)) {
-                return Err(too_many_wrong_keys(Duration::from_secs(1)));
+                return Err(too_many_wrong_keys(COMPARE_AGAIN_AFTER));
             }
             if let Found::Caller(caller) = access.keys.find_fixed(key) {
                 if let Some(address) = address {

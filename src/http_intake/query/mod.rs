@@ -95,7 +95,6 @@ pub struct AssetQuery {
 
 /// The content of a query part.
 pub enum Input {
-    /// A text.
     Text(String),
     /// Media in a `data:` URI.
     Media(Modality, MediaField),
@@ -107,7 +106,6 @@ pub enum Input {
 pub struct Part {
     /// The text, media or asset.
     pub input: Input,
-    /// Its weight.
     pub weight: f32,
     /// The field that it came from, for errors.
     pub at: String,

@@ -45,7 +45,7 @@ pub(super) async fn keep_up(upkeep: Arc<Upkeep>) {
                 continue;
             }
             tracing::error!(%error, "could not update the calibration of confidence");
-            tokio::time::sleep(LOOK_EVERY * 20).await;
+            tokio::time::sleep(LOOK_EVERY * REST).await;
         }
     }
 }

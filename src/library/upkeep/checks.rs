@@ -8,6 +8,9 @@ use crate::collection::checks::{Shared, begun, check_asset, check_bytes, check_s
 use crate::collection::{CheckOptions, CheckReport, CheckState, DamageCounts, LibraryError};
 use crate::types::now_unix_ms;
 
+/// Wait before the first file is read.
+const FIRST_REST: Duration = Duration::from_secs(1);
+
 /// Age of the last read after which the bytes of an upload are read again.
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(7 * 86_400);
 
@@ -24,7 +27,7 @@ pub(super) async fn keep_reading(upkeep: Arc<Upkeep>) {
     }
     let again_ms = i64::try_from(READ_AGAIN_AFTER.as_millis()).unwrap_or(i64::MAX);
     // Findings go to the store; the public report belongs to requested checks.
-    let (report, mut rest) = (Shared::default(), Duration::from_secs(1));
+    let (report, mut rest) = (Shared::default(), FIRST_REST);
     loop {
         tokio::select! {
             () = upkeep.collection.life.stop.cancelled() => return,

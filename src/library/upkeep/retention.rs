@@ -14,6 +14,9 @@ use crate::ledger::WorkKind;
 use crate::store::{RetentionRule, RetentionRun};
 use crate::types::{AssetId, now_unix_ms, rfc3339_millis};
 
+/// Wait before an interrupted run is resumed.
+const RESUME_AFTER: Duration = Duration::from_secs(1);
+
 /// Maximum number of rules.
 const MAX_RULES: usize = 100;
 /// Longest name of a rule, in characters.
@@ -251,7 +254,7 @@ pub(super) async fn keep_up(upkeep: Arc<Upkeep>) {
     let Some(every) = upkeep.collection.data.config.keep.retention_every else { return };
     let last = upkeep.collection.store.retention_runs(1).await.unwrap_or_default();
     let cut_off = last.first().is_some_and(|run| run.ended_unix_ms == 0);
-    let mut wait = if cut_off { Duration::from_secs(1) } else { every };
+    let mut wait = if cut_off { RESUME_AFTER } else { every };
     loop {
         tokio::select! {
             () = upkeep.collection.life.stop.cancelled() => return,
@@ -264,7 +267,7 @@ pub(super) async fn keep_up(upkeep: Arc<Upkeep>) {
         match upkeep.apply_retention().await {
             Ok(_) | Err(LibraryError::Stopping) => {}
             // Interrupted: resume once there is room.
-            Err(error) if upkeep.collection.data.disk.refuses(&error) => wait = Duration::from_secs(1),
+            Err(error) if upkeep.collection.data.disk.refuses(&error) => wait = RESUME_AFTER,
             Err(error) => {
                 tracing::error!(code = error.code(), %error, "could not apply the retention rules");
             }

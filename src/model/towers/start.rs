@@ -11,6 +11,10 @@ use crate::model::worker::{Group, Pool, Shared};
 use crate::native::{self, NativeParts};
 use crate::types::Modality;
 
+/// Inputs that a GPU takes at a time: at most this many bytes, and this many rows.
+const CUDA_BATCH_BYTES: usize = 128 << 20;
+const CUDA_BATCH_ROWS: usize = 64;
+
 /// Adds the likely cause to an error of ONNX Runtime about CUDA.
 pub(super) fn explain_cuda(error: ModelError, native: &NativeParts) -> ModelError {
     match error {
@@ -38,7 +42,10 @@ pub(super) fn batching(place: Place, spec: &TowerSpec) -> Batching {
         }
         Place::Cuda(_) => {
             let row_bytes = spec.row_len() * 4;
-            Batching { max: ((128 << 20) / row_bytes.max(1)).clamp(1, 64), powers_of_two: true }
+            Batching {
+                max: (CUDA_BATCH_BYTES / row_bytes.max(1)).clamp(1, CUDA_BATCH_ROWS),
+                powers_of_two: true,
+            }
         }
     }
 }

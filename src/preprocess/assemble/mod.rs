@@ -3,6 +3,7 @@
 mod after;
 mod apart;
 mod cut;
+mod ends;
 mod last;
 mod merge;
 mod pictures;
@@ -10,11 +11,12 @@ mod sink;
 mod sounding;
 mod spread;
 mod still;
+mod summary;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
@@ -23,7 +25,7 @@ use super::clips::{Plan, SampleStore, Tail};
 use super::spec::Sampling;
 use super::{AssetSummary, ClipSpec, ClipTensors};
 use crate::media::{Flow, MediaError, Outcome, WorkLimits};
-use crate::types::{AssetKind, TimeSpan};
+use crate::types::TimeSpan;
 
 use self::after::After;
 use self::apart::Apart;
@@ -207,40 +209,6 @@ impl Assembler {
         Ok(())
     }
 
-    fn summarise(&mut self, outcome: &Outcome) {
-        let decoded = self.start_secs()
-            + match self.mode {
-                Mode::Video => {
-                    let periods = self.periods.unwrap_or_else(|| self.pictures.count());
-                    (periods as f64 / self.cut.fps).max(self.sound_secs())
-                }
-                _ => self.sound_secs(),
-            };
-        let notes: Vec<_> = outcome.partial.iter().chain(&self.notes).map(String::as_str).collect();
-        let declared = self.declared_secs.filter(|declared| match (self.mode, self.cut.span) {
-            (_, Some(_)) => true,
-            _ if self.estimated => false,
-            // Counted samples are exact; a container declares the length of its longest track.
-            (Mode::Sound, None) => self.is_film,
-            (_, None) => notes.is_empty() && decoded < declared + SAME_END_SECS,
-        });
-        // The declared length can be that of another track.
-        let declared = declared.map(|declared| declared.max(self.last_end_secs));
-        let mut summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
-        summary.kind = match self.mode {
-            Mode::Sound if !self.is_film => AssetKind::Audio,
-            Mode::Picture => AssetKind::Image,
-            Mode::Video | Mode::Sound | Mode::Unknown => AssetKind::Video,
-        };
-        summary.duration_secs = if self.mode == Mode::Picture { 0.0 } else { declared.unwrap_or(decoded) };
-        summary.has_video = self.mode != Mode::Sound || self.is_film;
-        summary.has_audio = self.sound.total() > 0;
-        summary.partial = (!notes.is_empty()).then(|| notes.join("; "));
-        summary.tracks.clone_from(&outcome.info.tracks);
-        summary.decode_cpu_secs = outcome.cpu_secs;
-        summary.preprocess_secs = self.preprocess.as_secs_f64();
-    }
-
     /// Position of the first wanted frame or sample in the asset, in seconds.
     fn start_secs(&self) -> f64 {
         match self.mode {
@@ -403,42 +371,5 @@ impl Assembler {
     fn frame_span(&self, start: u64, count: u64) -> TimeSpan {
         let secs = |frame: u64| (self.cut.first_frame + frame) as f64 / self.cut.fps;
         TimeSpan { start_secs: secs(start), end_secs: secs(start + count) }
-    }
-
-    /// The declared end of the video, if it is a little before the end of a clip: sampling rounds the end of the
-    /// last frame up, codecs pad their last block, and a container may give the last of uneven frames the
-    /// duration of the one before. The periods of a spread sampling end where the film's frames do.
-    fn declared_end(&self, clip: &ClipTensors) -> Option<f64> {
-        let rated = clip.frames.is_none() || matches!(self.spec.sampling, Sampling::Rate { .. });
-        self.declared_near(clip.span).filter(|_| rated)
-    }
-
-    fn declared_near(&self, span: TimeSpan) -> Option<f64> {
-        let near =
-            |end: &f64| *end > span.start_secs && (0.0..SAME_END_SECS).contains(&(span.end_secs - end));
-        self.declared_secs.filter(near).filter(|_| self.mode == Mode::Video)
-    }
-
-    /// Sends a clip, cut at the declared end of the video if that lies in it. If another clip ends later, the
-    /// film goes on, and the declared end is wrong.
-    fn send(&mut self, mut clip: ClipTensors) -> Result<(), MediaError> {
-        if let Some((mut held, whole)) = self.held.take() {
-            if clip.span.end_secs > whole {
-                held.span.end_secs = whole;
-            }
-            self.pass_on(held)?;
-        }
-        let Some(end) = self.declared_end(&clip) else { return self.pass_on(clip) };
-        let whole = std::mem::replace(&mut clip.span.end_secs, end);
-        if self.at_end {
-            return self.pass_on(clip);
-        }
-        self.held = Some((clip, whole));
-        Ok(())
-    }
-
-    fn pass_on(&mut self, clip: ClipTensors) -> Result<(), MediaError> {
-        self.last_end_secs = self.last_end_secs.max(clip.span.end_secs);
-        self.out.send(clip, self.at_end)
     }
 }

@@ -9,13 +9,12 @@ pub enum Form {
     Riff,
     /// W64: each chunk has a GUID that begins with four letters, and a size that includes these 24 bytes.
     Wave64,
-    /// CAF.
+    /// Apple's Core Audio Format (CAF).
     Core,
     /// AIFF and AIFC.
     Aiff,
 }
 
-/// One chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chunk {
     pub id: [u8; 4],

@@ -2,7 +2,7 @@
 //! again.
 
 use crate::structure::trailer;
-use crate::structure::window::Window;
+use crate::structure::window::{PIECE_BYTES, Window};
 
 /// Number of pieces of one header between two streams that ffmpeg may take for damaged frames.
 pub const STRAYS: u64 = 4;
@@ -66,7 +66,7 @@ fn frames(window: &mut Window<'_>, at: u64) -> Option<u64> {
 /// The first mark at or after a position.
 fn find(window: &mut Window<'_>, mut at: u64) -> Option<u64> {
     while at < window.len {
-        let block = window.at(at, 1 << 15);
+        let block = window.at(at, PIECE_BYTES);
         if let Some(found) = position(block) {
             return Some(at + found as u64);
         }

@@ -1,6 +1,6 @@
 //! Checks Ogg's pages: whether the last one is complete, and whether one stream follows another.
 
-use crate::structure::window::Window;
+use crate::structure::window::{PIECE_BYTES, Window};
 
 /// What the pages of a file show.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub fn pages(window: &mut Window<'_>) -> Pages {
 /// Start of the first page at or after `at`.
 fn next(window: &mut Window<'_>, mut at: u64) -> Option<u64> {
     while at < window.len {
-        let block = window.at(at, 1 << 15);
+        let block = window.at(at, PIECE_BYTES);
         if let Some(found) = block.windows(5).position(|five| five == b"OggS\0") {
             return Some(at + found as u64);
         }

@@ -4,7 +4,7 @@
 
 use super::header;
 use super::scan;
-use crate::structure::window::Window;
+use crate::structure::window::{PIECE_BYTES, Window};
 
 /// ffmpeg examines 32 packets of 4 KiB.
 const LOOKED_AT: usize = 1 << 17;
@@ -24,7 +24,7 @@ pub fn is_plain(window: &mut Window<'_>) -> bool {
     let mut ac3 = 0;
     let mut from = data;
     while from < (data + LOOKED_AT as u64).min(window.len) {
-        let block = window.at(from, 1 << 15);
+        let block = window.at(from, PIECE_BYTES);
         if block.len() < 6 {
             break;
         }

@@ -3,7 +3,7 @@
 
 use super::index::{self, Section};
 use crate::structure::trailer::tag;
-use crate::structure::window::Window;
+use crate::structure::window::{PIECE_BYTES, Window};
 
 /// Most holes stored; later ones are only counted.
 const MAX_HOLES: usize = 150;
@@ -175,7 +175,7 @@ fn next_frame(window: &mut Window<'_>, at: u64, last: Option<Frame>, end: u64) -
     }
     let mut from = at;
     while from < window.len && from <= end {
-        let block = window.at(from, 1 << 15);
+        let block = window.at(from, PIECE_BYTES);
         let Some(sync) = block.iter().position(|byte| *byte == 0xff) else {
             from += block.len().max(1) as u64;
             continue;

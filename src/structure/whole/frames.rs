@@ -4,7 +4,7 @@ use std::fs::File;
 
 use super::{Lack, joined, jpeg};
 use crate::structure::trailer::{self, Behind};
-use crate::structure::window::Window;
+use crate::structure::window::{PIECE_BYTES, Window};
 
 /// Most frames and chunks that are examined.
 const MOST_FRAMES: u64 = 20_000_000;
@@ -145,7 +145,7 @@ pub fn jpegs(file: &File, window: &mut Window<'_>) -> Option<Lack> {
 /// Position of the next start of a JPEG.
 fn start_mark(window: &mut Window<'_>, mut at: u64) -> Option<u64> {
     while at < window.len {
-        let block = window.at(at, 1 << 15);
+        let block = window.at(at, PIECE_BYTES);
         if let Some(found) = block.windows(3).position(|three| three == [0xff, 0xd8, 0xff]) {
             return Some(at + found as u64);
         }
@@ -164,7 +164,7 @@ fn is_padding(window: &mut Window<'_>, from: u64, to: u64) -> bool {
 /// The next marker that is neither a stuffed byte nor a restart, and the position behind it.
 fn marker(window: &mut Window<'_>, mut at: u64) -> Option<(u8, u64)> {
     loop {
-        let block = window.at(at, 1 << 15);
+        let block = window.at(at, PIECE_BYTES);
         let found = block
             .windows(2)
             .position(|two| matches!(two, [0xff, kind] if !matches!(kind, 0 | 0xff | 0xd0..=0xd7)));
