@@ -19,7 +19,7 @@ pub use crate::collection::{
     export_folder,
 };
 pub use crate::ingest::{
-    AssetPatch, Deletion, Ingest, IngestReport, IngestSource, JobSource, MAX_METADATA_BYTES, StageSecs,
+    AssetPatch, Deletion, Expected, Ingest, IngestReport, IngestSource, JobSource, MAX_METADATA_BYTES, StageSecs,
     Watches,
 };
 use crate::ingest::{Index, IndexRequest};

@@ -43,7 +43,7 @@ pub use health::{DecoderHealth, own_worker};
 pub use kinds::{HEAD_BYTES, NameSays, head_is_media, name_says};
 pub use pool::{DecodePool, Lane, PoolLimits, Seat};
 pub use sampling::{MOST_EXTRA, Ratio, Sampling, Spread};
-pub use still::{Film, Probe, film, probe, thumbnail_jpeg};
+pub use still::{Film, Probe, Thumbnail, film, probe, thumbnail_jpeg};
 pub use stream::{Cancel, CancelGuard, Flow, MediaInfo, Sink};
 pub use work::WorkLimits;
 
@@ -181,6 +181,7 @@ pub(crate) mod fuzzed {
                 max_duration_secs: 86_400.0,
                 shape: Default::default(),
                 ffmpeg_bytes: 1 << 28,
+                from: 0,
                 memory_factor: 1,
             })
             .unwrap()
@@ -198,6 +199,7 @@ pub(crate) mod fuzzed {
                 plain: false,
                 raw: None,
                 one_clock: false,
+                part: None,
             };
             let arguments = ffmpeg::arguments(&request, known, 3, 4);
             assert!(!arguments.is_empty());

@@ -34,6 +34,9 @@ pub struct Request {
     pub shape: Shape,
     /// Memory that ffmpeg may use if it is needed, in bytes.
     pub ffmpeg_bytes: u64,
+    /// Where in the file to begin: see `Examined::next`.
+    #[serde(default)]
+    pub from: u64,
     /// Factor for other estimates of memory: 1, or more after that was too little.
     pub memory_factor: u64,
 }

@@ -350,5 +350,16 @@ fn samples_that_no_sound_has_are_refused_in_every_container() {
             assert_eq!(ask(&sound(value, name, encoder)).status(), 200, "{value} in {name}");
         }
     }
+    // Channels that cancel each other in the mix.
+    for (others, layout) in [("", "stereo"), ("|0|0|0|0", "5.1")] {
+        for (value, right) in [("1e38", 422), ("200000", 422), ("65000", 200)] {
+            let spike = |sign: &str| format!("if(eq(n\\,9000)\\,{sign}{value}\\,0.2*sin(2*PI*440*t))");
+            let source = format!("aevalsrc={}|{}{others}:c={layout}:s=16000:d=2", spike(""), spike("-"));
+            let name = format!("opposite-{value}-{layout}.wav");
+            let made = common::media(&name, &["-f", "lavfi", "-i", &source, "-c:a", "pcm_f32le"]);
+            let answer = ask(&std::fs::read(made).unwrap());
+            assert_eq!(answer.status(), right, "{value} in {layout}");
+        }
+    }
     server.stop();
 }

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use rust_embed::{EmbeddedFile, RustEmbed};
 
 use crate::http::kit::error::ApiError;
-use crate::http::kit::etag::matches_etag;
+use crate::http::kit::etag::{check_if_match, matches_etag};
 
 #[derive(RustEmbed)]
 #[folder = "ui/"]
@@ -47,6 +47,9 @@ fn serve(path: &str, headers: &HeaderMap, policy: HeaderValue) -> Response {
 
 fn answer(path: &str, file: &EmbeddedFile, headers: &HeaderMap, policy: HeaderValue) -> Response {
     let etag = format!("\"{}\"", hex::encode(&file.metadata.sha256_hash()[..16]));
+    if let Err(error) = check_if_match(headers, &etag) {
+        return error.into_response();
+    }
     let mut response = if matches_etag(headers, header::IF_NONE_MATCH.as_str(), &etag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {

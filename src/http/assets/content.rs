@@ -11,7 +11,7 @@ use tokio_util::io::ReaderStream;
 
 use crate::files::FileError;
 use crate::http::kit::error::{ApiError, ClientError};
-use crate::http::kit::etag::matches_etag;
+use crate::http::kit::etag::{check_if_match, matches_etag};
 use crate::http::kit::extract::IdPath;
 use crate::http::kit::state::AppState;
 use crate::library::LibraryError;
@@ -24,7 +24,8 @@ const ATTR_CHARS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove
 
 /// Returns the file of an asset, or a single byte range of it with status 206.
 #[utoipa::path(get, path = "/v1/assets/{id}/content", operation_id = "get_asset_content", tag = "assets",
-    params(("id" = AssetId, Path), ("range" = Option<String>, Header, description = "A single byte range")),
+    params(("id" = AssetId, Path), ("range" = Option<String>, Header, description = "A single byte range"),
+        ("if-match" = Option<String>, Header, description = "Answer 412 unless the file has one of these ETags")),
     responses((status = 200, description = "The file", content(
             ("video/*"), ("audio/*"), ("image/*"), ("application/octet-stream"))),
         (status = 206, description = "The requested byte range"),
@@ -45,6 +46,7 @@ pub async fn content(
         }
         opened => opened?,
     };
+    check_if_match(&headers, &etag)?;
     if matches_etag(&headers, header::IF_NONE_MATCH.as_str(), &etag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
     }

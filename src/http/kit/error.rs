@@ -11,6 +11,7 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder, response};
 use utoipa::{IntoResponses, ToSchema};
 
 use super::advice::advice;
+use super::etag::precondition_failed;
 use super::brief::{MAX_MESSAGE_BYTES, MAX_PARAM_BYTES, shortened};
 use crate::embed::EmbedError;
 use crate::files::FileError;
@@ -229,6 +230,7 @@ impl ApiError {
                 return Self::new(StatusCode::BAD_REQUEST, error.code(), error.to_string())
                     .with_param("path");
             }
+            LibraryError::OtherVersion => return precondition_failed(),
             LibraryError::TooManyFiles(_) | LibraryError::BadManifest(_) => StatusCode::BAD_REQUEST,
             LibraryError::File(FileError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
             LibraryError::Busy { retry_after_secs } => {

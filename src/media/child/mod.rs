@@ -138,7 +138,7 @@ fn serve(job: &mut Job) -> Result<u64, Refusal> {
                 return Err(Refusal::new(Failure::Encrypted, "scrambling of the transport stream"));
             }
             // Files other than bare streams of frames are examined only up to their header.
-            let found = sound::examine(&job.media, kind == Some(AssetKind::Audio))
+            let found = sound::examine(&job.media, kind == Some(AssetKind::Audio), job.request.from)
                 .map_err(|e| Refusal::new(Failure::Corrupt, e))?;
             Err(run_ffmpeg(job, demuxers, kind, found, scrambled.is_some()))
         }
@@ -164,6 +164,7 @@ fn run_ffmpeg(
         _ => 0,
     };
     let (untimed, plain) = (found.untimed, found.plain);
+    let stream = found.linked.then_some((job.request.from, found.next));
     let raw = sound::raw(&job.media);
     let clock = broadcast::joined(&job.media);
     let lack = whole::lack(&job.media);
@@ -192,7 +193,12 @@ fn run_ffmpeg(
         if let Some(pipe) = job.sound.as_ref().filter(|_| wanted) {
             rustix::io::fcntl_setfd(pipe, FdFlags::empty())?;
         }
-        let known = Known { demuxers, picture, untimed, plain, raw, one_clock: clock == Some(false) };
+        let one_clock = clock == Some(false);
+        let part = match stream {
+            Some((from, next)) => Some((from, next.map_or_else(|| job.media.metadata().map(|m| m.len()), Ok)?)),
+            None => None,
+        };
+        let known = Known { demuxers, picture, untimed, plain, raw, one_clock, part };
         Ok(ffmpeg::arguments(&job.request, known, job.media.as_raw_fd(), sound))
     };
     let arguments = match prepare() {

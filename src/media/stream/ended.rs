@@ -9,6 +9,7 @@ use crate::media::process::Exit;
 use crate::media::protocol::{Engine, Failure, Started, Streams};
 use crate::media::said::FfmpegLog;
 use crate::media::said::VideoLine;
+use crate::media::sound::Placed;
 use crate::media::tracks::{self, Wanted};
 use crate::types::{AssetKind, TrackInfo};
 
@@ -71,6 +72,8 @@ pub struct Ended {
     pub damaged: u64,
     pub frames: u64,
     pub samples: u64,
+    /// Where its sound ended.
+    pub placed: Placed,
     /// Number of samples that were left out because they overlap others.
     pub overlapping: u64,
     /// Whether the sink had enough.
@@ -113,6 +116,7 @@ impl Ended {
             damaged: 0,
             frames: 0,
             samples: 0,
+            placed: Placed::default(),
             overlapping: 0,
             stopped: false,
             log: FfmpegLog::default(),
