@@ -253,6 +253,28 @@ fn a_damaged_onnx_runtime_is_named() {
     serve("native_part_damaged");
 }
 
+/// Under a cap on its address space that is too low, the server says what it needs, however far it comes.
+#[test]
+fn an_address_space_that_is_too_small_is_told() {
+    let data = tempfile::tempdir().unwrap();
+    let bundle = common::manifest_dir().join("models/small-world");
+    for kib in [100_000, 300_000, 500_000, 700_000, 900_000] {
+        let script = format!(
+            "ulimit -v {kib}; exec '{}' serve --device cpu --listen 127.0.0.1:0 --data '{}' --model '{}'",
+            common::binary().display(),
+            data.path().join(kib.to_string()).display(),
+            bundle.display()
+        );
+        let mut shell = Command::new("sh");
+        let done =
+            shell.args(["-c", &script]).env("TRIPTYCH_NATIVE_DIR", common::native_dir()).output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.status.code(), Some(3), "{kib}: {said}");
+        assert!(said.contains("error[address_space_limit]: expected"), "{kib}: {said}");
+        assert!(said.contains(&format!("allows {} MiB", kib >> 10)), "{kib}: {said}");
+    }
+}
+
 /// Where the server runs under a lower cap than decoders get, that cap holds for them too.
 #[test]
 fn decoders_take_what_a_lower_cap_leaves() {
