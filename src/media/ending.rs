@@ -235,6 +235,12 @@ impl Ended {
                 "damaged: the time stamps of its audio overlap; {secs:.1} s of it were left out"
             ));
         }
+        if whole && frames > 0 && self.video().is_some_and(|video| video.dolby) {
+            return Some(
+                "its colours are wrong: they are Dolby Vision without a compatible base layer, which is not converted"
+                    .to_owned(),
+            );
+        }
         let silent = frames > 0 && samples == 0 && self.log.audio_streams > 0;
         let silent = silent && !self.only_misses_sound(samples);
         (silent && whole && !self.log.errors.is_empty())
