@@ -436,8 +436,7 @@ fn a_thumbnail_of_a_film_that_costs_much_ends_at_its_share() {
     let decoder = triptych::media::Decoder::new(config);
     let shown = |at_secs: f64| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let thumbnail =
-            triptych::preprocess::thumbnail_of(&decoder, &path, at_secs, 64, Default::default());
+        let thumbnail = triptych::preprocess::thumbnail_of(&decoder, &path, at_secs, 64, Default::default());
         runtime.block_on(thumbnail).unwrap()
     };
     let early = shown(0.0);

@@ -288,6 +288,26 @@ async fn chained_ogg_is_read_to_its_end() {
     assert!(summary.partial.as_deref().is_some_and(|why| why.contains("within a packet")), "{summary:?}");
 }
 
+/// A later table that gives the PID of the pictures to the sound, and the other way round.
+#[tokio::test]
+async fn tracks_that_change_places_in_mid_stream_are_told() {
+    let Some(bench) = Bench::new() else { return };
+    let part = |name: &str, (picture, sound): (u16, u16), from: usize| {
+        let args = format!(
+            "-f lavfi -i testsrc2=s=160x90:r=25:d=6 -f lavfi -i sine=f={}:d=6 -map 0 -map 1 -c:v libx264 -g 25 -c:a mp2 \
+             -streamid 0:{picture} -streamid 1:{sound} -output_ts_offset {from}",
+            400 + from
+        );
+        std::fs::read(bench.make(name, &args)).unwrap()
+    };
+    let first = part("first.ts", (256, 257), 0);
+    for (name, pids, told) in [("same.ts", (256, 257), false), ("swap.ts", (257, 256), true)] {
+        let joined = [first.clone(), part(name, pids, 6)].concat();
+        let (_, summary) = bench.read(&bench.file(&format!("joined-{name}"), &joined)).await;
+        assert_eq!(summary.partial.is_some(), told, "{name}: {summary:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_gap_stays_a_gap_and_late_sound_is_late() {
     let Some(bench) = Bench::new() else { return };

@@ -226,7 +226,8 @@ impl Run<'_> {
             let asked = Request { from: self.from, ..request(self.decoder, task, bounds, left) };
             let worker = Worker::start(config, self.media, &asked)?;
             let (caps, after) = (caps(limits, streams, left), self.after);
-            let caps = Caps { fps, sought, start_secs, shape: bounds.shape, shown, choice, picks, after, ..caps };
+            let caps =
+                Caps { fps, sought, start_secs, shape: bounds.shape, shown, choice, picks, after, ..caps };
             let ended = pump(worker, self.seat, self.sink, self.cancel, caps)?;
             self.cpu += ended.exit.cpu;
             Ok(((), ended))
@@ -292,17 +293,14 @@ impl Run<'_> {
 
     /// Reads the streams of a file that ffmpeg cannot read on to, one after another. `ended` becomes the end of the
     /// last one; returns that of the first, which describes the file.
-    fn follow(
-        &mut self,
-        ended: &mut Ended,
-        notes: &mut Vec<String>,
-    ) -> Result<Option<Ended>, MediaError> {
+    fn follow(&mut self, ended: &mut Ended, notes: &mut Vec<String>) -> Result<Option<Ended>, MediaError> {
         let rate = f64::from(self.request.sample_rate_hz);
         let wanted = self.request.duration_secs.map_or(f64::INFINITY, |secs| secs * rate);
         let mut first = None;
         for _ in 0..MOST_STREAMS {
             let next = ended.started.as_ref().and_then(|started| started.sound.next);
-            let Some(next) = next.filter(|next| (self.from + 1..self.budget.file_bytes).contains(next)) else {
+            let Some(next) = next.filter(|next| (self.from + 1..self.budget.file_bytes).contains(next))
+            else {
                 return Ok(first);
             };
             if ended.stopped || ended.placed.given as f64 >= wanted {

@@ -261,6 +261,11 @@ impl Ended {
             let read = format!("only the first {decoded_secs:.1} s could be decoded");
             return Some(format!("another file is joined to its end and was not read; {read}"));
         }
+        if started.exchanged {
+            return Some(
+                "incomplete: its tracks change places in mid-stream, and are not followed".to_owned(),
+            );
+        }
         if self.begins_late() {
             return Some(
                 "incomplete: a track that begins in the middle of the file could not be read".to_owned(),

@@ -220,6 +220,7 @@ pub(crate) mod fuzzed {
             joined: false,
             scrambled: false,
             parts: Vec::new(),
+            exchanged: false,
             reduced: false,
         };
         let failure = super::protocol::Failure::Corrupt;

@@ -140,6 +140,8 @@ pub struct Started {
     pub joined: bool,
     /// The streams of pictures and sound that occur in a broadcast stream, by their numbers.
     pub parts: Vec<u16>,
+    /// Whether these change places in the middle of it.
+    pub exchanged: bool,
     /// Whether a part of it is scrambled.
     pub scrambled: bool,
     /// Whether frames are smaller than the picture. `width` and `height` are those of the picture.

@@ -56,8 +56,10 @@ fn run(
     let once = |picks: Option<Picks>, shape: Shape, spent: &mut Duration| {
         with_bounds(limits, shape, |bounds| {
             let left = budget.without(*spent);
-            let (worker, began) =
-                (Worker::start(&decoder.config, media, &request(decoder, task, bounds, left))?, Instant::now());
+            let (worker, began) = (
+                Worker::start(&decoder.config, media, &request(decoder, task, bounds, left))?,
+                Instant::now(),
+            );
             let shape = bounds.shape;
             let quick = limits.wall_clock_secs < decoder.config.limits.wall_clock_secs;
             let caps = caps(limits, Streams::Both, left);

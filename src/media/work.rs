@@ -38,11 +38,7 @@ impl WorkLimits {
     /// The same limits with this share of the CPU time.
     #[must_use]
     pub fn share(self, share: f64) -> Self {
-        Self {
-            cpu_secs: self.cpu_secs * share,
-            cpu_secs_per_mib: self.cpu_secs_per_mib * share,
-            ..self
-        }
+        Self { cpu_secs: self.cpu_secs * share, cpu_secs_per_mib: self.cpu_secs_per_mib * share, ..self }
     }
 
     /// Clips for a file of this size in bytes, if a clip begins every `stride` windows.

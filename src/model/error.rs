@@ -173,7 +173,10 @@ impl ModelError {
     pub fn explained(self, limit_bytes: Option<u64>) -> Self {
         let tight = limit_bytes.map(|bytes| bytes >> 20).filter(|mib| *mib < ADDRESS_SPACE_MIB);
         match (&self, tight) {
-            (Self::RuntimeMissing(_) | Self::TowerFailed { .. } | Self::FileMissing { .. }, Some(limit_mib)) => {
+            (
+                Self::RuntimeMissing(_) | Self::TowerFailed { .. } | Self::FileMissing { .. },
+                Some(limit_mib),
+            ) => {
                 tracing::warn!(error = %self, "probably caused by the limit on the address space");
                 Self::address_space(limit_mib)
             }

@@ -196,7 +196,11 @@ async fn thumbnails_keep_the_profile_of_their_colours() {
         let path = dir.path().join(name);
         std::fs::write(&path, bytes).unwrap();
         let jpeg = thumbnail(&decoder(), &path, 0.0, 32).await.unwrap();
-        let mut read = ImageReader::new(std::io::Cursor::new(jpeg)).with_guessed_format().unwrap().into_decoder().unwrap();
+        let mut read = ImageReader::new(std::io::Cursor::new(jpeg))
+            .with_guessed_format()
+            .unwrap()
+            .into_decoder()
+            .unwrap();
         assert_eq!(read.icc_profile().unwrap(), kept.then_some(profile), "{name}");
     }
 }

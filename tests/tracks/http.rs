@@ -87,14 +87,16 @@ fn tracks_are_listed_and_chosen_at_every_door() {
         let job = server.post_json("/v1/jobs", &body);
         assert_eq!(server.finished_job(job["id"].as_str().unwrap())["state"], "done", "{body}");
         let items = server.items(job["id"].as_str().unwrap());
-        let of = |item: &Value| server.get_json(&format!("/v1/assets/{}", item["asset_id"].as_str().unwrap()));
+        let of =
+            |item: &Value| server.get_json(&format!("/v1/assets/{}", item["asset_id"].as_str().unwrap()));
         assert_eq!(items.iter().map(|item| used(&of(item))).collect::<Vec<_>>(), wanted, "{body}");
     }
     let body = json!({"path": films, "poll_secs": 1, "audio_track": 3});
     let watch = ok_json(server.post("/v1/watches", &body));
     assert_eq!((&watch["audio_track"], &watch["video_track"]), (&json!(3), &Value::Null));
     let url = format!("/v1/watches/{}", watch["id"].as_str().unwrap());
-    let job = eventually("the watch starts a job", || server.get_json(&url)["job_id"].as_str().map(str::to_owned));
+    let job =
+        eventually("the watch starts a job", || server.get_json(&url)["job_id"].as_str().map(str::to_owned));
     assert_eq!(server.finished_job(&job)["state"], "done");
     assert_eq!(server.items(&job)[0]["asset_id"], third["id"], "the same bytes and the same track");
     assert!(server.delete(&url).status().is_success());

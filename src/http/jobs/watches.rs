@@ -105,7 +105,8 @@ pub struct WatchView {
 
 impl From<WatchRecord> for WatchView {
     fn from(watch: WatchRecord) -> Self {
-        let WatchSpec { path, recursive, include, exclude, metadata, poll_secs, delete_missing, choice } = watch.spec;
+        let WatchSpec { path, recursive, include, exclude, metadata, poll_secs, delete_missing, choice } =
+            watch.spec;
         Self {
             object: "watch",
             id: watch.id,

@@ -11,8 +11,8 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder, response};
 use utoipa::{IntoResponses, ToSchema};
 
 use super::advice::advice;
-use super::etag::precondition_failed;
 use super::brief::{MAX_MESSAGE_BYTES, MAX_PARAM_BYTES, shortened};
+use super::etag::precondition_failed;
 use crate::embed::EmbedError;
 use crate::files::FileError;
 use crate::library::{BackupError, LibraryError, StandingError, WebhookError};

@@ -26,7 +26,8 @@ pub fn check_if_match(headers: &HeaderMap, etag: &str) -> Result<(), ApiError> {
 
 /// The answer if `If-Match` does not hold.
 pub fn precondition_failed() -> ApiError {
-    let message = "expected the version that `If-Match` names, but it has changed; get it again and use its new ETag";
+    let message =
+        "expected the version that `If-Match` names, but it has changed; get it again and use its new ETag";
     ApiError::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", message).with_param("if-match")
 }
 

@@ -72,7 +72,9 @@ impl Kind for Index {
         let IndexRequest { source, metadata } = request;
         let data = &ingest.collection.data;
         let path = match &source {
-            JobSource::Folder { path, .. } | JobSource::Manifest { path, .. } => Some(data.allowed_path(path)?),
+            JobSource::Folder { path, .. } | JobSource::Manifest { path, .. } => {
+                Some(data.allowed_path(path)?)
+            }
             JobSource::Files(_) | JobSource::Bucket { .. } => None,
         };
         if let (JobSource::Folder { .. }, Some(path)) = (&source, &path) {

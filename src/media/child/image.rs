@@ -5,7 +5,9 @@ use std::io::{BufReader, BufWriter, Seek, Write};
 
 use image::codecs::jpeg::JpegEncoder;
 use image::metadata::Orientation;
-use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageEncoder, ImageError, ImageFormat, ImageReader, Limits};
+use image::{
+    AnimationDecoder, DynamicImage, ImageDecoder, ImageEncoder, ImageError, ImageFormat, ImageReader, Limits,
+};
 
 use super::job::{Decoded, Job, Refusal};
 use super::upright::{is_sideways, upright_size, write_rgb};
@@ -68,6 +70,7 @@ pub fn decode(job: &mut Job, format: ImageFormat, look: Option<JpegLook>) -> Res
         joined: false,
         scrambled: false,
         parts: Vec::new(),
+        exchanged: false,
         reduced: by > 1,
         landlock: false,
     })?;

@@ -168,6 +168,7 @@ fn run_ffmpeg(
     let raw = sound::raw(&job.media);
     let clock = broadcast::joined(&job.media);
     let lack = whole::lack(&job.media);
+    let parts = broadcast::parts(&job.media);
     found.followed |= lack == Some(Lack::Joined);
     let started = Started {
         engine: Engine::Ffmpeg,
@@ -179,7 +180,8 @@ fn run_ffmpeg(
         height: 0,
         cut_short: lack.and_then(Lack::why).map(str::to_owned),
         joined: clock == Some(true),
-        parts: broadcast::parts(&job.media),
+        parts: parts.streams,
+        exchanged: parts.exchanged,
         scrambled,
         landlock: false,
         reduced: false,
@@ -195,7 +197,9 @@ fn run_ffmpeg(
         }
         let one_clock = clock == Some(false);
         let part = match stream {
-            Some((from, next)) => Some((from, next.map_or_else(|| job.media.metadata().map(|m| m.len()), Ok)?)),
+            Some((from, next)) => {
+                Some((from, next.map_or_else(|| job.media.metadata().map(|m| m.len()), Ok)?))
+            }
             None => None,
         };
         let known = Known { demuxers, picture, untimed, plain, raw, one_clock, part };

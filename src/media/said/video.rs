@@ -92,7 +92,8 @@ impl VideoLine {
 
     /// Takes a line of side data. A base layer with a compatibility id is HDR or SDR by itself.
     pub fn take_side_data(&mut self, line: &str) {
-        self.dolby |= line.starts_with("DOVI configuration record: ") && line.contains(", compatibility id: 0");
+        self.dolby |=
+            line.starts_with("DOVI configuration record: ") && line.contains(", compatibility id: 0");
     }
 
     /// Width of a pixel divided by its height, if it is neither 1 nor a mistake.

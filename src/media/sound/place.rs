@@ -183,7 +183,10 @@ impl Placer {
         let counted = self.counted;
         self.counted = counted.map(|count| count.saturating_add_unsigned(place.count));
         let Some(first) = counted.or(place.first) else {
-            self.end = self.end.max(i64::try_from(self.given).unwrap_or(i64::MAX)).saturating_add_unsigned(place.count);
+            self.end = self
+                .end
+                .max(i64::try_from(self.given).unwrap_or(i64::MAX))
+                .saturating_add_unsigned(place.count);
             return 0;
         };
         while let Some((_, missing)) = self.holes.pop_front_if(|(at, _)| *at <= first) {

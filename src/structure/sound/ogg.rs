@@ -61,20 +61,20 @@ fn begins_stream(head: &[u8]) -> bool {
 /// The bytes of a stream's first packet in which streams must agree for ffmpeg to read one after another: codec,
 /// channels and rate. In FLAC it reads all.
 fn format_of(packet: &[u8]) -> Vec<u8> {
-    let parts: &[std::ops::Range<usize>] = if packet.starts_with(b"OpusHead") {
+    let parts: &[(usize, usize)] = if packet.starts_with(b"OpusHead") {
         // Neither the samples to skip nor the gain.
-        &[0..10, 18..HEAD_BYTES]
+        &[(0, 10), (18, HEAD_BYTES)]
     } else if packet.starts_with(b"\x01vorbis") {
-        &[0..16]
+        &[(0, 16)]
     } else if packet.starts_with(b"\x7fFLAC") {
-        &[0..5]
+        &[(0, 5)]
     } else if packet.starts_with(b"Speex   ") {
-        &[0..8, 36..40, 48..52]
+        &[(0, 8), (36, 40), (48, 52)]
     } else {
-        &[0..8]
+        &[(0, 8)]
     };
-    let within = |part: &std::ops::Range<usize>| {
-        packet.get(part.start.min(packet.len())..part.end.min(packet.len())).unwrap_or_default().to_vec()
+    let within = |(start, end): &(usize, usize)| {
+        packet.get(*start..(*end).min(packet.len())).unwrap_or_default().to_vec()
     };
     parts.iter().flat_map(within).collect()
 }
@@ -117,7 +117,8 @@ mod tests {
 
     /// The first page of an Opus stream.
     fn opus(channels: u8, skip: u8) -> Vec<u8> {
-        let packet = [&b"OpusHead\x01"[..], &[channels, skip, 0], &48_000_u32.to_le_bytes(), &[0; 3]].concat();
+        let packet =
+            [&b"OpusHead\x01"[..], &[channels, skip, 0], &48_000_u32.to_le_bytes(), &[0; 3]].concat();
         [&b"OggS\0\x02"[..], &[0; 20], &[1, packet.len() as u8], &packet].concat()
     }
 
@@ -125,7 +126,8 @@ mod tests {
     fn a_stream_of_another_format_is_found() {
         let more = page(0, 200);
         let first = [opus(1, 9), more.clone()].concat();
-        let (mono, stereo) = (vec![first.clone(), opus(1, 7), more.clone()], [opus(2, 9), more.clone()].concat());
+        let (mono, stereo) =
+            (vec![first.clone(), opus(1, 7), more.clone()], [opus(2, 9), more.clone()].concat());
         assert_eq!(read(&mono, 0), Pages { cut: false, chained: true, next: None });
         let at = (first.len() * 2) as u64;
         let all = [first.clone(), first.clone(), stereo.clone(), stereo[..60].to_vec()];
