@@ -400,3 +400,50 @@ fn pictures_and_videos_of_full_size_stay_within_the_memory_budget() {
         );
     }
 }
+
+/// A film of many frames that cost much and hold nothing: 29 bytes for a frame of 9 million pixels.
+fn dear_gif(frames: u16) -> Vec<u8> {
+    let (width, height) = (4096_u16, 2160_u16);
+    let mut gif = [&b"GIF89a"[..], &width.to_le_bytes(), &height.to_le_bytes(), &[0xf7, 0, 0]].concat();
+    gif.extend((0..=255_u8).flat_map(|i| [i, i.wrapping_mul(7), i.wrapping_mul(31)]));
+    for n in 0..frames {
+        let (x, y) = (n.wrapping_mul(37) % width, n.wrapping_mul(91) % height);
+        gif.extend(b"\x21\xf9\x04\x04\x04\0\0\0\x2c");
+        gif.extend([x, y, 1, 1].iter().flat_map(|value| value.to_le_bytes()));
+        gif.extend([0, 7, 3, 128, (n % 128) as u8, 129, 0]);
+    }
+    gif.push(0x3b);
+    gif
+}
+
+/// A thumbnail ends at its share of the work that the file may cause, however many attempts it takes, and tells what
+/// it took.
+#[test]
+fn a_thumbnail_of_a_film_that_costs_much_ends_at_its_share() {
+    let ffmpeg = common::native_dir().join("ffmpeg/ffmpeg");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("dear.gif");
+    std::fs::write(&path, dear_gif(6000)).unwrap();
+    let limits = triptych::media::Limits::default();
+    let work = limits.work.share(0.1);
+    let allowed = work.cpu(std::fs::metadata(&path).unwrap().len()).as_secs_f64();
+    let worker_exe = common::binary();
+    let config = triptych::media::DecoderConfig {
+        worker_exe,
+        ffmpeg,
+        limits: triptych::media::Limits { work, ..limits },
+    };
+    let decoder = triptych::media::Decoder::new(config);
+    let shown = |at_secs: f64| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let thumbnail = triptych::preprocess::thumbnail_of(&decoder, &path, at_secs, 64, Default::default());
+        runtime.block_on(thumbnail).unwrap()
+    };
+    let early = shown(0.0);
+    assert!(early.jpeg.is_ok(), "{early:?}");
+    assert!(early.cpu.as_secs_f64() < allowed, "{early:?}");
+    let late = shown(239.9);
+    assert_eq!(late.jpeg.map(|_| ()).map_err(|error| error.code()), Err("work_limit"));
+    let cpu = late.cpu.as_secs_f64();
+    assert!(cpu > allowed * 0.5 && cpu < allowed + 1.0, "{cpu} s of {allowed} s");
+}

@@ -479,6 +479,40 @@ fn the_bytes_of_uploads_are_read_by_themselves() {
     eventually("it is found", || (server.get_json("/v1/stats")["damaged"]["assets"] == 1).then_some(()));
 }
 
+/// A disk that is not mounted: what is missing is counted before anybody asks for it, and no longer once it is back,
+/// whether the server starts without it or loses it while it runs.
+#[test]
+fn missing_uploads_are_counted_before_anyone_reads_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, away) = (dir.path().join("data"), dir.path().join("away"));
+    let server = Server::start(Options::default().data(&data).args(&["--check-bytes-per-sec", "0"]));
+    let films = [video("gone.mp4", 1.0, 500), video("gone2.mp4", 1.2, 600)].map(|file| server.add(&file));
+    let counted = |server: &Server| server.get_json("/v1/stats")["damaged"]["assets"].clone();
+    let content = |server: &Server| readyz(server)["parts"]["content"]["status"].clone();
+    assert_eq!((counted(&server), content(&server)), (json!(0), json!("ok")));
+    server.stop();
+
+    let uploads = data.join("uploads");
+    fs::rename(&uploads, &away).unwrap();
+    fs::create_dir(&uploads).unwrap();
+    let server = Server::start(Options::default().data(&data).args(&["--check-bytes-per-sec", "0"]));
+    assert_eq!((counted(&server), content(&server)), (json!(2), json!("degraded")));
+    for film in &films {
+        assert_eq!(server.get_json(&format!("/v1/assets/{}", id(film)))["damage"], "missing");
+    }
+
+    fs::remove_dir(&uploads).unwrap();
+    fs::rename(&away, &uploads).unwrap();
+    let is = |wanted: u64| (counted(&server) == wanted).then_some(());
+    eventually("they are back", || is(0));
+    assert_eq!(content(&server), "ok");
+    assert_eq!(server.get(&format!("/v1/assets/{}/content", id(&films[0]))).status(), 200);
+
+    fs::remove_file(uploads_of(&data).pop().unwrap()).unwrap();
+    eventually("it is missed", || is(1));
+    assert_eq!(content(&server), "degraded");
+}
+
 fn change(data: &Path, sql: &'static str) {
     with_database(data, async |db| {
         sqlx::query(sql).execute(db).await.unwrap();

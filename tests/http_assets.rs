@@ -287,6 +287,51 @@ fn content_and_thumbnails_are_served_in_parts() {
 }
 
 #[test]
+fn changes_are_made_to_the_version_that_a_client_has_seen() {
+    let server = Server::start(Options::default());
+    let asset = server.add(&tone("seen.wav", 4.0, 900));
+    let url = format!("/v1/assets/{}", asset["id"].as_str().unwrap());
+    let tag = || server.get(&url).headers()["etag"].to_str().unwrap().to_owned();
+    let patch = |tag: &str, body: &Value| {
+        server.request("PATCH", &url).header("if-match", tag).json(body).send().unwrap()
+    };
+    let first = tag();
+    assert_eq!(tag(), first, "it stays the same");
+    let changed = patch(&first, &json!({"metadata": {"a": 1}}));
+    assert_eq!(changed.status(), 200);
+    let second = changed.headers()["etag"].to_str().unwrap().to_owned();
+    assert_eq!((tag(), second != first), (second.clone(), true));
+    let stale = |response| assert_eq!(error_of(response), (412, "precondition_failed".to_owned()));
+    stale(patch(&first, &json!({"metadata": {"a": 2}})));
+    stale(patch(&format!("W/{second}"), &json!({"name": "weak"})));
+    stale(server.request("DELETE", &url).header("if-match", &first).send().unwrap());
+    stale(server.request("GET", &url).header("if-match", &first).send().unwrap());
+    assert_eq!(server.get_json(&url)["metadata"], json!({"a": 1}), "nothing was done");
+    assert_eq!(patch("*", &json!({"name": "any"})).status(), 200);
+    let listed = format!("{first}, {}", tag());
+    assert_eq!(patch(&listed, &json!({"name": "one of"})).status(), 200);
+    // The bytes have a tag of their own.
+    let content = asset["content_url"].as_str().unwrap();
+    let bytes = server.get(content).headers()["etag"].to_str().unwrap().to_owned();
+    let of = |tag: &str| server.request("GET", content).header("if-match", tag).send().unwrap();
+    assert_eq!(of(&bytes).status(), 200);
+    stale(of("\"old\""));
+    // Of many at once, one changes it.
+    let tag = tag();
+    let done: Vec<u16> = std::thread::scope(|scope| {
+        let (tag, patch) = (&tag, &patch);
+        let all: Vec<_> = (0..8)
+            .map(|n| scope.spawn(move || patch(tag, &json!({"metadata": {"by": n}})).status().as_u16()))
+            .collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert_eq!(done.iter().filter(|status| **status == 200).count(), 1, "{done:?}");
+    assert!(done.iter().all(|status| [200, 412].contains(status)), "{done:?}");
+    let last = server.get(&url).headers()["etag"].to_str().unwrap().to_owned();
+    assert_eq!(server.request("DELETE", &url).header("if-match", last).send().unwrap().status(), 204);
+}
+
+#[test]
 fn a_query_can_be_embedded_alone() {
     let server = Server::start(Options::default());
     let answer = server.post_json(

@@ -202,8 +202,28 @@ fn a_restored_library_answers_as_the_original_did() {
         .unwrap();
     assert_eq!(error_code(&with_other), "other_model");
 
-    // Not over anything.
+    // A link to an empty folder is that folder; one to nothing is named.
+    let (real, link) = (place.dir.path().join("real"), place.dir.path().join("link"));
+    std::fs::create_dir(&real).unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    restore(&place, &id(&taken), &link);
+    assert!(real.join("triptych.db").is_file() && link.is_symlink());
+    std::os::unix::fs::symlink(place.dir.path().join("nowhere"), place.dir.path().join("dangling")).unwrap();
+    let dangling = place.dir.path().join("dangling");
     let root = place.root();
+    let refused = triptych(&[
+        "snapshot",
+        "restore",
+        &id(&taken),
+        "--data",
+        dangling.to_str().unwrap(),
+        "--snapshot-root",
+        root.to_str().unwrap(),
+    ]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains(dangling.to_str().unwrap()), "{said}");
+
+    // Not over anything.
     let again = triptych(&[
         "snapshot",
         "restore",

@@ -318,6 +318,8 @@ fn a_bucket_is_indexed_object_by_object() {
     let some = json!({"bucket": "s3://films/new/", "include": ["*.wav", "*.txt"], "exclude": ["tone-1*"]});
     let (_, items) = run(&server, some);
     assert_eq!(codes(&items), ["hidden", "not_media", "", ""]);
+    let other_track = json!({"bucket": "s3://films/new/", "include": ["tone-0*"], "audio_track": 7});
+    assert_eq!(codes(&run(&server, other_track).1), ["unknown_track"]);
     for (place, status, code) in [
         ("s3://films", 403, "bucket_not_allowed"),
         ("s3://films/newer", 403, "bucket_not_allowed"),

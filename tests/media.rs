@@ -538,7 +538,10 @@ async fn what_is_not_media_is_refused() {
         (file("inf.wav", &wav(&[0.0, f32::INFINITY, 0.5, 0.0])), "bad_samples"),
         (file("flat.gif", FLAT_GIF), "corrupt_media"),
         // So late that its number in the log would be taken for another one.
-        (make("late.mkv", "-f lavfi -i testsrc=d=1:s=64x64 -itsoffset 671000 -f lavfi -i sine=d=1"), "too_long"),
+        (
+            make("late.mkv", "-f lavfi -i testsrc=d=1:s=64x64 -itsoffset 671000 -f lavfi -i sine=d=1"),
+            "too_long",
+        ),
         (file("cut.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"), "corrupt_media"),
         (file("cut.jpg", b"\xff\xd8\xff\xe0\0\x10JFIF"), "corrupt_media"),
         (file("subtitles.srt", b"1\n00:00:00,000 --> 00:00:10,000\nHello\n\n"), "unsupported_media"),

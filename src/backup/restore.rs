@@ -17,6 +17,7 @@ use super::manifest::{
 };
 use crate::files::Content;
 use crate::sqlite::{CopiedAsset, DATABASE, StoreCopy};
+use crate::store::StorageFull;
 
 /// Rows of the store's copy read per page.
 const PAGE: u32 = 4096;
@@ -144,11 +145,12 @@ pub(super) async fn restore(
 ) -> Result<Restored, BackupError> {
     let manifest = wanted_manifest(destination, id).await?;
     let media = media_of(destination, &manifest).await?;
-    let data_dir = std::path::absolute(data_dir)?;
+    let data_dir = real_place(data_dir)?;
     refuse_full(&data_dir)?;
     let parent = data_dir.parent().unwrap_or(Path::new("/")).to_owned();
-    make_folder(&parent)?;
-    let temporary = tempfile::Builder::new().prefix(".restoring-").tempdir_in(&parent)?;
+    let named = |error| at(&parent, &error);
+    make_folder(&parent).map_err(named)?;
+    let temporary = tempfile::Builder::new().prefix(".restoring-").tempdir_in(&parent).map_err(named)?;
     let root = temporary.path();
     let bytes = write_files(destination, &manifest, root, meter).await?;
     let mut restored = Restored {
@@ -162,11 +164,26 @@ pub(super) async fn restore(
     sync_folders(root)?;
     refuse_full(&data_dir)?;
     // Replaces an empty folder, if there is one.
-    std::fs::rename(root, &data_dir)?;
+    std::fs::rename(root, &data_dir).map_err(|error| at(&data_dir, &error))?;
     // The folder has moved, so there is nothing left to remove.
     let _ = temporary.keep();
     File::open(&parent)?.sync_all()?;
     Ok(restored)
+}
+
+/// The folder itself, if it is reached by a link.
+fn real_place(data_dir: &Path) -> Result<PathBuf, BackupError> {
+    let data_dir = std::path::absolute(data_dir)?;
+    let is_link = std::fs::symlink_metadata(&data_dir).is_ok_and(|meta| meta.is_symlink());
+    if is_link { Ok(data_dir.canonicalize().map_err(|error| at(&data_dir, &error))?) } else { Ok(data_dir) }
+}
+
+/// An error with the path that it is about.
+fn at(path: &Path, error: &std::io::Error) -> BackupError {
+    match StorageFull::of_io(error) {
+        Some(full) => BackupError::Store(full.into()),
+        None => BackupError::Io(std::io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+    }
 }
 
 fn refuse_full(data_dir: &Path) -> Result<(), BackupError> {
@@ -177,7 +194,7 @@ fn refuse_full(data_dir: &Path) -> Result<(), BackupError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
             Err(BackupError::NotEmpty(data_dir.display().to_string()))
         }
-        Err(error) => Err(error.into()),
+        Err(error) => Err(at(data_dir, &error)),
     }
 }
 

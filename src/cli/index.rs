@@ -49,10 +49,11 @@ pub struct IndexArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "folder")]
     manifest: Option<PathBuf>,
     /// Index of the video track to read in each file, as listed in the asset's tracks; default: chosen automatically.
-    #[arg(long, value_name = "INDEX", conflicts_with = "manifest")]
+    /// A line of a manifest may choose its own.
+    #[arg(long, value_name = "INDEX")]
     video_track: Option<u16>,
     /// Index of the audio track to read in each file; default: chosen automatically.
-    #[arg(long, value_name = "INDEX", conflicts_with = "manifest")]
+    #[arg(long, value_name = "INDEX")]
     audio_track: Option<u16>,
     /// Print the finished job and its items as JSON.
     #[arg(long)]
@@ -93,22 +94,18 @@ fn source_of(args: &IndexArgs) -> Result<(JobSource, Vec<PathBuf>), CliError> {
         path.canonicalize()
             .map_err(|error| CliError::input("path_missing", format!("{}: {error}", path.display())))
     };
+    let choice = TrackChoice { video: args.video_track, audio: args.audio_track };
     if let Some(manifest) = &args.manifest {
         // The person who runs the command may read whatever the manifest names.
-        return Ok((JobSource::Manifest(resolve(manifest)?), vec![PathBuf::from("/")]));
+        return Ok((JobSource::Manifest { path: resolve(manifest)?, choice }, vec![PathBuf::from("/")]));
     }
     let Some(folder) = &args.folder else {
         return Err(CliError::input("missing_field", "expected a folder or --manifest FILE"));
     };
     let filter = NameFilter::new(&args.include, &args.exclude)
         .map_err(|reason| CliError::input("invalid_value", reason))?;
-    let choice = TrackChoice { video: args.video_track, audio: args.audio_track };
     if let Some(place) = folder.to_str().filter(|text| text.starts_with("s3://")) {
-        if !choice.is_open() {
-            let message = "tracks can be chosen of files and folders, or in a manifest; not of a bucket";
-            return Err(CliError::input("invalid_value", message));
-        }
-        return Ok((JobSource::Bucket { place: place.to_owned(), filter }, Vec::new()));
+        return Ok((JobSource::Bucket { place: place.to_owned(), filter, choice }, Vec::new()));
     }
     let path = resolve(folder)?;
     // A single file is allowed through its folder.

@@ -278,7 +278,9 @@ fn embedder_opener(model: &ModelArgs, limits: &LimitArgs) -> Result<OpenEmbedder
     });
     let (device, threads, stride_secs) = (model.device, model.thread_count(), model.stride_secs);
     let (own, dims, frames) = (model.model.clone(), model.dims.clone(), model.frames);
-    Ok(Arc::new(move |path| {
+    let limit_bytes = crate::native::address_space_limit_bytes();
+    let open = move |path: &std::path::Path| {
+        ModelError::check_address_space(limit_bytes)?;
         let bundle = Bundle::open(path)?;
         // Lengths and frames are those of the model they were given with.
         let bundle = if *path == *own { bundle.cut(&dims)? } else { bundle };
@@ -288,7 +290,8 @@ fn embedder_opener(model: &ModelArgs, limits: &LimitArgs) -> Result<OpenEmbedder
         };
         let towers = Towers::load(Arc::new(bundle), &native, device, threads)?;
         Ok(Embedder { towers, decoder: decoder.clone(), stride_secs })
-    }))
+    };
+    Ok(Arc::new(move |path| open(path).map_err(|error: ModelError| error.explained(limit_bytes))))
 }
 
 /// Finds the native parts; loads and verifies the bundle.

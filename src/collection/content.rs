@@ -1,6 +1,6 @@
 //! Access to the bytes of assets: a file is opened only while it holds the bytes that were indexed.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
@@ -12,12 +12,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Collection, LibraryError, blocking};
 use crate::catalog::UserFile;
-use crate::files::{FileError, let_settle, open_resolved};
+use crate::files::{FileError, kept_name, let_settle, open_resolved};
 use crate::store::{AssetRecord, ContentNote, Damage, changed_ns, mtime_ns};
 use crate::types::{AssetId, now_unix_ms};
 
 /// Bytes hashed at a time.
 const CHUNK_BYTES: usize = 1 << 18;
+/// Assets read per page.
+const PAGE: u32 = 1000;
 /// Number of files whose state is remembered in memory, beyond what the store knows.
 const MOST_REMEMBERED: usize = 16_384;
 /// Time limit for reading files that may have changed, before the answer goes out without the result.
@@ -169,6 +171,9 @@ impl Collection {
             None => self.verify(asset, &opened).await?,
         };
         if right {
+            if owned && asset.damage == Some(Damage::Missing) {
+                self.note_content(asset, Some(opened.stamp_ns), None).await;
+            }
             return Ok(opened);
         }
         if !owned && asset.damage != Some(Damage::Changed) {
@@ -176,6 +181,46 @@ impl Collection {
         }
         metrics::counter!("triptych_content_damaged_total").increment(1);
         Err(LibraryError::ContentDamaged { owned })
+    }
+
+    /// Compares the files in the folder of uploads with the assets that own them, and records which are missing
+    /// and which are back. Returns the number of those that were not known to be missing.
+    pub(crate) async fn compare_uploads(&self) -> Result<usize, LibraryError> {
+        for asset in self.store.damaged_assets(u32::MAX).await?.0 {
+            if asset.damage == Some(Damage::Missing) && self.open_content(&asset).await.is_ok() {
+                tracing::info!(asset = %asset.id, "a missing upload is back");
+            }
+        }
+        // The names on the disk are read later than those in the store: a file is there before its row.
+        let owned = self.store.owned_paths().await?;
+        let uploads = Arc::clone(&self.data.uploads);
+        let lost: HashSet<String> = blocking(move || {
+            let kept: HashSet<String> = uploads.kept_names()?.into_iter().collect();
+            let is_lost = |path: &String| kept_name(path.as_ref()).is_some_and(|name| !kept.contains(&name));
+            Ok(owned.into_iter().filter(is_lost).collect())
+        })
+        .await?;
+        let (mut found, mut after) = (0, None);
+        while !lost.is_empty() {
+            let page = self.store.list_assets(after, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.id);
+            let gone = page.into_iter().filter(|asset| {
+                asset.owned && asset.damage != Some(Damage::Missing) && lost.contains(&asset.path)
+            });
+            let note = |asset: AssetRecord| ContentNote {
+                id: asset.id,
+                mtime_ns: None,
+                checked_unix_ms: None,
+                damage: Some(Damage::Missing),
+            };
+            let notes: Vec<_> = gone.map(note).collect();
+            if !notes.is_empty() {
+                self.store.note_content(&notes).await?;
+                found += notes.len();
+            }
+        }
+        Ok(found)
     }
 
     /// Current damage of these assets. Files of users are checked on the disk; one that cannot be verified in
@@ -234,6 +279,8 @@ impl Collection {
             match asset.damage {
                 None | Some(Damage::Metadata) => return Some(true),
                 Some(Damage::Changed) => return Some(false),
+                // Its disk is mounted again.
+                Some(Damage::Missing) if asset.owned => return Some(true),
                 Some(Damage::Missing) => {}
             }
         }

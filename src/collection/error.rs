@@ -79,6 +79,9 @@ pub enum LibraryError {
         /// Human-readable message.
         message: String,
     },
+    /// The asset is in another state than the caller expected.
+    #[error("the asset has changed meanwhile")]
+    OtherVersion,
     /// A part of a query cannot be embedded.
     #[error("{error}")]
     Part {
@@ -213,6 +216,7 @@ impl LibraryError {
             Self::Webhook(error) => error.code(),
             Self::Standing(error) => error.code(),
             Self::BadField { .. } => "invalid_value",
+            Self::OtherVersion => "precondition_failed",
             Self::Part { error, .. } => error.code(),
             Self::Backup(error) => error.code(),
             Self::StoreBehind(_) => "store_behind",

@@ -34,7 +34,14 @@ impl Collection {
         let (data, store) = DataFolder::open(config, folder, &embedder).await?;
         begin(store.as_ref(), &data.uploads, &data.disk).await?;
         measure(&config.data_dir.canonicalize()?);
-        Self::assemble(folder, embedder, store, data, false).await
+        let opened = Self::assemble(folder, embedder, store, data, false).await?;
+        // Before the first answer about the health of the uploads.
+        if let Err(error) = opened.compare_uploads().await
+            && !opened.data.disk.refuses(&error)
+        {
+            tracing::warn!(%error, "could not record which uploads are missing");
+        }
+        Ok(opened)
     }
 
     /// Opens another model's vectors beside this collection: the same media, but none of the users' settings.

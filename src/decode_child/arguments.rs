@@ -24,19 +24,23 @@ pub struct Known<'a> {
     pub raw: Option<Raw>,
     /// Whether it is a broadcast stream whose clock never starts again.
     pub one_clock: bool,
+    /// The bytes that it may read, if it must not read the whole file: see `Examined::linked`.
+    pub part: Option<(u64, u64)>,
 }
 
 /// Arguments for one request. `media` is the descriptor of the file, `sound` that of the sound pipe.
 pub fn arguments(request: &Request, known: Known<'_>, media: RawFd, sound: RawFd) -> Vec<OsString> {
-    let Known { demuxers, picture, untimed, plain, raw, one_clock } = known;
+    let Known { demuxers, picture, untimed, plain, raw, one_clock, part } = known;
     let demuxers = raw.map_or(demuxers, |raw| raw.format);
-    let mut args = Args::default();
+    let mut args = Args { part, ..Args::default() };
     if matches!(request.task, Task::Health) {
         args.words("-hide_banner -version");
-        return args.0;
+        return args.list;
     }
     args.words("-nostdin -hide_banner -nostats -v repeat+level+info -filter_threads 1 -threads 1");
-    args.words("-protocol_whitelist fd -format_whitelist").word(demuxers);
+    // `subfile` reads a part of what another protocol of the list opens, and so of nothing but the descriptor.
+    let protocols = if part.is_some() { "fd,subfile" } else { "fd" };
+    args.word("-protocol_whitelist").word(protocols).word("-format_whitelist").word(demuxers);
     // Their headers have been read already, further than ffmpeg would probe.
     if ["apng", "mjpeg", "tiff_pipe"].contains(&demuxers) {
         args.word("-f").word(demuxers);
@@ -59,9 +63,8 @@ pub fn arguments(request: &Request, known: Known<'_>, media: RawFd, sound: RawFd
             args.input(media);
         }
         Task::Survey { pictures, sounds } => {
-            args.input(media)
-                .0
-                .extend(tracks::survey_words(pictures, sounds).into_iter().map(OsString::from));
+            let words = tracks::survey_words(pictures, sounds).into_iter().map(OsString::from);
+            args.input(media).list.extend(words);
         }
         Task::Thumbnail { max_side_px, .. } if picture => {
             args.input(media).thumbnail(None, max_side_px, request.shape);
@@ -76,19 +79,24 @@ pub fn arguments(request: &Request, known: Known<'_>, media: RawFd, sound: RawFd
         Task::Clips { seek_secs, .. } => {
             // If samples must be counted, all are decoded; the parent drops those before the start: see
             // `Placer::new`.
-            args.words(&timing::seek(if untimed { 0.0 } else { seek_secs }, one_clock)).input(media);
-            args.clips(request, untimed, sound);
+            let all = untimed || part.is_some();
+            let seek_secs = if all { 0.0 } else { seek_secs };
+            args.words(&timing::seek(seek_secs, one_clock)).input(media);
+            args.clips(request, all, seek_secs == 0.0, sound);
         }
     }
-    args.0
+    args.list
 }
 
 #[derive(Default)]
-struct Args(Vec<OsString>);
+struct Args {
+    list: Vec<OsString>,
+    part: Option<(u64, u64)>,
+}
 
 impl Args {
     /// Frames and samples of a part of the file.
-    fn clips(&mut self, request: &Request, untimed: bool, sound: RawFd) {
+    fn clips(&mut self, request: &Request, all: bool, whole: bool, sound: RawFd) {
         let Task::Clips { sampling, sample_rate_hz, start_secs, duration_secs, streams, .. } = request.task
         else {
             return;
@@ -97,8 +105,8 @@ impl Args {
         let fps = sampling.rate();
         let first = (start_secs * fps).round() as u64;
         let end = duration_secs.map(|secs| first.saturating_add((secs * fps).round() as u64));
-        let pictures = timing::sampling(sampling, first, end);
-        let samples = if untimed {
+        let pictures = timing::sampling(sampling, first, end, whole);
+        let samples = if all {
             timing::part_of_sound(0.0, duration_secs.map(|secs| start_secs + secs))
         } else {
             timing::part_of_sound(start_secs, duration_secs)
@@ -115,12 +123,12 @@ impl Args {
     }
 
     fn word(&mut self, word: impl Into<OsString>) -> &mut Self {
-        self.0.push(word.into());
+        self.list.push(word.into());
         self
     }
 
     fn words(&mut self, words: &str) -> &mut Self {
-        self.0.extend(words.split_ascii_whitespace().map(OsString::from));
+        self.list.extend(words.split_ascii_whitespace().map(OsString::from));
         self
     }
 
@@ -128,7 +136,11 @@ impl Args {
     /// they hold and their position. So they are not, and `scale`, which handles such changes, makes all
     /// pictures like the first.
     fn input(&mut self, media: RawFd) -> &mut Self {
-        self.words("-reinit_filter:v 0 -fd").word(media.to_string()).words("-i fd:")
+        self.words("-reinit_filter:v 0 -fd").word(media.to_string()).word("-i");
+        match self.part {
+            Some((start, end)) => self.word(format!("subfile,,start,{start},end,{end},,:fd:")),
+            None => self.word("fd:"),
+        }
     }
 
     /// PPM rather than bare rgb24, since every frame then states its size.

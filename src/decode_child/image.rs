@@ -5,7 +5,9 @@ use std::io::{BufReader, BufWriter, Seek, Write};
 
 use image::codecs::jpeg::JpegEncoder;
 use image::metadata::Orientation;
-use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use image::{
+    AnimationDecoder, DynamicImage, ImageDecoder, ImageEncoder, ImageError, ImageFormat, ImageReader, Limits,
+};
 
 use super::job::{Decoded, Job, Refusal};
 use super::need;
@@ -18,6 +20,8 @@ use crate::types::AssetKind;
 
 /// JPEG quality of thumbnails, 1 to 100.
 const JPEG_QUALITY: u8 = 85;
+/// Largest colour profile that a thumbnail keeps, in bytes.
+const MAX_PROFILE_BYTES: usize = 64 << 10;
 /// Name of ffmpeg's demuxer for TIFF.
 pub const TIFF_DEMUXER: &str = "tiff_pipe";
 
@@ -31,6 +35,7 @@ pub fn decode(job: &mut Job, format: ImageFormat, look: Option<JpegLook>) -> Res
     };
     let (size, color) = (decoder.dimensions(), decoder.color_type());
     let orientation = decoder.orientation().map_err(|e| refusal(&e))?;
+    let profile = rgb_profile(&mut decoder);
     drop(decoder);
     let (width, height) = size;
     if width == 0 || height == 0 {
@@ -69,10 +74,11 @@ pub fn decode(job: &mut Job, format: ImageFormat, look: Option<JpegLook>) -> Res
         joined: false,
         scrambled: false,
         parts: Vec::new(),
+        exchanged: false,
         reduced: by > 1,
         landlock: false,
     })?;
-    write(&job.request.task, picture, orientation)?;
+    write(&job.request.task, picture, orientation, profile)?;
     Ok(Decoded::Done { damaged: damaged.max(u64::from(!whole)) })
 }
 
@@ -95,7 +101,19 @@ fn needs_ffmpeg(format: ImageFormat, refusal: &Refusal) -> bool {
     format == ImageFormat::Tiff && refusal.failure == Failure::Unsupported
 }
 
-fn write(task: &Task, picture: DynamicImage, orientation: Orientation) -> Result<(), Refusal> {
+/// The colour profile, if it is one of RGB values, which thumbnails keep. Those of phones have some hundred bytes.
+fn rgb_profile(decoder: &mut impl ImageDecoder) -> Option<Vec<u8>> {
+    let profile = decoder.icc_profile().ok().flatten()?;
+    let of_rgb = profile.get(16..20) == Some(b"RGB ") && profile.get(36..40) == Some(b"acsp");
+    Some(profile).filter(|profile| of_rgb && profile.len() <= MAX_PROFILE_BYTES)
+}
+
+fn write(
+    task: &Task,
+    picture: DynamicImage,
+    orientation: Orientation,
+    profile: Option<Vec<u8>>,
+) -> Result<(), Refusal> {
     let internal = |e: std::io::Error| Refusal::new(Failure::Internal, e);
     // Standard output is line-buffered and would be flushed at every byte that looks like a newline.
     let mut out = BufWriter::with_capacity(BUFFER_BYTES, std::io::stdout().lock());
@@ -110,7 +128,10 @@ fn write(task: &Task, picture: DynamicImage, orientation: Orientation) -> Result
             let larger = picture.width().max(picture.height()) > max_side_px;
             let mut small = if larger { picture.thumbnail(max_side_px, max_side_px) } else { picture };
             small.apply_orientation(orientation);
-            let encoder = JpegEncoder::new_with_quality(&mut out, JPEG_QUALITY);
+            let mut encoder = JpegEncoder::new_with_quality(&mut out, JPEG_QUALITY);
+            if let Some(profile) = profile {
+                encoder.set_icc_profile(profile).map_err(|e| Refusal::new(Failure::Internal, e))?;
+            }
             small.into_rgb8().write_with_encoder(encoder).map_err(|e| refusal(&e))?;
         }
     }

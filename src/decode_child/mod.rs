@@ -146,7 +146,7 @@ fn serve(job: &mut Job) -> Result<u64, Refusal> {
                 return Err(Refusal::new(Failure::Encrypted, "scrambling of the transport stream"));
             }
             // Files other than bare streams of frames are examined only up to their header.
-            let found = sound::examine(&job.media, kind == Some(AssetKind::Audio))
+            let found = sound::examine(&job.media, kind == Some(AssetKind::Audio), job.request.from)
                 .map_err(|e| Refusal::new(Failure::Corrupt, e))?;
             Err(run_ffmpeg(job, demuxers, kind, found, scrambled.is_some()))
         }
@@ -164,6 +164,13 @@ fn hand_over(job: &mut Job) -> std::io::Result<RawFd> {
         rustix::io::fcntl_setfd(pipe, FdFlags::empty())?;
     }
     Ok(job.sound.as_ref().map_or(-1, AsRawFd::as_raw_fd))
+}
+
+/// Where a stream of a chain of streams lies in the file, in bytes.
+fn part_of(media: &File, stream: Option<(u64, Option<u64>)>) -> std::io::Result<Option<(u64, u64)>> {
+    let Some((from, next)) = stream else { return Ok(None) };
+    let end = next.map_or_else(|| media.metadata().map(|meta| meta.len()), Ok)?;
+    Ok(Some((from, end)))
 }
 
 /// Replaces this process with ffmpeg. Returns only if that fails.
@@ -185,9 +192,11 @@ fn run_ffmpeg(
         _ => 0,
     };
     let (untimed, plain) = (found.untimed, found.plain);
+    let stream = found.linked.then_some((job.request.from, found.next));
     let raw = sound::raw(&job.media);
     let clock = broadcast::joined(&job.media);
     let lack = whole::lack(&job.media);
+    let parts = broadcast::parts(&job.media);
     found.followed |= lack == Some(Lack::Joined);
     let started = Started {
         engine: Engine::Ffmpeg,
@@ -199,17 +208,21 @@ fn run_ffmpeg(
         height: 0,
         cut_short: lack.and_then(Lack::why).map(str::to_owned),
         joined: clock == Some(true),
-        parts: broadcast::parts(&job.media),
+        parts: parts.streams,
+        exchanged: parts.exchanged,
         scrambled,
         landlock: false,
         reduced: false,
     };
-    let known = Known { demuxers, picture, untimed, plain, raw, one_clock: clock == Some(false) };
-    let arguments =
-        match hand_over(job).map(|sound| arguments(&job.request, known, job.media.as_raw_fd(), sound)) {
-            Ok(arguments) => arguments,
-            Err(error) => return Refusal::new(Failure::Internal, error),
-        };
+    let prepared = part_of(&job.media, stream).and_then(|part| {
+        let known = Known { demuxers, picture, untimed, plain, raw, one_clock: clock == Some(false), part };
+        let sound = hand_over(job)?;
+        Ok(arguments(&job.request, known, job.media.as_raw_fd(), sound))
+    });
+    let arguments = match prepared {
+        Ok(arguments) => arguments,
+        Err(error) => return Refusal::new(Failure::Internal, error),
+    };
     let bytes = job.request.ffmpeg_bytes;
     let reserved = match job.request.task {
         // This only asks ffmpeg for its version, which takes no seat and next to no memory.

@@ -34,6 +34,9 @@ pub struct Request {
     pub shape: Shape,
     /// Memory that ffmpeg may use if it is needed, in bytes.
     pub ffmpeg_bytes: u64,
+    /// Where in the file to begin: see `Examined::next`.
+    #[serde(default)]
+    pub from: u64,
     /// Factor for other estimates of memory: 1, or more after that was too little.
     pub memory_factor: u64,
 }
@@ -137,6 +140,8 @@ pub struct Started {
     pub joined: bool,
     /// The streams of pictures and sound that occur in a broadcast stream, by their numbers.
     pub parts: Vec<u16>,
+    /// Whether these change places in the middle of it.
+    pub exchanged: bool,
     /// Whether a part of it is scrambled.
     pub scrambled: bool,
     /// Whether frames are smaller than the picture. `width` and `height` are those of the picture.

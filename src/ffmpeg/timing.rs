@@ -85,13 +85,20 @@ pub fn seek(to_secs: f64, one_clock: bool) -> String {
 /// the nearest period. If only some periods of each window need a frame, the number grows where one of them
 /// lies before the frame's period (register 2), and the period of every frame is logged (8e15): the last one
 /// is the length of the film.
-pub fn sampling(sampling: Sampling, first: u64, end: Option<u64>) -> String {
+///
+/// A film whose pictures begin late shows its first one until then, in a part, too: if the input is read from the
+/// beginning, its first frame moves to the start of the part if it comes later.
+pub fn sampling(sampling: Sampling, first: u64, end: Option<u64>, from_beginning: bool) -> String {
     let part = match (first, end) {
         (0, None) => String::new(),
         (_, end) => {
             let end =
                 end.map_or_else(String::new, |end| format!(",trim=end_pts={}", end.saturating_sub(first)));
-            format!("setpts=PTS-{first}{end},")
+            if from_beginning {
+                format!("setpts='if(N,PTS-{first},min(PTS-{first},0))'{end},")
+            } else {
+                format!("setpts=PTS-{first}{end},")
+            }
         }
     };
     let (periods, fps) = match sampling {
@@ -169,8 +176,10 @@ mod tests {
 
     #[test]
     fn a_whole_film_goes_through_no_filter_for_parts() {
-        assert!(!sampling(Sampling::Nearest(2.5), 0, None).contains("trim"));
+        assert!(!sampling(Sampling::Nearest(2.5), 0, None, true).contains("trim"));
         assert_eq!(part_of_sound(0.0, None), "");
-        assert!(sampling(Sampling::Nearest(10.0), 20, Some(45)).contains("setpts=PTS-20,trim=end_pts=25,"));
+        let part = |from_beginning| sampling(Sampling::Nearest(10.0), 20, Some(45), from_beginning);
+        assert!(part(false).contains("setpts=PTS-20,trim=end_pts=25,"));
+        assert!(part(true).contains("setpts='if(N,PTS-20,min(PTS-20,0))',trim=end_pts=25,"));
     }
 }

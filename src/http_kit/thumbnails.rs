@@ -1,8 +1,8 @@
 //! Thumbnails made lately, kept in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use tokio::sync::{OnceCell, Semaphore};
@@ -29,10 +29,27 @@ pub struct Thumbnail {
 
 type Cell = Arc<OnceCell<Bytes>>;
 
+/// CPU time of a thumbnail that never counts as dear: the first frame of an 8K film takes as much.
+const CHEAP: Duration = Duration::from_secs(2);
+
+/// For how long dear thumbnails are remembered, and of how many assets.
+const DEAR_FOR: Duration = Duration::from_secs(3600);
+const MOST_DEAR: usize = 4096;
+
+/// What thumbnails of an asset have cost.
+#[derive(Debug)]
+struct Dear {
+    since: Instant,
+    spent: Duration,
+    /// The earliest position, in milliseconds, that was refused because it costs too much.
+    refused_ms: Option<u64>,
+}
+
 /// Least recently used pictures go first; the same picture is made once however many ask for it.
 #[derive(Debug)]
 pub struct ThumbnailCache {
     pictures: Mutex<Pictures>,
+    dear: Mutex<HashMap<AssetId, Dear>>,
     decodes: Semaphore,
 }
 
@@ -54,7 +71,7 @@ struct Entry {
 
 impl Default for ThumbnailCache {
     fn default() -> Self {
-        Self { pictures: Mutex::default(), decodes: Semaphore::new(DECODES_AT_ONCE) }
+        Self { pictures: Mutex::default(), dear: Mutex::default(), decodes: Semaphore::new(DECODES_AT_ONCE) }
     }
 }
 
@@ -94,6 +111,45 @@ impl ThumbnailCache {
         self.pictures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn dear(&self) -> std::sync::MutexGuard<'_, HashMap<AssetId, Dear>> {
+        self.dear.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The share of `allowed`, the CPU time of a whole decode of this asset, that its next thumbnail may use: half of
+    /// what its dear ones have left, so that those of an hour never cost more than one decode, whether they succeed
+    /// or are refused. What is cheap is always allowed. 0 if the position was refused before, or an earlier one was.
+    pub fn share(&self, id: AssetId, at_ms: u64, allowed: Duration) -> f64 {
+        let allowed = allowed.as_secs_f64();
+        let dear = self.dear();
+        let known = dear.get(&id).filter(|dear| dear.since.elapsed() < DEAR_FOR);
+        if known.and_then(|dear| dear.refused_ms).is_some_and(|refused_ms| at_ms >= refused_ms) {
+            return 0.0;
+        }
+        let left = allowed - known.map_or(0.0, |dear| dear.spent.as_secs_f64());
+        (left / 2.0).max(CHEAP.as_secs_f64()) / allowed.max(f64::MIN_POSITIVE)
+    }
+
+    /// Counts what a thumbnail has cost, and remembers if that was too much.
+    pub fn spent(&self, id: AssetId, at_ms: u64, cpu: Duration, refused: bool) {
+        if cpu <= CHEAP && !refused {
+            return;
+        }
+        let mut all = self.dear();
+        all.retain(|_, dear| dear.since.elapsed() < DEAR_FOR);
+        if all.len() >= MOST_DEAR
+            && !all.contains_key(&id)
+            && let Some(oldest) = all.iter().min_by_key(|(_, dear)| dear.since).map(|(id, _)| *id)
+        {
+            all.remove(&oldest);
+        }
+        let new = || Dear { since: Instant::now(), spent: Duration::ZERO, refused_ms: None };
+        let dear = all.entry(id).or_insert_with(new);
+        dear.spent += cpu;
+        if refused {
+            dear.refused_ms = Some(dear.refused_ms.map_or(at_ms, |before| before.min(at_ms)));
+        }
+    }
+
     /// Drops the pictures of an asset that is gone.
     pub fn forget(&self, id: AssetId) {
         let mut pictures = self.pictures();
@@ -102,6 +158,7 @@ impl ThumbnailCache {
         let of_asset = pictures.cells.range(first..=last);
         let keys: Vec<_> = of_asset.map(|(key, _)| *key).collect();
         keys.into_iter().for_each(|key| pictures.remove(key));
+        self.dear().remove(&id);
     }
 
     /// Memory of all pictures, in bytes.
@@ -166,5 +223,34 @@ mod tests {
         cache.forget(other);
         let pictures = cache.pictures();
         assert_eq!((pictures.bytes, pictures.cells.len(), pictures.by_use.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn dear_thumbnails_of_an_asset_cost_less_than_one_decode() {
+        let (cache, id, allowed) = (ThumbnailCache::default(), AssetId::generate(), Duration::from_secs(40));
+        let mut total = Duration::ZERO;
+        for _ in 0..50 {
+            let may = allowed.mul_f64(cache.share(id, 5, allowed));
+            assert!(may >= CHEAP.mul_f64(0.99), "{may:?}");
+            cache.spent(id, 5, may, false);
+            total += if may > CHEAP { may } else { Duration::ZERO };
+        }
+        assert!(total < allowed && total > allowed / 2, "{total:?}");
+        let other = AssetId::generate();
+        assert!(cache.share(other, 5, allowed) > 0.49, "another asset");
+        cache.forget(id);
+        assert!(cache.share(id, 5, allowed) > 0.49);
+        cache.spent(id, 5, CHEAP, false);
+        assert!(cache.share(id, 5, allowed) > 0.49, "cheap ones do not count");
+
+        cache.spent(other, 700, CHEAP, true);
+        assert!(cache.share(other, 699, allowed) > 0.4);
+        assert_eq!((cache.share(other, 700, allowed), cache.share(other, 9000, allowed)), (0.0, 0.0));
+        cache.spent(other, 20, CHEAP, true);
+        cache.spent(other, 800, CHEAP, true);
+        assert_eq!((cache.share(other, 20, allowed), cache.share(other, 19, allowed) > 0.4), (0.0, true));
+
+        (0..2 * MOST_DEAR).for_each(|_| cache.spent(AssetId::generate(), 0, allowed, false));
+        assert_eq!(cache.dear().len(), MOST_DEAR);
     }
 }

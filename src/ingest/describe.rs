@@ -12,6 +12,31 @@ pub const MAX_METADATA_BYTES: usize = 64 << 10;
 /// Maximum number of assets that one transaction changes.
 const ASSETS_A_BATCH: usize = 64;
 
+/// The states of an asset in which a change may be made: see [`AssetRecord::version`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expected {
+    /// All.
+    Any,
+    /// Those of these versions.
+    OneOf(Vec<String>),
+}
+
+impl Expected {
+    /// Whether a version is one of them.
+    #[must_use]
+    pub fn holds(&self, version: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::OneOf(versions) => versions.iter().any(|wanted| wanted == version),
+        }
+    }
+
+    pub(super) fn check(&self, asset: &AssetRecord) -> Result<(), LibraryError> {
+        let holds = *self == Self::Any || self.holds(&asset.version());
+        if holds { Ok(()) } else { Err(LibraryError::OtherVersion) }
+    }
+}
+
 /// Changes to an asset's name and metadata.
 #[derive(Debug, Clone, Default)]
 pub struct AssetPatch {
@@ -56,9 +81,14 @@ impl Ingest {
     /// Changes the name and metadata of an asset, durably; its vectors stay. Returns the updated asset.
     ///
     /// # Errors
-    /// [`LibraryError::BadField`] if the metadata would grow too large; others.
-    pub async fn patch_asset(&self, id: AssetId, patch: &AssetPatch) -> Result<AssetRecord, LibraryError> {
-        self.patch_batch(&[id], patch).await?;
+    /// [`LibraryError::BadField`] if the metadata would grow too large; [`LibraryError::OtherVersion`]; others.
+    pub async fn patch_asset(
+        &self,
+        id: AssetId,
+        patch: &AssetPatch,
+        expected: &Expected,
+    ) -> Result<AssetRecord, LibraryError> {
+        self.patch_batch(&[id], patch, expected).await?;
         Ok(self.collection.store.asset(id).await?)
     }
 
@@ -77,17 +107,23 @@ impl Ingest {
             if self.collection.life.stop.is_cancelled() {
                 return Err(LibraryError::Stopping);
             }
-            patched.extend(self.patch_batch(batch, patch).await?);
+            patched.extend(self.patch_batch(batch, patch, &Expected::Any).await?);
         }
         Ok(patched)
     }
 
-    async fn patch_batch(&self, ids: &[AssetId], patch: &AssetPatch) -> Result<Vec<AssetId>, LibraryError> {
+    async fn patch_batch(
+        &self,
+        ids: &[AssetId],
+        patch: &AssetPatch,
+        expected: &Expected,
+    ) -> Result<Vec<AssetId>, LibraryError> {
         // Nobody else may write, or delete an asset, between the read and the change.
         let turn = self.accept.turn().await;
         let before = self.collection.store.assets(ids).await?;
         let mut changed = Vec::new();
         for before in &before {
+            expected.check(before)?;
             let after = patch.applied(before)?;
             if after.name != before.name || after.metadata != before.metadata {
                 changed.push(after);

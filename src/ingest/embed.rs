@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::accept::Accepted;
 use super::active::Claim;
 use super::retries::Tries;
-use super::{Ingest, IngestReport, IngestSource, StageSecs, metrics};
+use super::{Expected, Ingest, IngestReport, IngestSource, StageSecs, metrics};
 use crate::collection::LibraryError;
 use crate::embed::{AssetStream, EmbedError};
 use crate::model::Priority;
@@ -293,7 +293,7 @@ impl Ingest {
             self.collection.drop_clips(record.id).await?;
             return Ok(LibraryError::Stopping);
         }
-        self.remove_asset(record).await?;
+        self.remove_asset(record, &Expected::Any).await?;
         Ok(LibraryError::Cancelled)
     }
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard};
 
-pub use describe::{AssetPatch, MAX_METADATA_BYTES};
+pub use describe::{AssetPatch, Expected, MAX_METADATA_BYTES};
 pub use kinds::JobSource;
 pub(crate) use kinds::{Index, IndexRequest};
 pub use removal::Deletion;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Accepting, Ingest, metrics};
+use super::{Accepting, Expected, Ingest, metrics};
 use crate::catalog::Filter;
 use crate::collection::{LibraryError, blocking};
 use crate::search::SearchError;
@@ -30,7 +30,17 @@ impl Ingest {
     /// # Errors
     /// [`LibraryError`].
     pub async fn delete_asset(&self, id: AssetId) -> Result<(), LibraryError> {
+        self.delete_expected(id, &Expected::Any).await
+    }
+
+    /// Like [`Self::delete_asset`], if the asset is in an expected state.
+    ///
+    /// # Errors
+    /// [`LibraryError::OtherVersion`]; others.
+    pub async fn delete_expected(&self, id: AssetId, expected: &Expected) -> Result<(), LibraryError> {
         let record = self.collection.store.asset(id).await?;
+        expected.check(&record)?;
+        let mut still = expected;
         if let Some(active) = self.active.by_id(id) {
             if let Some(refusal) = self.collection.data.disk.refusal() {
                 // The indexing waits for the disk, and so would the deletion.
@@ -39,16 +49,25 @@ impl Ingest {
             active.cancel.cancel();
             drop(self.work.take(id));
             active.done.cancelled().await;
+            // What was just stopped has changed by that alone.
+            still = &Expected::Any;
         }
-        match self.remove_asset(&record).await {
+        match self.remove_asset(&record, still).await {
             // The stopped indexing removed it itself.
             Err(LibraryError::Store(StoreError::NotFound(_))) => Ok(()),
             outcome => outcome,
         }
     }
 
-    pub(super) async fn remove_asset(&self, record: &AssetRecord) -> Result<(), LibraryError> {
+    pub(super) async fn remove_asset(
+        &self,
+        record: &AssetRecord,
+        expected: &Expected,
+    ) -> Result<(), LibraryError> {
         let turn = self.accept.turn().await;
+        if *expected != Expected::Any {
+            expected.check(&self.collection.store.asset(record.id).await?)?;
+        }
         self.remove_accepted(&turn, record).await
     }
 

@@ -40,6 +40,12 @@ impl ManifestItem {
         TrackChoice { video: self.video_track, audio: self.audio_track }
     }
 
+    /// Takes the tracks of the whole list, unless the item chooses its own.
+    pub fn choose(&mut self, of_all: TrackChoice) {
+        self.video_track = self.video_track.or(of_all.video);
+        self.audio_track = self.audio_track.or(of_all.audio);
+    }
+
     /// Checks that the item has exactly one source.
     ///
     /// # Errors

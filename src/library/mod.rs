@@ -19,8 +19,8 @@ pub use crate::collection::{
     export_folder,
 };
 pub use crate::ingest::{
-    AssetPatch, Deletion, Ingest, IngestReport, IngestSource, JobSource, MAX_METADATA_BYTES, StageSecs,
-    Watches,
+    AssetPatch, Deletion, Expected, Ingest, IngestReport, IngestSource, JobSource, MAX_METADATA_BYTES,
+    StageSecs, Watches,
 };
 use crate::ingest::{Index, IndexRequest};
 pub use crate::outbound::SourcesConfig;

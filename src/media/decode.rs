@@ -13,9 +13,13 @@ use crate::decode_child::protocol::{Engine, Request, Streams, Task};
 use crate::ffmpeg::filters::Shape;
 use crate::ffmpeg::picks::Picks;
 use crate::ffmpeg::sampling::Sampling;
+use crate::ffmpeg::sound::Placed;
 use crate::ffmpeg::timing::places_to_seek;
 use crate::ffmpeg::tracks::{self, Wanted};
 use crate::types::{TrackChoice, TrackKind};
+
+/// Most streams of one file that are decoded one after another.
+const MOST_STREAMS: usize = 4096;
 
 /// What to decode of a file, and in which form.
 #[derive(Debug, Clone, Copy)]
@@ -90,9 +94,23 @@ pub fn decode(
     let budget = Budget::of(&decoder.config.limits, media)?;
     let (places, shape, cpu) =
         (places_to_seek(request.start_secs).collect(), Shape::default(), Duration::ZERO);
-    let picks = None;
-    let mut run =
-        Run { decoder, seat, media, request, sink, cancel, budget, shape, picks, cpu, places, place: 0 };
+    let (picks, after) = (None, None);
+    let mut run = Run {
+        decoder,
+        seat,
+        media,
+        request,
+        sink,
+        cancel,
+        budget,
+        shape,
+        picks,
+        cpu,
+        places,
+        place: 0,
+        from: 0,
+        after,
+    };
     // Most videos have sound, and ffmpeg reports a missing track at once. So try both, then correct.
     let first = run.attempt(request.streams())?;
     let engine = first.started.as_ref().map(|started| started.engine);
@@ -108,6 +126,7 @@ pub fn decode(
             (ended, frames) = run.first_frame(ended, &mut notes)?;
         }
     }
+    let described = run.follow(&mut ended, &mut notes)?;
     let (mut frames, samples) = (frames.max(ended.frames), samples.max(ended.samples));
     let periods = ended.log.periods;
     if frames > 0 {
@@ -115,11 +134,12 @@ pub fn decode(
         frames = frames.max(periods.unwrap_or(0));
     }
     notes.extend(ended.note(request, frames, samples));
-    let info = ended.info.clone().or_else(|| ended.describe());
+    let described = described.as_ref().unwrap_or(&ended);
+    let info = described.info.clone().or_else(|| described.describe());
     let mut info = info.ok_or_else(|| MediaError::Worker(ended.last_words()))?;
     if !info.tracks.is_empty() {
-        let picks = run.picks.unwrap_or_else(|| ended.picks());
-        info.tracks = tracks::list(picks, &ended.log, frames > 0, samples > 0);
+        let picks = run.picks.unwrap_or_else(|| described.picks());
+        info.tracks = tracks::list(picks, &described.log, frames > 0, samples > 0);
     }
     if frames + samples == 0 && !ended.stopped {
         return Err(if request.start_secs > 0.0 {
@@ -149,6 +169,9 @@ struct Run<'a> {
     /// Positions to seek to, and the index of the current one.
     places: Vec<f64>,
     place: usize,
+    /// Where in the file to begin, and what was decoded of the streams before that.
+    from: u64,
+    after: Option<Placed>,
 }
 
 impl Run<'_> {
@@ -200,9 +223,11 @@ impl Run<'_> {
         let limits = &config.limits;
         let ((), ended) = with_bounds(self.decoder, self.shape, |bounds| {
             let left = self.budget.without(self.cpu);
-            let worker = Worker::start(config, self.media, &request(self.decoder, task, bounds, left))?;
-            let caps = caps(limits, streams, left);
-            let caps = Caps { fps, sought, start_secs, shape: bounds.shape, shown, choice, picks, ..caps };
+            let asked = Request { from: self.from, ..request(self.decoder, task, bounds, left) };
+            let worker = Worker::start(config, self.media, &asked)?;
+            let (caps, after) = (caps(limits, streams, left), self.after);
+            let caps =
+                Caps { fps, sought, start_secs, shape: bounds.shape, shown, choice, picks, after, ..caps };
             let ended = pump(worker, self.seat, self.sink, self.cancel, caps)?;
             self.cpu += ended.exit.cpu;
             Ok(((), ended))
@@ -264,6 +289,37 @@ impl Run<'_> {
             }
         }
         Err(complaint)
+    }
+
+    /// Reads the streams of a file that ffmpeg cannot read on to, one after another. `ended` becomes the end of the
+    /// last one; returns that of the first, which describes the file.
+    fn follow(&mut self, ended: &mut Ended, notes: &mut Vec<String>) -> Result<Option<Ended>, MediaError> {
+        let rate = f64::from(self.request.sample_rate_hz);
+        let wanted = self.request.duration_secs.map_or(f64::INFINITY, |secs| secs * rate);
+        let mut first = None;
+        for _ in 0..MOST_STREAMS {
+            let next = ended.started.as_ref().and_then(|started| started.sound.next);
+            let Some(next) = next.filter(|next| (self.from + 1..self.budget.file_bytes).contains(next))
+            else {
+                return Ok(first);
+            };
+            if ended.stopped || ended.placed.given as f64 >= wanted {
+                return Ok(first);
+            }
+            let samples = ended.samples;
+            notes.extend(ended.note(self.request, 0, samples));
+            (self.from, self.after) = (next, Some(ended.placed));
+            let mut now = self.attempt(Streams::Audio)?;
+            if now.samples == 0 && now.exit.code != Some(0) {
+                let (secs, why) = (samples as f64 / rate, now.last_words());
+                notes.push(format!("damaged: what follows {secs:.1} s could not be decoded ({why})"));
+            }
+            now.samples = now.samples.max(samples);
+            let before = std::mem::replace(ended, now);
+            first = first.or(Some(before));
+        }
+        notes.push(format!("only the first {MOST_STREAMS} streams could be decoded"));
+        Ok(first)
     }
 
     /// A video shorter than half a frame period gives no frame at the sampling rate, so take its first.
@@ -336,7 +392,7 @@ impl Budget {
         Ok(Self { file_bytes, cpu: limits.work.cpu(file_bytes), thread_began: thread_cpu() })
     }
 
-    fn without(self, spent: Duration) -> Self {
+    pub fn without(self, spent: Duration) -> Self {
         Self { cpu: self.cpu.saturating_sub(spent), ..self }
     }
 }
@@ -359,6 +415,7 @@ pub fn request(decoder: &Decoder, task: Task, bounds: Bounds, budget: Budget) ->
         max_duration_secs: limits.max_duration_secs,
         shape: bounds.shape,
         ffmpeg_bytes: bounds.ffmpeg_bytes,
+        from: 0,
         memory_factor: bounds.factor,
     }
 }
@@ -377,6 +434,7 @@ pub fn caps(limits: &Limits, streams: Streams, budget: Budget) -> Caps {
         shape: Shape::default(),
         choice: TrackChoice::default(),
         picks: None,
+        after: None,
         survey: None,
         quick: false,
         shown: true,

@@ -249,6 +249,12 @@ impl Ended {
                 "damaged: {early_secs:.1} s of its audio lie before its beginning and were left out"
             ));
         }
+        if whole && frames > 0 && self.video().is_some_and(|video| video.dolby) {
+            return Some(
+                "its colours are wrong: they are Dolby Vision without a compatible base layer, which is not converted"
+                    .to_owned(),
+            );
+        }
         let silent = frames > 0 && samples == 0 && self.log.audio_streams > 0;
         let silent = silent && !self.only_misses_sound(samples);
         (silent && whole && !self.log.errors.is_empty())
@@ -268,6 +274,11 @@ impl Ended {
         if started.sound.followed {
             let read = format!("only the first {decoded_secs:.1} s could be decoded");
             return Some(format!("another file is joined to its end and was not read; {read}"));
+        }
+        if started.exchanged {
+            return Some(
+                "incomplete: its tracks change places in mid-stream, and are not followed".to_owned(),
+            );
         }
         if self.begins_late() {
             return Some(

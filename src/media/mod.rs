@@ -26,7 +26,7 @@ pub use decode::{DecodeRequest, Outcome, decode};
 pub use error::{MAX_SAMPLE, MIN_SAMPLE, MediaError};
 pub use health::{DecoderHealth, own_worker};
 pub use pool::{DecodePool, Lane, PoolLimits, Seat};
-pub use still::{Film, Probe, film, probe, thumbnail_jpeg};
+pub use still::{Film, Probe, Thumbnail, film, probe, thumbnail_jpeg};
 pub use stream::{Cancel, CancelGuard, Flow, MediaInfo, Sink};
 pub use work::WorkLimits;
 
@@ -164,6 +164,7 @@ pub(crate) mod fuzzed {
                 max_duration_secs: 86_400.0,
                 shape: Default::default(),
                 ffmpeg_bytes: 1 << 28,
+                from: 0,
                 memory_factor: 1,
             })
             .unwrap()
@@ -181,6 +182,7 @@ pub(crate) mod fuzzed {
                 plain: false,
                 raw: None,
                 one_clock: false,
+                part: None,
             };
             let arguments = arguments(&request, known, 3, 4);
             assert!(!arguments.is_empty());
@@ -201,6 +203,7 @@ pub(crate) mod fuzzed {
             joined: false,
             scrambled: false,
             parts: Vec::new(),
+            exchanged: false,
             reduced: false,
         };
         let failure = crate::decode_child::protocol::Failure::Corrupt;

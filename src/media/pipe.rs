@@ -65,7 +65,11 @@ impl FrameReader {
         let head = &self.buffer[..self.filled];
         if head.iter().filter(|byte| **byte == b'\n').count() < 3 {
             let too_long = self.filled == MAX_HEADER;
-            return if too_long { Err(MediaError::Nonsense("a frame without a size".into())) } else { Ok(()) };
+            return if too_long {
+                Err(MediaError::Nonsense("a frame without a size".into()))
+            } else {
+                Ok(())
+            };
         }
         let (width, height) =
             ppm_size(head).ok_or_else(|| MediaError::Nonsense("a frame with a malformed size".into()))?;

@@ -1,6 +1,7 @@
 //! Quick tasks on a file: probe it, or take one picture of it.
 
 use std::fs::File;
+use std::time::{Duration, Instant};
 
 use super::attempt::with_bounds;
 use super::decode::{Budget, caps, request, survey};
@@ -51,22 +52,35 @@ fn run(
 ) -> Result<(Vec<u8>, Ended), MediaError> {
     let budget = Budget::of(limits, media)?;
     let choice = tracks.choice;
-    let once = |picks: Option<Picks>, shape: Shape| {
+    let mut spent = tracks.cpu;
+    let once = |picks: Option<Picks>, shape: Shape, spent: &mut Duration| {
         with_bounds(decoder, shape, |bounds| {
-            let worker = Worker::start(&decoder.config, media, &request(decoder, task, bounds, budget))?;
+            let left = budget.without(*spent);
+            let (worker, began) = (
+                Worker::start(&decoder.config, media, &request(decoder, task, bounds, left))?,
+                Instant::now(),
+            );
             let shape = bounds.shape;
             let quick = limits.wall_clock_secs < decoder.config.limits.wall_clock_secs;
-            let caps = caps(limits, Streams::Both, budget);
-            collect(worker, seat, Caps { sought, shape, choice, picks, quick, ..caps })
+            let caps = caps(limits, Streams::Both, left);
+            let done = collect(worker, seat, Caps { sought, shape, choice, picks, quick, ..caps });
+            // Of a run that failed, only its length is known.
+            *spent += done.as_ref().map_or_else(|_| began.elapsed(), |(_, ended)| ended.exit.cpu);
+            done
         })
     };
-    let mut done = once(tracks.picks, Shape::default())?;
+    let outcome = once(tracks.picks, Shape::default(), &mut spent);
+    tracks.cpu = spent;
+    let mut done = outcome?;
     if let Some(masks) = done.1.wants_survey {
-        let (picks, _) = survey(decoder, seat, media, budget, (choice, masks))?;
+        let (picks, cpu) = survey(decoder, seat, media, budget.without(spent), (choice, masks))?;
+        spent += cpu;
         tracks.picks = Some(picks);
         done.1.picks = tracks.picks;
         let shape = done.1.shape(true);
-        done = once(tracks.picks, shape)?;
+        let outcome = once(tracks.picks, shape, &mut spent);
+        tracks.cpu = spent;
+        done = outcome?;
     }
     if done.1.misplaced.is_none() {
         done.1.check(decoder, budget)?;
@@ -74,11 +88,12 @@ fn run(
     Ok(done)
 }
 
-/// The file tracks that the client chose, and those selected for reading.
+/// The file tracks that the client chose, those selected for reading, and the CPU time used so far.
 #[derive(Default)]
 struct Tracks {
     choice: TrackChoice,
     picks: Option<Picks>,
+    cpu: Duration,
 }
 
 /// Reads what a file declares about itself. Blocks.
@@ -129,18 +144,24 @@ pub fn film(
     choice: TrackChoice,
 ) -> Result<Option<Film>, MediaError> {
     let limits = quick(&decoder.config.limits);
-    let mut tracks = Tracks { choice, picks: None };
+    let mut tracks = Tracks { choice, ..Tracks::default() };
     let (_, ended) = run(decoder, seat, media, &limits, Task::Probe, &mut tracks, None)?;
     let duration_secs = ended.describe().and_then(|info| info.declared_secs);
     let rate = ended.video().and_then(|video| video.rate).filter(|_| !ended.is_picture());
     Ok(rate.map(|rate| Film { rate, duration_secs }))
 }
 
+/// A thumbnail, or why there is none.
+#[derive(Debug)]
+pub struct Thumbnail {
+    /// The JPEG.
+    pub jpeg: Result<Vec<u8>, MediaError>,
+    /// CPU time of the children.
+    pub cpu: Duration,
+}
+
 /// A JPEG of a video at a given second, or of a picture, at most `max_side_px` wide and high. After the end
-/// of a video it shows the last frame. Blocks.
-///
-/// # Errors
-/// [`MediaError`] if the file has no picture or is refused.
+/// of a video it shows the last frame. All attempts together may use the CPU time of one decode. Blocks.
 pub fn thumbnail_jpeg(
     decoder: &Decoder,
     seat: &Seat,
@@ -148,18 +169,30 @@ pub fn thumbnail_jpeg(
     at_secs: f64,
     max_side_px: u32,
     choice: TrackChoice,
+) -> Thumbnail {
+    let mut tracks = Tracks { choice, ..Tracks::default() };
+    let jpeg = shown_at(decoder, seat, media, at_secs, max_side_px, &mut tracks);
+    Thumbnail { jpeg, cpu: tracks.cpu }
+}
+
+fn shown_at(
+    decoder: &Decoder,
+    seat: &Seat,
+    media: &File,
+    at_secs: f64,
+    max_side_px: u32,
+    tracks: &mut Tracks,
 ) -> Result<Vec<u8>, MediaError> {
     let limits = quick(&decoder.config.limits);
     let at_secs = if at_secs.is_finite() { at_secs.max(0.0) } else { 0.0 };
     let places: Vec<f64> = places_to_seek(at_secs).collect();
     let (mut place, mut with_sound) = (0, true);
-    let mut tracks = Tracks { choice, picks: None };
     loop {
         let seek_secs = places[place];
         let max_side_px = max_side_px.clamp(16, 4096);
         let task = Task::Thumbnail { at_secs, seek_secs, max_side_px, with_sound };
         let sought = (seek_secs > 0.0).then_some(Sought { latest: 0, start_secs: at_secs });
-        let (jpeg, ended) = run(decoder, seat, media, &limits, task, &mut tracks, sought)?;
+        let (jpeg, ended) = run(decoder, seat, media, &limits, task, tracks, sought)?;
         if let Some(next) = ended.next_place(place, places.len()) {
             place = next;
         } else if !jpeg.is_empty() {

@@ -14,7 +14,7 @@ use super::process::Worker;
 use crate::decode_child::protocol::{MAX_LINE_BYTES, Reply, Streams};
 use crate::ffmpeg::filters::Shape;
 use crate::ffmpeg::picks::Picks;
-use crate::ffmpeg::sound::Placer;
+use crate::ffmpeg::sound::{Placed, Placer};
 use crate::types::{AssetKind, TrackChoice};
 
 mod budget;
@@ -63,6 +63,8 @@ pub struct Caps {
     pub choice: TrackChoice,
     /// The tracks to read, once they are known.
     pub picks: Option<Picks>,
+    /// What was decoded of the streams before the child's, if it begins within the file.
+    pub after: Option<Placed>,
     /// Set if the child surveys streams: those of pictures and of sound, one bit each.
     pub survey: Option<(u64, u64)>,
     /// Whether frames are prepared as they are meant to be shown, rather than as stored.
@@ -90,6 +92,7 @@ pub fn pump(
     }
     pump.ended.exit = worker.wait();
     pump.ended.at = Instant::now();
+    pump.ended.placed = pump.placer.placed();
     pump.ended.stopped = result? == Flow::Stop && !pump.ended.cut_off();
     Ok(pump.ended)
 }
@@ -151,7 +154,7 @@ impl<'a> Pump<'a> {
             raw: None,
             frame: FrameReader::new(caps.max_pixels),
             sound: SoundReader::default(),
-            placer: Placer::default(),
+            placer: caps.after.map_or_else(Placer::default, |after| Placer::after(after, false)),
             frames_open: true,
             pictured: false,
             sound_open: true,
@@ -236,7 +239,7 @@ impl<'a> Pump<'a> {
             fds.push(PollFd::new(&cancel.0, PollFlags::IN));
             fds.len() - 1
         });
-        let time = if all { left } else { left.min(rest) };
+        let time = if all { left } else { left.min(rest) }.min(budget::LOOK_AT_CPU);
         let timeout = Timespec::try_from(time).unwrap_or(Timespec { tv_sec: 3600, tv_nsec: 0 });
         match poll(&mut fds, Some(&timeout)) {
             Ok(_) | Err(Errno::INTR) => {}
@@ -301,9 +304,12 @@ impl<'a> Pump<'a> {
                     self.give_memory(worker, cancel, need)?;
                 }
                 Reply::Started(started) => {
-                    let from = Some(self.caps.start_secs).filter(|_| started.sound.untimed);
+                    let from = Some(self.caps.start_secs).filter(|_| started.sound.starts_over());
                     let rate = started.sample_rate_hz;
-                    self.placer = Placer::new(from.unwrap_or(0.0), &started.sound, rate);
+                    self.placer = match self.caps.after {
+                        Some(after) => Placer::after(after, started.sound.counted),
+                        None => Placer::new(from.unwrap_or(0.0), &started.sound, rate),
+                    };
                     if started.kind == Some(AssetKind::Image) {
                         let TrackChoice { video, audio } = self.caps.choice;
                         let chosen =
@@ -334,7 +340,7 @@ impl<'a> Pump<'a> {
         self.ended.info = Some(info.clone());
         sink.started(&info)?;
         if !self.sound_open {
-            sink.sound_ended()?;
+            self.end_sound(sink)?;
         }
         Ok(())
     }

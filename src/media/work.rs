@@ -35,6 +35,12 @@ impl WorkLimits {
         Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX)
     }
 
+    /// The same limits with this share of the CPU time.
+    #[must_use]
+    pub fn share(self, share: f64) -> Self {
+        Self { cpu_secs: self.cpu_secs * share, cpu_secs_per_mib: self.cpu_secs_per_mib * share, ..self }
+    }
+
     /// Clips for a file of this size in bytes, if a clip begins every `stride` windows.
     #[must_use]
     pub fn clips(&self, file_bytes: u64, stride: f64) -> u64 {
@@ -56,7 +62,8 @@ impl WorkLimits {
     /// The error for more CPU time than a file may use.
     #[must_use]
     pub fn too_much_cpu(&self, file_bytes: u64) -> MediaError {
-        let secs = self.cpu(file_bytes).as_secs();
+        let secs = self.cpu(file_bytes).as_secs_f64();
+        let secs = if secs < 10.0 { (secs * 10.0).floor() / 10.0 } else { secs.floor() };
         MediaError::WorkLimit {
             detail: format!(
                 "decoding takes more than {secs} s of CPU time, the limit for its {file_bytes} bytes"

@@ -27,6 +27,17 @@ pub enum ModelError {
         /// Memory that the machine and the process's limits leave, in MiB.
         available_mib: u64,
     },
+    /// The process may not take enough address space.
+    #[error(
+        "expected an address space of at least {needed_mib} MiB, but `ulimit -v` allows {limit_mib} MiB; raise or \
+         remove that limit (`ulimit -v unlimited`), and limit memory with a control group instead"
+    )]
+    AddressSpace {
+        /// Address space for the small models, in MiB.
+        needed_mib: u64,
+        /// The limit, in MiB.
+        limit_mib: u64,
+    },
     /// The bundle's vectors cannot be cut to this size.
     #[error("{0}")]
     BadDim(String),
@@ -115,6 +126,11 @@ pub enum ModelError {
     },
 }
 
+/// Address space in which small models always load, in MiB: the allocator reserves half of it at once.
+const ADDRESS_SPACE_MIB: u64 = 2048;
+/// Below this, no thread can be started once a model is loaded, in MiB.
+const UNUSABLE_ADDRESS_SPACE_MIB: u64 = 940;
+
 impl ModelError {
     /// Stable error code.
     #[must_use]
@@ -123,6 +139,7 @@ impl ModelError {
             Self::Missing(_) => "model_missing",
             Self::NotImported(_) => "model_not_imported",
             Self::TooLarge { .. } => "model_too_large",
+            Self::AddressSpace { .. } => "address_space_limit",
             Self::BadDim(_) => "bad_dim",
             Self::BadFrames(_) => "bad_frames",
             Self::ManifestInvalid { .. } => "manifest_invalid",
@@ -140,6 +157,35 @@ impl ModelError {
             Self::BadSamples => "bad_samples",
             Self::Overloaded { .. } => Deciding::Overloaded.as_str(),
         }
+    }
+
+    /// Refuses an address space in which the server starts but cannot work.
+    ///
+    /// # Errors
+    /// [`ModelError::AddressSpace`].
+    pub fn check_address_space(limit_bytes: Option<u64>) -> Result<(), Self> {
+        let short = limit_bytes.map(|bytes| bytes >> 20).filter(|mib| *mib < UNUSABLE_ADDRESS_SPACE_MIB);
+        short.map_or(Ok(()), |limit_mib| Err(Self::address_space(limit_mib)))
+    }
+
+    /// The limit on the address space in place of an error that it has probably caused.
+    #[must_use]
+    pub fn explained(self, limit_bytes: Option<u64>) -> Self {
+        let tight = limit_bytes.map(|bytes| bytes >> 20).filter(|mib| *mib < ADDRESS_SPACE_MIB);
+        match (&self, tight) {
+            (
+                Self::RuntimeMissing(_) | Self::TowerFailed { .. } | Self::FileMissing { .. },
+                Some(limit_mib),
+            ) => {
+                tracing::warn!(error = %self, "probably caused by the limit on the address space");
+                Self::address_space(limit_mib)
+            }
+            _ => self,
+        }
+    }
+
+    const fn address_space(limit_mib: u64) -> Self {
+        Self::AddressSpace { needed_mib: ADDRESS_SPACE_MIB, limit_mib }
     }
 
     pub(super) fn tower(tower: Modality, reason: impl ToString) -> Self {

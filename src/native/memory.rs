@@ -13,6 +13,12 @@ pub fn available_memory_bytes() -> Option<u64> {
     machine.into_iter().chain(group).min()
 }
 
+/// Address space that this process may take, in bytes (`ulimit -v`); `None` without a limit.
+#[must_use]
+pub fn address_space_limit_bytes() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::As).current
+}
+
 fn mem_available(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)

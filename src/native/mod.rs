@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 pub use cuda::{CudaLack, CudaProblem, cuda_problem};
 pub use integrity::{installed_version, verify_cuda_providers, verify_ffmpeg, verify_onnxruntime};
-pub use memory::available_memory_bytes;
+pub use memory::{address_space_limit_bytes, available_memory_bytes};
 pub use probe::{OLDEST_ONNXRUNTIME_MINOR, ffmpeg_version, onnxruntime_version};
 
 /// Niceness of background work, which gets a smaller share of a contended processor.

@@ -52,6 +52,18 @@ pub enum OutboundError {
     },
 }
 
+/// Longest reason, in characters. It may quote what the other host sent.
+const MAX_REASON_CHARS: usize = 300;
+
+fn cut(mut reason: String) -> String {
+    if let Some((end, _)) = reason.char_indices().nth(MAX_REASON_CHARS) {
+        reason.truncate(end);
+        reason.push('…');
+        reason.shrink_to_fit();
+    }
+    reason
+}
+
 impl OutboundError {
     /// Stable error code.
     #[must_use]
@@ -69,15 +81,15 @@ impl OutboundError {
     }
 
     pub(super) fn failed(host: &str, reason: impl Into<String>) -> Self {
-        Self::Failed { host: host.to_owned(), reason: reason.into() }
+        Self::Failed { host: host.to_owned(), reason: cut(reason.into()) }
     }
 
     pub(super) fn refused(host: &str, reason: impl Into<String>) -> Self {
-        Self::Refused { host: host.to_owned(), reason: reason.into() }
+        Self::Refused { host: host.to_owned(), reason: cut(reason.into()) }
     }
 
     pub(super) fn timeout(host: &str, reason: impl Into<String>) -> Self {
-        Self::Timeout { host: host.to_owned(), reason: reason.into() }
+        Self::Timeout { host: host.to_owned(), reason: cut(reason.into()) }
     }
 
     /// Our own error inside another library's error or, if there is none, a failure with the innermost
@@ -99,5 +111,25 @@ impl OutboundError {
                 None => return Self::failed(host, innermost.to_string()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_host_sent_is_cut() {
+        let long = "ä".repeat(5 << 20);
+        for error in [
+            OutboundError::failed("host", long.as_str()),
+            OutboundError::refused("host", long.as_str()),
+            OutboundError::timeout("host", long.as_str()),
+            OutboundError::within("host", &std::io::Error::other(long.as_str())),
+        ] {
+            let text = error.to_string();
+            assert!(text.starts_with("host") && text.ends_with('…') && text.len() < 1000, "{}", text.len());
+        }
+        assert_eq!(OutboundError::failed("host", "gone").to_string(), "host: gone");
     }
 }

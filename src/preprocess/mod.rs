@@ -18,7 +18,7 @@ pub use picture::{PatchGrid, Preparer};
 pub use reader::ClipReader;
 pub use spec::ClipSpec;
 
-use crate::media::{Decoder, DecoderHealth, MediaError};
+use crate::media::{Decoder, DecoderHealth, MediaError, Thumbnail};
 use crate::types::{AssetKind, TimeSpan, TrackChoice, TrackInfo};
 
 /// Tensors of one clip.
@@ -95,25 +95,25 @@ pub async fn thumbnail(
     at_secs: f64,
     max_side_px: u32,
 ) -> Result<Vec<u8>, MediaError> {
-    thumbnail_of(decoder, path, at_secs, max_side_px, TrackChoice::default()).await
+    thumbnail_of(decoder, path, at_secs, max_side_px, TrackChoice::default()).await?.jpeg
 }
 
-/// Like [`thumbnail`], for chosen file tracks.
+/// Like [`thumbnail`], for chosen file tracks, with the CPU time that it took.
 ///
 /// # Errors
-/// As [`thumbnail`]; [`MediaError::UnknownTrack`].
+/// [`MediaError`] if the file could not be opened, or no decoder was free.
 pub async fn thumbnail_of(
     decoder: &Decoder,
     path: &Path,
     at_secs: f64,
     max_side_px: u32,
     tracks: TrackChoice,
-) -> Result<Vec<u8>, MediaError> {
+) -> Result<Thumbnail, MediaError> {
     let seat = decoder.seat().await?;
     let (decoder, path): (Decoder, PathBuf) = (decoder.clone(), path.to_owned());
     reader::on_own_thread(move || {
         let media = crate::media::open_media(&path)?;
-        crate::media::thumbnail_jpeg(&decoder, &seat, &media, at_secs, max_side_px, tracks)
+        Ok(crate::media::thumbnail_jpeg(&decoder, &seat, &media, at_secs, max_side_px, tracks))
     })
     .await
 }

@@ -259,7 +259,7 @@ mod tests {
 
     use super::*;
     use crate::store::{JobKind, JobStore, NewItem};
-    use crate::types::ModelId;
+    use crate::types::{ModelId, TrackChoice};
 
     fn spec() -> WatchSpec {
         WatchSpec {
@@ -270,6 +270,7 @@ mod tests {
             metadata: json!({"a": 1}),
             poll_secs: 5,
             delete_missing: false,
+            choice: TrackChoice { video: None, audio: Some(3) },
         }
     }
 

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::{StoreError, WorkError};
 use crate::types::{AssetId, AssetKind, ClipId, ModelId, TrackChoice, TrackInfo, TrackKind};
@@ -122,6 +123,23 @@ pub struct AssetRecord {
 }
 
 impl AssetRecord {
+    /// Changes with the asset: its name, its metadata, or what was made of its bytes.
+    #[must_use]
+    pub fn version(&self) -> String {
+        let parts = serde_json::json!([
+            self.id.to_string(),
+            self.sha256,
+            self.name,
+            self.metadata,
+            self.state,
+            self.clips,
+            self.path,
+            self.updated_unix_ms,
+        ]);
+        let hash = Sha256::digest(parts.to_string());
+        hex::encode(hash.get(..16).unwrap_or(&hash))
+    }
+
     /// See [`content_key`].
     #[must_use]
     pub fn content_key(&self) -> String {

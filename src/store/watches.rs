@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::{StoreError, WorkError};
-use crate::types::{AssetId, JobId, WatchId};
+use crate::types::{AssetId, JobId, TrackChoice, WatchId};
 
 /// The settings of a watch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,6 +23,9 @@ pub struct WatchSpec {
     pub poll_secs: u64,
     /// Whether to delete the assets of files that no longer exist.
     pub delete_missing: bool,
+    /// The tracks to read from each file.
+    #[serde(default, skip_serializing_if = "TrackChoice::is_open")]
+    pub choice: TrackChoice,
 }
 
 /// A watched folder as stored.

@@ -71,40 +71,58 @@ pub fn joined(file: &File) -> Option<bool> {
     (!places.is_empty()).then(|| places.windows(2).any(takes_over))
 }
 
-/// Numbers of the elementary streams of pictures and sound that occur in several places: PIDs of a transport stream,
-/// and ffmpeg's numbers for those of a program stream.
-pub fn parts(file: &File) -> Vec<u16> {
-    let Some(bytes) = file.metadata().map(|data| data.len()).ok() else { return Vec::new() };
-    let Some(clock) = clock_of(&read(file, 0, READ_BYTES)) else { return Vec::new() };
-    let mut places: BTreeMap<u16, u32> = BTreeMap::new();
+/// The elementary streams of pictures and sound that occur in several places.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// Their numbers: PIDs of a transport stream, and ffmpeg's numbers for those of a program stream.
+    pub streams: Vec<u16>,
+    /// Whether one PID carries pictures in some places and sound in others: a later table gives the PIDs other
+    /// meanings, which ffmpeg does not follow.
+    pub exchanged: bool,
+}
+
+/// Samples the elementary streams of a broadcast stream.
+pub fn parts(file: &File) -> Parts {
+    let Some(bytes) = file.metadata().map(|data| data.len()).ok() else { return Parts::default() };
+    let Some(clock) = clock_of(&read(file, 0, READ_BYTES)) else { return Parts::default() };
+    // Places with pictures, and with sound.
+    let mut places: BTreeMap<u16, [u32; 2]> = BTreeMap::new();
     // No packet may count at two places.
     let most = (bytes / PLACES).min(READ_BYTES / 2);
     for from in places_in(bytes) {
-        let found: BTreeSet<u16> = match clock {
-            Clock::Program => program_parts(&read(file, from, READ_BYTES), most as usize).collect(),
+        let found: BTreeSet<(u16, bool)> = match clock {
+            Clock::Program => {
+                let parts = program_parts(&read(file, from, READ_BYTES), most as usize).collect::<Vec<_>>();
+                parts.into_iter().map(|part| (part, false)).collect()
+            }
             Clock::Transport(size, first) => {
                 let from = from.next_multiple_of(size as u64);
                 let bytes = read(file, from, most.next_multiple_of(size as u64));
                 bytes.chunks_exact(size).filter_map(|packet| transport_part(packet.get(first..)?)).collect()
             }
         };
-        found.into_iter().for_each(|part| *places.entry(part).or_default() += 1);
+        for (part, sounds) in found {
+            let [pictures, sound] = places.entry(part).or_default();
+            *(if sounds { sound } else { pictures }) += 1;
+        }
     }
-    places
-        .into_iter()
-        .filter(|(_, count)| *count >= MIN_PLACES)
-        .map(|(part, _)| part)
-        .take(MOST_PARTS)
-        .collect()
+    let exchanged = places.values().any(|counts| counts.iter().all(|count| *count >= MIN_PLACES));
+    let often = places.into_iter().filter(|(_, counts)| counts.iter().any(|count| *count >= MIN_PLACES));
+    Parts { streams: often.map(|(part, _)| part).take(MOST_PARTS).collect(), exchanged }
 }
 
-/// The stream of a packet in which a picture or a block of sound begins.
-fn transport_part(packet: &[u8]) -> Option<u16> {
+/// The stream of a packet in which a picture or a block of sound begins, and whether it is sound.
+fn transport_part(packet: &[u8]) -> Option<(u16, bool)> {
     let &[SYNC, high, low, control, length, ..] = packet else { return None };
     let field = if control & 0x20 != 0 { 1 + usize::from(length) } else { 0 };
     let begins = high & 0x40 != 0 && control & 0x10 != 0;
     let kind = packet.get(4 + field..8 + field).filter(|_| begins)?;
-    matches!(kind, [0, 0, 1, 0xc0..=0xef]).then_some(u16::from(high & 0x1f) << 8 | u16::from(low))
+    let part = u16::from(high & 0x1f) << 8 | u16::from(low);
+    match kind {
+        [0, 0, 1, 0xc0..=0xdf] => Some((part, true)),
+        [0, 0, 1, 0xe0..=0xef] => Some((part, false)),
+        _ => None,
+    }
 }
 
 /// The streams of the packets that begin in the first `most` bytes, and that another packet or pack follows.
@@ -343,7 +361,9 @@ mod tests {
         let of = |bytes: &[u8]| {
             file.set_len(0).unwrap();
             file.write_all_at(bytes, 0).unwrap();
-            parts(&file)
+            let found = parts(&file);
+            assert!(!found.exchanged);
+            found.streams
         };
         let pes = |kind: u8, inside: &[u8]| {
             [&[0, 0, 1, kind][..], &(inside.len() as u16).to_be_bytes(), inside].concat()
@@ -357,6 +377,21 @@ mod tests {
         let packet = |pid: u8, kind: u8| [&[SYNC, 0x40, pid, 0x10, 0, 0, 1, kind][..], &[0; 180]].concat();
         let other = packet(9, 0xe0).repeat(500);
         assert_eq!(of(&[packet(7, 0xe1).repeat(4000), other, packet(8, 0xbf).repeat(500)].concat()), [7, 9]);
+    }
+
+    #[test]
+    fn pids_that_change_places_are_seen() {
+        let packet = |pid: u8, kind: u8| [&[SYNC, 0x40, pid, 0x10, 0, 0, 1, kind][..], &[0; 180]].concat();
+        let part = |picture: u8, sound: u8| [packet(picture, 0xe0), packet(sound, 0xc0)].concat().repeat(700);
+        let of = |bytes: &[u8]| {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(bytes).unwrap();
+            parts(&file)
+        };
+        assert_eq!(of(&part(7, 8).repeat(2)), Parts { streams: vec![7, 8], exchanged: false });
+        assert_eq!(of(&[part(7, 8), part(8, 7)].concat()), Parts { streams: vec![7, 8], exchanged: true });
+        let damaged = [part(7, 8), packet(7, 0xc0), part(7, 8)].concat();
+        assert!(!of(&damaged).exchanged, "one packet is damage");
     }
 
     #[test]

@@ -176,6 +176,11 @@ async fn wrong_span(
             faults.push(format!("at {} s picture {number:?}, of the whole {wanted:?}", period as f64 / 10.0));
         }
     }
+    let shown = numbers(&part);
+    let periods = (span.0 * RATE + 1e-6) as u64..(span.1 * RATE - 1e-6).ceil() as u64;
+    for period in periods.filter(|period| whole.contains_key(period) && !shown.contains_key(period)) {
+        faults.push(format!("at {} s no picture", period as f64 / RATE));
+    }
     let sounds = |clips: &[ClipTensors]| {
         clips.iter().any(|c| c.pcm.is_some() && c.span.start_secs < span.1 && c.span.end_secs > span.0)
     };

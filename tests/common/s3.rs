@@ -33,6 +33,8 @@ pub enum Endless {
     SameToken,
     /// Always a new token, and never a key.
     NewTokens,
+    /// A token of five million bytes.
+    LongToken,
 }
 
 type Shared = Arc<Mutex<Stored>>;
@@ -157,6 +159,7 @@ fn list(stored: &Stored, bucket: &str, query: &HashMap<String, String>) -> Strin
     if stored.endless != Endless::Not {
         let token = match stored.endless {
             Endless::SameToken => "again".to_owned(),
+            Endless::LongToken => "long".repeat(1_250_000),
             _ => format!("{}", stored.calls.len()),
         };
         return format!(

@@ -253,6 +253,28 @@ fn a_damaged_onnx_runtime_is_named() {
     serve("native_part_damaged");
 }
 
+/// Under a cap on its address space that is too low, the server says what it needs, however far it comes.
+#[test]
+fn an_address_space_that_is_too_small_is_told() {
+    let data = tempfile::tempdir().unwrap();
+    let bundle = common::manifest_dir().join("models/small-world");
+    for kib in [100_000, 300_000, 500_000, 700_000, 900_000] {
+        let script = format!(
+            "ulimit -v {kib}; exec '{}' serve --device cpu --listen 127.0.0.1:0 --data '{}' --model '{}'",
+            common::binary().display(),
+            data.path().join(kib.to_string()).display(),
+            bundle.display()
+        );
+        let mut shell = Command::new("sh");
+        let done =
+            shell.args(["-c", &script]).env("TRIPTYCH_NATIVE_DIR", common::native_dir()).output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.status.code(), Some(3), "{kib}: {said}");
+        assert!(said.contains("error[address_space_limit]: expected"), "{kib}: {said}");
+        assert!(said.contains(&format!("allows {} MiB", kib >> 10)), "{kib}: {said}");
+    }
+}
+
 /// Where the server runs under a lower cap than decoders get, that cap holds for them too.
 #[test]
 fn decoders_take_what_a_lower_cap_leaves() {
@@ -348,6 +370,17 @@ fn samples_that_no_sound_has_are_refused_in_every_container() {
         }
         for value in ["32768", "-65000", "1e-40", "1e-20"] {
             assert_eq!(ask(&sound(value, name, encoder)).status(), 200, "{value} in {name}");
+        }
+    }
+    // Channels that cancel each other in the mix.
+    for (others, layout) in [("", "stereo"), ("|0|0|0|0", "5.1")] {
+        for (value, right) in [("1e38", 422), ("200000", 422), ("65000", 200)] {
+            let spike = |sign: &str| format!("if(eq(n\\,9000)\\,{sign}{value}\\,0.2*sin(2*PI*440*t))");
+            let source = format!("aevalsrc={}|{}{others}:c={layout}:s=16000:d=2", spike(""), spike("-"));
+            let name = format!("opposite-{value}-{layout}.wav");
+            let made = common::media(&name, &["-f", "lavfi", "-i", &source, "-c:a", "pcm_f32le"]);
+            let answer = ask(&std::fs::read(made).unwrap());
+            assert_eq!(answer.status(), right, "{value} in {layout}");
         }
     }
     server.stop();

@@ -141,3 +141,43 @@ async fn woven_fields_are_taken_apart_and_whole_frames_left_alone() {
     let (b, _) = seen_by(&decoder(), &whole, &stored).await.unwrap();
     assert!(a == b, "a plain film is the same by either rule");
 }
+
+/// Adds a Dolby Vision configuration to the HEVC track of a file whose index comes last.
+fn with_dolby_vision(mp4: &[u8], profile: u16, compatibility: u32) -> Vec<u8> {
+    let flags = profile << 9 | 1 << 3 | 1 << 2 | 1;
+    let head = [&32_u32.to_be_bytes()[..], b"dvcC\x01\x00", &flags.to_be_bytes()].concat();
+    let added = [&head[..], &(compatibility << 28).to_be_bytes(), &[0; 16]].concat();
+    let (mut at, mut end, mut places) = (0, mp4.len(), Vec::new());
+    for name in [b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"hvc1"] {
+        let size = |at: usize| u32::from_be_bytes(mp4[at..at + 4].try_into().unwrap()) as usize;
+        while &mp4[at + 4..at + 8] != name {
+            at += size(at);
+            assert!(at < end, "{name:?}");
+        }
+        places.push(at);
+        end = at + size(at);
+        at += if name == b"stsd" { 16 } else { 8 };
+    }
+    let mut bytes = [&mp4[..end], &added, &mp4[end..]].concat();
+    for place in places {
+        let size = u32::from_be_bytes(bytes[place..place + 4].try_into().unwrap()) + added.len() as u32;
+        bytes[place..place + 4].copy_from_slice(&size.to_be_bytes());
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn colours_of_dolby_vision_alone_are_told() {
+    let folder = folder("dolby");
+    let shown = Pattern::new(320, 180);
+    let codec = "-c:v libx265 -preset ultrafast -x265-params log-level=none -pix_fmt yuv420p -tag:v hvc1";
+    let path = ffmpeg_to(&folder, "plain.mp4", Some(&shown), codec);
+    let plain = std::fs::read(path).unwrap();
+    for (profile, compatibility, told) in [(5, 0, true), (8, 1, false), (8, 4, false)] {
+        let path = folder.join(format!("{profile}-{compatibility}.mp4"));
+        std::fs::write(&path, with_dolby_vision(&plain, profile, compatibility)).unwrap();
+        let (_, summary) = seen(&path).await;
+        let said = summary.partial.as_deref().is_some_and(|why| why.contains("Dolby Vision"));
+        assert_eq!((said, summary.partial.is_some()), (told, told), "{profile}.{compatibility}: {summary:?}");
+    }
+}

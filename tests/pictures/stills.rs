@@ -163,6 +163,48 @@ async fn what_moves_is_a_film_whatever_its_header_holds() {
     assert_eq!(seen(&long).await.1.kind, AssetKind::Image);
 }
 
+/// Towers see values as stored; a viewer of a thumbnail must know what they mean.
+#[tokio::test]
+async fn thumbnails_keep_the_profile_of_their_colours() {
+    use image::codecs::{jpeg::JpegEncoder, png::PngEncoder};
+    use image::{ImageDecoder, ImageEncoder, ImageReader};
+    let dir = tempfile::tempdir().unwrap();
+    let profile = |space: &[u8; 4], bytes: usize| {
+        let mut profile = vec![7; bytes];
+        profile[16..20].copy_from_slice(space);
+        profile[36..40].copy_from_slice(b"acsp");
+        profile
+    };
+    let pixels: Vec<u8> = (0..64 * 48 * 3).map(|i| (i % 251) as u8).collect();
+    let colour = image::ExtendedColorType::Rgb8;
+    for (name, profile, kept) in [
+        ("p3.png", profile(b"RGB ", 600), true),
+        ("p3.jpg", profile(b"RGB ", 600), true),
+        ("large.png", profile(b"RGB ", 100_000), false),
+        ("cmyk.jpg", profile(b"CMYK", 600), false),
+    ] {
+        let mut bytes = Vec::new();
+        if name.ends_with("png") {
+            let mut encoder = PngEncoder::new(&mut bytes);
+            encoder.set_icc_profile(profile.clone()).unwrap();
+            encoder.write_image(&pixels, 64, 48, colour).unwrap();
+        } else {
+            let mut encoder = JpegEncoder::new_with_quality(&mut bytes, 95);
+            encoder.set_icc_profile(profile.clone()).unwrap();
+            encoder.write_image(&pixels, 64, 48, colour).unwrap();
+        }
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let jpeg = thumbnail(&decoder(), &path, 0.0, 32).await.unwrap();
+        let mut read = ImageReader::new(std::io::Cursor::new(jpeg))
+            .with_guessed_format()
+            .unwrap()
+            .into_decoder()
+            .unwrap();
+        assert_eq!(read.icc_profile().unwrap(), kept.then_some(profile), "{name}");
+    }
+}
+
 #[tokio::test]
 async fn a_cut_picture_is_never_whole() {
     let folder = folder("cut");

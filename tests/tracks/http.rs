@@ -70,14 +70,47 @@ fn tracks_are_listed_and_chosen_at_every_door() {
     assert_eq!(used(&fourth), [0, 2]);
     assert_eq!(items[1]["error"]["code"], json!("unknown_track"), "{items:?}");
 
+    // For all files of a job, whatever names them; what an item chooses goes before that.
+    let list = root.join("list.jsonl");
+    let line = |more: &str| format!("{{\"path\": \"film.mkv\"{more}}}\n");
+    std::fs::write(&list, line("") + &line(", \"audio_track\": 2")).unwrap();
+    let films = root.join("films");
+    std::fs::create_dir(&films).unwrap();
+    std::fs::copy(film(), films.join("film.mkv")).unwrap();
+    for (source, wanted) in [
+        (json!({"path": films}), vec![vec![0, 3]]),
+        (json!({"manifest": list}), vec![vec![0, 3], vec![0, 2]]),
+        (json!({"files": [{"path": path}, {"path": path, "video_track": 1}]}), vec![vec![0, 3], vec![1, 3]]),
+    ] {
+        let mut body = json!({"type": "index", "video_track": 0, "audio_track": 3});
+        body.as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
+        let job = server.post_json("/v1/jobs", &body);
+        assert_eq!(server.finished_job(job["id"].as_str().unwrap())["state"], "done", "{body}");
+        let items = server.items(job["id"].as_str().unwrap());
+        let of =
+            |item: &Value| server.get_json(&format!("/v1/assets/{}", item["asset_id"].as_str().unwrap()));
+        assert_eq!(items.iter().map(|item| used(&of(item))).collect::<Vec<_>>(), wanted, "{body}");
+    }
+    let body = json!({"path": films, "poll_secs": 1, "audio_track": 3});
+    let watch = ok_json(server.post("/v1/watches", &body));
+    assert_eq!((&watch["audio_track"], &watch["video_track"]), (&json!(3), &Value::Null));
+    let url = format!("/v1/watches/{}", watch["id"].as_str().unwrap());
+    let job =
+        eventually("the watch starts a job", || server.get_json(&url)["job_id"].as_str().map(str::to_owned));
+    assert_eq!(server.finished_job(&job)["state"], "done");
+    assert_eq!(server.items(&job)[0]["asset_id"], third["id"], "the same bytes and the same track");
+    assert!(server.delete(&url).status().is_success());
+
     // A query may be of other tracks too.
     let query = |fields: &[(&str, &str)]| {
         let form = form(&path, fields).text("modality", "audio").text("request", r#"{"targets":["audio"]}"#);
         server.post_form("/v1/search", form)
     };
-    let nearest = |fields| ok_json(query(fields))["data"][0]["asset_id"].clone();
-    assert!([&plain["id"], &fourth["id"]].contains(&&nearest(&[])));
-    assert!([&other["id"], &third["id"]].contains(&&nearest(&[("audio_track", "3")])));
+    let nearest = |fields| {
+        let found = ok_json(query(fields));
+        used(&server.get_json(&format!("/v1/assets/{}", found["data"][0]["asset_id"].as_str().unwrap())))[1]
+    };
+    assert_eq!((nearest(&[]), nearest(&[("audio_track", "3")])), (2, 3));
     assert_eq!(error_of(query(&[("audio_track", "9")])).1, "unknown_track");
 
     // What is no track is refused, and said.
@@ -156,6 +189,12 @@ fn the_command_line_chooses_tracks() {
     };
     let (code, item) = index(&["--audio-track", "3"]);
     assert_eq!((code, &item["state"]), (Some(0), &json!("done")), "{item}");
+    let list = data.path().join("list.jsonl");
+    std::fs::write(&list, json!({"path": path}).to_string()).unwrap();
+    let mut args = vec!["index", "--manifest", list.to_str().unwrap(), "--video-track", "9", "--json"];
+    args.extend(["--model", bundle.to_str().unwrap(), "--data", data.path().to_str().unwrap()]);
+    let done = run(&args);
+    assert!(String::from_utf8_lossy(&done.stdout).contains("unknown_track"), "{done:?}");
     let (code, item) = index(&["--video-track", "9"]);
     assert_eq!((code, &item["error"]["code"]), (Some(2), &json!("unknown_track")), "{item}");
 }

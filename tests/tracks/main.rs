@@ -237,7 +237,7 @@ async fn what_is_chosen_is_read_in_spans_and_thumbnails_too() {
         let part = read_span(&path, choice, span).await.unwrap();
         assert_eq!((part.used(), part.frames), (used.clone(), 10), "{choice:?}");
         assert!(part.hears(600.0) == (used[1] == 3), "{choice:?}");
-        let jpeg = thumbnail_of(&decoder(), &path, 1.0, 64, choice).await.unwrap();
+        let jpeg = thumbnail_of(&decoder(), &path, 1.0, 64, choice).await.unwrap().jpeg.unwrap();
         let picture = image::load_from_memory(&jpeg).unwrap().to_rgb8();
         assert_eq!(picture.get_pixel(20, 20)[0] > 200, used[0] == 0, "{choice:?}");
     }

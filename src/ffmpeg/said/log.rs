@@ -239,6 +239,11 @@ impl FfmpegLog {
             self.take_stream(line);
         } else if let (Some(word), Some(stream)) = (line.strip_prefix("      "), self.streams.last_mut()) {
             stream.take_word(word);
+            let index = stream.info.index;
+            let video = self.videos.last_mut().filter(|video| video.source == Source::Stream(index));
+            if let Some(video) = video {
+                video.take_side_data(word);
+            }
         }
     }
 

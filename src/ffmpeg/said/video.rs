@@ -35,6 +35,8 @@ pub struct VideoLine {
     sar: Option<(u32, u32)>,
     /// Frames per second.
     pub rate: Option<Ratio>,
+    /// Whether its colours are those of Dolby Vision alone, which ffmpeg does not convert.
+    pub dolby: bool,
 }
 
 impl VideoLine {
@@ -86,6 +88,12 @@ impl VideoLine {
                 self.transfer = parts.next().unwrap_or(matrix).to_owned();
             }
         }
+    }
+
+    /// Takes a line of side data. A base layer with a compatibility id is HDR or SDR by itself.
+    pub fn take_side_data(&mut self, line: &str) {
+        self.dolby |=
+            line.starts_with("DOVI configuration record: ") && line.contains(", compatibility id: 0");
     }
 
     /// Width of a pixel divided by its height, if it is neither 1 nor a mistake.

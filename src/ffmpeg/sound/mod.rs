@@ -2,10 +2,17 @@
 
 mod place;
 
-pub use self::place::{Piece, Place, Placer, Places};
+pub use self::place::{Piece, Place, Placed, Placer, Places};
 
 /// Most channels of a track that ffmpeg mixes.
 const MAX_CHANNELS: usize = 64;
+
+/// Floats reach 2 to this power.
+const MAX_BITS: u32 = 128;
+/// The least power of two, as its exponent, that makes a sample infinite: one more than that of [`MAX_SAMPLE`].
+///
+/// [`MAX_SAMPLE`]: super::MAX_SAMPLE
+const HEADROOM_BITS: u32 = 17;
 
 /// Filters for a track: the mean of its channels, at one rate, with a log line per frame.
 ///
@@ -22,7 +29,11 @@ pub fn filter(sample_rate_hz: u32) -> String {
 
 fn mean_of_channels() -> String {
     let channels: Vec<_> = (0..MAX_CHANNELS).map(|channel| format!("c{channel}")).collect();
-    format!("aformat=sample_fmts=fltp,pan=mono|c0<{}", channels.join("+"))
+    let loud = MAX_BITS - HEADROOM_BITS;
+    format!(
+        "aformat=sample_fmts=fltp,volume=2^{loud}:precision=float,pan=mono|c0<{},volume=2^-{loud}:precision=float",
+        channels.join("+")
+    )
 }
 
 fn placed(sample_rate_hz: u32) -> String {

@@ -114,6 +114,14 @@ impl Overlap {
     }
 }
 
+/// How much sound of a file was passed on, and where the last of it ended, in samples after the start of the wanted
+/// part.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Placed {
+    pub given: u64,
+    pub end: i64,
+}
+
 /// Position in the stream of samples.
 #[derive(Debug, Default)]
 pub struct Placer {
@@ -126,6 +134,8 @@ pub struct Placer {
     shift: i64,
     /// Number of samples passed on, including silence.
     given: u64,
+    /// Where the latest frame ends.
+    end: i64,
     /// Number of samples of the current frame to drop, and to pass on after that.
     drop: u64,
     left: u64,
@@ -140,7 +150,19 @@ impl Placer {
         let Examined { holes, counted, .. } = file;
         let samples = |secs: f64| (secs * f64::from(rate_hz)).round() as i64;
         let holes = holes.iter().map(|(at, missing)| (samples(at - DELAY_SECS), samples(*missing))).collect();
-        Self { holes, counted: counted.then_some(0), shift: -samples(start_secs), ..Self::default() }
+        let shift = -samples(start_secs);
+        Self { holes, counted: counted.then_some(0), shift, end: shift, ..Self::default() }
+    }
+
+    /// For a stream that follows others in the same file: it begins where they end.
+    pub fn after(before: Placed, counted: bool) -> Self {
+        let Placed { given, end } = before;
+        Self { counted: counted.then_some(0), shift: end, given, end, begun: given > 0, ..Self::default() }
+    }
+
+    /// Where the sound so far ends.
+    pub const fn placed(&self) -> Placed {
+        Placed { given: self.given, end: self.end }
     }
 
     /// Number of samples passed on so far, which is the position of the next one.
@@ -168,11 +190,18 @@ impl Placer {
         (self.drop, self.left) = (0, place.count);
         let counted = self.counted;
         self.counted = counted.map(|count| count.saturating_add_unsigned(place.count));
-        let Some(first) = counted.or(place.first) else { return 0 };
+        let Some(first) = counted.or(place.first) else {
+            self.end = self
+                .end
+                .max(i64::try_from(self.given).unwrap_or(i64::MAX))
+                .saturating_add_unsigned(place.count);
+            return 0;
+        };
         while let Some((_, missing)) = self.holes.pop_front_if(|(at, _)| *at <= first) {
             self.shift = self.shift.saturating_add(missing);
         }
         let first = first.saturating_add(self.shift);
+        self.end = self.end.max(first.saturating_add_unsigned(place.count));
         let off = i128::from(first) - i128::from(self.given);
         let tolerance = if self.begun { (TOLERANCE_SECS * f64::from(rate_hz)) as u128 } else { 0 };
         // Frames before the beginning do not show how exact timestamps are.

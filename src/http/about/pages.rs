@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use rust_embed::{EmbeddedFile, RustEmbed};
 
 use crate::http_kit::error::ApiError;
-use crate::http_kit::etag::matches_etag;
+use crate::http_kit::etag::{check_if_match, matches_etag};
 
 #[derive(RustEmbed)]
 #[folder = "ui/"]
@@ -46,6 +46,9 @@ fn serve(path: &str, headers: &HeaderMap, policy: HeaderValue) -> Response {
 
 fn answer(path: &str, file: &EmbeddedFile, headers: &HeaderMap, policy: HeaderValue) -> Response {
     let etag = format!("\"{}\"", hex::encode(&file.metadata.sha256_hash()[..16]));
+    if let Err(error) = check_if_match(headers, &etag) {
+        return error.into_response();
+    }
     let mut response = if matches_etag(headers, header::IF_NONE_MATCH.as_str(), &etag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {

@@ -2,6 +2,8 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -12,6 +14,7 @@ use crate::http_intake::extract::{ApiJson, IdPath};
 use crate::http_intake::form;
 use crate::http_intake::state::AppState;
 use crate::http_kit::error::{ApiError, ClientError};
+use crate::http_kit::etag::expected;
 use crate::http_kit::page::first_ids;
 use crate::http_kit::views::AssetView;
 use crate::library::AssetPatch;
@@ -69,18 +72,21 @@ fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Val
 
 /// Changes the name and metadata of an asset; filters use the new values at once.
 #[utoipa::path(patch, path = "/v1/assets/{id}", operation_id = "change_asset",
-    tag = "assets", params(("id" = AssetId, Path)),
+    tag = "assets", params(("id" = AssetId, Path),
+        ("if-match" = Option<String>, Header, description = "Answer 412 unless the asset has one of these ETags")),
     request_body = AssetChanges,
     responses((status = 200, description = "The updated asset", body = AssetView),
         ClientError))]
 pub async fn change(
     State(state): State<AppState>,
     IdPath(id): IdPath<AssetId>,
+    headers: HeaderMap,
     ApiJson(body): ApiJson<AssetChanges>,
-) -> Result<Json<AssetView>, ApiError> {
+) -> Result<Response, ApiError> {
     let patch = AssetPatch::new(body.name.map(|name| form::shown_name(&name)), body.metadata)?;
-    let asset = state.library.ingest().patch_asset(id, &patch).await?;
-    Ok(Json(asset.into()))
+    let asset = state.library.ingest().patch_asset(id, &patch, &expected(&headers)).await?;
+    let etag = format!("\"{}\"", asset.version());
+    Ok(([(header::ETAG, etag)], Json(AssetView::from(asset))).into_response())
 }
 
 /// Changes the metadata of the assets that match a filter.

@@ -13,7 +13,7 @@ use crate::files::FileError;
 use crate::http_intake::extract::IdPath;
 use crate::http_intake::state::AppState;
 use crate::http_kit::error::{ApiError, ClientError};
-use crate::http_kit::etag::matches_etag;
+use crate::http_kit::etag::{check_if_match, matches_etag};
 use crate::library::LibraryError;
 use crate::store::AssetRecord;
 use crate::types::{AssetId, AssetKind};
@@ -24,7 +24,8 @@ const ATTR_CHARS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove
 
 /// Returns the file of an asset, or a single byte range of it with status 206.
 #[utoipa::path(get, path = "/v1/assets/{id}/content", operation_id = "get_asset_content", tag = "assets",
-    params(("id" = AssetId, Path), ("range" = Option<String>, Header, description = "A single byte range")),
+    params(("id" = AssetId, Path), ("range" = Option<String>, Header, description = "A single byte range"),
+        ("if-match" = Option<String>, Header, description = "Answer 412 unless the file has one of these ETags")),
     responses((status = 200, description = "The file", content(
             ("video/*"), ("audio/*"), ("image/*"), ("application/octet-stream"))),
         (status = 206, description = "The requested byte range"),
@@ -45,6 +46,7 @@ pub async fn content(
         }
         opened => opened?,
     };
+    check_if_match(&headers, &etag)?;
     if matches_etag(&headers, header::IF_NONE_MATCH.as_str(), &etag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
     }

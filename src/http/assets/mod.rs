@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use axum::Json;
 use axum::extract::{FromRequest, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::Value;
@@ -21,6 +21,7 @@ use crate::http_intake::form::{self, FileRule};
 use crate::http_intake::state::AppState;
 use crate::http_kit::advice::advised;
 use crate::http_kit::error::{ApiError, ClientError};
+use crate::http_kit::etag::{check_if_match, expected};
 use crate::http_kit::media_type::{content_type, unsupported};
 use crate::http_kit::metadata::checked_metadata;
 use crate::http_kit::page::{DEFAULT_ENTRIES, PageSize};
@@ -249,7 +250,7 @@ pub struct GetQuery {
     clips: bool,
 }
 
-/// Returns an asset.
+/// Returns an asset, with an `ETag` that changes with it.
 #[utoipa::path(get, path = "/v1/assets/{id}", operation_id = "get_asset",
     tag = "assets", params(("id" = AssetId, Path), GetQuery),
     responses((status = 200, description = "The asset", body = AssetView),
@@ -258,22 +259,27 @@ pub async fn get(
     State(state): State<AppState>,
     IdPath(id): IdPath<AssetId>,
     ApiQuery(query): ApiQuery<GetQuery>,
-) -> Result<Json<AssetView>, ApiError> {
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     let mut asset = [state.library.collection().asset(id).await?];
     looked_at(&state.library, &mut asset).await;
     let [asset] = asset;
+    let etag = format!("\"{}\"", asset.version());
+    check_if_match(&headers, &etag)?;
     let view = if query.clips { with_clips(&state.library, asset).await? } else { asset.into() };
-    Ok(Json(view))
+    Ok(([(header::ETAG, etag)], Json(view)).into_response())
 }
 
 /// Deletes an asset with its clips and, if it was uploaded, its file.
 #[utoipa::path(delete, path = "/v1/assets/{id}", operation_id = "delete_asset",
-    tag = "assets", params(("id" = AssetId, Path)),
+    tag = "assets", params(("id" = AssetId, Path),
+        ("if-match" = Option<String>, Header, description = "Answer 412 unless the asset has one of these ETags")),
     responses((status = 204, description = "Deleted"), ClientError))]
 pub async fn delete(
     State(state): State<AppState>,
     IdPath(id): IdPath<AssetId>,
+    headers: HeaderMap,
 ) -> Result<StatusCode, ApiError> {
-    state.library.ingest().delete_asset(id).await?;
+    state.library.ingest().delete_expected(id, &expected(&headers)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

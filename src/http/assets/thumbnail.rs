@@ -10,7 +10,7 @@ use crate::files::FileError;
 use crate::http_intake::extract::{ApiQuery, IdPath};
 use crate::http_intake::state::AppState;
 use crate::http_kit::error::{ApiError, ClientError};
-use crate::http_kit::etag::matches_etag;
+use crate::http_kit::etag::{check_if_match, matches_etag};
 use crate::http_kit::thumbnails::Thumbnail;
 use crate::http_kit::views::has_picture;
 use crate::library::LibraryError;
@@ -77,15 +77,26 @@ pub async fn thumbnail(
         Err(LibraryError::File(FileError::Missing(_))) => None,
         Err(error) => return Err(error.into()),
     };
+    check_if_match(&headers, &etag)?;
     if matches_etag(&headers, header::IF_NONE_MATCH.as_str(), &etag) {
         return Ok((StatusCode::NOT_MODIFIED, cached).into_response());
     }
-    let decoder = state.library.embedder().decoder.on(Lane::Interactive);
+    let mut decoder = state.library.embedder().decoder.on(Lane::Interactive);
     let tracks = asset.tracks_read();
     let make = async {
-        let made =
-            preprocess::thumbnail_of(&decoder, asset.path.as_ref(), at_ms as f64 / 1000.0, size, tracks)
-                .await;
+        let work = &mut decoder.config.limits.work;
+        let share = state.thumbnails.share(id, at_ms, work.cpu(asset.size_bytes));
+        if share == 0.0 {
+            return Err(of_media(work.too_much_cpu(asset.size_bytes)));
+        }
+        *work = work.share(share);
+        let at_secs = at_ms as f64 / 1000.0;
+        let made = preprocess::thumbnail_of(&decoder, asset.path.as_ref(), at_secs, size, tracks).await;
+        let made = made.and_then(|made| {
+            let refused = matches!(made.jpeg, Err(MediaError::WorkLimit { .. }));
+            state.thumbnails.spent(id, at_ms, made.cpu, refused);
+            made.jpeg
+        });
         if opened.is_some_and(|opened| !opened.is_unchanged()) {
             // It was made of whichever bytes were there.
             state.library.collection().open_content(&asset).await?;

@@ -71,6 +71,12 @@ pub struct JobBody {
     /// Any JSON object, copied to each asset; an item's own keys take precedence.
     #[schema(value_type = Option<Object>)]
     metadata: Option<Value>,
+    /// Index of the video track to read in each file, as listed in the asset's tracks; default: chosen by the server.
+    /// An item's own choice takes precedence.
+    video_track: Option<u16>,
+    /// Index of the audio track to read in each file, as listed in the asset's tracks; default: chosen by the server.
+    /// An item's own choice takes precedence.
+    audio_track: Option<u16>,
     /// Webhook for the end of the job: `job.done`, `job.failed` or `job.cancelled`.
     webhook: Option<WebhookBody>,
 }
@@ -98,18 +104,27 @@ impl JobBody {
             return Err(ApiError::invalid("include", message));
         }
         let filter = checked_filter(&self.include, &self.exclude)?;
+        let choice = TrackChoice { video: self.video_track, audio: self.audio_track };
+        let chosen = |mut items: Vec<ManifestItem>| {
+            items.iter_mut().for_each(|item| item.choose(choice));
+            items
+        };
         match (self.path, self.manifest, self.files, self.urls, self.bucket) {
             (Some(path), None, None, None, None) => {
                 let recursive = self.recursive.unwrap_or(true);
-                Ok(JobSource::Folder { path: path.into(), recursive, filter, choice: TrackChoice::default() })
+                Ok(JobSource::Folder { path: path.into(), recursive, filter, choice })
             }
-            (None, Some(manifest), None, None, None) => Ok(JobSource::Manifest(manifest.into())),
-            (None, None, Some(files), None, None) => Ok(JobSource::Files(checked_items("files", files)?)),
+            (None, Some(manifest), None, None, None) => {
+                Ok(JobSource::Manifest { path: manifest.into(), choice })
+            }
+            (None, None, Some(files), None, None) => {
+                Ok(JobSource::Files(chosen(checked_items("files", files)?)))
+            }
             (None, None, None, Some(urls), None) => {
                 let items = urls.into_iter().map(ManifestItem::from).collect();
-                Ok(JobSource::Files(checked_items("urls", items)?))
+                Ok(JobSource::Files(chosen(checked_items("urls", items)?)))
             }
-            (None, None, None, None, Some(place)) => Ok(JobSource::Bucket { place, filter }),
+            (None, None, None, None, Some(place)) => Ok(JobSource::Bucket { place, filter, choice }),
             (None, None, None, None, None) => {
                 let message = format!("send one of {SOURCES}");
                 Err(ApiError::new(StatusCode::BAD_REQUEST, "missing_field", message).with_param("path"))

@@ -16,7 +16,7 @@ use crate::http_kit::metadata::checked_metadata;
 use crate::http_kit::views::List;
 use crate::jobs::WorkError;
 use crate::store::{WatchRecord, WatchSpec};
-use crate::types::{JobId, WatchId, rfc3339_millis};
+use crate::types::{JobId, TrackChoice, WatchId, rfc3339_millis};
 
 /// Seconds between two looks, where a request does not say.
 const DEFAULT_POLL_SECS: u64 = 30;
@@ -47,6 +47,10 @@ pub struct WatchBody {
     /// Whether to delete the assets of files that no longer exist; default false.
     #[serde(default)]
     delete_missing: bool,
+    /// Index of the video track to read in each file, as listed in the asset's tracks; default: chosen by the server.
+    video_track: Option<u16>,
+    /// Index of the audio track to read in each file, as listed in the asset's tracks; default: chosen by the server.
+    audio_track: Option<u16>,
 }
 
 /// What a request for this folder without options asks for.
@@ -60,6 +64,7 @@ pub fn default_watch(path: String) -> WatchSpec {
         metadata: serde_json::json!({}),
         poll_secs: DEFAULT_POLL_SECS,
         delete_missing: false,
+        choice: TrackChoice::default(),
     }
 }
 
@@ -84,6 +89,10 @@ pub struct WatchView {
     pub poll_secs: u64,
     /// Whether to delete the assets of files that no longer exist.
     pub delete_missing: bool,
+    /// Index of the chosen video track; null if the server chooses it.
+    pub video_track: Option<u16>,
+    /// Index of the chosen audio track; null if the server chooses it.
+    pub audio_track: Option<u16>,
     /// Number of files found by the last scan.
     pub files: u64,
     /// Id of its newest job; the next job starts only after it ends.
@@ -96,7 +105,8 @@ pub struct WatchView {
 
 impl From<WatchRecord> for WatchView {
     fn from(watch: WatchRecord) -> Self {
-        let WatchSpec { path, recursive, include, exclude, metadata, poll_secs, delete_missing } = watch.spec;
+        let WatchSpec { path, recursive, include, exclude, metadata, poll_secs, delete_missing, choice } =
+            watch.spec;
         Self {
             object: "watch",
             id: watch.id,
@@ -107,6 +117,8 @@ impl From<WatchRecord> for WatchView {
             metadata,
             poll_secs,
             delete_missing,
+            video_track: choice.video,
+            audio_track: choice.audio,
             files: watch.files,
             job_id: watch.job,
             error: watch.error,
@@ -137,6 +149,7 @@ pub async fn create(
         metadata: checked_metadata(body.metadata.unwrap_or(Value::Null))?,
         poll_secs,
         delete_missing: body.delete_missing,
+        choice: TrackChoice { video: body.video_track, audio: body.audio_track },
     };
     let watch = state.library.watches().create(spec).await?;
     let location = format!("/v1/watches/{}", watch.id);

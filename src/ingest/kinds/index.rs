@@ -36,7 +36,12 @@ pub enum JobSource {
         choice: TrackChoice,
     },
     /// A JSONL file that lists the files.
-    Manifest(PathBuf),
+    Manifest {
+        /// A path beneath an allowed root.
+        path: PathBuf,
+        /// The tracks to read from each file that has no choice of its own.
+        choice: TrackChoice,
+    },
     /// The files or URLs themselves.
     Files(Vec<ManifestItem>),
     /// The objects of a bucket, or of a folder in it.
@@ -45,6 +50,8 @@ pub enum JobSource {
         place: String,
         /// Which of its objects to index.
         filter: NameFilter,
+        /// The tracks to read from each object.
+        choice: TrackChoice,
     },
 }
 
@@ -65,7 +72,9 @@ impl Kind for Index {
         let IndexRequest { source, metadata } = request;
         let data = &ingest.collection.data;
         let path = match &source {
-            JobSource::Folder { path, .. } | JobSource::Manifest(path) => Some(data.allowed_path(path)?),
+            JobSource::Folder { path, .. } | JobSource::Manifest { path, .. } => {
+                Some(data.allowed_path(path)?)
+            }
             JobSource::Files(_) | JobSource::Bucket { .. } => None,
         };
         if let (JobSource::Folder { .. }, Some(path)) = (&source, &path) {
@@ -76,10 +85,10 @@ impl Kind for Index {
             }
         }
         let mut shown = path.as_deref().map(utf8).transpose()?;
-        let items = if let JobSource::Bucket { place, filter } = &source {
+        let items = if let JobSource::Bucket { place, filter, choice } = &source {
             let place = data.sources.buckets.check(place)?;
             shown = Some(place.to_string());
-            objects_of(ingest, &place, filter, &metadata).await?
+            objects_of(ingest, &place, filter, *choice, &metadata).await?
         } else {
             let (roots, metadata) = (data.roots.clone(), metadata.clone());
             blocking(move || items_of(source, path.as_deref(), &roots, &metadata)).await?
@@ -124,6 +133,7 @@ async fn objects_of(
     ingest: &Ingest,
     place: &BucketUrl,
     filter: &NameFilter,
+    choice: TrackChoice,
     metadata: &Value,
 ) -> Result<Vec<NewItem>, LibraryError> {
     let bucket = ingest.collection.data.sources.buckets.open(&place.bucket)?;
@@ -140,7 +150,7 @@ async fn objects_of(
         }
         let left_out = left_out(relative);
         let path = BucketUrl { bucket: place.bucket.clone(), key }.to_string();
-        items.push(found_item(path, left_out, metadata));
+        items.push(NewItem { choice, ..found_item(path, left_out, metadata) });
     }
     Ok(items)
 }
@@ -162,10 +172,12 @@ fn items_of(
             let item = |(path, left_out)| NewItem { choice, ..found_item(path, left_out, metadata) };
             return Ok(all.map(item).collect());
         }
-        (JobSource::Manifest(_), Some(path)) => {
+        (JobSource::Manifest { choice, .. }, Some(path)) => {
             let file = BufReader::new(open_resolved(path)?);
             let folder = path.parent().unwrap_or(path);
-            crate::jobs::read_manifest(file, folder, MAX_FILES).map_err(manifest_error)?
+            let mut files = crate::jobs::read_manifest(file, folder, MAX_FILES).map_err(manifest_error)?;
+            files.iter_mut().for_each(|file| file.choose(choice));
+            files
         }
         (JobSource::Files(files), _) => files,
         (_, None) | (JobSource::Bucket { .. }, _) => Vec::new(),

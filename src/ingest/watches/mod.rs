@@ -289,8 +289,9 @@ impl Watches {
         if self.left_out_before(watch.id, &examined).await? {
             return Ok(());
         }
-        let items: Vec<NewItem> =
-            examined.into_iter().map(|(left_out, path)| found_item(path, left_out, &spec.metadata)).collect();
+        let (choice, metadata) = (spec.choice, &spec.metadata);
+        let item = |(left_out, path)| NewItem { choice, ..found_item(path, left_out, metadata) };
+        let items: Vec<NewItem> = examined.into_iter().map(item).collect();
         let request = Index::request_of_watch(watch.id, &spec.path, &spec.metadata);
         // After a crash before the job is recorded, the same key returns the same job rather than a second
         // one. No request can send a key with a space.

@@ -1,7 +1,7 @@
 //! Checks on request, and the slow rereading of uploads.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Upkeep;
 use crate::collection::checks::{Shared, begun, check_asset, check_bytes, check_store, end};
@@ -18,6 +18,29 @@ const READ_AGAIN_AFTER: Duration = Duration::from_secs(7 * 86_400);
 const READ_AT_ONCE: u32 = 16;
 
 const REST: Duration = Duration::from_secs(60);
+
+/// Least time between two comparisons of the folder of uploads with the store, and their share of the time, given
+/// as a divisor.
+const COMPARE_EVERY: Duration = Duration::from_secs(5);
+const COMPARE_SHARE: u32 = 100;
+
+/// Notes uploads that disappear, as with an unmounted disk, and those that return.
+pub(super) async fn keep_comparing(upkeep: Arc<Upkeep>) {
+    loop {
+        let began = Instant::now();
+        match upkeep.collection.compare_uploads().await {
+            Ok(0) => {}
+            Ok(missing) => tracing::error!(missing, "uploads are missing: is their disk mounted?"),
+            // The next comparison finds it out again.
+            Err(error) => tracing::debug!(%error, "could not compare the uploads with the store"),
+        }
+        let rest = COMPARE_EVERY.max(began.elapsed() * COMPARE_SHARE);
+        tokio::select! {
+            () = upkeep.collection.life.stop.cancelled() => return,
+            () = tokio::time::sleep(rest) => {}
+        }
+    }
+}
 
 /// Reads the bytes of uploads over and over, slowly.
 pub(super) async fn keep_reading(upkeep: Arc<Upkeep>) {

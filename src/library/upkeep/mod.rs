@@ -56,6 +56,7 @@ impl Upkeep {
     /// Starts what only the serving model does.
     pub(super) fn start_serving(self: &Arc<Self>) {
         let tasks = &self.collection.life.tasks;
+        tasks.spawn(checks::keep_comparing(Arc::clone(self)));
         tasks.spawn(checks::keep_reading(Arc::clone(self)));
         tasks.spawn(disk::keep_watch(Arc::clone(self)));
         let share = self.collection.data.config.recall_probe_share;

@@ -12,8 +12,8 @@ use crate::media::process::Worker;
 use crate::media::work::{process_cpu, process_data, thread_cpu};
 use crate::types::TrackKind;
 
-/// How often to check the CPU time of a decode.
-const LOOK_AT_CPU: Duration = Duration::from_millis(200);
+/// How often to check the CPU time of a decode, also of one that gives nothing for long.
+pub(super) const LOOK_AT_CPU: Duration = Duration::from_millis(200);
 
 impl Pump<'_> {
     /// Answers a child that has read its file's header, after reserving its memory.

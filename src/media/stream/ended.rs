@@ -8,6 +8,7 @@ use crate::ffmpeg::filters::Shape;
 use crate::ffmpeg::picks::Picks;
 use crate::ffmpeg::said::FfmpegLog;
 use crate::ffmpeg::said::VideoLine;
+use crate::ffmpeg::sound::Placed;
 use crate::ffmpeg::tracks::{self, Wanted};
 use crate::media::process::Exit;
 use crate::types::{AssetKind, TrackInfo};
@@ -71,6 +72,8 @@ pub struct Ended {
     pub damaged: u64,
     pub frames: u64,
     pub samples: u64,
+    /// Where its sound ended.
+    pub placed: Placed,
     /// Number of samples that were left out because they overlap others.
     pub overlapping: u64,
     /// Number of samples that were left out because they lie before the beginning.
@@ -115,6 +118,7 @@ impl Ended {
             damaged: 0,
             frames: 0,
             samples: 0,
+            placed: Placed::default(),
             overlapping: 0,
             early: 0,
             stopped: false,

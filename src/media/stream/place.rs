@@ -33,7 +33,7 @@ impl Pump<'_> {
     pub(super) fn look_at_place(&mut self) -> bool {
         let Some(sought) = self.caps.sought.filter(|_| self.ended.log.mapped) else { return false };
         // A child that counts samples has begun at the beginning, and so has one whose file is not a film.
-        let began = |started: &Started| started.sound.untimed || started.kind == Some(AssetKind::Image);
+        let began = |started: &Started| started.sound.starts_over() || started.kind == Some(AssetKind::Image);
         if self.ended.started.as_ref().is_some_and(began) {
             return false;
         }

@@ -22,8 +22,7 @@ impl Pump<'_> {
             None => Ok(Flow::More),
             Some(0) => {
                 self.sound_open = false;
-                // Before the announcement the sink knows of no sound; `announce` reports the end then.
-                if self.ended.info.is_some() { sink.sound_ended() } else { Ok(Flow::More) }
+                self.end_sound(sink)
             }
             Some(bytes) => {
                 self.announce(sink)?;
@@ -33,6 +32,13 @@ impl Pump<'_> {
                 flow
             }
         }
+    }
+
+    /// Tells the sink that the sound has ended, unless that of another stream follows. Before the announcement the sink
+    /// knows of no sound; `announce` reports the end then.
+    pub(super) fn end_sound(&mut self, sink: &mut dyn Sink) -> Result<Flow, MediaError> {
+        let follows = self.ended.started.as_ref().is_some_and(|started| started.sound.next.is_some());
+        if self.ended.info.is_none() || follows { Ok(Flow::More) } else { sink.sound_ended() }
     }
 
     fn place_sound(

@@ -25,6 +25,8 @@ const MAX_PAGES: usize = 10_000;
 const MAX_EMPTY_PAGES: usize = 100;
 /// Largest page accepted, in bytes: a thousand of the longest keys, percent-encoded.
 const MAX_PAGE_BYTES: usize = 8 << 20;
+/// Longest continuation token, in bytes: it becomes a part of a URL.
+const MAX_TOKEN_BYTES: usize = 4096;
 /// Wait before a page is requested again; doubled each time.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// Characters that SigV4 does not escape.
@@ -124,6 +126,9 @@ impl Listing {
             progress.ended = true;
             return Ok(());
         };
+        if next.len() > MAX_TOKEN_BYTES {
+            return refused("sent a continuation token that is too long");
+        }
         if !progress.seen.insert(next.clone()) {
             return refused("keeps returning the same page of its listing");
         }

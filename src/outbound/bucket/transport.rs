@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 use hyper::Request;
 use object_store::ClientOptions;
 use object_store::client::{
@@ -17,6 +17,9 @@ use crate::outbound::{Outbound, OutboundError};
 
 /// Time limit for an answer; it comes only after a whole part has been sent.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Longest text of an error answer, in bytes.
+const MAX_ERROR_BYTES: usize = 64 << 10;
 
 /// Sends the bucket client's requests through the guarded client.
 #[derive(Debug, Clone)]
@@ -50,6 +53,9 @@ impl HttpService for Transport {
         if let Some(reason) = reason {
             return Err(http_error(OutboundError::refused(&host, reason)));
         }
+        // The bucket client reads the whole text of an error, and quotes it.
+        let most = if parts.status.is_success() { usize::MAX } else { MAX_ERROR_BYTES };
+        let body = Limited::new(body, most);
         let body = TimeoutBody::new(self.0.idle_timeout, body)
             .map_err(move |error| http_error(OutboundError::within(&host, error.as_ref())));
         Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))

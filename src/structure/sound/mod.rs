@@ -44,27 +44,51 @@ pub struct Examined {
     /// Whether ffmpeg's timestamps must be ignored: it reads those of a second Ogg stream as if it had the
     /// first one's sample rate.
     pub counted: bool,
+    /// Whether it consists of streams of several formats, one after another, each of which ffmpeg must begin anew.
+    pub linked: bool,
+    /// Where the next of them begins.
+    pub next: Option<u64>,
     /// Whether it is a WAV file of samples and nothing else, so that ffmpeg need not probe for codecs.
     pub plain: bool,
 }
 
-/// Examines a file that may be sound alone; `frames` if it may be a bare stream of frames.
-pub fn examine(file: &File, frames: bool) -> std::io::Result<Examined> {
+impl Examined {
+    /// Whether all of it must be decoded to find a part of it.
+    #[must_use]
+    pub const fn starts_over(&self) -> bool {
+        self.untimed || self.linked
+    }
+}
+
+/// Examines a file that may be sound alone; `frames` if it may be a bare stream of frames. `from`: where one of its
+/// streams begins, if it is [`Examined::linked`]; else 0.
+pub fn examine(file: &File, frames: bool, from: u64) -> std::io::Result<Examined> {
     let mut window = Window::new(file)?;
+    let mut found = if from == 0 { of_file(&mut window, frames) } else { Examined::default() };
+    let pages = ogg::pages(&mut window, from);
+    found.cut |= pages.cut;
+    (found.linked, found.next) = (from > 0 || pages.next.is_some(), pages.next);
+    found.counted |= pages.chained;
+    found.untimed |= found.counted;
+    Ok(found)
+}
+
+/// What the bytes of a whole file show, other than Ogg's pages.
+fn of_file(window: &mut Window<'_>, frames: bool) -> Examined {
     let mut found = Examined::default();
-    if let Some(samples) = header::samples(&mut window) {
+    if let Some(samples) = header::samples(window) {
         match samples.length(window.len) {
             Some(Length::Secs(secs)) => found.declared_secs = Some(secs),
             Some(Length::Unknown) => found.open_ended = true,
             None => {}
         }
-        match samples.end(&mut window) {
+        match samples.end(window) {
             End::Whole => {}
             End::Cut(why) => found.lacks = Some(why.to_owned()),
             End::Joined => found.followed = true,
         }
     }
-    if let Some(scan) = Some(()).filter(|()| frames).and_then(|()| scan::scan(&mut window)) {
+    if let Some(scan) = Some(()).filter(|()| frames).and_then(|()| scan::scan(window)) {
         let missing: f64 = scan.holes.iter().map(|(_, missing)| missing).sum();
         found.declared_secs = Some(scan.secs + missing);
         // ffmpeg takes some of the bytes in a hole for frames, and counts them.
@@ -74,19 +98,16 @@ pub fn examine(file: &File, frames: bool) -> std::io::Result<Examined> {
         let lacks = scan.lacks;
         found.lacks = (lacks > 0).then(|| format!("{lacks} frames that its header counts are missing"));
     }
-    if let Some(frames) = tta::frames(&mut window) {
+    if let Some(frames) = tta::frames(window) {
         (found.cut, found.followed, found.damaged) = (frames.cut, frames.joined, frames.damaged);
     }
-    found.plain = plain::is_plain(&mut window);
-    let pages = ogg::pages(&mut window);
-    found.cut |= pages.cut;
+    found.plain = plain::is_plain(window);
     // The times of a second FLAC stream begin at 0 again, and its header is no frame.
-    let flac = flac::streams(&mut window);
+    let flac = flac::streams(window);
     found.strays += flac.more * flac::STRAYS;
     found.followed |= flac.differ;
-    found.counted = pages.chained || flac.more > 0 && !flac.differ;
-    found.untimed |= found.counted;
-    Ok(found)
+    found.counted = flac.more > 0 && !flac.differ;
+    found
 }
 
 /// The samples of a file that ffmpeg must read as raw PCM, because its header has no usable length.
