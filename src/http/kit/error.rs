@@ -12,7 +12,6 @@ use utoipa::{IntoResponses, ToSchema};
 
 use super::advice::advice;
 use super::brief::{MAX_MESSAGE_BYTES, MAX_PARAM_BYTES, shortened};
-use super::etag::precondition_failed;
 use crate::embed::EmbedError;
 use crate::files::FileError;
 use crate::library::{BackupError, LibraryError, StandingError, WebhookError};
@@ -230,7 +229,10 @@ impl ApiError {
                 return Self::new(StatusCode::BAD_REQUEST, error.code(), error.to_string())
                     .with_param("path");
             }
-            LibraryError::OtherVersion => return precondition_failed(),
+            LibraryError::OtherVersion => {
+                return Self::new(StatusCode::PRECONDITION_FAILED, error.code(), error.to_string())
+                    .with_param("if-match");
+            }
             LibraryError::TooManyFiles(_) | LibraryError::BadManifest(_) => StatusCode::BAD_REQUEST,
             LibraryError::File(FileError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
             LibraryError::Busy { retry_after_secs } => {
