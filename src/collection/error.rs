@@ -80,7 +80,9 @@ pub enum LibraryError {
         message: String,
     },
     /// The asset is in another state than the caller expected.
-    #[error("the asset has changed meanwhile")]
+    #[error(
+        "expected the version that `If-Match` names, but it has changed meanwhile; get it again and use its new ETag"
+    )]
     OtherVersion,
     /// A part of a query cannot be embedded.
     #[error("{error}")]

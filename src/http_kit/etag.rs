@@ -1,9 +1,9 @@
 //! Entity tags.
 
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 
 use super::error::ApiError;
-use crate::library::Expected;
+use crate::library::{Expected, LibraryError};
 
 /// The states of a resource that `If-Match` allows: any without the header or with `*`. Weak tags match nothing.
 pub fn expected(headers: &HeaderMap) -> Expected {
@@ -21,14 +21,11 @@ pub fn expected(headers: &HeaderMap) -> Expected {
 
 /// Refuses a request whose `If-Match` does not list this tag.
 pub fn check_if_match(headers: &HeaderMap, etag: &str) -> Result<(), ApiError> {
-    if expected(headers).holds(etag.trim_matches('"')) { Ok(()) } else { Err(precondition_failed()) }
-}
-
-/// The answer if `If-Match` does not hold.
-pub fn precondition_failed() -> ApiError {
-    let message =
-        "expected the version that `If-Match` names, but it has changed; get it again and use its new ETag";
-    ApiError::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", message).with_param("if-match")
+    if expected(headers).holds(etag.trim_matches('"')) {
+        Ok(())
+    } else {
+        Err(LibraryError::OtherVersion.into())
+    }
 }
 
 /// Whether a header lists the tag, or `*`.

@@ -4,7 +4,6 @@ use axum::http::StatusCode;
 
 use super::advice::advice;
 use super::error::ApiError;
-use super::etag::precondition_failed;
 use crate::embed::EmbedError;
 use crate::files::FileError;
 use crate::library::{BackupError, LibraryError, StandingError, WebhookError};
@@ -46,7 +45,10 @@ impl ApiError {
             LibraryError::Outbound(error) => return outbound_error(error),
             LibraryError::Webhook(error) => return webhook_error(error),
             LibraryError::Standing(error) => return standing_error(error),
-            LibraryError::OtherVersion => return precondition_failed(),
+            LibraryError::OtherVersion => {
+                return Self::new(StatusCode::PRECONDITION_FAILED, error.code(), error.to_string())
+                    .with_param("if-match");
+            }
             LibraryError::TooManyFiles(_) | LibraryError::BadManifest(_) => StatusCode::BAD_REQUEST,
             LibraryError::Busy { retry_after_secs } => {
                 return Self::new(StatusCode::TOO_MANY_REQUESTS, error.code(), error.to_string())
