@@ -87,6 +87,13 @@ pub fn metrics() -> &'static PrometheusHandle {
 }
 
 fn describe() {
+    describe_http();
+    describe_work();
+    describe_library();
+    describe_health();
+}
+
+fn describe_http() {
     describe_counter!(
         "triptych_http_requests_total",
         "Number of requests answered, by route, method and status"
@@ -121,6 +128,10 @@ fn describe() {
         Unit::Bytes,
         "Bytes of request bodies being received or processed, by where they are held: memory, disk"
     );
+}
+
+/// Indexing, queries, and what runs by itself.
+fn describe_work() {
     describe_counter!("triptych_assets_ingested_total", "Number of files indexed, by final state");
     describe_counter!("triptych_clips_ingested_total", "Number of clips indexed");
     describe_counter!("triptych_media_ingested_milliseconds_total", "Milliseconds of media indexed");
@@ -174,6 +185,9 @@ fn describe() {
         "triptych_decoder_ok",
         "1 while files can be decoded, 0 while ffmpeg or its sandbox fails"
     );
+}
+
+fn describe_library() {
     describe_gauge!("triptych_assets", "Number of assets in the library");
     describe_gauge!("triptych_clips", "Number of clips in the library");
     describe_gauge!(
@@ -194,6 +208,10 @@ fn describe() {
     describe_gauge!("triptych_ingest_active", "Number of files queued or being indexed");
     describe_gauge!("triptych_ingest_queued", "Number of uploads waiting to be indexed");
     describe_gauge!("triptych_jobs", "Number of jobs, by state");
+}
+
+/// The disk, the memory, and damage.
+fn describe_health() {
     describe_counter!(
         "triptych_storage_full_total",
         "Number of writes refused because the disk is full or not writable"

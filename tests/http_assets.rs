@@ -145,16 +145,22 @@ fn uploads_are_kept_once_and_survive_restarts() {
 
     let query =
         json!({"query": {"text": "a blue square"}, "targets": ["video", "audio"], "params": {"exact": true}});
-    let before = server.search(&query);
+    let answer = |server: &Server| {
+        let mut hits = server.search(&query);
+        // Their confidence may be calibrated at any moment.
+        hits.iter_mut().for_each(|hit| hit["confidence"] = Value::Null);
+        hits
+    };
+    let before = answer(&server);
     assert_eq!(before.len(), 7);
     server.stop();
     let server = Server::start(Options::default().data(&data));
-    assert_eq!(server.search(&query), before, "after a clean stop");
+    assert_eq!(answer(&server), before, "after a clean stop");
     server.kill9();
     std::fs::create_dir_all(data.join("uploads/ab")).unwrap();
     std::fs::write(data.join("uploads/ab/orphan"), "x").unwrap();
     let server = Server::start(Options::default().data(&data));
-    assert_eq!(server.search(&query), before, "after kill -9");
+    assert_eq!(answer(&server), before, "after kill -9");
     assert!(!data.join("uploads/ab/orphan").exists(), "what nobody was told about goes");
     let bytes = server.get(&format!("{location}/content")).bytes().unwrap();
     assert_eq!(bytes, std::fs::read(&first).unwrap());

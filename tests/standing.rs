@@ -307,14 +307,16 @@ fn a_new_library_is_asked_once_it_can_tell() {
     let folder = sample("").canonicalize().unwrap();
     let job = ok_json(server.post("/v1/jobs", &json!({"type": "index", "path": folder.to_str().unwrap()})));
     server.finished_job(id(&job));
-    let names =
-        eventually("it fires", || Some(matched(&server, &by_confidence)).filter(|names| !names.is_empty()));
-    // The same assets that a search by moments is sure of.
+    // The same assets that a search by moments is sure of; they are matched one after the other.
     let search = json!({"query": {"text": text}, "group_by": "moment", "min_confidence": 0.9, "limit": 1000});
+    let sure = || -> BTreeSet<String> {
+        let hits = server.search(&search);
+        hits.iter().map(|hit| hit["asset_name"].as_str().unwrap().to_owned()).collect()
+    };
+    let names = eventually("it fires for all of them", || {
+        Some(matched(&server, &by_confidence)).filter(|names| !names.is_empty() && *names == sure())
+    });
     let hits = server.search(&search);
-    let sure: BTreeSet<String> =
-        hits.iter().map(|hit| hit["asset_name"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(names, sure);
     assert!(names.contains("reel-01.mp4"), "{names:?}");
     for found in matches(&server, &by_confidence) {
         let best = hits.iter().find(|hit| hit["asset_id"] == found["asset_id"]).unwrap();

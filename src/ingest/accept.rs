@@ -102,10 +102,7 @@ impl Ingest {
             return Err(LibraryError::Stopping);
         }
         if let Some(kept) = &kept {
-            let (uploads, from, to) =
-                (Arc::clone(&self.collection.data.uploads), source.path.clone(), kept.clone());
-            blocking(move || Ok(uploads.keep(&from, &to)?)).await?;
-            self.collection.data.keeper.pins.needed_again(kept);
+            self.keep(&source.path, kept).await?;
         }
         let (mut record, is_new) = self.collection.store.begin_asset(new).await?;
         if let Some(changed) = changed {
@@ -152,6 +149,15 @@ impl Ingest {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Moves an uploaded file to its place.
+    async fn keep(&self, from: &Path, to: &Path) -> Result<(), LibraryError> {
+        let uploads = Arc::clone(&self.collection.data.uploads);
+        let (from, kept) = (from.to_owned(), to.to_owned());
+        blocking(move || Ok(uploads.keep(&from, &kept)?)).await?;
+        self.collection.data.keeper.pins.needed_again(to);
+        Ok(())
     }
 
     /// Puts a new asset into the catalog and the ledger.
