@@ -138,6 +138,7 @@ mod tests {
 
     use super::*;
     use crate::catalog::Filter;
+    use crate::index::GraphEngine;
     use crate::search::QueryPart;
     use crate::store::SqliteStore;
     use crate::types::{AssetId, ClipId, Modality, ModelId};
@@ -168,9 +169,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let model = ModelId("m".into());
         let store = SqliteStore::open(dir.path(), &model).await.unwrap();
-        let members = [(Track::Video, Space::new("s"), DIM)];
+        let (members, graph) = ([(Track::Video, Space::new("s"), DIM)], GraphEngine::default());
         let opened =
-            IndexSet::open_with_graphs_from(graph_from, &dir.path().join("i"), &model, &members, &store)
+            IndexSet::open_with_graph(graph, graph_from, &dir.path().join("i"), &model, &members, &store)
                 .await;
         let index = opened.unwrap();
         let mut rng = StdRng::seed_from_u64(3);
