@@ -86,8 +86,8 @@ class Usearch:
 
 
 class Ours:
-    def __init__(self, folder, rows, dim):
-        command = ["cargo", "bench", "--offline", "--bench", "index", "--", "peers", folder, str(rows), f"dim={dim}"]
+    def __init__(self, bench, folder, rows, dim):
+        command = [*bench, "peers", folder, str(rows), f"dim={dim}"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.built = self.read()
         self.name = f"ours ({self.built['kernels']})"
@@ -119,16 +119,17 @@ def block(engine, queries, truth, ef):
 
 def at_recall(curve, recall):
     """Queries per CPU-second at a recall, between the measured points; None if it was not reached."""
-    points = sorted(curve)
+    # Of breadths with the same recall, the fastest.
+    points = sorted({recall: max(speed for at, speed in curve if at >= recall) for recall, _ in curve}.items())
     for (low, slow), (high, fast) in zip(points, points[1:]):
         if low <= recall <= high:
             return slow if high == low else slow + (fast - slow) * (recall - low) / (high - low)
     return points[0][1] if points and points[0][0] >= recall else None
 
 
-def run(rows, dim, rounds):
+def run(bench, rows, dim, rounds):
     folder = tempfile.mkdtemp()
-    ours = Ours(folder, rows, dim)
+    ours = Ours(bench, folder, rows, dim)
     stored = np.load(f"{folder}/stored.npy")
     queries = [np.load(f"{folder}/{kind}.npy") for kind in KINDS]
     truths = [np.array(truth) for truth in ours.built["truths"]]
@@ -179,9 +180,10 @@ def main():
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--dims", type=int, nargs="+", default=[256, 512])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--bench", default="cargo bench --bench index --", help="command that starts the bench")
     args = parser.parse_args()
     for dim in args.dims:
-        run(args.rows, dim, args.rounds)
+        run(args.bench.split(), args.rows, dim, args.rounds)
 
 
 if __name__ == "__main__":

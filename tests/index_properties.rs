@@ -386,8 +386,9 @@ fn a_graph_that_grew_and_changed_finds_what_a_new_one_finds() {
     }
     for settled in [false, true] {
         let lost = live.iter().filter(|(id, vector)| !finds_itself(&index, **id, vector, USUAL)).count();
-        assert_eq!((lost, index.has_graph()), (0, true), "of {}, settled: {settled}", live.len());
+        assert_eq!(lost, 0, "of {}, settled: {settled}", live.len());
         index.wait_for_graph();
+        assert!(index.has_graph());
     }
     let beside = index.scanned_beside_graph();
     assert!(beside.new == 0 && beside.unreachable * 50 < live.len(), "{beside:?} of {}", live.len());

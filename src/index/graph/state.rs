@@ -15,8 +15,13 @@ pub const BATCH: usize = 1024;
 const MOST_DEAD: usize = 256;
 /// Or this share of the nodes: 1 / `DEAD_SHARE`.
 const DEAD_SHARE: usize = 50;
+/// Most of them at a time: searches compare all that they led to until that is checked.
+const DEAD_BATCH: usize = 512;
 /// All nodes are checked again after as many changes as this share of them: 1 / `CHECK_SHARE`.
 const CHECK_SHARE: usize = 4;
+
+/// The scan answers when this share of the nodes went or moved since all were checked: 1 / `SHAKEN_SHARE`.
+const SHAKEN_SHARE: usize = 50;
 
 /// The engine's parts that its threads share.
 pub struct Shared {
@@ -101,10 +106,19 @@ pub struct State {
     /// Nodes whose rows were removed.
     dead: BTreeSet<Slot>,
     /// Changes since all nodes were checked.
-    changes: usize,
+    changes: Changes,
     recalls: Arc<Vec<MeasuredRecall>>,
     /// Size at which the graph proved useless. The next attempt waits until the size has doubled.
     useless_at: usize,
+}
+
+/// What may have led searches astray.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Changes {
+    /// Rows that were put in.
+    put_in: usize,
+    /// Nodes that were taken out, or whose rows hold other codes than those by which they are linked.
+    shaken: usize,
 }
 
 /// The graph and what is scanned beside it, at one moment.
@@ -123,12 +137,19 @@ pub struct Batch {
 }
 
 impl State {
-    pub const fn is_ready(&self) -> bool {
-        self.ready
+    pub fn is_ready(&self) -> bool {
+        self.ready && !self.is_shaken()
+    }
+
+    /// Whether so many nodes went or moved that others may be missed: the scan answers until all have been checked.
+    fn is_shaken(&self) -> bool {
+        let nodes = self.graph.as_ref().map_or(0, |graph| graph.len());
+        self.changes.shaken > nodes / SHAKEN_SHARE
     }
 
     pub fn pin(&self, generation: u64) -> Option<Pinned> {
-        let graph = self.graph.as_ref().filter(|graph| self.ready && graph.generation() == generation)?;
+        let graph =
+            self.graph.as_ref().filter(|graph| self.is_ready() && graph.generation() == generation)?;
         let (beside, recalls) = (Arc::clone(&self.beside), Arc::clone(&self.recalls));
         Some(Pinned { graph: Arc::clone(graph), beside, recalls })
     }
@@ -181,6 +202,7 @@ impl State {
         // What the node led to, and what stood behind it, must not depend on it any more: its codes are others now.
         let behind = graph.take_twins(slot);
         let led_to = graph.led_to(slot);
+        self.changes.shaken += usize::from(graph.has(slot));
         self.fresh.extend(behind.iter().copied().chain([slot]));
         self.doubtful.extend(&led_to);
         for slot in behind.into_iter().chain(led_to).chain([slot]) {
@@ -221,7 +243,7 @@ impl State {
         if new || !self.doubtful.is_empty() || self.dead.len() > MOST_DEAD.max(nodes / DEAD_SHARE) {
             return Some(Due::Batch);
         }
-        (!self.ready || self.changes > nodes / CHECK_SHARE).then_some(Due::Check)
+        (!self.is_ready() || self.changes.put_in > nodes / CHECK_SHARE).then_some(Due::Check)
     }
 
     pub fn begin(&mut self, graph: Graph, waiting: Vec<Slot>) {
@@ -242,7 +264,7 @@ impl State {
     /// Takes work in hand: all kinds, or only rows that are no nodes yet.
     pub fn take_batch(&mut self, most: usize, only_new: bool) -> Batch {
         let Some(graph) = self.graph.clone() else { return Batch::default() };
-        let free = |slot: &Slot| !self.in_hand.contains_key(slot) && !(only_new && graph.has(*slot));
+        let free = |slot: &Slot| !(self.in_hand.contains_key(slot) || only_new && graph.has(*slot));
         let fresh: Vec<Slot> = self.fresh.iter().copied().filter(free).take(most).collect();
         self.in_hand.extend(fresh.iter().map(|slot| (*slot, false)));
         if only_new {
@@ -250,20 +272,22 @@ impl State {
         }
         let moved = fresh.iter().any(|slot| graph.has(*slot));
         let enough = self.dead.len() > MOST_DEAD.max(graph.len() / DEAD_SHARE);
-        let dead = if moved || enough { std::mem::take(&mut self.dead) } else { BTreeSet::new() };
-        Batch { fresh, dead: dead.into_iter().collect(), doubtful: self.doubtful.iter().copied().collect() }
+        let count = if moved || enough { DEAD_BATCH } else { 0 };
+        let dead: Vec<Slot> = self.dead.iter().copied().take(count).collect();
+        self.dead.retain(|node| dead.binary_search(node).is_err());
+        Batch { fresh, dead, doubtful: self.doubtful.iter().copied().collect() }
     }
 
     /// Before nodes are taken out: rows that stand behind them have to be put in themselves, and nodes that they lead to
-    /// have to be checked.
-    pub fn note_leaving(&mut self, leaving: &[Slot]) {
-        let Some(graph) = self.graph.clone() else { return };
-        for node in leaving {
-            let (behind, led_to) = (graph.behind(*node), graph.led_to(*node));
-            self.fresh.extend(&behind);
-            self.doubtful.extend(&led_to);
-        }
+    /// have to be checked. Returns these.
+    pub fn note_leaving(&mut self, leaving: &BTreeSet<Slot>) -> BTreeSet<Slot> {
+        let Some(graph) = self.graph.clone() else { return BTreeSet::new() };
+        let mut led_to: BTreeSet<Slot> = leaving.iter().flat_map(|node| graph.led_to(*node)).collect();
+        led_to.retain(|node| !leaving.contains(node) && !self.dead.contains(node));
+        self.fresh.extend(leaving.iter().flat_map(|node| graph.behind(*node)));
+        self.doubtful.extend(&led_to);
         self.list_beside();
+        led_to
     }
 
     /// Ends a batch of `graph`: its rows are in, and of the nodes that were checked, these do not find themselves.
@@ -291,16 +315,18 @@ impl State {
             self.lost.remove(slot);
         }
         self.lost.extend(lost.iter().filter(|slot| view.id(**slot).is_some()));
-        self.changes += batch.fresh.len() + batch.dead.len();
+        self.changes.put_in += batch.fresh.len();
+        self.changes.shaken += batch.dead.len();
         self.list_beside();
     }
 
     /// Ends a check of all nodes of `graph`. The graph answers from now on.
-    pub fn end_check(&mut self, of: &Arc<Graph>, changes: usize, recalls: Vec<MeasuredRecall>) -> bool {
+    pub fn end_check(&mut self, of: &Arc<Graph>, seen: Changes, recalls: Vec<MeasuredRecall>) -> bool {
         if !self.graph.as_ref().is_some_and(|graph| Arc::ptr_eq(graph, of)) {
             return false;
         }
-        self.changes -= changes.min(self.changes);
+        self.changes.put_in -= seen.put_in.min(self.changes.put_in);
+        self.changes.shaken -= seen.shaken.min(self.changes.shaken);
         self.recalls = Arc::new(recalls);
         self.list_beside();
         !std::mem::replace(&mut self.ready, true)
@@ -321,7 +347,7 @@ impl State {
         Arc::clone(&self.beside)
     }
 
-    pub const fn changes(&self) -> usize {
+    pub const fn changes(&self) -> Changes {
         self.changes
     }
 

@@ -161,7 +161,7 @@ pub struct Sought<'a> {
 
 /// A row of codes where it lies, and 1 / their length.
 #[inline]
-fn row<'a>(view: &'a View, bytes: usize, slot: Slot) -> Option<(&'a [i8], &'a [f32])> {
+fn row(view: &View, bytes: usize, slot: Slot) -> Option<(&[i8], &[f32])> {
     let at = slot as usize % CHUNK_ROWS;
     let page = view.codes.get(slot as usize / CHUNK_ROWS)?;
     Some((page.all().get(at * bytes..(at + 1) * bytes)?, page.norms.get(at..=at)?))

@@ -177,13 +177,12 @@ impl Shared {
             return drop(self.write(|state| state.begin_anew(view.generation)));
         }
         let moved = batch.fresh.iter().copied().filter(|slot| graph.has(*slot));
-        let leaving: Vec<Slot> = moved.chain(batch.dead.iter().copied()).collect();
+        let leaving: BTreeSet<Slot> = moved.chain(batch.dead.iter().copied()).collect();
         let mut doubtful: BTreeSet<Slot> = batch.doubtful.iter().copied().collect();
         if !leaving.is_empty() {
-            doubtful.extend(leaving.iter().flat_map(|node| graph.led_to(*node)));
             // What depends on them is scanned before they go.
-            self.write(|state| state.note_leaving(&leaving));
-            graph.take_out(&view, &leaving);
+            doubtful.extend(self.write(|state| state.note_leaving(&leaving)));
+            graph.take_out(&view, &leaving.into_iter().collect::<Vec<_>>());
         }
         let (mut lonely, mut lost) = (Vec::new(), Vec::new());
         for slot in &batch.fresh {
