@@ -6,7 +6,7 @@
 """Our graph beside hnswlib, usearch and faiss: build CPU, memory, recall@10 and queries per CPU-second.
 
     python -m venv /tmp/peers && /tmp/peers/bin/pip install numpy==2.4.6 hnswlib==0.8.0 usearch==2.26.6 faiss-cpu==1.15.1
-    /tmp/peers/bin/python scripts/index_peers.py [--rows 100000] [--dims 256 512] [--rounds 5]
+    /tmp/peers/bin/python scripts/index_peers.py [--rows 100000] [--dims 256 512] [--rounds 5] [--peers hnswlib]
 
 `cargo bench --bench index -- peers` writes the vectors and answers from a process of its own; all engines take turns,
 block by block, on one thread, so that they see the same machine. INDEX_KERNELS=avx2 measures ours without newer
@@ -127,7 +127,7 @@ def at_recall(curve, recall):
     return points[0][1] if points and points[0][0] >= recall else None
 
 
-def run(bench, rows, dim, rounds):
+def run(bench, rows, dim, rounds, kinds):
     folder = tempfile.mkdtemp()
     ours = Ours(bench, folder, rows, dim)
     stored = np.load(f"{folder}/stored.npy")
@@ -136,7 +136,7 @@ def run(bench, rows, dim, rounds):
     built = [(ours.name, ours.built["build_cpu_secs"], ours.built["mb_besides_f32"], "besides f32 rows")]
     faiss.omp_set_num_threads(1)
     peers = []
-    for kind in (Hnswlib, Usearch, Faiss):
+    for kind in kinds:
         memory, begun = resident_bytes(), time.process_time()
         peers.append(kind(stored))
         built.append((kind.name, time.process_time() - begun, (resident_bytes() - memory) / 1e6, "in all"))
@@ -181,9 +181,13 @@ def main():
     parser.add_argument("--dims", type=int, nargs="+", default=[256, 512])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--bench", default="cargo bench --bench index --", help="command that starts the bench")
+    known = {"hnswlib": Hnswlib, "usearch": Usearch, "faiss": Faiss}
+    parser.add_argument("--peers", nargs="+", default=list(known), choices=list(known))
     args = parser.parse_args()
+    # hnswlib comes first: the others are compared with it.
+    kinds = [known[name] for name in known if name in args.peers or name == "hnswlib"]
     for dim in args.dims:
-        run(args.bench.split(), args.rows, dim, args.rounds)
+        run(args.bench.split(), args.rows, dim, args.rounds, kinds)
 
 
 if __name__ == "__main__":
