@@ -1,41 +1,56 @@
 //! How fast and how complete searches are, against what one would write or take instead.
 //!
 //! Times are of the processor, not of the wall, so that a busy machine changes them little.
-//! `cargo bench --bench index`; `-- 1000 10000` picks sizes, `-- search` only times whole searches.
+//! `cargo bench --bench index`; `-- 1000 10000` picks sizes, `-- dim=512` another number of values, `-- own` leaves out
+//! `hnsw_rs`, whose build takes longest, and `-- search` only times whole searches. `INDEX_KERNELS=avx2` measures what
+//! a processor without newer instructions would do. `-- peers FOLDER 100000` is for `scripts/index_peers.py`.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+#[path = "index/peers.rs"]
+mod peers;
 
 use std::collections::{BTreeMap, HashSet};
 use std::hint::black_box;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use cpu_time::{ProcessTime, ThreadTime};
-use hnsw_rs::prelude::{DistDot, Hnsw};
+use cpu_time::ProcessTime;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use triptych::catalog::Catalog;
-use triptych::index::kernels::kernels;
+use triptych::codes::kernels::{kernels, prefer};
 use triptych::index::rows::Rows;
-use triptych::index::{HybridIndex, IndexSet, IndexSpec, SearchParams};
+use triptych::index::{GraphEngine, HybridIndex, IndexSet, IndexSpec, SearchParams};
 use triptych::search::{Comparable, Corpus, GroupBy, QueryPart, SearchRequest, run};
 use triptych::sqlite::SqliteStore;
 use triptych::store::{AssetStore, ClipStore, ClipVector, NewAsset, NewClip};
 use triptych::types::{ClipId, Embedding, Modality, ModelId, Space, TimeSpan, Track};
 
-const DIM: usize = 256;
 const K: usize = 10;
 const ROUNDS: usize = 10;
+/// Queries of each kind.
+const QUERIES: usize = 500;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
-    println!("kernels: {}", kernels().name);
+    if let Ok(name) = std::env::var("INDEX_KERNELS") {
+        assert!(prefer(&name), "this processor has no kernels {name}");
+    }
+    let has = |name: &str| args.iter().any(|arg| arg == name);
+    let dims: Vec<usize> = args.iter().filter_map(|arg| arg.strip_prefix("dim=")?.parse().ok()).collect();
+    let dims = if dims.is_empty() { vec![256] } else { dims };
+    let sizes: Vec<usize> = args.iter().filter_map(|arg| arg.parse().ok()).collect();
     // Scans of large collections use all cores; here they are compared core by core.
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global().unwrap();
-    if !args.iter().any(|arg| arg == "search") {
-        let sizes: Vec<usize> = args.iter().filter_map(|arg| arg.parse().ok()).collect();
+    if let Some(at) = args.iter().position(|arg| arg == "peers") {
+        return peers::serve(Path::new(&args[at + 1]), sizes[0], dims[0]);
+    }
+    println!("kernels: {}", kernels().name);
+    if !has("search") {
         let sizes = if sizes.is_empty() { vec![1_000, 10_000, 100_000] } else { sizes };
-        for rows in sizes {
-            compare(rows);
+        for (rows, dim) in sizes.iter().flat_map(|rows| dims.iter().map(move |dim| (*rows, *dim))) {
+            compare(rows, dim, !has("own"));
         }
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -63,13 +78,14 @@ struct Data {
     queries: [Vec<Embedding>; 2],
 }
 
-fn data(rows: usize) -> Data {
+fn data(rows: usize, dim: usize) -> Data {
     let mut rng = StdRng::seed_from_u64(rows as u64);
-    let centres: Vec<_> = (0..(rows / 50).max(1)).map(|_| unit(random(&mut rng, DIM))).collect();
+    let centres: Vec<_> = (0..(rows / 50).max(1)).map(|_| unit(random(&mut rng, dim))).collect();
     let stored: Vec<_> =
         (0..rows).map(|i| near(&mut rng, centres[i % centres.len()].as_slice(), 0.8)).collect();
-    let gap = unit(random(&mut rng, DIM));
-    let plain: Vec<_> = (0..100).map(|i| near(&mut rng, stored[i * (rows / 100)].as_slice(), 0.6)).collect();
+    let gap = unit(random(&mut rng, dim));
+    let plain: Vec<_> =
+        (0..QUERIES).map(|i| near(&mut rng, stored[i * rows / QUERIES].as_slice(), 0.6)).collect();
     let moved =
         plain.iter().map(|q| unit(q.as_slice().iter().zip(gap.as_slice()).map(|(a, b)| a + b).collect()));
     let moved = moved.collect();
@@ -94,49 +110,56 @@ fn positions(index: &HybridIndex, query: &Embedding, ef: Option<usize>, exact: b
     found.into_iter().map(|n| n.clip.0 as usize).collect()
 }
 
-type Engine<'a> = (&'static str, Box<dyn Fn(&Embedding) -> Vec<usize> + 'a>);
+type Engine<'a> = (String, Box<dyn Fn(&Embedding) -> Vec<usize> + 'a>);
 
-fn index_of(stored: &[Embedding], graph_from: usize) -> HybridIndex {
-    let mut rows = Rows::new(DIM);
+fn index_of(stored: &[Embedding], engine: GraphEngine, graph_from: usize) -> HybridIndex {
+    let mut rows = Rows::new(stored[0].dim());
     for (i, vector) in stored.iter().enumerate() {
         rows.insert(ClipId(i as i64), vector.as_slice());
     }
-    HybridIndex::with_rows(rows, graph_from)
+    HybridIndex::with_graph(rows, engine, graph_from)
+}
+
+/// An index with a graph, and the CPU seconds of building it. Searches of any breadth use the graph.
+fn built(stored: &[Embedding], engine: GraphEngine) -> (HybridIndex, f64) {
+    let begun = ProcessTime::now();
+    let index = index_of(stored, engine, 1);
+    index.wait_for_graph();
+    (index, begun.elapsed().as_secs_f64())
 }
 
 /// Queries of one thread, in blocks, one engine after another, so that all see the same machine.
-fn compare(rows: usize) {
-    let data = data(rows);
+fn compare(rows: usize, dim: usize, with_hnsw_rs: bool) {
+    let data = data(rows, dim);
     let plain: Vec<Vec<f32>> = data.stored.iter().map(|v| v.as_slice().to_vec()).collect();
-    let scan = index_of(&data.stored, usize::MAX);
-    // Our graph is built on its own thread while the plain one is built on this.
-    let (process, thread) = (ProcessTime::now(), ThreadTime::now());
-    let graph = index_of(&data.stored, 1);
-    let hnsw = Hnsw::<f32, DistDot>::new(16, rows, 16, 200, DistDot);
-    for (i, vector) in plain.iter().enumerate() {
-        hnsw.insert_slice((vector, i));
-    }
-    let plain_secs = thread.elapsed().as_secs_f64();
-    graph.wait_for_graph();
-    let secs = process.elapsed().as_secs_f64() - plain_secs;
+    let scan = index_of(&data.stored, GraphEngine::Own, usize::MAX);
+    let mut graphs = vec![("own", GraphEngine::Own)];
+    graphs.extend(with_hnsw_rs.then_some(("hnsw-rs", GraphEngine::HnswRs)));
+    let graphs: Vec<_> =
+        graphs.into_iter().map(|(name, engine)| (name, built(&data.stored, engine))).collect();
     println!(
-        "\n{rows} x {DIM}: hnsw_rs f32 built in {plain_secs:.1} CPU s, our graph in {secs:.1} CPU s with {:?} \
-         scanned beside it; memory {:.0} MB scan, {:.0} MB with graph",
-        graph.scanned_beside_graph(),
-        scan.memory_bytes() as f64 / 1e6,
-        graph.memory_bytes() as f64 / 1e6,
+        "\n{rows} x {dim}: rows {:.0} MB, of which f32 {:.0} MB",
+        mb(&scan),
+        (rows * dim * 4) as f64 / 1e6
     );
-    let engines: Vec<Engine<'_>> = vec![
-        ("naive f32 scan", Box::new(|q| naive(&plain, q.as_slice()))),
-        ("our f32 scan (exact: true)", Box::new(|q| positions(&scan, q, None, true))),
-        ("our int8 scan + proof", Box::new(|q| positions(&scan, q, None, false))),
-        (
-            "hnsw_rs f32, ef 64",
-            Box::new(|q| hnsw.search(q.as_slice(), K, 64).iter().map(|n| n.d_id).collect()),
-        ),
-        ("our graph, ef 64 (default)", Box::new(|q| positions(&graph, q, Some(64), false))),
-        ("our graph, ef 48 (least)", Box::new(|q| positions(&graph, q, Some(1), false))),
+    for (name, (graph, secs)) in &graphs {
+        println!(
+            "graph {name}: built in {secs:.1} CPU s, {:.0} MB beside the rows, {:?} scanned beside it",
+            mb(graph) - mb(&scan),
+            graph.scanned_beside_graph(),
+        );
+    }
+    let mut engines: Vec<Engine<'_>> = vec![
+        ("naive f32 scan".into(), Box::new(|q| naive(&plain, q.as_slice()))),
+        ("our f32 scan (exact: true)".into(), Box::new(|q| positions(&scan, q, None, true))),
+        ("our int8 scan + proof".into(), Box::new(|q| positions(&scan, q, None, false))),
     ];
+    for (name, (graph, _)) in &graphs {
+        for ef in [64, 16, 32, 128] {
+            let search = move |q: &Embedding| positions(graph, q, Some(ef), false);
+            engines.push((format!("graph {name}, ef {ef}"), Box::new(search)));
+        }
+    }
     let truth: Vec<Vec<HashSet<usize>>> = data
         .queries
         .iter()
@@ -145,6 +168,10 @@ fn compare(rows: usize) {
         })
         .collect();
     report(&data, &engines, &truth);
+}
+
+fn mb(index: &HybridIndex) -> f64 {
+    index.memory_bytes() as f64 / 1e6
 }
 
 fn report(data: &Data, engines: &[Engine<'_>], truth: &[Vec<HashSet<usize>>]) {
@@ -179,9 +206,9 @@ fn report(data: &Data, engines: &[Engine<'_>], truth: &[Vec<HashSet<usize>>]) {
         );
     }
     println!(
-        "scan: {:.2} ns a row; at this size the graph takes {:.2} of the scan's time on one core",
+        "scan: {:.2} ns a row; at this size our graph at ef 64 takes {:.2} of the scan's time on one core",
         secs[2] / (2 * count) as f64 * 1e9 / data.stored.len() as f64,
-        secs[4] / secs[2]
+        secs[3] / secs[2]
     );
 }
 

@@ -54,6 +54,7 @@ async fn ours(embedder: &Embedder, file: &Path) -> (f64, f64, IngestReport) {
         rebuild_from_uploads: false,
         content_url: |_| String::new(),
         recall_probe_share: 0.0,
+        graph: Default::default(),
         keep: Default::default(),
         sources: SourcesConfig::default(),
     };

@@ -10,6 +10,7 @@ use clap::builder::NonEmptyStringValueParser;
 use ipnet::IpNet;
 
 use crate::access::{AccessConfig, AuditConfig};
+use crate::index::GraphEngine;
 use crate::library::{Deliver, KeepConfig};
 use crate::media::{Limits, PoolLimits};
 use crate::model::{Cut, Device};
@@ -363,4 +364,7 @@ pub struct ServerArgs {
     /// off.
     #[arg(long, env = "TRIPTYCH_RECALL_PROBE_SHARE", default_value_t = 0.01, value_parser = share)]
     pub recall_probe_share: f64,
+    /// Engine that searches indexes too large to scan: own or hnsw-rs.
+    #[arg(long, env = "TRIPTYCH_GRAPH", default_value = "own")]
+    pub graph: GraphEngine,
 }

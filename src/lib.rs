@@ -1,13 +1,14 @@
 //! Triptych: search video by text, by sound, by image or by another clip.
 //!
 //! The flow, and the only direction imports may take:
-//! `types, native, telemetry, fail_points, own_files → outbound → structure → formats → ffmpeg → decode_child → media → preprocess → model → embed → ledger, store → sqlite → files → catalog → index → search → jobs →
+//! `types, native, telemetry, fail_points, own_files → outbound → structure → formats → ffmpeg → decode_child → media → preprocess → model → embed → ledger, store → sqlite → files → catalog → codes → index → search → jobs →
 //! {webhooks, backup} → collection → ingest → standing → library → access → connections, http_kit → http_intake → {http, config} → cli → main`. `tests/layers` holds it.
 
 pub mod access;
 pub mod backup;
 pub mod catalog;
 pub mod cli;
+pub mod codes;
 pub mod collection;
 pub mod config;
 mod connections;

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use triptych::index::rows::Rows;
-use triptych::index::{ClipFilter, HybridIndex, Neighbour, SearchParams};
+use triptych::index::{ClipFilter, GraphEngine, HybridIndex, Neighbour, SearchParams};
 use triptych::types::{ClipId, Embedding};
 
 const EXACT: SearchParams = SearchParams { ef: None, exact: true, recall_target: None };
@@ -39,7 +39,11 @@ fn clustered(rng: &mut StdRng, n: usize, clusters: usize, dim: usize) -> Vec<Emb
     (0..n).map(|i| near(rng, &centres[i % clusters], 0.6)).collect()
 }
 
+/// The engines that search what is too large to scan, with their names.
+const GRAPHS: [(GraphEngine, &str); 2] = [(GraphEngine::Own, "graph"), (GraphEngine::HnswRs, "hnsw")];
+
 fn index_of<'a>(
+    engine: GraphEngine,
     dim: usize,
     graph_from: usize,
     vectors: impl IntoIterator<Item = (ClipId, &'a Embedding)>,
@@ -48,7 +52,7 @@ fn index_of<'a>(
     for (id, vector) in vectors {
         rows.insert(id, vector.as_slice());
     }
-    let index = HybridIndex::with_rows(rows, graph_from);
+    let index = HybridIndex::with_graph(rows, engine, graph_from);
     index.wait_for_graph();
     index
 }
@@ -190,11 +194,15 @@ fn finds_itself(index: &HybridIndex, id: ClipId, vector: &Embedding, params: Sea
 
 #[test]
 fn every_stored_clip_finds_itself_among_near_duplicates() {
+    GRAPHS.into_iter().for_each(all_find_themselves_with);
+}
+
+fn all_find_themselves_with((engine, name): (GraphEngine, &str)) {
     let mut rng = StdRng::seed_from_u64(5);
     let all = hard_library(&mut rng);
-    let index = index_of(64, 1000, numbered(&all));
-    assert_eq!(index.engine(), "hnsw");
-    eprintln!("(unreachable, new) vectors scanned beside the graph: {:?}", index.scanned_beside_graph());
+    let index = index_of(engine, 64, 1000, numbered(&all));
+    assert_eq!(index.engine(), name);
+    eprintln!("(unreachable, new) vectors scanned beside {name}: {:?}", index.scanned_beside_graph());
     for ef in [None, Some(1), Some(80), Some(usize::MAX)] {
         let params = SearchParams { ef, ..USUAL };
         let lost = numbered(&all).filter(|(id, v)| !finds_itself(&index, *id, v, params)).count();
@@ -221,11 +229,15 @@ fn every_stored_clip_finds_itself_among_near_duplicates() {
 
 #[test]
 fn the_graph_recalls_what_the_scan_finds() {
+    GRAPHS.into_iter().for_each(recalls_with);
+}
+
+fn recalls_with((engine, of): (GraphEngine, &str)) {
     let mut rng = StdRng::seed_from_u64(6);
     let dim = 96;
     let all = clustered(&mut rng, 6000, 60, dim);
-    let index = index_of(dim, 1000, numbered(&all));
-    assert_eq!(index.engine(), "hnsw");
+    let index = index_of(engine, dim, 1000, numbered(&all));
+    assert_eq!(index.engine(), of);
     let gap = unit(random(&mut rng, dim));
     let shifted = |v: &Embedding| unit(v.as_slice().iter().zip(gap.as_slice()).map(|(a, b)| a + b).collect());
     for (name, shift, least) in [("stored-like", false, 0.98), ("shifted like text", true, 0.95)] {
@@ -238,16 +250,20 @@ fn the_graph_recalls_what_the_scan_finds() {
             assert!(found.len() == 10 && found.is_sorted_by(|a, b| a.score >= b.score));
             sum += recall(&found, &truth);
         }
-        eprintln!("recall@10, {name} queries: {:.4}", sum / 200.0);
-        assert!(sum / 200.0 >= least, "{name}: {}", sum / 200.0);
+        eprintln!("recall@10 of {of}, {name} queries: {:.4}", sum / 200.0);
+        assert!(sum / 200.0 >= least, "{of}, {name}: {}", sum / 200.0);
     }
 }
 
 #[test]
 fn filters_are_exact_and_removed_clips_never_come_back() {
+    GRAPHS.into_iter().for_each(filters_with);
+}
+
+fn filters_with((engine, _): (GraphEngine, &str)) {
     let mut rng = StdRng::seed_from_u64(7);
     let all = clustered(&mut rng, 5000, 20, 48);
-    let index = index_of(48, 1000, numbered(&all));
+    let index = index_of(engine, 48, 1000, numbered(&all));
     let live: BTreeMap<_, _> = numbered(&all).map(|(id, v)| (id, v.clone())).collect();
     for share in [2_i64, 50, 1000, 4999] {
         let ids: Vec<_> = live.keys().copied().filter(|id| id.0 % share == 0).collect();
@@ -278,9 +294,14 @@ fn filters_are_exact_and_removed_clips_never_come_back() {
 
 #[test]
 fn the_same_rows_give_the_same_answers() {
+    GRAPHS.into_iter().for_each(same_answers_with);
+}
+
+fn same_answers_with((engine, _): (GraphEngine, &str)) {
     let mut rng = StdRng::seed_from_u64(8);
     let all = clustered(&mut rng, 3000, 30, 32);
-    let (one, two) = (index_of(32, 1000, numbered(&all)), index_of(32, 1000, numbered(&all)));
+    let index = || index_of(engine, 32, 1000, numbered(&all));
+    let (one, two) = (index(), index());
     for query in all.iter().step_by(50) {
         let answer = one.search(query, 15, USUAL, None).unwrap();
         assert_eq!(answer, two.search(query, 15, USUAL, None).unwrap());
@@ -290,9 +311,13 @@ fn the_same_rows_give_the_same_answers() {
 
 #[test]
 fn searches_and_changes_go_on_side_by_side() {
+    GRAPHS.into_iter().for_each(changes_with);
+}
+
+fn changes_with((engine, _): (GraphEngine, &str)) {
     let mut rng = StdRng::seed_from_u64(9);
     let all = clustered(&mut rng, 3000, 30, 32);
-    let index = HybridIndex::with_rows(Rows::new(32), 800);
+    let index = HybridIndex::with_graph(Rows::new(32), engine, 800);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for reader in 0..3 {
@@ -324,4 +349,69 @@ fn searches_and_changes_go_on_side_by_side() {
     for (id, vector) in numbered(&all).skip(1000).step_by(17) {
         assert!(finds_itself(&index, id, vector, USUAL));
     }
+}
+
+/// Our own graph is never rebuilt: it grows, shrinks and moves what changes.
+#[test]
+fn a_graph_that_grew_and_changed_finds_what_a_new_one_finds() {
+    let mut rng = StdRng::seed_from_u64(10);
+    let dim = 48;
+    let all = clustered(&mut rng, 6000, 60, dim);
+    let index = index_of(GraphEngine::Own, dim, 1000, numbered(&all[..1500]));
+    let mut live: BTreeMap<ClipId, Embedding> =
+        numbered(&all[..1500]).map(|(id, vector)| (id, vector.clone())).collect();
+    let put = |live: &mut BTreeMap<ClipId, Embedding>, id: i64, vector: &Embedding| {
+        index.upsert(ClipId(id), vector).unwrap();
+        live.insert(ClipId(id), vector.clone());
+    };
+    for (n, vector) in all.iter().enumerate().skip(1500) {
+        put(&mut live, n as i64 + 1, vector);
+        assert!(index.has_graph(), "it answers while it grows");
+    }
+    // Half goes, and others take their slots; some clips get another vector; still scenes arrive.
+    for id in (1..6000).step_by(2) {
+        assert!(index.remove(ClipId(id)));
+        live.remove(&ClipId(id));
+    }
+    let still = unit(random(&mut rng, dim));
+    for n in 0..2000_i64 {
+        let vector =
+            if n % 4 == 0 { near(&mut rng, &still, 0.01) } else { near(&mut rng, &all[n as usize], 0.3) };
+        put(&mut live, 10_000 + n, &vector);
+        put(&mut live, 2 * n + 2, &near(&mut rng, &all[5999 - n as usize], 0.5));
+        if n % 10 == 0 {
+            let doubled = live[&ClipId(10_000 + n)].clone();
+            put(&mut live, 20_000 + n, &doubled);
+        }
+    }
+    for settled in [false, true] {
+        let lost = live.iter().filter(|(id, vector)| !finds_itself(&index, **id, vector, USUAL)).count();
+        assert_eq!(lost, 0, "of {}, settled: {settled}", live.len());
+        index.wait_for_graph();
+        assert!(index.has_graph());
+    }
+    let beside = index.scanned_beside_graph();
+    assert!(beside.new == 0 && beside.unreachable * 50 < live.len(), "{beside:?} of {}", live.len());
+    let anew = index_of(GraphEngine::Own, dim, 1000, live.iter().map(|(id, vector)| (*id, vector)));
+    let mut recalls = [0.0; 2];
+    for n in 0..300 {
+        let query = near(&mut rng, &all[n * 19], 0.4);
+        let truth = index.search(&query, 10, EXACT, None).unwrap();
+        for (sum, index) in recalls.iter_mut().zip([&index, &anew]) {
+            *sum += recall(&index.search(&query, 10, USUAL, None).unwrap(), &truth) / 300.0;
+        }
+    }
+    eprintln!("recall@10: {:.4} after changes, {:.4} anew", recalls[0], recalls[1]);
+    assert!(recalls[0] > 0.98 && recalls[0] > recalls[1] - 0.01, "{recalls:?}");
+    // All of it goes, and it starts again.
+    for id in live.keys() {
+        assert!(index.remove(*id));
+    }
+    index.wait_for_graph();
+    assert!(!index.has_graph() && index.search(&still, 3, USUAL, None).unwrap().is_empty());
+    for (id, vector) in numbered(&all[..2000]) {
+        index.upsert(id, vector).unwrap();
+    }
+    index.wait_for_graph();
+    assert!(index.has_graph() && numbered(&all[..2000]).all(|(id, v)| finds_itself(&index, id, v, USUAL)));
 }

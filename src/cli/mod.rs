@@ -31,6 +31,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::access::AccessError;
 use crate::config::{DataArgs, LimitArgs, ModelArgs};
 use crate::embed::{EmbedError, Embedder};
+use crate::index::GraphEngine;
 use crate::library::{
     BackupError, Deliver, KeepConfig, Library, LibraryConfig, LibraryError, Models, ModelsConfig,
     OpenEmbedder, SourcesConfig,
@@ -316,6 +317,8 @@ struct Doors {
     rebuild_from_uploads: bool,
     /// Largest share of one core for measuring recall.
     recall_probe_share: f64,
+    /// The engine that searches large indexes.
+    graph: GraphEngine,
 }
 
 fn models_config(
@@ -337,6 +340,7 @@ fn models_config(
         rebuild_from_uploads: doors.rebuild_from_uploads,
         content_url: crate::http_kit::views::content_url,
         recall_probe_share: doors.recall_probe_share,
+        graph: doors.graph,
         sources: doors.sources,
     };
     Ok(ModelsConfig { library, model_roots: doors.model_roots, open: embedder_opener(model, limits)? })

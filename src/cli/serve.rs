@@ -109,6 +109,7 @@ pub async fn run(args: ServeArgs) -> Result<ExitCode, CliError> {
         keep: args.keep.config(),
         rebuild_from_uploads: args.rebuild_from_uploads,
         recall_probe_share: args.listen.server.recall_probe_share,
+        graph: args.listen.server.graph,
     };
     let config = super::models_config(&args.model, &args.data, &args.limits, doors)?;
     let models = Models::open(config, &args.model.model).await?;

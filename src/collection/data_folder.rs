@@ -11,6 +11,7 @@ use crate::backup::{Keeper, KeeperConfig};
 use crate::embed::Embedder;
 use crate::files::{AllowedRoots, Disk, Quarantine, Upload, UploadWriter, Uploads};
 use crate::formats::{HEAD_BYTES, NameSays, head_is_media, name_says};
+use crate::index::GraphEngine;
 use crate::jobs::{LeftOut, Place};
 use crate::ledger::Ledger;
 use crate::outbound::bucket::BucketUrl;
@@ -41,6 +42,8 @@ pub struct LibraryConfig {
     pub content_url: fn(AssetId) -> String,
     /// Largest share of one core for measuring recall; 0: off.
     pub recall_probe_share: f64,
+    /// The engine that searches large indexes.
+    pub graph: GraphEngine,
 }
 
 /// Upkeep of an open library.

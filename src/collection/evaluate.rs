@@ -52,7 +52,7 @@ pub struct Measured {
     pub search: &'static str,
     /// Whether hub correction was used.
     pub hub_correction: HubCorrection,
-    /// Search engine of the index: `exact-int8` or `hnsw`.
+    /// Search engine of the index: `exact-int8`, `graph` or `hnsw`.
     pub engine: String,
     /// Share of pairs whose asset ranks first.
     pub r_at_1: Figure,

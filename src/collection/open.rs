@@ -77,7 +77,16 @@ impl Collection {
             .collect();
         let index_dir = super::index_dir(folder);
         clear_index(&data, &index_dir).await?;
-        let index = IndexSet::open(&index_dir, bundle.id(), &members, store.as_ref()).await?;
+        let graph = data.config.graph;
+        let index = IndexSet::open_with_graph(
+            graph,
+            graph.pays_from(),
+            &index_dir,
+            bundle.id(),
+            &members,
+            store.as_ref(),
+        )
+        .await?;
         let backgrounds = Arc::new(Backgrounds::default());
         backgrounds.replace(calibrate::load(&index_dir, &bundle.id().to_string()));
         let agreement_space = agreement_space(&bundle);

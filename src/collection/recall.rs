@@ -138,7 +138,7 @@ mod tests {
 
     use super::*;
     use crate::catalog::Filter;
-    use crate::index::IndexSpec;
+    use crate::index::{GraphEngine, IndexSpec};
     use crate::search::QueryPart;
     use crate::sqlite::SqliteStore;
     use crate::store::ClipVector;
@@ -170,9 +170,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let model = ModelId("m".into());
         let store = SqliteStore::open(dir.path(), &model).await.unwrap();
-        let members = [IndexSpec::new(Track::Video, Space::new("s"), DIM)];
+        let (members, graph) = ([IndexSpec::new(Track::Video, Space::new("s"), DIM)], GraphEngine::default());
         let opened =
-            IndexSet::open_with_graphs_from(graph_from, &dir.path().join("i"), &model, &members, &store)
+            IndexSet::open_with_graph(graph, graph_from, &dir.path().join("i"), &model, &members, &store)
                 .await;
         let index = opened.unwrap();
         let mut rng = StdRng::seed_from_u64(3);

@@ -8,6 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::exact::{Scan, Scope, scan_f32, score};
+use super::graph::OwnGraph;
 use super::hnsw::HnswRs;
 use super::rows::{Rows, SharedRows, Slot, View};
 use super::{Neighbour, SearchParams, VectorIndex};
@@ -15,7 +16,8 @@ use crate::types::{ClipId, Embedding};
 
 type Make = fn(Arc<SharedRows>) -> Box<dyn VectorIndex>;
 
-const ENGINES: &[Make] = &[|_| Box::new(Scan), |rows| Box::new(HnswRs::new(rows, 100))];
+const ENGINES: &[Make] =
+    &[|_| Box::new(Scan), |rows| Box::new(HnswRs::new(rows, 100)), |rows| Box::new(OwnGraph::new(rows, 100))];
 
 const DIM: usize = 24;
 const USUAL: SearchParams = SearchParams { ef: None, exact: false, recall_target: None };

@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::kernels::{flat, kernels};
-use super::quantize::{Codes, ROUNDING, bound, quantize};
+use crate::codes::kernels::{flat, kernels};
+use crate::codes::quantize::{Codes, ROUNDING, bound, quantize};
 use super::rows::{CHUNK_ROWS, CodeScale, Slot, View, place};
 use super::{Neighbour, SearchParams, VectorIndex};
 use crate::types::ClipId;
@@ -265,22 +265,22 @@ fn scan_codes(
     let mut dots = [0_i32; CHUNK_ROWS];
     for stretch in stretches {
         let (chunk, first) = place(stretch.first());
-        let chunk = &view.chunks[chunk];
+        let page = &view.codes[chunk];
         let dots = &mut dots[..stretch.len()];
         match stretch {
             Stretch::Run(run) => {
                 let rows = first..first + run.len();
-                kernels().dot_i8_rows(query_codes, chunk.codes(rows.start, rows.end, lines), dots);
-                for ((dot, row), slot) in dots.iter().zip(&chunk.scales[rows]).zip(run.clone()) {
+                kernels().dot_i8_rows(query_codes, page.codes(rows.start, rows.end, lines), dots);
+                for ((dot, row), slot) in dots.iter().zip(&page.scales[rows]).zip(run.clone()) {
                     sieve.offer(*dot, *row, slot);
                 }
             }
             Stretch::Picked(slots) => {
                 let start = stretch.first() - first as Slot;
-                let all = chunk.codes(0, chunk.ids.len(), lines);
+                let all = page.codes(0, CHUNK_ROWS, lines);
                 kernels().dot_i8_picked(query_codes, all, start, slots, dots);
                 for (dot, slot) in dots.iter().zip(*slots) {
-                    sieve.offer(*dot, chunk.scales[(slot - start) as usize], *slot);
+                    sieve.offer(*dot, page.scales[(slot - start) as usize], *slot);
                 }
             }
         }

@@ -3,19 +3,53 @@
 
 mod compact;
 
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::exact::{Scan, Scope, scan_f32, score};
+use super::graph::OwnGraph;
 use super::hnsw::HnswRs;
-use super::quantize::quantize;
+use crate::codes::quantize::quantize;
 use super::recall::Probed;
 use super::rows::{Rows, SharedRows, Slot, View};
 use super::{Beside, ClipFilter, IndexError, Neighbour, SearchParams, VectorCensus, VectorIndex};
 use crate::types::{ClipId, Embedding};
 
-/// Number of vectors from which a graph search costs less CPU than the scan. Measured:
-/// docs/measurements/index.md has the numbers and how to repeat them.
-pub const GRAPH_FROM: usize = 25_000;
+/// The engine that searches collections too large to scan.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum GraphEngine {
+    /// Our own graph, which grows with the collection.
+    #[default]
+    Own,
+    /// A graph by `hnsw_rs`, which is rebuilt as the collection grows.
+    HnswRs,
+}
+
+impl GraphEngine {
+    /// Number of vectors from which a graph search costs less CPU than the scan. Measured:
+    /// docs/measurements/index.md has the numbers and how to repeat them.
+    #[must_use]
+    pub const fn pays_from(self) -> usize {
+        match self {
+            Self::Own => GRAPH_FROM,
+            Self::HnswRs => 25_000,
+        }
+    }
+}
+
+impl FromStr for GraphEngine {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "own" => Ok(Self::Own),
+            "hnsw-rs" => Ok(Self::HnswRs),
+            other => Err(format!("expected own or hnsw-rs, got `{other}`")),
+        }
+    }
+}
+
+/// Number of vectors from which our own graph is used.
+pub const GRAPH_FROM: usize = 10_000;
 
 /// The index of one (track, space) pair of a library.
 pub struct HybridIndex {
@@ -38,9 +72,16 @@ impl HybridIndex {
     /// An index of these rows that builds graphs from `graph_from` vectors on; `usize::MAX` disables graphs.
     #[must_use]
     pub fn with_rows(rows: Rows, graph_from: usize) -> Self {
-        Self::over(rows, |rows| match graph_from {
-            usize::MAX => Vec::new(),
-            from => vec![Box::new(HnswRs::new(rows, from)) as Box<dyn VectorIndex>],
+        Self::with_graph(rows, GraphEngine::default(), graph_from)
+    }
+
+    /// Like [`with_rows`](Self::with_rows), with graphs of this engine.
+    #[must_use]
+    pub fn with_graph(rows: Rows, engine: GraphEngine, from: usize) -> Self {
+        Self::over(rows, |rows| match engine {
+            _ if from == usize::MAX => Vec::new(),
+            GraphEngine::Own => vec![Box::new(OwnGraph::new(rows, from)) as Box<dyn VectorIndex>],
+            GraphEngine::HnswRs => vec![Box::new(HnswRs::new(rows, from))],
         })
     }
 
@@ -72,7 +113,7 @@ impl HybridIndex {
         self.len() == 0
     }
 
-    /// The engine that answers unfiltered searches now: `exact-int8` or `hnsw`.
+    /// The engine that answers unfiltered searches now: `exact-int8`, `graph` or `hnsw`.
     #[must_use]
     pub fn engine(&self) -> &'static str {
         self.answering().map_or("", VectorIndex::name)

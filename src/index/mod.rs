@@ -1,18 +1,18 @@
 //! Vector indexes: rebuildable caches of the store, one per (track, space).
 
+mod breadth;
 #[cfg(test)]
 mod contract_tests;
 pub mod exact;
+pub mod graph;
 pub mod hnsw;
 mod hybrid;
-pub mod kernels;
-pub mod quantize;
 mod recall;
 pub mod rows;
 mod set;
 pub mod snapshot;
 
-pub use hybrid::{GRAPH_FROM, HybridIndex};
+pub use hybrid::{GRAPH_FROM, GraphEngine, HybridIndex};
 pub use recall::{Probed, Recall, WINDOW as RECALL_WINDOW};
 pub use set::{IndexSet, IndexSpec, IndexStats};
 
@@ -120,7 +120,7 @@ pub trait VectorIndex: Send + Sync {
     ) -> Option<Vec<Neighbour>>;
     /// Memory used beside the rows, in bytes.
     fn memory_bytes(&self) -> usize;
-    /// Whether it works in the background on its structure.
+    /// Whether it works in the background on a structure that would be useless if the rows were replaced now.
     fn is_building(&self) -> bool {
         false
     }

@@ -4,8 +4,8 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::kernels::{Line, flat};
-use super::quantize::{Codes, lines_for, quantize};
+use crate::codes::kernels::{LINE, Line, flat};
+use crate::codes::quantize::{Codes, lines_for, quantize};
 use crate::catalog::IdMap;
 use crate::store::VectorCensus;
 use crate::types::ClipId;
@@ -25,14 +25,14 @@ pub struct CodeScale {
     pub error: f32,
 }
 
+/// What an empty place holds.
+const UNUSED: CodeScale = CodeScale { scale: 0.0, error: f32::NEG_INFINITY };
+
 /// Up to [`CHUNK_ROWS`] rows.
 #[derive(Debug, Default)]
 pub struct Chunk {
     /// Clip of each row; `None` if the row was removed.
     pub ids: Vec<Option<ClipId>>,
-    /// Scale and error of each row's codes.
-    pub scales: Vec<CodeScale>,
-    lines: Vec<Line>,
     values: Vec<f32>,
 }
 
@@ -45,41 +45,68 @@ impl Clone for Chunk {
             to
         }
         let rows = self.ids.len().max(1);
-        Self {
-            ids: copy(&self.ids, 1),
-            scales: copy(&self.scales, 1),
-            lines: copy(&self.lines, self.lines.len() / rows),
-            values: copy(&self.values, self.values.len() / rows),
-        }
+        Self { ids: copy(&self.ids, 1), values: copy(&self.values, self.values.len() / rows) }
     }
 }
 
 impl Chunk {
+    fn put(&mut self, row: usize, id: ClipId, values: &[f32]) {
+        if row == self.ids.len() {
+            self.ids.push(Some(id));
+            self.values.extend_from_slice(values);
+        } else {
+            let dim = values.len();
+            self.ids[row] = Some(id);
+            self.values[row * dim..(row + 1) * dim].copy_from_slice(values);
+        }
+    }
+}
+
+/// The codes of a chunk: flat arrays with a place for each of its rows, used or not.
+#[derive(Debug, Clone)]
+pub struct CodePage {
+    lines: Arc<[Line]>,
+    /// Scale and error of each row's codes.
+    pub scales: Arc<[CodeScale]>,
+    /// 1 / length of each row's codes: with it, a dot product of codes is a cosine. 0 where no row has been yet,
+    /// negative where it was removed; its codes stay until the place is used again.
+    pub norms: Arc<[f32]>,
+}
+
+impl CodePage {
+    fn new(lines: usize) -> Self {
+        let line = Line([0; LINE]);
+        Self {
+            lines: std::iter::repeat_n(line, lines * CHUNK_ROWS).collect(),
+            scales: std::iter::repeat_n(UNUSED, CHUNK_ROWS).collect(),
+            norms: std::iter::repeat_n(0.0, CHUNK_ROWS).collect(),
+        }
+    }
+
     /// The int8 codes of rows `from..to`, `lines` lines each.
     #[must_use]
     pub fn codes(&self, from: usize, to: usize, lines: usize) -> &[i8] {
         flat(&self.lines[from * lines..to * lines])
     }
 
-    fn put(&mut self, row: usize, id: ClipId, values: &[f32], codes: &Codes) {
+    /// The int8 codes of all places.
+    #[must_use]
+    pub fn all(&self) -> &[i8] {
+        flat(&self.lines)
+    }
+
+    fn put(&mut self, row: usize, codes: &Codes) {
+        let lines = codes.lines.len();
+        Arc::make_mut(&mut self.lines)[row * lines..(row + 1) * lines].copy_from_slice(&codes.lines);
         let scale = CodeScale { scale: codes.scale, error: codes.error };
-        if row == self.ids.len() {
-            self.ids.push(Some(id));
-            self.scales.push(scale);
-            self.lines.extend_from_slice(&codes.lines);
-            self.values.extend_from_slice(values);
-        } else {
-            let (lines, dim) = (codes.lines.len(), values.len());
-            self.ids[row] = Some(id);
-            self.scales[row] = scale;
-            self.lines[row * lines..(row + 1) * lines].copy_from_slice(&codes.lines);
-            self.values[row * dim..(row + 1) * dim].copy_from_slice(values);
-        }
+        Arc::make_mut(&mut self.scales)[row] = scale;
+        Arc::make_mut(&mut self.norms)[row] = codes.inverse_norm();
     }
 
     fn bury(&mut self, row: usize) {
-        self.ids[row] = None;
-        self.scales[row].error = f32::NEG_INFINITY;
+        Arc::make_mut(&mut self.scales)[row].error = f32::NEG_INFINITY;
+        let norm = &mut Arc::make_mut(&mut self.norms)[row];
+        *norm = -norm.abs();
     }
 }
 
@@ -90,6 +117,8 @@ pub struct View {
     pub dim: usize,
     /// Chunks of rows; all but the last are full.
     pub chunks: Arc<Vec<Arc<Chunk>>>,
+    /// The codes of each chunk.
+    pub codes: Arc<Vec<CodePage>>,
     /// Number of rows that contain a vector.
     pub live: usize,
     /// Rises when the rows are replaced as a whole: a slot then means another clip.
@@ -127,7 +156,7 @@ impl View {
     #[must_use]
     pub fn codes(&self, slot: Slot) -> &[i8] {
         let (chunk, row) = place(slot);
-        self.chunks[chunk].codes(row, row + 1, self.lines())
+        self.codes[chunk].codes(row, row + 1, self.lines())
     }
 
     /// Slots that contain a vector, with their clips, in ascending order.
@@ -155,7 +184,7 @@ impl Rows {
     /// An empty collection of vectors of `dim` values.
     #[must_use]
     pub fn new(dim: usize) -> Self {
-        let view = View { dim, chunks: Arc::default(), live: 0, generation: 0 };
+        let view = View { dim, chunks: Arc::default(), codes: Arc::default(), live: 0, generation: 0 };
         Self { view, slots: IdMap::default(), free: Vec::new() }
     }
 
@@ -205,7 +234,12 @@ impl Rows {
         if chunk == chunks.len() {
             chunks.push(Arc::default());
         }
-        Arc::make_mut(&mut chunks[chunk]).put(row, id, values, codes);
+        Arc::make_mut(&mut chunks[chunk]).put(row, id, values);
+        let pages = Arc::make_mut(&mut self.view.codes);
+        if chunk == pages.len() {
+            pages.push(CodePage::new(codes.lines.len()));
+        }
+        pages[chunk].put(row, codes);
         if new {
             self.slots.insert(id, slot);
             self.view.live += 1;
@@ -222,7 +256,8 @@ impl Rows {
     pub fn remove(&mut self, id: ClipId) -> Option<Slot> {
         let slot = self.slots.remove(id)?;
         let (chunk, row) = place(slot);
-        Arc::make_mut(&mut Arc::make_mut(&mut self.view.chunks)[chunk]).bury(row);
+        Arc::make_mut(&mut Arc::make_mut(&mut self.view.chunks)[chunk]).ids[row] = None;
+        Arc::make_mut(&mut self.view.codes)[chunk].bury(row);
         self.view.live -= 1;
         self.free.push(slot);
         Some(slot)
@@ -231,7 +266,7 @@ impl Rows {
     /// Memory used, in bytes.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        let row = self.view.dim * 4 + self.view.lines() * 64 + 24;
+        let row = self.view.dim * 4 + self.view.lines() * LINE + 28;
         self.view.chunks.len() * CHUNK_ROWS * row + self.slots.memory_bytes() + self.free.capacity() * 4
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use self::load::{Wanted, load_snapshot, rebuild, snapshot_path};
-use super::hybrid::{GRAPH_FROM, HybridIndex};
+use super::hybrid::{GraphEngine, HybridIndex};
 use super::recall::{Probed, Recall, Window};
 use super::rows::View;
 use super::snapshot::{self, Header};
@@ -90,14 +90,16 @@ impl IndexSet {
         members: &[IndexSpec],
         store: &dyn Store,
     ) -> Result<Self, IndexError> {
-        Self::open_with_graphs_from(GRAPH_FROM, dir, model, members, store).await
+        let graph = GraphEngine::default();
+        Self::open_with_graph(graph, graph.pays_from(), dir, model, members, store).await
     }
 
-    /// Like [`open`](Self::open), with graphs from this many vectors on.
+    /// Like [`open`](Self::open), with graphs of this engine from this many vectors on.
     ///
     /// # Errors
     /// [`IndexError`].
-    pub async fn open_with_graphs_from(
+    pub async fn open_with_graph(
+        graph: GraphEngine,
         graph_from: usize,
         dir: &Path,
         model: &ModelId,
@@ -118,7 +120,7 @@ impl IndexSet {
             Ok::<_, IndexError>(Member {
                 track: *track,
                 space: space.clone(),
-                index: HybridIndex::with_rows(rows, graph_from),
+                index: HybridIndex::with_graph(rows, graph, graph_from),
                 damaged: Mutex::new(damaged),
                 probes: Mutex::default(),
             })

@@ -32,6 +32,7 @@ const BELOW: &[&str] = &[
     "sqlite",
     "files",
     "catalog",
+    "codes",
     "index",
     "search",
     "jobs",

@@ -22,6 +22,7 @@ const LAYERS: &[&[&str]] = &[
     &["sqlite"],
     &["files"],
     &["catalog"],
+    &["codes"],
     &["index"],
     &["search"],
     &["jobs"],

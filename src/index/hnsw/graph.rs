@@ -13,8 +13,9 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
-use crate::index::kernels::{Kernels, flat, kernels};
-use crate::index::quantize::quantize;
+use crate::index::breadth::MeasuredRecall;
+use crate::codes::kernels::{Kernels, flat, kernels};
+use crate::codes::quantize::quantize;
 use crate::index::rows::{Slot, View};
 
 /// Links per node and layer; twice as many in the lowest layer.
@@ -86,15 +87,6 @@ pub struct Graph {
     node_bytes: usize,
     /// In ascending order of breadth.
     recalls: Vec<MeasuredRecall>,
-}
-
-/// Recall of searches of one breadth.
-#[derive(Debug, Clone, Copy)]
-pub struct MeasuredRecall {
-    /// Breadth of the searches.
-    pub breadth: usize,
-    /// Share of the true neighbours that they found.
-    pub recall: f32,
 }
 
 impl Graph {
@@ -181,12 +173,10 @@ impl Graph {
         self.recalls = recalls;
     }
 
-    /// The smallest breadth whose measured recall reaches `recall`; `None` if none does, or if `recall` is 1
-    /// or more.
+    /// The measured recalls, in ascending order of breadth.
     #[must_use]
-    pub fn breadth_for(&self, recall: f32) -> Option<usize> {
-        let mut enough = self.recalls.iter().filter(|measured| measured.recall >= recall);
-        if recall >= 1.0 { None } else { enough.next().map(|measured| measured.breadth) }
+    pub fn recalls(&self) -> &[MeasuredRecall] {
+        &self.recalls
     }
 
     /// Slots that every search must scan, ascending.

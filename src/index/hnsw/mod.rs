@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 
 use self::graph::{Graph, NoGraph};
-use self::search::{Pinned, measure};
+use self::search::{Pinned, measured};
 use super::exact::Scope;
 use super::rows::{SharedRows, Slot, View};
 use super::{Beside, Neighbour, SearchParams, VectorIndex};
@@ -262,7 +262,7 @@ impl Shared {
         // `hnsw_rs` asserts its own invariants. If one fails, searches keep using the scan.
         let built = std::panic::catch_unwind(|| {
             let mut graph = Graph::build(view, &self.stop)?;
-            let recalls = measure(view, &graph);
+            let recalls = measured(view, &graph);
             graph.note_recalls(recalls);
             Ok(graph)
         });

@@ -1,7 +1,7 @@
 //! Quantises f32 vectors to int8 with a proven error bound. The distance between a vector and its codes is
 //! stored with the codes, so that a scan of the codes knows which rows can still belong to the answer.
 
-use super::kernels::{LINE, Line};
+use super::kernels::{LINE, Line, flat, kernels};
 
 /// Upper bound on the f32 rounding error of a score or a bound.
 pub const ROUNDING: f32 = 1e-5;
@@ -15,6 +15,16 @@ pub struct Codes {
     pub scale: f32,
     /// Euclidean distance between the vector and `scale * codes`.
     pub error: f32,
+}
+
+impl Codes {
+    /// 1 / Euclidean length of the codes; 0 if all are 0.
+    #[must_use]
+    pub fn inverse_norm(&self) -> f32 {
+        let codes = flat(&self.lines);
+        let squares = kernels().dot_i8(codes, codes);
+        if squares > 0 { (1.0 / f64::from(squares).sqrt()) as f32 } else { 0.0 }
+    }
 }
 
 /// Number of lines for `dim` codes.
@@ -72,7 +82,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::index::kernels::{flat, kernels};
     use crate::types::Embedding;
 
     proptest! {

@@ -29,6 +29,8 @@ pub fn flat(lines: &[Line]) -> &[i8] {
 
 /// Arguments: query, rows, number of the first row, picked rows, output dot products.
 type DotPicked = fn(&[i8], &[i8], u32, &[u32], &mut [i32]);
+/// Arguments: query, rows, output dot products.
+type DotEach = fn(&[i8], &[&[i8]], &mut [i32]);
 
 /// The kernels of one instruction set.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +40,8 @@ pub struct Kernels {
     dot_i8: fn(&[i8], &[i8]) -> i32,
     dot_i8_rows: fn(&[i8], &[i8], &mut [i32]),
     dot_i8_picked: DotPicked,
+    dot_i8_each: DotEach,
+    dot_i8_near: DotEach,
     dot_f32: fn(&[f32], &[f32]) -> f32,
 }
 
@@ -62,6 +66,19 @@ impl Kernels {
         (self.dot_i8_picked)(query, rows, first, picked, out);
     }
 
+    /// Sets `out[i]` to the dot product of `query` and `rows[i]`, which may lie anywhere: the next rows are fetched
+    /// while one is compared.
+    #[inline]
+    pub fn dot_i8_each(&self, query: &[i8], rows: &[&[i8]], out: &mut [i32]) {
+        (self.dot_i8_each)(query, rows, out);
+    }
+
+    /// Like [`dot_i8_each`](Self::dot_i8_each), for rows that are in the cache.
+    #[inline]
+    pub fn dot_i8_near(&self, query: &[i8], rows: &[&[i8]], out: &mut [i32]) {
+        (self.dot_i8_near)(query, rows, out);
+    }
+
     /// Dot product over the length of the shorter slice.
     #[inline]
     #[must_use]
@@ -70,11 +87,19 @@ impl Kernels {
     }
 }
 
+static CHOSEN: OnceLock<Kernels> = OnceLock::new();
+
 /// The fastest kernels that this processor supports.
 #[must_use]
 pub fn kernels() -> &'static Kernels {
-    static BEST: OnceLock<Kernels> = OnceLock::new();
-    BEST.get_or_init(|| available()[0])
+    CHOSEN.get_or_init(|| available()[0])
+}
+
+/// Chooses kernels by name, to measure what another processor would do. Returns false if the processor lacks them, or
+/// others are in use already.
+pub fn prefer(name: &str) -> bool {
+    let named = available().into_iter().find(|kernels| kernels.name == name);
+    named.is_some_and(|kernels| CHOSEN.set(kernels).is_ok())
 }
 
 /// All kernels that this processor supports, fastest first. The last one is scalar.
@@ -88,6 +113,12 @@ pub fn available() -> Vec<Kernels> {
             && is_x86_feature_detected!("avx512vnni")
         {
             found.push(x86::AVX512);
+        }
+        if is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("avxvnni")
+        {
+            found.push(x86::AVX_VNNI);
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             found.push(x86::AVX2);
@@ -109,6 +140,8 @@ pub const SCALAR: Kernels = Kernels {
     dot_i8_picked: |query, rows, first, picked, out| {
         each_picked(query, rows, first, picked, out, scalar_i8, |_| ());
     },
+    dot_i8_each: |query, rows, out| each_of::<false>(query, rows, out, scalar_i8),
+    dot_i8_near: |query, rows, out| each_of::<false>(query, rows, out, scalar_i8),
     dot_f32: scalar_f32,
 };
 
@@ -143,6 +176,36 @@ fn each_picked(
     }
 }
 
+/// Scattered rows to fetch ahead of the one that is compared.
+const GROUP: usize = 4;
+
+#[inline(always)]
+fn each_of<const FAR: bool>(
+    query: &[i8],
+    rows: &[&[i8]],
+    out: &mut [i32],
+    dot: impl Fn(&[i8], &[i8]) -> i32,
+) {
+    if FAR {
+        rows.iter().take(GROUP).for_each(|row| prefetch(row));
+    }
+    for (at, (row, out)) in rows.iter().zip(out).enumerate() {
+        if FAR {
+            rows.get(at + GROUP).into_iter().for_each(|row| prefetch(row));
+        }
+        *out = dot(query, row);
+    }
+}
+
+/// Fetches memory into the cache, for a read that follows soon.
+#[inline(always)]
+pub fn prefetch<T>(data: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    x86::prefetch(data);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = data;
+}
+
 fn scalar_i8(a: &[i8], b: &[i8]) -> i32 {
     let lines = a.chunks_exact(LINE).zip(b.chunks_exact(LINE));
     lines.flat_map(|(a, b)| a.iter().zip(b)).map(|(a, b)| i32::from(*a) * i32::from(*b)).sum()
@@ -171,7 +234,7 @@ mod tests {
     use super::*;
 
     fn row() -> impl Strategy<Value = (Vec<i8>, Vec<i8>)> {
-        (1_usize..5).prop_flat_map(|lines| {
+        (1_usize..10).prop_flat_map(|lines| {
             let codes = || vec(prop_oneof![Just(-127_i8), Just(127_i8), -127_i8..=127], lines * LINE);
             (codes(), codes())
         })
@@ -189,6 +252,13 @@ mod tests {
                 prop_assert_eq!(out, [want, SCALAR.dot_i8(&a, &a), want], "{}", kernels.name);
                 kernels.dot_i8_picked(&a, &rows, 40, &[41, 42, 43], &mut out);
                 prop_assert_eq!(out, [SCALAR.dot_i8(&a, &a), want, 0], "{}", kernels.name);
+                let scattered = [&b, &a, &b, &a, &b, &b, &a].map(Vec::as_slice);
+                let mut out = [0; 7];
+                kernels.dot_i8_each(&a, &scattered, &mut out);
+                let want = scattered.map(|row| SCALAR.dot_i8(&a, row));
+                prop_assert_eq!(out, want, "{}", kernels.name);
+                kernels.dot_i8_near(&a, &scattered, &mut out);
+                prop_assert_eq!(out, want, "{}", kernels.name);
             }
         }
 

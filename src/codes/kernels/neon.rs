@@ -2,7 +2,7 @@
 
 use std::arch::aarch64::*;
 
-use super::{Kernels, LINE, each_picked, each_row};
+use super::{Kernels, LINE, each_of, each_picked, each_row};
 
 // SAFETY (all wrappers): `available()` offers these kernels only where the processor has NEON.
 // Where the build target has NEON anyway, the calls need no `unsafe`.
@@ -14,6 +14,8 @@ pub const NEON: Kernels = Kernels {
     dot_i8_picked: |query, rows, first, picked, out| unsafe {
         neon_i8_picked(query, rows, first, picked, out);
     },
+    dot_i8_each: |query, rows, out| unsafe { neon_i8_each(query, rows, out) },
+    dot_i8_near: |query, rows, out| unsafe { neon_i8_each(query, rows, out) },
     dot_f32: |a, b| unsafe { neon_f32(a, b) },
 };
 
@@ -29,6 +31,11 @@ fn neon_i8(a: &[i8], b: &[i8]) -> i32 {
         sum = vpadalq_s16(sum, vmull_high_s8(a, b));
     }
     vaddvq_s32(sum)
+}
+
+#[target_feature(enable = "neon")]
+fn neon_i8_each(query: &[i8], rows: &[&[i8]], out: &mut [i32]) {
+    each_of::<false>(query, rows, out, |a, b| neon_i8(a, b));
 }
 
 #[target_feature(enable = "neon")]
