@@ -6,10 +6,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::codes::kernels::{flat, kernels};
-use crate::codes::quantize::{Codes, ROUNDING, bound, quantize};
 use super::rows::{CHUNK_ROWS, CodeScale, Slot, View, place};
 use super::{Neighbour, SearchParams, VectorIndex};
+use crate::codes::kernels::{flat, kernels};
+use crate::codes::quantize::{Codes, ROUNDING, bound, quantize};
 use crate::types::ClipId;
 
 /// Rows from which a scan is split among the cores. Below, distributing the work costs more than it saves.

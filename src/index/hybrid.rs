@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::exact::{Scan, Scope, scan_f32, score};
 use super::graph::OwnGraph;
 use super::hnsw::HnswRs;
-use crate::codes::quantize::quantize;
 use super::recall::Probed;
 use super::rows::{Rows, SharedRows, Slot, View};
 use super::{Beside, ClipFilter, IndexError, Neighbour, SearchParams, VectorCensus, VectorIndex};
+use crate::codes::quantize::quantize;
 use crate::types::{ClipId, Embedding};
 
 /// The engine that searches collections too large to scan.

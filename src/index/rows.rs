@@ -4,9 +4,9 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use crate::catalog::IdMap;
 use crate::codes::kernels::{LINE, Line, flat};
 use crate::codes::quantize::{Codes, lines_for, quantize};
-use crate::catalog::IdMap;
 use crate::store::VectorCensus;
 use crate::types::ClipId;
 

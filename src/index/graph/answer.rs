@@ -4,10 +4,10 @@ use super::build::Graph;
 use super::links::HAS_TWINS;
 use super::repair::LEAST_BREADTH;
 use super::walk::{Comparing, Sought, with_walker};
-use crate::index::Neighbour;
-use crate::index::exact::{Scope, TopK, scan_int8, score};
 use crate::codes::kernels::{flat, prefetch};
 use crate::codes::quantize::quantize;
+use crate::index::Neighbour;
+use crate::index::exact::{Scope, TopK, scan_int8, score};
 use crate::index::rows::{Slot, View};
 
 /// Candidates beyond the `k` best by codes that are scored in f32: codes order near neighbours only roughly.

@@ -13,9 +13,9 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
-use crate::index::breadth::MeasuredRecall;
 use crate::codes::kernels::{Kernels, flat, kernels};
 use crate::codes::quantize::quantize;
+use crate::index::breadth::MeasuredRecall;
 use crate::index::rows::{Slot, View};
 
 /// Links per node and layer; twice as many in the lowest layer.
