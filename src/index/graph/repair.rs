@@ -176,3 +176,72 @@ fn lead_to(map: &Map, view: &View, slot: Slot, near: &[Near]) -> bool {
 }
 
 const _: () = assert!(NONE as usize > super::walk::MOST_NODES);
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+    use crate::index::rows::Rows;
+    use crate::types::ClipId;
+
+    /// Near-duplicates, clusters and far points.
+    fn rows(count: i64) -> Rows {
+        let (mut rng, mut rows) = (StdRng::seed_from_u64(12), Rows::new(32));
+        for id in 0..count {
+            let (centre, spread) = match id % 3 {
+                0 => (1, 0.01),
+                1 => (id % 40, 0.3),
+                _ => (id, 0.0),
+            };
+            let mut of_centre = StdRng::seed_from_u64(centre.cast_unsigned());
+            let values: Vec<f32> = (0..32)
+                .map(|_| of_centre.random_range(-1.0_f32..1.0) + spread * rng.random_range(-1.0_f32..1.0))
+                .collect();
+            let length = values.iter().map(|value| value * value).sum::<f32>().sqrt();
+            rows.insert(ClipId(id), &values.iter().map(|value| value / length).collect::<Vec<_>>());
+        }
+        rows
+    }
+
+    #[test]
+    fn threads_insert_and_search_side_by_side_and_what_is_taken_out_is_gone() {
+        let rows = rows(3000);
+        let (view, graph) = (rows.view(), Graph::new(0));
+        std::thread::scope(|scope| {
+            for first in 0..4 {
+                let graph = &graph;
+                scope.spawn(move || {
+                    for slot in (first..3000).step_by(4) {
+                        graph.insert(view, slot, &mut Vec::new());
+                        let near = graph.candidates(view, view.values(slot), 16, 16);
+                        assert!(near.iter().all(|slot| *slot < 3000));
+                    }
+                });
+            }
+        });
+        let nodes = graph.nodes();
+        let stands = |slot: &Slot| graph.has(*slot) || graph.take_twin(*slot);
+        assert_eq!((nodes.len(), (0..3000).filter(stands).count()), (graph.len(), 3000));
+        assert_eq!(nodes.iter().filter(|node| !graph.ensure_found(view, **node)).count(), 0);
+        // A second look changes nothing: each was given its link.
+        let found =
+            |node: &&Slot| graph.candidates(view, view.values(**node), LEAST_BREADTH, 64).contains(node);
+        assert_eq!(nodes.iter().filter(|node| !found(node)).count(), 0);
+
+        let (gone, left): (Vec<Slot>, Vec<Slot>) = nodes.iter().partition(|node| **node % 2 == 0);
+        graph.take_out(view, &gone);
+        assert_eq!((graph.nodes(), graph.len()), (left.clone(), left.len()));
+        let map = graph.links.map();
+        for node in &left {
+            let links = (0..=level(*node)).flat_map(|level| map.links(*node, level));
+            assert!(links.into_iter().all(|link| link % 2 == 1), "a link to a node that is gone");
+        }
+        assert_eq!(left.iter().filter(|node| !graph.ensure_found(view, **node)).count(), 0);
+        graph.take_out(view, &left);
+        assert!(graph.nodes().is_empty() && graph.candidates(view, view.values(0), 64, 64).is_empty());
+    }
+}
