@@ -3,16 +3,20 @@
 # requires-python = ">=3.11"
 # dependencies = ["numpy==2.4.6", "hnswlib==0.8.0", "usearch==2.26.6", "faiss-cpu==1.15.1"]
 # ///
-"""Our graph beside hnswlib, usearch and faiss: build CPU, memory, recall@10 and queries per CPU-second.
+"""Our graph beside hnswlib, usearch and faiss: build CPU, memory, recall@10 and queries per
+CPU-second.
 
-    python -m venv /tmp/peers && /tmp/peers/bin/pip install numpy==2.4.6 hnswlib==0.8.0 usearch==2.26.6 faiss-cpu==1.15.1
-    /tmp/peers/bin/python scripts/index_peers.py [--rows 100000] [--dims 256 512] [--rounds 5] [--peers hnswlib]
+    python -m venv /tmp/peers
+    /tmp/peers/bin/pip install numpy==2.4.6 hnswlib==0.8.0 usearch==2.26.6 faiss-cpu==1.15.1
+    /tmp/peers/bin/python scripts/index_peers.py [--rows 100000] [--dims 256 512] [--rounds 5]
 
-`cargo bench --bench index -- peers` writes the vectors and answers from a process of its own; all engines take turns,
-block by block, on one thread, so that they see the same machine. INDEX_KERNELS=avx2 measures ours without newer
-instructions; hnswlib is built for this processor by pip, and the wheels of the others choose at run time.
-Speeds at equal recall are read from the straight lines between the measured breadths.
+`cargo bench --bench index -- peers` writes the vectors and answers from a process of its own; all
+engines take turns, block by block, on one thread, so that they see the same machine.
+INDEX_KERNELS=avx2 measures ours without newer instructions; hnswlib is built for this processor by
+pip, and the wheels of the others choose at run time. Speeds at equal recall are read from the
+straight lines between the measured breadths. `--peers hnswlib` leaves the others out.
 """
+
 import argparse
 import json
 import os
@@ -88,7 +92,9 @@ class Usearch:
 class Ours:
     def __init__(self, bench, folder, rows, dim):
         command = [*bench, "peers", folder, str(rows), f"dim={dim}"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         self.built = self.read()
         self.name = f"ours ({self.built['kernels']})"
 
@@ -120,7 +126,9 @@ def block(engine, queries, truth, ef):
 def at_recall(curve, recall):
     """Queries per CPU-second at a recall, between the measured points; None if it was not reached."""
     # Of breadths with the same recall, the fastest.
-    points = sorted({recall: max(speed for at, speed in curve if at >= recall) for recall, _ in curve}.items())
+    points = sorted(
+        {recall: max(speed for at, speed in curve if at >= recall) for recall, _ in curve}.items()
+    )
     for (low, slow), (high, fast) in zip(points, points[1:]):
         if low <= recall <= high:
             return slow if high == low else slow + (fast - slow) * (recall - low) / (high - low)
@@ -133,17 +141,25 @@ def run(bench, rows, dim, rounds, kinds):
     stored = np.load(f"{folder}/stored.npy")
     queries = [np.load(f"{folder}/{kind}.npy") for kind in KINDS]
     truths = [np.array(truth) for truth in ours.built["truths"]]
-    built = [(ours.name, ours.built["build_cpu_secs"], ours.built["mb_besides_f32"], "besides f32 rows")]
+    built = [
+        (ours.name, ours.built["build_cpu_secs"], ours.built["mb_besides_f32"], "besides f32 rows")
+    ]
     faiss.omp_set_num_threads(1)
     peers = []
     for kind in kinds:
         memory, begun = resident_bytes(), time.process_time()
         peers.append(kind(stored))
-        built.append((kind.name, time.process_time() - begun, (resident_bytes() - memory) / 1e6, "in all"))
-    print(f"\n## {rows:,} x {dim}\n\n| engine | build, CPU s | of hnswlib's | MB | of hnswlib's |\n|---|---|---|---|---|")
+        built.append(
+            (kind.name, time.process_time() - begun, (resident_bytes() - memory) / 1e6, "in all")
+        )
+    print(
+        f"\n## {rows:,} x {dim}\n\n| engine | build, CPU s | of hnswlib's | MB | of hnswlib's |\n|---|---|---|---|---|"
+    )
     hnsw_secs, hnsw_mb = built[1][1:3]
     for name, secs, mb, what in built:
-        print(f"| {name} | {secs:.1f} | {secs / hnsw_secs:.2f} | {mb:.0f} {what} | {mb / hnsw_mb:.2f} |")
+        print(
+            f"| {name} | {secs:.1f} | {secs / hnsw_secs:.2f} | {mb:.0f} {what} | {mb / hnsw_mb:.2f} |"
+        )
     curves = {}
     for kind, name in enumerate(KINDS):
         for ef in EFS:
@@ -151,7 +167,9 @@ def run(bench, rows, dim, rounds, kinds):
             for _ in range(rounds):
                 for engine in [ours, *peers]:
                     measured = (
-                        ours.round(ef, kind) if engine is ours else block(engine, queries[kind], truths[kind], ef)
+                        ours.round(ef, kind)
+                        if engine is ours
+                        else block(engine, queries[kind], truths[kind], ef)
                     )
                     speeds.setdefault(engine.name, []).append(measured[0])
                     recalls[engine.name] = measured[1]
@@ -160,13 +178,24 @@ def run(bench, rows, dim, rounds, kinds):
                 curves.setdefault((name, engine), []).append((recalls[engine], speed, ef))
     engines = [ours.name] + [peer.name for peer in peers]
     for name in KINDS:
-        print(f"\n{name} queries: recall@10 @ queries per CPU-second\n\n| ef | " + " | ".join(engines) + " |")
+        print(
+            f"\n{name} queries: recall@10 @ queries per CPU-second\n\n| ef | "
+            + " | ".join(engines)
+            + " |"
+        )
         print("|---" * (len(engines) + 1) + "|")
         for at, ef in enumerate(EFS):
             cells = [curves[(name, engine)][at] for engine in engines]
-            print(f"| {ef} | " + " | ".join(f"{recall:.4f} @ {speed:,.0f}" for recall, speed, _ in cells) + " |")
+            print(
+                f"| {ef} | "
+                + " | ".join(f"{recall:.4f} @ {speed:,.0f}" for recall, speed, _ in cells)
+                + " |"
+            )
         for recall in ATS:
-            speeds = [at_recall([point[:2] for point in curves[(name, engine)]], recall) for engine in engines]
+            speeds = [
+                at_recall([point[:2] for point in curves[(name, engine)]], recall)
+                for engine in engines
+            ]
             told = [f"{speed:,.0f}" if speed else "not reached" for speed in speeds]
             if speeds[0]:
                 ratios = [f"{speeds[0] / speed:.2f}" if speed else "-" for speed in speeds]
@@ -176,11 +205,15 @@ def run(bench, rows, dim, rounds, kinds):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--dims", type=int, nargs="+", default=[256, 512])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--bench", default="cargo bench --bench index --", help="command that starts the bench")
+    parser.add_argument(
+        "--bench", default="cargo bench --bench index --", help="command that starts the bench"
+    )
     known = {"hnswlib": Hnswlib, "usearch": Usearch, "faiss": Faiss}
     parser.add_argument("--peers", nargs="+", default=list(known), choices=list(known))
     args = parser.parse_args()
