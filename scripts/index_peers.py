@@ -23,6 +23,7 @@ import os
 import subprocess
 import tempfile
 import time
+from itertools import pairwise
 
 import faiss
 import hnswlib
@@ -119,17 +120,17 @@ def block(engine, queries, truth, ef):
     begun = time.thread_time()
     found = engine.search(queries, ef)
     secs = time.thread_time() - begun
-    hits = sum(len(set(a) & set(b)) for a, b in zip(found.tolist(), truth))
+    hits = sum(len(set(a) & set(b)) for a, b in zip(found.tolist(), truth, strict=True))
     return len(queries) / secs, hits / truth.size
 
 
 def at_recall(curve, recall):
-    """Queries per CPU-second at a recall, between the measured points; None if it was not reached."""
+    """Queries per CPU-second at a recall, read between the measured points; None if not reached."""
     # Of breadths with the same recall, the fastest.
     points = sorted(
         {recall: max(speed for at, speed in curve if at >= recall) for recall, _ in curve}.items()
     )
-    for (low, slow), (high, fast) in zip(points, points[1:]):
+    for (low, slow), (high, fast) in pairwise(points):
         if low <= recall <= high:
             return slow if high == low else slow + (fast - slow) * (recall - low) / (high - low)
     return points[0][1] if points and points[0][0] >= recall else None
@@ -153,12 +154,14 @@ def run(bench, rows, dim, rounds, kinds):
             (kind.name, time.process_time() - begun, (resident_bytes() - memory) / 1e6, "in all")
         )
     print(
-        f"\n## {rows:,} x {dim}\n\n| engine | build, CPU s | of hnswlib's | MB | of hnswlib's |\n|---|---|---|---|---|"
+        f"\n## {rows:,} x {dim}\n\n| engine | build, CPU s | of hnswlib's | MB | of hnswlib's |\n"
+        "|---|---|---|---|---|"
     )
     hnsw_secs, hnsw_mb = built[1][1:3]
     for name, secs, mb, what in built:
         print(
-            f"| {name} | {secs:.1f} | {secs / hnsw_secs:.2f} | {mb:.0f} {what} | {mb / hnsw_mb:.2f} |"
+            f"| {name} | {secs:.1f} | {secs / hnsw_secs:.2f} "
+            f"| {mb:.0f} {what} | {mb / hnsw_mb:.2f} |"
         )
     curves = {}
     for kind, name in enumerate(KINDS):
@@ -199,7 +202,8 @@ def run(bench, rows, dim, rounds, kinds):
             told = [f"{speed:,.0f}" if speed else "not reached" for speed in speeds]
             if speeds[0]:
                 ratios = [f"{speeds[0] / speed:.2f}" if speed else "-" for speed in speeds]
-                told = [f"{speed} (ours x {ratio})" for speed, ratio in zip(told, ratios)]
+                both = zip(told, ratios, strict=True)
+                told = [f"{speed} (ours x {ratio})" for speed, ratio in both]
             print(f"| **at {recall}** | " + " | ".join(told) + " |")
     ours.end()
 
