@@ -134,9 +134,9 @@ fn container(head: &[u8]) -> Option<Sniffed> {
     if at(head, 4, b"ftyp") {
         let brand = head.get(8..12).unwrap_or_default();
         return Some(match brand {
-            b"avif" | b"avis" | b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" | b"hevm"
-            | b"hevs" | b"mif1" | b"mif2" | b"msf1" | b"miaf" | b"MA1A" | b"MA1B" | b"MiHE" | b"MiHA"
-            | b"MiHB" => Sniffed::FfmpegPicture(MOV),
+            b"avif" | b"heic" | b"heix" | b"heim" | b"heis" | b"mif1" | b"mif2" | b"miaf" | b"MA1A"
+            | b"MA1B" | b"MiHE" | b"MiHA" | b"MiHB" => Sniffed::FfmpegPicture(MOV),
+            // Sequences of pictures (`avis`, `msf1`, `hevc`) have a track of them, as a film has.
             _ => Sniffed::Ffmpeg(MOV),
         });
     }
@@ -190,6 +190,7 @@ mod tests {
         assert_eq!(sniff(b"\0\0\0\x20ftypisom"), Sniffed::Ffmpeg(MOV));
         assert_eq!(sniff(b"\0\0\0\x20ftypavif"), Sniffed::FfmpegPicture(MOV));
         assert_eq!(sniff(b"\0\0\0\x20ftypheic"), Sniffed::FfmpegPicture(MOV));
+        assert_eq!(sniff(b"\0\0\0\x20ftypavis"), Sniffed::Ffmpeg(MOV), "an animated AVIF");
         assert_eq!(sniff(b"\0\0\0\x20ftypmif1"), Sniffed::FfmpegPicture(MOV));
         assert_eq!(sniff(b"OggS\0\x02...\x01vorbis"), Sniffed::Sound("ogg"));
         assert_eq!(sniff(b"OggS\0\x02...OpusHead"), Sniffed::Ffmpeg("ogg"));

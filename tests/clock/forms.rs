@@ -277,6 +277,7 @@ fn bare_pictures() -> Vec<Form> {
     vec![
         form("film.gif", "PICTURES", silent()),
         form("film.apng", "PICTURES -f apng", silent()),
+        form("film.avif", &format!("PICTURES {AV1} -f avif"), silent()),
         form("film.webp", "PICTURES -c:v libwebp_anim -lossless 1 -loop 0", silent()),
         form("film.y4m", "PICTURES -pix_fmt yuv420p", silent()),
         form("vp8.ivf", &format!("PICTURES {VP8}"), silent()),
