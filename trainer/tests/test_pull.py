@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -145,6 +146,28 @@ def test_ctrl_c_keeps_what_was_loaded(hub: Hub, shell: Shell, published: Path) -
     shell.works("pe-av-small")
     assert [part for _, _, part in hub.asked("model.safetensors")] != [None]
     assert _loaded(shell) == (published / "model.safetensors").read_bytes()
+
+
+INTERRUPTED = """
+import os, signal
+from triptych_trainer import cli
+
+def pull() -> None:
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.pause()
+    except KeyboardInterrupt:
+        raise RuntimeError("the connection cannot be closed") from None
+
+cli.COMMANDS["pull"] = pull
+cli.main(["pull"])
+"""
+
+
+def test_an_interrupt_that_a_library_makes_an_error_of() -> None:
+    command = [sys.executable, "-c", INTERRUPTED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (130, "triptych-trainer pull: stopped\n")
 
 
 def test_bytes_that_are_not_what_the_hub_says(hub: Hub, shell: Shell, published: Path) -> None:

@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 import tyro
 
@@ -398,6 +400,25 @@ DEBUG = "--debug"
 ABOUT = f"{__doc__} `{DEBUG}` at any place shows where an error comes from."
 
 
+def _noted_interrupts() -> list[int]:
+    """Fills with the interrupts that come from now on; they are raised as ever."""
+    seen: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    ours = threading.current_thread() is threading.main_thread()
+    if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, note)
+    return seen
+
+
+def _stopped(name: str) -> NoReturn:
+    print(f"triptych-trainer {name}: stopped", file=sys.stderr)
+    sys.exit(130)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command. What goes wrong is one line on stderr: status 2 for what was typed, 1 for
     all else, 130 after Ctrl-C."""
@@ -405,6 +426,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = DEBUG in arguments or os.environ.get("TRIPTYCH_DEBUG", "") not in ("", "0")
     arguments = [argument for argument in arguments if argument != DEBUG]
     name = next((argument for argument in arguments if argument in COMMANDS), "")
+    interrupted = _noted_interrupts()
     try:
         commands = dict(COMMANDS)
         if arguments[:1] == ["train"]:
@@ -413,8 +435,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         if debug:
             raise
-        print(f"triptych-trainer {name}: stopped", file=sys.stderr)
-        sys.exit(130)
+        _stopped(name)
     except BrokenPipeError:
         # Whoever read the output has enough of it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -422,4 +443,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
+        if interrupted:
+            # A library that was closing a connection made another error of it.
+            _stopped(name)
         sys.exit(f"triptych-trainer {name}: {sentence(error)}".replace(" :", ":"))
