@@ -24,7 +24,7 @@ use triptych::types::{Modality, Track};
 
 /// The binary's.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const CLIPS: usize = 100_000;
 const ROUNDS: usize = 200;

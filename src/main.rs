@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
+/// One allocator for everything in the process, ONNX Runtime and SQLite included, since it also provides `malloc`.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
@@ -11,5 +12,8 @@ fn main() -> ExitCode {
     if args.next().is_some_and(|first| first == "decode-worker") {
         return triptych::cli::decode_worker::main(args);
     }
+    // A thread that returns unused memory to the system after some seconds, also if nothing is allocated any more.
+    // Without it the memory is returned later.
+    let _ = tikv_jemalloc_ctl::background_thread::write(true);
     triptych::cli::main()
 }

@@ -1,20 +1,21 @@
 //! Keeps the background distributions of searches in step with what the library holds.
 
-use std::collections::{BTreeMap, HashMap};
+mod texts;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use futures::future::try_join_all;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use serde::{Deserialize, Serialize};
 
+use self::texts::Texts;
 use super::{Collection, LibraryError, blocking, tracks};
 use crate::embed::Embedder;
-use crate::model::Priority;
 use crate::own_files;
 use crate::search::{Asked, Bank, BankQuery, Distributions, Lane, MOST_WORDS, background};
 use crate::types::{AssetId, ClipId, Embedding, Modality, Space, Track};
@@ -31,10 +32,11 @@ const LEAST_DESCRIPTIONS: usize = 48;
 const RULE: u32 = 2;
 /// Number of words for the descriptions; from a larger vocabulary this many are drawn at random.
 const WORDS: usize = 128;
+/// Number of words with which the description of a clip may be extended: those that fit it best by themselves. The
+/// distributions are those of all 128 within 0.005, for a quarter of the texts.
+const CANDIDATES: usize = 24;
 /// Fewest texts of one length in a model's bank that are a bank of their own.
 const LEAST_OF_LENGTH: usize = 48;
-/// Texts in the tower queue at the same time; interactive work goes before each.
-const TEXTS_AT_ONCE: usize = 8;
 const FILE: &str = "backgrounds.json";
 
 /// The file that is written beside the indexes.
@@ -141,9 +143,10 @@ impl Collection {
     pub async fn calibrate(&self) -> Result<(), LibraryError> {
         let clips = self.searched.catalog.len().1;
         let (mut lanes, mut banks) = (BTreeMap::new(), BTreeMap::new());
+        let mut texts = Texts::new(&self.embedder);
         for target in self.tracks() {
             for (space, _) in tracks::members_of(self.embedder.bundle(), target) {
-                for MeasuredLane { lane, scores, bank } in self.lanes_of(&space, target).await? {
+                for MeasuredLane { lane, scores, bank } in self.lanes_of(&mut texts, &space, target).await? {
                     lanes.insert(lane.clone(), scores);
                     banks.insert(lane, Arc::new(bank));
                 }
@@ -177,7 +180,12 @@ impl Collection {
     }
 
     /// The distributions of one index, one per kind of query.
-    async fn lanes_of(&self, space: &Space, target: Track) -> Result<Vec<MeasuredLane>, LibraryError> {
+    async fn lanes_of(
+        &self,
+        texts: &mut Texts<'_>,
+        space: &Space,
+        target: Track,
+    ) -> Result<Vec<MeasuredLane>, LibraryError> {
         let bundle = self.embedder.bundle();
         let mut banks: Vec<Unrelated> = Vec::new();
         for source in Track::ALL {
@@ -200,9 +208,9 @@ impl Collection {
                 .collect();
             let words = self.embedder.towers.vocabulary_in(space);
             let by_words = if words.is_empty() {
-                said(&self.embedder, space).await?
+                said(texts.embedder(), space).await?
             } else {
-                describe(&self.embedder, space, &words, &seen).await?
+                describe(texts, space, &words, &seen).await?
             };
             banks.extend((1..).zip(by_words).map(|(words, queries)| Unrelated {
                 query: Modality::Text,
@@ -242,63 +250,73 @@ impl Collection {
 /// Describes clips as the model would, in one word, in two, and so on: each description is extended by the
 /// word that scores best. Returns one bank per length.
 async fn describe(
-    embedder: &Embedder,
+    texts: &mut Texts<'_>,
     space: &Space,
     all: &[String],
     clips: &[Embedding],
 ) -> Result<Vec<Vec<BankQuery>>, LibraryError> {
     let mut rng = StdRng::seed_from_u64(clips.len() as u64);
     let words: Vec<String> = all.sample(&mut rng, WORDS).cloned().collect();
-    let mut known: HashMap<Vec<usize>, Vec<(usize, Embedding)>> = HashMap::new();
+    let alone = longer(texts, space, &words, &[], &(0..words.len()).collect()).await?;
+    let fitting: Vec<Vec<usize>> = clips.iter().map(|clip| best_words(clip, &alone)).collect();
     let mut said: Vec<Vec<usize>> = vec![Vec::new(); clips.len()];
     let mut banks = Vec::new();
     for length in 1..=MOST_WORDS.min(words.len()) {
-        let mut bank: Vec<(Vec<usize>, Embedding)> = Vec::new();
-        for (clip, said) in clips.iter().zip(&mut said) {
+        let mut alike: BTreeMap<Vec<usize>, Vec<usize>> = BTreeMap::new();
+        for (clip, said) in said.iter().enumerate() {
             let mut prefix = said.clone();
             prefix.sort_unstable();
-            if !known.contains_key(&prefix) {
-                let longer = longer(embedder, space, &words, &prefix).await?;
-                known.insert(prefix.clone(), longer);
-            }
-            let longer = known.get(&prefix).map(Vec::as_slice).unwrap_or_default();
-            let score = |(_, text): &&(usize, Embedding)| clip.cosine(text);
-            if let Some((word, text)) = longer.iter().max_by(|a, b| score(a).total_cmp(&score(b))) {
-                said.push(*word);
-                let mut words = said.clone();
-                words.sort_unstable();
-                bank.push((words, text.clone()));
+            alike.entry(prefix).or_default().push(clip);
+        }
+        let mut bank: BTreeMap<Vec<usize>, Embedding> = BTreeMap::new();
+        for (prefix, members) in alike {
+            let candidates =
+                members.iter().filter_map(|clip| fitting.get(*clip)).flatten().copied().collect();
+            let longer = longer(texts, space, &words, &prefix, &candidates).await?;
+            for at in members {
+                let (Some(clip), Some(said)) = (clips.get(at), said.get_mut(at)) else { continue };
+                let score = |(_, text): &&(usize, Embedding)| clip.cosine(text);
+                if let Some((word, text)) = longer.iter().max_by(|a, b| score(a).total_cmp(&score(b))) {
+                    said.push(*word);
+                    let mut words = said.clone();
+                    words.sort_unstable();
+                    // The same description of several clips is one query.
+                    bank.entry(words).or_insert_with(|| text.clone());
+                }
             }
         }
-        known.clear();
-        // The same description of several clips is one query.
-        bank.sort_by(|a, b| a.0.cmp(&b.0));
-        bank.dedup_by(|a, b| a.0 == b.0);
         let missing = LEAST_DESCRIPTIONS.saturating_sub(bank.len());
-        bank.extend(at_random(embedder, space, &words, length, missing, &mut rng).await?);
-        banks.push(bank.into_iter().map(|(_, vector)| BankQuery { vector, own: None }).collect());
+        let mut bank: Vec<Embedding> = bank.into_values().collect();
+        let random = at_random(texts, space, &words, length, missing, &mut rng).await?;
+        bank.extend(random.into_iter().map(|(_, vector)| vector));
+        banks.push(bank.into_iter().map(|vector| BankQuery { vector, own: None }).collect());
     }
     Ok(banks)
 }
 
+/// The words that fit a clip best by themselves, with which its description is extended.
+fn best_words(clip: &Embedding, alone: &[(usize, Embedding)]) -> Vec<usize> {
+    let mut scored: Vec<(f32, usize)> = alone.iter().map(|(word, text)| (clip.cosine(text), *word)).collect();
+    scored.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    scored.into_iter().take(CANDIDATES).map(|(_, word)| word).collect()
+}
+
 /// Texts of random words, with the numbers of these.
 async fn at_random(
-    embedder: &Embedder,
+    texts: &mut Texts<'_>,
     space: &Space,
     words: &[String],
     length: usize,
     count: usize,
     rng: &mut StdRng,
 ) -> Result<Vec<(Vec<usize>, Embedding)>, LibraryError> {
-    let mut found = Vec::with_capacity(count);
+    let mut drawn = Vec::with_capacity(count);
     for _ in 0..count {
         let mut chosen = rand::seq::index::sample(rng, words.len(), length.min(words.len())).into_vec();
         chosen.sort_unstable();
-        let text: Vec<&str> = chosen.iter().filter_map(|at| words.get(*at)).map(String::as_str).collect();
-        let vectors = embedder.text(&text.join(" "), Priority::Bulk).await?;
-        found.extend(vectors.get(space).map(|vector| (chosen, vector.clone())));
+        drawn.push((joined(words, &chosen), chosen));
     }
-    Ok(found)
+    texts.embed(space, drawn).await
 }
 
 /// The texts that come with a model without a word list, one bank per number of words; all of them where too
@@ -318,26 +336,20 @@ async fn said(embedder: &Embedder, space: &Space) -> Result<Vec<Vec<BankQuery>>,
     Ok(banks.collect())
 }
 
-/// Embeds every text that extends the prefix by one word; returns each with that word's number.
+/// Embeds the texts that extend the prefix by one of the candidates; returns each with that word's number.
 async fn longer(
-    embedder: &Embedder,
+    texts: &mut Texts<'_>,
     space: &Space,
     words: &[String],
     prefix: &[usize],
+    candidates: &BTreeSet<usize>,
 ) -> Result<Vec<(usize, Embedding)>, LibraryError> {
-    let begun: Vec<&str> = prefix.iter().filter_map(|at| words.get(*at)).map(String::as_str).collect();
-    let mut texts = Vec::new();
-    for (at, word) in words.iter().enumerate() {
-        if !prefix.contains(&at) {
-            texts.push((at, [begun.as_slice(), &[word]].concat().join(" ")));
-        }
-    }
-    let mut found = Vec::with_capacity(texts.len());
-    for part in texts.chunks(TEXTS_AT_ONCE) {
-        let asked: Vec<_> = part.iter().map(|(_, text)| embedder.text(text, Priority::Bulk)).collect();
-        for ((at, _), vectors) in part.iter().zip(try_join_all(asked).await?) {
-            found.extend(vectors.get(space).map(|vector| (*at, vector.clone())));
-        }
-    }
-    Ok(found)
+    let others = candidates.iter().filter(|word| !prefix.contains(word));
+    let extended = others.map(|word| (joined(words, &[prefix, &[*word]].concat()), *word));
+    texts.embed(space, extended.collect()).await
+}
+
+fn joined(words: &[String], chosen: &[usize]) -> String {
+    let words: Vec<&str> = chosen.iter().filter_map(|at| words.get(*at)).map(String::as_str).collect();
+    words.join(" ")
 }

@@ -128,7 +128,10 @@ impl SessionMaker {
         // (benches/towers.rs has the ratio).
         let builder = builder.with_intra_threads(threads).map_err(|e| failed(&e))?;
         match self.place {
-            Place::Cpu => Ok(builder),
+            // An arena of ONNX Runtime keeps the memory of its largest batch for ever.
+            Place::Cpu => builder
+                .with_execution_providers([ort::ep::CPU::default().with_arena_allocator(false).build()])
+                .map_err(|e| failed(&e)),
             Place::Cuda(device) => {
                 // Heuristic: an exhaustive search would run again for every batch size. No TF32: its errors
                 // exceed what the golden vectors allow.
