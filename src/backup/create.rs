@@ -22,7 +22,7 @@ const PAGE: u32 = 4096;
 
 /// What to take a snapshot of.
 pub struct Source {
-    /// The store.
+    /// The store to copy.
     pub store: Arc<dyn EmbeddedStore>,
     /// The saved indexes, and the other files beside them.
     pub index_dir: PathBuf,

@@ -1,4 +1,4 @@
-//! What a snapshot says about itself, written so that any damage to it is noticed.
+//! The manifest of a snapshot, in a form that reveals any damage to it.
 //!
 //! ```text
 //! {"sha256":"<hash of the JSON>","manifest":<JSON>}\n

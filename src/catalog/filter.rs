@@ -216,10 +216,10 @@ impl Condition {
         }
         if let Some(values) = &self.one_of {
             if values.len() > MAX_VALUES {
-                return wrong("in", format!("`in` must hold at most {MAX_VALUES} values"));
+                return wrong("in", format!("`in` must contain at most {MAX_VALUES} values"));
             }
             if values.iter().any(|value| Scalar::of(value).is_none()) {
-                return wrong("in", "`in` must hold only strings, numbers or booleans".into());
+                return wrong("in", "`in` must contain only strings, numbers or booleans".into());
             }
         }
         Ok(())

@@ -35,7 +35,7 @@ const REMEMBERED_IDS: usize = 1 << 20;
 /// Which clips pass a filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selection {
-    /// All clips.
+    /// Every clip of the library passes.
     All,
     /// Only these clips; ids ascending.
     Only(Vec<ClipId>),

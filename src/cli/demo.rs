@@ -64,7 +64,7 @@ pub async fn run(args: DemoArgs) -> Result<ExitCode, CliError> {
     match samples {
         Some(samples) => show(&library, samples).await?,
         None => say!(
-            "This model brings no sample clips. Add your own media on the page, or stop the demo, run\n  triptych index \
+            "This model has no sample clips. Add your own media on the page, or stop the demo, run\n  triptych index \
              FOLDER --model {} --data {}\nand start it again.\n",
             args.model.model.display(),
             args.data.data.display()

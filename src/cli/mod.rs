@@ -77,7 +77,7 @@ enum Command {
     Check(check::CheckArgs),
     /// Rewrite the store to reclaim the space of deleted clips.
     Compact(compact::CompactArgs),
-    /// List or empty the quarantine, which holds files the server does not recognize.
+    /// List or empty the quarantine, which contains files that the server does not recognise.
     Quarantine(quarantine::QuarantineCommand),
     /// Show which native libraries and programs are installed, their versions, and what is missing.
     Doctor(doctor::DoctorArgs),
@@ -283,7 +283,7 @@ fn embedder_opener(model: &ModelArgs, limits: &LimitArgs) -> Result<OpenEmbedder
     let open = move |path: &std::path::Path| {
         ModelError::check_address_space(limit_bytes)?;
         let bundle = Bundle::open(path)?;
-        // Lengths and frames are those of the model they were given with.
+        // The lengths and numbers of frames are those of the configured model.
         let bundle = if *path == *own { bundle.cut(&dims)? } else { bundle };
         let bundle = match frames.filter(|_| *path == *own) {
             Some(frames) => bundle.with_frames(frames)?,

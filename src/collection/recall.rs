@@ -2,7 +2,7 @@
 //!
 //! Only searches without a filter are sampled: a filter that names clips is answered by the scan, which
 //! misses nothing. Without real queries nothing is measured: stored vectors are no substitute for them. Only
-//! the vector of a query is held, in memory, until it is answered.
+//! the vector of a query is stored, in memory, until it is repeated.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

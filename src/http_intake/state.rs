@@ -29,19 +29,19 @@ pub struct AppState {
 
 /// The same for all requests.
 pub struct Shared {
-    /// All loaded models.
+    /// The loaded models and the serving one.
     pub models: Arc<Models>,
-    /// How to serve.
+    /// Limits and addresses of the HTTP server.
     pub config: HttpConfig,
     /// When the server started.
     pub started: Instant,
     /// Who is taken on.
     pub admission: Arc<Admission>,
-    /// Room for bodies.
+    /// Memory and disk budget of request bodies.
     pub bodies: Budget,
     /// Stands in for the key where a browser loads media.
     pub media_secret: MediaSecret,
-    /// Thumbnails made lately.
+    /// Cache of recent thumbnails.
     pub thumbnails: Arc<ThumbnailCache>,
     /// The OpenAPI document, rendered once.
     pub openapi: Bytes,
@@ -97,12 +97,12 @@ impl Server {
 }
 
 impl Server {
-    /// How to serve.
+    /// Limits and addresses of the HTTP server.
     pub fn config(&self) -> &HttpConfig {
         &self.0.config
     }
 
-    /// Room for bodies.
+    /// Memory and disk budget of request bodies.
     pub fn bodies(&self) -> &Budget {
         &self.0.bodies
     }

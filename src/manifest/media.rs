@@ -268,7 +268,7 @@ impl SamplingEntry {
         check_stride(stride_secs, &at)?;
         let choice = FrameChoice::new(range, choices, &at)?;
         ensure(choice == FrameChoice::Fixed || choice.allows(frames), || {
-            format!("{at}: `frames` is {frames}, but others are allowed: {choice}")
+            format!("{at}.frames must be {choice}, got {frames}")
         })?;
         Ok(SamplingSpec { sampling, stride_secs, choice })
     }
@@ -281,7 +281,7 @@ pub(crate) enum FrameChoice {
     Fixed,
     /// Any number between two, both included.
     Range(usize, usize),
-    /// One of these.
+    /// Any of the listed numbers.
     Listed(Vec<usize>),
 }
 
@@ -299,7 +299,7 @@ impl FrameChoice {
                 Ok(Self::Listed(listed))
             }
             _ => Err(format!(
-                "{at}: expected `frames_range` [least, most] or `frames_choices` [n, …], each from 1 to {MOST_FRAMES}"
+                "{at}: expected `frames_range` [min, max] or `frames_choices` [n, …], each from 1 to {MOST_FRAMES}"
             )),
         }
     }

@@ -1,5 +1,5 @@
-//! What a bundle says about itself, completely validated. Both format versions become these types, and the
-//! rest of the server knows no others. docs/bundle.md defines the formats.
+//! The validated description of a bundle. Both format versions become these types, and the rest of the server
+//! uses no others. docs/bundle.md defines the formats.
 
 mod check;
 mod media;
@@ -211,7 +211,7 @@ pub(crate) struct Inflating {
     pub tower: usize,
 }
 
-/// Texts for calibration where there is no word list.
+/// Texts for calibration if there is no word list.
 #[derive(Debug, Clone)]
 pub(crate) struct BankSpec {
     pub file: String,
@@ -282,7 +282,7 @@ impl TowerSpec {
 }
 
 impl Takes {
-    /// Shapes, without the batch dimension, of what the server supplies. Empty for what it does not.
+    /// Shapes, without the batch dimension, of the inputs that the server supplies; empty for others.
     fn row(&self, supply: Supply) -> Option<Vec<Option<usize>>> {
         use crate::preprocess::spec::{ResizeRule, Size};
         let of_picture = |picture: &PictureSpec| match (picture.resize, picture.crop) {
@@ -342,8 +342,8 @@ impl Manifest {
         self.towers.iter().filter(move |tower| tower.modality == modality)
     }
 
-    /// Takes another number of frames a window from films, as far as all their towers allow; else the error says
-    /// what they allow.
+    /// Uses another number of frames per window of a film, if all video towers allow it; otherwise the error
+    /// lists the allowed numbers.
     pub fn take_frames(&mut self, wanted: usize) -> Result<(), String> {
         let mut has_films = false;
         for tower in &mut self.towers {
@@ -351,11 +351,11 @@ impl Manifest {
             has_films = true;
             let own = sampling.frames();
             if own != wanted && !choice.allows(wanted) {
-                return Err(format!("tower {} takes {own} frames a window, and {choice}", tower.name));
+                return Err(format!("tower {} takes {own} frames per window, or {choice}", tower.name));
             }
             *sampling = sampling.with_frames(wanted);
         }
-        if has_films { Ok(()) } else { Err("it takes no films".to_owned()) }
+        if has_films { Ok(()) } else { Err("it has no tower for video".to_owned()) }
     }
 
     /// Preparation of still pictures, if any tower takes pictures.

@@ -78,7 +78,7 @@ pub struct DecoderConfig {
 /// Starts decode workers. Clones share one pool.
 #[derive(Debug, Clone)]
 pub struct Decoder {
-    /// Programs and limits.
+    /// Paths of the programs, and the limits of every decode.
     pub config: DecoderConfig,
     health: health::HealthCache,
     pool: Arc<DecodePool>,

@@ -154,7 +154,7 @@ pub fn film(
 /// A thumbnail, or why there is none.
 #[derive(Debug)]
 pub struct Thumbnail {
-    /// The JPEG.
+    /// The thumbnail, or the reason why there is none.
     pub jpeg: Result<Vec<u8>, MediaError>,
     /// CPU time of the children.
     pub cpu: Duration,

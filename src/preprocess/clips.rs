@@ -6,7 +6,7 @@ use std::sync::Arc;
 /// Computes where clips of `window` units begin in a stream of unknown length.
 ///
 /// Clip k begins at `round(k * stride)` as long as it is complete. One more clip, anchored at the end, covers
-/// what is left after the last one.
+/// the rest after the last one.
 #[derive(Debug, Clone)]
 pub struct Plan {
     window: u64,

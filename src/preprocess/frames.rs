@@ -131,7 +131,8 @@ fn between(upper: &[[f32; 4]], lower: &[[f32; 4]], weight: f32, out: &mut [u8]) 
     }
 }
 
-/// Values lie between two bytes, so an i32 holds them. It converts in one instruction; u8 does not.
+/// Values are between those of two bytes, so they fit into an i32. It converts in one instruction; u8 does
+/// not.
 #[inline]
 fn truncate(value: f32) -> i32 {
     value as i32

@@ -37,7 +37,7 @@ pub struct ClipTensors {
     pub pcm: Option<Arc<[f32]>>,
     /// How many of these samples are the clip's own, before any padding; 0 without sound.
     pub pcm_samples: usize,
-    /// Number of consecutive windows with equal tensors that this clip stands for; 1 for most clips.
+    /// Number of consecutive windows with equal tensors in this clip; 1 for most clips.
     pub windows: u64,
 }
 

@@ -7,9 +7,9 @@ use super::spec::{PictureSpec, Resample, ResizeRule, Size};
 /// Rows and columns of patches of a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PatchGrid {
-    /// Rows of patches.
+    /// Number of rows of patches.
     pub rows: usize,
-    /// Columns of patches.
+    /// Number of columns of patches.
     pub columns: usize,
 }
 

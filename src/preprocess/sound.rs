@@ -26,7 +26,7 @@ pub fn tensor(spec: &SoundSpec, samples: Arc<[f32]>, real: usize, whole: bool) -
     (tensor, own)
 }
 
-/// `own` so many times, then zeros. A tensor that is full already stays as it is.
+/// `own` repeated this many times, then zeros. A tensor that is already full does not change.
 fn repeated(own: &[f32], len: usize, times: usize) -> Arc<[f32]> {
     filled(len, |tensor| {
         let parts = tensor.chunks_exact_mut(own.len().max(1)).take(times);
@@ -34,7 +34,7 @@ fn repeated(own: &[f32], len: usize, times: usize) -> Arc<[f32]> {
     })
 }
 
-/// `own`, and after it as many samples as make a multiple.
+/// `own`, padded to a multiple.
 fn padded(own: &[f32], multiple: usize, edge: Edge) -> Arc<[f32]> {
     filled(own.len().next_multiple_of(multiple), |tensor| {
         let (front, rest) = tensor.split_at_mut(own.len());

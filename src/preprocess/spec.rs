@@ -1,9 +1,9 @@
-//! What a bundle says about the way from a file to the tensors that its towers take. `docs/bundle.md` defines
-//! the terms; `model` reads them from the manifest, and this layer follows them.
+//! A bundle's rules for turning a file into the tensors of its towers. `docs/bundle.md` defines the terms;
+//! `model` reads them from the manifest, and this layer follows them.
 
 use crate::types::TrackKind;
 
-/// How an asset is cut into clips, and what the towers take of each.
+/// How an asset is cut into clips, and which tensors the towers take from each.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClipSpec {
     /// Which frames of a window the video tower takes.
@@ -16,8 +16,8 @@ pub struct ClipSpec {
     pub image: PictureSpec,
     /// What the audio tower takes.
     pub sound: SoundSpec,
-    /// Whether sound is cut into clips of its own, with its own window and stride, also where there are
-    /// pictures. Otherwise a clip of a video has the sound of its own seconds.
+    /// Whether sound is cut into clips of its own, with its own window and stride, even beside pictures.
+    /// Otherwise a clip of a video has the sound of its own seconds.
     pub sound_apart: bool,
     /// The track of a film that no tower takes; it is not decoded.
     pub without: Option<TrackKind>,
@@ -70,7 +70,7 @@ impl Sampling {
 pub enum Take {
     /// The last of those whose times round to the moment, as ffmpeg's `fps` filter chooses.
     Nearest,
-    /// The frame that is on the screen at that moment: the last one that began at or before it.
+    /// The frame shown at that moment: the last one that began at or before it.
     OnScreen,
 }
 
@@ -103,7 +103,7 @@ pub enum ResizeRule {
     Patches {
         /// Side of a patch, in pixels.
         patch: usize,
-        /// Most patches (P).
+        /// Maximum number of patches, P in `docs/bundle.md`.
         max_patches: usize,
         /// Sides are multiples of this many pixels, itself a multiple of `patch`.
         multiple: usize,
@@ -139,9 +139,9 @@ pub enum Resample {
 /// Height and width in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size {
-    /// Rows.
+    /// Height in pixels.
     pub height: usize,
-    /// Columns.
+    /// Width in pixels.
     pub width: usize,
 }
 
@@ -165,7 +165,7 @@ pub struct SoundSpec {
 pub enum ShortSound {
     /// It is repeated from the first sample on until the window is full.
     Loop,
-    /// Zeros follow it.
+    /// Zeros after the sound, up to the window.
     Zeros,
     /// It is repeated as often as it fits whole, and zeros follow.
     RepeatZeros,
@@ -183,7 +183,7 @@ pub enum ShortSound {
 pub enum Edge {
     /// The last samples backwards, without the very last.
     Reflect,
-    /// Zeros.
+    /// Pads with zeros.
     Zeros,
 }
 

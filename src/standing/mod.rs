@@ -61,7 +61,7 @@ pub struct StandingPatch {
 /// A standing query for display.
 #[derive(Debug, Clone)]
 pub struct StandingQuery {
-    /// The stored record.
+    /// The query as stored.
     pub record: StandingRecord,
     /// Its options, and the query for display.
     pub spec: StandingSpec,

@@ -160,7 +160,7 @@ struct StoredPart {
     vectors: BTreeMap<Space, String>,
 }
 
-/// Encodes embedded parts.
+/// Encodes embedded parts, in the stored form.
 pub(crate) fn pack(parts: &[QueryPart]) -> Vec<u8> {
     let encode = |vector: &Embedding| {
         STANDARD.encode(vector.as_slice().iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())

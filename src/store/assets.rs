@@ -15,7 +15,7 @@ pub enum AssetState {
     Indexing,
     /// All clips are searchable.
     Ready,
-    /// Searchable as far as it could be read; `error` says why not further.
+    /// Searchable as far as it could be read; `error` gives the reason.
     Partial,
     /// Nothing could be read; `error` says why.
     Failed,
@@ -52,7 +52,7 @@ impl AssetState {
 pub enum Damage {
     /// Its file is not there.
     Missing,
-    /// Its file holds other bytes than those that were indexed.
+    /// The bytes of its file are not those that were indexed.
     Changed,
     /// Its metadata in the store cannot be read any more; they are shown as empty.
     Metadata,
@@ -123,7 +123,7 @@ pub struct AssetRecord {
 }
 
 impl AssetRecord {
-    /// Changes with the asset: its name, its metadata, or what was made of its bytes.
+    /// Changes with the asset: its name, its metadata, or its indexed content.
     #[must_use]
     pub fn version(&self) -> String {
         let parts = serde_json::json!([
@@ -233,7 +233,7 @@ pub struct DeletedAsset {
     pub owned_path: Option<String>,
 }
 
-/// Assets.
+/// Records of assets.
 #[async_trait]
 pub trait AssetStore: Send + Sync {
     /// Accepts an asset. Returns (record, true) if it is new, (existing record, false) if its identity is

@@ -45,6 +45,6 @@ pub trait RetentionStore: Send + Sync {
     async fn begin_retention_run(&self) -> Result<RetentionRun, StoreError>;
     /// Records the progress of a run.
     async fn note_retention_run(&self, run: &RetentionRun) -> Result<(), StoreError>;
-    /// Runs, newest first.
+    /// At most `limit` runs that deleted something, newest first.
     async fn retention_runs(&self, limit: u32) -> Result<Vec<RetentionRun>, StoreError>;
 }

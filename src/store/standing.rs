@@ -154,7 +154,7 @@ pub struct Settled {
     pub ticket: i64,
     /// Id of the asset.
     pub asset: AssetId,
-    /// Matches found.
+    /// Matches of this asset, one per query.
     pub matches: Vec<NewMatch>,
     /// What happens to the pending asset.
     pub end: PendingEnd,

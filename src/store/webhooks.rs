@@ -34,7 +34,7 @@ pub enum DeliveryState {
     Pending,
     /// The receiver took it.
     Delivered,
-    /// Given up.
+    /// Given up after the last attempt, or refused with 410.
     Failed,
 }
 
@@ -120,7 +120,7 @@ pub struct DeliveryRecord {
     pub ended_unix_ms: i64,
 }
 
-/// The outbox.
+/// Webhook deliveries to be sent.
 #[async_trait]
 pub trait WebhookStore {
     /// Due pending deliveries, the longest due first; leaves out those to `busy_hosts` and those `under_way`.

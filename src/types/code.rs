@@ -50,7 +50,7 @@ deciding! {
     UrlFailed = "url_failed";
     /// A download took too long.
     UrlTimeout = "url_timeout";
-    /// A file holds other bytes than those that were indexed; it may have been written to meanwhile.
+    /// The bytes of a file are not those that were indexed; it may have been modified meanwhile.
     ContentDamaged = "content_damaged";
     /// Decoding took too long.
     DecodeTimeout = "decode_timeout";
@@ -104,7 +104,7 @@ impl From<&'static str> for ErrorCode {
     }
 }
 
-/// As stored.
+/// Codes are stored as text.
 impl From<String> for ErrorCode {
     fn from(code: String) -> Self {
         Self(Cow::Owned(code))

@@ -167,7 +167,7 @@ impl TrackChoice {
 pub enum TrackKind {
     /// Moving pictures.
     Video,
-    /// Sound.
+    /// Sound, including that of films.
     Audio,
     /// Cover art and chapter pictures: never read.
     Cover,

@@ -46,7 +46,7 @@ pub struct Sender {
     pub store: Arc<dyn Store>,
     /// The disk, on which the outcomes are noted.
     pub disk: Arc<Disk>,
-    /// Stops the sender.
+    /// Cancelled to stop the sender.
     pub stop: CancellationToken,
 }
 

@@ -1,11 +1,14 @@
-//! A server that is killed again and again, at any moment and at every fail point, while clients upload,
-//! delete, rename, start jobs, take snapshots, compact and change the model: nothing that was acknowledged
-//! is lost, nothing is there twice, nothing comes back that was deleted, nothing appears that nobody sent.
+//! A server that is killed repeatedly, at random moments and at every fail point, while clients upload,
+//! delete, rename, start jobs, take snapshots, compact and change the model: no acknowledged change is lost
+//! or applied twice, nothing deleted comes back, and nothing appears that no client sent.
 //!
 //! The short form runs with the other tests; `make test-crash` runs a thousand cycles.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../common/mod.rs"]
 mod common;
+
+mod cycles;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -23,9 +26,10 @@ use triptych::fail_points;
 
 /// Most assets at a time: beyond them clients delete rather than upload.
 const MOST_ASSETS: usize = 60;
+
 const CLIENTS: usize = 4;
 
-/// What clients know of one asset.
+/// An asset as clients know it.
 #[derive(Debug, Clone, PartialEq)]
 struct Known {
     name: String,
@@ -35,7 +39,7 @@ struct Known {
     maybe_gone: bool,
 }
 
-/// What clients were told, and what they asked for without being told.
+/// Acknowledged changes, and requests without an answer.
 #[derive(Debug, Default)]
 struct Truth {
     assets: BTreeMap<String, Known>,
@@ -65,6 +69,7 @@ struct World {
 }
 
 const SHIPPED: &str = "small-world";
+
 const OTHER: &str = "other-world";
 
 impl World {
@@ -102,7 +107,7 @@ impl World {
         self.truth.lock().unwrap()
     }
 
-    /// One request of a client; what it came to goes into the truth.
+    /// One request of a client; its outcome is recorded in the truth.
     fn act(&self, server: &Server, rng: &mut StdRng) {
         let full = self.truth().assets.len() >= MOST_ASSETS;
         match rng.random_range(0..20) {
@@ -250,7 +255,7 @@ impl World {
         }
     }
 
-    /// What the server says after a start must be what clients were told.
+    /// After a restart, the server must agree with its earlier answers to clients.
     fn check(&self, server: &Server) {
         let mut truth = self.truth();
         let found = pages(server, "/v1/assets");
@@ -280,7 +285,7 @@ impl World {
                 (asset["id"].as_str().unwrap().to_owned(), asset["name"].as_str().unwrap().to_owned());
             assert!(!truth.deleted.contains(&id), "back again: {asset}");
             let known = truth.assets.get(&id);
-            // What a job indexed is not ours to follow: it comes back with the next job.
+            // Assets indexed by a job are not tracked: the next job brings them back.
             if known.is_none() && (jobs_media(asset) || by_job.contains(&name)) && !truth.sent.contains(&name)
             {
                 continue;
@@ -291,7 +296,7 @@ impl World {
         truth.assets = assets;
         truth.sent.clear();
         let jobs: BTreeSet<String> = ids(&pages(server, "/v1/jobs"));
-        // The list of jobs holds the newest alone.
+        // The list of jobs contains only the newest.
         for job in truth.jobs.difference(&jobs) {
             assert_eq!(server.get(&format!("/v1/jobs/{job}")).status(), 200, "lost: {job}");
         }
@@ -314,7 +319,7 @@ fn sent(request: reqwest::blocking::RequestBuilder) -> Option<Response> {
     request.timeout(Duration::from_secs(20)).send().ok()
 }
 
-/// The id of what an answer says was made.
+/// The id of the created object in an answer.
 fn made(answer: Option<Response>) -> Option<String> {
     let answer = answer.filter(|answer| answer.status().is_success())?;
     Some(answer.json::<Value>().ok()?["id"].as_str()?.to_owned())
@@ -335,113 +340,4 @@ fn pages(server: &Server, path: &str) -> Vec<Value> {
             None => return all,
         }
     }
-}
-
-/// How one cycle ends, and when at the latest.
-struct Plan {
-    /// The fail point at which the server ends by itself.
-    point: Option<&'static str>,
-    /// Whether the model changes meanwhile.
-    changes_model: bool,
-    lasts: Duration,
-}
-
-impl Plan {
-    /// Every third cycle ends at a fail point, every sixth changes the model.
-    fn of(cycle: usize, rng: &mut StdRng) -> Self {
-        let point = if cycle % 3 == 2 { fail_points::ALL.choose(rng).copied() } else { None };
-        let changes_model = cycle % 6 == 4 || point.is_some_and(|point| point.starts_with("models"));
-        let millis = match (changes_model, point) {
-            (true, _) => rng.random_range(200..4000),
-            (false, Some(_)) => rng.random_range(10..900),
-            (false, None) => rng.random_range(10..500),
-        };
-        Self { point, changes_model, lasts: Duration::from_millis(millis) }
-    }
-}
-
-/// Runs so many cycles; each ends at a fail point or by a signal at any moment.
-fn cycles(count: usize, seed: u64) {
-    let dir = tempfile::tempdir().unwrap();
-    let world = World::new(dir.path());
-    let mut rng = StdRng::seed_from_u64(seed);
-    let began = Instant::now();
-    let mut at_points: BTreeMap<&str, usize> = BTreeMap::new();
-    for cycle in 0..count {
-        let Plan { point, changes_model, lasts } = Plan::of(cycle, &mut rng);
-        let options = match point {
-            Some(point) => {
-                let passes = rng.random_range(0..6);
-                world.options().env("FAILPOINTS", &format!("{point}={passes}*off->return"))
-            }
-            None => world.options(),
-        };
-        let Some(server) = Server::try_start(options) else {
-            // A fail point at start: the next cycle finds what it left.
-            *at_points.entry(point.unwrap_or("start")).or_default() += 1;
-            assert!(point.is_some(), "cycle {cycle} of seed {seed}: the server does not start");
-            continue;
-        };
-        if point.is_none() {
-            world.check(&server);
-        }
-        let over = AtomicBool::new(false);
-        let seeds: Vec<u64> = (0..CLIENTS).map(|_| rng.random()).collect();
-        let died = std::thread::scope(|scope| {
-            for seed in seeds {
-                let (world, server, over) = (&world, &server, &over);
-                scope.spawn(move || {
-                    let mut rng = StdRng::seed_from_u64(seed);
-                    while !over.load(Ordering::Relaxed) {
-                        world.act(server, &mut rng);
-                    }
-                });
-            }
-            if changes_model {
-                scope.spawn(|| world.change_model(&server));
-            }
-            let began = Instant::now();
-            while began.elapsed() < lasts && server.is_up() {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            let died = !server.is_up();
-            over.store(true, Ordering::Relaxed);
-            server.kill_now();
-            died
-        });
-        if let Some(point) = point.filter(|_| died) {
-            *at_points.entry(point).or_default() += 1;
-        }
-        assert!(point.is_some() || !died, "cycle {cycle} of seed {seed}: the server ended by itself");
-        drop(server);
-    }
-
-    let server = Server::start(world.options());
-    world.check(&server);
-    eventually("every asset is indexed", || {
-        pages(&server, "/v1/assets").iter().all(|asset| asset["state"] == "ready").then_some(())
-    });
-    server.stop();
-    let snapshots = world.truth().snapshots.clone();
-    for id in &snapshots {
-        let root = world.snapshots.to_str().unwrap();
-        let verified = run(&["snapshot", "verify", id, "--snapshot-root", root]);
-        assert!(verified.status.success(), "{id}: {}", String::from_utf8_lossy(&verified.stderr));
-    }
-    eprintln!("{count} cycles in {:.0} s: 0 lost, 0 twice, 0 phantom", began.elapsed().as_secs_f64());
-    eprintln!("acknowledged: {:?}", world.truth().counts);
-    eprintln!("ended at fail points: {at_points:?}");
-}
-
-#[test]
-fn a_dozen_kills_lose_nothing() {
-    cycles(12, 7);
-}
-
-#[test]
-#[ignore = "half an hour: `make test-crash`"]
-fn a_thousand_kills_lose_nothing() {
-    let count = std::env::var("TRIPTYCH_CYCLES").ok().map_or(1000, |text| text.parse().unwrap());
-    let seed = std::env::var("TRIPTYCH_SEED").ok().map_or(1, |text| text.parse().unwrap());
-    cycles(count, seed);
 }

@@ -1,8 +1,11 @@
-//! A data folder that lost something, or holds what the server does not understand: it refuses to serve
-//! rather than lose more, rebuilds on request, and deletes nothing.
+//! A data folder that lost data, or contains files that the server does not recognise: the server refuses to
+//! start rather than lose more, rebuilds on request, and deletes nothing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../common/mod.rs"]
 mod common;
+
+mod own_files;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,6 +16,7 @@ use reqwest::blocking::multipart;
 use serde_json::{Value, json};
 
 const DATABASE: &str = "triptych.db";
+
 const LOG: &str = "triptych.db-wal";
 
 fn add(server: &Server, n: usize) -> Value {
@@ -21,7 +25,7 @@ fn add(server: &Server, n: usize) -> Value {
     ok_json(server.post_form("/v1/assets?wait=true", form))
 }
 
-/// What people would miss: id to name, metadata and content of every asset.
+/// The users' data: id to name, metadata and content of every asset.
 fn assets(server: &Server) -> BTreeMap<String, (Value, Value, Value)> {
     let page = server.get_json("/v1/assets?limit=1000");
     let all = page["data"].as_array().unwrap().iter();
@@ -55,7 +59,7 @@ fn cut_to_half(file: &Path) {
     fs::OpenOptions::new().write(true).open(file).unwrap().set_len(len / 2).unwrap();
 }
 
-/// A data folder whose server was killed, with its write-ahead log, and what it had acknowledged.
+/// The data folder of a killed server, with its write-ahead log and the acknowledged changes.
 struct Killed {
     dir: tempfile::TempDir,
     acknowledged: BTreeMap<String, (Value, Value, Value)>,
@@ -75,7 +79,7 @@ impl Killed {
         self.dir.path().join("data")
     }
 
-    /// A copy of the folder, so that each damage begins from the same.
+    /// A copy of the folder, so that each damage starts from the same state.
     fn copied(&self, name: &str) -> PathBuf {
         let to = self.dir.path().join(name);
         copy(&self.folder(), &to);
@@ -180,7 +184,7 @@ fn an_older_database_put_back_by_hand_is_noticed() {
         fs::write(copied.join(DATABASE), &older).unwrap();
         let (exit, said) = Server::start_refused(Options::default().data(&copied));
         assert!(exit == 4 && said.contains("error[store_behind]"), "{what}: {exit} {said}");
-        // Whoever wants the older one after all says so by putting the ledger away; nothing is deleted.
+        // To use the older store on purpose, the operator moves the ledger away; nothing is deleted.
         let server = Server::start(Options::default().data(&copied).args(&["--rebuild-from-uploads"]));
         all_ready(&server);
         assert_eq!(assets(&server), acknowledged, "{what}");
@@ -203,7 +207,7 @@ fn what_is_not_understood_is_put_in_quarantine_and_never_deleted() {
     mine("uploads/00/folder/d.mp4", "d");
     mine("uploads/readme.txt", "e");
     mine("uploads/projects/f.prproj", "f");
-    // An upload whose row never came: nobody was told of it, but it may be all that is left of something.
+    // An upload without a row: it was never acknowledged, but it may be the only remaining copy.
     let orphan = format!("uploads/ab/ab{}-01234567", "0".repeat(62));
     mine(&orphan, "g");
 
@@ -295,7 +299,7 @@ fn a_start_or_a_command_that_refuses_changes_no_file() {
         assert!(said.contains("error[store_behind]") && said.contains("--rebuild-from-uploads"), "{said}");
         assert_eq!(bytes_of_all(&data), before, "{command:?}");
     }
-    // What is rebuilt leaves the old store in quarantine as it was.
+    // A rebuild moves the old store to quarantine unchanged.
     let server = Server::start(Options::default().data(&data).args(&["--rebuild-from-uploads"]));
     all_ready(&server);
     assert_eq!(assets(&server), killed.acknowledged);
@@ -304,101 +308,11 @@ fn a_start_or_a_command_that_refuses_changes_no_file() {
     assert_eq!(fs::read(kept).unwrap(), before[&log]);
 }
 
-fn make_pipe(path: &Path) {
-    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
-    rustix::fs::mkfifoat(rustix::fs::CWD, path, mode).unwrap();
-}
-
 fn remove(path: &Path) {
     match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path).unwrap(),
         Ok(_) => fs::remove_file(path).unwrap(),
         Err(_) => {}
-    }
-}
-
-#[test]
-fn links_pipes_and_folders_in_place_of_own_files_are_refused_and_lead_nowhere() {
-    let killed = Killed::with(2);
-    // Another data folder, which links lead to.
-    let other = killed.copied("other");
-    fs::write(other.join("upload-of-somebody"), "another's").unwrap();
-    let before = bytes_of_all(&other);
-    type Change = fn(&Path, &Path);
-    let link: Change = |path, other| std::os::unix::fs::symlink(other, path).unwrap();
-    let link_to_file: Change = |path, other| std::os::unix::fs::symlink(other.join(DATABASE), path).unwrap();
-    let dangling: Change = |path, _| std::os::unix::fs::symlink("/nonexistent/x", path).unwrap();
-    let folder: Change = |path, _| fs::create_dir(path).unwrap();
-    let pipe: Change = |path, _| make_pipe(path);
-    let cases = [
-        ("tmp", "a symbolic link", link),
-        ("uploads", "a symbolic link", link),
-        ("quarantine", "a symbolic link", link),
-        ("index", "a symbolic link", link),
-        ("audit", "a symbolic link", dangling),
-        ("models", "a symbolic link", link),
-        ("lock", "a symbolic link", link_to_file),
-        ("ledger.log", "a symbolic link", link_to_file),
-        ("ledger.log", "a named pipe", pipe),
-        ("ledger.log", "a folder", folder),
-        ("keys.json", "a named pipe", pipe),
-        ("keys.lock", "a folder", folder),
-        ("models.json", "a named pipe", pipe),
-        (DATABASE, "a symbolic link", dangling),
-        (DATABASE, "a named pipe", pipe),
-        (DATABASE, "a folder", folder),
-        (LOG, "a named pipe", pipe),
-        (LOG, "a folder", folder),
-    ];
-    for (name, what, change) in cases {
-        let data = killed.copied("changed");
-        remove(&data.join(name));
-        change(&data.join(name), &other);
-        let (exit, said) = Server::start_refused(Options::default().data(&data));
-        assert!(exit == 1 && said.contains("error[io]"), "{name} as {what}: {exit} {said}");
-        assert!(said.contains(&format!("`{name}`")) && said.contains(what), "{name} as {what}: {said}");
-        assert_eq!(bytes_of_all(&other), before, "{name} as {what}");
-        fs::remove_dir_all(&data).unwrap();
-    }
-    // The data folder itself may be reached by a link.
-    let by_link = killed.dir.path().join("link");
-    std::os::unix::fs::symlink(killed.folder(), &by_link).unwrap();
-    let server = Server::start(Options::default().data(&by_link));
-    assert_eq!(assets(&server), killed.acknowledged);
-}
-
-#[test]
-fn what_is_no_index_file_is_put_aside_and_the_index_rebuilt() {
-    let killed = Killed::with(2);
-    let server = Server::start(Options::default().data(&killed.folder()));
-    let query = json!({"query": "a red circle", "targets": ["audio"], "limit": 10});
-    let found = |server: &Server| -> Vec<_> {
-        let hits = server.search(&query);
-        hits.iter().map(|hit| (hit["asset_id"].clone(), hit["start_secs"].clone())).collect()
-    };
-    let wanted = found(&server);
-    server.stop();
-    let snapshots: Vec<_> = files(&killed.folder().join("index"));
-    let snapshot = snapshots.iter().find(|path| path.extension().is_some_and(|end| end == "snapshot"));
-    let name = snapshot.unwrap().file_name().unwrap();
-    type Change = fn(&Path);
-    let changes: [Change; 3] = [
-        make_pipe,
-        |path| std::os::unix::fs::symlink("/dev/zero", path).unwrap(),
-        |path| fs::create_dir_all(path.join("inside")).unwrap(),
-    ];
-    for change in changes {
-        let data = killed.copied("index-changed");
-        let path = data.join("index").join(name);
-        remove(&path);
-        change(&path);
-        let server = Server::start(Options::default().data(&data));
-        assert_eq!(found(&server), wanted);
-        let quarantine = data.join("quarantine");
-        assert_eq!(fs::read_dir(&quarantine).unwrap().count(), 1, "it is put aside");
-        server.stop();
-        assert!(fs::symlink_metadata(&path).unwrap().is_file(), "the index is saved again");
-        fs::remove_dir_all(&data).unwrap();
     }
 }
 

@@ -50,7 +50,7 @@ impl Collection {
 
 type Sums = BTreeMap<Space, Vec<f32>>;
 
-/// How many windows a clip of `secs` stands for: one, except for stretches that do not change.
+/// Number of windows in a clip of `secs`: one, except for stretches without change.
 fn windows_of(secs: f64, window_secs: f64, stride_secs: f64) -> f32 {
     let more = (secs - window_secs) / stride_secs;
     if more.is_finite() { 1.0 + more.round().max(0.0) as f32 } else { 1.0 }

@@ -1,5 +1,6 @@
-//! The one way from a question to a search. The HTTP API, the command line, standing queries and evaluations all build an
-//! [`Ask`]: it is checked as a whole before anything is embedded, then embedded, then searched with.
+//! The only way from a query to a search. The HTTP API, the command line, standing queries and evaluations
+//! all build an [`Ask`], which is validated as a whole before anything is embedded, then embedded and
+//! searched.
 
 mod asset;
 mod embed;
@@ -28,7 +29,7 @@ pub enum Source {
     Text(String),
     /// A file.
     File {
-        /// Its path.
+        /// Path of the file, readable by the server.
         path: PathBuf,
         /// The modality to embed it as.
         modality: Modality,
@@ -201,7 +202,7 @@ impl AskOptions {
     /// The search for embedded parts, of which some were made from assets.
     #[must_use]
     pub fn request(&self, query: Vec<QueryPart>, assets: Vec<AssetId>) -> SearchRequest {
-        // A user who names an asset in the filter wants it, even as an answer to itself.
+        // A user who names an asset in the filter wants it, even as a hit for itself.
         let exclude_assets = assets.into_iter().filter(|id| !self.filter.asset_ids.contains(id)).collect();
         let min_confidence = match self.least {
             Some(Least::Confidence(least)) => Some(least),
@@ -224,7 +225,7 @@ impl AskOptions {
     }
 }
 
-/// A question: what to search for, and how. It is valid.
+/// A valid query with its options.
 #[derive(Debug)]
 pub struct Ask {
     parts: Vec<AskPart>,

@@ -46,7 +46,7 @@ pub struct Running {
 }
 
 impl Admission {
-    /// Admits at most `max_in_flight` requests, of which `parallel` do not slow each other down.
+    /// Admits at most `max_in_flight` requests; up to `parallel` of them do not slow each other down.
     pub fn new(max_in_flight: usize, parallel: usize) -> Arc<Self> {
         Arc::new(Self {
             permits: Arc::new(Semaphore::new(max_in_flight.max(1))),
@@ -176,7 +176,7 @@ impl Drop for Expected {
 pub enum Refusal {
     /// All permits are taken.
     TooMany,
-    /// The request would have to wait too long.
+    /// The expected wait is too long.
     Overloaded { wait_secs: f64 },
 }
 

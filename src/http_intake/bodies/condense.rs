@@ -1,5 +1,5 @@
-//! Filters a JSON text while it is received: takes large `data:` URIs out of it and decodes them piece by
-//! piece. Sixty megabytes of base64 are never held in memory, and the remaining text is small to parse.
+//! Filters a JSON text while it is received: extracts large `data:` URIs and decodes them piece by piece.
+//! Sixty megabytes of base64 are never in memory, and the remaining text is small and quick to parse.
 
 mod base64;
 
@@ -100,7 +100,7 @@ pub struct Condenser {
 }
 
 impl Condenser {
-    /// Processes a piece; returns what was taken out of it.
+    /// Processes a piece; returns the extracted parts.
     pub fn push(&mut self, piece: &[u8]) -> Vec<Event> {
         let mut events = Vec::new();
         let mut rest = piece;
@@ -227,7 +227,7 @@ impl Condenser {
     }
 }
 
-/// Whether a head can stand in the JSON without escapes.
+/// Whether a head needs no escapes in JSON.
 fn is_plain(head: &[u8]) -> bool {
     head.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
 }

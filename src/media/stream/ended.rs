@@ -76,7 +76,7 @@ pub struct Ended {
     pub placed: Placed,
     /// Number of samples that were left out because they overlap others.
     pub overlapping: u64,
-    /// Number of samples that were left out because they lie before the beginning.
+    /// Number of samples left out because they are before the beginning.
     pub early: u64,
     /// Whether the sink had enough.
     pub stopped: bool,
@@ -204,7 +204,7 @@ impl Ended {
     /// The length that the bytes of the file show or, failing that, ffmpeg's.
     fn declared_secs(&self, started: &Started) -> Option<f64> {
         let sound = &started.sound;
-        // The time stamps of several recordings say nothing about the length of all.
+        // The time stamps of several recordings do not give their total length.
         let telling = !sound.open_ended && !started.joined;
         sound.declared_secs.or(self.log.duration_secs.filter(|_| telling))
     }

@@ -22,7 +22,7 @@ impl Assembler {
     }
 
     /// Sends a clip, cut at the declared end of the video if that lies in it. If another clip ends later, the
-    /// film goes on, and the declared end is wrong.
+    /// film continues, and the declared end is wrong.
     pub(super) fn send(&mut self, mut clip: ClipTensors) -> Result<(), MediaError> {
         if let Some((mut held, whole)) = self.held.take() {
             if clip.span.end_secs > whole {

@@ -54,7 +54,7 @@ impl Merger {
         }
     }
 
-    /// Sends the clip that was held back.
+    /// Sends the buffered clip.
     pub fn release(&mut self) -> Result<(), MediaError> {
         self.held.take().map_or(Ok(()), |clip| self.deliver(clip))
     }

@@ -12,7 +12,7 @@ use crate::preprocess::spec::{ClipSpec, PictureSpec};
 /// Pictures of one window.
 #[derive(Debug, Clone)]
 pub struct Window {
-    /// First period.
+    /// First sampling period of the window.
     pub start: u64,
     /// Number of periods; fewer than others have if the asset, or its last part, is shorter.
     pub periods: u64,

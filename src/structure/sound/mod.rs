@@ -1,4 +1,4 @@
-//! Examines files of sound: their length, what they lack, and what ffmpeg must be told to read them.
+//! Examines files of sound: their length, missing parts, and the options that ffmpeg needs to read them.
 
 mod chunks;
 mod flac;
@@ -44,7 +44,8 @@ pub struct Examined {
     /// Whether ffmpeg's timestamps must be ignored: it reads those of a second Ogg stream as if it had the
     /// first one's sample rate.
     pub counted: bool,
-    /// Whether it consists of streams of several formats, one after another, each of which ffmpeg must begin anew.
+    /// Whether it consists of streams of several formats, one after another, each of which needs a new run of
+    /// ffmpeg.
     pub linked: bool,
     /// Where the next of them begins.
     pub next: Option<u64>,
@@ -96,7 +97,7 @@ fn of_file(window: &mut Window<'_>, frames: bool) -> Examined {
         (found.holes, found.damaged, found.strays) = (scan.holes, scan.damaged, scan.strays);
         found.cut = scan.cut;
         let lacks = scan.lacks;
-        found.lacks = (lacks > 0).then(|| format!("{lacks} frames that its header counts are missing"));
+        found.lacks = (lacks > 0).then(|| format!("{lacks} frames that its header declares are missing"));
     }
     if let Some(frames) = tta::frames(window) {
         (found.cut, found.followed, found.damaged) = (frames.cut, frames.joined, frames.damaged);

@@ -10,8 +10,8 @@ pub struct Pages {
     pub cut: bool,
     /// Whether one stream follows another, and there are never two at a time.
     pub chained: bool,
-    /// Where a stream of sound begins that ffmpeg cannot read after those before it, because its format is another
-    /// one. What follows was not looked at.
+    /// Where a stream of sound begins that ffmpeg cannot read after those before it, because its format
+    /// differs. The rest was not examined.
     pub next: Option<u64>,
 }
 
