@@ -9,7 +9,7 @@ use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 /// Something that reads bytes.
 struct Target {
     name: &'static str,
-    /// What it reads gladly; edits of these get further than noise.
+    /// Valid inputs; edits of these get further than noise.
     seeds: fn() -> Vec<Vec<u8>>,
     /// Reads the bytes; panics if the reader breaks its contract.
     run: fn(&[u8]),

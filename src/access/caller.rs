@@ -118,7 +118,7 @@ pub enum Found {
 }
 
 impl Found {
-    /// What a key of the keys file opens.
+    /// The rights of a key of the keys file.
     pub(super) fn key(known: Arc<KnownKey>) -> Self {
         if known.record.revoked_unix_ms.is_some() {
             Self::Revoked

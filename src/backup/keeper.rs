@@ -140,7 +140,7 @@ impl Keeper {
     /// Takes the snapshot. The caller holds a pin of the uploads.
     ///
     /// # Errors
-    /// [`BackupError`]; what was written of the snapshot is removed.
+    /// [`BackupError`]; the partial snapshot is removed.
     pub async fn take(&self, taking: &Taking, source: &Source) -> Result<Taken, BackupError> {
         let (destination, running) = (taking.destination.as_ref(), taking.running.as_ref());
         let made = create::create(source, destination, running, taking.options).await;

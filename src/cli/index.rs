@@ -96,7 +96,7 @@ fn source_of(args: &IndexArgs) -> Result<(JobSource, Vec<PathBuf>), CliError> {
     };
     let choice = TrackChoice { video: args.video_track, audio: args.audio_track };
     if let Some(manifest) = &args.manifest {
-        // The person who runs the command may read whatever the manifest names.
+        // The user of the command may read any file that the manifest names.
         return Ok((JobSource::Manifest { path: resolve(manifest)?, choice }, vec![PathBuf::from("/")]));
     }
     let Some(folder) = &args.folder else {

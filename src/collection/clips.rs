@@ -53,7 +53,7 @@ impl Collection {
             span: clip.span,
             agreement: clip.agreement,
         };
-        // Before the vectors: the catalog must know whatever the index finds.
+        // Before the vectors: the catalog must contain every clip that the index finds.
         self.searched.catalog.add_clips(asset, &ids.iter().zip(&clips).map(entry).collect::<Vec<_>>());
         blocking(move || {
             for (id, clip) in ids.into_iter().zip(&clips) {

@@ -25,7 +25,7 @@ const MOST_REMEMBERED: usize = 16_384;
 /// Time limit for reading files that may have changed, before the answer goes out without the result.
 const LOOKS_AT_MOST: Duration = Duration::from_secs(2);
 
-/// A file as it was when all its bytes were read.
+/// State of a file when all its bytes were read.
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     size_bytes: u64,

@@ -34,7 +34,7 @@ pub struct LibraryConfig {
     pub webhooks: Option<Arc<dyn Deliver>>,
     /// Settings for snapshots, retention and compaction.
     pub keep: KeepConfig,
-    /// What may be fetched from other hosts.
+    /// Hosts and buckets that files may be fetched from.
     pub sources: SourcesConfig,
     /// If the store has lost acknowledged changes, index again from the uploads and the ledger.
     pub rebuild_from_uploads: bool,

@@ -72,7 +72,7 @@ pub struct Collection {
     agreement_space: Option<Space>,
     /// Keeps clips and indexes together while the indexes are saved.
     gate: Gate,
-    /// What is known about the files of assets.
+    /// Known states of the files of assets.
     verified: Verified,
     /// Samples searches to measure recall.
     pub(crate) recall: Arc<Sampler>,

@@ -1,4 +1,4 @@
-//! What a collection appends to the ledger.
+//! Ledger entries of a collection.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -23,7 +23,7 @@ const QUIET: Duration = Duration::from_millis(250);
 /// A query to answer again.
 #[derive(Debug)]
 pub(crate) struct Asked {
-    /// Weak: an index that no longer serves need not be measured.
+    /// Weak: an index that has stopped serving need not be measured.
     index: Weak<IndexSet>,
     pub(crate) target: Track,
     pub(crate) space: Space,

@@ -31,7 +31,7 @@ pub struct Patience {
     pub answer: Rule,
 }
 
-/// What a connection is waiting for or doing.
+/// State of a connection: what it waits for, or that it is being served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// A request head is awaited on a new connection, or has begun.

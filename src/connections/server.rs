@@ -133,7 +133,7 @@ async fn relieve(pressure: Arc<Notify>, registry: Arc<Registry>) {
     }
 }
 
-/// What serves an accepted connection.
+/// The service of an accepted connection.
 struct Connections {
     http: http1::Builder,
     app: Router,

@@ -32,7 +32,7 @@ thread_local! {
     static DAMAGED: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Decodes a JPEG at 1/`by` of its size, a power of two, and counts the damage in its data. What is missing is
+/// Decodes a JPEG at 1/`by` of its size, a power of two, and counts the damage in its data. Missing parts are
 /// grey.
 pub fn decode(mut media: &File, by: u32) -> Result<(DynamicImage, u64), Refusal> {
     media.rewind().map_err(|e| Refusal::new(Failure::Internal, e))?;
@@ -96,7 +96,7 @@ fn printed(pixels: &[u8]) -> Vec<u8> {
     inks.iter().flat_map(|[c, m, y, k]| [light(*c, *k), light(*m, *k), light(*y, *k)]).collect()
 }
 
-/// What ends a decode: a message code of libjpeg.
+/// The message code of libjpeg that ended a decode.
 struct Fatal(i32);
 
 /// Ends a decode at an error, and counts damage among the warnings.

@@ -1,4 +1,4 @@
-//! What counts as media when a folder, a watch or a bucket is listed: one list for all of them. The name can
+//! The files that count as media in folders, watches and buckets: one list for all of them. The name can
 //! decide; if it does not, the first bytes do.
 
 use crate::formats::sniff::{ANY_CONTAINER, SNIFF_BYTES, Sniffed, sniff};
@@ -146,7 +146,7 @@ fn is_transport_stream(head: &[u8]) -> bool {
     })
 }
 
-/// MPEG-PS that begins within a pack: a later pack holds a packet of pictures or sound.
+/// MPEG-PS that begins within a pack: a later pack contains a packet of pictures or sound.
 fn is_program_stream(head: &[u8]) -> bool {
     let code = |window: &[u8]| if let [0, 0, 1, code] = *window { Some(code) } else { None };
     let packs = head.windows(4).filter_map(code).skip_while(|code| *code != 0xba);

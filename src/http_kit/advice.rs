@@ -75,13 +75,13 @@ pub fn advised(stored: WorkError) -> WorkError {
     WorkError { message: stored.message + advice, ..stored }
 }
 
-/// An item of a job, as it is shown.
+/// An item of a job, as shown to clients.
 #[must_use]
 pub fn item_view(item: &JobItem) -> ItemView {
     ItemView { error: item.error.clone().map(advised), ..ItemView::from(item) }
 }
 
-/// What a client can do about a part of the server that does not work fully.
+/// Advice about a part of the server that is degraded or failed.
 #[must_use]
 pub fn advice_on_part(part: &str) -> Option<&'static str> {
     match part {

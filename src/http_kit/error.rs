@@ -121,7 +121,7 @@ impl ApiError {
         self
     }
 
-    /// What a response without a body of ours becomes.
+    /// The error body of a response that has none of ours.
     pub fn of_status(status: StatusCode) -> Self {
         let (code, message) = match status {
             StatusCode::NOT_FOUND => ("not_found", "nothing exists at this path; see /docs"),

@@ -112,7 +112,7 @@ mod tests {
         for (body, code, param) in cases {
             assert_eq!(code_and_param(body), (code.to_owned(), param.map(str::to_owned)), "{body}");
         }
-        // What is quoted is cut, whatever its length.
+        // Quotations are shortened.
         let long = "x".repeat(100_000);
         for body in [format!(r#"{{"{long}":1}}"#), format!(r#"{{"inner":{{"{long}":1}}}}"#)] {
             let (code, param) = code_and_param(&body);

@@ -48,7 +48,7 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// The page as it is shown.
+    /// The page in the API's form.
     pub fn show<V>(self, view: impl FnMut(T) -> V) -> List<V> {
         List::new(self.entries.into_iter().map(view).collect(), self.next)
     }

@@ -153,7 +153,7 @@ fn standing_error(error: &StandingError) -> ApiError {
     }
 }
 
-/// What another host did wrong is neither the sender's fault nor ours.
+/// A fault of another host is neither the client's nor ours.
 fn outbound_error(error: &OutboundError) -> ApiError {
     let (status, param) = match error {
         OutboundError::UrlsDisabled | OutboundError::NotAllowed(_) => (StatusCode::FORBIDDEN, "url"),

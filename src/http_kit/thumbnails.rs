@@ -36,7 +36,7 @@ const CHEAP: Duration = Duration::from_secs(2);
 const DEAR_FOR: Duration = Duration::from_secs(3600);
 const MOST_DEAR: usize = 4096;
 
-/// What thumbnails of an asset have cost.
+/// CPU time spent on thumbnails of an asset.
 #[derive(Debug)]
 struct Dear {
     since: Instant,
@@ -65,7 +65,7 @@ struct Pictures {
 struct Entry {
     cell: Cell,
     used: u64,
-    /// What it counts towards the total; 0 until it is made.
+    /// Its bytes in the total; 0 until it is rendered.
     bytes: usize,
 }
 

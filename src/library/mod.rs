@@ -105,7 +105,7 @@ impl Library {
         &self.collection
     }
 
-    /// What all models of the data folder share.
+    /// The parts that all models of the data folder share.
     #[must_use]
     pub fn data(&self) -> &Arc<DataFolder> {
         &self.collection.data

@@ -63,7 +63,7 @@ pub(super) enum Shown {
     Shown,
 }
 
-/// What to do with black bars around a picture. Manifests without this field are older than the choice.
+/// Treatment of black bars around a picture. Manifests without this field are older than the choice.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Bars {
@@ -333,7 +333,7 @@ fn check_stride(stride_secs: Option<f64>, at: &str) -> Result<(), String> {
 }
 
 impl SoundEntry {
-    /// What the tower takes, and the stride if it is not the window.
+    /// Input of the tower, and the stride if it is not the window.
     pub fn spec(self, at: &str) -> Result<(SoundSpec, Option<f64>), String> {
         let at = format!("{at}.sound");
         let Self { sample_rate_hz, samples, stride_secs, .. } = self;

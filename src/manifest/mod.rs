@@ -104,7 +104,7 @@ pub(crate) struct TowerSpec {
     pub modality: Modality,
     pub file: String,
     pub precision: Precision,
-    /// What the tower may be reduced to.
+    /// Precisions to which the tower may be reduced.
     pub precisions: Vec<Precision>,
     pub inputs: Vec<InputSpec>,
     /// Outputs of the graph, each of which serves one or more spaces.
@@ -112,7 +112,7 @@ pub(crate) struct TowerSpec {
     pub takes: Takes,
 }
 
-/// What a tower takes, and how it is prepared.
+/// Input of a tower, and its preprocessing.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Takes {
     Video { picture: PictureSpec, sampling: Sampling, stride_secs: Option<f64>, choice: FrameChoice },
@@ -121,7 +121,7 @@ pub(crate) enum Takes {
     Text(TextSpec),
 }
 
-/// What a tower for films takes, but for the other numbers of frames that it may take.
+/// Input of a tower for films, without the other numbers of frames that it may take.
 #[derive(Clone, Copy)]
 pub struct VideoInput<'a> {
     pub picture: &'a PictureSpec,
@@ -364,7 +364,7 @@ impl Manifest {
         own.or_else(|| self.of_modality(Modality::Video).find_map(TowerSpec::picture))
     }
 
-    /// What the first tower for films takes.
+    /// Input of the first tower for films.
     pub fn video(&self) -> Option<VideoInput<'_>> {
         self.towers.iter().find_map(|tower| match &tower.takes {
             Takes::Video { picture, sampling, stride_secs, .. } => {

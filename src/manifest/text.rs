@@ -66,7 +66,7 @@ pub(crate) enum Side {
     Left,
 }
 
-/// What is written around a text, by its role.
+/// Prompt around a text, by its role.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Prompts {

@@ -202,7 +202,7 @@ impl Preparation {
     }
 }
 
-/// What a tower of a modality must and may name as its inputs.
+/// Required and optional inputs of a tower of a modality.
 const fn supplies(modality: Modality) -> (&'static [Supply], &'static str) {
     match modality {
         Modality::Video | Modality::Image => (

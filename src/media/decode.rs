@@ -20,7 +20,7 @@ use crate::ffmpeg::timing::places_to_seek;
 use crate::ffmpeg::tracks::{self, Wanted};
 use crate::types::{TrackChoice, TrackKind};
 
-/// What to decode of a file, and in which form.
+/// The parts of a file to decode, and their form.
 #[derive(Debug, Clone, Copy)]
 pub struct DecodeRequest {
     /// Which frames are needed.
@@ -141,7 +141,7 @@ struct Run<'a> {
     sink: &'a mut dyn Sink,
     cancel: Option<&'a Cancel>,
     budget: Budget,
-    /// What the file's frames need, as known so far.
+    /// Filters that the file's frames need, as known so far.
     shape: Shape,
     /// The tracks to read, once they are known.
     picks: Option<Picks>,

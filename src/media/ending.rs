@@ -177,7 +177,7 @@ impl Ended {
         MediaError::Corrupt(main)
     }
 
-    /// What is missing according to the file's own structure.
+    /// Missing parts according to the file's own structure.
     fn cut_short(&self) -> Option<&str> {
         let started = self.started.as_ref()?;
         // A writer that did not know the length of the sound did not know that of the file.
@@ -266,7 +266,7 @@ impl Ended {
         samples == 0 && self.log.has_error("Neither number of channels nor channel layout specified")
     }
 
-    /// What of a whole file ffmpeg does not read.
+    /// Parts of an intact file that ffmpeg does not read.
     fn left_out(&self, decoded_secs: f64) -> Option<String> {
         let started = self.started.as_ref()?;
         if started.sound.followed {

@@ -235,7 +235,7 @@ pub(crate) mod fuzzed {
         ]
     }
 
-    /// What is stored of ffmpeg's log stays bounded, and its numbers are finite.
+    /// The stored part of ffmpeg's log is bounded, and its numbers are finite.
     pub(crate) fn log(bytes: &[u8]) {
         let (mut whole, mut pieces) = (FfmpegLog::default(), FfmpegLog::default());
         whole.feed(bytes);

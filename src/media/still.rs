@@ -124,7 +124,7 @@ pub fn probe(decoder: &Decoder, seat: &Seat, media: &File) -> Result<Probe, Medi
     })
 }
 
-/// What the choice of frames depends on.
+/// Properties of a film that determine the choice of frames.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Film {
     /// Frames per second.

@@ -3,7 +3,7 @@
 use super::bucket::{BucketConfig, Buckets};
 use super::{Outbound, OutboundConfig, OutboundError};
 
-/// What may be fetched from other hosts.
+/// Hosts and buckets that files may be fetched from.
 #[derive(Debug, Clone)]
 pub struct SourcesConfig {
     /// Rules for URLs and the network: hosts and timeouts.

@@ -41,7 +41,7 @@ pub struct ClipTensors {
     pub windows: u64,
 }
 
-/// What is known about an asset; complete once the reader has returned `None`.
+/// Facts about an asset; complete once the reader has returned `None`.
 #[derive(Debug, Clone)]
 pub struct AssetSummary {
     /// Kind of file.

@@ -103,7 +103,7 @@ impl ClipReader {
         }
     }
 
-    /// What is known about the asset so far.
+    /// Facts about the asset so far.
     #[must_use]
     pub fn summary(&self) -> AssetSummary {
         self.summary.lock().unwrap_or_else(PoisonError::into_inner).clone()

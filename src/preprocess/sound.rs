@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::clips::{filled, looped};
 use super::spec::{Edge, Loudness, ShortSound, SoundSpec};
 
-/// Input of the audio tower from a clip's samples, of which the first `real` exist and zeros stand for the
-/// others. `whole` means that the clip is a whole window; otherwise the asset, or its last part, is shorter.
-/// Returns the tensor and how many of its samples are the clip's own.
+/// Input of the audio tower from a clip's samples, the first `real` of which exist; zeros replace the others.
+/// `whole` means that the clip is a whole window; otherwise the asset, or its last part, is shorter. Returns
+/// the tensor and how many of its samples are the clip's own.
 #[must_use]
 pub fn tensor(spec: &SoundSpec, samples: Arc<[f32]>, real: usize, whole: bool) -> (Arc<[f32]>, usize) {
     let samples = match spec.loudness {

@@ -14,7 +14,7 @@ pub struct ClipSpec {
     pub video: PictureSpec,
     /// How a still picture becomes an input.
     pub image: PictureSpec,
-    /// What the audio tower takes.
+    /// Input of the audio tower.
     pub sound: SoundSpec,
     /// Whether sound is cut into clips of its own, with its own window and stride, even beside pictures.
     /// Otherwise a clip of a video has the sound of its own seconds.
@@ -32,7 +32,7 @@ pub enum Sampling {
         fps: f64,
         /// Frames per window (T).
         frames: usize,
-        /// Which frame stands for a moment.
+        /// The frame that represents a moment.
         take: Take,
     },
     /// A fixed number of the window's own frames, evenly spaced, the first and the last included.
@@ -65,7 +65,7 @@ impl Sampling {
     }
 }
 
-/// Which frame stands for a moment.
+/// The frame that represents a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Take {
     /// The last of those whose times round to the moment, as ffmpeg's `fps` filter chooses.
@@ -97,7 +97,7 @@ pub enum ResizeRule {
         /// Pixels of the shorter side.
         size: usize,
     },
-    /// Exactly this size, whatever the picture's proportions.
+    /// Exactly this size, regardless of the picture's proportions.
     Exact(Size),
     /// The largest size of (about) the picture's proportions that a number of square patches covers.
     Patches {
@@ -145,7 +145,7 @@ pub struct Size {
     pub width: usize,
 }
 
-/// What the audio tower takes.
+/// Input of the audio tower.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SoundSpec {
     /// Sample rate, in Hz.
@@ -154,13 +154,13 @@ pub struct SoundSpec {
     pub samples: usize,
     /// Seconds from the start of one window to the start of the next. Used where sound is cut by itself.
     pub stride_secs: f64,
-    /// What becomes of sound shorter than a window.
+    /// Rule for sound shorter than a window.
     pub short: ShortSound,
     /// Gain on each window.
     pub loudness: Option<Loudness>,
 }
 
-/// What becomes of sound shorter than a window.
+/// Rule for sound shorter than a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShortSound {
     /// It is repeated from the first sample on until the window is full.
@@ -173,7 +173,7 @@ pub enum ShortSound {
     AsIs {
         /// It is padded to a multiple of this many samples.
         multiple: usize,
-        /// What the padding is.
+        /// Kind of padding.
         edge: Edge,
     },
 }

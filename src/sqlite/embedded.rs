@@ -1,4 +1,5 @@
-//! What concerns the file of the database: copies, free space, its own check, and the hand-over to another one.
+//! Operations on the database file: copies, free space, its integrity check, and the hand-over to another
+//! one.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;

@@ -31,7 +31,7 @@ const PAGE: u32 = 200;
 pub struct NewStandingQuery {
     /// Display name.
     pub name: Option<String>,
-    /// What to look for.
+    /// The query to match.
     pub parts: Vec<GivenPart>,
     /// How to look for it; only the targets, their fusion, the space, the filter and the minimum count.
     pub options: AskOptions,

@@ -62,7 +62,7 @@ impl StandingSpec {
     }
 }
 
-/// What the user gave for one part.
+/// One part as the user gave it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Given {

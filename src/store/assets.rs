@@ -167,7 +167,7 @@ pub fn content_key(sha256: &str, choice: TrackChoice) -> String {
     format!("{sha256}{}", choice.key())
 }
 
-/// What is known about an asset when it is accepted. Its identity is (sha256, model, segmentation).
+/// Facts about an asset when it is accepted. Its identity is (sha256, model, segmentation).
 #[derive(Debug, Clone)]
 pub struct NewAsset {
     /// Id and creation time, if another model's store has assigned them.
@@ -222,7 +222,7 @@ pub struct Totals {
     pub media_secs: f64,
 }
 
-/// What was deleted with an asset.
+/// Records deleted with an asset.
 #[derive(Debug, Clone)]
 pub struct DeletedAsset {
     /// Id of the asset.
@@ -250,7 +250,7 @@ pub trait AssetStore: Send + Sync {
     async fn assets(&self, ids: &[AssetId]) -> Result<Vec<AssetRecord>, StoreError>;
     /// Assets, newest first; `after` is the last id of the previous page.
     async fn list_assets(&self, after: Option<AssetId>, limit: u32) -> Result<Vec<AssetRecord>, StoreError>;
-    /// Assets indexed from a user's file at this path, whatever its content.
+    /// Assets indexed from a user's file at this path, with any content.
     async fn assets_at(&self, path: &str) -> Result<Vec<AssetRecord>, StoreError>;
     /// Some of the paths at which jobs and watches found an asset's bytes.
     async fn asset_paths(&self, id: AssetId) -> Result<Vec<String>, StoreError>;

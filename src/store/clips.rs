@@ -103,8 +103,8 @@ pub trait ClipStore: Send + Sync {
     async fn set_agreements(&self, agreements: &[(ClipId, f32)]) -> Result<(), StoreError>;
     /// The vectors of one clip.
     async fn clip_vectors(&self, id: ClipId) -> Result<Vec<ClipVector>, StoreError>;
-    /// Clip ids (ascending) and vectors of one track and space, with an id > `after`, at most `limit`,
-    /// whatever the state of their assets. The second list has the damaged rows.
+    /// Clip ids (ascending) and vectors of one track and space, with an id > `after`, at most `limit`, in any
+    /// state of their assets. The second list has the damaged rows.
     async fn scan_vectors(
         &self,
         track: Track,

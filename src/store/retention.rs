@@ -13,7 +13,7 @@ pub struct RetentionRule {
     pub filter: serde_json::Value,
     /// Maximum age in seconds.
     pub older_than_secs: u64,
-    /// What the age is counted from.
+    /// Start of the age.
     pub by: String,
 }
 

@@ -1,5 +1,5 @@
 //! Samples broadcast streams. Their clocks show whether one is several recordings joined end to end: the time
-//! stamps start again, so that a position found by its time stamp may lie in another recording. Their packets
+//! stamps start again, so that a position found by its time stamp may be in another recording. Their packets
 //! say whether they are scrambled.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,7 +48,7 @@ fn places_in(bytes: u64) -> impl Iterator<Item = u64> {
     (0..PLACES).map(move |place| (u128::from(bytes) * u128::from(place) / u128::from(PLACES)) as u64)
 }
 
-/// Whether a broadcast stream is several recordings: its clock goes back or leaps, or another clock takes over.
+/// Whether a broadcast stream is several recordings: its clock jumps, or another clock replaces it.
 /// `None` for a file without such a clock.
 pub fn joined(file: &File) -> Option<bool> {
     let bytes = file.metadata().map(|data| data.len()).ok()?;

@@ -41,7 +41,7 @@ impl Lack {
 /// Examines a file from its beginning.
 type Walker = fn(&mut Window<'_>) -> Option<Lack>;
 
-/// What is missing from a file. `None` if nothing is, or if that cannot be determined. Files of samples are
+/// The missing part of a file. `None` if there is none, or if that cannot be determined. Files of samples are
 /// examined by `sound`.
 pub fn lack(file: &File) -> Option<Lack> {
     let bytes = file.metadata().ok()?.len();

@@ -77,7 +77,7 @@ impl ErrorCode {
         Deciding::ALL.iter().copied().find(|known| known.as_str() == self.0)
     }
 
-    /// Whether the code stands for a passing fault: the server's, not the file's, so a later retry may succeed.
+    /// Whether the code means a passing fault: the server's, not the file's, so a later retry may succeed.
     #[must_use]
     pub fn is_passing(&self) -> bool {
         self.deciding().is_some_and(|code| match code {

@@ -113,7 +113,7 @@ impl FromStr for Modality {
     }
 }
 
-/// What kind of file an asset is.
+/// Kind of file of an asset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AssetKind {
@@ -262,7 +262,7 @@ impl fmt::Debug for Embedding {
 }
 
 /// Converts a text to Unicode's composed form (NFC), in which names and metadata are compared. File systems
-/// store `ü` as one character or as two; to people the two are the same.
+/// store `ü` as one character or as two; to readers, the two are the same.
 #[must_use]
 pub fn nfc(text: &str) -> Cow<'_, str> {
     if text.is_ascii() || unicode_normalization::is_nfc(text) {

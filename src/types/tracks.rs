@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     tracks! {
-        /// What a third line gives.
+        /// The result of a third line.
         Three:
         /// The picture.
         Video = "video" of Video, Image;

@@ -91,7 +91,7 @@ impl fmt::Debug for Webhook {
     }
 }
 
-/// The webhooks of an open library: validates new ones, and sends what the outbox holds.
+/// The webhooks of an open library: validates new ones, and sends pending deliveries.
 #[derive(Debug)]
 pub struct Webhooks {
     /// `None`: webhooks are off.

@@ -24,7 +24,7 @@ impl Collection {
         let clips = self.store.clips_of(id).await?;
         let touched: Vec<_> = match span {
             None => clips,
-            // A clip counts if at least half of it, or of the span, lies inside; its neighbours do not.
+            // A clip counts if at least half of it, or of the span, is inside; its neighbours do not.
             Some(span) => clips.into_iter().filter(|clip| overlaps(clip.span, span)).collect(),
         };
         let spec = self.embedder.bundle().clip_spec(self.embedder.stride_secs);

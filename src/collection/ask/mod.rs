@@ -22,7 +22,7 @@ const MAX_WEIGHT: f32 = 1000.0;
 /// Greatest breadth of a graph search.
 const MAX_EF: usize = 10_000;
 
-/// What one part of a query consists of.
+/// Content of one part of a query.
 #[derive(Debug)]
 pub enum Source {
     /// A text.
@@ -68,7 +68,7 @@ impl AskPart {
     }
 }
 
-/// How to search, whatever for.
+/// Options of a search, independent of the query.
 #[derive(Debug, Clone)]
 pub struct AskOptions {
     /// Tracks to search.
@@ -199,7 +199,7 @@ impl AskOptions {
         parts == 1 && (self.fuse == Fuse::Best || self.targets.len() < 2)
     }
 
-    /// The search for embedded parts, of which some were made from assets.
+    /// The search for embedded parts, including those made from assets.
     #[must_use]
     pub fn request(&self, query: Vec<QueryPart>, assets: Vec<AssetId>) -> SearchRequest {
         // A user who names an asset in the filter wants it, even as a hit for itself.

@@ -256,8 +256,8 @@ impl Rebuild<'_> {
     }
 }
 
-/// What was read of the store; `None` if it is damaged and may be rebuilt. Nothing else is damage: too few descriptors,
-/// too little memory and a lack of rights pass, and a newer version can read its own database.
+/// The contents of the store; `None` if it is damaged and may be rebuilt. Nothing else is damage: a lack of
+/// descriptors, memory or rights is temporary, and a newer version can read its own database.
 fn readable<T>(read: Result<T, StoreError>, rebuild_wanted: bool) -> Result<Option<T>, LibraryError> {
     match read {
         Err(StoreError::Malformed(why)) if rebuild_wanted => {

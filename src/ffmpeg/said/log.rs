@@ -51,7 +51,7 @@ const DAMAGE: [&str; 13] = [
     "max resync size reached",
 ];
 
-/// What is known from the log so far.
+/// Facts from the log so far.
 #[derive(Debug, Default)]
 pub struct FfmpegLog {
     line: Vec<u8>,

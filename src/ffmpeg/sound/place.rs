@@ -95,7 +95,7 @@ const DELAY_SECS: f64 = 0.03;
 #[derive(Debug, Default)]
 struct Overlap {
     total: u64,
-    /// What was left out lately, and up to which sample.
+    /// Recently omitted sound, and the sample up to which it was omitted.
     recent: f64,
     at: u64,
     grave: bool,

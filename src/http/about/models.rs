@@ -1,4 +1,4 @@
-//! What is loaded: looked at, loaded beside, switched to, unloaded.
+//! Models: list, load, promote and unload.
 
 use std::path::PathBuf;
 

@@ -11,8 +11,8 @@ use super::class::Class;
 use super::lanes::Lanes;
 use crate::http_kit::error::ApiError;
 
-/// Light queries that are always admitted, per query that the server can process at a time, whatever their
-/// estimated cost: a moment in which the whole machine stalls is no reason to refuse them.
+/// Light queries that are always admitted, per query that the server can process at a time, regardless of
+/// their estimated cost: a stall of the whole machine is no reason to refuse them.
 const LIGHT_ALWAYS: f64 = 16.0;
 /// While its lane has refused queries lately, a query is admitted only if it will be done after this many
 /// times its own cost: a queue that never empties makes everybody wait and serves nobody sooner.

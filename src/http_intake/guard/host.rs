@@ -235,7 +235,7 @@ mod tests {
         );
     }
 
-    /// What a browser makes of the host of an address: the strict twin.
+    /// A browser's reading of the host of an address, the reference for the parser.
     fn browser_reads(host: &str) -> Option<url::Url> {
         let url = url::Url::parse(&format!("http://{host}/")).ok()?;
         let bare = url.username().is_empty() && url.password().is_none() && url.path() == "/";

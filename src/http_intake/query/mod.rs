@@ -218,7 +218,7 @@ pub async fn scratch_of(
     Ok(writer.finish_scratch().await?.path)
 }
 
-/// What the towers took, for the response's headers and for Prometheus.
+/// Time in the towers, for the response's headers and for Prometheus.
 pub fn timing(timings: &Timings) -> Timing {
     let timing = Timing { queue_secs: timings.queue_secs(), inference_secs: timings.inference_secs() };
     metrics::histogram!("triptych_query_stage_seconds", "stage" => "queue").record(timing.queue_secs);

@@ -37,7 +37,7 @@ pub(super) async fn hand_over(
     let never = CancellationToken::new();
     for id in to.ingest.differing(&from.ingest).await? {
         match from.collection.store.asset(id).await {
-            // Accepted and promised: the library that takes over indexes it.
+            // Accepted and promised: the promoted library indexes it.
             Ok(theirs) if theirs.state == AssetState::Indexing => {
                 if let Some((claim, record)) = to.ingest.accept_from(&theirs).await? {
                     to.ingest.work.push(claim, record);

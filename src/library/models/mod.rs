@@ -44,7 +44,7 @@ pub struct ModelsConfig {
     pub open: OpenEmbedder,
 }
 
-/// What a loaded model is for.
+/// Role of a loaded model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -161,8 +161,8 @@ impl Models {
         std::iter::once(first).chain(self.all_beside().iter().map(of)).collect()
     }
 
-    /// Loads a bundle beside the serving model; it embeds all assets and follows changes. With `promote` it
-    /// takes over once it has caught up.
+    /// Loads a bundle beside the serving model; it embeds all assets and follows changes. With `promote`, it
+    /// is promoted once it has caught up.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -290,7 +290,7 @@ impl Models {
             revived.start_workers();
             self.serving.send_replace(revived);
             self.take_out(&next);
-            // What it has taken over so far is dropped when it is loaded again.
+            // Settings copied so far are dropped when it is loaded again.
             tokio::spawn(stop_beside(next));
             return Err(error);
         }

@@ -1,4 +1,5 @@
-//! What one child's output shows about a file, and how it ended. The module `ending` draws the conclusions.
+//! Facts about a file from one child's output, and how the child ended. The module `ending` draws the
+//! conclusions.
 
 use std::time::Instant;
 
@@ -38,7 +39,7 @@ pub struct MediaInfo {
     pub tracks: Vec<TrackInfo>,
 }
 
-/// What one child's output gave, and how it ended.
+/// Results of one child's output, and how it ended.
 #[derive(Debug)]
 pub struct Ended {
     /// Tracks requested from ffmpeg.

@@ -45,7 +45,7 @@ impl fmt::Display for BucketUrl {
     }
 }
 
-/// What is wrong with a key that [`BucketUrl::is_key`] refuses.
+/// The fault of a key that [`BucketUrl::is_key`] refuses.
 const BAD_KEY: &str = "its key has an empty part, `.` or `..`, a control character, or more than 1024 bytes";
 
 impl BucketUrl {

@@ -86,7 +86,7 @@ pub(super) struct Assembler {
     at_end: bool,
     /// End of the last clip, in seconds.
     last_end_secs: f64,
-    /// A clip that was cut at the declared end, and where it ends if the film goes on.
+    /// A clip that was cut at the declared end, and its end if the film continues.
     held: Option<(ClipTensors, f64)>,
     /// Length of the pictures in periods, once it is known.
     periods: Option<u64>,

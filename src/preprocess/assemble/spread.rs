@@ -64,7 +64,7 @@ impl Spread {
         (len > covered && len > start).then(|| (start, len - start))
     }
 
-    /// Number of windows that lie within `len` periods.
+    /// Number of windows within `len` periods.
     fn whole_windows(&self, len: u64) -> u64 {
         let Some(room) = len.checked_sub(self.window) else { return 0 };
         let (num, den) = (u128::from(self.stride.num), u128::from(self.stride.den));

@@ -87,7 +87,7 @@ impl Samples {
         Some(Length::Secs(secs))
     }
 
-    /// What ffmpeg must read as raw PCM, if the file states no length that it can use.
+    /// Samples that ffmpeg must read as raw PCM, if the file states no usable length.
     pub fn raw(&self, len: u64) -> Option<Raw> {
         self.pcm.filter(|raw| self.hidden && len > raw.at)
     }

@@ -19,7 +19,7 @@ pub use self::raw::Raw;
 pub use self::scan::holds_frames;
 use super::window::Window;
 
-/// What the bytes of a file show that ffmpeg does not report.
+/// Facts in the bytes of a file that ffmpeg does not report.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Examined {
     /// Length by the header, or by the existing frames, in seconds.
@@ -34,7 +34,7 @@ pub struct Examined {
     pub strays: u64,
     /// Whether the last frame is incomplete.
     pub cut: bool,
-    /// What it lacks by its own header: half a sentence.
+    /// Missing part according to its own header, as half a sentence.
     pub lacks: Option<String>,
     /// Whether another file is joined to its end, which is not read.
     pub followed: bool,
@@ -74,7 +74,7 @@ pub fn examine(file: &File, frames: bool, from: u64) -> std::io::Result<Examined
     Ok(found)
 }
 
-/// What the bytes of a whole file show, other than Ogg's pages.
+/// Facts in the bytes of a whole file, without Ogg's pages.
 fn of_file(window: &mut Window<'_>, frames: bool) -> Examined {
     let mut found = Examined::default();
     if let Some(samples) = header::samples(window) {

@@ -2,7 +2,7 @@
 
 use crate::structure::window::{PIECE_BYTES, Window};
 
-/// What the pages of a file show, from some page on.
+/// Facts in the pages of a file, from some page on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pages {
     /// Whether the last page is incomplete. A missing end mark is no sign of that: the stream may be a

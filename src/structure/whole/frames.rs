@@ -106,8 +106,8 @@ pub fn png(window: &mut Window<'_>) -> Option<Lack> {
     None
 }
 
-/// JPEGs in a row: each must have its end mark, and nothing but padding or text (of a web camera) may lie
-/// between two of them.
+/// JPEGs in a row: each must have its end mark, and only padding or text (of a web camera) may be between two
+/// of them.
 pub fn jpegs(file: &File, window: &mut Window<'_>) -> Option<Lack> {
     const CUT: Lack = Lack::Cut("one of its pictures is cut off");
     let mut at = 0;

@@ -48,7 +48,7 @@ struct Component {
     alone: usize,
 }
 
-/// What precedes the coded picture.
+/// The tables before the coded picture.
 #[derive(Default)]
 struct Picture {
     components: Vec<Component>,

@@ -66,7 +66,7 @@ fn elements(window: &mut Window<'_>, mut at: u64, end: Option<u64>) -> Option<La
         let known = |id| id == CLUSTER || OF_SEGMENT.contains(&id) || OF_CLUSTER.contains(&id);
         // A recording that was never finished may end anywhere.
         let Some(next) = fits else { return if end.is_none() && known(id) { None } else { NO_ELEMENT } };
-        // An element of another kind lies between known ones.
+        // An element of another kind is between known ones.
         if !known(id) && next < last && !element(window, next).is_some_and(|next| known(next.id)) {
             return NO_ELEMENT;
         }

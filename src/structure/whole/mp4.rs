@@ -33,7 +33,7 @@ struct Boxes {
     again: bool,
 }
 
-/// Whether the last box extends past the end, or a second film follows, of which ffmpeg reads nothing.
+/// Whether the last box extends past the end, or a second film follows, which ffmpeg does not read.
 pub fn boxes(window: &mut Window<'_>) -> Option<Lack> {
     let (mut seen, mut at) = (Boxes::default(), 0_u64);
     for _ in 0..MOST_CHUNKS {
