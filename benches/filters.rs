@@ -1,9 +1,9 @@
-//! A search whose filter keeps 1 % of 100,000 clips, from the filter to the ids of ten clips, and the whole
-//! of it to hits with names and metadata, against the exact scan over just those clips, their ids given,
-//! which gives ids.
+//! Searches with a filter that keeps 1 % of 100,000 clips: from the filter to the ids of ten clips, and the
+//! whole search with names and metadata. The baseline is the exact scan of only those clips, given their ids,
+//! which returns ids.
 //!
-//! Times are of the processor, of one thread, the kinds interleaved, medians of the rounds; a change of the
-//! catalog goes before the scan as it goes before a new filter, since it takes the same caches from both.
+//! Times are CPU times of one thread, with interleaved kinds, as medians of the rounds. A change of the
+//! catalog precedes the scan as well as a new filter, because it evicts the same caches for both.
 //! `cargo bench --bench filters`
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -36,7 +36,7 @@ fn main() {
     }
 }
 
-/// `rank` is a number of its own for each of so many assets, in no order.
+/// `rank` is a unique number for each asset, in no order.
 fn metadata(n: usize, assets: usize) -> Value {
     json!({"shelf": n % 100, "tags": ["a", format!("t{}", n % 7)], "title": format!("film {n}"),
         "rank": n * 7919 % assets})
@@ -94,7 +94,7 @@ fn compare(clips_per_asset: usize) {
             let vectors = BTreeMap::from([(space.clone(), query.clone())]);
             let part = QueryPart::new(Modality::Text, vectors);
             let request = SearchRequest { filter: filter.clone(), ..SearchRequest::new(vec![part]) };
-            // A change makes the catalog forget what the filter kept.
+            // A change makes the catalog drop the cached result of the filter.
             corpus.catalog.put_asset(&other);
             for kind in [2, 3] {
                 clock(kind, &mut || assert_eq!(black_box(run(&corpus, &request).unwrap()).hits.len(), 10));

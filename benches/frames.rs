@@ -1,4 +1,4 @@
-//! Our resize and crop against what one would pick instead: the `image` crate.
+//! Our resize and crop against the obvious alternative, the `image` crate.
 //!
 //! The two do not compute the same: the reference's rule has no antialias, which `image` always has,
 //! so its pixels would not do. `image` has one more way, `thumbnail_exact`, its fastest.
@@ -6,8 +6,8 @@
 //! Then Pillow's resize, whole frames squashed to a square, against the same filters of `image`, which differ from
 //! Pillow's in the last bits.
 //!
-//! Then what it costs a frame to look for black bars: in a film without any, in a dark one that might have some
-//! until its frame's middle is looked at, and in one that has them.
+//! Then the cost per frame of looking for black bars: in a film without any, in a dark one in which only the
+//! middle of the frame shows that there are none, and in one with bars.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::print_stdout)]

@@ -1,6 +1,6 @@
-//! How fast and how complete searches are, against what one would write or take instead.
+//! Speed and recall of searches, against the obvious alternatives.
 //!
-//! Times are of the processor, not of the wall, so that a busy machine changes them little.
+//! Times are CPU times, so a busy machine changes them little.
 //! `cargo bench --bench index`; `-- 1000 10000` picks sizes, `-- dim=512` another number of values, `-- own` leaves out
 //! `hnsw_rs`, whose build takes longest, and `-- search` only times whole searches. `INDEX_KERNELS=avx2` measures what
 //! a processor without newer instructions would do. `-- peers FOLDER 100000` is for `scripts/index_peers.py`.

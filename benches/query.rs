@@ -1,5 +1,5 @@
-//! A warm text query over 10,000 clips, at the client, over HTTP, with one caller; and the server's
-//! memory. Against what a script would do instead: keep the vectors in an array of f32 and scan it.
+//! A warm text query over 10,000 clips, at the client, over HTTP, with one caller; and the server's memory.
+//! The baseline is what a script would do: store the vectors in an array of f32 and scan it.
 //!
 //! `cargo bench --bench query [-- CLIPS]`
 

@@ -1,7 +1,7 @@
-//! What standing queries cost: all of them asked about one new asset, against as many ordinary searches of
-//! the whole library, which is what somebody without them would run after every asset.
+//! The cost of standing queries: matching all of them against one new asset, compared with as many ordinary
+//! searches of the whole library, the alternative without them.
 //!
-//! Times are of the processor, of one thread. `cargo bench --bench standing`
+//! Times are CPU times of one thread. `cargo bench --bench standing`
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod common;
@@ -72,7 +72,7 @@ fn main() {
     }
 }
 
-/// What scores mean in the library: confidence is told of every query.
+/// A calibration of the library, so that every query has confidence.
 fn backgrounds() -> Backgrounds {
     let backgrounds = Backgrounds::default();
     let lane = Lane { query: Modality::Text, words: 3, space: space(), target: Track::Video };

@@ -1,6 +1,6 @@
-//! Clips per second of our pool (one single-threaded session per core behind the queue) against what a
-//! user would write: one session with as many intra-op threads as cores, asked in a loop. Then what
-//! batches give on one thread. Both sides run in turns, A B A B, and the medians are compared.
+//! Clips per second of our pool (one single-threaded session per core behind the queue) against the obvious
+//! alternative: one session with as many intra-op threads as cores, called in a loop. Then the gain of
+//! batches on one thread. Both sides run in turns, A B A B, and the medians are compared.
 //!
 //! `cargo bench --bench towers [-- BUNDLE] [cuda]`; with `cuda` the pool there beside the pool of all cores,
 //! and beside one CUDA session asked one by one.

@@ -1,4 +1,4 @@
-"""What black bars cost retrieval, and what cropping them gives back.
+"""The cost of black bars for retrieval, and the gain of cropping them.
 
 Held-out clips of the small world as MP4 files with bars around them, read as the trainer and the
 server read files, and embedded by a bundle's towers.

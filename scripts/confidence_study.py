@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Which null distribution puts the threshold of `no_match` where labels would put it.
+"""Finds the null distribution that places the threshold of `no_match` where labels would.
 
 Straight from renderer and towers, without the server: libraries of the small world that lack
 12 of the 48 pairs of shape and colour, queries about these and what is there. Prints how well

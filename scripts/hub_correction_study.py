@@ -34,7 +34,8 @@ def figures(scores_qv: np.ndarray) -> str:
 
 
 def served(held_out: HeldOut, binary: Path, model: Path) -> None:
-    """What `POST /v1/evaluations` says of the first clips, without and with hub correction."""
+    """The results of `POST /v1/evaluations` for the first clips, without and with hub
+    correction."""
     pairs = [{"text": held_out.captions[n], "asset": f"{n:05}.mp4"} for n in range(CLIPS)]
     with tempfile.TemporaryDirectory() as folder:
         media = Path(folder) / "media"

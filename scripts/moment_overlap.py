@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""How often the moment that a search returns overlaps the scene that was asked for.
+"""Measures how often the moment of a search overlaps the wanted scene.
 
 Films of several scenes of the small world, one after the other, cut where no window begins. Each
-scene is asked for by its caption within its film, once with the windows side by side and once with
-windows that overlap by half. A moment is right where its IoU with the scene is 0.7 or more. Also
+scene is searched for by its caption within its film, once with adjacent windows and once with
+windows that overlap by half. A moment is right if its IoU with the scene is 0.7 or more. Also
 printed: the same among answers whose best window lies in the scene, so that what the model mistakes
 is told apart from where moments end. Run from the repository root, the trainer installed and the
 server built:

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""How well `no_match` tells queries about what is in a library from queries about what is not.
+"""Measures how well `no_match` distinguishes queries about present things from queries about absent
+ones.
 
 A library of the small world's films from which some pairs of shape and colour are left out; queries
 about those pairs, and about pairs that are there, as people would put them (synonyms, half of them
@@ -44,7 +45,7 @@ def split(
 
 
 def phrase(shape: str, colour: str, motion: str, rng: np.random.Generator) -> str:
-    """Every other query says the motion too."""
+    """Every other query also mentions the motion."""
     words = f"a {rng.choice(COLOUR_WORDS[colour])} {rng.choice(SHAPE_WORDS[shape])}"
     return f"{words} {rng.choice(MOTION_PHRASES[motion])}" if rng.uniform() < 0.5 else words
 

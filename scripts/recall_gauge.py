@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Whether the live recall gauge tells the truth, on a library that is large enough for a graph.
+"""Checks the live recall gauge on a library that is large enough for a graph.
 
 Films of the small world, without sound, cut into windows every 0.4 s; texts as people would put
 them. Each is asked as usual and once more with everything compared; what the two have in common
@@ -42,7 +42,7 @@ def clips_found(client: Client, text: str, params: dict) -> set[tuple[str, float
 
 
 def gauge(client: Client) -> dict:
-    """What the server says of coarse video."""
+    """The server's gauge for coarse video."""
     indexes = client.call("GET", "/v1/stats")["indexes"]
     return next(i for i in indexes if (i["track"], i["space"]) == ("video", "coarse"))["recall"]
 

@@ -274,7 +274,7 @@ pub struct AccessArgs {
     /// Always mark the page's cookie as Secure, even if no trusted proxy reports TLS.
     #[arg(long, env = "TRIPTYCH_SECURE_COOKIE")]
     pub secure_cookie: bool,
-    /// The audit log.
+    /// Place and size of the audit log.
     #[command(flatten)]
     pub audit: AuditArgs,
 }

@@ -1,5 +1,5 @@
-//! What reads bytes that others wrote, given bytes that nobody should have written. One table of targets: a new
-//! one is one line. `cargo test` runs each for a moment, `make test-fuzz` for `FUZZ_SECS` seconds.
+//! Fuzzes the readers of untrusted bytes. One table of targets: a new one is one line. `cargo test` runs each
+//! for a moment, `make test-fuzz` for `FUZZ_SECS` seconds.
 
 use std::time::{Duration, Instant};
 
@@ -9,9 +9,9 @@ use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 /// Something that reads bytes.
 struct Target {
     name: &'static str,
-    /// What it reads gladly; edits of these get further than noise.
+    /// Valid inputs; edits of these get further than noise.
     seeds: fn() -> Vec<Vec<u8>>,
-    /// Reads; panics where it does not keep its word.
+    /// Reads the bytes; panics if the reader breaks its contract.
     run: fn(&[u8]),
 }
 
@@ -119,7 +119,7 @@ enum Edit {
     Delete(f64, usize),
     Word(f64, usize),
     Raw(f64, usize),
-    /// Writes a word over what is there.
+    /// Overwrites bytes with a word.
     Over(f64, usize),
     Repeat(f64, usize, u8),
     /// The end of another seed.

@@ -1,5 +1,5 @@
-//! The files and folders that the server keeps in its data folder. Each is of the expected kind or refused: a link would
-//! lead the server to somebody else's files, a named pipe would keep it waiting, a device has no end.
+//! The server's own files and folders in its data folder. Each must be of the expected kind: a link would
+//! lead to somebody else's files, a named pipe would block, a device has no end.
 
 use std::fs::{self, File, FileType, OpenOptions};
 use std::io::{self, ErrorKind, Read};
@@ -21,8 +21,8 @@ const FILES: &[&str] = &[
 const STORE: &[&str] = &["triptych.db", "triptych.db-wal", "triptych.db-journal"];
 /// Folders of a data folder that it cannot do without.
 const FOLDERS: &[&str] = &["uploads", "tmp", "models"];
-/// Places in a data folder that may hold something else than a folder, but no link: what is moved or written there
-/// would go elsewhere.
+/// Paths in a data folder that may be something other than a folder, but not a link: files moved or written
+/// there would go elsewhere.
 const NO_LINKS: &[&str] = &["quarantine", "index", "audit"];
 
 /// Something of the wrong kind has the name of one of the server's own files or folders.
@@ -61,7 +61,7 @@ fn named(name: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{name}: {error}"))
 }
 
-/// What has this name, if anything; a link is not followed.
+/// The file of this name, if there is one; links are not followed.
 fn found(folder: &Path, name: &str) -> io::Result<Option<FileType>> {
     match fs::symlink_metadata(folder.join(name)) {
         Ok(found) => Ok(Some(found.file_type())),
@@ -70,7 +70,7 @@ fn found(folder: &Path, name: &str) -> io::Result<Option<FileType>> {
     }
 }
 
-/// Refuses anything but a regular file; there may be nothing.
+/// Refuses anything but a regular file; it may be absent.
 ///
 /// # Errors
 /// Input/output errors.
@@ -81,7 +81,7 @@ pub fn check_file(folder: &Path, name: &str) -> io::Result<()> {
     }
 }
 
-/// Refuses anything but a folder; there may be nothing.
+/// Refuses anything but a folder; it may be absent.
 ///
 /// # Errors
 /// Input/output errors.
@@ -103,8 +103,8 @@ pub fn check_no_link(folder: &Path, name: &str) -> io::Result<()> {
     }
 }
 
-/// Checks the kinds of all files and folders of a data folder, and those of the store in `folder`, which is the data
-/// folder or lies in it. Changes nothing.
+/// Checks the kinds of all files and folders of a data folder, and those of the store in `folder`, which is
+/// the data folder or a folder in it. Changes nothing.
 ///
 /// # Errors
 /// Input/output errors. They name the first one of a wrong kind, relative to the data folder.

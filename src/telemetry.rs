@@ -10,8 +10,7 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
-/// What is logged where `RUST_LOG` says nothing. ONNX Runtime, below a warning, tells every graph
-/// optimisation.
+/// The default of `RUST_LOG`. Below warnings, ONNX Runtime logs every graph optimisation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verbosity {
     /// Warnings: for commands whose output a person reads.
@@ -55,7 +54,7 @@ fn init_traced(json: bool, default: &str) -> bool {
     true
 }
 
-/// Sends what is still to be sent before the process ends.
+/// Sends pending traces before the process ends.
 pub fn flush() {
     #[cfg(feature = "otlp")]
     otlp::flush();
@@ -126,7 +125,7 @@ fn describe_http() {
     describe_gauge!(
         "triptych_http_body_bytes",
         Unit::Bytes,
-        "Bytes of request bodies being received or processed, by where they are held: memory, disk"
+        "Bytes of request bodies being received or processed, by location: memory, disk"
     );
 }
 
@@ -173,10 +172,10 @@ fn describe_work() {
     describe_counter!("triptych_clips_deleted_total", "Number of clips deleted with their assets");
     describe_counter!(
         "triptych_quarantined_total",
-        "Number of files and folders moved to quarantine since the start"
+        "Number of files and folders moved to quarantine since startup"
     );
-    describe_gauge!("triptych_quarantine_files", "Number of files in quarantine at the start");
-    describe_gauge!("triptych_quarantine_bytes", Unit::Bytes, "Bytes in quarantine at the start");
+    describe_gauge!("triptych_quarantine_files", "Number of files in quarantine at startup");
+    describe_gauge!("triptych_quarantine_bytes", Unit::Bytes, "Bytes in quarantine at startup");
     describe_counter!(
         "triptych_ingest_put_off_total",
         "Number of files retried because a part of the server failed, by error code"
@@ -199,7 +198,7 @@ fn describe_library() {
     describe_gauge!("triptych_index_bytes", Unit::Bytes, "Bytes of memory used by an index");
     describe_gauge!(
         "triptych_index_recall_at_10",
-        "Recall at 10 of the latest searches; 1 where every vector is scanned, NaN while unknown"
+        "Recall at 10 of the latest searches; 1 if every vector is scanned, NaN while unknown"
     );
     describe_counter!(
         "triptych_index_recall_probes_total",

@@ -1,4 +1,4 @@
-//! Filters against a slow twin that knows nothing of indexes: it walks the JSON of every asset.
+//! Filters against a slow reference without indexes, which walks the JSON of every asset.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use proptest::prelude::*;

@@ -124,7 +124,7 @@ fn tells_what_is_wrong() {
         "model_missing",
     );
     refused(&["serve", "--data", data, "--listen", "0.0.0.0:0"], 2, "api_key_required");
-    // An empty variable sets nothing; above all it is no key that everybody knows.
+    // An empty variable counts as not set; above all, it is not a key that everybody knows.
     let output = triptych(&["serve", "--data", data, "--listen", "0.0.0.0:0"])
         .env("TRIPTYCH_API_KEY", "")
         .env("TRIPTYCH_ALLOW_URL_HOSTS", "")

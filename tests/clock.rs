@@ -1,4 +1,4 @@
-//! Clocks in every container and codec: pictures and sound lie where the file says.
+//! Clocks in every container and codec: pictures and sound are at the times that the file states.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 #[path = "clock/check.rs"]
@@ -57,7 +57,7 @@ fn each<T: Sync, R: Send>(items: &[T], work: impl Fn(&tokio::runtime::Runtime, &
     results.into_iter().map(|result| result.into_inner().unwrap().unwrap()).collect()
 }
 
-/// Checks forms; a table of the faulty ones where there are some.
+/// Checks forms; returns a table of the faulty ones.
 fn try_forms(mut forms: Vec<Form>) {
     let Some(ffmpeg) = ffmpeg() else { return };
     if let Ok(only) = std::env::var("CLOCK_ONLY") {
@@ -124,8 +124,8 @@ fn a_picture_that_stays_for_hours_is_one_clip() {
     });
 }
 
-/// Files that are damaged, and of these where nobody can notice: raw samples are samples, whatever they are, and a
-/// stream that tells no length may end between any two packets.
+/// Damaged files. Some damage cannot be detected: any bytes are valid raw samples, and a stream without a
+/// declared length may end between any two packets.
 const DAMAGED: [(&str, &[&str]); 28] = [
     ("h264-faststart.mp4", &[]),
     ("fragments.mp4", &[]),
@@ -171,7 +171,7 @@ const DAMAGED: [(&str, &[&str]); 28] = [
     ("sound.m4a", &[]),
 ];
 
-/// A file of which something is lost is refused or partial, never whole.
+/// A file that lost data is refused or partial, never ready.
 #[test]
 #[ignore = "minutes: `make test-clock`"]
 fn what_is_lost_is_told() {

@@ -1,5 +1,4 @@
-//! Files that are indexed where they lie, and change there: noticed before a byte is given or a hit is told as if
-//! it were there.
+//! Files indexed by path that change in place: the server notices before it sends a byte or returns a hit.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -94,7 +93,7 @@ fn a_file_that_changed_in_place_is_not_given_out_and_is_indexed_anew() {
     assert_eq!(again("/content", &etag).status(), 304);
     assert_eq!(again("/thumbnail", &picture_tag).status(), 304);
 
-    // Touched, and written anew as it was: the same file still.
+    // Touched, and rewritten with the same bytes: still the same file.
     std::fs::write(&a, film("red")).unwrap();
     assert_eq!(server.get(&url(old, "/content")).status(), 200);
     assert!(hits(&server).iter().all(|(_, damage)| damage.is_null()));
@@ -145,7 +144,7 @@ fn an_asset_stays_while_its_bytes_lie_elsewhere() {
     assert_ne!(after[0]["id"], before[0]["id"]);
     let kept = server.get(&url(&before[0], "/content"));
     assert_eq!((kept.status().as_u16(), kept.bytes().unwrap().as_ref()), (200, film("red").as_slice()));
-    // Put back as it was: found again, and what was there in between goes.
+    // The original is put back: it is found again, and the asset of the bytes in between is deleted.
     rewrite(&a, &film("red"));
     assert_eq!(index(&server, &root)[0]["id"], before[0]["id"]);
     assert_eq!(server.get(&url(&after[0], "")).status(), 404);

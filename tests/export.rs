@@ -87,7 +87,7 @@ fn a_library_is_exported_as_it_is_searched() {
     assert_eq!(pages_of(&server, 2, ""), rows);
     assert_eq!(pages_of(&server, 1000, ""), rows);
 
-    // A vector that was given out finds its own clip.
+    // An exported vector finds its own clip.
     let fine: Rows = rows
         .iter()
         .filter(|(key, _)| key.2 == "video" && key.3 == "fine")

@@ -1,5 +1,5 @@
-//! Files made to hurt: thousands of mutants through every door of a running server, and our own parts taken
-//! away while it runs. `make test-hostile` runs the long form; `TRIPTYCH_MUTANTS` says how many.
+//! Hostile files: thousands of mutants through every call of a running server, and native parts removed while
+//! it runs. `make test-hostile` runs the long form; `TRIPTYCH_MUTANTS` sets the number.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -64,7 +64,7 @@ struct Attack<'a> {
     keep: PathBuf,
 }
 
-/// Sends mutants from several threads and looks at what is left of the server afterwards.
+/// Sends mutants from several threads and checks the server afterwards.
 fn attack(seeds: &[Seed], mutants: u64, seed: u64, threads: usize) {
     eprintln!("TRIPTYCH_HOSTILE_SEED={seed}, {mutants} mutants of {} seeds", seeds.len());
     let folder = tempfile::tempdir().unwrap();
@@ -173,7 +173,7 @@ impl Attack<'_> {
         cpu_secs(self.server.pid()) - before
     }
 
-    /// Sends a file through one of the doors: the answer's code, or what is wrong with it.
+    /// Sends a file through one of the calls; returns the answer's code, or the violated guarantee.
     fn send(&self, door: usize, seed: &Seed, bytes: &[u8]) -> Result<String, String> {
         let server = self.server;
         let modality = seed.kind.modality();

@@ -80,7 +80,7 @@ fn every_documented_handler_is_in_the_route_table() {
     assert_eq!(found.len(), documented(&serde_json::to_value(triptych::http::openapi()).unwrap()).len());
 }
 
-/// A call that nobody thought about when it was added would be open to the wrong people.
+/// A new call without a role could be open to the wrong callers.
 #[test]
 fn every_call_has_a_role() {
     let documented = documented(&serde_json::to_value(triptych::http::openapi()).unwrap());
@@ -93,7 +93,7 @@ fn every_call_has_a_role() {
     let stale: Vec<_> = listed.difference(&wanted).collect();
     assert!(stale.is_empty(), "src/http_intake/guard/roles.rs names calls that are not there: {stale:?}");
     assert_eq!(table.len(), listed.len(), "a call is listed twice");
-    // And what changes something asks for more than reading.
+    // Calls that change something need more than the role `read`.
     for (method, path, role) in table {
         let reads = ["/v1/search", "/v1/embeddings", "/v1/evaluations", "/v1/session"].contains(path)
             || path.ends_with("/timeline");

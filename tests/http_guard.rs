@@ -1,4 +1,4 @@
-//! Who may ask: the key, the cookie for media, requests of foreign pages.
+//! Access: keys, the cookie for media, requests from foreign pages.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -76,7 +76,7 @@ fn assets_go_by_filter() {
     assert_eq!(server.post_json("/v1/assets/delete", &json!({"all": true}))["assets"], json!(1));
     assert_eq!((server.get_json("/v1/stats")["assets"].clone(), kept_files(&data)), (json!(0), 0));
     server.stop();
-    // Deleted is deleted, also after a start.
+    // Deleted assets stay deleted, also after a restart.
     let server = Server::start(Options::default().data(&data));
     assert_eq!(server.get_json("/v1/stats")["assets"], json!(0));
     server.stop();
@@ -357,7 +357,7 @@ fn retention_killed_half_way_leaves_whole_assets_and_goes_on() {
         // The run may have gone on by now; a row without its file would be `content_missing`.
         assert!(content.status() == 200 || error_of(content).1 == "not_found", "{asset}");
     }
-    // Cut off or not: by itself what was begun is brought to its end.
+    // Interrupted or not, the server completes what was begun.
     eventually("all are gone", || (server.get_json("/v1/stats")["assets"] == 0).then_some(()));
     let runs = eventually("the run has ended", || {
         let runs = server.get_json("/v1/retention")["runs"].as_array().unwrap().clone();

@@ -78,7 +78,7 @@ fn a_model_beside_follows_answers_by_name_and_takes_over() {
         assert_eq!(server.post_json(path, &body)["model"], "other-world", "{path}");
     }
 
-    // What is said of an asset is said of it there too.
+    // Changes of metadata reach the other model too.
     let patched = server.request("PATCH", &format!("/v1/assets/{}", first["id"].as_str().unwrap()));
     ok_json(patched.json(&json!({"name": "renamed.mp4", "metadata": {"shelf": 7}})).send().unwrap());
     eventually("the model beside has heard of it", || {
@@ -88,7 +88,7 @@ fn a_model_beside_follows_answers_by_name_and_takes_over() {
         (server.search(&query).len() == 2).then_some(())
     });
 
-    // What comes and goes comes and goes there too.
+    // Additions and deletions reach the other model too.
     let second = server.add(&video("second.mp4", 3.2, 500));
     caught_up(&server, 3);
     assert_eq!(server.delete(&format!("/v1/assets/{}", second["id"].as_str().unwrap())).status(), 204);
@@ -111,7 +111,7 @@ fn a_model_beside_follows_answers_by_name_and_takes_over() {
     server.add(&video("third.mp4", 3.2, 600));
     server.stop();
 
-    // The bundle given is the one before: what took over serves.
+    // The configured bundle is the earlier one; the promoted model serves.
     let server = Server::start(options());
     assert_eq!(asked(&server, None).1, "other-world");
     assert_eq!(server.get_json("/v1/assets")["data"].as_array().unwrap().len(), 3);
@@ -174,7 +174,7 @@ fn jobs_and_uploads_go_on_with_the_model_that_takes_over() {
     assert!(assets.iter().all(|asset| asset["state"] == "ready"), "{assets:?}");
     server.stop();
 
-    // What served before comes back beside, with the vectors it had.
+    // The earlier model is loaded beside again, with its old vectors.
     let roots = manifest_dir().join("models");
     let server = Server::start(options().args(&["--model-root", roots.to_str().unwrap()]));
     assert_eq!(load(&server, &roots.join("small-world")).status(), 202);
@@ -251,7 +251,7 @@ fn what_people_set_up_goes_on_with_the_model_that_takes_over() {
     });
     server.kill9();
 
-    // Nothing is told or matched twice by the start after it.
+    // The next startup sends or matches nothing twice.
     let server = Server::start(options());
     assert_eq!(models(&server)[0]["id"], "other-world");
     drop_in("third.wav", 700);

@@ -1,4 +1,4 @@
-//! Files that lie elsewhere: URLs and buckets, over HTTP.
+//! Files on other hosts: URLs and buckets, over HTTP.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -243,7 +243,7 @@ fn a_cancelled_job_lets_go_of_a_fetch() {
     assert!(server.get_json("/v1/assets")["data"].as_array().unwrap().is_empty());
 }
 
-/// A bucket with media, things that are none, and a neighbour that begins with the same letters.
+/// A bucket with media, other files, and a neighbour with the same prefix.
 fn bucket() -> S3 {
     let s3 = S3::start();
     for n in 0..3 {

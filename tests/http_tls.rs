@@ -76,7 +76,7 @@ fn certificates_are_checked_and_https_stays_https() {
         // A certificate of another name.
         (format!("https://127.0.0.1:{port}/a.wav"), 502, "url_failed"),
         (format!("https://localhost:{port}/down"), 403, "url_not_allowed"),
-        // Not what this port speaks.
+        // Another protocol than this port's.
         (format!("http://localhost:{port}/a.wav"), 502, "url_failed"),
     ] {
         assert_eq!(error_of(add(&server, &url)), (status, code.to_owned()), "{url}");

@@ -97,7 +97,7 @@ fn what_is_new_or_changed_is_indexed_once_it_has_stopped_growing() {
     let job = server.get_json(&format!("/v1/jobs/{}", seen["job_id"].as_str().unwrap()));
     assert_eq!((&job["type"], &job["path"], &job["items_done"]), (&json!("index"), &json!(inbox), &json!(2)));
 
-    // A file that is being written is let be, however many looks are made meanwhile.
+    // A file that is being written is not indexed, regardless of the number of polls.
     let whole = std::fs::read(tone("growing.wav", 60.0, 900)).unwrap();
     let enough = Arc::new(AtomicBool::new(false));
     let (writer, path) = (Arc::clone(&enough), inbox.join("growing.wav"));
@@ -122,13 +122,13 @@ fn what_is_new_or_changed_is_indexed_once_it_has_stopped_growing() {
     let kept = server.get_json("/v1/assets?limit=1000")["data"].as_array().unwrap().len();
     assert_eq!(kept, 5, "of the file that grew nothing else was indexed");
 
-    // What a path was before goes when what it is now is ready.
+    // The old asset of a path is deleted when the new one is ready.
     drop_in(&inbox, "first.wav", 7);
     eventually("the changed file has replaced the old one", || {
         let found: Vec<_> = ready(&server).into_iter().filter(|(name, _)| name == "first.wav").collect();
         (found.len() == 1 && found[0].1["id"] != assets[0]["id"]).then_some(())
     });
-    // Gone files keep their assets unless it was asked for otherwise.
+    // Assets of missing files stay unless `delete_missing` is set.
     std::fs::remove_file(inbox.join("deep/second.wav")).unwrap();
     some_looks(&server, &other);
     some_looks(&server, &other);
@@ -166,7 +166,7 @@ fn gone_files_take_their_assets_along_where_that_was_asked_for() {
     assert_eq!(server.get(moved["content_url"].as_str().unwrap()).status(), 200);
     assert_eq!(after.iter().filter(|(name, _)| name == "b.wav" || name == "twin.wav").count(), 1);
 
-    // An empty folder is taken for a disk that is not there.
+    // An empty folder counts as an unmounted disk.
     std::fs::remove_dir_all(inbox.join("moved")).unwrap();
     std::fs::remove_file(inbox.join("b.wav")).unwrap();
     let note = eventually("the watch says that the folder is empty", || {
@@ -176,7 +176,7 @@ fn gone_files_take_their_assets_along_where_that_was_asked_for() {
     assert_eq!(note["code"], "folder_empty");
     some_looks(&server, &other);
     assert!(names(&server).contains(&"new.wav".to_owned()));
-    // And so is one that is away.
+    // So does a missing folder.
     std::fs::remove_dir(&inbox).unwrap();
     eventually("the watch says that the folder is away", || {
         (now(&server, &watched)["error"]["code"] == "path_missing").then_some(())

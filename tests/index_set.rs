@@ -1,5 +1,5 @@
-//! The indexes are a cache of the store: a snapshot is used only where it is whole and up to date,
-//! and what is committed is never missing after a start.
+//! The indexes are a cache of the store: an index file is used only if it is complete and up to date, and
+//! committed clips are never missing after a restart.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::Path;

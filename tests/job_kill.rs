@@ -1,4 +1,4 @@
-//! The long one: a job of 2,000 files over a server that is killed ten times. `make test-kill`
+//! A job of 2,000 files on a server that is killed ten times. `make test-kill`
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -196,7 +196,7 @@ fn two_thousand_files_over_ten_kills() {
     let again = reach(&server, &again_url, FILES, deadline);
     assert_eq!((&again["items_done"], &again["clips"]), (&json!(FILES), &json!(0)), "{again}");
     check(&server, &url, &wanted);
-    // And after a start from what is on disk.
+    // Also after a restart from the data on disk.
     server.stop();
     check(&Server::start(options()), &url, &wanted);
 }
@@ -236,7 +236,7 @@ fn a_cancelled_job_stops_within_two_seconds() {
     assert!(cancelled.elapsed() < Duration::from_secs(2));
     let of = |state: &str| items.iter().filter(|item| item["state"] == state).count();
     assert_eq!((of("done"), of("cancelled")), (BEFORE, BEFORE + 1));
-    // What was finished stays, what was not leaves nothing behind.
+    // Finished items stay, unfinished ones leave nothing behind.
     let stats = server.get_json("/v1/stats");
     assert_eq!((&stats["clips"], &stats["assets"]), (&json!(BEFORE), &json!(BEFORE)));
     assert!(vectors(&stats, "audio").iter().all(|held| *held == BEFORE as u64), "{stats}");

@@ -1,5 +1,6 @@
 //! Every file of a data folder and of a bundle, damaged in every way: the server refuses to start, rebuilds
-//! what it can, or puts aside what it does not understand. It never answers wrongly and deletes nothing.
+//! what it can, or moves files that it does not recognise to quarantine. It never gives a wrong answer and
+//! deletes nothing.
 //!
 //! The short form runs with the other tests; `make test-damage` tries every file and every way.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -148,7 +149,7 @@ fn answers(server: &Server) -> Answers {
     }
 }
 
-/// A library with everything in it, and what it answers.
+/// A library with all kinds of records, and its answers.
 struct Base {
     dir: tempfile::TempDir,
     answers: Answers,
@@ -196,16 +197,16 @@ impl Base {
     }
 }
 
-/// How a start with a damaged file went.
+/// Outcome of a startup with a damaged file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Outcome {
     Refused,
     Same,
-    /// It says what is missing.
+    /// It reported what is missing.
     Degraded,
 }
 
-/// Damages one file of a copy and looks at what the server makes of it.
+/// Damages one file of a copy and checks the server's reaction.
 fn try_one(base: &Base, part: &str, file: &Path, what: &str, damage: Change, rng: &mut StdRng) -> Outcome {
     let shown = format!("{part}/{}: {what}", file.display());
     let scratch = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Copies of a store, deletion in bulk and space given back, beside writers and readers. The measured
-//! figures of docs/measurements/upkeep.md: `cargo test --test store_upkeep -- --ignored --nocapture`.
+//! Copies of a store, bulk deletion and compaction, beside writers and readers. Prints the figures of
+//! docs/measurements/upkeep.md: `cargo test --test store_upkeep -- --ignored --nocapture`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

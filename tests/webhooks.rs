@@ -1,4 +1,4 @@
-//! Signed webhooks: told at least once, whatever happens to the receiver or to the server.
+//! Signed webhooks: delivered at least once, whatever happens to the receiver or to the server.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -226,7 +226,7 @@ fn the_documented_receiver_verifies() {
     let root = folder(dir.path());
     let rule = format!("127.0.0.1:{port}+private");
     let server = Server::start(Options::default().root(&root).args(&["--allow-webhook-host", &rule]));
-    // With another secret it refuses what it hears.
+    // With another secret, it rejects the delivery.
     let mut other = run("whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
     eventually("it listens", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
     start(&server, &root, json!({"url": format!("http://127.0.0.1:{port}/"), "secret": secret}));

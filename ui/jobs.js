@@ -140,7 +140,7 @@ function notIndexed(now) {
 function progress(now) {
   const ended = now.items_done + now.items_failed + now.items_skipped;
   const parts = [`${ended} of ${plural(now.items_total, "file")}`, plural(now.clips, "moment")];
-  if (now.items_partial) parts.push(`${plural(now.items_partial, "file")} only partly`);
+  if (now.items_partial) parts.push(`${plural(now.items_partial, "file")} read in part`);
   const rate = now.hours_of_media_per_hour;
   if (rate > 0) parts.push(`${rate < 10 ? rate.toFixed(1) : Math.round(rate)}× real time`);
   if (live(now) && now.eta_secs !== null && now.eta_secs !== undefined) parts.push(`about ${lasting(now.eta_secs)} left`);

@@ -65,7 +65,7 @@ export async function hintAtForeign(assets) {
   place.replaceChildren(
     el("b", {}, `${model.id} cannot judge this library. `),
     knows(model),
-    " What it finds in other footage means nothing. ",
+    " Its hits in other footage mean nothing. ",
     help(),
     ".",
   );
@@ -79,7 +79,7 @@ export function showIgnored(words) {
   const place = byId("ignored");
   place.hidden = !words.length;
   place.replaceChildren(
-    `Not understood and left out: ${words.join(", ")}. The more of a query is left out, the less sure its hits are. `,
+    `Unknown words left out: ${words.join(", ")}. The more words are left out, the lower the confidence of the hits. `,
     help(),
     ".",
   );

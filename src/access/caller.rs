@@ -38,9 +38,9 @@ impl std::str::FromStr for Holder {
     }
 }
 
-/// A key of the keys file, as a running server knows it.
+/// A key of the keys file, in the memory of a running server.
 pub struct KnownKey {
-    /// The stored key.
+    /// Role, limits and hash of the key, as stored.
     pub record: KeyRecord,
     limiter: Option<DefaultDirectRateLimiter>,
     used_unix_ms: AtomicI64,
@@ -118,7 +118,7 @@ pub enum Found {
 }
 
 impl Found {
-    /// What a key of the keys file opens.
+    /// The rights of a key of the keys file.
     pub(super) fn key(known: Arc<KnownKey>) -> Self {
         if known.record.revoked_unix_ms.is_some() {
             Self::Revoked

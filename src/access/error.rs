@@ -20,7 +20,7 @@ pub enum AccessError {
         "{0} is missing, but keys were created. Restore the file, or delete keys.lock to start without keys"
     )]
     Missing(String),
-    /// Another process is changing the keys and holds the lock too long.
+    /// Another process is changing the keys and has held the lock too long.
     #[error("another process is using {0}; try again when it has finished")]
     Locked(String),
     /// No key has this id.
@@ -37,7 +37,7 @@ pub enum AccessError {
     BadField {
         /// Name of the field.
         field: &'static str,
-        /// What is expected, and what was given.
+        /// The expected and the given value.
         message: String,
     },
     /// Input or output on the data folder failed.

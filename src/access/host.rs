@@ -7,7 +7,7 @@ use axum::http::uri::Authority;
 /// A host and its port, in the only accepted spelling.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
-    /// Name or address.
+    /// Name or address, in normalised spelling.
     pub name: HostName,
     /// The port, if given.
     pub port: Option<u16>,

@@ -81,7 +81,7 @@ impl Rate {
         Ok(Self { per_1000_secs: (per_sec * 1000.0).round() as u32, burst })
     }
 
-    /// Requests per second.
+    /// Average number of requests per second, from thousandths.
     #[must_use]
     pub fn per_sec(self) -> f64 {
         f64::from(self.per_1000_secs) / 1000.0

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 /// Maximum number of addresses remembered.
 const MAX_ADDRESSES: usize = 4096;
-/// Wrong keys of an address that are answered at once, as people mistype.
+/// Wrong keys of an address that are answered at once: users mistype.
 const FREE: f64 = 5.0;
 /// One wrong key is forgiven per this many seconds.
 const FORGIVEN_SECS: f64 = 10.0;
@@ -41,9 +41,9 @@ struct Seen {
 
 /// How to answer a wrong key.
 pub enum WrongAnswer {
-    /// At once.
+    /// Answer without a delay.
     Now,
-    /// After this delay, during which the place is held.
+    /// After this delay, during which the place stays taken.
     After(Duration, Place),
     /// Not at all: too many answers are delayed already. Gives the time after which to retry.
     TooMany(Duration),

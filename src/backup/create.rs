@@ -20,9 +20,9 @@ use crate::types::{ModelId, SnapshotId};
 /// Rows of the store's copy read per page.
 const PAGE: u32 = 4096;
 
-/// What to take a snapshot of.
+/// The parts of a library to take a snapshot of.
 pub struct Source {
-    /// The store.
+    /// The store to copy.
     pub store: Arc<dyn EmbeddedStore>,
     /// The saved indexes, and the other files beside them.
     pub index_dir: PathBuf,

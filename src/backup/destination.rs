@@ -1,4 +1,4 @@
-//! Where snapshots are stored: a folder, or anything else that holds whole files by name.
+//! Where snapshots are stored: a folder, or any other storage of whole files by name.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -26,7 +26,7 @@ pub enum BackupError {
     /// A file of a snapshot does not match its checksum.
     #[error("the snapshot is damaged: {file} {reason}")]
     Damaged {
-        /// The damaged file.
+        /// Path of the damaged file in the snapshot.
         file: String,
         /// What is wrong with it.
         reason: &'static str,
@@ -42,13 +42,13 @@ pub enum BackupError {
     NoRoom {
         /// Free bytes needed during the rewrite.
         needed_bytes: u64,
-        /// Free bytes available.
+        /// Free bytes on the disk of the store.
         room_bytes: u64,
     },
     /// The folder does not contain a library.
     #[error("{0} does not contain a library")]
     NoLibrary(String),
-    /// The store is older than what the ledger says was acknowledged.
+    /// The store lacks changes that the ledger records as acknowledged.
     #[error("the store has lost acknowledged changes: {0}")]
     StoreBehind(Shortfall),
     /// Cancelled by a user or by a shutdown.

@@ -91,8 +91,8 @@ fn is_temporary(name: &str) -> bool {
     name.starts_with(".tmp") || (name.starts_with("snp_") && name.contains(".db"))
 }
 
-/// A file with its lock. A process started at this moment holds the file open until it runs its own program, and the
-/// lock with it: closing the file alone would release it only then.
+/// A file with its lock. A process started at this moment inherits the open file, and with it the lock, until
+/// it runs its own program: closing the file here would not release the lock before that.
 struct Locked(File);
 
 impl Locked {

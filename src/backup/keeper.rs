@@ -140,7 +140,7 @@ impl Keeper {
     /// Takes the snapshot. The caller holds a pin of the uploads.
     ///
     /// # Errors
-    /// [`BackupError`]; what was written of the snapshot is removed.
+    /// [`BackupError`]; the partial snapshot is removed.
     pub async fn take(&self, taking: &Taking, source: &Source) -> Result<Taken, BackupError> {
         let (destination, running) = (taking.destination.as_ref(), taking.running.as_ref());
         let made = create::create(source, destination, running, taking.options).await;
@@ -150,7 +150,7 @@ impl Keeper {
         made.map(Taken)
     }
 
-    /// Ends a snapshot: tells how it went, and deletes scheduled ones that are too many.
+    /// Ends a snapshot: publishes its outcome, and deletes scheduled snapshots beyond the number to keep.
     pub async fn end(&self, taking: Taking, outcome: Result<Taken, BackupError>) {
         let state = if outcome.is_ok() { "ready" } else { "failed" };
         metrics::counter!("triptych_snapshots_total", "state" => state).increment(1);
@@ -265,7 +265,7 @@ pub struct Taking {
     running: Arc<Running>,
     options: SnapshotOptions,
     began: Instant,
-    // Dropped in this order: whoever waits for the end finds the locks free.
+    // Dropped in this order: the locks are free before a waiting task learns of the end.
     _lock: Turn,
     _turn: OwnedMutexGuard<()>,
     /// Fires also on a panic.

@@ -1,4 +1,4 @@
-//! What a snapshot says about itself, written so that any damage to it is noticed.
+//! The manifest of a snapshot, in a form that reveals any damage to it.
 //!
 //! ```text
 //! {"sha256":"<hash of the JSON>","manifest":<JSON>}\n
@@ -47,7 +47,7 @@ pub(super) struct MediaEntry {
     pub lacking: Option<String>,
 }
 
-/// What a snapshot contains.
+/// Contents of a snapshot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Manifest {
     pub format: u64,
@@ -237,7 +237,7 @@ pub(crate) mod fuzzed {
         vec![encode_media(&[entry(None), entry(Some("missing".into()))]).unwrap()]
     }
 
-    /// Accepted entries lie in the media folder, and encode to the same bytes.
+    /// Accepted entries are in the media folder, and encode to the same bytes.
     pub(crate) fn media(bytes: &[u8]) {
         let Ok(media) = decode_media(bytes) else { return };
         assert!(

@@ -29,8 +29,8 @@ pub(super) fn destination_at(
     Ok(Arc::new(Folder::make(Path::new(root))?))
 }
 
-/// Refuses a folder in the data folder: it would be lost together with the data, and the data folder's own
-/// folders hold nothing but their own files.
+/// Refuses a folder in the data folder: it would be lost together with the data, and the data folder contains
+/// only the server's own files.
 pub(super) fn refuse_within(root: &str, data_dir: &Path) -> Result<(), BackupError> {
     if root.starts_with("s3://") {
         return Ok(());
@@ -106,7 +106,7 @@ impl SnapshotPlace {
         let _folder_lock = FolderLock::take(data_dir)?;
         match shortfall_of(data_dir, &folder, &Ledger::read(data_dir)?, false).await {
             Ok(Some(shortfall)) => return Err(BackupError::StoreBehind(shortfall)),
-            // Reading the store tells it.
+            // Reading the store reports it.
             Ok(None) | Err(StoreError::Malformed(_)) => {}
             Err(error) => return Err(error.into()),
         }

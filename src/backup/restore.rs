@@ -35,7 +35,7 @@ pub struct Restored {
     pub clips: u64,
     /// Number of uploads restored.
     pub media_files: u64,
-    /// Bytes written.
+    /// Total size of all written files.
     pub bytes: u64,
     /// Uploads that the snapshot lacks because they were missing or damaged when it was taken.
     pub lacking: u64,

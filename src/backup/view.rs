@@ -16,9 +16,9 @@ use crate::types::{ModelId, SnapshotId, now_unix_ms, rfc3339_millis};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SnapshotState {
-    /// Being taken.
+    /// It is still being taken.
     Running,
-    /// There, whole.
+    /// Complete and verified by its manifest.
     Ready,
     /// Not taken; `error` says why. Remembered until the next one or a restart.
     Failed,

@@ -1,4 +1,4 @@
-//! Assets and clips as the catalog holds them.
+//! Assets and clips in the catalog's form.
 
 use std::sync::Arc;
 

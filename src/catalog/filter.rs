@@ -216,10 +216,10 @@ impl Condition {
         }
         if let Some(values) = &self.one_of {
             if values.len() > MAX_VALUES {
-                return wrong("in", format!("`in` must hold at most {MAX_VALUES} values"));
+                return wrong("in", format!("`in` must contain at most {MAX_VALUES} values"));
             }
             if values.iter().any(|value| Scalar::of(value).is_none()) {
-                return wrong("in", "`in` must hold only strings, numbers or booleans".into());
+                return wrong("in", "`in` must contain only strings, numbers or booleans".into());
             }
         }
         Ok(())
@@ -261,7 +261,7 @@ impl Condition {
     }
 
     /// The range that `gt`, `gte`, `lt` and `lte` describe; `None` without any of them. A mix of numbers and
-    /// dates, or a lower bound above the upper one, is `Some(None)`: no value lies in it.
+    /// dates, or a lower bound above the upper one, is `Some(None)`: it contains no value.
     pub(super) fn bounds(&self) -> Option<Option<Bounds>> {
         use std::ops::Bound::{Excluded, Included, Unbounded};
         let of = |value: &Option<serde_json::Value>| value.as_ref().and_then(Scalar::ordered);
@@ -271,7 +271,7 @@ impl Condition {
         if dates.iter().flatten().any(|other| *other != date) {
             return Some(None);
         }
-        // Close the open end within the kind, so that values of the other kind lie outside.
+        // Close the open end within the kind, so that values of the other kind are outside.
         let (least, most) = if date {
             (Scalar::Time(i64::MIN), Scalar::Time(i64::MAX))
         } else {

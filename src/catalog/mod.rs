@@ -1,5 +1,5 @@
-//! What searches need to know about assets and clips besides vectors, in memory: times, names, metadata, and
-//! which assets have which value. Derived from the store and rebuilt from it at start, like an index;
+//! Data about assets and clips for searches, besides vectors, in memory: times, names, metadata, and the
+//! assets of each value. Derived from the store and rebuilt from it at startup, like an index;
 //! docs/storage-and-index.md explains why searches do not query the store instead.
 
 mod column;
@@ -35,7 +35,7 @@ const REMEMBERED_IDS: usize = 1 << 20;
 /// Which clips pass a filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selection {
-    /// All clips.
+    /// Every clip of the library passes.
     All,
     /// Only these clips; ids ascending.
     Only(Vec<ClipId>),

@@ -252,7 +252,7 @@ impl Posting {
     }
 }
 
-/// Whether a bit set up to this asset is no larger than a list of `held` assets.
+/// Whether a bit set up to this asset takes at most the space of a list of `held` assets.
 const fn fits(last: Ordinal, held: usize) -> bool {
     last as usize <= held * BITS_AN_ASSET
 }

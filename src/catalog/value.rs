@@ -7,7 +7,7 @@ use crate::types::nfc;
 pub enum Scalar {
     /// `true` or `false`.
     Bool(bool),
-    /// A finite number.
+    /// A number; never NaN or infinite.
     Number(Number),
     /// A date in microseconds since 1970.
     Time(i64),
@@ -84,7 +84,7 @@ pub(super) fn time_of(text: &str) -> Option<i64> {
 /// Lower and upper end of a range.
 pub(super) type Bounds = (std::ops::Bound<Scalar>, std::ops::Bound<Scalar>);
 
-/// Whether a value from `eq` or `in` lies in a range. A text is compared as the date it stands for.
+/// Whether a value from `eq` or `in` lies in a range. A text is compared as the date that it represents.
 pub(super) fn lies_within(value: &Scalar, bounds: &Bounds) -> bool {
     let ordered = match value {
         Scalar::Text(text) => time_of(text).map(Scalar::Time),

@@ -1,5 +1,5 @@
-//! `triptych demo`: indexes a bundle's own sample clips, runs its queries, and serves the page. A bundle without
-//! sample clips is served as it is, for media of one's own.
+//! `triptych demo`: indexes a bundle's own sample clips, runs its queries, and serves the page. A bundle
+//! without sample clips is served with an empty library.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -64,7 +64,7 @@ pub async fn run(args: DemoArgs) -> Result<ExitCode, CliError> {
     match samples {
         Some(samples) => show(&library, samples).await?,
         None => say!(
-            "This model brings no sample clips. Add your own media on the page, or stop the demo, run\n  triptych index \
+            "This model has no sample clips. Add your own media on the page, or stop the demo, run\n  triptych index \
              FOLDER --model {} --data {}\nand start it again.\n",
             args.model.model.display(),
             args.data.data.display()
@@ -74,7 +74,7 @@ pub async fn run(args: DemoArgs) -> Result<ExitCode, CliError> {
     serve::serve_models(models, &args.listen, door).await
 }
 
-/// What a model takes, in a few words.
+/// The modalities of a model, in a few words.
 fn known(embedder: &Embedder) -> String {
     let (bundle, languages) = (embedder.bundle(), embedder.bundle().languages());
     let texts = match embedder.towers.vocabulary_len() {

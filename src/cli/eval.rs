@@ -26,7 +26,7 @@ pub struct EvalArgs {
     #[command(flatten)]
     limits: LimitArgs,
     /// CSV file with a header row: a column `text` (or sentence, caption, query) and a column `asset` (or `video_id`,
-    /// file, name) that holds an asset's id or its name, with or without the extension. The files of MSR-VTT have
+    /// file, name) with an asset's id or its name, with or without the extension. The files of MSR-VTT have
     /// this format.
     pairs: PathBuf,
     /// Tracks to search.

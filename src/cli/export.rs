@@ -37,7 +37,8 @@ pub enum ExportTrack {
     Audio,
 }
 
-/// Runs `export`. The model is not needed; a server that has the folder open gives the same by `GET /v1/export`.
+/// Runs `export`. The model is not needed; while a server has the folder open, `GET /v1/export` gives the
+/// same file.
 pub async fn run(args: ExportArgs) -> Result<ExitCode, CliError> {
     let track = args.track.map(|track| match track {
         ExportTrack::Video => Track::Video,

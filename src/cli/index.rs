@@ -65,12 +65,12 @@ const MOST_LISTED: u64 = 100;
 /// Items read per page.
 const ITEMS_A_PAGE: u32 = 1000;
 
-/// Runs `index`. Exit status 0 also where some files failed: they are listed; 2 where none was indexed.
+/// Runs `index`. The exit status is 0 even if some files failed (they are listed), and 2 if none was indexed.
 pub async fn run(args: IndexArgs) -> Result<ExitCode, CliError> {
     let (source, roots) = source_of(&args)?;
     let mut sources = args.sources.sources(u64::MAX);
     if let JobSource::Bucket { place, .. } = &source {
-        // The person who runs the command may read what they name, with their own key.
+        // The user of the command may read the bucket they name, with their own credentials.
         sources.buckets.allow.push(place.parse().map_err(crate::library::LibraryError::from)?);
     }
     let doors = Doors { allowed_roots: roots, sources, ..Doors::default() };
@@ -88,7 +88,7 @@ pub async fn run(args: IndexArgs) -> Result<ExitCode, CliError> {
     Ok(ExitCode::from(if job.state == WorkState::Failed { 2 } else { 0 }))
 }
 
-/// What to index, and the folders in which it may lie.
+/// The source to index, and the folders in which its files may be.
 fn source_of(args: &IndexArgs) -> Result<(JobSource, Vec<PathBuf>), CliError> {
     let resolve = |path: &PathBuf| {
         path.canonicalize()
@@ -96,7 +96,7 @@ fn source_of(args: &IndexArgs) -> Result<(JobSource, Vec<PathBuf>), CliError> {
     };
     let choice = TrackChoice { video: args.video_track, audio: args.audio_track };
     if let Some(manifest) = &args.manifest {
-        // The person who runs the command may read whatever the manifest names.
+        // The user of the command may read any file that the manifest names.
         return Ok((JobSource::Manifest { path: resolve(manifest)?, choice }, vec![PathBuf::from("/")]));
     }
     let Some(folder) = &args.folder else {

@@ -31,7 +31,7 @@ enum Action {
 
 #[derive(Debug, Args)]
 struct PlaceArgs {
-    /// Data folder; created if it does not exist, so that you can create keys before the first start of the server.
+    /// Data folder; created if it does not exist, so that you can create keys before the server first starts.
     #[arg(long, env = "TRIPTYCH_DATA", default_value = "data")]
     data: PathBuf,
     /// Print JSON.

@@ -77,7 +77,7 @@ enum Command {
     Check(check::CheckArgs),
     /// Rewrite the store to reclaim the space of deleted clips.
     Compact(compact::CompactArgs),
-    /// List or empty the quarantine, which holds files the server does not recognize.
+    /// List or empty the quarantine, which contains files that the server does not recognise.
     Quarantine(quarantine::QuarantineCommand),
     /// Show which native libraries and programs are installed, their versions, and what is missing.
     Doctor(doctor::DoctorArgs),
@@ -86,7 +86,7 @@ enum Command {
 /// Exit status if an operator must decide what happens to the data folder.
 const EXIT_DATA_LOST: u8 = 4;
 
-/// What an operator can do about a store that lost something, after the error's text.
+/// Advice about a store that lost data, to append to the error's text.
 const RESTORE_NEWER: &str = ". Restore a snapshot (`triptych snapshot restore`), restore the newer database, or start with --rebuild-from-uploads to index everything again from the uploaded files and from the names and metadata in the ledger";
 const RESTORE: &str = ". Restore a snapshot (`triptych snapshot restore`), or start with --rebuild-from-uploads to index everything again from the uploaded files and from the names and metadata in the ledger";
 
@@ -218,7 +218,7 @@ pub fn main() -> ExitCode {
     let serves = matches!(cli.command, Command::Serve(_) | Command::Demo(_));
     crate::telemetry::init_logging(if serves { Verbosity::Notices } else { Verbosity::Warnings });
     if serves {
-        // Before the data folder is opened, so that files quarantined at start are counted too.
+        // Before the data folder is opened, so that files quarantined at startup are counted too.
         let _ = crate::telemetry::metrics();
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -283,7 +283,7 @@ fn embedder_opener(model: &ModelArgs, limits: &LimitArgs) -> Result<OpenEmbedder
     let open = move |path: &std::path::Path| {
         ModelError::check_address_space(limit_bytes)?;
         let bundle = Bundle::open(path)?;
-        // Lengths and frames are those of the model they were given with.
+        // The lengths and numbers of frames are those of the configured model.
         let bundle = if *path == *own { bundle.cut(&dims)? } else { bundle };
         let bundle = match frames.filter(|_| *path == *own) {
             Some(frames) => bundle.with_frames(frames)?,
@@ -309,7 +309,7 @@ struct Doors {
     model_roots: Vec<PathBuf>,
     /// Sends webhooks; `None`: webhooks are off.
     webhooks: Option<Arc<dyn Deliver>>,
-    /// What may be fetched from other hosts.
+    /// Hosts and buckets that files may be fetched from.
     sources: SourcesConfig,
     /// Settings for snapshots, retention and compaction.
     keep: KeepConfig,

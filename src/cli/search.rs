@@ -142,7 +142,7 @@ fn print(response: &SearchResponse, secs: f64) {
         }
         if !response.ignored_words.is_empty() {
             say!(
-                "not understood and left out: {}; for a model that knows more see docs/models.md",
+                "unknown words left out: {}; docs/models.md lists models that know more",
                 table::printable(&response.ignored_words.join(", "))
             );
         }

@@ -191,12 +191,12 @@ pub async fn serve_models(models: Arc<Models>, args: &ListenArgs, door: Door) ->
     // Running clips may finish, but a stuck decode must not block the exit.
     match tokio::time::timeout(SHUTDOWN_TIMEOUT, models.shutdown()).await {
         Ok(outcome) => outcome?,
-        Err(_) => tracing::warn!("shutdown took too long; unfinished work goes on at the next start"),
+        Err(_) => tracing::warn!("shutdown took too long; unfinished work continues at the next startup"),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Resolves when the process is asked to stop, counting from the call rather than from the first poll.
+/// Resolves when the process gets a signal to stop, even one between this call and the first poll.
 fn stop_signal() -> impl Future<Output = ()> + Send + 'static {
     use tokio::signal::unix::{SignalKind, signal};
     let signals = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);

@@ -35,7 +35,7 @@ enum Action {
 /// Where snapshots are.
 #[derive(Debug, Args)]
 struct PlaceArgs {
-    /// Folder that holds the snapshots, or s3://BUCKET/FOLDER.
+    /// Folder of the snapshots, or s3://BUCKET/FOLDER.
     #[arg(long, env = "TRIPTYCH_SNAPSHOT_ROOT")]
     snapshot_root: Option<String>,
     #[command(flatten)]
@@ -186,7 +186,7 @@ async fn restore(args: RestoreArgs) -> Result<ExitCode, CliError> {
 
 fn summary(restored: &Restored, data: &Path) -> String {
     let mut text = format!(
-        "{} holds {} assets with {} clips and {} uploaded files, {} bytes",
+        "{} contains {} assets with {} clips and {} uploaded files, {} bytes",
         data.display(),
         restored.assets,
         restored.clips,

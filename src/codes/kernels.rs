@@ -66,8 +66,8 @@ impl Kernels {
         (self.dot_i8_picked)(query, rows, first, picked, out);
     }
 
-    /// Sets `out[i]` to the dot product of `query` and `rows[i]`, which may lie anywhere: the next rows are fetched
-    /// while one is compared.
+    /// Sets `out[i]` to the dot product of `query` and `rows[i]`, at any addresses: the next rows are
+    /// prefetched while one is compared.
     #[inline]
     pub fn dot_i8_each(&self, query: &[i8], rows: &[&[i8]], out: &mut [i32]) {
         (self.dot_i8_each)(query, rows, out);

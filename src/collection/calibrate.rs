@@ -1,4 +1,4 @@
-//! Keeps the background distributions of searches in step with what the library holds.
+//! Keeps the background distributions of searches up to date with the library.
 
 mod texts;
 
@@ -24,7 +24,7 @@ use crate::types::{AssetId, ClipId, Embedding, Modality, Space, Track};
 const CHANGED: f64 = 0.1;
 /// Number of clips that serve as queries themselves.
 const BANK: usize = 96;
-/// Number of clips that are described. They should show most kinds of thing that the library holds.
+/// Number of clips to describe. They should cover most kinds of content in the library.
 const DESCRIBED: usize = 192;
 /// Fewest descriptions of a length. A small library has fewer, so texts of random words are added.
 const LEAST_DESCRIPTIONS: usize = 48;
@@ -319,8 +319,8 @@ async fn at_random(
     texts.embed(space, drawn).await
 }
 
-/// The texts that come with a model without a word list, one bank per number of words; all of them where too
-/// few have that number.
+/// The texts supplied by a model without a word list, one bank per number of words; all texts if too few have
+/// that number.
 async fn said(embedder: &Embedder, space: &Space) -> Result<Vec<Vec<BankQuery>>, LibraryError> {
     let texts = embedder.bank().await?;
     let query = |vector: &Embedding| BankQuery { vector: vector.clone(), own: None };

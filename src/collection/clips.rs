@@ -12,8 +12,8 @@ use crate::embed::{ClipVectors, Vectors};
 use crate::store::{ClipVector, DeletedAsset, NewClip};
 use crate::types::{AssetId, ClipId, Track};
 
-/// A change of clips and its change of the index hold it for reading. Saving the indexes, which must see both or
-/// neither, holds it for writing.
+/// A change of clips takes it for reading, for both the store and the index. Saving the indexes, which must
+/// see both changes or neither, takes it for writing.
 #[derive(Debug, Default)]
 pub(super) struct Gate(RwLock<()>);
 
@@ -30,9 +30,9 @@ impl Gate {
 /// How long a change of clips took, in seconds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ChangeSecs {
-    /// In the store.
+    /// Seconds spent in the store.
     pub(crate) store: f64,
-    /// In the index.
+    /// Seconds spent in the index.
     pub(crate) index: f64,
 }
 
@@ -53,7 +53,7 @@ impl Collection {
             span: clip.span,
             agreement: clip.agreement,
         };
-        // Before the vectors: the catalog must know whatever the index finds.
+        // Before the vectors: the catalog must contain every clip that the index finds.
         self.searched.catalog.add_clips(asset, &ids.iter().zip(&clips).map(entry).collect::<Vec<_>>());
         blocking(move || {
             for (id, clip) in ids.into_iter().zip(&clips) {
@@ -74,7 +74,7 @@ impl Collection {
         Ok(())
     }
 
-    /// Removes an asset with its clips, and says so; returns their number.
+    /// Removes an asset with its clips and notifies the observers; returns the number of clips.
     pub(crate) async fn remove_asset(&self, id: AssetId) -> Result<usize, LibraryError> {
         let _changing = self.gate.changing().await;
         let clips = self.store.delete_asset(id).await?;
@@ -83,7 +83,7 @@ impl Collection {
         Ok(clips.len())
     }
 
-    /// Removes assets with their clips in one transaction, and says so.
+    /// Removes assets with their clips in one transaction and notifies the observers.
     pub(crate) async fn remove_assets(&self, ids: &[AssetId]) -> Result<Vec<DeletedAsset>, LibraryError> {
         let _changing = self.gate.changing().await;
         let gone = self.store.delete_assets(ids).await?;
@@ -104,7 +104,7 @@ impl Collection {
     fn removed(&self, id: AssetId) {
         self.searched.catalog.remove_asset(id);
         self.life.tell(id);
-        // A model beside repeats what the serving one did.
+        // A model beside repeats the deletions of the serving one.
         if self.life.serves() {
             self.data.removals.tell(id);
         }

@@ -1,4 +1,4 @@
-//! Access to the bytes of assets: a file is opened only while it holds the bytes that were indexed.
+//! Access to the bytes of assets: a file is opened only while its bytes are those that were indexed.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
@@ -25,7 +25,7 @@ const MOST_REMEMBERED: usize = 16_384;
 /// Time limit for reading files that may have changed, before the answer goes out without the result.
 const LOOKS_AT_MOST: Duration = Duration::from_secs(2);
 
-/// A file as it was when all its bytes were read.
+/// State of a file when all its bytes were read.
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     size_bytes: u64,
@@ -68,7 +68,7 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Whether the file is as it was when opened, so what was read in between is of the same bytes.
+    /// Whether the file has not changed since it was opened, so all bytes read in between belong together.
     #[must_use]
     pub fn is_unchanged(&self) -> bool {
         self.file
@@ -153,12 +153,12 @@ impl Collection {
     /// the whole file is read.
     ///
     /// # Errors
-    /// [`LibraryError::ContentDamaged`] if it holds other bytes, [`FileError::Missing`].
+    /// [`LibraryError::ContentDamaged`] if it contains other bytes, [`FileError::Missing`].
     pub async fn open_content(&self, asset: &AssetRecord) -> Result<Opened, LibraryError> {
         let (path, owned) = (asset.path.clone(), asset.owned);
         let opened = match blocking(move || open(&path, owned)).await {
             Err(error @ LibraryError::File(FileError::Missing(_))) => {
-                // A user's file may only be on a disk that is not mounted.
+                // A user's file may be on a disk that is not mounted.
                 if owned && asset.damage != Some(Damage::Missing) {
                     self.note_content(asset, None, Some(Damage::Missing)).await;
                 }
@@ -330,7 +330,7 @@ impl Collection {
         }
     }
 
-    /// Notes that a user's file was just read as a whole and holds the bytes of this asset.
+    /// Records that a user's file was just read completely and contains the bytes of this asset.
     pub(crate) async fn content_seen(&self, asset: &mut AssetRecord, path: &Path, changed_ns: i64) {
         if asset.owned || asset.path.as_bytes() != path.as_os_str().as_encoded_bytes() {
             return;

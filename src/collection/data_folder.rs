@@ -34,7 +34,7 @@ pub struct LibraryConfig {
     pub webhooks: Option<Arc<dyn Deliver>>,
     /// Settings for snapshots, retention and compaction.
     pub keep: KeepConfig,
-    /// What may be fetched from other hosts.
+    /// Hosts and buckets that files may be fetched from.
     pub sources: SourcesConfig,
     /// If the store has lost acknowledged changes, index again from the uploads and the ledger.
     pub rebuild_from_uploads: bool,
@@ -80,7 +80,7 @@ pub struct DataFolder {
 }
 
 impl DataFolder {
-    /// Opens or creates the data folder with the store of its serving model, which lies in `folder`: takes the lock,
+    /// Opens or creates the data folder with the store of its serving model, in `folder`: takes the lock,
     /// migrates, compares the store with the ledger.
     pub(super) async fn open(
         config: &LibraryConfig,
@@ -116,14 +116,14 @@ impl DataFolder {
         Ok((Arc::new(data), store))
     }
 
-    /// From now on, calls `observer` with each asset that is removed, whoever removes it. It is called while the
+    /// From now on, calls `observer` with each asset that is removed by any caller. It is called while the
     /// collection is locked: it must be quick and must not remove assets itself.
     pub fn on_removal(&self, observer: impl Fn(AssetId) + Send + Sync + 'static) {
         self.removals.observe(observer);
     }
 
-    /// Checks that a user's path lies beneath an allowed root; returns it with all links resolved, to be
-    /// opened with [`crate::files::open_resolved`].
+    /// Checks that a user's path is below an allowed root; returns it with all links resolved, to be opened
+    /// with [`crate::files::open_resolved`].
     ///
     /// # Errors
     /// [`FileError::NotAllowed`], [`FileError::Missing`].
@@ -133,7 +133,7 @@ impl DataFolder {
 
     /// Starts receiving an upload of at most `max_bytes`.
     pub fn begin_upload(&self, max_bytes: u64) -> UploadWriter {
-        // While the disk refuses writes, only files of queries come here, none that would be stored.
+        // While the disk refuses writes, only query files are received here, no uploads.
         if self.disk.refusal().is_some() {
             return UploadWriter::elsewhere(max_bytes);
         }
@@ -161,7 +161,7 @@ impl DataFolder {
     pub(crate) async fn fetch_object(&self, place: &str) -> Result<Upload, LibraryError> {
         let BucketUrl { bucket, key } = self.sources.buckets.check_object(place)?;
         let bucket = self.sources.buckets.open(&bucket)?;
-        // Found in a listing, not named by a user: unless its name says media, its first bytes must.
+        // Found in a listing, not named by a user: its name or its first bytes must be those of media.
         let name = Place::Object(place).name();
         let unsaid = (name_says(&name) != NameSays::Media).then_some(name.as_str());
         self.receive(bucket.get(&key, self.sources.max_fetch_bytes).await?, unsaid).await

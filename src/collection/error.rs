@@ -81,7 +81,7 @@ pub enum LibraryError {
     },
     /// The asset is in another state than the caller expected.
     #[error(
-        "expected the version that `If-Match` names, but it has changed meanwhile; get it again and use its new ETag"
+        "expected the version in `If-Match`, but the asset has changed since; fetch it again and send its new ETag"
     )]
     OtherVersion,
     /// A part of a query cannot be embedded.
@@ -95,13 +95,13 @@ pub enum LibraryError {
     /// A snapshot or compaction failed.
     #[error(transparent)]
     Backup(#[from] BackupError),
-    /// The store is older than what the ledger says was acknowledged.
+    /// The store lacks changes that the ledger records as acknowledged.
     #[error("the store has lost acknowledged changes: {0}")]
     StoreBehind(Shortfall),
     /// The database cannot be opened.
     #[error("cannot open the store: {0}")]
     StoreUnreadable(String),
-    /// The asset's file holds other bytes than those that were indexed.
+    /// The bytes of the asset's file are not those that were indexed.
     #[error("{}", if *owned {
         "this upload is damaged; upload the same file again, or restore it from a snapshot"
     } else {
@@ -163,7 +163,7 @@ impl TellsFull for LibraryError {
 }
 
 impl LibraryError {
-    /// Why the disk accepts no more bytes, if that is the cause.
+    /// The reason why the disk accepts no more bytes, if that is the cause.
     #[must_use]
     pub const fn storage_full(&self) -> Option<StorageFull> {
         match self {
@@ -175,7 +175,7 @@ impl LibraryError {
         }
     }
 
-    /// Adds advice for a start that fails because pages of the database are damaged.
+    /// Adds advice for a startup that fails because pages of the database are damaged.
     pub(crate) fn at_start(self) -> Self {
         match self {
             Self::Store(StoreError::Malformed(why))
@@ -285,7 +285,7 @@ pub enum StandingError {
     #[error("the limit of {MAX_STANDING} standing queries is reached; delete one first")]
     TooMany,
     /// The files of the query are too large to be stored.
-    #[error("the files of a standing query are stored and must not exceed {MAX_GIVEN_BYTES} bytes in total")]
+    #[error("the files of a standing query must not exceed {MAX_GIVEN_BYTES} bytes in total")]
     TooLarge,
     /// The stored query cannot be decoded.
     #[error("the stored query is damaged; delete it and create it again")]

@@ -33,11 +33,11 @@ pub struct Pair {
 /// A value with its 95 % confidence interval (bootstrap over the pairs).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 pub struct Figure {
-    /// Over all pairs.
+    /// The figure over all pairs.
     pub value: f64,
-    /// Lower bound.
+    /// Lower bound of the 95 % interval.
     pub low: f64,
-    /// Upper bound.
+    /// Upper bound of the 95 % interval.
     pub high: f64,
 }
 

@@ -55,7 +55,7 @@ pub struct ExportWanted {
 pub struct ExportReport {
     /// Digest of the model.
     pub model: String,
-    /// Number of clips.
+    /// Number of exported clips.
     pub clips: u64,
     /// Number of vectors, which is the number of rows.
     pub vectors: u64,
@@ -166,7 +166,7 @@ struct Rows {
     space: Vec<ByteArray>,
     model: Vec<ByteArray>,
     values: Vec<f32>,
-    /// Parquet's repetition level: 0 where a vector begins.
+    /// Parquet's repetition level: 0 at the start of a vector.
     repetition: Vec<i16>,
 }
 

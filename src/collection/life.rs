@@ -1,4 +1,4 @@
-//! How long a collection is worked on, and who is told of its changes.
+//! The lifetime of a collection: its tasks, its stop signal, and the followers of its changes.
 
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,9 +14,9 @@ const CHANGES: usize = 1024;
 
 /// The work on a collection, from its start to its stop.
 pub(crate) struct Life {
-    /// Stops all work.
+    /// Cancelled to stop all work on the collection.
     pub(crate) stop: CancellationToken,
-    /// The background tasks.
+    /// Background tasks, awaited on shutdown.
     pub(crate) tasks: TaskTracker,
     /// Whether this collection follows another one, whose files it must not remove.
     beside: AtomicBool,

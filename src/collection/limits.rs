@@ -1,4 +1,4 @@
-//! How much standing queries may hold.
+//! Limits of standing queries.
 
 /// Maximum number of standing queries per library.
 pub const MAX_STANDING: usize = 10_000;

@@ -1,4 +1,5 @@
-//! A collection: one model's vectors. The store holds the truth; the indexes and the catalog are made from it.
+//! A collection: one model's vectors. The store is the truth; the indexes and the catalog are derived from
+//! it.
 
 pub mod ask;
 mod calibrate;
@@ -58,7 +59,7 @@ use recall::Sampler;
 /// Number of clips from which a search leaves the async threads.
 const BLOCKING_FROM: usize = 4096;
 
-/// One model's vectors: its store, and what is made from it.
+/// One model's vectors: its store, and the indexes and catalog derived from it.
 pub struct Collection {
     pub(crate) data: Arc<DataFolder>,
     pub(crate) embedder: Embedder,
@@ -71,7 +72,7 @@ pub struct Collection {
     agreement_space: Option<Space>,
     /// Keeps clips and indexes together while the indexes are saved.
     gate: Gate,
-    /// What is known about the files of assets.
+    /// Known states of the files of assets.
     verified: Verified,
     /// Samples searches to measure recall.
     pub(crate) recall: Arc<Sampler>,
@@ -251,7 +252,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
     }
 }
 
-/// Converts a path to text, as the store holds paths.
+/// Converts a path to text, the form in which the store has paths.
 pub(crate) fn utf8(path: &Path) -> Result<String, LibraryError> {
     let text = path.to_str().map(str::to_owned);
     text.ok_or_else(|| LibraryError::File(FileError::Kind(path.display().to_string(), "a name in UTF-8")))

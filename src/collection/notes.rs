@@ -1,4 +1,4 @@
-//! What a collection appends to the ledger.
+//! Ledger entries of a collection.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::store::AssetRecord;
 use crate::types::AssetId;
 
 impl Collection {
-    /// Writes the ledger, if the start could not. Nothing is being accepted yet.
+    /// Writes the ledger if startup could not. Nothing is being accepted yet.
     pub(crate) async fn settle_ledger(&self) -> Result<(), LibraryError> {
         if self.data.ledger.is_written() {
             Ok(())
@@ -20,8 +20,8 @@ impl Collection {
         }
     }
 
-    /// Appends to the ledger what the store has committed; [`Self::noted`] makes it durable. A model beside
-    /// appends nothing: its assets are the serving model's.
+    /// Appends committed changes to the ledger; [`Self::noted`] makes it durable. A model beside appends
+    /// nothing: its assets are the serving model's.
     pub(crate) async fn note(&self, entries: Vec<Entry>) -> Result<Option<Ticket>, LibraryError> {
         if entries.is_empty() || !self.life.serves() {
             return Ok(None);

@@ -19,13 +19,13 @@ use crate::store::{EmbeddedStore, Store};
 use crate::types::{ClipId, Space, Track};
 
 impl Collection {
-    /// Opens or creates the data folder with its serving model, whose store and indexes lie in `folder`: takes its
-    /// lock, migrates, compares the store with the ledger, reconciles after a crash (drops clips of unfinished
-    /// assets, clears out files that no asset owns), loads or rebuilds the indexes.
+    /// Opens or creates the data folder with its serving model, with the store and indexes in `folder`: takes
+    /// its lock, migrates, compares the store with the ledger, reconciles after a crash (drops clips of
+    /// unfinished assets, clears out files that no asset owns), loads or rebuilds the indexes.
     ///
     /// # Errors
-    /// [`LibraryError::StoreBehind`] or [`LibraryError::StoreUnreadable`] if the store has lost what was
-    /// acknowledged and the configuration does not allow rebuilding it; others.
+    /// [`LibraryError::StoreBehind`] or [`LibraryError::StoreUnreadable`] if the store has lost acknowledged
+    /// changes and the configuration does not allow rebuilding it; others.
     pub(crate) async fn open(
         config: &LibraryConfig,
         folder: &Path,
@@ -139,7 +139,7 @@ impl Collection {
     }
 }
 
-/// Moves what is no index file out of the way of those that will be written.
+/// Moves anything but index files out of the way of those to be written.
 async fn clear_index(data: &DataFolder, index_dir: &Path) -> Result<(), LibraryError> {
     let data_dir = data.config.data_dir.canonicalize()?;
     let index_dir = match index_dir.canonicalize() {
@@ -181,7 +181,7 @@ async fn note_agreements(store: &dyn Store, space: &Space) -> Result<(), Library
     }
 }
 
-/// Does the first writes of a start; if the disk refuses, puts them off.
+/// Does the first writes at startup; postpones them if the disk refuses.
 async fn begin(store: &dyn EmbeddedStore, uploads: &Uploads, disk: &Disk) -> Result<(), LibraryError> {
     let begun = async {
         adopt_uploads(store, uploads).await?;
@@ -199,7 +199,7 @@ async fn begin(store: &dyn EmbeddedStore, uploads: &Uploads, disk: &Disk) -> Res
     }
 }
 
-/// Brings the store to what was acknowledged. Nothing else runs yet.
+/// Brings the store up to the acknowledged state. Nothing else runs yet.
 async fn reconcile(store: &dyn Store) -> Result<(), LibraryError> {
     for asset in store.unfinished_assets().await? {
         store.reset_asset(asset.id).await?;

@@ -2,7 +2,7 @@
 //!
 //! Only searches without a filter are sampled: a filter that names clips is answered by the scan, which
 //! misses nothing. Without real queries nothing is measured: stored vectors are no substitute for them. Only
-//! the vector of a query is held, in memory, until it is answered.
+//! the vector of a query is stored, in memory, until it is repeated.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -23,7 +23,7 @@ const QUIET: Duration = Duration::from_millis(250);
 /// A query to answer again.
 #[derive(Debug)]
 pub(crate) struct Asked {
-    /// Weak: an index that no longer serves need not be measured.
+    /// Weak: an index that has stopped serving need not be measured.
     index: Weak<IndexSet>,
     pub(crate) target: Track,
     pub(crate) space: Space,

@@ -1,4 +1,5 @@
-//! Who is told that assets were removed, whoever removes them: requests, retention, watches, jobs.
+//! The observers of removed assets, notified by every path that removes them: requests, retention, watches,
+//! jobs.
 
 use std::fmt;
 use std::sync::{PoisonError, RwLock};

@@ -1,4 +1,4 @@
-//! What a bundle's spaces mean for the tracks of a library.
+//! The spaces of a bundle, applied to the tracks of a library.
 
 use crate::embed::Embedder;
 use crate::model::Bundle;

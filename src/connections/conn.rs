@@ -31,7 +31,7 @@ pub struct Patience {
     pub answer: Rule,
 }
 
-/// What a connection is waiting for or doing.
+/// State of a connection: what it waits for, or that it is being served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// A request head is awaited on a new connection, or has begun.
@@ -49,7 +49,7 @@ pub enum Phase {
 /// Why a connection was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
-    /// Its request head did not come in time.
+    /// The request head did not arrive in time.
     Head,
     /// No further request came.
     Idle,
@@ -90,7 +90,7 @@ struct State {
     answer: Pace,
 }
 
-/// An open connection.
+/// State of one open connection, shared by its stream and the registry.
 #[derive(Debug)]
 pub struct Conn {
     /// Number of the connection, unique in the process.
@@ -150,7 +150,7 @@ impl Conn {
         (state.phase, state.since) = (Phase::Idle, now);
     }
 
-    /// Notes that the body is complete, or will not come any more.
+    /// Records that the body is complete, or will not arrive.
     pub fn body_ended(&self, now: Instant) {
         let mut state = self.state();
         state.phase = match state.phase {
@@ -174,7 +174,7 @@ impl Conn {
         self.state().body.moved(now, bytes, &self.patience.body);
     }
 
-    /// Whether the body comes too slowly.
+    /// Whether the body arrives too slowly.
     pub fn body_is_too_slow(&self, now: Instant) -> bool {
         self.state().body.is_too_slow(now, &self.patience.body)
     }

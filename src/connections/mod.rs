@@ -1,5 +1,5 @@
-//! Open connections: the loop that accepts them, what each one waits for, how long it may, and which one is closed if
-//! there is no room.
+//! Open connections: the loop that accepts them, the state and time limits of each, and the choice of the one
+//! to close when there is no room.
 
 mod conn;
 mod pace;

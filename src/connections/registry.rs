@@ -30,7 +30,7 @@ struct Open {
     next: u64,
 }
 
-/// All open connections.
+/// All open connections, with their limits.
 #[derive(Debug)]
 pub struct Registry {
     caps: Caps,

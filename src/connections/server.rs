@@ -30,8 +30,8 @@ use super::stream::Watched;
 const GRACE: Duration = Duration::from_secs(15);
 /// How long a peer may leave sent data unacknowledged, or its window closed.
 const PEER_TIMEOUT: Duration = Duration::from_secs(60);
-/// The kernel takes twice as much. Without a limit a client that reads nothing holds megabytes of it, and how
-/// fast an answer is read shows only when these are full.
+/// The kernel takes twice as much. Without a limit, a client that reads nothing would occupy megabytes, and
+/// the rate at which it reads would show only when these are full.
 const SEND_BUFFER_BYTES: usize = 256 << 10;
 /// How long an accepted connection waits for a place where all others are at work, and how many do.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -67,8 +67,8 @@ pub struct Limits {
 #[derive(Debug, Clone, Copy)]
 pub struct PeerAddr(pub SocketAddr);
 
-/// Serves until `stop` resolves; `stopping` then tells the long-running responses. `pressure` is notified whenever a
-/// body was refused for lack of room.
+/// Serves until `stop` resolves; `stopping` then ends the long-running responses. `pressure` is notified
+/// whenever a body was refused for lack of room.
 pub async fn run(
     listener: TcpListener,
     app: Router,
@@ -100,7 +100,8 @@ pub async fn run(
             watcher: graceful.watcher(),
         };
         server.take(stream, address);
-        // Whatever has come from others meanwhile is seen before one of them goes for the next newcomer.
+        // Bytes that have arrived on other connections are seen before one of them is closed for the next
+        // newcomer.
         tokio::task::yield_now().await;
     }
     drop(listener);
@@ -124,7 +125,7 @@ async fn accept(listener: &TcpListener, registry: &Registry) -> Option<(TcpStrea
     }
 }
 
-/// Slow bodies hold room that others were refused for: one of them goes each time.
+/// Slow bodies take up the room for which others were refused: one of them is aborted each time.
 async fn relieve(pressure: Arc<Notify>, registry: Arc<Registry>) {
     loop {
         pressure.notified().await;
@@ -132,7 +133,7 @@ async fn relieve(pressure: Arc<Notify>, registry: Arc<Registry>) {
     }
 }
 
-/// What serves an accepted connection.
+/// The service of an accepted connection.
 struct Connections {
     http: http1::Builder,
     app: Router,
@@ -228,7 +229,7 @@ const TOO_MANY_HEAD: &str = "HTTP/1.1 429 Too Many Requests\r\nContent-Type: app
     Connection: close\r\n";
 const TOO_MANY: &str = r#"{"error":{"message":"all the connections that this address or the server may have are at work; use them again, or try later","type":"rate_limit_error","param":null,"code":"too_many_connections","request_id":""}}"#;
 
-/// Has one request answered, and keeps the connection's record.
+/// Serves one request and updates the connection's record.
 async fn answer(
     mut app: Router,
     conn: Arc<Conn>,

@@ -41,7 +41,7 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Watches a stream.
+    /// Wraps a stream and records its progress in `conn`.
     pub fn new(inner: TcpStream, conn: Arc<Conn>) -> Self {
         Self { inner, conn, reads: Alarm::default(), writes: Alarm::default() }
     }
@@ -51,8 +51,8 @@ impl Watched {
         io::Error::new(io::ErrorKind::TimedOut, "the client is too slow")
     }
 
-    /// Whether a request lies in the kernel that the runtime has not been told of yet, because the machine is busy:
-    /// closing an idle connection now would lose it. The runtime will wake the task for it.
+    /// Whether the kernel has received a request that the runtime has not seen yet, because the machine is
+    /// busy: closing an idle connection now would lose it. The runtime will wake the task for it.
     fn has_more(&self) -> bool {
         self.conn.is_idle() && rustix::io::ioctl_fionread(&self.inner).is_ok_and(|bytes| bytes > 0)
     }

@@ -9,7 +9,7 @@ use crate::ffmpeg::picks::{Heard, Source, streams_of};
 use crate::ffmpeg::{sound, timing, tracks};
 use crate::structure::sound::Raw;
 
-/// What is known about a file before ffmpeg reads it.
+/// Facts about a file before ffmpeg reads it.
 #[derive(Debug, Clone, Copy)]
 pub struct Known<'a> {
     /// Demuxers that may read it, comma-separated.
@@ -20,7 +20,7 @@ pub struct Known<'a> {
     pub untimed: bool,
     /// Whether it is plain PCM, so that ffmpeg need not probe for codecs.
     pub plain: bool,
-    /// Samples that it must read as raw PCM, whatever their header says.
+    /// Samples that it must read as raw PCM, regardless of their header.
     pub raw: Option<Raw>,
     /// Whether it is a broadcast stream whose clock never starts again.
     pub one_clock: bool,
@@ -205,7 +205,7 @@ impl Args {
         self.words("-c copy -t 0 -f null -")
     }
 
-    /// JPEG files use the BT.601 matrix and the full range, whatever the film uses. `choice` selects the
+    /// JPEG files use the BT.601 matrix and the full range, regardless of the film. `choice` selects the
     /// frame; without it, the first one is taken.
     fn thumbnail(&mut self, choice: Option<&str>, max_side_px: u32, shape: Shape) -> &mut Self {
         let fit = format!(

@@ -101,7 +101,7 @@ fn needs_ffmpeg(format: ImageFormat, refusal: &Refusal) -> bool {
     format == ImageFormat::Tiff && refusal.failure == Failure::Unsupported
 }
 
-/// The colour profile, if it is one of RGB values, which thumbnails keep. Those of phones have some hundred bytes.
+/// The colour profile, if it is for RGB, which thumbnails keep. Those of phones have some hundred bytes.
 fn rgb_profile(decoder: &mut impl ImageDecoder) -> Option<Vec<u8>> {
     let profile = decoder.icc_profile().ok().flatten()?;
     let of_rgb = profile.get(16..20) == Some(b"RGB ") && profile.get(36..40) == Some(b"acsp");

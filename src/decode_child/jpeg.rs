@@ -1,5 +1,5 @@
-//! Decodes JPEG with libjpeg, whose pixels are byte for byte those that Pillow gives to the reference
-//! implementations.
+//! Decodes JPEG with libjpeg. The pixels equal Pillow's, which the reference implementations use, byte for
+//! byte.
 //!
 //! A picture with more pixels than a frame may have is reduced by a power of two while it is decoded: its
 //! coefficients give the smaller picture directly, so that the large one is never in memory.
@@ -22,8 +22,8 @@ use super::reduce::mean;
 /// Bytes between the end of the coded picture and the next mark that are of no consequence. More of them are a part of
 /// the picture that damage before it has pushed out.
 const STRAY_BYTES: u32 = 64;
-/// Warnings that mean that a part of the picture is not what was encoded. The others are of no consequence,
-/// such as stray bytes between two segments.
+/// Warnings that mean that a part of the picture is damaged. Others are harmless, such as stray bytes between
+/// two segments.
 const DAMAGE: [i32; 4] =
     [ffi::JWRN_HIT_MARKER, ffi::JWRN_HUFF_BAD_CODE, ffi::JWRN_JPEG_EOF, ffi::JWRN_MUST_RESYNC];
 
@@ -32,7 +32,7 @@ thread_local! {
     static DAMAGED: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Decodes a JPEG at 1/`by` of its size, a power of two, and counts the damage in its data. What is missing is
+/// Decodes a JPEG at 1/`by` of its size, a power of two, and counts the damage in its data. Missing parts are
 /// grey.
 pub fn decode(mut media: &File, by: u32) -> Result<(DynamicImage, u64), Refusal> {
     media.rewind().map_err(|e| Refusal::new(Failure::Internal, e))?;
@@ -65,7 +65,7 @@ fn scaled(media: &File, by: u32) -> io::Result<Option<DynamicImage>> {
     let size = |started: &DecompressStarted<_>| (started.width() as u32, started.height() as u32);
     let read = |mut started: DecompressStarted<_>| -> io::Result<Vec<u8>> {
         let lines = started.read_scanlines::<u8>()?;
-        // What comes before the end mark shows whether the coded picture was whole.
+        // The bytes before the end mark show whether the coded picture was complete.
         started.finish()?;
         Ok(lines)
     };
@@ -96,7 +96,7 @@ fn printed(pixels: &[u8]) -> Vec<u8> {
     inks.iter().flat_map(|[c, m, y, k]| [light(*c, *k), light(*m, *k), light(*y, *k)]).collect()
 }
 
-/// What ends a decode: a message code of libjpeg.
+/// The message code of libjpeg that ended a decode.
 struct Fatal(i32);
 
 /// Ends a decode at an error, and counts damage among the warnings.

@@ -1,7 +1,7 @@
-//! The process that looks at the bytes of one untrusted file: it receives the file and one request, enters the sandbox
-//! and decodes. [`protocol`] is what it and the server say to each other.
+//! The process that parses the bytes of one untrusted file: it receives the file and one request, enters the
+//! sandbox and decodes. [`protocol`] defines its messages with the server.
 //!
-//! It knows nothing of the server: whatever it used would be in the sandbox too.
+//! It uses no other part of the server: that would be in the sandbox too.
 
 pub mod arguments;
 mod encrypted;
@@ -166,7 +166,7 @@ fn hand_over(job: &mut Job) -> std::io::Result<RawFd> {
     Ok(job.sound.as_ref().map_or(-1, AsRawFd::as_raw_fd))
 }
 
-/// Where a stream of a chain of streams lies in the file, in bytes.
+/// Position of a stream of a chain in the file, in bytes.
 fn part_of(media: &File, stream: Option<(u64, Option<u64>)>) -> std::io::Result<Option<(u64, u64)>> {
     let Some((from, next)) = stream else { return Ok(None) };
     let end = next.map_or_else(|| media.metadata().map(|meta| meta.len()), Ok)?;
@@ -225,7 +225,7 @@ fn run_ffmpeg(
     };
     let bytes = job.request.ffmpeg_bytes;
     let reserved = match job.request.task {
-        // This only asks ffmpeg for its version, which takes no seat and next to no memory.
+        // This only reads ffmpeg's version, which takes no seat and almost no memory.
         Task::Health => sandbox::limit_data(bytes, job.request.address_space_bytes)
             .map_err(|e| Refusal::new(Failure::Internal, e)),
         _ => job.reserve(bytes, 0),

@@ -12,11 +12,11 @@ const MIB: u64 = 1 << 20;
 pub const FFMPEG_FIRST: u64 = 256 * MIB;
 /// Memory of ffmpeg's own data and its threads' stacks.
 const FFMPEG_BASE: u64 = 64 * MIB;
-/// Memory that ffmpeg needs for its threads, decoders and queues beyond what it has when it has described its
+/// Memory that ffmpeg needs for its threads, decoders and queues, beyond its memory when it has described its
 /// input. Some streams, such as S302M in MPEG-TS, have by then filled most of `FFMPEG_BASE` with packets.
 const FFMPEG_TO_COME: u64 = 40 * MIB;
-/// Frames of a video that ffmpeg holds at once: reference frames (at most 16, and then small ones), the queue
-/// before the filters and the frames in them.
+/// Frames of a video in ffmpeg's memory at once: reference frames (at most 16, and then small ones), the
+/// queue before the filters and the frames in them.
 const FFMPEG_FRAMES: f64 = 20.0;
 /// Like `FFMPEG_FRAMES`, for one picture inside a container, in tiles or whole.
 const FFMPEG_STILLS: f64 = 6.0;
@@ -26,7 +26,7 @@ const FFMPEG_PICTURES: f64 = 6.0;
 const PICTURE_BASE: u64 = 24 * MIB;
 
 /// Bytes that ffmpeg, and the server for its output, need for a video of this size and pixel format. The size
-/// is 0 for sound. `held` are the bytes that ffmpeg has when it has described its input.
+/// is 0 for sound. `held` is ffmpeg's memory when it has described its input, in bytes.
 pub fn ffmpeg(
     (width, height): (u32, u32),
     pixel_format: &str,

@@ -2,8 +2,8 @@
 //! light that is brighter than a screen's, square pixels. The rule is in `docs/bundle.md`, "Pictures as
 //! shown"; the trainer implements it, too.
 //!
-//! ffmpeg's description of a film shows what it needs. Only words of fixed lists are taken from it, never
-//! text from the file.
+//! ffmpeg's description of a film determines its filters. Only words of fixed lists are taken from the
+//! description, never text from the file.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,4 @@
-//! What the pinned ffmpeg is asked for and what its log says: which tracks, at which times, through which filters. Nothing
-//! here starts it.
+//! Requests to the pinned ffmpeg (tracks, times, filters) and the meaning of its log. Nothing here starts it.
 
 pub mod filters;
 pub mod picks;

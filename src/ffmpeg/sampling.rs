@@ -41,9 +41,9 @@ pub struct Spread {
 /// A positive fraction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ratio {
-    /// Above the line.
+    /// Numerator.
     pub num: u64,
-    /// Below the line.
+    /// Denominator, above 0.
     pub den: u64,
 }
 
@@ -75,8 +75,8 @@ impl Ratio {
         u64::try_from((2 * u128::from(times) * num + den) / (2 * den)).unwrap_or(u64::MAX)
     }
 
-    /// The rate of a film of which ffmpeg states these, each rounded to two decimals: the mean rate of its
-    /// frames, and the lowest rate that fits all their times. The second is the rate of a film of equal
+    /// The rate of a film, from two rates that ffmpeg states, each rounded to two decimals: the mean rate of
+    /// its frames, and the lowest rate that fits all their times. The second is the rate of a film of equal
     /// frames; the first differs from it by more than a hundredth if frames are uneven or missing.
     pub fn stated(mean: &str, fitting: &str) -> Option<Self> {
         let value = |text: &str| text.parse::<f64>().ok().filter(|rate| *rate >= 0.001 && *rate <= 1e5);

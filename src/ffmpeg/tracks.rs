@@ -31,7 +31,7 @@ pub fn list(picks: Picks, log: &FfmpegLog, frames: bool, samples: bool) -> Vec<T
     tracks
 }
 
-/// The track that was to be read but has no decoder, described for people.
+/// A readable description of the track that was to be read but has no decoder.
 pub fn undecodable(log: &FfmpegLog, picks: Picks, kind: TrackKind) -> Option<String> {
     let mask = match kind {
         TrackKind::Video => picture_index(log, picks.picture).map_or(0, bit),
@@ -126,7 +126,7 @@ pub fn decide(log: &FfmpegLog, wanted: Wanted, seen: Option<&Seen>) -> Decision 
     })
 }
 
-/// Like [`decide`], but never asks for a survey.
+/// Like [`decide`], but never requests a survey.
 pub fn guess(log: &FfmpegLog, wanted: Wanted) -> Picks {
     match decide(log, wanted, Some(&log.seen)) {
         Decision::Decided(picks) => picks,

@@ -1,5 +1,5 @@
-//! A file that only holds disk space. It is given up when other programs have filled the disk to the last byte,
-//! so that assets can still be deleted there.
+//! A file that only reserves disk space. It is released when other programs have filled the disk to the last
+//! byte, so that assets can still be deleted.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -25,7 +25,7 @@ impl Ballast {
         Self { path, held }
     }
 
-    /// Takes the space unless it is already held. Blocking.
+    /// Allocates the space unless it already has it. Blocking.
     pub(super) fn take(&self, bytes: u64) -> io::Result<()> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if *held || bytes == 0 {
@@ -40,7 +40,7 @@ impl Ballast {
         written
     }
 
-    /// Gives the space up; returns whether it was held. Blocking.
+    /// Releases the space; returns whether there was any. Blocking.
     pub(super) fn give_up(&self) -> bool {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let given = *held && fs::remove_file(&self.path).is_ok();
@@ -49,7 +49,7 @@ impl Ballast {
     }
 }
 
-/// Allocates real blocks: a sparse file would hold nothing.
+/// Allocates real blocks: a sparse file would reserve nothing.
 fn fill(mut file: File, bytes: u64) -> io::Result<()> {
     if fallocate(&file, FallocateFlags::empty(), 0, bytes).is_ok() {
         return Ok(());

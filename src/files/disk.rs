@@ -30,7 +30,7 @@ const TRIED_BYTES: usize = 64 << 10;
 /// up to the maximum below.
 const RESERVE_SHARE: u64 = 64;
 const MOST_RESERVE_BYTES: u64 = 16 << 20;
-/// The part of the reserve that a file holds against other programs.
+/// The part of the reserve that a file protects from other programs.
 const BALLAST_SHARE: u64 = 2;
 /// The ballast is taken while at least this many reserves are free.
 const ROOM_FOR_BALLAST: u64 = 4;
@@ -73,7 +73,7 @@ impl Room {
             return;
         }
         if let Err(error) = ballast.take(self.reserve_bytes / BALLAST_SHARE) {
-            tracing::debug!(%error, "could not hold disk space in reserve");
+            tracing::debug!(%error, "could not reserve disk space");
         }
     }
 
@@ -92,7 +92,7 @@ pub struct Disk {
     /// Values of the last check.
     free_bytes: AtomicU64,
     reserve_bytes: AtomicU64,
-    /// Set if the start could not write what must be written before anything else.
+    /// Set if startup could not do the writes that must precede all others.
     start_owed: AtomicBool,
     went_on: Mutex<Option<Instant>>,
     /// When the last trial write succeeded.
@@ -190,33 +190,31 @@ impl Disk {
         })
     }
 
-    /// Gives up the space held in reserve if the disk has none left, so that a deletion, which writes before it
+    /// Releases the reserved space if the disk has none left, so that a deletion, which writes before it
     /// frees anything, is possible. Blocking.
     pub(crate) fn make_room_to_delete(&self) {
         let none_left = match (self.refusal(), Room::of(&self.folder)) {
-            // The free space of the disk does not tell what a quota leaves.
+            // A quota may leave less than the free space of the disk.
             (Some(StorageFull::Quota), _) => true,
             (_, Ok(room)) => room.free_bytes < room.reserve_bytes / BALLAST_SHARE,
             (_, Err(_)) => false,
         };
         if none_left && self.ballast.give_up() {
-            tracing::warn!(
-                "the disk is full: gave up the space held in reserve so that assets can be deleted"
-            );
+            tracing::warn!("the disk is full: released the reserved space so that assets can be deleted");
         }
     }
 
-    /// Whether the start could not write what must be written before anything else.
+    /// Whether startup could not do the writes that must precede all others.
     pub(crate) fn is_start_owed(&self) -> bool {
         self.start_owed.load(Ordering::Acquire)
     }
 
-    /// Notes that the writes of the start are done.
+    /// Records that the writes of startup are done.
     pub(crate) fn start_is_paid(&self) {
         self.start_owed.store(false, Ordering::Release);
     }
 
-    /// Writes what the start owes as soon as the disk allows.
+    /// Does the overdue writes of startup as soon as the disk allows.
     pub fn owe_start(&self, why: StorageFull) {
         self.start_owed.store(true, Ordering::Release);
         self.refuse(why);
@@ -247,7 +245,7 @@ impl Disk {
     /// store; `pay_debts` does the overdue writes, before anything else is written.
     ///
     /// # Errors
-    /// What stopped the overdue writes, other than a full disk; new writes go on nevertheless.
+    /// The failure of the overdue writes, other than a full disk; new writes continue all the same.
     pub(crate) async fn look<E: TellsFull>(
         &self,
         failed: bool,

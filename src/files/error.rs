@@ -23,10 +23,10 @@ pub enum FileError {
     /// An upload larger than the server takes.
     #[error("the file is larger than {max_bytes} bytes")]
     TooLarge {
-        /// The limit.
+        /// Maximum size in bytes.
         max_bytes: u64,
     },
-    /// Input or output.
+    /// The system reported another error.
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }

@@ -1,5 +1,5 @@
-//! Paths given by users: allowed only beneath allowed roots, and opened so that a link swapped in later
-//! cannot lead elsewhere.
+//! Paths given by users: they must be below an allowed root, and are opened in a way that a link swapped in
+//! later cannot redirect.
 
 use std::fs::File;
 use std::io;
@@ -15,7 +15,7 @@ use super::error::FileError;
 pub struct AllowedRoots(Vec<PathBuf>);
 
 impl AllowedRoots {
-    /// Resolves the roots once; a missing one is an error at start, not a surprise later.
+    /// Resolves the roots once; a missing one is an error at startup, not a surprise later.
     pub fn new(roots: &[PathBuf]) -> Result<Self, FileError> {
         let resolve = |root: &PathBuf| {
             let path = root
@@ -30,8 +30,8 @@ impl AllowedRoots {
         roots.iter().map(resolve).collect::<Result<_, _>>().map(Self)
     }
 
-    /// The path with every link resolved, if it lies beneath a root. A path outside gets the same error
-    /// whether it exists or not, so that nobody can probe the disk.
+    /// The path with every link resolved, if it is below a root. A path outside gets the same error whether
+    /// it exists or not, so that nobody can probe the disk.
     pub fn resolve(&self, path: &Path) -> Result<PathBuf, FileError> {
         let refused = || FileError::NotAllowed(path.display().to_string());
         if !path.is_absolute() {
@@ -48,7 +48,7 @@ impl AllowedRoots {
         }
     }
 
-    /// Whether a resolved path lies beneath a root.
+    /// Whether a resolved path is below a root.
     pub fn holds(&self, real: &Path) -> bool {
         self.0.iter().any(|root| real.starts_with(root))
     }

@@ -59,11 +59,11 @@ impl Quarantine {
     }
 }
 
-/// Moves a file to quarantine. One that cannot be moved (full disk, another owner's folder) stays: that must
-/// not make a start fail.
+/// Moves a file to quarantine. One that cannot be moved (full disk, another owner's folder) stays: this must
+/// not make startup fail.
 pub fn move_away(quarantine: &Quarantine, path: &Path, reason: &str) {
     if let Err(error) = quarantine.take(path, reason) {
-        tracing::warn!(%error, reason, "left an unrecognized file in place");
+        tracing::warn!(%error, reason, "left an unrecognised file in place");
     }
 }
 

@@ -20,7 +20,7 @@ pub(crate) struct Known {
     pub(crate) folder: PathBuf,
     /// Folder of its bundle.
     pub(crate) bundle: PathBuf,
-    /// Whether it takes over as soon as it has caught up.
+    /// Whether it is promoted as soon as it has caught up.
     #[serde(default)]
     pub(crate) promote: bool,
 }

@@ -1,5 +1,6 @@
-//! How far a store falls short of the ledger, told before anything is changed: opening a store for writing moves its
-//! write-ahead log into the database and deletes it, with whatever SQLite could not read of it.
+//! How far a store falls short of the ledger, determined before anything is changed: opening a store for
+//! writing moves its write-ahead log into the database and deletes it, including the part that SQLite could
+//! not read.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
@@ -11,7 +12,7 @@ use crate::ledger::Replay;
 use crate::sqlite::{DATABASE, StoreCopy};
 use crate::store::StoreError;
 
-/// How far a store falls short of what the server has acknowledged.
+/// How far a store falls short of the acknowledged changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shortfall {
     /// Number of acknowledged changes.
@@ -32,9 +33,9 @@ impl std::fmt::Display for Shortfall {
     }
 }
 
-/// Looks at a store that nobody has open; changes none of its files. `None` if it does not fall short of the ledger, or
-/// if that can be told only once it is open. `holds_uploads`: whether there are uploaded files. The caller holds
-/// the data folder's lock.
+/// Inspects a store that nobody has open; changes none of its files. `None` if it does not fall short of the
+/// ledger, or if only opening it can show this. `holds_uploads`: whether there are uploaded files. The caller
+/// holds the data folder's lock.
 ///
 /// # Errors
 /// [`StoreError::Malformed`].
@@ -66,7 +67,7 @@ pub async fn shortfall_of(
         Err(StoreError::Malformed(why)) => Err(StoreError::Malformed(why)),
         // A full disk, mostly: the store is compared once it is open.
         Err(error) => {
-            tracing::warn!(%error, "cannot look at the store before it is opened");
+            tracing::warn!(%error, "cannot inspect the store before opening it");
             Ok(None)
         }
         looked => looked,
@@ -110,8 +111,8 @@ impl Shortfall {
     }
 }
 
-/// The database under another name, with a copy of its write-ahead log: SQLite writes to the copy, and the database is
-/// opened for reading. Removed on drop; a start removes what a crash left.
+/// The database under another name, with a copy of its write-ahead log: SQLite writes to the copy, and the
+/// database is opened for reading. Removed on drop; startup removes leftovers of a crash.
 struct Twin(PathBuf);
 
 impl Twin {
@@ -132,7 +133,7 @@ impl Drop for Twin {
         for ending in ["-wal", "-shm", ""] {
             match fs::remove_file(beside(&self.0, ending)) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
-                    tracing::debug!(%error, "a temporary file is left to the next start");
+                    tracing::debug!(%error, "a temporary file remains until the next startup");
                 }
                 _ => {}
             }

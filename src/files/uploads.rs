@@ -22,7 +22,7 @@ use crate::store::changed_ns;
 pub struct Content {
     /// SHA-256 in lower-case hex.
     pub sha256: String,
-    /// Size in bytes.
+    /// Number of bytes received.
     pub size_bytes: u64,
 }
 
@@ -124,7 +124,7 @@ impl Uploads {
         &self.kept
     }
 
-    /// The folder of files being received; emptied at start.
+    /// The folder of files being received; emptied at startup.
     pub fn temporary_folder(&self) -> &Path {
         &self.temporary
     }
@@ -219,7 +219,7 @@ pub fn kept_name(path: &Path) -> Option<String> {
     is_kept_name(&name).then_some(name)
 }
 
-/// Bytes of an upload held in memory before a file is created for it, so that clients that send next to
+/// Bytes of an upload kept in memory before a file is created for it, so that clients that send almost
 /// nothing cost no file.
 const HEAD_BYTES: usize = 16 << 10;
 

@@ -9,7 +9,7 @@ use super::sniff::Sniffed;
 
 /// Most headers that are examined. No picture from a camera has more.
 const MOST_HEADERS: usize = 10_000;
-/// Bytes per read.
+/// Bytes per read of a header.
 const BUFFER_BYTES: usize = 1 << 16;
 
 /// Structure of a JPEG file.
@@ -19,7 +19,7 @@ pub struct JpegLook {
     pub width: u16,
     /// Height in the frame header; 0 without one.
     pub height: u16,
-    /// Whether decoding holds all coefficients in memory, because they come in several scans.
+    /// Whether decoding needs all coefficients in memory, because there are several scans.
     pub in_scans: bool,
     components: u8,
     /// Coefficients per pixel, over all components.
@@ -38,7 +38,7 @@ pub fn look(sniffed: Sniffed, media: &File) -> io::Result<(Sniffed, Option<JpegL
     let looked = match sniffed {
         Sniffed::Picture(ImageFormat::Png) if animated_png(&mut reader)? => (Sniffed::Ffmpeg("apng"), None),
         Sniffed::Picture(ImageFormat::Tiff) if is_preview(&mut reader)? => {
-            let why = "a camera's raw file holds only previews that can be read; convert it to JPEG or TIFF";
+            let why = "only the previews of a camera raw file can be read; convert it to JPEG or TIFF";
             (Sniffed::Refused(why), None)
         }
         Sniffed::Picture(ImageFormat::Jpeg) => {

@@ -1,4 +1,4 @@
-//! What counts as media when a folder, a watch or a bucket is listed: one list for all of them. The name can
+//! The files that count as media in folders, watches and buckets: one list for all of them. The name can
 //! decide; if it does not, the first bytes do.
 
 use crate::formats::sniff::{ANY_CONTAINER, SNIFF_BYTES, Sniffed, sniff};
@@ -43,7 +43,7 @@ const UNFINISHED: &[&str] = &[
     "!qb",
 ];
 
-/// What a file's name says about it.
+/// The kind of a file, judged by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NameSays {
     /// The file is media.
@@ -82,7 +82,7 @@ pub fn head_is_media(name: &str, head: &[u8]) -> bool {
         || is_stream(head)
 }
 
-/// Whether all of the head is readable text, which no media begins with: some format marks are words.
+/// Whether all of the head is readable text, unlike any media file: some format marks are words.
 fn is_text(head: &[u8]) -> bool {
     let control = |byte: &u8| *byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r' | 0x0c | 0x1b);
     if head.iter().any(control) {
@@ -95,7 +95,7 @@ fn is_text(head: &[u8]) -> bool {
     }
 }
 
-/// Formats that ffmpeg recognises by more than a mark, so that `sniff` leaves them to it.
+/// Formats that ffmpeg recognises by more than a mark; `sniff` leaves them to it.
 fn is_stream(head: &[u8]) -> bool {
     let starts = |mark: &[u8]| head.starts_with(mark);
     let boxed = |name: &[u8; 4]| head.get(4..8) == Some(name.as_slice());
@@ -146,7 +146,7 @@ fn is_transport_stream(head: &[u8]) -> bool {
     })
 }
 
-/// MPEG-PS that begins within a pack: a later pack holds a packet of pictures or sound.
+/// MPEG-PS that begins within a pack: a later pack contains a packet of pictures or sound.
 fn is_program_stream(head: &[u8]) -> bool {
     let code = |window: &[u8]| if let [0, 0, 1, code] = *window { Some(code) } else { None };
     let packs = head.windows(4).filter_map(code).skip_while(|code| *code != 0xba);

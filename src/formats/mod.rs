@@ -1,5 +1,5 @@
-//! What a file is, by its name, its first bytes and the headers of pictures: whether it is media, and which decoder may
-//! read it. Nothing here decodes.
+//! The format of a file, by its name, its first bytes and the headers of pictures: whether it is media, and
+//! which decoder may read it. Nothing here decodes.
 
 pub mod headers;
 mod kinds;

@@ -21,7 +21,7 @@ use crate::http_intake::state::Server;
 use crate::http_intake::{client, middleware};
 use crate::http_kit::error::ApiError;
 
-/// Every documented call.
+/// All documented routes, from which the OpenAPI document is made.
 pub fn api() -> OpenApiRouter<Server> {
     OpenApiRouter::with_openapi(openapi::base())
         // An upload has a cap of its own, counted while it streams.
@@ -71,7 +71,7 @@ pub fn api() -> OpenApiRouter<Server> {
         .routes(routes!(openapi::document))
 }
 
-/// The whole application.
+/// The application: all routes with the guard, admission and tracing around them.
 pub fn app(server: Server) -> Router {
     let (router, _) = api().split_for_parts();
     let body_limit = DefaultBodyLimit::max(server.config().max_body_bytes);

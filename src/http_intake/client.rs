@@ -14,7 +14,7 @@ use crate::connections::PeerAddr;
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// Who asks, as far as addresses tell. In the extensions of every request.
+/// The client, identified by address. In the extensions of every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Client {
     /// The peer's address, or the client's where the peer is a trusted proxy.
@@ -62,7 +62,7 @@ impl Client {
             (_, true) => by_list,
             (true, false) => by_name,
             (false, false) if by_list == by_name => by_list,
-            // A proxy writes one of the two, and passes on what a client made up for the other.
+            // A proxy writes one of the two headers, and forwards whatever the client sent as the other.
             (false, false) => peer,
         };
         let proto = items(headers, &FORWARDED_PROTO).last();

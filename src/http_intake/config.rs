@@ -16,7 +16,7 @@ const BESIDE_UPLOAD_BYTES: u64 = 4 << 20;
 pub struct HttpConfig {
     /// Keys, slowing of wrong ones, audit log.
     pub access: Arc<Access>,
-    /// Proxies that are believed when they say for whom they ask.
+    /// Proxies whose headers about the client are trusted.
     pub trusted_proxies: Vec<IpNet>,
     /// Whether the media cookie is always marked as Secure, even if no trusted proxy reports TLS.
     pub secure_cookie: bool,
@@ -102,7 +102,7 @@ impl SlowClients {
 }
 
 impl HttpConfig {
-    /// What the connections are held to.
+    /// Limits of the connections.
     pub(crate) fn connection_limits(&self) -> connections::Limits {
         connections::Limits {
             total: self.max_connections,

@@ -11,7 +11,7 @@ use crate::http_kit::error::ApiError;
 use crate::http_kit::json::field_error;
 use crate::http_kit::media_type::unsupported;
 
-/// A JSON body; it has come already (`admission`).
+/// A JSON body, which has already arrived (see `admission`).
 pub struct ApiJson<T>(pub T);
 
 impl<T: DeserializeOwned + Send + 'static, S: Send + Sync> FromRequest<S> for ApiJson<T> {

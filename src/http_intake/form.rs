@@ -16,7 +16,7 @@ use crate::types::{TrackChoice, quoted};
 
 /// Longest text field, bytes.
 const MAX_FIELD_BYTES: usize = 1 << 20;
-/// Longest name kept of an upload, characters.
+/// Longest stored name of an upload, in characters.
 const MAX_NAME_CHARS: usize = 255;
 
 /// A received form.

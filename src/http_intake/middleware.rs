@@ -131,7 +131,7 @@ fn set_headers(response: &mut Response, id: &str, secs: f64) {
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
 }
 
-/// The client's id where it is sane, so that its log and ours can be laid side by side; else a new one.
+/// The client's id if it is well-formed, so that its log and ours can be compared; otherwise a new one.
 fn request_id(headers: &HeaderMap) -> String {
     let sane = |id: &&str| {
         !id.is_empty()
@@ -156,9 +156,9 @@ pub fn known_method(method: &Method) -> &'static str {
     }
 }
 
-/// What is left of a refused body is taken in if it is no longer than this, whoever sends it.
+/// The rest of a refused body is always read if it is at most this long, in bytes.
 const SHORT_REST_BYTES: u64 = 1 << 20;
-/// Longer rests are taken in only so many at a time.
+/// Number of longer rests that are read at a time.
 static LONG_RESTS: Semaphore = Semaphore::const_new(16);
 /// How often the rest of a short body is looked for before the answer. As a rule it came with the head, and
 /// connections whose bodies are there need not be closed.
@@ -199,13 +199,13 @@ impl SharedBody {
         self.held().too_slow
     }
 
-    /// Takes in what is there, and what still comes, for a while.
+    /// Reads the rest of a body, for a limited time.
     async fn drain(mut self) {
         if self.is_end_stream() {
             return;
         }
         let short = self.size_hint().upper().is_some_and(|left| left <= SHORT_REST_BYTES);
-        // A long rest is not for this task: it would keep the answer waiting.
+        // This task must not read a long rest: that would delay the answer.
         for _ in 0..if short { LOOKS } else { 0 } {
             while let Some(Some(Ok(_))) = self.frame().now_or_never() {}
             if self.is_end_stream() {
@@ -216,7 +216,7 @@ impl SharedBody {
         }
         tokio::spawn(async move {
             let drained = async {
-                // Until its turn comes the client is held up by its own full buffers; the answer is on its way.
+                // Until its turn, the client's own full buffers stop it; the answer is already being sent.
                 let _turn = if short { None } else { LONG_RESTS.acquire().await.ok() };
                 let mut left = LONGEST_REST_BYTES;
                 while let Some(Ok(frame)) = self.frame().await {

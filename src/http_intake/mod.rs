@@ -1,5 +1,5 @@
-//! What happens to a request before its handler: who sends it and what they may do, whether it is taken on, and how its
-//! body, form or query is received. Nothing here knows a resource.
+//! The steps before a handler: the client and its role, admission, and the reception of the body, form or
+//! query. Nothing here depends on a resource.
 
 pub mod admission;
 pub mod bodies;

@@ -1,4 +1,4 @@
-//! What every handler can reach.
+//! State shared by all handlers.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,8 +19,8 @@ use crate::library::{Library, LibraryError, Models};
 #[derive(Clone)]
 pub struct Server(Arc<Shared>);
 
-/// What one request sees: the library that served when it came, to the request's end, whatever takes
-/// over meanwhile.
+/// The state of one request: the library that was serving when it arrived, until it ends, even if another
+/// model is promoted meanwhile.
 #[derive(Clone)]
 pub struct AppState {
     pub library: Arc<Library>,
@@ -29,19 +29,19 @@ pub struct AppState {
 
 /// The same for all requests.
 pub struct Shared {
-    /// All loaded models.
+    /// The loaded models and the serving one.
     pub models: Arc<Models>,
-    /// How to serve.
+    /// Limits and addresses of the HTTP server.
     pub config: HttpConfig,
     /// When the server started.
     pub started: Instant,
     /// Who is taken on.
     pub admission: Arc<Admission>,
-    /// Room for bodies.
+    /// Memory and disk budget of request bodies.
     pub bodies: Budget,
     /// Stands in for the key where a browser loads media.
     pub media_secret: MediaSecret,
-    /// Thumbnails made lately.
+    /// Cache of recent thumbnails.
     pub thumbnails: Arc<ThumbnailCache>,
     /// The OpenAPI document, rendered once.
     pub openapi: Bytes,
@@ -63,7 +63,7 @@ impl FromRef<Server> for AppState {
 }
 
 impl AppState {
-    /// The state of a request that names a model; of one that names none, as it is.
+    /// The state of a request for the model that it names; unchanged if it names none.
     pub fn of_model(self, model: Option<&str>) -> Result<Self, ApiError> {
         let Some(model) = model else { return Ok(self) };
         let library = self.models.named(model).map_err(|error: LibraryError| ApiError::from(error))?;
@@ -97,12 +97,12 @@ impl Server {
 }
 
 impl Server {
-    /// How to serve.
+    /// Limits and addresses of the HTTP server.
     pub fn config(&self) -> &HttpConfig {
         &self.0.config
     }
 
-    /// Room for bodies.
+    /// Memory and disk budget of request bodies.
     pub fn bodies(&self) -> &Budget {
         &self.0.bodies
     }

@@ -1,4 +1,5 @@
-//! What to do about an error of the library, in terms of this API and of the server's flags. The library knows neither.
+//! Advice about errors of the library, in terms of this API and of the server's flags, which the library does
+//! not know.
 
 use crate::embed::EmbedError;
 use crate::jobs::ItemView;
@@ -9,7 +10,7 @@ use crate::outbound::OutboundError;
 use crate::store::{JobItem, WorkError};
 use crate::types::{Deciding, ErrorCode};
 
-/// What to do about an error, to follow its text; empty if the text says it all.
+/// Advice to append to an error's text; empty if the text is enough.
 #[must_use]
 pub fn advice(error: &LibraryError) -> String {
     let advice = match error {
@@ -56,7 +57,7 @@ pub fn advice_on_media(error: &MediaError) -> &'static str {
     }
 }
 
-/// Like [`advice`], about an error of which an asset or an item holds only the code and the text.
+/// Like [`advice`], for an error that was stored with an asset or an item as code and text.
 fn advice_on_code(code: &ErrorCode) -> &'static str {
     match code.deciding() {
         Some(Deciding::DecodeTimeout) => "; the server's flag --decode-timeout-secs sets the limit",
@@ -68,19 +69,19 @@ fn advice_on_code(code: &ErrorCode) -> &'static str {
     }
 }
 
-/// The error that a record holds, as it is shown.
+/// The stored error of a record, as shown to clients.
 pub fn advised(stored: WorkError) -> WorkError {
     let advice = advice_on_code(&stored.code);
     WorkError { message: stored.message + advice, ..stored }
 }
 
-/// An item of a job, as it is shown.
+/// An item of a job, as shown to clients.
 #[must_use]
 pub fn item_view(item: &JobItem) -> ItemView {
     ItemView { error: item.error.clone().map(advised), ..ItemView::from(item) }
 }
 
-/// What a client can do about a part of the server that does not work fully.
+/// Advice about a part of the server that is degraded or failed.
 #[must_use]
 pub fn advice_on_part(part: &str) -> Option<&'static str> {
     match part {

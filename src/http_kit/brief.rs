@@ -1,5 +1,5 @@
-//! Cuts the texts of error answers: they quote what a client sent, which may be as long as a body, and an answer is
-//! covered by no budget.
+//! Shortens the texts of error answers: they quote the client's input, which may be as long as a body, and
+//! answers have no memory budget.
 
 use std::fmt::{self, Display, Write};
 
@@ -7,31 +7,31 @@ use std::fmt::{self, Display, Write};
 pub const MAX_MESSAGE_BYTES: usize = 1000;
 /// Longest name of the field at fault, in bytes.
 pub const MAX_PARAM_BYTES: usize = 100;
-/// Stands for what was left out.
+/// Replaces the omitted part.
 const ELLIPSIS: &str = "…";
 
-/// The text in at most `most_bytes`, with its middle left out: the end of a message says what was expected. Never
-/// holds the whole text.
+/// The text in at most `most_bytes`, without its middle: the end of a message says what was expected. Never
+/// stores the whole text.
 #[must_use]
 pub fn brief(text: &(impl Display + ?Sized), most_bytes: usize) -> String {
     let room = most_bytes.saturating_sub(ELLIPSIS.len());
     let mut ends = Ends { most: (room - room / 3, room / 3), ..Ends::default() };
-    // Writing to it cannot fail; what the text itself fails at is cut off.
+    // Writing to it cannot fail; if the text itself fails to format, it is cut off there.
     let _ = write!(ends, "{text}");
     let whole = ends.tail.len() == ends.rest_bytes;
     format!("{}{}{}", ends.head, if whole { "" } else { ELLIPSIS }, ends.tail)
 }
 
-/// Like [`brief`], without a copy of a text that is short.
+/// Like [`brief`], without copying a short text.
 #[must_use]
 pub fn shortened(text: String, most_bytes: usize) -> String {
     if text.len() <= most_bytes { text } else { brief(&text, most_bytes) }
 }
 
-/// The beginning and the end of what is written to it.
+/// Stores the beginning and the end of the written text.
 #[derive(Default)]
 struct Ends {
-    /// How much of each to keep, in bytes.
+    /// Length of each part, in bytes.
     most: (usize, usize),
     head: String,
     tail: String,

@@ -6,8 +6,8 @@ use base64::engine::general_purpose::STANDARD;
 use super::error::ApiError;
 use crate::types::Modality;
 
-/// The bytes of `data:<type>;base64,<bytes>`, whose type must fit the modality. A sound may come
-/// as a video: then the video's sound is meant.
+/// The bytes of `data:<type>;base64,<bytes>`; the type must fit the modality. For a sound, a video is
+/// accepted, and its sound is used.
 pub fn decode(uri: &str, modality: Modality, param: &str) -> Result<Vec<u8>, ApiError> {
     let Some((head, payload)) = uri.split_once(',').filter(|_| uri.starts_with("data:")) else {
         check(uri, modality, param)?;
@@ -40,7 +40,7 @@ pub fn check(head: &str, modality: Modality, param: &str) -> Result<String, ApiE
         Modality::Audio => top == "audio" || top == "video",
         Modality::Text => false,
     };
-    // Some browsers do not know a container's type; what it is is sniffed from the bytes anyway.
+    // Some browsers do not know a container's type; the bytes decide in any case.
     if fits || media_type == "application/octet-stream" {
         return Ok(media_type);
     }

@@ -52,7 +52,7 @@ pub struct ErrorDetail {
     pub request_id: String,
 }
 
-/// Documents what a wrong request gets: the same for every call.
+/// Documents the answer to an invalid request, the same for every call.
 pub struct ClientError;
 
 impl IntoResponses for ClientError {
@@ -80,17 +80,17 @@ impl ApiError {
         }
     }
 
-    /// 403 for a request that the operator's rules forbid, whoever sends it.
+    /// 403 for a request that the operator's rules forbid for any client.
     pub(super) fn forbidden_by_rule(code: &'static str, message: String) -> Self {
         Self { by_rule: true, ..Self::new(StatusCode::FORBIDDEN, code, message) }
     }
 
-    /// 400 for a field that is wrong.
+    /// 400 for an invalid field.
     pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_value", message).with_param(param)
     }
 
-    /// Its stable code.
+    /// Stable code, as in `error.code`.
     pub fn code(&self) -> &str {
         &self.code
     }
@@ -121,7 +121,7 @@ impl ApiError {
         self
     }
 
-    /// What a response without a body of ours becomes.
+    /// The error body of a response that has none of ours.
     pub fn of_status(status: StatusCode) -> Self {
         let (code, message) = match status {
             StatusCode::NOT_FOUND => ("not_found", "nothing exists at this path; see /docs"),

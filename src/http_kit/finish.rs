@@ -1,8 +1,9 @@
 //! Work that outlives its caller.
 //!
-//! The rule: a request that changes something runs to its end, with its permit and its entry in the audit log, even if
-//! its client disconnects; a request that only reads stops there. Which requests change something is told by their
-//! roles. `access/guard` applies the rule to every request, so no handler has to.
+//! The rule: a request that changes something runs to its end, with its permit and its entry in the audit
+//! log, even if its client disconnects; a request that only reads stops there. The role of a request tells
+//! whether it changes something. `access/guard` applies the rule to every request, so handlers need no code
+//! for it.
 
 use axum::http::StatusCode;
 use tracing::Instrument;

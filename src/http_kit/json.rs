@@ -8,7 +8,7 @@ use super::error::ApiError;
 
 /// Parses a JSON object; the error names the field.
 pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    // Serde would take a list for an object whose fields it gives in their order.
+    // Serde would accept a list of the field values in place of the object.
     if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
         return Err(ApiError::new(
             StatusCode::BAD_REQUEST,
@@ -112,7 +112,7 @@ mod tests {
         for (body, code, param) in cases {
             assert_eq!(code_and_param(body), (code.to_owned(), param.map(str::to_owned)), "{body}");
         }
-        // What is quoted is cut, whatever its length.
+        // Quotations are shortened.
         let long = "x".repeat(100_000);
         for body in [format!(r#"{{"{long}":1}}"#), format!(r#"{{"inner":{{"{long}":1}}}}"#)] {
             let (code, param) = code_and_param(&body);

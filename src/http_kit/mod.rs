@@ -1,5 +1,5 @@
-//! What every resource of the API is made with: errors and what to do about them, JSON, pages, views. Nothing here knows
-//! a request on its way, or a resource.
+//! Tools for every resource of the API: errors with advice, JSON, pages, views. Nothing here depends on a
+//! request in progress, or on a resource.
 
 pub mod advice;
 pub mod brief;

@@ -6,7 +6,7 @@ use crate::types::AssetId;
 
 /// Most entries that a page may have.
 const MAX_ENTRIES: u32 = 1000;
-/// Entries of a page if the request does not say, and of one whose entries are short.
+/// Default number of entries per page, and that for short entries.
 pub const DEFAULT_ENTRIES: u32 = 50;
 pub const DEFAULT_SHORT_ENTRIES: u32 = 100;
 /// How many ids an answer about many assets lists.
@@ -17,7 +17,7 @@ const MAX_IDS: usize = 100;
 pub struct PageSize(u32);
 
 impl PageSize {
-    /// What a request asks for, 1 to 1000.
+    /// The requested number of entries, 1 to 1000.
     pub fn of(limit: Option<u32>, default: u32) -> Result<Self, ApiError> {
         match limit.unwrap_or(default) {
             limit @ 1..=MAX_ENTRIES => Ok(Self(limit)),
@@ -25,12 +25,12 @@ impl PageSize {
         }
     }
 
-    /// How many entries to read: one more than the page has tells whether another page follows.
+    /// Number of entries to read: one more than the page has, which shows whether another page follows.
     pub const fn to_read(self) -> u32 {
         self.0 + 1
     }
 
-    /// The page, from what was read. `cursor` names an entry to the request for the page after it.
+    /// The page of the entries read. `cursor` gives the value of `after` that continues after an entry.
     pub fn cut<T, C: ToString>(self, mut read: Vec<T>, cursor: impl FnOnce(&T) -> C) -> Page<T> {
         let more = read.len() > self.0 as usize;
         read.truncate(self.0 as usize);
@@ -43,12 +43,12 @@ impl PageSize {
 #[derive(Debug)]
 pub struct Page<T> {
     pub entries: Vec<T>,
-    /// What the next request gives as `after`; none at the end.
+    /// Value of `after` for the next page; `None` on the last one.
     pub next: Option<String>,
 }
 
 impl<T> Page<T> {
-    /// The page as it is shown.
+    /// The page in the API's form.
     pub fn show<V>(self, view: impl FnMut(T) -> V) -> List<V> {
         List::new(self.entries.into_iter().map(view).collect(), self.next)
     }

@@ -1,4 +1,4 @@
-//! The secret behind media cookies, which stand in for a key where a browser loads content.
+//! The secret that signs media cookies, which replace a key when a browser loads content.
 
 use axum::http::{HeaderMap, Method, header};
 use hmac::{Hmac, KeyInit, Mac};
@@ -10,8 +10,8 @@ use crate::types::now_unix_ms;
 /// Name of the cookie.
 pub const COOKIE: &str = "triptych_media";
 
-/// The secret of this process that signs its media cookies. A cookie says whose key it stands for, and is
-/// good for no longer than the key is.
+/// The secret of this process that signs its media cookies. A cookie names its key, and is valid no longer
+/// than the key.
 #[derive(Clone)]
 pub struct MediaSecret([u8; 64]);
 

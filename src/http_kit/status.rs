@@ -35,7 +35,7 @@ impl ApiError {
             LibraryError::File(error) => return file_error(error),
             LibraryError::Embed(error) => return embed_error(error),
             LibraryError::NoSuchTrack(_) | LibraryError::LeftOut(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            // They were here once, and will not come back by asking again.
+            // The bytes existed once, and a retry will not bring them back.
             LibraryError::ContentDamaged { .. } => StatusCode::GONE,
             LibraryError::UnknownAsset(..) => {
                 return Self::new(StatusCode::UNPROCESSABLE_ENTITY, error.code(), error.to_string())
@@ -153,7 +153,7 @@ fn standing_error(error: &StandingError) -> ApiError {
     }
 }
 
-/// What another host did wrong is neither the sender's fault nor ours.
+/// A fault of another host is neither the client's nor ours.
 fn outbound_error(error: &OutboundError) -> ApiError {
     let (status, param) = match error {
         OutboundError::UrlsDisabled | OutboundError::NotAllowed(_) => (StatusCode::FORBIDDEN, "url"),

@@ -1,4 +1,4 @@
-//! Thumbnails made lately, kept in memory.
+//! A cache of recent thumbnails in memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,7 +36,7 @@ const CHEAP: Duration = Duration::from_secs(2);
 const DEAR_FOR: Duration = Duration::from_secs(3600);
 const MOST_DEAR: usize = 4096;
 
-/// What thumbnails of an asset have cost.
+/// CPU time spent on thumbnails of an asset.
 #[derive(Debug)]
 struct Dear {
     since: Instant,
@@ -45,7 +45,7 @@ struct Dear {
     refused_ms: Option<u64>,
 }
 
-/// Least recently used pictures go first; the same picture is made once however many ask for it.
+/// Evicts the least recently used pictures first; concurrent requests for the same picture share one decode.
 #[derive(Debug)]
 pub struct ThumbnailCache {
     pictures: Mutex<Pictures>,
@@ -65,7 +65,7 @@ struct Pictures {
 struct Entry {
     cell: Cell,
     used: u64,
-    /// What it counts towards the total; 0 until it is made.
+    /// Its bytes in the total; 0 until it is rendered.
     bytes: usize,
 }
 
@@ -115,9 +115,10 @@ impl ThumbnailCache {
         self.dear.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The share of `allowed`, the CPU time of a whole decode of this asset, that its next thumbnail may use: half of
-    /// what its dear ones have left, so that those of an hour never cost more than one decode, whether they succeed
-    /// or are refused. What is cheap is always allowed. 0 if the position was refused before, or an earlier one was.
+    /// The share of `allowed`, the CPU time of a whole decode of this asset, that its next thumbnail may use:
+    /// half of the rest of the budget for expensive ones, so that those of an hour never cost more than one
+    /// decode, whether they succeed or are refused. Cheap ones are always allowed. 0 if the position was
+    /// refused before, or an earlier one was.
     pub fn share(&self, id: AssetId, at_ms: u64, allowed: Duration) -> f64 {
         let allowed = allowed.as_secs_f64();
         let dear = self.dear();
@@ -129,7 +130,7 @@ impl ThumbnailCache {
         (left / 2.0).max(CHEAP.as_secs_f64()) / allowed.max(f64::MIN_POSITIVE)
     }
 
-    /// Counts what a thumbnail has cost, and remembers if that was too much.
+    /// Records the cost of a thumbnail, and whether it was too high.
     pub fn spent(&self, id: AssetId, at_ms: u64, cpu: Duration, refused: bool) {
         if cpu <= CHEAP && !refused {
             return;
@@ -150,7 +151,7 @@ impl ThumbnailCache {
         }
     }
 
-    /// Drops the pictures of an asset that is gone.
+    /// Drops the pictures of a deleted asset.
     pub fn forget(&self, id: AssetId) {
         let mut pictures = self.pictures();
         let first = Thumbnail { asset: id, at_ms: 0, side_px: 0 };

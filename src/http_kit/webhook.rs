@@ -31,7 +31,7 @@ impl From<WebhookBody> for Webhook {
 /// The webhook.
 #[derive(Serialize, ToSchema)]
 pub struct WebhookView {
-    /// The URL.
+    /// URL of the receiver.
     pub url: String,
     /// The generated secret; shown only in the answer to the request that created it.
     #[serde(skip_serializing_if = "Option::is_none")]

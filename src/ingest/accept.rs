@@ -13,7 +13,7 @@ use crate::ledger::Ticket;
 use crate::store::{AssetRecord, NewAsset, StoreError, content_key};
 use crate::types::AssetId;
 
-/// What `accept` found.
+/// Outcome of `accept`.
 pub(crate) enum Accepted<C> {
     /// New bytes, with what `claimed` made of the claim.
     New(C, AssetRecord),
@@ -124,8 +124,8 @@ impl Ingest {
         Ok((Accepted::Known(self.relocated(&turn, record, source).await?), None))
     }
 
-    /// Takes the turn to accept these bytes. Between checking what runs and the claim, nobody else may claim the same
-    /// bytes, and no deletion may remove the file that is being stored.
+    /// Takes the turn to accept these bytes. Between the check for running work and the claim, no other
+    /// caller may claim the same bytes, and no deletion may remove the file that is being stored.
     async fn turn_for(&self, key: &str, promise: bool) -> Result<Turn<'_>, LibraryError> {
         loop {
             let turn = self.accept.turn().await;
@@ -182,7 +182,7 @@ impl Ingest {
         source: &IngestSource,
     ) -> Result<AssetRecord, LibraryError> {
         let path = utf8(&source.path)?;
-        // The old path may hold another file by now.
+        // The old path may have another file by now.
         if record.owned
             || source.owned
             || record.path == path
@@ -202,8 +202,8 @@ impl Ingest {
         Ok(self.collection.store.asset(record.id).await?)
     }
 
-    /// Removes what was indexed from a path whose bytes have since been replaced. If the older bytes also lie
-    /// elsewhere, their asset moves to that path.
+    /// Removes what was indexed from a path whose bytes have since been replaced. If the older bytes also
+    /// exist at another path, their asset moves to that path.
     pub(crate) async fn retire_replaced(&self, path: &Path, by: AssetId) -> Result<(), LibraryError> {
         let path = utf8(path)?;
         for old in self.collection.store.assets_at(&path).await?.into_iter().filter(|old| old.id != by) {

@@ -16,7 +16,7 @@ pub(crate) struct Active {
     pub(crate) id: AssetId,
     /// See `AssetRecord::content_key`.
     key: String,
-    /// Cancels the work.
+    /// Cancelled to stop indexing this asset.
     pub(crate) cancel: CancellationToken,
     /// Fires when the work has ended, whatever the outcome.
     pub(crate) done: CancellationToken,

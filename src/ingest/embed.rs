@@ -24,7 +24,7 @@ const BATCH_AGE: Duration = Duration::from_millis(750);
 enum Ended {
     Complete(Option<AssetSummary>),
     Broken(EmbedError, Option<AssetSummary>),
-    /// The file does not hold the accepted bytes.
+    /// The file does not contain the accepted bytes.
     Damaged(LibraryError),
     Cancelled,
 }
@@ -177,7 +177,7 @@ impl Ingest {
         Ok(IngestReport { asset, new: true, stages })
     }
 
-    /// The error of a file that no longer holds the bytes that were accepted.
+    /// The error of a file that no longer contains the accepted bytes.
     async fn damage_of_content(&self, record: &AssetRecord) -> Option<LibraryError> {
         self.collection
             .open_content(record)

@@ -84,7 +84,7 @@ impl Ingest {
         Ok((job, given))
     }
 
-    /// Cancels a job; running items stop and leave nothing behind. Waits briefly for them.
+    /// Cancels a job; running items stop, and their partial results are removed. Waits briefly for them.
     ///
     /// # Errors
     /// [`LibraryError`].

@@ -78,7 +78,7 @@ pub struct StageSecs {
     pub decode: f64,
     /// Resizing and cutting into windows.
     pub preprocess: f64,
-    /// Running the towers.
+    /// Seconds in the towers.
     pub inference: f64,
     /// Committing to the store.
     pub store: f64,
@@ -96,7 +96,7 @@ impl Accept {
     }
 }
 
-/// The turn of whoever accepts, describes or removes assets. What must be done in this turn asks for it.
+/// The exclusive turn to accept, describe or remove assets. Functions that need it take it as an argument.
 struct Accepting<'a> {
     _turn: MutexGuard<'a, ()>,
 }
@@ -183,7 +183,7 @@ impl Ingest {
     /// # Errors
     /// [`LibraryError`].
     pub async fn submit(&self, source: &IngestSource) -> Result<(AssetRecord, bool), LibraryError> {
-        // Queue it before the lock is released: whoever sees the claim finds it in the queue or at a worker.
+        // Queue it before the lock is released: a claim is always in the queue or at a worker.
         let queue = |claim, record: &AssetRecord| self.work.push(claim, record.clone());
         match self.accept(source, true, queue).await? {
             Accepted::New((), record) => Ok((record, true)),

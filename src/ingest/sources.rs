@@ -1,4 +1,4 @@
-//! The files that items of jobs name, fetched if they lie on other hosts.
+//! The files of job items, fetched if they are on other hosts.
 
 use tokio_util::sync::CancellationToken;
 

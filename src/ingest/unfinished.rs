@@ -26,7 +26,7 @@ impl Unwanted {
         self.all().push((claim, record));
     }
 
-    /// Takes back an abandoned asset that is wanted after all.
+    /// Takes back an abandoned asset that is needed after all.
     pub(super) fn take(&self, _turn: &Accepting<'_>, id: AssetId) -> Option<(Claim, AssetRecord)> {
         let mut unwanted = self.all();
         let at = unwanted.iter().position(|(_, record)| record.id == id)?;
@@ -40,11 +40,11 @@ impl Unwanted {
 
 /// What became of an asset that was to be indexed again.
 pub(crate) enum Again {
-    /// It is queued.
+    /// It is queued to be indexed again.
     Queued,
     /// It is gone, or being indexed anyway.
     NotNeeded,
-    /// Its file cannot be read, or holds other bytes.
+    /// Its file cannot be read, or contains other bytes.
     Unreadable(Box<AssetRecord>, LibraryError),
 }
 
@@ -102,7 +102,7 @@ impl Ingest {
         Ok(())
     }
 
-    /// Brings the store up to what was acknowledged, after a start that could not write. Nothing is being
+    /// Brings the store up to the acknowledged state, after a startup that could not write. Nothing is being
     /// indexed yet.
     async fn settle_start(&self) -> Result<(), LibraryError> {
         adopt_uploads(self.collection.store.as_ref(), &self.collection.data.uploads).await?;
@@ -114,7 +114,7 @@ impl Ingest {
             }
         }
         let requeued = self.collection.store.requeue_running().await?;
-        tracing::info!(requeued, "wrote what could not be written at start");
+        tracing::info!(requeued, "completed the writes postponed at startup");
         Ok(())
     }
 }

@@ -27,7 +27,7 @@ const MAX_ATTEMPTS: u32 = 4;
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// Wait a little more, so that the item is due by the store's clock too.
 const CLOCK_SLACK: Duration = Duration::from_millis(20);
-/// Wait after the store could not say which item is next.
+/// Wait after the store failed to return the next item.
 const STORE_WAIT: Duration = Duration::from_secs(1);
 /// How often to try again to store an outcome; each wait is twice as long.
 const STORE_TRIES: u32 = 4;

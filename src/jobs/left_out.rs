@@ -21,7 +21,7 @@ impl LeftOut {
     pub(super) fn of_io(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::PermissionDenied => {
-                Self::new("path_unreadable", "it cannot be read: this server has no permission to")
+                Self::new("path_unreadable", "this server has no permission to read it")
             }
             io::ErrorKind::NotFound => Self::new("path_missing", "it was removed before it could be read"),
             _ => Self::new(Deciding::Io.as_str(), "it could not be read"),
@@ -40,7 +40,7 @@ impl LeftOut {
         Self::new("hidden", "hidden file: its name begins with a dot")
     }
 
-    /// The name is that of a file that is still being written.
+    /// The name marks a file that is still being written.
     #[must_use]
     pub fn unfinished() -> Self {
         Self::new("unfinished", "its name marks a file that is still being written or downloaded")

@@ -25,8 +25,8 @@ pub enum ListError {
 pub struct Listing {
     /// Paths of the files to index, sorted.
     pub media: Vec<String>,
-    /// Files left out, with the reason, sorted by path. In a name that is not UTF-8, `\xNN` stands for the
-    /// odd bytes.
+    /// Files left out, with the reason, sorted by path. In a name that is not UTF-8, invalid bytes appear as
+    /// `\xNN`.
     pub left_out: Vec<(String, LeftOut)>,
 }
 

@@ -34,7 +34,7 @@ pub struct ManifestItem {
 }
 
 impl ManifestItem {
-    /// The chosen tracks.
+    /// The tracks chosen by this line.
     #[must_use]
     pub const fn choice(&self) -> TrackChoice {
         TrackChoice { video: self.video_track, audio: self.audio_track }
@@ -85,7 +85,7 @@ pub enum ManifestError {
     Io(#[from] std::io::Error),
 }
 
-/// Reads a manifest that lies in `folder`. Skips empty lines; refuses anything else that is not
+/// Reads a manifest in `folder`. Skips empty lines; refuses anything else that is not
 /// `{"path" or "url": …, "name": …, "metadata": {…}}`, with the line number. Blocking.
 ///
 /// # Errors

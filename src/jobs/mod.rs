@@ -25,7 +25,7 @@ use crate::types::{AssetId, rfc3339_millis};
 pub struct ItemView {
     /// Position in the job, counted from 0.
     pub seq: i64,
-    /// The file.
+    /// Path or URL of the file.
     pub path: String,
     /// State.
     pub state: WorkState,

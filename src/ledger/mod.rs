@@ -1,10 +1,10 @@
 //! The ledger: a second record, outside the database, of what this server has acknowledged.
 //!
-//! `<data folder>/ledger.log` holds one line for each acknowledged change, appended and synced after the
-//! store's commit and before the answer. Each line carries a CRC-32 and the store's count of acknowledged
-//! changes at that moment, so the next start recognises a store that is older than what was acknowledged. The
-//! lines name every existing asset, with its name and metadata, which is enough to index everything again
-//! from the uploads.
+//! `<data folder>/ledger.log` has one line for each acknowledged change, appended and synced after the
+//! store's commit and before the answer. Each line has a CRC-32 and the store's count of acknowledged changes
+//! at that moment, so the next startup recognises a store that lacks acknowledged changes. The lines name
+//! every existing asset, with its name and metadata, which is enough to index everything again from the
+//! uploads.
 
 mod line;
 mod replay;
@@ -203,7 +203,7 @@ fn open_at_end(folder: &Path) -> io::Result<File> {
 }
 
 fn not_written() -> io::Error {
-    io::Error::new(io::ErrorKind::StorageFull, "no disk space for the ledger at start")
+    io::Error::new(io::ErrorKind::StorageFull, "no disk space for the ledger at startup")
 }
 
 fn write_lines(file: &mut File, bytes: &[u8]) -> io::Result<()> {

@@ -105,7 +105,7 @@ impl Library {
         &self.collection
     }
 
-    /// What all models of the data folder share.
+    /// The parts that all models of the data folder share.
     #[must_use]
     pub fn data(&self) -> &Arc<DataFolder> {
         &self.collection.data
@@ -269,7 +269,7 @@ impl Library {
         self.collection.life.tasks.wait().await;
         // Interactive ingests run in their callers' tasks, so the task tracker does not cover them.
         if tokio::time::timeout(PATIENCE, self.ingest.until_idle()).await.is_err() {
-            tracing::warn!("some files did not stop in time; they continue at the next start");
+            tracing::warn!("some files did not stop in time; they continue at the next startup");
         }
         let written = self.collection.save_indexes().await.map(drop);
         let moved = self.collection.store.checkpoint().await.map_err(LibraryError::from);

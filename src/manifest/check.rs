@@ -81,7 +81,7 @@ impl Manifest {
         })?;
         ensure(tower.precisions.contains(&tower.precision), || {
             format!(
-                "towers.{name}: its precision is {}, which its `precisions` do not list",
+                "towers.{name}.precision must be one of its `precisions`, got {}",
                 tower.precision.as_str()
             )
         })?;
@@ -90,7 +90,7 @@ impl Manifest {
                 let known = self.space(space).filter(|known| known.members.contains(&tower.modality));
                 let known = known.ok_or_else(|| {
                     format!(
-                        "towers.{name}.outputs names the space `{space}`, of which {} is no member",
+                        "towers.{name}.outputs names the space `{space}`, but {} is not a member of it",
                         tower.modality
                     )
                 })?;
@@ -104,7 +104,7 @@ impl Manifest {
         }
         ensure(!tower.outputs.is_empty(), || {
             format!(
-                "towers.{name}.outputs must name the spaces {} is a member of, one or more",
+                "towers.{name}.outputs must name at least one space that has {} as a member",
                 tower.modality
             )
         })
@@ -149,7 +149,7 @@ impl Manifest {
         }
         let names: Vec<&str> = self.of_modality(member).map(|tower| tower.name.as_str()).collect();
         format!(
-            "towers.{}.outputs must name the spaces {member} is a member of, one or more; `{space}` is missing",
+            "towers.{}.outputs must name every space that has {member} as a member; `{space}` is missing",
             names.join(" or towers.")
         )
     }
@@ -162,8 +162,7 @@ impl Manifest {
             for other in of_modality {
                 ensure(first.takes == other.takes, || {
                     format!(
-                        "towers.{} and towers.{} take {modality} with different `preprocessing`; one bundle can \
-                         prepare it in one way only",
+                        "towers.{} and towers.{} take {modality} with different `preprocessing`; a bundle can preprocess a modality in only one way",
                         first.name, other.name
                     )
                 })?;

@@ -63,7 +63,7 @@ pub(super) enum Shown {
     Shown,
 }
 
-/// What to do with black bars around a picture. Manifests without this field are older than the choice.
+/// Treatment of black bars around a picture. Manifests without this field are older than the choice.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Bars {
@@ -268,7 +268,7 @@ impl SamplingEntry {
         check_stride(stride_secs, &at)?;
         let choice = FrameChoice::new(range, choices, &at)?;
         ensure(choice == FrameChoice::Fixed || choice.allows(frames), || {
-            format!("{at}: `frames` is {frames}, but others are allowed: {choice}")
+            format!("{at}.frames must be {choice}, got {frames}")
         })?;
         Ok(SamplingSpec { sampling, stride_secs, choice })
     }
@@ -281,7 +281,7 @@ pub(crate) enum FrameChoice {
     Fixed,
     /// Any number between two, both included.
     Range(usize, usize),
-    /// One of these.
+    /// Any of the listed numbers.
     Listed(Vec<usize>),
 }
 
@@ -299,7 +299,7 @@ impl FrameChoice {
                 Ok(Self::Listed(listed))
             }
             _ => Err(format!(
-                "{at}: expected `frames_range` [least, most] or `frames_choices` [n, …], each from 1 to {MOST_FRAMES}"
+                "{at}: expected `frames_range` [min, max] or `frames_choices` [n, …], each from 1 to {MOST_FRAMES}"
             )),
         }
     }
@@ -333,7 +333,7 @@ fn check_stride(stride_secs: Option<f64>, at: &str) -> Result<(), String> {
 }
 
 impl SoundEntry {
-    /// What the tower takes, and the stride if it is not the window.
+    /// Input of the tower, and the stride if it is not the window.
     pub fn spec(self, at: &str) -> Result<(SoundSpec, Option<f64>), String> {
         let at = format!("{at}.sound");
         let Self { sample_rate_hz, samples, stride_secs, .. } = self;

@@ -1,5 +1,5 @@
-//! What a bundle says about itself, completely validated. Both format versions become these types, and the
-//! rest of the server knows no others. docs/bundle.md defines the formats.
+//! The validated description of a bundle. Both format versions become these types, and the rest of the server
+//! uses no others. docs/bundle.md defines the formats.
 
 mod check;
 mod media;
@@ -104,7 +104,7 @@ pub(crate) struct TowerSpec {
     pub modality: Modality,
     pub file: String,
     pub precision: Precision,
-    /// What the tower may be reduced to.
+    /// Precisions to which the tower may be reduced.
     pub precisions: Vec<Precision>,
     pub inputs: Vec<InputSpec>,
     /// Outputs of the graph, each of which serves one or more spaces.
@@ -112,7 +112,7 @@ pub(crate) struct TowerSpec {
     pub takes: Takes,
 }
 
-/// What a tower takes, and how it is prepared.
+/// Input of a tower, and its preprocessing.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Takes {
     Video { picture: PictureSpec, sampling: Sampling, stride_secs: Option<f64>, choice: FrameChoice },
@@ -121,7 +121,7 @@ pub(crate) enum Takes {
     Text(TextSpec),
 }
 
-/// What a tower for films takes, but for the other numbers of frames that it may take.
+/// Input of a tower for films, without the other numbers of frames that it may take.
 #[derive(Clone, Copy)]
 pub struct VideoInput<'a> {
     pub picture: &'a PictureSpec,
@@ -211,7 +211,7 @@ pub(crate) struct Inflating {
     pub tower: usize,
 }
 
-/// Texts for calibration where there is no word list.
+/// Texts for calibration if there is no word list.
 #[derive(Debug, Clone)]
 pub(crate) struct BankSpec {
     pub file: String,
@@ -282,7 +282,7 @@ impl TowerSpec {
 }
 
 impl Takes {
-    /// Shapes, without the batch dimension, of what the server supplies. Empty for what it does not.
+    /// Shapes, without the batch dimension, of the inputs that the server supplies; empty for others.
     fn row(&self, supply: Supply) -> Option<Vec<Option<usize>>> {
         use crate::preprocess::spec::{ResizeRule, Size};
         let of_picture = |picture: &PictureSpec| match (picture.resize, picture.crop) {
@@ -342,8 +342,8 @@ impl Manifest {
         self.towers.iter().filter(move |tower| tower.modality == modality)
     }
 
-    /// Takes another number of frames a window from films, as far as all their towers allow; else the error says
-    /// what they allow.
+    /// Uses another number of frames per window of a film, if all video towers allow it; otherwise the error
+    /// lists the allowed numbers.
     pub fn take_frames(&mut self, wanted: usize) -> Result<(), String> {
         let mut has_films = false;
         for tower in &mut self.towers {
@@ -351,11 +351,11 @@ impl Manifest {
             has_films = true;
             let own = sampling.frames();
             if own != wanted && !choice.allows(wanted) {
-                return Err(format!("tower {} takes {own} frames a window, and {choice}", tower.name));
+                return Err(format!("tower {} takes {own} frames per window, or {choice}", tower.name));
             }
             *sampling = sampling.with_frames(wanted);
         }
-        if has_films { Ok(()) } else { Err("it takes no films".to_owned()) }
+        if has_films { Ok(()) } else { Err("it has no tower for video".to_owned()) }
     }
 
     /// Preparation of still pictures, if any tower takes pictures.
@@ -364,7 +364,7 @@ impl Manifest {
         own.or_else(|| self.of_modality(Modality::Video).find_map(TowerSpec::picture))
     }
 
-    /// What the first tower for films takes.
+    /// Input of the first tower for films.
     pub fn video(&self) -> Option<VideoInput<'_>> {
         self.towers.iter().find_map(|tower| match &tower.takes {
             Takes::Video { picture, sampling, stride_secs, .. } => {

@@ -256,7 +256,7 @@ fn every_deviation_of_version_2_is_named() {
         ("/towers/video/file", json!("other.onnx"), "not listed in `files`"),
         ("/towers/video/precision", Value::Null, "towers.video has no `precision`"),
         ("/towers/video/precision", json!("f8"), "towers.video.precision"),
-        ("/towers/video/precision", json!("f16"), "its precision is f16, which its `precisions` do not list"),
+        ("/towers/video/precision", json!("f16"), "precision must be one of its `precisions`, got f16"),
         ("/towers/video/inputs", Value::Null, "towers.video has no `inputs`"),
         ("/towers/video/inputs", json!({"frames": "f"}), "patch_grid"),
         ("/towers/video/inputs", json!({"patch_grid": "g"}), "towers.video.inputs must name `frames`"),
@@ -270,7 +270,7 @@ fn every_deviation_of_version_2_is_named() {
         (
             "/towers/video/outputs/clap",
             json!("o"),
-            "towers.video.outputs names the space `clap`, of which video is no member",
+            "towers.video.outputs names the space `clap`, but video is not a member of it",
         ),
         ("/towers/video/outputs/nowhere", json!("o"), "towers.video.outputs names the space `nowhere`"),
         (

@@ -1,4 +1,4 @@
-//! `preprocessing.text` of format version 2, and what both versions say about texts.
+//! `preprocessing.text` of format version 2, and the text rules of both versions.
 
 use serde::Deserialize;
 
@@ -37,10 +37,10 @@ pub(crate) struct TokenSpec {
     pub padding: Padding,
     #[serde(default)]
     pub pad_id: Option<u32>,
-    /// Where padding goes.
+    /// Side on which padding is added.
     #[serde(default)]
     pub side: Side,
-    /// Where a text that is too long loses tokens.
+    /// The side on which a text that is too long loses tokens.
     #[serde(default)]
     pub truncate: Side,
     #[serde(default)]
@@ -66,7 +66,7 @@ pub(crate) enum Side {
     Left,
 }
 
-/// What is written around a text, by its role.
+/// Prompt around a text, by its role.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Prompts {

@@ -1,4 +1,4 @@
-//! Format version 1, read strictly and turned into what version 2 would say.
+//! Format version 1, read strictly and converted to the terms of version 2.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -116,7 +116,7 @@ struct TextEntry {
     unknown_id: u32,
 }
 
-/// Reads the manifest; what does not depend on the format version is checked later.
+/// Reads the manifest; rules for all format versions are checked later.
 pub(super) fn parse(bytes: &[u8]) -> Result<Manifest, String> {
     let entry: Entry = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
     entry.preprocessing.check()?;
@@ -187,7 +187,7 @@ impl Entry {
         let shape: Vec<_> = std::iter::once(None).chain(row.iter().copied()).collect();
         ensure(input.dtype == supply.dtype() && input.shape == shape, || {
             format!(
-                "towers.{modality}.input must be {:?} {shape:?}, as `preprocessing` makes it",
+                "towers.{modality}.input must be {:?} {shape:?}, to match `preprocessing`",
                 supply.dtype()
             )
         })?;
@@ -199,7 +199,9 @@ impl Entry {
             })
             .collect();
         ensure(outputs.len() == members().count() && names.len() == outputs.len(), || {
-            format!("towers.{modality}.outputs must name the spaces {modality} is a member of, one or more")
+            format!(
+                "towers.{modality}.outputs must name exactly the spaces that have {modality} as a member, at least one"
+            )
         })?;
         let golden = format!("{modality}.input");
         Ok(TowerSpec {

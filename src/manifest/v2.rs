@@ -81,7 +81,7 @@ struct BankEntry {
     source: String,
 }
 
-/// Reads the manifest; what does not depend on the format version is checked later.
+/// Reads the manifest; rules for all format versions are checked later.
 pub(super) fn parse(bytes: &[u8]) -> Result<Manifest, String> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let entry: Entry = serde_path_to_error::deserialize(&mut json).map_err(|error| {
@@ -202,17 +202,16 @@ impl Preparation {
     }
 }
 
-/// What a tower of a modality must and may name as its inputs.
+/// Required and optional inputs of a tower of a modality.
 const fn supplies(modality: Modality) -> (&'static [Supply], &'static str) {
     match modality {
         Modality::Video | Modality::Image => (
             &[Supply::Frames, Supply::PatchGrid, Supply::FrameCount],
-            "`frames`, `patch_grid` where the rule of `resize` is patches, and `frame_count` if it wants where \
-             films have a rate",
+            "`frames`, `patch_grid` if the rule of `resize` is patches, and optionally `frame_count` if the rule of `sampling` is rate",
         ),
-        Modality::Audio => (&[Supply::Pcm, Supply::PcmSamples], "`pcm` and, if it wants, `pcm_samples`"),
+        Modality::Audio => (&[Supply::Pcm, Supply::PcmSamples], "`pcm` and optionally `pcm_samples`"),
         Modality::Text => {
-            (&[Supply::TokenIds, Supply::AttentionMask], "`token_ids` and, if it wants, `attention_mask`")
+            (&[Supply::TokenIds, Supply::AttentionMask], "`token_ids` and optionally `attention_mask`")
         }
     }
 }
@@ -229,14 +228,14 @@ fn inputs(
         let Some(name) = given.remove(supply.as_str()) else { continue };
         let row = takes.row(*supply).ok_or_else(|| {
             let what = supply.as_str();
-            format!("towers.{tower}.inputs names `{what}`, which this `preprocessing` does not make")
+            format!("towers.{tower}.inputs names `{what}`, which its `preprocessing` does not produce")
         })?;
         let golden = format!("{tower}.{}", supply.as_str());
         inputs.push(InputSpec { supply: *supply, name, golden, row });
     }
     if let Some(unknown) = given.keys().next() {
         return Err(format!(
-            "towers.{tower}.inputs names `{unknown}`, but a tower of {modality} is given {sentence}"
+            "towers.{tower}.inputs names `{unknown}`, but the inputs of a tower of {modality} are {sentence}"
         ));
     }
     let has = |wanted: Supply| inputs.iter().any(|input| input.supply == wanted);

@@ -1,4 +1,4 @@
-//! Decodes one file with one or more children: what to ask ffmpeg for, and what its end means.
+//! Decodes one file with one or more children: builds ffmpeg's requests and interprets how it ended.
 
 mod again;
 
@@ -20,7 +20,7 @@ use crate::ffmpeg::timing::places_to_seek;
 use crate::ffmpeg::tracks::{self, Wanted};
 use crate::types::{TrackChoice, TrackKind};
 
-/// What to decode of a file, and in which form.
+/// The parts of a file to decode, and their form.
 #[derive(Debug, Clone, Copy)]
 pub struct DecodeRequest {
     /// Which frames are needed.
@@ -125,7 +125,7 @@ pub fn decode(
         return Err(if request.start_secs > 0.0 {
             MediaError::SpanOutOfRange { start_secs: request.start_secs }
         } else {
-            MediaError::Corrupt("it holds no video frame and no audio sample".into())
+            MediaError::Corrupt("it contains no video frame and no audio sample".into())
         });
     }
     let partial = (!notes.is_empty()).then(|| notes.join("; "));
@@ -141,7 +141,7 @@ struct Run<'a> {
     sink: &'a mut dyn Sink,
     cancel: Option<&'a Cancel>,
     budget: Budget,
-    /// What the file's frames need, as known so far.
+    /// Filters that the file's frames need, as known so far.
     shape: Shape,
     /// The tracks to read, once they are known.
     picks: Option<Picks>,
@@ -246,7 +246,7 @@ impl Run<'_> {
 }
 
 /// Surveys these streams of pictures and of sound to choose which to read. Also returns the CPU time used. A
-/// survey may use only a part of the file's CPU time, and then decides by what it has seen.
+/// survey may use only a part of the file's CPU time; after that, its findings so far decide.
 pub fn survey(
     decoder: &Decoder,
     seat: &Seat,
@@ -272,8 +272,7 @@ fn warn_without_landlock(ended: &Ended) {
     if ended.started.as_ref().is_some_and(|started| !started.landlock) {
         SAID.call_once(|| {
             tracing::warn!(
-                "this kernel does not enforce Landlock: decoders run without network and processes and under \
-                 memory and CPU caps, but could read files of this user"
+                "this kernel does not enforce Landlock: decoders have no network, cannot start processes and are limited in memory and CPU time, but could read this user's files"
             );
         });
     }

@@ -46,8 +46,8 @@ impl Ended {
         }
         let empty = self.frames + self.samples == 0;
         if empty && (self.speechless() || decoder.is_ffmpeg_doubtful()) {
-            // An ffmpeg that cannot start prints as little as one that crashed on a file, and what is no ffmpeg
-            // at all prints anything, or nothing.
+            // An ffmpeg that cannot start prints as little as one that crashed on a file, and another program
+            // in its place may print anything, or nothing.
             let health = decoder.health_now(self.at);
             if !health.ok {
                 return Err(MediaError::Worker(health.detail));
@@ -92,7 +92,7 @@ impl Ended {
         }
     }
 
-    /// The indexes of the file's tracks of a kind, as a phrase for people.
+    /// The indexes of the file's tracks of a kind, as a readable phrase.
     fn tracks_there(&self, kind: &str) -> String {
         let wanted = if kind == "video" { TrackKind::Video } else { TrackKind::Audio };
         let of_kind = self.log.streams.iter().filter(|stream| stream.info.kind == wanted);
@@ -104,7 +104,7 @@ impl Ended {
         MediaError::DecodeLimit { limit_bytes: self.granted.max(limits.address_space_bytes) }
     }
 
-    /// Why a track was not decoded, for people: the missing codec, or ffmpeg's message.
+    /// A readable reason why a track was not decoded: the missing codec, or ffmpeg's message.
     pub fn why_not(&self, kind: TrackKind) -> String {
         let lacking = tracks::undecodable(&self.log, self.picks(), kind);
         lacking.unwrap_or_else(|| self.log.main_error().to_owned())
@@ -128,7 +128,7 @@ impl Ended {
             && (self.log.has_error("Cannot allocate memory") || self.log.has_error("memory allocation of"))
     }
 
-    /// Why the child could not work, for people.
+    /// A readable reason why the child could not work.
     pub fn last_words(&self) -> String {
         match (self.exit.signal, self.exit.code) {
             (Some(signal), _) => format!("it was killed by signal {signal}"),
@@ -177,7 +177,7 @@ impl Ended {
         MediaError::Corrupt(main)
     }
 
-    /// What is missing according to the file's own structure.
+    /// Missing parts according to the file's own structure.
     fn cut_short(&self) -> Option<&str> {
         let started = self.started.as_ref()?;
         // A writer that did not know the length of the sound did not know that of the file.
@@ -245,13 +245,11 @@ impl Ended {
         // A delay of the encoder is left out, too, and is no loss.
         let early_secs = self.early as f64 / rate;
         if early_secs > EARLY_SECS && whole {
-            return Some(format!(
-                "damaged: {early_secs:.1} s of its audio lie before its beginning and were left out"
-            ));
+            return Some(format!("damaged: {early_secs:.1} s of audio before its beginning were left out"));
         }
         if whole && frames > 0 && self.video().is_some_and(|video| video.dolby) {
             return Some(
-                "its colours are wrong: they are Dolby Vision without a compatible base layer, which is not converted"
+                "its colours are wrong: Dolby Vision without a compatible base layer is not converted"
                     .to_owned(),
             );
         }
@@ -268,7 +266,7 @@ impl Ended {
         samples == 0 && self.log.has_error("Neither number of channels nor channel layout specified")
     }
 
-    /// What of a whole file ffmpeg does not read.
+    /// Parts of an intact file that ffmpeg does not read.
     fn left_out(&self, decoded_secs: f64) -> Option<String> {
         let started = self.started.as_ref()?;
         if started.sound.followed {
@@ -277,7 +275,7 @@ impl Ended {
         }
         if started.exchanged {
             return Some(
-                "incomplete: its tracks change places in mid-stream, and are not followed".to_owned(),
+                "incomplete: its tracks change places in mid-stream, which is not supported".to_owned(),
             );
         }
         if self.begins_late() {
@@ -289,8 +287,8 @@ impl Ended {
         started.scrambled.then(|| scrambled.to_owned())
     }
 
-    /// Whether a broadcast stream has pictures or sound that ffmpeg did not meet at its beginning, such as those of
-    /// another recording that was joined to it.
+    /// Whether a broadcast stream has pictures or sound that ffmpeg did not find at its beginning, such as
+    /// those of another recording that was joined to it.
     fn begins_late(&self) -> bool {
         let known = |part: &u16| {
             let of = self.log.streams.iter().filter(|stream| stream.id == Some(*part));

@@ -102,7 +102,7 @@ pub enum MediaError {
     Worker(String),
     /// The decoder sent something that it never should. Either the file misled it or the server is at fault:
     /// [`super::Decoder::blame`] says which.
-    #[error("the decoder's output makes no sense")]
+    #[error("the decoder's output is invalid")]
     Nonsense(String),
     /// A signal ended the decoder, and neither the file nor our limits caused it.
     #[error("the decoder was killed by signal {0} from outside while it read this file; try again later")]

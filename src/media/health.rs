@@ -27,7 +27,7 @@ const CHECK_SECS: u64 = 10;
 pub struct DecoderHealth {
     /// Whether files can be decoded.
     pub ok: bool,
-    /// Version of ffmpeg, or what is wrong. For the log and for administrators, since it may name paths.
+    /// Version of ffmpeg, or the fault. For the log and for administrators, since it may name paths.
     pub detail: String,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct HealthCache(Arc<Known>);
 #[derive(Debug, Default)]
 struct Known {
     last: Mutex<Option<(Instant, DecoderHealth)>>,
-    /// Locked during a check, so that only one runs; holds the identity of ffmpeg when its bytes were last
+    /// Locked during a check, so that only one runs; contains the identity of ffmpeg when its bytes were last
     /// verified.
     turn: Mutex<Option<Identity>>,
 }
@@ -56,7 +56,7 @@ impl Known {
     }
 }
 
-/// What tells that a file was changed or replaced.
+/// Identity of a file, which differs once it was changed or replaced.
 #[derive(Debug, PartialEq, Eq)]
 struct Identity {
     path: PathBuf,
@@ -97,7 +97,7 @@ impl Decoder {
             return MediaError::Worker(health.detail);
         }
         tracing::warn!(detail, "a file misled its decoder");
-        MediaError::Corrupt("the decoder's output makes no sense".into())
+        MediaError::Corrupt("the decoder's output is invalid".into())
     }
 
     /// Whether the last check failed, or ffmpeg is another file since.
@@ -147,7 +147,7 @@ impl Decoder {
         let budget = Budget::of(&limits, &nothing)?;
         let bounds = Bounds { ffmpeg_bytes: FFMPEG_FIRST, factor: 1, shape: Default::default() };
         let worker = Worker::start(&self.config, &nothing, &request(self, Task::Health, bounds, budget))?;
-        // Not a seat of the pool: a busy pool says nothing about health.
+        // Takes no seat in the pool: a busy pool is not a fault.
         let seat = Seat::of_no_pool();
         let (said, ended) = collect(worker, &seat, caps(&limits, Streams::Both, budget))?;
         if let Some((_, detail)) = &ended.failed {

@@ -78,7 +78,7 @@ pub struct DecoderConfig {
 /// Starts decode workers. Clones share one pool.
 #[derive(Debug, Clone)]
 pub struct Decoder {
-    /// Programs and limits.
+    /// Paths of the programs, and the limits of every decode.
     pub config: DecoderConfig,
     health: health::HealthCache,
     pool: Arc<DecodePool>,
@@ -235,7 +235,7 @@ pub(crate) mod fuzzed {
         ]
     }
 
-    /// What is stored of ffmpeg's log stays bounded, and its numbers are finite.
+    /// The stored part of ffmpeg's log is bounded, and its numbers are finite.
     pub(crate) fn log(bytes: &[u8]) {
         let (mut whole, mut pieces) = (FfmpegLog::default(), FfmpegLog::default());
         whole.feed(bytes);

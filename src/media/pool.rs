@@ -52,7 +52,7 @@ impl Lane {
 pub struct PoolLimits {
     /// Most children at once.
     pub workers: usize,
-    /// Memory of all children, and of the raw frames that the server holds for them, in bytes.
+    /// Memory of all children and of the server's raw frames for them, in bytes.
     pub memory_bytes: u64,
     /// Longest wait of an interactive decode for a seat, and then again for memory.
     pub wait: Duration,
@@ -72,8 +72,8 @@ impl PoolLimits {
         (self.workers - (self.workers / 4).max(1).min(self.workers.saturating_sub(1))).max(1)
     }
 
-    /// Bytes that one lane may hold. A single decode is charged no more than this, so that a file that
-    /// needs more than the whole budget is decoded as the only one of its lane.
+    /// Maximum bytes of one lane. A single decode is charged no more than this, so that a file that needs
+    /// more than the whole budget is decoded as the only one of its lane.
     fn memory_of(&self, lane: Lane) -> u64 {
         match lane {
             Lane::Interactive => self.memory_bytes,
@@ -124,7 +124,7 @@ pub struct Memory {
 }
 
 impl DecodePool {
-    /// An empty pool.
+    /// A pool without running decodes.
     #[must_use]
     pub fn new(limits: PoolLimits) -> Arc<Self> {
         let limits = PoolLimits { workers: limits.workers.max(1), ..limits };
@@ -184,7 +184,7 @@ impl DecodePool {
         state.tell();
     }
 
-    /// The lane whose turn it is, if a seat is free and somebody waits.
+    /// The lane whose turn it is, if a seat is free and a caller waits.
     fn next_lane(&self, state: &State) -> Option<Lane> {
         let [interactive, bulk] = state.running;
         if interactive + bulk >= self.limits.workers {
@@ -309,7 +309,7 @@ impl Drop for Seat {
 }
 
 impl Memory {
-    /// Returns memory that is not needed after all.
+    /// Returns memory that turned out to be unnecessary.
     pub fn shrink(&mut self, bytes: u64) {
         if bytes >= self.bytes {
             return;

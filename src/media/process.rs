@@ -57,8 +57,8 @@ impl Worker {
         let (control, control_end) = UnixStream::pair().map_err(|e| failed("socket", e))?;
         // Best effort: an unprivileged user has a quota of pipe memory.
         let _ = fcntl_setpipe_size(&frames, PIPE_BYTES);
-        // The child gets none of the server's environment, which holds its secrets. The allocator would
-        // commit a GiB at once, which the memory limit counts, so it must commit only what is used. No
+        // The child gets none of the server's environment, which contains secrets. The allocator would commit
+        // a GiB at once, which counts towards the memory limit, so it must commit only used memory. No
         // `pre_exec`, which would fork a large process.
         let child = Command::new(&config.worker_exe)
             .arg0("triptych")

@@ -124,7 +124,7 @@ pub fn probe(decoder: &Decoder, seat: &Seat, media: &File) -> Result<Probe, Medi
     })
 }
 
-/// What the choice of frames depends on.
+/// Properties of a film that determine the choice of frames.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Film {
     /// Frames per second.
@@ -154,7 +154,7 @@ pub fn film(
 /// A thumbnail, or why there is none.
 #[derive(Debug)]
 pub struct Thumbnail {
-    /// The JPEG.
+    /// The thumbnail, or the reason why there is none.
     pub jpeg: Result<Vec<u8>, MediaError>,
     /// CPU time of the children.
     pub cpu: Duration,

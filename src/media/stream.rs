@@ -34,9 +34,9 @@ pub use sink::{Flow, Sink};
 /// Longest timeout. An `Instant` cannot hold arbitrarily long ones.
 const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// How long log and sound are left unread while pictures arrive. ffmpeg writes a few words for each packet of
-/// sound, and waking up for each of them costs more than reading them. Their pipes hold several times as
-/// much.
+/// How long log and sound stay unread while pictures arrive. ffmpeg writes a few words for each packet of
+/// sound, and waking up for each of them costs more than reading them. The pipes have room for several times
+/// as much.
 const GATHER: Duration = Duration::from_millis(3);
 
 /// Largest finished picture, in bytes.
@@ -55,7 +55,7 @@ pub struct Caps {
     /// Where decoding begins, in seconds.
     pub start_secs: f64,
     pub streams: Streams,
-    /// Set if the child was told to seek.
+    /// Set if the child was instructed to seek.
     pub sought: Option<Sought>,
     /// Which streams the child reads, and how it transforms the frames.
     pub shape: Shape,
@@ -359,7 +359,7 @@ fn read(fd: impl AsFd, buffer: &mut [u8]) -> Result<Option<usize>, MediaError> {
     }
 }
 
-/// Parses what a child says on its socket, and checks the description that results.
+/// Parses the child's messages on its socket, and checks the resulting description.
 #[cfg(test)]
 pub(super) fn hear(bytes: &[u8]) {
     let limits = super::Limits::default();

@@ -9,7 +9,7 @@ use libloading::Library;
 /// Why CUDA cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CudaProblem {
-    /// What is missing.
+    /// The missing part of the installation.
     pub lack: CudaLack,
     /// Human-readable message.
     pub reason: String,
@@ -114,7 +114,7 @@ mod tests {
         assert!(problem.reason.contains("built for CPU only"), "{}", problem.reason);
     }
 
-    /// Builds a driver with given return values, which knows the text of one error.
+    /// Builds a driver with given return values, and the text of one error.
     fn driver(folder: &Path, init: i32, devices: i32) -> String {
         let (source, library) = (folder.join("driver.c"), folder.join(format!("driver-{init}-{devices}.so")));
         let code = format!(

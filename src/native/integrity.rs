@@ -68,11 +68,11 @@ fn verify(part: &'static str, path: &Path, may_be_script: bool) -> Result<(), Na
     let bytes = found.len();
     if let Some(pin) = pin_of(path) {
         if bytes != pin.bytes {
-            return Err(damaged(format!("it has {bytes} bytes and should have {}", pin.bytes)));
+            return Err(damaged(format!("expected {} bytes, got {bytes}", pin.bytes)));
         }
         let found = sha256(&mut file).map_err(unreadable)?;
         if found != pin.sha256 {
-            return Err(damaged(format!("its SHA-256 is {found} and should be {}", pin.sha256)));
+            return Err(damaged(format!("expected SHA-256 {}, got {found}", pin.sha256)));
         }
         return Ok(());
     }
@@ -205,7 +205,7 @@ mod tests {
         let path = dir.path().join("libonnxruntime.so.1.32.0");
         std::fs::copy(std::env::current_exe().unwrap(), &path).unwrap();
         let pin = pin_of(&path).unwrap();
-        assert!(reason(&path).contains(&format!("should have {}", pin.bytes)), "{}", reason(&path));
+        assert!(reason(&path).contains(&format!("expected {} bytes", pin.bytes)), "{}", reason(&path));
         std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(pin.bytes).unwrap();
         let said = reason(&path);
         assert!(said.contains(&pin.sha256) && said.contains("make native"), "{said}");

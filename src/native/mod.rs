@@ -67,7 +67,7 @@ pub enum NativeError {
         part: &'static str,
         /// Path of the file.
         path: String,
-        /// The version found.
+        /// Version that the part reports.
         version: String,
         /// The oldest version that works.
         oldest: String,

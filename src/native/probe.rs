@@ -1,4 +1,4 @@
-//! Asks the native parts for their versions, without assuming that they are what they seem to be.
+//! Reads the versions of the native parts, without assuming that they are what they claim to be.
 
 use std::ffi::CStr;
 use std::io::Read;

@@ -19,7 +19,7 @@ use tower_service::Service;
 use super::OutboundError;
 use super::rule::{Rules, check_address};
 
-/// Resolves host names.
+/// Resolves host names to addresses; tests replace it.
 #[async_trait]
 pub trait Resolve: fmt::Debug + Send + Sync {
     /// All addresses of a name.

@@ -33,7 +33,7 @@ pub enum OutboundError {
     Refused {
         /// Name of the host.
         host: String,
-        /// What the host answered, as text.
+        /// The host's answer, as text.
         reason: String,
     },
     /// The file is larger than allowed.

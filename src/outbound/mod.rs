@@ -61,9 +61,9 @@ pub struct OutboundConfig {
     pub idle_timeout: Duration,
     /// Time limit for a download, redirects included.
     pub total_timeout: Duration,
-    /// Resolves names.
+    /// Resolver of host names.
     pub resolver: Arc<dyn Resolve>,
-    /// Opens connections.
+    /// Opens connections to checked addresses.
     pub dialer: Arc<dyn Dial>,
 }
 

@@ -161,7 +161,7 @@ pub(super) fn check_address(host: &str, address: IpAddr, private: bool) -> Resul
             "{host} has an address in a private network; if that is intended, allow it as `{host}{PRIVATE_MARK}`"
         ))),
         AddressClass::Never => {
-            Err(OutboundError::NotAllowed(format!("{host} has an address that files cannot be fetched from")))
+            Err(OutboundError::NotAllowed(format!("{host} has an address that is never contacted")))
         }
     }
 }

@@ -3,12 +3,12 @@
 use super::bucket::{BucketConfig, Buckets};
 use super::{Outbound, OutboundConfig, OutboundError};
 
-/// What may be fetched from other hosts.
+/// Hosts and buckets that files may be fetched from.
 #[derive(Debug, Clone)]
 pub struct SourcesConfig {
     /// Rules for URLs and the network: hosts and timeouts.
     pub network: OutboundConfig,
-    /// Access to buckets.
+    /// Endpoint, credentials and allowed buckets.
     pub buckets: BucketConfig,
     /// Largest file to fetch, in bytes.
     pub max_fetch_bytes: u64,
@@ -27,9 +27,9 @@ impl Default for SourcesConfig {
 /// Clients for other hosts.
 #[derive(Debug)]
 pub struct Sources {
-    /// Fetches URLs.
+    /// Client for allowed URLs.
     pub outbound: Outbound,
-    /// Opens buckets.
+    /// Client for allowed buckets.
     pub buckets: Buckets,
     /// Largest file to fetch, in bytes.
     pub max_fetch_bytes: u64,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 /// Computes where clips of `window` units begin in a stream of unknown length.
 ///
 /// Clip k begins at `round(k * stride)` as long as it is complete. One more clip, anchored at the end, covers
-/// what is left after the last one.
+/// the rest after the last one.
 #[derive(Debug, Clone)]
 pub struct Plan {
     window: u64,
@@ -35,7 +35,7 @@ impl Plan {
         Self { window: window.max(1), stride, next: 0, next_start: 0, covered: 0 }
     }
 
-    /// Start of the next clip, once all of it lies within `total` units.
+    /// Start of the next clip, once all of it is within `total` units.
     pub fn next(&mut self, total: u64) -> Option<u64> {
         let start = self.next_start;
         if start.saturating_add(self.window) > total {
@@ -133,7 +133,7 @@ impl FrameBlocks {
         1
     }
 
-    /// The window that begins at frame `start`. It must lie within the last two blocks.
+    /// The window that begins at frame `start`. It must be within the last two blocks.
     #[must_use]
     pub fn window(&mut self, start: u64) -> Arc<[u8]> {
         if self.run >= self.count - start {

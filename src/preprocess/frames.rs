@@ -43,8 +43,8 @@ struct Tap {
 const NO_ROW: usize = usize::MAX;
 
 impl Resizer {
-    /// For frames of `width` x `height` (not 0), resized to `to` (not 0), of which the centre `kept` is kept,
-    /// which must not be larger.
+    /// For frames of `width` x `height` (not 0), resized to `to` (not 0), and cut to the centre `kept`, which
+    /// must not be larger.
     #[must_use]
     pub fn new(width: usize, height: usize, to: Size, kept: Size) -> Self {
         let (width, height) = (width.max(1), height.max(1));
@@ -131,7 +131,8 @@ fn between(upper: &[[f32; 4]], lower: &[[f32; 4]], weight: f32, out: &mut [u8]) 
     }
 }
 
-/// Values lie between two bytes, so an i32 holds them. It converts in one instruction; u8 does not.
+/// Values are between those of two bytes, so they fit into an i32. It converts in one instruction; u8 does
+/// not.
 #[inline]
 fn truncate(value: f32) -> i32 {
     value as i32
@@ -153,7 +154,7 @@ fn taps(from: usize, to: usize, crop: usize) -> Vec<Tap> {
 }
 
 /// Moves taps from a part of an axis that begins at `from` to one of `len` pixels that begins at `to`.
-/// Returns false if any lies outside.
+/// Returns false if any is outside.
 fn moved(taps: &mut [Tap], from: usize, to: usize, len: usize) -> bool {
     taps.iter_mut().all(|tap| {
         let (low, high) = ((tap.low + from).checked_sub(to), (tap.high + from).checked_sub(to));

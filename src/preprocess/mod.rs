@@ -37,11 +37,11 @@ pub struct ClipTensors {
     pub pcm: Option<Arc<[f32]>>,
     /// How many of these samples are the clip's own, before any padding; 0 without sound.
     pub pcm_samples: usize,
-    /// Number of consecutive windows with equal tensors that this clip stands for; 1 for most clips.
+    /// Number of consecutive windows with equal tensors in this clip; 1 for most clips.
     pub windows: u64,
 }
 
-/// What is known about an asset; complete once the reader has returned `None`.
+/// Facts about an asset; complete once the reader has returned `None`.
 #[derive(Debug, Clone)]
 pub struct AssetSummary {
     /// Kind of file.

@@ -7,9 +7,9 @@ use super::spec::{PictureSpec, Resample, ResizeRule, Size};
 /// Rows and columns of patches of a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PatchGrid {
-    /// Rows of patches.
+    /// Number of rows of patches.
     pub rows: usize,
-    /// Columns of patches.
+    /// Number of columns of patches.
     pub columns: usize,
 }
 
@@ -104,7 +104,7 @@ impl Patches {
         Some(Self { side: patch, grid, picture: vec![0; kept.height * kept.width * 3] })
     }
 
-    /// Arranges the picture patch by patch. What it does not fill becomes zeros.
+    /// Arranges the picture patch by patch. Unused patches become zeros.
     fn cut(&self, out: &mut [u8]) -> bool {
         let Self { side, grid, picture } = self;
         let (strip, line) = (side * 3, side * grid.columns * 3);

@@ -53,8 +53,9 @@ struct Taps {
 }
 
 impl Resampler {
-    /// For frames of this size (not 0), resized to `to` (not 0), of which the centre `kept` is kept. What the
-    /// resized frame lacks of `kept` becomes black. [`Resample::Mmv`] is not Pillow's and counts as bilinear.
+    /// For frames of this size (not 0), resized to `to` (not 0), and cut to the centre `kept`. Parts of
+    /// `kept` outside the resized frame become black. [`Resample::Mmv`] is not Pillow's and counts as
+    /// bilinear.
     #[must_use]
     pub fn new(width: usize, height: usize, to: Size, kept: Size, resample: Resample) -> Self {
         let (width, height) = (width.max(1), height.max(1));
@@ -225,8 +226,8 @@ impl Axis {
         }
     }
 
-    /// Moves the taps from a part of an axis that begins at `from` to one of `len` pixels that begins at `to`.
-    /// Returns false if any lies outside.
+    /// Moves the taps from a part of an axis that begins at `from` to one of `len` pixels that begins at
+    /// `to`. Returns false if any is outside.
     fn moved(&mut self, from: usize, to: usize, len: usize) -> bool {
         self.taps.iter_mut().all(|taps| {
             let Some(first) = (taps.first + from).checked_sub(to) else { return false };

@@ -98,12 +98,12 @@ impl ClipReader {
             }
             None => {
                 self.done = true;
-                Err(MediaError::Worker("its reader ended without a word".into()))
+                Err(MediaError::Worker("its reader ended without an error".into()))
             }
         }
     }
 
-    /// What is known about the asset so far.
+    /// Facts about the asset so far.
     #[must_use]
     pub fn summary(&self) -> AssetSummary {
         self.summary.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -179,5 +179,5 @@ pub(super) async fn on_own_thread<T: Send + 'static>(
         // The caller may be gone.
         let _ = sender.send(caught(work));
     })?;
-    receiver.await.unwrap_or_else(|_| Err(MediaError::Worker("its thread ended without a word".into())))
+    receiver.await.unwrap_or_else(|_| Err(MediaError::Worker("its thread ended without an error".into())))
 }

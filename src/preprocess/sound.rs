@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::clips::{filled, looped};
 use super::spec::{Edge, Loudness, ShortSound, SoundSpec};
 
-/// Input of the audio tower from a clip's samples, of which the first `real` exist and zeros stand for the
-/// others. `whole` means that the clip is a whole window; otherwise the asset, or its last part, is shorter.
-/// Returns the tensor and how many of its samples are the clip's own.
+/// Input of the audio tower from a clip's samples, the first `real` of which exist; zeros replace the others.
+/// `whole` means that the clip is a whole window; otherwise the asset, or its last part, is shorter. Returns
+/// the tensor and how many of its samples are the clip's own.
 #[must_use]
 pub fn tensor(spec: &SoundSpec, samples: Arc<[f32]>, real: usize, whole: bool) -> (Arc<[f32]>, usize) {
     let samples = match spec.loudness {
@@ -26,7 +26,7 @@ pub fn tensor(spec: &SoundSpec, samples: Arc<[f32]>, real: usize, whole: bool) -
     (tensor, own)
 }
 
-/// `own` so many times, then zeros. A tensor that is full already stays as it is.
+/// `own` repeated this many times, then zeros. A tensor that is already full does not change.
 fn repeated(own: &[f32], len: usize, times: usize) -> Arc<[f32]> {
     filled(len, |tensor| {
         let parts = tensor.chunks_exact_mut(own.len().max(1)).take(times);
@@ -34,7 +34,7 @@ fn repeated(own: &[f32], len: usize, times: usize) -> Arc<[f32]> {
     })
 }
 
-/// `own`, and after it as many samples as make a multiple.
+/// `own`, padded to a multiple.
 fn padded(own: &[f32], multiple: usize, edge: Edge) -> Arc<[f32]> {
     filled(own.len().next_multiple_of(multiple), |tensor| {
         let (front, rest) = tensor.split_at_mut(own.len());

@@ -1,9 +1,9 @@
-//! What a bundle says about the way from a file to the tensors that its towers take. `docs/bundle.md` defines
-//! the terms; `model` reads them from the manifest, and this layer follows them.
+//! A bundle's rules for turning a file into the tensors of its towers. `docs/bundle.md` defines the terms;
+//! `model` reads them from the manifest, and this layer follows them.
 
 use crate::types::TrackKind;
 
-/// How an asset is cut into clips, and what the towers take of each.
+/// How an asset is cut into clips, and which tensors the towers take from each.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClipSpec {
     /// Which frames of a window the video tower takes.
@@ -14,10 +14,10 @@ pub struct ClipSpec {
     pub video: PictureSpec,
     /// How a still picture becomes an input.
     pub image: PictureSpec,
-    /// What the audio tower takes.
+    /// Input of the audio tower.
     pub sound: SoundSpec,
-    /// Whether sound is cut into clips of its own, with its own window and stride, also where there are
-    /// pictures. Otherwise a clip of a video has the sound of its own seconds.
+    /// Whether sound is cut into clips of its own, with its own window and stride, even beside pictures.
+    /// Otherwise a clip of a video has the sound of its own seconds.
     pub sound_apart: bool,
     /// The track of a film that no tower takes; it is not decoded.
     pub without: Option<TrackKind>,
@@ -32,7 +32,7 @@ pub enum Sampling {
         fps: f64,
         /// Frames per window (T).
         frames: usize,
-        /// Which frame stands for a moment.
+        /// The frame that represents a moment.
         take: Take,
     },
     /// A fixed number of the window's own frames, evenly spaced, the first and the last included.
@@ -65,12 +65,12 @@ impl Sampling {
     }
 }
 
-/// Which frame stands for a moment.
+/// The frame that represents a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Take {
     /// The last of those whose times round to the moment, as ffmpeg's `fps` filter chooses.
     Nearest,
-    /// The frame that is on the screen at that moment: the last one that began at or before it.
+    /// The frame shown at that moment: the last one that began at or before it.
     OnScreen,
 }
 
@@ -97,13 +97,13 @@ pub enum ResizeRule {
         /// Pixels of the shorter side.
         size: usize,
     },
-    /// Exactly this size, whatever the picture's proportions.
+    /// Exactly this size, regardless of the picture's proportions.
     Exact(Size),
     /// The largest size of (about) the picture's proportions that a number of square patches covers.
     Patches {
         /// Side of a patch, in pixels.
         patch: usize,
-        /// Most patches (P).
+        /// Maximum number of patches, P in `docs/bundle.md`.
         max_patches: usize,
         /// Sides are multiples of this many pixels, itself a multiple of `patch`.
         multiple: usize,
@@ -139,13 +139,13 @@ pub enum Resample {
 /// Height and width in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size {
-    /// Rows.
+    /// Height in pixels.
     pub height: usize,
-    /// Columns.
+    /// Width in pixels.
     pub width: usize,
 }
 
-/// What the audio tower takes.
+/// Input of the audio tower.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SoundSpec {
     /// Sample rate, in Hz.
@@ -154,18 +154,18 @@ pub struct SoundSpec {
     pub samples: usize,
     /// Seconds from the start of one window to the start of the next. Used where sound is cut by itself.
     pub stride_secs: f64,
-    /// What becomes of sound shorter than a window.
+    /// Rule for sound shorter than a window.
     pub short: ShortSound,
     /// Gain on each window.
     pub loudness: Option<Loudness>,
 }
 
-/// What becomes of sound shorter than a window.
+/// Rule for sound shorter than a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShortSound {
     /// It is repeated from the first sample on until the window is full.
     Loop,
-    /// Zeros follow it.
+    /// Zeros after the sound, up to the window.
     Zeros,
     /// It is repeated as often as it fits whole, and zeros follow.
     RepeatZeros,
@@ -173,7 +173,7 @@ pub enum ShortSound {
     AsIs {
         /// It is padded to a multiple of this many samples.
         multiple: usize,
-        /// What the padding is.
+        /// Kind of padding.
         edge: Edge,
     },
 }
@@ -183,7 +183,7 @@ pub enum ShortSound {
 pub enum Edge {
     /// The last samples backwards, without the very last.
     Reflect,
-    /// Zeros.
+    /// Pads with zeros.
     Zeros,
 }
 

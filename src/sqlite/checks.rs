@@ -46,16 +46,12 @@ const READS: &[Reading] = &[
     Reading {
         table: "jobs",
         select: "SELECT n AS row_n, * FROM jobs WHERE n > ? ORDER BY n LIMIT ?",
-        read: |row| {
-        job_records::job_record(row).map(drop)
-    },
+        read: |row| job_records::job_record(row).map(drop),
     },
     Reading {
         table: "watches",
         select: "SELECT n AS row_n, *, 0 AS files FROM watches WHERE n > ? ORDER BY n LIMIT ?",
-        read: |row| {
-        watches::record(row).map(drop)
-    },
+        read: |row| watches::record(row).map(drop),
     },
     Reading {
         table: "standing_queries",
@@ -80,9 +76,7 @@ const READS: &[Reading] = &[
     Reading {
         table: "retention_runs",
         select: "SELECT n AS row_n, * FROM retention_runs WHERE n > ? ORDER BY n LIMIT ?",
-        read: |row| {
-        retention::run(row).map(drop)
-    },
+        read: |row| retention::run(row).map(drop),
     },
 ];
 
@@ -122,7 +116,7 @@ fn key_of(row: &SqliteRow) -> String {
 }
 
 impl SqliteStore {
-    /// The readable rows. A damaged one is noted and left out, so that the others do not suffer.
+    /// The readable rows. A damaged one is recorded and left out, so that the others are not affected.
     pub(super) fn readable<T>(
         &self,
         table: &'static str,

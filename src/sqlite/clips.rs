@@ -74,7 +74,7 @@ async fn space_index(
     let index: i64 =
         sqlx::query_scalar("SELECT COALESCE(MAX(idx) + 1, 0) FROM spaces").fetch_one(&mut **tx).await?;
     if index >= MAX_SPACES {
-        return Err(StoreError::Database(format!("a library can hold at most {MAX_SPACES} spaces")));
+        return Err(StoreError::Database(format!("a library can have at most {MAX_SPACES} spaces")));
     }
     sqlx::query("INSERT INTO spaces (idx, name) VALUES (?, ?)")
         .bind(index)

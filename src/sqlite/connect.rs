@@ -84,11 +84,11 @@ impl Opener {
         self.pool(self.options.clone().read_only(true), false).await
     }
 
-    /// Opens readers without a writer; `refused` says why there is none.
+    /// Opens readers without a writer; `refused` is the reason.
     pub(super) async fn readers_alone(&self, refused: StorageFull) -> Result<Readers, StoreError> {
         let readers = match self.readers().await {
             Ok(readers) => readers,
-            // A log with content must not be ignored: what it holds was acknowledged.
+            // A log with content must not be ignored: it contains acknowledged changes.
             Err(_) if has_log(&self.file) => return Err(refused.into()),
             // Unlike the readers above, these need no locks, which would need the log.
             Err(_) => {
@@ -130,7 +130,7 @@ fn has_log(file: &Path) -> bool {
     std::fs::metadata(file.with_extension("db-wal")).is_ok_and(|log| log.len() > 0)
 }
 
-/// SQLite does not say why it cannot open a file; there may be no inode for the log beside it.
+/// SQLite gives no reason if it cannot open a file; there may be no inode for the log beside it.
 pub(super) fn not_opened(file: &Path, error: sqlx::Error) -> StoreError {
     let code = error.as_database_error().and_then(sqlite_code);
     let tried = code

@@ -30,7 +30,7 @@ pub struct CopyFacts {
 /// An asset of a copy.
 #[derive(Debug, Clone)]
 pub struct CopiedAsset {
-    /// Its row number.
+    /// Number of its row, `assets.n`.
     pub n: i64,
     /// SHA-256 of the content in lower-case hex.
     pub sha256: String,

@@ -1,4 +1,5 @@
-//! What concerns the file of the database: copies, free space, its own check, and the hand-over to another one.
+//! Operations on the database file: copies, free space, its integrity check, and the hand-over to another
+//! one.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -18,7 +19,8 @@ const KEPT_NAME_CHARS: i64 = 2 + 1 + 64 + 1 + 8;
 #[async_trait]
 impl EmbeddedStore for SqliteStore {
     async fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
-        // The system says why there can be no new file; SQLite does not. It takes an empty one.
+        // The system gives a reason if it cannot create a file; SQLite does not. SQLite accepts an empty
+        // file.
         tokio::fs::File::create_new(to).await.map_err(|error| StoreError::of_io(to, &error))?;
         let name = to
             .to_str()

@@ -1,4 +1,4 @@
-//! What SQLite's and the driver's errors mean to the store.
+//! Maps errors of SQLite and of the driver to those of the store.
 
 use sqlx::error::DatabaseError;
 

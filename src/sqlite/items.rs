@@ -48,7 +48,7 @@ pub(super) async fn list(
         .await
 }
 
-/// Reads the items of all jobs, so that damaged ones are noted.
+/// Reads the items of all jobs, to record damaged ones.
 pub(super) async fn read_all_items(store: &SqliteStore) -> Result<(), StoreError> {
     let ids: Vec<String> =
         sqlx::query_scalar("SELECT id FROM jobs ORDER BY n").fetch_all(&store.readers()).await?;

@@ -1,4 +1,4 @@
-//! Where a clip's vectors lie: row ids, and the bits of the mask in the clip's row.
+//! Where a clip's vectors are: row ids, and the bits of the mask in the clip's row.
 //!
 //! Both are on disk, so a lane never changes its meaning. The first two tracks take turns (`space * 2 + track`), as
 //! there once were only two; each track after them has a block of its own, from the end.
@@ -12,11 +12,11 @@ const IN_TURNS: i64 = 2;
 /// Lanes of each track after those.
 const BLOCK: i64 = 8;
 
-/// The lanes of so many tracks.
+/// The lanes of this many tracks.
 struct Layout<const TRACKS: usize>;
 
 impl<const TRACKS: usize> Layout<TRACKS> {
-    /// Spaces of which there can be vectors.
+    /// Number of spaces with lanes for vectors.
     const SPACES: i64 = {
         let later = (TRACKS as i64 - IN_TURNS) * BLOCK;
         assert!(later <= LANES - IN_TURNS * BLOCK, "more tracks than lanes");
@@ -53,10 +53,10 @@ impl<const TRACKS: usize> Layout<TRACKS> {
 
 type Stored = Layout<{ Track::COUNT }>;
 
-/// Spaces of which a library can hold vectors.
+/// Maximum number of spaces of a library.
 pub(super) const MAX_SPACES: i64 = Stored::SPACES;
 
-/// The lane that holds a vector.
+/// The lane of a vector.
 pub(super) const fn lane(track: Track, space: i64) -> i64 {
     Stored::lane(track.index(), space)
 }

@@ -71,15 +71,15 @@ impl SqliteStore {
     /// Opens or creates the store of a data folder: takes the folder's lock and migrates the schema.
     ///
     /// # Errors
-    /// [`StoreError::Locked`], [`StoreError::OtherModel`] if it holds clips of another model,
+    /// [`StoreError::Locked`], [`StoreError::OtherModel`] if it contains clips of another model,
     /// [`StoreError::Database`].
     pub async fn open(data_dir: &Path, model: &ModelId) -> Result<Self, StoreError> {
         let lock = FolderLock::take(data_dir)?;
         Self::open_for(data_dir, Some(model), Some(lock)).await
     }
 
-    /// Opens a store in a folder whose lock the caller holds; without `model`, whatever its model. An
-    /// existing store that cannot be written now is opened for reading until it can.
+    /// Opens a store in a folder whose lock the caller holds; without `model`, of any model. An existing
+    /// store that cannot be written now is opened for reading until it can.
     ///
     /// # Errors
     /// Like [`open`](Self::open), except [`StoreError::Locked`].

@@ -43,8 +43,8 @@ impl StandingQueries {
         embedded
     }
 
-    /// Recomputes, from what users gave, the vectors of standing queries that have none of the serving model.
-    /// A query that cannot be embedded gets an error and matches nothing.
+    /// Recomputes the vectors of standing queries that have none of the serving model, from the stored
+    /// queries. A query that cannot be embedded gets an error and matches nothing.
     ///
     /// # Errors
     /// [`LibraryError`] of the store.

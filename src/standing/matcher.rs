@@ -47,7 +47,7 @@ pub(super) async fn run(standing: Arc<StandingQueries>) {
     {
         tracing::error!(%error, "could not update the vectors of standing queries");
     }
-    // Assets may have been waiting since before the start.
+    // Assets may have been waiting since before startup.
     let mut waiting = true;
     // Number of clips at the calibration after which waiting assets were last matched.
     let mut asked_at = None;
@@ -141,7 +141,7 @@ fn transactions(settled: Vec<Settled>) -> Vec<Vec<Settled>> {
 }
 
 impl StandingQueries {
-    /// Whether confidence was calibrated with the clips that the library holds now.
+    /// Whether confidence was calibrated with the current clips of the library.
     fn is_measured(&self) -> bool {
         self.collection.calibrated_clips() == self.collection.searched.catalog.len().1
     }

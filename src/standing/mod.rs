@@ -31,7 +31,7 @@ const PAGE: u32 = 200;
 pub struct NewStandingQuery {
     /// Display name.
     pub name: Option<String>,
-    /// What to look for.
+    /// The query to match.
     pub parts: Vec<GivenPart>,
     /// How to look for it; only the targets, their fusion, the space, the filter and the minimum count.
     pub options: AskOptions,
@@ -61,7 +61,7 @@ pub struct StandingPatch {
 /// A standing query for display.
 #[derive(Debug, Clone)]
 pub struct StandingQuery {
-    /// The stored record.
+    /// The query as stored.
     pub record: StandingRecord,
     /// Its options, and the query for display.
     pub spec: StandingSpec,

@@ -62,7 +62,7 @@ impl StandingSpec {
     }
 }
 
-/// What the user gave for one part.
+/// One part as the user gave it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Given {
@@ -160,7 +160,7 @@ struct StoredPart {
     vectors: BTreeMap<Space, String>,
 }
 
-/// Encodes embedded parts.
+/// Encodes embedded parts, in the stored form.
 pub(crate) fn pack(parts: &[QueryPart]) -> Vec<u8> {
     let encode = |vector: &Embedding| {
         STANDARD.encode(vector.as_slice().iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())

@@ -15,7 +15,7 @@ pub enum AssetState {
     Indexing,
     /// All clips are searchable.
     Ready,
-    /// Searchable as far as it could be read; `error` says why not further.
+    /// Searchable as far as it could be read; `error` gives the reason.
     Partial,
     /// Nothing could be read; `error` says why.
     Failed,
@@ -52,7 +52,7 @@ impl AssetState {
 pub enum Damage {
     /// Its file is not there.
     Missing,
-    /// Its file holds other bytes than those that were indexed.
+    /// The bytes of its file are not those that were indexed.
     Changed,
     /// Its metadata in the store cannot be read any more; they are shown as empty.
     Metadata,
@@ -123,7 +123,7 @@ pub struct AssetRecord {
 }
 
 impl AssetRecord {
-    /// Changes with the asset: its name, its metadata, or what was made of its bytes.
+    /// Changes with the asset: its name, its metadata, or its indexed content.
     #[must_use]
     pub fn version(&self) -> String {
         let parts = serde_json::json!([
@@ -167,7 +167,7 @@ pub fn content_key(sha256: &str, choice: TrackChoice) -> String {
     format!("{sha256}{}", choice.key())
 }
 
-/// What is known about an asset when it is accepted. Its identity is (sha256, model, segmentation).
+/// Facts about an asset when it is accepted. Its identity is (sha256, model, segmentation).
 #[derive(Debug, Clone)]
 pub struct NewAsset {
     /// Id and creation time, if another model's store has assigned them.
@@ -222,7 +222,7 @@ pub struct Totals {
     pub media_secs: f64,
 }
 
-/// What was deleted with an asset.
+/// Records deleted with an asset.
 #[derive(Debug, Clone)]
 pub struct DeletedAsset {
     /// Id of the asset.
@@ -233,7 +233,7 @@ pub struct DeletedAsset {
     pub owned_path: Option<String>,
 }
 
-/// Assets.
+/// Records of assets.
 #[async_trait]
 pub trait AssetStore: Send + Sync {
     /// Accepts an asset. Returns (record, true) if it is new, (existing record, false) if its identity is
@@ -250,7 +250,7 @@ pub trait AssetStore: Send + Sync {
     async fn assets(&self, ids: &[AssetId]) -> Result<Vec<AssetRecord>, StoreError>;
     /// Assets, newest first; `after` is the last id of the previous page.
     async fn list_assets(&self, after: Option<AssetId>, limit: u32) -> Result<Vec<AssetRecord>, StoreError>;
-    /// Assets indexed from a user's file at this path, whatever its content.
+    /// Assets indexed from a user's file at this path, with any content.
     async fn assets_at(&self, path: &str) -> Result<Vec<AssetRecord>, StoreError>;
     /// Some of the paths at which jobs and watches found an asset's bytes.
     async fn asset_paths(&self, id: AssetId) -> Result<Vec<String>, StoreError>;

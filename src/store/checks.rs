@@ -39,7 +39,7 @@ pub struct ContentNote {
     pub mtime_ns: Option<i64>,
     /// When all of its bytes were read, in Unix milliseconds; `None`: they were not.
     pub checked_unix_ms: Option<i64>,
-    /// What is wrong with the bytes; `None`: nothing.
+    /// Damage of the bytes; `None` if there is none.
     pub damage: Option<Damage>,
 }
 

@@ -5,14 +5,14 @@ use async_trait::async_trait;
 use super::StoreError;
 use crate::types::{AssetId, AssetKind, ClipId, Embedding, Space, TimeSpan, Track};
 
-/// A vector of a clip: what one track holds, in one space.
+/// A vector of a clip: one track in one space.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClipVector {
     /// Track of the clip that it describes.
     pub track: Track,
-    /// Embedding space that it lies in.
+    /// Embedding space of the vector.
     pub space: Space,
-    /// The vector itself.
+    /// The vector, of unit length.
     pub vector: Embedding,
 }
 
@@ -48,7 +48,7 @@ pub struct ClipRecord {
     pub agreement: Option<f32>,
 }
 
-/// What a set of clips holds, so that two of them can be compared without reading them.
+/// Fingerprint of a set of clips, to compare two sets without reading them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct VectorCensus {
     /// Number of clips.
@@ -60,7 +60,7 @@ pub struct VectorCensus {
 /// A clip with its vectors and the facts about its asset.
 #[derive(Debug, Clone)]
 pub struct ExportedClip {
-    /// The clip.
+    /// The clip without its vectors.
     pub clip: ClipRecord,
     /// Name of its asset.
     pub asset_name: String,
@@ -68,7 +68,7 @@ pub struct ExportedClip {
     pub asset_sha256: String,
     /// Kind of its asset.
     pub asset_kind: Option<AssetKind>,
-    /// Its vectors.
+    /// One vector per track and space of the clip.
     pub vectors: Vec<ClipVector>,
 }
 
@@ -103,8 +103,8 @@ pub trait ClipStore: Send + Sync {
     async fn set_agreements(&self, agreements: &[(ClipId, f32)]) -> Result<(), StoreError>;
     /// The vectors of one clip.
     async fn clip_vectors(&self, id: ClipId) -> Result<Vec<ClipVector>, StoreError>;
-    /// Clip ids (ascending) and vectors of one track and space, with an id > `after`, at most `limit`,
-    /// whatever the state of their assets. The second list has the damaged rows.
+    /// Clip ids (ascending) and vectors of one track and space, with an id > `after`, at most `limit`, in any
+    /// state of their assets. The second list has the damaged rows.
     async fn scan_vectors(
         &self,
         track: Track,
@@ -114,7 +114,7 @@ pub trait ClipStore: Send + Sync {
     ) -> Result<(Vec<(ClipId, Embedding)>, Vec<ClipId>), StoreError>;
     /// Clips of finished assets with their vectors, of all assets or of one, with an id > `after`.
     async fn export(&self, asset: Option<AssetId>, after: ClipId) -> Result<Box<dyn ClipCursor>, StoreError>;
-    /// The clips that have a vector of this track and space: enough to tell whether an index holds what the store
-    /// does, without reading vectors.
+    /// The clips that have a vector of this track and space: enough to tell whether an index agrees with the
+    /// store, without reading vectors.
     async fn vector_census(&self, track: Track, space: &Space) -> Result<VectorCensus, StoreError>;
 }

@@ -1,4 +1,4 @@
-//! What only a store on this machine can do.
+//! Operations of a store on this machine.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ pub struct StoreSpace {
     pub releases: bool,
 }
 
-/// What a store can do because its data are files of this machine, and this process alone has them open.
+/// Operations that are possible because the data are files on this machine, open in this process alone.
 #[async_trait]
 pub trait EmbeddedStore: Store {
     /// Writes the state of one moment, between two transactions, to a new file. Readers and the writer

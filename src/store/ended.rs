@@ -1,4 +1,4 @@
-//! What is told of jobs that end, whichever store keeps them.
+//! The messages with which jobs end, in any store.
 
 use super::{JobKind, JobRecord, JobView};
 use crate::types::rfc3339_millis;
@@ -31,11 +31,11 @@ impl JobKind {
     }
 }
 
-/// What a webhook tells.
+/// The data of a webhook.
 pub(crate) struct WebhookBody {
     /// Name of the event, such as `job.done`.
     pub(crate) event: String,
-    /// JSON.
+    /// JSON of the webhook's body.
     pub(crate) body: String,
 }
 

@@ -35,7 +35,7 @@ pub enum StoreError {
     /// Another model has taken over from this store.
     #[error("another model is taking over; try again in a moment")]
     Sealed,
-    /// The data folder holds vectors of another model.
+    /// The data folder contains vectors of another model.
     #[error(
         "expected vectors of model {wanted} in the data folder, got vectors of {found}; use that model, or another folder"
     )]

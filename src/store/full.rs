@@ -1,4 +1,4 @@
-//! Storage that accepts no more bytes: one error type for every place that meets it.
+//! Storage that accepts no more bytes: one error type for all of the server.
 
 use std::io;
 use std::sync::LazyLock;
@@ -27,9 +27,9 @@ pub enum StorageFull {
     WriteFailed,
 }
 
-/// An error that may say that storage accepts no more bytes.
+/// An error that may mean that storage accepts no more bytes.
 pub trait TellsFull {
-    /// Why storage accepts no more bytes, if that is the cause.
+    /// The reason why storage accepts no more bytes, if that is the cause.
     fn storage_full(&self) -> Option<StorageFull>;
 }
 

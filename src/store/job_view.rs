@@ -1,4 +1,4 @@
-//! A job as it is shown: by the API, by the command line and by webhooks.
+//! The form of a job in the API, on the command line and in webhooks.
 
 use serde::Serialize;
 use utoipa::ToSchema;

@@ -22,7 +22,7 @@ pub enum WorkState {
     Failed,
     /// Cancelled by a user.
     Cancelled,
-    /// Paused by a user (jobs only): what runs ends, nothing new is begun.
+    /// Paused by a user (jobs only): running items finish, and no new one starts.
     Paused,
     /// Left out (items only); `error` says why.
     Skipped,
@@ -92,7 +92,7 @@ impl JobKind {
 pub struct JobRecord {
     /// Id of the job.
     pub id: JobId,
-    /// What it does.
+    /// Kind of work.
     pub kind: JobKind,
     /// The request as JSON.
     pub request: serde_json::Value,
@@ -231,8 +231,7 @@ pub trait JobStore: Send + Sync {
     /// Queues the failed items of a job again, and resumes the job if it had ended. Returns the job and the
     /// number of items. A cancelled job does not change.
     async fn retry_failed(&self, id: JobId) -> Result<(JobRecord, u64), StoreError>;
-    /// For use after a start: queues running items again, and makes postponed items due. Returns how many had
-    /// been running.
-    /// With several nodes, only items whose lease has expired are queued.
+    /// For use after startup: queues running items again, and makes postponed items due. Returns how many had
+    /// been running. With several nodes, only items whose lease has expired are queued.
     async fn requeue_running(&self) -> Result<u64, StoreError>;
 }

@@ -61,8 +61,8 @@ impl FolderLock {
     }
 }
 
-/// Writes the number of this process, unless the file holds something that no server wrote: somebody's file may have
-/// this name, or be the same file under another name.
+/// Writes the number of this process, unless the file has content that no server wrote: it may be somebody's
+/// file of this name, or a link to one.
 fn name_holder(file: &mut File) -> std::io::Result<()> {
     let mut holder = Vec::new();
     (&mut *file).take(HOLDER_BYTES + 1).read_to_end(&mut holder)?;

@@ -37,7 +37,7 @@ pub use standing::{
 pub use watches::{WatchRecord, WatchSpec, WatchStore, WatchedFile};
 pub use webhooks::{Attempt, DeliveryRecord, DeliveryState, DueDelivery, NewWebhook, WebhookStore};
 
-/// All queries and changes of the store, by record. What only a store in files of this machine can do is in
+/// All queries and changes of the store, by record. Operations of a store in files on this machine are in
 /// [`EmbeddedStore`]; [`SqliteStore`](crate::sqlite::SqliteStore) is the one there is.
 #[async_trait]
 pub trait Store:

@@ -13,7 +13,7 @@ pub struct RetentionRule {
     pub filter: serde_json::Value,
     /// Maximum age in seconds.
     pub older_than_secs: u64,
-    /// What the age is counted from.
+    /// Start of the age.
     pub by: String,
 }
 
@@ -45,6 +45,6 @@ pub trait RetentionStore: Send + Sync {
     async fn begin_retention_run(&self) -> Result<RetentionRun, StoreError>;
     /// Records the progress of a run.
     async fn note_retention_run(&self, run: &RetentionRun) -> Result<(), StoreError>;
-    /// Runs, newest first.
+    /// At most `limit` runs that deleted something, newest first.
     async fn retention_runs(&self, limit: u32) -> Result<Vec<RetentionRun>, StoreError>;
 }

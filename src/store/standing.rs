@@ -136,7 +136,7 @@ pub struct PendingAsset {
     pub query: Option<StandingId>,
 }
 
-/// What happens to a pending asset after matching.
+/// Fate of a pending asset after matching.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PendingEnd {
     /// It leaves the list.
@@ -154,9 +154,9 @@ pub struct Settled {
     pub ticket: i64,
     /// Id of the asset.
     pub asset: AssetId,
-    /// Matches found.
+    /// Matches of this asset, one per query.
     pub matches: Vec<NewMatch>,
-    /// What happens to the pending asset.
+    /// Fate of the pending asset.
     pub end: PendingEnd,
 }
 

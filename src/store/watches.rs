@@ -33,7 +33,7 @@ pub struct WatchSpec {
 pub struct WatchRecord {
     /// Id of the watch.
     pub id: WatchId,
-    /// Its settings.
+    /// Settings of the watch.
     pub spec: WatchSpec,
     /// Number of files found by the last poll.
     pub files: u64,
@@ -97,7 +97,7 @@ pub trait WatchStore: Send + Sync {
     ) -> Result<Vec<WatchedFile>, StoreError>;
     /// Paths of files that have stopped growing and differ from what was last given to a job.
     async fn watch_files_ready(&self, id: WatchId, limit: u32) -> Result<Vec<String>, StoreError>;
-    /// Stores what a poll found out about files.
+    /// Stores the results of a poll.
     async fn put_watch_files(&self, id: WatchId, files: &[WatchedFile]) -> Result<(), StoreError>;
     /// Removes a file from a watch.
     async fn drop_watch_file(&self, id: WatchId, path: &str) -> Result<(), StoreError>;

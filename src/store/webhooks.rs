@@ -34,7 +34,7 @@ pub enum DeliveryState {
     Pending,
     /// The receiver took it.
     Delivered,
-    /// Given up.
+    /// Given up after the last attempt, or refused with 410.
     Failed,
 }
 
@@ -120,7 +120,7 @@ pub struct DeliveryRecord {
     pub ended_unix_ms: i64,
 }
 
-/// The outbox.
+/// Webhook deliveries to be sent.
 #[async_trait]
 pub trait WebhookStore {
     /// Due pending deliveries, the longest due first; leaves out those to `busy_hosts` and those `under_way`.
@@ -139,7 +139,7 @@ pub trait WebhookStore {
         after: Option<DeliveryId>,
         limit: u32,
     ) -> Result<Vec<DeliveryRecord>, StoreError>;
-    /// Makes a delivery pending again, whatever its state, with all its attempts ahead of it.
+    /// Makes a delivery pending again from any state, with its full number of attempts.
     async fn retry_delivery(&self, id: DeliveryId) -> Result<DeliveryRecord, StoreError>;
     /// Deletes deliveries that ended before a time; returns how many.
     async fn prune_deliveries(&self, ended_before_unix_ms: i64) -> Result<u64, StoreError>;

@@ -1,5 +1,5 @@
-//! What a file's own bytes say of it, which ffmpeg does not: its length, what is missing, and whether another file
-//! follows. The decode child asks; nothing here decodes.
+//! Facts in a file's own bytes that ffmpeg does not report: its length, missing parts, and another file after
+//! its end. The decode child calls it; nothing here decodes.
 
 pub mod broadcast;
 pub mod sound;

@@ -1,4 +1,4 @@
-//! What lies behind the end of a file's own structure: tags and padding, or another file.
+//! The bytes after the end of a file's own structure: tags and padding, or another file.
 
 use super::window::Window;
 
@@ -11,7 +11,7 @@ const STRAY_BYTES: u64 = 8;
 /// Most tags that are skipped.
 const MAX_TAGS: usize = 64;
 
-/// What lies behind the end.
+/// The content after the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Behind {
     /// Nothing, or tags, zeros and a few stray bytes.
@@ -55,7 +55,7 @@ pub fn begins_file(window: &mut Window<'_>, at: u64) -> bool {
     MARKS.iter().any(|(offset, mark)| head.get(*offset..).is_some_and(|rest| rest.starts_with(mark)))
 }
 
-/// What lies between `at` and the end of the file.
+/// The content between `at` and the end of the file.
 pub fn behind(window: &mut Window<'_>, mut at: u64) -> Behind {
     for _ in 0..MAX_TAGS {
         if at >= window.len {

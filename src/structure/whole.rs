@@ -19,7 +19,7 @@ const TS_PACKET: [u64; 2] = [188, 192];
 /// Most chunks of a file that are examined. One per gigabyte is usual.
 const MOST_CHUNKS: usize = 65_536;
 
-/// What a file lacks, or what of it is not read.
+/// The missing or unread part of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lack {
     /// A part is missing or out of place: half a sentence.
@@ -41,7 +41,7 @@ impl Lack {
 /// Examines a file from its beginning.
 type Walker = fn(&mut Window<'_>) -> Option<Lack>;
 
-/// What is missing from a file. `None` if nothing is, or if that cannot be determined. Files of samples are
+/// The missing part of a file. `None` if there is none, or if that cannot be determined. Files of samples are
 /// examined by `sound`.
 pub fn lack(file: &File) -> Option<Lack> {
     let bytes = file.metadata().ok()?.len();
@@ -62,10 +62,11 @@ pub fn lack(file: &File) -> Option<Lack> {
     }
     if starts(b"\x06\x0e\x2b\x34") {
         let end = Walk::new(file).mxf(bytes);
-        return end.map_or(Some(Lack::Cut("what follows is not a packet")), |end| joined(&mut window, end));
+        return end
+            .map_or(Some(Lack::Cut("expected a packet, got other data")), |end| joined(&mut window, end));
     }
     if starts(b"\x1f\x07\x00") {
-        return cut_unless(Walk::new(file).dv(bytes), "what follows is not a frame");
+        return cut_unless(Walk::new(file).dv(bytes), "expected a frame, got other data");
     }
     if starts(b"\xff\xd8\xff") {
         return frames::jpegs(file, &mut window);
@@ -101,7 +102,7 @@ fn joined(window: &mut Window<'_>, end: u64) -> Option<Lack> {
 
 /// Formats that begin with `RIFF`.
 fn riffs(file: &File, window: &mut Window<'_>, form: &[u8]) -> Option<Lack> {
-    const NO_CHUNK: Lack = Lack::Cut("what follows is not a chunk");
+    const NO_CHUNK: Lack = Lack::Cut("expected a chunk, got other data");
     match form {
         b"WAVE" => None,
         b"WEBP" => Walk::new(file).webp(window.len).map_or(Some(NO_CHUNK), |end| {

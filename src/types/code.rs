@@ -50,7 +50,7 @@ deciding! {
     UrlFailed = "url_failed";
     /// A download took too long.
     UrlTimeout = "url_timeout";
-    /// A file holds other bytes than those that were indexed; it may have been written to meanwhile.
+    /// The bytes of a file are not those that were indexed; it may have been modified meanwhile.
     ContentDamaged = "content_damaged";
     /// Decoding took too long.
     DecodeTimeout = "decode_timeout";
@@ -77,7 +77,7 @@ impl ErrorCode {
         Deciding::ALL.iter().copied().find(|known| known.as_str() == self.0)
     }
 
-    /// Whether the code stands for a passing fault: the server's, not the file's, so a later retry may succeed.
+    /// Whether the code means a passing fault: the server's, not the file's, so a later retry may succeed.
     #[must_use]
     pub fn is_passing(&self) -> bool {
         self.deciding().is_some_and(|code| match code {
@@ -104,7 +104,7 @@ impl From<&'static str> for ErrorCode {
     }
 }
 
-/// As stored.
+/// Codes are stored as text.
 impl From<String> for ErrorCode {
     fn from(code: String) -> Self {
         Self(Cow::Owned(code))

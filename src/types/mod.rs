@@ -35,7 +35,7 @@ pub enum TypeError {
         want: usize,
     },
     /// A NaN or an infinity in a vector.
-    #[error("the vector holds a value that is not finite")]
+    #[error("the vector contains a value that is not finite")]
     NotFinite,
     /// A vector without a direction.
     #[error("the vector has length 0, so it has no direction")]
@@ -71,7 +71,7 @@ impl fmt::Display for ModelId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Modality {
-    /// Text.
+    /// A text, such as a query.
     Text,
     /// A still picture.
     Image,
@@ -113,13 +113,13 @@ impl FromStr for Modality {
     }
 }
 
-/// What kind of file an asset is.
+/// Kind of file of an asset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AssetKind {
     /// Has moving pictures, with or without sound.
     Video,
-    /// Sound alone.
+    /// A file with sound but no pictures.
     Audio,
     /// One still picture.
     Image,
@@ -195,7 +195,7 @@ impl TimeSpan {
         }
     }
 
-    /// Length in seconds.
+    /// Length in seconds, above 0.
     #[must_use]
     pub fn duration_secs(&self) -> f64 {
         self.end_secs - self.start_secs
@@ -239,7 +239,7 @@ impl Embedding {
         &self.0
     }
 
-    /// Number of values.
+    /// Number of values, the dimension of its space.
     #[must_use]
     pub fn dim(&self) -> usize {
         self.0.len()
@@ -262,7 +262,7 @@ impl fmt::Debug for Embedding {
 }
 
 /// Converts a text to Unicode's composed form (NFC), in which names and metadata are compared. File systems
-/// store `ü` as one character or as two; to people the two are the same.
+/// store `ü` as one character or as two; to readers, the two are the same.
 #[must_use]
 pub fn nfc(text: &str) -> Cow<'_, str> {
     if text.is_ascii() || unicode_normalization::is_nfc(text) {

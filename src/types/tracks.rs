@@ -167,7 +167,7 @@ impl TrackChoice {
 pub enum TrackKind {
     /// Moving pictures.
     Video,
-    /// Sound.
+    /// Sound, including that of films.
     Audio,
     /// Cover art and chapter pictures: never read.
     Cover,
@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     tracks! {
-        /// What a third line gives.
+        /// The result of a third line.
         Three:
         /// The picture.
         Video = "video" of Video, Image;

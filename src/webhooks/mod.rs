@@ -77,7 +77,7 @@ impl Deliver for Outbound {
 /// A webhook as a caller requests it, and as the answer shows it.
 #[derive(Clone)]
 pub struct Webhook {
-    /// URL to call.
+    /// URL of the receiver, checked against the allowed hosts.
     pub url: String,
     /// `whsec_…`. In a request, `None` has one generated. In the answer, it is the generated one, which is shown only
     /// once, or `None` if the caller supplied one.
@@ -91,7 +91,7 @@ impl fmt::Debug for Webhook {
     }
 }
 
-/// The webhooks of an open library: validates new ones, and sends what the outbox holds.
+/// The webhooks of an open library: validates new ones, and sends pending deliveries.
 #[derive(Debug)]
 pub struct Webhooks {
     /// `None`: webhooks are off.

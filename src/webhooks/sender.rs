@@ -46,7 +46,7 @@ pub struct Sender {
     pub store: Arc<dyn Store>,
     /// The disk, on which the outcomes are noted.
     pub disk: Arc<Disk>,
-    /// Stops the sender.
+    /// Cancelled to stop the sender.
     pub stop: CancellationToken,
 }
 
@@ -152,7 +152,7 @@ fn attempt(before: u32, answer: Result<u16, String>, now: i64) -> Attempt {
         Ok(status) => (Some(status), format!("the receiver answered with status {status}")),
         Err(why) => (None, why.chars().take(MAX_ERROR_CHARS).collect()),
     };
-    // 410 Gone asks for no further deliveries.
+    // 410 Gone means: no further deliveries.
     let wait = if status == Some(410) { None } else { WAITS_SECS.get(before as usize) };
     let jitter = rand::rng().random_range(1.0 - JITTER..1.0 + JITTER);
     let wait_ms = wait.map(|secs| (*secs as f64 * 1e3 * jitter) as i64);

@@ -1,4 +1,4 @@
-//! Compares what the server makes of a clock with the truth.
+//! Compares the server's reading of a clock with the truth.
 #![allow(dead_code)]
 
 use std::collections::BTreeMap;

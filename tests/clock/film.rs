@@ -148,7 +148,7 @@ fn wav(samples: &[i16]) -> Vec<u8> {
     wav
 }
 
-/// The second whose tone the samples hold, where it is one; silence has none.
+/// The second identified by the tone in the samples, if there is one; silence has none.
 pub fn second_heard(samples: &[f32], rate: u32) -> Option<u32> {
     let power: f64 = samples.iter().map(|sample| f64::from(*sample).powi(2)).sum();
     if power / (samples.len() as f64) < 1e-4 {
@@ -170,7 +170,7 @@ pub fn second_heard(samples: &[f32], rate: u32) -> Option<u32> {
 /// What a file shows and sounds like.
 #[derive(Debug, Clone)]
 pub struct Truth {
-    /// When each picture comes, seconds, and its number; in order. Empty for sound alone.
+    /// Time in seconds and number of each picture, in order. Empty for sound alone.
     pub pictures: Vec<(f64, u32)>,
     /// When the last picture goes.
     pub pictures_end: f64,
@@ -218,7 +218,7 @@ impl Truth {
         self
     }
 
-    /// What comes before a second is cut off.
+    /// Everything before a second is cut off.
     pub fn from(self, secs: f64) -> Self {
         let mut cut = self.pictures_later(-secs).sound_later(-secs);
         cut.pictures.retain(|(at, _)| *at >= -1e-9);
@@ -241,7 +241,7 @@ impl Truth {
         })
     }
 
-    /// The sound again and again, for so many seconds.
+    /// The sound repeated for this many seconds.
     pub fn talk(self, secs: f64) -> Self {
         Self { sound: Some((0.0, secs)), ..self }
     }

@@ -248,7 +248,7 @@ fn brief_sound() -> Truth {
     Truth { sound: Some((0.0, 5.0)), ..Truth::plain() }
 }
 
-/// Pictures that come when they like. How long the last one stays is for ffmpeg's writers to say.
+/// Pictures at irregular times. ffmpeg's muxers decide how long the last one lasts.
 fn rates() -> Vec<Form> {
     let slides = || Truth::plain().only(slide);
     let variable = || Truth::plain().only(variable);

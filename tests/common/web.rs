@@ -45,7 +45,7 @@ impl Web {
         Self { shared, address }
     }
 
-    /// `127.0.0.1:PORT+private`: what allows a server to ask this one.
+    /// `127.0.0.1:PORT+private`, the rule that allows a server to fetch from this one.
     pub fn rule(&self) -> String {
         format!("{}+private", self.address)
     }

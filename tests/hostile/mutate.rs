@@ -1,4 +1,4 @@
-//! One file made into a hostile one. The same random numbers give the same file.
+//! Turns a file into a hostile one. The same random numbers give the same file.
 
 use super::seeds::Seed;
 

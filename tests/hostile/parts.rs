@@ -212,7 +212,8 @@ fn another_program_in_the_servers_place_changes_nothing_for_the_one_that_runs() 
     server.stop();
 }
 
-/// Of ONNX Runtime cut anywhere the command says which file it is, and what to do; it does not die of SIGBUS.
+/// If ONNX Runtime is truncated anywhere, the command names the file and the remedy, and does not die of
+/// SIGBUS.
 #[test]
 fn a_damaged_onnx_runtime_is_named() {
     let own = common::native_dir().join("onnxruntime");
@@ -253,7 +254,8 @@ fn a_damaged_onnx_runtime_is_named() {
     serve("native_part_damaged");
 }
 
-/// Under a cap on its address space that is too low, the server says what it needs, however far it comes.
+/// With too low a limit on its address space, the server reports the required size, at whatever point it
+/// fails.
 #[test]
 fn an_address_space_that_is_too_small_is_told() {
     let data = tempfile::tempdir().unwrap();

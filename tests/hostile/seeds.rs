@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::common;
 
-/// What a seed is asked as, where it is a query.
+/// Modality of a seed as a query.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     Video,
@@ -35,7 +35,7 @@ const MAX_BYTES: usize = 100_000;
 const PICTURE: &str = "testsrc2=size=96x72:rate=10:duration=2";
 const SOUND: &str = "aevalsrc=0.4*sin(2*PI*440*t)|0.3*sin(2*PI*660*t):s=44100:d=2";
 
-/// File name; what encodes its picture; what encodes its sound.
+/// File name, options of its picture encoder, options of its sound encoder.
 const VIDEOS: &[(&str, &str, &str)] = &[
     ("h264.mp4", "-c:v libx264 -preset ultrafast -pix_fmt yuv420p", "-c:a aac"),
     ("fragmented.mp4", "-c:v libx264 -preset ultrafast -movflags frag_keyframe+empty_moov", "-c:a aac"),
@@ -73,7 +73,7 @@ const VIDEOS: &[(&str, &str, &str)] = &[
     ("raw.mjpeg", "-c:v mjpeg", "-an"),
 ];
 
-/// File name; what encodes it.
+/// File name and encoder options.
 const SOUNDS: &[(&str, &str)] = &[
     ("s16.wav", "-c:a pcm_s16le"),
     ("s24.wav", "-c:a pcm_s24le -ac 1"),
@@ -114,7 +114,7 @@ const SOUNDS: &[(&str, &str)] = &[
     ("mp3.mka", "-c:a libmp3lame"),
 ];
 
-/// File name; size; what encodes it.
+/// File name, size and encoder options.
 const PICTURES: &[(&str, &str, &str)] = &[
     ("rgb.jpg", "96x72", ""),
     ("gray.jpg", "96x72", "-pix_fmt gray"),

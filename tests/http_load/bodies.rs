@@ -1,4 +1,4 @@
-//! Bodies that go through files give the same answers as others.
+//! Bodies received in files give the same answers as others.
 
 use reqwest::blocking::{Body, multipart};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Clients that behave, and what they saw.
+//! Well-behaved clients, and their measurements.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -25,7 +25,7 @@ impl Figures {
         secs.get(index).copied().unwrap_or(f64::NAN)
     }
 
-    /// Milliseconds of this share of the requests with an answer for which `which` holds.
+    /// This quantile of the milliseconds of answered requests that satisfy `which`.
     pub fn millis(&self, quantile: f64, which: impl Fn(u16) -> bool) -> f64 {
         let secs = self.0.iter().filter(|seen| which(seen.status)).map(|seen| seen.secs).collect();
         Self::quantile_of(secs, quantile) * 1e3
@@ -39,7 +39,7 @@ impl Figures {
         self.count(|status| !ok(status))
     }
 
-    /// How many had each status for which `which` holds.
+    /// Number of requests per status that satisfy `which`.
     pub fn by_status(&self, which: impl Fn(u16) -> bool) -> BTreeMap<u16, usize> {
         let mut counts = BTreeMap::new();
         for seen in self.0.iter().filter(|seen| which(seen.status)) {
@@ -142,7 +142,7 @@ pub async fn once(request: RequestBuilder) -> Seen {
     let status = match request.send().await {
         Ok(response) => {
             let status = response.status().as_u16();
-            // An answer that breaks off is none.
+            // An answer that is cut short does not count.
             response.bytes().await.map_or(0, |_| status)
         }
         Err(error) => {

@@ -57,12 +57,12 @@ impl Watch {
     }
 }
 
-/// What the bodies hold.
+/// Memory and disk space of bodies, from the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Holding {
     /// Sounds, which are decoded and embedded.
     Sounds,
-    /// Noise that is no medium, so that only the receiving is measured.
+    /// Noise that is not media, so that only the reception is measured.
     Noise,
 }
 

@@ -55,14 +55,14 @@ impl Asking {
     }
 }
 
-/// Connections that ten times as much comes on.
+/// Number of connections for ten times the load.
 const CONNECTIONS: usize = 512;
 
 fn refused(status: u16) -> bool {
     status == 429 || status == 503
 }
 
-/// Capacity, what 80 % of it feels like, and what ten times as much does.
+/// Measures the capacity, then 80 % of it, then ten times as much.
 struct Curve {
     capacity: f64,
     at_80: Figures,
@@ -74,8 +74,8 @@ struct Curve {
     clients_cpu_secs: f64,
 }
 
-/// The server has one half of the processors, the clients the other one: what the clients take would count
-/// as the server's otherwise, and ten times as many queries of 410 KB are work for them too.
+/// The server runs on one half of the processors and the clients on the other: otherwise the clients' CPU
+/// time would count as the server's, and ten times as many queries of 410 KB are work for them, too.
 fn halves() -> Option<(String, rustix::thread::CpuSet)> {
     let all: Vec<usize> = {
         let allowed = rustix::thread::sched_getaffinity(None).unwrap();

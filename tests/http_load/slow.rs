@@ -24,7 +24,7 @@ enum Kind {
 
 const KINDS: [Kind; 4] = [Kind::Head, Kind::Body, Kind::Upload, Kind::Download];
 
-/// Slow clients that come again as soon as they are thrown out.
+/// Slow clients that reconnect as soon as they are closed.
 struct Crowd {
     tasks: Vec<tokio::task::JoinHandle<()>>,
     connected: Arc<AtomicUsize>,
@@ -100,7 +100,7 @@ struct Plan {
 /// Honest figures without slow clients, beside each kind, and beside all of them.
 fn measure(server: &Server, plan: &Plan) -> Vec<(String, Figures)> {
     server.add(&picture("shown.png"));
-    // A file that no kernel buffer holds.
+    // A file larger than any kernel buffer.
     let large = media(
         "large.wav",
         &["-f", "lavfi", "-i", "sine=frequency=700:duration=120:sample_rate=48000", "-ac", "2"],

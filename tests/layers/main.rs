@@ -1,5 +1,5 @@
-//! Holds the structure of ARCHITECTURE.md: a layer uses only the layers before it, no files import each other in a
-//! circle, the decode child knows nothing of the server, and rooms stay small.
+//! Enforces the structure of ARCHITECTURE.md: a layer imports only layers before it, no files import each
+//! other in a circle, the decode child imports nothing of the server, and folders stay small.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -14,7 +14,8 @@ use self::source::Crate;
 
 /// Lines that a folder of `src/` may have, with the folders in it.
 const MOST_LINES: usize = 5_000;
-/// What the library consists of. It knows nothing of URLs and flags, which are the doors' words.
+/// The layers up to the library. They must not mention URLs and flags, which belong to HTTP and the command
+/// line.
 const LIBRARY: &[&str] = &["outbound", "webhooks", "backup", "collection", "ingest", "standing", "library"];
 /// What the library is made with.
 const BELOW: &[&str] = &[

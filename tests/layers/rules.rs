@@ -1,4 +1,4 @@
-//! What the structure must hold, as sentences about what does not.
+//! The rules of the structure; each violation is a sentence.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -136,7 +136,7 @@ fn strongly_connected(arrows: &Arrows) -> Vec<BTreeSet<Module>> {
     groups
 }
 
-/// Within `http`: what a resource takes from another one.
+/// Within `http`: imports of one resource from another.
 pub fn between_resources(tree: &Crate) -> Vec<String> {
     let mut found = Vec::new();
     for module in tree.files.keys().filter(|module| top(module) == "http" && module.len() > 2) {

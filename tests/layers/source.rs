@@ -1,4 +1,4 @@
-//! A crate's sources as modules: what each file defines, what it brings in by `use`, and what it names.
+//! A crate's sources as modules: definitions, imports and paths of each file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ pub struct Crate {
 }
 
 impl Crate {
-    /// Reads the files of a crate, given by their paths below `src`. What is compiled for tests alone is left out.
+    /// Reads the files of a crate, given by their paths below `src`. Test-only code is left out.
     pub fn new(files: impl IntoIterator<Item = (PathBuf, String)>) -> Self {
         let mut parsed: BTreeMap<Module, (PathBuf, syn::File)> = BTreeMap::new();
         for (path, text) in files {

@@ -314,7 +314,7 @@ def test_foreign_footage_gets_a_hint(page, server, make_media):
     assert status in (200, 201), added
     page.open()
     page.wait(lambda: page.shown("#foreign"), "the hint")
-    assert "means nothing" in page.text("#foreign")
+    assert "mean nothing" in page.text("#foreign")
     link = page.find("#foreign a")
     assert link.text == "Search your own footage"
     link.click()

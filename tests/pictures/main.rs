@@ -1,5 +1,5 @@
-//! Pictures of every kind, and films whose frames are not stored as they are shown: what reaches the towers and
-//! the thumbnails is what a viewer sees.
+//! Pictures of every kind, and films whose frames are not stored as they are shown: towers and thumbnails get
+//! the picture as in a viewer.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, missing_docs)]
 
 mod bars;

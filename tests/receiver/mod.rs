@@ -1,4 +1,4 @@
-//! A receiver of webhooks inside the test: keeps what it hears and answers as it is told.
+//! A receiver of webhooks inside the test: records requests and answers as configured.
 #![allow(dead_code, unreachable_pub, missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::Value;
 
-/// What one request said.
+/// One received request.
 #[derive(Debug, Clone)]
 pub struct Heard {
     pub path: String,

@@ -20,19 +20,7 @@ async fn bench(assets: &[&[(Option<f64>, Option<f64>)]]) -> Bench {
     });
     let mut ids = Vec::new();
     for (a, clips) in assets.iter().enumerate() {
-        let new = NewAsset {
-            given: None,
-            sha256: format!("{a}"),
-            model: model.clone(),
-            segmentation: "w".into(),
-            name: format!("asset {a}"),
-            path: String::new(),
-            owned: false,
-            size_bytes: 1,
-            metadata: json!({}),
-            choice: Default::default(),
-        };
-        let asset = store.begin_asset(new).await.unwrap().0.id;
+        let asset = asset(&store, &model, a, json!({})).await;
         let clip = |(at, (seen, heard)): (usize, &(Option<f64>, Option<f64>))| NewClip {
             span: TimeSpan::new(at as f64, at as f64 + 1.0).unwrap(),
             vectors: [
@@ -45,18 +33,10 @@ async fn bench(assets: &[&[(Option<f64>, Option<f64>)]]) -> Bench {
             agreement: None,
         };
         let clips: Vec<NewClip> = clips.iter().enumerate().map(clip).collect();
-        for (id, clip) in store.add_clips(asset, &clips).await.unwrap().iter().zip(&clips) {
-            index.upsert(*id, &clip.vectors).unwrap();
-        }
+        add(&store, &index, asset, &clips).await;
         ids.push(asset);
     }
-    let corpus = Corpus {
-        catalog: Arc::new(Catalog::load(&store).await.unwrap()),
-        index: Arc::new(index),
-        comparable: Arc::new(comparable),
-        backgrounds: Arc::default(),
-    };
-    Bench { _dir: dir, store, corpus, assets: ids }
+    Bench::new(dir, store, index, comparable, ids).await
 }
 
 /// What absent things score: pictures 0.6 to 0.8, sounds 0.2 to 0.4. So a picture's 0.75 means less than a

@@ -32,6 +32,48 @@ fn direction(angle: f64, dim: usize) -> Embedding {
     Embedding::new(values, dim).unwrap()
 }
 
+/// Accepts the `n`-th asset.
+async fn asset(store: &SqliteStore, model: &ModelId, n: usize, metadata: serde_json::Value) -> AssetId {
+    let new = NewAsset {
+        given: None,
+        sha256: format!("{n}"),
+        model: model.clone(),
+        segmentation: "w".into(),
+        name: format!("asset {n}"),
+        path: String::new(),
+        owned: false,
+        size_bytes: 1,
+        metadata,
+        choice: Default::default(),
+    };
+    store.begin_asset(new).await.unwrap().0.id
+}
+
+/// Stores and indexes clips.
+async fn add(store: &SqliteStore, index: &IndexSet, asset: AssetId, clips: &[NewClip]) {
+    for (id, clip) in store.add_clips(asset, clips).await.unwrap().iter().zip(clips) {
+        index.upsert(*id, &clip.vectors).unwrap();
+    }
+}
+
+impl Bench {
+    async fn new(
+        dir: TempDir,
+        store: SqliteStore,
+        index: IndexSet,
+        comparable: Comparable,
+        assets: Vec<AssetId>,
+    ) -> Self {
+        let corpus = Corpus {
+            catalog: Arc::new(Catalog::load(&store).await.unwrap()),
+            index: Arc::new(index),
+            comparable: Arc::new(comparable),
+            backgrounds: Arc::default(),
+        };
+        Self { _dir: dir, store, corpus, assets }
+    }
+}
+
 /// `assets` assets of five clips. Video angles grow with the clip's number; the sound of every
 /// seventh clip is nearer than any picture.
 async fn bench(assets: usize) -> Bench {
@@ -51,33 +93,12 @@ async fn bench(assets: usize) -> Bench {
     });
     let mut ids = Vec::new();
     for a in 0..assets {
-        let new = NewAsset {
-            given: None,
-            sha256: format!("{a}"),
-            model: model.clone(),
-            segmentation: "w".into(),
-            name: format!("asset {a}"),
-            path: String::new(),
-            owned: false,
-            size_bytes: 1,
-            metadata: json!({ "a": a }),
-            choice: Default::default(),
-        };
-        let asset = store.begin_asset(new).await.unwrap().0.id;
+        let asset = asset(&store, &model, a, json!({ "a": a })).await;
         let clips: Vec<NewClip> = (0..5).map(|c| clip(a * 5 + c, c, assets * 5)).collect();
-        for (id, clip) in store.add_clips(asset, &clips).await.unwrap().iter().zip(&clips) {
-            index.upsert(*id, &clip.vectors).unwrap();
-        }
+        add(&store, &index, asset, &clips).await;
         ids.push(asset);
     }
-    let catalog = Catalog::load(&store).await.unwrap();
-    let corpus = Corpus {
-        catalog: Arc::new(catalog),
-        index: Arc::new(index),
-        comparable: Arc::new(comparable),
-        backgrounds: Arc::default(),
-    };
-    Bench { _dir: dir, store, corpus, assets: ids }
+    Bench::new(dir, store, index, comparable, ids).await
 }
 
 fn clip(n: usize, at: usize, of: usize) -> NewClip {

@@ -113,7 +113,7 @@ fn tracks_are_listed_and_chosen_at_every_door() {
     assert_eq!((nearest(&[]), nearest(&[("audio_track", "3")])), (2, 3));
     assert_eq!(error_of(query(&[("audio_track", "9")])).1, "unknown_track");
 
-    // What is no track is refused, and said.
+    // An index without a track is refused, with the list of tracks.
     for (fields, code) in [
         (&[("audio_track", "1")][..], "unknown_track"),
         (&[("video_track", "4")], "unknown_track"),

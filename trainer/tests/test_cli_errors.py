@@ -320,7 +320,7 @@ def test_a_closed_pipe_is_no_error() -> None:
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (FileNotFoundError(2, "No such file", "x.pt"), "there is no x.pt"),
+        (FileNotFoundError(2, "No such file", "x.pt"), "x.pt does not exist"),
         (PermissionError(13, "Permission denied", "x.pt"), "x.pt: permission denied"),
         (OSError(28, "No space left on device", "x.pt"), "disk is full"),
         (OSError(5, "Input/output error", "x.pt"), "x.pt: Input/output error"),

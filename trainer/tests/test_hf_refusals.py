@@ -81,11 +81,11 @@ CASES: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut weights": (half_a_file, "do not fit config.json"),
     "no config": (lambda f: (f / "config.json").unlink(), "no config.json.*download the whole"),
     "broken config": (lambda f: (f / "config.json").write_text("{"), "cannot be read as JSON"),
-    "config is a list": (lambda f: (f / "config.json").write_text("[]"), "no JSON object"),
+    "config is a list": (lambda f: (f / "config.json").write_text("[]"), "not contain a JSON"),
     "unknown family": (lambda f: changed(f, "config.json", model_type="bert"), "that can be"),
     "remote code": (
         lambda f: changed(f, "config.json", model_type="mine", auto_map={"AutoModel": "m.M"}),
-        "Python code of its own.*never run",
+        "contains Python code.*never run",
     ),
     "no picture rule": (lambda f: (f / "preprocessor_config.json").unlink(), "how pictures are"),
     "another size": (
@@ -108,7 +108,7 @@ CASES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "NaN": (lambda f: weights(f, first_nan), "NaN or infinity"),
     "missing shard": (missing_shard, "lacks model-00001-of-00002.safetensors"),
-    "shard elsewhere": (shard_elsewhere, "no .safetensors file of this folder"),
+    "shard elsewhere": (shard_elsewhere, "not a .safetensors file of this folder"),
 }  # fmt: skip
 
 
@@ -133,12 +133,12 @@ def test_a_sentence_instead_of_a_bundle(
 def test_folders_and_targets_are_checked_before_anything_is_read(
     clip: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(Refused, match="is no folder"):
+    with pytest.raises(Refused, match="is not a folder"):
         import_hf([tmp_path / "absent"], tmp_path / "out")
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("all my work")
-    with pytest.raises(Refused, match="exists and is no bundle"):
+    with pytest.raises(Refused, match="exists and is not a bundle"):
         import_hf([clip], mine)
     assert (mine / "thesis.txt").read_text() == "all my work"
     for options in (["--frames", "0"], ["--window", "0"]):
@@ -180,7 +180,7 @@ def test_banks(tmp_path: Path) -> None:
         with pytest.raises(Refused, match=said):
             given_bank(lines)
     as_json.write_text('{"texts": [1, 2]}')
-    with pytest.raises(Refused, match="no string"):
+    with pytest.raises(Refused, match="not a string"):
         given_bank(as_json)
 
 

@@ -224,7 +224,7 @@ def test_word_list_rules(tmp_path: Path, word_file: Path) -> None:
     first = vocabulary.from_word_file(path, 2)
     assert (first.pad_id, first.unknown_id, first.rows, first.ids["dog"]) == (0, 2, 3, 1)
     path.write_text("dog\ndog\n")
-    with pytest.raises(ValueError, match="twice"):
+    with pytest.raises(ValueError, match="duplicate"):
         vocabulary.from_word_file(path, 2)
 
 

@@ -70,7 +70,7 @@ def test_the_next_attempt_goes_on_where_the_first_broke(
 ) -> None:
     hub.cut_after = 2 * CHUNK_BYTES + 777
     assert "503" in (line := shell.fails("pe-av-small")), line
-    assert "goes on" in line
+    assert "resumes" in line
     hub.requests.clear()
     hub.busy = False
     shell.works("pe-av-small")
@@ -278,7 +278,7 @@ def test_a_bundle_that_is_there_is_checked(tmp_path: Path) -> None:
     assert command._there(tmp_path, said.append)
     (tmp_path / "video.onnx").write_bytes(b"a grapf")
     assert not command._there(tmp_path, said.append)
-    assert "video.onnx" in said[-1] and "made anew" in said[-1]
+    assert "video.onnx" in said[-1] and "made again" in said[-1]
     for broken in ("{}", "[]", '{"files": 3}', "{"):
         (tmp_path / "manifest.json").write_text(broken)
         assert not command._there(tmp_path, said.append)

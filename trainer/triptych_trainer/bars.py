@@ -1,7 +1,6 @@
 """Black bars around the picture of a clip (`docs/bundle.md`, "Black bars").
 
-The server computes the same in Rust; both are held to the clips in `tests/pictures/bars.json`.
-"""
+The server computes the same in Rust; the clips in `tests/pictures/bars.json` test both."""
 
 import numpy as np
 
@@ -38,8 +37,8 @@ def picture(frames: Array) -> tuple[slice, slice] | None:
 
 
 def _lit_edges(frames: Array, pixels: int) -> bool:
-    """Whether the first or the last row, of so many pixels, is lit in any frame: most films end
-    the question here."""
+    """Whether the first or the last row, of so many pixels, is lit in any frame, as in most
+    films."""
     lit = (frames[:, [0, -1]] > BLACK).any(axis=-1).sum(axis=2)
     return not _black(lit, pixels).all()
 

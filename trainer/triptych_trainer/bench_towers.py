@@ -164,7 +164,8 @@ def seconds(run: Callable[[np.ndarray], list], rows: np.ndarray) -> float:
 
 
 def measure(folder: Path, of: list[Case], batches: tuple[int, ...], device: str) -> Iterator[dict]:
-    """A record for each case and batch size, as they are measured. What fails says why."""
+    """A record for each case and batch size, as they are measured; a failure is recorded with its
+    reason."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = True
     networks: dict[str, tuple[Mmv, np.ndarray, list]] = {}

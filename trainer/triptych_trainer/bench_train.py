@@ -123,7 +123,7 @@ def _wait(device: torch.device) -> None:
 
 
 def bf16_rate(device: torch.device) -> float:
-    """FLOP per second of a large matrix product: what the device can do at best."""
+    """FLOP per second of a large matrix product, the device's maximum."""
     a, b = (torch.randn(MATRIX, MATRIX, device=device, dtype=torch.bfloat16) for _ in range(2))
     for _ in range(3):
         a @ b

@@ -57,7 +57,7 @@ class ModelConfig:
         if self.frames % 2 or self.crop % 2:
             raise ValueError("frames and crop must be even")
         if abs(self.frames / self.fps - self.samples / self.sample_rate_hz) > 1e-6:
-            raise ValueError("frames / fps and samples / sample_rate_hz must be the same seconds")
+            raise ValueError("frames / fps must equal samples / sample_rate_hz")
         if self.picture not in ("shown", "stored"):
             raise ValueError(f"unknown picture {self.picture!r}")
         if self.bars not in ("crop", "keep"):
@@ -110,9 +110,9 @@ class TrainConfig:
     from a video tower that does not know anything yet. Its learning rate starts here too."""
     text_from_step: int = 500
     text_lr_share: float = 0.2
-    """The text tower stays a random projection until then and learns slowly afterwards. From the
-    first step on it would learn to leave out whatever the video tower cannot tell yet, shape and
-    motion before all, and neither side would ever find them again."""
+    """The text tower stays a random projection until then and learns slowly afterwards. If it
+    learned from the first step, it would learn to ignore whatever the video tower cannot
+    distinguish yet, above all shape and motion, and neither side would ever recover them."""
     lr: float = 2e-3
     warmup_steps: int = 100
     final_lr_share: float = 0.0
@@ -234,7 +234,7 @@ def from_dict(kind: type, values: dict[str, Any], base: Any = None) -> Any:
     for name, value in values.items():
         hint = hints[name]
         if is_dataclass(hint) and not isinstance(value, dict):
-            raise TrainerError(f"{kind.__name__}.{name} is {value!r}, and has to be a table")
+            raise TrainerError(f"{kind.__name__}.{name} is {value!r}, but must be a table")
         inner = get_args(hint)[0] if get_args(hint) else None
         if is_dataclass(hint):
             value = from_dict(hint, value, None if base is None else getattr(base, name))
@@ -255,11 +255,11 @@ def _check_kind(name: str, value: Any, hint: Any) -> None:
     allowed = (*kinds, int) if float in kinds else tuple(kinds)
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in kinds):
         names = " or ".join(one.__name__ for one in kinds)
-        raise TrainerError(f"{name} is {value!r}, and has to be of type {names}")
+        raise TrainerError(f"{name} is {value!r}, but must be of type {names}")
 
 
 def load_config(name: str) -> TrainConfig:
-    """A preset by its name, or a TOML file; `preset` in it says what it starts from."""
+    """A preset by its name, or a TOML file, which starts from its `preset`."""
     if name in PRESETS:
         return PRESETS[name]
     path = Path(name)

@@ -102,14 +102,14 @@ class Deflated(nn.Module):
 
     def load_learnt(self, state: dict[str, Tensor]) -> "Deflated":
         if not isinstance(state, dict) or state.keys() != self.learnt().keys():
-            raise TrainerError("these scales and offsets belong to another network")
+            raise TrainerError("the scales and offsets belong to another network")
         self.backbone.load_state_dict(state, strict=False)
         return self
 
     def load_file(self, path: Path) -> "Deflated":
         """What the command `deflate` wrote for this network."""
         state = read_torch(path, "what `deflate` wrote")
-        with of_file(path, "what `deflate` wrote for this checkpoint"):
+        with of_file(path, "the output of `deflate` for this checkpoint"):
             return self.load_learnt(state)
 
     def _norms(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Ranks of one run, and what crosses them."""
+"""Ranks of one run, and their communication."""
 
 import os
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def device_of(wanted: str) -> torch.device:
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise TrainerError("there is no CUDA device that PyTorch can use: choose --device cpu")
+        raise TrainerError("PyTorch finds no CUDA device: use --device cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 

@@ -1,4 +1,4 @@
-"""What a command says when it cannot do its work: one sentence, what is wrong and what to do."""
+"""The message of a failed command: one sentence with the fault and the remedy."""
 
 import errno
 import os
@@ -11,33 +11,34 @@ class TrainerError(ValueError):
 
 DISK_FULL = "the disk is full"
 _SYSTEM = {
-    errno.ENOENT: "there is no {file}: check the path",
+    errno.ENOENT: "{file} does not exist: check the path",
     errno.EACCES: "{file}: permission denied; check who owns it",
     errno.EPERM: "{file}: the system does not permit it; check who owns it",
-    errno.EISDIR: "{file} is a folder, and a file is needed",
-    errno.EEXIST: "{file} is there already, and is not what is needed: name another",
-    errno.ENOTDIR: "{file} is not a folder, or lies beneath a file: check the path",
+    errno.EISDIR: "expected a file, but {file} is a folder",
+    errno.EEXIST: "{file} exists already and cannot be used: name another path",
+    errno.ENOTDIR: "{file} is not a folder, or is below a file: check the path",
     errno.ENOSPC: DISK_FULL + " ({file}): free some space and run the command again",
     errno.EDQUOT: DISK_FULL + " to your quota ({file}): free some space and run the command again",
-    errno.EROFS: "{file} lies on a file system that cannot be written",
+    errno.EROFS: "{file} is on a read-only file system",
     errno.EADDRINUSE: "the address is in use: stop what listens there, or choose another port",
 }
 FAULT = (
-    "{name}: {said} (a fault of this program, or a file that it does not understand: run the "
-    "command with --debug to see where it happened)"
+    "{name}: {said} (a fault of this program, or an unsupported file: run the command with "
+    "--debug for the traceback)"
 )
 
 
 def sentence(error: BaseException) -> str:
-    """One line about any error. Ours are sentences already; the system's say which file."""
+    """One line about any error. Our own are sentences already; for the system's, it names the
+    file."""
     if isinstance(error, MemoryError):
-        return "the memory of this machine is not enough: use smaller batches, or a smaller model"
+        return "this machine has too little memory: use smaller batches, or a smaller model"
     if type(error).__name__ == "OutOfMemoryError":
-        return "the memory of the GPU is not enough: use a smaller --batch-size"
+        return "the GPU has too little memory: use a smaller --batch-size"
     if isinstance(error, subprocess.CalledProcessError):
         return _of_program(error)
     if isinstance(error, UnicodeDecodeError):
-        return f"a file that should be text in UTF-8 is not ({error}): check which file is named"
+        return f"expected a text file in UTF-8 ({error}): check the named file"
     if isinstance(error, OSError) and error.errno is not None:
         return _of_system(error)
     said = _one_line(error)
@@ -82,7 +83,7 @@ def _one_line(error: object) -> str:
 
 
 def check_loss(value: float, place: str, advice: str) -> None:
-    """Stops a training whose loss is not a number any more, before the weights learn from it."""
+    """Stops a training when the loss is not finite, before the weights learn from it."""
     if value - value != 0:
         raise FloatingPointError(f"{place}: the loss is {value}. {advice}")
 

@@ -122,7 +122,9 @@ def write_bundle(model: Mmv, out: Path, content: Content) -> dict[str, float]:
         and not errors[f"{tower.name}.{space}"] <= MAX_ONE_MINUS_COSINE / 10
     }
     if bad:
-        raise TrainerError(f"ONNX Runtime and PyTorch disagree, so no bundle is written: {bad}")
+        raise TrainerError(
+            f"the outputs of ONNX Runtime and PyTorch differ, so no bundle is written: {bad}"
+        )
 
     (out / "goldens.safetensors").write_bytes(save(goldens))
     if content.tokenizer is not None:
@@ -142,8 +144,8 @@ def _form(cfg: ModelConfig, content: Content) -> str:
 def _in_precision(
     tower: Tower, source: nn.Module, path: Path, rows: np.ndarray, calibration: np.ndarray
 ) -> dict:
-    """Replaces an f32 file by one of the tower's precision; what the manifest says of its size
-    and speed."""
+    """Replaces an f32 file by one of the tower's precision; returns its size and speed for the
+    manifest."""
     with tempfile.TemporaryDirectory() as folder:
         full, files = Path(folder) / "f32.onnx", [path]
         if tower.precision != "f32":
@@ -221,7 +223,7 @@ def weights_to_f16(path: Path) -> None:
 
 
 def strip(model: onnx.ModelProto) -> None:
-    """Removes what the exporter notes down about Python: paths and stack traces."""
+    """Removes the exporter's notes about Python: paths and stack traces."""
     del model.metadata_props[:]
     model.doc_string = ""
     graph = model.graph

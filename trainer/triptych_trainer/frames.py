@@ -1,7 +1,6 @@
 """Resize and crop of u8 frames (MMV specification, section 8; `docs/bundle.md`).
 
-The server computes the same in Rust; both are held byte for byte to the same stored frames.
-"""
+The server computes the same in Rust; the same stored frames test both, byte for byte."""
 
 import numpy as np
 

@@ -1,8 +1,8 @@
 """The network of a bundle of MMV towers, from the graphs that it was exported to.
 
-Graphs keep the names of the network's tensors. BatchNorms that the export folded are gone, so the
-network is the folded form (`models.folding`): it computes what the bundle computes, and its weights
-can be trained on.
+Graphs keep the names of the network's tensors. BatchNorms that the export folded are gone, so
+the network is the folded form (`models.folding`): it computes what the bundle computes, and its
+weights can be trained on.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ def small_world_network(bundle: Path) -> Mmv:
     manifest = read_json(bundle / "manifest.json", "the manifest of a bundle")
     if not str(manifest.get("training", {}).get("data", "")).startswith("procedural world"):
         raise TrainerError(
-            f"{bundle} does not know the small world, and this is about nothing else"
+            f"{bundle} is not a model of the small world, which this command requires"
         )
     model = _folded(SMALL_WORLD)
     load_tower(model, "audio", bundle / "audio.onnx")
@@ -75,7 +75,7 @@ def load_tower(model: nn.Module, tower: str, path: Path) -> None:
         if name not in found or found[name].shape != tuple(value.shape):
             shape = found[name].shape if name in found else "none"
             raise TrainerError(
-                f"{path} is not of a network of this size: {name} is {shape}, wanted "
+                f"{path} is not of a network of this size: {name} is {shape}, expected "
                 f"{tuple(value.shape)}"
             )
         value.copy_(torch.from_numpy(found[name].copy()))

@@ -1,8 +1,8 @@
-"""A sound network that knows a sound at any level and in noise.
+"""Trains a sound network to recognise a sound at any level and in noise.
 
-The network of a bundle learns to give for a disturbed sound what it gave for the sound itself, in
-every space. Neither pictures nor texts are needed for that, and their vectors stay as they are: the
-sound network is trained alone, below heads that pictures use too.
+The network of a bundle learns to give a disturbed sound the vector of the sound itself, in every
+space. Neither pictures nor texts are needed for that, and their vectors stay as they are: the sound
+network is trained alone, below heads that pictures use too.
 """
 
 import copy

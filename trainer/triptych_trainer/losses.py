@@ -21,7 +21,7 @@ def mil_nce_loss(
     """MIL-NCE of video [B, D] against L candidates each, text [B, L, D].
 
     `asymmetric`, MMV's: loss_i = logsumexp({s_ij} u {s_ji}) - logsumexp_l s_ii^l. A clip's own
-    pairs stand twice in the denominator, so the floor is ln 2. `symmetric`: the sum of the two
+    pairs occur twice in the denominator, so the floor is ln 2. `symmetric`: the sum of the two
     losses with one direction each in the denominator.
 
     `mask` [B] is 0 for clips without text: their columns leave every denominator, their own loss

@@ -85,7 +85,7 @@ def choose_bars(bundle: Path, bars: str) -> None:
     ModelId changes."""
     path = bundle / "manifest.json"
     if not path.is_file():
-        raise TrainerError(f"{bundle} is no bundle: it has no manifest.json")
+        raise TrainerError(f"{bundle} is not a bundle: it has no manifest.json")
     manifest = read_json(path, "the manifest of a bundle")
     with of_file(path, "the manifest of a bundle"):
         sections = _pictures(manifest)
@@ -97,7 +97,7 @@ def choose_bars(bundle: Path, bars: str) -> None:
 
 
 def _pictures(manifest: dict) -> list[dict]:
-    """What says how pictures are prepared, in either version of the format."""
+    """The section that defines how pictures are prepared, in either version of the format."""
     if manifest["format_version"] == 1:
         found = [manifest["preprocessing"].get(name) for name in ("video", "image")]
     else:

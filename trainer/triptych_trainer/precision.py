@@ -1,4 +1,4 @@
-"""Exported towers in fp16 and int8, and what every export is measured by."""
+"""Exported towers in fp16 and int8, and the measurements of every export."""
 
 import copy
 import statistics

@@ -1,4 +1,4 @@
-"""Files that a person names, read so that a wrong or damaged one is told by its name."""
+"""Reads files that users name, and reports a wrong or damaged one by its name."""
 
 import csv
 import json
@@ -88,12 +88,12 @@ def read_lines(path: Path | str, expected: str, parse: Callable[[str], Any]) -> 
 
 
 def check_finite(module: Any, path: Path | str) -> None:
-    """Refuses a network whose weights are no numbers."""
+    """Refuses a network with weights that are not finite."""
     for name, value in module.state_dict().items():
         if not bool(value.isfinite().all()):
             raise TrainerError(
                 f"{path} has {name} with nan or infinity: the training diverged or the file is "
-                "damaged; take an earlier checkpoint, or download it again"
+                "damaged; use an earlier checkpoint, or download it again"
             )
 
 
@@ -104,4 +104,4 @@ def fill(module: Any, state: Any, path: Path | str, whose: str, **options: Any) 
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         first = (lines[1] if len(lines) > 1 else sentence(error))[:300]
-        raise TrainerError(f"the weights in {path} are not those of {whose}: {first}") from error
+        raise TrainerError(f"the weights in {path} do not fit {whose}: {first}") from error

@@ -1,6 +1,6 @@
 """Frames as they are meant to be shown (`docs/bundle.md`, "Pictures as shown").
 
-The server computes the same in Rust; both are held to the filters in `tests/pictures/shown.json`.
+The server computes the same in Rust; the filters in `tests/pictures/shown.json` test both.
 """
 
 import math
@@ -26,7 +26,7 @@ UNSAID = ("", "unknown")
 
 @dataclass(frozen=True)
 class VideoLine:
-    """What ffmpeg says of a video stream."""
+    """ffmpeg's description of a video stream."""
 
     codec: str
     pixel_format: str

@@ -1,4 +1,4 @@
-"""What a tower is to the exporter, and what a bundle is made of."""
+"""Towers as the exporter sees them, and the parts of a bundle."""
 
 from dataclasses import dataclass, field
 

@@ -1,7 +1,6 @@
 """Which tracks of a file are read (`docs/bundle.md`, "Tracks").
 
-The server chooses the same in Rust; both are held to `tests/tracks/rule.json`.
-"""
+The server chooses the same in Rust; `tests/tracks/rule.json` tests both."""
 
 import re
 from dataclasses import dataclass, field
@@ -30,7 +29,7 @@ PICTURE_BASE, SOUND_BASE, STREAM_STEP = 6 * 10**15, 7 * 10**15, 10**12
 
 @dataclass
 class Stream:
-    """What ffmpeg says of one stream."""
+    """ffmpeg's description of one stream."""
 
     index: int
     kind: str

@@ -29,8 +29,8 @@ from .world.dataset import WorldBatches
 from .world.scene import scene_of
 
 DIVERGED = (
-    f"{LOWER_RATE} or lengthen the warm-up (--warmup-steps); the last checkpoint is of before, and "
-    "--resume goes on from it"
+    f"{LOWER_RATE} or lengthen the warm-up (--warmup-steps); the last checkpoint is from before "
+    "that, and --resume continues from it"
 )
 
 
@@ -117,7 +117,7 @@ def in_bf16(cfg: TrainConfig, device: torch.device) -> bool:
     """On CPUs PyTorch 2.15's bf16 convolutions now and then leave a gradient that is not finite:
     the weights of a (3, 1, 1) kernel, from the same numbers that gave a good one before."""
     if cfg.precision == "bf16" and device.type != "cuda":
-        raise ValueError("precision bf16 needs CUDA: on a CPU its gradients are not to be trusted")
+        raise ValueError("precision bf16 needs CUDA: on a CPU its gradients are unreliable")
     return cfg.precision != "f32" and device.type == "cuda"
 
 
@@ -271,8 +271,8 @@ def train(
 ) -> Mmv:
     """Trains and leaves `checkpoint.pt` and `log.jsonl` in `out`; returns the model in eval mode.
 
-    A resumed run makes the same steps as one that was never interrupted. `initial` is a checkpoint
-    whose weights to start from, instead of the seed's.
+    A resumed run makes the same steps as one that was never interrupted. `initial` is a
+    checkpoint whose weights to start from, instead of the seed's.
     """
     torch.set_num_threads(cfg.threads)
     with ranks(cfg.device) as device:

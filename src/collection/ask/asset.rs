@@ -24,7 +24,7 @@ impl Collection {
         let clips = self.store.clips_of(id).await?;
         let touched: Vec<_> = match span {
             None => clips,
-            // A clip counts if at least half of it, or of the span, lies inside; its neighbours do not.
+            // A clip counts if at least half of it, or of the span, is inside; its neighbours do not.
             Some(span) => clips.into_iter().filter(|clip| overlaps(clip.span, span)).collect(),
         };
         let spec = self.embedder.bundle().clip_spec(self.embedder.stride_secs);
@@ -50,7 +50,7 @@ impl Collection {
 
 type Sums = BTreeMap<Space, Vec<f32>>;
 
-/// How many windows a clip of `secs` stands for: one, except for stretches that do not change.
+/// Number of windows in a clip of `secs`: one, except for stretches without change.
 fn windows_of(secs: f64, window_secs: f64, stride_secs: f64) -> f32 {
     let more = (secs - window_secs) / stride_secs;
     if more.is_finite() { 1.0 + more.round().max(0.0) as f32 } else { 1.0 }

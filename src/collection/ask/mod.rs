@@ -1,5 +1,6 @@
-//! The one way from a question to a search. The HTTP API, the command line, standing queries and evaluations all build an
-//! [`Ask`]: it is checked as a whole before anything is embedded, then embedded, then searched with.
+//! The only way from a query to a search. The HTTP API, the command line, standing queries and evaluations
+//! all build an [`Ask`], which is validated as a whole before anything is embedded, then embedded and
+//! searched.
 
 mod asset;
 mod embed;
@@ -21,14 +22,14 @@ const MAX_WEIGHT: f32 = 1000.0;
 /// Greatest breadth of a graph search.
 const MAX_EF: usize = 10_000;
 
-/// What one part of a query consists of.
+/// Content of one part of a query.
 #[derive(Debug)]
 pub enum Source {
     /// A text.
     Text(String),
     /// A file.
     File {
-        /// Its path.
+        /// Path of the file, readable by the server.
         path: PathBuf,
         /// The modality to embed it as.
         modality: Modality,
@@ -67,7 +68,7 @@ impl AskPart {
     }
 }
 
-/// How to search, whatever for.
+/// Options of a search, independent of the query.
 #[derive(Debug, Clone)]
 pub struct AskOptions {
     /// Tracks to search.
@@ -198,10 +199,10 @@ impl AskOptions {
         parts == 1 && (self.fuse == Fuse::Best || self.targets.len() < 2)
     }
 
-    /// The search for embedded parts, of which some were made from assets.
+    /// The search for embedded parts, including those made from assets.
     #[must_use]
     pub fn request(&self, query: Vec<QueryPart>, assets: Vec<AssetId>) -> SearchRequest {
-        // A user who names an asset in the filter wants it, even as an answer to itself.
+        // A user who names an asset in the filter wants it, even as a hit for itself.
         let exclude_assets = assets.into_iter().filter(|id| !self.filter.asset_ids.contains(id)).collect();
         let min_confidence = match self.least {
             Some(Least::Confidence(least)) => Some(least),
@@ -224,7 +225,7 @@ impl AskOptions {
     }
 }
 
-/// A question: what to search for, and how. It is valid.
+/// A valid query with its options.
 #[derive(Debug)]
 pub struct Ask {
     parts: Vec<AskPart>,

@@ -17,7 +17,7 @@ use crate::types::{ClipId, now_unix_ms};
 pub(crate) use report::Shared;
 pub use report::{CheckReport, CheckState, DamagedAsset};
 
-/// Assets per page.
+/// Assets read from the store at a time.
 const PAGE: u32 = 1000;
 /// Options for a check.
 #[derive(Debug, Clone, Copy)]

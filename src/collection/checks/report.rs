@@ -15,14 +15,14 @@ const MOST_LISTED: usize = 1000;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckState {
-    /// None was requested since the start.
+    /// None was requested since startup.
     #[default]
     None,
-    /// It runs.
+    /// The check is running.
     Running,
-    /// It has ended.
+    /// The check has read everything.
     Done,
-    /// It could not be ended; `error` says why.
+    /// It could not finish; `error` gives the reason.
     Failed,
 }
 

@@ -1,5 +1,5 @@
-//! Opens the store of a data folder with everything that was acknowledged: compares it with the ledger, and rebuilds
-//! what is lost.
+//! Opens the store of a data folder with all acknowledged changes: compares it with the ledger, and rebuilds
+//! lost data.
 
 mod opened_store;
 mod rebuild;

@@ -32,7 +32,7 @@ pub(in crate::collection) async fn open_closed(
     let lock = FolderLock::take(data_dir)?;
     match shortfall_of(data_dir, &folder, &Ledger::read(data_dir)?, false).await {
         Ok(Some(shortfall)) => return Err(LibraryError::StoreBehind(shortfall)),
-        // Whoever reads it meets the damage.
+        // The next read reports the damage.
         Ok(None) | Err(StoreError::Malformed(_)) => {}
         Err(error) => return Err(error.into()),
     }

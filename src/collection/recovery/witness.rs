@@ -1,4 +1,4 @@
-//! Store and ledger: acknowledged changes are recorded in both, and a start compares them.
+//! Store and ledger: both record acknowledged changes, and startup compares them.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::types::AssetId;
 
 /// Assets read per page.
 const PAGE: u32 = 1000;
-/// Number of user settings, finished jobs included, above which the ledger is rewritten at start.
+/// Number of user settings, finished jobs included, above which the ledger is rewritten at startup.
 const MAX_WORK: usize = 1000;
 
 /// The assets of a store, compared with the ledger.
@@ -75,7 +75,7 @@ pub(in crate::collection) enum Verdict {
         /// Altered assets, as they were acknowledged.
         altered: Vec<AssetEntry>,
     },
-    /// The store is older than what was acknowledged.
+    /// The store lacks acknowledged changes.
     Behind(Shortfall),
 }
 
@@ -97,7 +97,7 @@ pub(in crate::collection) async fn compare(
     if stored < replay.acknowledged {
         return Ok(Verdict::Behind(shortfall));
     }
-    // A store that is ahead committed a deletion that a crash kept out of the ledger.
+    // A store that is ahead has committed a deletion that did not reach the ledger before a crash.
     if stored > replay.acknowledged || (missing.is_empty() && census.altered.is_empty()) {
         return Ok(Verdict::Whole);
     }
@@ -172,10 +172,10 @@ impl Rebuild<'_> {
         {
             return Err(LibraryError::StoreBehind(shortfall));
         }
-        // Not before: a start that refuses changes nothing.
+        // Not earlier: a startup that refuses must change nothing.
         self.prepare(uploads).await?;
         match looked {
-            // Put aside as it lies.
+            // Move it to quarantine unchanged.
             None => return self.start_over(replay, uploads).await,
             Some(Some(shortfall)) => return self.behind(shortfall, replay, uploads).await,
             Some(None) => {}
@@ -206,7 +206,7 @@ impl Rebuild<'_> {
                 }
                 Ok(store)
             }
-            // Only where it could not be looked at before.
+            // Only if it could not be inspected before.
             Verdict::Behind(shortfall) => {
                 if self.wanted {
                     store.close().await?;
@@ -219,7 +219,7 @@ impl Rebuild<'_> {
         }
     }
 
-    /// Clears what is left of earlier starts out of the way.
+    /// Removes leftovers of earlier startups.
     async fn prepare(&self, uploads: &Uploads) -> Result<(), LibraryError> {
         let (data_dir, folder) = (self.data_dir.to_owned(), self.folder.to_owned());
         let (uploads, quarantine) = (uploads.clone(), self.quarantine.clone());
@@ -256,8 +256,8 @@ impl Rebuild<'_> {
     }
 }
 
-/// What was read of the store; `None` if it is damaged and may be rebuilt. Nothing else is damage: too few descriptors,
-/// too little memory and a lack of rights pass, and a newer version can read its own database.
+/// The contents of the store; `None` if it is damaged and may be rebuilt. Nothing else is damage: a lack of
+/// descriptors, memory or rights is temporary, and a newer version can read its own database.
 fn readable<T>(read: Result<T, StoreError>, rebuild_wanted: bool) -> Result<Option<T>, LibraryError> {
     match read {
         Err(StoreError::Malformed(why)) if rebuild_wanted => {

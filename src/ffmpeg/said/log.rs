@@ -1,4 +1,4 @@
-//! Reads from ffmpeg's standard error what is needed: the tracks, the length, the errors.
+//! Extracts the tracks, the length and the errors from ffmpeg's standard error.
 //!
 //! The text is untrusted, since a file's metadata may look like anything. Everything is bounded, and a forged
 //! line can at worst make its own file fail.
@@ -51,7 +51,7 @@ const DAMAGE: [&str; 13] = [
     "max resync size reached",
 ];
 
-/// What is known from the log so far.
+/// Facts from the log so far.
 #[derive(Debug, Default)]
 pub struct FfmpegLog {
     line: Vec<u8>,
@@ -98,7 +98,7 @@ pub struct FfmpegLog {
     pub estimated: bool,
     /// Whether ffmpeg noticed that the file ends early.
     pub cut_short: bool,
-    /// The signal that asked ffmpeg to end, if one did.
+    /// The signal that ended ffmpeg, if one did.
     pub ended_by_signal: Option<i32>,
     /// The first error and fatal messages, without addresses.
     pub errors: Vec<String>,

@@ -105,7 +105,7 @@ impl Stream {
         }
     }
 
-    /// Description for people: `track 0, codec h264`, `track 1, unknown codec "XYZW"`.
+    /// Readable description: `track 0, codec h264`, `track 1, unknown codec "XYZW"`.
     pub fn called(&self) -> String {
         let index = self.info.index;
         match (&self.tag, self.has_codec()) {

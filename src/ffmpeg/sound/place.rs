@@ -13,7 +13,8 @@ const MAX_PLACES: usize = 1 << 17;
 
 /// What `asetpts` prints, in samples of the output: `3e15 + first * 2^16 + count`. A `count` of 65535 is
 /// followed by a line `5e15 + count`. Without a timestamp it is `4.5e15 + count`, with a `count` of any size.
-/// `first` is held within 7e9, 40 hours at 48 kHz, as numbers beyond would be taken for others. No asset is longer.
+/// `first` is limited to 7e9, 40 hours at 48 kHz, because larger numbers would be ambiguous. No asset is
+/// longer.
 pub(super) const EXPRESSION: &str = "print(if(isnan(PTS),4.5e15+S,3e15+clip(PTS,-7e9,7e9)*65536+min(S,65535)),32);\
     if(isnan(PTS)+lt(S,65535),0,print(5e15+S,32));PTS";
 
@@ -81,7 +82,7 @@ impl Places {
 pub enum Piece {
     /// Pass on this many.
     Samples(usize),
-    /// Drop this many: they lie before the beginning, or where there is other sound already.
+    /// Drop this many: they are before the beginning, or overlap earlier sound.
     Dropped(usize),
 }
 
@@ -94,7 +95,7 @@ const DELAY_SECS: f64 = 0.03;
 #[derive(Debug, Default)]
 struct Overlap {
     total: u64,
-    /// What was left out lately, and up to which sample.
+    /// Recently omitted sound, and the sample up to which it was omitted.
     recent: f64,
     at: u64,
     grave: bool,
@@ -175,7 +176,7 @@ impl Placer {
         if self.overlap.grave { self.overlap.total } else { 0 }
     }
 
-    /// Number of samples that were left out because they lie before the beginning.
+    /// Number of samples left out because they are before the beginning.
     pub fn early(&self) -> u64 {
         self.early
     }

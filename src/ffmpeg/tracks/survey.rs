@@ -9,7 +9,7 @@ use crate::types::TrackKind;
 
 /// One in this many video packets is logged.
 const PACKETS_STEP: u64 = 16;
-/// Peaks below this level, in dB of full scale, are silence: codecs do not give exact zeros.
+/// Peaks below this level, in dB of full scale, are silence: decoders do not output exact zeros.
 const SILENCE_DB: &str = "-80dB";
 /// ffmpeg's arguments for a survey: one output per stream.
 pub fn survey_words(pictures: u64, sounds: u64) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! What the server says of itself: its models, health, statistics, documentation and page.
+//! The server about itself: models, health, statistics, documentation and web page.
 
 pub mod health;
 pub mod models;

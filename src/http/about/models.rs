@@ -1,4 +1,4 @@
-//! What is loaded: looked at, loaded beside, switched to, unloaded.
+//! Models: list, load, promote and unload.
 
 use std::path::PathBuf;
 
@@ -215,7 +215,7 @@ pub async fn load(
 ) -> Result<Response, ApiError> {
     let loaded = state.models.load(&body.path, body.promote_when_ready).await;
     let loaded = loaded.map_err(|error| match error {
-        // A bundle that is not good is the sender's: its code says why.
+        // An invalid bundle is the client's fault; the code gives the reason.
         LibraryError::Embed(_) => {
             let message = format!("{error}{}", advice(&error));
             ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, error.code(), message).with_param("path")

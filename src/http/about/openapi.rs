@@ -1,4 +1,4 @@
-//! The OpenAPI document: what the route table cannot say of itself.
+//! The OpenAPI document, with what the route table does not contain.
 
 use axum::extract::State;
 use axum::http::header;

@@ -27,7 +27,7 @@ pub async fn index(headers: HeaderMap) -> Response {
     serve("index.html", &headers, PAGE_POLICY)
 }
 
-/// The documentation's page.
+/// The page that renders the OpenAPI document.
 pub async fn docs(headers: HeaderMap) -> Response {
     serve("vendor/docs.html", &headers, DOCS_POLICY)
 }

@@ -99,7 +99,7 @@ impl KeyView {
 impl From<AccessError> for ApiError {
     fn from(error: AccessError) -> Self {
         let status = match error {
-            // One answer to a full disk, whoever meets it.
+            // A full disk has the same answer everywhere.
             AccessError::Io(io) => return LibraryError::from(io).into(),
             AccessError::Unknown(_) => StatusCode::NOT_FOUND,
             AccessError::TooMany(_) | AccessError::Off => StatusCode::CONFLICT,

@@ -1,4 +1,5 @@
-//! A browser's elements (`<img>`, `<video>`) cannot send a key: for what they load a cookie stands in.
+//! A browser's elements (`<img>`, `<video>`) cannot send a key; a cookie replaces it for the content that
+//! they load.
 
 use axum::Extension;
 use axum::extract::State;
@@ -12,7 +13,7 @@ use crate::http_kit::error::{ApiError, ErrorBody};
 use crate::http_kit::secret::COOKIE;
 use crate::types::now_unix_ms;
 
-/// Seconds a browser keeps the cookie; a restart of the server or the end of the key ends it sooner.
+/// Lifetime of the cookie in seconds; a restart of the server or the end of the key ends it sooner.
 const MAX_AGE_SECS: i64 = 12 * 3600;
 
 /// Sets a cookie that lets the browser load the content and thumbnails of assets (GET only). It is valid for twelve

@@ -44,7 +44,7 @@ pub struct DeletionView {
 }
 
 impl DeletionView {
-    /// Of these assets.
+    /// The view of a deletion; lists the first 100 ids.
     pub fn new(dry_run: bool, ids: &[AssetId], clips: u64) -> Self {
         Self { object: "deletion", dry_run, assets: ids.len() as u64, clips, asset_ids: first_ids(ids) }
     }

@@ -65,7 +65,7 @@ pub struct UpdateView {
     asset_ids: Vec<AssetId>,
 }
 
-/// A null that was given is not the same as nothing.
+/// An explicit null differs from an absent field.
 fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
 }

@@ -19,7 +19,7 @@ use crate::store::AssetRecord;
 use crate::types::{AssetId, AssetKind};
 
 const CHUNK_BYTES: usize = 128 << 10;
-/// RFC 8187: what may stand in an extended header value.
+/// Characters allowed in an extended header value (RFC 8187).
 const ATTR_CHARS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Returns the file of an asset, or a single byte range of it with status 206.
@@ -38,7 +38,7 @@ pub async fn content(
 ) -> Result<Response, ApiError> {
     let asset = state.library.collection().asset(id).await?;
     let etag = format!("\"{}\"", asset.sha256);
-    // Looked at first: of a file that has changed, what a client has kept is old.
+    // Checked first: if the file has changed, the client's copy is stale.
     let opened = match state.library.collection().open_content(&asset).await {
         Err(LibraryError::File(FileError::Missing(_))) => {
             let message = "the file is no longer at the path it was indexed from";
@@ -65,8 +65,8 @@ pub async fn content(
     file.seek(std::io::SeekFrom::Start(start)).await.map_err(LibraryError::from)?;
     let chunks = ReaderStream::with_capacity(file.take(count), CHUNK_BYTES);
     let body = Body::from_stream(chunks.map(move |chunk| {
-        // If the file is written to during the answer, the answer is cut off, so that no byte of other content is
-        // sent.
+        // If somebody writes to the file during the answer, the answer is aborted, so that no byte of other
+        // content is sent.
         if opened.is_unchanged() {
             chunk
         } else {
@@ -104,8 +104,7 @@ enum Range {
     Outside,
 }
 
-/// One range of bytes. Several ranges, and what is no range, are answered with the whole file, as
-/// RFC 9110 allows.
+/// A single byte range. Several ranges, and invalid ones, get the whole file, as RFC 9110 allows.
 fn parse_range(value: Option<&HeaderValue>, length: u64) -> Range {
     let spec = value.and_then(|v| v.to_str().ok()).and_then(|text| text.trim().strip_prefix("bytes="));
     let Some((first, last)) = spec.filter(|spec| !spec.contains(',')).and_then(|spec| spec.split_once('-'))
@@ -131,7 +130,8 @@ fn parse_range(value: Option<&HeaderValue>, length: u64) -> Range {
     }
 }
 
-/// The type by the name, where it is the type of media that a browser may play inline; else by kind.
+/// The type according to the name, if it is one that a browser may play inline; otherwise according to the
+/// kind.
 fn media_type(asset: &AssetRecord) -> &'static str {
     let by_name = mime_guess::from_path(&asset.name).first_raw().unwrap_or("");
     let plays = ["video/", "audio/", "image/"].iter().any(|top| by_name.starts_with(top));

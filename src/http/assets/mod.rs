@@ -113,7 +113,7 @@ pub async fn add(
 
 async fn by_form(state: &AppState, request: Request) -> Result<(IngestSource, Option<Upload>), ApiError> {
     let max_bytes = state.config.max_upload_bytes;
-    // Said before the bytes are sent, where the client tells their number; a form adds little to a file.
+    // Refused before the bytes are sent, if the client declares their number; a form adds little to the file.
     let declared =
         request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|bytes| bytes > max_bytes.saturating_add(FORM_BYTES)) {
@@ -182,7 +182,7 @@ async fn add_now(library: &std::sync::Arc<Library>, source: IngestSource) -> Res
     if asset.state == AssetState::Failed {
         let WorkError { code, message } = advised(asset.error.unwrap_or_default());
         match library.ingest().delete_asset(asset.id).await {
-            // Somebody else sent the same bytes at the same time and was told the same.
+            // Another client sent the same bytes at the same time and gets the same answer.
             Ok(()) | Err(LibraryError::Store(StoreError::NotFound(_))) => {}
             Err(error) => return Err(error.into()),
         }
@@ -232,7 +232,7 @@ pub async fn list(
     Ok(Json(page.show(AssetView::from)))
 }
 
-/// Says of files of users what is wrong with them now.
+/// Sets the current damage of files indexed by path.
 async fn looked_at(library: &Library, assets: &mut [AssetRecord]) {
     let damaged = library.collection().damage_now(assets).await;
     for asset in assets {

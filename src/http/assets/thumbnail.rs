@@ -1,4 +1,4 @@
-//! Pictures of a moment, made once and kept in memory for a while.
+//! Thumbnails, rendered once and cached in memory.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -18,7 +18,7 @@ use crate::media::{Lane, MediaError};
 use crate::preprocess;
 use crate::types::AssetId;
 
-/// Longer side of a thumbnail if the request does not say.
+/// Default length of a thumbnail's longer side, in pixels.
 const DEFAULT_SIDE_PX: u32 = 320;
 
 /// Shortest time for which the last frame is on the screen. At the very end, ffmpeg would find nothing to seek to.
@@ -65,15 +65,15 @@ pub async fn thumbnail(
         let message = "this asset has no picture: it is an audio file or is not indexed yet";
         return Err(ApiError::new(StatusCode::NOT_FOUND, "no_picture", message));
     }
-    // Past the end is the end; the last frame begins a little before it.
+    // A position after the end means the end; the last frame begins a little before it.
     let at_ms = (at.min((asset.duration_secs - LAST_FRAME_SECS).max(0.0)) * 1000.0).round() as u64;
     let etag = format!("\"{}-{at_ms}ms-{size}\"", &asset.sha256[..16.min(asset.sha256.len())]);
-    // A file of a user may change: what was kept of it is asked for again each time.
+    // A file indexed by path may change: clients must revalidate its thumbnails each time.
     let keep = if asset.owned { "private, max-age=86400" } else { "private, no-cache" };
     let cached = [(header::ETAG, etag.clone()), (header::CACHE_CONTROL, keep.to_owned())];
     let opened = match state.library.collection().open_content(&asset).await {
         Ok(opened) => Some(opened),
-        // The decoder says so in its own words.
+        // The decoder has its own message for this.
         Err(LibraryError::File(FileError::Missing(_))) => None,
         Err(error) => return Err(error.into()),
     };

@@ -34,7 +34,7 @@ const EVENT_EVERY: Duration = Duration::from_millis(300);
 /// Longest idempotency key, characters.
 const MAX_KEY_CHARS: usize = 255;
 
-/// Longest list of files or URLs in a request; longer ones come as a manifest.
+/// Longest list of files or URLs in a request; a manifest may be longer.
 const MAX_FILES: usize = 10_000;
 /// Most globs of a request.
 const MAX_GLOBS: usize = 100;
@@ -248,7 +248,7 @@ pub async fn get(
     Ok(Json(state.library.ingest().job_view(&job)))
 }
 
-/// Cancels a job: waiting items are not started, and running items are stopped and leave nothing behind.
+/// Cancels a job: waiting items are not started, and running items are stopped and their partial results removed.
 #[utoipa::path(delete, path = "/v1/jobs/{id}", operation_id = "cancel_job",
     tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, description = "The updated job", body = JobView),
@@ -353,7 +353,7 @@ struct Watch {
     ended: bool,
 }
 
-/// What a listener is told of when it changes.
+/// The values whose changes are sent to listeners.
 #[derive(PartialEq)]
 struct Progress {
     state: WorkState,

@@ -18,7 +18,7 @@ use crate::jobs::WorkError;
 use crate::store::{WatchRecord, WatchSpec};
 use crate::types::{JobId, TrackChoice, WatchId, rfc3339_millis};
 
-/// Seconds between two looks, where a request does not say.
+/// Default number of seconds between two polls.
 const DEFAULT_POLL_SECS: u64 = 30;
 /// Longest time between two looks: a day.
 const MAX_POLL_SECS: u64 = 86_400;
@@ -53,7 +53,7 @@ pub struct WatchBody {
     audio_track: Option<u16>,
 }
 
-/// What a request for this folder without options asks for.
+/// The request for this folder without options.
 #[must_use]
 pub fn default_watch(path: String) -> WatchSpec {
     WatchSpec {

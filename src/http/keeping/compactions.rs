@@ -1,4 +1,4 @@
-//! Space given back.
+//! Compaction: reclaims the space of deleted clips.
 
 use axum::Json;
 use axum::extract::State;

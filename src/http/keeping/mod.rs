@@ -1,4 +1,4 @@
-//! What keeps a library whole and small: snapshots, retention, compaction, checks.
+//! Upkeep of a library: snapshots, retention, compaction, checks.
 
 pub mod checks;
 pub mod compactions;

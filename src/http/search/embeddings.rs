@@ -1,4 +1,4 @@
-//! Vectors, in the shape OpenAI's clients know.
+//! Embeddings in OpenAI's format.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

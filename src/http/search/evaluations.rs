@@ -68,7 +68,7 @@ pub async fn evaluate(
 ) -> Result<Json<EvaluationAnswer>, ApiError> {
     let state = state.of_model(body.model.as_deref())?;
     if !(1..=MAX_PAIRS).contains(&body.pairs.len()) {
-        return Err(ApiError::invalid("pairs", format!("`pairs` must hold 1 to {MAX_PAIRS} pairs")));
+        return Err(ApiError::invalid("pairs", format!("`pairs` must contain 1 to {MAX_PAIRS} pairs")));
     }
     let mut targets = body.targets;
     targets.sort_unstable();

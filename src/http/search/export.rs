@@ -22,7 +22,7 @@ use crate::http_kit::page::{DEFAULT_SHORT_ENTRIES, PageSize};
 use crate::library::{ExportWanted, LibraryError};
 use crate::types::{AssetId, ClipId, Space, TimeSpan, Track};
 
-/// Each holds a connection to the store and some row groups.
+/// Each uses a connection to the store and memory for some row groups.
 const EXPORTS_AT_ONCE: usize = 2;
 /// When to try again while these run.
 const RETRY_SECS: u64 = 30;
@@ -186,7 +186,7 @@ pub async fn export(
     Ok((headers, Body::from_stream(body)).into_response())
 }
 
-/// Hands what is written to a body, and waits while its client is slow.
+/// Passes written bytes to a response body, and waits while its client is slow.
 struct ChunkWriter(mpsc::Sender<Result<Bytes, std::io::Error>>);
 
 impl Write for ChunkWriter {

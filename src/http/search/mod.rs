@@ -130,8 +130,8 @@ pub struct HitView {
     peak_secs: f64,
     /// Cosine similarity from -1 to 1; with several query parts or fused tracks, their weighted mean.
     score: f32,
-    /// Confidence from 0 to 1: the share of unrelated queries whose best hit scores lower. Null when unknown: with
-    /// several query parts or fused tracks, or while the library is small or has just changed.
+    /// Confidence from 0 to 1: the share of unrelated queries whose best hit scores lower. Null while unknown, for
+    /// example because the library is small or has just changed.
     confidence: Option<f32>,
     /// Embedding space of the score.
     space: Space,
@@ -239,7 +239,7 @@ pub struct Received {
     pub timing: Timing,
 }
 
-/// A search as its client wrote it, before anything is embedded.
+/// The search as the client sent it, before anything is embedded.
 struct Written {
     state: AppState,
     body: SearchBody,

@@ -249,7 +249,7 @@ pub async fn create(
         backfill: body.backfill,
     };
     let library = state.library.clone();
-    // The time limit ends the wait, not a change that is half made.
+    // The time limit ends the wait, not a change in progress.
     let created = finish::to_the_end(async move { library.standing().create(new).await });
     let (query, made) = query::within(&state, created).await???;
     let location = format!("/v1/standing-queries/{}", query.record.id);

@@ -8,7 +8,7 @@ use crate::http_kit::media_type::content_type;
 /// Routes whose requests are admitted by their expected cost.
 const QUERIES: &[&str] = &["/v1/search", "/v1/embeddings", "/v1/assets/{id}/timeline"];
 
-/// Larger JSON bodies usually hold media.
+/// Larger JSON bodies usually contain media.
 const MEDIA_FROM_BYTES: u64 = 16 << 10;
 
 /// A class of requests that cost about the same.

@@ -51,7 +51,7 @@ impl Coming {
         Some(self.next)
     }
 
-    /// Releases the place of a body that has come, or never will; returns whether it was still reserved.
+    /// Releases the place of a body that has arrived, or never will; returns whether it was still reserved.
     pub fn take(&mut self, place: u64, now: Instant) -> bool {
         let Some(place) = self.places.remove(&place) else { return false };
         let kept = place.is_kept(now);

@@ -1,4 +1,5 @@
-//! What the server knows of its load: the lanes, how fast requests leave them, and what a class costs.
+//! The measured load of the server: the lanes, the rate at which requests leave them, and the cost of each
+//! class.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -59,8 +60,8 @@ impl Lane {
     }
 }
 
-/// How fast requests leave a lane that is never empty. The cost of one says too little there: work that
-/// belongs to no request, above all refusals, also takes processor time.
+/// How fast requests leave a lane that is never empty. The cost of single requests is not enough there: work
+/// that belongs to no request, above all refusals, also takes processor time.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     pub(super) since: Option<Instant>,
@@ -70,8 +71,8 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Notes that a request has left; `lasting` if the lane has refused queries lately, so that it was never
-    /// empty.
+    /// Records that a request has left; `lasting` if the lane has refused queries lately, so that it was
+    /// never empty.
     pub(super) fn one_left(&mut self, lasting: bool, now: Instant) {
         let Some(since) = self.since.filter(|_| lasting) else {
             *self = Self { since: lasting.then_some(now), left: 0, secs: None };
@@ -103,8 +104,8 @@ impl Lanes {
         self.costs.get(class).map_or(first, |cost| cost.secs)
     }
 
-    /// Seconds of work ahead of a request of this cost. As all share the processors evenly, before this
-    /// request is done each other one takes no more of them than its own cost, and no more than this one's.
+    /// Seconds of work ahead of a request of this cost. All share the processors evenly, so until this
+    /// request is done, each other one takes at most its own cost, and at most this one's.
     pub(super) fn ahead(&self, lane: &Lane, secs: f64) -> f64 {
         lane.running.iter().map(|(class, count)| self.cost(class).min(secs) * *count as f64).sum()
     }

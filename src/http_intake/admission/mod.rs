@@ -1,5 +1,5 @@
 //! Admission: how many requests are processed at once. A permit is for work: it is taken when a request's
-//! body has arrived, and released when the answer's head is ready, so no client holds one by being slow.
+//! body has arrived, and released when the answer's head is ready, so slow clients occupy none.
 
 mod class;
 mod coming;
@@ -37,7 +37,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// refused so often that refusals take the processors from accepted requests.
 const REFUSAL_HELD: Duration = Duration::from_millis(40);
 
-/// What one request holds of the server. A handler that receives its own body takes the permit through it.
+/// A request's share of the server. A handler that receives its own body takes the permit through it.
 #[derive(Debug, Clone)]
 pub struct Ticket(Arc<TicketState>);
 
@@ -67,8 +67,8 @@ impl Ticket {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the permit: the body is there, and work begins. A large body was too expensive to send to be
-    /// refused now, so it waits for a while.
+    /// Takes the permit: the body has arrived, and work begins. A request with a large body waits for a while
+    /// instead of being refused, because sending it was expensive.
     ///
     /// # Errors
     /// `too_many_requests`, `overloaded`.

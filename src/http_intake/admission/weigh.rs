@@ -11,8 +11,8 @@ use super::class::Class;
 use super::lanes::Lanes;
 use crate::http_kit::error::ApiError;
 
-/// Light queries that are always admitted, per query that the server can process at a time, whatever their
-/// estimated cost: a moment in which the whole machine stalls is no reason to refuse them.
+/// Light queries that are always admitted, per query that the server can process at a time, regardless of
+/// their estimated cost: a stall of the whole machine is no reason to refuse them.
 const LIGHT_ALWAYS: f64 = 16.0;
 /// While its lane has refused queries lately, a query is admitted only if it will be done after this many
 /// times its own cost: a queue that never empties makes everybody wait and serves nobody sooner.
@@ -46,7 +46,7 @@ pub struct Running {
 }
 
 impl Admission {
-    /// Admits at most `max_in_flight` requests, of which `parallel` do not slow each other down.
+    /// Admits at most `max_in_flight` requests; up to `parallel` of them do not slow each other down.
     pub fn new(max_in_flight: usize, parallel: usize) -> Arc<Self> {
         Arc::new(Self {
             permits: Arc::new(Semaphore::new(max_in_flight.max(1))),
@@ -176,7 +176,7 @@ impl Drop for Expected {
 pub enum Refusal {
     /// All permits are taken.
     TooMany,
-    /// The request would have to wait too long.
+    /// The expected wait is too long.
     Overloaded { wait_secs: f64 },
 }
 

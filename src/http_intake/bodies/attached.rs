@@ -12,7 +12,7 @@ pub type Attached = Result<Upload, String>;
 /// The content of a field for media: a `data:` URI, or (in `/v1/embeddings`) a path or a text.
 #[derive(Debug)]
 pub enum MediaField {
-    /// The text as it was written.
+    /// The text as the client sent it.
     Written(String),
     /// A large `data:` URI, decoded.
     Large(Box<LargeMedia>),

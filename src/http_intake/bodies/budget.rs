@@ -1,4 +1,4 @@
-//! The budget for request bodies: how many bytes of them the process holds at a time, in memory and on disk.
+//! The budget for request bodies: the number of their bytes in memory and on disk at a time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,5 +1,5 @@
-//! Filters a JSON text while it is received: takes large `data:` URIs out of it and decodes them piece by
-//! piece. Sixty megabytes of base64 are never held in memory, and the remaining text is small to parse.
+//! Filters a JSON text while it is received: extracts large `data:` URIs and decodes them piece by piece.
+//! Sixty megabytes of base64 are never in memory, and the remaining text is small and quick to parse.
 
 mod base64;
 
@@ -10,7 +10,7 @@ pub const INLINE_BYTES: usize = 96 << 10;
 /// Longest text between `data:` and the comma, in bytes.
 const MAX_HEAD_BYTES: usize = 256;
 
-/// What was taken out of the text, in order.
+/// The parts extracted from the text, in order.
 #[derive(Debug, PartialEq)]
 pub enum Event {
     /// A large `data:` URI begins; the JSON has a marker in its place.
@@ -29,7 +29,7 @@ enum Place {
     Structure,
     /// In a string that is passed on.
     Passed(Escape),
-    /// In a string that may be a `data:` URI and is held back.
+    /// In a string that may be a `data:` URI and is buffered.
     Held(Escape),
     /// In the data of a large URI.
     Media(Escape),
@@ -100,7 +100,7 @@ pub struct Condenser {
 }
 
 impl Condenser {
-    /// Processes a piece; returns what was taken out of it.
+    /// Processes a piece; returns the extracted parts.
     pub fn push(&mut self, piece: &[u8]) -> Vec<Event> {
         let mut events = Vec::new();
         let mut rest = piece;
@@ -146,7 +146,7 @@ impl Condenser {
         std::mem::take(&mut self.json)
     }
 
-    /// Number of bytes held back, besides those of [`Condenser::take_json`].
+    /// Number of buffered bytes, besides those of [`Condenser::take_json`].
     pub fn held_bytes(&self) -> usize {
         self.held.len()
     }
@@ -193,7 +193,7 @@ impl Condenser {
         }
     }
 
-    /// The string held back is a large URI: replaces it by a marker.
+    /// The buffered string is a large URI: replaces it by a marker.
     fn open(&mut self, events: &mut Vec<Event>) {
         self.json.extend_from_slice(&self.head);
         self.json.extend_from_slice(format!("\\u0000{}\"", self.opened).as_bytes());
@@ -227,7 +227,7 @@ impl Condenser {
     }
 }
 
-/// Whether a head can stand in the JSON without escapes.
+/// Whether a head needs no escapes in JSON.
 fn is_plain(head: &[u8]) -> bool {
     head.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
 }

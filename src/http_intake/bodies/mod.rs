@@ -100,7 +100,7 @@ impl Parcel {
             Json::Memory(bytes) => with_attached(media, || parse_json(&bytes)),
             Json::File(upload) => {
                 let bytes = tokio::fs::read(&upload.path).await.map_err(LibraryError::from)?;
-                // Tens of megabytes take long enough to hold up the requests that share the thread.
+                // Tens of megabytes take long enough to delay the requests that share the thread.
                 let parsed =
                     tokio::task::spawn_blocking(move || with_attached(media, || parse_json::<T>(&bytes)));
                 parsed.await.map_err(|_| broken())?

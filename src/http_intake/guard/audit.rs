@@ -13,10 +13,10 @@ use crate::http_intake::middleware::RequestId;
 use crate::http_kit::error::ApiError;
 use crate::types::{now_unix_ms, rfc3339_millis};
 
-/// Longest piece of a path that is written down, bytes.
+/// Longest logged piece of a path, in bytes.
 const MAX_TARGET: usize = 128;
 
-/// The id of what a change made, in the extensions of an answer that has no `Location`.
+/// The id of a created object, in the extensions of an answer without `Location`.
 #[derive(Clone)]
 pub struct Made(pub String);
 
@@ -28,7 +28,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// A change begins. Bodies, query strings and keys are not looked at.
+    /// Begins the entry of a change. It never reads bodies, query strings or keys.
     pub fn begin(log: AuditLog, request: &Parts, caller: Option<&Caller>) -> Self {
         let extensions = &request.extensions;
         let route = extensions.get::<MatchedPath>().map(MatchedPath::as_str);
@@ -51,7 +51,7 @@ impl Entry {
         Self { log, line: Some(line) }
     }
 
-    /// The change has been answered; resolves when that is written down.
+    /// Completes the entry of an answered change; resolves when it is written.
     pub fn end(mut self, response: &Response) -> Option<JoinHandle<()>> {
         let mut line = self.line.take()?;
         line["status"] = json!(response.status().as_u16());

@@ -37,7 +37,7 @@ fn invalid_host() -> ApiError {
     ApiError::new(StatusCode::BAD_REQUEST, "invalid_host", message)
 }
 
-/// A browser says where a request comes from: another site's page may not change the library.
+/// A browser states the origin of a request: a page of another site must not change the library.
 pub fn check_origin(method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
     let harmless = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
     if harmless || !headers.contains_key(header::ORIGIN) {
@@ -57,7 +57,7 @@ pub fn check_origin(method: &Method, headers: &HeaderMap) -> Result<(), ApiError
     Err(ApiError::new(StatusCode::FORBIDDEN, "cross_origin_refused", message))
 }
 
-/// The value of a header that is there exactly once.
+/// The value of a header that occurs exactly once.
 fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
     let mut values = headers.get_all(name).into_iter();
     let first = values.next()?;
@@ -235,7 +235,7 @@ mod tests {
         );
     }
 
-    /// What a browser makes of the host of an address: the strict twin.
+    /// A browser's reading of the host of an address, the reference for the parser.
     fn browser_reads(host: &str) -> Option<url::Url> {
         let url = url::Url::parse(&format!("http://{host}/")).ok()?;
         let bare = url.username().is_empty() && url.password().is_none() && url.path() == "/";

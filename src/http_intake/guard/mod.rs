@@ -1,4 +1,4 @@
-//! Who may ask; decided before a body is read.
+//! Decides whether a request is allowed, before its body is read.
 
 pub mod audit;
 mod host;
@@ -22,8 +22,8 @@ use crate::http_kit::finish;
 /// When an address may have a key compared again whose comparisons are rationed.
 const COMPARE_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// Asks for a key of the role that the call needs; where there are no keys, only accepts requests that are
-/// meant for this server. Changes go into the audit log, and run to their end even if the client disconnects.
+/// Requires a key with the role that the call needs; without any keys, accepts only requests addressed to
+/// this server. Changes go into the audit log, and run to their end even if the client disconnects.
 pub async fn authenticate(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     let route = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
@@ -127,7 +127,8 @@ async fn by_key(state: &AppState, request: &Parts) -> Result<Caller, ApiError> {
     match address.map(|address| access.wrong.wrong(address)) {
         Some(WrongAnswer::TooMany(wait)) => return Err(too_many_wrong_keys(wait)),
         Some(WrongAnswer::After(delay, place)) => {
-            // A task of its own: whoever hangs up and tries the next key has not got rid of the wait.
+            // A task of its own, so that a client cannot escape the wait by disconnecting and trying the next
+            // key.
             let wait = tokio::spawn(async move {
                 let _place = place;
                 tokio::time::sleep(delay).await;

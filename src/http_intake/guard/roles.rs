@@ -1,5 +1,5 @@
-//! What each call needs: the one table. `tests/http_api.rs` compares it with the OpenAPI document, so that a
-//! new call cannot be forgotten.
+//! The table of roles: which role each call needs. `tests/http_api.rs` compares it with the OpenAPI document,
+//! so that a new call cannot be forgotten.
 
 use axum::http::Method;
 
@@ -74,9 +74,9 @@ pub const TABLE: &[(&str, &str, Option<Role>)] = &[
     ("DELETE", "/v1/keys/{id}", Some(Admin)),
 ];
 
-/// What a call needs. An address without a route needs any key, to be told that nothing is there; a route
-/// that the table does not know needs an admin; a method that it does not know needs what the strictest
-/// method of that route does.
+/// The role that a call needs. A path without a route needs any key, to get its 404; a route that is not in
+/// the table needs an admin; a method that is not in the table needs the role of the strictest method of its
+/// route.
 pub fn needed(method: &Method, route: Option<&str>) -> Option<Role> {
     let Some(route) = route else { return Some(Metrics) };
     let method = if *method == Method::HEAD { "GET" } else { method.as_str() };

@@ -1,4 +1,4 @@
-//! What somebody looks for, from JSON or a form, to vectors.
+//! Queries: from JSON or a form to vectors.
 
 pub mod stored;
 
@@ -31,7 +31,7 @@ pub enum QueryInput {
     Several(Vec<QueryBody>),
 }
 
-/// By hand: an untagged enum would not say which field is wrong.
+/// Written by hand: the error of an untagged enum would not name the wrong field.
 impl<'de> Deserialize<'de> for QueryInput {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Parts;
@@ -152,17 +152,17 @@ pub fn weights(parts: &[Part]) -> Vec<f32> {
     parts.iter().map(|part| part.weight).collect()
 }
 
-/// Parts of a question, with the temporary files that they lie in.
+/// Parts of a query, with their temporary files.
 #[derive(Default)]
 pub struct Parts {
-    /// For the question.
+    /// Parts of the query, in the order given.
     pub parts: Vec<AskPart>,
     /// Removed when these go.
     pub files: Vec<tempfile::TempPath>,
 }
 
 impl Parts {
-    /// Takes further parts.
+    /// Appends further parts, such as the file of a form.
     pub async fn add(&mut self, state: &AppState, parts: Vec<Part>) -> Result<(), ApiError> {
         for Part { input, weight, at } in parts {
             let source = match input {
@@ -218,7 +218,7 @@ pub async fn scratch_of(
     Ok(writer.finish_scratch().await?.path)
 }
 
-/// What the towers took, for the response's headers and for Prometheus.
+/// Time in the towers, for the response's headers and for Prometheus.
 pub fn timing(timings: &Timings) -> Timing {
     let timing = Timing { queue_secs: timings.queue_secs(), inference_secs: timings.inference_secs() };
     metrics::histogram!("triptych_query_stage_seconds", "stage" => "queue").record(timing.queue_secs);

@@ -1,4 +1,4 @@
-//! A query as it is stored, to be embedded again for another model.
+//! Stored queries, which can be embedded again for another model.
 
 use super::{Input, Part, span_of};
 use crate::collection::ask::check_text;

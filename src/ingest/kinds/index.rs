@@ -21,7 +21,7 @@ use crate::types::{TrackChoice, WatchId};
 /// Maximum number of files per job.
 const MAX_FILES: usize = 1_000_000;
 
-/// Where the files of a job come from.
+/// The source of a job's files.
 #[derive(Debug, Clone)]
 pub enum JobSource {
     /// A folder or a single file.
@@ -61,7 +61,7 @@ pub(crate) struct IndexRequest {
     pub(crate) metadata: Value,
 }
 
-/// Indexes files.
+/// The kind of job that indexes files.
 pub(crate) struct Index;
 
 impl Kind for Index {
@@ -109,7 +109,7 @@ impl Kind for Index {
         let (source, _upload) = ingest.source_of(item, cancel).await?;
         let report = ingest.ingest_until(source, Priority::Bulk, cancel).await?;
         item.asset = Some(report.asset.id);
-        // Only what this job indexed counts towards its rate, including what it indexed before a crash.
+        // Only media indexed by this job count towards its rate, including those indexed before a crash.
         if report.new || report.asset.created_unix_ms >= job.created_unix_ms {
             item.clips = report.asset.clips;
             item.media_secs = report.asset.duration_secs;

@@ -1,5 +1,5 @@
-//! The kinds of jobs, one file each: how a request becomes items, and how an item is done. The store knows of a kind its
-//! name and what its jobs say at their end.
+//! The kinds of jobs, one file each: how a request becomes items, and how an item is processed. Of a kind,
+//! the store knows only its name and the messages with which its jobs end.
 
 mod index;
 
@@ -14,9 +14,9 @@ use crate::store::{JobItem, JobKind, JobRecord, NewItem};
 
 /// What is particular to one kind of job.
 pub(crate) trait Kind {
-    /// Its name.
+    /// Name of the kind, as stored.
     const KIND: JobKind;
-    /// What a client asks for.
+    /// The client's request.
     type Request: Send;
 
     /// Checks a request and expands it into items. Stores nothing.
@@ -25,7 +25,7 @@ pub(crate) trait Kind {
         request: Self::Request,
     ) -> impl Future<Output = Result<Plan, LibraryError>> + Send;
 
-    /// Does the work of one item, and notes in it what came of it. Safe to repeat: after a crash, an item that was
+    /// Processes one item and records the outcome in it. Safe to repeat: after a crash, an item that was
     /// running is queued again.
     fn run(
         ingest: &Ingest,

@@ -52,7 +52,7 @@ mod tests {
         SeenFile { path: path.to_owned(), size_bytes, mtime_ns: 1 }
     }
 
-    /// Polls these states of a folder in turn; returns what is known after the last one.
+    /// Polls these states of a folder in turn; returns the known files after the last one.
     fn looks(states: &[(&[SeenFile], bool)]) -> Vec<WatchedFile> {
         let mut known: Vec<WatchedFile> = Vec::new();
         for (files, whole) in states {

@@ -24,7 +24,7 @@ use crate::types::{AssetId, Deciding, WatchId};
 
 /// Maximum number of watches per library.
 const MAX_WATCHES: usize = 100;
-/// Maximum number of files in a watched folder; a poll holds about 150 bytes for each.
+/// Maximum number of files in a watched folder; a poll needs about 150 bytes for each.
 const MAX_FILES: usize = 200_000;
 /// Maximum number of files per job; the rest comes with the next one.
 const JOB_FILES: u32 = 100_000;

@@ -46,6 +46,6 @@ pub(super) fn is(library: &Library, model: &str) -> bool {
 pub(super) async fn stop_beside(beside: Arc<Beside>) {
     beside.stop_following().await;
     if let Err(error) = beside.library.shutdown().await {
-        tracing::warn!(%error, "could not keep the index of an additional model");
+        tracing::warn!(%error, "could not save the index of an additional model");
     }
 }

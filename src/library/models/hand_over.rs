@@ -21,7 +21,7 @@ async fn stop_and_seal(library: &Library) {
         library.ingest.until_idle().await;
     });
     if ended.await.is_err() {
-        tracing::warn!("some files did not stop in time; the model that takes over starts them again");
+        tracing::warn!("some files did not stop in time; the promoted model starts them again");
     }
     library.collection.store.seal(true).await;
 }
@@ -37,7 +37,7 @@ pub(super) async fn hand_over(
     let never = CancellationToken::new();
     for id in to.ingest.differing(&from.ingest).await? {
         match from.collection.store.asset(id).await {
-            // Accepted and promised: the library that takes over indexes it.
+            // Accepted and promised: the promoted library indexes it.
             Ok(theirs) if theirs.state == AssetState::Indexing => {
                 if let Some((claim, record)) = to.ingest.accept_from(&theirs).await? {
                     to.ingest.work.push(claim, record);
@@ -65,7 +65,7 @@ pub(super) async fn revive(library: &Library) -> Arc<Library> {
     library.collection.store.seal(false).await;
     let revived = library.revived();
     if let Err(error) = revived.collection.store.requeue_running().await {
-        tracing::error!(%error, "items that were running wait until the next start");
+        tracing::error!(%error, "running items wait until the next startup");
     }
     revived
 }
@@ -73,6 +73,6 @@ pub(super) async fn revive(library: &Library) -> Arc<Library> {
 /// Saves the indexes of a library that no longer serves, so that it can be loaded quickly again.
 pub(super) async fn leave_snapshots(library: &Library) {
     if let Err(error) = library.collection.save_indexes().await {
-        tracing::warn!(%error, "could not keep the index of the previous model");
+        tracing::warn!(%error, "could not save the index of the previous model");
     }
 }

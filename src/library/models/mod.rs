@@ -1,5 +1,5 @@
-//! The models of a data folder: one serves, others are kept up to date beside it, and one of those can take
-//! over while searches continue. Vectors of two models never meet: each has its own store, indexes and
+//! The models of a data folder: one serves, others are kept up to date beside it, and one of those can be
+//! promoted while searches continue. Vectors of two models never mix: each has its own store, indexes and
 //! catalog, and a request uses one library from beginning to end.
 
 mod beside;
@@ -40,11 +40,11 @@ pub struct ModelsConfig {
     pub library: LibraryConfig,
     /// Folders beneath which bundles may be loaded at run time.
     pub model_roots: Vec<PathBuf>,
-    /// Opens a bundle.
+    /// Function that opens a bundle folder.
     pub open: OpenEmbedder,
 }
 
-/// What a loaded model is for.
+/// Role of a loaded model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -56,7 +56,7 @@ pub enum Role {
 
 /// A loaded model, for display.
 pub struct ModelEntry {
-    /// Its library.
+    /// The library of this model.
     pub library: Arc<Library>,
     /// Role of the model.
     pub role: Role,
@@ -81,7 +81,7 @@ pub struct Models {
 impl Models {
     /// Opens the serving model of a data folder, and the models beside it.
     ///
-    /// `given` is the bundle that the user named. If another one has taken over from it, that one is opened
+    /// `given` is the bundle that the user named. If another model was promoted since, that one is opened
     /// instead; a bundle that the data folder has never had is refused.
     ///
     /// # Errors
@@ -161,8 +161,8 @@ impl Models {
         std::iter::once(first).chain(self.all_beside().iter().map(of)).collect()
     }
 
-    /// Loads a bundle beside the serving model; it embeds all assets and follows changes. With `promote` it
-    /// takes over once it has caught up.
+    /// Loads a bundle beside the serving model; it embeds all assets and follows changes. With `promote`, it
+    /// is promoted once it has caught up.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -171,7 +171,7 @@ impl Models {
         self.load_resolved(bundle, promote).await
     }
 
-    /// Like `load`, for a bundle that the operator named at start.
+    /// Like `load`, for a bundle that the operator named at startup.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -290,7 +290,7 @@ impl Models {
             revived.start_workers();
             self.serving.send_replace(revived);
             self.take_out(&next);
-            // What it has taken over so far is dropped when it is loaded again.
+            // Settings copied so far are dropped when it is loaded again.
             tokio::spawn(stop_beside(next));
             return Err(error);
         }

@@ -34,7 +34,7 @@ pub(super) async fn open_serving(
         }
         Some(registry) if registry.earlier.contains(&digest) => {
             let serving = registry.serving.bundle.display();
-            tracing::warn!(%serving, "a promoted model serves instead of the one given");
+            tracing::warn!(%serving, "a previously promoted model serves instead of the configured one");
             embedder = open_bundle(&config.open, &registry.serving.bundle).await?;
             registry
         }

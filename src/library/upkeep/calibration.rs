@@ -11,8 +11,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// After a smaller change, how long the library must be unchanged first.
 const SETTLED: Duration = Duration::from_secs(5);
 
-/// After a smaller change, how many times as long as the last calibration took it must be ago: files that come in
-/// one by one must not keep a core busy.
+/// After a smaller change, the time since the last calibration must be at least this multiple of its
+/// duration: files that arrive one by one must not keep a core busy.
 const REST: u32 = 20;
 
 /// Calibrates while the library is open, whenever it has changed and nothing is being indexed.

@@ -19,8 +19,8 @@ const READ_AT_ONCE: u32 = 16;
 
 const REST: Duration = Duration::from_secs(60);
 
-/// Least time between two comparisons of the folder of uploads with the store, and their share of the time, given
-/// as a divisor.
+/// Minimum time between two comparisons of the folder of uploads with the store, and their maximum share of
+/// the time, as a divisor.
 const COMPARE_EVERY: Duration = Duration::from_secs(5);
 const COMPARE_SHARE: u32 = 100;
 

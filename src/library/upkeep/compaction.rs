@@ -1,4 +1,4 @@
-//! Compaction without being asked.
+//! Automatic compaction.
 
 use std::sync::Arc;
 use std::time::Duration;

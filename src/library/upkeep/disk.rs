@@ -30,7 +30,7 @@ pub(super) async fn keep_watch(upkeep: Arc<Upkeep>) {
             .look(failed, upkeep.ingest.try_store(), upkeep.ingest.pay_debts())
             .await
         {
-            tracing::error!(code = error.code(), %error, "could not catch up on work that the full disk had stopped");
+            tracing::error!(code = error.code(), %error, "could not resume the work that the full disk had stopped");
         }
         met.borrow_and_update();
     }

@@ -20,9 +20,9 @@ const DECODER_HOLDS: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PartState {
-    /// It works.
+    /// Fully working.
     Ok,
-    /// It works in part; what it promised is kept.
+    /// It works in part, and nothing acknowledged is lost.
     Degraded,
     /// It does not work.
     Failed,

@@ -11,7 +11,7 @@ const SNAPSHOT_EVERY: Duration = Duration::from_secs(30);
 /// Under steady load, the indexes are saved nevertheless after this long.
 const SNAPSHOT_AT_LATEST: Duration = Duration::from_secs(900);
 
-/// Saves the indexes when nothing is being indexed, so that the next start need not rebuild them.
+/// Saves the indexes when nothing is being indexed, so that the next startup need not rebuild them.
 pub(super) async fn save_when_idle(upkeep: Arc<Upkeep>) {
     let mut written = upkeep.collection.store.sequence().await.ok();
     let mut last = Instant::now();

@@ -170,7 +170,7 @@ impl Upkeep {
         Ok(self.collection.store.retention_runs(limit).await?)
     }
 
-    /// What the rules would delete now.
+    /// Counts of assets that the rules would delete now.
     ///
     /// # Errors
     /// [`LibraryError`].

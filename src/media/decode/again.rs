@@ -90,7 +90,7 @@ impl Run<'_> {
             let mut now = self.attempt(Streams::Audio)?;
             if now.samples == 0 && now.exit.code != Some(0) {
                 let (secs, why) = (samples as f64 / rate, now.last_words());
-                notes.push(format!("damaged: what follows {secs:.1} s could not be decoded ({why})"));
+                notes.push(format!("damaged: the part after {secs:.1} s could not be decoded ({why})"));
             }
             now.samples = now.samples.max(samples);
             let before = std::mem::replace(ended, now);

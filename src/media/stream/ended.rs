@@ -1,4 +1,5 @@
-//! What one child's output shows about a file, and how it ended. The module `ending` draws the conclusions.
+//! Facts about a file from one child's output, and how the child ended. The module `ending` draws the
+//! conclusions.
 
 use std::time::Instant;
 
@@ -38,7 +39,7 @@ pub struct MediaInfo {
     pub tracks: Vec<TrackInfo>,
 }
 
-/// What one child's output gave, and how it ended.
+/// Results of one child's output, and how it ended.
 #[derive(Debug)]
 pub struct Ended {
     /// Tracks requested from ffmpeg.
@@ -76,7 +77,7 @@ pub struct Ended {
     pub placed: Placed,
     /// Number of samples that were left out because they overlap others.
     pub overlapping: u64,
-    /// Number of samples that were left out because they lie before the beginning.
+    /// Number of samples left out because they are before the beginning.
     pub early: u64,
     /// Whether the sink had enough.
     pub stopped: bool,
@@ -204,7 +205,7 @@ impl Ended {
     /// The length that the bytes of the file show or, failing that, ffmpeg's.
     fn declared_secs(&self, started: &Started) -> Option<f64> {
         let sound = &started.sound;
-        // The time stamps of several recordings say nothing about the length of all.
+        // The time stamps of several recordings do not give their total length.
         let telling = !sound.open_ended && !started.joined;
         sound.declared_secs.or(self.log.duration_secs.filter(|_| telling))
     }

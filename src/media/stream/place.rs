@@ -1,4 +1,4 @@
-//! Checks whether a child that was told to seek is at a position from which the wanted part can be read.
+//! Checks whether a child that seeks has reached a position from which the wanted part can be read.
 
 use super::{Pump, read};
 use crate::decode_child::protocol::{Started, Streams};
@@ -83,7 +83,7 @@ impl Pump<'_> {
         Ok(())
     }
 
-    /// Reads sound into its buffer, held sound first. 0 means the end.
+    /// Reads sound into its buffer, buffered sound first. 0 means the end.
     pub(super) fn sound_bytes(&mut self, worker: &Worker) -> Result<Option<usize>, MediaError> {
         if self.held.is_empty() {
             return if self.sound_done { Ok(Some(0)) } else { read(&worker.sound, self.sound.space()) };

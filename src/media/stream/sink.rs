@@ -6,7 +6,7 @@ use crate::media::MediaError;
 /// Whether a sink wants more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flow {
-    /// Yes: go on.
+    /// Yes: continue.
     More,
     /// No: end the child.
     Stop,

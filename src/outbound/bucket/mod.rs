@@ -29,7 +29,7 @@ use super::{Download, IDLE_CONNECTIONS, Outbound, OutboundConfig, OutboundError}
 
 /// Size of one part of a large object, in bytes.
 const PART_BYTES: usize = 8 << 20;
-/// Parts sent in parallel: an upload holds this many parts in memory.
+/// Parts sent in parallel: an upload has this many parts in memory.
 const PARTS_AT_ONCE: usize = 2;
 /// Number of retries of a call, and their total time limit.
 const RETRIES: usize = 3;
@@ -40,7 +40,7 @@ const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct AccessKey {
     /// Id of the key.
     pub id: String,
-    /// Its secret.
+    /// Secret that belongs to the key id.
     pub secret: String,
     /// Session token, for a temporary key.
     pub token: Option<String>,
@@ -175,7 +175,7 @@ fn endpoint_of(config: &BucketConfig) -> Result<Url, OutboundError> {
 /// An object of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
-    /// Its full key.
+    /// Full key in the bucket, without escapes.
     pub key: String,
     /// Size in bytes.
     pub size_bytes: u64,
@@ -319,7 +319,7 @@ impl Bucket {
 
     fn path(&self, key: &str) -> Result<Path, OutboundError> {
         Path::parse(key).map_err(|error| {
-            OutboundError::refused(&self.host, format!("cannot hold an object with this key: {error}"))
+            OutboundError::refused(&self.host, format!("cannot contain an object with this key: {error}"))
         })
     }
 
@@ -337,7 +337,7 @@ fn failure(host: &str, error: &object_store::Error) -> OutboundError {
             "denies access to this server; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
         ),
         Error::InvalidPath { .. } => {
-            OutboundError::refused(host, format!("holds an object with an invalid key: {error}"))
+            OutboundError::refused(host, format!("contains an object with an invalid key: {error}"))
         }
         other => OutboundError::within(host, other),
     }

@@ -11,7 +11,7 @@ use crate::outbound::OutboundError;
 const MAX_KEY_BYTES: usize = 1024;
 
 /// `s3://bucket/key`, with the key as stored, without escapes. As a folder, the key is a prefix of complete
-/// path parts: `s3://b/films` holds `films/a.mp4` but not `films-old/a.mp4`.
+/// path parts: `s3://b/films` contains `films/a.mp4` but not `films-old/a.mp4`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BucketUrl {
     /// Name of the bucket.
@@ -45,7 +45,7 @@ impl fmt::Display for BucketUrl {
     }
 }
 
-/// What is wrong with a key that [`BucketUrl::is_key`] refuses.
+/// The fault of a key that [`BucketUrl::is_key`] refuses.
 const BAD_KEY: &str = "its key has an empty part, `.` or `..`, a control character, or more than 1024 bytes";
 
 impl BucketUrl {
@@ -68,7 +68,7 @@ impl BucketUrl {
         Err(OutboundError::NotAllowed(format!("cannot read this object: {BAD_KEY}")))
     }
 
-    /// Whether another place is this one or lies within it.
+    /// Whether another place is this one or within it.
     #[must_use]
     pub fn holds(&self, other: &Self) -> bool {
         let beneath =

@@ -17,8 +17,8 @@ pub(super) struct After {
 }
 
 impl Assembler {
-    /// Sends the last clips with pictures; later sound is cut into clips of its own. That no more pictures
-    /// follow is known only at the end of the file, and assumed when more sound has arrived than may wait for
+    /// Sends the last clips with pictures; later sound is cut into clips of its own. Only the end of the file
+    /// shows that no more pictures follow; it is assumed when more sound has arrived than may wait for
     /// pictures.
     pub(super) fn leave_pictures(&mut self) -> Result<(), MediaError> {
         if self.after.is_some() {

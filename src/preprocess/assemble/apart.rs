@@ -11,7 +11,7 @@ use crate::preprocess::spec::SoundSpec;
 /// The clips of sound.
 pub(super) struct Apart {
     plan: Plan,
-    /// Equal windows of sound are merged, whatever pictures come between them.
+    /// Equal windows of sound are merged, regardless of the pictures between them.
     out: Merger,
 }
 

@@ -21,7 +21,7 @@ pub struct Cut {
     shown: bool,
     tracks: TrackChoice,
     without: Option<TrackKind>,
-    /// First wanted frame.
+    /// First wanted frame, in sampling periods from the start of the asset.
     pub first_frame: u64,
     /// Frame after the last wanted one; `None` means to the end.
     pub end_frame: Option<u64>,

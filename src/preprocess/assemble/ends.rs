@@ -21,8 +21,8 @@ impl Assembler {
         self.declared_secs.filter(near).filter(|_| self.mode == Mode::Video)
     }
 
-    /// Sends a clip, cut at the declared end of the video if that lies in it. If another clip ends later, the
-    /// film goes on, and the declared end is wrong.
+    /// Sends a clip, cut at the declared end of the video if that is within it. If another clip ends later,
+    /// the film continues, and the declared end is wrong.
     pub(super) fn send(&mut self, mut clip: ClipTensors) -> Result<(), MediaError> {
         if let Some((mut held, whole)) = self.held.take() {
             if clip.span.end_secs > whole {

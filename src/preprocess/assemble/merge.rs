@@ -38,8 +38,7 @@ impl Merger {
     }
 
     /// Takes a clip and merges it with the previous one, or else sends the previous one. The clip anchored at
-    /// the end overlaps the previous one, so it is merged only if that one already stands for several
-    /// windows.
+    /// the end overlaps the previous one, so it is merged only if that one already has several windows.
     pub fn send(&mut self, clip: ClipTensors, anchored: bool) -> Result<(), MediaError> {
         match &mut self.held {
             Some(held) if (!anchored || held.windows > 1) && continues(held, &clip) => {
@@ -54,7 +53,7 @@ impl Merger {
         }
     }
 
-    /// Sends the clip that was held back.
+    /// Sends the buffered clip.
     pub fn release(&mut self) -> Result<(), MediaError> {
         self.held.take().map_or(Ok(()), |clip| self.deliver(clip))
     }

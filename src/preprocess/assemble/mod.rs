@@ -86,7 +86,7 @@ pub(super) struct Assembler {
     at_end: bool,
     /// End of the last clip, in seconds.
     last_end_secs: f64,
-    /// A clip that was cut at the declared end, and where it ends if the film goes on.
+    /// A clip that was cut at the declared end, and its end if the film continues.
     held: Option<(ClipTensors, f64)>,
     /// Length of the pictures in periods, once it is known.
     periods: Option<u64>,
@@ -151,7 +151,7 @@ impl Assembler {
         }
     }
 
-    /// Sends the clips that were held back.
+    /// Sends the buffered clips.
     pub fn release(&mut self) -> Result<(), MediaError> {
         if let Some((clip, _)) = self.held.take() {
             self.pass_on(clip)?;
@@ -323,7 +323,7 @@ impl Assembler {
         self.send(ClipTensors { span, frames, patch_grid, frame_count, pcm, pcm_samples, windows: 1 })
     }
 
-    /// How many frames a film has that is shorter than a window: those of its whole periods, at least one.
+    /// Number of frames of a film shorter than a window: one per whole period, at least one.
     fn own_frames(&self, span: TimeSpan, periods: u64) -> usize {
         // The last frame's period is counted even if the film ends within it.
         let end_secs = self.declared_near(span).unwrap_or(span.end_secs);
@@ -331,7 +331,7 @@ impl Assembler {
         usize::try_from(whole.min(periods).max(1)).unwrap_or(usize::MAX)
     }
 
-    /// Pictures cannot wait for ever. If the sound of a file lies too far behind, the rest of the sound is
+    /// Pictures cannot wait for ever. If the sound is stored too far behind them, the rest of the sound is
     /// dropped.
     fn give_up_sound_if_late(&mut self) -> Result<(), MediaError> {
         let bytes = self.waiting_apart * self.pictures.window_bytes();

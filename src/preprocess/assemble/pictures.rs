@@ -12,7 +12,7 @@ use crate::preprocess::spec::{ClipSpec, PictureSpec};
 /// Pictures of one window.
 #[derive(Debug, Clone)]
 pub struct Window {
-    /// First period.
+    /// First sampling period of the window.
     pub start: u64,
     /// Number of periods; fewer than others have if the asset, or its last part, is shorter.
     pub periods: u64,
@@ -22,7 +22,7 @@ pub struct Window {
     pub grid: Option<PatchGrid>,
 }
 
-/// What covers the end of the pictures.
+/// The clip that covers the end of the pictures.
 #[derive(Debug)]
 pub enum Last {
     /// Nothing is left.
@@ -146,8 +146,8 @@ impl Pictures {
         }
     }
 
-    /// What covers the end, if the pictures have `len` periods. Call `next_window` until it returns `None`
-    /// first.
+    /// The clip that covers the end, if the pictures have `len` periods. Call `next_window` until it returns
+    /// `None` first.
     pub fn last_window(&mut self, len: u64) -> Last {
         match &mut self.windows {
             Windows::Every { blocks, plan, held } => match plan.tail(blocks.count) {

@@ -64,7 +64,7 @@ impl Spread {
         (len > covered && len > start).then(|| (start, len - start))
     }
 
-    /// Number of windows that lie within `len` periods.
+    /// Number of windows within `len` periods.
     fn whole_windows(&self, len: u64) -> u64 {
         let Some(room) = len.checked_sub(self.window) else { return 0 };
         let (num, den) = (u128::from(self.stride.num), u128::from(self.stride.den));
@@ -120,7 +120,8 @@ struct Run {
 
 impl SpreadFrames {
     pub fn new(plan: Spread, spec: &PictureSpec) -> Self {
-        // Bars are looked for in the frames of a window, but those of its neighbours are held with them.
+        // Bars are searched for in the frames of a window, but those of its neighbours are in memory with
+        // them.
         let together = plan.frames.saturating_mul(plan.overlap() + MOST_EXTRA as u64);
         let held =
             spec.unbarred.then(|| Held::sparse(usize::try_from(together).unwrap_or(usize::MAX), *spec));

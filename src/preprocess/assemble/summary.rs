@@ -1,4 +1,4 @@
-//! What is told of an asset once all of it was read.
+//! The summary of an asset after it was read to its end.
 
 use std::sync::PoisonError;
 

@@ -1,4 +1,4 @@
-//! Frames that may have bars, held until their clip is complete: only all of its frames together show its
+//! Frames that may have bars, buffered until their clip is complete: only all of its frames together show its
 //! bars.
 
 use std::collections::VecDeque;
@@ -47,14 +47,14 @@ struct Prepared {
 struct Run {
     id: u64,
     times: u64,
-    /// What it has lit, and the area that is held of it; `None` if no clip that contains it can have bars.
+    /// Its lit pixels, and its buffered area; `None` if no clip that contains it can have bars.
     held: Option<(Lit, Area)>,
     rgb: Vec<u8>,
     /// Input of the tower from this frame, if the picture is this part of it.
     resized: Option<(Part, Box<[u8]>)>,
 }
 
-/// The held area of a frame: the part in the middle that the tower may see, divided by a whole number.
+/// The buffered area of a frame: the part in the middle that the tower may see, reduced by a whole number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Area {
     divisor: usize,
@@ -219,7 +219,7 @@ impl Area {
         let short = width.min(height);
         let room = WINDOW_BYTES / 3 / window;
         let middle = seen_of_shorter_side(spec);
-        // Of a frame that is seen whole, everything is held.
+        // If the tower sees the whole frame, everything is buffered.
         let pixels = |by: usize| match middle {
             Some(_) => (short / by).pow(2),
             None => (width / by) * (height / by),
@@ -263,7 +263,7 @@ impl Area {
         }
     }
 
-    /// The way from the held area to the tower's input for this picture.
+    /// The resize from the buffered area to the tower's input for this picture.
     fn preparer(&self, picture: Part, spec: &PictureSpec) -> Option<Preparer> {
         let by = self.divisor;
         let (left, top) = (picture.left.div_ceil(by), picture.top.div_ceil(by));
@@ -311,7 +311,7 @@ impl Seen {
     }
 }
 
-/// Whether the held area of a frame contains everything that a tower gets of a picture.
+/// Whether the buffered area of a frame contains every pixel of the picture that a tower gets.
 #[cfg(test)]
 pub fn enough(width: usize, height: usize, picture: Part, spec: &PictureSpec, window: usize) -> bool {
     // A picture without any pixel does not count.

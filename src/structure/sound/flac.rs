@@ -13,7 +13,7 @@ const LONE_MARK: [u8; 8] = *b"fLaC\x80\0\0\x22";
 /// Where the rate, the channels and the bits of a sample are behind the mark, in 28 bits.
 const FORMAT_AT: u64 = 18;
 
-/// What follows the first stream.
+/// The streams after the first one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Streams {
     /// Number of streams after the first one.

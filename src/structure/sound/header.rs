@@ -8,7 +8,7 @@ use crate::structure::window::Window;
 
 /// Most chunks that are examined. That of the sound is among the first.
 const MAX_CHUNKS: usize = 1000;
-/// Nobody records longer than this, so a length beyond it is a wrong one if the file does not hold it.
+/// No recording is longer than this, so a longer length is wrong unless the file is that long.
 const LONGEST_SECS: f64 = 24.0 * 3600.0;
 /// Bytes by which the last chunk may exceed the file: some writers count the head of the file, or the
 /// padding.
@@ -17,9 +17,9 @@ const SLACK_BYTES: u64 = 8;
 /// The length in a header.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Length {
-    /// Length in seconds.
+    /// Declared length in seconds.
     Secs(f64),
-    /// The header was written before the length was known. The sound goes on to the end of the file.
+    /// The header was written before the length was known. The sound extends to the end of the file.
     Unknown,
 }
 
@@ -87,7 +87,7 @@ impl Samples {
         Some(Length::Secs(secs))
     }
 
-    /// What ffmpeg must read as raw PCM, if the file states no length that it can use.
+    /// Samples that ffmpeg must read as raw PCM, if the file states no usable length.
     pub fn raw(&self, len: u64) -> Option<Raw> {
         self.pcm.filter(|raw| self.hidden && len > raw.at)
     }
@@ -105,9 +105,9 @@ impl Samples {
             return End::Whole;
         }
         if self.is_cut(window.len) {
-            return End::Cut("it holds fewer samples than its header says");
+            return End::Cut("it contains fewer samples than its header declares");
         }
-        // ffmpeg reads an AU file to its end, whatever its header says.
+        // ffmpeg reads an AU file to its end, regardless of its header.
         let Some(form) = self.form else { return End::Whole };
         let mut at = self.next;
         // The padding byte may be missing.
@@ -126,7 +126,7 @@ impl Samples {
                 return match trailer::behind(window, at) {
                     Behind::Nothing => End::Whole,
                     Behind::Another => End::Joined,
-                    Behind::Other => End::Cut("what follows its samples is not a chunk"),
+                    Behind::Other => End::Cut("expected a chunk after its samples, got other data"),
                 };
             };
             if chunk.body.saturating_add(chunk.size) > window.len + SLACK_BYTES {

@@ -10,7 +10,7 @@ pub const HEAD_BYTES: usize = 64;
 /// An index may count itself.
 const TOLERANCE: u64 = 1;
 
-/// What an index says; 0 for what it does not.
+/// Fields of an index; 0 for absent ones.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Index {
     /// Number of frames behind it.

@@ -1,4 +1,4 @@
-//! Examines files of sound: their length, what they lack, and what ffmpeg must be told to read them.
+//! Examines files of sound: their length, missing parts, and the options that ffmpeg needs to read them.
 
 mod chunks;
 mod flac;
@@ -19,7 +19,7 @@ pub use self::raw::Raw;
 pub use self::scan::holds_frames;
 use super::window::Window;
 
-/// What the bytes of a file show that ffmpeg does not report.
+/// Facts in the bytes of a file that ffmpeg does not report.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Examined {
     /// Length by the header, or by the existing frames, in seconds.
@@ -34,7 +34,7 @@ pub struct Examined {
     pub strays: u64,
     /// Whether the last frame is incomplete.
     pub cut: bool,
-    /// What it lacks by its own header: half a sentence.
+    /// Missing part according to its own header, as half a sentence.
     pub lacks: Option<String>,
     /// Whether another file is joined to its end, which is not read.
     pub followed: bool,
@@ -44,7 +44,8 @@ pub struct Examined {
     /// Whether ffmpeg's timestamps must be ignored: it reads those of a second Ogg stream as if it had the
     /// first one's sample rate.
     pub counted: bool,
-    /// Whether it consists of streams of several formats, one after another, each of which ffmpeg must begin anew.
+    /// Whether it consists of streams of several formats, one after another, each of which needs a new run of
+    /// ffmpeg.
     pub linked: bool,
     /// Where the next of them begins.
     pub next: Option<u64>,
@@ -73,7 +74,7 @@ pub fn examine(file: &File, frames: bool, from: u64) -> std::io::Result<Examined
     Ok(found)
 }
 
-/// What the bytes of a whole file show, other than Ogg's pages.
+/// Facts in the bytes of a whole file, without Ogg's pages.
 fn of_file(window: &mut Window<'_>, frames: bool) -> Examined {
     let mut found = Examined::default();
     if let Some(samples) = header::samples(window) {
@@ -96,7 +97,7 @@ fn of_file(window: &mut Window<'_>, frames: bool) -> Examined {
         (found.holes, found.damaged, found.strays) = (scan.holes, scan.damaged, scan.strays);
         found.cut = scan.cut;
         let lacks = scan.lacks;
-        found.lacks = (lacks > 0).then(|| format!("{lacks} frames that its header counts are missing"));
+        found.lacks = (lacks > 0).then(|| format!("{lacks} frames that its header declares are missing"));
     }
     if let Some(frames) = tta::frames(window) {
         (found.cut, found.followed, found.damaged) = (frames.cut, frames.joined, frames.damaged);

@@ -2,7 +2,7 @@
 
 use crate::structure::window::{PIECE_BYTES, Window};
 
-/// What the pages of a file show, from some page on.
+/// Facts in the pages of a file, from some page on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pages {
     /// Whether the last page is incomplete. A missing end mark is no sign of that: the stream may be a
@@ -10,8 +10,8 @@ pub struct Pages {
     pub cut: bool,
     /// Whether one stream follows another, and there are never two at a time.
     pub chained: bool,
-    /// Where a stream of sound begins that ffmpeg cannot read after those before it, because its format is another
-    /// one. What follows was not looked at.
+    /// Where a stream of sound begins that ffmpeg cannot read after those before it, because its format
+    /// differs. The rest was not examined.
     pub next: Option<u64>,
 }
 

@@ -1,6 +1,6 @@
-//! Files of plain PCM whose header was written before the length was known. ffmpeg finds no samples in most of
-//! them (RF64, BW64, W64, AIFF, AU), so it is told where the samples are and what they look like, and reads
-//! them as raw PCM.
+//! Files of plain PCM whose header was written before the length was known. ffmpeg finds no samples in most
+//! of them (RF64, BW64, W64, AIFF, AU), so it gets the position and the format of the samples, and reads them
+//! as raw PCM.
 
 use crate::structure::window::Window;
 

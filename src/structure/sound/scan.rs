@@ -71,7 +71,7 @@ pub fn scan(window: &mut Window<'_>) -> Option<Scan> {
             break;
         };
         let Some(before) = last else {
-            // Whatever comes before the first frame was never sound; a frame with an index in it is silent.
+            // Bytes before the first frame were never sound; a frame with an index in it is silent.
             let index = indexed(window, found, frame);
             section = index.unwrap_or_default();
             at = if index.is_some() { found + frame.bytes } else { found };
@@ -111,7 +111,7 @@ fn indexed(window: &mut Window<'_>, at: u64, frame: Frame) -> Option<Section> {
     index::read(head).filter(|_| !frame.adts).map(|index| Section::new(index, frame.bytes))
 }
 
-/// Whether the few bytes between two frames are the rest of one, of which the beginning is missing.
+/// Whether the few bytes between two frames are the rest of a frame without its beginning.
 fn is_torn(window: &mut Window<'_>, from: u64, to: u64) -> bool {
     let count = to - from;
     if count <= STRAY_BYTES {

@@ -12,7 +12,7 @@ const FRAME: (u64, u64) = (256, 245);
 /// Most frames: more than two days.
 const MAX_FRAMES: u64 = 200_000;
 
-/// What the frames of a file show.
+/// Facts in the frames of a file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Frames {
     /// Whether the last ones are missing.

@@ -30,7 +30,7 @@ pub fn y4m(window: &mut Window<'_>) -> Option<Lack> {
             return match trailer::behind(window, at) {
                 Behind::Another => Some(Lack::Joined),
                 Behind::Nothing if !empty => None,
-                _ => Some(Lack::Cut("what follows is not a frame")),
+                _ => Some(Lack::Cut("expected a frame, got other data")),
             };
         }
         let head = self::line(window, at);
@@ -92,7 +92,7 @@ pub fn ivf(window: &mut Window<'_>) -> Option<Lack> {
     None
 }
 
-/// An animated PNG: ffmpeg stops at its end mark. What precedes that is ffmpeg's to check.
+/// An animated PNG: ffmpeg stops at its end mark. ffmpeg itself checks everything before that.
 pub fn png(window: &mut Window<'_>) -> Option<Lack> {
     let mut at = 8;
     for _ in 0..MOST_FRAMES {
@@ -106,8 +106,8 @@ pub fn png(window: &mut Window<'_>) -> Option<Lack> {
     None
 }
 
-/// JPEGs in a row: each must have its end mark, and nothing but padding or text (of a web camera) may lie
-/// between two of them.
+/// JPEGs in a row: each must have its end mark, and only padding or text (of a web camera) may be between two
+/// of them.
 pub fn jpegs(file: &File, window: &mut Window<'_>) -> Option<Lack> {
     const CUT: Lack = Lack::Cut("one of its pictures is cut off");
     let mut at = 0;
@@ -115,10 +115,10 @@ pub fn jpegs(file: &File, window: &mut Window<'_>) -> Option<Lack> {
         let Some(start) = start_mark(window, at) else {
             // Whatever follows the last picture.
             let other = trailer::behind(window, at) == Behind::Other && !is_padding(window, at, window.len);
-            return other.then_some(Lack::Cut("what follows is not a picture"));
+            return other.then_some(Lack::Cut("expected a picture, got other data"));
         };
         if !is_padding(window, at, start) {
-            return Some(Lack::Cut("something between its pictures is none"));
+            return Some(Lack::Cut("it has other data between its pictures"));
         }
         at = start + 2;
         let length = loop {

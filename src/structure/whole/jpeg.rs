@@ -1,5 +1,5 @@
-//! Counts the blocks of a JPEG's coded picture, without computing pixels. A decoder takes what it finds, so a
-//! picture of which the middle is missing, or is that of another one, goes unnoticed.
+//! Counts the blocks of a JPEG's coded picture, without computing pixels. A decoder accepts any blocks, so it
+//! does not notice if the middle of a picture is missing or belongs to another one.
 
 /// Bytes behind the last block that may be anything, and padding of any length.
 const SLACK_BYTES: usize = 16;
@@ -48,7 +48,7 @@ struct Component {
     alone: usize,
 }
 
-/// What precedes the coded picture.
+/// The tables before the coded picture.
 #[derive(Default)]
 struct Picture {
     components: Vec<Component>,

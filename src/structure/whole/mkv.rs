@@ -17,8 +17,8 @@ const STRAY_BYTES: u64 = 16;
 /// Most elements that are examined: a day of blocks.
 const MOST_ELEMENTS: usize = 20_000_000;
 
-/// Whether the segment is shorter than it declares or holds something else than elements, or another file
-/// follows it.
+/// Whether the segment is shorter than declared or contains anything but elements, or another file follows
+/// it.
 pub fn segment(window: &mut Window<'_>) -> Option<Lack> {
     let ebml = element(window, 0)?;
     let start = ebml.body.checked_add(ebml.size?)?;
@@ -34,9 +34,9 @@ pub fn segment(window: &mut Window<'_>) -> Option<Lack> {
 /// Walks the elements of a segment and its clusters. One of unknown size ends where something begins that
 /// cannot be a part of it.
 fn elements(window: &mut Window<'_>, mut at: u64, end: Option<u64>) -> Option<Lack> {
-    const NO_ELEMENT: Option<Lack> = Some(Lack::Cut("what follows is not an element"));
+    const NO_ELEMENT: Option<Lack> = Some(Lack::Cut("expected an element, got other data"));
     let last = end.unwrap_or(window.len);
-    // Where the current cluster ends, if it says so.
+    // Where the current cluster ends, if it declares its size.
     let mut cluster = None;
     for _ in 0..MOST_ELEMENTS {
         if cluster == Some(at) {
@@ -66,7 +66,7 @@ fn elements(window: &mut Window<'_>, mut at: u64, end: Option<u64>) -> Option<La
         let known = |id| id == CLUSTER || OF_SEGMENT.contains(&id) || OF_CLUSTER.contains(&id);
         // A recording that was never finished may end anywhere.
         let Some(next) = fits else { return if end.is_none() && known(id) { None } else { NO_ELEMENT } };
-        // An element of another kind lies between known ones.
+        // An element of another kind is between known ones.
         if !known(id) && next < last && !element(window, next).is_some_and(|next| known(next.id)) {
             return NO_ELEMENT;
         }
@@ -80,7 +80,7 @@ struct Element {
     id: u64,
     /// `None` if it is marked as unknown.
     size: Option<u64>,
-    /// Where what it holds begins.
+    /// Where its content begins.
     body: u64,
 }
 

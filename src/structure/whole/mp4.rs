@@ -27,13 +27,13 @@ struct Boxes {
     in_fragment: bool,
     /// Track and time of the first fragments.
     first: Vec<(u64, u64)>,
-    /// Whether an edit list asks for more than ffmpeg does.
+    /// Whether an edit list needs more than ffmpeg supports.
     edited: bool,
     /// Whether a second file has begun, whose fragments may continue the first one's.
     again: bool,
 }
 
-/// Whether the last box extends past the end, or a second film follows, of which ffmpeg reads nothing.
+/// Whether the last box extends past the end, or a second film follows, which ffmpeg does not read.
 pub fn boxes(window: &mut Window<'_>) -> Option<Lack> {
     let (mut seen, mut at) = (Boxes::default(), 0_u64);
     for _ in 0..MOST_CHUNKS {
@@ -87,7 +87,7 @@ impl Boxes {
                 (self.fragmented, self.in_fragment) = (true, true);
                 let Some((track, time)) = fragment(window, at) else { return self.again };
                 let known = self.first.iter().find(|(known, _)| *known == track);
-                // A live stream may repeat its header and go on.
+                // A live stream may repeat its header and continue.
                 if self.again {
                     return known.is_none_or(|(_, first)| time <= *first);
                 }
@@ -104,7 +104,7 @@ impl Boxes {
     fn end(&self) -> Option<Lack> {
         let films = self.films > 1 || self.moovs > 1;
         let joined = (films && !self.fragmented && self.data > 1).then_some(Lack::Joined);
-        let edited = Lack::Cut("its edit list has a gap or a change of speed, which is not followed");
+        let edited = Lack::Cut("its edit list has a gap or a change of speed, which is not supported");
         joined.or(self.edited.then_some(edited))
     }
 }

@@ -4,8 +4,8 @@ use super::{Lack, MOST_CHUNKS, joined};
 use crate::structure::trailer::{self, Behind};
 use crate::structure::window::Window;
 
-const NO_CHUNK: Lack = Lack::Cut("what follows is not a chunk");
-const NO_PACKET: Lack = Lack::Cut("what follows is not a packet");
+const NO_CHUNK: Lack = Lack::Cut("expected a chunk, got other data");
+const NO_PACKET: Lack = Lack::Cut("expected a packet, got other data");
 const SHORTER: Lack = Lack::Cut("it is shorter than its declared size");
 /// Most packets and blocks that are examined.
 const MOST_PACKETS: u64 = 20_000_000;
@@ -48,7 +48,7 @@ pub fn real_media(window: &mut Window<'_>) -> Option<Lack> {
         let size = window.number(at + 4, 4, false).unwrap_or(0);
         let parts: [&[u8]; 5] = [b"PROP", b"CONT", b"MDPR", b"INDX", b"DATA"];
         let named = parts.contains(&&name[..]) || (at == 0 && name == b".RMF");
-        // Some writers put anything behind the packets.
+        // Some writers add arbitrary bytes after the packets.
         if !named || size < 8 {
             return joined(window, at);
         }
@@ -58,7 +58,7 @@ pub fn real_media(window: &mut Window<'_>) -> Option<Lack> {
             for _ in 0..count {
                 let (version, length) = (window.number(at, 2, false), window.number(at + 2, 2, false));
                 let (Some(version), Some(length)) = (version, length) else {
-                    return Some(Lack::Cut("it holds fewer packets than its header says"));
+                    return Some(Lack::Cut("it contains fewer packets than its header declares"));
                 };
                 if version > 1 || length < 12 {
                     return Some(NO_PACKET);
@@ -131,7 +131,7 @@ pub fn voc(window: &mut Window<'_>) -> Option<Lack> {
         }
         if kind > LAST_KIND {
             let another = trailer::begins_file(window, at);
-            return Some(if another { Lack::Joined } else { Lack::Cut("what follows is not a block") });
+            return Some(if another { Lack::Joined } else { Lack::Cut("expected a block, got other data") });
         }
         let size = window.number(at + 1, 3, true);
         // Written before the length was known.

@@ -4,7 +4,7 @@ use std::fs::File;
 
 use super::{Lack, read};
 
-/// Bytes per read.
+/// Bytes per read of a walk.
 const WALK_BYTES: u64 = 1 << 16;
 
 /// Walks through a file from part to part.
@@ -15,11 +15,11 @@ pub(super) struct Walk<'a> {
     buffer_at: u64,
 }
 
-/// What an ASF file says of itself.
+/// Header fields of an ASF file.
 struct AsfHeader {
     /// Where its data begin.
     length: u64,
-    /// Length of each packet; 0 if it does not say so.
+    /// Length of each packet; 0 if not declared.
     packet: u64,
     /// Whether it is a broadcast, whose length was unknown when it was written.
     live: bool,
@@ -88,7 +88,7 @@ impl<'a> Walk<'a> {
 
     /// Whether a Flash video consists of tags, each of which is followed by its length.
     pub(super) fn flv(&mut self, bytes: u64) -> Option<Lack> {
-        const NO_TAG: Option<Lack> = Some(Lack::Cut("what follows is not a tag"));
+        const NO_TAG: Option<Lack> = Some(Lack::Cut("expected a tag, got other data"));
         self.at = 13;
         while self.at < bytes {
             let Some([kind, a, b, c, ..]) = self.take::<11>() else { return NO_TAG };
@@ -182,7 +182,7 @@ impl<'a> Walk<'a> {
     /// Whether an ASF file has the packets that its header promises, and whether they begin like the first
     /// one, since all have the same length.
     pub(super) fn asf(&mut self, bytes: u64) -> Option<Lack> {
-        const SHORTER: Option<Lack> = Some(Lack::Cut("it holds fewer packets than its header says"));
+        const SHORTER: Option<Lack> = Some(Lack::Cut("it contains fewer packets than its header declares"));
         /// How headers and the two kinds of index begin.
         const OBJECTS: [[u8; 3]; 3] = [[0x30, 0x26, 0xb2], [0x90, 0x08, 0x00], [0xd3, 0x29, 0xe2]];
         let AsfHeader { length: header, packet, live } = self.asf_header(bytes)?;
@@ -221,7 +221,7 @@ impl<'a> Walk<'a> {
                 return if ended {
                     self.objects(at)
                 } else {
-                    Some(Lack::Cut("what follows is not a packet"))
+                    Some(Lack::Cut("expected a packet, got other data"))
                 };
             }
         }

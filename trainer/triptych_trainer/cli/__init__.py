@@ -33,7 +33,7 @@ def export(
     audio_precision: Precision = "f32",
     f16_weights: bool = False,
 ) -> None:
-    """Writes the bundle's ONNX towers, tokenizer, goldens and manifest, proved against PyTorch.
+    """Writes the bundle's ONNX towers, tokenizer, goldens and manifest, verified against PyTorch.
 
     Args:
         evaluation: what `evaluate` wrote; it goes into the manifest.
@@ -73,8 +73,8 @@ def deflate(
     lr: float = 2e-3,
     threads: int = 2,
 ) -> None:
-    """Learns the scales and offsets of the image network, so that it gives for a picture what the
-    video network gives for the picture repeated.
+    """Trains the scales and offsets of the image network so that its output for a picture matches
+    that of the video network for the repeated picture.
 
     Args:
         images: pictures or videos to learn from; without any, frames of the small world.
@@ -107,7 +107,8 @@ def evaluate_deflation(
     clips: int = 500,
     threads: int = 2,
 ) -> None:
-    """Naive, deflated and inflated side by side on held-out worlds, as the paper's table 3."""
+    """Compares naive, deflated and inflated networks on held-out worlds, as in the paper's table
+    3."""
     import torch
 
     from ..deflate_data import evaluate_deflation as run
@@ -133,7 +134,7 @@ def samples(
     out: Path = Path("../models/small-world/samples"),
     f16_weights: bool = False,
 ) -> None:
-    """Writes the bundle's sample clips and what PyTorch gives for every clip of them.
+    """Writes the bundle's sample clips, with PyTorch's output for each of their clips.
 
     Args:
         out: emptied first.
@@ -152,7 +153,7 @@ def _small_world(cfg: TrainConfig, instead: str) -> None:
     """Stops where a model that knows other data would be asked about the small world."""
     if cfg.data.sources:
         raise TrainerError(
-            f"this is for models of the small world, and {cfg.name} is none: {instead}"
+            f"this command is for models of the small world, not for {cfg.name}: {instead}"
         )
 
 
@@ -215,8 +216,8 @@ def harden(
     threads: int = 1,
     workers: int = 1,
 ) -> None:
-    """Teaches a bundle of the small world to know a sound at any level and in noise, where it is.
-    Pictures and texts keep their vectors. Its ModelId changes, so a library has to be indexed anew.
+    """Trains a bundle of the small world, in place, to recognise a sound at any level and in noise.
+    Pictures and texts keep their vectors. Its ModelId changes, so libraries must be indexed again.
 
     Args:
         workers: processes that make sounds beside the one that learns.
@@ -236,8 +237,8 @@ def harden(
 def bars(
     bundle: tyro.conf.Positional[Path], choice: tyro.conf.Positional[Literal["crop", "keep"]]
 ) -> None:
-    """Has a bundle crop black bars around pictures, or keep them. Its ModelId changes, so a library
-    has to be indexed anew."""
+    """Sets whether a bundle crops black bars around pictures or keeps them. Its ModelId changes,
+    so libraries must be indexed again."""
     from ..manifest import choose_bars
 
     choose_bars(bundle, choice)
@@ -288,7 +289,7 @@ def import_deepmind(
 ) -> None:
     """Makes a bundle of a published MMV checkpoint (mmv_s3d.pkl, mmv_tsm_resnet_x1.pkl or _x2.pkl).
 
-    The file is read without executing what is in it.
+    The file is read without executing it.
 
     Args:
         name: the bundle's name; default: the last part of OUT.
@@ -397,7 +398,7 @@ COMMANDS = {
 
 
 DEBUG = "--debug"
-ABOUT = f"{__doc__} `{DEBUG}` at any place shows where an error comes from."
+ABOUT = f"{__doc__} `{DEBUG}`, anywhere in the command, shows the traceback of an error."
 
 
 def _noted_interrupts() -> list[int]:
@@ -420,8 +421,8 @@ def _stopped(name: str) -> NoReturn:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a command. What goes wrong is one line on stderr: status 2 for what was typed, 1 for
-    all else, 130 after Ctrl-C."""
+    """Runs a command. A failure is one line on stderr, with status 2 for wrong arguments, 130 after
+    Ctrl-C, and 1 otherwise."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = DEBUG in arguments or os.environ.get("TRIPTYCH_DEBUG", "") not in ("", "0")
     arguments = [argument for argument in arguments if argument != DEBUG]

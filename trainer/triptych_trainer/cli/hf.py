@@ -21,7 +21,7 @@ def import_hf(
     threads: int = 2,
 ) -> None:
     """Makes a bundle of a downloaded Hugging Face folder: CLIP, SigLIP, SigLIP 2, CLAP, PE-AV,
-    EmbeddingGemma 2. Nothing is fetched and no code of the folder is run.
+    EmbeddingGemma 2. It uses no network and runs no code from the folder.
 
     Args:
         folder: the folder with config.json, model.safetensors and the tokenizer.
@@ -43,9 +43,9 @@ def import_hf(
     from ..progress import progress
 
     if frames is not None and not 1 <= frames <= 1024:
-        raise TrainerError(f"--frames is 1 to 1024, not {frames}")
+        raise TrainerError(f"--frames must be from 1 to 1024, got {frames}")
     if not 0.5 <= window <= 600:
-        raise TrainerError(f"--window is 0.5 to 600 seconds, not {window}")
+        raise TrainerError(f"--window must be from 0.5 to 600 seconds, got {window}")
     torch.set_num_threads(threads)
     options = Options(frames, window, precision, progress())
     folders = [folder, *add]
@@ -65,7 +65,7 @@ def reduce(
     name: str | None = None,
     threads: int = 2,
 ) -> None:
-    """Makes a bundle with smaller weights of an imported one in f32, and measures what is lost.
+    """Makes a bundle with smaller weights from an imported f32 bundle, and measures the loss.
 
     Args:
         bundle: what import-hf or pull made.
@@ -94,8 +94,8 @@ def bench_family(
     towers: bool = False,
     batches: tuple[int, ...] = (1,),
 ) -> None:
-    """Measures served bundles on this machine's CPU: a text, pictures and sounds through the API, a
-    film that is indexed, and memory. Nothing else should run.
+    """Measures served bundles on this machine's CPU: texts, pictures and sounds through the API,
+    indexing of a film, and memory. Nothing else should run.
 
     Args:
         bundles: one or several, each behind a server of its own, one after the other.

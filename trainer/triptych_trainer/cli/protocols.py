@@ -1,4 +1,4 @@
-"""The commands of the paper's protocols; `docs/training.md` says what each needs."""
+"""The commands of the paper's protocols; `docs/training.md` lists the data that each needs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -307,7 +307,7 @@ def export_features(
     crop: int | None = None,
     towers: tuple[str, ...] = (),
 ) -> None:
-    """Writes ONNX files that the protocols can run on in place of PyTorch.
+    """Writes ONNX files that the protocols can use instead of PyTorch.
 
     Args:
         to: the folder; other protocols take it as --model.
@@ -321,7 +321,7 @@ def export_features(
 
     made = replace(common, device="cpu").towers()
     if not isinstance(made, TorchTowers):
-        raise TrainerError("these are exported files already")
+        raise TrainerError("expected a checkpoint, got exported files")
     names = run(made, to, crop or made.cfg.crop, towers)
     print(f"{to}: {', '.join(names)}")
 

@@ -25,8 +25,8 @@ def pull(
     threads: int = 2,
     server: Path | None = None,
 ) -> None:
-    """Gets a known model from the hub and makes a bundle of it. A second run goes on where the
-    first one stopped, and holds the files to the hashes of the first.
+    """Downloads a known model from the hub and makes a bundle of it. A second run resumes where the
+    first one stopped, and checks the files against the hashes of the first.
 
     Args:
         name: a known model, as pe-av-small, or any OWNER/NAME of the hub.
@@ -52,11 +52,13 @@ def pull(
         print(listing())
         return
     if not name:
-        raise TrainerError("name a model, as in `pull pe-av-small`; `pull --list` shows them")
+        raise TrainerError(
+            "name a model, for example `pull pe-av-small`; `pull --list` shows all models"
+        )
     if frames is not None and not 1 <= frames <= 1024:
-        raise TrainerError(f"--frames is 1 to 1024, not {frames}")
+        raise TrainerError(f"--frames must be from 1 to 1024, got {frames}")
     if not 0.5 <= window <= 600:
-        raise TrainerError(f"--window is 0.5 to 600 seconds, not {window}")
+        raise TrainerError(f"--window must be from 0.5 to 600 seconds, got {window}")
     wishes = Wishes(
         out or Path("models") / name.rpartition("/")[2],
         accept_licence=accept_licence,

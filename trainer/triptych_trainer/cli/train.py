@@ -1,4 +1,4 @@
-"""The commands that train: `train`, and what real data needs beside it."""
+"""The training commands: `train`, and those that prepare and measure real data."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -22,7 +22,8 @@ def train_command(base: TrainConfig) -> Callable:
         initial: Path | None = None,
         settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = base,
     ) -> None:
-        """Trains a model; leaves checkpoint.pt and log.jsonl in OUT. Under torchrun, on all GPUs.
+        """Trains a model and writes checkpoint.pt and log.jsonl to OUT. Under torchrun, on all
+        GPUs.
 
         Args:
             config: small-world, small-world-pictures, small-world-joint, tiny, mmv-s3d, mmv-tsm50,
@@ -57,7 +58,7 @@ def vocabulary(
     least: int = 5,
     word2vec: Path | None = None,
 ) -> None:
-    """Makes the word list of a configuration's captions, stop words left out.
+    """Makes the word list of a configuration's captions, without stop words.
 
     Args:
         config: the TOML file whose data.sources have the captions.
@@ -74,7 +75,7 @@ def vocabulary(
 def bench_data(
     config: str, batches: int = 4, batch_size: int | None = None, workers: int | None = None
 ) -> None:
-    """Measures the loading of real files alone: clips per second and CPU seconds per clip.
+    """Measures only the loading of real files: clips per second and CPU seconds per clip.
 
     Args:
         config: the TOML file.
@@ -93,8 +94,8 @@ def bench_data(
 def bench_train(
     config: str = "small-world", batch_size: int | None = None, steps: int = 20
 ) -> None:
-    """Measures training steps on noise, apart from any data: clips per second, memory, and the
-    share of the device's bf16 rate.
+    """Measures training steps on noise, independent of data loading: clips per second, memory, and
+    the share of the device's bf16 rate.
 
     Args:
         config: a preset or a TOML file.
@@ -117,7 +118,7 @@ def bench_towers(
     prepare_only: bool = False,
 ) -> None:
     """Measures the paper's towers, random weights, in ONNX Runtime beside PyTorch: clips per second
-    in f32 and fp16, 2D and 3D form. CUDA needs the package onnxruntime-gpu in onnxruntime's place.
+    in f32 and fp16, 2D and 3D form. CUDA needs the package onnxruntime-gpu instead of onnxruntime.
 
     Args:
         folder: where the networks, their graphs and the records (towers.jsonl) are kept.
@@ -147,7 +148,7 @@ def ablation(
     learn_clips: int = 1500,
 ) -> None:
     """Trains two and three modalities and the three head graphs alike on the small world, and
-    measures them as the paper's table 1 does. Goes on where it was stopped.
+    measures them as in the paper's table 1. Resumes where it stopped.
 
     Args:
         seeds: one training of every variant each.

@@ -83,7 +83,7 @@ class DataConfig:
             if abs(count - round(count)) > 1e-6 or round(count) % ranks or count < 1:
                 raise ValueError(
                     f"{source.name}: its share of a batch of {batch_size} is {count:g} clips, "
-                    f"which {ranks} ranks cannot have in equal whole numbers"
+                    f"which does not divide evenly among {ranks} ranks"
                 )
             found.append(round(count))
         return found

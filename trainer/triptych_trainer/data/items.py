@@ -1,4 +1,4 @@
-"""A clip's origin: which file, which seconds of it, and what was said there."""
+"""A clip's origin: its file, its seconds, and the texts for them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -27,7 +27,7 @@ def make_vocabulary(
         np.save(out.with_suffix(".npy"), table)
         say(f"{out.with_suffix('.npy')}: {len(table)} vectors of {table.shape[1]}")
     if not words:
-        raise ValueError(f"no word stands in the captions {least} times or more")
+        raise ValueError(f"no word occurs {least} times or more in the captions")
     out.write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
     covered = sum(counts[word] for word in words) / sum(counts.values())
     say(f"{out}: {len(words)} words, {covered:.1%} of all that are no stop words")

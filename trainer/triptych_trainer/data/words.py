@@ -25,7 +25,7 @@ class Words(Vocabulary):
         ids = {PAD: PAD_ID, UNKNOWN: UNKNOWN_ID}
         for row, word in enumerate(words):
             if not word or word in ids:
-                raise ValueError(f"word list, row {row + 1}: {word!r} is empty or there twice")
+                raise ValueError(f"word list, row {row + 1}: {word!r} is empty or a duplicate")
             ids[word] = row + FIRST_ID
         super().__init__(ids, PAD_ID, UNKNOWN_ID, len(ids), "trainer")
         self.words = list(words)
@@ -73,7 +73,7 @@ def load_word_vectors(model: Mmv, cfg: TrainConfig) -> None:
 
 
 def count_words(texts: Iterable[str]) -> Counter:
-    """How often each word stands in the texts, stop words left out."""
+    """Number of occurrences of each word in the texts, without stop words."""
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
     counts: Counter = Counter()

@@ -1,7 +1,7 @@
-"""The bank: short texts of common things, against whose scores a query's confidence is measured.
+"""The bank: short texts about common things; a query's confidence is measured against their scores.
 
-`bank_words.json` is our own list of everyday nouns, actions, scenes and sounds; the texts are made
-of it by fixed patterns, so every bundle has the same ones.
+`bank_words.json` is our own list of everyday nouns, actions, scenes and sounds; the texts are
+made of it by fixed patterns, so every bundle has the same ones.
 """
 
 import itertools
@@ -46,7 +46,7 @@ def given_bank(path: Path) -> dict:
         try:
             value = json.loads(raw)
         except ValueError as error:
-            raise Refused(f"the bank {path} is no JSON: {error}") from None
+            raise Refused(f"the bank {path} is not JSON: {error}") from None
         value = {"texts": value} if isinstance(value, list) else value
         if not isinstance(value, dict) or not isinstance(value.get("texts"), list):
             raise Refused(f'the bank {path} needs {{"texts": ["...", ...]}} or a list of strings')
@@ -56,10 +56,10 @@ def given_bank(path: Path) -> dict:
     else:
         lines = raw.splitlines()
     if not all(isinstance(line, str) for line in lines):
-        raise Refused(f"the bank {path} holds something that is no string")
+        raise Refused(f"the bank {path} contains a value that is not a string")
     texts = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not 20 <= len(texts) <= MOST_TEXTS:
         raise Refused(
-            f"the bank {path} has {len(texts)} different texts; a bank has 20 to {MOST_TEXTS}"
+            f"the bank {path} has {len(texts)} different texts; expected 20 to {MOST_TEXTS}"
         )
     return {"texts": texts, "source": f"given with --bank {path.name}", "language": "und"} | more

@@ -67,8 +67,8 @@ class Bundle:
             say(f"{tower.name}: largest 1 - cosine {error:.1e}")
             if tower.rounding is not None:
                 say(
-                    f"{tower.name}: this network amplifies the rounding of f32 up to "
-                    f"{tower.rounding:.1e}, so its vectors differ as much between processors"
+                    f"{tower.name}: this network amplifies f32 rounding up to "
+                    f"{tower.rounding:.1e}, so its vectors differ by as much between processors"
                 )
             self._tower(family, tower, wanted[tower.name], error)
             gc.collect()
@@ -83,8 +83,8 @@ class Bundle:
                 if tower.preprocessing != other["preprocessing"]:
                     raise Refused(
                         f"the {tower.modality} towers of {family.source['family']} and of {name} "
-                        "want differently prepared input, and one bundle can prepare it in one "
-                        "way only: import them as two bundles"
+                        "need different preprocessing, but a bundle can preprocess a modality in "
+                        "only one way: import them as two bundles"
                     )
 
     def _rename(self, family: Family) -> None:
@@ -207,7 +207,7 @@ def free_name(name: str, suffix: str, taken: set[str]) -> str:
         more = suffix if number == 1 else f"{suffix}-{number}"
         if (found := f"{stem}-{more}{dot}{end}") not in taken:
             return found
-    raise Refused(f"too many towers want to be called {name}")
+    raise Refused(f"too many towers are named {name}")
 
 
 def sha256_of(path: Path) -> str:

@@ -110,7 +110,7 @@ def read_sound(folder: HfFolder, extractor) -> Sound:
     if short is None:
         raise Refused(f"{where} pads by {extractor.padding!r}; known: {', '.join(SHORT)}")
     if extractor.truncation not in ("fusion", "rand_trunc"):
-        raise Refused(f"{where} truncates by {extractor.truncation!r}, which is not known here")
+        raise Refused(f"{where} truncates by {extractor.truncation!r}, which is not supported")
     return Sound(extractor.sampling_rate, int(extractor.nb_max_samples), short)
 
 
@@ -121,8 +121,8 @@ def build(folder: HfFolder, options: Options, family: str = "clap") -> Family:
     fused = bool(model.config.audio_config.enable_fusion)
     if fused != (extractor.truncation == "fusion"):
         raise Refused(
-            f"config.json and preprocessor_config.json in {folder.path} disagree whether sounds "
-            "are fused: download both files of one revision"
+            f"config.json and preprocessor_config.json in {folder.path} disagree on whether "
+            "sounds are fused: download both files from one revision"
         )
     text_config = model.config.text_config
     positions = text_config.max_position_embeddings - POSITIONS_BEFORE

@@ -54,7 +54,7 @@ def check_size(folder: HfFolder, picture: Picture, vision) -> None:
         raise Refused(
             f"preprocessor_config.json in {folder.path} makes pictures of "
             f"{picture.size[0]}x{picture.size[1]}, config.json takes {wanted[0]}x{wanted[1]}: "
-            "download both files of one revision"
+            "download both files from one revision"
         )
 
 

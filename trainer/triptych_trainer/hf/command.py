@@ -47,7 +47,7 @@ def import_hf(
     texts = given_bank(bank) if bank else own_bank()
     empty = not out.exists() or (out.is_dir() and not any(out.iterdir()))
     if not empty and not (out / "manifest.json").is_file():
-        raise Refused(f"{out} exists and is no bundle: name another folder with --out")
+        raise Refused(f"{out} exists and is not a bundle: name another folder with --out")
     out.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target, so that the last step is a rename: a bundle is whole or not there.
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as part:
@@ -77,11 +77,11 @@ def _builder(folder: HfFolder) -> Callable:
     known = ", ".join(FAMILIES)
     if "auto_map" in folder.config:
         raise Refused(
-            f"{folder.path} is of model_type {kind} and brings Python code of its own (auto_map), "
-            f"which is never run. Families that can be imported: {known}"
+            f"{folder.path} is of model_type {kind} and contains Python code (auto_map), which is "
+            f"never run. Families that can be imported: {known}"
         )
     raise Refused(
-        f"{folder.path} is of model_type {kind}, which is not known here. Families that can be "
+        f"{folder.path} is of model_type {kind}, which is not supported. Families that can be "
         f"imported: {known}"
     )
 
@@ -94,7 +94,7 @@ def _training(folders: list[HfFolder]) -> dict:
 
 
 def describe(out: Path) -> str:
-    """One line for each fact that a person asks about first."""
+    """One line for each important fact."""
     manifest = json.loads((out / "manifest.json").read_text())
     rows = [f"{manifest['name']}: {manifest['description']}", f"licence: {manifest['license']}"]
     rows += [

@@ -64,8 +64,8 @@ def _check_modules(folder: HfFolder) -> None:
     named = path.read_text(encoding="utf-8")
     if "Dense" in named or "LSTM" in named:
         raise Refused(
-            f"modules.json in {folder.path} puts further layers behind the encoder, which are not "
-            "carried: import the folder as google published it"
+            f"modules.json in {folder.path} adds layers after the encoder, which are not "
+            "supported: import the folder as Google published it"
         )
     pooling = folder.path / "1_Pooling"
     rules = HfFolder(pooling).json("config.json") if pooling.is_dir() else {}

@@ -1,4 +1,4 @@
-"""What a folder cannot be imported for, as a sentence that says what to do."""
+"""The reason why a folder cannot be imported, as a sentence with the remedy."""
 
 from ..errors import TrainerError
 

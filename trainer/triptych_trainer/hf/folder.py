@@ -1,4 +1,4 @@
-"""A downloaded model folder: what is in it, whether it may be read, and what its card says."""
+"""A downloaded model folder: its files, whether they may be read, and its card."""
 
 import hashlib
 import json
@@ -25,8 +25,8 @@ class HfFolder:
     def open(cls, path: Path) -> "HfFolder":
         if not path.is_dir():
             raise Refused(
-                f"{path} is no folder: name the folder that a model was downloaded to "
-                "(it holds config.json and model.safetensors)"
+                f"{path} is not a folder: name the folder of a downloaded model (with config.json "
+                "and model.safetensors)"
             )
         folder = cls(path.resolve())
         folder.weight_files()
@@ -63,7 +63,7 @@ class HfFolder:
                 f"{path} cannot be read as JSON ({error}): download the file again"
             ) from None
         if not isinstance(value, dict):
-            raise Refused(f"{path} holds no JSON object: download the file again")
+            raise Refused(f"{path} does not contain a JSON object: download the file again")
         return value
 
     def weight_files(self) -> list[str]:
@@ -82,7 +82,7 @@ class HfFolder:
                 if Path(name).name != name or not name.endswith(".safetensors"):
                     raise Refused(
                         f"{self.path / 'model.safetensors.index.json'} names {name!r}, which is "
-                        "no .safetensors file of this folder"
+                        "not a .safetensors file of this folder"
                     )
                 if not self.has(name):
                     raise Refused(
@@ -95,8 +95,8 @@ class HfFolder:
         pickled = sorted(f.name for f in self.path.iterdir() if f.suffix in PICKLES)
         if pickled:
             raise Refused(
-                f"{self.path} has its weights only as {', '.join(pickled[:3])}. Such a file can "
-                "run code when it is read, so it is not; download model.safetensors of the same "
+                f"{self.path} has its weights only as {', '.join(pickled[:3])}. Reading such a "
+                "file can run code, so it is not read; download model.safetensors of the same "
                 "model (another revision or a re-upload may have it)"
             )
         raise Refused(

@@ -94,7 +94,9 @@ def layout_of(model, tokenizer, names: tuple, slots: int, blocks: int) -> Layout
         slots, blocks,
     )  # fmt: skip
     if two != replace(layout, token=stands, blocks=2).ids(1):
-        raise Refused("the tokenizer joins the tokens around pictures, which a bundle cannot carry")
+        raise Refused(
+            "the tokenizer merges the tokens around pictures, which a bundle cannot represent"
+        )
     return layout
 
 
@@ -298,7 +300,7 @@ def read_patches(
         video = transformers().AutoVideoProcessor.from_pretrained(str(folder.path), **LOCAL)
     except Exception as error:
         raise Refused(
-            f"{folder.path} has no video processor that can be used ({first_line(error)}): "
+            f"{folder.path} has no usable video processor ({first_line(error)}): "
             "download video_preprocessor_config.json or processor_config.json too"
         ) from error
     found = []
@@ -317,7 +319,9 @@ def read_patches(
         }
         numbers = numbers_of(processor, where)
         if numbers[1:] != ([0.0] * 3, [1.0] * 3):
-            raise Refused(f"{where} normalises pixels, which this family does inside its network")
+            raise Refused(
+                f"{where} normalises pixels, but this family normalises inside its network"
+            )
         found.append(Picture(resize, resample_of(processor, where), None, *numbers))
     if video.add_timestamps:
         raise Refused(
@@ -331,8 +335,8 @@ def _sampling(video, options: Options) -> dict:
     frames = options.frames or max(1, int(options.window_secs * fps))
     if video.max_frames and frames > int(video.max_frames):
         raise Refused(
-            f"{frames} frames a window of {options.window_secs:g} s are more than the "
-            f"{video.max_frames} that the model takes: choose a shorter --window or fewer --frames"
+            f"{frames} frames a window of {options.window_secs:g} s exceed the model's maximum of "
+            f"{video.max_frames}: choose a shorter --window or fewer --frames"
         )
     return {"rule": "rate", "fps": fps, "frames": frames, "take": "on_screen"}
 
@@ -345,7 +349,9 @@ def counted(feed: Feed, frames: int) -> Feed:
 def read_sound(folder: HfFolder, options: Options) -> tuple[object, Sound]:
     extractor = feature_extractor(folder)
     if extractor.dither > 0.0:
-        raise Refused(f"the sound rule of {folder.path} adds noise (dither), so nothing repeats")
+        raise Refused(
+            f"the sound rule of {folder.path} adds noise (dither), so results are not reproducible"
+        )
     rate = int(extractor.sampling_rate)
     longest = 480_000
     samples = round(options.window_secs * rate)

@@ -1,4 +1,4 @@
-"""Towers to ONNX files whose weights lie in one data file of the family, each tensor once."""
+"""Exports towers to ONNX files with the weights in one data file per family, each tensor once."""
 
 import hashlib
 import logging
@@ -40,7 +40,7 @@ class Weights:
         self.file: BinaryIO = path.open("wb")
 
     def place(self, values: np.ndarray) -> int:
-        """Where these bytes lie; written at their first time."""
+        """Position of these bytes, which are written on first use."""
         data = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
         key = (str(values.dtype), hashlib.sha256(data).hexdigest())
         if key not in self.places:

@@ -21,7 +21,7 @@ def is_bundle(folder: Path) -> bool:
 
 def add_bundle(bundle: Bundle, folder: Path, say) -> None:
     """Adds the towers for media that the bundle does not take yet, and the text tower that goes
-    with them. Their files lie in a folder of their own."""
+    with them. Their files are in a folder of their own."""
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     if manifest.get("format_version") != 1:
         raise Refused(
@@ -36,7 +36,7 @@ def add_bundle(bundle: Bundle, folder: Path, say) -> None:
     own = manifest["towers"]
     media = [name for name in ("video", "image", "audio") if name in own and name not in taken]
     if not media:
-        raise Refused(f"{folder} takes nothing that the other folders do not take already")
+        raise Refused(f"{folder} adds no modality to those of the other folders")
     members = {space["name"]: set(space["members"]) for space in manifest["spaces"]}
     with_text = any("text" in found and found & set(media) for found in members.values())
     chosen = [*media, *(["text"] if "text" in own and with_text else [])]
@@ -75,7 +75,7 @@ def _check_files(folder: Path, manifest: dict) -> None:
     for name, wanted in manifest["files"].items():
         path = folder / name
         if not path.is_file() or sha256_of(path) != wanted:
-            raise Refused(f"{path} is missing or not the file that manifest.json lists")
+            raise Refused(f"{path} is missing, or differs from the file in manifest.json")
 
 
 def _spaces(bundle: Bundle, manifest: dict, chosen: set[str]) -> dict[str, str]:

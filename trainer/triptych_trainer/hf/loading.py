@@ -43,8 +43,8 @@ def load(folder: HfFolder, class_name: str, attention: str = "sdpa") -> nn.Modul
     if missing or wrong:
         what = f"lack {len(missing)}" if missing else f"have another shape for {len(wrong)}"
         raise Refused(
-            f"the weights in {folder.path} {what} of the tensors that config.json calls for, "
-            f"first {(missing or wrong)[0]}: download config.json and the safetensors files of "
+            f"the weights in {folder.path} {what} of the tensors that config.json requires, first "
+            f"{(missing or wrong)[0]}: download config.json and the safetensors files of "
             "one revision"
         )
     weights = dict(model.named_parameters())
@@ -55,8 +55,8 @@ def load(folder: HfFolder, class_name: str, attention: str = "sdpa") -> nn.Modul
         bad = ~torch.isfinite(value) if name in weights else torch.isnan(value)
         if bool(bad.any()):
             raise Refused(
-                f"{name} in {folder.path} holds NaN or infinity: the file is damaged or the "
-                "training diverged; download it again or take another revision"
+                f"{name} in {folder.path} contains NaN or infinity: the file is damaged or the "
+                "training diverged; download it again or use another revision"
             )
     return model.eval().requires_grad_(False)
 

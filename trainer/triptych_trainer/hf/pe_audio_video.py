@@ -85,7 +85,7 @@ def _video_processor(folder: HfFolder):
         return transformers().AutoVideoProcessor.from_pretrained(str(folder.path), **LOCAL)
     except Exception as error:
         raise Refused(
-            f"{folder.path} has no video processor that can be used ({first_line(error)}): "
+            f"{folder.path} has no usable video processor ({first_line(error)}): "
             "download video_preprocessor_config.json or processor_config.json too"
         ) from error
 
@@ -102,7 +102,8 @@ def frames_of(processor, folder: HfFolder, options: Options) -> int:
         return frames
     if options.frames and options.frames != int(named):
         options.say(
-            f"{folder.path.name} was trained with {named} frames a video, not {options.frames}"
+            f"{folder.path.name} was trained with {named} frames per video, got --frames "
+            f"{options.frames}"
         )
     return options.frames or int(named)
 
@@ -112,14 +113,14 @@ def build(folder: HfFolder, options: Options, family: str = "pe-av") -> Family:
     picture = read_picture(folder, processor)
     frames = frames_of(processor, folder, options)
     if frames < 2:
-        raise Refused("PE-AV takes two frames a window or more (--frames)")
+        raise Refused("PE-AV needs at least two frames per window (--frames)")
     rate, hop = int(extractor.sampling_rate), int(extractor.hop_length)
     sound = Sound(rate, round(options.window_secs * rate), "as_is", hop, "reflect")
     model = load(folder, "PeAudioVideoModel")
     if int(model.audio_model.config.audio_config.dac_config.hop_length) != hop:
         raise Refused(
             f"the sound rule of {folder.path} has a hop of {hop} samples, config.json another: "
-            "download both files of one revision"
+            "download both files from one revision"
         )
     positions = model.config.text_config.max_position_embeddings
     text = read_text(folder, "tokenizer.json", positions, "none", with_mask=False,

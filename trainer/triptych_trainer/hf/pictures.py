@@ -1,5 +1,4 @@
-"""What a folder says about pictures, as fields of the manifest, and the same arithmetic in
-Python."""
+"""The picture rules of a folder, as fields of the manifest, and the same arithmetic in Python."""
 
 import math
 from dataclasses import dataclass, field
@@ -125,8 +124,8 @@ def image_processor(folder: HfFolder):
     """transformers' own processor of this folder, on Pillow."""
     if not folder.has("preprocessor_config.json") and not folder.has("processor_config.json"):
         raise Refused(
-            f"{folder.path} has no preprocessor_config.json, which says how pictures are resized: "
-            "download the whole folder again"
+            f"{folder.path} has no preprocessor_config.json, which defines how pictures are "
+            "resized: download the whole folder again"
         )
     try:
         return transformers().AutoImageProcessor.from_pretrained(
@@ -159,12 +158,12 @@ def read_picture(folder: HfFolder, processor=None) -> Picture:
     elif set(size) == {"height", "width"}:
         resize = {"rule": "exact", **size}
         if crop not in (None, (size["height"], size["width"])):
-            raise Refused(f"{where} crops after an exact resize, which a bundle cannot say")
+            raise Refused(f"{where} crops after an exact resize, which a bundle cannot represent")
         crop = None
     else:
-        raise Refused(f"{where} has a size that a bundle cannot say: {size}")
+        raise Refused(f"{where} has a size that a bundle cannot represent: {size}")
     if getattr(p, "do_pad", False):
-        raise Refused(f"{where} pads pictures (do_pad), which a bundle cannot say")
+        raise Refused(f"{where} pads pictures (do_pad), which a bundle cannot represent")
     return Picture(resize, resample_of(p, where), crop, *numbers_of(p, where))
 
 

@@ -1,6 +1,6 @@
-"""How much a network makes of the rounding of f32. PyTorch and ONNX Runtime add up in different
-orders, and so do two processors; a network that amplifies such differences has no vectors that
-are right to the last digit, and its tower is held to what its own rounding does."""
+"""How much a network amplifies the rounding of f32. PyTorch and ONNX Runtime add up in different
+orders, and so do two processors; a network that amplifies such differences has no vectors that are
+right to the last digit, and the effect of its own rounding becomes the tolerance of its tower."""
 
 import tempfile
 from pathlib import Path
@@ -72,7 +72,7 @@ def _width(node: ir.Node) -> tuple[int, int] | None:
 
 
 def amplified(path: Path, outputs: list[str], feed: Feed) -> float:
-    """The largest 1 - cosine that rounding alone makes of what a graph gives."""
+    """The largest 1 - cosine that rounding alone causes in a graph's output."""
     got, worst = run_onnx(path, outputs, feed), 0.0
     for seed in SEEDS:
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".onnx") as file:

@@ -1,4 +1,4 @@
-"""What a folder says about sound, as fields of the manifest, and the same cutting in Python."""
+"""The sound rules of a folder, as fields of the manifest, and the same cutting in Python."""
 
 from dataclasses import dataclass
 
@@ -53,7 +53,7 @@ def feature_extractor(folder: HfFolder):
     """transformers' own processor of sound of this folder."""
     if not folder.has("preprocessor_config.json") and not folder.has("processor_config.json"):
         raise Refused(
-            f"{folder.path} has no preprocessor_config.json, which says how sound is cut: "
+            f"{folder.path} has no preprocessor_config.json, which defines how sound is cut: "
             "download the whole folder again"
         )
     try:

@@ -1,4 +1,4 @@
-"""Where a family comes from, as the manifest says it."""
+"""The origin of a family, as a section of the manifest."""
 
 from pathlib import Path
 

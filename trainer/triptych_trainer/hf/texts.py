@@ -201,7 +201,7 @@ def _prompts(folder: HfFolder) -> dict[str, str]:
 
 
 def _compare(folder: HfFolder, theirs, text: Text) -> None:
-    """Refuses a tokenizer whose file alone does not give what transformers gives."""
+    """Refuses a tokenizer if its file alone gives other tokens than transformers."""
     options = {"truncation": True, "max_length": text.max_tokens}
     if text.padding == "max":
         options["padding"] = "max_length"
@@ -212,5 +212,5 @@ def _compare(folder: HfFolder, theirs, text: Text) -> None:
             raise Refused(
                 f"the tokenizer of {folder.path} does more than its tokenizer.json says: "
                 f"{json.dumps(probe[:40])} gives {list(want)[:8]} in transformers and {got[:8]} "
-                "from the file; a bundle cannot carry that"
+                "from the file; a bundle cannot represent that"
             )

@@ -1,1 +1,1 @@
-"""Public checkpoints to models here, without ever running what is in them."""
+"""Converts public checkpoints to our models, without executing them."""

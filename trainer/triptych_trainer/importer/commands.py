@@ -77,7 +77,7 @@ def import_deepmind(
     if words is None:
         say(
             "no word list (--vocab or --savedmodel), and the checkpoint has none: "
-            "the bundle has no text tower, and text queries cannot be answered with it"
+            "the bundle has no text tower and cannot answer text queries"
         )
     inputs, texts = golden_inputs(model.cfg, words)
     training = {
@@ -183,7 +183,7 @@ def _word_list(
     vocab: Path | None, saved_model: Path | None, rows: int, offset: int | None
 ) -> vocabulary.Vocabulary | None:
     if vocab is not None and saved_model is not None:
-        raise ValueError("say either --vocab or --savedmodel")
+        raise ValueError("use either --vocab or --savedmodel")
     if vocab is not None:
         return vocabulary.from_word_file(vocab, rows, offset)
     if saved_model is not None:

@@ -39,7 +39,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """Reads {'params', 'state'} without executing the pickle."""
     content = restricted.load(path)
     if not isinstance(content, dict) or not {"params", "state"} <= content.keys():
-        raise restricted.RefusedError(f"{path} does not hold 'params' and 'state'")
+        raise restricted.RefusedError(f"{path} does not contain 'params' and 'state'")
     state = restricted.two_levels(content["state"], "state")
     average = {name: ema["average"] for name, ema in state.items() if "average" in ema}
     return Checkpoint(restricted.two_levels(content["params"], "params"), average)

@@ -92,7 +92,7 @@ def build_model(weights: dict[str, Tensor], cfg: ModelConfig) -> Mmv:
     for name, tensor in weights.items():
         module, _, leaf = name.rpartition(".")
         if module not in names:
-            raise KeyError(f"the file has {name!r}, which the published model has not")
+            raise KeyError(f"the file has {name!r}, which the published model lacks")
         state[f"{names[module]}.{leaf}"] = tensor
     with torch.device("meta"):
         model = Mmv(cfg)

@@ -1,9 +1,9 @@
 """Reads pickles of arrays without executing them.
 
-A pickle is a program: it may name any callable and call it. Here a name is only ever looked up in
-`_NAMES`, and nothing in that table is the real thing: every entry is a small stand-in of this file
-that can build one shape of data (an array, a dtype, a mapping) and refuses everything else. No
-module is imported and no attribute is followed on behalf of the file.
+A pickle is a program: it may name any callable and call it. Here a name is only ever looked up
+in `_NAMES`, and nothing in that table is the real thing: every entry is a small stand-in of this
+file that can build one shape of data (an array, a dtype, a mapping) and refuses everything else.
+No module is imported and no attribute is followed on behalf of the file.
 """
 
 import math
@@ -139,7 +139,7 @@ def _words(data: object, count: int) -> np.ndarray:
         raise RefusedError("an array without its strings")
     words = [str(w.value) if isinstance(w, _Array) else w for w in data]
     if not all(isinstance(word, str) for word in words):
-        raise RefusedError("arrays of objects are read only where they hold strings")
+        raise RefusedError("arrays of objects may contain only strings")
     return np.array(words, dtype=np.str_)
 
 
@@ -209,7 +209,9 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> object:
         found = _NAMES.get((module, name))
         if found is None:
-            raise RefusedError(f"the file names {module}.{name}, which reading arrays needs not")
+            raise RefusedError(
+                f"the file names {module}.{name}, which is not needed to read arrays"
+            )
         return found
 
     def persistent_load(self, pid: object) -> object:
@@ -220,7 +222,7 @@ def load(path: str | Path) -> object:
     """The content of a pickle: dicts, lists, tuples, strings, numbers and `_Array`s, or
     `RefusedError`. Use `arrays` on what it gives."""
     if Path(path).is_dir():
-        raise RefusedError(f"{path} is a folder, and a file is needed")
+        raise RefusedError(f"expected a file, but {path} is a folder")
     size = Path(path).stat().st_size
     if size > MAX_FILE_BYTES:
         raise RefusedError(f"{path} has {size} bytes; no known checkpoint is that large")

@@ -76,14 +76,14 @@ def from_word_file(path: str | Path, table_rows: int, offset: int | None = None)
         else:
             raise ValueError(f"{path}, row {row + 1}: expected one word, found {line!r}")
         if word in ids:
-            raise ValueError(f"{path}, row {row + 1}: {word!r} is there twice")
+            raise ValueError(f"{path}, row {row + 1}: {word!r} is a duplicate")
         ids[word] = index
     last = max(ids.values(), default=-1)
     if last >= table_rows or (offset is None and len(ids) != table_rows):
         raise ValueError(
             f"{path} has {len(ids)} words up to id {last}, the word table {table_rows} rows: they "
-            "must correspond row by row. Where row 0 is padding and not listed say "
-            "--vocab-offset 1, where the list starts at row 0 and is shorter --vocab-offset 0."
+            "must correspond row by row. If row 0 is padding and not in the list, use "
+            "--vocab-offset 1; if the list starts at row 0 and is shorter, use --vocab-offset 0."
         )
     return _finish(ids, table_rows, "dmvr", ids.get(PAD, 0))
 

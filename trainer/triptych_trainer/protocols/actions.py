@@ -49,7 +49,7 @@ def linear_svm(
     file to learn from, `windows` spread ones to be judged by."""
     chosen = [data.splits[n - 1] for n in splits if n <= len(data.splits)]
     if not chosen:
-        raise ValueError(f"{protocol} has {len(data.splits)} splits, not {list(splits)}")
+        raise ValueError(f"{protocol} has {len(data.splits)} splits, got {list(splits)}")
     learn = extractor.random(data.files, rule, epochs, FEATURE)
     judge = extractor.spread(data.files, rule, windows, FEATURE)
     results: dict[str, float] = {}

@@ -95,7 +95,7 @@ class Extractor:
                 kept = np.load(path)
                 return Features(kept["rows"], kept["missing"])
             except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-                self.say(f"{path} is damaged ({error}): its features are extracted anew")
+                self.say(f"{path} is damaged ({error}): its features are extracted again")
         made = self._run(tower, files, output, make)
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -123,7 +123,7 @@ def finetune(
         results[f"{protocol}.split{number}"] = 100 * top(scores, data.truth(test)[kept])
         missing += int((~kept).sum())
     if not results:
-        raise ValueError(f"{protocol} has {len(data.splits)} splits, not {list(splits)}")
+        raise ValueError(f"{protocol} has {len(data.splits)} splits, got {list(splits)}")
     mean = float(np.mean(list(results.values())))
     settings = {"recipe": {**vars(how), "augment": vars(how.augment)}, "test_windows": windows}
     results = {f"{protocol}.finetuned": mean, **results}

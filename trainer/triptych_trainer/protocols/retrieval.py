@@ -64,7 +64,7 @@ def zero_shot(
     cfg = extractor.towers.cfg
     space = shared_space(cfg.spaces, "text", "video")
     if space is None:
-        raise ValueError(f"{cfg.spaces} spaces have none that texts and videos share")
+        raise ValueError(f"{cfg.spaces} spaces include none that texts and videos share")
     rule = VideoRule(cfg.fps, 1, cfg.frames, cfg.resize, cfg.crop, cfg.bars)
     videos, kept = extractor.spread([p.media for p in pairs], rule, windows, space).of(
         range(len(pairs))

@@ -1,4 +1,4 @@
-"""What the protocols ask of a model, through PyTorch or through exported ONNX files."""
+"""The interface of a model for the protocols, with PyTorch or with exported ONNX files."""
 
 import copy
 import hashlib
@@ -132,7 +132,9 @@ def _check(tower: str, rows: np.ndarray, pictures: Sequence[str]) -> None:
     if not len(rows):
         raise ValueError(f"no rows for the {tower} tower")
     if tower in PICTURES.values() and tower not in pictures:
-        raise ValueError("there is no deflated network; `deflate` makes one, --deflated names it")
+        raise ValueError(
+            "the model has no deflated network; make one with `deflate` and pass it with --deflated"
+        )
 
 
 class OnnxTowers:

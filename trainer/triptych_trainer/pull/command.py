@@ -39,7 +39,7 @@ class Found:
     repository: Repository
     folder: Path
     card: str | None
-    """The licence that the model's card states."""
+    """The licence on the model's card."""
     listing: hub.Listing | None = None
 
     @property
@@ -48,7 +48,7 @@ class Found:
         stated = self.repository.license
         if self.card and (stated is None or self.card.lower() != stated.lower()):
             return self.card
-        return stated or "none stated: ask its publisher"
+        return stated or "not stated: ask the publisher"
 
     def remark(self) -> str:
         stated = self.repository.license
@@ -65,7 +65,7 @@ def pull(name: str, wishes: Wishes, say: Callable[[str], None]) -> str:
     if _there(wishes.out, say):
         _serve(wishes)
         return (
-            f"{wishes.out} is there already and whole (to make it anew, delete it first)\n"
+            f"{wishes.out} exists already and is complete (to make it again, delete it first)\n"
             f"{_next(wishes.out)}"
         )
     found = _locate(known, wishes, lock, say)
@@ -90,7 +90,7 @@ def _ready(wishes: Wishes) -> None:
         )
     out = wishes.out
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not _manifest(out).exists())):
-        raise TrainerError(f"{out} exists and is no bundle: name another folder with --out")
+        raise TrainerError(f"{out} exists and is not a bundle: name another folder with --out")
     out.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(out.parent, os.W_OK):
         raise TrainerError(f"{out.parent} cannot be written: name another folder with --out")
@@ -99,7 +99,7 @@ def _ready(wishes: Wishes) -> None:
 
         given_bank(wishes.bank)
     if wishes.server and not wishes.server.is_file():
-        raise TrainerError(f"--server: there is no {wishes.server}; `make build` makes it")
+        raise TrainerError(f"--server: {wishes.server} does not exist; build it with `make build`")
 
 
 def _manifest(bundle: Path) -> Path:
@@ -115,13 +115,13 @@ def _locate(known: Known, wishes: Wishes, lock: Lock, say: Callable[[str], None]
     if wishes.folders and len(wishes.folders) != len(known.repositories):
         order = ", then ".join(one.repository for one in known.repositories)
         raise TrainerError(
-            f"{known.name} is made of {len(known.repositories)} folders, and --folder names "
-            f"{len(wishes.folders)}: give the folder of {order}"
+            f"{known.name} consists of {len(known.repositories)} folders, but --folder names "
+            f"{len(wishes.folders)}: give the folders of {order}"
         )
     if wishes.revision and len(known.repositories) > 1:
         raise TrainerError(
-            f"{known.name} is made of several repositories, so one --revision does not fit: pull "
-            "each by itself, and join them with import-hf --add"
+            f"{known.name} consists of several repositories, so a single --revision cannot apply: "
+            "pull each by itself, and join them with import-hf --add"
         )
     if wishes.folders:
         return [
@@ -135,8 +135,8 @@ def _locate(known: Known, wishes: Wishes, lock: Lock, say: Callable[[str], None]
 def _local(repository: Repository, folder: Path) -> Found:
     if not folder.is_dir():
         raise TrainerError(
-            f"--folder: {folder} is no folder; name the one that {repository.repository} was "
-            "downloaded to"
+            f"--folder: {folder} is not a folder; name the one with the download of "
+            f"{repository.repository}"
         )
     return Found(repository, folder, _card(folder))
 
@@ -158,9 +158,9 @@ def _remote(
     if pinned and all((folder / file).is_file() for file in expected):
         damaged = lock.damaged(repository, folder)
         if not damaged:
-            say(f"{repository.repository}: already downloaded, and as {lock.path.name} says")
+            say(f"{repository.repository}: already downloaded, matches {lock.path.name}")
             return Found(repository, folder, _card(folder))
-        say(f"{repository.repository}: {', '.join(damaged)} on the disk changed; loaded again")
+        say(f"{repository.repository}: {', '.join(damaged)} changed on disk; downloaded again")
     for file in lock.damaged(repository, folder):
         (folder / file).unlink()
     listing = hub.look_up(repository.repository, revision)
@@ -190,7 +190,7 @@ def _accept(
 def _ask(known: Known, licenses: str) -> None:
     if not sys.stdin.isatty():
         raise TrainerError(
-            f"{known.name} is under the licence {licenses}: read it, and if you accept it run the "
+            f"{known.name} has the licence {licenses}: read it and, if you accept it, run the "
             "command again with --accept-licence (make model: ACCEPT_LICENCE=1)"
         )
     sys.stderr.write(f"Do you accept the licence {licenses}? [y/N] ")
@@ -266,7 +266,7 @@ def _import(found: list[Found], wishes: Wishes, lock: Lock, say: Callable[[str],
 
 
 def _sources(found: list[Found], lock: Lock) -> dict[Path, dict]:
-    """What the folders themselves do not say, for the manifest."""
+    """Facts for the manifest that the folders do not contain."""
     return {
         one.folder.resolve(): {
             "repository": one.repository.repository,
@@ -278,13 +278,13 @@ def _sources(found: list[Found], lock: Lock) -> dict[Path, dict]:
 
 
 def _there(bundle: Path, say: Callable[[str], None]) -> bool:
-    """Whether a whole bundle is there; a damaged one is made anew."""
+    """Whether a complete bundle exists; a damaged one is made again."""
     if not _manifest(bundle).is_file():
         return False
     try:
         _verify(bundle, say)
     except TrainerError as error:
-        say(f"{sentence(error)} It is made anew.")
+        say(f"{sentence(error)} It is made again.")
         return False
     return True
 
@@ -314,17 +314,17 @@ def _serve(wishes: Wishes) -> None:
     if done.returncode:
         told = " ".join((done.stderr or done.stdout).split())[:400]
         raise TrainerError(
-            f"{wishes.out} was made, and the server does not accept it ({told}): build the server "
+            f"{wishes.out} was made, but the server does not accept it ({told}): build the server "
             "of the same version with `make build` and try again"
         )
 
 
 def _end(known: Known, found: list[Found], wishes: Wishes, lock: Lock) -> str:
     kept = [one for one in found if one.listing]
-    lines = [f"{known.name} is in {wishes.out}; {lock.path} pins what it was made of"]
+    lines = [f"{known.name} is in {wishes.out}; {lock.path} pins its sources"]
     if kept:
         folders = ", ".join(str(one.folder) for one in kept)
-        lines.append(f"the download stays in {folders} (may be deleted)")
+        lines.append(f"the download is still in {folders} (you may delete it)")
     return "\n".join([*lines, _next(wishes.out)])
 
 

@@ -1,7 +1,7 @@
-"""The hub through its official client: what a repository holds, and its files, part by part.
+"""The hub through its official client: the contents of a repository, and its files, part by part.
 
-The client of today keeps nothing of a file that was not loaded to its end; weights are gigabytes.
-So files are loaded with the client's own `http_get` into parts that the next attempt continues.
+The current client keeps nothing of an incomplete download, and weights are gigabytes. So files are
+downloaded with the client's own `http_get` into parts that the next attempt continues.
 """
 
 import errno
@@ -27,10 +27,10 @@ SMALL_FILES = re.compile(
 )
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 PLAIN = re.compile(r"[A-Za-z0-9_][\w.-]*")
-KEPT = "What was loaded is kept, and the next attempt goes on from there"
+KEPT = "The part downloaded so far is kept, and the next attempt resumes there"
 OTHER_WAYS = (
-    "check the network, name a mirror in the environment variable HF_ENDPOINT, or give a folder "
-    "that was downloaded elsewhere with --folder"
+    "check the network, name a mirror in the environment variable HF_ENDPOINT, or pass a folder "
+    "downloaded elsewhere with --folder"
 )
 
 
@@ -113,8 +113,8 @@ def look_up(repository: str, revision: str | None) -> Listing:
         )
         if not isinstance(info.sha, str) or not re.fullmatch(r"[0-9a-f]{40}", info.sha):
             raise TrainerError(
-                f"the endpoint names no revision of {repository}, so it is no hub: check "
-                "HF_ENDPOINT"
+                f"the endpoint returns no revision of {repository}, so it is not a hub: check "
+                f"HF_ENDPOINT"
             )
         remote = {}
         for file in info.siblings or []:
@@ -133,9 +133,9 @@ def _wanted(repository: str, revision: str, files: Iterable[str]) -> list[str]:
     names = read_by_import(files)
     if not any(name.endswith(".safetensors") for name in names):
         raise TrainerError(
-            f"{repository} has no model.safetensors at revision {revision[:12]}; other formats "
-            "can run code when they are read and are not loaded. A conversion may lie on another "
-            "revision of the repository: name it with --revision"
+            f"{repository} has no model.safetensors at revision {revision[:12]}; reading other "
+            "formats can run code, so they are not used. Another revision of the repository may "
+            "have a conversion: name it with --revision"
         )
     return names
 
@@ -191,8 +191,8 @@ def _room(listing: Listing, missing: dict[str, Remote], folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise TrainerError(
-            f"{listing.repository} needs {size(needed)} in {folder}, and {size(free)} are free: "
-            "free some space, or name another folder with --cache"
+            f"{listing.repository} needs {size(needed)} in {folder}, but only {size(free)} are "
+            "free: free some space, or name another folder with --cache"
         )
 
 
@@ -212,7 +212,7 @@ def _fetch_file(
             file.truncate(0)
             begun = 0
         if begun:
-            say(f"{name}: going on at {size(begun)} of {size(remote.bytes)}")
+            say(f"{name}: resuming at {size(begun)} of {size(remote.bytes)}")
         else:
             say(f"{name}: {size(remote.bytes)}")
         http_get(
@@ -227,8 +227,8 @@ def _fetch_file(
         found = sha256(part)
         part.unlink()
         raise TrainerError(
-            f"{name} of {listing.repository} arrived damaged: the hub says "
-            f"{remote.sha256 or remote.git_blob}, what came has SHA-256 {found}. It was deleted; "
+            f"{name} of {listing.repository} arrived damaged: expected "
+            f"{remote.sha256 or remote.git_blob}, got SHA-256 {found}. It was deleted; "
             "run the command again, and if this repeats, use another mirror or network"
         )
     part.replace(folder / name)
@@ -240,8 +240,8 @@ def _alone(file: BinaryIO, name: str) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise TrainerError(
-            f"another pull is loading {name} at this moment: wait until it is done, then run the "
-            "command again"
+            f"another pull is downloading {name}: wait until it has finished, then run the command "
+            f"again"
         ) from None
     except OSError:
         # A file system without locks.
@@ -266,8 +266,8 @@ def _why(error: Exception, repository: str, revision: str | None, file: str | No
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, errors.OfflineModeIsEnabled):
         return (
-            f"{what} cannot be loaded because HF_HUB_OFFLINE is set: unset it, or give a folder "
-            "that was downloaded elsewhere with --folder"
+            f"{what} cannot be downloaded because HF_HUB_OFFLINE is set: unset it, or pass a "
+            "folder downloaded elsewhere with --folder"
         )
     if isinstance(error, errors.HFValidationError):
         return f"{repository!r} is no name of a repository: name it as OWNER/NAME"
@@ -275,14 +275,14 @@ def _why(error: Exception, repository: str, revision: str | None, file: str | No
         return f"{repository} has no revision {revision}: check --revision, or leave it out"
     if isinstance(error, errors.GatedRepoError) or status == 403:
         return (
-            f"{what} is gated: accept its terms on its page of the hub, make an access token "
+            f"{what} is gated: accept its terms on its page at the hub, create an access token "
             "there, and run the command again with the token in the environment variable HF_TOKEN"
         )
     if status == 401:
         return (
-            f"the hub gives {what} to nobody without a token: the repository is private or gated, "
-            "or its name is wrong. Check the name (`triptych-trainer pull --list`); with access, "
-            "put your token into the environment variable HF_TOKEN"
+            f"the hub requires a token for {what}: the repository is private or gated, or its "
+            "name is wrong. Check the name (`triptych-trainer pull --list`); if you have access, "
+            "set the environment variable HF_TOKEN to your token"
         )
     if status == 404:
         return (
@@ -301,11 +301,11 @@ def _why_no_answer(error: Exception, what: str) -> str:
         return f"{error.filename}: {error.strerror}; name another folder with --cache"
     if type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2"):
         said = " ".join(str(error).split()) or type(error).__name__
-        return f"the hub could not be reached for {what} ({said}): {OTHER_WAYS}. {KEPT}"
+        return f"cannot reach the hub for {what} ({said}): {OTHER_WAYS}. {KEPT}"
     if isinstance(error, OSError) and "onsistency check failed" in str(error):
-        return f"the connection ended before all of {what} had come: run the command again. {KEPT}"
+        return f"the connection ended before {what} was complete: run the command again. {KEPT}"
     said = " ".join(str(error).split())[:200]
     return (
-        f"the endpoint does not answer for {what} as a hub does ({type(error).__name__}: {said}): "
+        f"the endpoint does not answer like a hub for {what} ({type(error).__name__}: {said}): "
         "check HF_ENDPOINT"
     )

@@ -74,7 +74,7 @@ def find(name: str) -> Known:
 
 
 def size(count: int | None) -> str:
-    """Bytes as people read them."""
+    """Readable size of a number of bytes."""
     if count is None:
         return "size unknown"
     for unit, least in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
@@ -88,7 +88,7 @@ def listing() -> str:
     for model in table().values():
         sizes = [one.download_bytes for one in model.repositories]
         total = None if None in sizes else sum(sizes)
-        about = f"about {size(total)}" if total else "the hub says its size"
+        about = f"about {size(total)}" if total else "size shown by the hub"
         licenses = " and ".join(dict.fromkeys(str(one.license) for one in model.repositories))
         lines.append(f"{model.name}\n    {model.purpose}")
         lines.append(f"    {licenses}; {about}; languages: {', '.join(model.languages)}")

@@ -1,6 +1,6 @@
-"""The lock file beside a bundle: revision and SHA-256 of every file that it was made of.
+"""The lock file beside a bundle: revision and SHA-256 of every source file.
 
-The first download writes it, every later one is held to it, whoever serves the files.
+The first download writes it, and every later one must match it, from any server.
 """
 
 import json
@@ -12,7 +12,7 @@ from ..errors import TrainerError
 from .hub import sha256
 from .known import Repository
 
-ABOUT = "what the bundle beside this file was made of; later downloads must be the same"
+ABOUT = "the sources of the bundle beside this file; later downloads must match"
 
 
 @dataclass
@@ -43,8 +43,8 @@ class Lock:
             return cls(path, content.get("license"), pinned)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise TrainerError(
-                f"{path} is damaged ({type(error).__name__}: {error}): take it from a backup, or "
-                "delete it to trust the next download"
+                f"{path} is damaged ({type(error).__name__}: {error}): restore it from a backup, "
+                "or delete it to trust the next download"
             ) from None
 
     def write(self) -> None:
@@ -67,14 +67,14 @@ class Lock:
         return {**(pinned.files if pinned else {}), **(repository.files or {})}
 
     def revision(self, repository: Repository, asked: str | None) -> str | None:
-        """Which revision to ask for."""
+        """The revision to request."""
         pinned = self.repositories.get(repository.repository)
         locked = pinned.revision if pinned else None
         known = locked or repository.revision
         if asked and locked and asked != locked:
             raise TrainerError(
-                f"{self.path} holds {repository.repository} to revision {locked}, and --revision "
-                f"says {asked}: delete that file to move on, or choose another --out"
+                f"{self.path} pins {repository.repository} to revision {locked}, but --revision "
+                f"is {asked}: delete that file to change the revision, or choose another --out"
             )
         return asked or known
 
@@ -93,8 +93,8 @@ class Lock:
         if before and (more := sorted(set(names) - set(expected))):
             raise TrainerError(
                 f"{folder} has {more[0]}, which {self.path} does not list for "
-                f"{repository.repository}: take the files of one download, or delete that lock "
-                "file to trust this one"
+                f"{repository.repository}: use the files of a single download, or delete that "
+                "lock file to trust this one"
             )
         for name in sorted({*names, *expected}):
             if not (folder / name).is_file():
@@ -105,10 +105,10 @@ class Lock:
             found = sha256(folder / name)
             if expected.get(name, found) != found:
                 raise TrainerError(
-                    f"{name} of {repository.repository} is not the file that it was: expected "
-                    f"SHA-256 {expected[name]}, got {found}. Nothing was imported. Use another "
-                    f"mirror or folder; if the publisher replaced the file and you trust it, "
-                    f"delete {self.path}"
+                    f"{name} of {repository.repository} has changed: expected SHA-256 "
+                    f"{expected[name]}, got {found}. Nothing was imported. Use another mirror or "
+                    "folder; if the publisher replaced the file and you trust it, delete "
+                    f"{self.path}"
                 )
             expected[name] = found
         self.repositories[repository.repository] = Pinned(

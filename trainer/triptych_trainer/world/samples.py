@@ -167,7 +167,7 @@ def sound_again(model: Mmv, out: Path) -> None:
             for space, vector in found.items():
                 name = f"{file}#{number}.audio.{space}"
                 if name not in tensors:
-                    raise TrainerError(f"{path} has no vector {name}: write the samples anew")
+                    raise TrainerError(f"{path} has no vector {name}: write the samples again")
                 tensors[name] = vector[0].numpy().copy()
     path.write_bytes(save(tensors))
 
