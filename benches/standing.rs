@@ -15,7 +15,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::json;
 use triptych::search::{
-    Backgrounds, Distributions, Lane, Least, QueryPart, SearchRequest, Standing, Verdict, ask, run,
+    Backgrounds, Distributions, Lane, Minimum, QueryPart, SearchRequest, Standing, Verdict, ask, run,
 };
 use triptych::types::{Modality, Track};
 
@@ -44,7 +44,7 @@ fn main() {
         let standing: Vec<Standing> = requests
             .iter()
             .map(|request| {
-                Standing::new(&corpus.comparable, request.clone(), Least::Confidence(0.9)).unwrap()
+                Standing::new(&corpus.comparable, request.clone(), Minimum::Confidence(0.9)).unwrap()
             })
             .collect();
         let begun = ProcessTime::now();

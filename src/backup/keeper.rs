@@ -30,7 +30,7 @@ pub struct KeeperConfig {
 }
 
 /// The state of a library's snapshots.
-pub struct Keeper {
+pub struct SnapshotKeeper {
     config: KeeperConfig,
     /// Keeps uploads from removal while a snapshot is taken.
     pub pins: Arc<Pins>,
@@ -42,7 +42,7 @@ pub struct Keeper {
     current: Mutex<Option<Arc<Running>>>,
 }
 
-impl Keeper {
+impl SnapshotKeeper {
     /// Opens the place for snapshots of a data folder.
     ///
     /// # Errors
@@ -109,9 +109,9 @@ impl Keeper {
     }
 }
 
-impl Keeper {
-    /// Begins a snapshot: takes the locks, and shows it as running. [`Keeper::take`] takes it, and
-    /// [`Keeper::end`] ends it.
+impl SnapshotKeeper {
+    /// Begins a snapshot: takes the locks, and shows it as running. [`SnapshotKeeper::take`] takes it, and
+    /// [`SnapshotKeeper::end`] ends it.
     ///
     /// # Errors
     /// [`BackupError::Off`], [`BackupError::Running`] and others.

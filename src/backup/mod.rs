@@ -28,7 +28,7 @@ pub(crate) use manifest::fuzzed;
 
 pub use create::{SnapshotOptions, Source};
 pub use error::BackupError;
-pub use keeper::{Keeper, KeeperConfig, Taking};
+pub use keeper::{KeeperConfig, SnapshotKeeper, Taking};
 pub use pins::Pins;
 pub use place::SnapshotPlace;
 pub use restore::Restored;

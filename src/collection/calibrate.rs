@@ -17,7 +17,7 @@ use self::texts::Texts;
 use super::{Collection, LibraryError, blocking, tracks};
 use crate::embed::Embedder;
 use crate::own_files;
-use crate::search::{Asked, Bank, BankQuery, Distributions, Lane, MOST_WORDS, background};
+use crate::search::{Bank, BankQuery, Distributions, Lane, MOST_WORDS, QueryBank, background};
 use crate::types::{AssetId, ClipId, Embedding, Modality, Space, Track};
 
 /// Share of the clips that must have been added or removed for a calibration to be due at once.
@@ -224,7 +224,7 @@ impl Collection {
         blocking(move || {
             let mut lanes = Vec::new();
             for Unrelated { query, words, same_track, queries } in banks {
-                let asked = Asked { modality: query, queries: &queries, same_track };
+                let asked = QueryBank { modality: query, queries: &queries, same_track };
                 let found = background(&catalog, &index, &space, target, asked)?;
                 if !found.scores.is_empty() {
                     let lane = Lane { query, words, space: space.clone(), target };

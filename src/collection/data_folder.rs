@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::LibraryError;
 use super::recovery::{Opened, make_private_folder, open_store};
 use super::removals::Removals;
-use crate::backup::{Keeper, KeeperConfig};
+use crate::backup::{KeeperConfig, SnapshotKeeper};
 use crate::embed::Embedder;
 use crate::files::{AllowedRoots, Disk, Quarantine, Upload, UploadWriter, Uploads};
 use crate::formats::{HEAD_BYTES, NameSays, head_is_media, name_says};
@@ -72,7 +72,7 @@ pub struct DataFolder {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) uploads: Arc<Uploads>,
     pub(crate) disk: Arc<Disk>,
-    pub(crate) keeper: Keeper,
+    pub(crate) keeper: SnapshotKeeper,
     pub(crate) roots: AllowedRoots,
     pub(crate) sources: Sources,
     pub(crate) webhooks: Arc<Webhooks>,
@@ -102,7 +102,7 @@ impl DataFolder {
         let keeper =
             KeeperConfig { root: config.keep.snapshot_root.clone(), kept: config.keep.snapshots_kept };
         let data = Self {
-            keeper: Keeper::open(keeper, &config.sources, &config.data_dir)?,
+            keeper: SnapshotKeeper::open(keeper, &config.sources, &config.data_dir)?,
             roots: AllowedRoots::new(&config.allowed_roots)?,
             sources: Sources::new(config.sources.clone())?,
             webhooks: Arc::new(Webhooks::new(config.webhooks.clone())),

@@ -246,14 +246,14 @@ impl LibraryError {
     /// The message for users, which items and assets store: the error's own text, unless the fault is ours,
     /// as that text may name paths of this machine. The log has the full text.
     #[must_use]
-    pub fn told(&self) -> String {
+    pub fn user_message(&self) -> String {
         match self {
             Self::Store(StoreError::NotFound(_) | StoreError::Sealed) => self.to_string(),
             Self::Store(_) | Self::Index(_) | Self::Io(_) | Self::Search(SearchError::Index(_)) => {
                 OUR_FAULT.to_owned()
             }
-            Self::Embed(error) => told_of_embedding(error),
-            Self::Part { error, .. } => error.told(),
+            Self::Embed(error) => embedding_message(error),
+            Self::Part { error, .. } => error.user_message(),
             Self::Backup(error) => error.without_paths(),
             other => other.to_string(),
         }
@@ -262,8 +262,8 @@ impl LibraryError {
 
 const OUR_FAULT: &str = "internal error; the server's log has details";
 
-/// Like [`LibraryError::told`], for an embedding error.
-pub(crate) fn told_of_embedding(error: &EmbedError) -> String {
+/// Like [`LibraryError::user_message`], for an embedding error.
+pub(crate) fn embedding_message(error: &EmbedError) -> String {
     let clean = match error {
         EmbedError::Model(error) => matches!(
             error,

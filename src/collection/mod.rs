@@ -31,7 +31,7 @@ pub use compact::{Compaction, compact_folder};
 pub use content::Opened;
 pub(crate) use content::read_whole;
 pub use data_folder::{DataFolder, KeepConfig, LibraryConfig};
-pub(crate) use error::told_of_embedding;
+pub(crate) use error::embedding_message;
 pub use error::{LibraryError, StandingError};
 pub use evaluate::{Evaluation, Figure, MAX_PAIRS, Measured, Pair};
 pub use export::{ExportReport, ExportWanted, export_folder};

@@ -22,7 +22,7 @@ const WAITING: usize = 16;
 const QUIET: Duration = Duration::from_millis(250);
 /// A query to answer again.
 #[derive(Debug)]
-pub(crate) struct Asked {
+pub(crate) struct SampledQuery {
     /// Weak: an index that has stopped serving need not be measured.
     index: Weak<IndexSet>,
     pub(crate) target: Track,
@@ -31,7 +31,7 @@ pub(crate) struct Asked {
     params: SearchParams,
 }
 
-impl Asked {
+impl SampledQuery {
     pub(crate) fn answer(&self) -> Result<Option<Probed>, IndexError> {
         let Some(index) = self.index.upgrade() else { return Ok(None) };
         index.probe(self.target, &self.space, &self.query, self.params)
@@ -51,7 +51,7 @@ pub(crate) struct Sampler {
 #[derive(Debug)]
 struct Waiting {
     on: bool,
-    asked: Vec<Asked>,
+    asked: Vec<SampledQuery>,
     /// Number of queries considered for the sample.
     offered: usize,
     rng: StdRng,
@@ -94,12 +94,12 @@ impl Sampler {
             let Some(place) = self.waiting().place() else { continue };
             let Ok(query) = combined(&request.query, space) else { return };
             let (index, params) = (Arc::downgrade(index), request.params);
-            self.waiting().put(place, Asked { index, target, space: space.clone(), query, params });
+            self.waiting().put(place, SampledQuery { index, target, space: space.clone(), query, params });
             self.wake.notify_one();
         }
     }
 
-    pub(crate) fn take(&self) -> Option<Asked> {
+    pub(crate) fn take(&self) -> Option<SampledQuery> {
         let mut waiting = self.waiting();
         let asked = waiting.asked.pop();
         waiting.offered = waiting.asked.len();
@@ -124,7 +124,7 @@ impl Waiting {
         (place < WAITING).then_some(place)
     }
 
-    fn put(&mut self, place: usize, asked: Asked) {
+    fn put(&mut self, place: usize, asked: SampledQuery) {
         match self.asked.get_mut(place) {
             Some(old) => *old = asked,
             None => self.asked.push(asked),

@@ -271,7 +271,7 @@ impl Ingest {
             duration_secs: 0.0,
             width: 0,
             height: 0,
-            error: Some(WorkError::new(error.code(), error.told())),
+            error: Some(WorkError::new(error.code(), error.user_message())),
             tracks: Vec::new(),
         };
         let cleaned = match self.collection.drop_clips(id).await {

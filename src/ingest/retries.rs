@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Ingest;
 use super::active::Claim;
-use crate::collection::{LibraryError, told_of_embedding};
+use crate::collection::{LibraryError, embedding_message};
 use crate::embed::EmbedError;
 use crate::media::MediaError;
 use crate::model::Priority;
@@ -116,7 +116,7 @@ pub(crate) fn last_word(error: &EmbedError) -> WorkError {
                 "its decoder was repeatedly killed by signal {signal} from outside; it probably needs more memory than the machine has"
             ),
         ),
-        error => WorkError::new(error.code(), told_of_embedding(error)),
+        error => WorkError::new(error.code(), embedding_message(error)),
     }
 }
 

@@ -182,7 +182,7 @@ async fn run_item(ingest: &Arc<Ingest>, job: JobId, mut item: JobItem) {
         }
         Some(Err(error)) => {
             tracing::warn!(%job, seq = item.seq, code = error.code(), %error, "an item of a job failed");
-            fail(&mut item, error.code(), error.told());
+            fail(&mut item, error.code(), error.user_message());
         }
         None => fail(&mut item, "internal", "the server failed on this file".to_owned()),
     }

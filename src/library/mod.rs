@@ -25,7 +25,8 @@ pub use crate::ingest::{
 use crate::ingest::{Index, IndexRequest};
 pub use crate::outbound::SourcesConfig;
 pub use crate::standing::{
-    Given, GivenPart, NewStandingQuery, StandingPatch, StandingQueries, StandingQuery, StandingSpec,
+    NewStandingQuery, StandingInput, StandingPart, StandingPatch, StandingQueries, StandingQuery,
+    StandingSpec,
 };
 pub use crate::webhooks::{Deliver, Webhook, WebhookError};
 pub use models::{ModelEntry, Models, ModelsConfig, OpenEmbedder, Progress, Role};

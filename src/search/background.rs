@@ -56,7 +56,7 @@ pub struct Background {
 
 /// A bank of queries of one kind.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
+pub struct QueryBank<'a> {
     /// Modality of the queries.
     pub modality: Modality,
     /// The queries.
@@ -77,7 +77,7 @@ pub fn background(
     index: &IndexSet,
     space: &Space,
     target: Track,
-    asked: Asked<'_>,
+    asked: QueryBank<'_>,
 ) -> Result<Background, SearchError> {
     let params = SearchParams::default();
     let bank = asked.queries;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::SearchError;
 use super::lookup::{Lookup, Match};
-use super::meaning::Sure;
+use super::meaning::Assessment;
 use crate::catalog::AssetEntry;
 use crate::types::TimeSpan;
 
@@ -14,7 +14,7 @@ pub(super) struct Found {
     pub matched: Match,
     pub span: TimeSpan,
     /// What its score means, once that is told.
-    pub sure: Option<Sure>,
+    pub assessment: Option<Assessment>,
 }
 
 /// The best hits of one space, best first.
@@ -26,18 +26,18 @@ pub(super) struct Ranked {
 impl Found {
     /// Confidence of the match; `None` without a distribution.
     pub fn confidence(&self) -> Option<f32> {
-        self.sure.map(|sure| sure.confidence)
+        self.assessment.map(|assessment| assessment.confidence)
     }
 }
 
 /// Tells what the scores of matches of one space mean.
 pub(super) fn tell(look: &Lookup<'_>, found: &mut [Found]) -> Result<(), SearchError> {
-    if found.iter().all(|found| found.sure.is_some()) {
+    if found.iter().all(|found| found.assessment.is_some()) {
         return Ok(());
     }
     let matches: Vec<Match> = found.iter().map(|found| found.matched).collect();
-    for (found, sure) in found.iter_mut().zip(look.sure(&matches)?) {
-        found.sure = sure;
+    for (found, assessment) in found.iter_mut().zip(look.assess(&matches)?) {
+        found.assessment = assessment;
     }
     Ok(())
 }

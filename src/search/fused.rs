@@ -21,7 +21,7 @@ pub(super) fn fuse(lists: Vec<Ranked>, group_by: GroupBy) -> (Vec<(usize, Found)
     if !several {
         return (all.into_iter().map(Candidate::parts).collect(), None);
     }
-    let calibrated = all.iter().all(|candidate| candidate.found.sure.is_some());
+    let calibrated = all.iter().all(|candidate| candidate.found.assessment.is_some());
     if calibrated {
         all.sort_by(|a, b| surest_first(&a.found, &b.found));
     } else {
@@ -45,7 +45,7 @@ impl Candidate {
 
 /// Order of hits whose scores have no common scale; those without a meaning come last.
 pub(super) fn surest_first(a: &Found, b: &Found) -> Ordering {
-    match (a.sure, b.sure) {
+    match (a.assessment, b.assessment) {
         (Some(a), Some(b)) => b.order(&a),
         (a, b) => b.is_some().cmp(&a.is_some()),
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::background::Distributions;
 use super::bank::Bank;
-use super::meaning::{Meaning, Sure};
+use super::meaning::{Assessment, Meaning};
 use super::query::Combined;
 use super::{Fuse, SearchError};
 use crate::index::{ClipFilter, IndexError, IndexSet, Neighbour, SearchParams};
@@ -50,14 +50,14 @@ pub struct Lookup<'a> {
 impl Lookup<'_> {
     /// What these matches mean, in their order; `None` without a distribution for each part and track that
     /// counts.
-    pub fn sure(&self, matches: &[Match]) -> Result<Vec<Option<Sure>>, SearchError> {
-        let told = |found: &Match, scores: &dyn Fn(usize, Track) -> f32| {
+    pub fn assess(&self, matches: &[Match]) -> Result<Vec<Option<Assessment>>, SearchError> {
+        let assess = |found: &Match, scores: &dyn Fn(usize, Track) -> f32| {
             let matched = [found.track];
             let tracks = if self.takes_means() { self.targets.as_slice() } else { &matched };
-            self.meaning.told(&self.distributions, tracks, scores)
+            self.meaning.assess(&self.distributions, tracks, scores)
         };
         if self.meaning.parts.len() == 1 && !self.takes_means() {
-            return Ok(matches.iter().map(|found| told(found, &|_, _| found.score)).collect());
+            return Ok(matches.iter().map(|found| assess(found, &|_, _| found.score)).collect());
         }
         let mut known: HashMap<(usize, Track, ClipId), f32> = HashMap::new();
         for track in &self.targets {
@@ -70,12 +70,12 @@ impl Lookup<'_> {
         }
         // A track that a clip lacks counts as 0, as it does in the mean.
         let score = |clip, part, track| known.get(&(part, track, clip)).copied().unwrap_or_default();
-        Ok(matches.iter().map(|found| told(found, &|part, track| score(found.clip, part, track))).collect())
+        Ok(matches.iter().map(|found| assess(found, &|part, track| score(found.clip, part, track))).collect())
     }
 
     /// What this one score on all targets means: for a clip that has none of them (0), and for the usual clip.
-    pub fn sure_of(&self, score: f32) -> Option<Sure> {
-        self.meaning.told(&self.distributions, &self.targets, |_, _| score)
+    pub fn assess_score(&self, score: f32) -> Option<Assessment> {
+        self.meaning.assess(&self.distributions, &self.targets, |_, _| score)
     }
 
     const fn takes_means(&self) -> bool {

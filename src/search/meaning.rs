@@ -9,7 +9,7 @@ const LEAST_ODDS: f32 = 1e-6;
 
 /// What one score means, or several together.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sure {
+pub struct Assessment {
     /// Share of queries about absent things whose best answer scores lower.
     pub confidence: f32,
     /// How far the score lies above what absent things score, in spreads of those. It tells scores apart that
@@ -17,8 +17,8 @@ pub struct Sure {
     pub excess: f32,
 }
 
-impl Sure {
-    /// Order from the least sure to the surest.
+impl Assessment {
+    /// Order by confidence, ascending; ties by excess.
     pub fn order(&self, other: &Self) -> std::cmp::Ordering {
         self.confidence.total_cmp(&other.confidence).then(self.excess.total_cmp(&other.excess))
     }
@@ -33,11 +33,11 @@ impl Sure {
         }
         let total: f32 = weighted.iter().map(|(weight, _)| weight.max(0.0)).sum();
         let (mut odds, mut excess) = (0.0, 0.0);
-        for (weight, sure) in weighted {
+        for (weight, assessment) in weighted {
             let share = weight / total;
-            let log_odds = log_odds(sure.confidence);
+            let log_odds = log_odds(assessment.confidence);
             odds += share * if *weight > 0.0 { log_odds } else { log_odds.max(0.0) };
-            excess += share * sure.excess;
+            excess += share * assessment.excess;
         }
         (total > 0.0).then(|| Self { confidence: 1.0 / (1.0 + (-odds).exp()), excess })
     }
@@ -48,7 +48,7 @@ fn log_odds(confidence: f32) -> f32 {
     (confidence / (1.0 - confidence)).ln()
 }
 
-/// One part of a query, as its scores are told.
+/// One part of a query: what its scores are assessed with.
 #[derive(Debug, Clone)]
 pub struct MeantPart {
     /// The part's own vector.
@@ -97,29 +97,31 @@ impl Meaning {
         Lane { query: part.query, words: part.words, space: self.space.clone(), target: track }
     }
 
-    /// Whether scores can be told on a track.
-    pub fn is_tellable(&self, distributions: &Distributions, track: Track) -> bool {
+    /// Whether there is a distribution to assess scores on a track with.
+    pub fn can_assess(&self, distributions: &Distributions, track: Track) -> bool {
         self.parts.iter().all(|part| distributions.lanes.contains_key(&self.lane_of(part, track)))
     }
 
     /// What scores on these tracks mean: `scores` gives that of a part, by its place, on a track. `None`
     /// without a distribution for each of them.
-    pub fn told(
+    pub fn assess(
         &self,
         distributions: &Distributions,
         tracks: &[Track],
         scores: impl Fn(usize, Track) -> f32,
-    ) -> Option<Sure> {
+    ) -> Option<Assessment> {
         let mut weighted = Vec::with_capacity(self.parts.len() * tracks.len());
         for (at, part) in self.parts.iter().enumerate() {
             for track in tracks {
                 let (lane, score) = (self.lane_of(part, *track), scores(at, *track));
                 let confidence = distributions.confidence(&lane, score, self.chances)? * part.understood;
-                weighted
-                    .push((part.weight, Sure { confidence, excess: distributions.excess(&lane, score)? }));
+                weighted.push((
+                    part.weight,
+                    Assessment { confidence, excess: distributions.excess(&lane, score)? },
+                ));
             }
         }
-        Sure::pooled(&weighted)
+        Assessment::pooled(&weighted)
     }
 }
 
@@ -130,10 +132,10 @@ mod tests {
     use super::*;
 
     fn pooled(weighted: &[(f32, f32)]) -> f32 {
-        let sure = |(weight, confidence): &(f32, f32)| {
-            (*weight, Sure { confidence: *confidence, excess: 2.0 * confidence - 1.0 })
+        let assessment = |(weight, confidence): &(f32, f32)| {
+            (*weight, Assessment { confidence: *confidence, excess: 2.0 * confidence - 1.0 })
         };
-        Sure::pooled(&weighted.iter().map(sure).collect::<Vec<_>>()).unwrap().confidence
+        Assessment::pooled(&weighted.iter().map(assessment).collect::<Vec<_>>()).unwrap().confidence
     }
 
     #[test]
@@ -160,6 +162,6 @@ mod tests {
         assert!((pooled(&[(1.0, 0.3), (-1000.0, 0.0)]) - 0.3).abs() < 1e-5);
         assert!(pooled(&[(1.0, 0.95), (-1.0, 0.97)]) < 0.5);
         assert!(pooled(&[(1.0, 0.95), (-0.1, 0.97)]) > 0.9);
-        assert_eq!(Sure::pooled(&[(-1.0, Sure { confidence: 0.5, excess: 0.0 }); 2]), None);
+        assert_eq!(Assessment::pooled(&[(-1.0, Assessment { confidence: 0.5, excess: 0.0 }); 2]), None);
     }
 }

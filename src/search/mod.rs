@@ -26,13 +26,13 @@ use crate::index::{IndexError, IndexSet, SearchParams};
 use crate::store::Damage;
 use crate::types::{AssetId, AssetKind, Modality, Space, TimeSpan, Track};
 
-pub use background::{Asked, Background, Backgrounds, Distributions, Lane, MOST_WORDS, background};
+pub use background::{Background, Backgrounds, Distributions, Lane, MOST_WORDS, QueryBank, background};
 pub use bank::{Bank, BankQuery};
 pub use hubs::{CANDIDATES as HUB_CANDIDATES, HubCorrection};
 pub use plan::{Comparable, Route, routes};
 pub use query::combined;
 pub use run::{MAX_LIMIT, MAX_OFFSET, run};
-pub use standing::{Least, Standing, Verdict, ask};
+pub use standing::{Minimum, Standing, Verdict, ask};
 pub use timeline::{Timeline, TimelineClip, TimelineMoment, timeline};
 
 /// Confidence that the best hit needs; below it, the answer says `no_match`.

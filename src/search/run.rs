@@ -238,7 +238,7 @@ fn with_assets(catalog: &Catalog, matches: &[Match]) -> Vec<Found> {
     let found = |(clip, asset): (ClipId, Arc<AssetEntry>)| {
         let matched = *matches.by_ref().find(|matched| matched.clip == clip)?;
         let span = asset.clip(clip)?.span;
-        Some(Found { asset, matched, span, sure: None })
+        Some(Found { asset, matched, span, assessment: None })
     };
     owners.into_iter().filter_map(found).collect()
 }
@@ -319,7 +319,7 @@ pub(super) fn moments_of(
     let found = moments(scores.iter().filter_map(window).collect(), usual);
     let named = found.into_iter().filter_map(|moment| {
         let matched = *scores.iter().find(|found| found.clip == moment.peak.clip)?;
-        Some(Found { asset: Arc::clone(asset), matched, span: moment.span, sure: None })
+        Some(Found { asset: Arc::clone(asset), matched, span: moment.span, assessment: None })
     });
     let mut named: Vec<Found> = named.collect();
     tell(look, &mut named)?;

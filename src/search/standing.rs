@@ -12,7 +12,7 @@ use self::gathered::{Asking, Gathered};
 use super::background::Distributions;
 use super::fused::is_same_time;
 use super::lookup::Match;
-use super::meaning::{Meaning, Sure};
+use super::meaning::{Assessment, Meaning};
 use super::moments::{Window, moments};
 use super::plan::{Comparable, Route};
 use super::query::Combined;
@@ -28,7 +28,7 @@ const MAX_MOMENTS: usize = 100;
 
 /// The minimum that a clip must reach to match.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Least {
+pub enum Minimum {
     /// At least this confidence.
     Confidence(f32),
     /// At least this score.
@@ -39,16 +39,16 @@ pub enum Least {
 #[derive(Debug, Clone)]
 pub struct Standing {
     /// One for each space that the targets need.
-    routes: Vec<RouteAsked>,
+    routes: Vec<StandingRoute>,
     fuse: Fuse,
     filter: Filter,
     exclude_assets: Vec<AssetId>,
-    least: Least,
+    minimum: Minimum,
 }
 
 /// The query in one space.
 #[derive(Debug, Clone)]
-struct RouteAsked {
+struct StandingRoute {
     space: Space,
     targets: Vec<Track>,
     takes_means: bool,
@@ -72,14 +72,18 @@ impl Standing {
     /// assets of the request are used.
     ///
     /// # Errors
-    /// [`SearchError`], as for a search; [`SearchError::BadRequest`] if `least` is a confidence and it is
+    /// [`SearchError`], as for a search; [`SearchError::BadRequest`] if `minimum` is a confidence and it is
     /// undefined.
-    pub fn new(comparable: &Comparable, request: SearchRequest, least: Least) -> Result<Self, SearchError> {
+    pub fn new(
+        comparable: &Comparable,
+        request: SearchRequest,
+        minimum: Minimum,
+    ) -> Result<Self, SearchError> {
         request.filter.check()?;
         let routes = routes_of(comparable, &request)?;
         let chances = chances(&routes, request.fuse);
         let asked = |Route { space, targets }: Route| {
-            Ok(RouteAsked {
+            Ok(StandingRoute {
                 query: Combined::new(&request.query, &space)?,
                 meaning: Meaning::new(&request.query, &space, chances),
                 takes_means: request.fuse == Fuse::Mean && targets.len() > 1,
@@ -92,22 +96,22 @@ impl Standing {
             fuse: request.fuse,
             filter: request.filter,
             exclude_assets: request.exclude_assets,
-            least,
+            minimum,
         };
-        standing.with_least(least)
+        standing.with_minimum(minimum)
     }
 
     /// The same query with another minimum.
     ///
     /// # Errors
-    /// [`SearchError::BadRequest`] if `least` is a score and there are several, of no common scale.
-    pub fn with_least(self, least: Least) -> Result<Self, SearchError> {
-        if matches!(least, Least::Score(_)) && self.routes.len() > 1 {
+    /// [`SearchError::BadRequest`] if `minimum` is a score and there are several, of no common scale.
+    pub fn with_minimum(self, minimum: Minimum) -> Result<Self, SearchError> {
+        if matches!(minimum, Minimum::Score(_)) && self.routes.len() > 1 {
             let message = "this model compares the query with its targets in different spaces, whose scores have no \
                            common scale; send `min_confidence`, or name one target";
             return Err(SearchError::bad("min_score", message));
         }
-        Ok(Self { least, ..self })
+        Ok(Self { minimum, ..self })
     }
 
     /// Space of the scores; of several, that of the first target.
@@ -125,18 +129,18 @@ impl Standing {
 
     /// Whether the query needs no confidence, or its confidence is calibrated on all targets.
     #[must_use]
-    pub fn is_tellable(&self, corpus: &Corpus) -> bool {
+    pub fn is_calibrated(&self, corpus: &Corpus) -> bool {
         let distributions = corpus.backgrounds.now();
-        let told = |route: &RouteAsked| {
-            route.targets.iter().all(|track| route.meaning.is_tellable(&distributions, *track))
+        let assessed = |route: &StandingRoute| {
+            route.targets.iter().all(|track| route.meaning.can_assess(&distributions, *track))
         };
-        matches!(self.least, Least::Score(_)) || self.routes.iter().all(told)
+        matches!(self.minimum, Minimum::Score(_)) || self.routes.iter().all(assessed)
     }
 
     fn is_enough(&self, score: f32, confidence: Option<f32>) -> bool {
-        match self.least {
-            Least::Score(least) => score >= least,
-            Least::Confidence(least) => confidence.is_some_and(|confidence| confidence >= least),
+        match self.minimum {
+            Minimum::Score(minimum) => score >= minimum,
+            Minimum::Confidence(minimum) => confidence.is_some_and(|confidence| confidence >= minimum),
         }
     }
 
@@ -176,28 +180,30 @@ impl Standing {
         scored
     }
 
-    fn in_space(&self, route: &RouteAsked, asking: &mut Asking<'_>) -> Verdict {
+    fn in_space(&self, route: &StandingRoute, asking: &mut Asking<'_>) -> Verdict {
         let asset = asking.asset;
         let own = asking.own(route);
         let scored = self.passing(asset, route.scores(&own));
         let distributions = Arc::clone(&asking.distributions);
-        let confidence = |found: &Match| route.sure(&distributions, &own, found).map(|sure| sure.confidence);
+        let confidence =
+            |found: &Match| route.assess(&distributions, &own, found).map(|assessment| assessment.confidence);
         let tops = self.tops(route, &scored);
         if let Some(top) = tops.iter().find(|top| self.is_enough(top.score, confidence(top))) {
             let usual = route.usual_score(&asking.sample(route));
             return Verdict::Matches(self.moments(&confidence, asset, &scored, top, usual));
         }
-        let by_confidence = matches!(self.least, Least::Confidence(_));
+        let by_confidence = matches!(self.minimum, Minimum::Confidence(_));
         let is_untold = |top: &Match| confidence(top).is_none();
         if by_confidence && tops.iter().any(is_untold) { Verdict::Unknown } else { Verdict::No }
     }
 
     /// The matches of which one reaches the minimum if any does. The best of each track stands for the others,
     /// except where confidence takes several scores.
-    fn tops(&self, route: &RouteAsked, scored: &[Match]) -> Vec<Match> {
+    fn tops(&self, route: &StandingRoute, scored: &[Match]) -> Vec<Match> {
         let mut best: Vec<Match> = scored.to_vec();
         best.sort_by(|a, b| b.score.total_cmp(&a.score));
-        if matches!(self.least, Least::Score(_)) || !(route.takes_means || route.meaning.parts.len() > 1) {
+        if matches!(self.minimum, Minimum::Score(_)) || !(route.takes_means || route.meaning.parts.len() > 1)
+        {
             let mut seen = Vec::new();
             best.retain(|found| {
                 let is_first = !seen.contains(&found.track);
@@ -214,11 +220,11 @@ impl Standing {
         let (mut spaces, mut usual) = (Vec::new(), Vec::new());
         for route in &self.routes {
             let own = asking.own(route);
-            let told = |found: Match| Some((found, route.sure(&distributions, &own, &found)?));
+            let assessed = |found: Match| Some((found, route.assess(&distributions, &own, &found)?));
             let clips: Option<Vec<_>> =
-                self.passing(asset, route.scores(&own)).into_iter().map(told).collect();
+                self.passing(asset, route.scores(&own)).into_iter().map(assessed).collect();
             let usual_score = route.usual_score(&asking.sample(route));
-            let of = |score: f32| route.meaning.told(&distributions, &route.targets, |_, _| score);
+            let of = |score: f32| route.meaning.assess(&distributions, &route.targets, |_, _| score);
             let weight = route.targets.len() as f32;
             let (Some(clips), Some(missing), Some(usually)) = (clips, of(0.0), of(usual_score)) else {
                 return Verdict::Unknown;
@@ -228,12 +234,12 @@ impl Standing {
         }
         let clips = together::pooled(asset, &spaces);
         let is_enough =
-            |clip: &together::Pooled| self.is_enough(clip.matched.score, Some(clip.sure.confidence));
+            |clip: &together::Pooled| self.is_enough(clip.matched.score, Some(clip.assessment.confidence));
         let Some(top) = clips.first().filter(|top| is_enough(top)) else { return Verdict::No };
-        let usual = Sure::pooled(&usual).map_or(0.0, |usual| usual.excess);
+        let usual = Assessment::pooled(&usual).map_or(0.0, |usual| usual.excess);
         let view = |span: TimeSpan, clip: &together::Pooled| {
             let peak = asset.clip(clip.matched.clip).map_or(span, |clip| clip.span);
-            matched_moment(span, peak, &clip.matched, Some(clip.sure.confidence))
+            matched_moment(span, peak, &clip.matched, Some(clip.assessment.confidence))
         };
         let found = together::moments_of(asset, &spaces, &clips, usual);
         let reaching = found.iter().filter(|(_, clip)| is_enough(clip)).take(MAX_MOMENTS);
@@ -307,7 +313,7 @@ fn surest_moments(mut all: Vec<MatchedMoment>) -> Vec<MatchedMoment> {
     kept
 }
 
-impl RouteAsked {
+impl StandingRoute {
     /// Median score of clips sampled from the whole library.
     fn usual_score(&self, sample: &Gathered) -> f32 {
         let mut scores: Vec<f32> = self.scores(sample).into_iter().map(|found| found.score).collect();
@@ -316,9 +322,9 @@ impl RouteAsked {
     }
 
     /// What a score means; `None` without a distribution.
-    fn sure(&self, distributions: &Distributions, clips: &Gathered, found: &Match) -> Option<Sure> {
+    fn assess(&self, distributions: &Distributions, clips: &Gathered, found: &Match) -> Option<Assessment> {
         if self.meaning.parts.len() == 1 && !self.takes_means {
-            return self.meaning.told(distributions, &[found.track], |_, _| found.score);
+            return self.meaning.assess(distributions, &[found.track], |_, _| found.score);
         }
         let at = clips.ids.binary_search(&found.clip).ok()?;
         let of = |part: usize, track: Track| {
@@ -328,7 +334,7 @@ impl RouteAsked {
         };
         let matched = [found.track];
         let tracks = if self.takes_means { self.targets.as_slice() } else { &matched };
-        self.meaning.told(distributions, tracks, |part, track| of(part, track).unwrap_or_default())
+        self.meaning.assess(distributions, tracks, |part, track| of(part, track).unwrap_or_default())
     }
 
     /// Scores of clips. Clips without a vector on any target are left out.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::found::Found;
 use super::fused::without_doubles;
 use super::lookup::Lookup;
-use super::meaning::Sure;
+use super::meaning::Assessment;
 use super::run::{lookups, moments_of};
 use super::{Corpus, Fuse, GroupBy, SearchError, SearchRequest, together};
 use crate::catalog::{AssetEntry, Selection};
@@ -124,10 +124,10 @@ fn bests(asset: &Arc<AssetEntry>, looks: &[Lookup<'_>], usual: &[f32]) -> Result
     let mut moments = Vec::new();
     for (at, (look, usual)) in looks.iter().zip(usual).enumerate() {
         let matches = look.scores(&ids)?;
-        for (matched, sure) in matches.iter().copied().zip(look.sure(&matches)?) {
+        for (matched, assessment) in matches.iter().copied().zip(look.assess(&matches)?) {
             let Some(span) = asset.clip(matched.clip).map(|clip| clip.span) else { continue };
-            let found = Found { asset: Arc::clone(asset), matched, span, sure };
-            let better = |known: &(usize, Found)| is_surer(found.sure, known.1.sure);
+            let found = Found { asset: Arc::clone(asset), matched, span, assessment };
+            let better = |known: &(usize, Found)| is_better(found.assessment, known.1.assessment);
             if clips.get(&matched.clip).is_none_or(better) {
                 clips.insert(matched.clip, (at, found));
             }
@@ -143,7 +143,7 @@ fn bests(asset: &Arc<AssetEntry>, looks: &[Lookup<'_>], usual: &[f32]) -> Result
     Ok((clips.into_values().collect(), moments))
 }
 
-fn is_surer(new: Option<Sure>, known: Option<Sure>) -> bool {
+fn is_better(new: Option<Assessment>, known: Option<Assessment>) -> bool {
     new.zip(known).is_some_and(|(new, known)| new.order(&known).is_gt())
 }
 

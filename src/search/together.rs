@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::found::Found;
 use super::fused::{surest_first, without_doubles};
 use super::lookup::{Lookup, Match};
-use super::meaning::Sure;
+use super::meaning::Assessment;
 use super::moments::{Window, moments};
 use super::{GroupBy, SearchError, SearchRequest};
 use crate::catalog::{AssetEntry, Catalog, Selection};
@@ -21,9 +21,9 @@ const CLIPS_PER_HIT: usize = 4;
 /// What one space says about the clips of an asset.
 pub(super) struct Said {
     /// Its clips, each with what its score means.
-    pub clips: Vec<(Match, Sure)>,
+    pub clips: Vec<(Match, Assessment)>,
     /// What it says about a clip that has nothing to compare.
-    pub missing: Sure,
+    pub missing: Assessment,
     /// How much it counts: the number of tracks that it compares.
     pub weight: f32,
 }
@@ -36,28 +36,29 @@ pub(super) struct Pooled {
     /// Number of that space.
     pub look: usize,
     /// All spaces together.
-    pub sure: Sure,
+    pub assessment: Assessment,
 }
 
 /// The clips of one space by the beginning of their spans.
 struct InTime {
-    clips: Vec<(TimeSpan, Sure)>,
-    by_id: HashMap<ClipId, Sure>,
+    clips: Vec<(TimeSpan, Assessment)>,
+    by_id: HashMap<ClipId, Assessment>,
     longest_secs: f64,
 }
 
 impl InTime {
     fn new(asset: &AssetEntry, said: &Said) -> Self {
-        let timed = |(found, sure): &(Match, Sure)| Some((asset.clip(found.clip)?.span, *sure));
-        let mut clips: Vec<(TimeSpan, Sure)> = said.clips.iter().filter_map(timed).collect();
+        let timed =
+            |(found, assessment): &(Match, Assessment)| Some((asset.clip(found.clip)?.span, *assessment));
+        let mut clips: Vec<(TimeSpan, Assessment)> = said.clips.iter().filter_map(timed).collect();
         clips.sort_by(|a, b| a.0.start_secs.total_cmp(&b.0.start_secs));
         let longest_secs = clips.iter().map(|(span, _)| span.duration_secs()).fold(0.0, f64::max);
-        let by_id = said.clips.iter().map(|(found, sure)| (found.clip, *sure)).collect();
+        let by_id = said.clips.iter().map(|(found, assessment)| (found.clip, *assessment)).collect();
         Self { clips, by_id, longest_secs }
     }
 
     /// What the space says about a clip, or else about the time of it.
-    fn about(&self, clip: ClipId, span: TimeSpan) -> Option<Sure> {
+    fn about(&self, clip: ClipId, span: TimeSpan) -> Option<Assessment> {
         if let Some(own) = self.by_id.get(&clip) {
             return Some(*own);
         }
@@ -66,8 +67,9 @@ impl InTime {
         let near = self.clips.iter().take(end).rev().take_while(|(other, _)| other.start_secs >= begun);
         let shared =
             |other: TimeSpan| other.end_secs.min(span.end_secs) - other.start_secs.max(span.start_secs);
-        let best = near.map(|(other, sure)| (shared(*other), sure)).filter(|(secs, _)| *secs > 0.0);
-        best.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, sure)| *sure)
+        let best =
+            near.map(|(other, assessment)| (shared(*other), assessment)).filter(|(secs, _)| *secs > 0.0);
+        best.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, assessment)| *assessment)
     }
 }
 
@@ -75,7 +77,7 @@ impl InTime {
 pub(super) fn pooled(asset: &AssetEntry, spaces: &[Said]) -> Vec<Pooled> {
     let in_time: Vec<InTime> = spaces.iter().map(|said| InTime::new(asset, said)).collect();
     let mut best: HashMap<ClipId, Pooled> = HashMap::new();
-    let mut owns: HashMap<ClipId, Sure> = HashMap::new();
+    let mut owns: HashMap<ClipId, Assessment> = HashMap::new();
     for (look, said) in spaces.iter().enumerate() {
         for (matched, own) in &said.clips {
             let Some(span) = asset.clip(matched.clip).map(|clip| clip.span) else { continue };
@@ -83,20 +85,20 @@ pub(super) fn pooled(asset: &AssetEntry, spaces: &[Said]) -> Vec<Pooled> {
                 continue;
             }
             owns.insert(matched.clip, *own);
-            let weighted: Vec<(f32, Sure)> = spaces
+            let weighted: Vec<(f32, Assessment)> = spaces
                 .iter()
                 .zip(&in_time)
                 .map(|(said, in_time)| {
                     (said.weight, in_time.about(matched.clip, span).unwrap_or(said.missing))
                 })
                 .collect();
-            if let Some(sure) = Sure::pooled(&weighted) {
-                best.insert(matched.clip, Pooled { matched: *matched, look, sure });
+            if let Some(assessment) = Assessment::pooled(&weighted) {
+                best.insert(matched.clip, Pooled { matched: *matched, look, assessment });
             }
         }
     }
     let mut all: Vec<Pooled> = best.into_values().collect();
-    all.sort_by(|a, b| b.sure.order(&a.sure).then(a.matched.clip.cmp(&b.matched.clip)));
+    all.sort_by(|a, b| b.assessment.order(&a.assessment).then(a.matched.clip.cmp(&b.matched.clip)));
     all
 }
 
@@ -114,7 +116,7 @@ pub(super) fn moments_of(
         let (id, span) = (clip.matched.clip, asset.clip(clip.matched.clip)?.span);
         let leads =
             leading.as_ref().is_none_or(|of| of.by_id.contains_key(&id) || of.about(id, span).is_none());
-        leads.then_some(Window { clip: id, span, score: clip.sure.excess })
+        leads.then_some(Window { clip: id, span, score: clip.assessment.excess })
     };
     let by_id: HashMap<ClipId, &Pooled> = clips.iter().map(|clip| (clip.matched.clip, clip)).collect();
     let found = moments(clips.iter().filter_map(window).collect(), usual);
@@ -126,10 +128,12 @@ pub(super) fn moments_of(
 pub(super) fn usual_excess(looks: &[Lookup<'_>]) -> Result<Option<f32>, SearchError> {
     let mut weighted = Vec::with_capacity(looks.len());
     for look in looks {
-        let Some(sure) = look.sure_of(look.usual_score()?.unwrap_or_default()) else { return Ok(None) };
-        weighted.push((look.targets.len() as f32, sure));
+        let Some(assessment) = look.assess_score(look.usual_score()?.unwrap_or_default()) else {
+            return Ok(None);
+        };
+        weighted.push((look.targets.len() as f32, assessment));
     }
-    Ok(Sure::pooled(&weighted).map(|sure| sure.excess))
+    Ok(Assessment::pooled(&weighted).map(|assessment| assessment.excess))
 }
 
 /// What each space says about these clips of an asset; `None` without distributions.
@@ -137,10 +141,10 @@ pub(super) fn said(looks: &[Lookup<'_>], clips: &[ClipId]) -> Result<Option<Vec<
     let mut spaces = Vec::with_capacity(looks.len());
     for look in looks {
         let matches = look.scores(clips)?;
-        let told = look.sure(&matches)?;
+        let assessed = look.assess(&matches)?;
         let clips: Option<Vec<_>> =
-            matches.into_iter().zip(told).map(|(found, sure)| Some((found, sure?))).collect();
-        let (Some(clips), Some(missing)) = (clips, look.sure_of(0.0)) else { return Ok(None) };
+            matches.into_iter().zip(assessed).map(|(found, assessment)| Some((found, assessment?))).collect();
+        let (Some(clips), Some(missing)) = (clips, look.assess_score(0.0)) else { return Ok(None) };
         spaces.push(Said { clips, missing, weight: look.targets.len() as f32 });
     }
     Ok(Some(spaces))
@@ -165,8 +169,10 @@ pub(super) fn ranked(
             let best = look.best(depth)?;
             exhausted &= best.len() < depth;
             let last = best.last().filter(|_| best.len() >= depth).map(|last| last.score);
-            limits
-                .extend(look.sure_of(last.unwrap_or_default()).map(|sure| (look.targets.len() as f32, sure)));
+            limits.extend(
+                look.assess_score(last.unwrap_or_default())
+                    .map(|assessment| (look.targets.len() as f32, assessment)),
+            );
             for (_, asset) in catalog.owners(best.iter().map(|found| found.clip)) {
                 if seen.insert(asset.id) {
                     let ids: Vec<ClipId> =
@@ -180,9 +186,10 @@ pub(super) fn ranked(
         }
         all.sort_by(|a: &(usize, Found), b| surest_first(&a.1, &b.1));
         let kept = without_doubles(std::mem::take(&mut all), request.group_by);
-        let limit = Sure::pooled(&limits);
-        let reaches =
-            |found: &Found| found.sure.zip(limit).is_none_or(|(sure, limit)| sure.order(&limit).is_ge());
+        let limit = Assessment::pooled(&limits);
+        let reaches = |found: &Found| {
+            found.assessment.zip(limit).is_none_or(|(assessment, limit)| assessment.order(&limit).is_ge())
+        };
         if exhausted || kept.iter().take_while(|(_, found)| reaches(found)).count() >= wanted {
             return Ok(Some(kept));
         }
@@ -202,8 +209,8 @@ pub(super) fn of_asset(
     let Some(spaces) = said(looks, clips)? else { return Ok(None) };
     let clips = pooled(asset, &spaces);
     let found = |span: TimeSpan, clip: Pooled| {
-        let Pooled { matched, look, sure } = clip;
-        (look, Found { asset: Arc::clone(asset), matched, span, sure: Some(sure) })
+        let Pooled { matched, look, assessment } = clip;
+        (look, Found { asset: Arc::clone(asset), matched, span, assessment: Some(assessment) })
     };
     Ok(Some(match group_by {
         GroupBy::Moment => moments_of(asset, &spaces, &clips, usual)

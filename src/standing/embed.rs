@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::spec::{self, Given, GivenPart};
+use super::spec::{self, StandingInput, StandingPart};
 use super::{Entry, StandingQueries};
 use crate::collection::ask::{AskPart, Source};
 use crate::collection::{LibraryError, StandingError};
@@ -15,7 +15,7 @@ impl StandingQueries {
     /// Embeds the parts of a query; an error names the part that failed.
     pub(super) async fn embed_given(
         &self,
-        given: &[GivenPart],
+        given: &[StandingPart],
         priority: Priority,
     ) -> Result<Vec<QueryPart>, LibraryError> {
         let mut parts = Vec::with_capacity(given.len());
@@ -23,8 +23,8 @@ impl StandingQueries {
         let mut files = Vec::new();
         for part in given {
             let source = match &part.given {
-                Given::Text(text) => Source::Text(text.clone()),
-                Given::Media { modality, bytes, .. } => {
+                StandingInput::Text(text) => Source::Text(text.clone()),
+                StandingInput::Media { modality, bytes, .. } => {
                     let mut writer = self.collection.data.begin_upload(u64::MAX);
                     writer.write(bytes).await?;
                     let file = writer.finish_scratch().await?;
@@ -32,7 +32,7 @@ impl StandingQueries {
                     files.push(file);
                     Source::File { path, modality: *modality, span: None, tracks: TrackChoice::default() }
                 }
-                Given::Asset { id, start_secs, end_secs, track } => {
+                StandingInput::Asset { id, start_secs, end_secs, track } => {
                     Source::Asset { id: *id, span: spec::span_of(*start_secs, *end_secs), track: *track }
                 }
             };
@@ -82,7 +82,7 @@ impl StandingQueries {
             }
             Err(error) => {
                 tracing::warn!(standing_query = %id, %error, "could not embed a standing query with this model");
-                self.collection.store.set_standing_error(id, error.code(), &error.told()).await?;
+                self.collection.store.set_standing_error(id, error.code(), &error.user_message()).await?;
             }
         }
         Ok(())
@@ -97,14 +97,16 @@ impl StandingQueries {
         };
         match Entry::new(&record, Some(parts), &self.collection.searched.comparable) {
             Ok(entry) => self.entries.put(Arc::new(entry)),
-            Err(error) => self.collection.store.set_standing_error(id, error.code(), &error.told()).await?,
+            Err(error) => {
+                self.collection.store.set_standing_error(id, error.code(), &error.user_message()).await?
+            }
         }
         Ok(())
     }
 
     async fn embed_anew(&self, id: StandingId) -> Result<Vec<QueryPart>, LibraryError> {
         let source = self.collection.store.standing_source(id).await?;
-        let parts: Vec<GivenPart> = serde_json::from_str(&source).map_err(|_| StandingError::Damaged)?;
+        let parts: Vec<StandingPart> = serde_json::from_str(&source).map_err(|_| StandingError::Damaged)?;
         self.embed_given(&parts, Priority::Bulk).await
     }
 }

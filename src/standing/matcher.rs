@@ -172,7 +172,7 @@ fn settle(
                 let best = moments.first().and_then(|moment| query.space_of(moment.matched));
                 let space = best.cloned().unwrap_or_else(|| Space::new(""));
                 let body = if entry.has_webhook {
-                    told(entry, &asset, content_url, id, &space, &moments)
+                    event_body(entry, &asset, content_url, id, &space, &moments)
                 } else {
                     String::new()
                 };
@@ -188,15 +188,15 @@ fn settle(
 
 /// Body of the webhook for a match.
 #[derive(Serialize)]
-struct Told<'a> {
+struct MatchedBody<'a> {
     #[serde(rename = "type")]
     event: &'static str,
     timestamp: String,
-    data: ToldMatch<'a>,
+    data: MatchedEvent<'a>,
 }
 
 #[derive(Serialize)]
-struct ToldMatch<'a> {
+struct MatchedEvent<'a> {
     id: MatchId,
     standing_query_id: StandingId,
     standing_query_name: Option<&'a str>,
@@ -212,7 +212,7 @@ struct ToldMatch<'a> {
     moments: &'a [MatchedMoment],
 }
 
-fn told(
+fn event_body(
     entry: &Entry,
     asset: &AssetEntry,
     content_url: fn(AssetId) -> String,
@@ -220,10 +220,10 @@ fn told(
     space: &Space,
     moments: &[MatchedMoment],
 ) -> String {
-    let told = Told {
+    let body = MatchedBody {
         event: "query.matched",
         timestamp: rfc3339_millis(crate::types::now_unix_ms()),
-        data: ToldMatch {
+        data: MatchedEvent {
             id,
             standing_query_id: entry.id,
             standing_query_name: entry.name.as_deref(),
@@ -238,7 +238,7 @@ fn told(
         },
     };
     // Names, numbers and the user's JSON: serialization cannot fail.
-    serde_json::to_string(&told).unwrap_or_default()
+    serde_json::to_string(&body).unwrap_or_default()
 }
 
 #[cfg(test)]

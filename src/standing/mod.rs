@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::Mutex;
 
-pub use spec::{Given, GivenPart, StandingSpec};
+pub use spec::{StandingInput, StandingPart, StandingSpec};
 
 use crate::collection::ask::AskOptions;
 use crate::collection::{Collection, LibraryError, MAX_GIVEN_BYTES, MAX_STANDING, StandingError};
@@ -16,7 +16,7 @@ use crate::fail_points::crash_point;
 use crate::ingest::Ingest;
 use crate::ledger::WorkKind;
 use crate::model::{Bundle, Priority};
-use crate::search::{Comparable, Least, MATCHES_FROM, QueryPart, Standing};
+use crate::search::{Comparable, MATCHES_FROM, Minimum, QueryPart, Standing};
 use crate::store::{
     MatchRecord, NewStanding, StandingChange, StandingRecord, StandingVectors, Store, StoreError,
 };
@@ -32,7 +32,7 @@ pub struct NewStandingQuery {
     /// Display name.
     pub name: Option<String>,
     /// The query to match.
-    pub parts: Vec<GivenPart>,
+    pub parts: Vec<StandingPart>,
     /// How to look for it; only the targets, their fusion, the space, the filter and the minimum count.
     pub options: AskOptions,
     /// Webhook for matches.
@@ -53,7 +53,7 @@ pub struct StandingPatch {
     /// Whether it is enabled.
     pub enabled: Option<bool>,
     /// New minimum of a match.
-    pub least: Option<Least>,
+    pub minimum: Option<Minimum>,
     /// Whether to match it against existing assets too.
     pub backfill: bool,
 }
@@ -68,7 +68,7 @@ pub struct StandingQuery {
     /// Space of its scores; `None` if the serving model cannot run the query.
     pub space: Option<Space>,
     /// Whether it can match now: false if it needs a confidence that is not calibrated yet.
-    pub is_tellable: bool,
+    pub is_calibrated: bool,
 }
 
 /// A standing query in memory.
@@ -91,7 +91,7 @@ impl Entry {
     ) -> Result<Self, LibraryError> {
         let spec = spec_of(record)?;
         let query =
-            parts.map(|parts| Standing::new(comparable, spec.request(parts), spec.least())).transpose()?;
+            parts.map(|parts| Standing::new(comparable, spec.request(parts), spec.minimum())).transpose()?;
         Ok(Self { query, ..Self::without_query(record, spec) })
     }
 
@@ -229,11 +229,12 @@ impl StandingQueries {
         let weights: Vec<f32> = new.parts.iter().map(|part| part.weight).collect();
         let options = new.options.clone().checked(&weights)?;
         check_size(&new.parts)?;
-        let least = options.least.unwrap_or(Least::Confidence(MATCHES_FROM));
+        let minimum = options.minimum.unwrap_or(Minimum::Confidence(MATCHES_FROM));
         let mut spec = spec_of_new(&new, options);
-        spec.set_least(least);
+        spec.set_least(minimum);
         let parts = self.embed_given(&new.parts, Priority::Interactive).await?;
-        let query = Standing::new(&self.collection.searched.comparable, spec.request(parts.clone()), least)?;
+        let query =
+            Standing::new(&self.collection.searched.comparable, spec.request(parts.clone()), minimum)?;
         let stored = NewStanding {
             id: StandingId::generate(),
             name: new.name,
@@ -288,13 +289,13 @@ impl StandingQueries {
         let mut spec = spec_of(&self.collection.store.standing(id).await?)?;
         let known = self.entries.find(id);
         let mut query = known.as_ref().and_then(|entry| entry.query.clone());
-        if let Some(least) = patch.least {
-            spec.set_least(least);
-            query = query.map(|query| query.with_least(least)).transpose()?;
+        if let Some(minimum) = patch.minimum {
+            spec.set_least(minimum);
+            query = query.map(|query| query.with_minimum(minimum)).transpose()?;
         }
         let change = StandingChange {
             name: patch.name,
-            spec: patch.least.is_some().then(|| json(&spec)).transpose()?,
+            spec: patch.minimum.is_some().then(|| json(&spec)).transpose()?,
             enabled: patch.enabled,
             backfill: patch.backfill,
         };
@@ -335,7 +336,7 @@ impl StandingQueries {
         let entry = self.entries.find(record.id);
         let query = entry.as_ref().and_then(|entry| entry.query.as_ref());
         Ok(StandingQuery {
-            is_tellable: query.is_some_and(|query| query.is_tellable(&self.collection.searched)),
+            is_calibrated: query.is_some_and(|query| query.is_calibrated(&self.collection.searched)),
             space: query.and_then(|query| query.space().cloned()),
             record,
             spec,
@@ -343,19 +344,19 @@ impl StandingQueries {
     }
 }
 
-fn check_size(parts: &[GivenPart]) -> Result<(), StandingError> {
+fn check_size(parts: &[StandingPart]) -> Result<(), StandingError> {
     let bytes = parts.iter().map(|part| match &part.given {
-        Given::Text(text) => text.len(),
-        Given::Media { bytes, .. } => bytes.len(),
-        Given::Asset { .. } => 0,
+        StandingInput::Text(text) => text.len(),
+        StandingInput::Media { bytes, .. } => bytes.len(),
+        StandingInput::Asset { .. } => 0,
     });
     if bytes.sum::<usize>() > MAX_GIVEN_BYTES { Err(StandingError::TooLarge) } else { Ok(()) }
 }
 
 fn spec_of_new(new: &NewStandingQuery, options: AskOptions) -> StandingSpec {
-    let asset = |part: &GivenPart| match &part.given {
+    let asset = |part: &StandingPart| match &part.given {
         // A user who names an asset in the filter wants it even as a match of itself.
-        Given::Asset { id, .. } if !options.filter.asset_ids.contains(id) => Some(*id),
+        StandingInput::Asset { id, .. } if !options.filter.asset_ids.contains(id) => Some(*id),
         _ => None,
     };
     let exclude_assets = new.parts.iter().filter_map(asset).collect();
@@ -367,7 +368,7 @@ fn spec_of_new(new: &NewStandingQuery, options: AskOptions) -> StandingSpec {
         min_confidence: None,
         min_score: None,
         metadata: new.metadata.clone(),
-        query: new.parts.iter().map(GivenPart::shown).collect(),
+        query: new.parts.iter().map(StandingPart::shown).collect(),
         exclude_assets,
     }
 }

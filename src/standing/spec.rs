@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::Filter;
 use crate::embed::Vectors;
 use crate::model::Bundle;
-use crate::search::{Fuse, Least, QueryPart, SearchRequest};
+use crate::search::{Fuse, Minimum, QueryPart, SearchRequest};
 use crate::types::{AssetId, Embedding, Modality, Space, TimeSpan, Track};
 
 /// Options of a standing query, without the query itself.
@@ -36,17 +36,17 @@ pub struct StandingSpec {
 }
 
 impl StandingSpec {
-    pub(crate) fn least(&self) -> Least {
+    pub(crate) fn minimum(&self) -> Minimum {
         match (self.min_score, self.min_confidence) {
-            (Some(score), _) => Least::Score(score),
-            (None, confidence) => Least::Confidence(confidence.unwrap_or(crate::search::MATCHES_FROM)),
+            (Some(score), _) => Minimum::Score(score),
+            (None, confidence) => Minimum::Confidence(confidence.unwrap_or(crate::search::MATCHES_FROM)),
         }
     }
 
-    pub(crate) fn set_least(&mut self, least: Least) {
-        (self.min_confidence, self.min_score) = match least {
-            Least::Confidence(confidence) => (Some(confidence), None),
-            Least::Score(score) => (None, Some(score)),
+    pub(crate) fn set_least(&mut self, minimum: Minimum) {
+        (self.min_confidence, self.min_score) = match minimum {
+            Minimum::Confidence(confidence) => (Some(confidence), None),
+            Minimum::Score(score) => (None, Some(score)),
         };
     }
 
@@ -65,7 +65,7 @@ impl StandingSpec {
 /// One part as the user gave it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Given {
+pub enum StandingInput {
     /// A text.
     Text(String),
     /// A file.
@@ -93,9 +93,9 @@ pub enum Given {
 
 /// One part of a standing query.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct GivenPart {
+pub struct StandingPart {
     /// The text, file or asset.
-    pub given: Given,
+    pub given: StandingInput,
     /// Weight of the part in the query.
     pub weight: f32,
     /// The field that it came from, for errors, such as `query[0].text`.
@@ -103,17 +103,17 @@ pub struct GivenPart {
     pub at: String,
 }
 
-impl GivenPart {
+impl StandingPart {
     /// The part for display: for media, type and size.
     pub(crate) fn shown(&self) -> serde_json::Value {
         let mut shown = serde_json::Map::new();
         let (key, value) = match &self.given {
-            Given::Text(text) => ("text", serde_json::json!(text)),
-            Given::Media { modality, media_type, bytes } => {
+            StandingInput::Text(text) => ("text", serde_json::json!(text)),
+            StandingInput::Media { modality, media_type, bytes } => {
                 let about = serde_json::json!({ "media_type": media_type, "size_bytes": bytes.len() });
                 (modality.as_str(), about)
             }
-            Given::Asset { id, start_secs, end_secs, track } => {
+            StandingInput::Asset { id, start_secs, end_secs, track } => {
                 let about = serde_json::json!(
                     { "id": id, "start_secs": start_secs, "end_secs": end_secs, "track": track });
                 ("asset", about)

@@ -1,6 +1,6 @@
 //! A bench of two spaces, `look` for pictures and `sound` for sounds; a text has a vector in both.
 
-use triptych::search::{FusedBy, Least, Standing, Verdict, ask, timeline};
+use triptych::search::{FusedBy, Minimum, Standing, Verdict, ask, timeline};
 
 use super::*;
 
@@ -96,8 +96,8 @@ async fn the_mean_of_two_spaces_is_that_of_their_confidences() {
     // By the better of the two it is one of the others.
     let best = bench.run(&both(Fuse::Best)).unwrap();
     assert_ne!(bench.number(&best.hits[0]) / 5, 2);
-    let least = SearchRequest { min_confidence: Some(0.85), ..both(Fuse::Mean) };
-    assert_eq!(bench.run(&least).unwrap().hits.len(), 1);
+    let minimum = SearchRequest { min_confidence: Some(0.85), ..both(Fuse::Mean) };
+    assert_eq!(bench.run(&minimum).unwrap().hits.len(), 1);
 }
 
 #[tokio::test]
@@ -117,8 +117,8 @@ async fn before_calibration_the_spaces_take_turns_and_nothing_reaches_a_minimum(
     for fuse in [Fuse::Best, Fuse::Mean] {
         let found = bench.run(&both(fuse)).unwrap();
         assert_eq!((found.fused_by, found.hits.len(), found.no_match), (Some(FusedBy::Rank), 3, false));
-        let least = bench.run(&SearchRequest { min_confidence: Some(0.1), ..both(fuse) }).unwrap();
-        assert!(least.hits.is_empty() && least.no_match);
+        let minimum = bench.run(&SearchRequest { min_confidence: Some(0.1), ..both(fuse) }).unwrap();
+        assert!(minimum.hits.is_empty() && minimum.no_match);
     }
 }
 
@@ -185,7 +185,7 @@ async fn a_timeline_takes_each_clip_where_it_is_surest() {
 #[tokio::test]
 async fn standing_queries_match_what_a_search_finds() {
     let bench = three().await;
-    let standing = |fuse, least| Standing::new(&bench.corpus.comparable, both(fuse), least);
+    let standing = |fuse, minimum| Standing::new(&bench.corpus.comparable, both(fuse), minimum);
     let matched = |standing: &Standing| {
         let number = |n: &usize| {
             let asset = bench.corpus.catalog.asset(bench.assets[*n]).unwrap();
@@ -194,22 +194,23 @@ async fn standing_queries_match_what_a_search_finds() {
         };
         (0..3).filter(number).collect::<Vec<_>>()
     };
-    let sure = Least::Confidence(0.85);
-    assert_eq!(matched(&standing(Fuse::Mean, sure).unwrap()), [2]);
-    for (fuse, least) in [(Fuse::Best, 0.9), (Fuse::Best, 0.5), (Fuse::Mean, 0.5), (Fuse::Mean, 0.05)] {
-        let standing = standing(fuse, Least::Confidence(least)).unwrap();
-        assert!(standing.is_tellable(&bench.corpus));
-        let request = SearchRequest { group_by: GroupBy::Moment, min_confidence: Some(least), ..both(fuse) };
+    let assessment = Minimum::Confidence(0.85);
+    assert_eq!(matched(&standing(Fuse::Mean, assessment).unwrap()), [2]);
+    for (fuse, minimum) in [(Fuse::Best, 0.9), (Fuse::Best, 0.5), (Fuse::Mean, 0.5), (Fuse::Mean, 0.05)] {
+        let standing = standing(fuse, Minimum::Confidence(minimum)).unwrap();
+        assert!(standing.is_calibrated(&bench.corpus));
+        let request =
+            SearchRequest { group_by: GroupBy::Moment, min_confidence: Some(minimum), ..both(fuse) };
         let mut found: Vec<usize> =
             bench.run(&request).unwrap().hits.iter().map(|hit| bench.number(hit) / 5).collect();
         found.sort_unstable();
-        assert_eq!(matched(&standing), found, "{fuse:?} {least}");
+        assert_eq!(matched(&standing), found, "{fuse:?} {minimum}");
     }
     // Scores of two spaces have no common minimum.
-    assert_eq!(standing(Fuse::Best, Least::Score(0.5)).unwrap_err().code(), "invalid_value");
-    let untold = standing(Fuse::Mean, sure).unwrap();
+    assert_eq!(standing(Fuse::Best, Minimum::Score(0.5)).unwrap_err().code(), "invalid_value");
+    let untold = standing(Fuse::Mean, assessment).unwrap();
     bench.corpus.backgrounds.replace(Distributions::default());
     let asset = bench.corpus.catalog.asset(bench.assets[2]).unwrap();
     assert_eq!(ask(&bench.corpus, &asset, [&untold]), [Verdict::Unknown]);
-    assert!(!untold.is_tellable(&bench.corpus));
+    assert!(!untold.is_calibrated(&bench.corpus));
 }

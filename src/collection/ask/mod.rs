@@ -11,7 +11,7 @@ use super::LibraryError;
 use crate::catalog::Filter;
 use crate::index::SearchParams;
 use crate::search::{
-    Fuse, GroupBy, HubCorrection, Least, MAX_LIMIT, MAX_OFFSET, QueryPart, SearchError, SearchRequest,
+    Fuse, GroupBy, HubCorrection, MAX_LIMIT, MAX_OFFSET, Minimum, QueryPart, SearchError, SearchRequest,
 };
 use crate::types::{AssetId, Modality, Space, TimeSpan, Track, TrackChoice};
 
@@ -88,7 +88,7 @@ pub struct AskOptions {
     /// Options of the index search.
     pub params: SearchParams,
     /// The minimum that a hit must reach; a search takes a confidence only.
-    pub least: Option<Least>,
+    pub minimum: Option<Minimum>,
     /// Whether to correct for hubs.
     pub hub_correction: HubCorrection,
 }
@@ -106,7 +106,7 @@ impl Default for AskOptions {
             offset: request.offset,
             limit: request.limit,
             params: request.params,
-            least: None,
+            minimum: None,
             hub_correction: request.hub_correction,
         }
     }
@@ -143,12 +143,12 @@ pub fn check_text(text: &str, at: &str) -> Result<(), LibraryError> {
 ///
 /// # Errors
 /// [`LibraryError::BadField`].
-pub fn check_least(least: Least) -> Result<(), LibraryError> {
-    match least {
-        Least::Confidence(least) if !(0.0..=1.0).contains(&least) => {
+pub fn check_minimum(minimum: Minimum) -> Result<(), LibraryError> {
+    match minimum {
+        Minimum::Confidence(minimum) if !(0.0..=1.0).contains(&minimum) => {
             Err(bad("min_confidence", "`min_confidence` must be from 0 to 1"))
         }
-        Least::Score(least) if !(-1.0..=1.0).contains(&least) => {
+        Minimum::Score(minimum) if !(-1.0..=1.0).contains(&minimum) => {
             Err(bad("min_score", "`min_score` must be from -1 to 1"))
         }
         _ => Ok(()),
@@ -179,7 +179,7 @@ impl AskOptions {
         if self.params.recall_target.is_some_and(|target| !(target > 0.0 && target <= 1.0)) {
             return Err(bad("params.recall_target", "`recall_target` must be above 0 and at most 1"));
         }
-        self.least.map_or(Ok(()), check_least)?;
+        self.minimum.map_or(Ok(()), check_minimum)?;
         self.filter.check().map_err(SearchError::from)?;
         if !(1..=MAX_PARTS).contains(&parts) {
             return Err(bad("query", format!("expected 1 to {MAX_PARTS} query parts")));
@@ -204,9 +204,9 @@ impl AskOptions {
     pub fn request(&self, query: Vec<QueryPart>, assets: Vec<AssetId>) -> SearchRequest {
         // A user who names an asset in the filter wants it, even as a hit for itself.
         let exclude_assets = assets.into_iter().filter(|id| !self.filter.asset_ids.contains(id)).collect();
-        let min_confidence = match self.least {
-            Some(Least::Confidence(least)) => Some(least),
-            Some(Least::Score(_)) | None => None,
+        let min_confidence = match self.minimum {
+            Some(Minimum::Confidence(minimum)) => Some(minimum),
+            Some(Minimum::Score(_)) | None => None,
         };
         SearchRequest {
             query,
@@ -283,11 +283,14 @@ mod tests {
         assert_eq!(refused(1, AskOptions { targets: Vec::new(), ..ask() }), "targets");
         assert_eq!(refused(1, AskOptions { limit: 0, ..ask() }), "limit");
         assert_eq!(refused(1, AskOptions { offset: MAX_OFFSET + 1, ..ask() }), "offset");
-        let confident = AskOptions { least: Some(Least::Confidence(0.5)), ..ask() };
+        let confident = AskOptions { minimum: Some(Minimum::Confidence(0.5)), ..ask() };
         assert!(confident.checked(&[1.0, 0.5]).is_ok());
-        assert_eq!(refused(1, AskOptions { least: Some(Least::Confidence(1.5)), ..ask() }), "min_confidence");
-        assert_eq!(refused(1, AskOptions { least: Some(Least::Score(-1.5)), ..ask() }), "min_score");
-        assert!(AskOptions { least: Some(Least::Score(0.5)), ..ask() }.checked(&[1.0, -0.5]).is_ok());
+        assert_eq!(
+            refused(1, AskOptions { minimum: Some(Minimum::Confidence(1.5)), ..ask() }),
+            "min_confidence"
+        );
+        assert_eq!(refused(1, AskOptions { minimum: Some(Minimum::Score(-1.5)), ..ask() }), "min_score");
+        assert!(AskOptions { minimum: Some(Minimum::Score(0.5)), ..ask() }.checked(&[1.0, -0.5]).is_ok());
         assert_eq!(
             refused(2, AskOptions { hub_correction: HubCorrection::Dis, ..ask() }),
             "params.hub_correction"

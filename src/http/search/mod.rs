@@ -27,7 +27,7 @@ use crate::http_kit::json::parse_json;
 use crate::http_kit::media_type::{content_type, unsupported};
 use crate::http_kit::views::content_url;
 use crate::index::SearchParams;
-use crate::search::{Fuse, FusedBy, GroupBy, Hit, HubCorrection, Least, SearchRequest, SearchResponse};
+use crate::search::{Fuse, FusedBy, GroupBy, Hit, HubCorrection, Minimum, SearchRequest, SearchResponse};
 use crate::store::Damage;
 use crate::types::{AssetId, AssetKind, Modality, Space, TimeSpan, Track};
 
@@ -319,7 +319,7 @@ impl SearchBody {
                 exact: self.params.exact,
                 recall_target: self.params.recall_target,
             },
-            least: self.min_confidence.map(Least::Confidence),
+            minimum: self.min_confidence.map(Minimum::Confidence),
             hub_correction: self.params.hub_correction,
         })
     }

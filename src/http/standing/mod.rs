@@ -11,7 +11,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::catalog::Filter;
-use crate::collection::ask::{AskOptions, check_least};
+use crate::collection::ask::{AskOptions, check_minimum};
 use crate::http_intake::extract::{ApiJson, ApiQuery, IdPath};
 use crate::http_intake::form;
 use crate::http_intake::query::stored;
@@ -26,7 +26,7 @@ use crate::http_kit::views::{AssetError, List, content_url};
 use crate::http_kit::webhook::WebhookBody;
 use crate::http_kit::webhook::WebhookView;
 use crate::library::{NewStandingQuery, StandingPatch, StandingQuery, Webhook};
-use crate::search::{Fuse, Least, MATCHES_FROM};
+use crate::search::{Fuse, MATCHES_FROM, Minimum};
 use crate::store::{MatchRecord, MatchedMoment};
 use crate::types::{AssetId, MatchId, Space, StandingId, Track, rfc3339_millis};
 
@@ -139,7 +139,7 @@ pub struct StandingView {
 
 impl StandingView {
     fn new(query: StandingQuery, made: Option<Webhook>) -> Self {
-        let StandingQuery { record, spec, space, is_tellable } = query;
+        let StandingQuery { record, spec, space, is_calibrated } = query;
         let kept = record.webhook_url.map(|url| WebhookView { url, secret: None });
         Self {
             object: "standing_query",
@@ -152,7 +152,7 @@ impl StandingView {
             space,
             min_confidence: spec.min_confidence,
             min_score: spec.min_score,
-            can_match: is_tellable,
+            can_match: is_calibrated,
             enabled: record.enabled,
             error: record.error.map(AssetError::from),
             webhook: made.map(WebhookView::from).or(kept),
@@ -205,16 +205,16 @@ impl From<MatchRecord> for MatchView {
 }
 
 /// Threshold of a match; `None` if the request sets none.
-fn least_of(confidence: Option<f32>, score: Option<f32>) -> Result<Option<Least>, ApiError> {
-    let least = match (confidence, score) {
+fn minimum_of(confidence: Option<f32>, score: Option<f32>) -> Result<Option<Minimum>, ApiError> {
+    let minimum = match (confidence, score) {
         (Some(_), Some(_)) => {
             let message = "send either `min_confidence` or `min_score`, not both";
             return Err(ApiError::invalid("min_score", message));
         }
-        (confidence, score) => confidence.map(Least::Confidence).or(score.map(Least::Score)),
+        (confidence, score) => confidence.map(Minimum::Confidence).or(score.map(Minimum::Score)),
     };
-    least.map_or(Ok(()), check_least)?;
-    Ok(least)
+    minimum.map_or(Ok(()), check_minimum)?;
+    Ok(minimum)
 }
 
 /// Creates a standing query. Each asset that becomes searchable from now on is compared with it.
@@ -226,13 +226,14 @@ pub async fn create(
     State(state): State<AppState>,
     ApiJson(body): ApiJson<StandingBody>,
 ) -> Result<Response, ApiError> {
-    let least = least_of(body.min_confidence, body.min_score)?.unwrap_or(Least::Confidence(MATCHES_FROM));
+    let minimum =
+        minimum_of(body.min_confidence, body.min_score)?.unwrap_or(Minimum::Confidence(MATCHES_FROM));
     let options = AskOptions {
         targets: body.targets,
         fuse: body.fuse,
         space: known_space(&state, body.space.as_deref())?,
         filter: body.filter,
-        least: Some(least),
+        minimum: Some(minimum),
         ..AskOptions::default()
     };
     let metadata = checked_metadata(body.metadata.unwrap_or(Value::Null))?;
@@ -309,7 +310,7 @@ pub async fn change(
     let patch = StandingPatch {
         name: body.name.map(|name| form::shown_name(&name)),
         enabled: body.enabled,
-        least: least_of(body.min_confidence, body.min_score)?,
+        minimum: minimum_of(body.min_confidence, body.min_score)?,
         backfill: body.backfill,
     };
     let query = state.library.standing().update(id, patch).await?;

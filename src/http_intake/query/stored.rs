@@ -5,29 +5,29 @@ use crate::collection::ask::check_text;
 use crate::http_intake::bodies::MediaField;
 use crate::http_kit::data_uri;
 use crate::http_kit::error::ApiError;
-use crate::library::{Given, GivenPart, LibraryError, MAX_GIVEN_BYTES, StandingError};
+use crate::library::{LibraryError, MAX_GIVEN_BYTES, StandingError, StandingInput, StandingPart};
 use crate::types::Modality;
 
 /// The parts as they are stored.
-pub async fn stored_parts(parts: Vec<Part>) -> Result<Vec<GivenPart>, ApiError> {
+pub async fn stored_parts(parts: Vec<Part>) -> Result<Vec<StandingPart>, ApiError> {
     let mut stored = Vec::with_capacity(parts.len());
     for Part { input, weight, at } in parts {
         let given = match input {
             Input::Text(text) => {
                 check_text(&text, &at)?;
-                Given::Text(text)
+                StandingInput::Text(text)
             }
             Input::Media(modality, uri) => {
                 let (media_type, bytes) = decoded(uri, modality, &at).await?;
-                Given::Media { modality, media_type, bytes }
+                StandingInput::Media { modality, media_type, bytes }
             }
             Input::Asset(asset) => {
                 span_of(asset.start_secs, asset.end_secs, &format!("{at}.start_secs"))?;
                 let (start_secs, end_secs) = (asset.start_secs, asset.end_secs);
-                Given::Asset { id: asset.id, start_secs, end_secs, track: asset.track }
+                StandingInput::Asset { id: asset.id, start_secs, end_secs, track: asset.track }
             }
         };
-        stored.push(GivenPart { given, weight, at });
+        stored.push(StandingPart { given, weight, at });
     }
     Ok(stored)
 }

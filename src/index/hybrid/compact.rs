@@ -7,7 +7,7 @@ use super::HybridIndex;
 use crate::index::rows::{CHUNK_ROWS, Rows, Slot, View};
 use crate::types::ClipId;
 
-/// Least number of unused slots for an automatic compaction. They must also be no fewer than the used ones.
+/// Minimum number of unused slots for an automatic compaction. They must also be no fewer than the used ones.
 const UNUSED_FROM: usize = 4 * CHUNK_ROWS;
 
 impl HybridIndex {

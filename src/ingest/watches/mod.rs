@@ -111,7 +111,7 @@ impl Watches {
         let seen = self.compare(watch).await;
         let error = match &seen {
             Ok(note) => note.clone(),
-            Err(error) => Some(WorkError::new(error.code(), error.told())),
+            Err(error) => Some(WorkError::new(error.code(), error.user_message())),
         };
         // Write only news: a folder at rest costs the disk nothing.
         if error.is_some() || watch.error.is_some() || watch.last_look_unix_ms == 0 {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Upkeep;
-use crate::collection::recall::Asked;
+use crate::collection::recall::SampledQuery;
 use crate::collection::{LibraryError, blocking};
 use crate::search::SearchError;
 
@@ -53,7 +53,7 @@ pub(super) async fn keep_measuring(upkeep: Arc<Upkeep>, share: f64) {
 }
 
 /// Waits for a quiet moment, then takes a query.
-async fn next_asked(upkeep: &Upkeep) -> Option<Asked> {
+async fn next_asked(upkeep: &Upkeep) -> Option<SampledQuery> {
     let begun = Instant::now();
     while !(upkeep.collection.recall.is_quiet() && upkeep.ingest.is_idle()) && begun.elapsed() < PATIENCE {
         tokio::select! {
@@ -64,7 +64,7 @@ async fn next_asked(upkeep: &Upkeep) -> Option<Asked> {
     upkeep.collection.recall.take()
 }
 
-async fn measure_one(pool: &Arc<rayon::ThreadPool>, asked: Asked) -> Result<(), LibraryError> {
+async fn measure_one(pool: &Arc<rayon::ThreadPool>, asked: SampledQuery) -> Result<(), LibraryError> {
     let pool = Arc::clone(pool);
     blocking(move || {
         let probed = pool.install(|| asked.answer()).map_err(SearchError::from)?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::RouteAsked;
+use super::StandingRoute;
 use crate::catalog::AssetEntry;
 use crate::search::Corpus;
 use crate::search::background::Distributions;
@@ -54,7 +54,7 @@ impl<'a> Asking<'a> {
         Self { corpus, distributions: corpus.backgrounds.now(), asset, read: Vec::new() }
     }
 
-    fn place(&mut self, query: &RouteAsked) -> usize {
+    fn place(&mut self, query: &StandingRoute) -> usize {
         let same = |read: &Read| read.targets == query.targets && read.space == query.space;
         if let Some(at) = self.read.iter().position(same) {
             return at;
@@ -66,13 +66,13 @@ impl<'a> Asking<'a> {
         self.read.len() - 1
     }
 
-    pub(super) fn own(&mut self, query: &RouteAsked) -> Arc<Gathered> {
+    pub(super) fn own(&mut self, query: &StandingRoute) -> Arc<Gathered> {
         let at = self.place(query);
         Arc::clone(&self.read[at].own)
     }
 
     /// Clips sampled from the whole library, as a search samples them.
-    pub(super) fn sample(&mut self, query: &RouteAsked) -> Arc<Gathered> {
+    pub(super) fn sample(&mut self, query: &StandingRoute) -> Arc<Gathered> {
         let at = self.place(query);
         let corpus = self.corpus;
         let made = self.read[at].sample.get_or_insert_with(|| {
