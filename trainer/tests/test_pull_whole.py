@@ -50,7 +50,7 @@ def test_the_whole_way(hub: Hub, shell: Shell, tiny: Callable, tmp_path: Path) -
     hub.requests.clear()
     server.write_text("#!/bin/sh\necho no such format >&2\nexit 1\n")
     assert "no such format" in shell.fails("clip-vit-base-patch16", "--server", server)
-    assert "there already" in shell.works("clip-vit-base-patch16")
+    assert "exists already" in shell.works("clip-vit-base-patch16")
     assert hub.requests == []
 
 
