@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+use triptych::native::address_space_limit_bytes;
+
+/// Address space from which the allocator gets a thread of its own: the least that the server accepts.
+const ROOM_FOR_THREADS_BYTES: u64 = 2 << 30;
+
 /// One allocator for everything in the process, ONNX Runtime and SQLite included, since it also provides `malloc`.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -13,7 +18,10 @@ fn main() -> ExitCode {
         return triptych::cli::decode_worker::main(args);
     }
     // A thread that returns unused memory to the system after some seconds, also if nothing is allocated any more.
-    // Without it the memory is returned later.
-    let _ = tikv_jemalloc_ctl::background_thread::write(true);
+    // Without it the memory is returned later. Where the address space is too small for the server, starting that
+    // thread can fail, and the allocator would try again and again.
+    if address_space_limit_bytes().is_none_or(|limit_bytes| limit_bytes >= ROOM_FOR_THREADS_BYTES) {
+        let _ = tikv_jemalloc_ctl::background_thread::write(true);
+    }
     triptych::cli::main()
 }
