@@ -2,10 +2,8 @@
 
 use std::process::ExitCode;
 
+use triptych::model::ADDRESS_SPACE_MIB;
 use triptych::native::address_space_limit_bytes;
-
-/// Address space from which the allocator gets a thread of its own: the least that the server accepts.
-const ROOM_FOR_THREADS_BYTES: u64 = 2 << 30;
 
 /// One allocator for everything in the process, ONNX Runtime and SQLite included, since it also provides `malloc`.
 #[global_allocator]
@@ -20,7 +18,7 @@ fn main() -> ExitCode {
     // A thread that returns unused memory to the system after some seconds, also if nothing is allocated any more.
     // Without it the memory is returned later. Where the address space is too small for the server, starting that
     // thread can fail, and the allocator would try again and again.
-    if address_space_limit_bytes().is_none_or(|limit_bytes| limit_bytes >= ROOM_FOR_THREADS_BYTES) {
+    if address_space_limit_bytes().is_none_or(|limit_bytes| limit_bytes >> 20 >= ADDRESS_SPACE_MIB) {
         let _ = tikv_jemalloc_ctl::background_thread::write(true);
     }
     triptych::cli::main()

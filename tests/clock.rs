@@ -5,6 +5,8 @@
 mod check;
 #[path = "clock/damage.rs"]
 mod damage;
+#[path = "common/ffmpeg.rs"]
+mod ffmpeg;
 #[path = "clock/film.rs"]
 mod film;
 #[path = "clock/forms.rs"]
@@ -18,21 +20,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use triptych::media::{Decoder, DecoderConfig, Limits};
 
+use ffmpeg::ffmpeg;
 use film::Clock;
 use forms::{Form, forms};
-
-/// ffmpeg, or a word on why the test does nothing.
-fn ffmpeg() -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let named = std::env::var_os("TRIPTYCH_FFMPEG").map(PathBuf::from);
-    let native = std::env::var_os("TRIPTYCH_NATIVE_DIR").map(|dir| Path::new(&dir).join("ffmpeg/ffmpeg"));
-    let found = named.or(native).unwrap_or_else(|| root.join(".triptych/native/ffmpeg/ffmpeg"));
-    if found.is_file() {
-        return Some(found);
-    }
-    eprintln!("SKIPPED: no ffmpeg at {}; run `make native`", found.display());
-    None
-}
 
 fn decoder(ffmpeg: &Path) -> Decoder {
     let worker_exe = PathBuf::from(env!("CARGO_BIN_EXE_triptych"));

@@ -32,8 +32,8 @@ const LEAST_DESCRIPTIONS: usize = 48;
 const RULE: u32 = 2;
 /// Number of words for the descriptions; from a larger vocabulary this many are drawn at random.
 const WORDS: usize = 128;
-/// Number of words with which the description of a clip may be extended: those that fit it best by themselves. The
-/// distributions are those of all 128 within 0.005, for a quarter of the texts.
+/// Number of words with which the description of a clip may be extended: those that fit it best by themselves. Others
+/// are hardly ever chosen, and each costs a text for every description so far.
 const CANDIDATES: usize = 24;
 /// Fewest texts of one length in a model's bank that are a bank of their own.
 const LEAST_OF_LENGTH: usize = 48;

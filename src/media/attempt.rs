@@ -5,9 +5,11 @@ use super::{Decoder, MediaError};
 use crate::decode_child::need::FFMPEG_FIRST;
 use crate::ffmpeg::filters::Shape;
 
-/// Factor by which memory grows for a child that ran out of it before any output: its estimate was wrong.
+/// Factor by which memory grows where an estimate was wrong: for a child that ran out of it before any output, and for
+/// one that needs more than was measured for the same file before. (What a child has already taken when it is measured
+/// depends on the moment.)
 const MORE: u64 = 4;
-/// Most such retries. With the default limits, they reach what one file may use.
+/// Most retries of a child that ran out of memory. With the default limits, they reach what one file may use.
 const TRIES: u32 = 2;
 
 /// Memory and filters of one child.
@@ -33,10 +35,14 @@ pub fn with_bounds<T>(
     let (mut measured, mut tries, mut shaped) = (false, 0, false);
     loop {
         let (value, ended) = run(bounds).map_err(|error| decoder.blame(error))?;
-        let (bytes, shape) = (ended.wants.filter(|_| !measured), ended.wants_shape.filter(|_| !shaped));
+        let more = if measured { MORE } else { 1 };
+        let bytes = ended.wants.map(|bytes| bytes.saturating_mul(more).min(most));
+        // Each repetition gives more than before, up to the most, so this ends.
+        let bytes = bytes.filter(|bytes| !measured || *bytes > bounds.ffmpeg_bytes);
+        let shape = ended.wants_shape.filter(|_| !shaped);
         if bytes.is_some() || shape.is_some() {
             (measured, shaped) = (measured || bytes.is_some(), shaped || shape.is_some());
-            bounds.ffmpeg_bytes = bytes.map_or(bounds.ffmpeg_bytes, |bytes| bytes.min(most));
+            bounds.ffmpeg_bytes = bytes.unwrap_or(bounds.ffmpeg_bytes);
             bounds.shape = shape.unwrap_or(bounds.shape);
         } else if ended.starved()
             && ended.frames + ended.samples == 0

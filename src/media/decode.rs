@@ -348,3 +348,44 @@ pub fn caps(limits: &Limits, streams: Streams, budget: Budget) -> Caps {
         thread_began: budget.thread_began,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::decode_child::need::FFMPEG_FIRST;
+    use crate::media::DecoderConfig;
+
+    const MOST: u64 = 8 << 30;
+
+    /// Runs children that want this much memory, one after the other. Returns what each was given, and the last one.
+    fn given(wants: &[Option<u64>]) -> (Vec<u64>, Ended) {
+        let limits = Limits { address_space_bytes: MOST, ..Limits::default() };
+        let budget = Budget::of(&limits, &tempfile::tempfile().unwrap()).unwrap();
+        let caps = caps(&limits, Streams::Both, budget);
+        let config = DecoderConfig { worker_exe: PathBuf::new(), ffmpeg: PathBuf::new(), limits };
+        let (decoder, mut given) = (Decoder::new(config), Vec::new());
+        let (_, ended) = with_bounds(&decoder, Shape::default(), |bounds| {
+            let wants = wants.get(given.len()).copied().flatten();
+            given.push(bounds.ffmpeg_bytes);
+            let mut ended = Ended::new(&caps);
+            ended.wants = wants;
+            Ok(((), ended))
+        })
+        .unwrap();
+        (given, ended)
+    }
+
+    #[test]
+    fn a_child_that_wants_more_than_was_measured_before_gets_it() {
+        assert_eq!(given(&[None]).0, [FFMPEG_FIRST]);
+        let measured = FFMPEG_FIRST + 1000;
+        let (all, ended) = given(&[Some(measured), Some(measured + 1)]);
+        assert_eq!((all, ended.wants), (vec![FFMPEG_FIRST, measured, (measured + 1) * 4], None));
+        // The most that a file may use is the end, whatever the child wants.
+        assert_eq!(given(&[Some(MOST); 9]).0, [FFMPEG_FIRST, MOST]);
+    }
+}

@@ -57,14 +57,14 @@ impl Worker {
         let (control, control_end) = UnixStream::pair().map_err(|e| failed("socket", e))?;
         // Best effort: an unprivileged user has a quota of pipe memory.
         let _ = fcntl_setpipe_size(&frames, PIPE_BYTES);
-        // The child gets none of the server's environment, which contains secrets. The allocator would commit
-        // a GiB at once, which counts towards the memory limit, so it must commit only used memory. No
-        // `pre_exec`, which would fork a large process.
+        // The child gets none of the server's environment, which contains secrets. The allocator would retain
+        // address space that it no longer uses, which counts towards the memory limit. No `pre_exec`, which
+        // would fork a large process.
         let child = Command::new(&config.worker_exe)
             .arg0("triptych")
             .arg("decode-worker")
             .env_clear()
-            .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
+            .env("MALLOC_CONF", "retain:false")
             .stdin(OwnedFd::from(control_end))
             .stdout(Stdio::from(frames_end))
             .stderr(Stdio::from(log_end))

@@ -126,8 +126,8 @@ pub enum ModelError {
     },
 }
 
-/// Address space in which small models always load, in MiB: the allocator reserves half of it at once.
-const ADDRESS_SPACE_MIB: u64 = 2048;
+/// Address space in which small models always load, in MiB.
+pub const ADDRESS_SPACE_MIB: u64 = 2048;
 /// Below this, no thread can be started once a model is loaded, in MiB.
 const UNUSABLE_ADDRESS_SPACE_MIB: u64 = 940;
 

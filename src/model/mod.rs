@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 pub use crate::manifest::Source;
 pub use bundle::{Bundle, Cut, TowerFacts};
-pub use error::ModelError;
+pub use error::{ADDRESS_SPACE_MIB, ModelError};
 pub use golden::GoldenResult;
 pub use runtime::environment;
 pub use timings::Timings;

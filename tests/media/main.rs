@@ -2,10 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 mod damage;
+#[path = "../common/ffmpeg.rs"]
+mod ffmpeg;
 mod formats;
 mod limits;
 mod spans;
 
+use ffmpeg::ffmpeg;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, LazyLock};
@@ -28,19 +31,6 @@ fn at_rate(fps: f64, frames: usize, side: usize, crop: usize) -> ClipSpec {
 /// The window of the small model.
 fn small() -> ClipSpec {
     at_rate(2.5, 8, 64, 64)
-}
-
-/// ffmpeg, or a word on why the test does nothing.
-fn ffmpeg() -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let named = std::env::var_os("TRIPTYCH_FFMPEG").map(PathBuf::from);
-    let native = std::env::var_os("TRIPTYCH_NATIVE_DIR").map(|dir| Path::new(&dir).join("ffmpeg/ffmpeg"));
-    let found = named.or(native).unwrap_or_else(|| root.join(".triptych/native/ffmpeg/ffmpeg"));
-    if found.is_file() {
-        return Some(found);
-    }
-    eprintln!("SKIPPED: no ffmpeg at {}; run `make native`", found.display());
-    None
 }
 
 fn decoder_with(limits: Limits) -> Option<Decoder> {

@@ -3,10 +3,13 @@
 
 mod changes;
 mod layouts;
+#[path = "../common/tone.rs"]
+mod tone;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use tone::share;
 use triptych::media::{Decoder, DecoderConfig, Limits, WorkLimits};
 use triptych::preprocess::spec::PictureSpec;
 use triptych::preprocess::{AssetSummary, ClipReader, ClipSpec};
@@ -113,24 +116,12 @@ fn clock(secs: usize, rate: usize, channels: usize, first: usize) -> String {
     )
 }
 
-/// How much of a tone there is in some samples: 1 where there is nothing else.
-fn share(samples: &[f32], hz: f64) -> f64 {
-    let (mut re, mut im, mut all) = (0.0, 0.0, 0.0);
-    for (i, sample) in samples.iter().enumerate() {
-        let angle = std::f64::consts::TAU * hz * i as f64 / RATE as f64;
-        re += f64::from(*sample) * angle.cos();
-        im += f64::from(*sample) * angle.sin();
-        all += f64::from(*sample) * f64::from(*sample);
-    }
-    if all == 0.0 { 0.0 } else { (re * re + im * im) / all / samples.len() as f64 * 2.0 }
-}
-
 /// Whether second `n` of the sound, but for 30 ms on either side, is the clock's tone `tone`.
 fn is_second(samples: &[f32], n: f64, tone: usize) -> bool {
     let margin = RATE * 30 / 1000;
     let from = (n * RATE as f64) as usize + margin;
     let heard = samples.get(from..from + RATE - 2 * margin).unwrap_or_default();
-    !heard.is_empty() && share(heard, (400 + 100 * tone) as f64) > 0.9
+    !heard.is_empty() && share(heard, RATE, (400 + 100 * tone) as f64) > 0.9
 }
 
 fn heard(samples: &[f32], secs: usize) -> Vec<bool> {

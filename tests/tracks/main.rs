@@ -5,10 +5,13 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod http;
+#[path = "../common/tone.rs"]
+mod tone;
 
 use std::path::{Path, PathBuf};
 
 use common::media;
+use tone::share;
 use triptych::media::{Decoder, DecoderConfig, Lane, Limits, MediaError};
 use triptych::preprocess::spec::PictureSpec;
 use triptych::preprocess::{AssetSummary, ClipReader, ClipSpec, thumbnail_of};
@@ -41,7 +44,7 @@ impl Read {
         self.summary.tracks.iter().filter(|track| track.used).map(|track| track.index).collect()
     }
     fn hears(&self, hz: f64) -> bool {
-        share(&self.pcm, hz) > 0.7
+        share(&self.pcm, RATE, hz) > 0.7
     }
 }
 
@@ -78,18 +81,6 @@ fn audio(index: u16) -> TrackChoice {
 
 fn video(index: u16) -> TrackChoice {
     TrackChoice { video: Some(index), audio: None }
-}
-
-/// How much of a tone there is in some samples: 1 where there is nothing else.
-fn share(samples: &[f32], hz: f64) -> f64 {
-    let (mut re, mut im, mut all) = (0.0, 0.0, 0.0);
-    for (i, sample) in samples.iter().enumerate() {
-        let angle = std::f64::consts::TAU * hz * i as f64 / RATE as f64;
-        re += f64::from(*sample) * angle.cos();
-        im += f64::from(*sample) * angle.sin();
-        all += f64::from(*sample) * f64::from(*sample);
-    }
-    if all == 0.0 { 0.0 } else { (re * re + im * im) / all / samples.len() as f64 * 2.0 }
 }
 
 const RED: &str = "color=red:s=64x48:r=10:d=2";
@@ -178,7 +169,7 @@ async fn sound_comes_before_silence_and_the_preferred_or_larger_before_others() 
         let codec = format!("-c:a {codec} -disposition:a default");
         let stereo = "anullsrc=r=48000:cl=stereo:d=2";
         let got = open(&file(&format!("quiet-first.{extension}"), &[stereo, B], &codec)).await;
-        assert!(got.hears(600.0), "{extension}: {} {:?}", share(&got.pcm, 600.0), got.summary.tracks);
+        assert!(got.hears(600.0), "{extension}: {} {:?}", share(&got.pcm, RATE, 600.0), got.summary.tracks);
         assert_eq!(got.used(), [1], "{extension}");
     }
     let opus = "-c:a libopus";

@@ -47,7 +47,7 @@ impl<'a> Texts<'a> {
             for ((text, mark), vectors) in part.into_iter().zip(vectors) {
                 found.extend(vectors.get(space).map(|vector| (mark, vector.clone())));
                 if self.kept.len() < MOST_KEPT {
-                    self.kept.insert(text, vectors);
+                    self.kept.entry(text).or_insert(vectors);
                 }
             }
         }

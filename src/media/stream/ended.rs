@@ -99,7 +99,7 @@ impl Ended {
         }
     }
 
-    pub(super) fn new(caps: &Caps) -> Self {
+    pub fn new(caps: &Caps) -> Self {
         Self {
             streams: caps.streams,
             reading: false,
